@@ -1,0 +1,60 @@
+# monkeylib: `make help` lists the targets. Each of them works as the first command in a fresh clone.
+PYTHON  ?= python3
+PROFILE ?= nano
+SEED    ?= 0
+LAB_ARGS ?=
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+PIP     := $(BIN)/python -m pip --disable-pip-version-check
+LOCKENV := .lock-venv
+LOCKED_EXTRAS := notebooks,train,captions,dev
+
+# A kernel of this environment wins over one that the user has installed elsewhere.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install reproduce test lab nano-base lint lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## create .venv and install the locked dependencies and monkeylib (once)
+
+# The stamp is written last, so that an interrupted installation is taken up again.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("monkeylib needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.12" % v[:2])'
+	@rm -f $@
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --no-deps -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=0
+	$(BIN)/monkeylib reproduce --profile $(PROFILE) --seed $(SEED)
+
+test: $(STAMP) ## test the library, the notebooks' stated results and the smoke series
+	$(BIN)/python -m pytest
+
+lab: $(STAMP) ## open JupyterLab on the notebooks: LAB_ARGS=--no-browser
+	@$(BIN)/python -m ipykernel install --sys-prefix --name monkeylib --display-name monkeylib
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
+
+nano-base: $(STAMP) ## train data/models/nano-base again (one to two hours on 2 cores)
+	$(BIN)/python -m monkeylib.training.nano_base
+
+lint: $(STAMP) ## check the style of the code and of the notebooks
+	$(BIN)/ruff check .
+
+lock: ## resolve pyproject.toml anew into requirements.lock
+	rm -rf $(LOCKENV)
+	$(PYTHON) -m venv $(LOCKENV)
+	$(LOCKENV)/bin/python -m pip install --quiet --editable ".[$(LOCKED_EXTRAS)]"
+	@{ echo "# Written by 'make lock' from pyproject.toml: core and the extras $(LOCKED_EXTRAS)."; \
+	   $(LOCKENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+	rm -rf $(LOCKENV)
+
+clean: ## remove the runs, the caches and the environment (results and figures stay)
+	rm -rf $(VENV) $(LOCKENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""monkeylib: the Monkey large multimodal model, rebuilt as a library with an executable series of notebooks."""
