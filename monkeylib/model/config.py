@@ -1,0 +1,111 @@
+"""Configuration of a Monkey model: sizes of its parts and how pictures are cut."""
+
+import math
+from typing import Any, Literal
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+AdapterMode = Literal["per_tile", "shared", "none", "full"]
+Views = Literal["tiles+global", "tiles", "global"]
+
+
+class MonkeyVisionConfig(PreTrainedConfig):
+    """Vision transformer; the defaults are ViT-bigG as in the released checkpoint (facts: 48 blocks, no class token).
+
+    Fields:
+        tile_size: side of a view in pixels. Views of another size are accepted; the position table is interpolated.
+        patch_size: side of a patch in pixels.
+        width, layers, heads, mlp_width: sizes of the blocks.
+        position_grid: the position table is stored for `position_grid x position_grid` patches.
+        layer_norm_eps: of every layer norm in the trunk and the resampler.
+    """
+
+    model_type = "monkey_vision"
+    base_config_key = "vision_config"
+
+    tile_size: int = 448
+    patch_size: int = 14
+    width: int = 1664
+    layers: int = 48
+    heads: int = 16
+    mlp_width: int = 8192
+    position_grid: int = 16
+    layer_norm_eps: float = 1e-6
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.width % self.heads:
+            raise ValueError(f"the ViT's width {self.width} does not divide by its {self.heads} heads")
+        if self.tile_size % self.patch_size:
+            raise ValueError(
+                f"tile_size {self.tile_size} is not a multiple of patch_size {self.patch_size}: change one of them"
+            )
+
+
+class MonkeyResamplerConfig(PreTrainedConfig):
+    """The shared resampler: `queries` visual tokens per view (a square number), `heads` attention heads.
+
+    Its width is that of the language model. The release uses width // 128 heads.
+    """
+
+    model_type = "monkey_resampler"
+    base_config_key = "resampler_config"
+
+    queries: int = 256
+    heads: int = 32
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if math.isqrt(self.queries) ** 2 != self.queries:
+            raise ValueError(f"the resampler's queries lie on a square grid: {self.queries} is not a square number")
+
+
+class MonkeyConfig(PreTrainedConfig):
+    """A whole Monkey model.
+
+    Fields:
+        vision_config, resampler_config, text_config: the parts; `text_config` is that of any causal language model.
+        image_token_id, image_start_id, image_end_id: ids of `<imgpad>`, `<img>` and `</img>`.
+        grids: the `[rows, cols]` grids that the checkpoint accepts. Another one is opted into by `model.use_grid`.
+        views: which views an image has: its tiles and the global view (the paper), tiles alone, or the global view alone.
+        adapter_mode: `per_tile` (adapter i for tile i: the paper), `shared` (adapter 0 for every tile), `none`, or
+            `full` (no adapters; the ViT itself trains).
+        attention_rank, mlp_rank: ranks of the adapters beside the attention projections and beside the MLP
+            (paper section 4: 16 and 32).
+        adapter_dropout: dropout on the adapters' input while training.
+    """
+
+    model_type = "monkey"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(config_class=MonkeyVisionConfig),
+        "resampler_config": SubConfigSpec(config_class=MonkeyResamplerConfig),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
+    }
+
+    vision_config: dict | PreTrainedConfig | None = None
+    resampler_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    image_token_id: int = 151859
+    image_start_id: int = 151857
+    image_end_id: int = 151858
+    grids: list[list[int]] | None = None
+    views: Views = "tiles+global"
+    adapter_mode: AdapterMode = "per_tile"
+    attention_rank: int = 16
+    mlp_rank: int = 32
+    adapter_dropout: float = 0.05
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.grids = [[int(rows), int(cols)] for rows, cols in (self.grids or [])]
+        if self.adapter_mode == "per_tile" and not self.grids:
+            raise ValueError("adapter_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]")
+
+    @property
+    def adapters(self) -> int:
+        """How many adapters stand beside each projection of the ViT: one per tile position, one, or none."""
+        if self.adapter_mode == "per_tile":
+            return max(rows * cols for rows, cols in self.grids)
+        return 1 if self.adapter_mode == "shared" else 0

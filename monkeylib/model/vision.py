@@ -1,0 +1,140 @@
+"""The vision transformer: a frozen trunk shared by all views, with the adapter of its tile beside each projection.
+
+Pre-norm blocks as in the released ViT-bigG: query, key and value interleaved per head, exact GELU, no class token, no
+final norm. Tiles go through with their adapters, global views without any.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from monkeylib.model.adapters import AdapterBank, group_views
+from monkeylib.model.config import MonkeyConfig
+from monkeylib.model.positions import TableCache
+
+# Bytes of the widest activation of a chunk that still stays near the CPU; larger chunks only cost page faults.
+CPU_CHUNK_BYTES = 16 * 2**20
+
+
+class VisionAttention(nn.Module):
+    """Self-attention over the patches of one view; no mask, no dropout."""
+
+    def __init__(self, config: MonkeyConfig) -> None:
+        super().__init__()
+        width, self.heads = config.vision_config.width, config.vision_config.heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.qkv_adapter = _adapter(config, config.attention_rank, 3 * width)
+        self.out_adapter = _adapter(config, config.attention_rank, width)
+
+    def forward(self, x: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
+        """`[views, patches, width]` -> same; `groups` as in `AdapterBank.add`, None without adapters."""
+        qkv = self.qkv(x)
+        if groups is not None:
+            self.qkv_adapter.add(qkv, x, groups)
+        views, patches, width = x.shape
+        # Each head's q, k and v lie side by side: [heads, 3, head_dim].
+        q, k, v = qkv.view(views, patches, self.heads, 3, width // self.heads).permute(3, 0, 2, 1, 4)
+        context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(views, patches, width)
+        y = self.out(context)
+        return y if groups is None else self.out_adapter.add(y, context, groups)
+
+
+class VisionBlock(GradientCheckpointingLayer):
+    """Attention and MLP with residuals. The MLP's adapter reads the un-normalised residual stream and by-passes it."""
+
+    def __init__(self, config: MonkeyConfig) -> None:
+        super().__init__()
+        vision = config.vision_config
+        self.ln_1 = nn.LayerNorm(vision.width, eps=vision.layer_norm_eps)
+        self.attention = VisionAttention(config)
+        self.ln_2 = nn.LayerNorm(vision.width, eps=vision.layer_norm_eps)
+        self.fc = nn.Linear(vision.width, vision.mlp_width)
+        self.proj = nn.Linear(vision.mlp_width, vision.width)
+        self.mlp_adapter = _adapter(config, config.mlp_rank, vision.width)
+
+    def forward(self, x: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
+        """`[views, patches, width]` -> same."""
+        x = x + self.attention(self.ln_1(x), groups)
+        y = self.proj(F.gelu(self.fc(self.ln_2(x))))
+        if groups is not None:
+            self.mlp_adapter.add(y, x, groups)
+        return x + y
+
+
+class VisionTransformer(nn.Module):
+    """Views `[V, 3, side, side]` -> patch features `[V, patches, width]`."""
+
+    def __init__(self, config: MonkeyConfig) -> None:
+        super().__init__()
+        vision = config.vision_config
+        self.patch_size, self.mlp_width = vision.patch_size, vision.mlp_width
+        self.has_adapters = config.adapters > 0
+        self.patch_embedding = nn.Conv2d(3, vision.width, vision.patch_size, vision.patch_size, bias=False)
+        self.positions = nn.Parameter(torch.empty(vision.position_grid**2, vision.width))
+        self.positions_for = TableCache()
+        self.ln_pre = nn.LayerNorm(vision.width, eps=vision.layer_norm_eps)
+        self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(vision.layers))
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
+    def forward(self, pixel_values: torch.Tensor, adapter_index: torch.Tensor | None = None) -> torch.Tensor:
+        """Encode views, each with its own adapter.
+
+        Args:
+            pixel_values: `[V, 3, side, side]`, normalised.
+            adapter_index: `[V]`, the adapter of each view, -1 for none (the global view). None means none for all.
+        """
+        index = [-1] * len(pixel_values) if adapter_index is None else adapter_index.tolist()
+        if not self.has_adapters:
+            index = [-1] * len(index)
+        # Views of one tile position come to lie together; views without adapter go first and never share a pass with
+        # adapted ones, so that they cost no adapter arithmetic and, while the trunk is frozen, no gradient either.
+        order = sorted(range(len(index)), key=index.__getitem__)
+        plain = index.count(-1)
+        step = self.chunk_views(pixel_values)
+        bounds = [*range(0, plain, step), *range(plain, len(index), step), len(index)]
+        if order != list(range(len(order))):
+            pixel_values = pixel_values[order]
+        features = [
+            self.trunk(pixel_values[start:end], [index[i] for i in order[start:end]])
+            for start, end in zip(bounds, bounds[1:], strict=False)
+        ]
+        joined = features[0] if len(features) == 1 else torch.cat(features)
+        if order == list(range(len(order))):
+            return joined
+        inverse = torch.empty(len(order), dtype=torch.long)
+        inverse[order] = torch.arange(len(order))
+        return joined[inverse.to(joined.device)]
+
+    def trunk(self, pixel_values: torch.Tensor, adapters: list[int]) -> torch.Tensor:
+        """One pass over one chunk `[v, 3, side, side]`; its views have all an adapter or none has (-1)."""
+        *_, height, width = pixel_values.shape
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"a view of {height}x{width} pixels does not divide into patches of {self.patch_size} pixels: "
+                f"use a tile size that is a multiple of {self.patch_size}"
+            )
+        groups = None
+        if adapters[0] >= 0:
+            groups = torch.tensor(group_views(adapters), device=pixel_values.device)
+        x = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
+        x = x + self.positions_for(self.positions, height // self.patch_size, width // self.patch_size)
+        x = self.ln_pre(x)
+        for block in self.blocks:
+            x = block(x, groups)
+        return x
+
+    def chunk_views(self, pixel_values: torch.Tensor) -> int:
+        """How many views go through the trunk at once: all on an accelerator, as many as suit the cache on a CPU."""
+        if pixel_values.device.type != "cpu":
+            return len(pixel_values)
+        patches = pixel_values.shape[-2] * pixel_values.shape[-1] // self.patch_size**2
+        return max(1, CPU_CHUNK_BYTES // (4 * patches * self.mlp_width))
+
+
+def _adapter(config: MonkeyConfig, rank: int, d_out: int) -> AdapterBank | None:
+    """The stacked adapters beside one projection; None in the modes without adapters."""
+    if not config.adapters:
+        return None
+    return AdapterBank(config.adapters, rank, config.vision_config.width, d_out, config.adapter_dropout)
