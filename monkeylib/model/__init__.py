@@ -1,6 +1,11 @@
 """The model: configuration, vision transformer, adapters, resampler, and the whole."""
 
+from transformers import AutoConfig, AutoModelForImageTextToText
+
 from monkeylib.model.config import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig
 from monkeylib.model.monkey import MonkeyForConditionalGeneration
+
+AutoConfig.register(MonkeyConfig.model_type, MonkeyConfig)
+AutoModelForImageTextToText.register(MonkeyConfig, MonkeyForConditionalGeneration)
 
 __all__ = ["MonkeyConfig", "MonkeyForConditionalGeneration", "MonkeyResamplerConfig", "MonkeyVisionConfig"]

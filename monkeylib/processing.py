@@ -1,0 +1,212 @@
+"""From pictures and prompts to the model's inputs.
+
+A picture becomes views (tiles row by row, then the global view) and, in the prompt, a span of `<imgpad>` places for their
+visual tokens. The tokenizer never sees a path, and `<img>` in a user's text stays text.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
+
+from monkeylib.model.config import MonkeyConfig
+from monkeylib.tiling import Grid, global_view, split_tiles
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+Picture = Image.Image | np.ndarray | str | Path
+Prompt = str | Sequence[str | Picture]
+
+
+def open_image(picture: Picture) -> Image.Image:
+    """An RGB picture from a path, a `[H, W, 3]` or `[H, W]` uint8 array, or a Pillow image; EXIF rotation applied.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no readable picture, or the array is not uint8 of that shape.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)):
+            raise ValueError(
+                f"a picture given as an array must be uint8 of shape [H, W, 3] or [H, W], "
+                f"got {picture.dtype} of shape {list(picture.shape)}"
+            )
+        return Image.fromarray(picture).convert("RGB")
+    if isinstance(picture, Image.Image):
+        return _to_rgb(picture)
+    if not Path(picture).is_file():
+        raise FileNotFoundError(f"there is no picture at {picture}: check the path")
+    try:
+        with Image.open(picture) as opened:
+            return _to_rgb(opened)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{picture} cannot be read as a picture ({error}): pass a whole JPEG, PNG or WebP file") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit values to 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+class MonkeyImageProcessor(BaseImageProcessor):
+    """Resize, normalise and cut pictures as the released code does.
+
+    A picture is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic, aspect ratio ignored) and cut;
+    the global view is made from the resized picture. `views` is "tiles+global", "tiles", or "global", where the picture is
+    resized straight to one view.
+    """
+
+    model_input_names = ["pixel_values", "grids"]
+
+    def __init__(
+        self,
+        tile_size: int = 448,
+        rows: int = 2,
+        cols: int = 2,
+        views: str = "tiles+global",
+        image_mean: Sequence[float] = CLIP_MEAN,
+        image_std: Sequence[float] = CLIP_STD,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if views not in ("tiles+global", "tiles", "global"):
+            raise ValueError(f"views is one of 'tiles+global', 'tiles' and 'global', got {views!r}")
+        self.tile_size, self.rows, self.cols, self.views = tile_size, rows, cols, views
+        self.image_mean, self.image_std = list(image_mean), list(image_std)
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of a picture, (0, 0) when it has only the global view."""
+        return Grid(0, 0) if self.views == "global" else Grid(self.rows, self.cols)
+
+    def view_count(self, grid: Grid) -> int:
+        """How many views a picture of this grid has."""
+        return grid[0] * grid[1] + (self.views != "tiles" or not grid[0] * grid[1])
+
+    def __call__(self, images: Picture | Sequence[Picture], grid: Grid | None = None, **kwargs: Any) -> BatchFeature:
+        """Prepare pictures: `pixel_values [V, 3, tile_size, tile_size]` and `grids [images, 2]`.
+
+        Args:
+            images: one picture or several.
+            grid: another grid than the processor's for these pictures.
+        """
+        return self.preprocess(images, grid)
+
+    def preprocess(self, images: Picture | Sequence[Picture], grid: Grid | None = None) -> BatchFeature:
+        """The same as calling the processor."""
+        pictures = images if isinstance(images, list | tuple) else [images]
+        grid = self.grid if grid is None else Grid(*grid)
+        views = torch.cat([self._views(open_image(picture), grid) for picture in pictures])
+        return BatchFeature({"pixel_values": views, "grids": torch.tensor([list(grid)] * len(pictures))})
+
+    def _views(self, image: Image.Image, grid: Grid) -> torch.Tensor:
+        """The views `[v, 3, tile, tile]` of one picture."""
+        rows, cols = grid if grid.tiles else (1, 1)
+        resized = image.resize((cols * self.tile_size, rows * self.tile_size), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
+        mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
+        pixels = pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
+        if not grid.tiles:
+            return pixels[None]
+        tiles = split_tiles(pixels, self.tile_size)
+        return tiles if self.views == "tiles" else torch.cat([tiles, global_view(pixels, self.tile_size)[None]])
+
+
+class MonkeyProcessor(ProcessorMixin):
+    """Pictures and prompts -> `input_ids`, `attention_mask`, `pixel_values`, `grids`.
+
+    `queries` is the number of visual tokens per view. `separator` stands between a picture and text right after it: the
+    released checkpoints were trained with a blank there, ours with nothing.
+    """
+
+    def __init__(
+        self, image_processor: MonkeyImageProcessor, tokenizer: Any, queries: int = 256, separator: str = ""
+    ) -> None:
+        super().__init__(image_processor, tokenizer)
+        self.queries, self.separator = queries, separator
+        ids = tokenizer.convert_tokens_to_ids(["<img>", "</img>", "<imgpad>"])
+        if None in ids or len(set(ids)) < 3:
+            raise ValueError(f"the tokenizer must hold the tokens <img>, </img> and <imgpad>, it gives the ids {ids}")
+        self.image_start_id, self.image_end_id, self.image_token_id = ids
+
+    def image_span(self, grid: Grid | None = None) -> list[int]:
+        """The ids of one picture in a prompt: `<img>`, a place for each visual token, `</img>`."""
+        views = self.image_processor.view_count(self.image_processor.grid if grid is None else grid)
+        return [self.image_start_id, *[self.image_token_id] * (views * self.queries), self.image_end_id]
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens are plain text."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def encode_segments(self, segments: Sequence[str | Image.Image], grid: Grid | None = None) -> list[int]:
+        """Ids of texts and pictures in their order."""
+        ids: list[int] = []
+        for before, segment in zip(["", *segments], segments, strict=False):
+            if not isinstance(segment, str):
+                ids += self.image_span(grid)
+            else:
+                ids += self.encode_text(segment if isinstance(before, str) else self.separator + segment)
+        return ids
+
+    def __call__(
+        self,
+        images: Picture | Sequence[Any] | None = None,
+        text: Prompt | Sequence[Prompt] = "",
+        grid: Grid | None = None,
+        padding_side: str = "left",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Prepare one prompt or a batch.
+
+        Args:
+            images: with one text, its picture or pictures; with a list of texts, for each text a picture, a list of
+                pictures, or None.
+            text: a prompt, or a list of prompts. Pictures come before the text; a prompt that is itself a list of texts
+                and pictures (Pillow, array or `Path`) keeps their order.
+            grid: another grid than the processor's.
+            padding_side: "left" to generate, "right" to train.
+
+        Raises:
+            ValueError: not as many entries in `images` as texts, or a picture that cannot be read.
+        """
+        rows = [_segments(prompt, pictures) for prompt, pictures in _pair(text, images)]
+        ids = [self.encode_segments(segments, grid) for segments in rows]
+        features = self.tokenizer.pad({"input_ids": ids}, padding_side=padding_side, return_tensors="pt")
+        pictures = [segment for segments in rows for segment in segments if not isinstance(segment, str)]
+        return BatchFeature({**features, **(self.image_processor(pictures, grid) if pictures else {})})
+
+
+def _pair(text: Prompt | Sequence[Prompt], images: Any) -> list[tuple[Prompt, list[Picture]]]:
+    """Each prompt with the pictures that come before its text."""
+    own = [] if images is None else list(images) if isinstance(images, list | tuple) else [images]
+    if isinstance(text, str):
+        return [(text, own)]
+    own = own or [None] * len(text)
+    if len(own) != len(text):
+        raise ValueError(
+            f"got {len(text)} texts and {len(own)} entries in images: pass for each text a picture, a list, or None"
+        )
+    lists = [list(o) if isinstance(o, list | tuple) else [] if o is None else [o] for o in own]
+    return list(zip(text, lists, strict=True))
+
+
+def _segments(prompt: Prompt, pictures: list[Picture]) -> list[str | Image.Image]:
+    """A prompt as texts and opened pictures in their order."""
+    parts = [prompt] if isinstance(prompt, str) else prompt
+    return [
+        *(open_image(picture) for picture in pictures),
+        *(part if isinstance(part, str) else open_image(part) for part in parts),
+    ]
+
+
+# So that `MonkeyProcessor.from_pretrained` and `AutoProcessor` find the image processor by the model's type.
+AutoImageProcessor.register(MonkeyConfig, image_processor_classes={"pil": MonkeyImageProcessor})
+AutoProcessor.register(MonkeyConfig, MonkeyProcessor)

@@ -1,0 +1,56 @@
+"""The prompts of the paper and the release, and what of a training row is learned.
+
+Every template takes `question`; those for captions ignore it. The released data writes a blank between the picture and the
+text: that is `MonkeyProcessor.separator`.
+"""
+
+from collections.abc import Sequence
+
+IGNORED = -100
+
+PROMPTS: dict[str, str] = {
+    # Paper section 3.3; the trailing blank is a token of its own and matters (the release's inference and demo have it).
+    "vqa": "{question} Answer: ",
+    # The release's default in evaluation.
+    "vqa_no_blank": "{question} Answer:",
+    # Paper section 3.3.
+    "caption": "Generate the caption in English:",
+    "detailed_caption": "Generate the detailed caption in English:",
+    # The release's inference script ends the base model's caption prompt with a blank.
+    "detailed_caption_blank": "Generate the detailed caption in English: ",
+    # VizWiz as evaluated for the paper (61.2), and the wording the release's comments report as better (68.37).
+    "vizwiz": '{question} When the provided information is insufficient, respond with "Unanswerable". Answer:',
+    "vizwiz_lower": '{question} When the provided information is insufficient, respond with "unanswerable". Answer: ',
+    # Multiple choice and yes/no questions in VLMEvalKit.
+    "choice": "\n {question} Answer: ",
+    # The question as it is.
+    "plain": "{question}",
+}
+
+
+def build_prompt(name: str, question: str = "") -> str:
+    """The text of a named prompt.
+
+    Raises:
+        ValueError: no prompt has that name, or it needs a question and got none.
+    """
+    if name not in PROMPTS:
+        raise ValueError(f"there is no prompt called {name!r}: choose one of {', '.join(PROMPTS)}")
+    template = PROMPTS[name]
+    if "{question}" in template and not question.strip():
+        raise ValueError(f"the prompt {name!r} needs a question, got an empty one")
+    return template.format(question=question)
+
+
+def supervise(prompt: Sequence[int], answer: Sequence[int], eos: int) -> tuple[list[int], list[int]]:
+    """Ids and labels of one training row: the answer and one end token are learned, the prompt is not.
+
+    Prompt and answer are tokenised apart and joined, as in the released fine-tuning.
+
+    Raises:
+        ValueError: the answer is empty.
+    """
+    if not answer:
+        raise ValueError("a training row needs an answer, got an empty one: drop the row or fill it in")
+    ids = [*prompt, *answer, eos]
+    return ids, [IGNORED] * len(prompt) + [*answer, eos]
