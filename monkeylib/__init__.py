@@ -1,4 +1,5 @@
-"""monkeylib: the Monkey large multimodal model, rebuilt as a library with an executable series of notebooks."""
+"""monkeylib: the Monkey large multimodal model, rebuilt as a library with an executable series of
+notebooks."""
 
 from typing import Any
 

@@ -27,7 +27,12 @@ class Monkey:
         return inputs.to(self.model.device)
 
     def answer(
-        self, image: Picture, question: str = "", prompt: str = "vqa", max_new_tokens: int = 128, **generation: Any
+        self,
+        image: Picture,
+        question: str = "",
+        prompt: str = "vqa",
+        max_new_tokens: int = 128,
+        **generation: Any,
     ) -> str:
         """The answer to a question about a picture, greedy unless `generation` says otherwise.
 
@@ -36,7 +41,8 @@ class Monkey:
             question: may be empty for prompts that take none (captions).
             prompt: a name from `prompts.PROMPTS`.
             max_new_tokens: the answer's length at most.
-            generation: further arguments of `generate`, e.g. `do_sample=True, temperature=0.7` or `num_beams=3`.
+            generation: further arguments of `generate`, e.g. `do_sample=True, temperature=0.7` or
+                `num_beams=3`.
         """
         return self.answer_batch([(image, question)], prompt, max_new_tokens, **generation)[0]
 
@@ -51,14 +57,21 @@ class Monkey:
         """Answers to `(image, question)` pairs in one batch."""
         if not questions:
             return []
-        images, texts = zip(*((image, build_prompt(prompt, question)) for image, question in questions), strict=True)
+        images, texts = zip(
+            *((image, build_prompt(prompt, question)) for image, question in questions), strict=True
+        )
         inputs = self.prepare(images, texts)
         ids = self.model.generate(**inputs, **self._options(max_new_tokens, generation))
         new = ids[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     def stream(
-        self, image: Picture, question: str = "", prompt: str = "vqa", max_new_tokens: int = 128, **generation: Any
+        self,
+        image: Picture,
+        question: str = "",
+        prompt: str = "vqa",
+        max_new_tokens: int = 128,
+        **generation: Any,
     ) -> Iterator[str]:
         """The answer in pieces, as they are made. Errors of the model are raised here."""
         inputs = self.prepare([image], [build_prompt(prompt, question)])

@@ -1,7 +1,7 @@
 """From pictures and prompts to the model's inputs.
 
-A picture becomes views (tiles row by row, then the global view) and, in the prompt, a span of `<imgpad>` places for their
-visual tokens. The tokenizer never sees a path, and `<img>` in a user's text stays text.
+A picture becomes views (tiles row by row, then the global view) and, in the prompt, a span of `<imgpad>`
+places for their visual tokens. The tokenizer never sees a path, and `<img>` in a user's text stays text.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,17 @@ Prompt = str | Sequence[str | Picture]
 
 
 def open_image(picture: Picture) -> Image.Image:
-    """An RGB picture from a path, a `[H, W, 3]` or `[H, W]` uint8 array, or a Pillow image; EXIF rotation applied.
+    """An RGB picture from a path, a `[H, W, 3]` or `[H, W]` uint8 array, or a Pillow image; EXIF rotation
+    applied.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no readable picture, or the array is not uint8 of that shape.
     """
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)):
+        if picture.dtype != np.uint8 or not (
+            picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)
+        ):
             raise ValueError(
                 f"a picture given as an array must be uint8 of shape [H, W, 3] or [H, W], "
                 f"got {picture.dtype} of shape {list(picture.shape)}"
@@ -46,7 +49,9 @@ def open_image(picture: Picture) -> Image.Image:
         with Image.open(picture) as opened:
             return _to_rgb(opened)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{picture} cannot be read as a picture ({error}): pass a whole JPEG, PNG or WebP file") from error
+        raise ValueError(
+            f"{picture} cannot be read as a picture ({error}): pass a whole JPEG, PNG or WebP file"
+        ) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -59,9 +64,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 class MonkeyImageProcessor(BaseImageProcessor):
     """Resize, normalise and cut pictures as the released code does.
 
-    A picture is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic, aspect ratio ignored) and cut;
-    the global view is made from the resized picture. `views` is "tiles+global", "tiles", or "global", where the picture is
-    resized straight to one view.
+    A picture is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic, aspect ratio
+    ignored) and cut; the global view is made from the resized picture. `views` is "tiles+global", "tiles", or
+    "global", where the picture is resized straight to one view.
     """
 
     model_input_names = ["pixel_values", "grids"]
@@ -91,7 +96,9 @@ class MonkeyImageProcessor(BaseImageProcessor):
         """How many views a picture of this grid has."""
         return grid[0] * grid[1] + (self.views != "tiles" or not grid[0] * grid[1])
 
-    def __call__(self, images: Picture | Sequence[Picture], grid: Grid | None = None, **kwargs: Any) -> BatchFeature:
+    def __call__(
+        self, images: Picture | Sequence[Picture], grid: Grid | None = None, **kwargs: Any
+    ) -> BatchFeature:
         """Prepare pictures: `pixel_values [V, 3, tile_size, tile_size]` and `grids [images, 2]`.
 
         Args:
@@ -117,14 +124,16 @@ class MonkeyImageProcessor(BaseImageProcessor):
         if not grid.tiles:
             return pixels[None]
         tiles = split_tiles(pixels, self.tile_size)
-        return tiles if self.views == "tiles" else torch.cat([tiles, global_view(pixels, self.tile_size)[None]])
+        return (
+            tiles if self.views == "tiles" else torch.cat([tiles, global_view(pixels, self.tile_size)[None]])
+        )
 
 
 class MonkeyProcessor(ProcessorMixin):
     """Pictures and prompts -> `input_ids`, `attention_mask`, `pixel_values`, `grids`.
 
-    `queries` is the number of visual tokens per view. `separator` stands between a picture and text right after it: the
-    released checkpoints were trained with a blank there, ours with nothing.
+    `queries` is the number of visual tokens per view. `separator` stands between a picture and text right
+    after it: the released checkpoints were trained with a blank there, ours with nothing.
     """
 
     def __init__(
@@ -134,7 +143,9 @@ class MonkeyProcessor(ProcessorMixin):
         self.queries, self.separator = queries, separator
         ids = tokenizer.convert_tokens_to_ids(["<img>", "</img>", "<imgpad>"])
         if None in ids or len(set(ids)) < 3:
-            raise ValueError(f"the tokenizer must hold the tokens <img>, </img> and <imgpad>, it gives the ids {ids}")
+            raise ValueError(
+                f"the tokenizer must hold the tokens <img>, </img> and <imgpad>, it gives the ids {ids}"
+            )
         self.image_start_id, self.image_end_id, self.image_token_id = ids
 
     def image_span(self, grid: Grid | None = None) -> list[int]:
@@ -167,10 +178,10 @@ class MonkeyProcessor(ProcessorMixin):
         """Prepare one prompt or a batch.
 
         Args:
-            images: with one text, its picture or pictures; with a list of texts, for each text a picture, a list of
-                pictures, or None.
-            text: a prompt, or a list of prompts. Pictures come before the text; a prompt that is itself a list of texts
-                and pictures (Pillow, array or `Path`) keeps their order.
+            images: with one text, its picture or pictures; with a list of texts, for each text a picture,
+                a list of pictures, or None.
+            text: a prompt, or a list of prompts. Pictures come before the text; a prompt that is itself a
+                list of texts and pictures (Pillow, array or `Path`) keeps their order.
             grid: another grid than the processor's.
             padding_side: "left" to generate, "right" to train.
 
@@ -192,7 +203,8 @@ def _pair(text: Prompt | Sequence[Prompt], images: Any) -> list[tuple[Prompt, li
     own = own or [None] * len(text)
     if len(own) != len(text):
         raise ValueError(
-            f"got {len(text)} texts and {len(own)} entries in images: pass for each text a picture, a list, or None"
+            f"got {len(text)} texts and {len(own)} entries in images: "
+            "pass for each text a picture, a list of pictures, or None"
         )
     lists = [list(o) if isinstance(o, list | tuple) else [] if o is None else [o] for o in own]
     return list(zip(text, lists, strict=True))

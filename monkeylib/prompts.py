@@ -1,6 +1,7 @@
 """The prompts of the paper and the release, and what of a training row is learned.
 
-Every template takes `question`; those for captions ignore it. The released data writes a blank between the picture and the
+Every template takes `question`; those for captions ignore it. The released data writes a blank between the
+picture and the
 text: that is `MonkeyProcessor.separator`.
 """
 
@@ -8,8 +9,10 @@ from collections.abc import Sequence
 
 IGNORED = -100
 
+_UNANSWERABLE = '{{question}} When the provided information is insufficient, respond with "{}". Answer:'
+
 PROMPTS: dict[str, str] = {
-    # Paper section 3.3; the trailing blank is a token of its own and matters (the release's inference and demo have it).
+    # Paper section 3.3. The trailing blank is a token of its own and matters; the release's inference has it.
     "vqa": "{question} Answer: ",
     # The release's default in evaluation.
     "vqa_no_blank": "{question} Answer:",
@@ -18,9 +21,9 @@ PROMPTS: dict[str, str] = {
     "detailed_caption": "Generate the detailed caption in English:",
     # The release's inference script ends the base model's caption prompt with a blank.
     "detailed_caption_blank": "Generate the detailed caption in English: ",
-    # VizWiz as evaluated for the paper (61.2), and the wording the release's comments report as better (68.37).
-    "vizwiz": '{question} When the provided information is insufficient, respond with "Unanswerable". Answer:',
-    "vizwiz_lower": '{question} When the provided information is insufficient, respond with "unanswerable". Answer: ',
+    # VizWiz as evaluated for the paper (61.2), and the wording that the release's comments call better (68.37).
+    "vizwiz": _UNANSWERABLE.format("Unanswerable"),
+    "vizwiz_lower": _UNANSWERABLE.format("unanswerable") + " ",
     # Multiple choice and yes/no questions in VLMEvalKit.
     "choice": "\n {question} Answer: ",
     # The question as it is.

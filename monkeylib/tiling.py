@@ -1,7 +1,7 @@
 """Cut pictures into tiles, join them again, and make the global view.
 
-Pure tensor functions. A picture is a `Grid` of `rows x cols` tiles of one size; tiles are numbered row by row, and tile
-`i` meets adapter `i`. Paper section 3.1; sizes and the global view follow the released code.
+Pure tensor functions. A picture is a `Grid` of `rows x cols` tiles of one size; tiles are numbered row by
+row, and tile `i` meets adapter `i`. Paper section 3.1; sizes and the global view follow the released code.
 """
 
 from typing import NamedTuple
@@ -29,14 +29,15 @@ def grid_of(height: int, width: int, tile: int) -> Grid:
     """The grid of a picture of `height x width` pixels cut into tiles of `tile` pixels.
 
     Raises:
-        ValueError: a side is not a positive multiple of `tile` (the released code silently drops the remainder).
+        ValueError: a side is not a positive multiple of `tile` (the released code silently drops the
+            remainder).
     """
     if tile <= 0:
         raise ValueError(f"the tile size must be a positive number of pixels, got {tile}")
     if height <= 0 or width <= 0 or height % tile or width % tile:
         raise ValueError(
-            f"a picture of {height}x{width} pixels (height x width) does not divide into tiles of {tile} pixels: "
-            f"resize it to a multiple of {tile} on both sides first"
+            f"a picture of {height}x{width} pixels (height x width) does not divide into tiles of {tile} "
+            f"pixels: resize it to a multiple of {tile} on both sides first"
         )
     return Grid(height // tile, width // tile)
 
@@ -71,15 +72,17 @@ def tile_boxes(grid: Grid, tile: int) -> list[tuple[int, int, int, int]]:
     """Pixel boxes `(x0, y0, x1, y1)` of the tiles, row by row; `x1` and `y1` lie outside the tile."""
     rows, cols = grid
     return [
-        (col * tile, row * tile, (col + 1) * tile, (row + 1) * tile) for row in range(rows) for col in range(cols)
+        (col * tile, row * tile, (col + 1) * tile, (row + 1) * tile)
+        for row in range(rows)
+        for col in range(cols)
     ]
 
 
 def global_view(image: torch.Tensor, tile: int) -> torch.Tensor:
     """The whole picture `[..., C, H, W]` shrunk to `[..., C, tile, tile]`.
 
-    Bicubic (a = -0.75) without antialiasing, from the resized and normalised picture: what the released code does, and
-    not the same as shrinking the original picture with Pillow.
+    Bicubic (a = -0.75) without antialiasing, from the resized and normalised picture: what the released code
+    does, and not the same as shrinking the original picture with Pillow.
     """
     flat = image.reshape(-1, *image.shape[-3:])
     small = F.interpolate(flat, size=(tile, tile), mode="bicubic", align_corners=False)

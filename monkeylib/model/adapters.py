@@ -1,4 +1,5 @@
-"""The low-rank adapters of the tile positions (paper section 3.1), stacked and applied in one grouped product."""
+"""The low-rank adapters of the tile positions (paper section 3.1), stacked and applied in one grouped
+product."""
 
 import math
 
@@ -10,8 +11,9 @@ from torch.nn import functional as F
 class AdapterBank(nn.Module):
     """One low-rank adapter per tile position beside one projection: `scale * B(A(dropout(x)))`.
 
-    `a [tiles, rank, d_in]`, `b [tiles, d_out, rank]`, `scale [tiles]`. As in the released code, the scale is learned,
-    starts at 1, and there is no alpha/rank factor; B starts at zero, so that a fresh adapter changes nothing.
+    `a [tiles, rank, d_in]`, `b [tiles, d_out, rank]`, `scale [tiles]`. As in the released code, the scale is
+    learned, starts at 1, and there is no alpha/rank factor; B starts at zero, so that a fresh adapter changes
+    nothing.
     """
 
     def __init__(self, tiles: int, rank: int, d_in: int, d_out: int, dropout: float) -> None:
@@ -47,7 +49,8 @@ class AdapterBank(nn.Module):
 
     @torch.no_grad()
     def extend(self, sources: list[int], fresh: bool) -> None:
-        """Append one adapter per entry of `sources`: a copy of that adapter, or a fresh one of the same shape."""
+        """Append one adapter per entry of `sources`: a copy of that adapter, or a fresh one of the same
+        shape."""
         extra = AdapterBank(len(sources), *self.a.shape[1:], self.b.shape[1], self.dropout).to(self.a)
         for name, new in extra.named_parameters():
             old = getattr(self, name)
@@ -58,8 +61,8 @@ class AdapterBank(nn.Module):
 def group_views(adapter_index: list[int]) -> list[int]:
     """The adapter of each group of equally many neighbouring views, given the adapter of each view.
 
-    A chunk of whole tile positions becomes one group per position (`[0, 0, 1, 1]` -> `[0, 1]`), an uneven one a group
-    per view (`[0, 0, 1]` stays).
+    A chunk of whole tile positions becomes one group per position (`[0, 0, 1, 1]` -> `[0, 1]`), an uneven one
+    a group per view (`[0, 0, 1]` stays).
     """
     runs: list[list[int]] = []
     for adapter in adapter_index:

@@ -11,10 +11,11 @@ Views = Literal["tiles+global", "tiles", "global"]
 
 
 class MonkeyVisionConfig(PreTrainedConfig):
-    """Vision transformer; the defaults are ViT-bigG as in the released checkpoint (facts: 48 blocks, no class token).
+    """Vision transformer; the defaults are ViT-bigG as in the released checkpoint (no class token).
 
     Fields:
-        tile_size: side of a view in pixels. Views of another size are accepted; the position table is interpolated.
+        tile_size: side of a view in pixels. Views of another size are accepted; the position table is
+            interpolated.
         patch_size: side of a patch in pixels.
         width, layers, heads, mlp_width: sizes of the blocks.
         position_grid: the position table is stored for `position_grid x position_grid` patches.
@@ -39,7 +40,8 @@ class MonkeyVisionConfig(PreTrainedConfig):
             raise ValueError(f"the ViT's width {self.width} does not divide by its {self.heads} heads")
         if self.tile_size % self.patch_size:
             raise ValueError(
-                f"tile_size {self.tile_size} is not a multiple of patch_size {self.patch_size}: change one of them"
+                f"tile_size {self.tile_size} is not a multiple of patch_size {self.patch_size}: "
+                "change one of them"
             )
 
 
@@ -58,19 +60,24 @@ class MonkeyResamplerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if math.isqrt(self.queries) ** 2 != self.queries:
-            raise ValueError(f"the resampler's queries lie on a square grid: {self.queries} is not a square number")
+            raise ValueError(
+                f"the resampler's queries lie on a square grid: {self.queries} is not a square number"
+            )
 
 
 class MonkeyConfig(PreTrainedConfig):
     """A whole Monkey model.
 
     Fields:
-        vision_config, resampler_config, text_config: the parts; `text_config` is that of any causal language model.
+        vision_config, resampler_config, text_config: the parts; `text_config` is that of any causal
+            language model.
         image_token_id, image_start_id, image_end_id: ids of `<imgpad>`, `<img>` and `</img>`.
-        grids: the `[rows, cols]` grids that the checkpoint accepts. Another one is opted into by `model.use_grid`.
-        views: which views an image has: its tiles and the global view (the paper), tiles alone, or the global view alone.
-        adapter_mode: `per_tile` (adapter i for tile i: the paper), `shared` (adapter 0 for every tile), `none`, or
-            `full` (no adapters; the ViT itself trains).
+        grids: the `[rows, cols]` grids that the checkpoint accepts. Another one is opted into by
+            `model.use_grid`.
+        views: which views an image has: its tiles and the global view (the paper), tiles alone, or the
+            global view alone.
+        adapter_mode: `per_tile` (adapter i for tile i: the paper), `shared` (adapter 0 for every tile),
+            `none`, or `full` (no adapters; the ViT itself trains).
         attention_rank, mlp_rank: ranks of the adapters beside the attention projections and beside the MLP
             (paper section 4: 16 and 32).
         adapter_dropout: dropout on the adapters' input while training.
@@ -101,7 +108,9 @@ class MonkeyConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.grids = [[int(rows), int(cols)] for rows, cols in (self.grids or [])]
         if self.adapter_mode == "per_tile" and not self.grids:
-            raise ValueError("adapter_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]")
+            raise ValueError(
+                "adapter_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]"
+            )
 
     @property
     def adapters(self) -> int:

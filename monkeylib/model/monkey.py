@@ -56,15 +56,19 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 module.positions.copy_(sincos_table(module.positions.shape[1], side))
 
     def get_input_embeddings(self) -> nn.Module:
+        """The language model's token embeddings."""
         return self.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's token embeddings."""
         self.language_model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
+        """The language model's output projection."""
         return self.language_model.get_output_embeddings()
 
-    # --- views -------------------------------------------------------------------------------------------------
+    # --- views
+    # -------------------------------------------------------------------------------------------------
 
     def adapter_index(self, grids: torch.Tensor) -> torch.Tensor:
         """The adapter of each view of a batch: `grids [images, 2]` -> `[V]` on the CPU, -1 for global views.
@@ -76,10 +80,12 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         index: list[int] = []
         for rows, cols in grids.tolist():
             if rows * cols and (rows, cols) not in accepted:
-                known = ", ".join(f"{r}x{c}" for r, c in self.config.grids) or "none (one global view per image)"
+                known = (
+                    ", ".join(f"{r}x{c}" for r, c in self.config.grids) or "none (one global view per image)"
+                )
                 raise ValueError(
-                    f"this checkpoint was made for the grid {known} (rows x columns), got an image of {rows}x{cols} "
-                    f"tiles: resize the image, or opt in with model.use_grid({rows}, {cols}, extra='copy')"
+                    f"this checkpoint was made for the grid {known} (rows x columns), got an image of "
+                    f"{rows}x{cols} tiles: resize the image, or opt in with model.use_grid({rows}, {cols}, extra='copy')"
                 )
             shared = self.config.adapter_mode == "shared"
             index += [0] * (rows * cols) if shared else range(rows * cols)
@@ -93,23 +99,24 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Visual tokens of a batch of views.
 
         Args:
-            pixel_values: `[V, 3, side, side]`, the views of all images one after the other, tiles row by row and the
-                global view last.
-            grids: `[images, 2]` rows and columns of each image, (0, 0) for an image of one global view; None when
-                every image has only that.
+            pixel_values: `[V, 3, side, side]`, the views of all images one after the other, tiles row by
+                row and the global view last.
+            grids: `[images, 2]` rows and columns of each image, (0, 0) for an image of one global view;
+                None when every image has only that.
             return_dict: return them as `.pooler_output`, as `generate` asks for.
 
         Returns:
             `[V, queries, width of the language model]`.
 
         Raises:
-            ValueError: a grid that the checkpoint was not made for, or a number of views that does not fit the grids.
+            ValueError: a grid that the checkpoint was not made for, or a number of views that does not
+                fit the grids.
         """
         index = None if grids is None else self.adapter_index(grids)
         if index is not None and len(index) != len(pixel_values):
             raise ValueError(
-                f"images of the grids {grids.tolist()} with views={self.config.views!r} have {len(index)} views, "
-                f"got pixel_values of {len(pixel_values)}: prepare them with the processor of this checkpoint"
+                f"images of the grids {grids.tolist()} with views={self.config.views!r} have {len(index)} "
+                f"views, got pixel_values of {len(pixel_values)}: prepare them with the processor of this checkpoint"
             )
         patch = self.config.vision_config.patch_size
         patch_grid = (pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch)
@@ -127,12 +134,13 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         views, queries, width = visual_tokens.shape
         if (count := int(places.sum())) != views * queries:
             raise ValueError(
-                f"the prompt holds {count} places for visual tokens, the images give {views} views x {queries} = "
-                f"{views * queries}: build both with one processor call"
+                f"the prompt holds {count} places for visual tokens, the images give {views} views x "
+                f"{queries} queries = {views * queries}: build both with one processor call"
             )
         return embeds.masked_scatter(places[..., None], visual_tokens.to(embeds.dtype))
 
-    # --- language ----------------------------------------------------------------------------------------------
+    # --- language
+    # ----------------------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -155,8 +163,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask: `[B, T]`, 0 on padding.
             pixel_values, grids: as in `get_image_features`.
             labels: `[B, T]`, -100 where nothing is to be learned; shifted here.
-            logits_to_keep: which positions get logits, as in transformers. Left out, all of them, or with labels only
-                those that predict a label: `logits` is then `[supervised positions, vocabulary]`.
+            logits_to_keep: which positions get logits, as in transformers. Left out, all of them, or with
+                labels only those that predict a label: `logits` is then `[supervised positions, vocabulary]`.
             mm_encoder_outputs: `{"image": output of get_image_features}`, made once by `generate`.
 
         Raises:
@@ -189,14 +197,15 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             output.loss = _token_mean(output.logits, targets)
         return output
 
-    # --- training and grids ------------------------------------------------------------------------------------
+    # --- training and grids
+    # ------------------------------------------------------------------------------------
 
     def freeze_for_finetuning(self, train_language_model: bool = True, train_resampler: bool = True) -> None:
         """Choose what trains as the released fine-tuning does.
 
-        The ViT is frozen but for its adapters (mode `full`: it trains too); resampler and language model train. The
-        norm and projection after the resampler stay frozen, as in the release; so do its positions, which the release
-        trains by accident.
+        The ViT is frozen but for its adapters (mode `full`: it trains too); resampler and language model
+        train. The norm and projection after the resampler stay frozen, as in the release; so do its
+        positions, which the release trains by accident.
         """
         self.vision.requires_grad_(self.config.adapter_mode == "full")
         for module in self.vision.modules():
@@ -211,8 +220,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def use_grid(self, rows: int, cols: int, extra: Literal["copy", "fresh"] = "copy") -> None:
         """Accept images of `rows x cols` tiles beside the grids the checkpoint was made for.
 
-        Adapter i stays adapter i. Where the new grid has more tiles than there are adapters, the extra ones are copied
-        from the tile of the first grid that covers the same part of the picture, or start fresh.
+        Adapter i stays adapter i. Where the new grid has more tiles than there are adapters, the extra ones
+        are copied from the tile of the first grid that covers the same part of the picture, or start fresh.
 
         Raises:
             ValueError: a grid without tiles, or an unknown way to make extra adapters.
@@ -240,5 +249,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
 def _token_mean(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy in fp32, averaged over all supervised tokens of the batch."""
     if not bool((targets != -100).any()):
-        raise ValueError("the labels hold no supervised token: check that answers were not cut off by truncation")
+        raise ValueError(
+            "the labels hold no supervised token: check that answers were not cut off by truncation"
+        )
     return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())

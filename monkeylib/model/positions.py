@@ -10,7 +10,8 @@ from torch.nn import functional as F
 def sincos_table(width: int, grid: int) -> torch.Tensor:
     """Fixed 2-D sine-cosine positions `[grid * grid, width]` (MAE; used by the released resampler).
 
-    The first half of the width encodes x, the second y; within each half sines come before cosines, base 10000.
+    The first half of the width encodes x, the second y; within each half sines come before cosines, base
+    10000.
     """
     if width % 4:
         raise ValueError(f"2-D sine-cosine positions need a width that is a multiple of 4, got {width}")

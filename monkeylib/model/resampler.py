@@ -1,7 +1,8 @@
-"""The shared resampler: one cross-attention layer that turns a view's patches into a fixed number of visual tokens.
+"""The shared resampler: one cross-attention layer that turns a view's patches into a fixed number of visual
+tokens.
 
-Qwen-VL's position-aware adapter as in the released code: positions are added to queries and keys, never to values;
-a layer norm and a projection follow.
+Qwen-VL's position-aware adapter as in the released code: positions are added to queries and keys, never to
+values; a layer norm and a projection follow.
 """
 
 import math
@@ -15,7 +16,8 @@ from monkeylib.model.positions import TableCache, sincos_table
 
 
 class Resampler(nn.Module):
-    """Patch features `[V, patches, vision width]` -> visual tokens `[V, queries, width]`, the same weights for all views."""
+    """Patch features `[V, patches, vision width]` -> visual tokens `[V, queries, width]`, the same weights
+    for all views."""
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
@@ -51,7 +53,9 @@ class Resampler(nn.Module):
         """
         rows, cols = patch_grid or (math.isqrt(features.shape[1]),) * 2
         if rows * cols != features.shape[1]:
-            raise ValueError(f"{features.shape[1]} patches do not form a {rows}x{cols} grid: pass patch_grid=(rows, cols)")
+            raise ValueError(
+                f"{features.shape[1]} patches do not form a {rows}x{cols} grid: pass patch_grid=(rows, cols)"
+            )
         kv = self.ln_kv(self.kv_proj(features))
         w_q, w_k, w_v = self.qkv.weight.chunk(3)
         b_q, b_k, b_v = self.qkv.bias.chunk(3)

@@ -1,7 +1,8 @@
-"""The vision transformer: a frozen trunk shared by all views, with the adapter of its tile beside each projection.
+"""The vision transformer: a frozen trunk shared by all views, with the adapter of its tile beside each
+projection.
 
-Pre-norm blocks as in the released ViT-bigG: query, key and value interleaved per head, exact GELU, no class token, no
-final norm. Tiles go through with their adapters, global views without any.
+Pre-norm blocks as in the released ViT-bigG: query, key and value interleaved per head, exact GELU, no class
+token, no final norm. Tiles go through with their adapters, global views without any.
 """
 
 import torch
@@ -13,7 +14,7 @@ from monkeylib.model.adapters import AdapterBank, group_views
 from monkeylib.model.config import MonkeyConfig
 from monkeylib.model.positions import TableCache
 
-# Bytes of the widest activation of a chunk that still stays near the CPU; larger chunks only cost page faults.
+# Bytes of the widest activation of a chunk on a CPU; larger chunks only cost page faults.
 CPU_CHUNK_BYTES = 16 * 2**20
 
 
@@ -42,7 +43,8 @@ class VisionAttention(nn.Module):
 
 
 class VisionBlock(GradientCheckpointingLayer):
-    """Attention and MLP with residuals. The MLP's adapter reads the un-normalised residual stream and by-passes it."""
+    """Attention and MLP with residuals. The MLP's adapter reads the un-normalised residual stream and
+    by-passes it."""
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
@@ -83,13 +85,14 @@ class VisionTransformer(nn.Module):
 
         Args:
             pixel_values: `[V, 3, side, side]`, normalised.
-            adapter_index: `[V]`, the adapter of each view, -1 for none (the global view). None means none for all.
+            adapter_index: `[V]`, the adapter of each view, -1 for none (the global view). None means none
+                for all.
         """
         index = [-1] * len(pixel_values) if adapter_index is None else adapter_index.tolist()
         if not self.has_adapters:
             index = [-1] * len(index)
-        # Views of one tile position come to lie together; views without adapter go first and never share a pass with
-        # adapted ones, so that they cost no adapter arithmetic and, while the trunk is frozen, no gradient either.
+        # Views of one tile position come to lie together. Those without adapter go first and never share a
+        # pass with adapted ones: they cost no adapter arithmetic and, while the trunk is frozen, no gradient.
         order = sorted(range(len(index)), key=index.__getitem__)
         plain = index.count(-1)
         step = self.chunk_views(pixel_values)
@@ -112,13 +115,14 @@ class VisionTransformer(nn.Module):
         *_, height, width = pixel_values.shape
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
-                f"a view of {height}x{width} pixels does not divide into patches of {self.patch_size} pixels: "
-                f"use a tile size that is a multiple of {self.patch_size}"
+                f"a view of {height}x{width} pixels does not divide into patches of {self.patch_size} "
+                f"pixels: use a tile size that is a multiple of {self.patch_size}"
             )
         groups = None
         if adapters[0] >= 0:
             groups = torch.tensor(group_views(adapters), device=pixel_values.device)
-        x = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
+        pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
+        x = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
         x = x + self.positions_for(self.positions, height // self.patch_size, width // self.patch_size)
         x = self.ln_pre(x)
         for block in self.blocks:
@@ -126,7 +130,8 @@ class VisionTransformer(nn.Module):
         return x
 
     def chunk_views(self, pixel_values: torch.Tensor) -> int:
-        """How many views go through the trunk at once: all on an accelerator, as many as suit the cache on a CPU."""
+        """How many views go through the trunk at once: all on an accelerator, as many as suit the cache on a
+        CPU."""
         if pixel_values.device.type != "cpu":
             return len(pixel_values)
         patches = pixel_values.shape[-2] * pixel_values.shape[-1] // self.patch_size**2
