@@ -21,7 +21,7 @@ PROMPTS: dict[str, str] = {
     "detailed_caption": "Generate the detailed caption in English:",
     # The release's inference script ends the base model's caption prompt with a blank.
     "detailed_caption_blank": "Generate the detailed caption in English: ",
-    # VizWiz as evaluated for the paper (61.2), and the wording that the release's comments call better (68.37).
+    # VizWiz as evaluated for the paper (61.2), and the wording its comments call better (68.37).
     "vizwiz": _UNANSWERABLE.format("Unanswerable"),
     "vizwiz_lower": _UNANSWERABLE.format("unanswerable") + " ",
     # Multiple choice and yes/no questions in VLMEvalKit.

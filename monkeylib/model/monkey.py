@@ -85,7 +85,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 )
                 raise ValueError(
                     f"this checkpoint was made for the grid {known} (rows x columns), got an image of "
-                    f"{rows}x{cols} tiles: resize the image, or opt in with model.use_grid({rows}, {cols}, extra='copy')"
+                    f"{rows}x{cols} tiles: resize the image, or opt in with model.use_grid({rows}, {cols})"
                 )
             shared = self.config.adapter_mode == "shared"
             index += [0] * (rows * cols) if shared else range(rows * cols)
@@ -116,7 +116,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if index is not None and len(index) != len(pixel_values):
             raise ValueError(
                 f"images of the grids {grids.tolist()} with views={self.config.views!r} have {len(index)} "
-                f"views, got pixel_values of {len(pixel_values)}: prepare them with the processor of this checkpoint"
+                f"views, got pixel_values of {len(pixel_values)}: prepare them with this checkpoint's processor"
             )
         patch = self.config.vision_config.patch_size
         patch_grid = (pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch)

@@ -1,0 +1,83 @@
+"""Profiles: one YAML per size of the whole series, from a smoke test to the paper.
+
+A profile may `extends:` another one and then only says what differs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from monkeylib.model import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig
+from monkeylib.profiles.schema import Profile
+
+FOLDER = Path(__file__).parent
+
+__all__ = ["Profile", "build_config", "load", "names"]
+
+
+def names() -> list[str]:
+    """The profiles there are, from the smallest to the largest."""
+    order = ["smoke", "nano", "small", "paper-896", "paper-1344"]
+    found = {path.stem for path in FOLDER.glob("*.yaml")}
+    return [name for name in order if name in found] + sorted(found.difference(order))
+
+
+def load(name: str) -> Profile:
+    """The profile of that name.
+
+    Raises:
+        ValueError: there is none, or its YAML does not fit the schema.
+    """
+    return Profile(name=name, **_read(name))
+
+
+def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = None) -> MonkeyConfig:
+    """The model's configuration.
+
+    Args:
+        profile: sizes of the parts, the grid and the adapters.
+        tokenizer: takes vocabulary size and special ids from it rather than from the profile.
+    """
+    text = dict(profile.text.config)
+    ids = profile.text.image_ids
+    start, end, place = ids.start, ids.end, ids.place
+    if tokenizer is not None:
+        text["vocab_size"] = len(tokenizer)
+        start, end, place = tokenizer.convert_tokens_to_ids(["<img>", "</img>", "<imgpad>"])
+        text |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    return MonkeyConfig(
+        vision_config=MonkeyVisionConfig(
+            tile_size=profile.tile_size, **profile.vision.model_dump(exclude={"pretrained"})
+        ),
+        resampler_config=MonkeyResamplerConfig(queries=profile.queries, heads=profile.resampler_heads),
+        text_config=AutoConfig.for_model(profile.text.model_type, **text),
+        image_start_id=start,
+        image_end_id=end,
+        image_token_id=place,
+        grids=[] if profile.views == "global" else [[profile.rows, profile.cols]],
+        views=profile.views,
+        adapter_mode=profile.adapters.mode,
+        attention_rank=profile.adapters.attention_rank,
+        mlp_rank=profile.adapters.mlp_rank,
+        adapter_dropout=profile.adapters.dropout,
+    )
+
+
+def _read(name: str) -> dict[str, Any]:
+    """The YAML of a profile, over the one it extends."""
+    if name not in names():
+        raise ValueError(f"there is no profile called {name!r}: choose one of {', '.join(names())}")
+    own = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    parent = own.pop("extends", None)
+    return own if parent is None else _merge(_read(parent), own)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`, section by section."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _merge(below[key], value) if both else value
+    return merged

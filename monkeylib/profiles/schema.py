@@ -1,0 +1,111 @@
+"""What a profile holds."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from monkeylib.model.config import AdapterMode, Views
+
+
+class Section(BaseModel):
+    """A part of a profile: fixed once loaded, and without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Vision(Section):
+    """Sizes of the vision transformer, and where pretrained weights come from."""
+
+    patch_size: PositiveInt
+    width: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    mlp_width: PositiveInt
+    position_grid: PositiveInt
+    pretrained: str | None = None
+
+
+class ImageIds(Section):
+    """Ids of `<img>`, `</img>` and `<imgpad>`."""
+
+    start: int
+    end: int
+    place: int
+
+
+class Text(Section):
+    """The language model: its class in transformers and that class's fields, or where pretrained weights come from."""
+
+    model_type: str
+    config: dict[str, Any]
+    image_ids: ImageIds
+    pretrained: str | None = None
+
+
+class Adapters(Section):
+    """Adapters beside the ViT's projections."""
+
+    mode: AdapterMode
+    attention_rank: PositiveInt
+    mlp_rank: PositiveInt
+    dropout: float = Field(ge=0, lt=1)
+
+
+class Training(Section):
+    """One fine-tuning run; `adapter_lr` is the adapters' own rate, `lr` everything else's.
+
+    `batch_size` counts rows per optimiser step, `micro_batch_size` those that are in memory at once.
+    """
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    micro_batch_size: PositiveInt
+    lr: float = Field(gt=0)
+    adapter_lr: float | None = Field(default=None, gt=0)
+    warmup: int = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    max_length: PositiveInt
+    seed: int
+
+
+class Evaluation(Section):
+    """How many questions of each split are asked, and how answers are made."""
+
+    counts: dict[str, PositiveInt]
+    max_new_tokens: PositiveInt
+    batch_size: PositiveInt
+
+
+class Ablation(Section):
+    """Each variant of the ablations: its training steps, and the questions of each split."""
+
+    steps: PositiveInt
+    counts: dict[str, PositiveInt]
+
+
+class Profile(Section):
+    """A size of the whole series. Pictures are `rows x cols` tiles of `tile_size` pixels."""
+
+    name: str
+    description: str
+    tile_size: PositiveInt
+    rows: PositiveInt
+    cols: PositiveInt
+    views: Views
+    queries: PositiveInt
+    resampler_heads: PositiveInt
+    vision: Vision
+    text: Text
+    adapters: Adapters
+    training: Training
+    evaluation: Evaluation
+    ablation: Ablation
+    base_checkpoint: str | None = None
+
+    @property
+    def visual_tokens(self) -> int:
+        """Visual tokens of one picture."""
+        tiles = 0 if self.views == "global" else self.rows * self.cols
+        return (tiles + (self.views != "tiles")) * self.queries
