@@ -1,8 +1,8 @@
 """Where things lie on disk: what the repository ships, and what a run writes.
 
-Inputs (notebooks, shipped models, sample pictures) lie in the repository. Everything that a run writes lies under
-`outputs()`, which is the repository too unless the environment variable MONKEYLIB_OUTPUTS names another folder; tests
-set it, so that they leave the checkout as it was.
+Inputs (notebooks, shipped models, sample pictures) lie in the repository. Everything that a run writes lies
+under `outputs()`, which is the repository too unless the environment variable MONKEYLIB_OUTPUTS names another
+folder; tests set it, so that they leave the checkout as it was.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def figures(profile: str) -> Path:
 
 
 def shown(path: Path | str) -> str:
-    """A path as a reader should see it: relative to the outputs or to the repository where it lies in one of them."""
+    """A path as a reader should see it: relative to the outputs or the repository where it lies in them."""
     path = Path(path).resolve()
     for folder in (outputs(), REPOSITORY):
         if path.is_relative_to(folder):
@@ -65,7 +65,7 @@ def shown(path: Path | str) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which takes its place when the block ends well and vanishes when it fails."""
+    """Yield a temporary path that takes the place of `path` if the block ends well, and vanishes if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
