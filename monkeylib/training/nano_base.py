@@ -1,0 +1,219 @@
+"""Train nano-base, the small vision-language model in the role of Qwen-VL: one view of one tile's size, no adapters.
+
+Two stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where. *Language*: the language model joins and
+learns to caption and to answer from the visual tokens, while the dense labels keep the encoder sharp. Everything is made from the nano
+world on the fly, so no sample repeats. ``python -m monkeylib.training.nano_base`` (``make nano-base``) runs both and writes the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from monkeylib.data.collate import Encoded, encode, pad
+from monkeylib.data.worlds import make_sample
+from monkeylib.data.worlds.labels import dense_labels
+from monkeylib.data.worlds.tasks import training_turns
+from monkeylib.data.worlds.tokenizer import build_tokenizer
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.model.config import MonkeyConfig
+from monkeylib.model.positions import sincos_table
+from monkeylib.training.dense import DenseHead, dense_loss, reading_accuracy
+from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
+
+TILE = 96
+POINTS = 24  # dense label points along a side: one every 4 pixels
+MEAN, STD = (torch.tensor(v).view(3, 1, 1) for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the recipe."""
+
+    name: str
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int
+    dense_weight: float
+    answers: bool  # whether the language model takes part
+
+
+READING = Stage("reading", steps=900, batch_size=32, lr=1.5e-3, warmup=50, dense_weight=1.0, answers=False)
+LANGUAGE = Stage("language", steps=2700, batch_size=32, lr=1.2e-3, warmup=60, dense_weight=0.3, answers=True)
+
+
+def base_config(tokenizer: Any) -> MonkeyConfig:
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (("image_token_id", "<imgpad>"), ("image_start_id", "<img>"), ("image_end_id", "</img>"))}
+    return MonkeyConfig(
+        vision_config=dict(tile_size=96, patch_size=8, width=160, layers=4, heads=5, mlp_width=640, position_grid=12),
+        resampler_config=dict(queries=64, heads=6),
+        text_config=dict(
+            model_type="qwen2", vocab_size=len(tokenizer), hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
+            num_key_value_heads=6, max_position_embeddings=2048, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        ),
+        grids=[], views="global", adapter_mode="none", tie_word_embeddings=True, **ids,
+    )
+
+
+Row = tuple[Tensor, Tensor, Encoded | None]
+
+
+class BaseSet(Dataset):
+    """Batch ``i`` of a stage: views of 96 x 96 pixels with dense labels and, in the language stage, conversations.
+
+    Half of the views are worlds drawn at that size, half are 192-pixel worlds resized to it; while reading, some are crops of those
+    instead, cut through texts and objects as a tile is. Four batches are drawn together and sorted by length, so that little is padded.
+    """
+
+    pool = 4
+
+    def __init__(self, stage: Stage, tokenizer: Any, image_ids: list[int], split: str, length: int, start: int = 0, seed: int = 0):
+        self.stage, self.tokenizer, self.image_ids, self.split = stage, tokenizer, image_ids, split
+        self.length, self.start = length, start
+        self.offset = seed * 10_000_000 + (5_000_000 if stage.answers else 0)
+        self._pooled: tuple[int, list[Row]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self.length - self.start
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        pool, place = divmod(self.start + index, self.pool)
+        if self._pooled[0] != pool:
+            first, count = pool * self.pool * self.stage.batch_size, self.pool * self.stage.batch_size
+            rows = [self.row(self.offset + first + i) for i in range(count)]
+            self._pooled = pool, sorted(rows, key=lambda row: len(row[2].ids) if row[2] else 0)
+        place = int(np.random.default_rng(pool).permutation(self.pool)[place])
+        return collate(self._pooled[1][place * self.stage.batch_size :][: self.stage.batch_size], self.tokenizer.pad_token_id)
+
+    def row(self, number: int) -> Row:
+        """Image ``[96, 96, 3]`` uint8, dense labels ``[3, 24, 24]`` and the conversation of one sample."""
+        rng = np.random.default_rng([11, number])
+        kind = rng.choice(["native", "resized", "crop"], p=(0.5, 0.5, 0.0) if self.stage.answers else (0.4, 0.3, 0.3))
+        size = TILE if kind == "native" else 2 * TILE
+        sample = make_sample(number, self.split, (size, size))
+        view, image = (0, 0, size, size), sample.image
+        if kind == "crop":
+            x, y = (int(v) for v in rng.integers(0, size - TILE + 1, 2))
+            view = (x, y, x + TILE, y + TILE)
+            image = image.crop(view)
+        elif kind == "resized":
+            image = image.resize((TILE, TILE), Image.Resampling.BICUBIC)
+        labels = dense_labels(sample, view, TILE, POINTS)
+        dense = torch.from_numpy(np.stack([labels.chars, labels.objects, labels.colours]))
+        conversation = None
+        if self.stage.answers:
+            turns = training_turns(sample, rng, TILE / size, budget=130, detailed=0.6)
+            conversation = encode(self.tokenizer, self.image_ids, turns, max_length=512)
+        return torch.from_numpy(np.array(image)), dense, conversation
+
+
+def collate(rows: list[Row], pad_id: int) -> dict[str, Tensor]:
+    """A batch: normalised ``pixel_values [B, 3, 96, 96]``, ``dense [B, 3, 24, 24]`` and the padded conversations."""
+    images = torch.stack([image for image, _, _ in rows]).permute(0, 3, 1, 2)
+    batch = {"pixel_values": (images / 255 - MEAN) / STD, "dense": torch.stack([dense for _, dense, _ in rows])}
+    conversations = [c for _, _, c in rows if c is not None]
+    return batch | (pad(conversations, pad_id) if conversations else {})
+
+
+class BaseTraining(L.LightningModule):
+    """One stage of training. Logs losses, the share of characters read, and exact match of answers on validation images."""
+
+    def __init__(self, model: MonkeyForConditionalGeneration, heads: tuple[DenseHead, DenseHead], stage: Stage, data: dict[str, Any]):
+        super().__init__()
+        self.model, self.stage, self.data = model, stage, data
+        self.patch_head, self.query_head = heads
+
+    def _forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        features = self.model.vision(batch["pixel_values"])
+        tokens = self.model.resampler(features)
+        by_patch, by_query = self.patch_head(features), self.query_head(tokens)
+        out = {"dense": dense_loss(by_patch, batch["dense"]) + dense_loss(by_query, batch["dense"])}
+        out["read_patch"] = reading_accuracy(by_patch, batch["dense"])
+        out["read_query"] = reading_accuracy(by_query, batch["dense"])
+        out["loss"] = self.stage.dense_weight * out["dense"]
+        if self.stage.answers:
+            embeds = self.model.splice(batch["input_ids"], tokens)
+            result = self.model(inputs_embeds=embeds, attention_mask=batch["attention_mask"], labels=batch["labels"])
+            out["answers"], out["loss"] = result.loss.detach(), out["loss"] + result.loss
+            out["exact"] = _exact_match(result.logits, batch)
+        return out
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        out = self._forward(batch)
+        self.log_dict({f"train/{k}": v.detach() for k, v in out.items()}, prog_bar=False)
+        return out["loss"]
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        self.log_dict({f"val/{k}": v for k, v in self._forward(batch).items()}, prog_bar=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimiser = torch.optim.AdamW(parameter_groups(self, weight_decay=0.05), lr=self.stage.lr, betas=(0.9, 0.98), fused=True)
+        schedule = cosine_with_warmup(optimiser, self.stage.warmup, self.stage.steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _loader(self, split: str, batches: int, start: int) -> DataLoader:
+        data = BaseSet(self.stage, self.data["tokenizer"], self.data["image_ids"], split, batches, start, self.data["seed"])
+        return DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=8, persistent_workers=split == "val")
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader("train", self.stage.steps, self.trainer.global_step)  # a resumed run goes on with the next unseen batch
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val", 8, 0)
+
+
+def _exact_match(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Share of answers whose every token, end of text included, is the most likely one: what greedy decoding gets right."""
+    targets = torch.nn.functional.pad(batch["labels"], (0, 1), value=-100)[:, 1:]
+    turns = torch.nn.functional.pad(batch["turns"], (0, 1), value=-1)[:, 1:]
+    keep = targets != -100
+    rows = torch.arange(len(targets))[:, None].expand_as(targets)[keep]
+    _, answer = torch.unique(rows * 1000 + turns[keep], return_inverse=True)
+    wrong = (logits.argmax(-1) != targets[keep]).float()
+    return (torch.zeros(int(answer.max()) + 1).index_add_(0, answer, wrong) == 0).float().mean()
+
+
+def train_stage(module: BaseTraining, folder: Path, resume: bool) -> None:
+    """Run one stage; its checkpoints and its ``metrics.csv`` lie in ``folder``."""
+    checkpoint = ModelCheckpoint(folder, filename="last", every_n_train_steps=100, enable_version_counter=False, save_on_train_epoch_end=True)
+    trainer = L.Trainer(
+        accelerator="cpu", max_steps=module.stage.steps, max_epochs=1, gradient_clip_val=1.0, callbacks=[checkpoint], logger=CSVLogger(folder, "", ""),
+        val_check_interval=150, check_val_every_n_epoch=None, log_every_n_steps=20, enable_model_summary=False, num_sanity_val_steps=0,
+        enable_progress_bar=False,
+    )  # fmt: skip
+    last = folder / "last.ckpt"
+    trainer.fit(module, ckpt_path=str(last) if resume and last.exists() else None)
+
+
+def main(runs: Path = Path("data/runs/nano-base"), seed: int = 0) -> None:
+    """Train both stages, or go on where an interrupted run stopped, and save the weights in ``runs``."""
+    L.seed_everything(seed)
+    tokenizer = build_tokenizer()
+    config = base_config(tokenizer)
+    model = MonkeyForConditionalGeneration(config)
+    vision = config.vision_config
+    with torch.no_grad():  # a learned table that starts as sines and cosines: neighbours find each other from the first step
+        model.vision.positions.copy_(0.3 * sincos_table(vision.width, vision.position_grid))
+    side, queries = vision.tile_size // vision.patch_size, int(config.resampler_config.queries**0.5)
+    heads = DenseHead(vision.width, side, POINTS), DenseHead(config.text_config.hidden_size, queries, POINTS)
+    image_ids = [config.image_start_id, *[config.image_token_id] * config.resampler_config.queries, config.image_end_id]
+    data = {"tokenizer": tokenizer, "image_ids": image_ids, "seed": seed}
+    for stage in (READING, LANGUAGE):
+        train_stage(BaseTraining(model, heads, stage, data), runs / stage.name, resume=True)
+        model.save_pretrained(runs / stage.name / "model")
+
+
+if __name__ == "__main__":
+    main()
