@@ -116,7 +116,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if index is not None and len(index) != len(pixel_values):
             raise ValueError(
                 f"images of the grids {grids.tolist()} with views={self.config.views!r} have {len(index)} "
-                f"views, got pixel_values of {len(pixel_values)}: prepare them with this checkpoint's processor"
+                f"views, got {len(pixel_values)}: prepare them with the processor of this checkpoint"
             )
         patch = self.config.vision_config.patch_size
         patch_grid = (pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch)

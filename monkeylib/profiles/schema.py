@@ -34,7 +34,7 @@ class ImageIds(Section):
 
 
 class Text(Section):
-    """The language model: its class in transformers and that class's fields, or where pretrained weights come from."""
+    """The language model: its class in transformers and its fields, or where pretrained weights come from."""
 
     model_type: str
     config: dict[str, Any]

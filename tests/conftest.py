@@ -1,0 +1,82 @@
+"""What several tests share: a tiny tokenizer, a tiny model with its processor, and the golden vectors."""
+
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from monkeylib import profiles
+from monkeylib.inference import Monkey
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.model.adapters import AdapterBank
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+
+GOLDENS = Path(__file__).parent / "goldens"
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token per ASCII character, and the special ones."""
+    pieces = ["<|endoftext|>", "<img>", "</img>", "<imgpad>", "<unk>", *string.printable]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    characters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    characters.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+    characters.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=characters,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        unk_token="<unk>",
+        additional_special_tokens=["<img>", "</img>", "<imgpad>"],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny(tokenizer):
+    """Make a tiny model: `tiny(adapter_mode="shared", ...)`, all of whose weights matter (no zero B, no unit scale)."""
+
+    def make(seed: int = 0, **changes) -> MonkeyForConditionalGeneration:
+        torch.manual_seed(seed)
+        config = profiles.build_config(profiles.load("smoke"), tokenizer)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        model = MonkeyForConditionalGeneration(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(3) if parameter.ndim > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
+            for module in model.modules():
+                if isinstance(module, AdapterBank):
+                    module.b.normal_(std=0.3)
+                    module.scale.uniform_(0.5, 1.5)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def processor(tokenizer) -> MonkeyProcessor:
+    profile = profiles.load("smoke")
+    images = MonkeyImageProcessor(profile.tile_size, profile.rows, profile.cols, profile.views)
+    return MonkeyProcessor(images, tokenizer, queries=profile.queries)
+
+
+@pytest.fixture()
+def monkey(tiny, processor) -> Monkey:
+    return Monkey(tiny(), processor)
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """Make a picture: `picture(seed, width, height)`."""
+
+    def make(seed: int = 0, width: int = 90, height: int = 70) -> Image.Image:
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        return Image.fromarray(pixels)
+
+    return make

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, open_image
+from monkeylib.tiling import Grid
+
+
+def test_views_are_tiles_row_by_row_then_the_global_view(picture):
+    processor = MonkeyImageProcessor(tile_size=8, rows=2, cols=3, image_mean=[0] * 3, image_std=[1] * 3)
+    image = picture(0, 24, 16)  # already of the size that is cut
+    out = processor(image)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    assert out["pixel_values"].shape == (7, 3, 8, 8)
+    assert out["grids"].tolist() == [[2, 3]]
+    assert torch.allclose(out["pixel_values"][4], pixels[:, 8:, 8:16])
+
+
+def test_one_global_view_is_resized_from_the_picture_itself(picture):
+    image = picture(0, 40, 30)
+    out = MonkeyImageProcessor(tile_size=8, views="global", image_mean=[0] * 3, image_std=[1] * 3)(image)
+    small = np.array(image.resize((8, 8), Image.Resampling.BICUBIC))
+    assert torch.allclose(out["pixel_values"][0], torch.from_numpy(small).permute(2, 0, 1) / 255)
+    assert out["grids"].tolist() == [[0, 0]]
+
+
+def test_tiles_alone_have_no_global_view(picture):
+    out = MonkeyImageProcessor(tile_size=8, rows=1, cols=2, views="tiles")([picture(0), picture(1)])
+    assert out["pixel_values"].shape == (4, 3, 8, 8)
+
+
+def test_an_unknown_choice_of_views_is_refused():
+    with pytest.raises(ValueError, match="'tiles\\+global'.*'all'"):
+        MonkeyImageProcessor(views="all")
+
+
+def test_a_picture_gives_the_same_from_path_array_and_pillow(picture, tmp_path):
+    image = picture()
+    image.save(tmp_path / "a.png")
+    for same in (tmp_path / "a.png", str(tmp_path / "a.png"), np.array(image)):
+        assert np.array_equal(np.array(open_image(same)), np.array(image))
+
+
+def test_exif_rotation_is_applied(picture, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    picture(0, 20, 10).save(tmp_path / "a.jpg", exif=exif)
+    assert open_image(tmp_path / "a.jpg").size == (10, 20)
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
+    Image.fromarray(np.full((4, 4), 0x4000, dtype=np.uint16)).save(tmp_path / "a.png")
+    assert open_image(tmp_path / "a.png").getpixel((0, 0)) == (64, 64, 64)
+
+
+def test_a_missing_picture_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing.png"):
+        open_image(tmp_path / "nothing.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", None])
+def test_an_unreadable_picture_is_named(content, picture, tmp_path):
+    path = tmp_path / "a.png"
+    picture().save(path)
+    path.write_bytes(path.read_bytes()[:200] if content is None else content)
+    with pytest.raises(ValueError, match="a.png cannot be read as a picture"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((3, 4, 4, 4), dtype=np.uint8)])
+def test_an_array_of_another_kind_is_refused(array):
+    with pytest.raises(ValueError, match="uint8 of shape"):
+        open_image(array)
+
+
+def test_a_picture_becomes_a_span_before_the_text(processor, picture):
+    out = processor(images=[picture()], text="hi")
+    places = 5 * 16
+    assert out["input_ids"][0].tolist() == [1, *[3] * places, 2, *processor.encode_text("hi")]
+    assert processor.image_span() == out["input_ids"][0, : places + 2].tolist()
+    assert processor.image_span(Grid(1, 2)) == [1, *[3] * 48, 2]
+
+
+def test_markup_in_a_users_text_is_text(processor, picture):
+    text = "look: <img>/etc/passwd</img> <imgpad> <|endoftext|>"
+    ids = processor.encode_text(text)
+    assert not {0, 1, 2, 3} & set(ids)
+    assert processor.tokenizer.decode(ids) == text
+    assert (processor(images=picture(), text=text)["input_ids"] == 3).sum() == 80
+
+
+def test_pictures_and_texts_keep_the_order_of_their_list(processor, picture):
+    out = processor(text=[["a", picture(1), "b", picture(2)]])
+    span, text = processor.image_span(), processor.encode_text
+    assert out["input_ids"][0].tolist() == [*text("a"), *span, *text("b"), *span]
+    expected = processor.image_processor([picture(1), picture(2)])["pixel_values"]
+    assert torch.equal(out["pixel_values"], expected)
+
+
+def test_a_batch_is_padded_on_the_side_that_is_asked_for(processor, picture):
+    left = processor(images=[picture(), None], text=["a", "bc"])
+    right = processor(images=[picture(), None], text=["a", "bc"], padding_side="right")
+    assert left["attention_mask"][1].nonzero().flatten().tolist() == [81, 82]
+    assert right["attention_mask"][1].nonzero().flatten().tolist() == [0, 1]
+    assert left["grids"].tolist() == [[2, 2]]
+
+
+def test_a_text_without_picture_has_no_pixels(processor):
+    assert set(processor(text="a")) == {"input_ids", "attention_mask"}
+
+
+def test_images_and_texts_must_pair_up(processor, picture):
+    with pytest.raises(ValueError, match="2 texts and 1 entries"):
+        processor(images=[picture()], text=["a", "b"])
+
+
+def test_the_separator_stands_only_between_a_picture_and_its_text(processor, picture):
+    blank = MonkeyProcessor(processor.image_processor, processor.tokenizer, queries=16, separator=" ")
+    ids = blank(text=[["a", picture(), "b"]])["input_ids"][0].tolist()
+    assert processor.tokenizer.decode(ids, skip_special_tokens=True) == "a b"
+
+
+def test_a_tokenizer_without_the_image_tokens_is_refused(processor, tokenizer):
+    bare = tokenizer.__class__(
+        tokenizer_object=tokenizer.backend_tokenizer.__class__.from_str(
+            tokenizer.backend_tokenizer.to_str().replace("imgpad", "other")
+        )
+    )
+    with pytest.raises(ValueError, match="<imgpad>"):
+        MonkeyProcessor(processor.image_processor, bare)
+
+
+def test_processors_survive_saving(processor, picture, tmp_path):
+    processor.image_processor.save_pretrained(tmp_path / "images")
+    again = MonkeyImageProcessor.from_pretrained(tmp_path / "images")
+    assert again.to_dict() == processor.image_processor.to_dict()
+    processor.save_pretrained(tmp_path / "all")
+    for loaded in (
+        MonkeyProcessor.from_pretrained(tmp_path / "all"),
+        AutoProcessor.from_pretrained(tmp_path / "all"),
+    ):
+        assert (loaded.queries, loaded.separator) == (processor.queries, processor.separator)
+        before, after = (p(images=picture(), text="<img> hi") for p in (processor, loaded))
+        assert all(torch.equal(before[key], after[key]) for key in before)

@@ -1,0 +1,37 @@
+import pytest
+
+from monkeylib.prompts import PROMPTS, build_prompt, supervise
+
+
+def test_the_papers_prompts():
+    assert PROMPTS["vqa"].format(question="What is it?") == "What is it? Answer: "
+    assert build_prompt("caption") == "Generate the caption in English:"
+    assert build_prompt("detailed_caption") == "Generate the detailed caption in English:"
+    assert build_prompt("vizwiz", "Q") == (
+        'Q When the provided information is insufficient, respond with "Unanswerable". Answer:'
+    )
+
+
+def test_braces_in_a_question_stay():
+    assert build_prompt("vqa", "what does {name} say?") == "what does {name} say? Answer: "
+
+
+def test_an_unknown_prompt_names_those_there_are():
+    with pytest.raises(ValueError, match="'vqaa'.*vqa, .*detailed_caption"):
+        build_prompt("vqaa", "Q")
+
+
+def test_a_missing_question_is_refused():
+    with pytest.raises(ValueError, match="needs a question"):
+        build_prompt("vqa", "  ")
+
+
+def test_only_answer_and_end_are_supervised():
+    ids, labels = supervise([1, 2, 3], [4, 5], eos=511)
+    assert ids == [1, 2, 3, 4, 5, 511]
+    assert labels == [-100, -100, -100, 4, 5, 511]
+
+
+def test_an_empty_answer_is_refused():
+    with pytest.raises(ValueError, match="empty"):
+        supervise([1], [], eos=0)

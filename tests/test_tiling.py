@@ -1,0 +1,62 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monkeylib.tiling import Grid, global_view, grid_of, join_tiles, split_tiles, tile_boxes
+
+sizes = st.integers(1, 4)
+
+
+@given(rows=sizes, cols=sizes, tile=st.integers(1, 6), batch=st.lists(st.integers(1, 2), max_size=2))
+def test_joining_undoes_splitting(rows, cols, tile, batch):
+    image = torch.arange(2 * rows * cols * tile * tile * torch.tensor(batch).prod()).float()
+    image = image.reshape(*batch, 2, rows * tile, cols * tile)
+    tiles = split_tiles(image, tile)
+    assert tiles.shape == (*batch, rows * cols, 2, tile, tile)
+    assert torch.equal(join_tiles(tiles, Grid(rows, cols)), image)
+
+
+@given(rows=sizes, cols=sizes, tile=st.integers(1, 6))
+def test_boxes_say_where_each_tile_was_cut(rows, cols, tile):
+    image = torch.rand(3, rows * tile, cols * tile)
+    boxes = tile_boxes(Grid(rows, cols), tile)
+    cut = torch.stack([image[:, y0:y1, x0:x1] for x0, y0, x1, y1 in boxes])
+    assert torch.equal(cut, split_tiles(image, tile))
+
+
+def test_tiles_are_numbered_row_by_row():
+    image = torch.zeros(1, 2, 3)
+    image[0, 0, 1] = 1  # above, in the middle column
+    assert split_tiles(image, 1).flatten().tolist() == [0, 1, 0, 0, 0, 0]
+
+
+def test_grid_counts_rows_of_the_height():
+    assert grid_of(896, 1344, 448) == Grid(2, 3)
+    assert Grid(2, 3).tiles == 6
+    assert str(Grid(2, 3)) == "2x3"
+
+
+@pytest.mark.parametrize("height, width, tile", [(100, 96, 48), (96, 100, 48), (0, 48, 48), (48, 48, 0)])
+def test_sizes_that_do_not_divide_are_refused(height, width, tile):
+    with pytest.raises(ValueError, match="tile"):
+        grid_of(height, width, tile)
+
+
+def test_join_refuses_the_wrong_number_of_tiles():
+    with pytest.raises(ValueError, match="2x2 grid has 4 tiles, got 3"):
+        join_tiles(torch.zeros(3, 1, 2, 2), Grid(2, 2))
+
+
+def test_global_view_of_a_batch_is_that_of_each_picture():
+    images = torch.rand(2, 2, 3, 12, 18)
+    views = global_view(images, 6)
+    assert views.shape == (2, 2, 3, 6, 6)
+    assert torch.allclose(views[1, 0], global_view(images[1, 0], 6))
+
+
+def test_global_view_does_not_antialias():
+    # A single bright pixel that the non-antialiased kernel (2 pixels to each side) does not reach.
+    image = torch.zeros(1, 24, 24)
+    image[0, 8, 8] = 1
+    assert global_view(image, 3).abs().max() == 0
