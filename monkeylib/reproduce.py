@@ -18,7 +18,6 @@ from pathlib import Path
 import papermill
 from nbclient.exceptions import DeadKernelError
 from rich.console import Console
-from rich.table import Table
 
 from monkeylib import notebooks, paths, provenance, tables
 
@@ -118,13 +117,8 @@ def update_notebooks(series: Sequence[Chapter] = SERIES) -> list[Path]:
 def report(profile: str, console: Console) -> None:
     """Print the profile's result tables, and say where its figures and executed notebooks are."""
     for file in sorted(paths.results(profile).glob("*.csv")):
-        rows = tables.presented(tables.read(file.stem, profile))
-        table = Table(title=paths.shown(file), title_justify="left", title_style="bold")
-        for column in rows[0]:
-            numbers = any(isinstance(row[column], int | float) for row in rows)
-            table.add_column(column, justify="right" if numbers else "left")
-        for row in rows[:_LONGEST_TABLE]:
-            table.add_row(*(tables.shown(value) for value in row.values()))
+        rows = tables.presented(tables.read_file(file))
+        table = tables.rich_table(rows[:_LONGEST_TABLE], paths.shown(file))
         if len(rows) > _LONGEST_TABLE:
             table.caption = f"{len(rows) - _LONGEST_TABLE} more rows in the file"
         console.print(table)

@@ -16,6 +16,7 @@ from monkeylib import paths
 
 if TYPE_CHECKING:
     import pandas
+    import rich.table
 
 Value = str | int | float | None
 Row = Mapping[str, Value]
@@ -61,6 +62,11 @@ def read(name: str, profile: str) -> list[dict[str, Value]]:
         raise FileNotFoundError(
             f"{paths.shown(path)} doesn't exist yet: make it with `make reproduce PROFILE={profile}`."
         )
+    return read_file(path)
+
+
+def read_file(path: Path) -> list[dict[str, Value]]:
+    """The rows of any CSV file with a header, numbers as numbers, empty fields as None."""
     with open(path, newline="", encoding="utf-8") as file:
         return [{column: _parsed(text) for column, text in row.items()} for row in csv.DictReader(file)]
 
@@ -72,6 +78,18 @@ def frame(name: str, profile: str) -> "pandas.DataFrame":
     return pandas.DataFrame(read(name, profile))
 
 
+def rich_table(rows: Sequence[Row], title: str) -> "rich.table.Table":
+    """The rows as a table for the terminal, numbers to the right."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in rows[0]:
+        table.add_column(column, justify="right" if _numeric(rows, column) else "left")
+    for row in rows:
+        table.add_row(*(shown(row.get(column)) for column in rows[0]))
+    return table
+
+
 def markdown(rows: Sequence[Row], columns: Mapping[str, str] | None = None) -> str:
     """A Markdown table, numbers to the right.
 
@@ -80,10 +98,9 @@ def markdown(rows: Sequence[Row], columns: Mapping[str, str] | None = None) -> s
         columns: column -> its heading, for those to show, in that order; None shows all as they are named.
     """
     columns = columns or {column: column for row in rows for column in row}
-    numeric = {column for column in columns if any(isinstance(row.get(column), int | float) for row in rows)}
     lines = [
         list(columns.values()),
-        ["---:" if column in numeric else "---" for column in columns],
+        ["---:" if _numeric(rows, column) else "---" for column in columns],
         *([shown(row.get(column)) for column in columns] for row in rows),
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -92,9 +109,9 @@ def markdown(rows: Sequence[Row], columns: Mapping[str, str] | None = None) -> s
 def presented(rows: Sequence[Row]) -> Sequence[Row]:
     """Rows as a reader wants them: scores as one line per model, anything else as it is.
 
-    Rows with the columns model, split, metric, value, low and high (a score with its 95 % interval, 0 to 1) become
-    one row per model, with a column for each split and metric: "63.3 (60.1-66.5)", in points. Of scores by group
-    only those of the group "all" are shown.
+    Rows with the columns model, split, metric, value, low and high (a score with its 95 % interval, 0 to 1)
+    become one row per model, with a column for each split and metric: "63.3 (60.1–66.5)", in points. Of
+    scores by group only those of the group "all" are shown.
     """
     if not rows or not rows[0].keys() >= {"model", "split", "metric", "value", "low", "high"}:
         return rows
@@ -131,10 +148,14 @@ def update_page(path: Path, profile: str = paths.COMMITTED_PROFILE) -> None:
 
 
 def shown(value: Value) -> str:
-    """A value as a reader should see it: floats with three decimals, with one from 10 on, nothing for None."""
+    """A value as a reader should see it: floats with three decimals, from 10 on with one, None as nothing."""
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
     return "" if value is None else str(value).replace("|", "\\|")
+
+
+def _numeric(rows: Sequence[Row], column: str) -> bool:
+    return any(isinstance(row.get(column), int | float) for row in rows)
 
 
 def _written(value: Value) -> Value:

@@ -1,0 +1,205 @@
+"""The command line: `monkeylib --help`.
+
+What a user can put right (a missing file, an unknown name, a package that isn't installed) is said in one
+sentence on standard error, with exit code 2; `monkeylib --debug COMMAND` shows where it arose.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from monkeylib import paths
+
+if TYPE_CHECKING:
+    from monkeylib.inference import Monkey
+
+app = typer.Typer(
+    name="monkeylib",
+    help="Monkey: a large multimodal model that reads pictures in tiles.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+assets_app = typer.Typer(
+    no_args_is_help=True, help="Models and image sets that aren't part of the repository."
+)
+app.add_typer(assets_app, name="assets")
+
+ModelOption = Annotated[
+    Path | None, typer.Option(help="Checkpoint folder; by default the trained nano model, else its base.")
+]
+ProfileOption = Annotated[str, typer.Option(help="Size of everything: smoke, nano, small, paper-896, ...")]
+SeedOption = Annotated[int, typer.Option(help="Seed of training and sampling.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    debug = "--debug" in sys.argv[1:2]
+    try:
+        app()
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if debug:
+            raise
+        _complain(error)
+        raise SystemExit(2) from error
+
+
+def _complain(error: Exception) -> None:
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError):
+        sentence += ": install what monkeylib's optional parts need with `pip install 'monkeylib[all]'`"
+    print(f"monkeylib: {sentence}", file=sys.stderr)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+) -> None:
+    """Options before the command; `main` reads --debug, since it also reports what commands raise."""
+
+
+@app.command()
+def answer(
+    image: Annotated[Path, typer.Argument(help="The picture.")],
+    question: Annotated[str, typer.Argument(help="The question; captions need none.")] = "",
+    model: ModelOption = None,
+    prompt: Annotated[
+        str, typer.Option(help="Name of the prompt: vqa, caption, detailed_caption, ...")
+    ] = "vqa",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer at most.")] = 128,
+) -> None:
+    """Answer a question about a picture."""
+    from monkeylib.processing import open_image
+    from monkeylib.prompts import build_prompt
+
+    picture = open_image(image)  # what is wrong with the question is said before the model is loaded
+    build_prompt(prompt, question)
+    print(_load(model).answer(picture, question, prompt=prompt, max_new_tokens=max_new_tokens))
+
+
+@app.command()
+def evaluate(
+    benchmarks: Annotated[
+        list[str] | None, typer.Argument(help="Names of benchmarks; all of them by default.")
+    ] = None,
+    model: ModelOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each benchmark at most.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the predictions and of scores.csv.")] = None,
+) -> None:
+    """Score a model on benchmarks; called again, it goes on with the predictions that are missing."""
+    from rich.console import Console
+
+    from monkeylib import tables
+    from monkeylib.evaluation import runner, scoring
+    from monkeylib.evaluation.benchmarks import BENCHMARKS, get
+
+    chosen = [get(name) for name in benchmarks or BENCHMARKS]
+    path = _model_path(model)
+    folder = out or paths.runs("evaluate") / path.resolve().name
+    loaded = _load(path)
+    predictions = {
+        (path.name, benchmark.name): runner.predict(
+            loaded,
+            benchmark.load(limit),
+            folder / f"{benchmark.name}.jsonl",
+            max_new_tokens=benchmark.max_new_tokens,
+            progress=sys.stderr.isatty(),
+        )
+        for benchmark in chosen
+    }
+    file = scoring.write_table(scoring.summarise(predictions), folder / "scores.csv")
+    Console().print(tables.rich_table(tables.read_file(file), paths.shown(file)))
+
+
+@app.command()
+def reproduce(
+    profile: ProfileOption = paths.COMMITTED_PROFILE,
+    seed: SeedOption = 0,
+    only: Annotated[str, typer.Option(help="Beginning of the name of the notebooks to run, as in 05.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Run also the notebooks that haven't changed.")
+    ] = False,
+    update_notebooks: Annotated[
+        bool,
+        typer.Option("--update-notebooks", help="Then write the executed notebooks back into notebooks/."),
+    ] = False,
+) -> None:
+    """Run the notebooks in order; those that haven't changed since their last run aren't run again."""
+    from rich.console import Console
+
+    from monkeylib import profiles
+    from monkeylib import reproduce as series
+
+    profiles.load(profile)  # an unknown profile is said before anything runs
+    if update_notebooks and (profile, seed) != (paths.COMMITTED_PROFILE, 0):
+        raise ValueError(
+            f"The committed notebooks are those of profile {paths.COMMITTED_PROFILE} and seed 0."
+        )
+    try:
+        series.run(profile, seed, only=only, force=force, say=partial(print, flush=True))
+    except series.NotebookFailed as error:
+        print(f"monkeylib: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    if update_notebooks:
+        for path in series.update_notebooks():
+            print(f"wrote {paths.shown(path)}")
+    series.report(profile, Console())
+
+
+@assets_app.command("list")
+def list_assets() -> None:
+    """List the assets with their size, licence and whether they are here."""
+    from rich.console import Console
+
+    from monkeylib import tables
+    from monkeylib.data import assets
+
+    rows = [
+        {
+            "name": asset.name,
+            "megabytes": round(asset.bytes / 1e6),
+            "licence": asset.licence,
+            "here": "yes" if assets.problem(asset, assets.folder(asset.name)) is None else "no",
+        }
+        for asset in assets.listing()
+    ]
+    Console().print(tables.rich_table(rows, "data/assets.toml"))
+
+
+@assets_app.command("fetch")
+def fetch_assets(
+    names: Annotated[list[str] | None, typer.Argument(help="Names; all by default.")] = None,
+) -> None:
+    """Fetch assets and verify their checksums; what is here already is only verified."""
+    from monkeylib.data import assets
+
+    for name in names or [asset.name for asset in assets.listing()]:
+        print(f"{name}: {paths.shown(assets.fetch(name))}", flush=True)
+
+
+def _model_path(model: Path | None) -> Path:
+    """The checkpoint to use: the one named, else the trained nano model, else its base, which a note says."""
+    if model is not None:
+        return model
+    trained = paths.runs(paths.COMMITTED_PROFILE) / "monkey"
+    if (trained / "config.json").exists():
+        return trained
+    base = paths.models() / "nano-base"
+    print(
+        f"monkeylib: no model is trained yet (`make reproduce` does it), so {paths.shown(base)} answers.",
+        file=sys.stderr,
+    )
+    return base
+
+
+def _load(model: Path | None) -> "Monkey":
+    import monkeylib
+
+    return monkeylib.load(_model_path(model))
+
+
+if __name__ == "__main__":
+    main()
