@@ -103,6 +103,16 @@ class Profile(Section):
     evaluation: Evaluation
     ablation: Ablation
     base_checkpoint: str | None = None
+    image_width: PositiveInt | None = None
+    image_height: PositiveInt | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height of the images that are made for training, in pixels: the grid of tiles if not given.
+
+        A variant that looks at such an image through fewer or other views says it explicitly.
+        """
+        return self.image_width or self.cols * self.tile_size, self.image_height or self.rows * self.tile_size
 
     @property
     def visual_tokens(self) -> int:

@@ -1,0 +1,231 @@
+"""Against numbers obtained by running the released code on tiny random weights (see goldens/README.md)."""
+
+import json
+import re
+
+import pytest
+import torch
+from conftest import GOLDENS
+from safetensors.torch import load_file
+
+from monkeylib.checkpoints import config_from_released, from_released
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.model.adapters import AdapterBank
+from monkeylib.processing import MonkeyImageProcessor
+
+VISION = load_file(GOLDENS / "vision_896_expected.safetensors")
+LANGUAGE = load_file(GOLDENS / "lmm_896_expected.safetensors")
+STEP = load_file(GOLDENS / "train_step_expected.safetensors")
+ABOUT_VISION, ABOUT_LANGUAGE, ABOUT_STEP = (
+    json.loads((GOLDENS / f"{name}.json").read_text()) for name in ("vision_896", "lmm_896", "train_step")
+)
+START, END, PLACE, PAD = 500, 501, 502, 511
+TOKEN_ROWS, QUERY_ROWS = [0, 1, 31, 32, 517, 1023], [0, 17, 128, 255]
+PICTURES = {"single": [0], "short": [1], "batch": [0, 1], "text": []}
+
+
+def released_weights() -> dict[str, torch.Tensor]:
+    visual = load_file(GOLDENS / "vision_896_weights.safetensors")
+    visual = {f"transformer.visual.{name}": tensor for name, tensor in visual.items()}
+    return load_file(GOLDENS / "lmm_896_weights.safetensors") | visual
+
+
+def build() -> MonkeyForConditionalGeneration:
+    config = config_from_released(ABOUT_LANGUAGE["llm_config"], ABOUT_LANGUAGE["vision_config"])
+    model = MonkeyForConditionalGeneration(config)
+    model.load_state_dict(from_released(released_weights()))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return MonkeyImageProcessor()([GOLDENS / "a.png", GOLDENS / "b.png"])
+
+
+@pytest.fixture(scope="module")
+def tokens(model, images):
+    """Visual tokens of both pictures `[10, 256, 128]`."""
+    with torch.no_grad():
+        return model.get_image_features(**images)
+
+
+def places(ids: torch.Tensor) -> torch.Tensor:
+    """The release hides the picture's path between the tags; ours has `<imgpad>` there."""
+    ids = ids.long().clone()
+    for row in ids.view(-1, ids.shape[-1]):
+        for start, end in zip((row == START).nonzero(), (row == END).nonzero(), strict=True):
+            row[start + 1 : end] = PLACE
+    return ids.view(-1, ids.shape[-1])
+
+
+def prompt(name: str, images: dict) -> dict:
+    """Model inputs of a golden prompt."""
+    inputs = {"input_ids": places(LANGUAGE[f"{name}.input_ids"])}
+    mask = LANGUAGE.get(f"{name}.attention_mask")
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"]) if mask is None else mask.long()
+    if own := PICTURES[name]:
+        inputs["pixel_values"] = torch.cat([images["pixel_values"][5 * i : 5 * i + 5] for i in own])
+        inputs["grids"] = images["grids"][own]
+    return inputs
+
+
+@pytest.mark.parametrize("row, name", [(0, "a"), (1, "b")])
+def test_preprocessing(row, name, images):
+    views = images["pixel_values"][5 * row : 5 * row + 5]
+    whole = torch.cat([torch.cat([views[0], views[1]], 2), torch.cat([views[2], views[3]], 2)], 1)
+    assert torch.allclose(whole[:, ::64, ::64], VISION[f"{name}.pixels896_grid64"], atol=1e-6)
+    assert torch.allclose(views[4][:, ::32, ::32], VISION[f"{name}.pixels448_grid32"], atol=1e-5)
+    for pixels, size in ((whole, "pixels896"), (views[4], "pixels448")):
+        about = ABOUT_VISION["images"][name][size]
+        assert pixels.double().mean().item() == pytest.approx(about["mean"], abs=1e-6)
+        assert pixels.double().std().item() == pytest.approx(about["std_unbiased"], abs=1e-6)
+
+
+def test_visual_tokens(tokens):
+    assert torch.allclose(tokens[:5], VISION["a.tokens"], rtol=0, atol=2e-4)
+    assert torch.allclose(tokens[5:, QUERY_ROWS], VISION["b.tokens_rows"], rtol=0, atol=2e-4)
+
+
+@torch.no_grad()
+def test_intermediates_of_the_vision_transformer(model, images):
+    seen = {}
+    vision, resampler = model.vision, model.resampler
+    probes = {"ln_pre": vision.ln_pre, "block0": vision.blocks[0], "block1": vision.blocks[1]}
+    probes |= {"ln_kv": resampler.ln_kv, "attn_pool": resampler.out, "ln_post": resampler.ln_post}
+    hooks = [
+        module.register_forward_hook(lambda _, __, out, name=name: seen.setdefault(name, []).append(out))
+        for name, module in probes.items()
+    ]
+    # One view at a time, so that the probes come in the order of the views.
+    for view, adapter in enumerate([0, 1, 2, 3, -1]):
+        resampler(vision(images["pixel_values"][view : view + 1], torch.tensor([adapter])))
+    for hook in hooks:
+        hook.remove()
+    for name, outputs in seen.items():
+        rows = QUERY_ROWS if name in ("attn_pool", "ln_post") else TOKEN_ROWS
+        expected = VISION[f"a.probe.{name}"]
+        assert torch.allclose(torch.cat(outputs)[:, rows], expected, rtol=0, atol=2e-4), name
+
+
+def test_bfloat16(tokens, images):
+    with torch.no_grad():
+        rounded = (
+            build().to(torch.bfloat16).get_image_features(images["pixel_values"][:5], images["grids"][:1])
+        )
+    assert (rounded.float() - VISION["a.tokens"]).abs().mean() < 0.03
+
+
+def test_spliced_embeddings(model, tokens):
+    embeds = model.splice(places(LANGUAGE["single.input_ids"]), tokens[:5])[0]
+    rows = [0, 7, 8, 9, 264, 265, 1032, 1033, 1288, 1289, 1290, 1312]
+    assert torch.allclose(embeds[rows], LANGUAGE["single.embeds_rows"], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@torch.no_grad()
+def test_logits(name, model, images):
+    logits = model(**prompt(name, images), logits_to_keep=16).logits
+    expected = LANGUAGE[f"{name}.logits_last16"].view_as(logits)
+    assert torch.allclose(logits, expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["single", "batch"])
+def test_greedy_ids(name, model, images):
+    expected = torch.tensor(ABOUT_LANGUAGE["greedy"][name]).view(len(PICTURES[name]), -1)
+    inputs = prompt(name, images)
+    ids = model.generate(
+        **inputs, do_sample=False, eos_token_id=None, pad_token_id=PAD, max_new_tokens=expected.shape[1]
+    )
+    assert torch.equal(ids[:, inputs["input_ids"].shape[1] :], expected)
+
+
+def build_training() -> MonkeyForConditionalGeneration:
+    """A model that trains what the release trains, without dropout."""
+    model = build().train()
+    model.freeze_for_finetuning()
+    model.resampler.positions.requires_grad_(True)  # the release trains them by accident
+    for module in model.modules():
+        if isinstance(module, AdapterBank):
+            module.dropout = 0.0
+    return model
+
+
+@pytest.fixture(scope="module")
+def training():
+    return build_training()
+
+
+@pytest.fixture(scope="module")
+def row_pair(images):
+    inputs = {name: STEP[name].long() for name in ("attention_mask", "labels")}
+    return {"input_ids": places(STEP["input_ids"]), **inputs, **images}
+
+
+def trained_tensors(model) -> dict[str, torch.Tensor]:
+    positions = {"resampler.positions": model.resampler.positions}
+    return {name: p for name, p in model.named_parameters() if p.requires_grad} | positions
+
+
+def released_gradient(model, name: str, like: torch.Tensor) -> torch.Tensor:
+    """Our gradient of a released tensor."""
+    own = trained_tensors(model)
+    if adapter := re.search(r"_lora\.(\d+)\.", name):
+        tile = int(adapter[1])
+        renamed = name.replace(f"_lora.{tile}.", "_lora.0.")
+        [ours] = from_released({renamed: like})
+        return own[ours].grad[tile].reshape(like.shape)
+    return torch.cat([own[ours].grad for ours in from_released({name: like})])
+
+
+@pytest.fixture(scope="module")
+def first_step(training, row_pair):
+    output = training(**row_pair)
+    output.loss.backward()
+    return output
+
+
+def test_training_loss(first_step):
+    assert first_step.loss.item() == pytest.approx(ABOUT_STEP["loss"]["batch"], abs=1e-4)
+    assert torch.allclose(first_step.logits, STEP["logits_supervised"], rtol=0, atol=2e-4)
+
+
+def test_gradients(first_step, training):
+    norm = torch.stack([p.grad.norm() for p in trained_tensors(training).values()]).norm()
+    assert norm.item() == pytest.approx(ABOUT_STEP["total_grad_norm"], rel=1e-4)
+    assert len(ABOUT_STEP["grads"]) == 102
+    for name, about in ABOUT_STEP["grads"].items():
+        gradient = released_gradient(training, name, torch.zeros(about["shape"]))
+        assert gradient.norm().item() == pytest.approx(about["norm"], rel=2e-3), name
+    for key, expected in STEP.items():
+        if key.startswith("grad."):
+            gradient = released_gradient(training, key.removeprefix("grad."), torch.zeros_like(expected))
+            assert (gradient - expected).norm() <= 2e-3 * expected.norm(), key
+
+
+def test_three_optimiser_steps(row_pair):
+    about = ABOUT_STEP["optimizer"]
+    model = build_training()
+    weights = released_weights()
+    plain = {ours for name in about["no_decay"] for ours in from_released({name: weights[name]})}
+    own = trained_tensors(model)
+    decayed = [p for name, p in own.items() if name not in plain]
+    groups = [
+        {"params": decayed, "weight_decay": about["weight_decay"]},
+        {"params": [p for name, p in own.items() if name in plain], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=about["lr"], betas=about["betas"], eps=about["eps"])
+    for step in about["steps"]:
+        loss = model(**row_pair).loss
+        optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(own.values(), about["clip_global_norm"])
+        optimiser.step()
+        assert loss.item() == pytest.approx(step["loss_before"], abs=5e-3)
+        assert norm.item() == pytest.approx(step["grad_norm_before_clip"], rel=5e-3)
+    with torch.no_grad():
+        assert model(**row_pair).loss.item() == pytest.approx(about["loss_after_3"], abs=5e-3)

@@ -1,0 +1,246 @@
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from monkeylib import profiles
+from monkeylib.model import (
+    MonkeyConfig,
+    MonkeyForConditionalGeneration,
+    MonkeyResamplerConfig,
+    MonkeyVisionConfig,
+)
+from monkeylib.tiling import Grid
+
+
+def greedy(model, inputs, steps):
+    """Plain argmax, the whole sequence anew for every token."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    for _ in range(steps):
+        output = model(**inputs | {"input_ids": ids, "attention_mask": mask})
+        ids = torch.cat([ids, output.logits[:, -1].argmax(-1, keepdim=True)], 1)
+        mask = F.pad(mask, (0, 1), value=1)
+    return ids[:, inputs["input_ids"].shape[1] :]
+
+
+def generate(model, inputs, **options):
+    ids = model.generate(
+        **inputs, **{"do_sample": False, "eos_token_id": None, "max_new_tokens": 6} | options
+    )
+    return ids[:, inputs["input_ids"].shape[1] :]
+
+
+@torch.no_grad()
+def test_generate_is_greedy_argmax(tiny, processor, picture):
+    model = tiny()
+    inputs = dict(processor(images=picture(), text="what is it?"))
+    assert torch.equal(generate(model, inputs), greedy(model, inputs, 6))
+
+
+@torch.no_grad()
+def test_a_padded_batch_answers_as_each_row_alone(tiny, processor, picture):
+    model = tiny()
+    rows = [
+        ([picture(1)], "what?"),
+        ([picture(2), picture(3)], "a longer question about two"),
+        (None, "text only"),
+    ]
+    images, texts = zip(*rows, strict=True)
+    for options in ({}, {"num_beams": 3}):
+        batch = generate(model, processor(images=list(images), text=list(texts)), **options)
+        for row, (image, text) in enumerate(rows):
+            alone = generate(model, processor(images=image, text=text), **options)
+            assert torch.equal(batch[row], alone[0])
+
+
+@torch.no_grad()
+def test_pictures_are_encoded_once_per_generation(tiny, processor, picture, monkeypatch):
+    model, calls = tiny(), []
+    encode = model.vision.forward
+    monkeypatch.setattr(model.vision, "forward", lambda *args: calls.append(len(args[0])) or encode(*args))
+    generate(model, processor(images=picture(), text="x"), num_beams=3)
+    assert calls == [5]
+
+
+@torch.no_grad()
+def test_the_picture_decides_the_answer(tiny, processor, picture):
+    model = tiny()
+    logits = [model(**processor(images=picture(seed), text="x")).logits[:, -1] for seed in (1, 2)]
+    assert (logits[0] - logits[1]).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_a_batch_may_mix_grids(tiny, processor, picture):
+    model = tiny()
+    model.use_grid(1, 2)
+    grids, images = [Grid(2, 2), Grid(1, 2), Grid(0, 0)], [picture(seed) for seed in range(3)]
+    parts = [processor.image_processor(image, grid) for image, grid in zip(images, grids, strict=True)]
+    pixels = torch.cat([part["pixel_values"] for part in parts])
+    together = model.get_image_features(pixels, torch.cat([part["grids"] for part in parts]))
+    assert len(together) == 5 + 3 + 1
+    alone = torch.cat([model.get_image_features(part["pixel_values"], part["grids"]) for part in parts])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, picture):
+    model = tiny()
+    inputs = processor(images=[picture(), None], text=["a question? yes", "short"], padding_side="right")
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    labels[0, :90] = -100
+    output = model(**inputs, labels=labels)
+    full = model(**inputs).logits
+    expected = F.cross_entropy(full[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert output.logits.shape == (int((labels[:, 1:] != -100).sum()), full.shape[-1])
+    whole = model(**inputs, labels=labels, logits_to_keep=0)
+    assert whole.logits.shape == full.shape
+    assert whole.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_labels_without_a_supervised_token_are_refused(tiny, processor):
+    inputs = processor(text="abc")
+    with pytest.raises(ValueError, match="no supervised token"):
+        tiny()(**inputs, labels=torch.full_like(inputs["input_ids"], -100))
+
+
+def test_places_and_visual_tokens_must_agree(tiny, processor, picture):
+    inputs = processor(images=picture(), text="x")
+    inputs["input_ids"] = inputs["input_ids"][:, 1:].clone()
+    inputs["input_ids"][0, 0] = 9
+    with pytest.raises(ValueError, match="79 places.*5 views x 16 queries = 80"):
+        tiny()(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"], grids=inputs["grids"])
+
+
+def test_views_and_grids_must_agree(tiny, processor, picture):
+    inputs = processor.image_processor(picture())
+    with pytest.raises(ValueError, match="have 5 views, got 4"):
+        tiny().get_image_features(inputs["pixel_values"][:4], inputs["grids"])
+
+
+def test_another_grid_is_refused_until_it_is_opted_into(tiny, processor, picture):
+    model = tiny()
+    wide = processor.image_processor(picture(), Grid(2, 3))
+    with pytest.raises(ValueError, match=r"made for the grid 2x2 .*2x3 tiles.*use_grid\(2, 3\)"):
+        model.get_image_features(**wide)
+    model.use_grid(2, 3)
+    assert model.get_image_features(**wide).shape == (7, 16, 32)
+    assert model.config.grids == [[2, 2], [2, 3]]
+
+
+@torch.no_grad()
+def test_extra_adapters_are_copied_by_place_or_fresh(tiny):
+    copied, fresh, before = tiny(), tiny(), tiny().vision.blocks[1].mlp_adapter
+    copied.use_grid(2, 3)
+    fresh.use_grid(2, 3, extra="fresh")
+    bank = copied.vision.blocks[1].mlp_adapter
+    for name in ("a", "b", "scale"):
+        old, new = getattr(before, name), getattr(bank, name)
+        assert torch.equal(new[:4], old)
+        # Tiles 4 and 5 lie in the lower row, in the middle (left half, rounded down) and on the right.
+        assert torch.equal(new[4:], old[[2, 3]])
+    bank = fresh.vision.blocks[1].mlp_adapter
+    assert torch.equal(bank.b[:4], before.b)
+    assert bank.b[4:].abs().max() == 0
+    assert bank.a[4:].abs().min(-1).values.max() > 0
+
+
+@pytest.mark.parametrize(
+    "arguments, message", [((0, 2), "at least 1x1"), ((2, 3, "zero"), "'copy' or 'fresh'")]
+)
+def test_impossible_grids_are_refused(tiny, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny().use_grid(*arguments)
+
+
+@pytest.mark.parametrize("mode", ["per_tile", "shared", "none", "full"])
+def test_fine_tuning_freezes_what_the_release_freezes(tiny, mode):
+    model = tiny(adapter_mode=mode)
+    model.freeze_for_finetuning()
+    for name, parameter in model.named_parameters():
+        if name.startswith("vision."):
+            expected = mode == "full" or "_adapter." in name
+        else:
+            expected = not name.startswith(("resampler.ln_post", "resampler.proj"))
+        assert parameter.requires_grad == expected, name
+
+
+def test_parts_can_stay_frozen(tiny):
+    model = tiny()
+    model.freeze_for_finetuning(train_language_model=False, train_resampler=False)
+    assert all("_adapter." in name for name, p in model.named_parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+def test_a_model_survives_saving(tiny, processor, picture, tmp_path):
+    model = tiny()
+    model.use_grid(2, 3)
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
+    inputs = processor(images=picture(), text="x")
+    for loaded in (
+        MonkeyForConditionalGeneration.from_pretrained(tmp_path),
+        AutoModelForImageTextToText.from_pretrained(tmp_path),
+    ):
+        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+        assert loaded.config.grids == [[2, 2], [2, 3]]
+        embeddings = loaded.get_input_embeddings().weight
+        assert loaded.get_output_embeddings().weight is embeddings
+
+
+@torch.no_grad()
+def test_a_base_without_adapters_gets_fresh_ones(tiny, tmp_path):
+    base = tiny(adapter_mode="none", views="global", grids=[])
+    base.save_pretrained(tmp_path)
+    model, report = MonkeyForConditionalGeneration.from_pretrained(
+        tmp_path, adapter_mode="per_tile", grids=[[2, 2]], views="tiles+global", output_loading_info=True
+    )
+    adapters = {name for name, _ in model.named_parameters() if "_adapter." in name}
+    assert report["missing_keys"] == adapters
+    assert not report["unexpected_keys"] and not report["mismatched_keys"]
+    for name, tensor in model.state_dict().items():
+        if name not in adapters:
+            assert torch.equal(tensor, base.state_dict()[name]), name
+        elif name.endswith(".a"):
+            assert 0 < tensor.abs().max() <= 32**-0.5
+        else:
+            assert torch.equal(tensor, torch.full_like(tensor, name.endswith(".scale")))
+
+
+@torch.no_grad()
+def test_bfloat16_stays_near(tiny, processor, picture):
+    model, inputs = tiny(), processor.image_processor(picture())
+    exact = model.get_image_features(**inputs)
+    rounded = model.to(torch.bfloat16).get_image_features(**inputs)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+def test_new_weights_are_sane(tokenizer):
+    model = MonkeyForConditionalGeneration(profiles.build_config(profiles.load("nano"), tokenizer))
+    assert model.vision.blocks[0].fc.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert model.vision.blocks[0].fc.bias.abs().max() == 0
+    assert model.resampler.query.std().item() == pytest.approx(0.02, rel=0.1)
+    assert torch.equal(model.vision.ln_pre.weight, torch.ones(160))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: MonkeyConfig(adapter_mode="per_tile"), "grids="),
+        (lambda: MonkeyResamplerConfig(queries=60), "60 is not a square"),
+        (lambda: MonkeyVisionConfig(width=100, heads=3), "100 does not divide by its 3 heads"),
+        (lambda: MonkeyVisionConfig(tile_size=100, patch_size=14), "not a multiple of patch_size 14"),
+    ],
+)
+def test_impossible_configurations_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_configuration_survives_saving(tiny, tmp_path):
+    config = tiny(adapter_mode="shared").config
+    config.save_pretrained(tmp_path)
+    for loaded in (AutoConfig.from_pretrained(tmp_path), MonkeyConfig.from_pretrained(tmp_path)):
+        assert loaded.adapter_mode == "shared"
+        for part in ("vision_config", "resampler_config", "text_config"):
+            assert getattr(loaded, part).to_diff_dict() == getattr(config, part).to_diff_dict()
