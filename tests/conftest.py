@@ -39,7 +39,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def tiny(tokenizer):
-    """Make a tiny model, e.g. `tiny(adapter_mode="shared")`. All its weights matter: no zero B, no unit scale."""
+    """Make a tiny model: `tiny(adapter_mode="shared")`. All weights matter: no zero B, no unit scale."""
 
     def make(seed: int = 0, **changes) -> MonkeyForConditionalGeneration:
         torch.manual_seed(seed)

@@ -13,7 +13,7 @@ def on_meta(name: str) -> MonkeyForConditionalGeneration:
 
 
 def count(module: torch.nn.Module) -> int:
-    """Numbers in the state dict: the resampler's fixed positions are a buffer here, a parameter in the release."""
+    """Numbers in the state dict: the resampler's positions are a buffer here, a parameter in the release."""
     return sum(tensor.numel() for tensor in module.state_dict().values())
 
 
