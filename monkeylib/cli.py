@@ -111,7 +111,7 @@ def evaluate(
         for benchmark in chosen
     }
     file = scoring.write_table(scoring.summarise(predictions), folder / "scores.csv")
-    Console().print(tables.rich_table(tables.read_file(file), paths.shown(file)))
+    tables.show(tables.presented(tables.read_file(file)), paths.shown(file), Console())
 
 
 @app.command()
@@ -166,7 +166,7 @@ def list_assets() -> None:
         }
         for asset in assets.listing()
     ]
-    Console().print(tables.rich_table(rows, "data/assets.toml"))
+    tables.show(rows, "data/assets.toml", Console())
 
 
 @assets_app.command("fetch")

@@ -23,7 +23,6 @@ from monkeylib import notebooks, paths, provenance, tables
 
 _BASE, _SAMPLES = "data/models/nano-base", "data/samples"
 _INTERRUPTED = "its last run didn't end"
-_LONGEST_TABLE = 40
 
 
 @dataclass(frozen=True)
@@ -117,11 +116,7 @@ def update_notebooks(series: Sequence[Chapter] = SERIES) -> list[Path]:
 def report(profile: str, console: Console) -> None:
     """Print the profile's result tables, and say where its figures and executed notebooks are."""
     for file in sorted(paths.results(profile).glob("*.csv")):
-        rows = tables.presented(tables.read_file(file))
-        table = tables.rich_table(rows[:_LONGEST_TABLE], paths.shown(file))
-        if len(rows) > _LONGEST_TABLE:
-            table.caption = f"{len(rows) - _LONGEST_TABLE} more rows in the file"
-        console.print(table)
+        tables.show(tables.presented(tables.read_file(file)), paths.shown(file), console)
     console.print(f"Figures: {paths.shown(paths.figures(profile))}/", highlight=False)
     console.print(f"Executed notebooks: {paths.shown(paths.runs(profile))}/notebooks/", highlight=False)
 

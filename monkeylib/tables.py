@@ -16,11 +16,12 @@ from monkeylib import paths
 
 if TYPE_CHECKING:
     import pandas
-    import rich.table
+    import rich.console
 
 Value = str | int | float | None
 Row = Mapping[str, Value]
 
+_SHOWN = 40
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _FLOAT = re.compile(r"-?\d+\.\d+(e[+-]?\d+)?|-?\d+e[+-]?\d+")
 _BLOCK = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<end><!-- /table -->)", re.DOTALL)
@@ -78,16 +79,19 @@ def frame(name: str, profile: str) -> "pandas.DataFrame":
     return pandas.DataFrame(read(name, profile))
 
 
-def rich_table(rows: Sequence[Row], title: str) -> "rich.table.Table":
-    """The rows as a table for the terminal, numbers to the right."""
+def show(rows: Sequence[Row], title: str, console: "rich.console.Console") -> None:
+    """Print rows on the terminal under a title, numbers to the right, the first 40 of a long table."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table()
     for column in rows[0]:
         table.add_column(column, justify="right" if _numeric(rows, column) else "left")
-    for row in rows:
+    for row in rows[:_SHOWN]:
         table.add_row(*(shown(row.get(column)) for column in rows[0]))
-    return table
+    console.print(title, style="bold", highlight=False)
+    console.print(table)
+    if len(rows) > _SHOWN:
+        console.print(f"and {len(rows) - _SHOWN} more rows", highlight=False)
 
 
 def markdown(rows: Sequence[Row], columns: Mapping[str, str] | None = None) -> str:
