@@ -133,9 +133,6 @@ def _of_the_whole(notebook: NotebookNode) -> Iterator[str]:
         yield "doesn't open with a title"
     if not any(CHECKED in tags(cell) for _, cell in code_cells(notebook)):
         yield f"states no result: tag at least one cell {CHECKED!r}"
-    ids = [cell.id for cell in notebook.cells]
-    if len(set(ids)) != len(ids):
-        yield "has two cells of the same id"
 
 
 def _of_a_cell(cell: NotebookNode, count: int) -> Iterator[str]:
