@@ -1,0 +1,70 @@
+"""Text lines by PP-OCR (the paper's text expert), run by rapidocr on ONNX Runtime."""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from monkeylib.captions.annotations import Findings, OcrLine
+from monkeylib.captions.experts.base import Expert
+from monkeylib.data import assets
+
+ASSET = "pp-ocr-v6-small"
+
+
+class PpOcr(Expert):
+    """PP-OCRv6 small: detects lines, turns upside-down ones, reads them.
+
+    The paper used an earlier PP-OCR. Every line is reported with its confidence, from `minimum_confidence`
+    up; the threshold of the paper is the filter's business.
+    """
+
+    name = "pp-ocr"
+    version = "v6-small"
+    licence = "Apache-2.0"
+
+    def __init__(self, minimum_confidence: float = 0.3, threads: int | None = None) -> None:
+        self.minimum_confidence = minimum_confidence
+        self.threads = threads or os.cpu_count() or 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The lowest confidence that is reported."""
+        return {"minimum_confidence": self.minimum_confidence}
+
+    @cached_property
+    def _engine(self) -> Any:
+        from rapidocr import RapidOCR
+
+        folder = assets.fetch(ASSET)
+        return RapidOCR(
+            params={
+                "Global.log_level": "error",
+                "Global.text_score": self.minimum_confidence,
+                "EngineConfig.onnxruntime.intra_op_num_threads": self.threads,
+                "Det.model_path": str(folder / "PP-OCRv6_det_small.onnx"),
+                "Cls.model_path": str(folder / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"),
+                "Rec.model_path": str(folder / "PP-OCRv6_rec_small.onnx"),
+            }
+        )
+
+    def prepare(self) -> None:
+        """Load the three networks."""
+        _ = self._engine
+
+    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+        """The text lines of each picture, in reading order as the detector gives it."""
+        return [Findings(lines=self._read(image)) for image in images]
+
+    def _read(self, image: Image.Image) -> tuple[OcrLine, ...]:
+        found = self._engine(np.asarray(image.convert("RGB"))[:, :, ::-1])  # rapidocr takes BGR
+        if found.boxes is None:
+            return ()
+        return tuple(
+            OcrLine(quad=quad.tolist(), text=text.strip(), confidence=float(score), expert=self.name)
+            for quad, text, score in zip(found.boxes, found.txts, found.scores, strict=True)
+            if text.strip()
+        )

@@ -1,0 +1,106 @@
+"""Which findings are kept: thresholds on scores, and the same text said twice of one place.
+
+The thresholds are those of the released data generation; the paper's appendix says that 0.5 for matching was
+checked on samples judged by a chat model.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from monkeylib.captions.annotations import Box, Dropped, OcrLine, Record, Region
+
+REGION_MATCH = 0.4  # release, dense region captions
+SEGMENT_MATCH = 0.5  # release, captions of segments
+OCR_CONFIDENCE = 0.85  # release, text lines
+SAME_CAPTION_IOU = 0.6  # release: the same text is another object below this
+
+Overlap = Callable[[Box, Box], float]
+Found = TypeVar("Found", Region, OcrLine)
+
+
+class Thresholds(NamedTuple):
+    """What a finding must exceed, each in 0..1."""
+
+    region: float = REGION_MATCH
+    segment: float = SEGMENT_MATCH
+    ocr: float = OCR_CONFIDENCE
+    same_caption: float = SAME_CAPTION_IOU
+
+
+def _areas(first: Box, second: Box, extra: float) -> tuple[float, float]:
+    """Intersection and union of two boxes whose sides are longer by `extra`."""
+    sides = [min(first[i + 2], second[i + 2]) - max(first[i], second[i]) + extra for i in (0, 1)]
+    shared = max(0.0, sides[0]) * max(0.0, sides[1])
+    area = [(box[2] - box[0] + extra) * (box[3] - box[1] + extra) for box in (first, second)]
+    return shared, area[0] + area[1] - shared
+
+
+def iou(first: Box, second: Box) -> float:
+    """Intersection over union of two boxes, in any unit; 0 for boxes without area."""
+    shared, union = _areas(first, second, 0.0)
+    return shared / union if union > 0 else 0.0
+
+
+def release_iou(first: Box, second: Box) -> float:
+    """The release's overlap: one pixel is added to each side, though its boxes are fractions of the picture.
+
+    So distinct objects count as one: two touching boxes a tenth of the picture wide score 0.83.
+    """
+    shared, union = _areas(first, second, 1.0)
+    return shared / union
+
+
+def suppress_same_caption(
+    found: Sequence[Found], overlap: Overlap = iou, threshold: float = SAME_CAPTION_IOU
+) -> tuple[list[Found], list[Found]]:
+    """Findings whose text is new, or lies elsewhere than the first with that text; and those left out.
+
+    As in the release, only the first finding of a text is compared with.
+    """
+    first: dict[str, Box] = {}
+    kept, left_out = [], []
+    for item in found:
+        repeats = item.text in first and overlap(first[item.text], item.box) >= threshold
+        first.setdefault(item.text, item.box)
+        (left_out if repeats else kept).append(item)
+    return kept, left_out
+
+
+DEFAULTS = Thresholds()
+
+
+def apply_filter(record: Record, thresholds: Thresholds = DEFAULTS, overlap: Overlap = iou) -> Record:
+    """The record with what passes, and with what was taken out and why in `dropped`.
+
+    A region is judged by its match where a matching expert ran, else by its expert's own confidence.
+    `overlap` sees boxes as fractions of the picture, as the release's does.
+    """
+    dropped: list[Dropped] = []
+
+    def drop(item: Region | OcrLine, reason: str) -> None:
+        dropped.append(Dropped(text=item.text, box=item.box, expert=item.expert, reason=reason))
+
+    regions, lines = [], []
+    for region in record.regions:
+        limit = thresholds.segment if region.kind == "segment" else thresholds.region
+        name, value = ("score", region.score) if region.match is None else ("match", region.match)
+        if value > limit:
+            regions.append(region)
+        else:
+            drop(region, f"{name} {value:.2f} is not above {limit}")
+    for line in record.lines:
+        if line.confidence > thresholds.ocr:
+            lines.append(line)
+        else:
+            drop(line, f"confidence {line.confidence:.2f} is not above {thresholds.ocr}")
+
+    def fractional(first: Box, second: Box) -> float:
+        return overlap(record.normalised(first), record.normalised(second))
+
+    kept_regions, twice = suppress_same_caption(regions, fractional, thresholds.same_caption)
+    kept_lines, read_twice = suppress_same_caption(lines, fractional, thresholds.same_caption)
+    for item in (*twice, *read_twice):
+        drop(item, "the same text was said of this place")
+    return record.model_copy(
+        update={"regions": tuple(kept_regions), "lines": tuple(kept_lines), "dropped": tuple(dropped)}
+    )
