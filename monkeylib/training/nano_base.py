@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
@@ -28,7 +28,9 @@ from monkeylib.data.worlds.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.config import MonkeyConfig
 from monkeylib.model.positions import sincos_table
+from monkeylib.training.batches import PooledBatches, loader
 from monkeylib.training.dense import DenseHead, dense_loss, reading_accuracy
+from monkeylib.training.metrics import exact_match
 from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
 
 TILE = 96
@@ -49,7 +51,7 @@ class Stage:
     answers: bool  # whether the language model takes part
 
 
-READING = Stage("reading", steps=900, batch_size=32, lr=1.5e-3, warmup=50, dense_weight=1.0, answers=False)
+READING = Stage("reading", steps=1000, batch_size=32, lr=1.5e-3, warmup=50, dense_weight=1.0, answers=False)
 LANGUAGE = Stage("language", steps=2700, batch_size=32, lr=1.2e-3, warmup=60, dense_weight=0.3, answers=True)
 
 
@@ -70,39 +72,23 @@ def base_config(tokenizer: Any) -> MonkeyConfig:
 Row = tuple[Tensor, Tensor, Encoded | None]
 
 
-class BaseSet(Dataset):
-    """Batch ``i`` of a stage: views of 96 x 96 pixels with dense labels and, in the language stage, conversations.
+class BaseRows:
+    """Row ``n`` of a stage: a view of 96 x 96 pixels with dense labels and, in the language stage, a conversation.
 
-    Half of the views are worlds drawn at that size, half are 192-pixel worlds resized to it; while reading, some are crops of those
-    instead, cut through texts and objects as a tile is. Four batches are drawn together and sorted by length, so that little is padded.
+    A view is a world drawn at that size, a 192-pixel world resized to it, or, while reading, a crop of one, cut through texts and
+    objects as a tile is.
     """
 
-    pool = 4
-
-    def __init__(self, stage: Stage, tokenizer: Any, image_ids: list[int], split: str, length: int, start: int = 0, seed: int = 0):
+    def __init__(self, stage: Stage, tokenizer: Any, image_ids: list[int], split: str):
         self.stage, self.tokenizer, self.image_ids, self.split = stage, tokenizer, image_ids, split
-        self.length, self.start = length, start
-        self.offset = seed * 10_000_000 + (5_000_000 if stage.answers else 0)
-        self._pooled: tuple[int, list[Row]] = (-1, [])
 
-    def __len__(self) -> int:
-        return self.length - self.start
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        pool, place = divmod(self.start + index, self.pool)
-        if self._pooled[0] != pool:
-            first, count = pool * self.pool * self.stage.batch_size, self.pool * self.stage.batch_size
-            rows = [self.row(self.offset + first + i) for i in range(count)]
-            self._pooled = pool, sorted(rows, key=lambda row: len(row[2].ids) if row[2] else 0)
-        place = int(np.random.default_rng(pool).permutation(self.pool)[place])
-        return collate(self._pooled[1][place * self.stage.batch_size :][: self.stage.batch_size], self.tokenizer.pad_token_id)
-
-    def row(self, number: int) -> Row:
+    def __call__(self, number: int) -> Row:
         """Image ``[96, 96, 3]`` uint8, dense labels ``[3, 24, 24]`` and the conversation of one sample."""
         rng = np.random.default_rng([11, number])
-        kind = rng.choice(["native", "resized", "crop"], p=(0.5, 0.5, 0.0) if self.stage.answers else (0.4, 0.3, 0.3))
+        kind = rng.choice(["native", "resized", "crop"], p=(0.5, 0.5, 0.0) if self.stage.answers else (0.5, 0.1, 0.4))
+        family = None if self.stage.answers else str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.15, 0.15)))
         size = TILE if kind == "native" else 2 * TILE
-        sample = make_sample(number, self.split, (size, size))
+        sample = make_sample(number, self.split, (size, size), family)
         view, image = (0, 0, size, size), sample.image
         if kind == "crop":
             x, y = (int(v) for v in rng.integers(0, size - TILE + 1, 2))
@@ -118,13 +104,12 @@ class BaseSet(Dataset):
             conversation = encode(self.tokenizer, self.image_ids, turns, max_length=512)
         return torch.from_numpy(np.array(image)), dense, conversation
 
-
-def collate(rows: list[Row], pad_id: int) -> dict[str, Tensor]:
-    """A batch: normalised ``pixel_values [B, 3, 96, 96]``, ``dense [B, 3, 24, 24]`` and the padded conversations."""
-    images = torch.stack([image for image, _, _ in rows]).permute(0, 3, 1, 2)
-    batch = {"pixel_values": (images / 255 - MEAN) / STD, "dense": torch.stack([dense for _, dense, _ in rows])}
-    conversations = [c for _, _, c in rows if c is not None]
-    return batch | (pad(conversations, pad_id) if conversations else {})
+    def collate(self, rows: list[Row]) -> dict[str, Tensor]:
+        """A batch: normalised ``pixel_values [B, 3, 96, 96]``, ``dense [B, 3, 24, 24]`` and the padded conversations."""
+        images = torch.stack([image for image, _, _ in rows]).permute(0, 3, 1, 2)
+        batch = {"pixel_values": (images / 255 - MEAN) / STD, "dense": torch.stack([dense for _, dense, _ in rows])}
+        conversations = [c for _, _, c in rows if c is not None]
+        return batch | (pad(conversations, self.tokenizer.pad_token_id) if conversations else {})
 
 
 class BaseTraining(L.LightningModule):
@@ -147,7 +132,7 @@ class BaseTraining(L.LightningModule):
             embeds = self.model.splice(batch["input_ids"], tokens)
             result = self.model(inputs_embeds=embeds, attention_mask=batch["attention_mask"], labels=batch["labels"])
             out["answers"], out["loss"] = result.loss.detach(), out["loss"] + result.loss
-            out["exact"] = _exact_match(result.logits, batch)
+            out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
         return out
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
@@ -164,25 +149,17 @@ class BaseTraining(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _loader(self, split: str, batches: int, start: int) -> DataLoader:
-        data = BaseSet(self.stage, self.data["tokenizer"], self.data["image_ids"], split, batches, start, self.data["seed"])
-        return DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=8, persistent_workers=split == "val")
+        rows = BaseRows(self.stage, self.data["tokenizer"], self.data["image_ids"], split)
+        offset = self.data["seed"] * 10_000_000 + (5_000_000 if self.stage.answers else 0)
+        length = (lambda row: len(row[2].ids)) if self.stage.answers else (lambda row: 0)
+        pooled = PooledBatches(rows, length, rows.collate, self.stage.batch_size, batches, start, offset)
+        return loader(pooled, keep_worker=split == "val")
 
     def train_dataloader(self) -> DataLoader:
         return self._loader("train", self.stage.steps, self.trainer.global_step)  # a resumed run goes on with the next unseen batch
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("val", 8, 0)
-
-
-def _exact_match(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """Share of answers whose every token, end of text included, is the most likely one: what greedy decoding gets right."""
-    targets = torch.nn.functional.pad(batch["labels"], (0, 1), value=-100)[:, 1:]
-    turns = torch.nn.functional.pad(batch["turns"], (0, 1), value=-1)[:, 1:]
-    keep = targets != -100
-    rows = torch.arange(len(targets))[:, None].expand_as(targets)[keep]
-    _, answer = torch.unique(rows * 1000 + turns[keep], return_inverse=True)
-    wrong = (logits.argmax(-1) != targets[keep]).float()
-    return (torch.zeros(int(answer.max()) + 1).index_add_(0, answer, wrong) == 0).float().mean()
 
 
 def train_stage(module: BaseTraining, folder: Path, resume: bool) -> None:

@@ -94,7 +94,7 @@ def _receipt(rng: Generator, split: str, page: _Page, title_height: int) -> Docu
         cents = sum(round(100 * float(value)) for _, value in lines)
         return f"{cents // 100}.{cents % 100:02d}"
 
-    total = words.draw_value("total", split, add_up)
+    total = words.draw_value("total", split, add_up if items else lambda: words.price(rng))
     rows = []
     for key, value in [*lines, ("total", total)]:
         rows.append(Row(page.write(page.left, key), (page.write(page.right, value, "right"),)))

@@ -1,0 +1,1 @@
+"""The ablations, as named variants of one profile."""

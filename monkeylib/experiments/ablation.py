@@ -1,0 +1,28 @@
+"""Train and score every variant with the same budget, data and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from monkeylib import paths
+from monkeylib.evaluation import scoring
+from monkeylib.experiments import evaluation
+from monkeylib.experiments.variants import VARIANTS, variant
+from monkeylib.profiles import Profile
+from monkeylib.training import finetune
+
+
+def run(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool = False) -> Path:
+    """Train and score the variants; returns the table ``ablation.csv`` of the profile's results.
+
+    Each variant lies in its own folder of the profile's runs; finished ones are not trained again.
+    """
+    folder = paths.runs(profile.name) / "ablation"
+    predictions = {}
+    for name in names:
+        changed = variant(profile, name)
+        model = finetune.run(changed, folder / name, progress)
+        for split, path in evaluation.predict(changed, model, folder / name / "predictions", profile.ablation.counts, progress).items():
+            predictions[name, split] = path
+    return scoring.write_table(scoring.summarise(predictions), paths.results(profile.name) / "ablation.csv")

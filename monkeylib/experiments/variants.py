@@ -1,0 +1,62 @@
+"""Named variants of a profile: what Monkey's parts are worth, one change at a time (paper, the ablation of resolution and adapters)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from monkeylib.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A change of the profile under a name; ``title`` is how tables and figures call it."""
+
+    name: str
+    title: str
+    change: Callable[[Profile], Profile]
+
+
+def _changed(profile: Profile, mode: str | None = None, **fields: object) -> Profile:
+    """The profile with other fields, on images of the same size."""
+    width, height = profile.image_size
+    if mode is not None:
+        fields["adapters"] = profile.adapters.model_copy(update={"mode": mode})
+    return profile.model_copy(update={"image_width": width, "image_height": height, **fields})
+
+
+def _one_view(profile: Profile) -> Profile:
+    return _changed(profile, "none", views="global")
+
+
+def _interpolated(profile: Profile) -> Profile:
+    return _changed(profile, "none", views="global", tile_size=max(profile.image_size))
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("one_view", "one view at tile size", _one_view),
+        Variant("interpolated", "one view at full size, positions interpolated", _interpolated),
+        Variant("tiles_only", "tiles without global view, adapter per tile", lambda p: _changed(p, "per_tile", views="tiles")),
+        Variant("no_adapters", "tiles + global view, no adapters", lambda p: _changed(p, "none")),
+        Variant("shared", "tiles + global view, one shared adapter", lambda p: _changed(p, "shared")),
+        Variant("per_tile", "tiles + global view, adapter per tile (Monkey)", lambda p: p),
+    )
+}
+
+
+def variant(profile: Profile, name: str, steps: int | None = None) -> Profile:
+    """The profile of a variant.
+
+    Args:
+        steps: training steps; those of the profile's ablation if not given, the same for every variant.
+
+    Raises:
+        ValueError: there is no such variant.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"There is no variant {name!r}: choose one of {', '.join(VARIANTS)}.")
+    changed = VARIANTS[name].change(profile)
+    recipe = profile.training.model_copy(update={"steps": steps or profile.ablation.steps})
+    return changed.model_copy(update={"training": recipe})
