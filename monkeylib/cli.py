@@ -115,6 +115,39 @@ def evaluate(
 
 
 @app.command()
+def caption(
+    images: Annotated[list[Path], typer.Argument(help="The pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder of the records and of what each expert found.")],
+    experts: Annotated[str, typer.Option(help="A set of experts, or names with commas.")] = "cpu",
+) -> None:
+    """Describe pictures with experts; called again, it asks them only about what is missing."""
+    from monkeylib.captions import pipeline
+    from monkeylib.captions.experts import SETS, load
+
+    chosen = load(experts if experts in SETS else experts.split(","))
+    records = pipeline.run(images, chosen, out, progress=sys.stderr.isatty())
+    for record in records:
+        if record.detailed_caption:
+            print(f"{record.name}: {record.detailed_caption}")
+    failed = [f"{record.name}: {failure.error}" for record in records for failure in record.failures]
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of the steps failed, a new call tries them again: {'; '.join(failed)}"
+        )
+
+
+@app.command()
+def train(profile: ProfileOption = paths.COMMITTED_PROFILE) -> None:
+    """Fine-tune a profile's base model into Monkey; an interrupted run goes on at its last checkpoint."""
+    from monkeylib import profiles
+    from monkeylib.training import finetune
+
+    recipe = profiles.load(profile)
+    checkpoint = finetune.run(recipe, _run_of(profile), progress=sys.stderr.isatty())
+    print(f"trained model: {paths.shown(checkpoint)}")
+
+
+@app.command()
 def reproduce(
     profile: ProfileOption = paths.COMMITTED_PROFILE,
     seed: SeedOption = 0,
@@ -184,7 +217,7 @@ def _model_path(model: Path | None) -> Path:
     """The checkpoint to use: the one named, else the trained nano model, else its base, which a note says."""
     if model is not None:
         return model
-    trained = paths.runs(paths.COMMITTED_PROFILE) / "monkey"
+    trained = _run_of(paths.COMMITTED_PROFILE) / "model"
     if (trained / "config.json").exists():
         return trained
     base = paths.models() / "nano-base"
@@ -195,9 +228,17 @@ def _model_path(model: Path | None) -> Path:
     return base
 
 
+def _run_of(profile: str) -> Path:
+    """Folder of a profile's fine-tuning, which notebook 05 uses too."""
+    return paths.runs(profile) / "monkey"
+
+
 def _load(model: Path | None) -> "Monkey":
+    from transformers.utils import logging
+
     import monkeylib
 
+    logging.disable_progress_bar()  # of reading the weights, which takes no time that one would watch
     return monkeylib.load(_model_path(model))
 
 

@@ -233,10 +233,13 @@ class _Job:
 
         Results and figures stay until they are written anew.
         """
+        runs = paths.runs(self.profile)
         for path in (paths.outputs() / name for name in outputs):
-            in_runs = path.is_relative_to(paths.runs(self.profile))
-            if in_runs and not path.is_relative_to(paths.figures(self.profile)):
+            if path.is_relative_to(runs) and not path.is_relative_to(paths.figures(self.profile)):
                 path.unlink(missing_ok=True)
+                for folder in path.relative_to(runs).parents[:-1]:
+                    if (runs / folder).is_dir() and not any((runs / folder).iterdir()):
+                        (runs / folder).rmdir()
 
     def _written(self) -> dict[str, tuple[int, int]]:
         """Size and time of every file that the profile's notebooks have written so far."""

@@ -1,4 +1,4 @@
-"""pyproject.toml is the one list of dependencies: lock, environment.yml, imports and machine agree with it."""
+"""pyproject.toml is the one list of dependencies: lock, environment.yml and imports agree with it."""
 
 import ast
 import importlib.metadata

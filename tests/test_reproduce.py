@@ -98,8 +98,8 @@ def test_a_failing_notebook_stops_the_series_and_the_next_call_goes_on_there(rep
 
 GO_ON = """
 from monkeylib import paths
-steps = paths.runs(profile) / "steps.txt"
-paths.runs(profile).mkdir(parents=True, exist_ok=True)
+steps = paths.runs(profile) / "model" / "steps.txt"
+steps.parent.mkdir(parents=True, exist_ok=True)
 with open(steps, "a") as file:
     file.write("step ")
 """
@@ -107,7 +107,7 @@ with open(steps, "a") as file:
 
 def test_an_interrupted_run_is_taken_up_and_an_outdated_one_is_not(repository):
     source = repository / "notebooks/00_first.ipynb"
-    steps = repository / "out/data/runs/nano/steps.txt"
+    steps = repository / "out/data/runs/nano/model/steps.txt"
     stop = "import pathlib\nassert pathlib.Path('../go').exists()"
     write_notebook(source, GO_ON, stop)
     with pytest.raises(NotebookFailed, match="AssertionError"):
@@ -115,7 +115,9 @@ def test_an_interrupted_run_is_taken_up_and_an_outdated_one_is_not(repository):
     (repository / "go").touch()
     assert run(only="00") == ["00_first"]
     assert steps.read_text() == "step step ", "the same code goes on from what was there"
-    write_notebook(source, GO_ON + "\n1 + 1", stop)
+    write_notebook(
+        source, GO_ON.replace("steps.parent.", "assert not steps.parent.exists()\nsteps.parent."), stop
+    )
     assert run(only="00") == ["00_first"]
     assert steps.read_text() == "step ", "changed code starts anew"
 

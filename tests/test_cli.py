@@ -1,0 +1,184 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from monkeylib import cli, paths, reproduce
+from monkeylib.captions import experts
+from monkeylib.captions.annotations import Caption, Findings
+
+
+@pytest.fixture()
+def call(monkeypatch, tmp_path, capsys):
+    """Call the command line: `call("answer", ...)` gives (exit code, standard output, standard error)."""
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
+
+    def called(*arguments):
+        monkeypatch.setattr(sys, "argv", ["monkeylib", *map(str, arguments)])
+        capsys.readouterr()  # what came before isn't of this call
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return called
+
+
+@pytest.fixture()
+def checkpoint(monkey, tmp_path):
+    folder = tmp_path / "data" / "models" / "nano-base"
+    monkey.model.save_pretrained(folder)
+    monkey.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture()
+def image(picture, tmp_path):
+    picture().save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def test_answer_prints_what_the_model_says(call, checkpoint, image, monkey):
+    expected = monkey.answer(image, "What?", max_new_tokens=3)
+    code, output, errors = call("answer", image, "What?", "--model", checkpoint, "--max-new-tokens", 3)
+    assert (code, output, errors) == (0, f"{expected}\n", "")
+    code, output, _ = call(
+        "answer", image, "--prompt", "caption", "--model", checkpoint, "--max-new-tokens", 3
+    )
+    assert code == 0 and output == f"{monkey.answer(image, prompt='caption', max_new_tokens=3)}\n"
+
+
+def test_answer_takes_the_trained_model_or_says_that_the_base_answers(
+    call, checkpoint, image, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(paths, "REPOSITORY", tmp_path)
+    question = ("answer", image, "What?", "--max-new-tokens", 1)
+    code, _, errors = call(*question)
+    assert code == 0 and "no model is trained yet" in errors and "data/models/nano-base answers" in errors
+    trained = paths.runs("nano") / "monkey" / "model"
+    trained.parent.mkdir(parents=True)
+    checkpoint.rename(trained)
+    code, _, errors = call(*question)
+    assert (code, errors) == (0, "")
+
+
+MISTAKES = {
+    ("answer", "gone.png", "What?"): "gone.png",
+    ("answer", paths.REPOSITORY / "Makefile", "What?"): "cannot be read as a picture",
+    ("answer", "IMAGE", ""): "needs a question",
+    ("answer", "IMAGE", "What?", "--prompt", "verse"): "no prompt called 'verse'",
+    ("answer", "IMAGE", "What?", "--model", "gone"): "no checkpoint at gone",
+    ("evaluate", "gone"): "no benchmark 'gone'",
+    ("reproduce", "--profile", "gone"): "no profile called 'gone'",
+    ("reproduce", "--only", "99"): "No notebook's name begins with '99'",
+    ("reproduce", "--profile", "smoke", "--update-notebooks"): "those of profile nano and seed 0",
+    ("train", "--profile", "gone"): "no profile called 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--experts", "gone"): "no expert 'gone'",
+    ("assets", "fetch", "gone"): "no asset 'gone'",
+}
+
+
+@pytest.mark.parametrize(
+    "arguments", MISTAKES, ids=[" ".join(map(str, arguments[:3])) for arguments in MISTAKES]
+)
+def test_a_mistake_is_said_in_one_sentence(call, image, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = call(*(image if argument == "IMAGE" else argument for argument in arguments))
+    assert code == 2 and output == ""
+    assert errors.startswith("monkeylib: ") and errors.count("\n") == 1
+    assert MISTAKES[arguments] in errors
+    assert not (tmp_path / "out").exists() and not (tmp_path / "x").exists(), "nothing half-written"
+
+
+def test_debug_shows_where_an_error_arose(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["monkeylib", "--debug", "answer", "gone.png", "What?"])
+    with pytest.raises(FileNotFoundError):
+        cli.main()
+
+
+def test_a_missing_package_is_said_with_what_installs_it(call, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("monkeylib.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    code, _, errors = call("train", "--profile", "smoke")
+    assert code == 2 and "pip install 'monkeylib[all]'" in errors
+
+
+def test_evaluate_writes_predictions_and_scores(call, checkpoint, tmp_path):
+    code, output, errors = call(
+        "evaluate", "nano-general", "--model", checkpoint, "--limit", 2, "--out", tmp_path / "scores"
+    )
+    assert code == 0, errors
+    lines = (tmp_path / "scores" / "nano-general.jsonl").read_text().splitlines()
+    assert len(lines) == 2 and json.loads(lines[0])["question"]
+    assert (
+        (tmp_path / "scores" / "scores.csv")
+        .read_text()
+        .startswith("model,split,group,metric,value,low,high,n\n")
+    )
+    assert "nano-base" in output
+
+
+class Colour(experts.Expert):
+    """Says what colour a picture has."""
+
+    name, version = "colour", "1"
+
+    def prepare(self):
+        """Nothing to load."""
+
+    def annotate(self, images):
+        captions = [f"a picture of colour {image.getpixel((0, 0))}" for image in images]
+        return [Findings(captions=(Caption(text=text, expert=self.name),)) for text in captions]
+
+
+def test_caption_describes_what_it_can_read_and_says_what_it_cannot(call, monkeypatch, tmp_path):
+    monkeypatch.setitem(experts.EXPERTS, "colour", Colour)
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "a.png")
+    code, output, errors = call("caption", tmp_path / "a.png", "--out", tmp_path / "d", "--experts", "colour")
+    assert (code, errors) == (0, "") and output.startswith("a.png: ")
+    code, output, errors = call(
+        "caption", tmp_path / "a.png", tmp_path / "b.png", "--out", tmp_path / "d", "--experts", "colour"
+    )
+    assert code == 2 and output.startswith("a.png: ") and "b.png" in errors and errors.count("\n") == 1
+
+
+def test_train_trains_where_answer_looks(call, monkeypatch):
+    from monkeylib.training import finetune
+
+    trained = []
+
+    def run(profile, folder, progress):
+        trained.append((profile.name, folder))
+        return folder / "model"
+
+    monkeypatch.setattr(finetune, "run", run)
+    code, output, _ = call("train", "--profile", "smoke")
+    assert code == 0 and output == "trained model: data/runs/smoke/monkey/model\n"
+    assert trained == [("smoke", paths.runs("smoke") / "monkey")]
+
+
+def test_a_failing_notebook_ends_with_its_sentence_and_code_1(call, monkeypatch):
+    def fail(*arguments, **options):
+        raise reproduce.NotebookFailed("Notebook 05_finetuning stopped in cell [3] with ValueError: no")
+
+    monkeypatch.setattr(reproduce, "run", fail)
+    code, output, errors = call("reproduce", "--profile", "smoke")
+    assert (code, output) == (1, "")
+    assert errors == "monkeylib: Notebook 05_finetuning stopped in cell [3] with ValueError: no\n"
+
+
+def test_assets_are_listed_and_fetched(call):
+    code, output, _ = call("assets", "list")
+    assert code == 0 and "licence" in output
+    code, output, _ = call("assets", "fetch", "scikit-image-pictures")
+    assert code == 0 and output.startswith("scikit-image-pictures: ")
+
+
+def test_the_installed_command_starts_without_the_heavy_libraries():
+    command = [sys.executable, "-X", "importtime", "-m", "monkeylib.cli", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for name in ("answer", "evaluate", "caption", "train", "reproduce", "assets"):
+        assert name in done.stdout
+    assert "torch" not in done.stderr
