@@ -106,6 +106,10 @@ class Profile(Section):
     image_width: PositiveInt | None = None
     image_height: PositiveInt | None = None
 
+    def seeded(self, seed: int) -> "Profile":
+        """The profile with another random seed for training."""
+        return self.model_copy(update={"training": self.training.model_copy(update={"seed": seed})})
+
     @property
     def image_size(self) -> tuple[int, int]:
         """Width and height of the images that are made for training, in pixels: the grid of tiles if not given.

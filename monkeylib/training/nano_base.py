@@ -51,7 +51,7 @@ class Stage:
     answers: bool  # whether the language model takes part
 
 
-READING = Stage("reading", steps=1000, batch_size=32, lr=1.5e-3, warmup=50, dense_weight=1.0, answers=False)
+READING = Stage("reading", steps=2000, batch_size=16, lr=1.5e-3, warmup=50, dense_weight=1.0, answers=False)
 LANGUAGE = Stage("language", steps=2700, batch_size=32, lr=1.2e-3, warmup=60, dense_weight=0.3, answers=True)
 
 
@@ -162,6 +162,22 @@ class BaseTraining(L.LightningModule):
         return self._loader("val", 8, 0)
 
 
+@torch.no_grad()
+def start_local(model: MonkeyForConditionalGeneration) -> None:
+    """Let positions count from the first step: the ViT's table starts as sines and cosines, and each query looks at its own region.
+
+    Queries and keys of the resampler start as the same rotation of their sine-cosine positions, whose products peak where the positions
+    agree; values and output start as inverse rotations, which pass on what is seen there.
+    """
+    table, resampler = model.vision.positions, model.resampler
+    table.copy_(0.3 * sincos_table(table.shape[1], model.config.vision_config.position_grid))
+    width = resampler.proj.in_features
+    look, carry = (torch.linalg.qr(torch.randn(width, width)).Q for _ in range(2))
+    resampler.qkv.weight.copy_(torch.cat([1.5 * look, 1.5 * look, carry]))
+    resampler.out.weight.copy_(carry.T)
+    resampler.proj.weight.copy_(torch.eye(width))
+
+
 def train_stage(module: BaseTraining, folder: Path, resume: bool) -> None:
     """Run one stage; its checkpoints and its ``metrics.csv`` lie in ``folder``."""
     checkpoint = ModelCheckpoint(folder, filename="last", every_n_train_steps=100, enable_version_counter=False, save_on_train_epoch_end=True)
@@ -181,8 +197,7 @@ def main(runs: Path = Path("data/runs/nano-base"), seed: int = 0) -> None:
     config = base_config(tokenizer)
     model = MonkeyForConditionalGeneration(config)
     vision = config.vision_config
-    with torch.no_grad():  # a learned table that starts as sines and cosines: neighbours find each other from the first step
-        model.vision.positions.copy_(0.3 * sincos_table(vision.width, vision.position_grid))
+    start_local(model)
     side, queries = vision.tile_size // vision.patch_size, int(config.resampler_config.queries**0.5)
     heads = DenseHead(vision.width, side, POINTS), DenseHead(config.text_config.hidden_size, queries, POINTS)
     image_ids = [config.image_start_id, *[config.image_token_id] * config.resampler_config.queries, config.image_end_id]
