@@ -206,6 +206,7 @@ class _Job:
                 kernel_name="python3",
                 cwd=paths.notebooks(),
                 progress_bar=bar,
+                extra_arguments=["--log-level=ERROR"],  # not the warning that local traffic is in plain text
             )
         except papermill.PapermillExecutionError as error:
             problem = f"stopped in cell [{error.exec_count}] with {error.ename}: {error.evalue}"
