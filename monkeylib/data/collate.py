@@ -14,19 +14,26 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Encoded:
-    """One conversation: ``ids``, ``labels`` and ``turns`` are ``[T]``; ``turns`` numbers the answers, -1 elsewhere."""
+    """One conversation: `ids`, `labels` and `turns` are `[T]`; `turns` numbers the answers, -1
+    elsewhere."""
 
     ids: Tensor
     labels: Tensor
     turns: Tensor
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, image_ids: Sequence[int], turns: Sequence[tuple[str, str]], max_length: int) -> Encoded:
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    image_ids: Sequence[int],
+    turns: Sequence[tuple[str, str]],
+    max_length: int,
+) -> Encoded:
     """Tokenise prompts and answers separately and label the answers, each with its end-of-text token.
 
-    As in the released code: prompt and answer are tokenised apart, everything but the answer is masked, and the end of text is both
-    attended and supervised. The release uses one turn; further turns follow the same rule. A turn that does not fit into ``max_length``
-    is left out whole, where the release cuts its answer silently.
+    As in the released code: prompt and answer are tokenised apart, everything but the answer is masked, and
+    the end of text is both attended and supervised. The release uses one turn; further turns follow the same
+    rule. A turn that does not fit into `max_length` is left out whole, where the release cuts its answer
+    silently.
 
     Args:
         image_ids: the ids of the image span(s) that open the conversation.
@@ -37,11 +44,15 @@ def encode(tokenizer: PreTrainedTokenizerBase, image_ids: Sequence[int], turns: 
     ids, labels, numbers = list(image_ids), [IGNORE] * len(image_ids), [-1] * len(image_ids)
     for number, (prompt, answer) in enumerate(turns):
         asked = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        said = [*tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"], tokenizer.eos_token_id]
+        said = [
+            *tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"],
+            tokenizer.eos_token_id,
+        ]
         if len(ids) + len(asked) + len(said) > max_length:
             if number == 0:
                 raise ValueError(
-                    f"The image and its first question need {len(ids) + len(asked) + len(said)} tokens but max_length is {max_length}: "
+                    f"The image and its first question need {len(ids) + len(asked) + len(said)} tokens "
+                    f"but max_length is {max_length}: "
                     "raise max_length or shorten the answer."
                 )
             break
@@ -52,7 +63,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, image_ids: Sequence[int], turns: 
 
 
 def pad(rows: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
-    """Right-padded ``input_ids``, ``attention_mask``, ``labels`` and ``turns``, each ``[B, T]``."""
+    """Right-padded `input_ids`, `attention_mask`, `labels` and `turns`, each `[B, T]`."""
 
     def stack(tensors: list[Tensor], fill: int) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=fill)

@@ -14,7 +14,7 @@ from monkeylib.training import finetune
 
 
 def run(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool = False) -> Path:
-    """Train and score the variants; returns the table ``ablation.csv`` of the profile's results.
+    """Train and score the variants; returns the table `ablation.csv` of the profile's results.
 
     Each variant lies in its own folder of the profile's runs; finished ones are not trained again.
     """
@@ -23,6 +23,8 @@ def run(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool
     for name in names:
         changed = variant(profile, name)
         model = finetune.run(changed, folder / name, progress)
-        for split, path in evaluation.predict(changed, model, folder / name / "predictions", profile.ablation.counts, progress).items():
+        for split, path in evaluation.predict(
+            changed, model, folder / name / "predictions", profile.ablation.counts, progress
+        ).items():
             predictions[name, split] = path
     return scoring.write_table(scoring.summarise(predictions), paths.results(profile.name) / "ablation.csv")

@@ -9,13 +9,15 @@ from monkeylib.evaluation import benchmarks, runner, scoring
 from monkeylib.profiles import Profile
 
 
-def predict(profile: Profile, model: Path, folder: Path, counts: dict[str, int], progress: bool = False) -> dict[str, Path]:
+def predict(
+    profile: Profile, model: Path, folder: Path, counts: dict[str, int], progress: bool = False
+) -> dict[str, Path]:
     """Predictions of a checkpoint, one JSONL file per split; what is there already is not asked again.
 
     Args:
         model: folder of the checkpoint.
         folder: where the predictions go.
-        counts: how many questions of each split (``fine``, ``large``, ``general``, ``caption``).
+        counts: how many questions of each split (`fine`, `large`, `general`, `caption`).
     """
     monkey = inference.load(model)
     done = {}
@@ -34,7 +36,8 @@ def predict(profile: Profile, model: Path, folder: Path, counts: dict[str, int],
 
 
 def checkpoints(profile: Profile) -> dict[str, Path]:
-    """The profile's models by name: ``base`` (where the profile has one) and ``monkey``, trained by notebook 05."""
+    """The profile's models by name: `base` (where the profile has one) and `monkey`, trained by notebook
+    05."""
     found = {"monkey": paths.runs(profile.name) / "monkey" / "model"}
     if profile.base_checkpoint:
         found = {"base": paths.REPOSITORY / profile.base_checkpoint} | found
@@ -42,7 +45,8 @@ def checkpoints(profile: Profile) -> dict[str, Path]:
 
 
 def run(profile: Profile, progress: bool = False) -> Path:
-    """Predict and score the profile's models; returns the table ``evaluation.csv`` of its results, by family too."""
+    """Predict and score the profile's models; returns the table `evaluation.csv` of its results, by family
+    too."""
     predictions = {}
     for name, model in checkpoints(profile).items():
         folder = paths.runs(profile.name) / "evaluation" / name

@@ -1,4 +1,5 @@
-"""Named variants of a profile: what Monkey's parts are worth, one change at a time (paper, the ablation of resolution and adapters)."""
+"""Named variants of a profile: what Monkey's parts are worth, one change at a time (paper, the ablation of
+resolution and adapters)."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from monkeylib.profiles import Profile
 
 @dataclass(frozen=True)
 class Variant:
-    """A change of the profile under a name; ``title`` is how tables and figures call it."""
+    """A change of the profile under a name; `title` is how tables and figures call it."""
 
     name: str
     title: str
@@ -38,7 +39,11 @@ VARIANTS = {
     for variant in (
         Variant("one_view", "one view at tile size", _one_view),
         Variant("interpolated", "one view at full size, positions interpolated", _interpolated),
-        Variant("tiles_only", "tiles without global view, adapter per tile", lambda p: _changed(p, "per_tile", views="tiles")),
+        Variant(
+            "tiles_only",
+            "tiles without global view, adapter per tile",
+            lambda p: _changed(p, "per_tile", views="tiles"),
+        ),
         Variant("no_adapters", "tiles + global view, no adapters", lambda p: _changed(p, "none")),
         Variant("shared", "tiles + global view, one shared adapter", lambda p: _changed(p, "shared")),
         Variant("per_tile", "tiles + global view, adapter per tile (Monkey)", lambda p: p),

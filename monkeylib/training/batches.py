@@ -12,10 +12,10 @@ POOL = 4  # batches drawn together and sorted by length, so that little is padde
 
 
 class PooledBatches(Dataset):
-    """Batch ``i`` of an endless supply of rows.
+    """Batch `i` of an endless supply of rows.
 
     Args:
-        row: makes row number ``n``.
+        row: makes row number `n`.
         length: of a row, in tokens.
         collate: rows to a batch.
         batch_size: rows in a batch.
@@ -54,4 +54,6 @@ class PooledBatches(Dataset):
 
 def loader(batches: PooledBatches, keep_worker: bool = False) -> DataLoader:
     """One worker prepares whole batches in order, a pool ahead."""
-    return DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=2 * POOL, persistent_workers=keep_worker)
+    return DataLoader(
+        batches, batch_size=None, num_workers=1, prefetch_factor=2 * POOL, persistent_workers=keep_worker
+    )

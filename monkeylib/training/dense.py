@@ -1,8 +1,9 @@
-"""Dense reading: heads that say what is written or drawn at every point of a view, from patches and from visual tokens.
+"""Dense reading: heads that say what is written or drawn at every point of a view, from patches and from
+visual tokens.
 
-They exist during the training of nano-base only. Supervising every point teaches a tiny ViT to read in minutes where the language
-model's loss alone sits on a plateau; supervising the resampler's queries with what lies in their own region teaches it to pass on what
-was read, and from where.
+They exist during the training of nano-base only. Supervising every point teaches a tiny ViT to read in
+minutes where the language model's loss alone sits on a plateau; supervising the resampler's queries with
+what lies in their own region teaches it to pass on what was read, and from where.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ BLANK_WEIGHT = 0.15  # most points are empty
 
 
 class DenseHead(nn.Module):
-    """Vectors on a ``side x side`` grid -> class scores at ``points x points`` label points, ``points`` a multiple of ``side``."""
+    """Vectors on a `side x side` grid -> class scores at `points x points` label points, `points` a
+    multiple of `side`."""
 
     def __init__(self, width: int, side: int, points: int):
         super().__init__()
@@ -27,14 +29,16 @@ class DenseHead(nn.Module):
         self.score = nn.Linear(width, self.per_side**2 * sum(CLASSES))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """``[B, side * side, width]`` -> three ``[B, points * points, classes]``."""
-        scores = self.score(self.norm(x)).view(len(x), self.side, self.side, self.per_side, self.per_side, sum(CLASSES))
+        """`[B, side * side, width]` -> three `[B, points * points, classes]`."""
+        scores = self.score(self.norm(x)).view(
+            len(x), self.side, self.side, self.per_side, self.per_side, sum(CLASSES)
+        )
         scores = scores.transpose(2, 3).reshape(len(x), (self.side * self.per_side) ** 2, sum(CLASSES))
         return scores.split(CLASSES, dim=-1)
 
 
 def dense_loss(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-    """Cross-entropy over characters, objects and colours; ``labels`` is ``[B, 3, points, points]``."""
+    """Cross-entropy over characters, objects and colours; `labels` is `[B, 3, points, points]`."""
     loss = scores[0].new_zeros(())
     for score, target in zip(scores, labels.flatten(2).unbind(1), strict=True):
         weight = torch.ones(score.shape[-1])

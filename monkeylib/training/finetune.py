@@ -1,4 +1,5 @@
-"""Fine-tune a base model into Monkey: adapters, resampler and language model train, the ViT stays frozen (paper section 3.1)."""
+"""Fine-tune a base model into Monkey: adapters, resampler and language model train, the ViT stays frozen
+(paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -40,18 +41,22 @@ def build_processor(profile: Profile) -> MonkeyProcessor:
 
 
 def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForConditionalGeneration:
-    """The profile's model: weights of its base checkpoint where it names one, fresh adapters, everything else random."""
+    """The profile's model: weights of its base checkpoint where it names one, fresh adapters, everything
+    else random."""
     config = profiles.build_config(profile, processor.tokenizer)
     if profile.base_checkpoint is None:
         return MonkeyForConditionalGeneration(config)
     folder = paths.REPOSITORY / profile.base_checkpoint
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"There is no base model at {paths.shown(folder)}: train it with `make nano-base` or check out the repository whole.")
+        raise FileNotFoundError(
+            f"There is no base model at {paths.shown(folder)}: "
+            "train it with `make nano-base` or check out the repository whole."
+        )
     return MonkeyForConditionalGeneration.from_pretrained(folder, config=config)
 
 
 class WorldRows:
-    """Row ``n``: the views of image ``n`` of a split of the nano world, and a conversation about it."""
+    """Row `n`: the views of image `n` of a split of the nano world, and a conversation about it."""
 
     def __init__(self, profile: Profile, processor: MonkeyProcessor, split: str):
         self.processor, self.split, self.max_length = processor, split, profile.training.max_length
@@ -59,14 +64,19 @@ class WorldRows:
         self.scale = 1.0 if profile.views != "global" else profile.tile_size / self.size[0]
 
     def __call__(self, number: int) -> Row:
+        """Views and conversation of one image."""
         sample = make_sample(number, self.split, self.size)
-        turns = training_turns(sample, np.random.default_rng([13, number]), self.scale, budget=150, detailed=0.4)
+        turns = training_turns(
+            sample, np.random.default_rng([13, number]), self.scale, budget=150, detailed=0.4
+        )
         features = self.processor.image_processor(sample.image)
         return features, encode(self.processor.tokenizer, self.processor.image_span(), turns, self.max_length)
 
     def collate(self, rows: list[Row]) -> dict[str, Tensor]:
         """Views of all images one after the other, and the padded conversations."""
-        images = {key: torch.cat([features[key] for features, _ in rows]) for key in ("pixel_values", "grids")}
+        images = {
+            key: torch.cat([features[key] for features, _ in rows]) for key in ("pixel_values", "grids")
+        }
         return images | pad([conversation for _, conversation in rows], self.processor.tokenizer.pad_token_id)
 
 
@@ -83,16 +93,23 @@ class MonkeyTraining(L.LightningModule):
         grids = None if self.profile.views == "global" else batch["grids"]
         output = self.model(**inputs, grids=grids)
         exact = exact_match(output.logits.detach(), batch["labels"], batch["turns"])
-        self.log_dict({f"{part}/loss": output.loss.detach(), f"{part}/exact": exact}, batch_size=len(batch["labels"]), prog_bar=True)
+        self.log_dict(
+            {f"{part}/loss": output.loss.detach(), f"{part}/exact": exact},
+            batch_size=len(batch["labels"]),
+            prog_bar=True,
+        )
         return output.loss
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Loss of a batch."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """Log the loss of a batch of images that training never sees."""
         self._step(batch, "val")
 
     def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with warm-up and cosine."""
         recipe = self.profile.training
         rates = {"adapter": recipe.adapter_lr} if recipe.adapter_lr else None
         groups = parameter_groups(self.model, recipe.weight_decay, rates)
@@ -103,22 +120,29 @@ class MonkeyTraining(L.LightningModule):
     def _loader(self, split: str, batches: int, start: int) -> DataLoader:
         recipe = self.profile.training
         rows = WorldRows(self.profile, self.processor, split)
-        offset = 20_000_000 + recipe.seed * 1_000_000 if split == "train" else 20_000_000  # images that nano-base has not seen
-        data = PooledBatches(rows, lambda row: len(row[1].ids), rows.collate, recipe.batch_size, batches, start, offset)
+        offset = (
+            20_000_000 + recipe.seed * 1_000_000 if split == "train" else 20_000_000
+        )  # images that nano-base has not seen
+        data = PooledBatches(
+            rows, lambda row: len(row[1].ids), rows.collate, recipe.batch_size, batches, start, offset
+        )
         return loader(data, keep_worker=split == "val")
 
     def train_dataloader(self) -> DataLoader:
+        """Batches from the first one that this run has not seen: a resumed run repeats nothing."""
         return self._loader("train", self.profile.training.steps, self.trainer.global_step)
 
     def val_dataloader(self) -> DataLoader:
+        """The same few batches each time."""
         return self._loader("val", VALIDATION_BATCHES, 0)
 
 
 def run(profile: Profile, folder: Path, progress: bool | None = None) -> Path:
-    """Fine-tune as the profile says and return the folder of the trained checkpoint, ``folder / "model"``.
+    """Fine-tune as the profile says and return the folder of the trained checkpoint, `folder / "model"`.
 
-    A finished run with the same recipe is returned as it is; an interrupted one goes on at its last checkpoint; one with another recipe
-    starts anew. The checkpoint appears in one move when training is complete. Losses lie in ``folder / "metrics.csv"``.
+    A finished run with the same recipe is returned as it is; an interrupted one goes on at its last
+    checkpoint; one with another recipe starts anew. The checkpoint appears in one move when training is
+    complete. Losses lie in `folder / "metrics.csv"`.
 
     Args:
         progress: show a progress bar; on a terminal only, if not given.
@@ -153,10 +177,21 @@ def run(profile: Profile, folder: Path, progress: bool | None = None) -> Path:
 def _trainer(profile: Profile, folder: Path, progress: bool) -> L.Trainer:
     recipe = profile.training
     every = max(1, recipe.steps // 6)
-    checkpoint = ModelCheckpoint(folder, filename="last", every_n_train_steps=every, enable_version_counter=False)
+    checkpoint = ModelCheckpoint(
+        folder, filename="last", every_n_train_steps=every, enable_version_counter=False
+    )
     bar = [TQDMProgressBar(refresh_rate=5)] if progress else []
     return L.Trainer(
-        accelerator="auto", devices=1, max_steps=recipe.steps, max_epochs=1, gradient_clip_val=recipe.gradient_clip, callbacks=[checkpoint, *bar],
-        logger=CSVLogger(folder, "", ""), val_check_interval=every, log_every_n_steps=max(1, min(10, recipe.steps // 4)),
-        num_sanity_val_steps=0, enable_model_summary=False, enable_progress_bar=progress,
-    )  # fmt: skip
+        accelerator="auto",
+        devices=1,
+        max_steps=recipe.steps,
+        max_epochs=1,
+        gradient_clip_val=recipe.gradient_clip,
+        callbacks=[checkpoint, *bar],
+        logger=CSVLogger(folder, "", ""),
+        val_check_interval=every,
+        log_every_n_steps=max(1, min(10, recipe.steps // 4)),
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+    )

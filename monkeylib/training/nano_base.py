@@ -1,8 +1,10 @@
-"""Train nano-base, the small vision-language model in the role of Qwen-VL: one view of one tile's size, no adapters.
+"""Train nano-base, the small vision-language model in the role of Qwen-VL: one view of one tile's size, no
+adapters.
 
-Two stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where. *Language*: the language model joins and
-learns to caption and to answer from the visual tokens, while the dense labels keep the encoder sharp. Everything is made from the nano
-world on the fly, so no sample repeats. ``python -m monkeylib.training.nano_base`` (``make nano-base``) runs both and writes the model.
+Two stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where. *Language*:
+the language model joins and learns to caption and to answer from the visual tokens, while the dense labels
+keep the encoder sharp. Everything is made from the nano world on the fly, so no sample repeats. `python -m
+monkeylib.training.nano_base` (`make nano-base`) runs both and writes the model.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 
 from monkeylib.data.collate import Encoded, encode, pad
 from monkeylib.data.worlds import make_sample
@@ -35,7 +37,10 @@ from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
 
 TILE = 96
 POINTS = 24  # dense label points along a side: one every 4 pixels
-MEAN, STD = (torch.tensor(v).view(3, 1, 1) for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))
+MEAN, STD = (
+    torch.tensor(v).view(3, 1, 1)
+    for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+)
 
 
 @dataclass(frozen=True)
@@ -56,16 +61,39 @@ LANGUAGE = Stage("language", steps=2700, batch_size=32, lr=1.2e-3, warmup=60, de
 
 
 def base_config(tokenizer: Any) -> MonkeyConfig:
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (("image_token_id", "<imgpad>"), ("image_start_id", "<img>"), ("image_end_id", "</img>"))}
+    """nano-base: the nano profile's parts with one view and no adapters."""
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(token)
+        for name, token in (
+            ("image_token_id", "<imgpad>"),
+            ("image_start_id", "<img>"),
+            ("image_end_id", "</img>"),
+        )
+    }
     return MonkeyConfig(
-        vision_config=dict(tile_size=96, patch_size=8, width=160, layers=4, heads=5, mlp_width=640, position_grid=12),
+        vision_config=dict(
+            tile_size=96, patch_size=8, width=160, layers=4, heads=5, mlp_width=640, position_grid=12
+        ),
         resampler_config=dict(queries=64, heads=6),
         text_config=dict(
-            model_type="qwen2", vocab_size=len(tokenizer), hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
-            num_key_value_heads=6, max_position_embeddings=2048, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+            model_type="qwen2",
+            vocab_size=len(tokenizer),
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            num_key_value_heads=6,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
         ),
-        grids=[], views="global", adapter_mode="none", tie_word_embeddings=True, **ids,
+        grids=[],
+        views="global",
+        adapter_mode="none",
+        tie_word_embeddings=True,
+        **ids,
     )
 
 
@@ -73,20 +101,27 @@ Row = tuple[Tensor, Tensor, Encoded | None]
 
 
 class BaseRows:
-    """Row ``n`` of a stage: a view of 96 x 96 pixels with dense labels and, in the language stage, a conversation.
+    """Row `n` of a stage: a view of 96 x 96 pixels with dense labels and, in the language stage, a
+    conversation.
 
-    A view is a world drawn at that size, a 192-pixel world resized to it, or, while reading, a crop of one, cut through texts and
-    objects as a tile is.
+    A view is a world drawn at that size, a 192-pixel world resized to it, or, while reading, a crop of one,
+    cut through texts and objects as a tile is.
     """
 
     def __init__(self, stage: Stage, tokenizer: Any, image_ids: list[int], split: str):
         self.stage, self.tokenizer, self.image_ids, self.split = stage, tokenizer, image_ids, split
 
     def __call__(self, number: int) -> Row:
-        """Image ``[96, 96, 3]`` uint8, dense labels ``[3, 24, 24]`` and the conversation of one sample."""
+        """Image `[96, 96, 3]` uint8, dense labels `[3, 24, 24]` and the conversation of one sample."""
         rng = np.random.default_rng([11, number])
-        kind = rng.choice(["native", "resized", "crop"], p=(0.5, 0.5, 0.0) if self.stage.answers else (0.5, 0.1, 0.4))
-        family = None if self.stage.answers else str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.15, 0.15)))
+        kind = rng.choice(
+            ["native", "resized", "crop"], p=(0.5, 0.5, 0.0) if self.stage.answers else (0.5, 0.1, 0.4)
+        )
+        family = (
+            None
+            if self.stage.answers
+            else str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.15, 0.15)))
+        )
         size = TILE if kind == "native" else 2 * TILE
         sample = make_sample(number, self.split, (size, size), family)
         view, image = (0, 0, size, size), sample.image
@@ -105,17 +140,28 @@ class BaseRows:
         return torch.from_numpy(np.array(image)), dense, conversation
 
     def collate(self, rows: list[Row]) -> dict[str, Tensor]:
-        """A batch: normalised ``pixel_values [B, 3, 96, 96]``, ``dense [B, 3, 24, 24]`` and the padded conversations."""
+        """A batch: normalised `pixel_values [B, 3, 96, 96]`, `dense [B, 3, 24, 24]` and the padded
+        conversations."""
         images = torch.stack([image for image, _, _ in rows]).permute(0, 3, 1, 2)
-        batch = {"pixel_values": (images / 255 - MEAN) / STD, "dense": torch.stack([dense for _, dense, _ in rows])}
+        batch = {
+            "pixel_values": (images / 255 - MEAN) / STD,
+            "dense": torch.stack([dense for _, dense, _ in rows]),
+        }
         conversations = [c for _, _, c in rows if c is not None]
         return batch | (pad(conversations, self.tokenizer.pad_token_id) if conversations else {})
 
 
 class BaseTraining(L.LightningModule):
-    """One stage of training. Logs losses, the share of characters read, and exact match of answers on validation images."""
+    """One stage of training. Logs losses, the share of characters read, and exact match of answers on
+    validation images."""
 
-    def __init__(self, model: MonkeyForConditionalGeneration, heads: tuple[DenseHead, DenseHead], stage: Stage, data: dict[str, Any]):
+    def __init__(
+        self,
+        model: MonkeyForConditionalGeneration,
+        heads: tuple[DenseHead, DenseHead],
+        stage: Stage,
+        data: dict[str, Any],
+    ):
         super().__init__()
         self.model, self.stage, self.data = model, stage, data
         self.patch_head, self.query_head = heads
@@ -130,21 +176,28 @@ class BaseTraining(L.LightningModule):
         out["loss"] = self.stage.dense_weight * out["dense"]
         if self.stage.answers:
             embeds = self.model.splice(batch["input_ids"], tokens)
-            result = self.model(inputs_embeds=embeds, attention_mask=batch["attention_mask"], labels=batch["labels"])
+            result = self.model(
+                inputs_embeds=embeds, attention_mask=batch["attention_mask"], labels=batch["labels"]
+            )
             out["answers"], out["loss"] = result.loss.detach(), out["loss"] + result.loss
             out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
         return out
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Loss of a batch."""
         out = self._forward(batch)
         self.log_dict({f"train/{k}": v.detach() for k, v in out.items()}, prog_bar=False)
         return out["loss"]
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """Log the loss of a batch of images that training never sees."""
         self.log_dict({f"val/{k}": v for k, v in self._forward(batch).items()}, prog_bar=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimiser = torch.optim.AdamW(parameter_groups(self, weight_decay=0.05), lr=self.stage.lr, betas=(0.9, 0.98), fused=True)
+        """AdamW with warm-up and cosine."""
+        optimiser = torch.optim.AdamW(
+            parameter_groups(self, weight_decay=0.05), lr=self.stage.lr, betas=(0.9, 0.98), fused=True
+        )
         schedule = cosine_with_warmup(optimiser, self.stage.warmup, self.stage.steps)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -156,18 +209,22 @@ class BaseTraining(L.LightningModule):
         return loader(pooled, keep_worker=split == "val")
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader("train", self.stage.steps, self.trainer.global_step)  # a resumed run goes on with the next unseen batch
+        """Batches from the first one that this run has not seen: a resumed run repeats nothing."""
+        return self._loader("train", self.stage.steps, self.trainer.global_step)
 
     def val_dataloader(self) -> DataLoader:
+        """The same few batches each time."""
         return self._loader("val", 8, 0)
 
 
 @torch.no_grad()
 def start_local(model: MonkeyForConditionalGeneration) -> None:
-    """Let positions count from the first step: the ViT's table starts as sines and cosines, and each query looks at its own region.
+    """Let positions count from the first step: the ViT's table starts as sines and cosines, and each query
+    looks at its own region.
 
-    Queries and keys of the resampler start as the same rotation of their sine-cosine positions, whose products peak where the positions
-    agree; values and output start as inverse rotations, which pass on what is seen there.
+    Queries and keys of the resampler start as the same rotation of their sine-cosine positions, whose
+    products peak where the positions agree; values and output start as inverse rotations, which pass on what
+    is seen there.
     """
     table, resampler = model.vision.positions, model.resampler
     table.copy_(0.3 * sincos_table(table.shape[1], model.config.vision_config.position_grid))
@@ -179,19 +236,34 @@ def start_local(model: MonkeyForConditionalGeneration) -> None:
 
 
 def train_stage(module: BaseTraining, folder: Path, resume: bool) -> None:
-    """Run one stage; its checkpoints and its ``metrics.csv`` lie in ``folder``."""
-    checkpoint = ModelCheckpoint(folder, filename="last", every_n_train_steps=100, enable_version_counter=False, save_on_train_epoch_end=True)
+    """Run one stage; its checkpoints and its `metrics.csv` lie in `folder`."""
+    checkpoint = ModelCheckpoint(
+        folder,
+        filename="last",
+        every_n_train_steps=100,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
     trainer = L.Trainer(
-        accelerator="cpu", max_steps=module.stage.steps, max_epochs=1, gradient_clip_val=1.0, callbacks=[checkpoint], logger=CSVLogger(folder, "", ""),
-        val_check_interval=150, check_val_every_n_epoch=None, log_every_n_steps=20, enable_model_summary=False, num_sanity_val_steps=0,
+        accelerator="cpu",
+        max_steps=module.stage.steps,
+        max_epochs=1,
+        gradient_clip_val=1.0,
+        callbacks=[checkpoint],
+        logger=CSVLogger(folder, "", ""),
+        val_check_interval=150,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=20,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
         enable_progress_bar=False,
-    )  # fmt: skip
+    )
     last = folder / "last.ckpt"
     trainer.fit(module, ckpt_path=str(last) if resume and last.exists() else None)
 
 
 def main(runs: Path = Path("data/runs/nano-base"), seed: int = 0) -> None:
-    """Train both stages, or go on where an interrupted run stopped, and save the weights in ``runs``."""
+    """Train both stages, or go on where an interrupted run stopped, and save the weights in `runs`."""
     L.seed_everything(seed)
     tokenizer = build_tokenizer()
     config = base_config(tokenizer)
@@ -200,7 +272,11 @@ def main(runs: Path = Path("data/runs/nano-base"), seed: int = 0) -> None:
     start_local(model)
     side, queries = vision.tile_size // vision.patch_size, int(config.resampler_config.queries**0.5)
     heads = DenseHead(vision.width, side, POINTS), DenseHead(config.text_config.hidden_size, queries, POINTS)
-    image_ids = [config.image_start_id, *[config.image_token_id] * config.resampler_config.queries, config.image_end_id]
+    image_ids = [
+        config.image_start_id,
+        *[config.image_token_id] * config.resampler_config.queries,
+        config.image_end_id,
+    ]
     data = {"tokenizer": tokenizer, "image_ids": image_ids, "seed": seed}
     for stage in (READING, LANGUAGE):
         train_stage(BaseTraining(model, heads, stage, data), runs / stage.name, resume=True)

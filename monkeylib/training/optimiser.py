@@ -10,12 +10,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def parameter_groups(module: nn.Module, weight_decay: float, lr_of: dict[str, float] | None = None) -> list[dict[str, Any]]:
-    """AdamW groups of the trainable parameters: weight decay on matrices only, not on norms, biases, scales and learned vectors.
+def parameter_groups(
+    module: nn.Module, weight_decay: float, lr_of: dict[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """AdamW groups of the trainable parameters: weight decay on matrices only, not on norms, biases, scales
+    and learned vectors.
 
     Args:
-        lr_of: learning rates by a piece of the parameter's name, for example ``{"adapter": 3e-3}``; the first match counts, others keep
-            the optimiser's rate.
+        lr_of: learning rates by a piece of the parameter's name, for example `{"adapter": 3e-3}`; the
+            first match counts, others keep the optimiser's rate.
     """
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
@@ -23,7 +26,9 @@ def parameter_groups(module: nn.Module, weight_decay: float, lr_of: dict[str, fl
             continue
         part = next((piece for piece in lr_of or {} if piece in name), "")
         decayed = parameter.ndim >= 2 and not name.endswith(("query", "positions"))
-        group = groups.setdefault((part, decayed), {"params": [], "weight_decay": weight_decay if decayed else 0.0})
+        group = groups.setdefault(
+            (part, decayed), {"params": [], "weight_decay": weight_decay if decayed else 0.0}
+        )
         group["params"].append(parameter)
         if part and lr_of:
             group["lr"] = lr_of[part]
@@ -31,7 +36,8 @@ def parameter_groups(module: nn.Module, weight_decay: float, lr_of: dict[str, fl
 
 
 def cosine_with_warmup(optimiser: Optimizer, warmup: int, steps: int, floor: float = 0.02) -> LambdaLR:
-    """Linear warm-up over ``warmup`` steps, then a cosine to ``floor`` times the peak at ``steps`` (the paper's schedule)."""
+    """Linear warm-up over `warmup` steps, then a cosine to `floor` times the peak at `steps` (the
+    paper's schedule)."""
 
     def factor(step: int) -> float:
         if step < warmup:

@@ -1,4 +1,5 @@
-"""The nano world: images made in code, deterministic per seed, with complete ground truth (see ``data/README.md``)."""
+"""The nano world: images made in code, deterministic per seed, with complete ground truth (see
+`data/README.md`)."""
 
 from .samples import FAMILIES, Question, Sample, make_sample
 from .splits import Asked, test_set

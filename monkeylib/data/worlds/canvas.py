@@ -13,28 +13,46 @@ from PIL import Image, ImageDraw, ImageFont
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the image
 
-FONTS = ("DejaVuSans-Bold.ttf", "DejaVuSans.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf", "DejaVuSerif.ttf")
+FONTS = (
+    "DejaVuSans-Bold.ttf",
+    "DejaVuSans.ttf",
+    "DejaVuSerif-Bold.ttf",
+    "DejaVuSansMono-Bold.ttf",
+    "DejaVuSerif.ttf",
+)
 
-# Photographs of the scikit-image wheel, split once: a background seen in training never appears in validation or test.
+# Photographs of the scikit-image wheel, split once: a background seen in training never appears elsewhere.
 PHOTOS = {
     "train": (
-        "astronaut.png", "chelsea.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "brick.png",
-        "camera.png", "grass.png", "color.png", "moon.png", "cell.png",
+        "astronaut.png",
+        "chelsea.png",
+        "hubble_deep_field.jpg",
+        "ihc.png",
+        "motorcycle_left.png",
+        "retina.jpg",
+        "brick.png",
+        "camera.png",
+        "grass.png",
+        "color.png",
+        "moon.png",
+        "cell.png",
     ),
     "val": ("clock_motion.png", "coins.png"),
     "test": ("coffee.png", "rocket.jpg", "gravel.png"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class Glyph:
+    """A written character and the box that it covers."""
+
     char: str  # lower case
     box: Box
 
 
 @dataclass(frozen=True)
 class Text:
-    """A written string: ``height`` is the font size in pixels of the full image."""
+    """A written string: `height` is the font size in pixels of the full image."""
 
     string: str
     box: Box
@@ -61,7 +79,8 @@ def photo(name: str) -> Image.Image:
 
 
 def photo_background(rng: Generator, split: str, size: tuple[int, int]) -> Image.Image:
-    """A random crop of a photograph of this split, zoomed, mirrored, its colours exchanged, dimmed or lightened a little."""
+    """A random crop of a photograph of this split, zoomed, mirrored, its colours exchanged, dimmed or
+    lightened a little."""
     source = photo(PHOTOS[split][rng.integers(len(PHOTOS[split]))])
     zoom = rng.uniform(0.5, 1.0) * min(source.width / size[0], source.height / size[1])
     w, h = size[0] * zoom, size[1] * zoom
@@ -80,7 +99,10 @@ def photo_background(rng: Generator, split: str, size: tuple[int, int]) -> Image
 def paper_background(rng: Generator, size: tuple[int, int], dark: bool) -> Image.Image:
     """Paper: a tint with a soft shading from corner to corner and fine grain."""
     tint = rng.uniform(10, 70, 3) if dark else rng.uniform(205, 255, 3)
-    across, down = (np.linspace(0, slope, length, dtype=np.float32) for slope, length in zip(rng.uniform(-14, 14, 2), size, strict=True))
+    across, down = (
+        np.linspace(0, slope, length, dtype=np.float32)
+        for slope, length in zip(rng.uniform(-14, 14, 2), size, strict=True)
+    )
     shade = rng.standard_normal((size[1], size[0]), dtype=np.float32) * 2.5 + across + down[:, None]
     bands = [np.clip(shade + np.float32(t), 0, 255).astype(np.uint8) for t in tint]
     return Image.merge("RGB", [Image.fromarray(band) for band in bands])
@@ -97,12 +119,18 @@ def text_width(string: str, name: str, height: int) -> float:
 
 
 def draw_text(
-    draw: ImageDraw.ImageDraw, xy: tuple[float, float], string: str, name: str, height: int, fill: tuple[int, int, int], upper: bool = False
+    draw: ImageDraw.ImageDraw,
+    xy: tuple[float, float],
+    string: str,
+    name: str,
+    height: int,
+    fill: tuple[int, int, int],
+    upper: bool = False,
 ) -> Text:
-    """Draw one line with its top left at ``xy`` and return it with a box for each glyph.
+    """Draw one line with its top left at `xy` and return it with a box for each glyph.
 
-    ``upper`` draws capitals; the recorded text stays lower case, which is how the nano world writes answers. A glyph's box spans its
-    advance horizontally and the font's cap height vertically.
+    `upper` draws capitals; the recorded text stays lower case, which is how the nano world writes answers.
+    A glyph's box spans its advance horizontally and the font's cap height vertically.
     """
     face = font(name, height)
     shown = string.upper() if upper else string

@@ -24,6 +24,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Document:
+    """What is written on a sheet: a title, column heads if it is a table, and rows."""
+
     kind: str
     title: Text
     columns: tuple[Text, ...]  # tables only
@@ -45,7 +47,9 @@ class _Page:
         self.face = FONTS[rng.integers(len(FONTS))]
         self.height = height
         self.pitch = height * rng.uniform(1.22, 1.5)
-        small = height < 0.08 * size[1]  # small print may fill a narrow column anywhere on the sheet, as on a receipt
+        small = (
+            height < 0.08 * size[1]
+        )  # small print may fill a narrow column anywhere on the sheet, as on a receipt
         width = size[0] * float(rng.uniform(0.5, 0.98) if small else rng.uniform(0.93, 0.98))
         self.left = float(rng.uniform(2, size[0] - width - 1)) if width < size[0] - 3 else 2.0
         self.right = self.left + width - 2
@@ -62,9 +66,13 @@ class _Page:
     def fits(self, *strings: str) -> bool:
         """Whether the strings fit side by side with a gap between them."""
         gap = 0.7 * self.height
-        return sum(text_width(s, self.face, self.height) + gap for s in strings) - gap <= self.right - self.left
+        return (
+            sum(text_width(s, self.face, self.height) + gap for s in strings) - gap <= self.right - self.left
+        )
 
-    def write(self, x: float, string: str, align: str = "left", face: str | None = None, height: int | None = None) -> Text:
+    def write(
+        self, x: float, string: str, align: str = "left", face: str | None = None, height: int | None = None
+    ) -> Text:
         face, height = face or self.face, height or self.height
         width = text_width(string, face, height)
         x = {"left": x, "right": x - width, "centre": x - width / 2}[align]
@@ -75,7 +83,12 @@ class _Page:
         while height > self.height and text_width(string, self.face, height) > self.right - self.left:
             height -= 1
         centred = rng.random() < 0.5
-        text = self.write((self.left + self.right) / 2 if centred else self.left, string, "centre" if centred else "left", height=height)
+        text = self.write(
+            (self.left + self.right) / 2 if centred else self.left,
+            string,
+            "centre" if centred else "left",
+            height=height,
+        )
         self.y += height * 1.3
         self.draw.line((self.left, self.y, self.right, self.y), fill=self.ink)
         self.y += 2
@@ -83,7 +96,9 @@ class _Page:
 
 
 def _receipt(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
-    shop = words.draw_value("shop", split, lambda: f"{words.pick(rng, words.SHOPS)[0]} {rng.integers(1, 100)}")
+    shop = words.draw_value(
+        "shop", split, lambda: f"{words.pick(rng, words.SHOPS)[0]} {rng.integers(1, 100)}"
+    )
     title = page.title(rng, shop, title_height)
     count = min(page.room - 1, int(rng.integers(2, 13)))
     items = [w for w in words.pick(rng, words.ITEMS, count) if page.fits(w, "29.99")]
@@ -103,7 +118,9 @@ def _receipt(rng: Generator, split: str, page: _Page, title_height: int) -> Docu
 
 
 def _form(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
-    heading = words.draw_value("form", split, lambda: f"{words.pick(rng, words.FORM_TITLES)[0]} {rng.integers(1, 1000)}")
+    heading = words.draw_value(
+        "form", split, lambda: f"{words.pick(rng, words.FORM_TITLES)[0]} {rng.integers(1, 1000)}"
+    )
     title = page.title(rng, heading, title_height)
     aligned = rng.random() < 0.5
     rows = []
@@ -118,7 +135,9 @@ def _form(rng: Generator, split: str, page: _Page, title_height: int) -> Documen
 
 
 def _table(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
-    heading = words.draw_value("table", split, lambda: f"{words.pick(rng, words.TABLE_TITLES)[0]} {rng.integers(1980, 2030)}")
+    heading = words.draw_value(
+        "table", split, lambda: f"{words.pick(rng, words.TABLE_TITLES)[0]} {rng.integers(1980, 2030)}"
+    )
     title = page.title(rng, heading, title_height)
     names = words.pick(rng, words.COLUMNS, int(rng.integers(1, 4)))
     while len(names) > 1 and not page.fits("miami", *names):
@@ -131,15 +150,24 @@ def _table(rng: Generator, split: str, page: _Page, title_height: int) -> Docume
     rows = []
     for key in words.pick(rng, keys, min(page.room, int(rng.integers(2, 11)))):
         values = [words.draw_value(f"{key} {name}", split, lambda: words.number(rng)) for name in names]
-        rows.append(Row(page.write(page.left, key), tuple(page.write(x, v, "right") for x, v in zip(rights, values, strict=True))))
+        rows.append(
+            Row(
+                page.write(page.left, key),
+                tuple(page.write(x, v, "right") for x, v in zip(rights, values, strict=True)),
+            )
+        )
         page.y += page.pitch
     return Document("table", title, columns, tuple(rows))
 
 
 def _chart(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
-    heading = words.draw_value("chart", split, lambda: f"{words.pick(rng, words.TABLE_TITLES)[0]} {words.pick(rng, words.MONTHS)[0]}")
+    heading = words.draw_value(
+        "chart", split, lambda: f"{words.pick(rng, words.TABLE_TITLES)[0]} {words.pick(rng, words.MONTHS)[0]}"
+    )
     title = page.title(rng, heading, title_height)
-    keys = words.pick(rng, [w for w in words.CITIES + words.ITEMS if len(w) <= 5], min(page.room, int(rng.integers(3, 10))))
+    keys = words.pick(
+        rng, [w for w in words.CITIES + words.ITEMS if len(w) <= 5], min(page.room, int(rng.integers(3, 10)))
+    )
     values = [words.draw_value(key, split, lambda: str(rng.integers(1, 100))) for key in keys]
     start = page.left + max(text_width(k, page.face, page.height) for k in keys) + 0.3 * page.height
     space = page.right - start - text_width("99", page.face, page.height) - 0.4 * page.height
@@ -157,7 +185,9 @@ def _chart(rng: Generator, split: str, page: _Page, title_height: int) -> Docume
 _MAKERS = {"receipt": _receipt, "form": _form, "table": _table, "chart": _chart}
 
 
-def make_document(rng: Generator, split: str, size: tuple[int, int], kind: str, height: int, title_height: int) -> tuple[Image.Image, Document]:
-    """A document of one kind; ``height`` and ``title_height`` are font sizes in pixels."""
+def make_document(
+    rng: Generator, split: str, size: tuple[int, int], kind: str, height: int, title_height: int
+) -> tuple[Image.Image, Document]:
+    """A document of one kind; `height` and `title_height` are font sizes in pixels."""
     page = _Page(rng, size, height)
     return page.image, _MAKERS[kind](rng, split, page, title_height)

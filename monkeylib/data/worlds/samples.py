@@ -23,8 +23,9 @@ FAMILIES = ("general", "scene_text", "document")
 class Question:
     """A question with its answer and the evidence that it needs.
 
-    ``height`` is the evidence's size in pixels of the full image: font size of the smallest text needed, or the object's shorter side.
-    ``print`` is ``fine`` (text gone when the image is resized to one tile), ``large`` (text still legible there) or ``object``.
+    `height` is the evidence's size in pixels of the full image: font size of the smallest text needed, or
+    the object's shorter side. `print` is `fine` (text gone when the image is resized to one tile),
+    `large` (text still legible there) or `object`.
     """
 
     question: str
@@ -59,7 +60,12 @@ class Sample:
 
 
 def _join(*boxes: Box) -> Box:
-    return (min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes))
+    return (
+        min(b[0] for b in boxes),
+        min(b[1] for b in boxes),
+        max(b[2] for b in boxes),
+        max(b[3] for b in boxes),
+    )
 
 
 def _shown(box: Box, size: tuple[int, int]) -> Box:
@@ -67,12 +73,14 @@ def _shown(box: Box, size: tuple[int, int]) -> Box:
 
 
 def print_of(height: float, size: tuple[int, int]) -> str:
-    """``fine`` if text of this height falls below legibility once the image is resized to one tile, else ``large``."""
+    """`fine` if text of this height falls below legibility once the image is resized to one tile, else
+    `large`."""
     return "fine" if height * TILE / min(size) < LEGIBLE else "large"
 
 
 def font_heights(rng: Generator, size: tuple[int, int], count: int) -> list[int]:
-    """Font sizes in pixels: legible at full resolution, and after resizing to one tile either still legible or gone."""
+    """Font sizes in pixels: legible at full resolution, and after resizing to one tile either still legible
+    or gone."""
     zoom = min(size) / TILE
     fine = [int(rng.integers(10, 14)) for _ in range(count)]
     large = [round(zoom * h) for h in rng.integers(10, 14, count)]
@@ -103,7 +111,12 @@ def _ask_scene(rng: Generator, things: list[Thing], size: tuple[int, int]) -> li
         if places[thing.place] == 1:
             ask(f"what is at the {thing.place}?", thing.name, "what", thing.box)
     for name in names:
-        ask(f"how many {_plural(name)} are there?", NUMBERS[names[name]], "count", *(t.box for t in things if t.name == name))
+        ask(
+            f"how many {_plural(name)} are there?",
+            NUMBERS[names[name]],
+            "count",
+            *(t.box for t in things if t.name == name),
+        )
     absent = words.pick(rng, [n for n in OBJECTS if n not in names])[0]
     ask(f"how many {_plural(absent)} are there?", NUMBERS[0], "count")
     return asked
@@ -112,11 +125,24 @@ def _ask_scene(rng: Generator, things: list[Thing], size: tuple[int, int]) -> li
 def _ask_signs(signs: list[Sign], size: tuple[int, int]) -> list[Question]:
     asked = []
     for sign in signs:
-        forms = [f"what does the {sign.colour} sign say?"] + (["what does the sign say?"] if len(signs) == 1 else [])
+        forms = [f"what does the {sign.colour} sign say?"] + (
+            ["what does the sign say?"] if len(signs) == 1 else []
+        )
         if sum(s.place == sign.place for s in signs) == 1:
             forms.append(f"what is written at the {sign.place}?")
         height = sign.text.height
-        asked += [Question(f, sign.text.string, "scene_text", "read", _shown(sign.box, size), height, print_of(height, size)) for f in forms]
+        asked += [
+            Question(
+                f,
+                sign.text.string,
+                "scene_text",
+                "read",
+                _shown(sign.box, size),
+                height,
+                print_of(height, size),
+            )
+            for f in forms
+        ]
     return asked
 
 
@@ -128,7 +154,12 @@ def _ask_document(doc: Document, size: tuple[int, int]) -> list[Question]:
         box = _shown(_join(answer.box, *(t.box for t in texts)), size)
         asked.append(Question(question, answer.string, "document", kind, box, height, print_of(height, size)))
 
-    titled = {"receipt": "what shop is this?", "form": "what is the title?", "table": "what is the title?", "chart": "what is the title?"}
+    titled = {
+        "receipt": "what shop is this?",
+        "form": "what is the title?",
+        "table": "what is the title?",
+        "chart": "what is the title?",
+    }
     ask(titled[doc.kind], doc.title, "title")
     for row in doc.rows:
         key = row.key.string.rstrip(":")
@@ -136,8 +167,17 @@ def _ask_document(doc: Document, size: tuple[int, int]) -> list[Question]:
             for column, value in zip(doc.columns, row.values, strict=True):
                 ask(f"what is {column.string} for {key}?", value, "cell", row.key, column)
         else:
-            form = f"how much is the {key}?" if doc.kind == "receipt" and key != "total" else f"what is the {key}?"
-            ask(form if doc.kind != "chart" else f"what is the value of {key}?", row.values[0], "value", row.key)
+            form = (
+                f"how much is the {key}?"
+                if doc.kind == "receipt" and key != "total"
+                else f"what is the {key}?"
+            )
+            ask(
+                form if doc.kind != "chart" else f"what is the value of {key}?",
+                row.values[0],
+                "value",
+                row.key,
+            )
     values = [int(row.values[0].string) for row in doc.rows] if doc.kind == "chart" else []
     if len(set(values)) == len(values) > 1:
         texts = [t for row in doc.rows for t in (row.key, *row.values)]
@@ -150,9 +190,13 @@ def _scene_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) 
     image, things = make_scene(rng, split, size)
     counts = Counter(t.name for t in things)
     groups = [_a(n) if c == 1 else f"{NUMBERS[c]} {_plural(n)}" for n, c in counts.items()]
-    caption = " and ".join([", ".join(groups[:-1]), groups[-1]] if len(groups) > 1 else groups) + " on a photograph"
+    caption = (
+        " and ".join([", ".join(groups[:-1]), groups[-1]] if len(groups) > 1 else groups) + " on a photograph"
+    )
     detailed = " ".join(f"{_a(t.colour)} {t.name} at the {t.place}." for t in things)
-    return Sample(image, split, seed, "general", caption, detailed, tuple(_ask_scene(rng, things, size)), tuple(things))
+    return Sample(
+        image, split, seed, "general", caption, detailed, tuple(_ask_scene(rng, things, size)), tuple(things)
+    )
 
 
 def _sign_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
@@ -162,7 +206,17 @@ def _sign_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -
     facts = tuple(("sign", s.text.string) for s in signs)
     texts = tuple(s.text for s in signs)
     return Sample(
-        image, split, seed, "scene_text", caption, detailed, tuple(_ask_signs(signs, size)), (), tuple(signs), texts, facts
+        image,
+        split,
+        seed,
+        "scene_text",
+        caption,
+        detailed,
+        tuple(_ask_signs(signs, size)),
+        (),
+        tuple(signs),
+        texts,
+        facts,
     )
 
 
@@ -174,24 +228,43 @@ def _document_sample(rng: Generator, split: str, seed: int, size: tuple[int, int
     detailed = f"a {kind}. " + " ".join(t.string for t in doc.texts)
     keys = [(row.key.string.rstrip(":"), row) for row in doc.rows]
     if kind == "table":
-        facts = [(f"{key} {c.string}", v.string) for key, row in keys for c, v in zip(doc.columns, row.values, strict=True)]
+        facts = [
+            (f"{key} {c.string}", v.string)
+            for key, row in keys
+            for c, v in zip(doc.columns, row.values, strict=True)
+        ]
     else:
         facts = [(key, row.values[0].string) for key, row in keys]
     facts.append(({"receipt": "shop"}.get(kind, kind), doc.title.string))
-    return Sample(image, split, seed, "document", caption, detailed, tuple(_ask_document(doc, size)), (), (), tuple(doc.texts), tuple(facts))
+    return Sample(
+        image,
+        split,
+        seed,
+        "document",
+        caption,
+        detailed,
+        tuple(_ask_document(doc, size)),
+        (),
+        (),
+        tuple(doc.texts),
+        tuple(facts),
+    )
 
 
 _MAKERS = {"general": _scene_sample, "scene_text": _sign_sample, "document": _document_sample}
 
 
-def make_sample(seed: int, split: str, size: tuple[int, int] = (192, 192), family: str | None = None) -> Sample:
-    """The sample with number ``seed`` of a split: the same image and truth on every machine.
+def make_sample(
+    seed: int, split: str, size: tuple[int, int] = (192, 192), family: str | None = None
+) -> Sample:
+    """The sample with number `seed` of a split: the same image and truth on every machine.
 
     Args:
-        seed: any non-negative integer; layouts of different splits never share one, since the split is part of the random seed.
-        split: ``train``, ``val`` or ``test``.
+        seed: any non-negative integer; layouts of different splits never share one, since the split is part
+            of the random seed.
+        split: `train`, `val` or `test`.
         size: width and height in pixels.
-        family: ``general``, ``scene_text`` or ``document``; drawn at random if not given.
+        family: `general`, `scene_text` or `document`; drawn at random if not given.
 
     Raises:
         ValueError: unknown split or family.

@@ -12,9 +12,15 @@ from . import words
 from .canvas import FONTS, Box, Text, draw_text, photo_background, text_width
 
 COLOURS = {
-    "red": (214, 40, 40), "green": (40, 160, 60), "blue": (40, 80, 220), "yellow": (245, 210, 40), "orange": (245, 130, 30),
-    "purple": (140, 50, 170), "white": (245, 245, 245), "black": (20, 20, 20),
-}  # fmt: skip
+    "red": (214, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (40, 80, 220),
+    "yellow": (245, 210, 40),
+    "orange": (245, 130, 30),
+    "purple": (140, 50, 170),
+    "white": (245, 245, 245),
+    "black": (20, 20, 20),
+}
 OBJECTS = ("ball", "box", "star", "ring", "cross", "heart", "arrow", "house", "tree", "fish", "moon", "kite")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
@@ -38,28 +44,60 @@ def place_of(box: Box, size: tuple[int, int]) -> str:
 
 def _star(points: int, inner: float, turn: float = -math.pi / 2) -> list[tuple[float, float]]:
     radius = [1.0 if i % 2 == 0 else inner for i in range(2 * points)]
-    return [(0.5 + r / 2 * math.cos(turn + math.pi * i / points), 0.5 + r / 2 * math.sin(turn + math.pi * i / points)) for i, r in enumerate(radius)]
+    return [
+        (
+            0.5 + r / 2 * math.cos(turn + math.pi * i / points),
+            0.5 + r / 2 * math.sin(turn + math.pi * i / points),
+        )
+        for i, r in enumerate(radius)
+    ]
 
 
 _HEART = [
-    (0.5 + 0.5 * math.sin(t) ** 3, 0.45 - (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 32)
+    (
+        0.5 + 0.5 * math.sin(t) ** 3,
+        0.45 - (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 32,
+    )
     for t in [2 * math.pi * i / 28 for i in range(28)]
 ]
 _POLYGONS: dict[str, list[list[tuple[float, float]]]] = {
     "box": [[(0, 0), (1, 0), (1, 1), (0, 1)]],
     "star": [_star(5, 0.42)],
-    "cross": [[(0.33, 0), (0.67, 0), (0.67, 0.33), (1, 0.33), (1, 0.67), (0.67, 0.67), (0.67, 1), (0.33, 1), (0.33, 0.67), (0, 0.67), (0, 0.33), (0.33, 0.33)]],
+    "cross": [
+        [
+            (0.33, 0),
+            (0.67, 0),
+            (0.67, 0.33),
+            (1, 0.33),
+            (1, 0.67),
+            (0.67, 0.67),
+            (0.67, 1),
+            (0.33, 1),
+            (0.33, 0.67),
+            (0, 0.67),
+            (0, 0.33),
+            (0.33, 0.33),
+        ]
+    ],
     "heart": [_HEART],
     "arrow": [[(0, 0.35), (0.55, 0.35), (0.55, 0.08), (1, 0.5), (0.55, 0.92), (0.55, 0.65), (0, 0.65)]],
     "house": [[(0.1, 0.45), (0.9, 0.45), (0.9, 1), (0.1, 1)], [(0, 0.5), (0.5, 0), (1, 0.5)]],
-    "tree": [[(0.42, 0.65), (0.58, 0.65), (0.58, 1), (0.42, 1)], [(0.5, 0), (0.92, 0.42), (0.08, 0.42)], [(0.5, 0.22), (1, 0.75), (0, 0.75)]],
-    "fish": [[(0.72, 0.5), (1, 0.15), (1, 0.85)], [(0, 0.5), (0.2, 0.25), (0.45, 0.17), (0.8, 0.5), (0.45, 0.83), (0.2, 0.75)]],
+    "tree": [
+        [(0.42, 0.65), (0.58, 0.65), (0.58, 1), (0.42, 1)],
+        [(0.5, 0), (0.92, 0.42), (0.08, 0.42)],
+        [(0.5, 0.22), (1, 0.75), (0, 0.75)],
+    ],
+    "fish": [
+        [(0.72, 0.5), (1, 0.15), (1, 0.85)],
+        [(0, 0.5), (0.2, 0.25), (0.45, 0.17), (0.8, 0.5), (0.45, 0.83), (0.2, 0.75)],
+    ],
     "kite": [[(0.5, 0), (0.88, 0.36), (0.5, 1), (0.12, 0.36)]],
-}  # fmt: skip
+}
 
 
 def draw_object(image: Image.Image, name: str, colour: str, box: Box) -> None:
-    """Draw one object filling ``box``, with a thin outline that keeps it apart from any photograph (4x supersampled)."""
+    """Draw one object filling `box`, with a thin outline that keeps it apart from any photograph (4x
+    supersampled)."""
     x0, y0, x1, y1 = (round(v) for v in box)
     w, h = x1 - x0, y1 - y0
     mask = Image.new("L", (4 * w, 4 * h), 0)
@@ -119,7 +157,8 @@ class Sign:
 
 
 def sign_text(rng: Generator, split: str, limit: float, name: str, height: int, upper: bool) -> str:
-    """One to three words whose pair ("sign", words) belongs to the split and which fit into ``limit`` pixels."""
+    """One to three words whose pair ("sign", words) belongs to the split and which fit into `limit`
+    pixels."""
 
     def draw() -> str:
         for count in (int(rng.integers(1, 4)), 2, 1, 1, 1):
@@ -133,7 +172,9 @@ def sign_text(rng: Generator, split: str, limit: float, name: str, height: int, 
     return words.draw_value("sign", split, draw)
 
 
-def make_signs(rng: Generator, split: str, size: tuple[int, int], heights: list[int]) -> tuple[Image.Image, list[Sign]]:
+def make_signs(
+    rng: Generator, split: str, size: tuple[int, int], heights: list[int]
+) -> tuple[Image.Image, list[Sign]]:
     """One sign for each font height, on a photograph; all plates differ in colour."""
     image = photo_background(rng, split, size)
     draw = ImageDraw.Draw(image)
@@ -142,8 +183,13 @@ def make_signs(rng: Generator, split: str, size: tuple[int, int], heights: list[
         name, upper = FONTS[rng.integers(len(FONTS))], bool(rng.random() < 0.35)
         pad = max(3, height // 4)
         string = sign_text(rng, split, size[0] - 2 * pad - 6, name, height, upper)
-        w, h = text_width(string.upper() if upper else string, name, height) + 2 * pad, height * 1.2 + 2 * pad * 0.6
-        box = _free_box(rng, size, w, h, [s.box for s in signs]) or (None if signs else (2.0, 2.0, 2 + w, 2 + h))
+        w, h = (
+            text_width(string.upper() if upper else string, name, height) + 2 * pad,
+            height * 1.2 + 2 * pad * 0.6,
+        )
+        box = _free_box(rng, size, w, h, [s.box for s in signs]) or (
+            None if signs else (2.0, 2.0, 2 + w, 2 + h)
+        )
         if box is None:
             continue
         rgb = COLOURS[colour]

@@ -22,18 +22,21 @@ class Asked:
 
 
 def _spread(questions: list[Question], count: int) -> list[Question]:
-    """At most ``count`` of the questions, evenly over their order, which is the reading order of their evidence."""
+    """At most `count` of the questions, evenly over their order, which is the reading order of their
+    evidence."""
     step = max(1, len(questions) // count)
     return questions[::step][:count]
 
 
-def test_set(name: str, count: int, split: str = "test", size: tuple[int, int] = (192, 192), per_image: int = 2) -> list[Asked]:
-    """The first ``count`` questions of a test split, always the same.
+def test_set(
+    name: str, count: int, split: str = "test", size: tuple[int, int] = (192, 192), per_image: int = 2
+) -> list[Asked]:
+    """The first `count` questions of a test split, always the same.
 
     Args:
-        name: ``fine`` (text that is gone when the image is resized to one tile), ``large`` (text still legible then), ``general`` (objects)
-            or ``caption``.
-        split: ``test``, or ``val`` to choose settings.
+        name: `fine` (text that is gone when the image is resized to one tile), `large` (text still
+            legible then), `general` (objects) or `caption`.
+        split: `test`, or `val` to choose settings.
         per_image: most questions about one image.
 
     Raises:
@@ -53,5 +56,14 @@ def test_set(name: str, count: int, split: str = "test", size: tuple[int, int] =
         fitting = [q for q in sample.questions if q.print == wanted]
         start = sample.seed % max(1, len(fitting))
         for number, question in enumerate(_spread(fitting[start:] + fitting[:start], per_image)):
-            asked.append(Asked(f"{name}-{sample.seed}-{number}", sample, "vqa", question.question, (question.answer,), question))
+            asked.append(
+                Asked(
+                    f"{name}-{sample.seed}-{number}",
+                    sample,
+                    "vqa",
+                    question.question,
+                    (question.answer,),
+                    question,
+                )
+            )
     return asked[:count]

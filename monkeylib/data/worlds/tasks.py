@@ -13,11 +13,12 @@ SEPARATOR = " "  # between an image, or an earlier answer, and the next prompt: 
 
 
 def training_turns(sample: Sample, rng: Generator, scale: float, budget: int, detailed: float) -> list[Turn]:
-    """Prompts and answers about one image, in random order, within about ``budget`` characters.
+    """Prompts and answers about one image, in random order, within about `budget` characters.
 
     Args:
-        scale: pixels of the finest view of a text per pixel of the full image (1 for tiles, tile / width for one global view). What
-            that view cannot show is mostly left out: nobody learns to read from a blur.
+        scale: pixels of the finest view of a text per pixel of the full image (1 for tiles, tile / width for
+            one global view). What that view cannot show is mostly left out: nobody learns to read from a
+            blur.
         budget: characters of prompts and answers together; at least one turn is always returned.
         detailed: how often the detailed caption, a transcript in reading order, comes first.
     """
@@ -29,7 +30,10 @@ def training_turns(sample: Sample, rng: Generator, scale: float, budget: int, de
     ]
     turns = [asked[i] for i in rng.permutation(len(asked))]
     if sample.family == "general" or not blurred:
-        turns.insert(0 if rng.random() < detailed else len(turns), (SEPARATOR + build_prompt("detailed_caption"), sample.detailed_caption))
+        turns.insert(
+            0 if rng.random() < detailed else len(turns),
+            (SEPARATOR + build_prompt("detailed_caption"), sample.detailed_caption),
+        )
     if rng.random() < 0.25:
         turns.insert(0, (SEPARATOR + build_prompt("caption"), sample.caption))
     kept, used = [], 0

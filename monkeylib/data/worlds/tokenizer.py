@@ -1,7 +1,8 @@
-"""The nano tokenizer: a character each for what is read from images, a whole token for each word of the questions and captions.
+"""The nano tokenizer: a character each for what is read from images, a whole token for each word of the
+questions and captions.
 
-Reading copies characters, so drawn words are spelled; the fixed words of prompts, questions and captions never appear in a drawn text and
-are one token each, with or without a blank before them.
+Reading copies characters, so drawn words are spelled; the fixed words of prompts, questions and captions
+never appear in a drawn text and are one token each, with or without a blank before them.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ from .scenes import COLOURS, NUMBERS, OBJECTS
 SPECIALS = ("<|endoftext|>", "<img>", "</img>", "<imgpad>", "<unk>")
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation + " "
 WORDS = (
-    *"what is the how much many are there where colour does sign say says written at of value shop this title which highest lowest".split(),
-    *"generate caption detailed in english answer photograph a an on and with lines titled left right top bottom read all text".split(),
-    *"boxes crosses zero one two three four five".split(), *COLOURS, *OBJECTS, *(f"{name}s" for name in OBJECTS), *KINDS,
-)  # fmt: skip
+    *"what is the how much many are there where colour does sign say says written at of value shop".split(),
+    *"this title which highest lowest generate caption detailed in english answer photograph a an on".split(),
+    *"and with lines titled left right top bottom read all text boxes crosses".split(),
+    *"zero one two three four five".split(),
+    *COLOURS,
+    *OBJECTS,
+    *(f"{name}s" for name in OBJECTS),
+    *KINDS,
+)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A fast tokenizer of about 250 tokens; upper case is folded, characters outside ASCII become ``<unk>``."""
+    """A fast tokenizer of about 250 tokens; upper case is folded, characters outside ASCII become
+    `<unk>`."""
     words = sorted(set(WORDS) | {w for w in NUMBERS if len(w) > 1})
     pieces = [*SPECIALS, *CHARACTERS, *(w for w in words if len(w) > 1), *(f" {w}" for w in words)]
     choice = "|".join(sorted(words, key=len, reverse=True))

@@ -1,7 +1,7 @@
 """The words of the nano world, and the rule that keeps its splits apart.
 
-Every written fact is a (key, value) pair such as ``("milk", "4.20")``. A hash of the pair says which split may show it, so a pair that
-a model has read in training is never asked for in validation or test.
+Every written fact is a (key, value) pair such as `("milk", "4.20")`. A hash of the pair says which split
+may show it, so a pair that a model has read in training is never asked for in validation or test.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ SPLITS = ("train", "val", "test")
 _SHARE = {"test": 15, "val": 10}  # percent of all pairs; the rest is train
 
 ITEMS = (
-    "milk bread rice tea soap eggs corn kiwi salt cake jam beans pasta apple pear plum lemon onion garlic butter cheese honey "
-    "sugar flour yogurt cocoa mango peach melon grape olive bacon ham soup juice water cider spice nuts oats"
+    "milk bread rice tea soap eggs corn kiwi salt cake jam beans pasta apple pear plum lemon onion "
+    "garlic butter cheese honey sugar flour yogurt cocoa mango peach melon grape olive bacon ham soup "
+    "juice water cider spice nuts oats"
 ).split()
-SHOPS = "market bakery corner depot harbor garden station village central sunrise meadow river summit orchard".split()
+SHOPS = (
+    "market bakery corner depot harbor garden station village central sunrise meadow river summit orchard"
+).split()
 NAMES = (
-    "anna ben clara david emma felix grace henry iris jonas karen leo maria nina oscar paula quinn rosa simon tara uma victor "
-    "wendy xavier yara zoe"
+    "anna ben clara david emma felix grace henry iris jonas karen leo maria nina oscar paula quinn rosa "
+    "simon tara uma victor wendy xavier yara zoe"
 ).split()
 CITIES = (
-    "oslo rome paris lima cairo delhi tokyo seoul quito dakar miami perth berlin vienna madrid lisbon dublin athens warsaw "
-    "prague zurich geneva boston denver havana bogota"
+    "oslo rome paris lima cairo delhi tokyo seoul quito dakar miami perth berlin vienna madrid lisbon "
+    "dublin athens warsaw prague zurich geneva boston denver havana bogota"
 ).split()
 MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 DAYS = "mon tue wed thu fri sat sun".split()
@@ -33,10 +36,11 @@ FORM_TITLES = "order ticket invoice permit booking member visitor delivery".spli
 TABLE_TITLES = "stock visits sales rain goals trips".split()
 COLUMNS = "sold kept made paid lost sent".split()
 SIGN_WORDS = (
-    "open closed exit stop slow push pull caution private parking library museum hotel cafe bank school platform gate taxi "
-    "bus metro ferry tickets keep turn north south east west danger quiet please mind step no entry wet floor fresh "
-    "coffee hot soup books flowers repair bikes boats rent sale today free lunch dinner bar garden beach tower bridge castle "
-    "forest lake hill park street road lane avenue harbor market old new lion swan gold crown silver fox king queen rose anchor"
+    "open closed exit stop slow push pull caution private parking library museum hotel cafe bank school "
+    "platform gate taxi bus metro ferry tickets keep turn north south east west danger quiet please "
+    "mind step no entry wet floor fresh coffee hot soup books flowers repair bikes boats rent sale "
+    "today free lunch dinner bar garden beach tower bridge castle forest lake hill park street road "
+    "lane avenue harbor market old new lion swan gold crown silver fox king queen rose anchor"
 ).split()
 
 
@@ -51,54 +55,79 @@ def split_of(key: str, value: str) -> str:
 
 
 def draw_value(key: str, split: str, draw: Callable[[], str]) -> str:
-    """Draw values until the pair (key, value) belongs to ``split``."""
+    """Draw values until the pair (key, value) belongs to `split`."""
     for _ in range(2000):
         value = draw()
         if split_of(key, value) == split:
             return value
-    raise RuntimeError(f"No value for '{key}' found in split '{split}' after 2000 draws: its set of values is too small.")
+    raise RuntimeError(
+        f"No value for '{key}' found in split '{split}' after 2000 draws: its set of values is too small."
+    )
 
 
 def pick(rng: Generator, words: tuple[str, ...] | list[str], count: int = 1) -> list[str]:
-    """``count`` different words."""
+    """`count` different words."""
     return [words[i] for i in rng.permutation(len(words))[:count]]
 
 
 def price(rng: Generator) -> str:
+    """An amount such as 4.20, below 10 more often than not."""
     return f"{rng.integers(1, 30 if rng.random() < 0.3 else 10)}.{rng.integers(0, 100):02d}"
 
 
 def number(rng: Generator) -> str:
+    """A count below 1000, below 100 more often than not."""
     return str(rng.integers(1, 100 if rng.random() < 0.6 else 1000))
 
 
 def date(rng: Generator) -> str:
+    """A day such as 12 may."""
     return f"{rng.integers(1, 32)} {pick(rng, MONTHS)[0]}"
 
 
 def code(rng: Generator) -> str:
+    """Two letters and three digits."""
     letters = "".join(chr(97 + c) for c in rng.integers(0, 26, 2))
     return f"{letters}{rng.integers(100, 1000)}"
 
 
 def phone(rng: Generator) -> str:
+    """A number such as 555-1234."""
     return f"{rng.integers(100, 1000)}-{rng.integers(1000, 10000)}"
 
 
 def person(rng: Generator) -> str:
+    """A name and an initial."""
     return f"{pick(rng, NAMES)[0]} {chr(97 + rng.integers(0, 26))}"
 
 
 def place(rng: Generator) -> str:
+    """A city and a number."""
     return f"{pick(rng, CITIES)[0]} {rng.integers(1, 100)}"
 
 
 def clock(rng: Generator) -> str:
+    """A time of day such as 8:05."""
     return f"{rng.integers(0, 24)}:{rng.integers(0, 60):02d}"
 
 
 FIELDS: dict[str, Callable[[Generator], str]] = {
-    "name": person, "guest": person, "date": date, "due": date, "city": place, "from": place, "to": place, "code": code,
-    "ref": code, "phone": phone, "time": clock, "seat": code, "room": number, "fee": price, "tax": price, "age": number,
-    "size": number, "desk": number,
-}  # fmt: skip
+    "name": person,
+    "guest": person,
+    "date": date,
+    "due": date,
+    "city": place,
+    "from": place,
+    "to": place,
+    "code": code,
+    "ref": code,
+    "phone": phone,
+    "time": clock,
+    "seat": code,
+    "room": number,
+    "fee": price,
+    "tax": price,
+    "age": number,
+    "size": number,
+    "desk": number,
+}
