@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 POOL = 4  # batches drawn together and sorted by length, so that little is padded
 
@@ -39,12 +39,12 @@ class PooledBatches(Dataset):
         self._pooled: tuple[int, list[Any]] = (-1, [])
 
     def __len__(self) -> int:
-        return self.batches - self.start
+        return self.batches
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"Batch {index} was asked for, there are {len(self)}.")
-        pool, place = divmod(self.start + index, POOL)
+        pool, place = divmod(index, POOL)
         if self._pooled[0] != pool:
             first, count = self.offset + pool * POOL * self.batch_size, POOL * self.batch_size
             self._pooled = pool, sorted((self.row(first + i) for i in range(count)), key=self.length)
@@ -52,8 +52,28 @@ class PooledBatches(Dataset):
         return self.collate(self._pooled[1][place * self.batch_size :][: self.batch_size])
 
 
+class _Onwards(Sampler):
+    """Numbers of the batches from `start` on. Its length is that of all batches, since Lightning compares it
+    with the batches that a resumed run has seen from the very first on.
+    """
+
+    def __init__(self, batches: PooledBatches):
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.batches.start, len(self.batches)))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 def loader(batches: PooledBatches, keep_worker: bool = False) -> DataLoader:
     """One worker prepares whole batches in order, a pool ahead."""
     return DataLoader(
-        batches, batch_size=None, num_workers=1, prefetch_factor=2 * POOL, persistent_workers=keep_worker
+        batches,
+        batch_size=None,
+        sampler=_Onwards(batches),
+        num_workers=1,
+        prefetch_factor=2 * POOL,
+        persistent_workers=keep_worker,
     )

@@ -86,7 +86,12 @@ class MonkeyTraining(L.LightningModule):
     def __init__(self, model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, profile: Profile):
         super().__init__()
         self.model, self.processor, self.profile = model, processor, profile
-        model.freeze_for_finetuning()
+        # A loaded model is in evaluation mode, and Lightning leaves it there: adapters would drop nothing.
+        model.train().freeze_for_finetuning()
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], _: int) -> None:
+        """Seed each step by its number: a resumed run draws the same dropout as one in one go."""
+        torch.manual_seed(self.profile.training.seed * 1_000_000 + self.trainer.global_step)
 
     def _step(self, batch: dict[str, Tensor], part: str) -> Tensor:
         inputs = {key: value for key, value in batch.items() if key not in ("turns", "grids")}

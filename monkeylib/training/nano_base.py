@@ -9,7 +9,9 @@ monkeylib.training.nano_base` (`make nano-base`) runs both and writes the model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +24,26 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from monkeylib import paths, profiles
 from monkeylib.data.collate import Encoded, encode, pad
 from monkeylib.data.worlds import make_sample
 from monkeylib.data.worlds.labels import dense_labels
+from monkeylib.data.worlds.samples import TILE
 from monkeylib.data.worlds.tasks import training_turns
-from monkeylib.data.worlds.tokenizer import build_tokenizer
+from monkeylib.evaluation import scoring
+from monkeylib.experiments import evaluation
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.config import MonkeyConfig
 from monkeylib.model.positions import sincos_table
+from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
+from monkeylib.profiles import Profile
+from monkeylib.training import finetune, model_card
 from monkeylib.training.batches import PooledBatches, loader
 from monkeylib.training.dense import DenseHead, dense_loss, reading_accuracy
 from monkeylib.training.metrics import exact_match
 from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
 
-TILE = 96
 POINTS = 24  # dense label points along a side: one every 4 pixels
-MEAN, STD = (
-    torch.tensor(v).view(3, 1, 1)
-    for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-)
+MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
 
 
 @dataclass(frozen=True)
@@ -56,45 +59,17 @@ class Stage:
     answers: bool  # whether the language model takes part
 
 
-READING = Stage("reading", steps=2000, batch_size=16, lr=1.5e-3, warmup=50, dense_weight=1.0, answers=False)
-LANGUAGE = Stage("language", steps=2700, batch_size=32, lr=1.2e-3, warmup=60, dense_weight=0.3, answers=True)
+READING = Stage("reading", steps=1800, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
+LANGUAGE = Stage("language", steps=4800, batch_size=16, lr=1.0e-3, warmup=100, dense_weight=0.3, answers=True)
 
 
-def base_config(tokenizer: Any) -> MonkeyConfig:
-    """nano-base: the nano profile's parts with one view and no adapters."""
-    ids = {
-        name: tokenizer.convert_tokens_to_ids(token)
-        for name, token in (
-            ("image_token_id", "<imgpad>"),
-            ("image_start_id", "<img>"),
-            ("image_end_id", "</img>"),
-        )
-    }
-    return MonkeyConfig(
-        vision_config=dict(
-            tile_size=96, patch_size=8, width=160, layers=4, heads=5, mlp_width=640, position_grid=12
-        ),
-        resampler_config=dict(queries=64, heads=6),
-        text_config=dict(
-            model_type="qwen2",
-            vocab_size=len(tokenizer),
-            hidden_size=192,
-            intermediate_size=512,
-            num_hidden_layers=4,
-            num_attention_heads=6,
-            num_key_value_heads=6,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=None,
-        ),
-        grids=[],
-        views="global",
-        adapter_mode="none",
-        tie_word_embeddings=True,
-        **ids,
-    )
+def base_profile() -> Profile:
+    """nano with one view and no adapters."""
+    nano = profiles.load("nano")
+    adapters = nano.adapters.model_copy(update={"mode": "none"})
+    width, height = nano.image_size
+    changes = {"views": "global", "adapters": adapters, "image_width": width, "image_height": height}
+    return nano.model_copy(update={**changes, "base_checkpoint": None})
 
 
 Row = tuple[Tensor, Tensor, Encoded | None]
@@ -108,8 +83,8 @@ class BaseRows:
     cut through texts and objects as a tile is.
     """
 
-    def __init__(self, stage: Stage, tokenizer: Any, image_ids: list[int], split: str):
-        self.stage, self.tokenizer, self.image_ids, self.split = stage, tokenizer, image_ids, split
+    def __init__(self, stage: Stage, processor: MonkeyProcessor, split: str):
+        self.stage, self.processor, self.split = stage, processor, split
 
     def __call__(self, number: int) -> Row:
         """Image `[96, 96, 3]` uint8, dense labels `[3, 24, 24]` and the conversation of one sample."""
@@ -136,7 +111,9 @@ class BaseRows:
         conversation = None
         if self.stage.answers:
             turns = training_turns(sample, rng, TILE / size, budget=130, detailed=0.6)
-            conversation = encode(self.tokenizer, self.image_ids, turns, max_length=512)
+            conversation = encode(
+                self.processor.tokenizer, self.processor.image_span(), turns, max_length=512
+            )
         return torch.from_numpy(np.array(image)), dense, conversation
 
     def collate(self, rows: list[Row]) -> dict[str, Tensor]:
@@ -148,22 +125,22 @@ class BaseRows:
             "dense": torch.stack([dense for _, dense, _ in rows]),
         }
         conversations = [c for _, _, c in rows if c is not None]
-        return batch | (pad(conversations, self.tokenizer.pad_token_id) if conversations else {})
+        return batch | (pad(conversations, self.processor.tokenizer.pad_token_id) if conversations else {})
 
 
 class BaseTraining(L.LightningModule):
-    """One stage of training. Logs losses, the share of characters read, and exact match of answers on
-    validation images."""
+    """One stage of training. Logs losses, the share of characters read, and exact match of answers."""
 
     def __init__(
         self,
         model: MonkeyForConditionalGeneration,
         heads: tuple[DenseHead, DenseHead],
         stage: Stage,
-        data: dict[str, Any],
+        processor: MonkeyProcessor,
+        seed: int,
     ):
         super().__init__()
-        self.model, self.stage, self.data = model, stage, data
+        self.model, self.stage, self.processor, self.seed = model, stage, processor, seed
         self.patch_head, self.query_head = heads
 
     def _forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -202,8 +179,8 @@ class BaseTraining(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _loader(self, split: str, batches: int, start: int) -> DataLoader:
-        rows = BaseRows(self.stage, self.data["tokenizer"], self.data["image_ids"], split)
-        offset = self.data["seed"] * 10_000_000 + (5_000_000 if self.stage.answers else 0)
+        rows = BaseRows(self.stage, self.processor, split)
+        offset = self.seed * 10_000_000 + (5_000_000 if self.stage.answers else 0)
         length = (lambda row: len(row[2].ids)) if self.stage.answers else (lambda row: 0)
         pooled = PooledBatches(rows, length, rows.collate, self.stage.batch_size, batches, start, offset)
         return loader(pooled, keep_worker=split == "val")
@@ -235,8 +212,8 @@ def start_local(model: MonkeyForConditionalGeneration) -> None:
     resampler.proj.weight.copy_(torch.eye(width))
 
 
-def train_stage(module: BaseTraining, folder: Path, resume: bool) -> None:
-    """Run one stage; its checkpoints and its `metrics.csv` lie in `folder`."""
+def train_stage(module: BaseTraining, folder: Path) -> None:
+    """Run one stage, or go on with it; its last checkpoint and its `metrics.csv` lie in `folder`."""
     checkpoint = ModelCheckpoint(
         folder,
         filename="last",
@@ -259,28 +236,51 @@ def train_stage(module: BaseTraining, folder: Path, resume: bool) -> None:
         enable_progress_bar=False,
     )
     last = folder / "last.ckpt"
-    trainer.fit(module, ckpt_path=str(last) if resume and last.exists() else None)
+    trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
 
 
-def main(runs: Path = Path("data/runs/nano-base"), seed: int = 0) -> None:
-    """Train both stages, or go on where an interrupted run stopped, and save the weights in `runs`."""
+def save(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: Path) -> None:
+    """Write model and processor in one move, in place of what lies there."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    model.save_pretrained(unfinished)
+    processor.save_pretrained(unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def score(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditionalGeneration) -> None:
+    """Ask the test splits and write the model card with the scores."""
+    predictions = evaluation.predict(profile, folder, runs / "predictions", profile.evaluation.counts)
+    rows = scoring.summarise({("nano-base", split): path for split, path in predictions.items()}, by="family")
+    table = scoring.write_table(rows, folder / "test_scores.csv")
+    parts = {
+        "ViT": model.vision,
+        "resampler": model.resampler,
+        "language model (embeddings tied)": model.language_model,
+    }
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    stages = [asdict(stage) for stage in (READING, LANGUAGE)]
+    model_card.write(folder, counts, stages, table, profile.tile_size, profile.image_size[0])
+
+
+def main(seed: int = 0) -> None:
+    """Train both stages, going on where an interrupted run stopped; write the model, its scores and card."""
+    runs, target = paths.runs("nano-base"), paths.models() / "nano-base"
     L.seed_everything(seed)
-    tokenizer = build_tokenizer()
-    config = base_config(tokenizer)
-    model = MonkeyForConditionalGeneration(config)
-    vision = config.vision_config
+    profile = base_profile()
+    processor = finetune.build_processor(profile)
+    model = finetune.build_model(profile, processor)
     start_local(model)
-    side, queries = vision.tile_size // vision.patch_size, int(config.resampler_config.queries**0.5)
-    heads = DenseHead(vision.width, side, POINTS), DenseHead(config.text_config.hidden_size, queries, POINTS)
-    image_ids = [
-        config.image_start_id,
-        *[config.image_token_id] * config.resampler_config.queries,
-        config.image_end_id,
-    ]
-    data = {"tokenizer": tokenizer, "image_ids": image_ids, "seed": seed}
+    side, queries = profile.tile_size // profile.vision.patch_size, math.isqrt(profile.queries)
+    heads = (
+        DenseHead(profile.vision.width, side, POINTS),
+        DenseHead(model.config.text_config.hidden_size, queries, POINTS),
+    )
     for stage in (READING, LANGUAGE):
-        train_stage(BaseTraining(model, heads, stage, data), runs / stage.name, resume=True)
-        model.save_pretrained(runs / stage.name / "model")
+        train_stage(BaseTraining(model, heads, stage, processor, seed), runs / stage.name)
+    save(model.eval(), processor, target)
+    score(profile, target, runs, model)
+    print(f"wrote {paths.shown(target)}")
 
 
 if __name__ == "__main__":
