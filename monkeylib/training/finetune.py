@@ -14,7 +14,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,6 +26,7 @@ from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.training.batches import PooledBatches, loader
+from monkeylib.training.logs import ResumedCSVLogger
 from monkeylib.training.metrics import exact_match
 from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
 
@@ -193,7 +193,7 @@ def _trainer(profile: Profile, folder: Path, progress: bool) -> L.Trainer:
         max_epochs=1,
         gradient_clip_val=recipe.gradient_clip,
         callbacks=[checkpoint, *bar],
-        logger=CSVLogger(folder, "", ""),
+        logger=ResumedCSVLogger(folder, "", ""),
         val_check_interval=every,
         log_every_n_steps=max(1, min(10, recipe.steps // 4)),
         num_sanity_val_steps=0,

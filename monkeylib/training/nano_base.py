@@ -42,6 +42,7 @@ from monkeylib.training.dense import DenseHead, dense_loss, reading_accuracy
 from monkeylib.training.metrics import exact_match
 from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
 
+FARTHEST = 280  # positions: what four more views take
 POINTS = 24  # dense label points along a side: one every 4 pixels
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
 
@@ -72,7 +73,7 @@ def base_profile() -> Profile:
     return nano.model_copy(update={**changes, "base_checkpoint": None})
 
 
-Row = tuple[Tensor, Tensor, Encoded | None]
+Row = tuple[Tensor, Tensor, Encoded | None, tuple[int, int]]
 
 
 class BaseRows:
@@ -80,7 +81,9 @@ class BaseRows:
     conversation.
 
     A view is a world drawn at that size, a 192-pixel world resized to it, or, while reading, a crop of one,
-    cut through texts and objects as a tile is.
+    cut through texts and objects as a tile is. The image and what follows it mostly stand at later positions
+    than their own, as if other images came before and between: so the language model learns to read at the
+    distances that prompts of several views have.
     """
 
     def __init__(self, stage: Stage, processor: MonkeyProcessor, split: str):
@@ -114,18 +117,23 @@ class BaseRows:
             conversation = encode(
                 self.processor.tokenizer, self.processor.image_span(), turns, max_length=512
             )
-        return torch.from_numpy(np.array(image)), dense, conversation
+        shift = int(rng.integers(0, FARTHEST)) if rng.random() < 0.75 else 0
+        shifts = (shift, int(rng.integers(shift, FARTHEST))) if shift else (0, 0)
+        return torch.from_numpy(np.array(image)), dense, conversation, shifts
 
     def collate(self, rows: list[Row]) -> dict[str, Tensor]:
         """A batch: normalised `pixel_values [B, 3, 96, 96]`, `dense [B, 3, 24, 24]` and the padded
         conversations."""
-        images = torch.stack([image for image, _, _ in rows]).permute(0, 3, 1, 2)
-        batch = {
-            "pixel_values": (images / 255 - MEAN) / STD,
-            "dense": torch.stack([dense for _, dense, _ in rows]),
-        }
-        conversations = [c for _, _, c in rows if c is not None]
-        return batch | (pad(conversations, self.processor.tokenizer.pad_token_id) if conversations else {})
+        images, dense, conversations, shifts = zip(*rows, strict=True)
+        pixels = torch.stack(images).permute(0, 3, 1, 2)
+        batch = {"pixel_values": (pixels / 255 - MEAN) / STD, "dense": torch.stack(dense)}
+        if not self.stage.answers:
+            return batch
+        batch |= pad(conversations, self.processor.tokenizer.pad_token_id)
+        positions = torch.arange(batch["input_ids"].shape[1]).repeat(len(rows), 1)
+        text = positions >= len(self.processor.image_span())
+        before, after = torch.tensor(shifts).T[..., None]
+        return batch | {"position_ids": positions + torch.where(text, after, before)}
 
 
 class BaseTraining(L.LightningModule):
@@ -153,9 +161,8 @@ class BaseTraining(L.LightningModule):
         out["loss"] = self.stage.dense_weight * out["dense"]
         if self.stage.answers:
             embeds = self.model.splice(batch["input_ids"], tokens)
-            result = self.model(
-                inputs_embeds=embeds, attention_mask=batch["attention_mask"], labels=batch["labels"]
-            )
+            text = {key: batch[key] for key in ("attention_mask", "position_ids", "labels")}
+            result = self.model(inputs_embeds=embeds, **text)
             out["answers"], out["loss"] = result.loss.detach(), out["loss"] + result.loss
             out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
         return out
