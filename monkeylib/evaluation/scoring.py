@@ -57,8 +57,12 @@ def score(predictions: Predictions, metric: str, *, seed: int = 0) -> Score:
         seed: of the bootstrap.
     """
     rows = _rows(predictions)
-    values = list(scores_by_id(rows, metric).values())
-    return Score(metric, *bootstrap_interval(values, clusters=[row.image for row in rows], seed=seed))
+    return _mean(rows, metric, scores_by_id(rows, metric), seed)
+
+
+def _mean(rows: Sequence[Prediction], metric: str, values: Mapping[str, float], seed: int) -> Score:
+    clusters = [row.image for row in rows]
+    return Score(metric, *bootstrap_interval([values[row.id] for row in rows], clusters=clusters, seed=seed))
 
 
 def compare(first: Predictions, second: Predictions, metric: str, *, seed: int = 0) -> Interval:
@@ -98,9 +102,13 @@ def summarise(
             raise ValueError(
                 f"No metrics are given for the split {split!r}: expected {', '.join(metrics_of)}."
             )
-        for group, members in _groups(_rows(predictions), by).items():
+        everything = _rows(predictions)
+        # CIDEr weighs words by their rarity in the whole split, of which a group is only a part.
+        values = {metric: scores_by_id(everything, metric) for metric in metrics_of[split]}
+        for group, members in _groups(everything, by).items():
             for metric in metrics_of[split]:
-                rows.append(Row(model, split, group, **asdict(score(members, metric, seed=seed))))
+                row = asdict(_mean(members, metric, values[metric], seed))
+                rows.append(Row(model, split, group, **row))
     return rows
 
 
