@@ -1,0 +1,195 @@
+"""How large a model is, part by part: parameters, visual tokens, operations and memory of one picture.
+
+Pure arithmetic on a configuration, so that the paper's model is sized as quickly as a tiny one. `count` finds
+the same in a model, which may lie on the meta device, where tensors have shapes and no values.
+"""
+
+import torch
+from transformers import PreTrainedConfig
+
+from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.model.adapters import AdapterBank
+from monkeylib.tiling import Grid
+
+PARTS = ("ViT", "adapters", "resampler", "language model")
+
+# Values in the state dict of the released code's model, and what the paper says (section 4, model
+# configuration). The paper's adapters are not those of the released code, whose four have 51.1 million.
+RELEASED = {
+    "ViT": 1_842_770_688,
+    "adapters": 51_118_656,
+    "resampler": 92_839_936,
+    "language model": 7_721_324_544,
+}
+PAPER = {"ViT": "1.9 B", "adapters": "117 M", "resampler": "90 M", "language model": "7.7 B"}
+
+
+def on_meta(config: MonkeyConfig) -> MonkeyForConditionalGeneration:
+    """The model of a configuration on the meta device: every shape, no memory."""
+    with torch.device("meta"):
+        return MonkeyForConditionalGeneration(config).eval()
+
+
+def count(model: MonkeyForConditionalGeneration) -> dict[str, int]:
+    """Values in a model's state dict by part, tensors that share their memory once.
+
+    The resampler's fixed positions count: a buffer here, a parameter in the release.
+    """
+    banks = [module for module in model.modules() if isinstance(module, AdapterBank)]
+    adapters = sum(_values(bank) for bank in banks)
+    return {
+        "ViT": _values(model.vision) - adapters,
+        "adapters": adapters,
+        "resampler": _values(model.resampler),
+        "language model": _values(model.language_model),
+    }
+
+
+def _values(module: torch.nn.Module) -> int:
+    tensors = {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def parameters(config: MonkeyConfig) -> dict[str, int]:
+    """Parameters by part, as `count` finds them in the model.
+
+    Raises:
+        ValueError: a language model of another kind than Qwen2 or Llama without biases.
+    """
+    vision, width = config.vision_config, config.vision_config.width
+    block = 4 * width + _linear(width, 4 * width) + _linear(width, vision.mlp_width)
+    block += _linear(vision.mlp_width, width)  # query, key, value and output have 4 x width outputs together
+    patches = 3 * vision.patch_size**2 * width + vision.position_grid**2 * width
+    return {
+        "ViT": patches + 2 * width + vision.layers * block,
+        "adapters": config.adapters * _adapter(config),
+        "resampler": sum(_resampler(config)),
+        "language model": _language_model(config.text_config),
+    }
+
+
+def trained(config: MonkeyConfig) -> dict[str, int]:
+    """Those of the parameters that fine-tuning trains, see `freeze_for_finetuning` of the model.
+
+    The release also trains the resampler's fixed positions, by accident.
+    """
+    frozen = {"resampler": _resampler(config)[1]}
+    if config.adapter_mode != "full":
+        frozen["ViT"] = parameters(config)["ViT"]
+    return {part: number - frozen.get(part, 0) for part, number in parameters(config).items()}
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return (inputs + 1) * outputs
+
+
+def _adapter(config: MonkeyConfig) -> int:
+    """One tile position's adapters in all blocks: beside query-key-value, the attention's output, the MLP."""
+    width = config.vision_config.width
+    beside_qkv, beside_out = 4 * width * config.attention_rank + 1, 2 * width * config.attention_rank + 1
+    return config.vision_config.layers * (beside_qkv + beside_out + 2 * width * config.mlp_rank + 1)
+
+
+def _resampler(config: MonkeyConfig) -> tuple[int, int]:
+    """The resampler's parameters that fine-tuning trains, and those that it leaves as they are."""
+    queries, width = config.resampler_config.queries, config.text_config.hidden_size
+    attention = _linear(width, 3 * width) + _linear(width, width)
+    own = queries * width + config.vision_config.width * width + 4 * width + attention
+    return own, queries * width + 2 * width + width * width  # positions, last norm, last projection
+
+
+def _language_model(text: PreTrainedConfig) -> int:
+    heads, groups = _head_widths(text)
+    width, between = text.hidden_size, text.intermediate_size
+    layer = 2 * width * (heads + groups) + 3 * width * between + 2 * width
+    if text.model_type == "qwen2":
+        layer += heads + 2 * groups  # biases of query, key and value
+    vocabulary = text.vocab_size * width * (1 if text.tie_word_embeddings else 2)
+    return vocabulary + text.num_hidden_layers * layer + width
+
+
+def _head_widths(text: PreTrainedConfig) -> tuple[int, int]:
+    """Widths of all query heads and of all key heads together."""
+    plain_llama = text.model_type == "llama" and not (text.attention_bias or text.mlp_bias)
+    if text.model_type != "qwen2" and not plain_llama:
+        raise ValueError(
+            f"the sizes of a language model of type {text.model_type!r} are not known: expected 'qwen2', or "
+            "'llama' without biases; count a model on the meta device instead"
+        )
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return head * text.num_attention_heads, head * text.num_key_value_heads
+
+
+def grid_of_config(config: MonkeyConfig) -> Grid:
+    """The grid that the model was made for, (0, 0) where it looks at one global view."""
+    return Grid(0, 0) if config.views == "global" or not config.grids else Grid(*config.grids[0])
+
+
+def view_counts(config: MonkeyConfig, grid: Grid | None = None) -> tuple[int, int]:
+    """How many tiles and how many global views (0 or 1) a picture of this grid has."""
+    tiles = (grid_of_config(config) if grid is None else grid).tiles
+    return tiles, int(config.views != "tiles" or not tiles)
+
+
+def visual_tokens(config: MonkeyConfig, grid: Grid | None = None) -> int:
+    """Visual tokens of a picture: `queries` for each view."""
+    return sum(view_counts(config, grid)) * config.resampler_config.queries
+
+
+def flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32) -> dict[str, int]:
+    """Floating-point operations by part until the model has read one picture and its prompt.
+
+    A multiplication and its addition count as two. Matrix products and convolutions count, norms,
+    activations and softmax don't. Attention counts in full, although a causal mask needs only half of it.
+
+    Args:
+        config: the model.
+        grid: the picture's grid; the one that the model was made for if not given.
+        text_tokens: length of the prompt beside the picture.
+    """
+    tiles, whole = view_counts(config, grid)
+    vision, width = config.vision_config, config.vision_config.width
+    patches = (vision.tile_size // vision.patch_size) ** 2
+    queries, out = config.resampler_config.queries, config.text_config.hidden_size
+    block = 2 * patches * width * (4 * width + 2 * vision.mlp_width) + 4 * patches**2 * width
+    view = 2 * patches * 3 * vision.patch_size**2 * width + vision.layers * block
+    resampled = 2 * patches * out * (width + 2 * out) + 4 * queries * patches * out + 4 * queries * out**2
+    rank = config.vision_config.layers * width * (6 * config.attention_rank + 2 * config.mlp_rank)
+    return {
+        "ViT": (tiles + whole) * view,
+        "adapters": tiles * 2 * patches * rank if config.adapters else 0,
+        "resampler": (tiles + whole) * resampled + 2 * queries * out**2,  # queries are projected once
+        "language model": _reading(config.text_config, visual_tokens(config, grid) + 2 + text_tokens),
+    }
+
+
+def _reading(text: PreTrainedConfig, tokens: int) -> int:
+    """Operations of a language model that reads a prompt and predicts the next token."""
+    heads, groups = _head_widths(text)
+    weights = 2 * text.hidden_size * (heads + groups) + 3 * text.hidden_size * text.intermediate_size
+    layer = 2 * tokens * weights + 4 * tokens**2 * heads
+    return text.num_hidden_layers * layer + 2 * text.hidden_size * text.vocab_size
+
+
+def memory(
+    config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32, value_bytes: int = 2
+) -> dict[str, int]:
+    """Bytes of what has a size that can be told beforehand (activations depend on how they are computed).
+
+    Args:
+        config: the model.
+        grid: the picture's grid; the one that the model was made for if not given.
+        text_tokens: length of the prompt and the answer beside the picture.
+        value_bytes: of a weight and of a cached value: 2 for bfloat16, 4 for float32.
+
+    Returns:
+        weights; cache: keys and values of one picture and its text; training: gradients and both moments of
+        AdamW in float32, which training needs on top of the weights.
+    """
+    text = config.text_config
+    tokens = visual_tokens(config, grid) + 2 + text_tokens
+    return {
+        "weights": value_bytes * sum(parameters(config).values()),
+        "cache": value_bytes * 2 * text.num_hidden_layers * _head_widths(text)[1] * tokens,
+        "training": 12 * sum(trained(config).values()),
+    }

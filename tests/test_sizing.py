@@ -1,0 +1,115 @@
+"""The arithmetic of sizes agrees with the models themselves, and with the figures of paper and release."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from monkeylib import profiles, sizing
+from monkeylib.tiling import Grid
+
+
+def config_of(name, mode=None, **fields):
+    profile = profiles.load(name)
+    if mode is not None:
+        fields["adapters"] = profile.adapters.model_copy(update={"mode": mode})
+    return profiles.build_config(profile.model_copy(update=fields))
+
+
+def shallow(config, layers=2):
+    """The configuration with fewer layers, since operations are counted slowly."""
+    config.vision_config.layers = config.text_config.num_hidden_layers = layers
+    return config
+
+
+def counting():
+    """Counts operations, those of the adapters' in-place product too, which torch doesn't know."""
+
+    def product(_, a, b, **others):
+        return 2 * a.numel() * b[-1]
+
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: product})
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_parameters_are_those_of_the_model(name):
+    config = config_of(name)
+    assert sizing.parameters(config) == sizing.count(sizing.on_meta(config))
+
+
+@pytest.mark.parametrize("mode", ["per_tile", "shared", "none", "full"])
+def test_what_is_trained_is_what_fine_tuning_trains(mode):
+    config = config_of("small", mode)
+    model = sizing.on_meta(config)
+    model.freeze_for_finetuning()
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert sum(sizing.trained(config).values()) == trained
+    assert sizing.parameters(config) == sizing.count(model)
+
+
+def test_the_papers_model_has_the_sizes_of_the_release():
+    assert sizing.parameters(config_of("paper-896")) == sizing.RELEASED
+    assert sum(sizing.RELEASED.values()) == 9_708_053_824
+    assert sizing.parameters(config_of("paper-1344"))["adapters"] == 76_677_984
+
+
+@pytest.mark.parametrize("name", ["smoke", "nano", "small"])
+@pytest.mark.parametrize(
+    ("views", "mode"),
+    [("tiles+global", "per_tile"), ("tiles", "shared"), ("tiles+global", "none"), ("global", "none")],
+)
+def test_operations_are_those_that_the_model_does(name, views, mode):
+    config = shallow(config_of(name, mode, views=views))
+    model, side = sizing.on_meta(config), config.vision_config.tile_size
+    grid = sizing.grid_of_config(config)
+    pixels = torch.empty(sum(sizing.view_counts(config)), 3, side, side, device="meta")
+    prompt = torch.empty(1, sizing.visual_tokens(config) + 2 + 7, model.config.text_config.hidden_size)
+    with torch.no_grad(), counting() as seeing:
+        model.get_image_features(pixels, torch.tensor([list(grid)]))
+    with torch.no_grad(), counting() as reading:
+        model(inputs_embeds=prompt.to("meta"), logits_to_keep=1)
+    flops = sizing.flops(config, text_tokens=7)
+    assert reading.get_total_flops() == flops.pop("language model")
+    assert seeing.get_total_flops() == sum(flops.values())
+    assert (flops["adapters"] > 0) == (mode != "none")
+
+
+def test_visual_tokens_by_grid():
+    paper = config_of("paper-896")
+    assert sizing.visual_tokens(paper) == 1280
+    assert sizing.visual_tokens(paper, Grid(2, 3)) == 1792
+    assert sizing.visual_tokens(config_of("paper-896", views="tiles")) == 1024
+    assert sizing.visual_tokens(config_of("paper-896", "none", views="global")) == 256
+    assert sizing.visual_tokens(config_of("nano")) == profiles.load("nano").visual_tokens
+
+
+def test_more_tiles_cost_in_proportion_and_the_global_view_has_no_adapter():
+    config = config_of("paper-896")
+    four, six = sizing.flops(config), sizing.flops(config, Grid(2, 3))
+    assert six["adapters"] * 4 == four["adapters"] * 6
+    assert six["ViT"] * 5 == four["ViT"] * 7
+
+
+def test_memory_is_counted_in_bytes():
+    config = config_of("paper-896")
+    memory = sizing.memory(config, text_tokens=100)
+    assert memory["weights"] == 2 * 9_708_053_824
+    assert memory["cache"] == 2 * 32 * 2 * 4096 * (1280 + 2 + 100)
+    assert memory["training"] == 12 * (7_848_497_728 - 256 * 4096)  # the release trains the positions too
+    assert sizing.memory(config, value_bytes=4)["weights"] == 2 * memory["weights"]
+
+
+def test_the_cache_is_that_of_a_model_whose_heads_share_keys():
+    model = sizing.on_meta(shallow(config_of("small")))
+    output = model(inputs_embeds=torch.empty(1, 40, 576, device="meta"), use_cache=True)
+    kept = sum(
+        tensor.numel() for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)
+    )
+    per_token = kept // 40
+    assert sizing.memory(model.config, text_tokens=0, value_bytes=1)["cache"] == per_token * (5 * 64 + 2)
+
+
+def test_a_language_model_of_another_kind_is_refused():
+    config = config_of("smoke")
+    config.text_config.model_type = "gpt2"
+    with pytest.raises(ValueError, match="'gpt2'.*'qwen2'.*meta device"):
+        sizing.parameters(config)
