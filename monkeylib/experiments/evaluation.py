@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from monkeylib import inference, paths
 from monkeylib.evaluation import benchmarks, runner, scoring
+from monkeylib.experiments.variants import variant
 from monkeylib.profiles import Profile
+from monkeylib.training import finetune
 
 
 def predict(
@@ -36,12 +40,25 @@ def predict(
 
 
 def checkpoints(profile: Profile) -> dict[str, Path]:
-    """The profile's models by name: `base` (where the profile has one) and `monkey`, trained by notebook
-    05."""
-    found = {"monkey": paths.runs(profile.name) / "monkey" / "model"}
-    if profile.base_checkpoint:
-        found = {"base": paths.REPOSITORY / profile.base_checkpoint} | found
-    return found
+    """The profile's models by name: `base`, and `monkey`, trained by notebook 05.
+
+    A profile that starts at random (`smoke`) gets an untrained base, so that the series compares there too.
+    """
+    runs = paths.runs(profile.name)
+    named = profile.base_checkpoint
+    base = paths.REPOSITORY / named if named else _untrained(profile, runs / "untrained")
+    return {"base": base, "monkey": runs / "monkey" / "model"}
+
+
+def _untrained(profile: Profile, folder: Path) -> Path:
+    """A model of one view of the profile's sizes with random weights, written once."""
+    if not (folder / "config.json").exists():
+        one_view = variant(profile, "one_view")
+        processor = finetune.build_processor(one_view)
+        torch.manual_seed(0)
+        finetune.build_model(one_view, processor).save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder
 
 
 def run(profile: Profile, progress: bool = False) -> Path:
