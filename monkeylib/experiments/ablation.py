@@ -7,7 +7,7 @@ from pathlib import Path
 
 from monkeylib import paths
 from monkeylib.evaluation import scoring
-from monkeylib.experiments import evaluation
+from monkeylib.evaluation.nano import predict
 from monkeylib.experiments.variants import VARIANTS, variant
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune
@@ -23,7 +23,7 @@ def run(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool
     for name in names:
         changed = variant(profile, name)
         model = finetune.run(changed, folder / name, progress)
-        for split, path in evaluation.predict(
+        for split, path in predict(
             changed, model, folder / name / "predictions", profile.ablation.counts, progress
         ).items():
             predictions[name, split] = path

@@ -31,7 +31,7 @@ from monkeylib.data.worlds.labels import dense_labels
 from monkeylib.data.worlds.samples import TILE
 from monkeylib.data.worlds.tasks import training_turns
 from monkeylib.evaluation import scoring
-from monkeylib.experiments import evaluation
+from monkeylib.evaluation.nano import predict
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.positions import sincos_table
 from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
@@ -60,7 +60,7 @@ class Stage:
     answers: bool  # whether the language model takes part
 
 
-READING = Stage("reading", steps=1800, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
+READING = Stage("reading", steps=3000, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
 LANGUAGE = Stage("language", steps=4800, batch_size=16, lr=1.0e-3, warmup=100, dense_weight=0.3, answers=True)
 
 
@@ -257,7 +257,7 @@ def save(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, fold
 
 def score(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditionalGeneration) -> None:
     """Ask the test splits and write the model card with the scores."""
-    predictions = evaluation.predict(profile, folder, runs / "predictions", profile.evaluation.counts)
+    predictions = predict(profile, folder, runs / "predictions", profile.evaluation.counts)
     rows = scoring.summarise({("nano-base", split): path for split, path in predictions.items()}, by="family")
     table = scoring.write_table(rows, folder / "test_scores.csv")
     parts = {

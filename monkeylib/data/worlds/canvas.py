@@ -13,13 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the image
 
-FONTS = (
-    "DejaVuSans-Bold.ttf",
-    "DejaVuSans.ttf",
-    "DejaVuSerif-Bold.ttf",
-    "DejaVuSansMono-Bold.ttf",
-    "DejaVuSerif.ttf",
-)
+FONTS = ("DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf")
 
 # Photographs of the scikit-image wheel, split once: a background seen in training never appears elsewhere.
 PHOTOS = {
