@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from monkeylib import inference, paths
-from monkeylib.evaluation import benchmarks, runner, scoring
+from monkeylib import paths
+from monkeylib.evaluation import scoring
+from monkeylib.evaluation.nano import predict
 from monkeylib.experiments.variants import variant
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune
