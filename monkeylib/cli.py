@@ -157,13 +157,13 @@ def reproduce(
     ] = False,
     update_notebooks: Annotated[
         bool,
-        typer.Option("--update-notebooks", help="Then write the executed notebooks back into notebooks/."),
+        typer.Option("--update-notebooks", help="Then write the notebooks and the README's tables anew."),
     ] = False,
 ) -> None:
     """Run the notebooks in order; those that haven't changed since their last run aren't run again."""
     from rich.console import Console
 
-    from monkeylib import profiles
+    from monkeylib import profiles, tables
     from monkeylib import reproduce as series
 
     profiles.load(profile)  # an unknown profile is said before anything runs
@@ -177,8 +177,10 @@ def reproduce(
         print(f"monkeylib: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     if update_notebooks:
-        for path in series.update_notebooks():
-            print(f"wrote {paths.shown(path)}")
+        readme = paths.REPOSITORY / "README.md"
+        written = series.update_notebooks()
+        tables.update_page(readme)
+        print("wrote", *(paths.shown(path) for path in (*written, readme)))
     series.report(profile, Console())
 
 

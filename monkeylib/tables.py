@@ -7,6 +7,7 @@ A page marks the place of a table with two comments, and `update_page` writes be
 """
 
 import csv
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -114,19 +115,24 @@ def presented(rows: Sequence[Row]) -> Sequence[Row]:
     """Rows as a reader wants them: scores as one line per model, anything else as it is.
 
     Rows with the columns model, split, metric, value, low and high (a score with its 95 % interval, 0 to 1)
-    become one row per model, with a column for each split and metric: "63.3 (60.1–66.5)", in points. Of
-    scores by group only those of the group "all" are shown.
+    become one row per model with a column for each split, "63.3 (60.1–66.5)" in points: the first metric of
+    the split, over all of its examples (group "all"). What the names of all splits begin with ("nano-") is left
+    out.
     """
     if not rows or not rows[0].keys() >= {"model", "split", "metric", "value", "low", "high"}:
         return rows
+    splits = list(dict.fromkeys(str(row["split"]) for row in rows))
+    start = "".join(os.path.commonprefix(splits).rpartition("-")[:2])
     models: dict[Value, dict[str, Value]] = {}
     for row in rows:
         if row.get("group", "all") == "all":
             value, low, high = (f"{100 * row[column]:.1f}" for column in ("value", "low", "high"))
-            models.setdefault(row["model"], {})[f"{row['split']}, {row['metric']}"] = (
-                f"{value} ({low}–{high})"
-            )
-    return [{"model": model, **scores} for model, scores in models.items()]
+            scores = models.setdefault(row["model"], {})
+            scores.setdefault(str(row["split"]).removeprefix(start), f"{value} ({low}–{high})")
+    columns = [split.removeprefix(start) for split in splits]
+    return [
+        {"model": model, **{name: scores.get(name) for name in columns}} for model, scores in models.items()
+    ]
 
 
 def fill(page: str, render: Callable[[str], str]) -> str:

@@ -8,7 +8,7 @@ NUMBERS = st.integers(-(10**9), 10**9) | st.floats(-1e6, 1e6).map(lambda x: floa
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1).filter(
     lambda text: tables._parsed(text) == text
 )
-SCORE = {"model": "Monkey", "split": "fine", "group": "all", "metric": "exact_match", "n": 600}
+SCORE = {"model": "Monkey", "split": "nano-fine", "group": "all", "metric": "exact_match", "n": 600}
 
 
 @pytest.fixture(autouse=True)
@@ -53,18 +53,16 @@ def test_markdown_has_the_named_columns_with_numbers_to_the_right():
 def test_scores_become_one_line_per_model():
     rows = [
         {**SCORE, "value": 0.6333, "low": 0.6012, "high": 0.6649},
+        {**SCORE, "metric": "anls", "value": 0.7, "low": 0.6, "high": 0.8},
         {**SCORE, "group": "receipt", "value": 0.1, "low": 0.0, "high": 0.2},
         {**SCORE, "model": "nano-base", "value": 0.125, "low": 0.1, "high": 0.15},
-        {**SCORE, "split": "large", "value": 1.0, "low": 1.0, "high": 1.0},
+        {**SCORE, "split": "nano-large", "value": 1.0, "low": 1.0, "high": 1.0},
     ]
     assert tables.presented(rows) == [
-        {
-            "model": "Monkey",
-            "fine, exact_match": "63.3 (60.1–66.5)",
-            "large, exact_match": "100.0 (100.0–100.0)",
-        },
-        {"model": "nano-base", "fine, exact_match": "12.5 (10.0–15.0)"},
+        {"model": "Monkey", "fine": "63.3 (60.1–66.5)", "large": "100.0 (100.0–100.0)"},
+        {"model": "nano-base", "fine": "12.5 (10.0–15.0)", "large": None},
     ]
+    assert tables.presented(rows[:1]) == [{"model": "Monkey", "fine": "63.3 (60.1–66.5)"}]
     assert tables.presented([{"a": 1}]) == [{"a": 1}]
 
 
