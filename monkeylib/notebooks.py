@@ -117,8 +117,8 @@ def problems(path: Path) -> list[str]:
     found = [f"{path.name}: {problem}" for problem in _of_the_whole(notebook)]
     if path.stat().st_size > LARGEST_FILE:
         found.append(f"{path.name}: larger than {LARGEST_FILE // 1000} kB ({path.stat().st_size // 1000} kB)")
-    for count, (index, cell) in enumerate(code_cells(notebook), start=1):
-        found += [f"{path.name}, cell {index}: {problem}" for problem in _of_a_cell(cell, count)]
+    for index, cell in code_cells(notebook):
+        found += [f"{path.name}, cell {index}: {problem}" for problem in _of_a_cell(cell)]
     return found
 
 
@@ -131,13 +131,14 @@ def _of_the_whole(notebook: NotebookNode) -> Iterator[str]:
         yield "not in committed form: write it with `monkeylib reproduce --update-notebooks`"
     if not notebook.cells or not notebook.cells[0].source.startswith("# "):
         yield "doesn't open with a title"
+    counts = [cell.execution_count for _, cell in code_cells(notebook)]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"execution counts are {counts}, expected 1 to {len(counts)}: run the whole notebook in order"
     if not any(CHECKED in tags(cell) for _, cell in code_cells(notebook)):
         yield f"states no result: tag at least one cell {CHECKED!r}"
 
 
-def _of_a_cell(cell: NotebookNode, count: int) -> Iterator[str]:
-    if cell.execution_count != count:
-        yield f"execution count {cell.execution_count}, expected {count}: run the whole notebook in order"
+def _of_a_cell(cell: NotebookNode) -> Iterator[str]:
     if not cell.source.strip():
         yield "empty"
     if (lines := len(cell.source.splitlines())) > LONGEST_CELL:
