@@ -116,7 +116,7 @@ def presented(rows: Sequence[Row]) -> Sequence[Row]:
 
     Rows with the columns model, split, metric, value, low and high (a score with its 95 % interval, 0 to 1)
     become one row per model with a column for each split, "63.3 (60.1–66.5)" in points: the first metric of
-    the split, over all of its examples (group "all"). What all splits' names begin with ("nano-") is left out.
+    the split, over all of its examples (group "all"). What all splits begin with ("nano-") is left out.
     """
     if not rows or not rows[0].keys() >= {"model", "split", "metric", "value", "low", "high"}:
         return rows

@@ -23,14 +23,7 @@ EXTRAS = {
 }
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 LOCKED_EXTRAS = ("notebooks", "train", "captions", "dev")
-TOOLS = {
-    "ipykernel",
-    "jupyterlab",
-    "nbval",
-    "ruff",
-    "tensorboard",
-    "onnxruntime",
-}  # used, but not by an import
+TOOLS = {"ipykernel", "jupyterlab", "nbval", "ruff"}  # used, but not by an import
 
 
 def names(requirements):
