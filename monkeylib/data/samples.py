@@ -24,8 +24,12 @@ PHOTOGRAPHS = {"coffee.jpg": "coffee.png", "rocket.jpg": "rocket.jpg"}
 NAMES = (*WORLDS, *PHOTOGRAPHS)
 
 
-def world(name: str) -> Sample:
+def world(name: str, size: tuple[int, int] = (192, 192)) -> Sample:
     """The sample behind a picture of the nano world, with its questions.
+
+    Args:
+        name: one of `WORLDS`.
+        size: width and height in pixels; another one than that of the file gives another picture of its kind.
 
     Raises:
         ValueError: the file is none of `WORLDS`.
@@ -33,7 +37,7 @@ def world(name: str) -> Sample:
     if name not in WORLDS:
         raise ValueError(f"There is no world picture {name!r}: expected one of {', '.join(WORLDS)}.")
     number, family = WORLDS[name]
-    return make_sample(number, "test", family=family)
+    return make_sample(number, "test", size, family)
 
 
 def picture(name: str) -> Image.Image:

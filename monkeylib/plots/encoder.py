@@ -1,0 +1,69 @@
+"""What the adapters change, and what the vision transformer makes of a picture."""
+
+import math
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+
+from monkeylib.plots.tiling import show
+from monkeylib.tiling import Grid, join_tiles
+
+
+def draw_changes(change: torch.Tensor, grid: Grid) -> Figure:
+    """Which view changes when one adapter changes.
+
+    Args:
+        change: `[adapters, views]`, of each view's features when that adapter alone is changed; the global
+            view last.
+        grid: rows and columns of the tiles.
+    """
+    adapters, views = change.shape
+    fig, ax = plt.subplots(figsize=(1.6 + 0.9 * views, 1.2 + 0.6 * adapters))
+    ax.imshow(change.numpy(), cmap="Blues", vmin=0, vmax=1.4 * float(change.max()), aspect="auto")
+    for row in range(adapters):
+        for col in range(views):
+            value = float(change[row, col])
+            ax.text(col, row, f"{value:.1%}" if value else "0", ha="center", va="center")
+    names = [f"tile {tile}" for tile in range(grid.tiles)] + ["global"] * (views - grid.tiles)
+    ax.set(xticks=range(views), xticklabels=names, yticks=range(adapters))
+    ax.set_yticklabels([f"adapter {adapter}" for adapter in range(adapters)])
+    ax.set_title("Change of a view's features when one adapter changes")
+    ax.grid(False)
+    return fig
+
+
+def principal_colours(features: torch.Tensor, basis: torch.Tensor | None = None) -> torch.Tensor:
+    """Features as colours: their first three principal components, each scaled to 0 to 1.
+
+    Args:
+        features: `[n, width]`.
+        basis: the features that the components are found in and scaled by, `features` themselves if not
+            given.
+    """
+    basis = features if basis is None else basis
+    mean = basis.mean(0)
+    _, _, directions = torch.pca_lowrank(basis - mean, q=6, center=False)
+    directions = directions[:, :3] * directions[:, :3].sum(0).sign()  # the sign of a component is arbitrary
+    low, high = torch.quantile((basis - mean) @ directions, torch.tensor([0.02, 0.98]), dim=0)
+    return (((features - mean) @ directions - low) / (high - low)).clamp(0, 1)
+
+
+def draw_features(picture: torch.Tensor, features: torch.Tensor, grid: Grid) -> Figure:
+    """A picture, and its patches' features as colours: those of the tiles put together, and the global view.
+
+    Args:
+        picture: `[3, H, W]`, values from 0 to 1.
+        features: `[tiles + 1, patches, width]`, the global view last.
+        grid: rows and columns of the tiles.
+    """
+    views, patches, _ = features.shape
+    side = math.isqrt(patches)
+    flat = features.flatten(0, 1)
+    colours = principal_colours(flat).view(views, side, side, 3).permute(0, 3, 1, 2)
+    fig, axes = plt.subplots(1, 3, figsize=(9, 3.3))
+    show(axes[0], picture, "picture")
+    tiles = f"{grid.tiles} tiles: {grid.rows * side} x {grid.cols * side} patches"
+    show(axes[1], join_tiles(colours[:-1], grid), tiles)
+    show(axes[2], colours[-1], f"global view: {side} x {side} patches")
+    return fig
