@@ -53,7 +53,9 @@ def read(files: Mapping[str, Path]) -> list[Case]:
                 f"The predictions of {model} in {files[model]} answer other questions than those of "
                 f"{next(iter(rows))}: evaluate both with the same counts."
             )
-    return [Case(row, {model: own[row.id].prediction for model, own in rows.items()}) for row in first.values()]
+    return [
+        Case(row, {model: own[row.id].prediction for model, own in rows.items()}) for row in first.values()
+    ]
 
 
 def outcomes(cases: Sequence[Case], first: str, second: str) -> dict[str, list[Case]]:

@@ -10,6 +10,7 @@ from monkeylib.experiments.variants import VARIANTS
 from monkeylib.profiles import Profile
 from monkeylib.tables import Row, Value
 
+METRICS = {"exact_match": "exact match", "cider_d": "CIDEr-D", "anls": "ANLS"}  # what to call them
 Files = Mapping[tuple[str, str], Path]
 
 
@@ -33,6 +34,11 @@ def ablation_files(profile: Profile) -> Files:
     }
 
 
+def model_names(profile: Profile) -> dict[str, str]:
+    """What to call the profile's models: by the side of the pictures that they see."""
+    return {"base": f"base at {profile.tile_size} px", "monkey": f"Monkey at {profile.image_size[0]} px"}
+
+
 def main_metric(split: str) -> str:
     """The metric by which a split is judged."""
     return benchmarks.get(split).metrics[0]
@@ -45,6 +51,18 @@ def main_rows(rows: Sequence[Row], group: str | None = scoring.ALL) -> list[Row]
         for row in rows
         if row["metric"] == main_metric(str(row["split"])) and group in (None, row["group"])
     ]
+
+
+def by_group(rows: Sequence[Row]) -> list[dict[str, Value]]:
+    """Main scores of every group of every split, one row each, with a column of points for each model."""
+    found: dict[tuple[Value, Value], dict[str, Value]] = {}
+    for row in main_rows(rows, group=None):
+        line = found.setdefault(
+            (row["split"], row["group"]), {key: row[key] for key in ("split", "group", "n")}
+        )
+        value, low, high = (100 * float(row[key] or 0) for key in ("value", "low", "high"))
+        line[str(row["model"])] = f"{value:.1f} ({low:.1f}–{high:.1f})"
+    return list(found.values())
 
 
 def differences(files: Files, model: str, others: Sequence[str]) -> list[dict[str, Value]]:
@@ -78,7 +96,6 @@ def sentence(row: Row, names: Mapping[str, str] | None = None) -> str:
     points, low, high = (100 * float(row[key] or 0) for key in ("difference", "low", "high"))
     order = "above" if points > 0 else "below" if points < 0 else "level with"
     shown = f"{abs(points):.1f} points {order}" if points else order
-    metric = str(row["metric"]).replace("_", " ")
-    reading = "the interval leaves out 0" if low > 0 or high < 0 else "the interval holds 0: no difference shown"
-    title = benchmarks.get(str(row["split"])).title
-    return f"{title}, {metric}: {model} is {shown} {other} ({low:+.1f} to {high:+.1f}; {reading})."
+    reading = "the interval leaves out 0" if low > 0 or high < 0 else "0 lies within: no difference shown"
+    what = f"{benchmarks.get(str(row['split'])).title}, {METRICS[str(row['metric'])]}"
+    return f"{what}: {model} is {shown} {other} ({low:+.1f} to {high:+.1f}; {reading})."

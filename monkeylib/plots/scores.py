@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monkeylib.evaluation import benchmarks
+from monkeylib.experiments.comparison import METRICS
 from monkeylib.figures import COLOURS, INK
 from monkeylib.tables import Row
 
@@ -16,19 +17,18 @@ def draw_models(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
     """Bars of every model on every split; splits with other metrics have an axis of their own.
 
     Args:
-        rows: score rows (`model`, `split`, `metric`, `value`, `low`, `high`, all 0 to 1), one per model and split.
+        rows: score rows (`model`, `split`, `metric`, `value`, `low`, `high`), one per model and split.
         names: the models to draw, in order, and what to call them.
     """
     by_metric: dict[str, list[str]] = {}
     for row in rows:
         splits = by_metric.setdefault(str(row["metric"]), [])
         splits += [row["split"]] if row["split"] not in splits else []
-    fig, axes = plt.subplots(
-        1, len(by_metric), figsize=(7.4, 2.9), width_ratios=[len(s) + 0.6 for s in by_metric.values()], squeeze=False
-    )
+    widths = [len(splits) + 0.6 for splits in by_metric.values()]
+    fig, axes = plt.subplots(1, len(by_metric), figsize=(7.4, 2.9), width_ratios=widths, squeeze=False)
     for ax, (metric, splits) in zip(axes[0], by_metric.items(), strict=True):
         _grouped(ax, [row for row in rows if row["metric"] == metric], splits, names)
-        ax.set_title(f"{metric.replace('_', ' ')}, points")
+        ax.set_title(f"{METRICS[metric]}, points")
     axes[0, 0].set_ylim(0, 100)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
     return fig
@@ -57,7 +57,8 @@ def draw_variants(rows: Sequence[Row], names: Mapping[str, str], highlight: str)
         highlight: the variant that the others are compared with.
     """
     splits = list(dict.fromkeys(str(row["split"]) for row in rows))
-    fig, axes = plt.subplots(1, len(splits), figsize=(2.6 + 1.9 * len(splits), 0.5 + 0.36 * len(names)), sharey=True)
+    size = (2.6 + 1.9 * len(splits), 0.5 + 0.36 * len(names))
+    fig, axes = plt.subplots(1, len(splits), figsize=size, sharey=True)
     y = np.arange(len(names))[::-1]
     for ax, split in zip(np.atleast_1d(axes), splits, strict=True):
         found = {row["model"]: row for row in rows if row["split"] == split}
@@ -69,7 +70,8 @@ def draw_variants(rows: Sequence[Row], names: Mapping[str, str], highlight: str)
         ax.set_xlim(left=0)
         ax.grid(axis="y", visible=False)
         ax.set_title(benchmarks.get(split).title.removeprefix("Nano, "))
-        ax.set_xlabel(benchmarks.get(split).metrics[0].replace("_", " "))
+        metric = benchmarks.get(split).metrics[0]
+        ax.set_xlabel(f"{METRICS[metric]}, points")
     return fig
 
 
