@@ -40,9 +40,9 @@ class DenseHead(nn.Module):
 def dense_loss(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
     """Cross-entropy over characters, objects and colours; `labels` is `[B, 3, points, points]`.
 
-    Characters are averaged over the points that count. Objects and colours are summed and divided by a
-    tenth of all points, about as many as they cover: averaged, a batch with a single object would pull as
-    hard as one full of them, and the noise keeps a tiny ViT from learning to read.
+    Characters are averaged over the points that count. Objects and colours are averaged over all points, so
+    that a batch with a single object does not pull as hard as one full of them: weighted like characters,
+    their noise keeps a tiny ViT from learning to read.
     """
     loss = scores[0].new_zeros(())
     for kind, (score, target) in enumerate(zip(scores, labels.flatten(2).unbind(1), strict=True)):
@@ -52,7 +52,7 @@ def dense_loss(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         part = F.cross_entropy(
             score.flatten(0, 1), target.flatten(), weight, ignore_index=IGNORE, reduction=reduction
         )
-        loss = loss + (part if kind == 0 else part / (0.1 * target.numel()))
+        loss = loss + (part if kind == 0 else part / target.numel())
     return loss
 
 

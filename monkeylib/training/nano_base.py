@@ -60,8 +60,8 @@ class Stage:
     answers: bool  # whether the language model takes part
 
 
-READING = Stage("reading", steps=1600, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
-LANGUAGE = Stage("language", steps=4400, batch_size=16, lr=1.2e-3, warmup=100, dense_weight=0.5, answers=True)
+READING = Stage("reading", steps=1500, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
+LANGUAGE = Stage("language", steps=3300, batch_size=16, lr=1.2e-3, warmup=100, dense_weight=0.5, answers=True)
 
 
 def base_profile() -> Profile:
@@ -93,12 +93,12 @@ class BaseRows:
         """Image `[96, 96, 3]` uint8, dense labels `[3, 24, 24]` and the conversation of one sample."""
         rng = np.random.default_rng([11, number])
         kind = rng.choice(
-            ["native", "resized", "crop"], p=(0.65, 0.35, 0.0) if self.stage.answers else (0.5, 0.1, 0.4)
+            ["native", "resized", "crop"], p=(0.75, 0.25, 0.0) if self.stage.answers else (0.5, 0.1, 0.4)
         )
         family = (
             None
             if self.stage.answers
-            else str(rng.choice(["document", "scene_text", "general"], p=(0.6, 0.25, 0.15)))
+            else str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.2, 0.1)))
         )
         size = TILE if kind == "native" else 2 * TILE
         sample = make_sample(number, self.split, (size, size), family)
