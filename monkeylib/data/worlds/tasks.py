@@ -34,7 +34,7 @@ def training_turns(sample: Sample, rng: Generator, scale: float, budget: int, de
             0 if rng.random() < detailed else len(turns),
             (SEPARATOR + build_prompt("detailed_caption"), sample.detailed_caption),
         )
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 or not turns:
         turns.insert(0, (SEPARATOR + build_prompt("caption"), sample.caption))
     kept, used = [], 0
     for prompt, answer in turns:
