@@ -61,7 +61,7 @@ class Stage:
 
 
 READING = Stage("reading", steps=1500, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
-LANGUAGE = Stage("language", steps=3300, batch_size=16, lr=1.2e-3, warmup=100, dense_weight=0.5, answers=True)
+LANGUAGE = Stage("language", steps=2800, batch_size=16, lr=1.2e-3, warmup=100, dense_weight=0.5, answers=True)
 
 
 def base_profile() -> Profile:
@@ -113,7 +113,7 @@ class BaseRows:
         dense = torch.from_numpy(np.stack([labels.chars, labels.objects, labels.colours]))
         conversation = None
         if self.stage.answers:
-            turns = training_turns(sample, rng, TILE / size, budget=130, detailed=0.6)
+            turns = training_turns(sample, rng, TILE / size, budget=130, detailed=0.9)
             conversation = encode(
                 self.processor.tokenizer, self.processor.image_span(), turns, max_length=512
             )
