@@ -10,7 +10,6 @@ function that drew it, and the digest of its data.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def save(fig: Figure, name: str, *, data: Any, profile: str, source: str) -> Non
         "profile": profile,
         "source": source,
         "data": [paths.shown(file) for file in files],
-        "sha256": provenance.data_digest(data),
+        "sha256": provenance.data_digest(files or data),
         "files": [f"{name}.{ending}" for ending in _METADATA],
     }
     folder = paths.figures(profile)
@@ -100,9 +99,7 @@ def manifest(profile: str) -> dict[str, dict]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _paths(data: Any) -> Sequence[Path]:
-    if isinstance(data, Path):
-        return [data]
-    if isinstance(data, list | tuple) and data and all(isinstance(item, Path) for item in data):
-        return data
-    return []
+def _paths(data: Any) -> list[Path]:
+    """The files that a figure was drawn from; none if it was drawn from values in memory."""
+    items = data if isinstance(data, list | tuple) else [data]
+    return list(items) if all(isinstance(item, Path) for item in items) else []

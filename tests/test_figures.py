@@ -4,7 +4,9 @@ import json
 import matplotlib.pyplot as plt
 import pytest
 
-from monkeylib import figures, paths, tables
+from monkeylib import figures, paths, provenance, tables
+
+COMMITTED = paths.REPOSITORY / "figures"
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +59,16 @@ def test_a_figure_of_missing_data_is_not_written(tmp_path):
     with pytest.raises(FileNotFoundError):
         figures.save(draw([1]), "line", data=tmp_path / "gone.csv", profile="nano", source="here")
     assert not (tmp_path / "figures").exists()
+
+
+def test_committed_figures_show_the_committed_results():
+    manifest = json.loads((COMMITTED / "manifest.json").read_text(encoding="utf-8"))
+    named = {name for entry in manifest.values() for name in entry["files"]}
+    assert named | {"manifest.json"} == {path.name for path in COMMITTED.iterdir()}
+    for name, entry in manifest.items():
+        files = [paths.REPOSITORY / file for file in entry["data"] if file.startswith("data/results/")]
+        assert entry["profile"] == "nano" and (paths.notebooks() / f"{entry['source']}.ipynb").exists(), name
+        if files and len(files) == len(
+            entry["data"]
+        ):  # and nothing of what a run leaves, which isn't committed
+            assert provenance.data_digest(files) == entry["sha256"], f"{name} shows older results"
