@@ -62,3 +62,25 @@ def reading_accuracy(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
     target = labels[:, 0].flatten()
     written = target > 0
     return (scores[0].flatten(0, 1).argmax(-1)[written] == target[written]).float().mean()
+
+
+def looking_loss(attention: Tensor, looks: Tensor) -> tuple[Tensor, Tensor]:
+    """How far a layer's first head is from looking at the character that is written next.
+
+    Copying from visual tokens needs a head that finds them; the language model's loss alone takes very long
+    to form one, and where the character stands is known.
+
+    Args:
+        attention: `[B, heads, T, T]`, probabilities.
+        looks: `[B, T]`, for each label the position of the visual token that shows it, -1 for none.
+
+    Returns:
+        The mean negative log of the attention where it belongs, and how often it is largest there.
+    """
+    row, place = (looks > 0).nonzero(as_tuple=True)
+    if not len(row):
+        return attention.new_zeros(()), attention.new_zeros(())
+    target = looks[row, place]
+    given = attention[row, 0, place - 1]  # the position before a label predicts it
+    right = (given.argmax(-1) == target).float().mean()
+    return -given.gather(1, target[:, None]).clamp(min=1e-6).log().mean(), right.detach()

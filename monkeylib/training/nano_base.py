@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader
 from monkeylib import paths, profiles
 from monkeylib.data.collate import Encoded, encode, pad
 from monkeylib.data.worlds import make_sample
+from monkeylib.data.worlds.evidence import queries_to_look_at
 from monkeylib.data.worlds.labels import dense_labels
-from monkeylib.data.worlds.samples import TILE
-from monkeylib.data.worlds.tasks import training_turns
+from monkeylib.data.worlds.samples import TILE, Sample
+from monkeylib.data.worlds.tasks import Turn, training_turns
 from monkeylib.evaluation import scoring
 from monkeylib.evaluation.nano import predict
 from monkeylib.model import MonkeyForConditionalGeneration
@@ -38,11 +39,13 @@ from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune, model_card
 from monkeylib.training.batches import PooledBatches, loader
-from monkeylib.training.dense import DenseHead, dense_loss, reading_accuracy
+from monkeylib.training.dense import DenseHead, dense_loss, looking_loss, reading_accuracy
 from monkeylib.training.metrics import exact_match
 from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
 
 FARTHEST = 280  # positions: what four more views take
+LOOKING_LAYER = 2  # whose first head learns to look at the character to write next
+LOOKING_WEIGHT = 0.3
 POINTS = 24  # dense label points along a side: one every 4 pixels
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
 
@@ -61,7 +64,7 @@ class Stage:
 
 
 READING = Stage("reading", steps=1500, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
-LANGUAGE = Stage("language", steps=2800, batch_size=16, lr=1.2e-3, warmup=100, dense_weight=0.5, answers=True)
+LANGUAGE = Stage("language", steps=1700, batch_size=16, lr=1.2e-3, warmup=100, dense_weight=0.5, answers=True)
 
 
 def base_profile() -> Profile:
@@ -73,7 +76,7 @@ def base_profile() -> Profile:
     return nano.model_copy(update={**changes, "base_checkpoint": None})
 
 
-Row = tuple[Tensor, Tensor, Encoded | None, tuple[int, int]]
+Row = tuple[Tensor, Tensor, Encoded | None, Tensor | None, tuple[int, int]]
 
 
 class BaseRows:
@@ -111,20 +114,32 @@ class BaseRows:
             image = image.resize((TILE, TILE), Image.Resampling.BICUBIC)
         labels = dense_labels(sample, view, TILE, POINTS)
         dense = torch.from_numpy(np.stack([labels.chars, labels.objects, labels.colours]))
-        conversation = None
+        conversation = looks = None
         if self.stage.answers:
-            turns = training_turns(sample, rng, TILE / size, budget=130, detailed=0.9)
+            turns = training_turns(sample, rng, TILE / size, budget=130, detailed=0.7)
             conversation = encode(
                 self.processor.tokenizer, self.processor.image_span(), turns, max_length=512
             )
+            looks = self.looks(sample, turns, conversation)
         shift = int(rng.integers(0, FARTHEST)) if rng.random() < 0.75 else 0
         shifts = (shift, int(rng.integers(shift, FARTHEST))) if shift else (0, 0)
-        return torch.from_numpy(np.array(image)), dense, conversation, shifts
+        return torch.from_numpy(np.array(image)), dense, conversation, looks, shifts
+
+    def looks(self, sample: Sample, turns: list[Turn], conversation: Encoded) -> Tensor:
+        """`[T]`: the place in the prompt of the visual token that shows each labelled character, else -1."""
+        side = math.isqrt(self.processor.queries)
+        looks = torch.full_like(conversation.turns, -1)
+        for number, (_, answer) in enumerate(turns):
+            places = (conversation.turns == number).nonzero()[:-1, 0]  # without the end of text
+            queries = torch.tensor(queries_to_look_at(sample, answer, self.processor.tokenizer, side))
+            if len(places):
+                looks[places] = torch.where(queries >= 0, queries + 1, -1)  # after the opening tag
+        return looks
 
     def collate(self, rows: list[Row]) -> dict[str, Tensor]:
         """A batch: normalised `pixel_values [B, 3, 96, 96]`, `dense [B, 3, 24, 24]` and the padded
         conversations."""
-        images, dense, conversations, shifts = zip(*rows, strict=True)
+        images, dense, conversations, looks, shifts = zip(*rows, strict=True)
         pixels = torch.stack(images).permute(0, 3, 1, 2)
         batch = {"pixel_values": (pixels / 255 - MEAN) / STD, "dense": torch.stack(dense)}
         if not self.stage.answers:
@@ -133,7 +148,8 @@ class BaseRows:
         positions = torch.arange(batch["input_ids"].shape[1]).repeat(len(rows), 1)
         text = positions >= len(self.processor.image_span())
         before, after = torch.tensor(shifts).T[..., None]
-        return batch | {"position_ids": positions + torch.where(text, after, before)}
+        looks = nn.utils.rnn.pad_sequence(looks, batch_first=True, padding_value=-1)
+        return batch | {"position_ids": positions + torch.where(text, after, before), "looks": looks}
 
 
 class BaseTraining(L.LightningModule):
@@ -150,6 +166,8 @@ class BaseTraining(L.LightningModule):
         super().__init__()
         self.model, self.stage, self.processor, self.seed = model, stage, processor, seed
         self.patch_head, self.query_head = heads
+        if stage.answers:
+            model.language_model.set_attn_implementation("eager")  # which gives the attention to supervise
 
     def _forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         features = self.model.vision(batch["pixel_values"])
@@ -162,8 +180,10 @@ class BaseTraining(L.LightningModule):
         if self.stage.answers:
             embeds = self.model.splice(batch["input_ids"], tokens)
             text = {key: batch[key] for key in ("attention_mask", "position_ids", "labels")}
-            result = self.model(inputs_embeds=embeds, **text)
-            out["answers"], out["loss"] = result.loss.detach(), out["loss"] + result.loss
+            result = self.model(inputs_embeds=embeds, output_attentions=True, **text)
+            out["look"], out["look_right"] = looking_loss(result.attentions[LOOKING_LAYER], batch["looks"])
+            out["answers"] = result.loss.detach()
+            out["loss"] = out["loss"] + result.loss + LOOKING_WEIGHT * out["look"]
             out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
         return out
 
@@ -256,6 +276,7 @@ def train_stage(module: BaseTraining, folder: Path) -> None:
 def save(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: Path) -> None:
     """Write model and processor in one move, in place of what lies there."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
+    model.language_model.set_attn_implementation("sdpa")
     model.save_pretrained(unfinished)
     processor.save_pretrained(unfinished)
     shutil.rmtree(folder, ignore_errors=True)

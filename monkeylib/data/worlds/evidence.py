@@ -1,0 +1,56 @@
+"""Where each written character of an answer stands in its image: what a reader looks at, one by one."""
+
+from __future__ import annotations
+
+import re
+
+from transformers import PreTrainedTokenizerBase
+
+from .canvas import Text
+from .samples import LEGIBLE, TILE, Sample
+
+
+def located_texts(sample: Sample, answer: str) -> list[tuple[int, Text]]:
+    """The texts of an image that an answer repeats, each with where it starts in the answer.
+
+    In a transcript every text is found, in reading order; elsewhere a text that stands in the image more than
+    once is left out, since the answer does not say which it was.
+    """
+    strings = [text.string for text in sample.texts]
+    if answer in strings:
+        return [(0, sample.texts[strings.index(answer)])] if strings.count(answer) == 1 else []
+    found, start = [], 0
+    for text in sample.texts:
+        match = re.compile(rf"(?<![a-z0-9]){re.escape(text.string)}(?![a-z0-9])").search(answer, start)
+        if match:
+            found.append((match.start(), text))
+            start = match.end()
+    return found
+
+
+def queries_to_look_at(
+    sample: Sample, answer: str, tokenizer: PreTrainedTokenizerBase, side: int
+) -> list[int]:
+    """For each token of an answer the visual token whose region holds that character, -1 where there is none.
+
+    Args:
+        side: visual tokens along each side of the one view of the whole image.
+    """
+    width, height = sample.image.size
+    boxes = {}
+    for start, text in located_texts(sample, answer):
+        places = [start + i for i, char in enumerate(text.string) if char != " "]
+        if text.height * TILE / min(width, height) >= LEGIBLE:
+            boxes |= {place: glyph.box for place, glyph in zip(places, text.glyphs, strict=True)}
+    encoded = tokenizer(
+        answer, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+    )
+    looked = []
+    for start, end in encoded["offset_mapping"]:
+        box = boxes.get(start) if end == start + 1 else None
+        if box is None:
+            looked.append(-1)
+            continue
+        column, row = (box[0] + box[2]) / 2 / width, (box[1] + box[3]) / 2 / height
+        looked.append(min(int(row * side), side - 1) * side + min(int(column * side), side - 1))
+    return looked
