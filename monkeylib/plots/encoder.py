@@ -33,20 +33,14 @@ def draw_changes(change: torch.Tensor, grid: Grid) -> Figure:
     return fig
 
 
-def principal_colours(features: torch.Tensor, basis: torch.Tensor | None = None) -> torch.Tensor:
-    """Features as colours: their first three principal components, each scaled to 0 to 1.
-
-    Args:
-        features: `[n, width]`.
-        basis: the features that the components are found in and scaled by, `features` themselves if not
-            given.
-    """
-    basis = features if basis is None else basis
-    mean = basis.mean(0)
-    _, _, directions = torch.pca_lowrank(basis - mean, q=6, center=False)
-    directions = directions[:, :3] * directions[:, :3].sum(0).sign()  # the sign of a component is arbitrary
-    low, high = torch.quantile((basis - mean) @ directions, torch.tensor([0.02, 0.98]), dim=0)
-    return (((features - mean) @ directions - low) / (high - low)).clamp(0, 1)
+def principal_colours(features: torch.Tensor) -> torch.Tensor:
+    """Features `[n, width]` as colours `[n, 3]`: the first three principal components, each from 0 to 1."""
+    centred = features - features.mean(0)
+    _, directions = torch.linalg.eigh(centred.T @ centred)  # the largest component comes last
+    directions = directions[:, -3:].flip(1)
+    scores = centred @ (directions * directions.sum(0).sign())  # an eigenvector's sign is arbitrary
+    low, high = torch.quantile(scores, torch.tensor([0.02, 0.98]), dim=0)
+    return ((scores - low) / (high - low)).clamp(0, 1)
 
 
 def draw_features(picture: torch.Tensor, features: torch.Tensor, grid: Grid) -> Figure:
