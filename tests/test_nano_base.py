@@ -1,0 +1,109 @@
+"""How nano-base is taught: dense labels, where to look, positions spread, and the stages' resume."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from monkeylib.data.worlds import make_sample
+from monkeylib.data.worlds.evidence import located_texts, queries_to_look_at
+from monkeylib.data.worlds.labels import CHAR_CLASSES, IGNORE
+from monkeylib.training import finetune
+from monkeylib.training import nano_base as base
+from monkeylib.training.dense import CLASSES, DenseHead, dense_loss, looking_loss, reading_accuracy
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return finetune.build_processor(base.base_profile())
+
+
+def test_every_character_of_a_transcript_is_looked_at_where_it_stands(processor):
+    for seed in range(60):
+        sample = make_sample(seed, "train", (96, 96), "document")
+        answer = sample.detailed_caption
+        looked = queries_to_look_at(sample, answer, processor.tokenizer, 8)
+        written = [glyph for _, text in located_texts(sample, answer) for glyph in text.glyphs]
+        assert len(located_texts(sample, answer)) == len(sample.texts)
+        assert sum(query >= 0 for query in looked) == len(written)
+        rows = [query // 8 for query in looked if query >= 0]
+        for glyph, row in zip(written, rows, strict=True):
+            assert glyph.box[1] - 12 <= 12 * row <= glyph.box[3] + 1
+
+
+def test_a_text_that_stands_twice_is_not_looked_at():
+    for seed in range(300):
+        sample = make_sample(seed, "train", (96, 96), "document")
+        strings = [text.string for text in sample.texts]
+        twice = {string for string in strings if strings.count(string) > 1}
+        for string in twice:
+            assert located_texts(sample, string) == []
+        once = next(string for string in strings if string not in twice)
+        assert located_texts(sample, once)[0][1].string == once
+
+
+def test_dense_loss_falls_to_nothing_for_the_right_scores_and_ignores_the_unreadable():
+    labels = torch.stack([torch.randint(0, count, (2, 4, 4)) for count in CLASSES], 1)
+    right = tuple(40 * torch.eye(n)[labels[:, k].flatten(1)] for k, n in enumerate(CLASSES))
+    assert dense_loss(right, labels) < 1e-4
+    assert reading_accuracy(right, labels) == 1
+    wrong = (torch.roll(right[0], 1, -1), *right[1:])
+    assert dense_loss(wrong, labels) > 10
+    labels[:, 0] = torch.where(labels[:, 0] == 1, labels[:, 0], IGNORE)
+    labels[0, 0, 0, 0] = 1
+    scores = torch.randn(2, 16, CHAR_CLASSES)
+    known = (labels[:, 0].flatten() != IGNORE).nonzero()[:, 0]
+    expected = torch.nn.functional.cross_entropy(scores.flatten(0, 1)[known], labels[:, 0].flatten()[known])
+    only = dense_loss((scores, right[1], right[2]), labels)
+    assert torch.allclose(only, expected, atol=1e-3)
+
+
+def test_heads_put_scores_where_the_labels_are():
+    head = DenseHead(6, 2, 4)
+    x = torch.zeros(1, 4, 6)
+    x[0, 3] = torch.randn(6)  # the bottom right vector
+    differs = (head(x)[0] - head(torch.zeros_like(x))[0]).abs().sum(-1).view(4, 4) > 0
+    assert differs.nonzero().tolist() == [[2, 2], [2, 3], [3, 2], [3, 3]]
+
+
+def test_looking_loss_reads_the_position_before_the_label():
+    attention = torch.full((1, 2, 5, 5), 0.1)
+    attention[0, 0, 3, 2] = 0.6
+    looks = torch.tensor([[-1, -1, -1, -1, 2]])
+    loss, right = looking_loss(attention, looks)
+    assert torch.allclose(loss, -torch.tensor(0.6).log())
+    assert right == 1
+    assert looking_loss(attention, torch.full((1, 5), -1))[0] == 0
+
+
+def test_rows_are_the_same_each_time_and_shift_positions_after_the_image(processor):
+    rows = base.BaseRows(dataclasses.replace(base.LANGUAGE, batch_size=4), processor, "val")
+    batch = rows.collate([rows(number) for number in range(8)])
+    again = rows.collate([rows(number) for number in range(8)])
+    assert all(torch.equal(batch[key], again[key]) for key in batch)
+    span = len(processor.image_span())
+    steps = batch["position_ids"].diff(dim=1)
+    assert (steps[:, : span - 1] == 1).all() and (steps[:, span:] == 1).all()
+    assert (steps[:, span - 1] > 1).any()
+    assert batch["position_ids"].max() < base.FARTHEST + batch["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE], ids=lambda stage: stage.name)
+def test_a_few_steps_on_one_batch_lower_the_loss(processor, stage):
+    torch.manual_seed(0)
+    profile = base.base_profile()
+    model = finetune.build_model(profile, processor)
+    base.initialise(model)
+    heads = DenseHead(profile.vision.width, 12, base.POINTS), DenseHead(192, 8, base.POINTS)
+    module = base.BaseTraining(model, heads, dataclasses.replace(stage, batch_size=4), processor, 0)
+    rows = base.BaseRows(stage, processor, "train")
+    batch = rows.collate([rows(number) for number in range(4)])
+    optimiser = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(8):
+        loss = module._forward(batch)["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
