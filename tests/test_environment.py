@@ -125,8 +125,8 @@ def distributions(modules):
 def test_everything_imported_is_declared():
     declared = names(CORE) | {name for requirements in EXTRAS.values() for name in names(requirements)}
     used = {module for code in codes("monkeylib", "notebooks", "tests") for module in third_party(code)}
-    # Parts of declared distributions: papermill and jupyterlab bring these, and can't do without them.
-    brought = {"nbclient", "ipython", "packaging"}
+    # What papermill, ipykernel and pytest bring, and can't do without.
+    brought = {"nbclient", "ipython", "matplotlib-inline", "packaging"}
     assert sorted(distributions(used) - declared - brought) == []
 
 
