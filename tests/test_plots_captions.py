@@ -1,0 +1,104 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.patches import Polygon, Rectangle
+from PIL import Image
+
+from monkeylib.captions.annotations import Dropped, OcrLine, Record, Region
+from monkeylib.plots import captions as plots
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def line(text="STOP", box=(10, 20, 60, 40)) -> OcrLine:
+    x0, y0, x1, y1 = box
+    quad = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    return OcrLine(quad=quad, text=text, confidence=0.9, expert="reader")
+
+
+def region(text="cat", box=(5, 5, 50, 90), score=0.8) -> Region:
+    return Region(box=box, text=text, score=score, expert="seer")
+
+
+def record(**more) -> Record:
+    return Record(name="a.png", width=800, height=600, **more)
+
+
+PICTURE = Image.new("RGB", (800, 600), "white")
+GONE = Dropped(text="ST0P", box=(100, 110, 160, 130), expert="reader", reason="confidence 0.40")
+
+
+def corners(patch: Rectangle) -> tuple[float, ...]:
+    return *patch.get_xy(), patch.get_x() + patch.get_width(), patch.get_y() + patch.get_height()
+
+
+def test_findings_are_boxed_where_they_are_by_what_became_of_them():
+    turned = OcrLine(quad=((10, 10), (50, 30), (40, 50), (0, 30)), text="UP", confidence=0.9, expert="reader")
+    known = record(regions=(region(),), lines=(turned,), dropped=(GONE,))
+    ax = plots.draw_findings([PICTURE], [known], columns=1).axes[0]
+    boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    assert {corners(box): box.get_linestyle() for box in boxes} == {
+        known.regions[0].box: "-",
+        GONE.box: "--",
+    }
+    (quad,) = (patch for patch in ax.patches if isinstance(patch, Polygon))
+    assert [tuple(corner) for corner in quad.get_xy()[:4]] == list(turned.quad)
+
+
+def test_a_large_picture_is_drawn_small_in_its_own_coordinates():
+    ax = plots.draw_findings([PICTURE], [record()]).axes[0]
+    assert ax.images[0].get_array().shape == (300, 400, 3)
+    assert ax.images[0].get_extent() == [0, 800, 600, 0]
+    assert PICTURE.size == (800, 600)
+
+
+def test_a_region_is_named_with_its_score_and_many_of_a_name_once():
+    coins = tuple(region("clock", (x, 10, x + 20, 30), score) for x, score in ((10, 0.9), (40, 0.7)))
+    ax = plots.draw_findings([PICTURE], [record(regions=(*coins, region()))]).axes[0]
+    labels = {text.get_text(): text.get_position() for text in ax.texts}
+    assert labels.pop("2 x clock") == (10, 10) and labels.pop("cat 0.80") == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "below"),
+    [
+        ([], ""),
+        (["one", "two", "three"], "one\ntwo\nthree"),
+        (["one", "two", "three", "four"], "one\ntwo\nand 2 more"),
+        (["x" * 60], "x" * 35 + "…"),
+    ],
+)
+def test_texts_stand_below_the_picture_in_reading_order(texts, below):
+    lines = [line(text, (10, 50 * row, 90, 50 * row + 20)) for row, text in enumerate(texts)]
+    ax = plots.draw_findings([PICTURE], [record(lines=tuple(reversed(lines)))]).axes[0]
+    assert ax.texts[-1].get_text() == below
+
+
+def test_what_was_read_stands_at_its_place_and_what_was_dropped_is_crossed_out():
+    known = record(lines=(line(box=(10, 20, 60, 40)), line("GO", (200, 300, 260, 340))), dropped=(GONE,))
+    fig = plots.draw_reading([PICTURE], [known])
+    above, below = fig.axes
+    assert above.get_xlim() == below.get_xlim() and above.get_ylim() == below.get_ylim() == (600, 0)
+    texts = {text.get_text(): text for text in below.texts}
+    assert texts["STOP"].get_position() == (10, 30) and texts["GO"].get_position() == (200, 320)
+    assert texts["GO"].get_fontsize() == pytest.approx(2 * texts["STOP"].get_fontsize())
+    assert texts["ST0P"].get_color() != texts["STOP"].get_color()
+    (crossing,) = below.lines
+    assert list(crossing.get_xdata()) == [100, 160] and list(crossing.get_ydata()) == [120, 120]
+
+
+def test_the_releases_overlap_stays_high_where_boxes_share_nothing():
+    fig = plots.draw_overlap(0.1)
+    curves = {curve.get_label(): curve.get_xydata() for curve in fig.axes[0].lines}
+
+    def at(name: str, shift: float) -> float:
+        return float(np.interp(shift, *curves[name].T))
+
+    assert at("correct", 0) == at("release", 0) == 1
+    assert at("correct", 1) == at("correct", 2.5) == 0
+    assert at("release", 1) == pytest.approx(0.83, abs=0.005)
+    assert at("release", 2.5) == pytest.approx(0.63, abs=0.005)
