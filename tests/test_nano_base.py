@@ -10,6 +10,7 @@ from monkeylib.data.worlds.evidence import located_texts, queries_to_look_at
 from monkeylib.data.worlds.labels import CHAR_CLASSES, IGNORE
 from monkeylib.training import finetune
 from monkeylib.training import nano_base as base
+from monkeylib.training.base_rows import FARTHEST, POINTS, BaseRows
 from monkeylib.training.dense import CLASSES, DenseHead, dense_loss, looking_loss, reading_accuracy
 
 
@@ -77,7 +78,7 @@ def test_looking_loss_reads_the_position_before_the_label():
 
 
 def test_rows_are_the_same_each_time_and_shift_positions_after_the_image(processor):
-    rows = base.BaseRows(dataclasses.replace(base.LANGUAGE, batch_size=4), processor, "val")
+    rows = BaseRows(processor, "val", answers=True)
     batch = rows.collate([rows(number) for number in range(8)])
     again = rows.collate([rows(number) for number in range(8)])
     assert all(torch.equal(batch[key], again[key]) for key in batch)
@@ -85,7 +86,7 @@ def test_rows_are_the_same_each_time_and_shift_positions_after_the_image(process
     steps = batch["position_ids"].diff(dim=1)
     assert (steps[:, : span - 1] == 1).all() and (steps[:, span:] == 1).all()
     assert (steps[:, span - 1] > 1).any()
-    assert batch["position_ids"].max() < base.FARTHEST + batch["input_ids"].shape[1]
+    assert batch["position_ids"].max() < FARTHEST + batch["input_ids"].shape[1]
 
 
 @pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE], ids=lambda stage: stage.name)
@@ -94,9 +95,9 @@ def test_a_few_steps_on_one_batch_lower_the_loss(processor, stage):
     profile = base.base_profile()
     model = finetune.build_model(profile, processor)
     base.initialise(model)
-    heads = DenseHead(profile.vision.width, 12, base.POINTS), DenseHead(192, 8, base.POINTS)
+    heads = DenseHead(profile.vision.width, 12, POINTS), DenseHead(192, 8, POINTS)
     module = base.BaseTraining(model, heads, dataclasses.replace(stage, batch_size=4), processor, 0)
-    rows = base.BaseRows(stage, processor, "train")
+    rows = BaseRows(processor, "train", stage.answers)
     batch = rows.collate([rows(number) for number in range(4)])
     optimiser = torch.optim.AdamW(module.parameters(), lr=1e-3)
     losses = []

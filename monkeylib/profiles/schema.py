@@ -112,7 +112,7 @@ class Profile(Section):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Width and height of the images that are made for training, in pixels: the grid of tiles if not given.
+        """Width and height in pixels of the images made for training: the grid of tiles if not given.
 
         A variant that looks at such an image through fewer or other views says it explicitly.
         """

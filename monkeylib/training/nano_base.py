@@ -16,38 +16,28 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from monkeylib import paths, profiles
-from monkeylib.data.collate import Encoded, encode, pad
-from monkeylib.data.worlds import make_sample
-from monkeylib.data.worlds.evidence import queries_to_look_at
-from monkeylib.data.worlds.labels import dense_labels
-from monkeylib.data.worlds.samples import TILE, Sample
-from monkeylib.data.worlds.tasks import Turn, training_turns
 from monkeylib.evaluation import scoring
 from monkeylib.evaluation.nano import predict
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.positions import sincos_table
-from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
+from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune, model_card
+from monkeylib.training.base_rows import POINTS, BaseRows
 from monkeylib.training.batches import PooledBatches, loader
 from monkeylib.training.dense import DenseHead, dense_loss, looking_loss, reading_accuracy
 from monkeylib.training.metrics import exact_match
 from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
 
-FARTHEST = 280  # positions: what four more views take
 LOOKING_LAYER = 2  # whose first head learns to look at the character to write next
 LOOKING_WEIGHT = 0.3
-POINTS = 24  # dense label points along a side: one every 4 pixels
-MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
 
 
 @dataclass(frozen=True)
@@ -74,82 +64,6 @@ def base_profile() -> Profile:
     width, height = nano.image_size
     changes = {"views": "global", "adapters": adapters, "image_width": width, "image_height": height}
     return nano.model_copy(update={**changes, "base_checkpoint": None})
-
-
-Row = tuple[Tensor, Tensor, Encoded | None, Tensor | None, tuple[int, int]]
-
-
-class BaseRows:
-    """Row `n` of a stage: a view of 96 x 96 pixels with dense labels and, in the language stage, a
-    conversation.
-
-    A view is a world drawn at that size, a 192-pixel world resized to it, or, while reading, a crop of one,
-    cut through texts and objects as a tile is. The image and what follows it mostly stand at later positions
-    than their own, as if other images came before and between: so the language model learns to read at the
-    distances that prompts of several views have.
-    """
-
-    def __init__(self, stage: Stage, processor: MonkeyProcessor, split: str):
-        self.stage, self.processor, self.split = stage, processor, split
-
-    def __call__(self, number: int) -> Row:
-        """Image `[96, 96, 3]` uint8, dense labels `[3, 24, 24]` and the conversation of one sample."""
-        rng = np.random.default_rng([11, number])
-        kind = rng.choice(
-            ["native", "resized", "crop"], p=(0.75, 0.25, 0.0) if self.stage.answers else (0.5, 0.1, 0.4)
-        )
-        family = (
-            None
-            if self.stage.answers
-            else str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.2, 0.1)))
-        )
-        size = TILE if kind == "native" else 2 * TILE
-        sample = make_sample(number, self.split, (size, size), family)
-        view, image = (0, 0, size, size), sample.image
-        if kind == "crop":
-            x, y = (int(v) for v in rng.integers(0, size - TILE + 1, 2))
-            view = (x, y, x + TILE, y + TILE)
-            image = image.crop(view)
-        elif kind == "resized":
-            image = image.resize((TILE, TILE), Image.Resampling.BICUBIC)
-        labels = dense_labels(sample, view, TILE, POINTS)
-        dense = torch.from_numpy(np.stack([labels.chars, labels.objects, labels.colours]))
-        conversation = looks = None
-        if self.stage.answers:
-            turns = training_turns(sample, rng, TILE / size, budget=130, detailed=0.7)
-            conversation = encode(
-                self.processor.tokenizer, self.processor.image_span(), turns, max_length=512
-            )
-            looks = self.looks(sample, turns, conversation)
-        shift = int(rng.integers(0, FARTHEST)) if rng.random() < 0.75 else 0
-        shifts = (shift, int(rng.integers(shift, FARTHEST))) if shift else (0, 0)
-        return torch.from_numpy(np.array(image)), dense, conversation, looks, shifts
-
-    def looks(self, sample: Sample, turns: list[Turn], conversation: Encoded) -> Tensor:
-        """`[T]`: the place in the prompt of the visual token that shows each labelled character, else -1."""
-        side = math.isqrt(self.processor.queries)
-        looks = torch.full_like(conversation.turns, -1)
-        for number, (_, answer) in enumerate(turns):
-            places = (conversation.turns == number).nonzero()[:-1, 0]  # without the end of text
-            queries = torch.tensor(queries_to_look_at(sample, answer, self.processor.tokenizer, side))
-            if len(places):
-                looks[places] = torch.where(queries >= 0, queries + 1, -1)  # after the opening tag
-        return looks
-
-    def collate(self, rows: list[Row]) -> dict[str, Tensor]:
-        """A batch: normalised `pixel_values [B, 3, 96, 96]`, `dense [B, 3, 24, 24]` and the padded
-        conversations."""
-        images, dense, conversations, looks, shifts = zip(*rows, strict=True)
-        pixels = torch.stack(images).permute(0, 3, 1, 2)
-        batch = {"pixel_values": (pixels / 255 - MEAN) / STD, "dense": torch.stack(dense)}
-        if not self.stage.answers:
-            return batch
-        batch |= pad(conversations, self.processor.tokenizer.pad_token_id)
-        positions = torch.arange(batch["input_ids"].shape[1]).repeat(len(rows), 1)
-        text = positions >= len(self.processor.image_span())
-        before, after = torch.tensor(shifts).T[..., None]
-        looks = nn.utils.rnn.pad_sequence(looks, batch_first=True, padding_value=-1)
-        return batch | {"position_ids": positions + torch.where(text, after, before), "looks": looks}
 
 
 class BaseTraining(L.LightningModule):
@@ -206,7 +120,7 @@ class BaseTraining(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _loader(self, split: str, batches: int, start: int) -> DataLoader:
-        rows = BaseRows(self.stage, self.processor, split)
+        rows = BaseRows(self.processor, split, self.stage.answers)
         offset = self.seed * 10_000_000 + (5_000_000 if self.stage.answers else 0)
         length = (lambda row: len(row[2].ids)) if self.stage.answers else (lambda row: 0)
         pooled = PooledBatches(rows, length, rows.collate, self.stage.batch_size, batches, start, offset)
