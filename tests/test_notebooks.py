@@ -193,3 +193,19 @@ def test_a_second_smoke_run_has_nothing_to_do(smoke):
     _, second, _ = smoke
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("unchanged since its last run") == len(reproduce.SERIES)
+
+
+def test_large_pictures_are_committed_as_jpeg(tmp_path):
+    draw = "import numpy as np, matplotlib.pyplot as plt\n%matplotlib inline\n"
+    noise = draw + "_ = plt.imshow(np.random.default_rng(0).random((300, 300, 3)))"
+    line = "_ = plt.plot([1, 2])"
+    notebook = notebooks.read(executed(write_notebook(tmp_path / "a.ipynb", noise, line)))
+    kinds = [
+        kind
+        for _, cell in notebooks.code_cells(notebook)
+        for output in cell.outputs
+        for kind in output.get("data", {})
+        if kind.startswith("image/")
+    ]
+    assert kinds == ["image/jpeg", "image/png"]
+    assert notebooks.normalise(notebook) == notebook
