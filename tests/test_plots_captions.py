@@ -58,9 +58,12 @@ def test_a_large_picture_is_drawn_small_in_its_own_coordinates():
 
 def test_a_region_is_named_with_its_score_and_many_of_a_name_once():
     coins = tuple(region("clock", (x, 10, x + 20, 30), score) for x, score in ((10, 0.9), (40, 0.7)))
-    ax = plots.draw_findings([PICTURE], [record(regions=(*coins, region()))]).axes[0]
-    labels = {text.get_text(): text.get_position() for text in ax.texts}
-    assert labels.pop("2 x clock") == (10, 10) and labels.pop("cat 0.80") == (5, 5)
+    known = record(regions=(*coins, region("dog", (600, 200, 700, 590))))
+    ax = plots.draw_findings([PICTURE], [known]).axes[0]
+    labels = {text.get_text(): (*text.get_position(), text.get_ha(), text.get_va()) for text in ax.texts}
+    assert labels.pop("2 x clock") == (10, 30, "left", "top")
+    assert labels.pop("dog 0.80") == (700, 590, "right", "bottom")
+    assert set(labels) == {""}  # no text was read
 
 
 @pytest.mark.parametrize(

@@ -84,15 +84,15 @@ def draw_overlap(side: float = 0.1) -> Figure:
         side: of the square boxes, as a fraction of the picture.
     """
     shifts = np.linspace(0, 4, 161)
-    fig, ax = plt.subplots(figsize=(4.6, 2.4))
+    fig, ax = plt.subplots(figsize=(5.2, 3))
     for name, overlap in {"release": filtering.release_iou, "correct": filtering.iou}.items():
         values = [overlap((0, 0, side, side), (n * side, 0, (n + 1) * side, side)) for n in shifts]
         ax.plot(shifts, values, label=name)
     ax.axhline(filtering.SAME_CAPTION_IOU, color=INK, linestyle=":", label="one object from here up")
     ax.axvspan(1, shifts[-1], color=COLOURS[5], alpha=0.12, linewidth=0)
-    ax.text(1.05, 0.03, "the boxes share nothing")
+    ax.text(shifts[-1] - 0.05, 0.04, "the boxes share nothing", ha="right")
     ax.set(xlabel="shift in widths of the box", ylabel="overlap", ylim=(0, 1.02), xlim=(0, shifts[-1]))
-    fig.legend(loc="outside right upper")
+    ax.legend(loc="upper right")
     return fig
 
 
@@ -102,6 +102,7 @@ def _show(ax: Axes, image: Image.Image) -> None:
     small.thumbnail((_PIXELS, _PIXELS))
     ax.imshow(small, extent=(0, image.width, image.height, 0), interpolation="auto")
     ax.set_axis_off()
+    ax.set_anchor("N")
 
 
 def _box(ax: Axes, box: Box, colour: str, linestyle: str = "-") -> None:
@@ -111,13 +112,20 @@ def _box(ax: Axes, box: Box, colour: str, linestyle: str = "-") -> None:
 
 
 def _name_regions(ax: Axes, regions: Sequence[Region]) -> None:
-    """Each name once, at the best of its regions, with its score or how many there are."""
+    """Each name once, below the best of its regions, with its score or how many there are.
+
+    Names of regions on the right half end where the region ends, those of regions at the bottom lie inside.
+    """
     names = [region.text for region in regions]
+    badge = {"facecolor": REGION, "edgecolor": "none", "pad": 1.5}
+    right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]
     for region in {region.text: region for region in reversed(regions)}.values():
+        x0, _, x1, y1 = region.box
+        place = {"x": x1, "ha": "right"} if x0 + x1 > right and x0 > 0 else {"x": x0, "ha": "left"}
         count = names.count(region.text)
         label = f"{region.text} {region.score:.2f}" if count == 1 else f"{count} x {region.text}"
-        badge = {"facecolor": REGION, "edgecolor": "none", "pad": 1.5}
-        ax.text(*region.box[:2], label, color="white", fontsize=7, va="top", bbox=badge)
+        align = "bottom" if y1 > 0.9 * bottom else "top"
+        ax.text(y=y1, s=label, color="white", fontsize=7, va=align, bbox=badge, **place)
 
 
 def _below(ax: Axes, texts: Sequence[str]) -> None:
