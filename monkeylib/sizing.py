@@ -13,8 +13,8 @@ from monkeylib.tiling import Grid
 
 PARTS = ("ViT", "adapters", "resampler", "language model")
 
-# Values in the state dict of the released code's model, and what the paper says (section 4, model
-# configuration). The paper's adapters are not those of the released code, whose four have 51.1 million.
+# Values in the state dict of the released code's model, and what the paper says. The paper's adapters are not
+# those of the released code, whose four have 51.1 million.
 RELEASED = {
     "ViT": 1_842_770_688,
     "adapters": 51_118_656,
