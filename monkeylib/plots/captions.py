@@ -17,6 +17,7 @@ from monkeylib.figures import COLOURS, INK
 
 REGION, TEXT, DROPPED = COLOURS[0], COLOURS[3], COLOURS[1]
 _CARD = 2.4  # width of a picture in inches
+_AROUND = 0.7  # height of the lines above and below it
 _PIXELS = 400  # longer side of a drawn photograph: more than its place on the figure has
 _BELOW = 3  # lines of text below a picture
 _WRAP = 36  # characters across a picture
@@ -30,8 +31,10 @@ def draw_findings(images: Sequence[Image.Image], records: Sequence[Record], colu
         records: what the pipeline found in each.
         columns: pictures in a row.
     """
-    rows = -(-len(images) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(_CARD * columns, (_CARD + 0.35) * rows), squeeze=False)
+    shapes = [image.height / image.width for image in images]
+    heights = [_CARD * max(shapes[i : i + columns]) + _AROUND for i in range(0, len(images), columns)]
+    size = (_CARD * columns, sum(heights))
+    fig, axes = plt.subplots(len(heights), columns, figsize=size, height_ratios=heights, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, image, record in zip(axes.flat, images, records, strict=False):
