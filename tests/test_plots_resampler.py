@@ -20,7 +20,10 @@ def test_the_centre_of_attention():
 def test_positions_and_looks_are_drawn():
     looks = places(16) + 0.1
     fig = draw_positions(torch.rand(16, 6, 6), looks, [5, 10])
-    assert [ax.get_title() for ax in fig.axes[:2]] == ["position of query 5", "position of query 10"]
+    assert [ax.get_title(loc="left") + ax.get_title() for ax in fig.axes[:2]] == [
+        "position of query 5",
+        "position of query 10",
+    ]
     arrows = fig.axes[-1].collections[0]
     assert arrows.U == pytest.approx([0.1] * 16) and arrows.V == pytest.approx([0.1] * 16)
     plt.close(fig)

@@ -70,5 +70,5 @@ def test_print_is_drawn_in_every_version():
     fig = plots.draw_print(
         picture, {"small": plots.smaller(picture, 32)}, {"fine": (4, 4, 28, 20), "wide": (34, 4, 62, 60)}
     )
-    titles = [ax.get_title() for ax in fig.axes]
+    titles = [ax.get_title(loc="left") + ax.get_title() for ax in fig.axes]
     assert titles == ["fine, 64 pixels", "fine, small", "wide, 64 pixels", "wide, small"]
