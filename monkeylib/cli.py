@@ -70,14 +70,17 @@ def answer(
         str, typer.Option(help="Name of the prompt: vqa, caption, detailed_caption, ...")
     ] = "vqa",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer at most.")] = 128,
+    grid: Annotated[str, typer.Option(help="Tiles as ROWSxCOLUMNS; the checkpoint's own by default.")] = "",
 ) -> None:
     """Answer a question about a picture."""
     from monkeylib.processing import open_image
     from monkeylib.prompts import build_prompt
+    from monkeylib.tiling import parse_grid
 
     picture = open_image(image)  # what is wrong with the question is said before the model is loaded
     build_prompt(prompt, question)
-    print(_load(model).answer(picture, question, prompt=prompt, max_new_tokens=max_new_tokens))
+    tiles = parse_grid(grid) if grid else None
+    print(_load(model).answer(picture, question, prompt, max_new_tokens, tiles))
 
 
 @app.command()
@@ -107,6 +110,7 @@ def evaluate(
             folder / f"{benchmark.name}.jsonl",
             max_new_tokens=benchmark.max_new_tokens,
             progress=sys.stderr.isatty(),
+            stale="replace",
         )
         for benchmark in chosen
     }
@@ -197,7 +201,7 @@ def list_assets() -> None:
             "name": asset.name,
             "megabytes": round(asset.bytes / 1e6),
             "licence": asset.licence,
-            "here": "yes" if assets.problem(asset, assets.folder(asset.name)) is None else "no",
+            "here": "no" if assets.located(asset) is None else "yes",
         }
         for asset in assets.listing()
     ]

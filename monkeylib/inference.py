@@ -12,6 +12,7 @@ from transformers import BatchFeature, TextIteratorStreamer
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor, Picture
 from monkeylib.prompts import build_prompt
+from monkeylib.tiling import Grid
 
 
 @dataclass
@@ -21,9 +22,11 @@ class Monkey:
     model: MonkeyForConditionalGeneration
     processor: MonkeyProcessor
 
-    def prepare(self, images: Sequence[Picture], texts: Sequence[str]) -> BatchFeature:
+    def prepare(
+        self, images: Sequence[Picture], texts: Sequence[str], grid: Grid | None = None
+    ) -> BatchFeature:
         """Model inputs of one picture and one text per row, padded on the left, on the model's device."""
-        inputs = self.processor(images=list(images), text=list(texts))
+        inputs = self.processor(images=list(images), text=list(texts), grid=grid)
         return inputs.to(self.model.device)
 
     def answer(
@@ -32,6 +35,7 @@ class Monkey:
         question: str = "",
         prompt: str = "vqa",
         max_new_tokens: int = 128,
+        grid: Grid | None = None,
         **generation: Any,
     ) -> str:
         """The answer to a question about a picture, greedy unless `generation` says otherwise.
@@ -41,10 +45,11 @@ class Monkey:
             question: may be empty for prompts that take none (captions).
             prompt: a name from `prompts.PROMPTS`.
             max_new_tokens: the answer's length at most.
+            grid: another grid of tiles than the checkpoint's own, which it must have been made for too.
             generation: further arguments of `generate`, e.g. `do_sample=True, temperature=0.7` or
                 `num_beams=3`.
         """
-        return self.answer_batch([(image, question)], prompt, max_new_tokens, **generation)[0]
+        return self.answer_batch([(image, question)], prompt, max_new_tokens, grid, **generation)[0]
 
     @torch.no_grad()
     def answer_batch(
@@ -52,15 +57,16 @@ class Monkey:
         questions: Sequence[tuple[Picture, str]],
         prompt: str = "vqa",
         max_new_tokens: int = 128,
+        grid: Grid | None = None,
         **generation: Any,
     ) -> list[str]:
-        """Answers to `(image, question)` pairs in one batch."""
+        """Answers to `(image, question)` pairs in one batch; arguments as in `answer`."""
         if not questions:
             return []
         images, texts = zip(
             *((image, build_prompt(prompt, question)) for image, question in questions), strict=True
         )
-        inputs = self.prepare(images, texts)
+        inputs = self.prepare(images, texts, grid)
         ids = self.model.generate(**inputs, **self._options(max_new_tokens, generation))
         new = ids[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]

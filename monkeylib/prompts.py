@@ -1,13 +1,8 @@
-"""The prompts of the paper and the release, and what of a training row is learned.
+"""The prompts of the paper and the release.
 
 Every template takes `question`; those for captions ignore it. The released data writes a blank between the
-picture and the
-text: that is `MonkeyProcessor.separator`.
+picture and the text: that is `MonkeyProcessor.separator`.
 """
-
-from collections.abc import Sequence
-
-IGNORED = -100
 
 _UNANSWERABLE = '{{question}} When the provided information is insufficient, respond with "{}". Answer:'
 
@@ -43,17 +38,3 @@ def build_prompt(name: str, question: str = "") -> str:
     if "{question}" in template and not question.strip():
         raise ValueError(f"the prompt {name!r} needs a question, got an empty one")
     return template.format(question=question)
-
-
-def supervise(prompt: Sequence[int], answer: Sequence[int], eos: int) -> tuple[list[int], list[int]]:
-    """Ids and labels of one training row: the answer and one end token are learned, the prompt is not.
-
-    Prompt and answer are tokenised apart and joined, as in the released fine-tuning.
-
-    Raises:
-        ValueError: the answer is empty.
-    """
-    if not answer:
-        raise ValueError("a training row needs an answer, got an empty one: drop the row or fill it in")
-    ids = [*prompt, *answer, eos]
-    return ids, [IGNORED] * len(prompt) + [*answer, eos]

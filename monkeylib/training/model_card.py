@@ -74,7 +74,7 @@ def write(
     text = TEMPLATE.format(
         millions=sum(parts.values()) / 1e6,
         parts="".join(f"| {name} | {count:,} |\n" for name, count in parts.items()),
-        stages=tables.markdown(stages),
+        stages=tables.markdown([{**stage, "lr": f"{stage['lr']:g}"} for stage in stages]),
         scores=tables.markdown(shown),
         tile=tile,
         pixels=pixels,

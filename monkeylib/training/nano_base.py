@@ -18,7 +18,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -33,6 +32,7 @@ from monkeylib.training import finetune, model_card
 from monkeylib.training.base_rows import POINTS, BaseRows
 from monkeylib.training.batches import PooledBatches, loader
 from monkeylib.training.dense import DenseHead, dense_loss, looking_loss, reading_accuracy
+from monkeylib.training.logs import ResumedCSVLogger
 from monkeylib.training.metrics import exact_match
 from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
 
@@ -175,7 +175,7 @@ def train_stage(module: BaseTraining, folder: Path) -> None:
         max_epochs=1,
         gradient_clip_val=1.0,
         callbacks=[checkpoint],
-        logger=CSVLogger(folder, "", ""),
+        logger=ResumedCSVLogger(folder, "", ""),
         val_check_interval=150,
         check_val_every_n_epoch=None,
         log_every_n_steps=20,

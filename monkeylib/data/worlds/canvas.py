@@ -56,10 +56,13 @@ class Text:
 
 @lru_cache(maxsize=256)
 def font(name: str, height: int) -> ImageFont.FreeTypeFont:
-    """A font of matplotlib's own set (DejaVu), so that every machine draws the same glyphs."""
+    """A font of matplotlib's own set (DejaVu), laid out by Pillow itself: the same glyphs in the same places
+    on every machine, whether or not the system has the library that Pillow would rather use.
+    """
     import matplotlib
 
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), height)
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+    return ImageFont.truetype(str(file), height, layout_engine=ImageFont.Layout.BASIC)
 
 
 @lru_cache(maxsize=32)

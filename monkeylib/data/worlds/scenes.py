@@ -22,7 +22,6 @@ COLOURS = {
     "black": (20, 20, 20),
 }
 OBJECTS = ("ball", "box", "star", "ring", "cross", "heart", "arrow", "house", "tree", "fish", "moon", "kite")
-PLACES = ("top left", "top right", "bottom left", "bottom right")
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 
 

@@ -97,8 +97,8 @@ def phone(rng: Generator) -> str:
 
 
 def person(rng: Generator) -> str:
-    """A name and an initial."""
-    return f"{pick(rng, NAMES)[0]} {chr(97 + rng.integers(0, 26))}"
+    """A name and an initial, never "a", which is a word of the captions."""
+    return f"{pick(rng, NAMES)[0]} {chr(98 + rng.integers(0, 25))}"
 
 
 def place(rng: Generator) -> str:
