@@ -53,8 +53,8 @@ class Stage:
     answers: bool  # whether the language model takes part
 
 
-READING = Stage("reading", steps=1500, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
-LANGUAGE = Stage("language", steps=1200, batch_size=16, lr=1.2e-3, warmup=100, dense_weight=0.5, answers=True)
+READING = Stage("reading", steps=4000, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
+LANGUAGE = Stage("language", steps=4000, batch_size=16, lr=1.2e-3, warmup=100, dense_weight=0.5, answers=True)
 
 
 def base_profile() -> Profile:
