@@ -35,7 +35,7 @@ class Chapter:
 
 
 SERIES = (
-    Chapter("00_setup_and_sizing", inputs=(_BASE,)),
+    Chapter("00_setup_and_sizing"),
     Chapter("01_tiling", inputs=(_SAMPLES,)),
     Chapter("02_lora_encoder", inputs=(_BASE,)),
     Chapter("03_resampler", inputs=(_BASE, _SAMPLES)),
@@ -114,9 +114,13 @@ def update_notebooks(series: Sequence[Chapter] = SERIES) -> list[Path]:
 
 
 def report(profile: str, console: Console) -> None:
-    """Print the profile's result tables, and say where its figures and executed notebooks are."""
+    """Print the profile's tables of scores, and say where all its tables, figures and executed notebooks
+    are."""
     for file in sorted(paths.results(profile).glob("*.csv")):
-        tables.show(tables.presented(tables.read_file(file)), paths.shown(file), console)
+        rows = tables.read_file(file)
+        if (scores := tables.presented(rows)) is not rows:
+            tables.show(scores, paths.shown(file), console)
+    console.print(f"All tables: {paths.shown(paths.results(profile))}/", highlight=False)
     console.print(f"Figures: {paths.shown(paths.figures(profile))}/", highlight=False)
     console.print(f"Executed notebooks: {paths.shown(paths.runs(profile))}/notebooks/", highlight=False)
 

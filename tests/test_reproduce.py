@@ -167,13 +167,16 @@ def test_a_missing_notebook_and_an_unknown_name_are_said(repository):
         run()
 
 
-def test_the_report_shows_the_tables_and_where_the_figures_are(repository):
-    tables.write([{"model": "Monkey", "accuracy": 0.5}] * 50, "main", "smoke")
+def test_the_report_shows_the_scores_and_where_the_figures_are(repository):
+    score = {"model": "Monkey", "split": "nano-fine", "metric": "anls", "value": 0.5, "low": 0.4, "high": 0.6}
+    tables.write([score], "main", "smoke")
+    tables.write([{"step": 1, "loss": 0.25}], "curves", "smoke")
     text = io.StringIO()
     reproduce.report("smoke", Console(file=text, width=100))
     shown = text.getvalue()
-    assert "data/results/smoke/main.csv" in shown and "Monkey" in shown and "0.500" in shown
-    assert "and 10 more rows" in shown
+    assert "data/results/smoke/main.csv" in shown and "50.0 (40.0–60.0)" in shown
+    assert "curves.csv" not in shown, "curves are no scores: figures show them"
+    assert "All tables: data/results/smoke/" in shown
     assert "Figures: data/runs/smoke/figures/" in shown
 
 

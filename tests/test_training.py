@@ -189,6 +189,17 @@ def test_a_finished_run_returns_at_once_and_another_recipe_starts_anew(whole, tm
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["training"]["seed"] == 1
 
 
+def test_other_base_weights_start_the_training_anew(tmp_path):
+    profile = profile_from_base(tmp_path)
+    first = weights(finetune.run(profile, tmp_path / "run"))
+    other = MonkeyForConditionalGeneration.from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        other.resampler.query.mul_(2)
+    other.save_pretrained(tmp_path / "base")
+    again = weights(finetune.run(profile, tmp_path / "run"))
+    assert not torch.equal(first["resampler.query"], again["resampler.query"])
+
+
 def test_a_trained_checkpoint_loads_and_answers(whole):
     _, folder = whole
     monkey = inference.load(folder)

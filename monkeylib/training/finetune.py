@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from monkeylib import paths, profiles
+from monkeylib import paths, profiles, provenance
 from monkeylib.data.collate import Encoded, encode, pad
 from monkeylib.data.worlds import make_sample
 from monkeylib.data.worlds.tasks import SEPARATOR, training_turns
@@ -155,9 +155,9 @@ class MonkeyTraining(L.LightningModule):
 def run(profile: Profile, folder: Path, progress: bool | None = None) -> Path:
     """Fine-tune as the profile says and return the folder of the trained checkpoint, `folder / "model"`.
 
-    A finished run with the same recipe is returned as it is; an interrupted one goes on at its last
-    checkpoint; one with another recipe starts anew. The checkpoint appears in one move when training is
-    complete. Losses lie in `folder / "metrics.csv"`.
+    A finished run with the same recipe and base weights is returned as it is; an interrupted one goes on at
+    its last checkpoint; another recipe or base starts anew. The checkpoint appears in one move when training
+    is complete. Losses lie in `folder / "metrics.csv"`.
 
     Args:
         progress: show a progress bar; on a terminal only, if not given.
@@ -166,6 +166,9 @@ def run(profile: Profile, folder: Path, progress: bool | None = None) -> Path:
         FileNotFoundError: the profile's base model is missing.
     """
     recipe = json.loads(profile.model_dump_json(exclude={"evaluation", "ablation", "description"}))
+    if profile.base_checkpoint is not None:
+        weights = paths.REPOSITORY / profile.base_checkpoint / "model.safetensors"
+        recipe["base_digest"] = provenance.file_digest(weights) if weights.is_file() else None
     done, stamp = folder / "model", folder / "recipe.json"
     if stamp.exists() and json.loads(stamp.read_text()) != recipe:
         shutil.rmtree(folder)
