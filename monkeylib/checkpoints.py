@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import Qwen2Config
 
-from monkeylib.model import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig
+from monkeylib.model import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig, QwenConfig
 
 VISUAL_PREFIX = "transformer.visual."
 
@@ -129,7 +128,7 @@ def config_from_released(language: Mapping[str, Any], visual: Mapping[str, Any])
         resampler_config=MonkeyResamplerConfig(
             queries=visual.get("n_queries", 256), heads=visual["output_dim"] // 128
         ),
-        text_config=Qwen2Config(
+        text_config=QwenConfig(
             vocab_size=language["vocab_size"],
             hidden_size=language["hidden_size"],
             intermediate_size=language["intermediate_size"] // 2,  # the release counts gate and up together
@@ -140,6 +139,9 @@ def config_from_released(language: Mapping[str, Any], visual: Mapping[str, Any])
             rms_norm_eps=language["layer_norm_epsilon"],
             rope_parameters={"rope_type": "default", "rope_theta": float(language["rotary_emb_base"])},
             tie_word_embeddings=False,
+            trained_length=language["seq_length"],
+            dynamic_ntk=language["use_dynamic_ntk"],
+            log_n=language["use_logn_attn"],
         ),
         image_start_id=start,
         image_end_id=start + 1,

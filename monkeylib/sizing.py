@@ -5,7 +5,7 @@ the same in a model, which may lie on the meta device, where tensors have shapes
 """
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, Qwen2Config
 
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.model.adapters import AdapterBank
@@ -102,7 +102,7 @@ def _language_model(text: PreTrainedConfig) -> int:
     heads, groups = _head_widths(text)
     width, between = text.hidden_size, text.intermediate_size
     layer = 2 * width * (heads + groups) + 3 * width * between + 2 * width
-    if text.model_type == "qwen2":
+    if isinstance(text, Qwen2Config):
         layer += heads + 2 * groups  # biases of query, key and value
     vocabulary = text.vocab_size * width * (1 if text.tie_word_embeddings else 2)
     return vocabulary + text.num_hidden_layers * layer + width
@@ -111,7 +111,7 @@ def _language_model(text: PreTrainedConfig) -> int:
 def _head_widths(text: PreTrainedConfig) -> tuple[int, int]:
     """Widths of all query heads and of all key heads together."""
     plain_llama = text.model_type == "llama" and not (text.attention_bias or text.mlp_bias)
-    if text.model_type != "qwen2" and not plain_llama:
+    if not isinstance(text, Qwen2Config) and not plain_llama:
         raise ValueError(
             f"the sizes of a language model of type {text.model_type!r} are not known: expected 'qwen2', or "
             "'llama' without biases; count a model on the meta device instead"

@@ -62,6 +62,30 @@ def encode(
     return Encoded(torch.tensor(ids), torch.tensor(labels), torch.tensor(numbers))
 
 
+def encode_as_released(
+    prompt: Sequence[int], answer: Sequence[int], end: int, max_length: int
+) -> dict[str, Tensor]:
+    """One row exactly as the released fine-tuning builds it, to reproduce its numbers.
+
+    It differs from `encode` where text is too long or holds the end-of-text token: what does not fit is cut,
+    the answer and its end silently; every row is padded to `max_length` with the end-of-text token; and such
+    a token inside the text is not attended.
+
+    Returns:
+        `input_ids`, `labels`, `attention_mask`, each `[max_length]`.
+    """
+    said = [*prompt, *answer]
+    fill = max(0, max_length - len(said) - 1)
+    ids = [*said, end, *[end] * fill][:max_length]
+    labels = [*[IGNORE] * len(prompt), *answer, end, *[IGNORE] * fill][:max_length]
+    mask = [*(int(token != end) for token in said), 1, *[0] * fill][:max_length]
+    return {
+        "input_ids": torch.tensor(ids),
+        "labels": torch.tensor(labels),
+        "attention_mask": torch.tensor(mask),
+    }
+
+
 def pad(rows: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
     """Right-padded `input_ids`, `attention_mask`, `labels` and `turns`, each `[B, T]`."""
 

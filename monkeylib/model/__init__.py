@@ -4,8 +4,15 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from monkeylib.model.config import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig
 from monkeylib.model.monkey import MonkeyForConditionalGeneration
+from monkeylib.model.qwen import QwenConfig
 
 AutoConfig.register(MonkeyConfig.model_type, MonkeyConfig)
 AutoModelForImageTextToText.register(MonkeyConfig, MonkeyForConditionalGeneration)
 
-__all__ = ["MonkeyConfig", "MonkeyForConditionalGeneration", "MonkeyResamplerConfig", "MonkeyVisionConfig"]
+__all__ = [
+    "MonkeyConfig",
+    "MonkeyForConditionalGeneration",
+    "MonkeyResamplerConfig",
+    "MonkeyVisionConfig",
+    "QwenConfig",
+]
