@@ -84,6 +84,25 @@ def answer(
 
 
 @app.command()
+def chat(
+    image: Annotated[Path, typer.Argument(help="The picture.")],
+    model: ModelOption = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer at most.")] = 128,
+) -> None:
+    """Talk about a picture: a question per line, until an empty line or the end of the input."""
+    from monkeylib.processing import open_image
+
+    picture, monkey, turns = open_image(image), _load(model), []
+    while question := _question():
+        pieces = []
+        for piece in monkey.stream(picture, question, max_new_tokens=max_new_tokens, earlier=turns):
+            print(piece, end="", flush=True)
+            pieces.append(piece)
+        print()
+        turns.append((question, "".join(pieces).strip()))
+
+
+@app.command()
 def evaluate(
     benchmarks: Annotated[
         list[str] | None, typer.Argument(help="Names of benchmarks; all of them by default.")
@@ -217,6 +236,13 @@ def fetch_assets(
 
     for name in names or [asset.name for asset in assets.listing()]:
         print(f"{name}: {paths.shown(assets.fetch(name))}", flush=True)
+
+
+def _question() -> str:
+    """The next line of the input; nothing at its end."""
+    if sys.stdin.isatty():
+        print("> ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()
 
 
 def _model_path(model: Path | None) -> Path:

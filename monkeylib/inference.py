@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import BatchFeature, TextIteratorStreamer
+from transformers import BatchFeature, BitsAndBytesConfig, TextIteratorStreamer
 
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor, Picture
 from monkeylib.prompts import build_prompt
 from monkeylib.tiling import Grid
+
+Turn = tuple[str, str]  # a question and its answer
 
 
 @dataclass
@@ -71,16 +74,62 @@ class Monkey:
         new = ids[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
+    @torch.no_grad()
+    def chat(
+        self,
+        image: Picture,
+        question: str,
+        earlier: Sequence[Turn] = (),
+        prompt: str = "vqa",
+        max_new_tokens: int = 128,
+        grid: Grid | None = None,
+        **generation: Any,
+    ) -> str:
+        """The answer to a question that follows earlier questions and answers about the same picture.
+
+        The release answers one question at a time. Earlier turns stand in the prompt as conversations do in
+        training: each answer is followed by the end-of-text token.
+
+        Args:
+            earlier: `(question, answer)` pairs, the oldest first.
+            image, question, prompt, max_new_tokens, grid, generation: as in `answer`.
+        """
+        inputs = self.prepare_turns(image, question, earlier, prompt, grid)
+        ids = self.model.generate(**inputs, **self._options(max_new_tokens, generation))
+        new = ids[0, inputs["input_ids"].shape[1] :]
+        return self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+
+    def prepare_turns(
+        self,
+        image: Picture,
+        question: str,
+        earlier: Sequence[Turn] = (),
+        prompt: str = "vqa",
+        grid: Grid | None = None,
+    ) -> BatchFeature:
+        """Model inputs of a conversation: the picture, the earlier turns, the question."""
+        prompts = [build_prompt(prompt, asked) for asked in (*(turn[0] for turn in earlier), question)]
+        inputs = self.prepare([image], prompts[:1], grid)
+        ids = inputs["input_ids"][0].tolist()
+        for (_, answer), following in zip(earlier, prompts[1:], strict=True):
+            ids += [*self.processor.encode_text(answer), self.processor.tokenizer.eos_token_id]
+            ids += self.processor.encode_text(self.processor.separator + following)
+        inputs["input_ids"] = torch.tensor([ids], device=self.model.device)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        return inputs
+
     def stream(
         self,
         image: Picture,
         question: str = "",
         prompt: str = "vqa",
         max_new_tokens: int = 128,
+        earlier: Sequence[Turn] = (),
         **generation: Any,
     ) -> Iterator[str]:
-        """The answer in pieces, as they are made. Errors of the model are raised here."""
-        inputs = self.prepare([image], [build_prompt(prompt, question)])
+        """The answer in pieces, as they are made; `earlier` as in `chat`. Errors of the model are raised
+        here."""
+        inputs = self.prepare_turns(image, question, earlier, prompt)
         streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         failures: list[BaseException] = []
 
@@ -104,16 +153,27 @@ class Monkey:
         return {"max_new_tokens": max_new_tokens, "do_sample": False, **ends, **generation}
 
 
-def load(path: str | Path, device: str | None = None, dtype: torch.dtype | None = None) -> Monkey:
+def load(
+    path: str | Path,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    bits: Literal[4, 8] | None = None,
+) -> Monkey:
     """Load a checkpoint folder.
 
     Args:
         path: a folder written by `save_pretrained` of model and processor.
         device: where to run; a GPU if there is one.
         dtype: of the weights; as saved if not given.
+        device_map: spread the model over devices as transformers does ("auto"), instead of `device`.
+        bits: quantise the language model to 4 or 8 bits with bitsandbytes; ViT, adapters and resampler stay
+            as they are.
 
     Raises:
         FileNotFoundError: the folder is missing or holds no checkpoint.
+        ModuleNotFoundError: `bits` without bitsandbytes.
+        ValueError: `bits` is neither 4 nor 8.
     """
     folder = Path(path)
     if not (folder / "config.json").is_file():
@@ -121,6 +181,30 @@ def load(path: str | Path, device: str | None = None, dtype: torch.dtype | None 
             f"there is no checkpoint at {folder}: expected a folder with config.json, model.safetensors, "
             "processor_config.json and a tokenizer"
         )
-    model = MonkeyForConditionalGeneration.from_pretrained(folder, dtype=dtype or "auto")
+    options: dict[str, Any] = {"dtype": dtype or "auto"}
+    if bits is not None:
+        options["quantization_config"] = _quantisation(bits)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Monkey(model.to(device).eval(), MonkeyProcessor.from_pretrained(folder))
+    if device_map is not None or bits is not None:
+        options["device_map"] = device_map or {"": device}
+    model = MonkeyForConditionalGeneration.from_pretrained(folder, **options)
+    model = model if "device_map" in options else model.to(device)
+    return Monkey(model.eval(), MonkeyProcessor.from_pretrained(folder))
+
+
+def _quantisation(bits: int) -> BitsAndBytesConfig:
+    """The language model in 4 or 8 bits, everything before it untouched."""
+    if bits not in (4, 8):
+        raise ValueError(f"weights are quantised to 4 or 8 bits, got {bits}: pass bits=4, bits=8 or nothing")
+    if find_spec("bitsandbytes") is None:
+        raise ModuleNotFoundError(
+            f"loading in {bits} bits needs the package bitsandbytes, which isn't installed here: "
+            "`pip install bitsandbytes`"
+        )
+    kept = ["vision", "resampler", "lm_head"]
+    return BitsAndBytesConfig(
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
+        llm_int8_skip_modules=kept,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )

@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -47,6 +48,15 @@ def test_answer_prints_what_the_model_says(call, checkpoint, image, monkey):
         "answer", image, "--prompt", "caption", "--model", checkpoint, "--max-new-tokens", 3
     )
     assert code == 0 and output == f"{monkey.answer(image, prompt='caption', max_new_tokens=3)}\n"
+
+
+def test_chat_remembers_what_was_said(call, checkpoint, image, monkey, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What?\nWhy?\n"))
+    code, output, errors = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3)
+    first = monkey.chat(image, "What?", max_new_tokens=3)
+    second = monkey.chat(image, "Why?", [("What?", first)], max_new_tokens=3)
+    assert (code, errors) == (0, "")
+    assert [line.strip() for line in output.split("\n")[:2]] == [first, second]
 
 
 def test_answer_takes_the_trained_model_or_says_that_the_base_answers(

@@ -1,10 +1,14 @@
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 import monkeylib
+from monkeylib import inference
+from monkeylib.data.collate import encode
+from monkeylib.prompts import build_prompt
 
 
 def test_answers_in_a_batch_equal_those_one_by_one(monkey, picture):
@@ -26,6 +30,75 @@ def test_a_stream_gives_the_answer_in_pieces(monkey, picture):
 def test_a_streams_failure_reaches_the_reader(monkey, picture):
     with pytest.raises(ValueError, match="beam"):
         list(monkey.stream(picture(), "What?", max_new_tokens=4, num_beams=2))
+
+
+EARLIER = (("What is it?", "a cat"), ("Which colour?", "red <img>"))
+
+
+def test_a_conversation_reads_as_in_training(monkey, picture):
+    """Up to the answer to be given, its ids are those of a training row with the same turns."""
+    processor, prompts = (
+        monkey.processor,
+        [build_prompt("vqa", q) for q in ("What is it?", "Which colour?", "Why?")],
+    )
+    turns = list(zip(prompts, ("a cat", "red <img>", "x"), strict=True))
+    turns = [(processor.separator + prompt, answer) for prompt, answer in turns]
+    row = encode(processor.tokenizer, processor.image_span(), turns, max_length=10_000)
+    inputs = monkey.prepare_turns(picture(), "Why?", EARLIER)
+    ids = inputs["input_ids"][0]
+    assert torch.equal(ids, row.ids[: len(ids)]) and len(row.ids) == len(ids) + 2
+    assert bool(inputs["attention_mask"].all())
+
+
+def test_earlier_turns_count(monkey, picture):
+    def answer(earlier) -> str:
+        return monkey.chat(picture(), "Why?", earlier, max_new_tokens=8)
+
+    assert answer(()) == monkey.answer(picture(), "Why?", max_new_tokens=8)
+    assert answer(EARLIER) != answer(())
+    assert "".join(monkey.stream(picture(), "Why?", earlier=EARLIER, max_new_tokens=8)).strip() == answer(
+        EARLIER
+    )
+
+
+def test_quantised_loading_says_what_is_missing(monkeypatch, monkey, tmp_path):
+    monkey.model.save_pretrained(tmp_path)
+    monkeypatch.setattr(inference, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="in 4 bits needs the package bitsandbytes"):
+        monkeylib.load(tmp_path, bits=4)
+    with pytest.raises(ValueError, match="4 or 8 bits, got 3"):
+        monkeylib.load(tmp_path, bits=3)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is optional")
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_language_model_alone_is_quantised(bits, monkey, picture, tmp_path):
+    monkey.model.save_pretrained(tmp_path)
+    monkey.processor.save_pretrained(tmp_path)
+    loaded = monkeylib.load(tmp_path, device="cpu", bits=bits)
+    kinds = {type(m).__name__ for m in loaded.model.language_model.model.modules()}
+    assert {4: "Linear4bit", 8: "Linear8bitLt"}[bits] in kinds
+    assert not any(
+        "bit" in type(m).__name__ for m in (*loaded.model.vision.modules(), *loaded.model.resampler.modules())
+    )
+    assert isinstance(loaded.answer(picture(), "What?", max_new_tokens=4), str)
+
+
+def test_a_checkpoint_spreads_over_devices(monkey, picture, tmp_path):
+    monkey.model.save_pretrained(tmp_path)
+    monkey.processor.save_pretrained(tmp_path)
+    loaded = monkeylib.load(tmp_path, device_map="auto")
+    assert loaded.answer(picture(), "What?", max_new_tokens=8) == monkey.answer(
+        picture(), "What?", max_new_tokens=8
+    )
+
+
+def test_bfloat16_is_loaded_and_answers(monkey, picture, tmp_path):
+    monkey.model.save_pretrained(tmp_path)
+    monkey.processor.save_pretrained(tmp_path)
+    loaded = monkeylib.load(tmp_path, device="cpu", dtype=torch.bfloat16)
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
+    assert isinstance(loaded.answer(picture(), "What?", max_new_tokens=4), str)
 
 
 def test_a_caption_needs_no_question(monkey, picture):

@@ -59,8 +59,10 @@ class Resampler(nn.Module):
         kv = self.ln_kv(self.kv_proj(features))
         w_q, w_k, w_v = self.qkv.weight.chunk(3)
         b_q, b_k, b_v = self.qkv.bias.chunk(3)
-        q = F.linear(self.ln_q(self.query) + self.positions, w_q, b_q)
-        k = F.linear(kv + self.positions_for(self.positions, rows, cols), w_k, b_k)
+        # Loaded in lower precision, a buffer keeps that of the file.
+        positions = self.positions_for(self.positions, rows, cols).to(kv.dtype)
+        q = F.linear(self.ln_q(self.query) + self.positions.to(kv.dtype), w_q, b_q)
+        k = F.linear(kv + positions, w_k, b_k)
         v = F.linear(kv, w_v, b_v)
         q = self._split_heads(q[None]).expand(len(kv), -1, -1, -1)
         k, v = self._split_heads(k), self._split_heads(v)
