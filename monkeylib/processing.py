@@ -65,8 +65,12 @@ class MonkeyImageProcessor(BaseImageProcessor):
     """Resize, normalise and cut pictures as the released code does.
 
     A picture is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic, aspect ratio
-    ignored) and cut; the global view is made from the resized picture. `views` is "tiles+global", "tiles", or
-    "global", where the picture is resized straight to one view.
+    ignored) and cut. `views` is "tiles+global", "tiles", or "global", where the picture is resized straight
+    to one view.
+
+    `global_from` is "resized" as in the release, whose global view comes from the resized and normalised
+    picture (bicubic, no antialiasing), or "original" as the paper says (section 3.1), where the picture
+    itself is resized (Pillow bicubic).
     """
 
     model_input_names = ["pixel_values", "grids"]
@@ -79,12 +83,16 @@ class MonkeyImageProcessor(BaseImageProcessor):
         views: str = "tiles+global",
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
+        global_from: str = "resized",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if views not in ("tiles+global", "tiles", "global"):
             raise ValueError(f"views is one of 'tiles+global', 'tiles' and 'global', got {views!r}")
+        if global_from not in ("resized", "original"):
+            raise ValueError(f"global_from is one of 'resized' and 'original', got {global_from!r}")
         self.tile_size, self.rows, self.cols, self.views = tile_size, rows, cols, views
+        self.global_from = global_from
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
     @property
@@ -116,17 +124,22 @@ class MonkeyImageProcessor(BaseImageProcessor):
 
     def _views(self, image: Image.Image, grid: Grid) -> torch.Tensor:
         """The views `[v, 3, tile, tile]` of one picture."""
-        rows, cols = grid if grid.tiles else (1, 1)
+        if not grid.tiles:
+            return self._pixels(image, 1, 1)[None]
+        pixels = self._pixels(image, *grid)
+        tiles = split_tiles(pixels, self.tile_size)
+        if self.views == "tiles":
+            return tiles
+        original = self.global_from == "original"
+        whole = self._pixels(image, 1, 1) if original else global_view(pixels, self.tile_size)
+        return torch.cat([tiles, whole[None]])
+
+    def _pixels(self, image: Image.Image, rows: int, cols: int) -> torch.Tensor:
+        """A picture as normalised values `[3, rows * tile, cols * tile]`."""
         resized = image.resize((cols * self.tile_size, rows * self.tile_size), Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
         mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
-        pixels = pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
-        if not grid.tiles:
-            return pixels[None]
-        tiles = split_tiles(pixels, self.tile_size)
-        return (
-            tiles if self.views == "tiles" else torch.cat([tiles, global_view(pixels, self.tile_size)[None]])
-        )
+        return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
 
 
 class MonkeyProcessor(ProcessorMixin):

@@ -49,6 +49,19 @@ def test_an_adapter_is_scale_times_b_times_a(tiny):
         assert torch.allclose(added[view], expected, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("reads", ["residual", "normed"])
+def test_what_the_mlp_adapter_reads_is_a_choice(tiny, reads):
+    """A block written out: the release's adapter reads the residual stream, the paper's the MLP's input."""
+    block = tiny(mlp_adapter_reads=reads).vision.blocks[0]
+    x, group = torch.randn(1, 16, 32), torch.tensor([3])
+    y = x + block.attention(block.ln_1(x), group)
+    mlp = block.proj(torch.nn.functional.gelu(block.fc(block.ln_2(y))))
+    read = y if reads == "residual" else block.ln_2(y)
+    expected = y + block.mlp_adapter.add(mlp.clone(), read, group)
+    assert torch.allclose(block(x, group), expected, atol=1e-5)
+
+
 def test_dropout_acts_on_the_adapters_input_in_training_only():
     bank = AdapterBank(1, 4, 32, 32, dropout=0.5)
     torch.nn.init.normal_(bank.b)

@@ -31,6 +31,18 @@ def test_tiles_alone_have_no_global_view(picture):
     assert out["pixel_values"].shape == (4, 3, 8, 8)
 
 
+def test_the_papers_global_view_is_the_picture_itself_resized(picture):
+    released, paper = (
+        MonkeyImageProcessor(56, 2, 2, global_from=source)(picture()).pixel_values
+        for source in ("resized", "original")
+    )
+    assert torch.equal(released[:4], paper[:4])
+    assert torch.equal(paper[4:], MonkeyImageProcessor(56, views="global")(picture()).pixel_values)
+    assert not torch.allclose(released[4], paper[4], atol=0.1)
+    with pytest.raises(ValueError, match="'resized' and 'original', got 'x'"):
+        MonkeyImageProcessor(global_from="x")
+
+
 def test_an_unknown_choice_of_views_is_refused():
     with pytest.raises(ValueError, match="'tiles\\+global'.*'all'"):
         MonkeyImageProcessor(views="all")

@@ -81,6 +81,9 @@ class MonkeyConfig(PreTrainedConfig):
         attention_rank, mlp_rank: ranks of the adapters beside the attention projections and beside the MLP
             (paper section 4: 16 and 32).
         adapter_dropout: dropout on the adapters' input while training.
+        mlp_adapter_reads: `residual`, the residual stream before its norm, as the release; or `normed`, what
+            the MLP itself reads, which is the plain reading of the paper's adapters "in the MLP" (section
+            3.1).
     """
 
     model_type = "monkey"
@@ -102,11 +105,14 @@ class MonkeyConfig(PreTrainedConfig):
     attention_rank: int = 16
     mlp_rank: int = 32
     adapter_dropout: float = 0.05
+    mlp_adapter_reads: Literal["residual", "normed"] = "residual"
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.grids = [[int(rows), int(cols)] for rows, cols in (self.grids or [])]
+        if self.mlp_adapter_reads not in ("residual", "normed"):
+            raise ValueError(f"mlp_adapter_reads is 'residual' or 'normed', got {self.mlp_adapter_reads!r}")
         if self.adapter_mode == "per_tile" and not self.grids:
             raise ValueError(
                 "adapter_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]"

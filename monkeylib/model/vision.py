@@ -43,8 +43,8 @@ class VisionAttention(nn.Module):
 
 
 class VisionBlock(GradientCheckpointingLayer):
-    """Attention and MLP with residuals. The MLP's adapter reads the un-normalised residual stream and
-    by-passes it."""
+    """Attention and MLP with residuals. The MLP's adapter by-passes it; in the release, and by default, it
+    reads the residual stream before its norm."""
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
@@ -55,13 +55,15 @@ class VisionBlock(GradientCheckpointingLayer):
         self.fc = nn.Linear(vision.width, vision.mlp_width)
         self.proj = nn.Linear(vision.mlp_width, vision.width)
         self.mlp_adapter = _adapter(config, config.mlp_rank, vision.width)
+        self.adapter_reads_normed = config.mlp_adapter_reads == "normed"
 
     def forward(self, x: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
         """`[views, patches, width]` -> same."""
         x = x + self.attention(self.ln_1(x), groups)
-        y = self.proj(F.gelu(self.fc(self.ln_2(x))))
+        normed = self.ln_2(x)
+        y = self.proj(F.gelu(self.fc(normed)))
         if groups is not None:
-            self.mlp_adapter.add(y, x, groups)
+            self.mlp_adapter.add(y, normed if self.adapter_reads_normed else x, groups)
         return x + y
 
 
