@@ -1,7 +1,6 @@
 """What several tests share: a tiny tokenizer, a tiny model with its processor, and the golden vectors."""
 
 import string
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,6 @@ from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.adapters import AdapterBank
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
-
-GOLDENS = Path(__file__).parent / "goldens"
 
 
 @pytest.fixture(scope="session")

@@ -1,34 +1,22 @@
 """Against numbers obtained by running the released code on tiny random weights (see goldens/README.md)."""
 
-import json
 import re
 
 import pytest
 import torch
-from conftest import GOLDENS
-from safetensors.torch import load_file
 
 from monkeylib.checkpoints import config_from_released, from_released
 from monkeylib.data.collate import encode_as_released
+from monkeylib.experiments import parity
+from monkeylib.experiments.parity import PAD, QUERY_ROWS, places, prompt, released_weights
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.adapters import AdapterBank
-from monkeylib.processing import MonkeyImageProcessor
 
-VISION = load_file(GOLDENS / "vision_896_expected.safetensors")
-LANGUAGE = load_file(GOLDENS / "lmm_896_expected.safetensors")
-STEP = load_file(GOLDENS / "train_step_expected.safetensors")
+VISION, LANGUAGE, STEP = (parity.expected(name) for name in ("vision_896", "lmm_896", "train_step"))
 ABOUT_VISION, ABOUT_LANGUAGE, ABOUT_STEP = (
-    json.loads((GOLDENS / f"{name}.json").read_text()) for name in ("vision_896", "lmm_896", "train_step")
+    parity.about(name) for name in ("vision_896", "lmm_896", "train_step")
 )
-START, END, PLACE, PAD = 500, 501, 502, 511
-TOKEN_ROWS, QUERY_ROWS = [0, 1, 31, 32, 517, 1023], [0, 17, 128, 255]
-PICTURES = {"single": [0], "short": [1], "batch": [0, 1], "text": [], "two": [0, 1]}
-
-
-def released_weights() -> dict[str, torch.Tensor]:
-    visual = load_file(GOLDENS / "vision_896_weights.safetensors")
-    visual = {f"transformer.visual.{name}": tensor for name, tensor in visual.items()}
-    return load_file(GOLDENS / "lmm_896_weights.safetensors") | visual
+TOKEN_ROWS = [0, 1, 31, 32, 517, 1023]
 
 
 def build() -> MonkeyForConditionalGeneration:
@@ -45,7 +33,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images():
-    return MonkeyImageProcessor()([GOLDENS / "a.png", GOLDENS / "b.png"])
+    return parity.pictures()
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +41,6 @@ def tokens(model, images):
     """Visual tokens of both pictures `[10, 256, 128]`."""
     with torch.no_grad():
         return model.get_image_features(**images)
-
-
-def places(ids: torch.Tensor) -> torch.Tensor:
-    """The release hides the picture's path between the tags; ours has `<imgpad>` there."""
-    ids = ids.long().clone()
-    for row in ids.view(-1, ids.shape[-1]):
-        for start, end in zip((row == START).nonzero(), (row == END).nonzero(), strict=True):
-            row[start + 1 : end] = PLACE
-    return ids.view(-1, ids.shape[-1])
-
-
-def prompt(name: str, images: dict) -> dict:
-    """Model inputs of a golden prompt."""
-    inputs = {"input_ids": places(LANGUAGE[f"{name}.input_ids"])}
-    mask = LANGUAGE.get(f"{name}.attention_mask")
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"]) if mask is None else mask.long()
-    if own := PICTURES[name]:
-        inputs["pixel_values"] = torch.cat([images["pixel_values"][5 * i : 5 * i + 5] for i in own])
-        inputs["grids"] = images["grids"][own]
-    return inputs
 
 
 @pytest.mark.parametrize("row, name", [(0, "a"), (1, "b")])
@@ -123,11 +91,10 @@ def test_bfloat16(tokens, images):
 
 def test_spliced_embeddings(model, tokens):
     embeds = model.splice(places(LANGUAGE["single.input_ids"]), tokens[:5])[0]
-    rows = [0, 7, 8, 9, 264, 265, 1032, 1033, 1288, 1289, 1290, 1312]
-    assert torch.allclose(embeds[rows], LANGUAGE["single.embeds_rows"], rtol=0, atol=2e-4)
+    assert torch.allclose(embeds[parity.EMBEDDED_ROWS], LANGUAGE["single.embeds_rows"], rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", parity.PROMPTS)
 @torch.no_grad()
 def test_logits(name, model, images):
     logits = model(**prompt(name, images), logits_to_keep=16).logits
@@ -137,7 +104,7 @@ def test_logits(name, model, images):
 
 @pytest.mark.parametrize("name", ["single", "batch"])
 def test_greedy_ids(name, model, images):
-    expected = torch.tensor(ABOUT_LANGUAGE["greedy"][name]).view(len(PICTURES[name]), -1)
+    expected = torch.tensor(ABOUT_LANGUAGE["greedy"][name]).view(len(parity.PROMPTS[name]), -1)
     inputs = prompt(name, images)
     ids = model.generate(
         **inputs, do_sample=False, eos_token_id=None, pad_token_id=PAD, max_new_tokens=expected.shape[1]
@@ -242,6 +209,18 @@ def test_three_optimiser_steps(row_pair):
         assert norm.item() == pytest.approx(step["grad_norm_before_clip"], rel=5e-3)
     with torch.no_grad():
         assert model(**row_pair).loss.item() == pytest.approx(about["loss_after_3"], abs=5e-3)
+
+
+def test_the_parity_report_holds_and_sees_a_difference(model):
+    rows = parity.report(model)
+    assert len(rows) == 12 and all(row["holds"] for row in rows), rows
+    other = build()  # x and y swapped in the resampler's positions
+    with torch.no_grad():
+        other.resampler.positions.copy_(
+            other.resampler.positions.roll(other.resampler.positions.shape[1] // 2, 1)
+        )
+    broken = {row["quantity"] for row in parity.report(other) if not row["holds"]}
+    assert "visual tokens, five views" in broken and "logits, text alone" not in broken
 
 
 @pytest.mark.parametrize("case", ABOUT_STEP["preprocess_cases"], ids=lambda case: case["note"].split(":")[0])
