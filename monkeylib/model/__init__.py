@@ -2,10 +2,21 @@
 
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from monkeylib.model.config import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig
+from monkeylib.model.config import (
+    MonkeyConfig,
+    MonkeyProjectorConfig,
+    MonkeyResamplerConfig,
+    MonkeyVisionConfig,
+)
 from monkeylib.model.monkey import MonkeyForConditionalGeneration
 
 AutoConfig.register(MonkeyConfig.model_type, MonkeyConfig)
 AutoModelForImageTextToText.register(MonkeyConfig, MonkeyForConditionalGeneration)
 
-__all__ = ["MonkeyConfig", "MonkeyForConditionalGeneration", "MonkeyResamplerConfig", "MonkeyVisionConfig"]
+__all__ = [
+    "MonkeyConfig",
+    "MonkeyForConditionalGeneration",
+    "MonkeyProjectorConfig",
+    "MonkeyResamplerConfig",
+    "MonkeyVisionConfig",
+]
