@@ -5,9 +5,21 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
+from monkeylib import profiles
+from monkeylib.inference import Monkey
 from monkeylib.pretrained import llava
+from monkeylib.processing import MonkeyProcessor
+from monkeylib.profiles.schema import Encoder, Text
+from monkeylib.training import finetune
 
 PLACE = 55
 
@@ -138,3 +150,40 @@ def test_a_missing_llava_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="no-such is no local folder with a model.*connect to a hub"):
         llava.load(tmp_path / "no-such", grids=[[2, 2]])
+
+
+def tokenizer():
+    """Characters, and `<image>` as the last token, as in LLaVA-1.5."""
+    pieces = ["<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz :?.,-0123456789", *"ABCDEFGHIJ"]
+    made = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    made.add_special_tokens([AddedToken("<image>", special=True)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+
+
+def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, picture, tmp_path):
+    theirs.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    place, recipe = len(tokenizer()) - 1, profiles.load("llava-448")
+    vision = theirs.config.vision_config.to_dict() | {"num_hidden_layers": 2}
+    text = theirs.config.text_config.to_dict()
+    recipe = recipe.model_copy(
+        update={
+            "tile_size": 28,
+            "queries": 4,
+            "vision": Encoder(model_type=vision.pop("model_type"), config=vision),
+            "text": Text(
+                model_type=text.pop("model_type"),
+                config=text,
+                image_ids={"start": None, "end": None, "place": place},
+                pretrained=str(tmp_path),
+            ),
+        }
+    )
+    processor = finetune.build_processor(recipe)
+    assert processor.image_span() == [place] * 20
+    processor.save_pretrained(tmp_path / "ours")
+    processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
+    model = finetune.build_model(recipe, processor).eval()
+    assert model.config.text_config.vocab_size == 60, "rows without a token stay"
+    assert isinstance(Monkey(model, processor).answer(picture(), "what?", max_new_tokens=3), str)
