@@ -13,6 +13,12 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+)
 
 from monkeylib.model.config import MonkeyConfig
 from monkeylib.tiling import Grid, global_view, split_tiles
@@ -20,8 +26,19 @@ from monkeylib.tiling import Grid, global_view, split_tiles
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+_NORMALISATIONS = {
+    "dinov2": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "siglip_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
+}
+
 Picture = Image.Image | np.ndarray | str | Path
 Prompt = str | Sequence[str | Picture]
+
+
+def normalisation(model_type: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of the pixels that a vision encoder of that type was trained on: CLIP's for
+    ours and CLIP itself."""
+    return _NORMALISATIONS.get(model_type, (CLIP_MEAN, CLIP_STD))
 
 
 def open_image(picture: Picture) -> Image.Image:
@@ -146,25 +163,33 @@ class MonkeyProcessor(ProcessorMixin):
     """Pictures and prompts -> `input_ids`, `attention_mask`, `pixel_values`, `grids`.
 
     `queries` is the number of visual tokens per view. `separator` stands between a picture and text right
-    after it: the released checkpoints were trained with a blank there, ours with nothing.
+    after it: the released checkpoints were trained with a blank there, ours with nothing. `image_tokens` are
+    the tokens before and after the places of a picture and that of the places; LLaVA-1.5 has only the last.
     """
 
     def __init__(
-        self, image_processor: MonkeyImageProcessor, tokenizer: Any, queries: int = 256, separator: str = ""
+        self,
+        image_processor: MonkeyImageProcessor,
+        tokenizer: Any,
+        queries: int = 256,
+        separator: str = "",
+        image_tokens: Sequence[str] = ("<img>", "</img>", "<imgpad>"),
     ) -> None:
         super().__init__(image_processor, tokenizer)
-        self.queries, self.separator = queries, separator
-        ids = tokenizer.convert_tokens_to_ids(["<img>", "</img>", "<imgpad>"])
-        if None in ids or len(set(ids)) < 3:
+        self.queries, self.separator, self.image_tokens = queries, separator, list(image_tokens)
+        ids = tokenizer.convert_tokens_to_ids(self.image_tokens)
+        if None in ids or tokenizer.unk_token_id in ids:
             raise ValueError(
-                f"the tokenizer must hold the tokens <img>, </img> and <imgpad>, it gives the ids {ids}"
+                f"the tokenizer must hold the tokens {', '.join(image_tokens)}, it gives the ids {ids}"
             )
-        self.image_start_id, self.image_end_id, self.image_token_id = ids
+        *around, self.image_token_id = ids
+        self.image_start_id, self.image_end_id = around or (None, None)
 
     def image_span(self, grid: Grid | None = None) -> list[int]:
         """The ids of one picture in a prompt: `<img>`, a place for each visual token, `</img>`."""
         views = self.image_processor.view_count(self.image_processor.grid if grid is None else grid)
-        return [self.image_start_id, *[self.image_token_id] * (views * self.queries), self.image_end_id]
+        span = [self.image_start_id, *[self.image_token_id] * (views * self.queries), self.image_end_id]
+        return [token for token in span if token is not None]
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of a text in which special tokens are plain text."""

@@ -1,14 +1,17 @@
 """How large a model is, part by part: parameters, visual tokens, operations and memory of one picture.
 
-Pure arithmetic on a configuration, so that the paper's model is sized as quickly as a tiny one. `count` finds
-the same in a model, which may lie on the meta device, where tensors have shapes and no values.
+Pure arithmetic on a configuration, so that the paper's model is sized as quickly as a tiny one; only the
+parameters of an encoder of transformers are counted in the encoder itself. `count` finds the same in a model,
+which may lie on the meta device, where tensors have shapes and no values.
 """
 
 import torch
-from transformers import PreTrainedConfig, Qwen2Config
+from transformers import AutoModel, PreTrainedConfig, Qwen2Config
 
-from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyVisionConfig
 from monkeylib.model.adapters import AdapterBank
+from monkeylib.model.config import MonkeyProjectorConfig, mlp_width
+from monkeylib.model.encoders import layout_of
 from monkeylib.tiling import Grid
 
 PARTS = ("ViT", "adapters", "resampler", "language model")
@@ -56,12 +59,8 @@ def parameters(config: MonkeyConfig) -> dict[str, int]:
     Raises:
         ValueError: a language model of another kind than Qwen2 or Llama without biases.
     """
-    vision, width = config.vision_config, config.vision_config.width
-    block = 4 * width + _linear(width, 4 * width) + _linear(width, vision.mlp_width)
-    block += _linear(vision.mlp_width, width)  # query, key, value and output have 4 x width outputs together
-    patches = 3 * vision.patch_size**2 * width + vision.position_grid**2 * width
     return {
-        "ViT": patches + 2 * width + vision.layers * block,
+        "ViT": _encoder(config.vision_config),
         "adapters": config.adapters * _adapter(config),
         "resampler": sum(_resampler(config)),
         "language model": _language_model(config.text_config),
@@ -83,18 +82,40 @@ def _linear(inputs: int, outputs: int) -> int:
     return (inputs + 1) * outputs
 
 
+def _encoder(vision: PreTrainedConfig) -> int:
+    """Our ViT is computed, one of transformers is built on the meta device and counted."""
+    if not isinstance(vision, MonkeyVisionConfig):
+        with torch.device("meta"):
+            return _values(AutoModel.from_config(vision))
+    width = vision.width
+    block = 4 * width + _linear(width, 4 * width) + _linear(width, vision.mlp_width)
+    block += _linear(vision.mlp_width, width)  # query, key, value and output have 4 x width outputs together
+    patches = 3 * vision.patch_size**2 * width + vision.position_grid**2 * width
+    return patches + 2 * width + vision.layers * block
+
+
+def _adapter_shapes(config: MonkeyConfig) -> list[tuple[int, int]]:
+    """(rank, inputs and outputs together) of each adapter of a block. Our ViT fuses query, key and value."""
+    width = config.vision_config.hidden_size
+    own = isinstance(config.vision_config, MonkeyVisionConfig)
+    attention = [4 * width, 2 * width] if own else [2 * width] * 4
+    return [*((config.attention_rank, sides) for sides in attention), (config.mlp_rank, 2 * width)]
+
+
 def _adapter(config: MonkeyConfig) -> int:
-    """One tile position's adapters in all blocks: beside query-key-value, the attention's output, the MLP."""
-    width = config.vision_config.width
-    beside_qkv, beside_out = 4 * width * config.attention_rank + 1, 2 * width * config.attention_rank + 1
-    return config.vision_config.layers * (beside_qkv + beside_out + 2 * width * config.mlp_rank + 1)
+    """One tile position's adapters in all blocks, each with its scale."""
+    block = sum(rank * sides + 1 for rank, sides in _adapter_shapes(config))
+    return config.vision_config.num_hidden_layers * block
 
 
 def _resampler(config: MonkeyConfig) -> tuple[int, int]:
     """The resampler's parameters that fine-tuning trains, and those that it leaves as they are."""
-    queries, width = config.resampler_config.queries, config.text_config.hidden_size
+    inputs, width = config.vision_config.hidden_size, config.text_config.hidden_size
+    if isinstance(config.resampler_config, MonkeyProjectorConfig):
+        return _linear(inputs, width) + _linear(width, width), 0
+    queries = config.queries
     attention = _linear(width, 3 * width) + _linear(width, width)
-    own = queries * width + config.vision_config.width * width + 4 * width + attention
+    own = queries * width + inputs * width + 4 * width + attention
     return own, queries * width + 2 * width + width * width  # positions, last norm, last projection
 
 
@@ -133,7 +154,7 @@ def view_counts(config: MonkeyConfig, grid: Grid | None = None) -> tuple[int, in
 
 def visual_tokens(config: MonkeyConfig, grid: Grid | None = None) -> int:
     """Visual tokens of a picture: `queries` for each view."""
-    return sum(view_counts(config, grid)) * config.resampler_config.queries
+    return sum(view_counts(config, grid)) * config.queries
 
 
 def flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32) -> dict[str, int]:
@@ -148,19 +169,28 @@ def flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32)
         text_tokens: length of the prompt beside the picture.
     """
     tiles, whole = view_counts(config, grid)
-    vision, width = config.vision_config, config.vision_config.width
-    patches = (vision.tile_size // vision.patch_size) ** 2
-    queries, out = config.resampler_config.queries, config.text_config.hidden_size
-    block = 2 * patches * width * (4 * width + 2 * vision.mlp_width) + 4 * patches**2 * width
-    view = 2 * patches * 3 * vision.patch_size**2 * width + vision.layers * block
-    resampled = 2 * patches * out * (width + 2 * out) + 4 * queries * patches * out + 4 * queries * out**2
-    rank = config.vision_config.layers * width * (6 * config.attention_rank + 2 * config.mlp_rank)
+    vision, width = config.vision_config, config.vision_config.hidden_size
+    patches = (config.tile_size // vision.patch_size) ** 2
+    own = isinstance(vision, MonkeyVisionConfig)
+    tokens = patches if own else patches + layout_of(vision).class_tokens
+    block = 2 * tokens * width * (4 * width + 2 * mlp_width(vision)) + 4 * tokens**2 * width
+    view = 2 * patches * 3 * vision.patch_size**2 * width + vision.num_hidden_layers * block
+    adapted = sum(rank * sides for rank, sides in _adapter_shapes(config)) * vision.num_hidden_layers
     return {
         "ViT": (tiles + whole) * view,
-        "adapters": tiles * 2 * patches * rank if config.adapters else 0,
-        "resampler": (tiles + whole) * resampled + 2 * queries * out**2,  # queries are projected once
+        "adapters": tiles * 2 * tokens * adapted if config.adapters else 0,
+        "resampler": _resampling(config, patches, tiles + whole),
         "language model": _reading(config.text_config, visual_tokens(config, grid) + 2 + text_tokens),
     }
+
+
+def _resampling(config: MonkeyConfig, patches: int, views: int) -> int:
+    """Operations of the resampler or the projector; the resampler projects its queries once."""
+    width, out, queries = config.vision_config.hidden_size, config.text_config.hidden_size, config.queries
+    if isinstance(config.resampler_config, MonkeyProjectorConfig):
+        return views * 2 * patches * out * (width + out)
+    view = 2 * patches * out * (width + 2 * out) + 4 * queries * patches * out + 4 * queries * out**2
+    return views * view + 2 * queries * out**2
 
 
 def _reading(text: PreTrainedConfig, tokens: int) -> int:

@@ -22,8 +22,8 @@ EXTRAS = {
     if name != "all"
 }
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
-LOCKED_EXTRAS = ("notebooks", "train", "captions", "dev")
-TOOLS = {"ipykernel", "jupyterlab", "nbval", "ruff"}  # used, but not by an import
+LOCKED_EXTRAS = ("notebooks", "train", "pretrained", "captions", "dev")
+TOOLS = {"gguf", "ipykernel", "jupyterlab", "nbval", "ruff"}  # used, but not by an import
 
 
 def names(requirements):

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeylib.model import vision as vision_module
+from monkeylib.model import views as views_module
 from monkeylib.model.adapters import AdapterBank, group_views
 from monkeylib.model.positions import TableCache, interpolate_table, sincos_table
 
@@ -36,7 +36,7 @@ def test_the_size_of_the_chunks_changes_nothing(tiny, views, monkeypatch):
     vision = tiny().vision
     whole = vision(views, INDEX)
     for chunk_bytes in (0, 3 * 16 * 64 * 4):  # one view, three views
-        monkeypatch.setattr(vision_module, "CPU_CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(views_module, "CPU_CHUNK_BYTES", chunk_bytes)
         assert torch.allclose(vision(views, INDEX), whole, atol=1e-5)
 
 

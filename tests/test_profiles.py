@@ -22,11 +22,13 @@ def adapters(model: MonkeyForConditionalGeneration) -> int:
 
 
 def test_the_names_come_in_order_of_size():
-    assert profiles.names() == ["smoke", "nano", "small", "paper-896", "paper-1344"]
+    assert profiles.names() == ["smoke", "nano", "small", "llava-448", "llava-672", "paper-896", "paper-1344"]
 
 
 def test_an_unknown_name_lists_those_there_are():
-    with pytest.raises(ValueError, match="'paper'.*smoke, nano, small, paper-896, paper-1344"):
+    with pytest.raises(
+        ValueError, match="'paper'.*smoke, nano, small, llava-448, llava-672, paper-896, paper-1344"
+    ):
         profiles.load("paper")
 
 
@@ -34,7 +36,7 @@ def test_an_unknown_name_lists_those_there_are():
 def test_every_profile_builds(name):
     profile, model = profiles.load(name), on_meta(name)
     assert model.config.grids == [[profile.rows, profile.cols]]
-    assert model.config.vision_config.tile_size == profile.tile_size
+    assert model.config.tile_size == profile.tile_size and model.config.queries == profile.queries
     assert profile.visual_tokens == (profile.rows * profile.cols + 1) * profile.queries
     assert profile.training.max_length > profile.visual_tokens
 

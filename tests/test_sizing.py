@@ -17,7 +17,7 @@ def config_of(name, mode=None, **fields):
 
 def shallow(config, layers=2):
     """The configuration with fewer layers, since operations are counted slowly."""
-    config.vision_config.layers = config.text_config.num_hidden_layers = layers
+    config.vision_config.num_hidden_layers = config.text_config.num_hidden_layers = layers
     return config
 
 
@@ -52,14 +52,14 @@ def test_the_papers_model_has_the_sizes_of_the_release():
     assert sizing.parameters(config_of("paper-1344"))["adapters"] == 76_677_984
 
 
-@pytest.mark.parametrize("name", ["smoke", "nano", "small"])
+@pytest.mark.parametrize("name", ["smoke", "nano", "small", "llava-448"])
 @pytest.mark.parametrize(
     ("views", "mode"),
     [("tiles+global", "per_tile"), ("tiles", "shared"), ("tiles+global", "none"), ("global", "none")],
 )
 def test_operations_are_those_that_the_model_does(name, views, mode):
     config = shallow(config_of(name, mode, views=views))
-    model, side = sizing.on_meta(config), config.vision_config.tile_size
+    model, side = sizing.on_meta(config), config.tile_size
     grid = sizing.grid_of_config(config)
     pixels = torch.empty(sum(sizing.view_counts(config)), 3, side, side, device="meta")
     prompt = torch.empty(1, sizing.visual_tokens(config) + 2 + 7, model.config.text_config.hidden_size)

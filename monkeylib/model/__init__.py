@@ -2,7 +2,12 @@
 
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from monkeylib.model.config import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig
+from monkeylib.model.config import (
+    MonkeyConfig,
+    MonkeyProjectorConfig,
+    MonkeyResamplerConfig,
+    MonkeyVisionConfig,
+)
 from monkeylib.model.monkey import MonkeyForConditionalGeneration
 from monkeylib.model.qwen import QwenConfig
 
@@ -12,6 +17,7 @@ AutoModelForImageTextToText.register(MonkeyConfig, MonkeyForConditionalGeneratio
 __all__ = [
     "MonkeyConfig",
     "MonkeyForConditionalGeneration",
+    "MonkeyProjectorConfig",
     "MonkeyResamplerConfig",
     "MonkeyVisionConfig",
     "QwenConfig",

@@ -24,6 +24,12 @@ class MonkeyVisionConfig(PreTrainedConfig):
 
     model_type = "monkey_vision"
     base_config_key = "vision_config"
+    attribute_map = {
+        "hidden_size": "width",
+        "num_hidden_layers": "layers",
+        "num_attention_heads": "heads",
+        "intermediate_size": "mlp_width",
+    }
 
     tile_size: int = 448
     patch_size: int = 14
@@ -65,13 +71,32 @@ class MonkeyResamplerConfig(PreTrainedConfig):
             )
 
 
+class MonkeyProjectorConfig(PreTrainedConfig):
+    """In place of the resampler: two linear layers, which keep one visual token per patch (LLaVA-1.5).
+
+    `hidden_act` names the activation between them.
+    """
+
+    model_type = "monkey_projector"
+    base_config_key = "resampler_config"
+
+    hidden_act: str = "gelu"
+
+
+for _config in (MonkeyVisionConfig, MonkeyResamplerConfig, MonkeyProjectorConfig):
+    AutoConfig.register(_config.model_type, _config)
+
+
 class MonkeyConfig(PreTrainedConfig):
     """A whole Monkey model.
 
     Fields:
-        vision_config, resampler_config, text_config: the parts; `text_config` is that of any causal
-            language model.
-        image_token_id, image_start_id, image_end_id: ids of `<imgpad>`, `<img>` and `</img>`.
+        vision_config: our own ViT's, or that of a ViT of transformers that `encoders.LAYOUTS` lists.
+        resampler_config: the resampler's, or a projector's.
+        text_config: that of any causal language model.
+        tile_size: side of a view in pixels; if not given, the side that the vision configuration states.
+        image_token_id, image_start_id, image_end_id: ids of `<imgpad>`, `<img>` and `</img>`; LLaVA-1.5 has
+            only the first.
         grids: the `[rows, cols]` grids that the checkpoint accepts. Another one is opted into by
             `model.use_grid`.
         views: which views an image has: its tiles and the global view (the paper), tiles alone, or the
@@ -88,17 +113,18 @@ class MonkeyConfig(PreTrainedConfig):
 
     model_type = "monkey"
     sub_configs_defaults = {
-        "vision_config": SubConfigSpec(config_class=MonkeyVisionConfig),
-        "resampler_config": SubConfigSpec(config_class=MonkeyResamplerConfig),
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="monkey_vision"),
+        "resampler_config": SubConfigSpec(config_class=AutoConfig, model_type="monkey_resampler"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
     }
 
     vision_config: dict | PreTrainedConfig | None = None
     resampler_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
+    tile_size: int | None = None
     image_token_id: int = 151859
-    image_start_id: int = 151857
-    image_end_id: int = 151858
+    image_start_id: int | None = 151857
+    image_end_id: int | None = 151858
     grids: list[list[int]] | None = None
     views: Views = "tiles+global"
     adapter_mode: AdapterMode = "per_tile"
@@ -117,6 +143,23 @@ class MonkeyConfig(PreTrainedConfig):
             raise ValueError(
                 "adapter_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]"
             )
+        vision = self.vision_config
+        if hasattr(vision, "vision_use_head"):
+            vision.vision_use_head = False  # SigLIP's pooling head, which nothing reads
+        if self.tile_size is None:
+            self.tile_size = getattr(vision, "tile_size", None) or vision.image_size
+        if self.tile_size % vision.patch_size:
+            raise ValueError(
+                f"tile_size {self.tile_size} is not a multiple of the encoder's patch_size "
+                f"{vision.patch_size}: change tile_size"
+            )
+
+    @property
+    def queries(self) -> int:
+        """Visual tokens of a view: the resampler's queries, or after a projector one per patch."""
+        if isinstance(self.resampler_config, MonkeyProjectorConfig):
+            return (self.tile_size // self.vision_config.patch_size) ** 2
+        return self.resampler_config.queries
 
     @property
     def adapters(self) -> int:
@@ -124,3 +167,10 @@ class MonkeyConfig(PreTrainedConfig):
         if self.adapter_mode == "per_tile":
             return max(rows * cols for rows, cols in self.grids)
         return 1 if self.adapter_mode == "shared" else 0
+
+
+def mlp_width(vision: PreTrainedConfig) -> int:
+    """Width of the MLP's inner layer, which DINOv2 states as a multiple of the ViT's."""
+    if hasattr(vision, "mlp_ratio"):
+        return int(vision.hidden_size * vision.mlp_ratio)
+    return vision.intermediate_size

@@ -9,8 +9,10 @@ from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 
 from monkeylib.model.adapters import AdapterBank
-from monkeylib.model.config import MonkeyConfig
+from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig
+from monkeylib.model.encoders import LibraryEncoder
 from monkeylib.model.positions import sincos_table
+from monkeylib.model.projector import Projector
 from monkeylib.model.resampler import Resampler
 from monkeylib.model.vision import VisionTransformer
 
@@ -26,13 +28,15 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    _no_split_modules = ["VisionBlock", "Resampler"]
+    _no_split_modules = ["VisionBlock", "LibraryEncoder", "Resampler"]
     _skip_keys_device_placement = ["past_key_values"]
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__(config)
-        self.vision = VisionTransformer(config)
-        self.resampler = Resampler(config)
+        own = isinstance(config.vision_config, MonkeyVisionConfig)
+        self.vision = VisionTransformer(config) if own else LibraryEncoder(config)
+        projected = isinstance(config.resampler_config, MonkeyProjectorConfig)
+        self.resampler = Projector(config) if projected else Resampler(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
@@ -203,17 +207,18 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def freeze_for_finetuning(self, train_language_model: bool = True, train_resampler: bool = True) -> None:
         """Choose what trains as the released fine-tuning does.
 
-        The ViT is frozen but for its adapters (mode `full`: it trains too); resampler and language model
-        train. The norm and projection after the resampler stay frozen, as in the release; so do its
-        positions, which the release trains by accident.
+        The ViT is frozen but for its adapters (mode `full`: it trains too); resampler (or projector) and
+        language model train. The norm and projection after the resampler stay frozen, as in the release; so
+        do its positions, which the release trains by accident.
         """
         self.vision.requires_grad_(self.config.adapter_mode == "full")
         for module in self.vision.modules():
             if isinstance(module, AdapterBank):
                 module.requires_grad_(True)
         self.resampler.requires_grad_(train_resampler)
-        self.resampler.ln_post.requires_grad_(False)
-        self.resampler.proj.requires_grad_(False)
+        if isinstance(self.resampler, Resampler):
+            self.resampler.ln_post.requires_grad_(False)
+            self.resampler.proj.requires_grad_(False)
         self.language_model.requires_grad_(train_language_model)
 
     @torch.no_grad()

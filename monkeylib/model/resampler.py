@@ -29,7 +29,7 @@ class Resampler(nn.Module):
         # A buffer, since these positions are fixed; the release's fine-tuning trains them by accident.
         self.register_buffer("positions", sincos_table(width, math.isqrt(queries)))
         self.positions_for = TableCache()
-        self.kv_proj = nn.Linear(config.vision_config.width, width, bias=False)
+        self.kv_proj = nn.Linear(config.vision_config.hidden_size, width, bias=False)
         self.ln_q = nn.LayerNorm(width, eps=eps)
         self.ln_kv = nn.LayerNorm(width, eps=eps)
         self.qkv = nn.Linear(width, 3 * width)

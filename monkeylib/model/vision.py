@@ -10,12 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from monkeylib.model.adapters import AdapterBank, group_views
+from monkeylib.model.adapters import AdapterBank
 from monkeylib.model.config import MonkeyConfig
 from monkeylib.model.positions import TableCache
-
-# Bytes of the widest activation of a chunk on a CPU; larger chunks only cost page faults.
-CPU_CHUNK_BYTES = 16 * 2**20
+from monkeylib.model.views import ViewEncoder
 
 
 class VisionAttention(nn.Module):
@@ -67,14 +65,12 @@ class VisionBlock(GradientCheckpointingLayer):
         return x + y
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(ViewEncoder):
     """Views `[V, 3, side, side]` -> patch features `[V, patches, width]`."""
 
     def __init__(self, config: MonkeyConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         vision = config.vision_config
-        self.patch_size, self.mlp_width = vision.patch_size, vision.mlp_width
-        self.has_adapters = config.adapters > 0
         self.patch_embedding = nn.Conv2d(3, vision.width, vision.patch_size, vision.patch_size, bias=False)
         self.positions = nn.Parameter(torch.empty(vision.position_grid**2, vision.width))
         self.positions_for = TableCache()
@@ -82,62 +78,15 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(vision.layers))
         nn.init.trunc_normal_(self.positions, std=0.02)
 
-    def forward(self, pixel_values: torch.Tensor, adapter_index: torch.Tensor | None = None) -> torch.Tensor:
-        """Encode views, each with its own adapter.
-
-        Args:
-            pixel_values: `[V, 3, side, side]`, normalised.
-            adapter_index: `[V]`, the adapter of each view, -1 for none (the global view). None means none
-                for all.
-        """
-        index = [-1] * len(pixel_values) if adapter_index is None else adapter_index.tolist()
-        if not self.has_adapters:
-            index = [-1] * len(index)
-        # Views of one tile position come to lie together. Those without adapter go first and never share a
-        # pass with adapted ones: they cost no adapter arithmetic and, while the trunk is frozen, no gradient.
-        order = sorted(range(len(index)), key=index.__getitem__)
-        plain = index.count(-1)
-        step = self.chunk_views(pixel_values)
-        bounds = [*range(0, plain, step), *range(plain, len(index), step), len(index)]
-        if order != list(range(len(order))):
-            pixel_values = pixel_values[order]
-        features = [
-            self.trunk(pixel_values[start:end], [index[i] for i in order[start:end]])
-            for start, end in zip(bounds, bounds[1:], strict=False)
-        ]
-        joined = features[0] if len(features) == 1 else torch.cat(features)
-        if order == list(range(len(order))):
-            return joined
-        inverse = torch.empty(len(order), dtype=torch.long)
-        inverse[order] = torch.arange(len(order))
-        return joined[inverse.to(joined.device)]
-
-    def trunk(self, pixel_values: torch.Tensor, adapters: list[int]) -> torch.Tensor:
-        """One pass over one chunk `[v, 3, side, side]`; its views have all an adapter or none has (-1)."""
-        *_, height, width = pixel_values.shape
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"a view of {height}x{width} pixels does not divide into patches of {self.patch_size} "
-                f"pixels: use a tile size that is a multiple of {self.patch_size}"
-            )
-        groups = None
-        if adapters[0] >= 0:
-            groups = torch.tensor(group_views(adapters), device=pixel_values.device)
+    def encode(self, pixel_values: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
+        """One pass over one chunk, see `ViewEncoder`."""
+        rows, cols = (side // self.patch_size for side in pixel_values.shape[-2:])
         pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
         x = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
-        x = x + self.positions_for(self.positions, height // self.patch_size, width // self.patch_size)
-        x = self.ln_pre(x)
+        x = self.ln_pre(x + self.positions_for(self.positions, rows, cols))
         for block in self.blocks:
             x = block(x, groups)
         return x
-
-    def chunk_views(self, pixel_values: torch.Tensor) -> int:
-        """How many views go through the trunk at once: all on an accelerator, as many as suit the cache on a
-        CPU."""
-        if pixel_values.device.type != "cpu":
-            return len(pixel_values)
-        patches = pixel_values.shape[-2] * pixel_values.shape[-1] // self.patch_size**2
-        return max(1, CPU_CHUNK_BYTES // (4 * patches * self.mlp_width))
 
 
 def _adapter(config: MonkeyConfig, rank: int, d_out: int) -> AdapterBank | None:

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from monkeylib.model import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig
-from monkeylib.profiles.schema import Profile
+from monkeylib.model import (
+    MonkeyConfig,
+    MonkeyProjectorConfig,
+    MonkeyResamplerConfig,
+    MonkeyVisionConfig,
+)
+from monkeylib.profiles.schema import Encoder, Profile
 
 FOLDER = Path(__file__).parent
 
@@ -19,7 +24,7 @@ __all__ = ["Profile", "build_config", "load", "names"]
 
 def names() -> list[str]:
     """The profiles there are, from the smallest to the largest."""
-    order = ["smoke", "nano", "small", "paper-896", "paper-1344"]
+    order = ["smoke", "nano", "small", "llava-448", "llava-672", "paper-896", "paper-1344"]
     found = {path.stem for path in FOLDER.glob("*.yaml")}
     return [name for name in order if name in found] + sorted(found.difference(order))
 
@@ -44,15 +49,16 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
     ids = profile.text.image_ids
     start, end, place = ids.start, ids.end, ids.place
     if tokenizer is not None:
-        text["vocab_size"] = len(tokenizer)
-        start, end, place = tokenizer.convert_tokens_to_ids(["<img>", "</img>", "<imgpad>"])
+        padded = text["vocab_size"] if profile.text.pretrained else 0  # rows that no token has
+        text["vocab_size"] = max(len(tokenizer), padded)
+        if start is not None:
+            start, end, place = tokenizer.convert_tokens_to_ids(["<img>", "</img>", "<imgpad>"])
         text |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     return MonkeyConfig(
-        vision_config=MonkeyVisionConfig(
-            tile_size=profile.tile_size, **profile.vision.model_dump(exclude={"pretrained"})
-        ),
-        resampler_config=MonkeyResamplerConfig(queries=profile.queries, heads=profile.resampler_heads),
+        vision_config=_vision(profile),
+        resampler_config=_resampler(profile),
         text_config=AutoConfig.for_model(profile.text.model_type, **text),
+        tile_size=profile.tile_size,
         image_start_id=start,
         image_end_id=end,
         image_token_id=place,
@@ -63,6 +69,20 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
         mlp_rank=profile.adapters.mlp_rank,
         adapter_dropout=profile.adapters.dropout,
     )
+
+
+def _vision(profile: Profile) -> PreTrainedConfig:
+    if isinstance(profile.vision, Encoder):
+        return AutoConfig.for_model(profile.vision.model_type, **profile.vision.config)
+    return MonkeyVisionConfig(
+        tile_size=profile.tile_size, **profile.vision.model_dump(exclude={"pretrained"})
+    )
+
+
+def _resampler(profile: Profile) -> PreTrainedConfig:
+    if profile.resampler_heads is None:
+        return MonkeyProjectorConfig()
+    return MonkeyResamplerConfig(queries=profile.queries, heads=profile.resampler_heads)
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -25,11 +25,30 @@ class Vision(Section):
     pretrained: str | None = None
 
 
-class ImageIds(Section):
-    """Ids of `<img>`, `</img>` and `<imgpad>`."""
+class Encoder(Section):
+    """In place of our ViT one of transformers: its type, its fields, and where pretrained weights come
+    from."""
 
-    start: int
-    end: int
+    model_type: str
+    config: dict[str, Any]
+    pretrained: str | None = None
+
+    @property
+    def layers(self) -> int:
+        """Blocks."""
+        return self.config["num_hidden_layers"]
+
+    @property
+    def width(self) -> int:
+        """Features per patch."""
+        return self.config["hidden_size"]
+
+
+class ImageIds(Section):
+    """Ids of `<img>`, `</img>` and `<imgpad>`; LLaVA-1.5 has only the last."""
+
+    start: int | None
+    end: int | None
     place: int
 
 
@@ -85,7 +104,11 @@ class Ablation(Section):
 
 
 class Profile(Section):
-    """A size of the whole series. Pictures are `rows x cols` tiles of `tile_size` pixels."""
+    """A size of the whole series. Pictures are `rows x cols` tiles of `tile_size` pixels.
+
+    Without `resampler_heads` a projector stands in the resampler's place; `queries` is then the number of
+    patches in a tile.
+    """
 
     name: str
     description: str
@@ -94,8 +117,8 @@ class Profile(Section):
     cols: PositiveInt
     views: Views
     queries: PositiveInt
-    resampler_heads: PositiveInt
-    vision: Vision
+    resampler_heads: PositiveInt | None
+    vision: Vision | Encoder
     text: Text
     adapters: Adapters
     training: Training

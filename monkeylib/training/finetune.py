@@ -17,13 +17,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from monkeylib import paths, profiles, provenance
+from monkeylib import paths, pretrained, profiles, provenance
 from monkeylib.data.collate import Encoded, encode, pad
 from monkeylib.data.worlds import make_sample
 from monkeylib.data.worlds.tasks import SEPARATOR, training_turns
 from monkeylib.data.worlds.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
 from monkeylib.profiles import Profile
 from monkeylib.training.batches import PooledBatches, loader
 from monkeylib.training.logs import ResumedCSVLogger
@@ -35,25 +35,32 @@ VALIDATION_BATCHES = 4
 
 
 def build_processor(profile: Profile) -> MonkeyProcessor:
-    """The processor of a profile: its grid of tiles, and the nano world's tokenizer."""
-    images = MonkeyImageProcessor(profile.tile_size, profile.rows, profile.cols, profile.views)
-    return MonkeyProcessor(images, build_tokenizer(), profile.queries, separator=SEPARATOR)
+    """The processor of a profile: its grid of tiles, and the tokenizer of its pretrained language model or,
+    without one, of the nano world.
+
+    Raises:
+        FileNotFoundError, ValueError: as `pretrained.build_tokenizer`.
+    """
+    mean, std = normalisation(getattr(profile.vision, "model_type", "monkey_vision"))
+    images = MonkeyImageProcessor(profile.tile_size, profile.rows, profile.cols, profile.views, mean, std)
+    tokenizer = pretrained.build_tokenizer(profile) if profile.text.pretrained else build_tokenizer()
+    tokens = pretrained.IMAGE_TOKENS
+    if profile.text.image_ids.start is None:
+        tokens = (tokenizer.convert_ids_to_tokens(profile.text.image_ids.place),)
+    return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens)
 
 
 def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForConditionalGeneration:
-    """The profile's model: weights of its base checkpoint where it names one, fresh adapters, everything
-    else random.
+    """The profile's model: weights of its base checkpoint or its pretrained parts where it names them, fresh
+    adapters, everything else random.
 
     Raises:
-        FileNotFoundError: the base checkpoint is missing.
-        ValueError: the profile starts from pretrained parts, which cannot be put together yet.
+        FileNotFoundError: the base checkpoint or a pretrained part is missing.
+        ValueError: pretrained parts that do not fit the profile.
     """
-    if pretrained := [part for part in (profile.vision.pretrained, profile.text.pretrained) if part]:
-        raise ValueError(
-            f"The profile {profile.name} starts from {' and '.join(pretrained)}, which this version can size "
-            "but not load yet: train nano or smoke."
-        )
     config = profiles.build_config(profile, processor.tokenizer)
+    if profile.base_checkpoint is None and profile.text.pretrained:
+        return pretrained.build_model(profile, config)
     if profile.base_checkpoint is None:
         return MonkeyForConditionalGeneration(config)
     folder = paths.REPOSITORY / profile.base_checkpoint
