@@ -38,7 +38,9 @@ PLACE = 50
 every_encoder = pytest.mark.parametrize("kind", ENCODERS)
 
 
-def build(kind, mode="per_tile", language="llama", trained=True) -> MonkeyForConditionalGeneration:
+def build(
+    kind, mode="per_tile", language="llama", trained=True, reads="residual"
+) -> MonkeyForConditionalGeneration:
     """A tiny model with tiles of 56 pixels, for which the table of 3 x 3 positions is interpolated."""
     torch.manual_seed(0)
     config = MonkeyConfig(
@@ -52,6 +54,7 @@ def build(kind, mode="per_tile", language="llama", trained=True) -> MonkeyForCon
         attention_rank=4,
         mlp_rank=8,
         adapter_dropout=0.0,
+        mlp_adapter_reads=reads,
     )
     model = MonkeyForConditionalGeneration(config).eval()
     with torch.no_grad():
@@ -125,21 +128,22 @@ def test_an_attention_adapter_is_one_folded_into_the_weights(kind):
 
 
 @every_encoder
+@pytest.mark.parametrize("reads", ["residual", "normed"])
 @torch.no_grad()
-def test_the_mlps_adapter_reads_the_residual_stream_as_it_is(kind):
-    vision, seen = build(kind).vision, {}
+def test_the_mlps_adapter_reads_the_residual_stream_or_its_norm(kind, reads):
+    vision, seen = build(kind, reads=reads).vision, {}
     block = vision.trunk.get_submodule(vision.layout.blocks)[0]
-    block.get_submodule(vision.layout.mlp_norm).register_forward_pre_hook(
-        lambda _, args: seen.update(residual=args[0])
+    block.get_submodule(vision.layout.mlp_norm).register_forward_hook(
+        lambda _, args, output: seen.update(residual=args[0], normed=output)
     )
     block.register_forward_hook(lambda _, __, output: seen.update(output=output))
     for bank in (getattr(vision.adapters[0], name) for name in ("query", "key", "value", "out")):
         bank.b.zero_()
     vision(views(1))
-    plain, residual = seen["output"].clone(), seen["residual"].clone()
+    plain, read = seen["output"].clone(), seen[reads].clone()
     vision(views(1), torch.tensor([3]))
     bank = vision.adapters[0].mlp
-    added = bank.scale[3] * residual @ bank.a[3].T @ bank.b[3].T
+    added = bank.scale[3] * read @ bank.a[3].T @ bank.b[3].T
     assert added.abs().max() > 0.1
     assert torch.allclose(seen["output"], plain + added, atol=1e-5)
 

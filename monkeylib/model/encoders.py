@@ -48,9 +48,9 @@ LAYOUTS = {
 class BlockAdapters(nn.Module):
     """The adapters of one block: beside query, key, value and output of its attention, and beside its MLP.
 
-    As in the release, the MLP's adapter reads the un-normalised residual stream and by-passes the MLP (and,
-    in DINOv2, its layer scale). Query, key and value have an adapter each; the release's ViT fuses them into
-    one. Class tokens meet the adapters too.
+    The MLP's adapter by-passes the MLP (and, in DINOv2, its layer scale) and reads what the configuration's
+    `mlp_adapter_reads` says: as in the release the un-normalised residual stream. Query, key and value have
+    an adapter each; the release's ViT fuses them into one. Class tokens meet the adapters too.
 
     The block hands its keyword `adapter_groups` on to its attention, where it is taken out again, so that a
     block which gradient checkpointing runs twice meets the same adapters twice.
@@ -66,13 +66,17 @@ class BlockAdapters(nn.Module):
         self.query, self.key, self.value, self.out = (bank(config.attention_rank) for _ in range(4))
         self.mlp = bank(config.mlp_rank)
         self.groups: torch.Tensor | None = None
-        self.residual: torch.Tensor | None = None
+        self.read: torch.Tensor | None = None  # what the MLP's adapter reads
         attention = block.get_submodule(layout.attention)
         attention.register_forward_pre_hook(self._take_groups, with_kwargs=True)
         banks = {"q_proj": self.query, "k_proj": self.key, "v_proj": self.value, layout.out: self.out}
         for name, beside in banks.items():
             attention.get_submodule(name).register_forward_hook(partial(self._add, beside))
-        block.get_submodule(layout.mlp_norm).register_forward_pre_hook(self._keep_residual)
+        norm = block.get_submodule(layout.mlp_norm)
+        if config.mlp_adapter_reads == "normed":
+            norm.register_forward_hook(self._keep_normed)
+        else:
+            norm.register_forward_pre_hook(self._keep_residual)
         block.get_submodule(layout.mlp_end).register_forward_hook(self._add_to_mlp)
 
     def _take_groups(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -85,11 +89,14 @@ class BlockAdapters(nn.Module):
         return output if self.groups is None else bank.add(output, args[0], self.groups)
 
     def _keep_residual(self, _: nn.Module, args: tuple[torch.Tensor]) -> None:
-        self.residual = args[0]
+        self.read = args[0]
+
+    def _keep_normed(self, _: nn.Module, __: tuple, output: torch.Tensor) -> None:
+        self.read = output
 
     def _add_to_mlp(self, _: nn.Module, __: tuple, output: torch.Tensor) -> torch.Tensor:
-        residual, self.residual = self.residual, None
-        return output if self.groups is None else self.mlp.add(output, residual, self.groups)
+        read, self.read = self.read, None
+        return output if self.groups is None else self.mlp.add(output, read, self.groups)
 
 
 class LibraryEncoder(ViewEncoder):
