@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import BatchFeature, TextIteratorStreamer
 
+from monkeylib.checkpoints import released
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor, Picture
 from monkeylib.prompts import build_prompt
@@ -108,7 +109,8 @@ def load(path: str | Path, device: str | None = None, dtype: torch.dtype | None 
     """Load a checkpoint folder.
 
     Args:
-        path: a folder written by `save_pretrained` of model and processor.
+        path: a folder written by `save_pretrained` of model and processor, or one in the layout of the
+            released Monkey or Qwen-VL.
         device: where to run; a GPU if there is one.
         dtype: of the weights; as saved if not given.
 
@@ -121,6 +123,10 @@ def load(path: str | Path, device: str | None = None, dtype: torch.dtype | None 
             f"there is no checkpoint at {folder}: expected a folder with config.json, model.safetensors, "
             "processor_config.json and a tokenizer"
         )
+    if released.is_released(folder):
+        processor = released.load_processor(released.open_checkpoint(folder))
+    else:
+        processor = MonkeyProcessor.from_pretrained(folder)
     model = MonkeyForConditionalGeneration.from_pretrained(folder, dtype=dtype or "auto")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Monkey(model.to(device).eval(), MonkeyProcessor.from_pretrained(folder))
+    return Monkey(model.to(device).eval(), processor)

@@ -23,7 +23,7 @@ EXTRAS = {
 }
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 LOCKED_EXTRAS = ("notebooks", "train", "captions", "dev")
-TOOLS = {"ipykernel", "jupyterlab", "nbval", "ruff"}  # used, but not by an import
+TOOLS = {"accelerate", "ipykernel", "jupyterlab", "nbval", "ruff"}  # used, but not by an import
 
 
 def names(requirements):
