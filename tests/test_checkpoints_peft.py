@@ -101,7 +101,7 @@ def test_files_of_another_kind_are_refused(model, folders, tmp_path):
     weights = load_file(folders[0] / "adapter_model.safetensors")
     key = min(weights)
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    for changed in ({key: torch.zeros(1, 1)}, {"x": weights[key]}):
+    for changed in ({key: torch.zeros(1, 1)}, {"x": weights[key].clone()}):
         save_file(weights | changed, folders[0] / "adapter_model.safetensors")
         with pytest.raises(ValueError, match="differ in"):
             peft_files.read(folders[0], model, 0)

@@ -6,7 +6,7 @@ import tiktoken
 from released_files import vocabulary
 from transformers import AutoTokenizer
 
-from monkeylib import tokenizer
+from monkeylib import tokenizer as qwen_files
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 
 WORDS = (
@@ -45,19 +45,19 @@ def mixed(count):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("qwen") / tokenizer.VOCABULARY
+    path = tmp_path_factory.mktemp("qwen") / qwen_files.VOCABULARY
     path.write_bytes(vocabulary())
     return path
 
 
 @pytest.fixture(scope="module")
 def qwen(file):
-    return tokenizer.build(file)
+    return qwen_files.build(file)
 
 
 def test_a_thousand_mixed_strings_give_the_ids_of_tiktoken(qwen, file):
     reference = tiktoken.Encoding(
-        "qwen", pat_str=tokenizer.SPLIT, mergeable_ranks=tokenizer.read_ranks(file), special_tokens={}
+        "qwen", pat_str=qwen_files.SPLIT, mergeable_ranks=qwen_files.read_ranks(file), special_tokens={}
     )
     texts = list(mixed(1000))
     ids = qwen(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -89,7 +89,7 @@ def test_it_is_the_same_after_saving_and_leads_back_to_the_file(qwen, file, tmp_
     texts = list(mixed(50))
     assert again(texts)["input_ids"] == qwen(texts)["input_ids"]
     assert again.pad_token_id == again.eos_token_id == 151643
-    tokenizer.write_ranks(again, tmp_path / "back")
+    qwen_files.write_ranks(again, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == file.read_bytes()
 
 
@@ -115,18 +115,13 @@ def test_tags_in_a_users_text_stay_text(qwen):
     ],
 )
 def test_a_file_that_is_no_vocabulary_is_refused(content, complaint, tmp_path):
-    path = tmp_path / tokenizer.VOCABULARY
+    path = tmp_path / qwen_files.VOCABULARY
     if content is not None:
         path.write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=complaint):
-        tokenizer.build(path)
+        qwen_files.build(path)
 
 
-def test_another_tokenizer_is_not_written_as_qwens(tokenizer_of_characters, tmp_path):
+def test_another_tokenizer_is_not_written_as_qwens(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="only Qwen's tokenizer"):
-        tokenizer.write_ranks(tokenizer_of_characters, tmp_path / "x")
-
-
-@pytest.fixture()
-def tokenizer_of_characters(request):
-    return request.getfixturevalue("tokenizer")
+        qwen_files.write_ranks(tokenizer, tmp_path / "x")

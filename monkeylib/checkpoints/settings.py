@@ -32,7 +32,7 @@ _COMPARED = {
     ),
     "resampler_config": ("queries", "heads"),
     "text_config": ("hidden_size", "intermediate_size", "num_key_value_heads", "tie_word_embeddings"),
-    "": ("image_end_id", "image_token_id", "grids", "views", "adapters", "attention_rank", "mlp_rank"),
+    "": ("image_end_id", "image_token_id", "grids", "views", "attention_rank", "mlp_rank"),
 }
 
 
@@ -128,8 +128,13 @@ def released_config(config: MonkeyConfig, original: Mapping[str, Any] | None = N
             "the released layout holds a language model of Qwen-7B's kind, "
             f"got {config.text_config.model_type!r}"
         )
-    visual = dict(original["visual"] if original else _released_visual(config))
     rows, cols = config.grids[0] if config.grids else (0, 0)
+    if config.adapters not in (0, rows * cols):
+        raise ValueError(
+            "the released layout has an adapter for each tile of one grid, this model has "
+            f"{config.adapters} for the grids {config.grids}: save it with save_pretrained"
+        )
+    visual = dict(original["visual"] if original else _released_visual(config))
     if rows == cols or not original:  # the release knows no other size; who changed its code kept its field
         visual["image_size"] = rows * TILE
     visual["lora_repeat_num"] = config.adapters
