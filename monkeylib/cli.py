@@ -7,7 +7,7 @@ sentence on standard error, with exit code 2; `monkeylib --debug COMMAND` shows 
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -168,6 +168,34 @@ def train(profile: ProfileOption = paths.COMMITTED_PROFILE) -> None:
     recipe = profiles.load(profile)
     checkpoint = finetune.run(recipe, _run_of(profile), progress=sys.stderr.isatty())
     print(f"trained model: {paths.shown(checkpoint)}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Checkpoint folder: the released layout, or monkeylib's.")],
+    target: Annotated[Path, typer.Argument(help="New folder.")],
+    to: Annotated[
+        Literal["monkeylib", "released", "peft"] | None,
+        typer.Option(help="Layout to write; the other one of monkeylib and released by default."),
+    ] = None,
+    grid: Annotated[str, typer.Option(help="Tiles as ROWSxCOLUMNS; 2x2 for Qwen-VL by default.")] = "",
+) -> None:
+    """Convert a checkpoint: the released Monkey or Qwen-VL to monkeylib's and back, or adapters to peft's."""
+    from monkeylib.checkpoints import convert as checkpoints
+    from monkeylib.checkpoints.released import is_released
+    from monkeylib.tiling import parse_grid
+
+    tiles, progress = parse_grid(grid) if grid else None, sys.stderr.isatty()
+    to = to or ("monkeylib" if is_released(source) else "released")
+    if to == "monkeylib":
+        checkpoints.convert(source, target, tiles, progress)
+    elif grid:
+        raise ValueError(f"--grid is for reading the released layout, not for writing {to}: leave it out")
+    elif to == "released":
+        checkpoints.export(source, target, progress)
+    else:
+        checkpoints.export_adapters(source, target)
+    print(f"wrote {paths.shown(target)}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import BatchFeature, BitsAndBytesConfig, TextIteratorStreamer
 
+from monkeylib.checkpoints import released
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor, Picture
 from monkeylib.prompts import build_prompt
@@ -163,7 +164,8 @@ def load(
     """Load a checkpoint folder.
 
     Args:
-        path: a folder written by `save_pretrained` of model and processor.
+        path: a folder written by `save_pretrained` of model and processor, or one in the layout of the
+            released Monkey or Qwen-VL.
         device: where to run; a GPU if there is one.
         dtype: of the weights; as saved if not given.
         device_map: spread the model over devices as transformers does ("auto"), instead of `device`.
@@ -181,6 +183,10 @@ def load(
             f"there is no checkpoint at {folder}: expected a folder with config.json, model.safetensors, "
             "processor_config.json and a tokenizer"
         )
+    if released.is_released(folder):
+        processor = released.load_processor(released.open_checkpoint(folder))
+    else:
+        processor = MonkeyProcessor.from_pretrained(folder)
     options: dict[str, Any] = {"dtype": dtype or "auto"}
     if bits is not None:
         options["quantization_config"] = _quantisation(bits)
@@ -189,7 +195,7 @@ def load(
         options["device_map"] = device_map or {"": device}
     model = MonkeyForConditionalGeneration.from_pretrained(folder, **options)
     model = model if "device_map" in options else model.to(device)
-    return Monkey(model.eval(), MonkeyProcessor.from_pretrained(folder))
+    return Monkey(model.eval(), processor)
 
 
 def _quantisation(bits: int) -> BitsAndBytesConfig:

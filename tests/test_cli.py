@@ -4,11 +4,13 @@ import subprocess
 import sys
 
 import pytest
+import released_files
 from PIL import Image
 
 from monkeylib import cli, paths, reproduce
 from monkeylib.captions import experts
 from monkeylib.captions.annotations import Caption, Findings
+from monkeylib.experiments import parity
 
 
 @pytest.fixture()
@@ -88,6 +90,9 @@ MISTAKES = {
     ("answer", "IMAGE", "What?", "--grid", "3"): "written as ROWSxCOLUMNS, such as 2x3, got '3'",
     ("train", "--profile", "small"): "which this version can size but not load yet",
     ("evaluate", "gone"): "no benchmark 'gone'",
+    ("convert", "gone", "x"): "no checkpoint at gone",
+    ("convert", "gone", "x", "--to", "monkeylib"): "no released checkpoint at gone",
+    ("convert", "gone", "x", "--grid", "2x2"): "--grid is for reading the released layout",
     ("reproduce", "--profile", "gone"): "no profile called 'gone'",
     ("reproduce", "--only", "99"): "No notebook's name begins with '99'",
     ("reproduce", "--profile", "smoke", "--update-notebooks"): "those of profile nano and seed 0",
@@ -162,6 +167,23 @@ def test_caption_describes_what_it_can_read_and_says_what_it_cannot(call, monkey
     assert code == 2 and output.startswith("a.png: ") and "b.png" in errors and errors.count("\n") == 1
 
 
+def test_convert_goes_there_and_back_and_writes_adapters(call, tmp_path):
+    source = released_files.write(
+        tmp_path / "source", released_files.golden_settings(), parity.released_weights()
+    )
+    code, output, errors = call("convert", source, tmp_path / "ours")
+    assert (code, errors) == (0, "") and output.startswith("wrote ")
+    assert call("convert", tmp_path / "ours", tmp_path / "back")[0] == 0
+    before, after = (released_files.read(folder) for folder in (source, tmp_path / "back"))
+    assert all(released_files.same(before[name], after[name]) for name in before)
+    for folder, adapters in ((source, tmp_path / "a"), (tmp_path / "ours", tmp_path / "b")):
+        assert call("convert", folder, adapters, "--to", "peft")[0] == 0
+    file = "tile-3/adapter_model.safetensors"
+    assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    code, _, errors = call("convert", source, tmp_path / "ours")
+    assert code == 2 and "exists already" in errors and errors.count("\n") == 1
+
+
 def test_train_trains_where_answer_looks(call, monkeypatch):
     from monkeylib.training import finetune
 
@@ -197,6 +219,6 @@ def test_assets_are_listed_and_fetched(call):
 def test_the_installed_command_starts_without_the_heavy_libraries():
     command = [sys.executable, "-X", "importtime", "-m", "monkeylib.cli", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for name in ("answer", "evaluate", "caption", "train", "reproduce", "assets"):
+    for name in ("answer", "evaluate", "caption", "convert", "train", "reproduce", "assets"):
         assert name in done.stdout
     assert "torch" not in done.stderr

@@ -23,7 +23,7 @@ EXTRAS = {
 }
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 LOCKED_EXTRAS = ("notebooks", "train", "pretrained", "captions", "dev")
-TOOLS = {"gguf", "ipykernel", "jupyterlab", "nbval", "ruff"}  # used, but not by an import
+TOOLS = {"accelerate", "gguf", "ipykernel", "jupyterlab", "nbval", "ruff"}  # used, but not by an import
 
 
 def names(requirements):

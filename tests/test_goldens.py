@@ -1,11 +1,10 @@
 """Against numbers obtained by running the released code on tiny random weights (see goldens/README.md)."""
 
-import re
-
 import pytest
 import torch
 
-from monkeylib.checkpoints import config_from_released, from_released
+from monkeylib.checkpoints.layout import from_released, pieces, to_released
+from monkeylib.checkpoints.settings import config_from_released
 from monkeylib.data.collate import encode_as_released
 from monkeylib.experiments import parity
 from monkeylib.experiments.parity import PAD, QUERY_ROWS, places, prompt, released_weights
@@ -20,9 +19,9 @@ TOKEN_ROWS = [0, 1, 31, 32, 517, 1023]
 
 
 def build() -> MonkeyForConditionalGeneration:
-    config = config_from_released(ABOUT_LANGUAGE["llm_config"], ABOUT_LANGUAGE["vision_config"])
+    config = config_from_released(parity.released_settings())
     model = MonkeyForConditionalGeneration(config)
-    model.load_state_dict(from_released(released_weights()))
+    model.load_state_dict(from_released(released_weights(), config))
     return model.eval()
 
 
@@ -151,17 +150,6 @@ def trained_tensors(model) -> dict[str, torch.Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad} | positions
 
 
-def released_gradient(model, name: str, like: torch.Tensor) -> torch.Tensor:
-    """Our gradient of a released tensor."""
-    own = trained_tensors(model)
-    if adapter := re.search(r"_lora\.(\d+)\.", name):
-        tile = int(adapter[1])
-        renamed = name.replace(f"_lora.{tile}.", "_lora.0.")
-        [ours] = from_released({renamed: like})
-        return own[ours].grad[tile].reshape(like.shape)
-    return torch.cat([own[ours].grad for ours in from_released({name: like})])
-
-
 @pytest.fixture(scope="module")
 def first_step(training, row_pair):
     output = training(**row_pair)
@@ -177,21 +165,21 @@ def test_training_loss(first_step):
 def test_gradients(first_step, training):
     norm = torch.stack([p.grad.norm() for p in trained_tensors(training).values()]).norm()
     assert norm.item() == pytest.approx(ABOUT_STEP["total_grad_norm"], rel=1e-4)
-    assert len(ABOUT_STEP["grads"]) == 102
+    own = {name: p.grad for name, p in trained_tensors(training).items()}
+    gradients = to_released(own, training.config)
+    assert gradients.keys() == ABOUT_STEP["grads"].keys() and len(gradients) == 102
     for name, about in ABOUT_STEP["grads"].items():
-        gradient = released_gradient(training, name, torch.zeros(about["shape"]))
-        assert gradient.norm().item() == pytest.approx(about["norm"], rel=2e-3), name
+        assert gradients[name].norm().item() == pytest.approx(about["norm"], rel=2e-3), name
     for key, expected in STEP.items():
         if key.startswith("grad."):
-            gradient = released_gradient(training, key.removeprefix("grad."), torch.zeros_like(expected))
+            gradient = gradients[key.removeprefix("grad.")]
             assert (gradient - expected).norm() <= 2e-3 * expected.norm(), key
 
 
 def test_three_optimiser_steps(row_pair):
     about = ABOUT_STEP["optimizer"]
     model = build_training()
-    weights = released_weights()
-    plain = {ours for name in about["no_decay"] for ours in from_released({name: weights[name]})}
+    plain = {piece.ours for piece in pieces(model.config) if piece.released in about["no_decay"]}
     own = trained_tensors(model)
     decayed = [p for name, p in own.items() if name not in plain]
     groups = [

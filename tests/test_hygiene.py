@@ -67,6 +67,7 @@ def test_importing_the_library_is_light():
         "lightning",
         "ray",
         "gradio",
+        "peft",
         "IPython",
         "jupyterlab",
         "matplotlib",

@@ -3,12 +3,13 @@
 The numbers lie in tests/goldens: inputs, weights, and what the released code made of them.
 """
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from monkeylib import paths
@@ -17,6 +18,7 @@ from monkeylib.processing import MonkeyImageProcessor
 
 PROMPTS = {"single": [0], "short": [1], "batch": [0, 1], "text": [], "two": [0, 1]}  # and their pictures
 START, END, PLACE, PAD = 500, 501, 502, 511
+WORDS = 286  # of Qwen's vocabulary
 QUERY_ROWS = [0, 17, 128, 255]
 EMBEDDED_ROWS = [0, 7, 8, 9, 264, 265, 1032, 1033, 1288, 1289, 1290, 1312]
 
@@ -41,6 +43,26 @@ def released_weights() -> dict[str, Tensor]:
     visual = load_file(goldens() / "vision_896_weights.safetensors")
     visual = {f"transformer.visual.{name}": tensor for name, tensor in visual.items()}
     return load_file(goldens() / "lmm_896_weights.safetensors") | visual
+
+
+def released_settings() -> dict[str, Any]:
+    """The tiny model's `config.json` as the release has it."""
+    language = about("lmm_896")
+    return language["llm_config"] | {"visual": language["vision_config"]}
+
+
+def write_released(folder: Path) -> Path:
+    """Write the tiny model as a folder in the released layout, in one move.
+
+    Its vocabulary is the first words of Qwen's, so many that `<img>` has the id of the golden prompts.
+    """
+    packed = paths.REPOSITORY / "tests" / "data" / "qwen.tiktoken.gz"
+    words = gzip.decompress(packed.read_bytes()).splitlines(keepends=True)[:WORDS]
+    with paths.new_folder(folder) as unfinished:
+        (unfinished / "config.json").write_text(json.dumps(released_settings(), indent=1), encoding="utf-8")
+        (unfinished / "qwen.tiktoken").write_bytes(b"".join(words))
+        save_file(released_weights(), unfinished / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def pictures() -> dict[str, Tensor]:

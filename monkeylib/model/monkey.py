@@ -1,5 +1,6 @@
 """The whole model: views -> ViT with adapters -> resampler -> language model."""
 
+import os
 from typing import Any, Literal
 
 import torch
@@ -39,6 +40,19 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.resampler = Projector(config) if projected else Resampler(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> "MonkeyForConditionalGeneration":
+        """As in transformers. A folder in the layout of the released Monkey or Qwen-VL is loaded too, with
+        the options `dtype` and `grid` alone (see `checkpoints.released.load`)."""
+        from monkeylib.checkpoints import released  # here, since checkpoints are built on the model
+
+        folder = pretrained_model_name_or_path
+        if folder is None or not released.is_released(folder):
+            return super().from_pretrained(folder, *args, **kwargs)
+        return released.load_pretrained(folder, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights of our own modules; the language model initialises itself."""

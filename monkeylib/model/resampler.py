@@ -27,7 +27,7 @@ class Resampler(nn.Module):
             raise ValueError(f"the resampler's width {width} does not divide by its {self.heads} heads")
         self.query = nn.Parameter(torch.empty(queries, width))
         # A buffer, since these positions are fixed; the release's fine-tuning trains them by accident.
-        self.register_buffer("positions", sincos_table(width, math.isqrt(queries)))
+        self.register_buffer("positions", sincos_table(width, math.isqrt(queries)).to(self.query.dtype))
         self.positions_for = TableCache()
         self.kv_proj = nn.Linear(config.vision_config.hidden_size, width, bias=False)
         self.ln_q = nn.LayerNorm(width, eps=eps)
