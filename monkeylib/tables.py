@@ -68,9 +68,19 @@ def read(name: str, profile: str) -> list[dict[str, Value]]:
 
 
 def read_file(path: Path) -> list[dict[str, Value]]:
-    """The rows of any CSV file with a header, numbers as numbers, empty fields as None."""
+    """The rows of any CSV file with a header, empty fields as None.
+
+    A column of nothing but numbers gives numbers; one word in it makes all of its fields texts, so that an
+    answer such as "4.20" stays as it was said.
+    """
     with open(path, newline="", encoding="utf-8") as file:
-        return [{column: _parsed(text) for column, text in row.items()} for row in csv.DictReader(file)]
+        texts = list(csv.DictReader(file))
+    columns = list(texts[0]) if texts else []
+    words = {column for column in columns if any(isinstance(_parsed(row[column]), str) for row in texts)}
+    return [
+        {column: (text or None) if column in words else _parsed(text) for column, text in row.items()}
+        for row in texts
+    ]
 
 
 def frame(name: str, profile: str) -> "pandas.DataFrame":

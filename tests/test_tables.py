@@ -36,6 +36,13 @@ def test_what_looks_like_a_number_and_is_a_name_stays_text():
     assert tables.read("t", "nano") == [{"a": "007", "b": "1.", "c": "1e"}]
 
 
+def test_answers_that_look_like_numbers_stay_as_they_were_said():
+    """Read as a number, "4.20" would be shown as 4.200."""
+    answers = [{"answer": "4.20", "n": 1}, {"answer": "leo b", "n": 2}, {"answer": None, "n": None}]
+    tables.write(answers, "t", "nano")
+    assert tables.read("t", "nano") == answers
+
+
 def test_a_missing_table_is_said_with_the_command_that_makes_it():
     with pytest.raises(FileNotFoundError, match="make reproduce PROFILE=smoke"):
         tables.read("t", "smoke")
