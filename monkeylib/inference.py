@@ -183,16 +183,16 @@ def load(
             f"there is no checkpoint at {folder}: expected a folder with config.json, model.safetensors, "
             "processor_config.json and a tokenizer"
         )
-    if released.is_released(folder):
-        processor = released.load_processor(released.open_checkpoint(folder))
-    else:
-        processor = MonkeyProcessor.from_pretrained(folder)
     options: dict[str, Any] = {"dtype": dtype or "auto"}
     if bits is not None:
         options["quantization_config"] = _quantisation(bits)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device_map is not None or bits is not None:
         options["device_map"] = device_map or {"": device}
+    if released.is_released(folder):
+        processor = released.load_processor(released.open_checkpoint(folder))
+    else:
+        processor = MonkeyProcessor.from_pretrained(folder)
     model = MonkeyForConditionalGeneration.from_pretrained(folder, **options)
     model = model if "device_map" in options else model.to(device)
     return Monkey(model.eval(), processor)

@@ -48,6 +48,7 @@ SERIES = (
         needs=("05_finetuning", "06_evaluation", "07_ablations"),
         inputs=(_BASE, _SAMPLES),
     ),
+    Chapter("A1_official_weights", inputs=("tests/goldens", "tests/data", _SAMPLES)),
 )
 
 

@@ -88,7 +88,7 @@ MISTAKES = {
     ("answer", "IMAGE", "What?", "--prompt", "verse"): "no prompt called 'verse'",
     ("answer", "IMAGE", "What?", "--model", "gone"): "no checkpoint at gone",
     ("answer", "IMAGE", "What?", "--grid", "3"): "written as ROWSxCOLUMNS, such as 2x3, got '3'",
-    ("train", "--profile", "small"): "which this version can size but not load yet",
+    ("train", "--profile", "paper-896"): "convert that checkpoint with `monkeylib convert`",
     ("evaluate", "gone"): "no benchmark 'gone'",
     ("convert", "gone", "x"): "no checkpoint at gone",
     ("convert", "gone", "x", "--to", "monkeylib"): "no released checkpoint at gone",

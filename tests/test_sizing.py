@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import GPT2Config
 
 from monkeylib import profiles, sizing
 from monkeylib.tiling import Grid
@@ -110,6 +111,6 @@ def test_the_cache_is_that_of_a_model_whose_heads_share_keys():
 
 def test_a_language_model_of_another_kind_is_refused():
     config = config_of("smoke")
-    config.text_config.model_type = "gpt2"
+    config.text_config = GPT2Config()
     with pytest.raises(ValueError, match="'gpt2'.*'qwen2'.*meta device"):
         sizing.parameters(config)
