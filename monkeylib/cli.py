@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from monkeylib import paths
+from monkeylib import cli_assets, paths
 
 if TYPE_CHECKING:
     from monkeylib.inference import Monkey
@@ -23,10 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-assets_app = typer.Typer(
-    no_args_is_help=True, help="Models and image sets that aren't part of the repository."
-)
-app.add_typer(assets_app, name="assets")
+app.add_typer(cli_assets.app, name="assets")
 
 ModelOption = Annotated[
     Path | None, typer.Option(help="Checkpoint folder; by default the trained nano model, else its base.")
@@ -233,37 +230,6 @@ def reproduce(
         tables.update_page(readme)
         print("wrote", *(paths.shown(path) for path in (*written, readme)))
     series.report(profile, Console())
-
-
-@assets_app.command("list")
-def list_assets() -> None:
-    """List the assets with their size, licence and whether they are here."""
-    from rich.console import Console
-
-    from monkeylib import tables
-    from monkeylib.data import assets
-
-    rows = [
-        {
-            "name": asset.name,
-            "megabytes": round(asset.bytes / 1e6),
-            "licence": asset.licence,
-            "here": "no" if assets.located(asset) is None else "yes",
-        }
-        for asset in assets.listing()
-    ]
-    tables.show(rows, "data/assets.toml", Console())
-
-
-@assets_app.command("fetch")
-def fetch_assets(
-    names: Annotated[list[str] | None, typer.Argument(help="Names; all by default.")] = None,
-) -> None:
-    """Fetch assets and verify their checksums; what is here already is only verified."""
-    from monkeylib.data import assets
-
-    for name in names or [asset.name for asset in assets.listing()]:
-        print(f"{name}: {paths.shown(assets.fetch(name))}", flush=True)
 
 
 def _question() -> str:
