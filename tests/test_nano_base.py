@@ -11,7 +11,7 @@ from monkeylib.data.worlds.labels import CHAR_CLASSES, IGNORE
 from monkeylib.training import finetune
 from monkeylib.training import nano_base as base
 from monkeylib.training.base_rows import FARTHEST, POINTS, BaseRows
-from monkeylib.training.dense import CLASSES, DenseHead, dense_loss, looking_loss, reading_accuracy
+from monkeylib.training.dense import CLASSES, DenseHead, FirstHead, dense_loss, looking_loss, reading_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +67,26 @@ def test_heads_put_scores_where_the_labels_are():
     assert differs.nonzero().tolist() == [[2, 2], [2, 3], [3, 2], [3, 3]]
 
 
-def test_looking_loss_reads_the_position_before_the_label():
-    attention = torch.full((1, 2, 5, 5), 0.1)
-    attention[0, 0, 3, 2] = 0.6
-    looks = torch.tensor([[-1, -1, -1, -1, 2]])
-    loss, right = looking_loss(attention, looks)
-    assert torch.allclose(loss, -torch.tensor(0.6).log())
-    assert right == 1
-    assert looking_loss(attention, torch.full((1, 5), -1))[0] == 0
+def test_looking_loss_is_that_of_the_layers_own_attention(tiny):
+    language = tiny().language_model
+    head = FirstHead(language.model.layers[1].self_attn)
+    language.set_attn_implementation("eager")
+    ids = torch.randint(5, 60, (2, 9))
+    attention = language(ids, output_attentions=True).attentions[1][:, 0]
+    looks = torch.full((2, 9), -1)
+    looks[0, 4], looks[0, 8], looks[1, 6] = 2, 7, 1
+    expected = -torch.stack([attention[0, 3, 2], attention[0, 7, 7], attention[1, 5, 1]]).log().mean()
+    loss, _ = looking_loss(*head.query_and_key(), looks)
+    assert torch.allclose(loss, expected, atol=1e-5)
+    assert looking_loss(*head.query_and_key(), torch.full((2, 9), -1))[0] == 0
+
+
+def test_who_looks_where_he_should_has_no_loss():
+    keys = 30 * torch.eye(6)[None]
+    queries = torch.zeros(1, 6, 6)
+    queries[0, 3, 2] = 1.0  # the position before the label at 4 looks at 2
+    loss, right = looking_loss(queries, keys, torch.tensor([[-1, -1, -1, -1, 2, -1]]))
+    assert loss < 1e-6 and right == 1
 
 
 def test_rows_are_the_same_each_time_and_shift_positions_after_the_image(processor):

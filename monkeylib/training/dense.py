@@ -8,6 +8,8 @@ what lies in their own region teaches it to pass on what was read, and from wher
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -64,14 +66,37 @@ def reading_accuracy(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
     return (scores[0].flatten(0, 1).argmax(-1)[written] == target[written]).float().mean()
 
 
-def looking_loss(attention: Tensor, looks: Tensor) -> tuple[Tensor, Tensor]:
-    """How far a layer's first head is from looking at the character that is written next.
+class FirstHead:
+    """The first head of an attention layer of Qwen2's or Llama's kind, computed beside the layer's own fast
+    attention, which gives no weights."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        self.attention = attention
+        attention.register_forward_pre_hook(self._keep, with_kwargs=True)
+
+    def _keep(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        self.hidden = args[0] if args else kwargs["hidden_states"]
+        self.cos, self.sin = kwargs["position_embeddings"]
+
+    def query_and_key(self) -> tuple[Tensor, Tensor]:
+        """Of the last pass, turned to their positions and scaled: `[B, T, head_dim]` each."""
+        width = self.attention.head_dim
+        turned = []
+        for part in (self.attention.q_proj, self.attention.k_proj):
+            x = F.linear(self.hidden, part.weight[:width], part.bias[:width])
+            half = torch.cat([-x[..., width // 2 :], x[..., : width // 2]], -1)
+            turned.append(x * self.cos + half * self.sin)
+        return turned[0] * self.attention.scaling, turned[1]
+
+
+def looking_loss(query: Tensor, key: Tensor, looks: Tensor) -> tuple[Tensor, Tensor]:
+    """How far a head is from looking at the character that is written next.
 
     Copying from visual tokens needs a head that finds them; the language model's loss alone takes very long
     to form one, and where the character stands is known.
 
     Args:
-        attention: `[B, heads, T, T]`, probabilities.
+        query, key: `[B, T, head_dim]` of the head; prompts are padded on the right.
         looks: `[B, T]`, for each label the position of the visual token that shows it, -1 for none.
 
     Returns:
@@ -79,8 +104,10 @@ def looking_loss(attention: Tensor, looks: Tensor) -> tuple[Tensor, Tensor]:
     """
     row, place = (looks > 0).nonzero(as_tuple=True)
     if not len(row):
-        return attention.new_zeros(()), attention.new_zeros(())
-    target = looks[row, place]
-    given = attention[row, 0, place - 1]  # the position before a label predicts it
-    right = (given.argmax(-1) == target).float().mean()
-    return -given.gather(1, target[:, None]).clamp(min=1e-6).log().mean(), right.detach()
+        return query.new_zeros(()), query.new_zeros(())
+    target, before = looks[row, place], place - 1  # the position before a label predicts it
+    scores = torch.einsum("nd,ntd->nt", query[row, before], key[row])
+    later = torch.arange(key.shape[1], device=key.device) > before[:, None]
+    scores = scores.masked_fill(later, -torch.inf)
+    right = (scores.argmax(-1) == target).float().mean()
+    return F.cross_entropy(scores, target), right.detach()

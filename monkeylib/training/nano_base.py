@@ -31,7 +31,7 @@ from monkeylib.profiles import Profile
 from monkeylib.training import finetune, model_card
 from monkeylib.training.base_rows import POINTS, BaseRows
 from monkeylib.training.batches import PooledBatches, loader
-from monkeylib.training.dense import DenseHead, dense_loss, looking_loss, reading_accuracy
+from monkeylib.training.dense import DenseHead, FirstHead, dense_loss, looking_loss, reading_accuracy
 from monkeylib.training.logs import ResumedCSVLogger
 from monkeylib.training.metrics import exact_match
 from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
@@ -80,8 +80,7 @@ class BaseTraining(L.LightningModule):
         super().__init__()
         self.model, self.stage, self.processor, self.seed = model, stage, processor, seed
         self.patch_head, self.query_head = heads
-        if stage.answers:
-            model.language_model.set_attn_implementation("eager")  # which gives the attention to supervise
+        self.looking = FirstHead(model.language_model.model.layers[LOOKING_LAYER].self_attn)
 
     def _forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         features = self.model.vision(batch["pixel_values"])
@@ -94,8 +93,8 @@ class BaseTraining(L.LightningModule):
         if self.stage.answers:
             embeds = self.model.splice(batch["input_ids"], tokens)
             text = {key: batch[key] for key in ("attention_mask", "position_ids", "labels")}
-            result = self.model(inputs_embeds=embeds, output_attentions=True, **text)
-            out["look"], out["look_right"] = looking_loss(result.attentions[LOOKING_LAYER], batch["looks"])
+            result = self.model(inputs_embeds=embeds, **text)
+            out["look"], out["look_right"] = looking_loss(*self.looking.query_and_key(), batch["looks"])
             out["answers"] = result.loss.detach()
             out["loss"] = out["loss"] + result.loss + LOOKING_WEIGHT * out["look"]
             out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
@@ -190,7 +189,6 @@ def train_stage(module: BaseTraining, folder: Path) -> None:
 def save(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: Path) -> None:
     """Write model and processor in one move, in place of what lies there."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
-    model.language_model.set_attn_implementation("sdpa")
     model.save_pretrained(unfinished)
     processor.save_pretrained(unfinished)
     shutil.rmtree(folder, ignore_errors=True)
