@@ -55,7 +55,6 @@ class Monkey:
         """
         return self.answer_batch([(image, question)], prompt, max_new_tokens, grid, **generation)[0]
 
-    @torch.no_grad()
     def answer_batch(
         self,
         questions: Sequence[tuple[Picture, str]],
@@ -70,12 +69,8 @@ class Monkey:
         images, texts = zip(
             *((image, build_prompt(prompt, question)) for image, question in questions), strict=True
         )
-        inputs = self.prepare(images, texts, grid)
-        ids = self.model.generate(**inputs, **self._options(max_new_tokens, generation))
-        new = ids[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return self._generate(self.prepare(images, texts, grid), max_new_tokens, generation)
 
-    @torch.no_grad()
     def chat(
         self,
         image: Picture,
@@ -96,9 +91,7 @@ class Monkey:
             image, question, prompt, max_new_tokens, grid, generation: as in `answer`.
         """
         inputs = self.prepare_turns(image, question, earlier, prompt, grid)
-        ids = self.model.generate(**inputs, **self._options(max_new_tokens, generation))
-        new = ids[0, inputs["input_ids"].shape[1] :]
-        return self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+        return self._generate(inputs, max_new_tokens, generation)[0]
 
     def prepare_turns(
         self,
@@ -147,6 +140,13 @@ class Monkey:
         worker.join()
         if failures:
             raise failures[0]
+
+    @torch.no_grad()
+    def _generate(self, inputs: BatchFeature, max_new_tokens: int, generation: dict[str, Any]) -> list[str]:
+        """The texts that follow the prompts."""
+        ids = self.model.generate(**inputs, **self._options(max_new_tokens, generation))
+        new = ids[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     def _options(self, max_new_tokens: int, generation: dict[str, Any]) -> dict[str, Any]:
         tokenizer = self.processor.tokenizer
