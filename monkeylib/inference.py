@@ -1,6 +1,6 @@
 """Ask a checkpoint about pictures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,7 +69,7 @@ class Monkey:
         images, texts = zip(
             *((image, build_prompt(prompt, question)) for image, question in questions), strict=True
         )
-        return self._generate(self.prepare(images, texts, grid), max_new_tokens, generation)
+        return self.generate(self.prepare(images, texts, grid), max_new_tokens, **generation)
 
     def chat(
         self,
@@ -91,7 +91,7 @@ class Monkey:
             image, question, prompt, max_new_tokens, grid, generation: as in `answer`.
         """
         inputs = self.prepare_turns(image, question, earlier, prompt, grid)
-        return self._generate(inputs, max_new_tokens, generation)[0]
+        return self.generate(inputs, max_new_tokens, **generation)[0]
 
     def prepare_turns(
         self,
@@ -142,8 +142,8 @@ class Monkey:
             raise failures[0]
 
     @torch.no_grad()
-    def _generate(self, inputs: BatchFeature, max_new_tokens: int, generation: dict[str, Any]) -> list[str]:
-        """The texts that follow the prompts."""
+    def generate(self, inputs: Mapping[str, Any], max_new_tokens: int, **generation: Any) -> list[str]:
+        """The texts that follow the prompts of prepared `inputs`."""
         ids = self.model.generate(**inputs, **self._options(max_new_tokens, generation))
         new = ids[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
@@ -164,8 +164,8 @@ def load(
     """Load a checkpoint folder.
 
     Args:
-        path: a folder written by `save_pretrained` of model and processor, or one in the layout of the
-            released Monkey or Qwen-VL.
+        path: a folder written by `save_pretrained` of model and processor, one of trained weights alone, or
+            one in the layout of the released Monkey or Qwen-VL.
         device: where to run; a GPU if there is one.
         dtype: of the weights; as saved if not given.
         device_map: spread the model over devices as transformers does ("auto"), instead of `device`.
@@ -178,6 +178,13 @@ def load(
         ValueError: `bits` is neither 4 nor 8.
     """
     folder = Path(path)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if (folder / "trained.safetensors").is_file():
+        from monkeylib import build  # here, since it is built on this module
+
+        model, processor = build.load_trained(folder)
+        quantised = getattr(model, "is_quantized", False)  # such a model is where it has to be
+        return Monkey((model if quantised else model.to(device)).eval(), processor)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"there is no checkpoint at {folder}: expected a folder with config.json, model.safetensors, "
@@ -185,8 +192,7 @@ def load(
         )
     options: dict[str, Any] = {"dtype": dtype or "auto"}
     if bits is not None:
-        options["quantization_config"] = _quantisation(bits)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        options["quantization_config"] = quantisation(bits)
     if device_map is not None or bits is not None:
         options["device_map"] = device_map or {"": device}
     if released.is_released(folder):
@@ -198,8 +204,13 @@ def load(
     return Monkey(model.eval(), processor)
 
 
-def _quantisation(bits: int) -> BitsAndBytesConfig:
-    """The language model in 4 or 8 bits, everything before it untouched."""
+def quantisation(bits: int) -> BitsAndBytesConfig:
+    """The language model in 4 or 8 bits, everything before it untouched.
+
+    Raises:
+        ModuleNotFoundError: bitsandbytes is not installed.
+        ValueError: other bits.
+    """
     if bits not in (4, 8):
         raise ValueError(f"weights are quantised to 4 or 8 bits, got {bits}: pass bits=4, bits=8 or nothing")
     if find_spec("bitsandbytes") is None:

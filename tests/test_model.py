@@ -166,7 +166,7 @@ def test_fine_tuning_freezes_what_the_release_freezes(tiny, mode):
 
 def test_parts_can_stay_frozen(tiny):
     model = tiny()
-    model.freeze_for_finetuning(train_language_model=False, train_resampler=False)
+    model.freeze_for_finetuning(resampler="frozen", language_model="frozen")
     assert all("_adapter." in name for name, p in model.named_parameters() if p.requires_grad)
 
 

@@ -14,7 +14,7 @@ def test_the_language_models_own_lora_goes_through_peft(tiny, processor, picture
     labels = inputs["input_ids"].clone()
     before = model(**inputs).logits
 
-    model.freeze_for_finetuning(train_language_model=False)
+    model.freeze_for_finetuning(language_model="frozen")
     own = trainable(model)
     model.language_model = get_peft_model(model.language_model, LORA)
     assert torch.equal(model(**inputs).logits, before), "a fresh LoRA changes nothing"

@@ -98,3 +98,19 @@ def pad(rows: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
         "labels": stack([r.labels for r in rows], IGNORE),
         "turns": stack([r.turns for r in rows], -1),
     }
+
+
+def pack(rows: Sequence[Encoded]) -> dict[str, Tensor]:
+    """All rows in one: `input_ids`, `labels`, `turns` and `position_ids`, each `[1, T]`.
+
+    Positions start anew with each row. Without an attention mask, transformers takes that as the border
+    across which no token sees another.
+    """
+    firsts = torch.tensor([0, *(int(row.turns.max()) + 1 for row in rows)]).cumsum(0)
+    turns = [torch.where(r.turns >= 0, r.turns + first, -1) for r, first in zip(rows, firsts, strict=False)]
+    return {
+        "input_ids": torch.cat([row.ids for row in rows])[None],
+        "labels": torch.cat([row.labels for row in rows])[None],
+        "turns": torch.cat(turns)[None],
+        "position_ids": torch.cat([torch.arange(len(row.ids)) for row in rows])[None],
+    }

@@ -17,6 +17,8 @@ from monkeylib.model.projector import Projector
 from monkeylib.model.resampler import Resampler
 from monkeylib.model.vision import VisionTransformer
 
+How = Literal["frozen", "adapter", "full"]
+
 
 class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """Monkey: a language model that reads `(tiles + 1) x queries` visual tokens per image."""
@@ -172,6 +174,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
+        num_items_in_batch: int | float | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits and, with labels, the token-mean cross-entropy.
@@ -184,6 +187,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             logits_to_keep: which positions get logits, as in transformers. Left out, all of them, or with
                 labels only those that predict a label: `logits` is then `[supervised positions, vocabulary]`.
             mm_encoder_outputs: `{"image": output of get_image_features}`, made once by `generate`.
+            num_items_in_batch: divide the summed loss by this number, as in transformers, where these rows
+                are only some of a batch. They may then hold no label at all.
 
         Raises:
             ValueError: images that do not fit the prompt, or labels without a supervised position.
@@ -212,28 +217,40 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **kwargs,
         )
         if targets is not None:
-            output.loss = _token_mean(output.logits, targets)
+            output.loss = _token_mean(output.logits, targets, num_items_in_batch)
         return output
 
     # --- training and grids
     # ------------------------------------------------------------------------------------
 
-    def freeze_for_finetuning(self, train_language_model: bool = True, train_resampler: bool = True) -> None:
-        """Choose what trains as the released fine-tuning does.
+    def freeze_for_finetuning(
+        self,
+        vision: How | None = None,
+        resampler: How = "full",
+        language_model: How = "full",
+        resampler_output: bool = False,
+    ) -> None:
+        """Choose what trains; by default as the released fine-tuning does.
 
-        The ViT is frozen but for its adapters (mode `full`: it trains too); resampler (or projector) and
-        language model train. The norm and projection after the resampler stay frozen, as in the release; so
-        do its positions, which the release trains by accident.
+        Args:
+            vision: "adapter" trains the adapters alone, "full" the encoder and them; by default "full" where
+                the adapter mode says so, else "adapter".
+            resampler: resampler or projector. Its positions stay fixed, which the release trains by accident.
+            language_model: "adapter" leaves it as it is: peft, which adds its LoRA, chooses.
+            resampler_output: the norm and the projection after the resampler train too, as the paper's text
+                reads. In the release they stay frozen.
         """
-        self.vision.requires_grad_(self.config.adapter_mode == "full")
+        vision = vision or ("full" if self.config.adapter_mode == "full" else "adapter")
+        self.vision.requires_grad_(vision == "full")
         for module in self.vision.modules():
             if isinstance(module, AdapterBank):
-                module.requires_grad_(True)
-        self.resampler.requires_grad_(train_resampler)
-        if isinstance(self.resampler, Resampler):
+                module.requires_grad_(vision != "frozen")
+        self.resampler.requires_grad_(resampler == "full")
+        if isinstance(self.resampler, Resampler) and not resampler_output:
             self.resampler.ln_post.requires_grad_(False)
             self.resampler.proj.requires_grad_(False)
-        self.language_model.requires_grad_(train_language_model)
+        if language_model != "adapter":
+            self.language_model.requires_grad_(language_model == "full")
 
     @torch.no_grad()
     def use_grid(self, rows: int, cols: int, extra: Literal["copy", "fresh"] = "copy") -> None:
@@ -265,10 +282,13 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 module.extend(sources, fresh=extra == "fresh")
 
 
-def _token_mean(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy in fp32, averaged over all supervised tokens of the batch."""
+def _token_mean(logits: torch.Tensor, targets: torch.Tensor, items: int | float | None) -> torch.Tensor:
+    """Cross-entropy in fp32, averaged over all supervised tokens, or their sum divided by `items`."""
+    logits, targets = logits.flatten(0, -2).float(), targets.flatten()
+    if items is not None:
+        return F.cross_entropy(logits, targets, reduction="sum") / items
     if not bool((targets != -100).any()):
         raise ValueError(
             "the labels hold no supervised token: check that answers were not cut off by truncation"
         )
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
+    return F.cross_entropy(logits, targets)

@@ -1,8 +1,8 @@
 """What a profile holds."""
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from monkeylib.model.config import AdapterMode, Views
 
@@ -70,22 +70,81 @@ class Adapters(Section):
     dropout: float = Field(ge=0, lt=1)
 
 
-class Training(Section):
-    """One fine-tuning run; `adapter_lr` is the adapters' own rate, `lr` everything else's.
+class Part(Section):
+    """How a part of the model trains: not at all, through adapters beside its weights, or as a whole."""
 
-    `batch_size` counts rows per optimiser step.
+    train: Literal["frozen", "adapter", "full"]
+    lr: float | None = Field(default=None, gt=0)
+
+
+class Parts(Section):
+    """What trains, each part with its own learning rate if it has one.
+
+    `resampler_output`: the norm and the projection after the resampler train with it.
+    """
+
+    vision: Part
+    resampler: Part
+    language_model: Part
+    resampler_output: bool = False
+
+    @field_validator("resampler")
+    @classmethod
+    def _no_adapters(cls, part: Part) -> Part:
+        if part.train == "adapter":
+            raise ValueError("the resampler has no adapters: choose frozen or full")
+        return part
+
+
+class Training(Section):
+    """One fine-tuning run.
+
+    Rows: `batch_size` rows make an optimiser step over all devices; `per_device` of them go through the model
+    at once (all of a device's, if not given), so that a step takes `batch_size / (devices x per_device)`
+    passes. `packed` puts the rows of a pass into one sequence instead of padding them. A row has at most
+    `max_length` tokens.
+
+    What trains: `parts` is "release" (adapters, resampler without its last norm and projection, language
+    model), "paper" (the resampler whole), or each part in turn. `lr` is the rate of all parts without their
+    own, `adapter_lr` that of the encoder's adapters. `language_model_rank` is that of the language model's
+    LoRA where it trains by adapter, and `language_model_bits` quantises what then stays frozen.
+
+    `keep`: the checkpoint holds all weights, or only the trained ones, of the last step or of the lowest
+    validation loss (`select`).
     """
 
     steps: PositiveInt
     batch_size: PositiveInt
+    per_device: PositiveInt | None = None
+    packed: bool = False
+    max_length: PositiveInt
+    parts: Literal["release", "paper"] | Parts = "release"
     lr: float = Field(gt=0)
     adapter_lr: float | None = Field(default=None, gt=0)
     warmup: int = Field(ge=0)
     weight_decay: float = Field(ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clip: float = Field(default=1.0, gt=0)
-    max_length: PositiveInt
+    precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
+    checkpointing: bool = False
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    language_model_rank: PositiveInt = 32
+    language_model_bits: Literal[4, 8] | None = None
+    keep: Literal["all", "trained"] = "all"
+    select: Literal["last", "best"] = "last"
+    workers: PositiveInt = 1
     seed: int
+
+    @model_validator(mode="after")
+    def _quantised_weights_stay(self) -> "Training":
+        if self.language_model_bits is None:
+            return self
+        if isinstance(self.parts, str) or self.parts.language_model.train == "full" or self.keep == "all":
+            raise ValueError(
+                "a language model in 4 or 8 bits trains by adapter and is kept without its frozen weights: "
+                "set parts.language_model.train to adapter, and keep to trained"
+            )
+        return self
 
 
 class Evaluation(Section):

@@ -30,7 +30,7 @@ from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune, model_card
 from monkeylib.training.base_rows import POINTS, BaseRows
-from monkeylib.training.batches import PooledBatches, loader
+from monkeylib.training.batches import Passes, Pools, loader
 from monkeylib.training.dense import DenseHead, FirstHead, dense_loss, looking_loss, reading_accuracy
 from monkeylib.training.logs import ResumedCSVLogger
 from monkeylib.training.metrics import exact_match
@@ -122,8 +122,9 @@ class BaseTraining(L.LightningModule):
         rows = BaseRows(self.processor, split, self.stage.answers)
         offset = self.seed * 10_000_000 + (5_000_000 if self.stage.answers else 0)
         length = (lambda row: len(row[2].ids)) if self.stage.answers else (lambda row: 0)
-        pooled = PooledBatches(rows, length, rows.collate, self.stage.batch_size, batches, start, offset)
-        return loader(pooled, keep_worker=split == "val")
+        pools = Pools(rows, length, self.stage.batch_size, offset)
+        made = Passes(pools, lambda batch, _: rows.collate(batch), batches, start)
+        return loader(made, keep_worker=split == "val")
 
     def train_dataloader(self) -> DataLoader:
         """Batches from the first one that this run has not seen: a resumed run repeats nothing."""

@@ -17,18 +17,18 @@ def parameter_groups(
     and learned vectors.
 
     Args:
-        lr_of: learning rates by a piece of the parameter's name, for example `{"adapter": 3e-3}`; the
-            first match counts, others keep the optimiser's rate.
+        lr_of: learning rates by the beginning of the parameter's name, for example `{"vision.": 3e-3}`;
+            others keep the optimiser's rate.
     """
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = next((piece for piece in lr_of or {} if piece in name), "")
+        part = next((piece for piece in lr_of or {} if name.startswith(piece)), "")
         decayed = parameter.ndim >= 2 and not name.endswith(("query", "positions"))
-        group = groups.setdefault(
-            (part, decayed), {"params": [], "weight_decay": weight_decay if decayed else 0.0}
-        )
+        title = (part.rstrip(".") or "other") + ("" if decayed else " without decay")
+        fresh = {"params": [], "weight_decay": weight_decay if decayed else 0.0, "name": title}
+        group = groups.setdefault((part, decayed), fresh)
         group["params"].append(parameter)
         if part and lr_of:
             group["lr"] = lr_of[part]

@@ -1,0 +1,202 @@
+"""A profile's processor and model, ready to train."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from monkeylib import paths, pretrained, profiles
+from monkeylib.checkpoints import released
+from monkeylib.data.worlds.tasks import SEPARATOR
+from monkeylib.data.worlds.tokenizer import build_tokenizer
+from monkeylib.inference import quantisation
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
+from monkeylib.profiles import Profile
+from monkeylib.profiles.schema import Part, Parts
+
+TRAINED, PROFILE = "trained.safetensors", "profile.json"
+# Linear maps of Qwen2's and Llama's blocks: those that the release's recipe for small GPUs adapts.
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
+
+
+def build_processor(profile: Profile) -> MonkeyProcessor:
+    """The processor of a profile: its grid of tiles, and the tokenizer of its base checkpoint, of its
+    pretrained language model or, without either, of the nano world.
+
+    Raises:
+        FileNotFoundError, ValueError: as `pretrained.build_tokenizer`, or there is no base checkpoint.
+    """
+    mean, std = normalisation(getattr(profile.vision, "model_type", "monkey_vision"))
+    images = MonkeyImageProcessor(profile.tile_size, profile.rows, profile.cols, profile.views, mean, std)
+    if profile.text.pretrained and profile.base_checkpoint:
+        of_base = _processor_of(base_folder(profile))
+        tokenizer, tokens = of_base.tokenizer, of_base.image_tokens
+        return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens)
+    tokenizer = pretrained.build_tokenizer(profile) if profile.text.pretrained else build_tokenizer()
+    tokens = pretrained.IMAGE_TOKENS
+    if profile.text.image_ids.start is None:
+        tokens = (tokenizer.convert_ids_to_tokens(profile.text.image_ids.place),)
+    return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens)
+
+
+def _processor_of(folder: Path) -> MonkeyProcessor:
+    if released.is_released(folder):
+        return released.load_processor(released.open_checkpoint(folder))
+    return MonkeyProcessor.from_pretrained(folder)
+
+
+def base_folder(profile: Profile) -> Path:
+    """Where the profile's base checkpoint lies.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    folder = paths.REPOSITORY / profile.base_checkpoint
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"There is no base model at {paths.shown(folder)}: "
+            "train it with `make nano-base` or check out the repository whole."
+        )
+    return folder
+
+
+def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForConditionalGeneration:
+    """The profile's model: weights of its base checkpoint or its pretrained parts where it names them, fresh
+    adapters, everything else random.
+
+    Raises:
+        FileNotFoundError: the base checkpoint or a pretrained part is missing.
+        ValueError: weights that do not fit the profile.
+    """
+    config = profiles.build_config(profile, processor.tokenizer)
+    if profile.base_checkpoint is None and profile.text.pretrained:
+        return pretrained.build_model(profile, config)
+    if profile.base_checkpoint is None:
+        return MonkeyForConditionalGeneration(config)
+    folder = base_folder(profile)
+    if released.is_released(folder):
+        return MonkeyForConditionalGeneration.from_pretrained(folder, grid=(profile.rows, profile.cols))
+    options = {}
+    if bits := profile.training.language_model_bits:
+        place = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"
+        options = {"quantization_config": quantisation(bits), "device_map": {"": place}}
+    return MonkeyForConditionalGeneration.from_pretrained(folder, config=config, **options)
+
+
+def parts_of(profile: Profile) -> Parts:
+    """What trains, with the named choices spelled out.
+
+    Both train adapters, resampler and language model and leave the ViT frozen (paper section 3.1); "release"
+    also leaves the norm and the projection after the resampler.
+    """
+    if isinstance(profile.training.parts, Parts):
+        return profile.training.parts
+    if profile.adapters.mode == "full":
+        vision = Part(train="full")
+    else:
+        vision = Part(train="adapter", lr=profile.training.adapter_lr)
+    whole = Part(train="full")
+    paper = profile.training.parts == "paper"
+    return Parts(vision=vision, resampler=whole, language_model=whole, resampler_output=paper)
+
+
+def choose_what_trains(model: MonkeyForConditionalGeneration, profile: Profile) -> None:
+    """Freeze parts as the profile says, and give the language model its LoRA if it trains by adapter."""
+    parts = parts_of(profile)
+    model.train().freeze_for_finetuning(
+        parts.vision.train, parts.resampler.train, parts.language_model.train, parts.resampler_output
+    )
+    if parts.language_model.train == "adapter":
+        _add_lora(model, profile)
+
+
+def _add_lora(model: MonkeyForConditionalGeneration, profile: Profile) -> None:
+    """Put LoRA, through peft, beside the language model's frozen projections."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # they take a second
+
+    recipe = profile.training
+    if recipe.language_model_bits:
+        model.language_model = prepare_model_for_kbit_training(
+            model.language_model, use_gradient_checkpointing=recipe.checkpointing
+        )
+    model.language_model.requires_grad_(False)
+    rank = recipe.language_model_rank
+    lora = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        lora_dropout=profile.adapters.dropout,
+        target_modules=LORA_TARGETS,
+        task_type="CAUSAL_LM",
+    )
+    model.language_model = get_peft_model(model.language_model, lora)
+
+
+def save(
+    model: MonkeyForConditionalGeneration,
+    state: dict[str, torch.Tensor],
+    processor: MonkeyProcessor,
+    profile: Profile,
+    folder: Path,
+) -> None:
+    """Write a trained model and its processor; `load_trained` and `monkeylib.load` read it.
+
+    With all weights it is a checkpoint as `save_pretrained` writes it, the language model's LoRA merged into
+    its projections. With the trained ones alone it holds them and the profile that the rest is built from.
+
+    Args:
+        state: the model's weights, which a sharded model itself doesn't hold.
+    """
+    folder.mkdir(parents=True)
+    processor.save_pretrained(folder)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if profile.training.keep == "trained":
+        save_file({name: state[name].contiguous() for name in sorted(trained)}, folder / TRAINED)
+        (folder / PROFILE).write_text(profile.model_dump_json(indent=1))
+        return
+    if any(".lora_" in name for name in trained):
+        model.load_state_dict(state)
+        model.language_model = model.language_model.merge_and_unload()
+        state = model.state_dict()
+    model.save_pretrained(folder, state_dict=state)
+
+
+def is_trained_part(folder: Path) -> bool:
+    """Whether a checkpoint holds trained weights alone."""
+    return (folder / TRAINED).is_file()
+
+
+def load_trained(folder: Path) -> tuple[MonkeyForConditionalGeneration, MonkeyProcessor]:
+    """The model and processor of a checkpoint of trained weights, on the base that its profile names.
+
+    Raises:
+        FileNotFoundError: the base is missing.
+        ValueError: the weights are not those that the profile trains.
+    """
+    profile = Profile.model_validate_json((folder / PROFILE).read_text())
+    processor = MonkeyProcessor.from_pretrained(folder)
+    model = build_model(profile, processor)
+    choose_what_trains(model, profile)
+    expected = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    state = load_file(folder / TRAINED)
+    if different := expected ^ state.keys():
+        raise ValueError(
+            f"{folder} does not hold what its profile trains, for example {min(different)}: "
+            "train it anew, or restore the files as they were written"
+        )
+    model.load_state_dict(state, strict=False)
+    return model, processor
+
+
+def rates(profile: Profile) -> dict[str, float]:
+    """Learning rates by the beginning of parameters' names, for parts that have their own."""
+    parts = parts_of(profile)
+    named = {
+        "vision.": parts.vision.lr,
+        "resampler.": parts.resampler.lr,
+        "language_model.": parts.language_model.lr,
+    }
+    return {name: rate for name, rate in named.items() if rate is not None}

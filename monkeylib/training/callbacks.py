@@ -1,0 +1,143 @@
+"""What happens beside the steps: checkpoints that are known to be readable, speed and memory, sample
+answers."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from monkeylib import paths
+from monkeylib.data.collate import IGNORE
+from monkeylib.data.records import Record
+from monkeylib.inference import Monkey
+from monkeylib.training.rows import RowMaker
+
+
+class Checkpoints(L.Callback):
+    """`last.ckpt` after the first step and then every `every` steps, and `best.ckpt` at the lowest validation
+    loss, each read back after it is written.
+
+    A disk that is full or must not be written to is so known at once, not when the first checkpoint is due:
+    Lightning writes in one move, but hides some failures to write.
+    """
+
+    def __init__(self, folder: Path, every: int):
+        self.folder, self.every, self.best = folder, every, math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        """The lowest validation loss so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with it."""
+        self.best = state_dict["best"]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, number: int
+    ) -> None:
+        """Save when it is time, between two optimiser steps."""
+        step = trainer.global_step
+        if (number + 1) % module.passes == 0 and (step == 1 or step % self.every == 0):
+            self._save(trainer, self.folder / "last.ckpt")
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Save if it is the best."""
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and float(loss) < self.best:
+            self.best = float(loss)
+            self._save(trainer, self.folder / "best.ckpt")
+
+    def _save(self, trainer: L.Trainer, file: Path) -> None:
+        trainer.save_checkpoint(file)
+        if trainer.is_global_zero and not (is_zipfile(file) or (file / "meta.pt").is_file()):
+            raise OSError(
+                f"The checkpoint {paths.shown(file)} could not be written: check the disk's space and rights."
+            )
+
+
+class Speed(L.Callback):
+    """Logs images and tokens per second and the highest memory so far, over the steps since the last log."""
+
+    def __init__(self) -> None:
+        self.since, self.images, self.tokens = time.perf_counter(), 0, 0
+
+    def on_train_start(self, *_: Any) -> None:
+        """Start the clock."""
+        self.since, self.images, self.tokens = time.perf_counter(), 0, 0
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Tensor],
+        number: int,
+    ) -> None:
+        """Count, and log when Lightning does."""
+        self.images += len(batch.get("grids", ()))
+        self.tokens += int(batch["tokens"])
+        seconds = time.perf_counter() - self.since
+        devices = trainer.world_size
+        measured = {
+            "speed/images_per_second": self.images * devices / seconds,
+            "speed/tokens_per_second": self.tokens * devices / seconds,
+            "memory/peak_gib": _peak_bytes() / 2**30,
+        }
+        module.log_dict(measured, batch_size=1)
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            self.on_train_start()
+
+
+def _peak_bytes() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+class SampleAnswers(L.Callback):
+    """Asks the model the first question of some validation records whenever it is validated, and appends what
+    it says to `answers.jsonl`."""
+
+    def __init__(self, file: Path, count: int = 4, max_new_tokens: int = 48):
+        self.file, self.count, self.max_new_tokens = file, count, max_new_tokens
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Generate on every process, since a sharded model needs them all; the first one writes."""
+        data = module.data
+        if data.validation is None:
+            return
+        count = self.count if data.validation_rows is None else min(self.count, data.validation_rows)
+        records = [data.validation[data.validation_offset + number] for number in range(count)]
+        records = [record for record in records if record.images]
+        lines = [
+            json.dumps(self._ask(module, r, trainer.global_step), ensure_ascii=False) + "\n" for r in records
+        ]
+        if trainer.is_global_zero:
+            with open(self.file, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.writelines(lines)
+
+    def _ask(self, module: L.LightningModule, record: Record, step: int) -> dict[str, Any]:
+        maker = RowMaker(module.processor, module.profile.training.max_length)
+        row = maker.encode(record)
+        asked = row.encoded.ids[: int((row.encoded.labels != IGNORE).nonzero()[0])]
+        inputs = {
+            "input_ids": asked[None],
+            "attention_mask": torch.ones_like(asked[None]),
+            **maker.views(row),
+        }
+        inputs = {name: tensor.to(module.device) for name, tensor in inputs.items()}
+        said = Monkey(module.model, module.processor).generate(inputs, self.max_new_tokens)[0]
+        prompt, answer = record.turns[0]
+        return {"step": step, "id": record.id, "prompt": prompt, "answer": answer, "prediction": said}
