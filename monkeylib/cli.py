@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from monkeylib import cli_assets, paths
+from monkeylib import cli_assets, cli_train, paths
 
 if TYPE_CHECKING:
     from monkeylib.inference import Monkey
@@ -24,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cli_assets.app, name="assets")
+app.command()(cli_train.train)
 
 ModelOption = Annotated[
     Path | None, typer.Option(help="Checkpoint folder; by default the trained nano model, else its base.")
@@ -154,17 +155,6 @@ def caption(
         raise ValueError(
             f"{len(failed)} of the steps failed, a new call tries them again: {'; '.join(failed)}"
         )
-
-
-@app.command()
-def train(profile: ProfileOption = paths.COMMITTED_PROFILE) -> None:
-    """Fine-tune a profile's base model into Monkey; an interrupted run goes on at its last checkpoint."""
-    from monkeylib import profiles
-    from monkeylib.training import finetune
-
-    recipe = profiles.load(profile)
-    checkpoint = finetune.run(recipe, _run_of(profile), progress=sys.stderr.isatty())
-    print(f"trained model: {paths.shown(checkpoint)}")
 
 
 @app.command()

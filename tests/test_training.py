@@ -5,18 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from monkeylib import inference, profiles
+from monkeylib import build, inference, profiles
 from monkeylib.data import worlds
 from monkeylib.data.collate import IGNORE, encode, pad
 from monkeylib.data.worlds.labels import IGNORE as UNLABELLED
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.adapters import AdapterBank
-from monkeylib.training import batches, dense, finetune, logs, optimiser
+from monkeylib.training import dense, finetune, logs, optimiser
 from monkeylib.training.metrics import exact_match
+from monkeylib.training.module import MonkeyTraining
+from monkeylib.training.rows import RowMaker
 
 SMOKE = profiles.load("smoke")
 
@@ -41,9 +41,19 @@ def whole(tmp_path_factory):
 @pytest.fixture(scope="module")
 def batch():
     """A training batch of the smoke profile."""
-    processor = finetune.build_processor(SMOKE)
-    rows = finetune.WorldRows(SMOKE, processor, "train")
-    return rows.collate([rows(number) for number in range(4)])
+    maker, records = (
+        RowMaker(finetune.build_processor(SMOKE), SMOKE.training.max_length),
+        finetune.worlds(SMOKE),
+    )
+    rows = [maker.encode(records.train[number]) for number in range(4)]
+    return maker.collate(rows, [maker.views(row) for row in rows])
+
+
+def lightning_module(profile):
+    processor = finetune.build_processor(profile)
+    model = finetune.build_model(profile, processor)
+    build.choose_what_trains(model, profile)
+    return MonkeyTraining(model, processor, profile, finetune.worlds(profile))
 
 
 # --- what trains ---------------------------------------------------------------------------------
@@ -52,8 +62,7 @@ def batch():
 def test_the_vit_stays_bit_for_bit_and_everything_else_moves(whole):
     profile, folder = whole
     torch.manual_seed(profile.training.seed)
-    processor = finetune.build_processor(profile)
-    module = finetune.MonkeyTraining(finetune.build_model(profile, processor), processor, profile)
+    module = lightning_module(profile)
     trainable = {name for name, p in module.model.named_parameters() if p.requires_grad}
     before, after = module.model.state_dict(), weights(folder)
     seed_everything_gives_the_same_start(profile, before)
@@ -105,8 +114,7 @@ def profile_from_base(folder):
 def test_a_loaded_base_trains_with_the_dropout_of_its_profile(tmp_path):
     """`from_pretrained` leaves a model in evaluation mode, in which nothing would be dropped."""
     profile = profile_from_base(tmp_path)
-    processor = finetune.build_processor(profile)
-    module = finetune.MonkeyTraining(finetune.build_model(profile, processor), processor, profile)
+    module = lightning_module(profile)
     banks = [part for part in module.model.modules() if isinstance(part, AdapterBank)]
     assert banks and all(bank.training and bank.dropout == profile.adapters.dropout for bank in banks)
 
@@ -144,25 +152,25 @@ def test_one_batch_is_learned_by_heart(batch):
 
 def interrupted(monkeypatch, step):
     """Make training stop with an error just before `step` steps are complete, once."""
-    training_step = finetune.MonkeyTraining.training_step
+    training_step = MonkeyTraining.training_step
 
     def stopping(self, batch, number):
         if self.trainer.global_step == step:
             raise RuntimeError("the machine went down")
         return training_step(self, batch, number)
 
-    monkeypatch.setattr(finetune.MonkeyTraining, "training_step", stopping)
+    monkeypatch.setattr(MonkeyTraining, "training_step", stopping)
 
 
 @pytest.mark.parametrize("step", [1, 7, 11])
 def test_an_interrupted_run_ends_as_one_in_one_go(whole, tmp_path, monkeypatch, step):
-    """Bit for bit: checkpoints come every second step, so that some of it is done twice."""
+    """Bit for bit: checkpoints come after the first and every second step, so that some is done twice."""
     profile, folder = whole
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="went down"):
         interrupted(patched, step)
         finetune.run(profile, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
-    assert (tmp_path / "run" / "last.ckpt").exists() == (step > 1)
+    assert (tmp_path / "run" / "last.ckpt").exists(), "the first checkpoint comes after the first step"
     resumed = finetune.run(profile, tmp_path / "run")
     ours, theirs = weights(resumed), weights(folder)
     assert {name for name in theirs if not torch.equal(ours[name], theirs[name])} == set()
@@ -220,60 +228,13 @@ def test_curves_hold_training_and_validation(whole):
         logs.read_curves(folder / "metrics.csv")
 
 
-# --- batches -------------------------------------------------------------------------------------
-
-
-def pooled(**changes):
-    settings = {"batch_size": 3, "batches": 10, "start": 0, "offset": 100} | changes
-    return batches.PooledBatches(lambda n: n, lambda n: -n % 7, lambda rows: {"rows": rows}, **settings)
-
-
-def test_batches_hold_every_row_once_and_rows_of_like_length():
-    made = [pooled()[i]["rows"] for i in range(10)]
-    pools = [sorted(sum(made[start : start + 4], [])) for start in (0, 4)]
-    assert pools == [list(range(100, 112)), list(range(112, 124))]
-    spread = [max(-n % 7 for n in rows) - min(-n % 7 for n in rows) for rows in made]
-    assert np.mean(spread) < 3, "of 0 to 6"
-    order = [[np.mean([-n % 7 for n in rows]) for rows in made[start : start + 4]] for start in (0, 4)]
-    assert order != [sorted(means) for means in order], "short batches don't always come first"
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 9), st.permutations(range(10)))
-def test_a_batch_depends_on_its_number_alone(start, order):
-    straight = [pooled()[i]["rows"] for i in range(10)]
-    jumping = pooled(start=start)
-    assert [jumping[i]["rows"] for i in order] == [straight[i] for i in order]
-
-
-def test_a_loader_goes_on_where_it_should_and_counts_from_the_first():
-    loader = batches.loader(pooled(start=6))
-    assert len(loader) == 10
-    assert [batch["rows"] for batch in loader] == [pooled()[i]["rows"] for i in range(6, 10)]
-
-
-def test_a_batch_that_is_not_there_is_refused():
-    with pytest.raises(IndexError, match="Batch 10 was asked for, there are 10"):
-        pooled()[10]
-
-
-def test_runs_of_other_seeds_see_other_pictures_and_never_those_of_validation(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(finetune, "PooledBatches", lambda *a: seen.setdefault("args", a))
-    monkeypatch.setattr(finetune, "loader", lambda data, keep_worker: data)
-    processor = finetune.build_processor(SMOKE)
-    offsets = []
-    for seed in (0, 1, 2):
-        profile = SMOKE.seeded(seed)
-        module = finetune.MonkeyTraining(finetune.build_model(profile, processor), processor, profile)
-        for split in ("train", "val"):
-            seen.clear()
-            module._loader(split, 1, 0)
-            assert seen["args"][0].split == split
-            offsets += [seen["args"][-1]] if split == "train" else []
-    assert len(set(offsets)) == 3
-    gaps = np.diff(sorted(offsets))
-    assert gaps.min() >= profiles.load("nano").training.steps * profiles.load("nano").training.batch_size
+def test_runs_of_other_seeds_see_other_pictures_and_never_those_of_validation():
+    nano = profiles.load("nano")
+    runs = [finetune.worlds(nano.seeded(seed)) for seed in (0, 1, 2)]
+    assert {data.train.split for data in runs} == {"train"}
+    assert {data.validation.split for data in runs} == {"val"}
+    gaps = np.diff(sorted(data.offset for data in runs))
+    assert gaps.min() >= nano.training.steps * nano.training.batch_size
 
 
 # --- rows, labels, exact match -------------------------------------------------------------------
@@ -344,14 +305,14 @@ def test_a_conversation_that_does_not_fit_loses_whole_turns(tokenizer):
 def test_adapters_have_their_rate_and_only_matrices_decay(tiny):
     model = tiny()
     model.freeze_for_finetuning()
-    groups = optimiser.parameter_groups(model, 0.1, {"adapter": 3e-3})
+    groups = optimiser.parameter_groups(model, 0.1, {"vision.": 3e-3})
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     seen = set()
     for group in groups:
         for parameter in group["params"]:
             name = names[id(parameter)]
             seen.add(name)
-            assert group.get("lr") == (3e-3 if "adapter" in name else None)
+            assert group.get("lr") == (3e-3 if "_adapter" in name else None)
             decays = parameter.ndim >= 2 and not name.endswith(("query", "positions"))
             assert group["weight_decay"] == (0.1 if decays else 0.0)
     assert seen == {name for name, parameter in model.named_parameters() if parameter.requires_grad}

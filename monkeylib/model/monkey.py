@@ -203,6 +203,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 input_ids, inputs_embeds = None, self.splice(input_ids, visual_tokens)
         targets = None
         if labels is not None:
+            kwargs.setdefault("use_cache", False)  # with a cache, packed rows would see each other
             targets = F.pad(labels, (0, 1), value=-100)[:, 1:]
             if logits_to_keep is None:
                 logits_to_keep = targets != -100

@@ -30,12 +30,12 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Profile:
-    """The profile of that name.
+    """The profile of that name, or that of a YAML file of your own, which may extend one of those here.
 
     Raises:
         ValueError: there is none, or its YAML does not fit the schema.
     """
-    return Profile(name=name, **_read(name))
+    return Profile(name=Path(name).stem if name.endswith(".yaml") else name, **_read(name))
 
 
 def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = None) -> MonkeyConfig:
@@ -87,9 +87,12 @@ def _resampler(profile: Profile) -> PreTrainedConfig:
 
 def _read(name: str) -> dict[str, Any]:
     """The YAML of a profile, over the one it extends."""
-    if name not in names():
-        raise ValueError(f"there is no profile called {name!r}: choose one of {', '.join(names())}")
-    own = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    file = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    if not file.is_file():
+        raise ValueError(
+            f"there is no profile called {name!r}: choose one of {', '.join(names())}, or a YAML file"
+        )
+    own = yaml.safe_load(file.read_text(encoding="utf-8"))
     parent = own.pop("extends", None)
     return own if parent is None else _merge(_read(parent), own)
 

@@ -187,9 +187,18 @@ class Profile(Section):
     image_width: PositiveInt | None = None
     image_height: PositiveInt | None = None
 
+    def retrained(self, **changes: Any) -> "Profile":
+        """The profile with other fields of training.
+
+        Raises:
+            ValueError: a field or a value that training doesn't have.
+        """
+        training = Training.model_validate({**self.training.model_dump(), **changes})
+        return self.model_copy(update={"training": training})
+
     def seeded(self, seed: int) -> "Profile":
         """The profile with another random seed for training."""
-        return self.model_copy(update={"training": self.training.model_copy(update={"seed": seed})})
+        return self.retrained(seed=seed)
 
     @property
     def image_size(self) -> tuple[int, int]:

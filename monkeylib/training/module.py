@@ -63,7 +63,7 @@ class MonkeyTraining(L.LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._sharded = False
         if profile.training.checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
 
     @property
     def passes(self) -> int:

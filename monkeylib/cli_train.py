@@ -1,0 +1,88 @@
+"""`monkeylib train`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from monkeylib import paths
+
+if TYPE_CHECKING:
+    from monkeylib.profiles import Profile
+    from monkeylib.training.module import Data
+
+
+def train(
+    profile: Annotated[
+        str, typer.Option(help="Size of everything: smoke, nano, small, paper-896, ... or a YAML file.")
+    ] = paths.COMMITTED_PROFILE,
+    data: Annotated[str, typer.Option(help="A mixture's name or YAML file; the nano world by default.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Checkpoint to start from, not the profile's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, not the profile's.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Times to go through the data, not steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows of a step over all devices.")] = None,
+    per_device: Annotated[int | None, typer.Option(min=1, help="Rows of a device at once.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Devices of each node.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,
+    strategy: Annotated[
+        Literal["auto", "ddp", "fsdp"] | None, typer.Option(help="How devices share the work.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad records out and list them in skipped.jsonl.")
+    ] = False,
+) -> None:
+    """Fine-tune a profile's base model into Monkey; an interrupted run goes on at its last checkpoint."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from monkeylib import profiles
+    from monkeylib.training import finetune
+
+    recipe = profiles.load(profile)
+    if base is not None:
+        recipe = recipe.model_copy(update={"base_checkpoint": str(base.resolve())})
+    changes = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "per_device": per_device,
+        "strategy": strategy or None,
+    }
+    recipe = recipe.retrained(**{name: value for name, value in changes.items() if value is not None})
+    folder = out or paths.runs(recipe.name) / (Path(data).stem if data else "monkey")
+    rows = None
+    if data:
+        recipe, rows = _data(recipe, data, epochs, folder / "skipped.jsonl" if skip_bad else None)
+    elif epochs is not None:
+        raise ValueError("The nano world has no end to go through: say --steps, or --data with --epochs.")
+    machines = finetune.Machines(devices, nodes)
+    checkpoint = finetune.run(recipe, folder, sys.stderr.isatty(), rows, machines)
+    if rank_zero_only.rank == 0:
+        print(f"trained model: {paths.shown(checkpoint)}")
+        if rows is not None and rows.skipped is not None and (left := rows.skipped.listed()):
+            print(f"left out {len(left)} bad records, listed in {paths.shown(rows.skipped.file)}")
+
+
+def _data(recipe: "Profile", name: str, epochs: float | None, skipped: Path | None) -> "tuple[Profile, Data]":
+    """The mixture's data, and the recipe with the steps that its epochs take."""
+    from monkeylib.data import mixture
+    from monkeylib.training.module import Data
+    from monkeylib.training.skipped import Skipped
+
+    mixed = mixture.load(name)
+    rows = None
+    if epochs is not None:
+        rows = round(epochs * len(mixed))
+        if rows < 1:
+            raise ValueError(f"--epochs {epochs} of {len(mixed)} records is not even one: say more.")
+        recipe = recipe.retrained(steps=-(-rows // recipe.training.batch_size))
+    validation = mixed.validation
+    data = Data(
+        mixed,
+        validation,
+        rows=rows,
+        validation_rows=None if validation is None else len(validation),
+        digest=mixed.digest,
+        skipped=None if skipped is None else Skipped(skipped),
+    )
+    return recipe, data
