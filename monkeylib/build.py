@@ -161,7 +161,8 @@ def save(
         model.load_state_dict(state)
         model.language_model = model.language_model.merge_and_unload()
         state = model.state_dict()
-    model.save_pretrained(folder, state_dict=state)
+    tied = model.all_tied_weights_keys or {}  # they are one tensor in the model, and two when sharded
+    model.save_pretrained(folder, state_dict={name: state[name] for name in state if name not in tied})
 
 
 def is_trained_part(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from monkeylib import inference
 from monkeylib.training import logs
 
 QUIET = "extends: smoke\ndescription: without dropout\nadapters: {dropout: 0.0}\n"
+DDP = {"devices": 2, "strategy": "ddp", "per-device": 1}
 NOISY = "extends: smoke\ndescription: with dropout\nadapters: {dropout: 0.3}\n"
 
 
@@ -65,14 +66,14 @@ def single(tmp_path_factory):
 
 
 def test_two_processes_learn_what_one_does(single, tmp_path):
-    double = train(tmp_path, devices=2, strategy="ddp", **{"per-device": 1})
+    double = train(tmp_path, **DDP)
     assert losses(double) == pytest.approx(losses(single), abs=1e-4)
     ours, theirs = weights(double), weights(single)
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in theirs)
 
 
 def test_two_shards_learn_what_one_process_does_and_are_put_together(single, tmp_path):
-    sharded = train(tmp_path, devices=2, strategy="fsdp", **{"per-device": 1})
+    sharded = train(tmp_path, **DDP | {"strategy": "fsdp"})
     assert losses(sharded) == pytest.approx(losses(single), abs=1e-4)
     ours, theirs = weights(sharded), weights(single)
     assert ours.keys() == theirs.keys()
@@ -98,29 +99,37 @@ def killed(folder: Path, number: int, **options) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"devices": 2, "strategy": "ddp", "per-device": 1},
-        {"devices": 2, "strategy": "fsdp", "per-device": 1},
-    ],
-    ids=["one process", "ddp", "fsdp"],
-)
-def test_a_killed_run_ends_as_one_in_one_go(tmp_path, options):
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run in one go with dropout, of one process or of two."""
+    return lambda **options: train(tmp_path_factory.mktemp("straight"), NOISY, steps=12, **options)
+
+
+@pytest.fixture(scope="module")
+def straight_single(straight):
+    return straight()
+
+
+def same(run, other):
+    ours, theirs = weights(run), weights(other)
+    assert {name for name in theirs if not torch.equal(ours[name], theirs[name])} == set()
+    assert losses(run) == losses(other)
+
+
+def test_a_killed_run_ends_as_one_in_one_go(straight_single, tmp_path):
     """Bit for bit, with dropout, order of data and the optimiser's state."""
-    straight = train(tmp_path / "straight", NOISY, steps=12, **options)
-    run = killed(tmp_path / "killed", signal.SIGKILL, steps=12, **options)
+    run = killed(tmp_path, signal.SIGKILL, steps=12)
     assert not (run / "model").exists(), "it was killed before its end"
-    resumed = train(tmp_path / "killed", NOISY, steps=12, **options)
-    ours, theirs = weights(resumed), weights(straight)
-    assert {name for name in theirs if not torch.equal(ours[name], theirs[name])} == set()
-    assert losses(resumed) == losses(straight)
+    same(train(tmp_path, NOISY, steps=12), straight_single)
 
 
-def test_a_preempted_run_saves_itself_between_two_steps(tmp_path):
-    straight = train(tmp_path / "straight", NOISY, steps=12)
-    run = killed(tmp_path / "preempted", signal.SIGUSR1, steps=12)
+def test_two_killed_processes_end_as_two_in_one_go(straight, tmp_path):
+    run = killed(tmp_path, signal.SIGKILL, steps=12, **DDP)
+    assert not (run / "model").exists()
+    same(train(tmp_path, NOISY, steps=12, **DDP), straight(**DDP))
+
+
+def test_a_preempted_run_saves_itself_between_two_steps(straight_single, tmp_path):
+    run = killed(tmp_path, signal.SIGUSR1, steps=12)
     assert not (run / "model").exists() and (run / "last.ckpt").exists()
-    ours, theirs = weights(train(tmp_path / "preempted", NOISY, steps=12)), weights(straight)
-    assert {name for name in theirs if not torch.equal(ours[name], theirs[name])} == set()
+    same(train(tmp_path, NOISY, steps=12), straight_single)
