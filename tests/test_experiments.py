@@ -18,6 +18,9 @@ SIZE = {"image_width", "image_height"}  # said explicitly, and the same as befor
 CHANGES = {
     "one_view": {"views", "adapters.mode"} | SIZE,
     "interpolated": {"views", "adapters.mode", "tile_size"} | SIZE,
+    "progressive": {"views", "adapters.mode", "tile_size", "training.view_sides"} | SIZE,
+    "multiscale": {"views", "adapters.mode", "tile_size", "training.view_sides", "training.view_order"}
+    | SIZE,
     "tiles_only": {"views"} | SIZE,
     "no_adapters": {"adapters.mode"} | SIZE,
     "shared": {"adapters.mode"} | SIZE,
@@ -69,11 +72,14 @@ def test_variants_see_what_their_titles_say():
     seen = {name: variant(nano, name) for name in VARIANTS}
     assert set(CHANGES) == set(VARIANTS)
     tokens = {name: profile.visual_tokens // nano.queries for name, profile in seen.items()}
-    views = {"one_view": 1, "interpolated": 1, "tiles_only": 4, "no_adapters": 5, "shared": 5, "per_tile": 5}
+    views = {"one_view": 1, "interpolated": 1, "progressive": 1, "multiscale": 1, "tiles_only": 4}
+    views |= {"no_adapters": 5, "shared": 5, "per_tile": 5}
     assert tokens == views
     modes = {name: profile.adapters.mode for name, profile in seen.items()}
     assert modes["per_tile"] == modes["tiles_only"] == "per_tile" and modes["shared"] == "shared"
     assert {modes[name] for name in ("one_view", "interpolated", "no_adapters")} == {"none"}
+    assert modes["progressive"] == modes["multiscale"] == "full"
+    assert {seen[name].training.view_sides for name in ("progressive", "multiscale")} == {(96, 144, 192)}
     assert seen["interpolated"].tile_size == nano.image_size[0] > nano.tile_size == seen["one_view"].tile_size
 
 

@@ -13,7 +13,7 @@ def length(number):
     return -number % 7
 
 
-def rows_of(rows, _):
+def rows_of(rows, *_):
     return {"rows": rows}
 
 

@@ -6,6 +6,7 @@ import torch
 from monkeylib import build, profiles
 from monkeylib.data.collate import IGNORE
 from monkeylib.data.records import BadRecord, Record
+from monkeylib.experiments.variants import variant
 from monkeylib.training import finetune
 from monkeylib.training.batches import Share
 from monkeylib.training.module import MonkeyTraining
@@ -46,7 +47,7 @@ def close(ours, theirs, rtol=1e-4):
 
 
 def loss_of(module, maker, rows, batch=None, share=None):
-    tensors = module._collate(maker, share or Share())(rows, batch or rows)
+    tensors = module._collate(maker, share or Share())(rows, batch or rows, 0)
     return module._step(tensors)["loss"]
 
 
@@ -55,7 +56,7 @@ def test_packed_rows_learn_what_padded_rows_learn():
     found = {}
     for packed in (False, True):
         maker, rows = rows_of(module, packed=packed)
-        tensors = module._collate(maker, Share())(rows, rows)
+        tensors = module._collate(maker, Share())(rows, rows, 0)
         out = module._step(tensors)
         out["loss"].backward()
         found[packed] = out["loss"].item(), float(out["exact"]), gradients(module), tensors["input_ids"].shape
@@ -98,7 +99,7 @@ def test_a_hand_without_rows_learns_nothing_but_takes_part():
 def test_logits_at_labels_alone_give_the_full_computation():
     module = module_of()
     maker, rows = rows_of(module)
-    batch = module._collate(maker, Share())(rows, rows)
+    batch = module._collate(maker, Share())(rows, rows, 0)
     out = module._step(batch)
     out["loss"].backward()
     found = gradients(module)
@@ -124,6 +125,23 @@ def test_gradient_checkpointing_changes_nothing():
         loss_of(each, maker, rows).backward()
         found.append(gradients(each))
     close(found[1], found[0])
+
+
+@pytest.mark.parametrize("order", ["progressive", "multiscale"])
+def test_a_view_grows_or_changes_with_the_steps(order):
+    profile = variant(SMOKE, order, steps=9)
+    module = module_of(profile)
+    maker, rows = rows_of(module, 1)
+    sides = [module._collate(maker, Share())(rows, rows, n)["pixel_values"].shape[-1] for n in range(9)]
+    assert sides[-1] == 112 or order == "multiscale"
+    assert set(sides) == {56, 84, 112}
+    assert (sides == sorted(sides)) == (order == "progressive")
+    assert sides == [
+        module._collate(maker, Share())(rows, rows, n)["pixel_values"].shape[-1] for n in range(9)
+    ]
+    loss = module._step(module._collate(maker, Share())(rows, rows, 0))["loss"]
+    loss.backward()
+    assert module.model.vision.patch_embedding.weight.grad.abs().sum() > 0
 
 
 # --- what trains ---------------------------------------------------------------------------------

@@ -34,11 +34,28 @@ def _interpolated(profile: Profile) -> Profile:
     return _changed(profile, "none", views="global", tile_size=max(profile.image_size))
 
 
+def _growing(profile: Profile, order: str) -> Profile:
+    """One view, at tile size, half way and full size in turn; the ViT trains, as is usual where resolution is
+    raised in training."""
+    full, tile = max(profile.image_size), profile.tile_size
+    changed = _changed(profile, "full", views="global", tile_size=full)
+    patch = profile.vision.patch_size
+    return changed.retrained(view_sides=(tile, (tile + full) // 2 // patch * patch, full), view_order=order)
+
+
 VARIANTS = {
     variant.name: variant
     for variant in (
         Variant("one_view", "one view at tile size", _one_view),
         Variant("interpolated", "one view at full size, positions interpolated", _interpolated),
+        Variant(
+            "progressive",
+            "one view that grows to full size, the ViT trains",
+            lambda p: _growing(p, "progressive"),
+        ),
+        Variant(
+            "multiscale", "one view of changing size, the ViT trains", lambda p: _growing(p, "multiscale")
+        ),
         Variant(
             "tiles_only",
             "tiles without global view, adapter per tile",
@@ -62,6 +79,4 @@ def variant(profile: Profile, name: str, steps: int | None = None) -> Profile:
     """
     if name not in VARIANTS:
         raise ValueError(f"There is no variant {name!r}: choose one of {', '.join(VARIANTS)}.")
-    changed = VARIANTS[name].change(profile)
-    recipe = profile.training.model_copy(update={"steps": steps or profile.ablation.steps})
-    return changed.model_copy(update={"training": recipe})
+    return VARIANTS[name].change(profile).retrained(steps=steps or profile.ablation.steps)

@@ -109,6 +109,9 @@ class Training(Section):
     own, `adapter_lr` that of the encoder's adapters. `language_model_rank` is that of the language model's
     LoRA where it trains by adapter, and `language_model_bits` quantises what then stays frozen.
 
+    `view_sides` trains one view whose pixels change: from the first side to the last in equal stretches
+    ("progressive"), or one of them drawn for each step ("multiscale").
+
     `keep`: the checkpoint holds all weights, or only the trained ones, of the last step or of the lowest
     validation loss (`select`).
     """
@@ -125,6 +128,8 @@ class Training(Section):
     weight_decay: float = Field(ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clip: float = Field(default=1.0, gt=0)
+    view_sides: tuple[PositiveInt, ...] = ()
+    view_order: Literal["progressive", "multiscale"] = "progressive"
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
     checkpointing: bool = False
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"

@@ -79,7 +79,7 @@ class Passes(Dataset):
 
     Args:
         pools: the batches.
-        collate: the rows of a pass, and all rows of its batch, to tensors.
+        collate: the rows of a pass, all rows of its batch, and the batch's number, to tensors.
         batches: how many there are in all.
         start: number of the first batch, when a run goes on where it stopped.
         share: what this device gets.
@@ -88,7 +88,7 @@ class Passes(Dataset):
     def __init__(
         self,
         pools: Pools,
-        collate: Callable[[list[Any], list[Any]], dict[str, Any]],
+        collate: Callable[[list[Any], list[Any], int], dict[str, Any]],
         batches: int,
         start: int = 0,
         share: Share | None = None,
@@ -105,7 +105,7 @@ class Passes(Dataset):
         batch, number = divmod(index, self.share.passes)
         try:
             rows = self.pools[batch]
-            return self.collate(self.share.hands(rows)[number], rows)
+            return self.collate(self.share.hands(rows)[number], rows, batch)
         except BadRecord as error:  # told as it is; a worker's exception comes with its traceback as text
             return {"failure": str(error)}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -143,7 +144,8 @@ class MonkeyTraining(L.LightningModule):
         if data.validation_rows is not None:
             batches = min(batches, -(-data.validation_rows // size))
         maker = RowMaker(self.processor, recipe.max_length)
-        return loader(Passes(pools, self._collate(maker, share), batches, 0, share), keep_worker=True)
+        made = Passes(pools, self._collate(maker, share, growing=False), batches, 0, share)
+        return loader(made, keep_worker=True)
 
     def _pools(self, source: Source, batch_size: int, offset: int, end: int | None) -> Pools:
         encode = RowMaker(self.processor, self.profile.training.max_length).encode
@@ -157,20 +159,29 @@ class MonkeyTraining(L.LightningModule):
 
         return Pools(row, len, batch_size, offset, end)
 
+    def _side(self, step: int) -> int | None:
+        """Pixels of the one view at a step where they change as training goes on."""
+        recipe = self.profile.training
+        if not recipe.view_sides:
+            return None
+        if recipe.view_order == "progressive":
+            return recipe.view_sides[step * len(recipe.view_sides) // recipe.steps]
+        return int(np.random.default_rng([23, recipe.seed, step]).choice(recipe.view_sides))
+
     def _skip(self, error: BadRecord) -> None:
         if self.data.skipped is None:
             raise error
         self.data.skipped.note(error)
 
-    def _collate(self, maker: RowMaker, share: Share) -> Any:
+    def _collate(self, maker: RowMaker, share: Share, growing: bool = True) -> Any:
         """Tensors of a pass. Its loss is divided by its fair share of the labels of its whole batch, so that
         the mean over devices and passes is the mean over the batch's labels."""
 
-        def collate(rows: Sequence[Row], batch: Sequence[Row]) -> dict[str, Any]:
-            kept, views = [], []
+        def collate(rows: Sequence[Row], batch: Sequence[Row], number: int) -> dict[str, Any]:
+            side, kept, views = self._side(number) if growing else None, [], []
             for row in rows:
                 try:
-                    views.append(maker.views(row))
+                    views.append(maker.views(row, side))
                     kept.append(row)
                 except BadRecord as error:
                     self._skip(error)

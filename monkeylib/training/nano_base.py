@@ -123,7 +123,7 @@ class BaseTraining(L.LightningModule):
         offset = self.seed * 10_000_000 + (5_000_000 if self.stage.answers else 0)
         length = (lambda row: len(row[2].ids)) if self.stage.answers else (lambda row: 0)
         pools = Pools(rows, length, self.stage.batch_size, offset)
-        made = Passes(pools, lambda batch, _: rows.collate(batch), batches, start)
+        made = Passes(pools, lambda batch, *_: rows.collate(batch), batches, start)
         return loader(made, keep_worker=split == "val")
 
     def train_dataloader(self) -> DataLoader:

@@ -13,7 +13,7 @@ from monkeylib.data.collate import IGNORE, Encoded, encode, pack, pad
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.worlds import make_sample
 from monkeylib.data.worlds.tasks import training_turns
-from monkeylib.processing import MonkeyProcessor
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
 
 
@@ -75,15 +75,21 @@ class RowMaker:
             raise BadRecord(f"{record.dataset}, {record.place}: {error}") from error
         return Row(record, encoded)
 
-    def views(self, row: Row) -> dict[str, Tensor]:
+    def views(self, row: Row, side: int | None = None) -> dict[str, Tensor]:
         """`pixel_values [V, 3, tile, tile]` and `grids [images, 2]` of a row's images; nothing of a row
         without images.
+
+        Args:
+            side: see images through one view of so many pixels, in place of the processor's views.
 
         Raises:
             BadRecord: an image cannot be read.
         """
         images = row.record.open_images()
-        return dict(self.processor.image_processor(images)) if images else {}
+        usual = self.processor.image_processor
+        if side is not None:
+            usual = MonkeyImageProcessor(side, 1, 1, "global", usual.image_mean, usual.image_std)
+        return dict(usual(images)) if images else {}
 
     def blank(self) -> tuple[Row, dict[str, Tensor]]:
         """A row from which nothing is learned, with a black image: where a device has none left, it takes
