@@ -1,0 +1,1 @@
+"""The mixtures that the library ships, one YAML each, and the records of `samples`."""
