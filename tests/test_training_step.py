@@ -239,7 +239,7 @@ class Some:
             images = ("no/such/picture.png",)
         if number == 2:
             turns = ((" why? answer: ", "because " * 200),)
-        return Record(record.id, images, turns, "some", f"record {number}")
+        return Record(record.id, images, turns, "some", f"some, record {number}")
 
 
 @pytest.mark.parametrize("skipping", [False, True])
@@ -256,5 +256,5 @@ def test_bad_records_stop_training_or_are_left_out_and_listed(tmp_path, skipping
     assert finetune.run(profile, tmp_path / "run", data=data).exists()
     listed = sorted(skipped.listed())
     assert len(listed) == 2
-    assert listed[0].startswith("some, record 1: there is no picture at no/such/picture.png")
+    assert listed[0].startswith("some, record 1, image 1: there is no picture at no/such/picture.png")
     assert listed[1].startswith("some, record 2: The image and its first question need")

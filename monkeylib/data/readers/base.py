@@ -83,7 +83,9 @@ class Row:
     def paths(self, value: Any, field: str) -> list[Picture]:
         """Paths of pictures, from one path or a list of them, below the set's folder."""
         values = value if isinstance(value, list) else [value]
-        names = [self.text(item, f"{field}[{n}]" if value is values else field) for n, item in enumerate(values)]
+        names = [
+            self.text(item, f"{field}[{n}]" if value is values else field) for n, item in enumerate(values)
+        ]
         if any("\0" in name for name in names):
             raise self.bad(field, "a path", value)
         return [name if "://" in name else self.folder / name for name in names]
@@ -151,7 +153,9 @@ def locate(entry: DataSet, root: Path) -> list[Path]:
     files = [root / path for path in entry.paths]
     for file in files:
         if not file.is_file():
-            raise FileNotFoundError(f"the set {entry.name} has no file at {file}: check its path in the mixture")
+            raise FileNotFoundError(
+                f"the set {entry.name} has no file at {file}: check its path in the mixture"
+            )
     return files
 
 

@@ -97,7 +97,9 @@ class Picture:
         if content is None and isinstance(value, dict) and value.get("path"):
             return Image.open(value["path"], formats=FORMATS)
         if not isinstance(content, bytes):
-            raise ValueError(f"the column of pictures holds {type(content).__name__}, expected bytes or a path")
+            raise ValueError(
+                f"the column of pictures holds {type(content).__name__}, expected bytes or a path"
+            )
         return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
@@ -137,4 +139,6 @@ def _load(entry: DataSet, root: Path) -> Any:
             "check its path in the mixture"
         ) from error
     except KeyError as error:
-        raise ValueError(f"the set {entry.name} has no split {entry.split}: it has {', '.join(saved)}") from error
+        raise ValueError(
+            f"the set {entry.name} has no split {entry.split}: it has {', '.join(saved)}"
+        ) from error

@@ -106,7 +106,9 @@ def _decoded(member: Member, ending: str) -> Any:
         text = member.content().decode("utf-8")
         value = json.loads(text) if ending == "json" else text
     except (ValueError, RecursionError) as error:
-        raise BadRecord(f"the member .{ending} must be UTF-8{' and JSON' * (ending == 'json')}: {error}") from error
+        raise BadRecord(
+            f"the member .{ending} must be UTF-8{' and JSON' * (ending == 'json')}: {error}"
+        ) from error
     if ending == "json" and not isinstance(value, dict):
         raise BadRecord(f"the member .json must be an object with fields, got {type(value).__name__}")
     return value
@@ -141,5 +143,7 @@ def _members(shard: Path) -> list[tuple[str, dict[str, list[int]]]]:
                 if member.offset_data + member.size > shard.stat().st_size:
                     raise tarfile.ReadError(f"{member.name} is cut off")
     except tarfile.TarError as error:
-        raise ValueError(f"{shard} is no whole, uncompressed tar file ({error}): unpack it or fetch it anew") from error
+        raise ValueError(
+            f"{shard} is no whole, uncompressed tar file ({error}): unpack it or fetch it anew"
+        ) from error
     return keys
