@@ -101,6 +101,25 @@ def test_rows_are_the_same_each_time_and_shift_positions_after_the_image(process
     assert batch["position_ids"].max() < FARTHEST + batch["input_ids"].shape[1]
 
 
+def test_of_several_images_only_its_own_has_what_is_asked_for(processor):
+    rows = BaseRows(processor, "val", answers=True, several=1.0, pooled=64)
+    made = [rows(number) for number in range(16)]
+    batch, views = rows.collate(made), rows._views(made)
+    assert batch["views"].tolist() == sum(views, [])
+    assert len({len(images) for images in views}) >= 3
+    span = len(processor.image_span())
+    for number, (row, images) in enumerate(zip(made, views, strict=True)):
+        assert {made[other].family for other in images if other != number}.isdisjoint({row.family})
+        ids = batch["input_ids"][number]
+        assert (ids == processor.image_token_id).sum() == len(images) * processor.queries
+        looked = batch["looks"][number]
+        assert (looked[looked >= 0] // span == images.index(number)).all(), "inside its own image"
+        tail = row.conversation.ids[span:]
+        assert torch.equal(ids[len(images) * span :][: len(tail)], tail)
+    texts = [processor.tokenizer.decode(row.conversation.ids) for row in made if row.among]
+    assert texts and not any("caption" in text for text in texts)
+
+
 @pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE], ids=lambda stage: stage.name)
 def test_a_few_steps_on_one_batch_lower_the_loss(processor, stage):
     torch.manual_seed(0)

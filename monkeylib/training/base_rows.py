@@ -3,96 +3,201 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from monkeylib.data.collate import Encoded, encode, pad
+from monkeylib.data.collate import IGNORE, Encoded, encode, pad
 from monkeylib.data.worlds import make_sample
+from monkeylib.data.worlds.canvas import Box
 from monkeylib.data.worlds.evidence import queries_to_look_at
 from monkeylib.data.worlds.labels import dense_labels
-from monkeylib.data.worlds.samples import TILE, Sample
-from monkeylib.data.worlds.tasks import Turn, training_turns
+from monkeylib.data.worlds.samples import LEGIBLE, TILE, Sample
+from monkeylib.data.worlds.tasks import SEPARATOR, Turn, training_turns
 from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
+from monkeylib.prompts import build_prompt
 
 FARTHEST = 280  # positions: what four more views take
 POINTS = 24  # dense label points along a side: one every 4 pixels
+View = tuple[int, int, int, int]
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
 
 
-Row = tuple[Tensor, Tensor, Encoded | None, Tensor | None, tuple[int, int]]
+class Row(NamedTuple):
+    """One image with what is learned from it."""
+
+    number: int
+    family: str
+    image: Tensor  # [96, 96, 3] uint8
+    dense: Tensor  # [3, 24, 24]
+    conversation: Encoded | None
+    looks: Tensor | None
+    shifts: tuple[int, int]  # of the positions of image and text
+    among: bool  # whether other images stand in its prompt
+    asked: frozenset[str]  # its prompts
+    answers: frozenset[str]  # prompts that its image answers, asked or not
 
 
 class BaseRows:
-    """Row `n` of a stage: a view of 96 x 96 pixels with dense labels and, in the language stage, a
+    """Row `n` of a stage: a view of 96 x 96 pixels with dense labels and, in the language stages, a
     conversation.
 
-    A view is a world drawn at that size, a 192-pixel world resized to it, or, while reading, a crop of one,
-    cut through texts and objects as a tile is. The image and what follows it mostly stand at later positions
-    than their own, as if other images came before and between: so the language model learns to read at the
-    distances that prompts of several views have.
+    A view is a world drawn at that size, a 192-pixel world resized to it, or a crop of one, cut through texts
+    and objects as a tile is: while reading anywhere, later around something that can be asked. The image and
+    what follows it mostly stand at later positions than their own, as if other images came before and
+    between: so the language model learns to read at the distances that prompts of several views have.
+
+    Args:
+        answers: with conversations.
+        several: share of pools whose prompts hold other images too, of which only one has what is asked for.
+            With it come crops of documents.
+        pooled: rows in a pool.
     """
 
-    def __init__(self, processor: MonkeyProcessor, split: str, answers: bool):
+    def __init__(
+        self, processor: MonkeyProcessor, split: str, answers: bool, several: float = 0.0, pooled: int = 1
+    ):
         self.processor, self.split, self.answers = processor, split, answers
+        self.several, self.pooled = several, pooled
+        self.shares = (0.55, 0.25, 0.2) if several else (0.75, 0.25, 0.0) if answers else (0.5, 0.1, 0.4)
 
     def __call__(self, number: int) -> Row:
-        """Image `[96, 96, 3]` uint8, dense labels `[3, 24, 24]` and the conversation of one sample."""
+        """The row of that number, the same each time."""
         rng = np.random.default_rng([11, number])
-        kind = rng.choice(
-            ["native", "resized", "crop"], p=(0.75, 0.25, 0.0) if self.answers else (0.5, 0.1, 0.4)
-        )
-        family = (
-            None
-            if self.answers
-            else str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.2, 0.1)))
-        )
-        size = TILE if kind == "native" else 2 * TILE
-        sample = make_sample(number, self.split, (size, size), family)
-        view, image = (0, 0, size, size), sample.image
-        if kind == "crop":
-            x, y = (int(v) for v in rng.integers(0, size - TILE + 1, 2))
-            view = (x, y, x + TILE, y + TILE)
-            image = image.crop(view)
-        elif kind == "resized":
-            image = image.resize((TILE, TILE), Image.Resampling.BICUBIC)
+        sample, view = self._sample_and_view(number, rng)
+        image = sample.image.crop(view).resize((TILE, TILE), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(image))
         labels = dense_labels(sample, view, TILE, POINTS)
         dense = torch.from_numpy(np.stack([labels.chars, labels.objects, labels.colours]))
-        conversation = looks = None
+        answers = frozenset(SEPARATOR + build_prompt("vqa", q.question) for q in sample.questions)
+        turns, among, conversation, looks = [], False, None, None
         if self.answers:
-            turns = training_turns(sample, rng, TILE / size, budget=130, detailed=0.7)
-            conversation = encode(
-                self.processor.tokenizer, self.processor.image_span(), turns, max_length=512
-            )
-            looks = self.looks(sample, turns, conversation)
-        shift = int(rng.integers(0, FARTHEST)) if rng.random() < 0.75 else 0
+            among = np.random.default_rng([17, number // self.pooled]).random() < self.several
+            turns, among = self._turns(sample, view, rng, among)
+            span = self.processor.image_span()
+            conversation = encode(self.processor.tokenizer, span, turns, max_length=512)
+            looks = self.looks(sample, view, turns, conversation)
+        shift = int(rng.integers(0, FARTHEST)) if rng.random() < 0.75 and not among else 0
         shifts = (shift, int(rng.integers(shift, FARTHEST))) if shift else (0, 0)
-        return torch.from_numpy(np.array(image)), dense, conversation, looks, shifts
+        asked = frozenset(prompt for prompt, _ in turns)
+        return Row(number, sample.family, pixels, dense, conversation, looks, shifts, among, asked, answers)
 
-    def looks(self, sample: Sample, turns: list[Turn], conversation: Encoded) -> Tensor:
+    def _sample_and_view(self, number: int, rng: np.random.Generator) -> tuple[Sample, View]:
+        """An image, and the part of it that is seen."""
+        kind = rng.choice(["native", "resized", "crop"], p=self.shares)
+        family = "document" if self.answers and kind == "crop" else None
+        if not self.answers:
+            family = str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.2, 0.1)))
+        size = TILE if kind == "native" else 2 * TILE
+        sample = make_sample(number, self.split, (size, size), family)
+        whole = (0, 0, size, size)
+        if kind != "crop":
+            return sample, whole
+        if self.answers:
+            return sample, _around_a_question(sample, rng) or whole
+        x, y = (int(v) for v in rng.integers(0, size - TILE + 1, 2))
+        return sample, (x, y, x + TILE, y + TILE)
+
+    def _turns(
+        self, sample: Sample, view: View, rng: np.random.Generator, among: bool
+    ) -> tuple[list[Turn], bool]:
+        """What is asked, and whether other images may stand beside this one: who asks for a caption would
+        have to say of which."""
+        scale = TILE / (view[2] - view[0])
+        if view[2] - view[0] < sample.image.width:
+            inside = tuple(q for q in sample.questions if _holds(view, q.evidence))
+            sample = replace(sample, questions=inside)
+            return training_turns(sample, rng, scale, budget=130, detailed=0.0, captions=False), among
+        turns = training_turns(sample, rng, scale, budget=130, detailed=0.7, captions=not among)
+        if turns:
+            return turns, among
+        return training_turns(sample, rng, scale, budget=130, detailed=0.7), False
+
+    def looks(self, sample: Sample, view: View, turns: list[Turn], conversation: Encoded) -> Tensor:
         """`[T]`: the place in the prompt of the visual token that shows each labelled character, else -1."""
         side = math.isqrt(self.processor.queries)
         looks = torch.full_like(conversation.turns, -1)
         for number, (_, answer) in enumerate(turns):
             places = (conversation.turns == number).nonzero()[:-1, 0]  # without the end of text
-            queries = torch.tensor(queries_to_look_at(sample, answer, self.processor.tokenizer, side))
+            queries = torch.tensor(queries_to_look_at(sample, answer, self.processor.tokenizer, side, view))
             if len(places):
                 looks[places] = torch.where(queries >= 0, queries + 1, -1)  # after the opening tag
         return looks
 
     def collate(self, rows: list[Row]) -> dict[str, Tensor]:
-        """A batch: normalised `pixel_values [B, 3, 96, 96]`, `dense [B, 3, 24, 24]` and the padded
-        conversations."""
-        images, dense, conversations, looks, shifts = zip(*rows, strict=True)
-        pixels = torch.stack(images).permute(0, 3, 1, 2)
-        batch = {"pixel_values": (pixels / 255 - MEAN) / STD, "dense": torch.stack(dense)}
+        """A batch: normalised `pixel_values [B, 3, 96, 96]`, `dense [B, 3, 24, 24]`, the padded
+        conversations, and in `views` the images of all prompts in their order."""
+        pixels = torch.stack([row.image for row in rows]).permute(0, 3, 1, 2)
+        batch = {
+            "pixel_values": (pixels / 255 - MEAN) / STD,
+            "dense": torch.stack([row.dense for row in rows]),
+        }
         if not self.answers:
             return batch
+        views = self._views(rows)
+        own = [images.index(number) for number, images in enumerate(views)]
+        prompts = [self._with_others(row, len(v), o) for row, v, o in zip(rows, views, own, strict=True)]
+        conversations, looks = zip(*prompts, strict=True)
         batch |= pad(conversations, self.processor.tokenizer.pad_token_id)
         positions = torch.arange(batch["input_ids"].shape[1]).repeat(len(rows), 1)
         text = positions >= len(self.processor.image_span())
-        before, after = torch.tensor(shifts).T[..., None]
-        looks = nn.utils.rnn.pad_sequence(looks, batch_first=True, padding_value=-1)
-        return batch | {"position_ids": positions + torch.where(text, after, before), "looks": looks}
+        before, after = torch.tensor([row.shifts for row in rows]).T[..., None]
+        return batch | {
+            "position_ids": positions + torch.where(text, after, before),
+            "looks": nn.utils.rnn.pad_sequence(looks, batch_first=True, padding_value=-1),
+            "views": torch.tensor([image for images in views for image in images]),
+        }
+
+    def _views(self, rows: list[Row]) -> list[list[int]]:
+        """The images of each prompt: its own and, where there may be others, one to four that do not answer
+        what is asked of it."""
+        rng = np.random.default_rng([19, rows[0].number])
+        views = []
+        for number, row in enumerate(rows):
+            others = [n for n, other in enumerate(rows) if _differ(row, other)]
+            chosen = [int(n) for n in rng.permutation(others)[: rng.integers(1, 5)]] if row.among else []
+            chosen.insert(int(rng.integers(0, len(chosen) + 1)), number)
+            views.append(chosen)
+        return views
+
+    def _with_others(self, row: Row, images: int, own: int) -> tuple[Encoded, Tensor]:
+        """A row's conversation after so many images, of which its own has the number `own`."""
+        span = torch.tensor(self.processor.image_span())
+        more = (images - 1) * len(span)
+        ids = torch.cat([*[span] * (images - 1), row.conversation.ids])
+        labels = nn.functional.pad(row.conversation.labels, (more, 0), value=IGNORE)
+        turns = nn.functional.pad(row.conversation.turns, (more, 0), value=-1)
+        looks = torch.where(row.looks >= 0, row.looks + own * len(span), -1)
+        return Encoded(ids, labels, turns), nn.functional.pad(looks, (more, 0), value=-1)
+
+
+def _holds(view: View, box: Box) -> bool:
+    return view[0] <= box[0] and view[1] <= box[1] and box[2] <= view[2] and box[3] <= view[3]
+
+
+def _around_a_question(sample: Sample, rng: np.random.Generator) -> View | None:
+    """A crop of a tile's size around the evidence of a question, if that of any fits into one."""
+    fitting = [
+        q.evidence
+        for q in sample.questions
+        if max(q.evidence[2] - q.evidence[0], q.evidence[3] - q.evidence[1]) < TILE - 1
+        and q.height >= LEGIBLE
+    ]
+    if not fitting:
+        return None
+    left, top, right, bottom = fitting[rng.integers(len(fitting))]
+    width, height = sample.image.size
+    x = int(rng.integers(max(0, math.ceil(right) - TILE), min(int(left), width - TILE) + 1))
+    y = int(rng.integers(max(0, math.ceil(bottom) - TILE), min(int(top), height - TILE) + 1))
+    return (x, y, x + TILE, y + TILE)
+
+
+def _differ(row: Row, other: Row) -> bool:
+    """Whether another image leaves no doubt of which one a row's questions are. Objects may be in both."""
+    if row.family == other.family == "general":
+        return False
+    return row.number != other.number and row.asked.isdisjoint(other.answers)

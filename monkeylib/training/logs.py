@@ -1,6 +1,7 @@
 """The curves of a training run on disk, whole even where the run was interrupted."""
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ class ResumedCSVLogger(CSVLogger):
         """The writer of the file, which holds the earlier rows from the start."""
         file = Path(self.log_dir) / "metrics.csv"
         earlier = _rows(file) if self._experiment is None and file.exists() else []
-        writer = super().experiment
+        with warnings.catch_warnings():  # about the rows that are kept here
+            warnings.filterwarnings("ignore", message="Experiment logs directory")
+            writer = super().experiment
         if earlier:
             writer.metrics = earlier
             writer.save()

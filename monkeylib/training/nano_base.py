@@ -1,17 +1,18 @@
 """Train nano-base, the small vision-language model in the role of Qwen-VL: one view of one tile's size, no
 adapters.
 
-Two stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where. *Language*:
-the language model joins and learns to caption and to answer from the visual tokens, while the dense labels
-keep the encoder sharp. Everything is made from the nano world on the fly, so no sample repeats. `python -m
-monkeylib.training.nano_base` (`make nano-base`) runs both and writes the model.
+Three stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
+*Language*: the language model joins and learns to caption and to answer from the visual tokens, while the
+dense labels keep the encoder sharp. *Several*: most prompts hold several images, as Qwen-VL's may, of which
+one has what is asked for. Everything is made from the nano world on the fly, so no sample repeats. `python -m
+monkeylib.training.nano_base` (`make nano-base`) runs them and writes the model.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune, model_card
 from monkeylib.training.base_rows import POINTS, BaseRows
-from monkeylib.training.batches import Passes, Pools, loader
+from monkeylib.training.batches import POOL, Passes, Pools, loader
 from monkeylib.training.dense import DenseHead, FirstHead, dense_loss, looking_loss, reading_accuracy
 from monkeylib.training.logs import ResumedCSVLogger
 from monkeylib.training.metrics import exact_match
@@ -51,10 +52,23 @@ class Stage:
     warmup: int
     dense_weight: float
     answers: bool  # whether the language model takes part
+    several: float = 0.0  # share of prompts with several images
+    first_row: int = 0
 
 
 READING = Stage("reading", steps=4000, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
-LANGUAGE = Stage("language", steps=4000, batch_size=16, lr=1.2e-3, warmup=100, dense_weight=0.5, answers=True)
+LANGUAGE = Stage(
+    "language",
+    steps=4000,
+    batch_size=16,
+    lr=1.2e-3,
+    warmup=100,
+    dense_weight=0.5,
+    answers=True,
+    first_row=5_000_000,
+)
+SEVERAL = replace(LANGUAGE, name="several", steps=2000, lr=6e-4, warmup=40, several=0.7, first_row=7_000_000)
+STAGES = (READING, LANGUAGE, SEVERAL)
 
 
 def base_profile() -> Profile:
@@ -91,7 +105,7 @@ class BaseTraining(L.LightningModule):
         out["read_query"] = reading_accuracy(by_query, batch["dense"])
         out["loss"] = self.stage.dense_weight * out["dense"]
         if self.stage.answers:
-            embeds = self.model.splice(batch["input_ids"], tokens)
+            embeds = self.model.splice(batch["input_ids"], tokens[batch["views"]])
             text = {key: batch[key] for key in ("attention_mask", "position_ids", "labels")}
             result = self.model(inputs_embeds=embeds, **text)
             out["look"], out["look_right"] = looking_loss(*self.looking.query_and_key(), batch["looks"])
@@ -119,10 +133,11 @@ class BaseTraining(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _loader(self, split: str, batches: int, start: int) -> DataLoader:
-        rows = BaseRows(self.processor, split, self.stage.answers)
-        offset = self.seed * 10_000_000 + (5_000_000 if self.stage.answers else 0)
-        length = (lambda row: len(row[2].ids)) if self.stage.answers else (lambda row: 0)
-        pools = Pools(rows, length, self.stage.batch_size, offset)
+        stage = self.stage
+        rows = BaseRows(self.processor, split, stage.answers, stage.several, POOL * stage.batch_size)
+        offset = self.seed * 10_000_000 + stage.first_row
+        length = (lambda row: len(row.conversation.ids)) if stage.answers else (lambda row: 0)
+        pools = Pools(rows, length, stage.batch_size, offset)
         made = Passes(pools, lambda batch, *_: rows.collate(batch), batches, start)
         return loader(made, keep_worker=split == "val")
 
@@ -207,12 +222,12 @@ def score(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditiona
         "language model (embeddings tied)": model.language_model,
     }
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    stages = [asdict(stage) for stage in (READING, LANGUAGE)]
+    stages = [asdict(stage) for stage in STAGES]
     model_card.write(folder, counts, stages, table, profile.tile_size, profile.image_size[0])
 
 
 def main(seed: int = 0) -> None:
-    """Train both stages, going on where an interrupted run stopped; write the model, its scores and card."""
+    """Train all stages, going on where an interrupted run stopped; write the model, its scores and card."""
     runs, target = paths.runs("nano-base"), paths.models() / "nano-base"
     L.seed_everything(seed)
     profile = base_profile()
@@ -224,7 +239,7 @@ def main(seed: int = 0) -> None:
         DenseHead(profile.vision.width, side, POINTS),
         DenseHead(model.config.text_config.hidden_size, queries, POINTS),
     )
-    for stage in (READING, LANGUAGE):
+    for stage in STAGES:
         train_stage(BaseTraining(model, heads, stage, processor, seed), runs / stage.name)
     save(model.eval(), processor, target)
     score(profile, target, runs, model)

@@ -6,7 +6,7 @@ import re
 
 from transformers import PreTrainedTokenizerBase
 
-from .canvas import Text
+from .canvas import Box, Text
 from .samples import LEGIBLE, TILE, Sample
 
 
@@ -29,14 +29,16 @@ def located_texts(sample: Sample, answer: str) -> list[tuple[int, Text]]:
 
 
 def queries_to_look_at(
-    sample: Sample, answer: str, tokenizer: PreTrainedTokenizerBase, side: int
+    sample: Sample, answer: str, tokenizer: PreTrainedTokenizerBase, side: int, view: Box | None = None
 ) -> list[int]:
     """For each token of an answer the visual token whose region holds that character, -1 where there is none.
 
     Args:
-        side: visual tokens along each side of the one view of the whole image.
+        side: visual tokens along each side of the one view.
+        view: the part of the image that it shows, in pixels; the whole if not given.
     """
-    width, height = sample.image.size
+    left, top, right, bottom = view or (0, 0, *sample.image.size)
+    width, height = right - left, bottom - top
     boxes = {}
     for start, text in located_texts(sample, answer):
         places = [start + i for i, char in enumerate(text.string) if char != " "]
@@ -51,6 +53,7 @@ def queries_to_look_at(
         if box is None:
             looked.append(-1)
             continue
-        column, row = (box[0] + box[2]) / 2 / width, (box[1] + box[3]) / 2 / height
-        looked.append(min(int(row * side), side - 1) * side + min(int(column * side), side - 1))
+        column = int(((box[0] + box[2]) / 2 - left) / width * side)
+        row = int(((box[1] + box[3]) / 2 - top) / height * side)
+        looked.append(min(row, side - 1) * side + min(column, side - 1))
     return looked

@@ -12,7 +12,9 @@ Turn = tuple[str, str]  # prompt, answer
 SEPARATOR = " "  # between an image, or an earlier answer, and the next prompt: the released data has it
 
 
-def training_turns(sample: Sample, rng: Generator, scale: float, budget: int, detailed: float) -> list[Turn]:
+def training_turns(
+    sample: Sample, rng: Generator, scale: float, budget: int, detailed: float, captions: bool = True
+) -> list[Turn]:
     """Prompts and answers about one image, in random order, within about `budget` characters.
 
     Args:
@@ -21,6 +23,7 @@ def training_turns(sample: Sample, rng: Generator, scale: float, budget: int, de
             blur.
         budget: characters of prompts and answers together; at least one turn is always returned.
         detailed: how often the detailed caption, a transcript in reading order, comes first.
+        captions: ask for captions too. Without them, there may be nothing to ask.
     """
     blurred = any(t.height * scale < LEGIBLE for t in sample.texts)
     asked = [
@@ -29,12 +32,12 @@ def training_turns(sample: Sample, rng: Generator, scale: float, budget: int, de
         if q.print != "fine" or q.height * scale >= LEGIBLE or rng.random() < 0.1
     ]
     turns = [asked[i] for i in rng.permutation(len(asked))]
-    if sample.family == "general" or not blurred:
+    if captions and (sample.family == "general" or not blurred):
         turns.insert(
             0 if rng.random() < detailed else len(turns),
             (SEPARATOR + build_prompt("detailed_caption"), sample.detailed_caption),
         )
-    if rng.random() < 0.25 or not turns:
+    if captions and (rng.random() < 0.25 or not turns):
         turns.insert(0, (SEPARATOR + build_prompt("caption"), sample.caption))
     kept, used = [], 0
     for prompt, answer in turns:
