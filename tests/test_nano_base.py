@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -101,6 +102,24 @@ def test_rows_are_the_same_each_time_and_shift_positions_after_the_image(process
     assert batch["position_ids"].max() < FARTHEST + batch["input_ids"].shape[1]
 
 
+def test_crops_show_all_that_is_asked_of_them(processor):
+    rows = BaseRows(processor, "val", answers=True, several=1.0, pooled=64)
+    crops = 0
+    for number in range(40):
+        sample, view = rows._sample_and_view(number, np.random.default_rng([11, number]))
+        if view[2] - view[0] == sample.image.width:
+            continue
+        crops += 1
+        row = rows(number)
+        prompts = {f" {question.question} Answer: ": question for question in sample.questions}
+        assert sample.family == "document" and row.asked and view[2] - view[0] == view[3] - view[1] == 96
+        for asked in row.asked:
+            left, top, right, bottom = prompts[asked].evidence
+            assert view[0] <= left and view[1] <= top and right <= view[2] and bottom <= view[3]
+        assert (row.looks >= 0).any()
+    assert crops > 3
+
+
 def test_of_several_images_only_its_own_has_what_is_asked_for(processor):
     rows = BaseRows(processor, "val", answers=True, several=1.0, pooled=64)
     made = [rows(number) for number in range(16)]
@@ -109,7 +128,9 @@ def test_of_several_images_only_its_own_has_what_is_asked_for(processor):
     assert len({len(images) for images in views}) >= 3
     span = len(processor.image_span())
     for number, (row, images) in enumerate(zip(made, views, strict=True)):
-        assert {made[other].family for other in images if other != number}.isdisjoint({row.family})
+        others = [made[other] for other in images if other != number]
+        assert not any(row.asked & other.answers for other in others), "only its own image answers it"
+        assert not any(row.family == other.family == "general" for other in others)
         ids = batch["input_ids"][number]
         assert (ids == processor.image_token_id).sum() == len(images) * processor.queries
         looked = batch["looks"][number]
