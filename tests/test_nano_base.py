@@ -105,7 +105,7 @@ def test_rows_are_the_same_each_time_and_shift_positions_after_the_image(process
 def test_crops_show_all_that_is_asked_of_them(processor):
     rows = BaseRows(processor, "val", answers=True, several=1.0, pooled=64)
     crops = 0
-    for number in range(40):
+    for number in range(80):
         sample, view = rows._sample_and_view(number, np.random.default_rng([11, number]))
         if view[2] - view[0] == sample.image.width:
             continue
