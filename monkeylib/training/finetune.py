@@ -118,7 +118,9 @@ def _save(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> None:
     """Write the trained model in one move; every process takes part."""
     recipe, done, best = module.profile.training, folder / "model", folder / "best.ckpt"
     if recipe.select == "best" and best.exists():
-        trainer.strategy.load_checkpoint(best, weights_only=True)
+        checkpoint = trainer.strategy.load_checkpoint(best, weights_only=False)
+        if recipe.strategy != "fsdp":  # which reads its shards into the model
+            module.load_state_dict(checkpoint["state_dict"])
     state = strategies.whole_state(module.model) if recipe.strategy == "fsdp" else module.model.state_dict()
     if trainer.is_global_zero:
         unfinished = folder / "model.unfinished"

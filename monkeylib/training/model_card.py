@@ -30,7 +30,8 @@ nano-base` repeats it.
 {stages}
 In the first stage the ViT and the resampler learn from dense labels what is written and drawn at every point
 of a view. In the second the language model learns captions, transcripts and answers; the dense labels stay as
-a second loss. Heads for the dense labels are not part of the model.
+a second loss. In the third most prompts hold one to four other images too, as those of Qwen-VL may, and only
+one of them answers what is asked. Heads for the dense labels are not part of the model.
 
 ## Test scores
 

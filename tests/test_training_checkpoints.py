@@ -1,0 +1,120 @@
+"""What a run leaves on disk: checkpoints of what was trained, logs, answers."""
+
+import csv
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from monkeylib import build, inference, profiles
+from monkeylib.data import worlds
+from monkeylib.training import finetune
+from monkeylib.training.module import MonkeyTraining
+
+SMOKE = profiles.load("smoke")
+LORA = {
+    "vision": {"train": "adapter"},
+    "resampler": {"train": "full"},
+    "language_model": {"train": "adapter"},
+}
+
+
+def module_of(profile):
+    processor = finetune.build_processor(profile)
+    model = finetune.build_model(profile, processor)
+    build.choose_what_trains(model, profile)
+    return MonkeyTraining(model, processor, profile, finetune.worlds(profile))
+
+
+@pytest.fixture()
+def based(tmp_path):
+    """The smoke profile on a base checkpoint, with LoRA in the language model."""
+    torch.manual_seed(3)
+    processor = finetune.build_processor(SMOKE)
+    finetune.build_model(SMOKE, processor).save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    profile = SMOKE.model_copy(update={"base_checkpoint": str(tmp_path / "base")})
+    return profile.retrained(parts=LORA, language_model_rank=2, lr=0.05, steps=3)
+
+
+def logits_of(monkey):
+    sample = worlds.make_sample(0, "val", SMOKE.image_size)
+    with torch.no_grad():
+        return monkey.model(**monkey.prepare([sample.image], ["what?"])).logits
+
+
+def test_trained_weights_alone_load_onto_their_base(based, tmp_path):
+    whole = inference.load(finetune.run(based, tmp_path / "whole"))
+    folder = finetune.run(based.retrained(keep="trained"), tmp_path / "part")
+    saved = load_file(folder / "trained.safetensors")
+    assert not (folder / "model.safetensors").exists()
+    assert {name.split(".")[0] for name in saved} == {"vision", "resampler", "language_model"}
+    assert all(".lora_" in name for name in saved if name.startswith("language_model"))
+    part = inference.load(folder)
+    assert torch.allclose(logits_of(part), logits_of(whole), atol=1e-4), "LoRA merged, and beside"
+    assert not torch.allclose(logits_of(whole), logits_of(inference.load(tmp_path / "base")), atol=1e-2)
+
+
+def test_weights_of_another_recipe_are_refused(based, tmp_path):
+    folder = finetune.run(based.retrained(keep="trained"), tmp_path / "part")
+    profile = json.loads((folder / "profile.json").read_text())
+    profile["training"]["language_model_rank"] = 3
+    profile["training"]["parts"]["resampler"]["train"] = "frozen"
+    (folder / "profile.json").write_text(json.dumps(profile))
+    with pytest.raises(ValueError, match="does not hold what its profile trains, for example resampler"):
+        inference.load(folder)
+
+
+def test_a_checkpoint_holds_what_trains_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "_save", lambda *_: None)
+    finetune.run(SMOKE.retrained(steps=2), tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=False)["state_dict"]
+    module = module_of(SMOKE)
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert state.keys() & {name for name, _ in module.named_parameters()} == trained
+    module.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="it lacks .*resampler.query"):
+        module.load_state_dict({name: value for name, value in state.items() if not name.endswith("query")})
+    with pytest.raises(RuntimeError, match="has .*'model.other'.* too many"):
+        module.load_state_dict(state | {"model.other": torch.zeros(1)})
+
+
+def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path, monkeypatch):
+    """A rate that makes training worse and worse: the first validation is the best."""
+    wild = SMOKE.retrained(steps=6, lr=0.3, warmup=5, select="best")
+    seen = []
+    load = MonkeyTraining.load_state_dict
+    monkeypatch.setattr(
+        MonkeyTraining,
+        "load_state_dict",
+        lambda self, state, *a, **k: seen.append(state) or load(self, state, *a, **k),
+    )
+    saved = load_file(finetune.run(wild, tmp_path / "run") / "model.safetensors")
+    with open(tmp_path / "run" / "metrics.csv") as file:
+        losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert losses.index(min(losses)) < len(losses) - 1, losses
+    (best,) = seen
+    assert torch.equal(best["model.resampler.query"], saved["resampler.query"])
+
+
+def test_a_checkpoint_that_is_not_there_after_saving_stops_the_run_at_once(tmp_path, monkeypatch):
+    """Lightning hides some failures to write."""
+    monkeypatch.setattr("lightning.Trainer.save_checkpoint", lambda *_, **__: None)
+    with pytest.raises(OSError, match="last.ckpt could not be written: check the disk"):
+        finetune.run(SMOKE, tmp_path / "run")
+
+
+def test_a_run_logs_rates_speed_memory_and_answers(tmp_path):
+    finetune.run(SMOKE.retrained(adapter_lr=0.01), tmp_path / "run")
+    with open(tmp_path / "run" / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    columns = ["lr-AdamW/vision", "lr-AdamW/other", "lr-AdamW/other without decay"]
+    columns += ["speed/images_per_second", "speed/tokens_per_second", "memory/peak_gib"]
+    for column in columns:
+        values = [float(row[column]) for row in rows if row[column]]
+        assert values and min(values) > 0, column
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    answers = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in answers} == {1, 2, 3, 4} and len(answers) == 16
+    assert set(answers[0]) == {"step", "id", "prompt", "answer", "prediction"}
