@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from monkeylib import cli_assets, paths
+from monkeylib import cli_assets, cli_data, paths
 
 if TYPE_CHECKING:
     from monkeylib.inference import Monkey
@@ -24,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cli_assets.app, name="assets")
+app.add_typer(cli_data.app, name="data")
 
 ModelOption = Annotated[
     Path | None, typer.Option(help="Checkpoint folder; by default the trained nano model, else its base.")

@@ -52,7 +52,9 @@ class Mixture:
         self.counts = [_count(records, kept) for records, kept in zip(whole, self.sets, strict=True)]
         self.digest = _digest(file, [*whole, *own])
         self._ends = list(accumulate(self.counts))
-        apart = [part for _, part in held if part is not None] or [_sampled(records, self.seed) for records in own]
+        apart = [part for _, part in held if part is not None] or [
+            _sampled(records, self.seed) for records in own
+        ]
         self.validation: Records | None = _Joined("validation", apart) if apart else None
 
     def __len__(self) -> int:

@@ -72,7 +72,9 @@ def _open(source: Picture | Callable[[], Image.Image], place: str) -> Image.Imag
     if name and str(source).startswith(("http://", "https://")):
         raise BadRecord(f"{place}:{name} is an address; pictures are files: download it and name its path")
     if name and not Path(source).is_file():
-        raise BadRecord(f"{place}: there is no picture at{name}; check the path and the set's `images` folder")
+        raise BadRecord(
+            f"{place}: there is no picture at{name}; check the path and the set's `images` folder"
+        )
     try:
         if name:
             with Image.open(source, formats=FORMATS) as image:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from monkeylib.data.records import BadRecord, Picture, Record
 from monkeylib.data.schema import DataSet
-from monkeylib.prompts import build_prompt
+from monkeylib.prompts import PROMPTS, build_prompt
 
 _SHOWN = 60  # characters of a wrong value in a message
 
@@ -52,9 +52,8 @@ class Row:
         if not isinstance(self.value, dict):
             raise BadRecord(f"{self.place}: expected an object with fields, got {_shown(self.value)}")
         if name not in self.value:
-            raise BadRecord(
-                f"{self.place}: the field {name} is missing, there are {', '.join(map(str, self.value)) or 'none'}"
-            )
+            there = ", ".join(map(str, self.value)) or "none"
+            raise BadRecord(f"{self.place}: the field {name} is missing, there are {there}")
         return self.value[name]
 
     def text(self, value: Any, field: str) -> str:
@@ -76,14 +75,16 @@ class Row:
 
     def prompt(self, question: Any, field: str) -> str:
         """The set's prompt around a question, which prompts for captions do not look at."""
-        if build_takes_question(self.entry.prompt):
+        if takes_question(self.entry.prompt):
             question = self.text(question, field)
         return self.entry.separator + build_prompt(self.entry.prompt, question)
 
     def paths(self, value: Any, field: str) -> list[Picture]:
         """Paths of pictures, from one path or a list of them, below the set's folder."""
         values = value if isinstance(value, list) else [value]
-        names = [self.text(item, f"{field}[{n}]" if value is values else field) for n, item in enumerate(values)]
+        names = [
+            self.text(item, f"{field}[{n}]" if value is values else field) for n, item in enumerate(values)
+        ]
         if any("\0" in name for name in names):
             raise self.bad(field, "a path", value)
         return [name if "://" in name else self.folder / name for name in names]
@@ -135,10 +136,8 @@ class SetRecords:
         return self.parse(Row(value, place, number, self.entry, self.folder))
 
 
-def build_takes_question(prompt: str) -> bool:
+def takes_question(prompt: str) -> bool:
     """Whether a named prompt holds a question."""
-    from monkeylib.prompts import PROMPTS
-
     return "{question}" in PROMPTS[prompt]
 
 
@@ -151,7 +150,9 @@ def locate(entry: DataSet, root: Path) -> list[Path]:
     files = [root / path for path in entry.paths]
     for file in files:
         if not file.is_file():
-            raise FileNotFoundError(f"the set {entry.name} has no file at {file}: check its path in the mixture")
+            raise FileNotFoundError(
+                f"the set {entry.name} has no file at {file}: check its path in the mixture"
+            )
     return files
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from monkeylib import paths
-from monkeylib.data.readers.base import Row, SetRecords, build_takes_question
+from monkeylib.data.readers.base import Row, SetRecords, takes_question
 from monkeylib.data.records import FORMATS, Record
 from monkeylib.data.schema import DataSet
 
@@ -35,7 +35,7 @@ def read(entry: DataSet, root: Path) -> SetRecords:
 def parse(row: Row) -> Record:
     """A record of one row's columns; its picture is read when it is opened."""
     columns = row.entry.columns
-    question = row.field(columns.question) if build_takes_question(row.entry.prompt) else ""
+    question = row.field(columns.question) if takes_question(row.entry.prompt) else ""
     prompt = row.prompt(question, columns.question)
     answer = row.answer(row.field(columns.answer), columns.answer)
     image = row.field(columns.image)
@@ -50,7 +50,7 @@ class TableRows:
         columns = entry.columns
         table = _load(entry, root)
         wanted = [columns.image, columns.answer, *([columns.id] if columns.id else [])]
-        wanted += [columns.question] if build_takes_question(entry.prompt) else []
+        wanted += [columns.question] if takes_question(entry.prompt) else []
         missing = [column for column in wanted if column not in table.column_names]
         if missing:
             raise ValueError(
@@ -97,7 +97,9 @@ class Picture:
         if content is None and isinstance(value, dict) and value.get("path"):
             return Image.open(value["path"], formats=FORMATS)
         if not isinstance(content, bytes):
-            raise ValueError(f"the column of pictures holds {type(content).__name__}, expected bytes or a path")
+            raise ValueError(
+                f"the column of pictures holds {type(content).__name__}, expected bytes or a path"
+            )
         return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
@@ -137,4 +139,6 @@ def _load(entry: DataSet, root: Path) -> Any:
             "check its path in the mixture"
         ) from error
     except KeyError as error:
-        raise ValueError(f"the set {entry.name} has no split {entry.split}: it has {', '.join(saved)}") from error
+        raise ValueError(
+            f"the set {entry.name} has no split {entry.split}: it has {', '.join(saved)}"
+        ) from error

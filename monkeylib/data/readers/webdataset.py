@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import paths
-from monkeylib.data.readers.base import Row, SetRecords, build_takes_question, locate
+from monkeylib.data.readers.base import Row, SetRecords, takes_question, locate
 from monkeylib.data.records import FORMATS, BadRecord, Record
 from monkeylib.data.schema import DataSet
 
@@ -40,7 +40,7 @@ def read(entry: DataSet, root: Path) -> SetRecords:
 def parse(row: Row) -> Record:
     """A record of a key's members; its picture is read when it is opened."""
     columns = row.entry.columns
-    question = row.field(columns.question) if build_takes_question(row.entry.prompt) else ""
+    question = row.field(columns.question) if takes_question(row.entry.prompt) else ""
     prompt = row.prompt(question, columns.question)
     answer = row.answer(row.field(columns.answer), columns.answer)
     return row.record(row.field("pictures"), [(prompt, answer)], row.field("key"))
@@ -106,7 +106,9 @@ def _decoded(member: Member, ending: str) -> Any:
         text = member.content().decode("utf-8")
         value = json.loads(text) if ending == "json" else text
     except (ValueError, RecursionError) as error:
-        raise BadRecord(f"the member .{ending} must be UTF-8{' and JSON' * (ending == 'json')}: {error}") from error
+        raise BadRecord(
+            f"the member .{ending} must be UTF-8{' and JSON' * (ending == 'json')}: {error}"
+        ) from error
     if ending == "json" and not isinstance(value, dict):
         raise BadRecord(f"the member .json must be an object with fields, got {type(value).__name__}")
     return value
@@ -141,5 +143,7 @@ def _members(shard: Path) -> list[tuple[str, dict[str, list[int]]]]:
                 if member.offset_data + member.size > shard.stat().st_size:
                     raise tarfile.ReadError(f"{member.name} is cut off")
     except tarfile.TarError as error:
-        raise ValueError(f"{shard} is no whole, uncompressed tar file ({error}): unpack it or fetch it anew") from error
+        raise ValueError(
+            f"{shard} is no whole, uncompressed tar file ({error}): unpack it or fetch it anew"
+        ) from error
     return keys
