@@ -36,7 +36,7 @@ def _card(record: Record) -> Card:
     image = record.open_images()[0]
     image.thumbnail((_SIDE, _SIDE))
     prompt, answer = record.turns[0]
-    more = [f"and {len(record.turns) - 1} more turns"] if len(record.turns) > 1 else []
+    more = [f"(the first of {len(record.turns)} turns)"] if len(record.turns) > 1 else []
     lines = [text if len(text) <= _TEXT else text[:_TEXT] + "…" for text in (prompt.strip(), f"→ {answer}")]
     # A dollar sign would begin a formula.
     return Card(image, record.dataset, tuple(line.replace("$", r"\$") for line in (*lines, *more)))

@@ -39,6 +39,8 @@ def parse(row: Row) -> Record:
     prompt = row.prompt(question, columns.question)
     answer = row.answer(row.field(columns.answer), columns.answer)
     image = row.field(columns.image)
+    if image is None:
+        raise row.bad(columns.image, "a picture", image)
     images = row.paths(image, columns.image) if isinstance(image, str | list) else [image]
     return row.record(images, [(prompt, answer)], row.value.get(columns.id))
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import paths
-from monkeylib.data.readers.base import Row, SetRecords, takes_question, locate
+from monkeylib.data.readers.base import Row, SetRecords, locate, takes_question
 from monkeylib.data.records import FORMATS, BadRecord, Record
 from monkeylib.data.schema import DataSet
 
