@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from monkeylib import cli_assets, cli_train, paths
+from monkeylib import cli_assets, cli_data, cli_train, paths
 
 if TYPE_CHECKING:
     from monkeylib.inference import Monkey
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_assets.app, name="assets")
 app.command()(cli_train.train)
+app.add_typer(cli_data.app, name="data")
 
 ModelOption = Annotated[
     Path | None, typer.Option(help="Checkpoint folder; by default the trained nano model, else its base.")

@@ -87,8 +87,9 @@ def _open(source: Picture | Callable[[], Image.Image], place: str) -> Image.Imag
             f"{place}:{name} has far more than the {MAX_PIXELS:,} pixels allowed: resize it"
         ) from error
     except _UNREADABLE as error:
+        what = name or " the picture"
         raise BadRecord(
-            f"{place}:{name or ' the picture'} cannot be read ({error}); expected a whole JPEG, PNG or WebP file"
+            f"{place}:{what} cannot be read ({error}); expected a whole JPEG, PNG or WebP file"
         ) from error
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from monkeylib.data.records import BadRecord, Picture, Record
 from monkeylib.data.schema import DataSet
-from monkeylib.prompts import build_prompt
+from monkeylib.prompts import PROMPTS, build_prompt
 
 _SHOWN = 60  # characters of a wrong value in a message
 
@@ -52,9 +52,8 @@ class Row:
         if not isinstance(self.value, dict):
             raise BadRecord(f"{self.place}: expected an object with fields, got {_shown(self.value)}")
         if name not in self.value:
-            raise BadRecord(
-                f"{self.place}: the field {name} is missing, there are {', '.join(map(str, self.value)) or 'none'}"
-            )
+            there = ", ".join(map(str, self.value)) or "none"
+            raise BadRecord(f"{self.place}: the field {name} is missing, there are {there}")
         return self.value[name]
 
     def text(self, value: Any, field: str) -> str:
@@ -76,7 +75,7 @@ class Row:
 
     def prompt(self, question: Any, field: str) -> str:
         """The set's prompt around a question, which prompts for captions do not look at."""
-        if build_takes_question(self.entry.prompt):
+        if takes_question(self.entry.prompt):
             question = self.text(question, field)
         return self.entry.separator + build_prompt(self.entry.prompt, question)
 
@@ -137,10 +136,8 @@ class SetRecords:
         return self.parse(Row(value, place, number, self.entry, self.folder))
 
 
-def build_takes_question(prompt: str) -> bool:
+def takes_question(prompt: str) -> bool:
     """Whether a named prompt holds a question."""
-    from monkeylib.prompts import PROMPTS
-
     return "{question}" in PROMPTS[prompt]
 
 

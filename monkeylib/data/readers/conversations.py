@@ -1,5 +1,5 @@
-"""The released training data: a JSON list of
-`{"conversations": [{"from": "user", "value": "<img>PATH</img> QUESTION Answer: "}, {"from": "assistant", ...}]}`.
+"""The released training data, a JSON list of `{"conversations": [{"from": "user", "value":
+"<img>PATH</img> QUESTION Answer: "}, {"from": "assistant", "value": "ANSWER"}]}`.
 
 The release trains on turns 0 and 1 only, TextMonkey on all: the set's `turns`.
 """

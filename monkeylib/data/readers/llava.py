@@ -37,8 +37,8 @@ def parse(row: Row) -> Record:
     for number, (question, _) in enumerate(turns[1:], 1):
         if PLACEHOLDER in question:
             raise BadRecord(
-                f"{row.place}, field conversations[{2 * number}].value: every {PLACEHOLDER} must stand in the "
-                f"first question, got one in {question[:60]!r}"
+                f"{row.place}, field conversations[{2 * number}].value: every {PLACEHOLDER} must stand in "
+                f"the first question, got one in {question[:60]!r}"
             )
     asked = [(question.replace(PLACEHOLDER, "").strip(), answer) for question, answer in turns]
     prompts = [

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from monkeylib import paths
-from monkeylib.data.readers.base import Row, SetRecords, build_takes_question
+from monkeylib.data.readers.base import Row, SetRecords, takes_question
 from monkeylib.data.records import FORMATS, Record
 from monkeylib.data.schema import DataSet
 
@@ -35,10 +35,12 @@ def read(entry: DataSet, root: Path) -> SetRecords:
 def parse(row: Row) -> Record:
     """A record of one row's columns; its picture is read when it is opened."""
     columns = row.entry.columns
-    question = row.field(columns.question) if build_takes_question(row.entry.prompt) else ""
+    question = row.field(columns.question) if takes_question(row.entry.prompt) else ""
     prompt = row.prompt(question, columns.question)
     answer = row.answer(row.field(columns.answer), columns.answer)
     image = row.field(columns.image)
+    if image is None:
+        raise row.bad(columns.image, "a picture", image)
     images = row.paths(image, columns.image) if isinstance(image, str | list) else [image]
     return row.record(images, [(prompt, answer)], row.value.get(columns.id))
 
@@ -50,7 +52,7 @@ class TableRows:
         columns = entry.columns
         table = _load(entry, root)
         wanted = [columns.image, columns.answer, *([columns.id] if columns.id else [])]
-        wanted += [columns.question] if build_takes_question(entry.prompt) else []
+        wanted += [columns.question] if takes_question(entry.prompt) else []
         missing = [column for column in wanted if column not in table.column_names]
         if missing:
             raise ValueError(

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import paths
-from monkeylib.data.readers.base import Row, SetRecords, build_takes_question, locate
+from monkeylib.data.readers.base import Row, SetRecords, locate, takes_question
 from monkeylib.data.records import FORMATS, BadRecord, Record
 from monkeylib.data.schema import DataSet
 
@@ -40,7 +40,7 @@ def read(entry: DataSet, root: Path) -> SetRecords:
 def parse(row: Row) -> Record:
     """A record of a key's members; its picture is read when it is opened."""
     columns = row.entry.columns
-    question = row.field(columns.question) if build_takes_question(row.entry.prompt) else ""
+    question = row.field(columns.question) if takes_question(row.entry.prompt) else ""
     prompt = row.prompt(question, columns.question)
     answer = row.answer(row.field(columns.answer), columns.answer)
     return row.record(row.field("pictures"), [(prompt, answer)], row.field("key"))

@@ -1,0 +1,26 @@
+"""The public sets of the paper's Table 1: from their official downloads to records.
+
+Each set says where its files come from, under which licence, and how they are laid out. What could not be
+checked against a public source is said in the set's `unverified`. Pictures are not copied: the records name
+them as they are named in the set's folder of pictures.
+"""
+
+from monkeylib.data.public import captions, documents, questions, text
+from monkeylib.data.public.convert import Conversion, PublicSet, convert
+
+SETS: dict[str, PublicSet] = {
+    entry.name: entry for module in (captions, questions, text, documents) for entry in module.SETS
+}
+
+__all__ = ["SETS", "Conversion", "PublicSet", "convert", "find"]
+
+
+def find(name: str) -> PublicSet:
+    """The set of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in SETS:
+        raise ValueError(f"there is no public set called {name!r}: choose one of {', '.join(SETS)}")
+    return SETS[name]
