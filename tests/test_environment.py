@@ -22,7 +22,7 @@ EXTRAS = {
     if name != "all"
 }
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
-LOCKED_EXTRAS = ("notebooks", "train", "pretrained", "captions", "dev")
+LOCKED_EXTRAS = ("notebooks", "train", "pretrained", "data", "captions", "dev")
 TOOLS = {"accelerate", "gguf", "ipykernel", "jupyterlab", "nbval", "ruff"}  # used, but not by an import
 
 
