@@ -273,7 +273,7 @@ def jpeg():
 
 IMAGES = {
     "no file": (None, "there is no picture at .*b.png; check the path"),
-    "a JPEG that is cut off": (lambda: jpeg()[:600], "cannot be read .*truncated"),
+    "a JPEG that is cut off": (lambda: jpeg()[:1500], "cannot be read .*truncated"),
     "a PNG that is cut off": (lambda: files.png(90, 90)[:60], "cannot be read"),
     "text": (lambda: b"not a picture", "cannot be read .*expected a whole JPEG, PNG or WebP file"),
     "an empty file": (lambda: b"", "cannot be read"),
@@ -323,6 +323,7 @@ FILES = {
     "an object": ("conversations", "rows.json", b'{"a": 1}', ValueError, "must hold a list of records"),
     "a list that is cut off": ("llava", "rows.json", b'[{"a": 1}, {', ValueError, "is not JSON"),
     "a list without commas": ("llava", "rows.json", b"[{} {}]", ValueError, "is not JSON .*line 1 column 5"),
+    "a list with more after it": ("llava", "rows.json", b"[{}] {}", ValueError, "is not JSON .*Extra data"),
     "another ending": ("llava", "rows.csv", b"a,b", ValueError, "must end in .json .a list. or .jsonl"),
     "lines of blanks": ("evaluation", "rows.jsonl", b"\n \n", ValueError, "holds no records"),
     "a shard of nonsense": (
@@ -357,5 +358,9 @@ def test_a_shard_that_is_cut_off_or_compressed_is_refused(folder):
 def test_a_column_that_is_not_there_is_named_beside_those_that_are(folder):
     pytest.importorskip("datasets")
     files.write_parquet(folder / "rows.parquet", image=["a.png"], text=["x"])
+    with pytest.raises(FileNotFoundError, match="has nothing at .*gone.parquet, and no hub gives a set"):
+        readers.read(files.entry("datasets", "gone.parquet"), folder)
+    with pytest.raises(ValueError, match="has the file .*a.png, expected .parquet"):
+        readers.read(files.entry("datasets", "a.png"), folder)
     with pytest.raises(ValueError, match="has no column answer: `columns` must name some of image, text"):
         readers.read(files.entry("datasets", "rows.parquet"), folder)

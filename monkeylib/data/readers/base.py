@@ -112,7 +112,8 @@ class SetRecords:
     def __init__(self, entry: DataSet, root: Path, rows: Rows, parse: Callable[[Row], Record]) -> None:
         self.name, self.entry, self.rows, self.parse = entry.name, entry, rows, parse
         self.folder = root / (entry.images or "")
-        self._repeats = _repeats(rows.ids()) if entry.unique_ids else {}
+        ids = rows.ids()
+        self._repeats = _repeats(ids) if entry.unique_ids else {}
         if not len(rows):
             raise ValueError(f"the set {entry.name} is empty: {', '.join(entry.paths)} holds no records")
 

@@ -56,7 +56,7 @@ class JsonRows:
         except UnicodeDecodeError as error:
             raise BadRecord(f"expected UTF-8, got the byte 0x{content[error.start]:02x}") from error
         except (ValueError, RecursionError) as error:
-            raise BadRecord(f"expected an object of JSON, got {content[:60]!r} ({error})") from error
+            raise BadRecord(f"expected an object of JSON, got {content.strip()[:60]!r} ({error})") from error
 
     def place(self, number: int) -> str:
         """File, number of the record in a list, and line."""
@@ -120,9 +120,11 @@ def _list(file: Path) -> Iterator[tuple[int, int, int, Any]]:
             yield byte, length, line, value
             byte, line, seen = byte + length, line + text.count("\n", at, end), end
             at = _BLANK.match(text, end).end()
-            if text[at : at + 1] not in (",", "]") or not text[at : at + 1]:
+            if text[at : at + 1] not in (",", "]"):
                 raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
             if text[at] == ",":
                 at = _BLANK.match(text, at + 1).end()
+        if text[at + 1 :].strip():
+            raise json.JSONDecodeError("Extra data", text, at + 1)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}): write it anew") from error

@@ -8,6 +8,7 @@ to data/cache/datasets.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from monkeylib import paths
 from monkeylib.data.readers.base import Row, SetRecords, takes_question
 from monkeylib.data.records import FORMATS, Record
 from monkeylib.data.schema import DataSet
+
+_FILES = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def read(entry: DataSet, root: Path) -> SetRecords:
@@ -123,14 +127,17 @@ def _load(entry: DataSet, root: Path) -> Any:
     place = root / entry.paths[0]
     try:
         if files is None:
-            if len(entry.paths) > 1 or place.suffix or place.is_absolute() and "/" not in entry.paths[0][1:]:
+            if len(entry.paths) > 1 or place.suffix in _FILES or not _HUB_ID.fullmatch(entry.paths[0]):
                 raise FileNotFoundError
             return datasets.load_dataset(
                 entry.paths[0], split=entry.split, revision=entry.revision, cache_dir=cache
             )
         if place.is_file():
-            kind = place.suffix.lstrip(".").replace("jsonl", "json")
-            return datasets.load_dataset(kind, data_files=files, split="train", cache_dir=cache)
+            if place.suffix not in _FILES:
+                raise ValueError(f"the set {entry.name} has the file {place}, expected {', '.join(_FILES)}")
+            return datasets.load_dataset(
+                _FILES[place.suffix], data_files=files, split="train", cache_dir=cache
+            )
         if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
             saved = datasets.load_from_disk(str(place))
             return saved[entry.split] if isinstance(saved, datasets.DatasetDict) else saved
