@@ -121,12 +121,14 @@ def _language(config: MonkeyConfig, recipe: Recipe) -> list[Stage]:
     layer = (sizing.parameters(config)["language model"] - tables * table) // text.num_hidden_layers
     lora = lora_parameters(text, recipe) // text.num_hidden_layers
     stream = tokens * text.hidden_size * width.stream
+    bits = recipe.language_model_bits
+    unpacked = 2 * text.hidden_size * text.intermediate_size if bits else 0  # one weight, while it is used
     block = Stage(
         kept=tokens * _language_layer(config, recipe) + _masks(config, recipe),
         checkpoint=stream,
-        weights=layer,
+        weights=lora if bits else layer + lora,
         trained=layer if full else lora,
-        passing=2 * tokens * text.intermediate_size * width.product + 2 * stream,
+        passing=2 * tokens * text.intermediate_size * width.product + 2 * stream + unpacked,
     )
     learned = recipe.rows * recipe.answer_tokens * text.vocab_size
     head = Stage(
@@ -160,8 +162,8 @@ def _language_layer(config: MonkeyConfig, recipe: Recipe) -> int:
         kept += 2 * values * width.stream + (readers * values + inner) * width.product
     elif recipe.language_model == "adapter":
         read = 5 * values + heads if config.adapter_dropout else 2 * values
-        kept += read * recipe.lora_widths + len(_lora_shapes(text)) * recipe.language_model_rank * 4
-        kept += read * (1 if recipe.on_gpu else 4) if config.adapter_dropout else 0
+        kept += (read + len(_lora_shapes(text)) * recipe.language_model_rank) * width.product
+        kept += read * recipe.mask_bytes if config.adapter_dropout else 0
     return kept
 
 

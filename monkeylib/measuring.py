@@ -80,8 +80,6 @@ def step(config: MonkeyConfig, recipe: Recipe) -> int:
 def build(config: MonkeyConfig, recipe: Recipe) -> MonkeyForConditionalGeneration:
     """A model with random weights, of which trains what the recipe says."""
     model = MonkeyForConditionalGeneration(config).train()
-    if recipe.precision == "bf16-true":
-        model = model.to(torch.bfloat16)
     model.freeze_for_finetuning()
     model.vision.requires_grad_(recipe.vision == "full")
     for module in model.vision.modules():
@@ -100,7 +98,8 @@ def build(config: MonkeyConfig, recipe: Recipe) -> MonkeyForConditionalGeneratio
         model.language_model = get_peft_model(model.language_model, lora)
     if recipe.checkpointing:
         model.activation_checkpointing_enable()
-    return model
+    # As Lightning does; peft alone would keep its own weights in float32.
+    return model.to(torch.bfloat16) if recipe.precision == "bf16-true" else model
 
 
 def batch(config: MonkeyConfig, recipe: Recipe) -> dict[str, torch.Tensor | None]:

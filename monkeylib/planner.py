@@ -4,8 +4,8 @@ Counted is every tensor that PyTorch holds at the fullest moment of an optimiser
 AdamW's two moments, the batch's pictures, what autograd keeps (`activations`), the widest gradients of
 activations, DDP's buckets and FSDP's gathered blocks. `measuring.step` counts the same in a real step.
 
-Not counted: the context of the device (0.5 to 1 GB on a GPU), what its allocator rounds up and can't use again,
-workspaces of kernels and of the communication library. Leave a tenth of a device for them.
+Not counted: the context of the device (0.5 to 1 GB on a GPU), what its allocator rounds up or
+leaves unused, workspaces of kernels and of the communication library. Leave a tenth of a device for them.
 """
 
 from dataclasses import dataclass
@@ -46,11 +46,12 @@ def plan(config: MonkeyConfig, recipe: Recipe) -> Plan:
     """
     pieces, width = stages(config, recipe), recipe.widths
     share = recipe.devices if recipe.strategy == "fsdp" else 1
-    lora = lora_parameters(config.text_config, recipe)
     trained = sum(piece.trained for piece in pieces)
-    gradients = (width.weight * (trained - lora) + 4 * lora) // share
+    gradients = width.weight * trained // share
     weights = _weights(config, recipe) // share
-    communication = {"single": 0, "ddp": gradients, "fsdp": _gathered(config, recipe, pieces)}[recipe.strategy]
+    communication = {"single": 0, "ddp": gradients, "fsdp": _gathered(config, recipe, pieces)}[
+        recipe.strategy
+    ]
     states = weights + 2 * gradients + communication
     activations, busiest = _activations(config, recipe, pieces, gradients / max(1, trained))
     peak = states + max(busiest, gradients)
@@ -79,14 +80,14 @@ def inference(
 
 
 def _weights(config: MonkeyConfig, recipe: Recipe) -> int:
-    """Bytes of all weights. Beside quantised ones, peft makes the language model's others float32."""
-    parameters, width = sizing.parameters(config), recipe.widths
-    text, language = config.text_config, parameters.pop("language model")
-    others = sum(parameters.values()) * width.weight + 4 * lora_parameters(text, recipe)
+    """Bytes of all weights; of a quantised language model's, tables and LoRA stay as the others are."""
+    parameters, width, text = sizing.parameters(config), recipe.widths.weight, config.text_config
+    everything = width * (sum(parameters.values()) + lora_parameters(text, recipe))
     if recipe.language_model_bits is None:
-        return others + language * width.weight
+        return everything
     tables = text.vocab_size * text.hidden_size * (1 if text.tie_word_embeddings else 2)
-    return int(others + 4 * tables + BITS_BYTES[recipe.language_model_bits] * (language - tables))
+    saved = width - BITS_BYTES[recipe.language_model_bits]
+    return everything - int(saved * (parameters["language model"] - tables))
 
 
 def _gathered(config: MonkeyConfig, recipe: Recipe, pieces: list[Stage]) -> int:

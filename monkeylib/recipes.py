@@ -70,6 +70,8 @@ class Recipe:
                 f"a language model in {self.language_model_bits} bits trains by adapter, got "
                 f"language_model={self.language_model!r}"
             )
+        if self.language_model_bits and self.strategy == "fsdp":
+            raise ValueError("quantised weights are not divided over devices: choose ddp or single, not fsdp")
         if not 0 < self.answer_tokens <= self.text_tokens:
             raise ValueError(
                 f"a row learns 1 to text_tokens={self.text_tokens} tokens, got {self.answer_tokens}"
@@ -82,10 +84,5 @@ class Recipe:
 
     @property
     def mask_bytes(self) -> int:
-        """Bytes of a value of the mask of the ViT's adapters' dropout."""
+        """Bytes of a value of the mask of an adapter's dropout."""
         return 1 if self.on_gpu else self.widths.stream
-
-    @property
-    def lora_widths(self) -> int:
-        """Bytes of a value that LoRA reads; peft keeps its weights in float32."""
-        return 2 if self.precision == "bf16-mixed" else 4

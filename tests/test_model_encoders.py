@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from checkpointing import compare_checkpointed
 from transformers import (
     AutoModel,
     CLIPVisionConfig,
@@ -15,7 +16,6 @@ from transformers import (
 from monkeylib import sizing
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyResamplerConfig
 from monkeylib.model.adapters import AdapterBank
-from checkpointing import compare_checkpointed
 
 SIZES = {
     "hidden_size": 32,

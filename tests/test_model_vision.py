@@ -1,12 +1,12 @@
 import pytest
 import torch
+from checkpointing import compare_checkpointed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monkeylib.model import views as views_module
 from monkeylib.model.adapters import AdapterBank, group_views
 from monkeylib.model.positions import TableCache, interpolate_table, sincos_table
-from checkpointing import compare_checkpointed
 
 INDEX = torch.tensor([2, -1, 0, 3, 1, 0, -1, 2])
 
