@@ -7,9 +7,9 @@ Both train the same model, with the same weights, on the same rows, and reach th
 * `released`: rows padded to 2,048 tokens, logits at every position with a shifted copy, and the views one
   position after the other through ViT and resampler.
 
-A step is forward, backward, clipping and AdamW. Each repeat is a process of its own for each way, in turn, with
-the same settings of the allocator; a process takes one step to warm up, then the timed ones. Peak memory is
-what the kernel reports for the process (`ru_maxrss`).
+A step is forward, backward, clipping and AdamW. Each repeat is a process of its own for each way, in turn,
+with the same settings of the allocator; a process takes one step to warm up, then the timed ones. Peak memory
+is what the kernel reports for the process (`ru_maxrss`).
 
     python benchmarks/training_step.py --repeats 5
 """
@@ -41,7 +41,7 @@ from monkeylib.model import (
 RESULTS = Path(__file__).parent / "results"
 WAYS = ("ours", "released")
 PADDED = 2048
-# A process keeps what it has freed. Otherwise much of the time is that of getting the same pages again and again.
+# A process keeps what it has freed: otherwise much of the time goes into getting the same pages again.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_ARENA_MAX": "1"}
 
 

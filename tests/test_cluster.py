@@ -7,7 +7,8 @@ import subprocess
 import pytest
 from typer.main import get_command
 
-from monkeylib import cli, paths, profiles
+from monkeylib import cli, paths, planner, profiles
+from monkeylib.recipes import Recipe
 
 FOLDER = paths.REPOSITORY / "cluster"
 SCRIPTS = sorted([*FOLDER.glob("*.sbatch"), *FOLDER.glob("*.sh")])
@@ -61,3 +62,21 @@ def test_a_process_for_each_gpu_is_told_before_the_end(script):
     assert header["ntasks-per-node"] == header["gpus-per-node"] == devices
     assert header["signal"].startswith("USR1@") and "requeue" in header
     assert header["open-mode"] == "append"
+
+
+RECIPES = {
+    "one_node.sbatch": Recipe(precision="bf16-mixed", checkpointing=True, strategy="fsdp", devices=8, rows=2),
+    "many_nodes.sbatch": Recipe(
+        precision="bf16-mixed", checkpointing=True, strategy="fsdp", devices=32, rows=2
+    ),
+    "single_gpu_qlora.sh": Recipe(
+        precision="bf16-true", checkpointing=True, language_model="adapter", language_model_bits=4
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_page_states_the_planned_memory(name):
+    stated = re.search(rf"^\| `{re.escape(name)}` .*\| (\d+) GB", text(FOLDER / "README.md"), re.MULTILINE)
+    peak = planner.plan(profiles.build_config(profiles.load("paper-896")), RECIPES[name]).peak
+    assert int(stated[1]) == round(peak / 1e9)
