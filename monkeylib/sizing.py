@@ -1,4 +1,4 @@
-"""How large a model is, part by part: parameters, visual tokens, operations and memory of one picture.
+"""How large a model is, part by part: parameters, visual tokens and operations of one picture.
 
 Pure arithmetic on a configuration, so that the paper's model is sized as quickly as a tiny one; only the
 parameters of an encoder of transformers are counted in the encoder itself. `count` finds the same in a model,
@@ -94,7 +94,7 @@ def _encoder(vision: PreTrainedConfig) -> int:
     return patches + 2 * width + vision.layers * block
 
 
-def _adapter_shapes(config: MonkeyConfig) -> list[tuple[int, int]]:
+def adapter_shapes(config: MonkeyConfig) -> list[tuple[int, int]]:
     """(rank, inputs and outputs together) of each adapter of a block. Our ViT fuses query, key and value."""
     width = config.vision_config.hidden_size
     own = isinstance(config.vision_config, MonkeyVisionConfig)
@@ -104,7 +104,7 @@ def _adapter_shapes(config: MonkeyConfig) -> list[tuple[int, int]]:
 
 def _adapter(config: MonkeyConfig) -> int:
     """One tile position's adapters in all blocks, each with its scale."""
-    block = sum(rank * sides + 1 for rank, sides in _adapter_shapes(config))
+    block = sum(rank * sides + 1 for rank, sides in adapter_shapes(config))
     return config.vision_config.num_hidden_layers * block
 
 
@@ -120,7 +120,7 @@ def _resampler(config: MonkeyConfig) -> tuple[int, int]:
 
 
 def _language_model(text: PreTrainedConfig) -> int:
-    heads, groups = _head_widths(text)
+    heads, groups = head_widths(text)
     width, between = text.hidden_size, text.intermediate_size
     layer = 2 * width * (heads + groups) + 3 * width * between + 2 * width
     if isinstance(text, Qwen2Config):
@@ -129,7 +129,7 @@ def _language_model(text: PreTrainedConfig) -> int:
     return vocabulary + text.num_hidden_layers * layer + width
 
 
-def _head_widths(text: PreTrainedConfig) -> tuple[int, int]:
+def head_widths(text: PreTrainedConfig) -> tuple[int, int]:
     """Widths of all query heads and of all key heads together."""
     plain_llama = text.model_type == "llama" and not (text.attention_bias or text.mlp_bias)
     if not isinstance(text, Qwen2Config) and not plain_llama:
@@ -175,7 +175,7 @@ def flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32)
     tokens = patches if own else patches + layout_of(vision).class_tokens
     block = 2 * tokens * width * (4 * width + 2 * mlp_width(vision)) + 4 * tokens**2 * width
     view = 2 * patches * 3 * vision.patch_size**2 * width + vision.num_hidden_layers * block
-    adapted = sum(rank * sides for rank, sides in _adapter_shapes(config)) * vision.num_hidden_layers
+    adapted = sum(rank * sides for rank, sides in adapter_shapes(config)) * vision.num_hidden_layers
     return {
         "ViT": (tiles + whole) * view,
         "adapters": tiles * 2 * tokens * adapted if config.adapters else 0,
@@ -195,31 +195,7 @@ def _resampling(config: MonkeyConfig, patches: int, views: int) -> int:
 
 def _reading(text: PreTrainedConfig, tokens: int) -> int:
     """Operations of a language model that reads a prompt and predicts the next token."""
-    heads, groups = _head_widths(text)
+    heads, groups = head_widths(text)
     weights = 2 * text.hidden_size * (heads + groups) + 3 * text.hidden_size * text.intermediate_size
     layer = 2 * tokens * weights + 4 * tokens**2 * heads
     return text.num_hidden_layers * layer + 2 * text.hidden_size * text.vocab_size
-
-
-def memory(
-    config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32, value_bytes: int = 2
-) -> dict[str, int]:
-    """Bytes of what has a size that can be told beforehand (activations depend on how they are computed).
-
-    Args:
-        config: the model.
-        grid: the picture's grid; the one that the model was made for if not given.
-        text_tokens: length of the prompt and the answer beside the picture.
-        value_bytes: of a weight and of a cached value: 2 for bfloat16, 4 for float32.
-
-    Returns:
-        weights; cache: keys and values of one picture and its text; training: gradients and both moments of
-        AdamW in float32, which training needs on top of the weights.
-    """
-    text = config.text_config
-    tokens = visual_tokens(config, grid) + 2 + text_tokens
-    return {
-        "weights": value_bytes * sum(parameters(config).values()),
-        "cache": value_bytes * 2 * text.num_hidden_layers * _head_widths(text)[1] * tokens,
-        "training": 12 * sum(trained(config).values()),
-    }

@@ -90,25 +90,6 @@ def test_more_tiles_cost_in_proportion_and_the_global_view_has_no_adapter():
     assert six["ViT"] * 5 == four["ViT"] * 7
 
 
-def test_memory_is_counted_in_bytes():
-    config = config_of("paper-896")
-    memory = sizing.memory(config, text_tokens=100)
-    assert memory["weights"] == 2 * 9_708_053_824
-    assert memory["cache"] == 2 * 32 * 2 * 4096 * (1280 + 2 + 100)
-    assert memory["training"] == 12 * (7_848_497_728 - 256 * 4096)  # the release trains the positions too
-    assert sizing.memory(config, value_bytes=4)["weights"] == 2 * memory["weights"]
-
-
-def test_the_cache_is_that_of_a_model_whose_heads_share_keys():
-    model = sizing.on_meta(shallow(config_of("small")))
-    output = model(inputs_embeds=torch.empty(1, 40, 576, device="meta"), use_cache=True)
-    kept = sum(
-        tensor.numel() for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)
-    )
-    per_token = kept // 40
-    assert sizing.memory(model.config, text_tokens=0, value_bytes=1)["cache"] == per_token * (5 * 64 + 2)
-
-
 def test_a_language_model_of_another_kind_is_refused():
     config = config_of("smoke")
     config.text_config = GPT2Config()

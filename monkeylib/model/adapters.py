@@ -44,6 +44,8 @@ class AdapterBank(nn.Module):
         a, b, scale = self.a[groups], self.b[groups], self.scale[groups]
         grouped = F.dropout(x, self.dropout, self.training).reshape(len(groups), -1, x.shape[-1])
         low_rank = torch.bmm(grouped, (a * scale[:, None, None]).transpose(1, 2))
+        # Under autocast `output` has a lower precision, which in-place products have to be given.
+        low_rank, b = low_rank.to(output.dtype), b.to(output.dtype)
         output.view(len(groups), -1, output.shape[-1]).baddbmm_(low_rank, b.transpose(1, 2))
         return output
 

@@ -117,7 +117,10 @@ class LibraryEncoder(ViewEncoder):
     def encode(self, pixel_values: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
         """One pass over one chunk, see `ViewEncoder`."""
         adapted = {} if groups is None else {"adapter_groups": groups}
-        output = self.trunk(pixel_values=pixel_values, **self.layout.options, **adapted)
+        # Checkpointing makes transformers ask for gradients at the patches: a frozen ViT has no use for them.
+        learns = bool(adapted) or any(parameter.requires_grad for parameter in self.trunk.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            output = self.trunk(pixel_values=pixel_values, **self.layout.options, **adapted)
         return output.last_hidden_state[:, self.layout.class_tokens :]
 
 

@@ -1,0 +1,195 @@
+"""Memory and time of a training step: this library's way against the released recipe's, in one run.
+
+Both train the same model, with the same weights, on the same rows, and reach the same loss:
+
+* `ours`: rows padded to the longest of them, logits where a label is, all views through the ViT together in
+  chunks that suit the machine;
+* `released`: rows padded to 2,048 tokens, logits at every position with a shifted copy, and the views one
+  position after the other through ViT and resampler.
+
+A step is forward, backward, clipping and AdamW. Each repeat is a process of its own for each way, in turn,
+with the same settings of the allocator; a process takes one step to warm up, then the timed ones. Peak memory
+is what the kernel reports for the process (`ru_maxrss`).
+
+    python benchmarks/training_step.py --repeats 5
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from transformers import AutoConfig
+
+from monkeylib import paths, profiles, sizing
+from monkeylib.model import (
+    MonkeyConfig,
+    MonkeyForConditionalGeneration,
+    MonkeyResamplerConfig,
+    MonkeyVisionConfig,
+)
+
+RESULTS = Path(__file__).parent / "results"
+WAYS = ("ours", "released")
+PADDED = 2048
+# A process keeps what it has freed: otherwise much of the time goes into getting the same pages again.
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_ARENA_MAX": "1"}
+
+
+def nano() -> MonkeyConfig:
+    """The profile nano."""
+    return profiles.build_config(profiles.load("nano"))
+
+
+def middle() -> MonkeyConfig:
+    """Five views of 224 pixels, and a language model with 32,000 words."""
+    text = {"vocab_size": 32_000, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 6, "pad_token_id": 0, "eos_token_id": 0}
+    return MonkeyConfig(
+        vision_config=MonkeyVisionConfig(tile_size=224, width=256, layers=6, heads=4, mlp_width=1024),
+        resampler_config=MonkeyResamplerConfig(queries=64, heads=6),
+        text_config=AutoConfig.for_model("qwen2", **text, **heads, max_position_embeddings=PADDED),
+        image_start_id=1,
+        image_end_id=2,
+        image_token_id=3,
+        grids=[[2, 2]],
+    )
+
+
+SIZES = {"nano": nano, "middle": middle}
+
+
+def batch(config: MonkeyConfig, rows: int, length: int | None = None) -> dict[str, torch.Tensor]:
+    """Random rows of 60 to 180 tokens of text, a third of which is learned, padded to `length` or the
+    longest."""
+    chance = torch.Generator().manual_seed(0)
+    span = [1, *[config.image_token_id] * sizing.visual_tokens(config), 2]
+    texts = torch.linspace(60, 180, rows).int().tolist()
+    length = length or len(span) + max(texts)
+    ids = torch.zeros(rows, length, dtype=torch.long)
+    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+    for row, count in enumerate(texts):
+        words = torch.randint(4, config.text_config.vocab_size, (count,), generator=chance)
+        end = len(span) + count
+        ids[row, :end] = torch.cat([torch.tensor(span), words])
+        labels[row, end - count // 3 : end] = words[-(count // 3) :]
+        mask[row, :end] = 1
+    views, side = rows * sum(sizing.view_counts(config)), config.tile_size
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": labels,
+        "pixel_values": torch.randn(views, 3, side, side, generator=chance),
+        "grids": torch.tensor([list(sizing.grid_of_config(config))] * rows),
+    }
+
+
+def loss_of(way: str, model: MonkeyForConditionalGeneration, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The loss of a batch, computed in one of the two ways."""
+    if way == "ours":
+        return model(**rows).loss
+    each = sum(sizing.view_counts(model.config))
+    index = model.adapter_index(rows["grids"][:1])
+    seen = [
+        model.resampler(
+            model.vision(rows["pixel_values"][place::each], index[place].expand(len(rows["grids"])))
+        )
+        for place in range(each)
+    ]
+    embeds = model.splice(rows["input_ids"], torch.stack(seen, dim=1).flatten(0, 1))
+    logits = model(inputs_embeds=embeds, attention_mask=rows["attention_mask"], logits_to_keep=0).logits
+    shifted = logits[:, :-1].contiguous()
+    return F.cross_entropy(shifted.flatten(0, 1), rows["labels"][:, 1:].flatten())
+
+
+def work(way: str, size: str, rows: int, steps: int) -> dict[str, float]:
+    """Seconds of a step and peak memory of this process, in MB; `loaded` is what it held before any step."""
+    torch.manual_seed(0)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    config = SIZES[size]()
+    model = MonkeyForConditionalGeneration(config).train()
+    model.freeze_for_finetuning()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    inputs = batch(config, rows, PADDED if way == "released" else None)
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        loss_of(way, model, inputs).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": statistics.median(seconds[1:]), "peak": peak, "loaded": loaded}
+
+
+def compare(size: str, rows: int, repeats: int, steps: int) -> dict[str, object]:
+    """One row of the table: medians of both ways, and how many times the released way takes as much."""
+    runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(repeats):
+        for way in WAYS:
+            call = [sys.executable, __file__, "--worker", way, "--sizes", size]
+            call += ["--rows", str(rows), "--steps", str(steps)]
+            done = subprocess.run(
+                call, env=os.environ | ALLOCATOR, capture_output=True, text=True, check=True
+            )
+            runs[way].append(json.loads(done.stdout.splitlines()[-1]))
+    values: dict[str, object] = {"size": size, "rows": rows, "repeats": repeats, "steps": steps}
+    for name in ("seconds", "peak"):
+        ours, released = (statistics.median(run[name] for run in runs[way]) for way in WAYS)
+        values |= {f"{name} ours": round(ours, 3), f"{name} released": round(released, 3)}
+        values[f"{name} ratio"] = round(released / ours, 2)
+    own = [statistics.median(run["peak"] - run["loaded"] for run in runs[way]) for way in WAYS]
+    values["peak of the step alone, ratio"] = round(own[1] / own[0], 2)
+    return values | machine()
+
+
+def machine() -> dict[str, object]:
+    """What the numbers depend on, without names of hosts or users."""
+    info = Path("/proc/cpuinfo")
+    models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", 1)),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """Run the comparison, print it and write results/training_step.csv."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--rows", type=int, default=2, help="rows in a step")
+    parser.add_argument("--repeats", type=int, default=5, help="processes of each way")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of a process")
+    parser.add_argument("--worker", choices=WAYS, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.worker:
+        print(json.dumps(work(chosen.worker, chosen.sizes[0], chosen.rows, chosen.steps)))
+        return
+    found = [compare(size, chosen.rows, chosen.repeats, chosen.steps) for size in chosen.sizes]
+    for row in found:
+        print(", ".join(f"{name}: {value}" for name, value in row.items()))
+    RESULTS.mkdir(exist_ok=True)
+    target = RESULTS / "training_step.csv"
+    with paths.replacing(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(found[0]))
+        writer.writeheader()
+        writer.writerows(found)
+    print(f"wrote {paths.shown(target)}")
+
+
+if __name__ == "__main__":
+    main()

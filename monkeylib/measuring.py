@@ -1,0 +1,123 @@
+"""The memory of a training step, counted while it runs: exact, and the same each time."""
+
+import weakref
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from monkeylib import sizing
+from monkeylib.activations import tokens_of_row
+from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.model.adapters import AdapterBank
+from monkeylib.recipes import Recipe
+
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that PyTorch's operations make while this is entered, for as long as they
+    live. Tensors that share their memory count once; what a kernel uses inside and gives back does not.
+
+    Fields:
+        current: bytes that live now.
+        peak: the most that did.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.current = self.peak = 0
+        self._alive: dict[int, weakref.ref] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run the operation and count what is new in its outcome."""
+        outcome = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(outcome):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf.untyped_storage())
+        return outcome
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._alive:
+            self._alive[key] = weakref.ref(storage, partial(self._remove, key, size))
+            self.current += size
+            self.peak = max(self.peak, self.current)
+
+    def _remove(self, key: int, size: int, _: weakref.ref) -> None:
+        del self._alive[key]
+        self.current -= size
+
+
+def step(config: MonkeyConfig, recipe: Recipe) -> int:
+    """Bytes at the fullest moment of a model's second optimiser step on the CPU: forward, backward, clipping
+    and fused AdamW, on random pictures and text. The model is made here, with random weights.
+
+    Raises:
+        ValueError: a recipe for several devices, a GPU or quantised weights.
+    """
+    if recipe.strategy != "single" or recipe.on_gpu or recipe.language_model_bits:
+        raise ValueError("a step is measured on one CPU: pass strategy='single', on_gpu=False and no bits")
+    torch.manual_seed(0)
+    with LiveBytes() as live:
+        model = build(config, recipe)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(trained, fused=True)
+        inputs = batch(config, recipe)
+        for _ in range(2):
+            live.peak = live.current
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+                loss = model(**inputs).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+        return live.peak
+
+
+def build(config: MonkeyConfig, recipe: Recipe) -> MonkeyForConditionalGeneration:
+    """A model with random weights, of which trains what the recipe says."""
+    model = MonkeyForConditionalGeneration(config).train()
+    model.freeze_for_finetuning()
+    model.vision.requires_grad_(recipe.vision == "full")
+    for module in model.vision.modules():
+        if isinstance(module, AdapterBank):
+            module.requires_grad_(recipe.vision != "frozen")
+    if recipe.resampler == "frozen" or recipe.resampler_output:
+        model.resampler.requires_grad_(recipe.resampler == "full")
+    model.language_model.requires_grad_(recipe.language_model == "full")
+    if recipe.language_model == "adapter":
+        from peft import LoraConfig, get_peft_model  # here, since it takes a second
+
+        rank = recipe.language_model_rank
+        lora = LoraConfig(
+            r=rank, lora_alpha=rank, lora_dropout=config.adapter_dropout, target_modules=LORA_TARGETS
+        )
+        model.language_model = get_peft_model(model.language_model, lora)
+    if recipe.checkpointing:
+        model.activation_checkpointing_enable()
+    # As Lightning does; peft alone would keep its own weights in float32.
+    return model.to(torch.bfloat16) if recipe.precision == "bf16-true" else model
+
+
+def batch(config: MonkeyConfig, recipe: Recipe) -> dict[str, torch.Tensor | None]:
+    """Random inputs of a recipe's rows, every second one a token shorter than the others, and padded."""
+    rows, length = recipe.rows, tokens_of_row(config, recipe)
+    ids = torch.randint(4, min(200, config.text_config.vocab_size), (rows, length))
+    ids[:, 1 : 1 + sizing.visual_tokens(config)] = config.image_token_id
+    mask = torch.ones_like(ids)
+    mask[1::2, -1] = 0
+    labels = ids.where(mask == 1, -100)
+    labels[:, : -recipe.answer_tokens] = -100
+    views = rows * sum(sizing.view_counts(config))
+    grids = None if config.views == "global" else torch.tensor([list(sizing.grid_of_config(config))] * rows)
+    pixels = torch.randn(views, 3, config.tile_size, config.tile_size)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "pixel_values": pixels,
+        "grids": grids,
+        "labels": labels,
+    }
