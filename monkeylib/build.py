@@ -31,7 +31,9 @@ def build_processor(profile: Profile) -> MonkeyProcessor:
         FileNotFoundError, ValueError: as `pretrained.build_tokenizer`, or there is no base checkpoint.
     """
     mean, std = normalisation(getattr(profile.vision, "model_type", "monkey_vision"))
-    images = MonkeyImageProcessor(profile.tile_size, profile.rows, profile.cols, profile.views, mean, std)
+    images = MonkeyImageProcessor(
+        profile.tile_size, profile.rows, profile.cols, profile.views, mean, std, profile.global_from
+    )
     if profile.text.pretrained and profile.base_checkpoint:
         of_base = _processor_of(base_folder(profile))
         tokenizer, tokens = of_base.tokenizer, of_base.image_tokens

@@ -22,6 +22,7 @@ CHANGES = {
     "multiscale": {"views", "adapters.mode", "tile_size", "training.view_sides", "training.view_order"}
     | SIZE,
     "tiles_only": {"views"} | SIZE,
+    "released_global": {"global_from"} | SIZE,
     "no_adapters": {"adapters.mode"} | SIZE,
     "shared": {"adapters.mode"} | SIZE,
     "per_tile": set(),
@@ -73,7 +74,7 @@ def test_variants_see_what_their_titles_say():
     assert set(CHANGES) == set(VARIANTS)
     tokens = {name: profile.visual_tokens // nano.queries for name, profile in seen.items()}
     views = {"one_view": 1, "interpolated": 1, "progressive": 1, "multiscale": 1, "tiles_only": 4}
-    views |= {"no_adapters": 5, "shared": 5, "per_tile": 5}
+    views |= {"released_global": 5, "no_adapters": 5, "shared": 5, "per_tile": 5}
     assert tokens == views
     modes = {name: profile.adapters.mode for name, profile in seen.items()}
     assert modes["per_tile"] == modes["tiles_only"] == "per_tile" and modes["shared"] == "shared"

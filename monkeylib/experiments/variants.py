@@ -61,6 +61,11 @@ VARIANTS = {
             "tiles without global view, adapter per tile",
             lambda p: _changed(p, "per_tile", views="tiles"),
         ),
+        Variant(
+            "released_global",
+            "tiles + the release's global view, adapter per tile",
+            lambda p: _changed(p, "per_tile", global_from="resized"),
+        ),
         Variant("no_adapters", "tiles + global view, no adapters", lambda p: _changed(p, "none")),
         Variant("shared", "tiles + global view, one shared adapter", lambda p: _changed(p, "shared")),
         Variant("per_tile", "tiles + global view, adapter per tile (Monkey)", lambda p: p),

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator,
 from monkeylib.model.config import AdapterMode, Views
 
 
+GlobalFrom = Literal["resized", "original"]
+
+
 class Section(BaseModel):
     """A part of a profile: fixed once loaded, and without unknown fields."""
 
@@ -170,6 +173,9 @@ class Ablation(Section):
 class Profile(Section):
     """A size of the whole series. Pictures are `rows x cols` tiles of `tile_size` pixels.
 
+    `global_from`: the global view comes from the "resized" picture, without antialiasing, as in the release, or
+    from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
+
     Without `resampler_heads` a projector stands in the resampler's place; `queries` is then the number of
     patches in a tile.
     """
@@ -180,6 +186,7 @@ class Profile(Section):
     rows: PositiveInt
     cols: PositiveInt
     views: Views
+    global_from: GlobalFrom = "resized"
     queries: PositiveInt
     resampler_heads: PositiveInt | None
     vision: Vision | Encoder
