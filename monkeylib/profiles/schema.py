@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator,
 
 from monkeylib.model.config import AdapterMode, Views
 
-
 GlobalFrom = Literal["resized", "original"]
 
 
@@ -173,8 +172,8 @@ class Ablation(Section):
 class Profile(Section):
     """A size of the whole series. Pictures are `rows x cols` tiles of `tile_size` pixels.
 
-    `global_from`: the global view comes from the "resized" picture, without antialiasing, as in the release, or
-    from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
+    `global_from`: the global view comes from the "resized" picture, without antialiasing, as in the release,
+    or from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
 
     Without `resampler_heads` a projector stands in the resampler's place; `queries` is then the number of
     patches in a tile.
