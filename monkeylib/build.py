@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -79,13 +80,14 @@ def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForCondit
         return pretrained.build_model(profile, config)
     if profile.base_checkpoint is None:
         return MonkeyForConditionalGeneration(config)
-    folder = base_folder(profile)
+    folder, exact = base_folder(profile), profile.training.precision != "bf16-true"
+    options: dict[str, Any] = {"dtype": torch.float32 if exact else torch.bfloat16}
     if released.is_released(folder):
-        return MonkeyForConditionalGeneration.from_pretrained(folder, grid=(profile.rows, profile.cols))
-    options = {}
+        grid = (profile.rows, profile.cols)
+        return MonkeyForConditionalGeneration.from_pretrained(folder, grid=grid, **options)
     if bits := profile.training.language_model_bits:
         place = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"
-        options = {"quantization_config": quantisation(bits), "device_map": {"": place}}
+        options |= {"quantization_config": quantisation(bits), "device_map": {"": place}}
     return MonkeyForConditionalGeneration.from_pretrained(folder, config=config, **options)
 
 

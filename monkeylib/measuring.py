@@ -10,11 +10,10 @@ from torch.utils._pytree import tree_leaves
 
 from monkeylib import sizing
 from monkeylib.activations import tokens_of_row
+from monkeylib.build import LORA_TARGETS
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.model.adapters import AdapterBank
 from monkeylib.recipes import Recipe
-
-LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
 
 
 class LiveBytes(TorchDispatchMode):
