@@ -12,7 +12,6 @@ from monkeylib import sizing
 from monkeylib.activations import tokens_of_row
 from monkeylib.build import LORA_TARGETS
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
-from monkeylib.model.adapters import AdapterBank
 from monkeylib.recipes import Recipe
 
 
@@ -79,14 +78,9 @@ def step(config: MonkeyConfig, recipe: Recipe) -> int:
 def build(config: MonkeyConfig, recipe: Recipe) -> MonkeyForConditionalGeneration:
     """A model with random weights, of which trains what the recipe says."""
     model = MonkeyForConditionalGeneration(config).train()
-    model.freeze_for_finetuning()
-    model.vision.requires_grad_(recipe.vision == "full")
-    for module in model.vision.modules():
-        if isinstance(module, AdapterBank):
-            module.requires_grad_(recipe.vision != "frozen")
-    if recipe.resampler == "frozen" or recipe.resampler_output:
-        model.resampler.requires_grad_(recipe.resampler == "full")
-    model.language_model.requires_grad_(recipe.language_model == "full")
+    model.freeze_for_finetuning(
+        recipe.vision, recipe.resampler, recipe.language_model, recipe.resampler_output
+    )
     if recipe.language_model == "adapter":
         from peft import LoraConfig, get_peft_model  # here, since it takes a second
 
@@ -94,6 +88,7 @@ def build(config: MonkeyConfig, recipe: Recipe) -> MonkeyForConditionalGeneratio
         lora = LoraConfig(
             r=rank, lora_alpha=rank, lora_dropout=config.adapter_dropout, target_modules=LORA_TARGETS
         )
+        model.language_model.requires_grad_(False)
         model.language_model = get_peft_model(model.language_model, lora)
     if recipe.checkpointing:
         model.activation_checkpointing_enable()
