@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,16 +39,8 @@ def train(
     from monkeylib import profiles
     from monkeylib.training import finetune
 
-    recipe = profiles.load(profile)
-    if base is not None:
-        recipe = recipe.model_copy(update={"base_checkpoint": str(base.resolve())})
-    changes = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "per_device": per_device,
-        "strategy": strategy or None,
-    }
-    recipe = recipe.retrained(**{name: value for name, value in changes.items() if value is not None})
+    changes = {"steps": steps, "batch_size": batch_size, "per_device": per_device, "strategy": strategy}
+    recipe = _changed(profiles.load(profile), base, changes)
     folder = out or paths.runs(recipe.name) / (Path(data).stem if data else "monkey")
     rows = None
     if data:
@@ -58,9 +50,20 @@ def train(
     machines = finetune.Machines(devices, nodes)
     checkpoint = finetune.run(recipe, folder, sys.stderr.isatty(), rows, machines)
     if rank_zero_only.rank == 0:
-        print(f"trained model: {paths.shown(checkpoint)}")
-        if rows is not None and rows.skipped is not None and (left := rows.skipped.listed()):
-            print(f"left out {len(left)} bad records, listed in {paths.shown(rows.skipped.file)}")
+        _report(checkpoint, rows)
+
+
+def _changed(recipe: "Profile", base: Path | None, changes: dict[str, Any]) -> "Profile":
+    """The profile from another base, with those fields of training that are not None."""
+    if base is not None:
+        recipe = recipe.model_copy(update={"base_checkpoint": str(base.resolve())})
+    return recipe.retrained(**{name: value for name, value in changes.items() if value is not None})
+
+
+def _report(checkpoint: Path, data: "Data | None") -> None:
+    print(f"trained model: {paths.shown(checkpoint)}")
+    if data is not None and data.skipped is not None and (left := data.skipped.listed()):
+        print(f"left out {len(left)} bad records, listed in {paths.shown(data.skipped.file)}")
 
 
 def _data(recipe: "Profile", name: str, epochs: float | None, skipped: Path | None) -> "tuple[Profile, Data]":

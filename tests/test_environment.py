@@ -23,7 +23,16 @@ EXTRAS = {
 }
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 LOCKED_EXTRAS = ("notebooks", "train", "pretrained", "data", "captions", "dev")
-TOOLS = {"accelerate", "gguf", "ipykernel", "jupyterlab", "nbval", "ruff"}  # used, but not by an import
+TOOLS = {
+    "accelerate",
+    "gguf",
+    "ipykernel",
+    "jupyterlab",
+    "nbval",
+    "pytest-xdist",
+    "ruff",
+    "tensorboard",
+}  # used, but not by an import
 
 
 def names(requirements):

@@ -22,12 +22,14 @@ def adapters(model: MonkeyForConditionalGeneration) -> int:
 
 
 def test_the_names_come_in_order_of_size():
-    assert profiles.names() == ["smoke", "nano", "small", "llava-448", "llava-672", "paper-896", "paper-1344"]
+    names = ["smoke", "nano", "small", "llava-448", "llava-672", "paper-896-qlora", "paper-896", "paper-1344"]
+    assert profiles.names() == names
 
 
 def test_an_unknown_name_lists_those_there_are():
     with pytest.raises(
-        ValueError, match="'paper'.*smoke, nano, small, llava-448, llava-672, paper-896, paper-1344"
+        ValueError,
+        match="'paper'.*smoke, nano, small, llava-448, llava-672, paper-896-qlora, paper-896, paper-1344",
     ):
         profiles.load("paper")
 

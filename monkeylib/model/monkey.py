@@ -194,10 +194,9 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ValueError: images that do not fit the prompt, or labels without a supervised position.
         """
         if inputs_embeds is None:
-            visual_tokens = None
-            if mm_encoder_outputs and mm_encoder_outputs.get("image") is not None:
-                visual_tokens = mm_encoder_outputs["image"].pooler_output
-            elif pixel_values is not None:
+            made = (mm_encoder_outputs or {}).get("image")
+            visual_tokens = None if made is None else made.pooler_output
+            if made is None and pixel_values is not None:
                 visual_tokens = self.get_image_features(pixel_values, grids)
             if visual_tokens is not None:
                 input_ids, inputs_embeds = None, self.splice(input_ids, visual_tokens)

@@ -24,7 +24,8 @@ __all__ = ["Profile", "build_config", "load", "names"]
 
 def names() -> list[str]:
     """The profiles there are, from the smallest to the largest."""
-    order = ["smoke", "nano", "small", "llava-448", "llava-672", "paper-896", "paper-1344"]
+    order = ["smoke", "nano", "small", "llava-448", "llava-672"]
+    order += ["paper-896-qlora", "paper-896", "paper-1344"]
     found = {path.stem for path in FOLDER.glob("*.yaml")}
     return [name for name in order if name in found] + sorted(found.difference(order))
 
