@@ -27,10 +27,9 @@ class WorldRecords:
 
     def __getitem__(self, number: int) -> Record:
         sample = make_sample(number, self.split, self.size)
-        # Visual tokens are most of a row: twice the text costs a tenth more time and teaches more. A transcript
-        # has more tokens than all answers of its row together, so it seldom comes first.
+        # Visual tokens are most of a row: twice the text costs a tenth more time and teaches more.
         turns = training_turns(
-            sample, np.random.default_rng([13, number]), self.scale, budget=300, detailed=0.1
+            sample, np.random.default_rng([13, number]), self.scale, budget=300, detailed=0.4
         )
         name = f"{self.name}-{number}"
         return Record(name, (sample.image,), tuple(turns), self.name, name)
