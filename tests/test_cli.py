@@ -189,7 +189,7 @@ def test_train_trains_where_answer_looks(call, monkeypatch):
 
     trained = []
 
-    def run(profile, folder, progress):
+    def run(profile, folder, *_):
         trained.append((profile.name, folder))
         return folder / "model"
 

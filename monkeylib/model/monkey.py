@@ -195,11 +195,10 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if inputs_embeds is None:
             made = (mm_encoder_outputs or {}).get("image")
-            visual_tokens = None if made is None else made.pooler_output
             if made is None and pixel_values is not None:
-                visual_tokens = self.get_image_features(pixel_values, grids)
-            if visual_tokens is not None:
-                input_ids, inputs_embeds = None, self.splice(input_ids, visual_tokens)
+                made = self.get_image_features(pixel_values, grids, return_dict=True)
+            if made is not None:
+                input_ids, inputs_embeds = None, self.splice(input_ids, made.pooler_output)
         targets = None
         if labels is not None:
             kwargs.setdefault("use_cache", False)  # with a cache, packed rows would see each other
