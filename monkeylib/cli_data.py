@@ -24,10 +24,10 @@ def inspect(
     from rich.console import Console
 
     from monkeylib import profiles, tables
+    from monkeylib.build import build_processor
     from monkeylib.data import inspect as looking
     from monkeylib.data import mixture as mixtures
     from monkeylib.plots.records import contact_sheet
-    from monkeylib.training.finetune import build_processor
 
     recipe = profiles.load(profile)
     loaded = mixtures.load(mixture)
