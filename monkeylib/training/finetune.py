@@ -170,7 +170,8 @@ def _trainer(profile: Profile, folder: Path, progress: bool, machines: Machines)
 def _loggers(folder: Path) -> list[Logger]:
     """CSV and TensorBoard, and Weights & Biases where it is installed (offline, unless the environment says
     otherwise)."""
-    loggers: list[Logger] = [ResumedCSVLogger(folder, "", ""), TensorBoardLogger(folder, "tensorboard", "")]
+    curves = ResumedCSVLogger(folder, "", "", flush_logs_every_n_steps=1)  # a killed run has written them
+    loggers: list[Logger] = [curves, TensorBoardLogger(folder, "tensorboard", "")]
     if find_spec("wandb"):
         offline = "WANDB_API_KEY" not in os.environ
         loggers.append(WandbLogger(folder.name, folder, offline=offline, project="monkeylib"))

@@ -21,7 +21,7 @@ class Preemption(L.Callback):
     process puts a SLURM job back into its queue. Lightning's own handler saves in the middle of a step."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.saved = False
         self._before: dict[int, Any] = {}
 
     def on_fit_start(self, *_: Any) -> None:
@@ -40,12 +40,18 @@ class Preemption(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, number: int
     ) -> None:
-        """Save and end, if some process was asked to."""
+        """Save, if some process was asked to."""
         if (number + 1) % module.passes or not trainer.strategy.reduce_boolean_decision(
             self.asked, all=False
         ):
             return
         trainer.save_checkpoint(os.path.join(trainer.default_root_dir, "last.ckpt"))
+        self.saved = True
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """End, now that the step which was saved is logged too."""
+        if not self.saved:
+            return
         job = os.environ.get("SLURM_JOB_ID")
         if job and trainer.is_global_zero:
             subprocess.run(["scontrol", "requeue", job], check=True)
