@@ -14,7 +14,7 @@ class ResumedCSVLogger(CSVLogger):
     """Goes on with the `metrics.csv` that an interrupted run has left, which Lightning's own logger deletes.
 
     Steps that the interrupted run had logged after its last checkpoint are then logged again, with the same
-    numbers; `read_curves` takes them once. A run that was killed while it was validated lacks that validation.
+    numbers; `read_curves` takes them once. A run that was killed within a validation lacks that validation.
     """
 
     @property
