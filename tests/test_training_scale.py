@@ -134,6 +134,13 @@ def test_two_killed_processes_end_as_two_in_one_go(straight, tmp_path):
     same(train(tmp_path, NOISY, steps=12, **DDP), straight(**DDP))
 
 
+def test_two_killed_shards_end_as_two_in_one_go(straight, tmp_path):
+    sharded = DDP | {"strategy": "fsdp"}
+    run = killed(tmp_path, signal.SIGKILL, steps=12, **sharded)
+    assert not (run / "model").exists()
+    same(train(tmp_path, NOISY, steps=12, **sharded), straight(**sharded))
+
+
 def test_a_preempted_run_saves_itself_between_two_steps(straight_single, tmp_path):
     run = killed(tmp_path, signal.SIGUSR1, steps=12)
     assert not (run / "model").exists() and (run / "last.ckpt").exists()

@@ -24,7 +24,7 @@ from monkeylib.training.optimiser import cosine_with_warmup, parameter_groups
 from monkeylib.training.rows import Row, RowMaker
 from monkeylib.training.skipped import Skipped
 
-VALIDATION_BATCHES = 4
+VALIDATION_BATCHES = 4  # of the training batch's size, however many passes that takes
 
 
 class Source(Protocol):
@@ -140,7 +140,7 @@ class MonkeyTraining(L.LightningModule):
         size = recipe.batch_size if recipe.per_device is None else recipe.per_device * self.trainer.world_size
         pools = self._pools(data.validation, size, data.validation_offset, end)
         share = Share(self.trainer.global_rank, self.trainer.world_size)
-        batches = VALIDATION_BATCHES
+        batches = VALIDATION_BATCHES * recipe.batch_size // size
         if data.validation_rows is not None:
             batches = min(batches, -(-data.validation_rows // size))
         maker = RowMaker(self.processor, recipe.max_length)
@@ -198,7 +198,10 @@ class MonkeyTraining(L.LightningModule):
     # --- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what is frozen: it comes from where the model was built from."""
+        """Leave out what is frozen: it comes from where the model was built from. A sharded checkpoint keeps
+        it, since PyTorch reads back every weight of the model."""
+        if self.profile.training.strategy == "fsdp":
+            return
         within = tuple(f"{name}." for name in self.frozen)  # what quantised weights consist of
         checkpoint["state_dict"] = {
             name: value
