@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from monkeylib import paths, pretrained, profiles
 from monkeylib.checkpoints import released
 from monkeylib.data.worlds.tasks import SEPARATOR
 from monkeylib.data.worlds.tokenizer import build_tokenizer
-from monkeylib.inference import quantisation
+from monkeylib.inference import TRAINED, quantisation
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
 from monkeylib.profiles import Profile
 from monkeylib.profiles.schema import Part, Parts
 
-TRAINED, PROFILE = "trained.safetensors", "profile.json"
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+PROFILE = "profile.json"
 # Linear maps of Qwen2's and Llama's blocks: those that the release's recipe for small GPUs adapts.
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
 
@@ -61,8 +65,8 @@ def base_folder(profile: Profile) -> Path:
     folder = paths.REPOSITORY / profile.base_checkpoint
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
-            f"There is no base model at {paths.shown(folder)}: "
-            "train it with `make nano-base` or check out the repository whole."
+            f"There is no base model at {paths.shown(folder)}: name a checkpoint folder, which holds a "
+            "config.json (nano-base is part of the repository, and `make nano-base` trains it anew)."
         )
     return folder
 
@@ -114,29 +118,30 @@ def choose_what_trains(model: MonkeyForConditionalGeneration, profile: Profile) 
     model.train().freeze_for_finetuning(
         parts.vision.train, parts.resampler.train, parts.language_model.train, parts.resampler_output
     )
-    if parts.language_model.train == "adapter":
-        _add_lora(model, profile)
-
-
-def _add_lora(model: MonkeyForConditionalGeneration, profile: Profile) -> None:
-    """Put LoRA, through peft, beside the language model's frozen projections."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # they take a second
-
     recipe = profile.training
     if recipe.language_model_bits:
+        from peft import prepare_model_for_kbit_training  # here, since it takes a second
+
         model.language_model = prepare_model_for_kbit_training(
             model.language_model, use_gradient_checkpointing=recipe.checkpointing
         )
-    model.language_model.requires_grad_(False)
-    rank = recipe.language_model_rank
+    if parts.language_model.train == "adapter":
+        dropout = profile.adapters.dropout
+        model.language_model = with_lora(model.language_model, recipe.language_model_rank, dropout)
+
+
+def with_lora(language_model: PreTrainedModel, rank: int, dropout: float) -> PeftModel:
+    """The language model, frozen, with LoRA of peft beside its projections."""
+    from peft import LoraConfig, get_peft_model  # here, since it takes a second
+
     lora = LoraConfig(
         r=rank,
         lora_alpha=rank,
-        lora_dropout=profile.adapters.dropout,
+        lora_dropout=dropout,
         target_modules=LORA_TARGETS,
         task_type="CAUSAL_LM",
     )
-    model.language_model = get_peft_model(model.language_model, lora)
+    return get_peft_model(language_model.requires_grad_(False), lora)
 
 
 def save(
@@ -167,11 +172,6 @@ def save(
         state = model.state_dict()
     tied = model.all_tied_weights_keys or {}  # they are one tensor in the model, and two when sharded
     model.save_pretrained(folder, state_dict={name: state[name] for name in state if name not in tied})
-
-
-def is_trained_part(folder: Path) -> bool:
-    """Whether a checkpoint holds trained weights alone."""
-    return (folder / TRAINED).is_file()
 
 
 def load_trained(folder: Path) -> tuple[MonkeyForConditionalGeneration, MonkeyProcessor]:

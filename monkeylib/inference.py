@@ -17,6 +17,7 @@ from monkeylib.prompts import build_prompt
 from monkeylib.tiling import Grid
 
 Turn = tuple[str, str]  # a question and its answer
+TRAINED = "trained.safetensors"  # in a checkpoint of trained weights alone
 
 
 @dataclass
@@ -179,7 +180,7 @@ def load(
     """
     folder = Path(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if (folder / "trained.safetensors").is_file():
+    if (folder / TRAINED).is_file():
         from monkeylib import build  # here, since it is built on this module
 
         model, processor = build.load_trained(folder)

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from monkeylib import sizing
 from monkeylib.activations import tokens_of_row
-from monkeylib.build import LORA_TARGETS
+from monkeylib.build import with_lora
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.recipes import Recipe
 
@@ -82,14 +82,8 @@ def build(config: MonkeyConfig, recipe: Recipe) -> MonkeyForConditionalGeneratio
         recipe.vision, recipe.resampler, recipe.language_model, recipe.resampler_output
     )
     if recipe.language_model == "adapter":
-        from peft import LoraConfig, get_peft_model  # here, since it takes a second
-
-        rank = recipe.language_model_rank
-        lora = LoraConfig(
-            r=rank, lora_alpha=rank, lora_dropout=config.adapter_dropout, target_modules=LORA_TARGETS
-        )
-        model.language_model.requires_grad_(False)
-        model.language_model = get_peft_model(model.language_model, lora)
+        rank, dropout = recipe.language_model_rank, config.adapter_dropout
+        model.language_model = with_lora(model.language_model, rank, dropout)
     if recipe.checkpointing:
         model.activation_checkpointing_enable()
     # As Lightning does; peft alone would keep its own weights in float32.

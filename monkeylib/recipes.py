@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-How = Literal["frozen", "adapter", "full"]
+from monkeylib.model.monkey import How
+
 Precision = Literal["32-true", "bf16-mixed", "bf16-true"]
 
 

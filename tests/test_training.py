@@ -177,6 +177,8 @@ def test_an_interrupted_run_ends_as_one_in_one_go(whole, tmp_path, monkeypatch, 
     curves = [logs.read_curves(run.parent / "metrics.csv") for run in (resumed, folder)]
     assert curves[0] == curves[1]
     assert not (resumed.parent / "last.ckpt").exists()
+    answers = [(run.parent / "answers.jsonl").read_text() for run in (resumed, folder)]
+    assert answers[0] == answers[1], "no answer twice"
 
 
 def test_a_finished_run_returns_at_once_and_another_recipe_starts_anew(whole, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """The training step: the same loss and gradients however the rows of a batch are put together."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -83,6 +85,16 @@ def test_the_parts_of_a_batch_add_up_to_the_batch(devices, passes):
             losses.append(loss.item())
     assert sum(losses) / len(losses) == pytest.approx(whole.item(), abs=1e-5)
     close(gradients(module), expected)
+
+
+def test_validation_looks_at_as_many_rows_however_they_are_divided(monkeypatch):
+    counts = []
+    for per_device in (None, 1, 2):
+        module = module_of(SMOKE.retrained(per_device=per_device))
+        monkeypatch.setattr(MonkeyTraining, "trainer", SimpleNamespace(global_rank=0, world_size=1))
+        made = module.val_dataloader().dataset
+        counts.append(sum(len(made.pools[number]) for number in range(len(made))))
+    assert counts == [4 * SMOKE.training.batch_size] * 3
 
 
 def test_a_hand_without_rows_learns_nothing_but_takes_part():

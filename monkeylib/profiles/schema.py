@@ -5,6 +5,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from monkeylib.model.config import AdapterMode, Views
+from monkeylib.model.monkey import How
+from monkeylib.recipes import Precision
 
 GlobalFrom = Literal["resized", "original"]
 
@@ -75,7 +77,7 @@ class Adapters(Section):
 class Part(Section):
     """How a part of the model trains: not at all, through adapters beside its weights, or as a whole."""
 
-    train: Literal["frozen", "adapter", "full"]
+    train: How
     lr: float | None = Field(default=None, gt=0)
 
 
@@ -132,7 +134,7 @@ class Training(Section):
     gradient_clip: float = Field(default=1.0, gt=0)
     view_sides: tuple[PositiveInt, ...] = ()
     view_order: Literal["progressive", "multiscale"] = "progressive"
-    precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
+    precision: Precision = "32-true"
     checkpointing: bool = False
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     language_model_rank: PositiveInt = 32

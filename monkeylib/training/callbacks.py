@@ -125,8 +125,10 @@ class SampleAnswers(L.Callback):
             json.dumps(self._ask(module, r, trainer.global_step), ensure_ascii=False) + "\n" for r in records
         ]
         if trainer.is_global_zero:
-            with open(self.file, "a", encoding="utf-8", errors="backslashreplace") as file:
-                file.writelines(lines)
+            earlier = self.file.read_text(encoding="utf-8").splitlines(True) if self.file.exists() else []
+            kept = [line for line in earlier if json.loads(line)["step"] != trainer.global_step]
+            with paths.replacing(self.file) as unfinished:  # a resumed run asks again what it had asked
+                unfinished.write_text("".join(kept + lines), encoding="utf-8", errors="backslashreplace")
 
     def _ask(self, module: L.LightningModule, record: Record, step: int) -> dict[str, Any]:
         maker = RowMaker(module.processor, module.profile.training.max_length)
