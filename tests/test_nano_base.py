@@ -11,7 +11,7 @@ from monkeylib.data.worlds.evidence import located_texts, queries_to_look_at
 from monkeylib.data.worlds.labels import CHAR_CLASSES, IGNORE
 from monkeylib.training import finetune
 from monkeylib.training import nano_base as base
-from monkeylib.training.base_rows import FARTHEST, POINTS, BaseRows
+from monkeylib.training.base_rows import FARTHEST, MEAN, POINTS, STD, BaseRows, _holds, _parts_without
 from monkeylib.training.dense import CLASSES, DenseHead, FirstHead, dense_loss, looking_loss, reading_accuracy
 
 
@@ -141,7 +141,46 @@ def test_of_several_images_only_its_own_has_what_is_asked_for(processor):
     assert texts and not any("caption" in text for text in texts)
 
 
-@pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE], ids=lambda stage: stage.name)
+def test_details_of_a_picture_do_not_answer_what_is_asked_of_it(processor):
+    rows = BaseRows(processor, "val", answers=True, several=1.0, details=2, pooled=64)
+    made = [rows(number) for number in range(64)]
+    crops, details, whole = set(), 0, 0
+    for row in made:
+        sample, view = rows._sample_and_view(row.number, np.random.default_rng([11, row.number]))
+        questions = {f" {q.question} Answer: ": q for q in sample.questions}
+        asked = [questions[prompt] for prompt in row.asked if prompt in questions]
+        if view[2] - view[0] < sample.image.width:
+            crops.add(sample.family)
+            assert not any("written at" in q.question for q in asked), "places are those of the picture"
+        for part in _parts_without(asked, sample, view, np.random.default_rng([29, row.number])):
+            whole += part == (0, 0, *sample.image.size)
+            fits = all(q.print == "fine" for q in asked)
+            assert (
+                fits
+                if part == (0, 0, *sample.image.size)
+                else not any(_holds(part, q.evidence) for q in asked)
+            )
+        details += len(row.images) - 1
+        assert len(row.images) <= 3 and row.images.shape[0] == row.dense.shape[0]
+    assert crops == {"document", "scene_text"} and details > 20 and whole > 3
+
+
+def test_details_stand_among_the_images_of_their_own_prompt_alone(processor):
+    rows = BaseRows(processor, "val", answers=True, several=1.0, details=2, pooled=64)
+    made = [rows(number) for number in range(16)]
+    batch, views = rows.collate(made), rows._views(made)
+    assert len(batch["pixel_values"]) == len(batch["dense"]) == sum(len(row.images) for row in made) > 16
+    first = 16
+    for number, (row, images) in enumerate(zip(made, views, strict=True)):
+        own = set(range(first, first + len(row.images) - 1))
+        assert number in images and {image for image in images if image >= 16} <= own
+        for place in own:
+            seen = (row.images[1 + place - first].permute(2, 0, 1) / 255 - MEAN) / STD
+            assert torch.allclose(batch["pixel_values"][place], seen)
+        first += len(own)
+
+
+@pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE, base.DETAILS], ids=lambda stage: stage.name)
 def test_a_few_steps_on_one_batch_lower_the_loss(processor, stage):
     torch.manual_seed(0)
     profile = base.base_profile()

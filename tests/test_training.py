@@ -248,7 +248,7 @@ def test_only_answers_and_their_ends_are_learned(batch):
         learned = labels != IGNORE
         assert torch.equal(ids[learned], labels[learned]) and torch.equal(learned, turns >= 0)
         assert int((labels == tokenizer.eos_token_id).sum()) == int(turns.max()) + 1
-    assert set(batch) == {"pixel_values", "grids", "input_ids", "attention_mask", "labels", "turns"}
+    assert set(batch) == {"pixel_values", "grids", "input_ids", "labels", "turns"}
     assert batch["pixel_values"].shape == (4 * 5, 3, SMOKE.tile_size, SMOKE.tile_size)
 
 

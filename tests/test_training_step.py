@@ -115,7 +115,7 @@ def test_logits_at_labels_alone_give_the_full_computation():
     out = module._step(batch)
     out["loss"].backward()
     found = gradients(module)
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values", "grids")}
+    inputs = {key: batch[key] for key in ("input_ids", "pixel_values", "grids")}
     logits = module.model(**inputs).logits
     assert logits.shape[:2] == batch["input_ids"].shape
     full = torch.nn.functional.cross_entropy(
@@ -124,6 +124,21 @@ def test_logits_at_labels_alone_give_the_full_computation():
     full.backward()
     assert out["loss"].item() == pytest.approx(full.item(), abs=1e-5)
     close(found, gradients(module))
+
+
+def test_padding_needs_no_mask_in_training():
+    module = module_of()
+    maker, rows = rows_of(module)
+    batch = module._collate(maker, Share())(rows, rows, 0)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row.encoded.ids) for row in rows], True, 0)
+    assert not mask.all(), "rows of several lengths"
+    found = []
+    for inputs in (batch, batch | {"attention_mask": mask}):
+        out = module._step(inputs)
+        out["loss"].backward()
+        found.append((out["loss"].item(), gradients(module)))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
+    close(found[0][1], found[1][1])
 
 
 def test_gradient_checkpointing_changes_nothing():

@@ -16,7 +16,7 @@ from monkeylib.data.worlds import make_sample
 from monkeylib.data.worlds.canvas import Box
 from monkeylib.data.worlds.evidence import queries_to_look_at
 from monkeylib.data.worlds.labels import dense_labels
-from monkeylib.data.worlds.samples import LEGIBLE, TILE, Sample
+from monkeylib.data.worlds.samples import LEGIBLE, TILE, Question, Sample
 from monkeylib.data.worlds.tasks import SEPARATOR, Turn, training_turns
 from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
 from monkeylib.prompts import build_prompt
@@ -32,8 +32,8 @@ class Row(NamedTuple):
 
     number: int
     family: str
-    image: Tensor  # [96, 96, 3] uint8
-    dense: Tensor  # [3, 24, 24]
+    images: Tensor  # [1 + details, 96, 96, 3] uint8
+    dense: Tensor  # [1 + details, 3, 24, 24]
     conversation: Encoded | None
     looks: Tensor | None
     shifts: tuple[int, int]  # of the positions of image and text
@@ -55,25 +55,31 @@ class BaseRows:
         answers: with conversations.
         several: share of pools whose prompts hold other images too, of which only one has what is asked for.
             With it come crops of documents.
+        details: so many other images of a prompt, at most, are parts of its own picture that do not hold
+            what is asked for, or not whole. With it come more crops, and some of signs.
         pooled: rows in a pool.
     """
 
     def __init__(
-        self, processor: MonkeyProcessor, split: str, answers: bool, several: float = 0.0, pooled: int = 1
+        self,
+        processor: MonkeyProcessor,
+        split: str,
+        answers: bool,
+        several: float = 0.0,
+        details: int = 0,
+        pooled: int = 1,
     ):
         self.processor, self.split, self.answers = processor, split, answers
-        self.several, self.pooled = several, pooled
+        self.several, self.details, self.pooled = several, details, pooled
         self.shares = (0.55, 0.25, 0.2) if several else (0.75, 0.25, 0.0) if answers else (0.5, 0.1, 0.4)
+        self.shares = (0.3, 0.4, 0.3) if details else self.shares
 
     def __call__(self, number: int) -> Row:
         """The row of that number, the same each time."""
         rng = np.random.default_rng([11, number])
         sample, view = self._sample_and_view(number, rng)
-        image = sample.image.crop(view).resize((TILE, TILE), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(image))
-        labels = dense_labels(sample, view, TILE, POINTS)
-        dense = torch.from_numpy(np.stack([labels.chars, labels.objects, labels.colours]))
-        answers = frozenset(SEPARATOR + build_prompt("vqa", q.question) for q in sample.questions)
+        shown = [_seen(sample, view)]
+        answers = frozenset(_prompt(q) for q in sample.questions)
         turns, among, conversation, looks = [], False, None, None
         if self.answers:
             among = np.random.default_rng([17, number // self.pooled]).random() < self.several
@@ -81,15 +87,22 @@ class BaseRows:
             span = self.processor.image_span()
             conversation = encode(self.processor.tokenizer, span, turns, max_length=512)
             looks = self.looks(sample, view, turns, conversation)
+            if among and self.details:
+                asked = [q for q in sample.questions if (_prompt(q), q.answer) in turns]
+                parts = _parts_without(asked, sample, view, np.random.default_rng([29, number]))
+                shown += [_seen(sample, part) for part in parts[: self.details]]
+        images, dense = map(torch.stack, zip(*shown, strict=True))
         shift = int(rng.integers(0, FARTHEST)) if rng.random() < 0.75 and not among else 0
         shifts = (shift, int(rng.integers(shift, FARTHEST))) if shift else (0, 0)
         asked = frozenset(prompt for prompt, _ in turns)
-        return Row(number, sample.family, pixels, dense, conversation, looks, shifts, among, asked, answers)
+        return Row(number, sample.family, images, dense, conversation, looks, shifts, among, asked, answers)
 
     def _sample_and_view(self, number: int, rng: np.random.Generator) -> tuple[Sample, View]:
         """An image, and the part of it that is seen."""
         kind = rng.choice(["native", "resized", "crop"], p=self.shares)
-        family = "document" if self.answers and kind == "crop" else None
+        family = None
+        if self.answers and kind == "crop":
+            family = "scene_text" if self.details and rng.random() < 0.5 else "document"
         if not self.answers:
             family = str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.2, 0.1)))
         size = TILE if kind == "native" else 2 * TILE
@@ -109,7 +122,7 @@ class BaseRows:
         have to say of which."""
         scale = TILE / (view[2] - view[0])
         if view[2] - view[0] < sample.image.width:
-            inside = tuple(q for q in sample.questions if _holds(view, q.evidence))
+            inside = tuple(q for q in sample.questions if _holds(view, q.evidence) and not _by_place(q))
             sample = replace(sample, questions=inside)
             return training_turns(sample, rng, scale, budget=130, detailed=0.0, captions=False), among
         turns = training_turns(sample, rng, scale, budget=130, detailed=0.7, captions=not among)
@@ -129,13 +142,14 @@ class BaseRows:
         return looks
 
     def collate(self, rows: list[Row]) -> dict[str, Tensor]:
-        """A batch: normalised `pixel_values [B, 3, 96, 96]`, `dense [B, 3, 24, 24]`, the padded
-        conversations, and in `views` the images of all prompts in their order."""
-        pixels = torch.stack([row.image for row in rows]).permute(0, 3, 1, 2)
-        batch = {
-            "pixel_values": (pixels / 255 - MEAN) / STD,
-            "dense": torch.stack([row.dense for row in rows]),
-        }
+        """A batch: normalised `pixel_values [V, 3, 96, 96]` and `dense [V, 3, 24, 24]` of all images, the
+        rows' own ones first, the padded conversations, and in `views` the images of all prompts in their
+        order."""
+        pixels, dense = (
+            torch.cat([*(part[:1] for part in parts), *(part[1:] for part in parts)])
+            for parts in ([row.images for row in rows], [row.dense for row in rows])
+        )
+        batch = {"pixel_values": (pixels.permute(0, 3, 1, 2) / 255 - MEAN) / STD, "dense": dense}
         if not self.answers:
             return batch
         views = self._views(rows)
@@ -154,12 +168,16 @@ class BaseRows:
 
     def _views(self, rows: list[Row]) -> list[list[int]]:
         """The images of each prompt: its own and, where there may be others, one to four that do not answer
-        what is asked of it."""
+        what is asked of it, parts of its own picture before those of other rows."""
         rng = np.random.default_rng([19, rows[0].number])
-        views = []
+        views, first = [], len(rows)
         for number, row in enumerate(rows):
+            parts, first = list(range(first, first + len(row.images) - 1)), first + len(row.images) - 1
             others = [n for n, other in enumerate(rows) if _differ(row, other)]
-            chosen = [int(n) for n in rng.permutation(others)[: rng.integers(1, 5)]] if row.among else []
+            others = [*parts, *rng.permutation(others).tolist()]
+            chosen = others[: rng.integers(1, 5)] if row.among else []
+            if parts:
+                rng.shuffle(chosen)
             chosen.insert(int(rng.integers(0, len(chosen) + 1)), number)
             views.append(chosen)
         return views
@@ -173,6 +191,39 @@ class BaseRows:
         turns = nn.functional.pad(row.conversation.turns, (more, 0), value=-1)
         looks = torch.where(row.looks >= 0, row.looks + own * len(span), -1)
         return Encoded(ids, labels, turns), nn.functional.pad(looks, (more, 0), value=-1)
+
+
+def _seen(sample: Sample, view: View) -> tuple[Tensor, Tensor]:
+    """A part of a picture as one view: `[96, 96, 3]` uint8, and its dense labels `[3, 24, 24]`."""
+    image = sample.image.crop(view).resize((TILE, TILE), Image.Resampling.BICUBIC)
+    labels = dense_labels(sample, view, TILE, POINTS)
+    dense = np.stack([labels.chars, labels.objects, labels.colours])
+    return torch.from_numpy(np.array(image)), torch.from_numpy(dense)
+
+
+def _prompt(question: Question) -> str:
+    return SEPARATOR + build_prompt("vqa", question.question)
+
+
+def _by_place(question: Question) -> bool:
+    """Whether it names a place in the picture, which is another one in a part of it."""
+    return question.question.startswith("what is written at")
+
+
+def _parts_without(asked: list[Question], sample: Sample, view: View, rng: np.random.Generator) -> list[View]:
+    """Parts of a picture in which nothing that is asked can be read: crops of a tile's size that cut it or
+    lie elsewhere and, where `view` is such a crop, the whole picture if all of it is too small there."""
+    width, height = sample.image.size
+    if width == TILE:
+        return []
+    corners = [
+        (int(rng.integers(0, width - TILE + 1)), int(rng.integers(0, height - TILE + 1))) for _ in "1234"
+    ]
+    parts = [(x, y, x + TILE, y + TILE) for x, y in corners]
+    parts = [part for part in parts if not any(_holds(part, q.evidence) for q in asked)]
+    if view[2] - view[0] < width and all(q.print == "fine" for q in asked):
+        parts.insert(0, (0, 0, width, height))
+    return parts
 
 
 def _holds(view: View, box: Box) -> bool:

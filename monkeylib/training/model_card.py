@@ -31,7 +31,9 @@ nano-base` repeats it.
 In the first stage the ViT and the resampler learn from dense labels what is written and drawn at every point
 of a view. In the second the language model learns captions, transcripts and answers; the dense labels stay as
 a second loss. In the third most prompts hold one to four other images too, as those of Qwen-VL may, and only
-one of them answers what is asked. Heads for the dense labels are not part of the model.
+one of them answers what is asked. In the fourth some of the others are details of the same picture, which cut
+what is asked for or lie elsewhere. Heads for the dense labels are not part of the model. (The shipped weights
+were trained in two sittings: for the fourth stage these heads were fitted anew to the weights of the third.)
 
 ## Test scores
 

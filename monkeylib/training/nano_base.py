@@ -1,11 +1,12 @@
 """Train nano-base, the small vision-language model in the role of Qwen-VL: one view of one tile's size, no
 adapters.
 
-Three stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
+Four stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
 *Language*: the language model joins and learns to caption and to answer from the visual tokens, while the
 dense labels keep the encoder sharp. *Several*: most prompts hold several images, as Qwen-VL's may, of which
-one has what is asked for. Everything is made from the nano world on the fly, so no sample repeats. `python -m
-monkeylib.training.nano_base` (`make nano-base`) runs them and writes the model.
+one has what is asked for. *Details*: some of the others are parts of the same picture, which cut what is
+asked for or lie elsewhere. Everything is made from the nano world on the fly, so no sample repeats. `python
+-m monkeylib.training.nano_base` (`make nano-base`) runs them and writes the model.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Stage:
     dense_weight: float
     answers: bool  # whether the language model takes part
     several: float = 0.0  # share of prompts with several images
+    details: int = 0  # of which so many at most are parts of the picture that is asked about
     first_row: int = 0
 
 
@@ -68,7 +70,8 @@ LANGUAGE = Stage(
     first_row=5_000_000,
 )
 SEVERAL = replace(LANGUAGE, name="several", steps=2000, lr=6e-4, warmup=40, several=0.7, first_row=7_000_000)
-STAGES = (READING, LANGUAGE, SEVERAL)
+DETAILS = replace(SEVERAL, name="details", steps=1000, several=0.8, details=2, first_row=8_000_000)
+STAGES = (READING, LANGUAGE, SEVERAL, DETAILS)
 
 
 def base_profile() -> Profile:
@@ -134,7 +137,8 @@ class BaseTraining(L.LightningModule):
 
     def _loader(self, split: str, batches: int, start: int) -> DataLoader:
         stage = self.stage
-        rows = BaseRows(self.processor, split, stage.answers, stage.several, POOL * stage.batch_size)
+        pooled = POOL * stage.batch_size
+        rows = BaseRows(self.processor, split, stage.answers, stage.several, stage.details, pooled)
         offset = self.seed * 10_000_000 + stage.first_row
         length = (lambda row: len(row.conversation.ids)) if stage.answers else (lambda row: 0)
         pools = Pools(rows, length, stage.batch_size, offset)

@@ -109,6 +109,8 @@ class RowMaker:
             key: torch.cat([features[key] for features in shown]) for key in (shown[0] if shown else ())
         }
         encoded = [row.encoded for row in rows]
-        return images | (
-            pack(encoded) if self.packed else pad(encoded, self.processor.tokenizer.pad_token_id)
-        )
+        if self.packed:
+            return images | pack(encoded)
+        padded = pad(encoded, self.processor.tokenizer.pad_token_id)
+        del padded["attention_mask"]  # of padding after every label: causal attention without it is faster
+        return images | padded
