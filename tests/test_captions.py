@@ -14,9 +14,8 @@ from monkeylib.captions.annotations import (
     OcrLine,
     Record,
     Region,
-    read_records,
-    write_records,
 )
+from monkeylib.captions.files import read_records, write_records
 
 
 def region(text="cat", box=(10, 10, 50, 60), score=0.9, **more) -> Region:
@@ -46,7 +45,8 @@ found = st.builds(region, text=st.sampled_from(["cat", "dog"]), box=boxes(), sco
 # --- records -----------------------------------------------------------------------------------------
 
 
-def test_records_survive_the_file(tmp_path):
+@pytest.mark.parametrize("file", ["records.jsonl", "records.parquet"])
+def test_records_survive_the_file(tmp_path, file):
     records = [
         record(
             name="é\u2028.png",
@@ -57,9 +57,11 @@ def test_records_survive_the_file(tmp_path):
         ),
         Record(name="b.png", failures=(Failure(stage="read", error="OSError: no"),)),
     ]
-    path = write_records(records, tmp_path / "new" / "records.jsonl")
+    path = write_records(records, tmp_path / "new" / file)
     assert list(read_records(path)) == records
-    assert len(path.read_text(encoding="utf-8").split("\n")) == 3
+    assert list(tmp_path.glob("new/*")) == [path]
+    if path.suffix == ".jsonl":
+        assert len(path.read_text(encoding="utf-8").split("\n")) == 3
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -77,7 +79,7 @@ def _raise():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('{"schema_version": 2, "name": "a"}', "Line 1 .* has schema version 2, this code reads 1"),
+        ('{"schema_version": 1, "name": "a"}', "Line 1 .* has schema version 1, this code reads 2"),
         ('{"name": "a", "sha256": "xyz"}', "Line 1 .*: sha256"),
         ('{"name": "a", "colour": "red"}', "Line 1 .*: colour"),
         ('{"name": "a"', "Line 1 .* is no record"),
@@ -295,6 +297,44 @@ def test_a_long_chat_prompt_loses_its_least_certain_regions():
         compose.chat_prompt(record(regions=regions), maximum_characters=100)
 
 
+TASK_ALONE = len(compose.chat_prompt(record()))
+
+
+@given(
+    st.lists(found, max_size=30),
+    st.lists(st.sampled_from(["STOP", "a\nb", "9" * 300]), max_size=5),
+    st.text("ab .\n", max_size=900),
+    st.integers(0, 900),
+)
+def test_the_chat_prompt_is_never_longer_than_it_may_be(regions, texts, original, room):
+    lines = [line(text, confidence=0.9) for text in texts]
+    whole = record(regions=regions, lines=lines, original_caption=original)
+    prompt = compose.chat_prompt(whole, maximum_characters=TASK_ALONE + room)
+    assert len(prompt) <= TASK_ALONE + room
+    assert len(prompt.splitlines()) <= 6, "no text can begin a part of its own"
+    assert prompt.splitlines()[0].startswith("You write captions")
+    assert prompt.endswith("don't describe single letters.")
+
+
+def test_what_is_long_is_cut_where_it_matters_least():
+    whole = record(
+        captions=[Caption(text="a street", expert="c")],
+        original_caption="word " * 500,
+        lines=[line("SURE", confidence=0.99), line("DOUBT" * 20, (10, 50, 60, 60), confidence=0.86)],
+        regions=[region("a car", match=0.9), region("a rumour " * 20, match=0.5)],
+    )
+    prompt = compose.chat_prompt(whole, maximum_characters=TASK_ALONE + 300)
+    assert "a street." in prompt and "word word" in prompt and "SURE" in prompt and "a car" in prompt
+    assert "DOUBT" not in prompt and "rumour" not in prompt and prompt.count("word") < 30
+
+
+def test_rules_quote_within_quotation_marks_and_cut_long_captions():
+    told = record(original_caption="One. Two. Three. Four.", captions=[Caption(text="a. b. c.", expert="c")],
+                  lines=[line('the "best"')], regions=[region()])  # fmt: skip
+    text = compose.RuleComposer().compose(told)
+    assert text == "A. B. One. The picture shows a cat on the left. The text reads \"the 'best'\"."
+
+
 def test_records_are_plain_json(tmp_path):
     fields = json.loads(record(regions=[region()]).model_dump_json())
-    assert fields["schema_version"] == 1 and fields["regions"][0]["box"] == [10, 10, 50, 60]
+    assert fields["schema_version"] == 2 and fields["regions"][0]["box"] == [10, 10, 50, 60]

@@ -125,10 +125,29 @@ def test_pp_ocr_reads_a_rendered_page():
 
 def test_experts_are_loaded_by_name_or_set_and_say_who_they_are():
     loaded = experts.load("cpu")
-    assert [type(expert) for expert in loaded] == [experts.PpOcr, experts.YoloxRegions]
+    assert [type(expert) for expert in loaded] == [
+        experts.PpOcr,
+        experts.YoloxRegions,
+        experts.TagCaption,
+        experts.DescribedSegments,
+    ]
     assert [type(expert) for expert in experts.load(["yolox"])] == [experts.YoloxRegions]
     for expert in loaded:
         assert expert.licence and expert.provenance.expert == expert.name and expert.provenance.version
+        assert "blip" not in expert.name and "grit" not in expert.name
+    assert len({expert.name for expert in loaded}) == 4
     assert experts.PpOcr(0.5).provenance != experts.PpOcr(0.3).provenance
-    with pytest.raises(ValueError, match="no expert 'grit'.*pp-ocr, yolox.*cpu"):
-        experts.load("grit")
+    with pytest.raises(ValueError, match="no expert 'vqa'.*pp-ocr, yolox.*cpu"):
+        experts.load("vqa")
+
+
+def test_what_an_expert_needs_and_lacks_is_known_without_loading_it(tmp_path, monkeypatch):
+    assert experts.ASSETS.keys() >= set(experts.SETS["cpu"])
+    needed = {name for names in experts.ASSETS.values() for name in names}
+    assert needed <= {asset.name for asset in assets.listing()}
+    assert experts.missing("pp-ocr") == []  # installed with its package
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(experts.assets.paths, "REPOSITORY", tmp_path)
+    assert experts.missing("tagged-segments") == ["sam-distilled", "efficientnet-lite0", "imagenet-names"]
+    with pytest.raises(ValueError, match="Nothing of the CPU set is called 'blip2'"):
+        experts.missing("blip2")

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from monkeylib.captions import compose, pipeline
-from monkeylib.captions.annotations import Findings, Provenance, Region, read_records
+from monkeylib.captions.annotations import Findings, Provenance, Region
 from monkeylib.captions.experts import Expert
+from monkeylib.captions.files import read_records
 
 
 class Colours(Expert):
@@ -70,8 +71,10 @@ def test_every_picture_gets_a_record_in_order_also_on_disk(pictures, tmp_path):
     assert [record.regions[0].text for record in records] == ["red", "green", "blue", "red", "blue"]
     assert records[1].detailed_caption == "The picture shows a green filling most of the picture."
     assert (records[0].width, records[0].height) == (20, 10) and not records[0].failures
-    assert records[0].provenance[0] == Provenance(expert="colours", version="1", settings={"a": 1})
-    assert records[0].provenance[1].expert == "rules"
+    assert records[0].provenance[0] == Provenance(
+        expert="colours", version="1", settings={"a": 1}, licence="CC0-1.0"
+    )
+    assert [item.expert for item in records[0].provenance[1:]] == ["filter", "rules"]
     assert list(read_records(tmp_path / "out" / "records.jsonl")) == records
     assert expert.asked == [2, 2, 1]
 
@@ -167,7 +170,7 @@ def test_an_expert_that_answers_too_little_is_recorded(pictures, tmp_path):
             return []
 
     records = _run(pictures[:1], Silent(), tmp_path / "out")
-    assert "gave 0 findings for 1 pictures" in records[0].failures[0].error
+    assert "gave 0 answers for 1 pictures" in records[0].failures[0].error
 
 
 def test_no_pictures_are_refused(tmp_path):

@@ -1,22 +1,23 @@
-"""What is known about a picture: typed records, and their JSONL.
+"""What is known about a picture: typed records, version 2 of their schema.
 
-Boxes and points are in pixels of the picture, (0, 0) the top left corner; scores lie between 0 and 1.
+Boxes and points are in pixels of the picture, (0, 0) the top left corner; scores lie between 0 and 1. The
+files of records, JSONL and parquet, are in `captions.files`.
 """
 
-import json
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator, model_validator
 
-from monkeylib import paths
+from monkeylib.captions import masks
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
+Status = Literal["ok", "partial", "failed"]
 
 
 class _Strict(BaseModel):
@@ -24,39 +25,64 @@ class _Strict(BaseModel):
 
 
 class Provenance(_Strict):
-    """Which expert, at which version, with which settings."""
+    """Which expert, at which version, with which settings, and the licence of its weights."""
 
     expert: str
     version: str
     settings: dict[str, Any] = {}
+    licence: str = ""
 
 
 class Caption(_Strict):
-    """A description of the whole picture."""
+    """A description of the whole picture, with its expert's confidence if it has one."""
 
     text: str
     expert: str
+    score: Score | None = None
 
 
 class Mask(_Strict):
-    """A mask as run lengths down the columns, background first (COCO's uncompressed form)."""
+    """A mask in COCO's form: `size` is height and width, `counts` the text of its run lengths.
 
-    size: tuple[int, int]  # height, width
-    counts: tuple[int, ...]
+    Run lengths themselves may be given as `counts` too.
+    """
+
+    size: tuple[int, int]
+    counts: str
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "Mask":
+        """The mask of a `[H, W]` array, true inside."""
+        return cls(size=(mask.shape[0], mask.shape[1]), counts=masks.to_text(masks.run_lengths(mask)))
+
+    def array(self) -> np.ndarray:
+        """The `[H, W]` boolean array, true inside."""
+        return masks.array(self.size, masks.from_text(self.counts))
+
+    @property
+    def area(self) -> int:
+        """Pixels inside."""
+        return sum(masks.from_text(self.counts)[1::2])
+
+    @field_validator("counts", mode="before")
+    @classmethod
+    def _text_of_lengths(cls, counts: str | Sequence[int]) -> Any:
+        return counts if isinstance(counts, str) else masks.to_text(list(counts))
 
     @model_validator(mode="after")
     def _covers_the_picture(self) -> "Mask":
-        if sum(self.counts) != self.size[0] * self.size[1]:
-            raise ValueError(f"run lengths sum to {sum(self.counts)}, not to {self.size[0]} x {self.size[1]}")
+        pixels = sum(masks.from_text(self.counts))
+        if pixels != self.size[0] * self.size[1]:
+            raise ValueError(f"run lengths sum to {pixels}, not to {self.size[0]} x {self.size[1]}")
         return self
 
 
 class Region(_Strict):
-    """A part of the picture with its description.
+    """A part of the picture with its description; empty until a segment is described.
 
     `kind` tells what an expert of regions described from what was described as a segment: the filter treats
-    them differently. `score` is the expert's own confidence, `match` how well an image-text matching expert
-    finds that the text fits the crop.
+    them differently. `score` is the expert's own confidence, `match` how well a matcher finds that the text
+    fits the crop.
     """
 
     box: Box
@@ -104,12 +130,27 @@ class Failure(_Strict):
 
 
 class Dropped(_Strict):
-    """What the filter took out, and why."""
+    """What the filter took out, and why; `value` is the score, match or confidence it was judged by."""
 
     text: str
     box: Box
     expert: str
     reason: str
+    kind: Literal["region", "segment", "line"] = "region"
+    value: Score | None = None
+
+
+class Check(_Strict):
+    """How the description fares against what was asked of it, and against what was seen.
+
+    `grounding` is the share of its content words that an expert or the original caption said, `unsupported`
+    are the others, `problems` what breaks the rules of the prompt, in words.
+    """
+
+    grounding: Score
+    sentences: int
+    unsupported: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 class Record(_Strict):
@@ -119,7 +160,7 @@ class Record(_Strict):
     read has a failure and no size.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: str
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     width: int = 0
@@ -130,8 +171,23 @@ class Record(_Strict):
     lines: tuple[OcrLine, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     detailed_caption: str = ""
+    check: Check | None = None
     provenance: tuple[Provenance, ...] = ()
     failures: tuple[Failure, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _status_is_computed(cls, fields: Any) -> Any:
+        return {k: v for k, v in fields.items() if k != "status"} if isinstance(fields, dict) else fields
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def status(self) -> Status:
+        """Whether every stage succeeded ("ok"), some did ("partial"), or nothing is known ("failed")."""
+        if not self.failures:
+            return "ok"
+        known = self.captions or self.regions or self.lines or self.detailed_caption
+        return "partial" if self.sha256 and known else "failed"
 
     def normalised(self, box: Box) -> Box:
         """A box in pixels as fractions of the picture's width and height."""
@@ -143,44 +199,3 @@ def _require_area(box: Box) -> None:
     x0, y0, x1, y1 = box
     if not (x0 < x1 and y0 < y1):
         raise ValueError(f"a box needs x0 < x1 and y0 < y1, got {box}")
-
-
-def write_records(records: Iterable[Record], path: Path | str) -> Path:
-    """Write records as JSONL, in one move."""
-    path = Path(path)
-    with paths.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(record.model_dump_json() + "\n" for record in records)
-    return path
-
-
-def read_records(path: Path | str) -> Iterator[Record]:
-    """The records of a JSONL file, in its order.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is no record, or was written by another version of the schema.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"There are no records at {path}: write them with captions.pipeline.run first."
-        )
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            yield _record(line, f"Line {number} of {path}")
-
-
-def _record(line: str, where: str) -> Record:
-    try:
-        fields = json.loads(line)
-        version = fields.get("schema_version") if isinstance(fields, dict) else None
-        if version is not None and version != SCHEMA_VERSION:
-            raise ValueError(
-                f"{where} has schema version {version}, this code reads {SCHEMA_VERSION}: annotate anew."
-            )
-        return Record.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the record"
-        raise ValueError(f"{where} is no record: {place}: {first['msg']}.") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is no record: {error}.") from error

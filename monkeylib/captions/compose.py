@@ -5,11 +5,14 @@ it says in fixed sentences what was seen, and nothing else.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from monkeylib.captions.annotations import Box, OcrLine, Provenance, Record, Region
-
-MAXIMUM_SENTENCES = 5  # the paper asks for fewer than six
+from monkeylib.captions import merging
+from monkeylib.captions.annotations import Box, OcrLine, Record, Region
+from monkeylib.captions.checks import MAXIMUM_SENTENCES, sentences
+from monkeylib.captions.experts.base import Composer
+from monkeylib.captions.merging import worth
+from monkeylib.captions.wording import counted, listed, sentence
 
 _TASK = (
     "You write captions. Several people described the same picture, in whole and in part. Write one "
@@ -23,58 +26,61 @@ _RULES = (
 )
 
 
-class Composer(Protocol):
-    """Writes the description of a filtered record."""
-
-    @property
-    def provenance(self) -> Provenance:
-        """Name, version and settings, as kept with what it wrote."""
-
-    def compose(self, record: Record) -> str:
-        """The description, empty where nothing is known."""
-
-
 def chat_prompt(record: Record, maximum_characters: int = 6000) -> str:
     """The message that asks a chat model for the description of a filtered record.
 
     In the order of the paper: the task, captions of the whole picture (the original one included, as the
-    paper says and the release forgot), regions, segments, texts if there are any, the rules. Regions with
-    low scores go first where the message would be longer than `maximum_characters`.
+    paper says and the release forgot), regions, segments, texts if there are any, the rules. Where it would
+    be longer than `maximum_characters`, the captions of the whole are cut to a third of what there is
+    for the picture, and the least certain regions and texts go.
 
     Raises:
         ValueError: the task and the rules alone are longer than that.
     """
-    whole = [caption.text for caption in record.captions]
-    whole += [record.original_caption] if record.original_caption else []
-    best = sorted(
-        record.regions, key=lambda region: -(region.score if region.match is None else region.match)
-    )
+    bare = len(_message(record, [], [], []))
+    if bare > maximum_characters:
+        raise ValueError(f"The chat prompt needs {bare} characters: allow more than {maximum_characters}.")
+    whole = [_one_line(caption.text) for caption in record.captions] + [_one_line(record.original_caption)]
+    whole = [text for text in whole if text]
+    best = sorted(record.regions, key=lambda region: -worth(region))
     texts = list(record.lines)
-    while True:
-        message = _message(record, whole, best, texts)
-        if len(message) <= maximum_characters:
-            return message
-        if not (best or texts):
-            raise ValueError(
-                f"The chat prompt needs {len(message)} characters: allow more than {maximum_characters}."
-            )
-        (best if len(best) >= len(texts) else texts).pop()
+    if len(_message(record, whole, best, texts)) > maximum_characters:
+        whole = _cut(whole, (maximum_characters - bare) // 3)
+    while len(message := _message(record, whole, best, texts)) > maximum_characters:
+        if best and len(best) >= len(texts):
+            best.pop()
+        elif texts:
+            texts.remove(min(reversed(texts), key=lambda line: line.confidence))
+        else:
+            whole = whole[:-1]
+    return message
+
+
+def _cut(texts: Sequence[str], characters: int) -> list[str]:
+    """Texts that share a number of characters, cut behind a word where they are longer than their share."""
+    share = characters // max(1, len(texts))
+    return [text if len(text) <= share else text[:share].rpartition(" ")[0] for text in texts]
+
+
+def _one_line(text: str) -> str:
+    """A text that can't be taken for another part of the prompt."""
+    return " ".join(text.split())
 
 
 def _message(
     record: Record, whole: Sequence[str], regions: Sequence[Region], lines: Sequence[OcrLine]
 ) -> str:
-    def listed(items: Iterable[Region | OcrLine]) -> str:
-        return " ".join(f"{item.text}: {_corners(record, item.box)};" for item in items)
+    def placed(items: Iterable[Region | OcrLine]) -> str:
+        return " ".join(f"{_one_line(item.text)}: {_corners(record, item.box)};" for item in items)
 
     dense = [region for region in regions if region.kind == "region"]
     segments = [region for region in regions if region.kind == "segment"]
     parts = [
         _TASK,
-        "Whole picture: " + " ".join(f"{text.rstrip('.')}." for text in whole) if whole else "",
-        f"Regions (description: place): {listed(dense)}" if dense else "",
-        f"Segments (description: place): {listed(segments)}" if segments else "",
-        f"Texts in the picture (text: place): {listed(lines)}" if lines else "",
+        "Whole picture: " + " ".join(f"{text.rstrip('.')}." for text in whole if text) if any(whole) else "",
+        f"Regions (description: place): {placed(dense)}" if dense else "",
+        f"Segments (description: place): {placed(segments)}" if segments else "",
+        f"Texts in the picture (text: place): {placed(lines)}" if lines else "",
         _RULES,
     ]
     return "\n".join(part for part in parts if part)
@@ -84,36 +90,45 @@ def _corners(record: Record, box: Box) -> str:
     return "[" + ", ".join(f"{side:.2f}" for side in record.normalised(box)) + "]"
 
 
-class RuleComposer:
+class RuleComposer(Composer):
     """A description in fixed sentences, the same for the same record.
 
     Global captions first, then the objects with their places, how the two largest lie to each other, and
-    the texts. Nothing is said that no expert said; single letters are left out, as the paper asks.
+    the texts. What several experts say of one object is said once, by its best name (`merging.objects`).
+    Nothing is said that no expert said; single letters are left out, as the paper asks.
     """
+
+    name, version, licence = "rules", "2", "Apache-2.0"
 
     def __init__(self, maximum_texts: int = 8) -> None:
         self.maximum_texts = maximum_texts
 
     @property
-    def provenance(self) -> Provenance:
-        """Name, version and settings."""
-        settings: dict[str, Any] = {"maximum_texts": self.maximum_texts}
-        return Provenance(expert="rules", version="1", settings=settings)
+    def settings(self) -> dict[str, Any]:
+        """How many lines of text are quoted."""
+        return {"maximum_texts": self.maximum_texts}
 
     def compose(self, record: Record) -> str:
         """At most five sentences."""
-        whole = [caption.text for caption in record.captions]
-        sentences = [_sentence(text) for text in [*whole, record.original_caption] if text.strip()][:2]
-        sentences += [text for text in (_objects(record), _relation(record), self._texts(record)) if text]
-        return " ".join(sentences[:MAXIMUM_SENTENCES])
+        things = [group[0] for group in merging.objects(record.regions)]
+        seen = [_objects(record, things), _relation(record, things), self._texts(record)]
+        seen = [text for text in seen if text]
+        said = [caption.text for caption in record.captions] + [record.original_caption]
+        whole = [sentence(part) for text in said if text.strip() for part in sentences(text)[:2]]
+        return " ".join([*whole[: MAXIMUM_SENTENCES - len(seen)], *seen])
 
     def _texts(self, record: Record) -> str:
-        quoted = [f'"{line.text}"' for line in reading_order(record.lines) if len(line.text.strip()) > 1]
+        quoted = [_quoted(line.text) for line in reading_order(record.lines) if len(line.text.strip()) > 1]
         if not quoted:
             return ""
         shown = quoted[: self.maximum_texts]
         more = " and more" if len(quoted) > len(shown) else ""
-        return f"The text reads {_and(shown) if not more else ', '.join(shown) + more}."
+        return f"The text reads {listed(shown) if not more else ', '.join(shown) + more}."
+
+
+def _quoted(text: str) -> str:
+    """A text in quotation marks, those within it made single ones."""
+    return '"' + _one_line(text).translate({ord(mark): "'" for mark in '"“”'}) + '"'
 
 
 def reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
@@ -140,24 +155,24 @@ def place(record: Record, box: Box) -> str:
     return f"at the {row}" if column == "centre" else f"at the {row} {column}"
 
 
-def _objects(record: Record) -> str:
+def _objects(record: Record, things: Sequence[Region]) -> str:
     groups: dict[str, list[Region]] = {}
-    for region in record.regions:
+    for region in things:
         groups.setdefault(region.text, []).append(region)
     if not groups:
         return ""
     phrases = []
     for text, regions in groups.items():
         places = list(dict.fromkeys(place(record, region.box) for region in regions))
-        where = _and(places) if len(places) <= 3 else "in several places"
-        phrases.append(f"{_counted(text, len(regions))} {where}")
+        where = listed(places) if len(places) <= 3 else "in several places"
+        phrases.append(f"{counted(text, len(regions))} {where}")
     return f"The picture shows {'; '.join(phrases)}."
 
 
-def _relation(record: Record) -> str:
+def _relation(record: Record, things: Sequence[Region]) -> str:
     """How the two largest objects that are alone of their name lie to each other, if clearly apart."""
-    names = [region.text for region in record.regions]
-    alone = [region for region in record.regions if names.count(region.text) == 1]
+    names = [region.text for region in things]
+    alone = [region for region in things if names.count(region.text) == 1]
     if len(alone) < 2:
         return ""
     first, second = sorted(alone, key=lambda region: -_area(region.box))[:2]
@@ -169,33 +184,8 @@ def _relation(record: Record) -> str:
         how = "to the right of" if right > 0 else "to the left of"
     else:
         how = "below" if down > 0 else "above"
-    return f"The {first.text} is {how} the {second.text}."
+    return f"The {merging.name(first)} is {how} the {merging.name(second)}."
 
 
 def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-def _and(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-_PLURALS = {"person": "people", "sheep": "sheep", "skis": "skis", "scissors": "scissors", "mouse": "mice"}
-
-
-def _counted(noun: str, count: int) -> str:
-    """A noun with its article or number; a text that has one already ("a man with a hat") stays as it is."""
-    if noun.split()[0] in ("a", "an", "the", "two", "three", "some", "several"):
-        return noun
-    if count == 1:
-        return noun if noun in ("skis", "scissors") else f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-    plural = _PLURALS.get(noun) or noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
-    if noun.endswith("knife"):
-        plural = noun[:-2] + "ves"
-    return f"{_NUMBERS.get(count, 'many')} {plural}"

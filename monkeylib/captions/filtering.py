@@ -5,9 +5,10 @@ checked on samples judged by a chat model.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
 
-from monkeylib.captions.annotations import Box, Dropped, OcrLine, Record, Region
+from monkeylib.captions.annotations import Box, Dropped, OcrLine, Provenance, Record, Region
 
 REGION_MATCH = 0.4  # release, dense region captions
 SEGMENT_MATCH = 0.5  # release, captions of segments
@@ -72,35 +73,82 @@ DEFAULTS = Thresholds()
 def apply_filter(record: Record, thresholds: Thresholds = DEFAULTS, overlap: Overlap = iou) -> Record:
     """The record with what passes, and with what was taken out and why in `dropped`.
 
-    A region is judged by its match where a matching expert ran, else by its expert's own confidence.
-    `overlap` sees boxes as fractions of the picture, as the release's does.
+    A region is judged by its match where a matcher ran, else by its expert's own confidence. `overlap` sees
+    boxes as fractions of the picture, as the release's does.
     """
-    dropped: list[Dropped] = []
-
-    def drop(item: Region | OcrLine, reason: str) -> None:
-        dropped.append(Dropped(text=item.text, box=item.box, expert=item.expert, reason=reason))
-
-    regions, lines = [], []
-    for region in record.regions:
-        limit = thresholds.segment if region.kind == "segment" else thresholds.region
-        name, value = ("score", region.score) if region.match is None else ("match", region.match)
-        if value > limit:
-            regions.append(region)
-        else:
-            drop(region, f"{name} {value:.2f} is not above {limit}")
-    for line in record.lines:
-        if line.confidence > thresholds.ocr:
-            lines.append(line)
-        else:
-            drop(line, f"confidence {line.confidence:.2f} is not above {thresholds.ocr}")
+    regions, weak = _above(record.regions, thresholds)
+    lines, unsure = _above(record.lines, thresholds)
 
     def fractional(first: Box, second: Box) -> float:
         return overlap(record.normalised(first), record.normalised(second))
 
     kept_regions, twice = suppress_same_caption(regions, fractional, thresholds.same_caption)
     kept_lines, read_twice = suppress_same_caption(lines, fractional, thresholds.same_caption)
-    for item in (*twice, *read_twice):
-        drop(item, "the same text was said of this place")
+    repeated = [_dropped(item, "the same text was said of this place") for item in (*twice, *read_twice)]
     return record.model_copy(
-        update={"regions": tuple(kept_regions), "lines": tuple(kept_lines), "dropped": tuple(dropped)}
+        update={
+            "regions": tuple(kept_regions),
+            "lines": tuple(kept_lines),
+            "dropped": (*record.dropped, *weak, *unsure, *repeated),
+        }
     )
+
+
+def _above(found: Sequence[Found], thresholds: Thresholds) -> tuple[list[Found], list[Dropped]]:
+    """Findings that exceed their threshold, and the others with the reason."""
+    kept, dropped = [], []
+    for item in found:
+        name, value = _judged(item)
+        limit = getattr(thresholds, "ocr" if isinstance(item, OcrLine) else item.kind)
+        if not item.text.strip():
+            dropped.append(_dropped(item, "there is no description"))
+        elif value > limit:
+            kept.append(item)
+        else:
+            dropped.append(_dropped(item, f"{name} {value:.2f} is not above {limit}"))
+    return kept, dropped
+
+
+def _judged(item: Region | OcrLine) -> tuple[str, float]:
+    """The name and the value of what a finding is judged by."""
+    if isinstance(item, OcrLine):
+        return "confidence", item.confidence
+    return ("score", item.score) if item.match is None else ("match", item.match)
+
+
+def _dropped(item: Region | OcrLine, reason: str) -> Dropped:
+    kind = "line" if isinstance(item, OcrLine) else item.kind
+    value = _judged(item)[1]
+    return Dropped(text=item.text, box=item.box, expert=item.expert, reason=reason, kind=kind, value=value)
+
+
+OVERLAPS: dict[str, Overlap] = {"correct": iou, "release": release_iou}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """`apply_filter` with its settings, as the pipeline runs and records it.
+
+    `overlap` is "correct", or "release" to reproduce what the release kept. None as `thresholds` lets
+    everything through.
+    """
+
+    thresholds: Thresholds | None = DEFAULTS
+    overlap: Literal["correct", "release"] = "correct"
+
+    def __post_init__(self) -> None:
+        if self.overlap not in OVERLAPS:
+            raise ValueError(f"The overlap is {' or '.join(OVERLAPS)}, got {self.overlap!r}.")
+
+    def __call__(self, record: Record) -> Record:
+        """The filtered record."""
+        if self.thresholds is None:
+            return record
+        return apply_filter(record, self.thresholds, OVERLAPS[self.overlap])
+
+    @property
+    def provenance(self) -> Provenance:
+        """The thresholds and the overlap."""
+        limits = self.thresholds._asdict() if self.thresholds else None
+        settings = {"thresholds": limits, "overlap": self.overlap}
+        return Provenance(expert="filter", version="2", settings=settings)

@@ -2,14 +2,109 @@
 
 from collections.abc import Callable, Sequence
 
-from monkeylib.captions.experts.base import Expert
+from monkeylib import paths
+from monkeylib.captions.experts.base import Composer, Describer, Expert, Matcher, Model, Refiner
+from monkeylib.captions.experts.blip2 import Blip2Captions, Blip2Segments
+from monkeylib.captions.experts.blip2_itm import Blip2Matcher
+from monkeylib.captions.experts.florence2 import Florence2Regions
+from monkeylib.captions.experts.grit import GritRegions
 from monkeylib.captions.experts.ocr import PpOcr
 from monkeylib.captions.experts.regions import YoloxRegions
+from monkeylib.captions.experts.sam import SamMasks
+from monkeylib.captions.experts.sam_distilled import SamDistilled
+from monkeylib.captions.experts.segments import DescribedSegments
+from monkeylib.captions.experts.tagger import TagCaption, Tagger
+from monkeylib.data import assets
 
-EXPERTS: dict[str, Callable[[], Expert]] = {"pp-ocr": PpOcr, "yolox": YoloxRegions}
-SETS: dict[str, tuple[str, ...]] = {"cpu": ("pp-ocr", "yolox")}
 
-__all__ = ["EXPERTS", "SETS", "Expert", "PpOcr", "YoloxRegions", "load"]
+def tagged_pictures() -> TagCaption:
+    """A caption of the whole picture from its tag and from YOLOX's regions."""
+    return TagCaption(YoloxRegions())
+
+
+def tagged_segments() -> DescribedSegments:
+    """The distilled SAM's largest segments, each with its tag."""
+    return DescribedSegments(SamDistilled(), Tagger())
+
+
+def described_segments() -> DescribedSegments:
+    """SAM's largest masks, each described by BLIP-2 (the paper's segments)."""
+    return DescribedSegments(SamMasks(), Blip2Segments())
+
+
+def matching_head() -> Matcher:
+    """The matcher that is trained here."""
+    from monkeylib.captions.experts.matching import TrainedMatcher
+
+    return TrainedMatcher()
+
+
+EXPERTS: dict[str, Callable[[], Expert]] = {
+    "pp-ocr": PpOcr,
+    "yolox": YoloxRegions,
+    "tag-caption": tagged_pictures,
+    "tagged-segments": tagged_segments,
+    "sam-distilled": SamDistilled,
+    "blip2": Blip2Captions,
+    "florence2": Florence2Regions,
+    "grit": GritRegions,
+    "sam-blip2": described_segments,
+}
+_TAGS = ("efficientnet-lite0", "imagenet-names")
+ASSETS: dict[str, tuple[str, ...]] = {  # what each of the CPU set needs
+    "pp-ocr": ("pp-ocr-v6-small",),
+    "yolox": ("yolox-nano",),
+    "tag-caption": ("yolox-nano", *_TAGS),
+    "tagged-segments": ("sam-distilled", *_TAGS),
+    "sam-distilled": ("sam-distilled",),
+    "matching-head": ("dinov2-small", "minilm-l6"),
+}
+SETS: dict[str, tuple[str, ...]] = {
+    "cpu": ("pp-ocr", "yolox", "tag-caption", "tagged-segments"),
+    "paper": ("blip2", "florence2", "sam-blip2", "pp-ocr"),  # Florence-2 in the place of GRIT
+    "paper-grit": ("blip2", "grit", "sam-blip2", "pp-ocr"),
+}
+MATCHERS: dict[str, Callable[[], Matcher]] = {"matching-head": matching_head, "blip2-itm": Blip2Matcher}
+SET_MATCHERS = {"cpu": "matching-head", "paper": "blip2-itm", "paper-grit": "blip2-itm"}
+
+__all__ = [
+    "EXPERTS",
+    "MATCHERS",
+    "SETS",
+    "SET_MATCHERS",
+    "Blip2Captions",
+    "Blip2Matcher",
+    "Blip2Segments",
+    "Composer",
+    "DescribedSegments",
+    "Describer",
+    "Expert",
+    "Florence2Regions",
+    "GritRegions",
+    "Matcher",
+    "Model",
+    "PpOcr",
+    "Refiner",
+    "SamDistilled",
+    "SamMasks",
+    "TagCaption",
+    "Tagger",
+    "YoloxRegions",
+    "load",
+    "load_matcher",
+    "missing",
+]
+
+
+def missing(name: str) -> list[str]:
+    """The assets that an expert of the CPU set, or the matching head, needs and that aren't here.
+
+    Raises:
+        ValueError: nothing of that name is in the CPU set.
+    """
+    if name not in ASSETS:
+        raise ValueError(f"Nothing of the CPU set is called {name!r}: choose one of {', '.join(ASSETS)}.")
+    return [asset for asset in ASSETS[name] if assets.located(assets.find(asset)) is None]
 
 
 def load(names: str | Sequence[str]) -> list[Expert]:
@@ -27,3 +122,20 @@ def load(names: str | Sequence[str]) -> list[Expert]:
             f"or a set: {', '.join(SETS)}."
         )
     return [EXPERTS[name]() for name in names]
+
+
+def load_matcher(name: str, chosen: str = "") -> Matcher | None:
+    """The matcher of a name; None for "none", and for "auto" where the set `chosen` has none of its own.
+
+    The CPU set's own is the matching head that is trained here, once its folder is there.
+
+    Raises:
+        ValueError: there is no matcher of that name.
+    """
+    if name == "auto":
+        name = SET_MATCHERS.get(chosen, "none")
+        if name == "matching-head" and not (paths.models() / name).is_dir():
+            name = "none"
+    if name != "none" and name not in MATCHERS:
+        raise ValueError(f"There is no matcher {name!r}: choose among auto, none, {', '.join(MATCHERS)}.")
+    return None if name == "none" else MATCHERS[name]()

@@ -1,0 +1,188 @@
+"""Who runs the stages: this process, or Ray on many machines. The records are the same.
+
+Both take shards that aren't committed, bring each through all stages, and commit it. An engine has no logic
+of the pipeline, and nothing it loses when it is killed is more than the shards and batches it was working on.
+"""
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from monkeylib.captions import shards as committing
+from monkeylib.captions.asking import Advance
+from monkeylib.captions.shards import Shard
+from monkeylib.captions.stages import Item, Stage, Tally, read
+
+
+@dataclass(frozen=True)
+class Work:
+    """A shard on its way through the stages."""
+
+    shard: Shard
+    items: tuple[Item, ...] = ()
+    tallies: tuple[Tally, ...] = ()
+
+
+def start(shard: Shard) -> Work:
+    """A shard whose pictures have been read."""
+    return Work(shard, tuple(read(shard.sources, shard.sha256)))
+
+
+def advance_through(stage: Stage, work: Work, advance: Advance | None = None) -> Work:
+    """A shard after one more stage."""
+    items, tally = stage(work.items, advance)
+    return replace(work, items=tuple(items), tallies=(*work.tallies, tally))
+
+
+def finish(work: Work, stages: Sequence[Stage], folder: Path) -> list[Tally]:
+    """Commit a shard that has been through all stages; returns what each stage did."""
+    provenance = tuple(item for stage in stages for item in stage.provenance)
+    records = [item.record for item in work.items]
+    records = [
+        record.model_copy(update={"provenance": provenance}) if record.sha256 else record
+        for record in records
+    ]
+    committing.commit(folder, work.shard, records, work.tallies)
+    return list(work.tallies)
+
+
+class Engine(Protocol):
+    """Runs stages over shards."""
+
+    def run(
+        self, shards: Sequence[Shard], stages: Sequence[Stage], folder: Path, advance: Advance | None
+    ) -> Iterator[list[Tally]]:
+        """Commit each shard in `folder`, and say what was done for it."""
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Runs in this process: shard by shard, in each stage by stage.
+
+    `low_memory` frees a model when its stage is done, so that never more than one is loaded; it is loaded
+    again for the next shard.
+    """
+
+    low_memory: bool = False
+
+    def run(
+        self, shards: Sequence[Shard], stages: Sequence[Stage], folder: Path, advance: Advance | None
+    ) -> Iterator[list[Tally]]:
+        """Commit each shard in `folder`, and say what was done for it."""
+        for shard in shards:
+            work = start(shard)
+            for stage in stages:
+                work = advance_through(stage, work, advance)
+                if self.low_memory:
+                    stage.model.release()
+            yield finish(work, stages, folder)
+
+
+class StageActor:
+    """A stage in a process of its own, as Ray Data calls it: batches of one shard, in `work` as bytes."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch after the stage."""
+        return _mapped(lambda work: pickle.dumps(advance_through(self.stage, work)), batch)
+
+
+def _mapped(step: Callable[[Work], bytes], batch: dict[str, Any]) -> dict[str, Any]:
+    done = np.empty(len(batch["work"]), dtype=object)  # NumPy's own bytes would lose zeros at their end
+    done[:] = [step(pickle.loads(bytes(work))) for work in batch["work"]]
+    return {"work": done}
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Runs on Ray Data, one pool of actors per stage; `out` has to lie where all machines see it.
+
+    Args:
+        workers: actors of each pool, by stage name; `default_workers` for the others.
+        default_workers: actors of a pool that isn't named.
+        cpus: CPUs that each actor asks for. With whole ones, more actors than CPUs would wait for each other
+            for ever: a plan that doesn't fit the cluster is refused.
+        gpus: share of a GPU of each actor, by stage name; by default the model's own `gpu_share` where the
+            cluster has GPUs.
+        address: of a running cluster, as in `ray.init`; without one, Ray starts on this machine.
+    """
+
+    workers: dict[str, int] | None = None
+    default_workers: int = 1
+    cpus: float = 0.25
+    gpus: dict[str, float] | None = None
+    address: str | None = None
+
+    def run(
+        self, shards: Sequence[Shard], stages: Sequence[Stage], folder: Path, advance: Advance | None
+    ) -> Iterator[list[Tally]]:
+        """Commit each shard in `folder`, and say what was done for it."""
+        if not shards:
+            return
+        import ray
+
+        if not ray.is_initialized():
+            ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+        actors = self.plan(stages, ray.cluster_resources())
+        data = ray.data.from_items(
+            [{"work": pickle.dumps(Work(shard))} for shard in shards], override_num_blocks=len(shards)
+        )
+        options: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy", "num_cpus": self.cpus}
+        data = data.map_batches(_start, **options)
+        for stage, (count, gpus) in zip(stages, actors, strict=True):
+            data = data.map_batches(
+                StageActor,
+                fn_constructor_args=(stage,),
+                compute=ray.data.ActorPoolStrategy(size=count),
+                num_gpus=gpus or None,
+                **options,
+            )
+        data = data.map_batches(_finisher(stages, folder), **options)
+        for row in data.iter_rows():
+            count, tallies = pickle.loads(row["work"])
+            for tally in tallies if advance else ():
+                advance(tally.stage, count - tally.asked, True)
+                advance(tally.stage, tally.asked, False)
+            yield tallies
+
+    def plan(self, stages: Sequence[Stage], cluster: dict[str, float]) -> list[tuple[int, float]]:
+        """Actors of each stage, and the share of a GPU that each gets, on a cluster of these resources.
+
+        Raises:
+            ValueError: the actors would need more than the cluster has, and would wait for ever.
+        """
+        here = cluster.get("GPU", 0)
+        shares = {s.name: s.model.gpu_share if here else 0.0 for s in stages} | (self.gpus or {})
+        counts = {s.name: self.default_workers for s in stages} | (self.workers or {})
+        if unknown := (set(shares) | set(counts)) - {stage.name for stage in stages}:
+            known = ", ".join(stage.name for stage in stages)
+            raise ValueError(f"There is no stage {min(unknown)!r}: the stages are {known}.")
+        actors = [(counts[stage.name], shares[stage.name]) for stage in stages]
+        cpus = self.cpus * (sum(count for count, _ in actors) + 2)  # reading and committing need some too
+        gpus = sum(count * share for count, share in actors)
+        for what, needed, there in (("CPUs", cpus, cluster.get("CPU", 0)), ("GPUs", gpus, here)):
+            if needed > there:
+                raise ValueError(
+                    f"The actors need {needed:g} {what}, the cluster has {there:g}: they would wait for each "
+                    "other for ever. Take fewer workers, or smaller shares of each."
+                )
+        return actors
+
+
+def _start(batch: dict[str, Any]) -> dict[str, Any]:
+    return _mapped(lambda work: pickle.dumps(start(work.shard)), batch)
+
+
+def _finisher(stages: Sequence[Stage], folder: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The last step: commits a shard and passes on only what was done."""
+
+    def finished(work: Work) -> bytes:
+        return pickle.dumps((len(work.items), finish(work, stages, folder)))
+
+    return lambda batch: _mapped(finished, batch)

@@ -1,0 +1,127 @@
+"""Captions by BLIP-2 with OPT-2.7b, of pictures and of segments (the paper's captioner)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from monkeylib.captions.annotations import Caption, Findings
+from monkeylib.captions.experts.base import Describer, Expert
+from monkeylib.captions.experts.pretrained import Pretrained, chunks
+
+MAXIMUM_TOKENS = 30  # release: max_length, of pictures and of segments
+BEAMS = 5  # LAVIS's default, which the release uses for pictures
+SEGMENT_BEAMS = 1  # release, segments
+
+
+class _Blip2(Pretrained):
+    """BLIP-2 that continues an empty prompt until a line ends, as LAVIS runs its `pretrain_opt2.7b`."""
+
+    licence = "MIT"
+    hub = "Salesforce/blip2-opt-2.7b"
+    revision = "59a1ef6c1e5117b3f65523d1c6066825bcf315e3"
+    network = "Blip2ForConditionalGeneration"
+    processor = "Blip2Processor"
+    precision = "float16"
+    gpu_share = 0.5
+
+    def __init__(
+        self, beams: int, maximum_tokens: int, device: str = "auto", dtype: str = "auto", batch_size: int = 8
+    ) -> None:
+        super().__init__(device, dtype, batch_size)
+        self.beams, self.maximum_tokens = beams, maximum_tokens
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The weights, the beams of the search, and the most new tokens."""
+        return {**super().settings, "beams": self.beams, "maximum_tokens": self.maximum_tokens}
+
+    def caption(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
+        """A caption of each RGB picture, and the geometric mean of its tokens' probabilities."""
+        return [said for batch in chunks(images, self.batch_size) for said in self._caption(batch)]
+
+    def _caption(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
+        import torch
+
+        network, processor = self.parts
+        tokenizer = processor.tokenizer
+        prompt = [network.config.image_token_id] * network.config.num_query_tokens
+        prompt = torch.tensor([[*prompt, tokenizer.bos_token_id]] * len(images), device=network.device)
+        pixels = processor.image_processor(images=list(images), return_tensors="pt").pixel_values
+        ends = sorted({*tokenizer("\n", add_special_tokens=False).input_ids, tokenizer.eos_token_id})
+        written = network.generate(
+            pixel_values=pixels.to(network.device, network.dtype),
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            num_beams=self.beams,
+            max_new_tokens=self.maximum_tokens,
+            eos_token_id=ends,
+            pad_token_id=tokenizer.pad_token_id,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        new = written.sequences[:, prompt.shape[1] :]
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        confidence = self._confidence(written, new, ends)
+        return [(" ".join(text.split()), sure) for text, sure in zip(texts, confidence, strict=True)]
+
+    def _confidence(self, written: Any, new: Any, ends: Sequence[int]) -> list[float]:
+        """Means over each caption's tokens `[B, T]`, its end included; beams come with theirs."""
+        import torch
+
+        if self.beams > 1:
+            means = written.sequences_scores.float()
+        else:
+            network = self.parts[0].language_model
+            steps = network.compute_transition_scores(
+                written.sequences, written.scores, normalize_logits=True
+            ).float()
+            ended = torch.isin(new, torch.tensor(ends, device=new.device)).cumsum(dim=1)
+            ended = ended - torch.isin(new, torch.tensor(ends, device=new.device)).long()  # after the end
+            own = ended == 0
+            means = steps.masked_fill(~own, 0).sum(dim=1) / own.sum(dim=1)
+        return [min(1.0, float(value)) for value in means.exp()]
+
+
+class Blip2Captions(_Blip2, Expert):
+    """A caption of the whole picture: beam search of width 5, as in the release."""
+
+    name = "blip2"
+
+    def __init__(
+        self,
+        beams: int = BEAMS,
+        maximum_tokens: int = MAXIMUM_TOKENS,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int = 8,
+    ) -> None:
+        super().__init__(beams, maximum_tokens, device, dtype, batch_size)
+
+    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+        """The caption of each picture; none where BLIP-2 ends at once."""
+        return [
+            Findings(captions=(Caption(text=text, expert=self.name, score=sure),) if text else ())
+            for text, sure in self.caption([image.convert("RGB") for image in images])
+        ]
+
+
+class Blip2Segments(_Blip2, Describer):
+    """Captions of segments: greedy, as in the release."""
+
+    name = "blip2"
+
+    def __init__(
+        self,
+        beams: int = SEGMENT_BEAMS,
+        maximum_tokens: int = MAXIMUM_TOKENS,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int = 32,
+    ) -> None:
+        super().__init__(beams, maximum_tokens, device, dtype, batch_size)
+
+    def describe(self, crops: Sequence[Image.Image]) -> list[tuple[str, float]]:
+        """A caption and its confidence for each crop."""
+        return self.caption([crop.convert("RGB") for crop in crops])

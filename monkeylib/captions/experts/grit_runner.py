@@ -1,0 +1,83 @@
+"""GRIT in a Python of its own: reads requests from standard input and writes answers, one JSON a line.
+
+This file is run by the interpreter of an environment with detectron2, in which nothing of this library is
+installed; so it imports nothing of it and works from Python 3.8 on. `experts.grit` starts it.
+
+The first line that it writes is {"ready": true} or {"error": ...}. A request is {"pictures": [path, ...]}
+and its answer {"pictures": [...]} with {"objects": [{"caption", "box", "score"}, ...]} or {"error": ...} for
+each picture; boxes are x0, y0, x1, y1 in its pixels. It ends when its standard input does.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+CONFIG = "configs/GRiT_B_DenseCap_ObjectDet.yaml"
+CENTERNET = "third_party/CenterNet2/projects/CenterNet2"
+
+
+def build(checkout: str, weights: str, confidence: float, device: str) -> Any:
+    """detectron2's predictor, configured as GRIT's demo and the release do it for dense captions."""
+    os.chdir(checkout)
+    sys.path[:0] = [checkout, os.path.join(checkout, CENTERNET)]
+    config = importlib.import_module("detectron2.config").get_cfg()
+    importlib.import_module("centernet.config").add_centernet_config(config)
+    importlib.import_module("grit.config").add_grit_config(config)
+    config.merge_from_file(CONFIG)
+    config.MODEL.WEIGHTS = weights
+    config.MODEL.DEVICE = device
+    config.MODEL.ROI_HEADS.SCORE_THRESH_TEST = confidence
+    config.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = confidence
+    config.MODEL.TEST_TASK = "DenseCap"
+    config.MODEL.BEAM_SIZE = 1
+    config.MODEL.ROI_HEADS.SOFT_NMS_ENABLED = False
+    config.USE_ACT_CHECKPOINT = False
+    config.freeze()
+    importlib.import_module("grit.predictor")  # registers its architecture
+    return importlib.import_module("detectron2.engine.defaults").DefaultPredictor(config)
+
+
+def look(predictor: Any, path: str) -> "dict[str, Any]":
+    """The objects of a picture, or the error in their place."""
+    try:
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))[:, :, ::-1]  # detectron2 takes BGR
+        found = predictor(np.ascontiguousarray(pixels))["instances"].to("cpu")
+        columns = found.pred_object_descriptions.data, found.pred_boxes.tensor.tolist(), found.scores.tolist()
+        return {"objects": [{"caption": c, "box": b, "score": s} for c, b, s in zip(*columns)]}  # noqa: B905
+    except Exception as error:  # the other pictures go on
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("checkout", "weights", "device"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--confidence", type=float, required=True)
+    arguments = parser.parse_args()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print goes to standard error
+
+    def say(answer: "dict[str, Any]") -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    try:
+        predictor = build(arguments.checkout, arguments.weights, arguments.confidence, arguments.device)
+    except Exception as error:
+        say({"error": f"{type(error).__name__}: {error}"})
+        raise
+    say({"ready": True})
+    for line in sys.stdin:
+        say({"pictures": [look(predictor, path) for path in json.loads(line)["pictures"]]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Shards: the unit of work. A shard's records appear at once, with their checksum, or not at all.
+
+A committed shard is a parquet file and, written after it, a JSON file of the same name with the number of
+rows and the SHA-256 of the parquet. Its name holds its place and a digest of its pictures and of everything
+that was done with them, so a shard of other pictures or another configuration is another file. Committing
+twice gives the same bytes: who runs a shard, and how often, doesn't matter.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from monkeylib import paths
+from monkeylib.captions.annotations import SCHEMA_VERSION, Provenance, Record
+from monkeylib.captions.files import read_records, write_records
+from monkeylib.captions.sources import Source
+from monkeylib.captions.stages import Tally
+from monkeylib.captions.store import digest
+
+SIZE = 1000  # pictures
+RECORDS, MANIFEST = "records.jsonl", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Pictures that are worked on and committed together."""
+
+    index: int
+    digest: str
+    sources: tuple[Source, ...]
+    sha256: tuple[str, ...]  # of each picture, empty where the file can't be read
+
+    @property
+    def name(self) -> str:
+        """Of its files, without suffix; names sort in the order of the pictures."""
+        return f"{self.index:06d}-{self.digest[:16]}"
+
+
+def plan(
+    sources: Sequence[Source],
+    provenance: Sequence[Provenance],
+    size: int = SIZE,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Shard]:
+    """Divide pictures into shards, in their order; reads every file once for its checksum.
+
+    Args:
+        sources: the pictures.
+        provenance: of everything that will be done with them.
+        size: pictures of a shard.
+        advance: called with how many more have been read.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"A shard needs at least one picture, got a size of {size}.")
+    work = [SCHEMA_VERSION, *(item.model_dump(mode="json") for item in provenance)]
+    shards = []
+    with ThreadPoolExecutor(4) as pool:  # reading and hashing release the interpreter's lock
+        for index, start in enumerate(range(0, len(sources), size)):
+            part = tuple(sources[start : start + size])
+            sums = tuple(pool.map(_checksum, part))
+            pictures = [(s.name, s.original_caption, sha) for s, sha in zip(part, sums, strict=True)]
+            shards.append(Shard(index, digest(work, pictures), part, sums))
+            advance(len(part))
+    return shards
+
+
+def _checksum(source: Source) -> str:
+    try:
+        return source.sha256()
+    except (OSError, ValueError):
+        return ""  # reading the picture will say what is wrong
+
+
+def commit(folder: Path, shard: Shard, records: Sequence[Record], tallies: Sequence[Tally]) -> dict[str, Any]:
+    """Write a shard's records and then the entry that makes them count; returns the entry.
+
+    Raises:
+        ValueError: there isn't a record for each picture of the shard, in their order.
+    """
+    names = [source.name for source in shard.sources]
+    if [record.name for record in records] != names:
+        raise ValueError(f"shard {shard.name} has {len(records)} records for {len(names)} pictures")
+    file = _parquet(folder, shard)
+    with paths.replacing(file) as temporary:
+        write_records(records, temporary)
+        _to_disk(temporary)
+    entry = {
+        "file": file.name,
+        "records": len(records),
+        "failed": sum(record.status != "ok" for record in records),
+        "sha256": _sha256(file),
+        "stages": [asdict(tally) for tally in tallies],
+    }
+    with paths.replacing(file.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(entry), encoding="utf-8")
+        _to_disk(temporary)
+    return entry
+
+
+def committed(folder: Path, shard: Shard) -> dict[str, Any] | None:
+    """The entry of a shard whose records are there and whole, else None."""
+    file = _parquet(folder, shard)
+    try:
+        entry = json.loads(file.with_suffix(".json").read_bytes())
+        whole = entry["records"] == len(shard.sources) and entry["sha256"] == _sha256(file)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return entry if whole else None
+
+
+def gather(folder: Path, shards: Sequence[Shard], out: Path) -> Path:
+    """Join committed shards, in their order, to `out/records.jsonl`, and list them in `out/manifest.json`.
+
+    Raises:
+        ValueError: a shard isn't committed.
+    """
+    entries = [committed(folder, shard) for shard in shards]
+    for shard, entry in zip(shards, entries, strict=True):
+        if entry is None:
+            raise ValueError(f"shard {shard.name} in {folder} isn't whole: run the same call again")
+
+    def records() -> Iterator[Record]:
+        for shard in shards:
+            yield from read_records(_parquet(folder, shard))
+
+    file = write_records(records(), out / RECORDS)
+    listed = [{k: entry[k] for k in ("file", "records", "failed", "sha256")} for entry in entries if entry]
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "records": sum(entry["records"] for entry in listed),
+        "failed": sum(entry["failed"] for entry in listed),
+        "shards": [
+            {**entry, "file": f"{folder.relative_to(out).as_posix()}/{entry['file']}"} for entry in listed
+        ],
+    }
+    with paths.replacing(out / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return file
+
+
+def _parquet(folder: Path, shard: Shard) -> Path:
+    return folder / f"{shard.name}.parquet"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _to_disk(file: Path) -> None:
+    """Have the operating system write a file out before its name counts."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())

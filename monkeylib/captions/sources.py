@@ -1,0 +1,128 @@
+"""The pictures that are to be described: files, folders, pictures in memory, and their original captions."""
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from monkeylib.images import open_image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_NAME_FIELDS = ("image", "name", "file", "file_name", "path")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture to describe: a file or one in memory, its name, and its original caption if it has one."""
+
+    picture: Path | Image.Image
+    name: str
+    original_caption: str = ""
+
+    def open(self) -> Image.Image:
+        """The RGB picture; raises what `images.open_image` raises."""
+        return open_image(self.picture)
+
+    def sha256(self) -> str:
+        """Of the file's bytes, or of the size and the pixels of a picture in memory.
+
+        Raises:
+            OSError: there is no such file, or it can't be read.
+        """
+        if isinstance(self.picture, Image.Image):
+            image = open_image(self.picture)
+            return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+        with Path(self.picture).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find(places: Iterable[Path | str]) -> list[Source]:
+    """The pictures of files and folders; a folder's in alphabetical order, those of its folders included.
+
+    A picture in a folder is named by its path within it, one given as a file by its file name; where that
+    gives two pictures one name, their names are their whole paths.
+
+    Raises:
+        FileNotFoundError: a place is no folder and its name isn't a picture's.
+        ValueError: there are no pictures.
+    """
+    sources = [source for place in map(Path, places) for source in _in(place)]
+    if not sources:
+        known = " ".join(sorted(SUFFIXES))
+        raise ValueError(f"There is nothing to describe: found no pictures ({known}).")
+    named: dict[str, set[Path]] = {}
+    for source in sources:
+        named.setdefault(source.name, set()).add(Path(source.picture).absolute())
+    return [
+        replace(source, name=Path(source.picture).as_posix()) if len(named[source.name]) > 1 else source
+        for source in sources
+    ]
+
+
+def _in(place: Path) -> list[Source]:
+    if not place.is_dir():
+        if place.suffix.lower() not in SUFFIXES and not place.is_file():
+            raise FileNotFoundError(f"there is no folder and no picture at {place}: check the path")
+        return [Source(place, place.name)]  # a picture that is missing is recorded as a failure
+    files = [path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [Source(path, path.relative_to(place).as_posix()) for path in sorted(files)]
+
+
+def with_captions(sources: Sequence[Source], path: Path | str) -> list[Source]:
+    """The sources with their original captions from a file.
+
+    A JSON object of captions by name, or rows as JSON list, JSONL, CSV or TSV (with a head line) that have a
+    caption under "caption" and a name under one of "image", "name", "file", "file_name" and "path". Names are
+    those of `find`; a file name alone does where only one picture has it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds something else, or no caption of these pictures.
+    """
+    captions = _captions(Path(path))
+    bare = [Path(source.name).name for source in sources]
+    times, found = Counter(bare), []
+    for source, file in zip(sources, bare, strict=True):
+        caption = captions.get(source.name)
+        if caption is None and times[file] == 1:
+            caption = captions.get(file)
+        found.append(source if caption is None else replace(source, original_caption=caption.strip()))
+    if not any(source.original_caption for source in found):
+        raise ValueError(
+            f"{path} has no caption of these pictures: it names {next(iter(captions), 'nothing')!r}, "
+            f"the first picture is {sources[0].name!r}."
+        )
+    return found
+
+
+def _captions(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no captions at {path}: check the path")
+    try:
+        rows = _rows(path)
+        if isinstance(rows, dict):
+            return {str(name): str(caption) for name, caption in rows.items()}
+        return {
+            str(next(row[f] for f in _NAME_FIELDS if row.get(f))): str(row["caption"] or "") for row in rows
+        }
+    except (StopIteration, KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} holds no captions: expected a JSON object of captions by name, or rows (JSON, JSONL, "
+            f"CSV, TSV) with the fields caption and one of {', '.join(_NAME_FIELDS)}."
+        ) from error
+
+
+def _rows(path: Path) -> Any:
+    kind = path.suffix.lower()
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if kind in (".csv", ".tsv"):
+            return list(csv.DictReader(file, delimiter="\t" if kind == ".tsv" else ","))
+        if kind == ".jsonl":
+            return [json.loads(line) for line in file if line.strip()]
+        return json.load(file)

@@ -1,0 +1,264 @@
+"""The stages of the pipeline: each takes items (a picture and what is known of it) and gives as many.
+
+A stage is what an engine runs, on one machine or many: it can be pickled before its first call, and the same
+items give the same items wherever it runs. Whatever a model raises ends up in a record's `failures`.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from monkeylib.captions import checks, filtering
+from monkeylib.captions.annotations import Failure, Findings, Provenance, Record, Score
+from monkeylib.captions.asking import Advance, Asker, Question, failure
+from monkeylib.captions.experts.base import Composer, Expert, Matcher, Model, Refiner, crop
+from monkeylib.captions.sources import Source
+from monkeylib.captions.store import digest
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture on its way: where it lies, what is known, and findings that only a refiner will use."""
+
+    source: Source
+    record: Record
+    pending: dict[str, Findings] = field(default_factory=dict)
+
+    def failed(self, problem: Failure) -> "Item":
+        """The item with one more failure."""
+        failures = (*self.record.failures, problem)
+        return replace(self, record=self.record.model_copy(update={"failures": failures}))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a stage did with some items: asked of its model, found in the store, failed; time and money."""
+
+    stage: str
+    asked: int = 0
+    kept: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    cost: float = 0.0  # US dollars
+
+    def __add__(self, other: "Tally") -> "Tally":
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _SUMMED}
+        return Tally(self.stage, **sums)
+
+
+_SUMMED = ("asked", "kept", "failed", "seconds", "cost")
+
+
+def read(sources: Sequence[Source], sha256: Sequence[str]) -> list[Item]:
+    """Items of pictures; one that can't be read gets a failure and no size."""
+    return [_read(source, known) for source, known in zip(sources, sha256, strict=True)]
+
+
+def _read(source: Source, sha256: str) -> Item:
+    record = Record(name=source.name, original_caption=source.original_caption)
+    try:
+        width, height = source.open().size
+        if not sha256:
+            raise OSError("the file could not be read when its checksum was taken")
+    except Exception as error:  # Pillow's plugins raise whatever they like on broken files
+        return Item(source, record).failed(failure("read", error))
+    return Item(source, record.model_copy(update={"sha256": sha256, "width": width, "height": height}))
+
+
+class Stage(ABC):
+    """A step from items to items with a model in it."""
+
+    name: str
+    model: Model
+
+    def __call__(self, items: Sequence[Item], advance: Advance | None = None) -> tuple[list[Item], Tally]:
+        """The items after this stage, in their order, and what it took."""
+        start, spent, asker = time.perf_counter(), getattr(self.model, "cost", 0.0), self.asker
+        asked, kept = asker.asked, asker.kept
+        done = self.run(items, advance)
+        new = sum(len(b.record.failures) - len(a.record.failures) for a, b in zip(items, done, strict=True))
+        seconds, cost = time.perf_counter() - start, getattr(self.model, "cost", 0.0) - spent
+        return done, Tally(self.name, asker.asked - asked, asker.kept - kept, new, seconds, cost)
+
+    @property
+    @abstractmethod
+    def asker(self) -> Asker:
+        """The model and its store."""
+
+    @property
+    @abstractmethod
+    def provenance(self) -> tuple[Provenance, ...]:
+        """What this stage adds to a record's provenance."""
+
+    @abstractmethod
+    def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
+        """The items after this stage, in their order."""
+
+
+class ExpertStage(Stage):
+    """Adds an expert's findings.
+
+    Args:
+        expert: looks at the pictures.
+        root: folder of what models said.
+        batch_size: pictures that it gets at once.
+        hidden: its findings are only kept for the refiners that take their place.
+        last: of the refiners of its source, so that the source's findings may go.
+    """
+
+    def __init__(
+        self, expert: Expert, root: Path, batch_size: int, hidden: bool = False, last: bool = False
+    ) -> None:
+        self.model, self.name, self.hidden, self.last = expert, expert.name, hidden, last
+        self._asker = Asker(expert, self._answer, Findings, root, batch_size)
+
+    @property
+    def asker(self) -> Asker:
+        """The expert and its store."""
+        return self._asker
+
+    @property
+    def provenance(self) -> tuple[Provenance, ...]:
+        """The expert's; a refiner's names its source."""
+        return () if self.hidden else (self.model.provenance,)
+
+    def _answer(self, items: Sequence[Item]) -> list[Findings]:
+        images = [item.source.open() for item in items]
+        if isinstance(self.model, Refiner):
+            return self.model.refine(images, [item.pending[_key(self.model.source)] for item in items])
+        return self.model.annotate(images)  # type: ignore[attr-defined]
+
+    def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
+        """Findings, or a failure, for each picture that could be read."""
+        questions = [Question(item.record.sha256, item) for item in items if self._can_ask(item)]
+        if advance:
+            advance(self.name, len(items) - len(questions), True)
+        answers = self._asker(questions, advance)
+        return [self._freed(self._with(item, answers.get(item.record.sha256))) for item in items]
+
+    def _freed(self, item: Item) -> Item:
+        if not (self.last and isinstance(self.model, Refiner)):
+            return item
+        used = _key(self.model.source)
+        return replace(item, pending={key: found for key, found in item.pending.items() if key != used})
+
+    def _can_ask(self, item: Item) -> bool:
+        known = not isinstance(self.model, Refiner) or _key(self.model.source) in item.pending
+        return bool(item.record.sha256) and known
+
+    def _with(self, item: Item, said: Findings | Failure | None) -> Item:
+        if said is None:
+            return item
+        if isinstance(said, Failure):
+            return item.failed(said)
+        if self.hidden:
+            return replace(item, pending={**item.pending, _key(self.model): said})
+        record = item.record
+        changes = {name: (*getattr(record, name), *getattr(said, name)) for name in Findings.model_fields}
+        return replace(item, record=record.model_copy(update=changes))
+
+
+def _key(model: Model) -> str:
+    return digest(model.provenance.model_dump(mode="json"))
+
+
+class MatchStage(Stage):
+    """Gives each described region its match: all regions of a batch of pictures go to the matcher at once."""
+
+    def __init__(self, matcher: Matcher, root: Path, batch_size: int) -> None:
+        self.model, self.name = matcher, matcher.name
+        self._asker = Asker(matcher, self._answer, list[Score], root, batch_size)
+
+    @property
+    def asker(self) -> Asker:
+        """The matcher and its store."""
+        return self._asker
+
+    @property
+    def provenance(self) -> tuple[Provenance, ...]:
+        """The matcher's."""
+        return (self.model.provenance,)
+
+    def _answer(self, items: Sequence[Item]) -> list[list[float]]:
+        crops, texts = [], []
+        for item in items:
+            image, boxes = item.source.open(), {}
+            for region in item.record.regions:
+                crops.append(boxes.setdefault(region.box, crop(image, region.box)))
+                texts.append(region.text)
+        scores = [min(max(float(score), 0.0), 1.0) for score in self.model.match(crops, texts)]  # type: ignore
+        if len(scores) != len(texts):
+            raise ValueError(f"{self.name} gave {len(scores)} scores for {len(texts)} regions")
+        rest = iter(scores)
+        return [[next(rest) for _ in item.record.regions] for item in items]
+
+    def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
+        """Matches, or a failure, for each picture with regions."""
+        keys = [_regions_key(item.record) if item.record.regions else "" for item in items]
+        questions = [Question(key, item) for key, item in zip(keys, items, strict=True) if key]
+        if advance:
+            advance(self.name, len(items) - len(questions), True)
+        answers = self._asker(questions, advance)
+        return [self._with(item, answers.get(key)) for key, item in zip(keys, items, strict=True)]
+
+    def _with(self, item: Item, said: list[float] | Failure | None) -> Item:
+        if said is None:
+            return item
+        if isinstance(said, Failure):
+            return item.failed(said)
+        pairs = zip(item.record.regions, said, strict=True)
+        regions = tuple(region.model_copy(update={"match": match}) for region, match in pairs)
+        return replace(item, record=item.record.model_copy(update={"regions": regions}))
+
+
+def _regions_key(record: Record) -> str:
+    return digest(record.sha256, [[region.box, region.text] for region in record.regions])
+
+
+class WriteStage(Stage):
+    """Filters what was found, has the composer describe it, and checks the description."""
+
+    def __init__(self, composer: Composer, filters: filtering.Filter, root: Path) -> None:
+        self.model, self.name, self.filters = composer, composer.name, filters
+        self._asker = Asker(composer, composer.compose_all, str, root, composer.batch_size, name="compose")
+
+    @property
+    def asker(self) -> Asker:
+        """The composer and its store."""
+        return self._asker
+
+    @property
+    def provenance(self) -> tuple[Provenance, ...]:
+        """The filter's and the composer's."""
+        return self.filters.provenance, self.model.provenance
+
+    def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
+        """Finished records: filtered, described, checked."""
+        records = [self.filters(item.record) if item.record.sha256 else item.record for item in items]
+        keys = [_composer_key(record) if record.sha256 else "" for record in records]
+        questions = [Question(key, record) for key, record in zip(keys, records, strict=True) if key]
+        count = None if advance is None else lambda _, number, kept: advance(self.name, number, kept)
+        if count:
+            count("", len(items) - len(questions), True)
+        answers = self._asker(questions, count)
+        done = zip(items, keys, records, strict=True)
+        return [self._with(replace(item, record=record), answers.get(key)) for item, key, record in done]
+
+    def _with(self, item: Item, said: str | Failure | None) -> Item:
+        if said is None:
+            return item
+        if isinstance(said, Failure):
+            return item.failed(said)
+        record = item.record.model_copy(update={"detailed_caption": said})
+        check = checks.check(record) if said else None
+        return replace(item, record=record.model_copy(update={"check": check}))
+
+
+def _composer_key(record: Record) -> str:
+    seen: Any = record.model_dump(
+        mode="json", exclude={"name", "status", "provenance", "failures", "dropped", "check"}
+    )
+    return digest(seen)
