@@ -1,24 +1,51 @@
 """Benchmarks by name: what is asked, how, and how it is scored.
 
 A benchmark is declarative: examples to load with the prompt they carry, how long an answer may be, and the
-metrics, the first of which is the one that tables show.
+metrics, the first of which is the one that tables show. There are four kinds of names:
+
+- the nano world's test splits, made in code: `nano-fine` and others;
+- the paper's 18 (`entries`), read from their official downloads: `textvqa` in the folder textvqa, and so on;
+- `docvqa-val` and `infovqa-val`, since the answers of those test splits aren't published;
+- `released-textvqa` and so on: the 14 that the release has code for, from its own files, with its prompt and
+  its metric, defects included.
+
+The folder of all downloads is `paths.benchmarks()`, or what `get` is told.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from pathlib import Path
 
+from monkeylib import paths
 from monkeylib.data import worlds
-from monkeylib.evaluation import metrics
+from monkeylib.evaluation import entries, metrics
+from monkeylib.evaluation.entries import Entry, Figure, Kind, official, released
 from monkeylib.evaluation.examples import Example
+from monkeylib.prompts import PROMPTS
 
-Kind = Literal["captions", "general", "scene text", "documents"]
+__all__ = ["BENCHMARKS", "Benchmark", "Kind", "available", "get"]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One entry: `load(limit)` gives that many examples at most (None: all), always the same ones."""
+    """One entry.
+
+    Attributes:
+        name: in commands and files.
+        title: for readers.
+        kind: group of the paper's tables.
+        load: `load(limit)` gives that many examples at most (None: all), always the same ones.
+        metrics: names of metrics, the official one first.
+        max_new_tokens: length of an answer at most.
+        size: examples there are, None where the files decide.
+        licence: of the questions; pictures may have their own.
+        source: where the files come from.
+        prompt: name of the prompt that its examples carry; nano's captions carry one of two.
+        split: what is asked.
+        figures: what the paper states.
+        entry: its declaration, of the sets on disk.
+    """
 
     name: str
     title: str
@@ -26,9 +53,13 @@ class Benchmark:
     load: Callable[[int | None], list[Example]]
     metrics: tuple[str, ...]
     max_new_tokens: int
-    size: int
+    size: int | None
     licence: str
     source: str
+    prompt: str = "vqa"
+    split: str = "test"
+    figures: tuple[Figure, ...] = ()
+    entry: Entry | None = None
 
     def __post_init__(self) -> None:
         for metric in self.metrics:
@@ -82,22 +113,117 @@ def _nano_entry(
         size=_NANO_SIZE,
         licence="Apache-2.0",
         source="made by monkeylib.data.worlds",
+        prompt="caption" if kind == "captions" else "vqa",
     )
 
 
+def _on_disk(entry: Entry, prompt: str, data: Path | None = None) -> Benchmark:
+    """A set's official files, in the folder of its name."""
+    folder = entry.name.removesuffix("-val")
+
+    def load(limit: int | None = None) -> list[Example]:
+        return official.examples(entry, (data or paths.benchmarks()) / folder, prompt, limit)
+
+    return Benchmark(
+        name=entry.name,
+        title=entry.title,
+        kind=entry.kind,
+        load=load,
+        metrics=tuple(entry.metrics),
+        max_new_tokens=entry.max_new_tokens,
+        size=None,
+        licence=entry.terms,
+        source=entry.where,
+        prompt=prompt,
+        split=entry.split,
+        figures=tuple(entry.figures),
+        entry=entry,
+    )
+
+
+def _as_released(entry: Entry, prompt: str, data: Path | None = None) -> Benchmark:
+    """The release's own files of a set."""
+
+    def load(limit: int | None = None) -> list[Example]:
+        return released.examples(entry, data or paths.benchmarks(), prompt, limit)
+
+    return replace(
+        _on_disk(entry, prompt),
+        name=f"released-{entry.name}",
+        title=f"{entry.title}, as released",
+        load=load,
+        metrics=(entry.released.metric,),
+        source="https://github.com/Yuliang-Liu/Monkey",
+        split="of the released file",
+    )
+
+
+def _validation(entry: Entry) -> Entry:
+    """The split with public answers, of which the paper states nothing."""
+    changes = {"name": f"{entry.name}-val", "title": f"{entry.title}, validation", "figures": []}
+    return entry.model_copy(
+        update={**changes, **dict(entry.validation), "released": None, "validation": None}
+    )
+
+
+_ENTRIES = entries.load()
+_OFFICIAL = {e.name: e for e in (*_ENTRIES, *(_validation(e) for e in _ENTRIES if e.validation))}
+_RELEASED = {f"released-{e.name}": e for e in _ENTRIES if e.released}
+
 BENCHMARKS: dict[str, Benchmark] = {
-    entry.name: entry
-    for entry in (
+    benchmark.name: benchmark
+    for benchmark in (
         _nano_entry("fine", "Nano, fine print", "documents", ("exact_match", "anls"), 24),
         _nano_entry("large", "Nano, large print", "documents", ("exact_match", "anls"), 24),
         _nano_entry("general", "Nano, general questions", "general", ("exact_match", "anls"), 24),
         _nano_entry("caption", "Nano, captions", "captions", ("cider_d",), 96),
+        *(_on_disk(entry, entry.prompts.documented) for entry in _OFFICIAL.values()),
+        *(_as_released(entry, entry.prompts.released) for entry in _RELEASED.values()),
     )
 }
 
 
-def get(name: str) -> Benchmark:
-    """The benchmark of that name; `ValueError` lists the names."""
+def get(name: str, *, prompt: str | None = None, data: Path | str | None = None) -> Benchmark:
+    """The benchmark of that name.
+
+    Args:
+        name: of the benchmark.
+        prompt: instead of its own, `documented`, `released`, or any name of `monkeylib.prompts`.
+        data: folder of the downloads, one folder each; `paths.benchmarks()` by default.
+
+    Raises:
+        ValueError: there is no such benchmark or prompt, or nano, made in code, is told of either.
+    """
     if name not in BENCHMARKS:
         raise ValueError(f"There is no benchmark {name!r}: choose one of {', '.join(BENCHMARKS)}.")
-    return BENCHMARKS[name]
+    benchmark = BENCHMARKS[name]
+    if prompt is None and data is None:
+        return benchmark
+    if benchmark.entry is None:
+        raise ValueError(f"{name} is made in code: it takes neither a prompt nor a folder of data.")
+    build = _as_released if name in _RELEASED else _on_disk
+    return build(benchmark.entry, _prompt(benchmark, prompt), None if data is None else Path(data))
+
+
+def _prompt(benchmark: Benchmark, name: str | None) -> str:
+    ways = {"documented": benchmark.entry.prompts.documented, "released": benchmark.entry.prompts.released}
+    chosen = benchmark.prompt if name is None else ways.get(name, name)
+    if chosen is None:
+        raise ValueError(
+            f"The release has no code for {benchmark.name}, and so no prompt: ask as documented."
+        )
+    if chosen not in PROMPTS:
+        names = ", ".join((*ways, *PROMPTS))
+        raise ValueError(f"There is no prompt {name!r}: choose one of {names}.")
+    return chosen
+
+
+def available(data: Path | str | None = None) -> list[str]:
+    """Names of the benchmarks whose files are there: nano's always, the others as they are downloaded."""
+    root = Path(data) if data else paths.benchmarks()
+    found = [name for name, benchmark in BENCHMARKS.items() if benchmark.entry is None]
+    for name, entry in _OFFICIAL.items():
+        folder = root / name.removesuffix("-val")
+        if all((folder / file).exists() for file in entry.files):
+            found.append(name)
+    return found + [name for name, entry in _RELEASED.items() if (root / entry.released.file).is_file()]

@@ -31,6 +31,11 @@ class Example:
         """What the example's image is known by."""
         return self.image_id or self.id
 
+    @property
+    def picture(self) -> Picture:
+        """The picture, made now if it comes from a function."""
+        return self.image() if callable(self.image) else self.image
+
 
 @dataclass(frozen=True)
 class Prediction:

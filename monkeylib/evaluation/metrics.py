@@ -1,159 +1,174 @@
-"""Scores of answers, as pure functions of strings.
+"""Metrics by name, over whole corpora: what scores each example, and how a corpus' score is made of them.
 
-A metric of one example takes a prediction and the accepted answers. `METRICS` holds the same functions by
-name, over whole corpora (CIDEr-D only exists there). Everything raises `ValueError` on input that has no
-score: a prediction that isn't a string, an example without answers. The release's variants are in `release`.
+Most are means over examples. The others (F1 over all values of all documents, MME's sums over tasks) are put
+together from sums over examples, of which a bootstrap can draw. Names that begin with "release_" are the
+metrics of the released evaluation, defects included (`release`); they are scored beside ours, to compare with
+numbers made by it.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
-from monkeylib.evaluation import cider, normalise
+from monkeylib.evaluation import choices, denotation, fields, mme, release
+from monkeylib.evaluation.answers import (
+    anls,
+    character_error,
+    cider_d,
+    exact_match,
+    relaxed_accuracy,
+    vqa_accuracy,
+)
+from monkeylib.evaluation.inputs import Answers, Meta, check
 
-ANLS_THRESHOLD = 0.5
-RELAXED_TOLERANCE = 0.05
-VQA_MINIMUM_ANNOTATORS = 4
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Totals",
+    "anls",
+    "character_error",
+    "cider_d",
+    "exact_match",
+    "get",
+    "relaxed_accuracy",
+    "vqa_accuracy",
+]
 
-Answers = Sequence[str] | str
-
-
-def _checked(prediction: str, answers: Answers) -> list[str]:
-    """The answers as a list (a lone string is one answer), or a clear error."""
-    if not isinstance(prediction, str):
-        raise ValueError(
-            f"A prediction must be a string: got {type(prediction).__name__} ({prediction!r:.60})."
-        )
-    listed = [answers] if isinstance(answers, str) else answers
-    if not isinstance(listed, Sequence) or not listed:
-        raise ValueError(f"An example needs a non-empty list of answers: got {answers!r:.60}.")
-    for answer in listed:
-        if not isinstance(answer, str):
-            raise ValueError(f"An answer must be a string: got {type(answer).__name__} ({answer!r:.60}).")
-    return list(listed)
-
-
-def exact_match(prediction: str, answers: Answers) -> float:
-    """1 where the prediction equals an answer up to case, blanks and a closing full stop, else 0."""
-    accepted = {normalise.plain(answer) for answer in _checked(prediction, answers)}
-    return float(normalise.plain(prediction) in accepted)
+Scores = Callable[[Sequence[str], Sequence[Answers], Sequence[Meta]], np.ndarray]
 
 
-def anls(prediction: str, answers: Answers) -> float:
-    """Normalised Levenshtein similarity to the nearest answer, 0 below 0.5 (Biten et al., ICCV 2019).
+@dataclass(frozen=True)
+class Totals:
+    """A corpus' score that is no mean over examples.
 
-    Case and outer blanks don't count; the distance is divided by the longer of the two stripped strings.
+    Attributes:
+        table: what it is made of, from predictions, answers, metas and images: `[examples, columns]`.
+        combine: the score from sums of such rows, `[..., columns]` -> `[...]`.
+        stratum: entry of `meta` within whose values a bootstrap draws, if any.
     """
-    theirs = [answer.strip().lower() for answer in _checked(prediction, answers)]
-    best = max(Levenshtein.normalized_similarity(prediction.strip().lower(), answer) for answer in theirs)
-    return best if best >= ANLS_THRESHOLD else 0.0
 
-
-def _number(text: str) -> float | None:
-    """The finite number that a string states ("12,000", "50%" = 0.5), or None."""
-    stripped = text.strip()
-    bare = stripped.rstrip("%").replace(",", "")
-    try:
-        value = float(bare)
-    except ValueError:
-        return None
-    if not math.isfinite(value):
-        return None
-    return value / 100.0 if stripped.endswith("%") else value
-
-
-def relaxed_accuracy(prediction: str, answers: Answers) -> float:
-    """ChartQA's score: a number may be 5 % off the answer, anything else must be equal up to case and blanks.
-
-    (Masry et al., ACL Findings 2022.) The tolerance is relative to the answer, years included; 0 needs 0.
-    """
-    accepted = _checked(prediction, answers)
-    ours = _number(prediction)
-    for answer in accepted:
-        theirs = _number(answer)
-        if ours is not None and theirs is not None:
-            # The small term forgives rounding of the division, so that 95 is within 5 % of 100.
-            if abs(ours - theirs) <= RELAXED_TOLERANCE * abs(theirs) * (1 + 1e-9):
-                return 1.0
-        elif prediction.strip().lower() == answer.strip().lower():
-            return 1.0
-    return 0.0
-
-
-def vqa_accuracy(prediction: str, answers: Answers) -> float:
-    """VQA accuracy over annotators: min(1, agreeing / 3), averaged over leaving each annotator out in turn.
-
-    (Antol et al., ICCV 2015.) Prediction and answers pass the same official normalisation; the released code
-    normalises the prediction alone.
-
-    Args:
-        prediction: the model's answer.
-        answers: one answer for each annotator, repeated as often as it was given (usually ten).
-
-    Raises:
-        ValueError: fewer than four annotators, with whom no prediction could reach 1.
-    """
-    theirs = [normalise.vqa(answer) for answer in _checked(prediction, answers)]
-    if len(theirs) < VQA_MINIMUM_ANNOTATORS:
-        raise ValueError(
-            f"VQA accuracy needs at least {VQA_MINIMUM_ANNOTATORS} annotators' answers, usually 10: got "
-            f"{len(theirs)}; with one agreed answer use exact_match."
-        )
-    agreeing = theirs.count(normalise.vqa(prediction))
-    dissenting = len(theirs) - agreeing
-    left_out = agreeing * min(1.0, (agreeing - 1) / 3) + dissenting * min(1.0, agreeing / 3)
-    return left_out / len(theirs)
-
-
-def character_error(prediction: str, answers: Answers) -> float:
-    """Edits per character of the nearest answer, 0 is perfect (above 1 where the prediction is longer).
-
-    Case counts, runs of blanks count as one.
-    """
-    accepted = [" ".join(answer.split()) for answer in _checked(prediction, answers)]
-    if not all(accepted):
-        raise ValueError(
-            "Character error is undefined for an empty answer: score such examples by exact_match."
-        )
-    ours = " ".join(prediction.split())
-    return min(Levenshtein.distance(ours, answer) / len(answer) for answer in accepted)
-
-
-def cider_d(predictions: Sequence[str], references: Sequence[Answers]) -> np.ndarray:
-    """CIDEr-D of every caption, 0 to 10, from plain strings; `cider.cider_d` takes tokens."""
-    grouped = [_checked(p, r) for p, r in zip(predictions, references, strict=True)]
-    return cider.cider_d(
-        [cider.caption_tokens(prediction) for prediction in predictions],
-        [[cider.caption_tokens(reference) for reference in group] for group in grouped],
-    )
+    table: Callable[[Sequence[str], Sequence[Answers], Sequence[Meta], Sequence[str]], np.ndarray]
+    combine: Callable[[np.ndarray], np.ndarray]
+    stratum: str | None = None
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A named score over a corpus: `scores(predictions, answers)` gives one number for each example."""
+    """A named score.
+
+    Attributes:
+        name: in tables on disk.
+        title: in tables for readers.
+        score: one number for each example; those of multiple choice, MME and F1 need the examples' `meta`.
+        higher_is_better: false for errors.
+        totals: how a corpus' score is made where it isn't the mean of `scores`.
+    """
 
     name: str
-    scores: Callable[[Sequence[str], Sequence[Answers]], np.ndarray]
+    title: str
+    score: Scores
     higher_is_better: bool = True
+    totals: Totals | None = None
+
+    def scores(
+        self,
+        predictions: Sequence[str],
+        answers: Sequence[Answers],
+        metas: Sequence[Meta] | None = None,
+    ) -> np.ndarray:
+        """One number for each example.
+
+        Raises:
+            ValueError: an example has no score, or predictions, answers and metas aren't as many.
+        """
+        metas = [{} for _ in predictions] if metas is None else metas
+        if not len(predictions) == len(answers) == len(metas):
+            raise ValueError(
+                f"Each prediction needs its answers and its meta: got {len(predictions)} predictions, "
+                f"{len(answers)} lists of answers and {len(metas)} metas."
+            )
+        return self.score(predictions, answers, metas)
 
 
-def _per_example(function: Callable[[str, Answers], float]) -> Callable[..., np.ndarray]:
-    def scores(predictions: Sequence[str], answers: Sequence[Answers]) -> np.ndarray:
+def _each(function: Callable[[str, Answers], float]) -> Scores:
+    def scores(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
         return np.asarray([function(p, a) for p, a in zip(predictions, answers, strict=True)], dtype=float)
 
     return scores
 
 
+def _each_with_meta(function: Callable[[str, Answers, Meta], float]) -> Scores:
+    def scores(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
+        rows = zip(predictions, answers, metas, strict=True)
+        return np.asarray([function(*row) for row in rows], dtype=float)
+
+    return scores
+
+
+def _released(function: Callable[[str, list[str]], float]) -> Scores:
+    """The released function, with input refused on which it would crash or read a text as a list."""
+    return _each(lambda prediction, answers: function(prediction, check(prediction, answers)))
+
+
+def _captions(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
+    return cider_d(predictions, answers)
+
+
+def _fields(
+    predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta], images: Sequence[str]
+) -> np.ndarray:
+    return fields.table(predictions, answers, metas)
+
+
+def _mme(name: str, tasks: Sequence[str], combine: Callable[[np.ndarray], np.ndarray]) -> Metric:
+    def table(
+        predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta], images: Sequence[str]
+    ) -> np.ndarray:
+        rows = mme.table(predictions, answers, metas, images)
+        if missing := mme.missing(metas, tasks):
+            raise ValueError(
+                f"MME's {name} is a sum over {len(tasks)} tasks, and no question is of {', '.join(missing)}: "
+                "answer all tasks."
+            )
+        return rows
+
+    return Metric(
+        f"mme_{name}", f"MME {name}", _each(mme.right), totals=Totals(table, combine, stratum="task")
+    )
+
+
 METRICS: dict[str, Metric] = {
-    "exact_match": Metric("exact_match", _per_example(exact_match)),
-    "anls": Metric("anls", _per_example(anls)),
-    "relaxed_accuracy": Metric("relaxed_accuracy", _per_example(relaxed_accuracy)),
-    "vqa_accuracy": Metric("vqa_accuracy", _per_example(vqa_accuracy)),
-    "character_error": Metric("character_error", _per_example(character_error), higher_is_better=False),
-    "cider_d": Metric("cider_d", cider_d),
+    metric.name: metric
+    for metric in (
+        Metric("exact_match", "exact match", _each(exact_match)),
+        Metric("anls", "ANLS", _each(anls)),
+        Metric("relaxed_accuracy", "relaxed accuracy", _each(relaxed_accuracy)),
+        Metric("vqa_accuracy", "VQA accuracy", _each(vqa_accuracy)),
+        Metric("character_error", "character error", _each(character_error), higher_is_better=False),
+        Metric("cider_d", "CIDEr-D", _captions),
+        Metric("multiple_choice", "accuracy", _each_with_meta(choices.multiple_choice)),
+        Metric("denotation_accuracy", "denotation accuracy", _each(denotation.denotation_accuracy)),
+        Metric(
+            "f1",
+            "F1",
+            _each_with_meta(lambda p, a, meta: float(fields.f1(fields.counts(p, a, meta)))),
+            totals=Totals(_fields, fields.f1),
+        ),
+        _mme("perception", mme.MME_PERCEPTION, mme.perception),
+        _mme("cognition", mme.MME_COGNITION, mme.cognition),
+        Metric("release_anls", "ANLS as released", _released(release.anls)),
+        Metric(
+            "release_relaxed_accuracy", "relaxed accuracy as released", _released(release.relaxed_accuracy)
+        ),
+        Metric("release_containment", "containment as released", _released(release.containment)),
+        Metric(
+            "release_gqa_accuracy",
+            "GQA accuracy as released",
+            _released(lambda p, answers: max(release.gqa_accuracy(p, answer) for answer in answers)),
+        ),
+        Metric("release_vqa_score", "VQA score as released", _released(release.vqa_score)),
+    )
 }
 
 

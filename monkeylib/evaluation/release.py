@@ -1,6 +1,6 @@
 """The metrics of the released evaluation, defects included, for comparison with numbers made by it.
 
-Each differs from its namesake in `metrics`, which is the one to report:
+Each differs from its namesake in `answers`, which is the one to report:
 
 - `anls`: blanks around an answer lengthen the divisor, and a lone string is taken as a list of letters;
 - `relaxed_accuracy`: prediction and answer are swapped, so the 5 % are of the prediction; "12,000" is text;
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from rapidfuzz.distance import Levenshtein
 
 from monkeylib.evaluation import normalise
-from monkeylib.evaluation.metrics import ANLS_THRESHOLD, RELAXED_TOLERANCE
+from monkeylib.evaluation.answers import ANLS_THRESHOLD, RELAXED_TOLERANCE
 
 _PERIODS_REMOVED = 32  # the release passes the regular expression's flag where the count is due
 
@@ -80,12 +80,20 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-def vqa_score(prediction: str, answers: Sequence[str]) -> float:
-    """VQA accuracy with ten annotators' answers left in their case, number words and articles."""
+def vqa_score(prediction: str, answers: Sequence[str], *, answer_ids: bool = True) -> float:
+    """VQA accuracy with ten annotators' answers left in their case, number words and articles.
+
+    Args:
+        prediction: the model's answer.
+        answers: one for each annotator.
+        answer_ids: whether the annotations number the answers. Without numbers, equal answers are taken for
+            one another and left out together, so that an answer on which all agree scores 0.
+    """
     ours = normalise.vqa_words(normalise.vqa_punctuation(_one_line(prediction), _PERIODS_REMOVED))
     theirs = [_one_line(answer) for answer in answers]
     if len(set(theirs)) > 1:
         theirs = [normalise.vqa_punctuation(answer, _PERIODS_REMOVED) for answer in theirs]
     agreeing = theirs.count(ours)
     dissenting = len(theirs) - agreeing
-    return (agreeing * min(1.0, (agreeing - 1) / 3) + dissenting * min(1.0, agreeing / 3)) / len(theirs)
+    others = agreeing - 1 if answer_ids else 0
+    return (agreeing * min(1.0, others / 3) + dissenting * min(1.0, agreeing / 3)) / len(theirs)

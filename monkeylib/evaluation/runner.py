@@ -1,13 +1,19 @@
-"""From examples to predictions on disk: batched, resumable, apart from scoring (`scoring`)."""
+"""From examples to predictions on disk: batched, resumable, by one process or many, apart from scoring
+(`scoring`)."""
 
+import glob
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from tqdm import tqdm
 
+from monkeylib import paths
+from monkeylib.evaluation import processes
 from monkeylib.evaluation.examples import Example, Prediction, batches, whole_lines
+from monkeylib.evaluation.processes import Processes
 from monkeylib.evaluation.shared import SharedEncoding, identity
 from monkeylib.inference import Monkey
 
@@ -24,22 +30,27 @@ def predict(
     progress: bool = True,
     name: str | None = None,
     stale: Literal["error", "replace"] = "error",
+    workers: Processes | None = None,
 ) -> Path:
     """Answer examples and append each batch to a JSONL file; called again, go on where the last call stopped.
 
     Batches depend on the examples alone, so an interrupted run ends with the same file as one that wasn't. A
-    line that was cut off by a kill is removed first.
+    line that was cut off by a kill is asked again. Many processes divide the batches; each appends to a part
+    file beside `path`, which they all have to see, and the first puts the parts together. The file is then
+    the same, byte for byte, and a run may go on with another number of processes.
 
     Args:
-        model: a Monkey, or any function from a batch of examples to their answers.
+        model: a Monkey, or any function from a batch of examples to their answers. With an attribute `name`,
+            that tells it from others.
         examples: with unique ids.
         path: the predictions file.
         batch_size: examples answered at once.
         max_new_tokens: length of an answer at most; only for a Monkey.
-        progress: show a progress bar.
+        progress: show a progress bar (the first process does).
         name: what tells this model from another, stored with each prediction; for a Monkey, a fingerprint of
             its weights and settings if not given.
         stale: what to do with a file that another model or other questions left: refuse, or start anew.
+        workers: the processes that answer; those that this one was started with if not given.
 
     Returns:
         `path`.
@@ -47,49 +58,98 @@ def predict(
     Raises:
         ValueError: no examples, ids that repeat, or a stale file.
     """
-    path, ids = Path(path), [example.id for example in examples]
-    if not ids:
-        raise ValueError("There is nothing to predict: got no examples.")
-    if len(set(ids)) < len(ids):
-        raise ValueError(
-            f"Ids of examples must be unique: {next(i for i in ids if ids.count(i) > 1)!r} repeats."
-        )
+    path, made = Path(path), batches(_checked(examples), batch_size)
     answer = SharedEncoding(model, max_new_tokens) if isinstance(model, Monkey) else model
     if name is None:
-        name = identity(model, max_new_tokens) if isinstance(model, Monkey) else ""
-    done = _resume(path, examples, name, stale)
+        name = identity(model, max_new_tokens) if isinstance(model, Monkey) else getattr(model, "name", "")
+    workers = workers or processes.join()
+    order = [example.id for batch in made for example in batch]
+    done = _kept(path, examples, name, stale)
+    workers.wait()  # nobody changes a file before all have read it
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        path.open("ab") as file,
-        tqdm(total=len(ids), initial=len(done), desc=path.stem, disable=not progress) as bar,
-    ):
-        for batch in batches(examples, batch_size):
-            missing = [example.id not in done for example in batch]
-            if any(missing):
-                answers = answer(batch)  # the whole batch, as in a run that wasn't interrupted
-                rows = zip(batch, answers, missing, strict=True)
-                file.write(b"".join(Prediction.of(e, text, name).line for e, text, wanted in rows if wanted))
-                file.flush()
-                os.fsync(file.fileno())
-                bar.update(sum(missing))
+    if workers.first:
+        _settle(path, order, done)
+    workers.wait()
+    mine = workers.share([batch for batch in made if any(example.id not in done for example in batch)])
+    own = path if workers.count == 1 else _part(path, workers.rank)
+    _answer(answer, mine, own, name, done, progress and workers.first)
+    workers.wait()
+    if workers.first:
+        _settle(path, order, {row.id: row for row in _read(path)})
+    workers.wait()
     return path
 
 
-def _resume(path: Path, examples: Sequence[Example], name: str, stale: str) -> set[str]:
-    """Ids that are done already; the file is cut back to its whole lines, or removed if it is stale."""
-    if not path.exists():
-        return set()
-    predictions, length = whole_lines(path)
-    asked = {example.id: example for example in examples}
-    for prediction in predictions:
+def _checked(examples: Sequence[Example]) -> Sequence[Example]:
+    """The examples, if they can be told apart."""
+    if not examples:
+        raise ValueError("There is nothing to predict: got no examples.")
+    identifier, count = Counter(example.id for example in examples).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"Ids of examples must be unique: {identifier!r} repeats.")
+    return examples
+
+
+def _answer(
+    answer: Answerer,
+    mine: Sequence[Sequence[Example]],
+    path: Path,
+    name: str,
+    done: Mapping[str, Prediction],
+    progress: bool,
+) -> None:
+    """Append the answers of whole batches that aren't done; each batch is on disk before the next begins."""
+    if not mine:
+        return
+    total = sum(map(len, mine))
+    with path.open("ab") as file, tqdm(total=total, desc=path.stem, disable=not progress) as bar:
+        for batch in mine:
+            answers = answer(batch)  # the whole batch, as in a run that wasn't interrupted
+            rows = zip(batch, answers, strict=True)
+            file.write(b"".join(Prediction.of(e, text, name).line for e, text in rows if e.id not in done))
+            file.flush()
+            os.fsync(file.fileno())
+            bar.update(len(batch))
+
+
+def _part(path: Path, rank: int) -> Path:
+    """Where a process of several writes."""
+    return path.with_name(f"{path.name}.part{rank}")
+
+
+def _parts(path: Path) -> list[Path]:
+    """The part files that there are, also of processes that no longer are."""
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}.part*"))
+
+
+def _read(path: Path) -> Iterable[Prediction]:
+    """The predictions of the file and its parts, in no order."""
+    for file in (path, *_parts(path)):
+        if file.exists():
+            yield from whole_lines(file)[0]
+
+
+def _kept(path: Path, examples: Sequence[Example], name: str, stale: str) -> dict[str, Prediction]:
+    """What is done already, by id; nothing if it is stale and to be replaced."""
+    asked, kept = {example.id: example for example in examples}, {}
+    for prediction in _read(path):
         example = asked.get(prediction.id)
         if example is None or prediction != Prediction.of(example, prediction.prediction, name):
             if stale == "replace":
-                path.unlink()
-                return set()
+                return {}
             raise ValueError(
                 f"{path} holds predictions of another model or other questions, such as {prediction.id!r}: "
-                'choose another file, or start anew with stale="replace".'
+                'choose another file, or start anew with stale="replace" (on the command line, --fresh).'
             )
-    os.truncate(path, length)
-    return {prediction.id for prediction in predictions}
+        kept[prediction.id] = prediction
+    return kept
+
+
+def _settle(path: Path, order: Sequence[str], rows: Mapping[str, Prediction]) -> None:
+    """Leave one file of whole lines in the order of the batches, and no parts."""
+    content = b"".join(rows[identifier].line for identifier in order if identifier in rows)
+    if (path.read_bytes() if path.exists() else b"") != content:
+        with paths.replacing(path) as temporary:
+            temporary.write_bytes(content)
+    for part in _parts(path):
+        part.unlink()

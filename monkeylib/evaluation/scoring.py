@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from monkeylib import paths
 from monkeylib.evaluation import metrics
 from monkeylib.evaluation.benchmarks import BENCHMARKS
 from monkeylib.evaluation.examples import Prediction, read_predictions
-from monkeylib.evaluation.statistics import Interval, bootstrap_interval, paired_difference
+from monkeylib.evaluation.statistics import Interval, bootstrap_totals, mean
 
 ALL = "all"
 
@@ -18,7 +20,7 @@ Predictions = Path | str | Sequence[Prediction]
 
 @dataclass(frozen=True)
 class Score:
-    """The mean of a metric with its 95 % bootstrap interval over `n` examples."""
+    """A metric over a corpus with its 95 % bootstrap interval over `n` examples."""
 
     metric: str
     value: float
@@ -41,10 +43,50 @@ class Row:
     n: int
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What a metric's score over a corpus, or over a part of it, is made of."""
+
+    metric: metrics.Metric
+    table: np.ndarray  # [examples, columns]
+    images: list[str]
+    strata: list[str] | None
+
+    def part(self, chosen: Sequence[int]) -> "_Measured":
+        """Those examples alone."""
+        strata = None if self.strata is None else [self.strata[row] for row in chosen]
+        return _Measured(self.metric, self.table[chosen], [self.images[row] for row in chosen], strata)
+
+    def interval(self, seed: int, other: np.ndarray | None = None) -> Interval:
+        """The score, or how far it is above that of another run, whose table is `other`."""
+        return bootstrap_totals(
+            self.table,
+            self.metric.totals.combine if self.metric.totals else mean,
+            other=other,
+            clusters=self.images,
+            strata=self.strata,
+            seed=seed,
+        )
+
+
+def _measure(rows: Sequence[Prediction], name: str) -> _Measured:
+    metric = metrics.get(name)
+    predictions, answers = [row.prediction for row in rows], [row.answers for row in rows]
+    metas, images = [row.meta for row in rows], [row.image for row in rows]
+    if metric.totals is None:
+        scores = metric.scores(predictions, answers, metas)
+        return _Measured(metric, np.stack([scores, np.ones_like(scores)], axis=1), images, None)
+    stratum = metric.totals.stratum
+    table = metric.totals.table(predictions, answers, metas, images)
+    return _Measured(metric, table, images, stratum and [str(meta[stratum]) for meta in metas])
+
+
 def scores_by_id(predictions: Predictions, metric: str) -> dict[str, float]:
-    """The metric of every example."""
+    """The metric of every example: their mean is the corpus' score, but for F1 and MME."""
     rows = _rows(predictions)
-    values = metrics.get(metric).scores([row.prediction for row in rows], [row.answers for row in rows])
+    values = metrics.get(metric).scores(
+        [row.prediction for row in rows], [row.answers for row in rows], [row.meta for row in rows]
+    )
     return dict(zip((row.id for row in rows), values.tolist(), strict=True))
 
 
@@ -56,24 +98,25 @@ def score(predictions: Predictions, metric: str, *, seed: int = 0) -> Score:
         metric: a name of `metrics.METRICS`.
         seed: of the bootstrap.
     """
-    rows = _rows(predictions)
-    return _mean(rows, metric, scores_by_id(rows, metric), seed)
-
-
-def _mean(rows: Sequence[Prediction], metric: str, values: Mapping[str, float], seed: int) -> Score:
-    clusters = [row.image for row in rows]
-    return Score(metric, *bootstrap_interval([values[row.id] for row in rows], clusters=clusters, seed=seed))
+    return Score(metric, *_measure(_rows(predictions), metric).interval(seed))
 
 
 def compare(first: Predictions, second: Predictions, metric: str, *, seed: int = 0) -> Interval:
-    """Mean of `first - second` over the same examples: the runs differ where the interval leaves 0 out."""
-    ours, theirs = _rows(first), _rows(second)
-    return paired_difference(
-        scores_by_id(ours, metric),
-        scores_by_id(theirs, metric),
-        clusters={row.id: row.image for row in ours},
-        seed=seed,
-    )
+    """How far `first` is above `second` on the same examples; they differ where the interval leaves 0 out.
+
+    Raises:
+        ValueError: the runs don't hold the same examples.
+    """
+    ours, theirs = ({row.id: row for row in _rows(run)} for run in (first, second))
+    if ours.keys() != theirs.keys():
+        odd = sorted(ours.keys() ^ theirs.keys())
+        raise ValueError(
+            "Two runs can only be compared on the same examples: "
+            f"{len(odd)} ids are in one alone, such as {odd[0]!r}."
+        )
+    ids = sorted(ours)
+    measured = _measure([ours[id] for id in ids], metric)
+    return measured.interval(seed, _measure([theirs[id] for id in ids], metric).table)
 
 
 def summarise(
@@ -104,11 +147,11 @@ def summarise(
             )
         everything = _rows(predictions)
         # CIDEr weighs words by their rarity in the whole split, of which a group is only a part.
-        values = {metric: scores_by_id(everything, metric) for metric in metrics_of[split]}
+        measured = {metric: _measure(everything, metric) for metric in metrics_of[split]}
         for group, members in _groups(everything, by).items():
             for metric in metrics_of[split]:
-                row = asdict(_mean(members, metric, values[metric], seed))
-                rows.append(Row(model, split, group, **row))
+                interval = measured[metric].part(members).interval(seed)
+                rows.append(Row(model, split, group, metric, *interval))
     return rows
 
 
@@ -129,8 +172,9 @@ def _rows(predictions: Predictions) -> Sequence[Prediction]:
     return rows
 
 
-def _groups(rows: Sequence[Prediction], by: str | None) -> dict[str, list[Prediction]]:
-    groups = {ALL: list(rows)}
-    for row in rows if by else ():
-        groups.setdefault(str(row.meta.get(by, "unknown")), []).append(row)
+def _groups(rows: Sequence[Prediction], by: str | None) -> dict[str, list[int]]:
+    """Numbers of the rows of every group, and of all."""
+    groups = {ALL: list(range(len(rows)))}
+    for number, row in enumerate(rows if by else ()):
+        groups.setdefault(str(row.meta.get(by, "unknown")), []).append(number)
     return groups

@@ -1,9 +1,12 @@
 """Answering many questions per image with the image encoded once."""
 
 import hashlib
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from monkeylib.evaluation.examples import Example
@@ -11,11 +14,14 @@ from monkeylib.inference import Monkey
 from monkeylib.processing import open_image
 from monkeylib.prompts import build_prompt
 
-_SAMPLED = 1024  # values of each weight that `identity` looks at
+_SAMPLED = 1024  # values of each weight that a fingerprint looks at, at least
 
 
 class SharedEncoding:
     """Answers examples greedily with a Monkey, each image encoded once for all its questions.
+
+    Where a batch asks at least two questions of each image, as a rule, the language model reads the image
+    once for them too, and the questions go on from its keys and values.
 
     The model is put in evaluation mode. Answers equal those of asking one question at a time.
     """
@@ -31,19 +37,58 @@ class SharedEncoding:
         processor, tokenizer = self.processor, self.processor.tokenizer
         self._encode(examples)
         texts = [processor.separator + build_prompt(example.prompt, example.question) for example in examples]
-        ids = [[*processor.image_span(), *processor.encode_text(text)] for text in texts]
-        inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
-        tokens = torch.cat([self._encoded[example.key] for example in examples])
+        asked = [processor.encode_text(text) for text in texts]
+        cache = self._read(examples, max(map(len, asked)))
+        ids, mask, visual = self._inputs(examples, asked, padded_first=cache is None)
         output = self.model.generate(
-            **inputs.to(self.model.device),
-            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=tokens)},
+            input_ids=ids,
+            attention_mask=mask,
+            **(visual if cache is None else {"past_key_values": cache}),
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        new = output[:, inputs["input_ids"].shape[1] :]
+        new = output[:, ids.shape[1] :]
         return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def _inputs(
+        self, examples: Sequence[Example], asked: Sequence[list[int]], padded_first: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """Ids and mask `[B, T]` of image and question, and the visual tokens of the whole batch.
+
+        The padding comes before the image, or between image and question where the image has been read.
+        """
+        span = [*self.processor.opening_ids(), *self.processor.image_span()]
+        rows = [[*span, *ids] for ids in asked] if padded_first else asked
+        padded = self.processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+        ids, mask = padded["input_ids"], padded["attention_mask"]
+        if not padded_first:
+            images = torch.tensor(span).expand(len(ids), -1)
+            ids, mask = torch.cat([images, ids], 1), torch.cat([torch.ones_like(images), mask], 1)
+        tokens = torch.cat([self._encoded[example.key] for example in examples])
+        return ids.to(self.model.device), mask.to(self.model.device), _visual(tokens)
+
+    def _read(self, examples: Sequence[Example], longest: int) -> DynamicCache | None:
+        """Keys and values of each row's image, read once for all of its questions; None where that isn't
+        worth the memory, or where a language model reads the image differently before a long question."""
+        keys = list(dict.fromkeys(example.key for example in examples))
+        span = [*self.processor.opening_ids(), *self.processor.image_span()]
+        limit = getattr(self.model.config.text_config, "trained_length", math.inf)
+        if 2 * len(keys) > len(examples) or len(span) + longest > limit:
+            return None
+        ids = torch.tensor([span], device=self.model.device)
+        read = [
+            self.model(ids, **_visual(self._encoded[key]), use_cache=True, logits_to_keep=1) for key in keys
+        ]
+        layers = [output.past_key_values.layers for output in read]
+        if any(type(layer) is not DynamicLayer for layer in layers[0]):
+            return None  # sliding windows and states of other kinds can't be put together like this
+        places = torch.tensor([keys.index(example.key) for example in examples], device=self.model.device)
+        return DynamicCache(
+            (torch.cat([one.keys for one in each])[places], torch.cat([one.values for one in each])[places])
+            for each in zip(*layers, strict=True)
+        )
 
     def _encode(self, examples: Sequence[Example]) -> None:
         """Visual tokens `[views, queries, width]` of the batch's images; those of the last batch are kept."""
@@ -51,25 +96,28 @@ class SharedEncoding:
         self._encoded = {key: tokens for key, tokens in self._encoded.items() if key in first}
         for key, example in first.items():
             if key not in self._encoded:
-                image = example.image() if callable(example.image) else example.image
-                views = self.processor.image_processor(open_image(image)).to(self.model.device)
+                views = self.processor.image_processor(open_image(example.picture)).to(self.model.device)
                 self._encoded[key] = self.model.get_image_features(views["pixel_values"], views["grids"])
 
 
+def _visual(tokens: torch.Tensor) -> dict[str, Any]:
+    """Visual tokens `[views, queries, width]` as the model's `generate` and `forward` take them."""
+    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=tokens)}}
+
+
 def identity(monkey: Monkey, max_new_tokens: int) -> str:
-    """Fingerprint of weights (sampled), views and settings, by which predictions of models are told apart."""
-    digest = hashlib.sha256()
+    """Fingerprint of weights, views and settings, by which predictions of models are told apart."""
     image = monkey.processor.image_processor
-    settings = [
-        image.tile_size,
-        image.rows,
-        image.cols,
-        image.views,
-        monkey.processor.separator,
-        max_new_tokens,
-    ]
-    digest.update(repr(settings).encode())
-    for name, weight in monkey.model.state_dict().items():
+    views = [image.tile_size, image.rows, image.cols, image.views, image.global_from, image.fit]
+    settings = [*views, monkey.processor.opening, monkey.processor.separator, max_new_tokens]
+    return fingerprint(monkey.model, settings)
+
+
+def fingerprint(model: torch.nn.Module, settings: Sequence[object]) -> str:
+    """Sixteen letters that differ where settings or weights do; of each weight, up to 2,048 values are looked
+    at."""
+    digest = hashlib.sha256(repr(list(settings)).encode())
+    for name, weight in model.state_dict().items():
         step = max(1, weight.numel() // _SAMPLED)
         digest.update(name.encode())
         digest.update(weight.flatten()[::step].float().cpu().numpy().tobytes())

@@ -3,24 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from monkeylib.data.public.convert import Pair, PublicSet, load
+from monkeylib.data.public.convert import Pair, PublicSet, pairs
+from monkeylib.data.public.layouts import coco_captions, textcaps
+from monkeylib.data.public.rows import load
 
 _COCO = "annotations/captions_train2014.json"
 _TEXTCAPS = "TextCaps_0.1_train.json"
 _DETAILED = "detailed_caption.json"
-
-
-def _coco(folder: Path) -> Iterator[Pair]:
-    """COCO: `images` give file names, `annotations` captions, five or more a picture."""
-    names = {image["id"]: image["file_name"] for image in load(folder / _COCO, "images")}
-    for row in load(folder / _COCO, "annotations"):
-        yield Pair(str(row["id"]), names[row["image_id"]], "", row["caption"])
-
-
-def _textcaps(folder: Path) -> Iterator[Pair]:
-    """TextCaps: a row of `data` is one caption; the pictures are those of TextVQA."""
-    for number, row in enumerate(load(folder / _TEXTCAPS, "data")):
-        yield Pair(str(row.get("caption_id", number)), f"{row['image_id']}.jpg", "", row["caption_str"])
 
 
 def _detailed(folder: Path) -> Iterator[Pair]:
@@ -46,8 +35,9 @@ SETS = (
         "CC BY 4.0; the pictures under Flickr's terms",
         (_COCO,),
         "train2014",
-        _coco,
+        lambda folder: pairs(coco_captions(folder, _COCO)),
         "caption",
+        "the licence",
     ),
     PublicSet(
         "textcaps",
@@ -55,8 +45,8 @@ SETS = (
         "CC BY 4.0; the pictures are Open Images'",
         (_TEXTCAPS,),
         "train_images",
-        _textcaps,
+        lambda folder: pairs(textcaps(folder, _TEXTCAPS)),
         "caption",
-        "the field caption_id, without which rows are numbered",
+        "the field caption_id, without which rows are numbered, the licence",
     ),
 )

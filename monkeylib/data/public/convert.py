@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monkeylib import paths
+from monkeylib.data.public.rows import Asked, checked, require
 from monkeylib.prompts import build_prompt
 
 
@@ -65,14 +66,12 @@ def convert(entry: PublicSet, folder: Path, out: Path) -> Conversion:
         FileNotFoundError: a file of the download is missing.
         ValueError: a file isn't laid out as the official one, or no row is left.
     """
-    for file in entry.files:
-        if not (folder / file).exists():
-            raise FileNotFoundError(f"{entry.name} needs {folder / file}: get it from {entry.home}")
+    require(entry.name, folder, entry.files, entry.home)
     images, left_out, written = folder / entry.images, Counter(), 0
     there: dict[str, bool] = {}
     with paths.replacing(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("[")
-        for pair in _checked(entry, folder):
+        for pair in checked(entry.pairs(folder), entry.name, entry.files, entry.home):
             if pair.image not in there:
                 there[pair.image] = (images / pair.image).is_file()
             reason = "no answer" if not pair.answer.strip() else "no picture" * (not there[pair.image])
@@ -92,58 +91,26 @@ def convert(entry: PublicSet, folder: Path, out: Path) -> Conversion:
     return Conversion(written, left_out)
 
 
-def load(path: Path, *fields: str) -> Any:
-    """The content of a JSON file, or of its nested fields.
-
-    Raises:
-        ValueError: it isn't JSON, or has no such field.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): fetch it anew") from error
-    for field in fields:
-        if not isinstance(value, dict) or field not in value:
-            raise ValueError(f"{path} has no field {field!r}: expected the official layout")
-        value = value[field]
-    return value
-
-
-def lines(path: Path) -> Iterator[Any]:
-    """The objects of a JSON lines file.
-
-    Raises:
-        ValueError: a line is no JSON.
-    """
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"line {number} of {path} is not JSON ({error}): fetch it anew") from error
-
-
-def most_frequent(answers: list[str]) -> str:
+def most_frequent(answers: Sequence[str]) -> str:
     """Of several people's answers the one most gave, the earliest of several; "" of none."""
     return Counter(answers).most_common(1)[0][0] if answers else ""
 
 
-def _checked(entry: PublicSet, folder: Path) -> Iterator[Pair]:
-    """The pairs, with an error of the layout as one sentence."""
-    count = 0
-    try:
-        for pair in entry.pairs(folder):
-            count += 1
-            for field, value in vars(pair).items():
-                if not isinstance(value, str):
-                    raise TypeError(f"{field} is {value!r}, not a text")
-            yield pair
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        what = f"no field {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(
-            f"{entry.name} is not laid out as the official download after {count} rows ({what}): "
-            f"compare {', '.join(entry.files)} with {entry.home}"
-        ) from error
+def pairs(rows: Iterable[Asked], answer: Callable[[Sequence[str]], str] = most_frequent) -> Iterator[Pair]:
+    """One pair to train on of each row; `answer` picks one of its answers, by default the most frequent."""
+    for row in rows:
+        question = with_choices(row.question, row.choices) if row.choices else row.question
+        yield Pair(row.id, row.image, question, answer(row.answers))
+
+
+def first(answers: Sequence[str]) -> str:
+    """The first answer, "" of none."""
+    return answers[0] if answers else ""
+
+
+def with_choices(question: str, choices: Sequence[str]) -> str:
+    """A question and what to choose from: "which? A. this B. that"."""
+    return " ".join([question, *(f"{chr(65 + n)}. {choice}" for n, choice in enumerate(choices))])
 
 
 def _record(pair: Pair, prompt: str) -> dict[str, Any]:

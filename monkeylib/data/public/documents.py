@@ -7,7 +7,8 @@ png/NAME/0.png and so on; the first page is asked about.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from monkeylib.data.public.convert import Pair, PublicSet, lines, load
+from monkeylib.data.public.convert import Pair, PublicSet, first, pairs
+from monkeylib.data.public.layouts import chartqa, docvqa, due, visualmrc
 
 _DOCVQA = "train_v1.0_withQT.json"
 _INFOVQA = "infographicsVQA_train_v1.0.json"
@@ -15,57 +16,12 @@ _CHARTQA = ("train/train_human.json", "train/train_augmented.json")
 _VISUALMRC = "data/train.jsonl"
 _DUE = "train/document.jsonl"
 _DUE_HOME = "https://duebenchmark.com/data"
-_DUE_UNVERIFIED = "the pictures' names, which are not part of the download"
-
-
-def _docvqa(folder: Path) -> Iterator[Pair]:
-    """DocVQA: rows of `data` with several answers that all are right; the first is taken. `image` is
-    documents/NAME.png."""
-    for row in load(folder / _DOCVQA, "data"):
-        yield Pair(str(row["questionId"]), row["image"], row["question"], row["answers"][0])
-
-
-def _infovqa(folder: Path) -> Iterator[Pair]:
-    """InfographicVQA: as DocVQA, its pictures named by `image_local_name`."""
-    for row in load(folder / _INFOVQA, "data"):
-        yield Pair(str(row["questionId"]), row["image_local_name"], row["question"], row["answers"][0])
-
-
-def _chartqa(folder: Path) -> Iterator[Pair]:
-    """ChartQA: people's questions, then those made by a model."""
-    for file in _CHARTQA:
-        for number, row in enumerate(load(folder / file)):
-            yield Pair(f"{Path(file).stem}-{number}", row["imgname"], row["query"], row["label"])
-
-
-def _visualmrc(folder: Path) -> Iterator[Pair]:
-    """VisualMRC: a line per page, with whole sentences as answers."""
-    for row in lines(folder / _VISUALMRC):
-        for number, pair in enumerate(row["qa_data"]):
-            yield Pair(
-                f"{row['id']}-{number}",
-                row["image_filename"],
-                pair["question"]["text"],
-                pair["answer"]["text"],
-            )
+_DUE_UNVERIFIED = "the pictures' names, which are not part of the download (its PDF files lie in pdfs/)"
 
 
 def _due(question: str) -> Callable[[Path], Iterator[Pair]]:
-    """DUE: a line per document, `annotations` with a `key` and `values`.
-
-    The key is a question (WTQ), a statement (TableFact) or the name of a field (DeepForm, KLC), which
-    `question` puts into words with {key}. Values without a plain text (DeepForm's `children`) give none.
-    """
-
-    def pairs(folder: Path) -> Iterator[Pair]:
-        for row in lines(folder / _DUE):
-            name = row["name"].removesuffix(".pdf")
-            for number, annotation in enumerate(row["annotations"]):
-                asked = question.format(key=annotation["key"].replace("_", " "))
-                answer = next((value["value"] for value in annotation["values"] if "value" in value), "")
-                yield Pair(f"{name}-{number}", f"{name}/0.png", asked, answer)
-
-    return pairs
+    """The first value of each key that `question` asks for."""
+    return lambda folder: pairs(due(folder, _DUE, question), first)
 
 
 SETS = (
@@ -75,8 +31,8 @@ SETS = (
         "for research, after registration",
         (_DOCVQA,),
         "",
-        _docvqa,
-        unverified="the name of the annotation file, which differs between versions",
+        lambda folder: pairs(docvqa(folder, _DOCVQA), first),
+        unverified="the licence; names differ between versions of the download (older: train_v1.0.json)",
     ),
     PublicSet(
         "chartqa",
@@ -84,7 +40,8 @@ SETS = (
         "GPL-3.0",
         _CHARTQA,
         "train/png",
-        _chartqa,
+        lambda folder: pairs(chartqa(folder, _CHARTQA)),
+        unverified="the licence",
     ),
     PublicSet(
         "infovqa",
@@ -92,8 +49,8 @@ SETS = (
         "for research, after registration",
         (_INFOVQA,),
         "images",
-        _infovqa,
-        unverified="the name of the annotation file, which differs between versions",
+        lambda folder: pairs(docvqa(folder, _INFOVQA, "image_local_name"), first),
+        unverified="the licence; the folder of pictures is called infographicsvqa_images in some downloads",
     ),
     PublicSet(
         "deepform",
@@ -137,7 +94,7 @@ SETS = (
         "for research, on request",
         (_VISUALMRC,),
         "",
-        _visualmrc,
-        unverified="the names data/train.jsonl and of the pictures' folder",
+        lambda folder: pairs(visualmrc(folder, _VISUALMRC)),
+        unverified="the layout as a whole, the licence",
     ),
 )
