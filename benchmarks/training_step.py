@@ -7,11 +7,14 @@ Both train the same model, with the same weights, on the same rows, and reach th
 * `released`: rows padded to 2,048 tokens, logits at every position with a shifted copy, and the views one
   position after the other through ViT and resampler.
 
-A step is forward, backward, clipping and AdamW. Each repeat is a process of its own for each way, in turn,
-with the same settings of the allocator; a process takes one step to warm up, then the timed ones. Peak memory
-is what the kernel reports for the process (`ru_maxrss`).
+A step is forward, backward, clipping and AdamW. In each round both ways run one after the other, each in a
+process of its own with one thread and the same settings of the allocator, and the next round begins with the
+other way. A process takes one step to warm up, then the timed ones. Time is the processor's time of the
+process, which does not count what other programs do meanwhile; ratios are taken within a round, and their
+median is stated with the lowest and highest. Peak memory is what the kernel reports for the process
+(`ru_maxrss`).
 
-    python benchmarks/training_step.py --repeats 5
+    python benchmarks/training_step.py --rounds 5
 """
 
 import argparse
@@ -24,13 +27,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 from transformers import AutoConfig
 
-from monkeylib import paths, profiles, sizing
+from monkeylib import paths, profiles, sizing, tables
 from monkeylib.model import (
     MonkeyConfig,
     MonkeyForConditionalGeneration,
@@ -38,11 +42,31 @@ from monkeylib.model import (
     MonkeyVisionConfig,
 )
 
-RESULTS = Path(__file__).parent / "results"
+FOLDER = Path(__file__).parent
 WAYS = ("ours", "released")
 PADDED = 2048
+# A row's memory is that of the model, the batch and PyTorch itself; `step` is what comes on top of them.
+MEASURES: dict[str, Callable[[dict[str, float]], float]] = {
+    "seconds": lambda run: run["seconds"],
+    "peak": lambda run: run["peak"],
+    "step": lambda run: run["peak"] - run["loaded"],
+}
+SHOWN = {
+    "size": "size",
+    "rows": "rows",
+    "rounds": "rounds",
+    "seconds ours": "CPU s, ours",
+    "seconds released": "CPU s, released",
+    "seconds ratio": "ratio",
+    "seconds spread": "lowest–highest",
+    "peak ours": "peak MB, ours",
+    "peak released": "peak MB, released",
+    "peak ratio": "ratio of peaks",
+    "step ratio": "ratio without what is loaded",
+}
 # A process keeps what it has freed: otherwise much of the time goes into getting the same pages again.
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_ARENA_MAX": "1"}
+ALONE = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_ARENA_MAX": "1"}
+ALONE["OMP_NUM_THREADS"] = "1"  # what threads wait for each other is no time of the processor's
 
 
 def nano() -> MonkeyConfig:
@@ -112,9 +136,10 @@ def loss_of(way: str, model: MonkeyForConditionalGeneration, rows: dict[str, tor
 
 
 def work(way: str, size: str, rows: int, steps: int) -> dict[str, float]:
-    """Seconds of a step and peak memory of this process, in MB; `loaded` is what it held before any step."""
+    """Processor seconds of a step and peak memory of this process, in MB; `loaded` is what it held before any
+    step."""
     torch.manual_seed(0)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    torch.set_num_threads(1)
     config = SIZES[size]()
     model = MonkeyForConditionalGeneration(config).train()
     model.freeze_for_finetuning()
@@ -124,34 +149,37 @@ def work(way: str, size: str, rows: int, steps: int) -> dict[str, float]:
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = []
     for _ in range(steps + 1):
-        start = time.perf_counter()
+        start = time.process_time()
         loss_of(way, model, inputs).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": statistics.median(seconds[1:]), "peak": peak, "loaded": loaded}
 
 
-def compare(size: str, rows: int, repeats: int, steps: int) -> dict[str, object]:
-    """One row of the table: medians of both ways, and how many times the released way takes as much."""
+def measure(way: str, size: str, rows: int, steps: int) -> dict[str, float]:
+    """What `work` measures, in a process of its own."""
+    call = [sys.executable, __file__, "--worker", way, "--sizes", size]
+    call += ["--rows", str(rows), "--steps", str(steps)]
+    done = subprocess.run(call, env=os.environ | ALONE, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(size: str, rows: int, rounds: int, steps: int) -> dict[str, tables.Value]:
+    """One row of the table: medians of both ways, and of how many times the released way takes as much."""
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-    for _ in range(repeats):
-        for way in WAYS:
-            call = [sys.executable, __file__, "--worker", way, "--sizes", size]
-            call += ["--rows", str(rows), "--steps", str(steps)]
-            done = subprocess.run(
-                call, env=os.environ | ALLOCATOR, capture_output=True, text=True, check=True
-            )
-            runs[way].append(json.loads(done.stdout.splitlines()[-1]))
-    values: dict[str, object] = {"size": size, "rows": rows, "repeats": repeats, "steps": steps}
-    for name in ("seconds", "peak"):
-        ours, released = (statistics.median(run[name] for run in runs[way]) for way in WAYS)
-        values |= {f"{name} ours": round(ours, 3), f"{name} released": round(released, 3)}
-        values[f"{name} ratio"] = round(released / ours, 2)
-    own = [statistics.median(run["peak"] - run["loaded"] for run in runs[way]) for way in WAYS]
-    values["peak of the step alone, ratio"] = round(own[1] / own[0], 2)
+    for number in range(rounds):
+        for way in WAYS[:: -1 if number % 2 else 1]:
+            runs[way].append(measure(way, size, rows, steps))
+    values: dict[str, tables.Value] = {"size": size, "rows": rows, "rounds": rounds, "steps": steps}
+    for name, of in MEASURES.items():
+        ours, released = ([of(run) for run in runs[way]] for way in WAYS)
+        ratios = [b / a for a, b in zip(ours, released, strict=True)]
+        values |= {f"{name} ours": statistics.median(ours), f"{name} released": statistics.median(released)}
+        values[f"{name} ratio"] = statistics.median(ratios)
+        values[f"{name} spread"] = f"{min(ratios):.2f}–{max(ratios):.2f}"
     return values | machine()
 
 
@@ -162,33 +190,51 @@ def machine() -> dict[str, object]:
     return {
         "processor": models[0] if models else platform.machine(),
         "cores": os.cpu_count(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", 1)),
+        "load": os.getloadavg()[1],  # programs that wanted a core, over the last five minutes
         "torch": torch.__version__,
     }
 
 
+def write(rows: list[dict[str, tables.Value]], folder: Path) -> Path:
+    """Write results/training_step.csv, and its table into the README beside."""
+    target, page = folder / "results" / "training_step.csv", folder / "README.md"
+    with paths.replacing(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: rounded(value) for name, value in row.items()} for row in rows)
+    text = filled(page.read_text(encoding="utf-8"), target)
+    with paths.replacing(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def filled(page: str, results: Path) -> str:
+    """The page with the table of the results in its marked place."""
+    return tables.fill(page, lambda _: tables.markdown(tables.read_file(results), SHOWN))
+
+
+def rounded(value: tables.Value) -> tables.Value:
+    """Three digits of what was measured."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
 def main() -> None:
-    """Run the comparison, print it and write results/training_step.csv."""
+    """Run the comparison, print it and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--rows", type=int, default=2, help="rows in a step")
-    parser.add_argument("--repeats", type=int, default=5, help="processes of each way")
+    parser.add_argument("--rounds", type=int, default=5, help="processes of each way")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a process")
     parser.add_argument("--worker", choices=WAYS, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.worker:
         print(json.dumps(work(chosen.worker, chosen.sizes[0], chosen.rows, chosen.steps)))
         return
-    found = [compare(size, chosen.rows, chosen.repeats, chosen.steps) for size in chosen.sizes]
-    for row in found:
-        print(", ".join(f"{name}: {value}" for name, value in row.items()))
-    RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / "training_step.csv"
-    with paths.replacing(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(found[0]))
-        writer.writeheader()
-        writer.writerows(found)
-    print(f"wrote {paths.shown(target)}")
+    found = []
+    for size in chosen.sizes:
+        found.append(compare(size, chosen.rows, chosen.rounds, chosen.steps))
+        print(", ".join(f"{name}: {tables.shown(value)}" for name, value in found[-1].items()), flush=True)
+        print(f"wrote {paths.shown(write(found, FOLDER))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Mixtures: exact, deterministic, and computable at any position."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import record_files as files
@@ -8,10 +9,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monkeylib.data import holdout, readers, samples
 from monkeylib.data import mixture as mixtures
-from monkeylib.data import samples
 from monkeylib.data.order import Shuffle
 from monkeylib.data.public import SETS
+from monkeylib.data.records import Record
 
 
 @given(st.integers(1, 150), st.integers(), st.text(max_size=5))
@@ -41,13 +43,17 @@ def test_an_order_of_nothing_and_a_place_outside_are_refused():
 
 @pytest.fixture()
 def make(tmp_path):
-    """Write a mixture of sets with `sizes` rows and load it: `make([3, 5], [{"count": 2}, {}])`."""
+    """Write a mixture of sets with `sizes` rows and load it: `make([3, 5], [{"count": 2}, {}])`. All rows
+    show one picture, or that which `pictures(set, row)` says."""
     (tmp_path / "a.png").write_bytes(files.png())
 
-    def made(sizes, options, **fields):
+    def made(sizes, options, pictures=lambda number, row: "a", **fields):
         sets = []
         for number, (size, option) in enumerate(zip(sizes, options, strict=True)):
-            rows = [files.example(answer=f"{number}-{row}") for row in range(size)]
+            rows = [
+                files.example(answer=f"{number}-{row}", image=f"{pictures(number, row)}.png")
+                for row in range(size)
+            ]
             files.write_lines(tmp_path / f"{number}.jsonl", rows)
             sets.append({"name": f"set{number}", "format": "evaluation", "path": f"{number}.jsonl"} | option)
         (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"sets": sets} | fields))
@@ -113,17 +119,82 @@ def test_the_digest_changes_with_what_is_trained_on_and_only_with_that(make):
         make([4], [{"weight": 2}]),
         make([4], [{"prompt": "vqa_no_blank"}]),
         make([4], [{}], seed=9),
-        make([4], [{}], validation={"share": 0.5}),
+        make([4], [{}], validation={"share": 0.5}, pictures=lambda _, row: row),
     ]
     assert len({mixture.digest for mixture in changed} | {first}) == 6
 
 
 def test_a_share_for_validation_is_never_trained_on(make):
-    mixture = make([20, 10], [{}, {"weight": 2}], validation={"share": 0.2})
+    mixture = make([20, 10], [{}, {"weight": 2}], validation={"share": 0.2}, pictures=lambda n, row: (n, row))
     held = answers(mixture.validation, range(len(mixture.validation)))
     trained = answers(mixture, range(3 * len(mixture)))
     assert (len(held), len(set(held))) == (6, 6)
     assert not set(held) & set(trained) and len(set(held) | set(trained)) == 30
+
+
+def test_a_picture_of_several_rows_and_sets_is_on_one_side_alone(make):
+    mixture = make([24, 9], [{}, {}], validation={"share": 0.25}, pictures=lambda _, row: row % 8)
+    held = {record.images for record in map(mixture.validation.__getitem__, range(len(mixture.validation)))}
+    trained = {mixture[position].images for position in range(len(mixture))}
+    assert len(held) == 2 and not held & trained and len(held | trained) == 8
+    assert len(mixture.validation) + len(mixture) == 33
+
+
+class Seen(list):
+    """Records of a set by the names of their pictures."""
+
+    name = "seen"
+
+    def __getitem__(self, number):
+        images = tuple(Path(f"pictures/./{name}") for name in super().__getitem__(number))
+        return Record(str(number), images, (), self.name, "")
+
+
+PICTURES = st.lists(st.lists(st.integers(0, 12), max_size=2), min_size=1, max_size=25)
+
+
+@given(st.lists(PICTURES, min_size=1, max_size=3), st.floats(0.01, 0.6), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_whole_pictures_are_held_out_and_enough_of_each_set(pictures, share, seed):
+    sets = [Seen(rows) for rows in pictures]
+    try:
+        held = holdout.choose(sets, share, seed)
+    except ValueError as error:
+        assert "leaves without any for training" in str(error)
+        return
+    sides = [set(), set()]
+    for rows, numbers in zip(pictures, held, strict=True):
+        assert len(set(numbers.tolist())) == len(numbers) >= max(1, round(share * len(rows)))
+        assert len(numbers) < len(rows)
+        for number, names in enumerate(rows):
+            sides[number in numbers].update(names)
+    assert not sides[0] & sides[1]
+    again = holdout.choose(sets, share, seed)
+    assert all((one == other).all() for one, other in zip(held, again, strict=True))
+
+
+def test_one_picture_of_nearly_all_rows_is_trained_on():
+    for seed in range(9):
+        (held,) = holdout.choose([Seen([[0]] * 97 + [[1], [2], []])], 0.02, seed)
+        assert len(held) == 2 and min(held) >= 97
+
+
+def test_pictures_in_tables_and_shards_are_told_by_their_bytes(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
+    images = [files.png(size, 3) for size in (3, 4, 3, 5)]
+    text = b'{"question": "q?", "answer": "x"}'
+    members = [
+        (f"{n}.{end}", data)
+        for n, image in enumerate(images)
+        for end, data in (("png", image), ("json", text))
+    ]
+    files.write_tar(tmp_path / "s.tar", members)
+    files.write_parquet(tmp_path / "t.parquet", image=images, question=["q?"] * 4, answer=["x"] * 4)
+    sets = [readers.read(files.entry("webdataset", "s.tar"), tmp_path)]
+    sets += [readers.read(files.entry("datasets", "t.parquet"), tmp_path)]
+    groups = holdout.groups_of(sets)
+    assert [each.tolist() for each in groups] == [[0, 1, 0, 3]] * 2
 
 
 def test_a_validation_set_of_its_own_is_sampled_once(make, tmp_path):

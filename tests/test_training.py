@@ -181,6 +181,28 @@ def test_an_interrupted_run_ends_as_one_in_one_go(whole, tmp_path, monkeypatch, 
     assert answers[0] == answers[1], "no answer twice"
 
 
+@pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_epoch_end"])
+def test_a_run_that_ends_in_a_validation_has_it_in_its_curves(whole, tmp_path, monkeypatch, hook):
+    """And its answers, and the same weights as in one go."""
+    profile, folder = whole
+
+    def stopping(self):
+        if self.trainer.global_step == 6:
+            raise RuntimeError("the machine went down")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="went down"):
+        patched.setattr(MonkeyTraining, hook, stopping)
+        finetune.run(profile, tmp_path / "run")
+    logged = logs.read_curves(tmp_path / "run" / "metrics.csv")
+    assert [row["step"] for row in logged if row["part"] == "val"] == [2, 4]
+    resumed = finetune.run(profile, tmp_path / "run")
+    ours, theirs = weights(resumed), weights(folder)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for name in ("metrics.csv", "answers.jsonl"):
+        read = logs.read_curves if name == "metrics.csv" else lambda file: file.read_text()
+        assert read(resumed.parent / name) == read(folder.parent / name)
+
+
 def test_a_finished_run_returns_at_once_and_another_recipe_starts_anew(whole, tmp_path, monkeypatch):
     profile = recipe(2)
     first = finetune.run(profile, tmp_path / "run")

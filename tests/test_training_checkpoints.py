@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from monkeylib import build, inference, profiles
 from monkeylib.data import worlds
-from monkeylib.training import finetune
+from monkeylib.training import finetune, strategies
 from monkeylib.training.module import MonkeyTraining
 
 SMOKE = profiles.load("smoke")
@@ -118,3 +118,93 @@ def test_a_run_logs_rates_speed_memory_and_answers(tmp_path):
     answers = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").read_text().splitlines()]
     assert {row["step"] for row in answers} == {1, 2, 3, 4} and len(answers) == 16
     assert set(answers[0]) == {"step", "id", "prompt", "answer", "prediction"}
+
+
+def test_the_trainer_does_what_the_recipe_says(tmp_path):
+    recipe = SMOKE.retrained(gradient_clip=0.7, precision="bf16-mixed", batch_size=8, per_device=2)
+    trainer = finetune._trainer(recipe, tmp_path, True, finetune.Machines())
+    assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.7, 4)
+    assert (trainer.precision, trainer.max_steps) == ("bf16-mixed", recipe.training.steps)
+    bar = trainer.progress_bar_callback.init_train_tqdm()
+    assert "{remaining}" in bar.bar_format, "the time left"
+    bar.close()
+    assert finetune._trainer(recipe, tmp_path, False, finetune.Machines()).progress_bar_callback is None
+    optimiser = module_of(SMOKE.retrained(weight_decay=0.1)).configure_optimizers()["optimizer"]
+    assert optimiser.defaults["betas"] == (0.9, 0.95)
+    assert {group["weight_decay"] for group in optimiser.param_groups} == {0.0, 0.1}
+    paper = profiles.load("paper-896").training
+    assert (paper.betas, paper.weight_decay) == ((0.9, 0.95), 0.1)
+
+
+@pytest.mark.parametrize("key", [None, "secret"])
+def test_weights_and_biases_is_written_to_where_it_is_installed(tmp_path, monkeypatch, key):
+    asked = []
+    monkeypatch.setattr(finetune, "find_spec", lambda name: name == "wandb")
+    monkeypatch.setattr(finetune, "WandbLogger", lambda *given, **named: asked.append((given, named)))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    assert len(finetune._loggers(tmp_path / "run")) == 3
+    assert asked == [(("run", tmp_path / "run"), {"offline": key is None, "project": "monkeylib"})]
+    monkeypatch.setattr(finetune, "find_spec", lambda name: None)
+    assert len(finetune._loggers(tmp_path / "run")) == 2
+
+
+def test_in_bf16_weights_and_losses_stay_near_those_of_float32(tmp_path):
+    runs = {}
+    for precision in ("32-true", "bf16-mixed", "bf16-true"):
+        folder = finetune.run(SMOKE.retrained(precision=precision), tmp_path / precision)
+        with open(folder.parent / "metrics.csv") as file:
+            losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+        runs[precision] = load_file(folder / "model.safetensors"), losses
+    (exact, losses), (mixed, rounded), (true, coarse) = runs.values()
+    assert {weight.dtype for weight in mixed.values()} == {torch.float32}
+    assert {weight.dtype for weight in true.values()} == {torch.bfloat16}
+    assert rounded == pytest.approx(losses, rel=0.02) and rounded != losses
+    assert coarse == pytest.approx(losses, rel=0.05)
+
+
+class Alone(strategies.Sharded):
+    """One process, whose shards are a file."""
+
+    is_global_zero = True
+
+    def __init__(self):
+        pass
+
+    def broadcast(self, value):
+        return value
+
+    def barrier(self):
+        pass
+
+
+def test_a_sharded_checkpoint_survives_a_kill_at_any_moment_of_its_successor(tmp_path, monkeypatch):
+    def write(self, content, folder, _=None):
+        folder.mkdir(exist_ok=True)
+        (folder / "shard").write_text(content)
+
+    monkeypatch.setattr(strategies.ModelParallelStrategy, "save_checkpoint", write)
+    path = tmp_path / "last.ckpt"
+    strategies.restore(path)
+    assert not path.exists(), "there was none yet"
+    Alone().save_checkpoint("first", path)
+    for moment in range(4):  # before the n-th change on the disk
+        changes = iter(range(9))
+
+        def stopping(change, moment=moment, changes=changes):
+            def changed(*given, **named):
+                if next(changes) == moment:
+                    raise KeyboardInterrupt
+                return change(*given, **named)
+
+            return changed
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(strategies.os, "replace", stopping(strategies.os.replace))
+            patched.setattr(strategies.shutil, "rmtree", stopping(strategies.shutil.rmtree))
+            Alone().save_checkpoint(f"next {moment}", path)
+        strategies.restore(path)
+        assert (path / "shard").read_text() in ("first", f"next {moment}")
+    Alone().save_checkpoint("last", path)
+    assert (path / "shard").read_text() == "last" and list(tmp_path.iterdir()) == [path]

@@ -23,6 +23,7 @@ def mode(name):
 
 MODES = {
     **{name: mode(name) for name in ("per_tile", "shared", "none", "full")},
+    "paper": mode("per_tile").retrained(parts="paper"),
     "packed": mode("per_tile").retrained(packed=True),
     "checkpointing": mode("per_tile").retrained(checkpointing=True),
     # Beside a frozen language model, which has to know how to answer: that of nano-base, with one view.

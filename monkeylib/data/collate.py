@@ -36,7 +36,7 @@ def encode(
     silently.
 
     Args:
-        image_ids: the ids of the image span(s) that open the conversation.
+        image_ids: the ids that open the conversation: a processor's opening, and the image span(s).
 
     Raises:
         ValueError: not even the first turn fits.

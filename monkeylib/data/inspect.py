@@ -87,12 +87,13 @@ def inspect(
 
 
 def length_of(record: Record, processor: MonkeyProcessor) -> int:
-    """Tokens of a record: its pictures' spans, prompts, answers, and an end of text after each answer."""
+    """Tokens of a record: the prompts' opening, its pictures' spans, prompts, answers, and an end of text
+    after each answer."""
     text = sum(
         len(processor.encode_text(prompt)) + len(processor.encode_text(answer)) + 1
         for prompt, answer in record.turns
     )
-    return len(record.images) * len(processor.image_span()) + text
+    return len(processor.opening_ids()) + len(record.images) * len(processor.image_span()) + text
 
 
 def problems(reports: Sequence[SetReport]) -> list[str]:
@@ -127,7 +128,7 @@ def _look(
 
 def _refused(record: Record, processor: MonkeyProcessor, max_length: int) -> list[str]:
     """Why training would refuse a record: nothing if only later turns are left out."""
-    span = processor.image_span() * len(record.images)
+    span = processor.opening_ids() + processor.image_span() * len(record.images)
     try:
         encode(processor.tokenizer, span, record.turns, max_length)
     except ValueError as error:

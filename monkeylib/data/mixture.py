@@ -18,10 +18,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from pydantic import ValidationError
 
 from monkeylib import paths
+from monkeylib.data import holdout
 from monkeylib.data.order import Shuffle
 from monkeylib.data.readers import SetRecords, read
 from monkeylib.data.records import Record, Records
@@ -47,14 +49,18 @@ class Mixture:
         whole = [read(entry, root) for entry in file.sets]
         share = file.validation.share if file.validation else None
         own = [read(entry, root) for entry in file.validation.sets] if file.validation else []
-        held = [_held_out(records, share, self.seed) for records in whole]
-        self.sets: list[Records] = [kept for kept, _ in held]
+        self.sets: list[Records] = list(whole)
+        apart: list[Records] = [_sampled(records, self.seed) for records in own]
+        if share is not None:
+            held = holdout.choose(whole, share, self.seed)
+            apart = [_Part(*pair) for pair in zip(whole, held, strict=True) if len(pair[1])]
+            self.sets = [
+                _Part(records, np.setdiff1d(np.arange(len(records)), numbers))
+                for records, numbers in zip(whole, held, strict=True)
+            ]
         self.counts = [_count(records, kept) for records, kept in zip(whole, self.sets, strict=True)]
         self.digest = _digest(file, [*whole, *own])
         self._ends = list(accumulate(self.counts))
-        apart = [part for _, part in held if part is not None] or [
-            _sampled(records, self.seed) for records in own
-        ]
         self.validation: Records | None = _Joined("validation", apart) if apart else None
 
     def __len__(self) -> int:
@@ -135,19 +141,18 @@ def parse(path: Path) -> MixtureFile:
 
 
 class _Part:
-    """Some rows of a set, in a shuffled order: `count` from place `start` on."""
+    """Some rows of a set, by their numbers."""
 
-    def __init__(self, records: SetRecords, order: Shuffle, start: int, count: int) -> None:
-        self.name, self._records, self._order = records.name, records, order
-        self._start, self._count = start, count
+    def __init__(self, records: SetRecords, rows: Sequence[int] | np.ndarray) -> None:
+        self.name, self._records, self._rows = records.name, records, rows
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._rows)
 
     def __getitem__(self, number: int) -> Record:
-        if not 0 <= number < self._count:
-            raise IndexError(f"there are {self._count} rows of the set {self.name}, not {number + 1}")
-        return self._records[self._order[self._start + number]]
+        if not 0 <= number < len(self):
+            raise IndexError(f"there are {len(self)} rows of the set {self.name}, not {number + 1}")
+        return self._records[int(self._rows[number])]
 
 
 class _Joined:
@@ -172,24 +177,11 @@ def _shuffle(length: int, *key: int | str) -> Shuffle:
     return Shuffle(length, *key)
 
 
-def _held_out(records: SetRecords, share: float | None, seed: int) -> tuple[Records, Records | None]:
-    """The training rows of a set, and the validation rows where a share is kept for it."""
-    if share is None:
-        return records, None
-    kept = max(1, round(share * len(records)))
-    if kept >= len(records):
-        raise ValueError(
-            f"the set {records.name} has {len(records)} rows, which a validation share of {share} leaves "
-            "without any for training: give validation a set of its own"
-        )
-    order = Shuffle(len(records), seed, records.name, "validation")
-    return _Part(records, order, kept, len(records) - kept), _Part(records, order, 0, kept)
-
-
 def _sampled(records: SetRecords, seed: int) -> Records:
     """The rows of a validation set: all, or a fixed sample of `count`."""
     count = min(_count(records, records), len(records))
-    return _Part(records, Shuffle(len(records), seed, records.name, "validation"), 0, count)
+    order = Shuffle(len(records), seed, records.name, "validation")
+    return _Part(records, [order[place] for place in range(count)])
 
 
 def _count(records: SetRecords, kept: Records) -> int:

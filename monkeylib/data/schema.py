@@ -94,7 +94,8 @@ class DataSet(_Strict):
 class Validation(_Strict):
     """Rows kept out of training: a share of every set, or sets of their own.
 
-    A share is taken of rows, not of pictures: where a picture has several rows, give a set of its own.
+    A share keeps whole pictures (`monkeylib.data.holdout`): none is seen in training and in validation. Sets
+    of their own are taken as they are.
     """
 
     share: float | None = Field(default=None, gt=0, lt=1)

@@ -28,7 +28,8 @@ class Checkpoints(L.Callback):
     loss, each read back after it is written.
 
     A disk that is full or must not be written to is so known at once, not when the first checkpoint is due:
-    Lightning writes in one move, but hides some failures to write.
+    Lightning writes in one move, but hides some failures to write. Where a step is validated, it is saved
+    after that: a run that is killed within the validation does the step again, and the validation too.
     """
 
     def __init__(self, folder: Path, every: int):
@@ -47,15 +48,18 @@ class Checkpoints(L.Callback):
     ) -> None:
         """Save when it is time, between two optimiser steps."""
         step = trainer.global_step
-        if (number + 1) % module.passes == 0 and (step == 1 or step % self.every == 0):
+        validated = trainer.enable_validation and (number + 1) % trainer.val_check_batch == 0
+        due = (number + 1) % module.passes == 0 and (step == 1 or step % self.every == 0)
+        if due and not validated:
             self._save(trainer, self.folder / "last.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Save if it is the best."""
+        """Save, and also as the best if it is."""
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and float(loss) < self.best:
             self.best = float(loss)
             self._save(trainer, self.folder / "best.ckpt")
+        self._save(trainer, self.folder / "last.ckpt")
 
     def _save(self, trainer: L.Trainer, file: Path) -> None:
         trainer.save_checkpoint(file)

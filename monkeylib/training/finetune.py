@@ -84,6 +84,8 @@ def run(
     recipe = _recipe(profile, data)
     done, stamp, last = folder / "model", folder / "recipe.json", folder / "last.ckpt"
     goes_on = stamp.exists() and json.loads(stamp.read_text()) == recipe
+    for checkpoint in (last, folder / "best.ckpt"):
+        strategies.restore(checkpoint)
     if goes_on and done.exists():
         return done
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -14,7 +14,9 @@ class ResumedCSVLogger(CSVLogger):
     """Goes on with the `metrics.csv` that an interrupted run has left, which Lightning's own logger deletes.
 
     Steps that the interrupted run had logged after its last checkpoint are then logged again, with the same
-    numbers; `read_curves` takes them once. A run that was killed within a validation lacks that validation.
+    numbers; `read_curves` takes them once. A row is missing in two cases: a preempted run that was killed
+    before the validation of its last step was done lacks that validation; and where nothing is validated, one
+    killed in the moment between a checkpoint and its row lacks the row.
     """
 
     @property

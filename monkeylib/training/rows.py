@@ -16,7 +16,6 @@ from monkeylib.data.worlds.tasks import training_turns
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
 
-
 # Which of several signs is asked about is the hardest thing to find in several views.
 MIX = {"general": 0.2, "scene_text": 0.42, "document": 0.38}
 
@@ -73,7 +72,7 @@ class RowMaker:
         Raises:
             BadRecord: its images and its first turn don't fit.
         """
-        spans = self.processor.image_span() * len(record.images)
+        spans = self.processor.opening_ids() + self.processor.image_span() * len(record.images)
         try:
             encoded = encode(self.processor.tokenizer, spans, record.turns, self.max_length)
         except ValueError as error:
@@ -93,7 +92,9 @@ class RowMaker:
         images = row.record.open_images()
         usual = self.processor.image_processor
         if side is not None:
-            usual = MonkeyImageProcessor(side, 1, 1, "global", usual.image_mean, usual.image_std)
+            usual = MonkeyImageProcessor(
+                side, 1, 1, "global", usual.image_mean, usual.image_std, fit=usual.fit
+            )
         return dict(usual(images)) if images else {}
 
     def blank(self) -> tuple[Row, dict[str, Tensor]]:

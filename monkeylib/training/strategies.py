@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,12 @@ from monkeylib.model import MonkeyForConditionalGeneration
 
 
 class Sharded(ModelParallelStrategy):
-    """FSDP. Its checkpoints are folders with a file of each process, which appear in one move."""
+    """FSDP. Its checkpoints are folders with a file of each process, which appear in one move.
+
+    A folder cannot take another one's place, so the earlier checkpoint makes way and goes when the next one
+    is there. Between the two moves there is none: `restore` puts the earlier one back if a run was killed
+    then.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -28,9 +34,23 @@ class Sharded(ModelParallelStrategy):
         super().save_checkpoint(checkpoint, unfinished, storage_options)
         self.barrier()
         if self.is_global_zero:
-            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                shutil.rmtree(_earlier(path), ignore_errors=True)
+                os.replace(path, _earlier(path))
             os.replace(unfinished, path)
+            shutil.rmtree(_earlier(path), ignore_errors=True)
         self.barrier()
+
+
+def restore(path: Path) -> None:
+    """Put a sharded checkpoint back that had made way for one which a killed run did not move into place."""
+    if not path.exists():
+        with contextlib.suppress(FileNotFoundError):  # there is none, or another process has moved it
+            os.replace(_earlier(path), path)
+
+
+def _earlier(path: Path) -> Path:
+    return path.with_name(f".{path.name}.earlier")
 
 
 def build(name: str, devices: int) -> str | Strategy:

@@ -98,15 +98,21 @@ class Picture:
 
     def __call__(self) -> Image.Image:
         """The picture, its pixels not yet decoded."""
+        value = self._value()
+        if not isinstance(value, bytes | str):
+            raise ValueError(f"the column of pictures holds {type(value).__name__}, expected bytes or a path")
+        return Image.open(value if isinstance(value, str) else io.BytesIO(value), formats=FORMATS)
+
+    def content(self) -> bytes:
+        """The bytes of the row, or the path in it: what tells its picture from others."""
+        value = self._value()
+        return value if isinstance(value, bytes) else repr(value).encode()
+
+    def _value(self) -> Any:
         (value,) = self.table[self.number].values()
-        content = value.get("bytes") if isinstance(value, dict) else value
-        if content is None and isinstance(value, dict) and value.get("path"):
-            return Image.open(value["path"], formats=FORMATS)
-        if not isinstance(content, bytes):
-            raise ValueError(
-                f"the column of pictures holds {type(content).__name__}, expected bytes or a path"
-            )
-        return Image.open(io.BytesIO(content), formats=FORMATS)
+        if not isinstance(value, dict):
+            return value
+        return value.get("path") or None if value.get("bytes") is None else value["bytes"]
 
 
 def _local(entry: DataSet, root: Path) -> list[str] | None:
