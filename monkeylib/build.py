@@ -15,10 +15,11 @@ from monkeylib.checkpoints import released
 from monkeylib.data.worlds.tasks import SEPARATOR
 from monkeylib.data.worlds.tokenizer import build_tokenizer
 from monkeylib.inference import TRAINED, quantisation
-from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
 from monkeylib.profiles import Profile
 from monkeylib.profiles.schema import Part, Parts
+from monkeylib.tiling import Grid
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,23 +38,25 @@ def build_processor(profile: Profile) -> MonkeyProcessor:
     """
     mean, std = normalisation(getattr(profile.vision, "model_type", "monkey_vision"))
     images = MonkeyImageProcessor(
-        profile.tile_size, profile.rows, profile.cols, profile.views, mean, std, profile.global_from
+        profile.tile_size,
+        profile.rows,
+        profile.cols,
+        profile.views,
+        mean,
+        std,
+        profile.global_from,
+        profile.fit,
     )
+    opening = profile.text.opening
     if profile.text.pretrained and profile.base_checkpoint:
-        of_base = _processor_of(base_folder(profile))
+        of_base = MonkeyProcessor.from_pretrained(base_folder(profile))
         tokenizer, tokens = of_base.tokenizer, of_base.image_tokens
-        return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens)
+        return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens, opening)
     tokenizer = pretrained.build_tokenizer(profile) if profile.text.pretrained else build_tokenizer()
     tokens = pretrained.IMAGE_TOKENS
     if profile.text.image_ids.start is None:
         tokens = (tokenizer.convert_ids_to_tokens(profile.text.image_ids.place),)
-    return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens)
-
-
-def _processor_of(folder: Path) -> MonkeyProcessor:
-    if released.is_released(folder):
-        return released.load_processor(released.open_checkpoint(folder))
-    return MonkeyProcessor.from_pretrained(folder)
+    return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens, opening)
 
 
 def base_folder(profile: Profile) -> Path:
@@ -87,12 +90,31 @@ def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForCondit
     folder, exact = base_folder(profile), profile.training.precision != "bf16-true"
     options: dict[str, Any] = {"dtype": torch.float32 if exact else torch.bfloat16}
     if released.is_released(folder):
-        grid = (profile.rows, profile.cols)
-        return MonkeyForConditionalGeneration.from_pretrained(folder, grid=grid, **options)
+        _check_released(profile, config, folder)
+        return released.load(folder, grid=Grid(profile.rows, profile.cols), **options)
     if bits := profile.training.language_model_bits:
         place = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"
         options |= {"quantization_config": quantisation(bits), "device_map": {"": place}}
     return MonkeyForConditionalGeneration.from_pretrained(folder, config=config, **options)
+
+
+def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> None:
+    """Raises:
+    ValueError: the profile asks for something else than the model of a released folder has.
+    """
+    if profile.training.language_model_bits:
+        raise ValueError(
+            f"{folder} is in the released layout, whose language model is not quantised on the way: convert "
+            f"it with `monkeylib convert {folder} NEW_FOLDER` and name the new folder"
+        )
+    theirs = released.open_checkpoint(folder, Grid(profile.rows, profile.cols)).config
+    fixed = ("adapter_mode", "views", "attention_rank", "mlp_rank", "mlp_adapter_reads", "adapter_dropout")
+    for name in fixed:
+        if (found := getattr(theirs, name)) != (wanted := getattr(config, name)):
+            raise ValueError(
+                f"the model of {folder} is in the released layout and has the {name} {found}, the profile "
+                f"{profile.name} asks for {wanted}: change the profile"
+            )
 
 
 def parts_of(profile: Profile) -> Parts:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from monkeylib import cli_assets, cli_data, cli_train, paths
+from monkeylib import (
+    cli_assets,
+    cli_captions,
+    cli_data,
+    cli_evaluate,
+    cli_models,
+    cli_train,
+    paths,
+)
 
 if TYPE_CHECKING:
     from monkeylib.inference import Monkey
@@ -25,11 +33,11 @@ app = typer.Typer(
 )
 app.add_typer(cli_assets.app, name="assets")
 app.command()(cli_train.train)
+app.command()(cli_captions.caption)
+app.command()(cli_evaluate.evaluate)
+app.command()(cli_evaluate.score)
 app.add_typer(cli_data.app, name="data")
 
-ModelOption = Annotated[
-    Path | None, typer.Option(help="Checkpoint folder; by default the trained nano model, else its base.")
-]
 ProfileOption = Annotated[str, typer.Option(help="Size of everything: smoke, nano, small, paper-896, ...")]
 SeedOption = Annotated[int, typer.Option(help="Seed of training and sampling.")]
 
@@ -64,7 +72,7 @@ def _options(
 def answer(
     image: Annotated[Path, typer.Argument(help="The picture.")],
     question: Annotated[str, typer.Argument(help="The question; captions need none.")] = "",
-    model: ModelOption = None,
+    model: cli_models.Option = None,
     prompt: Annotated[
         str, typer.Option(help="Name of the prompt: vqa, caption, detailed_caption, ...")
     ] = "vqa",
@@ -85,7 +93,7 @@ def answer(
 @app.command()
 def chat(
     image: Annotated[Path, typer.Argument(help="The picture.")],
-    model: ModelOption = None,
+    model: cli_models.Option = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer at most.")] = 128,
 ) -> None:
     """Talk about a picture: a question per line, until an empty line or the end of the input."""
@@ -99,63 +107,6 @@ def chat(
             pieces.append(piece)
         print()
         turns.append((question, "".join(pieces).strip()))
-
-
-@app.command()
-def evaluate(
-    benchmarks: Annotated[
-        list[str] | None, typer.Argument(help="Names of benchmarks; all of them by default.")
-    ] = None,
-    model: ModelOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each benchmark at most.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the predictions and of scores.csv.")] = None,
-) -> None:
-    """Score a model on benchmarks; called again, it goes on with the predictions that are missing."""
-    from rich.console import Console
-
-    from monkeylib import tables
-    from monkeylib.evaluation import runner, scoring
-    from monkeylib.evaluation.benchmarks import BENCHMARKS, get
-
-    chosen = [get(name) for name in benchmarks or BENCHMARKS]
-    path = _model_path(model)
-    folder = out or paths.runs("evaluate") / path.resolve().name
-    loaded = _load(path)
-    predictions = {
-        (path.name, benchmark.name): runner.predict(
-            loaded,
-            benchmark.load(limit),
-            folder / f"{benchmark.name}.jsonl",
-            max_new_tokens=benchmark.max_new_tokens,
-            progress=sys.stderr.isatty(),
-            stale="replace",
-        )
-        for benchmark in chosen
-    }
-    file = scoring.write_table(scoring.summarise(predictions), folder / "scores.csv")
-    tables.show(tables.presented(tables.read_file(file)), paths.shown(file), Console())
-
-
-@app.command()
-def caption(
-    images: Annotated[list[Path], typer.Argument(help="The pictures.")],
-    out: Annotated[Path, typer.Option(help="Folder of the records and of what each expert found.")],
-    experts: Annotated[str, typer.Option(help="A set of experts, or names with commas.")] = "cpu",
-) -> None:
-    """Describe pictures with experts; called again, it asks them only about what is missing."""
-    from monkeylib.captions import pipeline
-    from monkeylib.captions.experts import SETS, load
-
-    chosen = load(experts if experts in SETS else experts.split(","))
-    records = pipeline.run(images, chosen, out, progress=sys.stderr.isatty())
-    for record in records:
-        if record.detailed_caption:
-            print(f"{record.name}: {record.detailed_caption}")
-    failed = [f"{record.name}: {failure.error}" for record in records for failure in record.failures]
-    if failed:
-        raise ValueError(
-            f"{len(failed)} of the steps failed, a new call tries them again: {'; '.join(failed)}"
-        )
 
 
 @app.command()
@@ -230,33 +181,13 @@ def _question() -> str:
     return sys.stdin.readline().strip()
 
 
-def _model_path(model: Path | None) -> Path:
-    """The checkpoint to use: the one named, else the trained nano model, else its base, which a note says."""
-    if model is not None:
-        return model
-    trained = _run_of(paths.COMMITTED_PROFILE) / "model"
-    if (trained / "config.json").exists():
-        return trained
-    base = paths.models() / "nano-base"
-    print(
-        f"monkeylib: no model is trained yet (`make reproduce` does it), so {paths.shown(base)} answers.",
-        file=sys.stderr,
-    )
-    return base
-
-
-def _run_of(profile: str) -> Path:
-    """Folder of a profile's fine-tuning, which notebook 05 uses too."""
-    return paths.runs(profile) / "monkey"
-
-
 def _load(model: Path | None) -> "Monkey":
     from transformers.utils import logging
 
     import monkeylib
 
     logging.disable_progress_bar()  # of reading the weights, which takes no time that one would watch
-    return monkeylib.load(_model_path(model))
+    return monkeylib.load(cli_models.chosen(model))
 
 
 if __name__ == "__main__":

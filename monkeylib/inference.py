@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from transformers import BatchFeature, BitsAndBytesConfig, TextIteratorStreamer
 
-from monkeylib.checkpoints import released
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor, Picture
 from monkeylib.prompts import build_prompt
@@ -196,10 +195,7 @@ def load(
         options["quantization_config"] = quantisation(bits)
     if device_map is not None or bits is not None:
         options["device_map"] = device_map or {"": device}
-    if released.is_released(folder):
-        processor = released.load_processor(released.open_checkpoint(folder))
-    else:
-        processor = MonkeyProcessor.from_pretrained(folder)
+    processor = MonkeyProcessor.from_pretrained(folder)
     model = MonkeyForConditionalGeneration.from_pretrained(folder, **options)
     model = model if "device_map" in options else model.to(device)
     return Monkey(model.eval(), processor)

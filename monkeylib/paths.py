@@ -8,6 +8,7 @@ folder; tests set it, so that they leave the checkout as it was.
 import contextlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,11 @@ def cache() -> Path:
     return outputs() / "data" / "cache"
 
 
+def benchmarks() -> Path:
+    """Downloads of benchmarks, one folder each (not committed): MONKEYLIB_DATA, or a folder of the cache."""
+    return Path(os.environ.get("MONKEYLIB_DATA", cache() / "benchmarks")).resolve()
+
+
 def runs(profile: str) -> Path:
     """Checkpoints, predictions and executed notebooks of a profile (not committed)."""
     return outputs() / "data" / "runs" / profile
@@ -67,8 +73,8 @@ def shown(path: Path | str) -> str:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path that takes the place of `path` if the block ends well, and vanishes if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)  # processes of several machines may share a folder
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -4,13 +4,13 @@ A picture becomes views (tiles row by row, then the global view) and, in the pro
 places for their visual tokens. The tokenizer never sees a path, and `<img>` in a user's text stays text.
 """
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import (
@@ -20,6 +20,8 @@ from transformers.image_utils import (
     IMAGENET_STANDARD_STD,
 )
 
+from monkeylib import fitting
+from monkeylib.images import Picture, open_image
 from monkeylib.model.config import MonkeyConfig
 from monkeylib.tiling import Grid, global_view, split_tiles
 
@@ -31,7 +33,6 @@ _NORMALISATIONS = {
     "siglip_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
 }
 
-Picture = Image.Image | np.ndarray | str | Path
 Prompt = str | Sequence[str | Picture]
 
 
@@ -41,53 +42,18 @@ def normalisation(model_type: str) -> tuple[Sequence[float], Sequence[float]]:
     return _NORMALISATIONS.get(model_type, (CLIP_MEAN, CLIP_STD))
 
 
-def open_image(picture: Picture) -> Image.Image:
-    """An RGB picture from a path, a `[H, W, 3]` or `[H, W]` uint8 array, or a Pillow image; EXIF rotation
-    applied.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no readable picture, or the array is not uint8 of that shape.
-    """
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or not (
-            picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)
-        ):
-            raise ValueError(
-                f"a picture given as an array must be uint8 of shape [H, W, 3] or [H, W], "
-                f"got {picture.dtype} of shape {list(picture.shape)}"
-            )
-        return Image.fromarray(picture).convert("RGB")
-    if isinstance(picture, Image.Image):
-        return _to_rgb(picture)
-    if not Path(picture).is_file():
-        raise FileNotFoundError(f"there is no picture at {picture}: check the path")
-    try:
-        with Image.open(picture) as opened:
-            return _to_rgb(opened)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{picture} cannot be read as a picture ({error}): pass a whole JPEG, PNG or WebP file"
-        ) from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit values to 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
-
-
 class MonkeyImageProcessor(BaseImageProcessor):
     """Resize, normalise and cut pictures as the released code does.
 
-    A picture is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic, aspect ratio
-    ignored) and cut. `views` is "tiles+global", "tiles", or "global", where the picture is resized straight
-    to one view.
+    A picture is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic) and cut. `views` is
+    "tiles+global", "tiles", or "global", where the picture is resized straight to one view.
 
     `global_from` is "resized" as in the release, whose global view comes from the resized and normalised
     picture (bicubic, no antialiasing), or "original" as the paper says (section 3.1), where the picture
     itself is resized (Pillow bicubic).
+
+    `fit` is "stretch" as in the release, which ignores the aspect ratio, or "pad" or "crop", as LLaVA-1.5
+    and CLIP keep it (`fitting.fitted`).
     """
 
     model_input_names = ["pixel_values", "grids"]
@@ -101,6 +67,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
         global_from: str = "resized",
+        fit: fitting.Fit = "stretch",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -108,8 +75,9 @@ class MonkeyImageProcessor(BaseImageProcessor):
             raise ValueError(f"views is one of 'tiles+global', 'tiles' and 'global', got {views!r}")
         if global_from not in ("resized", "original"):
             raise ValueError(f"global_from is one of 'resized' and 'original', got {global_from!r}")
+        fitting.check(fit)
         self.tile_size, self.rows, self.cols, self.views = tile_size, rows, cols, views
-        self.global_from = global_from
+        self.global_from, self.fit = global_from, fit
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
     @property
@@ -153,7 +121,8 @@ class MonkeyImageProcessor(BaseImageProcessor):
 
     def _pixels(self, image: Image.Image, rows: int, cols: int) -> torch.Tensor:
         """A picture as normalised values `[3, rows * tile, cols * tile]`."""
-        resized = image.resize((cols * self.tile_size, rows * self.tile_size), Image.Resampling.BICUBIC)
+        width, height = cols * self.tile_size, rows * self.tile_size
+        resized = fitting.fitted(image, width, height, self.fit, self.image_mean)
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
         mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
         return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
@@ -165,6 +134,8 @@ class MonkeyProcessor(ProcessorMixin):
     `queries` is the number of visual tokens per view. `separator` stands between a picture and text right
     after it: the released checkpoints were trained with a blank there, ours with nothing. `image_tokens` are
     the tokens before and after the places of a picture and that of the places; LLaVA-1.5 has only the last.
+    `opening` begins every prompt; unlike in a user's text, special tokens count in it: LLaVA-1.5's Vicuna was
+    trained with `<s>` there, Qwen with nothing.
     """
 
     def __init__(
@@ -174,9 +145,11 @@ class MonkeyProcessor(ProcessorMixin):
         queries: int = 256,
         separator: str = "",
         image_tokens: Sequence[str] = ("<img>", "</img>", "<imgpad>"),
+        opening: str = "",
     ) -> None:
         super().__init__(image_processor, tokenizer)
         self.queries, self.separator, self.image_tokens = queries, separator, list(image_tokens)
+        self.opening = opening
         ids = tokenizer.convert_tokens_to_ids(self.image_tokens)
         if None in ids or tokenizer.unk_token_id in ids:
             raise ValueError(
@@ -184,6 +157,22 @@ class MonkeyProcessor(ProcessorMixin):
             )
         *around, self.image_token_id = ids
         self.image_start_id, self.image_end_id = around or (None, None)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> "MonkeyProcessor":
+        """As in transformers. A folder in the layout of the released Monkey or Qwen-VL gives its processor
+        too, with the option `grid` alone (see `checkpoints.released.processor_of`)."""
+        from monkeylib.checkpoints import released  # here, since checkpoints are built on the processor
+
+        if released.is_released(pretrained_model_name_or_path):
+            return released.processor_of(pretrained_model_name_or_path, *args, **kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    def opening_ids(self) -> list[int]:
+        """The ids that begin every prompt."""
+        return self.tokenizer(self.opening, add_special_tokens=False)["input_ids"] if self.opening else []
 
     def image_span(self, grid: Grid | None = None) -> list[int]:
         """The ids of one picture in a prompt: `<img>`, a place for each visual token, `</img>`."""
@@ -196,8 +185,8 @@ class MonkeyProcessor(ProcessorMixin):
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def encode_segments(self, segments: Sequence[str | Image.Image], grid: Grid | None = None) -> list[int]:
-        """Ids of texts and pictures in their order."""
-        ids: list[int] = []
+        """Ids of a prompt: its opening, and texts and pictures in their order."""
+        ids = self.opening_ids()
         for before, segment in zip(["", *segments], segments, strict=False):
             if not isinstance(segment, str):
                 ids += self.image_span(grid)

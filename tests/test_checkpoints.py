@@ -1,6 +1,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -9,13 +11,16 @@ from released_files import golden_settings, read, same, write
 from safetensors.torch import load_file, save_file
 
 import monkeylib
+from monkeylib import build, profiles
 from monkeylib.checkpoints import convert, released
 from monkeylib.checkpoints.layout import pieces, to_released
 from monkeylib.checkpoints.settings import config_from_released, released_config
+from monkeylib.data.records import Record
 from monkeylib.experiments import parity
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.tiling import Grid
+from monkeylib.training.rows import RowMaker
 
 TRUE_SETTINGS = {
     "vocab_size": 512,
@@ -162,6 +167,45 @@ def test_a_model_that_was_trained_on_is_written_in_the_released_layout(golden, t
     assert changed["transformer.visual.transformer.resblocks.0.mlp_lora.2.lora_scale"] == torch.tensor([3.0])
 
 
+def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, picture, tmp_path):
+    profile = profiles.load("paper-896").model_copy(update={"base_checkpoint": str(golden)})
+    processor = build.build_processor(profile)
+    model = build.build_model(profile, processor)
+    build.choose_what_trains(model, profile)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    maker = RowMaker(processor, profile.training.max_length)
+    row = maker.encode(Record("0", (picture(),), ((" what? Answer: ", "a cat"),), "x", "x"))
+    batch = maker.collate([row], [maker.views(row)])
+    batch.pop("turns")
+    model(**batch).loss.backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
+    build.save(model.eval(), model.state_dict(), processor, profile, tmp_path / "ours")
+    convert.export(tmp_path / "ours", tmp_path / "back")
+    for folder in ("ours", "back"):
+        after = MonkeyForConditionalGeneration.from_pretrained(tmp_path / folder).state_dict()
+        assert same(after, model.state_dict())
+        moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+        assert all("_adapter." in name for name in moved if name.startswith("vision."))
+        assert {"vision.blocks.0.mlp_adapter.b", "language_model.lm_head.weight"} <= moved
+        assert "resampler.proj.weight" not in moved
+        again = MonkeyProcessor.from_pretrained(tmp_path / folder)
+        assert again.separator == processor.separator == " "
+
+
+def test_a_profile_that_a_released_folder_does_not_fit_is_refused(golden):
+    quantised, plain = profiles.load("paper-896-qlora"), profiles.load("paper-896")
+    shared = plain.adapters.model_copy(update={"mode": "shared"})
+    small = plain.adapters.model_copy(update={"mlp_rank": 8})
+    for profile, complaint in (
+        (quantised, "not quantised on the way: convert it with `monkeylib convert"),
+        (plain.model_copy(update={"adapters": shared}), "the adapter_mode per_tile, .* asks for shared"),
+        (plain.model_copy(update={"adapters": small}), "the mlp_rank 32, .* asks for 8"),
+    ):
+        profile = profile.model_copy(update={"base_checkpoint": str(golden)})
+        with pytest.raises(ValueError, match=complaint):
+            build.build_model(profile, build.build_processor(profile))
+
+
 def test_one_shard_is_held_at_a_time(golden, monkeypatch, tmp_path):
     held, original = [], released.read_shard
 
@@ -175,6 +219,51 @@ def test_one_shard_is_held_at_a_time(golden, monkeypatch, tmp_path):
     released.load(golden)
     convert.convert(golden, tmp_path / "ours")
     assert held
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from monkeylib.checkpoints import convert, released
+
+def peak():  # since the last call
+    [line] = [l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM:")]
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(line.split()[1]) * 1024
+
+folder = Path(sys.argv[1])
+released.load(folder / "small")  # so that what is imported on the way is there already
+peak()
+before = peak()
+convert.convert(folder / "large", folder / "ours")
+print(peak() - before)
+before = peak()
+model = released.load(folder / "large")
+print(peak() - before)
+print([name for name in ("lightning", "ray", "gradio") if name in sys.modules])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_memory_is_that_of_one_shard_and_the_model(tmp_path):
+    write(tmp_path / "small", golden_settings(), parity.released_weights())
+    settings = golden_settings() | {
+        "vocab_size": 40_000,
+        "intermediate_size": 2 * 16_384,
+        "num_hidden_layers": 14,
+    }
+    shapes = {piece.released: piece.shape for piece in pieces(config_from_released(settings))}
+    weights = {key: torch.ones(shape, dtype=torch.bfloat16) for key, shape in shapes.items()}
+    write(tmp_path / "large", settings, weights, shards=7)
+    whole = sum(tensor.nbytes for tensor in weights.values())
+    shard = max(file.stat().st_size for file in (tmp_path / "large").glob("*.bin"))
+    assert whole > 150e6 and shard < whole / 4
+    program = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    output = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
+    converting, loading = map(int, output[:2])
+    assert converting < 2 * shard + 30e6, (converting, shard)
+    assert whole * 0.9 < loading < whole + shard + 30e6, (loading, whole, shard)
+    assert output[2] == "[]", "what only training, engines and the demo need is not imported"
 
 
 def base(tmp_path):
@@ -247,8 +336,8 @@ def spoil(folder, how):
     """Spoil a folder; gives what the complaint must say."""
     key = "transformer.h.1.mlp.w2.weight"
     if how == "missing key":
-        rename(folder, key, "transformer.h.1.mlp.w3.weight", True)
-        return "lack transformer.h.1.mlp.w2.weight"
+        file = rename(folder, key, "transformer.h.1.mlp.w3.weight", True)
+        return rf"lack transformer.h.1.mlp.w2.weight and hold transformer.h.1.mlp.w3.weight \({file}\)"
     if how == "unexpected key":
         tensors = torch.load(folder / SHARD) | {"transformer.visual.class_embedding": torch.zeros(1)}
         torch.save(tensors, folder / SHARD)
@@ -337,7 +426,21 @@ def test_a_folder_without_vocabulary_or_with_another_one_is_refused(golden, tmp_
         convert.convert(golden, tmp_path / "ours")
 
 
+def test_a_released_folder_gives_its_processor_without_its_weights(golden, picture):
+    inputs = monkeylib.load(golden, device="cpu").processor(images=picture(), text="<img> what?")
+    for file in golden.glob("*.bin*"):
+        file.unlink()
+    processor = MonkeyProcessor.from_pretrained(golden)
+    assert (processor.queries, processor.separator, processor.image_start_id) == (256, " ", 500)
+    again = processor(images=picture(), text="<img> what?")
+    assert inputs.keys() == again.keys() and all(torch.equal(inputs[name], again[name]) for name in inputs)
+    with pytest.raises(ValueError, match="adapters for 4 tiles .* the grid 2x3 has 6"):
+        MonkeyProcessor.from_pretrained(golden, grid=Grid(2, 3))
+
+
 def test_device_maps_ask_for_a_converted_folder(golden):
+    with pytest.raises(ValueError, match="dtype and grid alone, got positional arguments: convert it"):
+        MonkeyForConditionalGeneration.from_pretrained(golden, Grid(2, 2))
     for option in ({"device_map": "auto"}, {"quantization_config": {}}):
         with pytest.raises(
             ValueError, match=f"{next(iter(option))}: convert it first with `monkeylib convert"

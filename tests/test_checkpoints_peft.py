@@ -4,10 +4,12 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from test_model_encoders import build, views
 from torch import nn
 from torch.nn import functional as F
+from transformers import AutoModel
 
-from monkeylib.checkpoints import peft_files
+from monkeylib.checkpoints import convert, peft_files
 from monkeylib.model.adapters import AdapterBank
 from monkeylib.model.vision import VisionTransformer
 
@@ -87,6 +89,43 @@ def test_a_file_that_peft_has_saved_is_read(model, folders, tiny, tmp_path):
 
 def adapters(model):
     return [module for module in model.vision.modules() if isinstance(module, AdapterBank)]
+
+
+def beside_the_library(model):
+    """The encoder of transformers alone, with the layer of zeros beside each MLP."""
+    layout, config = model.vision.layout, model.config
+    trunk = AutoModel.from_config(config.vision_config).eval()
+    trunk.load_state_dict(model.vision.trunk.state_dict())
+    for block in trunk.get_submodule(layout.blocks):
+        width = config.vision_config.hidden_size
+        block.mlp_bypass, kept = nn.Linear(width, width, bias=False), []
+        nn.init.zeros_(block.mlp_bypass.weight)
+        norm, end = block.get_submodule(layout.mlp_norm), block.get_submodule(layout.mlp_end)
+        norm.register_forward_pre_hook(lambda _, args, kept=kept: kept.append(args[0]))
+        end.register_forward_hook(
+            lambda _, __, out, block=block, kept=kept: out + block.mlp_bypass(kept.pop())
+        )
+    return trunk
+
+
+@pytest.mark.parametrize("kind", ["clip", "dinov2", "siglip"])
+@torch.no_grad()
+def test_peft_loads_the_adapters_beside_an_encoder_of_transformers(kind, tmp_path):
+    model, other, pixels = build(kind), build(kind, trained=False), views(2)
+    model.save_pretrained(tmp_path / "model")
+    convert.export_adapters(tmp_path / "model", tmp_path / "peft")
+    without = model.vision(pixels)
+    for tile in range(4):
+        folder = tmp_path / "peft" / f"tile-{tile}"
+        loaded = PeftModel.from_pretrained(beside_the_library(model), str(folder)).eval()
+        features = loaded(pixel_values=pixels, **model.vision.layout.options).last_hidden_state
+        ours = model.vision(pixels, torch.tensor([tile, tile]))
+        assert torch.allclose(features[:, model.vision.layout.class_tokens :], ours, atol=1e-4)
+        assert not torch.allclose(without, ours, atol=1e-2)
+        peft_files.read(folder, other, tile)
+    expected = {name: t for name, t in model.vision.state_dict().items() if name.startswith("adapters.")}
+    read = other.vision.state_dict()
+    assert len(expected) == 2 * 5 * 3 and all(torch.equal(read[name], t) for name, t in expected.items())
 
 
 def test_files_of_another_kind_are_refused(model, folders, tmp_path):

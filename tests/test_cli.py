@@ -89,7 +89,10 @@ MISTAKES = {
     ("answer", "IMAGE", "What?", "--model", "gone"): "no checkpoint at gone",
     ("answer", "IMAGE", "What?", "--grid", "3"): "written as ROWSxCOLUMNS, such as 2x3, got '3'",
     ("train", "--profile", "paper-896"): "convert that checkpoint with `monkeylib convert`",
-    ("evaluate", "gone"): "no benchmark 'gone'",
+    ("evaluate", "--benchmarks", "gone"): "no benchmark 'gone'",
+    ("evaluate", "--model", "gone"): "no checkpoint at gone",
+    ("score", "gone"): "no predictions in gone",
+    ("score", "gone", "--metrics", "beauty"): "no metric 'beauty'",
     ("convert", "gone", "x"): "no checkpoint at gone",
     ("convert", "gone", "x", "--to", "monkeylib"): "no released checkpoint at gone",
     ("convert", "gone", "x", "--grid", "2x2"): "--grid is for reading the released layout",
@@ -98,6 +101,9 @@ MISTAKES = {
     ("reproduce", "--profile", "smoke", "--update-notebooks"): "those of profile nano and seed 0",
     ("train", "--profile", "gone"): "no profile called 'gone'",
     ("caption", "IMAGE", "--out", "x", "--experts", "gone"): "no expert 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--matcher", "gone"): "no matcher 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--composer", "gone"): "no composer 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--engine", "ray", "--workers", "many"): "--workers takes numbers",
     ("assets", "fetch", "gone"): "no asset 'gone'",
 }
 
@@ -128,19 +134,61 @@ def test_a_missing_package_is_said_with_what_installs_it(call, monkeypatch):
     assert code == 2 and "pip install 'monkeylib[all]'" in errors
 
 
-def test_evaluate_writes_predictions_and_scores(call, checkpoint, tmp_path):
-    code, output, errors = call(
-        "evaluate", "nano-general", "--model", checkpoint, "--limit", 2, "--out", tmp_path / "scores"
-    )
+@pytest.fixture()
+def evaluated(call, checkpoint, tmp_path):
+    """A folder of predictions, and what was said while it was made."""
+    call_of = ("evaluate", "--benchmarks", "nano-general,nano-fine", "--model", checkpoint, "--limit", 3)
+    code, output, errors = call(*call_of, "--out", tmp_path / "first")
     assert code == 0, errors
-    lines = (tmp_path / "scores" / "nano-general.jsonl").read_text().splitlines()
-    assert len(lines) == 2 and json.loads(lines[0])["question"]
-    assert (
-        (tmp_path / "scores" / "scores.csv")
-        .read_text()
-        .startswith("model,split,group,metric,value,low,high,n\n")
-    )
-    assert "nano-base" in output
+    return tmp_path / "first", output, call_of
+
+
+def test_evaluate_writes_predictions_scores_and_galleries(call, evaluated, monkeypatch):
+    folder, output, call_of = evaluated
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "mistakes", "nano-fine.jsonl", "nano-general.jsonl", "run.json", "scores.csv",
+    ]  # fmt: skip
+    lines = (folder / "nano-general.jsonl").read_text().splitlines()
+    assert len(lines) == 3 and json.loads(lines[0])["question"]
+    assert (folder / "scores.csv").read_text().startswith("model,split,group,metric,value,low,high,n\n")
+    assert "nano-base" in output and "nano-fine.html" in output
+    assert (folder / "mistakes" / "nano-fine.html").read_text().count("<figure>") > 0
+    from monkeylib.evaluation import shared
+
+    monkeypatch.setattr(shared.SharedEncoding, "__call__", None)
+    assert call(*call_of, "--out", folder)[0] == 0, "a second call asks nothing"
+
+
+def test_predictions_of_another_model_are_replaced_only_if_one_says_so(call, evaluated):
+    folder, _, call_of = evaluated
+    file = folder / "nano-fine.jsonl"
+    file.write_text(file.read_text().replace('"model": "', '"model": "other'))
+    before = file.read_bytes()
+    code, _, errors = call(*call_of, "--out", folder)
+    assert code == 2 and "--fresh" in errors and file.read_bytes() == before
+    assert call(*call_of, "--out", folder, "--fresh")[0] == 0 and b"other" not in file.read_bytes()
+
+
+def test_score_reads_the_predictions_again_and_compares_two_folders(call, evaluated, tmp_path):
+    folder, output, _ = evaluated
+    scores = (folder / "scores.csv").read_bytes()
+    (folder / "scores.csv").unlink()
+    code, again, errors = call("score", folder)
+    assert (code, errors) == (0, "") and (folder / "scores.csv").read_bytes() == scores
+    assert again in output, "the same table"
+    other = tmp_path / "second"
+    other.mkdir()
+    for file in folder.glob("*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        (other / file.name).write_text(
+            "".join(json.dumps(row | {"prediction": row["answers"][0]}) + "\n" for row in rows)
+        )
+    code, output, errors = call("score", other, folder)
+    assert code == 0, errors
+    assert "second - nano-base, paired" in output and "+" in output
+    (other / "mine.jsonl").write_bytes((other / "nano-fine.jsonl").read_bytes())
+    code, output, errors = call("score", other, "--metrics", "anls, exact_match")
+    assert code == 0 and "mine" in output and output.count("100.0") >= 6, errors
 
 
 class Colour(experts.Expert):
@@ -165,6 +213,22 @@ def test_caption_describes_what_it_can_read_and_says_what_it_cannot(call, monkey
         "caption", tmp_path / "a.png", tmp_path / "b.png", "--out", tmp_path / "d", "--experts", "colour"
     )
     assert code == 2 and output.startswith("a.png: ") and "b.png" in errors and errors.count("\n") == 1
+
+
+def test_caption_takes_folders_original_captions_and_writes_a_report(call, monkeypatch, tmp_path):
+    monkeypatch.setitem(experts.EXPERTS, "colour", Colour)
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for name in ("a.png", "more/a.png"):
+        Image.new("RGB", (8, 8), (1, 2, len(name))).save(folder / name)
+    (tmp_path / "c.json").write_text('{"a.png": "Mine."}')
+    options = ["--out", tmp_path / "d", "--experts", "colour", "--captions", tmp_path / "c.json"]
+    code, output, errors = call("caption", folder, *options, "--shard-size", 1, "--low-memory")
+    assert (code, errors) == (0, "")
+    assert output.startswith("a.png: A picture of colour (1, 2, 5). Mine.\nmore/a.png: A picture")
+    assert output.endswith(f"report: {tmp_path / 'd' / 'report.html'}\n")
+    assert len(list((tmp_path / "d").glob("shards/*.parquet"))) == 2
+    assert call("caption", folder, *options, "--report", 0)[1].count("report") == 0
 
 
 def test_convert_goes_there_and_back_and_writes_adapters(call, tmp_path):
@@ -219,6 +283,6 @@ def test_assets_are_listed_and_fetched(call):
 def test_the_installed_command_starts_without_the_heavy_libraries():
     command = [sys.executable, "-X", "importtime", "-m", "monkeylib.cli", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for name in ("answer", "evaluate", "caption", "convert", "train", "reproduce", "assets"):
+    for name in ("answer", "evaluate", "score", "caption", "convert", "train", "reproduce", "assets"):
         assert name in done.stdout
     assert "torch" not in done.stderr

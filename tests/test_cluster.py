@@ -13,6 +13,8 @@ from monkeylib.recipes import Recipe
 FOLDER = paths.REPOSITORY / "cluster"
 SCRIPTS = sorted([*FOLDER.glob("*.sbatch"), *FOLDER.glob("*.sh")])
 each = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+TRAINING = [path for path in SCRIPTS if "monkeylib train" in path.read_text(encoding="utf-8")]
+trains = pytest.mark.parametrize("script", TRAINING, ids=lambda path: path.name)
 
 
 def text(path):
@@ -22,7 +24,7 @@ def text(path):
 def calls(page):
     """(command, its long options) of each call of monkeylib in a text."""
     for line in text(page).splitlines():
-        if found := re.search(r"monkeylib (train|convert)\b(.*)", line):
+        if found := re.search(r"monkeylib (train|convert|caption)\b(.*)", line):
             yield found[1], re.findall(r"(?<=\s)--[a-z-]+", found[2])
 
 
@@ -47,14 +49,14 @@ def test_every_option_exists(page):
         assert set(options) <= known
 
 
-@each
+@trains
 def test_the_profile_exists(script):
     named = re.search(r"--profile (?:\"\$\{PROFILE:-)?([\w.-]+)", text(script))
     assert profiles.load(named[1]).name == named[1]
 
 
 @pytest.mark.parametrize(
-    "script", [path for path in SCRIPTS if path.suffix == ".sbatch"], ids=lambda p: p.name
+    "script", [path for path in TRAINING if path.suffix == ".sbatch"], ids=lambda p: p.name
 )
 def test_a_process_for_each_gpu_is_told_before_the_end(script):
     header = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", text(script), re.MULTILINE))
@@ -62,6 +64,24 @@ def test_a_process_for_each_gpu_is_told_before_the_end(script):
     assert header["ntasks-per-node"] == header["gpus-per-node"] == devices
     assert header["signal"].startswith("USR1@") and "requeue" in header
     assert header["open-mode"] == "append"
+
+
+def test_the_caption_script_goes_on_after_its_time_and_asks_ray_for_whole_cpus_that_are_there():
+    from monkeylib.captions.engines import RayEngine
+    from monkeylib.captions.experts import load, load_matcher
+    from monkeylib.captions.pipeline import Pipeline
+
+    page = text(FOLDER / "captions_ray.sbatch")
+    header = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", page, re.MULTILINE))
+    assert "requeue" in header and header["open-mode"] == "append" and header["ntasks-per-node"] == "1"
+    nodes, cpus, gpus = (int(header[name]) for name in ("nodes", "cpus-per-task", "gpus-per-node"))
+    workers, share = (
+        re.search(rf"--{name} \"?(?:\$\{{\w+:-)?(\d+)", page)[1] for name in ("workers", "cpus")
+    )
+    stages = Pipeline(load("paper"), load_matcher("auto", "paper")).stages(FOLDER)
+    engine = RayEngine(default_workers=int(workers), cpus=float(share))
+    planned = engine.plan(stages, {"CPU": nodes * cpus, "GPU": nodes * gpus})
+    assert len(planned) == len(stages) and all(count == int(workers) for count, _ in planned)
 
 
 RECIPES = {

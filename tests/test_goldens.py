@@ -1,5 +1,7 @@
 """Against numbers obtained by running the released code on tiny random weights (see goldens/README.md)."""
 
+import hashlib
+
 import pytest
 import torch
 
@@ -52,6 +54,22 @@ def test_preprocessing(row, name, images):
         about = ABOUT_VISION["images"][name][size]
         assert pixels.double().mean().item() == pytest.approx(about["mean"], abs=1e-6)
         assert pixels.double().std().item() == pytest.approx(about["std_unbiased"], abs=1e-6)
+        extremes = [pixels.min().item(), pixels.max().item()]
+        assert extremes == pytest.approx([about["min"], about["max"]], abs=1e-5)
+        channels = ABOUT_VISION["images"][name][f"{size}_mean_per_channel"]
+        assert pixels.double().mean((1, 2)).tolist() == pytest.approx(channels, abs=1e-6)
+
+
+@pytest.mark.parametrize("row, name", [(0, "a"), (1, "b")])
+def test_the_resized_picture_is_the_release_s_byte_for_byte(row, name, images):
+    about = ABOUT_VISION["images"][name]
+    tiles = images["pixel_values"][5 * row : 5 * row + 4]
+    assert tiles.double().mean((1, 2, 3)).tolist() == pytest.approx(about["tile_mean"], abs=1e-6)
+    whole = torch.cat([torch.cat([tiles[0], tiles[1]], 2), torch.cat([tiles[2], tiles[3]], 2)], 1)
+    mean, std = (torch.tensor(ABOUT_VISION[part])[:, None, None] for part in ("mean", "std"))
+    rgb = ((whole * std + mean) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    assert torch.equal(rgb[::32, ::32], VISION[f"{name}.resized896_rgb_u8_grid32"])
+    assert hashlib.sha256(rgb.numpy().tobytes()).hexdigest() == about["resized896_rgb_sha256"]
 
 
 def test_visual_tokens(tokens):
@@ -63,12 +81,18 @@ def test_visual_tokens(tokens):
 def test_intermediates_of_the_vision_transformer(model, images):
     seen = {}
     vision, resampler = model.vision, model.resampler
-    probes = {"ln_pre": vision.ln_pre, "block0": vision.blocks[0], "block1": vision.blocks[1]}
+    probes = {
+        "embed": vision.ln_pre,
+        "ln_pre": vision.ln_pre,
+        "block0": vision.blocks[0],
+        "block1": vision.blocks[1],
+    }
     probes |= {"ln_kv": resampler.ln_kv, "attn_pool": resampler.out, "ln_post": resampler.ln_post}
-    hooks = [
-        module.register_forward_hook(lambda _, __, out, name=name: seen.setdefault(name, []).append(out))
-        for name, module in probes.items()
-    ]
+
+    def keep(name):  # `embed` is what enters the first norm
+        return lambda _, args, out: seen.setdefault(name, []).append(args[0] if name == "embed" else out)
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in probes.items()]
     # One view at a time, so that the probes come in the order of the views.
     for view, adapter in enumerate([0, 1, 2, 3, -1]):
         resampler(vision(images["pixel_values"][view : view + 1], torch.tensor([adapter])))
@@ -78,6 +102,7 @@ def test_intermediates_of_the_vision_transformer(model, images):
         rows = QUERY_ROWS if name in ("attn_pool", "ln_post") else TOKEN_ROWS
         expected = VISION[f"a.probe.{name}"]
         assert torch.allclose(torch.cat(outputs)[:, rows], expected, rtol=0, atol=2e-4), name
+    assert len(seen) == len(probes)
 
 
 def test_bfloat16(tokens, images):
@@ -91,6 +116,12 @@ def test_bfloat16(tokens, images):
 def test_spliced_embeddings(model, tokens):
     embeds = model.splice(places(LANGUAGE["single.input_ids"]), tokens[:5])[0]
     assert torch.allclose(embeds[parity.EMBEDDED_ROWS], LANGUAGE["single.embeds_rows"], rtol=0, atol=2e-4)
+    about = ABOUT_LANGUAGE["embeds_statistics"]
+    assert embeds.double().square().sum().item() == pytest.approx(about["sum_of_squares"], rel=1e-5)
+    # Eight ids, the tag with its own embedding, five views of 256, the other tag, 23 ids.
+    parts = embeds.split([8, 1, *[256] * 5, 1, 23])
+    means = [part.abs().mean().item() for part in parts]
+    assert means == pytest.approx(list(about["per_segment_abs_mean"].values()), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", parity.PROMPTS)
@@ -101,9 +132,21 @@ def test_logits(name, model, images):
     assert torch.allclose(logits, expected, rtol=0, atol=3e-4 if name == "two" else 2e-4)
 
 
-@pytest.mark.parametrize("name", ["single", "batch"])
-def test_greedy_ids(name, model, images):
-    expected = torch.tensor(ABOUT_LANGUAGE["greedy"][name]).view(len(parity.PROMPTS[name]), -1)
+@torch.no_grad()
+def test_the_last_norm_of_the_language_model(model, images):
+    seen = []
+    norm = model.language_model.model.norm
+    hook = norm.register_forward_hook(lambda _, __, out: seen.append(out[0, -4:]))
+    model(**prompt("single", images), logits_to_keep=1)
+    hook.remove()
+    assert torch.allclose(seen[0], LANGUAGE["single.ln_f_last4"], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "name, answers", [("single", "single"), ("batch", "batch"), ("short", "short_alone")]
+)
+def test_greedy_ids(name, answers, model, images):
+    expected = torch.tensor(ABOUT_LANGUAGE["greedy"][answers]).view(len(parity.PROMPTS[name]), -1)
     inputs = prompt(name, images)
     ids = model.generate(
         **inputs, do_sample=False, eos_token_id=None, pad_token_id=PAD, max_new_tokens=expected.shape[1]
@@ -163,6 +206,25 @@ def test_training_loss(first_step):
     assert torch.allclose(first_step.logits, STEP["logits_supervised"], rtol=0, atol=2e-4)
 
 
+def test_what_is_supervised(row_pair):
+    """Each logit predicts the label after it, the end-of-text token of each answer among them."""
+    predicting = (row_pair["labels"][:, 1:] != -100).nonzero()
+    assert torch.equal(predicting, STEP["supervised_row_col_of_logit"].long())
+    assert (row_pair["labels"] == PAD).sum(1).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("row", [0, 1])
+@torch.no_grad()
+def test_the_loss_of_each_row_alone(row, training, row_pair):
+    """So the batch's loss is the mean over its tokens, not over its rows."""
+    views = slice(5 * row, 5 * row + 5)
+    alone = {
+        name: part[views if name == "pixel_values" else slice(row, row + 1)]
+        for name, part in row_pair.items()
+    }
+    assert training(**alone).loss.item() == pytest.approx(ABOUT_STEP["loss"][f"row{row}"], abs=1e-4)
+
+
 def test_gradients(first_step, training):
     norm = torch.stack([p.grad.norm() for p in trained_tensors(training).values()]).norm()
     assert norm.item() == pytest.approx(ABOUT_STEP["total_grad_norm"], rel=1e-4)
@@ -171,6 +233,17 @@ def test_gradients(first_step, training):
     assert gradients.keys() == ABOUT_STEP["grads"].keys() and len(gradients) == 102
     for name, about in ABOUT_STEP["grads"].items():
         assert gradients[name].norm().item() == pytest.approx(about["norm"], rel=2e-3), name
+        first = torch.tensor(about["first8"])
+        allowed = 2e-3 * max(first.norm().item(), about["norm"] * 1e-2)
+        assert (gradients[name].flatten()[: len(first)] - first).norm() <= allowed, name
+    for name in ("transformer.wte.weight", "lm_head.weight"):
+        rows, expected = gradients[name].norm(dim=1), STEP[f"grad_rownorm.{name}"]
+        assert (rows - expected).norm() <= 2e-3 * expected.norm(), name
+    words = gradients["transformer.wte.weight"].norm(dim=1)
+    assert words[parity.PLACE] == 0, "the visual tokens stand there"
+    tags = [words[parity.START].item(), words[parity.END].item()]
+    about = ABOUT_STEP["wte_grad_rows"]
+    assert tags == pytest.approx([about["img"], about["img_end"]], rel=2e-3)
     for key, expected in STEP.items():
         if key.startswith("grad."):
             gradient = gradients[key.removeprefix("grad.")]
@@ -182,6 +255,7 @@ def test_three_optimiser_steps(row_pair):
     model = build_training()
     plain = {piece.ours for piece in pieces(model.config) if piece.released in about["no_decay"]}
     own = trained_tensors(model)
+    before = {name: tensor.detach().clone() for name, tensor in own.items()}
     decayed = [p for name, p in own.items() if name not in plain]
     groups = [
         {"params": decayed, "weight_decay": about["weight_decay"]},
@@ -198,6 +272,17 @@ def test_three_optimiser_steps(row_pair):
         assert norm.item() == pytest.approx(step["grad_norm_before_clip"], rel=5e-3)
     with torch.no_grad():
         assert model(**row_pair).loss.item() == pytest.approx(about["loss_after_3"], abs=5e-3)
+        after = to_released({name: tensor.detach() for name, tensor in own.items()}, model.config)
+        moved = to_released({name: tensor - before[name] for name, tensor in own.items()}, model.config)
+    assert after.keys() == moved.keys() == about["update_norm_after_3"].keys() == about["sum_after_3"].keys()
+    for name, norm in about["update_norm_after_3"].items():
+        # A bias on keys without rotation changes no softmax: its gradient is rounding, which Adam enlarges.
+        exact = 5e-2 if name.endswith("attn_pool.attn.in_proj_bias") else 5e-3
+        assert moved[name].norm().item() == pytest.approx(norm, rel=exact), name
+        allowed = exact * norm * moved[name].numel() ** 0.5
+        assert after[name].double().sum().item() == pytest.approx(about["sum_after_3"][name], abs=allowed), (
+            name
+        )
 
 
 def test_the_parity_report_holds_and_sees_a_difference(model):

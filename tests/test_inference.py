@@ -4,9 +4,10 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from accelerate import infer_auto_device_map
 
 import monkeylib
-from monkeylib import inference
+from monkeylib import inference, profiles, sizing
 from monkeylib.data.collate import encode
 from monkeylib.prompts import build_prompt
 
@@ -131,6 +132,33 @@ def test_a_checkpoint_folder_answers_as_before(monkey, picture, tmp_path):
 def test_a_folder_without_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at .*nothing"):
         monkeylib.load(tmp_path / "nothing")
+
+
+def test_a_model_on_two_devices_is_split_between_blocks():
+    """The paper's model with fewer blocks: what has a residual inside stays on one device."""
+    config = profiles.build_config(profiles.load("paper-896"))
+    config.vision_config.layers, config.text_config.num_hidden_layers = 6, 6
+    config.text_config.vocab_size, config.text_config.pad_token_id = 1000, 0
+    model = sizing.on_meta(config)
+    sizes = {name: sum(p.nbytes for p in m.parameters()) for name, m in model.named_modules()}
+    kept_free = sizes["language_model.model.layers.0"]  # on the first device, for what has to be moved there
+    room = {0: sizes["vision"] * 2 // 3 + kept_free, 1: sizes["vision"], 2: sizes[""]}
+    places = infer_auto_device_map(model, room, model._no_split_modules)
+    assert set(places.values()) == {0, 1, 2}
+    whole = [*model.vision.blocks, *model.language_model.model.layers, model.resampler]
+    names = [name for name, module in model.named_modules() if any(module is one for one in whole)]
+    assert len(names) == 13 and not [
+        place for place in places for name in names if place.startswith(f"{name}.")
+    ]
+
+
+def test_importing_the_package_takes_no_time():
+    program = "import time, torch; start = time.process_time(); import monkeylib; "
+    program += "print(time.process_time() - start)"
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert float(output) < 1
 
 
 def test_importing_the_package_stays_light():

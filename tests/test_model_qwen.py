@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
@@ -104,6 +106,39 @@ def test_a_cache_keeps_the_stretch_of_its_own_prompt(model):
 
     for mine, other in ((short, long), (long, short)):
         assert torch.equal(follow(mine, None), follow(mine, other))
+
+
+@torch.no_grad()
+def test_two_threads_with_one_model_do_not_meet(model):
+    """A long prompt in one thread, and in the midst of it a short one in another."""
+    short, long, found = ids(10), ids(40), []
+    alone = [model(tokens).logits for tokens in (short, long)]
+
+    def ask() -> None:
+        with torch.no_grad():
+            found.append(model(short).logits)
+
+    def interrupt(*_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            other = threading.Thread(target=ask)
+            other.start()
+            other.join()
+
+    hook = model.model.rotary_emb.register_forward_pre_hook(interrupt)
+    found.append(model(long).logits)
+    hook.remove()
+    assert torch.equal(found[0], alone[0]) and torch.equal(found[1], alone[1])
+
+
+@torch.no_grad()
+def test_a_pass_that_fails_leaves_no_stretch(model):
+    expected = model.model.rotary_emb(torch.zeros(1, 40, 32), torch.arange(40)[None])
+    hook = model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(ids(40))
+    hook.remove()
+    after = model.model.rotary_emb(torch.zeros(1, 40, 32), torch.arange(40)[None])
+    assert all(torch.equal(*pair) for pair in zip(expected, after, strict=True))
 
 
 @torch.no_grad()

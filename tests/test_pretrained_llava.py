@@ -1,6 +1,7 @@
 """Monkey on LLaVA-1.5, against transformers' own LLaVA with tiny random weights."""
 
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -13,13 +14,18 @@ from transformers import (
     LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
 )
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from monkeylib import profiles
+from monkeylib.data.inspect import length_of
+from monkeylib.data.records import Record
 from monkeylib.inference import Monkey
 from monkeylib.pretrained import llava
-from monkeylib.processing import MonkeyProcessor
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles.schema import Encoder, Text
+from monkeylib.prompts import build_prompt
 from monkeylib.training import finetune
+from monkeylib.training.rows import RowMaker
 
 PLACE = 55
 
@@ -161,6 +167,41 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
 
 
+def asked_as_llava():
+    """The processor of one view that asks as LLaVA-1.5 does."""
+    images, words = MonkeyImageProcessor(56, views="global", fit="pad"), tokenizer()
+    words.pad_token = words.eos_token
+    opening = "</s>USER: "  # the tiny tokenizer's only other special token stands for Vicuna's <s>
+    return MonkeyProcessor(images, words, 16, image_tokens=("<image>",), opening=opening)
+
+
+@torch.no_grad()
+def test_a_question_reads_as_llava_reads_it(theirs, folder, picture):
+    """From picture and text to logits: the same as transformers' own processors and model."""
+    ours = llava.load(folder, views="global", adapter_mode="none").eval()
+    theirs = deepcopy(theirs)
+    ours.config.image_token_id = theirs.config.image_token_id = len(tokenizer()) - 1
+    processor = asked_as_llava()
+    inputs = processor(images=picture(), text=build_prompt("llava", "what?"))
+    size = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+    pixels = LlavaImageProcessorPil(**size, do_pad=True)(picture(), return_tensors="pt")["pixel_values"]
+    text = "</s>USER: " + "<image>" * 16 + "\nwhat? ASSISTANT:"
+    ids = torch.tensor([tokenizer()(text)["input_ids"]])
+    assert torch.equal(inputs["input_ids"], ids)
+    expected = theirs(input_ids=ids, pixel_values=pixels).logits
+    assert torch.allclose(ours(**inputs).logits, expected, atol=1e-4)
+
+
+def test_a_training_row_opens_as_the_prompt_does(picture):
+    processor = asked_as_llava()
+    prompt = build_prompt("llava", "what?")
+    row = RowMaker(processor, 100).encode(Record("0", (picture(),), ((prompt, "a cat"),), "x", "x"))
+    asked = processor(images=picture(), text=prompt)["input_ids"][0]
+    assert torch.equal(row.encoded.ids[: len(asked)], asked)
+    assert (row.encoded.labels[: len(asked)] == -100).all() and row.supervised == len("a cat") + 1
+    assert length_of(row.record, processor) == len(row)
+
+
 def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, picture, tmp_path):
     theirs.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
@@ -180,8 +221,10 @@ def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, pictur
             ),
         }
     )
+    recipe = recipe.model_copy(update={"text": recipe.text.model_copy(update={"opening": "</s>"})})
     processor = finetune.build_processor(recipe)
     assert processor.image_span() == [place] * 20
+    assert processor.opening_ids() == [tokenizer().eos_token_id] and processor.image_processor.fit == "pad"
     processor.save_pretrained(tmp_path / "ours")
     processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
     model = finetune.build_model(recipe, processor).eval()

@@ -134,6 +134,23 @@ def test_the_separator_stands_only_between_a_picture_and_its_text(processor, pic
     assert processor.tokenizer.decode(ids, skip_special_tokens=True) == "a b"
 
 
+def test_a_prompt_opens_as_the_language_model_was_trained(processor, picture, tmp_path):
+    """Once for each prompt, with the special token that no user can type."""
+    opened = MonkeyProcessor(
+        processor.image_processor, processor.tokenizer, queries=16, opening="<unk>USER: "
+    )
+    opened.save_pretrained(tmp_path)
+    unknown = processor.tokenizer.unk_token_id
+    for made in (opened, MonkeyProcessor.from_pretrained(tmp_path)):
+        before = [unknown, *made.encode_text("USER: ")]
+        assert made.opening_ids() == before
+        ids = made(images=[[picture(), picture(1)]], text=["<unk>"])["input_ids"][0].tolist()
+        assert ids == [*before, *made.image_span(), *made.image_span(), *made.encode_text("<unk>")]
+        assert unknown not in made.encode_text("<unk>")
+        assert made(text="a")["input_ids"][0].tolist() == [*before, *made.encode_text("a")]
+    assert processor.opening_ids() == []
+
+
 def test_a_tokenizer_without_the_image_tokens_is_refused(processor, tokenizer):
     bare = tokenizer.__class__(
         tokenizer_object=tokenizer.backend_tokenizer.__class__.from_str(

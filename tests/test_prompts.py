@@ -7,6 +7,12 @@ def test_the_papers_prompts():
     assert PROMPTS["vqa"].format(question="What is it?") == "What is it? Answer: "
     assert build_prompt("caption") == "Generate the caption in English:"
     assert build_prompt("detailed_caption") == "Generate the detailed caption in English:"
+    assert build_prompt("chat", "Q") == build_prompt("vqa", "Q") == "Q Answer: "
+    assert build_prompt("vqa_no_blank", "Q") == "Q Answer:"
+    assert build_prompt("detailed_caption_blank") == "Generate the detailed caption in English: "
+    assert build_prompt("vizwiz_lower", "Q") == (
+        'Q When the provided information is insufficient, respond with "unanswerable". Answer: '
+    )
     assert build_prompt("vizwiz", "Q") == (
         'Q When the provided information is insufficient, respond with "Unanswerable". Answer:'
     )

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 import record_files as files
+from PIL import Image
 
 from monkeylib.data import public, readers
 from monkeylib.data.public import SETS
@@ -306,6 +308,26 @@ def test_questions_about_test_diagrams_are_left_out(tmp_path):
     (tmp_path / "ai2d_test_ids.csv").write_text("7\n0\n")
     with pytest.raises(ValueError, match="no row of ai2d can be used .it holds none."):
         public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json")
+
+
+def test_letters_are_drawn_where_questions_ask_for_them(tmp_path):
+    lay_out(tmp_path, {"questions/0.png.json": ai2d(True)}, set())
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "images" / "0.png")
+    place = {"rectangle": [[10, 20], [40, 50]], "replacementText": "A", "value": "ear"}
+    files.write_list(tmp_path / "annotations.json", {"text": {"T0": place}})
+    with pytest.raises(ValueError, match="no row of ai2d can be used .1 with no picture."):
+        public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations.json").rename(tmp_path / "annotations" / "0.png.json")
+    assert public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json").written == 1
+    drawn = np.array(Image.open(tmp_path / "abc_images" / "0.png"))
+    changed = (drawn != np.array([255, 0, 0])).any(-1)
+    assert changed[20:51, 10:41].all() and changed.sum() == 31 * 31, "nothing but the text is covered"
+    inside = drawn[20:51, 10:41].mean(-1)
+    assert (inside > 250).mean() > 0.5 and 0.05 < (inside < 50).mean() < 0.5, "a letter on white"
+    dark = np.argwhere(inside < 50)
+    assert np.abs(dark.mean(0) - 15).max() < 5, "in the middle"
 
 
 def test_an_unknown_set_lists_those_there_are():

@@ -159,6 +159,19 @@ def test_parquet_and_saved_folders_are_read_by_their_columns(folder):
         read(folder, "datasets", "saved", **named)
 
 
+def test_a_set_of_the_hub_is_asked_for_by_its_id(folder, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"image": ["a.png"], "question": ["what?"], "answer": ["x"]})
+    asked = []
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *given, **named: asked.append((given, named)) or table
+    )
+    records = read(folder, "datasets", "someone/charts", split="dev", revision="1234abc")
+    assert records[0].turns == ((" what? Answer: ", "x"),) and records[0].open_images()
+    cache = str(folder / "out" / "data" / "cache" / "datasets")
+    assert asked == [(("someone/charts",), {"split": "dev", "revision": "1234abc", "cache_dir": cache})]
+
+
 def test_a_column_of_paths_is_read_below_the_folder_of_pictures(folder):
     pytest.importorskip("datasets")
     (folder / "pictures").mkdir()

@@ -130,7 +130,8 @@ def export_adapters(source: Path, target: Path) -> None:
         with ExitStack() as stack:
             ours = OurTensors(source, stack)
             config = ours.config
-            tensors = {name: ours.read(name) for name in ours.files if "_adapter." in name}
+            banks = tuple(f"vision.{bank}." for bank in peft_files.places(config))
+            tensors = {name: ours.read(name) for name in ours.files if name.startswith(banks)}
     peft_files.write(tensors, config, target)
 
 

@@ -3,7 +3,11 @@
 peft multiplies by alpha / rank where Monkey learns a scale, so alpha is written as scale x rank. The module
 names are those of our vision transformer, but for one: the adapter beside the MLP reads the un-normalised
 residual stream and is added to the MLP's output, so it belongs to a linear layer `blocks.<i>.mlp_bypass` of
-zeros, from the residual stream before `ln_2` to the block's output. Whoever loads a tile elsewhere adds it.
+zeros, from the residual stream before `ln_2` (or, where the configuration's `mlp_adapter_reads` says so, from
+what that norm makes of it) to the block's output. Whoever loads a tile elsewhere adds it.
+
+For an encoder of transformers (CLIP, DINOv2, SigLIP) they are the names in that encoder: `q_proj`, `k_proj`,
+`v_proj` and the output projection of each block's attention, and again `mlp_bypass` in the block itself.
 """
 
 from collections.abc import Mapping
@@ -14,16 +18,33 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from monkeylib import paths
-from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
-from monkeylib.model.adapters import AdapterBank
+from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyVisionConfig
+from monkeylib.model.encoders import layout_of
 
-# Our module beside which an adapter stands in a block -> the module that peft sees.
-_MODULES = {
+_BYPASS = "mlp_bypass"
+# The adapters of a block of our own ViT -> the module that peft sees in it.
+_OWN = {
     "attention.qkv_adapter": "attention.qkv",
     "attention.out_adapter": "attention.out",
-    "mlp_adapter": "mlp_bypass",
+    "mlp_adapter": _BYPASS,
 }
 _WEIGHTS = "adapter_model.safetensors"
+
+
+def places(config: MonkeyConfig) -> dict[str, str]:
+    """The banks of adapters of a model's encoder -> the modules that peft sees, relative to our ViT or to the
+    encoder of transformers."""
+    blocks = range(config.vision_config.num_hidden_layers)
+    if isinstance(config.vision_config, MonkeyVisionConfig):
+        return {f"blocks.{i}.{ours}": f"blocks.{i}.{module}" for i in blocks for ours, module in _OWN.items()}
+    layout = layout_of(config.vision_config)
+    inside = {name: f"{layout.attention}.{name[0]}_proj" for name in ("query", "key", "value")}
+    inside |= {"out": f"{layout.attention}.{layout.out}", "mlp": _BYPASS}
+    return {
+        f"adapters.{i}.{ours}": f"{layout.blocks}.{i}.{module}"
+        for i in blocks
+        for ours, module in inside.items()
+    }
 
 
 def write(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target: Path) -> list[Path]:
@@ -63,10 +84,10 @@ def read(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None
         if not (folder / name).is_file():
             raise FileNotFoundError(f"there is no {name} in {folder}: expected a folder that peft has saved")
     weights, scale_of = load_file(folder / _WEIGHTS), _scales(folder)
-    banks = {name: module for name, module in model.vision.named_modules() if isinstance(module, AdapterBank)}
+    banks = {module: model.vision.get_submodule(bank) for bank, module in places(model.config).items()}
     shapes = {}
-    for name, bank in banks.items():
-        key = _key(_module(name))
+    for module, bank in banks.items():
+        key = _key(module)
         shapes |= {f"{key}.lora_A.weight": bank.a.shape[1:], f"{key}.lora_B.weight": bank.b.shape[1:]}
     if unlike := sorted(set(weights) ^ set(shapes)) or [k for k in shapes if weights[k].shape != shapes[k]]:
         raise ValueError(
@@ -74,8 +95,7 @@ def read(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None
             f"{len(unlike) - 1} more): load an adapter that was written for the same model"
         )
     with torch.no_grad():
-        for name, bank in banks.items():
-            module = _module(name)
+        for module, bank in banks.items():
             bank.a[tile] = weights[f"{_key(module)}.lora_A.weight"]
             bank.b[tile] = weights[f"{_key(module)}.lora_B.weight"]
             bank.scale[tile] = scale_of(module, bank.a.shape[1])
@@ -86,27 +106,25 @@ def _of_tile(
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """The weights of a tile under peft's keys, and the scale of each module."""
     weights, scales = {}, {}
-    for i in range(config.vision_config.layers):
-        for ours in _MODULES:
-            module, bank = _module(f"blocks.{i}.{ours}"), f"vision.blocks.{i}.{ours}"
-            weights[f"{_key(module)}.lora_A.weight"] = tensors[f"{bank}.a"][tile].contiguous()
-            weights[f"{_key(module)}.lora_B.weight"] = tensors[f"{bank}.b"][tile].contiguous()
-            scales[module] = tensors[f"{bank}.scale"][tile].item()
+    for bank, module in places(config).items():
+        weights[f"{_key(module)}.lora_A.weight"] = tensors[f"vision.{bank}.a"][tile].contiguous()
+        weights[f"{_key(module)}.lora_B.weight"] = tensors[f"vision.{bank}.b"][tile].contiguous()
+        scales[module] = tensors[f"vision.{bank}.scale"][tile].item()
     return weights, scales
 
 
 def _peft_config(config: MonkeyConfig, scales: Mapping[str, float]) -> Any:
     from peft import LoraConfig
 
-    ranks = {
-        name: config.mlp_rank if name.endswith("mlp_bypass") else config.attention_rank for name in scales
-    }
+    ranks = {name: config.mlp_rank if name.endswith(_BYPASS) else config.attention_rank for name in scales}
+    first = next(name for name in scales if name.endswith(f".0.{_BYPASS}")).removesuffix(_BYPASS)
+    targets = [name.removeprefix(first) for name in scales if name.startswith(first)]
     return LoraConfig(
         r=config.attention_rank,
         lora_alpha=config.attention_rank,
-        rank_pattern={"mlp_bypass": config.mlp_rank},
+        rank_pattern={_BYPASS: config.mlp_rank},
         alpha_pattern={name: scale * ranks[name] for name, scale in scales.items()},
-        target_modules=sorted(_MODULES.values()),
+        target_modules=sorted(targets),
         lora_dropout=config.adapter_dropout,
         inference_mode=True,
     )
@@ -126,12 +144,6 @@ def _scales(folder: Path) -> Any:
         return saved.alpha_pattern.get(key, saved.lora_alpha) / rank
 
     return scale
-
-
-def _module(bank: str) -> str:
-    """`blocks.0.mlp_adapter` -> `blocks.0.mlp_bypass`."""
-    ours = next(name for name in _MODULES if bank.endswith(f".{name}"))
-    return bank.removesuffix(ours) + _MODULES[ours]
 
 
 def _key(module: str) -> str:

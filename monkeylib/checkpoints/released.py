@@ -133,17 +133,22 @@ def load(
 
 
 def load_pretrained(
-    folder: str | Path, dtype: torch.dtype | str | None = "auto", grid: Grid | None = None, **others: Any
+    folder: str | Path,
+    *args: Any,
+    dtype: torch.dtype | str | None = "auto",
+    grid: Grid | None = None,
+    **others: Any,
 ) -> MonkeyForConditionalGeneration:
     """`load` with the words of transformers' `from_pretrained`.
 
     Raises:
         ValueError: an option that a released folder is not loaded with, such as a device map.
     """
-    if others:
+    if args or others:
+        named = ", ".join([*(["positional arguments"] if args else []), *others])
         raise ValueError(
             f"{folder} is in the released layout, which is loaded with dtype and grid alone, got "
-            f"{', '.join(others)}: convert it first with `monkeylib convert {folder} NEW_FOLDER`"
+            f"{named}: convert it first with `monkeylib convert {folder} NEW_FOLDER`"
         )
     if isinstance(dtype, str):
         dtype = None if dtype == "auto" else getattr(torch, dtype)
@@ -151,14 +156,27 @@ def load_pretrained(
 
 
 def load_processor(checkpoint: Checkpoint) -> MonkeyProcessor:
+    """The processor of a checked folder, as `processor_of`."""
+    return _processor(checkpoint.folder, checkpoint.config)
+
+
+def processor_of(folder: str | Path, grid: Grid | None = None) -> MonkeyProcessor:
     """The processor of a released folder: Qwen's vocabulary, and a blank between a picture and its text.
+
+    Args:
+        folder: of `config.json` and `qwen.tiktoken`; no weights are needed.
+        grid: as in `config_from_released`.
 
     Raises:
         FileNotFoundError: the folder has no `qwen.tiktoken`.
-        ValueError: its vocabulary is not that of the model.
+        ValueError: its vocabulary is not that of the model, or as in `config_from_released`.
     """
-    config = checkpoint.config
-    path = checkpoint.folder / tokenizer.VOCABULARY
+    folder = Path(folder)
+    return _processor(folder, config_from_released(_json(folder / "config.json"), grid))
+
+
+def _processor(folder: Path, config: MonkeyConfig) -> MonkeyProcessor:
+    path = folder / tokenizer.VOCABULARY
     words = tokenizer.build(path)
     if words.convert_tokens_to_ids("<img>") != config.image_start_id:
         raise ValueError(
@@ -236,12 +254,14 @@ def _check(
             f"the weights in {folder} have adapters for {len(tiles)} tiles, its config.json describes "
             f"{len(wanted)} (grid {rows}x{cols}): correct lora_repeat_num and name the grid"
         )
-    if missing := [key for key in expected if key not in found]:
-        raise ValueError(f"the weights in {folder} lack {_some(missing)}: fetch them again")
-    if unexpected := [f"{key} ({found[key][0]})" for key in found if key not in expected]:
+    missing = [key for key in expected if key not in found]
+    unexpected = [f"{key} ({found[key][0]})" for key in found if key not in expected]
+    if missing or unexpected:
+        lack = [f"lack {_some(missing)}"] if missing else []
+        hold = [f"hold {_some(unexpected)}, which its config.json knows nothing of"] if unexpected else []
         raise ValueError(
-            f"the weights in {folder} hold {_some(unexpected)}, which no Monkey or Qwen-VL checkpoint of its "
-            "config.json has: check which model it is"
+            f"the weights in {folder} {' and '.join(lack + hold)}: fetch them again, or check whether they "
+            "are those of a Monkey or Qwen-VL"
         )
     for key, group in expected.items():
         name, tensor = found[key]

@@ -29,13 +29,18 @@ class Case:
     @property
     def image(self) -> Image.Image:
         """The picture, drawn again from its number."""
-        return worlds.make_sample(int(self.asked.image.rsplit("-", 1)[1]), "test").image
+        return picture(self.asked)
 
     @property
     def evidence(self) -> Box | None:
         """Where the answer stands, in pixels of the picture; captions have none."""
         box = self.asked.meta.get("evidence")
         return None if box is None else tuple(box)
+
+
+def picture(asked: Prediction) -> Image.Image:
+    """The picture of a prediction, drawn again from its number."""
+    return worlds.make_sample(int(asked.image.rsplit("-", 1)[1]), "test").image
 
 
 def read(files: Mapping[str, Path]) -> list[Case]:

@@ -54,7 +54,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         folder = pretrained_model_name_or_path
         if folder is None or not released.is_released(folder):
             return super().from_pretrained(folder, *args, **kwargs)
-        return released.load_pretrained(folder, **kwargs)
+        return released.load_pretrained(folder, *args, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights of our own modules; the language model initialises itself."""

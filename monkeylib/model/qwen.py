@@ -3,10 +3,12 @@
 Up to the length that it was trained with, Qwen-7B is Qwen2 with equally many key and value heads. Past it,
 and only while it isn't training, the release stretches the rotary positions (dynamic NTK) and sharpens the
 attention of late queries (log-n). It keeps the stretch of the last long prompt in the model, so that a long
-evaluation changes the next training step; here it belongs to the cache of the prompt.
+evaluation changes the next training step; here it belongs to the cache of the prompt, and to the forward pass
+that is under way: neither another pass nor another thread that asks the same model meets it.
 """
 
 import math
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -42,18 +44,21 @@ def stretch(length: torch.Tensor, trained_length: int) -> torch.Tensor:
     return (2**doublings - 1).clamp(min=1)
 
 
-class QwenRotaryEmbedding(library.Qwen2RotaryEmbedding):
-    """Rotary positions whose base is stretched, row by row, by `alpha [B]`; None stretches nothing."""
+# The stretch `[B]` of each row in the pass that is under way; None stretches nothing.
+_STRETCH: ContextVar[torch.Tensor | None] = ContextVar("stretch", default=None)
 
-    alpha: torch.Tensor | None = None
+
+class QwenRotaryEmbedding(library.Qwen2RotaryEmbedding):
+    """Rotary positions whose base is stretched, row by row, by the stretch of the pass."""
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines `[B, T, head_dim]` of the positions `[B, T]`."""
-        if self.alpha is None or bool((self.alpha == 1).all()):
+        alpha = _STRETCH.get()
+        if alpha is None or bool((alpha == 1).all()):
             return super().forward(x, position_ids)
         width = 2 * len(self.inv_freq)
-        base = self.config.rope_parameters["rope_theta"] * self.alpha.double() ** (width / (width - 2))
+        base = self.config.rope_parameters["rope_theta"] * alpha.double() ** (width / (width - 2))
         exponents = torch.arange(0, width, 2, device=x.device).float() / width
         slower = 1 / base.float().to(x.device)[:, None] ** exponents
         angles = (position_ids[..., None].float() * slower[:, None]).repeat(1, 1, 2)
@@ -127,15 +132,18 @@ class QwenModel(Qwen2Model):
             tokens = input_ids if inputs_embeds is None else inputs_embeds
             own = torch.tensor([tokens.shape[1] - 1]) if position_ids is None else position_ids.amax(-1)
             alpha = stretch(own + 1, self.config.trained_length)
-        self.rotary_emb.alpha = alpha
-        output = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        entered = _STRETCH.set(alpha)
+        try:
+            output = super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                **kwargs,
+            )
+        finally:
+            _STRETCH.reset(entered)
         if output.past_key_values is not None:
             output.past_key_values.alpha = alpha
         return output

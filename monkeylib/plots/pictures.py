@@ -129,7 +129,8 @@ def _grid_lines(ax: Axes, looks: Looks) -> None:
 
 
 def _below(ax: Axes, text: str) -> None:
-    ax.text(0, -0.03, text, transform=ax.transAxes, va="top", fontsize=8)
+    # "$5 or $6" is no formula.
+    ax.text(0, -0.03, text, transform=ax.transAxes, va="top", fontsize=8, parse_math=False)
 
 
 def _wrapped(lines: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from monkeylib.fitting import Fit
 from monkeylib.model.config import AdapterMode, Views
 from monkeylib.model.monkey import How
 from monkeylib.recipes import Precision
@@ -57,12 +58,16 @@ class ImageIds(Section):
 
 
 class Text(Section):
-    """The language model: its class in transformers and its fields, or where pretrained weights come from."""
+    """The language model: its class in transformers and its fields, or where pretrained weights come from.
+
+    `opening`: what every prompt begins with (`processing.MonkeyProcessor`).
+    """
 
     model_type: str
     config: dict[str, Any]
     image_ids: ImageIds
     pretrained: str | None = None
+    opening: str = ""
 
 
 class Adapters(Section):
@@ -177,6 +182,8 @@ class Profile(Section):
     `global_from`: the global view comes from the "resized" picture, without antialiasing, as in the release,
     or from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
 
+    `fit`: what is done about a picture's aspect ratio (`fitting.fitted`); the release ignores it.
+
     Without `resampler_heads` a projector stands in the resampler's place; `queries` is then the number of
     patches in a tile.
     """
@@ -188,6 +195,7 @@ class Profile(Section):
     cols: PositiveInt
     views: Views
     global_from: GlobalFrom = "resized"
+    fit: Fit = "stretch"
     queries: PositiveInt
     resampler_heads: PositiveInt | None
     vision: Vision | Encoder
