@@ -8,12 +8,18 @@ from monkeylib.captions import checks, compose
 from monkeylib.captions.annotations import Caption, OcrLine, Record, Region
 
 
+def box(number):
+    """A small box, each elsewhere in the picture."""
+    x, y = 31 * number % 90, 47 * number % 90
+    return x, y, x + 9, y + 9
+
+
 def record(text, captions=(), regions=(), lines=(), original="") -> Record:
     quad = ((0, 0), (9, 0), (9, 9), (0, 9))
     return Record(
         name="a", sha256="0" * 64, width=100, height=100, original_caption=original, detailed_caption=text,
         captions=[Caption(text=item, expert="c") for item in captions],
-        regions=[Region(box=(i, 0, i + 5, 9), text=t, score=1, expert="r") for i, t in enumerate(regions)],
+        regions=[Region(box=box(i), text=t, score=1, expert="r") for i, t in enumerate(regions)],
         lines=[OcrLine(quad=quad, text=item, confidence=1, expert="o") for item in lines],
     )  # fmt: skip
 

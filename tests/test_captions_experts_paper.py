@@ -27,13 +27,16 @@ PICTURES = [
 ]
 
 
+PLAIN = [Image.new("RGB", (80, 60), "red"), Image.new("RGB", (40, 70), "blue")]
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     root = tmp_path_factory.mktemp("weights")
     tiny_experts.blip2(root)
     tiny_experts.blip2_itm(root)
     tiny_experts.sam(root)
-    tiny_experts.florence2(root, PICTURES[:2], ANSWERS)
+    tiny_experts.florence2(root, PLAIN, ANSWERS)
     return root
 
 
@@ -66,7 +69,7 @@ def test_an_expert_says_which_weights_it_is_before_it_loads_any(kind, monkeypatc
     assert len(kind.revision) == 40 and expert.settings["revision"] == kind.revision
     assert expert.settings["weights"] == kind.hub and "/" in kind.hub
     assert expert.version == f"{kind.hub.split('/')[1]}@{kind.revision[:12]}"
-    assert expert.provenance.licence in ("MIT", "Apache-2.0")
+    assert expert.provenance.licence.split(",")[0] in ("MIT", "Apache-2.0")
     assert kind().gpu_share > 0 and expert.gpu_share == 0
     assert expert.settings["dtype"] == "float32" and kind(dtype="bfloat16").settings["dtype"] == "bfloat16"
 
@@ -120,7 +123,7 @@ def test_half_precision_runs_and_says_nearly_the_same():
     assert len(blip2.Blip2Captions(dtype="bfloat16", maximum_tokens=5).caption(PICTURES)) == 3
     assert len(sam.SamMasks(**SAM, dtype="bfloat16").annotate(PICTURES)) == 3
     expert = florence2.Florence2Regions(dtype="bfloat16", maximum_tokens=60)
-    assert expert.annotate(PICTURES[1:2])[0].regions[0].text == "the sign"
+    assert expert.annotate(PLAIN[1:])[0].regions[0].text == "the sign"
 
 
 # --- BLIP-2 ------------------------------------------------------------------------------------------
@@ -322,7 +325,7 @@ def test_thresholds_are_segment_anythings_and_part_of_the_settings():
 
 def test_dense_captions_come_back_as_regions():
     expert = florence2.Florence2Regions(maximum_tokens=60)
-    first, second = expert.annotate(PICTURES[:2])
+    first, second = expert.annotate(PLAIN)
     assert [region.text for region in first.regions] == ["a cat", "two dogs on a mat", "two dogs on a mat"]
     assert [region.text for region in second.regions] == ["the sign"]
     # Places are the middles of thousandths of the picture, in whole pixels.
@@ -334,7 +337,8 @@ def test_dense_captions_come_back_as_regions():
 def test_regions_are_those_of_transformers_own_reading():
     expert = florence2.Florence2Regions(maximum_tokens=60)
     network, processor = expert.parts
-    for picture, found in zip(PICTURES, expert.annotate(PICTURES), strict=True):
+    pictures = [*PLAIN, *PICTURES]
+    for picture, found in zip(pictures, expert.annotate(pictures), strict=True):
         inputs = processor(text=florence2.TASK, images=picture, return_tensors="pt")
         ids = network.generate(**inputs, num_beams=3, max_new_tokens=60, do_sample=False)
         text = processor.batch_decode(ids, skip_special_tokens=False)[0]
@@ -347,19 +351,20 @@ def test_regions_are_those_of_transformers_own_reading():
 def test_a_score_is_the_mean_probability_of_phrase_and_corners():
     expert = florence2.Florence2Regions(maximum_tokens=60)
     network, processor = expert.parts
-    inputs = processor(text=florence2.TASK, images=PICTURES[1], return_tensors="pt")
+    inputs = processor(text=florence2.TASK, images=PLAIN[1], return_tensors="pt")
     labels = processor.tokenizer(
         f"<s>{ANSWERS[1]}</s>", add_special_tokens=False, return_tensors="pt"
     ).input_ids
     with torch.inference_mode():
         steps = network(**inputs, labels=labels).logits.log_softmax(-1).gather(2, labels[..., None])[0, :, 0]
-    (region,) = expert.annotate(PICTURES[1:2])[0].regions
+    (region,) = expert.annotate(PLAIN[1:])[0].regions
     assert region.score == pytest.approx(float(steps[1:-1].mean().exp()), rel=1e-3)
 
 
 def test_dense_captions_do_not_depend_on_the_batch():
-    together = florence2.Florence2Regions(maximum_tokens=60, batch_size=3).annotate(PICTURES)
-    alone = florence2.Florence2Regions(maximum_tokens=60, batch_size=1).annotate(PICTURES)
+    pictures = [PLAIN[0], PICTURES[2], PLAIN[1]]
+    together = florence2.Florence2Regions(maximum_tokens=60, batch_size=3).annotate(pictures)
+    alone = florence2.Florence2Regions(maximum_tokens=60, batch_size=1).annotate(pictures)
     for first, second in zip(together, alone, strict=True):
         same([(r.text, r.score) for r in first.regions], [(r.text, r.score) for r in second.regions])
         assert [region.box for region in first.regions] == [region.box for region in second.regions]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -19,6 +19,7 @@ from monkeylib.training import matching as training
 from monkeylib.training import matching_features, matching_scores
 from monkeylib.training.matching_features import PHOTOGRAPH, WHITE, Features
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 SHIPPED = paths.models() / matching.FOLDER
 
 
@@ -74,6 +75,7 @@ def test_rows_with_one_description_aren_t_pushed_apart():
     )
 
 
+@UNHURRIED
 @given(arrays.arrays(np.float64, (5, 6), elements=st.floats(-1, 1)), st.integers(0, 5), st.integers(1, 6))
 def test_a_hit_is_a_right_candidate_among_the_first(values, column, depth):
     belongs = np.zeros((5, 6), dtype=bool)

@@ -14,7 +14,7 @@ from monkeylib.captions.experts import pretrained
 from monkeylib.captions.files import read_records
 
 PICTURES = [tiny_experts.squares(80, 60, "red", "white"), tiny_experts.squares(40, 70, "blue")]
-ANSWERS = ["a cat<loc_10><loc_20><loc_400><loc_500>", "the sign<loc_0><loc_0><loc_999><loc_999>"]
+SEEN = "a cat<loc_10><loc_20><loc_400><loc_500>the sign<loc_0><loc_0><loc_999><loc_999>"
 
 
 @pytest.fixture()
@@ -30,7 +30,7 @@ def call(monkeypatch, tmp_path, capsys):
     tiny_experts.blip2(tmp_path)
     tiny_experts.blip2_itm(tmp_path)
     tiny_experts.sam(tmp_path)
-    tiny_experts.florence2(tmp_path, PICTURES, ANSWERS)
+    tiny_experts.florence2(tmp_path, PICTURES, [SEEN] * 2)
     monkeypatch.setenv(pretrained.WEIGHTS, str(tmp_path))
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "outputs"))
     (tmp_path / "pictures").mkdir()
@@ -67,11 +67,11 @@ def test_the_papers_pipeline_runs_from_pictures_to_descriptions(call, server):
     code, errors, records = call()
     assert code == 2 and "c.png: " in errors
     assert [record.name for record in records] == ["a.png", "b.png", "c.png", "d.png"]
-    for record, said in zip(records, ("a cat", "the sign"), strict=False):
+    for record in records[:2]:
         assert not record.failures and len(record.captions) == 1
         assert record.captions[0].text.upper() in record.detailed_caption.upper()
         everything = [*record.regions, *record.dropped]
-        assert said in {item.text for item in everything if item.expert == "florence2"}
+        assert {item.text for item in everything if item.expert == "florence2"} == {"a cat", "the sign"}
         assert any(item.kind == "segment" and item.expert == "sam+blip2" for item in everything)
         assert all(region.match is not None and region.match > 0.4 for region in record.regions)
         assert all(item.value is not None for item in record.dropped)

@@ -81,14 +81,20 @@ def test_the_page_shows_everything_and_takes_no_text_for_markup(shown):
 
 def test_boxes_lie_in_the_pictures_own_coordinates_and_dropped_ones_are_dashed(shown):
     tags = parsed(report.show([shown[0]], [shown[1]]).html())
-    boxes = {(r["x"], r["y"], r["width"], r["height"]): "stroke-dasharray" in r for r in tags.all("rect")}
-    assert boxes == {
-        ("20.0", "10.0", "50.0", "40.0"): False,
-        ("0.0", "0.0", "9.0", "9.0"): False,
-        ("50.0", "5.0", "40.0", "50.0"): True,
+    assert {tag["points"]: "stroke-dasharray" in tag for tag in tags.all("polygon")} == {
+        "20.0,10.0 70.0,10.0 70.0,50.0 20.0,50.0": False,
+        "0.0,0.0 9.0,0.0 9.0,9.0 0.0,9.0": False,
+        "1.0,1.0 30.0,2.0 30.0,9.0 1.0,8.0": False,
+        "50.0,5.0 90.0,5.0 90.0,55.0 50.0,55.0": True,
     }
-    (line,) = tags.all("polygon")
-    assert line["points"] == "1.0,1.0 30.0,2.0 30.0,9.0 1.0,8.0"
+
+
+def test_boxes_and_rows_bear_the_same_numbers(shown):
+    html = report.show([shown[0]], [shown[1]]).html()
+    on_picture = re.findall(r"<title>(.*?)</title></polygon><text[^>]*>(\d+)</text>", html)
+    rows = re.findall(r"<td class=n>(\d+) <i.*?<td class=t>(.*?)</td>", html)
+    assert [(number, text.split(",")[0]) for text, number in on_picture] == rows
+    assert [text for _, text in rows] == ["a &lt;cat&gt;", "corner", "STOP", "dog"]
 
 
 def _images(html):

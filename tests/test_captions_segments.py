@@ -4,7 +4,7 @@ and the real one where it is fetched.
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -13,6 +13,7 @@ from monkeylib.captions.experts import sam_distilled
 from monkeylib.captions.experts.sam_distilled import SamDistilled, box_of, distinct, grid, stability
 from monkeylib.data import assets
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 MASKS = st.integers(1, 7).flatmap(lambda count: arrays.arrays(bool, (count, 4, 5)))
 
 
@@ -21,6 +22,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
     return float((first & second).sum() / union) if union else 0.0
 
 
+@UNHURRIED
 @given(MASKS, st.data(), st.floats(0.1, 0.9))
 def test_of_every_overlap_the_mask_with_the_best_score_stays(masks, data, limit):
     scores = np.array(data.draw(st.lists(st.integers(0, 4), min_size=len(masks), max_size=len(masks))), float)
@@ -34,6 +36,7 @@ def test_of_every_overlap_the_mask_with_the_best_score_stays(masks, data, limit)
         assert not masks[lost].any() or any(overlap(masks[lost], masks[k]) > limit - 1e-6 for k in better)
 
 
+@UNHURRIED
 @given(arrays.arrays(np.float32, (3, 4, 5), elements=st.floats(-6, 6, width=32)), st.floats(0.1, 3))
 def test_stability_is_a_share_that_falls_as_thresholds_part(logits, offset):
     near, far = stability(logits, offset), stability(logits, 2 * offset)
@@ -47,6 +50,7 @@ def test_stability_of_known_masks():
     assert stability(np.stack([sure, shaky, np.full((4, 4), -9.0)])).tolist() == [1.0, 0.5, 0.0]
 
 
+@UNHURRIED
 @given(st.integers(1, 9), st.tuples(st.integers(1, 99), st.integers(1, 99)))
 def test_points_lie_in_the_middle_of_equal_cells(points, size):
     found = grid(points, size)
@@ -132,7 +136,7 @@ def test_a_segment_of_the_whole_picture_hides_no_other():
     assert [round(region.mask.area / 64**2, 2) for region in found.regions] == [1.0, 0.06]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(UNHURRIED, max_examples=15)
 @given(st.integers(1, 90), st.integers(1, 90))
 def test_a_picture_of_any_shape_has_segments_inside_it(width, height):
     made = expert([((0, 0, 1024, 1024), 0.97)], points=2)

@@ -1,7 +1,7 @@
 """A page that shows what became of pictures: boxes, masks, texts, scores, what was dropped, the description.
 
-One HTML file that needs no network and no script; in a notebook, `show` draws the same in a cell. Pointing at
-a box names it.
+One HTML file that needs no network and no script; in a notebook, `show` draws the same in a cell. Boxes bear
+the numbers of the table's rows, and pointing at one names it.
 """
 
 import base64
@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -134,28 +135,49 @@ def _description(record: Record) -> str:
     return f"<p class=said>{said}</p><p class=note>{note}</p>"
 
 
+class _Entry(NamedTuple):
+    """A finding as the picture and the table show it, under one number."""
+
+    level: str
+    shape: str
+    cells: tuple[str, ...]  # text, expert, score, match, why it was dropped
+
+
+def _entries(record: Record) -> list[_Entry]:
+    """What was found: regions, lines in reading order, and what was dropped."""
+    found = []
+    for r in record.regions:
+        cells = (r.text, r.expert, f"{r.score:.2f}", "" if r.match is None else f"{r.match:.2f}", "")
+        found.append(_Entry(r.kind, _corners(r.box), cells))
+    for x in reading_order(record.lines):
+        shape = " ".join(f"{px:.1f},{py:.1f}" for px, py in x.quad)
+        found.append(_Entry("line", shape, (x.text, x.expert, f"{x.confidence:.2f}", "", "")))
+    for d in record.dropped:
+        value = "" if d.value is None else f"{d.value:.2f}"
+        found.append(_Entry("dropped", _corners(d.box), (d.text, d.expert, value, "", d.reason)))
+    return found
+
+
+def _corners(box: Box) -> str:
+    x0, y0, x1, y1 = box
+    return f"{x0:.1f},{y0:.1f} {x1:.1f},{y0:.1f} {x1:.1f},{y1:.1f} {x0:.1f},{y1:.1f}"
+
+
 def _table(record: Record) -> str:
-    rows = [
-        ("", r.kind, r.expert, r.text, f"{r.score:.2f}", "" if r.match is None else f"{r.match:.2f}", "")
-        for r in record.regions
-    ]
-    rows += [
-        ("", "line", x.expert, x.text, f"{x.confidence:.2f}", "", "") for x in reading_order(record.lines)
-    ]
-    rows += [
-        ("dropped", d.kind, d.expert, d.text, "" if d.value is None else f"{d.value:.2f}", "", d.reason)
-        for d in record.dropped
-    ]
+    rows = [_row(number, entry) for number, entry in enumerate(_entries(record), 1)]
     if not rows:
         return ""
     head = "<tr><th></th><th>text</th><th>expert</th><th>score</th><th>match</th><th></th></tr>"
-    cells = [
-        f'<tr class="{state}"><td><i style="background:{LEVELS["dropped" if state else kind]}"></i></td>'
-        f"<td class=t>{escape(text)}</td><td>{escape(expert)}</td><td class=n>{score}</td>"
-        f"<td class=n>{match}</td><td>{escape(reason)}</td></tr>"
-        for state, kind, expert, text, score, match, reason in rows
-    ]
-    return f"<table>{head}{''.join(cells)}</table>"
+    return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _row(number: int, entry: _Entry) -> str:
+    text, expert, score, match, reason = map(escape, entry.cells)
+    chip = f'<i style="background:{LEVELS[entry.level]}"></i>'
+    return (
+        f'<tr class="{entry.level}"><td class=n>{number} {chip}</td><td class=t>{text}</td><td>{expert}</td>'
+        f"<td class=n>{score}</td><td class=n>{match}</td><td>{reason}</td></tr>"
+    )
 
 
 def _picture(record: Record, source: Source, pixels: int) -> str:
@@ -165,36 +187,28 @@ def _picture(record: Record, source: Source, pixels: int) -> str:
     except (OSError, ValueError) as error:
         return f"<p class=bad>{escape(str(error))}</p>"
     image.thumbnail((pixels, pixels))
-    stroke = max(record.width, record.height) / 250
+    unit = max(record.width, record.height) / 250
     layers = [_image(_data(image, "JPEG"), record)]
     if any(region.mask for region in record.regions):
         layers.append(_image(_data(_masks(record.regions, image.size), "PNG"), record))
-    layers += [
-        _rectangle(d.box, LEVELS["dropped"], stroke, f"{d.text}: {d.reason}", dashed=True)
-        for d in record.dropped
-    ]
-    layers += [_rectangle(r.box, LEVELS[r.kind], stroke, _tip(r)) for r in record.regions]
-    for line in record.lines:
-        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in line.quad)
-        tip = escape(f"{line.text} ({line.expert}, {line.confidence:.2f})")
-        style = f'fill="transparent" stroke="{LEVELS["line"]}" stroke-width="{stroke:.2f}"'
-        layers.append(f'<polygon points="{corners}" {style}><title>{tip}</title></polygon>')
+    layers += [_outline(number, entry, unit) for number, entry in enumerate(_entries(record), 1)]
     label = escape(record.detailed_caption or record.name, quote=True)
     box = f"0 0 {record.width} {record.height}"
     return f'<svg viewBox="{box}" role="img" aria-label="{label}">{"".join(layers)}</svg>'
 
 
-def _tip(region: Region) -> str:
-    match = "" if region.match is None else f", match {region.match:.2f}"
-    return f"{region.text} ({region.expert}, {region.score:.2f}{match})"
-
-
-def _rectangle(box: Box, colour: str, stroke: float, tip: str, dashed: bool = False) -> str:
-    x0, y0, x1, y1 = box
-    dash = f' stroke-dasharray="{3 * stroke:.1f}"' if dashed else ""
-    place = f'x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}"'
-    style = f'fill="transparent" stroke="{colour}" stroke-width="{stroke:.2f}"{dash}'
-    return f"<rect {place} {style}><title>{escape(tip)}</title></rect>"
+def _outline(number: int, entry: _Entry, unit: float) -> str:
+    """A finding's outline with its number; dashed where it was dropped, named where one points at it."""
+    colour, (x, y) = LEVELS[entry.level], entry.shape.split()[0].split(",")
+    dash = f' stroke-dasharray="{3 * unit:.1f}"' if entry.level == "dropped" else ""
+    tip = escape(", ".join(cell for cell in entry.cells if cell))
+    style = f'fill="transparent" stroke="{colour}" stroke-width="{unit:.2f}"{dash}'
+    size = f'font-size="{8 * unit:.1f}" fill="{colour}" stroke="white" stroke-width="{2 * unit:.1f}"'
+    place = f'x="{float(x) + 2 * unit:.1f}" y="{float(y) + 8 * unit:.1f}"'
+    return (
+        f'<polygon points="{entry.shape}" {style}><title>{tip}</title></polygon>'
+        f'<text {place} {size} paint-order="stroke">{number}</text>'
+    )
 
 
 def _masks(regions: Sequence[Region], size: tuple[int, int]) -> Image.Image:

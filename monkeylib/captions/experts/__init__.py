@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from monkeylib import paths
 from monkeylib.captions.experts.base import Composer, Describer, Expert, Matcher, Model, Refiner
 from monkeylib.captions.experts.blip2 import Blip2Captions, Blip2Segments
 from monkeylib.captions.experts.blip2_itm import Blip2Matcher
@@ -65,7 +64,8 @@ SETS: dict[str, tuple[str, ...]] = {
     "paper-grit": ("blip2", "grit", "sam-blip2", "pp-ocr"),
 }
 MATCHERS: dict[str, Callable[[], Matcher]] = {"matching-head": matching_head, "blip2-itm": Blip2Matcher}
-SET_MATCHERS = {"cpu": "matching-head", "paper": "blip2-itm", "paper-grit": "blip2-itm"}
+# On scenes of known truth the CPU set's own scores filter better than the matching head (notebook 04).
+SET_MATCHERS = {"cpu": "none", "paper": "blip2-itm", "paper-grit": "blip2-itm"}
 
 __all__ = [
     "EXPERTS",
@@ -127,15 +127,10 @@ def load(names: str | Sequence[str]) -> list[Expert]:
 def load_matcher(name: str, chosen: str = "") -> Matcher | None:
     """The matcher of a name; None for "none", and for "auto" where the set `chosen` has none of its own.
 
-    The CPU set's own is the matching head that is trained here, once its folder is there.
-
     Raises:
         ValueError: there is no matcher of that name.
     """
-    if name == "auto":
-        name = SET_MATCHERS.get(chosen, "none")
-        if name == "matching-head" and not (paths.models() / name).is_dir():
-            name = "none"
+    name = SET_MATCHERS.get(chosen, "none") if name == "auto" else name
     if name != "none" and name not in MATCHERS:
         raise ValueError(f"There is no matcher {name!r}: choose among auto, none, {', '.join(MATCHERS)}.")
     return None if name == "none" else MATCHERS[name]()
