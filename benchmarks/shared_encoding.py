@@ -45,6 +45,7 @@ def monkey(size: str) -> Monkey:
         for parameter in model.language_model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.2)
+        model.get_output_embeddings().weight[len(tokenizer) :] = 0  # words that the tokenizer doesn't have
     rows, cols = sizing.grid_of_config(config)
     images = MonkeyImageProcessor(config.tile_size, rows, cols, config.views)
     return Monkey(model, MonkeyProcessor(images, tokenizer, config.resampler_config.queries))
@@ -77,7 +78,7 @@ def compare(size: str, count: int, rounds: int, tokens: int) -> dict[str, object
     """One row of the table: medians of both ways, and how many times as long the questions take alone.
 
     Raises:
-        ValueError: the answers aren't the same.
+        ValueError: the answers aren't the same both ways, or one for all questions.
     """
     model, asked = monkey(size), questions(count)
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -89,6 +90,8 @@ def compare(size: str, count: int, rounds: int, tokens: int) -> dict[str, object
                 seconds[way].append(spent)
         if answers["together"] != answers["alone"]:
             raise ValueError(f"The answers of the model {size} aren't the same both ways: {answers}")
+        if len(set(answers["alone"])) == 1:
+            raise ValueError(f"All answers of the model {size} are the same: a mix-up wouldn't show")
     ratios = [alone / together for together, alone in zip(seconds["together"], seconds["alone"], strict=True)]
     together, alone = (statistics.median(seconds[way]) for way in WAYS)
     found = {"size": size, "questions": count, "new tokens": tokens, "rounds": rounds}

@@ -7,7 +7,8 @@ import pytest
 import record_files
 from benchmark_files import DOWNLOADS, RELEASED_ROWS, download, released_download
 
-from monkeylib.evaluation import benchmarks, entries, metrics, scoring
+from monkeylib import tables
+from monkeylib.evaluation import benchmarks, entries, metrics, paper, scoring
 from monkeylib.evaluation.examples import read_predictions
 from monkeylib.evaluation.runner import predict
 from monkeylib.processing import open_image
@@ -317,3 +318,79 @@ def test_metrics_of_the_release_are_scored_beside_the_official_ones():
         if entry.released and "mme" not in entry.name:
             assert entry.released.metric in entry.metrics[1:]
         assert all(metric in metrics.METRICS for metric in entry.metrics)
+
+
+# --- the paper's figures beside measured ones -----------------------------------------------------
+
+STATED = {  # as the reference of the paper's tables has them: Monkey, Qwen-VL
+    "flickr30k": (86.1, 85.8), "textcaps": (93.2, 65.1), "vqav2": (80.3, 79.5), "okvqa": (61.3, 58.6),
+    "gqa": (60.7, 59.3), "scienceqa": (69.4, 67.1), "vizwiz": (61.2, 35.2), "mme": (1505.3, None),
+    "textvqa": (67.6, 63.8), "ai2d": (57.9, 55.9), "stvqa": (67.7, 59.1), "estvqa": (82.6, 77.8),
+    "docvqa": (66.5, 65.1), "chartqa": (65.1, 65.7), "infovqa": (36.1, 35.4), "deepform": (40.6, 4.1),
+    "klc": (32.8, 15.9), "wtq": (25.3, 21.6),
+}  # fmt: skip
+
+
+def figures(name):
+    return {figure.model: figure for figure in benchmarks.get(name).figures}
+
+
+def test_the_paper_s_figures_are_those_of_its_tables_and_of_its_chart():
+    for name, (monkey, qwen) in STATED.items():
+        found = figures(name)
+        assert found["Monkey"].value == monkey
+        assert (found["Qwen-VL"].value if "Qwen-VL" in found else None) == qwen
+    documents = [name for name in PAPER if ENTRIES[name].kind == "documents"]
+    sources = {figure.source for name in documents for figure in figures(name).values()}
+    assert len(documents) == 6 and sources == {"chart", "derived"}
+
+
+def test_the_derived_figure_gives_the_average_gain_that_the_paper_claims_for_documents():
+    names = [name for name in PAPER if ENTRIES[name].kind == "documents"]
+    gains = [figures(name)["Monkey"].value - figures(name)["Qwen-VL"].value for name in names]
+    assert np.mean(gains) == pytest.approx(9.77, abs=0.01)
+
+
+def _row(split, value, model="ours", group="all", metric=None):
+    metric = metric or benchmarks.get(split).metrics[0]
+    return {"model": model, "split": split, "group": group, "metric": metric, "n": 5} | {
+        "value": value, "low": value - 0.01, "high": value + 0.01,
+    }  # fmt: skip
+
+
+def test_measured_scores_stand_beside_the_paper_s():
+    rows = [
+        _row("nano-fine", 0.25),
+        _row("deepform", 0.5),
+        _row("deepform", 0.9, metric="release_containment"),
+    ]
+    rows += [_row("deepform", 0.1, group="x"), _row("mme", 15.5, "other"), _row("released-klc", 0.3)]
+    lines = {line["benchmark"]: line for line in paper.table(rows)}
+    assert list(lines)[:18] == [benchmarks.get(name).title for name in PAPER] and len(lines) == 20
+    deepform = {"group": "documents", "benchmark": "DeepForm", "metric": "F1", "as released": "containment"}
+    deepform |= {"Qwen-VL (paper)": "4.1 (derived)", "Monkey (paper)": "40.6 (chart)"}
+    assert lines["DeepForm"] == deepform | {"ours (measured)": "50.0 (49.0–51.0)", "other (measured)": None}
+    assert lines["MME perception"]["other (measured)"] == "1550.0 (1549.0–1551.0)"
+    assert lines["Nano, fine print"]["Monkey (paper)"] is None
+    assert lines["Nano, fine print"]["ours (measured)"] == "25.0 (24.0–26.0)"
+    with pytest.raises(ValueError, match="benchmark 'gone' that isn't there"):
+        paper.table([_row("gone", 0.5, metric="anls")])
+
+
+def test_the_committed_table_is_what_the_code_makes_of_the_committed_scores():
+    assert tables.read(paper.TABLE, "nano") == paper.table(tables.read("evaluation", "nano"))
+
+
+def test_the_command_line_lists_sources_and_what_is_there(data):
+    from typer.testing import CliRunner
+
+    from monkeylib import cli
+
+    download(data, "gqa")
+    done = CliRunner().invoke(cli.app, ["data", "benchmarks", "--data", str(data)])
+    assert done.exit_code == 0
+    assert "\ngqa: https://cs.stanford.edu/people/dorarad/gqa" in done.output
+    assert "\ntextvqa (missing): https://textvqa.org/dataset (CC BY 4.0" in done.output
+    assert "reads infovqa/infographicsVQA_val_v1.0_withQT.json; pictures images" in done.output
+    assert "\nreleased-klc (missing): https://github.com/Yuliang-Liu/Monkey" in done.output
+    assert "unverified: the names of the pictures, the licence" in done.output

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from monkeylib.evaluation.examples import Example
 from monkeylib.inference import Monkey
 from monkeylib.processing import open_image
-from monkeylib.prompts import build_prompt
+from monkeylib.prompts import after_picture
 
 _SAMPLED = 1024  # values of each weight that a fingerprint looks at, at least
 
@@ -36,7 +36,7 @@ class SharedEncoding:
         """One answer for each example of a batch."""
         processor, tokenizer = self.processor, self.processor.tokenizer
         self._encode(examples)
-        texts = [processor.separator + build_prompt(example.prompt, example.question) for example in examples]
+        texts = [after_picture(one.prompt, one.question, processor.separator) for one in examples]
         asked = [processor.encode_text(text) for text in texts]
         cache = self._read(examples, max(map(len, asked)))
         ids, mask, visual = self._inputs(examples, asked, padded_first=cache is None)

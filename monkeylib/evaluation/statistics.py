@@ -105,7 +105,8 @@ def bootstrap_totals(
     low, high = np.quantile(
         np.concatenate([score(sums) for sums in draws]), [(1 - confidence) / 2, (1 + confidence) / 2]
     )
-    value = float(score([rows.sum(axis=0) for rows in tables]))
+    totals = [np.asarray([column.sum() for column in np.ascontiguousarray(rows.T)]) for rows in tables]
+    value = float(score(totals))
     # Rounding may leave the score of identical examples a hair outside its own resampled scores.
     return Interval(value, min(float(low), value), max(float(high), value), len(table))
 

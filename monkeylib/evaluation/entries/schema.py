@@ -37,8 +37,8 @@ class Prompts(_Strict):
     Attributes:
         documented: the better one: the paper's form with its trailing blank, VLMEvalKit's for choices and
             yes-or-no questions, or what the release's comments call better.
-        released: what the released evaluation asks with, if it has code for the set. Where it puts no blank
-            between picture and text, that is `MonkeyProcessor.separator`.
+        released: what the released evaluation asks with, if it has code for the set; by default it writes no
+            blank between picture and question, which a Monkey is then asked without too.
     """
 
     documented: str
