@@ -210,6 +210,8 @@ def write(rows: list[dict[str, tables.Value]], folder: Path) -> Path:
 
 def filled(page: str, results: Path) -> str:
     """The page with the table of the results in its marked place."""
+    if not results.is_file():
+        return tables.fill(page, lambda _: "No results lie here yet.\n")
     return tables.fill(page, lambda _: tables.markdown(tables.read_file(results), SHOWN))
 
 

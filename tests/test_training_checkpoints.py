@@ -1,6 +1,7 @@
 """What a run leaves on disk: checkpoints of what was trained, logs, answers."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from monkeylib import build, inference, profiles
 from monkeylib.data import worlds
 from monkeylib.training import finetune, strategies
+from monkeylib.training.callbacks import Checkpoints
 from monkeylib.training.module import MonkeyTraining
 
 SMOKE = profiles.load("smoke")
@@ -64,6 +66,18 @@ def test_weights_of_another_recipe_are_refused(based, tmp_path):
     (folder / "profile.json").write_text(json.dumps(profile))
     with pytest.raises(ValueError, match="does not hold what its profile trains, for example resampler"):
         inference.load(folder)
+
+
+def test_a_run_without_validation_is_saved_as_often(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "_save", lambda *_: None)
+    profile = SMOKE.retrained(steps=3)
+    run, saved = tmp_path / "run", []
+    write = Checkpoints._save
+    monkeypatch.setattr(Checkpoints, "_save", lambda *args: (saved.append(args[1].global_step), write(*args)))
+    finetune.run(profile, run, data=dataclasses.replace(finetune.worlds(profile), validation=None))
+    assert saved == [1, 2, 3]
+    assert torch.load(run / "last.ckpt", weights_only=False)["global_step"] == 3
+    assert not (run / "answers.jsonl").exists() and not (run / "best.ckpt").exists()
 
 
 def test_a_checkpoint_holds_what_trains_and_nothing_else(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ class Checkpoints(L.Callback):
     ) -> None:
         """Save when it is time, between two optimiser steps."""
         step = trainer.global_step
-        validated = trainer.enable_validation and (number + 1) % trainer.val_check_batch == 0
+        validated = module.data.validation is not None and (number + 1) % trainer.val_check_batch == 0
         due = (number + 1) % module.passes == 0 and (step == 1 or step % self.every == 0)
         if due and not validated:
             self._save(trainer, self.folder / "last.ckpt")
@@ -113,8 +113,8 @@ class SampleAnswers(L.Callback):
     """Asks the model the first question of some validation records whenever it is validated, and appends what
     it says to `answers.jsonl`."""
 
-    def __init__(self, file: Path, count: int = 4, max_new_tokens: int = 48):
-        self.file, self.count, self.max_new_tokens = file, count, max_new_tokens
+    def __init__(self, file: Path, max_new_tokens: int, count: int = 4):
+        self.file, self.max_new_tokens, self.count = file, max_new_tokens, count
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -111,9 +111,17 @@ def _recipe(profile: Profile, data: Data) -> dict[str, Any]:
     recipe = json.loads(profile.model_dump_json(exclude=apart))
     recipe["data"] = data.digest
     if profile.base_checkpoint is not None:
-        weights = paths.REPOSITORY / profile.base_checkpoint / "model.safetensors"
-        recipe["base_digest"] = provenance.file_digest(weights) if weights.is_file() else None
+        recipe["base_digest"] = _base_digest(paths.REPOSITORY / profile.base_checkpoint)
     return recipe
+
+
+def _base_digest(folder: Path) -> str | dict[str, str]:
+    """Of the base's weights: one file, or several in our layout or the released one."""
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return provenance.file_digest(single)
+    shards = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    return {shard.name: provenance.file_digest(shard) for shard in sorted(shards)}
 
 
 def _save(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> None:
@@ -141,7 +149,7 @@ def _trainer(profile: Profile, folder: Path, progress: bool, machines: Machines)
     callbacks = [
         LearningRateMonitor("step"),
         Speed(),
-        SampleAnswers(folder / "answers.jsonl"),
+        SampleAnswers(folder / "answers.jsonl", max_new_tokens=min(48, profile.evaluation.max_new_tokens)),
         Checkpoints(folder, every),
         Preemption(),
     ]

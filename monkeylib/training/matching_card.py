@@ -44,8 +44,8 @@ One seed, one small test split. Read the intervals.
 ## Limits
 
 It knows single things on plain ground. Actions, relations, numbers, colours and scenes aren't in its
-training, photographs of crowded scenes are only imitated, and a text that names the wrong animal often
-passes.
+training, photographs of crowded scenes are only imitated, and a
+text that names a similar thing may well pass.
 
 Version {version}. Licence: Apache-2.0; so are DINOv2 and MiniLM.
 """
