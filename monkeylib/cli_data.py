@@ -8,7 +8,10 @@ import typer
 
 from monkeylib import paths
 
-app = typer.Typer(no_args_is_help=True, help="Training data: what mixtures hold, and public sets as records.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Training data and benchmarks: what mixtures hold, public sets as records, what is there.",
+)
 
 _SENTENCES = 10
 
@@ -70,4 +73,30 @@ def list_sets() -> None:
         print(f"{entry.name}: {entry.home} ({entry.licence})")
         print(f"    reads {', '.join(entry.files)}; pictures in {entry.images or 'the same folder'}")
         if entry.unverified:
+            print(f"    unverified: {entry.unverified}")
+
+
+@app.command()
+def benchmarks(
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the downloads; MONKEYLIB_DATA by default.")
+    ] = None,
+) -> None:
+    """List the benchmarks of the paper, where their files come from, and which of them are there."""
+    from monkeylib.evaluation.benchmarks import BENCHMARKS, available
+
+    there = available(data)
+    print(f"downloads: {paths.shown(data or paths.benchmarks())}")
+    for name, benchmark in BENCHMARKS.items():
+        if (entry := benchmark.entry) is None:
+            continue
+        print(f"{name}{'' if name in there else ' (missing)'}: {benchmark.source} ({benchmark.licence})")
+        released = name.startswith("released-")
+        files, pictures = (
+            ([entry.released.file], "named from the same folder")
+            if released
+            else ([f"{entry.name.removesuffix('-val')}/{file}" for file in entry.files], entry.images)
+        )
+        print(f"    {benchmark.split}; reads {', '.join(files)}; pictures {pictures or 'beside them'}")
+        if entry.unverified and not released:
             print(f"    unverified: {entry.unverified}")

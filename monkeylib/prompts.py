@@ -30,6 +30,10 @@ PROMPTS: dict[str, str] = {
 }
 
 
+# The release's default in evaluation stands right behind the picture.
+_WITHOUT_SEPARATOR = {"vqa_no_blank"}
+
+
 def build_prompt(name: str, question: str = "") -> str:
     """The text of a named prompt.
 
@@ -42,3 +46,13 @@ def build_prompt(name: str, question: str = "") -> str:
     if "{question}" in template and not question.strip():
         raise ValueError(f"the prompt {name!r} needs a question, got an empty one")
     return template.format(question=question)
+
+
+def after_picture(name: str, question: str, separator: str) -> str:
+    """What stands behind a picture: `separator`, but for prompts that the release writes without, then the
+    prompt.
+
+    Raises:
+        ValueError: see `build_prompt`.
+    """
+    return ("" if name in _WITHOUT_SEPARATOR else separator) + build_prompt(name, question)

@@ -39,7 +39,10 @@ SERIES = (
     Chapter("01_tiling", inputs=(_SAMPLES,)),
     Chapter("02_lora_encoder", inputs=(_BASE,)),
     Chapter("03_resampler", inputs=(_BASE, _SAMPLES)),
-    Chapter("04_multilevel_captions", inputs=(_SAMPLES, "data/assets.toml")),
+    Chapter(
+        "04_multilevel_captions",
+        inputs=(_SAMPLES, "data/assets.toml", "data/models/matching-head", "data/results/scenes"),
+    ),
     Chapter("05_finetuning", inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures")),
     Chapter("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,)),
     Chapter("07_ablations", needs=("05_finetuning", "06_evaluation"), inputs=(_BASE,)),

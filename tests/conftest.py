@@ -5,6 +5,7 @@ import string
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -14,6 +15,9 @@ from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.adapters import AdapterBank
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+
+settings.register_profile("any machine", deadline=None)  # a busy one needs long for the quickest example
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

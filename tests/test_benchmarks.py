@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from monkeylib import paths, profiles, tables
+from monkeylib import paths, profiles
 from monkeylib.data.worlds.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyForConditionalGeneration
 
@@ -76,14 +76,13 @@ def test_time_is_that_of_the_processor(monkeypatch):
 def test_the_page_shows_what_was_measured():
     page = (FILE.parent / "README.md").read_text(encoding="utf-8")
     results = FILE.parent / "results" / "training_step.csv"
-    assert [row["size"] for row in tables.read_file(results)] == list(benchmark.SIZES)
     assert benchmark.filled(page, results) == page, "run benchmarks/training_step.py"
+    assert ("| nano |" in page) == results.is_file()
 
 
 @pytest.fixture()
 def shared_encoding(monkeypatch):
-    monkeypatch.syspath_prepend(str(FILE.parent))  # its neighbour is imported, as when it is run
-    monkeypatch.setitem(sys.modules, "training_step", benchmark)
+    monkeypatch.setitem(sys.modules, "training_step", benchmark)  # its neighbour, when it is run
     spec = importlib.util.spec_from_file_location("shared_encoding", FILE.with_name("shared_encoding.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -111,4 +110,7 @@ def test_questions_that_share_a_picture_have_the_answers_of_questions_alone(
 def test_a_benchmark_of_different_answers_is_none(shared_encoding, monkeypatch):
     monkeypatch.setattr(shared_encoding, "ask", lambda way, *_: [way])
     with pytest.raises(ValueError, match="aren't the same both ways"):
+        shared_encoding.compare("smoke", 2, 1, 3)
+    monkeypatch.setattr(shared_encoding, "ask", lambda *_: ["same", "same"])
+    with pytest.raises(ValueError, match="a mix-up wouldn't show"):
         shared_encoding.compare("smoke", 2, 1, 3)

@@ -20,6 +20,7 @@ from monkeylib.experiments import parity
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.tiling import Grid
+from monkeylib.training import finetune
 from monkeylib.training.rows import RowMaker
 
 TRUE_SETTINGS = {
@@ -190,6 +191,17 @@ def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, pict
         assert "resampler.proj.weight" not in moved
         again = MonkeyProcessor.from_pretrained(tmp_path / folder)
         assert again.separator == processor.separator == " "
+
+
+def test_another_base_in_shards_makes_another_run(golden):
+    """So that training does not go on, or count as done, where the weights of its base have changed."""
+    profile = profiles.load("paper-896").model_copy(update={"base_checkpoint": str(golden)})
+    before, again = (finetune._recipe(profile, finetune.worlds(profile)) for _ in range(2))
+    assert before == again and len(before["base_digest"]) == 3
+    tensors = torch.load(golden / SHARD)
+    tensors[min(tensors)] += 1
+    torch.save(tensors, golden / SHARD)
+    assert finetune._recipe(profile, finetune.worlds(profile)) != before
 
 
 def test_a_profile_that_a_released_folder_does_not_fit_is_refused(golden):

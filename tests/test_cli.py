@@ -194,7 +194,7 @@ def test_score_reads_the_predictions_again_and_compares_two_folders(call, evalua
 class Colour(experts.Expert):
     """Says what colour a picture has."""
 
-    name, version = "colour", "1"
+    name, version, licence = "colour", "1", "CC0-1.0"
 
     def prepare(self):
         """Nothing to load."""

@@ -1,6 +1,6 @@
 import pytest
 
-from monkeylib.prompts import PROMPTS, build_prompt
+from monkeylib.prompts import PROMPTS, after_picture, build_prompt
 
 
 def test_the_papers_prompts():
@@ -30,3 +30,11 @@ def test_an_unknown_prompt_names_those_there_are():
 def test_a_missing_question_is_refused():
     with pytest.raises(ValueError, match="needs a question"):
         build_prompt("vqa", "  ")
+
+
+def test_the_release_s_default_stands_right_behind_the_picture():
+    assert after_picture("vqa_no_blank", "Q", " ") == "Q Answer:"
+    assert after_picture("vqa", "Q", " ") == " Q Answer: "
+    assert after_picture("vizwiz", "Q", " ").startswith(" Q When")
+    with pytest.raises(ValueError, match="needs a question"):
+        after_picture("vqa_no_blank", "", " ")

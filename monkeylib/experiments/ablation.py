@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from monkeylib import paths
@@ -22,7 +23,8 @@ def run(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool
     predictions = {}
     for name in names:
         changed = variant(profile, name)
-        model = finetune.run(changed, folder / name, progress)
+        data = replace(finetune.worlds(changed), validation=None)  # nothing is chosen by it
+        model = finetune.run(changed, folder / name, progress, data)
         for split, path in predict(
             changed, model, folder / name / "predictions", profile.ablation.counts, progress
         ).items():

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from monkeylib import paths
-from monkeylib.evaluation import benchmarks, scoring
+from monkeylib.evaluation import benchmarks, metrics, scoring
 from monkeylib.experiments import evaluation
 from monkeylib.experiments.variants import VARIANTS
 from monkeylib.profiles import Profile
 from monkeylib.tables import Row, Value
 
-METRICS = {"exact_match": "exact match", "cider_d": "CIDEr-D", "anls": "ANLS"}  # what to call them
+METRICS = {name: metric.title for name, metric in metrics.METRICS.items()}  # what to call them
 Files = Mapping[tuple[str, str], Path]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from monkeylib import paths
-from monkeylib.evaluation import scoring
+from monkeylib import paths, tables
+from monkeylib.evaluation import paper, scoring
 from monkeylib.evaluation.nano import predict
 from monkeylib.experiments.variants import variant
 from monkeylib.profiles import Profile
@@ -37,12 +37,18 @@ def _untrained(profile: Profile, folder: Path) -> Path:
 
 
 def run(profile: Profile, progress: bool = False) -> Path:
-    """Predict and score the profile's models; returns the table `evaluation.csv` of its results, by family
-    too."""
+    """Predict and score the profile's models.
+
+    Returns:
+        The table `evaluation.csv` of its results, by family too; beside it lies `benchmarks.csv`, the main
+        scores beside the paper's figures.
+    """
     predictions = {}
     for name, model in checkpoints(profile).items():
         folder = paths.runs(profile.name) / "evaluation" / name
         for split, path in predict(profile, model, folder, profile.evaluation.counts, progress).items():
             predictions[name, split] = path
     rows = scoring.summarise(predictions, by="family")
-    return scoring.write_table(rows, paths.results(profile.name) / "evaluation.csv")
+    table = scoring.write_table(rows, paths.results(profile.name) / "evaluation.csv")
+    tables.write(paper.table(tables.read_file(table)), paper.TABLE, profile.name)
+    return table
