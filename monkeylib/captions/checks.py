@@ -36,7 +36,8 @@ _EMPTY = frozenset(
     standing still such text texts than that the their them then there these they thing things this those
     through to together top toward towards under underneath until up upon upper used various very via view
     visible was we well were what when where which while who whole whose will with within without word words
-    would written you bottom centre center central corner corners edge edges half left lower middle right
+    would written you
+    places bottom centre center central corner corners edge edges half left lower middle right
     filling fill fills large larger largest small smaller smallest
     """.split()
 )
