@@ -191,12 +191,13 @@ def florence2(root: Path, pictures: list[Image.Image], answers: list[str], steps
         text_config={
             "model_type": "bart", "vocab_size": len(tokenizer), "d_model": width, "encoder_layers": 1,
             "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "dropout": 0.0, **heads,
-            "max_position_embeddings": 128, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
+            "max_position_embeddings": 1100, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
             "decoder_start_token_id": 2, "forced_bos_token_id": 0, "forced_eos_token_id": 2,
         },
         image_token_id=tokenizer.image_token_id,
     )  # fmt: skip
     model = Florence2ForConditionalGeneration(config).train()
+    model.generation_config.update(num_beams=3, early_stopping=True)  # or beams go on without end
     prompts = ["<DENSE_REGION_CAPTION>"] * len(pictures)
     inputs = processor(text=prompts, images=pictures, return_tensors="pt")
     wanted = [f"<s>{answer}</s>" for answer in answers]
