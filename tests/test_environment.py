@@ -22,7 +22,7 @@ EXTRAS = {
     if name != "all"
 }
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
-LOCKED_EXTRAS = ("notebooks", "train", "pretrained", "data", "captions", "dev")
+LOCKED_EXTRAS = ("notebooks", "train", "pretrained", "data", "captions", "chat", "dev")
 TOOLS = {
     "accelerate",
     "gguf",
