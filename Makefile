@@ -36,7 +36,7 @@ reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=
 	$(BIN)/monkeylib reproduce --profile $(PROFILE) --seed $(SEED)
 
 test: $(STAMP) ## test the library, the notebooks' stated results and the smoke series
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lab: $(STAMP) ## open JupyterLab on the notebooks: LAB_ARGS=--no-browser
 	@$(BIN)/python -m ipykernel install --sys-prefix --name monkeylib --display-name monkeylib

@@ -19,6 +19,13 @@ from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 settings.register_profile("any machine", deadline=None)  # a busy one needs long for the quickest example
 settings.load_profile("any machine")
 
+LONGEST = ("test_training_scale.py", "test_notebooks.py", "test_runner_processes.py", "test_reproduce.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: side by side, the suite takes as long as what is begun last."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
