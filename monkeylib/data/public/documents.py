@@ -86,7 +86,7 @@ SETS = (
         (_DUE,),
         "png",
         _due("{key}"),
-        unverified=f"{_DUE_UNVERIFIED}, how truth is written in the values (taken as it is)",
+        unverified=f"{_DUE_UNVERIFIED}, how truth is written in the values (taken as it is), the licence",
     ),
     PublicSet(
         "visualmrc",
