@@ -20,7 +20,7 @@ class Handler(BaseHTTPRequestHandler):
         with server.guard:
             server.requests.append((self.path, self.headers["Authorization"], body))
             server.times.append(time.monotonic())
-            server.running += 1
+            server.running, self.counted = server.running + 1, 1
             server.most = max(server.most, server.running)
             how = server.script.pop(0) if server.script else server.otherwise
         try:
@@ -28,15 +28,19 @@ class Handler(BaseHTTPRequestHandler):
         except BrokenPipeError:  # the client gave up
             pass
         finally:
-            with server.guard:
-                server.running -= 1
+            self._leave()
+
+    def _leave(self):
+        """No longer running: before an answer goes out, since the next request may come at once."""
+        with self.server.guard:
+            self.server.running, self.counted = self.server.running - self.counted, 0
 
     def _answer(self, how, body):
         if isinstance(how, tuple):
             status, headers, code = how
             return self._send(json.dumps({"error": {"message": "on purpose", "code": code}}), status, headers)
         if how == "hang":
-            return self.server.woken.wait(1.5)
+            return self.server.woken.wait(60)
         if how == "garbage":
             return self._send("<html>busy</html>")
         if how == "no answer":
@@ -46,6 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(text[: len(text) // 2] if how == "half" else text, length=len(text))
 
     def _send(self, text, status=200, headers=(), length=None):
+        self._leave()
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **dict(headers)}.items():
             self.send_header(name, value)
