@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from safetensors.torch import load_file
 
 from monkeylib import build, inference, profiles
@@ -66,6 +67,14 @@ def test_weights_of_another_recipe_are_refused(based, tmp_path):
     (folder / "profile.json").write_text(json.dumps(profile))
     with pytest.raises(ValueError, match="does not hold what its profile trains, for example resampler"):
         inference.load(folder)
+
+
+def test_no_process_removes_the_best_checkpoint_before_all_have_read_it(tmp_path, monkeypatch):
+    best, waits, save = tmp_path / "best.ckpt", [], finetune._save
+    monkeypatch.setattr(SingleDeviceStrategy, "barrier", lambda *_: waits.append(best.exists()))
+    monkeypatch.setattr(finetune, "_save", lambda *args: (waits.clear(), save(*args)))
+    finetune.run(SMOKE.retrained(steps=2, select="best"), tmp_path)
+    assert waits == [True, False]
 
 
 def test_a_run_without_validation_is_saved_as_often(tmp_path, monkeypatch):

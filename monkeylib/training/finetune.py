@@ -132,6 +132,7 @@ def _save(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> None:
         if recipe.strategy != "fsdp":  # which reads its shards into the model
             module.load_state_dict(checkpoint["state_dict"])
     state = strategies.whole_state(module.model) if recipe.strategy == "fsdp" else module.model.state_dict()
+    trainer.strategy.barrier()  # the first process removes what the others may still read
     if trainer.is_global_zero:
         unfinished = folder / "model.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
