@@ -19,7 +19,13 @@ from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 settings.register_profile("any machine", deadline=None)  # a busy one needs long for the quickest example
 settings.load_profile("any machine")
 
-LONGEST = ("test_training_scale.py", "test_notebooks.py", "test_runner_processes.py", "test_reproduce.py")
+LONGEST = (
+    "test_notebooks.py",
+    "test_training_killed.py",
+    "test_training_devices.py",
+    "test_runner_processes.py",
+    "test_reproduce.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

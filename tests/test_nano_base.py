@@ -180,7 +180,17 @@ def test_details_stand_among_the_images_of_their_own_prompt_alone(processor):
         first += len(own)
 
 
-@pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE, base.DETAILS], ids=lambda stage: stage.name)
+def test_a_share_of_the_pictures_shows_signs(processor):
+    def signs(number, **more):
+        rows = BaseRows(processor, "val", answers=True, several=1.0, details=2, pooled=64, **more)
+        return rows._sample_and_view(number, np.random.default_rng([11, number]))[0].family == "scene_text"
+
+    assert all(signs(number, signs=1.0) for number in range(20))
+    more, usual = (sum(signs(n, **share) for n in range(80)) for share in ({"signs": 0.6}, {}))
+    assert 0.45 * 80 < more < 0.85 * 80 and usual < more
+
+
+@pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE, base.SIGNS], ids=lambda stage: stage.name)
 def test_a_few_steps_on_one_batch_lower_the_loss(processor, stage):
     torch.manual_seed(0)
     profile = base.base_profile()

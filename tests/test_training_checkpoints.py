@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from safetensors.torch import load_file
 
 from monkeylib import build, inference, profiles
 from monkeylib.data import worlds
+from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.training import finetune, strategies
-from monkeylib.training.callbacks import Checkpoints
+from monkeylib.training.callbacks import Checkpoints, SampleAnswers
 from monkeylib.training.module import MonkeyTraining
 
 SMOKE = profiles.load("smoke")
@@ -126,6 +128,22 @@ def test_a_checkpoint_that_is_not_there_after_saving_stops_the_run_at_once(tmp_p
     monkeypatch.setattr("lightning.Trainer.save_checkpoint", lambda *_, **__: None)
     with pytest.raises(OSError, match=r"(last|best)\.ckpt could not be written: check the disk"):
         finetune.run(SMOKE, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("strategy", "together"), [("fsdp", True), ("ddp", False)])
+def test_sharded_processes_make_answers_of_one_length(tmp_path, monkeypatch, strategy, together):
+    """Two that rounded differently waited for each other for ever."""
+    asked = []
+    generate = MonkeyForConditionalGeneration.generate
+    monkeypatch.setattr(
+        MonkeyForConditionalGeneration,
+        "generate",
+        lambda self, synced_gpus=None, **more: asked.append(synced_gpus) or generate(self, **more),
+    )
+    trainer = SimpleNamespace(global_step=1, is_global_zero=True)
+    sample = SampleAnswers(tmp_path / "answers.jsonl", max_new_tokens=2)
+    sample.on_validation_epoch_end(trainer, module_of(SMOKE.retrained(strategy=strategy)))
+    assert asked == [together] * 4 and len((tmp_path / "answers.jsonl").read_text().splitlines()) == 4
 
 
 def test_a_run_logs_rates_speed_memory_and_answers(tmp_path):

@@ -118,7 +118,11 @@ class SampleAnswers(L.Callback):
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Generate on every process, since a sharded model needs them all; the first one writes."""
+        """Generate on every process, since a sharded model needs them all; the first one writes.
+
+        Sharded processes take as many steps as the longest of their answers: rounding may make them differ,
+        and each step needs all of them.
+        """
         data = module.data
         if data.validation is None:
             return
@@ -144,6 +148,8 @@ class SampleAnswers(L.Callback):
             **maker.views(row),
         }
         inputs = {name: tensor.to(module.device) for name, tensor in inputs.items()}
-        said = Monkey(module.model, module.processor).generate(inputs, self.max_new_tokens)[0]
+        sharded = module.profile.training.strategy == "fsdp"
+        monkey = Monkey(module.model, module.processor)
+        said = monkey.generate(inputs, self.max_new_tokens, synced_gpus=sharded)[0]
         prompt, answer = record.turns[0]
         return {"step": step, "id": record.id, "prompt": prompt, "answer": answer, "prediction": said}

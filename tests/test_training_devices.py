@@ -1,0 +1,38 @@
+"""Whole runs on two devices, sharded or not, learn what one process does."""
+
+import pytest
+import torch
+from training_processes import DDP, FSDP, QUIET, losses, train, weights
+
+from monkeylib import inference
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """One process, two passes per step."""
+    return train(tmp_path_factory.mktemp("single"))
+
+
+def agree(run, single):
+    assert losses(run) == pytest.approx(losses(single), abs=1e-4)
+    ours, theirs = weights(run), weights(single)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in theirs)
+
+
+def test_two_processes_learn_what_one_does(single, tmp_path):
+    agree(train(tmp_path, **DDP), single)
+
+
+def test_two_shards_learn_what_one_process_does_and_are_put_together(single, tmp_path):
+    sharded = train(tmp_path, **FSDP)
+    agree(sharded, single)
+    assert inference.load(sharded / "model").model.config.grids == [[2, 2]]
+
+
+def test_two_shards_train_in_mixed_precision(single, tmp_path):
+    """As the scripts for a cluster do."""
+    mixed = QUIET + "training: {precision: bf16-mixed, checkpointing: true}\n"
+    sharded = train(tmp_path, mixed, **FSDP)
+    assert losses(sharded) == pytest.approx(losses(single), rel=0.02) and losses(sharded) != losses(single)
+    assert {weight.dtype for weight in weights(sharded).values()} == {torch.float32}
