@@ -23,8 +23,10 @@ STALLED = 300  # seconds after which a run stands still: on a busy machine they 
 
 
 def start(folder: Path, profile: str = QUIET, **options) -> subprocess.Popen:
-    """`monkeylib train` in a folder and a session of its own; 6 steps of 4 rows if not told otherwise. What it
-    says, and where its threads are when it is aborted, goes to a file in the folder."""
+    """`monkeylib train` in a folder and a session of its own; 6 steps of 4 rows if not told otherwise.
+
+    What it says, and where its threads are when it is aborted, goes to a file in the folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "profile.yaml").write_text(profile)
     settings = {"profile": folder / "profile.yaml", "out": folder / "run", "steps": 6, "batch-size": 4}

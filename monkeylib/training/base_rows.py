@@ -57,6 +57,7 @@ class BaseRows:
             With it come crops of documents.
         details: so many other images of a prompt, at most, are parts of its own picture that do not hold
             what is asked for, or not whole. With it come more crops, and some of signs.
+        signs: share of pictures that show signs; drawn like the other families if 0.
         pooled: rows in a pool.
     """
 
@@ -67,10 +68,11 @@ class BaseRows:
         answers: bool,
         several: float = 0.0,
         details: int = 0,
+        signs: float = 0.0,
         pooled: int = 1,
     ):
         self.processor, self.split, self.answers = processor, split, answers
-        self.several, self.details, self.pooled = several, details, pooled
+        self.several, self.details, self.signs, self.pooled = several, details, signs, pooled
         self.shares = (0.55, 0.25, 0.2) if several else (0.75, 0.25, 0.0) if answers else (0.5, 0.1, 0.4)
         self.shares = (0.3, 0.4, 0.3) if details else self.shares
 
@@ -102,7 +104,9 @@ class BaseRows:
         kind = rng.choice(["native", "resized", "crop"], p=self.shares)
         family = None
         if self.answers and kind == "crop":
-            family = "scene_text" if self.details and rng.random() < 0.5 else "document"
+            family = "scene_text" if self.details and rng.random() < (self.signs or 0.5) else "document"
+        elif self.signs and rng.random() < self.signs:
+            family = "scene_text"
         if not self.answers:
             family = str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.2, 0.1)))
         size = TILE if kind == "native" else 2 * TILE

@@ -1,12 +1,13 @@
 """Train nano-base, the small vision-language model in the role of Qwen-VL: one view of one tile's size, no
 adapters.
 
-Four stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
+Five stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
 *Language*: the language model joins and learns to caption and to answer from the visual tokens, while the
 dense labels keep the encoder sharp. *Several*: most prompts hold several images, as Qwen-VL's may, of which
 one has what is asked for. *Details*: some of the others are parts of the same picture, which cut what is
-asked for or lie elsewhere. Everything is made from the nano world on the fly, so no sample repeats. `python
--m monkeylib.training.nano_base` (`make nano-base`) runs them and writes the model.
+asked for or lie elsewhere. *Signs*: as before, with more pictures of several signs, of which the asked one
+has to be told by its colour or place. Everything is made from the nano world on the fly, so no sample
+repeats. `python -m monkeylib.training.nano_base` (`make nano-base`) runs them and writes the model.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Stage:
     answers: bool  # whether the language model takes part
     several: float = 0.0  # share of prompts with several images
     details: int = 0  # of which so many at most are parts of the picture that is asked about
+    signs: float = 0.0  # share of pictures with signs, if not drawn like the other families
     first_row: int = 0
 
 
@@ -71,7 +73,8 @@ LANGUAGE = Stage(
 )
 SEVERAL = replace(LANGUAGE, name="several", steps=2000, lr=6e-4, warmup=40, several=0.7, first_row=7_000_000)
 DETAILS = replace(SEVERAL, name="details", steps=1000, several=0.8, details=2, first_row=8_000_000)
-STAGES = (READING, LANGUAGE, SEVERAL, DETAILS)
+SIGNS = replace(DETAILS, name="signs", steps=1500, signs=0.6, first_row=8_500_000)
+STAGES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS)
 
 
 def base_profile() -> Profile:
@@ -138,7 +141,9 @@ class BaseTraining(L.LightningModule):
     def _loader(self, split: str, batches: int, start: int) -> DataLoader:
         stage = self.stage
         pooled = POOL * stage.batch_size
-        rows = BaseRows(self.processor, split, stage.answers, stage.several, stage.details, pooled)
+        rows = BaseRows(
+            self.processor, split, stage.answers, stage.several, stage.details, stage.signs, pooled
+        )
         offset = self.seed * 10_000_000 + stage.first_row
         length = (lambda row: len(row.conversation.ids)) if stage.answers else (lambda row: 0)
         pools = Pools(rows, length, stage.batch_size, offset)
