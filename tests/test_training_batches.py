@@ -1,5 +1,7 @@
 """Which rows each step, pass and device gets."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -67,9 +69,22 @@ def test_a_loader_goes_on_where_it_should_and_counts_from_the_first():
     assert [batch["rows"] for batch in made] == [passes()[i]["rows"] for i in range(6, 10)]
 
 
-def test_a_loader_of_two_workers_keeps_the_order():
-    made = loader(passes(), workers=2)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_of_any_number_of_workers_keeps_the_order(workers):
+    made = loader(passes(), workers=workers)
     assert [batch["rows"] for batch in made] == [passes()[i]["rows"] for i in range(10)]
+
+
+def test_a_loader_works_where_processes_are_not_forked_by_default(monkeypatch):
+    """As in Python 3.14 and on macOS; on Windows they cannot be."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("forkserver", force=True)
+    try:
+        assert [batch["rows"] for batch in loader(passes())] == [passes()[i]["rows"] for i in range(10)]
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    assert loader(passes(), workers=2).num_workers == 0
 
 
 def test_a_pass_that_is_not_there_is_refused():

@@ -1,8 +1,11 @@
 """Whole runs on two devices, sharded or not, learn what one process does."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
-from training_processes import DDP, FSDP, QUIET, losses, train, weights
+from training_processes import DDP, FSDP, QUIET, STALLED, environment, losses, train, weights, words
 
 from monkeylib import inference
 
@@ -21,7 +24,11 @@ def agree(run, single):
 
 
 def test_two_processes_learn_what_one_does(single, tmp_path):
-    agree(train(tmp_path, **DDP), single)
+    """Called as people do: the first process starts the second one."""
+    command = [sys.executable, "-m", "monkeylib.cli", *words(tmp_path, **DDP)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=STALLED)
+    assert done.returncode == 0, done.stderr[-3000:]
+    agree(tmp_path / "run", single)
 
 
 def test_two_shards_learn_what_one_process_does_and_are_put_together(single, tmp_path):

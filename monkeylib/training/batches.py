@@ -3,6 +3,7 @@ same seed, none twice and none left out."""
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -126,12 +127,18 @@ class _Onwards(Sampler):
 
 
 def loader(passes: Passes, keep_worker: bool = False, workers: int = 1) -> DataLoader:
-    """Workers prepare whole passes in order, a pool ahead."""
+    """Workers prepare whole passes in order, a pool ahead; without any, or where the system cannot fork them,
+    the process does it itself, when each is needed."""
+    workers = workers if "fork" in multiprocessing.get_all_start_methods() else 0
+    beside = {
+        "prefetch_factor": 2 * POOL,
+        "persistent_workers": keep_worker,
+        "multiprocessing_context": "fork",
+    }
     return DataLoader(
         passes,
         batch_size=None,
         sampler=_Onwards(passes),
         num_workers=workers,
-        prefetch_factor=2 * POOL,
-        persistent_workers=keep_worker,
+        **beside if workers else {},
     )
