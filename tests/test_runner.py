@@ -277,6 +277,13 @@ def test_two_runs_are_compared_example_by_example(tmp_path):
     worse = _run(tmp_path, "worse", lambda e: int(e.id.split("-")[0]) < 8)
     difference = scoring.compare(better, worse, "exact_match")
     assert difference.value == pytest.approx(7 / 20) and difference.low > 0 and difference.n == 40
+    assert scoring.compare(worse, better, "exact_match").high < 0
+
+
+def test_runs_on_other_examples_are_not_compared(tmp_path):
+    whole = read_predictions(_run(tmp_path, "whole", lambda e: True))
+    with pytest.raises(ValueError, match="1 ids are in one alone, such as"):
+        scoring.compare(whole, whole[1:], "exact_match")
 
 
 def test_scoring_nothing_or_a_split_without_metrics_is_refused(tmp_path):

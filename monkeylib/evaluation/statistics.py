@@ -1,6 +1,6 @@
-"""How sure a score is: bootstrap intervals, and the paired comparison of two runs."""
+"""How sure a score is: bootstrap intervals, also of the difference between two runs."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -144,46 +144,6 @@ def bootstrap_interval(
         np.stack([scores, np.ones_like(scores)], axis=1),
         mean,
         clusters=clusters,
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-    )
-
-
-def paired_difference(
-    first: Mapping[str, float],
-    second: Mapping[str, float],
-    *,
-    clusters: Mapping[str, Hashable] | None = None,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Mean of `first - second` over the same examples, with its bootstrap interval.
-
-    The runs differ where the interval leaves 0 out.
-
-    Args:
-        first: score of each example id in one run.
-        second: the same ids in the other run.
-        clusters: the image of each id, as for `bootstrap_interval`.
-        confidence: see `bootstrap_interval`.
-        resamples: see `bootstrap_interval`.
-        seed: see `bootstrap_interval`.
-
-    Raises:
-        ValueError: the runs don't hold the same ids.
-    """
-    if first.keys() != second.keys():
-        odd = sorted(first.keys() ^ second.keys())
-        raise ValueError(
-            "Two runs can only be compared on the same examples: "
-            f"{len(odd)} ids are in one alone, such as {odd[0]!r}."
-        )
-    ids = sorted(first)
-    return bootstrap_interval(
-        [first[i] - second[i] for i in ids],
-        clusters=None if clusters is None else [clusters[i] for i in ids],
         confidence=confidence,
         resamples=resamples,
         seed=seed,
