@@ -31,19 +31,8 @@ def counts(prediction: str, answers: Answers, meta: Meta | None = None) -> np.nd
     expected = [
         {_folded(form) for form in (value, *forms)} for value, forms in zip(values, variants, strict=True)
     ]
-    predicted = [folded for part in prediction.split(SEPARATOR) if (folded := _folded(part))]
-    left, right = list(expected), 0
-    for value in predicted:
-        hit = next((forms for forms in left if value in forms), None)
-        if hit is not None:
-            left.remove(hit)
-            right += 1
-    left_over, found = list(predicted), 0
-    for forms in expected:
-        hit = next((value for value in left_over if value in forms), None)
-        if hit is not None:
-            left_over.remove(hit)
-            found += 1
+    predicted = [{folded} for part in prediction.split(SEPARATOR) if (folded := _folded(part))]
+    right, found = _matched(predicted, expected), _matched(expected, predicted)
     return np.asarray([right, len(predicted), found, len(expected)], dtype=float)
 
 
@@ -59,6 +48,17 @@ def f1(totals: np.ndarray) -> np.ndarray:
 def table(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
     """`counts` of every example, `[examples, 4]`."""
     return np.stack([counts(p, a, m) for p, a, m in zip(predictions, answers, metas, strict=True)])
+
+
+def _matched(ones: Sequence[set[str]], others: Sequence[set[str]]) -> int:
+    """How many of the ones share a form with another, which is then gone: the first one that is left."""
+    left, matched = list(others), 0
+    for one in ones:
+        place = next((place for place, other in enumerate(left) if one & other), None)
+        if place is not None:
+            left.pop(place)
+            matched += 1
+    return matched
 
 
 def _folded(text: str) -> str:
