@@ -1,63 +1,19 @@
 """Examples from a set's official files, each layout read as in `monkeylib.data.public`."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from monkeylib.data.public import layouts
 from monkeylib.data.public.convert import with_choices
 from monkeylib.data.public.rows import Asked, checked, require
+from monkeylib.evaluation.entries.layouts import LAYOUTS
+from monkeylib.evaluation.entries.schema import Entry
 from monkeylib.evaluation.examples import Example
-
-if TYPE_CHECKING:
-    from monkeylib.evaluation.entries.schema import Entry
 
 FOLDER = "the folder of all downloads is set by MONKEYLIB_DATA"
 
-Layout = Callable[..., Iterator[Asked]]
 
-
-def _captions(folder: Path, file: str) -> Iterator[Asked]:
-    """TextCaps with all captions of a picture in one row, in the order of the pictures."""
-    found: dict[str, list[str]] = {}
-    for row in layouts.textcaps(folder, file):
-        found.setdefault(row.image, []).extend(row.answers)
-    for image, captions in found.items():
-        yield Asked(Path(image).stem, image, "", tuple(captions))
-
-
-def _chartqa(folder: Path, *files: str) -> Iterator[Asked]:
-    return layouts.chartqa(folder, files)
-
-
-def _ai2d(folder: Path, *files: str) -> Iterator[Asked]:
-    return layouts.ai2d(folder, test=True)
-
-
-def _mme(folder: Path, *files: str) -> Iterator[Asked]:
-    return layouts.mme(folder)
-
-
-LAYOUTS: dict[str, Layout] = {
-    "ai2d": _ai2d,
-    "chartqa": _chartqa,
-    "coco_questions": layouts.coco_questions,
-    "docvqa": layouts.docvqa,
-    "due": layouts.due,
-    "estvqa": layouts.estvqa,
-    "gqa": layouts.gqa,
-    "karpathy": layouts.karpathy,
-    "mme": _mme,
-    "scienceqa": layouts.scienceqa,
-    "stvqa": layouts.stvqa,
-    "textcaps": _captions,
-    "textvqa": layouts.textvqa,
-    "vizwiz": layouts.vizwiz,
-}
-
-
-def examples(entry: "Entry", folder: Path, prompt: str, limit: int | None = None) -> list[Example]:
+def examples(entry: Entry, folder: Path, prompt: str, limit: int | None = None) -> list[Example]:
     """What a set asks, `limit` questions at most, always the same ones.
 
     Pictures come in an order by the hash of their name, so that the first few are as mixed as all; of a set
@@ -93,7 +49,7 @@ def examples(entry: "Entry", folder: Path, prompt: str, limit: int | None = None
     return [_example(entry, folder, prompt, row) for row in chosen]
 
 
-def _example(entry: "Entry", folder: Path, prompt: str, row: Asked) -> Example:
+def _example(entry: Entry, folder: Path, prompt: str, row: Asked) -> Example:
     return Example(
         id=row.id,
         image=folder / entry.images / row.image,

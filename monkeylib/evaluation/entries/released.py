@@ -7,19 +7,17 @@ Files with the VQA score have ten people's answers in a second file, COCO's layo
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from monkeylib.data.public.rows import lines, load, require
 from monkeylib.evaluation.entries.official import FOLDER, pictures
+from monkeylib.evaluation.entries.schema import Entry
 from monkeylib.evaluation.examples import Example
-
-if TYPE_CHECKING:
-    from monkeylib.evaluation.entries.schema import Entry
 
 HOME = f"https://github.com/Yuliang-Liu/Monkey, section Evaluate ({FOLDER})"
 
 
-def examples(entry: "Entry", folder: Path, prompt: str, limit: int | None = None) -> list[Example]:
+def examples(entry: Entry, folder: Path, prompt: str, limit: int | None = None) -> list[Example]:
     """What the released file asks, the first `limit` rows.
 
     Args:

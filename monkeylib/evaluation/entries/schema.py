@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator,
 
 from monkeylib.data.public import SETS
 from monkeylib.evaluation import metrics
-from monkeylib.evaluation.entries.official import LAYOUTS
+from monkeylib.evaluation.entries.layouts import LAYOUTS
 from monkeylib.prompts import PROMPTS
 
 Kind = Literal["captions", "general", "scene text", "documents"]
@@ -82,7 +82,7 @@ class Entry(_Strict):
         kind: group of the paper's tables.
         split: what is asked.
         set: the public set whose home and licence these are, or `home` and `licence` themselves.
-        layout: the reader of its official files, a name of `official.LAYOUTS`.
+        layout: the reader of its official files, a name of `layouts.LAYOUTS`.
         files: what it reads, from the set's folder.
         options: further arguments of the reader.
         images: folder of the pictures, which rows name them from.
