@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from monkeylib import paths, pretrained, profiles
 from monkeylib.checkpoints import released
 from monkeylib.data.worlds.tasks import SEPARATOR
 from monkeylib.data.worlds.tokenizer import build_tokenizer
-from monkeylib.inference import TRAINED, quantisation
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
 from monkeylib.profiles import Profile
@@ -24,7 +24,8 @@ from monkeylib.tiling import Grid
 if TYPE_CHECKING:
     from peft import PeftModel
 
-PROFILE = "profile.json"
+# In a checkpoint of trained weights alone: they, and the profile that the rest is built from.
+TRAINED, PROFILE = "trained.safetensors", "profile.json"
 # Linear maps of Qwen2's and Llama's blocks: those that the release's recipe for small GPUs adapts.
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
 
@@ -96,6 +97,29 @@ def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForCondit
         place = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"
         options |= {"quantization_config": quantisation(bits), "device_map": {"": place}}
     return MonkeyForConditionalGeneration.from_pretrained(folder, config=config, **options)
+
+
+def quantisation(bits: int) -> BitsAndBytesConfig:
+    """The language model in 4 or 8 bits, everything before it untouched.
+
+    Raises:
+        ModuleNotFoundError: bitsandbytes is not installed.
+        ValueError: other bits.
+    """
+    if bits not in (4, 8):
+        raise ValueError(f"weights are quantised to 4 or 8 bits, got {bits}: pass bits=4, bits=8 or nothing")
+    if find_spec("bitsandbytes") is None:
+        raise ModuleNotFoundError(
+            f"loading in {bits} bits needs the package bitsandbytes, which isn't installed here: "
+            "`pip install bitsandbytes`"
+        )
+    kept = ["vision", "resampler", "lm_head"]
+    return BitsAndBytesConfig(
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
+        llm_int8_skip_modules=kept,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> None:

@@ -2,21 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
 
 import torch
-from transformers import BatchFeature, BitsAndBytesConfig, TextIteratorStreamer
+from transformers import BatchFeature, TextIteratorStreamer
 
+from monkeylib import build
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor, Picture
 from monkeylib.prompts import build_prompt
 from monkeylib.tiling import Grid
 
 Turn = tuple[str, str]  # a question and its answer
-TRAINED = "trained.safetensors"  # in a checkpoint of trained weights alone
 
 
 @dataclass
@@ -179,9 +178,7 @@ def load(
     """
     folder = Path(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if (folder / TRAINED).is_file():
-        from monkeylib import build  # here, since it is built on this module
-
+    if (folder / build.TRAINED).is_file():
         model, processor = build.load_trained(folder)
         quantised = getattr(model, "is_quantized", False)  # such a model is where it has to be
         return Monkey((model if quantised else model.to(device)).eval(), processor)
@@ -192,33 +189,10 @@ def load(
         )
     options: dict[str, Any] = {"dtype": dtype or "auto"}
     if bits is not None:
-        options["quantization_config"] = quantisation(bits)
+        options["quantization_config"] = build.quantisation(bits)
     if device_map is not None or bits is not None:
         options["device_map"] = device_map or {"": device}
     processor = MonkeyProcessor.from_pretrained(folder)
     model = MonkeyForConditionalGeneration.from_pretrained(folder, **options)
     model = model if "device_map" in options else model.to(device)
     return Monkey(model.eval(), processor)
-
-
-def quantisation(bits: int) -> BitsAndBytesConfig:
-    """The language model in 4 or 8 bits, everything before it untouched.
-
-    Raises:
-        ModuleNotFoundError: bitsandbytes is not installed.
-        ValueError: other bits.
-    """
-    if bits not in (4, 8):
-        raise ValueError(f"weights are quantised to 4 or 8 bits, got {bits}: pass bits=4, bits=8 or nothing")
-    if find_spec("bitsandbytes") is None:
-        raise ModuleNotFoundError(
-            f"loading in {bits} bits needs the package bitsandbytes, which isn't installed here: "
-            "`pip install bitsandbytes`"
-        )
-    kept = ["vision", "resampler", "lm_head"]
-    return BitsAndBytesConfig(
-        load_in_4bit=bits == 4,
-        load_in_8bit=bits == 8,
-        llm_int8_skip_modules=kept,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )

@@ -7,7 +7,7 @@ import torch
 from accelerate import infer_auto_device_map
 
 import monkeylib
-from monkeylib import inference, profiles, sizing
+from monkeylib import build, profiles, sizing
 from monkeylib.data.collate import encode
 from monkeylib.prompts import build_prompt
 
@@ -64,7 +64,7 @@ def test_earlier_turns_count(monkey, picture):
 
 def test_quantised_loading_says_what_is_missing(monkeypatch, monkey, tmp_path):
     monkey.model.save_pretrained(tmp_path)
-    monkeypatch.setattr(inference, "find_spec", lambda name: None)
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="in 4 bits needs the package bitsandbytes"):
         monkeylib.load(tmp_path, bits=4)
     with pytest.raises(ValueError, match="4 or 8 bits, got 3"):

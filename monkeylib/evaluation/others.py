@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
 
-from monkeylib import inference
+from monkeylib import build, inference
 from monkeylib.checkpoints import released
 from monkeylib.evaluation import processes
 from monkeylib.evaluation.examples import Example
@@ -107,7 +107,7 @@ def is_monkey(name: str | Path) -> bool:
     """Whether that is a folder which `inference.load` reads."""
     folder = Path(name)
     if not (folder / "config.json").is_file():
-        return (folder / inference.TRAINED).is_file()
+        return (folder / build.TRAINED).is_file()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return released.is_released(folder) or config.get("model_type") == MonkeyConfig.model_type
 
