@@ -21,6 +21,7 @@ from transformers.image_utils import (
 )
 
 from monkeylib import fitting
+from monkeylib.checkpoints import released
 from monkeylib.images import Picture, open_image
 from monkeylib.model.config import MonkeyConfig
 from monkeylib.tiling import Grid, global_view, split_tiles
@@ -163,12 +164,28 @@ class MonkeyProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> "MonkeyProcessor":
         """As in transformers. A folder in the layout of the released Monkey or Qwen-VL gives its processor
-        too, with the option `grid` alone (see `checkpoints.released.processor_of`)."""
-        from monkeylib.checkpoints import released  # here, since checkpoints are built on the processor
-
+        too, with the option `grid` alone (see `of_released`)."""
         if released.is_released(pretrained_model_name_or_path):
-            return released.processor_of(pretrained_model_name_or_path, *args, **kwargs)
+            return cls.of_released(pretrained_model_name_or_path, *args, **kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def of_released(cls, folder: str | os.PathLike[str], grid: Grid | None = None) -> "MonkeyProcessor":
+        """The processor of a released folder: Qwen's vocabulary, and a blank between a picture and its text.
+
+        Args:
+            folder: of `config.json` and `qwen.tiktoken`; no weights are needed.
+            grid: as in `checkpoints.settings.config_from_released`.
+
+        Raises:
+            FileNotFoundError: the folder has no `qwen.tiktoken`.
+            ValueError: its vocabulary is not that of the model, or as in `config_from_released`.
+        """
+        config = released.config_of(folder, grid)
+        rows, cols = config.grids[0]
+        images = MonkeyImageProcessor(config.tile_size, rows, cols)
+        words = released.vocabulary_of(folder, config)
+        return cls(images, words, queries=config.resampler_config.queries, separator=" ")
 
     def opening_ids(self) -> list[int]:
         """The ids that begin every prompt."""

@@ -20,9 +20,10 @@ from transformers import AutoTokenizer
 from monkeylib import paths, tokenizer
 from monkeylib.checkpoints import peft_files
 from monkeylib.checkpoints.layout import by_key, pieces, released_tensor
-from monkeylib.checkpoints.released import is_released, load_processor, open_checkpoint
+from monkeylib.checkpoints.released import is_released, open_checkpoint
 from monkeylib.checkpoints.settings import released_config
 from monkeylib.model import MonkeyConfig
+from monkeylib.processing import MonkeyProcessor
 from monkeylib.tiling import Grid
 
 _KEPT = "released"
@@ -41,12 +42,12 @@ def convert(source: Path, target: Path, grid: Grid | None = None, progress: bool
         progress: show a bar.
 
     Raises:
-        FileNotFoundError, ValueError: as `released.open_checkpoint` and `released.load_processor`; nothing is
-            written then.
+        FileNotFoundError, ValueError: as `released.open_checkpoint` and `MonkeyProcessor.of_released`;
+            nothing is written then.
         FileExistsError: `target` holds something already.
     """
     checkpoint = open_checkpoint(source, grid)
-    processor = load_processor(checkpoint)
+    processor = MonkeyProcessor.of_released(source, grid)
     with paths.new_folder(target) as folder:
         places: dict[str, str] = {}
         size = 0

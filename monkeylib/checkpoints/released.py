@@ -16,14 +16,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from monkeylib import tokenizer
 from monkeylib.checkpoints.layout import Piece, adapter_banks, assemble, by_key, pieces
-from monkeylib.checkpoints.settings import TILE, config_from_released, is_base
+from monkeylib.checkpoints.settings import config_from_released, is_base
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.model.adapters import AdapterBank
-from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.tiling import Grid
 
 # Single file, and index of several, by preference.
@@ -155,37 +155,30 @@ def load_pretrained(
     return load(folder, dtype, grid)
 
 
-def load_processor(checkpoint: Checkpoint) -> MonkeyProcessor:
-    """The processor of a checked folder, as `processor_of`."""
-    return _processor(checkpoint.folder, checkpoint.config)
-
-
-def processor_of(folder: str | Path, grid: Grid | None = None) -> MonkeyProcessor:
-    """The processor of a released folder: Qwen's vocabulary, and a blank between a picture and its text.
-
-    Args:
-        folder: of `config.json` and `qwen.tiktoken`; no weights are needed.
-        grid: as in `config_from_released`.
+def config_of(folder: str | Path, grid: Grid | None = None) -> MonkeyConfig:
+    """Our configuration of a released folder; no weights are needed.
 
     Raises:
-        FileNotFoundError: the folder has no `qwen.tiktoken`.
-        ValueError: its vocabulary is not that of the model, or as in `config_from_released`.
+        ValueError: as `config_from_released`.
     """
-    folder = Path(folder)
-    return _processor(folder, config_from_released(_json(folder / "config.json"), grid))
+    return config_from_released(_json(Path(folder) / "config.json"), grid)
 
 
-def _processor(folder: Path, config: MonkeyConfig) -> MonkeyProcessor:
-    path = folder / tokenizer.VOCABULARY
+def vocabulary_of(folder: str | Path, config: MonkeyConfig) -> PreTrainedTokenizerFast:
+    """The tokenizer of a released folder's `qwen.tiktoken`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not that of the model.
+    """
+    path = Path(folder) / tokenizer.VOCABULARY
     words = tokenizer.build(path)
     if words.convert_tokens_to_ids("<img>") != config.image_start_id:
         raise ValueError(
             f"{path} gives <img> the id {words.convert_tokens_to_ids('<img>')}, config.json says "
             f"{config.image_start_id}: take the vocabulary and the config.json of one release"
         )
-    rows, cols = config.grids[0]
-    images = MonkeyImageProcessor(TILE, rows, cols)
-    return MonkeyProcessor(images, words, queries=config.resampler_config.queries, separator=" ")
+    return words
 
 
 def read_shard(path: Path) -> dict[str, torch.Tensor]:
