@@ -103,6 +103,27 @@ def test_a_summary_has_a_line_per_benchmark_and_a_column_per_model(monkeypatch):
     assert list(lines[1]) == list(lines[0])
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "metric", "figure"),
+    [
+        ("deepform", "release_containment", "40.6 (chart)"),
+        ("klc", "release_containment", "32.8 (chart)"),
+        ("wtq", "release_containment", "25.3 (chart)"),
+        ("ai2d", "release_containment", "57.9"),
+        ("textvqa", "release_vqa_score", "67.6"),
+        ("released-wtq", "release_containment", "25.3 (chart)"),
+        ("scienceqa", "multiple_choice", "69.4"),  # which the release has no code for
+        ("mme", "mme_perception", "1505.3 (text)"),
+    ],
+)
+def test_the_papers_figure_stands_beside_the_metric_it_was_measured_with(benchmark, metric, figure):
+    metrics = BENCHMARKS[benchmark].metrics
+    lines = folders.summary([scoring.Row("a", benchmark, "all", name, 0.5, 0.4, 0.6, 9) for name in metrics])
+    assert {line["metric"]: line.get("Monkey (paper)") for line in lines} == {
+        name: figure if name == metric else None for name in metrics
+    }
+
+
 def test_the_papers_figures_come_with_their_source_where_it_is_no_table():
     assert folders.published(BENCHMARKS["textvqa"]) == {"Monkey (paper)": "67.6", "Qwen-VL (paper)": "63.8"}
     assert folders.published(BENCHMARKS["docvqa"])["Monkey (paper)"] == "66.5 (chart)"

@@ -43,7 +43,7 @@ class Benchmark:
         source: where the files come from.
         prompt: name of the prompt that its examples carry; nano's captions carry one of two.
         split: what is asked.
-        figures: what the paper states.
+        figures: what the paper states, in `paper_metric`.
         entry: its declaration, of the sets on disk.
     """
 
@@ -64,6 +64,13 @@ class Benchmark:
     def __post_init__(self) -> None:
         for metric in self.metrics:
             metrics.get(metric)
+
+    @property
+    def paper_metric(self) -> str:
+        """What the paper's figures were measured with: the release's variant of the metric, where it has code
+        for the set, else the official metric."""
+        released = self.entry.released if self.entry else None
+        return released.metric if released else self.metrics[0]
 
 
 def _nano(split: str, size: int, limit: int | None) -> list[Example]:

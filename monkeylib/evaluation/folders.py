@@ -66,8 +66,8 @@ def score(
 
 
 def summary(rows: Sequence[scoring.Row]) -> list[Row]:
-    """One line a benchmark and metric: the score of each model with its interval, in points, beside the
-    figures of papers.
+    """One line a benchmark and metric: the score of each model with its interval, in points; the paper's
+    figures stand beside the metric that they were measured with (`Benchmark.paper_metric`).
 
     As in papers, all is printed times 100: shares, CIDEr-D and MME's sums of shares.
     """
@@ -81,7 +81,7 @@ def summary(rows: Sequence[scoring.Row]) -> list[Row]:
     models = list(dict.fromkeys(row.model for row in rows))
     for (split, metric), line in lines.items():
         entry = BENCHMARKS.get(split)
-        if entry is not None and metric == entry.metrics[0]:
+        if entry is not None and metric == entry.paper_metric:
             line |= published(entry)
     columns = dict.fromkeys(column for line in lines.values() for column in line)
     ordered = ["benchmark", "metric", "questions", *models]
@@ -90,8 +90,8 @@ def summary(rows: Sequence[scoring.Row]) -> list[Row]:
 
 
 def published(entry: Benchmark) -> dict[str, str]:
-    """What the paper states of a benchmark's first metric, in points, by the column to show it in. The one
-    place where other people's figures come into tables of ours.
+    """What the paper states of a benchmark, in points of its `paper_metric`, by the column to show it in. The
+    one place where other people's figures come into tables of ours.
 
     What isn't from a table says where it is from.
     """
