@@ -124,6 +124,17 @@ def test_the_digest_changes_with_what_is_trained_on_and_only_with_that(make):
     assert len({mixture.digest for mixture in changed} | {first}) == 6
 
 
+def test_the_digest_changes_with_the_rows_that_a_share_keeps(make):
+    def split(pictures):
+        mixture = make([4], [{}], validation={"share": 0.5}, pictures=pictures)
+        return mixture.digest, sorted(answers(mixture.validation, range(len(mixture.validation))))
+
+    pairs, turns = split(lambda _, row: "aabb"[row]), split(lambda _, row: "abab"[row])
+    assert pairs[1] in (["0-0", "0-1"], ["0-2", "0-3"]) and turns[1] in (["0-0", "0-2"], ["0-1", "0-3"])
+    assert pairs[0] != turns[0], "in files of one size"
+    assert split(lambda _, row: "ccdd"[row]) == pairs
+
+
 def test_a_share_for_validation_is_never_trained_on(make):
     mixture = make([20, 10], [{}, {"weight": 2}], validation={"share": 0.2}, pictures=lambda n, row: (n, row))
     held = answers(mixture.validation, range(len(mixture.validation)))

@@ -41,7 +41,8 @@ class Mixture:
         sets: the training rows of each set.
         counts: rows of each set in an epoch.
         validation: the rows kept for validation, or None.
-        digest: changes with the sets, the sizes of their files, the prompts, weights and the seed.
+        digest: changes with the sets, the sizes of their files, the prompts, weights, the seed, and the rows
+            that a share keeps for validation.
     """
 
     def __init__(self, name: str, file: MixtureFile, root: Path) -> None:
@@ -51,6 +52,7 @@ class Mixture:
         own = [read(entry, root) for entry in file.validation.sets] if file.validation else []
         self.sets: list[Records] = list(whole)
         apart: list[Records] = [_sampled(records, self.seed) for records in own]
+        held: list[np.ndarray] = []
         if share is not None:
             held = holdout.choose(whole, share, self.seed)
             apart = [_Part(*pair) for pair in zip(whole, held, strict=True) if len(pair[1])]
@@ -59,7 +61,7 @@ class Mixture:
                 for records, numbers in zip(whole, held, strict=True)
             ]
         self.counts = [_count(records, kept) for records, kept in zip(whole, self.sets, strict=True)]
-        self.digest = _digest(file, [*whole, *own])
+        self.digest = _digest(file, [*whole, *own], held)
         self._ends = list(accumulate(self.counts))
         self.validation: Records | None = _Joined("validation", apart) if apart else None
 
@@ -191,11 +193,15 @@ def _count(records: SetRecords, kept: Records) -> int:
     return max(1, round((records.entry.weight or 1.0) * len(kept)))
 
 
-def _digest(file: MixtureFile, sets: Sequence[SetRecords]) -> str:
+def _digest(file: MixtureFile, sets: Sequence[SetRecords], held: Sequence[np.ndarray]) -> str:
+    """Of what the rows of every position follow from. Which pictures rows share decides what a share keeps,
+    and the sizes of files don't show it: the rows themselves do."""
     state: dict[str, Any] = file.model_dump(exclude={"description", "root"})
     state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt] for records in sets}
     state["files"] = [
         [records.name, len(records), *((path.name, path.stat().st_size) for path in records.rows.files)]
         for records in sets
     ]
+    if held:
+        state["held"] = [hashlib.sha256(numbers.astype("<i8").tobytes()).hexdigest() for numbers in held]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
