@@ -40,7 +40,7 @@ def run(examples, path, answer):
         assert all(open_image(example.image).size[0] > 5 for example in batch)
         return [answer(example) for example in batch]
 
-    return predict(answerer, examples, path, progress=False)
+    return predict(answerer, examples, path, progress=False).path
 
 
 def scores(name, path):

@@ -116,6 +116,11 @@ def test_the_evaluation_runs_and_asks_nothing_twice(outputs, monkeypatch):
     before = table.read_bytes()
     monkeypatch.setattr("monkeylib.inference.MonkeyForConditionalGeneration.generate", None)
     assert evaluation.run(profile).read_bytes() == before
+    again = evaluation.answer(profile)
+    assert again.keys() == {(model, f"nano-{split}") for model in ("base", "monkey") for split in FEW}
+    assert {(split, *done[1:]) for (_, split), done in again.items()} == {
+        (f"nano-{split}", 0, count) for split, count in FEW.items()
+    }
 
 
 def test_predictions_carry_what_scores_and_pictures_need(outputs):

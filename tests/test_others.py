@@ -28,7 +28,7 @@ def examples(picture):
 def test_a_model_is_found_by_its_folder_and_answers_through_the_runner(folder, examples, tmp_path):
     model = others.load(folder, max_new_tokens=6, device="cpu")
     assert isinstance(model, others.ChatModel)
-    path = runner.predict(model, examples, tmp_path / "p.jsonl", batch_size=4, progress=False)
+    path, *_ = runner.predict(model, examples, tmp_path / "p.jsonl", batch_size=4, progress=False)
     rows = read_predictions(path)
     assert {row.model for row in rows} == {model.name} and len(rows) == 6
     alone = {example.id: model([example])[0] for example in examples}
@@ -37,8 +37,8 @@ def test_a_model_is_found_by_its_folder_and_answers_through_the_runner(folder, e
     calls = []
     model_again = others.load(folder, max_new_tokens=6, device="cpu")
     model_again.model.generate = lambda *a, **k: calls.append(1)
-    runner.predict(model_again, examples, path, batch_size=4, progress=False)
-    assert calls == [], "the same model from disk goes on with its own answers"
+    again = runner.predict(model_again, examples, path, batch_size=4, progress=False)
+    assert calls == [] and again[1:] == (0, 6), "the same model from disk goes on with its own answers"
     assert model.limited(7).name != model.name == model.limited(6).name
 
 

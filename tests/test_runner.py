@@ -109,7 +109,8 @@ def test_a_long_question_is_read_with_its_image_where_the_model_stretches_positi
 
 
 def test_predictions_keep_the_example_and_the_models_fingerprint(monkey, tmp_path):
-    path = predict(monkey, _examples(2, 2), tmp_path / "new" / "p.jsonl", max_new_tokens=3, progress=False)
+    path = tmp_path / "new" / "p.jsonl"
+    assert predict(monkey, _examples(2, 2), path, max_new_tokens=3, progress=False) == (path, 4, 0)
     rows = read_predictions(path)
     assert {row.id for row in rows} == {"0-0", "0-1", "1-0", "1-1"}
     row = next(row for row in rows if row.id == "1-0")
@@ -120,9 +121,8 @@ def test_predictions_keep_the_example_and_the_models_fingerprint(monkey, tmp_pat
 
 def test_an_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
     examples = _examples()
-    whole = predict(
-        monkey, examples, tmp_path / "whole.jsonl", batch_size=4, max_new_tokens=4, progress=False
-    )
+    whole = tmp_path / "whole.jsonl"
+    predict(monkey, examples, whole, batch_size=4, max_new_tokens=4, progress=False)
     calls = []
 
     def killed_after(number):
@@ -142,21 +142,22 @@ def test_an_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
             predict(killed_after(number), examples, part, batch_size=4, progress=False, name=name)
         with part.open("ab") as file:
             file.write(b'{"id": "torn')  # what a kill in the middle of a write leaves
-    predict(monkey, examples, part, batch_size=4, max_new_tokens=4, progress=False)
+    last = predict(monkey, examples, part, batch_size=4, max_new_tokens=4, progress=False)
+    assert last == (part, 7, 8)
     assert part.read_bytes() == whole.read_bytes()
     before = len(calls)
-    predict(killed_after(0), examples, part, batch_size=4, progress=False, name=name)
-    assert len(calls) == before  # nothing is left to ask
+    again = predict(killed_after(0), examples, part, batch_size=4, progress=False, name=name)
+    assert len(calls) == before and again == (part, 0, 15)  # nothing is left to ask
 
 
 def test_a_line_cut_in_the_middle_of_a_batch_is_asked_again(tmp_path):
     examples = _examples()
-    path = predict(_echo, examples, tmp_path / "p.jsonl", batch_size=5, progress=False)
+    path, *_ = predict(_echo, examples, tmp_path / "p.jsonl", batch_size=5, progress=False)
     whole = path.read_bytes()
     for cut in (1, 40, len(whole) // 2):
         path.write_bytes(whole[:-cut])
-        predict(_echo, examples, path, batch_size=5, progress=False)
-        assert path.read_bytes() == whole
+        again = predict(_echo, examples, path, batch_size=5, progress=False)
+        assert path.read_bytes() == whole and again.asked % 5 == 0 < again.asked
 
 
 def test_a_killed_process_leaves_whole_lines_to_go_on_from(tmp_path):
@@ -231,7 +232,8 @@ def test_examples_that_cannot_be_predicted_are_refused(tmp_path, examples, compl
 def test_text_of_any_kind_survives_the_file(tmp_path):
     odd = ["", "a\nb", '"quoted"', "é漢😀", "\u2028", "\ud800", "<img>"]
     examples = [Example(str(i), None, text, (text,)) for i, text in enumerate(odd)]
-    path = predict(lambda batch: [e.question for e in batch], examples, tmp_path / "p.jsonl", progress=False)
+    path = tmp_path / "p.jsonl"
+    predict(lambda batch: [e.question for e in batch], examples, path, progress=False)
     assert {row.id: row.prediction for row in read_predictions(path)} == {
         str(i): t for i, t in enumerate(odd)
     }
@@ -251,9 +253,8 @@ def test_a_damaged_or_missing_predictions_file_is_refused(tmp_path):
 def _run(tmp_path, name, right):
     examples = _examples(20, 2)
     answers = {example.id: "yes" if right(example) else "maybe" for example in examples}
-    return predict(
-        lambda batch: [answers[e.id] for e in batch], examples, tmp_path / f"{name}.jsonl", progress=False
-    )
+    path = tmp_path / f"{name}.jsonl"
+    return predict(lambda batch: [answers[e.id] for e in batch], examples, path, progress=False).path
 
 
 def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
@@ -305,9 +306,8 @@ def test_a_benchmark_loads_the_same_examples_each_time_and_scores_its_own_answer
     assert [e.id for e in again] == [e.id for e in examples[:4]]
     assert np.array_equal(np.asarray(again[0].image), np.asarray(examples[0].image))
     json.dumps([dict(e.meta) for e in examples])
-    path = predict(
-        lambda batch: [e.answers[0] for e in batch], examples, tmp_path / "p.jsonl", progress=False
-    )
+    path = tmp_path / "p.jsonl"
+    predict(lambda batch: [e.answers[0] for e in batch], examples, path, progress=False)
     rows = scoring.summarise({("oracle", name): path})
     assert [row.metric for row in rows] == list(benchmark.metrics)
     best = 10 if benchmark.metrics == ("cider_d",) else 1

@@ -39,7 +39,7 @@ def whole(setting, path):
         batch_size=workers.SIZE,
         max_new_tokens=workers.TOKENS,
         progress=False,
-    )
+    ).path
 
 
 @pytest.mark.parametrize("count", [1, 2])

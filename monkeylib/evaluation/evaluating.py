@@ -47,7 +47,7 @@ def run(
     for benchmark in benchmarks:
         examples = benchmark.load(limit)
         length = benchmark.max_new_tokens
-        file = runner.predict(
+        answered = runner.predict(
             model.limited(length) if isinstance(model, ChatModel) else model,
             examples,
             folder / f"{benchmark.name}.jsonl",
@@ -58,7 +58,7 @@ def run(
             workers=workers,
         )
         if workers.first and gallery:
-            write_gallery(benchmark, file, examples, gallery)
+            write_gallery(benchmark, answered.path, examples, gallery)
     if workers.first:
         folders.note(folder, model_name)
     return workers.first

@@ -11,8 +11,8 @@ from monkeylib.profiles import Profile
 
 def predict(
     profile: Profile, model: Path, folder: Path, counts: dict[str, int], progress: bool = False
-) -> dict[str, Path]:
-    """Predictions of a checkpoint, one JSONL file per split; what is there already is not asked again.
+) -> dict[str, runner.Answered]:
+    """Predictions of a checkpoint, one JSONL file per benchmark; what is there already is not asked again.
 
     Args:
         model: folder of the checkpoint.

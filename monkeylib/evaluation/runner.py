@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
@@ -20,6 +20,20 @@ from monkeylib.inference import Monkey
 Answerer = Callable[[Sequence[Example]], list[str]]
 
 
+class Answered(NamedTuple):
+    """What a call of `predict` leaves.
+
+    Attributes:
+        path: the predictions file.
+        asked: questions that the call asked, with all its processes.
+        kept: answers that were in the file already.
+    """
+
+    path: Path
+    asked: int
+    kept: int
+
+
 def predict(
     model: Monkey | Answerer,
     examples: Sequence[Example],
@@ -31,7 +45,7 @@ def predict(
     name: str | None = None,
     stale: Literal["error", "replace"] = "error",
     workers: Processes | None = None,
-) -> Path:
+) -> Answered:
     """Answer examples and append each batch to a JSONL file; called again, go on where the last call stopped.
 
     Batches depend on the examples alone, so an interrupted run ends with the same file as one that wasn't. A
@@ -52,9 +66,6 @@ def predict(
         stale: what to do with a file that another model or other questions left: refuse, or start anew.
         workers: the processes that answer; those that this one was started with if not given.
 
-    Returns:
-        `path`.
-
     Raises:
         ValueError: no examples, ids that repeat, or a stale file.
     """
@@ -70,14 +81,14 @@ def predict(
     if workers.first:
         _settle(path, order, done)
     workers.wait()
-    mine = workers.share([batch for batch in made if any(example.id not in done for example in batch)])
+    missing = [batch for batch in made if any(example.id not in done for example in batch)]
     own = path if workers.count == 1 else _part(path, workers.rank)
-    _answer(answer, mine, own, name, done, progress and workers.first)
+    _answer(answer, workers.share(missing), own, name, done, progress and workers.first)
     workers.wait()
     if workers.first:
         _settle(path, order, {row.id: row for row in _read(path)})
     workers.wait()
-    return path
+    return Answered(path, sum(map(len, missing)), len(done))
 
 
 def _checked(examples: Sequence[Example]) -> Sequence[Example]:

@@ -25,8 +25,6 @@ def run(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool
         changed = variant(profile, name)
         data = replace(finetune.worlds(changed), validation=None)  # nothing is chosen by it
         model = finetune.run(changed, folder / name, progress, data)
-        for split, path in predict(
-            changed, model, folder / name / "predictions", profile.ablation.counts, progress
-        ).items():
-            predictions[name, split] = path
+        answered = predict(changed, model, folder / name / "predictions", profile.ablation.counts, progress)
+        predictions |= {(name, split): done.path for split, done in answered.items()}
     return scoring.write_table(scoring.summarise(predictions), paths.results(profile.name) / "ablation.csv")

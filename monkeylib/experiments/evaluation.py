@@ -9,6 +9,7 @@ import torch
 from monkeylib import paths, tables
 from monkeylib.evaluation import paper, scoring
 from monkeylib.evaluation.nano import predict
+from monkeylib.evaluation.runner import Answered
 from monkeylib.experiments.variants import variant
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune
@@ -36,6 +37,16 @@ def _untrained(profile: Profile, folder: Path) -> Path:
     return folder
 
 
+def answer(profile: Profile, progress: bool = False) -> dict[tuple[str, str], Answered]:
+    """Ask the profile's models what they haven't answered yet, by model and benchmark."""
+    answered = {}
+    for name, model in checkpoints(profile).items():
+        folder = paths.runs(profile.name) / "evaluation" / name
+        for split, done in predict(profile, model, folder, profile.evaluation.counts, progress).items():
+            answered[name, split] = done
+    return answered
+
+
 def run(profile: Profile, progress: bool = False) -> Path:
     """Predict and score the profile's models.
 
@@ -43,11 +54,7 @@ def run(profile: Profile, progress: bool = False) -> Path:
         The table `evaluation.csv` of its results, by family too; beside it lies `benchmarks.csv`, the main
         scores beside the paper's figures.
     """
-    predictions = {}
-    for name, model in checkpoints(profile).items():
-        folder = paths.runs(profile.name) / "evaluation" / name
-        for split, path in predict(profile, model, folder, profile.evaluation.counts, progress).items():
-            predictions[name, split] = path
+    predictions = {asked: done.path for asked, done in answer(profile, progress).items()}
     rows = scoring.summarise(predictions, by="family")
     table = scoring.write_table(rows, paths.results(profile.name) / "evaluation.csv")
     tables.write(paper.table(tables.read_file(table)), paper.TABLE, profile.name)

@@ -222,8 +222,9 @@ def save(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, fold
 
 def score(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditionalGeneration) -> None:
     """Ask the test splits and write the model card with the scores."""
-    predictions = predict(profile, folder, runs / "predictions", profile.evaluation.counts)
-    rows = scoring.summarise({("nano-base", split): path for split, path in predictions.items()}, by="family")
+    answered = predict(profile, folder, runs / "predictions", profile.evaluation.counts)
+    predictions = {("nano-base", split): done.path for split, done in answered.items()}
+    rows = scoring.summarise(predictions, by="family")
     table = scoring.write_table(rows, folder / "test_scores.csv")
     parts = {
         "ViT": model.vision,
