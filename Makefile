@@ -47,6 +47,7 @@ nano-base: $(STAMP) ## train data/models/nano-base again (three to four hours on
 
 lint: $(STAMP) ## check the style of the code and of the notebooks
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 lock: ## resolve pyproject.toml anew into requirements.lock
 	rm -rf $(LOCKENV)

@@ -101,9 +101,10 @@ def test_public_functions_say_their_types(path):
     assert [node.name for node in public if node.returns is None] == []
 
 
-def test_the_style_is_clean():
+@pytest.mark.parametrize("call", [["check"], ["format", "--check"]], ids=" ".join)
+def test_the_style_is_clean(call):
     done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
+        [sys.executable, "-m", "ruff", *call, "--no-cache", "."],
         cwd=paths.REPOSITORY,
         capture_output=True,
         text=True,
