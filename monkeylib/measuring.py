@@ -1,18 +1,32 @@
-"""The memory of a training step, counted while it runs: exact, and the same each time."""
+"""The memory of training steps: of their tensors, counted while they live, and of the process.
 
+The count (`step`) is exact and the same each time. The process (`process_growth`) also holds what kernels and
+the allocator need for themselves, and its allocator decides when it gives back what is freed.
+"""
+
+import ctypes
+import gc
+import multiprocessing
+import sys
 import weakref
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from monkeylib import sizing
+from monkeylib import profiles, sizing
 from monkeylib.activations import tokens_of_row
 from monkeylib.build import with_lora
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.recipes import Recipe
+
+_MMAP_THRESHOLD = -3  # glibc's number of M_MMAP_THRESHOLD
+_LARGE = 1 << 16  # bytes: what is larger gets pages of its own, which go back to the system when it is freed
 
 
 class LiveBytes(TorchDispatchMode):
@@ -50,29 +64,83 @@ class LiveBytes(TorchDispatchMode):
 
 
 def step(config: MonkeyConfig, recipe: Recipe) -> int:
-    """Bytes at the fullest moment of a model's second optimiser step on the CPU: forward, backward, clipping
-    and fused AdamW, on random pictures and text. The model is made here, with random weights.
+    """Bytes of tensors at the fullest moment of a model's second optimiser step on the CPU: forward,
+    backward, clipping and fused AdamW, on random pictures and text. The model is made here, with random
+    weights.
 
     Raises:
         ValueError: a recipe for several devices, a GPU or quantised weights.
     """
+    _check(recipe)
+    with LiveBytes() as live:
+        for _ in _steps(config, recipe):
+            live.peak = live.current
+        return live.peak
+
+
+def process_growth(config: MonkeyConfig, recipe: Recipe, keep_freed: bool = False) -> int:
+    """Bytes by which a process grows from before the model is made to the fullest moment of the same steps,
+    as the kernel counts them (resident memory).
+
+    The process is a new one with one thread, which has trained a tiny model first, so that what the libraries
+    load for a step is there before.
+
+    Args:
+        keep_freed: leave the allocator as it is: glibc's keeps much of what is freed, and what doesn't fit
+            into its gaps comes on top. Otherwise it gives every large tensor back when it is freed.
+
+    Raises:
+        OSError: the system isn't Linux.
+        ValueError: as `step`.
+    """
+    _check(recipe)
+    if sys.platform != "linux":
+        raise OSError(f"the memory of a process is measured on Linux, not on {sys.platform}")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(_growth, config, recipe, keep_freed).result()
+
+
+def _growth(config: MonkeyConfig, recipe: Recipe, keep_freed: bool) -> int:
+    """`process_growth`, within the new process."""
+    if not keep_freed:
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
+    torch.set_num_threads(1)
+    for _ in _steps(profiles.build_config(profiles.load("smoke")), recipe):
+        pass
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
+    before = _resident("VmRSS")
+    for _ in _steps(config, recipe):
+        pass
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> int:
+    """Bytes in memory, now (VmRSS) or at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def _check(recipe: Recipe) -> None:
     if recipe.strategy != "single" or recipe.on_gpu or recipe.language_model_bits:
         raise ValueError("a step is measured on one CPU: pass strategy='single', on_gpu=False and no bits")
+
+
+def _steps(config: MonkeyConfig, recipe: Recipe) -> Iterator[None]:
+    """Make a model and train it for two steps; stops before each."""
     torch.manual_seed(0)
-    with LiveBytes() as live:
-        model = build(config, recipe)
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.AdamW(trained, fused=True)
-        inputs = batch(config, recipe)
-        for _ in range(2):
-            live.peak = live.current
-            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-                loss = model(**inputs).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
-        return live.peak
+    model = build(config, recipe)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, fused=True)
+    inputs = batch(config, recipe)
+    for _ in range(2):
+        yield
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            loss = model(**inputs).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
 
 
 def build(config: MonkeyConfig, recipe: Recipe) -> MonkeyForConditionalGeneration:

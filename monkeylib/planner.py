@@ -2,7 +2,8 @@
 
 Counted is every tensor that PyTorch holds at the fullest moment of an optimiser step: weights, gradients,
 AdamW's two moments, the batch's pictures, what autograd keeps (`activations`), the widest gradients of
-activations, DDP's buckets and FSDP's gathered blocks. `measuring.step` counts the same in a real step.
+activations, DDP's buckets and FSDP's gathered blocks. `measuring.step` counts the same in a real step, and
+`measuring.process_growth` asks the kernel what the process takes for it.
 
 Not counted: the context of the device (0.5 to 1 GB on a GPU), what its allocator rounds up or
 leaves unused, workspaces of kernels and of the communication library. Leave a tenth of a device for them.

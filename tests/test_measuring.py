@@ -46,5 +46,13 @@ def test_a_step_measures_the_same_each_time():
 )
 def test_only_one_cpu_is_measured(recipe):
     config = profiles.build_config(profiles.load("smoke"))
-    with pytest.raises(ValueError, match="on one CPU"):
-        measuring.step(config, recipe)
+    for measure in (measuring.step, measuring.process_growth):
+        with pytest.raises(ValueError, match="on one CPU"):
+            measure(config, recipe)
+
+
+def test_a_process_is_measured_where_the_kernel_says_what_it_holds(monkeypatch):
+    monkeypatch.setattr(measuring.sys, "platform", "darwin")
+    config = profiles.build_config(profiles.load("smoke"))
+    with pytest.raises(OSError, match="on Linux, not on darwin"):
+        measuring.process_growth(config, Recipe(on_gpu=False))

@@ -1,5 +1,6 @@
 """The plan agrees with what real steps measure, and follows from the recipe as it should."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -39,6 +40,14 @@ def test_a_nano_step_takes_what_was_planned(changes):
     assert plan.peak == pytest.approx(measured, rel=CLOSE)
     # and so do activations alone, which weights don't hide
     assert plan.peak - states(plan) == pytest.approx(measured - states(plan), rel=CLOSE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+@pytest.mark.parametrize("changes", [{}, {"checkpointing": True}], ids=["release", "checkpointing"])
+def test_the_process_grows_by_what_was_planned(changes):
+    recipe = replace(NANO, **changes)
+    plan, grown = planner.plan(config_of("nano"), recipe), measuring.process_growth(config_of("nano"), recipe)
+    assert plan.peak == pytest.approx(grown, rel=0.2)
 
 
 def shrunk(name):
