@@ -1,11 +1,15 @@
 """The curves of a training run on disk, whole even where the run was interrupted."""
 
 import csv
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from monkeylib import paths
 
 PARTS = ("train", "val")
 
@@ -20,17 +24,37 @@ class ResumedCSVLogger(CSVLogger):
     """
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> Any:
-        """The writer of the file, which holds the earlier rows from the start."""
-        file = Path(self.log_dir) / "metrics.csv"
-        earlier = _rows(file) if self._experiment is None and file.exists() else []
-        with warnings.catch_warnings():  # about the rows that are kept here
-            warnings.filterwarnings("ignore", message="Experiment logs directory")
-            writer = super().experiment
-        if earlier:
-            writer.metrics = earlier
-            writer.save()
-        return writer
+        """The writer of the file, which keeps the earlier rows."""
+        if self._experiment is None:
+            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = _Writer(str(self.log_dir))
+        return self._experiment
+
+
+class _Writer(ExperimentWriter):
+    """Keeps the rows that are there, and takes up new columns in one move: Lightning's own deletes the ones,
+    and loses all rows when it is killed during the other."""
+
+    def _check_log_dir_exists(self) -> None:
+        file = Path(self.metrics_file_path)
+        rows = [row for row in _rows(file) if None not in row.values()] if file.exists() else []  # none torn
+        if rows:
+            self.metrics_keys = list(rows[0])
+            self._write(rows, self.metrics_keys)
+        else:
+            file.unlink(missing_ok=True)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self._write(_rows(Path(self.metrics_file_path)), fieldnames)
+
+    def _write(self, rows: Sequence[dict[str, str]], columns: list[str]) -> None:
+        with paths.replacing(Path(self.metrics_file_path)) as unfinished:
+            with unfinished.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows(rows)
 
 
 def read_curves(file: Path) -> list[dict[str, str | int | float]]:
