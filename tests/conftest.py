@@ -20,6 +20,7 @@ settings.register_profile("any machine", deadline=None)  # a busy one needs long
 settings.load_profile("any machine")
 
 LONGEST = (
+    "test_smoke_series.py",
     "test_notebooks.py",
     "test_training_killed.py",
     "test_training_devices.py",

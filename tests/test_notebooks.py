@@ -1,4 +1,4 @@
-"""The rules of committed notebooks, that their stated results hold, and the smoke series from end to end."""
+"""The rules of committed notebooks, and that their stated results hold."""
 
 import os
 import shutil
@@ -165,34 +165,6 @@ def committed_results(tmp_path_factory):
 def test_stated_results_hold(path, committed_results):
     done = nbval(path, committed_results)
     assert done.returncode == 0, done.stdout[-5000:]
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The whole series in its smallest form, run twice from the command line: (first, second, outputs)."""
-    outputs = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "monkeylib.cli", "reproduce", "--profile", "smoke"]
-    environment = {**os.environ, "MONKEYLIB_OUTPUTS": str(outputs)}
-    runs = [
-        subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        for _ in range(2)
-    ]
-    return *runs, outputs
-
-
-def test_the_smoke_series_runs(smoke):
-    first, _, outputs = smoke
-    assert first.returncode == 0, first.stdout + first.stderr
-    ran = sorted(path.stem for path in (outputs / "data/runs/smoke/notebooks").glob("*.ipynb"))
-    assert ran == [chapter.name for chapter in reproduce.SERIES]
-    assert "data/results/smoke/" in first.stdout and "Figures: data/runs/smoke/figures/" in first.stdout
-    assert list((outputs / "data/runs/smoke/figures").glob("*.png"))
-
-
-def test_a_second_smoke_run_has_nothing_to_do(smoke):
-    _, second, _ = smoke
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.count("unchanged since its last run") == len(reproduce.SERIES)
 
 
 def test_large_pictures_are_committed_as_jpeg(tmp_path):
