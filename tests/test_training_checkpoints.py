@@ -132,7 +132,7 @@ def test_a_checkpoint_that_is_not_there_after_saving_stops_the_run_at_once(tmp_p
 
 @pytest.mark.parametrize(("strategy", "together"), [("fsdp", True), ("ddp", False)])
 def test_sharded_processes_make_answers_of_one_length(tmp_path, monkeypatch, strategy, together):
-    """Two that rounded differently waited for each other for ever."""
+    """Two whose answers differed in length waited for each other for ever."""
     asked = []
     generate = MonkeyForConditionalGeneration.generate
     monkeypatch.setattr(

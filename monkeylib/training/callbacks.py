@@ -120,8 +120,8 @@ class SampleAnswers(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Generate on every process, since a sharded model needs them all; the first one writes.
 
-        Sharded processes take as many steps as the longest of their answers: rounding may make them differ,
-        and each step needs all of them.
+        Sharded processes take as many steps as the longest of their answers, since each step needs all of
+        them: where their answers differed in length, they waited for each other for ever.
         """
         data = module.data
         if data.validation is None:
