@@ -48,10 +48,12 @@ class LiveBytes(TorchDispatchMode):
         outcome = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(outcome):
             if isinstance(leaf, torch.Tensor):
-                self._add(leaf.untyped_storage())
+                self.add(leaf)
         return outcome
 
-    def _add(self, storage: torch.UntypedStorage) -> None:
+    def add(self, tensor: torch.Tensor) -> None:
+        """Count a tensor that was there before, if it isn't counted yet."""
+        storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key not in self._alive:
             self._alive[key] = weakref.ref(storage, partial(self._remove, key, size))
@@ -135,9 +137,10 @@ def _steps(config: MonkeyConfig, recipe: Recipe) -> Iterator[None]:
     inputs = batch(config, recipe)
     for _ in range(2):
         yield
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            loss = model(**inputs).loss
-        loss.backward()
+        for _ in range(recipe.passes):
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+                loss = model(**inputs).loss
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         optimiser.zero_grad()

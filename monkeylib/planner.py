@@ -3,7 +3,8 @@
 Counted is every tensor that PyTorch holds at the fullest moment of an optimiser step: weights, gradients,
 AdamW's two moments, the batch's pictures, what autograd keeps (`activations`), the widest gradients of
 activations, DDP's buckets and FSDP's gathered blocks. `measuring.step` counts the same in a real step, and
-`measuring.process_growth` asks the kernel what the process takes for it.
+`measuring.process_growth` asks the kernel what the process takes for it. A training run counts its own second
+step and writes it beside the plan (`training.memory`).
 
 Not counted: the context of the device (0.5 to 1 GB on a GPU), what its allocator rounds up or
 leaves unused, workspaces of kernels and of the communication library. Leave a tenth of a device for them.
@@ -28,7 +29,8 @@ class Plan:
         weights, gradients, optimiser: of the device's share of the model.
         activations: the most that pictures, autograd and passing gradients of activations take at once.
         communication: DDP's buckets, or what FSDP gathers beside the device's share.
-        peak: at the fullest moment; less than the sum, since gradients appear while activations go.
+        peak: at the fullest moment; in steps of one pass less than the sum, since gradients appear while
+            activations go.
     """
 
     weights: int
@@ -55,7 +57,7 @@ def plan(config: MonkeyConfig, recipe: Recipe) -> Plan:
     ]
     states = weights + 2 * gradients + communication
     activations, busiest = _activations(config, recipe, pieces, gradients / max(1, trained))
-    peak = states + max(busiest, gradients)
+    peak = states + (max(busiest, gradients) if recipe.passes == 1 else gradients + activations)
     return Plan(weights, gradients, 2 * gradients, activations, communication, peak)
 
 

@@ -33,6 +33,7 @@ class Recipe:
             computed again in the backward pass.
         strategy, devices: one device, or as many that hold all states each (ddp) or a share (fsdp).
         rows: rows in one pass on one device; more than one are taken to be padded.
+        passes: of an optimiser step on each device; from the second one on, all gradients are there.
         text_tokens, answer_tokens: of a row: all beside the picture, and those that are learned.
         on_gpu: all views go through the ViT at once and dropout keeps a byte per value. A CPU takes views in
             chunks and keeps a whole number.
@@ -52,6 +53,7 @@ class Recipe:
     strategy: Literal["single", "ddp", "fsdp"] = "single"
     devices: int = 1
     rows: int = 1
+    passes: int = 1
     text_tokens: int = 128
     answer_tokens: int = 32
     on_gpu: bool = True

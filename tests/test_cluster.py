@@ -85,12 +85,14 @@ def test_the_caption_script_goes_on_after_its_time_and_asks_ray_for_whole_cpus_t
 
 
 RECIPES = {
-    "one_node.sbatch": Recipe(precision="bf16-mixed", checkpointing=True, strategy="fsdp", devices=8, rows=2),
+    "one_node.sbatch": Recipe(
+        precision="bf16-mixed", checkpointing=True, strategy="fsdp", devices=8, rows=2, passes=64
+    ),
     "many_nodes.sbatch": Recipe(
-        precision="bf16-mixed", checkpointing=True, strategy="fsdp", devices=32, rows=2
+        precision="bf16-mixed", checkpointing=True, strategy="fsdp", devices=32, rows=2, passes=16
     ),
     "single_gpu_qlora.sh": Recipe(
-        precision="bf16-true", checkpointing=True, language_model="adapter", language_model_bits=4
+        precision="bf16-true", checkpointing=True, language_model="adapter", language_model_bits=4, passes=128
     ),
 }
 

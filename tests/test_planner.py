@@ -30,6 +30,8 @@ def states(plan):
         {"language_model": "adapter"},
         {"vision": "full"},
         {"rows": 1, "resampler_output": True},
+        {"rows": 2, "passes": 2},
+        {"rows": 2, "passes": 2, "checkpointing": True},
         {"vision": "frozen", "resampler": "frozen", "language_model": "adapter", "rows": 2},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())) or "release",

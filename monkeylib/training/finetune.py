@@ -25,6 +25,7 @@ from monkeylib.profiles import Profile
 from monkeylib.training import strategies
 from monkeylib.training.callbacks import Checkpoints, SampleAnswers, Speed
 from monkeylib.training.logs import ResumedCSVLogger
+from monkeylib.training.memory import Memory
 from monkeylib.training.module import Data, MonkeyTraining, passes
 from monkeylib.training.preemption import Preemption
 from monkeylib.training.rows import WorldRecords
@@ -67,7 +68,7 @@ def run(
     A finished run with the same recipe, data and base weights is returned as it is; an interrupted one goes
     on at its last checkpoint; another recipe or base starts anew. The checkpoint appears in one move when
     training is complete. Losses lie in `folder / "metrics.csv"`, answers to some validation questions in
-    `answers.jsonl`.
+    `answers.jsonl`, what a step took and what was planned for it in `memory.json`.
 
     Args:
         progress: show a progress bar; on a terminal only, if not given.
@@ -150,6 +151,7 @@ def _trainer(profile: Profile, folder: Path, progress: bool, machines: Machines)
     callbacks = [
         LearningRateMonitor("step"),
         Speed(),
+        Memory(folder),
         SampleAnswers(folder / "answers.jsonl", max_new_tokens=min(48, profile.evaluation.max_new_tokens)),
         Checkpoints(folder, every),
         Preemption(),
