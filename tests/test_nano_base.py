@@ -190,7 +190,7 @@ def test_a_share_of_the_pictures_shows_signs(processor):
     assert 0.45 * 80 < more < 0.85 * 80 and usual < more
 
 
-@pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE, base.SIGNS], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE, base.PARTS], ids=lambda stage: stage.name)
 def test_a_few_steps_on_one_batch_lower_the_loss(processor, stage):
     torch.manual_seed(0)
     profile = base.base_profile()

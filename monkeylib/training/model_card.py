@@ -33,9 +33,10 @@ of a view. In the second the language model learns captions, transcripts and ans
 a second loss. In the third most prompts hold one to four other images too, as those of Qwen-VL may, and only
 one of them answers what is asked. In the fourth some of the others are details of the same picture, which cut
 what is asked for or lie elsewhere. In the fifth more pictures show signs, of which the asked one has to be
-told from the others by its colour or its place. Heads for the dense labels are not part of the model.
-(The shipped weights were trained in three sittings: for the fourth stage these heads were fitted anew to the
-weights of the third.)
+told from the others by its colour or its place. The sixth goes on with up to four details of a picture beside
+it, in which signs can be read that are too small in the whole. Heads for the dense labels are not part of the
+model. (The shipped weights were trained in four sittings: for the fourth and the sixth stage these heads were
+fitted anew to the weights of the stage before.)
 
 ## Test scores
 

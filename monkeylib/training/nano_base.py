@@ -1,13 +1,15 @@
 """Train nano-base, the small vision-language model in the role of Qwen-VL: one view of one tile's size, no
 adapters.
 
-Five stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
+Six stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
 *Language*: the language model joins and learns to caption and to answer from the visual tokens, while the
 dense labels keep the encoder sharp. *Several*: most prompts hold several images, as Qwen-VL's may, of which
 one has what is asked for. *Details*: some of the others are parts of the same picture, which cut what is
 asked for or lie elsewhere. *Signs*: as before, with more pictures of several signs, of which the asked one
-has to be told by its colour or place. Everything is made from the nano world on the fly, so no sample
-repeats. `python -m monkeylib.training.nano_base` (`make nano-base`) runs them and writes the model.
+has to be told by its colour or place. *Parts*: longer, with up to four such parts, so that signs which are
+too small in the whole picture can be read in a part beside it, and are not the ones asked for. Everything is
+made from the nano world on the fly, so no sample repeats. `python -m monkeylib.training.nano_base` (`make
+nano-base`) runs them and writes the model.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ LANGUAGE = Stage(
 SEVERAL = replace(LANGUAGE, name="several", steps=2000, lr=6e-4, warmup=40, several=0.7, first_row=7_000_000)
 DETAILS = replace(SEVERAL, name="details", steps=1000, several=0.8, details=2, first_row=8_000_000)
 SIGNS = replace(DETAILS, name="signs", steps=1500, signs=0.6, first_row=8_500_000)
-STAGES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS)
+PARTS = replace(SIGNS, name="parts", steps=2500, details=4, signs=0.45, first_row=9_000_000)
+STAGES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS, PARTS)
 
 
 def base_profile() -> Profile:
