@@ -163,6 +163,28 @@ def test_a_source_can_stand_alone_beside_its_refiner(sources, tmp_path):
     assert {item.reason for item in undescribed} == {"there is no description"} and len(undescribed) == 2
 
 
+@pytest.mark.parametrize("source_first", [True, False])
+def test_a_source_beside_its_refiner_is_one_stage(sources, tmp_path, source_first):
+    class Blind(Halves):
+        def annotate(self, images):
+            self.asked.append(len(images))
+            raise RuntimeError("sees nothing")
+
+    alone, inside = Blind(), Blind()
+    chosen = [alone, DescribedSegments(inside, Shades())]
+    chosen = chosen if source_first else chosen[::-1]
+    stages = pipeline.Pipeline(chosen).stages(tmp_path / "new")
+    assert [stage.name for stage in stages] == ["halves", "halves+shades", "rules"]
+    _, records = described(sources, tmp_path, *chosen, batch_size=1)
+    assert sorted([alone.asked, inside.asked]) == [[], [1, 1, 1]]
+    assert [[f.stage for f in record.failures] for record in records] == [["halves"]] * 3
+
+
+def test_the_small_set_loads_yolox_once(tmp_path):
+    names = [stage.name for stage in pipeline.Pipeline(experts.load("cpu")).stages(tmp_path)]
+    assert len(set(names)) == len(names) == 6 and "yolox-nano" in names
+
+
 def test_segments_are_the_largest_shown_on_white():
     (found,) = Halves().annotate([picture((0, 0, 0), (9, 9, 9))])
     small = found.regions[0].model_copy(update={"mask": None})

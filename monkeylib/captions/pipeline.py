@@ -21,7 +21,7 @@ from monkeylib.captions.files import read_records
 from monkeylib.captions.progress import Bars
 from monkeylib.captions.shards import RECORDS
 from monkeylib.captions.sources import Source
-from monkeylib.captions.stages import ExpertStage, MatchStage, Stage, Tally, WriteStage
+from monkeylib.captions.stages import ExpertStage, MatchStage, Stage, Tally, WriteStage, key_of
 
 __all__ = ["RECORDS", "Pipeline", "Source", "Summary", "run"]
 
@@ -69,7 +69,8 @@ class Pipeline:
     """Everything that is done with a picture.
 
     Fields:
-        experts: each looks at every picture; a refiner's source runs before it.
+        experts: each looks at every picture, once. A refiner's source runs before it, and is in the records
+            if it is one of these too.
         matcher: judges the regions' texts; without one, the filter takes the experts' own confidence.
         composer: writes the descriptions; fixed rules if not given.
         filters: thresholds, and which overlap.
@@ -84,13 +85,20 @@ class Pipeline:
 
     def stages(self, root: Path) -> list[Stage]:
         """The stages in their order; what the models say is kept under `root`."""
-        stages: list[Stage] = []
-        refined = [e.source.provenance if isinstance(e, Refiner) else None for e in self.experts]
-        for number, (expert, source) in enumerate(zip(self.experts, refined, strict=True)):
-            if isinstance(expert, Refiner) and source not in refined[:number]:
-                stages.append(ExpertStage(expert.source, root, self.batch_size, hidden=True))
-            last = source not in refined[number + 1 :]
-            stages.append(ExpertStage(expert, root, self.batch_size, last=last))
+        experts = _ordered(self.experts)
+        shown = {key_of(expert) for expert in self.experts}
+        sources = [key_of(e.source) if isinstance(e, Refiner) else "" for e in experts.values()]
+        stages: list[Stage] = [
+            ExpertStage(
+                expert,
+                root,
+                self.batch_size,
+                shown=key in shown,
+                refined=key in sources,
+                last=source not in sources[number + 1 :],
+            )
+            for number, ((key, expert), source) in enumerate(zip(experts.items(), sources, strict=True))
+        ]
         if self.matcher:
             stages.append(MatchStage(self.matcher, root, self.batch_size))
         composer = self.composer or compose.RuleComposer()
@@ -144,6 +152,17 @@ class Pipeline:
         with paths.replacing(out / "summary.json") as temporary:
             temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
         return summary
+
+
+def _ordered(experts: Sequence[Expert]) -> dict[str, Expert]:
+    """The experts and the sources of refiners, each once, sources before what refines them."""
+    placed: dict[str, Expert] = {}
+    for expert in experts:
+        if isinstance(expert, Refiner):
+            for key, source in _ordered([expert.source]).items():
+                placed.setdefault(key, source)
+        placed.setdefault(key_of(expert), expert)
+    return placed
 
 
 def _settled(folder: Path, shard: shards.Shard, retry_failed: bool) -> bool:

@@ -105,14 +105,23 @@ class ExpertStage(Stage):
         expert: looks at the pictures.
         root: folder of what models said.
         batch_size: pictures that it gets at once.
-        hidden: its findings are only kept for the refiners that take their place.
+        shown: its findings stand in the records.
+        refined: its findings are kept for the refiners that work on them.
         last: of the refiners of its source, so that the source's findings may go.
     """
 
     def __init__(
-        self, expert: Expert, root: Path, batch_size: int, hidden: bool = False, last: bool = False
+        self,
+        expert: Expert,
+        root: Path,
+        batch_size: int,
+        *,
+        shown: bool = True,
+        refined: bool = False,
+        last: bool = False,
     ) -> None:
-        self.model, self.name, self.hidden, self.last = expert, expert.name, hidden, last
+        self.model, self.name = expert, expert.name
+        self.shown, self.refined, self.last = shown, refined, last
         self._asker = Asker(expert, self._answer, Findings, root, batch_size)
 
     @property
@@ -123,12 +132,12 @@ class ExpertStage(Stage):
     @property
     def provenance(self) -> tuple[Provenance, ...]:
         """The expert's; a refiner's names its source."""
-        return () if self.hidden else (self.model.provenance,)
+        return (self.model.provenance,) if self.shown else ()
 
     def _answer(self, items: Sequence[Item]) -> list[Findings]:
         images = [item.source.open() for item in items]
         if isinstance(self.model, Refiner):
-            return self.model.refine(images, [item.pending[_key(self.model.source)] for item in items])
+            return self.model.refine(images, [item.pending[key_of(self.model.source)] for item in items])
         return self.model.annotate(images)  # type: ignore[attr-defined]
 
     def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
@@ -142,11 +151,11 @@ class ExpertStage(Stage):
     def _freed(self, item: Item) -> Item:
         if not (self.last and isinstance(self.model, Refiner)):
             return item
-        used = _key(self.model.source)
+        used = key_of(self.model.source)
         return replace(item, pending={key: found for key, found in item.pending.items() if key != used})
 
     def _can_ask(self, item: Item) -> bool:
-        known = not isinstance(self.model, Refiner) or _key(self.model.source) in item.pending
+        known = not isinstance(self.model, Refiner) or key_of(self.model.source) in item.pending
         return bool(item.record.sha256) and known
 
     def _with(self, item: Item, said: Findings | Failure | None) -> Item:
@@ -154,14 +163,17 @@ class ExpertStage(Stage):
             return item
         if isinstance(said, Failure):
             return item.failed(said)
-        if self.hidden:
-            return replace(item, pending={**item.pending, _key(self.model): said})
+        if self.refined:
+            item = replace(item, pending={**item.pending, key_of(self.model): said})
+        if not self.shown:
+            return item
         record = item.record
         changes = {name: (*getattr(record, name), *getattr(said, name)) for name in Findings.model_fields}
         return replace(item, record=record.model_copy(update=changes))
 
 
-def _key(model: Model) -> str:
+def key_of(model: Model) -> str:
+    """The same for two models whose answers are the same."""
     return digest(model.provenance.model_dump(mode="json"))
 
 
