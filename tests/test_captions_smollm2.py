@@ -4,12 +4,16 @@ import re
 
 import pytest
 import torch
+from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from monkeylib.captions import checks
 from monkeylib.captions.annotations import OcrLine, Record, Region
 from monkeylib.captions.experts import smollm2
 from monkeylib.captions.experts.smollm2 import SmolLm2Composer
+from monkeylib.captions.filtering import Filter
+from monkeylib.captions.sources import Source
+from monkeylib.captions.stages import Item, WriteStage
 
 
 def record(**more) -> Record:
@@ -90,3 +94,23 @@ def test_a_tiny_model_of_the_architecture_babbles_and_the_rules_stand(tokenizer)
     assert said == made.rules.compose(record())
     assert made.verdicts[said].writer == "rules" and made.verdicts[said].problems
     assert made.draft("a") == made.draft("a")
+
+
+def test_the_record_says_why_a_draft_was_refused_also_where_it_is_kept(monkeypatch, tmp_path):
+    plain = SmolLm2Composer().rules.compose(record())
+    for place, draft, refused in (
+        ("good", GOOD, ()),
+        ("bad", "", ("a draft was refused: it is empty",)),
+    ):
+        made = composer(monkeypatch, draft)
+        monkeypatch.setattr(SmolLm2Composer, "prepare", lambda self: None)
+        for _ in range(2):  # the second time from what is kept
+            ((done,), _) = _stage(made, tmp_path / place)
+            assert done.record.check.problems == refused
+            assert done.record.detailed_caption == (plain if refused else GOOD)
+            monkeypatch.setattr(made, "draft", lambda plain: pytest.fail("asked again"))
+
+
+def _stage(made, place):
+    source = Source(Image.new("RGB", (90, 90)), "a.png")
+    return WriteStage(made, Filter(), place)([Item(source, record())])

@@ -140,11 +140,19 @@ class Dropped(_Strict):
     value: Score | None = None
 
 
+class Written(_Strict):
+    """A description, and what was wrong with a draft that it took the place of."""
+
+    text: str
+    refused: tuple[str, ...] = ()
+
+
 class Check(_Strict):
     """How the description fares against what was asked of it, and against what was seen.
 
     `grounding` is the share of its content words that an expert or the original caption said, `unsupported`
-    are the others, `problems` what breaks the rules of the prompt, in words.
+    are the others, `problems` what breaks the rules of the prompt, in words, and what was wrong with a draft
+    that was refused.
     """
 
     grounding: Score

@@ -8,7 +8,8 @@ once. Failures are recorded and not kept: the next run tries again.
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,6 +76,9 @@ class Pipeline:
         composer: writes the descriptions; fixed rules if not given.
         filters: thresholds, and which overlap.
         batch_size: pictures that a model gets at once.
+        time_limit: seconds that an expert or the matcher may take for a batch, or for a picture that is asked
+            alone because its batch failed; what takes longer is a failure. Each then runs in a process of
+            its own. None for no limit.
     """
 
     experts: Sequence[Expert]
@@ -82,6 +86,11 @@ class Pipeline:
     composer: Composer | None = None
     filters: filtering.Filter = filtering.Filter()
     batch_size: int = 8
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise ValueError(f"A time limit is more than 0 seconds, got {self.time_limit:g}.")
 
     def stages(self, root: Path) -> list[Stage]:
         """The stages in their order; what the models say is kept under `root`."""
@@ -96,13 +105,23 @@ class Pipeline:
                 shown=key in shown,
                 refined=key in sources,
                 last=source not in sources[number + 1 :],
+                time_limit=self.time_limit,
             )
             for number, ((key, expert), source) in enumerate(zip(experts.items(), sources, strict=True))
         ]
         if self.matcher:
-            stages.append(MatchStage(self.matcher, root, self.batch_size))
+            stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit))
         composer = self.composer or compose.RuleComposer()
         return [*stages, WriteStage(composer, self.filters, root)]
+
+    @contextmanager
+    def _ending(self, stages: Sequence[Stage]) -> Iterator[None]:
+        """End the processes of models with a time limit, whatever happens."""
+        try:
+            yield
+        finally:
+            for stage in stages if self.time_limit else ():
+                stage.release()
 
     def describe(
         self,
@@ -129,14 +148,18 @@ class Pipeline:
         """
         if not sources:
             raise ValueError("There is nothing to describe: got no pictures.")
-        start, out = time.perf_counter(), Path(out)
+        start, out = time.perf_counter(), Path(out).absolute()  # workers may be elsewhere
+        sources = [source.absolute() for source in sources]
         folder, stages = out / "shards", self.stages(out / "findings")
         provenance = [item for stage in stages for item in stage.provenance]
         with Bars(["checksums"], len(sources), progress) as bars:
             plan = shards.plan(sources, provenance, shard_size, lambda n: bars.advance("checksums", n, True))
         todo = [shard for shard in plan if not _settled(folder, shard, retry_failed)]
         totals = {stage.name: Tally(stage.name) for stage in stages}
-        with Bars(list(totals), sum(len(shard.sources) for shard in todo), progress) as bars:
+        with (
+            Bars(list(totals), sum(len(shard.sources) for shard in todo), progress) as bars,
+            self._ending(stages),
+        ):
             for tallies in (engine or LocalEngine()).run(todo, stages, folder, bars.advance):
                 for tally in tallies:
                     totals[tally.stage] += tally

@@ -19,15 +19,33 @@ _NAME_FIELDS = ("image", "name", "file", "file_name", "path")
 
 @dataclass(frozen=True)
 class Source:
-    """A picture to describe: a file or one in memory, its name, and its original caption if it has one."""
+    """A picture to describe: a file or one in memory, its name, and its original caption if it has one.
+
+    What is no Unicode in a name or a caption (a file name in Latin-1) is written as its code.
+    """
 
     picture: Path | Image.Image
     name: str
     original_caption: str = ""
 
+    def __post_init__(self) -> None:
+        for field in ("name", "original_caption"):
+            text = getattr(self, field).encode("utf-8", "backslashreplace").decode("utf-8")
+            object.__setattr__(self, field, text)
+
+    def absolute(self) -> "Source":
+        """The same picture, for processes that run in other folders."""
+        if isinstance(self.picture, Image.Image):
+            return self
+        return replace(self, picture=Path(self.picture).absolute())
+
     def open(self) -> Image.Image:
-        """The RGB picture; raises what `images.open_image` raises."""
-        return open_image(self.picture)
+        """The RGB picture; raises what `images.open_image` raises, with the picture's name for its path."""
+        try:
+            return open_image(self.picture)
+        except (FileNotFoundError, ValueError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(str(error).replace(str(self.picture), self.name)) from error
 
     def sha256(self) -> str:
         """Of the file's bytes, or of the size and the pixels of a picture in memory.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib.captions import checks, filtering
-from monkeylib.captions.annotations import Failure, Findings, Provenance, Record, Score
+from monkeylib.captions.annotations import Failure, Findings, Provenance, Record, Score, Written
 from monkeylib.captions.asking import Advance, Asker, Question, failure
 from monkeylib.captions.experts.base import Composer, Expert, Matcher, Model, Refiner, crop
 from monkeylib.captions.sources import Source
@@ -88,6 +88,10 @@ class Stage(ABC):
     def asker(self) -> Asker:
         """The model and its store."""
 
+    def release(self) -> None:
+        """Free the model; it is loaded again when it is needed."""
+        self.asker.release()
+
     @property
     @abstractmethod
     def provenance(self) -> tuple[Provenance, ...]:
@@ -108,6 +112,7 @@ class ExpertStage(Stage):
         shown: its findings stand in the records.
         refined: its findings are kept for the refiners that work on them.
         last: of the refiners of its source, so that the source's findings may go.
+        time_limit: seconds for a batch, or for a picture asked alone; see `Asker`.
     """
 
     def __init__(
@@ -119,10 +124,11 @@ class ExpertStage(Stage):
         shown: bool = True,
         refined: bool = False,
         last: bool = False,
+        time_limit: float | None = None,
     ) -> None:
         self.model, self.name = expert, expert.name
         self.shown, self.refined, self.last = shown, refined, last
-        self._asker = Asker(expert, self._answer, Findings, root, batch_size)
+        self._asker = Asker(expert, self._answer, Findings, root, batch_size, time_limit=time_limit)
 
     @property
     def asker(self) -> Asker:
@@ -180,9 +186,11 @@ def key_of(model: Model) -> str:
 class MatchStage(Stage):
     """Gives each described region its match: all regions of a batch of pictures go to the matcher at once."""
 
-    def __init__(self, matcher: Matcher, root: Path, batch_size: int) -> None:
+    def __init__(
+        self, matcher: Matcher, root: Path, batch_size: int, time_limit: float | None = None
+    ) -> None:
         self.model, self.name = matcher, matcher.name
-        self._asker = Asker(matcher, self._answer, list[Score], root, batch_size)
+        self._asker = Asker(matcher, self._answer, list[Score], root, batch_size, time_limit=time_limit)
 
     @property
     def asker(self) -> Asker:
@@ -235,7 +243,9 @@ class WriteStage(Stage):
 
     def __init__(self, composer: Composer, filters: filtering.Filter, root: Path) -> None:
         self.model, self.name, self.filters = composer, composer.name, filters
-        self._asker = Asker(composer, composer.compose_all, str, root, composer.batch_size, name="compose")
+        self._asker = Asker(
+            composer, composer.compose_all, str | Written, root, composer.batch_size, name="compose"
+        )
 
     @property
     def asker(self) -> Asker:
@@ -259,13 +269,17 @@ class WriteStage(Stage):
         done = zip(items, keys, records, strict=True)
         return [self._with(replace(item, record=record), answers.get(key)) for item, key, record in done]
 
-    def _with(self, item: Item, said: str | Failure | None) -> Item:
+    def _with(self, item: Item, said: str | Written | Failure | None) -> Item:
         if said is None:
             return item
         if isinstance(said, Failure):
             return item.failed(said)
-        record = item.record.model_copy(update={"detailed_caption": said})
-        check = checks.check(record) if said else None
+        written = Written(text=said) if isinstance(said, str) else said
+        record = item.record.model_copy(update={"detailed_caption": written.text})
+        check = checks.check(record) if written.text else None
+        if check and written.refused:
+            refused = (f"a draft was refused: {problem}" for problem in written.refused)
+            check = check.model_copy(update={"problems": (*check.problems, *refused)})
         return replace(item, record=record.model_copy(update={"check": check}))
 
 

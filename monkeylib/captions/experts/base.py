@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from monkeylib.captions.annotations import Findings, Provenance, Record
+from monkeylib.captions.annotations import Findings, Provenance, Record, Written
 
 
 class Model(ABC):
@@ -24,6 +24,7 @@ class Model(ABC):
     version: str
     licence: str
     gpu_share: float = 0.0  # of a GPU that one copy needs where there are GPUs; 0 if it runs on the CPU
+    alone: bool = False  # there must be one copy only, however many machines there are
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -112,15 +113,19 @@ class Composer(Model):
     def compose(self, record: Record) -> str:
         """The description, empty where nothing is known."""
 
-    def compose_all(self, records: Sequence[Record]) -> list[str | Exception]:
+    def write(self, record: Record) -> str | Written:
+        """The description, and what was wrong with a draft, for a composer that refuses some."""
+        return self.compose(record)
+
+    def compose_all(self, records: Sequence[Record]) -> list[str | Written | Exception]:
         """The descriptions of several records, with the exception in the place of one that failed.
 
         One after the other, unless a composer asks several at once.
         """
-        written: list[str | Exception] = []
+        written: list[str | Written | Exception] = []
         for record in records:
             try:
-                written.append(self.compose(record))
+                written.append(self.write(record))
             except Exception as error:  # a chat model that doesn't answer must not lose the others
                 written.append(error)
         return written

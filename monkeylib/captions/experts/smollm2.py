@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from monkeylib.captions import checks
-from monkeylib.captions.annotations import Record
+from monkeylib.captions.annotations import Record, Written
 from monkeylib.captions.compose import RuleComposer
 from monkeylib.captions.experts.base import Composer
 from monkeylib.data import assets
@@ -43,11 +43,12 @@ class Verdict(NamedTuple):
 class SmolLm2Composer(Composer):
     """The rules' text, rewritten where the rewriting passes the checks.
 
-    `verdicts` holds, by the description that a record got, who wrote it and what was wrong with the draft.
+    What was wrong with a draft that was refused is among the problems of the record's check. `verdicts`
+    holds the draft too, by the description that a record got, for as long as this composer lives.
     """
 
     name = "smollm2-135m"
-    version = "instruct-q4_1"
+    version = "instruct-q4_1-2"
     licence = "Apache-2.0"
 
     def __init__(self, minimum_kept: float = 0.9, maximum_tokens: int = 160) -> None:
@@ -86,6 +87,12 @@ class SmolLm2Composer(Composer):
         text = plain if problems else draft
         self.verdicts[text] = Verdict("rules" if problems else "model", draft, problems)
         return text
+
+    def write(self, record: Record) -> str | Written:
+        """The description, and what was wrong with the draft if the rules' text stands."""
+        text = self.compose(record)
+        verdict = self.verdicts.get(text)
+        return Written(text=text, refused=verdict.problems) if verdict and verdict.problems else text
 
     @torch.inference_mode()
     def draft(self, plain: str) -> str:
