@@ -8,18 +8,21 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray_stand_in
 from caption_models import Colours, Halves, Shades, Tally
+from fatal_experts import Fatal, Slow
 from PIL import Image
 
-from monkeylib.captions import pipeline, sources
+from monkeylib.captions import chat, pipeline, sources
 from monkeylib.captions.engines import LocalEngine, RayEngine
 from monkeylib.captions.experts.segments import DescribedSegments
 from monkeylib.captions.files import read_records
+from monkeylib.images import open_image
 
 PICTURES, SHARD = 500, 40
 PRELOADED = ["monkeylib.captions.pipeline", "monkeylib.captions.experts", "pyarrow.parquet", "pytest"]
@@ -146,7 +149,7 @@ def test_low_memory_frees_each_model_and_changes_nothing(folder, uninterrupted, 
     ("engine", "complaint"),
     [
         (RayEngine(cpus=1), "need 7 CPUs, the cluster has 2"),
-        (RayEngine(workers={"colours": 9}), "need 3.75 CPUs, the cluster has 2"),
+        (RayEngine(workers={"colours": 9}, cpus=0.25), "need 3.75 CPUs, the cluster has 2"),
         (RayEngine(gpus={"colours": 0.5}), "need 0.5 GPUs, the cluster has 0"),
         (RayEngine(workers={"sam": 2}), "no stage 'sam': the stages are colours, halves, halves.shades"),
     ],
@@ -166,6 +169,82 @@ def test_a_model_gets_its_share_of_a_gpu_where_there_are_gpus(tmp_path):
     assert engine.plan(stages, {"CPU": 4.0}) == [(3, 0.0), (1, 0.0)]
 
 
+def planned(stages, cluster, **more):
+    engine = RayEngine(**more)
+    return engine.share(engine.plan(stages, cluster), cluster)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 8, 64])
+def test_the_default_shares_find_a_place_on_every_machine(tmp_path, cpus):
+    stages = work().stages(tmp_path)
+    for workers in (1, 3, 8):
+        needed = 2 + workers * len(stages)
+        for machines in {1, cpus}:  # one of that many CPUs, and that many of one
+            share = planned(stages, {"CPU": float(cpus)}, default_workers=workers)
+            places = machines * int(cpus / machines / share + 1e-9)
+            assert 0 < share <= 1 and places >= needed
+    assert planned(stages, {"CPU": 64.0}) == 1
+
+
+def test_a_set_of_many_stages_runs_on_two_cpus_without_being_told(tmp_path):
+    stages = pipeline.Pipeline([Colours(number=n) for n in range(9)], Tally()).stages(tmp_path)
+    assert planned(stages, {"CPU": 2.0}) == pytest.approx(1 / 7, abs=1e-4)
+
+
+def test_a_budget_is_one_on_many_machines(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONKEYLIB_CHAT_MODEL", "some-model")
+    for limits, count in (({}, 4), ({"maximum_tokens": 1000}, 1)):
+        composer = chat.ChatComposer(tmp_path / "chat", **limits)
+        stages = pipeline.Pipeline([Colours()], composer=composer).stages(tmp_path)
+        plan = RayEngine(default_workers=4).plan(stages, {"CPU": 8.0})
+        assert plan == [(4, 0.0), (count, 0.0)]
+    with pytest.raises(ValueError, match="stage chat can have one worker only"):
+        RayEngine(workers={"chat": 2}).plan(stages, {"CPU": 8.0})
+
+
+def test_pictures_and_results_are_found_from_other_folders(folder, tmp_path, monkeypatch):
+    """Workers have another working folder than the process that they work for."""
+    seen = []
+
+    class Elsewhere(LocalEngine):
+        def run(self, shards, stages, place, advance):
+            (tmp_path / "elsewhere").mkdir()
+            monkeypatch.chdir(tmp_path / "elsewhere")
+            seen.append([place, *(source.picture for shard in shards for source in shard.sources)])
+            yield from super().run(shards, stages, place, advance)
+
+    monkeypatch.chdir(folder)
+    some = sources.find([Path("001.png"), Path("100.png")])
+    work().describe(some, Path("..") / "out", engine=Elsewhere(), progress=False)
+    assert all(path.is_absolute() for path in seen[0])
+    whole, torn = read_records(folder.parent / "out" / pipeline.RECORDS)
+    assert whole.status == "ok" and str(folder) not in torn.failures[0].error
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_picture_that_cannot_be_read_loses_no_other_of_its_shard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
+    home = tmp_path / "pictures"
+    home.mkdir()
+    for name in (b"caf\xe9.png", b"broken.png"):
+        Image.new("RGB", (8, 6), (9, 200, 9)).save(home / "new.png")
+        os.rename(home / "new.png", os.path.join(os.fsencode(home), name))
+
+    def opened(picture):
+        if picture.name == "broken.png":
+            raise EOFError("the plugin gave up")
+        return open_image(picture)
+
+    monkeypatch.setattr(sources, "open_image", opened)
+    found = [replace(source, original_caption="a \ud800 caption") for source in sources.find([home])]
+    for engine in (LocalEngine(), RayEngine()):
+        out = tmp_path / type(engine).__name__
+        work().describe(found, out, engine=engine, progress=False)
+        broken, odd = read_records(out / pipeline.RECORDS)
+        assert (broken.status, broken.failures[0].stage) == ("failed", "read")
+        assert (odd.status, odd.name) == ("ok", "caf\\udce9.png")
+
+
 def test_stages_in_pools_give_the_same_records(folder, uninterrupted, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
     engine = RayEngine(workers={"colours": 2})
@@ -174,9 +253,8 @@ def test_stages_in_pools_give_the_same_records(folder, uninterrupted, tmp_path, 
     ours, theirs = ({t.stage: (t.asked, t.failed) for t in s.stages} for s in (summary, uninterrupted[0]))
     assert ours == theirs and summary.shards == 13
     assert [step[1:] for step in ray_stand_in.LAST.steps] == [
-        (1, 0.25, None), (2, 0.25, None), (1, 0.25, None), (1, 0.25, None), (1, 0.25, None), (1, 0.25, None),
-        (1, 0.25, None),
-    ]  # fmt: skip
+        (count, 0.25, None) for count in (1, 2, 1, 1, 1, 1, 1)
+    ]
     again = describe(folder, tmp_path, engine)
     assert again.already == 13 - 4, "only shards with failures are tried again"
     assert outcome(tmp_path) == outcome(uninterrupted[1])
@@ -200,7 +278,7 @@ def test_ray_gives_the_same_records_also_when_a_worker_is_killed(folder, uninter
 
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         killer = threading.Thread(target=_kill_a_worker, args=(folder, tmp_path), daemon=True)
         killer.start()
@@ -210,3 +288,25 @@ def test_ray_gives_the_same_records_also_when_a_worker_is_killed(folder, uninter
         ray.shutdown()
     assert outcome(tmp_path) == outcome(uninterrupted[1])
     assert summary.records == PICTURES and summary.failed == 4
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray[data]")
+def test_under_ray_a_picture_that_ends_its_worker_is_given_up_and_one_that_hangs_is_ended(tmp_path):
+    import ray
+
+    home = tmp_path / "pictures"
+    home.mkdir()
+    for number in range(5):
+        colour = (0, 0, 0) if number == 2 else (200, number, 0)
+        Image.new("RGB", (8, 6), colour).save(home / f"{number}.png")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        for name, expert, limit in (("ends", Fatal(), None), ("hangs", Slow(), 5)):
+            chosen = pipeline.Pipeline([expert], batch_size=4, time_limit=limit)
+            chosen.describe(sources.find([home]), tmp_path / name, engine=RayEngine(), progress=False)
+    finally:
+        ray.shutdown()
+    for name, said in (("ends", "ended the process 3 times"), ("hangs", "no answer within 5 seconds")):
+        records = list(read_records(tmp_path / name / pipeline.RECORDS))
+        assert [len(record.regions) for record in records] == [1, 1, 0, 1, 1]
+        assert said in records[2].failures[0].error

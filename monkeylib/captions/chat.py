@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from monkeylib import paths
 from monkeylib.captions import compose
-from monkeylib.captions.annotations import Record
+from monkeylib.captions.annotations import Record, Written
 from monkeylib.captions.budget import Budget, Prices, Spent
 from monkeylib.captions.chat_client import ChatClient, ChatFailed, Patience, environment
 from monkeylib.captions.experts.base import Composer
@@ -31,7 +31,9 @@ class ChatComposer(Composer):
     """Asks a chat model with the paper's prompt, as one user message.
 
     Every response is kept in `cache`, so that a run that was killed asks only what is missing. Budgets count
-    what this composer spends, not what earlier runs did.
+    what this composer spends, not what earlier runs did; one with a budget runs as one copy, so that the
+    budget is one on many machines too. Where that copy's process ends and Ray starts another, that one
+    counts anew.
     """
 
     name = "chat"
@@ -74,7 +76,7 @@ class ChatComposer(Composer):
             raise ValueError(f"At least one request has to be on its way at once, got {concurrency}.")
         self.version = environment(MODEL, "name a chat model (the release used gpt-3.5-turbo)")
         self.base_url = os.environ.get(BASE_URL, "").strip() or OPENAI
-        self.cache = Path(cache) if cache else paths.cache() / "chat"
+        self.cache = Path(cache).absolute() if cache else paths.cache() / "chat"
         self.concurrency, self.patience = concurrency, patience or Patience()
         prices = Prices(*prices) if isinstance(prices, tuple) else prices
         self._limits = {"tokens": maximum_tokens, "dollars": maximum_dollars, "prices": prices}
@@ -103,6 +105,11 @@ class ChatComposer(Composer):
     def __getstate__(self) -> dict[str, Any]:
         """Without the connection, its locks and the key: another process makes its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_client"}
+
+    @property
+    def alone(self) -> bool:  # type: ignore[override]
+        """Whether there is a budget, which copies couldn't keep together."""
+        return any(self._limits[name] is not None for name in ("tokens", "dollars"))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -168,10 +175,10 @@ class ChatComposer(Composer):
             raise ChatFailed(f"The chat model gave no text (it ended with {reason!r}).")
         return text
 
-    def compose_all(self, records: Sequence[Record]) -> list[str | Exception]:
+    def compose_all(self, records: Sequence[Record]) -> list[str | Written | Exception]:
         """The descriptions, up to `concurrency` asked at once, with the exception of each that failed."""
 
-        def one(record: Record) -> str | Exception:
+        def one(record: Record) -> str | Written | Exception:
             try:
                 return self.compose(record)
             except Exception as error:  # recorded by the pipeline; the others go on

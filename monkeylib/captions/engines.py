@@ -4,6 +4,7 @@ Both take shards that aren't committed, bring each through all stages, and commi
 of the pipeline, and nothing it loses when it is killed is more than the shards and batches it was working on.
 """
 
+import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from monkeylib.captions import shards as committing
 from monkeylib.captions.asking import Advance
 from monkeylib.captions.shards import Shard
 from monkeylib.captions.stages import Item, Stage, Tally, read
+
+_FINEST = 10_000  # Ray counts shares of a CPU in parts of this
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class LocalEngine:
             for stage in stages:
                 work = advance_through(stage, work, advance)
                 if self.low_memory:
-                    stage.model.release()
+                    stage.release()
             yield finish(work, stages, folder)
 
 
@@ -103,11 +106,13 @@ def _mapped(step: Callable[[Work], bytes], batch: dict[str, Any]) -> dict[str, A
 class RayEngine:
     """Runs on Ray Data, one pool of actors per stage; `out` has to lie where all machines see it.
 
+    A model that has to stay alone of its kind (a composer with a budget) gets one actor in any case.
+
     Args:
         workers: actors of each pool, by stage name; `default_workers` for the others.
         default_workers: actors of a pool that isn't named.
-        cpus: CPUs that each actor asks for. With whole ones, more actors than CPUs would wait for each other
-            for ever: a plan that doesn't fit the cluster is refused.
+        cpus: CPUs that each actor asks for; by default a whole one, or the largest of 1/2, 1/3, ... that has
+            room for all. Those without a place would wait for ever: a plan that has any is refused.
         gpus: share of a GPU of each actor, by stage name; by default the model's own `gpu_share` where the
             cluster has GPUs.
         address: of a running cluster, as in `ray.init`; without one, Ray starts on this machine.
@@ -115,7 +120,7 @@ class RayEngine:
 
     workers: dict[str, int] | None = None
     default_workers: int = 1
-    cpus: float = 0.25
+    cpus: float | None = None
     gpus: dict[str, float] | None = None
     address: str | None = None
 
@@ -129,11 +134,13 @@ class RayEngine:
 
         if not ray.is_initialized():
             ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
-        actors = self.plan(stages, ray.cluster_resources())
+        cluster = ray.cluster_resources()
+        actors = self.plan(stages, cluster)
         data = ray.data.from_items(
             [{"work": pickle.dumps(Work(shard))} for shard in shards], override_num_blocks=len(shards)
         )
-        options: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy", "num_cpus": self.cpus}
+        share = self.share(actors, cluster)
+        options: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy", "num_cpus": share}
         data = data.map_batches(_start, **options)
         for stage, (count, gpus) in zip(stages, actors, strict=True):
             data = data.map_batches(
@@ -163,8 +170,8 @@ class RayEngine:
         if unknown := (set(shares) | set(counts)) - {stage.name for stage in stages}:
             known = ", ".join(stage.name for stage in stages)
             raise ValueError(f"There is no stage {min(unknown)!r}: the stages are {known}.")
-        actors = [(counts[stage.name], shares[stage.name]) for stage in stages]
-        cpus = self.cpus * (sum(count for count, _ in actors) + 2)  # reading and committing need some too
+        actors = [(self._count(stage, counts), shares[stage.name]) for stage in stages]
+        cpus = self.share(actors, cluster) * _processes(actors)
         gpus = sum(count * share for count, share in actors)
         for what, needed, there in (("CPUs", cpus, cluster.get("CPU", 0)), ("GPUs", gpus, here)):
             if needed > there:
@@ -173,6 +180,30 @@ class RayEngine:
                     "other for ever. Take fewer workers, or smaller shares of each."
                 )
         return actors
+
+    def share(self, actors: Sequence[tuple[int, float]], cluster: dict[str, float]) -> float:
+        """CPUs that each process asks for.
+
+        Where none are given, a part of one that divides it, so that no machine is left with a rest.
+        """
+        if self.cpus is not None:
+            return self.cpus
+        parts = max(1, math.ceil(_processes(actors) / max(1.0, cluster.get("CPU", 0))))
+        return math.floor(_FINEST / parts) / _FINEST
+
+    def _count(self, stage: Stage, counts: dict[str, int]) -> int:
+        if not stage.model.alone:
+            return counts[stage.name]
+        if (self.workers or {}).get(stage.name, 1) > 1:
+            raise ValueError(
+                f"The stage {stage.name} can have one worker only, since its budget is one: it asks several "
+                "things at once within it."
+            )
+        return 1
+
+
+def _processes(actors: Sequence[tuple[int, float]]) -> int:
+    return sum(count for count, _ in actors) + 2  # reading and committing need some too
 
 
 def _start(batch: dict[str, Any]) -> dict[str, Any]:

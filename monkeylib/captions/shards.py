@@ -75,7 +75,7 @@ def plan(
 def _checksum(source: Source) -> str:
     try:
         return source.sha256()
-    except (OSError, ValueError):
+    except Exception:  # of Pillow's plugins too, on pictures in memory
         return ""  # reading the picture will say what is wrong
 
 
