@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -82,6 +83,47 @@ def test_the_caption_script_goes_on_after_its_time_and_asks_ray_for_whole_cpus_t
     engine = RayEngine(default_workers=int(workers), cpus=float(share))
     planned = engine.plan(stages, {"CPU": nodes * cpus, "GPU": nodes * gpus})
     assert len(planned) == len(stages) and all(count == int(workers) for count, _ in planned)
+
+
+STUBS = {
+    "scontrol": 'printf "node1\nnode2\n"',
+    "sleep": ":",
+    "srun": """echo "$port $own $RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$SEEN"
+        case "$1" in bash) for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done;; esac""",
+}
+
+
+def _submitted(folder, job):
+    """What a job's two steps see (port, folder, mode, token), and how it calls Ray."""
+    folder.mkdir()
+    stubs = {**STUBS, ".venv/bin/ray": 'echo "$@" >> "$CALLS"'}
+    for name, body in stubs.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
+        path.chmod(0o755)
+    given = {"SLURM_JOB_ID": str(job), "SLURM_JOB_NODELIST": "node[1-2]", "IMAGES": "in", "OUT": "out"}
+    files = {name: str(folder / name.lower()) for name in ("SEEN", "CALLS")}
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", **given, **files}
+    script = shutil.copy(FOLDER / "captions_ray.sbatch", folder)
+    subprocess.run(["bash", "-c", f"source {script}; wait"], cwd=folder, env=environment, check=True)
+    seen, calls = (Path(file).read_text(encoding="utf-8").splitlines() for file in files.values())
+    return [line.split() for line in seen], calls
+
+
+def test_two_caption_jobs_on_a_node_do_not_meet(tmp_path):
+    jobs = [_submitted(tmp_path / str(job), job) for job in (41, 42)]
+    for seen, calls in jobs:
+        (port, own, mode, token), *others = seen
+        assert len(others) == 1 and others[0] == [port, own, mode, token], "both steps share one Ray"
+        assert mode == "token" and re.fullmatch("[0-9a-f]{64}", token)
+        (head,) = [call for call in calls if "--head" in call]
+        (other,) = [call for call in calls if "--head" not in call]
+        assert f"--port={port} " in head and "--ray-client-server-port=0 --include-dashboard=false" in head
+        assert f"--address=node1:{port} " in other
+        assert all(f"--max-worker-port=0 --temp-dir={own} --block" in " ".join(c.split()) for c in calls)
+    first, second = (seen[0] for seen, _ in jobs)
+    assert first[0] != second[0] and first[1] != second[1] and first[3] != second[3]
 
 
 RECIPES = {
