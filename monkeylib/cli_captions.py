@@ -28,15 +28,30 @@ Captions = Annotated[
 Overlap = Annotated[
     Literal["correct", "release"], typer.Option(help="How boxes of the same text are compared.")
 ]
+SmallestSegment = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="Share of the picture that a segment has to cover; by default the experts' own."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures that an expert gets at once.")]
 ShardSize = Annotated[int, typer.Option(min=1, help="Pictures that are committed together.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds that an expert may take for a batch, or for a picture asked alone; more is a failure."
+    ),
+]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep no more than one model loaded.")]
 EngineName = Annotated[
     Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster with a shared folder.")
 ]
 Workers = Annotated[str, typer.Option(help="Ray: processes of each stage, as in 4 or 1,blip2=4,pp-ocr=8.")]
 Gpus = Annotated[str, typer.Option(help="Ray: share of a GPU of a stage's processes, as in blip2=0.5.")]
-Cpus = Annotated[float, typer.Option(min=0.01, help="Ray: CPUs that each process asks for.")]
+Cpus = Annotated[
+    float | None,
+    typer.Option(min=0.01, help="Ray: CPUs that each process asks for; by default what fits, one at most."),
+]
 Address = Annotated[str | None, typer.Option(help="Ray: address of a running cluster.")]
 ReportSize = Annotated[int, typer.Option(min=0, help="Pictures on the page report.html; 0 writes none.")]
 
@@ -49,13 +64,15 @@ def caption(
     composer: ComposerName = "rules",
     captions: Captions = None,
     overlap: Overlap = "correct",
+    smallest_segment: SmallestSegment = None,
     batch_size: BatchSize = 8,
     shard_size: ShardSize = 1000,
+    time_limit: TimeLimit = None,
     low_memory: LowMemory = False,
     engine: EngineName = "local",
     workers: Workers = "1",
     gpus: Gpus = "",
-    cpus: Cpus = 0.25,
+    cpus: Cpus = None,
     address: Address = None,
     report: ReportSize = 100,
 ) -> None:
@@ -65,7 +82,7 @@ def caption(
     chosen = pictures.find(images)
     if captions:
         chosen = pictures.with_captions(chosen, captions)
-    describer = _pipeline(experts, matcher, composer, overlap, batch_size)
+    describer = _pipeline(experts, matcher, composer, overlap, smallest_segment, batch_size, time_limit)
     runs = _engine(engine, low_memory, workers, gpus, cpus, address)
     summary = describer.describe(
         chosen, out, engine=runs, shard_size=shard_size, progress=sys.stderr.isatty()
@@ -73,24 +90,34 @@ def caption(
     _say(out, summary, chosen[:report])
 
 
-def _pipeline(experts: str, matcher: str, composer: str, overlap: str, batch_size: int) -> "Pipeline":
+def _pipeline(
+    experts: str,
+    matcher: str,
+    composer: str,
+    overlap: Literal["correct", "release"],
+    smallest_segment: float | None,
+    batch_size: int,
+    time_limit: float | None,
+) -> "Pipeline":
     from monkeylib.captions import composers
-    from monkeylib.captions.experts import load, load_matcher
+    from monkeylib.captions import experts as known
     from monkeylib.captions.filtering import Filter
     from monkeylib.captions.pipeline import Pipeline
 
     names = experts.split(",") if "," in experts else experts
+    smallest = known.smallest_segment(names) if smallest_segment is None else smallest_segment
     return Pipeline(
-        experts=load(names),
-        matcher=load_matcher(matcher, experts),
+        experts=known.load(names),
+        matcher=known.load_matcher(matcher, experts),
         composer=composers.load(composer),
-        filters=Filter(overlap=overlap),
+        filters=Filter(overlap=overlap, smallest_segment=smallest),
         batch_size=batch_size,
+        time_limit=time_limit,
     )
 
 
 def _engine(
-    engine: str, low_memory: bool, workers: str, gpus: str, cpus: float, address: str | None
+    engine: str, low_memory: bool, workers: str, gpus: str, cpus: float | None, address: str | None
 ) -> "Engine":
     from monkeylib.captions.engines import LocalEngine, RayEngine
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeylib.captions import compose, filtering
+from monkeylib.captions import compose, experts, filtering
 from monkeylib.captions.annotations import (
     Caption,
     Failure,
@@ -161,6 +161,44 @@ def test_a_higher_threshold_keeps_no_more(items, limit):
     loose, strict = (filtering.apply_filter(whole, t) for t in (for_all, stricter))
     assert len(strict.regions) <= len(loose.regions)
     assert len(strict.regions) + len(strict.dropped) == len(items)
+
+
+@given(st.lists(found, max_size=8), st.floats(0, 1), st.floats(0, 1))
+def test_only_segments_can_be_too_small_and_a_higher_limit_keeps_no_more(items, low, high):
+    low, high = sorted((low, high))
+    everything = filtering.Thresholds(region=-1, segment=-1, same_caption=2)
+    segments = [item.model_copy(update={"kind": "segment"}) for item in items]
+    whole = record(regions=[*items, *segments])
+
+    def kept(smallest):
+        return filtering.apply_filter(whole, everything, smallest_segment=smallest)
+
+    assert set(items) <= set(kept(1).regions), "regions of other experts stay, whatever their size"
+    assert set(kept(high).regions) <= set(kept(low).regions) <= set(kept(0).regions)
+    assert kept(0) == filtering.apply_filter(whole, everything)
+    for item in kept(low).regions:
+        x0, y0, x1, y1 = whole.normalised(item.box)
+        assert item.kind == "region" or (x1 - x0) * (y1 - y0) >= low
+    assert len(kept(high).regions) + len(kept(high).dropped) == len(whole.regions)
+
+
+def test_a_segment_that_is_too_small_is_named_with_its_size():
+    speck, part = (
+        region("clock", (0, 0, 10, 10), kind="segment"),
+        region("wall", (0, 0, 50, 40), kind="segment"),
+    )
+    kept = filtering.Filter(smallest_segment=0.02)(record(regions=[speck, part]))
+    assert kept.regions == (part,)
+    assert kept.dropped[0].reason == "it covers 1.00% of the picture, less than 2.00%"
+
+
+def test_the_paper_has_no_smallest_segment_and_taggers_have_one():
+    assert experts.smallest_segment("paper") == experts.smallest_segment(["sam-blip2", "pp-ocr"]) == 0
+    assert experts.smallest_segment("cpu") == experts.smallest_segment(["pp-ocr", "tagged-segments"]) > 0
+    assert "smallest_segment" not in filtering.Filter().provenance.settings
+    assert filtering.Filter(smallest_segment=0.1).provenance.settings["smallest_segment"] == 0.1
+    with pytest.raises(ValueError, match="covers 0 to 1 of the picture, got 2"):
+        filtering.Filter(smallest_segment=2)
 
 
 def test_thresholds_are_the_releases_and_must_be_exceeded():

@@ -104,6 +104,7 @@ MISTAKES = {
     ("caption", "IMAGE", "--out", "x", "--matcher", "gone"): "no matcher 'gone'",
     ("caption", "IMAGE", "--out", "x", "--composer", "gone"): "no composer 'gone'",
     ("caption", "IMAGE", "--out", "x", "--engine", "ray", "--workers", "many"): "--workers takes numbers",
+    ("caption", "IMAGE", "--out", "x", "--time-limit", "0"): "more than 0 seconds, got 0",
     ("assets", "fetch", "gone"): "no asset 'gone'",
 }
 

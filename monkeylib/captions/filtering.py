@@ -1,12 +1,13 @@
-"""Which findings are kept: thresholds on scores, and the same text said twice of one place.
+"""Which findings are kept: thresholds on scores, the size of segments, and what is said twice of one place.
 
 The thresholds are those of the released data generation; the paper's appendix says that 0.5 for matching was
-checked on samples judged by a chat model.
+checked on samples judged by a chat model. A smallest size of segments is ours: the paper has none, and
+neither has its set of experts here.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from monkeylib.captions.annotations import Box, Dropped, OcrLine, Provenance, Record, Region
 
@@ -70,13 +71,20 @@ def suppress_same_caption(
 DEFAULTS = Thresholds()
 
 
-def apply_filter(record: Record, thresholds: Thresholds = DEFAULTS, overlap: Overlap = iou) -> Record:
+def apply_filter(
+    record: Record,
+    thresholds: Thresholds = DEFAULTS,
+    overlap: Overlap = iou,
+    smallest_segment: float = 0.0,
+) -> Record:
     """The record with what passes, and with what was taken out and why in `dropped`.
 
     A region is judged by its match where a matcher ran, else by its expert's own confidence. `overlap` sees
-    boxes as fractions of the picture, as the release's does.
+    boxes as fractions of the picture, as the release's does. `smallest_segment` is the share of the picture
+    that the box of a segment has to cover.
     """
-    regions, weak = _above(record.regions, thresholds)
+    large, small = _large_enough(record, smallest_segment)
+    regions, weak = _above(large, thresholds)
     lines, unsure = _above(record.lines, thresholds)
 
     def fractional(first: Box, second: Box) -> float:
@@ -89,9 +97,23 @@ def apply_filter(record: Record, thresholds: Thresholds = DEFAULTS, overlap: Ove
         update={
             "regions": tuple(kept_regions),
             "lines": tuple(kept_lines),
-            "dropped": (*record.dropped, *weak, *unsure, *repeated),
+            "dropped": (*record.dropped, *small, *weak, *unsure, *repeated),
         }
     )
+
+
+def _large_enough(record: Record, smallest: float) -> tuple[list[Region], list[Dropped]]:
+    """The regions without the segments that are too small, and those with the reason."""
+    kept, dropped = [], []
+    for region in record.regions:
+        x0, y0, x1, y1 = record.normalised(region.box)
+        share = (x1 - x0) * (y1 - y0)
+        if region.kind == "segment" and share < smallest:
+            reason = f"it covers {share:.2%} of the picture, less than {smallest:.2%}"
+            dropped.append(_dropped(region, reason))
+        else:
+            kept.append(region)
+    return kept, dropped
 
 
 def _above(found: Sequence[Found], thresholds: Thresholds) -> tuple[list[Found], list[Dropped]]:
@@ -130,25 +152,32 @@ class Filter:
     """`apply_filter` with its settings, as the pipeline runs and records it.
 
     `overlap` is "correct", or "release" to reproduce what the release kept. None as `thresholds` lets
-    everything through.
+    everything through. `smallest_segment` is the share of the picture that a segment's box has to cover:
+    a model that names whole pictures names a speck by what its few pixels resemble. The paper has no such
+    limit.
     """
 
     thresholds: Thresholds | None = DEFAULTS
     overlap: Literal["correct", "release"] = "correct"
+    smallest_segment: float = 0.0
 
     def __post_init__(self) -> None:
         if self.overlap not in OVERLAPS:
             raise ValueError(f"The overlap is {' or '.join(OVERLAPS)}, got {self.overlap!r}.")
+        if not 0 <= self.smallest_segment <= 1:
+            raise ValueError(f"A segment covers 0 to 1 of the picture, got {self.smallest_segment}.")
 
     def __call__(self, record: Record) -> Record:
         """The filtered record."""
         if self.thresholds is None:
             return record
-        return apply_filter(record, self.thresholds, OVERLAPS[self.overlap])
+        return apply_filter(record, self.thresholds, OVERLAPS[self.overlap], self.smallest_segment)
 
     @property
     def provenance(self) -> Provenance:
-        """The thresholds and the overlap."""
+        """The thresholds, the overlap, and the smallest segment if there is a limit."""
         limits = self.thresholds._asdict() if self.thresholds else None
-        settings = {"thresholds": limits, "overlap": self.overlap}
+        settings: dict[str, Any] = {"thresholds": limits, "overlap": self.overlap}
+        if self.smallest_segment:
+            settings["smallest_segment"] = self.smallest_segment
         return Provenance(expert="filter", version="2", settings=settings)

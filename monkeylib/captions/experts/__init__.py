@@ -66,12 +66,16 @@ SETS: dict[str, tuple[str, ...]] = {
 MATCHERS: dict[str, Callable[[], Matcher]] = {"matching-head": matching_head, "blip2-itm": Blip2Matcher}
 # On scenes of known truth the CPU set's own scores filter better than the matching head (notebook 04).
 SET_MATCHERS = {"cpu": "none", "paper": "blip2-itm", "paper-grit": "blip2-itm"}
+# Share of the picture below which a tagger's guess at a segment isn't believed. Ours: the paper has no such
+# limit, and its segments have none here, since BLIP-2 describes what it sees and may say nothing.
+SMALLEST_SEGMENTS = {"tagged-segments": 0.03}
 
 __all__ = [
     "EXPERTS",
     "MATCHERS",
     "SETS",
     "SET_MATCHERS",
+    "SMALLEST_SEGMENTS",
     "Blip2Captions",
     "Blip2Matcher",
     "Blip2Segments",
@@ -93,6 +97,7 @@ __all__ = [
     "load",
     "load_matcher",
     "missing",
+    "smallest_segment",
 ]
 
 
@@ -107,14 +112,22 @@ def missing(name: str) -> list[str]:
     return [asset for asset in ASSETS[name] if assets.located(assets.find(asset)) is None]
 
 
+def _named(names: str | Sequence[str]) -> Sequence[str]:
+    return SETS.get(names, (names,)) if isinstance(names, str) else names
+
+
+def smallest_segment(names: str | Sequence[str]) -> float:
+    """The share of the picture that segments of these experts, or of a set, have to cover; 0 for any."""
+    return max(SMALLEST_SEGMENTS.get(name, 0.0) for name in _named(names))
+
+
 def load(names: str | Sequence[str]) -> list[Expert]:
     """Experts by their names, or those of a set ("cpu").
 
     Raises:
         ValueError: there is no expert or set of that name.
     """
-    if isinstance(names, str):
-        names = SETS.get(names, (names,))
+    names = _named(names)
     unknown = [name for name in names if name not in EXPERTS]
     if unknown:
         raise ValueError(
