@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from monkeylib.captions import report
+from monkeylib.captions import drawing, labels, report
 from monkeylib.captions.annotations import Caption, Check, Dropped, Failure, Mask, OcrLine, Record, Region
 from monkeylib.captions.sources import Source
 
@@ -89,12 +91,69 @@ def test_boxes_lie_in_the_pictures_own_coordinates_and_dropped_ones_are_dashed(s
     }
 
 
-def test_boxes_and_rows_bear_the_same_numbers(shown):
+def test_labels_and_rows_bear_the_same_numbers(shown):
     html = report.show([shown[0]], [shown[1]]).html()
-    on_picture = re.findall(r"<title>(.*?)</title></polygon><text[^>]*>(\d+)</text>", html)
     rows = re.findall(r"<td class=n>(\d+) <i.*?<td class=t>(.*?)</td>", html)
-    assert [(number, text.split(",")[0]) for text, number in on_picture] == rows
     assert [text for _, text in rows] == ["a &lt;cat&gt;", "corner", "STOP", "dog"]
+    assert re.findall(r'fill="(#\w+)"/><text[^>]*>(\d+)</text>', html) == [
+        (drawing.LEVELS[level], number)
+        for (number, _), level in zip(rows, ("region", "segment", "line", "dropped"), strict=True)
+    ]
+
+
+def test_of_boxes_in_each_other_the_smallest_is_pointed_at(shown):
+    html = report.show([shown[0]], [shown[1]]).html()
+    titles = [text.split(",")[0] for text in re.findall(r"<title>(.*?)</title></polygon>", html)]
+    assert titles == ["a &lt;cat&gt;", "dog", "STOP", "corner"]
+
+
+sides = st.integers(1, 4000)
+
+
+@given(sides, sides, st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=12))
+def test_no_label_is_cut_and_none_covers_another_while_there_is_room(width, height, corners):
+    size = (width, height)
+    boxes = [
+        (min(a, c) * width, min(b, d) * height, max(a, c) * width, max(b, d) * height)
+        for a, b, c, d in corners
+    ]
+    label = (width / 12, height / 20)
+    spots = labels.place(boxes, [label] * len(boxes), size)
+    for number, (x, y) in enumerate(spots):
+        assert -1e-6 <= x <= width - label[0] + 1e-6 and -1e-6 <= y <= height - label[1] + 1e-6
+        for other_x, other_y in spots[:number]:
+            apart = abs(x - other_x) >= label[0] - 1e-6 or abs(y - other_y) >= label[1] - 1e-6
+            assert apart, "twelve labels have room"
+
+
+def test_where_there_is_no_room_labels_stay_inside():
+    spots = labels.place([(0, 0, 10, 10)] * 5, [(6, 6)] * 5, (10, 10))
+    assert len(spots) == 5 and all(0 <= x <= 4 and 0 <= y <= 4 for x, y in spots)
+    assert labels.place([(0, 0, 3, 3)], [(6, 6)], (3, 3)) == [(0, 0)]
+
+
+@pytest.mark.parametrize("size", [(14, 25), (100, 60), (9000, 6000), (300, 6000), (6000, 300)])
+def test_numbers_and_lines_are_as_large_on_the_page_whatever_the_picture(size):
+    width, height = size
+    region = Region(box=(0, 0, width, height), text="all", score=1, expert="e")
+    record = Record(name="a", sha256="0" * 64, width=width, height=height, regions=[region])
+    tags = parsed(drawing.svg(record, Image.new("RGB", size), 480))
+    shown = min(drawing.WIDTH / width, drawing.HEIGHT / height)
+    (text,), outline = tags.all("text"), tags.all("polygon")[-1]
+    assert float(text["font-size"]) * shown == pytest.approx(11, rel=0.05)
+    assert float(outline["stroke-width"]) * shown == pytest.approx(1.6, rel=0.05)
+
+
+def test_masks_that_touch_have_different_colours_and_an_outline():
+    bands = []
+    for x in range(0, 60, 6):
+        band = np.zeros((20, 60), dtype=bool)
+        band[:, x : x + 6] = True
+        bands.append(Region(box=(x, 0, x + 6, 20), text="x", score=1, expert="e", mask=Mask.of(band)))
+    drawn = np.asarray(drawing.masks(bands, (60, 20)))
+    colours = [tuple(drawn[10, x + 3, :3]) for x in range(0, 60, 6)]
+    assert all(one != next_one for one, next_one in zip(colours, colours[1:], strict=False))
+    assert (drawn[:, 6, 3] == 255).all() and drawn[10, 8, 3] < 128
 
 
 def _images(html):

@@ -4,33 +4,28 @@ One HTML file that needs no network and no script; in a notebook, `show` draws t
 the numbers of the table's rows, and pointing at one names it.
 """
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from PIL import Image
 
 from monkeylib import paths
-from monkeylib.captions import checks
-from monkeylib.captions.annotations import Box, Record, Region
-from monkeylib.captions.compose import reading_order
+from monkeylib.captions import checks, drawing
+from monkeylib.captions.annotations import Record
+from monkeylib.captions.drawing import LEVELS, Entry
 from monkeylib.captions.sources import Source
 
-LEVELS = {"region": "#0b6e99", "segment": "#5a9a4a", "line": "#b0437b", "dropped": "#e07b39"}
-_MASK_COLOURS = ("#5a9a4a", "#7d6bb0", "#0b6e99", "#c9a227", "#b0437b", "#3aa6a0")
 _STYLE = """
 .monkey-report { font: 14px/1.45 system-ui, sans-serif; color: #22303c; max-width: 1100px; margin: auto }
 .monkey-report h1 { font-size: 22px } .monkey-report h2 { font-size: 16px; margin: 0 0 6px }
-.monkey-report article { display: grid; grid-template-columns: minmax(240px, 420px) 1fr; gap: 18px;
+.monkey-report article { display: grid; grid-template-columns: minmax(240px, 420px) minmax(0, 1fr); gap: 18px;
   border-top: 1px solid #c9d1d9; padding: 16px 0 }
-.monkey-report svg { width: 100%; height: auto; display: block; background: #eef1f4 }
+.monkey-report svg { width: 100%; height: auto; max-height: 560px; display: block; overflow: visible }
+.monkey-report svg .number { font-weight: 600; pointer-events: none }
 .monkey-report .said { font-size: 16px; margin: 0 0 8px } .monkey-report mark { background: #f6d8c2 }
 .monkey-report table { border-collapse: collapse; width: 100%; font-size: 12.5px }
 .monkey-report td, .monkey-report th { text-align: left; padding: 2px 8px 2px 0; vertical-align: top }
+.monkey-report td, .monkey-report p, .monkey-report h2 { overflow-wrap: anywhere }
+.monkey-report td.n { white-space: nowrap }
 .monkey-report td.n { text-align: right; font-variant-numeric: tabular-nums }
 .monkey-report tr.dropped td { color: #8a8f98 }
 .monkey-report tr.dropped td.t { text-decoration: line-through }
@@ -135,43 +130,15 @@ def _description(record: Record) -> str:
     return f"<p class=said>{said}</p><p class=note>{note}</p>"
 
 
-class _Entry(NamedTuple):
-    """A finding as the picture and the table show it, under one number."""
-
-    level: str
-    shape: str
-    cells: tuple[str, ...]  # text, expert, score, match, why it was dropped
-
-
-def _entries(record: Record) -> list[_Entry]:
-    """What was found: regions, lines in reading order, and what was dropped."""
-    found = []
-    for r in record.regions:
-        cells = (r.text, r.expert, f"{r.score:.2f}", "" if r.match is None else f"{r.match:.2f}", "")
-        found.append(_Entry(r.kind, _corners(r.box), cells))
-    for x in reading_order(record.lines):
-        shape = " ".join(f"{px:.1f},{py:.1f}" for px, py in x.quad)
-        found.append(_Entry("line", shape, (x.text, x.expert, f"{x.confidence:.2f}", "", "")))
-    for d in record.dropped:
-        value = "" if d.value is None else f"{d.value:.2f}"
-        found.append(_Entry("dropped", _corners(d.box), (d.text, d.expert, value, "", d.reason)))
-    return found
-
-
-def _corners(box: Box) -> str:
-    x0, y0, x1, y1 = box
-    return f"{x0:.1f},{y0:.1f} {x1:.1f},{y0:.1f} {x1:.1f},{y1:.1f} {x0:.1f},{y1:.1f}"
-
-
 def _table(record: Record) -> str:
-    rows = [_row(number, entry) for number, entry in enumerate(_entries(record), 1)]
+    rows = [_row(number, entry) for number, entry in enumerate(drawing.entries(record), 1)]
     if not rows:
         return ""
     head = "<tr><th></th><th>text</th><th>expert</th><th>score</th><th>match</th><th></th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 
-def _row(number: int, entry: _Entry) -> str:
+def _row(number: int, entry: Entry) -> str:
     text, expert, score, match, reason = map(escape, entry.cells)
     chip = f'<i style="background:{LEVELS[entry.level]}"></i>'
     return (
@@ -181,54 +148,7 @@ def _row(number: int, entry: _Entry) -> str:
 
 
 def _picture(record: Record, source: Source, pixels: int) -> str:
-    """The picture with what was found in it, as an SVG in the picture's own coordinates."""
     try:
-        image = source.open()
+        return drawing.svg(record, source.open(), pixels)
     except (OSError, ValueError) as error:
         return f"<p class=bad>{escape(str(error))}</p>"
-    image.thumbnail((pixels, pixels))
-    unit = max(record.width, record.height) / 250
-    layers = [_image(_data(image, "JPEG"), record)]
-    if any(region.mask for region in record.regions):
-        layers.append(_image(_data(_masks(record.regions, image.size), "PNG"), record))
-    layers += [_outline(number, entry, unit) for number, entry in enumerate(_entries(record), 1)]
-    label = escape(record.detailed_caption or record.name, quote=True)
-    box = f"0 0 {record.width} {record.height}"
-    return f'<svg viewBox="{box}" role="img" aria-label="{label}">{"".join(layers)}</svg>'
-
-
-def _outline(number: int, entry: _Entry, unit: float) -> str:
-    """A finding's outline with its number; dashed where it was dropped, named where one points at it."""
-    colour, (x, y) = LEVELS[entry.level], entry.shape.split()[0].split(",")
-    dash = f' stroke-dasharray="{3 * unit:.1f}"' if entry.level == "dropped" else ""
-    tip = escape(", ".join(cell for cell in entry.cells if cell))
-    style = f'fill="transparent" stroke="{colour}" stroke-width="{unit:.2f}"{dash}'
-    size = f'font-size="{8 * unit:.1f}" fill="{colour}" stroke="white" stroke-width="{2 * unit:.1f}"'
-    place = f'x="{float(x) + 2 * unit:.1f}" y="{float(y) + 8 * unit:.1f}"'
-    return (
-        f'<polygon points="{entry.shape}" {style}><title>{tip}</title></polygon>'
-        f'<text {place} {size} paint-order="stroke">{number}</text>'
-    )
-
-
-def _masks(regions: Sequence[Region], size: tuple[int, int]) -> Image.Image:
-    """The masks as transparent colours, the smallest on top."""
-    canvas = np.zeros((size[1], size[0], 4), dtype=np.uint8)
-    masked = [region.mask for region in regions if region.mask is not None]
-    for number, mask in enumerate(sorted(masked, key=lambda mask: -mask.area)):
-        inside = np.asarray(Image.fromarray(mask.array()).resize(size, Image.Resampling.NEAREST))
-        colour = _MASK_COLOURS[number % len(_MASK_COLOURS)].lstrip("#")
-        canvas[inside] = [*bytes.fromhex(colour), 110]
-    return Image.fromarray(canvas, "RGBA")
-
-
-def _image(data: str, record: Record) -> str:
-    size = f'width="{record.width}" height="{record.height}"'
-    return f'<image href="{data}" {size} preserveAspectRatio="none"/>'
-
-
-def _data(image: Image.Image, form: str) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, form, quality=80) if form == "JPEG" else image.save(buffer, form, optimize=True)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f"data:image/{form.lower()};base64,{encoded}"
