@@ -30,6 +30,11 @@ PICTURES = [
 PLAIN = [Image.new("RGB", (80, 60), "red"), Image.new("RGB", (40, 70), "blue")]
 
 
+def test_records_say_that_blip2s_language_model_is_not_for_commercial_use():
+    for expert in (blip2.Blip2Captions(), experts.described_segments()):
+        assert "OPT-2.7b: the OPT licence (research, not commercial)" in expert.provenance.licence
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     root = tmp_path_factory.mktemp("weights")

@@ -17,6 +17,7 @@ SEGMENT_BEAMS = 1  # release, segments
 class _Blip2(Pretrained):
     """BLIP-2 that continues an empty prompt until a line ends, as LAVIS runs its `pretrain_opt2.7b`."""
 
+    # All sizes of OPT have this licence, not only the largest (facebookresearch/metaseq, issues 587 and 611).
     licence = "MIT, its language model OPT-2.7b: the OPT licence (research, not commercial)"
     hub = "Salesforce/blip2-opt-2.7b"
     revision = "59a1ef6c1e5117b3f65523d1c6066825bcf315e3"
