@@ -86,7 +86,7 @@ def test_the_caption_script_goes_on_after_its_time_and_asks_ray_for_whole_cpus_t
 
 
 STUBS = {
-    "scontrol": 'printf "node1\nnode2\n"',
+    "scontrol": "seq -f node%g 20000",  # more than a pipe holds: nobody may stop reading early
     "sleep": ":",
     "srun": """echo "$port $own $RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$SEEN"
         case "$1" in bash) for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done;; esac""",
