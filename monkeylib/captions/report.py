@@ -25,7 +25,7 @@ _STYLE = """
 .monkey-report table { border-collapse: collapse; width: 100%; font-size: 12.5px }
 .monkey-report td, .monkey-report th { text-align: left; padding: 2px 8px 2px 0; vertical-align: top }
 .monkey-report td, .monkey-report p, .monkey-report h2 { overflow-wrap: anywhere }
-.monkey-report td.n { white-space: nowrap }
+.monkey-report td.t { min-width: 9em } .monkey-report td.n { white-space: nowrap }
 .monkey-report td.n { text-align: right; font-variant-numeric: tabular-nums }
 .monkey-report tr.dropped td { color: #8a8f98 }
 .monkey-report tr.dropped td.t { text-decoration: line-through }
