@@ -6,6 +6,16 @@ import time
 from pathlib import Path
 
 from caption_models import Colours
+from PIL import Image
+
+
+def pictures(home: Path) -> Path:
+    """A folder of five pictures; the third is black."""
+    home.mkdir()
+    for number in range(5):
+        colour = (0, 0, 0) if number == 2 else (200, number, 0)
+        Image.new("RGB", (8, 6), colour).save(home / f"{number}.png")
+    return home
 
 
 class Fatal(Colours):

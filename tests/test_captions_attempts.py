@@ -7,8 +7,7 @@ import time
 
 import pytest
 from caption_models import Colours, Halves, Shades, Tally
-from fatal_experts import Fatal, Flaky, Forgetful, Slow
-from PIL import Image
+from fatal_experts import Fatal, Flaky, Forgetful, Slow, pictures
 
 from monkeylib.captions import pipeline, sources
 from monkeylib.captions.attempts import Attempts
@@ -21,12 +20,7 @@ KEYS = ["a" * 64, "b" * 64, "c" * 64]
 @pytest.fixture
 def folder(tmp_path):
     """Five pictures; the third is black."""
-    home = tmp_path / "pictures"
-    home.mkdir()
-    for number in range(5):
-        colour = (0, 0, 0) if number == 2 else (200, number, 0)
-        Image.new("RGB", (8, 6), colour).save(home / f"{number}.png")
-    return home
+    return pictures(tmp_path / "pictures")
 
 
 def describe(folder, out, expert, time_limit=None, batch_size=4):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import ray_stand_in
 from caption_models import Colours, Halves, Shades, Tally
-from fatal_experts import Fatal, Slow
+from fatal_experts import Fatal, Slow, pictures
 from PIL import Image
 
 from monkeylib.captions import chat, pipeline, sources
@@ -294,11 +294,7 @@ def test_ray_gives_the_same_records_also_when_a_worker_is_killed(folder, uninter
 def test_under_ray_a_picture_that_ends_its_worker_is_given_up_and_one_that_hangs_is_ended(tmp_path):
     import ray
 
-    home = tmp_path / "pictures"
-    home.mkdir()
-    for number in range(5):
-        colour = (0, 0, 0) if number == 2 else (200, number, 0)
-        Image.new("RGB", (8, 6), colour).save(home / f"{number}.png")
+    home = pictures(tmp_path / "pictures")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         for name, expert, limit in (("ends", Fatal(), None), ("hangs", Slow(), 5)):

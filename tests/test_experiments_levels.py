@@ -102,17 +102,23 @@ def test_without_a_matcher_there_is_no_filter_by_it(scenes):
         )
         for record in map(found_in, scenes)
     ]
-    assert {row["filter"] for row in levels.table(scenes, records)} == {"none", "scores"}
+    assert {row["filter"] for row in levels.table(scenes, records)} == {"none", "scores", "scores and size"}
 
 
-def test_the_filter_by_scores_ignores_matches():
+def test_the_filters_by_scores_ignore_matches_and_one_asks_for_size():
     regions = (
         Region(box=(0, 0, 9, 9), text="cat", score=0.9, expert="e", match=0.1),
         Region(box=(20, 0, 29, 9), text="dog", score=0.1, expert="e", match=0.9),
+        Region(box=(0, 20, 3, 23), text="gong", score=0.9, expert="e", match=0.1, kind="segment"),
     )
     record = Record(name="a", sha256="0" * 64, width=30, height=30, regions=regions)
     kept = {name: [r.text for r in levels.filtered(record, name).regions] for name in levels.FILTERS}
-    assert kept == {"none": ["cat", "dog"], "scores": ["cat"], "matching": ["dog"]}
+    assert kept == {
+        "none": ["cat", "dog", "gong"],
+        "scores": ["cat", "gong"],
+        "scores and size": ["cat"],
+        "matching": ["dog"],
+    }
 
 
 def test_names_are_found_as_words_the_longest_first_and_not_in_quotes():

@@ -15,7 +15,7 @@ from monkeylib import paths
 from monkeylib.captions import filtering, pipeline
 from monkeylib.captions.annotations import Record
 from monkeylib.captions.compose import RuleComposer
-from monkeylib.captions.experts import SETS, Matcher, load
+from monkeylib.captions.experts import SETS, Matcher, load, smallest_segment
 from monkeylib.captions.files import write_records
 from monkeylib.captions.wording import counted
 from monkeylib.data import collages
@@ -26,7 +26,7 @@ from monkeylib.tables import Row
 
 SCENES = 12
 LEVELS = ("original", "+ global", "+ regions", "+ segments", "+ texts")
-FILTERS = ("none", "scores", "matching")
+FILTERS = ("none", "scores", "scores and size", "matching")
 _ONE = re.compile(r"an? (.+)")  # what there are more of, a regions expert named
 
 
@@ -70,13 +70,15 @@ def at_level(record: Record, level: str) -> Record:
 
 
 def filtered(record: Record, name: str) -> Record:
-    """The record behind a filter: none, one by the experts' own scores, or one by the matching head."""
+    """The record behind a filter: none, one by the experts' own scores, the same with the CPU set's smallest
+    segment, or one by the matching head."""
     if name == "none":
         return record
-    if name == "scores":
+    if name != "matching":
         bare = tuple(region.model_copy(update={"match": None}) for region in record.regions)
         record = record.model_copy(update={"regions": bare})
-    return filtering.apply_filter(record)
+    smallest = smallest_segment("cpu") if name == "scores and size" else 0.0
+    return filtering.apply_filter(record, smallest_segment=smallest)
 
 
 def vocabulary(records: Sequence[Record]) -> dict[str, str]:
@@ -129,7 +131,7 @@ def table(scenes: Sequence[Collage], records: Sequence[Record]) -> list[Row]:
     judged = any(region.match is not None for record in records for region in record.regions)
     rows: list[Row] = []
     for level in LEVELS:
-        for name in FILTERS if judged else FILTERS[:2]:
+        for name in FILTERS if judged else FILTERS[:-1]:
             texts = [composer.compose(filtered(at_level(record, level), name)) for record in records]
             rows += [
                 {"level": level, "filter": name, **row} for row in _metrics(texts, scenes, words).values()

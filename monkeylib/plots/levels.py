@@ -15,6 +15,7 @@ from monkeylib.tables import Row
 FILTERS = {
     "none": "no filter",
     "scores": "filter by the experts' scores",
+    "scores and size": "by scores and size of segments",
     "matching": "filter by the matching head",
 }
 _PALETTE = plt.get_cmap("tab20").colors
@@ -47,7 +48,7 @@ def draw_levels(rows: Sequence[Row], metrics: Sequence[str], columns: int = 3) -
         ax.set_xlim(-0.4, len(levels) - 0.6)
     for ax in axes.flat[len(metrics) :]:
         ax.set_axis_off()
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(filters))
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
 
 
