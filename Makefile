@@ -42,7 +42,7 @@ lab: $(STAMP) ## open JupyterLab on the notebooks: LAB_ARGS=--no-browser
 	@$(BIN)/python -m ipykernel install --sys-prefix --name monkeylib --display-name monkeylib
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
-nano-base: $(STAMP) ## train data/models/nano-base again (four to five hours on 2 cores)
+nano-base: $(STAMP) ## train data/models/nano-base again (about six hours on 2 cores)
 	$(BIN)/python -m monkeylib.training.nano_base
 
 lint: $(STAMP) ## check the style of the code and of the notebooks

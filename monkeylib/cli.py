@@ -57,7 +57,9 @@ def main() -> None:
 def _complain(error: Exception) -> None:
     sentence = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, ModuleNotFoundError):
-        sentence += ": install what monkeylib's optional parts need with `pip install 'monkeylib[all]'`"
+        sentence += (
+            ": install what monkeylib's optional parts need with `pip install -e '.[all]'` in its folder"
+        )
     print(f"monkeylib: {sentence}", file=sys.stderr)
 
 
@@ -167,9 +169,11 @@ def reproduce(
         print(f"monkeylib: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     if update_notebooks:
+        from monkeylib.experiments.variants import TITLES
+
         readme = paths.REPOSITORY / "README.md"
         written = series.update_notebooks()
-        tables.update_page(readme)
+        tables.update_page(readme, names=TITLES)
         print("wrote", *(paths.shown(path) for path in (*written, readme)))
     series.report(profile, Console())
 

@@ -121,12 +121,16 @@ def markdown(rows: Sequence[Row], columns: Mapping[str, str] | None = None) -> s
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def presented(rows: Sequence[Row]) -> Sequence[Row]:
+def presented(rows: Sequence[Row], names: Mapping[str, str] | None = None) -> Sequence[Row]:
     """Rows as a reader wants them: scores as one line per model, anything else as it is.
 
     Rows with the columns model, split, metric, value, low and high (a score with its 95 % interval, 0 to 1)
     become one row per model with a column for each split, "63.3 (60.1–66.5)" in points: the first metric of
     the split, over all of its examples (group "all"). What all splits begin with ("nano-") is left out.
+
+    Args:
+        rows: the rows.
+        names: what to call the models; as they are named, if not given.
     """
     if not rows or not rows[0].keys() >= {"model", "split", "metric", "value", "low", "high"}:
         return rows
@@ -140,7 +144,8 @@ def presented(rows: Sequence[Row]) -> Sequence[Row]:
             scores.setdefault(str(row["split"]).removeprefix(start), f"{value} ({low}–{high})")
     columns = [split.removeprefix(start) for split in splits]
     return [
-        {"model": model, **{name: scores.get(name) for name in columns}} for model, scores in models.items()
+        {"model": (names or {}).get(str(model), model), **{name: scores.get(name) for name in columns}}
+        for model, scores in models.items()
     ]
 
 
@@ -159,9 +164,14 @@ def fill(page: str, render: Callable[[str], str]) -> str:
     return filled
 
 
-def update_page(path: Path, profile: str = paths.COMMITTED_PROFILE) -> None:
-    """Write the marked blocks of a Markdown page anew from the tables of a profile."""
-    page = fill(path.read_text(encoding="utf-8"), lambda name: markdown(presented(read(name, profile))))
+def update_page(
+    path: Path, profile: str = paths.COMMITTED_PROFILE, names: Mapping[str, str] | None = None
+) -> None:
+    """Write the marked blocks of a Markdown page anew from the tables of a profile, models called by
+    `names`."""
+    page = fill(
+        path.read_text(encoding="utf-8"), lambda name: markdown(presented(read(name, profile), names))
+    )
     with paths.replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

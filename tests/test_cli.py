@@ -132,7 +132,7 @@ def test_a_missing_package_is_said_with_what_installs_it(call, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lightning", None)
     code, _, errors = call("train", "--profile", "smoke")
-    assert code == 2 and "pip install 'monkeylib[all]'" in errors
+    assert code == 2 and "pip install -e '.[all]'" in errors
 
 
 @pytest.fixture()

@@ -105,8 +105,7 @@ def test_an_unknown_variant_is_refused():
 
 def test_the_evaluation_runs_and_asks_nothing_twice(outputs, monkeypatch):
     profile = small()
-    finetune.run(profile, paths.runs("smoke") / "monkey")
-    table = evaluation.run(profile)
+    table = evaluation.run(profile)  # which trains what notebook 05 would have trained
     rows = tables.read_file(table)
     assert {(row["model"], row["split"]) for row in rows} == {
         (model, f"nano-{split}") for model in ("base", "monkey") for split in FEW
@@ -145,12 +144,12 @@ def test_the_ablation_runs_and_trains_nothing_twice(outputs, monkeypatch):
 
 
 def test_a_profile_that_starts_at_random_gets_the_same_base_each_time(outputs):
-    folder = evaluation.checkpoints(SMOKE)["base"]
+    folder = evaluation.base(SMOKE)
     before = (folder / "model.safetensors").read_bytes()
     assert json.loads((folder / "config.json").read_text())["views"] == "global"
     (folder / "config.json").unlink()
-    assert (evaluation.checkpoints(SMOKE)["base"] / "model.safetensors").read_bytes() == before
-    assert evaluation.checkpoints(profiles.load("nano"))["base"] == paths.models() / "nano-base"
+    assert (evaluation.base(SMOKE) / "model.safetensors").read_bytes() == before
+    assert evaluation.base(profiles.load("nano")) == paths.models() / "nano-base"
 
 
 # --- comparisons ---------------------------------------------------------------------------------
@@ -211,6 +210,22 @@ def test_a_sentence_says_what_the_interval_allows(numbers, said):
     row |= {"model": "monkey", "against": "base", "split": "nano-caption", "metric": "cider_d"}
     found = comparison.sentence(row, {"monkey": "Monkey"})
     assert found == f"Nano, captions, CIDEr-D: Monkey is {said}"
+    assert (comparison.verdict(row) == comparison.NOT_SHOWN) == ("no difference shown" in said)
+
+
+def test_verdicts_stand_by_variant_and_split():
+    rows = [
+        {"model": "m", "against": other, "split": split, "low": low, "high": high}
+        for other, split, low, high in (
+            ("shared", "nano-fine", 0.01, 0.2),
+            ("shared", "nano-large", -0.2, -0.01),
+            ("none", "nano-fine", 0.0, 0.1),
+        )
+    ]
+    assert comparison.verdicts(rows, {"shared": "one adapter"}) == [
+        {"against": "one adapter", "Nano, fine print": "better", "Nano, large print": "worse"},
+        {"against": "none", "Nano, fine print": "no difference shown"},
+    ]
 
 
 def test_main_rows_and_groups():

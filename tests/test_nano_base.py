@@ -1,6 +1,8 @@
 """How nano-base is taught: dense labels, where to look, positions spread, and the stages' resume."""
 
 import dataclasses
+import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,7 +192,42 @@ def test_a_share_of_the_pictures_shows_signs(processor):
     assert 0.45 * 80 < more < 0.85 * 80 and usual < more
 
 
-@pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE, base.PARTS], ids=lambda stage: stage.name)
+def test_apart_each_sign_is_asked_for_once_and_transcripts_stand_alone(processor):
+    rows = BaseRows(processor, "val", answers=True, several=0.5, details=2, signs=1.0, apart=True, pooled=8)
+    made = [rows(number) for number in range(48)]
+    told = 0
+    for row in made:
+        sample, _ = rows._sample_and_view(row.number, np.random.default_rng([11, row.number]))
+        detailed = any("detailed" in prompt for prompt in row.asked)
+        questions = [prompt for prompt in row.asked if prompt.endswith("Answer: ")]
+        told += detailed
+        assert not (detailed and questions) and len(questions) <= len(sample.signs)
+    assert 0 < told < 24
+
+
+def test_where_answers_start_weighs_as_much_as_the_stage_says(processor):
+    profile = base.base_profile()
+    model = finetune.build_model(profile, processor).eval()
+    heads = DenseHead(profile.vision.width, 12, POINTS), DenseHead(192, 8, POINTS)
+    rows = BaseRows(processor, "train", answers=True, signs=1.0, apart=True)
+    batch = rows.collate([rows(number) for number in range(4)])
+    module = base.BaseTraining(model, heads, base.PARTS, processor, 0)
+    plain = module._forward(batch)["loss"]
+    starts = (batch["looks"] >= 0) & (batch["turns"].diff(dim=1, prepend=batch["turns"][:, :1]) != 0)
+    found, _ = looking_loss(*module.looking.query_and_key(), batch["looks"].where(starts, torch.tensor(-1)))
+    assert 0 < starts.sum() <= len({*batch["turns"].unique().tolist()} - {-1}) * 4
+    module.stage = base.COLOURS
+    assert torch.allclose(module._forward(batch)["loss"], plain + base.COLOURS.starts * found, atol=1e-4)
+
+
+def test_a_stage_of_another_recipe_is_not_taken_for_this_one(processor, tmp_path):
+    (tmp_path / "stage.json").write_text(json.dumps(dataclasses.asdict(base.PARTS)))
+    module = SimpleNamespace(stage=dataclasses.replace(base.PARTS, lr=1.0))
+    with pytest.raises(ValueError, match="another recipe: to train it anew, remove that folder"):
+        base.train_stage(module, tmp_path)
+
+
+@pytest.mark.parametrize("stage", [base.READING, base.LANGUAGE, base.MIXED], ids=lambda stage: stage.name)
 def test_a_few_steps_on_one_batch_lower_the_loss(processor, stage):
     torch.manual_seed(0)
     profile = base.base_profile()
@@ -198,7 +235,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(processor, stage):
     base.initialise(model)
     heads = DenseHead(profile.vision.width, 12, POINTS), DenseHead(192, 8, POINTS)
     module = base.BaseTraining(model, heads, dataclasses.replace(stage, batch_size=4), processor, 0)
-    rows = BaseRows(processor, "train", stage.answers)
+    rows = BaseRows(processor, "train", stage.answers, apart=stage.apart)
     batch = rows.collate([rows(number) for number in range(4)])
     optimiser = torch.optim.AdamW(module.parameters(), lr=1e-3)
     losses = []

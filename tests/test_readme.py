@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from monkeylib import cli, paths, reproduce, tables
+from monkeylib.experiments.variants import TITLES
 
 README = (paths.REPOSITORY / "README.md").read_text(encoding="utf-8")
 CODE = "\n".join(re.findall(r"^```(?:bash|sh|console)?\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
@@ -14,7 +15,7 @@ LINKS = re.findall(r"\]\(([^)#\s]+)", README) + re.findall(r"(?:src|href)=\"([^\
 
 def test_the_tables_are_what_the_code_writes():
     def render(name):
-        return tables.markdown(tables.presented(tables.read(name, paths.COMMITTED_PROFILE)))
+        return tables.markdown(tables.presented(tables.read(name, paths.COMMITTED_PROFILE), TITLES))
 
     assert "<!-- table:" in README
     assert tables.fill(README, render) == README, "run `monkeylib reproduce --update-notebooks`"

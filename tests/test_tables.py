@@ -70,6 +70,7 @@ def test_scores_become_one_line_per_model():
         {"model": "nano-base", "fine": "12.5 (10.0–15.0)", "large": None},
     ]
     assert tables.presented(rows[:1]) == [{"model": "Monkey", "fine": "63.3 (60.1–66.5)"}]
+    assert tables.presented(rows[:1], {"Monkey": "ours"})[0]["model"] == "ours"
     assert tables.presented([{"a": 1}]) == [{"a": 1}]
 
 

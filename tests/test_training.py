@@ -232,6 +232,15 @@ def test_other_base_weights_start_the_training_anew(tmp_path):
     assert not torch.equal(first["resampler.query"], again["resampler.query"])
 
 
+def test_a_world_that_is_asked_otherwise_is_another_recipe(monkeypatch):
+    before = finetune.worlds(SMOKE).digest
+    assert finetune.worlds(SMOKE).digest == before
+    monkeypatch.setattr(
+        "monkeylib.training.rows.training_turns", lambda *_, **__: [(" really? Answer: ", "yes")]
+    )
+    assert finetune.worlds(SMOKE).digest != before
+
+
 def test_a_trained_checkpoint_loads_and_answers(whole):
     _, folder = whole
     monkey = inference.load(folder)

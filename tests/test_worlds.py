@@ -444,6 +444,37 @@ def sample_of(number):
     return _samples[number]
 
 
+@settings(max_examples=60, deadline=None)
+@given(numbers, st.floats(0.3, 1), st.floats(0, 1), st.booleans())
+def test_apart_no_question_follows_a_transcript_or_another_about_the_same_thing(
+    number, scale, detailed, captions
+):
+    sample = sample_of(number % 40)
+    rng = np.random.default_rng(number)
+    turns = training_turns(sample, rng, scale, 10_000, detailed, captions, apart=True)
+    asked = [prompt.strip().removesuffix("Answer:").strip() for prompt, _ in turns]
+    told = [prompt for prompt, _ in turns if "detailed" in prompt]
+    assert not (told and any(prompt.endswith("Answer: ") for prompt, _ in turns))
+    about = [q.evidence for q in sample.questions if q.question in asked and q.kind in LEAKING]
+    assert len(about) == len(set(about)), "two questions about one sign or object"
+
+
+LEAKING = ("read", "colour", "where", "what")  # kinds of questions whose answers name what others ask for
+
+
+def test_apart_every_sign_is_asked_for_mostly_by_its_colour_if_wanted():
+    by_colour = asked = 0
+    for number in range(120):
+        sample = worlds.make_sample(number, "train", (96, 96), "scene_text")
+        rng = np.random.default_rng(number)
+        turns = training_turns(sample, rng, 1, 10_000, 0.0, False, apart=True, by_colour=0.7)
+        assert sorted(answer for _, answer in turns) == sorted(s.text.string for s in sample.signs)
+        if len(sample.signs) > 1:
+            asked += len(turns)
+            by_colour += sum(any(colour in prompt for colour in scenes.COLOURS) for prompt, _ in turns)
+    assert 0.7 * asked < by_colour < 0.98 * asked
+
+
 def test_what_a_view_cannot_show_is_mostly_not_asked(many):
     print_of = {}
     asked = {"fine": 0, "large": 0}

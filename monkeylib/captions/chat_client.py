@@ -56,7 +56,7 @@ class ChatClient:
             import openai
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                "Asking a chat model needs the package openai: install it with `pip install monkeylib[chat]`."
+                "Asking a chat model needs the package openai: install it with `pip install -e '.[chat]'`."
             ) from error
         self.base_url, self.cache, self.budget, self.patience = base_url, cache, budget, patience
         self._openai = openai

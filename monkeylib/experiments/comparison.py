@@ -11,6 +11,7 @@ from monkeylib.profiles import Profile
 from monkeylib.tables import Row, Value
 
 METRICS = {name: metric.title for name, metric in metrics.METRICS.items()}  # what to call them
+NOT_SHOWN = "no difference shown"
 Files = Mapping[tuple[str, str], Path]
 
 
@@ -19,7 +20,7 @@ def evaluation_files(profile: Profile) -> Files:
     folder = paths.runs(profile.name) / "evaluation"
     return {
         (model, f"nano-{split}"): folder / model / f"nano-{split}.jsonl"
-        for model in evaluation.checkpoints(profile)
+        for model in evaluation.MODELS
         for split in profile.evaluation.counts
     }
 
@@ -84,6 +85,28 @@ def differences(files: Files, model: str, others: Sequence[str]) -> list[dict[st
     return rows
 
 
+def verdict(row: Row) -> str:
+    """What the interval of a row of `differences` allows to say of its model: `better`, `worse` or `no
+    difference shown`."""
+    low, high = (float(row[key] or 0) for key in ("low", "high"))
+    return "better" if low > 0 else "worse" if high < 0 else NOT_SHOWN
+
+
+def verdicts(rows: Sequence[Row], names: Mapping[str, str] | None = None) -> list[dict[str, Value]]:
+    """The verdicts of `differences`: a row for each model that was compared `against`, a column for each
+    split.
+
+    Args:
+        rows: the rows of `differences`, of one model.
+        names: what to call the others.
+    """
+    found: dict[str, dict[str, Value]] = {}
+    for row in rows:
+        other = (names or {}).get(str(row["against"]), str(row["against"]))
+        found.setdefault(other, {"against": other})[benchmarks.get(str(row["split"])).title] = verdict(row)
+    return list(found.values())
+
+
 def sentence(row: Row, names: Mapping[str, str] | None = None) -> str:
     """One row of `differences` in words, with what its interval allows to say.
 
@@ -96,6 +119,6 @@ def sentence(row: Row, names: Mapping[str, str] | None = None) -> str:
     points, low, high = (100 * float(row[key] or 0) for key in ("difference", "low", "high"))
     order = "above" if points > 0 else "below" if points < 0 else "level with"
     shown = f"{abs(points):.1f} points {order}" if points else order
-    reading = "the interval leaves out 0" if low > 0 or high < 0 else "0 lies within: no difference shown"
+    reading = f"0 lies within: {NOT_SHOWN}" if verdict(row) == NOT_SHOWN else "the interval leaves out 0"
     what = f"{benchmarks.get(str(row['split'])).title}, {METRICS[str(row['metric'])]}"
     return f"{what}: {model} is {shown} {other} ({low:+.1f} to {high:+.1f}; {reading})."

@@ -14,16 +14,19 @@ from monkeylib.experiments.variants import variant
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune
 
+MODELS = ("base", "monkey")
+
 
 def checkpoints(profile: Profile) -> dict[str, Path]:
-    """The profile's models by name: `base`, and `monkey`, trained by notebook 05.
+    """The profile's models by name: `base`, and `monkey`, which is trained here if notebook 05 hasn't yet."""
+    return {"base": base(profile), "monkey": finetune.run(profile, paths.runs(profile.name) / "monkey")}
 
-    A profile that starts at random (`smoke`) gets an untrained base, so that the series compares there too.
-    """
-    runs = paths.runs(profile.name)
+
+def base(profile: Profile) -> Path:
+    """The model that the profile starts from. One that starts at random (`smoke`) gets an untrained base, so
+    that the series compares there too."""
     named = profile.base_checkpoint
-    base = paths.REPOSITORY / named if named else _untrained(profile, runs / "untrained")
-    return {"base": base, "monkey": runs / "monkey" / "model"}
+    return paths.REPOSITORY / named if named else _untrained(profile, paths.runs(profile.name) / "untrained")
 
 
 def _untrained(profile: Profile, folder: Path) -> Path:

@@ -71,6 +71,7 @@ VARIANTS = {
         Variant("per_tile", "tiles + global view, adapter per tile (Monkey)", lambda p: p),
     )
 }
+TITLES = {name: one.title for name, one in VARIANTS.items()}
 
 
 def variant(profile: Profile, name: str, steps: int | None = None) -> Profile:

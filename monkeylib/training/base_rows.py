@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from monkeylib.data.worlds.tasks import SEPARATOR, Turn, training_turns
 from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
 from monkeylib.prompts import build_prompt
 
+BY_COLOUR = 0.7  # which is harder to learn than by place
 FARTHEST = 280  # positions: what four more views take
 POINTS = 24  # dense label points along a side: one every 4 pixels
 View = tuple[int, int, int, int]
@@ -58,6 +60,7 @@ class BaseRows:
         details: so many other images of a prompt, at most, are parts of its own picture that do not hold
             what is asked for, or not whole. With it come more crops, and some of signs.
         signs: share of pictures that show signs; drawn like the other families if 0.
+        apart: no transcript before questions, and each sign asked for once, mostly by its colour.
         pooled: rows in a pool.
     """
 
@@ -69,10 +72,12 @@ class BaseRows:
         several: float = 0.0,
         details: int = 0,
         signs: float = 0.0,
+        apart: bool = False,
         pooled: int = 1,
     ):
         self.processor, self.split, self.answers = processor, split, answers
-        self.several, self.details, self.signs, self.pooled = several, details, signs, pooled
+        self.several, self.details, self.signs = several, details, signs
+        self.apart, self.pooled = apart, pooled
         self.shares = (0.55, 0.25, 0.2) if several else (0.75, 0.25, 0.0) if answers else (0.5, 0.1, 0.4)
         self.shares = (0.3, 0.4, 0.3) if details else self.shares
 
@@ -125,14 +130,14 @@ class BaseRows:
         """What is asked, and whether other images may stand beside this one: who asks for a caption would
         have to say of which."""
         scale = TILE / (view[2] - view[0])
+        mix = {"budget": 130, "apart": self.apart, "by_colour": BY_COLOUR}
+        ask = partial(training_turns, rng=rng, scale=scale, **mix)
         if view[2] - view[0] < sample.image.width:
             inside = tuple(q for q in sample.questions if _holds(view, q.evidence) and not _by_place(q))
-            sample = replace(sample, questions=inside)
-            return training_turns(sample, rng, scale, budget=130, detailed=0.0, captions=False), among
-        turns = training_turns(sample, rng, scale, budget=130, detailed=0.7, captions=not among)
-        if turns:
-            return turns, among
-        return training_turns(sample, rng, scale, budget=130, detailed=0.7), False
+            return ask(replace(sample, questions=inside), detailed=0.0, captions=False), among
+        detailed = 0.3 if self.apart else 0.7
+        turns = ask(sample, detailed=detailed, captions=not among)
+        return (turns, among) if turns else (ask(sample, detailed=detailed), False)
 
     def looks(self, sample: Sample, view: View, turns: list[Turn], conversation: Encoded) -> Tensor:
         """`[T]`: the place in the prompt of the visual token that shows each labelled character, else -1."""

@@ -49,11 +49,13 @@ class Machines:
 
 
 def worlds(profile: Profile) -> Data:
-    """Images of the nano world, made as they are needed: other ones for each seed."""
+    """Images of the nano world, made as they are needed: other ones for each seed. Its digest is of the first
+    records, so a run is trained anew where the world or what is asked about it has changed."""
     first = UNSEEN + profile.training.seed * 1_000_000
-    return Data(
-        WorldRecords(profile, "train"), WorldRecords(profile, "val"), offset=first, validation_offset=UNSEEN
-    )
+    train, validation = WorldRecords(profile, "train"), WorldRecords(profile, "val")
+    records = [train[first + number] for number in range(16)]
+    digest = provenance.data_digest([(record.turns, record.images) for record in records])
+    return Data(train, validation, offset=first, validation_offset=UNSEEN, digest=f"nano worlds {digest}")
 
 
 def run(

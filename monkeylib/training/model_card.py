@@ -34,9 +34,12 @@ a second loss. In the third most prompts hold one to four other images too, as t
 one of them answers what is asked. In the fourth some of the others are details of the same picture, which cut
 what is asked for or lie elsewhere. In the fifth more pictures show signs, of which the asked one has to be
 told from the others by its colour or its place. The sixth goes on with up to four details of a picture beside
-it, in which signs can be read that are too small in the whole. Heads for the dense labels are not part of the
-model. (The shipped weights were trained in four sittings: for the fourth and the sixth stage these heads were
-fitted anew to the weights of the stage before.)
+it, in which signs can be read that are too small in the whole. The seventh is one view of signs alone, each
+asked for once, mostly by its colour, and never after a transcript that names it; the head that looks for the
+next character is taught in particular where an answer starts. Before it, a sign was found by its place, but
+not by its colour. The eighth mixes all of this again. Heads for the dense labels are not part of the model.
+(The shipped weights were trained in five sittings: for the fourth and the sixth stage these heads were fitted
+anew to the weights of the stage before.)
 
 ## Test scores
 

@@ -47,7 +47,7 @@ class Data:
     validation_offset: int = 0
     rows: int | None = None
     validation_rows: int | None = None
-    digest: str = "nano worlds"
+    digest: str = ""
     skipped: Skipped | None = None
 
 

@@ -1,19 +1,22 @@
 """Train nano-base, the small vision-language model in the role of Qwen-VL: one view of one tile's size, no
 adapters.
 
-Six stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
+Eight stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
 *Language*: the language model joins and learns to caption and to answer from the visual tokens, while the
 dense labels keep the encoder sharp. *Several*: most prompts hold several images, as Qwen-VL's may, of which
 one has what is asked for. *Details*: some of the others are parts of the same picture, which cut what is
 asked for or lie elsewhere. *Signs*: as before, with more pictures of several signs, of which the asked one
 has to be told by its colour or place. *Parts*: longer, with up to four such parts, so that signs which are
-too small in the whole picture can be read in a part beside it, and are not the ones asked for. Everything is
-made from the nano world on the fly, so no sample repeats. `python -m monkeylib.training.nano_base` (`make
-nano-base`) runs them and writes the model.
+too small in the whole picture can be read in a part beside it, and are not the ones asked for. *Colours*: one
+view of signs alone, each asked for once and never after a transcript, until the language model finds a sign
+by its colour, which it does not learn from a small share of such questions. *Mixed*: as in *parts*, with all
+kinds of pictures, and still no transcript before questions. Everything is made from the nano world on the
+fly, so no sample repeats. `make nano-base` runs them and writes the model.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from dataclasses import asdict, dataclass, replace
@@ -59,6 +62,8 @@ class Stage:
     several: float = 0.0  # share of prompts with several images
     details: int = 0  # of which so many at most are parts of the picture that is asked about
     signs: float = 0.0  # share of pictures with signs, if not drawn like the other families
+    apart: bool = False  # whether no transcript stands before questions, and a sign is asked for once
+    starts: float = 0.0  # weight of looking at the first character of each answer, which the question decides
     first_row: int = 0
 
 
@@ -77,7 +82,21 @@ SEVERAL = replace(LANGUAGE, name="several", steps=2000, lr=6e-4, warmup=40, seve
 DETAILS = replace(SEVERAL, name="details", steps=1000, several=0.8, details=2, first_row=8_000_000)
 SIGNS = replace(DETAILS, name="signs", steps=1500, signs=0.6, first_row=8_500_000)
 PARTS = replace(SIGNS, name="parts", steps=2500, details=4, signs=0.45, first_row=9_000_000)
-STAGES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS, PARTS)
+COLOURS = Stage(
+    "colours",
+    steps=600,
+    batch_size=32,
+    lr=1e-3,
+    warmup=40,
+    dense_weight=0.5,
+    answers=True,
+    signs=1.0,
+    apart=True,
+    starts=1.0,
+    first_row=9_500_000,
+)
+MIXED = replace(PARTS, name="mixed", steps=2400, signs=0.5, apart=True, starts=0.3, first_row=9_600_000)
+STAGES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS, PARTS, COLOURS, MIXED)
 
 
 def base_profile() -> Profile:
@@ -117,9 +136,12 @@ class BaseTraining(L.LightningModule):
             embeds = self.model.splice(batch["input_ids"], tokens[batch["views"]])
             text = {key: batch[key] for key in ("attention_mask", "position_ids", "labels")}
             result = self.model(inputs_embeds=embeds, **text)
-            out["look"], out["look_right"] = looking_loss(*self.looking.query_and_key(), batch["looks"])
+            query, key = self.looking.query_and_key()
+            out["look"], out["look_right"] = looking_loss(query, key, batch["looks"])
+            first = batch["turns"] != batch["turns"].roll(1, dims=1)
+            start, out["start_right"] = looking_loss(query, key, batch["looks"].masked_fill(~first, -1))
             out["answers"] = result.loss.detach()
-            out["loss"] = out["loss"] + result.loss + LOOKING_WEIGHT * out["look"]
+            out["loss"] = out["loss"] + result.loss + LOOKING_WEIGHT * out["look"] + self.stage.starts * start
             out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
         return out
 
@@ -144,9 +166,8 @@ class BaseTraining(L.LightningModule):
     def _loader(self, split: str, batches: int, start: int) -> DataLoader:
         stage = self.stage
         pooled = POOL * stage.batch_size
-        rows = BaseRows(
-            self.processor, split, stage.answers, stage.several, stage.details, stage.signs, pooled
-        )
+        mix = (stage.answers, stage.several, stage.details, stage.signs, stage.apart)
+        rows = BaseRows(self.processor, split, *mix, pooled)
         offset = self.seed * 10_000_000 + stage.first_row
         length = (lambda row: len(row.conversation.ids)) if stage.answers else (lambda row: 0)
         pools = Pools(rows, length, stage.batch_size, offset)
@@ -188,7 +209,19 @@ def initialise(model: MonkeyForConditionalGeneration) -> None:
 
 
 def train_stage(module: BaseTraining, folder: Path) -> None:
-    """Run one stage, or go on with it; its last checkpoint and its `metrics.csv` lie in `folder`."""
+    """Run one stage, or go on with it; its last checkpoint, its `metrics.csv` and its recipe lie in `folder`.
+
+    Raises:
+        ValueError: what lies there was trained by another recipe.
+    """
+    stamp, recipe = folder / "stage.json", json.dumps(asdict(module.stage))
+    if stamp.exists() and stamp.read_text() != recipe:
+        raise ValueError(
+            f"{paths.shown(folder)} holds this stage, trained by another recipe: to train it anew, remove "
+            "that folder and those of the later stages."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(recipe)
     checkpoint = ModelCheckpoint(
         folder,
         filename="last",
