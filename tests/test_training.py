@@ -14,6 +14,7 @@ from monkeylib.data.worlds.labels import IGNORE as UNLABELLED
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.adapters import AdapterBank
 from monkeylib.training import dense, finetune, logs, optimiser
+from monkeylib.training import rows as conversations
 from monkeylib.training.metrics import exact_match
 from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.rows import RowMaker
@@ -235,9 +236,7 @@ def test_other_base_weights_start_the_training_anew(tmp_path):
 def test_a_world_that_is_asked_otherwise_is_another_recipe(monkeypatch):
     before = finetune.worlds(SMOKE).digest
     assert finetune.worlds(SMOKE).digest == before
-    monkeypatch.setattr(
-        "monkeylib.training.rows.training_turns", lambda *_, **__: [(" really? Answer: ", "yes")]
-    )
+    monkeypatch.setattr(conversations, "training_turns", lambda *_, **__: [(" really? Answer: ", "yes")])
     assert finetune.worlds(SMOKE).digest != before
 
 
