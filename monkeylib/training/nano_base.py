@@ -82,14 +82,13 @@ SEVERAL = replace(LANGUAGE, name="several", steps=2000, lr=6e-4, warmup=40, seve
 DETAILS = replace(SEVERAL, name="details", steps=1000, several=0.8, details=2, first_row=8_000_000)
 SIGNS = replace(DETAILS, name="signs", steps=1500, signs=0.6, first_row=8_500_000)
 PARTS = replace(SIGNS, name="parts", steps=2500, details=4, signs=0.45, first_row=9_000_000)
-COLOURS = Stage(
-    "colours",
+COLOURS = replace(
+    LANGUAGE,
+    name="colours",
     steps=600,
     batch_size=32,
     lr=1e-3,
     warmup=40,
-    dense_weight=0.5,
-    answers=True,
     signs=1.0,
     apart=True,
     starts=1.0,
