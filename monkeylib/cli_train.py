@@ -83,9 +83,9 @@ def _data(recipe: "Profile", name: str, epochs: float | None, skipped: Path | No
     data = Data(
         mixed,
         validation,
+        mixed.digest,
         rows=rows,
         validation_rows=None if validation is None else len(validation),
-        digest=mixed.digest,
         skipped=None if skipped is None else Skipped(skipped),
     )
     return recipe, data

@@ -220,7 +220,7 @@ def test_where_answers_start_weighs_as_much_as_the_stage_says(processor):
     assert torch.allclose(module._forward(batch)["loss"], plain + base.COLOURS.starts * found, atol=1e-4)
 
 
-def test_a_stage_of_another_recipe_is_not_taken_for_this_one(processor, tmp_path):
+def test_a_stage_of_another_recipe_is_not_taken_for_this_one(tmp_path):
     (tmp_path / "stage.json").write_text(json.dumps(dataclasses.asdict(base.PARTS)))
     module = SimpleNamespace(stage=dataclasses.replace(base.PARTS, lr=1.0))
     with pytest.raises(ValueError, match="another recipe: to train it anew, remove that folder"):

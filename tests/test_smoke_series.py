@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from monkeylib import reproduce
+from monkeylib import paths, reproduce
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +35,15 @@ def test_a_second_smoke_run_has_nothing_to_do(smoke):
     _, second, _ = smoke
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("unchanged since its last run") == len(reproduce.SERIES)
+
+
+def test_the_last_notebook_runs_in_a_clone_where_no_other_has_run(tmp_path):
+    """As in JupyterLab: it trains and asks what notebooks 05 and 06 have not."""
+    environment = {**os.environ, "MONKEYLIB_OUTPUTS": str(tmp_path)}
+    (notebook,) = paths.notebooks().glob("08_*.ipynb")
+    command = [sys.executable, "-m", "papermill", notebook, tmp_path / "ran.ipynb", "-p", "profile", "smoke"]
+    ran = subprocess.run(
+        command, env=environment, cwd=paths.notebooks(), capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert list((tmp_path / "data/runs/smoke/figures").glob("resolutions.png"))

@@ -51,7 +51,7 @@ def test_a_run_that_fails_while_it_is_measured_counts_no_longer(tmp_path):
             return worlds.train[number]
 
     with pytest.raises(BadRecord):
-        finetune.run(profile, tmp_path / "run", data=Data(Broken(), None, offset=worlds.offset))
+        finetune.run(profile, tmp_path / "run", data=Data(Broken(), None, "broken", offset=worlds.offset))
     assert _get_current_dispatch_mode() is None
     assert not (tmp_path / "run" / FILE).exists()
 

@@ -55,7 +55,7 @@ def worlds(profile: Profile) -> Data:
     train, validation = WorldRecords(profile, "train"), WorldRecords(profile, "val")
     records = [train[first + number] for number in range(16)]
     digest = provenance.data_digest([(record.turns, record.images) for record in records])
-    return Data(train, validation, offset=first, validation_offset=UNSEEN, digest=f"nano worlds {digest}")
+    return Data(train, validation, f"nano worlds {digest}", offset=first, validation_offset=UNSEEN)
 
 
 def run(

@@ -43,11 +43,11 @@ class Data:
 
     train: Source
     validation: Source | None
+    digest: str
     offset: int = 0
     validation_offset: int = 0
     rows: int | None = None
     validation_rows: int | None = None
-    digest: str = ""
     skipped: Skipped | None = None
 
 
