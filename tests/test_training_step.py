@@ -11,7 +11,7 @@ from monkeylib.data.records import BadRecord, Record
 from monkeylib.experiments.variants import variant
 from monkeylib.training import finetune
 from monkeylib.training.batches import Share
-from monkeylib.training.module import MonkeyTraining
+from monkeylib.training.module import Data, MonkeyTraining
 from monkeylib.training.rows import RowMaker
 from monkeylib.training.skipped import Skipped
 
@@ -273,7 +273,7 @@ class Some:
 def test_bad_records_stop_training_or_are_left_out_and_listed(tmp_path, skipping):
     data = finetune.worlds(SMOKE)
     skipped = Skipped(tmp_path / "run" / "skipped.jsonl") if skipping else None
-    data = type(data)(Some(data.train), data.validation, rows=6, skipped=skipped)
+    data = Data(Some(data.train), data.validation, "some", rows=6, skipped=skipped)
     profile = SMOKE.retrained(steps=2, batch_size=3)
     if not skipping:
         with pytest.raises(BadRecord, match=r"^some, record 2: .* raise max_length .*--skip-bad$"):
