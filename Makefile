@@ -43,7 +43,7 @@ lab: $(STAMP) ## open JupyterLab on the notebooks: LAB_ARGS=--no-browser
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
 nano-base: $(STAMP) ## train data/models/nano-base again (about six hours on 2 cores)
-	$(BIN)/python -m monkeylib.training.nano_base
+	$(BIN)/python -m recipes.nano_base.train
 
 lint: $(STAMP) ## check the style of the code and of the notebooks
 	$(BIN)/ruff check .

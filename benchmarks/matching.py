@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from monkeylib import paths
+from monkeylib import resources
 from monkeylib.captions.experts.base import Matcher, crop
 from monkeylib.captions.experts.encoders import Encoders
 from monkeylib.captions.experts.matching import MatchingHead, TrainedMatcher
@@ -149,11 +149,11 @@ def main() -> None:
         print(", ".join(f"{name}: {value}" for name, value in row.items()))
     RESULTS.mkdir(exist_ok=True)
     target = RESULTS / "matching.csv"
-    with paths.replacing(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with resources.replacing(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(f"wrote {paths.shown(target)}")
+    print(f"wrote {resources.shown(target)}")
 
 
 if __name__ == "__main__":

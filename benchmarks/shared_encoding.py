@@ -22,10 +22,10 @@ import torch
 from PIL import Image
 from training_step import SIZES, machine
 
-from monkeylib import paths, sizing
-from monkeylib.data.worlds.tokenizer import build_tokenizer
+from monkeylib import resources, sizing
+from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.evaluation.examples import Example
-from monkeylib.evaluation.shared import SharedEncoding
+from monkeylib.evaluation.prefix_sharing import SharedEncoding
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
@@ -116,11 +116,11 @@ def main() -> None:
     for row in found:
         print(", ".join(f"{name}: {value}" for name, value in row.items()))
     target = FOLDER / "results" / "shared_encoding.csv"
-    with paths.replacing(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with resources.replacing(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)
-    print(f"wrote {paths.shown(target)}")
+    print(f"wrote {resources.shown(target)}")
 
 
 if __name__ == "__main__":

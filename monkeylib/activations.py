@@ -13,8 +13,8 @@ from transformers import PreTrainedConfig
 from monkeylib import sizing
 from monkeylib.model import MonkeyConfig, MonkeyVisionConfig
 from monkeylib.model.config import MonkeyProjectorConfig, mlp_width
-from monkeylib.model.encoders import layout_of
-from monkeylib.model.views import CPU_CHUNK_BYTES
+from monkeylib.model.hf_vision import layout_of
+from monkeylib.model.vision import CPU_CHUNK_BYTES
 from monkeylib.recipes import Recipe
 
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from transformers import BatchFeature, TextIteratorStreamer
 
-from monkeylib import build
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor, Picture
+from monkeylib.profiles import build
 from monkeylib.prompts import build_prompt
 from monkeylib.tiling import Grid
 

@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from monkeylib import profiles, sizing
 from monkeylib.activations import tokens_of_row
-from monkeylib.build import with_lora
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.profiles.build import with_lora
 from monkeylib.recipes import Recipe
 
 _MMAP_THRESHOLD = -3  # glibc's number of M_MMAP_THRESHOLD

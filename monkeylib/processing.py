@@ -20,7 +20,7 @@ from transformers.image_utils import (
     IMAGENET_STANDARD_STD,
 )
 
-from monkeylib import fitting
+from monkeylib import tiling
 from monkeylib.checkpoints import released
 from monkeylib.images import Picture, open_image
 from monkeylib.model.config import MonkeyConfig
@@ -68,7 +68,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
         global_from: str = "resized",
-        fit: fitting.Fit = "stretch",
+        fit: tiling.Fit = "stretch",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -76,7 +76,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
             raise ValueError(f"views is one of 'tiles+global', 'tiles' and 'global', got {views!r}")
         if global_from not in ("resized", "original"):
             raise ValueError(f"global_from is one of 'resized' and 'original', got {global_from!r}")
-        fitting.check(fit)
+        tiling.check(fit)
         self.tile_size, self.rows, self.cols, self.views = tile_size, rows, cols, views
         self.global_from, self.fit = global_from, fit
         self.image_mean, self.image_std = list(image_mean), list(image_std)
@@ -123,7 +123,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
     def _pixels(self, image: Image.Image, rows: int, cols: int) -> torch.Tensor:
         """A picture as normalised values `[3, rows * tile, cols * tile]`."""
         width, height = cols * self.tile_size, rows * self.tile_size
-        resized = fitting.fitted(image, width, height, self.fit, self.image_mean)
+        resized = tiling.fitted(image, width, height, self.fit, self.image_mean)
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
         mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
         return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])

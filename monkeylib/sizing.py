@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModel, PreTrainedConfig, Qwen2Config
 
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyVisionConfig
-from monkeylib.model.adapters import AdapterBank
 from monkeylib.model.config import MonkeyProjectorConfig, mlp_width
-from monkeylib.model.encoders import layout_of
+from monkeylib.model.hf_vision import layout_of
+from monkeylib.model.lora import AdapterBank
 from monkeylib.tiling import Grid
 
 PARTS = ("ViT", "adapters", "resampler", "language model")

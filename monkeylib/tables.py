@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monkeylib import paths
+from monkeylib import resources
 
 if TYPE_CHECKING:
     import pandas
@@ -31,7 +31,7 @@ _MARK = re.compile(r"<!-- /?table")
 
 def path_of(name: str, profile: str) -> Path:
     """Where the table lies."""
-    return paths.results(profile) / f"{name}.csv"
+    return resources.results(profile) / f"{name}.csv"
 
 
 def write(rows: Sequence[Row], name: str, profile: str) -> Path:
@@ -46,7 +46,7 @@ def write(rows: Sequence[Row], name: str, profile: str) -> Path:
         raise ValueError(f"The table {name} of profile {profile} has no rows: nothing was written.")
     columns = list(dict.fromkeys(column for row in rows for column in row))
     path = path_of(name, profile)
-    with paths.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with resources.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({column: _written(value) for column, value in row.items()} for row in rows)
@@ -62,7 +62,7 @@ def read(name: str, profile: str) -> list[dict[str, Value]]:
     path = path_of(name, profile)
     if not path.exists():
         raise FileNotFoundError(
-            f"{paths.shown(path)} doesn't exist yet: make it with `make reproduce PROFILE={profile}`."
+            f"{resources.shown(path)} doesn't exist yet: make it with `make reproduce PROFILE={profile}`."
         )
     return read_file(path)
 
@@ -165,14 +165,14 @@ def fill(page: str, render: Callable[[str], str]) -> str:
 
 
 def update_page(
-    path: Path, profile: str = paths.COMMITTED_PROFILE, names: Mapping[str, str] | None = None
+    path: Path, profile: str = resources.COMMITTED_PROFILE, names: Mapping[str, str] | None = None
 ) -> None:
     """Write the marked blocks of a Markdown page anew from the tables of a profile, models called by
     `names`."""
     page = fill(
         path.read_text(encoding="utf-8"), lambda name: markdown(presented(read(name, profile), names))
     )
-    with paths.replacing(path) as temporary:
+    with resources.replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

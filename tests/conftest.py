@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from monkeylib import profiles
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.adapters import AdapterBank
+from monkeylib.model.lora import AdapterBank
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 
 settings.register_profile("any machine", deadline=None)  # a busy one needs long for the quickest example
@@ -22,10 +22,10 @@ settings.load_profile("any machine")
 LONGEST = (
     "test_smoke_series.py",
     "test_notebooks.py",
-    "test_training_killed.py",
-    "test_training_devices.py",
-    "test_runner_processes.py",
-    "test_reproduce.py",
+    "test_killed.py",
+    "test_devices.py",
+    "test_distributed.py",
+    "test_series.py",
 )
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from monkeylib import paths
-from monkeylib.data import assets
+from monkeylib import assets, resources
 
 WEIGHTS = b"weights of a small model" * 100
 VOCABULARY = b"a b c"
@@ -82,7 +81,7 @@ def test_no_registry_host_is_named():
 def test_installed_assets_are_verified_in_place():
     location = assets.fetch("pp-ocr-v6-small")
     assert (location / "PP-OCRv6_det_small.onnx").stat().st_size == 9_929_594
-    assert not location.is_relative_to(paths.cache())
+    assert not location.is_relative_to(resources.cache())
     assert assets.located(assets.find("pp-ocr-v6-small")) == location
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from monkeylib import cli, paths, planner, profiles
+from monkeylib import planner, profiles, resources
+from monkeylib.cli import main
 from monkeylib.recipes import Recipe
 
-FOLDER = paths.REPOSITORY / "cluster"
+FOLDER = resources.REPOSITORY / "cluster"
 SCRIPTS = sorted([*FOLDER.glob("*.sbatch"), *FOLDER.glob("*.sh")])
 each = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 TRAINING = [path for path in SCRIPTS if "monkeylib train" in path.read_text(encoding="utf-8")]
@@ -43,7 +44,7 @@ def test_shellcheck_finds_nothing(script):
 
 @pytest.mark.parametrize("page", [*SCRIPTS, FOLDER / "README.md"], ids=lambda path: path.name)
 def test_every_option_exists(page):
-    commands, found = get_command(cli.app).commands, list(calls(page))
+    commands, found = get_command(main.app).commands, list(calls(page))
     assert found
     for name, options in found:
         known = {flag for parameter in commands[name].params for flag in parameter.opts}

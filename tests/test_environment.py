@@ -12,9 +12,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from monkeylib import notebooks, paths
+from monkeylib import resources
+from monkeylib.reproduce import notebooks
 
-ROOT = paths.REPOSITORY
+ROOT = resources.REPOSITORY
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {
     name: [Requirement(line) for line in lines]

@@ -5,13 +5,13 @@ import hashlib
 import pytest
 import torch
 
-from monkeylib.checkpoints.layout import from_released, pieces, to_released
-from monkeylib.checkpoints.settings import config_from_released
+from monkeylib.checkpoints.key_map import from_released, pieces, to_released
+from monkeylib.checkpoints.released_config import config_from_released
 from monkeylib.data.collate import encode_as_released
 from monkeylib.experiments import parity
 from monkeylib.experiments.parity import PAD, QUERY_ROWS, places, prompt, released_weights
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.adapters import AdapterBank
+from monkeylib.model.lora import AdapterBank
 
 VISION, LANGUAGE, STEP = (parity.expected(name) for name in ("vision_896", "lmm_896", "train_step"))
 ABOUT_VISION, ABOUT_LANGUAGE, ABOUT_STEP = (

@@ -7,8 +7,9 @@ import torch
 from accelerate import infer_auto_device_map
 
 import monkeylib
-from monkeylib import build, profiles, sizing
+from monkeylib import profiles, sizing
 from monkeylib.data.collate import encode
+from monkeylib.profiles import build
 from monkeylib.prompts import build_prompt
 
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from monkeylib import paths, reproduce
+from monkeylib import resources
+from monkeylib.reproduce import series
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_the_smoke_series_runs(smoke):
     first, _, outputs = smoke
     assert first.returncode == 0, first.stdout + first.stderr
     ran = sorted(path.stem for path in (outputs / "data/runs/smoke/notebooks").glob("*.ipynb"))
-    assert ran == [chapter.name for chapter in reproduce.SERIES]
+    assert ran == [chapter.name for chapter in series.SERIES]
     assert "data/results/smoke/" in first.stdout and "Figures: data/runs/smoke/figures/" in first.stdout
     assert list((outputs / "data/runs/smoke/figures").glob("*.png"))
 
@@ -34,16 +35,16 @@ def test_the_smoke_series_runs(smoke):
 def test_a_second_smoke_run_has_nothing_to_do(smoke):
     _, second, _ = smoke
     assert second.returncode == 0, second.stderr
-    assert second.stdout.count("unchanged since its last run") == len(reproduce.SERIES)
+    assert second.stdout.count("unchanged since its last run") == len(series.SERIES)
 
 
 def test_the_last_notebook_runs_in_a_clone_where_no_other_has_run(tmp_path):
     """As in JupyterLab: it trains and asks what notebooks 05 and 06 have not."""
     environment = {**os.environ, "MONKEYLIB_OUTPUTS": str(tmp_path)}
-    (notebook,) = paths.notebooks().glob("08_*.ipynb")
+    (notebook,) = resources.notebooks().glob("08_*.ipynb")
     command = [sys.executable, "-m", "papermill", notebook, tmp_path / "ran.ipynb", "-p", "profile", "smoke"]
     ran = subprocess.run(
-        command, env=environment, cwd=paths.notebooks(), capture_output=True, text=True, check=False
+        command, env=environment, cwd=resources.notebooks(), capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert list((tmp_path / "data/runs/smoke/figures").glob("resolutions.png"))

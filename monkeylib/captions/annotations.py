@@ -10,7 +10,67 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator, model_validator
 
-from monkeylib.captions import masks
+_BITS, _SIGN, _MORE, _FIRST = 5, 16, 32, 48
+
+
+def run_lengths(mask: np.ndarray) -> tuple[int, ...]:
+    """Lengths of the runs of a `[H, W]` mask, down the columns, the first one of background (0 if none).
+
+    Raises:
+        ValueError: the mask has not two dimensions, or no pixels.
+    """
+    if mask.ndim != 2 or not mask.size:
+        raise ValueError(f"a mask is an array of shape [H, W] with pixels, got shape {list(mask.shape)}")
+    cells = np.asarray(mask, dtype=bool).ravel(order="F")
+    edges = np.flatnonzero(np.diff(cells)) + 1
+    lengths = np.diff(np.concatenate([[0], edges, [cells.size]])).tolist()
+    return (0, *lengths) if cells[0] else tuple(lengths)
+
+
+def array(size: tuple[int, int], lengths: Sequence[int]) -> np.ndarray:
+    """The `[H, W]` boolean mask of run lengths; `size` is height, width."""
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths).reshape(size, order="F")
+
+
+def to_text(lengths: Sequence[int]) -> str:
+    """Run lengths as COCO's text."""
+    characters = []
+    for index, length in enumerate(lengths):
+        rest = length - lengths[index - 2] if index > 2 else length
+        while True:
+            group, rest = rest & (2**_BITS - 1), rest >> _BITS
+            done = rest == (-1 if group & _SIGN else 0)
+            characters.append(chr(_FIRST + group + (0 if done else _MORE)))
+            if done:
+                break
+    return "".join(characters)
+
+
+def from_text(text: str) -> tuple[int, ...]:
+    """The run lengths of COCO's text.
+
+    Raises:
+        ValueError: the text is none of COCO's.
+    """
+    lengths: list[int] = []
+    value, shift = 0, 0
+    for character in text:
+        group = ord(character) - _FIRST
+        if not 0 <= group < 2 * _MORE:
+            raise ValueError(f"{character!r} doesn't occur in the run lengths of a mask (COCO's counts)")
+        value |= (group & (2**_BITS - 1)) << shift
+        shift += _BITS
+        if group & _MORE:
+            continue
+        if group & _SIGN:
+            value -= 1 << shift
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value, shift = 0, 0
+    if shift or min(lengths, default=0) < 0:
+        raise ValueError("the run lengths of a mask (COCO's counts) are cut off or wrong")
+    return tuple(lengths)
+
 
 SCHEMA_VERSION = 2
 
@@ -53,25 +113,25 @@ class Mask(_Strict):
     @classmethod
     def of(cls, mask: np.ndarray) -> "Mask":
         """The mask of a `[H, W]` array, true inside."""
-        return cls(size=(mask.shape[0], mask.shape[1]), counts=masks.to_text(masks.run_lengths(mask)))
+        return cls(size=(mask.shape[0], mask.shape[1]), counts=to_text(run_lengths(mask)))
 
     def array(self) -> np.ndarray:
         """The `[H, W]` boolean array, true inside."""
-        return masks.array(self.size, masks.from_text(self.counts))
+        return array(self.size, from_text(self.counts))
 
     @property
     def area(self) -> int:
         """Pixels inside."""
-        return sum(masks.from_text(self.counts)[1::2])
+        return sum(from_text(self.counts)[1::2])
 
     @field_validator("counts", mode="before")
     @classmethod
     def _text_of_lengths(cls, counts: str | Sequence[int]) -> Any:
-        return counts if isinstance(counts, str) else masks.to_text(list(counts))
+        return counts if isinstance(counts, str) else to_text(list(counts))
 
     @model_validator(mode="after")
     def _covers_the_picture(self) -> "Mask":
-        pixels = sum(masks.from_text(self.counts))
+        pixels = sum(from_text(self.counts))
         if pixels != self.size[0] * self.size[1]:
             raise ValueError(f"run lengths sum to {pixels}, not to {self.size[0]} x {self.size[1]}")
         return self

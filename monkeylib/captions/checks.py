@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from monkeylib.captions import merging
+from monkeylib.captions import filtering
 from monkeylib.captions.annotations import Check, Record
 
 MAXIMUM_SENTENCES = 5  # the paper asks for fewer than six
@@ -120,7 +120,7 @@ def _counts(record: Record) -> set[int]:
         [region for region in record.regions if region.expert == expert]
         for expert in dict.fromkeys(region.expert for region in record.regions)
     ]
-    merged = [group[0] for group in merging.objects(record.regions)]
+    merged = [group[0] for group in filtering.objects(record.regions)]
     return {
         count
         for regions in (*by_expert, merged)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from monkeylib.captions import shards as committing
-from monkeylib.captions.asking import Advance
+from monkeylib.captions.cached_model import Advance
 from monkeylib.captions.shards import Shard
 from monkeylib.captions.stages import Item, Stage, Tally, read
 

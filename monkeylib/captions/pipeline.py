@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from monkeylib import paths
-from monkeylib.captions import compose, filtering, shards
+from monkeylib import resources
+from monkeylib.captions import filtering, shards
 from monkeylib.captions.annotations import Record
+from monkeylib.captions.composers import rules
 from monkeylib.captions.engines import Engine, LocalEngine
 from monkeylib.captions.experts.base import Composer, Expert, Matcher, Refiner
-from monkeylib.captions.files import read_records
-from monkeylib.captions.progress import Bars
+from monkeylib.captions.input_images import Source
+from monkeylib.captions.record_files import read_records
 from monkeylib.captions.shards import RECORDS
-from monkeylib.captions.sources import Source
 from monkeylib.captions.stages import ExpertStage, MatchStage, Stage, Tally, WriteStage, key_of
+from monkeylib.progress import Bars
 
 __all__ = ["RECORDS", "Pipeline", "Source", "Summary", "run"]
 
@@ -111,7 +112,7 @@ class Pipeline:
         ]
         if self.matcher:
             stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit))
-        composer = self.composer or compose.RuleComposer()
+        composer = self.composer or rules.RuleComposer()
         return [*stages, WriteStage(composer, self.filters, root)]
 
     @contextmanager
@@ -172,7 +173,7 @@ class Pipeline:
             seconds=time.perf_counter() - start,
             stages=tuple(totals.values()),
         )
-        with paths.replacing(out / "summary.json") as temporary:
+        with resources.replacing(out / "summary.json") as temporary:
             temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
         return summary
 

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from monkeylib import paths
+from monkeylib import resources
 from monkeylib.captions.annotations import SCHEMA_VERSION, Provenance, Record
-from monkeylib.captions.files import read_records, write_records
-from monkeylib.captions.sources import Source
+from monkeylib.captions.cached_model import digest
+from monkeylib.captions.input_images import Source
+from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.captions.stages import Tally
-from monkeylib.captions.store import digest
 
 SIZE = 1000  # pictures
 RECORDS, MANIFEST = "records.jsonl", "manifest.json"
@@ -89,7 +89,7 @@ def commit(folder: Path, shard: Shard, records: Sequence[Record], tallies: Seque
     if [record.name for record in records] != names:
         raise ValueError(f"shard {shard.name} has {len(records)} records for {len(names)} pictures")
     file = _parquet(folder, shard)
-    with paths.replacing(file) as temporary:
+    with resources.replacing(file) as temporary:
         write_records(records, temporary)
         _to_disk(temporary)
     entry = {
@@ -99,7 +99,7 @@ def commit(folder: Path, shard: Shard, records: Sequence[Record], tallies: Seque
         "sha256": _sha256(file),
         "stages": [asdict(tally) for tally in tallies],
     }
-    with paths.replacing(file.with_suffix(".json")) as temporary:
+    with resources.replacing(file.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(entry), encoding="utf-8")
         _to_disk(temporary)
     return entry
@@ -141,7 +141,7 @@ def gather(folder: Path, shards: Sequence[Shard], out: Path) -> Path:
             {**entry, "file": f"{folder.relative_to(out).as_posix()}/{entry['file']}"} for entry in listed
         ],
     }
-    with paths.replacing(out / MANIFEST) as temporary:
+    with resources.replacing(out / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return file
 

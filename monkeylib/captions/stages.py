@@ -13,10 +13,9 @@ from typing import Any
 
 from monkeylib.captions import checks, filtering
 from monkeylib.captions.annotations import Failure, Findings, Provenance, Record, Score, Written
-from monkeylib.captions.asking import Advance, Asker, Question, failure
+from monkeylib.captions.cached_model import Advance, Asker, Question, digest, failure
 from monkeylib.captions.experts.base import Composer, Expert, Matcher, Model, Refiner, crop
-from monkeylib.captions.sources import Source
-from monkeylib.captions.store import digest
+from monkeylib.captions.input_images import Source
 
 
 @dataclass(frozen=True)

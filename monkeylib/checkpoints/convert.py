@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
-from monkeylib import paths, tokenizer
-from monkeylib.checkpoints import peft_files
-from monkeylib.checkpoints.layout import by_key, pieces, released_tensor
+from monkeylib import resources
+from monkeylib.checkpoints import peft, qwen_tokenizer
+from monkeylib.checkpoints.key_map import by_key, pieces, released_tensor
 from monkeylib.checkpoints.released import is_released, open_checkpoint
-from monkeylib.checkpoints.settings import released_config
+from monkeylib.checkpoints.released_config import released_config
 from monkeylib.model import MonkeyConfig
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.tiling import Grid
@@ -29,7 +29,7 @@ from monkeylib.tiling import Grid
 _KEPT = "released"
 _SHARDS = "weight_map.json"
 _INDEX = {".bin": "pytorch_model.bin.index.json", ".safetensors": "model.safetensors.index.json"}
-_NOT_KEPT = (".bin", ".safetensors", ".pt", ".pth", ".index.json", tokenizer.VOCABULARY, "config.json")
+_NOT_KEPT = (".bin", ".safetensors", ".pt", ".pth", ".index.json", qwen_tokenizer.VOCABULARY, "config.json")
 
 
 def convert(source: Path, target: Path, grid: Grid | None = None, progress: bool = False) -> None:
@@ -48,7 +48,7 @@ def convert(source: Path, target: Path, grid: Grid | None = None, progress: bool
     """
     checkpoint = open_checkpoint(source, grid)
     processor = MonkeyProcessor.of_released(source, grid)
-    with paths.new_folder(target) as folder:
+    with resources.new_folder(target) as folder:
         places: dict[str, str] = {}
         size = 0
         for number, tensors in enumerate(checkpoint.stream(progress=progress), start=1):
@@ -102,7 +102,7 @@ def export(source: Path, target: Path, progress: bool = False) -> None:
             ).filename_to_tensors
         else:
             files = _as_it_was(_read_json(kept / _SHARDS), list(groups))
-        with paths.new_folder(target) as folder:
+        with resources.new_folder(target) as folder:
             size = 0
             for name, keys in tqdm(files.items(), desc="shards", disable=not progress):
                 shard = {key: released_tensor(groups[key], ours.read) for key in keys}
@@ -110,7 +110,7 @@ def export(source: Path, target: Path, progress: bool = False) -> None:
                 shard.clear()
             _write_index(folder, {key: name for name, keys in files.items() for key in keys}, size)
             _write_json(folder / "config.json", settings)
-            tokenizer.write_ranks(words, folder / tokenizer.VOCABULARY)
+            qwen_tokenizer.write_ranks(words, folder / qwen_tokenizer.VOCABULARY)
             for file in sorted(kept.iterdir()) if original is not None else []:
                 if file.name not in ("config.json", _SHARDS):
                     shutil.copyfile(file, folder / file.name)
@@ -131,9 +131,9 @@ def export_adapters(source: Path, target: Path) -> None:
         with ExitStack() as stack:
             ours = OurTensors(source, stack)
             config = ours.config
-            banks = tuple(f"vision.{bank}." for bank in peft_files.places(config))
+            banks = tuple(f"vision.{bank}." for bank in peft.places(config))
             tensors = {name: ours.read(name) for name in ours.files if name.startswith(banks)}
-    peft_files.write(tensors, config, target)
+    peft.write(tensors, config, target)
 
 
 class OurTensors:

@@ -19,11 +19,11 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
-from monkeylib import tokenizer
-from monkeylib.checkpoints.layout import Piece, adapter_banks, assemble, by_key, pieces
-from monkeylib.checkpoints.settings import config_from_released, is_base
+from monkeylib.checkpoints import qwen_tokenizer
+from monkeylib.checkpoints.key_map import Piece, adapter_banks, assemble, by_key, pieces
+from monkeylib.checkpoints.released_config import config_from_released, is_base
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
-from monkeylib.model.adapters import AdapterBank
+from monkeylib.model.lora import AdapterBank
 from monkeylib.tiling import Grid
 
 # Single file, and index of several, by preference.
@@ -171,8 +171,8 @@ def vocabulary_of(folder: str | Path, config: MonkeyConfig) -> PreTrainedTokeniz
         FileNotFoundError: there is none.
         ValueError: it is not that of the model.
     """
-    path = Path(folder) / tokenizer.VOCABULARY
-    words = tokenizer.build(path)
+    path = Path(folder) / qwen_tokenizer.VOCABULARY
+    words = qwen_tokenizer.build(path)
     if words.convert_tokens_to_ids("<img>") != config.image_start_id:
         raise ValueError(
             f"{path} gives <img> the id {words.convert_tokens_to_ids('<img>')}, config.json says "

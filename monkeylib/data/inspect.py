@@ -10,8 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from monkeylib.data.collate import encode
-from monkeylib.data.mixture import Mixture
-from monkeylib.data.order import Shuffle
+from monkeylib.data.mixture import Mixture, Shuffle
 from monkeylib.data.records import BadRecord, Record, Records
 from monkeylib.processing import MonkeyProcessor
 

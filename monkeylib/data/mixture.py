@@ -12,23 +12,154 @@ import bisect
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from PIL import Image
 from pydantic import ValidationError
 
-from monkeylib import paths
-from monkeylib.data import holdout
-from monkeylib.data.order import Shuffle
+from monkeylib import resources
 from monkeylib.data.readers import SetRecords, read
-from monkeylib.data.records import Record, Records
+from monkeylib.data.records import BadRecord, Record, Records
 from monkeylib.data.schema import MixtureFile
 from monkeylib.prompts import PROMPTS
+
+_ROUNDS = 6
+_MASK = (1 << 64) - 1
+
+
+class Shuffle:
+    """A random order of `0 ... length - 1`: `shuffle[i]` is what stands at place `i`.
+
+    A Feistel network permutes the smallest square of a power of two that holds the length; results outside
+    are permuted again until they lie inside (cycle walking), so every number comes exactly once.
+
+    Args:
+        length: how many numbers there are.
+        key: what the order depends on, e.g. the seed, the set and the epoch.
+    """
+
+    def __init__(self, length: int, *key: int | str) -> None:
+        if length < 1:
+            raise ValueError(f"an order needs at least one number, got a length of {length}")
+        self.length = length
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=8 * _ROUNDS).digest()
+        self._keys = [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(_ROUNDS)]
+        self._bits = max(1, ((length - 1).bit_length() + 1) // 2)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, place: int) -> int:
+        if not 0 <= place < self.length:
+            raise IndexError(f"the order has the places 0 to {self.length - 1}, not {place}")
+        number = self._permuted(place)
+        while number >= self.length:
+            number = self._permuted(number)
+        return number
+
+    def _permuted(self, number: int) -> int:
+        low = (1 << self._bits) - 1
+        left, right = number >> self._bits, number & low
+        for key in self._keys:
+            left, right = right, left ^ (_mixed(right ^ key) & low)
+        return left << self._bits | right
+
+
+def _mixed(value: int) -> int:
+    """64 bits in which each depends on all of `value` (the finaliser of SplitMix64)."""
+    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
+    return value ^ value >> 31
+
+
+def choose(sets: Sequence[Records], share: float, seed: int) -> list[np.ndarray]:
+    """Numbers of the rows of each set that are kept for validation, in a random order.
+
+    A set keeps at least `share` of its rows, and one at least; it keeps more where its pictures have several
+    rows, or are those of other sets. Every record is read once for this, its picture only in tables and
+    shards.
+
+    Raises:
+        ValueError: a set would have no row left for training.
+    """
+    groups, kept = groups_of(sets), set()
+    for records, of_rows in zip(sets, groups, strict=True):
+        numbers, counts = np.unique(of_rows, return_counts=True)
+        rows = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+        order = Shuffle(len(numbers), seed, records.name, "validation")
+        _keep(rows, [int(numbers[place]) for place in order], max(1, round(share * len(records))), kept)
+    return [_shuffled(*pair, kept, share, seed) for pair in zip(sets, groups, strict=True)]
+
+
+def _keep(rows: dict[int, int], order: list[int], wanted: int, kept: set[int]) -> None:
+    """Add groups to `kept` until they hold `wanted` rows: in their order those that fit, then the
+    smallest."""
+    held = sum(rows[group] for group in kept & rows.keys())
+    for group in order:
+        if group not in kept and held + rows[group] <= wanted:
+            kept.add(group)
+            held += rows[group]
+    for group in sorted(order, key=rows.__getitem__):
+        if group not in kept and held < wanted:
+            kept.add(group)
+            held += rows[group]
+
+
+def _shuffled(records: Records, of_rows: np.ndarray, kept: set[int], share: float, seed: int) -> np.ndarray:
+    held = np.flatnonzero(np.isin(of_rows, list(kept)))
+    if len(held) == len(records):
+        raise ValueError(
+            f"the set {records.name} has {len(records)} rows, which a validation share of {share} leaves "
+            "without any for training (rows of one picture stay together): give validation a set of its own"
+        )
+    return held[list(Shuffle(len(held), seed, records.name, "validation", "rows"))]
+
+
+def groups_of(sets: Sequence[Records]) -> list[np.ndarray]:
+    """The group of each row of each set: groups are numbered over all sets."""
+    leader: list[int] = []  # of each row, another row of its group; that of the group's first row is itself
+    seen: dict[bytes, int] = {}
+
+    def first(row: int) -> int:
+        while leader[row] != row:
+            leader[row] = row = leader[leader[row]]
+        return row
+
+    for records in sets:
+        for number in range(len(records)):
+            row = len(leader)
+            leader.append(row)
+            for picture in _pictures(records, number):
+                one, other = first(row), first(seen.setdefault(picture, row))
+                leader[max(one, other)] = min(one, other)
+    groups = np.array([first(row) for row in range(len(leader))])
+    return np.split(groups, np.cumsum([len(records) for records in sets])[:-1])
+
+
+def _pictures(records: Records, number: int) -> Iterator[bytes]:
+    """What tells the pictures of a row from others; nothing of a bad record."""
+    try:
+        images = records[number].images
+    except BadRecord:
+        return
+    for image in images:
+        yield hashlib.blake2b(_identity(image), digest_size=16).digest()
+
+
+def _identity(image: Any) -> bytes:
+    if isinstance(image, str | Path):
+        return normpath(image).encode(errors="surrogatepass")
+    if hasattr(image, "content"):
+        return image.content()
+    return image.tobytes() if isinstance(image, Image.Image) else np.asarray(image).tobytes()
+
 
 FOLDER = Path(__file__).parent / "mixtures"
 
@@ -54,7 +185,7 @@ class Mixture:
         apart: list[Records] = [_sampled(records, self.seed) for records in own]
         held: list[np.ndarray] = []
         if share is not None:
-            held = holdout.choose(whole, share, self.seed)
+            held = choose(whole, share, self.seed)
             apart = [_Part(*pair) for pair in zip(whole, held, strict=True) if len(pair[1])]
             self.sets = [
                 _Part(records, np.setdiff1d(np.arange(len(records)), numbers))
@@ -133,12 +264,12 @@ def parse(path: Path) -> MixtureFile:
     try:
         return MixtureFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{paths.shown(path)} is not YAML: {error}") from error
+        raise ValueError(f"{resources.shown(path)} is not YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise ValueError(
-            f"{paths.shown(path)}, {where}: {first['msg'].removeprefix('Value error, ')}"
+            f"{resources.shown(path)}, {where}: {first['msg'].removeprefix('Value error, ')}"
         ) from error
 
 

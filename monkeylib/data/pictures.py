@@ -15,7 +15,7 @@ from typing import IO
 
 from PIL import Image
 
-from monkeylib.data import assets
+from monkeylib import assets
 
 STAMPS, OPENMOJI = "tuxpaint-stamps", "openmoji"
 DRAWN_SIDE = 256  # pixels to which an SVG is drawn

@@ -94,7 +94,7 @@ class DataSet(_Strict):
 class Validation(_Strict):
     """Rows kept out of training: a share of every set, or sets of their own.
 
-    A share keeps whole pictures (`monkeylib.data.holdout`): none is seen in training and in validation. Sets
+    A share keeps whole pictures (`monkeylib.data.mixture`): none is seen in training and in validation. Sets
     of their own are taken as they are.
     """
 

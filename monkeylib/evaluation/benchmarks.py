@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from monkeylib import paths
-from monkeylib.data import worlds
-from monkeylib.evaluation import entries, metrics
+from monkeylib import resources
+from monkeylib.data import synthetic
+from monkeylib.evaluation import entries
 from monkeylib.evaluation.entries import Entry, Figure, Kind, official, released
 from monkeylib.evaluation.examples import Example
+from monkeylib.evaluation.metrics import registry
 from monkeylib.prompts import PROMPTS
 
 __all__ = ["BENCHMARKS", "Benchmark", "Kind", "available", "get"]
@@ -63,7 +64,7 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         for metric in self.metrics:
-            metrics.get(metric)
+            registry.get(metric)
 
     @property
     def paper_metric(self) -> str:
@@ -86,11 +87,11 @@ def _nano(split: str, size: int, limit: int | None) -> list[Example]:
             image_id=f"nano-test-{asked.sample.seed}",
             meta=_meta(asked),
         )
-        for asked in worlds.test_set(split, count)
+        for asked in synthetic.test_set(split, count)
     ]
 
 
-def _meta(asked: worlds.Asked) -> dict[str, str | float | list[float]]:
+def _meta(asked: synthetic.Asked) -> dict[str, str | float | list[float]]:
     """What scores and figures group by: the family, and the evidence of a question."""
     if asked.evidence is None:
         return {"family": asked.sample.family}
@@ -119,7 +120,7 @@ def _nano_entry(
         max_new_tokens=max_new_tokens,
         size=_NANO_SIZE,
         licence="Apache-2.0",
-        source="made by monkeylib.data.worlds",
+        source="made by monkeylib.data.synthetic",
         prompt="caption" if kind == "captions" else "vqa",
     )
 
@@ -129,7 +130,7 @@ def _on_disk(entry: Entry, prompt: str, data: Path | None = None) -> Benchmark:
     folder = entry.name.removesuffix("-val")
 
     def load(limit: int | None = None) -> list[Example]:
-        return official.examples(entry, (data or paths.benchmarks()) / folder, prompt, limit)
+        return official.examples(entry, (data or resources.benchmarks()) / folder, prompt, limit)
 
     return Benchmark(
         name=entry.name,
@@ -152,7 +153,7 @@ def _as_released(entry: Entry, prompt: str, data: Path | None = None) -> Benchma
     """The release's own files of a set."""
 
     def load(limit: int | None = None) -> list[Example]:
-        return released.examples(entry, data or paths.benchmarks(), prompt, limit)
+        return released.examples(entry, data or resources.benchmarks(), prompt, limit)
 
     return replace(
         _on_disk(entry, prompt),
@@ -227,7 +228,7 @@ def _prompt(benchmark: Benchmark, name: str | None) -> str:
 
 def available(data: Path | str | None = None) -> list[str]:
     """Names of the benchmarks whose files are there: nano's always, the others as they are downloaded."""
-    root = Path(data) if data else paths.benchmarks()
+    root = Path(data) if data else resources.benchmarks()
     found = [name for name, benchmark in BENCHMARKS.items() if benchmark.entry is None]
     for name, entry in _OFFICIAL.items():
         folder = root / name.removesuffix("-val")

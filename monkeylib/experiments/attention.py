@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from monkeylib.data.worlds import Sample
+from monkeylib.data.synthetic import Sample
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyImageProcessor, Picture
 from monkeylib.tables import Value

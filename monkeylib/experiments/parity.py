@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from monkeylib import paths
+from monkeylib import resources
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor
 
@@ -25,7 +25,7 @@ EMBEDDED_ROWS = [0, 7, 8, 9, 264, 265, 1032, 1033, 1288, 1289, 1290, 1312]
 
 def goldens() -> Path:
     """Folder of the released code's numbers."""
-    return paths.REPOSITORY / "tests" / "goldens"
+    return resources.REPOSITORY / "tests" / "goldens"
 
 
 def expected(name: str) -> dict[str, Tensor]:
@@ -56,9 +56,9 @@ def write_released(folder: Path) -> Path:
 
     Its vocabulary is the first words of Qwen's, so many that `<img>` has the id of the golden prompts.
     """
-    packed = paths.REPOSITORY / "tests" / "data" / "qwen.tiktoken.gz"
+    packed = resources.REPOSITORY / "tests" / "data" / "qwen.tiktoken.gz"
     words = gzip.decompress(packed.read_bytes()).splitlines(keepends=True)[:WORDS]
-    with paths.new_folder(folder) as unfinished:
+    with resources.new_folder(folder) as unfinished:
         (unfinished / "config.json").write_text(json.dumps(released_settings(), indent=1), encoding="utf-8")
         (unfinished / "qwen.tiktoken").write_bytes(b"".join(words))
         save_file(released_weights(), unfinished / "model.safetensors", metadata={"format": "pt"})

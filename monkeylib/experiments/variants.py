@@ -3,10 +3,15 @@ resolution and adapters)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from monkeylib import resources
+from monkeylib.evaluation import results
+from monkeylib.evaluation.predict import predict_synthetic
 from monkeylib.profiles import Profile
+from monkeylib.training import finetune
 
 
 @dataclass(frozen=True)
@@ -86,3 +91,23 @@ def variant(profile: Profile, name: str, steps: int | None = None) -> Profile:
     if name not in VARIANTS:
         raise ValueError(f"There is no variant {name!r}: choose one of {', '.join(VARIANTS)}.")
     return VARIANTS[name].change(profile).retrained(steps=steps or profile.ablation.steps)
+
+
+def run(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool = False) -> Path:
+    """Train and score the variants; returns the table `ablation.csv` of the profile's results.
+
+    Each variant lies in its own folder of the profile's runs; finished ones are not trained again.
+    """
+    folder = resources.runs(profile.name) / "ablation"
+    predictions = {}
+    for name in names:
+        changed = variant(profile, name)
+        data = replace(finetune.worlds(changed), validation=None)  # nothing is chosen by it
+        model = finetune.run(changed, folder / name, progress, data)
+        answered = predict_synthetic(
+            changed, model, folder / name / "predictions", profile.ablation.counts, progress
+        )
+        predictions |= {(name, split): done.path for split, done in answered.items()}
+    return results.write_table(
+        results.summarise(predictions), resources.results(profile.name) / "ablation.csv"
+    )

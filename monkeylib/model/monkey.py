@@ -9,13 +9,11 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 
-from monkeylib.model.adapters import AdapterBank
 from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig
-from monkeylib.model.encoders import LibraryEncoder
-from monkeylib.model.positions import sincos_table
-from monkeylib.model.projector import Projector
-from monkeylib.model.resampler import Resampler
-from monkeylib.model.vision import VisionTransformer
+from monkeylib.model.hf_vision import LibraryEncoder
+from monkeylib.model.lora import AdapterBank
+from monkeylib.model.resampler import Projector, Resampler
+from monkeylib.model.vision import VisionTransformer, sincos_table
 
 How = Literal["frozen", "adapter", "full"]
 
@@ -49,7 +47,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> "MonkeyForConditionalGeneration":
         """As in transformers. A folder in the layout of the released Monkey or Qwen-VL is loaded too, with
         the options `dtype` and `grid` alone (see `checkpoints.released.load`)."""
-        from monkeylib.checkpoints import released  # here, since checkpoints are built on the model
+        from monkeylib.checkpoints import released
 
         folder = pretrained_model_name_or_path
         if folder is None or not released.is_released(folder):

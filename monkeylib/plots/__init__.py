@@ -1,1 +1,1 @@
-"""Drawings of the notebooks, one module per subject; `monkeylib.figures` has the style and saves them."""
+"""Drawings of the notebooks, one module per subject; `monkeylib.reproduce.figures` has the style and saves them."""

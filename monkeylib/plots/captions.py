@@ -12,8 +12,8 @@ from PIL import Image
 
 from monkeylib.captions import filtering
 from monkeylib.captions.annotations import Box, Record, Region
-from monkeylib.captions.compose import reading_order
-from monkeylib.figures import COLOURS, INK
+from monkeylib.captions.composers.rules import reading_order
+from monkeylib.reproduce.figures import COLOURS, INK
 
 REGION, TEXT, DROPPED = COLOURS[0], COLOURS[3], COLOURS[1]
 _CARD = 2.4  # width of a picture in inches

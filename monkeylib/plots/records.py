@@ -5,10 +5,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from monkeylib import paths
+from monkeylib import resources
 from monkeylib.data.records import Record
-from monkeylib.figures import STYLE
-from monkeylib.plots.pictures import Card, draw_cards
+from monkeylib.plots.images import Card, draw_cards
+from monkeylib.reproduce.figures import STYLE
 
 _SIDE = 480  # pixels of a picture on the sheet
 _TEXT = 160  # characters of a prompt or an answer
@@ -25,7 +25,7 @@ def contact_sheet(records: Sequence[Record], path: Path, columns: int = 4) -> Pa
         raise ValueError("there is no picture to show: the rows that were looked at have none that opens")
     if path.suffix != ".png":
         raise ValueError(f"a contact sheet is a PNG file, got {path}: let the name end in .png")
-    with plt.rc_context(STYLE), paths.replacing(path) as temporary:
+    with plt.rc_context(STYLE), resources.replacing(path) as temporary:
         sheet = draw_cards([_card(record) for record in records], columns)
         sheet.savefig(temporary, format="png", metadata={"Software": None})
         plt.close(sheet)

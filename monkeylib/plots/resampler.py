@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-from monkeylib.figures import COLOURS, PALE
+from monkeylib.reproduce.figures import COLOURS, PALE
 
 
 def places(queries: int) -> torch.Tensor:

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monkeylib.evaluation import benchmarks
-from monkeylib.experiments.comparison import METRICS
-from monkeylib.figures import COLOURS, INK
+from monkeylib.experiments.base_vs_monkey import METRICS
+from monkeylib.reproduce.figures import COLOURS, INK
 from monkeylib.tables import Row
 
 

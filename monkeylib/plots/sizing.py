@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
-from monkeylib.figures import COLOURS
+from monkeylib.reproduce.figures import COLOURS
 
 _NARROW = 0.06  # a share below this has no room for its number
 

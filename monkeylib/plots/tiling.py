@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch.nn import functional as F
 
-from monkeylib.figures import COLOURS
+from monkeylib.reproduce.figures import COLOURS
 from monkeylib.tiling import Grid, join_tiles, tile_boxes
 
 _GAP = 0.06  # between tiles drawn apart, of a tile's side

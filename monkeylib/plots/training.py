@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from monkeylib.figures import COLOURS
+from monkeylib.reproduce.figures import COLOURS
 from monkeylib.tables import Row
 
 _PANELS = {"loss": "cross-entropy per answer token", "exact": "share of answers wholly right"}

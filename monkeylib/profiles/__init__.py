@@ -9,12 +9,7 @@ from typing import Any
 import yaml
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from monkeylib.model import (
-    MonkeyConfig,
-    MonkeyProjectorConfig,
-    MonkeyResamplerConfig,
-    MonkeyVisionConfig,
-)
+from monkeylib.model import MonkeyConfig, MonkeyProjectorConfig, MonkeyResamplerConfig, MonkeyVisionConfig
 from monkeylib.profiles.schema import Encoder, Profile
 
 FOLDER = Path(__file__).parent

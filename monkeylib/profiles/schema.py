@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from monkeylib.fitting import Fit
 from monkeylib.model.config import AdapterMode, Views
 from monkeylib.model.monkey import How
 from monkeylib.recipes import Precision
+from monkeylib.tiling import Fit
 
 GlobalFrom = Literal["resized", "original"]
 

@@ -19,16 +19,14 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
-from monkeylib import build, paths, provenance
-from monkeylib.build import build_model, build_processor
-from monkeylib.profiles import Profile
+from monkeylib import digests, resources
+from monkeylib.profiles import Profile, build
+from monkeylib.profiles.build import build_model, build_processor
 from monkeylib.training import strategies
-from monkeylib.training.callbacks import Checkpoints, SampleAnswers, Speed
-from monkeylib.training.logs import ResumedCSVLogger
+from monkeylib.training.callbacks import Checkpoints, Preemption, ResumedCSVLogger, SampleAnswers, Speed
+from monkeylib.training.data import WorldRecords
 from monkeylib.training.memory import Memory
 from monkeylib.training.module import Data, MonkeyTraining, passes
-from monkeylib.training.preemption import Preemption
-from monkeylib.training.rows import WorldRecords
 
 __all__ = ["Machines", "build_model", "build_processor", "run", "worlds"]
 
@@ -54,7 +52,7 @@ def worlds(profile: Profile) -> Data:
     first = UNSEEN + profile.training.seed * 1_000_000
     train, validation = WorldRecords(profile, "train"), WorldRecords(profile, "val")
     records = [train[first + number] for number in range(16)]
-    digest = provenance.data_digest([(record.turns, record.images) for record in records])
+    digest = digests.data_digest([(record.turns, record.images) for record in records])
     return Data(train, validation, f"nano worlds {digest}", offset=first, validation_offset=UNSEEN)
 
 
@@ -114,7 +112,7 @@ def _recipe(profile: Profile, data: Data) -> dict[str, Any]:
     recipe = json.loads(profile.model_dump_json(exclude=apart))
     recipe["data"] = data.digest
     if profile.base_checkpoint is not None:
-        recipe["base_digest"] = _base_digest(paths.REPOSITORY / profile.base_checkpoint)
+        recipe["base_digest"] = _base_digest(resources.REPOSITORY / profile.base_checkpoint)
     return recipe
 
 
@@ -122,9 +120,9 @@ def _base_digest(folder: Path) -> str | dict[str, str]:
     """Of the base's weights: one file, or several in our layout or the released one."""
     single = folder / "model.safetensors"
     if single.is_file():
-        return provenance.file_digest(single)
+        return digests.file_digest(single)
     shards = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    return {shard.name: provenance.file_digest(shard) for shard in sorted(shards)}
+    return {shard.name: digests.file_digest(shard) for shard in sorted(shards)}
 
 
 def _save(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> None:

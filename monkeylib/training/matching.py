@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from monkeylib import paths
+from monkeylib import resources
 from monkeylib.captions.experts import matching
 from monkeylib.captions.experts.matching import MatchingHead
 from monkeylib.training import matching_card, matching_features, matching_scores
@@ -158,12 +158,12 @@ def run(folder: Path, recipe: Recipe, features: Features | None = None) -> Match
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the head that the repository ships."""
     parser = argparse.ArgumentParser(description="Train the matching head.")
-    parser.add_argument("--out", type=Path, default=paths.models() / matching.FOLDER)
+    parser.add_argument("--out", type=Path, default=resources.models() / matching.FOLDER)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     run(chosen.out, Recipe(seed=chosen.seed))
-    print(f"wrote {paths.shown(chosen.out)}")
+    print(f"wrote {resources.shown(chosen.out)}")
 
 
 if __name__ == "__main__":

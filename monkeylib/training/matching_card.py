@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-from monkeylib import paths, tables
+from monkeylib import assets, resources, tables
 from monkeylib.captions.experts.encoders import SIDE
-from monkeylib.data import assets
 from monkeylib.data.pictures import OPENMOJI, STAMPS
 
 _TEMPLATE = """---
@@ -74,7 +73,7 @@ def write(folder: Path) -> Path:
         judged=tables.markdown(_wide([row for row in rows if str(row["metric"]).startswith("accuracy")])),
         version=facts["version"],
     )
-    with paths.replacing(folder / "README.md") as temporary:
+    with resources.replacing(folder / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return folder / "README.md"
 

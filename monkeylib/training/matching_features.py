@@ -16,9 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from monkeylib import paths
+from monkeylib import assets, resources
 from monkeylib.captions.experts.encoders import SIDE, Encoders
-from monkeylib.data import assets, pictures
+from monkeylib.data import pictures
 from monkeylib.data.pictures import Described
 
 CHUNK = 128
@@ -108,14 +108,14 @@ def collect(
     Raises:
         AssetUnavailable: a source or an encoder isn't here and can't be fetched.
     """
-    folder = folder or paths.cache() / "matching"
+    folder = folder or resources.cache() / "matching"
     encoders = Encoders()
     parts = []
     for source in sources:
         done = folder / f"{source}-{SIDE}.chunks"
         if not done.is_file():
             count = _work_through(source, folder, encoders, progress)
-            with paths.replacing(done) as temporary:
+            with resources.replacing(done) as temporary:
                 temporary.write_text(f"{count}\n", encoding="utf-8")
         for number in range(int(done.read_text(encoding="utf-8"))):
             path = _chunk(folder, source, number)
@@ -154,7 +154,7 @@ def _make(
     texts = encoders.texts([item.text for item in chunk])
     repeats = len(rows) // len(chunk)
     values = {"views": encoders.pictures(views), "words": texts.repeat(repeats, 1)}
-    with paths.replacing(path.with_suffix(".json")) as temporary:
+    with resources.replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    with paths.replacing(path) as temporary:  # last: its presence says that the chunk is done
+    with resources.replacing(path) as temporary:  # last: its presence says that the chunk is done
         save_file(values, temporary)

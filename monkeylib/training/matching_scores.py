@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monkeylib import paths
+from monkeylib import resources
 from monkeylib.captions.experts.matching import MatchingHead
 from monkeylib.captions.filtering import REGION_MATCH, SEGMENT_MATCH
 from monkeylib.data.pictures import OPENMOJI, STAMPS
@@ -115,7 +115,7 @@ def _row(
 
 def write(rows: Sequence[Row], path: Path) -> Path:
     """Write rows as CSV, in one move."""
-    with paths.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with resources.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

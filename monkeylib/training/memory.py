@@ -11,10 +11,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from monkeylib import build, paths, planner, profiles, sizing
+from monkeylib import planner, profiles, resources, sizing
 from monkeylib.data.collate import IGNORE
 from monkeylib.measuring import LiveBytes
-from monkeylib.profiles import Profile
+from monkeylib.profiles import Profile, build
 from monkeylib.recipes import Recipe
 
 FILE = "memory.json"
@@ -86,7 +86,7 @@ class Memory(L.Callback):
         self._stop()
         if trainer.is_global_zero:
             found = {"step": self.step + 1, "measured": measured, "planned": planned or None}
-            with paths.replacing(self.file) as unfinished:
+            with resources.replacing(self.file) as unfinished:
                 unfinished.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
     def on_exception(self, *_: Any) -> None:

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
+from monkeylib import assets
 from monkeylib.captions.experts.base import Composer, Describer, Expert, Matcher, Model, Refiner
-from monkeylib.captions.experts.blip2 import Blip2Captions, Blip2Segments
-from monkeylib.captions.experts.blip2_itm import Blip2Matcher
+from monkeylib.captions.experts.blip2 import Blip2Captions, Blip2Matcher, Blip2Segments
 from monkeylib.captions.experts.florence2 import Florence2Regions
 from monkeylib.captions.experts.grit import GritRegions
 from monkeylib.captions.experts.ocr import PpOcr
-from monkeylib.captions.experts.regions import YoloxRegions
 from monkeylib.captions.experts.sam import SamMasks
 from monkeylib.captions.experts.sam_distilled import SamDistilled
 from monkeylib.captions.experts.segments import DescribedSegments
 from monkeylib.captions.experts.tagger import TagCaption, Tagger
-from monkeylib.data import assets
+from monkeylib.captions.experts.yolox import YoloxRegions
 
 
 def tagged_pictures() -> TagCaption:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from monkeylib.data import assets
+from monkeylib import assets
 
 PICTURES, TEXTS = "dinov2-small", "minilm-l6"
 PICTURE_WIDTH, TEXT_WIDTH = 768, 384
@@ -43,11 +43,13 @@ class Encoders:
     def _vision(self) -> torch.nn.Module:
         from transformers import Dinov2Config, Dinov2Model
 
-        from monkeylib.pretrained import dinov2
+        from monkeylib.checkpoints import dinov2_onnx
 
         config = Dinov2Config(hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14)
         model = Dinov2Model(config)
-        model.load_state_dict(dinov2.read_onnx(assets.fetch(PICTURES)), strict=False)  # it has no mask token
+        model.load_state_dict(
+            dinov2_onnx.read_onnx(assets.fetch(PICTURES)), strict=False
+        )  # it has no mask token
         return model.eval()
 
     @cached_property

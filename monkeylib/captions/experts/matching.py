@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from monkeylib import paths
+from monkeylib import resources
 from monkeylib.captions.experts.base import Matcher
 from monkeylib.captions.experts.encoders import PICTURE_WIDTH, SIDE, TEXT_WIDTH, Encoders
 
@@ -57,9 +57,9 @@ class MatchingHead(nn.Module):
 def save(head: MatchingHead, folder: Path, facts: dict[str, Any]) -> None:
     """Write the head (half precision), and what is to be known of its training, into a folder."""
     state = {name: tensor.half().contiguous() for name, tensor in head.state_dict().items()}
-    with paths.replacing(folder / _CONFIG) as temporary:
+    with resources.replacing(folder / _CONFIG) as temporary:
         temporary.write_text(json.dumps({"width": head.width, **facts}, indent=2) + "\n", encoding="utf-8")
-    with paths.replacing(folder / _WEIGHTS) as temporary:
+    with resources.replacing(folder / _WEIGHTS) as temporary:
         save_file(state, temporary)
 
 
@@ -71,7 +71,7 @@ def load_head(folder: Path) -> tuple[MatchingHead, dict[str, Any]]:
     """
     if not (folder / _WEIGHTS).is_file():
         raise FileNotFoundError(
-            f"There is no matching head in {paths.shown(folder)}: train one with "
+            f"There is no matching head in {resources.shown(folder)}: train one with "
             "`python -m monkeylib.training.matching`."
         )
     facts = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ class TrainedMatcher(Matcher):
     licence = "Apache-2.0"
 
     def __init__(self, folder: Path | None = None, batch_size: int = 16) -> None:
-        self.folder = folder or paths.models() / FOLDER
+        self.folder = folder or resources.models() / FOLDER
         self.encoders = Encoders(batch_size)
 
     @property

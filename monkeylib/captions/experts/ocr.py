@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from monkeylib import assets
 from monkeylib.captions.annotations import Findings, OcrLine
 from monkeylib.captions.experts.base import Expert
-from monkeylib.data import assets
 
 ASSET = "pp-ocr-v6-small"
 

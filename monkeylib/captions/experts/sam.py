@@ -9,7 +9,7 @@ from PIL import Image
 from monkeylib.captions.annotations import Findings, Mask, Region
 from monkeylib.captions.experts.base import Expert
 from monkeylib.captions.experts.pretrained import Pretrained, chunks
-from monkeylib.captions.experts.regions import keep_best
+from monkeylib.captions.experts.yolox import keep_best
 
 POINTS = 32  # a side: segment-anything's default, as all below
 PREDICTED_IOU = 0.88

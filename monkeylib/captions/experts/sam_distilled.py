@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from monkeylib import assets
 from monkeylib.captions.annotations import Findings, Mask, Region
 from monkeylib.captions.experts.base import Expert
-from monkeylib.data import assets
 
 ASSET = "sam-distilled"
 SIDE = 1024  # input pixels

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monkeylib import paths
+from monkeylib import resources
 from monkeylib.data.public.rows import Asked, checked, require
 from monkeylib.prompts import build_prompt
 
@@ -69,7 +69,7 @@ def convert(entry: PublicSet, folder: Path, out: Path) -> Conversion:
     require(entry.name, folder, entry.files, entry.home)
     images, left_out, written = folder / entry.images, Counter(), 0
     there: dict[str, bool] = {}
-    with paths.replacing(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with resources.replacing(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("[")
         for pair in checked(entry.pairs(folder), entry.name, entry.files, entry.home):
             if pair.image not in there:

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from monkeylib import paths
+from monkeylib import resources
 
 _SMALLEST = 6  # points
 
@@ -31,5 +31,5 @@ def draw_letters(picture: Path, texts: dict[str, dict[str, Any]], out: Path) -> 
         font = ImageFont.load_default(max(_SMALLEST, min(right - left, bottom - top)))
         middle = ((left + right) / 2, (top + bottom) / 2)
         draw.text(middle, text["replacementText"], fill="black", font=font, anchor="mm")
-    with paths.replacing(out) as temporary:
+    with resources.replacing(out) as temporary:
         diagram.save(temporary, "PNG")

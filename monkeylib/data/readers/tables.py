@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from monkeylib import paths
+from monkeylib import resources
 from monkeylib.data.readers.base import Row, SetRecords, takes_question
 from monkeylib.data.records import FORMATS, Record
 from monkeylib.data.schema import DataSet
@@ -129,7 +129,7 @@ def _load(entry: DataSet, root: Path) -> Any:
     """The dataset of a set's split."""
     import datasets
 
-    files, cache = _local(entry, root), str(paths.cache() / "datasets")
+    files, cache = _local(entry, root), str(resources.cache() / "datasets")
     place = root / entry.paths[0]
     try:
         if files is None:

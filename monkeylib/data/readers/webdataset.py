@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from monkeylib import paths
+from monkeylib import resources
 from monkeylib.data.readers.base import Row, SetRecords, locate, takes_question
 from monkeylib.data.records import FORMATS, BadRecord, Record
 from monkeylib.data.schema import DataSet
@@ -118,10 +118,10 @@ def _index(shard: Path) -> list[tuple[str, dict[str, list[int]]]]:
     """Keys in their order, each with start and length of its members by ending; from the cache if there."""
     stat = shard.stat()
     state = hashlib.sha256(f"{shard.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
-    cached = paths.cache() / "shards" / f"{shard.stem}-{state}.json"
+    cached = resources.cache() / "shards" / f"{shard.stem}-{state}.json"
     if not cached.is_file():
         index = _members(shard)
-        with paths.replacing(cached) as temporary:
+        with resources.replacing(cached) as temporary:
             temporary.write_text(json.dumps(index), encoding="utf-8")
     return [(key, members) for key, members in json.loads(cached.read_text(encoding="utf-8"))]
 

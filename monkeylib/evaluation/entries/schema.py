@@ -5,8 +5,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from monkeylib.data.public import SETS
-from monkeylib.evaluation import metrics
 from monkeylib.evaluation.entries.layouts import LAYOUTS
+from monkeylib.evaluation.metrics import registry
 from monkeylib.prompts import PROMPTS
 
 Kind = Literal["captions", "general", "scene text", "documents"]
@@ -118,7 +118,7 @@ class Entry(_Strict):
     @model_validator(mode="after")
     def _named_things_exist(self) -> "Entry":
         for name in (*self.metrics, *([self.released.metric] if self.released else ())):
-            metrics.get(name)
+            registry.get(name)
         if self.layout not in LAYOUTS:
             raise ValueError(f"there is no layout {self.layout!r}: choose one of {', '.join(LAYOUTS)}")
         if (self.set is None) != bool(self.home and self.licence):
@@ -140,5 +140,5 @@ class Entry(_Strict):
     @property
     def stratum(self) -> str | None:
         """Entry of `meta` of which every value must be asked about: the tasks of a sum over tasks."""
-        totals = metrics.get(self.metrics[0]).totals
+        totals = registry.get(self.metrics[0]).totals
         return totals.stratum if totals else None

@@ -1,0 +1,51 @@
+"""The nano tokenizer: a character each for what is read from images, a whole token for each word of the
+questions and captions.
+
+Reading copies characters, so drawn words are spelled; the fixed words of prompts, questions and captions
+never appear in a drawn text and are one token each, with or without a blank before them.
+"""
+
+from __future__ import annotations
+
+import string
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from monkeylib.data.synthetic.documents import KINDS
+from monkeylib.data.synthetic.scenes import COLOURS, NUMBERS, OBJECTS
+
+SPECIALS = ("<|endoftext|>", "<img>", "</img>", "<imgpad>", "<unk>")
+CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation + " "
+WORDS = (
+    *"what is the how much many are there where colour does sign say says written at of value shop".split(),
+    *"this title which highest lowest generate caption detailed in english answer photograph a an on".split(),
+    *"and with lines titled left right top bottom read all text boxes crosses".split(),
+    *"zero one two three four five".split(),
+    *COLOURS,
+    *OBJECTS,
+    *(f"{name}s" for name in OBJECTS),
+    *KINDS,
+)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A fast tokenizer of about 250 tokens; upper case is folded, characters outside ASCII become
+    `<unk>`."""
+    words = sorted(set(WORDS) | {w for w in NUMBERS if len(w) > 1})
+    pieces = [*SPECIALS, *CHARACTERS, *(w for w in words if len(w) > 1), *(f" {w}" for w in words)]
+    choice = "|".join(sorted(words, key=len, reverse=True))
+    pattern = rf" (?:{choice})(?![a-z0-9])|(?<![a-z0-9])(?:{choice})(?![a-z0-9])|[\s\S]"
+    tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        unk_token="<unk>",
+        additional_special_tokens=["<img>", "</img>", "<imgpad>"],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )

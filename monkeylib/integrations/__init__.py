@@ -1,0 +1,13 @@
+"""Monkey in the harnesses that people use: lmms-eval (`lmms_eval`) and VLMEvalKit (`vlmevalkit`).
+
+Neither is a dependency: each module imports its harness, which has to be installed to use it.
+"""
+
+from typing import Any
+
+
+def lmms_eval_models() -> Any:
+    """What lmms-eval asks an installed package for (entry point `lmms_eval.models`): its models' places."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return ModelManifest("monkeylib", simple_class_path="monkeylib.integrations.lmms_eval.MonkeyForLmmsEval")

@@ -1,0 +1,105 @@
+"""Figures: one style, and files that know what they were drawn from.
+
+    figures.use_style()
+    fig, ax = plt.subplots()
+    ...
+    figures.save(fig, "grid", data=tables.path_of("grid", profile), profile=profile, source="07_ablations")
+
+`save` writes the figure as PNG and PDF and notes in the manifest beside them the profile, the notebook or
+function that drew it, and the digest of its data.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from monkeylib import digests, resources
+
+MANIFEST = "manifest.json"
+INK, PALE = "#22303c", "#c9d1d9"
+COLOURS = ("#0b6e99", "#e07b39", "#5a9a4a", "#b0437b", "#7d6bb0", "#8a8f98")
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "savefig.bbox": "tight",
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",  # shipped with matplotlib: the same letters on every machine
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "grid.color": PALE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",  # a pixel looks like a pixel
+    "pdf.fonttype": 42,
+}
+# Neither date nor version goes into a file: the same figure gives the same bytes.
+_METADATA = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def use_style() -> None:
+    """Draw every figure from here on in the house style."""
+    mpl.rcParams.update(STYLE)
+
+
+def save(fig: Figure, name: str, *, data: Any, profile: str, source: str) -> None:
+    """Write a figure as PNG and PDF and note it in the manifest.
+
+    Args:
+        fig: the figure.
+        name: file name without ending, as in "tiles".
+        data: what it was drawn from: the path (or paths) of result files, or values in memory (arrays,
+            tables, pictures, plain values).
+        profile: figures of `nano` go to figures/, others to data/runs/<profile>/figures/.
+        source: the notebook or function that draws it, as in "08_visualization".
+
+    Raises:
+        FileNotFoundError: a path in `data` that doesn't exist.
+        ValueError: `data` of a type that has no digest.
+    """
+    files = _paths(data)
+    entry = {
+        "profile": profile,
+        "source": source,
+        "data": [resources.shown(file) for file in files],
+        "sha256": digests.data_digest(files or data),
+        "files": [f"{name}.{ending}" for ending in _METADATA],
+    }
+    folder = resources.figures(profile)
+    for ending, metadata in _METADATA.items():
+        with resources.replacing(folder / f"{name}.{ending}") as temporary:
+            fig.savefig(
+                temporary, format=ending, metadata=metadata, dpi=STYLE["savefig.dpi"], bbox_inches="tight"
+            )
+    with resources.replacing(folder / MANIFEST) as temporary:
+        everything = dict(sorted((manifest(profile) | {name: entry}).items()))
+        temporary.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+
+
+def manifest(profile: str) -> dict[str, dict]:
+    """The figures of a profile: name -> profile, source, data (paths of files), sha256 of the data, files."""
+    path = resources.figures(profile) / MANIFEST
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _paths(data: Any) -> list[Path]:
+    """The files that a figure was drawn from; none if it was drawn from values in memory."""
+    items = data if isinstance(data, list | tuple) else [data]
+    return list(items) if all(isinstance(item, Path) for item in items) else []

@@ -1,0 +1,296 @@
+"""Train nano-base, the small vision-language model in the role of Qwen-VL: one view of one tile's size, no
+adapters.
+
+Eight stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
+*Language*: the language model joins and learns to caption and to answer from the visual tokens, while the
+dense labels keep the encoder sharp. *Several*: most prompts hold several images, as Qwen-VL's may, of which
+one has what is asked for. *Details*: some of the others are parts of the same picture, which cut what is
+asked for or lie elsewhere. *Signs*: as before, with more pictures of several signs, of which the asked one
+has to be told by its colour or place. *Parts*: longer, with up to four such parts, so that signs which are
+too small in the whole picture can be read in a part beside it, and are not the ones asked for. *Colours*: one
+view of signs alone, each asked for once and never after a transcript, until the language model finds a sign
+by its colour, which it does not learn from a small share of such questions. *Mixed*: as in *parts*, with all
+kinds of pictures, and still no transcript before questions. Everything is made from the nano world on the
+fly, so no sample repeats. `make nano-base` runs them and writes the model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from monkeylib import profiles, resources
+from monkeylib.evaluation import results
+from monkeylib.evaluation.predict import predict_synthetic
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.model.vision import sincos_table
+from monkeylib.processing import MonkeyProcessor
+from monkeylib.profiles import Profile
+from monkeylib.training import finetune
+from monkeylib.training.callbacks import ResumedCSVLogger
+from monkeylib.training.data import POOL, Passes, Pools, loader
+from monkeylib.training.module import exact_match
+from monkeylib.training.optim import cosine_with_warmup, parameter_groups
+from recipes.nano_base import card
+from recipes.nano_base.dense_heads import DenseHead, FirstHead, dense_loss, looking_loss, reading_accuracy
+from recipes.nano_base.rows import POINTS, BaseRows
+
+LOOKING_LAYER = 2  # whose first head learns to look at the character to write next
+LOOKING_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the recipe."""
+
+    name: str
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int
+    dense_weight: float
+    answers: bool  # whether the language model takes part
+    several: float = 0.0  # share of prompts with several images
+    details: int = 0  # of which so many at most are parts of the picture that is asked about
+    signs: float = 0.0  # share of pictures with signs, if not drawn like the other families
+    apart: bool = False  # whether no transcript stands before questions, and a sign is asked for once
+    starts: float = 0.0  # weight of looking at the first character of each answer, which the question decides
+    first_row: int = 0
+
+
+READING = Stage("reading", steps=4000, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
+LANGUAGE = Stage(
+    "language",
+    steps=4000,
+    batch_size=16,
+    lr=1.2e-3,
+    warmup=100,
+    dense_weight=0.5,
+    answers=True,
+    first_row=5_000_000,
+)
+SEVERAL = replace(LANGUAGE, name="several", steps=2000, lr=6e-4, warmup=40, several=0.7, first_row=7_000_000)
+DETAILS = replace(SEVERAL, name="details", steps=1000, several=0.8, details=2, first_row=8_000_000)
+SIGNS = replace(DETAILS, name="signs", steps=1500, signs=0.6, first_row=8_500_000)
+PARTS = replace(SIGNS, name="parts", steps=2500, details=4, signs=0.45, first_row=9_000_000)
+COLOURS = replace(
+    LANGUAGE,
+    name="colours",
+    steps=600,
+    batch_size=32,
+    lr=1e-3,
+    warmup=40,
+    signs=1.0,
+    apart=True,
+    starts=1.0,
+    first_row=9_500_000,
+)
+MIXED = replace(PARTS, name="mixed", steps=2400, signs=0.5, apart=True, starts=0.3, first_row=9_600_000)
+STAGES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS, PARTS, COLOURS, MIXED)
+
+
+def base_profile() -> Profile:
+    """nano with one view and no adapters."""
+    nano = profiles.load("nano")
+    adapters = nano.adapters.model_copy(update={"mode": "none"})
+    width, height = nano.image_size
+    changes = {"views": "global", "adapters": adapters, "image_width": width, "image_height": height}
+    return nano.model_copy(update={**changes, "base_checkpoint": None})
+
+
+class BaseTraining(L.LightningModule):
+    """One stage of training. Logs losses, the share of characters read, and exact match of answers."""
+
+    def __init__(
+        self,
+        model: MonkeyForConditionalGeneration,
+        heads: tuple[DenseHead, DenseHead],
+        stage: Stage,
+        processor: MonkeyProcessor,
+        seed: int,
+    ):
+        super().__init__()
+        self.model, self.stage, self.processor, self.seed = model, stage, processor, seed
+        self.patch_head, self.query_head = heads
+        self.looking = FirstHead(model.language_model.model.layers[LOOKING_LAYER].self_attn)
+
+    def _forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        features = self.model.vision(batch["pixel_values"])
+        tokens = self.model.resampler(features)
+        by_patch, by_query = self.patch_head(features), self.query_head(tokens)
+        out = {"dense": dense_loss(by_patch, batch["dense"]) + dense_loss(by_query, batch["dense"])}
+        out["read_patch"] = reading_accuracy(by_patch, batch["dense"])
+        out["read_query"] = reading_accuracy(by_query, batch["dense"])
+        out["loss"] = self.stage.dense_weight * out["dense"]
+        if self.stage.answers:
+            embeds = self.model.splice(batch["input_ids"], tokens[batch["views"]])
+            text = {key: batch[key] for key in ("attention_mask", "position_ids", "labels")}
+            result = self.model(inputs_embeds=embeds, **text)
+            query, key = self.looking.query_and_key()
+            out["look"], out["look_right"] = looking_loss(query, key, batch["looks"])
+            first = batch["turns"] != batch["turns"].roll(1, dims=1)
+            start, out["start_right"] = looking_loss(query, key, batch["looks"].masked_fill(~first, -1))
+            out["answers"] = result.loss.detach()
+            out["loss"] = out["loss"] + result.loss + LOOKING_WEIGHT * out["look"] + self.stage.starts * start
+            out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
+        return out
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Loss of a batch."""
+        out = self._forward(batch)
+        self.log_dict({f"train/{k}": v.detach() for k, v in out.items()}, prog_bar=False)
+        return out["loss"]
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """Log the loss of a batch of images that training never sees."""
+        self.log_dict({f"val/{k}": v for k, v in self._forward(batch).items()}, prog_bar=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with warm-up and cosine."""
+        optimiser = torch.optim.AdamW(
+            parameter_groups(self, weight_decay=0.05), lr=self.stage.lr, betas=(0.9, 0.98), fused=True
+        )
+        schedule = cosine_with_warmup(optimiser, self.stage.warmup, self.stage.steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _loader(self, split: str, batches: int, start: int) -> DataLoader:
+        stage = self.stage
+        pooled = POOL * stage.batch_size
+        mix = (stage.answers, stage.several, stage.details, stage.signs, stage.apart)
+        rows = BaseRows(self.processor, split, *mix, pooled)
+        offset = self.seed * 10_000_000 + stage.first_row
+        length = (lambda row: len(row.conversation.ids)) if stage.answers else (lambda row: 0)
+        pools = Pools(rows, length, stage.batch_size, offset)
+        made = Passes(pools, lambda batch, *_: rows.collate(batch), batches, start)
+        return loader(made, keep_worker=split == "val")
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches from the first one that this run has not seen: a resumed run repeats nothing."""
+        return self._loader("train", self.stage.steps, self.trainer.global_step)
+
+    def val_dataloader(self) -> DataLoader:
+        """The same few batches each time."""
+        return self._loader("val", 8, 0)
+
+
+@torch.no_grad()
+def initialise(model: MonkeyForConditionalGeneration) -> None:
+    """Start a small model from scratch: weights as large as its width asks for, and positions that count.
+
+    The ViT's linear maps keep the scale of their input (half of it where they add to the residual stream),
+    which at this width learns to read faster than the usual 0.02. Its position table starts as sines and
+    cosines. Queries and keys of the resampler start as the same rotation of their positions, whose products
+    peak where the positions agree; values and output as inverse rotations, which pass on what is seen there.
+    """
+    table, resampler = model.vision.positions, model.resampler
+    table.copy_(0.7 * sincos_table(table.shape[1], model.config.vision_config.position_grid))
+    patches = model.vision.patch_embedding.weight
+    patches.normal_(std=patches[0].numel() ** -0.5)
+    for name, module in model.vision.named_modules():
+        if isinstance(module, nn.Linear):
+            adds = name.endswith(("proj", "out"))
+            module.weight.normal_(std=(0.5 if adds else 1.0) * module.in_features**-0.5)
+    width = resampler.proj.in_features
+    look, carry = (torch.linalg.qr(torch.randn(width, width)).Q for _ in range(2))
+    resampler.kv_proj.weight.normal_(std=resampler.kv_proj.in_features**-0.5)
+    resampler.qkv.weight.copy_(torch.cat([1.5 * look, 1.5 * look, carry]))
+    resampler.out.weight.copy_(carry.T)
+    resampler.proj.weight.copy_(torch.eye(width))
+
+
+def train_stage(module: BaseTraining, folder: Path) -> None:
+    """Run one stage, or go on with it; its last checkpoint, its `metrics.csv` and its recipe lie in `folder`.
+
+    Raises:
+        ValueError: what lies there was trained by another recipe.
+    """
+    stamp, recipe = folder / "stage.json", json.dumps(asdict(module.stage))
+    if stamp.exists() and stamp.read_text() != recipe:
+        raise ValueError(
+            f"{resources.shown(folder)} holds this stage, trained by another recipe: to train it anew, remove "
+            "that folder and those of the later stages."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(recipe)
+    checkpoint = ModelCheckpoint(
+        folder,
+        filename="last",
+        every_n_train_steps=100,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=module.stage.steps,
+        max_epochs=1,
+        gradient_clip_val=1.0,
+        callbacks=[checkpoint],
+        logger=ResumedCSVLogger(folder, "", ""),
+        val_check_interval=150,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=20,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+    )
+    last = folder / "last.ckpt"
+    trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
+
+
+def save(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: Path) -> None:
+    """Write model and processor in one move, in place of what lies there."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    model.save_pretrained(unfinished)
+    processor.save_pretrained(unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def score(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditionalGeneration) -> None:
+    """Ask the test splits and write the model card with the scores."""
+    answered = predict_synthetic(profile, folder, runs / "predictions", profile.evaluation.counts)
+    predictions = {("nano-base", split): done.path for split, done in answered.items()}
+    rows = results.summarise(predictions, by="family")
+    table = results.write_table(rows, folder / "test_scores.csv")
+    parts = {
+        "ViT": model.vision,
+        "resampler": model.resampler,
+        "language model (embeddings tied)": model.language_model,
+    }
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    stages = [asdict(stage) for stage in STAGES]
+    card.write(folder, counts, stages, table, profile.tile_size, profile.image_size[0])
+
+
+def main(seed: int = 0) -> None:
+    """Train all stages, going on where an interrupted run stopped; write the model, its scores and card."""
+    runs, target = resources.runs("nano-base"), resources.models() / "nano-base"
+    L.seed_everything(seed)
+    profile = base_profile()
+    processor = finetune.build_processor(profile)
+    model = finetune.build_model(profile, processor)
+    initialise(model)
+    side, queries = profile.tile_size // profile.vision.patch_size, math.isqrt(profile.queries)
+    heads = (
+        DenseHead(profile.vision.width, side, POINTS),
+        DenseHead(model.config.text_config.hidden_size, queries, POINTS),
+    )
+    for stage in STAGES:
+        train_stage(BaseTraining(model, heads, stage, processor, seed), runs / stage.name)
+    save(model.eval(), processor, target)
+    score(profile, target, runs, model)
+    print(f"wrote {resources.shown(target)}")
+
+
+if __name__ == "__main__":
+    main()

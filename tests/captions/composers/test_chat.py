@@ -1,0 +1,348 @@
+"""The chat composer against a server on this machine that speaks the chat API and fails on purpose."""
+
+import json
+import pickle
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monkeylib.captions import composers
+from monkeylib.captions.annotations import Caption, Record
+from monkeylib.captions.composers import chat, rules
+from monkeylib.captions.composers.chat_client import (
+    OVERHEAD,
+    Budget,
+    BudgetExhausted,
+    ChatFailed,
+    Patience,
+    Prices,
+    _retry_after,
+)
+from tests.support import chat_server
+from tests.support.chat_server import COMPLETION
+
+KEY = "a key that nobody may see"
+QUICK = Patience(attempts=8, timeout=60, first_wait=0.01, longest_wait=1.0)  # but no answer comes too late
+
+
+def record(text: str = "a cat", **more) -> Record:
+    captions = (Caption(text=text, expert="c"),)
+    return Record(**{"name": "a.png", "width": 100, "height": 50, "captions": captions, **more})
+
+
+@pytest.fixture()
+def server(monkeypatch):
+    pytest.importorskip("openai")
+    with chat_server.serving(monkeypatch, KEY) as served:
+        yield served
+
+
+@pytest.fixture()
+def ask(server, tmp_path):
+    """Make a composer that keeps its answers in the test's folder."""
+
+    def make(**more) -> chat.ChatComposer:
+        return chat.ChatComposer(tmp_path / "chat", **{"patience": QUICK, **more})
+
+    return make
+
+
+def longest(item: Record, answer: int = 400) -> int:
+    """Tokens that are set aside for a record."""
+    return len(rules.chat_prompt(item).encode()) + OVERHEAD + answer
+
+
+# --- one question ------------------------------------------------------------------------------------
+
+
+def test_the_prompt_is_sent_and_the_answer_comes_back(server, ask):
+    composer = ask(temperature=0.2)
+    assert composer.compose(record("a cat on a mat")) == "A CAT ON A MAT."
+    ((path, authorization, body),) = server.requests
+    assert path == "/v1/chat/completions" and authorization == f"Bearer {KEY}"
+    assert body == {
+        "model": "a-model",
+        "messages": [{"role": "user", "content": rules.chat_prompt(record("a cat on a mat"))}],
+        "max_tokens": 400,
+        "temperature": 0.2,
+    }
+    assert composer.spent.requests == 1 and composer.spent.completion_tokens == COMPLETION
+
+
+def test_every_way_to_fail_is_tried_again_and_what_may_have_been_billed_is_counted(server, ask):
+    server.script = [
+        (429, {"Retry-After": "0.3"}, None),
+        (500, {}, None),
+        "hang",
+        "garbage",
+        "half",
+        "no answer",
+    ]
+    composer = ask(patience=replace(QUICK, timeout=3.0))
+    assert composer.compose(record()) == "A CAT."
+    assert len(server.requests) == 7 and len({json.dumps(body) for _, _, body in server.requests}) == 1
+    assert server.times[1] - server.times[0] >= 0.29  # the server asked for it
+    # The four that may have been answered count whole, refusals count nothing.
+    used = len(rules.chat_prompt(record())) // 4 + COMPLETION
+    assert composer.spent.tokens == 4 * longest(record()) + used
+    assert composer.spent.requests == 7
+
+
+def test_a_server_that_counts_no_tokens_is_taken_to_have_used_the_most(server, ask):
+    server.otherwise = "uncounted"
+    composer = ask()
+    assert composer.compose(record()) == "A CAT." and composer.spent.tokens == longest(record())
+
+
+def test_patience_ends(server, ask):
+    server.otherwise = (503, {}, None)
+    with pytest.raises(ChatFailed, match="3 attempts failed, the last one: status 503: .*on purpose"):
+        ask(patience=Patience(attempts=3, timeout=60, first_wait=0.01)).compose(record())
+    assert len(server.requests) == 3
+
+
+def test_a_server_that_wants_more_patience_than_there_is_is_left_alone(server, ask):
+    server.otherwise = (429, {"Retry-After": "3600"}, None)
+    with pytest.raises(ChatFailed, match="asks to wait for 3600 seconds"):
+        ask().compose(record())
+    assert len(server.requests) == 1
+
+
+def test_waits_between_attempts_double(server, ask):
+    server.script = [(500, {}, None)] * 4
+    ask(patience=Patience(attempts=5, timeout=60, first_wait=0.1)).compose(record())
+    waits = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
+    assert all(wait >= 0.75 * 0.1 * 2**i for i, wait in enumerate(waits))
+
+
+@pytest.mark.parametrize("refusal", [(401, {}, None), (429, {}, "insufficient_quota")])
+def test_an_endpoint_that_refuses_us_is_asked_once(server, ask, refusal):
+    server.otherwise = refusal
+    composer = ask()
+    for text in ("a cat", "a dog"):
+        with pytest.raises(ChatFailed, match=f"refuses requests .status {refusal[0]}"):
+            composer.compose(record(text))
+    assert len(server.requests) == 1 and composer.spent.tokens == 0
+
+
+def test_a_question_that_is_refused_fails_alone(server, ask):
+    server.script = [(400, {}, "context_length_exceeded")]
+    composer = ask()
+    with pytest.raises(ChatFailed, match="refused the request .status 400"):
+        composer.compose(record())
+    assert composer.compose(record()) == "A CAT." and len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "complaint"),
+    [
+        ("length", "cut off after 400 tokens"),
+        ("content_filter", "content_filter"),
+        ("empty", "no text"),
+        ("null", "no text"),
+    ],
+)
+def test_an_answer_that_is_none_is_an_error_and_kept_like_others(server, ask, how, complaint):
+    server.otherwise = how
+    for _ in range(2):
+        with pytest.raises(ChatFailed, match=complaint):
+            ask().compose(record())
+    assert len(server.requests) == 1
+
+
+def test_nothing_is_asked_about_a_picture_of_which_nothing_is_known(server, ask):
+    assert ask().compose(record(captions=())) == "" and not server.requests
+
+
+def test_an_endpoint_that_is_not_there_is_an_error_and_costs_nothing(server, ask, monkeypatch):
+    monkeypatch.setenv(chat.BASE_URL, "http://127.0.0.1:9/v1")
+    composer = ask(patience=Patience(attempts=2, timeout=60, first_wait=0.01))
+    with pytest.raises(ChatFailed, match="2 attempts failed"):
+        composer.compose(record())
+    assert composer.spent.tokens == 0
+
+
+# --- what is kept ------------------------------------------------------------------------------------
+
+
+def test_a_rerun_asks_nothing_and_other_questions_are_asked(server, ask, tmp_path):
+    records = [record(text) for text in ("a cat", "a dog", "a bus")]
+    first = ask().compose_all(records)
+    assert first == ["A CAT.", "A DOG.", "A BUS."] and len(server.requests) == 3
+    again = ask()
+    assert again.compose_all(records) == first and len(server.requests) == 3
+    assert again.spent.requests == 0 and again.cost == 0
+    ask(temperature=0.5).compose(records[0])
+    ask(answer_tokens=300).compose(records[0])
+    assert len(server.requests) == 5
+    kept = list((tmp_path / "chat").rglob("*.json"))
+    assert len(kept) == 5 and not any(KEY in path.read_text() for path in kept)
+
+
+def test_a_file_that_broke_is_asked_for_again(server, ask, tmp_path):
+    ask().compose(record())
+    (path,) = (tmp_path / "chat").rglob("*.json")
+    path.write_text(path.read_text()[:40])
+    assert ask().compose(record()) == "A CAT." and len(server.requests) == 2
+    assert json.loads(path.read_text())["response"]["choices"]
+
+
+def test_a_killed_run_has_lost_what_was_under_way_and_nothing_else(server, ask):
+    server.script = ["answer", "answer", (401, {}, None)]
+    records = [record(f"cat {i}") for i in range(5)]
+    answers = ask(concurrency=1).compose_all(records)
+    assert [isinstance(answer, str) for answer in answers] == [True, True, False, False, False]
+    assert ask(concurrency=1).compose_all(records)[:2] == answers[:2]
+    assert len(server.requests) == 3 + 3
+
+
+def test_the_same_question_at_the_same_time_is_asked_once(server, ask):
+    server.pause = 0.1
+    assert set(ask(concurrency=6).compose_all([record()] * 12)) == {"A CAT."}
+    assert len(server.requests) == 1
+
+
+# --- many at once, and the budget --------------------------------------------------------------------
+
+
+def test_no_more_are_on_their_way_than_allowed(server, ask):
+    server.pause = 0.15
+    composer = ask(concurrency=3)
+    assert len(composer.compose_all([record(f"cat {i}") for i in range(12)])) == 12
+    assert server.most == 3
+    threads = [threading.Thread(target=composer.compose, args=(record(f"dog {i}"),)) for i in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.most == 3 and len(server.requests) == 21
+
+
+def test_when_the_server_asks_for_a_wait_all_wait(server, ask):
+    server.script = [(429, {"Retry-After": "0.5"}, None)]
+    composer = ask(concurrency=4)
+    assert "A CAT." in composer.compose_all([record()])
+    server.script, server.times[:] = [(429, {"Retry-After": "0.5"}, None)], []
+    first = threading.Thread(target=composer.compose, args=(record("one"),))
+    first.start()
+    time.sleep(0.25)
+    composer.compose(record("two"))
+    first.join()
+    assert min(server.times[1:]) - server.times[0] >= 0.45
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_the_budget_is_never_passed_and_a_larger_one_goes_on(server, ask, concurrency):
+    records = [record(f"cat {i}") for i in range(10)]
+    used = len(rules.chat_prompt(records[0])) // 4 + COMPLETION
+    budget = longest(records[0]) + 3 * used + used // 2  # four answers, and no room to ask a fifth time
+    composer = ask(concurrency=concurrency, maximum_tokens=budget)
+    answers = composer.compose_all(records)
+    failed = [answer for answer in answers if not isinstance(answer, str)]
+    assert len(failed) == 6 and len(server.requests) == 4
+    assert composer.spent.tokens == 4 * used <= budget
+    assert all(isinstance(answer, BudgetExhausted) for answer in failed)
+    assert f"The budget of {budget} tokens is used up" in str(failed[0])
+    assert all(isinstance(answer, str) for answer in ask(concurrency=concurrency).compose_all(records))
+    assert len(server.requests) == 10
+
+
+def test_dollars_are_counted_and_limited(server, ask):
+    item = record()
+    prompt = len(rules.chat_prompt(item)) // 4
+    composer = ask(prices=(0.5, 1.5), maximum_dollars=1.0)
+    composer.compose(item)
+    assert composer.cost == pytest.approx((0.5 * prompt + 1.5 * COMPLETION) / 1e6)
+    poor = ask(prices=Prices(1000.0, 1000.0), maximum_dollars=0.1)
+    with pytest.raises(BudgetExhausted, match="0.1 dollars is used up"):
+        poor.compose(record("a dog"))
+    assert len(server.requests) == 1
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 300),
+    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 40), st.floats(0, 1), st.booleans()), max_size=20),
+)
+def test_whatever_requests_take_the_limit_holds(limit, requests):
+    budget, total = Budget(tokens=limit), 0
+    for prompt, answer, share, free in requests:
+        try:
+            with budget.holding(prompt, answer) as hold:
+                if free:
+                    hold.free()
+                elif share < 0.8:
+                    hold.used(prompt, int(share * answer))
+        except BudgetExhausted:
+            assert total + prompt + answer > limit
+            continue
+        total += 0 if free else prompt + (int(share * answer) if share < 0.8 else answer)
+        assert budget.spent.tokens == total <= limit
+
+
+def test_a_limit_in_dollars_needs_prices():
+    with pytest.raises(ValueError, match="needs the model's prices"):
+        Budget(dollars=1.0)
+
+
+# --- where it comes from -----------------------------------------------------------------------------
+
+
+def test_the_environment_says_which_model_and_the_record_never_the_key(server, ask, monkeypatch):
+    monkeypatch.setenv(chat.BASE_URL, "https://user:secret@models.example/v1")
+    composer = ask()
+    known = composer.provenance.model_dump_json()
+    assert composer.version == "a-model" and composer.settings["base_url"] == "https://models.example/v1"
+    assert "secret" not in known and KEY not in known
+    monkeypatch.delenv(chat.KEY)
+    with pytest.raises(
+        ValueError, match="OPENAI_API_KEY isn't set: put the key of https://models.example/v1"
+    ):
+        composer.prepare()
+    monkeypatch.delenv(chat.MODEL)
+    with pytest.raises(ValueError, match="MONKEYLIB_CHAT_MODEL isn't set: name a chat model"):
+        ask()
+    monkeypatch.setenv(chat.MODEL, "m")
+    monkeypatch.delenv(chat.BASE_URL)
+    assert ask().settings["base_url"] == "https://api.openai.com/v1"
+    with pytest.raises(ValueError, match="At least one request"):
+        ask(concurrency=0)
+
+
+def test_limits_come_from_the_environment_too(server, tmp_path, monkeypatch):
+    plain = chat.ChatComposer.from_environment(tmp_path)
+    assert plain.concurrency == 8 and plain.compose(record()) == "A CAT."
+    for name, value in [(chat.TOKENS, "10"), (chat.PRICES, "0.5, 1.5"), (chat.CONCURRENCY, "3")]:
+        monkeypatch.setenv(name, value)
+    limited = composers.load("chat")
+    assert limited.concurrency == 3
+    with pytest.raises(BudgetExhausted, match="10 tokens"):
+        chat.ChatComposer.from_environment(tmp_path).compose(record("a dog"))
+    monkeypatch.setenv(chat.DOLLARS, "0.000001")
+    monkeypatch.delenv(chat.TOKENS)
+    with pytest.raises(BudgetExhausted, match="1e-06 dollars"):
+        chat.ChatComposer.from_environment(tmp_path).compose(record("a dog"))
+    monkeypatch.setenv(chat.PRICES, "0.5")
+    with pytest.raises(ValueError, match="MONKEYLIB_CHAT_PRICES has to hold 2 numbers .* got '0.5'"):
+        composers.load("chat")
+
+
+def test_it_goes_to_another_process_without_the_key(server, ask):
+    composer = ask()
+    composer.compose(record())
+    carried = pickle.dumps(composer)
+    assert KEY.encode() not in carried
+    assert pickle.loads(carried).compose(record("a dog")) == "A DOG."
+    assert pickle.loads(carried).provenance == composer.provenance
+
+
+def test_waits_may_be_numbers_or_dates():
+    assert _retry_after({"retry-after": "2.5"}) == 2.5 and _retry_after({"retry-after": "-1"}) == 0
+    assert _retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    ahead = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
+    assert 50 < _retry_after({"retry-after": ahead}) < 61
+    assert _retry_after({}) is None and _retry_after({"retry-after": "soon"}) is None

@@ -1,0 +1,116 @@
+"""The composer that rewrites: what stands of a draft and what doesn't; a tiny model of its architecture."""
+
+import re
+
+import pytest
+import torch
+from PIL import Image
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from monkeylib.captions import checks
+from monkeylib.captions.annotations import OcrLine, Record, Region
+from monkeylib.captions.composers import smollm2
+from monkeylib.captions.composers.smollm2 import SmolLm2Composer
+from monkeylib.captions.filtering import Filter
+from monkeylib.captions.input_images import Source
+from monkeylib.captions.stages import Item, WriteStage
+
+
+def record(**more) -> Record:
+    cat = Region(box=(0.0, 0.0, 30.0, 30.0), text="cat", score=0.9, expert="yolox-nano")
+    quad = ((60.0, 80.0), (90.0, 80.0), (90.0, 90.0), (60.0, 90.0))
+    line = OcrLine(quad=quad, text="Exit 24", confidence=0.99, expert="pp-ocr")
+    return Record(name="a.png", sha256="0" * 64, width=90, height=90, regions=(cat,), lines=(line,), **more)
+
+
+def composer(monkeypatch, draft: str, **settings) -> SmolLm2Composer:
+    made = SmolLm2Composer(**settings)
+    monkeypatch.setattr(made, "draft", lambda plain: draft)
+    return made
+
+
+GOOD = 'A picture shows a cat at the top left. The text reads "Exit 24".'
+
+
+def test_a_draft_that_keeps_to_the_facts_stands(monkeypatch):
+    made = composer(monkeypatch, GOOD)
+    assert made.compose(record()) == GOOD
+    assert made.verdicts[GOOD] == smollm2.Verdict("model", GOOD, ())
+    assert checks.check(record(detailed_caption=GOOD)).grounding == 1
+
+
+@pytest.mark.parametrize(
+    "draft, problem",
+    [
+        ('The picture shows a cat and a dog. The text reads "Exit 24".', "nobody said dog"),
+        ("The picture shows a cat at the top left.", 'lacks the text "Exit 24"'),
+        ('The text reads "Exit 24".', "it forgets cat"),
+        ('A cat at [0.1, 0.2]. The picture shows text that reads "Exit 24" at the left.', "coordinates"),
+        (" ".join(["The picture shows a cat."] * 6) + ' The text reads "Exit 24".', "sentences"),
+        ('The picture shows a cat at the top left. The text reads "Exit 24" and', "cut off"),
+        (
+            'The picture shows a cat at the top left, above the exit. The text reads "Exit 24".',
+            "exit is only written",
+        ),
+        ("", "empty"),
+    ],
+)
+def test_any_other_draft_gives_way_to_the_rules(monkeypatch, draft, problem):
+    made = composer(monkeypatch, draft)
+    said = made.compose(record())
+    assert said == made.rules.compose(record())
+    verdict = made.verdicts[said]
+    assert verdict.writer == "rules" and verdict.draft == draft
+    assert any(re.search(problem, found) for found in verdict.problems)
+
+
+def test_a_relation_may_not_be_turned_round():
+    plain = "The picture shows a cat; a motorcycle. The motorcycle is to the right of the cat."
+    same = "A cat is on the left. The motorcycle is to the right of the cat."
+    turned = "The cat is to the right of the motorcycle."
+    assert smollm2.misplaced(plain, same) == []
+    assert smollm2.misplaced(plain, turned) == ["nobody said cat to the right of motorcycle"]
+    assert smollm2.misplaced(plain, "A cat, above the motorcycle.") == ["nobody said cat above motorcycle"]
+
+
+def test_where_nothing_is_known_the_model_isn_t_asked():
+    assert SmolLm2Composer().compose(Record(name="b.png", width=9, height=9)) == ""
+    assert SmolLm2Composer(0.5).provenance != SmolLm2Composer(0.9).provenance
+
+
+def test_a_tiny_model_of_the_architecture_babbles_and_the_rules_stand(tokenizer):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(tokenizer), **sizes, bos_token_id=None, eos_token_id=0)
+    )
+    chat = type(tokenizer)(
+        tokenizer_object=tokenizer._tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    )
+    chat.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    made = SmolLm2Composer(maximum_tokens=12)
+    made.__dict__["_parts"] = (chat, model.eval())
+    said = made.compose(record())
+    assert said == made.rules.compose(record())
+    assert made.verdicts[said].writer == "rules" and made.verdicts[said].problems
+    assert made.draft("a") == made.draft("a")
+
+
+def test_the_record_says_why_a_draft_was_refused_also_where_it_is_kept(monkeypatch, tmp_path):
+    plain = SmolLm2Composer().rules.compose(record())
+    for place, draft, refused in (
+        ("good", GOOD, ()),
+        ("bad", "", ("a draft was refused: it is empty",)),
+    ):
+        made = composer(monkeypatch, draft)
+        monkeypatch.setattr(SmolLm2Composer, "prepare", lambda self: None)
+        for _ in range(2):  # the second time from what is kept
+            ((done,), _) = _stage(made, tmp_path / place)
+            assert done.record.check.problems == refused
+            assert done.record.detailed_caption == (plain if refused else GOOD)
+            monkeypatch.setattr(made, "draft", lambda plain: pytest.fail("asked again"))
+
+
+def _stage(made, place):
+    source = Source(Image.new("RGB", (90, 90)), "a.png")
+    return WriteStage(made, Filter(), place)([Item(source, record())])

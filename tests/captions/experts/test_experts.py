@@ -1,0 +1,153 @@
+"""The experts: their arithmetic on made arrays, and PP-OCR for real on a rendered page."""
+
+from importlib.resources import files
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
+
+from monkeylib import assets
+from monkeylib.captions import experts, filtering
+from monkeylib.captions.experts import yolox
+
+
+def _encode(box, label, objectness, stride=16) -> tuple[int, np.ndarray]:
+    """The row of the network's output that states a box, and its index."""
+    x0, y0, x1, y1 = box
+    column, row = int((x0 + x1) / 2 // stride), int((y0 + y1) / 2 // stride)
+    index = sum((416 // s) ** 2 for s in yolox.STRIDES if s < stride) + row * (416 // stride) + column
+    values = np.zeros(85, dtype=np.float32)
+    values[:5] = [(x0 + x1) / 2 / stride - column, (y0 + y1) / 2 / stride - row,
+                  np.log((x1 - x0) / stride), np.log((y1 - y0) / stride), objectness]  # fmt: skip
+    values[5 + label] = 0.9
+    return index, values
+
+
+@pytest.mark.parametrize("stride", yolox.STRIDES)
+def test_decoding_finds_the_box_that_was_encoded(stride):
+    output = np.zeros((3549, 85), dtype=np.float32)
+    box = (100.0, 37.0, 180.0, 301.0)
+    index, output[index] = _encode(box, 15, 0.8, stride)
+    boxes, scores = yolox.decode(output)
+    assert boxes.shape == (3549, 4) and scores.shape == (3549, 80)
+    np.testing.assert_allclose(boxes[index], box, atol=1e-3)
+    assert np.unravel_index(scores.argmax(), scores.shape) == (index, 15)
+    assert scores.max() == pytest.approx(0.72)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 20)] * 4, st.integers(0, 5)), min_size=1, max_size=12))
+def test_suppression_keeps_the_best_of_every_overlap(rows):
+    boxes = np.array([(x, y, x + w + 1, y + h + 1) for x, y, w, h, _ in rows], dtype=float)
+    scores = np.array([score for *_, score in rows], dtype=float)
+    kept = yolox.keep_best(boxes, scores, 0.45)
+    overlaps = [[filtering.iou(a, b) for b in boxes.tolist()] for a in boxes.tolist()]
+    assert all(overlaps[i][j] <= 0.45 for i in kept for j in kept if i != j)
+    for lost in set(range(len(rows))) - set(kept):
+        assert any(overlaps[lost][k] > 0.45 and scores[k] >= scores[lost] for k in kept)
+
+
+def test_a_picture_is_scaled_into_the_square_as_the_network_expects():
+    pixels, scale = yolox.letterbox(Image.new("RGB", (832, 416), (10, 20, 30)))
+    assert pixels.shape == (1, 3, 416, 416) and pixels.dtype == np.float32 and scale == 0.5
+    assert pixels[0, :, 207, 415].tolist() == [30, 20, 10]  # BGR
+    assert pixels[0, :, 208, 0].tolist() == [114, 114, 114]
+
+
+class _Session:
+    """Stands for the network: always the same output."""
+
+    def __init__(self, output):
+        self.output = output
+
+    def get_inputs(self):
+        return [type("Input", (), {"name": "images"})]
+
+    def run(self, _, feed):
+        assert feed["images"].shape == (1, 3, 416, 416)
+        return [self.output[None]]
+
+
+def test_regions_are_in_pixels_of_the_picture_best_first_and_inside_it():
+    output = np.zeros((3549, 85), dtype=np.float32)
+    for box, label, objectness, stride in [
+        ((100, 100, 200, 200), 0, 0.9, 16),
+        ((104, 100, 204, 200), 0, 0.8, 32),  # the same person again
+        ((300, 20, 430, 120), 16, 1.0, 16),  # a dog that reaches beyond the picture
+        ((10, 10, 60, 60), 16, 0.1, 16),  # too unsure
+    ]:
+        index, output[index] = _encode(box, label, objectness, stride)
+    expert = yolox.YoloxRegions(threads=1)
+    expert.__dict__["_session"] = _Session(output)
+    (found,) = expert.annotate([Image.new("RGB", (832, 832))])
+    assert [(item.text, round(item.score, 2)) for item in found.regions] == [("dog", 0.9), ("person", 0.81)]
+    assert found.regions[0].box == pytest.approx((600, 40, 832, 240), abs=0.01)
+    assert found.regions[1].box == pytest.approx((200, 200, 400, 400), abs=0.01)
+    assert {item.expert for item in found.regions} == {expert.name}
+
+
+def test_the_classes_are_the_eighty_of_coco_in_their_order():
+    assert len(set(yolox.NAMES)) == 80
+    assert [yolox.NAMES[i] for i in (0, 5, 15, 16, 62, 79)] == [
+        "person", "bus", "cat", "dog", "tv", "toothbrush",
+    ]  # fmt: skip
+
+
+def _fetched(name: str) -> bool:
+    return assets.folder(name).is_dir()
+
+
+@pytest.mark.skipif(not _fetched("yolox-nano"), reason="needs `monkeylib assets fetch yolox-nano`")
+def test_yolox_sees_the_cat():
+    picture = Image.open(assets.fetch("scikit-image-pictures") / "chelsea.png")
+    expert = yolox.YoloxRegions(threads=1)
+    expert.prepare()
+    (found,) = expert.annotate([picture])
+    assert found.regions[0].text == "cat" and found.regions[0].score > 0.5
+
+
+def test_pp_ocr_reads_a_rendered_page():
+    font = ImageFont.truetype(str(files("matplotlib") / "mpl-data/fonts/ttf/DejaVuSans.ttf"), 28)
+    page = Image.new("RGB", (420, 180), "white")
+    draw = ImageDraw.Draw(page)
+    for row, text in enumerate(["RECEIPT 2024", "Coffee 3.50"]):
+        draw.text((30, 30 + 70 * row), text, font=font, fill="black")
+    expert = experts.PpOcr(threads=1)
+    expert.prepare()
+    read, empty = expert.annotate([page, Image.new("RGB", (64, 64), "white")])
+    assert [line.text.replace(" ", "") for line in read.lines] == ["RECEIPT2024", "Coffee3.50"]
+    assert all(line.confidence > filtering.OCR_CONFIDENCE for line in read.lines)
+    x0, y0, x1, y1 = read.lines[0].box
+    assert x0 < 45 and 15 < y0 < 45 and 200 < x1 < 300 and 50 < y1 < 85
+    assert empty.lines == ()
+
+
+def test_experts_are_loaded_by_name_or_set_and_say_who_they_are():
+    loaded = experts.load("cpu")
+    assert [type(expert) for expert in loaded] == [
+        experts.PpOcr,
+        experts.YoloxRegions,
+        experts.TagCaption,
+        experts.DescribedSegments,
+    ]
+    assert [type(expert) for expert in experts.load(["yolox"])] == [experts.YoloxRegions]
+    for expert in loaded:
+        assert expert.licence and expert.provenance.expert == expert.name and expert.provenance.version
+        assert "blip" not in expert.name and "grit" not in expert.name
+    assert len({expert.name for expert in loaded}) == 4
+    assert experts.PpOcr(0.5).provenance != experts.PpOcr(0.3).provenance
+    with pytest.raises(ValueError, match="no expert 'vqa'.*pp-ocr, yolox.*cpu"):
+        experts.load("vqa")
+
+
+def test_what_an_expert_needs_and_lacks_is_known_without_loading_it(tmp_path, monkeypatch):
+    assert experts.ASSETS.keys() >= set(experts.SETS["cpu"])
+    needed = {name for names in experts.ASSETS.values() for name in names}
+    assert needed <= {asset.name for asset in assets.listing()}
+    assert experts.missing("pp-ocr") == []  # installed with its package
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(assets.paths, "REPOSITORY", tmp_path)
+    assert experts.missing("tagged-segments") == ["sam-distilled", "efficientnet-lite0", "imagenet-names"]
+    with pytest.raises(ValueError, match="Nothing of the CPU set is called 'blip2'"):
+        experts.missing("blip2")

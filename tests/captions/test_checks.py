@@ -1,0 +1,134 @@
+"""What a description may say: its length, no coordinates, and nothing that nobody saw."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monkeylib.captions import checks
+from monkeylib.captions.annotations import Caption, OcrLine, Record, Region
+from monkeylib.captions.composers import rules
+
+
+def box(number):
+    """A small box, each elsewhere in the picture."""
+    x, y = 31 * number % 90, 47 * number % 90
+    return x, y, x + 9, y + 9
+
+
+def record(text, captions=(), regions=(), lines=(), original="") -> Record:
+    quad = ((0, 0), (9, 0), (9, 9), (0, 9))
+    return Record(
+        name="a", sha256="0" * 64, width=100, height=100, original_caption=original, detailed_caption=text,
+        captions=[Caption(text=item, expert="c") for item in captions],
+        regions=[Region(box=box(i), text=t, score=1, expert="r") for i, t in enumerate(regions)],
+        lines=[OcrLine(quad=quad, text=item, confidence=1, expert="o") for item in lines],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("a cat", 1),
+        ("A cat. A dog.", 2),
+        ("Is it? Yes! So be it...", 3),
+        ("It costs 3.50 euros.", 1),
+        ("Mr. Smith met J. Doe, e.g. in St. Ives. They talked.", 2),
+        ('The sign says "Stop. Look. Listen." and hangs low.', 1),
+        ('The sign says "Stop. Look." It hangs low.', 1),  # the quotation ends no sentence
+        ("one. two. three.", 3),
+    ],
+)
+def test_sentences_are_counted(text, count):
+    assert len(checks.sentences(text)) == count
+
+
+@given(st.text(alphabet='ab .!?"x1', max_size=60))
+def test_sentences_lose_nothing(text):
+    assert "".join("".join(checks.sentences(text)).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("A. " * 3 + "Cats are here. " * 6, "sentences, not fewer than 6"),
+        ("A cat at [0.10, 0.20, 0.30, 0.40].", "coordinates: [0.10, 0.20, 0.30, 0.40]"),
+        ("A cat at (12, 40) looks.", "coordinates: (12, 40)"),
+        ("A cat at 0.1, 0.25 looks.", "coordinates: 0.1, 0.25"),
+        ('The letter "A" is red.', 'a single letter: letter "A"'),
+    ],
+)
+def test_what_breaks_the_rules_is_named(text, problem):
+    assert any(problem in found for found in checks.check(record(text)).problems)
+
+
+def test_prices_in_quotation_marks_are_no_coordinates_and_a_letter_box_no_letter():
+    text = 'The text reads "0.50, 0.60" and "(1, 2)". A letter in an envelope lies there, and a letterbox.'
+    assert checks.check(record(text)).problems == ()
+
+
+def test_words_that_nobody_said_are_found():
+    seen = record(
+        'Two tabby cats sleep near an unicorn. The sign reads "STOP", and the sky is blue.',
+        captions=["a cat sleeping on a sofa"], regions=["tabby cat", "tabby cat"], lines=["Stop"],
+        original="Blue skies",
+    )  # fmt: skip
+    check = checks.check(seen)
+    assert check.unsupported == ("unicorn", "sign")
+    words = ["two", "tabby", "cats", "sleep", "unicorn", "sign", "STOP", "sky", "blue"]
+    assert check.grounding == pytest.approx(1 - 2 / len(words))
+    assert check.sentences == 2 and check.problems == ()
+    marked = checks.mark(seen.detailed_caption, check.unsupported)
+    assert [piece for piece, odd in marked if odd] == ["unicorn", "sign"]
+    assert "".join(piece for piece, _ in marked) == seen.detailed_caption
+
+
+def test_a_number_is_grounded_by_how_many_there_are():
+    for count, word in ((2, "two"), (3, "three")):
+        said = f"There are {word} dogs."
+        assert checks.check(record(said, regions=["dog"] * count)).grounding == 1
+        assert checks.check(record(said, regions=["dog"] * 5)).unsupported == (word,)
+
+
+def test_nothing_said_is_grounded():
+    assert checks.check(record("")).grounding == 1 and checks.check(record("It is here.")).grounding == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "stem"),
+    [
+        (["cat", "cats"], "cat"),
+        (["run", "running"], "run"),
+        (["lie", "lies"], "lie"),
+        (["box", "boxes"], "box"),
+        (["glass", "glasses"], "glass"),
+        (["person", "people"], "person"),
+        (["house", "houses"], "hous"),
+        (["knife", "knives"], "knif"),
+        (["bake", "baking", "baked", "bakes"], "bak"),
+        (["bus"], "bus"),
+        (["fall", "falling"], "fall"),
+        (["city", "cities"], "city"),
+    ],
+)
+def test_forms_of_a_word_have_one_stem(words, stem):
+    assert {checks.stem(word) for word in words} == {stem}
+
+
+NAMES = ["cat", "dog", "traffic light", "a man with a red hat", "knife", "potted plant", "3 people"]
+TEXTS = ["STOP", "12 km", "a", 'the "best" in town', "3.50", "0.1, 0.2", "line\nbreak"]
+CAPTIONS = ["a room", "a street. with cars. and houses.", "Mr. Smith's dog", "", "  "]
+
+
+@given(
+    st.lists(st.sampled_from(NAMES), max_size=9),
+    st.lists(st.sampled_from(TEXTS), max_size=4),
+    st.lists(st.sampled_from(CAPTIONS), max_size=3),
+    st.sampled_from(CAPTIONS),
+)
+def test_the_rules_pass_every_check(regions, lines, captions, original):
+    seen = record("", captions, regions, lines, original)
+    text = rules.RuleComposer().compose(seen)
+    check = checks.check(seen.model_copy(update={"detailed_caption": text}))
+    assert (check.grounding, check.unsupported, check.problems) == (1, (), ())
+    assert check.sentences <= checks.MAXIMUM_SENTENCES

@@ -1,0 +1,309 @@
+"""Killed at any moment, a run ends as if it had not been; and the records are those of Ray."""
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monkeylib.captions import input_images, pipeline
+from monkeylib.captions.composers import chat
+from monkeylib.captions.engines import LocalEngine, RayEngine
+from monkeylib.captions.experts.segments import DescribedSegments
+from monkeylib.captions.record_files import read_records
+from monkeylib.images import open_image
+from tests.support import ray_stand_in
+from tests.support.caption_models import Colours, Halves, Shades, Tally
+from tests.support.fatal_experts import Fatal, Slow, pictures
+
+PICTURES, SHARD = 500, 40
+PRELOADED = ["monkeylib.captions.pipeline", "monkeylib.captions.experts", "pyarrow.parquet", "pytest"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """500 small pictures of chance; three are black, which an expert refuses, and one is half a file."""
+    home, chance = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    colours = chance.integers(1, 255, (PICTURES, 2, 3, 3), dtype=np.uint8)
+    colours[[7, 250, 499]] = 0
+    for number, pixels in enumerate(colours):
+        Image.fromarray(pixels).resize((12, 8), Image.Resampling.NEAREST).save(home / f"{number:03d}.png")
+    (home / "100.png").write_bytes((home / "100.png").read_bytes()[:50])
+    return home
+
+
+def work():
+    experts = [Colours(), DescribedSegments(Halves(), Shades())]
+    return pipeline.Pipeline(experts, Tally(), batch_size=16)
+
+
+def describe(folder, out, engine=None):
+    return work().describe(input_images.find([folder]), out, engine=engine, shard_size=SHARD, progress=False)
+
+
+def outcome(out: Path) -> tuple[bytes, list[dict]]:
+    """What must not depend on who ran the pipeline, and how often it was killed."""
+    return (out / "records.jsonl").read_bytes(), json.loads((out / "manifest.json").read_text())["shards"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    return describe(folder, out), out
+
+
+def test_every_picture_has_one_record_and_each_failure_is_one_too(folder, uninterrupted):
+    summary, out = uninterrupted
+    records = list(read_records(out / pipeline.RECORDS))
+    assert [record.name for record in records] == [f"{n:03d}.png" for n in range(PICTURES)]
+    failed = {record.name: [f.stage for f in record.failures] for record in records if record.failures}
+    assert failed == {
+        "007.png": ["colours"], "100.png": ["read"], "250.png": ["colours"], "499.png": ["colours"]
+    }  # fmt: skip
+    assert {record.status for record in records if record.name not in failed} == {"ok"}
+    assert summary.failed == 4 and summary.records == PICTURES and summary.shards == 13
+    assert [record.status for record in records if record.failures].count("failed") == 1
+
+
+def _killed(folder, out, events: int) -> None:
+    """Run the pipeline in a process of its own, and kill it when `events` more files have appeared."""
+    before = files(out)
+    child = multiprocessing.get_context("forkserver").Process(target=describe, args=(folder, out))
+    child.start()
+    while child.is_alive() and files(out) - before < events:
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL, "it ended before it was killed"
+
+
+def files(out: Path) -> int:
+    return sum(1 for path in out.rglob("*") if path.is_file())
+
+
+def test_killed_five_times_it_ends_as_if_it_had_not_been(folder, uninterrupted, tmp_path):
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    chance = random.Random(0)
+    done = []
+    for _ in range(5):
+        _killed(folder, tmp_path, chance.randint(1, 260))
+        done.append(len(list(tmp_path.glob("shards/*.json"))))
+    assert done == sorted(done) and 0 < done[-1] < 13, "each run goes on where the one before was killed"
+    summary = describe(folder, tmp_path)
+    assert outcome(tmp_path) == outcome(uninterrupted[1])
+    assert summary.already > 0
+    asked = {tally.stage: tally.asked for tally in summary.stages}
+    assert asked["halves"] < PICTURES - 1, "what was found before a kill isn't asked again"
+
+
+def test_a_torn_or_changed_shard_is_done_again(folder, uninterrupted, tmp_path):
+    few = input_images.find([folder])[:8]
+
+    def again():
+        return work().describe(few, tmp_path, shard_size=2, retry_failed=False, progress=False)
+
+    assert again().already == 0
+    whole = outcome(tmp_path)
+    first, second, third, _ = sorted(tmp_path.glob("shards/*.parquet"))
+    first.write_bytes(first.read_bytes()[:-20])
+    second.unlink()
+    third.with_suffix(".json").write_text('{"records": 2')
+    assert again().already == 1 and outcome(tmp_path) == whole
+
+
+def test_a_shard_with_failures_is_tried_again_unless_told_otherwise(folder, tmp_path):
+    few = input_images.find([folder])[5:9]
+    options = {"shard_size": 2, "progress": False}
+    work().describe(few, tmp_path, **options)
+    assert work().describe(few, tmp_path, **options).already == 1  # the black picture is in the other
+    assert work().describe(few, tmp_path, retry_failed=False, **options).already == 2
+
+
+def test_low_memory_frees_each_model_and_changes_nothing(folder, uninterrupted, tmp_path):
+    freed = []
+
+    class Heavy(Colours):
+        def release(self):
+            freed.append(self.name)
+
+    few = input_images.find([folder])[:4]
+    for place, engine in (("a", LocalEngine()), ("b", LocalEngine(low_memory=True))):
+        pipeline.Pipeline([Heavy()]).describe(
+            few, tmp_path / place, engine=engine, shard_size=2, progress=False
+        )
+    assert freed == ["colours"] * 2 and outcome(tmp_path / "a") == outcome(tmp_path / "b")
+
+
+# --- Ray ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine", "complaint"),
+    [
+        (RayEngine(cpus=1), "need 7 CPUs, the cluster has 2"),
+        (RayEngine(workers={"colours": 9}, cpus=0.25), "need 3.75 CPUs, the cluster has 2"),
+        (RayEngine(gpus={"colours": 0.5}), "need 0.5 GPUs, the cluster has 0"),
+        (RayEngine(workers={"sam": 2}), "no stage 'sam': the stages are colours, halves, halves.shades"),
+    ],
+)
+def test_a_plan_that_would_hang_is_refused(tmp_path, engine, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        engine.plan(work().stages(tmp_path), {"CPU": 2.0})
+
+
+def test_a_model_gets_its_share_of_a_gpu_where_there_are_gpus(tmp_path):
+    class OnGpu(Colours):
+        gpu_share = 0.5
+
+    stages = pipeline.Pipeline([OnGpu()]).stages(tmp_path)
+    engine = RayEngine(workers={"colours": 3})
+    assert engine.plan(stages, {"CPU": 4.0, "GPU": 2.0}) == [(3, 0.5), (1, 0.0)]
+    assert engine.plan(stages, {"CPU": 4.0}) == [(3, 0.0), (1, 0.0)]
+
+
+def planned(stages, cluster, **more):
+    engine = RayEngine(**more)
+    return engine.share(engine.plan(stages, cluster), cluster)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 8, 64])
+def test_the_default_shares_find_a_place_on_every_machine(tmp_path, cpus):
+    stages = work().stages(tmp_path)
+    for workers in (1, 3, 8):
+        needed = 2 + workers * len(stages)
+        for machines in {1, cpus}:  # one of that many CPUs, and that many of one
+            share = planned(stages, {"CPU": float(cpus)}, default_workers=workers)
+            places = machines * int(cpus / machines / share + 1e-9)
+            assert 0 < share <= 1 and places >= needed
+    assert planned(stages, {"CPU": 64.0}) == 1
+
+
+def test_a_set_of_many_stages_runs_on_two_cpus_without_being_told(tmp_path):
+    stages = pipeline.Pipeline([Colours(number=n) for n in range(9)], Tally()).stages(tmp_path)
+    assert planned(stages, {"CPU": 2.0}) == pytest.approx(1 / 7, abs=1e-4)
+
+
+def test_a_budget_is_one_on_many_machines(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONKEYLIB_CHAT_MODEL", "some-model")
+    for limits, count in (({}, 4), ({"maximum_tokens": 1000}, 1)):
+        composer = chat.ChatComposer(tmp_path / "chat", **limits)
+        stages = pipeline.Pipeline([Colours()], composer=composer).stages(tmp_path)
+        plan = RayEngine(default_workers=4).plan(stages, {"CPU": 8.0})
+        assert plan == [(4, 0.0), (count, 0.0)]
+    with pytest.raises(ValueError, match="stage chat can have one worker only"):
+        RayEngine(workers={"chat": 2}).plan(stages, {"CPU": 8.0})
+
+
+def test_pictures_and_results_are_found_from_other_folders(folder, tmp_path, monkeypatch):
+    """Workers have another working folder than the process that they work for."""
+    seen = []
+
+    class Elsewhere(LocalEngine):
+        def run(self, shards, stages, place, advance):
+            (tmp_path / "elsewhere").mkdir()
+            monkeypatch.chdir(tmp_path / "elsewhere")
+            seen.append([place, *(source.picture for shard in shards for source in shard.sources)])
+            yield from super().run(shards, stages, place, advance)
+
+    monkeypatch.chdir(folder)
+    some = input_images.find([Path("001.png"), Path("100.png")])
+    work().describe(some, Path("..") / "out", engine=Elsewhere(), progress=False)
+    assert all(path.is_absolute() for path in seen[0])
+    whole, torn = read_records(folder.parent / "out" / pipeline.RECORDS)
+    assert whole.status == "ok" and str(folder) not in torn.failures[0].error
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_picture_that_cannot_be_read_loses_no_other_of_its_shard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
+    home = tmp_path / "pictures"
+    home.mkdir()
+    for name in (b"caf\xe9.png", b"broken.png"):
+        Image.new("RGB", (8, 6), (9, 200, 9)).save(home / "new.png")
+        os.rename(home / "new.png", os.path.join(os.fsencode(home), name))
+
+    def opened(picture):
+        if picture.name == "broken.png":
+            raise EOFError("the plugin gave up")
+        return open_image(picture)
+
+    monkeypatch.setattr(input_images, "open_image", opened)
+    found = [replace(source, original_caption="a \ud800 caption") for source in input_images.find([home])]
+    for engine in (LocalEngine(), RayEngine()):
+        out = tmp_path / type(engine).__name__
+        work().describe(found, out, engine=engine, progress=False)
+        broken, odd = read_records(out / pipeline.RECORDS)
+        assert (broken.status, broken.failures[0].stage) == ("failed", "read")
+        assert (odd.status, odd.name) == ("ok", "caf\\udce9.png")
+
+
+def test_stages_in_pools_give_the_same_records(folder, uninterrupted, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
+    engine = RayEngine(workers={"colours": 2})
+    summary = describe(folder, tmp_path, engine)
+    assert outcome(tmp_path) == outcome(uninterrupted[1])
+    ours, theirs = ({t.stage: (t.asked, t.failed) for t in s.stages} for s in (summary, uninterrupted[0]))
+    assert ours == theirs and summary.shards == 13
+    assert [step[1:] for step in ray_stand_in.LAST.steps] == [
+        (count, 0.25, None) for count in (1, 2, 1, 1, 1, 1, 1)
+    ]
+    again = describe(folder, tmp_path, engine)
+    assert again.already == 13 - 4, "only shards with failures are tried again"
+    assert outcome(tmp_path) == outcome(uninterrupted[1])
+
+
+def _kill_a_worker(folder, out):
+    """Kill one of Ray's workers of a stage, once the first findings have appeared."""
+    import psutil
+
+    while not list(out.glob("findings/*/*/*/*.json")):
+        time.sleep(0.05)
+    for process in psutil.Process().children(recursive=True):
+        if "StageActor" in " ".join(process.cmdline()) or "MapWorker" in process.name():
+            process.kill()
+            return
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray[data]")
+def test_ray_gives_the_same_records_also_when_a_worker_is_killed(folder, uninterrupted, tmp_path):
+    import threading
+
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        killer = threading.Thread(target=_kill_a_worker, args=(folder, tmp_path), daemon=True)
+        killer.start()
+        summary = describe(folder, tmp_path, RayEngine(workers={"colours": 2}))
+        assert not killer.is_alive()
+    finally:
+        ray.shutdown()
+    assert outcome(tmp_path) == outcome(uninterrupted[1])
+    assert summary.records == PICTURES and summary.failed == 4
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray[data]")
+def test_under_ray_a_picture_that_ends_its_worker_is_given_up_and_one_that_hangs_is_ended(tmp_path):
+    import ray
+
+    home = pictures(tmp_path / "pictures")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        for name, expert, limit in (("ends", Fatal(), None), ("hangs", Slow(), 5)):
+            chosen = pipeline.Pipeline([expert], batch_size=4, time_limit=limit)
+            chosen.describe(input_images.find([home]), tmp_path / name, engine=RayEngine(), progress=False)
+    finally:
+        ray.shutdown()
+    for name, said in (("ends", "ended the process 3 times"), ("hangs", "no answer within 5 seconds")):
+        records = list(read_records(tmp_path / name / pipeline.RECORDS))
+        assert [len(record.regions) for record in records] == [1, 1, 0, 1, 1]
+        assert said in records[2].failures[0].error

@@ -1,0 +1,93 @@
+"""Which pictures a folder holds, what they are called, and what their original captions are."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from monkeylib.captions import input_images
+from monkeylib.captions.input_images import Source
+
+
+@pytest.fixture
+def folder(tmp_path):
+    home = tmp_path / "pictures"
+    for name in ("b.JPG", "a.png", "sub/a.png", "sub/c.webp", "x.y.jpeg"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (len(name), 0, 0)).save(home / name)
+    (home / "notes.txt").write_text("no picture")
+    (home / "d.png").mkdir()
+    return home
+
+
+def test_a_folder_gives_its_pictures_in_order_named_by_their_path(folder):
+    found = input_images.find([folder])
+    assert [source.name for source in found] == ["a.png", "b.JPG", "sub/a.png", "sub/c.webp", "x.y.jpeg"]
+    assert all(source.open().size == (4, 4) for source in found)
+
+
+def test_pictures_of_one_name_get_their_whole_paths(folder):
+    found = input_images.find([folder / "a.png", folder / "sub", folder / "b.JPG"])
+    whole = [(folder / name).as_posix() for name in ("a.png", "sub/a.png")]
+    assert [source.name for source in found] == [*whole, "c.webp", "b.JPG"]
+    twice = input_images.find([folder / "a.png", folder / "a.png"])
+    assert [source.name for source in twice] == ["a.png", "a.png"], "one picture twice is one picture"
+
+
+def test_what_is_no_picture_is_refused_and_what_is_missing_is_left_to_be_recorded(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder and no picture at .*gone: check"):
+        input_images.find([tmp_path / "gone"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"nothing to describe: found no pictures \(.bmp"):
+        input_images.find([tmp_path / "empty"])
+    assert [source.name for source in input_images.find([tmp_path / "gone.png"])] == ["gone.png"]
+
+
+def test_a_checksum_is_that_of_the_file_and_of_the_pixels_in_memory(folder):
+    file, other = Source(folder / "a.png", "a"), Source(folder / "sub" / "a.png", "b")
+    assert len(file.sha256()) == 64 and file.sha256() != other.sha256()
+    first, same = Image.new("RGB", (2, 3), "red"), Image.new("RGB", (3, 2), "red")
+    assert Source(first, "a").sha256() == Source(first.copy(), "b").sha256() != Source(same, "a").sha256()
+
+
+CAPTIONS = {"a.png": "first", "b.JPG": " second ", "c.webp": "by its file name", "gone.png": "nobody"}
+
+
+@pytest.mark.parametrize("kind", ["object.json", "rows.json", "rows.jsonl", "rows.csv", "rows.tsv"])
+def test_original_captions_are_found_by_name(folder, tmp_path, kind):
+    rows, file = [{"image": name, "caption": text} for name, text in CAPTIONS.items()], tmp_path / kind
+    if kind.endswith("sv"):
+        mark = "\t" if kind == "rows.tsv" else ","
+        lines = [
+            mark.join(["caption", "image"]),
+            *(mark.join(row[f] for f in ("caption", "image")) for row in rows),
+        ]
+        file.write_text("\n".join(lines))
+    elif kind == "rows.jsonl":
+        file.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    else:
+        file.write_text(json.dumps(CAPTIONS if kind == "object.json" else rows))
+    found = {
+        s.name: s.original_caption for s in input_images.with_captions(input_images.find([folder]), file)
+    }
+    assert found == {  # two pictures are called a.png: the bare name is only the first's own
+        "a.png": "first", "b.JPG": "second", "sub/a.png": "", "sub/c.webp": "by its file name", "x.y.jpeg": ""
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("a.json", "[1, 2]", "a.json holds no captions: expected"),
+        ("a.json", "{", "a.json holds no captions: expected"),
+        ("a.csv", "name;text\nx;y\n", "a.csv holds no captions: expected"),
+        ("a.jsonl", '{"caption": "no name"}', "a.jsonl holds no captions: expected"),
+        ("a.json", '{"z.png": "x"}', "no caption of these pictures: it names 'z.png', the first"),
+    ],
+)  # fmt: skip
+def test_other_files_are_refused(folder, tmp_path, name, text, complaint):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=complaint):
+        input_images.with_captions(input_images.find([folder]), tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no captions at"):
+        input_images.with_captions(input_images.find([folder]), tmp_path / "gone.json")

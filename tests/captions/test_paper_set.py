@@ -1,0 +1,92 @@
+"""The paper's pipeline as people call it: its experts on tiny weights, its chat model a server that fails."""
+
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from monkeylib.captions.annotations import Record
+from monkeylib.captions.experts import pretrained
+from monkeylib.captions.record_files import read_records
+from monkeylib.cli import main
+from tests.support import chat_server, tiny_experts
+
+PICTURES = [tiny_experts.squares(80, 60, "red", "white"), tiny_experts.squares(40, 70, "blue")]
+SEEN = "a cat<loc_10><loc_20><loc_400><loc_500>the sign<loc_0><loc_0><loc_999><loc_999>"
+
+
+@pytest.fixture()
+def server(monkeypatch):
+    pytest.importorskip("openai")
+    with chat_server.serving(monkeypatch) as served:
+        yield served
+
+
+@pytest.fixture()
+def call(monkeypatch, tmp_path, capsys):
+    """Call `monkeylib caption` with the paper's experts: (exit code, standard error, records)."""
+    tiny_experts.blip2(tmp_path)
+    tiny_experts.blip2_itm(tmp_path)
+    tiny_experts.sam(tmp_path)
+    tiny_experts.florence2(tmp_path, PICTURES, [SEEN] * 2)
+    monkeypatch.setenv(pretrained.WEIGHTS, str(tmp_path))
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "outputs"))
+    (tmp_path / "pictures").mkdir()
+
+    def called() -> tuple[int, str, list[Record]]:
+        arguments = [
+            tmp_path / "pictures",
+            "--out",
+            tmp_path / "out",
+            "--experts",
+            "paper",
+            "--composer",
+            "chat",
+        ]
+        monkeypatch.setattr(sys, "argv", ["monkeylib", "caption", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main.main()
+        return (
+            end.value.code or 0,
+            capsys.readouterr().err,
+            list(read_records(tmp_path / "out" / "records.jsonl")),
+        )
+
+    called.pictures = tmp_path / "pictures"
+    return called
+
+
+def test_the_papers_pipeline_runs_from_pictures_to_descriptions(call, server):
+    for name, picture in zip("ab", PICTURES, strict=True):
+        picture.save(call.pictures / f"{name}.png")
+    (call.pictures / "c.png").write_bytes(b"no picture")
+    Image.new("RGB", (3000, 1)).save(call.pictures / "d.png")  # too thin for SAM's resizing
+    server.script = [(429, {"Retry-After": "0.1"}, None), "garbage", "half"]
+    code, errors, records = call()
+    assert code == 2 and "c.png: " in errors
+    assert [record.name for record in records] == ["a.png", "b.png", "c.png", "d.png"]
+    for record in records[:2]:
+        assert not record.failures and len(record.captions) == 1
+        assert record.captions[0].text.upper() in record.detailed_caption.upper()
+        everything = [*record.regions, *record.dropped]
+        assert {item.text for item in everything if item.expert == "florence2"} == {"a cat", "the sign"}
+        assert any(item.kind == "segment" and item.expert == "sam+blip2" for item in everything)
+        assert all(region.match is not None and region.match > 0.4 for region in record.regions)
+        assert all(item.value is not None for item in record.dropped)
+        named = {item.expert: item for item in record.provenance}
+        models = ("blip2", "florence2", "sam+blip2", "pp-ocr", "blip2-itm", "chat")
+        assert all(named[model].licence for model in models) and named["chat"].version == "a-model"
+    assert {failure.stage for failure in records[2].failures} == {"read"}
+    assert "sam" in {failure.stage for failure in records[3].failures}
+    assert records[3].captions and records[3].detailed_caption  # the others had their say
+    prompts = {json.dumps(body["messages"]) for _, _, body in server.requests}
+    assert len(prompts) == 3 and len(server.requests) == 6  # each of three attempts more
+
+    asked = len(server.requests)
+    (call.pictures / "d.png").unlink()
+    PICTURES[1].save(call.pictures / "c.png")  # the file is whole now, and known
+    code, errors, again = call()
+    assert code == 0 and len(server.requests) == asked
+    assert [record.detailed_caption for record in again[:2]] == [r.detailed_caption for r in records[:2]]
+    assert again[2].detailed_caption == again[1].detailed_caption

@@ -1,0 +1,186 @@
+"""The page that shows what became of pictures."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from monkeylib.captions import report
+from monkeylib.captions.annotations import Caption, Check, Dropped, Failure, Mask, OcrLine, Record, Region
+from monkeylib.captions.input_images import Source
+
+
+class Tags(HTMLParser):
+    """Collects tags and text, and complains of tags that aren't closed in their order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.seen if name == tag]
+
+
+def parsed(html) -> Tags:
+    tags = Tags()
+    tags.feed(html)
+    assert tags.open == []
+    return tags
+
+
+@pytest.fixture
+def shown():
+    mask = np.zeros((60, 100), dtype=bool)
+    mask[10:50, 20:70] = True
+    picture = Image.new("RGB", (100, 60), (30, 60, 90))
+    record = Record(
+        name="<b>.png", sha256="0" * 64, width=100, height=60, original_caption="me & my cat",
+        captions=[Caption(text="a room", expert="whole", score=0.5)],
+        regions=[
+            Region(box=(20, 10, 70, 50), text="a <cat>", score=0.9, match=0.7, expert="seer",
+                   mask=Mask.of(mask)),
+            Region(box=(0, 0, 9, 9), text="corner", score=0.6, expert="cutter", kind="segment"),
+        ],
+        lines=[OcrLine(quad=((1, 1), (30, 2), (30, 9), (1, 8)), text="STOP", confidence=0.99, expert="ocr")],
+        dropped=[Dropped(text="dog", box=(50, 5, 90, 55), expert="seer", reason="match too low", value=0.1)],
+        detailed_caption="A cat and a unicorn.",
+        check=Check(grounding=0.5, sentences=1, unsupported=("unicorn",), problems=("too short",)),
+    )  # fmt: skip
+    return record, Source(picture, record.name)
+
+
+def test_the_page_shows_everything_and_takes_no_text_for_markup(shown):
+    tags = parsed(report.show([shown[0]], [shown[1]], title="A & B").html())
+    text = " ".join(tags.text)
+    for part in ("A & B", "<b>.png", "me & my cat", "a room", "a <cat>", "STOP", "dog", "match too low",
+                 "0.90", "0.70", "grounded 50%", "too short", "unicorn"):  # fmt: skip
+        assert part in text
+    assert not tags.all("b") and not tags.all("cat") and not tags.all("script")
+    assert len(tags.all("mark")) == 1
+    (svg,) = tags.all("svg")
+    assert svg["viewbox"] == "0 0 100 60" and svg["aria-label"] == "A cat and a unicorn."
+
+
+def test_boxes_lie_in_the_pictures_own_coordinates_and_dropped_ones_are_dashed(shown):
+    tags = parsed(report.show([shown[0]], [shown[1]]).html())
+    assert {tag["points"]: "stroke-dasharray" in tag for tag in tags.all("polygon")} == {
+        "20.0,10.0 70.0,10.0 70.0,50.0 20.0,50.0": False,
+        "0.0,0.0 9.0,0.0 9.0,9.0 0.0,9.0": False,
+        "1.0,1.0 30.0,2.0 30.0,9.0 1.0,8.0": False,
+        "50.0,5.0 90.0,5.0 90.0,55.0 50.0,55.0": True,
+    }
+
+
+def test_labels_and_rows_bear_the_same_numbers(shown):
+    html = report.show([shown[0]], [shown[1]]).html()
+    rows = re.findall(r"<td class=n>(\d+) <i.*?<td class=t>(.*?)</td>", html)
+    assert [text for _, text in rows] == ["a &lt;cat&gt;", "corner", "STOP", "dog"]
+    assert re.findall(r'fill="(#\w+)"/><text[^>]*>(\d+)</text>', html) == [
+        (report.LEVELS[level], number)
+        for (number, _), level in zip(rows, ("region", "segment", "line", "dropped"), strict=True)
+    ]
+
+
+def test_of_boxes_in_each_other_the_smallest_is_pointed_at(shown):
+    html = report.show([shown[0]], [shown[1]]).html()
+    titles = [text.split(",")[0] for text in re.findall(r"<title>(.*?)</title></polygon>", html)]
+    assert titles == ["a &lt;cat&gt;", "dog", "STOP", "corner"]
+
+
+sides = st.integers(1, 4000)
+
+
+@given(sides, sides, st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=12))
+def test_no_label_is_cut_and_none_covers_another_while_there_is_room(width, height, corners):
+    size = (width, height)
+    boxes = [
+        (min(a, c) * width, min(b, d) * height, max(a, c) * width, max(b, d) * height)
+        for a, b, c, d in corners
+    ]
+    label = (width / 12, height / 20)
+    spots = report.place(boxes, [label] * len(boxes), size)
+    for number, (x, y) in enumerate(spots):
+        assert -1e-6 <= x <= width - label[0] + 1e-6 and -1e-6 <= y <= height - label[1] + 1e-6
+        for other_x, other_y in spots[:number]:
+            apart = abs(x - other_x) >= label[0] - 1e-6 or abs(y - other_y) >= label[1] - 1e-6
+            assert apart, "twelve labels have room"
+
+
+def test_where_there_is_no_room_labels_stay_inside():
+    spots = report.place([(0, 0, 10, 10)] * 5, [(6, 6)] * 5, (10, 10))
+    assert len(spots) == 5 and all(0 <= x <= 4 and 0 <= y <= 4 for x, y in spots)
+    assert report.place([(0, 0, 3, 3)], [(6, 6)], (3, 3)) == [(0, 0)]
+
+
+@pytest.mark.parametrize("size", [(14, 25), (100, 60), (9000, 6000), (300, 6000), (6000, 300)])
+def test_numbers_and_lines_are_as_large_on_the_page_whatever_the_picture(size):
+    width, height = size
+    region = Region(box=(0, 0, width, height), text="all", score=1, expert="e")
+    record = Record(name="a", sha256="0" * 64, width=width, height=height, regions=[region])
+    tags = parsed(report.svg(record, Image.new("RGB", size), 480))
+    shown = min(report.WIDTH / width, report.HEIGHT / height)
+    (text,), outline = tags.all("text"), tags.all("polygon")[-1]
+    assert float(text["font-size"]) * shown == pytest.approx(11, rel=0.05)
+    assert float(outline["stroke-width"]) * shown == pytest.approx(1.6, rel=0.05)
+
+
+def test_masks_that_touch_have_different_colours_and_an_outline():
+    bands = []
+    for x in range(0, 60, 6):
+        band = np.zeros((20, 60), dtype=bool)
+        band[:, x : x + 6] = True
+        bands.append(Region(box=(x, 0, x + 6, 20), text="x", score=1, expert="e", mask=Mask.of(band)))
+    drawn = np.asarray(report.masks(bands, (60, 20)))
+    colours = [tuple(drawn[10, x + 3, :3]) for x in range(0, 60, 6)]
+    assert all(one != next_one for one, next_one in zip(colours, colours[1:], strict=False))
+    assert (drawn[:, 6, 3] == 255).all() and drawn[10, 8, 3] < 128
+
+
+def _images(html):
+    for kind, data in re.findall(r'href="data:image/(\w+);base64,([^"]+)"', html):
+        yield kind, Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def test_the_picture_is_made_smaller_and_the_mask_lies_where_it_was_found(shown):
+    (kind, picture), (other, mask) = _images(report.show([shown[0]], [shown[1]], pixels=50).html())
+    assert (kind, picture.size, other, mask.size) == ("jpeg", (50, 30), "png", (50, 30))
+    inside = np.asarray(mask)[:, :, 3] > 0
+    assert inside[5:25, 10:35].all() and inside.sum() == 20 * 25
+
+
+def test_failures_and_missing_pictures_are_shown(shown, tmp_path):
+    gone = Source(tmp_path / "gone.png", "gone.png")
+    failure = Failure(stage="read", error="OSError: <none>")
+    page = report.show([Record(name="gone.png", failures=[failure]), shown[0]], [gone, gone])
+    text = " ".join(parsed(page.html()).text)
+    assert "read: OSError: <none>" in text and "there is no picture at" in text and "no description" in text
+
+
+def test_the_page_is_one_file_that_a_notebook_shows_too(shown, tmp_path):
+    page = report.show([shown[0]], [shown[1]])
+    path = page.write(tmp_path / "new" / "report.html")
+    html = path.read_text(encoding="utf-8")
+    assert html.startswith("<!doctype html>") and page._repr_html_() in html
+    assert "http" not in html.replace("http-equiv", "") and "<script" not in html
+    with pytest.raises(ValueError, match="a record for each picture, got 1 for 2"):
+        report.show([shown[0]], [shown[1]] * 2)

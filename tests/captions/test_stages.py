@@ -1,0 +1,260 @@
+"""Stages: what matchers, refiners and composers are asked, what is kept, what is recorded when they fail."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monkeylib.captions import experts, filtering, pipeline
+from monkeylib.captions.annotations import Findings, Region
+from monkeylib.captions.experts.base import crop
+from monkeylib.captions.experts.segments import DescribedSegments, cut_out, largest
+from monkeylib.captions.input_images import Source
+from monkeylib.captions.stages import read
+from tests.support.caption_models import Billed, Colours, Halves, Shades, Tally, score
+
+
+def picture(*colours, size=(16, 10)) -> Image.Image:
+    """Vertical stripes of equal width."""
+    pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+    for number, colour in enumerate(colours):
+        pixels[:, number * size[0] // len(colours) :] = colour
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def sources():
+    stripes = {
+        "dark-light": [(10, 10, 10), (200, 90, 90)],
+        "light-white": [(90, 200, 90), (255, 255, 255)],
+        "dark": [(10, 10, 60), (10, 10, 60)],
+    }
+    return [Source(picture(*colours), name) for name, colours in stripes.items()]
+
+
+# Everything passes, so that tests see what the models said.
+OPEN = filtering.Filter(filtering.Thresholds(region=-1, segment=-1, ocr=-1, same_caption=2))
+
+
+def described(sources, out, *chosen, matcher=None, composer=None, **more):
+    work = pipeline.Pipeline(chosen, matcher, composer, OPEN, **more)
+    summary = work.describe(sources, out, progress=False)
+    return summary, list(pipeline.read_records(out / pipeline.RECORDS))
+
+
+# --- matching ----------------------------------------------------------------------------------------
+
+
+def test_each_region_gets_the_match_of_its_own_crop_and_text(sources, tmp_path):
+    matcher = Tally()
+    _, records = described(
+        sources, tmp_path, Colours(), DescribedSegments(Halves(), Shades()), matcher=matcher, batch_size=2
+    )
+    regions = [region for record in records for region in record.regions]
+    assert len(regions) == 3 + 5 and matcher.asked == [3 + 2, 1 + 2]  # white has no words
+    for region in regions:
+        x0, y0, x1, y1 = region.box
+        assert region.match == pytest.approx(score((int(x1 - x0), int(y1 - y0)), region.text))
+
+
+def test_the_filter_judges_by_the_match(sources, tmp_path):
+    class Sceptic(Tally):
+        def match(self, crops, texts):
+            return [0.9 if text == "red" else 0.4 for text in texts]
+
+    work = pipeline.Pipeline([Colours()], Sceptic())
+    work.describe(sources, tmp_path, progress=False)
+    red, green, _ = pipeline.read_records(tmp_path / pipeline.RECORDS)
+    assert [region.text for region in red.regions] == ["red"] and not red.dropped
+    assert not green.regions and green.dropped[0].reason == "match 0.40 is not above 0.4"
+
+
+def test_a_matcher_that_fails_on_a_picture_leaves_it_to_the_experts_confidence(sources, tmp_path):
+    class Moody(Tally):
+        def match(self, crops, texts):
+            if "green" in texts:
+                raise RuntimeError("not green")
+            return super().match(crops, texts)
+
+    summary, records = described(sources, tmp_path, Colours(), matcher=Moody())
+    assert [[f.stage for f in r.failures] for r in records] == [[], ["tally"], []]
+    assert [r.regions[0].match is None for r in records] == [False, True, False]
+    assert records[1].status == "partial" and summary.failed == 1
+    again = Tally()
+    described(sources, tmp_path, Colours(), matcher=again)
+    assert sum(again.asked) == 1, "only what failed is asked again"
+
+
+def test_scores_that_are_no_probabilities_are_clipped_and_missing_ones_recorded(sources, tmp_path):
+    class Logits(Tally):
+        def match(self, crops, texts):
+            return [7.5] * len(texts) if len(texts) > 1 else []
+
+    _, records = described(sources[:2], tmp_path / "a", Colours(), matcher=Logits())
+    assert [r.regions[0].match for r in records] == [1.0, 1.0]
+    _, records = described(sources[:1], tmp_path / "b", Colours(), matcher=Logits())
+    assert "gave 0 scores for 1 regions" in records[0].failures[0].error
+
+
+def test_crops_are_whole_pixels_inside_the_picture():
+    image = picture((1, 2, 3), (4, 5, 6))
+    assert crop(image, (-3, 2.6, 8.4, 99)).size == (8, 8)
+    assert crop(image, (15.9, 9.9, 16, 10)).size == (1, 1)
+    assert crop(image, (40, 40, 50, 50)).size == (1, 1)
+
+
+# --- segments ----------------------------------------------------------------------------------------
+
+
+def test_a_refiner_describes_what_its_source_found(sources, tmp_path):
+    halves, shades = Halves(), Shades()
+    _, records = described(sources, tmp_path, DescribedSegments(halves, shades))
+    assert [[r.text for r in record.regions] for record in records] == [
+        ["dark", "light"], ["light"], ["dark", "dark"]
+    ]  # fmt: skip
+    assert {(r.expert, r.kind) for record in records for r in record.regions} == {
+        ("halves+shades", "segment")
+    }
+    assert records[0].regions[1].mask.array()[:, 8:].all() and records[0].regions[1].mask.area == 80
+    settings = records[0].provenance[0].settings
+    assert settings["source"]["expert"] == "halves" and settings["describer"]["expert"] == "shades"
+
+
+def test_another_describer_cuts_no_picture_again(sources, tmp_path):
+    described(sources, tmp_path, DescribedSegments(Halves(), Shades()))
+    halves, other = Halves(), Shades(words=("black", "bright"))
+    _, records = described(sources, tmp_path, DescribedSegments(halves, other))
+    assert halves.asked == [] and sum(other.asked) == 6
+    assert records[0].regions[1].text == "bright"
+
+
+def test_what_two_refiners_share_is_found_once_and_not_carried_further(sources, tmp_path):
+    halves = Halves()
+    pair = [DescribedSegments(halves, Shades(words=words)) for words in (("a", "b"), ("c", "d"))]
+    _, records = described(sources, tmp_path, *pair)
+    assert halves.asked == [3] and [r.text for r in records[0].regions] == ["a", "b", "c", "d"]
+    items = read(sources, ["0" * 64, "1" * 64, "2" * 64])
+    carried = []
+    for stage in pipeline.Pipeline(pair).stages(tmp_path / "new"):
+        items, _ = stage(items)
+        carried.append([len(item.pending) for item in items])
+    assert carried == [[1] * 3, [1] * 3, [0] * 3, [0] * 3]
+
+
+def test_where_the_source_fails_its_refiner_is_not_asked(sources, tmp_path):
+    class Blind(Halves):
+        def annotate(self, images):
+            raise RuntimeError("sees nothing")
+
+    shades = Shades()
+    summary, records = described(sources, tmp_path, DescribedSegments(Blind(), shades), Colours())
+    assert [[f.stage for f in record.failures] for record in records] == [["halves"]] * 3
+    assert shades.asked == [] and all(record.regions for record in records)
+    assert {tally.stage: tally.failed for tally in summary.stages} == {
+        "halves": 3, "halves+shades": 0, "colours": 0, "rules": 0
+    }  # fmt: skip
+
+
+def test_a_source_can_stand_alone_beside_its_refiner(sources, tmp_path):
+    halves = Halves()
+    _, records = described(sources, tmp_path, halves, DescribedSegments(halves, Shades()))
+    assert halves.asked == [3]
+    assert [item.expert for item in records[0].provenance] == ["halves", "halves+shades", "filter", "rules"]
+    undescribed = [item for item in records[0].dropped if item.expert == "halves"]
+    assert {item.reason for item in undescribed} == {"there is no description"} and len(undescribed) == 2
+
+
+@pytest.mark.parametrize("source_first", [True, False])
+def test_a_source_beside_its_refiner_is_one_stage(sources, tmp_path, source_first):
+    class Blind(Halves):
+        def annotate(self, images):
+            self.asked.append(len(images))
+            raise RuntimeError("sees nothing")
+
+    alone, inside = Blind(), Blind()
+    chosen = [alone, DescribedSegments(inside, Shades())]
+    chosen = chosen if source_first else chosen[::-1]
+    stages = pipeline.Pipeline(chosen).stages(tmp_path / "new")
+    assert [stage.name for stage in stages] == ["halves", "halves+shades", "rules"]
+    _, records = described(sources, tmp_path, *chosen, batch_size=1)
+    assert sorted([alone.asked, inside.asked]) == [[], [1, 1, 1]]
+    assert [[f.stage for f in record.failures] for record in records] == [["halves"]] * 3
+
+
+def test_the_small_set_loads_yolox_once(tmp_path):
+    names = [stage.name for stage in pipeline.Pipeline(experts.load("cpu")).stages(tmp_path)]
+    assert len(set(names)) == len(names) == 6 and "yolox-nano" in names
+
+
+def test_segments_are_the_largest_shown_on_white():
+    (found,) = Halves().annotate([picture((0, 0, 0), (9, 9, 9))])
+    small = found.regions[0].model_copy(update={"mask": None})
+    assert largest([small, *found.regions], 1) == [found.regions[0]]
+    inside = Region(box=(0, 0, 16, 10), text="", score=1, expert="e", mask=found.regions[1].mask)
+    shown = np.asarray(cut_out(picture((0, 0, 0), (9, 9, 9)), inside))
+    assert (shown[:, :8] == 255).all() and (shown[:, 8:] == 9).all()
+
+
+def test_a_describer_that_says_too_little_is_recorded(sources, tmp_path):
+    class Short(Shades):
+        def describe(self, crops):
+            return super().describe(crops)[1:]
+
+    _, records = described(sources[:1], tmp_path, DescribedSegments(Halves(), Short()))
+    assert "shades described 1 of 2 segments" in records[0].failures[0].error
+
+
+# --- composing ---------------------------------------------------------------------------------------
+
+
+def test_a_description_is_paid_for_once(sources, tmp_path):
+    summary, records = described(sources, tmp_path, Colours(), composer=Billed())
+    assert summary.cost == pytest.approx(0.03) and records[0].detailed_caption == "There are 1 things."
+    assert summary.rows()[-1]["US$"] == pytest.approx(0.03)
+    composer = Billed()
+    again, same = described(sources[::-1], tmp_path, Colours(), composer=composer)
+    assert (composer.asked, again.cost) == (0, 0) and same == records[::-1]
+
+
+def test_a_changed_filter_asks_no_expert_again(sources, tmp_path):
+    described(sources, tmp_path, Colours(), composer=Billed())
+    colours, composer = Colours(), Billed()
+    strict = filtering.Filter(filtering.Thresholds(region=0.95))
+    pipeline.Pipeline([colours], None, composer, strict).describe(sources, tmp_path, progress=False)
+    assert colours.asked == [] and composer.asked == 3
+    (first, *_) = pipeline.read_records(tmp_path / pipeline.RECORDS)
+    assert not first.regions and first.provenance[1].settings["thresholds"]["region"] == 0.95
+
+
+def test_what_is_kept_and_cannot_be_read_is_asked_again(sources, tmp_path):
+    described(sources, tmp_path, Colours())
+    for path in tmp_path.glob("findings/colours/*/*/*.json"):
+        path.write_bytes(path.read_bytes()[:-5])
+    for path in tmp_path.glob("shards/*"):
+        path.unlink()
+    colours = Colours()
+    _, records = described(sources, tmp_path, colours)
+    assert colours.asked == [3] and all(record.status == "ok" for record in records)
+
+
+def test_findings_may_be_empty(sources, tmp_path):
+    class Silent(Colours):
+        def annotate(self, images):
+            return [Findings() for _ in images]
+
+    _, records = described(sources, tmp_path, Silent(), matcher=Tally())
+    assert {(r.status, r.detailed_caption, r.check) for r in records} == {("ok", "", None)}
+
+
+# --- names -------------------------------------------------------------------------------------------
+
+
+def test_a_set_has_its_own_matcher(monkeypatch):
+    monkeypatch.setitem(experts.MATCHERS, "matching-head", Tally)
+    monkeypatch.setitem(experts.MATCHERS, "blip2-itm", Tally)
+    assert experts.load_matcher("auto", "cpu") is None, "its experts' own scores filter better"
+    assert isinstance(experts.load_matcher("matching-head", "cpu"), Tally)
+    assert isinstance(experts.load_matcher("auto", "paper"), Tally)
+    assert experts.load_matcher("auto", "pp-ocr") is experts.load_matcher("none", "cpu") is None
+    assert isinstance(experts.load_matcher("blip2-itm", "cpu"), Tally)
+    with pytest.raises(ValueError, match="no matcher 'clip': choose among auto, none, matching-head, blip2"):
+        experts.load_matcher("clip", "cpu")

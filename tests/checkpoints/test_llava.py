@@ -1,0 +1,232 @@
+"""Monkey on LLaVA-1.5, against transformers' own LLaVA with tiny random weights."""
+
+import json
+from copy import deepcopy
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from monkeylib import profiles
+from monkeylib.checkpoints import llava
+from monkeylib.data.inspect import length_of
+from monkeylib.data.records import Record
+from monkeylib.inference import Monkey
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from monkeylib.profiles.schema import Encoder, Text
+from monkeylib.prompts import build_prompt
+from monkeylib.training import finetune
+from monkeylib.training.data import RowMaker
+
+PLACE = 55
+
+
+def config(**changes):
+    return LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=56,
+            patch_size=14,
+        ),
+        text_config=LlamaConfig(
+            hidden_size=48,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            vocab_size=60,
+        ),
+        image_token_index=PLACE,
+        image_seq_length=16,
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    torch.manual_seed(0)
+    return LlavaForConditionalGeneration(config()).eval()
+
+
+OLD = {  # the names that transformers wrote before 4.52, and between 4.52 and 5
+    "first": [
+        ("model.language_model.", "language_model.model."),
+        ("lm_head.", "language_model.lm_head."),
+        ("model.vision_tower.", "vision_tower.vision_model."),
+        ("model.multi_modal_projector.", "multi_modal_projector."),
+    ],
+    "second": [("model.vision_tower.", "model.vision_tower.vision_model.")],
+    "of today": [],
+}
+
+
+@pytest.fixture(scope="module", params=OLD)
+def folder(request, theirs, tmp_path_factory):
+    """The tiny LLaVA saved under the names of one time."""
+    path = tmp_path_factory.mktemp("llava")
+    theirs.save_pretrained(path)
+    if OLD[request.param]:
+        tensors = {}
+        for name, tensor in theirs.state_dict().items():
+            prefixes = [(new, old) for new, old in OLD[request.param] if name.startswith(new)]
+            for new, old in prefixes:
+                name = old + name.removeprefix(new)
+            tensors[name] = tensor.clone()
+        save_file(tensors, path / "model.safetensors", {"format": "pt"})
+        assert len(load_file(path / "model.safetensors")) == len(theirs.state_dict())
+    return path
+
+
+def views(count, side=56):
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(2))
+
+
+@torch.no_grad()
+def test_one_tile_gives_the_logits_of_llava(theirs, folder):
+    ours = llava.load(folder, views="global", adapter_mode="none").eval()
+    ids = torch.tensor([[1, 7, *[PLACE] * 16, 9, 11, 4], [1, *[PLACE] * 16, 3, 2, 6, 8]])
+    expected = theirs(input_ids=ids, pixel_values=views(2)).logits
+    assert torch.allclose(ours(input_ids=ids, pixel_values=views(2)).logits, expected, atol=1e-5)
+    assert len(ours.vision.trunk.encoder.layers) == 2, "the last block is not read"
+
+
+@torch.no_grad()
+def test_tiles_with_fresh_adapters_are_each_what_llava_sees(theirs, folder):
+    ours = llava.load(folder, grids=[[2, 2]]).eval()
+    tokens = ours.get_image_features(views(5), torch.tensor([[2, 2]]))
+    expected = theirs.get_image_features(views(5)).pooler_output
+    assert torch.allclose(tokens, torch.stack(list(expected)), atol=1e-5)
+    assert tokens.shape == (5, 16, 48)
+    assert {len(adapters.query.a) for adapters in ours.vision.adapters} == {4}
+
+
+def test_smaller_tiles_have_fewer_tokens_and_train(theirs, folder):
+    ours = llava.load(folder, grids=[[2, 2]], tile_size=28).train()
+    assert ours.config.queries == 4
+    ours.freeze_for_finetuning()
+    ids = torch.tensor([[1, *[PLACE] * 20, 9, 11]])
+    labels = torch.tensor([[-100] * 22 + [11]])
+    ours(
+        input_ids=ids, labels=labels, pixel_values=views(5, 28), grids=torch.tensor([[2, 2]])
+    ).loss.backward()
+    assert ours.vision.adapters[1].mlp.b.grad.abs().max() > 0
+    assert ours.resampler.linear_1.weight.grad.abs().max() > 0
+    assert all(not parameter.requires_grad for parameter in ours.vision.trunk.parameters())
+
+
+@torch.no_grad()
+def test_the_model_saves_and_loads(theirs, folder, tmp_path):
+    ours = llava.load(folder, grids=[[2, 2]]).eval()
+    ours.save_pretrained(tmp_path)
+    again = type(ours).from_pretrained(tmp_path)
+    ids = torch.tensor([[1, *[PLACE] * 80, 9]])
+    inputs = {"input_ids": ids, "pixel_values": views(5), "grids": torch.tensor([[2, 2]])}
+    assert torch.equal(ours(**inputs).logits, again(**inputs).logits)
+    generated = again.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert generated.shape[1] <= 85
+    assert json.loads((tmp_path / "config.json").read_text())["image_start_id"] is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vision_feature_select_strategy": "full"},
+        {"vision_feature_layer": [-2, -1]},
+        {"multimodal_projector_bias": False},
+    ],
+)
+def test_another_llava_is_refused(changes):
+    with pytest.raises(ValueError, match="only LLaVA-1.5 is known"):
+        llava.config_of(config(**changes), grids=[[2, 2]])
+
+
+def test_a_missing_llava_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="no-such is no local folder with a model.*connect to a hub"):
+        llava.load(tmp_path / "no-such", grids=[[2, 2]])
+
+
+def tokenizer():
+    """Characters, and `<image>` as the last token, as in LLaVA-1.5."""
+    pieces = ["<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz :?.,-0123456789", *"ABCDEFGHIJ"]
+    made = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    made.add_special_tokens([AddedToken("<image>", special=True)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+
+
+def asked_as_llava():
+    """The processor of one view that asks as LLaVA-1.5 does."""
+    images, words = MonkeyImageProcessor(56, views="global", fit="pad"), tokenizer()
+    words.pad_token = words.eos_token
+    opening = "</s>USER: "  # the tiny tokenizer's only other special token stands for Vicuna's <s>
+    return MonkeyProcessor(images, words, 16, image_tokens=("<image>",), opening=opening)
+
+
+@torch.no_grad()
+def test_a_question_reads_as_llava_reads_it(theirs, folder, picture):
+    """From picture and text to logits: the same as transformers' own processors and model."""
+    ours = llava.load(folder, views="global", adapter_mode="none").eval()
+    theirs = deepcopy(theirs)
+    ours.config.image_token_id = theirs.config.image_token_id = len(tokenizer()) - 1
+    processor = asked_as_llava()
+    inputs = processor(images=picture(), text=build_prompt("llava", "what?"))
+    size = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+    pixels = LlavaImageProcessorPil(**size, do_pad=True)(picture(), return_tensors="pt")["pixel_values"]
+    text = "</s>USER: " + "<image>" * 16 + "\nwhat? ASSISTANT:"
+    ids = torch.tensor([tokenizer()(text)["input_ids"]])
+    assert torch.equal(inputs["input_ids"], ids)
+    expected = theirs(input_ids=ids, pixel_values=pixels).logits
+    assert torch.allclose(ours(**inputs).logits, expected, atol=1e-4)
+
+
+def test_a_training_row_opens_as_the_prompt_does(picture):
+    processor = asked_as_llava()
+    prompt = build_prompt("llava", "what?")
+    row = RowMaker(processor, 100).encode(Record("0", (picture(),), ((prompt, "a cat"),), "x", "x"))
+    asked = processor(images=picture(), text=prompt)["input_ids"][0]
+    assert torch.equal(row.encoded.ids[: len(asked)], asked)
+    assert (row.encoded.labels[: len(asked)] == -100).all() and row.supervised == len("a cat") + 1
+    assert length_of(row.record, processor) == len(row)
+
+
+def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, picture, tmp_path):
+    theirs.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    place, recipe = len(tokenizer()) - 1, profiles.load("llava-448")
+    vision = theirs.config.vision_config.to_dict() | {"num_hidden_layers": 2}
+    text = theirs.config.text_config.to_dict()
+    recipe = recipe.model_copy(
+        update={
+            "tile_size": 28,
+            "queries": 4,
+            "vision": Encoder(model_type=vision.pop("model_type"), config=vision),
+            "text": Text(
+                model_type=text.pop("model_type"),
+                config=text,
+                image_ids={"start": None, "end": None, "place": place},
+                pretrained=str(tmp_path),
+            ),
+        }
+    )
+    recipe = recipe.model_copy(update={"text": recipe.text.model_copy(update={"opening": "</s>"})})
+    processor = finetune.build_processor(recipe)
+    assert processor.image_span() == [place] * 20
+    assert processor.opening_ids() == [tokenizer().eos_token_id] and processor.image_processor.fit == "pad"
+    processor.save_pretrained(tmp_path / "ours")
+    processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
+    model = finetune.build_model(recipe, processor).eval()
+    assert model.config.text_config.vocab_size == 60, "rows without a token stay"
+    assert isinstance(Monkey(model, processor).answer(picture(), "what?", max_new_tokens=3), str)

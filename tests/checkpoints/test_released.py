@@ -1,0 +1,505 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import weakref
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import monkeylib
+from monkeylib import profiles
+from monkeylib.checkpoints import convert, released
+from monkeylib.checkpoints.key_map import pieces, to_released
+from monkeylib.checkpoints.released_config import config_from_released, released_config
+from monkeylib.data.records import Record
+from monkeylib.experiments import parity
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.processing import MonkeyProcessor
+from monkeylib.profiles import build
+from monkeylib.tiling import Grid
+from monkeylib.training import finetune
+from monkeylib.training.data import RowMaker
+from tests.support.released_files import golden_settings, read, same, write
+
+TRUE_SETTINGS = {
+    "vocab_size": 512,
+    "hidden_size": 128,
+    "intermediate_size": 16,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 8192,
+    "layer_norm_epsilon": 1e-6,
+    "rotary_emb_base": 10000,
+    "visual": {
+        "image_size": 896,
+        "patch_size": 14,
+        "width": 8,
+        "layers": 48,
+        "heads": 2,
+        "mlp_ratio": 4.9231,
+        "output_dim": 128,
+        "lora_repeat_num": 4,
+        "image_start_id": 500,
+    },
+}
+
+
+def true_keys():
+    """The 2,581 keys of the released Monkey, written down here apart from the code."""
+    tower, pool = "transformer.visual.", "transformer.visual.attn_pool."
+    keys = {f"{tower}{name}" for name in ("positional_embedding", "proj", "conv1.weight")}
+    keys |= {f"{pool}{name}" for name in ("pos_embed", "query", "kv_proj.weight")}
+    keys |= {f"{pool}attn.{name}" for name in ("in_proj_weight", "in_proj_bias")}
+    both = [f"{tower}ln_pre", f"{tower}ln_post", f"{pool}ln_q", f"{pool}ln_kv", f"{pool}attn.out_proj"]
+    for i in range(48):
+        block = f"{tower}transformer.resblocks.{i}."
+        names = ("ln_1", "ln_2", "attn.in_proj", "attn.out_proj", "mlp.c_fc", "mlp.c_proj")
+        both += [block + name for name in names]
+        for place in ("attn.in_proj_lora", "attn.out_proj_lora", "mlp_lora"):
+            for tile in range(4):
+                parts = ("lora_scale", "lora_a.weight", "lora_b.weight")
+                keys |= {f"{block}{place}.{tile}.{part}" for part in parts}
+    keys |= {f"{name}.{part}" for name in both for part in ("weight", "bias")}
+    keys |= {"transformer.wte.weight", "transformer.ln_f.weight", "lm_head.weight"}
+    names = ("ln_1.weight", "ln_2.weight", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight")
+    names += ("mlp.w1.weight", "mlp.w2.weight", "mlp.c_proj.weight")
+    return keys | {f"transformer.h.{i}.{name}" for i in range(32) for name in names}
+
+
+@pytest.fixture()
+def golden(tmp_path):
+    """The golden weights as a released folder of three shards: bf16, but for the position table."""
+    weights = {key: tensor.bfloat16() for key, tensor in parity.released_weights().items()}
+    weights["transformer.visual.attn_pool.pos_embed"] = weights[
+        "transformer.visual.attn_pool.pos_embed"
+    ].float()
+    return write(tmp_path / "golden", golden_settings(), weights)
+
+
+def test_the_true_key_set_in_three_shards_loads(tmp_path):
+    shapes = {piece.released: piece.shape for piece in pieces(config_from_released(TRUE_SETTINGS))}
+    assert shapes.keys() == true_keys() and len(shapes) == 2581
+    generator = torch.Generator().manual_seed(0)
+    weights = {key: torch.randn(shape, generator=generator).bfloat16() for key, shape in shapes.items()}
+    model = MonkeyForConditionalGeneration.from_pretrained(write(tmp_path / "true", TRUE_SETTINGS, weights))
+    assert same(to_released(model.state_dict(), model.config), weights)
+    assert not any(parameter.is_meta for parameter in model.parameters())
+
+
+def test_w2_is_the_gate_and_the_fused_attention_is_split():
+    places = {piece.ours: piece for piece in pieces(config_from_released(TRUE_SETTINGS))}
+    layer = "language_model.model.layers.3"
+    assert places[f"{layer}.mlp.gate_proj.weight"].released == "transformer.h.3.mlp.w2.weight"
+    key = places[f"{layer}.self_attn.k_proj.bias"]
+    assert (key.released, key.rows) == ("transformer.h.3.attn.c_attn.bias", (128, 256))
+
+
+@pytest.mark.parametrize("suffix, shards", [(".bin", 3), (".safetensors", 2), (".bin", 1)])
+def test_a_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
+    weights = parity.released_weights()
+    kept = "transformer.visual.attn_pool.pos_embed"
+    weights = {key: tensor if key == kept else tensor.bfloat16() for key, tensor in weights.items()}
+    source = write(tmp_path / "source", golden_settings(), weights, shards, suffix)
+    convert.convert(source, tmp_path / "ours")
+    convert.export(tmp_path / "ours", tmp_path / "back")
+    before, after = read(source), read(tmp_path / "back")
+    assert before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
+    names = sorted(path.name for path in source.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "back").iterdir())
+    for name in names:
+        if name.endswith(".json"):
+            first, second = (
+                json.loads((folder / name).read_text()) for folder in (source, tmp_path / "back")
+            )
+            assert first == second
+    for name in ("qwen.tiktoken", "configuration_qwen.py"):
+        assert (source / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
+    folder = write(tmp_path / "golden", golden_settings(), parity.released_weights())
+    if converted:
+        convert.convert(folder, tmp_path / "ours")
+        folder = tmp_path / "ours"
+    monkey = monkeylib.load(folder, device="cpu")
+    about = parity.about("lmm_896")
+    prompt, picture = about["prompts"]["single"], monkey.processor.image_processor(parity.goldens() / "a.png")
+    ids = torch.tensor([[*prompt["before"], *monkey.processor.image_span(), *prompt["after"]]])
+    new = monkey.model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        **picture,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=511,
+        max_new_tokens=24,
+    )
+    assert new[0, ids.shape[1] :].tolist() == about["greedy"]["single"]
+    texts = ("a question", " a question")
+    assert (
+        len({len(monkey.processor(images=parity.goldens() / "a.png", text=t)["input_ids"][0]) for t in texts})
+        == 2
+    )
+    assert monkey.processor.separator == " "
+
+
+def test_a_converted_folder_and_the_released_one_give_the_same_model(golden, tmp_path):
+    convert.convert(golden, tmp_path / "ours")
+    ours = MonkeyForConditionalGeneration.from_pretrained(tmp_path / "ours")
+    direct = MonkeyForConditionalGeneration.from_pretrained(golden)
+    assert direct.dtype == torch.bfloat16 and same(ours.state_dict(), direct.state_dict())
+    single = MonkeyForConditionalGeneration.from_pretrained(golden, dtype=torch.float32)
+    assert {tensor.dtype for tensor in single.state_dict().values()} == {torch.float32}
+
+
+def test_a_model_that_was_trained_on_is_written_in_the_released_layout(golden, tmp_path):
+    model = MonkeyForConditionalGeneration.from_pretrained(golden)
+    with torch.no_grad():
+        model.vision.blocks[0].mlp_adapter.scale[2] = 3
+    model.save_pretrained(tmp_path / "trained")
+    MonkeyProcessor.from_pretrained(golden).save_pretrained(tmp_path / "trained")
+    convert.export(tmp_path / "trained", tmp_path / "back")
+    again = MonkeyForConditionalGeneration.from_pretrained(tmp_path / "back")
+    assert same(again.state_dict(), model.state_dict())
+    changed = read(tmp_path / "back")["pytorch_model.bin"]
+    assert changed["transformer.visual.transformer.resblocks.0.mlp_lora.2.lora_scale"] == torch.tensor([3.0])
+
+
+def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, picture, tmp_path):
+    profile = profiles.load("paper-896").model_copy(update={"base_checkpoint": str(golden)})
+    processor = build.build_processor(profile)
+    model = build.build_model(profile, processor)
+    build.choose_what_trains(model, profile)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    maker = RowMaker(processor, profile.training.max_length)
+    row = maker.encode(Record("0", (picture(),), ((" what? Answer: ", "a cat"),), "x", "x"))
+    batch = maker.collate([row], [maker.views(row)])
+    batch.pop("turns")
+    model(**batch).loss.backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
+    build.save(model.eval(), model.state_dict(), processor, profile, tmp_path / "ours")
+    convert.export(tmp_path / "ours", tmp_path / "back")
+    for folder in ("ours", "back"):
+        after = MonkeyForConditionalGeneration.from_pretrained(tmp_path / folder).state_dict()
+        assert same(after, model.state_dict())
+        moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+        assert all("_adapter." in name for name in moved if name.startswith("vision."))
+        assert {"vision.blocks.0.mlp_adapter.b", "language_model.lm_head.weight"} <= moved
+        assert "resampler.proj.weight" not in moved
+        again = MonkeyProcessor.from_pretrained(tmp_path / folder)
+        assert again.separator == processor.separator == " "
+
+
+def test_another_base_in_shards_makes_another_run(golden):
+    """So that training does not go on, or count as done, where the weights of its base have changed."""
+    profile = profiles.load("paper-896").model_copy(update={"base_checkpoint": str(golden)})
+    before, again = (finetune._recipe(profile, finetune.worlds(profile)) for _ in range(2))
+    assert before == again and len(before["base_digest"]) == 3
+    tensors = torch.load(golden / SHARD)
+    tensors[min(tensors)] += 1
+    torch.save(tensors, golden / SHARD)
+    assert finetune._recipe(profile, finetune.worlds(profile)) != before
+
+
+def test_a_profile_that_a_released_folder_does_not_fit_is_refused(golden):
+    quantised, plain = profiles.load("paper-896-qlora"), profiles.load("paper-896")
+    shared = plain.adapters.model_copy(update={"mode": "shared"})
+    small = plain.adapters.model_copy(update={"mlp_rank": 8})
+    for profile, complaint in (
+        (quantised, "not quantised on the way: convert it with `monkeylib convert"),
+        (plain.model_copy(update={"adapters": shared}), "the adapter_mode per_tile, .* asks for shared"),
+        (plain.model_copy(update={"adapters": small}), "the mlp_rank 32, .* asks for 8"),
+    ):
+        profile = profile.model_copy(update={"base_checkpoint": str(golden)})
+        with pytest.raises(ValueError, match=complaint):
+            build.build_model(profile, build.build_processor(profile))
+
+
+def test_one_shard_is_held_at_a_time(golden, monkeypatch, tmp_path):
+    held, original = [], released.read_shard
+
+    def reading(path):
+        assert [ref for ref in held if ref() is not None] == []
+        shard = original(path)
+        held[:] = [weakref.ref(tensor) for tensor in shard.values()]
+        return shard
+
+    monkeypatch.setattr(released, "read_shard", reading)
+    released.load(golden)
+    convert.convert(golden, tmp_path / "ours")
+    assert held
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from monkeylib.checkpoints import convert, released
+
+def peak():  # since the last call
+    [line] = [l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM:")]
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(line.split()[1]) * 1024
+
+folder = Path(sys.argv[1])
+released.load(folder / "small")  # so that what is imported on the way is there already
+peak()
+before = peak()
+convert.convert(folder / "large", folder / "ours")
+print(peak() - before)
+before = peak()
+model = released.load(folder / "large")
+print(peak() - before)
+print([name for name in ("lightning", "ray", "gradio") if name in sys.modules])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_memory_is_that_of_one_shard_and_the_model(tmp_path):
+    write(tmp_path / "small", golden_settings(), parity.released_weights())
+    settings = golden_settings() | {
+        "vocab_size": 40_000,
+        "intermediate_size": 2 * 16_384,
+        "num_hidden_layers": 14,
+    }
+    shapes = {piece.released: piece.shape for piece in pieces(config_from_released(settings))}
+    weights = {key: torch.ones(shape, dtype=torch.bfloat16) for key, shape in shapes.items()}
+    write(tmp_path / "large", settings, weights, shards=7)
+    whole = sum(tensor.nbytes for tensor in weights.values())
+    shard = max(file.stat().st_size for file in (tmp_path / "large").glob("*.bin"))
+    assert whole > 150e6 and shard < whole / 4
+    program = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    output = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
+    converting, loading = map(int, output[:2])
+    assert converting < 2 * shard + 30e6, (converting, shard)
+    assert whole * 0.9 < loading < whole + shard + 30e6, (loading, whole, shard)
+    assert output[2] == "[]", "what only training, engines and the demo need is not imported"
+
+
+def base(tmp_path):
+    """A folder like Qwen-VL's: one view of 448 pixels, no adapters."""
+    settings = golden_settings(image_size=448)
+    del settings["visual"]["lora_repeat_num"]
+    weights = {key: tensor for key, tensor in parity.released_weights().items() if "_lora." not in key}
+    return write(tmp_path / "base", settings, weights)
+
+
+def test_qwen_vl_gets_fresh_adapters_for_the_grid_that_is_asked_for(tmp_path):
+    folder = base(tmp_path)
+    model = MonkeyForConditionalGeneration.from_pretrained(folder)
+    assert model.config.grids == [[2, 2]]
+    bank = model.vision.blocks[1].attention.qkv_adapter
+    assert bank.a.abs().max() > 0 and not bank.b.any() and bank.scale.tolist() == [1] * 4
+    wide = MonkeyForConditionalGeneration.from_pretrained(folder, grid=Grid(2, 3))
+    assert wide.vision.blocks[0].mlp_adapter.b.shape == (6, 64, 32)
+    convert.convert(folder, tmp_path / "ours", Grid(2, 2))
+    convert.export(tmp_path / "ours", tmp_path / "monkey")
+    whole = {key: tensor for shard in read(tmp_path / "monkey").values() for key, tensor in shard.items()}
+    assert whole.keys() == parity.released_weights().keys()
+    kept = {key: tensor for shard in read(folder).values() for key, tensor in shard.items()}
+    assert same({key: tensor for key, tensor in whole.items() if "_lora." not in key}, kept)
+
+
+def test_a_six_adapter_checkpoint_loads_on_its_grid_and_comes_back(tmp_path):
+    settings, weights = golden_settings(lora_repeat_num=6), parity.released_weights()
+    for key in [key for key in weights if "_lora.0." in key]:
+        for tile in (4, 5):
+            weights[key.replace("_lora.0.", f"_lora.{tile}.")] = weights[key] + tile
+    folder = write(tmp_path / "six", settings, weights)
+    with pytest.raises(ValueError, match="adapters for 6 tiles .* the grid 2x2 has 4"):
+        MonkeyForConditionalGeneration.from_pretrained(folder)
+    convert.convert(folder, tmp_path / "ours", Grid(2, 3))
+    convert.export(tmp_path / "ours", tmp_path / "back")
+    assert all(same(shard, read(tmp_path / "back")[name]) for name, shard in read(folder).items())
+    (folder / "config.json").write_text(json.dumps(golden_settings()))
+    with pytest.raises(ValueError, match="adapters for 6 tiles, its config.json describes 4"):
+        MonkeyForConditionalGeneration.from_pretrained(folder)
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+SHARD = "pytorch_model-00002-of-00003.bin"
+
+
+def rename(folder, old, new, in_index):
+    """Rename a key in its shard, and in the index too."""
+    index = json.loads((folder / "pytorch_model.bin.index.json").read_text())
+    file = index["weight_map"][old]
+    tensors = torch.load(folder / file)
+    tensors[new] = tensors.pop(old)
+    torch.save(tensors, folder / file)
+    if in_index:
+        index["weight_map"][new] = index["weight_map"].pop(old)
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return file
+
+
+def spoil(folder, how):
+    """Spoil a folder; gives what the complaint must say."""
+    key = "transformer.h.1.mlp.w2.weight"
+    if how == "missing key":
+        file = rename(folder, key, "transformer.h.1.mlp.w3.weight", True)
+        return rf"lack transformer.h.1.mlp.w2.weight and hold transformer.h.1.mlp.w3.weight \({file}\)"
+    if how == "unexpected key":
+        tensors = torch.load(folder / SHARD) | {"transformer.visual.class_embedding": torch.zeros(1)}
+        torch.save(tensors, folder / SHARD)
+        (folder / "pytorch_model.bin.index.json").unlink()
+        merged = {key: tensor for shard in read(folder).values() for key, tensor in shard.items()}
+        torch.save(merged, folder / "pytorch_model.bin")
+        return r"transformer.visual.class_embedding \(pytorch_model.bin\)"
+    if how == "index and shard differ":
+        file = rename(folder, key, "x", False)
+        return f"{file} do not agree on {key}, x"
+    if how == "shape":
+        tensors = torch.load(folder / SHARD)
+        name = next(name for name in tensors if name.endswith("weight"))
+        torch.save(tensors | {name: torch.zeros(3, 5)}, folder / SHARD)
+        return rf"{name} in .*{SHARD} has the shape \[3, 5\]"
+    if how == "truncated":
+        content = (folder / SHARD).read_bytes()
+        (folder / SHARD).write_bytes(content[: len(content) // 2])
+        return f"{SHARD} is cut off"
+    if how == "missing shard":
+        (folder / SHARD).unlink()
+        return f"{SHARD} is missing"
+    if how == "payload":
+        torch.save({"x": Payload(folder / "executed")}, folder / SHARD)
+        return f"{SHARD} holds posix.system"
+    if how == "no tensors":
+        torch.save({"x": 1}, folder / SHARD)
+        return f"{SHARD} holds something other than tensors"
+    if how == "index leads out":
+        index = json.loads((folder / "pytorch_model.bin.index.json").read_text())
+        index["weight_map"][key] = "../secret.bin"
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+        return "names the file '../secret.bin'"
+    settings = golden_settings()
+    del settings["hidden_size"]
+    (folder / "config.json").write_text("{" if how == "no JSON" else json.dumps(settings))
+    return "config.json is no JSON" if how == "no JSON" else "lacks 'hidden_size'"
+
+
+SPOILT = ["missing key", "unexpected key", "index and shard differ", "shape", "truncated", "missing shard"]
+SPOILT += ["payload", "no tensors", "index leads out", "no JSON", "no field"]
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_is_wrong_with_a_folder_is_said_before_anything_is_written(how, golden, tmp_path):
+    complaint = spoil(golden, how)
+    for attempt in (
+        lambda: convert.convert(golden, tmp_path / "new" / "ours"),
+        lambda: released.load(golden),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=complaint) as raised:
+            attempt()
+        assert "\n" not in str(raised.value)
+    assert not (golden / "executed").exists() and not (tmp_path / "new").exists()
+
+
+def test_a_truncated_safetensors_file_is_named(tmp_path):
+    folder = write(tmp_path / "a", golden_settings(), parity.released_weights(), 2, ".safetensors")
+    file = folder / "model-00002-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{file.name} is cut off"):
+        released.load(folder)
+
+
+def test_a_failure_on_the_way_leaves_nothing(golden, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "_write_index", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        convert.convert(golden, tmp_path / "new" / "ours")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_an_existing_folder_is_not_written_over(golden):
+    with pytest.raises(FileExistsError, match="exists already"):
+        convert.convert(golden, golden)
+
+
+def test_a_folder_without_vocabulary_or_with_another_one_is_refused(golden, tmp_path):
+    shutil.copy(golden / "config.json", tmp_path)
+    (golden / "qwen.tiktoken").write_bytes(
+        b"\n".join((golden / "qwen.tiktoken").read_bytes().split(b"\n")[:280])
+    )
+    with pytest.raises(ValueError, match="gives <img> the id 494, config.json says 500"):
+        monkeylib.load(golden)
+    (golden / "qwen.tiktoken").unlink()
+    with pytest.raises(FileNotFoundError, match="no vocabulary"):
+        convert.convert(golden, tmp_path / "ours")
+
+
+def test_a_released_folder_gives_its_processor_without_its_weights(golden, picture):
+    inputs = monkeylib.load(golden, device="cpu").processor(images=picture(), text="<img> what?")
+    for file in golden.glob("*.bin*"):
+        file.unlink()
+    processor = MonkeyProcessor.from_pretrained(golden)
+    assert (processor.queries, processor.separator, processor.image_start_id) == (256, " ", 500)
+    again = processor(images=picture(), text="<img> what?")
+    assert inputs.keys() == again.keys() and all(torch.equal(inputs[name], again[name]) for name in inputs)
+    with pytest.raises(ValueError, match="adapters for 4 tiles .* the grid 2x3 has 6"):
+        MonkeyProcessor.from_pretrained(golden, grid=Grid(2, 3))
+
+
+def test_device_maps_ask_for_a_converted_folder(golden):
+    with pytest.raises(ValueError, match="dtype and grid alone, got positional arguments: convert it"):
+        MonkeyForConditionalGeneration.from_pretrained(golden, Grid(2, 2))
+    for option in ({"device_map": "auto"}, {"quantization_config": {}}):
+        with pytest.raises(
+            ValueError, match=f"{next(iter(option))}: convert it first with `monkeylib convert"
+        ):
+            MonkeyForConditionalGeneration.from_pretrained(golden, **option)
+
+
+@pytest.mark.parametrize(
+    "changes, complaint",
+    [
+        ({"adapter_mode": "shared"}, "each tile of one grid, this model has 1 for the grids"),
+        ({"grids": [[2, 2], [4, 1]]}, "its grids is"),
+        ({"views": "tiles"}, "its views is tiles, the layout has tiles[+]global"),
+        ({"mlp_rank": 8}, "its mlp_rank is 8, the layout has 32"),
+    ],
+)
+def test_a_model_that_the_released_layout_cannot_hold_is_refused(changes, complaint):
+    config = config_from_released(TRUE_SETTINGS)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    with pytest.raises(ValueError, match=complaint):
+        released_config(config, TRUE_SETTINGS)
+
+
+def test_the_configuration_leads_back_to_the_released_one():
+    config = config_from_released(golden_settings())
+    assert released_config(config, golden_settings()) == golden_settings()
+    generated = released_config(config)
+    again = config_from_released(generated)
+    assert again.to_dict() == config.to_dict()
+
+
+def test_our_own_folder_is_checked_before_it_is_exported(golden, tmp_path):
+    convert.convert(golden, tmp_path / "ours")
+    file = tmp_path / "ours" / "model-00001-of-00003.safetensors"
+    tensors = load_file(file)
+    save_file({f"x.{name}" if name == min(tensors) else name: t for name, t in tensors.items()}, file)
+    with pytest.raises(ValueError, match=f"{min(tensors)} in .* does not fit its config.json"):
+        convert.export(tmp_path / "ours", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        convert.export(tmp_path / "nowhere", tmp_path / "back")
+
+
+def test_a_processor_saved_with_the_conversion_is_the_released_one(golden, tmp_path):
+    convert.convert(golden, tmp_path / "ours")
+    processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
+    assert (processor.queries, processor.separator) == (256, " ")
+    assert (processor.image_processor.tile_size, *processor.image_processor.grid) == (448, 2, 2)

@@ -1,0 +1,62 @@
+"""The committed sample pictures are what the code makes, and what their README says of them is true."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monkeylib import resources
+from monkeylib.data.synthetic import sample_files
+from monkeylib.data.synthetic.canvas import PHOTOS
+
+README = (resources.samples() / "README.md").read_text(encoding="utf-8")
+
+
+def pixels(image) -> np.ndarray:
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("name", sample_files.NAMES)
+def test_a_committed_picture_is_what_the_code_makes(name):
+    with Image.open(resources.samples() / name) as committed:
+        difference = np.abs(pixels(committed) - pixels(sample_files.picture(name)))
+    # PNG is lossless; JPEG at quality 90 changes a pixel by a few levels of 255.
+    assert difference.max() == 0 if name in sample_files.WORLDS else difference.mean() < 3
+
+
+@pytest.mark.parametrize("name", sample_files.NAMES)
+def test_a_picture_is_small_and_its_licence_is_said(name):
+    assert (resources.samples() / name).stat().st_size < 200_000
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` | "))
+    assert re.search("Apache-2.0|CC0|public domain", row.split("|")[3])
+
+
+def test_every_committed_picture_is_made_by_the_code():
+    committed = {path.name for path in resources.samples().iterdir()} - {"README.md"}
+    assert committed == set(sample_files.NAMES)
+
+
+def test_no_training_step_sees_the_pictures():
+    assert all(sample_files.world(name).split == "test" for name in sample_files.WORLDS)
+    assert set(sample_files.PHOTOGRAPHS.values()) <= set(PHOTOS["test"])
+
+
+def test_the_readme_tells_true_answers():
+    rows = re.findall(r"\| `(\w+\.png)` \| ([^|]+\?) \| ([^|]+) \| (\w+) \|", README)
+    assert {name for name, *_ in rows} == set(sample_files.WORLDS)
+    for name, question, answer, size in rows:
+        truth = next(asked for asked in sample_files.world(name).questions if asked.question == question)
+        assert (truth.answer, truth.print) == (answer, size)
+
+
+def test_writing_makes_the_same_pictures(tmp_path):
+    assert [path.name for path in sample_files.write(tmp_path)] == list(sample_files.NAMES)
+    for name in sample_files.WORLDS:
+        with Image.open(tmp_path / name) as made:
+            assert np.array_equal(pixels(made), pixels(sample_files.picture(name)))
+
+
+def test_an_unknown_picture_lists_those_there_are():
+    with pytest.raises(ValueError, match="no world picture 'cat.png'.*receipt.png, form.png, sign.png"):
+        sample_files.picture("cat.png")

@@ -1,0 +1,105 @@
+"""What `monkeylib data` says about a mixture and about public sets."""
+
+import sys
+
+import pytest
+import yaml
+from PIL import Image
+
+from monkeylib.cli import main
+from monkeylib.data import inspect as looking
+from monkeylib.data import mixture as mixtures
+from monkeylib.plots.records import contact_sheet
+from tests.support import record_files as files
+
+
+@pytest.fixture()
+def mixture(tmp_path):
+    """Six rows: a short, a long, a too long, a bad one, one without its picture, one of two turns."""
+    (tmp_path / "a.png").write_bytes(files.png(30, 20))
+    rows = [files.conversation(answer=answer) for answer in ("y", "y" * 40, "y" * 400, "")]
+    rows += [files.conversation("<img>b.png</img> $what$? ", "x"), files.conversation(answer="$5")]
+    rows[-1]["conversations"] += [{"from": "user", "value": "?"}, {"from": "assistant", "value": "z" * 300}]
+    files.write_list(tmp_path / "rows.json", rows)
+    entry = {"name": "pets", "format": "conversations", "path": "rows.json"}
+    (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"sets": [entry]}))
+    return mixtures.load(tmp_path / "mix.yaml")
+
+
+def test_lengths_truncations_and_what_is_broken_are_counted(mixture, processor):
+    span = len(processor.image_span())
+    (report,) = looking.inspect(mixture, processor, max_length=span + 200)
+    prompt = len(" what is it? Answer: ") + 1
+    assert sorted(report.lengths)[1:3] == [span + prompt + 1, span + prompt + 40]
+    assert (report.looked_at, report.bad_records, report.broken_images, report.truncated) == (6, 1, 1, 2)
+    said = "\n".join(looking.problems([report]))
+    assert "record 3" in said and "max_length is" in said  # the one that does not fit at all
+    assert "record 6" not in said  # only its second turn is left out
+    assert "record 4" in said and "record 5" in said
+    assert report.row() | {"median": 0, "95 %": 0} == {
+        "set": "pets",
+        "rows": 6,
+        "share": "100.0 %",
+        "seen": 6,
+        "median": 0,
+        "95 %": 0,
+        "max": span + prompt + 400,
+        "cut": 2,
+        "bad": 1,
+        "broken": 1,
+    }
+
+
+def test_a_sample_is_the_same_each_time(mixture, processor):
+    one, two = (looking.inspect(mixture, processor, 1000, limit=2)[0] for _ in range(2))
+    assert one.looked_at == 2
+    assert one.lengths == two.lengths and one.problems == two.problems
+
+
+def test_the_contact_sheet_is_one_picture_of_records(mixture, tmp_path):
+    path = contact_sheet([mixture.sets[0][0], mixture.sets[0][5]], tmp_path / "new" / "sheet.png")
+    with Image.open(path) as sheet:
+        assert sheet.width > 400 and len(sheet.convert("RGB").getcolors(10**6)) > 10
+    with pytest.raises(ValueError, match="let the name end in .png"):
+        contact_sheet([mixture.sets[0][0]], tmp_path / "sheet.gif")
+    with pytest.raises(ValueError, match="there is no picture to show"):
+        contact_sheet([], tmp_path / "sheet.png")
+
+
+@pytest.fixture()
+def call(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
+
+    def called(*arguments):
+        monkeypatch.setattr(sys, "argv", ["monkeylib", "data", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return called
+
+
+def test_inspect_prints_the_table_and_draws_the_sheet(call, tmp_path):
+    code, output, _ = call("inspect", "samples", "--profile", "smoke")
+    assert code == 0 and "samples: 27 rows an epoch" in output
+    assert "reading" in output and "validation" in output
+    assert output.splitlines()[-1] == "pictures: data/cache/sheets/samples.png"
+    assert (tmp_path / "out" / "data" / "cache" / "sheets" / "samples.png").is_file()
+
+
+def test_convert_says_what_was_left_out(call, tmp_path):
+    rows = [{"imgname": "1.png", "query": "?", "label": label} for label in ("x", "")]
+    (tmp_path / "train" / "png").mkdir(parents=True)
+    (tmp_path / "train" / "png" / "1.png").write_bytes(files.png())
+    files.write_list(tmp_path / "train" / "train_human.json", rows)
+    files.write_list(tmp_path / "train" / "train_augmented.json", [])
+    code, output, _ = call("convert", "chartqa", tmp_path, "--out", tmp_path / "chartqa.json")
+    assert code == 0 and "chartqa.json: 1 records, 1 left out (no answer); their pictures: " in output
+
+
+def test_sets_and_mistakes_are_said(call):
+    code, output, _ = call("sets")
+    assert code == 0 and "vqav2: https://visualqa.org/download.html (CC BY 4.0" in output
+    assert call("inspect", "nowhere")[0] == 2
+    code, _, errors = call("convert", "imagenet", ".", "--out", "x.json")
+    assert code == 2 and errors.startswith("monkeylib: there is no public set called 'imagenet'")

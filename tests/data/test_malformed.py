@@ -1,0 +1,366 @@
+"""Every malformed record and picture gets its own sentence, and the rest of its set is read."""
+
+import json
+
+import pytest
+
+from monkeylib.data import readers
+from monkeylib.data.records import BadRecord, Record
+from tests.support import record_files as files
+
+CONVERSATION, EXAMPLE, TALK = files.conversation, files.example, files.talk
+
+
+def user(*turns):
+    return {"conversations": [{"from": role, "value": text} for role, text in turns]}
+
+
+# Format, a bad row between two good ones, and what its sentence says.
+ROWS = {
+    "a number": ("conversations", 5, "expected an object with fields, got int 5"),
+    "no conversations": ("conversations", {"id": 1}, "the field conversations is missing, there are id"),
+    "conversations null": ("conversations", {"conversations": None}, "expected a list of turns, got None"),
+    "no turns": ("conversations", {"conversations": []}, r"expected a list of turns, got list \[\]"),
+    "nested turns": (
+        "conversations",
+        {"conversations": [CONVERSATION()["conversations"]]},
+        r"conversations\[0\]: expected an object with `from` and `value`, got list",
+    ),
+    "a turn without a text": (
+        "conversations",
+        {"conversations": [{"from": "user"}]},
+        r"conversations\[0\]: expected an object with `from` and `value`",
+    ),
+    "an unknown role": (
+        "conversations",
+        user(("user", "<img>a.png</img> q? "), ("bot", "x")),
+        r"\[1\].from: expected assistant .user and assistant take turns., got bot",
+    ),
+    "two prompts in a row": (
+        "conversations",
+        user(("user", "<img>a.png</img> q? "), ("user", "x")),
+        r"\[1\].from: expected assistant",
+    ),
+    "a prompt without an answer": (
+        "conversations",
+        user(("user", "<img>a.png</img> q? ")),
+        "expected an answer after every prompt, got 1 turns",
+    ),
+    "an empty answer": (
+        "conversations",
+        CONVERSATION(answer=""),
+        r"\[1\].value: expected a text that is not empty",
+    ),
+    "a blank answer": (
+        "conversations",
+        CONVERSATION(answer=" \n"),
+        r"\[1\].value: expected a text that is not",
+    ),
+    "an answer that is a number": ("conversations", CONVERSATION(answer=3), "expected a text, got int 3"),
+    "an answer that is null": (
+        "conversations",
+        CONVERSATION(answer=None),
+        r"\[1\].value: expected a text, got None",
+    ),
+    "an answer that is NaN": (
+        "conversations",
+        CONVERSATION(answer=float("nan")),
+        "expected a text, got float nan",
+    ),
+    "an answer in a list": (
+        "conversations",
+        CONVERSATION(answer=["x"]),
+        r"expected a text, got list \['x'\]",
+    ),
+    "a prompt that is true": ("conversations", CONVERSATION(said=True), "expected a text, got bool True"),
+    "half a surrogate pair": ("conversations", CONVERSATION(answer="\ud83d"), "expected a text of Unicode"),
+    "an image after the question": (
+        "conversations",
+        CONVERSATION("<img>a.png</img> like <img>b.png</img>? "),
+        "every <img>path</img> must stand at the front of the first prompt",
+    ),
+    "an image in a later prompt": (
+        "conversations",
+        user(
+            ("user", "<img>a.png</img> q? "),
+            ("assistant", "x"),
+            ("user", "<img>a.png</img>"),
+            ("assistant", "y"),
+        ),
+        r"\[2\].value: every <img>path</img> must stand at the front",
+    ),
+    "an image that does not end": ("conversations", CONVERSATION("<img>a.png what?"), "got another <img> in"),
+    "an image without a path": ("conversations", CONVERSATION("<img></img> what?"), "not empty, got ''"),
+    "a path with a zero byte": ("conversations", CONVERSATION("<img>a\0b</img> what?"), "expected a path"),
+    "two images": (
+        "conversations",
+        CONVERSATION("<img>a.png</img><img>a.png</img> what?"),
+        "expected 1 pictures, got 2; the set's min_images and max_images say how many",
+    ),
+    "no image": ("conversations", CONVERSATION("what? Answer: "), "expected 1 pictures, got 0"),
+    "an image without a prompt": (
+        "conversations",
+        CONVERSATION("<img>a.png</img> "),
+        r"\[0\].value after the pictures: expected a text that is not empty",
+    ),
+    "an id that is a list": (
+        "conversations",
+        CONVERSATION(id=[1]),
+        "field id: expected a text or a whole number",
+    ),
+    "the id of another": ("conversations", CONVERSATION(id="first"), "record 1 .line 2. has the same"),
+    "no question": ("evaluation", {"image": "a.png", "answer": "x"}, "the field question is missing"),
+    "an empty question": ("evaluation", EXAMPLE(" "), "field question: expected a text that is not empty"),
+    "no answer of many": ("evaluation", EXAMPLE(answer=[]), r"field answer: expected a text, got list \[\]"),
+    "a number among answers": (
+        "evaluation",
+        EXAMPLE(answer=["x", 5]),
+        r"field answer\[1\]: expected a text, got int",
+    ),
+    "an image that is a number": ("evaluation", EXAMPLE(image=5), "field image: expected a text, got int 5"),
+    "a line that is a list": ("evaluation", [1], "expected an object with fields, got list"),
+    "a question id of another": ("evaluation", EXAMPLE(question_id="first"), "line 1 has the same"),
+    "a placeholder without its image": (
+        "llava",
+        TALK("<image>\n<image> q?", "x"),
+        "expected a <image> for each of the 1 pictures of the field image, got 2",
+    ),
+    "an image without its placeholder": (
+        "llava",
+        TALK("q?", "x"),
+        "of the 1 pictures of the field image, got 0",
+    ),
+    "a placeholder in a later question": (
+        "llava",
+        TALK("<image> q?", "x", "<image>?", "y"),
+        "every <image> must stand in the first question",
+    ),
+    "a question of nothing but its placeholder": (
+        "llava",
+        TALK("<image>", "x"),
+        r"\[0\].value: expected a text that",
+    ),
+    "a system prompt": (
+        "llava",
+        {"image": "a.png", "conversations": [{"from": "system", "value": "x"}]},
+        "expected human .human and gpt take turns., got system",
+    ),
+    "an image in a dictionary": (
+        "llava",
+        TALK("<image> q?", "x", image={}),
+        r"field image: expected a text, got dict",
+    ),
+}
+GOOD = {"conversations": CONVERSATION, "evaluation": EXAMPLE, "llava": lambda: TALK("<image> what?", "a cat")}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
+    (tmp_path / "a.png").write_bytes(files.png())
+    return tmp_path
+
+
+def outcomes(records):
+    """A record, or the sentence of its error, for each of a set."""
+    found = []
+    for number in range(len(records)):
+        try:
+            found.append(records[number])
+        except BadRecord as error:
+            found.append(str(error))
+    return found
+
+
+@pytest.mark.parametrize("what", ROWS)
+def test_a_malformed_row_has_its_sentence_and_the_others_are_read(what, folder):
+    format, row, sentence = ROWS[what]
+    rows = [
+        GOOD[format]() | {"id" if format != "evaluation" else "question_id": "first"},
+        row,
+        GOOD[format](),
+    ]
+    name = "rows.jsonl" if format == "evaluation" else "rows.json"
+    (files.write_lines if format == "evaluation" else files.write_list)(folder / name, rows)
+    first, bad, last = outcomes(readers.read(files.entry(format, name), folder))
+    assert isinstance(first, Record) and isinstance(last, Record)
+    place = "line 2" if format == "evaluation" else r"record 2 \(line \d+\)"
+    with pytest.raises(BadRecord, match=rf"^set pets: {name}, {place}.*{sentence}"):
+        raise BadRecord(bad)
+
+
+LINES = {
+    "a line that is no JSON": (b"{nonsense}", "expected an object of JSON, got b'{nonsense}'"),
+    "a line that is cut off": (json.dumps(EXAMPLE())[:-9].encode(), "expected an object of JSON"),
+    "a line that is not UTF-8": (
+        json.dumps(EXAMPLE()).encode().replace(b"cat", b"\xff"),
+        "got the byte 0xff",
+    ),
+    "a line nested too deep": (b"[" * 100_000, "expected an object of JSON"),
+}
+
+
+@pytest.mark.parametrize("what", LINES)
+def test_a_malformed_line_has_its_sentence_and_the_others_are_read(what, folder):
+    content, sentence = LINES[what]
+    good = json.dumps(EXAMPLE()).encode()
+    (folder / "rows.jsonl").write_bytes(b"\n".join([good, content, good]))
+    first, bad, last = outcomes(readers.read(files.entry("evaluation", "rows.jsonl"), folder))
+    assert isinstance(first, Record) and isinstance(last, Record)
+    assert bad.startswith("set pets: rows.jsonl, line 2") and sentence in bad
+
+
+def test_in_a_list_only_the_record_that_is_not_utf8_is_bad(folder):
+    text = json.dumps(
+        [CONVERSATION(answer="é"), CONVERSATION(answer="X"), CONVERSATION()], ensure_ascii=False
+    )
+    (folder / "rows.json").write_bytes(text.encode().replace(b"X", b"\xff"))
+    first, bad, last = outcomes(readers.read(files.entry("conversations", "rows.json"), folder))
+    assert first.turns[0][1] == "é" and last.turns[0][1] == "a cat"
+    assert bad == "set pets: rows.json, record 2 (line 1): expected UTF-8, got the byte 0xff"
+
+
+SHARDS = {
+    "no picture": ([("2.json", b'{"question": "q?", "answer": "x"}')], "expected 1 pictures, got 0"),
+    "no text": ([("2.png", b"")], "the field question is missing"),
+    "JSON that is none": ([("2.png", b""), ("2.json", b"{")], "the member .json must be UTF-8 and JSON"),
+    "JSON that is a list": ([("2.png", b""), ("2.json", b"[]")], "must be an object with fields, got list"),
+    "the key of another": ([("1.png", b""), ("1.json", b"{}")], "s.tar, key 1 has the same"),
+}
+
+
+@pytest.mark.parametrize("what", SHARDS)
+def test_a_malformed_sample_of_a_shard_has_its_sentence(what, folder):
+    members, sentence = SHARDS[what]
+    text = b'{"question": "q?", "answer": "x"}'
+    first, last = ([(f"{n}.png", files.png()), (f"{n}.json", text)] for n in (1, 3))
+    files.write_tar(folder / "s.tar", [*first, ("0.png", files.png()), ("0.json", text), *members, *last])
+    good, other, bad, end = outcomes(readers.read(files.entry("webdataset", "s.tar"), folder))
+    assert [isinstance(record, Record) for record in (good, other, end)] == [True] * 3
+    assert bad.startswith("set pets: s.tar, key ") and sentence in bad
+
+
+COLUMNS = {
+    "an answer that is null": ({"answer": ["x", None]}, "field answer: expected a text, got None"),
+    "a question that is empty": (
+        {"question": ["q?", ""]},
+        "field question: expected a text that is not empty",
+    ),
+    "a path that is null": ({"image": ["a.png", None]}, "expected a picture, got None"),
+}
+
+
+@pytest.mark.parametrize("what", COLUMNS)
+def test_a_malformed_row_of_a_table_has_its_sentence(what, folder):
+    pytest.importorskip("datasets")
+    changed, sentence = COLUMNS[what]
+    columns = {"image": ["a.png", "a.png"], "question": ["q?", "q?"], "answer": ["x", "y"]} | changed
+    files.write_parquet(folder / "rows.parquet", **columns)
+    good, bad = outcomes(readers.read(files.entry("datasets", "rows.parquet"), folder))
+    assert isinstance(good, Record)
+    assert bad.startswith("set pets: rows.parquet, row 2") and sentence in bad
+
+
+def jpeg():
+    import io
+
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(data, "JPEG")
+    return data.getvalue()
+
+
+IMAGES = {
+    "no file": (None, "there is no picture at .*b.png; check the path"),
+    "a JPEG that is cut off": (lambda: jpeg()[:1500], "cannot be read .*truncated"),
+    "a PNG that is cut off": (lambda: files.png(90, 90)[:60], "cannot be read"),
+    "text": (lambda: b"not a picture", "cannot be read .*expected a whole JPEG, PNG or WebP file"),
+    "an empty file": (lambda: b"", "cannot be read"),
+    "a side of 20,000 pixels": (lambda: files.png(20_000, 2), "has 20000 x 2 pixels; a side may have 16,384"),
+    "a hundred megapixels": (lambda: files.claiming(10_000, 10_000), "has 10000 x 10000 pixels"),
+    "a decompression bomb": (
+        lambda: files.claiming(60_000, 60_000),
+        "has far more than the 89,478,485 pixels",
+    ),
+    "PostScript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot be read"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("what", IMAGES)
+def test_a_broken_picture_has_its_sentence(what, folder):
+    content, sentence = IMAGES[what]
+    if content is not None:
+        (folder / "b.png").write_bytes(content())
+    files.write_list(folder / "rows.json", [CONVERSATION(), CONVERSATION("<img>b.png</img> what?")])
+    records = readers.read(files.entry("conversations", "rows.json"), folder)
+    assert records[0].open_images()
+    with pytest.raises(
+        BadRecord, match=rf"^set pets: rows.json, record 2 \(line \d+\), image 1: .*{sentence}"
+    ):
+        records[1].open_images()
+
+
+def test_a_picture_is_not_fetched_from_an_address(folder):
+    files.write_list(folder / "rows.json", [CONVERSATION("<img>https://example.com/a.png</img> what?")])
+    record = readers.read(files.entry("conversations", "rows.json"), folder)[0]
+    with pytest.raises(BadRecord, match="is an address; pictures are files"):
+        record.open_images()
+
+
+def test_a_broken_picture_inside_a_shard_has_its_sentence(folder):
+    files.write_tar(folder / "s.tar", [("1.jpg", b"x"), ("1.json", b'{"question": "q?", "answer": "x"}')])
+    record = readers.read(files.entry("webdataset", "s.tar"), folder)[0]
+    with pytest.raises(BadRecord, match="set pets: s.tar, key 1, image 1: the picture cannot be read"):
+        record.open_images()
+
+
+FILES = {
+    "no file": ("conversations", "rows.json", None, FileNotFoundError, "has no file at .*rows.json"),
+    "an empty file": ("conversations", "rows.json", b"", ValueError, "rows.json is empty"),
+    "a list of nothing": ("conversations", "rows.json", b"[]", ValueError, "the set pets is empty"),
+    "an object": ("conversations", "rows.json", b'{"a": 1}', ValueError, "must hold a list of records"),
+    "a list that is cut off": ("llava", "rows.json", b'[{"a": 1}, {', ValueError, "is not JSON"),
+    "a list without commas": ("llava", "rows.json", b"[{} {}]", ValueError, "is not JSON .*line 1 column 5"),
+    "a list with more after it": ("llava", "rows.json", b"[{}] {}", ValueError, "is not JSON .*Extra data"),
+    "another ending": ("llava", "rows.csv", b"a,b", ValueError, "must end in .json .a list. or .jsonl"),
+    "lines of blanks": ("evaluation", "rows.jsonl", b"\n \n", ValueError, "holds no records"),
+    "a shard of nonsense": (
+        "webdataset",
+        "s.tar",
+        b"nonsense",
+        ValueError,
+        "no whole, uncompressed tar file",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_a_file_that_is_wrong_as_a_whole_is_said_at_once(what, folder):
+    format, name, content, error, sentence = FILES[what]
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(error, match=sentence):
+        readers.read(files.entry(format, name), folder)
+
+
+def test_a_shard_that_is_cut_off_or_compressed_is_refused(folder):
+    members = [("1.png", files.png(50, 50)), ("2.png", bytes(5000))]
+    files.write_tar(folder / "s.tar", members)
+    (folder / "s.tar").write_bytes((folder / "s.tar").read_bytes()[:3000])
+    files.write_tar(folder / "z.tar", members, "w:gz")
+    for name in ("s.tar", "z.tar"):
+        with pytest.raises(ValueError, match=f"{name} is no whole, uncompressed tar file"):
+            readers.read(files.entry("webdataset", name), folder)
+
+
+def test_a_column_that_is_not_there_is_named_beside_those_that_are(folder):
+    pytest.importorskip("datasets")
+    files.write_parquet(folder / "rows.parquet", image=["a.png"], text=["x"])
+    with pytest.raises(FileNotFoundError, match="has nothing at .*gone.parquet, and no hub gives a set"):
+        readers.read(files.entry("datasets", "gone.parquet"), folder)
+    with pytest.raises(ValueError, match="has the file .*a.png, expected .parquet"):
+        readers.read(files.entry("datasets", "a.png"), folder)
+    with pytest.raises(ValueError, match="has no column answer: `columns` must name some of image, text"):
+        readers.read(files.entry("datasets", "rows.parquet"), folder)

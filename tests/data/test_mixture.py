@@ -1,0 +1,274 @@
+"""Mixtures: exact, deterministic, and computable at any position."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monkeylib.data import mixture as mixture_module
+from monkeylib.data import mixture as mixtures
+from monkeylib.data import readers
+from monkeylib.data.mixture import Shuffle
+from monkeylib.data.public import SETS
+from monkeylib.data.records import Record
+from monkeylib.data.synthetic import sample_files
+from tests.support import record_files as files
+
+
+@given(st.integers(1, 150), st.integers(), st.text(max_size=5))
+@settings(max_examples=25, deadline=None)
+def test_an_order_holds_every_number_once_and_depends_on_its_key_alone(length, seed, name):
+    order = [Shuffle(length, seed, name)[place] for place in range(length)]
+    assert sorted(order) == list(range(length))
+    assert order == list(Shuffle(length, seed, name))
+
+
+def test_an_order_is_the_same_on_every_machine():
+    assert list(Shuffle(10, 0, "pets", 3)) == [1, 2, 8, 5, 6, 4, 7, 3, 0, 9]
+    assert Shuffle(10**12, 7)[123_456_789] == 466_272_213_079
+
+
+def test_every_number_stands_at_every_place_equally_often():
+    first = Counter(Shuffle(7, seed)[0] for seed in range(2100))
+    assert set(first) == set(range(7)) and all(230 < count < 370 for count in first.values())
+
+
+def test_an_order_of_nothing_and_a_place_outside_are_refused():
+    with pytest.raises(ValueError, match="at least one number"):
+        Shuffle(0)
+    with pytest.raises(IndexError, match="places 0 to 2, not 3"):
+        Shuffle(3)[3]
+
+
+@pytest.fixture()
+def make(tmp_path):
+    """Write a mixture of sets with `sizes` rows and load it: `make([3, 5], [{"count": 2}, {}])`. All rows
+    show one picture, or that which `pictures(set, row)` says."""
+    (tmp_path / "a.png").write_bytes(files.png())
+
+    def made(sizes, options, pictures=lambda number, row: "a", **fields):
+        sets = []
+        for number, (size, option) in enumerate(zip(sizes, options, strict=True)):
+            rows = [
+                files.example(answer=f"{number}-{row}", image=f"{pictures(number, row)}.png")
+                for row in range(size)
+            ]
+            files.write_lines(tmp_path / f"{number}.jsonl", rows)
+            sets.append({"name": f"set{number}", "format": "evaluation", "path": f"{number}.jsonl"} | option)
+        (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"sets": sets} | fields))
+        return mixtures.load(tmp_path / "mix.yaml")
+
+    return made
+
+
+def answers(mixture, positions):
+    return [mixture[position].turns[0][1] for position in positions]
+
+
+def test_an_epoch_of_whole_sets_holds_each_row_once_in_a_new_order(make):
+    mixture = make([3, 40], [{}, {"count": 40}])
+    epochs = [answers(mixture, range(43 * epoch, 43 * (epoch + 1))) for epoch in range(3)]
+    assert len(mixture) == 43
+    assert all(len(set(epoch)) == 43 for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_rows_of_a_set_come_equally_often_whatever_its_count(data):
+    sizes = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3))
+    counts = [data.draw(st.integers(1, 30)) for _ in sizes]
+    mixture = _without_files(sizes, counts, data.draw(st.integers(0, 5)))
+    epochs = data.draw(st.integers(1, 4))
+    drawn = Counter(mixture.locate(position) for position in range(epochs * len(mixture)))
+    for number, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        times = [drawn[number, row] for row in range(size)]
+        assert sum(times) == epochs * count
+        assert max(times) - min(times) <= 1
+    for epoch in range(epochs):
+        places = range(epoch * len(mixture), (epoch + 1) * len(mixture))
+        assert [Counter(mixture.locate(place)[0] for place in places)[n] for n in range(len(sizes))] == counts
+
+
+def _without_files(sizes, counts, seed):
+    mixture = object.__new__(mixtures.Mixture)
+    mixture.seed, mixture.counts = seed, counts
+    mixture.sets = [type("Rows", (list,), {"name": f"set{n}"})(range(size)) for n, size in enumerate(sizes)]
+    mixture._ends = [sum(counts[: n + 1]) for n in range(len(counts))]
+    return mixture
+
+
+def test_a_position_is_the_same_asked_alone_and_in_another_process_s_share(make):
+    mixture, again = make([9, 6], [{"weight": 1.5}, {}]), make([9, 6], [{"weight": 1.5}, {}])
+    whole = answers(mixture, range(60))
+    assert len(mixture) == round(1.5 * 9) + 6
+    shares = [answers(again, range(rank, 60, 4)) for rank in range(4)]
+    assert [shares[place % 4][place // 4] for place in range(60)] == whole
+
+
+def test_seeds_give_other_orders(make):
+    assert answers(make([40], [{}], seed=1), range(40)) != answers(make([40], [{}], seed=2), range(40))
+
+
+def test_the_digest_changes_with_what_is_trained_on_and_only_with_that(make):
+    first = make([4], [{}]).digest
+    assert make([4], [{}], description="other words").digest == first
+    changed = [
+        make([5], [{}]),
+        make([4], [{"weight": 2}]),
+        make([4], [{"prompt": "vqa_no_blank"}]),
+        make([4], [{}], seed=9),
+        make([4], [{}], validation={"share": 0.5}, pictures=lambda _, row: row),
+    ]
+    assert len({mixture.digest for mixture in changed} | {first}) == 6
+
+
+def test_the_digest_changes_with_the_rows_that_a_share_keeps(make):
+    def split(pictures):
+        mixture = make([4], [{}], validation={"share": 0.5}, pictures=pictures)
+        return mixture.digest, sorted(answers(mixture.validation, range(len(mixture.validation))))
+
+    pairs, turns = split(lambda _, row: "aabb"[row]), split(lambda _, row: "abab"[row])
+    assert pairs[1] in (["0-0", "0-1"], ["0-2", "0-3"]) and turns[1] in (["0-0", "0-2"], ["0-1", "0-3"])
+    assert pairs[0] != turns[0], "in files of one size"
+    assert split(lambda _, row: "ccdd"[row]) == pairs
+
+
+def test_a_share_for_validation_is_never_trained_on(make):
+    mixture = make([20, 10], [{}, {"weight": 2}], validation={"share": 0.2}, pictures=lambda n, row: (n, row))
+    held = answers(mixture.validation, range(len(mixture.validation)))
+    trained = answers(mixture, range(3 * len(mixture)))
+    assert (len(held), len(set(held))) == (6, 6)
+    assert not set(held) & set(trained) and len(set(held) | set(trained)) == 30
+
+
+def test_a_picture_of_several_rows_and_sets_is_on_one_side_alone(make):
+    mixture = make([24, 9], [{}, {}], validation={"share": 0.25}, pictures=lambda _, row: row % 8)
+    held = {record.images for record in map(mixture.validation.__getitem__, range(len(mixture.validation)))}
+    trained = {mixture[position].images for position in range(len(mixture))}
+    assert len(held) == 2 and not held & trained and len(held | trained) == 8
+    assert len(mixture.validation) + len(mixture) == 33
+
+
+class Seen(list):
+    """Records of a set by the names of their pictures."""
+
+    name = "seen"
+
+    def __getitem__(self, number):
+        images = tuple(Path(f"pictures/./{name}") for name in super().__getitem__(number))
+        return Record(str(number), images, (), self.name, "")
+
+
+PICTURES = st.lists(st.lists(st.integers(0, 12), max_size=2), min_size=1, max_size=25)
+
+
+@given(st.lists(PICTURES, min_size=1, max_size=3), st.floats(0.01, 0.6), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_whole_pictures_are_held_out_and_enough_of_each_set(pictures, share, seed):
+    sets = [Seen(rows) for rows in pictures]
+    try:
+        held = mixture_module.choose(sets, share, seed)
+    except ValueError as error:
+        assert "leaves without any for training" in str(error)
+        return
+    sides = [set(), set()]
+    for rows, numbers in zip(pictures, held, strict=True):
+        assert len(set(numbers.tolist())) == len(numbers) >= max(1, round(share * len(rows)))
+        assert len(numbers) < len(rows)
+        for number, names in enumerate(rows):
+            sides[number in numbers].update(names)
+    assert not sides[0] & sides[1]
+    again = mixture_module.choose(sets, share, seed)
+    assert all((one == other).all() for one, other in zip(held, again, strict=True))
+
+
+def test_one_picture_of_nearly_all_rows_is_trained_on():
+    for seed in range(9):
+        (held,) = mixture_module.choose([Seen([[0]] * 97 + [[1], [2], []])], 0.02, seed)
+        assert len(held) == 2 and min(held) >= 97
+
+
+def test_pictures_in_tables_and_shards_are_told_by_their_bytes(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
+    images = [files.png(size, 3) for size in (3, 4, 3, 5)]
+    text = b'{"question": "q?", "answer": "x"}'
+    members = [
+        (f"{n}.{end}", data)
+        for n, image in enumerate(images)
+        for end, data in (("png", image), ("json", text))
+    ]
+    files.write_tar(tmp_path / "s.tar", members)
+    files.write_parquet(tmp_path / "t.parquet", image=images, question=["q?"] * 4, answer=["x"] * 4)
+    sets = [readers.read(files.entry("webdataset", "s.tar"), tmp_path)]
+    sets += [readers.read(files.entry("datasets", "t.parquet"), tmp_path)]
+    groups = mixture_module.groups_of(sets)
+    assert [each.tolist() for each in groups] == [[0, 1, 0, 3]] * 2
+
+
+def test_a_validation_set_of_its_own_is_sampled_once(make, tmp_path):
+    files.write_lines(tmp_path / "own.jsonl", [files.example(answer=f"v{n}") for n in range(8)])
+    own = {"name": "own", "format": "evaluation", "path": "own.jsonl", "count": 3}
+    held = [answers(make([4], [{}], validation={"sets": [own]}).validation, range(3)) for _ in range(2)]
+    assert held[0] == held[1] and len(set(held[0])) == 3
+
+
+MISTAKES = {
+    "count and weight": ({"count": 3, "weight": 2}, {}, "has a count and a weight"),
+    "an unknown prompt": ({"prompt": "poem"}, {}, "no prompt called 'poem'"),
+    "an unknown format": ({"format": "csv"}, {}, "sets.0.format: Input should be 'conversations'"),
+    "an unknown field": ({"wieght": 2}, {}, "sets.0.wieght: Extra inputs"),
+    "a weight of nothing": ({"weight": 0}, {}, "greater than 0"),
+    "pictures the wrong way round": ({"min_images": 3}, {}, "more pictures at least than at most"),
+    "a validation without rows": ({}, {"validation": {}}, "either a `share` between 0 and 1 or a list"),
+    "a share of nearly all": ({}, {"validation": {"share": 0.9}}, "leaves without any for training"),
+    "a root that is not set": ({}, {"root": "$NOT_SET_ANYWHERE"}, "set this environment variable"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_mistake_in_a_mixture_is_said(what, make):
+    option, fields, sentence = MISTAKES[what]
+    with pytest.raises(ValueError, match=sentence):
+        make([3], [option], **fields)
+
+
+def test_two_sets_of_one_name_and_a_missing_mixture_are_refused(make):
+    with pytest.raises(ValueError, match="two sets are called set1"):
+        make([3, 3], [{"name": "set1"}, {}])
+    with pytest.raises(FileNotFoundError, match="one of paper-1.44M, samples"):
+        mixtures.load("nowhere")
+
+
+def test_a_negative_position_is_refused(make):
+    with pytest.raises(IndexError, match="positions begin at 0"):
+        make([3], [{}])[-1]
+
+
+def test_the_papers_mixture_has_its_sets_and_total_and_marks_what_is_unverified():
+    file = mixtures.parse(mixtures.locate("paper-1.44M"))
+    assert {entry.name for entry in file.sets} == set(SETS)
+    assert sum(entry.count for entry in file.sets) == 1_441_000
+    assert [(entry.name, entry.count) for entry in file.sets if not entry.unverified] == [
+        ("detailed-caption", 213_000)
+    ]
+
+
+def test_the_samples_load_and_say_what_is_true():
+    mixture = mixtures.load("samples")
+    truths = {
+        (f" {asked.question} Answer: ", asked.answer)
+        for name in sample_files.WORLDS
+        for asked in sample_files.world(name).questions
+    }
+    records = [mixture[position] for position in range(len(mixture))]
+    records += [mixture.validation[number] for number in range(len(mixture.validation))]
+    for record in records:
+        assert record.open_images()
+        if record.images[0].suffix == ".png":
+            assert set(record.turns) <= truths
+    assert {record.dataset for record in records} == {"reading", "talking", "asking"}

@@ -1,0 +1,337 @@
+"""Each public set's official layout, made up small, becomes records that the reader takes."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monkeylib.data import public, readers
+from monkeylib.data.public import SETS
+from tests.support import record_files as files
+
+
+def ten(*answers):
+    return [{"answer": answer, "answer_confidence": "yes"} for answer in answers]
+
+
+def due(*annotations):
+    rows = [{"name": "doc.pdf", "language": "en", "annotations": list(annotations), "split": "train"}]
+    return {"train/document.jsonl": rows}, {"png/doc/0.png"}
+
+
+def coco_questions(prefix):
+    asked = {"question_id": 5, "image_id": 9, "question": "What colour?"}
+    annotated = {"question_id": 5, "image_id": 9, "answers": ten("red", "blue", "red")}
+    if prefix:
+        annotated["multiple_choice_answer"] = "red"
+    return (
+        {
+            f"{prefix}OpenEnded_mscoco_train2014_questions.json": {"questions": [asked]},
+            f"{prefix}mscoco_train2014_annotations.json": {"annotations": [annotated]},
+        },
+        {"train2014/COCO_train2014_000000000009.jpg"},
+    )
+
+
+def ai2d(letters):
+    choices = {
+        "abcLabel": letters,
+        "answerTexts": ["ear", "eye"],
+        "correctAnswer": 1,
+        "questionId": "0.png-0",
+    }
+    return {"imageName": "0.png", "questions": {"What is A?": choices}}
+
+
+# Files of a download, its pictures, and (picture, prompt, answer) of the records.
+LAYOUTS = {
+    "detailed-caption": (
+        (
+            {"detailed_caption.json": [{"img_id": "12", "detailed_caption": "A cat. It sits."}]},
+            {"images/12.jpg"},
+        ),
+        ("12.jpg", "Generate the detailed caption in English:", "A cat. It sits."),
+    ),
+    "coco-caption": (
+        (
+            {
+                "annotations/captions_train2014.json": {
+                    "images": [{"id": 9, "file_name": "COCO_9.jpg"}],
+                    "annotations": [{"image_id": 9, "id": 1, "caption": "A cat.\n"}],
+                }
+            },
+            {"train2014/COCO_9.jpg"},
+        ),
+        ("COCO_9.jpg", "Generate the caption in English:", "A cat."),
+    ),
+    "textcaps": (
+        (
+            {"TextCaps_0.1_train.json": {"data": [{"image_id": "f0", "caption_str": "A sign."}]}},
+            {"train_images/f0.jpg"},
+        ),
+        ("f0.jpg", "Generate the caption in English:", "A sign."),
+    ),
+    "vqav2": (coco_questions("v2_"), ("COCO_train2014_000000000009.jpg", "What colour? Answer: ", "red")),
+    "okvqa": (coco_questions(""), ("COCO_train2014_000000000009.jpg", "What colour? Answer: ", "red")),
+    "gqa": (
+        (
+            {
+                "train_balanced_questions.json": {
+                    "07": {"imageId": "23", "question": "Is it?", "answer": "yes"}
+                }
+            },
+            {"images/23.jpg"},
+        ),
+        ("23.jpg", "Is it? Answer: ", "yes"),
+    ),
+    "scienceqa": (
+        (
+            {
+                "problems.json": {
+                    "1": {
+                        "question": "Which?",
+                        "choices": ["salt", "gold"],
+                        "answer": 1,
+                        "image": "image.png",
+                    },
+                    "2": {"question": "Why?", "choices": ["a", "b"], "answer": 0, "image": None},
+                },
+                "pid_splits.json": {"train": ["1", "2"], "test": []},
+            },
+            {"images/train/1/image.png"},
+        ),
+        ("1/image.png", "Which? A. salt B. gold Answer: ", "gold"),
+    ),
+    "vizwiz": (
+        (
+            {
+                "Annotations/train.json": [
+                    {"image": "V_0.jpg", "question": "What?", "answers": ten("can", "can", "tin")}
+                ]
+            },
+            {"train/V_0.jpg"},
+        ),
+        ("V_0.jpg", "What? Answer: ", "can"),
+    ),
+    "textvqa": (
+        (
+            {
+                "TextVQA_0.5.1_train.json": {
+                    "data": [
+                        {"question_id": 1, "image_id": "f0", "question": "Brand?", "answers": ["a", "b", "b"]}
+                    ]
+                }
+            },
+            {"train_images/f0.jpg"},
+        ),
+        ("f0.jpg", "Brand? Answer: ", "b"),
+    ),
+    "ocrvqa": (
+        (
+            {
+                "dataset.json": {
+                    "0001": {
+                        "imageURL": "http://books.example/I/51.gif?x=1",
+                        "questions": ["Who wrote it?"],
+                        "answers": ["Jane"],
+                        "split": 1,
+                    },
+                    "0002": {"imageURL": "x.jpg", "questions": ["Who?"], "answers": ["No one"], "split": 3},
+                }
+            },
+            {"images/0001.gif", "images/0002.jpg"},
+        ),
+        ("0001.gif", "Who wrote it? Answer: ", "Jane"),
+    ),
+    "ai2d": (
+        ({"questions/0.png.json": ai2d(True)}, {"abc_images/0.png", "images/0.png"}),
+        ("abc_images/0.png", "What is A? A. ear B. eye Answer: ", "eye"),
+    ),
+    "docvqa": (
+        (
+            {
+                "train_v1.0_withQT.json": {
+                    "data": [
+                        {
+                            "questionId": 1,
+                            "image": "documents/x_1.png",
+                            "question": "Date?",
+                            "answers": ["1/8", "1.8"],
+                        }
+                    ]
+                }
+            },
+            {"documents/x_1.png"},
+        ),
+        ("documents/x_1.png", "Date? Answer: ", "1/8"),
+    ),
+    "chartqa": (
+        (
+            {
+                "train/train_human.json": [{"imgname": "1.png", "query": "How many?", "label": "14"}],
+                "train/train_augmented.json": [],
+            },
+            {"train/png/1.png"},
+        ),
+        ("1.png", "How many? Answer: ", "14"),
+    ),
+    "infovqa": (
+        (
+            {
+                "infographicsVQA_train_v1.0.json": {
+                    "data": [
+                        {
+                            "questionId": 1,
+                            "image_local_name": "2.jpeg",
+                            "question": "Who?",
+                            "answers": ["they"],
+                        }
+                    ]
+                }
+            },
+            {"images/2.jpeg"},
+        ),
+        ("2.jpeg", "Who? Answer: ", "they"),
+    ),
+    "deepform": (
+        due({"key": "gross_amount", "values": [{"value": "$2", "value_variants": ["$2"]}]}),
+        ("doc/0.png", "What is the value for the gross amount? Answer: ", "$2"),
+    ),
+    "klc": (
+        due({"key": "charity_name", "values": [{"value": "Aid"}]}),
+        ("doc/0.png", "What is the value for the charity name? Answer: ", "Aid"),
+    ),
+    "wtq": (
+        due({"key": "who {won}?", "values": [{"value": "she"}]}),
+        ("doc/0.png", "who {won}? Answer: ", "she"),
+    ),
+    "tablefact": (
+        due({"key": "it rained", "values": [{"value": "1"}]}),
+        ("doc/0.png", "it rained Answer: ", "1"),
+    ),
+    "visualmrc": (
+        (
+            {
+                "data/train.jsonl": [
+                    {
+                        "id": 3,
+                        "image_filename": "images/3.png",
+                        "qa_data": [{"question": {"text": "Why?"}, "answer": {"text": "Because."}}],
+                    }
+                ]
+            },
+            {"images/3.png"},
+        ),
+        ("images/3.png", "Why? Answer: ", "Because."),
+    ),
+}
+
+
+def lay_out(folder, contents, pictures):
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write = files.write_lines if name.endswith(".jsonl") else files.write_list
+        write(folder / name, content)
+    for name in pictures:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(files.png())
+
+
+def test_every_set_of_the_paper_has_its_layout_here():
+    assert LAYOUTS.keys() == SETS.keys()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_an_official_download_becomes_records(name, tmp_path):
+    (contents, pictures), (image, prompt, answer) = LAYOUTS[name]
+    lay_out(tmp_path, contents, pictures)
+    done = public.convert(public.find(name), tmp_path, tmp_path / "out.json")
+    assert (done.written, dict(done.left_out)) == (1, {})
+    record = readers.read(files.entry("conversations", "out.json", images=SETS[name].images), tmp_path)[0]
+    assert record.turns == ((f" {prompt}", answer),)
+    assert record.images == (tmp_path / SETS[name].images / image,)
+    assert record.open_images()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_download_that_is_not_there_is_said_with_its_source(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{name} needs .* get it from https://"):
+        public.convert(SETS[name], tmp_path, tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_rows_without_answer_or_picture_are_counted(tmp_path):
+    rows = [
+        {"imgname": name, "query": "?", "label": label} for name, label in (("1.png", "x"), ("1.png", " "))
+    ]
+    rows += [{"imgname": "2.png", "query": "?", "label": "x"}]
+    lay_out(
+        tmp_path,
+        {"train/train_human.json": rows, "train/train_augmented.json": []},
+        {"train/png/1.png"},
+    )
+    done = public.convert(SETS["chartqa"], tmp_path, tmp_path / "out.json")
+    assert (done.written, done.left_out) == (1, {"no answer": 1, "no picture": 1})
+    assert len(json.loads((tmp_path / "out.json").read_text())) == 1
+    (tmp_path / "train/png/1.png").unlink()
+    with pytest.raises(
+        ValueError, match="no row of chartqa can be used .2 with no picture, 1 with no answer."
+    ):
+        public.convert(SETS["chartqa"], tmp_path, tmp_path / "again.json")
+    assert not list(tmp_path.glob("*again*"))
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        (
+            {"data": [{"question_id": 1}]},
+            "not laid out as the official download after 0 rows .no field 'image_id'",
+        ),
+        ({"rows": []}, "has no field 'data': expected the official layout"),
+        (
+            {"data": [{"question_id": 1, "image_id": "f0", "question": 5, "answers": ["x"]}]},
+            "question is 5, not a text",
+        ),
+    ],
+)
+def test_another_layout_is_refused(content, sentence, tmp_path):
+    lay_out(tmp_path, {"TextVQA_0.5.1_train.json": content}, {"train_images/f0.jpg"})
+    with pytest.raises(ValueError, match=sentence):
+        public.convert(SETS["textvqa"], tmp_path, tmp_path / "out.json")
+
+
+def test_questions_about_test_diagrams_are_left_out(tmp_path):
+    lay_out(tmp_path, {"questions/0.png.json": ai2d(False)}, {"images/0.png"})
+    assert public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json").written == 1
+    (tmp_path / "ai2d_test_ids.csv").write_text("7\n0\n")
+    with pytest.raises(ValueError, match="no row of ai2d can be used .it holds none."):
+        public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json")
+
+
+def test_letters_are_drawn_where_questions_ask_for_them(tmp_path):
+    lay_out(tmp_path, {"questions/0.png.json": ai2d(True)}, set())
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "images" / "0.png")
+    place = {"rectangle": [[10, 20], [40, 50]], "replacementText": "A", "value": "ear"}
+    files.write_list(tmp_path / "annotations.json", {"text": {"T0": place}})
+    with pytest.raises(ValueError, match="no row of ai2d can be used .1 with no picture."):
+        public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations.json").rename(tmp_path / "annotations" / "0.png.json")
+    assert public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json").written == 1
+    drawn = np.array(Image.open(tmp_path / "abc_images" / "0.png"))
+    changed = (drawn != np.array([255, 0, 0])).any(-1)
+    assert changed[20:51, 10:41].all() and changed.sum() == 31 * 31, "nothing but the text is covered"
+    inside = drawn[20:51, 10:41].mean(-1)
+    assert (inside > 250).mean() > 0.5 and 0.05 < (inside < 50).mean() < 0.5, "a letter on white"
+    dark = np.argwhere(inside < 50)
+    assert np.abs(dark.mean(0) - 15).max() < 5, "in the middle"
+
+
+def test_an_unknown_set_lists_those_there_are():
+    with pytest.raises(
+        ValueError, match="no public set called 'imagenet': choose one of detailed-caption, coco-"
+    ):
+        public.find("imagenet")

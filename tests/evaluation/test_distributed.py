@@ -1,0 +1,155 @@
+"""Many processes write the file that one writes, however often they are killed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from monkeylib.evaluation import distributed, predict
+from monkeylib.evaluation.distributed import Processes
+from monkeylib.evaluation.examples import Example, batches, read_predictions
+from monkeylib.inference import load
+from tests.support import evaluation_processes as workers
+from tests.support import talkative_model
+
+
+@pytest.fixture()
+def setting(picture, tmp_path):
+    """(checkpoint, picture): what the processes read."""
+    checkpoint = tmp_path / "model"
+    monkey = talkative_model.make()
+    monkey.model.save_pretrained(checkpoint)
+    monkey.processor.save_pretrained(checkpoint)
+    picture().save(tmp_path / "picture.png")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the processes, so that sums are the same to the last bit
+    yield checkpoint, tmp_path / "picture.png"
+    torch.set_num_threads(threads)
+
+
+def whole(setting, path):
+    """The file of one process that nothing interrupted."""
+    checkpoint, image = setting
+    return predict.predict(
+        load(checkpoint),
+        workers.questions(image),
+        path,
+        batch_size=workers.SIZE,
+        max_new_tokens=workers.TOKENS,
+        progress=False,
+    ).path
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_killed_twice_ends_with_the_same_file(setting, tmp_path, count):
+    expected = whole(setting, tmp_path / "whole.jsonl").read_bytes()
+    assert len({row.prediction for row in read_predictions(tmp_path / "whole.jsonl")}) > 5
+    path = tmp_path / f"{count}" / "answers.jsonl"
+    for lines in (6, 13):
+        workers.kill_after(lines, path, workers.start(count, *setting, path, 0.3))
+        with (path if count == 1 else path.with_name(f"{path.name}.part1")).open("ab") as file:
+            file.write(b'{"id": "torn')  # what a kill in the middle of a write leaves
+    assert not path.exists() or len(read_predictions(path)) < 24
+    workers.finish(workers.start(count, *setting, path, 0.0))
+    assert path.read_bytes() == expected
+    assert [file.name for file in path.parent.iterdir()] == [path.name], "no parts are left"
+
+
+def test_a_run_goes_on_with_another_number_of_processes(setting, tmp_path):
+    expected = whole(setting, tmp_path / "whole.jsonl").read_bytes()
+    path = tmp_path / "mixed" / "answers.jsonl"
+    workers.kill_after(9, path, workers.start(2, *setting, path, 0.3))
+    asked = []
+    checkpoint, image = setting
+    shared = predict.SharedEncoding(load(checkpoint), workers.TOKENS)
+    name = predict.identity(load(checkpoint), workers.TOKENS)
+
+    def count(batch):
+        asked.extend(batch)
+        return shared(batch)
+
+    predict.predict(count, workers.questions(image), path, batch_size=workers.SIZE, progress=False, name=name)
+    assert path.read_bytes() == expected
+    assert 0 < len(asked) <= 24 - 9 + 2 * workers.SIZE, "what the two had answered isn't asked again"
+
+
+def test_torchrun_gives_the_files_of_one_process(setting, tmp_path):
+    options = ["--model", setting[0], "--benchmarks", "nano-general,nano-caption", "--limit", "9"]
+    options += ["--batch-size", "2"]
+    for out, launcher in {
+        "one": [],
+        "two": ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"],
+    }.items():
+        call = [
+            sys.executable,
+            "-m",
+            *launcher,
+            "monkeylib.cli",
+            "evaluate",
+            *options,
+            "--out",
+            tmp_path / out,
+        ]
+        done = subprocess.run(
+            list(map(str, call)), env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (
+        {file.relative_to(tmp_path / out): file.read_bytes() for file in (tmp_path / out).rglob("*.*")}
+        for out in ("one", "two")
+    )
+    assert one == two
+    assert {"nano-general.jsonl", "nano-caption.jsonl", "scores.csv"} <= {str(name) for name in one}
+    assert done.stdout.count("exact_match") == 1, "one process prints the table"
+
+
+LIGHTNING = """
+import os, sys
+from lightning.fabric import Fabric
+from monkeylib.evaluation.examples import Example
+from monkeylib.evaluation.predict import predict
+
+def work(fabric, path):
+    examples = [Example(str(i), None, "q" * (i % 5), ("a",)) for i in range(21)]
+    predict(lambda batch: [f"{e.id} of {fabric.world_size}" for e in batch], examples, path, batch_size=2,
+            progress=False)
+
+if __name__ == "__main__":
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
+    fabric.launch(work, sys.argv[1])
+"""
+
+
+def test_processes_of_lightning_divide_the_work(tmp_path):
+    pytest.importorskip("lightning")
+    (tmp_path / "script.py").write_text(LIGHTNING)
+    path = tmp_path / "answers.jsonl"
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    examples = [Example(str(i), None, "q" * (i % 5), ("a",)) for i in range(21)]
+    rows = read_predictions(path)
+    assert [row.id for row in rows] == [e.id for batch in batches(examples, 2) for e in batch]
+    assert {row.prediction for row in rows} == {f"{i} of 2" for i in range(21)}
+
+
+@pytest.mark.parametrize(("items", "count"), [(0, 2), (1, 3), (7, 2), (100, 3), (1000, 7)])
+def test_work_is_divided_without_rest(items, count):
+    parts = [Processes(rank, count).share(range(items)) for rank in range(count)]
+    assert sorted(item for part in parts for item in part) == list(range(items))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 8
+    if items >= 100:
+        neighbours = sum(other - one == 1 for one, other in zip(parts[0], parts[0][1:], strict=False))
+        assert neighbours > 0.7 * len(parts[0]), "questions of a picture mostly stay with one process"
+
+
+def test_a_process_without_a_launcher_is_alone(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert distributed.join() == Processes(0, 1)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert distributed.join().count == 1

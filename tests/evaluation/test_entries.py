@@ -1,0 +1,397 @@
+"""Every benchmark of the paper from its official files through the runner to its score."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monkeylib import tables
+from monkeylib.evaluation import benchmarks, entries, results
+from monkeylib.evaluation.examples import read_predictions
+from monkeylib.evaluation.metrics import registry
+from monkeylib.evaluation.predict import predict
+from monkeylib.processing import open_image
+from tests.support import record_files
+from tests.support.benchmark_files import DOWNLOADS, RELEASED_ROWS, download, released_download
+
+ENTRIES = {entry.name: entry for entry in entries.load()}
+RELEASED = [name for name in benchmarks.BENCHMARKS if name.startswith("released-")]
+PAPER = """flickr30k textcaps vqav2 okvqa gqa scienceqa vizwiz mme textvqa ai2d stvqa estvqa
+docvqa chartqa infovqa deepform klc wtq""".split()
+BEST = {"cider_d": 10, "mme_perception": 20, "mme_cognition": 8}
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """The folder of downloads."""
+    monkeypatch.setenv("MONKEYLIB_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def said(example):
+    """A right answer, all of its values where several belong to it."""
+    several = "variants" in example.meta
+    return " | ".join(example.answers) if several else example.answers[0]
+
+
+def run(examples, path, answer):
+    """Predictions of a function of one example, which looks at its picture."""
+
+    def answerer(batch):
+        assert all(open_image(example.image).size[0] > 5 for example in batch)
+        return [answer(example) for example in batch]
+
+    return predict(answerer, examples, path, progress=False).path
+
+
+def scores(name, path):
+    rows = results.summarise({("model", name): path})
+    assert all(row.low <= row.value <= row.high for row in rows)
+    return {row.metric: row.value for row in rows}
+
+
+# --- the 18 ---------------------------------------------------------------------------------------
+
+
+def test_the_paper_s_benchmarks_are_all_there():
+    assert list(ENTRIES) == PAPER == list(DOWNLOADS)
+    assert len(RELEASED) == 14
+    assert {entry.kind for entry in ENTRIES.values()} == {"captions", "general", "scene text", "documents"}
+    for name in PAPER:
+        benchmark = benchmarks.get(name)
+        assert {figure.model for figure in benchmark.figures} >= {"Monkey"}
+        assert benchmark.licence and benchmark.source.startswith("https://")
+        assert benchmark.prompt == ENTRIES[name].prompts.documented
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_official_files_give_every_question(name, data):
+    questions = download(data, name)
+    examples = benchmarks.get(name).load(None)
+    assert {e.id: (e.image, e.question, e.answers) for e in examples} == {
+        id: (data / name / picture, question, answers)
+        for id, (picture, question, answers) in questions.items()
+    }
+    shared = {}
+    for example in examples:
+        assert shared.setdefault(example.image, example.key) == example.key
+    assert len(set(shared.values())) == len(shared)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_right_answers_score_full_marks_and_wrong_ones_none(name, data, tmp_path):
+    download(data, name)
+    benchmark = benchmarks.get(name)
+    examples = benchmark.load(None)
+    right = scores(name, run(examples, tmp_path / "right.jsonl", said))
+    official = benchmark.metrics[0]
+    assert right[official] == pytest.approx(BEST.get(official, 1), rel=0.7 if official == "cider_d" else 1e-9)
+    wrong = scores(name, run(examples, tmp_path / "wrong.jsonl", lambda example: "zzz"))
+    assert all(wrong[metric] == pytest.approx(0, abs=1e-9) for metric in benchmark.metrics)
+    difference = results.compare(tmp_path / "right.jsonl", tmp_path / "wrong.jsonl", official)
+    assert difference.value == pytest.approx(right[official]) and difference.low > 0
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_limit_takes_the_first_of_the_same_order(name, data):
+    questions = download(data, name)
+    benchmark = benchmarks.get(name)
+    least = 28 if name == "mme" else 1
+    few, more = benchmark.load(least), benchmark.load(len(questions))
+    assert len(few) == least and [e.id for e in more[:least]] == [e.id for e in few]
+    assert sorted(e.id for e in more) == sorted(questions)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_missing_download_is_said_with_where_to_get_it(name, data):
+    with pytest.raises(FileNotFoundError, match=f"{name} needs .*get it from https://.*MONKEYLIB_DATA"):
+        benchmarks.get(name).load(3)
+    assert name not in benchmarks.available()
+    download(data, name)
+    assert name in benchmarks.available()
+    example = benchmarks.get(name).load(None)[0]
+    example.image.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=f"{name} lacks 1 of .* pictures, such as .*{example.image.stem}"
+    ):
+        benchmarks.get(name).load(None)
+
+
+def test_a_folder_and_a_prompt_may_be_named(tmp_path):
+    download(tmp_path / "elsewhere", "vizwiz")
+    for prompt, name in {"released": "vizwiz", "documented": "vizwiz_lower", "plain": "plain"}.items():
+        examples = benchmarks.get("vizwiz", prompt=prompt, data=tmp_path / "elsewhere").load(None)
+        assert {example.prompt for example in examples} == {name}
+    with pytest.raises(ValueError, match="no prompt 'vqb': choose one of documented, released, vqa"):
+        benchmarks.get("vizwiz", prompt="vqb")
+    with pytest.raises(ValueError, match="no code for mme"):
+        benchmarks.get("mme", prompt="released")
+    with pytest.raises(ValueError, match="nano-fine is made in code"):
+        benchmarks.get("nano-fine", data=tmp_path)
+
+
+# --- what single sets are about -------------------------------------------------------------------
+
+
+def test_mme_adds_accuracies_over_questions_and_pictures(data, tmp_path):
+    download(data, "mme")
+    examples = benchmarks.get("mme").load(None)
+    always = run(examples, tmp_path / "yes.jsonl", lambda example: "Yes, there is.")
+    assert scores("mme", always) == {"mme_perception": pytest.approx(10 * 0.5), "mme_cognition": 4 * 0.5}
+    # One of two pictures of one task wholly right, of the other one question: 3/4 + 1/2.
+    half = run(
+        examples,
+        tmp_path / "half.jsonl",
+        lambda e: e.answers[0] if e.id.startswith("count/0001") or e.id == "count/0002/0" else "perhaps",
+    )
+    assert results.score(half, "mme_perception").value == pytest.approx(0.75 + 0.5)
+    rows = {
+        row.group: row.value
+        for row in results.summarise({("m", "mme"): half}, {"mme": ["mme_perception"]}, by="task")
+    }
+    assert rows["count"] == pytest.approx(1.25) and rows["color"] == 0
+
+
+def test_mme_refuses_what_has_no_score(data, tmp_path):
+    download(data, "mme")
+    with pytest.raises(
+        ValueError, match="limit of 27 questions leaves out some of 14 tasks.*ask 28 at least"
+    ):
+        benchmarks.get("mme").load(27)
+    assert len(benchmarks.get("mme").load(29)) == 28
+    examples = [e for e in benchmarks.get("mme").load(None) if e.meta["task"] != "color"]
+    path = run(examples, tmp_path / "p.jsonl", lambda e: "yes")
+    with pytest.raises(ValueError, match="sum over 10 tasks, and no question is of color"):
+        results.score(path, "mme_perception")
+    odd = [row for row in read_predictions(path) if row.id != "count/0001/0"]
+    with pytest.raises(ValueError, match="both are needed: mme/count/0001.jpg has 1"):
+        results.score(odd, "mme_cognition")
+    (data / "mme" / "count" / "0001.txt").write_text("Is it?\tMaybe\n")
+    with pytest.raises(ValueError, match="expected a question, a tab and Yes or No, got 'Is it"):
+        benchmarks.get("mme").load(None)
+
+
+def test_f1_is_one_of_all_values_of_all_documents(data, tmp_path):
+    download(data, "deepform")
+    answers = {"form-0": "$4,500.00", "form-1": "smith for senate | Jones", "other-0": ""}
+    path = run(benchmarks.get("deepform").load(None), tmp_path / "p.jsonl", lambda e: answers[e.id])
+    precision, recall = 2 / 3, 2 / 3  # three said, of which two are right; three expected
+    f1 = 2 * precision * recall / (precision + recall)
+    assert results.score(path, "f1").value == pytest.approx(f1)
+    by_question = results.scores_by_id(path, "f1")
+    assert by_question == {"form-0": 1.0, "form-1": pytest.approx(2 / 3), "other-0": 0.0}
+    assert np.mean(list(by_question.values())) != pytest.approx(f1)
+
+
+def test_several_values_of_a_table_are_all_needed(data, tmp_path):
+    download(data, "wtq")
+    answers = {"t-1-0": "ana maria", "t-1-1": "Bergen", "t-2-0": "3"}
+    path = run(benchmarks.get("wtq").load(None), tmp_path / "p.jsonl", lambda e: answers[e.id])
+    assert results.scores_by_id(path, "denotation_accuracy") == {"t-1-0": 1, "t-1-1": 0, "t-2-0": 1}
+    assert results.scores_by_id(path, "release_containment")["t-1-1"] == 1
+
+
+def test_choices_are_found_by_letter_and_by_text(data, tmp_path):
+    download(data, "ai2d")
+    letters = {"0.png-Which_is_the_ear": "A", "0.png-What_eats_grass": "B"}
+    path = run(benchmarks.get("ai2d").load(None), tmp_path / "p.jsonl", lambda e: letters[e.id])
+    assert results.scores_by_id(path, "multiple_choice") == dict.fromkeys(letters, 1)
+
+
+def test_unpublished_answers_are_said_and_the_validation_split_is_there(data):
+    download(data, "docvqa")
+    file = data / "docvqa" / "test_v1.0.json"
+    file.write_text(file.read_text().replace('"answers"', '"hidden"'))
+    with pytest.raises(ValueError, match="docvqa has no answer to 2 of its 2 questions.*aren't published"):
+        benchmarks.get("docvqa").load(None)
+    file.rename(file.with_name("val_v1.0_withQT.json"))
+    with pytest.raises(ValueError, match="docvqa-val has no answer"):
+        benchmarks.get("docvqa-val").load(None)
+    download(data, "docvqa")
+    file.replace(file.with_name("val_v1.0_withQT.json"))
+    assert len(benchmarks.get("docvqa-val").load(None)) == 2
+    assert benchmarks.get("docvqa-val").figures == () and benchmarks.get("infovqa-val").split == "validation"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "sentence"),
+    [
+        ("textvqa", '"answers"', '"replies"', "textvqa is not laid out .*no field 'answers'"),
+        ("gqa", '"pizza box"', "5", "answers is 5, not a text"),
+        (
+            "scienceqa",
+            '"answer": 1, "image": "image.png"}, "2"',
+            '"answer": 2, "image": "image.png"}, "2"',
+            "has 2 choices, and its answer is number 2",
+        ),
+        ("chartqa", '"imgname"', '"image"', "no field 'imgname'"),
+    ],
+)
+def test_another_layout_is_refused_in_one_sentence(name, old, new, sentence, data):
+    download(data, name)
+    file = data / name / ENTRIES[name].files[0]
+    if name == "chartqa":
+        file = data / name / "test/test_human.json"
+    content = file.read_text()
+    assert old in content
+    file.write_text(content.replace(old, new))
+    with pytest.raises(ValueError, match=sentence):
+        benchmarks.get(name).load(None)
+
+
+# --- the release's own files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_release_s_files_are_asked_and_scored_as_it_does(name, data, tmp_path):
+    benchmark = benchmarks.get(name)
+    with pytest.raises(FileNotFoundError, match=f"{name} needs .*get it from https://github.com/Yuliang-Liu"):
+        benchmark.load(None)
+    released_download(data, benchmark.entry.released)
+    assert name in benchmarks.available()
+    examples = benchmark.load(None)
+    assert [e.question for e in examples] == [row["question"] for row in RELEASED_ROWS]
+    assert {e.prompt for e in examples} == {benchmark.entry.prompts.released}
+    assert [e.key for e in examples] == [f"{benchmark.entry.name}/data/x/{n}.jpg" for n in (0, 0, 1)]
+    assert len(benchmark.load(2)) == 2 and benchmark.metrics == (benchmark.entry.released.metric,)
+    found = scores(name, run(examples, tmp_path / "p.jsonl", lambda e: e.answers[0]))[benchmark.metrics[0]]
+    # A full stop in the answer, and an answer in capitals, are defects of the release.
+    expected = {"release_containment": 2 / 3, "release_gqa_accuracy": 2 / 3, "release_vqa_score": 2.9 / 3}
+    assert found == pytest.approx(expected.get(benchmark.metrics[0], 1))
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"image": "data/x/0.jpg", "question": "What?", "question_id": 3}, "expected an answer, .*got None"),
+        (
+            {"image": "data/x/0.jpg", "question": " ", "answer": "a"},
+            "a text in the field 'question', got ' '",
+        ),
+        ({"question": "What?", "answer": "a"}, "a text in the field 'image', got None"),
+        (["data/x/0.jpg"], "expected an answer, .*got None"),
+        ({"image": "data/x/9.jpg", "question": "What?", "answer": "a"}, "lacks 1 of 1 pictures, such as"),
+    ],
+)
+def test_released_rows_that_lack_something_are_refused(row, sentence, data):
+    source = ENTRIES["estvqa"].released
+    released_download(data, source)
+    record_files.write_lines(data / source.file, [row])
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        benchmarks.get("released-estvqa").load(None)
+
+
+def test_repeated_ids_of_the_release_are_told_apart_and_annotations_must_hold_all(data):
+    source = ENTRIES["textvqa"].released
+    released_download(data, source)
+    record_files.write_lines(data / source.file, [RELEASED_ROWS[0], RELEASED_ROWS[0]])
+    assert [e.id for e in benchmarks.get("released-textvqa").load(None)] == ["0-1", "0-2"]
+    record_files.write_lines(data / source.file, [RELEASED_ROWS[0] | {"question_id": 8}])
+    with pytest.raises(ValueError, match="line 1 of .*annotations have no question 8"):
+        benchmarks.get("released-textvqa").load(None)
+
+
+# --- the declarations -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("metrics: [vqa_accuracy", "metrics: [accuracy", "entry textvqa: .*no metric 'accuracy'"),
+        ("layout: textvqa", "layout: textcap", "no layout 'textcap'"),
+        ("documented: vqa,", "documented: vqb,", "no prompt called 'vqb'"),
+        ("set: textvqa", "set: textvqb", "no public set 'textvqb'"),
+        ("from: Table 3", "from: memory", "Input should be 'Table 2'"),
+        ("title: TextVQA", "titel: TextVQA", "Field required"),
+    ],
+)
+def test_a_declaration_that_does_not_fit_is_refused(old, new, sentence, tmp_path):
+    content = (Path(entries.__file__).parent / "scene_text.yaml").read_text()
+    assert old in content
+    (tmp_path / "own.yaml").write_text(content.replace(old, new, 1))
+    with pytest.raises(ValueError, match=sentence):
+        entries.load([tmp_path / "own.yaml"])
+
+
+def test_metrics_of_the_release_are_scored_beside_the_official_ones():
+    for entry in ENTRIES.values():
+        assert not entry.metrics[0].startswith("release_")
+        if entry.released and "mme" not in entry.name:
+            assert entry.released.metric in entry.metrics[1:]
+        assert all(metric in registry.METRICS for metric in entry.metrics)
+
+
+# --- the paper's figures beside measured ones -----------------------------------------------------
+
+STATED = {  # as the reference of the paper's tables has them: Monkey, Qwen-VL
+    "flickr30k": (86.1, 85.8), "textcaps": (93.2, 65.1), "vqav2": (80.3, 79.5), "okvqa": (61.3, 58.6),
+    "gqa": (60.7, 59.3), "scienceqa": (69.4, 67.1), "vizwiz": (61.2, 35.2), "mme": (1505.3, None),
+    "textvqa": (67.6, 63.8), "ai2d": (57.9, 55.9), "stvqa": (67.7, 59.1), "estvqa": (82.6, 77.8),
+    "docvqa": (66.5, 65.1), "chartqa": (65.1, 65.7), "infovqa": (36.1, 35.4), "deepform": (40.6, 4.1),
+    "klc": (32.8, 15.9), "wtq": (25.3, 21.6),
+}  # fmt: skip
+
+
+def figures(name):
+    return {figure.model: figure for figure in benchmarks.get(name).figures}
+
+
+def test_the_paper_s_figures_are_those_of_its_tables_and_of_its_chart():
+    for name, (monkey, qwen) in STATED.items():
+        found = figures(name)
+        assert found["Monkey"].value == monkey
+        assert (found["Qwen-VL"].value if "Qwen-VL" in found else None) == qwen
+    documents = [name for name in PAPER if ENTRIES[name].kind == "documents"]
+    sources = {figure.source for name in documents for figure in figures(name).values()}
+    assert len(documents) == 6 and sources == {"chart", "derived"}
+
+
+def test_the_derived_figure_gives_the_average_gain_that_the_paper_claims_for_documents():
+    names = [name for name in PAPER if ENTRIES[name].kind == "documents"]
+    gains = [figures(name)["Monkey"].value - figures(name)["Qwen-VL"].value for name in names]
+    assert np.mean(gains) == pytest.approx(9.77, abs=0.01)
+
+
+def _row(split, value, model="ours", group="all", metric=None):
+    metric = metric or benchmarks.get(split).metrics[0]
+    return {"model": model, "split": split, "group": group, "metric": metric, "n": 5} | {
+        "value": value, "low": value - 0.01, "high": value + 0.01,
+    }  # fmt: skip
+
+
+def test_measured_scores_stand_beside_the_paper_s():
+    rows = [
+        _row("nano-fine", 0.25),
+        _row("deepform", 0.5),
+        _row("deepform", 0.9, metric="release_containment"),
+    ]
+    rows += [_row("deepform", 0.1, group="x"), _row("mme", 15.5, "other"), _row("released-klc", 0.3)]
+    lines = {line["benchmark"]: line for line in results.table(rows)}
+    assert list(lines)[:18] == [benchmarks.get(name).title for name in PAPER] and len(lines) == 20
+    deepform = {"group": "documents", "benchmark": "DeepForm", "metric": "F1", "as released": "containment"}
+    deepform |= {"Qwen-VL (paper)": "4.1 (derived)", "Monkey (paper)": "40.6 (chart)"}
+    assert lines["DeepForm"] == deepform | {"ours (measured)": "50.0 (49.0–51.0)", "other (measured)": None}
+    assert lines["MME perception"]["other (measured)"] == "1550.0 (1549.0–1551.0)"
+    assert lines["Nano, fine print"]["Monkey (paper)"] is None
+    assert lines["Nano, fine print"]["ours (measured)"] == "25.0 (24.0–26.0)"
+    with pytest.raises(ValueError, match="benchmark 'gone' that isn't there"):
+        results.table([_row("gone", 0.5, metric="anls")])
+
+
+def test_the_committed_table_is_what_the_code_makes_of_the_committed_scores():
+    assert tables.read(results.TABLE, "nano") == results.table(tables.read("evaluation", "nano"))
+
+
+def test_the_command_line_lists_sources_and_what_is_there(data):
+    from typer.testing import CliRunner
+
+    from monkeylib.cli import main
+
+    download(data, "gqa")
+    done = CliRunner().invoke(main.app, ["data", "benchmarks", "--data", str(data)])
+    assert done.exit_code == 0
+    assert "\ngqa: https://cs.stanford.edu/people/dorarad/gqa" in done.output
+    assert "\ntextvqa (missing): https://textvqa.org/dataset (CC BY 4.0" in done.output
+    assert "reads infovqa/infographicsVQA_val_v1.0_withQT.json; pictures images" in done.output
+    assert "\nreleased-klc (missing): https://github.com/Yuliang-Liu/Monkey" in done.output
+    assert "unverified: the names of the pictures, the licence" in done.output

@@ -1,0 +1,82 @@
+"""Other models of transformers go through the same runner."""
+
+import json
+
+import pytest
+
+from monkeylib import inference
+from monkeylib.evaluation import hf_models, predict
+from monkeylib.evaluation.examples import Example, read_predictions
+from tests.support import other_models
+
+MAKERS = {"llava": other_models.llava, "qwen2_vl": other_models.qwen2_vl}
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def folder(request, tokenizer, tmp_path_factory):
+    return MAKERS[request.param](tokenizer, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture()
+def examples(picture):
+    return [
+        Example(f"{n}", picture(n % 3, 40 + 20 * (n % 3), 50), f"what is {'it' * n}?", ("a",), prompt=prompt)
+        for n, prompt in enumerate(["vqa", "vqa", "choice", "caption", "plain", "vqa"])
+    ]
+
+
+def test_a_model_is_found_by_its_folder_and_answers_through_the_runner(folder, examples, tmp_path):
+    model = hf_models.load(folder, max_new_tokens=6, device="cpu")
+    assert isinstance(model, hf_models.ChatModel)
+    path, *_ = predict.predict(model, examples, tmp_path / "p.jsonl", batch_size=4, progress=False)
+    rows = read_predictions(path)
+    assert {row.model for row in rows} == {model.name} and len(rows) == 6
+    alone = {example.id: model([example])[0] for example in examples}
+    assert {row.id: row.prediction for row in rows} == alone, "padding changes nothing"
+    assert len(set(alone.values())) > 2, "a mix-up would show"
+    calls = []
+    model_again = hf_models.load(folder, max_new_tokens=6, device="cpu")
+    model_again.model.generate = lambda *a, **k: calls.append(1)
+    again = predict.predict(model_again, examples, path, batch_size=4, progress=False)
+    assert calls == [] and again[1:] == (0, 6), "the same model from disk goes on with its own answers"
+    assert model.limited(7).name != model.name == model.limited(6).name
+
+
+def test_the_picture_reaches_the_model(folder, examples, picture):
+    model = hf_models.load(folder, max_new_tokens=8, device="cpu")
+    same = [Example("a", picture(seed, 60, 50), "what is it?", ("a",)) for seed in range(4)]
+    assert len({model([example])[0] for example in same}) > 1
+
+
+def test_what_is_asked_is_the_chat_wording_or_monkeys(folder):
+    model = hf_models.load(folder, max_new_tokens=1, device="cpu")
+
+    def asked(prompt, question="how many {question}s?"):
+        (message,) = model._messages(Example("a", None, question, ("a",), prompt=prompt))
+        assert [part["type"] for part in message["content"]] == ["image", "text"]
+        return message["content"][1]["text"]
+
+    assert asked("vqa").startswith("how many {question}s?\nAnswer the question using a single word")
+    assert asked("caption") == "Describe the image in one sentence."
+    assert asked("plain") == "how many {question}s?"
+    assert "'unanswerable'" in asked("vizwiz_lower") and "'Unanswerable'" in asked("vizwiz")
+
+
+def test_a_model_without_a_chat_template_is_refused(folder):
+    model = hf_models.load(folder, device="cpu")
+    model.processor.chat_template = None
+    with pytest.raises(ValueError, match="no chat template.*chat_template.jinja"):
+        hf_models.ChatModel(model.model, model.processor)
+
+
+def test_our_checkpoints_load_as_monkeys(monkey, tmp_path):
+    monkey.model.save_pretrained(tmp_path / "m")
+    monkey.processor.save_pretrained(tmp_path / "m")
+    assert isinstance(hf_models.load(tmp_path / "m", device="cpu"), inference.Monkey)
+    (tmp_path / "empty").mkdir()
+    for name in ("gone", tmp_path / "empty"):
+        with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+            hf_models.load(name)
+    (tmp_path / "empty" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError):
+        hf_models.load(tmp_path / "empty")

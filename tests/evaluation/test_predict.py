@@ -1,0 +1,326 @@
+"""Predictions on disk: resumed, repaired, shared encodings, and the scores read from them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from monkeylib.evaluation import benchmarks, results
+from monkeylib.evaluation.examples import Example, batches, read_predictions
+from monkeylib.evaluation.predict import predict
+from monkeylib.evaluation.prefix_sharing import SharedEncoding, identity
+from monkeylib.inference import Monkey
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from tests.support import talkative_model
+
+
+@pytest.fixture(scope="module")
+def monkey() -> Monkey:
+    return talkative_model.make()
+
+
+def _picture(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+
+
+def _examples(images: int = 5, questions: int = 3) -> list[Example]:
+    return [
+        Example(
+            id=f"{image}-{number}",
+            image=lambda image=image: _picture(image),
+            question="what is " + "x" * (7 * number + image) + "?",
+            answers=("yes", "no"),
+            image_id=f"picture {image}",
+            meta={"family": "general" if image % 2 else "document", "evidence": (1.0, 2.0)},
+        )
+        for image in range(images)
+        for number in range(questions)
+    ]
+
+
+def _echo(examples):
+    return [f"{example.id}: {example.question}" for example in examples]
+
+
+def test_batches_hold_every_example_once_with_the_questions_of_an_image_in_a_row():
+    examples = _examples()
+    made = batches(examples, 4)
+    assert [len(batch) for batch in made] == [4, 4, 4, 3]
+    flat = [example for batch in made for example in batch]
+    assert sorted(e.id for e in flat) == sorted(e.id for e in examples)
+    keys = [example.key for example in flat]
+    assert (
+        sum(one != other for one, other in zip(keys, keys[1:], strict=False)) == 4
+    )  # five images, in a row each
+    assert batches(examples[::-1], 4)[0][0].key == made[0][0].key
+
+
+@pytest.mark.parametrize(("questions", "size"), [(3, 4), (1, 3), (8, 8)])
+def test_a_shared_encoding_gives_the_answers_of_one_question_at_a_time(monkey, monkeypatch, questions, size):
+    examples = _examples(images=12 // questions + 1, questions=questions)
+    encoded, read = [], []
+    features, forward = monkey.model.get_image_features, monkey.model.language_model.forward
+    monkeypatch.setattr(
+        monkey.model, "get_image_features", lambda *a, **k: encoded.append(1) or features(*a, **k)
+    )
+
+    def spy(*arguments, **options):
+        given = options["inputs_embeds"]  # of images; questions alone and new tokens come as ids
+        read.append(0 if given is None else given.shape[0])
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(monkey.model.language_model, "forward", spy)
+    answer = SharedEncoding(monkey, max_new_tokens=6)
+    made = batches(examples, size)
+    shared = {e.id: text for batch in made for e, text in zip(batch, answer(batch), strict=True)}
+    images = {example.key for example in examples}
+    assert len(encoded) == len(images)  # each once, though batches cut through the questions of an image
+    if questions == 1:
+        assert sum(read) == len(examples)
+    else:
+        assert sum(read) <= len(images) + len(made), "the language model reads an image once in a batch"
+    alone = {e.id: monkey.answer(e.image(), e.question, max_new_tokens=6) for e in examples}
+    assert shared == alone
+    assert len(set(alone.values())) > 5  # the answers differ, so that a mix-up would show
+
+
+def test_a_long_question_is_read_with_its_image_where_the_model_stretches_positions(monkey, monkeypatch):
+    monkeypatch.setattr(monkey.model.config.text_config, "trained_length", 60, raising=False)
+    short = _examples(1, 4)
+    long = [Example(name, _picture(0), "x " * 40, ("a",), image_id="i") for name in "ab"]
+    seen = []
+    generate = monkey.model.generate
+    monkeypatch.setattr(
+        monkey.model, "generate", lambda **options: seen.append(set(options)) or generate(**options)
+    )
+    answer = SharedEncoding(monkey, max_new_tokens=2)
+    answer(short)
+    answer(long)
+    assert ["past_key_values" in options for options in seen] == [True, False]
+
+
+def test_predictions_keep_the_example_and_the_models_fingerprint(monkey, tmp_path):
+    path = tmp_path / "new" / "p.jsonl"
+    assert predict(monkey, _examples(2, 2), path, max_new_tokens=3, progress=False) == (path, 4, 0)
+    rows = read_predictions(path)
+    assert {row.id for row in rows} == {"0-0", "0-1", "1-0", "1-1"}
+    row = next(row for row in rows if row.id == "1-0")
+    assert row.answers == ["yes", "no"] and row.image == "picture 1" and row.prompt == "vqa"
+    assert row.meta == {"family": "general", "evidence": [1.0, 2.0]}
+    assert row.model == identity(monkey, 3)
+
+
+def test_an_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
+    examples = _examples()
+    whole = tmp_path / "whole.jsonl"
+    predict(monkey, examples, whole, batch_size=4, max_new_tokens=4, progress=False)
+    calls = []
+
+    def killed_after(number):
+        answer = SharedEncoding(monkey, 4)
+
+        def answer_some(batch):
+            calls.append(len(batch))
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return answer(batch)
+
+        return answer_some
+
+    part, name = tmp_path / "part.jsonl", identity(monkey, 4)
+    for number in (2, 4):
+        with pytest.raises(KeyboardInterrupt):
+            predict(killed_after(number), examples, part, batch_size=4, progress=False, name=name)
+        with part.open("ab") as file:
+            file.write(b'{"id": "torn')  # what a kill in the middle of a write leaves
+    last = predict(monkey, examples, part, batch_size=4, max_new_tokens=4, progress=False)
+    assert last == (part, 7, 8)
+    assert part.read_bytes() == whole.read_bytes()
+    before = len(calls)
+    again = predict(killed_after(0), examples, part, batch_size=4, progress=False, name=name)
+    assert len(calls) == before and again == (part, 0, 15)  # nothing is left to ask
+
+
+def test_a_line_cut_in_the_middle_of_a_batch_is_asked_again(tmp_path):
+    examples = _examples()
+    path, *_ = predict(_echo, examples, tmp_path / "p.jsonl", batch_size=5, progress=False)
+    whole = path.read_bytes()
+    for cut in (1, 40, len(whole) // 2):
+        path.write_bytes(whole[:-cut])
+        again = predict(_echo, examples, path, batch_size=5, progress=False)
+        assert path.read_bytes() == whole and again.asked % 5 == 0 < again.asked
+
+
+def test_a_killed_process_leaves_whole_lines_to_go_on_from(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys, time
+        from monkeylib.evaluation.examples import Example
+        from monkeylib.evaluation.predict import predict
+
+        def slow(batch):
+            time.sleep(0.05)
+            return [example.id for example in batch]
+
+        examples = [Example(str(i), None, "q", ("a",)) for i in range(60)]
+        predict(slow, examples, sys.argv[1], batch_size=2, progress=False)
+        """)
+    )
+    path = tmp_path / "p.jsonl"
+    command = [sys.executable, str(script), str(path)]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 300
+    while not path.exists() or path.read_bytes().count(b"\n") < 8:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 8 <= len(read_predictions(path)) < 60
+    subprocess.run(command, check=True)
+    assert [row.id for row in read_predictions(path)] == [str(i) for i in range(60)]
+
+
+def test_a_file_of_another_model_or_other_questions_is_refused_or_replaced(monkey, tmp_path):
+    examples, path = _examples(2, 1), tmp_path / "p.jsonl"
+    predict(_echo, examples, path, progress=False, name="first")
+    with pytest.raises(ValueError, match="another model or other questions.*stale"):
+        predict(_echo, examples, path, progress=False, name="second")
+    with pytest.raises(ValueError, match="another model or other questions"):
+        predict(_echo, examples[:1], path, progress=False, name="first")
+    predict(_echo, _examples(3, 1), path, progress=False, name="first")  # more of the same goes on
+    assert len(read_predictions(path)) == 3
+    predict(_echo, examples, path, progress=False, name="second", stale="replace")
+    assert [row.model for row in read_predictions(path)] == ["second"] * 2
+
+
+def test_the_fingerprint_tells_weights_grids_and_settings_apart(monkey):
+    before = identity(monkey, 4)
+    assert identity(monkey, 5) != before
+    one_view = MonkeyProcessor(
+        MonkeyImageProcessor(16, views="global"), monkey.processor.tokenizer, queries=4
+    )
+    assert identity(Monkey(monkey.model, one_view), 4) != before
+    weight = monkey.model.resampler.query
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.add_(1e-3)
+        assert identity(monkey, 4) != before
+        weight.copy_(kept)
+    assert identity(monkey, 4) == before
+
+
+@pytest.mark.parametrize(
+    ("examples", "complaint"),
+    [([], "nothing to predict"), ([Example("a", None, "q", ("x",))] * 2, "must be unique: 'a' repeats")],
+)
+def test_examples_that_cannot_be_predicted_are_refused(tmp_path, examples, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        predict(_echo, examples, tmp_path / "p.jsonl", progress=False)
+    assert not (tmp_path / "p.jsonl").exists()
+
+
+def test_text_of_any_kind_survives_the_file(tmp_path):
+    odd = ["", "a\nb", '"quoted"', "é漢😀", "\u2028", "\ud800", "<img>"]
+    examples = [Example(str(i), None, text, (text,)) for i, text in enumerate(odd)]
+    path = tmp_path / "p.jsonl"
+    predict(lambda batch: [e.question for e in batch], examples, path, progress=False)
+    assert {row.id: row.prediction for row in read_predictions(path)} == {
+        str(i): t for i, t in enumerate(odd)
+    }
+
+
+def test_a_damaged_or_missing_predictions_file_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no predictions at"):
+        read_predictions(tmp_path / "p.jsonl")
+    (tmp_path / "p.jsonl").write_text('{"id": "a"}\n')
+    with pytest.raises(ValueError, match="Line 1 of .*p.jsonl is no prediction"):
+        read_predictions(tmp_path / "p.jsonl")
+
+
+# --- scores ------------------------------------------------------------------------------------------
+
+
+def _run(tmp_path, name, right):
+    examples = _examples(20, 2)
+    answers = {example.id: "yes" if right(example) else "maybe" for example in examples}
+    path = tmp_path / f"{name}.jsonl"
+    return predict(lambda batch: [answers[e.id] for e in batch], examples, path, progress=False).path
+
+
+def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
+    path = _run(tmp_path, "half", lambda e: e.meta["family"] == "general")
+    score = results.score(path, "exact_match")
+    assert (score.metric, score.value, score.n) == ("exact_match", 0.5, 40)
+    assert score.low < 0.4 and score.high > 0.6  # twenty images, not forty independent questions
+    rows = results.summarise({("ours", "test"): path}, {"test": ["exact_match", "anls"]}, by="family")
+    found = {(row.group, row.metric): row.value for row in rows}
+    assert found[("all", "exact_match")] == 0.5
+    assert found[("general", "exact_match")] == 1 and found[("document", "anls")] == 0
+    table = results.write_table(rows, tmp_path / "results" / "table.csv")
+    read = list(csv.DictReader(table.open()))
+    assert list(read[0]) == ["model", "split", "group", "metric", "value", "low", "high", "n"]
+    assert [(row["model"], row["split"], float(row["value"])) for row in read][0] == ("ours", "test", 0.5)
+    assert len(read) == 6
+
+
+def test_two_runs_are_compared_example_by_example(tmp_path):
+    better = _run(tmp_path, "better", lambda e: int(e.id.split("-")[0]) < 15)
+    worse = _run(tmp_path, "worse", lambda e: int(e.id.split("-")[0]) < 8)
+    difference = results.compare(better, worse, "exact_match")
+    assert difference.value == pytest.approx(7 / 20) and difference.low > 0 and difference.n == 40
+    assert results.compare(worse, better, "exact_match").high < 0
+
+
+def test_runs_on_other_examples_are_not_compared(tmp_path):
+    whole = read_predictions(_run(tmp_path, "whole", lambda e: True))
+    with pytest.raises(ValueError, match="1 ids are in one alone, such as"):
+        results.compare(whole, whole[1:], "exact_match")
+
+
+def test_scoring_nothing_or_a_split_without_metrics_is_refused(tmp_path):
+    (tmp_path / "p.jsonl").write_text("")
+    with pytest.raises(ValueError, match="got no predictions"):
+        results.score(tmp_path / "p.jsonl", "exact_match")
+    with pytest.raises(ValueError, match="No metrics are given for the split 'x'"):
+        results.summarise({("m", "x"): tmp_path / "p.jsonl"}, {"test": ["anls"]})
+
+
+# --- benchmarks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in benchmarks.BENCHMARKS if name.startswith("nano-")])
+def test_a_benchmark_loads_the_same_examples_each_time_and_scores_its_own_answers(name, tmp_path):
+    benchmark = benchmarks.get(name)
+    examples = benchmark.load(6)
+    again = benchmark.load(4)
+    assert [e.id for e in again] == [e.id for e in examples[:4]]
+    assert np.array_equal(np.asarray(again[0].image), np.asarray(examples[0].image))
+    json.dumps([dict(e.meta) for e in examples])
+    path = tmp_path / "p.jsonl"
+    predict(lambda batch: [e.answers[0] for e in batch], examples, path, progress=False)
+    rows = results.summarise({("oracle", name): path})
+    assert [row.metric for row in rows] == list(benchmark.metrics)
+    best = 10 if benchmark.metrics == ("cider_d",) else 1
+    assert all(row.value == pytest.approx(best, rel=0.3) for row in rows)
+
+
+def test_print_splits_hold_only_their_print():
+    for name in ("fine", "large"):
+        metas = [e.meta for e in benchmarks.get(f"nano-{name}").load(8)]
+        assert {meta["print"] for meta in metas} == {name}
+        assert all(len(meta["evidence"]) == 4 and meta["height"] > 0 for meta in metas)
+
+
+def test_an_unknown_benchmark_is_refused_with_the_list():
+    with pytest.raises(ValueError, match="nano-fine, nano-large"):
+        benchmarks.get("imagenet")

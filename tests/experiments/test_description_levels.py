@@ -1,0 +1,230 @@
+"""Scenes with complete truth, what is made of them at each level, and how it is scored."""
+
+import numpy as np
+import pytest
+
+from monkeylib import resources
+from monkeylib.captions.annotations import Caption, Findings, Mask, OcrLine, Record, Region
+from monkeylib.captions.experts import Expert, Matcher
+from monkeylib.captions.record_files import read_records
+from monkeylib.data.synthetic import collages
+from monkeylib.experiments import description_levels
+from monkeylib.plots.description_levels import coloured, draw_levels, draw_segments
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [collages.make(seed) for seed in range(6)]
+
+
+def found_in(scene: collages.Collage) -> Record:
+    """What perfect experts would say of a scene, and what bad ones would add, less surely."""
+
+    def region(name, box, kind, score):
+        return Region(box=box, text=name, score=score, expert="e", kind=kind, match=score)
+
+    regions = [region(placed.thing.name, placed.box, "region", 0.9) for placed in scene.things]
+    regions += [region("violin", scene.things[0].box, "region", 0.2)]
+    regions += [region("oboe", scene.things[1].box, "segment", 0.3)]
+    quad = ((0.0, 0.0), (50.0, 0.0), (50.0, 9.0), (0.0, 9.0))
+    lines = [OcrLine(quad=quad, text=text, confidence=0.99, expert="ocr") for text in scene.texts]
+    lines += [OcrLine(quad=quad, text="XQZZ", confidence=0.4, expert="ocr")]
+    return Record(
+        name=scene.name,
+        sha256="0" * 64,
+        width=collages.SIZE[0],
+        height=collages.SIZE[1],
+        original_caption=scene.original_caption,
+        captions=(Caption(text=f"a picture of a {scene.things[0].thing.name}", expert="tag"),),
+        regions=tuple(regions),
+        lines=tuple(lines),
+    )
+
+
+def values(rows):
+    return {(row["level"], row["filter"], row["metric"]): row["value"] for row in rows}
+
+
+def test_a_scene_is_the_same_every_time_and_its_truth_lies_in_it(scenes):
+    for scene in scenes:
+        again = collages.make(int(scene.name.removeprefix("scene-")))
+        assert again.image.tobytes() == scene.image.tobytes() and again.references == scene.references
+        assert (
+            scene.image.size == collages.SIZE and 2 <= len(scene.things) <= 3 and 1 <= len(scene.texts) <= 2
+        )
+        for placed in scene.things:
+            x0, y0, x1, y1 = placed.box
+            assert 0 <= x0 < x1 <= collages.SIZE[0] and 0 <= y0 < y1 <= collages.SIZE[1]
+            assert placed.thing.name in scene.references[0] and placed.thing.name in scene.true_words
+        assert all(text in scene.references[1] for text in scene.texts)
+        boxes = [placed.box for placed in scene.things]
+        for first, second in zip(boxes, boxes[1:], strict=False):
+            assert min(first[2], second[2]) <= max(first[0], second[0]) or min(first[3], second[3]) <= max(
+                first[1], second[1]
+            )
+    assert len({scene.image.tobytes() for scene in scenes}) == len(scenes)
+
+
+def test_a_photograph_lies_where_the_truth_says(scenes):
+    folder = collages.assets.fetch(collages.ASSET)
+    placed = scenes[0].things[0]
+    box = tuple(int(side) for side in placed.box)
+    shown = np.asarray(scenes[0].image.crop(box), dtype=float)
+    source = collages._opened(folder, placed.thing.file)
+    source.thumbnail((box[2] - box[0] + 1, box[3] - box[1] + 1))
+    expected = np.asarray(source.resize(shown.shape[1::-1]), dtype=float)
+    assert min(np.abs(shown - expected).mean(), np.abs(shown - expected[:, ::-1]).mean()) < 12
+
+
+def test_levels_add_up_and_the_filter_takes_out_what_is_unsure(scenes):
+    records = [found_in(scene) for scene in scenes]
+    rows = description_levels.table(scenes, records)
+    at = values(rows)
+    recalls = [at[level, "none", "object recall"] for level in description_levels.LEVELS]
+    assert recalls == sorted(recalls) and recalls[0] < 1 and recalls[-1] == 1
+    assert at["+ regions", "none", "object precision"] < 1 and at["+ regions", "none", "hallucinating"] == 1
+    assert (
+        at["+ regions", "scores", "object precision"] == at["+ regions", "matching", "object precision"] == 1
+    )
+    assert at["+ segments", "none", "object precision"] < at["+ regions", "none", "object precision"]
+    assert at["+ texts", "scores", "text recall"] == at["+ texts", "scores", "text precision"] == 1
+    assert at["+ texts", "none", "text precision"] < 1 and at["+ segments", "none", "text recall"] == 0
+    assert ("+ segments", "none", "text precision") not in at
+    assert at["+ texts", "scores", "hallucinating"] == 0
+    assert at["+ texts", "scores", "CIDEr-D"] > at["original", "scores", "CIDEr-D"]
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+
+
+def test_without_a_matcher_there_is_no_filter_by_it(scenes):
+    records = [
+        record.model_copy(
+            update={"regions": tuple(r.model_copy(update={"match": None}) for r in record.regions)}
+        )
+        for record in map(found_in, scenes)
+    ]
+    assert {row["filter"] for row in description_levels.table(scenes, records)} == {
+        "none",
+        "scores",
+        "scores and size",
+    }
+
+
+def test_the_filters_by_scores_ignore_matches_and_one_asks_for_size():
+    regions = (
+        Region(box=(0, 0, 9, 9), text="cat", score=0.9, expert="e", match=0.1),
+        Region(box=(20, 0, 29, 9), text="dog", score=0.1, expert="e", match=0.9),
+        Region(box=(0, 20, 3, 23), text="gong", score=0.9, expert="e", match=0.1, kind="segment"),
+    )
+    record = Record(name="a", sha256="0" * 64, width=30, height=30, regions=regions)
+    kept = {
+        name: [r.text for r in description_levels.filtered(record, name).regions]
+        for name in description_levels.FILTERS
+    }
+    assert kept == {
+        "none": ["cat", "dog", "gong"],
+        "scores": ["cat", "gong"],
+        "scores and size": ["cat"],
+        "matching": ["dog"],
+    }
+
+
+def test_names_are_found_as_words_the_longest_first_and_not_in_quotes():
+    words = {"cat": "cat", "cats": "cat", "tiger cat": "tiger cat", "bus": "bus", "people": "person"}
+    said = 'Two cats and a tiger cat, but no concatenation. Three people. The text reads "bus stop".'
+    assert description_levels.mentions(said, words) == {"cat", "tiger cat", "person"}
+    assert description_levels.quoted('The text reads "Bus stop" and "stop".') == {"bus": 1, "stop": 2}
+
+
+def test_the_vocabulary_has_what_experts_said_and_what_is_true(scenes):
+    record = found_in(scenes[0]).model_copy(
+        update={
+            "captions": (Caption(text="a picture of a red fox, with two people and an oboe", expert="t"),)
+        }
+    )
+    words = description_levels.vocabulary([record])
+    assert {"violin", "oboe", "red fox", "astronaut", "coins"} <= set(words.values())
+    assert words["violins"] == "violin" and words["people"] == "person"
+
+
+def test_every_metric_has_its_panel(scenes):
+    rows = description_levels.table(scenes, [found_in(scene) for scene in scenes])
+    metrics = ["object recall", "object precision", "text recall", "CIDEr-D"]
+    fig = draw_levels(rows, metrics, columns=2)
+    assert [ax.get_title() for ax in fig.axes] == metrics
+    drawn = fig.axes[0].containers[0].lines[0].get_ydata()
+    at = values(rows)
+    assert drawn.tolist() == [at[level, "none", "object recall"] for level in description_levels.LEVELS]
+    assert len(fig.legends[0].get_texts()) == len(description_levels.FILTERS)
+    with pytest.raises(ValueError, match="no rows of 'charm'"):
+        draw_levels(rows, ["charm"])
+
+
+def test_segments_are_coloured_small_over_large():
+    image = collages.make(0).image.crop((0, 0, 40, 30))
+    large, small = np.zeros((30, 40), dtype=bool), np.zeros((30, 40), dtype=bool)
+    large[:, :20], small[5:9, 5:9] = True, True
+    regions = [
+        Region(box=box, text=text, score=0.5, expert="s", kind="segment", mask=Mask.of(mask))
+        for box, text, mask in [((5, 5, 9, 9), "dot", small), ((0, 0, 20, 30), "", large)]
+    ]
+    pixels = coloured(image, regions)
+    assert pixels.shape == (30, 40, 3)
+    tints = [np.ptp(pixels[at].astype(int)) for at in ((0, 0), (6, 6), (0, 35))]
+    assert tints[0] > 20 and tints[1] > 20 and tints[2] == 0
+    fig = draw_segments([image, image], [regions, []], columns=2)
+    assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["dot 0.50"]
+
+
+class Unsure(Expert):
+    """Sees one thing, with a mask, and doubts it."""
+
+    name, version, licence = "unsure", "1", "CC0-1.0"
+
+    def prepare(self):
+        pass
+
+    def annotate(self, images):
+        mask = Mask.of(np.ones(collages.SIZE[::-1], dtype=bool))
+        return [
+            Findings(
+                regions=(
+                    Region(
+                        box=(0, 0, 9, 9), text="cat", score=0.1, expert="unsure", kind="segment", mask=mask
+                    ),
+                )
+            )
+            for _ in images
+        ]
+
+
+class Even(Matcher):
+    name, version, licence = "even", "1", "CC0-1.0"
+
+    def prepare(self):
+        pass
+
+    def match(self, crops, texts):
+        return [0.5] * len(texts)
+
+
+def test_what_is_kept_of_the_experts_is_unfiltered_judged_and_small(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(description_levels, "load", lambda names: [Unsure()])
+    records = description_levels.annotate(scenes[:3], tmp_path, Even())
+    assert [record.name for record in records] == [scene.name for scene in scenes[:3]]
+    for record, scene in zip(records, scenes, strict=False):
+        (region,) = record.regions
+        assert (region.text, region.match, region.mask) == ("cat", 0.5, None) and not record.dropped
+        assert record.original_caption == scene.original_caption and record.detailed_caption == ""
+        assert {"unsure", "even"} <= {source.expert for source in record.provenance}
+
+
+@pytest.mark.skipif(not description_levels.record_path().is_file(), reason="no records are kept")
+def test_the_kept_records_are_of_these_scenes_and_say_who_spoke():
+    records = list(read_records(description_levels.record_path()))
+    assert [record.name for record in records] == [collages.make(seed).name for seed in range(len(records))]
+    for record in records:
+        assert not record.failures and not record.dropped and record.provenance
+        assert all(region.mask is None for region in record.regions)
+        assert {"yolox-nano", "pp-ocr"} <= {source.expert for source in record.provenance}
+    assert description_levels.record_path().stat().st_size < 300_000
+    assert description_levels.record_path().is_relative_to(resources.REPOSITORY)

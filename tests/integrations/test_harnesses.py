@@ -1,0 +1,199 @@
+"""Monkey behind the interfaces of lmms-eval and VLMEvalKit."""
+
+import importlib
+import inspect
+import sys
+import tomllib
+
+import pytest
+import torch
+
+from monkeylib import resources
+from monkeylib.integrations import common, lmms_eval_models
+from tests.support import harness_interfaces, talkative_model
+
+
+@pytest.fixture(scope="module")
+def monkey():
+    talkative = talkative_model.make()
+    talkative.model.eval()
+    return talkative
+
+
+@pytest.fixture()
+def checkpoint(monkey, tmp_path):
+    monkey.model.save_pretrained(tmp_path / "m")
+    monkey.processor.save_pretrained(tmp_path / "m")
+    return tmp_path / "m"
+
+
+def fresh(monkeypatch, name):
+    """A hook's module, imported anew with whatever stands for its harness."""
+    monkeypatch.delitem(sys.modules, f"monkeylib.integrations.{name}", raising=False)
+    module = importlib.import_module(f"monkeylib.integrations.{name}")
+    monkeypatch.delitem(sys.modules, f"monkeylib.integrations.{name}")
+    return module
+
+
+@pytest.fixture(params=["recorded", "installed"])
+def lmms(request, monkeypatch):
+    if request.param == "installed":
+        pytest.importorskip("lmms_eval.api.model", exc_type=ImportError)
+        pytest.importorskip("lmms_eval.models.registry_v2", exc_type=ImportError)
+    else:
+        harness_interfaces.install(monkeypatch)
+    return fresh(monkeypatch, "lmms_eval")
+
+
+@pytest.fixture(params=["recorded", "installed"])
+def kit(request, monkeypatch):
+    if request.param == "installed":
+        pytest.importorskip("vlmeval.vlm.base", exc_type=ImportError)
+    else:
+        harness_interfaces.install(monkeypatch)
+    return fresh(monkeypatch, "vlmevalkit")
+
+
+def instance(arguments, number):
+    from lmms_eval.api.instance import Instance
+
+    metadata = {"task": "ocr", "doc_id": number, "repeats": 1}
+    return Instance(request_type="generate_until", arguments=arguments, idx=number, metadata=metadata)
+
+
+def test_lmms_eval_gets_the_answers_in_its_order(lmms, checkpoint, monkey, picture):
+    model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), batch_size="3", device="cpu")
+    docs = [{"pictures": [picture(n % 2)], "text": "what is " + "it" * (n % 4) + "?"} for n in range(7)]
+    docs.append({"pictures": [], "text": "no picture?"})
+    docs.append({"pictures": [picture(3), picture(4)], "text": "which of two?"})
+    model.task_dict = {"ocr": {"test": docs}}
+    settings = [{"max_new_tokens": 5, "temperature": 0, "do_sample": False, "until": ["\n\n"]}] * 6
+    settings += [{"max_new_tokens": 3}] * 3
+    requests = [
+        instance((doc["text"], dict(options), lambda doc: doc["pictures"], n, "ocr", "test"), n)
+        for n, (doc, options) in enumerate(zip(docs, settings, strict=True))
+    ]
+    cached = []
+    model.cache_hook.add_partial = lambda kind, request, text: cached.append((kind, request[0], text))
+    found = model.generate_until(requests)
+    for n in range(7):
+        tokens = settings[n]["max_new_tokens"]
+        expected = monkey.answer(docs[n]["pictures"][0], docs[n]["text"], max_new_tokens=tokens)
+        assert found[n] == expected.split("\n\n")[0]
+    for n in (7, 8):
+        inputs = monkey.prepare([docs[n]["pictures"]], [f"{docs[n]['text']} Answer: "])
+        assert found[n] == monkey.generate(inputs, 3)[0]
+    assert len(set(found)) > 3
+    assert sorted(text for _, text, _ in cached) == sorted(doc["text"] for doc in docs)
+    assert (model.rank, model.world_size) == (0, 1)
+
+
+def test_lmms_evals_settings_reach_the_generation(lmms, checkpoint, picture, monkeypatch):
+    model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), device="cpu")
+    model.task_dict = {"ocr": {"test": [{}]}}
+    given = []
+    monkeypatch.setattr(
+        common,
+        "answers",
+        lambda monkey, asked, prompt, length, **known: given.append((length, known)) or ["a.b"],
+    )
+    for options in (
+        {},
+        {"temperature": 0, "num_beams": 1, "do_sample": False, "top_p": None},
+        {"temperature": 0.7, "top_p": 0.9},
+        {"num_beams": 3, "max_new_tokens": 9, "until": "."},
+    ):
+        request = instance(("what?", options, lambda doc: [picture()], 0, "ocr", "test"), 0)
+        (text,) = model.generate_until([request])
+        assert text == ("a" if "until" in options else "a.b")
+    assert given == [
+        (64, {}),
+        (64, {}),
+        (64, {"temperature": 0.7, "top_p": 0.9, "do_sample": True}),
+        (9, {"num_beams": 3}),
+    ]
+
+
+def test_lmms_evals_likelihoods_are_those_of_the_model(lmms, checkpoint, monkey, picture):
+    model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), device="cpu")
+    model.task_dict = {"ocr": {"test": [{"answer": "ab"}]}}
+    image = picture(1)
+    prompt = monkey.prepare([image], ["what? Answer: "])
+    said = monkey.model.generate(**prompt, max_new_tokens=1, do_sample=False)[0, -1]
+    place = (lambda doc: [image], 0, "ocr", "test")
+    targets = (lambda doc: doc["answer"], monkey.processor.tokenizer.decode(said))
+    requests = [instance(("what?", target, *place), n) for n, target in enumerate(targets)]
+    (summed, is_greedy), (best, always) = model.loglikelihood(requests)
+    ids = monkey.processor.encode_text("ab")
+    prompt["input_ids"] = torch.cat([prompt["input_ids"], torch.tensor([ids])], 1)
+    prompt["attention_mask"] = torch.ones_like(prompt["input_ids"])
+    with torch.no_grad():
+        logits = monkey.model(**prompt).logits[0, -len(ids) - 1 : -1].log_softmax(-1)
+    assert summed == pytest.approx(float(logits[range(len(ids)), ids].sum()), abs=1e-4)
+    assert not is_greedy and always and best > summed
+    with pytest.raises(NotImplementedError, match="single questions"):
+        model.generate_until_multi_round([])
+
+
+def test_lmms_eval_finds_the_model_by_the_entry_point(lmms):
+    project = tomllib.loads((resources.REPOSITORY / "pyproject.toml").read_text())["project"]
+    place = project["entry-points"]["lmms_eval.models"]["monkeylib"]
+    module, name = place.split(":")
+    assert getattr(importlib.import_module(module), name) is lmms_eval_models
+    manifest = lmms_eval_models()
+    assert manifest.model_id == "monkeylib"
+    module, name = manifest.simple_class_path.rsplit(".", 1)
+    assert module == lmms.__name__ and name == lmms.MonkeyForLmmsEval.__name__
+    base = lmms.MonkeyForLmmsEval.__mro__[1]
+    assert base.__abstractmethods__ == {"loglikelihood", "generate_until", "generate_until_multi_round"}
+
+
+def test_vlmevalkit_asks_choices_and_questions_as_its_own_entry_does(
+    kit, checkpoint, monkey, picture, tmp_path
+):
+    files = [tmp_path / f"{n}.png" for n in range(2)]
+    for n, file in enumerate(files):
+        picture(n).save(file)
+    model = kit.MonkeyForVLMEvalKit(checkpoint, device="cpu", max_new_tokens=14)
+    one = [{"type": "image", "value": str(files[0])}, {"type": "text", "value": "what?"}]
+    assert model.generate(one) == monkey.answer(files[0], "what?", max_new_tokens=14)
+    assert model.generate(one, "OCRBench") == model.generate(one)
+    choice = monkey.answer(files[0], "what?", "choice", max_new_tokens=10)
+    assert model.generate(one, "MMBench_DEV_EN") == choice == model.generate(one, "HallusionBench")
+    mixed = [{"type": "text", "value": "first"}, one[0], {"type": "image", "value": str(files[1])}, one[1]]
+    inputs = monkey.processor(text=[["first", files[0], files[1], "what? Answer: "]])
+    assert model.generate(mixed) == monkey.generate(inputs, 14)[0]
+    with pytest.raises(ValueError, match="no text to ask"):
+        model.generate(one[:1])
+    with pytest.raises(ValueError, match="not video"):
+        model.generate_inner([{"type": "video", "value": "a.mp4"}, one[1]])
+    assert list(inspect.signature(type(model).__mro__[1].generate_inner).parameters) == [
+        "self", "message", "dataset",
+    ]  # fmt: skip
+
+
+def test_vlmevalkit_knows_a_registered_checkpoint(kit, checkpoint):
+    kit.register(checkpoint, name="ours")
+    from vlmeval.config import supported_VLM
+
+    model = supported_VLM["ours"](device="cpu")
+    assert isinstance(model, kit.MonkeyForVLMEvalKit) and model.INTERLEAVE
+
+
+def test_a_picture_that_comes_twice_is_encoded_once(monkey, picture, monkeypatch):
+    encoded = []
+    features = monkey.model.get_image_features
+    monkeypatch.setattr(
+        monkey.model, "get_image_features", lambda *a, **k: encoded.append(1) or features(*a, **k)
+    )
+    asked = [("what?", [picture(0)]), ("who?", [picture(0)]), ("why?", [picture(1)])]
+    found = common.answers(monkey, asked, "vqa", 4)
+    assert len(encoded) == 2
+    assert found == [monkey.answer(images[0], text, max_new_tokens=4) for text, images in asked]
+
+
+def test_words_of_a_prompt_stand_around_text_and_pictures():
+    assert common.prompted(["a", "b.png", "c"], "choice") == ["\n a", "b.png", "c Answer: "]
+    assert common.prompted(["a"], "vqa") == ["a Answer: "]
+    with pytest.raises(ValueError, match="no prompt called 'verse'"):
+        common.prompted(["a"], "verse")

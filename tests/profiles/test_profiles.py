@@ -1,0 +1,91 @@
+import pytest
+import torch
+from pydantic import ValidationError
+
+from monkeylib import profiles
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.model.lora import AdapterBank
+
+
+def on_meta(name: str) -> MonkeyForConditionalGeneration:
+    with torch.device("meta"):
+        return MonkeyForConditionalGeneration(profiles.build_config(profiles.load(name)))
+
+
+def count(module: torch.nn.Module) -> int:
+    """Numbers in the state dict: the resampler's positions are a buffer here, a parameter in the release."""
+    return sum(tensor.numel() for tensor in module.state_dict().values())
+
+
+def adapters(model: MonkeyForConditionalGeneration) -> int:
+    return sum(count(module) for module in model.modules() if isinstance(module, AdapterBank))
+
+
+def test_the_names_come_in_order_of_size():
+    names = ["smoke", "nano", "small", "llava-448", "llava-672", "paper-896-qlora", "paper-896", "paper-1344"]
+    assert profiles.names() == names
+
+
+def test_an_unknown_name_lists_those_there_are():
+    with pytest.raises(
+        ValueError,
+        match="'paper'.*smoke, nano, small, llava-448, llava-672, paper-896-qlora, paper-896, paper-1344",
+    ):
+        profiles.load("paper")
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_every_profile_builds(name):
+    profile, model = profiles.load(name), on_meta(name)
+    assert model.config.grids == [[profile.rows, profile.cols]]
+    assert model.config.tile_size == profile.tile_size and model.config.queries == profile.queries
+    assert profile.visual_tokens == (profile.rows * profile.cols + 1) * profile.queries
+    assert profile.training.max_length > profile.visual_tokens
+
+
+def test_paper_896_counts_its_parameters_part_by_part():
+    model = on_meta("paper-896")
+    assert count(model.language_model) == 7_721_324_544
+    assert count(model.vision) - adapters(model) == 1_842_770_688
+    assert adapters(model) == 51_118_656
+    after = count(model.resampler.ln_post) + count(model.resampler.proj)
+    assert after == 16_785_408
+    assert count(model.resampler) - after == 76_054_528
+    assert count(model) == 9_708_053_824
+
+
+def test_paper_fine_tuning_trains_what_the_release_trains():
+    model = on_meta("paper-896")
+    model.freeze_for_finetuning()
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # The release also trains the resampler's fixed positions, by accident.
+    assert trained + model.resampler.positions.numel() == 7_848_497_728
+
+
+def test_paper_1344_has_six_adapters_and_otherwise_the_same_model():
+    small, large = on_meta("paper-896"), on_meta("paper-1344")
+    assert adapters(large) == 76_677_984
+    assert count(large) - adapters(large) == count(small) - adapters(small)
+    assert profiles.load("paper-1344").visual_tokens == 1792
+
+
+def test_a_profile_cannot_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        profiles.load("nano").tile_size = 1
+
+
+def test_an_unknown_field_is_refused():
+    with pytest.raises(ValidationError, match="tilesize"):
+        profiles.Profile(**profiles.load("nano").model_dump(), tilesize=1)
+
+
+def test_the_tokenizer_decides_vocabulary_and_ids(tokenizer):
+    config = profiles.build_config(profiles.load("nano"), tokenizer)
+    assert config.text_config.vocab_size == len(tokenizer)
+    assert config.image_token_id == tokenizer.convert_tokens_to_ids("<imgpad>")
+
+
+def test_pictures_have_the_size_of_their_tiles_unless_told_otherwise():
+    profile = profiles.load("paper-1344")
+    assert profile.image_size == (1344, 896)  # width, height
+    assert profile.model_copy(update={"image_width": 500}).image_size == (500, 896)

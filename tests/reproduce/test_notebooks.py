@@ -1,0 +1,184 @@
+"""The rules of committed notebooks, and that their stated results hold."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_output
+
+from monkeylib import resources
+from monkeylib.reproduce import notebooks, series
+from tests.support.notebook_files import write_notebook
+
+COMMITTED = sorted(resources.notebooks().glob("*.ipynb"))
+TITLES = [path.stem for path in COMMITTED]
+CHECKED, SKIPPED = notebooks.CHECKED, notebooks.SKIPPED
+
+
+def executed(path):
+    """Run a notebook in place and bring it to its committed form."""
+    notebook = notebooks.read(path)
+    NotebookClient(notebook, kernel_name="python3").execute()
+    notebooks.write(notebooks.normalise(notebook), path)
+    return path
+
+
+def nbval(path, outputs):
+    """Compare a notebook's stated results with what its cells give; what they write goes to `outputs`."""
+    command = [
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-sanitize-with",
+        resources.notebooks() / "sanitize.cfg",
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *command, path],
+        env={**os.environ, "MONKEYLIB_OUTPUTS": str(outputs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """An executed notebook: two cells state results, one is skipped by tests, one only has to run."""
+    folder = tmp_path_factory.mktemp("small")
+    shutil.copy(resources.notebooks() / "conftest.py", folder)
+    path = write_notebook(
+        folder / "small.ipynb",
+        "import pandas as pd\nimport time\nprint(time.time())",
+        ("print('exact match', 0.625)", CHECKED),
+        ("pd.DataFrame({'model': ['base', 'Monkey'], 'fine': [12.5, 63.3]})", CHECKED),
+        ("raise_if_tested = 1 / int(profile == 'nano')", SKIPPED),
+    )
+    return executed(path)
+
+
+def test_nbval_passes_on_what_was_executed(small, tmp_path):
+    assert (done := nbval(small, tmp_path)).returncode == 0, done.stdout
+    assert notebooks.problems(small) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.625\\n", "0.725\\n"),  # a printed result
+        ("  63.3", "  83.3"),  # a number in a table
+        ("'exact match', 0.625)", "'exact match', 0.5)"),  # the code that gives it
+        ("int(profile == 'nano')", "int(profile == 'smoke')"),  # a skipped cell isn't run: nothing may fail
+    ],
+)
+def test_nbval_fails_exactly_when_a_stated_result_is_altered(small, tmp_path, old, new):
+    shutil.copy(small.parent / "conftest.py", tmp_path)
+    text = small.read_text(encoding="utf-8")
+    assert old in text
+    altered = tmp_path / "altered.ipynb"
+    altered.write_text(text.replace(old, new), encoding="utf-8")
+    done = nbval(altered, tmp_path / "out")
+    assert done.returncode == (0 if "profile" in old else 1), done.stdout
+
+
+def broken(notebook, cell, problem):
+    """A problem put into the second code cell of an executed notebook."""
+    cell.update(problem) if isinstance(problem, dict) else problem(notebook, cell)
+
+
+RULES = [
+    ({"source": "\n".join(f"a = {n}" for n in range(26))}, "26 lines, at most 25"),
+    ({"source": "class A:\n    pass"}, "defines the class A"),
+    (
+        {"source": "def f():\n    a = 1\n    b = 2\n    c = 3\n    d = 4\n    return a"},
+        "the function f has over 5 lines",
+    ),
+    ({"source": " "}, "empty"),
+    ({"execution_count": None}, "execution counts are [1, None, 3], expected 1 to 3"),
+    ({"execution_count": 7}, "execution counts are [1, 7, 3], expected 1 to 3"),
+    ({"outputs": [new_output("error", ename="E", evalue="", traceback=[])]}, "holds an error"),
+    ({"outputs": [new_output("stream", name="stderr", text="warning")]}, "not in committed form"),
+    ({"metadata": {"papermill": {"duration": 1.0}}}, "not in committed form"),
+    ({"metadata": {"tags": ["nbval-chek-output"]}}, "unknown tags ['nbval-chek-output']"),
+    ({"metadata": {"tags": [CHECKED, SKIPPED]}}, "can't be both"),
+    ({"metadata": {"tags": [CHECKED]}, "outputs": []}, "has no output"),
+    (
+        {"metadata": {"tags": ["parameters"]}, "source": "seed = 0"},
+        "one code cell tagged 'parameters': found 2",
+    ),
+    (lambda notebook, cell: notebook.metadata.update(papermill={}), "not in committed form"),
+    (lambda notebook, cell: notebook.cells[0].update(source="No title"), "doesn't open with a title"),
+    (lambda notebook, cell: notebook.cells[1].update(source="seed = 1 + int(2)"), "only `name = literal`"),
+    (lambda notebook, cell: notebook.cells[3].update(metadata={"tags": []}), "states no result"),
+    ({"outputs": [new_output("stream", text="x" * 700_000)]}, "larger than 600 kB"),
+]
+
+
+@pytest.mark.parametrize(("problem", "sentence"), RULES, ids=[sentence for _, sentence in RULES])
+def test_each_rule_is_held(tmp_path, problem, sentence):
+    path = write_notebook(tmp_path / "a.ipynb", "1 + 1", ("print(2)", CHECKED))
+    notebook = notebooks.read(path)
+    for count, (_, cell) in enumerate(notebooks.code_cells(notebook), start=1):
+        cell.execution_count = count
+    notebook.cells[3].outputs = [new_output("stream", text="2\n")]
+    notebooks.write(notebook, path)
+    assert notebooks.problems(path) == []
+    broken(notebook, notebook.cells[2], problem)
+    nbformat.write(notebook, path)
+    assert any(sentence in found for found in notebooks.problems(path)), notebooks.problems(path)
+
+
+def test_a_file_that_is_no_notebook_is_said(tmp_path):
+    (tmp_path / "a.ipynb").write_text("{")
+    with pytest.raises(ValueError, match="no readable notebook"):
+        notebooks.read(tmp_path / "a.ipynb")
+
+
+def test_magics_are_read_as_python(tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", "%pip install monkeylib\nfrom monkeylib import tiling")
+    code = notebooks.python(notebooks.read(path))
+    compile(code, "a", "exec")
+    assert "from monkeylib import tiling" in code
+
+
+def test_the_series_is_complete():
+    assert {chapter.name for chapter in series.SERIES} <= set(TITLES)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=TITLES)
+def test_committed_notebooks_keep_the_rules(path):
+    assert notebooks.problems(path) == []
+
+
+@pytest.fixture(scope="module")
+def committed_results(tmp_path_factory):
+    """A place for outputs that holds the committed results, so that the checkout stays as it is."""
+    folder = tmp_path_factory.mktemp("outputs")
+    for name in ("data/results", "figures"):
+        if (resources.REPOSITORY / name).exists():
+            shutil.copytree(resources.REPOSITORY / name, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=TITLES)
+def test_stated_results_hold(path, committed_results):
+    done = nbval(path, committed_results)
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+def test_large_pictures_are_committed_as_jpeg(tmp_path):
+    draw = "import numpy as np, matplotlib.pyplot as plt\n%matplotlib inline\n"
+    noise = draw + "_ = plt.imshow(np.random.default_rng(0).random((300, 300, 3)))"
+    line = "_ = plt.plot([1, 2])"
+    notebook = notebooks.read(executed(write_notebook(tmp_path / "a.ipynb", noise, line)))
+    kinds = [
+        kind
+        for _, cell in notebooks.code_cells(notebook)
+        for output in cell.outputs
+        for kind in output.get("data", {})
+        if kind.startswith("image/")
+    ]
+    assert kinds == ["image/jpeg", "image/png"]
+    assert notebooks.normalise(notebook) == notebook

@@ -1,0 +1,110 @@
+"""A server on this machine that speaks the chat API and fails on purpose, as its script says."""
+
+import contextlib
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from monkeylib.captions.composers import chat
+
+COMPLETION = 20  # tokens that the server counts for an answer
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.guard:
+            server.requests.append((self.path, self.headers["Authorization"], body))
+            server.times.append(time.monotonic())
+            server.running, self.counted = server.running + 1, 1
+            server.most = max(server.most, server.running)
+            how = server.script.pop(0) if server.script else server.otherwise
+        try:
+            self._answer(how, body)
+        except BrokenPipeError:  # the client gave up
+            pass
+        finally:
+            self._leave()
+
+    def _leave(self):
+        """No longer running: before an answer goes out, since the next request may come at once."""
+        with self.server.guard:
+            self.server.running, self.counted = self.server.running - self.counted, 0
+
+    def _answer(self, how, body):
+        if isinstance(how, tuple):
+            status, headers, code = how
+            return self._send(json.dumps({"error": {"message": "on purpose", "code": code}}), status, headers)
+        if how == "hang":
+            return self.server.woken.wait(60)
+        if how == "garbage":
+            return self._send("<html>busy</html>")
+        if how == "no answer":
+            return self._send(json.dumps({"choices": []}))
+        time.sleep(self.server.pause)
+        text = json.dumps(completion(body, how))
+        self._send(text[: len(text) // 2] if how == "half" else text, length=len(text))
+
+    def _send(self, text, status=200, headers=(), length=None):
+        self._leave()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **dict(headers)}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(text) if length is None else length))
+        self.end_headers()
+        self.wfile.write(text.encode())
+        self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+def completion(body: dict, how: str = "answer") -> dict:
+    """What the server answers: the whole captions of the prompt, in capitals."""
+    prompt = body["messages"][0]["content"]
+    said = next(line for line in prompt.splitlines() if line.startswith("Whole picture"))
+    text = {"empty": "", "null": None}.get(how, f" {said.partition(': ')[2].upper()}\n\n")
+    usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": COMPLETION}
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": text},
+             "finish_reason": how if how in ("length", "content_filter") else "stop"}
+        ],
+        "usage": None if how == "uncounted" else usage,
+    }  # fmt: skip
+
+
+class Server(ThreadingHTTPServer):
+    """What comes next is in `script` (then always `otherwise`), what came in `requests` and `times`."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.guard, self.woken = threading.Lock(), threading.Event()
+        self.requests, self.times, self.script, self.otherwise = [], [], [], "answer"
+        self.running, self.most, self.pause = 0, 0, 0.0
+
+
+@contextlib.contextmanager
+def serving(monkeypatch, key="a key"):
+    """A running server that the environment names."""
+    served = Server()
+    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    monkeypatch.setenv(chat.MODEL, "a-model")
+    monkeypatch.setenv(chat.BASE_URL, f"http://127.0.0.1:{served.server_port}/v1")
+    monkeypatch.setenv(chat.KEY, key)
+    try:
+        yield served
+    finally:
+        served.woken.set()
+        served.shutdown()
+        served.server_close()
+        thread.join()

@@ -1,0 +1,67 @@
+"""Experts that end their process or hang; other processes import them too."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from tests.support.caption_models import Colours
+
+
+def pictures(home: Path) -> Path:
+    """A folder of five pictures; the third is black."""
+    home.mkdir()
+    for number in range(5):
+        colour = (0, 0, 0) if number == 2 else (200, number, 0)
+        Image.new("RGB", (8, 6), colour).save(home / f"{number}.png")
+    return home
+
+
+class Fatal(Colours):
+    """Ends its process at a black picture."""
+
+    name = "fatal"
+
+    def _look(self, pixels):
+        if not pixels.any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._look(pixels)
+
+
+class Flaky(Colours):
+    """Ends its process the first time that it sees a black picture, and answers the second time."""
+
+    name = "flaky"
+
+    def __init__(self, seen: Path):
+        super().__init__()
+        self.seen = seen
+
+    def _look(self, pixels):
+        if not pixels.any() and not self.seen.exists():
+            self.seen.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        pixels = pixels + 1
+        return super()._look(pixels)
+
+
+class Slow(Colours):
+    """Sleeps at a black picture, in the system's own sleep for an hour."""
+
+    name = "slow"
+
+    def _look(self, pixels):
+        if not pixels.any():
+            time.sleep(3600)
+        return super()._look(pixels)
+
+
+class Forgetful(Colours):
+    """Can't be loaded."""
+
+    name = "forgetful"
+
+    def prepare(self):
+        raise FileNotFoundError("no weights")

@@ -1,0 +1,55 @@
+"""Folders in the released layout, for tests: the golden weights, and tiny ones of any configuration."""
+
+import gzip
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from monkeylib.experiments import parity
+
+VOCABULARY = Path(__file__).parents[1] / "data" / "qwen.tiktoken.gz"
+
+
+def vocabulary(words: int | None = None) -> bytes:
+    """The first ranks of Qwen's vocabulary, or all of them."""
+    return b"".join(gzip.decompress(VOCABULARY.read_bytes()).splitlines(keepends=True)[:words])
+
+
+def golden_settings(**visual) -> dict:
+    settings = parity.released_settings()
+    return settings | {"visual": settings["visual"] | visual, "kept": "as it was"}
+
+
+def write(folder: Path, settings: dict, weights: dict, shards: int = 3, suffix: str = ".bin") -> Path:
+    """Write a folder in the released layout; neighbouring keys go to different shards."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "qwen.tiktoken").write_bytes(vocabulary(parity.WORDS))
+    (folder / "configuration_qwen.py").write_text("raise SystemExit('never run')\n")
+    stem = "pytorch_model" if suffix == ".bin" else "model"
+    places = {}
+    for number in range(shards):
+        part = {key: weights[key] for key in list(weights)[number::shards]}
+        name = f"{stem}{suffix}" if shards == 1 else f"{stem}-{number + 1:05}-of-{shards:05}{suffix}"
+        torch.save(part, folder / name) if suffix == ".bin" else save_file(part, folder / name)
+        places |= dict.fromkeys(part, name)
+    if shards > 1:
+        size = sum(tensor.nbytes for tensor in weights.values())
+        index = {"metadata": {"total_size": size}, "weight_map": places}
+        (folder / f"{stem}{suffix}.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def read(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """File -> its tensors."""
+    files = sorted([*folder.glob("*.bin"), *folder.glob("*.safetensors")])
+    return {f.name: load_file(f) if f.suffix == ".safetensors" else torch.load(f) for f in files}
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    """Whether keys, dtypes and bits are the same."""
+    return left.keys() == right.keys() and all(
+        tensor.dtype == right[key].dtype and torch.equal(tensor, right[key]) for key, tensor in left.items()
+    )

@@ -1,0 +1,33 @@
+"""A tiny Monkey whose answers depend on picture and question, so that a mix-up shows."""
+
+import torch
+from transformers import Qwen2Config
+
+from monkeylib.data.synthetic.tokenizer import build_tokenizer
+from monkeylib.inference import Monkey
+from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+
+
+def make() -> Monkey:
+    """A whole model of random weights, 2x2 tiles of 16 px, that answers differently as a rule; in training
+    mode, as a fine-tuning leaves it."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    start, end, place = tokenizer.convert_tokens_to_ids(["<img>", "</img>", "<imgpad>"])
+    config = MonkeyConfig(
+        vision_config={
+            "tile_size": 16, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "mlp_width": 32,
+            "position_grid": 2,
+        },
+        resampler_config={"queries": 4, "heads": 2},
+        text_config=Qwen2Config(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+            intermediate_size=64, vocab_size=len(tokenizer), initializer_range=0.5,
+        ),
+        grids=[[2, 2]],
+        adapter_dropout=0.5,
+        image_start_id=start, image_end_id=end, image_token_id=place,
+    )  # fmt: skip
+    processor = MonkeyProcessor(MonkeyImageProcessor(16, 2, 2), tokenizer, queries=4)
+    return Monkey(MonkeyForConditionalGeneration(config).train(), processor)

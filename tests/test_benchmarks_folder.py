@@ -1,0 +1,116 @@
+"""Both ways of the benchmark do the same work, and its table says where it was made."""
+
+import csv
+import importlib.util
+import sys
+from functools import partial
+
+import pytest
+import torch
+
+from monkeylib import profiles, resources
+from monkeylib.data.synthetic.tokenizer import build_tokenizer
+from monkeylib.model import MonkeyForConditionalGeneration
+
+FILE = resources.REPOSITORY / "benchmarks" / "training_step.py"
+spec = importlib.util.spec_from_file_location("training_step", FILE)
+benchmark = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(benchmark)
+
+
+def test_both_ways_have_the_same_loss_and_gradients():
+    config = profiles.build_config(profiles.load("smoke"))
+    config.adapter_dropout = 0.0
+    torch.manual_seed(0)
+    model = MonkeyForConditionalGeneration(config).train()
+    model.freeze_for_finetuning()
+    found = []
+    for way, length in (("ours", None), ("released", 400)):
+        loss = benchmark.loss_of(way, model, benchmark.batch(config, 3, length))
+        loss.backward()
+        found.append((loss.item(), [weight.grad for weight in model.parameters() if weight.requires_grad]))
+        model.zero_grad()
+    (ours, gradients), (released, others) = found
+    assert ours == pytest.approx(released, rel=1e-5)
+    assert max(gradient.abs().max() for gradient in gradients) > 1e-3
+    for gradient, other in zip(gradients, others, strict=True):
+        assert torch.allclose(gradient, other, rtol=1e-3, atol=1e-6)
+
+
+def test_the_table_holds_ratios_of_what_it_measured(tmp_path, monkeypatch, capsys):
+    """Within a round, with the other way first in every second one: the machine may get slower or faster."""
+    runs = {"ours": [1.0, 3.0, 2.0], "released": [4.0, 6.0, 8.0]}
+    order = []
+
+    class Done:
+        def __init__(self, call, **_):
+            way = call[call.index("--worker") + 1]
+            order.append(way)
+            peak = {"ours": 300.0, "released": 700.0}[way]
+            self.stdout = f'{{"seconds": {runs[way].pop(0)}, "peak": {peak}, "loaded": 200.0}}\n'
+
+    (tmp_path / "README.md").write_text("<!-- table:training_step -->\n<!-- /table -->\n")
+    monkeypatch.setattr(benchmark.subprocess, "run", Done)
+    monkeypatch.setattr(benchmark, "FOLDER", tmp_path)
+    monkeypatch.setattr("sys.argv", ["training_step.py", "--sizes", "nano", "--rounds", "3"])
+    benchmark.main()
+    assert order == ["ours", "released", "released", "ours", "ours", "released"]
+    (row,) = csv.DictReader((tmp_path / "results" / "training_step.csv").read_text().splitlines())
+    assert (row["seconds ours"], row["seconds released"]) == ("2.0", "6.0")
+    assert (row["seconds ratio"], row["seconds spread"]) == ("4.0", "2.00–4.00")
+    assert (row["peak ratio"], row["step ratio"]) == ("2.33", "5.0")
+    assert row["processor"] and row["torch"] == torch.__version__ and float(row["load"]) >= 0
+    assert "seconds ratio: 4.000" in capsys.readouterr().out
+    page = (tmp_path / "README.md").read_text()
+    assert "| nano | 2 | 3 | 2.000 | 6.000 | 4.000 | 2.00–4.00 | 300.0 | 700.0 | 2.330 | 5.000 |" in page
+
+
+def test_time_is_that_of_the_processor(monkeypatch):
+    """Whatever else the machine does: an hour in which another program ran counts as nothing."""
+    monkeypatch.setattr(benchmark, "SIZES", {"nano": lambda: profiles.build_config(profiles.load("smoke"))})
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: pytest.fail("a clock on the wall"))
+    measured = benchmark.work("ours", "nano", 1, 2)
+    assert 0 < measured["seconds"] < 60 and measured["peak"] >= measured["loaded"] > 50
+
+
+def test_the_page_shows_what_was_measured():
+    page = (FILE.parent / "README.md").read_text(encoding="utf-8")
+    results = FILE.parent / "results" / "training_step.csv"
+    assert benchmark.filled(page, results) == page, "run benchmarks/training_step.py"
+    assert ("| nano |" in page) == results.is_file()
+
+
+@pytest.fixture()
+def shared_encoding(monkeypatch):
+    monkeypatch.setitem(sys.modules, "training_step", benchmark)  # its neighbour, when it is run
+    spec = importlib.util.spec_from_file_location("shared_encoding", FILE.with_name("shared_encoding.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    smoke = partial(profiles.build_config, profiles.load("smoke"), build_tokenizer())
+    monkeypatch.setattr(module, "SIZES", {"smoke": smoke})
+    return module
+
+
+def test_questions_that_share_a_picture_have_the_answers_of_questions_alone(
+    shared_encoding, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(shared_encoding, "FOLDER", tmp_path)
+    options = {"--rounds": 2, "--tokens": 5, "--questions": 4, "--sizes": "smoke"}
+    words = [str(word) for option in options.items() for word in option]
+    monkeypatch.setattr("sys.argv", ["shared_encoding.py", *words])
+    shared_encoding.main()
+    (row,) = csv.DictReader((tmp_path / "results" / "shared_encoding.csv").read_text().splitlines())
+    assert (row["questions"], row["rounds"], row["new tokens"]) == ("4", "2", "5")
+    assert float(row["lowest ratio"]) <= float(row["ratio"]) <= float(row["highest ratio"])
+    assert int(row["different answers"]) > 1, "a mix-up would show"
+    assert float(row["seconds alone"]) > 0 and row["torch"] == torch.__version__
+    assert "ratio: " in capsys.readouterr().out
+
+
+def test_a_benchmark_of_different_answers_is_none(shared_encoding, monkeypatch):
+    monkeypatch.setattr(shared_encoding, "ask", lambda way, *_: [way])
+    with pytest.raises(ValueError, match="aren't the same both ways"):
+        shared_encoding.compare("smoke", 2, 1, 3)
+    monkeypatch.setattr(shared_encoding, "ask", lambda *_: ["same", "same"])
+    with pytest.raises(ValueError, match="a mix-up wouldn't show"):
+        shared_encoding.compare("smoke", 2, 1, 3)

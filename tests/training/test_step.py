@@ -1,0 +1,286 @@
+"""The training step: the same loss and gradients however the rows of a batch are put together."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from monkeylib import profiles
+from monkeylib.data.collate import IGNORE
+from monkeylib.data.records import BadRecord, Record
+from monkeylib.experiments.variants import variant
+from monkeylib.profiles import build
+from monkeylib.training import finetune
+from monkeylib.training.data import RowMaker, Share, Skipped
+from monkeylib.training.module import Data, MonkeyTraining
+
+SMOKE = profiles.load("smoke")
+QUIET = SMOKE.model_copy(update={"adapters": SMOKE.adapters.model_copy(update={"dropout": 0.0})})
+
+
+def module_of(profile=QUIET, data=None):
+    torch.manual_seed(0)
+    processor = finetune.build_processor(profile)
+    model = finetune.build_model(profile, processor)
+    build.choose_what_trains(model, profile)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("_adapter.b"):
+                parameter.normal_(std=0.3)
+    return MonkeyTraining(model, processor, profile, data or finetune.worlds(profile))
+
+
+def rows_of(module, count=6, packed=False):
+    maker = RowMaker(module.processor, 512, packed)
+    return maker, [maker.encode(module.data.train[number]) for number in range(count)]
+
+
+def gradients(module):
+    found = {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    return found
+
+
+def close(ours, theirs, rtol=1e-4):
+    assert ours.keys() == theirs.keys() and ours
+    for name, gradient in ours.items():
+        assert (gradient - theirs[name]).norm() <= rtol * theirs[name].norm() + 1e-9, name
+
+
+def loss_of(module, maker, rows, batch=None, share=None):
+    tensors = module._collate(maker, share or Share())(rows, batch or rows, 0)
+    return module._step(tensors)["loss"]
+
+
+def test_packed_rows_learn_what_padded_rows_learn():
+    module = module_of()
+    found = {}
+    for packed in (False, True):
+        maker, rows = rows_of(module, packed=packed)
+        tensors = module._collate(maker, Share())(rows, rows, 0)
+        out = module._step(tensors)
+        out["loss"].backward()
+        found[packed] = out["loss"].item(), float(out["exact"]), gradients(module), tensors["input_ids"].shape
+    assert found[True][3][0] == 1 and found[True][3][1] < torch.Size(found[False][3]).numel(), "no padding"
+    assert found[True][0] == pytest.approx(found[False][0], abs=1e-5)
+    assert found[True][1] == found[False][1]
+    close(found[True][2], found[False][2])
+
+
+@pytest.mark.parametrize(("devices", "passes"), [(1, 3), (2, 1), (2, 2)])
+def test_the_parts_of_a_batch_add_up_to_the_batch(devices, passes):
+    """Gradients are averaged over devices and passes, as DDP and accumulation do."""
+    module = module_of()
+    maker, rows = rows_of(module)
+    rows.sort(key=len)
+    whole = loss_of(module, maker, rows)
+    whole.backward()
+    expected, losses = gradients(module), []
+    for device in range(devices):
+        share = Share(device, devices, passes)
+        for hand in share.hands(rows):
+            loss = loss_of(module, maker, hand, rows, share)
+            (loss / (devices * passes)).backward()
+            losses.append(loss.item())
+    assert sum(losses) / len(losses) == pytest.approx(whole.item(), abs=1e-5)
+    close(gradients(module), expected)
+
+
+def test_validation_looks_at_as_many_rows_however_they_are_divided(monkeypatch):
+    counts = []
+    for per_device in (None, 1, 2):
+        module = module_of(SMOKE.retrained(per_device=per_device))
+        monkeypatch.setattr(MonkeyTraining, "trainer", SimpleNamespace(global_rank=0, world_size=1))
+        made = module.val_dataloader().dataset
+        counts.append(sum(len(made.pools[number]) for number in range(len(made))))
+    assert counts == [4 * SMOKE.training.batch_size] * 3
+
+
+def test_a_hand_without_rows_learns_nothing_but_takes_part():
+    module = module_of()
+    maker, rows = rows_of(module, 1)
+    loss = loss_of(module, maker, [], rows, Share(1, 2, 1))
+    loss.backward()
+    assert loss.item() == 0
+    found = gradients(module)
+    assert {n for n, p in module.model.named_parameters() if p.requires_grad} == found.keys()
+    assert all((gradient == 0).all() for gradient in found.values())
+
+
+def test_logits_at_labels_alone_give_the_full_computation():
+    module = module_of()
+    maker, rows = rows_of(module)
+    batch = module._collate(maker, Share())(rows, rows, 0)
+    out = module._step(batch)
+    out["loss"].backward()
+    found = gradients(module)
+    inputs = {key: batch[key] for key in ("input_ids", "pixel_values", "grids")}
+    logits = module.model(**inputs).logits
+    assert logits.shape[:2] == batch["input_ids"].shape
+    full = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE
+    )
+    full.backward()
+    assert out["loss"].item() == pytest.approx(full.item(), abs=1e-5)
+    close(found, gradients(module))
+
+
+def test_padding_needs_no_mask_in_training():
+    module = module_of()
+    maker, rows = rows_of(module)
+    batch = module._collate(maker, Share())(rows, rows, 0)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row.encoded.ids) for row in rows], True, 0)
+    assert not mask.all(), "rows of several lengths"
+    found = []
+    for inputs in (batch, batch | {"attention_mask": mask}):
+        out = module._step(inputs)
+        out["loss"].backward()
+        found.append((out["loss"].item(), gradients(module)))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
+    close(found[0][1], found[1][1])
+
+
+def test_gradient_checkpointing_changes_nothing():
+    module = module_of()
+    again = module_of(QUIET.retrained(checkpointing=True))
+    assert again.model.vision.blocks[0].gradient_checkpointing
+    found = []
+    for each in (module, again):
+        each.train()
+        maker, rows = rows_of(each)
+        loss_of(each, maker, rows).backward()
+        found.append(gradients(each))
+    close(found[1], found[0])
+
+
+@pytest.mark.parametrize("order", ["progressive", "multiscale"])
+def test_a_view_grows_or_changes_with_the_steps(order):
+    profile = variant(SMOKE, order, steps=9)
+    module = module_of(profile)
+    maker, rows = rows_of(module, 1)
+    sides = [module._collate(maker, Share())(rows, rows, n)["pixel_values"].shape[-1] for n in range(9)]
+    assert sides[-1] == 112 or order == "multiscale"
+    assert set(sides) == {56, 84, 112}
+    assert (sides == sorted(sides)) == (order == "progressive")
+    assert sides == [
+        module._collate(maker, Share())(rows, rows, n)["pixel_values"].shape[-1] for n in range(9)
+    ]
+    loss = module._step(module._collate(maker, Share())(rows, rows, 0))["loss"]
+    loss.backward()
+    assert module.model.vision.patch_embedding.weight.grad.abs().sum() > 0
+
+
+# --- what trains ---------------------------------------------------------------------------------
+
+
+PART = {"train": "frozen"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ("release", {"adapters", "resampler", "language model"}),
+        ("paper", {"adapters", "resampler", "resampler output", "language model"}),
+        ({"vision": {"train": "adapter"}, "resampler": PART, "language_model": PART}, {"adapters"}),
+        (
+            {"vision": {"train": "full"}, "resampler": PART, "language_model": PART},
+            {"adapters", "ViT"},
+        ),
+        (
+            {"vision": PART, "resampler": {"train": "full"}, "language_model": {"train": "adapter"}},
+            {"resampler", "LoRA"},
+        ),
+    ],
+)
+def test_each_part_trains_as_it_is_told(parts, expected):
+    module = module_of(SMOKE.retrained(parts=parts))
+
+    def part(name):
+        if name.startswith("vision."):
+            return "adapters" if "_adapter." in name else "ViT"
+        if name.startswith("resampler."):
+            return (
+                "resampler output"
+                if name.startswith(("resampler.ln_post", "resampler.proj"))
+                else "resampler"
+            )
+        return "LoRA" if ".lora_" in name else "language model"
+
+    assert {part(name) for name, p in module.model.named_parameters() if p.requires_grad} == expected
+
+
+def test_parts_have_their_own_rates():
+    parts = {
+        "vision": {"train": "adapter", "lr": 0.3},
+        "resampler": {"train": "full", "lr": 0.2},
+        "language_model": {"train": "adapter"},
+    }
+    module = module_of(SMOKE.retrained(parts=parts, lr=0.1, warmup=1))
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    names = {id(parameter): name for name, parameter in module.model.named_parameters()}
+    for group in groups:
+        for parameter in group["params"]:
+            part = names[id(parameter)].split(".")[0]
+            assert group["lr"] == {"vision": 0.3, "resampler": 0.2, "language_model": 0.1}[part]
+    assert len({group["name"] for group in groups}) == len(groups)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"parts": {"vision": PART, "resampler": {"train": "adapter"}, "language_model": PART}},
+            "no adapters",
+        ),
+        ({"language_model_bits": 4}, "trains by adapter and is kept without"),
+        ({"strategy": "zero"}, "strategy"),
+        ({"batch": 3}, "batch"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SMOKE.retrained(**changes)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
+    profile = SMOKE.retrained(batch_size=8, per_device=3)
+    with pytest.raises(ValueError, match="batch of 8 rows cannot be divided over 1 devices with 3 rows each"):
+        finetune.run(profile, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# --- bad records ---------------------------------------------------------------------------------
+
+
+class Some:
+    """Records of the nano world, of which one has no picture and one is too long."""
+
+    def __init__(self, records):
+        self.records = records
+
+    def __getitem__(self, number):
+        record = self.records[number]
+        images, turns = record.images, record.turns
+        if number == 1:
+            images = ("no/such/picture.png",)
+        if number == 2:
+            turns = ((" why? answer: ", "because " * 200),)
+        return Record(record.id, images, turns, "some", f"some, record {number}")
+
+
+@pytest.mark.parametrize("skipping", [False, True])
+def test_bad_records_stop_training_or_are_left_out_and_listed(tmp_path, skipping):
+    data = finetune.worlds(SMOKE)
+    skipped = Skipped(tmp_path / "run" / "skipped.jsonl") if skipping else None
+    data = Data(Some(data.train), data.validation, "some", rows=6, skipped=skipped)
+    profile = SMOKE.retrained(steps=2, batch_size=3)
+    if not skipping:
+        with pytest.raises(BadRecord, match=r"^some, record 2: .* raise max_length .*--skip-bad$"):
+            finetune.run(profile, tmp_path / "run", data=data)
+        assert not (tmp_path / "run" / "model").exists()
+        return
+    assert finetune.run(profile, tmp_path / "run", data=data).exists()
+    listed = sorted(skipped.listed())
+    assert len(listed) == 2
+    assert listed[0].startswith("some, record 1, image 1: there is no picture at no/such/picture.png")
+    assert listed[1].startswith("some, record 2: The image and its first question need")
