@@ -1,9 +1,9 @@
-"""Crops scored in batches, their picture opened once, against one at a time, each opening its picture.
+"""Crops scored in batches, their image opened once, against one at a time, each opening its image.
 
 Both ways ask the same matcher about the same pairs of a region and its text and get the same scores:
 
-* `ours`: a picture is opened once, a crop or text that comes twice is encoded once, pairs go through in
-batches; * `released`: for every pair the picture is opened, cropped, and the pair goes through alone.
+* `ours`: an image is opened once, a crop or text that comes twice is encoded once, pairs go through in
+batches; * `released`: for every pair the image is opened, cropped, and the pair goes through alone.
 
 The matcher is of the true architectures (DINOv2 and BERT under two linear heads) with random weights, at the
 sizes of the shipped one or small ones. The ways run in turn in one process; read the ratio.
@@ -36,11 +36,11 @@ SIZES = {"shipped": (384, 12, 6), "small": (96, 4, 3)}  # width, layers and head
 WORDS = "person cup dining table bicycle traffic light cat bottle chair potted plant".split()
 
 
-def pairs(folder: Path, pictures: int, regions: int, size: tuple[int, int]) -> list[Pair]:
-    """Pictures of noise over gradients, as JPEG, with regions; every text is said of two regions or more."""
+def pairs(folder: Path, images: int, regions: int, size: tuple[int, int]) -> list[Pair]:
+    """Images of noise over gradients, as JPEG, with regions; every text is said of two regions or more."""
     rng = np.random.default_rng(0)
     found: list[Pair] = []
-    for number in range(pictures):
+    for number in range(images):
         ramp = np.linspace(0, 200, size[0])[None, :, None] + np.zeros((size[1], 1, 3))
         noise = rng.integers(0, 56, (size[1], size[0], 3))
         path = folder / f"{number}.jpg"
@@ -72,19 +72,19 @@ def matcher(size: str) -> TrainedMatcher:
 
 def _head(width: int) -> MatchingHead:
     head = MatchingHead(64).eval()
-    head.picture, head.text = torch.nn.Linear(2 * width, 64), torch.nn.Linear(width, 64)
+    head.image, head.text = torch.nn.Linear(2 * width, 64), torch.nn.Linear(width, 64)
     return head
 
 
 def ours(judge: Matcher, asked: list[Pair]) -> list[float]:
-    """Each picture opened once, all pairs handed over together."""
+    """Each image opened once, all pairs handed over together."""
     opened = {path: Image.open(path).convert("RGB") for path in dict.fromkeys(path for path, *_ in asked)}
     crops = {(path, box): crop(opened[path], box) for path, box, _ in asked}
     return judge.match([crops[path, box] for path, box, _ in asked], [text for *_, text in asked])
 
 
 def released(judge: Matcher, asked: list[Pair]) -> list[float]:
-    """Each pair alone, its picture opened for it."""
+    """Each pair alone, its image opened for it."""
     scores = []
     for path, box, text in asked:
         image = crop(Image.open(path).convert("RGB"), box)
@@ -113,7 +113,7 @@ def compare(size: str, count: int, regions: int, extent: tuple[int, int], repeat
     middle = {way: statistics.median(values) for way, values in seconds.items()}
     return {
         "size": size,
-        "pictures": count,
+        "images": count,
         "pixels": f"{extent[0]}x{extent[1]}",
         "pairs": len(asked),
         "repeats": repeats,
@@ -137,14 +137,14 @@ def main() -> None:
     """Run the comparison, print it and write results/matching.csv."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--pictures", type=int, default=3)
-    parser.add_argument("--regions", type=int, default=16, help="of a picture")
+    parser.add_argument("--images", type=int, default=3)
+    parser.add_argument("--regions", type=int, default=16, help="of an image")
     parser.add_argument("--pixels", type=int, nargs=2, default=(1344, 896), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     extent = (chosen.pixels[0], chosen.pixels[1])
-    rows = [compare(size, chosen.pictures, chosen.regions, extent, chosen.repeats) for size in chosen.sizes]
+    rows = [compare(size, chosen.images, chosen.regions, extent, chosen.repeats) for size in chosen.sizes]
     for row in rows:
         print(", ".join(f"{name}: {value}" for name, value in row.items()))
     RESULTS.mkdir(exist_ok=True)

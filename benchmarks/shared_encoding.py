@@ -1,8 +1,8 @@
-"""Processor time of several questions about one picture: together, with the picture encoded and read once,
+"""Processor time of several questions about one image: together, with the image encoded and read once,
 against one after the other.
 
 * `together`: a batch of the questions, as `monkeylib evaluate` asks them (`SharedEncoding`);
-* `alone`: each question with its picture, as the released evaluation does.
+* `alone`: each question with its image, as the released evaluation does.
 
 Both ask the same model with the same random weights, in turn in one process with one thread, after a round to
 warm up, and their answers have to be the same.
@@ -52,19 +52,19 @@ def monkey(size: str) -> Monkey:
 
 
 def questions(count: int) -> list[Example]:
-    """Questions of different lengths about one picture."""
+    """Questions of different lengths about one image."""
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels)
-    more = ("", " on the right", " below the picture of a cat")
+    image = Image.fromarray(pixels)
+    more = ("", " on the right", " below the image of a cat")
     texts = [f"What stands in line {number} of the list{more[number % 3]}?" for number in range(count)]
-    return [Example(str(number), picture, text, ("",), "vqa", "one") for number, text in enumerate(texts)]
+    return [Example(str(number), image, text, ("",), "vqa", "one") for number, text in enumerate(texts)]
 
 
 def ask(way: str, model: Monkey, asked: list[Example], tokens: int) -> list[str]:
     """The answers, got in one of the two ways."""
     if way == "together":
         return SharedEncoding(model, tokens)(asked)
-    return [model.answer(each.picture, each.question, each.prompt, tokens) for each in asked]
+    return [model.answer(each.image, each.question, each.prompt, tokens) for each in asked]
 
 
 def timed(work: Callable[[], list[str]]) -> tuple[float, list[str]]:
@@ -107,7 +107,7 @@ def main() -> None:
     """Run the comparison, print it and write results/shared_encoding.csv."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--questions", type=int, default=8, help="questions about the picture")
+    parser.add_argument("--questions", type=int, default=8, help="questions about the image")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each way")
     parser.add_argument("--tokens", type=int, default=10, help="new tokens of an answer at most")
     chosen = parser.parse_args()

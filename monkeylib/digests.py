@@ -23,7 +23,7 @@ def file_digest(path: Path) -> str:
 def data_digest(data: Any) -> str:
     """SHA-256 of what a figure was drawn from.
 
-    Paths count with the bytes of their files; tables (anything with `to_csv`), arrays, tensors, pictures and
+    Paths count with the bytes of their files; tables (anything with `to_csv`), arrays, tensors, images and
     nested lists and dictionaries with their values. Floats are rounded to six decimals first, so that the
     last bits of another processor don't count.
 
@@ -65,7 +65,7 @@ def _pieces(data: Any) -> Iterable[bytes]:
         yield data.to_csv(float_format=f"%.{_DECIMALS}f").encode()
     else:
         raise ValueError(
-            "The data of a figure must be paths, tables, arrays, pictures or plain values: "
+            "The data of a figure must be paths, tables, arrays, images or plain values: "
             f"got {type(data).__name__}."
         )
 

@@ -1,40 +1,38 @@
-"""Pictures from files, arrays and Pillow, as RGB."""
+"""Images from files, arrays and Pillow, as RGB."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-Picture = Image.Image | np.ndarray | str | Path
+ImageInput = Image.Image | np.ndarray | str | Path
 
 
-def open_image(picture: Picture) -> Image.Image:
-    """An RGB picture from a path, a `[H, W, 3]` or `[H, W]` uint8 array, or a Pillow image; EXIF rotation
+def open_image(image: ImageInput) -> Image.Image:
+    """An RGB image from a path, a `[H, W, 3]` or `[H, W]` uint8 array, or a Pillow image; EXIF rotation
     applied.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no readable picture, or the array is not uint8 of that shape.
+        ValueError: the file is no readable image, or the array is not uint8 of that shape.
     """
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or not (
-            picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)
-        ):
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
             raise ValueError(
-                f"a picture given as an array must be uint8 of shape [H, W, 3] or [H, W], "
-                f"got {picture.dtype} of shape {list(picture.shape)}"
+                f"an image given as an array must be uint8 of shape [H, W, 3] or [H, W], "
+                f"got {image.dtype} of shape {list(image.shape)}"
             )
-        return Image.fromarray(picture).convert("RGB")
-    if isinstance(picture, Image.Image):
-        return _to_rgb(picture)
-    if not Path(picture).is_file():
-        raise FileNotFoundError(f"there is no picture at {picture}: check the path")
+        return Image.fromarray(image).convert("RGB")
+    if isinstance(image, Image.Image):
+        return _to_rgb(image)
+    if not Path(image).is_file():
+        raise FileNotFoundError(f"there is no image at {image}: check the path")
     try:
-        with Image.open(picture) as opened:
+        with Image.open(image) as opened:
             return _to_rgb(opened)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(
-            f"{picture} cannot be read as a picture ({error}): pass a whole JPEG, PNG or WebP file"
+            f"{image} cannot be read as an image ({error}): pass a whole JPEG, PNG or WebP file"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Ask a checkpoint about pictures."""
+"""Ask a checkpoint about images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from transformers import BatchFeature, TextIteratorStreamer
 
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.processing import MonkeyProcessor, Picture
+from monkeylib.processing import ImageInput, MonkeyProcessor
 from monkeylib.profiles import build
 from monkeylib.prompts import build_prompt
 from monkeylib.tiling import Grid
@@ -26,22 +26,22 @@ class Monkey:
     processor: MonkeyProcessor
 
     def prepare(
-        self, images: Sequence[Picture], texts: Sequence[str], grid: Grid | None = None
+        self, images: Sequence[ImageInput], texts: Sequence[str], grid: Grid | None = None
     ) -> BatchFeature:
-        """Model inputs of one picture and one text per row, padded on the left, on the model's device."""
+        """Model inputs of one image and one text per row, padded on the left, on the model's device."""
         inputs = self.processor(images=list(images), text=list(texts), grid=grid)
         return inputs.to(self.model.device)
 
     def answer(
         self,
-        image: Picture,
+        image: ImageInput,
         question: str = "",
         prompt: str = "vqa",
         max_new_tokens: int = 128,
         grid: Grid | None = None,
         **generation: Any,
     ) -> str:
-        """The answer to a question about a picture, greedy unless `generation` says otherwise.
+        """The answer to a question about an image, greedy unless `generation` says otherwise.
 
         Args:
             image: a path, an array or a Pillow image.
@@ -56,7 +56,7 @@ class Monkey:
 
     def answer_batch(
         self,
-        questions: Sequence[tuple[Picture, str]],
+        questions: Sequence[tuple[ImageInput, str]],
         prompt: str = "vqa",
         max_new_tokens: int = 128,
         grid: Grid | None = None,
@@ -72,7 +72,7 @@ class Monkey:
 
     def chat(
         self,
-        image: Picture,
+        image: ImageInput,
         question: str,
         earlier: Sequence[Turn] = (),
         prompt: str = "vqa",
@@ -80,7 +80,7 @@ class Monkey:
         grid: Grid | None = None,
         **generation: Any,
     ) -> str:
-        """The answer to a question that follows earlier questions and answers about the same picture.
+        """The answer to a question that follows earlier questions and answers about the same image.
 
         The release answers one question at a time. Earlier turns stand in the prompt as conversations do in
         training: each answer is followed by the end-of-text token.
@@ -94,13 +94,13 @@ class Monkey:
 
     def prepare_turns(
         self,
-        image: Picture,
+        image: ImageInput,
         question: str,
         earlier: Sequence[Turn] = (),
         prompt: str = "vqa",
         grid: Grid | None = None,
     ) -> BatchFeature:
-        """Model inputs of a conversation: the picture, the earlier turns, the question."""
+        """Model inputs of a conversation: the image, the earlier turns, the question."""
         prompts = [build_prompt(prompt, asked) for asked in (*(turn[0] for turn in earlier), question)]
         inputs = self.prepare([image], prompts[:1], grid)
         ids = inputs["input_ids"][0].tolist()
@@ -113,7 +113,7 @@ class Monkey:
 
     def stream(
         self,
-        image: Picture,
+        image: ImageInput,
         question: str = "",
         prompt: str = "vqa",
         max_new_tokens: int = 128,

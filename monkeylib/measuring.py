@@ -67,7 +67,7 @@ class LiveBytes(TorchDispatchMode):
 
 def step(config: MonkeyConfig, recipe: Recipe) -> int:
     """Bytes of tensors at the fullest moment of a model's second optimiser step on the CPU: forward,
-    backward, clipping and fused AdamW, on random pictures and text. The model is made here, with random
+    backward, clipping and fused AdamW, on random images and text. The model is made here, with random
     weights.
 
     Raises:

@@ -1,7 +1,7 @@
 """How much memory training needs, before it runs: pure arithmetic on a configuration and a recipe.
 
 Counted is every tensor that PyTorch holds at the fullest moment of an optimiser step: weights, gradients,
-AdamW's two moments, the batch's pictures, what autograd keeps (`activations`), the widest gradients of
+AdamW's two moments, the batch's images, what autograd keeps (`activations`), the widest gradients of
 activations, DDP's buckets and FSDP's gathered blocks. `measuring.step` counts the same in a real step, and
 `measuring.process_growth` asks the kernel what the process takes for it. A training run counts its own second
 step and writes it beside the plan (`training.memory`).
@@ -27,7 +27,7 @@ class Plan:
 
     Fields:
         weights, gradients, optimiser: of the device's share of the model.
-        activations: the most that pictures, autograd and passing gradients of activations take at once.
+        activations: the most that images, autograd and passing gradients of activations take at once.
         communication: DDP's buckets, or what FSDP gathers beside the device's share.
         peak: at the fullest moment; in steps of one pass less than the sum, since gradients appear while
             activations go.
@@ -68,12 +68,12 @@ def inference(
 
     Args:
         config: the model.
-        grid: the picture's grid; the one that the model was made for if not given.
-        text_tokens: length of the prompt and the answer beside the picture.
+        grid: the image's grid; the one that the model was made for if not given.
+        text_tokens: length of the prompt and the answer beside the image.
         value_bytes: of a weight and of a cached value: 2 for bfloat16, 4 for float32.
 
     Returns:
-        weights; cache: keys and values of one picture and its text.
+        weights; cache: keys and values of one image and its text.
     """
     text, tokens = config.text_config, sizing.visual_tokens(config, grid) + 2 + text_tokens
     return {

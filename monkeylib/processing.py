@@ -1,6 +1,6 @@
-"""From pictures and prompts to the model's inputs.
+"""From images and prompts to the model's inputs.
 
-A picture becomes views (tiles row by row, then the global view) and, in the prompt, a span of `<imgpad>`
+An image becomes views (tiles row by row, then the global view) and, in the prompt, a span of `<imgpad>`
 places for their visual tokens. The tokenizer never sees a path, and `<img>` in a user's text stays text.
 """
 
@@ -22,7 +22,7 @@ from transformers.image_utils import (
 
 from monkeylib import tiling
 from monkeylib.checkpoints import released
-from monkeylib.images import Picture, open_image
+from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig
 from monkeylib.tiling import Grid, global_view, split_tiles
 
@@ -34,7 +34,7 @@ _NORMALISATIONS = {
     "siglip_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
 }
 
-Prompt = str | Sequence[str | Picture]
+Prompt = str | Sequence[str | ImageInput]
 
 
 def normalisation(model_type: str) -> tuple[Sequence[float], Sequence[float]]:
@@ -44,13 +44,13 @@ def normalisation(model_type: str) -> tuple[Sequence[float], Sequence[float]]:
 
 
 class MonkeyImageProcessor(BaseImageProcessor):
-    """Resize, normalise and cut pictures as the released code does.
+    """Resize, normalise and cut images as the released code does.
 
-    A picture is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic) and cut. `views` is
-    "tiles+global", "tiles", or "global", where the picture is resized straight to one view.
+    An image is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic) and cut. `views` is
+    "tiles+global", "tiles", or "global", where the image is resized straight to one view.
 
     `global_from` is "resized" as in the release, whose global view comes from the resized and normalised
-    picture (bicubic, no antialiasing), or "original" as the paper says (section 3.1), where the picture
+    image (bicubic, no antialiasing), or "original" as the paper says (section 3.1), where the image
     itself is resized (Pillow bicubic).
 
     `fit` is "stretch" as in the release, which ignores the aspect ratio, or "pad" or "crop", as LLaVA-1.5
@@ -83,33 +83,33 @@ class MonkeyImageProcessor(BaseImageProcessor):
 
     @property
     def grid(self) -> Grid:
-        """The grid of a picture, (0, 0) when it has only the global view."""
+        """The grid of an image, (0, 0) when it has only the global view."""
         return Grid(0, 0) if self.views == "global" else Grid(self.rows, self.cols)
 
     def view_count(self, grid: Grid) -> int:
-        """How many views a picture of this grid has."""
+        """How many views an image of this grid has."""
         return grid[0] * grid[1] + (self.views != "tiles" or not grid[0] * grid[1])
 
     def __call__(
-        self, images: Picture | Sequence[Picture], grid: Grid | None = None, **kwargs: Any
+        self, images: ImageInput | Sequence[ImageInput], grid: Grid | None = None, **kwargs: Any
     ) -> BatchFeature:
-        """Prepare pictures: `pixel_values [V, 3, tile_size, tile_size]` and `grids [images, 2]`.
+        """Prepare images: `pixel_values [V, 3, tile_size, tile_size]` and `grids [images, 2]`.
 
         Args:
-            images: one picture or several.
-            grid: another grid than the processor's for these pictures.
+            images: one image or several.
+            grid: another grid than the processor's for these images.
         """
         return self.preprocess(images, grid)
 
-    def preprocess(self, images: Picture | Sequence[Picture], grid: Grid | None = None) -> BatchFeature:
+    def preprocess(self, images: ImageInput | Sequence[ImageInput], grid: Grid | None = None) -> BatchFeature:
         """The same as calling the processor."""
-        pictures = images if isinstance(images, list | tuple) else [images]
+        inputs = images if isinstance(images, list | tuple) else [images]
         grid = self.grid if grid is None else Grid(*grid)
-        views = torch.cat([self._views(open_image(picture), grid) for picture in pictures])
-        return BatchFeature({"pixel_values": views, "grids": torch.tensor([list(grid)] * len(pictures))})
+        views = torch.cat([self._views(open_image(image), grid) for image in inputs])
+        return BatchFeature({"pixel_values": views, "grids": torch.tensor([list(grid)] * len(inputs))})
 
     def _views(self, image: Image.Image, grid: Grid) -> torch.Tensor:
-        """The views `[v, 3, tile, tile]` of one picture."""
+        """The views `[v, 3, tile, tile]` of one image."""
         if not grid.tiles:
             return self._pixels(image, 1, 1)[None]
         pixels = self._pixels(image, *grid)
@@ -121,7 +121,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         return torch.cat([tiles, whole[None]])
 
     def _pixels(self, image: Image.Image, rows: int, cols: int) -> torch.Tensor:
-        """A picture as normalised values `[3, rows * tile, cols * tile]`."""
+        """An image as normalised values `[3, rows * tile, cols * tile]`."""
         width, height = cols * self.tile_size, rows * self.tile_size
         resized = tiling.fitted(image, width, height, self.fit, self.image_mean)
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
@@ -130,11 +130,11 @@ class MonkeyImageProcessor(BaseImageProcessor):
 
 
 class MonkeyProcessor(ProcessorMixin):
-    """Pictures and prompts -> `input_ids`, `attention_mask`, `pixel_values`, `grids`.
+    """Images and prompts -> `input_ids`, `attention_mask`, `pixel_values`, `grids`.
 
-    `queries` is the number of visual tokens per view. `separator` stands between a picture and text right
+    `queries` is the number of visual tokens per view. `separator` stands between an image and text right
     after it: the released checkpoints were trained with a blank there, ours with nothing. `image_tokens` are
-    the tokens before and after the places of a picture and that of the places; LLaVA-1.5 has only the last.
+    the tokens before and after the places of an image and that of the places; LLaVA-1.5 has only the last.
     `opening` begins every prompt; unlike in a user's text, special tokens count in it: LLaVA-1.5's Vicuna was
     trained with `<s>` there, Qwen with nothing.
     """
@@ -171,7 +171,7 @@ class MonkeyProcessor(ProcessorMixin):
 
     @classmethod
     def of_released(cls, folder: str | os.PathLike[str], grid: Grid | None = None) -> "MonkeyProcessor":
-        """The processor of a released folder: Qwen's vocabulary, and a blank between a picture and its text.
+        """The processor of a released folder: Qwen's vocabulary, and a blank between an image and its text.
 
         Args:
             folder: of `config.json` and `qwen.tiktoken`; no weights are needed.
@@ -192,7 +192,7 @@ class MonkeyProcessor(ProcessorMixin):
         return self.tokenizer(self.opening, add_special_tokens=False)["input_ids"] if self.opening else []
 
     def image_span(self, grid: Grid | None = None) -> list[int]:
-        """The ids of one picture in a prompt: `<img>`, a place for each visual token, `</img>`."""
+        """The ids of one image in a prompt: `<img>`, a place for each visual token, `</img>`."""
         views = self.image_processor.view_count(self.image_processor.grid if grid is None else grid)
         span = [self.image_start_id, *[self.image_token_id] * (views * self.queries), self.image_end_id]
         return [token for token in span if token is not None]
@@ -202,7 +202,7 @@ class MonkeyProcessor(ProcessorMixin):
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def encode_segments(self, segments: Sequence[str | Image.Image], grid: Grid | None = None) -> list[int]:
-        """Ids of a prompt: its opening, and texts and pictures in their order."""
+        """Ids of a prompt: its opening, and texts and images in their order."""
         ids = self.opening_ids()
         for before, segment in zip(["", *segments], segments, strict=False):
             if not isinstance(segment, str):
@@ -213,7 +213,7 @@ class MonkeyProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        images: Picture | Sequence[Any] | None = None,
+        images: ImageInput | Sequence[Any] | None = None,
         text: Prompt | Sequence[Prompt] = "",
         grid: Grid | None = None,
         padding_side: str = "left",
@@ -222,25 +222,25 @@ class MonkeyProcessor(ProcessorMixin):
         """Prepare one prompt or a batch.
 
         Args:
-            images: with one text, its picture or pictures; with a list of texts, for each text a picture,
-                a list of pictures, or None.
-            text: a prompt, or a list of prompts. Pictures come before the text; a prompt that is itself a
-                list of texts and pictures (Pillow, array or `Path`) keeps their order.
+            images: with one text, its image or images; with a list of texts, for each text an image,
+                a list of images, or None.
+            text: a prompt, or a list of prompts. Images come before the text; a prompt that is itself a
+                list of texts and images (Pillow, array or `Path`) keeps their order.
             grid: another grid than the processor's.
             padding_side: "left" to generate, "right" to train.
 
         Raises:
-            ValueError: not as many entries in `images` as texts, or a picture that cannot be read.
+            ValueError: not as many entries in `images` as texts, or an image that cannot be read.
         """
-        rows = [_segments(prompt, pictures) for prompt, pictures in _pair(text, images)]
+        rows = [_segments(prompt, inputs) for prompt, inputs in _pair(text, images)]
         ids = [self.encode_segments(segments, grid) for segments in rows]
         features = self.tokenizer.pad({"input_ids": ids}, padding_side=padding_side, return_tensors="pt")
-        pictures = [segment for segments in rows for segment in segments if not isinstance(segment, str)]
-        return BatchFeature({**features, **(self.image_processor(pictures, grid) if pictures else {})})
+        inputs = [segment for segments in rows for segment in segments if not isinstance(segment, str)]
+        return BatchFeature({**features, **(self.image_processor(inputs, grid) if inputs else {})})
 
 
-def _pair(text: Prompt | Sequence[Prompt], images: Any) -> list[tuple[Prompt, list[Picture]]]:
-    """Each prompt with the pictures that come before its text."""
+def _pair(text: Prompt | Sequence[Prompt], images: Any) -> list[tuple[Prompt, list[ImageInput]]]:
+    """Each prompt with the images that come before its text."""
     own = [] if images is None else list(images) if isinstance(images, list | tuple) else [images]
     if isinstance(text, str):
         return [(text, own)]
@@ -248,17 +248,17 @@ def _pair(text: Prompt | Sequence[Prompt], images: Any) -> list[tuple[Prompt, li
     if len(own) != len(text):
         raise ValueError(
             f"got {len(text)} texts and {len(own)} entries in images: "
-            "pass for each text a picture, a list of pictures, or None"
+            "pass for each text an image, a list of images, or None"
         )
     lists = [list(o) if isinstance(o, list | tuple) else [] if o is None else [o] for o in own]
     return list(zip(text, lists, strict=True))
 
 
-def _segments(prompt: Prompt, pictures: list[Picture]) -> list[str | Image.Image]:
-    """A prompt as texts and opened pictures in their order."""
+def _segments(prompt: Prompt, leading: list[ImageInput]) -> list[str | Image.Image]:
+    """A prompt as texts and opened images in their order."""
     parts = [prompt] if isinstance(prompt, str) else prompt
     return [
-        *(open_image(picture) for picture in pictures),
+        *(open_image(image) for image in leading),
         *(part if isinstance(part, str) else open_image(part) for part in parts),
     ]
 

@@ -1,4 +1,4 @@
-"""How far the pipeline is: for each stage a bar, pictures a second and the time left."""
+"""How far the pipeline is: for each stage a bar, images a second and the time left."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,9 +13,9 @@ class _Speed(TextColumn):
         super().__init__("")
 
     def render(self, task: Task) -> Text:
-        """Pictures a second, of those that the model was asked about."""
+        """Images a second, of those that the model was asked about."""
         asked, elapsed = task.fields["asked"], task.elapsed or 0
-        return Text(f"{asked / elapsed:.2f} pictures/s" if asked and elapsed else "", style="dim")
+        return Text(f"{asked / elapsed:.2f} images/s" if asked and elapsed else "", style="dim")
 
 
 class Bars:
@@ -23,7 +23,7 @@ class Bars:
 
     Args:
         stages: their names.
-        total: pictures that each will see.
+        total: images that each will see.
         shown: nothing is drawn if this is false.
         console: where to draw, by default standard error.
     """
@@ -48,7 +48,7 @@ class Bars:
         self._progress.stop()
 
     def advance(self, stage: str, count: int, kept: bool) -> None:
-        """Count pictures that a stage is done with; `kept` ones cost it nothing."""
+        """Count images that a stage is done with; `kept` ones cost it nothing."""
         task = self._tasks[stage]
         self._asked[stage] += 0 if kept else count
         self._progress.update(task, advance=count, asked=self._asked[stage])

@@ -1,7 +1,7 @@
 """The prompts of the paper and the release, and of LLaVA-1.5.
 
 Every template takes `question`; those for captions ignore it. The released data writes a blank between the
-picture and the text: that is `MonkeyProcessor.separator`.
+image and the text: that is `MonkeyProcessor.separator`.
 """
 
 _UNANSWERABLE = '{{question}} When the provided information is insufficient, respond with "{}". Answer:'
@@ -23,14 +23,14 @@ PROMPTS: dict[str, str] = {
     "vizwiz_lower": _UNANSWERABLE.format("unanswerable") + " ",
     # Multiple choice and yes/no questions in VLMEvalKit.
     "choice": "\n {question} Answer: ",
-    # LLaVA-1.5's, after the picture; before it stands "USER: " (a processor's opening "<s>USER: ").
+    # LLaVA-1.5's, after the image; before it stands "USER: " (a processor's opening "<s>USER: ").
     "llava": "\n{question} ASSISTANT:",
     # The question as it is.
     "plain": "{question}",
 }
 
 
-# The release's default in evaluation stands right behind the picture.
+# The release's default in evaluation stands right behind the image.
 _WITHOUT_SEPARATOR = {"vqa_no_blank"}
 
 
@@ -48,8 +48,8 @@ def build_prompt(name: str, question: str = "") -> str:
     return template.format(question=question)
 
 
-def after_picture(name: str, question: str, separator: str) -> str:
-    """What stands behind a picture: `separator`, but for prompts that the release writes without, then the
+def after_image(name: str, question: str, separator: str) -> str:
+    """What stands behind an image: `separator`, but for prompts that the release writes without, then the
     prompt.
 
     Raises:

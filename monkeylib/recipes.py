@@ -34,7 +34,7 @@ class Recipe:
         strategy, devices: one device, or as many that hold all states each (ddp) or a share (fsdp).
         rows: rows in one pass on one device; more than one are taken to be padded.
         passes: of an optimiser step on each device; from the second one on, all gradients are there.
-        text_tokens, answer_tokens: of a row: all beside the picture, and those that are learned.
+        text_tokens, answer_tokens: of a row: all beside the image, and those that are learned.
         on_gpu: all views go through the ViT at once and dropout keeps a byte per value. A CPU takes views in
             chunks and keeps a whole number.
 

@@ -1,6 +1,6 @@
 """Where things lie on disk: what the repository ships, and what a run writes.
 
-Inputs (notebooks, shipped models, sample pictures) lie in the repository. Everything that a run writes lies
+Inputs (notebooks, shipped models, sample images) lie in the repository. Everything that a run writes lies
 under `outputs()`, which is the repository too unless the environment variable MONKEYLIB_OUTPUTS names another
 folder; tests set it, so that they leave the checkout as it was.
 """
@@ -32,7 +32,7 @@ def models() -> Path:
 
 
 def samples() -> Path:
-    """The small pictures that the repository ships."""
+    """The small images that the repository ships."""
     return REPOSITORY / "data" / "samples"
 
 

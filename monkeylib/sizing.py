@@ -1,4 +1,4 @@
-"""How large a model is, part by part: parameters, visual tokens and operations of one picture.
+"""How large a model is, part by part: parameters, visual tokens and operations of one image.
 
 Pure arithmetic on a configuration, so that the paper's model is sized as quickly as a tiny one; only the
 parameters of an encoder of transformers are counted in the encoder itself. `count` finds the same in a model,
@@ -147,26 +147,26 @@ def grid_of_config(config: MonkeyConfig) -> Grid:
 
 
 def view_counts(config: MonkeyConfig, grid: Grid | None = None) -> tuple[int, int]:
-    """How many tiles and how many global views (0 or 1) a picture of this grid has."""
+    """How many tiles and how many global views (0 or 1) an image of this grid has."""
     tiles = (grid_of_config(config) if grid is None else grid).tiles
     return tiles, int(config.views != "tiles" or not tiles)
 
 
 def visual_tokens(config: MonkeyConfig, grid: Grid | None = None) -> int:
-    """Visual tokens of a picture: `queries` for each view."""
+    """Visual tokens of an image: `queries` for each view."""
     return sum(view_counts(config, grid)) * config.queries
 
 
 def flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32) -> dict[str, int]:
-    """Floating-point operations by part until the model has read one picture and its prompt.
+    """Floating-point operations by part until the model has read one image and its prompt.
 
     A multiplication and its addition count as two. Matrix products and convolutions count, norms,
     activations and softmax don't. Attention counts in full, although a causal mask needs only half of it.
 
     Args:
         config: the model.
-        grid: the picture's grid; the one that the model was made for if not given.
-        text_tokens: length of the prompt beside the picture.
+        grid: the image's grid; the one that the model was made for if not given.
+        text_tokens: length of the prompt beside the image.
     """
     tiles, whole = view_counts(config, grid)
     vision, width = config.vision_config, config.vision_config.hidden_size

@@ -1,6 +1,6 @@
-"""Cut pictures into tiles, join them again, and make the global view.
+"""Cut images into tiles, join them again, and make the global view.
 
-Pure tensor functions. A picture is a `Grid` of `rows x cols` tiles of one size; tiles are numbered row by
+Pure tensor functions. An image is a `Grid` of `rows x cols` tiles of one size; tiles are numbered row by
 row, and tile `i` meets adapter `i`. Paper section 3.1; sizes and the global view follow the released code.
 """
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 class Grid(NamedTuple):
-    """How many tiles a picture has: `rows` down, `cols` across."""
+    """How many tiles an image has: `rows` down, `cols` across."""
 
     rows: int
     cols: int
@@ -43,7 +43,7 @@ def parse_grid(text: str) -> Grid:
 
 
 def grid_of(height: int, width: int, tile: int) -> Grid:
-    """The grid of a picture of `height x width` pixels cut into tiles of `tile` pixels.
+    """The grid of an image of `height x width` pixels cut into tiles of `tile` pixels.
 
     Raises:
         ValueError: a side is not a positive multiple of `tile` (the released code silently drops the
@@ -53,7 +53,7 @@ def grid_of(height: int, width: int, tile: int) -> Grid:
         raise ValueError(f"the tile size must be a positive number of pixels, got {tile}")
     if height <= 0 or width <= 0 or height % tile or width % tile:
         raise ValueError(
-            f"a picture of {height}x{width} pixels (height x width) does not divide into tiles of {tile} "
+            f"an image of {height}x{width} pixels (height x width) does not divide into tiles of {tile} "
             f"pixels: resize it to a multiple of {tile} on both sides first"
         )
     return Grid(height // tile, width // tile)
@@ -96,10 +96,10 @@ def tile_boxes(grid: Grid, tile: int) -> list[tuple[int, int, int, int]]:
 
 
 def global_view(image: torch.Tensor, tile: int) -> torch.Tensor:
-    """The whole picture `[..., C, H, W]` shrunk to `[..., C, tile, tile]`.
+    """The whole image `[..., C, H, W]` shrunk to `[..., C, tile, tile]`.
 
-    Bicubic (a = -0.75) without antialiasing, from the resized and normalised picture: what the released code
-    does, and not the same as shrinking the original picture with Pillow.
+    Bicubic (a = -0.75) without antialiasing, from the resized and normalised image: what the released code
+    does, and not the same as shrinking the original image with Pillow.
     """
     flat = image.reshape(-1, *image.shape[-3:])
     small = F.interpolate(flat, size=(tile, tile), mode="bicubic", align_corners=False)
@@ -111,7 +111,7 @@ Fit = Literal["stretch", "pad", "crop"]
 
 def check(fit: str) -> None:
     """Raises:
-    ValueError: there is no such way to fit a picture.
+    ValueError: there is no such way to fit an image.
     """
     if fit not in get_args(Fit):
         raise ValueError(f"fit is one of 'stretch', 'pad' and 'crop', got {fit!r}")
@@ -120,12 +120,12 @@ def check(fit: str) -> None:
 def fitted(
     image: Image.Image, width: int, height: int, fit: Fit = "stretch", colour: Sequence[float] = (0, 0, 0)
 ) -> Image.Image:
-    """The picture at `width x height` pixels, resized by Pillow's bicubic.
+    """The image at `width x height` pixels, resized by Pillow's bicubic.
 
     Args:
         image: RGB.
         width, height: in pixels.
-        fit: "stretch" ignores the aspect ratio (the released Monkey). "pad" first lays the picture in the
+        fit: "stretch" ignores the aspect ratio (the released Monkey). "pad" first lays the image in the
             middle of the smallest canvas of the new aspect ratio (LLaVA-1.5's own code, for a square one).
             "crop" keeps the aspect ratio and cuts off what is too long, at both ends (CLIP's own
             preprocessing, and LLaVA-1.5's in transformers unless it is told to pad).
@@ -146,7 +146,7 @@ def fitted(
 
 
 def _padded(image: Image.Image, width: int, height: int, colour: Sequence[float]) -> Image.Image:
-    """The picture in the middle of a canvas whose sides are as `width` to `height`."""
+    """The image in the middle of a canvas whose sides are as `width` to `height`."""
     own_width, own_height = image.size
     size = (
         max(own_width, round(own_height * width / height)),

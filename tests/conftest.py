@@ -87,8 +87,8 @@ def monkey(tiny, processor) -> Monkey:
 
 
 @pytest.fixture(scope="session")
-def picture():
-    """Make a picture: `picture(seed, width, height)`."""
+def make_image():
+    """Make an image: `make_image(seed, width, height)`."""
 
     def make(seed: int = 0, width: int = 90, height: int = 70) -> Image.Image:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -68,7 +68,7 @@ def _pypi_entry(files=None) -> str:
 
 def test_the_list_states_licence_size_and_sources_of_every_asset():
     listed = assets.listing()
-    assert {"pp-ocr-v6-small", "yolox-nano", "scikit-image-pictures"} <= {asset.name for asset in listed}
+    assert {"pp-ocr-v6-small", "yolox-nano", "scikit-image-images"} <= {asset.name for asset in listed}
     for asset in listed:
         assert asset.licence and asset.role and asset.upstream and asset.bytes > 0
         assert len({file.name for file in asset.files}) == len(asset.files)
@@ -196,17 +196,17 @@ def test_a_package_can_be_kept_whole(manifest, monkeypatch):
 
 
 def test_a_debian_package_is_downloaded_at_its_version_and_kept_whole(manifest, monkeypatch):
-    entry = _entry("debian", "tiny-pictures", "1.0-2", "", {"tiny.deb": WEIGHTS})
+    entry = _entry("debian", "tiny-images", "1.0-2", "", {"tiny.deb": WEIGHTS})
     manifest(entry.replace('folder = ""', "whole = true"))
     called = []
 
     def download(command, folder=None):
         called.append(command)
-        (folder / "tiny-pictures_1.0-2_all.deb").write_bytes(WEIGHTS)
+        (folder / "tiny-images_1.0-2_all.deb").write_bytes(WEIGHTS)
 
     monkeypatch.setattr(assets, "_run", download)
     assert assets.fetch("tiny").read_bytes() == WEIGHTS
-    assert called == [["apt-get", "download", "tiny-pictures=1.0-2"]]
+    assert called == [["apt-get", "download", "tiny-images=1.0-2"]]
     manifest(entry)  # a file out of it can't be had
     shutil.rmtree(assets.folder("tiny"))
     with pytest.raises(assets.AssetUnavailable, match="can only be kept whole"):

@@ -91,7 +91,7 @@ def shared_encoding(monkeypatch):
     return module
 
 
-def test_questions_that_share_a_picture_have_the_answers_of_questions_alone(
+def test_questions_that_share_a_image_have_the_answers_of_questions_alone(
     shared_encoding, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setattr(shared_encoding, "FOLDER", tmp_path)

@@ -34,12 +34,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def images():
-    return parity.pictures()
+    return parity.parity_images()
 
 
 @pytest.fixture(scope="module")
 def tokens(model, images):
-    """Visual tokens of both pictures `[10, 256, 128]`."""
+    """Visual tokens of both images `[10, 256, 128]`."""
     with torch.no_grad():
         return model.get_image_features(**images)
 
@@ -61,7 +61,7 @@ def test_preprocessing(row, name, images):
 
 
 @pytest.mark.parametrize("row, name", [(0, "a"), (1, "b")])
-def test_the_resized_picture_is_the_release_s_byte_for_byte(row, name, images):
+def test_the_resized_image_is_the_release_s_byte_for_byte(row, name, images):
     about = ABOUT_VISION["images"][name]
     tiles = images["pixel_values"][5 * row : 5 * row + 4]
     assert tiles.double().mean((1, 2, 3)).tolist() == pytest.approx(about["tile_mean"], abs=1e-6)

@@ -13,31 +13,31 @@ from monkeylib.profiles import build
 from monkeylib.prompts import build_prompt
 
 
-def test_answers_in_a_batch_equal_those_one_by_one(monkey, picture):
+def test_answers_in_a_batch_equal_those_one_by_one(monkey, make_image):
     questions = [
-        (picture(1), "What is it?"),
-        (picture(2, 40, 120), "And what does this longer question ask?"),
+        (make_image(1), "What is it?"),
+        (make_image(2, 40, 120), "And what does this longer question ask?"),
     ]
     batch = monkey.answer_batch(questions, max_new_tokens=8)
     assert batch == [monkey.answer(*question, max_new_tokens=8) for question in questions]
     assert batch[0] != batch[1]
 
 
-def test_a_stream_gives_the_answer_in_pieces(monkey, picture):
-    pieces = list(monkey.stream(picture(), "What?", max_new_tokens=8))
+def test_a_stream_gives_the_answer_in_pieces(monkey, make_image):
+    pieces = list(monkey.stream(make_image(), "What?", max_new_tokens=8))
     assert len(pieces) > 1
-    assert "".join(pieces).strip() == monkey.answer(picture(), "What?", max_new_tokens=8)
+    assert "".join(pieces).strip() == monkey.answer(make_image(), "What?", max_new_tokens=8)
 
 
-def test_a_streams_failure_reaches_the_reader(monkey, picture):
+def test_a_streams_failure_reaches_the_reader(monkey, make_image):
     with pytest.raises(ValueError, match="beam"):
-        list(monkey.stream(picture(), "What?", max_new_tokens=4, num_beams=2))
+        list(monkey.stream(make_image(), "What?", max_new_tokens=4, num_beams=2))
 
 
 EARLIER = (("What is it?", "a cat"), ("Which colour?", "red <img>"))
 
 
-def test_a_conversation_reads_as_in_training(monkey, picture):
+def test_a_conversation_reads_as_in_training(monkey, make_image):
     """Up to the answer to be given, its ids are those of a training row with the same turns."""
     processor, prompts = (
         monkey.processor,
@@ -46,19 +46,19 @@ def test_a_conversation_reads_as_in_training(monkey, picture):
     turns = list(zip(prompts, ("a cat", "red <img>", "x"), strict=True))
     turns = [(processor.separator + prompt, answer) for prompt, answer in turns]
     row = encode(processor.tokenizer, processor.image_span(), turns, max_length=10_000)
-    inputs = monkey.prepare_turns(picture(), "Why?", EARLIER)
+    inputs = monkey.prepare_turns(make_image(), "Why?", EARLIER)
     ids = inputs["input_ids"][0]
     assert torch.equal(ids, row.ids[: len(ids)]) and len(row.ids) == len(ids) + 2
     assert bool(inputs["attention_mask"].all())
 
 
-def test_earlier_turns_count(monkey, picture):
+def test_earlier_turns_count(monkey, make_image):
     def answer(earlier) -> str:
-        return monkey.chat(picture(), "Why?", earlier, max_new_tokens=8)
+        return monkey.chat(make_image(), "Why?", earlier, max_new_tokens=8)
 
-    assert answer(()) == monkey.answer(picture(), "Why?", max_new_tokens=8)
+    assert answer(()) == monkey.answer(make_image(), "Why?", max_new_tokens=8)
     assert answer(EARLIER) != answer(())
-    assert "".join(monkey.stream(picture(), "Why?", earlier=EARLIER, max_new_tokens=8)).strip() == answer(
+    assert "".join(monkey.stream(make_image(), "Why?", earlier=EARLIER, max_new_tokens=8)).strip() == answer(
         EARLIER
     )
 
@@ -74,7 +74,7 @@ def test_quantised_loading_says_what_is_missing(monkeypatch, monkey, tmp_path):
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is optional")
 @pytest.mark.parametrize("bits", [4, 8])
-def test_the_language_model_alone_is_quantised(bits, monkey, picture, tmp_path):
+def test_the_language_model_alone_is_quantised(bits, monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
     loaded = monkeylib.load(tmp_path, device="cpu", bits=bits)
@@ -83,50 +83,50 @@ def test_the_language_model_alone_is_quantised(bits, monkey, picture, tmp_path):
     assert not any(
         "bit" in type(m).__name__ for m in (*loaded.model.vision.modules(), *loaded.model.resampler.modules())
     )
-    assert isinstance(loaded.answer(picture(), "What?", max_new_tokens=4), str)
+    assert isinstance(loaded.answer(make_image(), "What?", max_new_tokens=4), str)
 
 
-def test_a_checkpoint_spreads_over_devices(monkey, picture, tmp_path):
+def test_a_checkpoint_spreads_over_devices(monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
     loaded = monkeylib.load(tmp_path, device_map="auto")
-    assert loaded.answer(picture(), "What?", max_new_tokens=8) == monkey.answer(
-        picture(), "What?", max_new_tokens=8
+    assert loaded.answer(make_image(), "What?", max_new_tokens=8) == monkey.answer(
+        make_image(), "What?", max_new_tokens=8
     )
 
 
-def test_bfloat16_is_loaded_and_answers(monkey, picture, tmp_path):
+def test_bfloat16_is_loaded_and_answers(monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
     loaded = monkeylib.load(tmp_path, device="cpu", dtype=torch.bfloat16)
     assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
-    assert isinstance(loaded.answer(picture(), "What?", max_new_tokens=4), str)
+    assert isinstance(loaded.answer(make_image(), "What?", max_new_tokens=4), str)
 
 
-def test_a_caption_needs_no_question(monkey, picture):
-    assert isinstance(monkey.answer(picture(), prompt="detailed_caption", max_new_tokens=2), str)
+def test_a_caption_needs_no_question(monkey, make_image):
+    assert isinstance(monkey.answer(make_image(), prompt="detailed_caption", max_new_tokens=2), str)
 
 
 def test_no_questions_no_answers(monkey):
     assert monkey.answer_batch([]) == []
 
 
-def test_sampling_follows_the_seed(monkey, picture):
+def test_sampling_follows_the_seed(monkey, make_image):
     def sample(seed: int) -> str:
         torch.manual_seed(seed)
-        return monkey.answer(picture(), "What?", max_new_tokens=12, do_sample=True, temperature=2.0)
+        return monkey.answer(make_image(), "What?", max_new_tokens=12, do_sample=True, temperature=2.0)
 
     assert sample(1) == sample(1)
     assert len({sample(seed) for seed in range(4)}) > 1
 
 
-def test_a_checkpoint_folder_answers_as_before(monkey, picture, tmp_path):
+def test_a_checkpoint_folder_answers_as_before(monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
     loaded = monkeylib.load(tmp_path, device="cpu")
     assert not loaded.model.training
-    assert loaded.answer(picture(), "What?", max_new_tokens=8) == monkey.answer(
-        picture(), "What?", max_new_tokens=8
+    assert loaded.answer(make_image(), "What?", max_new_tokens=8) == monkey.answer(
+        make_image(), "What?", max_new_tokens=8
     )
 
 

@@ -8,9 +8,9 @@ from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, open_ima
 from monkeylib.tiling import Grid
 
 
-def test_views_are_tiles_row_by_row_then_the_global_view(picture):
+def test_views_are_tiles_row_by_row_then_the_global_view(make_image):
     processor = MonkeyImageProcessor(tile_size=8, rows=2, cols=3, image_mean=[0] * 3, image_std=[1] * 3)
-    image = picture(0, 24, 16)  # already of the size that is cut
+    image = make_image(0, 24, 16)  # already of the size that is cut
     out = processor(image)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     assert out["pixel_values"].shape == (7, 3, 8, 8)
@@ -18,26 +18,26 @@ def test_views_are_tiles_row_by_row_then_the_global_view(picture):
     assert torch.allclose(out["pixel_values"][4], pixels[:, 8:, 8:16])
 
 
-def test_one_global_view_is_resized_from_the_picture_itself(picture):
-    image = picture(0, 40, 30)
+def test_one_global_view_is_resized_from_the_image_itself(make_image):
+    image = make_image(0, 40, 30)
     out = MonkeyImageProcessor(tile_size=8, views="global", image_mean=[0] * 3, image_std=[1] * 3)(image)
     small = np.array(image.resize((8, 8), Image.Resampling.BICUBIC))
     assert torch.allclose(out["pixel_values"][0], torch.from_numpy(small).permute(2, 0, 1) / 255)
     assert out["grids"].tolist() == [[0, 0]]
 
 
-def test_tiles_alone_have_no_global_view(picture):
-    out = MonkeyImageProcessor(tile_size=8, rows=1, cols=2, views="tiles")([picture(0), picture(1)])
+def test_tiles_alone_have_no_global_view(make_image):
+    out = MonkeyImageProcessor(tile_size=8, rows=1, cols=2, views="tiles")([make_image(0), make_image(1)])
     assert out["pixel_values"].shape == (4, 3, 8, 8)
 
 
-def test_the_papers_global_view_is_the_picture_itself_resized(picture):
+def test_the_papers_global_view_is_the_image_itself_resized(make_image):
     released, paper = (
-        MonkeyImageProcessor(56, 2, 2, global_from=source)(picture()).pixel_values
+        MonkeyImageProcessor(56, 2, 2, global_from=source)(make_image()).pixel_values
         for source in ("resized", "original")
     )
     assert torch.equal(released[:4], paper[:4])
-    assert torch.equal(paper[4:], MonkeyImageProcessor(56, views="global")(picture()).pixel_values)
+    assert torch.equal(paper[4:], MonkeyImageProcessor(56, views="global")(make_image()).pixel_values)
     assert not torch.allclose(released[4], paper[4], atol=0.1)
     with pytest.raises(ValueError, match="'resized' and 'original', got 'x'"):
         MonkeyImageProcessor(global_from="x")
@@ -48,17 +48,17 @@ def test_an_unknown_choice_of_views_is_refused():
         MonkeyImageProcessor(views="all")
 
 
-def test_a_picture_gives_the_same_from_path_array_and_pillow(picture, tmp_path):
-    image = picture()
+def test_a_image_gives_the_same_from_path_array_and_pillow(make_image, tmp_path):
+    image = make_image()
     image.save(tmp_path / "a.png")
     for same in (tmp_path / "a.png", str(tmp_path / "a.png"), np.array(image)):
         assert np.array_equal(np.array(open_image(same)), np.array(image))
 
 
-def test_exif_rotation_is_applied(picture, tmp_path):
+def test_exif_rotation_is_applied(make_image, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    picture(0, 20, 10).save(tmp_path / "a.jpg", exif=exif)
+    make_image(0, 20, 10).save(tmp_path / "a.jpg", exif=exif)
     assert open_image(tmp_path / "a.jpg").size == (10, 20)
 
 
@@ -67,17 +67,17 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     assert open_image(tmp_path / "a.png").getpixel((0, 0)) == (64, 64, 64)
 
 
-def test_a_missing_picture_is_named(tmp_path):
+def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.png"):
         open_image(tmp_path / "nothing.png")
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", None])
-def test_an_unreadable_picture_is_named(content, picture, tmp_path):
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_an_unreadable_image_is_named(content, make_image, tmp_path):
     path = tmp_path / "a.png"
-    picture().save(path)
+    make_image().save(path)
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
-    with pytest.raises(ValueError, match="a.png cannot be read as a picture"):
+    with pytest.raises(ValueError, match="a.png cannot be read as an image"):
         open_image(path)
 
 
@@ -87,54 +87,54 @@ def test_an_array_of_another_kind_is_refused(array):
         open_image(array)
 
 
-def test_a_picture_becomes_a_span_before_the_text(processor, picture):
-    out = processor(images=[picture()], text="hi")
+def test_a_image_becomes_a_span_before_the_text(processor, make_image):
+    out = processor(images=[make_image()], text="hi")
     places = 5 * 16
     assert out["input_ids"][0].tolist() == [1, *[3] * places, 2, *processor.encode_text("hi")]
     assert processor.image_span() == out["input_ids"][0, : places + 2].tolist()
     assert processor.image_span(Grid(1, 2)) == [1, *[3] * 48, 2]
 
 
-def test_markup_in_a_users_text_is_text(processor, picture):
+def test_markup_in_a_users_text_is_text(processor, make_image):
     text = "look: <img>/etc/passwd</img> <imgpad> <|endoftext|>"
     ids = processor.encode_text(text)
     assert not {0, 1, 2, 3} & set(ids)
     assert processor.tokenizer.decode(ids) == text
-    assert (processor(images=picture(), text=text)["input_ids"] == 3).sum() == 80
+    assert (processor(images=make_image(), text=text)["input_ids"] == 3).sum() == 80
 
 
-def test_pictures_and_texts_keep_the_order_of_their_list(processor, picture):
-    out = processor(text=[["a", picture(1), "b", picture(2)]])
+def test_images_and_texts_keep_the_order_of_their_list(processor, make_image):
+    out = processor(text=[["a", make_image(1), "b", make_image(2)]])
     span, text = processor.image_span(), processor.encode_text
     assert out["input_ids"][0].tolist() == [*text("a"), *span, *text("b"), *span]
-    expected = processor.image_processor([picture(1), picture(2)])["pixel_values"]
+    expected = processor.image_processor([make_image(1), make_image(2)])["pixel_values"]
     assert torch.equal(out["pixel_values"], expected)
 
 
-def test_a_batch_is_padded_on_the_side_that_is_asked_for(processor, picture):
-    left = processor(images=[picture(), None], text=["a", "bc"])
-    right = processor(images=[picture(), None], text=["a", "bc"], padding_side="right")
+def test_a_batch_is_padded_on_the_side_that_is_asked_for(processor, make_image):
+    left = processor(images=[make_image(), None], text=["a", "bc"])
+    right = processor(images=[make_image(), None], text=["a", "bc"], padding_side="right")
     assert left["attention_mask"][1].nonzero().flatten().tolist() == [81, 82]
     assert right["attention_mask"][1].nonzero().flatten().tolist() == [0, 1]
     assert left["grids"].tolist() == [[2, 2]]
 
 
-def test_a_text_without_picture_has_no_pixels(processor):
+def test_a_text_without_image_has_no_pixels(processor):
     assert set(processor(text="a")) == {"input_ids", "attention_mask"}
 
 
-def test_images_and_texts_must_pair_up(processor, picture):
+def test_images_and_texts_must_pair_up(processor, make_image):
     with pytest.raises(ValueError, match="2 texts and 1 entries"):
-        processor(images=[picture()], text=["a", "b"])
+        processor(images=[make_image()], text=["a", "b"])
 
 
-def test_the_separator_stands_only_between_a_picture_and_its_text(processor, picture):
+def test_the_separator_stands_only_between_a_image_and_its_text(processor, make_image):
     blank = MonkeyProcessor(processor.image_processor, processor.tokenizer, queries=16, separator=" ")
-    ids = blank(text=[["a", picture(), "b"]])["input_ids"][0].tolist()
+    ids = blank(text=[["a", make_image(), "b"]])["input_ids"][0].tolist()
     assert processor.tokenizer.decode(ids, skip_special_tokens=True) == "a b"
 
 
-def test_a_prompt_opens_as_the_language_model_was_trained(processor, picture, tmp_path):
+def test_a_prompt_opens_as_the_language_model_was_trained(processor, make_image, tmp_path):
     """Once for each prompt, with the special token that no user can type."""
     opened = MonkeyProcessor(
         processor.image_processor, processor.tokenizer, queries=16, opening="<unk>USER: "
@@ -144,7 +144,7 @@ def test_a_prompt_opens_as_the_language_model_was_trained(processor, picture, tm
     for made in (opened, MonkeyProcessor.from_pretrained(tmp_path)):
         before = [unknown, *made.encode_text("USER: ")]
         assert made.opening_ids() == before
-        ids = made(images=[[picture(), picture(1)]], text=["<unk>"])["input_ids"][0].tolist()
+        ids = made(images=[[make_image(), make_image(1)]], text=["<unk>"])["input_ids"][0].tolist()
         assert ids == [*before, *made.image_span(), *made.image_span(), *made.encode_text("<unk>")]
         assert unknown not in made.encode_text("<unk>")
         assert made(text="a")["input_ids"][0].tolist() == [*before, *made.encode_text("a")]
@@ -161,7 +161,7 @@ def test_a_tokenizer_without_the_image_tokens_is_refused(processor, tokenizer):
         MonkeyProcessor(processor.image_processor, bare)
 
 
-def test_processors_survive_saving(processor, picture, tmp_path):
+def test_processors_survive_saving(processor, make_image, tmp_path):
     processor.image_processor.save_pretrained(tmp_path / "images")
     again = MonkeyImageProcessor.from_pretrained(tmp_path / "images")
     assert again.to_dict() == processor.image_processor.to_dict()
@@ -171,5 +171,5 @@ def test_processors_survive_saving(processor, picture, tmp_path):
         AutoProcessor.from_pretrained(tmp_path / "all"),
     ):
         assert (loaded.queries, loaded.separator) == (processor.queries, processor.separator)
-        before, after = (p(images=picture(), text="<img> hi") for p in (processor, loaded))
+        before, after = (p(images=make_image(), text="<img> hi") for p in (processor, loaded))
         assert all(torch.equal(before[key], after[key]) for key in before)

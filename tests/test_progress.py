@@ -18,12 +18,12 @@ def drawn(shown=True) -> str:
     return re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", console.file.getvalue())
 
 
-def test_a_bar_for_each_stage_counts_pictures_and_times_those_that_were_asked():
+def test_a_bar_for_each_stage_counts_images_and_times_those_that_were_asked():
     lines = [line for line in drawn().splitlines() if line.strip()]
     sam = next(line for line in reversed(lines) if line.startswith("sam"))
     compose = next(line for line in reversed(lines) if line.startswith("compose"))
-    assert "8/8" in sam and re.search(r"\d+\.\d\d pictures/s", sam)
-    assert "1/8" in compose and "pictures/s" not in compose, "what was kept took no time"
+    assert "8/8" in sam and re.search(r"\d+\.\d\d images/s", sam)
+    assert "1/8" in compose and "images/s" not in compose, "what was kept took no time"
 
 
 def test_nothing_is_drawn_where_nobody_looks():

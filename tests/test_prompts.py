@@ -1,6 +1,6 @@
 import pytest
 
-from monkeylib.prompts import PROMPTS, after_picture, build_prompt
+from monkeylib.prompts import PROMPTS, after_image, build_prompt
 
 
 def test_the_papers_prompts():
@@ -32,9 +32,9 @@ def test_a_missing_question_is_refused():
         build_prompt("vqa", "  ")
 
 
-def test_the_release_s_default_stands_right_behind_the_picture():
-    assert after_picture("vqa_no_blank", "Q", " ") == "Q Answer:"
-    assert after_picture("vqa", "Q", " ") == " Q Answer: "
-    assert after_picture("vizwiz", "Q", " ").startswith(" Q When")
+def test_the_release_s_default_stands_right_behind_the_image():
+    assert after_image("vqa_no_blank", "Q", " ") == "Q Answer:"
+    assert after_image("vqa", "Q", " ") == " Q Answer: "
+    assert after_image("vizwiz", "Q", " ").startswith(" Q When")
     with pytest.raises(ValueError, match="needs a question"):
-        after_picture("vqa_no_blank", "", " ")
+        after_image("vqa_no_blank", "", " ")

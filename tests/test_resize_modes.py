@@ -1,4 +1,4 @@
-"""A picture's aspect ratio, kept or not, as the release, LLaVA-1.5 and CLIP treat it."""
+"""An image's aspect ratio, kept or not, as the release, LLaVA-1.5 and CLIP treat it."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,8 @@ THEIRS = {
 
 @pytest.mark.parametrize("size", [(90, 71), (60, 133), (56, 56), (200, 31)])
 @pytest.mark.parametrize("kind", THEIRS)
-def test_a_view_is_that_of_the_librarys_own_processor(kind, size, picture):
-    image = picture(1, *size)
+def test_a_view_is_that_of_the_librarys_own_processor(kind, size, make_image):
+    image = make_image(1, *size)
     theirs = THEIRS[kind]()(image, return_tensors="pt")["pixel_values"]
     ours = MonkeyImageProcessor(SIDE, views="global", fit=kind.split()[0])(image)["pixel_values"]
     assert torch.allclose(ours, theirs, atol=1e-5)
@@ -33,23 +33,23 @@ def test_a_view_is_that_of_the_librarys_own_processor(kind, size, picture):
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([(8, 8), (16, 8), (8, 24)]))
-def test_every_picture_gets_the_size_that_is_asked_for(width, height, wanted):
+def test_every_image_gets_the_size_that_is_asked_for(width, height, wanted):
     image = Image.new("RGB", (width, height), (200, 100, 50))
     for fit in ("stretch", "pad", "crop"):
         assert fitted(image, *wanted, fit).size == wanted
     cropped = np.asarray(fitted(image, *wanted, "crop"))
-    assert (cropped == (200, 100, 50)).all(), "nothing but the picture is seen"
+    assert (cropped == (200, 100, 50)).all(), "nothing but the image is seen"
 
 
-def test_a_padded_picture_lies_whole_in_the_middle_of_a_wider_canvas():
+def test_a_padded_image_lies_whole_in_the_middle_of_a_wider_canvas():
     image = Image.new("RGB", (20, 20), (255, 255, 255))
     padded = np.asarray(fitted(image, 40, 20, "pad", CLIP_MEAN))
     assert padded[10, 0].tolist() == padded[10, 39].tolist() == [122, 116, 104]
     assert (padded[2:18, 12:28] == 255).all()
 
 
-def test_tiles_and_global_view_are_of_the_same_fitted_picture(picture):
-    image = picture(0, 80, 40)
+def test_tiles_and_global_view_are_of_the_same_fitted_image(make_image):
+    image = make_image(0, 80, 40)
     for fit in ("pad", "crop"):
         views = MonkeyImageProcessor(SIDE, 2, 2, fit=fit, global_from="original")(image)["pixel_values"]
         alone = MonkeyImageProcessor(SIDE, views="global", fit=fit)(image)["pixel_values"]

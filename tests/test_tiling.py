@@ -48,7 +48,7 @@ def test_join_refuses_the_wrong_number_of_tiles():
         join_tiles(torch.zeros(3, 1, 2, 2), Grid(2, 2))
 
 
-def test_global_view_of_a_batch_is_that_of_each_picture():
+def test_global_view_of_a_batch_is_that_of_each_image():
     images = torch.rand(2, 2, 3, 12, 18)
     views = global_view(images, 6)
     assert views.shape == (2, 2, 3, 6, 6)

@@ -1,1 +1,1 @@
-"""Multi-level descriptions of pictures: experts annotate, a filter decides, a composer writes."""
+"""Multi-level descriptions of images: experts annotate, a filter decides, a composer writes."""

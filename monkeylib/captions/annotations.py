@@ -1,6 +1,6 @@
-"""What is known about a picture: typed records, version 2 of their schema.
+"""What is known about an image: typed records, version 2 of their schema.
 
-Boxes and points are in pixels of the picture, (0, 0) the top left corner; scores lie between 0 and 1. The
+Boxes and points are in pixels of the image, (0, 0) the top left corner; scores lie between 0 and 1. The
 files of records, JSONL and parquet, are in `captions.files`.
 """
 
@@ -94,7 +94,7 @@ class Provenance(_Strict):
 
 
 class Caption(_Strict):
-    """A description of the whole picture, with its expert's confidence if it has one."""
+    """A description of the whole image, with its expert's confidence if it has one."""
 
     text: str
     expert: str
@@ -130,7 +130,7 @@ class Mask(_Strict):
         return counts if isinstance(counts, str) else to_text(list(counts))
 
     @model_validator(mode="after")
-    def _covers_the_picture(self) -> "Mask":
+    def _covers_the_image(self) -> "Mask":
         pixels = sum(from_text(self.counts))
         if pixels != self.size[0] * self.size[1]:
             raise ValueError(f"run lengths sum to {pixels}, not to {self.size[0]} x {self.size[1]}")
@@ -138,7 +138,7 @@ class Mask(_Strict):
 
 
 class Region(_Strict):
-    """A part of the picture with its description; empty until a segment is described.
+    """A part of the image with its description; empty until a segment is described.
 
     `kind` tells what an expert of regions described from what was described as a segment: the filter treats
     them differently. `score` is the expert's own confidence, `match` how well a matcher finds that the text
@@ -175,7 +175,7 @@ class OcrLine(_Strict):
 
 
 class Findings(_Strict):
-    """What one expert says about one picture."""
+    """What one expert says about one image."""
 
     captions: tuple[Caption, ...] = ()
     regions: tuple[Region, ...] = ()
@@ -183,7 +183,7 @@ class Findings(_Strict):
 
 
 class Failure(_Strict):
-    """A stage that failed on a picture, and its message."""
+    """A stage that failed on an image, and its message."""
 
     stage: str
     error: str
@@ -222,9 +222,9 @@ class Check(_Strict):
 
 
 class Record(_Strict):
-    """Everything about one picture: one line of the pipeline's output.
+    """Everything about one image: one line of the pipeline's output.
 
-    `detailed_caption` is the composed description, empty where nothing is known. A picture that couldn't be
+    `detailed_caption` is the composed description, empty where nothing is known. An image that couldn't be
     read has a failure and no size.
     """
 
@@ -258,7 +258,7 @@ class Record(_Strict):
         return "partial" if self.sha256 and known else "failed"
 
     def normalised(self, box: Box) -> Box:
-        """A box in pixels as fractions of the picture's width and height."""
+        """A box in pixels as fractions of the image's width and height."""
         x0, y0, x1, y1 = box
         return x0 / self.width, y0 / self.height, x1 / self.width, y1 / self.height
 

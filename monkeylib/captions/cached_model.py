@@ -367,7 +367,7 @@ class Asker:
             with self.attempts.working_on(keys):
                 said = list(self.answer([question.subject for question in batch]))
             if len(said) != len(batch):
-                raise ValueError(f"{self.name} gave {len(said)} answers for {len(batch)} pictures")
+                raise ValueError(f"{self.name} gave {len(said)} answers for {len(batch)} images")
         except ProcessEnded:
             if len(batch) == 1:
                 self.attempts.blame(keys)

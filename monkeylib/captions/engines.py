@@ -31,7 +31,7 @@ class Work:
 
 
 def start(shard: Shard) -> Work:
-    """A shard whose pictures have been read."""
+    """A shard whose images have been read."""
     return Work(shard, tuple(read(shard.sources, shard.sha256)))
 
 

@@ -44,9 +44,9 @@ def iou(first: Box, second: Box) -> float:
 
 
 def release_iou(first: Box, second: Box) -> float:
-    """The release's overlap: one pixel is added to each side, though its boxes are fractions of the picture.
+    """The release's overlap: one pixel is added to each side, though its boxes are fractions of the image.
 
-    So distinct objects count as one: two touching boxes a tenth of the picture wide score 0.83.
+    So distinct objects count as one: two touching boxes a tenth of the image wide score 0.83.
     """
     shared, union = _areas(first, second, 1.0)
     return shared / union
@@ -80,7 +80,7 @@ def apply_filter(
     """The record with what passes, and with what was taken out and why in `dropped`.
 
     A region is judged by its match where a matcher ran, else by its expert's own confidence. `overlap` sees
-    boxes as fractions of the picture, as the release's does. `smallest_segment` is the share of the picture
+    boxes as fractions of the image, as the release's does. `smallest_segment` is the share of the image
     that the box of a segment has to cover.
     """
     large, small = _large_enough(record, smallest_segment)
@@ -109,7 +109,7 @@ def _large_enough(record: Record, smallest: float) -> tuple[list[Region], list[D
         x0, y0, x1, y1 = record.normalised(region.box)
         share = (x1 - x0) * (y1 - y0)
         if region.kind == "segment" and share < smallest:
-            reason = f"it covers {share:.2%} of the picture, less than {smallest:.2%}"
+            reason = f"it covers {share:.2%} of the image, less than {smallest:.2%}"
             dropped.append(_dropped(region, reason))
         else:
             kept.append(region)
@@ -152,8 +152,8 @@ class Filter:
     """`apply_filter` with its settings, as the pipeline runs and records it.
 
     `overlap` is "correct", or "release" to reproduce what the release kept. None as `thresholds` lets
-    everything through. `smallest_segment` is the share of the picture that a segment's box has to cover:
-    a model that names whole pictures names a speck by what its few pixels resemble. The paper has no such
+    everything through. `smallest_segment` is the share of the image that a segment's box has to cover:
+    a model that names whole images names a speck by what its few pixels resemble. The paper has no such
     limit.
     """
 
@@ -165,7 +165,7 @@ class Filter:
         if self.overlap not in OVERLAPS:
             raise ValueError(f"The overlap is {' or '.join(OVERLAPS)}, got {self.overlap!r}.")
         if not 0 <= self.smallest_segment <= 1:
-            raise ValueError(f"A segment covers 0 to 1 of the picture, got {self.smallest_segment}.")
+            raise ValueError(f"A segment covers 0 to 1 of the image, got {self.smallest_segment}.")
 
     def __call__(self, record: Record) -> Record:
         """The filtered record."""

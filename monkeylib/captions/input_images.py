@@ -1,4 +1,4 @@
-"""The pictures that are to be described: files, folders, pictures in memory, and their original captions."""
+"""The images that are to be described: files, folders, images in memory, and their original captions."""
 
 import csv
 import hashlib
@@ -19,12 +19,12 @@ _NAME_FIELDS = ("image", "name", "file", "file_name", "path")
 
 @dataclass(frozen=True)
 class Source:
-    """A picture to describe: a file or one in memory, its name, and its original caption if it has one.
+    """An image to describe: a file or one in memory, its name, and its original caption if it has one.
 
     What is no Unicode in a name or a caption (a file name in Latin-1) is written as its code.
     """
 
-    picture: Path | Image.Image
+    image: Path | Image.Image
     name: str
     original_caption: str = ""
 
@@ -34,51 +34,51 @@ class Source:
             object.__setattr__(self, field, text)
 
     def absolute(self) -> "Source":
-        """The same picture, for processes that run in other folders."""
-        if isinstance(self.picture, Image.Image):
+        """The same image, for processes that run in other folders."""
+        if isinstance(self.image, Image.Image):
             return self
-        return replace(self, picture=Path(self.picture).absolute())
+        return replace(self, image=Path(self.image).absolute())
 
     def open(self) -> Image.Image:
-        """The RGB picture; raises what `images.open_image` raises, with the picture's name for its path."""
+        """The RGB image; raises what `images.open_image` raises, with the image's name for its path."""
         try:
-            return open_image(self.picture)
+            return open_image(self.image)
         except (FileNotFoundError, ValueError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-            raise kind(str(error).replace(str(self.picture), self.name)) from error
+            raise kind(str(error).replace(str(self.image), self.name)) from error
 
     def sha256(self) -> str:
-        """Of the file's bytes, or of the size and the pixels of a picture in memory.
+        """Of the file's bytes, or of the size and the pixels of an image in memory.
 
         Raises:
             OSError: there is no such file, or it can't be read.
         """
-        if isinstance(self.picture, Image.Image):
-            image = open_image(self.picture)
+        if isinstance(self.image, Image.Image):
+            image = open_image(self.image)
             return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-        with Path(self.picture).open("rb") as file:
+        with Path(self.image).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(places: Iterable[Path | str]) -> list[Source]:
-    """The pictures of files and folders; a folder's in alphabetical order, those of its folders included.
+    """The images of files and folders; a folder's in alphabetical order, those of its folders included.
 
-    A picture in a folder is named by its path within it, one given as a file by its file name; where that
-    gives two pictures one name, their names are their whole paths.
+    An image in a folder is named by its path within it, one given as a file by its file name; where that
+    gives two images one name, their names are their whole paths.
 
     Raises:
-        FileNotFoundError: a place is no folder and its name isn't a picture's.
-        ValueError: there are no pictures.
+        FileNotFoundError: a place is no folder and its name isn't an image's.
+        ValueError: there are no images.
     """
     sources = [source for place in map(Path, places) for source in _in(place)]
     if not sources:
         known = " ".join(sorted(SUFFIXES))
-        raise ValueError(f"There is nothing to describe: found no pictures ({known}).")
+        raise ValueError(f"There is nothing to describe: found no images ({known}).")
     named: dict[str, set[Path]] = {}
     for source in sources:
-        named.setdefault(source.name, set()).add(Path(source.picture).absolute())
+        named.setdefault(source.name, set()).add(Path(source.image).absolute())
     return [
-        replace(source, name=Path(source.picture).as_posix()) if len(named[source.name]) > 1 else source
+        replace(source, name=Path(source.image).as_posix()) if len(named[source.name]) > 1 else source
         for source in sources
     ]
 
@@ -86,8 +86,8 @@ def find(places: Iterable[Path | str]) -> list[Source]:
 def _in(place: Path) -> list[Source]:
     if not place.is_dir():
         if place.suffix.lower() not in SUFFIXES and not place.is_file():
-            raise FileNotFoundError(f"there is no folder and no picture at {place}: check the path")
-        return [Source(place, place.name)]  # a picture that is missing is recorded as a failure
+            raise FileNotFoundError(f"there is no folder and no image at {place}: check the path")
+        return [Source(place, place.name)]  # an image that is missing is recorded as a failure
     files = [path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
     return [Source(path, path.relative_to(place).as_posix()) for path in sorted(files)]
 
@@ -97,11 +97,11 @@ def with_captions(sources: Sequence[Source], path: Path | str) -> list[Source]:
 
     A JSON object of captions by name, or rows as JSON list, JSONL, CSV or TSV (with a head line) that have a
     caption under "caption" and a name under one of "image", "name", "file", "file_name" and "path". Names are
-    those of `find`; a file name alone does where only one picture has it.
+    those of `find`; a file name alone does where only one image has it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file holds something else, or no caption of these pictures.
+        ValueError: the file holds something else, or no caption of these images.
     """
     captions = _captions(Path(path))
     bare = [Path(source.name).name for source in sources]
@@ -113,8 +113,8 @@ def with_captions(sources: Sequence[Source], path: Path | str) -> list[Source]:
         found.append(source if caption is None else replace(source, original_caption=caption.strip()))
     if not any(source.original_caption for source in found):
         raise ValueError(
-            f"{path} has no caption of these pictures: it names {next(iter(captions), 'nothing')!r}, "
-            f"the first picture is {sources[0].name!r}."
+            f"{path} has no caption of these images: it names {next(iter(captions), 'nothing')!r}, "
+            f"the first image is {sources[0].name!r}."
         )
     return found
 

@@ -1,8 +1,8 @@
-"""Run experts over pictures, match, filter, compose; keep every result, so that a rerun does what is missing.
+"""Run experts over images, match, filter, compose; keep every result, so that a rerun does what is missing.
 
-In the folder `out` lie, when a run has ended, `records.jsonl` with a record for each picture in order, the
+In the folder `out` lie, when a run has ended, `records.jsonl` with a record for each image in order, the
 same as parquet in `shards/` with their checksums in `manifest.json`, what each model said in `findings/`, and
-in `summary.json` what the last run took. A picture that comes twice, or under another name, is looked at
+in `summary.json` what the last run took. An image that comes twice, or under another name, is looked at
 once. Failures are recorded and not kept: the next run tries again.
 """
 
@@ -30,10 +30,10 @@ __all__ = ["RECORDS", "Pipeline", "Source", "Summary", "run"]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run took: a tally per stage, and how many pictures and shards there were.
+    """What a run took: a tally per stage, and how many images and shards there were.
 
     Fields:
-        records: pictures in `records.jsonl`; `failed` of them have failures.
+        records: images in `records.jsonl`; `failed` of them have failures.
         shards: of which `already` were there before.
         seconds: from the first checksum to the last file.
     """
@@ -59,7 +59,7 @@ class Summary:
                 "kept from earlier": tally.kept,
                 "failed": tally.failed,
                 "seconds": round(tally.seconds, 1),
-                "pictures/s": round(tally.asked / tally.seconds, 2) if tally.asked and tally.seconds else 0.0,
+                "images/s": round(tally.asked / tally.seconds, 2) if tally.asked and tally.seconds else 0.0,
                 "US$": round(tally.cost, 4),
             }
             for tally in self.stages
@@ -68,16 +68,16 @@ class Summary:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Everything that is done with a picture.
+    """Everything that is done with an image.
 
     Fields:
-        experts: each looks at every picture, once. A refiner's source runs before it, and is in the records
+        experts: each looks at every image, once. A refiner's source runs before it, and is in the records
             if it is one of these too.
         matcher: judges the regions' texts; without one, the filter takes the experts' own confidence.
         composer: writes the descriptions; fixed rules if not given.
         filters: thresholds, and which overlap.
-        batch_size: pictures that a model gets at once.
-        time_limit: seconds that an expert or the matcher may take for a batch, or for a picture that is asked
+        batch_size: images that a model gets at once.
+        time_limit: seconds that an expert or the matcher may take for a batch, or for an image that is asked
             alone because its batch failed; what takes longer is a failure. Each then runs in a process of
             its own. None for no limit.
     """
@@ -134,21 +134,21 @@ class Pipeline:
         retry_failed: bool = True,
         progress: bool = True,
     ) -> Summary:
-        """Describe pictures into the folder `out`, going on where an earlier run was cut off.
+        """Describe images into the folder `out`, going on where an earlier run was cut off.
 
         Args:
-            sources: the pictures.
-            out: the folder; it may hold the results of other pictures and other settings too.
+            sources: the images.
+            out: the folder; it may hold the results of other images and other settings too.
             engine: who runs the stages, by default this process.
-            shard_size: pictures that are committed together.
+            shard_size: images that are committed together.
             retry_failed: do shards again that have records with failures.
             progress: show bars on standard error.
 
         Raises:
-            ValueError: no pictures, or a size or an engine's plan that can't be.
+            ValueError: no images, or a size or an engine's plan that can't be.
         """
         if not sources:
-            raise ValueError("There is nothing to describe: got no pictures.")
+            raise ValueError("There is nothing to describe: got no images.")
         start, out = time.perf_counter(), Path(out).absolute()  # workers may be elsewhere
         sources = [source.absolute() for source in sources]
         folder, stages = out / "shards", self.stages(out / "findings")
@@ -195,7 +195,7 @@ def _settled(folder: Path, shard: shards.Shard, retry_failed: bool) -> bool:
 
 
 def run(
-    pictures: Iterable[Source | Path | str],
+    images: Iterable[Source | Path | str],
     experts: Sequence[Expert],
     out: Path | str,
     *,
@@ -205,15 +205,15 @@ def run(
     batch_size: int = 8,
     progress: bool = True,
 ) -> list[Record]:
-    """Describe pictures in this process and return their records, in their order; see `Pipeline`.
+    """Describe images in this process and return their records, in their order; see `Pipeline`.
 
-    A picture that can't be read, and an expert that fails on a picture, are recorded in `failures`;
+    An image that can't be read, and an expert that fails on an image, are recorded in `failures`;
     everything else goes on.
 
     Raises:
-        ValueError: no pictures.
+        ValueError: no images.
     """
-    sources = [p if isinstance(p, Source) else Source(Path(p), Path(p).name) for p in pictures]
+    sources = [p if isinstance(p, Source) else Source(Path(p), Path(p).name) for p in images]
     work = Pipeline(experts, matcher, composer, filtering.Filter(thresholds), batch_size)
     work.describe(sources, out, progress=progress)
     return list(read_records(Path(out) / RECORDS))

@@ -1,6 +1,6 @@
-"""A picture with what was found in it, as SVG in the picture's own coordinates.
+"""An image with what was found in it, as SVG in the image's own coordinates.
 
-Lines and numbers have the same size on the page whatever the picture's is. Boxes lie on a white line, so that
+Lines and numbers have the same size on the page whatever the image's is. Boxes lie on a white line, so that
 they are seen on any ground; masks have an outline, and those that touch different colours.
 """
 
@@ -26,7 +26,7 @@ _SPARE = 0.5  # of a label's size: the steps of the search for a free place
 def place(
     boxes: Sequence[Box], labels: Sequence[tuple[float, float]], size: tuple[float, float]
 ) -> list[tuple[float, float]]:
-    """The top left corners of labels, one for each box, inside a picture.
+    """The top left corners of labels, one for each box, inside an image.
 
     At a corner of its box if one is free (outside of a box that the label would hide), else at the nearest
     free place; where there is none, the label covers as little of others as it can.
@@ -34,7 +34,7 @@ def place(
     Args:
         boxes: what the labels belong to.
         labels: width and height of each.
-        size: width and height of the picture.
+        size: width and height of the image.
     """
     placed: list[Box] = []
     for box, label in zip(boxes, labels, strict=True):
@@ -68,7 +68,7 @@ def _label_corners(box: Box, label: tuple[float, float]) -> list[tuple[float, fl
 
 
 def _everywhere(box: Box, label: tuple[float, float], size: tuple[float, float]) -> list[tuple[float, float]]:
-    """Places all over the picture, those next to the box's first corner first."""
+    """Places all over the image, those next to the box's first corner first."""
     columns, rows = (max(1, int(size[i] / (label[i] * _SPARE))) for i in (0, 1))
     spots = [
         (column * label[0] * _SPARE, row * label[1] * _SPARE)
@@ -85,14 +85,14 @@ def _shared(first: Box, second: Box) -> float:
 
 
 LEVELS = {"region": "#0b6e99", "segment": "#3f7f33", "line": "#b0437b", "dropped": "#b85c1b"}
-WIDTH, HEIGHT = 420, 560  # pixels of the page that a picture fills at most
+WIDTH, HEIGHT = 420, 560  # pixels of the page that an image fills at most
 _FONT, _STROKE, _HALO = 11, 1.6, 3.2  # pixels of the page
 _MASK_COLOURS = ("#5a9a4a", "#7d6bb0", "#0b6e99", "#e0b020", "#b0437b", "#3aa6a0", "#d9622b", "#8a5a3c")
 _INSIDE = 90  # of 255: how much a mask covers
 
 
 class Entry(NamedTuple):
-    """A finding as the picture and the table show it, under one number."""
+    """A finding as the image and the table show it, under one number."""
 
     level: str
     corners: tuple[tuple[float, float], ...]
@@ -136,7 +136,7 @@ def _corners(box: Box) -> tuple[tuple[float, float], ...]:
 
 
 def svg(record: Record, image: Image.Image, pixels: int) -> str:
-    """The picture, at most so many pixels wide and high, with masks, boxes and numbers on it.
+    """The image, at most so many pixels wide and high, with masks, boxes and numbers on it.
 
     A box is named where one points at it; of boxes that lie in each other, the smallest.
     """
@@ -204,7 +204,7 @@ def _resized(mask: Mask, size: tuple[int, int]) -> np.ndarray:
 
 
 def _shrunk(inside: np.ndarray) -> np.ndarray:
-    """A mask without the pixels at its edge; the picture's edge is none."""
+    """A mask without the pixels at its edge; the image's edge is none."""
     padded = np.pad(inside, 1, mode="edge")
     sides = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
     return np.logical_and.reduce([inside, *sides])
@@ -292,20 +292,20 @@ def show(
     title: str = "What the experts saw",
     notes: Iterable[str] = (),
 ) -> Report:
-    """The report of some pictures.
+    """The report of some images.
 
     Args:
         records: what the pipeline wrote of each.
-        sources: the pictures, in the same order.
-        pixels: the longer side of a picture as it is shown.
+        sources: the images, in the same order.
+        pixels: the longer side of an image as it is shown.
         title: of the page.
         notes: sentences below it.
 
     Raises:
-        ValueError: there isn't a record for each picture.
+        ValueError: there isn't a record for each image.
     """
     if len(records) != len(sources):
-        raise ValueError(f"a report needs a record for each picture, got {len(records)} for {len(sources)}")
+        raise ValueError(f"a report needs a record for each image, got {len(records)} for {len(sources)}")
     legend = " ".join(
         f'<span><i style="background:{colour}"></i>{name}</span>' for name, colour in LEVELS.items()
     )
@@ -317,7 +317,7 @@ def show(
 
 
 def _article(record: Record, source: Source, pixels: int) -> str:
-    picture = _picture(record, source, pixels) if record.width else "<p class=bad>no picture</p>"
+    image = _image(record, source, pixels) if record.width else "<p class=bad>no image</p>"
     failures = "".join(
         f"<p class=bad>{escape(item.stage)}: {escape(item.error)}</p>" for item in record.failures
     )
@@ -331,7 +331,7 @@ def _article(record: Record, source: Source, pixels: int) -> str:
         else ""
     )
     text = f"<h2>{escape(record.name)}</h2>{_description(record)}{failures}{original}{whole}{_table(record)}"
-    return f"<article><div>{picture}</div><div>{text}</div></article>"
+    return f"<article><div>{image}</div><div>{text}</div></article>"
 
 
 def _percent(score: float | None) -> str:
@@ -369,7 +369,7 @@ def _row(number: int, entry: Entry) -> str:
     )
 
 
-def _picture(record: Record, source: Source, pixels: int) -> str:
+def _image(record: Record, source: Source, pixels: int) -> str:
     try:
         return svg(record, source.open(), pixels)
     except (OSError, ValueError) as error:

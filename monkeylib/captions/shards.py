@@ -1,8 +1,8 @@
 """Shards: the unit of work. A shard's records appear at once, with their checksum, or not at all.
 
 A committed shard is a parquet file and, written after it, a JSON file of the same name with the number of
-rows and the SHA-256 of the parquet. Its name holds its place and a digest of its pictures and of everything
-that was done with them, so a shard of other pictures or another configuration is another file. Committing
+rows and the SHA-256 of the parquet. Its name holds its place and a digest of its images and of everything
+that was done with them, so a shard of other images or another configuration is another file. Committing
 twice gives the same bytes: who runs a shard, and how often, doesn't matter.
 """
 
@@ -22,22 +22,22 @@ from monkeylib.captions.input_images import Source
 from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.captions.stages import Tally
 
-SIZE = 1000  # pictures
+SIZE = 1000  # images
 RECORDS, MANIFEST = "records.jsonl", "manifest.json"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Pictures that are worked on and committed together."""
+    """Images that are worked on and committed together."""
 
     index: int
     digest: str
     sources: tuple[Source, ...]
-    sha256: tuple[str, ...]  # of each picture, empty where the file can't be read
+    sha256: tuple[str, ...]  # of each image, empty where the file can't be read
 
     @property
     def name(self) -> str:
-        """Of its files, without suffix; names sort in the order of the pictures."""
+        """Of its files, without suffix; names sort in the order of the images."""
         return f"{self.index:06d}-{self.digest[:16]}"
 
 
@@ -47,27 +47,27 @@ def plan(
     size: int = SIZE,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Shard]:
-    """Divide pictures into shards, in their order; reads every file once for its checksum.
+    """Divide images into shards, in their order; reads every file once for its checksum.
 
     Args:
-        sources: the pictures.
+        sources: the images.
         provenance: of everything that will be done with them.
-        size: pictures of a shard.
+        size: images of a shard.
         advance: called with how many more have been read.
 
     Raises:
         ValueError: a size below 1.
     """
     if size < 1:
-        raise ValueError(f"A shard needs at least one picture, got a size of {size}.")
+        raise ValueError(f"A shard needs at least one image, got a size of {size}.")
     work = [SCHEMA_VERSION, *(item.model_dump(mode="json") for item in provenance)]
     shards = []
     with ThreadPoolExecutor(4) as pool:  # reading and hashing release the interpreter's lock
         for index, start in enumerate(range(0, len(sources), size)):
             part = tuple(sources[start : start + size])
             sums = tuple(pool.map(_checksum, part))
-            pictures = [(s.name, s.original_caption, sha) for s, sha in zip(part, sums, strict=True)]
-            shards.append(Shard(index, digest(work, pictures), part, sums))
+            images = [(s.name, s.original_caption, sha) for s, sha in zip(part, sums, strict=True)]
+            shards.append(Shard(index, digest(work, images), part, sums))
             advance(len(part))
     return shards
 
@@ -75,19 +75,19 @@ def plan(
 def _checksum(source: Source) -> str:
     try:
         return source.sha256()
-    except Exception:  # of Pillow's plugins too, on pictures in memory
-        return ""  # reading the picture will say what is wrong
+    except Exception:  # of Pillow's plugins too, on images in memory
+        return ""  # reading the image will say what is wrong
 
 
 def commit(folder: Path, shard: Shard, records: Sequence[Record], tallies: Sequence[Tally]) -> dict[str, Any]:
     """Write a shard's records and then the entry that makes them count; returns the entry.
 
     Raises:
-        ValueError: there isn't a record for each picture of the shard, in their order.
+        ValueError: there isn't a record for each image of the shard, in their order.
     """
     names = [source.name for source in shard.sources]
     if [record.name for record in records] != names:
-        raise ValueError(f"shard {shard.name} has {len(records)} records for {len(names)} pictures")
+        raise ValueError(f"shard {shard.name} has {len(records)} records for {len(names)} images")
     file = _parquet(folder, shard)
     with resources.replacing(file) as temporary:
         write_records(records, temporary)

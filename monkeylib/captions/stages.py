@@ -1,4 +1,4 @@
-"""The stages of the pipeline: each takes items (a picture and what is known of it) and gives as many.
+"""The stages of the pipeline: each takes items (an image and what is known of it) and gives as many.
 
 A stage is what an engine runs, on one machine or many: it can be pickled before its first call, and the same
 items give the same items wherever it runs. Whatever a model raises ends up in a record's `failures`.
@@ -20,7 +20,7 @@ from monkeylib.captions.input_images import Source
 
 @dataclass(frozen=True)
 class Item:
-    """A picture on its way: where it lies, what is known, and findings that only a refiner will use."""
+    """An image on its way: where it lies, what is known, and findings that only a refiner will use."""
 
     source: Source
     record: Record
@@ -52,7 +52,7 @@ _SUMMED = ("asked", "kept", "failed", "seconds", "cost")
 
 
 def read(sources: Sequence[Source], sha256: Sequence[str]) -> list[Item]:
-    """Items of pictures; one that can't be read gets a failure and no size."""
+    """Items of images; one that can't be read gets a failure and no size."""
     return [_read(source, known) for source, known in zip(sources, sha256, strict=True)]
 
 
@@ -105,13 +105,13 @@ class ExpertStage(Stage):
     """Adds an expert's findings.
 
     Args:
-        expert: looks at the pictures.
+        expert: looks at the images.
         root: folder of what models said.
-        batch_size: pictures that it gets at once.
+        batch_size: images that it gets at once.
         shown: its findings stand in the records.
         refined: its findings are kept for the refiners that work on them.
         last: of the refiners of its source, so that the source's findings may go.
-        time_limit: seconds for a batch, or for a picture asked alone; see `Asker`.
+        time_limit: seconds for a batch, or for an image asked alone; see `Asker`.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class ExpertStage(Stage):
         return self.model.annotate(images)  # type: ignore[attr-defined]
 
     def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
-        """Findings, or a failure, for each picture that could be read."""
+        """Findings, or a failure, for each image that could be read."""
         questions = [Question(item.record.sha256, item) for item in items if self._can_ask(item)]
         if advance:
             advance(self.name, len(items) - len(questions), True)
@@ -183,7 +183,7 @@ def key_of(model: Model) -> str:
 
 
 class MatchStage(Stage):
-    """Gives each described region its match: all regions of a batch of pictures go to the matcher at once."""
+    """Gives each described region its match: all regions of a batch of images go to the matcher at once."""
 
     def __init__(
         self, matcher: Matcher, root: Path, batch_size: int, time_limit: float | None = None
@@ -215,7 +215,7 @@ class MatchStage(Stage):
         return [[next(rest) for _ in item.record.regions] for item in items]
 
     def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
-        """Matches, or a failure, for each picture with regions."""
+        """Matches, or a failure, for each image with regions."""
         keys = [_regions_key(item.record) if item.record.regions else "" for item in items]
         questions = [Question(key, item) for key, item in zip(keys, items, strict=True) if key]
         if advance:

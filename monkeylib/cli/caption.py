@@ -1,4 +1,4 @@
-"""`monkeylib caption`: describe pictures with experts."""
+"""`monkeylib caption`: describe images with experts."""
 
 import sys
 from pathlib import Path
@@ -31,15 +31,15 @@ Overlap = Annotated[
 SmallestSegment = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1, help="Share of the picture that a segment has to cover; by default the experts' own."
+        min=0, max=1, help="Share of the image that a segment has to cover; by default the experts' own."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures that an expert gets at once.")]
-ShardSize = Annotated[int, typer.Option(min=1, help="Pictures that are committed together.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images that an expert gets at once.")]
+ShardSize = Annotated[int, typer.Option(min=1, help="Images that are committed together.")]
 TimeLimit = Annotated[
     float | None,
     typer.Option(
-        help="Seconds that an expert may take for a batch, or for a picture asked alone; more is a failure."
+        help="Seconds that an expert may take for a batch, or for an image asked alone; more is a failure."
     ),
 ]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep no more than one model loaded.")]
@@ -53,11 +53,11 @@ Cpus = Annotated[
     typer.Option(min=0.01, help="Ray: CPUs that each process asks for; by default what fits, one at most."),
 ]
 Address = Annotated[str | None, typer.Option(help="Ray: address of a running cluster.")]
-ReportSize = Annotated[int, typer.Option(min=0, help="Pictures on the page report.html; 0 writes none.")]
+ReportSize = Annotated[int, typer.Option(min=0, help="Images on the page report.html; 0 writes none.")]
 
 
 def caption(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
     out: Annotated[Path, typer.Option(help="Folder of the records and of what each expert found.")],
     experts: Experts = "cpu",
     matcher: MatcherName = "auto",
@@ -76,12 +76,12 @@ def caption(
     address: Address = None,
     report: ReportSize = 100,
 ) -> None:
-    """Describe pictures with experts; called again, it does only what is missing."""
-    from monkeylib.captions import input_images as pictures
+    """Describe images with experts; called again, it does only what is missing."""
+    from monkeylib.captions import input_images
 
-    chosen = pictures.find(images)
+    chosen = input_images.find(images)
     if captions:
-        chosen = pictures.with_captions(chosen, captions)
+        chosen = input_images.with_captions(chosen, captions)
     describer = _pipeline(experts, matcher, composer, overlap, smallest_segment, batch_size, time_limit)
     runs = _engine(engine, low_memory, workers, gpus, cpus, address)
     summary = describer.describe(
@@ -159,7 +159,7 @@ def _say(out: Path, summary: "Summary", sources: "list[Source]") -> None:
     if summary.records > _SHOWN:
         print(f"and {summary.records - _SHOWN} more in {resources.shown(out / RECORDS)}")
     if sys.stderr.isatty():
-        title = f"{summary.records} pictures in {summary.seconds:.0f} s, US$ {summary.cost:.2f}"
+        title = f"{summary.records} images in {summary.seconds:.0f} s, US$ {summary.cost:.2f}"
         tables.show(summary.rows(), title, Console(stderr=True))
     if sources:
         records = list(islice(read_records(out / RECORDS), len(sources)))

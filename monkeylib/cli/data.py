@@ -21,9 +21,9 @@ def inspect(
     mixture: Annotated[str, typer.Argument(help="A mixture's YAML file, or the name of a shipped one.")],
     profile: Annotated[str, typer.Option(help="Whose tokens are counted.")] = resources.COMMITTED_PROFILE,
     limit: Annotated[int, typer.Option(min=0, help="Rows of each set to look at; 0 for all.")] = 1000,
-    sheet: Annotated[Path | None, typer.Option(help="PNG file of pictures with prompt and answer.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="PNG file of images with prompt and answer.")] = None,
 ) -> None:
-    """Print rows, lengths, truncations and broken images of a mixture, and draw some of its pictures."""
+    """Print rows, lengths, truncations and broken images of a mixture, and draw some of its images."""
     from rich.console import Console
 
     from monkeylib import profiles, tables
@@ -46,7 +46,7 @@ def inspect(
         print(f"and {len(found) - _SENTENCES} more")
     path = sheet or resources.cache() / "sheets" / f"{loaded.name}.png"
     examples = [record for report in reports for record in report.examples]
-    print(f"pictures: {resources.shown(contact_sheet(examples, path))}")
+    print(f"images: {resources.shown(contact_sheet(examples, path))}")
 
 
 @app.command()
@@ -61,7 +61,7 @@ def convert(
     entry = public.find(name)
     done = public.convert(entry, folder, out)
     left = "".join(f", {count} left out ({reason})" for reason, count in done.left_out.items())
-    print(f"{resources.shown(out)}: {done.written} records{left}; their pictures: {folder / entry.images}")
+    print(f"{resources.shown(out)}: {done.written} records{left}; their images: {folder / entry.images}")
 
 
 @app.command("sets")
@@ -71,7 +71,7 @@ def list_sets() -> None:
 
     for entry in SETS.values():
         print(f"{entry.name}: {entry.home} ({entry.licence})")
-        print(f"    reads {', '.join(entry.files)}; pictures in {entry.images or 'the same folder'}")
+        print(f"    reads {', '.join(entry.files)}; images in {entry.images or 'the same folder'}")
         if entry.unverified:
             print(f"    unverified: {entry.unverified}")
 
@@ -92,11 +92,11 @@ def benchmarks(
             continue
         print(f"{name}{'' if name in there else ' (missing)'}: {benchmark.source} ({benchmark.licence})")
         released = name.startswith("released-")
-        files, pictures = (
+        files, images = (
             ([entry.released.file], "named from the same folder")
             if released
             else ([f"{entry.name.removesuffix('-val')}/{file}" for file in entry.files], entry.images)
         )
-        print(f"    {benchmark.split}; reads {', '.join(files)}; pictures {pictures or 'beside them'}")
+        print(f"    {benchmark.split}; reads {', '.join(files)}; images {images or 'beside them'}")
         if entry.unverified and not released:
             print(f"    unverified: {entry.unverified}")

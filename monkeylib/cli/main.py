@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="monkeylib",
-    help="Monkey: a large multimodal model that reads pictures in tiles.",
+    help="Monkey: a large multimodal model that reads images in tiles.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -65,7 +65,7 @@ def _options(
 
 @app.command()
 def answer(
-    image: Annotated[Path, typer.Argument(help="The picture.")],
+    image: Annotated[Path, typer.Argument(help="The image.")],
     question: Annotated[str, typer.Argument(help="The question; captions need none.")] = "",
     model: checkpoint.Option = None,
     prompt: Annotated[
@@ -74,30 +74,30 @@ def answer(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer at most.")] = 128,
     grid: Annotated[str, typer.Option(help="Tiles as ROWSxCOLUMNS; the checkpoint's own by default.")] = "",
 ) -> None:
-    """Answer a question about a picture."""
+    """Answer a question about an image."""
     from monkeylib.processing import open_image
     from monkeylib.prompts import build_prompt
     from monkeylib.tiling import parse_grid
 
-    picture = open_image(image)  # what is wrong with the question is said before the model is loaded
+    opened = open_image(image)  # what is wrong with the question is said before the model is loaded
     build_prompt(prompt, question)
     tiles = parse_grid(grid) if grid else None
-    print(_load(model).answer(picture, question, prompt, max_new_tokens, tiles))
+    print(_load(model).answer(opened, question, prompt, max_new_tokens, tiles))
 
 
 @app.command()
 def chat(
-    image: Annotated[Path, typer.Argument(help="The picture.")],
+    image: Annotated[Path, typer.Argument(help="The image.")],
     model: checkpoint.Option = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer at most.")] = 128,
 ) -> None:
-    """Talk about a picture: a question per line, until an empty line or the end of the input."""
+    """Talk about an image: a question per line, until an empty line or the end of the input."""
     from monkeylib.processing import open_image
 
-    picture, monkey, turns = open_image(image), _load(model), []
+    opened, monkey, turns = open_image(image), _load(model), []
     while question := _question():
         pieces = []
-        for piece in monkey.stream(picture, question, max_new_tokens=max_new_tokens, earlier=turns):
+        for piece in monkey.stream(opened, question, max_new_tokens=max_new_tokens, earlier=turns):
             print(piece, end="", flush=True)
             pieces.append(piece)
         print()

@@ -21,8 +21,8 @@ _SHOWN = 3  # records of each set kept to be looked at
 class SetReport:
     """What was found in the rows of one set that were looked at.
 
-    `lengths` are in tokens, pictures and end of text included. `truncated` rows lose turns at `max_length` or
-    don't fit at all; `problems` are the sentences about bad records and pictures.
+    `lengths` are in tokens, images and end of text included. `truncated` rows lose turns at `max_length` or
+    don't fit at all; `problems` are the sentences about bad records and images.
     """
 
     name: str
@@ -60,11 +60,11 @@ def inspect(
     limit: int | None = None,
     progress: bool = False,
 ) -> list[SetReport]:
-    """Look at the rows of each set and of the validation rows, and open their pictures.
+    """Look at the rows of each set and of the validation rows, and open their images.
 
     Args:
         mixture: the sets.
-        processor: counts tokens, those of pictures too.
+        processor: counts tokens, those of images too.
         max_length: tokens of a row at most.
         limit: rows of each set, a fixed random sample; all if not given.
         progress: show a bar on standard error.
@@ -86,7 +86,7 @@ def inspect(
 
 
 def length_of(record: Record, processor: MonkeyProcessor) -> int:
-    """Tokens of a record: the prompts' opening, its pictures' spans, prompts, answers, and an end of text
+    """Tokens of a record: the prompts' opening, its images' spans, prompts, answers, and an end of text
     after each answer."""
     text = sum(
         len(processor.encode_text(prompt)) + len(processor.encode_text(answer)) + 1

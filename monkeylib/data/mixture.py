@@ -82,8 +82,8 @@ def _mixed(value: int) -> int:
 def choose(sets: Sequence[Records], share: float, seed: int) -> list[np.ndarray]:
     """Numbers of the rows of each set that are kept for validation, in a random order.
 
-    A set keeps at least `share` of its rows, and one at least; it keeps more where its pictures have several
-    rows, or are those of other sets. Every record is read once for this, its picture only in tables and
+    A set keeps at least `share` of its rows, and one at least; it keeps more where its images have several
+    rows, or are those of other sets. Every record is read once for this, its image only in tables and
     shards.
 
     Raises:
@@ -117,7 +117,7 @@ def _shuffled(records: Records, of_rows: np.ndarray, kept: set[int], share: floa
     if len(held) == len(records):
         raise ValueError(
             f"the set {records.name} has {len(records)} rows, which a validation share of {share} leaves "
-            "without any for training (rows of one picture stay together): give validation a set of its own"
+            "without any for training (rows of one image stay together): give validation a set of its own"
         )
     return held[list(Shuffle(len(held), seed, records.name, "validation", "rows"))]
 
@@ -136,15 +136,15 @@ def groups_of(sets: Sequence[Records]) -> list[np.ndarray]:
         for number in range(len(records)):
             row = len(leader)
             leader.append(row)
-            for picture in _pictures(records, number):
-                one, other = first(row), first(seen.setdefault(picture, row))
+            for image in _images(records, number):
+                one, other = first(row), first(seen.setdefault(image, row))
                 leader[max(one, other)] = min(one, other)
     groups = np.array([first(row) for row in range(len(leader))])
     return np.split(groups, np.cumsum([len(records) for records in sets])[:-1])
 
 
-def _pictures(records: Records, number: int) -> Iterator[bytes]:
-    """What tells the pictures of a row from others; nothing of a bad record."""
+def _images(records: Records, number: int) -> Iterator[bytes]:
+    """What tells the images of a row from others; nothing of a bad record."""
     try:
         images = records[number].images
     except BadRecord:
@@ -325,7 +325,7 @@ def _count(records: SetRecords, kept: Records) -> int:
 
 
 def _digest(file: MixtureFile, sets: Sequence[SetRecords], held: Sequence[np.ndarray]) -> str:
-    """Of what the rows of every position follow from. Which pictures rows share decides what a share keeps,
+    """Of what the rows of every position follow from. Which images rows share decides what a share keeps,
     and the sizes of files don't show it: the rows themselves do."""
     state: dict[str, Any] = file.model_dump(exclude={"description", "root"})
     state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt] for records in sets}

@@ -1,6 +1,6 @@
-"""Pictures with a description each, out of packages that hold many: Tux Paint's stamps and OpenMoji.
+"""Images with a description each, out of packages that hold many: Tux Paint's stamps and OpenMoji.
 
-A picture has an alpha channel, so that it can be laid on any background. Letters, signs, money, flags and
+An image has an alpha channel, so that it can be laid on any background. Letters, signs, money, flags and
 brands are left out, and so are variants that differ in the tone of skin.
 """
 
@@ -26,7 +26,7 @@ _UNUSED_SUBGROUPS = ("brand", "flags", "interaction", "technology", "user-interf
 
 @dataclass(frozen=True)
 class Described:
-    """A picture with its description in a few words; `name` is its path in the package."""
+    """An image with its description in a few words; `name` is its path in the package."""
 
     source: str
     name: str
@@ -41,20 +41,20 @@ def stamps() -> Iterator[Described]:
         AssetUnavailable: the package isn't here and can't be fetched.
     """
     texts: dict[str, str] = {}
-    pictures: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     with assets.fetch(STAMPS).open("rb") as package:
         for name, content in _members(_data_of(package), (".png", ".txt")):
             stem, _, kind = name.removeprefix(_STAMPS_ROOT).rpartition(".")
             if stem.startswith("symbols/"):
                 continue
             if kind == "png":
-                pictures[stem] = content
+                images[stem] = content
             else:
                 texts[stem] = content.decode("utf-8", "replace").split("\n")[0]
-    for stem in sorted(pictures.keys() & texts.keys()):
+    for stem in sorted(images.keys() & texts.keys()):
         text = _plain(texts[stem])
         if text:
-            yield Described(STAMPS, stem, text, _opened(pictures[stem]))
+            yield Described(STAMPS, stem, text, _opened(images[stem]))
 
 
 def openmoji() -> Iterator[Described]:

@@ -1,4 +1,4 @@
-"""The one record that every format is read into: pictures, then turns of a prompt and its answer."""
+"""The one record that every format is read into: images, then turns of a prompt and its answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from monkeylib.processing import Picture, open_image
+from monkeylib.processing import ImageInput, open_image
 
 MAX_SIDE = 16_384  # pixels
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb: 256 MiB of RGB
@@ -26,7 +26,7 @@ class BadRecord(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """A conversation about pictures.
+    """A conversation about images.
 
     Attributes:
         id: of the record within its set.
@@ -37,16 +37,16 @@ class Record:
     """
 
     id: str
-    images: tuple[Picture | Callable[[], Image.Image], ...]
+    images: tuple[ImageInput | Callable[[], Image.Image], ...]
     turns: tuple[tuple[str, str], ...]
     dataset: str
     place: str
 
     def open_images(self) -> list[Image.Image]:
-        """The pictures, decoded, in RGB.
+        """The images, decoded, in RGB.
 
         Raises:
-            BadRecord: a file is missing, no picture, cut off, or larger than `MAX_SIDE` or `MAX_PIXELS`.
+            BadRecord: a file is missing, no image, cut off, or larger than `MAX_SIDE` or `MAX_PIXELS`.
         """
         return [_open(image, f"{self.place}, image {n}") for n, image in enumerate(self.images, 1)]
 
@@ -63,18 +63,16 @@ class Records(Protocol):
         """Record `number`, from 0.
 
         Raises:
-            BadRecord: its text or a field is wrong. Pictures are opened later, by `Record.open_images`.
+            BadRecord: its text or a field is wrong. Images are opened later, by `Record.open_images`.
         """
 
 
-def _open(source: Picture | Callable[[], Image.Image], place: str) -> Image.Image:
+def _open(source: ImageInput | Callable[[], Image.Image], place: str) -> Image.Image:
     name = f" {source}" if isinstance(source, str | Path) else ""
     if name and str(source).startswith(("http://", "https://")):
-        raise BadRecord(f"{place}:{name} is an address; pictures are files: download it and name its path")
+        raise BadRecord(f"{place}:{name} is an address; images are files: download it and name its path")
     if name and not Path(source).is_file():
-        raise BadRecord(
-            f"{place}: there is no picture at{name}; check the path and the set's `images` folder"
-        )
+        raise BadRecord(f"{place}: there is no image at{name}; check the path and the set's `images` folder")
     try:
         if name:
             with Image.open(source, formats=FORMATS) as image:
@@ -87,19 +85,19 @@ def _open(source: Picture | Callable[[], Image.Image], place: str) -> Image.Imag
             f"{place}:{name} has far more than the {MAX_PIXELS:,} pixels allowed: resize it"
         ) from error
     except _UNREADABLE as error:
-        what = name or " the picture"
+        what = name or " the image"
         raise BadRecord(
             f"{place}:{what} cannot be read ({error}); expected a whole JPEG, PNG or WebP file"
         ) from error
 
 
-def _decoded(image: Picture, what: str) -> Image.Image:
-    """Decode a picture whose header is read, unless it is too large."""
+def _decoded(image: ImageInput, what: str) -> Image.Image:
+    """Decode an image whose header is read, unless it is too large."""
     if isinstance(image, Image.Image):
         width, height = image.size
         if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
             raise BadRecord(
-                f"{what} has {width} x {height} pixels; a side may have {MAX_SIDE:,} and a picture "
+                f"{what} has {width} x {height} pixels; a side may have {MAX_SIDE:,} and an image "
                 f"{MAX_PIXELS:,}: resize it"
             )
     return open_image(image)

@@ -38,17 +38,17 @@ class DataSet(_Strict):
         name: of the set, in messages and tables.
         format: how its records are written, see `monkeylib.data.readers`.
         path: file, files, folder or hub id; `{split}` in it stands for the split.
-        images: folder that the records' pictures are named from; the mixture's `root` if not given.
+        images: folder that the records' images are named from; the mixture's `root` if not given.
         split: of the set; a hub set or a saved dataset has named ones.
         revision: commit of a hub set.
         count: rows of an epoch; all of them if not given. More than there are repeats some.
         weight: instead of a count, how often a row comes in an epoch on average.
         unverified: the count could not be checked against its source.
         prompt: name of the prompt around a question, for formats that hold questions and not whole prompts.
-        separator: text between the pictures, or an earlier answer, and the prompt: a blank in the release.
+        separator: text between the images, or an earlier answer, and the prompt: a blank in the release.
         columns: names of the fields in the formats `datasets` and `webdataset`.
         turns: "first" reads one question and answer as the release does, "all" the whole conversation.
-        min_images, max_images: pictures of one record.
+        min_images, max_images: images of one record.
         unique_ids: two records with the same id are an error; otherwise ids need not differ.
     """
 
@@ -81,7 +81,7 @@ class DataSet(_Strict):
         if self.count is not None and self.weight is not None:
             raise ValueError(f"the set {self.name} has a count and a weight: leave one of them out")
         if self.min_images > self.max_images:
-            raise ValueError(f"the set {self.name} asks for more pictures at least than at most")
+            raise ValueError(f"the set {self.name} asks for more images at least than at most")
         return self
 
     @property
@@ -94,7 +94,7 @@ class DataSet(_Strict):
 class Validation(_Strict):
     """Rows kept out of training: a share of every set, or sets of their own.
 
-    A share keeps whole pictures (`monkeylib.data.mixture`): none is seen in training and in validation. Sets
+    A share keeps whole images (`monkeylib.data.mixture`): none is seen in training and in validation. Sets
     of their own are taken as they are.
     """
 

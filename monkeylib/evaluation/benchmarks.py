@@ -40,7 +40,7 @@ class Benchmark:
         metrics: names of metrics, the official one first.
         max_new_tokens: length of an answer at most.
         size: examples there are, None where the files decide.
-        licence: of the questions; pictures may have their own.
+        licence: of the questions; images may have their own.
         source: where the files come from.
         prompt: name of the prompt that its examples carry; nano's captions carry one of two.
         split: what is asked.

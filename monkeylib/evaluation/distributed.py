@@ -13,7 +13,7 @@ from torch import distributed
 T = TypeVar("T")
 
 _LONGEST_WAIT = timedelta(days=7)  # one process may be done days before another
-_ROW = 8  # batches that a process answers one after the other, since they may share a picture
+_ROW = 8  # batches that a process answers one after the other, since they may share an image
 _ROUNDS = 4  # how often each process should get such a row at least, so that none has much more to do
 
 

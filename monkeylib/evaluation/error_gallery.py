@@ -32,7 +32,7 @@ def worst(predictions: results.Predictions, metric: str, count: int, *, per_imag
         predictions: a predictions file, or what `read_predictions` gave.
         metric: a name of `metrics.METRICS`.
         count: how many at most.
-        per_image: how many of one picture at most.
+        per_image: how many of one image at most.
 
     Raises:
         ValueError: nothing to score, or no such metric.

@@ -6,20 +6,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monkeylib.processing import Picture
+from monkeylib.processing import ImageInput
 
 
 @dataclass(frozen=True)
 class Example:
     """A question about an image, with the answers that count as right.
 
-    `image` is a picture or a function that gives one when it is needed. Examples with the same `image_id` are
-    about the same picture, which is encoded once for all of them; left empty, the picture is its own.
+    `image` is an image or a function that gives one when it is needed. Examples with the same `image_id` are
+    about the same image, which is encoded once for all of them; left empty, the image is its own.
     `meta` (family, size of print ...) is kept with the prediction, for scores by group.
     """
 
     id: str
-    image: Picture | Callable[[], Picture]
+    image: ImageInput | Callable[[], ImageInput]
     question: str
     answers: tuple[str, ...]
     prompt: str = "vqa"
@@ -32,14 +32,14 @@ class Example:
         return self.image_id or self.id
 
     @property
-    def picture(self) -> Picture:
-        """The picture, made now if it comes from a function."""
+    def image(self) -> ImageInput:
+        """The image, made now if it comes from a function."""
         return self.image() if callable(self.image) else self.image
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of a predictions file: an example without its picture, the answer, and whose it is."""
+    """One line of a predictions file: an example without its image, the answer, and whose it is."""
 
     id: str
     image: str

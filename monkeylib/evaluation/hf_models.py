@@ -83,7 +83,7 @@ class ChatModel:
             self.processor.apply_chat_template(self._messages(example), add_generation_prompt=True)
             for example in examples
         ]
-        images = [[open_image(example.picture)] for example in examples]
+        images = [[open_image(example.image)] for example in examples]
         inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
         pad = self.processor.tokenizer.pad_token_id
@@ -94,7 +94,7 @@ class ChatModel:
         return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 
     def _messages(self, example: Example) -> list[dict]:
-        """The conversation of one question: its picture, then its text."""
+        """The conversation of one question: its image, then its text."""
         template = self.prompts.get(example.prompt)
         text = (
             build_prompt(example.prompt, example.question)
@@ -141,7 +141,7 @@ def load(name: str | Path, max_new_tokens: int = 64, device: str | None = None) 
 
 def load_processor(name: str | Path) -> ProcessorMixin:
     """The processor of a model. Without torchvision, which transformers needs for videos, one that reads
-    pictures alone."""
+    images alone."""
     kind = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(name)), None)
     if is_torchvision_available() or kind is None or "video_processor" not in kind.get_attributes():
         return AutoProcessor.from_pretrained(name)

@@ -255,6 +255,6 @@ def write_gallery(benchmark: Benchmark, predictions: Path, examples: Sequence[Ex
     worst = error_gallery.worst(predictions, benchmark.metrics[0], count)
     page = predictions.parent / "mistakes" / f"{benchmark.name}.html"
     title = f"{benchmark.title}: the worst {len(worst)} answers"
-    errors.write_page(worst, errors.pictures_of(examples), page, title)
+    errors.write_page(worst, errors.images_of(examples), page, title)
     print(f"mistakes: {resources.shown(page)}")
     return page

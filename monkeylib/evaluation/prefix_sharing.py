@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from monkeylib.evaluation.examples import Example
 from monkeylib.inference import Monkey
 from monkeylib.processing import open_image
-from monkeylib.prompts import after_picture
+from monkeylib.prompts import after_image
 
 _SAMPLED = 1024  # values of each weight that a fingerprint looks at, at least
 
@@ -36,7 +36,7 @@ class SharedEncoding:
         """One answer for each example of a batch."""
         processor, tokenizer = self.processor, self.processor.tokenizer
         self._encode(examples)
-        texts = [after_picture(one.prompt, one.question, processor.separator) for one in examples]
+        texts = [after_image(one.prompt, one.question, processor.separator) for one in examples]
         asked = [processor.encode_text(text) for text in texts]
         cache = self._read(examples, max(map(len, asked)))
         ids, mask, visual = self._inputs(examples, asked, padded_first=cache is None)
@@ -96,7 +96,7 @@ class SharedEncoding:
         self._encoded = {key: tokens for key, tokens in self._encoded.items() if key in first}
         for key, example in first.items():
             if key not in self._encoded:
-                views = self.processor.image_processor(open_image(example.picture)).to(self.model.device)
+                views = self.processor.image_processor(open_image(example.image)).to(self.model.device)
                 self._encoded[key] = self.model.get_image_features(views["pixel_values"], views["grids"])
 
 

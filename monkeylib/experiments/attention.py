@@ -8,14 +8,14 @@ from torch.nn import functional as F
 
 from monkeylib.data.synthetic import Sample
 from monkeylib.inference import Monkey
-from monkeylib.processing import MonkeyImageProcessor, Picture
+from monkeylib.processing import ImageInput, MonkeyImageProcessor
 from monkeylib.tables import Value
 from monkeylib.tiling import Grid, join_tiles, split_tiles
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What the queries of each view of one picture attend to.
+    """What the queries of each view of one image attend to.
 
     `views [V, 3, side, side]` as the ViT gets them but with values from 0 to 1, tiles first, the global view
     last. `weights [V, queries, patches, patches]`: the mean over the heads; those of a query sum to 1.
@@ -45,10 +45,10 @@ def unnormalised(pixel_values: torch.Tensor, images: MonkeyImageProcessor) -> to
 
 
 @torch.no_grad()
-def look(monkey: Monkey, picture: Picture) -> Looks:
-    """Encode a picture and keep the resampler's attention; the model is put in evaluation mode."""
+def look(monkey: Monkey, image: ImageInput) -> Looks:
+    """Encode an image and keep the resampler's attention; the model is put in evaluation mode."""
     model, images = monkey.model.eval(), monkey.processor.image_processor
-    features = images(picture).to(model.device)
+    features = images(image).to(model.device)
     pixels, grids = features["pixel_values"], features["grids"]
     side = pixels.shape[-1] // model.config.vision_config.patch_size
     patches = model.vision(pixels, model.adapter_index(grids))
@@ -61,7 +61,7 @@ def written(sample: Sample, grid: Grid, side: int, tile: int) -> torch.Tensor:
     """How much of each patch of each view is covered by letters, `[tiles + 1, patches, patches]`, 0 to 1.
 
     Args:
-        sample: a made picture with its texts.
+        sample: a made image with its texts.
         grid: rows and columns of tiles.
         side: patches along a view's side.
         tile: a view's side in pixels.

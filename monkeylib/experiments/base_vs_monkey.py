@@ -98,7 +98,7 @@ def ablation_files(profile: Profile) -> Files:
 
 
 def model_names(profile: Profile) -> dict[str, str]:
-    """What to call the profile's models: by the side of the pictures that they see."""
+    """What to call the profile's models: by the side of the images that they see."""
     return {"base": f"base at {profile.tile_size} px", "monkey": f"Monkey at {profile.image_size[0]} px"}
 
 

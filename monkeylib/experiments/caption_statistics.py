@@ -1,4 +1,4 @@
-"""What the caption pipeline made of pictures, in numbers."""
+"""What the caption pipeline made of images, in numbers."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,13 +11,13 @@ from monkeylib.evaluation.metrics.registry import character_error
 
 
 def counts(records: Sequence[Record], experts: Sequence[str]) -> list[dict[str, str | int]]:
-    """What the filter kept and dropped of each expert's findings: a row per expert and picture."""
+    """What the filter kept and dropped of each expert's findings: a row per expert and image."""
     rows = []
     for expert in experts:
         for record in records:
             kept = sum(found.expert == expert for found in (*record.regions, *record.lines))
             dropped = sum(found.expert == expert for found in record.dropped)
-            rows.append({"expert": expert, "picture": record.name, "kept": kept, "dropped": dropped})
+            rows.append({"expert": expert, "image": record.name, "kept": kept, "dropped": dropped})
     return rows
 
 
@@ -25,8 +25,8 @@ def reading(record: Record, sample: Sample, expert: str = PpOcr.name) -> dict[st
     """How well the text that was read agrees with the text that is there.
 
     Returns:
-        Words in the picture ("words"); how many of them were read exactly ("read"), and still are behind
-        the filter ("kept"); words behind the filter that aren't in the picture ("wrong"); edits per character
+        Words in the image ("words"); how many of them were read exactly ("read"), and still are behind
+        the filter ("kept"); words behind the filter that aren't in the image ("wrong"); edits per character
         between the text behind the filter, in reading order, and the true text ("character error"). A word
         is what blanks separate; one that stands there twice counts twice.
     """

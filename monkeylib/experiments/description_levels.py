@@ -86,7 +86,7 @@ def vocabulary(records: Sequence[Record]) -> dict[str, str]:
     names = {region.text.lower() for record in records for region in record.regions}
     for record in records:
         for caption in record.captions:
-            parts = re.split(r", with |, | and ", caption.text.lower().removeprefix("a picture of "))
+            parts = re.split(r", with |, | and ", caption.text.lower().removeprefix("an image of "))
             names |= {found[1] for part in parts if (found := _ONE.match(part))}
     for thing in collages.THINGS:
         names |= {name.lower() for name in (thing.name, *thing.names)}

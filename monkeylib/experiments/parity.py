@@ -16,7 +16,7 @@ from monkeylib import resources
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor
 
-PROMPTS = {"single": [0], "short": [1], "batch": [0, 1], "text": [], "two": [0, 1]}  # and their pictures
+PROMPTS = {"single": [0], "short": [1], "batch": [0, 1], "text": [], "two": [0, 1]}  # and their images
 START, END, PLACE, PAD = 500, 501, 502, 511
 WORDS = 286  # of Qwen's vocabulary
 QUERY_ROWS = [0, 17, 128, 255]
@@ -65,13 +65,13 @@ def write_released(folder: Path) -> Path:
     return folder
 
 
-def pictures() -> dict[str, Tensor]:
-    """Both pictures as model inputs: ten views and two grids."""
+def parity_images() -> dict[str, Tensor]:
+    """Both images as model inputs: ten views and two grids."""
     return dict(MonkeyImageProcessor()([goldens() / "a.png", goldens() / "b.png"]))
 
 
 def places(ids: Tensor) -> Tensor:
-    """Ids `[..., T]` -> `[B, T]` with `<imgpad>` where the release hides the picture's path."""
+    """Ids `[..., T]` -> `[B, T]` with `<imgpad>` where the release hides the image's path."""
     ids = ids.long().clone().view(-1, ids.shape[-1])
     for row in ids:
         for start, end in zip((row == START).nonzero(), (row == END).nonzero(), strict=True):
@@ -99,7 +99,7 @@ def report(model: MonkeyForConditionalGeneration) -> list[dict[str, Any]]:
         model: the tiny model, however it was loaded, in evaluation mode and float32.
     """
     vision, language, step = (expected(name) for name in ("vision_896", "lmm_896", "train_step"))
-    images = pictures()
+    images = parity_images()
     whole = torch.cat([torch.cat([*images["pixel_values"][i : i + 2]], 2) for i in (0, 2)], 1)
     tokens = model.get_image_features(**images)
     embedded = model.splice(places(language["single.input_ids"]), tokens[:5])[0, EMBEDDED_ROWS]
@@ -112,16 +112,16 @@ def report(model: MonkeyForConditionalGeneration) -> list[dict[str, Any]]:
             1e-5,
         ),
         _row("visual tokens, five views", tokens[:5], vision["a.tokens"], 2e-4),
-        _row("visual tokens, another picture", tokens[5:, QUERY_ROWS], vision["b.tokens_rows"], 2e-4),
+        _row("visual tokens, another image", tokens[5:, QUERY_ROWS], vision["b.tokens_rows"], 2e-4),
         _row("embeddings with visual tokens", embedded, language["single.embeds_rows"], 2e-4),
     ]
     names = {
         "text": "text alone",
-        "single": "one picture",
+        "single": "one image",
         "short": "another",
         "batch": "both, padded on the left",
     }
-    for name, said in (names | {"two": "two pictures, 2,597 tokens"}).items():
+    for name, said in (names | {"two": "two images, 2,597 tokens"}).items():
         logits = model(**prompt(name, images), logits_to_keep=16).logits
         allowed = 3e-4 if name == "two" else 2e-4
         rows.append(

@@ -1,4 +1,4 @@
-"""The same questions of the nano world, answered by several models: pictures, evidence and outcomes."""
+"""The same questions of the nano world, answered by several models: images, evidence and outcomes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,18 +28,18 @@ class Case:
 
     @property
     def image(self) -> Image.Image:
-        """The picture, drawn again from its number."""
-        return picture(self.asked)
+        """The image, drawn again from its number."""
+        return image(self.asked)
 
     @property
     def evidence(self) -> Box | None:
-        """Where the answer stands, in pixels of the picture; captions have none."""
+        """Where the answer stands, in pixels of the image; captions have none."""
         box = self.asked.meta.get("evidence")
         return None if box is None else tuple(box)
 
 
-def picture(asked: Prediction) -> Image.Image:
-    """The picture of a prediction, drawn again from its number."""
+def image(asked: Prediction) -> Image.Image:
+    """The image of a prediction, drawn again from its number."""
     return synthetic.make_sample(int(asked.image.rsplit("-", 1)[1]), "test").image
 
 
@@ -77,6 +77,6 @@ def outcomes(cases: Sequence[Case], first: str, second: str) -> dict[str, list[C
     return found
 
 
-def of_different_pictures(cases: Sequence[Case], count: int) -> list[Case]:
-    """The first `count` cases, at most one of each picture."""
+def of_different_images(cases: Sequence[Case], count: int) -> list[Case]:
+    """The first `count` cases, at most one of each image."""
     return list({case.asked.image: case for case in reversed(cases)}.values())[::-1][:count]

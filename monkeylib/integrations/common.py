@@ -1,4 +1,4 @@
-"""What both harnesses ask of a model: answers to text and pictures, and how likely a text is."""
+"""What both harnesses ask of a model: answers to text and images, and how likely a text is."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from torch.nn import functional as F
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import SharedEncoding
 from monkeylib.inference import Monkey
-from monkeylib.processing import Picture, open_image
+from monkeylib.processing import ImageInput, open_image
 from monkeylib.prompts import PROMPTS
 
-Segments = Sequence[str | Picture]
+Segments = Sequence[str | ImageInput]
 
 
-def prompted(segments: Segments, prompt: str) -> list[str | Picture]:
-    """Text and pictures as they are, with the words of a named prompt around the text.
+def prompted(segments: Segments, prompt: str) -> list[str | ImageInput]:
+    """Text and images as they are, with the words of a named prompt around the text.
 
     Raises:
         ValueError: no text to ask, or no such prompt.
@@ -26,7 +26,7 @@ def prompted(segments: Segments, prompt: str) -> list[str | Picture]:
         raise ValueError(f"there is no prompt called {prompt!r}: choose one of {', '.join(PROMPTS)}")
     texts = [place for place, segment in enumerate(segments) if isinstance(segment, str)]
     if not texts:
-        raise ValueError("there is no text to ask: expected at least one string beside the pictures")
+        raise ValueError("there is no text to ask: expected at least one string beside the images")
     before, _, after = PROMPTS[prompt].partition("{question}")
     made = list(segments)
     made[texts[0]] = before + made[texts[0]]
@@ -36,17 +36,17 @@ def prompted(segments: Segments, prompt: str) -> list[str | Picture]:
 
 def answers(
     monkey: Monkey,
-    questions: Sequence[tuple[str, Sequence[Picture]]],
+    questions: Sequence[tuple[str, Sequence[ImageInput]]],
     prompt: str,
     max_new_tokens: int,
     **generation: Any,
 ) -> list[str]:
-    """Answers to a batch of texts with their pictures, which stand before the text.
+    """Answers to a batch of texts with their images, which stand before the text.
 
-    Greedy answers to questions about one picture each share the encoding of pictures that are the same.
+    Greedy answers to questions about one image each share the encoding of images that are the same.
     """
-    if not generation and all(len(pictures) == 1 for _, pictures in questions):
-        opened = [open_image(pictures[0]) for _, pictures in questions]
+    if not generation and all(len(images) == 1 for _, images in questions):
+        opened = [open_image(images[0]) for _, images in questions]
         keys = [hashlib.sha256(image.tobytes() + repr(image.size).encode()).hexdigest() for image in opened]
         examples = [
             Example(str(n), image, text, (), prompt, key)
@@ -54,20 +54,20 @@ def answers(
         ]
         return SharedEncoding(monkey, max_new_tokens)(examples)
     texts = [prompted([text], prompt)[0] for text, _ in questions]
-    inputs = monkey.prepare([list(pictures) for _, pictures in questions], texts)
+    inputs = monkey.prepare([list(images) for _, images in questions], texts)
     return monkey.generate(inputs, max_new_tokens, **generation)
 
 
 @torch.no_grad()
 def likelihood(
-    monkey: Monkey, text: str, pictures: Sequence[Picture], prompt: str, continuation: str
+    monkey: Monkey, text: str, images: Sequence[ImageInput], prompt: str, continuation: str
 ) -> tuple[float, bool]:
     """The summed log-probability of a continuation, and whether greedy decoding would say it.
 
     Raises:
         ValueError: an empty continuation.
     """
-    inputs = monkey.prepare([list(pictures)], [prompted([text], prompt)[0]])
+    inputs = monkey.prepare([list(images)], [prompted([text], prompt)[0]])
     if not (said := monkey.processor.encode_text(continuation)):
         raise ValueError("the likelihood of an empty continuation was asked for: expected some text")
     ids = torch.tensor([said], device=monkey.model.device)

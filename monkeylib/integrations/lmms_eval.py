@@ -14,7 +14,7 @@ from tqdm import tqdm
 from monkeylib import inference
 from monkeylib.evaluation import distributed
 from monkeylib.integrations import common
-from monkeylib.processing import Picture
+from monkeylib.processing import ImageInput
 
 _GREEDY = {"do_sample": False, "temperature": 0, "num_beams": 1}
 
@@ -55,7 +55,7 @@ class MonkeyForLmmsEval(lmms):
         while order:
             settings = arguments[order[0]][1]
             same = [n for n in order[: self.batch_size] if arguments[n][1] == settings]
-            asked = [(arguments[n][0], self._pictures(*arguments[n][2:6])) for n in same]
+            asked = [(arguments[n][0], self._images(*arguments[n][2:6])) for n in same]
             for n, text in zip(same, self._answers(asked, dict(settings)), strict=True):
                 found[n] = text
                 self.cache_hook.add_partial("generate_until", arguments[n][:2], text)
@@ -69,14 +69,14 @@ class MonkeyForLmmsEval(lmms):
         found = []
         for text, target, *place in (request.args for request in requests):
             said = target if isinstance(target, str) else target(self._doc(*place[1:]))
-            found.append(common.likelihood(self.monkey, text, self._pictures(*place), self.prompt, said))
+            found.append(common.likelihood(self.monkey, text, self._images(*place), self.prompt, said))
         return found
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not done: Monkey was trained on single questions."""
         raise NotImplementedError("tasks of several rounds aren't for Monkey, which answers single questions")
 
-    def _answers(self, asked: Sequence[tuple[str, list[Picture]]], settings: dict[str, Any]) -> list[str]:
+    def _answers(self, asked: Sequence[tuple[str, list[ImageInput]]], settings: dict[str, Any]) -> list[str]:
         ends = settings.pop("until", [])
         length = int(settings.pop("max_new_tokens", self.max_new_tokens))
         known = {name: settings[name] for name in (*_GREEDY, "top_p") if settings.get(name) is not None}
@@ -93,5 +93,5 @@ class MonkeyForLmmsEval(lmms):
     def _doc(self, number: Any, task: str, split: str) -> Any:
         return self.task_dict[task][split][number]
 
-    def _pictures(self, pictures_of: Any, number: Any, task: str, split: str) -> list[Picture]:
-        return [] if pictures_of is None else list(pictures_of(self._doc(number, task, split)) or [])
+    def _images(self, images_of: Any, number: Any, task: str, split: str) -> list[ImageInput]:
+        return [] if images_of is None else list(images_of(self._doc(number, task, split)) or [])

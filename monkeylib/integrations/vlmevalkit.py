@@ -42,13 +42,13 @@ class MonkeyForVLMEvalKit(BaseModel):
         self.max_new_tokens = max_new_tokens
 
     def generate_inner(self, message: list[dict[str, str]], dataset: str | None = None) -> str:
-        """The answer to a message of texts and pictures in their order.
+        """The answer to a message of texts and images in their order.
 
         Raises:
-            ValueError: a part that is neither text nor picture, or a message without text.
+            ValueError: a part that is neither text nor image, or a message without text.
         """
         if odd := {part["type"] for part in message} - {"text", "image"}:
-            raise ValueError(f"Monkey reads text and pictures, not {', '.join(sorted(odd))}")
+            raise ValueError(f"Monkey reads text and images, not {', '.join(sorted(odd))}")
         choice = dataset is not None and (dataset == "HallusionBench" or DATASET_TYPE(dataset) in _CHOICES)
         parts = [Path(part["value"]) if part["type"] == "image" else part["value"] for part in message]
         segments = common.prompted(parts, "choice" if choice else "vqa")

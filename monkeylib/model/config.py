@@ -1,4 +1,4 @@
-"""Configuration of a Monkey model: sizes of its parts and how pictures are cut."""
+"""Configuration of a Monkey model: sizes of its parts and how images are cut."""
 
 import math
 from typing import Any, Literal

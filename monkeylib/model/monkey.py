@@ -254,7 +254,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Accept images of `rows x cols` tiles beside the grids the checkpoint was made for.
 
         Adapter i stays adapter i. Where the new grid has more tiles than there are adapters, the extra ones
-        are copied from the tile of the first grid that covers the same part of the picture, or start fresh.
+        are copied from the tile of the first grid that covers the same part of the image, or start fresh.
 
         Raises:
             ValueError: a grid without tiles, or an unknown way to make extra adapters.

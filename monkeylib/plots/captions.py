@@ -1,4 +1,4 @@
-"""Pictures with what the experts found, and how the filter decided."""
+"""Images with what the experts found, and how the filter decided."""
 
 from collections.abc import Sequence
 
@@ -16,20 +16,20 @@ from monkeylib.captions.composers.rules import reading_order
 from monkeylib.reproduce.figures import COLOURS, INK
 
 REGION, TEXT, DROPPED = COLOURS[0], COLOURS[3], COLOURS[1]
-_CARD = 2.4  # width of a picture in inches
+_CARD = 2.4  # width of an image in inches
 _AROUND = 0.7  # height of the lines above and below it
 _PIXELS = 400  # longer side of a drawn photograph: more than its place on the figure has
-_BELOW = 3  # lines of text below a picture
-_WRAP = 36  # characters across a picture
+_BELOW = 3  # lines of text below an image
+_WRAP = 36  # characters across an image
 
 
 def draw_findings(images: Sequence[Image.Image], records: Sequence[Record], columns: int = 4) -> Figure:
-    """Pictures with the boxes of regions and texts, what the filter dropped dashed, the kept texts below.
+    """Images with the boxes of regions and texts, what the filter dropped dashed, the kept texts below.
 
     Args:
-        images: the pictures.
+        images: the images.
         records: what the pipeline found in each.
-        columns: pictures in a row.
+        columns: images in a row.
     """
     shapes = [image.height / image.width for image in images]
     heights = [_CARD * max(shapes[i : i + columns]) + _AROUND for i in range(0, len(images), columns)]
@@ -58,7 +58,7 @@ def draw_findings(images: Sequence[Image.Image], records: Sequence[Record], colu
 
 
 def draw_reading(images: Sequence[Image.Image], records: Sequence[Record]) -> Figure:
-    """Pictures above, and below each the text that was read in it, at its place and in its size.
+    """Images above, and below each the text that was read in it, at its place and in its size.
 
     What the filter dropped is drawn in another colour and crossed out.
     """
@@ -69,7 +69,7 @@ def draw_reading(images: Sequence[Image.Image], records: Sequence[Record]) -> Fi
         below.set(xlim=above.get_xlim(), ylim=above.get_ylim(), aspect="equal", xticks=[], yticks=[])
         below.grid(False)
         below.spines[:].set_visible(True)
-        points = 72 * 2.6 / image.width  # of a pixel of the picture
+        points = 72 * 2.6 / image.width  # of a pixel of the image
         for line in record.lines:
             _write(below, line.box, line.text, points)
         for found in record.dropped:
@@ -84,7 +84,7 @@ def draw_overlap(side: float = 0.1) -> Figure:
     """The overlap of two equal boxes, one shifted sideways: correct, and as the release computes it.
 
     Args:
-        side: of the square boxes, as a fraction of the picture.
+        side: of the square boxes, as a fraction of the image.
     """
     shifts = np.linspace(0, 4, 161)
     fig, ax = plt.subplots(figsize=(5.2, 3))
@@ -100,7 +100,7 @@ def draw_overlap(side: float = 0.1) -> Figure:
 
 
 def _show(ax: Axes, image: Image.Image) -> None:
-    """A picture without axes, in its own coordinates, a large one with fewer pixels."""
+    """An image without axes, in its own coordinates, a large one with fewer pixels."""
     small = image.convert("RGB")
     small.thumbnail((_PIXELS, _PIXELS))
     ax.imshow(small, extent=(0, image.width, image.height, 0), interpolation="auto")
@@ -132,7 +132,7 @@ def _name_regions(ax: Axes, regions: Sequence[Region]) -> None:
 
 
 def _below(ax: Axes, texts: Sequence[str]) -> None:
-    """The first texts below a picture, each on a line."""
+    """The first texts below an image, each on a line."""
     shown = [text if len(text) <= _WRAP else f"{text[: _WRAP - 1]}…" for text in texts]
     if len(shown) > _BELOW:
         shown[_BELOW - 1 :] = [f"and {len(shown) - _BELOW + 1} more"]
@@ -143,10 +143,10 @@ def _write(ax: Axes, box: Box, text: str, points: float, color: str = INK) -> No
     """Text at the left of its box, its letters as high as the box allows.
 
     Args:
-        ax: axes in pixels of the picture.
+        ax: axes in pixels of the image.
         box: where the text was found.
         text: what was read.
-        points: size of a pixel of the picture on the figure.
+        points: size of a pixel of the image on the figure.
         color: of the letters.
     """
     x0, y0, _, y1 = box

@@ -1,4 +1,4 @@
-"""What each level of description adds, and segments laid over their pictures."""
+"""What each level of description adds, and segments laid over their images."""
 
 from collections.abc import Sequence
 
@@ -63,12 +63,12 @@ def _line(ax: Axes, rows: Sequence[Row], levels: Sequence[str], number: int, lab
 def draw_segments(
     images: Sequence[Image.Image], regions: Sequence[Sequence[Region]], columns: int = 4
 ) -> Figure:
-    """Pictures above, and below each its segments in colours, each with its text and its score.
+    """Images above, and below each its segments in colours, each with its text and its score.
 
     Args:
-        images: the pictures.
+        images: the images.
         regions: the segments of each, with masks.
-        columns: pictures in a row.
+        columns: images in a row.
     """
     rows = -(-len(images) // columns)
     shape = max(image.height / image.width for image in images)
@@ -90,7 +90,7 @@ def draw_segments(
 
 
 def coloured(image: Image.Image, regions: Sequence[Region]) -> np.ndarray:
-    """`[H, W, 3]`, 0 to 255: a pale grey picture with each mask in a colour, small ones over large ones."""
+    """`[H, W, 3]`, 0 to 255: a pale grey image with each mask in a colour, small ones over large ones."""
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
     canvas = 0.5 * grey + 110
     with_masks = [region for region in regions if region.mask is not None]

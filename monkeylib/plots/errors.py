@@ -1,4 +1,4 @@
-"""Galleries of mistakes: picture, question, accepted answers, prediction and score, as a figure or a page."""
+"""Galleries of mistakes: image, question, accepted answers, prediction and score, as a figure or a page."""
 
 import base64
 import html
@@ -17,7 +17,7 @@ from monkeylib.processing import open_image
 
 PictureOf = Callable[[Prediction], Image.Image]
 
-_SIDE = 480  # pixels of a page's pictures
+_SIDE = 480  # pixels of a page's images
 _ANSWERS = 4  # accepted answers that are shown
 _STYLE = """
 body { font: 15px/1.4 sans-serif; margin: 2em; color: #22303c; }
@@ -29,34 +29,34 @@ dt { color: #6a737d; } dd { margin: 0; overflow-wrap: anywhere; white-space: pre
 """
 
 
-def pictures_of(examples: Sequence[Example]) -> PictureOf:
-    """The picture of each prediction, from the examples that were asked.
+def images_of(examples: Sequence[Example]) -> PictureOf:
+    """The image of each prediction, from the examples that were asked.
 
-    Raises (where it is asked for a picture):
+    Raises (where it is asked for an image):
         KeyError: a prediction of none of these examples.
     """
     by_id = {example.id: example for example in examples}
 
-    def picture(asked: Prediction) -> Image.Image:
-        return open_image(by_id[asked.id].picture)
+    def image(asked: Prediction) -> Image.Image:
+        return open_image(by_id[asked.id].image)
 
-    return picture
+    return image
 
 
-def draw_mistakes(mistakes: Sequence[Mistake], picture: PictureOf, columns: int = 4) -> Figure:
+def draw_mistakes(mistakes: Sequence[Mistake], image: PictureOf, columns: int = 4) -> Figure:
     """The mistakes side by side; where the evidence of an answer is known, it is boxed."""
     cards = []
     for mistake in mistakes:
         title = f"{mistake.metric} {mistake.score:.2f}"
         lines = tuple(f"{name}: {text}" for name, text in _facts(mistake.asked))
         box = mistake.asked.meta.get("evidence")
-        cards.append(Card(picture(mistake.asked), title, lines, None if box is None else tuple(box)))
+        cards.append(Card(image(mistake.asked), title, lines, None if box is None else tuple(box)))
     return draw_cards(cards, columns)
 
 
-def write_page(mistakes: Sequence[Mistake], picture: PictureOf, path: Path, title: str) -> Path:
-    """Write an HTML page with everything in it, also its pictures (480 pixels at most, as JPEG)."""
-    figures = [_figure(mistake, picture(mistake.asked)) for mistake in mistakes]
+def write_page(mistakes: Sequence[Mistake], image: PictureOf, path: Path, title: str) -> Path:
+    """Write an HTML page with everything in it, also its images (480 pixels at most, as JPEG)."""
+    figures = [_figure(mistake, image(mistake.asked)) for mistake in mistakes]
     body = "".join(figures) or "<p>No mistakes.</p>"
     page = (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
@@ -68,7 +68,7 @@ def write_page(mistakes: Sequence[Mistake], picture: PictureOf, path: Path, titl
 
 
 def _facts(asked: Prediction) -> list[tuple[str, str]]:
-    """What is said under a picture."""
+    """What is said under an image."""
     answers = list(dict.fromkeys(asked.answers))
     more = f" and {len(answers) - _ANSWERS} more" if len(answers) > _ANSWERS else ""
     accepted = " | ".join(answers[:_ANSWERS]) + more
@@ -77,9 +77,9 @@ def _facts(asked: Prediction) -> list[tuple[str, str]]:
     return [(name, text.encode("utf-8", "replace").decode()) for name, text in facts.items()]
 
 
-def _figure(mistake: Mistake, picture: Image.Image) -> str:
+def _figure(mistake: Mistake, image: Image.Image) -> str:
     facts = [*_facts(mistake.asked), (mistake.metric, f"{mistake.score:.3f}"), ("id", mistake.asked.id)]
-    small = picture.convert("RGB")
+    small = image.convert("RGB")
     small.thumbnail((_SIDE, _SIDE))
     encoded = io.BytesIO()
     small.save(encoded, "JPEG", quality=85)

@@ -1,4 +1,4 @@
-"""Pictures with what was asked about them, answered, and looked at."""
+"""Images with what was asked about them, answered, and looked at."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ _MARK = {True: "✓", False: "✗"}
 
 @dataclass(frozen=True)
 class Card:
-    """A picture with a title above, lines below, and a box in its own pixels."""
+    """An image with a title above, lines below, and a box in its own pixels."""
 
     image: Image.Image
     title: str
@@ -32,7 +32,7 @@ class Card:
 
 
 def card_of(case: Case, title: str = "") -> Card:
-    """The question, the label and the answer of each model, with a mark, about the picture of a case."""
+    """The question, the label and the answer of each model, with a mark, about the image of a case."""
     given = [f"{_MARK[case.right[model]]} {model}: {text}" for model, text in case.given.items()]
     question = case.asked.question or case.asked.prompt
     return Card(case.image, title, (question, f"label: {case.asked.answers[0]}", *given), case.evidence)
@@ -54,7 +54,7 @@ def draw_cards(cards: Sequence[Card], columns: int = 4) -> Figure:
 
 
 def draw_resolutions(cases: Mapping[str, Case], sides: Mapping[str, int], names: Mapping[str, str]) -> Figure:
-    """One column per case: the picture as each model sees it, the evidence boxed, and its answer below.
+    """One column per case: the image as each model sees it, the evidence boxed, and its answer below.
 
     Args:
         cases: the title of each column and its case.
@@ -79,7 +79,7 @@ def draw_attention(looks: Looks, queries: Sequence[int]) -> Figure:
     """Where the resampler looks: all queries together, then single ones, over the tiles and the global view.
 
     Args:
-        looks: attention over one picture.
+        looks: attention over one image.
         queries: numbers of the single queries; the same query of every view is shown.
     """
     tiled = join_tiles(looks.views[: looks.grid.tiles], looks.grid)
@@ -96,13 +96,13 @@ def draw_attention(looks: Looks, queries: Sequence[int]) -> Figure:
     return fig
 
 
-def _show(ax: Axes, picture: Image.Image | torch.Tensor, box: Box | None = None) -> None:
-    """A Pillow picture or pixels `[3, H, W]` from 0 to 1, without axes."""
-    ax.imshow(picture if isinstance(picture, Image.Image) else picture.permute(1, 2, 0).numpy())
+def _show(ax: Axes, image: Image.Image | torch.Tensor, box: Box | None = None) -> None:
+    """A Pillow image or pixels `[3, H, W]` from 0 to 1, without axes."""
+    ax.imshow(image if isinstance(image, Image.Image) else image.permute(1, 2, 0).numpy())
     ax.set_axis_off()
     if box is not None:
         x0, y0, x1, y1 = box
-        width = picture.width if isinstance(picture, Image.Image) else picture.shape[-1]
+        width = image.width if isinstance(image, Image.Image) else image.shape[-1]
         room = 0.012 * width  # between the evidence and its box
         corner = x0 - 0.5 - room, y0 - 0.5 - room
         sides = x1 - x0 + 2 * room, y1 - y0 + 2 * room

@@ -1,4 +1,4 @@
-"""What the adapters change, and what the vision transformer makes of a picture."""
+"""What the adapters change, and what the vision transformer makes of an image."""
 
 import math
 
@@ -43,11 +43,11 @@ def principal_colours(features: torch.Tensor) -> torch.Tensor:
     return ((scores - low) / (high - low)).clamp(0, 1)
 
 
-def draw_features(picture: torch.Tensor, features: torch.Tensor, grid: Grid) -> Figure:
-    """A picture, and its patches' features as colours: those of the tiles put together, and the global view.
+def draw_features(image: torch.Tensor, features: torch.Tensor, grid: Grid) -> Figure:
+    """An image, and its patches' features as colours: those of the tiles put together, and the global view.
 
     Args:
-        picture: `[3, H, W]`, values from 0 to 1.
+        image: `[3, H, W]`, values from 0 to 1.
         features: `[tiles + 1, patches, width]`, the global view last.
         grid: rows and columns of the tiles.
     """
@@ -56,7 +56,7 @@ def draw_features(picture: torch.Tensor, features: torch.Tensor, grid: Grid) -> 
     flat = features.flatten(0, 1)
     colours = principal_colours(flat).view(views, side, side, 3).permute(0, 3, 1, 2)
     fig, axes = plt.subplots(1, 3, figsize=(9, 3.3))
-    show(axes[0], picture, "picture")
+    show(axes[0], image, "image")
     tiles = f"{grid.tiles} tiles: {grid.rows * side} x {grid.cols * side} patches"
     show(axes[1], join_tiles(colours[:-1], grid), tiles)
     show(axes[2], colours[-1], f"global view: {side} x {side} patches")

@@ -1,4 +1,4 @@
-"""Records to look at: pictures with their prompt and answer."""
+"""Records to look at: images with their prompt and answer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,19 +10,19 @@ from monkeylib.data.records import Record
 from monkeylib.plots.images import Card, draw_cards
 from monkeylib.reproduce.figures import STYLE
 
-_SIDE = 480  # pixels of a picture on the sheet
+_SIDE = 480  # pixels of an image on the sheet
 _TEXT = 160  # characters of a prompt or an answer
 
 
 def contact_sheet(records: Sequence[Record], path: Path, columns: int = 4) -> Path:
-    """Write the first picture of each record, with its first prompt and answer, as one PNG.
+    """Write the first image of each record, with its first prompt and answer, as one PNG.
 
     Raises:
-        BadRecord: a picture cannot be opened.
+        BadRecord: an image cannot be opened.
         ValueError: no records, or a path that doesn't end in .png.
     """
     if not records:
-        raise ValueError("there is no picture to show: the rows that were looked at have none that opens")
+        raise ValueError("there is no image to show: the rows that were looked at have none that opens")
     if path.suffix != ".png":
         raise ValueError(f"a contact sheet is a PNG file, got {path}: let the name end in .png")
     with plt.rc_context(STYLE), resources.replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""Pictures cut into views, and what of their print is left in one view."""
+"""Images cut into views, and what of their print is left in one view."""
 
 import matplotlib.pyplot as plt
 import torch
@@ -12,7 +12,7 @@ from monkeylib.tiling import Grid, join_tiles, tile_boxes
 
 _GAP = 0.06  # between tiles drawn apart, of a tile's side
 _WIDTH = 8.5  # inches
-_LARGE = 300  # pixels: from here on a picture has more pixels than its drawing
+_LARGE = 300  # pixels: from here on an image has more pixels than its drawing
 
 Box = tuple[float, float, float, float]
 
@@ -30,7 +30,7 @@ def _draw(ax: Axes, pixels: torch.Tensor, **place: tuple[float, float, float, fl
 
 
 def draw_views(tiles: torch.Tensor, whole: torch.Tensor, grid: Grid) -> Figure:
-    """A picture with its grid, its tiles apart, and its global view, all in the same scale.
+    """An image with its grid, its tiles apart, and its global view, all in the same scale.
 
     Args:
         tiles: `[rows * cols, 3, tile, tile]`, values from 0 to 1.
@@ -60,32 +60,32 @@ def draw_views(tiles: torch.Tensor, whole: torch.Tensor, grid: Grid) -> Figure:
     return fig
 
 
-def draw_print(picture: torch.Tensor, views: dict[str, torch.Tensor], boxes: dict[str, Box]) -> Figure:
-    """The same evidence in a picture and in smaller versions of it, one pixel as a square.
+def draw_print(image: torch.Tensor, views: dict[str, torch.Tensor], boxes: dict[str, Box]) -> Figure:
+    """The same evidence in an image and in smaller versions of it, one pixel as a square.
 
     Args:
-        picture: `[3, H, W]`, values from 0 to 1.
+        image: `[3, H, W]`, values from 0 to 1.
         views: title -> a smaller version `[3, h, w]`.
-        boxes: title -> evidence in pixels of the picture.
+        boxes: title -> evidence in pixels of the image.
     """
-    columns = {f"{picture.shape[-1]} pixels": picture, **views}
+    columns = {f"{image.shape[-1]} pixels": image, **views}
     shape = [(box[3] - box[1]) / (box[2] - box[0]) for box in boxes.values()]
     size = (_WIDTH, sum(_WIDTH / len(columns) * ratio + 0.3 for ratio in shape))
     fig, axes = plt.subplots(len(boxes), len(columns), figsize=size, height_ratios=shape, squeeze=False)
     for line, (name, box) in zip(axes, boxes.items(), strict=True):
         for ax, (title, pixels) in zip(line, columns.items(), strict=True):
-            show(ax, crop(pixels, box, picture.shape[-1]), f"{name}, {title}")
+            show(ax, crop(pixels, box, image.shape[-1]), f"{name}, {title}")
     return fig
 
 
 def crop(pixels: torch.Tensor, box: Box, width: int, margin: float = 3.0) -> torch.Tensor:
-    """What lies in `box`, and a margin around it, of a version of a picture that was `width` pixels wide.
+    """What lies in `box`, and a margin around it, of a version of an image that was `width` pixels wide.
 
     Args:
         pixels: `[3, h, w]`.
-        box: in pixels of the picture.
-        width: the picture's.
-        margin: in pixels of the picture.
+        box: in pixels of the image.
+        width: the image's.
+        margin: in pixels of the image.
     """
     scale = pixels.shape[-1] / width
     x0, y0 = (max(0, int((start - margin) * scale)) for start in box[:2])
@@ -93,22 +93,22 @@ def crop(pixels: torch.Tensor, box: Box, width: int, margin: float = 3.0) -> tor
     return pixels[:, y0:y1, x0:x1]
 
 
-def smaller(picture: torch.Tensor, side: int) -> torch.Tensor:
+def smaller(image: torch.Tensor, side: int) -> torch.Tensor:
     """`[3, H, W]` shrunk to `[3, side, side]` with antialiasing, as Pillow does."""
-    return F.interpolate(picture[None], size=(side, side), mode="bicubic", antialias=True)[0]
+    return F.interpolate(image[None], size=(side, side), mode="bicubic", antialias=True)[0]
 
 
-def kept(picture: torch.Tensor, view: torch.Tensor, box: Box) -> float:
+def kept(image: torch.Tensor, view: torch.Tensor, box: Box) -> float:
     """How much of the brightness pattern inside `box` the view gives back when enlarged again.
 
     The share of variance explained: 1 where nothing is lost, 0 where an even grey would do as well.
 
     Args:
-        picture: `[3, H, W]`.
+        image: `[3, H, W]`.
         view: a smaller version `[3, h, w]`.
-        box: in pixels of the picture.
+        box: in pixels of the image.
     """
-    enlarged = F.interpolate(view[None], size=picture.shape[-2:], mode="bicubic")[0]
+    enlarged = F.interpolate(view[None], size=image.shape[-2:], mode="bicubic")[0]
     x0, y0, x1, y1 = (int(edge) for edge in box)
-    true, made = (pixels[:, y0:y1, x0:x1].mean(0) for pixels in (picture, enlarged))
+    true, made = (pixels[:, y0:y1, x0:x1].mean(0) for pixels in (image, enlarged))
     return float(1 - (true - made).square().mean() / true.var(correction=0))

@@ -23,7 +23,7 @@ def draw_curves(rows: Sequence[Row]) -> Figure:
         steps = [row["step"] for row in train]
         ax.plot(steps, [row[name] for row in train], color=COLOURS[0], alpha=0.45, label="training batches")
         steps = [row["step"] for row in val]
-        ax.plot(steps, [row[name] for row in val], color=COLOURS[1], marker="o", label="validation pictures")
+        ax.plot(steps, [row[name] for row in val], color=COLOURS[1], marker="o", label="validation images")
         ax.set_xlabel("training steps")
         ax.set_title(label)
     axes[0].set_ylim(bottom=0)

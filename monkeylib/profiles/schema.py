@@ -177,12 +177,12 @@ class Ablation(Section):
 
 
 class Profile(Section):
-    """A size of the whole series. Pictures are `rows x cols` tiles of `tile_size` pixels.
+    """A size of the whole series. Images are `rows x cols` tiles of `tile_size` pixels.
 
-    `global_from`: the global view comes from the "resized" picture, without antialiasing, as in the release,
+    `global_from`: the global view comes from the "resized" image, without antialiasing, as in the release,
     or from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
 
-    `fit`: what is done about a picture's aspect ratio (`fitting.fitted`); the release ignores it.
+    `fit`: what is done about an image's aspect ratio (`fitting.fitted`); the release ignores it.
 
     Without `resampler_heads` a projector stands in the resampler's place; `queries` is then the number of
     patches in a tile.
@@ -231,6 +231,6 @@ class Profile(Section):
 
     @property
     def visual_tokens(self) -> int:
-        """Visual tokens of one picture."""
+        """Visual tokens of one image."""
         tiles = 0 if self.views == "global" else self.rows * self.cols
         return (tiles + (self.views != "tiles")) * self.queries

@@ -66,7 +66,7 @@ def save(fig: Figure, name: str, *, data: Any, profile: str, source: str) -> Non
         fig: the figure.
         name: file name without ending, as in "tiles".
         data: what it was drawn from: the path (or paths) of result files, or values in memory (arrays,
-            tables, pictures, plain values).
+            tables, images, plain values).
         profile: figures of `nano` go to figures/, others to data/runs/<profile>/figures/.
         source: the notebook or function that draws it, as in "08_visualization".
 

@@ -122,9 +122,9 @@ def _lighter(output: NotebookNode) -> NotebookNode:
         return output
     lighter = nbformat.from_dict(output)
     file = io.BytesIO()
-    picture = Image.open(io.BytesIO(base64.b64decode(lighter["data"].pop("image/png")))).convert("RGBA")
-    paper = Image.new("RGBA", picture.size, "white")
-    Image.alpha_composite(paper, picture).convert("RGB").save(file, "JPEG", quality=85)
+    image = Image.open(io.BytesIO(base64.b64decode(lighter["data"].pop("image/png")))).convert("RGBA")
+    paper = Image.new("RGBA", image.size, "white")
+    Image.alpha_composite(paper, image).convert("RGB").save(file, "JPEG", quality=85)
     lighter["data"]["image/jpeg"] = base64.b64encode(file.getvalue()).decode()
     lighter.get("metadata", {}).pop("image/png", None)
     return lighter

@@ -1,8 +1,8 @@
-"""Train the matching head on pictures with descriptions: `python -m monkeylib.training.matching`.
+"""Train the matching head on images with descriptions: `python -m monkeylib.training.matching`.
 
-Two linear heads on frozen features learn that a picture and its description are closer than a picture and
+Two linear heads on frozen features learn that an image and its description are closer than an image and
 another's description (symmetric cross-entropy over a batch). What shares a description is in one split, so
-that neither pictures nor texts of the test were trained on.
+that neither images nor texts of the test were trained on.
 """
 
 import argparse
@@ -58,17 +58,17 @@ def rows_of(features: Features, split: str) -> list[int]:
 
 
 def contrast(
-    pictures: torch.Tensor, texts: torch.Tensor, same: torch.Tensor, temperature: float
+    images: torch.Tensor, texts: torch.Tensor, same: torch.Tensor, temperature: float
 ) -> torch.Tensor:
     """Cross-entropy both ways, each row's mass shared by all that have its description.
 
     Args:
-        pictures: unit vectors `[B, width]`.
+        images: unit vectors `[B, width]`.
         texts: unit vectors `[B, width]`.
         same: `[B, B]`, true where two rows have the same description.
         temperature: divides the cosines.
     """
-    logits = pictures @ texts.T / temperature
+    logits = images @ texts.T / temperature
     target = same / same.sum(dim=1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
@@ -93,8 +93,8 @@ def train(features: Features, recipe: Recipe) -> tuple[MatchingHead, list[dict[s
         losses = []
         for rows in torch.randperm(len(known)).split(recipe.batch):
             same = (texts[rows, None] == texts[None, rows]).float()
-            pictures, words = head.pictures(known.views[rows]), head.texts(known.words[rows])
-            loss = contrast(pictures, words, same, recipe.temperature)
+            images, words = head.images(known.views[rows]), head.texts(known.words[rows])
+            loss = contrast(images, words, same, recipe.temperature)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -112,8 +112,8 @@ def train(features: Features, recipe: Recipe) -> tuple[MatchingHead, list[dict[s
 
 @torch.no_grad()
 def _pairs(head: MatchingHead, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines of all pictures with all texts `[N, N]`, and which of them have the same description."""
-    closeness = head.pictures(features.views) @ head.texts(features.words).T
+    """Cosines of all images with all texts `[N, N]`, and which of them have the same description."""
+    closeness = head.images(features.views) @ head.texts(features.words).T
     numbers = {text: number for number, text in enumerate(features.texts)}
     texts = torch.tensor([numbers[text] for text in features.texts])
     return closeness, texts[:, None] == texts[None, :]

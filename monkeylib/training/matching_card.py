@@ -5,7 +5,7 @@ from pathlib import Path
 
 from monkeylib import assets, resources, tables
 from monkeylib.captions.experts.encoders import SIDE
-from monkeylib.data.pictures import OPENMOJI, STAMPS
+from monkeylib.data.images import OPENMOJI, STAMPS
 
 _TEMPLATE = """---
 license: apache-2.0
@@ -14,19 +14,19 @@ library_name: monkeylib
 
 # matching-head
 
-Two linear maps ({weights:,} weights) that bring frozen features of a picture (DINOv2-S, seen at {side}
+Two linear maps ({weights:,} weights) that bring frozen features of an image (DINOv2-S, seen at {side}
 pixels) and of a text (MiniLM-L6) into one space of {width} dimensions, and a logistic curve that turns
-their closeness into the chance that the text belongs to the picture. In this repository's CPU set it does
+their closeness into the chance that the text belongs to the image. In this repository's CPU set it does
 what BLIP-2's matching head does in the paper: it judges whether a region's text fits its crop. It is not
 that model, and much weaker.
 
 ## Training
 
-`python -m monkeylib.training.matching` repeats it in a few minutes of one core: {train} views of pictures
-for training, {val} to choose the epoch and to fit the curve, {test} for the scores below. The pictures are
+`python -m monkeylib.training.matching` repeats it in a few minutes of one core: {train} views of images
+for training, {val} to choose the epoch and to fit the curve, {test} for the scores below. The images are
 the PNG stamps of {stamps} ({stamps_licence}), each on white and on a photograph, and the things and beings
 of {openmoji} ({openmoji_licence}) on white. Everything with one description is in one split, so the test's
-pictures and its descriptions are both new. The pictures aren't part of this repository; `monkeylib assets
+images and its descriptions are both new. The images aren't part of this repository; `monkeylib assets
 fetch` gets them.
 
 ## Test scores
@@ -35,7 +35,7 @@ Recall in percent among all test candidates with 95 % bootstrap intervals, chanc
 (`retrieval.csv` has every number):
 
 {scores}
-How often a threshold judges right where as many texts belong to their picture as don't (chance 50):
+How often a threshold judges right where as many texts belong to their image as don't (chance 50):
 
 {judged}
 One seed, one small test split. Read the intervals.
@@ -82,10 +82,8 @@ def _wide(rows: list[tables.Row]) -> list[tables.Row]:
     """A line for each group and direction, with a column for each metric."""
     lines: dict[tuple[str, str], dict[str, tables.Value]] = {}
     for row in rows:
-        key = str(row["pictures"]), str(row["direction"])
-        line = lines.setdefault(
-            key, {"pictures": key[0], "direction": key[1], "candidates": row["candidates"]}
-        )
+        key = str(row["images"]), str(row["direction"])
+        line = lines.setdefault(key, {"images": key[0], "direction": key[1], "candidates": row["candidates"]})
         value, low, high, chance = (100 * float(row[name]) for name in ("value", "low", "high", "chance"))
         line[str(row["metric"])] = f"{value:.1f} ({low:.1f}–{high:.1f}) [{chance:.1f}]"
     return list(lines.values())

@@ -1,6 +1,6 @@
-"""Pictures and their descriptions as features of the frozen encoders, made once and kept on disk.
+"""Images and their descriptions as features of the frozen encoders, made once and kept on disk.
 
-Pictures are worked through in chunks, each kept when it is done, so that an interrupted run goes on.
+Images are worked through in chunks, each kept when it is done, so that an interrupted run goes on.
 """
 
 import hashlib
@@ -18,24 +18,24 @@ from tqdm import tqdm
 
 from monkeylib import assets, resources
 from monkeylib.captions.experts.encoders import SIDE, Encoders
-from monkeylib.data import pictures
-from monkeylib.data.pictures import Described
+from monkeylib.data import images
+from monkeylib.data.images import Described
 
 CHUNK = 128
-BACKGROUNDS = "scikit-image-pictures"
+BACKGROUNDS = "scikit-image-images"
 SOURCES: dict[str, Callable[[], Iterator[Described]]] = {
-    pictures.STAMPS: pictures.stamps,
-    pictures.OPENMOJI: pictures.openmoji,
+    images.STAMPS: images.stamps,
+    images.OPENMOJI: images.openmoji,
 }
 WHITE, PHOTOGRAPH = "white", "photograph"
-BEHIND = {pictures.STAMPS: (WHITE, PHOTOGRAPH), pictures.OPENMOJI: (WHITE,)}  # stamps look like real crops
+BEHIND = {images.STAMPS: (WHITE, PHOTOGRAPH), images.OPENMOJI: (WHITE,)}  # stamps look like real crops
 
 
 @dataclass(frozen=True)
 class Features:
-    """Views of pictures `[N, 768]` and the descriptions of the pictures `[N, 384]`, row by row.
+    """Views of images `[N, 768]` and the descriptions of the images `[N, 384]`, row by row.
 
-    `behind` says on what a picture lies: white or a photograph.
+    `behind` says on what an image lies: white or a photograph.
     """
 
     sources: tuple[str, ...]
@@ -57,14 +57,14 @@ class Features:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """A picture with alpha on white."""
+    """An image with alpha on white."""
     white = Image.new("RGB", image.size, "white")
     white.paste(image, (0, 0), image)
     return white
 
 
 def on_photograph(image: Image.Image, backgrounds: Sequence[Image.Image], name: str) -> Image.Image:
-    """A picture with alpha on a piece of a photograph, both chosen by its name, with some room around it."""
+    """An image with alpha on a piece of a photograph, both chosen by its name, with some room around it."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
     image = image.copy()
     image.thumbnail((2 * SIDE, 2 * SIDE))
@@ -103,7 +103,7 @@ def backgrounds() -> list[Image.Image]:
 def collect(
     folder: Path | None = None, sources: Sequence[str] = tuple(SOURCES), progress: bool = True
 ) -> Features:
-    """The features of all pictures of some sources, made where they are missing.
+    """The features of all images of some sources, made where they are missing.
 
     Raises:
         AssetUnavailable: a source or an encoder isn't here and can't be fetched.
@@ -132,7 +132,7 @@ def _chunk(folder: Path, source: str, number: int) -> Path:
 def _work_through(source: str, folder: Path, encoders: Encoders, progress: bool) -> int:
     """Make the missing chunks of a source, and say how many it has."""
     stream, number, photographs = SOURCES[source](), 0, backgrounds()
-    with tqdm(desc=source, disable=not progress, unit="picture") as bar:
+    with tqdm(desc=source, disable=not progress, unit="image") as bar:
         while chunk := list(islice(stream, CHUNK)):
             path = _chunk(folder, source, number)
             if not path.is_file():
@@ -153,7 +153,7 @@ def _make(
             rows.append({"source": item.source, "name": item.name, "text": item.text, "behind": behind})
     texts = encoders.texts([item.text for item in chunk])
     repeats = len(rows) // len(chunk)
-    values = {"views": encoders.pictures(views), "words": texts.repeat(repeats, 1)}
+    values = {"views": encoders.images(views), "words": texts.repeat(repeats, 1)}
     with resources.replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     with resources.replacing(path) as temporary:  # last: its presence says that the chunk is done

@@ -1,4 +1,4 @@
-"""How well the matching head finds the text of a picture and the picture of a text, beside chance."""
+"""How well the matching head finds the text of an image and the image of a text, beside chance."""
 
 import csv
 import math
@@ -11,7 +11,7 @@ import torch
 from monkeylib import resources
 from monkeylib.captions.experts.matching import MatchingHead
 from monkeylib.captions.filtering import REGION_MATCH, SEGMENT_MATCH
-from monkeylib.data.pictures import OPENMOJI, STAMPS
+from monkeylib.data.images import OPENMOJI, STAMPS
 from monkeylib.evaluation.statistics import bootstrap_interval
 from monkeylib.tables import Row
 from monkeylib.training.matching_features import PHOTOGRAPH, WHITE, Features
@@ -27,10 +27,10 @@ GROUPS: dict[str, Callable[[str, str], bool]] = {
 
 @torch.no_grad()
 def closeness(head: MatchingHead, features: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines `[pictures, texts]` of all pictures with the distinct texts, and which belong together."""
+    """Cosines `[images, texts]` of all images with the distinct texts, and which belong together."""
     texts = list(dict.fromkeys(features.texts))
     first = [features.texts.index(text) for text in texts]
-    values = head.pictures(features.views) @ head.texts(features.words[first]).T
+    values = head.images(features.views) @ head.texts(features.words[first]).T
     belongs = np.array(features.texts, dtype=object)[:, None] == np.array(texts, dtype=object)[None, :]
     return values.numpy(), belongs
 
@@ -60,7 +60,7 @@ def mean_recall(head: MatchingHead, features: Features, depth: int) -> float:
 
 
 def table(head: MatchingHead, features: Features) -> list[Row]:
-    """A row for each group of pictures, direction and depth: recall with its 95 % interval, beside chance.
+    """A row for each group of images, direction and depth: recall with its 95 % interval, beside chance.
 
     Further rows give the accuracy of a threshold where as many pairs belong as don't (chance: one half).
     """
@@ -73,9 +73,9 @@ def table(head: MatchingHead, features: Features) -> list[Row]:
             continue
         part = features.chosen(chosen)
         values, belongs = closeness(head, part)
-        both = {"picture to text": (values, belongs), "text to picture": (values.T, belongs.T)}
+        both = {"image to text": (values, belongs), "text to image": (values.T, belongs.T)}
         for direction, (close, own) in both.items():
-            clusters = part.texts if direction == "picture to text" else None
+            clusters = part.texts if direction == "image to text" else None
             for depth in DEPTHS:
                 interval = bootstrap_interval(hits(close, own, depth), clusters=clusters)
                 rows.append(_row(group, direction, close, f"recall at {depth}", interval, chance(own, depth)))
@@ -87,7 +87,7 @@ def table(head: MatchingHead, features: Features) -> list[Row]:
 
 
 def judged(probability: np.ndarray, belongs: np.ndarray, limit: float) -> np.ndarray:
-    """For each picture, how often the threshold is right, its own texts weighing as much as all others."""
+    """For each image, how often the threshold is right, its own texts weighing as much as all others."""
     passes = probability > limit
     right = np.where(belongs, passes, ~passes).astype(float)
     own = (right * belongs).sum(axis=1) / belongs.sum(axis=1)
@@ -103,7 +103,7 @@ def _row(
         for name, value in zip(("value", "low", "high"), interval[:3], strict=True)
     }
     return {
-        "pictures": group,
+        "images": group,
         "direction": direction,
         "queries": values.shape[0],
         "candidates": values.shape[1],

@@ -103,7 +103,7 @@ def recipe_of(
     profile: Profile, batch: dict[str, Tensor], devices: int, passes: int, on_gpu: bool
 ) -> Recipe | None:
     """What of a profile and a pass decides about memory; None where the planner doesn't know such passes:
-    packed ones, and those whose rows hold other than one picture of the profile's own grid."""
+    packed ones, and those whose rows hold other than one image of the profile's own grid."""
     recipe, parts, config = profile.training, build.parts_of(profile), profiles.build_config(profile)
     rows, length = batch["labels"].shape
     shape = (rows * sum(sizing.view_counts(config)), 3, config.tile_size, config.tile_size)

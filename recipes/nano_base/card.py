@@ -31,9 +31,9 @@ nano-base` repeats it.
 In the first stage the ViT and the resampler learn from dense labels what is written and drawn at every point
 of a view. In the second the language model learns captions, transcripts and answers; the dense labels stay as
 a second loss. In the third most prompts hold one to four other images too, as those of Qwen-VL may, and only
-one of them answers what is asked. In the fourth some of the others are details of the same picture, which cut
-what is asked for or lie elsewhere. In the fifth more pictures show signs, of which the asked one has to be
-told from the others by its colour or its place. The sixth goes on with up to four details of a picture beside
+one of them answers what is asked. In the fourth some of the others are details of the same image, which cut
+what is asked for or lie elsewhere. In the fifth more images show signs, of which the asked one has to be
+told from the others by its colour or its place. The sixth goes on with up to four details of an image beside
 it, in which signs can be read that are too small in the whole. The seventh is one view of signs alone, each
 asked for once, mostly by its colour, and never after a transcript that names it; the head that looks for the
 next character is taught in particular where an answer starts. Before it, a sign was found by its place, but

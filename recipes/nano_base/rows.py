@@ -57,9 +57,9 @@ class BaseRows:
         answers: with conversations.
         several: share of pools whose prompts hold other images too, of which only one has what is asked for.
             With it come crops of documents.
-        details: so many other images of a prompt, at most, are parts of its own picture that do not hold
+        details: so many other images of a prompt, at most, are parts of its own image that do not hold
             what is asked for, or not whole. With it come more crops, and some of signs.
-        signs: share of pictures that show signs; drawn like the other families if 0.
+        signs: share of images that show signs; drawn like the other families if 0.
         apart: no transcript before questions, and each sign asked for once, mostly by its colour.
         pooled: rows in a pool.
     """
@@ -177,7 +177,7 @@ class BaseRows:
 
     def _views(self, rows: list[Row]) -> list[list[int]]:
         """The images of each prompt: its own and, where there may be others, one to four that do not answer
-        what is asked of it, parts of its own picture before those of other rows."""
+        what is asked of it, parts of its own image before those of other rows."""
         rng = np.random.default_rng([19, rows[0].number])
         views, first = [], len(rows)
         for number, row in enumerate(rows):
@@ -203,7 +203,7 @@ class BaseRows:
 
 
 def _seen(sample: Sample, view: View) -> tuple[Tensor, Tensor]:
-    """A part of a picture as one view: `[96, 96, 3]` uint8, and its dense labels `[3, 24, 24]`."""
+    """A part of an image as one view: `[96, 96, 3]` uint8, and its dense labels `[3, 24, 24]`."""
     image = sample.image.crop(view).resize((TILE, TILE), Image.Resampling.BICUBIC)
     labels = dense_labels(sample, view, TILE, POINTS)
     dense = np.stack([labels.chars, labels.objects, labels.colours])
@@ -215,13 +215,13 @@ def _prompt(question: Question) -> str:
 
 
 def _by_place(question: Question) -> bool:
-    """Whether it names a place in the picture, which is another one in a part of it."""
+    """Whether it names a place in the image, which is another one in a part of it."""
     return question.question.startswith("what is written at")
 
 
 def _parts_without(asked: list[Question], sample: Sample, view: View, rng: np.random.Generator) -> list[View]:
-    """Parts of a picture in which nothing that is asked can be read: crops of a tile's size that cut it or
-    lie elsewhere and, where `view` is such a crop, the whole picture if all of it is too small there."""
+    """Parts of an image in which nothing that is asked can be read: crops of a tile's size that cut it or
+    lie elsewhere and, where `view` is such a crop, the whole image if all of it is too small there."""
     width, height = sample.image.size
     if width == TILE:
         return []

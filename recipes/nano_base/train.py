@@ -4,13 +4,13 @@ adapters.
 Eight stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
 *Language*: the language model joins and learns to caption and to answer from the visual tokens, while the
 dense labels keep the encoder sharp. *Several*: most prompts hold several images, as Qwen-VL's may, of which
-one has what is asked for. *Details*: some of the others are parts of the same picture, which cut what is
-asked for or lie elsewhere. *Signs*: as before, with more pictures of several signs, of which the asked one
+one has what is asked for. *Details*: some of the others are parts of the same image, which cut what is
+asked for or lie elsewhere. *Signs*: as before, with more images of several signs, of which the asked one
 has to be told by its colour or place. *Parts*: longer, with up to four such parts, so that signs which are
-too small in the whole picture can be read in a part beside it, and are not the ones asked for. *Colours*: one
+too small in the whole image can be read in a part beside it, and are not the ones asked for. *Colours*: one
 view of signs alone, each asked for once and never after a transcript, until the language model finds a sign
 by its colour, which it does not learn from a small share of such questions. *Mixed*: as in *parts*, with all
-kinds of pictures, and still no transcript before questions. Everything is made from the nano world on the
+kinds of images, and still no transcript before questions. Everything is made from the nano world on the
 fly, so no sample repeats. `make nano-base` runs them and writes the model.
 """
 
@@ -61,8 +61,8 @@ class Stage:
     dense_weight: float
     answers: bool  # whether the language model takes part
     several: float = 0.0  # share of prompts with several images
-    details: int = 0  # of which so many at most are parts of the picture that is asked about
-    signs: float = 0.0  # share of pictures with signs, if not drawn like the other families
+    details: int = 0  # of which so many at most are parts of the image that is asked about
+    signs: float = 0.0  # share of images with signs, if not drawn like the other families
     apart: bool = False  # whether no transcript stands before questions, and a sign is asked for once
     starts: float = 0.0  # weight of looking at the first character of each answer, which the question decides
     first_row: int = 0

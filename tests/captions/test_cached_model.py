@@ -1,4 +1,4 @@
-"""A picture that ends the process each time is given up, one that hangs is ended; the rest is described."""
+"""An image that ends the process each time is given up, one that hangs is ended; the rest is described."""
 
 import multiprocessing
 import os
@@ -12,15 +12,15 @@ from monkeylib.captions.cached_model import Attempts
 from monkeylib.captions.experts.segments import DescribedSegments
 from monkeylib.captions.record_files import read_records
 from tests.support.caption_models import Colours, Halves, Shades, Tally
-from tests.support.fatal_experts import Fatal, Flaky, Forgetful, Slow, pictures
+from tests.support.fatal_experts import Fatal, Flaky, Forgetful, Slow, images
 
 KEYS = ["a" * 64, "b" * 64, "c" * 64]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five pictures; the third is black."""
-    return pictures(tmp_path / "pictures")
+    """Five images; the third is black."""
+    return images(tmp_path / "images")
 
 
 def describe(folder, out, expert, time_limit=None, batch_size=4):
@@ -82,10 +82,10 @@ def test_a_note_that_is_no_note_is_taken_away(tmp_path):
     assert not Attempts(tmp_path).ended() and not list((tmp_path / "working").iterdir())
 
 
-# --- a picture that ends the process -----------------------------------------------------------------
+# --- an image that ends the process -----------------------------------------------------------------
 
 
-def test_a_picture_that_ends_the_process_is_given_up_and_the_rest_described(folder, tmp_path):
+def test_a_image_that_ends_the_process_is_given_up_and_the_rest_described(folder, tmp_path):
     out = tmp_path / "out"
     ends = [in_a_process(folder, out, Fatal()) for _ in range(5)]
     assert ends == [-signal.SIGKILL] * 4 + [0], "once in a batch, three times alone"
@@ -98,7 +98,7 @@ def test_a_picture_that_ends_the_process_is_given_up_and_the_rest_described(fold
     assert describe(folder, out, expert).failed == 1 and expert.asked == [], "it isn't asked again"
 
 
-def test_a_picture_whose_death_was_chance_is_described(folder, tmp_path):
+def test_a_image_whose_death_was_chance_is_described(folder, tmp_path):
     out = tmp_path / "out"
     assert in_a_process(folder, out, Flaky(tmp_path / "seen")) == -signal.SIGKILL
     assert describe(folder, out, Flaky(tmp_path / "seen")).failed == 0
@@ -108,7 +108,7 @@ def test_a_picture_whose_death_was_chance_is_described(folder, tmp_path):
 # --- a time limit ------------------------------------------------------------------------------------
 
 
-def test_a_picture_that_hangs_is_a_failure_and_the_rest_is_described(folder, tmp_path):
+def test_a_image_that_hangs_is_a_failure_and_the_rest_is_described(folder, tmp_path):
     start = time.perf_counter()
     summary = describe(folder, tmp_path / "out", Slow(), time_limit=2.5)
     assert failures(tmp_path / "out") == {"2.png": "TimeoutError: no answer within 2.5 seconds"}

@@ -10,7 +10,7 @@ from monkeylib.captions.composers import rules
 
 
 def box(number):
-    """A small box, each elsewhere in the picture."""
+    """A small box, each elsewhere in the image."""
     x, y = 31 * number % 90, 47 * number % 90
     return x, y, x + 9, y + 9
 

@@ -23,17 +23,17 @@ from monkeylib.captions.record_files import read_records
 from monkeylib.images import open_image
 from tests.support import ray_stand_in
 from tests.support.caption_models import Colours, Halves, Shades, Tally
-from tests.support.fatal_experts import Fatal, Slow, pictures
+from tests.support.fatal_experts import Fatal, Slow, images
 
-PICTURES, SHARD = 500, 40
+IMAGES, SHARD = 500, 40
 PRELOADED = ["monkeylib.captions.pipeline", "monkeylib.captions.experts", "pyarrow.parquet", "pytest"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """500 small pictures of chance; three are black, which an expert refuses, and one is half a file."""
-    home, chance = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    colours = chance.integers(1, 255, (PICTURES, 2, 3, 3), dtype=np.uint8)
+    """500 small images of chance; three are black, which an expert refuses, and one is half a file."""
+    home, chance = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    colours = chance.integers(1, 255, (IMAGES, 2, 3, 3), dtype=np.uint8)
     colours[[7, 250, 499]] = 0
     for number, pixels in enumerate(colours):
         Image.fromarray(pixels).resize((12, 8), Image.Resampling.NEAREST).save(home / f"{number:03d}.png")
@@ -61,16 +61,16 @@ def uninterrupted(folder, tmp_path_factory):
     return describe(folder, out), out
 
 
-def test_every_picture_has_one_record_and_each_failure_is_one_too(folder, uninterrupted):
+def test_every_image_has_one_record_and_each_failure_is_one_too(folder, uninterrupted):
     summary, out = uninterrupted
     records = list(read_records(out / pipeline.RECORDS))
-    assert [record.name for record in records] == [f"{n:03d}.png" for n in range(PICTURES)]
+    assert [record.name for record in records] == [f"{n:03d}.png" for n in range(IMAGES)]
     failed = {record.name: [f.stage for f in record.failures] for record in records if record.failures}
     assert failed == {
         "007.png": ["colours"], "100.png": ["read"], "250.png": ["colours"], "499.png": ["colours"]
     }  # fmt: skip
     assert {record.status for record in records if record.name not in failed} == {"ok"}
-    assert summary.failed == 4 and summary.records == PICTURES and summary.shards == 13
+    assert summary.failed == 4 and summary.records == IMAGES and summary.shards == 13
     assert [record.status for record in records if record.failures].count("failed") == 1
 
 
@@ -102,7 +102,7 @@ def test_killed_five_times_it_ends_as_if_it_had_not_been(folder, uninterrupted, 
     assert outcome(tmp_path) == outcome(uninterrupted[1])
     assert summary.already > 0
     asked = {tally.stage: tally.asked for tally in summary.stages}
-    assert asked["halves"] < PICTURES - 1, "what was found before a kill isn't asked again"
+    assert asked["halves"] < IMAGES - 1, "what was found before a kill isn't asked again"
 
 
 def test_a_torn_or_changed_shard_is_done_again(folder, uninterrupted, tmp_path):
@@ -124,7 +124,7 @@ def test_a_shard_with_failures_is_tried_again_unless_told_otherwise(folder, tmp_
     few = input_images.find([folder])[5:9]
     options = {"shard_size": 2, "progress": False}
     work().describe(few, tmp_path, **options)
-    assert work().describe(few, tmp_path, **options).already == 1  # the black picture is in the other
+    assert work().describe(few, tmp_path, **options).already == 1  # the black image is in the other
     assert work().describe(few, tmp_path, retry_failed=False, **options).already == 2
 
 
@@ -203,7 +203,7 @@ def test_a_budget_is_one_on_many_machines(tmp_path, monkeypatch):
         RayEngine(workers={"chat": 2}).plan(stages, {"CPU": 8.0})
 
 
-def test_pictures_and_results_are_found_from_other_folders(folder, tmp_path, monkeypatch):
+def test_images_and_results_are_found_from_other_folders(folder, tmp_path, monkeypatch):
     """Workers have another working folder than the process that they work for."""
     seen = []
 
@@ -211,7 +211,7 @@ def test_pictures_and_results_are_found_from_other_folders(folder, tmp_path, mon
         def run(self, shards, stages, place, advance):
             (tmp_path / "elsewhere").mkdir()
             monkeypatch.chdir(tmp_path / "elsewhere")
-            seen.append([place, *(source.picture for shard in shards for source in shard.sources)])
+            seen.append([place, *(source.image for shard in shards for source in shard.sources)])
             yield from super().run(shards, stages, place, advance)
 
     monkeypatch.chdir(folder)
@@ -223,18 +223,18 @@ def test_pictures_and_results_are_found_from_other_folders(folder, tmp_path, mon
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_picture_that_cannot_be_read_loses_no_other_of_its_shard(tmp_path, monkeypatch):
+def test_a_image_that_cannot_be_read_loses_no_other_of_its_shard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
-    home = tmp_path / "pictures"
+    home = tmp_path / "images"
     home.mkdir()
     for name in (b"caf\xe9.png", b"broken.png"):
         Image.new("RGB", (8, 6), (9, 200, 9)).save(home / "new.png")
         os.rename(home / "new.png", os.path.join(os.fsencode(home), name))
 
-    def opened(picture):
-        if picture.name == "broken.png":
+    def opened(image):
+        if image.name == "broken.png":
             raise EOFError("the plugin gave up")
-        return open_image(picture)
+        return open_image(image)
 
     monkeypatch.setattr(input_images, "open_image", opened)
     found = [replace(source, original_caption="a \ud800 caption") for source in input_images.find([home])]
@@ -288,14 +288,14 @@ def test_ray_gives_the_same_records_also_when_a_worker_is_killed(folder, uninter
     finally:
         ray.shutdown()
     assert outcome(tmp_path) == outcome(uninterrupted[1])
-    assert summary.records == PICTURES and summary.failed == 4
+    assert summary.records == IMAGES and summary.failed == 4
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray[data]")
-def test_under_ray_a_picture_that_ends_its_worker_is_given_up_and_one_that_hangs_is_ended(tmp_path):
+def test_under_ray_a_image_that_ends_its_worker_is_given_up_and_one_that_hangs_is_ended(tmp_path):
     import ray
 
-    home = pictures(tmp_path / "pictures")
+    home = images(tmp_path / "images")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         for name, expert, limit in (("ends", Fatal(), None), ("hangs", Slow(), 5)):

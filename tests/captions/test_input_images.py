@@ -1,4 +1,4 @@
-"""Which pictures a folder holds, what they are called, and what their original captions are."""
+"""Which images a folder holds, what they are called, and what their original captions are."""
 
 import json
 
@@ -11,34 +11,34 @@ from monkeylib.captions.input_images import Source
 
 @pytest.fixture
 def folder(tmp_path):
-    home = tmp_path / "pictures"
+    home = tmp_path / "images"
     for name in ("b.JPG", "a.png", "sub/a.png", "sub/c.webp", "x.y.jpeg"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4), (len(name), 0, 0)).save(home / name)
-    (home / "notes.txt").write_text("no picture")
+    (home / "notes.txt").write_text("no image")
     (home / "d.png").mkdir()
     return home
 
 
-def test_a_folder_gives_its_pictures_in_order_named_by_their_path(folder):
+def test_a_folder_gives_its_images_in_order_named_by_their_path(folder):
     found = input_images.find([folder])
     assert [source.name for source in found] == ["a.png", "b.JPG", "sub/a.png", "sub/c.webp", "x.y.jpeg"]
     assert all(source.open().size == (4, 4) for source in found)
 
 
-def test_pictures_of_one_name_get_their_whole_paths(folder):
+def test_images_of_one_name_get_their_whole_paths(folder):
     found = input_images.find([folder / "a.png", folder / "sub", folder / "b.JPG"])
     whole = [(folder / name).as_posix() for name in ("a.png", "sub/a.png")]
     assert [source.name for source in found] == [*whole, "c.webp", "b.JPG"]
     twice = input_images.find([folder / "a.png", folder / "a.png"])
-    assert [source.name for source in twice] == ["a.png", "a.png"], "one picture twice is one picture"
+    assert [source.name for source in twice] == ["a.png", "a.png"], "one image twice is one image"
 
 
-def test_what_is_no_picture_is_refused_and_what_is_missing_is_left_to_be_recorded(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder and no picture at .*gone: check"):
+def test_what_is_no_image_is_refused_and_what_is_missing_is_left_to_be_recorded(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder and no image at .*gone: check"):
         input_images.find([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"nothing to describe: found no pictures \(.bmp"):
+    with pytest.raises(ValueError, match=r"nothing to describe: found no images \(.bmp"):
         input_images.find([tmp_path / "empty"])
     assert [source.name for source in input_images.find([tmp_path / "gone.png"])] == ["gone.png"]
 
@@ -70,7 +70,7 @@ def test_original_captions_are_found_by_name(folder, tmp_path, kind):
     found = {
         s.name: s.original_caption for s in input_images.with_captions(input_images.find([folder]), file)
     }
-    assert found == {  # two pictures are called a.png: the bare name is only the first's own
+    assert found == {  # two images are called a.png: the bare name is only the first's own
         "a.png": "first", "b.JPG": "second", "sub/a.png": "", "sub/c.webp": "by its file name", "x.y.jpeg": ""
     }  # fmt: skip
 
@@ -82,7 +82,7 @@ def test_original_captions_are_found_by_name(folder, tmp_path, kind):
         ("a.json", "{", "a.json holds no captions: expected"),
         ("a.csv", "name;text\nx;y\n", "a.csv holds no captions: expected"),
         ("a.jsonl", '{"caption": "no name"}', "a.jsonl holds no captions: expected"),
-        ("a.json", '{"z.png": "x"}', "no caption of these pictures: it names 'z.png', the first"),
+        ("a.json", '{"z.png": "x"}', "no caption of these images: it names 'z.png', the first"),
     ],
 )  # fmt: skip
 def test_other_files_are_refused(folder, tmp_path, name, text, complaint):

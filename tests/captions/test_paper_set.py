@@ -12,7 +12,7 @@ from monkeylib.captions.record_files import read_records
 from monkeylib.cli import main
 from tests.support import chat_server, tiny_experts
 
-PICTURES = [tiny_experts.squares(80, 60, "red", "white"), tiny_experts.squares(40, 70, "blue")]
+IMAGES = [tiny_experts.squares(80, 60, "red", "white"), tiny_experts.squares(40, 70, "blue")]
 SEEN = "a cat<loc_10><loc_20><loc_400><loc_500>the sign<loc_0><loc_0><loc_999><loc_999>"
 
 
@@ -29,14 +29,14 @@ def call(monkeypatch, tmp_path, capsys):
     tiny_experts.blip2(tmp_path)
     tiny_experts.blip2_itm(tmp_path)
     tiny_experts.sam(tmp_path)
-    tiny_experts.florence2(tmp_path, PICTURES, [SEEN] * 2)
+    tiny_experts.florence2(tmp_path, IMAGES, [SEEN] * 2)
     monkeypatch.setenv(pretrained.WEIGHTS, str(tmp_path))
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "outputs"))
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
 
     def called() -> tuple[int, str, list[Record]]:
         arguments = [
-            tmp_path / "pictures",
+            tmp_path / "images",
             "--out",
             tmp_path / "out",
             "--experts",
@@ -53,15 +53,15 @@ def call(monkeypatch, tmp_path, capsys):
             list(read_records(tmp_path / "out" / "records.jsonl")),
         )
 
-    called.pictures = tmp_path / "pictures"
+    called.images = tmp_path / "images"
     return called
 
 
-def test_the_papers_pipeline_runs_from_pictures_to_descriptions(call, server):
-    for name, picture in zip("ab", PICTURES, strict=True):
-        picture.save(call.pictures / f"{name}.png")
-    (call.pictures / "c.png").write_bytes(b"no picture")
-    Image.new("RGB", (3000, 1)).save(call.pictures / "d.png")  # too thin for SAM's resizing
+def test_the_papers_pipeline_runs_from_images_to_descriptions(call, server):
+    for name, image in zip("ab", IMAGES, strict=True):
+        image.save(call.images / f"{name}.png")
+    (call.images / "c.png").write_bytes(b"no image")
+    Image.new("RGB", (3000, 1)).save(call.images / "d.png")  # too thin for SAM's resizing
     server.script = [(429, {"Retry-After": "0.1"}, None), "garbage", "half"]
     code, errors, records = call()
     assert code == 2 and "c.png: " in errors
@@ -84,8 +84,8 @@ def test_the_papers_pipeline_runs_from_pictures_to_descriptions(call, server):
     assert len(prompts) == 3 and len(server.requests) == 6  # each of three attempts more
 
     asked = len(server.requests)
-    (call.pictures / "d.png").unlink()
-    PICTURES[1].save(call.pictures / "c.png")  # the file is whole now, and known
+    (call.images / "d.png").unlink()
+    IMAGES[1].save(call.images / "c.png")  # the file is whole now, and known
     code, errors, again = call()
     assert code == 0 and len(server.requests) == asked
     assert [record.detailed_caption for record in again[:2]] == [r.detailed_caption for r in records[:2]]

@@ -1,4 +1,4 @@
-"""Running experts over pictures: what is kept, what is asked again, and what happens when something fails."""
+"""Running experts over images: what is kept, what is asked again, and what happens when something fails."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from monkeylib.captions.record_files import read_records
 
 
 class Colours(Expert):
-    """Names the brighter channel; refuses pictures whose first pixel is black; counts what it is asked."""
+    """Names the brighter channel; refuses images whose first pixel is black; counts what it is asked."""
 
     name, version, licence = "colours", "1", "CC0-1.0"
 
@@ -48,29 +48,29 @@ class Unloadable(Colours):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     paths = []
     for number, colour in enumerate(
         [(200, 10, 10), (10, 200, 10), (10, 10, 200), (210, 10, 10), (9, 9, 210)]
     ):
-        path = tmp_path / "pictures" / f"{number}.png"
+        path = tmp_path / "images" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (20, 10), colour).save(path)
         paths.append(path)
     return paths
 
 
-def _run(pictures, expert, out, **more):
+def _run(images, expert, out, **more):
     experts = expert if isinstance(expert, list) else [expert]
-    return pipeline.run(pictures, experts, out, batch_size=2, progress=False, **more)
+    return pipeline.run(images, experts, out, batch_size=2, progress=False, **more)
 
 
-def test_every_picture_gets_a_record_in_order_also_on_disk(pictures, tmp_path):
+def test_every_image_gets_a_record_in_order_also_on_disk(images, tmp_path):
     expert = Colours({"a": 1})
-    records = _run(pictures, expert, tmp_path / "out")
+    records = _run(images, expert, tmp_path / "out")
     assert [record.name for record in records] == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     assert [record.regions[0].text for record in records] == ["red", "green", "blue", "red", "blue"]
-    assert records[1].detailed_caption == "The picture shows a green filling most of the picture."
+    assert records[1].detailed_caption == "The image shows a green filling most of the image."
     assert (records[0].width, records[0].height) == (20, 10) and not records[0].failures
     assert records[0].provenance[0] == Provenance(
         expert="colours", version="1", settings={"a": 1}, licence="CC0-1.0"
@@ -80,101 +80,101 @@ def test_every_picture_gets_a_record_in_order_also_on_disk(pictures, tmp_path):
     assert expert.asked == [2, 2, 1]
 
 
-def test_a_rerun_asks_only_about_what_is_missing(pictures, tmp_path):
+def test_a_rerun_asks_only_about_what_is_missing(images, tmp_path):
     out = tmp_path / "out"
-    first = _run(pictures[:3], Colours(), out)
+    first = _run(images[:3], Colours(), out)
     again = Colours()
-    assert _run(pictures, again, out)[:3] == first
+    assert _run(images, again, out)[:3] == first
     assert again.asked == [2]
     nothing = Colours()
-    _run(pictures[::-1], nothing, out)
+    _run(images[::-1], nothing, out)
     assert nothing.asked == []
     other = Colours({"threshold": 2})
-    _run(pictures, other, out)
+    _run(images, other, out)
     assert sum(other.asked) == 5  # other settings, other findings
 
 
-def test_an_interrupted_run_loses_at_most_one_batch(pictures, tmp_path):
+def test_an_interrupted_run_loses_at_most_one_batch(images, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        _run(pictures, Colours(stop_after=1), out)
+        _run(images, Colours(stop_after=1), out)
     assert not (out / "records.jsonl").exists()
     rest = Colours()
-    records = _run(pictures, rest, out)
+    records = _run(images, rest, out)
     assert rest.asked == [2, 1] and all(record.regions for record in records)
-    assert records == _run(pictures, Colours(), tmp_path / "uninterrupted")
+    assert records == _run(images, Colours(), tmp_path / "uninterrupted")
     leftovers = [
         p.name for p in (out / "findings").rglob("*") if p.is_file() and not p.name.endswith(".json")
     ]
     assert leftovers == []
 
 
-def test_a_poisoned_picture_spoils_no_other_and_is_tried_again(pictures, tmp_path):
-    Image.new("RGB", (20, 10)).save(pictures[2])  # black: the expert refuses it
+def test_a_poisoned_image_spoils_no_other_and_is_tried_again(images, tmp_path):
+    Image.new("RGB", (20, 10)).save(images[2])  # black: the expert refuses it
     out = tmp_path / "out"
-    records = _run(pictures, Colours(), out)
+    records = _run(images, Colours(), out)
     assert [len(record.regions) for record in records] == [1, 1, 0, 1, 1]
     (failure,) = records[2].failures
     assert (failure.stage, failure.error) == ("colours", "RuntimeError: too dark")
     again = Colours()
-    assert _run(pictures, again, out)[2].failures == (failure,)
+    assert _run(images, again, out)[2].failures == (failure,)
     assert again.asked == [1]
 
 
-def test_an_expert_that_cannot_be_loaded_is_tried_once_and_the_others_go_on(pictures, tmp_path):
+def test_an_expert_that_cannot_be_loaded_is_tried_once_and_the_others_go_on(images, tmp_path):
     broken = Unloadable()
-    records = _run(pictures, [broken, Colours()], tmp_path / "out")
+    records = _run(images, [broken, Colours()], tmp_path / "out")
     assert broken.asked == [0]
     assert all(r.regions and r.failures[0].error == "FileNotFoundError: no weights" for r in records)
 
 
-def test_unreadable_pictures_are_recorded(pictures, tmp_path):
-    pictures[0].write_bytes(pictures[0].read_bytes()[:40])
-    records = _run([*pictures[:2], tmp_path / "missing.png"], Colours(), tmp_path / "out")
+def test_unreadable_images_are_recorded(images, tmp_path):
+    images[0].write_bytes(images[0].read_bytes()[:40])
+    records = _run([*images[:2], tmp_path / "missing.png"], Colours(), tmp_path / "out")
     assert [bool(record.failures) for record in records] == [True, False, True]
     assert records[0].failures[0].stage == "read" and records[0].sha256 == ""
     assert "missing.png" in records[2].failures[0].error
 
 
-def test_the_same_picture_twice_is_looked_at_once(pictures, tmp_path):
+def test_the_same_image_twice_is_looked_at_once(images, tmp_path):
     copy = tmp_path / "copy.png"
-    copy.write_bytes(pictures[0].read_bytes())
+    copy.write_bytes(images[0].read_bytes())
     expert = Colours()
-    records = _run([pictures[0], copy, pictures[0]], expert, tmp_path / "out")
+    records = _run([images[0], copy, images[0]], expert, tmp_path / "out")
     assert expert.asked == [1] and [record.name for record in records] == ["0.png", "copy.png", "0.png"]
     assert len({record.sha256 for record in records}) == 1 and all(record.regions for record in records)
 
 
-def test_pictures_in_memory_and_original_captions(tmp_path):
+def test_images_in_memory_and_original_captions(tmp_path):
     sources = [
         pipeline.Source(Image.new("RGB", (4, 4), colour), name, "as the web says")
         for name, colour in (("a", "red"), ("b", "blue"))
     ]
     records = _run(sources, Colours(), tmp_path / "out")
-    assert records[0].detailed_caption.startswith("As the web says. The picture shows a red")
+    assert records[0].detailed_caption.startswith("As the web says. The image shows a red")
     assert len({record.sha256 for record in records}) == 2
 
 
-def test_a_composer_that_fails_loses_no_findings(pictures, tmp_path):
+def test_a_composer_that_fails_loses_no_findings(images, tmp_path):
     class Busy(rules.RuleComposer):
         def compose(self, record):
             raise TimeoutError("busy")
 
-    records = _run(pictures, Colours(), tmp_path / "out", composer=Busy())
+    records = _run(images, Colours(), tmp_path / "out", composer=Busy())
     assert all(r.regions and r.detailed_caption == "" for r in records)
     assert records[0].failures[0].stage == "compose" and "busy" in records[0].failures[0].error
 
 
-def test_an_expert_that_answers_too_little_is_recorded(pictures, tmp_path):
+def test_an_expert_that_answers_too_little_is_recorded(images, tmp_path):
     class Silent(Colours):
         def annotate(self, images):
             return []
 
-    records = _run(pictures[:1], Silent(), tmp_path / "out")
-    assert "gave 0 answers for 1 pictures" in records[0].failures[0].error
+    records = _run(images[:1], Silent(), tmp_path / "out")
+    assert "gave 0 answers for 1 images" in records[0].failures[0].error
 
 
-def test_no_pictures_are_refused(tmp_path):
+def test_no_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match="nothing to describe"):
         _run([], Colours(), tmp_path / "out")
     assert not (tmp_path / "out").exists()

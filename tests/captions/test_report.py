@@ -1,4 +1,4 @@
-"""The page that shows what became of pictures."""
+"""The page that shows what became of images."""
 
 import base64
 import io
@@ -52,7 +52,7 @@ def parsed(html) -> Tags:
 def shown():
     mask = np.zeros((60, 100), dtype=bool)
     mask[10:50, 20:70] = True
-    picture = Image.new("RGB", (100, 60), (30, 60, 90))
+    image = Image.new("RGB", (100, 60), (30, 60, 90))
     record = Record(
         name="<b>.png", sha256="0" * 64, width=100, height=60, original_caption="me & my cat",
         captions=[Caption(text="a room", expert="whole", score=0.5)],
@@ -66,7 +66,7 @@ def shown():
         detailed_caption="A cat and a unicorn.",
         check=Check(grounding=0.5, sentences=1, unsupported=("unicorn",), problems=("too short",)),
     )  # fmt: skip
-    return record, Source(picture, record.name)
+    return record, Source(image, record.name)
 
 
 def test_the_page_shows_everything_and_takes_no_text_for_markup(shown):
@@ -81,7 +81,7 @@ def test_the_page_shows_everything_and_takes_no_text_for_markup(shown):
     assert svg["viewbox"] == "0 0 100 60" and svg["aria-label"] == "A cat and a unicorn."
 
 
-def test_boxes_lie_in_the_pictures_own_coordinates_and_dropped_ones_are_dashed(shown):
+def test_boxes_lie_in_the_images_own_coordinates_and_dropped_ones_are_dashed(shown):
     tags = parsed(report.show([shown[0]], [shown[1]]).html())
     assert {tag["points"]: "stroke-dasharray" in tag for tag in tags.all("polygon")} == {
         "20.0,10.0 70.0,10.0 70.0,50.0 20.0,50.0": False,
@@ -133,7 +133,7 @@ def test_where_there_is_no_room_labels_stay_inside():
 
 
 @pytest.mark.parametrize("size", [(14, 25), (100, 60), (9000, 6000), (300, 6000), (6000, 300)])
-def test_numbers_and_lines_are_as_large_on_the_page_whatever_the_picture(size):
+def test_numbers_and_lines_are_as_large_on_the_page_whatever_the_image(size):
     width, height = size
     region = Region(box=(0, 0, width, height), text="all", score=1, expert="e")
     record = Record(name="a", sha256="0" * 64, width=width, height=height, regions=[region])
@@ -161,19 +161,19 @@ def _images(html):
         yield kind, Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def test_the_picture_is_made_smaller_and_the_mask_lies_where_it_was_found(shown):
-    (kind, picture), (other, mask) = _images(report.show([shown[0]], [shown[1]], pixels=50).html())
-    assert (kind, picture.size, other, mask.size) == ("jpeg", (50, 30), "png", (50, 30))
+def test_the_image_is_made_smaller_and_the_mask_lies_where_it_was_found(shown):
+    (kind, image), (other, mask) = _images(report.show([shown[0]], [shown[1]], pixels=50).html())
+    assert (kind, image.size, other, mask.size) == ("jpeg", (50, 30), "png", (50, 30))
     inside = np.asarray(mask)[:, :, 3] > 0
     assert inside[5:25, 10:35].all() and inside.sum() == 20 * 25
 
 
-def test_failures_and_missing_pictures_are_shown(shown, tmp_path):
+def test_failures_and_missing_images_are_shown(shown, tmp_path):
     gone = Source(tmp_path / "gone.png", "gone.png")
     failure = Failure(stage="read", error="OSError: <none>")
     page = report.show([Record(name="gone.png", failures=[failure]), shown[0]], [gone, gone])
     text = " ".join(parsed(page.html()).text)
-    assert "read: OSError: <none>" in text and "there is no picture at" in text and "no description" in text
+    assert "read: OSError: <none>" in text and "there is no image at" in text and "no description" in text
 
 
 def test_the_page_is_one_file_that_a_notebook_shows_too(shown, tmp_path):
@@ -182,5 +182,5 @@ def test_the_page_is_one_file_that_a_notebook_shows_too(shown, tmp_path):
     html = path.read_text(encoding="utf-8")
     assert html.startswith("<!doctype html>") and page._repr_html_() in html
     assert "http" not in html.replace("http-equiv", "") and "<script" not in html
-    with pytest.raises(ValueError, match="a record for each picture, got 1 for 2"):
+    with pytest.raises(ValueError, match="a record for each image, got 1 for 2"):
         report.show([shown[0]], [shown[1]] * 2)

@@ -13,7 +13,7 @@ from monkeylib.captions.stages import read
 from tests.support.caption_models import Billed, Colours, Halves, Shades, Tally, score
 
 
-def picture(*colours, size=(16, 10)) -> Image.Image:
+def image(*colours, size=(16, 10)) -> Image.Image:
     """Vertical stripes of equal width."""
     pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
     for number, colour in enumerate(colours):
@@ -28,7 +28,7 @@ def sources():
         "light-white": [(90, 200, 90), (255, 255, 255)],
         "dark": [(10, 10, 60), (10, 10, 60)],
     }
-    return [Source(picture(*colours), name) for name, colours in stripes.items()]
+    return [Source(image(*colours), name) for name, colours in stripes.items()]
 
 
 # Everything passes, so that tests see what the models said.
@@ -68,7 +68,7 @@ def test_the_filter_judges_by_the_match(sources, tmp_path):
     assert not green.regions and green.dropped[0].reason == "match 0.40 is not above 0.4"
 
 
-def test_a_matcher_that_fails_on_a_picture_leaves_it_to_the_experts_confidence(sources, tmp_path):
+def test_a_matcher_that_fails_on_a_image_leaves_it_to_the_experts_confidence(sources, tmp_path):
     class Moody(Tally):
         def match(self, crops, texts):
             if "green" in texts:
@@ -95,11 +95,11 @@ def test_scores_that_are_no_probabilities_are_clipped_and_missing_ones_recorded(
     assert "gave 0 scores for 1 regions" in records[0].failures[0].error
 
 
-def test_crops_are_whole_pixels_inside_the_picture():
-    image = picture((1, 2, 3), (4, 5, 6))
-    assert crop(image, (-3, 2.6, 8.4, 99)).size == (8, 8)
-    assert crop(image, (15.9, 9.9, 16, 10)).size == (1, 1)
-    assert crop(image, (40, 40, 50, 50)).size == (1, 1)
+def test_crops_are_whole_pixels_inside_the_image():
+    whole = image((1, 2, 3), (4, 5, 6))
+    assert crop(whole, (-3, 2.6, 8.4, 99)).size == (8, 8)
+    assert crop(whole, (15.9, 9.9, 16, 10)).size == (1, 1)
+    assert crop(whole, (40, 40, 50, 50)).size == (1, 1)
 
 
 # --- segments ----------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_a_refiner_describes_what_its_source_found(sources, tmp_path):
     assert settings["source"]["expert"] == "halves" and settings["describer"]["expert"] == "shades"
 
 
-def test_another_describer_cuts_no_picture_again(sources, tmp_path):
+def test_another_describer_cuts_no_image_again(sources, tmp_path):
     described(sources, tmp_path, DescribedSegments(Halves(), Shades()))
     halves, other = Halves(), Shades(words=("black", "bright"))
     _, records = described(sources, tmp_path, DescribedSegments(halves, other))
@@ -186,11 +186,11 @@ def test_the_small_set_loads_yolox_once(tmp_path):
 
 
 def test_segments_are_the_largest_shown_on_white():
-    (found,) = Halves().annotate([picture((0, 0, 0), (9, 9, 9))])
+    (found,) = Halves().annotate([image((0, 0, 0), (9, 9, 9))])
     small = found.regions[0].model_copy(update={"mask": None})
     assert largest([small, *found.regions], 1) == [found.regions[0]]
     inside = Region(box=(0, 0, 16, 10), text="", score=1, expert="e", mask=found.regions[1].mask)
-    shown = np.asarray(cut_out(picture((0, 0, 0), (9, 9, 9)), inside))
+    shown = np.asarray(cut_out(image((0, 0, 0), (9, 9, 9)), inside))
     assert (shown[:, :8] == 255).all() and (shown[:, 8:] == 9).all()
 
 

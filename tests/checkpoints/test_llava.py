@@ -176,15 +176,15 @@ def asked_as_llava():
 
 
 @torch.no_grad()
-def test_a_question_reads_as_llava_reads_it(theirs, folder, picture):
-    """From picture and text to logits: the same as transformers' own processors and model."""
+def test_a_question_reads_as_llava_reads_it(theirs, folder, make_image):
+    """From image and text to logits: the same as transformers' own processors and model."""
     ours = llava.load(folder, views="global", adapter_mode="none").eval()
     theirs = deepcopy(theirs)
     ours.config.image_token_id = theirs.config.image_token_id = len(tokenizer()) - 1
     processor = asked_as_llava()
-    inputs = processor(images=picture(), text=build_prompt("llava", "what?"))
+    inputs = processor(images=make_image(), text=build_prompt("llava", "what?"))
     size = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
-    pixels = LlavaImageProcessorPil(**size, do_pad=True)(picture(), return_tensors="pt")["pixel_values"]
+    pixels = LlavaImageProcessorPil(**size, do_pad=True)(make_image(), return_tensors="pt")["pixel_values"]
     text = "</s>USER: " + "<image>" * 16 + "\nwhat? ASSISTANT:"
     ids = torch.tensor([tokenizer()(text)["input_ids"]])
     assert torch.equal(inputs["input_ids"], ids)
@@ -192,17 +192,17 @@ def test_a_question_reads_as_llava_reads_it(theirs, folder, picture):
     assert torch.allclose(ours(**inputs).logits, expected, atol=1e-4)
 
 
-def test_a_training_row_opens_as_the_prompt_does(picture):
+def test_a_training_row_opens_as_the_prompt_does(make_image):
     processor = asked_as_llava()
     prompt = build_prompt("llava", "what?")
-    row = RowMaker(processor, 100).encode(Record("0", (picture(),), ((prompt, "a cat"),), "x", "x"))
-    asked = processor(images=picture(), text=prompt)["input_ids"][0]
+    row = RowMaker(processor, 100).encode(Record("0", (make_image(),), ((prompt, "a cat"),), "x", "x"))
+    asked = processor(images=make_image(), text=prompt)["input_ids"][0]
     assert torch.equal(row.encoded.ids[: len(asked)], asked)
     assert (row.encoded.labels[: len(asked)] == -100).all() and row.supervised == len("a cat") + 1
     assert length_of(row.record, processor) == len(row)
 
 
-def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, picture, tmp_path):
+def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, make_image, tmp_path):
     theirs.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     place, recipe = len(tokenizer()) - 1, profiles.load("llava-448")
@@ -229,4 +229,4 @@ def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, pictur
     processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
     model = finetune.build_model(recipe, processor).eval()
     assert model.config.text_config.vocab_size == 60, "rows without a token stay"
-    assert isinstance(Monkey(model, processor).answer(picture(), "what?", max_new_tokens=3), str)
+    assert isinstance(Monkey(model, processor).answer(make_image(), "what?", max_new_tokens=3), str)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from tests.model.test_hf_vision import build, views
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel
@@ -12,6 +11,7 @@ from transformers import AutoModel
 from monkeylib.checkpoints import convert, peft
 from monkeylib.model.lora import AdapterBank
 from monkeylib.model.vision import VisionTransformer
+from tests.model.test_hf_vision import build, views
 
 
 class Bypassed(nn.Module):

@@ -8,9 +8,9 @@ def trainable(model) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def test_the_language_models_own_lora_goes_through_peft(tiny, processor, picture, tmp_path):
+def test_the_language_models_own_lora_goes_through_peft(tiny, processor, make_image, tmp_path):
     model = tiny()
-    inputs = processor(images=picture(), text="What is it?")
+    inputs = processor(images=make_image(), text="What is it?")
     labels = inputs["input_ids"].clone()
     before = model(**inputs).logits
 

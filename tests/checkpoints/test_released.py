@@ -127,12 +127,12 @@ def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
         folder = tmp_path / "ours"
     monkey = monkeylib.load(folder, device="cpu")
     about = parity.about("lmm_896")
-    prompt, picture = about["prompts"]["single"], monkey.processor.image_processor(parity.goldens() / "a.png")
+    prompt, image = about["prompts"]["single"], monkey.processor.image_processor(parity.goldens() / "a.png")
     ids = torch.tensor([[*prompt["before"], *monkey.processor.image_span(), *prompt["after"]]])
     new = monkey.model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
-        **picture,
+        **image,
         do_sample=False,
         eos_token_id=None,
         pad_token_id=511,
@@ -169,14 +169,14 @@ def test_a_model_that_was_trained_on_is_written_in_the_released_layout(golden, t
     assert changed["transformer.visual.transformer.resblocks.0.mlp_lora.2.lora_scale"] == torch.tensor([3.0])
 
 
-def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, picture, tmp_path):
+def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make_image, tmp_path):
     profile = profiles.load("paper-896").model_copy(update={"base_checkpoint": str(golden)})
     processor = build.build_processor(profile)
     model = build.build_model(profile, processor)
     build.choose_what_trains(model, profile)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     maker = RowMaker(processor, profile.training.max_length)
-    row = maker.encode(Record("0", (picture(),), ((" what? Answer: ", "a cat"),), "x", "x"))
+    row = maker.encode(Record("0", (make_image(),), ((" what? Answer: ", "a cat"),), "x", "x"))
     batch = maker.collate([row], [maker.views(row)])
     batch.pop("turns")
     model(**batch).loss.backward()
@@ -439,13 +439,13 @@ def test_a_folder_without_vocabulary_or_with_another_one_is_refused(golden, tmp_
         convert.convert(golden, tmp_path / "ours")
 
 
-def test_a_released_folder_gives_its_processor_without_its_weights(golden, picture):
-    inputs = monkeylib.load(golden, device="cpu").processor(images=picture(), text="<img> what?")
+def test_a_released_folder_gives_its_processor_without_its_weights(golden, make_image):
+    inputs = monkeylib.load(golden, device="cpu").processor(images=make_image(), text="<img> what?")
     for file in golden.glob("*.bin*"):
         file.unlink()
     processor = MonkeyProcessor.from_pretrained(golden)
     assert (processor.queries, processor.separator, processor.image_start_id) == (256, " ", 500)
-    again = processor(images=picture(), text="<img> what?")
+    again = processor(images=make_image(), text="<img> what?")
     assert inputs.keys() == again.keys() and all(torch.equal(inputs[name], again[name]) for name in inputs)
     with pytest.raises(ValueError, match="adapters for 4 tiles .* the grid 2x3 has 6"):
         MonkeyProcessor.from_pretrained(golden, grid=Grid(2, 3))

@@ -39,9 +39,9 @@ def checkpoint(monkey, tmp_path):
 
 
 @pytest.fixture()
-def image(picture, tmp_path):
-    picture().save(tmp_path / "picture.png")
-    return tmp_path / "picture.png"
+def image(make_image, tmp_path):
+    make_image().save(tmp_path / "image.png")
+    return tmp_path / "image.png"
 
 
 def test_answer_prints_what_the_model_says(call, checkpoint, image, monkey):
@@ -85,7 +85,7 @@ def test_a_grid_that_the_checkpoint_was_not_made_for_is_refused(call, checkpoint
 
 MISTAKES = {
     ("answer", "gone.png", "What?"): "gone.png",
-    ("answer", resources.REPOSITORY / "Makefile", "What?"): "cannot be read as a picture",
+    ("answer", resources.REPOSITORY / "Makefile", "What?"): "cannot be read as an image",
     ("answer", "IMAGE", ""): "needs a question",
     ("answer", "IMAGE", "What?", "--prompt", "verse"): "no prompt called 'verse'",
     ("answer", "IMAGE", "What?", "--model", "gone"): "no checkpoint at gone",
@@ -195,7 +195,7 @@ def test_score_reads_the_predictions_again_and_compares_two_folders(call, evalua
 
 
 class Colour(experts.Expert):
-    """Says what colour a picture has."""
+    """Says what colour an image has."""
 
     name, version, licence = "colour", "1", "CC0-1.0"
 
@@ -203,7 +203,7 @@ class Colour(experts.Expert):
         """Nothing to load."""
 
     def annotate(self, images):
-        captions = [f"a picture of colour {image.getpixel((0, 0))}" for image in images]
+        captions = [f"an image of colour {image.getpixel((0, 0))}" for image in images]
         return [Findings(captions=(Caption(text=text, expert=self.name),)) for text in captions]
 
 
@@ -220,7 +220,7 @@ def test_caption_describes_what_it_can_read_and_says_what_it_cannot(call, monkey
 
 def test_caption_takes_folders_original_captions_and_writes_a_report(call, monkeypatch, tmp_path):
     monkeypatch.setitem(experts.EXPERTS, "colour", Colour)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     (folder / "more").mkdir(parents=True)
     for name in ("a.png", "more/a.png"):
         Image.new("RGB", (8, 8), (1, 2, len(name))).save(folder / name)
@@ -228,7 +228,7 @@ def test_caption_takes_folders_original_captions_and_writes_a_report(call, monke
     options = ["--out", tmp_path / "d", "--experts", "colour", "--captions", tmp_path / "c.json"]
     code, output, errors = call("caption", folder, *options, "--shard-size", 1, "--low-memory")
     assert (code, errors) == (0, "")
-    assert output.startswith("a.png: A picture of colour (1, 2, 5). Mine.\nmore/a.png: A picture")
+    assert output.startswith("a.png: An image of colour (1, 2, 5). Mine.\nmore/a.png: An image")
     assert output.endswith(f"report: {tmp_path / 'd' / 'report.html'}\n")
     assert len(list((tmp_path / "d").glob("shards/*.parquet"))) == 2
     assert call("caption", folder, *options, "--report", 0)[1].count("report") == 0
@@ -279,8 +279,8 @@ def test_a_failing_notebook_ends_with_its_sentence_and_code_1(call, monkeypatch)
 def test_assets_are_listed_and_fetched(call):
     code, output, _ = call("assets", "list")
     assert code == 0 and "licence" in output
-    code, output, _ = call("assets", "fetch", "scikit-image-pictures")
-    assert code == 0 and output.startswith("scikit-image-pictures: ")
+    code, output, _ = call("assets", "fetch", "scikit-image-images")
+    assert code == 0 and output.startswith("scikit-image-images: ")
 
 
 def test_the_installed_command_starts_without_the_heavy_libraries():

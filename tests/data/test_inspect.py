@@ -15,7 +15,7 @@ from tests.support import record_files as files
 
 @pytest.fixture()
 def mixture(tmp_path):
-    """Six rows: a short, a long, a too long, a bad one, one without its picture, one of two turns."""
+    """Six rows: a short, a long, a too long, a bad one, one without its image, one of two turns."""
     (tmp_path / "a.png").write_bytes(files.png(30, 20))
     rows = [files.conversation(answer=answer) for answer in ("y", "y" * 40, "y" * 400, "")]
     rows += [files.conversation("<img>b.png</img> $what$? ", "x"), files.conversation(answer="$5")]
@@ -56,13 +56,13 @@ def test_a_sample_is_the_same_each_time(mixture, processor):
     assert one.lengths == two.lengths and one.problems == two.problems
 
 
-def test_the_contact_sheet_is_one_picture_of_records(mixture, tmp_path):
+def test_the_contact_sheet_is_one_image_of_records(mixture, tmp_path):
     path = contact_sheet([mixture.sets[0][0], mixture.sets[0][5]], tmp_path / "new" / "sheet.png")
     with Image.open(path) as sheet:
         assert sheet.width > 400 and len(sheet.convert("RGB").getcolors(10**6)) > 10
     with pytest.raises(ValueError, match="let the name end in .png"):
         contact_sheet([mixture.sets[0][0]], tmp_path / "sheet.gif")
-    with pytest.raises(ValueError, match="there is no picture to show"):
+    with pytest.raises(ValueError, match="there is no image to show"):
         contact_sheet([], tmp_path / "sheet.png")
 
 
@@ -83,7 +83,7 @@ def test_inspect_prints_the_table_and_draws_the_sheet(call, tmp_path):
     code, output, _ = call("inspect", "samples", "--profile", "smoke")
     assert code == 0 and "samples: 27 rows an epoch" in output
     assert "reading" in output and "validation" in output
-    assert output.splitlines()[-1] == "pictures: data/cache/sheets/samples.png"
+    assert output.splitlines()[-1] == "images: data/cache/sheets/samples.png"
     assert (tmp_path / "out" / "data" / "cache" / "sheets" / "samples.png").is_file()
 
 
@@ -94,7 +94,7 @@ def test_convert_says_what_was_left_out(call, tmp_path):
     files.write_list(tmp_path / "train" / "train_human.json", rows)
     files.write_list(tmp_path / "train" / "train_augmented.json", [])
     code, output, _ = call("convert", "chartqa", tmp_path, "--out", tmp_path / "chartqa.json")
-    assert code == 0 and "chartqa.json: 1 records, 1 left out (no answer); their pictures: " in output
+    assert code == 0 and "chartqa.json: 1 records, 1 left out (no answer); their images: " in output
 
 
 def test_sets_and_mistakes_are_said(call):

@@ -1,4 +1,4 @@
-"""Every malformed record and picture gets its own sentence, and the rest of its set is read."""
+"""Every malformed record and image gets its own sentence, and the rest of its set is read."""
 
 import json
 
@@ -95,13 +95,13 @@ ROWS = {
     "two images": (
         "conversations",
         CONVERSATION("<img>a.png</img><img>a.png</img> what?"),
-        "expected 1 pictures, got 2; the set's min_images and max_images say how many",
+        "expected 1 images, got 2; the set's min_images and max_images say how many",
     ),
-    "no image": ("conversations", CONVERSATION("what? Answer: "), "expected 1 pictures, got 0"),
+    "no image": ("conversations", CONVERSATION("what? Answer: "), "expected 1 images, got 0"),
     "an image without a prompt": (
         "conversations",
         CONVERSATION("<img>a.png</img> "),
-        r"\[0\].value after the pictures: expected a text that is not empty",
+        r"\[0\].value after the images: expected a text that is not empty",
     ),
     "an id that is a list": (
         "conversations",
@@ -123,12 +123,12 @@ ROWS = {
     "a placeholder without its image": (
         "llava",
         TALK("<image>\n<image> q?", "x"),
-        "expected a <image> for each of the 1 pictures of the field image, got 2",
+        "expected a <image> for each of the 1 images of the field image, got 2",
     ),
     "an image without its placeholder": (
         "llava",
         TALK("q?", "x"),
-        "of the 1 pictures of the field image, got 0",
+        "of the 1 images of the field image, got 0",
     ),
     "a placeholder in a later question": (
         "llava",
@@ -221,7 +221,7 @@ def test_in_a_list_only_the_record_that_is_not_utf8_is_bad(folder):
 
 
 SHARDS = {
-    "no picture": ([("2.json", b'{"question": "q?", "answer": "x"}')], "expected 1 pictures, got 0"),
+    "no image": ([("2.json", b'{"question": "q?", "answer": "x"}')], "expected 1 images, got 0"),
     "no text": ([("2.png", b"")], "the field question is missing"),
     "JSON that is none": ([("2.png", b""), ("2.json", b"{")], "the member .json must be UTF-8 and JSON"),
     "JSON that is a list": ([("2.png", b""), ("2.json", b"[]")], "must be an object with fields, got list"),
@@ -246,7 +246,7 @@ COLUMNS = {
         {"question": ["q?", ""]},
         "field question: expected a text that is not empty",
     ),
-    "a path that is null": ({"image": ["a.png", None]}, "expected a picture, got None"),
+    "a path that is null": ({"image": ["a.png", None]}, "expected an image, got None"),
 }
 
 
@@ -272,10 +272,10 @@ def jpeg():
 
 
 IMAGES = {
-    "no file": (None, "there is no picture at .*b.png; check the path"),
+    "no file": (None, "there is no image at .*b.png; check the path"),
     "a JPEG that is cut off": (lambda: jpeg()[:1500], "cannot be read .*truncated"),
     "a PNG that is cut off": (lambda: files.png(90, 90)[:60], "cannot be read"),
-    "text": (lambda: b"not a picture", "cannot be read .*expected a whole JPEG, PNG or WebP file"),
+    "text": (lambda: b"not an image", "cannot be read .*expected a whole JPEG, PNG or WebP file"),
     "an empty file": (lambda: b"", "cannot be read"),
     "a side of 20,000 pixels": (lambda: files.png(20_000, 2), "has 20000 x 2 pixels; a side may have 16,384"),
     "a hundred megapixels": (lambda: files.claiming(10_000, 10_000), "has 10000 x 10000 pixels"),
@@ -289,7 +289,7 @@ IMAGES = {
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("what", IMAGES)
-def test_a_broken_picture_has_its_sentence(what, folder):
+def test_a_broken_image_has_its_sentence(what, folder):
     content, sentence = IMAGES[what]
     if content is not None:
         (folder / "b.png").write_bytes(content())
@@ -302,17 +302,17 @@ def test_a_broken_picture_has_its_sentence(what, folder):
         records[1].open_images()
 
 
-def test_a_picture_is_not_fetched_from_an_address(folder):
+def test_a_image_is_not_fetched_from_an_address(folder):
     files.write_list(folder / "rows.json", [CONVERSATION("<img>https://example.com/a.png</img> what?")])
     record = readers.read(files.entry("conversations", "rows.json"), folder)[0]
-    with pytest.raises(BadRecord, match="is an address; pictures are files"):
+    with pytest.raises(BadRecord, match="is an address; images are files"):
         record.open_images()
 
 
-def test_a_broken_picture_inside_a_shard_has_its_sentence(folder):
+def test_a_broken_image_inside_a_shard_has_its_sentence(folder):
     files.write_tar(folder / "s.tar", [("1.jpg", b"x"), ("1.json", b'{"question": "q?", "answer": "x"}')])
     record = readers.read(files.entry("webdataset", "s.tar"), folder)[0]
-    with pytest.raises(BadRecord, match="set pets: s.tar, key 1, image 1: the picture cannot be read"):
+    with pytest.raises(BadRecord, match="set pets: s.tar, key 1, image 1: the image cannot be read"):
         record.open_images()
 
 

@@ -46,14 +46,14 @@ def test_an_order_of_nothing_and_a_place_outside_are_refused():
 @pytest.fixture()
 def make(tmp_path):
     """Write a mixture of sets with `sizes` rows and load it: `make([3, 5], [{"count": 2}, {}])`. All rows
-    show one picture, or that which `pictures(set, row)` says."""
+    show one image, or that which `images(set, row)` says."""
     (tmp_path / "a.png").write_bytes(files.png())
 
-    def made(sizes, options, pictures=lambda number, row: "a", **fields):
+    def made(sizes, options, images=lambda number, row: "a", **fields):
         sets = []
         for number, (size, option) in enumerate(zip(sizes, options, strict=True)):
             rows = [
-                files.example(answer=f"{number}-{row}", image=f"{pictures(number, row)}.png")
+                files.example(answer=f"{number}-{row}", image=f"{images(number, row)}.png")
                 for row in range(size)
             ]
             files.write_lines(tmp_path / f"{number}.jsonl", rows)
@@ -121,14 +121,14 @@ def test_the_digest_changes_with_what_is_trained_on_and_only_with_that(make):
         make([4], [{"weight": 2}]),
         make([4], [{"prompt": "vqa_no_blank"}]),
         make([4], [{}], seed=9),
-        make([4], [{}], validation={"share": 0.5}, pictures=lambda _, row: row),
+        make([4], [{}], validation={"share": 0.5}, images=lambda _, row: row),
     ]
     assert len({mixture.digest for mixture in changed} | {first}) == 6
 
 
 def test_the_digest_changes_with_the_rows_that_a_share_keeps(make):
-    def split(pictures):
-        mixture = make([4], [{}], validation={"share": 0.5}, pictures=pictures)
+    def split(images):
+        mixture = make([4], [{}], validation={"share": 0.5}, images=images)
         return mixture.digest, sorted(answers(mixture.validation, range(len(mixture.validation))))
 
     pairs, turns = split(lambda _, row: "aabb"[row]), split(lambda _, row: "abab"[row])
@@ -138,15 +138,15 @@ def test_the_digest_changes_with_the_rows_that_a_share_keeps(make):
 
 
 def test_a_share_for_validation_is_never_trained_on(make):
-    mixture = make([20, 10], [{}, {"weight": 2}], validation={"share": 0.2}, pictures=lambda n, row: (n, row))
+    mixture = make([20, 10], [{}, {"weight": 2}], validation={"share": 0.2}, images=lambda n, row: (n, row))
     held = answers(mixture.validation, range(len(mixture.validation)))
     trained = answers(mixture, range(3 * len(mixture)))
     assert (len(held), len(set(held))) == (6, 6)
     assert not set(held) & set(trained) and len(set(held) | set(trained)) == 30
 
 
-def test_a_picture_of_several_rows_and_sets_is_on_one_side_alone(make):
-    mixture = make([24, 9], [{}, {}], validation={"share": 0.25}, pictures=lambda _, row: row % 8)
+def test_a_image_of_several_rows_and_sets_is_on_one_side_alone(make):
+    mixture = make([24, 9], [{}, {}], validation={"share": 0.25}, images=lambda _, row: row % 8)
     held = {record.images for record in map(mixture.validation.__getitem__, range(len(mixture.validation)))}
     trained = {mixture[position].images for position in range(len(mixture))}
     assert len(held) == 2 and not held & trained and len(held | trained) == 8
@@ -154,29 +154,29 @@ def test_a_picture_of_several_rows_and_sets_is_on_one_side_alone(make):
 
 
 class Seen(list):
-    """Records of a set by the names of their pictures."""
+    """Records of a set by the names of their images."""
 
     name = "seen"
 
     def __getitem__(self, number):
-        images = tuple(Path(f"pictures/./{name}") for name in super().__getitem__(number))
+        images = tuple(Path(f"images/./{name}") for name in super().__getitem__(number))
         return Record(str(number), images, (), self.name, "")
 
 
-PICTURES = st.lists(st.lists(st.integers(0, 12), max_size=2), min_size=1, max_size=25)
+IMAGES = st.lists(st.lists(st.integers(0, 12), max_size=2), min_size=1, max_size=25)
 
 
-@given(st.lists(PICTURES, min_size=1, max_size=3), st.floats(0.01, 0.6), st.integers(0, 9))
+@given(st.lists(IMAGES, min_size=1, max_size=3), st.floats(0.01, 0.6), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
-def test_whole_pictures_are_held_out_and_enough_of_each_set(pictures, share, seed):
-    sets = [Seen(rows) for rows in pictures]
+def test_whole_images_are_held_out_and_enough_of_each_set(images, share, seed):
+    sets = [Seen(rows) for rows in images]
     try:
         held = mixture_module.choose(sets, share, seed)
     except ValueError as error:
         assert "leaves without any for training" in str(error)
         return
     sides = [set(), set()]
-    for rows, numbers in zip(pictures, held, strict=True):
+    for rows, numbers in zip(images, held, strict=True):
         assert len(set(numbers.tolist())) == len(numbers) >= max(1, round(share * len(rows)))
         assert len(numbers) < len(rows)
         for number, names in enumerate(rows):
@@ -186,13 +186,13 @@ def test_whole_pictures_are_held_out_and_enough_of_each_set(pictures, share, see
     assert all((one == other).all() for one, other in zip(held, again, strict=True))
 
 
-def test_one_picture_of_nearly_all_rows_is_trained_on():
+def test_one_image_of_nearly_all_rows_is_trained_on():
     for seed in range(9):
         (held,) = mixture_module.choose([Seen([[0]] * 97 + [[1], [2], []])], 0.02, seed)
         assert len(held) == 2 and min(held) >= 97
 
 
-def test_pictures_in_tables_and_shards_are_told_by_their_bytes(tmp_path, monkeypatch):
+def test_images_in_tables_and_shards_are_told_by_their_bytes(tmp_path, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
     images = [files.png(size, 3) for size in (3, 4, 3, 5)]
@@ -223,7 +223,7 @@ MISTAKES = {
     "an unknown format": ({"format": "csv"}, {}, "sets.0.format: Input should be 'conversations'"),
     "an unknown field": ({"wieght": 2}, {}, "sets.0.wieght: Extra inputs"),
     "a weight of nothing": ({"weight": 0}, {}, "greater than 0"),
-    "pictures the wrong way round": ({"min_images": 3}, {}, "more pictures at least than at most"),
+    "images the wrong way round": ({"min_images": 3}, {}, "more images at least than at most"),
     "a validation without rows": ({}, {"validation": {}}, "either a `share` between 0 and 1 or a list"),
     "a share of nearly all": ({}, {"validation": {"share": 0.9}}, "leaves without any for training"),
     "a root that is not set": ({}, {"root": "$NOT_SET_ANYWHERE"}, "set this environment variable"),

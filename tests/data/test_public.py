@@ -44,7 +44,7 @@ def ai2d(letters):
     return {"imageName": "0.png", "questions": {"What is A?": choices}}
 
 
-# Files of a download, its pictures, and (picture, prompt, answer) of the records.
+# Files of a download, its images, and (image, prompt, answer) of the records.
 LAYOUTS = {
     "detailed-caption": (
         (
@@ -228,12 +228,12 @@ LAYOUTS = {
 }
 
 
-def lay_out(folder, contents, pictures):
+def lay_out(folder, contents, images):
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write = files.write_lines if name.endswith(".jsonl") else files.write_list
         write(folder / name, content)
-    for name in pictures:
+    for name in images:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(files.png())
 
@@ -244,8 +244,8 @@ def test_every_set_of_the_paper_has_its_layout_here():
 
 @pytest.mark.parametrize("name", SETS)
 def test_an_official_download_becomes_records(name, tmp_path):
-    (contents, pictures), (image, prompt, answer) = LAYOUTS[name]
-    lay_out(tmp_path, contents, pictures)
+    (contents, images), (image, prompt, answer) = LAYOUTS[name]
+    lay_out(tmp_path, contents, images)
     done = public.convert(public.find(name), tmp_path, tmp_path / "out.json")
     assert (done.written, dict(done.left_out)) == (1, {})
     record = readers.read(files.entry("conversations", "out.json", images=SETS[name].images), tmp_path)[0]
@@ -261,7 +261,7 @@ def test_a_download_that_is_not_there_is_said_with_its_source(name, tmp_path):
     assert not (tmp_path / "out.json").exists()
 
 
-def test_rows_without_answer_or_picture_are_counted(tmp_path):
+def test_rows_without_answer_or_image_are_counted(tmp_path):
     rows = [
         {"imgname": name, "query": "?", "label": label} for name, label in (("1.png", "x"), ("1.png", " "))
     ]
@@ -272,12 +272,10 @@ def test_rows_without_answer_or_picture_are_counted(tmp_path):
         {"train/png/1.png"},
     )
     done = public.convert(SETS["chartqa"], tmp_path, tmp_path / "out.json")
-    assert (done.written, done.left_out) == (1, {"no answer": 1, "no picture": 1})
+    assert (done.written, done.left_out) == (1, {"no answer": 1, "no image": 1})
     assert len(json.loads((tmp_path / "out.json").read_text())) == 1
     (tmp_path / "train/png/1.png").unlink()
-    with pytest.raises(
-        ValueError, match="no row of chartqa can be used .2 with no picture, 1 with no answer."
-    ):
+    with pytest.raises(ValueError, match="no row of chartqa can be used .2 with no image, 1 with no answer."):
         public.convert(SETS["chartqa"], tmp_path, tmp_path / "again.json")
     assert not list(tmp_path.glob("*again*"))
 
@@ -316,7 +314,7 @@ def test_letters_are_drawn_where_questions_ask_for_them(tmp_path):
     Image.new("RGB", (80, 60), "red").save(tmp_path / "images" / "0.png")
     place = {"rectangle": [[10, 20], [40, 50]], "replacementText": "A", "value": "ear"}
     files.write_list(tmp_path / "annotations.json", {"text": {"T0": place}})
-    with pytest.raises(ValueError, match="no row of ai2d can be used .1 with no picture."):
+    with pytest.raises(ValueError, match="no row of ai2d can be used .1 with no image."):
         public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations.json").rename(tmp_path / "annotations" / "0.png.json")

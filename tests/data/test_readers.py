@@ -11,7 +11,7 @@ from tests.support import record_files as files
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A folder with a picture; caches lie beside."""
+    """A folder with an image; caches lie beside."""
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
     (tmp_path / "a.png").write_bytes(files.png())
     return tmp_path
@@ -45,7 +45,7 @@ def test_the_release_reads_one_turn_and_textmonkey_all(folder):
     assert read(folder, "conversations", "rows.json")[0].turns[1] == (" and now? ", "a dog")
 
 
-def test_several_pictures_open_a_conversation_in_their_order(folder):
+def test_several_images_open_a_conversation_in_their_order(folder):
     (folder / "b.png").write_bytes(files.png(3, 3))
     files.write_list(folder / "rows.json", [files.conversation("<img>a.png</img><img>b.png</img> which?")])
     record = read(folder, "conversations", "rows.json", max_images=2)[0]
@@ -136,8 +136,8 @@ def test_captions_of_shards_are_texts(folder):
 
 def test_parquet_and_saved_folders_are_read_by_their_columns(folder):
     datasets = pytest.importorskip("datasets")
-    picture = {"bytes": files.png(5, 5), "path": None}
-    columns = {"q": ["what?", "who?"], "a": [["x", "y", "y"], ["z"]], "img": [picture] * 2, "key": ["k", "l"]}
+    image = {"bytes": files.png(5, 5), "path": None}
+    columns = {"q": ["what?", "who?"], "a": [["x", "y", "y"], ["z"]], "img": [image] * 2, "key": ["k", "l"]}
     files.write_parquet(folder / "rows.parquet", **columns)
     named = {"columns": {"image": "img", "question": "q", "answer": "a", "id": "key"}}
     features = datasets.Features(
@@ -172,10 +172,10 @@ def test_a_set_of_the_hub_is_asked_for_by_its_id(folder, monkeypatch):
     assert asked == [(("someone/charts",), {"split": "dev", "revision": "1234abc", "cache_dir": cache})]
 
 
-def test_a_column_of_paths_is_read_below_the_folder_of_pictures(folder):
+def test_a_column_of_paths_is_read_below_the_folder_of_images(folder):
     pytest.importorskip("datasets")
-    (folder / "pictures").mkdir()
-    Image.new("RGB", (9, 9)).save(folder / "pictures" / "b.png")
+    (folder / "images").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "images" / "b.png")
     files.write_parquet(folder / "rows.parquet", image=["b.png"], question=["what?"], answer=["x"])
-    record = read(folder, "datasets", "rows.parquet", images="pictures")[0]
+    record = read(folder, "datasets", "rows.parquet", images="images")[0]
     assert record.open_images()[0].size == (9, 9)

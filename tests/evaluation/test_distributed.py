@@ -16,16 +16,16 @@ from tests.support import talkative_model
 
 
 @pytest.fixture()
-def setting(picture, tmp_path):
-    """(checkpoint, picture): what the processes read."""
+def setting(make_image, tmp_path):
+    """(checkpoint, image): what the processes read."""
     checkpoint = tmp_path / "model"
     monkey = talkative_model.make()
     monkey.model.save_pretrained(checkpoint)
     monkey.processor.save_pretrained(checkpoint)
-    picture().save(tmp_path / "picture.png")
+    make_image().save(tmp_path / "image.png")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the processes, so that sums are the same to the last bit
-    yield checkpoint, tmp_path / "picture.png"
+    yield checkpoint, tmp_path / "image.png"
     torch.set_num_threads(threads)
 
 
@@ -143,7 +143,7 @@ def test_work_is_divided_without_rest(items, count):
     assert max(map(len, parts)) - min(map(len, parts)) <= 8
     if items >= 100:
         neighbours = sum(other - one == 1 for one, other in zip(parts[0], parts[0][1:], strict=False))
-        assert neighbours > 0.7 * len(parts[0]), "questions of a picture mostly stay with one process"
+        assert neighbours > 0.7 * len(parts[0]), "questions of an image mostly stay with one process"
 
 
 def test_a_process_without_a_launcher_is_alone(monkeypatch):

@@ -35,7 +35,7 @@ def said(example):
 
 
 def run(examples, path, answer):
-    """Predictions of a function of one example, which looks at its picture."""
+    """Predictions of a function of one example, which looks at its image."""
 
     def answerer(batch):
         assert all(open_image(example.image).size[0] > 5 for example in batch)
@@ -69,8 +69,7 @@ def test_the_official_files_give_every_question(name, data):
     questions = download(data, name)
     examples = benchmarks.get(name).load(None)
     assert {e.id: (e.image, e.question, e.answers) for e in examples} == {
-        id: (data / name / picture, question, answers)
-        for id, (picture, question, answers) in questions.items()
+        id: (data / name / image, question, answers) for id, (image, question, answers) in questions.items()
     }
     shared = {}
     for example in examples:
@@ -112,7 +111,7 @@ def test_a_missing_download_is_said_with_where_to_get_it(name, data):
     example = benchmarks.get(name).load(None)[0]
     example.image.unlink()
     with pytest.raises(
-        FileNotFoundError, match=f"{name} lacks 1 of .* pictures, such as .*{example.image.stem}"
+        FileNotFoundError, match=f"{name} lacks 1 of .* images, such as .*{example.image.stem}"
     ):
         benchmarks.get(name).load(None)
 
@@ -133,12 +132,12 @@ def test_a_folder_and_a_prompt_may_be_named(tmp_path):
 # --- what single sets are about -------------------------------------------------------------------
 
 
-def test_mme_adds_accuracies_over_questions_and_pictures(data, tmp_path):
+def test_mme_adds_accuracies_over_questions_and_images(data, tmp_path):
     download(data, "mme")
     examples = benchmarks.get("mme").load(None)
     always = run(examples, tmp_path / "yes.jsonl", lambda example: "Yes, there is.")
     assert scores("mme", always) == {"mme_perception": pytest.approx(10 * 0.5), "mme_cognition": 4 * 0.5}
-    # One of two pictures of one task wholly right, of the other one question: 3/4 + 1/2.
+    # One of two images of one task wholly right, of the other one question: 3/4 + 1/2.
     half = run(
         examples,
         tmp_path / "half.jsonl",
@@ -270,7 +269,7 @@ def test_the_release_s_files_are_asked_and_scored_as_it_does(name, data, tmp_pat
         ),
         ({"question": "What?", "answer": "a"}, "a text in the field 'image', got None"),
         (["data/x/0.jpg"], "expected an answer, .*got None"),
-        ({"image": "data/x/9.jpg", "question": "What?", "answer": "a"}, "lacks 1 of 1 pictures, such as"),
+        ({"image": "data/x/9.jpg", "question": "What?", "answer": "a"}, "lacks 1 of 1 images, such as"),
     ],
 )
 def test_released_rows_that_lack_something_are_refused(row, sentence, data):
@@ -392,6 +391,6 @@ def test_the_command_line_lists_sources_and_what_is_there(data):
     assert done.exit_code == 0
     assert "\ngqa: https://cs.stanford.edu/people/dorarad/gqa" in done.output
     assert "\ntextvqa (missing): https://textvqa.org/dataset (CC BY 4.0" in done.output
-    assert "reads infovqa/infographicsVQA_val_v1.0_withQT.json; pictures images" in done.output
+    assert "reads infovqa/infographicsVQA_val_v1.0_withQT.json; images images" in done.output
     assert "\nreleased-klc (missing): https://github.com/Yuliang-Liu/Monkey" in done.output
-    assert "unverified: the names of the pictures, the licence" in done.output
+    assert "unverified: the names of the images, the licence" in done.output

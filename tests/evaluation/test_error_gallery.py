@@ -36,7 +36,7 @@ def test_a_lower_score_can_be_the_better_one():
     assert [mistake.asked.prediction for mistake in found] == ["yesss", "yess"]
 
 
-def test_a_picture_is_shown_once_unless_asked_otherwise():
+def test_a_image_is_shown_once_unless_asked_otherwise():
     rows = _rows("a", "b", "c", image="same")
     assert len(worst(rows, "exact_match", 5)) == 1
     assert len(worst(rows, "exact_match", 5, per_image=2)) == 2
@@ -46,7 +46,7 @@ def test_a_picture_is_shown_once_unless_asked_otherwise():
 
 @pytest.fixture()
 def odd():
-    """Mistakes with whatever may stand in a text, and their pictures."""
+    """Mistakes with whatever may stand in a text, and their images."""
     examples = [
         Example("q0", Image.new("RGB", (900, 30), "red"), ODD, (ODD, "b", "c", "d", "e", "f")),
         Example("q1", lambda: Image.new("L", (20, 40)), "", ("x",), prompt="caption", image_id="i"),
@@ -55,24 +55,24 @@ def odd():
     ]
     answers = {"q0": "<script>", "q1": "", "q2": "\ud800 $", "q3": "$"}
     rows = [Prediction.of(example, answers[example.id], "m") for example in examples]
-    return worst(rows, "exact_match", 9), errors.pictures_of(examples)
+    return worst(rows, "exact_match", 9), errors.images_of(examples)
 
 
 def test_a_page_holds_everything_and_no_markup_of_the_texts(odd, tmp_path):
-    mistakes, pictures = odd
-    page = errors.write_page(mistakes, pictures, tmp_path / "new" / "page.html", "5 < 6").read_text()
+    mistakes, images = odd
+    page = errors.write_page(mistakes, images, tmp_path / "new" / "page.html", "5 < 6").read_text()
     assert page.count("<figure>") == page.count("data:image/jpeg;base64,") == 4
     assert "<script>" not in page and "&lt;script&gt;" in page and "<h1>5 &lt; 6</h1>" in page
     assert "costs $5 or $6? &lt;b&gt;&quot;&amp;&quot;" in page and "and 2 more" in page
     assert "(nothing)" in page and "exact_match" in page and "http" not in page
-    empty = errors.write_page([], pictures, tmp_path / "empty.html", "none").read_text()
+    empty = errors.write_page([], images, tmp_path / "empty.html", "none").read_text()
     assert "No mistakes." in empty
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_a_figure_shows_each_mistake_and_boxes_the_evidence(odd, tmp_path):
-    mistakes, pictures = odd
-    figure = errors.draw_mistakes(mistakes, pictures, columns=2)
+    mistakes, images = odd
+    figure = errors.draw_mistakes(mistakes, images, columns=2)
     assert len(figure.axes) == 4
     texts = ["\n".join(text.get_text() for text in axes.texts) for axes in figure.axes]
     assert sum("prediction: <script>" in text for text in texts) == 1

@@ -18,9 +18,11 @@ def folder(request, tokenizer, tmp_path_factory):
 
 
 @pytest.fixture()
-def examples(picture):
+def examples(make_image):
     return [
-        Example(f"{n}", picture(n % 3, 40 + 20 * (n % 3), 50), f"what is {'it' * n}?", ("a",), prompt=prompt)
+        Example(
+            f"{n}", make_image(n % 3, 40 + 20 * (n % 3), 50), f"what is {'it' * n}?", ("a",), prompt=prompt
+        )
         for n, prompt in enumerate(["vqa", "vqa", "choice", "caption", "plain", "vqa"])
     ]
 
@@ -42,9 +44,9 @@ def test_a_model_is_found_by_its_folder_and_answers_through_the_runner(folder, e
     assert model.limited(7).name != model.name == model.limited(6).name
 
 
-def test_the_picture_reaches_the_model(folder, examples, picture):
+def test_the_image_reaches_the_model(folder, examples, make_image):
     model = hf_models.load(folder, max_new_tokens=8, device="cpu")
-    same = [Example("a", picture(seed, 60, 50), "what is it?", ("a",)) for seed in range(4)]
+    same = [Example("a", make_image(seed, 60, 50), "what is it?", ("a",)) for seed in range(4)]
     assert len({model([example])[0] for example in same}) > 1
 
 

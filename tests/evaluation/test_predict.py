@@ -28,7 +28,7 @@ def monkey() -> Monkey:
     return talkative_model.make()
 
 
-def _picture(seed: int) -> Image.Image:
+def _image(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8))
 
 
@@ -36,10 +36,10 @@ def _examples(images: int = 5, questions: int = 3) -> list[Example]:
     return [
         Example(
             id=f"{image}-{number}",
-            image=lambda image=image: _picture(image),
+            image=lambda image=image: _image(image),
             question="what is " + "x" * (7 * number + image) + "?",
             answers=("yes", "no"),
-            image_id=f"picture {image}",
+            image_id=f"image {image}",
             meta={"family": "general" if image % 2 else "document", "evidence": (1.0, 2.0)},
         )
         for image in range(images)
@@ -96,7 +96,7 @@ def test_a_shared_encoding_gives_the_answers_of_one_question_at_a_time(monkey, m
 def test_a_long_question_is_read_with_its_image_where_the_model_stretches_positions(monkey, monkeypatch):
     monkeypatch.setattr(monkey.model.config.text_config, "trained_length", 60, raising=False)
     short = _examples(1, 4)
-    long = [Example(name, _picture(0), "x " * 40, ("a",), image_id="i") for name in "ab"]
+    long = [Example(name, _image(0), "x " * 40, ("a",), image_id="i") for name in "ab"]
     seen = []
     generate = monkey.model.generate
     monkeypatch.setattr(
@@ -114,7 +114,7 @@ def test_predictions_keep_the_example_and_the_models_fingerprint(monkey, tmp_pat
     rows = read_predictions(path)
     assert {row.id for row in rows} == {"0-0", "0-1", "1-0", "1-1"}
     row = next(row for row in rows if row.id == "1-0")
-    assert row.answers == ["yes", "no"] and row.image == "picture 1" and row.prompt == "vqa"
+    assert row.answers == ["yes", "no"] and row.image == "image 1" and row.prompt == "vqa"
     assert row.meta == {"family": "general", "evidence": [1.0, 2.0]}
     assert row.model == identity(monkey, 3)
 

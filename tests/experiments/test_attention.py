@@ -1,4 +1,4 @@
-"""Where queries look: the attention of the resampler, laid out over a picture."""
+"""Where queries look: the attention of the resampler, laid out over an image."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from monkeylib.experiments import attention
 from monkeylib.tiling import Grid
 
 
-def test_looks_hold_the_views_as_the_model_gets_them(monkey, picture):
-    image = picture(1, 112, 112)
+def test_looks_hold_the_views_as_the_model_gets_them(monkey, make_image):
+    image = make_image(1, 112, 112)
     looks = attention.look(monkey, image)
     side = monkey.model.config.vision_config.tile_size // monkey.model.config.vision_config.patch_size
     assert looks.views.shape == (5, 3, 56, 56) and looks.grid == Grid(2, 2)

@@ -85,7 +85,7 @@ def test_variants_see_what_their_titles_say():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_trains_on_the_same_pictures(name):
+def test_every_variant_trains_on_the_same_images(name):
     """The same conversations too, except where a single small view cannot show the print."""
     own, reference = variant(SMOKE, name), variant(SMOKE, "per_tile")
     made = [finetune.worlds(profile).train for profile in (own, reference)]
@@ -122,7 +122,7 @@ def test_the_evaluation_runs_and_asks_nothing_twice(outputs, monkeypatch):
     }
 
 
-def test_predictions_carry_what_scores_and_pictures_need(outputs):
+def test_predictions_carry_what_scores_and_images_need(outputs):
     profile = small()
     finetune.run(profile, resources.runs("smoke") / "monkey")
     base_vs_monkey.run(profile)
@@ -262,7 +262,7 @@ def test_cases_join_models_and_part_by_outcome(files):
     assert kinds["neither"][0].given == {"ours": "wrong", "theirs": "wrong"}
 
 
-def test_a_case_draws_its_picture_again_and_knows_its_evidence(files):
+def test_a_case_draws_its_image_again_and_knows_its_evidence(files):
     case = qualitative.read({"ours": files["ours", "nano-fine"]})[3]
     assert np.array_equal(np.asarray(case.image), np.asarray(synthetic.make_sample(3, "test").image))
     assert case.evidence == (1.0, 2.0, 30.0, 40.0)
@@ -276,12 +276,12 @@ def test_cases_of_other_questions_are_not_joined(files, tmp_path):
         qualitative.read({"ours": files["ours", "nano-fine"], "fewer": fewer})
 
 
-def test_cases_of_different_pictures_keep_their_order(tmp_path):
+def test_cases_of_different_images_keep_their_order(tmp_path):
     rows = [prediction(n, True, image=f"nano-test-{n // 2}") for n in range(8)]
     found = qualitative.read({"m": write(tmp_path / "p", rows)})
-    assert [case.asked.id for case in qualitative.of_different_pictures(found, 3)] == [
+    assert [case.asked.id for case in qualitative.of_different_images(found, 3)] == [
         "fine-0",
         "fine-2",
         "fine-4",
     ]
-    assert len(qualitative.of_different_pictures(found, 9)) == 4
+    assert len(qualitative.of_different_images(found, 9)) == 4

@@ -64,7 +64,7 @@ def test_nothing_read_is_all_error():
     assert scores["kept"] == scores["read"] == scores["wrong"] == 0 and scores["character error"] == 1
 
 
-def test_findings_are_counted_by_expert_and_picture():
+def test_findings_are_counted_by_expert_and_image():
     cat = Region(box=(0, 0, 9, 9), text="cat", score=0.9, expert="yolox-nano")
     gone = Dropped(text="O", box=(0, 0, 9, 9), expert="pp-ocr", reason="unsure")
     records = [
@@ -72,8 +72,8 @@ def test_findings_are_counted_by_expert_and_picture():
         record().model_copy(update={"name": "b.png"}),
     ]
     assert caption_statistics.counts(records, ["pp-ocr", "yolox-nano"]) == [
-        {"expert": "pp-ocr", "picture": "page.png", "kept": 2, "dropped": 1},
-        {"expert": "pp-ocr", "picture": "b.png", "kept": 0, "dropped": 0},
-        {"expert": "yolox-nano", "picture": "page.png", "kept": 1, "dropped": 0},
-        {"expert": "yolox-nano", "picture": "b.png", "kept": 0, "dropped": 0},
+        {"expert": "pp-ocr", "image": "page.png", "kept": 2, "dropped": 1},
+        {"expert": "pp-ocr", "image": "b.png", "kept": 0, "dropped": 0},
+        {"expert": "yolox-nano", "image": "page.png", "kept": 1, "dropped": 0},
+        {"expert": "yolox-nano", "image": "b.png", "kept": 0, "dropped": 0},
     ]

@@ -35,7 +35,7 @@ def found_in(scene: collages.Collage) -> Record:
         width=collages.SIZE[0],
         height=collages.SIZE[1],
         original_caption=scene.original_caption,
-        captions=(Caption(text=f"a picture of a {scene.things[0].thing.name}", expert="tag"),),
+        captions=(Caption(text=f"an image of a {scene.things[0].thing.name}", expert="tag"),),
         regions=tuple(regions),
         lines=tuple(lines),
     )
@@ -137,9 +137,7 @@ def test_names_are_found_as_words_the_longest_first_and_not_in_quotes():
 
 def test_the_vocabulary_has_what_experts_said_and_what_is_true(scenes):
     record = found_in(scenes[0]).model_copy(
-        update={
-            "captions": (Caption(text="a picture of a red fox, with two people and an oboe", expert="t"),)
-        }
+        update={"captions": (Caption(text="an image of a red fox, with two people and an oboe", expert="t"),)}
     )
     words = description_levels.vocabulary([record])
     assert {"violin", "oboe", "red fox", "astronaut", "coins"} <= set(words.values())

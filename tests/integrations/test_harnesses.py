@@ -61,16 +61,16 @@ def instance(arguments, number):
     return Instance(request_type="generate_until", arguments=arguments, idx=number, metadata=metadata)
 
 
-def test_lmms_eval_gets_the_answers_in_its_order(lmms, checkpoint, monkey, picture):
+def test_lmms_eval_gets_the_answers_in_its_order(lmms, checkpoint, monkey, make_image):
     model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), batch_size="3", device="cpu")
-    docs = [{"pictures": [picture(n % 2)], "text": "what is " + "it" * (n % 4) + "?"} for n in range(7)]
-    docs.append({"pictures": [], "text": "no picture?"})
-    docs.append({"pictures": [picture(3), picture(4)], "text": "which of two?"})
+    docs = [{"images": [make_image(n % 2)], "text": "what is " + "it" * (n % 4) + "?"} for n in range(7)]
+    docs.append({"images": [], "text": "no image?"})
+    docs.append({"images": [make_image(3), make_image(4)], "text": "which of two?"})
     model.task_dict = {"ocr": {"test": docs}}
     settings = [{"max_new_tokens": 5, "temperature": 0, "do_sample": False, "until": ["\n\n"]}] * 6
     settings += [{"max_new_tokens": 3}] * 3
     requests = [
-        instance((doc["text"], dict(options), lambda doc: doc["pictures"], n, "ocr", "test"), n)
+        instance((doc["text"], dict(options), lambda doc: doc["images"], n, "ocr", "test"), n)
         for n, (doc, options) in enumerate(zip(docs, settings, strict=True))
     ]
     cached = []
@@ -78,17 +78,17 @@ def test_lmms_eval_gets_the_answers_in_its_order(lmms, checkpoint, monkey, pictu
     found = model.generate_until(requests)
     for n in range(7):
         tokens = settings[n]["max_new_tokens"]
-        expected = monkey.answer(docs[n]["pictures"][0], docs[n]["text"], max_new_tokens=tokens)
+        expected = monkey.answer(docs[n]["images"][0], docs[n]["text"], max_new_tokens=tokens)
         assert found[n] == expected.split("\n\n")[0]
     for n in (7, 8):
-        inputs = monkey.prepare([docs[n]["pictures"]], [f"{docs[n]['text']} Answer: "])
+        inputs = monkey.prepare([docs[n]["images"]], [f"{docs[n]['text']} Answer: "])
         assert found[n] == monkey.generate(inputs, 3)[0]
     assert len(set(found)) > 3
     assert sorted(text for _, text, _ in cached) == sorted(doc["text"] for doc in docs)
     assert (model.rank, model.world_size) == (0, 1)
 
 
-def test_lmms_evals_settings_reach_the_generation(lmms, checkpoint, picture, monkeypatch):
+def test_lmms_evals_settings_reach_the_generation(lmms, checkpoint, make_image, monkeypatch):
     model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), device="cpu")
     model.task_dict = {"ocr": {"test": [{}]}}
     given = []
@@ -103,7 +103,7 @@ def test_lmms_evals_settings_reach_the_generation(lmms, checkpoint, picture, mon
         {"temperature": 0.7, "top_p": 0.9},
         {"num_beams": 3, "max_new_tokens": 9, "until": "."},
     ):
-        request = instance(("what?", options, lambda doc: [picture()], 0, "ocr", "test"), 0)
+        request = instance(("what?", options, lambda doc: [make_image()], 0, "ocr", "test"), 0)
         (text,) = model.generate_until([request])
         assert text == ("a" if "until" in options else "a.b")
     assert given == [
@@ -114,10 +114,10 @@ def test_lmms_evals_settings_reach_the_generation(lmms, checkpoint, picture, mon
     ]
 
 
-def test_lmms_evals_likelihoods_are_those_of_the_model(lmms, checkpoint, monkey, picture):
+def test_lmms_evals_likelihoods_are_those_of_the_model(lmms, checkpoint, monkey, make_image):
     model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), device="cpu")
     model.task_dict = {"ocr": {"test": [{"answer": "ab"}]}}
-    image = picture(1)
+    image = make_image(1)
     prompt = monkey.prepare([image], ["what? Answer: "])
     said = monkey.model.generate(**prompt, max_new_tokens=1, do_sample=False)[0, -1]
     place = (lambda doc: [image], 0, "ocr", "test")
@@ -149,11 +149,11 @@ def test_lmms_eval_finds_the_model_by_the_entry_point(lmms):
 
 
 def test_vlmevalkit_asks_choices_and_questions_as_its_own_entry_does(
-    kit, checkpoint, monkey, picture, tmp_path
+    kit, checkpoint, monkey, make_image, tmp_path
 ):
     files = [tmp_path / f"{n}.png" for n in range(2)]
     for n, file in enumerate(files):
-        picture(n).save(file)
+        make_image(n).save(file)
     model = kit.MonkeyForVLMEvalKit(checkpoint, device="cpu", max_new_tokens=14)
     one = [{"type": "image", "value": str(files[0])}, {"type": "text", "value": "what?"}]
     assert model.generate(one) == monkey.answer(files[0], "what?", max_new_tokens=14)
@@ -180,19 +180,19 @@ def test_vlmevalkit_knows_a_registered_checkpoint(kit, checkpoint):
     assert isinstance(model, kit.MonkeyForVLMEvalKit) and model.INTERLEAVE
 
 
-def test_a_picture_that_comes_twice_is_encoded_once(monkey, picture, monkeypatch):
+def test_a_image_that_comes_twice_is_encoded_once(monkey, make_image, monkeypatch):
     encoded = []
     features = monkey.model.get_image_features
     monkeypatch.setattr(
         monkey.model, "get_image_features", lambda *a, **k: encoded.append(1) or features(*a, **k)
     )
-    asked = [("what?", [picture(0)]), ("who?", [picture(0)]), ("why?", [picture(1)])]
+    asked = [("what?", [make_image(0)]), ("who?", [make_image(0)]), ("why?", [make_image(1)])]
     found = common.answers(monkey, asked, "vqa", 4)
     assert len(encoded) == 2
     assert found == [monkey.answer(images[0], text, max_new_tokens=4) for text, images in asked]
 
 
-def test_words_of_a_prompt_stand_around_text_and_pictures():
+def test_words_of_a_prompt_stand_around_text_and_images():
     assert common.prompted(["a", "b.png", "c"], "choice") == ["\n a", "b.png", "c Answer: "]
     assert common.prompted(["a"], "vqa") == ["a Answer: "]
     with pytest.raises(ValueError, match="no prompt called 'verse'"):

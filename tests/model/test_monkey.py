@@ -31,18 +31,18 @@ def generate(model, inputs, **options):
 
 
 @torch.no_grad()
-def test_generate_is_greedy_argmax(tiny, processor, picture):
+def test_generate_is_greedy_argmax(tiny, processor, make_image):
     model = tiny()
-    inputs = dict(processor(images=picture(), text="what is it?"))
+    inputs = dict(processor(images=make_image(), text="what is it?"))
     assert torch.equal(generate(model, inputs), greedy(model, inputs, 6))
 
 
 @torch.no_grad()
-def test_a_padded_batch_answers_as_each_row_alone(tiny, processor, picture):
+def test_a_padded_batch_answers_as_each_row_alone(tiny, processor, make_image):
     model = tiny()
     rows = [
-        ([picture(1)], "what?"),
-        ([picture(2), picture(3)], "a longer question about two"),
+        ([make_image(1)], "what?"),
+        ([make_image(2), make_image(3)], "a longer question about two"),
         (None, "text only"),
     ]
     images, texts = zip(*rows, strict=True)
@@ -54,26 +54,26 @@ def test_a_padded_batch_answers_as_each_row_alone(tiny, processor, picture):
 
 
 @torch.no_grad()
-def test_pictures_are_encoded_once_per_generation(tiny, processor, picture, monkeypatch):
+def test_images_are_encoded_once_per_generation(tiny, processor, make_image, monkeypatch):
     model, calls = tiny(), []
     encode = model.vision.forward
     monkeypatch.setattr(model.vision, "forward", lambda *args: calls.append(len(args[0])) or encode(*args))
-    generate(model, processor(images=picture(), text="x"), num_beams=3)
+    generate(model, processor(images=make_image(), text="x"), num_beams=3)
     assert calls == [5]
 
 
 @torch.no_grad()
-def test_the_picture_decides_the_answer(tiny, processor, picture):
+def test_the_image_decides_the_answer(tiny, processor, make_image):
     model = tiny()
-    logits = [model(**processor(images=picture(seed), text="x")).logits[:, -1] for seed in (1, 2)]
+    logits = [model(**processor(images=make_image(seed), text="x")).logits[:, -1] for seed in (1, 2)]
     assert (logits[0] - logits[1]).abs().max() > 0.01
 
 
 @torch.no_grad()
-def test_a_batch_may_mix_grids(tiny, processor, picture):
+def test_a_batch_may_mix_grids(tiny, processor, make_image):
     model = tiny()
     model.use_grid(1, 2)
-    grids, images = [Grid(2, 2), Grid(1, 2), Grid(0, 0)], [picture(seed) for seed in range(3)]
+    grids, images = [Grid(2, 2), Grid(1, 2), Grid(0, 0)], [make_image(seed) for seed in range(3)]
     parts = [processor.image_processor(image, grid) for image, grid in zip(images, grids, strict=True)]
     pixels = torch.cat([part["pixel_values"] for part in parts])
     together = model.get_image_features(pixels, torch.cat([part["grids"] for part in parts]))
@@ -82,9 +82,9 @@ def test_a_batch_may_mix_grids(tiny, processor, picture):
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, picture):
+def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, make_image):
     model = tiny()
-    inputs = processor(images=[picture(), None], text=["a question? yes", "short"], padding_side="right")
+    inputs = processor(images=[make_image(), None], text=["a question? yes", "short"], padding_side="right")
     labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
     labels[0, :90] = -100
     output = model(**inputs, labels=labels)
@@ -103,23 +103,23 @@ def test_labels_without_a_supervised_token_are_refused(tiny, processor):
         tiny()(**inputs, labels=torch.full_like(inputs["input_ids"], -100))
 
 
-def test_places_and_visual_tokens_must_agree(tiny, processor, picture):
-    inputs = processor(images=picture(), text="x")
+def test_places_and_visual_tokens_must_agree(tiny, processor, make_image):
+    inputs = processor(images=make_image(), text="x")
     inputs["input_ids"] = inputs["input_ids"][:, 1:].clone()
     inputs["input_ids"][0, 0] = 9
     with pytest.raises(ValueError, match="79 places.*5 views x 16 queries = 80"):
         tiny()(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"], grids=inputs["grids"])
 
 
-def test_views_and_grids_must_agree(tiny, processor, picture):
-    inputs = processor.image_processor(picture())
+def test_views_and_grids_must_agree(tiny, processor, make_image):
+    inputs = processor.image_processor(make_image())
     with pytest.raises(ValueError, match="have 5 views, got 4"):
         tiny().get_image_features(inputs["pixel_values"][:4], inputs["grids"])
 
 
-def test_another_grid_is_refused_until_it_is_opted_into(tiny, processor, picture):
+def test_another_grid_is_refused_until_it_is_opted_into(tiny, processor, make_image):
     model = tiny()
-    wide = processor.image_processor(picture(), Grid(2, 3))
+    wide = processor.image_processor(make_image(), Grid(2, 3))
     with pytest.raises(ValueError, match=r"made for the grid 2x2 .*2x3 tiles.*use_grid\(2, 3\)"):
         model.get_image_features(**wide)
     model.use_grid(2, 3)
@@ -171,12 +171,12 @@ def test_parts_can_stay_frozen(tiny):
 
 
 @torch.no_grad()
-def test_a_model_survives_saving(tiny, processor, picture, tmp_path):
+def test_a_model_survives_saving(tiny, processor, make_image, tmp_path):
     model = tiny()
     model.use_grid(2, 3)
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").exists()
-    inputs = processor(images=picture(), text="x")
+    inputs = processor(images=make_image(), text="x")
     for loaded in (
         MonkeyForConditionalGeneration.from_pretrained(tmp_path),
         AutoModelForImageTextToText.from_pretrained(tmp_path),
@@ -207,8 +207,8 @@ def test_a_base_without_adapters_gets_fresh_ones(tiny, tmp_path):
 
 
 @torch.no_grad()
-def test_bfloat16_stays_near(tiny, processor, picture):
-    model, inputs = tiny(), processor.image_processor(picture())
+def test_bfloat16_stays_near(tiny, processor, make_image):
+    model, inputs = tiny(), processor.image_processor(make_image())
     exact = model.get_image_features(**inputs)
     rounded = model.to(torch.bfloat16).get_image_features(**inputs)
     assert rounded.dtype == torch.bfloat16

@@ -85,7 +85,7 @@ def test_fresh_adapters_change_nothing(tiny, views):
 
 
 @torch.no_grad()
-def test_shared_mode_uses_one_adapter_for_all_tiles(tiny, picture, processor):
+def test_shared_mode_uses_one_adapter_for_all_tiles(tiny, make_image, processor):
     model = tiny(adapter_mode="shared")
     assert model.vision.blocks[0].mlp_adapter.a.shape[0] == 1
     assert model.adapter_index(torch.tensor([[2, 2], [0, 0]])).tolist() == [0, 0, 0, 0, -1, -1]
@@ -119,10 +119,10 @@ def test_global_views_build_no_graph_while_the_trunk_is_frozen(tiny, views):
 
 
 @pytest.mark.parametrize("mode", ["per_tile", "full"])
-def test_checkpointing_changes_nothing_but_what_is_saved(tiny, processor, picture, mode):
+def test_checkpointing_changes_nothing_but_what_is_saved(tiny, processor, make_image, mode):
     plain, checkpointed = (tiny(adapter_mode=mode, adapter_dropout=0.0) for _ in range(2))
     checkpointed.gradient_checkpointing_enable()
-    inputs = processor([picture()], ["What is it? Answer: a cat"])
+    inputs = processor([make_image()], ["What is it? Answer: a cat"])
     compare_checkpointed(plain, checkpointed, inputs | {"labels": inputs["input_ids"]})
 
 

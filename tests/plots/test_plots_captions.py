@@ -28,7 +28,7 @@ def record(**more) -> Record:
     return Record(name="a.png", width=800, height=600, **more)
 
 
-PICTURE = Image.new("RGB", (800, 600), "white")
+IMAGE = Image.new("RGB", (800, 600), "white")
 GONE = Dropped(text="ST0P", box=(100, 110, 160, 130), expert="reader", reason="confidence 0.40")
 
 
@@ -39,7 +39,7 @@ def corners(patch: Rectangle) -> tuple[float, ...]:
 def test_findings_are_boxed_where_they_are_by_what_became_of_them():
     turned = OcrLine(quad=((10, 10), (50, 30), (40, 50), (0, 30)), text="UP", confidence=0.9, expert="reader")
     known = record(regions=(region(),), lines=(turned,), dropped=(GONE,))
-    ax = plots.draw_findings([PICTURE], [known], columns=1).axes[0]
+    ax = plots.draw_findings([IMAGE], [known], columns=1).axes[0]
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert {corners(box): box.get_linestyle() for box in boxes} == {
         known.regions[0].box: "-",
@@ -49,17 +49,17 @@ def test_findings_are_boxed_where_they_are_by_what_became_of_them():
     assert [tuple(corner) for corner in quad.get_xy()[:4]] == list(turned.quad)
 
 
-def test_a_large_picture_is_drawn_small_in_its_own_coordinates():
-    ax = plots.draw_findings([PICTURE], [record()]).axes[0]
+def test_a_large_image_is_drawn_small_in_its_own_coordinates():
+    ax = plots.draw_findings([IMAGE], [record()]).axes[0]
     assert ax.images[0].get_array().shape == (300, 400, 3)
     assert ax.images[0].get_extent() == [0, 800, 600, 0]
-    assert PICTURE.size == (800, 600)
+    assert IMAGE.size == (800, 600)
 
 
 def test_a_region_is_named_with_its_score_and_many_of_a_name_once():
     coins = tuple(region("clock", (x, 10, x + 20, 30), score) for x, score in ((10, 0.9), (40, 0.7)))
     known = record(regions=(*coins, region("dog", (600, 200, 700, 590))))
-    ax = plots.draw_findings([PICTURE], [known]).axes[0]
+    ax = plots.draw_findings([IMAGE], [known]).axes[0]
     labels = {text.get_text(): (*text.get_position(), text.get_ha(), text.get_va()) for text in ax.texts}
     assert labels.pop("2 x clock") == (10, 30, "left", "top")
     assert labels.pop("dog 0.80") == (700, 590, "right", "bottom")
@@ -75,15 +75,15 @@ def test_a_region_is_named_with_its_score_and_many_of_a_name_once():
         (["x" * 60], "x" * 35 + "…"),
     ],
 )
-def test_texts_stand_below_the_picture_in_reading_order(texts, below):
+def test_texts_stand_below_the_image_in_reading_order(texts, below):
     lines = [line(text, (10, 50 * row, 90, 50 * row + 20)) for row, text in enumerate(texts)]
-    ax = plots.draw_findings([PICTURE], [record(lines=tuple(reversed(lines)))]).axes[0]
+    ax = plots.draw_findings([IMAGE], [record(lines=tuple(reversed(lines)))]).axes[0]
     assert ax.texts[-1].get_text() == below
 
 
 def test_what_was_read_stands_at_its_place_and_what_was_dropped_is_crossed_out():
     known = record(lines=(line(box=(10, 20, 60, 40)), line("GO", (200, 300, 260, 340))), dropped=(GONE,))
-    fig = plots.draw_reading([PICTURE], [known])
+    fig = plots.draw_reading([IMAGE], [known])
     above, below = fig.axes
     assert above.get_xlim() == below.get_xlim() and above.get_ylim() == below.get_ylim() == (600, 0)
     texts = {text.get_text(): text for text in below.texts}

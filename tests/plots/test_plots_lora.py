@@ -32,8 +32,8 @@ def test_colours_tell_features_apart_along_their_largest_differences():
 def test_features_are_drawn_tile_by_tile_in_place():
     features = torch.randn(3, 4, 8)  # two tiles and the global view, 2 x 2 patches each
     fig = draw_features(torch.rand(3, 8, 16), features, Grid(1, 2))
-    picture, tiles, whole = (ax.images[0].get_array() for ax in fig.axes)
-    assert picture.shape == (8, 16, 3) and tiles.shape == (2, 4, 3) and whole.shape == (2, 2, 3)
+    image, tiles, whole = (ax.images[0].get_array() for ax in fig.axes)
+    assert image.shape == (8, 16, 3) and tiles.shape == (2, 4, 3) and whole.shape == (2, 2, 3)
     colours = principal_colours(features.flatten(0, 1)).view(3, 2, 2, 3)
     assert torch.allclose(torch.as_tensor(tiles[:, 2:]), colours[1])
     assert torch.allclose(torch.as_tensor(whole), colours[2])

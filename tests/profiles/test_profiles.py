@@ -85,7 +85,7 @@ def test_the_tokenizer_decides_vocabulary_and_ids(tokenizer):
     assert config.image_token_id == tokenizer.convert_tokens_to_ids("<imgpad>")
 
 
-def test_pictures_have_the_size_of_their_tiles_unless_told_otherwise():
+def test_images_have_the_size_of_their_tiles_unless_told_otherwise():
     profile = profiles.load("paper-1344")
     assert profile.image_size == (1344, 896)  # width, height
     assert profile.model_copy(update={"image_width": 500}).image_size == (500, 896)

@@ -150,7 +150,7 @@ def test_of_several_images_only_its_own_has_what_is_asked_for(processor):
     assert texts and not any("caption" in text for text in texts)
 
 
-def test_details_of_a_picture_do_not_answer_what_is_asked_of_it(processor):
+def test_details_of_a_image_do_not_answer_what_is_asked_of_it(processor):
     rows = BaseRows(processor, "val", answers=True, several=1.0, details=2, pooled=64)
     made = [rows(number) for number in range(64)]
     crops, details, whole = set(), 0, 0
@@ -160,7 +160,7 @@ def test_details_of_a_picture_do_not_answer_what_is_asked_of_it(processor):
         asked = [questions[prompt] for prompt in row.asked if prompt in questions]
         if view[2] - view[0] < sample.image.width:
             crops.add(sample.family)
-            assert not any("written at" in q.question for q in asked), "places are those of the picture"
+            assert not any("written at" in q.question for q in asked), "places are those of the image"
         for part in _parts_without(asked, sample, view, np.random.default_rng([29, row.number])):
             whole += part == (0, 0, *sample.image.size)
             fits = all(q.print == "fine" for q in asked)
@@ -189,7 +189,7 @@ def test_details_stand_among_the_images_of_their_own_prompt_alone(processor):
         first += len(own)
 
 
-def test_a_share_of_the_pictures_shows_signs(processor):
+def test_a_share_of_the_images_shows_signs(processor):
     def signs(number, **more):
         rows = BaseRows(processor, "val", answers=True, several=1.0, details=2, pooled=64, **more)
         return rows._sample_and_view(number, np.random.default_rng([11, number]))[0].family == "scene_text"

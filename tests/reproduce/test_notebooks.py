@@ -168,7 +168,7 @@ def test_stated_results_hold(path, committed_results):
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-def test_large_pictures_are_committed_as_jpeg(tmp_path):
+def test_large_images_are_committed_as_jpeg(tmp_path):
     draw = "import numpy as np, matplotlib.pyplot as plt\n%matplotlib inline\n"
     noise = draw + "_ = plt.imshow(np.random.default_rng(0).random((300, 300, 3)))"
     line = "_ = plt.plot([1, 2])"

@@ -39,7 +39,7 @@ def test_the_last_bits_of_a_float_do_not_count_and_the_others_do():
     assert digests.data_digest(array) != digests.data_digest(array.reshape(3, 1))
 
 
-def test_pictures_tables_and_files_count_with_their_content(tmp_path):
+def test_images_tables_and_files_count_with_their_content(tmp_path):
     white, black = Image.new("RGB", (4, 4), "white"), Image.new("RGB", (4, 4))
     assert digests.data_digest(white) != digests.data_digest(black)
     first, second = pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2]})

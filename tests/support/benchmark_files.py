@@ -1,7 +1,7 @@
 """The paper's 18 benchmarks in the layouts of their official downloads, made up small, for tests.
 
-`DOWNLOADS` maps a benchmark to `(files, pictures, questions)`: what the files hold, which pictures lie beside
-them, and what is asked by them, as `{id: (picture, question, answers)}`, answers as the reader gives them.
+`DOWNLOADS` maps a benchmark to `(files, images, questions)`: what the files hold, which images lie beside
+them, and what is asked by them, as `{id: (image, question, answers)}`, answers as the reader gives them.
 """
 
 import json
@@ -15,8 +15,8 @@ def _people(*answers):
     ]
 
 
-def _lone(question, answer, picture, id):
-    return {id: (picture, question, (answer,))}
+def _lone(question, answer, image, id):
+    return {id: (image, question, (answer,))}
 
 
 def _coco(prefix):
@@ -80,7 +80,7 @@ def _mme():
         "artwork",
     ]
     tasks += ["OCR", "commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"]
-    files, pictures, questions = {}, set(), {}
+    files, images, questions = {}, set(), {}
     for task in tasks:
         apart = task in ("posters", "celebrity", "scene", "landmark", "artwork")
         texts, shown = ("questions_answers_YN/", "images/") if apart else ("", "")
@@ -88,11 +88,11 @@ def _mme():
             asked = [f"Is there a {task} {name}? Please answer yes or no.", f"Is there no {task}? yes or no."]
             text = f"{asked[0]}\tYes\n{asked[1]}\tNo\n\n"
             files[f"{task}/{texts}{name}.txt"] = text
-            picture = f"{task}/{shown}{name}.{'png' if name == '0002' else 'jpg'}"
-            pictures.add(picture)
+            image = f"{task}/{shown}{name}.{'png' if name == '0002' else 'jpg'}"
+            images.add(image)
             for number, answer in enumerate(("Yes", "No")):
-                questions[f"{task}/{name}/{number}"] = (picture, asked[number], (answer,))
-    return files, pictures, questions
+                questions[f"{task}/{name}/{number}"] = (image, asked[number], (answer,))
+    return files, images, questions
 
 
 def _ai2d_file(name, **questions):
@@ -345,8 +345,8 @@ DOWNLOADS = {
 }
 
 
-def lay_out(folder, contents, pictures):
-    """Write the files of a download, and the pictures, all different."""
+def lay_out(folder, contents, images):
+    """Write the files of a download, and the images, all different."""
     for name, content in contents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -354,15 +354,15 @@ def lay_out(folder, contents, pictures):
             record_files.write_lines(path, content)
         else:
             path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    for number, name in enumerate(sorted(pictures)):
+    for number, name in enumerate(sorted(images)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(record_files.png(6 + number, 4))
 
 
 def download(root, name):
     """The official download of a benchmark in its folder; returns what is asked."""
-    contents, pictures, questions = DOWNLOADS[name]
-    lay_out(root / name, contents, pictures)
+    contents, images, questions = DOWNLOADS[name]
+    lay_out(root / name, contents, images)
     return questions
 
 
@@ -374,7 +374,7 @@ RELEASED_ROWS = [
 
 
 def released_download(root, source):
-    """The release's files of a set: rows, pictures, and annotations if it has a file of them."""
+    """The release's files of a set: rows, images, and annotations if it has a file of them."""
     contents = {source.file: RELEASED_ROWS}
     if source.annotations:
         people = {0: ["pizzeria"] * 10, 1: ["14"] * 9 + ["12"], 2: ["j doe"] * 3 + ["J. Doe"] * 7}

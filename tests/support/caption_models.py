@@ -11,7 +11,7 @@ NAMES = ("red", "green", "blue")
 
 
 class Colours(Expert):
-    """Names the brightest channel of each picture and has a region of it; refuses black pictures."""
+    """Names the brightest channel of each image and has a region of it; refuses black images."""
 
     name, version, licence = "colours", "1", "CC0-1.0"
 
@@ -35,11 +35,11 @@ class Colours(Expert):
         name = NAMES[int(pixels.mean(axis=(0, 1)).argmax())]
         height, width = pixels.shape[:2]
         region = Region(box=(0, 0, width, height / 2), text=name, score=0.9, expert=self.name)
-        return Findings(captions=(Caption(text=f"a {name} picture", expert=self.name),), regions=(region,))
+        return Findings(captions=(Caption(text=f"a {name} image", expert=self.name),), regions=(region,))
 
 
 class Halves(Expert):
-    """Cuts each picture in a left and a right segment, not described yet."""
+    """Cuts each image in a left and a right segment, not described yet."""
 
     name, version, licence = "halves", "1", "CC0-1.0"
 

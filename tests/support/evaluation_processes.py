@@ -18,15 +18,15 @@ SIZE, TOKENS = 3, 4
 
 
 def questions(image: Path, count: int = 24) -> list[Example]:
-    """Questions of different lengths, four about each picture."""
-    picture = open_image(image)
+    """Questions of different lengths, four about each image."""
+    image = open_image(image)
     return [
         Example(
             id=f"q{number}",
-            image=picture.rotate(90 * (number // 4)).resize((30 + number // 4, 40)),
+            image=image.rotate(90 * (number // 4)).resize((30 + number // 4, 40)),
             question="what is " + "y" * (number * 5 % 17) + "?",
             answers=("yes",),
-            image_id=f"picture {number // 4}",
+            image_id=f"image {number // 4}",
         )
         for number in range(count)
     ]

@@ -10,8 +10,8 @@ from PIL import Image
 from tests.support.caption_models import Colours
 
 
-def pictures(home: Path) -> Path:
-    """A folder of five pictures; the third is black."""
+def images(home: Path) -> Path:
+    """A folder of five images; the third is black."""
     home.mkdir()
     for number in range(5):
         colour = (0, 0, 0) if number == 2 else (200, number, 0)
@@ -20,7 +20,7 @@ def pictures(home: Path) -> Path:
 
 
 class Fatal(Colours):
-    """Ends its process at a black picture."""
+    """Ends its process at a black image."""
 
     name = "fatal"
 
@@ -31,7 +31,7 @@ class Fatal(Colours):
 
 
 class Flaky(Colours):
-    """Ends its process the first time that it sees a black picture, and answers the second time."""
+    """Ends its process the first time that it sees a black image, and answers the second time."""
 
     name = "flaky"
 
@@ -48,7 +48,7 @@ class Flaky(Colours):
 
 
 class Slow(Colours):
-    """Sleeps at a black picture, in the system's own sleep for an hour."""
+    """Sleeps at a black image, in the system's own sleep for an hour."""
 
     name = "slow"
 

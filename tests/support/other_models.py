@@ -26,7 +26,7 @@ TEXT = {
 }
 _TURN = (
     "{% for message in messages %}{{ message['role'] }}: {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}PICTURE{% else %}{{ part['text'] }}{% endif %}{% endfor %}\n{% endfor %}"
+    "{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}{% endfor %}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 
@@ -65,13 +65,13 @@ def llava(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=_TURN.replace("PICTURE", "<image>"),
+        chat_template=_TURN.replace("IMAGE", "<image>"),
     ).save_pretrained(folder)
     return folder
 
 
 def qwen2_vl(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    """Qwen2-VL, whose pictures have as many tokens as they are large."""
+    """Qwen2-VL, whose images have as many tokens as they are large."""
     marks = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
     words = _with(tokenizer, *marks)
     start, image, end, video = words.convert_tokens_to_ids(list(marks))
@@ -92,7 +92,7 @@ def qwen2_vl(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
     torch.manual_seed(0)
     Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
     images = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 84 * 84})
-    template = _TURN.replace("PICTURE", "".join(marks[:3]))
+    template = _TURN.replace("IMAGE", "".join(marks[:3]))
     images.save_pretrained(folder)  # the processor as a whole would need torchvision, for videos
     words.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(template)

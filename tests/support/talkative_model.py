@@ -1,4 +1,4 @@
-"""A tiny Monkey whose answers depend on picture and question, so that a mix-up shows."""
+"""A tiny Monkey whose answers depend on image and question, so that a mix-up shows."""
 
 import torch
 from transformers import Qwen2Config

@@ -130,7 +130,7 @@ def blip2_itm(root: Path, placeholders: bool = True, seed: int = 0) -> Path:
 
 
 def sam(root: Path, seed: int = 0) -> Path:
-    """`root/sam-vit-huge`: a picture encoder, prompt encoder and mask decoder for 64 x 64 pixels."""
+    """`root/sam-vit-huge`: an image encoder, prompt encoder and mask decoder for 64 x 64 pixels."""
     torch.manual_seed(seed)
     side = {"height": 64, "width": 64}
     config = SamConfig(
@@ -163,8 +163,8 @@ def sam(root: Path, seed: int = 0) -> Path:
     return _save(root / "sam-vit-huge", model, processor)
 
 
-def florence2(root: Path, pictures: list[Image.Image], answers: list[str], steps: int = 600) -> Path:
-    """`root/Florence-2-large-ft`, trained for seconds to give these answers about these pictures.
+def florence2(root: Path, images: list[Image.Image], answers: list[str], steps: int = 600) -> Path:
+    """`root/Florence-2-large-ft`, trained for seconds to give these answers about these images.
 
     Random weights name no places, so there would be nothing to read from what they write.
     """
@@ -198,8 +198,8 @@ def florence2(root: Path, pictures: list[Image.Image], answers: list[str], steps
     )  # fmt: skip
     model = Florence2ForConditionalGeneration(config).train()
     model.generation_config.update(num_beams=3, early_stopping=True)  # or beams go on without end
-    prompts = ["<DENSE_REGION_CAPTION>"] * len(pictures)
-    inputs = processor(text=prompts, images=pictures, return_tensors="pt")
+    prompts = ["<DENSE_REGION_CAPTION>"] * len(images)
+    inputs = processor(text=prompts, images=images, return_tensors="pt")
     wanted = [f"<s>{answer}</s>" for answer in answers]
     labels = tokenizer(wanted, add_special_tokens=False, padding=True, return_tensors="pt").input_ids
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -215,13 +215,13 @@ def florence2(root: Path, pictures: list[Image.Image], answers: list[str], steps
 
 
 def squares(width: int, height: int, *colours: str) -> Image.Image:
-    """A black picture with a square of each colour along its diagonal."""
-    picture = Image.new("RGB", (width, height))
+    """A black image with a square of each colour along its diagonal."""
+    image = Image.new("RGB", (width, height))
     side = min(width, height) // (2 * len(colours))
     for index, colour in enumerate(colours):
         x, y = (int((index + 0.25) * length / len(colours)) for length in (width, height))
-        picture.paste(colour, (x, y, x + side, y + side))
-    return picture
+        image.paste(colour, (x, y, x + side, y + side))
+    return image
 
 
 def _save(folder: Path, model, processor) -> Path:

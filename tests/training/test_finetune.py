@@ -261,7 +261,7 @@ def test_curves_hold_training_and_validation(whole):
         callbacks.read_curves(folder / "metrics.csv")
 
 
-def test_runs_of_other_seeds_see_other_pictures_and_never_those_of_validation():
+def test_runs_of_other_seeds_see_other_images_and_never_those_of_validation():
     nano = profiles.load("nano")
     runs = [finetune.worlds(nano.seeded(seed)) for seed in (0, 1, 2)]
     assert {data.train.split for data in runs} == {"train"}

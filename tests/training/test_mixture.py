@@ -16,16 +16,16 @@ from tests.support import record_files as files
 
 @pytest.fixture()
 def mixture(tmp_path):
-    """Ten rows of two formats, of which two cannot be trained on; one set of pictures for validation."""
+    """Ten rows of two formats, of which two cannot be trained on; one set of images for validation."""
     for number in range(9):
         (tmp_path / f"{number}.png").write_bytes(files.png(40 + number, 30))
     rows = [files.conversation(f"<img>{n}.png</img> which? Answer: ", f"number {n}") for n in range(5)]
     rows[1] = files.conversation("<img>gone.png</img> which? Answer: ", "none")
     files.write_list(tmp_path / "rows.json", rows)
-    lines = [files.example(f"which is {n}?", f"picture {n}", f"{n}.png") for n in range(5)]
+    lines = [files.example(f"which is {n}?", f"image {n}", f"{n}.png") for n in range(5)]
     lines[3]["answer"] = ""
     files.write_lines(tmp_path / "rows.jsonl", lines)
-    asked = [files.example(f"what is {n}?", f"picture {n}", f"{n}.png", question_id=n) for n in (7, 8)]
+    asked = [files.example(f"what is {n}?", f"image {n}", f"{n}.png", question_id=n) for n in (7, 8)]
     files.write_lines(tmp_path / "val.jsonl", asked)
     sets = [
         {"name": "talks", "format": "conversations", "path": "rows.json"},

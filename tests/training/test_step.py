@@ -253,7 +253,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
 
 
 class Some:
-    """Records of the nano world, of which one has no picture and one is too long."""
+    """Records of the nano world, of which one has no image and one is too long."""
 
     def __init__(self, records):
         self.records = records
@@ -262,7 +262,7 @@ class Some:
         record = self.records[number]
         images, turns = record.images, record.turns
         if number == 1:
-            images = ("no/such/picture.png",)
+            images = ("no/such/image.png",)
         if number == 2:
             turns = ((" why? answer: ", "because " * 200),)
         return Record(record.id, images, turns, "some", f"some, record {number}")
@@ -282,5 +282,5 @@ def test_bad_records_stop_training_or_are_left_out_and_listed(tmp_path, skipping
     assert finetune.run(profile, tmp_path / "run", data=data).exists()
     listed = sorted(skipped.listed())
     assert len(listed) == 2
-    assert listed[0].startswith("some, record 1, image 1: there is no picture at no/such/picture.png")
+    assert listed[0].startswith("some, record 1, image 1: there is no image at no/such/image.png")
     assert listed[1].startswith("some, record 2: The image and its first question need")

@@ -29,10 +29,10 @@ _RULES = (
 def chat_prompt(record: Record, maximum_characters: int = 6000) -> str:
     """The message that asks a chat model for the description of a filtered record.
 
-    In the order of the paper: the task, captions of the whole picture (the original one included, as the
+    In the order of the paper: the task, captions of the whole image (the original one included, as the
     paper says and the release forgot), regions, segments, texts if there are any, the rules. Where it would
     be longer than `maximum_characters`, the captions of the whole are cut to a third of what there is
-    for the picture, and the least certain regions and texts go.
+    for the image, and the least certain regions and texts go.
 
     Raises:
         ValueError: the task and the rules alone are longer than that.
@@ -144,7 +144,7 @@ def reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
 
 
 def place(record: Record, box: Box) -> str:
-    """Where a box lies, in words: the third of the picture that holds its centre."""
+    """Where a box lies, in words: the third of the image that holds its centre."""
     x0, y0, x1, y1 = record.normalised(box)
     if (x1 - x0) * (y1 - y0) > 0.6:
         return "filling most of the picture"

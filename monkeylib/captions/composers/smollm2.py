@@ -134,7 +134,7 @@ class SmolLm2Composer(Composer):
 
 
 def misplaced(plain: str, draft: str) -> list[str]:
-    """Relations that only the draft states, and texts in the picture of which it makes things."""
+    """Relations that only the draft states, and texts in the image of which it makes things."""
     before, after = (_QUOTED.sub(" ", text.lower()) for text in (plain, draft))
     stated = set(_RELATION.findall(before))
     wrong = [" ".join(relation) for relation in _RELATION.findall(after) if relation not in stated]

@@ -15,8 +15,8 @@ from monkeylib.captions.experts.tagger import TagCaption, Tagger
 from monkeylib.captions.experts.yolox import YoloxRegions
 
 
-def tagged_pictures() -> TagCaption:
-    """A caption of the whole picture from its tag and from YOLOX's regions."""
+def tagged_images() -> TagCaption:
+    """A caption of the whole image from its tag and from YOLOX's regions."""
     return TagCaption(YoloxRegions())
 
 
@@ -40,7 +40,7 @@ def matching_head() -> Matcher:
 EXPERTS: dict[str, Callable[[], Expert]] = {
     "pp-ocr": PpOcr,
     "yolox": YoloxRegions,
-    "tag-caption": tagged_pictures,
+    "tag-caption": tagged_images,
     "tagged-segments": tagged_segments,
     "sam-distilled": SamDistilled,
     "blip2": Blip2Captions,
@@ -65,7 +65,7 @@ SETS: dict[str, tuple[str, ...]] = {
 MATCHERS: dict[str, Callable[[], Matcher]] = {"matching-head": matching_head, "blip2-itm": Blip2Matcher}
 # On scenes of known truth the CPU set's own scores filter better than the matching head (notebook 04).
 SET_MATCHERS = {"cpu": "none", "paper": "blip2-itm", "paper-grit": "blip2-itm"}
-# Share of the picture below which a tagger's guess at a segment isn't believed. Ours: the paper has no such
+# Share of the image below which a tagger's guess at a segment isn't believed. Ours: the paper has no such
 # limit, and its segments have none here, since BLIP-2 describes what it sees and may say nothing.
 SMALLEST_SEGMENTS = {"tagged-segments": 0.03}
 
@@ -116,7 +116,7 @@ def _named(names: str | Sequence[str]) -> Sequence[str]:
 
 
 def smallest_segment(names: str | Sequence[str]) -> float:
-    """The share of the picture that segments of these experts, or of a set, have to cover; 0 for any."""
+    """The share of the image that segments of these experts, or of a set, have to cover; 0 for any."""
     return max(SMALLEST_SEGMENTS.get(name, 0.0) for name in _named(names))
 
 

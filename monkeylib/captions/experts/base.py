@@ -47,25 +47,25 @@ class Model(ABC):
 
 
 class Expert(Model):
-    """A model that says something about whole pictures."""
+    """A model that says something about whole images."""
 
     @abstractmethod
     def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
-        """What the expert finds on each of a batch of RGB pictures, in their order."""
+        """What the expert finds on each of a batch of RGB images, in their order."""
 
 
 class Refiner(Expert):
     """An expert that works on what another one, its `source`, found: SAM's masks get texts from BLIP-2.
 
     The findings of both are kept, those of the source under its own name, so that another describer doesn't
-    cut the pictures into segments again. `settings` has to hold the source's provenance.
+    cut the images into segments again. `settings` has to hold the source's provenance.
     """
 
     source: Expert
 
     @abstractmethod
     def refine(self, images: Sequence[Image.Image], found: Sequence[Findings]) -> list[Findings]:
-        """The findings that take the place of the source's, for each of a batch of RGB pictures."""
+        """The findings that take the place of the source's, for each of a batch of RGB images."""
 
     def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
         """The source's findings, refined."""
@@ -84,13 +84,13 @@ class Describer(Model):
 
 
 class Matcher(Model):
-    """A model that judges how well texts fit pictures, as BLIP-2's matching head does in the paper."""
+    """A model that judges how well texts fit images, as BLIP-2's matching head does in the paper."""
 
     @abstractmethod
     def match(self, crops: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
         """How well each text fits the RGB crop at its place, 0..1.
 
-        The pairs come from many regions of several pictures: the model batches them itself, and may work out
+        The pairs come from many regions of several images: the model batches them itself, and may work out
         a text that comes twice, or the same crop object that comes twice, once.
         """
 
@@ -132,7 +132,7 @@ class Composer(Model):
 
 
 def crop(image: Image.Image, box: Sequence[float]) -> Image.Image:
-    """The part of a picture in a box (x0, y0, x1, y1 in pixels), at least one pixel wide and high."""
+    """The part of an image in a box (x0, y0, x1, y1 in pixels), at least one pixel wide and high."""
     x0, y0 = (min(max(int(box[i]), 0), side - 1) for i, side in enumerate(image.size))
     x1, y1 = (
         min(max(round(box[i + 2]), low + 1), side)

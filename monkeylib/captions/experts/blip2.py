@@ -1,4 +1,4 @@
-"""Captions by BLIP-2 with OPT-2.7b, of pictures and of segments (the paper's captioner)."""
+"""Captions by BLIP-2 with OPT-2.7b, of images and of segments (the paper's captioner)."""
 
 import re
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from monkeylib.captions.annotations import Caption, Findings
 from monkeylib.captions.experts.base import Describer, Expert, Matcher
 from monkeylib.captions.experts.pretrained import Pretrained, chunks
 
-MAXIMUM_TOKENS = 30  # release: max_length, of pictures and of segments
-BEAMS = 5  # LAVIS's default, which the release uses for pictures
+MAXIMUM_TOKENS = 30  # release: max_length, of images and of segments
+BEAMS = 5  # LAVIS's default, which the release uses for images
 SEGMENT_BEAMS = 1  # release, segments
 
 
@@ -39,7 +39,7 @@ class _Blip2(Pretrained):
         return {**super().settings, "beams": self.beams, "maximum_tokens": self.maximum_tokens}
 
     def caption(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
-        """A caption of each RGB picture, and the geometric mean of its tokens' probabilities."""
+        """A caption of each RGB image, and the geometric mean of its tokens' probabilities."""
         return [said for batch in chunks(images, self.batch_size) for said in self._caption(batch)]
 
     def _caption(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
@@ -87,7 +87,7 @@ class _Blip2(Pretrained):
 
 
 class Blip2Captions(_Blip2, Expert):
-    """A caption of the whole picture: beam search of width 5, as in the release."""
+    """A caption of the whole image: beam search of width 5, as in the release."""
 
     name = "blip2"
 
@@ -102,7 +102,7 @@ class Blip2Captions(_Blip2, Expert):
         super().__init__(beams, maximum_tokens, device, dtype, batch_size)
 
     def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
-        """The caption of each picture; none where BLIP-2 ends at once."""
+        """The caption of each image; none where BLIP-2 ends at once."""
         return [
             Findings(captions=(Caption(text=text, expert=self.name, score=sure),) if text else ())
             for text, sure in self.caption([image.convert("RGB") for image in images])
@@ -141,7 +141,7 @@ def clean(text: str) -> str:
 class Blip2Matcher(Pretrained, Matcher):
     """The probability that a text belongs to a crop, by the matching head.
 
-    The release asks about one pair at a time and opens the picture anew for each; here pairs are batched,
+    The release asks about one pair at a time and opens the image anew for each; here pairs are batched,
     and a crop object that comes with several texts is prepared once.
     """
 

@@ -1,6 +1,6 @@
-"""The frozen encoders under the matching head: DINOv2-S for pictures, MiniLM-L6 for texts.
+"""The frozen encoders under the matching head: DINOv2-S for images, MiniLM-L6 for texts.
 
-Neither was trained with the other: a picture's and a text's features have nothing to do with each other until
+Neither was trained with the other: an image's and a text's features have nothing to do with each other until
 the heads of `captions.experts.matching` bring them together.
 """
 
@@ -15,15 +15,15 @@ from torch.nn import functional as F
 
 from monkeylib import assets
 
-PICTURES, TEXTS = "dinov2-small", "minilm-l6"
-PICTURE_WIDTH, TEXT_WIDTH = 768, 384
+IMAGES, TEXTS = "dinov2-small", "minilm-l6"
+IMAGE_WIDTH, TEXT_WIDTH = 768, 384
 SIDE = 112  # pixels: 8 x 8 patches; DINOv2's own 518 would cost fifty times as much
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _LONGEST = 64  # tokens of a text
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
-    """A picture in the middle of a white square, as DINOv2 takes it: `[3, 112, 112]`."""
+    """An image in the middle of a white square, as DINOv2 takes it: `[3, 112, 112]`."""
     scale = SIDE / max(image.size)
     size = tuple(max(1, round(side * scale)) for side in image.size)
     square = Image.new("RGB", (SIDE, SIDE), "white")
@@ -48,7 +48,7 @@ class Encoders:
         config = Dinov2Config(hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14)
         model = Dinov2Model(config)
         model.load_state_dict(
-            dinov2_onnx.read_onnx(assets.fetch(PICTURES)), strict=False
+            dinov2_onnx.read_onnx(assets.fetch(IMAGES)), strict=False
         )  # it has no mask token
         return model.eval()
 
@@ -69,7 +69,7 @@ class Encoders:
             self.__dict__.pop(name, None)
 
     @torch.inference_mode()
-    def pictures(self, images: Sequence[Image.Image]) -> torch.Tensor:
+    def images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Features `[N, 768]`: the class token and the mean of the patches, each of unit length."""
         found = []
         for start in range(0, len(images), self.batch_size):
@@ -77,7 +77,7 @@ class Encoders:
             tokens = self._vision(torch.from_numpy(batch)).last_hidden_state
             parts = (tokens[:, 0], tokens[:, 1:].mean(dim=1))
             found.append(torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1))
-        return torch.cat(found) if found else torch.zeros(0, PICTURE_WIDTH)
+        return torch.cat(found) if found else torch.zeros(0, IMAGE_WIDTH)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> torch.Tensor:

@@ -51,7 +51,7 @@ class Florence2Regions(Pretrained, Expert):
         return {**super().settings, **own}
 
     def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
-        """The regions of each picture."""
+        """The regions of each image."""
         rgb = [image.convert("RGB") for image in images]
         return [found for batch in chunks(rgb, self.batch_size) for found in self._annotate(batch)]
 

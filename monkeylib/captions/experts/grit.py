@@ -42,7 +42,7 @@ class GritRegions(Expert):
         confidence: float = CONFIDENCE,
         device: str = "auto",
         start_timeout: float = 600.0,
-        picture_timeout: float = 120.0,
+        image_timeout: float = 120.0,
     ) -> None:
         """Nothing is started yet.
 
@@ -50,10 +50,10 @@ class GritRegions(Expert):
             confidence: the lowest that is reported.
             device: of the other process: "cpu", "cuda"; "auto" is the GPU if there is one.
             start_timeout: seconds that loading may take.
-            picture_timeout: seconds that each picture may take.
+            image_timeout: seconds that each image may take.
         """
         self.confidence, self.device = confidence, device
-        self.start_timeout, self.picture_timeout = start_timeout, picture_timeout
+        self.start_timeout, self.image_timeout = start_timeout, image_timeout
         if device == "cpu":
             self.gpu_share = 0.0
         self._process: _Process | None = None
@@ -123,23 +123,23 @@ class GritRegions(Expert):
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
-        """The regions of each picture, in GRIT's order.
+        """The regions of each image, in GRIT's order.
 
         Raises:
-            RuntimeError: GRIT failed on a picture, didn't answer in time, or died; the next call starts anew.
+            RuntimeError: GRIT failed on an image, didn't answer in time, or died; the next call starts anew.
         """
         if not images:
             return []
         self.prepare()
         with tempfile.TemporaryDirectory() as folder:
-            pictures = [str(Path(folder) / f"{index}.png") for index in range(len(images))]
-            for image, path in zip(images, pictures, strict=True):
+            paths = [str(Path(folder) / f"{index}.png") for index in range(len(images))]
+            for image, path in zip(images, paths, strict=True):
                 image.convert("RGB").save(path, compress_level=1)
             try:
-                answer = self._process.ask({"pictures": pictures}, self.picture_timeout * len(images))
-                found = answer["pictures"]
+                answer = self._process.ask({"images": paths}, self.image_timeout * len(images))
+                found = answer["images"]
                 if len(found) != len(images):
-                    raise RuntimeError(f"GRIT answered about {len(found)} of {len(images)} pictures.")
+                    raise RuntimeError(f"GRIT answered about {len(found)} of {len(images)} images.")
             except Exception:
                 self.release()
                 raise
@@ -150,7 +150,7 @@ class GritRegions(Expert):
 
     def _regions(self, item: dict[str, Any], size: tuple[int, int]) -> list[Region]:
         if "error" in item:
-            raise RuntimeError(f"GRIT failed on a picture: {item['error']}")
+            raise RuntimeError(f"GRIT failed on an image: {item['error']}")
         regions = []
         for thing in item["objects"]:
             x0, y0, x1, y1 = (min(max(side, 0.0), size[i % 2]) for i, side in enumerate(thing["box"]))

@@ -3,9 +3,9 @@
 This file is run by the interpreter of an environment with detectron2, in which nothing of this library is
 installed; so it imports nothing of it and works from Python 3.8 on. `experts.grit` starts it.
 
-The first line that it writes is {"ready": true} or {"error": ...}. A request is {"pictures": [path, ...]}
-and its answer {"pictures": [...]} with {"objects": [{"caption", "box", "score"}, ...]} or {"error": ...} for
-each picture; boxes are x0, y0, x1, y1 in its pixels. It ends when its standard input does.
+The first line that it writes is {"ready": true} or {"error": ...}. A request is {"images": [path, ...]}
+and its answer {"images": [...]} with {"objects": [{"caption", "box", "score"}, ...]} or {"error": ...} for
+each image; boxes are x0, y0, x1, y1 in its pixels. It ends when its standard input does.
 """
 
 import argparse
@@ -41,17 +41,17 @@ def build(checkout: str, weights: str, confidence: float, device: str) -> Any:
 
 
 def look(predictor: Any, path: str) -> "dict[str, Any]":
-    """The objects of a picture, or the error in their place."""
+    """The objects of an image, or the error in their place."""
     try:
         import numpy as np
         from PIL import Image
 
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))[:, :, ::-1]  # detectron2 takes BGR
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))[:, :, ::-1]  # detectron2 takes BGR
         found = predictor(np.ascontiguousarray(pixels))["instances"].to("cpu")
         columns = found.pred_object_descriptions.data, found.pred_boxes.tensor.tolist(), found.scores.tolist()
         return {"objects": [{"caption": c, "box": b, "score": s} for c, b, s in zip(*columns)]}  # noqa: B905
-    except Exception as error:  # the other pictures go on
+    except Exception as error:  # the other images go on
         return {"error": f"{type(error).__name__}: {error}"}
 
 
@@ -76,7 +76,7 @@ def main() -> None:
         raise
     say({"ready": True})
     for line in sys.stdin:
-        say({"pictures": [look(predictor, path) for path in json.loads(line)["pictures"]]})
+        say({"images": [look(predictor, path) for path in json.loads(line)["images"]]})
 
 
 if __name__ == "__main__":

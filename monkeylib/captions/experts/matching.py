@@ -1,6 +1,6 @@
 """How well a text fits a crop, by two small heads on frozen encoders (trained here, not BLIP-2's).
 
-`training.matching` trains the heads on pictures with descriptions; `data/models/matching-head` holds them
+`training.matching` trains the heads on images with descriptions; `data/models/matching-head` holds them
 with their card and their retrieval accuracy.
 """
 
@@ -19,31 +19,31 @@ from torch.nn import functional as F
 
 from monkeylib import resources
 from monkeylib.captions.experts.base import Matcher
-from monkeylib.captions.experts.encoders import PICTURE_WIDTH, SIDE, TEXT_WIDTH, Encoders
+from monkeylib.captions.experts.encoders import IMAGE_WIDTH, SIDE, TEXT_WIDTH, Encoders
 
 FOLDER = "matching-head"
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
 class MatchingHead(nn.Module):
-    """Brings features of pictures and of texts into one space, and their closeness to a probability.
+    """Brings features of images and of texts into one space, and their closeness to a probability.
 
     `gain` and `offset` are fitted after the training, so that `probability` is the chance that a text belongs
-    to the picture where as many texts belong as don't.
+    to the image where as many texts belong as don't.
     """
 
     def __init__(self, width: int = 256, dropout: float = 0.0) -> None:
         super().__init__()
         self.width = width
         self.dropout = nn.Dropout(dropout)
-        self.picture = nn.Linear(PICTURE_WIDTH, width)
+        self.image = nn.Linear(IMAGE_WIDTH, width)
         self.text = nn.Linear(TEXT_WIDTH, width)
         self.register_buffer("gain", torch.tensor(1.0))
         self.register_buffer("offset", torch.tensor(0.0))
 
-    def pictures(self, features: torch.Tensor) -> torch.Tensor:
-        """Unit vectors `[N, width]` of pictures' features `[N, 768]`."""
-        return F.normalize(self.picture(self.dropout(features)), dim=-1)
+    def images(self, features: torch.Tensor) -> torch.Tensor:
+        """Unit vectors `[N, width]` of images' features `[N, 768]`."""
+        return F.normalize(self.image(self.dropout(features)), dim=-1)
 
     def texts(self, features: torch.Tensor) -> torch.Tensor:
         """Unit vectors `[N, width]` of texts' features `[N, 384]`."""
@@ -127,10 +127,10 @@ class TrainedMatcher(Matcher):
             return []
         seen = {id(crop): crop for crop in crops}
         said = dict.fromkeys(bare(text) for text in texts)
-        pictures = self._head.pictures(self.encoders.pictures(list(seen.values())))
+        images = self._head.images(self.encoders.images(list(seen.values())))
         words = self._head.texts(self.encoders.texts(list(said)))
         rows, columns = ({key: i for i, key in enumerate(keys)} for keys in (seen, said))
-        first = pictures[[rows[id(crop)] for crop in crops]]
+        first = images[[rows[id(crop)] for crop in crops]]
         second = words[[columns[bare(text)] for text in texts]]
         return self._head.probability((first * second).sum(dim=-1)).tolist()
 

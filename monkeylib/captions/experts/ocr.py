@@ -56,7 +56,7 @@ class PpOcr(Expert):
         _ = self._engine
 
     def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
-        """The text lines of each picture, in reading order as the detector gives it."""
+        """The text lines of each image, in reading order as the detector gives it."""
         return [Findings(lines=self._read(image)) for image in images]
 
     def _read(self, image: Image.Image) -> tuple[OcrLine, ...]:

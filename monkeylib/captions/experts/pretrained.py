@@ -66,7 +66,7 @@ class Pretrained(Model):
         Args:
             device: "cpu", "cuda", "cuda:1"; "auto" is the GPU if there is one.
             dtype: "float32", "float16", "bfloat16"; "auto" is the model's `precision` on a GPU, else float32.
-            batch_size: pictures or crops that go through the network at once; no result depends on it.
+            batch_size: images or crops that go through the network at once; no result depends on it.
         """
         self.device, self.dtype, self.batch_size = device, dtype, batch_size
         if device == "cpu":

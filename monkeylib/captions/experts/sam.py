@@ -55,7 +55,7 @@ class SamMasks(Pretrained, Expert):
             overlap: IoU of boxes above which the mask with the lower predicted IoU is left out.
             device: see `Pretrained`, as `dtype` and `batch_size`.
             dtype: float32 also on a GPU, as segment-anything computes, unless told otherwise.
-            batch_size: pictures that go through the encoder at once.
+            batch_size: images that go through the encoder at once.
             points_at_once: points that go through the decoder at once.
         """
         super().__init__(device, dtype, batch_size)
@@ -69,7 +69,7 @@ class SamMasks(Pretrained, Expert):
         return {**super().settings, **own}
 
     def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
-        """The masks of each picture as regions without text."""
+        """The masks of each image as regions without text."""
         rgb = [image.convert("RGB") for image in images]
         return [found for batch in chunks(rgb, self.batch_size) for found in self._annotate(batch)]
 
@@ -88,7 +88,7 @@ class SamMasks(Pretrained, Expert):
             ]
 
     def _regions(self, image: Image.Image, embedding: Any, inner: Sequence[int]) -> tuple[Region, ...]:
-        """Masks of one picture: embedding `[1, C, h, w]`, the picture's height and width in the input."""
+        """Masks of one image: embedding `[1, C, h, w]`, the image's height and width in the input."""
         boxes, scores, masks = [], [], []
         for points in chunks(self._grid(image.size), self.points_at_once):
             for box, score, mask in self._decode(image, embedding, inner, points):
@@ -109,7 +109,7 @@ class SamMasks(Pretrained, Expert):
         )
 
     def _grid(self, size: tuple[int, int]) -> np.ndarray:
-        """The points of a picture of that width and height, `[points squared, 2]` x and y in input pixels."""
+        """The points of an image of that width and height, `[points squared, 2]` x and y in input pixels."""
         _, processor = self.parts
         longest = processor.size["longest_edge"]
         blank = Image.new("L", size)  # only its size counts

@@ -1,6 +1,6 @@
 """Segments by a distilled Segment Anything (a small encoder, the full prompt decoder) on ONNX Runtime.
 
-A picture goes through the encoder once. The decoder is then asked at every point of a grid which segment
+An image goes through the encoder once. The decoder is then asked at every point of a grid which segment
 lies there; what it isn't sure of, what hangs on its threshold and what was found before is left out. The
 thresholds are those of Segment Anything's own mask generator, which the release uses as they are; its grid
 has 32 points a side, which takes minutes on a CPU, and its decoder gives three masks a point where this one
@@ -26,9 +26,7 @@ ASSET = "sam-distilled"
 SIDE = 1024  # input pixels
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _LOGITS = 256  # the decoder's masks: a quarter of the input's side
-_MOST_COVERED = (
-    0.5  # of the picture: larger masks (the background, the whole) don't silence the points in them
-)
+_MOST_COVERED = 0.5  # of the image: larger masks (the background, the whole) don't silence the points in them
 _NONE = np.zeros((1, 1, _LOGITS, _LOGITS), dtype=np.float32)
 
 
@@ -40,7 +38,7 @@ class Candidates(NamedTuple):
 
 
 def grid(points: int, size: tuple[int, int]) -> np.ndarray:
-    """The centres `[points², 2]` (x, y) of the cells of a grid over a picture of that width and height."""
+    """The centres `[points², 2]` (x, y) of the cells of a grid over an image of that width and height."""
     places = (np.arange(points) + 0.5) / points
     ys, xs = np.meshgrid(places * size[1], places * size[0], indexing="ij")
     return np.stack([xs.ravel(), ys.ravel()], axis=1).astype(np.float32)
@@ -50,7 +48,7 @@ def stability(logits: np.ndarray, offset: float = 1.0) -> np.ndarray:
     """How little each mask of `[N, H, W]` logits changes when its threshold moves by `offset` either way.
 
     The area above the higher threshold as a share of that above the lower one, 0 for masks without area: as
-    Segment Anything has it, but on the decoder's own grid instead of the picture's.
+    Segment Anything has it, but on the decoder's own grid instead of the image's.
     """
     inner, outer = ((logits > limit).sum(axis=(1, 2)) for limit in (offset, -offset))
     return np.divide(inner, outer, out=np.zeros(len(logits)), where=outer > 0)
@@ -132,7 +130,7 @@ class SamDistilled(Expert):
         self.__dict__.pop("_sessions", None)
 
     def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
-        """The segments of each picture, largest first."""
+        """The segments of each image, largest first."""
         return [Findings(regions=self._segments(image.convert("RGB"))) for image in images]
 
     def _segments(self, image: Image.Image) -> tuple[Region, ...]:
@@ -158,7 +156,7 @@ class SamDistilled(Expert):
         return tuple(sorted(regions, key=lambda region: -region.mask.area if region.mask else 0))
 
     def _encode(self, image: Image.Image, inside: tuple[int, int]) -> np.ndarray:
-        """Features of the picture, scaled into the top left of a black square."""
+        """Features of the image, scaled into the top left of a black square."""
         pixels = np.asarray(image.resize(inside, Image.Resampling.BILINEAR), dtype=np.float32)
         canvas = np.zeros((SIDE, SIDE, 3), dtype=np.float32)
         canvas[: inside[1], : inside[0]] = (pixels - _MEAN) / _STD
@@ -167,7 +165,7 @@ class SamDistilled(Expert):
         return encoder.run(None, feed)[0]
 
     def _candidates(self, features: np.ndarray, inside: tuple[int, int]) -> Candidates:
-        """The answers that are sure and stable, cut to the picture's part of the square."""
+        """The answers that are sure and stable, cut to the image's part of the square."""
         height, width = (-(-side * _LOGITS // SIDE) for side in (inside[1], inside[0]))
         covered = np.zeros((height, width), dtype=bool)
         logits, ious = [], []
@@ -203,7 +201,7 @@ class SamDistilled(Expert):
 
 
 def _enlarged(logits: np.ndarray, inside: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """The mask `[H, W]` in the picture's own pixels, of logits that cover `inside` pixels of the input."""
+    """The mask `[H, W]` in the image's own pixels, of logits that cover `inside` pixels of the input."""
     step = SIDE // _LOGITS
     whole = F.interpolate(torch.from_numpy(logits)[None, None], scale_factor=step, mode="bilinear")
     whole = whole[..., : inside[1], : inside[0]]

@@ -9,7 +9,7 @@ from PIL import Image
 from monkeylib.captions.annotations import Findings, Region
 from monkeylib.captions.experts.base import Describer, Expert, Refiner, crop
 
-LARGEST = 20  # release: masks of a picture that are described, by area
+LARGEST = 20  # release: masks of an image that are described, by area
 
 
 def cut_out(image: Image.Image, region: Region) -> Image.Image:
@@ -51,7 +51,7 @@ class DescribedSegments(Refiner):
         self.describer.release()
 
     def refine(self, images: Sequence[Image.Image], found: Sequence[Findings]) -> list[Findings]:
-        """The described segments of each picture; those that the describer has no words for are left out."""
+        """The described segments of each image; those that the describer has no words for are left out."""
         chosen = [largest(item.regions, self.count) for item in found]
         crops = [
             cut_out(image, region)

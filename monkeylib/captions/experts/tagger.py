@@ -1,4 +1,4 @@
-"""Tags by EfficientNet-Lite0: a name for a crop, and a caption of the whole picture in fixed words.
+"""Tags by EfficientNet-Lite0: a name for a crop, and a caption of the whole image in fixed words.
 
 Nothing here describes: a tag is one of ImageNet's 1,000 class names, and the caption puts the likeliest one
 and the objects that a regions expert counted into one sentence.
@@ -150,7 +150,7 @@ _CENTRE, _SPREAD = 127.0, 128.0  # of a pixel's value, as the network was traine
 
 
 def squashed(image: Image.Image) -> np.ndarray:
-    """A picture as the network takes it, `[3, 224, 224]`, whatever its shape was."""
+    """An image as the network takes it, `[3, 224, 224]`, whatever its shape was."""
     pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
     return ((pixels - _CENTRE) / _SPREAD).transpose(2, 0, 1)
 
@@ -202,7 +202,7 @@ class Tagger(Describer):
 
     @torch.inference_mode()
     def tags(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
-        """The tag of each picture, taken as a whole."""
+        """The tag of each image, taken as a whole."""
         found = []
         for start in range(0, len(images), self.batch_size):
             batch = np.stack([squashed(image) for image in images[start : start + self.batch_size]])
@@ -215,16 +215,16 @@ class Tagger(Describer):
 
 
 class TagCaption(Refiner):
-    """One caption of the whole picture: its tag, and how many of which objects a regions expert saw in it.
+    """One caption of the whole image: its tag, and how many of which objects a regions expert saw in it.
 
-    Objects that fill most of the picture are what the tag names, so that they aren't counted beside it.
+    Objects that fill most of the image are what the tag names, so that they aren't counted beside it.
     """
 
     name = "tag-caption"
     version = "1"
 
     def __init__(self, source: Expert, tagger: Tagger | None = None, minimum: float = 0.3) -> None:
-        """`minimum` is the probability from which a tag is said of the whole picture."""
+        """`minimum` is the probability from which a tag is said of the whole image."""
         self.source, self.tagger, self.minimum = source, tagger or Tagger(), minimum
         self.licence = self.tagger.licence
 
@@ -244,7 +244,7 @@ class TagCaption(Refiner):
         self.tagger.release()
 
     def refine(self, images: Sequence[Image.Image], found: Sequence[Findings]) -> list[Findings]:
-        """A caption of each picture, none where there is nothing to say."""
+        """A caption of each image, none where there is nothing to say."""
         captions = []
         for image, (tag, share), seen in zip(images, self.tagger.tags(images), found, strict=True):
             tag = tag if share >= self.minimum else ""

@@ -15,7 +15,7 @@ from monkeylib.captions.experts.base import Expert
 ASSET = "yolox-nano"
 SIDE = 416  # input pixels
 STRIDES = (8, 16, 32)
-_GREY = 114.0  # value around pictures that aren't square
+_GREY = 114.0  # value around images that aren't square
 
 _COCO = """
 person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign
@@ -30,7 +30,7 @@ NAMES = tuple(name.replace("_", " ") for name in _COCO)
 
 
 def letterbox(image: Image.Image) -> tuple[np.ndarray, float]:
-    """A picture scaled into the top left of a grey square, `[1, 3, 416, 416]` BGR 0..255; and the scale."""
+    """An image scaled into the top left of a grey square, `[1, 3, 416, 416]` BGR 0..255; and the scale."""
     scale = min(SIDE / image.width, SIDE / image.height)
     size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
     canvas = np.full((SIDE, SIDE, 3), _GREY, dtype=np.float32)
@@ -104,7 +104,7 @@ class YoloxRegions(Expert):
         _ = self._session
 
     def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
-        """The regions of each picture, best first."""
+        """The regions of each image, best first."""
         return [Findings(regions=self._detect(image.convert("RGB"))) for image in images]
 
     def _detect(self, image: Image.Image) -> tuple[Region, ...]:

@@ -2,8 +2,8 @@
 
 Each set says where its files come from, under which licence, and how they are laid out. The downloads
 themselves were not at hand: names of files and fields were checked against public code that reads them, and
-what could not be checked, above all licences, is said in the set's `unverified`. Pictures are not copied: the
-records name them as they are named in the set's folder of pictures.
+what could not be checked, above all licences, is said in the set's `unverified`. Images are not copied: the
+records name them as they are named in the set's folder of images.
 """
 
 from monkeylib.data.public import captions, documents, questions, text

@@ -22,7 +22,7 @@ SETS = (
     PublicSet(
         "detailed-caption",
         "https://huggingface.co/datasets/echo840/Detailed_Caption",
-        "not stated; the pictures are CC3M's",
+        "not stated; the images are CC3M's",
         (_DETAILED,),
         "images",
         _detailed,
@@ -32,7 +32,7 @@ SETS = (
     PublicSet(
         "coco-caption",
         "https://cocodataset.org/#download",
-        "CC BY 4.0; the pictures under Flickr's terms",
+        "CC BY 4.0; the images under Flickr's terms",
         (_COCO,),
         "train2014",
         lambda folder: pairs(coco_captions(folder, _COCO)),
@@ -42,7 +42,7 @@ SETS = (
     PublicSet(
         "textcaps",
         "https://textvqa.org/textcaps/dataset",
-        "CC BY 4.0; the pictures are Open Images'",
+        "CC BY 4.0; the images are Open Images'",
         (_TEXTCAPS,),
         "train_images",
         lambda folder: pairs(textcaps(folder, _TEXTCAPS)),

@@ -16,7 +16,7 @@ from monkeylib.prompts import build_prompt
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture, a question ("" for captions) and its answer, as a set has them."""
+    """An image, a question ("" for captions) and its answer, as a set has them."""
 
     id: str
     image: str
@@ -31,9 +31,9 @@ class PublicSet:
     Attributes:
         name: as in the mixture of the paper.
         home: where the official files are.
-        licence: of the annotations; pictures may have their own.
+        licence: of the annotations; images may have their own.
         files: the files that are read, from the folder of the download.
-        images: folder of the pictures in it, which records name them from.
+        images: folder of the images in it, which records name them from.
         pairs: what the files hold.
         prompt: name of the prompt.
         unverified: what could not be checked of all this.
@@ -60,7 +60,7 @@ class Conversion:
 def convert(entry: PublicSet, folder: Path, out: Path) -> Conversion:
     """Write the records of a set's official download to `out`, as one JSON list.
 
-    A row without an answer or whose picture isn't there is left out and counted.
+    A row without an answer or whose image isn't there is left out and counted.
 
     Raises:
         FileNotFoundError: a file of the download is missing.
@@ -74,7 +74,7 @@ def convert(entry: PublicSet, folder: Path, out: Path) -> Conversion:
         for pair in checked(entry.pairs(folder), entry.name, entry.files, entry.home):
             if pair.image not in there:
                 there[pair.image] = (images / pair.image).is_file()
-            reason = "no answer" if not pair.answer.strip() else "no picture" * (not there[pair.image])
+            reason = "no answer" if not pair.answer.strip() else "no image" * (not there[pair.image])
             if reason:
                 left_out[reason] += 1
                 continue
@@ -85,9 +85,7 @@ def convert(entry: PublicSet, folder: Path, out: Path) -> Conversion:
             reasons = (
                 ", ".join(f"{count} with {reason}" for reason, count in left_out.items()) or "it holds none"
             )
-            raise ValueError(
-                f"no row of {entry.name} can be used ({reasons}): its pictures belong in {images}"
-            )
+            raise ValueError(f"no row of {entry.name} can be used ({reasons}): its images belong in {images}")
     return Conversion(written, left_out)
 
 

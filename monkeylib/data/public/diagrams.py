@@ -12,17 +12,17 @@ from monkeylib import resources
 _SMALLEST = 6  # points
 
 
-def draw_letters(picture: Path, texts: dict[str, dict[str, Any]], out: Path) -> None:
+def draw_letters(image: Path, texts: dict[str, dict[str, Any]], out: Path) -> None:
     """Write a diagram in which each text is covered and its letter stands in its place.
 
-    AI2D's archive holds the letters and their places, not these pictures.
+    AI2D's archive holds the letters and their places, not these images.
 
     Args:
-        picture: the diagram.
+        image: the diagram.
         texts: `text` of its annotation: `rectangle`, two corners in pixels, and `replacementText` of each.
         out: PNG file.
     """
-    with Image.open(picture) as opened:
+    with Image.open(image) as opened:
         diagram = opened.convert("RGB")
     draw = ImageDraw.Draw(diagram)
     for text in texts.values():

@@ -16,7 +16,7 @@ _CHARTQA = ("train/train_human.json", "train/train_augmented.json")
 _VISUALMRC = "data/train.jsonl"
 _DUE = "train/document.jsonl"
 _DUE_HOME = "https://duebenchmark.com/data"
-_DUE_UNVERIFIED = "the pictures' names, which are not part of the download (its PDF files lie in pdfs/)"
+_DUE_UNVERIFIED = "the images' names, which are not part of the download (its PDF files lie in pdfs/)"
 
 
 def _due(question: str) -> Callable[[Path], Iterator[Pair]]:
@@ -50,7 +50,7 @@ SETS = (
         (_INFOVQA,),
         "images",
         lambda folder: pairs(docvqa(folder, _INFOVQA, "image_local_name"), first),
-        unverified="the licence; the folder of pictures is called infographicsvqa_images in some downloads",
+        unverified="the licence; the folder of images is called infographicsvqa_images in some downloads",
     ),
     PublicSet(
         "deepform",

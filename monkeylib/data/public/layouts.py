@@ -1,6 +1,6 @@
 """How the official files of public sets are laid out: read once, for training and for evaluation.
 
-Each reader takes a folder and the names of files in it, and yields `Asked`: a picture, a question, and every
+Each reader takes a folder and the names of files in it, and yields `Asked`: an image, a question, and every
 answer that the files hold. What an answer means is the set's own: VQA sets give ten people's, DocVQA several
 that all are right, DUE all parts of one.
 """
@@ -17,11 +17,11 @@ MME_PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
 )  # fmt: skip
 MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
-_PICTURES = (".jpg", ".jpeg", ".png")
+_IMAGES = (".jpg", ".jpeg", ".png")
 
 
 def coco_captions(folder: Path, file: str) -> Iterator[Asked]:
-    """COCO: `images` give file names, `annotations` one caption a row, five or more a picture."""
+    """COCO: `images` give file names, `annotations` one caption a row, five or more an image."""
     names = {image["id"]: image["file_name"] for image in load(folder / file, "images")}
     for row in load(folder / file, "annotations"):
         yield Asked(str(row["id"]), names[row["image_id"]], "", (row["caption"],))
@@ -36,27 +36,27 @@ def karpathy(folder: Path, file: str, split: str) -> Iterator[Asked]:
 
 
 def textcaps(folder: Path, file: str) -> Iterator[Asked]:
-    """TextCaps: a row of `data` is one caption; the pictures are TextVQA's. `reference_strs` in a row, the
-    same in all rows of a picture, are left aside. Rows without the field `caption_id` are numbered."""
+    """TextCaps: a row of `data` is one caption; the images are TextVQA's. `reference_strs` in a row, the
+    same in all rows of an image, are left aside. Rows without the field `caption_id` are numbered."""
     for number, row in enumerate(load(folder / file, "data")):
         name = row.get("image_name", row["image_id"])
         yield Asked(str(row.get("caption_id", number)), f"{name}.jpg", "", (row["caption_str"],))
 
 
-def coco_questions(folder: Path, questions: str, annotations: str, pictures: str) -> Iterator[Asked]:
+def coco_questions(folder: Path, questions: str, annotations: str, images: str) -> Iterator[Asked]:
     """VQAv2's layout, which OKVQA shares: questions in one file, ten people's answers in another.
 
     Args:
         folder: of both files.
         questions: rows of `questions`.
         annotations: rows of `annotations`; VQAv2's hold the most frequent answer as well.
-        pictures: COCO's name of the split, "train2014".
+        images: COCO's name of the split, "train2014".
     """
     asked = {row["question_id"]: row["question"] for row in load(folder / questions, "questions")}
     for row in load(folder / annotations, "annotations"):
         yield Asked(
             str(row["question_id"]),
-            f"COCO_{pictures}_{row['image_id']:012d}.jpg",
+            f"COCO_{images}_{row['image_id']:012d}.jpg",
             asked[row["question_id"]],
             tuple(one["answer"] for one in row["answers"]),
             meta={"frequent": row.get("multiple_choice_answer", ""), "kind": row.get("answer_type", "")},
@@ -77,7 +77,7 @@ def vizwiz(folder: Path, file: str) -> Iterator[Asked]:
 
 
 def scienceqa(folder: Path, problems: str, splits: str, split: str) -> Iterator[Asked]:
-    """ScienceQA: multiple choice; those questions of a split that have a picture, at ID/image.png."""
+    """ScienceQA: multiple choice; those questions of a split that have an image, at ID/image.png."""
     rows = load(folder / problems)
     for id in load(folder / splits, split):
         row = rows[id]
@@ -122,7 +122,7 @@ def textvqa(folder: Path, file: str) -> Iterator[Asked]:
 def ocrvqa(folder: Path, file: str, split: int) -> Iterator[Asked]:
     """OCRVQA: book -> `imageURL`, `questions`, `answers`, `split` (1 is for training).
 
-    Pictures are downloaded from the addresses by the set's own script, as ID and the address's ending.
+    Images are downloaded from the addresses by the set's own script, as ID and the address's ending.
     """
     for id, row in load(folder / file).items():
         if row["split"] == split:
@@ -138,7 +138,7 @@ def stvqa(folder: Path, file: str) -> Iterator[Asked]:
 
 
 def estvqa(folder: Path, file: str) -> Iterator[Asked]:
-    """EST-VQA: a list of pictures, each with `image` and an `annotation` of questions with `answer`."""
+    """EST-VQA: a list of images, each with `image` and an `annotation` of questions with `answer`."""
     for number, row in enumerate(load(folder / file)):
         for place, pair in enumerate(row["annotation"]):
             id = f"{row.get('id', number)}-{place}"
@@ -148,7 +148,7 @@ def estvqa(folder: Path, file: str) -> Iterator[Asked]:
 def docvqa(folder: Path, file: str, image: str = "image") -> Iterator[Asked]:
     """DocVQA and InfographicVQA: rows of `data` with `questionId` and several answers that all are right.
 
-    `image` is the field that names the picture: "image" (documents/NAME.png, a folder called spdocvqa_images
+    `image` is the field that names the image: "image" (documents/NAME.png, a folder called spdocvqa_images
     in newer downloads, which has to be renamed), or "image_local_name".
     Published test files have no answers: then none are given.
     """
@@ -196,21 +196,21 @@ def due(folder: Path, file: str, question: str) -> Iterator[Asked]:
 
 
 def mme(folder: Path) -> Iterator[Asked]:
-    """MME: a folder for each of 14 tasks, a picture with a text file of the same name beside it, or both in
+    """MME: a folder for each of 14 tasks, an image with a text file of the same name beside it, or both in
     `images` and `questions_answers_YN`; a line is a question, a tab, and Yes or No.
 
     Raises:
-        ValueError: a line is something else, a picture is missing, or there is no task at all.
+        ValueError: a line is something else, an image is missing, or there is no task at all.
     """
     tasks = [task for task in (*MME_PERCEPTION, *MME_COGNITION) if (folder / task).is_dir()]
     if not tasks:
         raise ValueError(f"{folder} has none of MME's tasks: expected folders such as existence and count")
     for task in tasks:
         split = (folder / task / "questions_answers_YN").is_dir()
-        texts, pictures = ("questions_answers_YN", "images") if split else ("", "")
+        texts, images = ("questions_answers_YN", "images") if split else ("", "")
         for file in sorted((folder / task / texts).glob("*.txt")):
-            shown = folder / task / pictures
-            named = (shown / (file.stem + ending) for ending in _PICTURES)
+            shown = folder / task / images
+            named = (shown / (file.stem + ending) for ending in _IMAGES)
             image = next((path for path in named if path.is_file()), shown / f"{file.stem}.jpg")
             rows = [row for row in file.read_text(encoding="utf-8").splitlines() if row.strip()]
             for number, row in enumerate(rows):

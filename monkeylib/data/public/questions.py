@@ -1,4 +1,4 @@
-"""Questions about pictures: VQAv2, OKVQA, GQA, ScienceQA, VizWiz."""
+"""Questions about images: VQAv2, OKVQA, GQA, ScienceQA, VizWiz."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ SETS = (
     PublicSet(
         "vqav2",
         "https://visualqa.org/download.html",
-        "CC BY 4.0; the pictures are COCO's",
+        "CC BY 4.0; the images are COCO's",
         _VQAV2,
         "train2014",
         _coco(*_VQAV2),
@@ -37,7 +37,7 @@ SETS = (
     PublicSet(
         "okvqa",
         "https://okvqa.allenai.org/download.html",
-        "CC BY 4.0; the pictures are COCO's",
+        "CC BY 4.0; the images are COCO's",
         _OKVQA,
         "train2014",
         _coco(*_OKVQA),
@@ -46,7 +46,7 @@ SETS = (
     PublicSet(
         "gqa",
         "https://cs.stanford.edu/people/dorarad/gqa/download.html",
-        "CC BY 4.0; pictures of Visual Genome",
+        "CC BY 4.0; images of Visual Genome",
         (_GQA,),
         "images",
         lambda folder: pairs(gqa(folder, _GQA)),

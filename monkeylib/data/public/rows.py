@@ -11,11 +11,11 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about a picture, as a set's files have it.
+    """A question about an image, as a set's files have it.
 
     Attributes:
         id: unique within the set.
-        image: named from the set's folder of pictures.
+        image: named from the set's folder of images.
         question: "" where a caption is asked for.
         answers: texts; of a multiple choice the chosen one.
         choices: what to choose from, in its order.

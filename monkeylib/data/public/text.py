@@ -1,4 +1,4 @@
-"""Questions about text in pictures: TextVQA, OCRVQA, AI2D."""
+"""Questions about text in images: TextVQA, OCRVQA, AI2D."""
 
 from monkeylib.data.public.convert import PublicSet, pairs
 from monkeylib.data.public.layouts import ai2d, ocrvqa, textvqa
@@ -11,7 +11,7 @@ SETS = (
     PublicSet(
         "textvqa",
         "https://textvqa.org/dataset",
-        "CC BY 4.0; the pictures are Open Images'",
+        "CC BY 4.0; the images are Open Images'",
         (_TEXTVQA,),
         "train_images",
         lambda folder: pairs(textvqa(folder, _TEXTVQA)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from monkeylib.data.records import BadRecord, Picture, Record
+from monkeylib.data.records import BadRecord, Record, TableImage
 from monkeylib.data.schema import DataSet
 from monkeylib.prompts import PROMPTS, build_prompt
 
@@ -41,7 +41,7 @@ class Row:
     place: str
     number: int
     entry: DataSet
-    folder: Path  # of the pictures
+    folder: Path  # of the images
 
     def bad(self, field: str, expected: str, came: Any) -> BadRecord:
         """The error of a field."""
@@ -79,8 +79,8 @@ class Row:
             question = self.text(question, field)
         return self.entry.separator + build_prompt(self.entry.prompt, question)
 
-    def paths(self, value: Any, field: str) -> list[Picture]:
-        """Paths of pictures, from one path or a list of them, below the set's folder."""
+    def paths(self, value: Any, field: str) -> list[TableImage]:
+        """Paths of images, from one path or a list of them, below the set's folder."""
         values = value if isinstance(value, list) else [value]
         names = [
             self.text(item, f"{field}[{n}]" if value is values else field) for n, item in enumerate(values)
@@ -90,13 +90,13 @@ class Row:
         return [name if "://" in name else self.folder / name for name in names]
 
     def record(self, images: Iterable[Any], turns: Iterable[tuple[str, str]], id: Any = None) -> Record:
-        """The record, if it has as many pictures as the set allows."""
+        """The record, if it has as many images as the set allows."""
         images = tuple(images)
         least, most = self.entry.min_images, self.entry.max_images
         if not least <= len(images) <= most:
             allowed = f"{least}" if least == most else f"{least} to {most}"
             raise BadRecord(
-                f"{self.place}: expected {allowed} pictures, got {len(images)}; the set's min_images and "
+                f"{self.place}: expected {allowed} images, got {len(images)}; the set's min_images and "
                 "max_images say how many"
             )
         if id is not None and (isinstance(id, bool) or not isinstance(id, str | int)):

@@ -36,7 +36,7 @@ def parse(row: Row) -> Record:
                 f"{row.place}, field conversations[{2 * number}].value: every <img>path</img> must stand at "
                 f"the front of the first prompt, got another <img> in {said[:60]!r}"
             )
-    row.text(prompt, "conversations[0].value after the pictures")
+    row.text(prompt, "conversations[0].value after the images")
     images = row.paths(names, "conversations[0].value") if names else []
     return row.record(images, [(prompt, answer), *others], row.value.get("id"))
 

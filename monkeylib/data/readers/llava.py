@@ -1,7 +1,7 @@
 """LLaVA's JSON: `{"id", "image": "a.jpg" or a list, "conversations": [{"from": "human", "value":
 "<image>\\nQUESTION"}, {"from": "gpt", "value": "ANSWER"}, ...]}`.
 
-Each question stands in the set's prompt. Wherever `<image>` stands in the first question, its picture comes
+Each question stands in the set's prompt. Wherever `<image>` stands in the first question, its image comes
 first, as LLaVA's own training has it.
 """
 
@@ -32,7 +32,7 @@ def parse(row: Row) -> Record:
     if places != len(images):
         raise BadRecord(
             f"{row.place}, field conversations[0].value: expected a {PLACEHOLDER} for each of the "
-            f"{len(images)} pictures of the field image, got {places}"
+            f"{len(images)} images of the field image, got {places}"
         )
     for number, (question, _) in enumerate(turns[1:], 1):
         if PLACEHOLDER in question:

@@ -1,6 +1,6 @@
 """Sets of the library `datasets` from Hugging Face: folders that it saved, parquet files, hub ids.
 
-The set's `columns` name the picture (an image column, bytes, or a path), the question, the answer (a text or
+The set's `columns` name the image (an image column, bytes, or a path), the question, the answer (a text or
 a list of texts, of which the most frequent is taken) and the id. What has to be converted or downloaded goes
 to data/cache/datasets.
 """
@@ -37,20 +37,20 @@ def read(entry: DataSet, root: Path) -> SetRecords:
 
 
 def parse(row: Row) -> Record:
-    """A record of one row's columns; its picture is read when it is opened."""
+    """A record of one row's columns; its image is read when it is opened."""
     columns = row.entry.columns
     question = row.field(columns.question) if takes_question(row.entry.prompt) else ""
     prompt = row.prompt(question, columns.question)
     answer = row.answer(row.field(columns.answer), columns.answer)
     image = row.field(columns.image)
     if image is None:
-        raise row.bad(columns.image, "a picture", image)
+        raise row.bad(columns.image, "an image", image)
     images = row.paths(image, columns.image) if isinstance(image, str | list) else [image]
     return row.record(images, [(prompt, answer)], row.value.get(columns.id))
 
 
 class TableRows:
-    """The text columns of a dataset as rows, with a function for each picture."""
+    """The text columns of a dataset as rows, with a function for each image."""
 
     def __init__(self, entry: DataSet, root: Path) -> None:
         columns = entry.columns
@@ -69,7 +69,7 @@ class TableRows:
         self._paths = getattr(feature, "dtype", None) == "string"
         if type(feature).__name__ == "Image":  # give the bytes: decoding is Record.open_images' matter
             table = table.cast_column(columns.image, type(feature)(decode=False))
-        self._pictures = table.select_columns([columns.image])
+        self._images = table.select_columns([columns.image])
         texts = [column for column in wanted if column != columns.image or self._paths]
         self._texts = table.select_columns(texts)
 
@@ -78,7 +78,7 @@ class TableRows:
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         row = self._texts[number]
-        return row if self._paths else row | {self.entry.columns.image: Picture(self._pictures, number)}
+        return row if self._paths else row | {self.entry.columns.image: TableImage(self._images, number)}
 
     def place(self, number: int) -> str:
         """The set's path and the number of the row."""
@@ -90,21 +90,21 @@ class TableRows:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Opens the picture of a row: a struct of bytes and path, or plain bytes."""
+class TableImage:
+    """Opens the image of a row: a struct of bytes and path, or plain bytes."""
 
     table: Any
     number: int
 
     def __call__(self) -> Image.Image:
-        """The picture, its pixels not yet decoded."""
+        """The image, its pixels not yet decoded."""
         value = self._value()
         if not isinstance(value, bytes | str):
-            raise ValueError(f"the column of pictures holds {type(value).__name__}, expected bytes or a path")
+            raise ValueError(f"the column of images holds {type(value).__name__}, expected bytes or a path")
         return Image.open(value if isinstance(value, str) else io.BytesIO(value), formats=FORMATS)
 
     def content(self) -> bytes:
-        """The bytes of the row, or the path in it: what tells its picture from others."""
+        """The bytes of the row, or the path in it: what tells its image from others."""
         value = self._value()
         return value if isinstance(value, bytes) else repr(value).encode()
 

@@ -24,7 +24,7 @@ from monkeylib.data.readers.base import Row, SetRecords, locate, takes_question
 from monkeylib.data.records import FORMATS, BadRecord, Record
 from monkeylib.data.schema import DataSet
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 
 
 def read(entry: DataSet, root: Path) -> SetRecords:
@@ -38,17 +38,17 @@ def read(entry: DataSet, root: Path) -> SetRecords:
 
 
 def parse(row: Row) -> Record:
-    """A record of a key's members; its picture is read when it is opened."""
+    """A record of a key's members; its image is read when it is opened."""
     columns = row.entry.columns
     question = row.field(columns.question) if takes_question(row.entry.prompt) else ""
     prompt = row.prompt(question, columns.question)
     answer = row.answer(row.field(columns.answer), columns.answer)
-    return row.record(row.field("pictures"), [(prompt, answer)], row.field("key"))
+    return row.record(row.field("images"), [(prompt, answer)], row.field("key"))
 
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a shard, which opens as a picture."""
+    """A member of a shard, which opens as an image."""
 
     shard: Path
     start: int
@@ -61,7 +61,7 @@ class Member:
             return file.read(self.length)
 
     def __call__(self) -> Image.Image:
-        """The picture, its pixels not yet decoded."""
+        """The image, its pixels not yet decoded."""
         return Image.open(io.BytesIO(self.content()), formats=FORMATS)
 
 
@@ -79,13 +79,13 @@ class ShardRows:
     def __getitem__(self, number: int) -> dict[str, Any]:
         shard, key, members = self._sample(number)
         opened = {ending: Member(shard, *span) for ending, span in members.items()}
-        pictures = [opened[ending] for ending in opened if ending in PICTURES]
+        images = [opened[ending] for ending in opened if ending in IMAGES]
         row: dict[str, Any] = {}
         if "json" in opened:
             row = _decoded(opened["json"], "json")
         elif "txt" in opened:
             row = {"answer": _decoded(opened["txt"], "txt")}
-        return row | {"key": key, "pictures": pictures}
+        return row | {"key": key, "images": images}
 
     def place(self, number: int) -> str:
         """Shard and key."""

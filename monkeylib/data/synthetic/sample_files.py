@@ -1,6 +1,6 @@
-"""The pictures of data/samples, and the code that makes them: `python -m monkeylib.data.synthetic.sample_files`.
+"""The images of data/samples, and the code that makes them: `python -m monkeylib.data.synthetic.sample_files`.
 
-Pictures of the nano world's test split, which no training sees, and photographs of the scikit-image wheel.
+Images of the nano world's test split, which no training sees, and photographs of the scikit-image wheel.
 """
 
 from pathlib import Path
@@ -25,11 +25,11 @@ NAMES = (*WORLDS, *PHOTOGRAPHS)
 
 
 def world(name: str, size: tuple[int, int] = (192, 192)) -> Sample:
-    """The sample behind a picture of the nano world, with its questions.
+    """The sample behind an image of the nano world, with its questions.
 
     Args:
         name: one of `WORLDS`.
-        size: width and height in pixels; another one than that of the file gives another picture of its kind.
+        size: width and height in pixels; another one than that of the file gives another image of its kind.
 
     Raises:
         ValueError: the file is none of `WORLDS`.
@@ -40,8 +40,8 @@ def world(name: str, size: tuple[int, int] = (192, 192)) -> Sample:
     return make_sample(number, "test", size, family)
 
 
-def picture(name: str) -> Image.Image:
-    """One of the pictures as it is made: RGB, before compression.
+def image(name: str) -> Image.Image:
+    """One of the images as it is made: RGB, before compression.
 
     Raises:
         ValueError: the file is none of `NAMES`.
@@ -52,11 +52,11 @@ def picture(name: str) -> Image.Image:
 
 
 def write(folder: Path | None = None) -> list[Path]:
-    """Write every picture, those of the world as PNG, photographs as JPEG, into data/samples or `folder`."""
+    """Write every image, those of the world as PNG, photographs as JPEG, into data/samples or `folder`."""
     folder = resources.samples() if folder is None else folder
     for name in NAMES:
         with resources.replacing(folder / name) as temporary:
-            picture(name).save(temporary, quality=90, optimize=True)  # PNG has no quality: it is lossless
+            image(name).save(temporary, quality=90, optimize=True)  # PNG has no quality: it is lossless
     return [folder / name for name in NAMES]
 
 

@@ -33,7 +33,7 @@ def training_turns(
         apart: no question follows a detailed caption, and each sign and each object is asked about once, so
             that what a sign says has to be found in the image and not in the text before the question. The
             short caption may still come first, which counts objects and names a document's title.
-        by_colour: then, how often all signs of a picture with several are asked for by their colour; the
+        by_colour: then, how often all signs of an image with several are asked for by their colour; the
             other times each by its colour or its place.
     """
     blurred = any(t.height * scale < LEGIBLE for t in sample.texts)

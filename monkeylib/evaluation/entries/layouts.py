@@ -10,7 +10,7 @@ Layout = Callable[..., Iterator[Asked]]
 
 
 def _captions(folder: Path, file: str) -> Iterator[Asked]:
-    """TextCaps with all captions of a picture in one row, in the order of the pictures."""
+    """TextCaps with all captions of an image in one row, in the order of the images."""
     found: dict[str, list[str]] = {}
     for row in layouts.textcaps(folder, file):
         found.setdefault(row.image, []).extend(row.answers)

@@ -16,8 +16,8 @@ FOLDER = "the folder of all downloads is set by MONKEYLIB_DATA"
 def examples(entry: Entry, folder: Path, prompt: str, limit: int | None = None) -> list[Example]:
     """What a set asks, `limit` questions at most, always the same ones.
 
-    Pictures come in an order by the hash of their name, so that the first few are as mixed as all; of a set
-    in tasks, tasks take turns and no picture is asked about in part.
+    Images come in an order by the hash of their name, so that the first few are as mixed as all; of a set
+    in tasks, tasks take turns and no image is asked about in part.
 
     Args:
         entry: the benchmark.
@@ -26,7 +26,7 @@ def examples(entry: Entry, folder: Path, prompt: str, limit: int | None = None) 
         limit: questions at most; None for all.
 
     Raises:
-        FileNotFoundError: a file, or a picture of a chosen question, isn't there.
+        FileNotFoundError: a file, or an image of a chosen question, isn't there.
         ValueError: another layout, an example without an answer, or a limit that leaves a task out.
     """
     where = f"{entry.where} ({FOLDER})"
@@ -45,7 +45,7 @@ def examples(entry: Entry, folder: Path, prompt: str, limit: int | None = None) 
     if not rows:
         raise ValueError(f"{entry.name} has no questions in {folder}: get its files from {entry.where}")
     chosen = _chosen(rows, entry.stratum, limit)
-    pictures(entry.name, [folder / entry.images / row.image for row in chosen], where)
+    images(entry.name, [folder / entry.images / row.image for row in chosen], where)
     return [_example(entry, folder, prompt, row) for row in chosen]
 
 
@@ -61,19 +61,18 @@ def _example(entry: Entry, folder: Path, prompt: str, row: Asked) -> Example:
     )
 
 
-def pictures(name: str, files: Iterable[Path], home: str) -> None:
-    """Raises `FileNotFoundError` that counts the pictures which aren't there."""
+def images(name: str, files: Iterable[Path], home: str) -> None:
+    """Raises `FileNotFoundError` that counts the images which aren't there."""
     files = set(files)
     missing = sorted(file for file in files if not file.is_file())
     if missing:
         raise FileNotFoundError(
-            f"{name} lacks {len(missing)} of {len(files)} pictures, such as {missing[0]}: "
-            f"get them from {home}"
+            f"{name} lacks {len(missing)} of {len(files)} images, such as {missing[0]}: get them from {home}"
         )
 
 
 def _chosen(rows: list[Asked], stratum: str | None, limit: int | None) -> list[Asked]:
-    """The first `limit` rows, by picture in an order by hash, the strata in turns."""
+    """The first `limit` rows, by image in an order by hash, the strata in turns."""
     groups: dict[str, list[Asked]] = {}
     for row in rows:
         groups.setdefault(row.image, []).append(row)

@@ -1,7 +1,7 @@
 """Examples from the files of the released evaluation: JSON lines, and VQA annotations beside them.
 
 A row is `{"image": "data/estvqa/test_image/0.jpg", "question": ..., "answer": ..., "question_id": 0}`; its
-picture is named from the folder in which the release's `data` lies. `answer` is a text or a list of texts.
+image is named from the folder in which the release's `data` lies. `answer` is a text or a list of texts.
 Files with the VQA score have ten people's answers in a second file, COCO's layout.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib.data.public.rows import lines, load, require
-from monkeylib.evaluation.entries.official import FOLDER, pictures
+from monkeylib.evaluation.entries.official import FOLDER, images
 from monkeylib.evaluation.entries.schema import Entry
 from monkeylib.evaluation.examples import Example
 
@@ -27,7 +27,7 @@ def examples(entry: Entry, folder: Path, prompt: str, limit: int | None = None) 
         limit: rows at most; None for all.
 
     Raises:
-        FileNotFoundError: a file or a picture isn't there.
+        FileNotFoundError: a file or an image isn't there.
         ValueError: a row lacks a field, or an answer.
     """
     source = entry.released
@@ -55,7 +55,7 @@ def examples(entry: Entry, folder: Path, prompt: str, limit: int | None = None) 
                 image_id=f"{entry.name}/{image}",
             )
         )
-    pictures(f"released-{entry.name}", [example.image for example in found], HOME)
+    images(f"released-{entry.name}", [example.image for example in found], HOME)
     return found
 
 

@@ -38,7 +38,7 @@ class Prompts(_Strict):
         documented: the better one: the paper's form with its trailing blank, VLMEvalKit's for choices and
             yes-or-no questions, or what the release's comments call better.
         released: what the released evaluation asks with, if it has code for the set; by default it writes no
-            blank between picture and question, which a Monkey is then asked without too.
+            blank between image and question, which a Monkey is then asked without too.
     """
 
     documented: str
@@ -85,7 +85,7 @@ class Entry(_Strict):
         layout: the reader of its official files, a name of `layouts.LAYOUTS`.
         files: what it reads, from the set's folder.
         options: further arguments of the reader.
-        images: folder of the pictures, which rows name them from.
+        images: folder of the images, which rows name them from.
         prompts: how is asked.
         max_new_tokens: length of an answer at most: the release's limit, VLMEvalKit's for choices and
             yes-or-no questions, Qwen-VL's for captions.

@@ -1,6 +1,6 @@
-"""MME's scores (Fu et al., 2023): two yes-or-no questions about every picture, in 14 tasks.
+"""MME's scores (Fu et al., 2023): two yes-or-no questions about every image, in 14 tasks.
 
-A task's score is its accuracy over questions plus accuracy+, the share of pictures with both questions right.
+A task's score is its accuracy over questions plus accuracy+, the share of images with both questions right.
 Perception is the sum over ten tasks, cognition over four. Scores are kept as shares, as all others are: times
 100 they are MME's, with 2000 and 800 at most. Answering by chance gives an accuracy of 50 % and an accuracy+
 of 25 %.
@@ -14,7 +14,7 @@ from monkeylib.data.public.layouts import MME_COGNITION, MME_PERCEPTION
 from monkeylib.evaluation.metrics.text import Answers, Meta, check, wanted
 
 _TASKS = (*MME_PERCEPTION, *MME_COGNITION)
-_COLUMNS = 4  # right questions, questions, pictures with both right, pictures
+_COLUMNS = 4  # right questions, questions, images with both right, images
 _READ = 4  # letters at the start in which the official script looks for yes or no
 
 
@@ -42,24 +42,24 @@ def table(
 ) -> np.ndarray:
     """What the scores are sums of: `[questions, 14 tasks x 4]`.
 
-    A picture counts in the row of its first question.
+    An image counts in the row of its first question.
 
     Raises:
-        ValueError: a task is unknown, or a picture doesn't have two questions.
+        ValueError: a task is unknown, or an image doesn't have two questions.
     """
     rows = np.zeros((len(predictions), len(_TASKS), _COLUMNS))
-    pictures: dict[tuple[int, str], list[int]] = {}
+    per_image: dict[tuple[int, str], list[int]] = {}
     for row, (prediction, answer) in enumerate(zip(predictions, answers, strict=True)):
         task = wanted(metas[row], "task", "the name of its task")
         if task not in _TASKS:
             raise ValueError(f"MME has no task {task!r:.60}: expected one of {', '.join(_TASKS)}.")
         number = _TASKS.index(task)
         rows[row, number, :2] = right(prediction, answer), 1
-        pictures.setdefault((number, images[row]), []).append(row)
-    for (number, image), asked in pictures.items():
+        per_image.setdefault((number, images[row]), []).append(row)
+    for (number, image), asked in per_image.items():
         if len(asked) != 2:
             raise ValueError(
-                f"MME asks two questions about each picture, and both are needed: {image} has {len(asked)}."
+                f"MME asks two questions about each image, and both are needed: {image} has {len(asked)}."
             )
         rows[asked[0], number, 2:] = rows[asked, number, 0].all(), 1
     return rows.reshape(len(predictions), -1)

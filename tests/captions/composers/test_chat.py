@@ -154,7 +154,7 @@ def test_an_answer_that_is_none_is_an_error_and_kept_like_others(server, ask, ho
     assert len(server.requests) == 1
 
 
-def test_nothing_is_asked_about_a_picture_of_which_nothing_is_known(server, ask):
+def test_nothing_is_asked_about_a_image_of_which_nothing_is_known(server, ask):
     assert ask().compose(record(captions=())) == "" and not server.requests
 
 

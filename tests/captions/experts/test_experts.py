@@ -48,7 +48,7 @@ def test_suppression_keeps_the_best_of_every_overlap(rows):
         assert any(overlaps[lost][k] > 0.45 and scores[k] >= scores[lost] for k in kept)
 
 
-def test_a_picture_is_scaled_into_the_square_as_the_network_expects():
+def test_a_image_is_scaled_into_the_square_as_the_network_expects():
     pixels, scale = yolox.letterbox(Image.new("RGB", (832, 416), (10, 20, 30)))
     assert pixels.shape == (1, 3, 416, 416) and pixels.dtype == np.float32 and scale == 0.5
     assert pixels[0, :, 207, 415].tolist() == [30, 20, 10]  # BGR
@@ -69,12 +69,12 @@ class _Session:
         return [self.output[None]]
 
 
-def test_regions_are_in_pixels_of_the_picture_best_first_and_inside_it():
+def test_regions_are_in_pixels_of_the_image_best_first_and_inside_it():
     output = np.zeros((3549, 85), dtype=np.float32)
     for box, label, objectness, stride in [
         ((100, 100, 200, 200), 0, 0.9, 16),
         ((104, 100, 204, 200), 0, 0.8, 32),  # the same person again
-        ((300, 20, 430, 120), 16, 1.0, 16),  # a dog that reaches beyond the picture
+        ((300, 20, 430, 120), 16, 1.0, 16),  # a dog that reaches beyond the image
         ((10, 10, 60, 60), 16, 0.1, 16),  # too unsure
     ]:
         index, output[index] = _encode(box, label, objectness, stride)
@@ -100,10 +100,10 @@ def _fetched(name: str) -> bool:
 
 @pytest.mark.skipif(not _fetched("yolox-nano"), reason="needs `monkeylib assets fetch yolox-nano`")
 def test_yolox_sees_the_cat():
-    picture = Image.open(assets.fetch("scikit-image-pictures") / "chelsea.png")
+    image = Image.open(assets.fetch("scikit-image-images") / "chelsea.png")
     expert = yolox.YoloxRegions(threads=1)
     expert.prepare()
-    (found,) = expert.annotate([picture])
+    (found,) = expert.annotate([image])
     assert found.regions[0].text == "cat" and found.regions[0].score > 0.5
 
 

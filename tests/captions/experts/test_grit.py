@@ -118,7 +118,7 @@ def checkout(tmp_path, monkeypatch):
 
 @pytest.fixture()
 def expert(checkout):
-    made = grit.GritRegions(device="cpu", start_timeout=100, picture_timeout=20)
+    made = grit.GritRegions(device="cpu", start_timeout=100, image_timeout=20)
     yield made
     made.release()
 
@@ -127,20 +127,20 @@ def flat(*colour):
     return Image.new("RGB", (40, 20), colour)
 
 
-def test_pictures_go_to_the_other_process_and_regions_come_back(expert):
+def test_images_go_to_the_other_process_and_regions_come_back(expert):
     expert.prepare()
     found = expert.annotate([flat(200, 3, 3), flat(3, 3, 200)])
     assert [[region.text for region in item.regions] for item in found] == [["a red thing"], ["a blue thing"]]
     (region,) = found[0].regions
-    assert region.box == (0, 1, 20, 20) and region.score == 0.75  # kept inside the picture
+    assert region.box == (0, 1, 20, 20) and region.score == 0.75  # kept inside the image
     assert region.expert == "grit" and region.kind == "region"
     process = expert._process
     assert len(expert.annotate([flat(3, 200, 3)])) == 1 and expert._process is process
     assert expert.annotate([]) == []
 
 
-def test_a_picture_that_fails_spoils_no_other(expert):
-    with pytest.raises(RuntimeError, match="GRIT failed on a picture: ValueError: too dark"):
+def test_a_image_that_fails_spoils_no_other(expert):
+    with pytest.raises(RuntimeError, match="GRIT failed on an image: ValueError: too dark"):
         expert.annotate([flat(9, 3, 3), flat(0, 0, 0)])
     (found,) = expert.annotate([flat(9, 3, 3)])
     assert found.regions[0].text == "a red thing"
@@ -156,7 +156,7 @@ def test_a_process_that_dies_is_reported_and_started_anew(expert):
 def test_a_process_that_hangs_is_ended(expert):
     expert.prepare()
     running = expert._process._running
-    expert.picture_timeout = 0.5
+    expert.image_timeout = 0.5
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="didn't answer within 0.5 seconds"):
         expert.annotate([flat(2, 2, 2)])

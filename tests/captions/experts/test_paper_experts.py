@@ -20,7 +20,7 @@ ANSWERS = [
     "<loc_1><loc_2><loc_30><loc_40>",
     "the sign<loc_0><loc_0><loc_999><loc_999>",
 ]
-PICTURES = [
+IMAGES = [
     tiny_experts.squares(80, 60, "red", "white"),
     tiny_experts.squares(40, 70, "blue"),
     tiny_experts.squares(97, 41, "yellow", "red", "cyan"),
@@ -114,17 +114,17 @@ def test_weights_are_freed_and_loaded_again(weights):
     expert.prepare()
     network = expert.parts[0]
     assert expert.parts[0] is network and not network.training
-    before = expert.describe(PICTURES[:1])
+    before = expert.describe(IMAGES[:1])
     expert.release()
     assert expert._loaded is None
-    assert expert.describe(PICTURES[:1]) == before and expert.parts[0] is not network
+    assert expert.describe(IMAGES[:1]) == before and expert.parts[0] is not network
 
 
 def test_half_precision_runs_and_says_nearly_the_same():
     whole, half = (blip2.Blip2Matcher(dtype=dtype) for dtype in ("float32", "bfloat16"))
-    np.testing.assert_allclose(half.match(PICTURES, TEXTS), whole.match(PICTURES, TEXTS), atol=0.1)
-    assert len(blip2.Blip2Captions(dtype="bfloat16", maximum_tokens=5).caption(PICTURES)) == 3
-    assert len(sam.SamMasks(**SAM, dtype="bfloat16").annotate(PICTURES)) == 3
+    np.testing.assert_allclose(half.match(IMAGES, TEXTS), whole.match(IMAGES, TEXTS), atol=0.1)
+    assert len(blip2.Blip2Captions(dtype="bfloat16", maximum_tokens=5).caption(IMAGES)) == 3
+    assert len(sam.SamMasks(**SAM, dtype="bfloat16").annotate(IMAGES)) == 3
     expert = florence2.Florence2Regions(dtype="bfloat16", maximum_tokens=60)
     assert expert.annotate(PLAIN[1:])[0].regions[0].text == "the sign"
 
@@ -135,9 +135,9 @@ def test_half_precision_runs_and_says_nearly_the_same():
 def test_captions_are_those_of_transformers_own_way():
     expert = blip2.Blip2Captions()
     network, processor = expert.parts
-    found = expert.annotate(PICTURES)
-    for picture, item in zip(PICTURES, found, strict=True):
-        inputs = processor(images=picture, return_tensors="pt")
+    found = expert.annotate(IMAGES)
+    for image, item in zip(IMAGES, found, strict=True):
+        inputs = processor(images=image, return_tensors="pt")
         ids = network.generate(**inputs, num_beams=5, max_new_tokens=30, eos_token_id=[2, newline(processor)])
         (text,) = processor.batch_decode(ids, skip_special_tokens=True)
         (caption,) = item.captions
@@ -155,8 +155,8 @@ def test_confidence_is_the_mean_probability_of_what_was_written(kind):
     expert = kind(maximum_tokens=12)
     network, processor = expert.parts
     prompt = [network.config.image_token_id] * tiny_experts.QUERIES + [2]
-    for picture, (text, score) in zip(PICTURES, expert.caption(PICTURES), strict=True):
-        pixels = processor(images=picture, return_tensors="pt").pixel_values
+    for image, (text, score) in zip(IMAGES, expert.caption(IMAGES), strict=True):
+        pixels = processor(images=image, return_tensors="pt").pixel_values
         ids = network.generate(
             pixels, num_beams=expert.beams, max_new_tokens=12, eos_token_id=[2, newline(processor)]
         )[0]
@@ -172,7 +172,7 @@ def test_confidence_is_the_mean_probability_of_what_was_written(kind):
 @pytest.mark.parametrize("kind", [blip2.Blip2Captions, blip2.Blip2Segments])
 def test_captions_do_not_depend_on_the_batch(kind):
     together, alone = kind(batch_size=3, maximum_tokens=10), kind(batch_size=1, maximum_tokens=10)
-    same(together.caption(PICTURES), alone.caption(PICTURES))
+    same(together.caption(IMAGES), alone.caption(IMAGES))
     assert together.provenance == alone.provenance != kind(maximum_tokens=11, batch_size=3).provenance
 
 
@@ -191,7 +191,7 @@ def test_a_caption_ends_with_its_line():
     two_letters_and_a_line.step = 0
     handle = network.language_model.lm_head.register_forward_hook(two_letters_and_a_line)
     try:
-        ((text, score),) = expert.describe(PICTURES[:1])
+        ((text, score),) = expert.describe(IMAGES[:1])
     finally:
         handle.remove()
     assert text == "ca" and score == pytest.approx(1.0)
@@ -208,9 +208,9 @@ def test_matches_are_those_of_transformers_own_way(placeholders, tmp_path, monke
     monkeypatch.setenv(pretrained.WEIGHTS, str(tmp_path))
     matcher = blip2.Blip2Matcher()
     network, processor = matcher.parts
-    found = matcher.match(PICTURES, TEXTS)
-    for picture, text, value in zip(PICTURES, TEXTS, found, strict=True):
-        inputs = processor(images=picture, text=blip2.clean(text), return_tensors="pt")
+    found = matcher.match(IMAGES, TEXTS)
+    for image, text, value in zip(IMAGES, TEXTS, found, strict=True):
+        inputs = processor(images=image, text=blip2.clean(text), return_tensors="pt")
         with torch.inference_mode():
             said = network(**inputs, use_image_text_matching_head=True).logits_per_image
         assert value == pytest.approx(float(said.softmax(dim=1)[0, 1]), rel=1e-4)
@@ -218,10 +218,10 @@ def test_matches_are_those_of_transformers_own_way(placeholders, tmp_path, monke
 
 
 def test_matches_do_not_depend_on_the_batch():
-    crops, texts = PICTURES * 3, [text for text in TEXTS for _ in PICTURES]
+    crops, texts = IMAGES * 3, [text for text in TEXTS for _ in IMAGES]
     together, alone = (blip2.Blip2Matcher(batch_size=size).match(crops, texts) for size in (9, 1))
     np.testing.assert_allclose(together, alone, rtol=1e-4)
-    assert len({round(value, 6) for value in together}) == 9  # picture and text both count
+    assert len({round(value, 6) for value in together}) == 9  # image and text both count
     assert blip2.Blip2Matcher().match([], []) == []
 
 
@@ -230,7 +230,7 @@ def test_a_crop_with_several_texts_is_prepared_once():
     processor, seen = matcher.parts[1], []
     prepare = processor.image_processor
     processor.image_processor = lambda images, **more: seen.extend(images) or prepare(images, **more)
-    values = matcher.match([PICTURES[0]] * 3, TEXTS)
+    values = matcher.match([IMAGES[0]] * 3, TEXTS)
     assert len(seen) == 1 and len(set(values)) == 3
 
 
@@ -240,9 +240,9 @@ def test_texts_are_cleaned_and_cut_as_lavis_does():
     long = "two dogs and a cat " * 40
     assert len(blip2.clean(long).split()) == 50
     matcher = blip2.Blip2Matcher()
-    assert matcher.match(PICTURES[:1], [long]) == matcher.match(PICTURES[:1], [long + "on a bus"])
+    assert matcher.match(IMAGES[:1], [long]) == matcher.match(IMAGES[:1], [long + "on a bus"])
     with pytest.raises(ValueError, match="one text for each crop, got 1 for 2"):
-        matcher.match(PICTURES[:2], ["a"])
+        matcher.match(IMAGES[:2], ["a"])
 
 
 # --- SAM ---------------------------------------------------------------------------------------------
@@ -268,21 +268,21 @@ def suppressed(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> list[in
     return kept
 
 
-@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: str(picture.size))
-def test_masks_are_those_of_transformers_pipeline(picture):
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: str(image.size))
+def test_masks_are_those_of_transformers_pipeline(make_image):
     expert = sam.SamMasks(**SAM, points_at_once=7)
     network, processor = expert.parts
     pipe = MaskGenerationPipeline(model=network, image_processor=processor)
     masks, boxes, scores = [], [], []
     with torch.inference_mode():
-        for part in pipe.preprocess(picture, points_per_batch=11, points_per_crop=6):
+        for part in pipe.preprocess(make_image, points_per_batch=11, points_per_crop=6):
             found = pipe._forward(part, pred_iou_thresh=0.88, stability_score_thresh=0.5)
             masks += found["masks"]
             boxes.append(found["boxes"])
             scores.append(found["iou_scores"])
     boxes, scores = torch.cat(boxes).numpy(), torch.cat(scores).numpy()
     kept = suppressed(boxes.astype(float), scores, sam.OVERLAP)
-    (found,) = expert.annotate([picture])
+    (found,) = expert.annotate([make_image])
     assert 0 < len(kept) < len(masks)
     ours = [(region.mask, region.box) for region in found.regions]
     theirs = [
@@ -296,19 +296,19 @@ def test_masks_are_those_of_transformers_pipeline(picture):
 
 
 def test_masks_do_not_depend_on_the_batch(monkeypatch):
-    together = sam.SamMasks(**SAM, batch_size=3, points_at_once=36).annotate(PICTURES)
+    together = sam.SamMasks(**SAM, batch_size=3, points_at_once=36).annotate(IMAGES)
     monkeypatch.setattr(sam, "_ENLARGED", 1)  # one mask at once
-    alone = sam.SamMasks(**SAM, batch_size=1, points_at_once=5).annotate(PICTURES)
+    alone = sam.SamMasks(**SAM, batch_size=1, points_at_once=5).annotate(IMAGES)
     for first, second in zip(together, alone, strict=True):
         assert [region.mask for region in first.regions] == [region.mask for region in second.regions]
         assert [region.box for region in first.regions] == [region.box for region in second.regions]
 
 
 def test_a_region_is_the_box_of_its_mask_and_waits_for_its_text():
-    for picture, found in zip(PICTURES, sam.SamMasks(**SAM).annotate(PICTURES), strict=True):
+    for image, found in zip(IMAGES, sam.SamMasks(**SAM).annotate(IMAGES), strict=True):
         for region in found.regions:
             inside = region.mask.array()
-            assert inside.shape == (picture.height, picture.width) and region.kind == "segment"
+            assert inside.shape == (image.height, image.width) and region.kind == "segment"
             (ys, xs) = np.nonzero(inside)
             assert region.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
             assert region.text == "" and 0.88 < region.score <= 1 and region.expert == "sam"
@@ -320,7 +320,7 @@ def test_thresholds_are_segment_anythings_and_part_of_the_settings():
     assert stated == {"points": 32, "predicted_iou": 0.88, "stability": 0.95, "overlap": 0.7}
     assert expert._grid((64, 48)).shape == (32 * 32, 2)
     strict = sam.SamMasks(points=6, predicted_iou=9.0, stability=0.5)
-    assert [found.regions for found in strict.annotate(PICTURES)] == [(), (), ()]
+    assert [found.regions for found in strict.annotate(IMAGES)] == [(), (), ()]
 
 
 # --- Florence-2 --------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def test_dense_captions_come_back_as_regions():
     first, second = expert.annotate(PLAIN)
     assert [region.text for region in first.regions] == ["a cat", "two dogs on a mat", "two dogs on a mat"]
     assert [region.text for region in second.regions] == ["the sign"]
-    # Places are the middles of thousandths of the picture, in whole pixels.
+    # Places are the middles of thousandths of the image, in whole pixels.
     assert first.regions[0].box == (int(80 * 0.0105), int(60 * 0.0205), int(80 * 0.4005), int(60 * 0.5005))
     assert second.regions[0].box == (0, 0, 39, 69)
     assert all(0.5 < region.score <= 1 for region in (*first.regions, *second.regions))
@@ -340,12 +340,12 @@ def test_dense_captions_come_back_as_regions():
 def test_regions_are_those_of_transformers_own_reading():
     expert = florence2.Florence2Regions(maximum_tokens=60)
     network, processor = expert.parts
-    pictures = [*PLAIN, *PICTURES]
-    for picture, found in zip(pictures, expert.annotate(pictures), strict=True):
-        inputs = processor(text=florence2.TASK, images=picture, return_tensors="pt")
+    images = [*PLAIN, *IMAGES]
+    for image, found in zip(images, expert.annotate(images), strict=True):
+        inputs = processor(text=florence2.TASK, images=image, return_tensors="pt")
         ids = network.generate(**inputs, num_beams=3, max_new_tokens=60, do_sample=False)
         text = processor.batch_decode(ids, skip_special_tokens=False)[0]
-        whole = processor.post_process_generation(text=text, task=florence2.TASK, image_size=picture.size)
+        whole = processor.post_process_generation(text=text, task=florence2.TASK, image_size=image.size)
         boxes, labels = whole[florence2.TASK]["bboxes"], whole[florence2.TASK]["labels"]
         usable = [(tuple(b), t) for b, t in zip(boxes, labels, strict=True) if b[0] < b[2] and b[1] < b[3]]
         assert [(region.box, region.text) for region in found.regions] == usable
@@ -365,9 +365,9 @@ def test_a_score_is_the_mean_probability_of_phrase_and_corners():
 
 
 def test_dense_captions_do_not_depend_on_the_batch():
-    pictures = [PLAIN[0], PICTURES[2], PLAIN[1]]
-    together = florence2.Florence2Regions(maximum_tokens=60, batch_size=3).annotate(pictures)
-    alone = florence2.Florence2Regions(maximum_tokens=60, batch_size=1).annotate(pictures)
+    images = [PLAIN[0], IMAGES[2], PLAIN[1]]
+    together = florence2.Florence2Regions(maximum_tokens=60, batch_size=3).annotate(images)
+    alone = florence2.Florence2Regions(maximum_tokens=60, batch_size=1).annotate(images)
     for first, second in zip(together, alone, strict=True):
         same([(r.text, r.score) for r in first.regions], [(r.text, r.score) for r in second.regions])
         assert [region.box for region in first.regions] == [region.box for region in second.regions]
@@ -376,12 +376,12 @@ def test_dense_captions_do_not_depend_on_the_batch():
 # --- the set -----------------------------------------------------------------------------------------
 
 
-def test_the_papers_set_describes_pictures_from_end_to_end(monkeypatch):
+def test_the_papers_set_describes_images_from_end_to_end(monkeypatch):
     loaded = {expert.name: expert for expert in experts.load("paper")}
     assert list(loaded) == ["blip2", "florence2", "sam+blip2", "pp-ocr"]
     loaded["sam+blip2"].source.points, loaded["sam+blip2"].source.stability = 6, 0.5
     loaded["florence2"].maximum_tokens = 60
-    found = {name: expert.annotate(PICTURES) for name, expert in loaded.items()}
+    found = {name: expert.annotate(IMAGES) for name, expert in loaded.items()}
     assert all(len(item.captions) == 1 for item in found["blip2"])
     segments = [region for item in found["sam+blip2"] for region in item.regions]
     assert segments and all(region.text and region.kind == "segment" for region in segments)

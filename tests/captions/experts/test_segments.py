@@ -102,10 +102,10 @@ def expert(rectangles, **settings) -> SamDistilled:
     return made
 
 
-def test_segments_come_in_pixels_of_the_picture_largest_first():
-    picture = Image.new("RGB", (512, 256), (200, 10, 30))  # twice as large in the network's square
+def test_segments_come_in_pixels_of_the_image_largest_first():
+    image = Image.new("RGB", (512, 256), (200, 10, 30))  # twice as large in the network's square
     made = expert([((0, 0, 512, 512), 0.97), ((640, 128, 896, 384), 0.95), ((896, 0, 1024, 512), 0.5)])
-    (found,) = made.annotate([picture])
+    (found,) = made.annotate([image])
     boxes = [region.box for region in found.regions]
     np.testing.assert_allclose(boxes, [(0, 0, 256, 256), (320, 64, 448, 192)], atol=1)
     assert [region.mask.array().shape for region in found.regions] == [(256, 512)] * 2
@@ -120,17 +120,17 @@ def test_segments_come_in_pixels_of_the_picture_largest_first():
 
 def test_points_in_a_known_segment_are_asked_about_only_if_told_to():
     rectangles = [((0, 0, 512, 512), 0.97), ((640, 128, 896, 384), 0.95)]
-    picture = Image.new("RGB", (512, 256))
+    image = Image.new("RGB", (512, 256))
     few, all_of_them = expert(rectangles, points=8), expert(rectangles, points=8, ask_everywhere=True)
-    (sparing,), (whole,) = few.annotate([picture]), all_of_them.annotate([picture])
+    (sparing,), (whole,) = few.annotate([image]), all_of_them.annotate([image])
     assert sparing == whole
     asked = few._sessions[1].asked
     assert len(all_of_them._sessions[1].asked) == 64 and len(asked) < 40
-    assert sum(x < 512 for x, _ in asked) == 1  # half of the picture, found at its first point
+    assert sum(x < 512 for x, _ in asked) == 1  # half of the image, found at its first point
     assert few.provenance != all_of_them.provenance
 
 
-def test_a_segment_of_the_whole_picture_hides_no_other():
+def test_a_segment_of_the_whole_image_hides_no_other():
     rectangles = [((128, 128, 384, 384), 0.95), ((0, 0, 1024, 1024), 0.97)]
     (found,) = expert(rectangles, points=4).annotate([Image.new("RGB", (64, 64))])
     assert [round(region.mask.area / 64**2, 2) for region in found.regions] == [1.0, 0.06]
@@ -138,14 +138,14 @@ def test_a_segment_of_the_whole_picture_hides_no_other():
 
 @settings(UNHURRIED, max_examples=15)
 @given(st.integers(1, 90), st.integers(1, 90))
-def test_a_picture_of_any_shape_has_segments_inside_it(width, height):
+def test_a_image_of_any_shape_has_segments_inside_it(width, height):
     made = expert([((0, 0, 1024, 1024), 0.97)], points=2)
     (found,) = made.annotate([Image.new("RGB", (width, height))])
     (region,) = found.regions
     assert region.box == (0, 0, width, height) and region.mask.area == width * height
 
 
-def test_a_picture_without_sure_segments_has_none():
+def test_a_image_without_sure_segments_has_none():
     (found,) = expert([], points=3).annotate([Image.new("RGB", (40, 30))])
     assert found.regions == ()
     with pytest.raises(ValueError, match="at least one point a side, got points=0"):

@@ -58,11 +58,11 @@ def test_padding_is_tensorflows_same(kernel, stride, side):
     layer = tagger.Layer(1, 1, kernel, stride, linear=True).eval()
     nn.init.zeros_(layer.convolution.weight)
     layer.convolution.weight.data[0, 0, kernel // 2, kernel // 2] = 1
-    picture = torch.arange(side * side, dtype=torch.float32).view(1, 1, side, side)
-    out = layer(picture)[0, 0] * (1 + 1e-3) ** 0.5  # the norm's epsilon
+    image = torch.arange(side * side, dtype=torch.float32).view(1, 1, side, side)
+    out = layer(image)[0, 0] * (1 + 1e-3) ** 0.5  # the norm's epsilon
     total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
     first = kernel // 2 - total // 2
-    assert torch.allclose(out, picture[0, 0, first::stride, first::stride], rtol=1e-5)
+    assert torch.allclose(out, image[0, 0, first::stride, first::stride], rtol=1e-5)
     assert out.shape[0] == -(-side // stride)
 
 
@@ -99,9 +99,9 @@ def test_a_caption_names_the_tag_and_counts_what_lies_beside_it():
     size = (100, 100)
     cats = [region("cat"), region("cat", (50.0, 50.0, 60.0, 60.0)), region("dog", score=0.3)]
     whole = region("person", (0.0, 0.0, 90.0, 90.0))
-    assert tagger.caption("espresso", [whole, *cats], size) == "a picture of an espresso, with two cats"
-    assert tagger.caption("", [whole, *cats], size) == "a picture of a person and two cats"
-    assert tagger.caption("espresso", [whole], size) == "a picture of an espresso"
+    assert tagger.caption("espresso", [whole, *cats], size) == "an image of an espresso, with two cats"
+    assert tagger.caption("", [whole, *cats], size) == "an image of a person and two cats"
+    assert tagger.caption("espresso", [whole], size) == "an image of an espresso"
     assert tagger.caption("", [region("cat", score=0.4)], size) == ""
 
 
@@ -117,14 +117,14 @@ class Seen(Expert):
 
 def test_the_caption_expert_refines_its_source_and_keeps_none_of_its_regions(colours):
     made = tagger.TagCaption(Seen(), colours, minimum=0.9)
-    pictures = [Image.new("RGB", (50, 50), c) for c in ((255, 0, 0), (90, 90, 90))]
-    red, grey = made.refine(pictures, Seen().annotate(pictures))
-    assert red.regions == () and red.captions[0].text == "a picture of a red fox, with a cat"
+    images = [Image.new("RGB", (50, 50), c) for c in ((255, 0, 0), (90, 90, 90))]
+    red, grey = made.refine(images, Seen().annotate(images))
+    assert red.regions == () and red.captions[0].text == "an image of a red fox, with a cat"
     assert red.captions[0].score > 0.9 and red.captions[0].expert == made.name
-    assert grey.captions[0].text == "a picture of a cat" and grey.captions[0].score is None
+    assert grey.captions[0].text == "an image of a cat" and grey.captions[0].score is None
     assert made.settings["source"]["expert"] == "seen"
     assert made.provenance != tagger.TagCaption(Seen(), tagger.Tagger(0.5), minimum=0.9).provenance
-    (nothing,) = made.refine(pictures[1:], [Findings()])
+    (nothing,) = made.refine(images[1:], [Findings()])
     assert nothing.captions == ()
 
 
@@ -149,7 +149,7 @@ def fetched(*names: str) -> bool:
     reason="needs `monkeylib assets fetch efficientnet-lite0 imagenet-names`",
 )
 def test_the_real_network_knows_a_cup_of_coffee_and_a_cat():
-    folder = assets.fetch("scikit-image-pictures")
+    folder = assets.fetch("scikit-image-images")
     made = experts.Tagger()
     made.prepare()
     said = made.tags([Image.open(folder / name) for name in ("coffee.png", "chelsea.png")])

@@ -1,4 +1,4 @@
-"""The committed sample pictures are what the code makes, and what their README says of them is true."""
+"""The committed sample images are what the code makes, and what their README says of them is true."""
 
 import re
 
@@ -18,26 +18,26 @@ def pixels(image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", sample_files.NAMES)
-def test_a_committed_picture_is_what_the_code_makes(name):
+def test_a_committed_image_is_what_the_code_makes(name):
     with Image.open(resources.samples() / name) as committed:
-        difference = np.abs(pixels(committed) - pixels(sample_files.picture(name)))
+        difference = np.abs(pixels(committed) - pixels(sample_files.image(name)))
     # PNG is lossless; JPEG at quality 90 changes a pixel by a few levels of 255.
     assert difference.max() == 0 if name in sample_files.WORLDS else difference.mean() < 3
 
 
 @pytest.mark.parametrize("name", sample_files.NAMES)
-def test_a_picture_is_small_and_its_licence_is_said(name):
+def test_a_image_is_small_and_its_licence_is_said(name):
     assert (resources.samples() / name).stat().st_size < 200_000
     row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` | "))
     assert re.search("Apache-2.0|CC0|public domain", row.split("|")[3])
 
 
-def test_every_committed_picture_is_made_by_the_code():
+def test_every_committed_image_is_made_by_the_code():
     committed = {path.name for path in resources.samples().iterdir()} - {"README.md"}
     assert committed == set(sample_files.NAMES)
 
 
-def test_no_training_step_sees_the_pictures():
+def test_no_training_step_sees_the_images():
     assert all(sample_files.world(name).split == "test" for name in sample_files.WORLDS)
     assert set(sample_files.PHOTOGRAPHS.values()) <= set(PHOTOS["test"])
 
@@ -50,13 +50,13 @@ def test_the_readme_tells_true_answers():
         assert (truth.answer, truth.print) == (answer, size)
 
 
-def test_writing_makes_the_same_pictures(tmp_path):
+def test_writing_makes_the_same_images(tmp_path):
     assert [path.name for path in sample_files.write(tmp_path)] == list(sample_files.NAMES)
     for name in sample_files.WORLDS:
         with Image.open(tmp_path / name) as made:
-            assert np.array_equal(pixels(made), pixels(sample_files.picture(name)))
+            assert np.array_equal(pixels(made), pixels(sample_files.image(name)))
 
 
-def test_an_unknown_picture_lists_those_there_are():
-    with pytest.raises(ValueError, match="no world picture 'cat.png'.*receipt.png, form.png, sign.png"):
-        sample_files.picture("cat.png")
+def test_an_unknown_image_lists_those_there_are():
+    with pytest.raises(ValueError, match="no world image 'cat.png'.*receipt.png, form.png, sign.png"):
+        sample_files.image("cat.png")

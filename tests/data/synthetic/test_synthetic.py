@@ -1,4 +1,4 @@
-"""The nano world: the same everywhere, complete, true to its pictures, and its splits apart."""
+"""The nano world: the same everywhere, complete, true to its images, and its splits apart."""
 
 import hashlib
 import subprocess
@@ -83,7 +83,7 @@ def test_an_unknown_split_family_or_test_set_is_refused():
 # --- splits apart --------------------------------------------------------------------------------
 
 
-def test_every_written_fact_belongs_to_the_split_of_its_picture(many):
+def test_every_written_fact_belongs_to_the_split_of_its_image(many):
     for split, some in many.items():
         facts = [fact for sample in some for fact in sample.facts]
         assert len(facts) > 3 * COUNT / 2
@@ -102,7 +102,7 @@ def test_the_rule_of_the_splits_is_fixed():
     assert [words.split_of(*pair) for pair in pairs] == ["train", "test", "val"]
 
 
-def test_every_value_that_is_asked_for_is_a_fact_of_the_picture(every):
+def test_every_value_that_is_asked_for_is_a_fact_of_the_image(every):
     """So that what keeps the facts apart keeps the answers apart."""
     for sample in every:
         values = {value for _, value in sample.facts}
@@ -186,13 +186,13 @@ def test_every_answer_follows_from_the_truth(every):
     assert kinds == {"colour", "where", "what", "count", "read", "title", "value", "cell", "compare"}
 
 
-def test_no_question_is_asked_twice_about_a_picture(every):
+def test_no_question_is_asked_twice_about_a_image(every):
     for sample in every:
         asked = [question.question for question in sample.questions]
         assert len(asked) == len(set(asked))
 
 
-def test_evidence_lies_in_the_picture_and_holds_the_answer(every):
+def test_evidence_lies_in_the_image_and_holds_the_answer(every):
     for sample in every:
         for question in sample.questions:
             x0, y0, x1, y1 = question.evidence
@@ -226,7 +226,7 @@ def test_objects_keep_apart_and_to_their_quadrants(every):
                 assert a[0] > b[2] or b[0] > a[2] or a[1] > b[3] or b[1] > a[3]
 
 
-def test_objects_have_their_colour_in_the_picture(every):
+def test_objects_have_their_colour_in_the_image(every):
     for sample in every:
         pixels = np.asarray(sample.image)
         for thing in sample.things:
@@ -305,7 +305,7 @@ def test_glyph_boxes_cover_the_ink(name, height, upper):
         assert [glyph.char for glyph in text.glyphs] == list(string.replace(" ", ""))
 
 
-def test_the_ink_of_a_picture_lies_where_its_texts_are(every):
+def test_the_ink_of_a_image_lies_where_its_texts_are(every):
     """A document without its texts is smooth paper: where pixels jump, a glyph, a rule or a bar must be."""
     for sample in every:
         if sample.family == "document" and sample.detailed_caption.startswith("a receipt"):
@@ -325,7 +325,7 @@ def test_the_ink_of_a_picture_lies_where_its_texts_are(every):
 
 @settings(max_examples=20, deadline=None)
 @given(numbers, families)
-def test_the_labels_of_a_tile_are_those_of_the_picture(number, family):
+def test_the_labels_of_a_tile_are_those_of_the_image(number, family):
     sample = synthetic.make_sample(number, "train", family=family)
     whole = dense_labels(sample, (0, 0, 192, 192), 192, 48)
     for row, col in np.ndindex(2, 2):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.evaluation.metrics.test_metrics import HOSTILE
 
 from monkeylib.evaluation import statistics
 from monkeylib.evaluation.metrics import due, mme, registry, wtq
 from monkeylib.evaluation.metrics import text as text_module
 from monkeylib.evaluation.metrics.text import chosen
 from monkeylib.evaluation.metrics.wtq import denotation_accuracy
+from tests.evaluation.metrics.test_metrics import HOSTILE
 
 # --- multiple choice ------------------------------------------------------------------------------
 
@@ -211,9 +211,9 @@ def test_a_gold_answer_that_is_neither_yes_nor_no_is_refused(answers):
         registry.get("mme_perception").scores(["yes"], [answers])
 
 
-def _world(answered, tasks=mme.MME_PERCEPTION, pictures=6):
-    """Totals of questions about pictures of every task, answered by a function of (picture, gold)."""
-    rows = [(task, f"{task}/{n}", gold) for task in tasks for n in range(pictures) for gold in ("Yes", "No")]
+def _world(answered, tasks=mme.MME_PERCEPTION, images=6):
+    """Totals of questions about images of every task, answered by a function of (image, gold)."""
+    rows = [(task, f"{task}/{n}", gold) for task in tasks for n in range(images) for gold in ("Yes", "No")]
     return mme.table(
         [answered(image, gold) for _, image, gold in rows],
         [[gold] for _, _, gold in rows],
@@ -225,15 +225,15 @@ def _world(answered, tasks=mme.MME_PERCEPTION, pictures=6):
 def test_guessing_scores_what_the_paper_says():
     """Accuracy 50 % and accuracy+ 25 % by chance (Fu et al., section 2.3): 75 a task."""
     random = np.random.default_rng(0)
-    table = _world(lambda image, gold: random.choice(["yes", "no"]), pictures=400)
+    table = _world(lambda image, gold: random.choice(["yes", "no"]), images=400)
     assert 100 * mme.perception(table.sum(axis=0)) == pytest.approx(10 * 75, abs=30)
     assert mme.perception(_world(lambda image, gold: gold).sum(axis=0)) == 20
     assert mme.perception(_world(lambda image, gold: "Yes").sum(axis=0)) == 5
     assert mme.cognition(_world(lambda image, gold: gold, mme.MME_COGNITION).sum(axis=0)) == 8
 
 
-def test_the_interval_of_a_sum_over_tasks_draws_pictures_within_tasks():
-    """One picture of a task, always drawn: without strata the task would be missing from a third of draws."""
+def test_the_interval_of_a_sum_over_tasks_draws_images_within_tasks():
+    """One image of a task, always drawn: without strata the task would be missing from a third of draws."""
     rows = [("count", f"count/{n}", gold) for n in range(30) for gold in ("Yes", "No")]
     rows += [("color", "color/0", gold) for gold in ("Yes", "No")]
     table = mme.table(
