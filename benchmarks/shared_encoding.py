@@ -64,7 +64,7 @@ def ask(way: str, model: Monkey, asked: list[Example], tokens: int) -> list[str]
     """The answers, got in one of the two ways."""
     if way == "together":
         return SharedEncoding(model, tokens)(asked)
-    return [model.answer(each.image, each.question, each.prompt, tokens) for each in asked]
+    return [model.answer(each.rendered_image, each.question, each.prompt, tokens) for each in asked]
 
 
 def timed(work: Callable[[], list[str]]) -> tuple[float, list[str]]:

@@ -32,8 +32,8 @@ class Example:
         return self.image_id or self.id
 
     @property
-    def image(self) -> ImageInput:
-        """The image, made now if it comes from a function."""
+    def rendered_image(self) -> ImageInput:
+        """The image, rendered now if it comes from a function."""
         return self.image() if callable(self.image) else self.image
 
 

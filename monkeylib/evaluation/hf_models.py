@@ -83,7 +83,7 @@ class ChatModel:
             self.processor.apply_chat_template(self._messages(example), add_generation_prompt=True)
             for example in examples
         ]
-        images = [[open_image(example.image)] for example in examples]
+        images = [[open_image(example.rendered_image)] for example in examples]
         inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
         pad = self.processor.tokenizer.pad_token_id

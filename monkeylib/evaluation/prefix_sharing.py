@@ -96,7 +96,7 @@ class SharedEncoding:
         self._encoded = {key: tokens for key, tokens in self._encoded.items() if key in first}
         for key, example in first.items():
             if key not in self._encoded:
-                views = self.processor.image_processor(open_image(example.image)).to(self.model.device)
+                views = self.processor.image_processor(open_image(example.rendered_image)).to(self.model.device)
                 self._encoded[key] = self.model.get_image_features(views["pixel_values"], views["grids"])
 
 

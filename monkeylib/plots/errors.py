@@ -38,7 +38,7 @@ def images_of(examples: Sequence[Example]) -> PictureOf:
     by_id = {example.id: example for example in examples}
 
     def image(asked: Prediction) -> Image.Image:
-        return open_image(by_id[asked.id].image)
+        return open_image(by_id[asked.id].rendered_image)
 
     return image
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from monkeylib.data.records import BadRecord, Record, TableImage
+from monkeylib.data.records import BadRecord, ImageInput, Record
 from monkeylib.data.schema import DataSet
 from monkeylib.prompts import PROMPTS, build_prompt
 
@@ -79,7 +79,7 @@ class Row:
             question = self.text(question, field)
         return self.entry.separator + build_prompt(self.entry.prompt, question)
 
-    def paths(self, value: Any, field: str) -> list[TableImage]:
+    def paths(self, value: Any, field: str) -> list[ImageInput]:
         """Paths of images, from one path or a list of them, below the set's folder."""
         values = value if isinstance(value, list) else [value]
         names = [
