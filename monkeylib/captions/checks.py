@@ -30,7 +30,7 @@ _EMPTY = frozenset(
     furthermore given has have having he her here hers him his how however i if image images in including
     indicate indicates inside into is it its itself just least less lie lies located located lot main many may
     more most much multiple near nearby next no nor not of off on one only onto or other others our out
-    outside over overall part parts photo photograph image images place placed position positioned
+    outside over overall part parts photo photograph picture pictures place placed position positioned
     possibly present rather read reading reads resting said same say says scene see seen seem seems set
     several she show showing shown shows side sides sit sits situated so some something somewhere stand stands
     standing still such text texts than that the their them then there these they thing things this those

@@ -1,7 +1,7 @@
 """What each level of description adds on scenes of known truth: `python -m monkeylib.experiments.description_levels`.
 
-The experts look at the scenes once, and what they found is kept, unfiltered and with the matching head's
-judgement, in `data/results/scenes/records.jsonl`. From there, levels, filters and scores take seconds.
+The experts annotate the scenes once; their unfiltered annotations are stored in `data/results/scenes/records.jsonl`.
+From there, levels, filters and scores take seconds.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from monkeylib import resources
 from monkeylib.captions import filtering, pipeline
 from monkeylib.captions.annotations import Record
 from monkeylib.captions.composers.rules import RuleComposer
-from monkeylib.captions.experts import SETS, Matcher, load, smallest_segment
+from monkeylib.captions.experts import SETS, load, smallest_segment
 from monkeylib.captions.record_files import write_records
 from monkeylib.data.synthetic import collages
 from monkeylib.data.synthetic.collages import Collage
@@ -26,7 +26,7 @@ from monkeylib.tables import Row
 
 SCENES = 12
 LEVELS = ("original", "+ global", "+ regions", "+ segments", "+ texts")
-FILTERS = ("none", "scores", "scores and size", "matching")
+FILTERS = ("none", "scores", "scores and size")
 _ONE = re.compile(r"an? (.+)")  # what there are more of, a regions expert named
 
 
@@ -44,11 +44,11 @@ def record_path() -> Path:
     return resources.REPOSITORY / "data" / "results" / "scenes" / "records.jsonl"
 
 
-def annotate(scenes: Sequence[Collage], out: Path, matcher: Matcher | None = None) -> list[Record]:
-    """What the CPU set says about the scenes, unfiltered and without masks; judged by a matcher, if given."""
+def annotate(scenes: Sequence[Collage], out: Path) -> list[Record]:
+    """Return what the CPU set finds in the scenes, unfiltered and without masks."""
     sources = [pipeline.Source(scene.image, scene.name, scene.original_caption) for scene in scenes]
     experts = load(SETS["cpu"])
-    records = pipeline.run(sources, experts, out, matcher=matcher, thresholds=None, batch_size=2)
+    records = pipeline.run(sources, experts, out, thresholds=None, batch_size=2)
     bare = []
     for record in records:
         regions = tuple(region.model_copy(update={"mask": None}) for region in record.regions)
@@ -70,13 +70,9 @@ def at_level(record: Record, level: str) -> Record:
 
 
 def filtered(record: Record, name: str) -> Record:
-    """The record behind a filter: none, one by the experts' own scores, the same with the CPU set's smallest
-    segment, or one by the matching head."""
+    """Filter a record by the experts' own scores, also by the CPU set's smallest segment, or not at all."""
     if name == "none":
         return record
-    if name != "matching":
-        bare = tuple(region.model_copy(update={"match": None}) for region in record.regions)
-        record = record.model_copy(update={"regions": bare})
     smallest = smallest_segment("cpu") if name == "scores and size" else 0.0
     return filtering.apply_filter(record, smallest_segment=smallest)
 
@@ -86,7 +82,7 @@ def vocabulary(records: Sequence[Record]) -> dict[str, str]:
     names = {region.text.lower() for record in records for region in record.regions}
     for record in records:
         for caption in record.captions:
-            parts = re.split(r", with |, | and ", caption.text.lower().removeprefix("an image of "))
+            parts = re.split(r", with |, | and ", caption.text.lower().removeprefix("a picture of "))
             names |= {found[1] for part in parts if (found := _ONE.match(part))}
     for thing in collages.THINGS:
         names |= {name.lower() for name in (thing.name, *thing.names)}
@@ -128,10 +124,9 @@ def table(scenes: Sequence[Collage], records: Sequence[Record]) -> list[Row]:
     descriptions (0 to 10). A metric without cases, as precision where nothing is quoted, has no row.
     """
     words, composer = vocabulary(records), RuleComposer()
-    judged = any(region.match is not None for record in records for region in record.regions)
     rows: list[Row] = []
     for level in LEVELS:
-        for name in FILTERS if judged else FILTERS[:-1]:
+        for name in FILTERS:
             texts = [composer.compose(filtered(at_level(record, level), name)) for record in records]
             rows += [
                 {"level": level, "filter": name, **row} for row in _metrics(texts, scenes, words).values()
@@ -166,12 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--out", type=Path, default=record_path())
     chosen = parser.parse_args(arguments)
-    from monkeylib.captions.experts.matching import TrainedMatcher
-
     scenes = [collages.make(seed) for seed in range(chosen.scenes)]
-    matcher = TrainedMatcher()
-    matcher.prepare()
-    records = annotate(scenes, resources.cache() / "scenes", matcher)
+    records = annotate(scenes, resources.cache() / "scenes")
     write_records(records, chosen.out)
     print(f"wrote {resources.shown(chosen.out)}")
 

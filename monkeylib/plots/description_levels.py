@@ -16,7 +16,6 @@ FILTERS = {
     "none": "no filter",
     "scores": "filter by the experts' scores",
     "scores and size": "by scores and size of segments",
-    "matching": "filter by the matching head",
 }
 _PALETTE = plt.get_cmap("tab20").colors
 

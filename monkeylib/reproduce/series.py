@@ -42,7 +42,7 @@ SERIES = (
     Chapter("03_resampler", inputs=(_BASE, _SAMPLES)),
     Chapter(
         "04_multilevel_captions",
-        inputs=(_SAMPLES, "data/assets.toml", "data/models/matching-head", "data/results/scenes"),
+        inputs=(_SAMPLES, "data/assets.toml", "data/results/scenes"),
     ),
     Chapter("05_finetuning", inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures")),
     Chapter("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,)),

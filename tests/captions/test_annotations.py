@@ -242,7 +242,7 @@ def test_the_rules_say_what_was_seen_where_and_nothing_else():
         )
     )
     assert text == (
-        "A room. My two cats. The image shows two cats on the left and on the right; a vase at the top. "
+        "A room. My two cats. The picture shows two cats on the left and on the right; a vase at the top. "
         'The text reads "one" and "two".'
     )
 
@@ -261,7 +261,7 @@ def test_the_rules_say_what_was_seen_where_and_nothing_else():
 )
 def test_the_rules_relate_single_objects_that_are_apart(regions, relation):
     text = rules.RuleComposer().compose(record(regions=regions))
-    assert text.startswith("The image shows") and text.partition(".")[2] == relation
+    assert text.startswith("The picture shows") and text.partition(".")[2] == relation
 
 
 def test_nothing_seen_gives_nothing():
@@ -296,7 +296,7 @@ def test_reading_order_goes_row_by_row():
     [
         ((0, 0, 20, 20), "at the top left"), ((40, 40, 60, 60), "in the centre"),
         ((80, 40, 100, 60), "on the right"), ((40, 90, 60, 100), "at the bottom"),
-        ((5, 5, 95, 95), "filling most of the image"), ((99, 99, 100, 100), "at the bottom right"),
+        ((5, 5, 95, 95), "filling most of the picture"), ((99, 99, 100, 100), "at the bottom right"),
     ],
 )  # fmt: skip
 def test_places_in_words(box, words):
@@ -314,7 +314,7 @@ def test_the_chat_prompt_holds_everything_in_the_papers_order():
     )
     parts = [
         "You write captions", "a street. Main street.", "a car: [0.10, 0.20, 0.30, 0.40];", "Segments",
-        "a wheel", "Texts in the image", "STOP: [0.50, 0.50, 0.60, 0.60];", "fewer than six sentences",
+        "a wheel", "Texts in the picture", "STOP: [0.50, 0.50, 0.60, 0.60];", "fewer than six sentences",
     ]  # fmt: skip
     positions = [prompt.index(part) for part in parts]
     assert positions == sorted(positions)
@@ -364,7 +364,7 @@ def test_rules_quote_within_quotation_marks_and_cut_long_captions():
     told = record(original_caption="One. Two. Three. Four.", captions=[Caption(text="a. b. c.", expert="c")],
                   lines=[line('the "best"')], regions=[region()])  # fmt: skip
     text = rules.RuleComposer().compose(told)
-    assert text == "A. B. One. The image shows a cat on the left. The text reads \"the 'best'\"."
+    assert text == "A. B. One. The picture shows a cat on the left. The text reads \"the 'best'\"."
 
 
 def test_records_are_plain_json(tmp_path):

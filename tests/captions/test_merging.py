@@ -70,5 +70,5 @@ def test_the_rules_name_an_object_once_by_its_best_name():
     ]
     record = Record(name="a", sha256="0" * 64, width=100, height=100, regions=regions)
     text = rules.RuleComposer().compose(record)
-    assert text.startswith("The image shows a cat at the top left; a vase at the bottom right.")
+    assert text.startswith("The picture shows a cat at the top left; a vase at the bottom right.")
     assert "animal" not in text

@@ -70,7 +70,7 @@ def test_every_image_gets_a_record_in_order_also_on_disk(images, tmp_path):
     records = _run(images, expert, tmp_path / "out")
     assert [record.name for record in records] == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     assert [record.regions[0].text for record in records] == ["red", "green", "blue", "red", "blue"]
-    assert records[1].detailed_caption == "The image shows a green filling most of the image."
+    assert records[1].detailed_caption == "The picture shows a green filling most of the picture."
     assert (records[0].width, records[0].height) == (20, 10) and not records[0].failures
     assert records[0].provenance[0] == Provenance(
         expert="colours", version="1", settings={"a": 1}, licence="CC0-1.0"
@@ -151,7 +151,7 @@ def test_images_in_memory_and_original_captions(tmp_path):
         for name, colour in (("a", "red"), ("b", "blue"))
     ]
     records = _run(sources, Colours(), tmp_path / "out")
-    assert records[0].detailed_caption.startswith("As the web says. The image shows a red")
+    assert records[0].detailed_caption.startswith("As the web says. The picture shows a red")
     assert len({record.sha256 for record in records}) == 2
 
 

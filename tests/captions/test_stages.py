@@ -249,12 +249,10 @@ def test_findings_may_be_empty(sources, tmp_path):
 
 
 def test_a_set_has_its_own_matcher(monkeypatch):
-    monkeypatch.setitem(experts.MATCHERS, "matching-head", Tally)
     monkeypatch.setitem(experts.MATCHERS, "blip2-itm", Tally)
     assert experts.load_matcher("auto", "cpu") is None, "its experts' own scores filter better"
-    assert isinstance(experts.load_matcher("matching-head", "cpu"), Tally)
     assert isinstance(experts.load_matcher("auto", "paper"), Tally)
     assert experts.load_matcher("auto", "pp-ocr") is experts.load_matcher("none", "cpu") is None
     assert isinstance(experts.load_matcher("blip2-itm", "cpu"), Tally)
-    with pytest.raises(ValueError, match="no matcher 'clip': choose among auto, none, matching-head, blip2"):
+    with pytest.raises(ValueError, match="no matcher 'clip': choose among auto, none, blip2"):
         experts.load_matcher("clip", "cpu")

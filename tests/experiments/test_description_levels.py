@@ -5,7 +5,7 @@ import pytest
 
 from monkeylib import resources
 from monkeylib.captions.annotations import Caption, Findings, Mask, OcrLine, Record, Region
-from monkeylib.captions.experts import Expert, Matcher
+from monkeylib.captions.experts import Expert
 from monkeylib.captions.record_files import read_records
 from monkeylib.data.synthetic import collages
 from monkeylib.experiments import description_levels
@@ -21,7 +21,7 @@ def found_in(scene: collages.Collage) -> Record:
     """What perfect experts would say of a scene, and what bad ones would add, less surely."""
 
     def region(name, box, kind, score):
-        return Region(box=box, text=name, score=score, expert="e", kind=kind, match=score)
+        return Region(box=box, text=name, score=score, expert="e", kind=kind)
 
     regions = [region(placed.thing.name, placed.box, "region", 0.9) for placed in scene.things]
     regions += [region("violin", scene.things[0].box, "region", 0.2)]
@@ -35,7 +35,7 @@ def found_in(scene: collages.Collage) -> Record:
         width=collages.SIZE[0],
         height=collages.SIZE[1],
         original_caption=scene.original_caption,
-        captions=(Caption(text=f"an image of a {scene.things[0].thing.name}", expert="tag"),),
+        captions=(Caption(text=f"a picture of a {scene.things[0].thing.name}", expert="tag"),),
         regions=tuple(regions),
         lines=tuple(lines),
     )
@@ -83,9 +83,7 @@ def test_levels_add_up_and_the_filter_takes_out_what_is_unsure(scenes):
     recalls = [at[level, "none", "object recall"] for level in description_levels.LEVELS]
     assert recalls == sorted(recalls) and recalls[0] < 1 and recalls[-1] == 1
     assert at["+ regions", "none", "object precision"] < 1 and at["+ regions", "none", "hallucinating"] == 1
-    assert (
-        at["+ regions", "scores", "object precision"] == at["+ regions", "matching", "object precision"] == 1
-    )
+    assert at["+ regions", "scores", "object precision"] == 1
     assert at["+ segments", "none", "object precision"] < at["+ regions", "none", "object precision"]
     assert at["+ texts", "scores", "text recall"] == at["+ texts", "scores", "text precision"] == 1
     assert at["+ texts", "none", "text precision"] < 1 and at["+ segments", "none", "text recall"] == 0
@@ -95,37 +93,18 @@ def test_levels_add_up_and_the_filter_takes_out_what_is_unsure(scenes):
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
 
 
-def test_without_a_matcher_there_is_no_filter_by_it(scenes):
-    records = [
-        record.model_copy(
-            update={"regions": tuple(r.model_copy(update={"match": None}) for r in record.regions)}
-        )
-        for record in map(found_in, scenes)
-    ]
-    assert {row["filter"] for row in description_levels.table(scenes, records)} == {
-        "none",
-        "scores",
-        "scores and size",
-    }
-
-
-def test_the_filters_by_scores_ignore_matches_and_one_asks_for_size():
+def test_filters_judge_by_scores_and_by_the_size_of_segments():
     regions = (
-        Region(box=(0, 0, 9, 9), text="cat", score=0.9, expert="e", match=0.1),
-        Region(box=(20, 0, 29, 9), text="dog", score=0.1, expert="e", match=0.9),
-        Region(box=(0, 20, 3, 23), text="gong", score=0.9, expert="e", match=0.1, kind="segment"),
+        Region(box=(0, 0, 9, 9), text="cat", score=0.9, expert="e"),
+        Region(box=(20, 0, 29, 9), text="dog", score=0.1, expert="e"),
+        Region(box=(0, 20, 3, 23), text="gong", score=0.9, expert="e", kind="segment"),
     )
     record = Record(name="a", sha256="0" * 64, width=30, height=30, regions=regions)
-    kept = {
-        name: [r.text for r in description_levels.filtered(record, name).regions]
+    texts = {
+        name: [region.text for region in description_levels.filtered(record, name).regions]
         for name in description_levels.FILTERS
     }
-    assert kept == {
-        "none": ["cat", "dog", "gong"],
-        "scores": ["cat", "gong"],
-        "scores and size": ["cat"],
-        "matching": ["dog"],
-    }
+    assert texts == {"none": ["cat", "dog", "gong"], "scores": ["cat", "gong"], "scores and size": ["cat"]}
 
 
 def test_names_are_found_as_words_the_longest_first_and_not_in_quotes():
@@ -137,7 +116,7 @@ def test_names_are_found_as_words_the_longest_first_and_not_in_quotes():
 
 def test_the_vocabulary_has_what_experts_said_and_what_is_true(scenes):
     record = found_in(scenes[0]).model_copy(
-        update={"captions": (Caption(text="an image of a red fox, with two people and an oboe", expert="t"),)}
+        update={"captions": (Caption(text="a picture of a red fox, with two people and an oboe", expert="t"),)}
     )
     words = description_levels.vocabulary([record])
     assert {"violin", "oboe", "red fox", "astronaut", "coins"} <= set(words.values())
@@ -195,25 +174,15 @@ class Unsure(Expert):
         ]
 
 
-class Even(Matcher):
-    name, version, licence = "even", "1", "CC0-1.0"
-
-    def prepare(self):
-        pass
-
-    def match(self, crops, texts):
-        return [0.5] * len(texts)
-
-
-def test_what_is_kept_of_the_experts_is_unfiltered_judged_and_small(scenes, tmp_path, monkeypatch):
+def test_annotations_of_scenes_are_unfiltered_and_without_masks(scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(description_levels, "load", lambda names: [Unsure()])
-    records = description_levels.annotate(scenes[:3], tmp_path, Even())
+    records = description_levels.annotate(scenes[:3], tmp_path)
     assert [record.name for record in records] == [scene.name for scene in scenes[:3]]
     for record, scene in zip(records, scenes, strict=False):
         (region,) = record.regions
-        assert (region.text, region.match, region.mask) == ("cat", 0.5, None) and not record.dropped
+        assert (region.text, region.match, region.mask) == ("cat", None, None) and not record.dropped
         assert record.original_caption == scene.original_caption and record.detailed_caption == ""
-        assert {"unsure", "even"} <= {source.expert for source in record.provenance}
+        assert "unsure" in {source.expert for source in record.provenance}
 
 
 @pytest.mark.skipif(not description_levels.record_path().is_file(), reason="no records are kept")

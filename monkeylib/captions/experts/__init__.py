@@ -30,13 +30,6 @@ def described_segments() -> DescribedSegments:
     return DescribedSegments(SamMasks(), Blip2Segments())
 
 
-def matching_head() -> Matcher:
-    """The matcher that is trained here."""
-    from monkeylib.captions.experts.matching import TrainedMatcher
-
-    return TrainedMatcher()
-
-
 EXPERTS: dict[str, Callable[[], Expert]] = {
     "pp-ocr": PpOcr,
     "yolox": YoloxRegions,
@@ -55,15 +48,13 @@ ASSETS: dict[str, tuple[str, ...]] = {  # what each of the CPU set needs
     "tag-caption": ("yolox-nano", *_TAGS),
     "tagged-segments": ("sam-distilled", *_TAGS),
     "sam-distilled": ("sam-distilled",),
-    "matching-head": ("dinov2-small", "minilm-l6"),
 }
 SETS: dict[str, tuple[str, ...]] = {
     "cpu": ("pp-ocr", "yolox", "tag-caption", "tagged-segments"),
     "paper": ("blip2", "florence2", "sam-blip2", "pp-ocr"),  # Florence-2 in the place of GRIT
     "paper-grit": ("blip2", "grit", "sam-blip2", "pp-ocr"),
 }
-MATCHERS: dict[str, Callable[[], Matcher]] = {"matching-head": matching_head, "blip2-itm": Blip2Matcher}
-# On scenes of known truth the CPU set's own scores filter better than the matching head (notebook 04).
+MATCHERS: dict[str, Callable[[], Matcher]] = {"blip2-itm": Blip2Matcher}
 SET_MATCHERS = {"cpu": "none", "paper": "blip2-itm", "paper-grit": "blip2-itm"}
 # Share of the image below which a tagger's guess at a segment isn't believed. Ours: the paper has no such
 # limit, and its segments have none here, since BLIP-2 describes what it sees and may say nothing.
@@ -101,7 +92,7 @@ __all__ = [
 
 
 def missing(name: str) -> list[str]:
-    """The assets that an expert of the CPU set, or the matching head, needs and that aren't here.
+    """The assets that an expert of the CPU set needs and that aren't here.
 
     Raises:
         ValueError: nothing of that name is in the CPU set.

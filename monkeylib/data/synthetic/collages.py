@@ -17,7 +17,7 @@ from monkeylib import assets
 from monkeylib.data.synthetic.canvas import Box, draw_text, text_width
 from monkeylib.english import counted, listed
 
-ASSET = "scikit-image-pictures"
+ASSET = "scikit-image-images"
 SIZE = (576, 432)  # width and height of a scene in pixels
 _FONTS = ("DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf")
 _BOARDS = {  # and what is right to say of them

@@ -29,7 +29,7 @@ def composer(monkeypatch, draft: str, **settings) -> SmolLm2Composer:
     return made
 
 
-GOOD = 'An image shows a cat at the top left. The text reads "Exit 24".'
+GOOD = 'A picture shows a cat at the top left. The text reads "Exit 24".'
 
 
 def test_a_draft_that_keeps_to_the_facts_stands(monkeypatch):
@@ -42,14 +42,14 @@ def test_a_draft_that_keeps_to_the_facts_stands(monkeypatch):
 @pytest.mark.parametrize(
     "draft, problem",
     [
-        ('The image shows a cat and a dog. The text reads "Exit 24".', "nobody said dog"),
-        ("The image shows a cat at the top left.", 'lacks the text "Exit 24"'),
+        ('The picture shows a cat and a dog. The text reads "Exit 24".', "nobody said dog"),
+        ("The picture shows a cat at the top left.", 'lacks the text "Exit 24"'),
         ('The text reads "Exit 24".', "it forgets cat"),
-        ('A cat at [0.1, 0.2]. The image shows text that reads "Exit 24" at the left.', "coordinates"),
-        (" ".join(["The image shows a cat."] * 6) + ' The text reads "Exit 24".', "sentences"),
-        ('The image shows a cat at the top left. The text reads "Exit 24" and', "cut off"),
+        ('A cat at [0.1, 0.2]. The picture shows text that reads "Exit 24" at the left.', "coordinates"),
+        (" ".join(["The picture shows a cat."] * 6) + ' The text reads "Exit 24".', "sentences"),
+        ('The picture shows a cat at the top left. The text reads "Exit 24" and', "cut off"),
         (
-            'The image shows a cat at the top left, above the exit. The text reads "Exit 24".',
+            'The picture shows a cat at the top left, above the exit. The text reads "Exit 24".',
             "exit is only written",
         ),
         ("", "empty"),
@@ -65,7 +65,7 @@ def test_any_other_draft_gives_way_to_the_rules(monkeypatch, draft, problem):
 
 
 def test_a_relation_may_not_be_turned_round():
-    plain = "The image shows a cat; a motorcycle. The motorcycle is to the right of the cat."
+    plain = "The picture shows a cat; a motorcycle. The motorcycle is to the right of the cat."
     same = "A cat is on the left. The motorcycle is to the right of the cat."
     turned = "The cat is to the right of the motorcycle."
     assert smollm2.misplaced(plain, same) == []

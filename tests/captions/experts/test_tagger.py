@@ -99,9 +99,9 @@ def test_a_caption_names_the_tag_and_counts_what_lies_beside_it():
     size = (100, 100)
     cats = [region("cat"), region("cat", (50.0, 50.0, 60.0, 60.0)), region("dog", score=0.3)]
     whole = region("person", (0.0, 0.0, 90.0, 90.0))
-    assert tagger.caption("espresso", [whole, *cats], size) == "an image of an espresso, with two cats"
-    assert tagger.caption("", [whole, *cats], size) == "an image of a person and two cats"
-    assert tagger.caption("espresso", [whole], size) == "an image of an espresso"
+    assert tagger.caption("espresso", [whole, *cats], size) == "a picture of an espresso, with two cats"
+    assert tagger.caption("", [whole, *cats], size) == "a picture of a person and two cats"
+    assert tagger.caption("espresso", [whole], size) == "a picture of an espresso"
     assert tagger.caption("", [region("cat", score=0.4)], size) == ""
 
 
@@ -119,9 +119,9 @@ def test_the_caption_expert_refines_its_source_and_keeps_none_of_its_regions(col
     made = tagger.TagCaption(Seen(), colours, minimum=0.9)
     images = [Image.new("RGB", (50, 50), c) for c in ((255, 0, 0), (90, 90, 90))]
     red, grey = made.refine(images, Seen().annotate(images))
-    assert red.regions == () and red.captions[0].text == "an image of a red fox, with a cat"
+    assert red.regions == () and red.captions[0].text == "a picture of a red fox, with a cat"
     assert red.captions[0].score > 0.9 and red.captions[0].expert == made.name
-    assert grey.captions[0].text == "an image of a cat" and grey.captions[0].score is None
+    assert grey.captions[0].text == "a picture of a cat" and grey.captions[0].score is None
     assert made.settings["source"]["expert"] == "seen"
     assert made.provenance != tagger.TagCaption(Seen(), tagger.Tagger(0.5), minimum=0.9).provenance
     (nothing,) = made.refine(images[1:], [Findings()])
