@@ -122,7 +122,7 @@ def loss_of(way: str, model: MonkeyForConditionalGeneration, rows: dict[str, tor
     if way == "ours":
         return model(**rows).loss
     each = sum(sizing.view_counts(model.config))
-    index = model.adapter_index(rows["grids"][:1])
+    index = model.lora_index(rows["grids"][:1])
     seen = [
         model.resampler(
             model.vision(rows["pixel_values"][place::each], index[place].expand(len(rows["grids"])))

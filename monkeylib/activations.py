@@ -48,9 +48,9 @@ def tokens_of_row(config: MonkeyConfig, recipe: Recipe) -> int:
 
 
 def _vision(config: MonkeyConfig, recipe: Recipe) -> list[Stage]:
-    """The ViT's blocks, chunk by chunk. Views without adapter need no gradient while the trunk is frozen."""
+    """The ViT's blocks, chunk by chunk. Views without LoRA need no gradient while the backbone is frozen."""
     tiles, whole = sizing.view_counts(config)
-    if recipe.vision == "frozen" or (recipe.vision == "adapter" and not config.adapters):
+    if recipe.vision == "frozen" or (recipe.vision == "lora" and not config.lora_count):
         return []
     views = recipe.rows * (tiles + whole if recipe.vision == "full" else tiles)
     vision, parameters = config.vision_config, sizing.parameters(config)
@@ -63,12 +63,12 @@ def _vision(config: MonkeyConfig, recipe: Recipe) -> list[Stage]:
     chunks = -(-views // at_once)
     width, layers = recipe.widths, vision.num_hidden_layers
     per_token = _vision_block(config, recipe)
-    trunk, adapters = parameters["ViT"] // layers, parameters["adapters"] // layers
+    backbone, adapters = parameters["ViT"] // layers, parameters["LoRA"] // layers
     block = Stage(
         kept=views * tokens * per_token // chunks,
         checkpoint=views * tokens * vision.hidden_size * width.stream // chunks,
-        weights=trunk + adapters,
-        trained=(trunk if recipe.vision == "full" else 0) + adapters,
+        weights=backbone + adapters,
+        trained=(backbone if recipe.vision == "full" else 0) + adapters,
         passing=views * tokens * 2 * mlp_width(vision) * width.product // chunks,
     )
     # Gradients of a weight are made once; further chunks add to them.
@@ -83,10 +83,10 @@ def _vision_block(config: MonkeyConfig, recipe: Recipe) -> int:
     kept = 2 * values * width.stream + (4 * values + gates * inner) * width.product
     if recipe.vision == "full":
         kept += (2 * values + inner) * width.product  # what qkv, fc and proj read; out reads the context
-    if config.adapters:
-        for rank, _ in sizing.adapter_shapes(config):
+    if config.lora_count:
+        for rank, _ in sizing.lora_shapes(config):
             kept += rank * width.product + values * width.product
-            kept += values * recipe.mask_bytes if config.adapter_dropout else 0
+            kept += values * recipe.mask_bytes if config.lora_dropout else 0
     return kept
 
 
@@ -160,10 +160,10 @@ def _language_layer(config: MonkeyConfig, recipe: Recipe) -> int:
         # Autocast makes a copy for each projection that reads the same values.
         readers = 5 if recipe.precision == "bf16-mixed" else 2
         kept += 2 * values * width.stream + (readers * values + inner) * width.product
-    elif recipe.language_model == "adapter":
-        read = 5 * values + heads if config.adapter_dropout else 2 * values
+    elif recipe.language_model == "lora":
+        read = 5 * values + heads if config.lora_dropout else 2 * values
         kept += (read + len(_lora_shapes(text)) * recipe.language_model_rank) * width.product
-        kept += read * recipe.mask_bytes if config.adapter_dropout else 0
+        kept += read * recipe.mask_bytes if config.lora_dropout else 0
     return kept
 
 
@@ -184,6 +184,6 @@ def _lora_shapes(text: PreTrainedConfig) -> list[int]:
 
 def lora_parameters(text: PreTrainedConfig, recipe: Recipe) -> int:
     """Parameters of the language model's LoRA."""
-    if recipe.language_model != "adapter":
+    if recipe.language_model != "lora":
         return 0
     return text.num_hidden_layers * recipe.language_model_rank * sum(_lora_shapes(text))

@@ -152,8 +152,8 @@ def build(config: MonkeyConfig, recipe: Recipe) -> MonkeyForConditionalGeneratio
     model.freeze_for_finetuning(
         recipe.vision, recipe.resampler, recipe.language_model, recipe.resampler_output
     )
-    if recipe.language_model == "adapter":
-        rank, dropout = recipe.language_model_rank, config.adapter_dropout
+    if recipe.language_model == "lora":
+        rank, dropout = recipe.language_model_rank, config.lora_dropout
         model.language_model = with_lora(model.language_model, rank, dropout)
     if recipe.checkpointing:
         model.activation_checkpointing_enable()

@@ -53,8 +53,8 @@ class MonkeyImageProcessor(BaseImageProcessor):
     image (bicubic, no antialiasing), or "original" as the paper says (section 3.1), where the image
     itself is resized (Pillow bicubic).
 
-    `fit` is "stretch" as in the release, which ignores the aspect ratio, or "pad" or "crop", as LLaVA-1.5
-    and CLIP keep it (`fitting.fitted`).
+    `resize_mode` is "stretch" as in the released code, which ignores the aspect ratio, or "pad" or "crop", as
+    LLaVA-1.5 and CLIP keep it (`tiling.resize`).
     """
 
     model_input_names = ["pixel_values", "grids"]
@@ -68,7 +68,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
         global_from: str = "resized",
-        fit: tiling.Fit = "stretch",
+        resize_mode: tiling.ResizeMode = "stretch",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -76,9 +76,9 @@ class MonkeyImageProcessor(BaseImageProcessor):
             raise ValueError(f"views is one of 'tiles+global', 'tiles' and 'global', got {views!r}")
         if global_from not in ("resized", "original"):
             raise ValueError(f"global_from is one of 'resized' and 'original', got {global_from!r}")
-        tiling.check(fit)
+        tiling.check_resize_mode(resize_mode)
         self.tile_size, self.rows, self.cols, self.views = tile_size, rows, cols, views
-        self.global_from, self.fit = global_from, fit
+        self.global_from, self.resize_mode = global_from, resize_mode
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
     @property
@@ -123,7 +123,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
     def _pixels(self, image: Image.Image, rows: int, cols: int) -> torch.Tensor:
         """An image as normalised values `[3, rows * tile, cols * tile]`."""
         width, height = cols * self.tile_size, rows * self.tile_size
-        resized = tiling.fitted(image, width, height, self.fit, self.image_mean)
+        resized = tiling.resize(image, width, height, self.resize_mode, self.image_mean)
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
         mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
         return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from monkeylib.model.monkey import How
+from monkeylib.model.monkey import TrainMode
 
 Precision = Literal["32-true", "bf16-mixed", "bf16-true"]
 
@@ -27,7 +27,7 @@ class Recipe:
         vision, resampler, language_model: what trains of each part. The language model's adapter is LoRA of
             `language_model_rank` beside all projections but the MLP's last.
         resampler_output: the norm and projection after the resampler train too.
-        language_model_bits: the frozen language model is quantised (QLoRA, with `language_model="adapter"`).
+        language_model_bits: the frozen language model is quantised (QLoRA, with `language_model="lora"`).
         precision: Lightning's names.
         checkpointing: blocks of the ViT and layers of the language model keep their input alone and are
             computed again in the backward pass.
@@ -42,9 +42,9 @@ class Recipe:
         ValueError: a combination that does not exist.
     """
 
-    vision: How = "adapter"
+    vision: TrainMode = "lora"
     resampler: Literal["frozen", "full"] = "full"
-    language_model: How = "full"
+    language_model: TrainMode = "full"
     resampler_output: bool = False
     language_model_rank: int = 32
     language_model_bits: Literal[4, 8] | None = None
@@ -68,9 +68,9 @@ class Recipe:
                 f"strategy {self.strategy!r} does not go with {self.devices} device(s): "
                 "single has one, ddp and fsdp have several"
             )
-        if self.language_model_bits and self.language_model != "adapter":
+        if self.language_model_bits and self.language_model != "lora":
             raise ValueError(
-                f"a language model in {self.language_model_bits} bits trains by adapter, got "
+                f"a language model in {self.language_model_bits} bits trains by LoRA, got "
                 f"language_model={self.language_model!r}"
             )
         if self.language_model_bits and self.strategy == "fsdp":

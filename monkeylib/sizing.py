@@ -11,20 +11,20 @@ from transformers import AutoModel, PreTrainedConfig, Qwen2Config
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyVisionConfig
 from monkeylib.model.config import MonkeyProjectorConfig, mlp_width
 from monkeylib.model.hf_vision import layout_of
-from monkeylib.model.lora import AdapterBank
+from monkeylib.model.lora import TileLoRA
 from monkeylib.tiling import Grid
 
-PARTS = ("ViT", "adapters", "resampler", "language model")
+PARTS = ("ViT", "LoRA", "resampler", "language model")
 
 # Values in the state dict of the released code's model, and what the paper says. The paper's adapters are not
 # those of the released code, whose four have 51.1 million.
 RELEASED = {
     "ViT": 1_842_770_688,
-    "adapters": 51_118_656,
+    "LoRA": 51_118_656,
     "resampler": 92_839_936,
     "language model": 7_721_324_544,
 }
-PAPER = {"ViT": "1.9 B", "adapters": "117 M", "resampler": "90 M", "language model": "7.7 B"}
+PAPER = {"ViT": "1.9 B", "LoRA": "117 M", "resampler": "90 M", "language model": "7.7 B"}
 
 
 def on_meta(config: MonkeyConfig) -> MonkeyForConditionalGeneration:
@@ -38,11 +38,11 @@ def count(model: MonkeyForConditionalGeneration) -> dict[str, int]:
 
     The resampler's fixed positions count: a buffer here, a parameter in the release.
     """
-    banks = [module for module in model.modules() if isinstance(module, AdapterBank)]
+    banks = [module for module in model.modules() if isinstance(module, TileLoRA)]
     adapters = sum(_values(bank) for bank in banks)
     return {
         "ViT": _values(model.vision) - adapters,
-        "adapters": adapters,
+        "LoRA": adapters,
         "resampler": _values(model.resampler),
         "language model": _values(model.language_model),
     }
@@ -61,7 +61,7 @@ def parameters(config: MonkeyConfig) -> dict[str, int]:
     """
     return {
         "ViT": _encoder(config.vision_config),
-        "adapters": config.adapters * _adapter(config),
+        "LoRA": config.lora_count * _adapter(config),
         "resampler": sum(_resampler(config)),
         "language model": _language_model(config.text_config),
     }
@@ -73,7 +73,7 @@ def trained(config: MonkeyConfig) -> dict[str, int]:
     The release also trains the resampler's fixed positions, by accident.
     """
     frozen = {"resampler": _resampler(config)[1]}
-    if config.adapter_mode != "full":
+    if config.lora_mode != "full":
         frozen["ViT"] = parameters(config)["ViT"]
     return {part: number - frozen.get(part, 0) for part, number in parameters(config).items()}
 
@@ -94,7 +94,7 @@ def _encoder(vision: PreTrainedConfig) -> int:
     return patches + 2 * width + vision.layers * block
 
 
-def adapter_shapes(config: MonkeyConfig) -> list[tuple[int, int]]:
+def lora_shapes(config: MonkeyConfig) -> list[tuple[int, int]]:
     """(rank, inputs and outputs together) of each adapter of a block. Our ViT fuses query, key and value."""
     width = config.vision_config.hidden_size
     own = isinstance(config.vision_config, MonkeyVisionConfig)
@@ -104,7 +104,7 @@ def adapter_shapes(config: MonkeyConfig) -> list[tuple[int, int]]:
 
 def _adapter(config: MonkeyConfig) -> int:
     """One tile position's adapters in all blocks, each with its scale."""
-    block = sum(rank * sides + 1 for rank, sides in adapter_shapes(config))
+    block = sum(rank * sides + 1 for rank, sides in lora_shapes(config))
     return config.vision_config.num_hidden_layers * block
 
 
@@ -175,10 +175,10 @@ def flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32)
     tokens = patches if own else patches + layout_of(vision).class_tokens
     block = 2 * tokens * width * (4 * width + 2 * mlp_width(vision)) + 4 * tokens**2 * width
     view = 2 * patches * 3 * vision.patch_size**2 * width + vision.num_hidden_layers * block
-    adapted = sum(rank * sides for rank, sides in adapter_shapes(config)) * vision.num_hidden_layers
+    adapted = sum(rank * sides for rank, sides in lora_shapes(config)) * vision.num_hidden_layers
     return {
         "ViT": (tiles + whole) * view,
-        "adapters": tiles * 2 * tokens * adapted if config.adapters else 0,
+        "LoRA": tiles * 2 * tokens * adapted if config.lora_count else 0,
         "resampler": _resampling(config, patches, tiles + whole),
         "language model": _reading(config.text_config, visual_tokens(config, grid) + 2 + text_tokens),
     }

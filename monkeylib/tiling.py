@@ -106,34 +106,38 @@ def global_view(image: torch.Tensor, tile: int) -> torch.Tensor:
     return small.reshape(*image.shape[:-2], tile, tile)
 
 
-Fit = Literal["stretch", "pad", "crop"]
+ResizeMode = Literal["stretch", "pad", "crop"]
 
 
-def check(fit: str) -> None:
+def check_resize_mode(resize_mode: str) -> None:
     """Raises:
     ValueError: there is no such way to fit an image.
     """
-    if fit not in get_args(Fit):
-        raise ValueError(f"fit is one of 'stretch', 'pad' and 'crop', got {fit!r}")
+    if resize_mode not in get_args(ResizeMode):
+        raise ValueError(f"resize_mode is one of 'stretch', 'pad' and 'crop', got {resize_mode!r}")
 
 
-def fitted(
-    image: Image.Image, width: int, height: int, fit: Fit = "stretch", colour: Sequence[float] = (0, 0, 0)
+def resize(
+    image: Image.Image,
+    width: int,
+    height: int,
+    mode: ResizeMode = "stretch",
+    colour: Sequence[float] = (0, 0, 0),
 ) -> Image.Image:
     """The image at `width x height` pixels, resized by Pillow's bicubic.
 
     Args:
         image: RGB.
         width, height: in pixels.
-        fit: "stretch" ignores the aspect ratio (the released Monkey). "pad" first lays the image in the
+        mode: "stretch" ignores the aspect ratio (the released Monkey). "pad" first lays the image in the
             middle of the smallest canvas of the new aspect ratio (LLaVA-1.5's own code, for a square one).
             "crop" keeps the aspect ratio and cuts off what is too long, at both ends (CLIP's own
             preprocessing, and LLaVA-1.5's in transformers unless it is told to pad).
         colour: of the canvas, each channel 0 to 1; LLaVA-1.5 takes the mean of CLIP's pixels.
     """
-    if fit == "pad":
+    if mode == "pad":
         image = _padded(image, width, height, colour)
-    if fit != "crop":
+    if mode != "crop":
         return image.resize((width, height), Image.Resampling.BICUBIC)
     before, above = image.size
     if before * height <= above * width:  # too high

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from monkeylib import profiles
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.lora import AdapterBank
+from monkeylib.model.lora import TileLoRA
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 
 settings.register_profile("any machine", deadline=None)  # a busy one needs long for the quickest example
@@ -54,7 +54,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def tiny(tokenizer):
-    """Make a tiny model: `tiny(adapter_mode="shared")`. All weights matter: no zero B, no unit scale."""
+    """Make a tiny model: `tiny(lora_mode="shared")`. All weights matter: no zero B, no unit scale."""
 
     def make(seed: int = 0, **changes) -> MonkeyForConditionalGeneration:
         torch.manual_seed(seed)
@@ -66,9 +66,9 @@ def tiny(tokenizer):
             for parameter in model.parameters():
                 parameter.mul_(3) if parameter.ndim > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
             for module in model.modules():
-                if isinstance(module, AdapterBank):
-                    module.b.normal_(std=0.3)
-                    module.scale.uniform_(0.5, 1.5)
+                if isinstance(module, TileLoRA):
+                    module.lora_B.normal_(std=0.3)
+                    module.scaling.uniform_(0.5, 1.5)
         return model
 
     return make

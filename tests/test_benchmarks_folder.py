@@ -20,7 +20,7 @@ spec.loader.exec_module(benchmark)
 
 def test_both_ways_have_the_same_loss_and_gradients():
     config = profiles.build_config(profiles.load("smoke"))
-    config.adapter_dropout = 0.0
+    config.lora_dropout = 0.0
     torch.manual_seed(0)
     model = MonkeyForConditionalGeneration(config).train()
     model.freeze_for_finetuning()

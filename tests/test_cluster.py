@@ -135,7 +135,7 @@ RECIPES = {
         precision="bf16-mixed", checkpointing=True, strategy="fsdp", devices=32, rows=2, passes=16
     ),
     "single_gpu_qlora.sh": Recipe(
-        precision="bf16-true", checkpointing=True, language_model="adapter", language_model_bits=4, passes=128
+        precision="bf16-true", checkpointing=True, language_model="lora", language_model_bits=4, passes=128
     ),
 }
 

@@ -11,7 +11,7 @@ from monkeylib.data.collate import encode_as_released
 from monkeylib.experiments import parity
 from monkeylib.experiments.parity import PAD, QUERY_ROWS, places, prompt, released_weights
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.lora import AdapterBank
+from monkeylib.model.lora import TileLoRA
 
 VISION, LANGUAGE, STEP = (parity.expected(name) for name in ("vision_896", "lmm_896", "train_step"))
 ABOUT_VISION, ABOUT_LANGUAGE, ABOUT_STEP = (
@@ -173,7 +173,7 @@ def build_training() -> MonkeyForConditionalGeneration:
     model.freeze_for_finetuning()
     model.resampler.positions.requires_grad_(True)  # the release trains them by accident
     for module in model.modules():
-        if isinstance(module, AdapterBank):
+        if isinstance(module, TileLoRA):
             module.dropout = 0.0
     return model
 

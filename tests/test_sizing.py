@@ -12,7 +12,7 @@ from monkeylib.tiling import Grid
 def config_of(name, mode=None, **fields):
     profile = profiles.load(name)
     if mode is not None:
-        fields["adapters"] = profile.adapters.model_copy(update={"mode": mode})
+        fields["lora"] = profile.lora.model_copy(update={"mode": mode})
     return profiles.build_config(profile.model_copy(update=fields))
 
 
@@ -50,7 +50,7 @@ def test_what_is_trained_is_what_fine_tuning_trains(mode):
 def test_the_papers_model_has_the_sizes_of_the_release():
     assert sizing.parameters(config_of("paper-896")) == sizing.RELEASED
     assert sum(sizing.RELEASED.values()) == 9_708_053_824
-    assert sizing.parameters(config_of("paper-1344"))["adapters"] == 76_677_984
+    assert sizing.parameters(config_of("paper-1344"))["LoRA"] == 76_677_984
 
 
 @pytest.mark.parametrize("name", ["smoke", "nano", "small", "llava-448"])
@@ -71,7 +71,7 @@ def test_operations_are_those_that_the_model_does(name, views, mode):
     flops = sizing.flops(config, text_tokens=7)
     assert reading.get_total_flops() == flops.pop("language model")
     assert seeing.get_total_flops() == sum(flops.values())
-    assert (flops["adapters"] > 0) == (mode != "none")
+    assert (flops["LoRA"] > 0) == (mode != "none")
 
 
 def test_visual_tokens_by_grid():
@@ -86,7 +86,7 @@ def test_visual_tokens_by_grid():
 def test_more_tiles_cost_in_proportion_and_the_global_view_has_no_adapter():
     config = config_of("paper-896")
     four, six = sizing.flops(config), sizing.flops(config, Grid(2, 3))
-    assert six["adapters"] * 4 == four["adapters"] * 6
+    assert six["LoRA"] * 4 == four["LoRA"] * 6
     assert six["ViT"] * 5 == four["ViT"] * 7
 
 

@@ -116,7 +116,7 @@ def export(source: Path, target: Path, progress: bool = False) -> None:
                     shutil.copyfile(file, folder / file.name)
 
 
-def export_adapters(source: Path, target: Path) -> None:
+def export_lora(source: Path, target: Path) -> None:
     """Write the adapters of a folder, ours or in the released layout, in peft's format: a folder per tile.
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 from monkeylib.model import MonkeyConfig
 
 
-class Piece(NamedTuple):
+class KeyMapEntry(NamedTuple):
     """A part of a released tensor and its place in ours.
 
     Fields:
@@ -33,24 +33,24 @@ class Piece(NamedTuple):
     transposed: bool = False
 
 
-def pieces(config: MonkeyConfig) -> list[Piece]:
+def pieces(config: MonkeyConfig) -> list[KeyMapEntry]:
     """Every tensor of the released checkpoint of this configuration: 2,581 keys for Monkey at 896x896."""
     return [*_vision(config), *_resampler(config), *_language(config)]
 
 
-def by_key(parts: Iterable[Piece]) -> dict[str, list[Piece]]:
+def by_key(parts: Iterable[KeyMapEntry]) -> dict[str, list[KeyMapEntry]]:
     """The pieces of each released key, in the order of its rows."""
-    grouped: dict[str, list[Piece]] = {}
+    grouped: dict[str, list[KeyMapEntry]] = {}
     for piece in parts:
         grouped.setdefault(piece.released, []).append(piece)
     return grouped
 
 
-def _vision(config: MonkeyConfig) -> Iterator[Piece]:
+def _vision(config: MonkeyConfig) -> Iterator[KeyMapEntry]:
     vision, tower = config.vision_config, "transformer.visual."
     width, patch = vision.width, vision.patch_size
-    yield Piece(f"{tower}positional_embedding", "vision.positions", (vision.position_grid**2, width))
-    yield Piece(f"{tower}conv1.weight", "vision.patch_embedding.weight", (width, 3, patch, patch))
+    yield KeyMapEntry(f"{tower}positional_embedding", "vision.positions", (vision.position_grid**2, width))
+    yield KeyMapEntry(f"{tower}conv1.weight", "vision.patch_embedding.weight", (width, 3, patch, patch))
     yield from _norm(f"{tower}ln_pre", "vision.ln_pre", width)
     for i in range(vision.layers):
         block, ours = f"{tower}transformer.resblocks.{i}", f"vision.blocks.{i}"
@@ -60,12 +60,12 @@ def _vision(config: MonkeyConfig) -> Iterator[Piece]:
         yield from _norm(f"{block}.ln_2", f"{ours}.ln_2", width)
         yield from _linear(f"{block}.mlp.c_fc", f"{ours}.fc", vision.mlp_width, width)
         yield from _linear(f"{block}.mlp.c_proj", f"{ours}.proj", width, vision.mlp_width)
-        for bank in adapter_banks(config):
-            for tile in range(config.adapters):
+        for bank in lora_specs(config):
+            for tile in range(config.lora_count):
                 yield from _adapter(f"{block}.{bank.released}.{tile}", f"{ours}.{bank.ours}", bank, tile)
 
 
-class Bank(NamedTuple):
+class LoRASpec(NamedTuple):
     """The adapters beside one projection of a block: their released and our name, rank and sizes."""
 
     released: str
@@ -75,70 +75,72 @@ class Bank(NamedTuple):
     d_out: int
 
 
-def adapter_banks(config: MonkeyConfig) -> list[Bank]:
+def lora_specs(config: MonkeyConfig) -> list[LoRASpec]:
     """The three adapters of a block."""
     width, rank = config.vision_config.width, config.attention_rank
     return [
-        Bank("attn.in_proj_lora", "attention.qkv_adapter", rank, width, 3 * width),
-        Bank("attn.out_proj_lora", "attention.out_adapter", rank, width, width),
-        Bank("mlp_lora", "mlp_adapter", config.mlp_rank, width, width),
+        LoRASpec("attn.in_proj_lora", "attention.qkv_lora", rank, width, 3 * width),
+        LoRASpec("attn.out_proj_lora", "attention.out_lora", rank, width, width),
+        LoRASpec("mlp_lora", "mlp_lora", config.mlp_rank, width, width),
     ]
 
 
-def _adapter(released: str, ours: str, bank: Bank, tile: int) -> Iterator[Piece]:
-    yield Piece(f"{released}.lora_scale", f"{ours}.scale", (1,), tile=tile)
-    yield Piece(f"{released}.lora_a.weight", f"{ours}.a", (bank.rank, bank.d_in), tile=tile)
-    yield Piece(f"{released}.lora_b.weight", f"{ours}.b", (bank.d_out, bank.rank), tile=tile)
+def _adapter(released: str, ours: str, bank: LoRASpec, tile: int) -> Iterator[KeyMapEntry]:
+    yield KeyMapEntry(f"{released}.lora_scale", f"{ours}.scaling", (1,), tile=tile)
+    yield KeyMapEntry(f"{released}.lora_a.weight", f"{ours}.lora_A", (bank.rank, bank.d_in), tile=tile)
+    yield KeyMapEntry(f"{released}.lora_b.weight", f"{ours}.lora_B", (bank.d_out, bank.rank), tile=tile)
 
 
-def _resampler(config: MonkeyConfig) -> Iterator[Piece]:
+def _resampler(config: MonkeyConfig) -> Iterator[KeyMapEntry]:
     queries, width = config.resampler_config.queries, config.text_config.hidden_size
     pool = "transformer.visual.attn_pool"
-    yield Piece(f"{pool}.query", "resampler.query", (queries, width))
-    yield Piece(f"{pool}.pos_embed", "resampler.positions", (queries, width))
-    yield Piece(f"{pool}.kv_proj.weight", "resampler.kv_proj.weight", (width, config.vision_config.width))
-    yield Piece(f"{pool}.attn.in_proj_weight", "resampler.qkv.weight", (3 * width, width))
-    yield Piece(f"{pool}.attn.in_proj_bias", "resampler.qkv.bias", (3 * width,))
+    yield KeyMapEntry(f"{pool}.query", "resampler.query", (queries, width))
+    yield KeyMapEntry(f"{pool}.pos_embed", "resampler.positions", (queries, width))
+    yield KeyMapEntry(
+        f"{pool}.kv_proj.weight", "resampler.kv_proj.weight", (width, config.vision_config.width)
+    )
+    yield KeyMapEntry(f"{pool}.attn.in_proj_weight", "resampler.qkv.weight", (3 * width, width))
+    yield KeyMapEntry(f"{pool}.attn.in_proj_bias", "resampler.qkv.bias", (3 * width,))
     yield from _linear(f"{pool}.attn.out_proj", "resampler.out", width, width)
     yield from _norm(f"{pool}.ln_q", "resampler.ln_q", width)
     yield from _norm(f"{pool}.ln_kv", "resampler.ln_kv", width)
     yield from _norm("transformer.visual.ln_post", "resampler.ln_post", width)
     # The release multiplies by `proj` from the right; a linear layer keeps the transpose.
-    yield Piece("transformer.visual.proj", "resampler.proj.weight", (width, width), transposed=True)
+    yield KeyMapEntry("transformer.visual.proj", "resampler.proj.weight", (width, width), transposed=True)
 
 
-def _language(config: MonkeyConfig) -> Iterator[Piece]:
+def _language(config: MonkeyConfig) -> Iterator[KeyMapEntry]:
     text, model = config.text_config, "language_model.model"
     width, inner, words = text.hidden_size, text.intermediate_size, text.vocab_size
-    yield Piece("transformer.wte.weight", f"{model}.embed_tokens.weight", (words, width))
+    yield KeyMapEntry("transformer.wte.weight", f"{model}.embed_tokens.weight", (words, width))
     for i in range(text.num_hidden_layers):
         layer, ours = f"transformer.h.{i}", f"{model}.layers.{i}"
-        yield Piece(f"{layer}.ln_1.weight", f"{ours}.input_layernorm.weight", (width,))
+        yield KeyMapEntry(f"{layer}.ln_1.weight", f"{ours}.input_layernorm.weight", (width,))
         for part, shape in (("weight", (3 * width, width)), ("bias", (3 * width,))):
             for j, name in enumerate("qkv"):
                 rows, place = (j * width, (j + 1) * width), f"{ours}.self_attn.{name}_proj.{part}"
-                yield Piece(f"{layer}.attn.c_attn.{part}", place, shape, rows=rows)
-        yield Piece(f"{layer}.attn.c_proj.weight", f"{ours}.self_attn.o_proj.weight", (width, width))
-        yield Piece(f"{layer}.ln_2.weight", f"{ours}.post_attention_layernorm.weight", (width,))
-        yield Piece(f"{layer}.mlp.w1.weight", f"{ours}.mlp.up_proj.weight", (inner, width))
-        yield Piece(f"{layer}.mlp.w2.weight", f"{ours}.mlp.gate_proj.weight", (inner, width))
-        yield Piece(f"{layer}.mlp.c_proj.weight", f"{ours}.mlp.down_proj.weight", (width, inner))
-    yield Piece("transformer.ln_f.weight", f"{model}.norm.weight", (width,))
-    yield Piece("lm_head.weight", "language_model.lm_head.weight", (words, width))
+                yield KeyMapEntry(f"{layer}.attn.c_attn.{part}", place, shape, rows=rows)
+        yield KeyMapEntry(f"{layer}.attn.c_proj.weight", f"{ours}.self_attn.o_proj.weight", (width, width))
+        yield KeyMapEntry(f"{layer}.ln_2.weight", f"{ours}.post_attention_layernorm.weight", (width,))
+        yield KeyMapEntry(f"{layer}.mlp.w1.weight", f"{ours}.mlp.up_proj.weight", (inner, width))
+        yield KeyMapEntry(f"{layer}.mlp.w2.weight", f"{ours}.mlp.gate_proj.weight", (inner, width))
+        yield KeyMapEntry(f"{layer}.mlp.c_proj.weight", f"{ours}.mlp.down_proj.weight", (width, inner))
+    yield KeyMapEntry("transformer.ln_f.weight", f"{model}.norm.weight", (width,))
+    yield KeyMapEntry("lm_head.weight", "language_model.lm_head.weight", (words, width))
 
 
-def _norm(released: str, ours: str, width: int) -> Iterator[Piece]:
+def _norm(released: str, ours: str, width: int) -> Iterator[KeyMapEntry]:
     for part in ("weight", "bias"):
-        yield Piece(f"{released}.{part}", f"{ours}.{part}", (width,))
+        yield KeyMapEntry(f"{released}.{part}", f"{ours}.{part}", (width,))
 
 
-def _linear(released: str, ours: str, d_out: int, d_in: int) -> Iterator[Piece]:
-    yield Piece(f"{released}.weight", f"{ours}.weight", (d_out, d_in))
-    yield Piece(f"{released}.bias", f"{ours}.bias", (d_out,))
+def _linear(released: str, ours: str, d_out: int, d_in: int) -> Iterator[KeyMapEntry]:
+    yield KeyMapEntry(f"{released}.weight", f"{ours}.weight", (d_out, d_in))
+    yield KeyMapEntry(f"{released}.bias", f"{ours}.bias", (d_out,))
 
 
 def assemble(
-    shards: Iterable[dict[str, torch.Tensor]], parts: Iterable[Piece]
+    shards: Iterable[dict[str, torch.Tensor]], parts: Iterable[KeyMapEntry]
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Our tensors, shard by shard, as soon as all their pieces have come.
 
@@ -178,10 +180,10 @@ def _stack(name: str, tiles: Mapping[int, torch.Tensor]) -> torch.Tensor:
             "save all tiles in one"
         )
     stacked = torch.stack([tiles[tile] for tile in range(len(tiles))])
-    return stacked.flatten() if name.endswith(".scale") else stacked
+    return stacked.flatten() if name.endswith(".scaling") else stacked
 
 
-def released_tensor(parts: list[Piece], ours: Callable[[str], torch.Tensor]) -> torch.Tensor:
+def released_tensor(parts: list[KeyMapEntry], ours: Callable[[str], torch.Tensor]) -> torch.Tensor:
     """The released tensor of one key's pieces, with memory of its own; `ours` gives tensors by name."""
     taken = []
     for piece in parts:

@@ -14,9 +14,9 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from monkeylib.checkpoints import pretrained
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyProjectorConfig
 
-FRESH = ("vision.adapters.",)
+FRESH = ("vision.lora.",)
 _PREFIXES = {
-    "model.vision_tower.": "vision.trunk.",
+    "model.vision_tower.": "vision.backbone.",
     "model.multi_modal_projector.": "resampler.",
     "model.language_model.": "language_model.model.",
     "lm_head.": "language_model.lm_head.",
@@ -29,7 +29,7 @@ def config_of(llava: LlavaConfig, **fields: Any) -> MonkeyConfig:
     Args:
         llava: its own configuration.
         fields: of `MonkeyConfig`, such as `grids=[[2, 2]]`, `tile_size=224` (the encoder's table of positions
-            is then interpolated), `views="global"`, `adapter_mode="none"`.
+            is then interpolated), `views="global"`, `lora_mode="none"`.
 
     Raises:
         ValueError: another vision encoder than CLIP, or features that LLaVA-1.5 does not take.

@@ -3,7 +3,7 @@
 peft multiplies by alpha / rank where Monkey learns a scale, so alpha is written as scale x rank. The module
 names are those of our vision transformer, but for one: the adapter beside the MLP reads the un-normalised
 residual stream and is added to the MLP's output, so it belongs to a linear layer `blocks.<i>.mlp_bypass` of
-zeros, from the residual stream before `ln_2` (or, where the configuration's `mlp_adapter_reads` says so, from
+zeros, from the residual stream before `ln_2` (or, where the configuration's `mlp_lora_input` says so, from
 what that norm makes of it) to the block's output. Whoever loads a tile elsewhere adds it.
 
 For an encoder of transformers (CLIP, DINOv2, SigLIP) they are the names in that encoder: `q_proj`, `k_proj`,
@@ -24,9 +24,9 @@ from monkeylib.model.hf_vision import layout_of
 _BYPASS = "mlp_bypass"
 # The adapters of a block of our own ViT -> the module that peft sees in it.
 _OWN = {
-    "attention.qkv_adapter": "attention.qkv",
-    "attention.out_adapter": "attention.out",
-    "mlp_adapter": _BYPASS,
+    "attention.qkv_lora": "attention.qkv",
+    "attention.out_lora": "attention.out",
+    "mlp_lora": _BYPASS,
 }
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -41,9 +41,7 @@ def places(config: MonkeyConfig) -> dict[str, str]:
     inside = {name: f"{layout.attention}.{name[0]}_proj" for name in ("query", "key", "value")}
     inside |= {"out": f"{layout.attention}.{layout.out}", "mlp": _BYPASS}
     return {
-        f"adapters.{i}.{ours}": f"{layout.blocks}.{i}.{module}"
-        for i in blocks
-        for ours, module in inside.items()
+        f"lora.{i}.{ours}": f"{layout.blocks}.{i}.{module}" for i in blocks for ours, module in inside.items()
     }
 
 
@@ -59,16 +57,16 @@ def write(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target: Pat
         ValueError: the model has no adapters.
         FileExistsError: `target` holds something already.
     """
-    if not config.adapters:
-        raise ValueError(f"a model of adapter_mode {config.adapter_mode!r} has no adapters to write")
+    if not config.lora_count:
+        raise ValueError(f"a model of lora_mode {config.lora_mode!r} has no adapters to write")
     with resources.new_folder(target) as folder:
-        for tile in range(config.adapters):
+        for tile in range(config.lora_count):
             weights, scales = _of_tile(tensors, config, tile)
             place = folder / f"tile-{tile}"
             place.mkdir()
             save_file(weights, place / _WEIGHTS, metadata={"format": "pt"})
             _peft_config(config, scales).save_pretrained(place)
-    return [target / f"tile-{tile}" for tile in range(config.adapters)]
+    return [target / f"tile-{tile}" for tile in range(config.lora_count)]
 
 
 def read(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None:
@@ -78,8 +76,10 @@ def read(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None
         FileNotFoundError: the folder holds no adapter.
         ValueError: its tensors are not those of this model's adapters, or the model has none for that tile.
     """
-    if not 0 <= tile < model.config.adapters:
-        raise ValueError(f"the model has adapters for {model.config.adapters} tiles, there is no tile {tile}")
+    if not 0 <= tile < model.config.lora_count:
+        raise ValueError(
+            f"the model has adapters for {model.config.lora_count} tiles, there is no tile {tile}"
+        )
     for name in (_WEIGHTS, "adapter_config.json"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"there is no {name} in {folder}: expected a folder that peft has saved")
@@ -88,7 +88,10 @@ def read(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None
     shapes = {}
     for module, bank in banks.items():
         key = _key(module)
-        shapes |= {f"{key}.lora_A.weight": bank.a.shape[1:], f"{key}.lora_B.weight": bank.b.shape[1:]}
+        shapes |= {
+            f"{key}.lora_A.weight": bank.lora_A.shape[1:],
+            f"{key}.lora_B.weight": bank.lora_B.shape[1:],
+        }
     if unlike := sorted(set(weights) ^ set(shapes)) or [k for k in shapes if weights[k].shape != shapes[k]]:
         raise ValueError(
             f"{folder / _WEIGHTS} and the adapters of this model differ in {unlike[0]} (and "
@@ -96,9 +99,9 @@ def read(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None
         )
     with torch.no_grad():
         for module, bank in banks.items():
-            bank.a[tile] = weights[f"{_key(module)}.lora_A.weight"]
-            bank.b[tile] = weights[f"{_key(module)}.lora_B.weight"]
-            bank.scale[tile] = scale_of(module, bank.a.shape[1])
+            bank.lora_A[tile] = weights[f"{_key(module)}.lora_A.weight"]
+            bank.lora_B[tile] = weights[f"{_key(module)}.lora_B.weight"]
+            bank.scaling[tile] = scale_of(module, bank.lora_A.shape[1])
 
 
 def _of_tile(
@@ -107,9 +110,9 @@ def _of_tile(
     """The weights of a tile under peft's keys, and the scale of each module."""
     weights, scales = {}, {}
     for bank, module in places(config).items():
-        weights[f"{_key(module)}.lora_A.weight"] = tensors[f"vision.{bank}.a"][tile].contiguous()
-        weights[f"{_key(module)}.lora_B.weight"] = tensors[f"vision.{bank}.b"][tile].contiguous()
-        scales[module] = tensors[f"vision.{bank}.scale"][tile].item()
+        weights[f"{_key(module)}.lora_A.weight"] = tensors[f"vision.{bank}.lora_A"][tile].contiguous()
+        weights[f"{_key(module)}.lora_B.weight"] = tensors[f"vision.{bank}.lora_B"][tile].contiguous()
+        scales[module] = tensors[f"vision.{bank}.scaling"][tile].item()
     return weights, scales
 
 
@@ -125,7 +128,7 @@ def _peft_config(config: MonkeyConfig, scales: Mapping[str, float]) -> Any:
         rank_pattern={_BYPASS: config.mlp_rank},
         alpha_pattern={name: scale * ranks[name] for name, scale in scales.items()},
         target_modules=sorted(targets),
-        lora_dropout=config.adapter_dropout,
+        lora_dropout=config.lora_dropout,
         inference_mode=True,
     )
 

@@ -20,10 +20,10 @@ from transformers import PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from monkeylib.checkpoints import qwen_tokenizer
-from monkeylib.checkpoints.key_map import Piece, adapter_banks, assemble, by_key, pieces
+from monkeylib.checkpoints.key_map import KeyMapEntry, assemble, by_key, lora_specs, pieces
 from monkeylib.checkpoints.released_config import config_from_released, is_base
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
-from monkeylib.model.lora import AdapterBank
+from monkeylib.model.lora import TileLoRA
 from monkeylib.tiling import Grid
 
 # Single file, and index of several, by preference.
@@ -48,7 +48,7 @@ class Checkpoint:
         """How many parts `stream` gives."""
         return len(self.files) + is_base(self.settings)
 
-    def stream(self, parts: list[Piece] | None = None, progress: bool = False) -> Iterator[dict]:
+    def stream(self, parts: list[KeyMapEntry] | None = None, progress: bool = False) -> Iterator[dict]:
         """Our tensors, a shard at a time; each dict is emptied when the next one is asked for.
 
         Args:
@@ -59,7 +59,7 @@ class Checkpoint:
         shards = (read_shard(self.folder / name) for name in names)
         yield from assemble(shards, pieces(self.config) if parts is None else parts)
         if is_base(self.settings):
-            yield _fresh_adapters(self.config)
+            yield _fresh_lora(self.config)
 
 
 def is_released(folder: str | Path) -> bool:
@@ -235,7 +235,7 @@ def _files(folder: Path) -> dict[str, list[str]]:
 def _check(
     folder: Path,
     config: MonkeyConfig,
-    expected: dict[str, list[Piece]],
+    expected: dict[str, list[KeyMapEntry]],
     found: dict[str, tuple[str, torch.Tensor]],
 ) -> None:
     """Compare keys and shapes with what `config.json` describes."""
@@ -265,12 +265,12 @@ def _check(
             )
 
 
-def _fresh_adapters(config: MonkeyConfig) -> dict[str, torch.Tensor]:
+def _fresh_lora(config: MonkeyConfig) -> dict[str, torch.Tensor]:
     """Adapters that change nothing yet, for a base without any."""
     fresh = {}
     for i in range(config.vision_config.layers):
-        for bank in adapter_banks(config):
-            module = AdapterBank(config.adapters, bank.rank, bank.d_in, bank.d_out, 0.0)
+        for bank in lora_specs(config):
+            module = TileLoRA(config.lora_count, bank.rank, bank.d_in, bank.d_out, 0.0)
             for name, tensor in module.state_dict().items():
                 fresh[f"vision.blocks.{i}.{bank.ours}.{name}"] = tensor.to(config.dtype)
     return fresh

@@ -45,7 +45,7 @@ _COMPARED = {
         "views",
         "attention_rank",
         "mlp_rank",
-        "mlp_adapter_reads",
+        "mlp_lora_input",
     ),
 }
 
@@ -87,7 +87,7 @@ def config_from_released(released: Mapping[str, Any], grid: Grid | None = None) 
             image_end_id=start + 1,
             image_token_id=start + 2,
             grids=[[rows, cols]],
-            adapter_mode="per_tile" if adapters else "none",
+            lora_mode="per_tile" if adapters else "none",
         )
     except KeyError as error:
         raise ValueError(
@@ -146,15 +146,15 @@ def released_config(config: MonkeyConfig, original: Mapping[str, Any] | None = N
             f"got {config.text_config.model_type!r}"
         )
     rows, cols = config.grids[0] if config.grids else (0, 0)
-    if config.adapters not in (0, rows * cols):
+    if config.lora_count not in (0, rows * cols):
         raise ValueError(
             "the released layout has an adapter for each tile of one grid, this model has "
-            f"{config.adapters} for the grids {config.grids}: save it with save_pretrained"
+            f"{config.lora_count} for the grids {config.grids}: save it with save_pretrained"
         )
     visual = dict(original["visual"] if original else _released_visual(config))
     if rows == cols or not original:  # the release knows no other size; who changed its code kept its field
         visual["image_size"] = rows * TILE
-    visual["lora_repeat_num"] = config.adapters
+    visual["lora_repeat_num"] = config.lora_count
     released = {**(original or _released_text(config)), "visual": visual}
     again = config_from_released(released, Grid(rows, cols) if original else None)
     for part, names in _COMPARED.items():

@@ -128,7 +128,7 @@ def convert(
     elif to == "released":
         checkpoints.export(source, target, progress)
     else:
-        checkpoints.export_adapters(source, target)
+        checkpoints.export_lora(source, target)
     print(f"wrote {resources.shown(target)}")
 
 

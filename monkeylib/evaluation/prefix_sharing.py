@@ -96,7 +96,9 @@ class SharedEncoding:
         self._encoded = {key: tokens for key, tokens in self._encoded.items() if key in first}
         for key, example in first.items():
             if key not in self._encoded:
-                views = self.processor.image_processor(open_image(example.rendered_image)).to(self.model.device)
+                views = self.processor.image_processor(open_image(example.rendered_image)).to(
+                    self.model.device
+                )
                 self._encoded[key] = self.model.get_image_features(views["pixel_values"], views["grids"])
 
 
@@ -108,7 +110,7 @@ def _visual(tokens: torch.Tensor) -> dict[str, Any]:
 def identity(monkey: Monkey, max_new_tokens: int) -> str:
     """Fingerprint of weights, views and settings, by which predictions of models are told apart."""
     image = monkey.processor.image_processor
-    views = [image.tile_size, image.rows, image.cols, image.views, image.global_from, image.fit]
+    views = [image.tile_size, image.rows, image.cols, image.views, image.global_from, image.resize_mode]
     settings = [*views, monkey.processor.opening, monkey.processor.separator, max_new_tokens]
     return fingerprint(monkey.model, settings)
 

@@ -51,7 +51,7 @@ def look(monkey: Monkey, image: ImageInput) -> Looks:
     features = images(image).to(model.device)
     pixels, grids = features["pixel_values"], features["grids"]
     side = pixels.shape[-1] // model.config.vision_config.patch_size
-    patches = model.vision(pixels, model.adapter_index(grids))
+    patches = model.vision(pixels, model.lora_index(grids))
     _, weights = model.resampler(patches, (side, side), return_attention=True)
     views = unnormalised(pixels.cpu(), images)
     return Looks(views, weights.mean(1).unflatten(-1, (side, side)).cpu(), images.grid)

@@ -2,13 +2,13 @@
 
 import torch
 
-from monkeylib.model.lora import AdapterBank
+from monkeylib.model.lora import TileLoRA
 from monkeylib.model.vision import VisionTransformer
 
 
-def banks(vision: VisionTransformer) -> list[AdapterBank]:
+def banks(vision: VisionTransformer) -> list[TileLoRA]:
     """The stacked adapters of an encoder, three in each block."""
-    return [module for module in vision.modules() if isinstance(module, AdapterBank)]
+    return [module for module in vision.modules() if isinstance(module, TileLoRA)]
 
 
 @torch.no_grad()
@@ -34,16 +34,16 @@ def influence(
     """
     stacked = banks(vision)
     if not stacked:
-        raise ValueError("this encoder has no adapters: build it with adapter_mode 'per_tile' or 'shared'")
+        raise ValueError("this encoder has no adapters: build it with lora_mode 'per_tile' or 'shared'")
     before = vision(pixel_values, index)
-    generator = torch.Generator(stacked[0].b.device).manual_seed(seed)
+    generator = torch.Generator(stacked[0].lora_B.device).manual_seed(seed)
     changes = []
-    for adapter in range(len(stacked[0].b)):
-        kept = [bank.b[adapter].clone() for bank in stacked]
+    for adapter in range(len(stacked[0].lora_B)):
+        kept = [bank.lora_B[adapter].clone() for bank in stacked]
         for bank in stacked:
-            bank.b[adapter].normal_(std=0.05, generator=generator)
+            bank.lora_B[adapter].normal_(std=0.05, generator=generator)
         after = vision(pixel_values, index)
         for bank, old in zip(stacked, kept, strict=True):
-            bank.b[adapter] = old
+            bank.lora_B[adapter] = old
         changes.append((after - before).norm(dim=(1, 2)) / before.norm(dim=(1, 2)))
     return torch.stack(changes)

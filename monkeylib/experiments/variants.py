@@ -27,7 +27,7 @@ def _changed(profile: Profile, mode: str | None = None, **fields: object) -> Pro
     """The profile with other fields, on images of the same size."""
     width, height = profile.image_size
     if mode is not None:
-        fields["adapters"] = profile.adapters.model_copy(update={"mode": mode})
+        fields["lora"] = profile.lora.model_copy(update={"mode": mode})
     return profile.model_copy(update={"image_width": width, "image_height": height, **fields})
 
 

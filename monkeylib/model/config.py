@@ -6,7 +6,7 @@ from typing import Any, Literal
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-AdapterMode = Literal["per_tile", "shared", "none", "full"]
+LoRAMode = Literal["per_tile", "shared", "none", "full"]
 Views = Literal["tiles+global", "tiles", "global"]
 
 
@@ -19,7 +19,7 @@ class MonkeyVisionConfig(PreTrainedConfig):
         patch_size: side of a patch in pixels.
         width, layers, heads, mlp_width: sizes of the blocks.
         position_grid: the position table is stored for `position_grid x position_grid` patches.
-        layer_norm_eps: of every layer norm in the trunk and the resampler.
+        layer_norm_eps: of every layer norm in the backbone and the resampler.
     """
 
     model_type = "monkey_vision"
@@ -101,12 +101,12 @@ class MonkeyConfig(PreTrainedConfig):
             `model.use_grid`.
         views: which views an image has: its tiles and the global view (the paper), tiles alone, or the
             global view alone.
-        adapter_mode: `per_tile` (adapter i for tile i: the paper), `shared` (adapter 0 for every tile),
+        lora_mode: `per_tile` (adapter i for tile i: the paper), `shared` (adapter 0 for every tile),
             `none`, or `full` (no adapters; the ViT itself trains).
         attention_rank, mlp_rank: ranks of the adapters beside the attention projections and beside the MLP
             (paper section 4: 16 and 32).
-        adapter_dropout: dropout on the adapters' input while training.
-        mlp_adapter_reads: `residual`, the residual stream before its norm, as the release; or `normed`, what
+        lora_dropout: dropout on the adapters' input while training.
+        mlp_lora_input: `residual`, the residual stream before its norm, as the release; or `normed`, what
             the MLP itself reads, which is the plain reading of the paper's adapters "in the MLP" (section
             3.1).
     """
@@ -127,21 +127,21 @@ class MonkeyConfig(PreTrainedConfig):
     image_end_id: int | None = 151858
     grids: list[list[int]] | None = None
     views: Views = "tiles+global"
-    adapter_mode: AdapterMode = "per_tile"
+    lora_mode: LoRAMode = "per_tile"
     attention_rank: int = 16
     mlp_rank: int = 32
-    adapter_dropout: float = 0.05
-    mlp_adapter_reads: Literal["residual", "normed"] = "residual"
+    lora_dropout: float = 0.05
+    mlp_lora_input: Literal["residual", "normed"] = "residual"
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.grids = [[int(rows), int(cols)] for rows, cols in (self.grids or [])]
-        if self.mlp_adapter_reads not in ("residual", "normed"):
-            raise ValueError(f"mlp_adapter_reads is 'residual' or 'normed', got {self.mlp_adapter_reads!r}")
-        if self.adapter_mode == "per_tile" and not self.grids:
+        if self.mlp_lora_input not in ("residual", "normed"):
+            raise ValueError(f"mlp_lora_input is 'residual' or 'normed', got {self.mlp_lora_input!r}")
+        if self.lora_mode == "per_tile" and not self.grids:
             raise ValueError(
-                "adapter_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]"
+                "lora_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]"
             )
         vision = self.vision_config
         if hasattr(vision, "vision_use_head"):
@@ -164,9 +164,9 @@ class MonkeyConfig(PreTrainedConfig):
     @property
     def adapters(self) -> int:
         """How many adapters stand beside each projection of the ViT: one per tile position, one, or none."""
-        if self.adapter_mode == "per_tile":
+        if self.lora_mode == "per_tile":
             return max(rows * cols for rows, cols in self.grids)
-        return 1 if self.adapter_mode == "shared" else 0
+        return 1 if self.lora_mode == "shared" else 0
 
 
 def mlp_width(vision: PreTrainedConfig) -> int:

@@ -12,8 +12,8 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 
 from monkeylib.model.config import MonkeyConfig
-from monkeylib.model.lora import AdapterBank
-from monkeylib.model.vision import ViewEncoder
+from monkeylib.model.lora import TileLoRA
+from monkeylib.model.vision import VisionBackbone
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ LAYOUTS = {
 }
 
 
-class BlockAdapters(nn.Module):
+class BlockLoRA(nn.Module):
     """The adapters of one block: beside query, key, value and output of its attention, and beside its MLP.
 
     The MLP's adapter by-passes the MLP (and, in DINOv2, its layer scale) and reads what the configuration's
-    `mlp_adapter_reads` says: as in the release the un-normalised residual stream. Query, key and value have
+    `mlp_lora_input` says: as in the release the un-normalised residual stream. Query, key and value have
     an adapter each; the release's ViT fuses them into one. Class tokens meet the adapters too.
 
-    The block hands its keyword `adapter_groups` on to its attention, where it is taken out again, so that a
+    The block hands its keyword `lora_groups` on to its attention, where it is taken out again, so that a
     block which gradient checkpointing runs twice meets the same adapters twice.
     """
 
@@ -60,8 +60,8 @@ class BlockAdapters(nn.Module):
         super().__init__()
         width = config.vision_config.hidden_size
 
-        def bank(rank: int) -> AdapterBank:
-            return AdapterBank(config.adapters, rank, width, width, config.adapter_dropout)
+        def bank(rank: int) -> TileLoRA:
+            return TileLoRA(config.lora_count, rank, width, width, config.lora_dropout)
 
         self.query, self.key, self.value, self.out = (bank(config.attention_rank) for _ in range(4))
         self.mlp = bank(config.mlp_rank)
@@ -73,18 +73,18 @@ class BlockAdapters(nn.Module):
         for name, beside in banks.items():
             attention.get_submodule(name).register_forward_hook(partial(self._add, beside))
         norm = block.get_submodule(layout.mlp_norm)
-        if config.mlp_adapter_reads == "normed":
+        if config.mlp_lora_input == "normed":
             norm.register_forward_hook(self._keep_normed)
         else:
             norm.register_forward_pre_hook(self._keep_residual)
         block.get_submodule(layout.mlp_end).register_forward_hook(self._add_to_mlp)
 
     def _take_groups(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        self.groups = kwargs.pop("adapter_groups", None)
+        self.groups = kwargs.pop("lora_groups", None)
         return args, kwargs
 
     def _add(
-        self, bank: AdapterBank, _: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor
+        self, bank: TileLoRA, _: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor
     ) -> torch.Tensor:
         return output if self.groups is None else bank.add(output, args[0], self.groups)
 
@@ -99,7 +99,7 @@ class BlockAdapters(nn.Module):
         return output if self.groups is None else self.mlp.add(output, read, self.groups)
 
 
-class LibraryEncoder(ViewEncoder):
+class HFVisionBackbone(VisionBackbone):
     """Views `[V, 3, side, side]` -> the patch features `[V, patches, width]` that the library's ViT gives as
     its last hidden state, without class token.
 
@@ -110,17 +110,17 @@ class LibraryEncoder(ViewEncoder):
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__(config)
         self.layout = layout_of(config.vision_config)
-        self.trunk = AutoModel.from_config(config.vision_config)
-        blocks = self.trunk.get_submodule(self.layout.blocks) if self.has_adapters else []
-        self.adapters = nn.ModuleList(BlockAdapters(config, block, self.layout) for block in blocks)
+        self.backbone = AutoModel.from_config(config.vision_config)
+        blocks = self.backbone.get_submodule(self.layout.blocks) if self.has_lora else []
+        self.lora = nn.ModuleList(BlockLoRA(config, block, self.layout) for block in blocks)
 
     def encode(self, pixel_values: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
-        """One pass over one chunk, see `ViewEncoder`."""
-        adapted = {} if groups is None else {"adapter_groups": groups}
+        """One pass over one chunk, see `VisionBackbone`."""
+        adapted = {} if groups is None else {"lora_groups": groups}
         # Checkpointing makes transformers ask for gradients at the patches: a frozen ViT has no use for them.
-        learns = bool(adapted) or any(parameter.requires_grad for parameter in self.trunk.parameters())
+        learns = bool(adapted) or any(parameter.requires_grad for parameter in self.backbone.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            output = self.trunk(pixel_values=pixel_values, **self.layout.options, **adapted)
+            output = self.backbone(pixel_values=pixel_values, **self.layout.options, **adapted)
         return output.last_hidden_state[:, self.layout.class_tokens :]
 
 

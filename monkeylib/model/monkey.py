@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 
 from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig
-from monkeylib.model.hf_vision import LibraryEncoder
-from monkeylib.model.lora import AdapterBank
+from monkeylib.model.hf_vision import HFVisionBackbone
+from monkeylib.model.lora import TileLoRA
 from monkeylib.model.resampler import Projector, Resampler
-from monkeylib.model.vision import VisionTransformer, sincos_table
+from monkeylib.model.vision import VisionTransformer, sincos_position_embedding
 
-How = Literal["frozen", "adapter", "full"]
+TrainMode = Literal["frozen", "lora", "full"]
 
 
 class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -29,13 +29,13 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    _no_split_modules = ["VisionBlock", "LibraryEncoder", "Resampler"]
+    _no_split_modules = ["VisionBlock", "HFVisionBackbone", "Resampler"]
     _skip_keys_device_placement = ["past_key_values"]
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__(config)
         own = isinstance(config.vision_config, MonkeyVisionConfig)
-        self.vision = VisionTransformer(config) if own else LibraryEncoder(config)
+        self.vision = VisionTransformer(config) if own else HFVisionBackbone(config)
         projected = isinstance(config.resampler_config, MonkeyProjectorConfig)
         self.resampler = Projector(config) if projected else Resampler(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
@@ -56,7 +56,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights of our own modules; the language model initialises itself."""
-        if isinstance(module, AdapterBank):
+        if isinstance(module, TileLoRA):
             module.reset_parameters()
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
@@ -71,7 +71,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             nn.init.trunc_normal_(module.query, std=0.02)
             if not getattr(module.positions, "_is_hf_initialized", False):
                 side = round(module.positions.shape[0] ** 0.5)
-                module.positions.copy_(sincos_table(module.positions.shape[1], side))
+                module.positions.copy_(sincos_position_embedding(module.positions.shape[1], side))
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embeddings."""
@@ -88,7 +88,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     # --- views
     # -------------------------------------------------------------------------------------------------
 
-    def adapter_index(self, grids: torch.Tensor) -> torch.Tensor:
+    def lora_index(self, grids: torch.Tensor) -> torch.Tensor:
         """The adapter of each view of a batch: `grids [images, 2]` -> `[V]` on the CPU, -1 for global views.
 
         Raises:
@@ -105,7 +105,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     f"this checkpoint was made for the grid {known} (rows x columns), got an image of "
                     f"{rows}x{cols} tiles: resize the image, or opt in with model.use_grid({rows}, {cols})"
                 )
-            shared = self.config.adapter_mode == "shared"
+            shared = self.config.lora_mode == "shared"
             index += [0] * (rows * cols) if shared else range(rows * cols)
             if self.config.views != "tiles" or not rows * cols:
                 index.append(-1)
@@ -130,7 +130,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ValueError: a grid that the checkpoint was not made for, or a number of views that does not
                 fit the grids.
         """
-        index = None if grids is None else self.adapter_index(grids)
+        index = None if grids is None else self.lora_index(grids)
         if index is not None and len(index) != len(pixel_values):
             raise ValueError(
                 f"images of the grids {grids.tolist()} with views={self.config.views!r} have {len(index)} "
@@ -222,31 +222,31 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def freeze_for_finetuning(
         self,
-        vision: How | None = None,
-        resampler: How = "full",
-        language_model: How = "full",
+        vision: TrainMode | None = None,
+        resampler: TrainMode = "full",
+        language_model: TrainMode = "full",
         resampler_output: bool = False,
     ) -> None:
         """Choose what trains; by default as the released fine-tuning does.
 
         Args:
-            vision: "adapter" trains the adapters alone, "full" the encoder and them; by default "full" where
-                the adapter mode says so, else "adapter".
+            vision: "lora" trains the adapters alone, "full" the encoder and them; by default "full" where
+                the adapter mode says so, else "lora".
             resampler: resampler or projector. Its positions stay fixed, which the release trains by accident.
-            language_model: "adapter" leaves it as it is: peft, which adds its LoRA, chooses.
+            language_model: "lora" leaves it as it is: peft, which adds its LoRA, chooses.
             resampler_output: the norm and the projection after the resampler train too, as the paper's text
                 reads. In the release they stay frozen.
         """
-        vision = vision or ("full" if self.config.adapter_mode == "full" else "adapter")
+        vision = vision or ("full" if self.config.lora_mode == "full" else "lora")
         self.vision.requires_grad_(vision == "full")
         for module in self.vision.modules():
-            if isinstance(module, AdapterBank):
+            if isinstance(module, TileLoRA):
                 module.requires_grad_(vision != "frozen")
         self.resampler.requires_grad_(resampler == "full")
         if isinstance(self.resampler, Resampler) and not resampler_output:
             self.resampler.ln_post.requires_grad_(False)
             self.resampler.proj.requires_grad_(False)
-        if language_model != "adapter":
+        if language_model != "lora":
             self.language_model.requires_grad_(language_model == "full")
 
     @torch.no_grad()
@@ -265,17 +265,17 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise ValueError(f"extra adapters are made by 'copy' or 'fresh', got {extra!r}")
         if [rows, cols] in self.config.grids:
             return
-        before = self.config.adapters
+        before = self.config.lora_count
         self.config.grids = [*self.config.grids, [rows, cols]]
-        if self.config.adapters == before:
+        if self.config.lora_count == before:
             return
         old_rows, old_cols = self.config.grids[0]
         sources = [
             (i // cols * old_rows // rows) * old_cols + i % cols * old_cols // cols
-            for i in range(before, self.config.adapters)
+            for i in range(before, self.config.lora_count)
         ]
         for module in self.vision.modules():
-            if isinstance(module, AdapterBank):
+            if isinstance(module, TileLoRA):
                 module.extend(sources, fresh=extra == "fresh")
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from monkeylib.model.config import MonkeyConfig
-from monkeylib.model.vision import TableCache, sincos_table
+from monkeylib.model.vision import PositionEmbeddingCache, sincos_position_embedding
 
 
 class Resampler(nn.Module):
@@ -28,8 +28,10 @@ class Resampler(nn.Module):
             raise ValueError(f"the resampler's width {width} does not divide by its {self.heads} heads")
         self.query = nn.Parameter(torch.empty(queries, width))
         # A buffer, since these positions are fixed; the release's fine-tuning trains them by accident.
-        self.register_buffer("positions", sincos_table(width, math.isqrt(queries)).to(self.query.dtype))
-        self.positions_for = TableCache()
+        self.register_buffer(
+            "positions", sincos_position_embedding(width, math.isqrt(queries)).to(self.query.dtype)
+        )
+        self.positions_for = PositionEmbeddingCache()
         self.kv_proj = nn.Linear(config.vision_config.hidden_size, width, bias=False)
         self.ln_q = nn.LayerNorm(width, eps=eps)
         self.ln_kv = nn.LayerNorm(width, eps=eps)

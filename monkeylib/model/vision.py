@@ -1,4 +1,4 @@
-"""The vision transformer: a frozen trunk shared by all views, with the adapter of its tile beside each
+"""The vision transformer: a frozen backbone shared by all views, with the adapter of its tile beside each
 projection.
 
 Pre-norm blocks as in the released ViT-bigG: query, key and value interleaved per head, exact GELU, no class
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from monkeylib.model.config import MonkeyConfig, mlp_width
-from monkeylib.model.lora import AdapterBank, group_views
+from monkeylib.model.lora import TileLoRA, group_views
 
 
-def sincos_table(width: int, grid: int) -> torch.Tensor:
+def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:
     """Fixed 2-D sine-cosine positions `[grid * grid, width]` (MAE; used by the released resampler).
 
     The first half of the width encodes x, the second y; within each half sines come before cosines, base
@@ -33,7 +33,7 @@ def sincos_table(width: int, grid: int) -> torch.Tensor:
     return torch.cat([x, y], dim=1).float()
 
 
-def interpolate_table(table: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
+def interpolate_position_embedding(table: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
     """Resample a square table `[n * n, width]` to `[rows * cols, width]`: bicubic in fp32, then cast back."""
     side = math.isqrt(table.shape[0])
     if (rows, cols) == (side, side):
@@ -43,7 +43,7 @@ def interpolate_table(table: torch.Tensor, rows: int, cols: int) -> torch.Tensor
     return resized.permute(0, 2, 3, 1).reshape(rows * cols, -1).to(table.dtype)
 
 
-class TableCache(nn.Module):
+class PositionEmbeddingCache(nn.Module):
     """Interpolates a table once per grid, and again when the table has changed or is being trained."""
 
     def __init__(self) -> None:
@@ -53,12 +53,12 @@ class TableCache(nn.Module):
     def forward(self, table: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
         """`[n * n, width]` -> `[rows * cols, width]`."""
         if table.requires_grad and torch.is_grad_enabled():
-            return interpolate_table(table, rows, cols)
+            return interpolate_position_embedding(table, rows, cols)
         state = (table.data_ptr(), table._version, table.dtype, table.device)
         kept = self._kept.get((rows, cols))
         if kept is None or kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():
-                kept = (state, interpolate_table(table, rows, cols).clone())
+                kept = (state, interpolate_position_embedding(table, rows, cols).clone())
             self._kept[rows, cols] = kept
         return kept[1]
 
@@ -67,21 +67,21 @@ class TableCache(nn.Module):
 CPU_CHUNK_BYTES = 16 * 2**20
 
 
-class ViewEncoder(nn.Module, ABC):
+class VisionBackbone(nn.Module, ABC):
     """Views `[V, 3, side, side]` -> patch features `[V, patches, width]`; a subclass encodes a chunk."""
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
         vision = config.vision_config
         self.patch_size, self.mlp_width = vision.patch_size, mlp_width(vision)
-        self.has_adapters = config.adapters > 0
+        self.has_lora = config.lora_count > 0
 
-    def forward(self, pixel_values: torch.Tensor, adapter_index: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, pixel_values: torch.Tensor, lora_index: torch.Tensor | None = None) -> torch.Tensor:
         """Encode views, each with its own adapter.
 
         Args:
             pixel_values: `[V, 3, side, side]`, normalised.
-            adapter_index: `[V]`, the adapter of each view, -1 for none (the global view). None means none
+            lora_index: `[V]`, the adapter of each view, -1 for none (the global view). None means none
                 for all.
 
         Raises:
@@ -93,11 +93,11 @@ class ViewEncoder(nn.Module, ABC):
                 f"a view of {height}x{width} pixels does not divide into patches of {self.patch_size} "
                 f"pixels: use a tile size that is a multiple of {self.patch_size}"
             )
-        index = [-1] * len(pixel_values) if adapter_index is None else adapter_index.tolist()
-        if not self.has_adapters:
+        index = [-1] * len(pixel_values) if lora_index is None else lora_index.tolist()
+        if not self.has_lora:
             index = [-1] * len(index)
         # Views of one tile position come to lie together. Those without adapter go first and never share a
-        # pass with adapted ones: they cost no adapter arithmetic and, while the trunk is frozen, no gradient.
+        # pass with adapted ones: they cost no LoRA arithmetic and, while the backbone is frozen, no gradient.
         order = sorted(range(len(index)), key=index.__getitem__)
         plain = index.count(-1)
         step = self.chunk_views(pixel_values)
@@ -117,7 +117,7 @@ class ViewEncoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, pixel_values: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
-        """One pass over one chunk `[v, 3, side, side]`; `groups` as in `AdapterBank.add`, None without
+        """One pass over one chunk `[v, 3, side, side]`; `groups` as in `TileLoRA.add`, None without
         adapters."""
 
     def chunk_views(self, pixel_values: torch.Tensor) -> int:
@@ -141,20 +141,20 @@ class VisionAttention(nn.Module):
         width, self.heads = config.vision_config.width, config.vision_config.heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.qkv_adapter = _adapter(config, config.attention_rank, 3 * width)
-        self.out_adapter = _adapter(config, config.attention_rank, width)
+        self.qkv_lora = _adapter(config, config.attention_rank, 3 * width)
+        self.out_lora = _adapter(config, config.attention_rank, width)
 
     def forward(self, x: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
-        """`[views, patches, width]` -> same; `groups` as in `AdapterBank.add`, None without adapters."""
+        """`[views, patches, width]` -> same; `groups` as in `TileLoRA.add`, None without adapters."""
         qkv = self.qkv(x)
         if groups is not None:
-            self.qkv_adapter.add(qkv, x, groups)
+            self.qkv_lora.add(qkv, x, groups)
         views, patches, width = x.shape
         # Each head's q, k and v lie side by side: [heads, 3, head_dim].
         q, k, v = qkv.view(views, patches, self.heads, 3, width // self.heads).permute(3, 0, 2, 1, 4)
         context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(views, patches, width)
         y = self.out(context)
-        return y if groups is None else self.out_adapter.add(y, context, groups)
+        return y if groups is None else self.out_lora.add(y, context, groups)
 
 
 class VisionBlock(GradientCheckpointingLayer):
@@ -169,8 +169,8 @@ class VisionBlock(GradientCheckpointingLayer):
         self.ln_2 = nn.LayerNorm(vision.width, eps=vision.layer_norm_eps)
         self.fc = nn.Linear(vision.width, vision.mlp_width)
         self.proj = nn.Linear(vision.mlp_width, vision.width)
-        self.mlp_adapter = _adapter(config, config.mlp_rank, vision.width)
-        self.adapter_reads_normed = config.mlp_adapter_reads == "normed"
+        self.mlp_lora = _adapter(config, config.mlp_rank, vision.width)
+        self.mlp_lora_reads_norm = config.mlp_lora_input == "normed"
 
     def forward(self, x: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
         """`[views, patches, width]` -> same."""
@@ -178,11 +178,11 @@ class VisionBlock(GradientCheckpointingLayer):
         normed = self.ln_2(x)
         y = self.proj(F.gelu(self.fc(normed)))
         if groups is not None:
-            self.mlp_adapter.add(y, normed if self.adapter_reads_normed else x, groups)
+            self.mlp_lora.add(y, normed if self.mlp_lora_reads_norm else x, groups)
         return x + y
 
 
-class VisionTransformer(ViewEncoder):
+class VisionTransformer(VisionBackbone):
     """Views `[V, 3, side, side]` -> patch features `[V, patches, width]`."""
 
     def __init__(self, config: MonkeyConfig) -> None:
@@ -190,13 +190,13 @@ class VisionTransformer(ViewEncoder):
         vision = config.vision_config
         self.patch_embedding = nn.Conv2d(3, vision.width, vision.patch_size, vision.patch_size, bias=False)
         self.positions = nn.Parameter(torch.empty(vision.position_grid**2, vision.width))
-        self.positions_for = TableCache()
+        self.positions_for = PositionEmbeddingCache()
         self.ln_pre = nn.LayerNorm(vision.width, eps=vision.layer_norm_eps)
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(vision.layers))
         nn.init.trunc_normal_(self.positions, std=0.02)
 
     def encode(self, pixel_values: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
-        """One pass over one chunk, see `ViewEncoder`."""
+        """One pass over one chunk, see `VisionBackbone`."""
         rows, cols = (side // self.patch_size for side in pixel_values.shape[-2:])
         pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
         x = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
@@ -206,8 +206,8 @@ class VisionTransformer(ViewEncoder):
         return x
 
 
-def _adapter(config: MonkeyConfig, rank: int, d_out: int) -> AdapterBank | None:
+def _adapter(config: MonkeyConfig, rank: int, d_out: int) -> TileLoRA | None:
     """The stacked adapters beside one projection; None in the modes without adapters."""
-    if not config.adapters:
+    if not config.lora_count:
         return None
-    return AdapterBank(config.adapters, rank, config.vision_config.width, d_out, config.adapter_dropout)
+    return TileLoRA(config.lora_count, rank, config.vision_config.width, d_out, config.lora_dropout)

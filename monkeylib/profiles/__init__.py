@@ -60,10 +60,10 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
         image_token_id=place,
         grids=[] if profile.views == "global" else [[profile.rows, profile.cols]],
         views=profile.views,
-        adapter_mode=profile.adapters.mode,
-        attention_rank=profile.adapters.attention_rank,
-        mlp_rank=profile.adapters.mlp_rank,
-        adapter_dropout=profile.adapters.dropout,
+        lora_mode=profile.lora.mode,
+        attention_rank=profile.lora.attention_rank,
+        mlp_rank=profile.lora.mlp_rank,
+        lora_dropout=profile.lora.dropout,
     )
 
 

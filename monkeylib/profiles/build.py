@@ -53,9 +53,9 @@ def build_from_pretrained(profile: Profile, config: MonkeyConfig) -> MonkeyForCo
         return pretrained.from_state(config, llava.state_dict(profile.text.pretrained), llava.FRESH)
     encoder = pretrained.encoder(profile.vision.pretrained, config.vision_config)
     language = pretrained.language_model(profile.text.pretrained, config.text_config.vocab_size)
-    state = {f"vision.trunk.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    state = {f"vision.backbone.{name}": tensor for name, tensor in encoder.state_dict().items()}
     state |= {f"language_model.{name}": tensor for name, tensor in language.state_dict().items()}
-    return pretrained.from_state(config, state, fresh=("vision.adapters.", "resampler."))
+    return pretrained.from_state(config, state, fresh=("vision.lora.", "resampler."))
 
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def build_processor(profile: Profile) -> MonkeyProcessor:
         mean,
         std,
         profile.global_from,
-        profile.fit,
+        profile.resize_mode,
     )
     opening = profile.text.opening
     if profile.text.pretrained and profile.base_checkpoint:
@@ -170,7 +170,7 @@ def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> Non
             f"it with `monkeylib convert {folder} NEW_FOLDER` and name the new folder"
         )
     theirs = released.open_checkpoint(folder, Grid(profile.rows, profile.cols)).config
-    fixed = ("adapter_mode", "views", "attention_rank", "mlp_rank", "mlp_adapter_reads", "adapter_dropout")
+    fixed = ("lora_mode", "views", "attention_rank", "mlp_rank", "mlp_lora_input", "lora_dropout")
     for name in fixed:
         if (found := getattr(theirs, name)) != (wanted := getattr(config, name)):
             raise ValueError(
@@ -187,10 +187,10 @@ def parts_of(profile: Profile) -> Parts:
     """
     if isinstance(profile.training.parts, Parts):
         return profile.training.parts
-    if profile.adapters.mode == "full":
+    if profile.lora.mode == "full":
         vision = Part(train="full")
     else:
-        vision = Part(train="adapter", lr=profile.training.adapter_lr)
+        vision = Part(train="lora", lr=profile.training.lora_lr)
     whole = Part(train="full")
     paper = profile.training.parts == "paper"
     return Parts(vision=vision, resampler=whole, language_model=whole, resampler_output=paper)
@@ -209,8 +209,8 @@ def choose_what_trains(model: MonkeyForConditionalGeneration, profile: Profile) 
         model.language_model = prepare_model_for_kbit_training(
             model.language_model, use_gradient_checkpointing=recipe.checkpointing
         )
-    if parts.language_model.train == "adapter":
-        dropout = profile.adapters.dropout
+    if parts.language_model.train == "lora":
+        dropout = profile.lora.dropout
         model.language_model = with_lora(model.language_model, recipe.language_model_rank, dropout)
 
 
@@ -250,7 +250,7 @@ def save(
         save_file({name: state[name].contiguous() for name in sorted(trained)}, folder / TRAINED)
         (folder / PROFILE).write_text(profile.model_dump_json(indent=1))
         return
-    if any(".lora_" in name for name in trained):
+    if any(name.startswith("language_model.") and ".lora_" in name for name in trained):
         model.load_state_dict(state)
         model.language_model = model.language_model.merge_and_unload()
         state = model.state_dict()

@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from monkeylib.model.config import AdapterMode, Views
-from monkeylib.model.monkey import How
+from monkeylib.model.config import LoRAMode, Views
+from monkeylib.model.monkey import TrainMode
 from monkeylib.recipes import Precision
-from monkeylib.tiling import Fit
+from monkeylib.tiling import ResizeMode
 
 GlobalFrom = Literal["resized", "original"]
 
@@ -70,19 +70,19 @@ class Text(Section):
     opening: str = ""
 
 
-class Adapters(Section):
-    """Adapters beside the ViT's projections."""
+class LoRA(Section):
+    """LoRA beside the ViT's projections."""
 
-    mode: AdapterMode
+    mode: LoRAMode
     attention_rank: PositiveInt
     mlp_rank: PositiveInt
     dropout: float = Field(ge=0, lt=1)
 
 
 class Part(Section):
-    """How a part of the model trains: not at all, through adapters beside its weights, or as a whole."""
+    """Training mode of a component: frozen, LoRA or full."""
 
-    train: How
+    train: TrainMode
     lr: float | None = Field(default=None, gt=0)
 
 
@@ -99,9 +99,9 @@ class Parts(Section):
 
     @field_validator("resampler")
     @classmethod
-    def _no_adapters(cls, part: Part) -> Part:
-        if part.train == "adapter":
-            raise ValueError("the resampler has no adapters: choose frozen or full")
+    def _no_lora(cls, part: Part) -> Part:
+        if part.train == "lora":
+            raise ValueError("the resampler has no LoRA: choose frozen or full")
         return part
 
 
@@ -115,8 +115,8 @@ class Training(Section):
 
     What trains: `parts` is "release" (adapters, resampler without its last norm and projection, language
     model), "paper" (the resampler whole), or each part in turn. `lr` is the rate of all parts without their
-    own, `adapter_lr` that of the encoder's adapters. `language_model_rank` is that of the language model's
-    LoRA where it trains by adapter, and `language_model_bits` quantises what then stays frozen.
+    own, `lora_lr` that of the encoder's adapters. `language_model_rank` is that of the language model's
+    LoRA where it trains by LoRA, and `language_model_bits` quantises what then stays frozen.
 
     `view_sides` trains one view whose pixels change: from the first side to the last in equal stretches
     ("progressive"), or one of them drawn for each step ("multiscale").
@@ -132,7 +132,7 @@ class Training(Section):
     max_length: PositiveInt
     parts: Literal["release", "paper"] | Parts = "release"
     lr: float = Field(gt=0)
-    adapter_lr: float | None = Field(default=None, gt=0)
+    lora_lr: float | None = Field(default=None, gt=0)
     warmup: int = Field(ge=0)
     weight_decay: float = Field(ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
@@ -155,8 +155,8 @@ class Training(Section):
             return self
         if isinstance(self.parts, str) or self.parts.language_model.train == "full" or self.keep == "all":
             raise ValueError(
-                "a language model in 4 or 8 bits trains by adapter and is kept without its frozen weights: "
-                "set parts.language_model.train to adapter, and keep to trained"
+                "a language model in 4 or 8 bits trains by LoRA and is kept without its frozen weights: "
+                "set parts.language_model.train to lora, and keep to trained"
             )
         return self
 
@@ -182,7 +182,7 @@ class Profile(Section):
     `global_from`: the global view comes from the "resized" image, without antialiasing, as in the release,
     or from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
 
-    `fit`: what is done about an image's aspect ratio (`fitting.fitted`); the release ignores it.
+    `resize_mode`: what is done about an image's aspect ratio (`tiling.resize`); the release ignores it.
 
     Without `resampler_heads` a projector stands in the resampler's place; `queries` is then the number of
     patches in a tile.
@@ -195,12 +195,12 @@ class Profile(Section):
     cols: PositiveInt
     views: Views
     global_from: GlobalFrom = "resized"
-    fit: Fit = "stretch"
+    resize_mode: ResizeMode = "stretch"
     queries: PositiveInt
     resampler_heads: PositiveInt | None
     vision: Vision | Encoder
     text: Text
-    adapters: Adapters
+    lora: LoRA
     training: Training
     evaluation: Evaluation
     ablation: Ablation

@@ -100,7 +100,7 @@ class RowMaker:
         usual = self.processor.image_processor
         if side is not None:
             usual = MonkeyImageProcessor(
-                side, 1, 1, "global", usual.image_mean, usual.image_std, fit=usual.fit
+                side, 1, 1, "global", usual.image_mean, usual.image_std, resize_mode=usual.resize_mode
             )
         return dict(usual(images)) if images else {}
 

@@ -33,7 +33,7 @@ from monkeylib import profiles, resources
 from monkeylib.evaluation import results
 from monkeylib.evaluation.predict import predict_synthetic
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.vision import sincos_table
+from monkeylib.model.vision import sincos_position_embedding
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune
@@ -102,9 +102,9 @@ STAGES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS, PARTS, COLOURS, MIXED)
 def base_profile() -> Profile:
     """nano with one view and no adapters."""
     nano = profiles.load("nano")
-    adapters = nano.adapters.model_copy(update={"mode": "none"})
+    adapters = nano.lora.model_copy(update={"mode": "none"})
     width, height = nano.image_size
-    changes = {"views": "global", "adapters": adapters, "image_width": width, "image_height": height}
+    changes = {"views": "global", "lora": adapters, "image_width": width, "image_height": height}
     return nano.model_copy(update={**changes, "base_checkpoint": None})
 
 
@@ -193,7 +193,7 @@ def initialise(model: MonkeyForConditionalGeneration) -> None:
     peak where the positions agree; values and output as inverse rotations, which pass on what is seen there.
     """
     table, resampler = model.vision.positions, model.resampler
-    table.copy_(0.7 * sincos_table(table.shape[1], model.config.vision_config.position_grid))
+    table.copy_(0.7 * sincos_position_embedding(table.shape[1], model.config.vision_config.position_grid))
     patches = model.vision.patch_embedding.weight
     patches.normal_(std=patches[0].numel() ** -0.5)
     for name, module in model.vision.named_modules():

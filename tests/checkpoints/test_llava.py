@@ -95,11 +95,11 @@ def views(count, side=56):
 
 @torch.no_grad()
 def test_one_tile_gives_the_logits_of_llava(theirs, folder):
-    ours = llava.load(folder, views="global", adapter_mode="none").eval()
+    ours = llava.load(folder, views="global", lora_mode="none").eval()
     ids = torch.tensor([[1, 7, *[PLACE] * 16, 9, 11, 4], [1, *[PLACE] * 16, 3, 2, 6, 8]])
     expected = theirs(input_ids=ids, pixel_values=views(2)).logits
     assert torch.allclose(ours(input_ids=ids, pixel_values=views(2)).logits, expected, atol=1e-5)
-    assert len(ours.vision.trunk.encoder.layers) == 2, "the last block is not read"
+    assert len(ours.vision.backbone.encoder.layers) == 2, "the last block is not read"
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def test_tiles_with_fresh_adapters_are_each_what_llava_sees(theirs, folder):
     expected = theirs.get_image_features(views(5)).pooler_output
     assert torch.allclose(tokens, torch.stack(list(expected)), atol=1e-5)
     assert tokens.shape == (5, 16, 48)
-    assert {len(adapters.query.a) for adapters in ours.vision.adapters} == {4}
+    assert {len(adapters.query.lora_A) for adapters in ours.vision.lora} == {4}
 
 
 def test_smaller_tiles_have_fewer_tokens_and_train(theirs, folder):
@@ -121,9 +121,9 @@ def test_smaller_tiles_have_fewer_tokens_and_train(theirs, folder):
     ours(
         input_ids=ids, labels=labels, pixel_values=views(5, 28), grids=torch.tensor([[2, 2]])
     ).loss.backward()
-    assert ours.vision.adapters[1].mlp.b.grad.abs().max() > 0
+    assert ours.vision.lora[1].mlp.lora_B.grad.abs().max() > 0
     assert ours.resampler.linear_1.weight.grad.abs().max() > 0
-    assert all(not parameter.requires_grad for parameter in ours.vision.trunk.parameters())
+    assert all(not parameter.requires_grad for parameter in ours.vision.backbone.parameters())
 
 
 @torch.no_grad()
@@ -169,7 +169,7 @@ def tokenizer():
 
 def asked_as_llava():
     """The processor of one view that asks as LLaVA-1.5 does."""
-    images, words = MonkeyImageProcessor(56, views="global", fit="pad"), tokenizer()
+    images, words = MonkeyImageProcessor(56, views="global", resize_mode="pad"), tokenizer()
     words.pad_token = words.eos_token
     opening = "</s>USER: "  # the tiny tokenizer's only other special token stands for Vicuna's <s>
     return MonkeyProcessor(images, words, 16, image_tokens=("<image>",), opening=opening)
@@ -178,7 +178,7 @@ def asked_as_llava():
 @torch.no_grad()
 def test_a_question_reads_as_llava_reads_it(theirs, folder, make_image):
     """From image and text to logits: the same as transformers' own processors and model."""
-    ours = llava.load(folder, views="global", adapter_mode="none").eval()
+    ours = llava.load(folder, views="global", lora_mode="none").eval()
     theirs = deepcopy(theirs)
     ours.config.image_token_id = theirs.config.image_token_id = len(tokenizer()) - 1
     processor = asked_as_llava()
@@ -224,7 +224,10 @@ def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, make_i
     recipe = recipe.model_copy(update={"text": recipe.text.model_copy(update={"opening": "</s>"})})
     processor = finetune.build_processor(recipe)
     assert processor.image_span() == [place] * 20
-    assert processor.opening_ids() == [tokenizer().eos_token_id] and processor.image_processor.fit == "pad"
+    assert (
+        processor.opening_ids() == [tokenizer().eos_token_id]
+        and processor.image_processor.resize_mode == "pad"
+    )
     processor.save_pretrained(tmp_path / "ours")
     processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
     model = finetune.build_model(recipe, processor).eval()

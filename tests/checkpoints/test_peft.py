@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from monkeylib.checkpoints import convert, peft
-from monkeylib.model.lora import AdapterBank
+from monkeylib.model.lora import TileLoRA
 from monkeylib.model.vision import VisionTransformer
 from tests.model.test_hf_vision import build, views
 
@@ -32,12 +32,12 @@ class Bypassed(nn.Module):
 
 def plain(model):
     """The vision transformer of a model as a plain module."""
-    config = type(model.config).from_dict(model.config.to_dict() | {"adapter_mode": "none"})
-    trunk = VisionTransformer(config)
-    own = {name: t for name, t in model.vision.state_dict().items() if "_adapter." not in name}
-    trunk.load_state_dict(own)
-    trunk.blocks = nn.ModuleList(map(Bypassed, trunk.blocks))
-    return trunk.eval()
+    config = type(model.config).from_dict(model.config.to_dict() | {"lora_mode": "none"})
+    backbone = VisionTransformer(config)
+    own = {name: t for name, t in model.vision.state_dict().items() if "_lora." not in name}
+    backbone.load_state_dict(own)
+    backbone.blocks = nn.ModuleList(map(Bypassed, backbone.blocks))
+    return backbone.eval()
 
 
 @pytest.fixture()
@@ -66,7 +66,7 @@ def test_peft_loads_a_tile_and_computes_what_we_compute(model, folders):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_written_is_read_back_bit_for_bit(dtype, tiny, tmp_path):
     model, other = tiny(0).to(dtype), tiny(1).to(dtype)
-    expected = {name: t.clone() for name, t in model.vision.state_dict().items() if "_adapter." in name}
+    expected = {name: t.clone() for name, t in model.vision.state_dict().items() if "_lora." in name}
     for tile, folder in enumerate(peft.write(model.state_dict(), model.config, tmp_path / "peft")):
         peft.read(folder, other, tile)
     read = other.vision.state_dict()
@@ -83,20 +83,22 @@ def test_a_file_that_peft_has_saved_is_read(model, folders, tiny, tmp_path):
     other = tiny(1)
     peft.read(tmp_path / "trained", other, 0)
     for ours, theirs in zip(adapters(model), adapters(other), strict=True):
-        assert torch.equal(theirs.b[0], ours.b[1] + 1) and torch.equal(theirs.a[0], ours.a[1])
-        assert theirs.scale[0] == ours.scale[1]
+        assert torch.equal(theirs.lora_B[0], ours.lora_B[1] + 1) and torch.equal(
+            theirs.lora_A[0], ours.lora_A[1]
+        )
+        assert theirs.scaling[0] == ours.scaling[1]
 
 
 def adapters(model):
-    return [module for module in model.vision.modules() if isinstance(module, AdapterBank)]
+    return [module for module in model.vision.modules() if isinstance(module, TileLoRA)]
 
 
 def beside_the_library(model):
     """The encoder of transformers alone, with the layer of zeros beside each MLP."""
     layout, config = model.vision.layout, model.config
-    trunk = AutoModel.from_config(config.vision_config).eval()
-    trunk.load_state_dict(model.vision.trunk.state_dict())
-    for block in trunk.get_submodule(layout.blocks):
+    backbone = AutoModel.from_config(config.vision_config).eval()
+    backbone.load_state_dict(model.vision.backbone.state_dict())
+    for block in backbone.get_submodule(layout.blocks):
         width = config.vision_config.hidden_size
         block.mlp_bypass, kept = nn.Linear(width, width, bias=False), []
         nn.init.zeros_(block.mlp_bypass.weight)
@@ -105,7 +107,7 @@ def beside_the_library(model):
         end.register_forward_hook(
             lambda _, __, out, block=block, kept=kept: out + block.mlp_bypass(kept.pop())
         )
-    return trunk
+    return backbone
 
 
 @pytest.mark.parametrize("kind", ["clip", "dinov2", "siglip"])
@@ -113,7 +115,7 @@ def beside_the_library(model):
 def test_peft_loads_the_adapters_beside_an_encoder_of_transformers(kind, tmp_path):
     model, other, pixels = build(kind), build(kind, trained=False), views(2)
     model.save_pretrained(tmp_path / "model")
-    convert.export_adapters(tmp_path / "model", tmp_path / "peft")
+    convert.export_lora(tmp_path / "model", tmp_path / "peft")
     without = model.vision(pixels)
     for tile in range(4):
         folder = tmp_path / "peft" / f"tile-{tile}"
@@ -123,7 +125,7 @@ def test_peft_loads_the_adapters_beside_an_encoder_of_transformers(kind, tmp_pat
         assert torch.allclose(features[:, model.vision.layout.class_tokens :], ours, atol=1e-4)
         assert not torch.allclose(without, ours, atol=1e-2)
         peft.read(folder, other, tile)
-    expected = {name: t for name, t in model.vision.state_dict().items() if name.startswith("adapters.")}
+    expected = {name: t for name, t in model.vision.state_dict().items() if name.startswith("lora.")}
     read = other.vision.state_dict()
     assert len(expected) == 2 * 5 * 3 and all(torch.equal(read[name], t) for name, t in expected.items())
 
@@ -148,7 +150,7 @@ def test_files_of_another_kind_are_refused(model, folders, tmp_path):
 
 
 def test_a_model_without_adapters_has_nothing_to_write(tiny, tmp_path):
-    model = tiny(adapter_mode="none")
-    with pytest.raises(ValueError, match="adapter_mode 'none' has no adapters"):
+    model = tiny(lora_mode="none")
+    with pytest.raises(ValueError, match="lora_mode 'none' has no adapters"):
         peft.write(model.state_dict(), model.config, tmp_path / "peft")
     assert not (tmp_path / "peft").exists()

@@ -78,7 +78,7 @@ def test_the_model_has_the_weights_of_its_parts(folder):
     processor = finetune.build_processor(recipe)
     model = finetune.build_model(recipe, processor)
     encoder = AutoModel.from_pretrained(folder / "encoder").state_dict()
-    assert all(torch.equal(model.vision.trunk.state_dict()[name], encoder[name]) for name in encoder)
+    assert all(torch.equal(model.vision.backbone.state_dict()[name], encoder[name]) for name in encoder)
     language = AutoModelForCausalLM.from_pretrained(folder / "language").state_dict()
     ours = model.language_model.state_dict()
     for name, tensor in language.items():
@@ -93,7 +93,7 @@ def test_the_model_has_the_weights_of_its_parts(folder):
 def test_it_trains_saves_loads_and_answers(folder, tmp_path):
     monkey = inference.load(finetune.run(profile(folder), tmp_path / "run"))
     assert monkey.processor.image_token_id == monkey.model.config.image_token_id
-    assert monkey.model.vision.adapters[0].query.b.abs().max() > 0, "the adapters have learned"
+    assert monkey.model.vision.lora[0].query.lora_B.abs().max() > 0, "the adapters have learned"
     sample = synthetic.make_sample(0, "val")
     assert isinstance(monkey.answer(sample.image, "what is the title?", max_new_tokens=4), str)
 

@@ -159,7 +159,7 @@ def test_a_converted_folder_and_the_released_one_give_the_same_model(golden, tmp
 def test_a_model_that_was_trained_on_is_written_in_the_released_layout(golden, tmp_path):
     model = MonkeyForConditionalGeneration.from_pretrained(golden)
     with torch.no_grad():
-        model.vision.blocks[0].mlp_adapter.scale[2] = 3
+        model.vision.blocks[0].mlp_lora.scaling[2] = 3
     model.save_pretrained(tmp_path / "trained")
     MonkeyProcessor.from_pretrained(golden).save_pretrained(tmp_path / "trained")
     convert.export(tmp_path / "trained", tmp_path / "back")
@@ -187,8 +187,8 @@ def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make
         after = MonkeyForConditionalGeneration.from_pretrained(tmp_path / folder).state_dict()
         assert same(after, model.state_dict())
         moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
-        assert all("_adapter." in name for name in moved if name.startswith("vision."))
-        assert {"vision.blocks.0.mlp_adapter.b", "language_model.lm_head.weight"} <= moved
+        assert all("_lora." in name for name in moved if name.startswith("vision."))
+        assert {"vision.blocks.0.mlp_lora.lora_B", "language_model.lm_head.weight"} <= moved
         assert "resampler.proj.weight" not in moved
         again = MonkeyProcessor.from_pretrained(tmp_path / folder)
         assert again.separator == processor.separator == " "
@@ -207,12 +207,12 @@ def test_another_base_in_shards_makes_another_run(golden):
 
 def test_a_profile_that_a_released_folder_does_not_fit_is_refused(golden):
     quantised, plain = profiles.load("paper-896-qlora"), profiles.load("paper-896")
-    shared = plain.adapters.model_copy(update={"mode": "shared"})
-    small = plain.adapters.model_copy(update={"mlp_rank": 8})
+    shared = plain.lora.model_copy(update={"mode": "shared"})
+    small = plain.lora.model_copy(update={"mlp_rank": 8})
     for profile, complaint in (
         (quantised, "not quantised on the way: convert it with `monkeylib convert"),
-        (plain.model_copy(update={"adapters": shared}), "the adapter_mode per_tile, .* asks for shared"),
-        (plain.model_copy(update={"adapters": small}), "the mlp_rank 32, .* asks for 8"),
+        (plain.model_copy(update={"lora": shared}), "the lora_mode per_tile, .* asks for shared"),
+        (plain.model_copy(update={"lora": small}), "the mlp_rank 32, .* asks for 8"),
     ):
         profile = profile.model_copy(update={"base_checkpoint": str(golden)})
         with pytest.raises(ValueError, match=complaint):
@@ -291,10 +291,10 @@ def test_qwen_vl_gets_fresh_adapters_for_the_grid_that_is_asked_for(tmp_path):
     folder = base(tmp_path)
     model = MonkeyForConditionalGeneration.from_pretrained(folder)
     assert model.config.grids == [[2, 2]]
-    bank = model.vision.blocks[1].attention.qkv_adapter
-    assert bank.a.abs().max() > 0 and not bank.b.any() and bank.scale.tolist() == [1] * 4
+    bank = model.vision.blocks[1].attention.qkv_lora
+    assert bank.lora_A.abs().max() > 0 and not bank.lora_B.any() and bank.scaling.tolist() == [1] * 4
     wide = MonkeyForConditionalGeneration.from_pretrained(folder, grid=Grid(2, 3))
-    assert wide.vision.blocks[0].mlp_adapter.b.shape == (6, 64, 32)
+    assert wide.vision.blocks[0].mlp_lora.lora_B.shape == (6, 64, 32)
     convert.convert(folder, tmp_path / "ours", Grid(2, 2))
     convert.export(tmp_path / "ours", tmp_path / "monkey")
     whole = {key: tensor for shard in read(tmp_path / "monkey").values() for key, tensor in shard.items()}
@@ -464,7 +464,7 @@ def test_device_maps_ask_for_a_converted_folder(golden):
 @pytest.mark.parametrize(
     "changes, complaint",
     [
-        ({"adapter_mode": "shared"}, "each tile of one grid, this model has 1 for the grids"),
+        ({"lora_mode": "shared"}, "each tile of one grid, this model has 1 for the grids"),
         ({"grids": [[2, 2], [4, 1]]}, "its grids is"),
         ({"views": "tiles"}, "its views is tiles, the layout has tiles[+]global"),
         ({"mlp_rank": 8}, "its mlp_rank is 8, the layout has 32"),

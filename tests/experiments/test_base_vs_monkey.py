@@ -16,15 +16,14 @@ SMOKE = profiles.load("smoke")
 FEW = {"fine": 2, "large": 1, "general": 2, "caption": 2}
 SIZE = {"image_width", "image_height"}  # said explicitly, and the same as before
 CHANGES = {
-    "one_view": {"views", "adapters.mode"} | SIZE,
-    "interpolated": {"views", "adapters.mode", "tile_size"} | SIZE,
-    "progressive": {"views", "adapters.mode", "tile_size", "training.view_sides"} | SIZE,
-    "multiscale": {"views", "adapters.mode", "tile_size", "training.view_sides", "training.view_order"}
-    | SIZE,
+    "one_view": {"views", "lora.mode"} | SIZE,
+    "interpolated": {"views", "lora.mode", "tile_size"} | SIZE,
+    "progressive": {"views", "lora.mode", "tile_size", "training.view_sides"} | SIZE,
+    "multiscale": {"views", "lora.mode", "tile_size", "training.view_sides", "training.view_order"} | SIZE,
     "tiles_only": {"views"} | SIZE,
     "released_global": {"global_from"} | SIZE,
-    "no_adapters": {"adapters.mode"} | SIZE,
-    "shared": {"adapters.mode"} | SIZE,
+    "no_adapters": {"lora.mode"} | SIZE,
+    "shared": {"lora.mode"} | SIZE,
     "per_tile": set(),
 }
 
@@ -76,7 +75,7 @@ def test_variants_see_what_their_titles_say():
     views = {"one_view": 1, "interpolated": 1, "progressive": 1, "multiscale": 1, "tiles_only": 4}
     views |= {"released_global": 5, "no_adapters": 5, "shared": 5, "per_tile": 5}
     assert tokens == views
-    modes = {name: profile.adapters.mode for name, profile in seen.items()}
+    modes = {name: profile.lora.mode for name, profile in seen.items()}
     assert modes["per_tile"] == modes["tiles_only"] == "per_tile" and modes["shared"] == "shared"
     assert {modes[name] for name in ("one_view", "interpolated", "no_adapters")} == {"none"}
     assert modes["progressive"] == modes["multiscale"] == "full"

@@ -9,8 +9,8 @@ from monkeylib.profiles import build_config, load
 def encoder(mode: str) -> VisionTransformer:
     torch.manual_seed(0)
     recipe = load("smoke")
-    adapters = recipe.adapters.model_copy(update={"mode": mode})
-    return VisionTransformer(build_config(recipe.model_copy(update={"adapters": adapters}))).eval()
+    adapters = recipe.lora.model_copy(update={"mode": mode})
+    return VisionTransformer(build_config(recipe.model_copy(update={"lora": adapters}))).eval()
 
 
 def test_an_adapter_changes_the_views_that_meet_it_and_nothing_else():
@@ -25,7 +25,7 @@ def test_the_encoder_is_left_as_it_was():
     vision = encoder("shared")
     with torch.no_grad():
         for bank in banks(vision):
-            bank.b.normal_()
+            bank.lora_B.normal_()
     before = {name: tensor.clone() for name, tensor in vision.state_dict().items()}
     first = influence(vision, torch.randn(2, 3, 56, 56), torch.tensor([0, -1]), seed=1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in vision.state_dict().items())

@@ -14,7 +14,7 @@ from transformers import (
 
 from monkeylib import sizing
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyResamplerConfig
-from monkeylib.model.lora import AdapterBank
+from monkeylib.model.lora import TileLoRA
 from tests.support.checkpointing import compare_checkpointed
 
 SIZES = {
@@ -51,22 +51,22 @@ def build(
         tile_size=56,
         grids=[[2, 2]],
         image_token_id=PLACE,
-        adapter_mode=mode,
+        lora_mode=mode,
         attention_rank=4,
         mlp_rank=8,
-        adapter_dropout=0.0,
-        mlp_adapter_reads=reads,
+        lora_dropout=0.0,
+        mlp_lora_input=reads,
     )
     model = MonkeyForConditionalGeneration(config).eval()
     with torch.no_grad():
         for bank in banks(model) if trained else []:
-            bank.b.normal_(std=0.3)
-            bank.scale.uniform_(0.5, 1.5)
+            bank.lora_B.normal_(std=0.3)
+            bank.scaling.uniform_(0.5, 1.5)
     return model
 
 
 def banks(model):
-    return [module for module in model.modules() if isinstance(module, AdapterBank)]
+    return [module for module in model.modules() if isinstance(module, TileLoRA)]
 
 
 def views(count, side=56):
@@ -90,9 +90,9 @@ def inputs(answer=(7, 8, 9)):
 @torch.no_grad()
 def test_without_adapters_the_features_are_the_librarys(kind):
     vision = build(kind).vision
-    alone = AutoModel.from_config(vision.trunk.config).eval()
-    own = {name: tensor for name, tensor in vision.state_dict().items() if name.startswith("trunk.")}
-    alone.load_state_dict({name.removeprefix("trunk."): tensor for name, tensor in own.items()})
+    alone = AutoModel.from_config(vision.backbone.config).eval()
+    own = {name: tensor for name, tensor in vision.state_dict().items() if name.startswith("backbone.")}
+    alone.load_state_dict({name.removeprefix("backbone."): tensor for name, tensor in own.items()})
     library = alone(views(2, 42)).last_hidden_state
     assert torch.allclose(vision(views(2, 42)), library[:, -9:], atol=1e-6)  # after the class token, if any
     assert vision(views(2)).shape == (2, 16, 32)
@@ -114,16 +114,18 @@ def test_each_view_meets_its_own_adapter_in_any_order(kind):
 @torch.no_grad()
 def test_an_attention_adapter_is_one_folded_into_the_weights(kind):
     model, folded, tile = build(kind), build(kind), 2
-    for adapters in model.vision.adapters:
-        adapters.mlp.b.zero_()
-    blocks = folded.vision.trunk.get_submodule(folded.vision.layout.blocks)
-    for block, adapters in zip(blocks, folded.vision.adapters, strict=True):
+    for adapters in model.vision.lora:
+        adapters.mlp.lora_B.zero_()
+    blocks = folded.vision.backbone.get_submodule(folded.vision.layout.blocks)
+    for block, adapters in zip(blocks, folded.vision.lora, strict=True):
         attention = block.get_submodule(folded.vision.layout.attention)
         places = ("q_proj", "k_proj", "v_proj", folded.vision.layout.out)
         for place, bank in zip(
             places, (getattr(adapters, n) for n in ("query", "key", "value", "out")), strict=True
         ):
-            attention.get_submodule(place).weight += bank.scale[tile] * bank.b[tile] @ bank.a[tile]
+            attention.get_submodule(place).weight += (
+                bank.scaling[tile] * bank.lora_B[tile] @ bank.lora_A[tile]
+            )
     expected = folded.vision(views(2))
     assert torch.allclose(model.vision(views(2), torch.tensor([tile, tile])), expected, atol=1e-4)
 
@@ -133,18 +135,18 @@ def test_an_attention_adapter_is_one_folded_into_the_weights(kind):
 @torch.no_grad()
 def test_the_mlps_adapter_reads_the_residual_stream_or_its_norm(kind, reads):
     vision, seen = build(kind, reads=reads).vision, {}
-    block = vision.trunk.get_submodule(vision.layout.blocks)[0]
+    block = vision.backbone.get_submodule(vision.layout.blocks)[0]
     block.get_submodule(vision.layout.mlp_norm).register_forward_hook(
         lambda _, args, output: seen.update(residual=args[0], normed=output)
     )
     block.register_forward_hook(lambda _, __, output: seen.update(output=output))
-    for bank in (getattr(vision.adapters[0], name) for name in ("query", "key", "value", "out")):
-        bank.b.zero_()
+    for bank in (getattr(vision.lora[0], name) for name in ("query", "key", "value", "out")):
+        bank.lora_B.zero_()
     vision(views(1))
     plain, read = seen["output"].clone(), seen[reads].clone()
     vision(views(1), torch.tensor([3]))
-    bank = vision.adapters[0].mlp
-    added = bank.scale[3] * read @ bank.a[3].T @ bank.b[3].T
+    bank = vision.lora[0].mlp
+    added = bank.scaling[3] * read @ bank.lora_A[3].T @ bank.lora_B[3].T
     assert added.abs().max() > 0.1
     assert torch.allclose(seen["output"], plain + added, atol=1e-5)
 
@@ -160,11 +162,13 @@ def test_fresh_adapters_change_nothing(kind):
 @pytest.mark.parametrize(("mode", "count"), [("per_tile", 4), ("shared", 1), ("none", 0), ("full", 0)])
 def test_fine_tuning_trains_the_adapters_or_the_whole_encoder(kind, mode, count):
     model = build(kind, mode)
-    assert {len(bank.a) for bank in banks(model)} == ({count} if count else set())
+    assert {len(bank.lora_A) for bank in banks(model)} == ({count} if count else set())
     model.freeze_for_finetuning()
     model(**inputs()).loss.backward()
-    assert all(bank.a.grad.abs().max() > 0 and bank.b.grad.abs().max() > 0 for bank in banks(model))
-    assert all(parameter.requires_grad == (mode == "full") for parameter in model.vision.trunk.parameters())
+    assert all(bank.lora_A.grad.abs().max() > 0 and bank.lora_B.grad.abs().max() > 0 for bank in banks(model))
+    assert all(
+        parameter.requires_grad == (mode == "full") for parameter in model.vision.backbone.parameters()
+    )
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert trained == sum(sizing.trained(model.config).values())
     assert sizing.count(model) == sizing.parameters(model.config)
@@ -186,7 +190,7 @@ def test_checkpointing_changes_nothing_but_what_is_saved(kind):
 def test_a_saved_model_loads_with_another_grid_too(kind, tmp_path):
     model = build(kind)
     model.use_grid(2, 3)
-    assert {len(bank.a) for bank in banks(model)} == {6}
+    assert {len(bank.lora_A) for bank in banks(model)} == {6}
     model.save_pretrained(tmp_path)
     loaded = MonkeyForConditionalGeneration.from_pretrained(tmp_path)
     assert loaded.config.tile_size == 56 and loaded.config.grids == [[2, 2], [2, 3]]
@@ -217,6 +221,6 @@ def test_another_language_model_trains_and_answers(language, tmp_path):
 
 def test_an_unknown_encoder_and_a_tile_without_whole_patches_are_refused():
     with pytest.raises(ValueError, match="type 'vit' is not known.*clip_vision_model, dinov2"):
-        MonkeyForConditionalGeneration(MonkeyConfig(vision_config=ViTConfig(**SIZES), adapter_mode="none"))
+        MonkeyForConditionalGeneration(MonkeyConfig(vision_config=ViTConfig(**SIZES), lora_mode="none"))
     with pytest.raises(ValueError, match="tile_size 50 is not a multiple of the encoder's patch_size 14"):
         MonkeyConfig(vision_config=ENCODERS["clip"](), tile_size=50, grids=[[2, 2]])

@@ -129,19 +129,19 @@ def test_another_grid_is_refused_until_it_is_opted_into(tiny, processor, make_im
 
 @torch.no_grad()
 def test_extra_adapters_are_copied_by_place_or_fresh(tiny):
-    copied, fresh, before = tiny(), tiny(), tiny().vision.blocks[1].mlp_adapter
+    copied, fresh, before = tiny(), tiny(), tiny().vision.blocks[1].mlp_lora
     copied.use_grid(2, 3)
     fresh.use_grid(2, 3, extra="fresh")
-    bank = copied.vision.blocks[1].mlp_adapter
-    for name in ("a", "b", "scale"):
+    bank = copied.vision.blocks[1].mlp_lora
+    for name in ("lora_A", "lora_B", "scaling"):
         old, new = getattr(before, name), getattr(bank, name)
         assert torch.equal(new[:4], old)
         # Tiles 4 and 5 lie in the lower row, in the middle (left half, rounded down) and on the right.
         assert torch.equal(new[4:], old[[2, 3]])
-    bank = fresh.vision.blocks[1].mlp_adapter
-    assert torch.equal(bank.b[:4], before.b)
-    assert bank.b[4:].abs().max() == 0
-    assert bank.a[4:].abs().min(-1).values.max() > 0
+    bank = fresh.vision.blocks[1].mlp_lora
+    assert torch.equal(bank.lora_B[:4], before.lora_B)
+    assert bank.lora_B[4:].abs().max() == 0
+    assert bank.lora_A[4:].abs().min(-1).values.max() > 0
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def test_impossible_grids_are_refused(tiny, arguments, message):
 
 @pytest.mark.parametrize("mode", ["per_tile", "shared", "none", "full"])
 def test_fine_tuning_freezes_what_the_release_freezes(tiny, mode):
-    model = tiny(adapter_mode=mode)
+    model = tiny(lora_mode=mode)
     model.freeze_for_finetuning()
     for name, parameter in model.named_parameters():
         if name.startswith("vision."):
-            expected = mode == "full" or "_adapter." in name
+            expected = mode == "full" or "_lora." in name
         else:
             expected = not name.startswith(("resampler.ln_post", "resampler.proj"))
         assert parameter.requires_grad == expected, name
@@ -167,7 +167,7 @@ def test_fine_tuning_freezes_what_the_release_freezes(tiny, mode):
 def test_parts_can_stay_frozen(tiny):
     model = tiny()
     model.freeze_for_finetuning(resampler="frozen", language_model="frozen")
-    assert all("_adapter." in name for name, p in model.named_parameters() if p.requires_grad)
+    assert all("_lora." in name for name, p in model.named_parameters() if p.requires_grad)
 
 
 @torch.no_grad()
@@ -189,21 +189,21 @@ def test_a_model_survives_saving(tiny, processor, make_image, tmp_path):
 
 @torch.no_grad()
 def test_a_base_without_adapters_gets_fresh_ones(tiny, tmp_path):
-    base = tiny(adapter_mode="none", views="global", grids=[])
+    base = tiny(lora_mode="none", views="global", grids=[])
     base.save_pretrained(tmp_path)
     model, report = MonkeyForConditionalGeneration.from_pretrained(
-        tmp_path, adapter_mode="per_tile", grids=[[2, 2]], views="tiles+global", output_loading_info=True
+        tmp_path, lora_mode="per_tile", grids=[[2, 2]], views="tiles+global", output_loading_info=True
     )
-    adapters = {name for name, _ in model.named_parameters() if "_adapter." in name}
+    adapters = {name for name, _ in model.named_parameters() if "_lora." in name}
     assert report["missing_keys"] == adapters
     assert not report["unexpected_keys"] and not report["mismatched_keys"]
     for name, tensor in model.state_dict().items():
         if name not in adapters:
             assert torch.equal(tensor, base.state_dict()[name]), name
-        elif name.endswith(".a"):
+        elif name.endswith(".lora_A"):
             assert 0 < tensor.abs().max() <= 32**-0.5
         else:
-            assert torch.equal(tensor, torch.full_like(tensor, name.endswith(".scale")))
+            assert torch.equal(tensor, torch.full_like(tensor, name.endswith(".scaling")))
 
 
 @torch.no_grad()
@@ -226,7 +226,7 @@ def test_new_weights_are_sane(tokenizer):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: MonkeyConfig(adapter_mode="per_tile"), "grids="),
+        (lambda: MonkeyConfig(lora_mode="per_tile"), "grids="),
         (lambda: MonkeyResamplerConfig(queries=60), "60 is not a square"),
         (lambda: MonkeyVisionConfig(width=100, heads=3), "100 does not divide by its 3 heads"),
         (lambda: MonkeyVisionConfig(tile_size=100, patch_size=14), "not a multiple of patch_size 14"),
@@ -238,9 +238,9 @@ def test_impossible_configurations_are_refused(make, message):
 
 
 def test_a_configuration_survives_saving(tiny, tmp_path):
-    config = tiny(adapter_mode="shared").config
+    config = tiny(lora_mode="shared").config
     config.save_pretrained(tmp_path)
     for loaded in (AutoConfig.from_pretrained(tmp_path), MonkeyConfig.from_pretrained(tmp_path)):
-        assert loaded.adapter_mode == "shared"
+        assert loaded.lora_mode == "shared"
         for part in ("vision_config", "resampler_config", "text_config"):
             assert getattr(loaded, part).to_diff_dict() == getattr(config, part).to_diff_dict()

@@ -4,7 +4,7 @@ from pydantic import ValidationError
 
 from monkeylib import profiles
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.lora import AdapterBank
+from monkeylib.model.lora import TileLoRA
 
 
 def on_meta(name: str) -> MonkeyForConditionalGeneration:
@@ -18,7 +18,7 @@ def count(module: torch.nn.Module) -> int:
 
 
 def adapters(model: MonkeyForConditionalGeneration) -> int:
-    return sum(count(module) for module in model.modules() if isinstance(module, AdapterBank))
+    return sum(count(module) for module in model.modules() if isinstance(module, TileLoRA))
 
 
 def test_the_names_come_in_order_of_size():

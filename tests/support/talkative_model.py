@@ -26,7 +26,7 @@ def make() -> Monkey:
             intermediate_size=64, vocab_size=len(tokenizer), initializer_range=0.5,
         ),
         grids=[[2, 2]],
-        adapter_dropout=0.5,
+        lora_dropout=0.5,
         image_start_id=start, image_end_id=end, image_token_id=place,
     )  # fmt: skip
     processor = MonkeyProcessor(MonkeyImageProcessor(16, 2, 2), tokenizer, queries=4)

@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from monkeylib.cli import main
 from monkeylib.training import callbacks
 
-QUIET = "extends: smoke\ndescription: without dropout\nadapters: {dropout: 0.0}\n"
-NOISY = "extends: smoke\ndescription: with dropout\nadapters: {dropout: 0.3}\n"
+QUIET = "extends: smoke\ndescription: without dropout\nlora: {dropout: 0.0}\n"
+NOISY = "extends: smoke\ndescription: with dropout\nlora: {dropout: 0.3}\n"
 DDP = {"devices": 2, "strategy": "ddp", "per-device": 1}
 FSDP = DDP | {"strategy": "fsdp"}
 STALLED = 300  # seconds after which a run stands still: on a busy machine they take one minute

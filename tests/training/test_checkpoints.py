@@ -20,9 +20,9 @@ from monkeylib.training.module import MonkeyTraining
 
 SMOKE = profiles.load("smoke")
 LORA = {
-    "vision": {"train": "adapter"},
+    "vision": {"train": "lora"},
     "resampler": {"train": "full"},
-    "language_model": {"train": "adapter"},
+    "language_model": {"train": "lora"},
 }
 
 
@@ -148,7 +148,7 @@ def test_sharded_processes_make_answers_of_one_length(tmp_path, monkeypatch, str
 
 
 def test_a_run_logs_rates_speed_memory_and_answers(tmp_path):
-    finetune.run(SMOKE.retrained(adapter_lr=0.01), tmp_path / "run")
+    finetune.run(SMOKE.retrained(lora_lr=0.01), tmp_path / "run")
     with open(tmp_path / "run" / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
     columns = ["lr-AdamW/vision", "lr-AdamW/other", "lr-AdamW/other without decay"]

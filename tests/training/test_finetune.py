@@ -11,7 +11,7 @@ from monkeylib import inference, profiles
 from monkeylib.data import synthetic
 from monkeylib.data.collate import IGNORE, encode, pad
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.lora import AdapterBank
+from monkeylib.model.lora import TileLoRA
 from monkeylib.profiles import build
 from monkeylib.training import callbacks, finetune, optim
 from monkeylib.training import data as conversations
@@ -72,10 +72,10 @@ def test_the_vit_stays_bit_for_bit_and_everything_else_moves(whole):
     assert moved == trainable & after.keys()
     parts = {name.split(".")[0] for name in moved}
     assert parts == {"vision", "resampler", "language_model"}
-    assert all("adapter" in name for name in moved if name.startswith("vision"))
+    assert all("_lora." in name for name in moved if name.startswith("vision"))
     still = after.keys() - moved
     assert {"vision.positions", "vision.patch_embedding.weight", "resampler.proj.weight"} <= still
-    assert not any("adapter" in name for name in still)
+    assert not any("_lora." in name for name in still)
 
 
 def seed_everything_gives_the_same_start(profile, before):
@@ -86,12 +86,12 @@ def seed_everything_gives_the_same_start(profile, before):
 
 
 def test_in_mode_full_the_vit_trains_too(tmp_path):
-    profile = recipe(2, adapters=SMOKE.adapters.model_copy(update={"mode": "full"}))
+    profile = recipe(2, lora=SMOKE.lora.model_copy(update={"mode": "full"}))
     torch.manual_seed(profile.training.seed)
     before = finetune.build_model(profile, finetune.build_processor(profile)).state_dict()
     after = weights(finetune.run(profile, tmp_path / "run"))
     assert not torch.equal(after["vision.positions"], before["vision.positions"])
-    assert not any("adapter" in name for name in after)
+    assert not any("_lora." in name for name in after)
 
 
 def test_a_fresh_monkey_sees_a_tile_as_its_base_does(tmp_path):
@@ -107,7 +107,7 @@ def test_a_fresh_monkey_sees_a_tile_as_its_base_does(tmp_path):
 
 def profile_from_base(folder):
     """The smoke profile on a base checkpoint of one view that lies in `folder`."""
-    one_view = recipe(views="global", adapters=SMOKE.adapters.model_copy(update={"mode": "none"}))
+    one_view = recipe(views="global", lora=SMOKE.lora.model_copy(update={"mode": "none"}))
     torch.manual_seed(5)
     finetune.build_model(one_view, finetune.build_processor(one_view)).save_pretrained(folder / "base")
     return recipe(base_checkpoint=str(folder / "base"))
@@ -117,8 +117,8 @@ def test_a_loaded_base_trains_with_the_dropout_of_its_profile(tmp_path):
     """`from_pretrained` leaves a model in evaluation mode, in which nothing would be dropped."""
     profile = profile_from_base(tmp_path)
     module = lightning_module(profile)
-    banks = [part for part in module.model.modules() if isinstance(part, AdapterBank)]
-    assert banks and all(bank.training and bank.dropout == profile.adapters.dropout for bank in banks)
+    banks = [part for part in module.model.modules() if isinstance(part, TileLoRA)]
+    assert banks and all(bank.training and bank.dropout == profile.lora.dropout for bank in banks)
 
 
 def test_a_missing_base_is_said(tmp_path):
@@ -286,7 +286,7 @@ def test_only_answers_and_their_ends_are_learned(batch):
 def test_exact_match_is_what_greedy_decoding_would_get_right(tiny, tokenizer):
     """One pass over the right tokens and step by step generation agree on which answers are right."""
     torch.manual_seed(3)
-    model = tiny(views="global", adapter_mode="none").eval()
+    model = tiny(views="global", lora_mode="none").eval()
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = tokenizer.eos_token_id
     questions = [f"question {number}?" for number in range(12)]
     asked = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in questions]
@@ -345,7 +345,7 @@ def test_adapters_have_their_rate_and_only_matrices_decay(tiny):
         for parameter in group["params"]:
             name = names[id(parameter)]
             seen.add(name)
-            assert group.get("lr") == (3e-3 if "_adapter" in name else None)
+            assert group.get("lr") == (3e-3 if "_lora" in name else None)
             decays = parameter.ndim >= 2 and not name.endswith(("query", "positions"))
             assert group["weight_decay"] == (0.1 if decays else 0.0)
     assert seen == {name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -41,7 +41,7 @@ def test_a_step_measures_the_same_each_time():
     [
         Recipe(),
         Recipe(on_gpu=False, strategy="ddp", devices=2),
-        Recipe(on_gpu=False, language_model="adapter", language_model_bits=4),
+        Recipe(on_gpu=False, language_model="lora", language_model_bits=4),
     ],
 )
 def test_only_one_cpu_is_measured(recipe):

@@ -27,12 +27,12 @@ def states(plan):
         {},
         {"checkpointing": True},
         {"language_model": "frozen"},
-        {"language_model": "adapter"},
+        {"language_model": "lora"},
         {"vision": "full"},
         {"rows": 1, "resampler_output": True},
         {"rows": 2, "passes": 2},
         {"rows": 2, "passes": 2, "checkpointing": True},
-        {"vision": "frozen", "resampler": "frozen", "language_model": "adapter", "rows": 2},
+        {"vision": "frozen", "resampler": "frozen", "language_model": "lora", "rows": 2},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())) or "release",
 )
@@ -83,7 +83,7 @@ def test_a_step_with_an_encoder_of_transformers_takes_what_was_planned(name, che
     [
         ("bf16-mixed", {}),
         ("bf16-mixed", {"checkpointing": True}),
-        ("bf16-true", {"language_model": "adapter"}),
+        ("bf16-true", {"language_model": "lora"}),
     ],
 )
 def test_a_step_in_lower_precision_takes_what_was_planned(precision, changes):
@@ -125,9 +125,7 @@ def states_of(plan):
 
 def test_quantised_weights_fit_a_small_gpu():
     config = config_of("paper-896")
-    recipe = Recipe(
-        language_model="adapter", language_model_bits=4, precision="bf16-true", checkpointing=True
-    )
+    recipe = Recipe(language_model="lora", language_model_bits=4, precision="bf16-true", checkpointing=True)
     plan = planner.plan(config, recipe)
     assert plan.peak < 0.9 * 24e9
     tables = 2 * 151_936 * 4096
@@ -172,9 +170,9 @@ def test_the_cache_is_that_of_a_model_whose_heads_share_keys():
         ({"strategy": "deepspeed"}, "single, ddp or fsdp, got 'deepspeed'"),
         ({"devices": 2}, "'single' does not go with 2 device"),
         ({"strategy": "fsdp"}, "'fsdp' does not go with 1 device"),
-        ({"language_model_bits": 4}, "4 bits trains by adapter, got language_model='full'"),
+        ({"language_model_bits": 4}, "4 bits trains by LoRA, got language_model='full'"),
         (
-            {"language_model": "adapter", "language_model_bits": 4, "strategy": "fsdp", "devices": 2},
+            {"language_model": "lora", "language_model_bits": 4, "strategy": "fsdp", "devices": 2},
             "not divided over devices",
         ),
         ({"answer_tokens": 200}, "1 to text_tokens=128 tokens, got 200"),

@@ -15,7 +15,7 @@ from monkeylib.training.data import RowMaker, Share, Skipped
 from monkeylib.training.module import Data, MonkeyTraining
 
 SMOKE = profiles.load("smoke")
-QUIET = SMOKE.model_copy(update={"adapters": SMOKE.adapters.model_copy(update={"dropout": 0.0})})
+QUIET = SMOKE.model_copy(update={"lora": SMOKE.lora.model_copy(update={"dropout": 0.0})})
 
 
 def module_of(profile=QUIET, data=None):
@@ -25,7 +25,7 @@ def module_of(profile=QUIET, data=None):
     build.choose_what_trains(model, profile)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("_adapter.b"):
+            if name.endswith("_lora.lora_B"):
                 parameter.normal_(std=0.3)
     return MonkeyTraining(model, processor, profile, data or finetune.worlds(profile))
 
@@ -179,16 +179,16 @@ PART = {"train": "frozen"}
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
-        ("release", {"adapters", "resampler", "language model"}),
-        ("paper", {"adapters", "resampler", "resampler output", "language model"}),
-        ({"vision": {"train": "adapter"}, "resampler": PART, "language_model": PART}, {"adapters"}),
+        ("release", {"LoRA", "resampler", "language model"}),
+        ("paper", {"LoRA", "resampler", "resampler output", "language model"}),
+        ({"vision": {"train": "lora"}, "resampler": PART, "language_model": PART}, {"LoRA"}),
         (
             {"vision": {"train": "full"}, "resampler": PART, "language_model": PART},
-            {"adapters", "ViT"},
+            {"LoRA", "ViT"},
         ),
         (
-            {"vision": PART, "resampler": {"train": "full"}, "language_model": {"train": "adapter"}},
-            {"resampler", "LoRA"},
+            {"vision": PART, "resampler": {"train": "full"}, "language_model": {"train": "lora"}},
+            {"resampler", "LoRA of the language model"},
         ),
     ],
 )
@@ -197,23 +197,23 @@ def test_each_part_trains_as_it_is_told(parts, expected):
 
     def part(name):
         if name.startswith("vision."):
-            return "adapters" if "_adapter." in name else "ViT"
+            return "LoRA" if "_lora." in name else "ViT"
         if name.startswith("resampler."):
             return (
                 "resampler output"
                 if name.startswith(("resampler.ln_post", "resampler.proj"))
                 else "resampler"
             )
-        return "LoRA" if ".lora_" in name else "language model"
+        return "LoRA of the language model" if ".lora_" in name else "language model"
 
     assert {part(name) for name, p in module.model.named_parameters() if p.requires_grad} == expected
 
 
 def test_parts_have_their_own_rates():
     parts = {
-        "vision": {"train": "adapter", "lr": 0.3},
+        "vision": {"train": "lora", "lr": 0.3},
         "resampler": {"train": "full", "lr": 0.2},
-        "language_model": {"train": "adapter"},
+        "language_model": {"train": "lora"},
     }
     module = module_of(SMOKE.retrained(parts=parts, lr=0.1, warmup=1))
     groups = module.configure_optimizers()["optimizer"].param_groups
@@ -229,10 +229,10 @@ def test_parts_have_their_own_rates():
     ("changes", "message"),
     [
         (
-            {"parts": {"vision": PART, "resampler": {"train": "adapter"}, "language_model": PART}},
-            "no adapters",
+            {"parts": {"vision": PART, "resampler": {"train": "lora"}, "language_model": PART}},
+            "no LoRA",
         ),
-        ({"language_model_bits": 4}, "trains by adapter and is kept without"),
+        ({"language_model_bits": 4}, "trains by LoRA and is kept without"),
         ({"strategy": "zero"}, "strategy"),
         ({"batch": 3}, "batch"),
     ],

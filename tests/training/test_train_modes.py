@@ -12,13 +12,13 @@ from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.optim import parameter_groups
 
 SMOKE = profiles.load("smoke")
-ADAPTER = {"train": "adapter"}
+ADAPTER = {"train": "lora"}
 LORA = {"vision": ADAPTER, "resampler": {"train": "full"}, "language_model": ADAPTER}
 
 
 def mode(name):
-    adapters = SMOKE.adapters.model_copy(update={"dropout": 0.0, "mode": name})
-    return SMOKE.model_copy(update={"adapters": adapters})
+    adapters = SMOKE.lora.model_copy(update={"dropout": 0.0, "mode": name})
+    return SMOKE.model_copy(update={"lora": adapters})
 
 
 MODES = {
