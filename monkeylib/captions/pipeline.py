@@ -18,7 +18,7 @@ from monkeylib.captions import filtering, shards
 from monkeylib.captions.annotations import Record
 from monkeylib.captions.composers import rules
 from monkeylib.captions.engines import Engine, LocalEngine
-from monkeylib.captions.experts.base import Composer, Expert, Matcher, Refiner
+from monkeylib.captions.experts.base import Composer, DependentExpert, Expert, ImageTextMatcher
 from monkeylib.captions.input_images import Source
 from monkeylib.captions.record_files import read_records
 from monkeylib.captions.shards import RECORDS
@@ -83,7 +83,7 @@ class Pipeline:
     """
 
     experts: Sequence[Expert]
-    matcher: Matcher | None = None
+    matcher: ImageTextMatcher | None = None
     composer: Composer | None = None
     filters: filtering.Filter = filtering.Filter()
     batch_size: int = 8
@@ -97,7 +97,7 @@ class Pipeline:
         """The stages in their order; what the models say is kept under `root`."""
         experts = _ordered(self.experts)
         shown = {key_of(expert) for expert in self.experts}
-        sources = [key_of(e.source) if isinstance(e, Refiner) else "" for e in experts.values()]
+        sources = [key_of(e.source) if isinstance(e, DependentExpert) else "" for e in experts.values()]
         stages: list[Stage] = [
             ExpertStage(
                 expert,
@@ -182,7 +182,7 @@ def _ordered(experts: Sequence[Expert]) -> dict[str, Expert]:
     """The experts and the sources of refiners, each once, sources before what refines them."""
     placed: dict[str, Expert] = {}
     for expert in experts:
-        if isinstance(expert, Refiner):
+        if isinstance(expert, DependentExpert):
             for key, source in _ordered([expert.source]).items():
                 placed.setdefault(key, source)
         placed.setdefault(key_of(expert), expert)
@@ -199,7 +199,7 @@ def run(
     experts: Sequence[Expert],
     out: Path | str,
     *,
-    matcher: Matcher | None = None,
+    matcher: ImageTextMatcher | None = None,
     composer: Composer | None = None,
     thresholds: filtering.Thresholds | None = filtering.DEFAULTS,
     batch_size: int = 8,

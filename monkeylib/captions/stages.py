@@ -14,7 +14,7 @@ from typing import Any
 from monkeylib.captions import checks, filtering
 from monkeylib.captions.annotations import Failure, Findings, Provenance, Record, Score, Written
 from monkeylib.captions.cached_model import Advance, Asker, Question, digest, failure
-from monkeylib.captions.experts.base import Composer, Expert, Matcher, Model, Refiner, crop
+from monkeylib.captions.experts.base import Composer, DependentExpert, Expert, ImageTextMatcher, Model, crop
 from monkeylib.captions.input_images import Source
 
 
@@ -141,7 +141,7 @@ class ExpertStage(Stage):
 
     def _answer(self, items: Sequence[Item]) -> list[Findings]:
         images = [item.source.open() for item in items]
-        if isinstance(self.model, Refiner):
+        if isinstance(self.model, DependentExpert):
             return self.model.refine(images, [item.pending[key_of(self.model.source)] for item in items])
         return self.model.annotate(images)  # type: ignore[attr-defined]
 
@@ -154,13 +154,13 @@ class ExpertStage(Stage):
         return [self._freed(self._with(item, answers.get(item.record.sha256))) for item in items]
 
     def _freed(self, item: Item) -> Item:
-        if not (self.last and isinstance(self.model, Refiner)):
+        if not (self.last and isinstance(self.model, DependentExpert)):
             return item
         used = key_of(self.model.source)
         return replace(item, pending={key: found for key, found in item.pending.items() if key != used})
 
     def _can_ask(self, item: Item) -> bool:
-        known = not isinstance(self.model, Refiner) or key_of(self.model.source) in item.pending
+        known = not isinstance(self.model, DependentExpert) or key_of(self.model.source) in item.pending
         return bool(item.record.sha256) and known
 
     def _with(self, item: Item, said: Findings | Failure | None) -> Item:
@@ -186,7 +186,7 @@ class MatchStage(Stage):
     """Gives each described region its match: all regions of a batch of images go to the matcher at once."""
 
     def __init__(
-        self, matcher: Matcher, root: Path, batch_size: int, time_limit: float | None = None
+        self, matcher: ImageTextMatcher, root: Path, batch_size: int, time_limit: float | None = None
     ) -> None:
         self.model, self.name = matcher, matcher.name
         self._asker = Asker(matcher, self._answer, list[Score], root, batch_size, time_limit=time_limit)

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from monkeylib.captions.annotations import Caption, Findings, Mask, Region
-from monkeylib.captions.experts.base import Composer, Describer, Expert, Matcher
+from monkeylib.captions.experts.base import Composer, Expert, ImageTextMatcher, RegionCaptioner
 
 NAMES = ("red", "green", "blue")
 
@@ -61,7 +61,7 @@ class Halves(Expert):
             yield Region(box=box, text="", score=0.9, expert=self.name, kind="segment", mask=Mask.of(mask))
 
 
-class Shades(Describer):
+class Shades(RegionCaptioner):
     """Describes crops as light or dark; has no words for white."""
 
     name, version, licence = "shades", "1", "CC0-1.0"
@@ -82,7 +82,7 @@ class Shades(Describer):
         return [("" if mean == 255 else self.words[int(mean >= 64)], 0.8) for mean in means]
 
 
-class Tally(Matcher):
+class Tally(ImageTextMatcher):
     """A made but fixed score for each pair, from the text and the size of the crop."""
 
     name, version, licence = "tally", "1", "CC0-1.0"

@@ -21,9 +21,9 @@ from monkeylib.captions.composers.chat_client import (
     Budget,
     ChatClient,
     ChatFailed,
-    Patience,
     Prices,
-    Spent,
+    RetryPolicy,
+    Usage,
     environment,
 )
 from monkeylib.captions.experts.base import Composer
@@ -59,7 +59,7 @@ class ChatComposer(Composer):
         answer_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
         temperature: float | None = None,
         prompt_characters: int = 6000,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
     ) -> None:
         """Nothing is asked yet.
 
@@ -84,7 +84,7 @@ class ChatComposer(Composer):
         self.version = environment(MODEL, "name a chat model (the release used gpt-3.5-turbo)")
         self.base_url = os.environ.get(BASE_URL, "").strip() or OPENAI
         self.cache = Path(cache).absolute() if cache else resources.cache() / "chat"
-        self.concurrency, self.patience = concurrency, patience or Patience()
+        self.concurrency, self.patience = concurrency, patience or RetryPolicy()
         prices = Prices(*prices) if isinstance(prices, tuple) else prices
         self._limits = {"tokens": maximum_tokens, "dollars": maximum_dollars, "prices": prices}
         Budget(**self._limits)
@@ -142,9 +142,9 @@ class ChatComposer(Composer):
         _ = self._client
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> Usage:
         """Requests, tokens and dollars since this composer was made."""
-        return self._client.budget.spent if "_client" in self.__dict__ else Spent()
+        return self._client.budget.spent if "_client" in self.__dict__ else Usage()
 
     @property
     def cost(self) -> float:

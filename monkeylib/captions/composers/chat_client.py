@@ -34,7 +34,7 @@ class Prices:
 
 
 @dataclass
-class Spent:
+class Usage:
     """What has been spent: requests sent, tokens, and dollars (0 where no prices are known)."""
 
     requests: int = 0
@@ -48,7 +48,7 @@ class Spent:
         return self.prompt_tokens + self.completion_tokens
 
 
-class Hold:
+class Reservation:
     """The tokens set aside for one request; they count as spent unless `used` or `free` says otherwise."""
 
     def __init__(self, prompt: int, completion: int) -> None:
@@ -89,18 +89,18 @@ class Budget:
                 "prompts and of answers cost."
             )
         self.tokens, self.dollars, self.prices = tokens, dollars, prices
-        self.spent = Spent()
-        self._held: set[Hold] = set()
+        self.spent = Usage()
+        self._held: set[Reservation] = set()
         self._changed = threading.Condition()
 
     @contextmanager
-    def holding(self, prompt: int, completion: int) -> Iterator[Hold]:
-        """Set aside the most tokens that a request can take; afterwards what its `Hold` says is spent.
+    def holding(self, prompt: int, completion: int) -> Iterator[Reservation]:
+        """Set aside the most tokens that a request can take; afterwards what its `Reservation` says is spent.
 
         Raises:
             BudgetExhausted: it might pass the limit, and nothing on its way can leave enough.
         """
-        hold = Hold(prompt, completion)
+        hold = Reservation(prompt, completion)
         with self._changed:
             while not self._fits(hold):
                 if not self._held:
@@ -118,10 +118,10 @@ class Budget:
                 self.spent.dollars += self._cost(hold)
                 self._changed.notify_all()
 
-    def _cost(self, hold: Hold) -> float:
+    def _cost(self, hold: Reservation) -> float:
         return self.prices.dollars(hold.prompt, hold.completion) if self.prices else 0.0
 
-    def _fits(self, hold: Hold) -> bool:
+    def _fits(self, hold: Reservation) -> bool:
         waiting = [*self._held, hold]
         tokens = self.spent.tokens + sum(item.prompt + item.completion for item in waiting)
         dollars = self.spent.dollars + sum(map(self._cost, waiting))
@@ -129,7 +129,7 @@ class Budget:
             self.dollars is None or dollars <= self.dollars
         )
 
-    def _complaint(self, hold: Hold) -> str:
+    def _complaint(self, hold: Reservation) -> str:
         limits = [] if self.tokens is None else [f"{self.tokens} tokens"]
         limits += [] if self.dollars is None else [f"{self.dollars} dollars"]
         return (
@@ -157,7 +157,7 @@ class _Again(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often and after how long a request is sent again; seconds.
 
     The wait doubles from `first_wait` up to `longest_wait`, with a quarter left to chance. An endpoint that
@@ -174,7 +174,7 @@ class ChatClient:
     """One endpoint, for threads that ask at the same time."""
 
     def __init__(
-        self, base_url: str, key: str, cache: Path, budget: Budget, concurrency: int, patience: Patience
+        self, base_url: str, key: str, cache: Path, budget: Budget, concurrency: int, patience: RetryPolicy
     ) -> None:
         try:
             import openai
@@ -255,7 +255,7 @@ class ChatClient:
         else:
             self._resume = max(self._resume, time.monotonic() + failure.wait)
 
-    def _send(self, request: dict[str, Any], hold: Hold) -> dict[str, Any]:
+    def _send(self, request: dict[str, Any], hold: Reservation) -> dict[str, Any]:
         """One attempt."""
         try:
             raw = self._client.chat.completions.with_raw_response.create(**request)

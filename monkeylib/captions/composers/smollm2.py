@@ -32,7 +32,7 @@ _RELATION = re.compile(  # the word before, how it lies, and the word after
 _EMPTY = frozenset("the and are its with has was picture photograph image shows show showing".split())
 
 
-class Verdict(NamedTuple):
+class RewriteResult(NamedTuple):
     """Who wrote a description ("model" or "rules"), the model's draft, and what is wrong with it."""
 
     writer: str
@@ -55,7 +55,7 @@ class SmolLm2Composer(Composer):
         """A draft keeps `minimum_kept` of the rules' content words or more, in `maximum_tokens` or fewer."""
         self.minimum_kept, self.maximum_tokens = minimum_kept, maximum_tokens
         self.rules = RuleComposer()
-        self.verdicts: dict[str, Verdict] = {}
+        self.verdicts: dict[str, RewriteResult] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class SmolLm2Composer(Composer):
         draft = self.draft(plain)
         problems = self.problems(record, plain, draft)
         text = plain if problems else draft
-        self.verdicts[text] = Verdict("rules" if problems else "model", draft, problems)
+        self.verdicts[text] = RewriteResult("rules" if problems else "model", draft, problems)
         return text
 
     def write(self, record: Record) -> str | Written:

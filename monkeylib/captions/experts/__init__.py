@@ -3,7 +3,14 @@
 from collections.abc import Callable, Sequence
 
 from monkeylib import assets
-from monkeylib.captions.experts.base import Composer, Describer, Expert, Matcher, Model, Refiner
+from monkeylib.captions.experts.base import (
+    Composer,
+    DependentExpert,
+    Expert,
+    ImageTextMatcher,
+    Model,
+    RegionCaptioner,
+)
 from monkeylib.captions.experts.blip2 import Blip2Captions, Blip2Matcher, Blip2Segments
 from monkeylib.captions.experts.florence2 import Florence2Regions
 from monkeylib.captions.experts.grit import GritRegions
@@ -54,7 +61,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "paper": ("blip2", "florence2", "sam-blip2", "pp-ocr"),  # Florence-2 in the place of GRIT
     "paper-grit": ("blip2", "grit", "sam-blip2", "pp-ocr"),
 }
-MATCHERS: dict[str, Callable[[], Matcher]] = {"blip2-itm": Blip2Matcher}
+MATCHERS: dict[str, Callable[[], ImageTextMatcher]] = {"blip2-itm": Blip2Matcher}
 SET_MATCHERS = {"cpu": "none", "paper": "blip2-itm", "paper-grit": "blip2-itm"}
 # Share of the image below which a tagger's guess at a segment isn't believed. Ours: the paper has no such
 # limit, and its segments have none here, since BLIP-2 describes what it sees and may say nothing.
@@ -71,14 +78,14 @@ __all__ = [
     "Blip2Segments",
     "Composer",
     "DescribedSegments",
-    "Describer",
+    "RegionCaptioner",
     "Expert",
     "Florence2Regions",
     "GritRegions",
-    "Matcher",
+    "ImageTextMatcher",
     "Model",
     "PpOcr",
-    "Refiner",
+    "DependentExpert",
     "SamDistilled",
     "SamMasks",
     "TagCaption",
@@ -127,7 +134,7 @@ def load(names: str | Sequence[str]) -> list[Expert]:
     return [EXPERTS[name]() for name in names]
 
 
-def load_matcher(name: str, chosen: str = "") -> Matcher | None:
+def load_matcher(name: str, chosen: str = "") -> ImageTextMatcher | None:
     """The matcher of a name; None for "none", and for "auto" where the set `chosen` has none of its own.
 
     Raises:

@@ -54,7 +54,7 @@ class Expert(Model):
         """What the expert finds on each of a batch of RGB images, in their order."""
 
 
-class Refiner(Expert):
+class DependentExpert(Expert):
     """An expert that works on what another one, its `source`, found: SAM's masks get texts from BLIP-2.
 
     The findings of both are kept, those of the source under its own name, so that another describer doesn't
@@ -72,7 +72,7 @@ class Refiner(Expert):
         return self.refine(images, self.source.annotate(images))
 
 
-class Describer(Model):
+class RegionCaptioner(Model):
     """A model that puts crops into words."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class Describer(Model):
         """
 
 
-class Matcher(Model):
+class ImageTextMatcher(Model):
     """A model that judges how well texts fit images, as BLIP-2's matching head does in the paper."""
 
     @abstractmethod

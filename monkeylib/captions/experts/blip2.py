@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from monkeylib.captions.annotations import Caption, Findings
-from monkeylib.captions.experts.base import Describer, Expert, Matcher
+from monkeylib.captions.experts.base import Expert, ImageTextMatcher, RegionCaptioner
 from monkeylib.captions.experts.pretrained import Pretrained, chunks
 
 MAXIMUM_TOKENS = 30  # release: max_length, of images and of segments
@@ -109,7 +109,7 @@ class Blip2Captions(_Blip2, Expert):
         ]
 
 
-class Blip2Segments(_Blip2, Describer):
+class Blip2Segments(_Blip2, RegionCaptioner):
     """Captions of segments: greedy, as in the release."""
 
     name = "blip2"
@@ -138,7 +138,7 @@ def clean(text: str) -> str:
     return " ".join(re.sub(r'[.!"()*#:;~]', " ", text.lower()).split()[:MAXIMUM_WORDS])
 
 
-class Blip2Matcher(Pretrained, Matcher):
+class Blip2Matcher(Pretrained, ImageTextMatcher):
     """The probability that a text belongs to a crop, by the matching head.
 
     The release asks about one pair at a time and opens the image anew for each; here pairs are batched,

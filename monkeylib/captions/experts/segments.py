@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from monkeylib.captions.annotations import Findings, Region
-from monkeylib.captions.experts.base import Describer, Expert, Refiner, crop
+from monkeylib.captions.experts.base import DependentExpert, Expert, RegionCaptioner, crop
 
 LARGEST = 20  # release: masks of an image that are described, by area
 
@@ -26,10 +26,10 @@ def largest(regions: Sequence[Region], count: int = LARGEST) -> list[Region]:
     return sorted(regions, key=lambda region: -(region.mask.area if region.mask else 0))[:count]
 
 
-class DescribedSegments(Refiner):
+class DescribedSegments(DependentExpert):
     """The largest masks of a segmenting expert, described one by one by a describer."""
 
-    def __init__(self, source: Expert, describer: Describer, count: int = LARGEST) -> None:
+    def __init__(self, source: Expert, describer: RegionCaptioner, count: int = LARGEST) -> None:
         self.source, self.describer, self.count = source, describer, count
         self.name = f"{source.name}+{describer.name}"
         self.version = f"{source.version}+{describer.version}"

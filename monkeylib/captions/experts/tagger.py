@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from monkeylib import assets
 from monkeylib.captions.annotations import Caption, Findings, Region
-from monkeylib.captions.experts.base import Describer, Expert, Refiner
+from monkeylib.captions.experts.base import DependentExpert, Expert, RegionCaptioner
 from monkeylib.captions.filtering import REGION_MATCH
 from monkeylib.english import counted, listed
 
@@ -163,7 +163,7 @@ def squared(image: Image.Image) -> Image.Image:
     return square
 
 
-class Tagger(Describer):
+class Tagger(RegionCaptioner):
     """The likeliest class of each crop, and its probability."""
 
     name = "efficientnet-lite0"
@@ -214,7 +214,7 @@ class Tagger(Describer):
         return found
 
 
-class TagCaption(Refiner):
+class TagCaption(DependentExpert):
     """One caption of the whole image: its tag, and how many of which objects a regions expert saw in it.
 
     Objects that fill most of the image are what the tag names, so that they aren't counted beside it.

@@ -18,15 +18,15 @@ from monkeylib.captions.composers.chat_client import (
     Budget,
     BudgetExhausted,
     ChatFailed,
-    Patience,
     Prices,
+    RetryPolicy,
     _retry_after,
 )
 from tests.support import chat_server
 from tests.support.chat_server import COMPLETION
 
 KEY = "a key that nobody may see"
-QUICK = Patience(attempts=8, timeout=60, first_wait=0.01, longest_wait=1.0)  # but no answer comes too late
+QUICK = RetryPolicy(attempts=8, timeout=60, first_wait=0.01, longest_wait=1.0)  # but no answer comes too late
 
 
 def record(text: str = "a cat", **more) -> Record:
@@ -101,7 +101,7 @@ def test_a_server_that_counts_no_tokens_is_taken_to_have_used_the_most(server, a
 def test_patience_ends(server, ask):
     server.otherwise = (503, {}, None)
     with pytest.raises(ChatFailed, match="3 attempts failed, the last one: status 503: .*on purpose"):
-        ask(patience=Patience(attempts=3, timeout=60, first_wait=0.01)).compose(record())
+        ask(patience=RetryPolicy(attempts=3, timeout=60, first_wait=0.01)).compose(record())
     assert len(server.requests) == 3
 
 
@@ -114,7 +114,7 @@ def test_a_server_that_wants_more_patience_than_there_is_is_left_alone(server, a
 
 def test_waits_between_attempts_double(server, ask):
     server.script = [(500, {}, None)] * 4
-    ask(patience=Patience(attempts=5, timeout=60, first_wait=0.1)).compose(record())
+    ask(patience=RetryPolicy(attempts=5, timeout=60, first_wait=0.1)).compose(record())
     waits = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
     assert all(wait >= 0.75 * 0.1 * 2**i for i, wait in enumerate(waits))
 
@@ -160,7 +160,7 @@ def test_nothing_is_asked_about_a_image_of_which_nothing_is_known(server, ask):
 
 def test_an_endpoint_that_is_not_there_is_an_error_and_costs_nothing(server, ask, monkeypatch):
     monkeypatch.setenv(chat.BASE_URL, "http://127.0.0.1:9/v1")
-    composer = ask(patience=Patience(attempts=2, timeout=60, first_wait=0.01))
+    composer = ask(patience=RetryPolicy(attempts=2, timeout=60, first_wait=0.01))
     with pytest.raises(ChatFailed, match="2 attempts failed"):
         composer.compose(record())
     assert composer.spent.tokens == 0

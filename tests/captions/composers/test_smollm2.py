@@ -35,7 +35,7 @@ GOOD = 'A picture shows a cat at the top left. The text reads "Exit 24".'
 def test_a_draft_that_keeps_to_the_facts_stands(monkeypatch):
     made = composer(monkeypatch, GOOD)
     assert made.compose(record()) == GOOD
-    assert made.verdicts[GOOD] == smollm2.Verdict("model", GOOD, ())
+    assert made.verdicts[GOOD] == smollm2.RewriteResult("model", GOOD, ())
     assert checks.check(record(detailed_caption=GOOD)).grounding == 1
 
 
