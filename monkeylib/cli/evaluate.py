@@ -27,7 +27,7 @@ PromptOption = Annotated[
     str, typer.Option(help="Instead of a benchmark's own: documented, released, or any name of a prompt.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(help="Folder of the predictions, of scores.csv and of the galleries.")
+    Path | None, typer.Option(help="Folder of the predictions, of scores.csv and of the error galleries.")
 ]
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Replace predictions of another model or other questions.")
@@ -36,7 +36,10 @@ DataOption = Annotated[
     Path | None, typer.Option(help="Folder of the benchmarks' downloads; MONKEYLIB_DATA by default.")
 ]
 GalleryOption = Annotated[
-    int, typer.Option("--gallery", min=0, help="Mistakes shown on a page for each benchmark; 0 for no pages.")
+    int,
+    typer.Option(
+        "--gallery", min=0, help="Wrong answers in the error gallery of each benchmark; 0 for none."
+    ),
 ]
 
 
@@ -91,14 +94,14 @@ def score(
     gallery: GalleryOption = 0,
 ) -> None:
     """Score predictions again, without a model; two folders are compared question by question."""
-    from monkeylib.evaluation import predict, results
+    from monkeylib.evaluation import error_gallery, results
     from monkeylib.evaluation.metrics import registry as known
 
     names = [known.get(name.strip()).name for name in metrics.split(",")] if metrics else []
     for each in folder if gallery else ():
         for name, file in results.predictions(each).items():
             benchmark = _benchmark(name, None, data)
-            predict.write_gallery(benchmark, file, benchmark.load(None), gallery)
+            error_gallery.write_gallery(benchmark, file, benchmark.load(None), gallery)
     _report(folder, names)
 
 

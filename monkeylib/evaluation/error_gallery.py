@@ -1,59 +1,159 @@
-"""The questions that a model answered worst."""
+"""Error gallery: the answers of a model with the worst scores, as a list and as an HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
+from monkeylib import html_pages, resources
 from monkeylib.evaluation import results
-from monkeylib.evaluation.examples import Prediction, read_predictions
+from monkeylib.evaluation.benchmarks import Benchmark
+from monkeylib.evaluation.examples import Example, Prediction, read_predictions
 from monkeylib.evaluation.metrics import registry
+from monkeylib.processing import open_image
 
-_RIGHT = 1.0
+ImageOf = Callable[[Prediction], Image.Image]
+
+_PERFECT = 1.0
+_MAX_SIDE = 480  # pixels of an image on the page
+_MAX_ANSWERS = 4  # accepted answers that are listed
+
+_STYLE = """\
+.monkey-page .gallery { display: grid; gap: 1.5em; }
+.monkey-page .gallery { grid-template-columns: repeat(auto-fill, minmax(280px, 1fr)); }
+.monkey-page figure { margin: 0; border: 1px solid #c9d1d9; border-radius: 6px; overflow: hidden; }
+.monkey-page figure img { width: 100%; display: block; background: #f4f6f8; }
+.monkey-page dl { margin: 0; padding: .8em; display: grid; grid-template-columns: auto 1fr; gap: .2em .8em; }
+.monkey-page dt { color: #6a737d; }
+.monkey-page dd { margin: 0; white-space: pre-wrap; }
+"""
+
+_TEMPLATE = """\
+<div class="gallery">
+{% for card in cards %}
+<figure>
+<img src="{{ card.image | data_uri(max_side=max_side) }}" alt="">
+<dl>
+{% for term, text in card.facts.items() %}
+<dt>{{ term }}</dt><dd>{{ text }}</dd>
+{% endfor %}
+</dl>
+</figure>
+{% else %}
+<p>No errors.</p>
+{% endfor %}
+</div>
+"""
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """An answer with its score."""
+class WrongAnswer:
+    """A prediction that isn't perfect, with its score."""
 
-    asked: Prediction
+    prediction: Prediction
     metric: str
     score: float
 
 
-def worst(predictions: results.Predictions, metric: str, count: int, *, per_image: int = 1) -> list[Mistake]:
-    """The answers with the worst scores, the worst first.
+def worst_answers(
+    predictions: results.Predictions, metric: str, count: int, *, per_image: int = 1
+) -> list[WrongAnswer]:
+    """Return the answers with the worst scores, the worst first.
 
-    Of equal scores, those come first whose letters are least like an accepted answer. Right answers (1, or
-    0 where lower is better) are none.
+    Among equal scores, those come first that are least similar to an accepted answer, letter by letter.
+    Perfect answers (1, or 0 where lower is better) are left out.
 
     Args:
-        predictions: a predictions file, or what `read_predictions` gave.
-        metric: a name of `metrics.METRICS`.
-        count: how many at most.
-        per_image: how many of one image at most.
+        predictions: a predictions file, or what `read_predictions` returns.
+        metric: a name of `metrics.registry.METRICS`.
+        count: answers at most.
+        per_image: answers about the same image at most.
 
     Raises:
-        ValueError: nothing to score, or no such metric.
+        ValueError: there are no predictions, or there is no such metric.
     """
     rows = read_predictions(predictions) if isinstance(predictions, Path | str) else predictions
     scores = results.scores_by_id(rows, metric)
-    upward = registry.get(metric).higher_is_better
-    wrong = [row for row in rows if (scores[row.id] < _RIGHT if upward else scores[row.id] > 0)]
-    sign = 1 if upward else -1
-    wrong.sort(key=lambda row: (sign * scores[row.id], _likeness(row), row.id))
-    taken: dict[str, int] = {}
-    found = []
+
+    # From here on, a lower number is a worse answer, whatever the metric.
+    if registry.get(metric).higher_is_better:
+        quality, perfect = scores, _PERFECT
+    else:
+        quality, perfect = {id: -score for id, score in scores.items()}, 0.0
+    wrong = [row for row in rows if quality[row.id] < perfect]
+    wrong.sort(key=lambda row: (quality[row.id], _similarity(row), row.id))
+
+    answers: list[WrongAnswer] = []
+    answers_of_image: dict[str, int] = {}
     for row in wrong:
-        taken[row.image] = taken.get(row.image, 0) + 1
-        if taken[row.image] <= per_image:
-            found.append(Mistake(row, metric, scores[row.id]))
-    return found[:count]
+        answers_of_image[row.image] = answers_of_image.get(row.image, 0) + 1
+        if answers_of_image[row.image] <= per_image:
+            answers.append(WrongAnswer(row, metric, scores[row.id]))
+    return answers[:count]
 
 
-def _likeness(row: Prediction) -> float:
-    """How much of an accepted answer the prediction has, 0 to 1, letter by letter."""
-    ours = row.prediction.strip().lower()
-    theirs: Sequence[str] = [answer.strip().lower() for answer in row.answers]
-    return max(Levenshtein.normalized_similarity(ours, answer) for answer in theirs)
+def _similarity(row: Prediction) -> float:
+    """Return the normalised Levenshtein similarity to the nearest accepted answer, 0 to 1."""
+    prediction = row.prediction.strip().lower()
+    return max(
+        Levenshtein.normalized_similarity(prediction, answer.strip().lower()) for answer in row.answers
+    )
+
+
+def image_lookup(examples: Sequence[Example]) -> ImageOf:
+    """Return a function from a prediction to the image of its example.
+
+    The function raises `KeyError` for a prediction of another example.
+    """
+    by_id = {example.id: example for example in examples}
+
+    def image_of(prediction: Prediction) -> Image.Image:
+        return open_image(by_id[prediction.id].rendered_image)
+
+    return image_of
+
+
+def facts(prediction: Prediction) -> dict[str, str]:
+    """Return what stands below the image: question, accepted answers and prediction."""
+    answers = list(dict.fromkeys(prediction.answers))
+    accepted = " | ".join(answers[:_MAX_ANSWERS])
+    if len(answers) > _MAX_ANSWERS:
+        accepted += f" and {len(answers) - _MAX_ANSWERS} more"
+
+    texts = {
+        "question": prediction.question or prediction.prompt,
+        "answers": accepted,
+        "prediction": prediction.prediction or "(nothing)",
+    }
+    # A model can write half of a surrogate pair, which neither a font nor a file can hold.
+    return {term: text.encode("utf-8", "replace").decode() for term, text in texts.items()}
+
+
+def write_page(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, path: Path, title: str) -> Path:
+    """Write an HTML page with the answers and their images, 480 pixels at most, embedded as JPEG."""
+    body = html_pages.render(_TEMPLATE, cards=_cards(wrong_answers, image_of), max_side=_MAX_SIDE)
+    return html_pages.Page(title, body, _STYLE).write(path)
+
+
+def _cards(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf) -> Iterator[dict[str, Any]]:
+    """Yield the values of each figure; one image at a time is in memory."""
+    for wrong in wrong_answers:
+        prediction = wrong.prediction
+        texts = facts(prediction) | {wrong.metric: f"{wrong.score:.3f}", "id": prediction.id}
+        yield {"image": image_of(prediction), "facts": texts}
+
+
+def write_gallery(
+    benchmark: Benchmark, predictions_file: Path, examples: Sequence[Example], count: int
+) -> Path:
+    """Write the page of the worst answers to a benchmark, errors/<benchmark>.html beside its predictions."""
+    wrong_answers = worst_answers(predictions_file, benchmark.metrics[0], count)
+    title = f"{benchmark.title}: the worst {len(wrong_answers)} answers"
+
+    path = predictions_file.parent / "errors" / f"{benchmark.name}.html"
+    write_page(wrong_answers, image_lookup(examples), path, title)
+    print(f"error gallery: {resources.shown(path)}")
+    return path

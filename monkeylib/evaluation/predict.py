@@ -20,7 +20,6 @@ from monkeylib.evaluation.examples import Example, Prediction, batches, whole_li
 from monkeylib.evaluation.hf_models import ChatModel
 from monkeylib.evaluation.prefix_sharing import SharedEncoding, identity
 from monkeylib.inference import Monkey
-from monkeylib.plots import errors
 from monkeylib.profiles import Profile
 
 Answerer = Callable[[Sequence[Example]], list[str]]
@@ -220,7 +219,7 @@ def run(
         limit: questions of each benchmark at most.
         batch_size: questions answered at once.
         fresh: replace predictions of another model or other questions.
-        gallery: mistakes of each benchmark on a page of its own; 0 for no pages.
+        gallery: answers in the error gallery of each benchmark; 0 for no galleries.
         progress: show progress bars.
 
     Returns:
@@ -244,17 +243,7 @@ def run(
             workers=workers,
         )
         if workers.first and gallery:
-            write_gallery(benchmark, answered.path, examples, gallery)
+            error_gallery.write_gallery(benchmark, answered.path, examples, gallery)
     if workers.first:
         results.note(folder, model_name)
     return workers.first
-
-
-def write_gallery(benchmark: Benchmark, predictions: Path, examples: Sequence[Example], count: int) -> Path:
-    """The page of the worst answers to a benchmark, mistakes/<benchmark>.html beside its predictions."""
-    worst = error_gallery.worst(predictions, benchmark.metrics[0], count)
-    page = predictions.parent / "mistakes" / f"{benchmark.name}.html"
-    title = f"{benchmark.title}: the worst {len(worst)} answers"
-    errors.write_page(worst, errors.images_of(examples), page, title)
-    print(f"mistakes: {resources.shown(page)}")
-    return page

@@ -149,13 +149,13 @@ def evaluated(call, checkpoint, tmp_path):
 def test_evaluate_writes_predictions_scores_and_galleries(call, evaluated, monkeypatch):
     folder, output, call_of = evaluated
     assert sorted(file.name for file in folder.iterdir()) == [
-        "mistakes", "nano-fine.jsonl", "nano-general.jsonl", "run.json", "scores.csv",
+        "errors", "nano-fine.jsonl", "nano-general.jsonl", "run.json", "scores.csv",
     ]  # fmt: skip
     lines = (folder / "nano-general.jsonl").read_text().splitlines()
     assert len(lines) == 3 and json.loads(lines[0])["question"]
     assert (folder / "scores.csv").read_text().startswith("model,split,group,metric,value,low,high,n\n")
     assert "nano-base" in output and "nano-fine.html" in output
-    assert (folder / "mistakes" / "nano-fine.html").read_text().count("<figure>") > 0
+    assert (folder / "errors" / "nano-fine.html").read_text().count("<figure>") > 0
     from monkeylib.evaluation import prefix_sharing
 
     monkeypatch.setattr(prefix_sharing.SharedEncoding, "__call__", None)
