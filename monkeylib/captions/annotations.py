@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator, model_validator
 
+from monkeylib.boxes import Box, Point, bounding_box
+
 _BITS, _SIGN, _MORE, _FIRST = 5, 16, 32, 48
 
 
@@ -75,8 +77,6 @@ def from_text(text: str) -> tuple[int, ...]:
 SCHEMA_VERSION = 2
 
 Score = Annotated[float, Field(ge=0, le=1)]
-Point = tuple[float, float]
-Box = tuple[float, float, float, float]
 Status = Literal["ok", "partial", "failed"]
 
 
@@ -170,8 +170,7 @@ class OcrLine(_Strict):
     @property
     def box(self) -> Box:
         """The upright box around the corners (the release takes two opposite corners instead)."""
-        xs, ys = zip(*self.quad, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
+        return bounding_box(self.quad)
 
 
 class Findings(_Strict):

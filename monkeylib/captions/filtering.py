@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from monkeylib.captions.annotations import Box, Dropped, OcrLine, Provenance, Record, Region
+from monkeylib.boxes import Box, area, iou, overlap_of_smaller, released_iou
+from monkeylib.captions.annotations import Dropped, OcrLine, Provenance, Record, Region
 
 REGION_MATCH = 0.4  # release, dense region captions
 SEGMENT_MATCH = 0.5  # release, captions of segments
@@ -27,29 +28,6 @@ class Thresholds(NamedTuple):
     segment: float = SEGMENT_MATCH
     ocr: float = OCR_CONFIDENCE
     same_caption: float = SAME_CAPTION_IOU
-
-
-def _areas(first: Box, second: Box, extra: float) -> tuple[float, float]:
-    """Intersection and union of two boxes whose sides are longer by `extra`."""
-    sides = [min(first[i + 2], second[i + 2]) - max(first[i], second[i]) + extra for i in (0, 1)]
-    shared = max(0.0, sides[0]) * max(0.0, sides[1])
-    area = [(box[2] - box[0] + extra) * (box[3] - box[1] + extra) for box in (first, second)]
-    return shared, area[0] + area[1] - shared
-
-
-def iou(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes, in any unit; 0 for boxes without area."""
-    shared, union = _areas(first, second, 0.0)
-    return shared / union if union > 0 else 0.0
-
-
-def release_iou(first: Box, second: Box) -> float:
-    """The release's overlap: one pixel is added to each side, though its boxes are fractions of the image.
-
-    So distinct objects count as one: two touching boxes a tenth of the image wide score 0.83.
-    """
-    shared, union = _areas(first, second, 1.0)
-    return shared / union
 
 
 def suppress_same_caption(
@@ -106,8 +84,7 @@ def _large_enough(record: Record, smallest: float) -> tuple[list[Region], list[D
     """The regions without the segments that are too small, and those with the reason."""
     kept, dropped = [], []
     for region in record.regions:
-        x0, y0, x1, y1 = record.normalised(region.box)
-        share = (x1 - x0) * (y1 - y0)
+        share = area(record.normalised(region.box))
         if region.kind == "segment" and share < smallest:
             reason = f"it covers {share:.2%} of the image, less than {smallest:.2%}"
             dropped.append(_dropped(region, reason))
@@ -144,7 +121,7 @@ def _dropped(item: Region | OcrLine, reason: str) -> Dropped:
     return Dropped(text=item.text, box=item.box, expert=item.expert, reason=reason, kind=kind, value=value)
 
 
-OVERLAPS: dict[str, Overlap] = {"correct": iou, "release": release_iou}
+OVERLAPS: dict[str, Overlap] = {"correct": iou, "release": released_iou}
 
 
 @dataclass(frozen=True)
@@ -188,13 +165,6 @@ SAME_NAME = 0.8  # share of the smaller box from which one name means one object
 _ARTICLES = ("a ", "an ", "the ")
 
 
-def shared(first: Box, second: Box) -> float:
-    """The share of the smaller box that lies in the other, 0..1; 0 for boxes without area."""
-    sides = [max(0.0, min(first[i + 2], second[i + 2]) - max(first[i], second[i])) for i in (0, 1)]
-    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return min(1.0, sides[0] * sides[1] / smaller) if smaller > 0 else 0.0
-
-
 def name(region: Region) -> str:
     """A region's text without article and case, for comparison."""
     text = region.text.strip().lower()
@@ -209,7 +179,7 @@ def same(first: Region, second: Region) -> bool:
         return False
     if iou(first.box, second.box) >= SAME_PLACE:
         return True
-    return name(first) == name(second) and shared(first.box, second.box) >= SAME_NAME
+    return name(first) == name(second) and overlap_of_smaller(first.box, second.box) >= SAME_NAME
 
 
 def worth(region: Region) -> float:

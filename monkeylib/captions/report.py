@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import resources
+from monkeylib.boxes import Box, area, bounding_box, intersection_area, touch
 from monkeylib.captions import checks
-from monkeylib.captions.annotations import Box, Mask, OcrLine, Record, Region
+from monkeylib.captions.annotations import Mask, OcrLine, Record, Region
 from monkeylib.captions.composers.rules import reading_order
 from monkeylib.captions.input_images import Source
 
@@ -50,7 +51,9 @@ def _free(
     for spots in (_label_corners(box, label), _everywhere(box, label, size)):
         for spot in spots:
             x, y = (min(max(0.0, spot[i]), max(0.0, size[i] - label[i])) for i in (0, 1))
-            covered[x, y] = sum(_shared((x, y, x + label[0], y + label[1]), other) for other in placed)
+            covered[x, y] = sum(
+                intersection_area((x, y, x + label[0], y + label[1]), other) for other in placed
+            )
             if not covered[x, y]:
                 return x, y
     return min(covered, key=covered.__getitem__)
@@ -78,12 +81,6 @@ def _everywhere(box: Box, label: tuple[float, float], size: tuple[float, float])
     return sorted(spots, key=lambda spot: (spot[0] - box[0]) ** 2 + (spot[1] - box[1]) ** 2)
 
 
-def _shared(first: Box, second: Box) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    return max(0.0, width) * max(0.0, height)
-
-
 LEVELS = {"region": "#0b6e99", "segment": "#3f7f33", "line": "#b0437b", "dropped": "#b85c1b"}
 WIDTH, HEIGHT = 420, 560  # pixels of the page that an image fills at most
 _FONT, _STROKE, _HALO = 11, 1.6, 3.2  # pixels of the page
@@ -101,8 +98,7 @@ class Entry(NamedTuple):
     @property
     def box(self) -> Box:
         """The upright box around the corners."""
-        xs, ys = zip(*self.corners, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
+        return bounding_box(self.corners)
 
 
 def entries(record: Record) -> list[Entry]:
@@ -147,15 +143,11 @@ def svg(record: Record, image: Image.Image, pixels: int) -> str:
     if any(region.mask for region in record.regions):
         layers.append(_image(_data(masks(record.regions, image.size), "PNG"), record))
     found = entries(record)
-    layers += [_outline(entry, unit) for entry in sorted(found, key=lambda entry: -_area(entry.box))]
+    layers += [_outline(entry, unit) for entry in sorted(found, key=lambda entry: -area(entry.box))]
     layers += _labels(found, record, unit)
     label = escape(record.detailed_caption or record.name, quote=True)
     box = f"0 0 {record.width} {record.height}"
     return f'<svg viewBox="{box}" role="img" aria-label="{label}">{"".join(layers)}</svg>'
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _outline(entry: Entry, unit: float) -> str:
@@ -214,14 +206,10 @@ def _colours(boxes: Sequence[Box]) -> list[str]:
     """A colour for each box that no box it touches has, as long as there are enough."""
     chosen: list[str] = []
     for number, box in enumerate(boxes):
-        near = {colour for other, colour in zip(boxes, chosen, strict=False) if _touch(box, other)}
+        near = {colour for other, colour in zip(boxes, chosen, strict=False) if touch(box, other)}
         turned = [_MASK_COLOURS[(number + step) % len(_MASK_COLOURS)] for step in range(len(_MASK_COLOURS))]
         chosen.append(next((colour for colour in turned if colour not in near), turned[0]))
     return chosen
-
-
-def _touch(first: Box, second: Box) -> bool:
-    return all(first[i] <= second[i + 2] and second[i] <= first[i + 2] for i in (0, 1))
 
 
 def _image(data: str, record: Record) -> str:

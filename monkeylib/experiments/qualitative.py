@@ -6,11 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from monkeylib.boxes import Box
 from monkeylib.data import synthetic
 from monkeylib.evaluation.examples import Prediction, read_predictions
 from monkeylib.evaluation.metrics import registry
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
+from monkeylib.boxes import Box, iou, released_iou
 from monkeylib.captions import filtering
-from monkeylib.captions.annotations import Box, Record, Region
+from monkeylib.captions.annotations import Record, Region
 from monkeylib.captions.composers.rules import reading_order
 from monkeylib.reproduce.figures import COLOURS, INK
 
@@ -88,7 +89,7 @@ def draw_overlap(side: float = 0.1) -> Figure:
     """
     shifts = np.linspace(0, 4, 161)
     fig, ax = plt.subplots(figsize=(5.2, 3))
-    for name, overlap in {"release": filtering.release_iou, "correct": filtering.iou}.items():
+    for name, overlap in {"release": released_iou, "correct": iou}.items():
         values = [overlap((0, 0, side, side), (n * side, 0, (n + 1) * side, side)) for n in shifts]
         ax.plot(shifts, values, label=name)
     ax.axhline(filtering.SAME_CAPTION_IOU, color=INK, linestyle=":", label="one object from here up")

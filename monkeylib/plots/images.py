@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from monkeylib.boxes import Box
 from monkeylib.experiments.attention import Looks
-from monkeylib.experiments.qualitative import Box, Case
+from monkeylib.experiments.qualitative import Case
 from monkeylib.reproduce.figures import COLOURS
 from monkeylib.tiling import join_tiles
 

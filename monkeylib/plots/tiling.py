@@ -7,14 +7,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch.nn import functional as F
 
+from monkeylib.boxes import Box
 from monkeylib.reproduce.figures import COLOURS
 from monkeylib.tiling import Grid, join_tiles, tile_boxes
 
 _GAP = 0.06  # between tiles drawn apart, of a tile's side
 _WIDTH = 8.5  # inches
 _LARGE = 300  # pixels: from here on an image has more pixels than its drawing
-
-Box = tuple[float, float, float, float]
 
 
 def show(ax: Axes, pixels: torch.Tensor, title: str = "") -> None:

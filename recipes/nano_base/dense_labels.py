@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monkeylib.data.synthetic.canvas import Box
+from monkeylib.boxes import Box
 from monkeylib.data.synthetic.samples import LEGIBLE, Sample
 from monkeylib.data.synthetic.scenes import COLOURS, OBJECTS
 

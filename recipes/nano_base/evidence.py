@@ -6,7 +6,8 @@ import re
 
 from transformers import PreTrainedTokenizerBase
 
-from monkeylib.data.synthetic.canvas import Box, Text
+from monkeylib.boxes import Box
+from monkeylib.data.synthetic.canvas import Text
 from monkeylib.data.synthetic.samples import LEGIBLE, TILE, Sample
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from monkeylib.boxes import contains
 from monkeylib.data.collate import IGNORE, Encoded, encode, pad
 from monkeylib.data.synthetic import make_sample
-from monkeylib.data.synthetic.canvas import Box
 from monkeylib.data.synthetic.samples import LEGIBLE, TILE, Question, Sample
 from monkeylib.data.synthetic.tasks import SEPARATOR, Turn, training_turns
 from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
@@ -133,7 +133,7 @@ class BaseRows:
         mix = {"budget": 130, "apart": self.apart, "by_colour": BY_COLOUR}
         ask = partial(training_turns, rng=rng, scale=scale, **mix)
         if view[2] - view[0] < sample.image.width:
-            inside = tuple(q for q in sample.questions if _holds(view, q.evidence) and not _by_place(q))
+            inside = tuple(q for q in sample.questions if contains(view, q.evidence) and not _by_place(q))
             return ask(replace(sample, questions=inside), detailed=0.0, captions=False), among
         detailed = 0.3 if self.apart else 0.7
         turns = ask(sample, detailed=detailed, captions=not among)
@@ -229,14 +229,10 @@ def _parts_without(asked: list[Question], sample: Sample, view: View, rng: np.ra
         (int(rng.integers(0, width - TILE + 1)), int(rng.integers(0, height - TILE + 1))) for _ in "1234"
     ]
     parts = [(x, y, x + TILE, y + TILE) for x, y in corners]
-    parts = [part for part in parts if not any(_holds(part, q.evidence) for q in asked)]
+    parts = [part for part in parts if not any(contains(part, q.evidence) for q in asked)]
     if view[2] - view[0] < width and all(q.print == "fine" for q in asked):
         parts.insert(0, (0, 0, width, height))
     return parts
-
-
-def _holds(view: View, box: Box) -> bool:
-    return view[0] <= box[0] and view[1] <= box[1] and box[2] <= view[2] and box[3] <= view[3]
 
 
 def _around_a_question(sample: Sample, rng: np.random.Generator) -> View | None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monkeylib import boxes
 from monkeylib.captions import experts, filtering
 from monkeylib.captions.annotations import Caption, Failure, Mask, OcrLine, Record, Region
 from monkeylib.captions.composers import rules
@@ -115,25 +116,25 @@ def test_the_box_of_a_turned_line_holds_all_its_corners():
 
 @given(boxes(), boxes(), st.integers(-50, 50), st.integers(1, 9))
 def test_iou_is_symmetric_and_knows_neither_place_nor_unit(first, second, shift, scale):
-    value = filtering.iou(first, second)
-    assert 0 <= value <= 1 and value == filtering.iou(second, first)
-    assert filtering.iou(first, first) == 1
+    value = boxes.iou(first, second)
+    assert 0 <= value <= 1 and value == boxes.iou(second, first)
+    assert boxes.iou(first, first) == 1
     moved = [tuple(scale * (side + shift) for side in box) for box in (first, second)]
-    assert filtering.iou(*moved) == pytest.approx(value)
+    assert boxes.iou(*moved) == pytest.approx(value)
 
 
 @given(boxes(), boxes())
 def test_iou_is_the_share_of_common_cells(first, second):
     cells = [{(x, y) for x in range(b[0], b[2]) for y in range(b[1], b[3])} for b in (first, second)]
-    assert filtering.iou(first, second) == pytest.approx(len(cells[0] & cells[1]) / len(cells[0] | cells[1]))
+    assert boxes.iou(first, second) == pytest.approx(len(cells[0] & cells[1]) / len(cells[0] | cells[1]))
 
 
 def test_the_releases_overlap_takes_distinct_boxes_for_one():
     box = (0.0, 0.0, 0.1, 0.1)
     touching, apart = (0.1, 0.0, 0.2, 0.1), (0.25, 0.0, 0.35, 0.1)
-    assert filtering.iou(box, touching) == filtering.iou(box, apart) == 0
-    assert filtering.release_iou(box, touching) == pytest.approx(0.8333, abs=1e-4)
-    assert filtering.release_iou(box, apart) == pytest.approx(0.6296, abs=1e-4)
+    assert boxes.iou(box, touching) == boxes.iou(box, apart) == 0
+    assert boxes.released_iou(box, touching) == pytest.approx(0.8333, abs=1e-4)
+    assert boxes.released_iou(box, apart) == pytest.approx(0.6296, abs=1e-4)
 
 
 @given(st.lists(found, max_size=8))
@@ -143,7 +144,7 @@ def test_suppression_keeps_the_first_of_a_text_and_what_lies_elsewhere(items):
     first = {item.text: item for item in reversed(items)}
     assert all(any(item is k for k in kept) for item in first.values())
     for item in items:
-        elsewhere = filtering.iou(first[item.text].box, item.box) < filtering.SAME_CAPTION_IOU
+        elsewhere = boxes.iou(first[item.text].box, item.box) < filtering.SAME_CAPTION_IOU
         assert any(item is k for k in kept) == (elsewhere or item is first[item.text])
 
 
@@ -216,7 +217,7 @@ def test_thresholds_are_the_releases_and_must_be_exceeded():
 def test_two_people_side_by_side_stay_two_but_not_by_the_releases_overlap():
     people = record(regions=[region("person", (10, 10, 20, 30)), region("person", (30, 10, 40, 30))])
     assert len(filtering.apply_filter(people).regions) == 2
-    released = filtering.apply_filter(people, overlap=filtering.release_iou)
+    released = filtering.apply_filter(people, overlap=boxes.released_iou)
     assert len(released.regions) == 1 and released.dropped[0].reason == "the same text was said of this place"
 
 

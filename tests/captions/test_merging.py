@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monkeylib import boxes
 from monkeylib.captions import filtering
 from monkeylib.captions.annotations import Record, Region
 from monkeylib.captions.composers import rules
@@ -50,7 +51,7 @@ def test_sameness_is_mutual(first, second):
 def test_the_shared_part_is_that_of_common_cells(first, second):
     cells = [{(x, y) for x in range(b[0], b[2]) for y in range(b[1], b[3])} for b in (first, second)]
     expected = len(cells[0] & cells[1]) / min(map(len, cells))
-    assert filtering.shared(first, second) == pytest.approx(expected)
+    assert boxes.overlap_of_smaller(first, second) == pytest.approx(expected)
 
 
 def test_what_is_one_object():

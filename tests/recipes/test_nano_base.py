@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from monkeylib.boxes import contains
 from monkeylib.data.synthetic import make_sample
 from monkeylib.training import finetune
 from recipes.nano_base import train as base
@@ -21,7 +22,7 @@ from recipes.nano_base.dense_heads import (
 )
 from recipes.nano_base.dense_labels import CHAR_CLASSES, IGNORE
 from recipes.nano_base.evidence import located_texts, queries_to_look_at
-from recipes.nano_base.rows import FARTHEST, MEAN, POINTS, STD, BaseRows, _holds, _parts_without
+from recipes.nano_base.rows import FARTHEST, MEAN, POINTS, STD, BaseRows, _parts_without
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_details_of_a_image_do_not_answer_what_is_asked_of_it(processor):
             assert (
                 fits
                 if part == (0, 0, *sample.image.size)
-                else not any(_holds(part, q.evidence) for q in asked)
+                else not any(contains(part, q.evidence) for q in asked)
             )
         details += len(row.images) - 1
         assert len(row.images) <= 3 and row.images.shape[0] == row.dense.shape[0]

@@ -7,8 +7,9 @@ it says in fixed sentences what was seen, and nothing else.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from monkeylib.boxes import Box, area
 from monkeylib.captions import filtering
-from monkeylib.captions.annotations import Box, OcrLine, Record, Region
+from monkeylib.captions.annotations import OcrLine, Record, Region
 from monkeylib.captions.checks import MAXIMUM_SENTENCES, sentences
 from monkeylib.captions.experts.base import Composer
 from monkeylib.captions.filtering import worth
@@ -175,7 +176,7 @@ def _relation(record: Record, things: Sequence[Region]) -> str:
     alone = [region for region in things if names.count(region.text) == 1]
     if len(alone) < 2:
         return ""
-    first, second = sorted(alone, key=lambda region: -_area(region.box))[:2]
+    first, second = sorted(alone, key=lambda region: -area(region.box))[:2]
     ours, theirs = record.normalised(first.box), record.normalised(second.box)
     right, down = (((ours[i] + ours[i + 2]) - (theirs[i] + theirs[i + 2])) / 2 for i in (0, 1))
     if max(abs(right), abs(down)) < 0.15:
@@ -185,7 +186,3 @@ def _relation(record: Record, things: Sequence[Region]) -> str:
     else:
         how = "below" if down > 0 else "above"
     return f"The {filtering.name(first)} is {how} the {filtering.name(second)}."
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

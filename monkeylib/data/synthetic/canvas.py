@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the image
+from monkeylib.boxes import Box
 
 FONTS = ("DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf")
 

@@ -14,7 +14,8 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from monkeylib import assets
-from monkeylib.data.synthetic.canvas import Box, draw_text, text_width
+from monkeylib.boxes import Box
+from monkeylib.data.synthetic.canvas import draw_text, text_width
 from monkeylib.english import counted, listed
 
 ASSET = "scikit-image-images"

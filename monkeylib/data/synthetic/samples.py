@@ -9,8 +9,9 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
+from monkeylib.boxes import Box, clip, enclosing_box
 from monkeylib.data.synthetic import words
-from monkeylib.data.synthetic.canvas import Box, Text
+from monkeylib.data.synthetic.canvas import Text
 from monkeylib.data.synthetic.documents import KINDS, Document, make_document
 from monkeylib.data.synthetic.scenes import NUMBERS, OBJECTS, Sign, Thing, make_scene, make_signs
 
@@ -59,19 +60,6 @@ class Sample:
         return " ".join(t.string for t in self.texts)
 
 
-def _join(*boxes: Box) -> Box:
-    return (
-        min(b[0] for b in boxes),
-        min(b[1] for b in boxes),
-        max(b[2] for b in boxes),
-        max(b[3] for b in boxes),
-    )
-
-
-def _shown(box: Box, size: tuple[int, int]) -> Box:
-    return (max(0.0, box[0]), max(0.0, box[1]), min(float(size[0]), box[2]), min(float(size[1]), box[3]))
-
-
 def print_of(height: float, size: tuple[int, int]) -> str:
     """`fine` if text of this height falls below legibility once the image is resized to one tile, else
     `large`."""
@@ -100,9 +88,9 @@ def _ask_scene(rng: Generator, things: list[Thing], size: tuple[int, int]) -> li
     names, places = Counter(t.name for t in things), Counter(t.place for t in things)
 
     def ask(question: str, answer: str, kind: str, *boxes: Box) -> None:
-        box = _join(*boxes) if boxes else (0.0, 0.0, float(size[0]), float(size[1]))
+        box = enclosing_box(*boxes) if boxes else (0.0, 0.0, float(size[0]), float(size[1]))
         height = min((min(b[2] - b[0], b[3] - b[1]) for b in boxes), default=float(min(size)))
-        asked.append(Question(question, answer, "general", kind, _shown(box, size), height, "object"))
+        asked.append(Question(question, answer, "general", kind, clip(box, size), height, "object"))
 
     for thing in things:
         if names[thing.name] == 1:
@@ -137,7 +125,7 @@ def _ask_signs(signs: list[Sign], size: tuple[int, int]) -> list[Question]:
                 sign.text.string,
                 "scene_text",
                 "read",
-                _shown(sign.box, size),
+                clip(sign.box, size),
                 height,
                 print_of(height, size),
             )
@@ -151,7 +139,7 @@ def _ask_document(doc: Document, size: tuple[int, int]) -> list[Question]:
 
     def ask(question: str, answer: Text, kind: str, *texts: Text) -> None:
         height = min(t.height for t in (answer, *texts))
-        box = _shown(_join(answer.box, *(t.box for t in texts)), size)
+        box = clip(enclosing_box(answer.box, *(t.box for t in texts)), size)
         asked.append(Question(question, answer.string, "document", kind, box, height, print_of(height, size)))
 
     titled = {

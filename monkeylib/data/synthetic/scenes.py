@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
+from monkeylib.boxes import Box, center
 from monkeylib.data.synthetic import words
-from monkeylib.data.synthetic.canvas import FONTS, Box, Text, draw_text, photo_background, text_width
+from monkeylib.data.synthetic.canvas import FONTS, Text, draw_text, photo_background, text_width
 
 COLOURS = {
     "red": (214, 40, 40),
@@ -37,7 +38,7 @@ class Thing:
 
 def place_of(box: Box, size: tuple[int, int]) -> str:
     """Quadrant of the box's centre."""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    x, y = center(box)
     return f"{'top' if y < size[1] / 2 else 'bottom'} {'left' if x < size[0] / 2 else 'right'}"
 
 

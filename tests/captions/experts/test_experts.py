@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from monkeylib import assets
+from monkeylib.boxes import iou
 from monkeylib.captions import experts, filtering
 from monkeylib.captions.experts import yolox
 
@@ -42,7 +43,7 @@ def test_suppression_keeps_the_best_of_every_overlap(rows):
     boxes = np.array([(x, y, x + w + 1, y + h + 1) for x, y, w, h, _ in rows], dtype=float)
     scores = np.array([score for *_, score in rows], dtype=float)
     kept = yolox.keep_best(boxes, scores, 0.45)
-    overlaps = [[filtering.iou(a, b) for b in boxes.tolist()] for a in boxes.tolist()]
+    overlaps = [[iou(a, b) for b in boxes.tolist()] for a in boxes.tolist()]
     assert all(overlaps[i][j] <= 0.45 for i in kept for j in kept if i != j)
     for lost in set(range(len(rows))) - set(kept):
         assert any(overlaps[lost][k] > 0.45 and scores[k] >= scores[lost] for k in kept)
