@@ -29,12 +29,12 @@ def record(**more) -> Record:
 
 
 @st.composite
-def boxes(draw):
+def some_box(draw):
     x0, y0 = draw(st.integers(0, 90)), draw(st.integers(0, 90))
     return x0, y0, draw(st.integers(x0 + 1, 100)), draw(st.integers(y0 + 1, 100))
 
 
-found = st.builds(region, text=st.sampled_from(["cat", "dog"]), box=boxes(), score=st.floats(0, 1))
+found = st.builds(region, text=st.sampled_from(["cat", "dog"]), box=some_box(), score=st.floats(0, 1))
 
 
 # --- records -----------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_the_box_of_a_turned_line_holds_all_its_corners():
 # --- overlap and the filter --------------------------------------------------------------------------
 
 
-@given(boxes(), boxes(), st.integers(-50, 50), st.integers(1, 9))
+@given(some_box(), some_box(), st.integers(-50, 50), st.integers(1, 9))
 def test_iou_is_symmetric_and_knows_neither_place_nor_unit(first, second, shift, scale):
     value = boxes.iou(first, second)
     assert 0 <= value <= 1 and value == boxes.iou(second, first)
@@ -123,7 +123,7 @@ def test_iou_is_symmetric_and_knows_neither_place_nor_unit(first, second, shift,
     assert boxes.iou(*moved) == pytest.approx(value)
 
 
-@given(boxes(), boxes())
+@given(some_box(), some_box())
 def test_iou_is_the_share_of_common_cells(first, second):
     cells = [{(x, y) for x in range(b[0], b[2]) for y in range(b[1], b[3])} for b in (first, second)]
     assert boxes.iou(first, second) == pytest.approx(len(cells[0] & cells[1]) / len(cells[0] | cells[1]))

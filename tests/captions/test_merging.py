@@ -15,7 +15,7 @@ def region(text="cat", box=(10, 10, 50, 60), score=0.9, expert="a", **more) -> R
 
 
 @st.composite
-def boxes(draw):
+def some_box(draw):
     x0, y0 = draw(st.integers(0, 12)), draw(st.integers(0, 12))
     return x0, y0, draw(st.integers(x0 + 1, 16)), draw(st.integers(y0 + 1, 16))
 
@@ -23,7 +23,7 @@ def boxes(draw):
 found = st.builds(
     region,
     text=st.sampled_from(["cat", "a cat", "dog"]),
-    box=boxes(),
+    box=some_box(),
     score=st.sampled_from([0, 0.25, 0.5, 1]),
     expert=st.sampled_from("abc"),
     match=st.none() | st.just(0.5),
@@ -47,7 +47,7 @@ def test_sameness_is_mutual(first, second):
     assert filtering.same(first, second) == filtering.same(second, first)
 
 
-@given(boxes(), boxes())
+@given(some_box(), some_box())
 def test_the_shared_part_is_that_of_common_cells(first, second):
     cells = [{(x, y) for x in range(b[0], b[2]) for y in range(b[1], b[3])} for b in (first, second)]
     expected = len(cells[0] & cells[1]) / min(map(len, cells))
