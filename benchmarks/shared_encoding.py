@@ -116,11 +116,14 @@ def main() -> None:
     for row in found:
         print(", ".join(f"{name}: {value}" for name, value in row.items()))
     target = FOLDER / "results" / "shared_encoding.csv"
-    with resources.replacing(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        resources.atomic_write(target) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)
-    print(f"wrote {resources.shown(target)}")
+    print(f"wrote {resources.display_path(target)}")
 
 
 if __name__ == "__main__":

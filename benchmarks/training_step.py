@@ -198,12 +198,15 @@ def machine() -> dict[str, object]:
 def write(rows: list[dict[str, tables.Value]], folder: Path) -> Path:
     """Write results/training_step.csv, and its table into the README beside."""
     target, page = folder / "results" / "training_step.csv", folder / "README.md"
-    with resources.replacing(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        resources.atomic_write(target) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: rounded(value) for name, value in row.items()} for row in rows)
     text = filled(page.read_text(encoding="utf-8"), target)
-    with resources.replacing(page) as temporary:
+    with resources.atomic_write(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target
 
@@ -236,7 +239,7 @@ def main() -> None:
     for size in chosen.sizes:
         found.append(compare(size, chosen.rows, chosen.rounds, chosen.steps))
         print(", ".join(f"{name}: {tables.shown(value)}" for name, value in found[-1].items()), flush=True)
-        print(f"wrote {resources.shown(write(found, FOLDER))}", flush=True)
+        print(f"wrote {resources.display_path(write(found, FOLDER))}", flush=True)
 
 
 if __name__ == "__main__":

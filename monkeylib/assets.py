@@ -7,7 +7,6 @@ are kept as the npm or Debian package that holds them, which `data.images` reads
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -24,6 +23,8 @@ from typing import IO, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from monkeylib import resources
+from monkeylib.digests import file_digest
+from monkeylib.errors import choose
 
 MANIFEST = resources.REPOSITORY / "data" / "assets.toml"
 _RETRIES = 2
@@ -91,9 +92,7 @@ def listing() -> list[Asset]:
 def find(name: str) -> Asset:
     """The asset of that name; `ValueError` lists the names."""
     assets = {asset.name: asset for asset in listing()}
-    if name not in assets:
-        raise ValueError(f"There is no asset {name!r}: choose one of {', '.join(assets)}.")
-    return assets[name]
+    return assets[choose("asset", name, assets)]
 
 
 def folder(name: str) -> Path:
@@ -109,9 +108,8 @@ def problem(asset: Asset, location: Path) -> str | None:
             return f"{file.name} is missing"
         if path.stat().st_size != file.bytes:
             return f"{file.name} has {path.stat().st_size} bytes instead of {file.bytes}"
-        with path.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
-                return f"{file.name} has another SHA-256 than data/assets.toml states"
+        if file_digest(path) != file.sha256:
+            return f"{file.name} has another SHA-256 than data/assets.toml states"
     return None
 
 
@@ -136,7 +134,7 @@ def fetch(name: str) -> Path:
                 tried.append(f"{source}: {_first_line(error)}")
     raise AssetUnavailable(
         f"Asset {name} is not available ({'; '.join(tried)}): run `monkeylib assets fetch {name}` with a "
-        f"network, or copy its files from a machine that has them into {resources.shown(home)}."
+        f"network, or copy its files from a machine that has them into {resources.display_path(home)}."
     )
 
 
@@ -149,7 +147,7 @@ def _here(asset: Asset) -> tuple[Path | None, list[str]]:
     """The folder of the asset's verified files, and what is wrong with the places that were looked at."""
     shipped = resources.REPOSITORY / "data" / "cache" / "assets" / asset.name  # where outputs go elsewhere
     places: dict[str, Path | None] = {
-        resources.shown(place): place for place in (folder(asset.name), shipped) if place.exists()
+        resources.display_path(place): place for place in (folder(asset.name), shipped) if place.exists()
     }
     places.update({str(source): _installed(source) for source in asset.sources if source.kind == "installed"})
     tried = []

@@ -1,27 +1,119 @@
-"""Digests that tie results to what they were made from: files, values in memory, the code reached."""
+"""Digests of files, text, images, values and weights. Every hash of the library is computed here.
 
-import ast
+A digest is a SHA-256 in hexadecimal unless its docstring says otherwise. Many are stored beside results, so
+what they are computed from must not change.
+"""
+
 import hashlib
-import importlib.util
+import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-PACKAGE = Path(__file__).resolve().parent
+if TYPE_CHECKING:
+    import torch
+
 _DECIMALS = 6
+_EDGE = 1 << 20  # bytes at either end of a large file that `quick_file_digest` reads
+_SAMPLED = 1024  # values of each weight that `weights_digest` reads, at least
+
+
+# Bytes, text and plain values
+
+
+def bytes_digest(data: bytes) -> str:
+    """Return the digest of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """Return the digest of a text in UTF-8."""
+    return bytes_digest(text.encode())
+
+
+def json_digest(value: Any) -> str:
+    """Return the digest of a JSON value, whatever the order of its keys."""
+    return text_digest(json.dumps(value, sort_keys=True, default=str))
+
+
+def text_number(text: str, size: int) -> int:
+    """Return a number of `size` bytes that is the same for a text on every machine, spread uniformly."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:size], "big")
+
+
+def short_digest(data: bytes, size: int) -> bytes:
+    """Return a BLAKE2b digest of `size` bytes (up to 64), for tables of many keys."""
+    return hashlib.blake2b(data, digest_size=size).digest()
+
+
+def image_digest(image: Image.Image) -> str:
+    """Return the digest of an image's size and pixels."""
+    return bytes_digest(f"{image.size}".encode() + image.tobytes())
+
+
+# Files
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def quick_file_digest(path: Path) -> str:
+    """Return the digest of a file's size and content; above two megabytes, of its first and last megabyte.
+
+    Hashing 15 GB takes a minute, and different weights also differ at their ends.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}\n".encode())
+
+    with path.open("rb") as file:
+        if size <= 2 * _EDGE:
+            digest.update(file.read(size))
+        else:
+            digest.update(file.read(_EDGE))
+            file.seek(-_EDGE, os.SEEK_END)
+            digest.update(file.read())
+
+    return digest.hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """Return the digest of the names and the quick digests of the files that lie directly in a folder."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return text_digest("".join(f"{path.name} {quick_file_digest(path)}\n" for path in files))
+
+
+# Weights
+
+
+def weights_digest(weights: Mapping[str, "torch.Tensor"], settings: Iterable[object] = ()) -> str:
+    """Return the digest of named weights and of settings; of each weight, a regular sample of its values.
+
+    Args:
+        weights: a state dict. Of each tensor at most 2,047 values are read.
+        settings: what else distinguishes the model, compared by its `repr`.
+    """
+    digest = hashlib.sha256(repr(list(settings)).encode())
+
+    for name, weight in weights.items():
+        step = max(1, weight.numel() // _SAMPLED)
+        digest.update(name.encode())
+        digest.update(weight.flatten()[::step].float().cpu().numpy().tobytes())
+
+    return digest.hexdigest()
+
+
+# Data of a figure or a run
+
+
 def data_digest(data: Any) -> str:
-    """SHA-256 of what a figure was drawn from.
+    """Return the digest of the data that a figure was drawn from, or that a run read.
 
     Paths count with the bytes of their files; tables (anything with `to_csv`), arrays, tensors, images and
     nested lists and dictionaries with their values. Floats are rounded to six decimals first, so that the
@@ -31,110 +123,52 @@ def data_digest(data: Any) -> str:
         ValueError: a value of another type.
     """
     digest = hashlib.sha256()
+
     for piece in _pieces(data):
+        # The length keeps ["ab", "c"] and ["a", "bc"] apart.
         digest.update(len(piece).to_bytes(8, "little"))
         digest.update(piece)
+
     return digest.hexdigest()
 
 
 def _pieces(data: Any) -> Iterable[bytes]:
+    """Yield the bytes of a value, one piece for each of its parts."""
     if isinstance(data, Path):
         yield file_digest(data).encode()
-    elif hasattr(data, "detach"):  # a tensor
+
+    elif hasattr(data, "detach"):  # a tensor; torch itself isn't imported here
         yield from _pieces(data.detach().cpu().numpy())
+
     elif isinstance(data, np.ndarray | np.generic | Image.Image):
         array = np.asarray(data)
         if np.issubdtype(array.dtype, np.floating):
             array = np.round(array.astype(np.float64), _DECIMALS) + 0.0  # + 0.0 turns -0.0 into 0.0
         yield f"{array.dtype.str}{array.shape}".encode()
         yield np.ascontiguousarray(array).tobytes()
+
     elif isinstance(data, float):
         yield repr(round(data, _DECIMALS) + 0.0).encode()
+
     elif data is None or isinstance(data, str | bytes | int):
         yield repr(data).encode()
+
     elif isinstance(data, Mapping):
         yield b"mapping"
         for key in sorted(data, key=str):
             yield from _pieces(key)
             yield from _pieces(data[key])
+
     elif isinstance(data, list | tuple):
         yield f"sequence of {len(data)}".encode()
         for item in data:
             yield from _pieces(item)
-    elif hasattr(data, "to_csv"):
+
+    elif hasattr(data, "to_csv"):  # a pandas table
         yield data.to_csv(float_format=f"%.{_DECIMALS}f").encode()
+
     else:
         raise ValueError(
             "The data of a figure must be paths, tables, arrays, images or plain values: "
             f"got {type(data).__name__}."
         )
-
-
-def code_digests(source: str, package: Path = PACKAGE) -> dict[str, str]:
-    """Digest of each file of the package that `source` reaches by its imports, however indirectly.
-
-    Imports inside functions count too. Comments, docstrings and layout don't: they change no result. Files
-    that aren't Python (a profile's YAML) count with the package that they lie in.
-
-    Returns:
-        {path relative to the package's parent: SHA-256}, sorted by path.
-    """
-    reached: dict[str, str] = {}
-    waiting = _imported(ast.parse(source), "", package)
-    while waiting:
-        path = waiting.pop()
-        name = path.relative_to(package.parent).as_posix()
-        if name in reached:
-            continue
-        if path.suffix != ".py":
-            reached[name] = file_digest(path)
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        reached[name] = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
-        waiting |= _imported(tree, _package_of(path, package), package)
-    return dict(sorted(reached.items()))
-
-
-def _package_of(path: Path, package: Path) -> str:
-    return ".".join(path.parent.relative_to(package.parent).parts)
-
-
-def _imported(tree: ast.AST, inside: str, package: Path) -> set[Path]:
-    """Files of the package that the import statements of a module of the package `inside` name."""
-    found: set[Path] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                found |= _files(alias.name, package)
-        elif isinstance(node, ast.ImportFrom):
-            module = importlib.util.resolve_name("." * node.level + (node.module or ""), inside)
-            for alias in node.names:
-                found |= _files(f"{module}.{alias.name}", package)
-    return found
-
-
-def _files(dotted: str, package: Path) -> set[Path]:
-    """What importing `dotted` runs: the module, and each `__init__.py` and data file of its packages."""
-    parts = dotted.split(".")
-    if parts[0] != package.name:
-        return set()
-    found: set[Path] = set()
-    for depth in range(1, len(parts) + 1):
-        path = package.parent.joinpath(*parts[:depth])
-        if path.is_dir():
-            found |= {file for file in path.iterdir() if file.is_file() and _counts(file)}
-        elif path.with_suffix(".py").is_file():
-            found.add(path.with_suffix(".py"))
-    return found
-
-
-def _counts(file: Path) -> bool:
-    return file.name == "__init__.py" or file.suffix not in {".py", ".pyc"}
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:]
-    return tree

@@ -132,6 +132,6 @@ class Page:
     def write(self, path: Path | str) -> Path:
         """Write the document atomically; characters that UTF-8 can't encode become "?"."""
         path = Path(path)
-        with resources.replacing(path) as temporary:
+        with resources.atomic_write(path) as temporary:
             temporary.write_bytes(self.html().encode("utf-8", errors="replace"))
         return path

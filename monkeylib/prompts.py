@@ -4,6 +4,8 @@ Every template takes `question`; those for captions ignore it. The released data
 image and the text: that is `MonkeyProcessor.separator`.
 """
 
+from monkeylib.errors import choose
+
 _UNANSWERABLE = '{{question}} When the provided information is insufficient, respond with "{}". Answer:'
 
 PROMPTS: dict[str, str] = {
@@ -40,8 +42,7 @@ def build_prompt(name: str, question: str = "") -> str:
     Raises:
         ValueError: no prompt has that name, or it needs a question and got none.
     """
-    if name not in PROMPTS:
-        raise ValueError(f"there is no prompt called {name!r}: choose one of {', '.join(PROMPTS)}")
+    choose("prompt", name, PROMPTS)
     template = PROMPTS[name]
     if "{question}" in template and not question.strip():
         raise ValueError(f"the prompt {name!r} needs a question, got an empty one")

@@ -1,8 +1,8 @@
-"""Where things lie on disk: what the repository ships, and what a run writes.
+"""Folders of the repository and of its outputs, and safe writing into them.
 
 Inputs (notebooks, shipped models, sample images) lie in the repository. Everything that a run writes lies
 under `outputs()`, which is the repository too unless the environment variable MONKEYLIB_OUTPUTS names another
-folder; tests set it, so that they leave the checkout as it was.
+folder. Tests set it, so that they leave the checkout as it was.
 """
 
 import contextlib
@@ -13,68 +13,78 @@ from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-COMMITTED_PROFILE = "nano"
+COMMITTED_PROFILE = "nano"  # the profile whose results and figures are part of the repository
 
 
 def outputs() -> Path:
-    """The folder under which runs, results and figures are written."""
+    """Return the folder under which runs, results and figures are written."""
     return Path(os.environ.get("MONKEYLIB_OUTPUTS", REPOSITORY)).resolve()
 
 
 def notebooks() -> Path:
-    """The committed notebooks."""
+    """Return the folder of the committed notebooks."""
     return REPOSITORY / "notebooks"
 
 
 def models() -> Path:
-    """The models that the repository ships, one folder each."""
+    """Return the folder of the models that the repository ships, one folder each."""
     return REPOSITORY / "data" / "models"
 
 
 def samples() -> Path:
-    """The small images that the repository ships."""
+    """Return the folder of the small images that the repository ships."""
     return REPOSITORY / "data" / "samples"
 
 
 def cache() -> Path:
-    """Downloads and other files that can be made again (not committed)."""
+    """Return the folder of downloads and of other files that can be produced again (not committed)."""
     return outputs() / "data" / "cache"
 
 
 def benchmarks() -> Path:
-    """Downloads of benchmarks, one folder each (not committed): MONKEYLIB_DATA, or a folder of the cache."""
+    """Return the folder of downloaded benchmarks (not committed): MONKEYLIB_DATA, or a folder of the cache."""
     return Path(os.environ.get("MONKEYLIB_DATA", cache() / "benchmarks")).resolve()
 
 
 def runs(profile: str) -> Path:
-    """Checkpoints, predictions and executed notebooks of a profile (not committed)."""
+    """Return the folder of a profile's checkpoints, predictions and executed notebooks (not committed)."""
     return outputs() / "data" / "runs" / profile
 
 
 def results(profile: str) -> Path:
-    """Result tables of a profile, as CSV."""
+    """Return the folder of a profile's result tables (CSV)."""
     return outputs() / "data" / "results" / profile
 
 
 def figures(profile: str) -> Path:
-    """Figures of a profile: those of `nano` are committed in figures/, the others stay with their run."""
-    return outputs() / "figures" if profile == COMMITTED_PROFILE else runs(profile) / "figures"
+    """Return the folder of a profile's figures: figures/ for `nano`, a folder of the run for the others."""
+    if profile == COMMITTED_PROFILE:
+        return outputs() / "figures"
+    return runs(profile) / "figures"
 
 
-def shown(path: Path | str) -> str:
-    """A path as a reader should see it: relative to the outputs or the repository where it lies in them."""
+def display_path(path: Path | str) -> str:
+    """Return a path for messages: relative to the outputs or to the repository if it lies in one of them."""
     path = Path(path).resolve()
+
     for folder in (outputs(), REPOSITORY):
         if path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
+
     return str(path)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that takes the place of `path` if the block ends well, and vanishes if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)  # processes of several machines may share a folder
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it if the block succeeds, and is removed if not.
+
+    A reader of `path` therefore sees either the old file or the complete new one.
+    """
+    # Processes on several machines may share the folder: another one may create it first, and process ids
+    # may repeat, so the temporary name is random.
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+
     try:
         yield temporary
         os.replace(temporary, path)
@@ -83,17 +93,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` if the block ends well, and vanishes if not.
+def create_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` if the block succeeds, and is removed if not.
 
     Raises:
-        FileExistsError: `path` holds something already.
+        FileExistsError: `path` is a file, or a folder that is not empty.
     """
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise FileExistsError(f"{shown(path)} exists already: name a new folder")
+        raise FileExistsError(f"{display_path(path)} exists already: name a new folder")
+
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.mkdir()
+
     try:
         yield temporary
         os.replace(temporary, path)

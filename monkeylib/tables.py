@@ -46,7 +46,10 @@ def write(rows: Sequence[Row], name: str, profile: str) -> Path:
         raise ValueError(f"The table {name} of profile {profile} has no rows: nothing was written.")
     columns = list(dict.fromkeys(column for row in rows for column in row))
     path = path_of(name, profile)
-    with resources.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        resources.atomic_write(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({column: _written(value) for column, value in row.items()} for row in rows)
@@ -62,7 +65,7 @@ def read(name: str, profile: str) -> list[dict[str, Value]]:
     path = path_of(name, profile)
     if not path.exists():
         raise FileNotFoundError(
-            f"{resources.shown(path)} doesn't exist yet: make it with `make reproduce PROFILE={profile}`."
+            f"{resources.display_path(path)} doesn't exist yet: make it with `make reproduce PROFILE={profile}`."
         )
     return read_file(path)
 
@@ -172,7 +175,7 @@ def update_page(
     page = fill(
         path.read_text(encoding="utf-8"), lambda name: markdown(presented(read(name, profile), names))
     )
-    with resources.replacing(path) as temporary:
+    with resources.atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

@@ -17,16 +17,16 @@ def test_a_run_writes_into_the_repository_unless_told_otherwise(monkeypatch, tmp
 
 def test_paths_are_shown_without_this_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
-    assert resources.shown(tmp_path / "figures" / "tiles.png") == "figures/tiles.png"
-    assert resources.shown(resources.REPOSITORY / "Makefile") == "Makefile"
-    assert resources.shown("/elsewhere/x") == str(Path("/elsewhere/x").resolve())
+    assert resources.display_path(tmp_path / "figures" / "tiles.png") == "figures/tiles.png"
+    assert resources.display_path(resources.REPOSITORY / "Makefile") == "Makefile"
+    assert resources.display_path("/elsewhere/x") == str(Path("/elsewhere/x").resolve())
 
 
 def test_replacing_leaves_the_old_file_when_the_block_fails(tmp_path):
     path = tmp_path / "new" / "table.csv"
-    with resources.replacing(path) as temporary:
+    with resources.atomic_write(path) as temporary:
         temporary.write_text("whole")
-    with pytest.raises(RuntimeError, match="half-way"), resources.replacing(path) as temporary:
+    with pytest.raises(RuntimeError, match="half-way"), resources.atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("half-way")
     assert path.read_text() == "whole"

@@ -5,7 +5,6 @@ any more.
 """
 
 import fcntl
-import hashlib
 import json
 import multiprocessing
 import os
@@ -27,19 +26,15 @@ from pydantic import TypeAdapter
 from monkeylib import resources
 from monkeylib.captions.annotations import Failure, Provenance
 from monkeylib.captions.experts.base import Model
+from monkeylib.digests import json_digest
 
 Said = TypeVar("Said")
-
-
-def digest(*parts: object) -> str:
-    """SHA-256 of JSON values, the same for the same values whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def folder_of(root: Path, provenance: Provenance) -> Path:
     """Where what a model said at a version and with settings is kept."""
     name, version = (quote(part, safe=" +@=,") for part in (provenance.expert, provenance.version))
-    return root / name / f"{version}-{digest(provenance.settings)[:8]}"
+    return root / name / f"{version}-{json_digest([provenance.settings])[:8]}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Store:
 
     def put(self, key: str, text: str) -> None:
         """Keep what was said, in place of what was kept."""
-        with resources.replacing(self._path(key)) as temporary:
+        with resources.atomic_write(self._path(key)) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _path(self, key: str) -> Path:
@@ -82,7 +77,7 @@ class Attempts:
     def working_on(self, keys: Sequence[str]) -> Iterator[None]:
         """Leave a note while questions are asked; it stays only if the process ends."""
         note = self.home / "working" / f"{uuid.uuid4().hex}.json"
-        with resources.replacing(note) as temporary:
+        with resources.atomic_write(note) as temporary:
             file = temporary.open("w", encoding="utf-8")  # open, and so locked, until the block ends
             _lock(file)
             json.dump(list(keys), file)

@@ -1,7 +1,6 @@
 """The images that are to be described: files, folders, images in memory, and their original captions."""
 
 import csv
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from monkeylib.digests import file_digest, image_digest
 from monkeylib.images import open_image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -54,10 +54,8 @@ class Source:
             OSError: there is no such file, or it can't be read.
         """
         if isinstance(self.image, Image.Image):
-            image = open_image(self.image)
-            return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-        with Path(self.image).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return image_digest(open_image(self.image))
+        return file_digest(Path(self.image))
 
 
 def find(places: Iterable[Path | str]) -> list[Source]:

@@ -173,7 +173,7 @@ class Pipeline:
             seconds=time.perf_counter() - start,
             stages=tuple(totals.values()),
         )
-        with resources.replacing(out / "summary.json") as temporary:
+        with resources.atomic_write(out / "summary.json") as temporary:
             temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
         return summary
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from monkeylib import resources
 from monkeylib.captions.annotations import SCHEMA_VERSION, Record
+from monkeylib.errors import first_problem
 
 if TYPE_CHECKING:
     import pyarrow
@@ -26,7 +27,7 @@ def write_records(records: Iterable[Record], path: Path | str) -> Path:
     The same records give the same bytes.
     """
     path = Path(path)
-    with resources.replacing(path) as temporary:
+    with resources.atomic_write(path) as temporary:
         if path.suffix == PARQUET:
             _write_parquet(records, temporary)
         else:
@@ -68,9 +69,7 @@ def _record(fields: Any, where: str) -> Record:
     try:
         return Record.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the record"
-        raise ValueError(f"{where} is no record: {place}: {first['msg']}.") from error
+        raise ValueError(f"{where} is no record: {first_problem(error, 'the record')}.") from error
 
 
 def _schema() -> "pyarrow.Schema":

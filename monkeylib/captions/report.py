@@ -267,7 +267,7 @@ class Report:
     def write(self, path: Path | str) -> Path:
         """Write the page, in one move."""
         path = Path(path)
-        with resources.replacing(path) as temporary:
+        with resources.atomic_write(path) as temporary:
             temporary.write_text(self.html(), encoding="utf-8")
         return path
 

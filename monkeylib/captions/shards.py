@@ -6,7 +6,6 @@ that was done with them, so a shard of other images or another configuration is 
 twice gives the same bytes: who runs a shard, and how often, doesn't matter.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +16,10 @@ from typing import Any
 
 from monkeylib import resources
 from monkeylib.captions.annotations import SCHEMA_VERSION, Provenance, Record
-from monkeylib.captions.cached_model import digest
 from monkeylib.captions.input_images import Source
 from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.captions.stages import Tally
+from monkeylib.digests import file_digest, json_digest
 
 SIZE = 1000  # images
 RECORDS, MANIFEST = "records.jsonl", "manifest.json"
@@ -67,7 +66,7 @@ def plan(
             part = tuple(sources[start : start + size])
             sums = tuple(pool.map(_checksum, part))
             images = [(s.name, s.original_caption, sha) for s, sha in zip(part, sums, strict=True)]
-            shards.append(Shard(index, digest(work, images), part, sums))
+            shards.append(Shard(index, json_digest([work, images]), part, sums))
             advance(len(part))
     return shards
 
@@ -89,17 +88,17 @@ def commit(folder: Path, shard: Shard, records: Sequence[Record], tallies: Seque
     if [record.name for record in records] != names:
         raise ValueError(f"shard {shard.name} has {len(records)} records for {len(names)} images")
     file = _parquet(folder, shard)
-    with resources.replacing(file) as temporary:
+    with resources.atomic_write(file) as temporary:
         write_records(records, temporary)
         _to_disk(temporary)
     entry = {
         "file": file.name,
         "records": len(records),
         "failed": sum(record.status != "ok" for record in records),
-        "sha256": _sha256(file),
+        "sha256": file_digest(file),
         "stages": [asdict(tally) for tally in tallies],
     }
-    with resources.replacing(file.with_suffix(".json")) as temporary:
+    with resources.atomic_write(file.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(entry), encoding="utf-8")
         _to_disk(temporary)
     return entry
@@ -110,7 +109,7 @@ def committed(folder: Path, shard: Shard) -> dict[str, Any] | None:
     file = _parquet(folder, shard)
     try:
         entry = json.loads(file.with_suffix(".json").read_bytes())
-        whole = entry["records"] == len(shard.sources) and entry["sha256"] == _sha256(file)
+        whole = entry["records"] == len(shard.sources) and entry["sha256"] == file_digest(file)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return entry if whole else None
@@ -141,18 +140,13 @@ def gather(folder: Path, shards: Sequence[Shard], out: Path) -> Path:
             {**entry, "file": f"{folder.relative_to(out).as_posix()}/{entry['file']}"} for entry in listed
         ],
     }
-    with resources.replacing(out / MANIFEST) as temporary:
+    with resources.atomic_write(out / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return file
 
 
 def _parquet(folder: Path, shard: Shard) -> Path:
     return folder / f"{shard.name}.parquet"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _to_disk(file: Path) -> None:

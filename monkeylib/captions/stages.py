@@ -13,9 +13,10 @@ from typing import Any
 
 from monkeylib.captions import checks, filtering
 from monkeylib.captions.annotations import Failure, Findings, Provenance, Record, Score, Written
-from monkeylib.captions.cached_model import Advance, Asker, Question, digest, failure
+from monkeylib.captions.cached_model import Advance, Asker, Question, failure
 from monkeylib.captions.experts.base import Composer, DependentExpert, Expert, ImageTextMatcher, Model, crop
 from monkeylib.captions.input_images import Source
+from monkeylib.digests import json_digest
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class ExpertStage(Stage):
 
 def key_of(model: Model) -> str:
     """The same for two models whose answers are the same."""
-    return digest(model.provenance.model_dump(mode="json"))
+    return json_digest([model.provenance.model_dump(mode="json")])
 
 
 class MatchStage(Stage):
@@ -234,7 +235,7 @@ class MatchStage(Stage):
 
 
 def _regions_key(record: Record) -> str:
-    return digest(record.sha256, [[region.box, region.text] for region in record.regions])
+    return json_digest([record.sha256, [[region.box, region.text] for region in record.regions]])
 
 
 class WriteStage(Stage):
@@ -286,4 +287,4 @@ def _composer_key(record: Record) -> str:
     seen: Any = record.model_dump(
         mode="json", exclude={"name", "status", "provenance", "failures", "dropped", "check"}
     )
-    return digest(seen)
+    return json_digest([seen])

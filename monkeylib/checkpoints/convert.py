@@ -48,7 +48,7 @@ def convert(source: Path, target: Path, grid: Grid | None = None, progress: bool
     """
     checkpoint = open_checkpoint(source, grid)
     processor = MonkeyProcessor.of_released(source, grid)
-    with resources.new_folder(target) as folder:
+    with resources.create_folder(target) as folder:
         places: dict[str, str] = {}
         size = 0
         for number, tensors in enumerate(checkpoint.stream(progress=progress), start=1):
@@ -102,7 +102,7 @@ def export(source: Path, target: Path, progress: bool = False) -> None:
             ).filename_to_tensors
         else:
             files = _as_it_was(_read_json(kept / _SHARDS), list(groups))
-        with resources.new_folder(target) as folder:
+        with resources.create_folder(target) as folder:
             size = 0
             for name, keys in tqdm(files.items(), desc="shards", disable=not progress):
                 shard = {key: released_tensor(groups[key], ours.read) for key in keys}

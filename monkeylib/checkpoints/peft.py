@@ -59,7 +59,7 @@ def write(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target: Pat
     """
     if not config.lora_count:
         raise ValueError(f"a model of lora_mode {config.lora_mode!r} has no adapters to write")
-    with resources.new_folder(target) as folder:
+    with resources.create_folder(target) as folder:
         for tile in range(config.lora_count):
             weights, scales = _of_tile(tensors, config, tile)
             place = folder / f"tile-{tile}"

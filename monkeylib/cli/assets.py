@@ -36,4 +36,4 @@ def fetch_assets(
     from monkeylib import assets
 
     for name in names or [asset.name for asset in assets.listing()]:
-        print(f"{name}: {resources.shown(assets.fetch(name))}", flush=True)
+        print(f"{name}: {resources.display_path(assets.fetch(name))}", flush=True)

@@ -157,14 +157,14 @@ def _say(out: Path, summary: "Summary", sources: "list[Source]") -> None:
         if record.detailed_caption:
             print(f"{record.name}: {record.detailed_caption}")
     if summary.records > _SHOWN:
-        print(f"and {summary.records - _SHOWN} more in {resources.shown(out / RECORDS)}")
+        print(f"and {summary.records - _SHOWN} more in {resources.display_path(out / RECORDS)}")
     if sys.stderr.isatty():
         title = f"{summary.records} images in {summary.seconds:.0f} s, US$ {summary.cost:.2f}"
         tables.show(summary.rows(), title, Console(stderr=True))
     if sources:
         records = list(islice(read_records(out / RECORDS), len(sources)))
         page = report.show(records, sources).write(out / "report.html")
-        print(f"report: {resources.shown(page)}")
+        print(f"report: {resources.display_path(page)}")
     failed = [f"{r.name}: {f.error}" for r in read_records(out / RECORDS) for f in r.failures]
     if failed:
         more = f"; and {len(failed) - _SAID} more" if len(failed) > _SAID else ""

@@ -22,7 +22,7 @@ def chosen(model: Path | None) -> Path:
         return trained
     base = resources.models() / "nano-base"
     print(
-        f"monkeylib: no model is trained yet (`make reproduce` does it), so {resources.shown(base)} answers.",
+        f"monkeylib: no model is trained yet (`make reproduce` does it), so {resources.display_path(base)} answers.",
         file=sys.stderr,
     )
     return base

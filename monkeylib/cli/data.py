@@ -46,7 +46,7 @@ def inspect(
         print(f"and {len(found) - _SENTENCES} more")
     path = sheet or resources.cache() / "sheets" / f"{loaded.name}.png"
     examples = [record for report in reports for record in report.examples]
-    print(f"images: {resources.shown(contact_sheet(examples, path))}")
+    print(f"images: {resources.display_path(contact_sheet(examples, path))}")
 
 
 @app.command()
@@ -61,7 +61,9 @@ def convert(
     entry = public.find(name)
     done = public.convert(entry, folder, out)
     left = "".join(f", {count} left out ({reason})" for reason, count in done.left_out.items())
-    print(f"{resources.shown(out)}: {done.written} records{left}; their images: {folder / entry.images}")
+    print(
+        f"{resources.display_path(out)}: {done.written} records{left}; their images: {folder / entry.images}"
+    )
 
 
 @app.command("sets")
@@ -86,7 +88,7 @@ def benchmarks(
     from monkeylib.evaluation.benchmarks import BENCHMARKS, available
 
     there = available(data)
-    print(f"downloads: {resources.shown(data or resources.benchmarks())}")
+    print(f"downloads: {resources.display_path(data or resources.benchmarks())}")
     for name, benchmark in BENCHMARKS.items():
         if (entry := benchmark.entry) is None:
             continue

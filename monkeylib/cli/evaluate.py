@@ -64,7 +64,7 @@ def evaluate(
     names = benchmarks.split(",") if benchmarks else available(data)
     chosen = [_benchmark(name.strip(), prompt or None, data) for name in names]
     path = model or str(checkpoint.chosen(None))
-    shown = resources.shown(path) if Path(path).exists() else path
+    shown = resources.display_path(path) if Path(path).exists() else path
     folder = out or resources.runs("evaluate") / shown.strip("/").replace("/", "--")
     _quiet()
     done = predict.run(
@@ -121,7 +121,7 @@ def _report(folders: Sequence[Path], metrics: Sequence[str]) -> None:
 
     console = Console()
     rows = [row for folder in folders for row in results.score_folder(folder, metrics)]
-    files = ", ".join(resources.shown(folder / results.SCORES) for folder in folders)
+    files = ", ".join(resources.display_path(folder / results.SCORES) for folder in folders)
     tables.show(results.summary(rows), files, console)
     if len(folders) == 2 and not metrics:
         first, second = map(results.model_of, folders)

@@ -129,7 +129,7 @@ def convert(
         checkpoints.export(source, target, progress)
     else:
         checkpoints.export_lora(source, target)
-    print(f"wrote {resources.shown(target)}")
+    print(f"wrote {resources.display_path(target)}")
 
 
 @app.command()
@@ -167,7 +167,7 @@ def reproduce(
         readme = resources.REPOSITORY / "README.md"
         written = series.update_notebooks()
         tables.update_page(readme, names=TITLES)
-        print("wrote", *(resources.shown(path) for path in (*written, readme)))
+        print("wrote", *(resources.display_path(path) for path in (*written, readme)))
     series.report(profile, Console())
 
 

@@ -61,9 +61,9 @@ def _changed(recipe: "Profile", base: Path | None, changes: dict[str, Any]) -> "
 
 
 def _report(checkpoint: Path, data: "Data | None") -> None:
-    print(f"trained model: {resources.shown(checkpoint)}")
+    print(f"trained model: {resources.display_path(checkpoint)}")
     if data is not None and data.skipped is not None and (left := data.skipped.listed()):
-        print(f"left out {len(left)} bad records, listed in {resources.shown(data.skipped.file)}")
+        print(f"left out {len(left)} bad records, listed in {resources.display_path(data.skipped.file)}")
 
 
 def _data(recipe: "Profile", name: str, epochs: float | None, skipped: Path | None) -> "tuple[Profile, Data]":

@@ -9,8 +9,6 @@ come equally often but for one.
 from __future__ import annotations
 
 import bisect
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -28,6 +26,8 @@ from monkeylib import resources
 from monkeylib.data.readers import SetRecords, read
 from monkeylib.data.records import BadRecord, Record, Records
 from monkeylib.data.schema import MixtureFile
+from monkeylib.digests import bytes_digest, json_digest, short_digest
+from monkeylib.errors import first_problem
 from monkeylib.prompts import PROMPTS
 
 _ROUNDS = 6
@@ -49,7 +49,7 @@ class Shuffle:
         if length < 1:
             raise ValueError(f"an order needs at least one number, got a length of {length}")
         self.length = length
-        digest = hashlib.blake2b(repr(key).encode(), digest_size=8 * _ROUNDS).digest()
+        digest = short_digest(repr(key).encode(), 8 * _ROUNDS)
         self._keys = [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(_ROUNDS)]
         self._bits = max(1, ((length - 1).bit_length() + 1) // 2)
 
@@ -150,7 +150,7 @@ def _images(records: Records, number: int) -> Iterator[bytes]:
     except BadRecord:
         return
     for image in images:
-        yield hashlib.blake2b(_identity(image), digest_size=16).digest()
+        yield short_digest(_identity(image), 16)
 
 
 def _identity(image: Any) -> bytes:
@@ -264,13 +264,9 @@ def parse(path: Path) -> MixtureFile:
     try:
         return MixtureFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{resources.shown(path)} is not YAML: {error}") from error
+        raise ValueError(f"{resources.display_path(path)} is not YAML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ValueError(
-            f"{resources.shown(path)}, {where}: {first['msg'].removeprefix('Value error, ')}"
-        ) from error
+        raise ValueError(f"{resources.display_path(path)}, {first_problem(error)}") from error
 
 
 class _Part:
@@ -334,5 +330,5 @@ def _digest(file: MixtureFile, sets: Sequence[SetRecords], held: Sequence[np.nda
         for records in sets
     ]
     if held:
-        state["held"] = [hashlib.sha256(numbers.astype("<i8").tobytes()).hexdigest() for numbers in held]
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+        state["held"] = [bytes_digest(numbers.astype("<i8").tobytes()) for numbers in held]
+    return json_digest(state)

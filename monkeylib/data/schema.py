@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from monkeylib.errors import choose
 from monkeylib.prompts import PROMPTS
 
 Format = Literal["conversations", "evaluation", "llava", "datasets", "webdataset"]
@@ -72,8 +73,7 @@ class DataSet(_Strict):
     @field_validator("prompt")
     @classmethod
     def _known(cls, prompt: str) -> str:
-        if prompt not in PROMPTS:
-            raise ValueError(f"there is no prompt called {prompt!r}: choose one of {', '.join(PROMPTS)}")
+        choose("prompt", prompt, PROMPTS)
         return prompt
 
     @model_validator(mode="after")

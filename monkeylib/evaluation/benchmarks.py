@@ -19,6 +19,7 @@ from pathlib import Path
 
 from monkeylib import resources
 from monkeylib.data import synthetic
+from monkeylib.errors import choose
 from monkeylib.evaluation import entries
 from monkeylib.evaluation.entries import Entry, Figure, Kind, official, released
 from monkeylib.evaluation.examples import Example
@@ -202,9 +203,7 @@ def get(name: str, *, prompt: str | None = None, data: Path | str | None = None)
     Raises:
         ValueError: there is no such benchmark or prompt, or nano, made in code, is told of either.
     """
-    if name not in BENCHMARKS:
-        raise ValueError(f"There is no benchmark {name!r}: choose one of {', '.join(BENCHMARKS)}.")
-    benchmark = BENCHMARKS[name]
+    benchmark = BENCHMARKS[choose("benchmark", name, BENCHMARKS)]
     if prompt is None and data is None:
         return benchmark
     if benchmark.entry is None:
@@ -221,8 +220,7 @@ def _prompt(benchmark: Benchmark, name: str | None) -> str:
             f"The release has no code for {benchmark.name}, and so no prompt: ask as documented."
         )
     if chosen not in PROMPTS:
-        names = ", ".join((*ways, *PROMPTS))
-        raise ValueError(f"There is no prompt {name!r}: choose one of {names}.")
+        choose("prompt", chosen, (*ways, *PROMPTS))
     return chosen
 
 

@@ -155,5 +155,5 @@ def write_gallery(
 
     path = predictions_file.parent / "errors" / f"{benchmark.name}.html"
     write_page(wrong_answers, image_lookup(examples), path, title)
-    print(f"error gallery: {resources.shown(path)}")
+    print(f"error gallery: {resources.display_path(path)}")
     return path

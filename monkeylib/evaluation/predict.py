@@ -165,7 +165,7 @@ def _settle(path: Path, order: Sequence[str], rows: Mapping[str, Prediction]) ->
     """Leave one file of whole lines in the order of the batches, and no parts."""
     content = b"".join(rows[identifier].line for identifier in order if identifier in rows)
     if (path.read_bytes() if path.exists() else b"") != content:
-        with resources.replacing(path) as temporary:
+        with resources.atomic_write(path) as temporary:
             temporary.write_bytes(content)
     for part in _parts(path):
         part.unlink()

@@ -1,6 +1,5 @@
 """Answering many questions per image with the image encoded once."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +8,11 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from monkeylib.digests import weights_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.inference import Monkey
 from monkeylib.processing import open_image
 from monkeylib.prompts import after_image
-
-_SAMPLED = 1024  # values of each weight that a fingerprint looks at, at least
 
 
 class SharedEncoding:
@@ -116,11 +114,5 @@ def identity(monkey: Monkey, max_new_tokens: int) -> str:
 
 
 def fingerprint(model: torch.nn.Module, settings: Sequence[object]) -> str:
-    """Sixteen letters that differ where settings or weights do; of each weight, up to 2,048 values are looked
-    at."""
-    digest = hashlib.sha256(repr(list(settings)).encode())
-    for name, weight in model.state_dict().items():
-        step = max(1, weight.numel() // _SAMPLED)
-        digest.update(name.encode())
-        digest.update(weight.flatten()[::step].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """Return sixteen letters that differ where settings or weights do."""
+    return weights_digest(model.state_dict(), settings)[:16]

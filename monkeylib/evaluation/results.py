@@ -160,7 +160,7 @@ def summarise(
 def write_table(rows: Sequence[ScoreRow], path: Path | str) -> Path:
     """Write rows as CSV, in one move."""
     path = Path(path)
-    with resources.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with resources.atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(ScoreRow.__dataclass_fields__), lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
@@ -188,7 +188,7 @@ _RUN = "run.json"
 
 def note(folder: Path, model: str) -> None:
     """Write down whose predictions a folder holds."""
-    with resources.replacing(folder / _RUN) as temporary:
+    with resources.atomic_write(folder / _RUN) as temporary:
         temporary.write_text(json.dumps({"model": model}, indent=1) + "\n", encoding="utf-8")
 
 

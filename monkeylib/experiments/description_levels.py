@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scenes = [collages.make(seed) for seed in range(chosen.scenes)]
     records = annotate(scenes, resources.cache() / "scenes")
     write_records(records, chosen.out)
-    print(f"wrote {resources.shown(chosen.out)}")
+    print(f"wrote {resources.display_path(chosen.out)}")
 
 
 if __name__ == "__main__":

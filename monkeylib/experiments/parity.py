@@ -58,7 +58,7 @@ def write_released(folder: Path) -> Path:
     """
     packed = resources.REPOSITORY / "tests" / "data" / "qwen.tiktoken.gz"
     words = gzip.decompress(packed.read_bytes()).splitlines(keepends=True)[:WORDS]
-    with resources.new_folder(folder) as unfinished:
+    with resources.create_folder(folder) as unfinished:
         (unfinished / "config.json").write_text(json.dumps(released_settings(), indent=1), encoding="utf-8")
         (unfinished / "qwen.tiktoken").write_bytes(b"".join(words))
         save_file(released_weights(), unfinished / "model.safetensors", metadata={"format": "pt"})

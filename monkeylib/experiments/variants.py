@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monkeylib import resources
+from monkeylib.errors import choose
 from monkeylib.evaluation import results
 from monkeylib.evaluation.predict import predict_synthetic
 from monkeylib.profiles import Profile
@@ -88,8 +89,7 @@ def variant(profile: Profile, name: str, steps: int | None = None) -> Profile:
     Raises:
         ValueError: there is no such variant.
     """
-    if name not in VARIANTS:
-        raise ValueError(f"There is no variant {name!r}: choose one of {', '.join(VARIANTS)}.")
+    choose("variant", name, VARIANTS)
     return VARIANTS[name].change(profile).retrained(steps=steps or profile.ablation.steps)
 
 

@@ -1,12 +1,13 @@
 """What both harnesses ask of a model: answers to text and images, and how likely a text is."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from monkeylib.digests import image_digest
+from monkeylib.errors import choose
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import SharedEncoding
 from monkeylib.inference import Monkey
@@ -22,8 +23,7 @@ def prompted(segments: Segments, prompt: str) -> list[str | ImageInput]:
     Raises:
         ValueError: no text to ask, or no such prompt.
     """
-    if prompt not in PROMPTS:
-        raise ValueError(f"there is no prompt called {prompt!r}: choose one of {', '.join(PROMPTS)}")
+    choose("prompt", prompt, PROMPTS)
     texts = [place for place, segment in enumerate(segments) if isinstance(segment, str)]
     if not texts:
         raise ValueError("there is no text to ask: expected at least one string beside the images")
@@ -47,7 +47,7 @@ def answers(
     """
     if not generation and all(len(images) == 1 for _, images in questions):
         opened = [open_image(images[0]) for _, images in questions]
-        keys = [hashlib.sha256(image.tobytes() + repr(image.size).encode()).hexdigest() for image in opened]
+        keys = [image_digest(image) for image in opened]
         examples = [
             Example(str(n), image, text, (), prompt, key)
             for n, ((text, _), image, key) in enumerate(zip(questions, opened, keys, strict=True))

@@ -25,7 +25,7 @@ def contact_sheet(records: Sequence[Record], path: Path, columns: int = 4) -> Pa
         raise ValueError("there is no image to show: the rows that were looked at have none that opens")
     if path.suffix != ".png":
         raise ValueError(f"a contact sheet is a PNG file, got {path}: let the name end in .png")
-    with plt.rc_context(STYLE), resources.replacing(path) as temporary:
+    with plt.rc_context(STYLE), resources.atomic_write(path) as temporary:
         sheet = draw_cards([_card(record) for record in records], columns)
         sheet.savefig(temporary, format="png", metadata={"Software": None})
         plt.close(sheet)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
+from monkeylib.errors import choose
 from monkeylib.model import MonkeyConfig, MonkeyProjectorConfig, MonkeyResamplerConfig, MonkeyVisionConfig
 from monkeylib.profiles.schema import Encoder, Profile
 
@@ -85,9 +86,7 @@ def _read(name: str) -> dict[str, Any]:
     """The YAML of a profile, over the one it extends."""
     file = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
     if not file.is_file():
-        raise ValueError(
-            f"there is no profile called {name!r}: choose one of {', '.join(names())}, or a YAML file"
-        )
+        choose("profile", name, names(), otherwise="or a YAML file")
     own = yaml.safe_load(file.read_text(encoding="utf-8"))
     parent = own.pop("extends", None)
     return own if parent is None else _merge(_read(parent), own)

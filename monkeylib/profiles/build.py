@@ -107,7 +107,7 @@ def base_folder(profile: Profile) -> Path:
     folder = resources.REPOSITORY / profile.base_checkpoint
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
-            f"There is no base model at {resources.shown(folder)}: name a checkpoint folder, which holds a "
+            f"There is no base model at {resources.display_path(folder)}: name a checkpoint folder, which holds a "
             "config.json (nano-base is part of the repository, and `make nano-base` trains it anew)."
         )
     return folder

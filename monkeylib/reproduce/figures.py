@@ -78,17 +78,17 @@ def save(fig: Figure, name: str, *, data: Any, profile: str, source: str) -> Non
     entry = {
         "profile": profile,
         "source": source,
-        "data": [resources.shown(file) for file in files],
+        "data": [resources.display_path(file) for file in files],
         "sha256": digests.data_digest(files or data),
         "files": [f"{name}.{ending}" for ending in _METADATA],
     }
     folder = resources.figures(profile)
     for ending, metadata in _METADATA.items():
-        with resources.replacing(folder / f"{name}.{ending}") as temporary:
+        with resources.atomic_write(folder / f"{name}.{ending}") as temporary:
             fig.savefig(
                 temporary, format=ending, metadata=metadata, dpi=STYLE["savefig.dpi"], bbox_inches="tight"
             )
-    with resources.replacing(folder / MANIFEST) as temporary:
+    with resources.atomic_write(folder / MANIFEST) as temporary:
         everything = dict(sorted((manifest(profile) | {name: entry}).items()))
         temporary.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
 

@@ -31,16 +31,16 @@ def read(path: Path) -> NotebookNode:
         ValueError: the file is no notebook.
     """
     if not path.exists():
-        raise FileNotFoundError(f"The notebook {resources.shown(path)} doesn't exist.")
+        raise FileNotFoundError(f"The notebook {resources.display_path(path)} doesn't exist.")
     try:
         return nbformat.read(path, as_version=4)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise ValueError(f"{resources.shown(path)} is no readable notebook: {error}.") from error
+        raise ValueError(f"{resources.display_path(path)} is no readable notebook: {error}.") from error
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook in one step."""
-    with resources.replacing(path) as temporary:
+    with resources.atomic_write(path) as temporary:
         nbformat.write(notebook, temporary)
 
 

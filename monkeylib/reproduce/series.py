@@ -20,7 +20,7 @@ from nbclient.exceptions import DeadKernelError
 from rich.console import Console
 
 from monkeylib import digests, resources, tables
-from monkeylib.reproduce import notebooks
+from monkeylib.reproduce import notebooks, provenance
 
 _BASE, _SAMPLES = "data/models/nano-base", "data/samples"
 _INTERRUPTED = "its last run didn't end"
@@ -124,11 +124,11 @@ def report(profile: str, console: Console) -> None:
     for file in sorted(resources.results(profile).glob("*.csv")):
         rows = tables.read_file(file)
         if (scores := tables.presented(rows)) is not rows:
-            tables.show(scores, resources.shown(file), console)
-    console.print(f"All tables: {resources.shown(resources.results(profile))}/", highlight=False)
-    console.print(f"Figures: {resources.shown(resources.figures(profile))}/", highlight=False)
+            tables.show(scores, resources.display_path(file), console)
+    console.print(f"All tables: {resources.display_path(resources.results(profile))}/", highlight=False)
+    console.print(f"Figures: {resources.display_path(resources.figures(profile))}/", highlight=False)
     console.print(
-        f"Executed notebooks: {resources.shown(resources.runs(profile))}/notebooks/", highlight=False
+        f"Executed notebooks: {resources.display_path(resources.runs(profile))}/notebooks/", highlight=False
     )
 
 
@@ -162,7 +162,7 @@ class _Job:
             return _INTERRUPTED
         written = [self.executed, *(resources.outputs() / name for name in stamp["outputs"])]
         missing = [file for file in written if not file.exists()]
-        return f"{resources.shown(missing[0])} is missing" if missing else None
+        return f"{resources.display_path(missing[0])} is missing" if missing else None
 
     def dependencies(self) -> dict[str, str]:
         """Everything that the notebook's results depend on, each with its digest."""
@@ -171,8 +171,8 @@ class _Job:
         return {
             "its code": digests.data_digest(cells),
             "its parameters": digests.data_digest(self.parameters),
-            **digests.code_digests(notebooks.python(self.notebook)),
-            **{resources.shown(file): digests.file_digest(file) for file in shipped},
+            **provenance.code_digests(notebooks.python(self.notebook)),
+            **{resources.display_path(file): digests.file_digest(file) for file in shipped},
             **{f"the run of {name}": self._stamp(name).get("run", "none") for name in self.chapter.needs},
         }
 
@@ -227,7 +227,7 @@ class _Job:
 
     def _failed(self, problem: str) -> NotebookFailed:
         sentence = " ".join(f"Notebook {self.chapter.name} {problem}".split())
-        return NotebookFailed(f"{sentence} (as far as it came: {resources.shown(self.executed)})")
+        return NotebookFailed(f"{sentence} (as far as it came: {resources.display_path(self.executed)})")
 
     def _stamp_path(self, name: str) -> Path:
         return self.folder / f"{name}.stamp.json"
@@ -237,7 +237,7 @@ class _Job:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def _leave(self, stamp: Mapping) -> None:
-        with resources.replacing(self._stamp_path(self.chapter.name)) as temporary:
+        with resources.atomic_write(self._stamp_path(self.chapter.name)) as temporary:
             temporary.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
 
     def _remove(self, outputs: Sequence[str]) -> None:

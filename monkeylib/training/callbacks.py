@@ -73,7 +73,7 @@ class Checkpoints(L.Callback):
         trainer.save_checkpoint(file)
         if trainer.is_global_zero and not (is_zipfile(file) or (file / "meta.pt").is_file()):
             raise OSError(
-                f"The checkpoint {resources.shown(file)} could not be written: check the disk's space and rights."
+                f"The checkpoint {resources.display_path(file)} could not be written: check the disk's space and rights."
             )
 
 
@@ -143,7 +143,9 @@ class SampleAnswers(L.Callback):
         if trainer.is_global_zero:
             earlier = self.file.read_text(encoding="utf-8").splitlines(True) if self.file.exists() else []
             kept = [line for line in earlier if json.loads(line)["step"] != trainer.global_step]
-            with resources.replacing(self.file) as unfinished:  # a resumed run asks again what it had asked
+            with resources.atomic_write(
+                self.file
+            ) as unfinished:  # a resumed run asks again what it had asked
                 unfinished.write_text("".join(kept + lines), encoding="utf-8", errors="backslashreplace")
 
     def _ask(self, module: L.LightningModule, record: Record, step: int) -> dict[str, Any]:
@@ -202,7 +204,7 @@ class _Writer(ExperimentWriter):
         self._write(_rows(Path(self.metrics_file_path)), fieldnames)
 
     def _write(self, rows: Sequence[dict[str, str]], columns: list[str]) -> None:
-        with resources.replacing(Path(self.metrics_file_path)) as unfinished:
+        with resources.atomic_write(Path(self.metrics_file_path)) as unfinished:
             with unfinished.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, columns)
                 writer.writeheader()

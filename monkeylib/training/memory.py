@@ -86,7 +86,7 @@ class Memory(L.Callback):
         self._stop()
         if trainer.is_global_zero:
             found = {"step": self.step + 1, "measured": measured, "planned": planned or None}
-            with resources.replacing(self.file) as unfinished:
+            with resources.atomic_write(self.file) as unfinished:
                 unfinished.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
     def on_exception(self, *_: Any) -> None:

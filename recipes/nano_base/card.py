@@ -89,6 +89,6 @@ def write(
         pixels=pixels,
     )
     card = folder / "README.md"
-    with resources.replacing(card) as temporary:
+    with resources.atomic_write(card) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return card

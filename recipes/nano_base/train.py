@@ -217,7 +217,7 @@ def train_stage(module: BaseTraining, folder: Path) -> None:
     stamp, recipe = folder / "stage.json", json.dumps(asdict(module.stage))
     if stamp.exists() and stamp.read_text() != recipe:
         raise ValueError(
-            f"{resources.shown(folder)} holds this stage, trained by another recipe: to train it anew, remove "
+            f"{resources.display_path(folder)} holds this stage, trained by another recipe: to train it anew, remove "
             "that folder and those of the later stages."
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -289,7 +289,7 @@ def main(seed: int = 0) -> None:
         train_stage(BaseTraining(model, heads, stage, processor, seed), runs / stage.name)
     save(model.eval(), processor, target)
     score(profile, target, runs, model)
-    print(f"wrote {resources.shown(target)}")
+    print(f"wrote {resources.display_path(target)}")
 
 
 if __name__ == "__main__":

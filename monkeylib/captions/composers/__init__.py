@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from monkeylib.captions.composers.rules import RuleComposer
 from monkeylib.captions.experts.base import Composer
+from monkeylib.errors import choose
 
 
 def _chat() -> Composer:
@@ -27,6 +28,4 @@ def load(name: str) -> Composer:
     Raises:
         ValueError: there is no composer of that name, or it lacks a setting in the environment.
     """
-    if name not in COMPOSERS:
-        raise ValueError(f"There is no composer {name!r}: choose among {', '.join(COMPOSERS)}.")
-    return COMPOSERS[name]()
+    return COMPOSERS[choose("composer", name, COMPOSERS)]()

@@ -1,7 +1,6 @@
 """Asking an OpenAI-compatible endpoint: few at once, again after failures, within a budget, nothing twice."""
 
 import email.utils
-import hashlib
 import json
 import os
 import random
@@ -15,6 +14,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from monkeylib import resources
+from monkeylib.digests import json_digest
 
 
 class BudgetExhausted(RuntimeError):
@@ -214,14 +214,13 @@ class ChatClient:
                 self.kept += 1
                 return kept
             response = self._ask(request, most)
-            with resources.replacing(path) as temporary:
+            with resources.atomic_write(path) as temporary:
                 temporary.write_text(json.dumps({"request": request, "response": response}), encoding="utf-8")
             return response
 
     def path_of(self, request: dict[str, Any]) -> Path:
         """Where the response is kept: under the SHA-256 of the endpoint and the whole request."""
-        whole = json.dumps([self.base_url, request], sort_keys=True)
-        digest = hashlib.sha256(whole.encode()).hexdigest()
+        digest = json_digest([self.base_url, request])
         return self.cache / digest[:2] / f"{digest}.json"
 
     def _ask(self, request: dict[str, Any], most: int) -> dict[str, Any]:

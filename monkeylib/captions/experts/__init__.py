@@ -20,6 +20,7 @@ from monkeylib.captions.experts.sam_distilled import SamDistilled
 from monkeylib.captions.experts.segments import DescribedSegments
 from monkeylib.captions.experts.tagger import TagCaption, Tagger
 from monkeylib.captions.experts.yolox import YoloxRegions
+from monkeylib.errors import choose
 
 
 def tagged_images() -> TagCaption:
@@ -104,8 +105,7 @@ def missing(name: str) -> list[str]:
     Raises:
         ValueError: nothing of that name is in the CPU set.
     """
-    if name not in ASSETS:
-        raise ValueError(f"Nothing of the CPU set is called {name!r}: choose one of {', '.join(ASSETS)}.")
+    choose("expert of the CPU set", name, ASSETS)
     return [asset for asset in ASSETS[name] if assets.located(assets.find(asset)) is None]
 
 

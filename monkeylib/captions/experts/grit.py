@@ -23,7 +23,7 @@ from PIL import Image
 from monkeylib.captions.annotations import Findings, Region
 from monkeylib.captions.experts import grit_runner
 from monkeylib.captions.experts.base import Expert
-from monkeylib.captions.experts.pretrained import fingerprint_of_file
+from monkeylib.digests import quick_file_digest
 
 PYTHON, CHECKOUT, WEIGHTS = "MONKEYLIB_GRIT_PYTHON", "MONKEYLIB_GRIT", "MONKEYLIB_GRIT_WEIGHTS"
 DEFAULT_WEIGHTS = "models/grit_b_densecap.pth"
@@ -66,7 +66,7 @@ class GritRegions(Expert):
     def version(self) -> str:
         """The weights and the beginning of their fingerprint."""
         weights = self._weights()
-        known = fingerprint_of_file(weights)[:12] if weights and weights.is_file() else "missing"
+        known = quick_file_digest(weights)[:12] if weights and weights.is_file() else "missing"
         return f"grit_b_densecap@{known}"
 
     @property

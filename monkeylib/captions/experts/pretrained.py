@@ -5,7 +5,6 @@ MONKEYLIB_WEIGHTS set to `folder`, the weights of `owner/name` are taken from `f
 """
 
 import gc
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from monkeylib.captions.experts.base import Model
+from monkeylib.digests import folder_digest
 
 WEIGHTS = "MONKEYLIB_WEIGHTS"
-_EDGE = 1 << 20  # bytes at either end of a large file that its fingerprint covers
 Item = TypeVar("Item")
 
 
@@ -23,28 +22,6 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """Parts of at most `size` items, in order."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def fingerprint_of_file(path: Path) -> str:
-    """A SHA-256 of a file's size and content; above two megabytes, of its first and its last megabyte.
-
-    Hashing all of 15 GB takes a minute, and other weights differ there too.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"{size}\n".encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_EDGE if size > 2 * _EDGE else size))
-        if size > 2 * _EDGE:
-            file.seek(-_EDGE, os.SEEK_END)
-            digest.update(file.read())
-    return digest.hexdigest()
-
-
-def fingerprint(folder: Path) -> str:
-    """A SHA-256 that tells folders of weights apart: of the names and fingerprints of their files."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    lines = [f"{path.name} {fingerprint_of_file(path)}\n" for path in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class Pretrained(Model):
@@ -83,7 +60,7 @@ class Pretrained(Model):
     @cached_property
     def _identity(self) -> tuple[str, str]:
         folder = self.folder
-        return (folder.name, fingerprint(folder)) if folder else (self.hub, self.revision)
+        return (folder.name, folder_digest(folder)) if folder else (self.hub, self.revision)
 
     @property
     def version(self) -> str:

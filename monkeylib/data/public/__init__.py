@@ -8,6 +8,7 @@ records name them as they are named in the set's folder of images.
 
 from monkeylib.data.public import captions, documents, questions, text
 from monkeylib.data.public.convert import Conversion, PublicSet, convert
+from monkeylib.errors import choose
 
 SETS: dict[str, PublicSet] = {
     entry.name: entry for module in (captions, questions, text, documents) for entry in module.SETS
@@ -22,6 +23,5 @@ def find(name: str) -> PublicSet:
     Raises:
         ValueError: there is none.
     """
-    if name not in SETS:
-        raise ValueError(f"there is no public set called {name!r}: choose one of {', '.join(SETS)}")
+    choose("public set", name, SETS)
     return SETS[name]

@@ -69,7 +69,7 @@ def convert(entry: PublicSet, folder: Path, out: Path) -> Conversion:
     require(entry.name, folder, entry.files, entry.home)
     images, left_out, written = folder / entry.images, Counter(), 0
     there: dict[str, bool] = {}
-    with resources.replacing(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with resources.atomic_write(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("[")
         for pair in checked(entry.pairs(folder), entry.name, entry.files, entry.home):
             if pair.image not in there:

@@ -31,5 +31,5 @@ def draw_letters(image: Path, texts: dict[str, dict[str, Any]], out: Path) -> No
         font = ImageFont.load_default(max(_SMALLEST, min(right - left, bottom - top)))
         middle = ((left + right) / 2, (top + bottom) / 2)
         draw.text(middle, text["replacementText"], fill="black", font=font, anchor="mm")
-    with resources.replacing(out) as temporary:
+    with resources.atomic_write(out) as temporary:
         diagram.save(temporary, "PNG")

@@ -7,7 +7,6 @@ The set's `columns` name the fields of a `.json` member; without one, `.txt` hol
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -23,6 +22,7 @@ from monkeylib import resources
 from monkeylib.data.readers.base import Row, SetRecords, locate, takes_question
 from monkeylib.data.records import FORMATS, BadRecord, Record
 from monkeylib.data.schema import DataSet
+from monkeylib.digests import text_digest
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 
@@ -117,11 +117,11 @@ def _decoded(member: Member, ending: str) -> Any:
 def _index(shard: Path) -> list[tuple[str, dict[str, list[int]]]]:
     """Keys in their order, each with start and length of its members by ending; from the cache if there."""
     stat = shard.stat()
-    state = hashlib.sha256(f"{shard.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    state = text_digest(f"{shard.resolve()} {stat.st_size} {stat.st_mtime_ns}")[:16]
     cached = resources.cache() / "shards" / f"{shard.stem}-{state}.json"
     if not cached.is_file():
         index = _members(shard)
-        with resources.replacing(cached) as temporary:
+        with resources.atomic_write(cached) as temporary:
             temporary.write_text(json.dumps(index), encoding="utf-8")
     return [(key, members) for key, members in json.loads(cached.read_text(encoding="utf-8"))]
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from monkeylib import resources
 from monkeylib.data.synthetic import Sample, make_sample
+from monkeylib.errors import choose
 
 # File -> number and family of the sample, at the nano profile's size. The test splits use far lower numbers.
 WORLDS = {
@@ -34,9 +35,7 @@ def world(name: str, size: tuple[int, int] = (192, 192)) -> Sample:
     Raises:
         ValueError: the file is none of `WORLDS`.
     """
-    if name not in WORLDS:
-        raise ValueError(f"There is no world picture {name!r}: expected one of {', '.join(WORLDS)}.")
-    number, family = WORLDS[name]
+    number, family = WORLDS[choose("synthetic sample", name, WORLDS)]
     return make_sample(number, "test", size, family)
 
 
@@ -55,11 +54,11 @@ def write(folder: Path | None = None) -> list[Path]:
     """Write every image, those of the world as PNG, photographs as JPEG, into data/samples or `folder`."""
     folder = resources.samples() if folder is None else folder
     for name in NAMES:
-        with resources.replacing(folder / name) as temporary:
+        with resources.atomic_write(folder / name) as temporary:
             image(name).save(temporary, quality=90, optimize=True)  # PNG has no quality: it is lossless
     return [folder / name for name in NAMES]
 
 
 if __name__ == "__main__":
     for path in write():
-        print(resources.shown(path))
+        print(resources.display_path(path))

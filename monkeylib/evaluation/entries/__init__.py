@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from monkeylib.errors import first_problem
 from monkeylib.evaluation.entries.schema import Entry, Figure, Kind, Prompts, Released
 
 __all__ = ["Entry", "Figure", "Kind", "Prompts", "Released", "load"]
@@ -24,7 +25,5 @@ def load(files: list[Path] | None = None) -> list[Entry]:
             try:
                 found.append(Entry.model_validate(row))
             except ValidationError as error:
-                first = error.errors()[0]
-                place = ".".join(map(str, first["loc"]))
-                raise ValueError(f"{file.name}, entry {row.get('name')}: {place} {first['msg']}") from error
+                raise ValueError(f"{file.name}, entry {row.get('name')}: {first_problem(error)}") from error
     return found

@@ -1,11 +1,11 @@
 """Examples from a set's official files, each layout read as in `monkeylib.data.public`."""
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from monkeylib.data.public.convert import with_choices
 from monkeylib.data.public.rows import Asked, checked, require
+from monkeylib.digests import text_digest
 from monkeylib.evaluation.entries.layouts import LAYOUTS
 from monkeylib.evaluation.entries.schema import Entry
 from monkeylib.evaluation.examples import Example
@@ -76,7 +76,7 @@ def _chosen(rows: list[Asked], stratum: str | None, limit: int | None) -> list[A
     groups: dict[str, list[Asked]] = {}
     for row in rows:
         groups.setdefault(row.image, []).append(row)
-    order = sorted(groups.values(), key=lambda group: hashlib.sha256(group[0].image.encode()).digest())
+    order = sorted(groups.values(), key=lambda group: text_digest(group[0].image))
     if stratum is None:
         return [row for group in order for row in group][:limit]
     seen: dict[str, int] = {}

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from monkeylib.data.public import SETS
+from monkeylib.errors import choose
 from monkeylib.evaluation.entries.layouts import LAYOUTS
 from monkeylib.evaluation.metrics import registry
 from monkeylib.prompts import PROMPTS
@@ -47,8 +48,8 @@ class Prompts(_Strict):
     @field_validator("documented", "released")
     @classmethod
     def _known(cls, name: str | None) -> str | None:
-        if name is not None and name not in PROMPTS:
-            raise ValueError(f"there is no prompt called {name!r}: choose one of {', '.join(PROMPTS)}")
+        if name is not None:
+            choose("prompt", name, PROMPTS)
         return name
 
 
@@ -119,12 +120,11 @@ class Entry(_Strict):
     def _named_things_exist(self) -> "Entry":
         for name in (*self.metrics, *([self.released.metric] if self.released else ())):
             registry.get(name)
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"there is no layout {self.layout!r}: choose one of {', '.join(LAYOUTS)}")
+        choose("layout", self.layout, LAYOUTS)
         if (self.set is None) != bool(self.home and self.licence):
             raise ValueError(f"{self.name} needs either a public set or a home and a licence of its own")
-        if self.set is not None and self.set not in SETS:
-            raise ValueError(f"there is no public set {self.set!r}: choose one of {', '.join(SETS)}")
+        if self.set is not None:
+            choose("public set", self.set, SETS)
         return self
 
     @property

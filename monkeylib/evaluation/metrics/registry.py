@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monkeylib.errors import choose
 from monkeylib.evaluation.metrics import as_released, due, mme, text, wtq
 from monkeylib.evaluation.metrics.text import (
     Answers,
@@ -178,6 +179,4 @@ METRICS: dict[str, Metric] = {
 
 def get(name: str) -> Metric:
     """The metric of that name; `ValueError` lists the names."""
-    if name not in METRICS:
-        raise ValueError(f"There is no metric {name!r}: choose one of {', '.join(METRICS)}.")
-    return METRICS[name]
+    return METRICS[choose("metric", name, METRICS)]

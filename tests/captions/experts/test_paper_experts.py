@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import MaskGenerationPipeline
 
+from monkeylib import digests
 from monkeylib.captions import experts
 from monkeylib.captions.annotations import Mask
 from monkeylib.captions.experts import blip2, florence2, pretrained, sam
@@ -83,7 +84,7 @@ def test_weights_in_a_folder_are_told_apart_by_what_they_are(tmp_path, monkeypat
     expert = blip2.Blip2Captions()
     (name, digest) = expert.settings["weights"], expert.settings["revision"]
     assert name == "blip2-opt-2.7b" and expert.version == f"{name}@{digest[:12]}"
-    assert digest == pretrained.fingerprint(weights / name)
+    assert digest == digests.folder_digest(weights / name)
     tiny_experts.blip2(tmp_path, seed=1)
     monkeypatch.setenv(pretrained.WEIGHTS, str(tmp_path))
     assert blip2.Blip2Captions().version != expert.version
@@ -94,7 +95,7 @@ def test_large_files_differ_at_their_ends(tmp_path):
     path, prints = tmp_path / "weights", set()
     for start, end, length in [(0, 0, 5 << 20), (1, 0, 5 << 20), (0, 1, 5 << 20), (0, 0, (5 << 20) + 1)]:
         path.write_bytes(bytes([start]) + bytes(length - 2) + bytes([end]))
-        prints.add(pretrained.fingerprint_of_file(path))
+        prints.add(digests.quick_file_digest(path))
     assert len(prints) == 4
 
 

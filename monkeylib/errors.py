@@ -1,0 +1,44 @@
+"""Error messages that many modules share."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+def choose(kind: str, name: str, choices: Iterable[str], *, otherwise: str = "") -> str:
+    """Return `name` if it is one of the choices, else raise an error that lists them.
+
+    Args:
+        kind: what is being chosen, e.g. "prompt".
+        name: the name to look up.
+        choices: the names that exist, in the order in which to list them.
+        otherwise: what else may be given, e.g. "or a YAML file".
+
+    Raises:
+        ValueError: no such name: "there is no prompt called 'x': choose one of a, b".
+    """
+    choices = list(choices)
+    if name in choices:
+        return name
+
+    listed = ", ".join(choices)
+    if otherwise:
+        listed = f"{listed}, {otherwise}"
+
+    raise ValueError(f"there is no {kind} called {name!r}: choose one of {listed}")
+
+
+def first_problem(error: "ValidationError", top: str = "the whole") -> str:
+    """Return the first problem that pydantic found, as "field.subfield: message".
+
+    Args:
+        error: what pydantic raised.
+        top: what to call the validated object when the problem is not with one of its fields.
+    """
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"]) or top
+    message = problem["msg"].removeprefix("Value error, ")
+
+    return f"{field}: {message}"

@@ -1,0 +1,120 @@
+import hashlib
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from monkeylib import digests
+
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5) | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(VALUES, VALUES)
+def test_digests_are_equal_exactly_for_equal_values(first, second):
+    equal = ordered(first) == ordered(second)
+    assert (digests.data_digest(first) == digests.data_digest(second)) == equal
+
+
+def ordered(value) -> str:
+    """The value in writing, keys in order."""
+    if isinstance(value, dict):
+        return f"{{{[(key, ordered(value[key])) for key in sorted(value)]}}}"
+    return str([ordered(item) for item in value]) if isinstance(value, list) else repr(value)
+
+
+def test_the_last_bits_of_a_float_do_not_count_and_the_others_do():
+    array = np.array([0.1, -0.0, 3.0])
+    assert digests.data_digest(array) == digests.data_digest(array + 1e-12)
+    assert digests.data_digest(array) != digests.data_digest(array + 1e-3)
+    assert digests.data_digest(0.3) == digests.data_digest(0.1 + 0.2)
+    assert digests.data_digest(array) == digests.data_digest(torch.tensor(array))
+    assert digests.data_digest(array) != digests.data_digest(array.reshape(3, 1))
+
+
+def test_images_tables_and_files_count_with_their_content(tmp_path):
+    white, black = Image.new("RGB", (4, 4), "white"), Image.new("RGB", (4, 4))
+    assert digests.data_digest(white) != digests.data_digest(black)
+    first, second = pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2]})
+    assert digests.data_digest(first) != digests.data_digest(second)
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"a\n1\n")
+    assert digests.file_digest(file) == hashlib.sha256(b"a\n1\n").hexdigest()
+    digest = digests.data_digest([file])
+    file.write_bytes(b"a\n2\n")
+    assert digests.data_digest([file]) != digest
+
+
+def test_what_has_no_digest_is_refused():
+    with pytest.raises(ValueError, match="got object"):
+        digests.data_digest(object())
+
+
+def test_bytes_text_and_json_have_the_usual_sha256():
+    sha256 = hashlib.sha256(b"caf\xc3\xa9").hexdigest()
+
+    assert digests.bytes_digest(b"caf\xc3\xa9") == sha256
+    assert digests.text_digest("café") == sha256
+    assert digests.json_digest({"b": 1, "a": [2]}) == digests.text_digest('{"a": [2], "b": 1}')
+
+
+def test_numbers_of_texts_are_stable_and_spread():
+    assert digests.text_number("monkey", 4) == int(hashlib.sha256(b"monkey").hexdigest()[:8], 16)
+
+    shares = [digests.text_number(str(i), 4) / 2**32 for i in range(1000)]
+    assert abs(sum(shares) / 1000 - 0.5) < 0.05
+
+
+def test_image_digest_depends_on_size_and_pixels():
+    wide, tall = Image.new("RGB", (4, 2)), Image.new("RGB", (2, 4))
+    assert digests.image_digest(wide) != digests.image_digest(tall)
+    assert digests.image_digest(wide) == digests.image_digest(wide.copy())
+
+
+def test_quick_digest_reads_both_ends_of_a_large_file(tmp_path):
+    content = bytearray(random.Random(0).randbytes(3 << 20))
+    path = tmp_path / "weights.bin"
+
+    def digest_with_change_at(position):
+        changed = bytearray(content)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        return digests.quick_file_digest(path)
+
+    path.write_bytes(content)
+    original = digests.quick_file_digest(path)
+
+    assert digest_with_change_at(0) != original
+    assert digest_with_change_at(-1) != original
+    assert digest_with_change_at(3 << 19) == original  # the middle isn't read
+
+
+def test_folder_digest_depends_on_names_and_content(tmp_path):
+    file = tmp_path / "a"
+    file.write_text("1")
+    original = digests.folder_digest(tmp_path)
+
+    file.write_text("2")
+    assert digests.folder_digest(tmp_path) != original
+
+    file.write_text("1")
+    file.rename(tmp_path / "b")
+    assert digests.folder_digest(tmp_path) != original
+
+
+def test_weights_digest_depends_on_names_values_and_settings():
+    weight = torch.arange(10.0)
+    original = digests.weights_digest({"a": weight}, [1])
+
+    assert digests.weights_digest({"a": weight.clone()}, [1]) == original
+    assert digests.weights_digest({"b": weight}, [1]) != original
+    assert digests.weights_digest({"a": weight + 1}, [1]) != original
+    assert digests.weights_digest({"a": weight}, [2]) != original
