@@ -176,7 +176,7 @@ def test_a_hub_file_is_verified_too(manifest, monkeypatch):
 
 
 def test_an_unknown_asset_is_refused_with_the_list():
-    with pytest.raises(ValueError, match="no asset 'yolox'.*yolox-nano"):
+    with pytest.raises(ValueError, match="no asset called 'yolox'.*yolox-nano"):
         assets.fetch("yolox")
 
 

@@ -91,10 +91,10 @@ MISTAKES = {
     ("answer", "IMAGE", "What?", "--model", "gone"): "no checkpoint at gone",
     ("answer", "IMAGE", "What?", "--grid", "3"): "written as ROWSxCOLUMNS, such as 2x3, got '3'",
     ("train", "--profile", "paper-896"): "convert that checkpoint with `monkeylib convert`",
-    ("evaluate", "--benchmarks", "gone"): "no benchmark 'gone'",
+    ("evaluate", "--benchmarks", "gone"): "no benchmark called 'gone'",
     ("evaluate", "--model", "gone"): "no checkpoint at gone",
     ("score", "gone"): "no predictions in gone",
-    ("score", "gone", "--metrics", "beauty"): "no metric 'beauty'",
+    ("score", "gone", "--metrics", "beauty"): "no metric called 'beauty'",
     ("convert", "gone", "x"): "no checkpoint at gone",
     ("convert", "gone", "x", "--to", "monkeylib"): "no released checkpoint at gone",
     ("convert", "gone", "x", "--grid", "2x2"): "--grid is for reading the released layout",
@@ -104,10 +104,10 @@ MISTAKES = {
     ("train", "--profile", "gone"): "no profile called 'gone'",
     ("caption", "IMAGE", "--out", "x", "--experts", "gone"): "no expert 'gone'",
     ("caption", "IMAGE", "--out", "x", "--matcher", "gone"): "no matcher 'gone'",
-    ("caption", "IMAGE", "--out", "x", "--composer", "gone"): "no composer 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--composer", "gone"): "no composer called 'gone'",
     ("caption", "IMAGE", "--out", "x", "--engine", "ray", "--workers", "many"): "--workers takes numbers",
     ("caption", "IMAGE", "--out", "x", "--time-limit", "0"): "more than 0 seconds, got 0",
-    ("assets", "fetch", "gone"): "no asset 'gone'",
+    ("assets", "fetch", "gone"): "no asset called 'gone'",
 }
 
 

@@ -121,7 +121,7 @@ def test_a_folder_and_a_prompt_may_be_named(tmp_path):
     for prompt, name in {"released": "vizwiz", "documented": "vizwiz_lower", "plain": "plain"}.items():
         examples = benchmarks.get("vizwiz", prompt=prompt, data=tmp_path / "elsewhere").load(None)
         assert {example.prompt for example in examples} == {name}
-    with pytest.raises(ValueError, match="no prompt 'vqb': choose one of documented, released, vqa"):
+    with pytest.raises(ValueError, match="no prompt called 'vqb': choose one of documented, released, vqa"):
         benchmarks.get("vizwiz", prompt="vqb")
     with pytest.raises(ValueError, match="no code for mme"):
         benchmarks.get("mme", prompt="released")
@@ -296,10 +296,10 @@ def test_repeated_ids_of_the_release_are_told_apart_and_annotations_must_hold_al
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("metrics: [vqa_accuracy", "metrics: [accuracy", "entry textvqa: .*no metric 'accuracy'"),
-        ("layout: textvqa", "layout: textcap", "no layout 'textcap'"),
+        ("metrics: [vqa_accuracy", "metrics: [accuracy", "entry textvqa: .*no metric called 'accuracy'"),
+        ("layout: textvqa", "layout: textcap", "no layout called 'textcap'"),
         ("documented: vqa,", "documented: vqb,", "no prompt called 'vqb'"),
-        ("set: textvqa", "set: textvqb", "no public set 'textvqb'"),
+        ("set: textvqa", "set: textvqb", "no public set called 'textvqb'"),
         ("from: Table 3", "from: memory", "Input should be 'Table 2'"),
         ("title: TextVQA", "titel: TextVQA", "Field required"),
     ],

@@ -95,7 +95,7 @@ def test_every_variant_trains_on_the_same_images(name):
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="no variant 'lora': choose one of one_view, interpolated"):
+    with pytest.raises(ValueError, match="no variant called 'lora': choose one of one_view, interpolated"):
         variant(SMOKE, "lora")
 
 

@@ -150,5 +150,5 @@ def test_what_an_expert_needs_and_lacks_is_known_without_loading_it(tmp_path, mo
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(assets.paths, "REPOSITORY", tmp_path)
     assert experts.missing("tagged-segments") == ["sam-distilled", "efficientnet-lite0", "imagenet-names"]
-    with pytest.raises(ValueError, match="Nothing of the CPU set is called 'blip2'"):
+    with pytest.raises(ValueError, match="no expert of the CPU set called 'blip2'"):
         experts.missing("blip2")
