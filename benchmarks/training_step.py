@@ -41,6 +41,7 @@ from monkeylib.model import (
     MonkeyResamplerConfig,
     MonkeyVisionConfig,
 )
+from monkeylib.prompts import IGNORE_INDEX
 
 FOLDER = Path(__file__).parent
 WAYS = ("ours", "released")
@@ -100,7 +101,7 @@ def batch(config: MonkeyConfig, rows: int, length: int | None = None) -> dict[st
     texts = torch.linspace(60, 180, rows).int().tolist()
     length = length or len(span) + max(texts)
     ids = torch.zeros(rows, length, dtype=torch.long)
-    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+    labels, mask = torch.full_like(ids, IGNORE_INDEX), torch.zeros_like(ids)
     for row, count in enumerate(texts):
         words = torch.randint(4, config.text_config.vocab_size, (count,), generator=chance)
         end = len(span) + count

@@ -10,9 +10,8 @@ import torch
 from transformers import BatchFeature, TextIteratorStreamer
 
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.processing import ImageInput, MonkeyProcessor
+from monkeylib.processing import Content, ImageInput, MonkeyProcessor
 from monkeylib.profiles import build
-from monkeylib.prompts import build_prompt
 from monkeylib.tiling import Grid
 
 Turn = tuple[str, str]  # a question and its answer
@@ -26,10 +25,19 @@ class Monkey:
     processor: MonkeyProcessor
 
     def prepare(
-        self, images: Sequence[ImageInput], texts: Sequence[str], grid: Grid | None = None
+        self,
+        images: Sequence[Any],
+        texts: Sequence[Content],
+        prompt: str | None = None,
+        grid: Grid | None = None,
     ) -> BatchFeature:
-        """Model inputs of one image and one text per row, padded on the left, on the model's device."""
-        inputs = self.processor(images=list(images), text=list(texts), grid=grid)
+        """Return model inputs of a batch, padded on the left, on the model's device.
+
+        Args:
+            images: for each text its image, a list of images, or None.
+            texts, prompt, grid: as in `MonkeyProcessor.__call__`.
+        """
+        inputs = self.processor(images=list(images), text=list(texts), prompt=prompt, grid=grid)
         return inputs.to(self.model.device)
 
     def answer(
@@ -65,10 +73,10 @@ class Monkey:
         """Answers to `(image, question)` pairs in one batch; arguments as in `answer`."""
         if not questions:
             return []
-        images, texts = zip(
-            *((image, build_prompt(prompt, question)) for image, question in questions), strict=True
-        )
-        return self.generate(self.prepare(images, texts, grid), max_new_tokens, **generation)
+        images = [image for image, _ in questions]
+        texts = [question for _, question in questions]
+        inputs = self.prepare(images, texts, prompt, grid)
+        return self.generate(inputs, max_new_tokens, **generation)
 
     def chat(
         self,
@@ -101,15 +109,11 @@ class Monkey:
         grid: Grid | None = None,
     ) -> BatchFeature:
         """Model inputs of a conversation: the image, the earlier turns, the question."""
-        prompts = [build_prompt(prompt, asked) for asked in (*(turn[0] for turn in earlier), question)]
-        inputs = self.prepare([image], prompts[:1], grid)
-        ids = inputs["input_ids"][0].tolist()
-        for (_, answer), following in zip(earlier, prompts[1:], strict=True):
-            ids += [*self.processor.encode_text(answer), self.processor.tokenizer.eos_token_id]
-            ids += self.processor.encode_text(self.processor.separator + following)
-        inputs["input_ids"] = torch.tensor([ids], device=self.model.device)
-        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        return inputs
+        layout, visual_tokens = self.processor.layout, self.processor.visual_tokens(grid)
+        ids = torch.tensor([layout.encode_chat([visual_tokens], question, earlier, prompt)])
+        features = self.processor.image_processor(image, grid)
+        inputs = BatchFeature({"input_ids": ids, "attention_mask": torch.ones_like(ids), **features})
+        return inputs.to(self.model.device)
 
     def stream(
         self,

@@ -23,6 +23,7 @@ from monkeylib import profiles, sizing
 from monkeylib.activations import tokens_of_row
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.profiles.build import with_lora
+from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.recipes import Recipe
 
 _MMAP_THRESHOLD = -3  # glibc's number of M_MMAP_THRESHOLD
@@ -168,8 +169,8 @@ def batch(config: MonkeyConfig, recipe: Recipe) -> dict[str, torch.Tensor | None
     ids[:, 1 : 1 + sizing.visual_tokens(config)] = config.image_token_id
     mask = torch.ones_like(ids)
     mask[1::2, -1] = 0
-    labels = ids.where(mask == 1, -100)
-    labels[:, : -recipe.answer_tokens] = -100
+    labels = ids.where(mask == 1, IGNORE_INDEX)
+    labels[:, : -recipe.answer_tokens] = IGNORE_INDEX
     views = rows * sum(sizing.view_counts(config))
     grids = None if config.views == "global" else torch.tensor([list(sizing.grid_of_config(config))] * rows)
     pixels = torch.randn(views, 3, config.tile_size, config.tile_size)

@@ -24,6 +24,7 @@ from monkeylib import tiling
 from monkeylib.checkpoints import released
 from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig
+from monkeylib.prompts import SEPARATOR, PromptLayout
 from monkeylib.tiling import Grid, global_view, split_tiles
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -34,7 +35,7 @@ _NORMALISATIONS = {
     "siglip_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
 }
 
-Prompt = str | Sequence[str | ImageInput]
+Content = str | Sequence[str | ImageInput]  # a text, or texts and images in their order
 
 
 def normalisation(model_type: str) -> tuple[Sequence[float], Sequence[float]]:
@@ -185,36 +186,38 @@ class MonkeyProcessor(ProcessorMixin):
         rows, cols = config.grids[0]
         images = MonkeyImageProcessor(config.tile_size, rows, cols)
         words = released.vocabulary_of(folder, config)
-        return cls(images, words, queries=config.resampler_config.queries, separator=" ")
+        return cls(images, words, queries=config.resampler_config.queries, separator=SEPARATOR)
 
-    def opening_ids(self) -> list[int]:
-        """The ids that begin every prompt."""
-        return self.tokenizer(self.opening, add_special_tokens=False)["input_ids"] if self.opening else []
+    @property
+    def layout(self) -> PromptLayout:
+        """How prompts of this processor become ids."""
+        return PromptLayout(
+            self.tokenizer,
+            placeholder_id=self.image_token_id,
+            image_start_id=self.image_start_id,
+            image_end_id=self.image_end_id,
+            prefix=self.opening,
+            separator=self.separator,
+        )
 
-    def image_span(self, grid: Grid | None = None) -> list[int]:
-        """The ids of one image in a prompt: `<img>`, a place for each visual token, `</img>`."""
-        views = self.image_processor.view_count(self.image_processor.grid if grid is None else grid)
-        span = [self.image_start_id, *[self.image_token_id] * (views * self.queries), self.image_end_id]
-        return [token for token in span if token is not None]
+    def visual_tokens(self, grid: Grid | None = None) -> int:
+        """Return the number of visual tokens of one image.
 
-    def encode_text(self, text: str) -> list[int]:
-        """Ids of a text in which special tokens are plain text."""
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        Args:
+            grid: another grid than the processor's.
+        """
+        grid = self.image_processor.grid if grid is None else grid
+        return self.image_processor.view_count(grid) * self.queries
 
-    def encode_segments(self, segments: Sequence[str | Image.Image], grid: Grid | None = None) -> list[int]:
-        """Ids of a prompt: its opening, and texts and images in their order."""
-        ids = self.opening_ids()
-        for before, segment in zip(["", *segments], segments, strict=False):
-            if not isinstance(segment, str):
-                ids += self.image_span(grid)
-            else:
-                ids += self.encode_text(segment if isinstance(before, str) else self.separator + segment)
-        return ids
+    def image_ids(self, grid: Grid | None = None) -> list[int]:
+        """Return the ids of one image in a prompt; `grid` as in `visual_tokens`."""
+        return self.layout.image_ids(self.visual_tokens(grid))
 
     def __call__(
         self,
         images: ImageInput | Sequence[Any] | None = None,
-        text: Prompt | Sequence[Prompt] = "",
+        text: Content | Sequence[Content] = "",
+        prompt: str | None = None,
         grid: Grid | None = None,
         padding_side: str = "left",
         **kwargs: Any,
@@ -224,23 +227,35 @@ class MonkeyProcessor(ProcessorMixin):
         Args:
             images: with one text, its image or images; with a list of texts, for each text an image,
                 a list of images, or None.
-            text: a prompt, or a list of prompts. Images come before the text; a prompt that is itself a
-                list of texts and images (Pillow, array or `Path`) keeps their order.
+            text: a text, or a list of texts. Images come before the text; a text that is itself a list of
+                texts and images (Pillow, array or `Path`) keeps their order.
+            prompt: name of the prompt around each text (see `prompts.PROMPTS`); without one, texts stand as
+                they are.
             grid: another grid than the processor's.
             padding_side: "left" to generate, "right" to train.
 
         Raises:
-            ValueError: not as many entries in `images` as texts, or an image that cannot be read.
+            ValueError: not as many entries in `images` as texts, an image that cannot be read, or as
+                `PromptLayout.encode`.
         """
-        rows = [_segments(prompt, inputs) for prompt, inputs in _pair(text, images)]
-        ids = [self.encode_segments(segments, grid) for segments in rows]
+        layout, visual_tokens = self.layout, self.visual_tokens(grid)
+        ids: list[list[int]] = []
+        opened: list[Image.Image] = []
+
+        for content, leading_images in _pair(text, images):
+            parts = _open_parts(content, leading_images)
+            opened += [part for part in parts if not isinstance(part, str)]
+            ids.append(
+                layout.encode([part if isinstance(part, str) else visual_tokens for part in parts], prompt)
+            )
+
         features = self.tokenizer.pad({"input_ids": ids}, padding_side=padding_side, return_tensors="pt")
-        inputs = [segment for segments in rows for segment in segments if not isinstance(segment, str)]
-        return BatchFeature({**features, **(self.image_processor(inputs, grid) if inputs else {})})
+        image_features = self.image_processor(opened, grid) if opened else {}
+        return BatchFeature({**features, **image_features})
 
 
-def _pair(text: Prompt | Sequence[Prompt], images: Any) -> list[tuple[Prompt, list[ImageInput]]]:
-    """Each prompt with the images that come before its text."""
+def _pair(text: Content | Sequence[Content], images: Any) -> list[tuple[Content, list[ImageInput]]]:
+    """Return each text with the images that come before it."""
     own = [] if images is None else list(images) if isinstance(images, list | tuple) else [images]
     if isinstance(text, str):
         return [(text, own)]
@@ -254,11 +269,11 @@ def _pair(text: Prompt | Sequence[Prompt], images: Any) -> list[tuple[Prompt, li
     return list(zip(text, lists, strict=True))
 
 
-def _segments(prompt: Prompt, leading: list[ImageInput]) -> list[str | Image.Image]:
-    """A prompt as texts and opened images in their order."""
-    parts = [prompt] if isinstance(prompt, str) else prompt
+def _open_parts(content: Content, leading_images: list[ImageInput]) -> list[str | Image.Image]:
+    """Return texts and opened images in their order."""
+    parts = [content] if isinstance(content, str) else content
     return [
-        *(open_image(image) for image in leading),
+        *(open_image(image) for image in leading_images),
         *(part if isinstance(part, str) else open_image(part) for part in parts),
     ]
 

@@ -8,7 +8,6 @@ from accelerate import infer_auto_device_map
 
 import monkeylib
 from monkeylib import profiles, sizing
-from monkeylib.data.collate import encode
 from monkeylib.profiles import build
 from monkeylib.prompts import build_prompt
 
@@ -45,10 +44,10 @@ def test_a_conversation_reads_as_in_training(monkey, make_image):
     )
     turns = list(zip(prompts, ("a cat", "red <img>", "x"), strict=True))
     turns = [(processor.separator + prompt, answer) for prompt, answer in turns]
-    row = encode(processor.tokenizer, processor.image_span(), turns, max_length=10_000)
+    row = processor.layout.encode_conversation([processor.visual_tokens()], turns)
     inputs = monkey.prepare_turns(make_image(), "Why?", EARLIER)
     ids = inputs["input_ids"][0]
-    assert torch.equal(ids, row.ids[: len(ids)]) and len(row.ids) == len(ids) + 2
+    assert ids.tolist() == row.input_ids[: len(ids)] and len(row.input_ids) == len(ids) + 2
     assert bool(inputs["attention_mask"].all())
 
 

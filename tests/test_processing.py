@@ -90,14 +90,14 @@ def test_an_array_of_another_kind_is_refused(array):
 def test_a_image_becomes_a_span_before_the_text(processor, make_image):
     out = processor(images=[make_image()], text="hi")
     places = 5 * 16
-    assert out["input_ids"][0].tolist() == [1, *[3] * places, 2, *processor.encode_text("hi")]
-    assert processor.image_span() == out["input_ids"][0, : places + 2].tolist()
-    assert processor.image_span(Grid(1, 2)) == [1, *[3] * 48, 2]
+    assert out["input_ids"][0].tolist() == [1, *[3] * places, 2, *processor.layout.text_ids("hi")]
+    assert processor.image_ids() == out["input_ids"][0, : places + 2].tolist()
+    assert processor.image_ids(Grid(1, 2)) == [1, *[3] * 48, 2]
 
 
 def test_markup_in_a_users_text_is_text(processor, make_image):
     text = "look: <img>/etc/passwd</img> <imgpad> <|endoftext|>"
-    ids = processor.encode_text(text)
+    ids = processor.layout.text_ids(text)
     assert not {0, 1, 2, 3} & set(ids)
     assert processor.tokenizer.decode(ids) == text
     assert (processor(images=make_image(), text=text)["input_ids"] == 3).sum() == 80
@@ -105,7 +105,7 @@ def test_markup_in_a_users_text_is_text(processor, make_image):
 
 def test_images_and_texts_keep_the_order_of_their_list(processor, make_image):
     out = processor(text=[["a", make_image(1), "b", make_image(2)]])
-    span, text = processor.image_span(), processor.encode_text
+    span, text = processor.image_ids(), processor.layout.text_ids
     assert out["input_ids"][0].tolist() == [*text("a"), *span, *text("b"), *span]
     expected = processor.image_processor([make_image(1), make_image(2)])["pixel_values"]
     assert torch.equal(out["pixel_values"], expected)
@@ -142,13 +142,13 @@ def test_a_prompt_opens_as_the_language_model_was_trained(processor, make_image,
     opened.save_pretrained(tmp_path)
     unknown = processor.tokenizer.unk_token_id
     for made in (opened, MonkeyProcessor.from_pretrained(tmp_path)):
-        before = [unknown, *made.encode_text("USER: ")]
-        assert made.opening_ids() == before
+        before = [unknown, *made.layout.text_ids("USER: ")]
+        assert made.layout.prefix_ids() == before
         ids = made(images=[[make_image(), make_image(1)]], text=["<unk>"])["input_ids"][0].tolist()
-        assert ids == [*before, *made.image_span(), *made.image_span(), *made.encode_text("<unk>")]
-        assert unknown not in made.encode_text("<unk>")
-        assert made(text="a")["input_ids"][0].tolist() == [*before, *made.encode_text("a")]
-    assert processor.opening_ids() == []
+        assert ids == [*before, *made.image_ids(), *made.image_ids(), *made.layout.text_ids("<unk>")]
+        assert unknown not in made.layout.text_ids("<unk>")
+        assert made(text="a")["input_ids"][0].tolist() == [*before, *made.layout.text_ids("a")]
+    assert processor.layout.prefix_ids() == []
 
 
 def test_a_tokenizer_without_the_image_tokens_is_refused(processor, tokenizer):

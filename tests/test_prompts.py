@@ -1,10 +1,10 @@
 import pytest
 
-from monkeylib.prompts import PROMPTS, after_image, build_prompt
+from monkeylib.prompts import PROMPTS, build_prompt, wrap_content
 
 
-def test_the_papers_prompts():
-    assert PROMPTS["vqa"].format(question="What is it?") == "What is it? Answer: "
+def test_prompts_of_the_paper():
+    assert build_prompt("vqa", "What is it?") == "What is it? Answer: "
     assert build_prompt("caption") == "Generate the caption in English:"
     assert build_prompt("detailed_caption") == "Generate the detailed caption in English:"
     assert build_prompt("chat", "Q") == build_prompt("vqa", "Q") == "Q Answer: "
@@ -22,19 +22,33 @@ def test_braces_in_a_question_stay():
     assert build_prompt("vqa", "what does {name} say?") == "what does {name} say? Answer: "
 
 
-def test_an_unknown_prompt_names_those_there_are():
+def test_unknown_prompt_raises_and_lists_the_names():
     with pytest.raises(ValueError, match="'vqaa'.*vqa, .*detailed_caption"):
         build_prompt("vqaa", "Q")
 
 
-def test_a_missing_question_is_refused():
+def test_empty_question_raises():
     with pytest.raises(ValueError, match="needs a question"):
         build_prompt("vqa", "  ")
-
-
-def test_the_release_s_default_stands_right_behind_the_image():
-    assert after_image("vqa_no_blank", "Q", " ") == "Q Answer:"
-    assert after_image("vqa", "Q", " ") == " Q Answer: "
-    assert after_image("vizwiz", "Q", " ").startswith(" Q When")
     with pytest.raises(ValueError, match="needs a question"):
-        after_image("vqa_no_blank", "", " ")
+        build_prompt("vqa_no_blank", "", " ")
+    with pytest.raises(ValueError, match="needs a question"):
+        wrap_content([0], "vqa")
+
+
+def test_only_the_default_of_the_released_evaluation_takes_no_separator():
+    assert build_prompt("vqa_no_blank", "Q", " ") == "Q Answer:"
+    assert build_prompt("vqa", "Q", " ") == " Q Answer: "
+    assert build_prompt("vizwiz", "Q", " ").startswith(" Q When")
+    assert [name for name, template in PROMPTS.items() if not template.takes_separator] == ["vqa_no_blank"]
+
+
+def test_words_of_a_prompt_go_to_the_first_and_the_last_text():
+    assert wrap_content(["a", 5, "c"], "choice") == ["\n a", 5, "c Answer: "]
+    assert wrap_content(["a"], "vqa") == ["a Answer: "]
+    assert wrap_content(["a", 5], "vqa") == ["a Answer: ", 5]
+
+
+def test_prompt_without_question_replaces_the_texts():
+    assert wrap_content(["a", 5, "c"], "caption") == [5, "Generate the caption in English:"]
+    assert wrap_content([5], "caption") == [5, "Generate the caption in English:"]

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-IGNORE = -100
+from monkeylib.prompts import IGNORE_INDEX, PromptLayout
 
 
 @dataclass(frozen=True)
@@ -23,43 +22,21 @@ class Encoded:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase,
-    image_ids: Sequence[int],
+    layout: PromptLayout,
+    images: Sequence[int],
     turns: Sequence[tuple[str, str]],
     max_length: int,
 ) -> Encoded:
-    """Tokenise prompts and answers separately and label the answers, each with its end-of-text token.
+    """Return a conversation as tensors.
 
-    As in the released code: prompt and answer are tokenised apart, everything but the answer is masked, and
-    the end of text is both attended and supervised. The release uses one turn; further turns follow the same
-    rule. A turn that does not fit into `max_length` is left out whole, where the release cuts its answer
-    silently.
-
-    Args:
-        image_ids: the ids that open the conversation: a processor's opening, and the image span(s).
-
-    Raises:
-        ValueError: not even the first turn fits.
+    Args, Raises: as `PromptLayout.encode_conversation`.
     """
-    ids, labels, numbers = list(image_ids), [IGNORE] * len(image_ids), [-1] * len(image_ids)
-    for number, (prompt, answer) in enumerate(turns):
-        asked = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        said = [
-            *tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"],
-            tokenizer.eos_token_id,
-        ]
-        if len(ids) + len(asked) + len(said) > max_length:
-            if number == 0:
-                raise ValueError(
-                    f"The image and its first question need {len(ids) + len(asked) + len(said)} tokens "
-                    f"but max_length is {max_length}: "
-                    "raise max_length or shorten the answer."
-                )
-            break
-        ids += asked + said
-        labels += [IGNORE] * len(asked) + said
-        numbers += [-1] * len(asked) + [number] * len(said)
-    return Encoded(torch.tensor(ids), torch.tensor(labels), torch.tensor(numbers))
+    conversation = layout.encode_conversation(images, turns, max_length)
+    return Encoded(
+        ids=torch.tensor(conversation.input_ids),
+        labels=torch.tensor(conversation.labels),
+        turns=torch.tensor(conversation.turns),
+    )
 
 
 def encode_as_released(
@@ -77,7 +54,7 @@ def encode_as_released(
     said = [*prompt, *answer]
     fill = max(0, max_length - len(said) - 1)
     ids = [*said, end, *[end] * fill][:max_length]
-    labels = [*[IGNORE] * len(prompt), *answer, end, *[IGNORE] * fill][:max_length]
+    labels = [*[IGNORE_INDEX] * len(prompt), *answer, end, *[IGNORE_INDEX] * fill][:max_length]
     mask = [*(int(token != end) for token in said), 1, *[0] * fill][:max_length]
     return {
         "input_ids": torch.tensor(ids),
@@ -95,7 +72,7 @@ def pad(rows: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
     return {
         "input_ids": stack([r.ids for r in rows], pad_id),
         "attention_mask": stack([torch.ones_like(r.ids) for r in rows], 0),
-        "labels": stack([r.labels for r in rows], IGNORE),
+        "labels": stack([r.labels for r in rows], IGNORE_INDEX),
         "turns": stack([r.turns for r in rows], -1),
     }
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from monkeylib.data.collate import encode
 from monkeylib.data.mixture import Mixture, Shuffle
 from monkeylib.data.records import BadRecord, Record, Records
 from monkeylib.processing import MonkeyProcessor
@@ -86,13 +85,9 @@ def inspect(
 
 
 def length_of(record: Record, processor: MonkeyProcessor) -> int:
-    """Tokens of a record: the prompts' opening, its images' spans, prompts, answers, and an end of text
-    after each answer."""
-    text = sum(
-        len(processor.encode_text(prompt)) + len(processor.encode_text(answer)) + 1
-        for prompt, answer in record.turns
-    )
-    return len(processor.opening_ids()) + len(record.images) * len(processor.image_span()) + text
+    """Return the number of tokens of a record, all of its turns included."""
+    images = [processor.visual_tokens()] * len(record.images)
+    return len(processor.layout.encode_conversation(images, record.turns).input_ids)
 
 
 def problems(reports: Sequence[SetReport]) -> list[str]:
@@ -127,9 +122,9 @@ def _look(
 
 def _refused(record: Record, processor: MonkeyProcessor, max_length: int) -> list[str]:
     """Why training would refuse a record: nothing if only later turns are left out."""
-    span = processor.opening_ids() + processor.image_span() * len(record.images)
+    images = [processor.visual_tokens()] * len(record.images)
     try:
-        encode(processor.tokenizer, span, record.turns, max_length)
+        processor.layout.encode_conversation(images, record.turns, max_length)
     except ValueError as error:
         return [f"{record.place}: {error}"]
     return []

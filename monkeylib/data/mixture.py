@@ -324,7 +324,7 @@ def _digest(file: MixtureFile, sets: Sequence[SetRecords], held: Sequence[np.nda
     """Of what the rows of every position follow from. Which images rows share decides what a share keeps,
     and the sizes of files don't show it: the rows themselves do."""
     state: dict[str, Any] = file.model_dump(exclude={"description", "root"})
-    state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt] for records in sets}
+    state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt].text for records in sets}
     state["files"] = [
         [records.name, len(records), *((path.name, path.stat().st_size) for path in records.rows.files)]
         for records in sets

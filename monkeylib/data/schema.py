@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from monkeylib.errors import choose
-from monkeylib.prompts import PROMPTS
+from monkeylib.prompts import PROMPTS, SEPARATOR
 
 Format = Literal["conversations", "evaluation", "llava", "datasets", "webdataset"]
 
@@ -46,7 +46,7 @@ class DataSet(_Strict):
         weight: instead of a count, how often a row comes in an epoch on average.
         unverified: the count could not be checked against its source.
         prompt: name of the prompt around a question, for formats that hold questions and not whole prompts.
-        separator: text between the images, or an earlier answer, and the prompt: a blank in the release.
+        separator: text between the images, or an earlier answer, and a prompt that takes one.
         columns: names of the fields in the formats `datasets` and `webdataset`.
         turns: "first" reads one question and answer as the release does, "all" the whole conversation.
         min_images, max_images: images of one record.
@@ -63,7 +63,7 @@ class DataSet(_Strict):
     weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     unverified: bool = False
     prompt: str = "vqa"
-    separator: str = " "
+    separator: str = SEPARATOR
     columns: Columns = Columns()
     turns: Literal["first", "all"] = "all"
     min_images: NonNegativeInt = 1

@@ -12,7 +12,6 @@ from monkeylib.digests import weights_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.inference import Monkey
 from monkeylib.processing import open_image
-from monkeylib.prompts import after_image
 
 
 class SharedEncoding:
@@ -34,8 +33,8 @@ class SharedEncoding:
         """One answer for each example of a batch."""
         processor, tokenizer = self.processor, self.processor.tokenizer
         self._encode(examples)
-        texts = [after_image(one.prompt, one.question, processor.separator) for one in examples]
-        asked = [processor.encode_text(text) for text in texts]
+        layout = processor.layout
+        asked = [layout.question_ids(example.question, example.prompt) for example in examples]
         cache = self._read(examples, max(map(len, asked)))
         ids, mask, visual = self._inputs(examples, asked, padded_first=cache is None)
         output = self.model.generate(
@@ -57,7 +56,7 @@ class SharedEncoding:
 
         The padding comes before the image, or between image and question where the image has been read.
         """
-        span = [*self.processor.opening_ids(), *self.processor.image_span()]
+        span = self.processor.layout.prefix_ids([self.processor.visual_tokens()])
         rows = [[*span, *ids] for ids in asked] if padded_first else asked
         padded = self.processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         ids, mask = padded["input_ids"], padded["attention_mask"]
@@ -71,7 +70,7 @@ class SharedEncoding:
         """Keys and values of each row's image, read once for all of its questions; None where that isn't
         worth the memory, or where a language model reads the image differently before a long question."""
         keys = list(dict.fromkeys(example.key for example in examples))
-        span = [*self.processor.opening_ids(), *self.processor.image_span()]
+        span = self.processor.layout.prefix_ids([self.processor.visual_tokens()])
         limit = getattr(self.model.config.text_config, "trained_length", math.inf)
         if 2 * len(keys) > len(examples) or len(span) + longest > limit:
             return None

@@ -69,7 +69,9 @@ class MonkeyForLmmsEval(lmms):
         found = []
         for text, target, *place in (request.args for request in requests):
             said = target if isinstance(target, str) else target(self._doc(*place[1:]))
-            found.append(common.likelihood(self.monkey, text, self._images(*place), self.prompt, said))
+            found.append(
+                common.compute_log_likelihood(self.monkey, text, self._images(*place), self.prompt, said)
+            )
         return found
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
@@ -85,7 +87,7 @@ class MonkeyForLmmsEval(lmms):
             known = {"num_beams": known["num_beams"]} if known.get("num_beams", 1) > 1 else {}
         else:
             known["do_sample"] = True
-        texts = common.answers(self.monkey, asked, self.prompt, length, **known)
+        texts = common.generate_answers(self.monkey, asked, self.prompt, length, **known)
         for end in filter(None, [ends] if isinstance(ends, str) else ends):
             texts = [text.split(end)[0] for text in texts]
         return texts

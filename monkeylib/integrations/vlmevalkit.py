@@ -14,7 +14,6 @@ from vlmeval.vlm.base import BaseModel
 
 from monkeylib import inference
 from monkeylib.evaluation import distributed
-from monkeylib.integrations import common
 
 _CHOICES = ("MCQ", "Y/N")
 _LETTERS = 10  # new tokens of the answer to a choice
@@ -51,8 +50,7 @@ class MonkeyForVLMEvalKit(BaseModel):
             raise ValueError(f"Monkey reads text and images, not {', '.join(sorted(odd))}")
         choice = dataset is not None and (dataset == "HallusionBench" or DATASET_TYPE(dataset) in _CHOICES)
         parts = [Path(part["value"]) if part["type"] == "image" else part["value"] for part in message]
-        segments = common.prompted(parts, "choice" if choice else "vqa")
-        inputs = self.monkey.processor(text=[segments]).to(self.monkey.model.device)
+        inputs = self.monkey.prepare([None], [parts], prompt="choice" if choice else "vqa")
         return self.monkey.generate(inputs, _LETTERS if choice else self.max_new_tokens)[0]
 
 

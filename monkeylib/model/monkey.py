@@ -14,6 +14,7 @@ from monkeylib.model.hf_vision import HFVisionBackbone
 from monkeylib.model.lora import TileLoRA
 from monkeylib.model.resampler import Projector, Resampler
 from monkeylib.model.vision import VisionTransformer, sincos_position_embedding
+from monkeylib.prompts import IGNORE_INDEX
 
 TrainMode = Literal["frozen", "lora", "full"]
 
@@ -181,7 +182,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids: `[B, T]`, with `<imgpad>` in the visual tokens' places.
             attention_mask: `[B, T]`, 0 on padding.
             pixel_values, grids: as in `get_image_features`.
-            labels: `[B, T]`, -100 where nothing is to be learned; shifted here.
+            labels: `[B, T]`, `IGNORE_INDEX` where nothing is to be learned; shifted here.
             logits_to_keep: which positions get logits, as in transformers. Left out, all of them, or with
                 labels only those that predict a label: `logits` is then `[supervised positions, vocabulary]`.
             mm_encoder_outputs: `{"image": output of get_image_features}`, made once by `generate`.
@@ -200,9 +201,9 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         targets = None
         if labels is not None:
             kwargs.setdefault("use_cache", False)  # with a cache, packed rows would see each other
-            targets = F.pad(labels, (0, 1), value=-100)[:, 1:]
+            targets = F.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
             if logits_to_keep is None:
-                logits_to_keep = targets != -100
+                logits_to_keep = targets != IGNORE_INDEX
                 targets = targets[logits_to_keep]
         output = self.language_model(
             input_ids=input_ids,
@@ -284,7 +285,7 @@ def _token_mean(logits: torch.Tensor, targets: torch.Tensor, items: int | float 
     logits, targets = logits.flatten(0, -2).float(), targets.flatten()
     if items is not None:
         return F.cross_entropy(logits, targets, reduction="sum") / items
-    if not bool((targets != -100).any()):
+    if not bool((targets != IGNORE_INDEX).any()):
         raise ValueError(
             "the labels hold no supervised token: check that answers were not cut off by truncation"
         )

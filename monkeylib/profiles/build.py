@@ -13,11 +13,11 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 
 from monkeylib import profiles, resources
 from monkeylib.checkpoints import llava, pretrained, released
-from monkeylib.data.synthetic.tasks import SEPARATOR
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
 from monkeylib.profiles.schema import Encoder, Part, Parts, Profile
+from monkeylib.prompts import SEPARATOR
 from monkeylib.tiling import Grid
 
 IMAGE_TOKENS = ("<img>", "</img>", "<imgpad>")

@@ -25,9 +25,9 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch import Tensor
 
 from monkeylib import resources
-from monkeylib.data.collate import IGNORE
 from monkeylib.data.records import Record
 from monkeylib.inference import Monkey
+from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training.data import RowMaker
 
 
@@ -151,7 +151,7 @@ class SampleAnswers(L.Callback):
     def _ask(self, module: L.LightningModule, record: Record, step: int) -> dict[str, Any]:
         maker = RowMaker(module.processor, module.profile.training.max_length)
         row = maker.encode(record)
-        asked = row.encoded.ids[: int((row.encoded.labels != IGNORE).nonzero()[0])]
+        asked = row.encoded.ids[: int((row.encoded.labels != IGNORE_INDEX).nonzero()[0])]
         inputs = {
             "input_ids": asked[None],
             "attention_mask": torch.ones_like(asked[None]),

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from monkeylib.data.collate import IGNORE, Encoded, encode, pack, pad
+from monkeylib.data.collate import Encoded, encode, pack, pad
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.synthetic import make_sample
 from monkeylib.data.synthetic.tasks import training_turns
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
+from monkeylib.prompts import IGNORE_INDEX
 
 # Which of several signs is asked about is the hardest thing to find in several views.
 MIX = {"general": 0.2, "scene_text": 0.42, "document": 0.38}
@@ -59,7 +60,7 @@ class Row:
     @property
     def supervised(self) -> int:
         """Tokens that are learned."""
-        return int((self.encoded.labels != IGNORE).sum())
+        return int((self.encoded.labels != IGNORE_INDEX).sum())
 
 
 class RowMaker:
@@ -79,9 +80,9 @@ class RowMaker:
         Raises:
             BadRecord: its images and its first turn don't fit.
         """
-        spans = self.processor.opening_ids() + self.processor.image_span() * len(record.images)
+        images = [self.processor.visual_tokens()] * len(record.images)
         try:
-            encoded = encode(self.processor.tokenizer, spans, record.turns, self.max_length)
+            encoded = encode(self.processor.layout, images, record.turns, self.max_length)
         except ValueError as error:
             raise BadRecord(f"{record.place}: {error}") from error
         return Row(record, encoded)
@@ -107,9 +108,9 @@ class RowMaker:
     def blank(self) -> tuple[Row, dict[str, Tensor]]:
         """A row from which nothing is learned, with a black image: where a device has none left, it takes
         part in the step with this one."""
-        spans = self.processor.image_span()
-        ids = torch.tensor([*spans, self.processor.tokenizer.eos_token_id])
-        encoded = Encoded(ids, torch.full_like(ids, IGNORE), torch.full_like(ids, -1))
+        span = self.processor.image_ids()
+        ids = torch.tensor([*span, self.processor.tokenizer.eos_token_id])
+        encoded = Encoded(ids, torch.full_like(ids, IGNORE_INDEX), torch.full_like(ids, -1))
         side = self.processor.image_processor.tile_size
         views = self.processor.image_processor(np.zeros((side, side, 3), np.uint8))
         return Row(Record("blank", (), (), "", ""), encoded), dict(views)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from monkeylib import planner, profiles, resources, sizing
-from monkeylib.data.collate import IGNORE
 from monkeylib.measuring import LiveBytes
 from monkeylib.profiles import Profile, build
+from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.recipes import Recipe
 
 FILE = "memory.json"
@@ -109,7 +109,7 @@ def recipe_of(
     shape = (rows * sum(sizing.view_counts(config)), 3, config.tile_size, config.tile_size)
     if recipe.packed or tuple(batch["pixel_values"].shape) != shape:
         return None
-    answers = int((batch["labels"] != IGNORE).sum())
+    answers = int((batch["labels"] != IGNORE_INDEX).sum())
     made = Recipe(
         vision=parts.vision.train,
         resampler=parts.resampler.train,

@@ -17,6 +17,7 @@ from monkeylib.data.records import BadRecord, Record
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile, build
+from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training import strategies
 from monkeylib.training.data import Passes, Pools, Row, RowMaker, Share, Skipped, loader
 from monkeylib.training.optim import cosine_with_warmup, parameter_groups
@@ -31,11 +32,11 @@ def exact_match(logits: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
 
     Args:
         logits: `[supervised positions, vocabulary]`, as the model gives them with labels.
-        labels: `[B, T]`, -100 where nothing is supervised.
+        labels: `[B, T]`, `IGNORE_INDEX` where nothing is supervised.
         turns: `[B, T]`, the number of the answer that a label belongs to.
     """
-    targets, numbers = pad(labels, (0, 1), value=-100)[:, 1:], pad(turns, (0, 1), value=-1)[:, 1:]
-    keep = targets != -100
+    targets, numbers = pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:], pad(turns, (0, 1), value=-1)[:, 1:]
+    keep = targets != IGNORE_INDEX
     row = torch.arange(len(targets), device=labels.device)[:, None].expand_as(targets)[keep]
     _, answer = torch.unique(torch.stack([row, numbers[keep]]), dim=1, return_inverse=True)
     wrong = (logits.argmax(-1) != targets[keep]).float()

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.nano_base.dense_labels import CHAR_CLASSES, COLOUR_CLASSES, IGNORE, OBJECT_CLASSES
+from monkeylib.prompts import IGNORE_INDEX
+from recipes.nano_base.dense_labels import CHAR_CLASSES, COLOUR_CLASSES, OBJECT_CLASSES
 
 CLASSES = (CHAR_CLASSES, OBJECT_CLASSES, COLOUR_CLASSES)
 BLANK_WEIGHT = 0.15  # most points are empty
@@ -52,7 +53,7 @@ def dense_loss(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         weight[0] = BLANK_WEIGHT
         reduction = "mean" if kind == 0 else "sum"
         part = F.cross_entropy(
-            score.flatten(0, 1), target.flatten(), weight, ignore_index=IGNORE, reduction=reduction
+            score.flatten(0, 1), target.flatten(), weight, ignore_index=IGNORE_INDEX, reduction=reduction
         )
         loss = loss + (part if kind == 0 else part / target.numel())
     return loss

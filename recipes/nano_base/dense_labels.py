@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from monkeylib.boxes import Box
 from monkeylib.data.synthetic.samples import LEGIBLE, Sample
 from monkeylib.data.synthetic.scenes import COLOURS, OBJECTS
+from monkeylib.prompts import IGNORE_INDEX
 
 CHARS = "abcdefghijklmnopqrstuvwxyz0123456789.:-"
-IGNORE = -100
 CHAR_CLASSES = 1 + len(CHARS)  # 0: nothing written here
 OBJECT_CLASSES = 2 + len(OBJECTS)  # 0: no object, last: a sign's plate
 COLOUR_CLASSES = 1 + len(COLOURS)
@@ -22,7 +22,7 @@ COLOUR_CLASSES = 1 + len(COLOURS)
 
 @dataclass(frozen=True)
 class DenseLabels:
-    """Class indices at the centres of `points x points` cells of a view; `IGNORE` where text is too
+    """Class indices at the centres of `points x points` cells of a view; `IGNORE_INDEX` where text is too
     small to read."""
 
     chars: NDArray[np.int64]
@@ -50,7 +50,7 @@ def dense_labels(sample: Sample, view: Box, view_size: int, points: int) -> Dens
         points: label points along each side; each is the centre of a cell of `view_size / points` pixels.
 
     Returns:
-        Three `[points, points]` arrays. Text below `LEGIBLE` pixels in the view is marked `IGNORE`.
+        Three `[points, points]` arrays. Text below `LEGIBLE` pixels in the view is marked `IGNORE_INDEX`.
     """
     chars, objects, colours = (np.zeros((points, points), np.int64) for _ in range(3))
     scale = view_size / min(view[2] - view[0], view[3] - view[1])
@@ -64,5 +64,5 @@ def dense_labels(sample: Sample, view: Box, view_size: int, points: int) -> Dens
     for text in sample.texts:
         legible = text.height * scale >= LEGIBLE
         for glyph in text.glyphs:
-            chars[_cells(glyph.box, view, points)] = 1 + CHARS.index(glyph.char) if legible else IGNORE
+            chars[_cells(glyph.box, view, points)] = 1 + CHARS.index(glyph.char) if legible else IGNORE_INDEX
     return DenseLabels(chars, objects, colours)

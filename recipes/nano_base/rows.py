@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from monkeylib.boxes import contains
-from monkeylib.data.collate import IGNORE, Encoded, encode, pad
+from monkeylib.data.collate import Encoded, encode, pad
 from monkeylib.data.synthetic import make_sample
 from monkeylib.data.synthetic.samples import LEGIBLE, TILE, Question, Sample
-from monkeylib.data.synthetic.tasks import SEPARATOR, Turn, training_turns
+from monkeylib.data.synthetic.tasks import Turn, training_turns
 from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
-from monkeylib.prompts import build_prompt
+from monkeylib.prompts import IGNORE_INDEX, SEPARATOR, build_prompt
 from recipes.nano_base.dense_labels import dense_labels
 from recipes.nano_base.evidence import queries_to_look_at
 
@@ -91,8 +91,8 @@ class BaseRows:
         if self.answers:
             among = np.random.default_rng([17, number // self.pooled]).random() < self.several
             turns, among = self._turns(sample, view, rng, among)
-            span = self.processor.image_span()
-            conversation = encode(self.processor.tokenizer, span, turns, max_length=512)
+            images = [self.processor.visual_tokens()]
+            conversation = encode(self.processor.layout, images, turns, max_length=512)
             looks = self.looks(sample, view, turns, conversation)
             if among and self.details:
                 asked = [q for q in sample.questions if (_prompt(q), q.answer) in turns]
@@ -167,7 +167,7 @@ class BaseRows:
         conversations, looks = zip(*prompts, strict=True)
         batch |= pad(conversations, self.processor.tokenizer.pad_token_id)
         positions = torch.arange(batch["input_ids"].shape[1]).repeat(len(rows), 1)
-        text = positions >= len(self.processor.image_span())
+        text = positions >= len(self.processor.image_ids())
         before, after = torch.tensor([row.shifts for row in rows]).T[..., None]
         return batch | {
             "position_ids": positions + torch.where(text, after, before),
@@ -193,10 +193,10 @@ class BaseRows:
 
     def _with_others(self, row: Row, images: int, own: int) -> tuple[Encoded, Tensor]:
         """A row's conversation after so many images, of which its own has the number `own`."""
-        span = torch.tensor(self.processor.image_span())
+        span = torch.tensor(self.processor.image_ids())
         more = (images - 1) * len(span)
         ids = torch.cat([*[span] * (images - 1), row.conversation.ids])
-        labels = nn.functional.pad(row.conversation.labels, (more, 0), value=IGNORE)
+        labels = nn.functional.pad(row.conversation.labels, (more, 0), value=IGNORE_INDEX)
         turns = nn.functional.pad(row.conversation.turns, (more, 0), value=-1)
         looks = torch.where(row.looks >= 0, row.looks + own * len(span), -1)
         return Encoded(ids, labels, turns), nn.functional.pad(looks, (more, 0), value=-1)
@@ -211,7 +211,7 @@ def _seen(sample: Sample, view: View) -> tuple[Tensor, Tensor]:
 
 
 def _prompt(question: Question) -> str:
-    return SEPARATOR + build_prompt("vqa", question.question)
+    return build_prompt("vqa", question.question, SEPARATOR)
 
 
 def _by_place(question: Question) -> bool:

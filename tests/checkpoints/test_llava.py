@@ -223,9 +223,9 @@ def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, make_i
     )
     recipe = recipe.model_copy(update={"text": recipe.text.model_copy(update={"opening": "</s>"})})
     processor = finetune.build_processor(recipe)
-    assert processor.image_span() == [place] * 20
+    assert processor.image_ids() == [place] * 20
     assert (
-        processor.opening_ids() == [tokenizer().eos_token_id]
+        processor.layout.prefix_ids() == [tokenizer().eos_token_id]
         and processor.image_processor.resize_mode == "pad"
     )
     processor.save_pretrained(tmp_path / "ours")

@@ -85,7 +85,7 @@ def test_the_model_has_the_weights_of_its_parts(folder):
         assert torch.equal(ours[name][: len(tensor)], tensor), name
     assert len(ours["lm_head.weight"]) == len(CHARACTERS) + 3 == len(processor.tokenizer)
     assert model.config.image_token_id == len(CHARACTERS) + 2
-    assert processor.encode_text("<img>") == tokenizer()("<img>")["input_ids"], "typed tags stay text"
+    assert processor.layout.text_ids("<img>") == tokenizer()("<img>")["input_ids"], "typed tags stay text"
     mean, std = normalisation("dinov2")
     assert processor.image_processor.image_mean == list(mean) != list(normalisation("clip_vision_model")[0])
 

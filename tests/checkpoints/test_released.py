@@ -128,7 +128,7 @@ def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
     monkey = monkeylib.load(folder, device="cpu")
     about = parity.about("lmm_896")
     prompt, image = about["prompts"]["single"], monkey.processor.image_processor(parity.goldens() / "a.png")
-    ids = torch.tensor([[*prompt["before"], *monkey.processor.image_span(), *prompt["after"]]])
+    ids = torch.tensor([[*prompt["before"], *monkey.processor.image_ids(), *prompt["after"]]])
     new = monkey.model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),

@@ -27,7 +27,7 @@ def mixture(tmp_path):
 
 
 def test_lengths_truncations_and_what_is_broken_are_counted(mixture, processor):
-    span = len(processor.image_span())
+    span = len(processor.image_ids())
     (report,) = looking.inspect(mixture, processor, max_length=span + 200)
     prompt = len(" what is it? Answer: ") + 1
     assert sorted(report.lengths)[1:3] == [span + prompt + 1, span + prompt + 40]

@@ -10,6 +10,7 @@ import torch
 
 from monkeylib.boxes import contains
 from monkeylib.data.synthetic import make_sample
+from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training import finetune
 from recipes.nano_base import train as base
 from recipes.nano_base.dense_heads import (
@@ -20,7 +21,7 @@ from recipes.nano_base.dense_heads import (
     looking_loss,
     reading_accuracy,
 )
-from recipes.nano_base.dense_labels import CHAR_CLASSES, IGNORE
+from recipes.nano_base.dense_labels import CHAR_CLASSES
 from recipes.nano_base.evidence import located_texts, queries_to_look_at
 from recipes.nano_base.rows import FARTHEST, MEAN, POINTS, STD, BaseRows, _parts_without
 
@@ -61,10 +62,10 @@ def test_dense_loss_falls_to_nothing_for_the_right_scores_and_ignores_the_unread
     assert reading_accuracy(right, labels) == 1
     wrong = (torch.roll(right[0], 1, -1), *right[1:])
     assert dense_loss(wrong, labels) > 10
-    labels[:, 0] = torch.where(labels[:, 0] == 1, labels[:, 0], IGNORE)
+    labels[:, 0] = torch.where(labels[:, 0] == 1, labels[:, 0], IGNORE_INDEX)
     labels[0, 0, 0, 0] = 1
     scores = torch.randn(2, 16, CHAR_CLASSES)
-    known = (labels[:, 0].flatten() != IGNORE).nonzero()[:, 0]
+    known = (labels[:, 0].flatten() != IGNORE_INDEX).nonzero()[:, 0]
     expected = torch.nn.functional.cross_entropy(scores.flatten(0, 1)[known], labels[:, 0].flatten()[known])
     only = dense_loss((scores, right[1], right[2]), labels)
     assert torch.allclose(only, expected, atol=1e-3)
@@ -105,7 +106,7 @@ def test_rows_are_the_same_each_time_and_shift_positions_after_the_image(process
     batch = rows.collate([rows(number) for number in range(8)])
     again = rows.collate([rows(number) for number in range(8)])
     assert all(torch.equal(batch[key], again[key]) for key in batch)
-    span = len(processor.image_span())
+    span = len(processor.image_ids())
     steps = batch["position_ids"].diff(dim=1)
     assert (steps[:, : span - 1] == 1).all() and (steps[:, span:] == 1).all()
     assert (steps[:, span - 1] > 1).any()
@@ -136,7 +137,7 @@ def test_of_several_images_only_its_own_has_what_is_asked_for(processor):
     batch, views = rows.collate(made), rows._views(made)
     assert batch["views"].tolist() == sum(views, [])
     assert len({len(images) for images in views}) >= 3
-    span = len(processor.image_span())
+    span = len(processor.image_ids())
     for number, (row, images) in enumerate(zip(made, views, strict=True)):
         others = [made[other] for other in images if other != number]
         assert not any(row.asked & other.answers for other in others), "only its own image answers it"

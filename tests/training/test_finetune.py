@@ -9,16 +9,16 @@ from safetensors.torch import load_file
 
 from monkeylib import inference, profiles
 from monkeylib.data import synthetic
-from monkeylib.data.collate import IGNORE, encode, pad
+from monkeylib.data.collate import encode, pad
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.lora import TileLoRA
 from monkeylib.profiles import build
+from monkeylib.prompts import IGNORE_INDEX, PromptLayout
 from monkeylib.training import callbacks, finetune, optim
 from monkeylib.training import data as conversations
 from monkeylib.training.data import RowMaker
 from monkeylib.training.module import MonkeyTraining, exact_match
 from recipes.nano_base import dense_heads
-from recipes.nano_base.dense_labels import IGNORE as UNLABELLED
 
 SMOKE = profiles.load("smoke")
 
@@ -276,7 +276,7 @@ def test_runs_of_other_seeds_see_other_images_and_never_those_of_validation():
 def test_only_answers_and_their_ends_are_learned(batch):
     tokenizer = finetune.build_processor(SMOKE).tokenizer
     for ids, labels, turns in zip(batch["input_ids"], batch["labels"], batch["turns"], strict=True):
-        learned = labels != IGNORE
+        learned = labels != IGNORE_INDEX
         assert torch.equal(ids[learned], labels[learned]) and torch.equal(learned, turns >= 0)
         assert int((labels == tokenizer.eos_token_id).sum()) == int(turns.max()) + 1
     assert set(batch) == {"pixel_values", "grids", "input_ids", "labels", "turns"}
@@ -303,14 +303,16 @@ def test_exact_match_is_what_greedy_decoding_would_get_right(tiny, tokenizer):
 
 def match_of(model, prompt, answer):
     ids = torch.tensor([[*prompt, *answer]])
-    labels = torch.tensor([[IGNORE] * len(prompt) + answer])
+    labels = torch.tensor([[IGNORE_INDEX] * len(prompt) + answer])
     turns = torch.tensor([[-1] * len(prompt) + [0] * len(answer)])
     with torch.no_grad():
         return exact_match(model(ids, labels=labels).logits, labels, turns).item()
 
 
 def test_exact_match_counts_answers_not_tokens_or_rows():
-    labels = torch.tensor([[IGNORE, 4, 5, IGNORE, 6], [IGNORE, IGNORE, 7, 8, IGNORE]])
+    labels = torch.tensor(
+        [[IGNORE_INDEX, 4, 5, IGNORE_INDEX, 6], [IGNORE_INDEX, IGNORE_INDEX, 7, 8, IGNORE_INDEX]]
+    )
     turns = torch.tensor([[-1, 0, 0, -1, 1], [-1, -1, 0, 0, -1]])
     logits = torch.zeros(5, 10)
     for position, token in enumerate((4, 5, 9, 7, 8)):  # the second answer of the first row is wrong
@@ -322,14 +324,15 @@ def test_exact_match_counts_answers_not_tokens_or_rows():
 
 def test_a_conversation_that_does_not_fit_loses_whole_turns(tokenizer):
     turns = [("ab", "cd"), ("ef", "ghi")]
-    row = encode(tokenizer, [1, 3, 3, 2], turns, max_length=12)
+    layout = PromptLayout(tokenizer, placeholder_id=3, image_start_id=1, image_end_id=2)
+    row = encode(layout, [2], turns, max_length=12)
     assert tokenizer.decode(row.ids[4:]) == "abcd<|endoftext|>" and int(row.turns.max()) == 0
-    assert len(encode(tokenizer, [1, 3, 3, 2], turns, max_length=15).ids) == 15
+    assert len(encode(layout, [2], turns, max_length=15).ids) == 15
     with pytest.raises(ValueError, match="need 9 tokens but max_length is 8: raise max_length"):
-        encode(tokenizer, [1, 3, 3, 2], turns, max_length=8)
-    padded = pad([row, encode(tokenizer, [1, 2], turns[:1], 20)], pad_id=0)
+        encode(layout, [2], turns, max_length=8)
+    padded = pad([row, encode(layout, [0], turns[:1], 20)], pad_id=0)
     assert padded["attention_mask"].sum(1).tolist() == [9, 7]
-    assert (padded["labels"][padded["attention_mask"] == 0] == IGNORE).all()
+    assert (padded["labels"][padded["attention_mask"] == 0] == IGNORE_INDEX).all()
 
 
 # --- optimiser and dense labels ------------------------------------------------------------------
@@ -378,7 +381,7 @@ def test_a_dense_head_puts_scores_where_their_points_are():
 
 def test_reading_accuracy_counts_written_points_alone():
     labels = torch.zeros(1, 3, 2, 2, dtype=torch.long)
-    labels[0, 0] = torch.tensor([[0, 3], [5, UNLABELLED]])
+    labels[0, 0] = torch.tensor([[0, 3], [5, IGNORE_INDEX]])
     chars = torch.zeros(1, 4, dense_heads.CLASSES[0])
     chars[0, 1, 3] = chars[0, 2, 9] = 1
     scores = (chars, *(torch.zeros(1, 4, n) for n in dense_heads.CLASSES[1:]))

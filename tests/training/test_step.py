@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from monkeylib import profiles
-from monkeylib.data.collate import IGNORE
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.experiments.variants import variant
 from monkeylib.profiles import build
+from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training import finetune
 from monkeylib.training.data import RowMaker, Share, Skipped
 from monkeylib.training.module import Data, MonkeyTraining
@@ -118,7 +118,7 @@ def test_logits_at_labels_alone_give_the_full_computation():
     logits = module.model(**inputs).logits
     assert logits.shape[:2] == batch["input_ids"].shape
     full = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE_INDEX
     )
     full.backward()
     assert out["loss"].item() == pytest.approx(full.item(), abs=1e-5)

@@ -11,7 +11,7 @@ from typing import Any
 
 from monkeylib import resources
 from monkeylib.data.public.rows import Asked, checked, require
-from monkeylib.prompts import build_prompt
+from monkeylib.prompts import SEPARATOR, build_prompt
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,6 @@ def with_choices(question: str, choices: Sequence[str]) -> str:
 
 
 def _record(pair: Pair, prompt: str) -> dict[str, Any]:
-    said = f"<img>{pair.image}</img> {build_prompt(prompt, pair.question)}"
+    said = f"<img>{pair.image}</img>{build_prompt(prompt, pair.question, SEPARATOR)}"
     turns = [{"from": "user", "value": said}, {"from": "assistant", "value": pair.answer.strip()}]
     return {"id": pair.id, "conversations": turns}

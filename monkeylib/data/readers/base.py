@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from monkeylib.data.records import BadRecord, ImageInput, Record
 from monkeylib.data.schema import DataSet
-from monkeylib.prompts import PROMPTS, build_prompt
+from monkeylib.prompts import build_prompt, get_template
 
 _SHOWN = 60  # characters of a wrong value in a message
 
@@ -77,7 +77,7 @@ class Row:
         """The set's prompt around a question, which prompts for captions do not look at."""
         if takes_question(self.entry.prompt):
             question = self.text(question, field)
-        return self.entry.separator + build_prompt(self.entry.prompt, question)
+        return build_prompt(self.entry.prompt, question, self.entry.separator)
 
     def paths(self, value: Any, field: str) -> list[ImageInput]:
         """Paths of images, from one path or a list of them, below the set's folder."""
@@ -139,7 +139,7 @@ class SetRecords:
 
 def takes_question(prompt: str) -> bool:
     """Whether a named prompt holds a question."""
-    return "{question}" in PROMPTS[prompt]
+    return get_template(prompt).takes_question
 
 
 def locate(entry: DataSet, root: Path) -> list[Path]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from numpy.random import Generator
 
 from monkeylib.data.synthetic.samples import LEGIBLE, Question, Sample
-from monkeylib.prompts import build_prompt
+from monkeylib.prompts import SEPARATOR, build_prompt
 
 Turn = tuple[str, str]  # prompt, answer
-SEPARATOR = " "  # between an image, or an earlier answer, and the next prompt: the released data has it
 
 
 def training_turns(
@@ -38,20 +37,20 @@ def training_turns(
     """
     blurred = any(t.height * scale < LEGIBLE for t in sample.texts)
     asked = [
-        (SEPARATOR + build_prompt("vqa", q.question), q.answer)
+        (build_prompt("vqa", q.question, SEPARATOR), q.answer)
         for q in (_once_each(sample, rng, by_colour) if apart else sample.questions)
         if q.print != "fine" or q.height * scale >= LEGIBLE or rng.random() < 0.1
     ]
     turns = [asked[i] for i in rng.permutation(len(asked))]
     if captions and (sample.family == "general" or not blurred):
-        told = (SEPARATOR + build_prompt("detailed_caption"), sample.detailed_caption)
+        told = (build_prompt("detailed_caption", separator=SEPARATOR), sample.detailed_caption)
         first = rng.random() < detailed
         if apart:
             turns = [told] if first else turns
         else:
             turns.insert(0 if first else len(turns), told)
     if captions and (rng.random() < 0.25 or not turns):
-        turns.insert(0, (SEPARATOR + build_prompt("caption"), sample.caption))
+        turns.insert(0, (build_prompt("caption", separator=SEPARATOR), sample.caption))
     kept, used = [], 0
     for prompt, answer in turns:
         used += len(answer) + len(prompt) // 2

@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw
 
 from monkeylib.data import synthetic
 from monkeylib.data.synthetic import canvas, samples, scenes, words
-from monkeylib.data.synthetic.tasks import SEPARATOR, training_turns
+from monkeylib.data.synthetic.tasks import training_turns
 from monkeylib.data.synthetic.tokenizer import CHARACTERS, SPECIALS, WORDS, build_tokenizer
-from recipes.nano_base.dense_labels import CHARS, IGNORE, dense_labels
+from monkeylib.prompts import IGNORE_INDEX, SEPARATOR
+from recipes.nano_base.dense_labels import CHARS, dense_labels
 
 COUNT = 80  # samples of each split
 SIZE = 192
@@ -361,7 +362,7 @@ def test_print_too_small_for_a_view_is_not_labelled(every):
             legible = text.height * 96 / SIZE >= samples.LEGIBLE
             for glyph in text.glyphs:
                 x, y = (int((glyph.box[i] + glyph.box[i + 2]) / 4) for i in (0, 1))
-                assert (labels.chars[y, x] != IGNORE) == legible
+                assert (labels.chars[y, x] != IGNORE_INDEX) == legible
                 seen.add(legible)
     assert seen == {True, False}
 
