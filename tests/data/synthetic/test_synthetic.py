@@ -59,9 +59,9 @@ def test_a_sample_depends_on_its_number_alone(number, split, family, side):
 
 def test_a_sample_is_the_same_in_another_process():
     code = (
-        "import hashlib; from monkeylib.data import worlds\n"
+        "import hashlib; from monkeylib.data import synthetic\n"
         "for n in range(6):\n"
-        "    s = worlds.make_sample(n, 'test')\n"
+        "    s = synthetic.make_sample(n, 'test')\n"
         "    print(hashlib.sha256(s.image.tobytes()).hexdigest(), s.questions)"
     )
     environment = {"PYTHONHASHSEED": "77", "PATH": ""}
