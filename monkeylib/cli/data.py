@@ -56,26 +56,26 @@ def convert(
     out: Annotated[Path, typer.Option(help="JSON file of the records.")],
 ) -> None:
     """Turn the official download of a public set into records."""
-    from monkeylib.data import public
+    from monkeylib.data.convert import convert_dataset
+    from monkeylib.data.datasets import training_card
 
-    entry = public.find(name)
-    done = public.convert(entry, folder, out)
-    left = "".join(f", {count} left out ({reason})" for reason, count in done.left_out.items())
-    print(
-        f"{resources.display_path(out)}: {done.written} records{left}; their images: {folder / entry.images}"
-    )
+    card = training_card(name)
+    conversion = convert_dataset(card, folder, out)
+    left_out = "".join(f", {count} left out ({reason})" for reason, count in conversion.left_out.items())
+    images = folder / card.train.images
+    print(f"{resources.display_path(out)}: {conversion.written} records{left_out}; their images: {images}")
 
 
 @app.command("sets")
 def list_sets() -> None:
-    """List the public sets of the paper, where they come from, and what could not be checked of them."""
-    from monkeylib.data.public import SETS
+    """List the public datasets that Monkey is trained on, their sources, and what could not be checked."""
+    from monkeylib.data.datasets import training_cards
 
-    for entry in SETS.values():
-        print(f"{entry.name}: {entry.home} ({entry.licence})")
-        print(f"    reads {', '.join(entry.files)}; images in {entry.images or 'the same folder'}")
-        if entry.unverified:
-            print(f"    unverified: {entry.unverified}")
+    for card in training_cards().values():
+        print(f"{card.name}: {card.home} ({card.licence})")
+        print(f"    reads {', '.join(card.train.files)}; images in {card.train.images or 'the same folder'}")
+        if card.train.unverified:
+            print(f"    unverified: {card.train.unverified}")
 
 
 @app.command()
@@ -84,21 +84,26 @@ def benchmarks(
         Path | None, typer.Option(help="Folder of the downloads; MONKEYLIB_DATA by default.")
     ] = None,
 ) -> None:
-    """List the benchmarks of the paper, where their files come from, and which of them are there."""
+    """List the benchmarks of the paper, where their files come from, and which of them are available."""
     from monkeylib.evaluation.benchmarks import BENCHMARKS, available
 
-    there = available(data)
+    available_names = available(data)
     print(f"downloads: {resources.display_path(data or resources.benchmarks())}")
+
     for name, benchmark in BENCHMARKS.items():
-        if (entry := benchmark.entry) is None:
+        if benchmark.card is None:  # synthetic data
             continue
-        print(f"{name}{'' if name in there else ' (missing)'}: {benchmark.source} ({benchmark.licence})")
-        released = name.startswith("released-")
-        files, images = (
-            ([entry.released.file], "named from the same folder")
-            if released
-            else ([f"{entry.name.removesuffix('-val')}/{file}" for file in entry.files], entry.images)
-        )
+        part = benchmark.card.test
+        missing = "" if name in available_names else " (missing)"
+        print(f"{name}{missing}: {benchmark.source} ({benchmark.licence})")
+
+        if name.startswith("released-"):
+            files = [part.released.file]
+            images = "named from the same folder"
+        else:
+            folder = name.removesuffix("-val")
+            files = [f"{folder}/{file}" for file in part.files]
+            images = part.images
         print(f"    {benchmark.split}; reads {', '.join(files)}; images {images or 'beside them'}")
-        if entry.unverified and not released:
-            print(f"    unverified: {entry.unverified}")
+        if part.unverified and not name.startswith("released-"):
+            print(f"    unverified: {part.unverified}")

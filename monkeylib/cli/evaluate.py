@@ -109,7 +109,7 @@ def _benchmark(name: str, prompt: str | None, data: Path | None) -> "Benchmark":
     """The benchmark of that name; nano's, made in code, need no folder."""
     from monkeylib.evaluation.benchmarks import get
 
-    return get(name, prompt=prompt, data=data if get(name).entry else None)
+    return get(name, prompt=prompt, data=data if get(name).card else None)
 
 
 def _report(folders: Sequence[Path], metrics: Sequence[str]) -> None:

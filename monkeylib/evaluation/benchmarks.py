@@ -4,7 +4,7 @@ A benchmark is declarative: examples to load with the prompt they carry, how lon
 metrics, the first of which is the one that tables show. There are four kinds of names:
 
 - the nano world's test splits, made in code: `nano-fine` and others;
-- the paper's 18 (`entries`), read from their official downloads: `textvqa` in the folder textvqa, and so on;
+- the paper's 18 (`monkeylib.data.datasets`), read from their official downloads: `textvqa` in the folder textvqa, and so on;
 - `docvqa-val` and `infovqa-val`, since the answers of those test splits aren't published;
 - `released-textvqa` and so on: the 14 that the release has code for, from its own files, with its prompt and
   its metric, defects included.
@@ -19,9 +19,9 @@ from pathlib import Path
 
 from monkeylib import resources
 from monkeylib.data import synthetic
+from monkeylib.data.datasets import DatasetCard, Kind, ReportedScore, evaluation_cards
 from monkeylib.errors import choose
-from monkeylib.evaluation import entries
-from monkeylib.evaluation.entries import Entry, Figure, Kind, official, released
+from monkeylib.evaluation.benchmark_files import official_examples, released_examples
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
 from monkeylib.prompts import PROMPTS
@@ -45,8 +45,8 @@ class Benchmark:
         source: where the files come from.
         prompt: name of the prompt that its examples carry; nano's captions carry one of two.
         split: what is asked.
-        figures: what the paper states, in `paper_metric`.
-        entry: its declaration, of the sets on disk.
+        reported: scores that the paper reports, in `paper_metric`.
+        card: card of the dataset; None for synthetic data.
     """
 
     name: str
@@ -60,18 +60,21 @@ class Benchmark:
     source: str
     prompt: str = "vqa"
     split: str = "test"
-    figures: tuple[Figure, ...] = ()
-    entry: Entry | None = None
+    reported: tuple[ReportedScore, ...] = ()
+    card: DatasetCard | None = None
 
     def __post_init__(self) -> None:
         for metric in self.metrics:
-            registry.get(metric)
+            try:
+                registry.get(metric)
+            except ValueError as error:
+                raise ValueError(f"benchmark {self.name}: {error}") from error
 
     @property
     def paper_metric(self) -> str:
         """What the paper's figures were measured with: the release's variant of the metric, where it has code
         for the set, else the official metric."""
-        released = self.entry.released if self.entry else None
+        released = self.card.test.released if self.card else None
         return released.metric if released else self.metrics[0]
 
 
@@ -126,58 +129,68 @@ def _nano_entry(
     )
 
 
-def _on_disk(entry: Entry, prompt: str, data: Path | None = None) -> Benchmark:
-    """A set's official files, in the folder of its name."""
-    folder = entry.name.removesuffix("-val")
+def _on_disk(card: DatasetCard, prompt: str, data: Path | None = None) -> Benchmark:
+    """The official files of a dataset, in the folder of its name."""
+    folder = card.name.removesuffix("-val")
 
     def load(limit: int | None = None) -> list[Example]:
-        return official.examples(entry, (data or resources.benchmarks()) / folder, prompt, limit)
+        return official_examples(card, (data or resources.benchmarks()) / folder, prompt, limit)
 
     return Benchmark(
-        name=entry.name,
-        title=entry.title,
-        kind=entry.kind,
+        name=card.name,
+        title=card.title,
+        kind=card.kind,
         load=load,
-        metrics=tuple(entry.metrics),
-        max_new_tokens=entry.max_new_tokens,
+        metrics=tuple(card.test.metrics),
+        max_new_tokens=card.test.max_new_tokens,
         size=None,
-        licence=entry.terms,
-        source=entry.where,
+        licence=card.licence,
+        source=card.home,
         prompt=prompt,
-        split=entry.split,
-        figures=tuple(entry.figures),
-        entry=entry,
+        split=card.test.split,
+        reported=tuple(card.test.reported),
+        card=card,
     )
 
 
-def _as_released(entry: Entry, prompt: str, data: Path | None = None) -> Benchmark:
-    """The release's own files of a set."""
+def _as_released(card: DatasetCard, prompt: str, data: Path | None = None) -> Benchmark:
+    """The file of the released evaluation of a dataset."""
 
     def load(limit: int | None = None) -> list[Example]:
-        return released.examples(entry, data or resources.benchmarks(), prompt, limit)
+        return released_examples(card, data or resources.benchmarks(), prompt, limit)
 
     return replace(
-        _on_disk(entry, prompt),
-        name=f"released-{entry.name}",
-        title=f"{entry.title}, as released",
+        _on_disk(card, prompt),
+        name=f"released-{card.name}",
+        title=f"{card.title}, as released",
         load=load,
-        metrics=(entry.released.metric,),
+        metrics=(card.test.released.metric,),
         source="https://github.com/Yuliang-Liu/Monkey",
         split="of the released file",
     )
 
 
-def _validation(entry: Entry) -> Entry:
-    """The split with public answers, of which the paper states nothing."""
-    changes = {"name": f"{entry.name}-val", "title": f"{entry.title}, validation", "figures": []}
-    return entry.model_copy(
-        update={**changes, **dict(entry.validation), "released": None, "validation": None}
+def _validation_card(card: DatasetCard) -> DatasetCard:
+    """The card with its validation split as the test part, of which the paper reports nothing."""
+    validation = card.test.validation
+    part = card.test.model_copy(
+        update={
+            "split": validation.split,
+            "files": validation.files,
+            "released": None,
+            "reported": [],
+            "validation": None,
+        }
+    )
+    return card.model_copy(
+        update={"name": f"{card.name}-val", "title": f"{card.title}, validation", "test": part}
     )
 
 
-_ENTRIES = entries.load()
-_OFFICIAL = {e.name: e for e in (*_ENTRIES, *(_validation(e) for e in _ENTRIES if e.validation))}
-_RELEASED = {f"released-{e.name}": e for e in _ENTRIES if e.released}
+_CARDS = list(evaluation_cards().values())
+_VALIDATION_CARDS = [_validation_card(card) for card in _CARDS if card.test.validation]
+_OFFICIAL = {card.name: card for card in (*_CARDS, *_VALIDATION_CARDS)}
+_RELEASED = {f"released-{card.name}": card for card in _CARDS if card.test.released}
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -186,8 +199,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         _nano_entry("large", "Nano, large print", "documents", ("exact_match", "anls"), 24),
         _nano_entry("general", "Nano, general questions", "general", ("exact_match", "anls"), 24),
         _nano_entry("caption", "Nano, captions", "captions", ("cider_d",), 96),
-        *(_on_disk(entry, entry.prompts.documented) for entry in _OFFICIAL.values()),
-        *(_as_released(entry, entry.prompts.released) for entry in _RELEASED.values()),
+        *(_on_disk(card, card.test.prompts.documented) for card in _OFFICIAL.values()),
+        *(_as_released(card, card.test.prompts.released) for card in _RELEASED.values()),
     )
 }
 
@@ -206,14 +219,17 @@ def get(name: str, *, prompt: str | None = None, data: Path | str | None = None)
     benchmark = BENCHMARKS[choose("benchmark", name, BENCHMARKS)]
     if prompt is None and data is None:
         return benchmark
-    if benchmark.entry is None:
+    if benchmark.card is None:
         raise ValueError(f"{name} is made in code: it takes neither a prompt nor a folder of data.")
     build = _as_released if name in _RELEASED else _on_disk
-    return build(benchmark.entry, _prompt(benchmark, prompt), None if data is None else Path(data))
+    return build(benchmark.card, _prompt(benchmark, prompt), None if data is None else Path(data))
 
 
 def _prompt(benchmark: Benchmark, name: str | None) -> str:
-    ways = {"documented": benchmark.entry.prompts.documented, "released": benchmark.entry.prompts.released}
+    ways = {
+        "documented": benchmark.card.test.prompts.documented,
+        "released": benchmark.card.test.prompts.released,
+    }
     chosen = benchmark.prompt if name is None else ways.get(name, name)
     if chosen is None:
         raise ValueError(
@@ -227,9 +243,9 @@ def _prompt(benchmark: Benchmark, name: str | None) -> str:
 def available(data: Path | str | None = None) -> list[str]:
     """Names of the benchmarks whose files are there: nano's always, the others as they are downloaded."""
     root = Path(data) if data else resources.benchmarks()
-    found = [name for name, benchmark in BENCHMARKS.items() if benchmark.entry is None]
-    for name, entry in _OFFICIAL.items():
+    found = [name for name, benchmark in BENCHMARKS.items() if benchmark.card is None]
+    for name, card in _OFFICIAL.items():
         folder = root / name.removesuffix("-val")
-        if all((folder / file).exists() for file in entry.files):
+        if all((folder / file).exists() for file in card.test.files):
             found.append(name)
-    return found + [name for name, entry in _RELEASED.items() if (root / entry.released.file).is_file()]
+    return found + [name for name, card in _RELEASED.items() if (root / card.test.released.file).is_file()]

@@ -271,7 +271,7 @@ def published(entry: Benchmark) -> dict[str, str]:
     return {
         f"{figure.model} (paper)": f"{figure.value:.1f}"
         + ("" if figure.source.startswith("Table") else f" ({figure.source})")
-        for figure in entry.figures
+        for figure in entry.reported
     }
 
 
@@ -318,7 +318,7 @@ def table(measured: Sequence[ScoreRow]) -> list[dict[str, Value]]:
             raise ValueError(f"The scores name a benchmark {name!r} that isn't there: score it again.")
         if row["group"] == ALL and row["metric"] == BENCHMARKS[name].metrics[0]:
             found.setdefault(name, {})[f"{row['model']} (measured)"] = _points(row)
-    names = [name for name, entry in BENCHMARKS.items() if entry.figures and not name.startswith("released-")]
+    names = [name for name, entry in BENCHMARKS.items() if entry.reported and not name.startswith("released-")]
     names += [name for name in found if name not in names]
     columns = [
         "Qwen-VL (paper)",
@@ -330,7 +330,7 @@ def table(measured: Sequence[ScoreRow]) -> list[dict[str, Value]]:
         entry = BENCHMARKS[name]
         values: Mapping[str, Value] = {**published(entry), **found.get(name, {})}
         line = {"group": entry.kind, "benchmark": entry.title, "metric": _title(entry.metrics[0])}
-        released = entry.entry.released if entry.entry else None
+        released = entry.card.test.released if entry.card else None
         line["as released"] = _title(released.metric) if released else None
         lines.append({**line, **{column: values.get(column) for column in columns}})
     return lines

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from monkeylib.data import mixture as mixture_module
 from monkeylib.data import mixture as mixtures
 from monkeylib.data import readers
+from monkeylib.data.datasets import training_cards
 from monkeylib.data.mixture import Shuffle
-from monkeylib.data.public import SETS
 from monkeylib.data.records import Record
 from monkeylib.data.synthetic import sample_files
 from tests.support import record_files as files
@@ -251,7 +251,7 @@ def test_a_negative_position_is_refused(make):
 
 def test_the_papers_mixture_has_its_sets_and_total_and_marks_what_is_unverified():
     file = mixtures.parse(mixtures.locate("paper-1.44M"))
-    assert {entry.name for entry in file.sets} == set(SETS)
+    assert {entry.name for entry in file.sets} == set(training_cards())
     assert sum(entry.count for entry in file.sets) == 1_441_000
     assert [(entry.name, entry.count) for entry in file.sets if not entry.unverified] == [
         ("detailed-caption", 213_000)

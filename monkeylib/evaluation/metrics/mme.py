@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from monkeylib.data.public.layouts import MME_COGNITION, MME_PERCEPTION
+from monkeylib.data.layouts import MME_COGNITION, MME_PERCEPTION
 from monkeylib.evaluation.metrics.text import Answers, Meta, check, wanted
 
 _TASKS = (*MME_PERCEPTION, *MME_COGNITION)

@@ -1,12 +1,11 @@
 """Every benchmark of the paper from its official files through the runner to its score."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from monkeylib import tables
-from monkeylib.evaluation import benchmarks, entries, results
+from monkeylib.data import datasets
+from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.examples import read_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.predict import predict
@@ -14,7 +13,7 @@ from monkeylib.processing import open_image
 from tests.support import record_files
 from tests.support.benchmark_files import DOWNLOADS, RELEASED_ROWS, download, released_download
 
-ENTRIES = {entry.name: entry for entry in entries.load()}
+CARDS = datasets.evaluation_cards()
 RELEASED = [name for name in benchmarks.BENCHMARKS if name.startswith("released-")]
 PAPER = """flickr30k textcaps vqav2 okvqa gqa scienceqa vizwiz mme textvqa ai2d stvqa estvqa
 docvqa chartqa infovqa deepform klc wtq""".split()
@@ -54,14 +53,14 @@ def scores(name, path):
 
 
 def test_the_paper_s_benchmarks_are_all_there():
-    assert list(ENTRIES) == PAPER == list(DOWNLOADS)
+    assert list(CARDS) == PAPER == list(DOWNLOADS)
     assert len(RELEASED) == 14
-    assert {entry.kind for entry in ENTRIES.values()} == {"captions", "general", "scene text", "documents"}
+    assert {card.kind for card in CARDS.values()} == {"captions", "general", "scene text", "documents"}
     for name in PAPER:
         benchmark = benchmarks.get(name)
-        assert {figure.model for figure in benchmark.figures} >= {"Monkey"}
+        assert {score.model for score in benchmark.reported} >= {"Monkey"}
         assert benchmark.licence and benchmark.source.startswith("https://")
-        assert benchmark.prompt == ENTRIES[name].prompts.documented
+        assert benchmark.prompt == CARDS[name].test.prompts.documented
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -209,7 +208,7 @@ def test_unpublished_answers_are_said_and_the_validation_split_is_there(data):
     download(data, "docvqa")
     file.replace(file.with_name("val_v1.0_withQT.json"))
     assert len(benchmarks.get("docvqa-val").load(None)) == 2
-    assert benchmarks.get("docvqa-val").figures == () and benchmarks.get("infovqa-val").split == "validation"
+    assert benchmarks.get("docvqa-val").reported == () and benchmarks.get("infovqa-val").split == "validation"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +227,7 @@ def test_unpublished_answers_are_said_and_the_validation_split_is_there(data):
 )
 def test_another_layout_is_refused_in_one_sentence(name, old, new, sentence, data):
     download(data, name)
-    file = data / name / ENTRIES[name].files[0]
+    file = data / name / CARDS[name].test.files[0]
     if name == "chartqa":
         file = data / name / "test/test_human.json"
     content = file.read_text()
@@ -246,13 +245,13 @@ def test_the_release_s_files_are_asked_and_scored_as_it_does(name, data, tmp_pat
     benchmark = benchmarks.get(name)
     with pytest.raises(FileNotFoundError, match=f"{name} needs .*get it from https://github.com/Yuliang-Liu"):
         benchmark.load(None)
-    released_download(data, benchmark.entry.released)
+    released_download(data, benchmark.card.test.released)
     assert name in benchmarks.available()
     examples = benchmark.load(None)
     assert [e.question for e in examples] == [row["question"] for row in RELEASED_ROWS]
-    assert {e.prompt for e in examples} == {benchmark.entry.prompts.released}
-    assert [e.key for e in examples] == [f"{benchmark.entry.name}/data/x/{n}.jpg" for n in (0, 0, 1)]
-    assert len(benchmark.load(2)) == 2 and benchmark.metrics == (benchmark.entry.released.metric,)
+    assert {e.prompt for e in examples} == {benchmark.card.test.prompts.released}
+    assert [e.key for e in examples] == [f"{benchmark.card.name}/data/x/{n}.jpg" for n in (0, 0, 1)]
+    assert len(benchmark.load(2)) == 2 and benchmark.metrics == (benchmark.card.test.released.metric,)
     found = scores(name, run(examples, tmp_path / "p.jsonl", lambda e: e.answers[0]))[benchmark.metrics[0]]
     # A full stop in the answer, and an answer in capitals, are defects of the release.
     expected = {"release_containment": 2 / 3, "release_gqa_accuracy": 2 / 3, "release_vqa_score": 2.9 / 3}
@@ -273,7 +272,7 @@ def test_the_release_s_files_are_asked_and_scored_as_it_does(name, data, tmp_pat
     ],
 )
 def test_released_rows_that_lack_something_are_refused(row, sentence, data):
-    source = ENTRIES["estvqa"].released
+    source = CARDS["estvqa"].test.released
     released_download(data, source)
     record_files.write_lines(data / source.file, [row])
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
@@ -281,7 +280,7 @@ def test_released_rows_that_lack_something_are_refused(row, sentence, data):
 
 
 def test_repeated_ids_of_the_release_are_told_apart_and_annotations_must_hold_all(data):
-    source = ENTRIES["textvqa"].released
+    source = CARDS["textvqa"].test.released
     released_download(data, source)
     record_files.write_lines(data / source.file, [RELEASED_ROWS[0], RELEASED_ROWS[0]])
     assert [e.id for e in benchmarks.get("released-textvqa").load(None)] == ["0-1", "0-2"]
@@ -290,37 +289,26 @@ def test_repeated_ids_of_the_release_are_told_apart_and_annotations_must_hold_al
         benchmarks.get("released-textvqa").load(None)
 
 
-# --- the declarations -----------------------------------------------------------------------------
+# --- the cards ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "sentence"),
-    [
-        ("metrics: [vqa_accuracy", "metrics: [accuracy", "entry textvqa: .*no metric called 'accuracy'"),
-        ("layout: textvqa", "layout: textcap", "no layout called 'textcap'"),
-        ("documented: vqa,", "documented: vqb,", "no prompt called 'vqb'"),
-        ("set: textvqa", "set: textvqb", "no public set called 'textvqb'"),
-        ("from: Table 3", "from: memory", "Input should be 'Table 2'"),
-        ("title: TextVQA", "titel: TextVQA", "Field required"),
-    ],
-)
-def test_a_declaration_that_does_not_fit_is_refused(old, new, sentence, tmp_path):
-    content = (Path(entries.__file__).parent / "scene_text.yaml").read_text()
-    assert old in content
-    (tmp_path / "own.yaml").write_text(content.replace(old, new, 1))
-    with pytest.raises(ValueError, match=sentence):
-        entries.load([tmp_path / "own.yaml"])
+def test_metrics_of_the_released_code_are_scored_beside_the_official_ones():
+    for card in CARDS.values():
+        part = card.test
+        assert not part.metrics[0].startswith("release_")
+        if part.released:
+            assert part.released.metric in part.metrics[1:]
+        assert all(metric in registry.METRICS for metric in part.metrics)
 
 
-def test_metrics_of_the_release_are_scored_beside_the_official_ones():
-    for entry in ENTRIES.values():
-        assert not entry.metrics[0].startswith("release_")
-        if entry.released and "mme" not in entry.name:
-            assert entry.released.metric in entry.metrics[1:]
-        assert all(metric in registry.METRICS for metric in entry.metrics)
+def test_an_unknown_metric_of_a_card_is_refused():
+    card = CARDS["textvqa"]
+    part = card.test.model_copy(update={"metrics": ["accuracy"]})
+    with pytest.raises(ValueError, match="benchmark textvqa: .*no metric called 'accuracy'"):
+        benchmarks._on_disk(card.model_copy(update={"test": part}), "vqa")
 
 
-# --- the paper's figures beside measured ones -----------------------------------------------------
+# --- the paper's scores beside measured ones -----------------------------------------------------
 
 STATED = {  # as the reference of the paper's tables has them: Monkey, Qwen-VL
     "flickr30k": (86.1, 85.8), "textcaps": (93.2, 65.1), "vqav2": (80.3, 79.5), "okvqa": (61.3, 58.6),
@@ -331,23 +319,23 @@ STATED = {  # as the reference of the paper's tables has them: Monkey, Qwen-VL
 }  # fmt: skip
 
 
-def figures(name):
-    return {figure.model: figure for figure in benchmarks.get(name).figures}
+def reported(name):
+    return {score.model: score for score in benchmarks.get(name).reported}
 
 
 def test_the_paper_s_figures_are_those_of_its_tables_and_of_its_chart():
     for name, (monkey, qwen) in STATED.items():
-        found = figures(name)
+        found = reported(name)
         assert found["Monkey"].value == monkey
         assert (found["Qwen-VL"].value if "Qwen-VL" in found else None) == qwen
-    documents = [name for name in PAPER if ENTRIES[name].kind == "documents"]
-    sources = {figure.source for name in documents for figure in figures(name).values()}
+    documents = [name for name in PAPER if CARDS[name].kind == "documents"]
+    sources = {score.source for name in documents for score in reported(name).values()}
     assert len(documents) == 6 and sources == {"chart", "derived"}
 
 
 def test_the_derived_figure_gives_the_average_gain_that_the_paper_claims_for_documents():
-    names = [name for name in PAPER if ENTRIES[name].kind == "documents"]
-    gains = [figures(name)["Monkey"].value - figures(name)["Qwen-VL"].value for name in names]
+    names = [name for name in PAPER if CARDS[name].kind == "documents"]
+    gains = [reported(name)["Monkey"].value - reported(name)["Qwen-VL"].value for name in names]
     assert np.mean(gains) == pytest.approx(9.77, abs=0.01)
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monkeylib.data import public, readers
-from monkeylib.data.public import SETS
+from monkeylib.data import readers
+from monkeylib.data.convert import convert_dataset
+from monkeylib.data.datasets import training_card, training_cards
 from tests.support import record_files as files
 
 
@@ -43,6 +44,8 @@ def ai2d(letters):
     }
     return {"imageName": "0.png", "questions": {"What is A?": choices}}
 
+
+CARDS = training_cards()
 
 # Files of a download, its images, and (image, prompt, answer) of the records.
 LAYOUTS = {
@@ -239,25 +242,27 @@ def lay_out(folder, contents, images):
 
 
 def test_every_set_of_the_paper_has_its_layout_here():
-    assert LAYOUTS.keys() == SETS.keys()
+    assert LAYOUTS.keys() == CARDS.keys()
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", CARDS)
 def test_an_official_download_becomes_records(name, tmp_path):
     (contents, images), (image, prompt, answer) = LAYOUTS[name]
     lay_out(tmp_path, contents, images)
-    done = public.convert(public.find(name), tmp_path, tmp_path / "out.json")
-    assert (done.written, dict(done.left_out)) == (1, {})
-    record = readers.read(files.entry("conversations", "out.json", images=SETS[name].images), tmp_path)[0]
+    conversion = convert_dataset(CARDS[name], tmp_path, tmp_path / "out.json")
+    assert (conversion.written, dict(conversion.left_out)) == (1, {})
+    record = readers.read(
+        files.entry("conversations", "out.json", images=CARDS[name].train.images), tmp_path
+    )[0]
     assert record.turns == ((f" {prompt}", answer),)
-    assert record.images == (tmp_path / SETS[name].images / image,)
+    assert record.images == (tmp_path / CARDS[name].train.images / image,)
     assert record.open_images()
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", CARDS)
 def test_a_download_that_is_not_there_is_said_with_its_source(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{name} needs .* get it from https://"):
-        public.convert(SETS[name], tmp_path, tmp_path / "out.json")
+        convert_dataset(CARDS[name], tmp_path, tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
 
 
@@ -271,12 +276,12 @@ def test_rows_without_answer_or_image_are_counted(tmp_path):
         {"train/train_human.json": rows, "train/train_augmented.json": []},
         {"train/png/1.png"},
     )
-    done = public.convert(SETS["chartqa"], tmp_path, tmp_path / "out.json")
-    assert (done.written, done.left_out) == (1, {"no answer": 1, "no image": 1})
+    conversion = convert_dataset(CARDS["chartqa"], tmp_path, tmp_path / "out.json")
+    assert (conversion.written, conversion.left_out) == (1, {"no answer": 1, "no image": 1})
     assert len(json.loads((tmp_path / "out.json").read_text())) == 1
     (tmp_path / "train/png/1.png").unlink()
     with pytest.raises(ValueError, match="no row of chartqa can be used .2 with no image, 1 with no answer."):
-        public.convert(SETS["chartqa"], tmp_path, tmp_path / "again.json")
+        convert_dataset(CARDS["chartqa"], tmp_path, tmp_path / "again.json")
     assert not list(tmp_path.glob("*again*"))
 
 
@@ -292,20 +297,24 @@ def test_rows_without_answer_or_image_are_counted(tmp_path):
             {"data": [{"question_id": 1, "image_id": "f0", "question": 5, "answers": ["x"]}]},
             "question is 5, not a text",
         ),
+        (
+            {"data": [{"question_id": 1, "image_id": "f0", "question": "?", "answers": ["x", 5]}]},
+            "answers is 5, not a text",
+        ),
     ],
 )
 def test_another_layout_is_refused(content, sentence, tmp_path):
     lay_out(tmp_path, {"TextVQA_0.5.1_train.json": content}, {"train_images/f0.jpg"})
     with pytest.raises(ValueError, match=sentence):
-        public.convert(SETS["textvqa"], tmp_path, tmp_path / "out.json")
+        convert_dataset(CARDS["textvqa"], tmp_path, tmp_path / "out.json")
 
 
 def test_questions_about_test_diagrams_are_left_out(tmp_path):
     lay_out(tmp_path, {"questions/0.png.json": ai2d(False)}, {"images/0.png"})
-    assert public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json").written == 1
+    assert convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json").written == 1
     (tmp_path / "ai2d_test_ids.csv").write_text("7\n0\n")
     with pytest.raises(ValueError, match="no row of ai2d can be used .it holds none."):
-        public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json")
+        convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json")
 
 
 def test_letters_are_drawn_where_questions_ask_for_them(tmp_path):
@@ -315,10 +324,10 @@ def test_letters_are_drawn_where_questions_ask_for_them(tmp_path):
     place = {"rectangle": [[10, 20], [40, 50]], "replacementText": "A", "value": "ear"}
     files.write_list(tmp_path / "annotations.json", {"text": {"T0": place}})
     with pytest.raises(ValueError, match="no row of ai2d can be used .1 with no image."):
-        public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json")
+        convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations.json").rename(tmp_path / "annotations" / "0.png.json")
-    assert public.convert(SETS["ai2d"], tmp_path, tmp_path / "out.json").written == 1
+    assert convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json").written == 1
     drawn = np.array(Image.open(tmp_path / "abc_images" / "0.png"))
     changed = (drawn != np.array([255, 0, 0])).any(-1)
     assert changed[20:51, 10:41].all() and changed.sum() == 31 * 31, "nothing but the text is covered"
@@ -330,6 +339,6 @@ def test_letters_are_drawn_where_questions_ask_for_them(tmp_path):
 
 def test_an_unknown_set_lists_those_there_are():
     with pytest.raises(
-        ValueError, match="no public set called 'imagenet': choose one of detailed-caption, coco-"
+        ValueError, match="no public dataset called 'imagenet': choose one of detailed-caption, coco-"
     ):
-        public.find("imagenet")
+        training_card("imagenet")

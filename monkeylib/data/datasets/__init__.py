@@ -1,0 +1,211 @@
+"""Dataset cards: one YAML file for each public dataset of the paper, for training and for evaluation.
+
+A card says where the official files come from, under which licence, how they are laid out, which of them
+Monkey is trained on (`train`) and which it is evaluated on (`test`). The name of the file is the name of the
+dataset, so adding a dataset is adding a file.
+
+The downloads themselves were not at hand. Names of files and fields were checked against public code that
+reads them; what could not be checked, above all licences, stands in `unverified`.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from monkeylib.data.layouts import LAYOUTS
+from monkeylib.errors import choose, first_problem
+from monkeylib.prompts import PROMPTS
+
+FOLDER = Path(__file__).parent
+
+Kind = Literal["captions", "general", "scene text", "documents"]
+KINDS: tuple[Kind, ...] = ("captions", "general", "scene text", "documents")  # in the order of the tables
+
+
+def _check_prompt(name: str) -> str:
+    return choose("prompt", name, PROMPTS)
+
+
+def _check_layout(name: str) -> str:
+    return choose("layout", name, LAYOUTS)
+
+
+PromptName = Annotated[str, AfterValidator(_check_prompt)]
+LayoutName = Annotated[str, AfterValidator(_check_layout)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Part(_Section):
+    """Official files and the images that belong to them.
+
+    Attributes:
+        files: what the layout's reader reads, relative to the dataset's folder.
+        images: folder that the records' images are named from, relative to the dataset's folder.
+        options: keyword arguments of the layout's reader.
+        unverified: what could not be checked against a public source.
+    """
+
+    files: list[str] = Field(min_length=1)
+    images: str
+    options: dict[str, Any] = {}
+    unverified: str = ""
+
+
+class TrainPart(Part):
+    """The part that Monkey is trained on.
+
+    Attributes:
+        prompt: name of the prompt around the question.
+        answer: which of several answers is trained on: the one that most people gave, or the first.
+    """
+
+    prompt: PromptName
+    answer: Literal["most frequent", "first"] = "most frequent"
+
+
+class Prompts(_Section):
+    """Names of the prompts that a benchmark is asked with.
+
+    Attributes:
+        documented: the better one: the paper's form with its trailing blank, VLMEvalKit's for choices and
+            yes-or-no questions, or the one that comments in the released code call better.
+        released: the one of the released evaluation, if it covers the dataset. It writes no blank between
+            image and question.
+    """
+
+    documented: PromptName
+    released: PromptName | None = None
+
+
+class ReleasedFile(_Section):
+    """The file that the released evaluation reads, with the path that its code has, and its metric.
+
+    Attributes:
+        file: JSON lines of `image`, `question`, `answer`, `question_id`.
+        annotations: file of ten people's answers, for the VQA score.
+        metric: name of a metric.
+    """
+
+    file: str
+    annotations: str | None = None
+    metric: str
+
+
+class ReportedScore(_Section):
+    """A score that the paper reports.
+
+    Attributes:
+        model: as the paper calls it.
+        value: in the metric's points: CIDEr times 100, percent, or MME's points.
+        source: a table of the paper or its text; `chart` if read off the authors' radar chart, since the
+            table itself could not be read; `derived` if it follows from averages that the paper states.
+    """
+
+    model: Literal["Monkey", "Qwen-VL"]
+    value: float
+    source: Literal["Table 2", "Table 3", "text", "chart", "derived"] = Field(alias="from")
+
+
+class OtherSplit(_Section):
+    """Another split of the test part, read in the same way."""
+
+    split: str
+    files: list[str]
+
+
+class TestPart(Part):
+    """The part that Monkey is evaluated on.
+
+    Attributes:
+        split: name of the split, in words.
+        prompts: what the model is asked with.
+        max_new_tokens: maximum length of an answer: the limit of the released code, VLMEvalKit's for choices
+            and yes-or-no questions, Qwen-VL's for captions.
+        metrics: names of metrics, the official one first.
+        released: the file of the released evaluation, if it covers the dataset.
+        reported: scores that the paper reports.
+        validation: a split whose answers are published, where those of `split` are not.
+    """
+
+    __test__ = False  # pytest: this is not a test class
+
+    split: str
+    prompts: Prompts
+    max_new_tokens: PositiveInt
+    metrics: list[str] = Field(min_length=1)
+    released: ReleasedFile | None = None
+    reported: list[ReportedScore] = []
+    validation: OtherSplit | None = None
+
+
+class DatasetCard(_Section):
+    """A public dataset.
+
+    Attributes:
+        name: name of the card's file, used in commands and as the name of the dataset's folder.
+        title: name for readers.
+        kind: group of the paper's tables.
+        position: position within its kind, in lists and tables.
+        home: where to get the official files.
+        licence: licence of the annotations; images may have another one.
+        layout: name of the function in `monkeylib.data.layouts` that reads the official files.
+        train: what Monkey is trained on.
+        test: what Monkey is evaluated on.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    position: PositiveInt
+    home: str
+    licence: str
+    layout: LayoutName
+    train: TrainPart | None = None
+    test: TestPart | None = None
+
+
+def read_card(path: Path) -> DatasetCard:
+    """Read the card in a YAML file.
+
+    Raises:
+        ValueError: the file does not fit the schema; one sentence names the file and the field.
+    """
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return DatasetCard.model_validate({"name": path.stem} | content)
+    except ValidationError as error:
+        raise ValueError(f"{path.name}, {first_problem(error)}") from error
+
+
+@cache
+def load_cards() -> dict[str, DatasetCard]:
+    """Return all cards by name, in the order of the paper's tables."""
+    cards = [read_card(path) for path in sorted(FOLDER.glob("*.yaml"))]
+    cards.sort(key=lambda card: (KINDS.index(card.kind), card.position))
+    return {card.name: card for card in cards}
+
+
+def training_cards() -> dict[str, DatasetCard]:
+    """Return the cards of the datasets that Monkey is trained on."""
+    return {name: card for name, card in load_cards().items() if card.train}
+
+
+def evaluation_cards() -> dict[str, DatasetCard]:
+    """Return the cards of the datasets that Monkey is evaluated on: the paper's 18 benchmarks."""
+    return {name: card for name, card in load_cards().items() if card.test}
+
+
+def training_card(name: str) -> DatasetCard:
+    """Return the card of a dataset that Monkey is trained on.
+
+    Raises:
+        ValueError: there is no such dataset.
+    """
+    cards = training_cards()
+    return cards[choose("public dataset", name, cards)]

@@ -1,0 +1,437 @@
+"""Readers of the official files of public datasets, used for training and for evaluation.
+
+Each reader takes the folder of a download and the names of files in it, and yields a `QARecord` for each
+question, with every answer that the files hold. What several answers mean differs between datasets: VQA sets
+give those of ten people, DocVQA gives several that are all correct, DUE gives the parts of one answer.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlparse
+
+from PIL import Image, ImageDraw, ImageFont
+
+from monkeylib import resources
+
+MME_PERCEPTION = (
+    "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
+)  # fmt: skip
+MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_SMALLEST_LETTER = 6  # points
+
+
+@dataclass(frozen=True)
+class QARecord:
+    """A question about an image with its answers, as the official files of a dataset state it.
+
+    Attributes:
+        id: unique within the dataset.
+        image: path relative to the dataset's folder of images.
+        question: empty where a caption is asked for.
+        answers: all answers; of a multiple choice the text of the correct one.
+        choices: options of a multiple choice, in their order.
+        meta: what metrics need besides: the number of the correct choice, the task, the key of a field.
+    """
+
+    id: str
+    image: str
+    question: str
+    answers: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def full_question(self) -> str:
+        """The question followed by its choices: "which? A. this B. that"."""
+        lettered = (f"{chr(ord('A') + n)}. {choice}" for n, choice in enumerate(self.choices))
+        return " ".join([self.question, *lettered])
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def read_json(path: Path, *fields: str) -> Any:
+    """Return the content of a JSON file, or of its nested fields.
+
+    Raises:
+        ValueError: the file is not JSON, or has no such field.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): download it again") from error
+
+    for name in fields:
+        if not isinstance(value, dict) or name not in value:
+            raise ValueError(f"{path} has no field {name!r}: expected the official layout")
+        value = value[name]
+    return value
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """Yield the value on each line of a JSON lines file.
+
+    Raises:
+        ValueError: a line is not JSON.
+    """
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(
+                    f"line {number} of {path} is not JSON ({error}): download it again"
+                ) from error
+
+
+def require_files(name: str, folder: Path, files: Sequence[str], home: str) -> None:
+    """Check that the files of a download exist.
+
+    Raises:
+        FileNotFoundError: a file is missing; the message says where to get it.
+    """
+    for file in files:
+        if not (folder / file).exists():
+            raise FileNotFoundError(f"{name} needs {folder / file}: get it from {home}")
+
+
+def checked(records: Iterable[QARecord], name: str, files: Sequence[str], home: str) -> Iterator[QARecord]:
+    """Yield the records of a dataset unchanged, after checking that their fields are texts.
+
+    Raises:
+        ValueError: a field is not a text, or the files lack one that the reader expects.
+    """
+    count = 0
+    try:
+        for record in records:
+            count += 1
+            _check_texts(record)
+            yield record
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        problem = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(
+            f"{name} is not laid out as the official download after {count} rows ({problem}): "
+            f"compare {', '.join(files)} with {home}"
+        ) from error
+
+
+def _check_texts(record: QARecord) -> None:
+    for name in ("id", "image", "question", "answers", "choices"):
+        value = getattr(record, name)
+        for text in value if isinstance(value, tuple) else (value,):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} is {text!r}, not a text")
+
+
+# --- captions -------------------------------------------------------------------------------------
+
+
+def detailed_captions(folder: Path, file: str) -> Iterator[QARecord]:
+    """Read the output of the released caption pipeline: a list of `img_id` and `detailed_caption`."""
+    for row in read_json(folder / file):
+        yield QARecord(str(row["img_id"]), f"{row['img_id']}.jpg", "", (row["detailed_caption"],))
+
+
+def coco_captions(folder: Path, file: str) -> Iterator[QARecord]:
+    """Read COCO captions: file names in `images`; one caption a row in `annotations`, five or more an image."""
+    names = {image["id"]: image["file_name"] for image in read_json(folder / file, "images")}
+    for row in read_json(folder / file, "annotations"):
+        yield QARecord(str(row["id"]), names[row["image_id"]], "", (row["caption"],))
+
+
+def karpathy(folder: Path, file: str, split: str) -> Iterator[QARecord]:
+    """Read a split by Karpathy: `images` with `filename`, `split` and five `sentences`, each `raw`."""
+    for row in read_json(folder / file, "images"):
+        if row["split"] == split:
+            captions = tuple(sentence["raw"] for sentence in row["sentences"])
+            yield QARecord(str(row["imgid"]), row["filename"], "", captions)
+
+
+def textcaps(folder: Path, file: str, by_image: bool = False) -> Iterator[QARecord]:
+    """Read TextCaps: each row of `data` is one caption of one of TextVQA's images.
+
+    The field `reference_strs`, which repeats all captions of an image in each of its rows, is not used. Rows
+    without the field `caption_id` are numbered.
+
+    Args:
+        folder: folder of the download.
+        file: name of the annotation file.
+        by_image: yield one record for each image, with all of its captions.
+    """
+    captions_of: dict[str, list[str]] = {}
+
+    for number, row in enumerate(read_json(folder / file, "data")):
+        image = f"{row.get('image_name', row['image_id'])}.jpg"
+        if by_image:
+            captions_of.setdefault(image, []).append(row["caption_str"])
+        else:
+            yield QARecord(str(row.get("caption_id", number)), image, "", (row["caption_str"],))
+
+    for image, captions in captions_of.items():
+        yield QARecord(Path(image).stem, image, "", tuple(captions))
+
+
+# --- general questions ----------------------------------------------------------------------------
+
+
+def coco_questions(folder: Path, questions: str, annotations: str, coco_split: str) -> Iterator[QARecord]:
+    """Read VQAv2 or OKVQA: questions in one file, the answers of ten people in another.
+
+    Args:
+        folder: folder of both files.
+        questions: file with rows of `questions`.
+        annotations: file with rows of `annotations`. VQAv2's hold the most frequent answer, too.
+        coco_split: COCO's name of the split in the names of its images, such as "train2014".
+    """
+    question_of = {row["question_id"]: row["question"] for row in read_json(folder / questions, "questions")}
+
+    for row in read_json(folder / annotations, "annotations"):
+        yield QARecord(
+            id=str(row["question_id"]),
+            image=f"COCO_{coco_split}_{row['image_id']:012d}.jpg",
+            question=question_of[row["question_id"]],
+            answers=tuple(answer["answer"] for answer in row["answers"]),
+            meta={"frequent": row.get("multiple_choice_answer", ""), "kind": row.get("answer_type", "")},
+        )
+
+
+def gqa(folder: Path, file: str) -> Iterator[QARecord]:
+    """Read GQA: a map from question ids to `imageId`, `question` and the short `answer`."""
+    for id, row in read_json(folder / file).items():
+        yield QARecord(id, f"{row['imageId']}.jpg", row["question"], (row["answer"],))
+
+
+def vizwiz(folder: Path, file: str) -> Iterator[QARecord]:
+    """Read VizWiz: the answers of ten people; questions without an answer have "unanswerable"."""
+    for number, row in enumerate(read_json(folder / file)):
+        answers = tuple(answer["answer"] for answer in row["answers"])
+        yield QARecord(str(number), row["image"], row["question"], answers)
+
+
+def scienceqa(folder: Path, problems: str, splits: str, split: str) -> Iterator[QARecord]:
+    """Read the questions of a split of ScienceQA that have an image, at ID/image.png: multiple choice."""
+    rows = read_json(folder / problems)
+    for id in read_json(folder / splits, split):
+        row = rows[id]
+        if row["image"]:
+            image = f"{id}/{row['image']}"
+            yield _multiple_choice(id, image, row["question"], row["choices"], row["answer"])
+
+
+def mme(folder: Path, *tasks: str) -> Iterator[QARecord]:
+    """Read MME: a folder for each task, in which each image has a text file of the same name.
+
+    Images and texts lie side by side, or in the folders `images` and `questions_answers_YN` of the task. Each
+    line of a text is a question, a tab, and Yes or No.
+
+    Raises:
+        ValueError: a line is something else.
+    """
+    for task in tasks:
+        texts = images = folder / task
+        if (folder / task / "questions_answers_YN").is_dir():
+            texts = folder / task / "questions_answers_YN"
+            images = folder / task / "images"
+
+        for file in sorted(texts.glob("*.txt")):
+            candidates = [images / (file.stem + suffix) for suffix in _IMAGE_SUFFIXES]
+            image = next((path for path in candidates if path.is_file()), candidates[0])
+            rows = [row for row in file.read_text(encoding="utf-8").splitlines() if row.strip()]
+
+            for number, row in enumerate(rows):
+                question, tab, answer = row.rpartition("\t")
+                if not tab or answer.strip().lower() not in ("yes", "no"):
+                    raise ValueError(f"{file}: expected a question, a tab and Yes or No, got {row!r:.80}")
+                yield QARecord(
+                    id=f"{task}/{file.stem}/{number}",
+                    image=image.relative_to(folder).as_posix(),
+                    question=question.strip(),
+                    answers=(answer.strip(),),
+                    meta={"task": task},
+                )
+
+
+# --- scene text and diagrams ----------------------------------------------------------------------
+
+
+def textvqa(folder: Path, file: str) -> Iterator[QARecord]:
+    """Read TextVQA: the answers of ten people in each row of `data`."""
+    for row in read_json(folder / file, "data"):
+        image = f"{row['image_id']}.jpg"
+        yield QARecord(str(row["question_id"]), image, row["question"], tuple(row["answers"]))
+
+
+def ocrvqa(folder: Path, file: str, split: int) -> Iterator[QARecord]:
+    """Read OCR-VQA: a map from books to `imageURL`, `questions`, `answers` and `split` (1 is training).
+
+    The dataset's own script downloads the images and names each by its id and the suffix of its address.
+    """
+    for id, row in read_json(folder / file).items():
+        if row["split"] == split:
+            image = f"{id}{PurePosixPath(urlparse(row['imageURL']).path).suffix}"
+            for number, (question, answer) in enumerate(zip(row["questions"], row["answers"], strict=True)):
+                yield QARecord(f"{id}-{number}", image, question, (answer,))
+
+
+def stvqa(folder: Path, file: str) -> Iterator[QARecord]:
+    """Read ST-VQA (task 3): rows of `data` with `file_path`, `question_id`, `question` and `answers`."""
+    for row in read_json(folder / file, "data"):
+        answers = _as_tuple(row["answers"])
+        yield QARecord(str(row["question_id"]), row["file_path"], row["question"], answers)
+
+
+def estvqa(folder: Path, file: str) -> Iterator[QARecord]:
+    """Read EST-VQA: a list of images, each with `image` and an `annotation` of questions with `answer`."""
+    for row_number, row in enumerate(read_json(folder / file)):
+        for number, pair in enumerate(row["annotation"]):
+            id = f"{row.get('id', row_number)}-{number}"
+            yield QARecord(id, row["image"], pair["question"], _as_tuple(pair["answer"]))
+
+
+def ai2d(
+    folder: Path, questions: str, test_ids: str = "ai2d_test_ids.csv", *, test: bool
+) -> Iterator[QARecord]:
+    """Read AI2D: multiple choice about diagrams, one file of questions for each diagram.
+
+    Where `abcLabel` is set, the texts of the diagram are replaced by letters. The download holds the letters
+    and their boxes but not these images, so they are drawn into copies of the diagrams, in `abc_images`.
+
+    Args:
+        folder: folder of the download.
+        questions: folder of the files of questions.
+        test_ids: file of the diagrams of the test split, one id a line. Without it, all are training.
+        test: yield the test split, otherwise the training split.
+    """
+    listing = folder / test_ids
+    ids_of_test = set(listing.read_text(encoding="utf-8").split()) if listing.is_file() else set()
+
+    for file in sorted((folder / questions).glob("*.json")):
+        content = read_json(file)
+        name = content["imageName"]
+        if (name.partition(".")[0] in ids_of_test) != test:
+            continue
+
+        for question, row in content["questions"].items():
+            image = f"{'abc_images' if row['abcLabel'] else 'images'}/{name}"
+            annotation = folder / "annotations" / file.name
+            if row["abcLabel"] and not (folder / image).exists() and annotation.is_file():
+                draw_letters(folder / "images" / name, read_json(annotation, "text"), folder / image)
+            yield _multiple_choice(
+                row["questionId"], image, question, row["answerTexts"], row["correctAnswer"]
+            )
+
+
+def draw_letters(image: Path, texts: dict[str, dict[str, Any]], out: Path) -> None:
+    """Write a copy of a diagram of AI2D in which each text is covered by its letter.
+
+    Args:
+        image: file of the diagram.
+        texts: `text` of its annotation: each has a `rectangle`, two corners in pixels, and its
+            `replacementText`.
+        out: PNG file to write.
+    """
+    with Image.open(image) as file:
+        diagram = file.convert("RGB")
+
+    draw = ImageDraw.Draw(diagram)
+    for text in texts.values():
+        (left, top), (right, bottom) = text["rectangle"]
+        draw.rectangle((left, top, right, bottom), fill="white")
+
+        font = ImageFont.load_default(max(_SMALLEST_LETTER, min(right - left, bottom - top)))
+        centre = ((left + right) / 2, (top + bottom) / 2)
+        draw.text(centre, text["replacementText"], fill="black", font=font, anchor="mm")
+
+    with resources.atomic_write(out) as temporary:
+        diagram.save(temporary, "PNG")
+
+
+# --- documents ------------------------------------------------------------------------------------
+
+
+def docvqa(folder: Path, file: str, image: str = "image") -> Iterator[QARecord]:
+    """Read DocVQA or InfographicVQA: rows of `data` with `questionId` and several correct answers.
+
+    The published files of the test splits have no answers; their records have none either.
+
+    Args:
+        folder: folder of the download.
+        file: name of the annotation file.
+        image: field that names the image: "image" (documents/NAME.png) or "image_local_name".
+    """
+    for row in read_json(folder / file, "data"):
+        answers = _as_tuple(row.get("answers", ()))
+        yield QARecord(str(row["questionId"]), row[image], row["question"], answers)
+
+
+def chartqa(folder: Path, *files: str) -> Iterator[QARecord]:
+    """Read ChartQA: lists of `imgname`, `query` and `label`, human and generated questions in two files."""
+    for file in files:
+        family = "augmented" if "augmented" in file else "human"
+        for number, row in enumerate(read_json(folder / file)):
+            id = f"{Path(file).stem}-{number}"
+            yield QARecord(id, row["imgname"], row["query"], (row["label"],), meta={"family": family})
+
+
+def visualmrc(folder: Path, file: str) -> Iterator[QARecord]:
+    """Read VisualMRC: one line for each page, with whole sentences as answers."""
+    for row in read_json_lines(folder / file):
+        for number, pair in enumerate(row["qa_data"]):
+            answers = (pair["answer"]["text"],)
+            yield QARecord(f"{row['id']}-{number}", row["image_filename"], pair["question"]["text"], answers)
+
+
+def due(folder: Path, file: str, question: str) -> Iterator[QARecord]:
+    """Read a dataset of DUE: one line for each document, with `annotations` of a `key` and its `values`.
+
+    A value is a text with `value_variants` of its spelling, which are kept in `meta`. Values with `children`
+    instead of a text give no answer. The download holds PDF files; page png/NAME/0.png has to be rendered.
+
+    Args:
+        folder: folder of the download.
+        file: name of the annotation file.
+        question: template of the question. The {key} is a question itself (WTQ), a statement (TableFact) or
+            the name of a field (DeepForm, KLC).
+    """
+    for row in read_json_lines(folder / file):
+        name = row["name"].removesuffix(".pdf")
+
+        for number, annotation in enumerate(row["annotations"]):
+            values = [value for value in annotation["values"] if "value" in value]
+            variants = [list(value.get("value_variants", [])) for value in values]
+            yield QARecord(
+                id=f"{name}-{number}",
+                image=f"{name}/0.png",
+                question=question.format(key=annotation["key"].replace("_", " ")),
+                answers=tuple(value["value"] for value in values),
+                meta={"key": annotation["key"], "variants": variants},
+            )
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def _multiple_choice(id: str, image: str, question: str, choices: Sequence[str], answer: int) -> QARecord:
+    if not 0 <= answer < len(choices):
+        raise IndexError(f"question {id} has {len(choices)} choices, and its answer is number {answer}")
+    meta = {"choices": list(choices), "answer": answer}
+    return QARecord(id, image, question, (choices[answer],), tuple(choices), meta)
+
+
+def _as_tuple(answers: Any) -> tuple[str, ...]:
+    """Return answers as a tuple; a single text becomes a tuple of one."""
+    return (answers,) if isinstance(answers, str) else tuple(answers)
+
+
+_READERS: tuple[Callable[..., Iterator[QARecord]], ...] = (
+    detailed_captions, coco_captions, karpathy, textcaps,
+    coco_questions, gqa, vizwiz, scienceqa, mme,
+    textvqa, ocrvqa, stvqa, estvqa, ai2d,
+    docvqa, chartqa, visualmrc, due,
+)  # fmt: skip
+LAYOUTS = {reader.__name__: reader for reader in _READERS}

@@ -1,0 +1,211 @@
+"""Read the examples of a benchmark from the official files of its dataset, or from the released ones."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monkeylib.data.datasets import DatasetCard
+from monkeylib.data.layouts import LAYOUTS, QARecord, checked, read_json, read_json_lines, require_files
+from monkeylib.evaluation.examples import Example
+from monkeylib.evaluation.metrics import registry
+
+_HINT = "the folder of all downloads is set by MONKEYLIB_DATA"
+_RELEASED_HOME = f"https://github.com/Yuliang-Liu/Monkey, section Evaluate ({_HINT})"
+
+
+def official_examples(
+    card: DatasetCard, folder: Path, prompt: str, limit: int | None = None
+) -> list[Example]:
+    """Read the test part of a dataset, always in the same order.
+
+    Images come in the order of a hash of their names, so that the first few are as mixed as all of them. In a
+    benchmark of several tasks, the tasks take turns, and an image's questions are either all used or none.
+
+    Args:
+        card: the dataset, with the test part to read.
+        folder: folder of the official download.
+        prompt: name of the prompt.
+        limit: maximum number of questions; None for all.
+
+    Raises:
+        FileNotFoundError: a file, or the image of a question, is missing.
+        ValueError: another layout, a question without an answer, or a limit that leaves out a task.
+    """
+    part, name = card.test, card.name
+    home = f"{card.home} ({_HINT})"
+    require_files(name, folder, [*part.files, *([part.images] if part.images else [])], home)
+
+    reader = LAYOUTS[card.layout](folder, *part.files, **part.options)
+    records = list(checked(reader, name, part.files, card.home))
+    answered = [record for record in records if record.answers]
+
+    # Fields of DUE's documents without a plain text are not asked about. Elsewhere, a question without an
+    # answer means that the answers of the split are not published.
+    if card.layout != "due" and len(answered) < len(records):
+        unanswered = [record.id for record in records if not record.answers]
+        raise ValueError(
+            f"{name} has no answer to {len(unanswered)} of its {len(records)} questions, such as "
+            f"{unanswered[0]}: the answers of this split aren't published; choose another split, or the "
+            f"released file (released-{name})."
+        )
+    if not answered:
+        raise ValueError(f"{name} has no questions in {folder}: get its files from {home}")
+
+    selected = _select(answered, _stratum(part.metrics[0]), limit)
+    examples = [
+        Example(
+            id=record.id,
+            image=folder / part.images / record.image,
+            question=record.full_question,
+            answers=record.answers,
+            prompt=prompt,
+            image_id=f"{name}/{record.image}",
+            meta={key: value for key, value in record.meta.items() if key != "frequent" and value != ""},
+        )
+        for record in selected
+    ]
+    _require_images(name, [example.image for example in examples], home)
+    return examples
+
+
+def _stratum(metric: str) -> str | None:
+    """Return the field of `meta` whose values must all occur: the task, for a score that sums over tasks."""
+    totals = registry.get(metric).totals
+    return totals.stratum if totals else None
+
+
+def _select(records: list[QARecord], stratum: str | None, limit: int | None) -> list[QARecord]:
+    """Return the first `limit` records in the order of their images' hashes, the strata in turns."""
+    by_image: dict[str, list[QARecord]] = {}
+    for record in records:
+        by_image.setdefault(record.image, []).append(record)
+    groups = sorted(by_image.values(), key=lambda group: hashlib.sha256(group[0].image.encode()).digest())
+
+    if stratum is None:
+        return [record for group in groups for record in group][:limit]
+    return _select_in_turns(groups, stratum, limit)
+
+
+def _select_in_turns(groups: list[list[QARecord]], stratum: str, limit: int | None) -> list[QARecord]:
+    """Take a group of each stratum in turn, as long as whole groups fit into the limit."""
+    counts: dict[str, int] = {}
+    turns: list[tuple[int, str, list[QARecord]]] = []
+    for group in groups:
+        task = group[0].meta[stratum]
+        counts[task] = counts.get(task, 0) + 1
+        turns.append((counts[task], task, group))
+
+    selected: list[QARecord] = []
+    for turn, _, group in sorted(turns, key=lambda entry: entry[:2]):
+        if limit is None or len(selected) + len(group) <= limit:
+            selected += group
+        elif turn > 1:
+            break
+        else:  # a task would have no question at all
+            least = sum(len(group) for turn, _, group in turns if turn == 1)
+            raise ValueError(
+                f"A limit of {limit} questions leaves out some of {len(counts)} tasks, whose scores are "
+                f"added: ask {least} at least."
+            )
+    return selected
+
+
+def released_examples(
+    card: DatasetCard, folder: Path, prompt: str, limit: int | None = None
+) -> list[Example]:
+    """Read the file of the released evaluation: JSON lines, with the answers of VQA in a second file.
+
+    A line is `{"image": "data/estvqa/test_image/0.jpg", "question": ..., "answer": ..., "question_id": 0}`.
+    Its image is named from the folder in which the released folder `data` lies, and `answer` is a text or a
+    list of texts. Datasets with the VQA score have ten people's answers in a file of COCO's layout.
+
+    Args:
+        card: a dataset that the released evaluation covers.
+        folder: folder in which the released folder `data` lies.
+        prompt: name of the prompt.
+        limit: maximum number of lines; None for all.
+
+    Raises:
+        FileNotFoundError: a file or an image is missing.
+        ValueError: a line lacks a field or an answer.
+    """
+    released = card.test.released
+    annotations = [released.annotations] if released.annotations else []
+    require_files(f"released-{card.name}", folder, [released.file, *annotations], _RELEASED_HOME)
+
+    file = folder / released.file
+    rows = list(read_json_lines(file))
+    if not rows:
+        raise ValueError(f"{file} is empty: get it from {_RELEASED_HOME}")
+    answers = _annotated_answers(folder / released.annotations) if released.annotations else None
+
+    # Some of the released files repeat ids: then the number of the line tells their questions apart.
+    ids = [str(row.get("question_id")) if isinstance(row, dict) else "None" for row in rows]
+    ids_repeat = len(set(ids)) < len(ids)
+
+    examples = []
+    for number, (row, id) in enumerate(zip(rows[:limit], ids, strict=False), 1):
+        location = f"line {number} of {file}"
+        answers_of_row = _released_answers(row, answers, location)
+        image = _text_field(row, "image", location)
+        examples.append(
+            Example(
+                id=f"{id}-{number}" if ids_repeat else id,
+                image=folder / image,
+                question=_text_field(row, "question", location),
+                answers=answers_of_row,
+                prompt=prompt,
+                image_id=f"{card.name}/{image}",
+            )
+        )
+    _require_images(f"released-{card.name}", [example.image for example in examples], _RELEASED_HOME)
+    return examples
+
+
+def _annotated_answers(file: Path) -> dict[str, tuple[str, ...]]:
+    """Return the answers of all people by question id."""
+    try:
+        return {
+            str(row["question_id"]): tuple(answer["answer"] for answer in row["answers"])
+            for row in read_json(file, "annotations")
+        }
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} isn't laid out as VQA annotations ({error}): get it from {_RELEASED_HOME}"
+        ) from error
+
+
+def _text_field(row: Any, field: str, location: str) -> str:
+    value = row.get(field) if isinstance(row, dict) else None
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{location}: expected a text in the field {field!r}, got {value!r:.60}")
+    return value
+
+
+def _released_answers(
+    row: Any, annotated: Mapping[str, tuple[str, ...]] | None, location: str
+) -> tuple[str, ...]:
+    """Return the answers of a row, or those that the annotations hold for its question."""
+    fields = row if isinstance(row, dict) else {}
+    if annotated is not None:
+        id = str(fields.get("question_id"))
+        if id not in annotated:
+            raise ValueError(f"{location}: the annotations have no question {id}")
+        return annotated[id]
+
+    value = fields.get("answer")
+    answers = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else ()
+    if not answers or not all(isinstance(answer, str) for answer in answers):
+        raise ValueError(f"{location}: expected an answer, a text or a list of texts, got {value!r:.60}")
+    return answers
+
+
+def _require_images(name: str, files: Iterable[Path], home: str) -> None:
+    """Check that all images exist; the error counts those that are missing."""
+    files = set(files)
+    missing = sorted(file for file in files if not file.is_file())
+    if missing:
+        raise FileNotFoundError(
+            f"{name} lacks {len(missing)} of {len(files)} images, such as {missing[0]}: get them from {home}"
+        )
