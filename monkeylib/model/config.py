@@ -162,7 +162,7 @@ class MonkeyConfig(PreTrainedConfig):
         return self.resampler_config.queries
 
     @property
-    def adapters(self) -> int:
+    def lora_count(self) -> int:
         """How many adapters stand beside each projection of the ViT: one per tile position, one, or none."""
         if self.lora_mode == "per_tile":
             return max(rows * cols for rows, cols in self.grids)
