@@ -18,7 +18,7 @@ class _Speed(TextColumn):
         return Text(f"{asked / elapsed:.2f} images/s" if asked and elapsed else "", style="dim")
 
 
-class Bars:
+class ProgressBars:
     """A bar for each stage on standard error, while this is entered.
 
     Args:
@@ -38,7 +38,7 @@ class Bars:
         self._asked = dict.fromkeys(stages, 0)
         self._tasks = {name: self._progress.add_task(name, total=total, asked=0) for name in stages}
 
-    def __enter__(self) -> "Bars":
+    def __enter__(self) -> "ProgressBars":
         self._progress.start()
         return self
 

@@ -5,12 +5,12 @@ import re
 
 from rich.console import Console
 
-from monkeylib.progress import Bars
+from monkeylib.progress import ProgressBars
 
 
 def drawn(shown=True) -> str:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with Bars(["sam", "compose"], 8, shown, console) as bars:
+    with ProgressBars(["sam", "compose"], 8, shown, console) as bars:
         bars.advance("sam", 2, True)
         for _ in range(3):
             bars.advance("sam", 2, False)

@@ -173,7 +173,7 @@ class OcrLine(_Strict):
         return bounding_box(self.quad)
 
 
-class Findings(_Strict):
+class ExpertOutput(_Strict):
     """What one expert says about one image."""
 
     captions: tuple[Caption, ...] = ()
@@ -188,7 +188,7 @@ class Failure(_Strict):
     error: str
 
 
-class Dropped(_Strict):
+class DroppedAnnotation(_Strict):
     """What the filter took out, and why; `value` is the score, match or confidence it was judged by."""
 
     text: str
@@ -199,14 +199,14 @@ class Dropped(_Strict):
     value: Score | None = None
 
 
-class Written(_Strict):
+class GeneratedCaption(_Strict):
     """A description, and what was wrong with a draft that it took the place of."""
 
     text: str
     refused: tuple[str, ...] = ()
 
 
-class Check(_Strict):
+class CaptionCheck(_Strict):
     """How the description fares against what was asked of it, and against what was seen.
 
     `grounding` is the share of its content words that an expert or the original caption said, `unsupported`
@@ -236,9 +236,9 @@ class Record(_Strict):
     captions: tuple[Caption, ...] = ()
     regions: tuple[Region, ...] = ()
     lines: tuple[OcrLine, ...] = ()
-    dropped: tuple[Dropped, ...] = ()
+    dropped: tuple[DroppedAnnotation, ...] = ()
     detailed_caption: str = ""
-    check: Check | None = None
+    check: CaptionCheck | None = None
     provenance: tuple[Provenance, ...] = ()
     failures: tuple[Failure, ...] = ()
 

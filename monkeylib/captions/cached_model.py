@@ -38,7 +38,7 @@ def folder_of(root: Path, provenance: Provenance) -> Path:
 
 
 @dataclass(frozen=True)
-class Store:
+class ResultCache:
     """Entries of one model, at `home`, by keys that are SHA-256 sums."""
 
     home: Path
@@ -68,7 +68,7 @@ class ProcessEnded(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Attempts:
+class CrashLedger:
     """The notes of one model, in folders of `home`, where its answers lie."""
 
     home: Path
@@ -141,7 +141,7 @@ class ModelFailed(RuntimeError):
     """What a model raised in its process, as text: type and message."""
 
 
-class Apart:
+class SubprocessWorker:
     """Answers of a model, each within a time limit.
 
     Args:
@@ -249,10 +249,12 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-Advance = Callable[[str, int, bool], None]  # stage, how many are done, whether they were kept from earlier
+ProgressCallback = Callable[
+    [str, int, bool], None
+]  # stage, how many are done, whether they were kept from earlier
 
 
-class Question(NamedTuple):
+class InferenceRequest(NamedTuple):
     """What is asked about, and the key of its answer in the store."""
 
     key: str
@@ -270,7 +272,7 @@ def failure(stage: str, error: Exception) -> Failure:
     return Failure(stage=stage, error=text)
 
 
-class Asker:
+class CachedModel:
     """One model, and the store of its answers.
 
     Args:
@@ -295,16 +297,18 @@ class Asker:
         time_limit: float | None = None,
     ) -> None:
         self.kind, self.batch_size, self.name = kind, batch_size, name or model.name
-        apart = Apart(model, answer, time_limit) if time_limit else None
+        apart = SubprocessWorker(model, answer, time_limit) if time_limit else None
         self.answer, self.runs = apart or answer, apart or model
-        self.store = Store(folder_of(root, model.provenance))
-        self.attempts = Attempts(self.store.home)
+        self.store = ResultCache(folder_of(root, model.provenance))
+        self.attempts = CrashLedger(self.store.home)
         self._deaths = f"{root.name}/{self.store.home.relative_to(root).as_posix()}/died"
         self.asked = self.kept = 0  # questions to the model, and those it was spared, since this was made
         self._unusable: Failure | None = None
         self._ended: Counter[str] = Counter()  # processes that a suspect has ended
 
-    def __call__(self, questions: Sequence[Question], advance: Advance | None = None) -> dict[str, Any]:
+    def __call__(
+        self, questions: Sequence[InferenceRequest], advance: ProgressCallback | None = None
+    ) -> dict[str, Any]:
         """The answer to each question by its key, a `Failure` where there is none.
 
         Answers are kept as they come, failures aren't: the next run asks again.
@@ -327,7 +331,7 @@ class Asker:
         """Free the model; it is loaded again when it is needed."""
         self.runs.release()
 
-    def _new(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Any]]:
+    def _new(self, questions: Sequence[InferenceRequest]) -> Iterator[tuple[InferenceRequest, Any]]:
         """Questions with new answers; a model that can't be loaded fails on all of them at once."""
         self._ended = self.attempts.ended() if questions else Counter()
         given_up = [question for question in questions if self._ended[question.key] >= MOST]
@@ -348,14 +352,14 @@ class Asker:
                     self.attempts.forgive(question.key)
                 yield question, said
 
-    def _batches(self, questions: Sequence[Question]) -> list[Sequence[Question]]:
+    def _batches(self, questions: Sequence[InferenceRequest]) -> list[Sequence[InferenceRequest]]:
         """Questions as they are asked together; suspects come last, each alone."""
         suspects = [question for question in questions if question.key in self._ended]
         others = [question for question in questions if question.key not in self._ended]
         together = [others[i : i + self.batch_size] for i in range(0, len(others), self.batch_size)]
         return [*together, *([question] for question in suspects)]
 
-    def _answers(self, batch: Sequence[Question]) -> list[Any]:
+    def _answers(self, batch: Sequence[InferenceRequest]) -> list[Any]:
         """Answers to a batch; where it fails, each is asked alone, so that one spoils no other."""
         keys = [question.key for question in batch]
         try:
@@ -374,7 +378,7 @@ class Asker:
             return [failure(self.name, error)] if len(batch) == 1 else self._one_by_one(batch)
         return [failure(self.name, item) if isinstance(item, Exception) else item for item in said]
 
-    def _one_by_one(self, batch: Sequence[Question]) -> list[Any]:
+    def _one_by_one(self, batch: Sequence[InferenceRequest]) -> list[Any]:
         return [answer for question in batch for answer in self._answers([question])]
 
     def _given_up(self) -> Failure:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from monkeylib.captions import filtering
-from monkeylib.captions.annotations import Check, Record
+from monkeylib.captions.annotations import CaptionCheck, Record
 
 MAXIMUM_SENTENCES = 5  # the paper asks for fewer than six
 
@@ -56,13 +56,13 @@ _IRREGULAR = {
 }
 
 
-def check(record: Record) -> Check:
+def check(record: Record) -> CaptionCheck:
     """The check of a record's detailed caption."""
     text = record.detailed_caption
     total, unsupported = _grounding(record)
     grounding = 1.0 if not total else 1 - len(unsupported) / total
     distinct = tuple(dict.fromkeys(unsupported))
-    return Check(
+    return CaptionCheck(
         grounding=grounding,
         sentences=len(sentences(text)),
         unsupported=distinct,
@@ -151,7 +151,7 @@ def stem(word: str) -> str:
 
 
 def mark(text: str, words: Iterable[str]) -> list[tuple[str, bool]]:
-    """A text in pieces, each with whether it is one of some words (lower case, as in `Check.unsupported`)."""
+    """A text in pieces, each with whether it is one of some words (lower case, as in `CaptionCheck.unsupported`)."""
     wanted, pieces, start = set(words), [], 0
     for found in _WORD.finditer(text):
         if wanted.intersection(_words(found[0])):

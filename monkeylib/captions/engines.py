@@ -14,34 +14,34 @@ from typing import Any, Protocol
 import numpy as np
 
 from monkeylib.captions import shards as committing
-from monkeylib.captions.cached_model import Advance
+from monkeylib.captions.cached_model import ProgressCallback
 from monkeylib.captions.shards import Shard
-from monkeylib.captions.stages import Item, Stage, Tally, read
+from monkeylib.captions.stages import PipelineSample, Stage, StageStatistics, read
 
 _FINEST = 10_000  # Ray counts shares of a CPU in parts of this
 
 
 @dataclass(frozen=True)
-class Work:
+class ShardTask:
     """A shard on its way through the stages."""
 
     shard: Shard
-    items: tuple[Item, ...] = ()
-    tallies: tuple[Tally, ...] = ()
+    items: tuple[PipelineSample, ...] = ()
+    tallies: tuple[StageStatistics, ...] = ()
 
 
-def start(shard: Shard) -> Work:
+def start(shard: Shard) -> ShardTask:
     """A shard whose images have been read."""
-    return Work(shard, tuple(read(shard.sources, shard.sha256)))
+    return ShardTask(shard, tuple(read(shard.sources, shard.sha256)))
 
 
-def advance_through(stage: Stage, work: Work, advance: Advance | None = None) -> Work:
+def run_stage(stage: Stage, work: ShardTask, advance: ProgressCallback | None = None) -> ShardTask:
     """A shard after one more stage."""
     items, tally = stage(work.items, advance)
     return replace(work, items=tuple(items), tallies=(*work.tallies, tally))
 
 
-def finish(work: Work, stages: Sequence[Stage], folder: Path) -> list[Tally]:
+def finish(work: ShardTask, stages: Sequence[Stage], folder: Path) -> list[StageStatistics]:
     """Commit a shard that has been through all stages; returns what each stage did."""
     provenance = tuple(item for stage in stages for item in stage.provenance)
     records = [item.record for item in work.items]
@@ -57,8 +57,8 @@ class Engine(Protocol):
     """Runs stages over shards."""
 
     def run(
-        self, shards: Sequence[Shard], stages: Sequence[Stage], folder: Path, advance: Advance | None
-    ) -> Iterator[list[Tally]]:
+        self, shards: Sequence[Shard], stages: Sequence[Stage], folder: Path, advance: ProgressCallback | None
+    ) -> Iterator[list[StageStatistics]]:
         """Commit each shard in `folder`, and say what was done for it."""
 
 
@@ -73,13 +73,13 @@ class LocalEngine:
     low_memory: bool = False
 
     def run(
-        self, shards: Sequence[Shard], stages: Sequence[Stage], folder: Path, advance: Advance | None
-    ) -> Iterator[list[Tally]]:
+        self, shards: Sequence[Shard], stages: Sequence[Stage], folder: Path, advance: ProgressCallback | None
+    ) -> Iterator[list[StageStatistics]]:
         """Commit each shard in `folder`, and say what was done for it."""
         for shard in shards:
             work = start(shard)
             for stage in stages:
-                work = advance_through(stage, work, advance)
+                work = run_stage(stage, work, advance)
                 if self.low_memory:
                     stage.release()
             yield finish(work, stages, folder)
@@ -93,10 +93,10 @@ class StageActor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch after the stage."""
-        return _mapped(lambda work: pickle.dumps(advance_through(self.stage, work)), batch)
+        return _mapped(lambda work: pickle.dumps(run_stage(self.stage, work)), batch)
 
 
-def _mapped(step: Callable[[Work], bytes], batch: dict[str, Any]) -> dict[str, Any]:
+def _mapped(step: Callable[[ShardTask], bytes], batch: dict[str, Any]) -> dict[str, Any]:
     done = np.empty(len(batch["work"]), dtype=object)  # NumPy's own bytes would lose zeros at their end
     done[:] = [step(pickle.loads(bytes(work))) for work in batch["work"]]
     return {"work": done}
@@ -125,8 +125,8 @@ class RayEngine:
     address: str | None = None
 
     def run(
-        self, shards: Sequence[Shard], stages: Sequence[Stage], folder: Path, advance: Advance | None
-    ) -> Iterator[list[Tally]]:
+        self, shards: Sequence[Shard], stages: Sequence[Stage], folder: Path, advance: ProgressCallback | None
+    ) -> Iterator[list[StageStatistics]]:
         """Commit each shard in `folder`, and say what was done for it."""
         if not shards:
             return
@@ -137,7 +137,7 @@ class RayEngine:
         cluster = ray.cluster_resources()
         actors = self.plan(stages, cluster)
         data = ray.data.from_items(
-            [{"work": pickle.dumps(Work(shard))} for shard in shards], override_num_blocks=len(shards)
+            [{"work": pickle.dumps(ShardTask(shard))} for shard in shards], override_num_blocks=len(shards)
         )
         share = self.share(actors, cluster)
         options: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy", "num_cpus": share}
@@ -213,7 +213,7 @@ def _start(batch: dict[str, Any]) -> dict[str, Any]:
 def _finisher(stages: Sequence[Stage], folder: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The last step: commits a shard and passes on only what was done."""
 
-    def finished(work: Work) -> bytes:
+    def finished(work: ShardTask) -> bytes:
         return pickle.dumps((len(work.items), finish(work, stages, folder)))
 
     return lambda batch: _mapped(finished, batch)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from monkeylib.boxes import Box, area, iou, overlap_of_smaller, released_iou
-from monkeylib.captions.annotations import Dropped, OcrLine, Provenance, Record, Region
+from monkeylib.captions.annotations import DroppedAnnotation, OcrLine, Provenance, Record, Region
 
 REGION_MATCH = 0.4  # release, dense region captions
 SEGMENT_MATCH = 0.5  # release, captions of segments
@@ -33,7 +33,7 @@ class Thresholds(NamedTuple):
 def suppress_same_caption(
     found: Sequence[Found], overlap: Overlap = iou, threshold: float = SAME_CAPTION_IOU
 ) -> tuple[list[Found], list[Found]]:
-    """Findings whose text is new, or lies elsewhere than the first with that text; and those left out.
+    """Annotations whose text is new, or lies elsewhere than the first with that text; and those left out.
 
     As in the release, only the first finding of a text is compared with.
     """
@@ -80,7 +80,7 @@ def apply_filter(
     )
 
 
-def _large_enough(record: Record, smallest: float) -> tuple[list[Region], list[Dropped]]:
+def _large_enough(record: Record, smallest: float) -> tuple[list[Region], list[DroppedAnnotation]]:
     """The regions without the segments that are too small, and those with the reason."""
     kept, dropped = [], []
     for region in record.regions:
@@ -93,8 +93,8 @@ def _large_enough(record: Record, smallest: float) -> tuple[list[Region], list[D
     return kept, dropped
 
 
-def _above(found: Sequence[Found], thresholds: Thresholds) -> tuple[list[Found], list[Dropped]]:
-    """Findings that exceed their threshold, and the others with the reason."""
+def _above(found: Sequence[Found], thresholds: Thresholds) -> tuple[list[Found], list[DroppedAnnotation]]:
+    """Annotations that exceed their threshold, and the others with the reason."""
     kept, dropped = [], []
     for item in found:
         name, value = _judged(item)
@@ -115,10 +115,12 @@ def _judged(item: Region | OcrLine) -> tuple[str, float]:
     return ("score", item.score) if item.match is None else ("match", item.match)
 
 
-def _dropped(item: Region | OcrLine, reason: str) -> Dropped:
+def _dropped(item: Region | OcrLine, reason: str) -> DroppedAnnotation:
     kind = "line" if isinstance(item, OcrLine) else item.kind
     value = _judged(item)[1]
-    return Dropped(text=item.text, box=item.box, expert=item.expert, reason=reason, kind=kind, value=value)
+    return DroppedAnnotation(
+        text=item.text, box=item.box, expert=item.expert, reason=reason, kind=kind, value=value
+    )
 
 
 OVERLAPS: dict[str, Overlap] = {"correct": iou, "release": released_iou}

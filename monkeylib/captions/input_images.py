@@ -18,7 +18,7 @@ _NAME_FIELDS = ("image", "name", "file", "file_name", "path")
 
 
 @dataclass(frozen=True)
-class Source:
+class InputImage:
     """An image to describe: a file or one in memory, its name, and its original caption if it has one.
 
     What is no Unicode in a name or a caption (a file name in Latin-1) is written as its code.
@@ -33,7 +33,7 @@ class Source:
             text = getattr(self, field).encode("utf-8", "backslashreplace").decode("utf-8")
             object.__setattr__(self, field, text)
 
-    def absolute(self) -> "Source":
+    def absolute(self) -> "InputImage":
         """The same image, for processes that run in other folders."""
         if isinstance(self.image, Image.Image):
             return self
@@ -58,7 +58,7 @@ class Source:
         return file_digest(Path(self.image))
 
 
-def find(places: Iterable[Path | str]) -> list[Source]:
+def find_images(places: Iterable[Path | str]) -> list[InputImage]:
     """The images of files and folders; a folder's in alphabetical order, those of its folders included.
 
     An image in a folder is named by its path within it, one given as a file by its file name; where that
@@ -81,21 +81,21 @@ def find(places: Iterable[Path | str]) -> list[Source]:
     ]
 
 
-def _in(place: Path) -> list[Source]:
+def _in(place: Path) -> list[InputImage]:
     if not place.is_dir():
         if place.suffix.lower() not in SUFFIXES and not place.is_file():
             raise FileNotFoundError(f"there is no folder and no image at {place}: check the path")
-        return [Source(place, place.name)]  # an image that is missing is recorded as a failure
+        return [InputImage(place, place.name)]  # an image that is missing is recorded as a failure
     files = [path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return [Source(path, path.relative_to(place).as_posix()) for path in sorted(files)]
+    return [InputImage(path, path.relative_to(place).as_posix()) for path in sorted(files)]
 
 
-def with_captions(sources: Sequence[Source], path: Path | str) -> list[Source]:
+def attach_captions(sources: Sequence[InputImage], path: Path | str) -> list[InputImage]:
     """The sources with their original captions from a file.
 
     A JSON object of captions by name, or rows as JSON list, JSONL, CSV or TSV (with a head line) that have a
     caption under "caption" and a name under one of "image", "name", "file", "file_name" and "path". Names are
-    those of `find`; a file name alone does where only one image has it.
+    those of `find_images`; a file name alone does where only one image has it.
 
     Raises:
         FileNotFoundError: there is no such file.

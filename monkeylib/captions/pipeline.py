@@ -19,13 +19,13 @@ from monkeylib.captions.annotations import Record
 from monkeylib.captions.composers import rules
 from monkeylib.captions.engines import Engine, LocalEngine
 from monkeylib.captions.experts.base import Composer, DependentExpert, Expert, ImageTextMatcher
-from monkeylib.captions.input_images import Source
+from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.record_files import read_records
 from monkeylib.captions.shards import RECORDS
-from monkeylib.captions.stages import ExpertStage, MatchStage, Stage, Tally, WriteStage, key_of
-from monkeylib.progress import Bars
+from monkeylib.captions.stages import ComposeStage, ExpertStage, MatchStage, Stage, StageStatistics, model_key
+from monkeylib.progress import ProgressBars
 
-__all__ = ["RECORDS", "Pipeline", "Source", "Summary", "run"]
+__all__ = ["RECORDS", "Pipeline", "InputImage", "Summary", "caption_images"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Summary:
     shards: int
     already: int
     seconds: float
-    stages: tuple[Tally, ...]
+    stages: tuple[StageStatistics, ...]
 
     @property
     def cost(self) -> float:
@@ -96,8 +96,8 @@ class Pipeline:
     def stages(self, root: Path) -> list[Stage]:
         """The stages in their order; what the models say is kept under `root`."""
         experts = _ordered(self.experts)
-        shown = {key_of(expert) for expert in self.experts}
-        sources = [key_of(e.source) if isinstance(e, DependentExpert) else "" for e in experts.values()]
+        shown = {model_key(expert) for expert in self.experts}
+        sources = [model_key(e.source) if isinstance(e, DependentExpert) else "" for e in experts.values()]
         stages: list[Stage] = [
             ExpertStage(
                 expert,
@@ -113,7 +113,7 @@ class Pipeline:
         if self.matcher:
             stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit))
         composer = self.composer or rules.RuleComposer()
-        return [*stages, WriteStage(composer, self.filters, root)]
+        return [*stages, ComposeStage(composer, self.filters, root)]
 
     @contextmanager
     def _ending(self, stages: Sequence[Stage]) -> Iterator[None]:
@@ -126,7 +126,7 @@ class Pipeline:
 
     def describe(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[InputImage],
         out: Path | str,
         *,
         engine: Engine | None = None,
@@ -153,12 +153,12 @@ class Pipeline:
         sources = [source.absolute() for source in sources]
         folder, stages = out / "shards", self.stages(out / "findings")
         provenance = [item for stage in stages for item in stage.provenance]
-        with Bars(["checksums"], len(sources), progress) as bars:
+        with ProgressBars(["checksums"], len(sources), progress) as bars:
             plan = shards.plan(sources, provenance, shard_size, lambda n: bars.advance("checksums", n, True))
         todo = [shard for shard in plan if not _settled(folder, shard, retry_failed)]
-        totals = {stage.name: Tally(stage.name) for stage in stages}
+        totals = {stage.name: StageStatistics(stage.name) for stage in stages}
         with (
-            Bars(list(totals), sum(len(shard.sources) for shard in todo), progress) as bars,
+            ProgressBars(list(totals), sum(len(shard.sources) for shard in todo), progress) as bars,
             self._ending(stages),
         ):
             for tallies in (engine or LocalEngine()).run(todo, stages, folder, bars.advance):
@@ -185,7 +185,7 @@ def _ordered(experts: Sequence[Expert]) -> dict[str, Expert]:
         if isinstance(expert, DependentExpert):
             for key, source in _ordered([expert.source]).items():
                 placed.setdefault(key, source)
-        placed.setdefault(key_of(expert), expert)
+        placed.setdefault(model_key(expert), expert)
     return placed
 
 
@@ -194,8 +194,8 @@ def _settled(folder: Path, shard: shards.Shard, retry_failed: bool) -> bool:
     return entry is not None and not (retry_failed and entry["failed"])
 
 
-def run(
-    images: Iterable[Source | Path | str],
+def caption_images(
+    images: Iterable[InputImage | Path | str],
     experts: Sequence[Expert],
     out: Path | str,
     *,
@@ -213,7 +213,7 @@ def run(
     Raises:
         ValueError: no images.
     """
-    sources = [p if isinstance(p, Source) else Source(Path(p), Path(p).name) for p in images]
+    sources = [p if isinstance(p, InputImage) else InputImage(Path(p), Path(p).name) for p in images]
     work = Pipeline(experts, matcher, composer, filtering.Filter(thresholds), batch_size)
     work.describe(sources, out, progress=progress)
     return list(read_records(Path(out) / RECORDS))

@@ -45,7 +45,7 @@ def read_records(path: Path | str) -> Iterator[Record]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"There are no records at {path}: write them with captions.pipeline.run first."
+            f"There are no records at {path}: write them with captions.pipeline.caption_images first."
         )
     if Path(path).suffix == PARQUET:
         yield from _read_parquet(Path(path))

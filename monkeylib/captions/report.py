@@ -19,7 +19,7 @@ from monkeylib.boxes import Box, area, bounding_box, intersection_area, touch
 from monkeylib.captions import checks
 from monkeylib.captions.annotations import Mask, OcrLine, Record, Region
 from monkeylib.captions.composers.rules import reading_order
-from monkeylib.captions.input_images import Source
+from monkeylib.captions.input_images import InputImage
 
 _SPARE = 0.5  # of a label's size: the steps of the search for a free place
 
@@ -274,7 +274,7 @@ class Report:
 
 def show(
     records: Sequence[Record],
-    sources: Sequence[Source],
+    sources: Sequence[InputImage],
     *,
     pixels: int = 480,
     title: str = "What the experts saw",
@@ -304,7 +304,7 @@ def show(
     return Report(above + "".join(_article(record, source, pixels) for record, source in pairs), title)
 
 
-def _article(record: Record, source: Source, pixels: int) -> str:
+def _article(record: Record, source: InputImage, pixels: int) -> str:
     image = _image(record, source, pixels) if record.width else "<p class=bad>no image</p>"
     failures = "".join(
         f"<p class=bad>{escape(item.stage)}: {escape(item.error)}</p>" for item in record.failures
@@ -357,7 +357,7 @@ def _row(number: int, entry: Entry) -> str:
     )
 
 
-def _image(record: Record, source: Source, pixels: int) -> str:
+def _image(record: Record, source: InputImage, pixels: int) -> str:
     try:
         return svg(record, source.open(), pixels)
     except (OSError, ValueError) as error:

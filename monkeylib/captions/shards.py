@@ -16,9 +16,9 @@ from typing import Any
 
 from monkeylib import resources
 from monkeylib.captions.annotations import SCHEMA_VERSION, Provenance, Record
-from monkeylib.captions.input_images import Source
+from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.record_files import read_records, write_records
-from monkeylib.captions.stages import Tally
+from monkeylib.captions.stages import StageStatistics
 from monkeylib.digests import file_digest, json_digest
 
 SIZE = 1000  # images
@@ -31,7 +31,7 @@ class Shard:
 
     index: int
     digest: str
-    sources: tuple[Source, ...]
+    sources: tuple[InputImage, ...]
     sha256: tuple[str, ...]  # of each image, empty where the file can't be read
 
     @property
@@ -41,7 +41,7 @@ class Shard:
 
 
 def plan(
-    sources: Sequence[Source],
+    sources: Sequence[InputImage],
     provenance: Sequence[Provenance],
     size: int = SIZE,
     advance: Callable[[int], None] = lambda _: None,
@@ -71,14 +71,16 @@ def plan(
     return shards
 
 
-def _checksum(source: Source) -> str:
+def _checksum(source: InputImage) -> str:
     try:
         return source.sha256()
     except Exception:  # of Pillow's plugins too, on images in memory
         return ""  # reading the image will say what is wrong
 
 
-def commit(folder: Path, shard: Shard, records: Sequence[Record], tallies: Sequence[Tally]) -> dict[str, Any]:
+def commit(
+    folder: Path, shard: Shard, records: Sequence[Record], tallies: Sequence[StageStatistics]
+) -> dict[str, Any]:
     """Write a shard's records and then the entry that makes them count; returns the entry.
 
     Raises:

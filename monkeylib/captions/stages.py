@@ -12,29 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib.captions import checks, filtering
-from monkeylib.captions.annotations import Failure, Findings, Provenance, Record, Score, Written
-from monkeylib.captions.cached_model import Advance, Asker, Question, failure
+from monkeylib.captions.annotations import ExpertOutput, Failure, GeneratedCaption, Provenance, Record, Score
+from monkeylib.captions.cached_model import CachedModel, InferenceRequest, ProgressCallback, failure
 from monkeylib.captions.experts.base import Composer, DependentExpert, Expert, ImageTextMatcher, Model, crop
-from monkeylib.captions.input_images import Source
+from monkeylib.captions.input_images import InputImage
 from monkeylib.digests import json_digest
 
 
 @dataclass(frozen=True)
-class Item:
+class PipelineSample:
     """An image on its way: where it lies, what is known, and findings that only a refiner will use."""
 
-    source: Source
+    source: InputImage
     record: Record
-    pending: dict[str, Findings] = field(default_factory=dict)
+    pending: dict[str, ExpertOutput] = field(default_factory=dict)
 
-    def failed(self, problem: Failure) -> "Item":
+    def failed(self, problem: Failure) -> "PipelineSample":
         """The item with one more failure."""
         failures = (*self.record.failures, problem)
         return replace(self, record=self.record.model_copy(update={"failures": failures}))
 
 
 @dataclass(frozen=True)
-class Tally:
+class StageStatistics:
     """What a stage did with some items: asked of its model, found in the store, failed; time and money."""
 
     stage: str
@@ -44,28 +44,30 @@ class Tally:
     seconds: float = 0.0
     cost: float = 0.0  # US dollars
 
-    def __add__(self, other: "Tally") -> "Tally":
+    def __add__(self, other: "StageStatistics") -> "StageStatistics":
         sums = {name: getattr(self, name) + getattr(other, name) for name in _SUMMED}
-        return Tally(self.stage, **sums)
+        return StageStatistics(self.stage, **sums)
 
 
 _SUMMED = ("asked", "kept", "failed", "seconds", "cost")
 
 
-def read(sources: Sequence[Source], sha256: Sequence[str]) -> list[Item]:
+def read(sources: Sequence[InputImage], sha256: Sequence[str]) -> list[PipelineSample]:
     """Items of images; one that can't be read gets a failure and no size."""
     return [_read(source, known) for source, known in zip(sources, sha256, strict=True)]
 
 
-def _read(source: Source, sha256: str) -> Item:
+def _read(source: InputImage, sha256: str) -> PipelineSample:
     record = Record(name=source.name, original_caption=source.original_caption)
     try:
         width, height = source.open().size
         if not sha256:
             raise OSError("the file could not be read when its checksum was taken")
     except Exception as error:  # Pillow's plugins raise whatever they like on broken files
-        return Item(source, record).failed(failure("read", error))
-    return Item(source, record.model_copy(update={"sha256": sha256, "width": width, "height": height}))
+        return PipelineSample(source, record).failed(failure("read", error))
+    return PipelineSample(
+        source, record.model_copy(update={"sha256": sha256, "width": width, "height": height})
+    )
 
 
 class Stage(ABC):
@@ -74,18 +76,20 @@ class Stage(ABC):
     name: str
     model: Model
 
-    def __call__(self, items: Sequence[Item], advance: Advance | None = None) -> tuple[list[Item], Tally]:
+    def __call__(
+        self, items: Sequence[PipelineSample], advance: ProgressCallback | None = None
+    ) -> tuple[list[PipelineSample], StageStatistics]:
         """The items after this stage, in their order, and what it took."""
         start, spent, asker = time.perf_counter(), getattr(self.model, "cost", 0.0), self.asker
         asked, kept = asker.asked, asker.kept
         done = self.run(items, advance)
         new = sum(len(b.record.failures) - len(a.record.failures) for a, b in zip(items, done, strict=True))
         seconds, cost = time.perf_counter() - start, getattr(self.model, "cost", 0.0) - spent
-        return done, Tally(self.name, asker.asked - asked, asker.kept - kept, new, seconds, cost)
+        return done, StageStatistics(self.name, asker.asked - asked, asker.kept - kept, new, seconds, cost)
 
     @property
     @abstractmethod
-    def asker(self) -> Asker:
+    def asker(self) -> CachedModel:
         """The model and its store."""
 
     def release(self) -> None:
@@ -98,7 +102,7 @@ class Stage(ABC):
         """What this stage adds to a record's provenance."""
 
     @abstractmethod
-    def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
+    def run(self, items: Sequence[PipelineSample], advance: ProgressCallback | None) -> list[PipelineSample]:
         """The items after this stage, in their order."""
 
 
@@ -112,7 +116,7 @@ class ExpertStage(Stage):
         shown: its findings stand in the records.
         refined: its findings are kept for the refiners that work on them.
         last: of the refiners of its source, so that the source's findings may go.
-        time_limit: seconds for a batch, or for an image asked alone; see `Asker`.
+        time_limit: seconds for a batch, or for an image asked alone; see `CachedModel`.
     """
 
     def __init__(
@@ -128,10 +132,10 @@ class ExpertStage(Stage):
     ) -> None:
         self.model, self.name = expert, expert.name
         self.shown, self.refined, self.last = shown, refined, last
-        self._asker = Asker(expert, self._answer, Findings, root, batch_size, time_limit=time_limit)
+        self._asker = CachedModel(expert, self._answer, ExpertOutput, root, batch_size, time_limit=time_limit)
 
     @property
-    def asker(self) -> Asker:
+    def asker(self) -> CachedModel:
         """The expert and its store."""
         return self._asker
 
@@ -140,45 +144,45 @@ class ExpertStage(Stage):
         """The expert's; a refiner's names its source."""
         return (self.model.provenance,) if self.shown else ()
 
-    def _answer(self, items: Sequence[Item]) -> list[Findings]:
+    def _answer(self, items: Sequence[PipelineSample]) -> list[ExpertOutput]:
         images = [item.source.open() for item in items]
         if isinstance(self.model, DependentExpert):
-            return self.model.refine(images, [item.pending[key_of(self.model.source)] for item in items])
+            return self.model.refine(images, [item.pending[model_key(self.model.source)] for item in items])
         return self.model.annotate(images)  # type: ignore[attr-defined]
 
-    def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
-        """Findings, or a failure, for each image that could be read."""
-        questions = [Question(item.record.sha256, item) for item in items if self._can_ask(item)]
+    def run(self, items: Sequence[PipelineSample], advance: ProgressCallback | None) -> list[PipelineSample]:
+        """ExpertOutput, or a failure, for each image that could be read."""
+        questions = [InferenceRequest(item.record.sha256, item) for item in items if self._can_ask(item)]
         if advance:
             advance(self.name, len(items) - len(questions), True)
         answers = self._asker(questions, advance)
         return [self._freed(self._with(item, answers.get(item.record.sha256))) for item in items]
 
-    def _freed(self, item: Item) -> Item:
+    def _freed(self, item: PipelineSample) -> PipelineSample:
         if not (self.last and isinstance(self.model, DependentExpert)):
             return item
-        used = key_of(self.model.source)
+        used = model_key(self.model.source)
         return replace(item, pending={key: found for key, found in item.pending.items() if key != used})
 
-    def _can_ask(self, item: Item) -> bool:
-        known = not isinstance(self.model, DependentExpert) or key_of(self.model.source) in item.pending
+    def _can_ask(self, item: PipelineSample) -> bool:
+        known = not isinstance(self.model, DependentExpert) or model_key(self.model.source) in item.pending
         return bool(item.record.sha256) and known
 
-    def _with(self, item: Item, said: Findings | Failure | None) -> Item:
+    def _with(self, item: PipelineSample, said: ExpertOutput | Failure | None) -> PipelineSample:
         if said is None:
             return item
         if isinstance(said, Failure):
             return item.failed(said)
         if self.refined:
-            item = replace(item, pending={**item.pending, key_of(self.model): said})
+            item = replace(item, pending={**item.pending, model_key(self.model): said})
         if not self.shown:
             return item
         record = item.record
-        changes = {name: (*getattr(record, name), *getattr(said, name)) for name in Findings.model_fields}
+        changes = {name: (*getattr(record, name), *getattr(said, name)) for name in ExpertOutput.model_fields}
         return replace(item, record=record.model_copy(update=changes))
 
 
-def key_of(model: Model) -> str:
+def model_key(model: Model) -> str:
     """The same for two models whose answers are the same."""
     return json_digest([model.provenance.model_dump(mode="json")])
 
@@ -190,10 +194,10 @@ class MatchStage(Stage):
         self, matcher: ImageTextMatcher, root: Path, batch_size: int, time_limit: float | None = None
     ) -> None:
         self.model, self.name = matcher, matcher.name
-        self._asker = Asker(matcher, self._answer, list[Score], root, batch_size, time_limit=time_limit)
+        self._asker = CachedModel(matcher, self._answer, list[Score], root, batch_size, time_limit=time_limit)
 
     @property
-    def asker(self) -> Asker:
+    def asker(self) -> CachedModel:
         """The matcher and its store."""
         return self._asker
 
@@ -202,7 +206,7 @@ class MatchStage(Stage):
         """The matcher's."""
         return (self.model.provenance,)
 
-    def _answer(self, items: Sequence[Item]) -> list[list[float]]:
+    def _answer(self, items: Sequence[PipelineSample]) -> list[list[float]]:
         crops, texts = [], []
         for item in items:
             image, boxes = item.source.open(), {}
@@ -215,16 +219,16 @@ class MatchStage(Stage):
         rest = iter(scores)
         return [[next(rest) for _ in item.record.regions] for item in items]
 
-    def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
+    def run(self, items: Sequence[PipelineSample], advance: ProgressCallback | None) -> list[PipelineSample]:
         """Matches, or a failure, for each image with regions."""
         keys = [_regions_key(item.record) if item.record.regions else "" for item in items]
-        questions = [Question(key, item) for key, item in zip(keys, items, strict=True) if key]
+        questions = [InferenceRequest(key, item) for key, item in zip(keys, items, strict=True) if key]
         if advance:
             advance(self.name, len(items) - len(questions), True)
         answers = self._asker(questions, advance)
         return [self._with(item, answers.get(key)) for key, item in zip(keys, items, strict=True)]
 
-    def _with(self, item: Item, said: list[float] | Failure | None) -> Item:
+    def _with(self, item: PipelineSample, said: list[float] | Failure | None) -> PipelineSample:
         if said is None:
             return item
         if isinstance(said, Failure):
@@ -238,17 +242,17 @@ def _regions_key(record: Record) -> str:
     return json_digest([record.sha256, [[region.box, region.text] for region in record.regions]])
 
 
-class WriteStage(Stage):
+class ComposeStage(Stage):
     """Filters what was found, has the composer describe it, and checks the description."""
 
     def __init__(self, composer: Composer, filters: filtering.Filter, root: Path) -> None:
         self.model, self.name, self.filters = composer, composer.name, filters
-        self._asker = Asker(
-            composer, composer.compose_all, str | Written, root, composer.batch_size, name="compose"
+        self._asker = CachedModel(
+            composer, composer.compose_all, str | GeneratedCaption, root, composer.batch_size, name="compose"
         )
 
     @property
-    def asker(self) -> Asker:
+    def asker(self) -> CachedModel:
         """The composer and its store."""
         return self._asker
 
@@ -257,11 +261,11 @@ class WriteStage(Stage):
         """The filter's and the composer's."""
         return self.filters.provenance, self.model.provenance
 
-    def run(self, items: Sequence[Item], advance: Advance | None) -> list[Item]:
+    def run(self, items: Sequence[PipelineSample], advance: ProgressCallback | None) -> list[PipelineSample]:
         """Finished records: filtered, described, checked."""
         records = [self.filters(item.record) if item.record.sha256 else item.record for item in items]
         keys = [_composer_key(record) if record.sha256 else "" for record in records]
-        questions = [Question(key, record) for key, record in zip(keys, records, strict=True) if key]
+        questions = [InferenceRequest(key, record) for key, record in zip(keys, records, strict=True) if key]
         count = None if advance is None else lambda _, number, kept: advance(self.name, number, kept)
         if count:
             count("", len(items) - len(questions), True)
@@ -269,12 +273,12 @@ class WriteStage(Stage):
         done = zip(items, keys, records, strict=True)
         return [self._with(replace(item, record=record), answers.get(key)) for item, key, record in done]
 
-    def _with(self, item: Item, said: str | Written | Failure | None) -> Item:
+    def _with(self, item: PipelineSample, said: str | GeneratedCaption | Failure | None) -> PipelineSample:
         if said is None:
             return item
         if isinstance(said, Failure):
             return item.failed(said)
-        written = Written(text=said) if isinstance(said, str) else said
+        written = GeneratedCaption(text=said) if isinstance(said, str) else said
         record = item.record.model_copy(update={"detailed_caption": written.text})
         check = checks.check(record) if written.text else None
         if check and written.refused:

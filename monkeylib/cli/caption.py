@@ -10,7 +10,7 @@ from monkeylib import resources
 
 if TYPE_CHECKING:
     from monkeylib.captions.engines import Engine
-    from monkeylib.captions.input_images import Source
+    from monkeylib.captions.input_images import InputImage
     from monkeylib.captions.pipeline import Pipeline, Summary
 
 _SHOWN = 20  # descriptions that are printed
@@ -79,9 +79,9 @@ def caption(
     """Describe images with experts; called again, it does only what is missing."""
     from monkeylib.captions import input_images
 
-    chosen = input_images.find(images)
+    chosen = input_images.find_images(images)
     if captions:
-        chosen = input_images.with_captions(chosen, captions)
+        chosen = input_images.attach_captions(chosen, captions)
     describer = _pipeline(experts, matcher, composer, overlap, smallest_segment, batch_size, time_limit)
     runs = _engine(engine, low_memory, workers, gpus, cpus, address)
     summary = describer.describe(
@@ -142,7 +142,7 @@ def _by_stage(text: str, option: str) -> dict[str, float]:
     return found
 
 
-def _say(out: Path, summary: "Summary", sources: "list[Source]") -> None:
+def _say(out: Path, summary: "Summary", sources: "list[InputImage]") -> None:
     """Print descriptions and what they took, write the report, and end with what failed."""
     from itertools import islice
 

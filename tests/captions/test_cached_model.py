@@ -8,10 +8,10 @@ import time
 import pytest
 
 from monkeylib.captions import input_images, pipeline
-from monkeylib.captions.cached_model import Attempts
+from monkeylib.captions.cached_model import CrashLedger
 from monkeylib.captions.experts.segments import DescribedSegments
 from monkeylib.captions.record_files import read_records
-from tests.support.caption_models import Colours, Halves, Shades, Tally
+from tests.support.caption_models import ChecksumMatcher, Colours, Halves, Shades
 from tests.support.fatal_experts import Fatal, Flaky, Forgetful, Slow, images
 
 KEYS = ["a" * 64, "b" * 64, "c" * 64]
@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 def describe(folder, out, expert, time_limit=None, batch_size=4):
     work = pipeline.Pipeline([expert], batch_size=batch_size, time_limit=time_limit)
-    return work.describe(input_images.find([folder]), out, progress=False)
+    return work.describe(input_images.find_images([folder]), out, progress=False)
 
 
 def in_a_process(*arguments) -> int | None:
@@ -46,7 +46,7 @@ def failures(out):
 
 
 def _die_working(home, keys):
-    with Attempts(home).working_on(keys):
+    with CrashLedger(home).working_on(keys):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -62,24 +62,24 @@ def test_a_death_counts_for_what_was_asked_alone_and_makes_suspects_of_a_batch(t
     die_working(tmp_path, KEYS[:1])
     die_working(tmp_path, KEYS[:1])
     for _ in range(2):  # looking twice counts nothing twice
-        assert Attempts(tmp_path).ended() == {KEYS[0]: 2, KEYS[1]: 0, KEYS[2]: 0}
+        assert CrashLedger(tmp_path).ended() == {KEYS[0]: 2, KEYS[1]: 0, KEYS[2]: 0}
     assert not list((tmp_path / "working").iterdir())
-    Attempts(tmp_path).forgive(KEYS[0])
-    assert set(Attempts(tmp_path).ended()) == set(KEYS[1:])
+    CrashLedger(tmp_path).forgive(KEYS[0])
+    assert set(CrashLedger(tmp_path).ended()) == set(KEYS[1:])
 
 
 def test_what_a_living_process_works_on_is_no_suspect(tmp_path):
-    with Attempts(tmp_path).working_on(KEYS):
-        assert not Attempts(tmp_path).ended()
-        with pytest.raises(RuntimeError), Attempts(tmp_path).working_on(KEYS[:1]):
+    with CrashLedger(tmp_path).working_on(KEYS):
+        assert not CrashLedger(tmp_path).ended()
+        with pytest.raises(RuntimeError), CrashLedger(tmp_path).working_on(KEYS[:1]):
             raise RuntimeError("a model failed")
-    assert not Attempts(tmp_path).ended() and not list((tmp_path / "working").iterdir())
+    assert not CrashLedger(tmp_path).ended() and not list((tmp_path / "working").iterdir())
 
 
 def test_a_note_that_is_no_note_is_taken_away(tmp_path):
     (tmp_path / "working").mkdir()
     (tmp_path / "working" / "torn.json").write_text('["a')
-    assert not Attempts(tmp_path).ended() and not list((tmp_path / "working").iterdir())
+    assert not CrashLedger(tmp_path).ended() and not list((tmp_path / "working").iterdir())
 
 
 # --- an image that ends the process -----------------------------------------------------------------
@@ -125,10 +125,10 @@ def test_with_a_time_limit_a_death_ends_the_model_only_and_the_records_are_the_s
 
 
 def test_a_time_limit_changes_no_record(folder, tmp_path):
-    chosen = input_images.find([folder])
+    chosen = input_images.find_images([folder])
     for place, limit in (("a", None), ("b", 60)):
         experts = [Colours(), DescribedSegments(Halves(), Shades())]
-        work = pipeline.Pipeline(experts, Tally(), batch_size=2, time_limit=limit)
+        work = pipeline.Pipeline(experts, ChecksumMatcher(), batch_size=2, time_limit=limit)
         work.describe(chosen, tmp_path / place, progress=False)
     one, two = ((tmp_path / place / pipeline.RECORDS).read_bytes() for place in ("a", "b"))
     assert one == two and b"too dark" in one

@@ -22,7 +22,7 @@ from monkeylib.captions.experts.segments import DescribedSegments
 from monkeylib.captions.record_files import read_records
 from monkeylib.images import open_image
 from tests.support import ray_stand_in
-from tests.support.caption_models import Colours, Halves, Shades, Tally
+from tests.support.caption_models import ChecksumMatcher, Colours, Halves, Shades
 from tests.support.fatal_experts import Fatal, Slow, images
 
 IMAGES, SHARD = 500, 40
@@ -43,11 +43,13 @@ def folder(tmp_path_factory):
 
 def work():
     experts = [Colours(), DescribedSegments(Halves(), Shades())]
-    return pipeline.Pipeline(experts, Tally(), batch_size=16)
+    return pipeline.Pipeline(experts, ChecksumMatcher(), batch_size=16)
 
 
 def describe(folder, out, engine=None):
-    return work().describe(input_images.find([folder]), out, engine=engine, shard_size=SHARD, progress=False)
+    return work().describe(
+        input_images.find_images([folder]), out, engine=engine, shard_size=SHARD, progress=False
+    )
 
 
 def outcome(out: Path) -> tuple[bytes, list[dict]]:
@@ -106,7 +108,7 @@ def test_killed_five_times_it_ends_as_if_it_had_not_been(folder, uninterrupted, 
 
 
 def test_a_torn_or_changed_shard_is_done_again(folder, uninterrupted, tmp_path):
-    few = input_images.find([folder])[:8]
+    few = input_images.find_images([folder])[:8]
 
     def again():
         return work().describe(few, tmp_path, shard_size=2, retry_failed=False, progress=False)
@@ -121,7 +123,7 @@ def test_a_torn_or_changed_shard_is_done_again(folder, uninterrupted, tmp_path):
 
 
 def test_a_shard_with_failures_is_tried_again_unless_told_otherwise(folder, tmp_path):
-    few = input_images.find([folder])[5:9]
+    few = input_images.find_images([folder])[5:9]
     options = {"shard_size": 2, "progress": False}
     work().describe(few, tmp_path, **options)
     assert work().describe(few, tmp_path, **options).already == 1  # the black image is in the other
@@ -135,7 +137,7 @@ def test_low_memory_frees_each_model_and_changes_nothing(folder, uninterrupted, 
         def release(self):
             freed.append(self.name)
 
-    few = input_images.find([folder])[:4]
+    few = input_images.find_images([folder])[:4]
     for place, engine in (("a", LocalEngine()), ("b", LocalEngine(low_memory=True))):
         pipeline.Pipeline([Heavy()]).describe(
             few, tmp_path / place, engine=engine, shard_size=2, progress=False
@@ -188,7 +190,7 @@ def test_the_default_shares_find_a_place_on_every_machine(tmp_path, cpus):
 
 
 def test_a_set_of_many_stages_runs_on_two_cpus_without_being_told(tmp_path):
-    stages = pipeline.Pipeline([Colours(number=n) for n in range(9)], Tally()).stages(tmp_path)
+    stages = pipeline.Pipeline([Colours(number=n) for n in range(9)], ChecksumMatcher()).stages(tmp_path)
     assert planned(stages, {"CPU": 2.0}) == pytest.approx(1 / 7, abs=1e-4)
 
 
@@ -215,7 +217,7 @@ def test_images_and_results_are_found_from_other_folders(folder, tmp_path, monke
             yield from super().run(shards, stages, place, advance)
 
     monkeypatch.chdir(folder)
-    some = input_images.find([Path("001.png"), Path("100.png")])
+    some = input_images.find_images([Path("001.png"), Path("100.png")])
     work().describe(some, Path("..") / "out", engine=Elsewhere(), progress=False)
     assert all(path.is_absolute() for path in seen[0])
     whole, torn = read_records(folder.parent / "out" / pipeline.RECORDS)
@@ -237,7 +239,9 @@ def test_a_image_that_cannot_be_read_loses_no_other_of_its_shard(tmp_path, monke
         return open_image(image)
 
     monkeypatch.setattr(input_images, "open_image", opened)
-    found = [replace(source, original_caption="a \ud800 caption") for source in input_images.find([home])]
+    found = [
+        replace(source, original_caption="a \ud800 caption") for source in input_images.find_images([home])
+    ]
     for engine in (LocalEngine(), RayEngine()):
         out = tmp_path / type(engine).__name__
         work().describe(found, out, engine=engine, progress=False)
@@ -300,7 +304,9 @@ def test_under_ray_a_image_that_ends_its_worker_is_given_up_and_one_that_hangs_i
     try:
         for name, expert, limit in (("ends", Fatal(), None), ("hangs", Slow(), 5)):
             chosen = pipeline.Pipeline([expert], batch_size=4, time_limit=limit)
-            chosen.describe(input_images.find([home]), tmp_path / name, engine=RayEngine(), progress=False)
+            chosen.describe(
+                input_images.find_images([home]), tmp_path / name, engine=RayEngine(), progress=False
+            )
     finally:
         ray.shutdown()
     for name, said in (("ends", "ended the process 3 times"), ("hangs", "no answer within 5 seconds")):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from monkeylib.captions import input_images
-from monkeylib.captions.input_images import Source
+from monkeylib.captions.input_images import InputImage
 
 
 @pytest.fixture
@@ -21,33 +21,37 @@ def folder(tmp_path):
 
 
 def test_a_folder_gives_its_images_in_order_named_by_their_path(folder):
-    found = input_images.find([folder])
+    found = input_images.find_images([folder])
     assert [source.name for source in found] == ["a.png", "b.JPG", "sub/a.png", "sub/c.webp", "x.y.jpeg"]
     assert all(source.open().size == (4, 4) for source in found)
 
 
 def test_images_of_one_name_get_their_whole_paths(folder):
-    found = input_images.find([folder / "a.png", folder / "sub", folder / "b.JPG"])
+    found = input_images.find_images([folder / "a.png", folder / "sub", folder / "b.JPG"])
     whole = [(folder / name).as_posix() for name in ("a.png", "sub/a.png")]
     assert [source.name for source in found] == [*whole, "c.webp", "b.JPG"]
-    twice = input_images.find([folder / "a.png", folder / "a.png"])
+    twice = input_images.find_images([folder / "a.png", folder / "a.png"])
     assert [source.name for source in twice] == ["a.png", "a.png"], "one image twice is one image"
 
 
 def test_what_is_no_image_is_refused_and_what_is_missing_is_left_to_be_recorded(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder and no image at .*gone: check"):
-        input_images.find([tmp_path / "gone"])
+        input_images.find_images([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"nothing to describe: found no images \(.bmp"):
-        input_images.find([tmp_path / "empty"])
-    assert [source.name for source in input_images.find([tmp_path / "gone.png"])] == ["gone.png"]
+        input_images.find_images([tmp_path / "empty"])
+    assert [source.name for source in input_images.find_images([tmp_path / "gone.png"])] == ["gone.png"]
 
 
 def test_a_checksum_is_that_of_the_file_and_of_the_pixels_in_memory(folder):
-    file, other = Source(folder / "a.png", "a"), Source(folder / "sub" / "a.png", "b")
+    file, other = InputImage(folder / "a.png", "a"), InputImage(folder / "sub" / "a.png", "b")
     assert len(file.sha256()) == 64 and file.sha256() != other.sha256()
     first, same = Image.new("RGB", (2, 3), "red"), Image.new("RGB", (3, 2), "red")
-    assert Source(first, "a").sha256() == Source(first.copy(), "b").sha256() != Source(same, "a").sha256()
+    assert (
+        InputImage(first, "a").sha256()
+        == InputImage(first.copy(), "b").sha256()
+        != InputImage(same, "a").sha256()
+    )
 
 
 CAPTIONS = {"a.png": "first", "b.JPG": " second ", "c.webp": "by its file name", "gone.png": "nobody"}
@@ -68,7 +72,8 @@ def test_original_captions_are_found_by_name(folder, tmp_path, kind):
     else:
         file.write_text(json.dumps(CAPTIONS if kind == "object.json" else rows))
     found = {
-        s.name: s.original_caption for s in input_images.with_captions(input_images.find([folder]), file)
+        s.name: s.original_caption
+        for s in input_images.attach_captions(input_images.find_images([folder]), file)
     }
     assert found == {  # two images are called a.png: the bare name is only the first's own
         "a.png": "first", "b.JPG": "second", "sub/a.png": "", "sub/c.webp": "by its file name", "x.y.jpeg": ""
@@ -88,6 +93,6 @@ def test_original_captions_are_found_by_name(folder, tmp_path, kind):
 def test_other_files_are_refused(folder, tmp_path, name, text, complaint):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=complaint):
-        input_images.with_captions(input_images.find([folder]), tmp_path / name)
+        input_images.attach_captions(input_images.find_images([folder]), tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no captions at"):
-        input_images.with_captions(input_images.find([folder]), tmp_path / "gone.json")
+        input_images.attach_captions(input_images.find_images([folder]), tmp_path / "gone.json")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from monkeylib.captions import pipeline
-from monkeylib.captions.annotations import Findings, Provenance, Region
+from monkeylib.captions.annotations import ExpertOutput, Provenance, Region
 from monkeylib.captions.composers import rules
 from monkeylib.captions.experts import Expert
 from monkeylib.captions.record_files import read_records
@@ -30,7 +30,7 @@ class Colours(Expert):
         self.asked.append(len(images))
         if self.stop_after is not None and len(self.asked) > self.stop_after:
             raise KeyboardInterrupt
-        return [Findings(regions=(self._region(image),)) for image in images]
+        return [ExpertOutput(regions=(self._region(image),)) for image in images]
 
     def _region(self, image):
         if image.getpixel((0, 0)) == (0, 0, 0):
@@ -62,7 +62,7 @@ def images(tmp_path):
 
 def _run(images, expert, out, **more):
     experts = expert if isinstance(expert, list) else [expert]
-    return pipeline.run(images, experts, out, batch_size=2, progress=False, **more)
+    return pipeline.caption_images(images, experts, out, batch_size=2, progress=False, **more)
 
 
 def test_every_image_gets_a_record_in_order_also_on_disk(images, tmp_path):
@@ -147,7 +147,7 @@ def test_the_same_image_twice_is_looked_at_once(images, tmp_path):
 
 def test_images_in_memory_and_original_captions(tmp_path):
     sources = [
-        pipeline.Source(Image.new("RGB", (4, 4), colour), name, "as the web says")
+        pipeline.InputImage(Image.new("RGB", (4, 4), colour), name, "as the web says")
         for name, colour in (("a", "red"), ("b", "blue"))
     ]
     records = _run(sources, Colours(), tmp_path / "out")

@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from monkeylib.captions import report
-from monkeylib.captions.annotations import Caption, Check, Dropped, Failure, Mask, OcrLine, Record, Region
-from monkeylib.captions.input_images import Source
+from monkeylib.captions.annotations import (
+    Caption,
+    CaptionCheck,
+    DroppedAnnotation,
+    Failure,
+    Mask,
+    OcrLine,
+    Record,
+    Region,
+)
+from monkeylib.captions.input_images import InputImage
 
 
 class Tags(HTMLParser):
@@ -62,11 +71,11 @@ def shown():
             Region(box=(0, 0, 9, 9), text="corner", score=0.6, expert="cutter", kind="segment"),
         ],
         lines=[OcrLine(quad=((1, 1), (30, 2), (30, 9), (1, 8)), text="STOP", confidence=0.99, expert="ocr")],
-        dropped=[Dropped(text="dog", box=(50, 5, 90, 55), expert="seer", reason="match too low", value=0.1)],
+        dropped=[DroppedAnnotation(text="dog", box=(50, 5, 90, 55), expert="seer", reason="match too low", value=0.1)],
         detailed_caption="A cat and a unicorn.",
-        check=Check(grounding=0.5, sentences=1, unsupported=("unicorn",), problems=("too short",)),
+        check=CaptionCheck(grounding=0.5, sentences=1, unsupported=("unicorn",), problems=("too short",)),
     )  # fmt: skip
-    return record, Source(image, record.name)
+    return record, InputImage(image, record.name)
 
 
 def test_the_page_shows_everything_and_takes_no_text_for_markup(shown):
@@ -169,7 +178,7 @@ def test_the_image_is_made_smaller_and_the_mask_lies_where_it_was_found(shown):
 
 
 def test_failures_and_missing_images_are_shown(shown, tmp_path):
-    gone = Source(tmp_path / "gone.png", "gone.png")
+    gone = InputImage(tmp_path / "gone.png", "gone.png")
     failure = Failure(stage="read", error="OSError: <none>")
     page = report.show([Record(name="gone.png", failures=[failure]), shown[0]], [gone, gone])
     text = " ".join(parsed(page.html()).text)

@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 
 from monkeylib.captions import experts, filtering, pipeline
-from monkeylib.captions.annotations import Findings, Region
+from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.base import crop
 from monkeylib.captions.experts.segments import DescribedSegments, cut_out, largest
-from monkeylib.captions.input_images import Source
+from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.stages import read
-from tests.support.caption_models import Billed, Colours, Halves, Shades, Tally, score
+from tests.support.caption_models import Billed, ChecksumMatcher, Colours, Halves, Shades, score
 
 
 def image(*colours, size=(16, 10)) -> Image.Image:
@@ -28,7 +28,7 @@ def sources():
         "light-white": [(90, 200, 90), (255, 255, 255)],
         "dark": [(10, 10, 60), (10, 10, 60)],
     }
-    return [Source(image(*colours), name) for name, colours in stripes.items()]
+    return [InputImage(image(*colours), name) for name, colours in stripes.items()]
 
 
 # Everything passes, so that tests see what the models said.
@@ -45,7 +45,7 @@ def described(sources, out, *chosen, matcher=None, composer=None, **more):
 
 
 def test_each_region_gets_the_match_of_its_own_crop_and_text(sources, tmp_path):
-    matcher = Tally()
+    matcher = ChecksumMatcher()
     _, records = described(
         sources, tmp_path, Colours(), DescribedSegments(Halves(), Shades()), matcher=matcher, batch_size=2
     )
@@ -57,7 +57,7 @@ def test_each_region_gets_the_match_of_its_own_crop_and_text(sources, tmp_path):
 
 
 def test_the_filter_judges_by_the_match(sources, tmp_path):
-    class Sceptic(Tally):
+    class Sceptic(ChecksumMatcher):
         def match(self, crops, texts):
             return [0.9 if text == "red" else 0.4 for text in texts]
 
@@ -69,7 +69,7 @@ def test_the_filter_judges_by_the_match(sources, tmp_path):
 
 
 def test_a_matcher_that_fails_on_a_image_leaves_it_to_the_experts_confidence(sources, tmp_path):
-    class Moody(Tally):
+    class Moody(ChecksumMatcher):
         def match(self, crops, texts):
             if "green" in texts:
                 raise RuntimeError("not green")
@@ -79,13 +79,13 @@ def test_a_matcher_that_fails_on_a_image_leaves_it_to_the_experts_confidence(sou
     assert [[f.stage for f in r.failures] for r in records] == [[], ["tally"], []]
     assert [r.regions[0].match is None for r in records] == [False, True, False]
     assert records[1].status == "partial" and summary.failed == 1
-    again = Tally()
+    again = ChecksumMatcher()
     described(sources, tmp_path, Colours(), matcher=again)
     assert sum(again.asked) == 1, "only what failed is asked again"
 
 
 def test_scores_that_are_no_probabilities_are_clipped_and_missing_ones_recorded(sources, tmp_path):
-    class Logits(Tally):
+    class Logits(ChecksumMatcher):
         def match(self, crops, texts):
             return [7.5] * len(texts) if len(texts) > 1 else []
 
@@ -239,9 +239,9 @@ def test_what_is_kept_and_cannot_be_read_is_asked_again(sources, tmp_path):
 def test_findings_may_be_empty(sources, tmp_path):
     class Silent(Colours):
         def annotate(self, images):
-            return [Findings() for _ in images]
+            return [ExpertOutput() for _ in images]
 
-    _, records = described(sources, tmp_path, Silent(), matcher=Tally())
+    _, records = described(sources, tmp_path, Silent(), matcher=ChecksumMatcher())
     assert {(r.status, r.detailed_caption, r.check) for r in records} == {("ok", "", None)}
 
 
@@ -249,10 +249,10 @@ def test_findings_may_be_empty(sources, tmp_path):
 
 
 def test_a_set_has_its_own_matcher(monkeypatch):
-    monkeypatch.setitem(experts.MATCHERS, "blip2-itm", Tally)
+    monkeypatch.setitem(experts.MATCHERS, "blip2-itm", ChecksumMatcher)
     assert experts.load_matcher("auto", "cpu") is None, "its experts' own scores filter better"
-    assert isinstance(experts.load_matcher("auto", "paper"), Tally)
+    assert isinstance(experts.load_matcher("auto", "paper"), ChecksumMatcher)
     assert experts.load_matcher("auto", "pp-ocr") is experts.load_matcher("none", "cpu") is None
-    assert isinstance(experts.load_matcher("blip2-itm", "cpu"), Tally)
+    assert isinstance(experts.load_matcher("blip2-itm", "cpu"), ChecksumMatcher)
     with pytest.raises(ValueError, match="no matcher 'clip': choose among auto, none, blip2"):
         experts.load_matcher("clip", "cpu")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from monkeylib import resources
 from monkeylib.captions import experts
-from monkeylib.captions.annotations import Caption, Findings
+from monkeylib.captions.annotations import Caption, ExpertOutput
 from monkeylib.cli import main
 from monkeylib.experiments import parity
 from monkeylib.reproduce import series
@@ -204,7 +204,7 @@ class Colour(experts.Expert):
 
     def annotate(self, images):
         captions = [f"an image of colour {image.getpixel((0, 0))}" for image in images]
-        return [Findings(captions=(Caption(text=text, expert=self.name),)) for text in captions]
+        return [ExpertOutput(captions=(Caption(text=text, expert=self.name),)) for text in captions]
 
 
 def test_caption_describes_what_it_can_read_and_says_what_it_cannot(call, monkeypatch, tmp_path):

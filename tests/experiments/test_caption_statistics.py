@@ -1,6 +1,6 @@
 import pytest
 
-from monkeylib.captions.annotations import Dropped, OcrLine, Record, Region
+from monkeylib.captions.annotations import DroppedAnnotation, OcrLine, Record, Region
 from monkeylib.data.synthetic import make_sample
 from monkeylib.experiments import caption_statistics
 
@@ -45,7 +45,7 @@ def test_a_misread_word_is_lost_and_wrong():
 
 def test_what_the_filter_dropped_was_read_and_not_kept():
     first, *rest = read()
-    gone = Dropped(text=first.text, box=first.box, expert="pp-ocr", reason="unsure")
+    gone = DroppedAnnotation(text=first.text, box=first.box, expert="pp-ocr", reason="unsure")
     scores = caption_statistics.reading(record(rest, dropped=(gone,)), SAMPLE)
     assert scores["read"] == scores["words"] == scores["kept"] + len(first.text.split())
     others = gone.model_copy(update={"expert": "yolox-nano"})
@@ -66,7 +66,7 @@ def test_nothing_read_is_all_error():
 
 def test_findings_are_counted_by_expert_and_image():
     cat = Region(box=(0, 0, 9, 9), text="cat", score=0.9, expert="yolox-nano")
-    gone = Dropped(text="O", box=(0, 0, 9, 9), expert="pp-ocr", reason="unsure")
+    gone = DroppedAnnotation(text="O", box=(0, 0, 9, 9), expert="pp-ocr", reason="unsure")
     records = [
         record(read()[:2], regions=(cat,), dropped=(gone,)),
         record().model_copy(update={"name": "b.png"}),

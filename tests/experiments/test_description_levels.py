@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monkeylib import resources
-from monkeylib.captions.annotations import Caption, Findings, Mask, OcrLine, Record, Region
+from monkeylib.captions.annotations import Caption, ExpertOutput, Mask, OcrLine, Record, Region
 from monkeylib.captions.experts import Expert
 from monkeylib.captions.record_files import read_records
 from monkeylib.data.synthetic import collages
@@ -116,7 +116,9 @@ def test_names_are_found_as_words_the_longest_first_and_not_in_quotes():
 
 def test_the_vocabulary_has_what_experts_said_and_what_is_true(scenes):
     record = found_in(scenes[0]).model_copy(
-        update={"captions": (Caption(text="a picture of a red fox, with two people and an oboe", expert="t"),)}
+        update={
+            "captions": (Caption(text="a picture of a red fox, with two people and an oboe", expert="t"),)
+        }
     )
     words = description_levels.vocabulary([record])
     assert {"violin", "oboe", "red fox", "astronaut", "coins"} <= set(words.values())
@@ -163,7 +165,7 @@ class Unsure(Expert):
     def annotate(self, images):
         mask = Mask.of(np.ones(collages.SIZE[::-1], dtype=bool))
         return [
-            Findings(
+            ExpertOutput(
                 regions=(
                     Region(
                         box=(0, 0, 9, 9), text="cat", score=0.1, expert="unsure", kind="segment", mask=mask

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
-from monkeylib.captions.annotations import Dropped, OcrLine, Record, Region
+from monkeylib.captions.annotations import DroppedAnnotation, OcrLine, Record, Region
 from monkeylib.plots import captions as plots
 
 
@@ -29,7 +29,7 @@ def record(**more) -> Record:
 
 
 IMAGE = Image.new("RGB", (800, 600), "white")
-GONE = Dropped(text="ST0P", box=(100, 110, 160, 130), expert="reader", reason="confidence 0.40")
+GONE = DroppedAnnotation(text="ST0P", box=(100, 110, 160, 130), expert="reader", reason="confidence 0.40")
 
 
 def corners(patch: Rectangle) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 
-from monkeylib.captions.annotations import Caption, Findings, Mask, Region
+from monkeylib.captions.annotations import Caption, ExpertOutput, Mask, Region
 from monkeylib.captions.experts.base import Composer, Expert, ImageTextMatcher, RegionCaptioner
 
 NAMES = ("red", "green", "blue")
@@ -35,7 +35,7 @@ class Colours(Expert):
         name = NAMES[int(pixels.mean(axis=(0, 1)).argmax())]
         height, width = pixels.shape[:2]
         region = Region(box=(0, 0, width, height / 2), text=name, score=0.9, expert=self.name)
-        return Findings(captions=(Caption(text=f"a {name} image", expert=self.name),), regions=(region,))
+        return ExpertOutput(captions=(Caption(text=f"a {name} image", expert=self.name),), regions=(region,))
 
 
 class Halves(Expert):
@@ -51,7 +51,7 @@ class Halves(Expert):
 
     def annotate(self, images):
         self.asked.append(len(images))
-        return [Findings(regions=tuple(self._cut(*image.size))) for image in images]
+        return [ExpertOutput(regions=tuple(self._cut(*image.size))) for image in images]
 
     def _cut(self, width, height):
         for x0, x1 in ((0, width // 2), (width // 2, width)):
@@ -82,7 +82,7 @@ class Shades(RegionCaptioner):
         return [("" if mean == 255 else self.words[int(mean >= 64)], 0.8) for mean in means]
 
 
-class Tally(ImageTextMatcher):
+class ChecksumMatcher(ImageTextMatcher):
     """A made but fixed score for each pair, from the text and the size of the crop."""
 
     name, version, licence = "tally", "1", "CC0-1.0"
@@ -99,7 +99,7 @@ class Tally(ImageTextMatcher):
 
 
 def score(size, text) -> float:
-    """What `Tally` says of a text and a crop of a size."""
+    """What `ChecksumMatcher` says of a text and a crop of a size."""
     return zlib.crc32(f"{size} {text}".encode()) % 1000 / 999
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from monkeylib import resources
-from monkeylib.captions.annotations import Record, Written
+from monkeylib.captions.annotations import GeneratedCaption, Record
 from monkeylib.captions.composers import rules
 from monkeylib.captions.composers.chat_client import (
     Budget,
@@ -182,10 +182,10 @@ class ChatComposer(Composer):
             raise ChatFailed(f"The chat model gave no text (it ended with {reason!r}).")
         return text
 
-    def compose_all(self, records: Sequence[Record]) -> list[str | Written | Exception]:
+    def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
         """The descriptions, up to `concurrency` asked at once, with the exception of each that failed."""
 
-        def one(record: Record) -> str | Written | Exception:
+        def one(record: Record) -> str | GeneratedCaption | Exception:
             try:
                 return self.compose(record)
             except Exception as error:  # recorded by the pipeline; the others go on

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from monkeylib import assets
 from monkeylib.captions import checks
-from monkeylib.captions.annotations import Record, Written
+from monkeylib.captions.annotations import GeneratedCaption, Record
 from monkeylib.captions.composers.rules import RuleComposer
 from monkeylib.captions.experts.base import Composer
 from monkeylib.checkpoints import pretrained
@@ -88,11 +88,11 @@ class SmolLm2Composer(Composer):
         self.verdicts[text] = RewriteResult("rules" if problems else "model", draft, problems)
         return text
 
-    def write(self, record: Record) -> str | Written:
+    def write(self, record: Record) -> str | GeneratedCaption:
         """The description, and what was wrong with the draft if the rules' text stands."""
         text = self.compose(record)
         verdict = self.verdicts.get(text)
-        return Written(text=text, refused=verdict.problems) if verdict and verdict.problems else text
+        return GeneratedCaption(text=text, refused=verdict.problems) if verdict and verdict.problems else text
 
     @torch.inference_mode()
     def draft(self, plain: str) -> str:

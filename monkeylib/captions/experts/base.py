@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from monkeylib.captions.annotations import Findings, Provenance, Record, Written
+from monkeylib.captions.annotations import ExpertOutput, GeneratedCaption, Provenance, Record
 
 
 class Model(ABC):
@@ -50,7 +50,7 @@ class Expert(Model):
     """A model that says something about whole images."""
 
     @abstractmethod
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """What the expert finds on each of a batch of RGB images, in their order."""
 
 
@@ -64,10 +64,10 @@ class DependentExpert(Expert):
     source: Expert
 
     @abstractmethod
-    def refine(self, images: Sequence[Image.Image], found: Sequence[Findings]) -> list[Findings]:
+    def refine(self, images: Sequence[Image.Image], found: Sequence[ExpertOutput]) -> list[ExpertOutput]:
         """The findings that take the place of the source's, for each of a batch of RGB images."""
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """The source's findings, refined."""
         return self.refine(images, self.source.annotate(images))
 
@@ -113,16 +113,16 @@ class Composer(Model):
     def compose(self, record: Record) -> str:
         """The description, empty where nothing is known."""
 
-    def write(self, record: Record) -> str | Written:
+    def write(self, record: Record) -> str | GeneratedCaption:
         """The description, and what was wrong with a draft, for a composer that refuses some."""
         return self.compose(record)
 
-    def compose_all(self, records: Sequence[Record]) -> list[str | Written | Exception]:
+    def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
         """The descriptions of several records, with the exception in the place of one that failed.
 
         One after the other, unless a composer asks several at once.
         """
-        written: list[str | Written | Exception] = []
+        written: list[str | GeneratedCaption | Exception] = []
         for record in records:
             try:
                 written.append(self.write(record))

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from monkeylib.captions.annotations import Caption, Findings
+from monkeylib.captions.annotations import Caption, ExpertOutput
 from monkeylib.captions.experts.base import Expert, ImageTextMatcher, RegionCaptioner
 from monkeylib.captions.experts.pretrained import Pretrained, chunks
 
@@ -101,10 +101,10 @@ class Blip2Captions(_Blip2, Expert):
     ) -> None:
         super().__init__(beams, maximum_tokens, device, dtype, batch_size)
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """The caption of each image; none where BLIP-2 ends at once."""
         return [
-            Findings(captions=(Caption(text=text, expert=self.name, score=sure),) if text else ())
+            ExpertOutput(captions=(Caption(text=text, expert=self.name, score=sure),) if text else ())
             for text, sure in self.caption([image.convert("RGB") for image in images])
         ]
 

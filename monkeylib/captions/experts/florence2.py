@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from monkeylib.captions.annotations import Findings, Region
+from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.base import Expert
 from monkeylib.captions.experts.pretrained import Pretrained, chunks
 
@@ -50,12 +50,12 @@ class Florence2Regions(Pretrained, Expert):
         own = {"task": TASK, "beams": self.beams, "maximum_tokens": self.maximum_tokens}
         return {**super().settings, **own}
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """The regions of each image."""
         rgb = [image.convert("RGB") for image in images]
         return [found for batch in chunks(rgb, self.batch_size) for found in self._annotate(batch)]
 
-    def _annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def _annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         import torch
 
         network, processor = self.parts
@@ -67,7 +67,7 @@ class Florence2Regions(Pretrained, Expert):
             )
             hidden = network.model(**inputs, decoder_input_ids=written[:, :-1])[0]
             return [
-                Findings(regions=self._regions(image, tokens[1:], self._sure(states, tokens[1:])))
+                ExpertOutput(regions=self._regions(image, tokens[1:], self._sure(states, tokens[1:])))
                 for image, tokens, states in zip(images, written, hidden, strict=True)
             ]
 

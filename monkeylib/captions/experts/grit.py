@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from PIL import Image
 
-from monkeylib.captions.annotations import Findings, Region
+from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts import grit_runner
 from monkeylib.captions.experts.base import Expert
 from monkeylib.digests import quick_file_digest
@@ -122,7 +122,7 @@ class GritRegions(Expert):
 
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """The regions of each image, in GRIT's order.
 
         Raises:
@@ -144,7 +144,7 @@ class GritRegions(Expert):
                 self.release()
                 raise
         return [
-            Findings(regions=tuple(self._regions(item, image.size)))
+            ExpertOutput(regions=tuple(self._regions(item, image.size)))
             for item, image in zip(found, images, strict=True)
         ]
 

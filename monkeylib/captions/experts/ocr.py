@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import assets
-from monkeylib.captions.annotations import Findings, OcrLine
+from monkeylib.captions.annotations import ExpertOutput, OcrLine
 from monkeylib.captions.experts.base import Expert
 
 ASSET = "pp-ocr-v6-small"
@@ -55,9 +55,9 @@ class PpOcr(Expert):
         """Load the three networks."""
         _ = self._engine
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """The text lines of each image, in reading order as the detector gives it."""
-        return [Findings(lines=self._read(image)) for image in images]
+        return [ExpertOutput(lines=self._read(image)) for image in images]
 
     def _read(self, image: Image.Image) -> tuple[OcrLine, ...]:
         found = self._engine(np.asarray(image.convert("RGB"))[:, :, ::-1])  # rapidocr takes BGR

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from monkeylib.captions.annotations import Findings, Mask, Region
+from monkeylib.captions.annotations import ExpertOutput, Mask, Region
 from monkeylib.captions.experts.base import Expert
 from monkeylib.captions.experts.pretrained import Pretrained, chunks
 from monkeylib.captions.experts.yolox import keep_best
@@ -68,12 +68,12 @@ class SamMasks(Pretrained, Expert):
         own = {name: getattr(self, name) for name in ("points", "predicted_iou", "stability", "overlap")}
         return {**super().settings, **own}
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """The masks of each image as regions without text."""
         rgb = [image.convert("RGB") for image in images]
         return [found for batch in chunks(rgb, self.batch_size) for found in self._annotate(batch)]
 
-    def _annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def _annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         import torch
 
         network, processor = self.parts
@@ -83,7 +83,7 @@ class SamMasks(Pretrained, Expert):
             embeddings = network.get_image_embeddings(pixels)
             sizes = inputs.reshaped_input_sizes.tolist()
             return [
-                Findings(regions=self._regions(image, embedding[None], size))
+                ExpertOutput(regions=self._regions(image, embedding[None], size))
                 for image, embedding, size in zip(images, embeddings, sizes, strict=True)
             ]
 

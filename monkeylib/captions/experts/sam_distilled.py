@@ -19,7 +19,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from monkeylib import assets
-from monkeylib.captions.annotations import Findings, Mask, Region
+from monkeylib.captions.annotations import ExpertOutput, Mask, Region
 from monkeylib.captions.experts.base import Expert
 
 ASSET = "sam-distilled"
@@ -129,9 +129,9 @@ class SamDistilled(Expert):
         """Free both networks."""
         self.__dict__.pop("_sessions", None)
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """The segments of each image, largest first."""
-        return [Findings(regions=self._segments(image.convert("RGB"))) for image in images]
+        return [ExpertOutput(regions=self._segments(image.convert("RGB"))) for image in images]
 
     def _segments(self, image: Image.Image) -> tuple[Region, ...]:
         scale = SIDE / max(image.size)

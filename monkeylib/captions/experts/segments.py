@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from monkeylib.captions.annotations import Findings, Region
+from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.base import DependentExpert, Expert, RegionCaptioner, crop
 
 LARGEST = 20  # release: masks of an image that are described, by area
@@ -50,7 +50,7 @@ class DescribedSegments(DependentExpert):
         """Free the describer."""
         self.describer.release()
 
-    def refine(self, images: Sequence[Image.Image], found: Sequence[Findings]) -> list[Findings]:
+    def refine(self, images: Sequence[Image.Image], found: Sequence[ExpertOutput]) -> list[ExpertOutput]:
         """The described segments of each image; those that the describer has no words for are left out."""
         chosen = [largest(item.regions, self.count) for item in found]
         crops = [
@@ -62,7 +62,7 @@ class DescribedSegments(DependentExpert):
         if len(said) != len(crops):
             raise ValueError(f"{self.describer.name} described {len(said)} of {len(crops)} segments")
         answers = iter(said)
-        return [Findings(regions=self._described(regions, answers)) for regions in chosen]
+        return [ExpertOutput(regions=self._described(regions, answers)) for regions in chosen]
 
     def _described(self, regions: Sequence[Region], said: Iterator[tuple[str, float]]) -> tuple[Region, ...]:
         named = [(region, text.strip(), score) for region, (text, score) in zip(regions, said, strict=False)]

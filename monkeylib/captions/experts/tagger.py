@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from monkeylib import assets
-from monkeylib.captions.annotations import Caption, Findings, Region
+from monkeylib.captions.annotations import Caption, ExpertOutput, Region
 from monkeylib.captions.experts.base import DependentExpert, Expert, RegionCaptioner
 from monkeylib.captions.filtering import REGION_MATCH
 from monkeylib.english import counted, listed
@@ -243,14 +243,14 @@ class TagCaption(DependentExpert):
         """Free the tagger."""
         self.tagger.release()
 
-    def refine(self, images: Sequence[Image.Image], found: Sequence[Findings]) -> list[Findings]:
+    def refine(self, images: Sequence[Image.Image], found: Sequence[ExpertOutput]) -> list[ExpertOutput]:
         """A caption of each image, none where there is nothing to say."""
         captions = []
         for image, (tag, share), seen in zip(images, self.tagger.tags(images), found, strict=True):
             tag = tag if share >= self.minimum else ""
             text = caption(tag, seen.regions, image.size)
             said = (Caption(text=text, expert=self.name, score=share if tag else None),)
-            captions.append(Findings(captions=said if text else ()))
+            captions.append(ExpertOutput(captions=said if text else ()))
         return captions
 
 

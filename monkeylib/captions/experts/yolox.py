@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import assets
-from monkeylib.captions.annotations import Findings, Region
+from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.base import Expert
 
 ASSET = "yolox-nano"
@@ -103,9 +103,9 @@ class YoloxRegions(Expert):
         """Load the network, fetched if it isn't there."""
         _ = self._session
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """The regions of each image, best first."""
-        return [Findings(regions=self._detect(image.convert("RGB"))) for image in images]
+        return [ExpertOutput(regions=self._detect(image.convert("RGB"))) for image in images]
 
     def _detect(self, image: Image.Image) -> tuple[Region, ...]:
         pixels, scale = letterbox(image)

@@ -12,8 +12,8 @@ from monkeylib.captions.annotations import OcrLine, Record, Region
 from monkeylib.captions.composers import smollm2
 from monkeylib.captions.composers.smollm2 import SmolLm2Composer
 from monkeylib.captions.filtering import Filter
-from monkeylib.captions.input_images import Source
-from monkeylib.captions.stages import Item, WriteStage
+from monkeylib.captions.input_images import InputImage
+from monkeylib.captions.stages import ComposeStage, PipelineSample
 
 
 def record(**more) -> Record:
@@ -112,5 +112,5 @@ def test_the_record_says_why_a_draft_was_refused_also_where_it_is_kept(monkeypat
 
 
 def _stage(made, place):
-    source = Source(Image.new("RGB", (90, 90)), "a.png")
-    return WriteStage(made, Filter(), place)([Item(source, record())])
+    source = InputImage(Image.new("RGB", (90, 90)), "a.png")
+    return ComposeStage(made, Filter(), place)([PipelineSample(source, record())])

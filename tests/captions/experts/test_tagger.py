@@ -10,7 +10,7 @@ from torch import nn
 
 from monkeylib import assets
 from monkeylib.captions import experts
-from monkeylib.captions.annotations import Findings, Region
+from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts import tagger
 from monkeylib.captions.experts.base import Expert
 from monkeylib.english import counted, listed, sentence
@@ -112,7 +112,7 @@ class Seen(Expert):
         raise AssertionError("a refiner's source is prepared by the pipeline")
 
     def annotate(self, images):
-        return [Findings(regions=(region("cat"),)) for _ in images]
+        return [ExpertOutput(regions=(region("cat"),)) for _ in images]
 
 
 def test_the_caption_expert_refines_its_source_and_keeps_none_of_its_regions(colours):
@@ -124,7 +124,7 @@ def test_the_caption_expert_refines_its_source_and_keeps_none_of_its_regions(col
     assert grey.captions[0].text == "a picture of a cat" and grey.captions[0].score is None
     assert made.settings["source"]["expert"] == "seen"
     assert made.provenance != tagger.TagCaption(Seen(), tagger.Tagger(0.5), minimum=0.9).provenance
-    (nothing,) = made.refine(images[1:], [Findings()])
+    (nothing,) = made.refine(images[1:], [ExpertOutput()])
     assert nothing.captions == ()
 
 
