@@ -42,6 +42,7 @@ from monkeylib.model import (
     MonkeyVisionConfig,
 )
 from monkeylib.prompts import IGNORE_INDEX
+from monkeylib.reproduce.tables import fill_blocks, markdown_table
 
 FOLDER = Path(__file__).parent
 WAYS = ("ours", "released")
@@ -215,8 +216,8 @@ def write(rows: list[dict[str, tables.Value]], folder: Path) -> Path:
 def filled(page: str, results: Path) -> str:
     """The page with the table of the results in its marked place."""
     if not results.is_file():
-        return tables.fill(page, lambda _: "No results lie here yet.\n")
-    return tables.fill(page, lambda _: tables.markdown(tables.read_file(results), SHOWN))
+        return fill_blocks(page, lambda _: "No results lie here yet.\n")
+    return fill_blocks(page, lambda _: markdown_table(tables.read_csv(results), SHOWN))
 
 
 def rounded(value: tables.Value) -> tables.Value:
@@ -239,7 +240,10 @@ def main() -> None:
     found = []
     for size in chosen.sizes:
         found.append(compare(size, chosen.rows, chosen.rounds, chosen.steps))
-        print(", ".join(f"{name}: {tables.shown(value)}" for name, value in found[-1].items()), flush=True)
+        print(
+            ", ".join(f"{name}: {tables.format_value(value)}" for name, value in found[-1].items()),
+            flush=True,
+        )
         print(f"wrote {resources.display_path(write(found, FOLDER))}", flush=True)
 
 

@@ -1,30 +1,30 @@
-"""The README says what is so: its tables, links, commands and notebooks."""
+"""The README is up to date: its tables, links, commands and notebooks."""
 
 import re
 
 import pytest
 import typer
 
-from monkeylib import resources, tables
+from monkeylib import resources
 from monkeylib.cli import main
 from monkeylib.experiments.variants import TITLES
 from monkeylib.reproduce import series
+from monkeylib.reproduce.tables import render_page
 
 README = (resources.REPOSITORY / "README.md").read_text(encoding="utf-8")
 CODE = "\n".join(re.findall(r"^```(?:bash|sh|console)?\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
 LINKS = re.findall(r"\]\(([^)#\s]+)", README) + re.findall(r"(?:src|href)=\"([^\"#]+)", README)
 
 
-def test_the_tables_are_what_the_code_writes():
-    def render(name):
-        return tables.markdown(tables.presented(tables.read(name, resources.COMMITTED_PROFILE), TITLES))
-
+def test_tables_are_those_of_the_committed_results():
     assert "<!-- table:" in README
-    assert tables.fill(README, render) == README, "run `monkeylib reproduce --update-notebooks`"
+    assert render_page(README, resources.COMMITTED_PROFILE, TITLES) == README, (
+        "run `monkeylib reproduce --update-notebooks`"
+    )
 
 
 @pytest.mark.parametrize("link", sorted({link for link in LINKS if "://" not in link}))
-def test_links_lead_somewhere(link):
+def test_local_links_exist(link):
     assert (resources.REPOSITORY / link).exists()
 
 
@@ -33,7 +33,7 @@ def test_every_notebook_of_the_series_is_linked():
     assert linked <= set(LINKS)
 
 
-def test_commands_exist():
+def test_make_targets_and_commands_exist():
     makefile = (resources.REPOSITORY / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     called = re.findall(r"^\s*(?:\$ )?make ([a-z-]+)", CODE, re.MULTILINE)

@@ -25,7 +25,7 @@ def list_assets() -> None:
         }
         for asset in assets.listing()
     ]
-    tables.show(rows, "data/assets.toml", Console())
+    tables.print_table(rows, "data/assets.toml", Console())
 
 
 @app.command("fetch")

@@ -160,7 +160,7 @@ def _say(out: Path, summary: "Summary", sources: "list[InputImage]") -> None:
         print(f"and {summary.records - _SHOWN} more in {resources.display_path(out / RECORDS)}")
     if sys.stderr.isatty():
         title = f"{summary.records} images in {summary.seconds:.0f} s, US$ {summary.cost:.2f}"
-        tables.show(summary.rows(), title, Console(stderr=True))
+        tables.print_table(summary.rows(), title, Console(stderr=True))
     if sources:
         records = list(islice(read_records(out / RECORDS), len(sources)))
         page = report.show(records, sources).write(out / "report.html")

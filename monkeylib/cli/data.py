@@ -38,7 +38,7 @@ def inspect(
     longest = recipe.training.max_length
     reports = looking.inspect(loaded, processor, longest, limit or None, progress=sys.stderr.isatty())
     title = f"{loaded.name}: {len(loaded)} rows an epoch; tokens of a row, cut at {longest} ({profile})"
-    tables.show([report.row() for report in reports], title, Console())
+    tables.print_table([report.row() for report in reports], title, Console())
     found = looking.problems(reports)
     for sentence in found[:_SENTENCES]:
         print(sentence)

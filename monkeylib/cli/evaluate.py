@@ -122,10 +122,10 @@ def _report(folders: Sequence[Path], metrics: Sequence[str]) -> None:
     console = Console()
     rows = [row for folder in folders for row in results.score_folder(folder, metrics)]
     files = ", ".join(resources.display_path(folder / results.SCORES) for folder in folders)
-    tables.show(results.summary(rows), files, console)
+    tables.print_table(results.summary(rows), files, console)
     if len(folders) == 2 and not metrics:
         first, second = map(results.model_of, folders)
-        tables.show(results.differences(*folders), f"{first} - {second}, paired", console)
+        tables.print_table(results.differences(*folders), f"{first} - {second}, paired", console)
 
 
 def _name(path: str) -> str:

@@ -148,8 +148,9 @@ def reproduce(
     """Run the notebooks in order; those that haven't changed since their last run aren't run again."""
     from rich.console import Console
 
-    from monkeylib import profiles, tables
+    from monkeylib import profiles
     from monkeylib.reproduce import series
+    from monkeylib.reproduce.tables import update_page
 
     profiles.load(profile)  # an unknown profile is said before anything runs
     if update_notebooks and (profile, seed) != (resources.COMMITTED_PROFILE, 0):
@@ -166,7 +167,7 @@ def reproduce(
 
         readme = resources.REPOSITORY / "README.md"
         written = series.update_notebooks()
-        tables.update_page(readme, names=TITLES)
+        update_page(readme, names=TITLES)
         print("wrote", *(resources.display_path(path) for path in (*written, readme)))
     series.report(profile, Console())
 

@@ -68,7 +68,7 @@ def run(profile: Profile, progress: bool = False) -> Path:
     predictions = {asked: done.path for asked, done in answer(profile, progress).items()}
     rows = results.summarise(predictions, by="family")
     table = results.write_table(rows, resources.results(profile.name) / "evaluation.csv")
-    tables.write(results.table(tables.read_file(table)), results.TABLE, profile.name)
+    tables.write_table(results.table(tables.read_csv(table)), results.TABLE, profile.name)
     return table
 
 

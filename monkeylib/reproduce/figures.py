@@ -3,7 +3,7 @@
     figures.use_style()
     fig, ax = plt.subplots()
     ...
-    figures.save(fig, "grid", data=tables.path_of("grid", profile), profile=profile, source="07_ablations")
+    figures.save(fig, "grid", data=tables.table_path("grid", profile), profile=profile, source="07_ablations")
 
 `save` writes the figure as PNG and PDF and notes in the manifest beside them the profile, the notebook or
 function that drew it, and the digest of its data.

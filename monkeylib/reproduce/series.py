@@ -122,9 +122,9 @@ def report(profile: str, console: Console) -> None:
     """Print the profile's tables of scores, and say where all its tables, figures and executed notebooks
     are."""
     for file in sorted(resources.results(profile).glob("*.csv")):
-        rows = tables.read_file(file)
-        if (scores := tables.presented(rows)) is not rows:
-            tables.show(scores, resources.display_path(file), console)
+        rows = tables.read_csv(file)
+        if (scores := tables.pivot_scores(rows)) is not rows:
+            tables.print_table(scores, resources.display_path(file), console)
     console.print(f"All tables: {resources.display_path(resources.results(profile))}/", highlight=False)
     console.print(f"Figures: {resources.display_path(resources.figures(profile))}/", highlight=False)
     console.print(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib import resources, tables
+from monkeylib.reproduce.tables import markdown_table
 
 TEMPLATE = """---
 license: apache-2.0
@@ -70,7 +71,7 @@ def write(
         scores: the table that `scoring.write_table` wrote, with groups by family.
         tile, pixels: side of the view and of the test images.
     """
-    rows = [row for row in tables.read_file(scores) if row["metric"] in ("exact_match", "cider_d")]
+    rows = [row for row in tables.read_csv(scores) if row["metric"] in ("exact_match", "cider_d")]
     shown = [
         {
             "split": row["split"],
@@ -83,8 +84,8 @@ def write(
     text = TEMPLATE.format(
         millions=sum(parts.values()) / 1e6,
         parts="".join(f"| {name} | {count:,} |\n" for name, count in parts.items()),
-        stages=tables.markdown([{**stage, "lr": f"{stage['lr']:g}"} for stage in stages]),
-        scores=tables.markdown(shown),
+        stages=markdown_table([{**stage, "lr": f"{stage['lr']:g}"} for stage in stages]),
+        scores=markdown_table(shown),
         tile=tile,
         pixels=pixels,
     )

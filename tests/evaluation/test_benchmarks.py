@@ -366,7 +366,7 @@ def test_measured_scores_stand_beside_the_paper_s():
 
 
 def test_the_committed_table_is_what_the_code_makes_of_the_committed_scores():
-    assert tables.read(results.TABLE, "nano") == results.table(tables.read("evaluation", "nano"))
+    assert tables.read_table(results.TABLE, "nano") == results.table(tables.read_table("evaluation", "nano"))
 
 
 def test_the_command_line_lists_sources_and_what_is_there(data):

@@ -105,7 +105,7 @@ def test_an_unknown_variant_is_refused():
 def test_the_evaluation_runs_and_asks_nothing_twice(outputs, monkeypatch):
     profile = small()
     table = base_vs_monkey.run(profile)  # which trains what notebook 05 would have trained
-    rows = tables.read_file(table)
+    rows = tables.read_csv(table)
     assert {(row["model"], row["split"]) for row in rows} == {
         (model, f"nano-{split}") for model in ("base", "monkey") for split in FEW
     }
@@ -134,12 +134,12 @@ def test_predictions_carry_what_scores_and_images_need(outputs):
 def test_the_ablation_runs_and_trains_nothing_twice(outputs, monkeypatch):
     profile = small()
     names = ("one_view", "interpolated", "shared", "per_tile")
-    rows = tables.read_file(variants.run(profile, names))
+    rows = tables.read_csv(variants.run(profile, names))
     assert [row["model"] for row in rows if row["split"] == "nano-caption"] == list(names)
     files = base_vs_monkey.ablation_files(profile)
     assert all(files[name, f"nano-{split}"].exists() for name in names for split in FEW)
     monkeypatch.setattr(finetune, "build_model", lambda *_: pytest.fail("a variant was trained twice"))
-    assert tables.read_file(variants.run(profile, names)) == rows
+    assert tables.read_csv(variants.run(profile, names)) == rows
 
 
 def test_a_profile_that_starts_at_random_gets_the_same_base_each_time(outputs):

@@ -36,7 +36,7 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
 
 
 def test_the_manifest_ties_each_figure_to_its_data(tmp_path):
-    table = tables.write([{"a": 1}], "t", "nano")
+    table = tables.write_table([{"a": 1}], "t", "nano")
     figures.save(draw([1, 2]), "second", data=table, profile="nano", source="07_ablations")
     figures.save(draw([1, 3]), "first", data={"values": [1, 3]}, profile="nano", source="08_visualization")
     manifest = json.loads((tmp_path / "figures" / "manifest.json").read_text())
@@ -46,7 +46,7 @@ def test_the_manifest_ties_each_figure_to_its_data(tmp_path):
     assert second["data"] == ["data/results/nano/t.csv"] and second["source"] == "07_ablations"
     assert second["files"] == ["second.png", "second.pdf"]
     before = second["sha256"]
-    tables.write([{"a": 2}], "t", "nano")
+    tables.write_table([{"a": 2}], "t", "nano")
     figures.save(draw([1, 2]), "second", data=table, profile="nano", source="07_ablations")
     assert figures.manifest("nano")["second"]["sha256"] != before
 

@@ -174,8 +174,8 @@ def test_a_missing_notebook_and_an_unknown_name_are_said(repository):
 
 def test_the_report_shows_the_scores_and_where_the_figures_are(repository):
     score = {"model": "Monkey", "split": "nano-fine", "metric": "anls", "value": 0.5, "low": 0.4, "high": 0.6}
-    tables.write([score], "main", "smoke")
-    tables.write([{"step": 1, "loss": 0.25}], "curves", "smoke")
+    tables.write_table([score], "main", "smoke")
+    tables.write_table([{"step": 1, "loss": 0.25}], "curves", "smoke")
     text = io.StringIO()
     series.report("smoke", Console(file=text, width=100))
     shown = text.getvalue()

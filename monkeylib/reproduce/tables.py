@@ -1,0 +1,70 @@
+"""Markdown tables, and the blocks of a page that are filled from result tables.
+
+A page marks the place of a table with two comments, and `update_page` writes between them:
+
+    <!-- table:main -->
+    <!-- /table -->
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from monkeylib import resources
+from monkeylib.tables import Row, format_value, is_numeric, pivot_scores, read_table
+
+_BLOCK = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<end><!-- /table -->)", re.DOTALL)
+_MARK = re.compile(r"<!-- /?table")
+
+
+def markdown_table(rows: Sequence[Row], columns: Mapping[str, str] | None = None) -> str:
+    """Return rows as a Markdown table, numbers to the right.
+
+    Args:
+        rows: the rows.
+        columns: column -> its heading, for those to show, in that order; None shows all as they are named.
+    """
+    if not columns:
+        columns = {column: column for row in rows for column in row}
+
+    lines = [list(columns.values())]
+    lines.append(["---:" if is_numeric(rows, column) else "---" for column in columns])
+    for row in rows:
+        lines.append([format_value(row.get(column)).replace("|", "\\|") for column in columns])
+
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def fill_blocks(page: str, render: Callable[[str], str]) -> str:
+    """Return a page with each marked block replaced by what `render` returns for the block's name.
+
+    Raises:
+        ValueError: an opening or closing mark without its partner.
+    """
+    filled, count = _BLOCK.subn(lambda match: f"{match[1]}{render(match['name'])}{match['end']}", page)
+
+    if len(_MARK.findall(page)) != 2 * count:
+        raise ValueError(
+            "A table block opens with <!-- table:NAME --> on its own line and ends with <!-- /table -->: "
+            "one of them has no partner."
+        )
+    return filled
+
+
+def render_page(page: str, profile: str, names: Mapping[str, str] | None = None) -> str:
+    """Return a page with its blocks filled from the result tables of a profile, models called by `names`."""
+
+    def render(name: str) -> str:
+        return markdown_table(pivot_scores(read_table(name, profile), names))
+
+    return fill_blocks(page, render)
+
+
+def update_page(
+    path: Path, profile: str = resources.COMMITTED_PROFILE, names: Mapping[str, str] | None = None
+) -> None:
+    """Rewrite the marked blocks of a Markdown page from the result tables of a profile."""
+    page = render_page(path.read_text(encoding="utf-8"), profile, names)
+
+    with resources.atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
