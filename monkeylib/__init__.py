@@ -3,13 +3,13 @@ notebooks."""
 
 from typing import Any
 
-__all__ = ["load"]
+__all__ = ["load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` on first use, so that `import monkeylib` stays light."""
-    if name == "load":
-        from monkeylib.inference import load
+    """Import `load_model` on first use, so that `import monkeylib` stays light."""
+    if name == "load_model":
+        from monkeylib.inference import load_model
 
-        return load
+        return load_model
     raise AttributeError(f"module 'monkeylib' has no attribute {name!r}")

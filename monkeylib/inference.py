@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from transformers import BatchFeature, TextIteratorStreamer
 
+from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import Content, ImageInput, MonkeyProcessor
 from monkeylib.profiles import build
@@ -157,7 +158,7 @@ class Monkey:
         return {"max_new_tokens": max_new_tokens, "do_sample": False, **ends, **generation}
 
 
-def load(
+def load_model(
     path: str | Path,
     device: str | None = None,
     dtype: torch.dtype | None = None,
@@ -191,12 +192,12 @@ def load(
             f"there is no checkpoint at {folder}: expected a folder with config.json, model.safetensors, "
             "processor_config.json and a tokenizer"
         )
-    options: dict[str, Any] = {"dtype": dtype or "auto"}
+    options: dict[str, Any] = {}
     if bits is not None:
         options["quantization_config"] = build.quantisation(bits)
     if device_map is not None or bits is not None:
         options["device_map"] = device_map or {"": device}
-    processor = MonkeyProcessor.from_pretrained(folder)
-    model = MonkeyForConditionalGeneration.from_pretrained(folder, **options)
+    processor = load_processor(folder)
+    model = load_checkpoint(folder, dtype, **options)
     model = model if "device_map" in options else model.to(device)
     return Monkey(model.eval(), processor)

@@ -4,7 +4,6 @@ An image becomes views (tiles row by row, then the global view) and, in the prom
 places for their visual tokens. The tokenizer never sees a path, and `<img>` in a user's text stays text.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from transformers.image_utils import (
 )
 
 from monkeylib import tiling
-from monkeylib.checkpoints import released
 from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig
 from monkeylib.prompts import SEPARATOR, PromptLayout
@@ -159,34 +157,6 @@ class MonkeyProcessor(ProcessorMixin):
             )
         *around, self.image_token_id = ids
         self.image_start_id, self.image_end_id = around or (None, None)
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> "MonkeyProcessor":
-        """As in transformers. A folder in the layout of the released Monkey or Qwen-VL gives its processor
-        too, with the option `grid` alone (see `of_released`)."""
-        if released.is_released(pretrained_model_name_or_path):
-            return cls.of_released(pretrained_model_name_or_path, *args, **kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-
-    @classmethod
-    def of_released(cls, folder: str | os.PathLike[str], grid: Grid | None = None) -> "MonkeyProcessor":
-        """The processor of a released folder: Qwen's vocabulary, and a blank between an image and its text.
-
-        Args:
-            folder: of `config.json` and `qwen.tiktoken`; no weights are needed.
-            grid: as in `checkpoints.settings.config_from_released`.
-
-        Raises:
-            FileNotFoundError: the folder has no `qwen.tiktoken`.
-            ValueError: its vocabulary is not that of the model, or as in `config_from_released`.
-        """
-        config = released.config_of(folder, grid)
-        rows, cols = config.grids[0]
-        images = MonkeyImageProcessor(config.tile_size, rows, cols)
-        words = released.vocabulary_of(folder, config)
-        return cls(images, words, queries=config.resampler_config.queries, separator=SEPARATOR)
 
     @property
     def layout(self) -> PromptLayout:

@@ -27,12 +27,6 @@ RELEASED = {
 PAPER = {"ViT": "1.9 B", "LoRA": "117 M", "resampler": "90 M", "language model": "7.7 B"}
 
 
-def on_meta(config: MonkeyConfig) -> MonkeyForConditionalGeneration:
-    """The model of a configuration on the meta device: every shape, no memory."""
-    with torch.device("meta"):
-        return MonkeyForConditionalGeneration(config).eval()
-
-
 def count(model: MonkeyForConditionalGeneration) -> dict[str, int]:
     """Values in a model's state dict by part, tensors that share their memory once.
 

@@ -7,7 +7,13 @@ import torch
 from accelerate import infer_auto_device_map
 
 import monkeylib
+<<<<<<< HEAD
 from monkeylib import profiles, sizing
+=======
+from monkeylib import profiles
+from monkeylib.data.collate import encode
+from monkeylib.model import build_on_meta
+>>>>>>> 3ed681b (Loading a checkpoint detects its layout in one place; the model and the processor no longer do)
 from monkeylib.profiles import build
 from monkeylib.prompts import build_prompt
 
@@ -66,9 +72,9 @@ def test_quantised_loading_says_what_is_missing(monkeypatch, monkey, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkeypatch.setattr(build, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="in 4 bits needs the package bitsandbytes"):
-        monkeylib.load(tmp_path, bits=4)
+        monkeylib.load_model(tmp_path, bits=4)
     with pytest.raises(ValueError, match="4 or 8 bits, got 3"):
-        monkeylib.load(tmp_path, bits=3)
+        monkeylib.load_model(tmp_path, bits=3)
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is optional")
@@ -76,7 +82,7 @@ def test_quantised_loading_says_what_is_missing(monkeypatch, monkey, tmp_path):
 def test_the_language_model_alone_is_quantised(bits, monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
-    loaded = monkeylib.load(tmp_path, device="cpu", bits=bits)
+    loaded = monkeylib.load_model(tmp_path, device="cpu", bits=bits)
     kinds = {type(m).__name__ for m in loaded.model.language_model.model.modules()}
     assert {4: "Linear4bit", 8: "Linear8bitLt"}[bits] in kinds
     assert not any(
@@ -88,7 +94,7 @@ def test_the_language_model_alone_is_quantised(bits, monkey, make_image, tmp_pat
 def test_a_checkpoint_spreads_over_devices(monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
-    loaded = monkeylib.load(tmp_path, device_map="auto")
+    loaded = monkeylib.load_model(tmp_path, device_map="auto")
     assert loaded.answer(make_image(), "What?", max_new_tokens=8) == monkey.answer(
         make_image(), "What?", max_new_tokens=8
     )
@@ -97,7 +103,7 @@ def test_a_checkpoint_spreads_over_devices(monkey, make_image, tmp_path):
 def test_bfloat16_is_loaded_and_answers(monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
-    loaded = monkeylib.load(tmp_path, device="cpu", dtype=torch.bfloat16)
+    loaded = monkeylib.load_model(tmp_path, device="cpu", dtype=torch.bfloat16)
     assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
     assert isinstance(loaded.answer(make_image(), "What?", max_new_tokens=4), str)
 
@@ -122,7 +128,7 @@ def test_sampling_follows_the_seed(monkey, make_image):
 def test_a_checkpoint_folder_answers_as_before(monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
-    loaded = monkeylib.load(tmp_path, device="cpu")
+    loaded = monkeylib.load_model(tmp_path, device="cpu")
     assert not loaded.model.training
     assert loaded.answer(make_image(), "What?", max_new_tokens=8) == monkey.answer(
         make_image(), "What?", max_new_tokens=8
@@ -131,7 +137,7 @@ def test_a_checkpoint_folder_answers_as_before(monkey, make_image, tmp_path):
 
 def test_a_folder_without_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at .*nothing"):
-        monkeylib.load(tmp_path / "nothing")
+        monkeylib.load_model(tmp_path / "nothing")
 
 
 def test_a_model_on_two_devices_is_split_between_blocks():
@@ -139,7 +145,7 @@ def test_a_model_on_two_devices_is_split_between_blocks():
     config = profiles.build_config(profiles.load("paper-896"))
     config.vision_config.layers, config.text_config.num_hidden_layers = 6, 6
     config.text_config.vocab_size, config.text_config.pad_token_id = 1000, 0
-    model = sizing.on_meta(config)
+    model = build_on_meta(config)
     sizes = {name: sum(p.nbytes for p in m.parameters()) for name, m in model.named_modules()}
     kept_free = sizes["language_model.model.layers.0"]  # on the first device, for what has to be moved there
     room = {0: sizes["vision"] * 2 // 3 + kept_free, 1: sizes["vision"], 2: sizes[""]}

@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config
 
 from monkeylib import profiles, sizing
+from monkeylib.model import build_on_meta
 from monkeylib.tiling import Grid
 
 
@@ -34,13 +35,13 @@ def counting():
 @pytest.mark.parametrize("name", profiles.names())
 def test_parameters_are_those_of_the_model(name):
     config = config_of(name)
-    assert sizing.parameters(config) == sizing.count(sizing.on_meta(config))
+    assert sizing.parameters(config) == sizing.count(build_on_meta(config))
 
 
 @pytest.mark.parametrize("mode", ["per_tile", "shared", "none", "full"])
 def test_what_is_trained_is_what_fine_tuning_trains(mode):
     config = config_of("small", mode)
-    model = sizing.on_meta(config)
+    model = build_on_meta(config)
     model.freeze_for_finetuning()
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert sum(sizing.trained(config).values()) == trained
@@ -60,7 +61,7 @@ def test_the_papers_model_has_the_sizes_of_the_release():
 )
 def test_operations_are_those_that_the_model_does(name, views, mode):
     config = shallow(config_of(name, mode, views=views))
-    model, side = sizing.on_meta(config), config.tile_size
+    model, side = build_on_meta(config), config.tile_size
     grid = sizing.grid_of_config(config)
     pixels = torch.empty(sum(sizing.view_counts(config)), 3, side, side, device="meta")
     prompt = torch.empty(1, sizing.visual_tokens(config) + 2 + 7, model.config.text_config.hidden_size)

@@ -20,10 +20,9 @@ from transformers import AutoTokenizer
 from monkeylib import resources
 from monkeylib.checkpoints import peft, qwen_tokenizer
 from monkeylib.checkpoints.key_map import by_key, pieces, released_tensor
-from monkeylib.checkpoints.released import is_released, open_checkpoint
+from monkeylib.checkpoints.released import is_released, load_released_processor, open_released
 from monkeylib.checkpoints.released_config import released_config
 from monkeylib.model import MonkeyConfig
-from monkeylib.processing import MonkeyProcessor
 from monkeylib.tiling import Grid
 
 _KEPT = "released"
@@ -42,12 +41,12 @@ def convert(source: Path, target: Path, grid: Grid | None = None, progress: bool
         progress: show a bar.
 
     Raises:
-        FileNotFoundError, ValueError: as `released.open_checkpoint` and `MonkeyProcessor.of_released`;
+        FileNotFoundError, ValueError: as `released.open_released` and `load_released_processor`;
             nothing is written then.
         FileExistsError: `target` holds something already.
     """
-    checkpoint = open_checkpoint(source, grid)
-    processor = MonkeyProcessor.of_released(source, grid)
+    checkpoint = open_released(source, grid)
+    processor = load_released_processor(source, grid)
     with resources.create_folder(target) as folder:
         places: dict[str, str] = {}
         size = 0
@@ -120,10 +119,10 @@ def export_lora(source: Path, target: Path) -> None:
     """Write the adapters of a folder, ours or in the released layout, in peft's format: a folder per tile.
 
     Raises:
-        FileNotFoundError, ValueError, FileExistsError: as `export` and `released.open_checkpoint`.
+        FileNotFoundError, ValueError, FileExistsError: as `export` and `released.open_released`.
     """
     if is_released(source):
-        checkpoint = open_checkpoint(source)
+        checkpoint = open_released(source)
         config, tensors = checkpoint.config, {}
         for ours in checkpoint.stream([piece for piece in pieces(config) if piece.tile is not None]):
             tensors |= ours

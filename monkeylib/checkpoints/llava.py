@@ -12,6 +12,7 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from monkeylib.checkpoints import pretrained
+from monkeylib.checkpoints.loading import build_with_weights
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyProjectorConfig
 
 FRESH = ("vision.lora.",)
@@ -95,4 +96,4 @@ def load(path: str | Path, **fields: Any) -> MonkeyForConditionalGeneration:
     """
     with pretrained.explained(str(path)):
         config = config_of(LlavaConfig.from_pretrained(path), **fields)
-    return pretrained.from_state(config, state_dict(path), FRESH)
+    return build_with_weights(config, state_dict(path), FRESH)

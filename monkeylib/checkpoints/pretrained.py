@@ -1,7 +1,7 @@
 """Pretrained parts by name: from a local folder, a fetched asset, or a model hub."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,9 +14,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from monkeylib import assets, sizing
+from monkeylib import assets
 from monkeylib.checkpoints import dinov2_onnx
-from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 
 # A hub's id -> the asset that holds the same weights in another format (ONNX, GGUF).
 ASSETS = {
@@ -77,29 +76,6 @@ def tokenizer(name: str) -> PreTrainedTokenizerBase:
         found = AutoTokenizer.from_pretrained(**_place(name))
     found.pad_token = found.pad_token or found.eos_token
     return found
-
-
-def from_state(
-    config: MonkeyConfig, state: Mapping[str, torch.Tensor], fresh: tuple[str, ...]
-) -> MonkeyForConditionalGeneration:
-    """The model with the tensors of `state`, and fresh ones where their names start with one of `fresh`.
-
-    Raises:
-        ValueError: a tensor is missing, too many, or of another shape.
-    """
-    wanted = {name: list(tensor.shape) for name, tensor in sizing.on_meta(config).state_dict().items()}
-    given = {name: list(tensor.shape) for name, tensor in state.items()}
-    expected = {name for name in wanted if name in given or not name.startswith(fresh)}
-    for name in sorted(expected | given.keys()):
-        if wanted.get(name) != given.get(name):
-            raise ValueError(
-                f"the pretrained weights do not fit the configuration: {name} should have the shape "
-                f"{wanted.get(name)} and has {given.get(name)} (None: it is not there); check its sizes"
-            )
-    dtype = next(iter(state.values())).dtype
-    return MonkeyForConditionalGeneration.from_pretrained(
-        None, config=config, state_dict=dict(state), dtype=dtype
-    )
 
 
 def _asset_file(name: str) -> Path | None:

@@ -24,6 +24,8 @@ from monkeylib.checkpoints.key_map import KeyMapEntry, assemble, by_key, lora_sp
 from monkeylib.checkpoints.released_config import config_from_released, is_base
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.model.lora import TileLoRA
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from monkeylib.prompts import SEPARATOR
 from monkeylib.tiling import Grid
 
 # Single file, and index of several, by preference.
@@ -68,7 +70,7 @@ def is_released(folder: str | Path) -> bool:
     return path.is_file() and isinstance(_json(path).get("visual"), dict)
 
 
-def open_checkpoint(folder: str | Path, grid: Grid | None = None) -> Checkpoint:
+def open_released(folder: str | Path, grid: Grid | None = None) -> Checkpoint:
     """Check a released folder, from the heads of its files.
 
     Args:
@@ -105,7 +107,7 @@ def open_checkpoint(folder: str | Path, grid: Grid | None = None) -> Checkpoint:
     return Checkpoint(folder, settings, config, files)
 
 
-def load(
+def load_released(
     folder: str | Path,
     dtype: torch.dtype | None = None,
     grid: Grid | None = None,
@@ -122,7 +124,7 @@ def load(
     Raises:
         FileNotFoundError, ValueError: as `open_checkpoint`.
     """
-    checkpoint = open_checkpoint(folder, grid)
+    checkpoint = open_released(folder, grid)
     dtype = dtype or checkpoint.config.dtype
     with no_init_weights():
         model = MonkeyForConditionalGeneration._from_config(checkpoint.config, dtype=dtype)
@@ -132,53 +134,36 @@ def load(
     return model.eval()
 
 
-def load_pretrained(
-    folder: str | Path,
-    *args: Any,
-    dtype: torch.dtype | str | None = "auto",
-    grid: Grid | None = None,
-    **others: Any,
-) -> MonkeyForConditionalGeneration:
-    """`load` with the words of transformers' `from_pretrained`.
+def load_released_processor(folder: str | Path, grid: Grid | None = None) -> MonkeyProcessor:
+    """Load the processor of a released folder: Qwen's vocabulary, and a blank between an image and its text.
+
+    Args:
+        folder: of `config.json` and `qwen.tiktoken`; no weights are needed.
+        grid: as in `config_from_released`.
 
     Raises:
-        ValueError: an option that a released folder is not loaded with, such as a device map.
+        FileNotFoundError: the folder has no `qwen.tiktoken`.
+        ValueError: its vocabulary is not that of the model, or as in `config_from_released`.
     """
-    if args or others:
-        named = ", ".join([*(["positional arguments"] if args else []), *others])
+    config = config_from_released(_json(Path(folder) / "config.json"), grid)
+    rows, cols = config.grids[0]
+    images = MonkeyImageProcessor(config.tile_size, rows, cols)
+    tokenizer = _tokenizer(Path(folder), config)
+    return MonkeyProcessor(images, tokenizer, queries=config.resampler_config.queries, separator=SEPARATOR)
+
+
+def _tokenizer(folder: Path, config: MonkeyConfig) -> PreTrainedTokenizerFast:
+    """The tokenizer of `qwen.tiktoken`, which must agree with `config.json`."""
+    path = folder / qwen_tokenizer.VOCABULARY
+    tokenizer = qwen_tokenizer.build(path)
+
+    image_start_id = tokenizer.convert_tokens_to_ids("<img>")
+    if image_start_id != config.image_start_id:
         raise ValueError(
-            f"{folder} is in the released layout, which is loaded with dtype and grid alone, got "
-            f"{named}: convert it first with `monkeylib convert {folder} NEW_FOLDER`"
+            f"{path} gives <img> the id {image_start_id}, config.json says {config.image_start_id}: take the "
+            "vocabulary and the config.json of one checkpoint"
         )
-    if isinstance(dtype, str):
-        dtype = None if dtype == "auto" else getattr(torch, dtype)
-    return load(folder, dtype, grid)
-
-
-def config_of(folder: str | Path, grid: Grid | None = None) -> MonkeyConfig:
-    """Our configuration of a released folder; no weights are needed.
-
-    Raises:
-        ValueError: as `config_from_released`.
-    """
-    return config_from_released(_json(Path(folder) / "config.json"), grid)
-
-
-def vocabulary_of(folder: str | Path, config: MonkeyConfig) -> PreTrainedTokenizerFast:
-    """The tokenizer of a released folder's `qwen.tiktoken`.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not that of the model.
-    """
-    path = Path(folder) / qwen_tokenizer.VOCABULARY
-    words = qwen_tokenizer.build(path)
-    if words.convert_tokens_to_ids("<img>") != config.image_start_id:
-        raise ValueError(
-            f"{path} gives <img> the id {words.convert_tokens_to_ids('<img>')}, config.json says "
-            f"{config.image_start_id}: take the vocabulary and the config.json of one release"
-        )
-    return words
+    return tokenizer
 
 
 def read_shard(path: Path) -> dict[str, torch.Tensor]:

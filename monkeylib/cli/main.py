@@ -185,7 +185,7 @@ def _load(model: Path | None) -> "Monkey":
     import monkeylib
 
     logging.disable_progress_bar()  # of reading the weights, which takes no time that one would watch
-    return monkeylib.load(checkpoint.chosen(model))
+    return monkeylib.load_model(checkpoint.chosen(model))
 
 
 if __name__ == "__main__":

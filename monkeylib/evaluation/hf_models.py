@@ -105,7 +105,7 @@ class ChatModel:
 
 
 def is_monkey(name: str | Path) -> bool:
-    """Whether that is a folder which `inference.load` reads."""
+    """Whether that is a folder which `inference.load_model` reads."""
     folder = Path(name)
     if not (folder / "config.json").is_file():
         return (folder / build.TRAINED).is_file()
@@ -128,7 +128,7 @@ def load(name: str | Path, max_new_tokens: int = 64, device: str | None = None) 
     device = device or distributed.device()
     folder = Path(name)
     if is_monkey(name):
-        return inference.load(name, device)
+        return inference.load_model(name, device)
     if folder.exists() or str(name).count("/") != 1:
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(

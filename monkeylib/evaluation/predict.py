@@ -181,7 +181,7 @@ def predict_synthetic(
         folder: where the predictions go.
         counts: how many questions of each split (`fine`, `large`, `general`, `caption`).
     """
-    monkey = inference.load(model)
+    monkey = inference.load_model(model)
     done = {}
     for split, count in counts.items():
         entry = benchmarks.get(f"nano-{split}")

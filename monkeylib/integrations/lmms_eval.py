@@ -42,7 +42,7 @@ class MonkeyForLmmsEval(lmms):
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         own = device if device and self._world_size == 1 else distributed.device()
-        self.monkey = inference.load(pretrained, own)
+        self.monkey = inference.load_model(pretrained, own)
         self.batch_size, self.max_new_tokens = int(batch_size), int(max_new_tokens)
         self.prompt = prompt
 

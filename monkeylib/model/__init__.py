@@ -8,7 +8,7 @@ from monkeylib.model.config import (
     MonkeyResamplerConfig,
     MonkeyVisionConfig,
 )
-from monkeylib.model.monkey import MonkeyForConditionalGeneration
+from monkeylib.model.monkey import MonkeyForConditionalGeneration, build_on_meta
 from monkeylib.model.qwen import QwenConfig
 
 AutoConfig.register(MonkeyConfig.model_type, MonkeyConfig)
@@ -21,4 +21,5 @@ __all__ = [
     "MonkeyResamplerConfig",
     "MonkeyVisionConfig",
     "QwenConfig",
+    "build_on_meta",
 ]

@@ -1,6 +1,5 @@
 """The whole model: views -> ViT with adapters -> resampler -> language model."""
 
-import os
 from typing import Any, Literal
 
 import torch
@@ -41,19 +40,6 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.resampler = Projector(config) if projected else Resampler(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
-    ) -> "MonkeyForConditionalGeneration":
-        """As in transformers. A folder in the layout of the released Monkey or Qwen-VL is loaded too, with
-        the options `dtype` and `grid` alone (see `checkpoints.released.load`)."""
-        from monkeylib.checkpoints import released
-
-        folder = pretrained_model_name_or_path
-        if folder is None or not released.is_released(folder):
-            return super().from_pretrained(folder, *args, **kwargs)
-        return released.load_pretrained(folder, *args, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights of our own modules; the language model initialises itself."""
@@ -278,6 +264,12 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         for module in self.vision.modules():
             if isinstance(module, TileLoRA):
                 module.extend(sources, fresh=extra == "fresh")
+
+
+def build_on_meta(config: MonkeyConfig) -> MonkeyForConditionalGeneration:
+    """Build a model on the meta device: every shape, no memory."""
+    with torch.device("meta"):
+        return MonkeyForConditionalGeneration(config).eval()
 
 
 def _token_mean(logits: torch.Tensor, targets: torch.Tensor, items: int | float | None) -> torch.Tensor:

@@ -13,6 +13,11 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 
 from monkeylib import profiles, resources
 from monkeylib.checkpoints import llava, pretrained, released
+<<<<<<< HEAD
+=======
+from monkeylib.checkpoints.loading import build_with_weights, load_processor
+from monkeylib.data.synthetic.tasks import SEPARATOR
+>>>>>>> 3ed681b (Loading a checkpoint detects its layout in one place; the model and the processor no longer do)
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
@@ -50,12 +55,12 @@ def build_from_pretrained(profile: Profile, config: MonkeyConfig) -> MonkeyForCo
         ValueError: they do not fit the configuration.
     """
     if profile.vision.pretrained is None:
-        return pretrained.from_state(config, llava.state_dict(profile.text.pretrained), llava.FRESH)
+        return build_with_weights(config, llava.state_dict(profile.text.pretrained), llava.FRESH)
     encoder = pretrained.encoder(profile.vision.pretrained, config.vision_config)
     language = pretrained.language_model(profile.text.pretrained, config.text_config.vocab_size)
     state = {f"vision.backbone.{name}": tensor for name, tensor in encoder.state_dict().items()}
     state |= {f"language_model.{name}": tensor for name, tensor in language.state_dict().items()}
-    return pretrained.from_state(config, state, fresh=("vision.lora.", "resampler."))
+    return build_with_weights(config, state, fresh=("vision.lora.", "resampler."))
 
 
 if TYPE_CHECKING:
@@ -88,7 +93,7 @@ def build_processor(profile: Profile) -> MonkeyProcessor:
     )
     opening = profile.text.opening
     if profile.text.pretrained and profile.base_checkpoint:
-        of_base = MonkeyProcessor.from_pretrained(base_folder(profile))
+        of_base = load_processor(base_folder(profile))
         tokenizer, tokens = of_base.tokenizer, of_base.image_tokens
         return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens, opening)
     tokenizer = build_pretrained_tokenizer(profile) if profile.text.pretrained else build_tokenizer()
@@ -130,7 +135,7 @@ def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForCondit
     options: dict[str, Any] = {"dtype": torch.float32 if exact else torch.bfloat16}
     if released.is_released(folder):
         _check_released(profile, config, folder)
-        return released.load(folder, grid=Grid(profile.rows, profile.cols), **options)
+        return released.load_released(folder, grid=Grid(profile.rows, profile.cols), **options)
     if bits := profile.training.language_model_bits:
         place = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"
         options |= {"quantization_config": quantisation(bits), "device_map": {"": place}}
@@ -169,7 +174,7 @@ def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> Non
             f"{folder} is in the released layout, whose language model is not quantised on the way: convert "
             f"it with `monkeylib convert {folder} NEW_FOLDER` and name the new folder"
         )
-    theirs = released.open_checkpoint(folder, Grid(profile.rows, profile.cols)).config
+    theirs = released.open_released(folder, Grid(profile.rows, profile.cols)).config
     fixed = ("lora_mode", "views", "attention_rank", "mlp_rank", "mlp_lora_input", "lora_dropout")
     for name in fixed:
         if (found := getattr(theirs, name)) != (wanted := getattr(config, name)):
@@ -235,7 +240,7 @@ def save(
     profile: Profile,
     folder: Path,
 ) -> None:
-    """Write a trained model and its processor; `load_trained` and `monkeylib.load` read it.
+    """Write a trained model and its processor; `load_trained` and `monkeylib.load_model` read it.
 
     With all weights it is a checkpoint as `save_pretrained` writes it, the language model's LoRA merged into
     its projections. With the trained ones alone it holds them and the profile that the rest is built from.

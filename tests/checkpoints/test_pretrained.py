@@ -66,7 +66,7 @@ def profile(folder, **encoder):
         model_type="llama",
         config={**LANGUAGE, "vocab_size": size + 3},
         image_ids={"start": size, "end": size + 1, "place": size + 2},
-        build=str(folder / "language"),
+        pretrained=str(folder / "language"),
     )
     vision = Encoder(model_type="dinov2", config={**ENCODER, **encoder}, pretrained=str(folder / "encoder"))
     changes = {"tile_size": smoke.tile_size, "queries": 16, "resampler_heads": 2, "training": smoke.training}
@@ -91,7 +91,7 @@ def test_the_model_has_the_weights_of_its_parts(folder):
 
 
 def test_it_trains_saves_loads_and_answers(folder, tmp_path):
-    monkey = inference.load(finetune.run(profile(folder), tmp_path / "run"))
+    monkey = inference.load_model(finetune.run(profile(folder), tmp_path / "run"))
     assert monkey.processor.image_token_id == monkey.model.config.image_token_id
     assert monkey.model.vision.lora[0].query.lora_B.abs().max() > 0, "the adapters have learned"
     sample = synthetic.make_sample(0, "val")
@@ -195,7 +195,9 @@ def test_the_profile_small_trains_twenty_steps_and_answers(tmp_path):
         assets.fetch(name)
     small = profiles.load("small")
     training = small.training.model_copy(update={"steps": 20, "batch_size": 1, "warmup": 2})
-    monkey = inference.load(finetune.run(small.model_copy(update={"training": training}), tmp_path / "run"))
+    monkey = inference.load_model(
+        finetune.run(small.model_copy(update={"training": training}), tmp_path / "run")
+    )
     with (tmp_path / "run" / "metrics.csv").open() as file:
         losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")]
     assert losses[-1] < losses[0]

@@ -13,11 +13,10 @@ import monkeylib
 from monkeylib import profiles
 from monkeylib.checkpoints import convert, released
 from monkeylib.checkpoints.key_map import pieces, to_released
+from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.checkpoints.released_config import config_from_released, released_config
 from monkeylib.data.records import Record
 from monkeylib.experiments import parity
-from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import build
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune
@@ -84,7 +83,7 @@ def test_the_true_key_set_in_three_shards_loads(tmp_path):
     assert shapes.keys() == true_keys() and len(shapes) == 2581
     generator = torch.Generator().manual_seed(0)
     weights = {key: torch.randn(shape, generator=generator).bfloat16() for key, shape in shapes.items()}
-    model = MonkeyForConditionalGeneration.from_pretrained(write(tmp_path / "true", TRUE_SETTINGS, weights))
+    model = load_checkpoint(write(tmp_path / "true", TRUE_SETTINGS, weights))
     assert same(to_released(model.state_dict(), model.config), weights)
     assert not any(parameter.is_meta for parameter in model.parameters())
 
@@ -125,7 +124,7 @@ def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
     if converted:
         convert.convert(folder, tmp_path / "ours")
         folder = tmp_path / "ours"
-    monkey = monkeylib.load(folder, device="cpu")
+    monkey = monkeylib.load_model(folder, device="cpu")
     about = parity.about("lmm_896")
     prompt, image = about["prompts"]["single"], monkey.processor.image_processor(parity.goldens() / "a.png")
     ids = torch.tensor([[*prompt["before"], *monkey.processor.image_ids(), *prompt["after"]]])
@@ -149,21 +148,21 @@ def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
 
 def test_a_converted_folder_and_the_released_one_give_the_same_model(golden, tmp_path):
     convert.convert(golden, tmp_path / "ours")
-    ours = MonkeyForConditionalGeneration.from_pretrained(tmp_path / "ours")
-    direct = MonkeyForConditionalGeneration.from_pretrained(golden)
+    ours = load_checkpoint(tmp_path / "ours")
+    direct = load_checkpoint(golden)
     assert direct.dtype == torch.bfloat16 and same(ours.state_dict(), direct.state_dict())
-    single = MonkeyForConditionalGeneration.from_pretrained(golden, dtype=torch.float32)
+    single = load_checkpoint(golden, dtype=torch.float32)
     assert {tensor.dtype for tensor in single.state_dict().values()} == {torch.float32}
 
 
 def test_a_model_that_was_trained_on_is_written_in_the_released_layout(golden, tmp_path):
-    model = MonkeyForConditionalGeneration.from_pretrained(golden)
+    model = load_checkpoint(golden)
     with torch.no_grad():
         model.vision.blocks[0].mlp_lora.scaling[2] = 3
     model.save_pretrained(tmp_path / "trained")
-    MonkeyProcessor.from_pretrained(golden).save_pretrained(tmp_path / "trained")
+    load_processor(golden).save_pretrained(tmp_path / "trained")
     convert.export(tmp_path / "trained", tmp_path / "back")
-    again = MonkeyForConditionalGeneration.from_pretrained(tmp_path / "back")
+    again = load_checkpoint(tmp_path / "back")
     assert same(again.state_dict(), model.state_dict())
     changed = read(tmp_path / "back")["pytorch_model.bin"]
     assert changed["transformer.visual.transformer.resblocks.0.mlp_lora.2.lora_scale"] == torch.tensor([3.0])
@@ -184,13 +183,13 @@ def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make
     build.save(model.eval(), model.state_dict(), processor, profile, tmp_path / "ours")
     convert.export(tmp_path / "ours", tmp_path / "back")
     for folder in ("ours", "back"):
-        after = MonkeyForConditionalGeneration.from_pretrained(tmp_path / folder).state_dict()
+        after = load_checkpoint(tmp_path / folder).state_dict()
         assert same(after, model.state_dict())
         moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
         assert all("_lora." in name for name in moved if name.startswith("vision."))
         assert {"vision.blocks.0.mlp_lora.lora_B", "language_model.lm_head.weight"} <= moved
         assert "resampler.proj.weight" not in moved
-        again = MonkeyProcessor.from_pretrained(tmp_path / folder)
+        again = load_processor(tmp_path / folder)
         assert again.separator == processor.separator == " "
 
 
@@ -229,7 +228,7 @@ def test_one_shard_is_held_at_a_time(golden, monkeypatch, tmp_path):
         return shard
 
     monkeypatch.setattr(released, "read_shard", reading)
-    released.load(golden)
+    released.load_released(golden)
     convert.convert(golden, tmp_path / "ours")
     assert held
 
@@ -245,13 +244,13 @@ def peak():  # since the last call
     return int(line.split()[1]) * 1024
 
 folder = Path(sys.argv[1])
-released.load(folder / "small")  # so that what is imported on the way is there already
+released.load_released(folder / "small")  # so that what is imported on the way is there already
 peak()
 before = peak()
 convert.convert(folder / "large", folder / "ours")
 print(peak() - before)
 before = peak()
-model = released.load(folder / "large")
+model = released.load_released(folder / "large")
 print(peak() - before)
 print([name for name in ("lightning", "ray", "gradio") if name in sys.modules])
 """
@@ -289,11 +288,11 @@ def base(tmp_path):
 
 def test_qwen_vl_gets_fresh_adapters_for_the_grid_that_is_asked_for(tmp_path):
     folder = base(tmp_path)
-    model = MonkeyForConditionalGeneration.from_pretrained(folder)
+    model = load_checkpoint(folder)
     assert model.config.grids == [[2, 2]]
     bank = model.vision.blocks[1].attention.qkv_lora
     assert bank.lora_A.abs().max() > 0 and not bank.lora_B.any() and bank.scaling.tolist() == [1] * 4
-    wide = MonkeyForConditionalGeneration.from_pretrained(folder, grid=Grid(2, 3))
+    wide = released.load_released(folder, grid=Grid(2, 3))
     assert wide.vision.blocks[0].mlp_lora.lora_B.shape == (6, 64, 32)
     convert.convert(folder, tmp_path / "ours", Grid(2, 2))
     convert.export(tmp_path / "ours", tmp_path / "monkey")
@@ -310,13 +309,13 @@ def test_a_six_adapter_checkpoint_loads_on_its_grid_and_comes_back(tmp_path):
             weights[key.replace("_lora.0.", f"_lora.{tile}.")] = weights[key] + tile
     folder = write(tmp_path / "six", settings, weights)
     with pytest.raises(ValueError, match="adapters for 6 tiles .* the grid 2x2 has 4"):
-        MonkeyForConditionalGeneration.from_pretrained(folder)
+        load_checkpoint(folder)
     convert.convert(folder, tmp_path / "ours", Grid(2, 3))
     convert.export(tmp_path / "ours", tmp_path / "back")
     assert all(same(shard, read(tmp_path / "back")[name]) for name, shard in read(folder).items())
     (folder / "config.json").write_text(json.dumps(golden_settings()))
     with pytest.raises(ValueError, match="adapters for 6 tiles, its config.json describes 4"):
-        MonkeyForConditionalGeneration.from_pretrained(folder)
+        load_checkpoint(folder)
 
 
 class Payload:
@@ -399,7 +398,7 @@ def test_what_is_wrong_with_a_folder_is_said_before_anything_is_written(how, gol
     complaint = spoil(golden, how)
     for attempt in (
         lambda: convert.convert(golden, tmp_path / "new" / "ours"),
-        lambda: released.load(golden),
+        lambda: released.load_released(golden),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=complaint) as raised:
             attempt()
@@ -412,7 +411,7 @@ def test_a_truncated_safetensors_file_is_named(tmp_path):
     file = folder / "model-00002-of-00002.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=f"{file.name} is cut off"):
-        released.load(folder)
+        released.load_released(folder)
 
 
 def test_a_failure_on_the_way_leaves_nothing(golden, tmp_path, monkeypatch):
@@ -433,32 +432,30 @@ def test_a_folder_without_vocabulary_or_with_another_one_is_refused(golden, tmp_
         b"\n".join((golden / "qwen.tiktoken").read_bytes().split(b"\n")[:280])
     )
     with pytest.raises(ValueError, match="gives <img> the id 494, config.json says 500"):
-        monkeylib.load(golden)
+        monkeylib.load_model(golden)
     (golden / "qwen.tiktoken").unlink()
     with pytest.raises(FileNotFoundError, match="no vocabulary"):
         convert.convert(golden, tmp_path / "ours")
 
 
 def test_a_released_folder_gives_its_processor_without_its_weights(golden, make_image):
-    inputs = monkeylib.load(golden, device="cpu").processor(images=make_image(), text="<img> what?")
+    inputs = monkeylib.load_model(golden, device="cpu").processor(images=make_image(), text="<img> what?")
     for file in golden.glob("*.bin*"):
         file.unlink()
-    processor = MonkeyProcessor.from_pretrained(golden)
+    processor = load_processor(golden)
     assert (processor.queries, processor.separator, processor.image_start_id) == (256, " ", 500)
     again = processor(images=make_image(), text="<img> what?")
     assert inputs.keys() == again.keys() and all(torch.equal(inputs[name], again[name]) for name in inputs)
     with pytest.raises(ValueError, match="adapters for 4 tiles .* the grid 2x3 has 6"):
-        MonkeyProcessor.from_pretrained(golden, grid=Grid(2, 3))
+        released.load_released_processor(golden, grid=Grid(2, 3))
 
 
 def test_device_maps_ask_for_a_converted_folder(golden):
-    with pytest.raises(ValueError, match="dtype and grid alone, got positional arguments: convert it"):
-        MonkeyForConditionalGeneration.from_pretrained(golden, Grid(2, 2))
     for option in ({"device_map": "auto"}, {"quantization_config": {}}):
         with pytest.raises(
-            ValueError, match=f"{next(iter(option))}: convert it first with `monkeylib convert"
+            ValueError, match=f"loaded without {next(iter(option))}: convert it first with `monkeylib convert"
         ):
-            MonkeyForConditionalGeneration.from_pretrained(golden, **option)
+            load_checkpoint(golden, **option)
 
 
 @pytest.mark.parametrize(
@@ -500,6 +497,6 @@ def test_our_own_folder_is_checked_before_it_is_exported(golden, tmp_path):
 
 def test_a_processor_saved_with_the_conversion_is_the_released_one(golden, tmp_path):
     convert.convert(golden, tmp_path / "ours")
-    processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
+    processor = load_processor(tmp_path / "ours")
     assert (processor.queries, processor.separator) == (256, " ")
     assert (processor.image_processor.tile_size, *processor.image_processor.grid) == (448, 2, 2)

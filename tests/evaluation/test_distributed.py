@@ -10,7 +10,7 @@ import torch
 from monkeylib.evaluation import distributed, predict
 from monkeylib.evaluation.distributed import Processes
 from monkeylib.evaluation.examples import Example, batches, read_predictions
-from monkeylib.inference import load
+from monkeylib.inference import load_model
 from tests.support import evaluation_processes as workers
 from tests.support import talkative_model
 
@@ -33,7 +33,7 @@ def whole(setting, path):
     """The file of one process that nothing interrupted."""
     checkpoint, image = setting
     return predict.predict(
-        load(checkpoint),
+        load_model(checkpoint),
         workers.questions(image),
         path,
         batch_size=workers.SIZE,
@@ -63,8 +63,8 @@ def test_a_run_goes_on_with_another_number_of_processes(setting, tmp_path):
     workers.kill_after(9, path, workers.start(2, *setting, path, 0.3))
     asked = []
     checkpoint, image = setting
-    shared = predict.SharedEncoding(load(checkpoint), workers.TOKENS)
-    name = predict.identity(load(checkpoint), workers.TOKENS)
+    shared = predict.SharedEncoding(load_model(checkpoint), workers.TOKENS)
+    name = predict.identity(load_model(checkpoint), workers.TOKENS)
 
     def count(batch):
         asked.extend(batch)

@@ -11,7 +11,7 @@ import torch
 from monkeylib.evaluation import predict
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import SharedEncoding, identity
-from monkeylib.inference import load
+from monkeylib.inference import load_model
 from monkeylib.processing import open_image
 
 SIZE, TOKENS = 3, 4
@@ -37,7 +37,7 @@ def answer(rank: int, count: int, port: int, checkpoint: Path, image: Path, path
     torch.set_num_threads(1)  # the threads of the process that was forked aren't here
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "TOKENIZERS_PARALLELISM": "false"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    monkey = load(checkpoint)
+    monkey = load_model(checkpoint)
     shared = SharedEncoding(monkey, TOKENS)
 
     def slowly(batch):

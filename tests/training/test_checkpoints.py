@@ -51,15 +51,15 @@ def logits_of(monkey):
 
 
 def test_trained_weights_alone_load_onto_their_base(based, tmp_path):
-    whole = inference.load(finetune.run(based, tmp_path / "whole"))
+    whole = inference.load_model(finetune.run(based, tmp_path / "whole"))
     folder = finetune.run(based.retrained(keep="trained"), tmp_path / "part")
     saved = load_file(folder / "trained.safetensors")
     assert not (folder / "model.safetensors").exists()
     assert {name.split(".")[0] for name in saved} == {"vision", "resampler", "language_model"}
     assert all(".lora_" in name for name in saved if name.startswith("language_model"))
-    part = inference.load(folder)
+    part = inference.load_model(folder)
     assert torch.allclose(logits_of(part), logits_of(whole), atol=1e-4), "LoRA merged, and beside"
-    assert not torch.allclose(logits_of(whole), logits_of(inference.load(tmp_path / "base")), atol=1e-2)
+    assert not torch.allclose(logits_of(whole), logits_of(inference.load_model(tmp_path / "base")), atol=1e-2)
 
 
 def test_weights_of_another_recipe_are_refused(based, tmp_path):
@@ -69,7 +69,7 @@ def test_weights_of_another_recipe_are_refused(based, tmp_path):
     profile["training"]["parts"]["resampler"]["train"] = "frozen"
     (folder / "profile.json").write_text(json.dumps(profile))
     with pytest.raises(ValueError, match="does not hold what its profile trains, for example resampler"):
-        inference.load(folder)
+        inference.load_model(folder)
 
 
 def test_no_process_removes_the_best_checkpoint_before_all_have_read_it(tmp_path, monkeypatch):

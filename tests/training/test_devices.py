@@ -44,7 +44,7 @@ def test_two_processes_learn_what_one_does(single, tmp_path):
 def test_two_shards_learn_what_one_process_does_and_are_put_together(single, tmp_path):
     sharded = train(tmp_path, **FSDP)
     agree(sharded, single)
-    assert inference.load(sharded / "model").model.config.grids == [[2, 2]]
+    assert inference.load_model(sharded / "model").model.config.grids == [[2, 2]]
 
 
 def test_two_shards_train_in_mixed_precision(single, tmp_path):

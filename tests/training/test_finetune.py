@@ -243,7 +243,7 @@ def test_a_world_that_is_asked_otherwise_is_another_recipe(monkeypatch):
 
 def test_a_trained_checkpoint_loads_and_answers(whole):
     _, folder = whole
-    monkey = inference.load(folder)
+    monkey = inference.load_model(folder)
     assert monkey.processor.image_processor.tile_size == SMOKE.tile_size
     sample = synthetic.make_sample(0, "val")
     assert isinstance(monkey.answer(sample.image, "what is the title?", max_new_tokens=4), str)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from monkeylib import measuring, planner, profiles, sizing
+from monkeylib.model import build_on_meta
 from monkeylib.recipes import Recipe
 
 NANO = Recipe(rows=4, text_tokens=48, answer_tokens=16, on_gpu=False)
@@ -153,7 +154,7 @@ def test_answering_takes_weights_and_a_cache():
 
 def test_the_cache_is_that_of_a_model_whose_heads_share_keys():
     config = shrunk("small")
-    model = sizing.on_meta(config)
+    model = build_on_meta(config)
     with torch.device("meta"):
         output = model(inputs_embeds=torch.empty(1, 40, 144), use_cache=True)
     kept = sum(

@@ -1,0 +1,76 @@
+"""Load a model or its processor from a folder of either layout, or from a dictionary of tensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monkeylib.checkpoints import released
+from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, build_on_meta
+from monkeylib.processing import MonkeyProcessor
+
+
+def load_checkpoint(
+    folder: str | Path, dtype: torch.dtype | None = None, **options: Any
+) -> MonkeyForConditionalGeneration:
+    """Load a model from a folder that `save_pretrained` wrote, or one in the released layout.
+
+    Args:
+        folder: with `config.json` and weights.
+        dtype: of the weights; as saved by default.
+        options: of transformers' `from_pretrained`, such as `device_map`. A released folder takes none.
+
+    Raises:
+        ValueError: an option that the released layout does not take, or as `released.load_released`.
+    """
+    if not released.is_released(folder):
+        return MonkeyForConditionalGeneration.from_pretrained(folder, dtype=dtype or "auto", **options)
+
+    if options:
+        raise ValueError(
+            f"{folder} is in the released layout, which is loaded without {', '.join(options)}: convert it first "
+            f"with `monkeylib convert {folder} NEW_FOLDER`"
+        )
+    return released.load_released(folder, dtype)
+
+
+def load_processor(folder: str | Path) -> MonkeyProcessor:
+    """Load the processor of a folder that `save_pretrained` wrote, or of one in the released layout.
+
+    Raises:
+        FileNotFoundError, ValueError: as `released.load_released_processor`.
+    """
+    if released.is_released(folder):
+        return released.load_released_processor(folder)
+    return MonkeyProcessor.from_pretrained(folder)
+
+
+def build_with_weights(
+    config: MonkeyConfig, state: Mapping[str, torch.Tensor], fresh: tuple[str, ...]
+) -> MonkeyForConditionalGeneration:
+    """Build a model with the tensors of `state`, and initialise the rest.
+
+    Args:
+        config: of the model.
+        state: tensors by name.
+        fresh: how the names of tensors begin that `state` may lack, such as `("vision.lora.",)`.
+
+    Raises:
+        ValueError: another tensor is missing, one is too many, or one has another shape.
+    """
+    expected = {name: list(tensor.shape) for name, tensor in build_on_meta(config).state_dict().items()}
+    given = {name: list(tensor.shape) for name, tensor in state.items()}
+
+    required = {name for name in expected if not name.startswith(fresh)}
+    for name in sorted(required | given.keys()):
+        if expected.get(name) != given.get(name):
+            raise ValueError(
+                f"the pretrained weights do not fit the configuration: {name} should have the shape "
+                f"{expected.get(name)} and has {given.get(name)} (None: it is not there); check its sizes"
+            )
+
+    dtype = next(iter(state.values())).dtype
+    return MonkeyForConditionalGeneration.from_pretrained(
+        None, config=config, state_dict=dict(state), dtype=dtype
+    )
