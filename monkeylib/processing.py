@@ -22,7 +22,7 @@ from transformers.image_utils import (
 from monkeylib import tiling
 from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig
-from monkeylib.prompts import SEPARATOR, PromptLayout
+from monkeylib.prompts import PromptLayout
 from monkeylib.tiling import Grid, global_view, split_tiles
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -7,13 +7,8 @@ import torch
 from accelerate import infer_auto_device_map
 
 import monkeylib
-<<<<<<< HEAD
-from monkeylib import profiles, sizing
-=======
 from monkeylib import profiles
-from monkeylib.data.collate import encode
 from monkeylib.model import build_on_meta
->>>>>>> 3ed681b (Loading a checkpoint detects its layout in one place; the model and the processor no longer do)
 from monkeylib.profiles import build
 from monkeylib.prompts import build_prompt
 

@@ -122,7 +122,7 @@ def load_released(
         progress: show a bar.
 
     Raises:
-        FileNotFoundError, ValueError: as `open_checkpoint`.
+        FileNotFoundError, ValueError: as `open_released`.
     """
     checkpoint = open_released(folder, grid)
     dtype = dtype or checkpoint.config.dtype

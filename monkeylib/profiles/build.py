@@ -13,11 +13,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 
 from monkeylib import profiles, resources
 from monkeylib.checkpoints import llava, pretrained, released
-<<<<<<< HEAD
-=======
 from monkeylib.checkpoints.loading import build_with_weights, load_processor
-from monkeylib.data.synthetic.tasks import SEPARATOR
->>>>>>> 3ed681b (Loading a checkpoint detects its layout in one place; the model and the processor no longer do)
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
