@@ -15,8 +15,6 @@ from monkeylib.processing import Content, ImageInput, MonkeyProcessor
 from monkeylib.profiles import build
 from monkeylib.tiling import Grid
 
-Turn = tuple[str, str]  # a question and its answer
-
 
 @dataclass
 class Monkey:
@@ -24,6 +22,100 @@ class Monkey:
 
     model: MonkeyForConditionalGeneration
     processor: MonkeyProcessor
+
+    def answer(
+        self,
+        image: ImageInput,
+        question: str = "",
+        prompt: str = "vqa",
+        max_new_tokens: int = 128,
+        grid: Grid | None = None,
+        **generation: Any,
+    ) -> str:
+        """Answer a question about an image, greedily unless `generation` says otherwise.
+
+        Args:
+            image: a path, an array or a Pillow image.
+            question: may be empty for prompts that take none (captions).
+            prompt: a name from `prompts.PROMPTS`.
+            max_new_tokens: length of the answer at most.
+            grid: another grid of tiles than the checkpoint's default; the checkpoint must support it.
+            generation: further arguments of `generate`, e.g. `do_sample=True, temperature=0.7` or
+                `num_beams=3`.
+        """
+        return self.answer_batch([(image, question)], prompt, max_new_tokens, grid, **generation)[0]
+
+    def answer_batch(
+        self,
+        questions: Sequence[tuple[ImageInput, str]],
+        prompt: str = "vqa",
+        max_new_tokens: int = 128,
+        grid: Grid | None = None,
+        **generation: Any,
+    ) -> list[str]:
+        """Answer pairs of an image and a question in one batch; other arguments as in `answer`."""
+        if not questions:
+            return []
+
+        images = [image for image, _ in questions]
+        texts = [question for _, question in questions]
+        inputs = self.prepare(images, texts, prompt, grid)
+        return self.generate(inputs, max_new_tokens, **generation)
+
+    def chat(
+        self,
+        image: ImageInput,
+        question: str,
+        history: Sequence[tuple[str, str]] = (),
+        prompt: str = "vqa",
+        max_new_tokens: int = 128,
+        grid: Grid | None = None,
+        **generation: Any,
+    ) -> str:
+        """Answer a question that follows earlier questions and answers about the same image.
+
+        The released code answers single questions. The history stands in the prompt as conversations do in
+        training: each answer is followed by the end-of-text token.
+
+        Args:
+            history: pairs of question and answer, the oldest first.
+            image, question, prompt, max_new_tokens, grid, generation: as in `answer`.
+        """
+        inputs = self.prepare_chat(image, question, history, prompt, grid)
+        return self.generate(inputs, max_new_tokens, **generation)[0]
+
+    def stream(
+        self,
+        image: ImageInput,
+        question: str = "",
+        prompt: str = "vqa",
+        max_new_tokens: int = 128,
+        history: Sequence[tuple[str, str]] = (),
+        **generation: Any,
+    ) -> Iterator[str]:
+        """Yield the answer in pieces as the model generates them; `history` as in `chat`.
+
+        Errors of the model are raised to the caller.
+        """
+        inputs = self.prepare_chat(image, question, history, prompt)
+        options = self._generation_options(max_new_tokens, generation)
+        streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        errors: list[BaseException] = []
+
+        def generate() -> None:
+            try:
+                self.model.generate(**inputs, streamer=streamer, **options)
+            except BaseException as error:  # raised below, in the caller's thread
+                errors.append(error)
+                streamer.end()
+
+        thread = Thread(target=generate, daemon=True)
+        thread.start()
+        yield from streamer
+        thread.join()
+
+        if errors:
+            raise errors[0]
 
     def prepare(
         self,
@@ -41,121 +133,44 @@ class Monkey:
         inputs = self.processor(images=list(images), text=list(texts), prompt=prompt, grid=grid)
         return inputs.to(self.model.device)
 
-    def answer(
-        self,
-        image: ImageInput,
-        question: str = "",
-        prompt: str = "vqa",
-        max_new_tokens: int = 128,
-        grid: Grid | None = None,
-        **generation: Any,
-    ) -> str:
-        """The answer to a question about an image, greedy unless `generation` says otherwise.
-
-        Args:
-            image: a path, an array or a Pillow image.
-            question: may be empty for prompts that take none (captions).
-            prompt: a name from `prompts.PROMPTS`.
-            max_new_tokens: the answer's length at most.
-            grid: another grid of tiles than the checkpoint's own, which it must have been made for too.
-            generation: further arguments of `generate`, e.g. `do_sample=True, temperature=0.7` or
-                `num_beams=3`.
-        """
-        return self.answer_batch([(image, question)], prompt, max_new_tokens, grid, **generation)[0]
-
-    def answer_batch(
-        self,
-        questions: Sequence[tuple[ImageInput, str]],
-        prompt: str = "vqa",
-        max_new_tokens: int = 128,
-        grid: Grid | None = None,
-        **generation: Any,
-    ) -> list[str]:
-        """Answers to `(image, question)` pairs in one batch; arguments as in `answer`."""
-        if not questions:
-            return []
-        images = [image for image, _ in questions]
-        texts = [question for _, question in questions]
-        inputs = self.prepare(images, texts, prompt, grid)
-        return self.generate(inputs, max_new_tokens, **generation)
-
-    def chat(
+    def prepare_chat(
         self,
         image: ImageInput,
         question: str,
-        earlier: Sequence[Turn] = (),
-        prompt: str = "vqa",
-        max_new_tokens: int = 128,
-        grid: Grid | None = None,
-        **generation: Any,
-    ) -> str:
-        """The answer to a question that follows earlier questions and answers about the same image.
-
-        The release answers one question at a time. Earlier turns stand in the prompt as conversations do in
-        training: each answer is followed by the end-of-text token.
-
-        Args:
-            earlier: `(question, answer)` pairs, the oldest first.
-            image, question, prompt, max_new_tokens, grid, generation: as in `answer`.
-        """
-        inputs = self.prepare_turns(image, question, earlier, prompt, grid)
-        return self.generate(inputs, max_new_tokens, **generation)[0]
-
-    def prepare_turns(
-        self,
-        image: ImageInput,
-        question: str,
-        earlier: Sequence[Turn] = (),
+        history: Sequence[tuple[str, str]] = (),
         prompt: str = "vqa",
         grid: Grid | None = None,
     ) -> BatchFeature:
-        """Model inputs of a conversation: the image, the earlier turns, the question."""
-        layout, visual_tokens = self.processor.layout, self.processor.visual_tokens(grid)
-        ids = torch.tensor([layout.encode_chat([visual_tokens], question, earlier, prompt)])
+        """Return model inputs of a conversation: the image, the history, the question."""
+        visual_tokens = self.processor.visual_tokens(grid)
+        ids = self.processor.layout.encode_chat([visual_tokens], question, history, prompt)
+        input_ids = torch.tensor([ids])
+
         features = self.processor.image_processor(image, grid)
-        inputs = BatchFeature({"input_ids": ids, "attention_mask": torch.ones_like(ids), **features})
-        return inputs.to(self.model.device)
-
-    def stream(
-        self,
-        image: ImageInput,
-        question: str = "",
-        prompt: str = "vqa",
-        max_new_tokens: int = 128,
-        earlier: Sequence[Turn] = (),
-        **generation: Any,
-    ) -> Iterator[str]:
-        """The answer in pieces, as they are made; `earlier` as in `chat`. Errors of the model are raised
-        here."""
-        inputs = self.prepare_turns(image, question, earlier, prompt)
-        streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        failures: list[BaseException] = []
-
-        def generate() -> None:
-            try:
-                self.model.generate(**inputs, streamer=streamer, **self._options(max_new_tokens, generation))
-            except BaseException as error:  # handed to the reader below
-                failures.append(error)
-                streamer.end()
-
-        worker = Thread(target=generate, daemon=True)
-        worker.start()
-        yield from streamer
-        worker.join()
-        if failures:
-            raise failures[0]
+        features["input_ids"] = input_ids
+        features["attention_mask"] = torch.ones_like(input_ids)
+        return features.to(self.model.device)
 
     @torch.no_grad()
     def generate(self, inputs: Mapping[str, Any], max_new_tokens: int, **generation: Any) -> list[str]:
-        """The texts that follow the prompts of prepared `inputs`."""
-        ids = self.model.generate(**inputs, **self._options(max_new_tokens, generation))
-        new = ids[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        """Return the texts that complete the prompts of prepared `inputs`."""
+        output_ids = self.model.generate(**inputs, **self._generation_options(max_new_tokens, generation))
 
-    def _options(self, max_new_tokens: int, generation: dict[str, Any]) -> dict[str, Any]:
-        tokenizer = self.processor.tokenizer
-        ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-        return {"max_new_tokens": max_new_tokens, "do_sample": False, **ends, **generation}
+        prompt_length = inputs["input_ids"].shape[1]
+        texts = self.processor.tokenizer.batch_decode(
+            output_ids[:, prompt_length:], skip_special_tokens=True
+        )
+        return [text.strip() for text in texts]
+
+    def _generation_options(self, max_new_tokens: int, generation: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of `generate`: greedy, unless `generation` overrides it."""
+        return {
+            "max_new_tokens": max_new_tokens,
+            "do_sample": False,
+            "pad_token_id": self.processor.tokenizer.pad_token_id,
+            "eos_token_id": self.processor.tokenizer.eos_token_id,
+            **generation,
+        }
 
 
 def load_model(

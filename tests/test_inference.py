@@ -34,7 +34,7 @@ def test_a_streams_failure_reaches_the_reader(monkey, make_image):
         list(monkey.stream(make_image(), "What?", max_new_tokens=4, num_beams=2))
 
 
-EARLIER = (("What is it?", "a cat"), ("Which colour?", "red <img>"))
+HISTORY = (("What is it?", "a cat"), ("Which colour?", "red <img>"))
 
 
 def test_a_conversation_reads_as_in_training(monkey, make_image):
@@ -46,20 +46,20 @@ def test_a_conversation_reads_as_in_training(monkey, make_image):
     turns = list(zip(prompts, ("a cat", "red <img>", "x"), strict=True))
     turns = [(processor.separator + prompt, answer) for prompt, answer in turns]
     row = processor.layout.encode_conversation([processor.visual_tokens()], turns)
-    inputs = monkey.prepare_turns(make_image(), "Why?", EARLIER)
+    inputs = monkey.prepare_chat(make_image(), "Why?", HISTORY)
     ids = inputs["input_ids"][0]
     assert ids.tolist() == row.input_ids[: len(ids)] and len(row.input_ids) == len(ids) + 2
     assert bool(inputs["attention_mask"].all())
 
 
 def test_earlier_turns_count(monkey, make_image):
-    def answer(earlier) -> str:
-        return monkey.chat(make_image(), "Why?", earlier, max_new_tokens=8)
+    def answer(history) -> str:
+        return monkey.chat(make_image(), "Why?", history, max_new_tokens=8)
 
     assert answer(()) == monkey.answer(make_image(), "Why?", max_new_tokens=8)
-    assert answer(EARLIER) != answer(())
-    assert "".join(monkey.stream(make_image(), "Why?", earlier=EARLIER, max_new_tokens=8)).strip() == answer(
-        EARLIER
+    assert answer(HISTORY) != answer(())
+    assert "".join(monkey.stream(make_image(), "Why?", history=HISTORY, max_new_tokens=8)).strip() == answer(
+        HISTORY
     )
 
 

@@ -97,7 +97,7 @@ def chat(
     opened, monkey, turns = open_image(image), _load(model), []
     while question := _question():
         pieces = []
-        for piece in monkey.stream(opened, question, max_new_tokens=max_new_tokens, earlier=turns):
+        for piece in monkey.stream(opened, question, max_new_tokens=max_new_tokens, history=turns):
             print(piece, end="", flush=True)
             pieces.append(piece)
         print()
