@@ -99,7 +99,7 @@ def score(
 
     names = [known.get(name.strip()).name for name in metrics.split(",")] if metrics else []
     for each in folder if gallery else ():
-        for name, file in results.predictions(each).items():
+        for name, file in results.prediction_files(each).items():
             benchmark = _benchmark(name, None, data)
             error_gallery.write_gallery(benchmark, file, benchmark.load(None), gallery)
     _report(folder, names)
@@ -121,11 +121,11 @@ def _report(folders: Sequence[Path], metrics: Sequence[str]) -> None:
 
     console = Console()
     rows = [row for folder in folders for row in results.score_folder(folder, metrics)]
-    files = ", ".join(resources.display_path(folder / results.SCORES) for folder in folders)
-    tables.print_table(results.summary(rows), files, console)
+    files = ", ".join(resources.display_path(folder / results.SCORES_FILE) for folder in folders)
+    tables.print_table(results.summary_table(rows), files, console)
     if len(folders) == 2 and not metrics:
-        first, second = map(results.model_of, folders)
-        tables.print_table(results.differences(*folders), f"{first} - {second}, paired", console)
+        first, second = map(results.read_model_name, folders)
+        tables.print_table(results.paired_differences(*folders), f"{first} - {second}, paired", console)
 
 
 def _name(path: str) -> str:

@@ -52,7 +52,7 @@ def official_examples(
     if not answered:
         raise ValueError(f"{name} has no questions in {folder}: get its files from {home}")
 
-    selected = _select(answered, _stratum(part.metrics[0]), limit)
+    selected = _select(answered, registry.get(part.metrics[0]).stratum, limit)
     examples = [
         Example(
             id=record.id,
@@ -67,12 +67,6 @@ def official_examples(
     ]
     _require_images(name, [example.image for example in examples], home)
     return examples
-
-
-def _stratum(metric: str) -> str | None:
-    """Return the field of `meta` whose values must all occur: the task, for a score that sums over tasks."""
-    totals = registry.get(metric).totals
-    return totals.stratum if totals else None
 
 
 def _select(records: list[QARecord], stratum: str | None, limit: int | None) -> list[QARecord]:

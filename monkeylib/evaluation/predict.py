@@ -245,5 +245,5 @@ def run(
         if workers.first and gallery:
             error_gallery.write_gallery(benchmark, answered.path, examples, gallery)
     if workers.first:
-        results.note(folder, model_name)
+        results.write_model_name(folder, model_name)
     return workers.first

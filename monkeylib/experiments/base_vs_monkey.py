@@ -66,9 +66,9 @@ def run(profile: Profile, progress: bool = False) -> Path:
         scores beside the paper's figures.
     """
     predictions = {asked: done.path for asked, done in answer(profile, progress).items()}
-    rows = results.summarise(predictions, by="family")
+    rows = results.score_runs(predictions, by="family")
     table = results.write_table(rows, resources.results(profile.name) / "evaluation.csv")
-    tables.write_table(results.table(tables.read_csv(table)), results.TABLE, profile.name)
+    tables.write_table(results.paper_table(tables.read_csv(table)), results.PAPER_TABLE, profile.name)
     return table
 
 

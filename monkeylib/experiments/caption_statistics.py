@@ -7,7 +7,7 @@ from monkeylib.captions.annotations import Record
 from monkeylib.captions.composers.rules import reading_order
 from monkeylib.captions.experts import PpOcr
 from monkeylib.data.synthetic import Sample
-from monkeylib.evaluation.metrics.registry import character_error
+from monkeylib.evaluation.metrics.text import character_error
 
 
 def counts(records: Sequence[Record], experts: Sequence[str]) -> list[dict[str, str | int]]:

@@ -20,7 +20,7 @@ from monkeylib.captions.record_files import write_records
 from monkeylib.data.synthetic import collages
 from monkeylib.data.synthetic.collages import Collage
 from monkeylib.english import counted
-from monkeylib.evaluation.metrics.registry import cider_d
+from monkeylib.evaluation.metrics.text import cider_d
 from monkeylib.evaluation.statistics import bootstrap_interval
 from monkeylib.tables import Row
 

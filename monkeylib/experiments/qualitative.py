@@ -9,7 +9,7 @@ from PIL import Image
 from monkeylib.boxes import Box
 from monkeylib.data import synthetic
 from monkeylib.evaluation.examples import Prediction, read_predictions
-from monkeylib.evaluation.metrics import registry
+from monkeylib.evaluation.metrics.text import exact_match
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Case:
     def right(self) -> dict[str, bool]:
         """Which models' answers match exactly."""
         accepted = self.asked.answers
-        return {model: registry.exact_match(text, accepted) == 1 for model, text in self.given.items()}
+        return {model: exact_match(text, accepted) == 1 for model, text in self.given.items()}
 
     @property
     def image(self) -> Image.Image:

@@ -109,5 +109,5 @@ def run(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool
         )
         predictions |= {(name, split): done.path for split, done in answered.items()}
     return results.write_table(
-        results.summarise(predictions), resources.results(profile.name) / "ablation.csv"
+        results.score_runs(predictions), resources.results(profile.name) / "ablation.csv"
     )

@@ -260,7 +260,7 @@ def score(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditiona
     """Ask the test splits and write the model card with the scores."""
     answered = predict_synthetic(profile, folder, runs / "predictions", profile.evaluation.counts)
     predictions = {("nano-base", split): done.path for split, done in answered.items()}
-    rows = results.summarise(predictions, by="family")
+    rows = results.score_runs(predictions, by="family")
     table = results.write_table(rows, folder / "test_scores.csv")
     parts = {
         "ViT": model.vision,

@@ -44,7 +44,7 @@ def run(examples, path, answer):
 
 
 def scores(name, path):
-    rows = results.summarise({("model", name): path})
+    rows = results.score_runs({("model", name): path})
     assert all(row.low <= row.value <= row.high for row in rows)
     return {row.metric: row.value for row in rows}
 
@@ -145,7 +145,7 @@ def test_mme_adds_accuracies_over_questions_and_images(data, tmp_path):
     assert results.score(half, "mme_perception").value == pytest.approx(0.75 + 0.5)
     rows = {
         row.group: row.value
-        for row in results.summarise({("m", "mme"): half}, {"mme": ["mme_perception"]}, by="task")
+        for row in results.score_runs({("m", "mme"): half}, {"mme": ["mme_perception"]}, by="task")
     }
     assert rows["count"] == pytest.approx(1.25) and rows["color"] == 0
 
@@ -353,7 +353,7 @@ def test_measured_scores_stand_beside_the_paper_s():
         _row("deepform", 0.9, metric="release_containment"),
     ]
     rows += [_row("deepform", 0.1, group="x"), _row("mme", 15.5, "other"), _row("released-klc", 0.3)]
-    lines = {line["benchmark"]: line for line in results.table(rows)}
+    lines = {line["benchmark"]: line for line in results.paper_table(rows)}
     assert list(lines)[:18] == [benchmarks.get(name).title for name in PAPER] and len(lines) == 20
     deepform = {"group": "documents", "benchmark": "DeepForm", "metric": "F1", "as released": "containment"}
     deepform |= {"Qwen-VL (paper)": "4.1 (derived)", "Monkey (paper)": "40.6 (chart)"}
@@ -362,11 +362,13 @@ def test_measured_scores_stand_beside_the_paper_s():
     assert lines["Nano, fine print"]["Monkey (paper)"] is None
     assert lines["Nano, fine print"]["ours (measured)"] == "25.0 (24.0–26.0)"
     with pytest.raises(ValueError, match="benchmark 'gone' that isn't there"):
-        results.table([_row("gone", 0.5, metric="anls")])
+        results.paper_table([_row("gone", 0.5, metric="anls")])
 
 
 def test_the_committed_table_is_what_the_code_makes_of_the_committed_scores():
-    assert tables.read_table(results.TABLE, "nano") == results.table(tables.read_table("evaluation", "nano"))
+    assert tables.read_table(results.PAPER_TABLE, "nano") == results.paper_table(
+        tables.read_table("evaluation", "nano")
+    )
 
 
 def test_the_command_line_lists_sources_and_what_is_there(data):

@@ -262,7 +262,7 @@ def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
     score = results.score(path, "exact_match")
     assert (score.metric, score.value, score.n) == ("exact_match", 0.5, 40)
     assert score.low < 0.4 and score.high > 0.6  # twenty images, not forty independent questions
-    rows = results.summarise({("ours", "test"): path}, {"test": ["exact_match", "anls"]}, by="family")
+    rows = results.score_runs({("ours", "test"): path}, {"test": ["exact_match", "anls"]}, by="family")
     found = {(row.group, row.metric): row.value for row in rows}
     assert found[("all", "exact_match")] == 0.5
     assert found[("general", "exact_match")] == 1 and found[("document", "anls")] == 0
@@ -292,7 +292,7 @@ def test_scoring_nothing_or_a_split_without_metrics_is_refused(tmp_path):
     with pytest.raises(ValueError, match="got no predictions"):
         results.score(tmp_path / "p.jsonl", "exact_match")
     with pytest.raises(ValueError, match="No metrics are given for the split 'x'"):
-        results.summarise({("m", "x"): tmp_path / "p.jsonl"}, {"test": ["anls"]})
+        results.score_runs({("m", "x"): tmp_path / "p.jsonl"}, {"test": ["anls"]})
 
 
 # --- benchmarks --------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_a_benchmark_loads_the_same_examples_each_time_and_scores_its_own_answer
     json.dumps([dict(e.meta) for e in examples])
     path = tmp_path / "p.jsonl"
     predict(lambda batch: [e.answers[0] for e in batch], examples, path, progress=False)
-    rows = results.summarise({("oracle", name): path})
+    rows = results.score_runs({("oracle", name): path})
     assert [row.metric for row in rows] == list(benchmark.metrics)
     best = 10 if benchmark.metrics == ("cider_d",) else 1
     assert all(row.value == pytest.approx(best, rel=0.3) for row in rows)

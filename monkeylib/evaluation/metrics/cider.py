@@ -3,13 +3,17 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-_ORDERS = 4
-_SIGMA = 6.0
+Ngram = tuple[str, ...]
+
+_MAX_N = 4  # n-grams of 1 to 4 words
+_SIGMA = 6.0  # of the Gaussian length penalty
+
+# How the Penn Treebank tokeniser splits words.
 _SPLITS = [
     (re.compile(r"\bcannot\b"), "can not"),
     (re.compile(r"\b(gon|wan)na\b"), r"\1 na"),
@@ -27,87 +31,122 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-_DROPPED = {"'", '"', "`", "''", "``", ".", "...", "?", "!", ",", ":", "-", "--", ";"}
+_PUNCTUATION = {"'", '"', "`", "''", "``", ".", "...", "?", "!", ",", ":", "-", "--", ";"}
 
 
-class _Caption(NamedTuple):
-    weights: list[dict[tuple[str, ...], float]]  # TF-IDF of each n-gram, one dictionary per order
-    norms: list[float]
-    bigrams: int  # the length that the penalty compares: pycocoevalcap counts it in bigrams
+def tokenize_caption(text: str) -> list[str]:
+    """Split a caption as the Penn Treebank tokeniser of the COCO caption evaluation does.
 
-
-def caption_tokens(text: str) -> list[str]:
-    """Split a caption as the Penn Treebank tokeniser of the caption evaluation does.
-
-    Lower case, clitics apart ("it's" -> "it", "'s"), punctuation dropped; brackets stay ("(" -> "-lrb-").
+    Lower case, clitics are tokens of their own ("it's" -> "it", "'s"), punctuation is dropped, brackets stay
+    ("(" -> "-lrb-").
     """
     text = text.lower()
     for pattern, replacement in _SPLITS:
         text = pattern.sub(replacement, text)
-    tokens = (_BRACKETS.get(token, token) for token in _TOKEN.findall(text))
-    return [token for token in tokens if token not in _DROPPED]
+
+    tokens = [_BRACKETS.get(token, token) for token in _TOKEN.findall(text)]
+    return [token for token in tokens if token not in _PUNCTUATION]
 
 
-def _counts(tokens: Sequence[str]) -> Counter:
-    return Counter(
-        tuple(tokens[start : start + n])
-        for n in range(1, _ORDERS + 1)
-        for start in range(len(tokens) - n + 1)
-    )
+class _Vector(NamedTuple):
+    """TF-IDF vector of a caption.
+
+    Attributes:
+        weights: weight of each n-gram, one dictionary for each n.
+        norms: Euclidean norm of the weights, for each n.
+        length: number of bigrams, which is what pycocoevalcap takes as a caption's length.
+    """
+
+    weights: list[dict[Ngram, float]]
+    norms: list[float]
+    length: int
 
 
-def _weigh(counts: Counter, idf: dict[tuple[str, ...], float], unseen: float) -> _Caption:
-    weights: list[dict[tuple[str, ...], float]] = [{} for _ in range(_ORDERS)]
-    for gram, count in counts.items():
-        weights[len(gram) - 1][gram] = count * idf.get(gram, unseen)
-    norms = [math.sqrt(sum(w * w for w in order.values())) for order in weights]
-    return _Caption(weights, norms, sum(count for gram, count in counts.items() if len(gram) == 2))
+def cider_d(captions: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> np.ndarray:
+    """Return the CIDEr-D of every image, 0 to 10; published tables print the mean over images times 100.
 
+    For n-grams w of n = 1 to 4 words, let g_n(c) be the vector of TF-IDF weights of a caption c,
 
-def _similarity(hypothesis: _Caption, reference: _Caption) -> float:
-    """Mean over the orders of the clipped cosine, damped by a Gaussian of the difference in length."""
-    total = 0.0
-    for n in range(_ORDERS):
-        norm = hypothesis.norms[n] * reference.norms[n]
-        if norm:
-            theirs = reference.weights[n]
-            common = (
-                (weight, theirs[gram]) for gram, weight in hypothesis.weights[n].items() if gram in theirs
-            )
-            total += sum(min(ours, other) * other for ours, other in common) / norm
-    return total / _ORDERS * math.exp(-((hypothesis.bigrams - reference.bigrams) ** 2) / (2 * _SIGMA**2))
+        g_n(c)[w] = count of w in c  x  (log N - log of the images with w in a reference),
 
+    with N images; an n-gram that no reference has is counted as if one image had it. Of the caption c of an
+    image with the references r_1 ... r_m,
 
-def cider_d(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> np.ndarray:
-    """CIDEr-D of every image, 0 to 10; their mean is the corpus' score (published tables print it times 100).
+        CIDEr-D = 10/m  sum over j  exp(-(l(c) - l(r_j))^2 / (2 sigma^2))
+                  x  1/4  sum over n  <min(g_n(c), g_n(r_j)), g_n(r_j)> / (|g_n(c)| |g_n(r_j)|)
+
+    where l is the length, sigma = 6, and the minimum is taken entry by entry, so that repeating a word of the
+    reference earns nothing.
 
     Args:
-        hypotheses: one tokenised caption for each image.
-        references: the tokenised reference captions of each image; document frequencies come from these.
+        captions: one tokenised caption for each image.
+        references: the tokenised reference captions of each image, from which the document frequencies come.
 
     Raises:
-        ValueError: fewer than two images (every inverse document frequency would be log 1 = 0, and so every
-            score), an image without reference, or unequal lengths.
+        ValueError: fewer than two images (every inverse document frequency, and so every score, would be
+            log 1 = 0), an image without references, or unequal lengths.
     """
-    if len(hypotheses) != len(references):
+    if len(captions) != len(references):
         raise ValueError(
-            f"CIDEr needs one caption for each image: got {len(hypotheses)} for {len(references)} images."
+            f"CIDEr needs one caption for each image: got {len(captions)} for {len(references)} images."
         )
     if len(references) < 2:
         raise ValueError(
             f"CIDEr needs at least two images, since it weighs words by rarity: got {len(references)}."
         )
-    bare = [index for index, group in enumerate(references) if not group]
-    if bare:
-        raise ValueError(f"CIDEr needs a reference caption for every image: image {bare[0]} has none.")
+    without_reference = [index for index, group in enumerate(references) if not group]
+    if without_reference:
+        raise ValueError(
+            f"CIDEr needs a reference caption for every image: image {without_reference[0]} has none."
+        )
 
-    counted = [[_counts(reference) for reference in group] for group in references]
-    frequency = Counter(gram for group in counted for gram in set().union(*group))
-    unseen = math.log(len(references))
-    idf = {gram: unseen - math.log(count) for gram, count in frequency.items()}
+    reference_counts = [[_count_ngrams(reference) for reference in group] for group in references]
+
+    # Document frequency: the number of images in whose references an n-gram occurs.
+    document_frequency = Counter(ngram for group in reference_counts for ngram in set().union(*group))
+    max_idf = math.log(len(references))
+    idf = {ngram: max_idf - math.log(count) for ngram, count in document_frequency.items()}
+
     scores = []
-    for hypothesis, group in zip(hypotheses, counted, strict=True):
-        ours = _weigh(_counts(hypothesis), idf, unseen)
-        theirs = [_weigh(counts, idf, unseen) for counts in group]
-        scores.append(10.0 * sum(_similarity(ours, reference) for reference in theirs) / len(theirs))
+    for caption, group in zip(captions, reference_counts, strict=True):
+        vector = _tf_idf(_count_ngrams(caption), idf, max_idf)
+        similarities = [_similarity(vector, _tf_idf(counts, idf, max_idf)) for counts in group]
+        scores.append(10.0 * sum(similarities) / len(similarities))
     return np.asarray(scores)
+
+
+def _count_ngrams(tokens: Sequence[str]) -> Counter[Ngram]:
+    return Counter(
+        tuple(tokens[start : start + n]) for n in range(1, _MAX_N + 1) for start in range(len(tokens) - n + 1)
+    )
+
+
+def _tf_idf(counts: Counter[Ngram], idf: Mapping[Ngram, float], max_idf: float) -> _Vector:
+    """Weigh counts by the inverse document frequency; `max_idf` is that of n-grams in no reference."""
+    weights: list[dict[Ngram, float]] = [{} for _ in range(_MAX_N)]
+    for ngram, count in counts.items():
+        weights[len(ngram) - 1][ngram] = count * idf.get(ngram, max_idf)
+
+    norms = [math.sqrt(sum(weight * weight for weight in of_n.values())) for of_n in weights]
+    bigrams = sum(count for ngram, count in counts.items() if len(ngram) == 2)
+    return _Vector(weights, norms, bigrams)
+
+
+def _similarity(caption: _Vector, reference: _Vector) -> float:
+    """Return the clipped cosine, averaged over n, times the Gaussian penalty of the difference in length."""
+    cosines = 0.0
+    for n in range(_MAX_N):
+        norm = caption.norms[n] * reference.norms[n]
+        if norm == 0:
+            continue
+
+        reference_weights = reference.weights[n]
+        product = sum(
+            min(weight, reference_weights[ngram]) * reference_weights[ngram]
+            for ngram, weight in caption.weights[n].items()
+            if ngram in reference_weights
+        )
+        cosines += product / norm
+
+    difference = caption.length - reference.length
+    return cosines / _MAX_N * math.exp(-(difference**2) / (2 * _SIGMA**2))

@@ -4,64 +4,83 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from monkeylib.evaluation.metrics.text import Answers, Meta, check
+from monkeylib.evaluation.metrics.text import Answers, Meta, check_answers
 
 SEPARATOR = "|"
 
 
-def counts(prediction: str, answers: Answers, meta: Meta | None = None) -> np.ndarray:
-    """`[right, predicted, found, expected]` of one field of a document: what F1 is made of.
+def count_values(prediction: str, answers: Answers, meta: Meta | None = None) -> np.ndarray:
+    """Count the values of one field of a document: `[correct, predicted, found, expected]`.
 
-    Each predicted value may be right once, and each expected one found once; case doesn't count.
+    Each predicted value may be correct once, and each expected one found once; case doesn't count. The two
+    numbers of matches differ only where forms overlap.
 
     Args:
-        prediction: the model's answer; several values are separated by "|", an empty answer predicts none.
+        prediction: the model's answer; "|" separates several values, an empty answer predicts none.
         answers: all values of the field, not alternatives to each other.
-        meta: `variants`, for each value a list of other ways to write it, may be missing.
+        meta: `variants`, for each value a list of other ways to write it; may be missing.
 
     Raises:
         ValueError: there isn't one list of variants for each value.
     """
-    values = check(prediction, answers)
+    values = check_answers(prediction, answers)
     variants = (meta or {}).get("variants") or [[] for _ in values]
     if len(variants) != len(values) or any(isinstance(forms, str) for forms in variants):
         raise ValueError(
             f"Expected a list of variants for each of the {len(values)} values: got {variants!r:.60}."
         )
+
+    # A value is the set of ways in which it may be written.
     expected = [
-        {_folded(form) for form in (value, *forms)} for value, forms in zip(values, variants, strict=True)
+        {_fold(form) for form in (value, *forms)} for value, forms in zip(values, variants, strict=True)
     ]
-    predicted = [{folded} for part in prediction.split(SEPARATOR) if (folded := _folded(part))]
-    right, found = _matched(predicted, expected), _matched(expected, predicted)
-    return np.asarray([right, len(predicted), found, len(expected)], dtype=float)
+    predicted = []
+    for part in prediction.split(SEPARATOR):
+        folded = _fold(part)
+        if folded:
+            predicted.append({folded})
+
+    correct = _count_matches(predicted, expected)
+    found = _count_matches(expected, predicted)
+    return np.asarray([correct, len(predicted), found, len(expected)], dtype=float)
 
 
-def f1(totals: np.ndarray) -> np.ndarray:
-    """F1 from sums of `counts`, `[..., 4]` -> `[...]`; 0 where nothing is right."""
-    right, predicted, found, expected = np.moveaxis(np.asarray(totals, dtype=float), -1, 0)
-    precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
-    recall = np.divide(found, expected, out=np.zeros_like(found), where=expected > 0)
-    both = precision + recall
-    return np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
+def count_corpus(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
+    """Return `count_values` of every example, `[examples, 4]`."""
+    return np.stack([count_values(p, a, m) for p, a, m in zip(predictions, answers, metas, strict=True)])
 
 
-def table(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
-    """`counts` of every example, `[examples, 4]`."""
-    return np.stack([counts(p, a, m) for p, a, m in zip(predictions, answers, metas, strict=True)])
+def f1(counts: np.ndarray) -> np.ndarray:
+    """Return F1 from sums of `count_values`, `[..., 4]` -> `[...]`.
+
+        precision = correct / predicted,    recall = found / expected,    F1 = 2 P R / (P + R)
+
+    Each ratio is 0 where its denominator is.
+    """
+    correct, predicted, found, expected = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
+    precision = _ratio(correct, predicted)
+    recall = _ratio(found, expected)
+    return _ratio(2 * precision * recall, precision + recall)
 
 
-def _matched(ones: Sequence[set[str]], others: Sequence[set[str]]) -> int:
-    """How many of the ones share a form with another, which is then gone: the first one that is left."""
-    left, matched = list(others), 0
-    for one in ones:
-        place = next((place for place, other in enumerate(left) if one & other), None)
-        if place is not None:
-            left.pop(place)
-            matched += 1
-    return matched
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
-def _folded(text: str) -> str:
+def _count_matches(values: Sequence[set[str]], candidates: Sequence[set[str]]) -> int:
+    """Count the values that share a form with a candidate; each candidate matches only once."""
+    remaining = list(candidates)
+    matches = 0
+    for forms in values:
+        for index, candidate in enumerate(remaining):
+            if forms & candidate:
+                del remaining[index]
+                matches += 1
+                break
+    return matches
+
+
+def _fold(text: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f"A variant must be a string: got {type(text).__name__} ({text!r:.60}).")
     return text.strip().upper()

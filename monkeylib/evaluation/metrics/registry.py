@@ -1,9 +1,9 @@
-"""Metrics by name, over whole corpora: what scores each example, and how a corpus' score is made of them.
+"""Metrics by name, over whole corpora: the score of each example, and the score of the corpus.
 
-Most are means over examples. The others (F1 over all values of all documents, MME's sums over tasks) are put
-together from sums over examples, of which a bootstrap can draw. Names that begin with "release_" are the
-metrics of the released evaluation, defects included (`release`); they are scored beside ours, to compare with
-numbers made by it.
+The score of a corpus is the mean over its examples for most metrics. For the others (F1 over all values of
+all documents, MME's sums over tasks) it is computed from sums of counts over examples, which a bootstrap can
+resample. Names that begin with "release_" are the metrics of the released evaluation, defects included
+(`as_released`), to compare with numbers made by it.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,66 +13,49 @@ import numpy as np
 
 from monkeylib.errors import choose
 from monkeylib.evaluation.metrics import as_released, due, mme, text, wtq
-from monkeylib.evaluation.metrics.text import (
-    Answers,
-    Meta,
-    anls,
-    character_error,
-    check,
-    cider_d,
-    exact_match,
-    relaxed_accuracy,
-    vqa_accuracy,
-)
+from monkeylib.evaluation.metrics.text import Answers, Meta
 
-__all__ = [
-    "METRICS",
-    "Metric",
-    "Totals",
-    "anls",
-    "character_error",
-    "cider_d",
-    "exact_match",
-    "get",
-    "relaxed_accuracy",
-    "vqa_accuracy",
-]
-
-Scores = Callable[[Sequence[str], Sequence[Answers], Sequence[Meta]], np.ndarray]
+ExampleScores = Callable[[Sequence[str], Sequence[Answers], Sequence[Meta]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Totals:
-    """A corpus' score that is no mean over examples.
+class CorpusScore:
+    """Score of a corpus that is no mean over its examples.
 
     Attributes:
-        table: what it is made of, from predictions, answers, metas and images: `[examples, columns]`.
-        combine: the score from sums of such rows, `[..., columns]` -> `[...]`.
-        stratum: entry of `meta` within whose values a bootstrap draws, if any.
+        count: counts of every example, `[examples, columns]`, from predictions, answers, metas and images.
+        combine: the score from sums of counts, `[..., columns]` -> `[...]`.
+        stratum: entry of `meta` that divides the corpus into strata, such as tasks: a bootstrap resamples
+            within each. None if there are none.
     """
 
-    table: Callable[[Sequence[str], Sequence[Answers], Sequence[Meta], Sequence[str]], np.ndarray]
+    count: Callable[[Sequence[str], Sequence[Answers], Sequence[Meta], Sequence[str]], np.ndarray]
     combine: Callable[[np.ndarray], np.ndarray]
     stratum: str | None = None
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A named score.
+    """A metric.
 
     Attributes:
-        name: in tables on disk.
-        title: in tables for readers.
-        score: one number for each example; those of multiple choice, MME and F1 need the examples' `meta`.
-        higher_is_better: false for errors.
-        totals: how a corpus' score is made where it isn't the mean of `scores`.
+        name: name in files and commands.
+        title: name in tables for readers.
+        score_examples: one score for each example; multiple choice, MME and F1 need the examples' `meta`.
+        higher_is_better: False for errors.
+        corpus_score: score of a corpus; None if it is the mean of the examples' scores.
     """
 
     name: str
     title: str
-    score: Scores
+    score_examples: ExampleScores
     higher_is_better: bool = True
-    totals: Totals | None = None
+    corpus_score: CorpusScore | None = None
+
+    @property
+    def stratum(self) -> str | None:
+        """Entry of `meta` of which every value must occur in a corpus, such as the task; None for most."""
+        return self.corpus_score.stratum if self.corpus_score else None
 
     def scores(
         self,
@@ -80,103 +63,121 @@ class Metric:
         answers: Sequence[Answers],
         metas: Sequence[Meta] | None = None,
     ) -> np.ndarray:
-        """One number for each example.
+        """Return the score of each example.
 
         Raises:
-            ValueError: an example has no score, or predictions, answers and metas aren't as many.
+            ValueError: an example has no score, or the numbers of predictions, answers and metas differ.
         """
-        metas = [{} for _ in predictions] if metas is None else metas
+        if metas is None:
+            metas = [{} for _ in predictions]
         if not len(predictions) == len(answers) == len(metas):
             raise ValueError(
                 f"Each prediction needs its answers and its meta: got {len(predictions)} predictions, "
                 f"{len(answers)} lists of answers and {len(metas)} metas."
             )
-        return self.score(predictions, answers, metas)
+        return self.score_examples(predictions, answers, metas)
 
 
-def _each(function: Callable[[str, Answers], float]) -> Scores:
+def get(name: str) -> Metric:
+    """Return the metric of that name.
+
+    Raises:
+        ValueError: there is no such metric; the message lists the names.
+    """
+    return METRICS[choose("metric", name, METRICS)]
+
+
+def _per_example(function: Callable[[str, Answers], float]) -> ExampleScores:
+    """Apply a function of prediction and answers to every example."""
+
     def scores(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
         return np.asarray([function(p, a) for p, a in zip(predictions, answers, strict=True)], dtype=float)
 
     return scores
 
 
-def _each_with_meta(function: Callable[[str, Answers, Meta], float]) -> Scores:
+def _per_example_with_meta(function: Callable[[str, Answers, Meta], float]) -> ExampleScores:
+    """Apply a function of prediction, answers and meta to every example."""
+
     def scores(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
-        rows = zip(predictions, answers, metas, strict=True)
-        return np.asarray([function(*row) for row in rows], dtype=float)
+        examples = zip(predictions, answers, metas, strict=True)
+        return np.asarray([function(*example) for example in examples], dtype=float)
 
     return scores
 
 
-def _released(function: Callable[[str, list[str]], float]) -> Scores:
-    """The released function, with input refused on which it would crash or read a text as a list."""
-    return _each(lambda prediction, answers: function(prediction, check(prediction, answers)))
+def _as_released(function: Callable[[str, list[str]], float]) -> ExampleScores:
+    """Apply a released function, once input is refused that it crashes on or reads as a list of letters."""
+    return _per_example(
+        lambda prediction, answers: function(prediction, text.check_answers(prediction, answers))
+    )
 
 
-def _captions(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
-    return cider_d(predictions, answers)
+def _cider_d(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
+    return text.cider_d(predictions, answers)
 
 
-def _fields(
+def _field_f1(prediction: str, answers: Answers, meta: Meta) -> float:
+    return float(due.f1(due.count_values(prediction, answers, meta)))
+
+
+def _count_values(
     predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta], images: Sequence[str]
 ) -> np.ndarray:
-    return due.table(predictions, answers, metas)
+    return due.count_corpus(predictions, answers, metas)
+
+
+def _gqa_as_released(prediction: str, answers: list[str]) -> float:
+    return max(as_released.gqa_accuracy(prediction, answer) for answer in answers)
 
 
 def _mme(name: str, tasks: Sequence[str], combine: Callable[[np.ndarray], np.ndarray]) -> Metric:
-    def table(
+    """Build the metric of one of MME's two sums over tasks."""
+
+    def count(
         predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta], images: Sequence[str]
     ) -> np.ndarray:
-        rows = mme.table(predictions, answers, metas, images)
-        if missing := mme.missing(metas, tasks):
+        counts = mme.count_corpus(predictions, answers, metas, images)
+        if missing := mme.missing_tasks(metas, tasks):
             raise ValueError(
                 f"MME's {name} is a sum over {len(tasks)} tasks, and no question is of {', '.join(missing)}: "
                 "answer all tasks."
             )
-        return rows
+        return counts
 
     return Metric(
-        f"mme_{name}", f"MME {name}", _each(mme.right), totals=Totals(table, combine, stratum="task")
+        f"mme_{name}",
+        f"MME {name}",
+        _per_example(mme.yes_no_accuracy),
+        corpus_score=CorpusScore(count, combine, stratum="task"),
     )
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("exact_match", "exact match", _each(exact_match)),
-        Metric("anls", "ANLS", _each(anls)),
-        Metric("relaxed_accuracy", "relaxed accuracy", _each(relaxed_accuracy)),
-        Metric("vqa_accuracy", "VQA accuracy", _each(vqa_accuracy)),
-        Metric("character_error", "character error", _each(character_error), higher_is_better=False),
-        Metric("cider_d", "CIDEr-D", _captions),
-        Metric("multiple_choice", "accuracy", _each_with_meta(text.multiple_choice)),
-        Metric("denotation_accuracy", "denotation accuracy", _each(wtq.denotation_accuracy)),
-        Metric(
-            "f1",
-            "F1",
-            _each_with_meta(lambda p, a, meta: float(due.f1(due.counts(p, a, meta)))),
-            totals=Totals(_fields, due.f1),
-        ),
-        _mme("perception", mme.MME_PERCEPTION, mme.perception),
-        _mme("cognition", mme.MME_COGNITION, mme.cognition),
-        Metric("release_anls", "ANLS as released", _released(as_released.anls)),
-        Metric(
-            "release_relaxed_accuracy",
-            "relaxed accuracy as released",
-            _released(as_released.relaxed_accuracy),
-        ),
-        Metric("release_containment", "containment as released", _released(as_released.containment)),
-        Metric(
-            "release_gqa_accuracy",
-            "GQA accuracy as released",
-            _released(lambda p, answers: max(as_released.gqa_accuracy(p, answer) for answer in answers)),
-        ),
-        Metric("release_vqa_score", "VQA score as released", _released(as_released.vqa_score)),
-    )
-}
-
-
-def get(name: str) -> Metric:
-    """The metric of that name; `ValueError` lists the names."""
-    return METRICS[choose("metric", name, METRICS)]
+_METRICS = (
+    Metric("exact_match", "exact match", _per_example(text.exact_match)),
+    Metric("anls", "ANLS", _per_example(text.anls)),
+    Metric("relaxed_accuracy", "relaxed accuracy", _per_example(text.relaxed_accuracy)),
+    Metric("vqa_accuracy", "VQA accuracy", _per_example(text.vqa_accuracy)),
+    Metric("character_error", "character error", _per_example(text.character_error), higher_is_better=False),
+    Metric("cider_d", "CIDEr-D", _cider_d),
+    Metric("multiple_choice", "accuracy", _per_example_with_meta(text.multiple_choice)),
+    Metric("denotation_accuracy", "denotation accuracy", _per_example(wtq.denotation_accuracy)),
+    Metric(
+        "f1",
+        "F1",
+        _per_example_with_meta(_field_f1),
+        corpus_score=CorpusScore(_count_values, due.f1),
+    ),
+    _mme("perception", mme.MME_PERCEPTION, mme.perception),
+    _mme("cognition", mme.MME_COGNITION, mme.cognition),
+    Metric("release_anls", "ANLS as released", _as_released(as_released.anls)),
+    Metric(
+        "release_relaxed_accuracy",
+        "relaxed accuracy as released",
+        _as_released(as_released.relaxed_accuracy),
+    ),
+    Metric("release_containment", "containment as released", _as_released(as_released.containment)),
+    Metric("release_gqa_accuracy", "GQA accuracy as released", _as_released(_gqa_as_released)),
+    Metric("release_vqa_score", "VQA score as released", _as_released(as_released.vqa_score)),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}

@@ -1,55 +1,147 @@
 """Denotation accuracy of WikiTableQuestions: an answer is a set of strings, numbers and dates.
 
 The rules are those of the official evaluator (Pasupat and Liang, ACL 2015) as DUE applies it: both sides are
-plain text, of which a prediction separates several values by "|". The official evaluator also knows, for each
-gold value, the number or date that CoreNLP reads in it; those files aren't part of DUE, nor used here.
+plain text, and "|" separates several values of a prediction. The official evaluator also knows, for each
+ground-truth value, the number or date that CoreNLP reads in it; those files aren't part of DUE, nor used
+here.
 """
 
 import math
 import unicodedata
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from monkeylib.evaluation.metrics.text import Answers, check
+from monkeylib.evaluation.metrics.text import Answers, check_answers
 
 SEPARATOR = "|"
-_ALIKE = str.maketrans(
+
+_SAME_CHARACTERS = str.maketrans(
     {**dict.fromkeys("‘’´`", "'"), **dict.fromkeys("“”", '"'), **dict.fromkeys("‐‑‒–—−", "-")}
 )
-_MARKS = "•♦†‡*#+"
-_CLOSE = 1e-6
+_FOOTNOTE_MARKS = "•♦†‡*#+"
+_TOLERANCE = 1e-6
+
+Date = tuple[int, int, int]  # year, month, day; -1 where it isn't stated
 
 
 class _Value(NamedTuple):
-    key: tuple[str, str | float | tuple[int, int, int]]  # what two equal values share
+    key: tuple[str, str | float | Date]  # kind and content: equal values have equal keys
     text: str  # normalised
 
 
-def normalised(text: str) -> str:
-    """A string as the evaluator compares it.
+def denotation_accuracy(prediction: str, answers: Answers) -> float:
+    """Return 1 if the predicted values are the answers, as sets, else 0.
 
-    Without accents, trailing citations ("[1]", "†"), trailing remarks in brackets and outer quotation marks,
-    all of them as often as they come; then without one closing full stop, in lower case, blanks collapsed.
+    Args:
+        prediction: the model's answer; "Oslo | Bergen" are two values.
+        answers: all values of the correct answer, not alternatives to each other.
     """
-    plain = unicodedata.normalize("NFKD", text)
-    plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Mn").translate(_ALIKE)
-    before = None
-    while plain != before:
-        before = plain
-        plain = _without_remarks(_without_notes(plain.strip())).strip()
-        if len(plain) > 1 and plain[0] == plain[-1] == '"' and '"' not in plain[1:-1]:
-            plain = plain[1:-1]
-    plain = plain.removesuffix(".")
-    return " ".join(plain.lower().split())
+    expected = _as_set(check_answers(prediction, answers))
+
+    # Empty parts of "a | | b" are no values; an empty prediction is one, the empty string.
+    parts = [part.strip() for part in prediction.split(SEPARATOR)]
+    if len(parts) > 1:
+        parts = [part for part in parts if part]
+    predicted = _as_set(parts)
+
+    if len(expected) != len(predicted):
+        return 0.0
+    return float(all(any(_matches(value, candidate) for candidate in predicted) for value in expected))
 
 
-def _without_notes(text: str) -> str:
-    """Cut marks and square brackets off the end; a bracket that is all there is stays, unless a number."""
+def _as_set(texts: Iterable[str]) -> list[_Value]:
+    return list({value.key: value for value in map(_parse_value, texts)}.values())
+
+
+def _parse_value(text: str) -> _Value:
+    """Read a number, else a date, else take the normalised text."""
+    normalised = normalise(text)
+    number = _parse_number(text)
+    if number is not None:
+        return _Value(("number", number), normalised)
+
+    date = _parse_date(text)
+    if date is None:
+        return _Value(("text", normalised), normalised)
+    year, month, day = date
+    if (month, day) == (-1, -1):  # a year alone is a number
+        return _Value(("number", year), normalised)
+    return _Value(("date", date), normalised)
+
+
+def _matches(value: _Value, candidate: _Value) -> bool:
+    if value.text == candidate.text:
+        return True
+    kinds = (value.key[0], candidate.key[0])
+    if kinds == ("number", "number"):
+        return abs(value.key[1] - candidate.key[1]) < _TOLERANCE
+    return kinds == ("date", "date") and value.key == candidate.key
+
+
+def _parse_number(text: str) -> float | int | None:
+    """Return the finite number that a text is, as an integer where it is one up to the tolerance."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    return round(number) if abs(number - round(number)) < _TOLERANCE else number
+
+
+def _parse_date(text: str) -> Date | None:
+    """Return year, month and day of "2008-03-14", with -1 for what "xx" leaves open."""
+    parts = text.lower().split("-")
+    if len(parts) != 3:
+        return None
+
+    try:
+        year = -1 if parts[0] in ("xx", "xxxx") else int(parts[0])
+        month = -1 if parts[1] == "xx" else int(parts[1])
+        day = -1 if parts[2] == "xx" else int(parts[2])
+    except ValueError:
+        return None
+
+    valid = (month == -1 or 1 <= month <= 12) and (day == -1 or 1 <= day <= 31)
+    return (year, month, day) if valid and (year, month, day) != (-1, -1, -1) else None
+
+
+def normalise(text: str) -> str:
+    """Normalise a string as the official evaluator does before it compares.
+
+    Accents go first, then, as often as they occur, trailing citations ("[1]", "†"), trailing remarks in
+    brackets and outer quotation marks; last one closing full stop, case and repeated blanks.
+    """
+    text = unicodedata.normalize("NFKD", text)
+    text = "".join(character for character in text if unicodedata.category(character) != "Mn")
+    text = text.translate(_SAME_CHARACTERS)
+
+    previous = None
+    while text != previous:
+        previous = text
+        text = _cut_remarks(_cut_citations(text.strip())).strip()
+        if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1]:
+            text = text[1:-1]
+
+    return " ".join(text.removesuffix(".").lower().split())
+
+
+def _cut_citations(text: str) -> str:
+    """Cut footnote marks and square brackets off the end; a bracket that is all there is stays, unless a
+    number."""
     while text:
-        if text[-1] in _MARKS:
+        if text[-1] in _FOOTNOTE_MARKS:
             text = text[:-1]
             continue
+
         start = -1
         if text[-1] == "]":
+            # The bracket that opens after the last one that was closed before this end.
             start = text.find("[", text.rfind("]", 0, -1) + 1)
             if start == 0 and not text[1:-1].isdecimal():
                 start = text.find("[", 1)
@@ -59,72 +151,12 @@ def _without_notes(text: str) -> str:
     return text
 
 
-def _without_remarks(text: str) -> str:
-    """Cut " (...)" off the end, as often as it comes."""
+def _cut_remarks(text: str) -> str:
+    """Cut " (...)" off the end, as often as it occurs."""
     text = text.strip()
-    while text.endswith(")") and (start := text.find(" (", text.rfind(")", 0, -1) + 1)) > 0:
+    while text.endswith(")"):
+        start = text.find(" (", text.rfind(")", 0, -1) + 1)
+        if start <= 0:
+            return text
         text = text[:start]
     return text
-
-
-def _number(text: str) -> float | int | None:
-    try:
-        amount: float | int = int(text)
-    except ValueError:
-        try:
-            amount = float(text)
-        except ValueError:
-            return None
-        if not math.isfinite(amount):
-            return None
-        if abs(amount - round(amount)) < _CLOSE:
-            amount = round(amount)
-    return amount
-
-
-def _date(text: str) -> tuple[int, int, int] | None:
-    """Year, month and day of "2008-03-14", with -1 for what "xx" leaves open."""
-    parts = text.lower().split("-")
-    if len(parts) != 3:
-        return None
-    try:
-        year = -1 if parts[0] in ("xx", "xxxx") else int(parts[0])
-        month, day = (-1 if part == "xx" else int(part) for part in parts[1:])
-    except ValueError:
-        return None
-    valid = (month == -1 or 1 <= month <= 12) and (day == -1 or 1 <= day <= 31)
-    return (year, month, day) if valid and (year, month, day) != (-1, -1, -1) else None
-
-
-def _value(text: str) -> _Value:
-    plain = normalised(text)
-    amount = _number(text)
-    if amount is None and (date := _date(text)) is not None:
-        if date[1:] != (-1, -1):
-            return _Value(("date", date), plain)
-        amount = date[0]  # a year alone is a number
-    return _Value(("text", plain) if amount is None else ("number", amount), plain)
-
-
-def _matches(one: _Value, other: _Value) -> bool:
-    if one.text == other.text:
-        return True
-    kinds = (one.key[0], other.key[0])
-    if kinds == ("number", "number"):
-        return abs(one.key[1] - other.key[1]) < _CLOSE
-    return kinds == ("date", "date") and one.key == other.key
-
-
-def denotation_accuracy(prediction: str, answers: Answers) -> float:
-    """1 where the predicted values are the answers, as sets, else 0.
-
-    Args:
-        prediction: the model's answer; "Oslo | Bergen" are two values.
-        answers: all values of the right answer, not alternatives to each other.
-    """
-    gold = {value.key: value for value in map(_value, check(prediction, answers))}
-    said = [part.strip() for part in prediction.split(SEPARATOR)]
-    ours = {value.key: value for value in map(_value, (part for part in said if part or len(said) == 1))}
-    if len(gold) != len(ours):
-        return 0.0
-    return float(all(any(_matches(value, own) for own in ours.values()) for value in gold.values()))

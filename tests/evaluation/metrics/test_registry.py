@@ -1,0 +1,87 @@
+"""All metrics by name: what they refuse, and what they make of hostile input."""
+
+import math
+
+import numpy as np
+import pytest
+
+from monkeylib.evaluation.metrics import registry
+from tests.support.hostile_texts import HOSTILE_TEXTS
+
+META = {"choices": ["plain", "other"], "answer": 0, "task": "count", "variants": None}
+ANSWERS = {
+    "mme_perception": ["yes"],
+    "mme_cognition": ["yes"],
+    "vqa_accuracy": ["plain"] * 10,
+    "release_vqa_score": ["plain"] * 10,
+}
+BEST = {"cider_d": 10.0, "character_error": math.inf}
+
+
+def test_unknown_metric_raises_with_the_list():
+    with pytest.raises(ValueError, match="exact_match, anls"):
+        registry.get("accuracy")
+
+
+@pytest.mark.parametrize("name", list(registry.METRICS))
+@pytest.mark.parametrize(
+    ("prediction", "answers", "complaint"),
+    [
+        (None, ["a"], "prediction must be a string: got NoneType"),
+        (5, ["a"], "prediction must be a string: got int"),
+        (["a"], ["a"], "prediction must be a string: got list"),
+        ("a", [], "non-empty list"),
+        ("a", None, "non-empty list"),
+        ("a", [5], "answer must be a string: got int"),
+        ("a", [["a"]], "answer must be a string: got list"),
+    ],
+)
+def test_input_without_a_score_raises(name, prediction, answers, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        registry.get(name).scores([prediction, "b"], [answers, ["b"]])
+
+
+@pytest.mark.parametrize("name", list(registry.METRICS))
+def test_unequal_numbers_of_predictions_and_answers_raise(name):
+    with pytest.raises(ValueError, match="got 1 predictions, 2 lists of answers and 1 metas"):
+        registry.get(name).scores(["a"], [["a"], ["b"]])
+
+
+@pytest.mark.parametrize("name", list(registry.METRICS))
+@pytest.mark.parametrize("text", HOSTILE_TEXTS, ids=lambda text: ascii(text[:12]))
+def test_every_metric_scores_a_hostile_prediction(name, text):
+    """And doesn't score it as right, but where it is."""
+    metric = registry.get(name)
+    answers = ANSWERS.get(name, ["plain"])
+    scores = metric.scores([text, answers[0]], [answers, answers], [META, META])
+    assert len(scores) == 2 and np.isfinite(scores).all() and (scores >= 0).all()
+    assert (scores <= BEST.get(name, 1.0)).all()
+    if metric.higher_is_better and name != "cider_d":
+        assert scores[1] == 1
+        right = (name.startswith("mme") and text == "yes") or (name == "multiple_choice" and text == "A")
+        assert scores[0] == (1 if right else 0)
+
+
+@pytest.mark.parametrize("name", [name for name in registry.METRICS if not name.startswith("mme")])
+@pytest.mark.parametrize("text", HOSTILE_TEXTS, ids=lambda text: ascii(text[:12]))
+def test_every_metric_scores_or_refuses_a_hostile_answer(name, text):
+    """A prediction equal to it is right wherever the answer can be one at all."""
+    metric = registry.get(name)
+    meta = META | {"choices": [text, "other thing"]}
+    answers = [text] * 10 if "vqa" in name else [text]
+    try:
+        score = metric.scores(
+            [text, "a dog"], [answers, ["a dog"] * 10], [meta, META | {"choices": ["a dog", "c"]}]
+        )[0]
+    except ValueError as error:
+        assert str(error).startswith("Character error is undefined")
+        return
+    if name == "character_error":
+        assert score == 0
+    elif name == "f1":
+        assert score == (1 if text.strip(" |\n\t") else 0)
+    elif name == "denotation_accuracy" and "|" in text:
+        assert score == 0  # the mark between values stands in no cell that DUE asks about
+    elif not name.startswith(("release", "cider")):
+        assert score == 1
+    assert math.isfinite(score)
