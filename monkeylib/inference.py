@@ -157,9 +157,7 @@ class Monkey:
         output_ids = self.model.generate(**inputs, **self._generation_options(max_new_tokens, generation))
 
         prompt_length = inputs["input_ids"].shape[1]
-        texts = self.processor.tokenizer.batch_decode(
-            output_ids[:, prompt_length:], skip_special_tokens=True
-        )
+        texts = self.processor.tokenizer.batch_decode(output_ids[:, prompt_length:], skip_special_tokens=True)
         return [text.strip() for text in texts]
 
     def _generation_options(self, max_new_tokens: int, generation: dict[str, Any]) -> dict[str, Any]:
