@@ -70,7 +70,7 @@ def test_a_process_for_each_gpu_is_told_before_the_end(script):
 
 def test_the_caption_script_goes_on_after_its_time_and_asks_ray_for_whole_cpus_that_are_there():
     from monkeylib.captions.engines import RayEngine
-    from monkeylib.captions.experts import load, load_matcher
+    from monkeylib.captions.experts import load_experts, load_matcher
     from monkeylib.captions.pipeline import Pipeline
 
     page = text(FOLDER / "captions_ray.sbatch")
@@ -80,7 +80,7 @@ def test_the_caption_script_goes_on_after_its_time_and_asks_ray_for_whole_cpus_t
     workers, share = (
         re.search(rf"--{name} \"?(?:\$\{{\w+:-)?(\d+)", page)[1] for name in ("workers", "cpus")
     )
-    stages = Pipeline(load("paper"), load_matcher("auto", "paper")).stages(FOLDER)
+    stages = Pipeline(load_experts("paper"), load_matcher("auto", "paper")).stages(FOLDER)
     engine = RayEngine(default_workers=int(workers), cpus=float(share))
     planned = engine.plan(stages, {"CPU": nodes * cpus, "GPU": nodes * gpus})
     assert len(planned) == len(stages) and all(count == int(workers) for count, _ in planned)

@@ -1,15 +1,17 @@
-"""Does a description keep to what was asked of it, and to what was seen?
+"""Checks of a caption: does it follow the rules of the prompt, and is it grounded?
 
-The prompt asks for fewer than six sentences, for no coordinates and for no single letters. Beyond that, a
-description is grounded as far as its content words were said by an expert or by the original caption.
+The prompt asks for fewer than six sentences, no coordinates and no single letters. Beyond that, a caption is
+*grounded* as far as its content words (or their stems) occur in the output of an expert or in the original
+caption. Grounding says that a word has a source, not that it is right; the captions of `RuleComposer` repeat
+the experts and are always 100 % grounded.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from monkeylib.captions import filtering
-from monkeylib.captions.annotations import CaptionCheck, Record
+from monkeylib.captions.annotations import Check, Record
+from monkeylib.captions.filtering import group_objects
 
 MAXIMUM_SENTENCES = 5  # the paper asks for fewer than six
 
@@ -20,7 +22,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,:/-]\d+)*")
 _COORDINATES = re.compile(r"[\[(]\s*-?\d*\.?\d+\s*(?:,\s*-?\d*\.?\d+\s*){1,3}[\])]|\b0?\.\d+\s*,\s*0?\.\d+")
 _LETTER = re.compile(r"\bletters?\s+[\"'“‘]?[A-Za-z]\b[\"'”’]?(?![\w'])", re.IGNORECASE)
 
-# Words that say nothing of the image's content: grammar, places, and talk about images and texts.
+# Words without content: grammar, places, and talk about images and texts.
 _EMPTY = frozenset(
     """
     a about above across after against all along also alongside among an and another any are around as aside
@@ -41,7 +43,10 @@ _EMPTY = frozenset(
     filling fill fills large larger largest small smaller smallest
     """.split()
 )
-_NUMBERS = {w: n for n, w in enumerate("zero one two three four five six seven eight nine ten".split())}
+_NUMBERS = {
+    word: number
+    for number, word in enumerate("zero one two three four five six seven eight nine ten".split())
+}
 _IRREGULAR = {
     "people": "person",
     "men": "man",
@@ -56,105 +61,128 @@ _IRREGULAR = {
 }
 
 
-def check(record: Record) -> CaptionCheck:
-    """The check of a record's detailed caption."""
+def check_caption(record: Record) -> Check:
+    """Return the check of a record's detailed caption."""
     text = record.detailed_caption
-    total, unsupported = _grounding(record)
-    grounding = 1.0 if not total else 1 - len(unsupported) / total
-    distinct = tuple(dict.fromkeys(unsupported))
-    return CaptionCheck(
-        grounding=grounding,
-        sentences=len(sentences(text)),
-        unsupported=distinct,
+    content_words, ungrounded = _grounding(record)
+    return Check(
+        grounding=1 - len(ungrounded) / content_words if content_words else 1.0,
+        sentences=len(split_sentences(text)),
+        unsupported=tuple(dict.fromkeys(ungrounded)),
         problems=tuple(_problems(text)),
     )
 
 
-def sentences(text: str) -> list[str]:
-    """The sentences of a text; quotation marks, titles and initials end none."""
-    masked = _QUOTED.sub(lambda found: '"' + "x" * (len(found[0]) - 2) + '"', text)
-    pieces, start = [], 0
+def split_sentences(text: str) -> list[str]:
+    """Return the sentences of a text. Quotation marks, titles and initials end none."""
+    # Hide the full stops within quotations.
+    masked = _QUOTED.sub(lambda match: '"' + "x" * (len(match[0]) - 2) + '"', text)
+
+    sentences, start = [], 0
     for end in _END.finditer(masked):
-        word = masked[start : end.start()].rsplit(maxsplit=1)[-1:] or [""]
-        initial = len(word[0]) == 1 and word[0].isupper()
-        if (word[0].lower() in _TITLES or initial) and end.end() < len(masked):
+        words = masked[start : end.start()].split()
+        last_word = words[-1] if words else ""
+        is_title = last_word.lower() in _TITLES
+        is_initial = len(last_word) == 1 and last_word.isupper()
+        if (is_title or is_initial) and end.end() < len(masked):
             continue
-        pieces.append(text[start : end.end()].strip())
+
+        sentences.append(text[start : end.end()].strip())
         start = end.end()
-    return [piece for piece in [*pieces, text[start:].strip()] if piece]
+
+    sentences.append(text[start:].strip())
+    return [sentence for sentence in sentences if sentence]
 
 
-def _problems(text: str) -> Iterable[str]:
-    count = len(sentences(text))
+def _problems(text: str) -> Iterator[str]:
+    """Yield what breaks the rules of the prompt."""
+    count = len(split_sentences(text))
     if count > MAXIMUM_SENTENCES:
         yield f"{count} sentences, not fewer than {MAXIMUM_SENTENCES + 1}"
-    outside = _QUOTED.sub(" ", text)
-    if found := _COORDINATES.search(outside):
-        yield f"coordinates: {found[0]}"
-    if found := _LETTER.search(text):
-        yield f"a single letter: {found[0]}"
 
-
-def ungrounded(record: Record) -> list[str]:
-    """Content words of the detailed caption that no expert and no original caption said, in order."""
-    return _grounding(record)[1]
+    unquoted = _QUOTED.sub(" ", text)
+    if match := _COORDINATES.search(unquoted):
+        yield f"coordinates: {match[0]}"
+    if match := _LETTER.search(text):
+        yield f"a single letter: {match[0]}"
 
 
 def _grounding(record: Record) -> tuple[int, list[str]]:
-    """How many content words the detailed caption has, and those of them that nobody said."""
+    """Return how many content words the detailed caption has, and those of them that are not grounded."""
     texts = [caption.text for caption in record.captions] + [record.original_caption]
     texts += [region.text for region in record.regions] + [line.text for line in record.lines]
-    said = {stem(word) for text in texts for word in _words(text)}
-    counts = _counts(record)
-    words = [word for word in _words(record.detailed_caption) if word not in _EMPTY]
-    unsupported = []
-    for word in words:
-        if stem(word) not in said and _NUMBERS.get(word) not in counts:
-            unsupported.append(word)
-    return len(words), unsupported
+    supported_stems = {stem(word) for text in texts for word in _words(text)}
+    supported_counts = _object_counts(record)
+
+    content_words = [word for word in _words(record.detailed_caption) if word not in _EMPTY]
+    ungrounded = []
+    for word in content_words:
+        is_count = _NUMBERS.get(word) in supported_counts
+        if stem(word) not in supported_stems and not is_count:
+            ungrounded.append(word)
+    return len(content_words), ungrounded
 
 
-def _counts(record: Record) -> set[int]:
-    """How often there is a thing of one name: by each expert's count, and by that of merged objects."""
-    by_expert = [
-        [region for region in record.regions if region.expert == expert]
-        for expert in dict.fromkeys(region.expert for region in record.regions)
-    ]
-    merged = [group[0] for group in filtering.objects(record.regions)]
-    return {
-        count
-        for regions in (*by_expert, merged)
-        for count in Counter(stem(word) for region in regions for word in set(_words(region.text))).values()
-    }
+def _object_counts(record: Record) -> set[int]:
+    """Return how many objects of one name there are, for each name.
+
+    Counted twice: among the regions of each expert, and among the objects that several experts found.
+    """
+    by_expert: dict[str, list[str]] = {}
+    for region in record.regions:
+        by_expert.setdefault(region.expert, []).append(region.text)
+    objects = [group[0].text for group in group_objects(record.regions)]
+
+    counts: set[int] = set()
+    for texts in (*by_expert.values(), objects):
+        stems = Counter(stem(word) for text in texts for word in set(_words(text)))
+        counts.update(stems.values())
+    return counts
 
 
 def _words(text: str) -> list[str]:
-    """Words and numbers in lower case; the parts of compounds one by one."""
-    found = (match[0].casefold().replace("’", "'") for match in _WORD.finditer(text))
-    return [part for word in found for part in word.removesuffix("'s").split("-") if part]
+    """Return words and numbers in lower case; the parts of compounds one by one."""
+    words = []
+    for match in _WORD.finditer(text):
+        word = match[0].casefold().replace("’", "'").removesuffix("'s")
+        words += [part for part in word.split("-") if part]
+    return words
 
 
 def stem(word: str) -> str:
-    """A word without the ending of plurals and of the commonest verb forms: cats, cat; running, run."""
+    """Return a word without the ending of plurals and of the commonest verb forms: cats, cat; running, run."""
     word = _IRREGULAR.get(word, word)
-    for ending, instead in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh")):
+
+    # Plurals.
+    for ending, replacement in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh")):
         if word.endswith(ending) and len(word) > len(ending) + 1:
-            return word[: -len(ending)] + instead
+            return word[: -len(ending)] + replacement
     if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
         word = word[:-1]
+
+    # Verb forms: a doubled consonant becomes single, a silent e goes.
     for ending in ("ing", "ed"):
         root = word.removesuffix(ending)
         if root != word and len(root) > 2:
-            doubled = root[-1] == root[-2] and root[-1] not in "ls"
-            return root[:-1] if doubled else root.removesuffix("e")
+            is_doubled = root[-1] == root[-2] and root[-1] not in "ls"
+            return root[:-1] if is_doubled else root.removesuffix("e")
     return word.removesuffix("e") if len(word) > 3 else word
 
 
-def mark(text: str, words: Iterable[str]) -> list[tuple[str, bool]]:
-    """A text in pieces, each with whether it is one of some words (lower case, as in `CaptionCheck.unsupported`)."""
-    wanted, pieces, start = set(words), [], 0
-    for found in _WORD.finditer(text):
-        if wanted.intersection(_words(found[0])):
-            pieces += [(text[start : found.start()], False), (found[0], True)]
-            start = found.end()
-    return [piece for piece in [*pieces, (text[start:], False)] if piece[0]]
+def mark_words(text: str, words: Iterable[str]) -> list[tuple[str, bool]]:
+    """Split a text into pieces, each with whether it is one of some words.
+
+    Args:
+        text: the text.
+        words: in lower case, as in `Check.unsupported`.
+    """
+    marked_words = set(words)
+    pieces, start = [], 0
+    for match in _WORD.finditer(text):
+        if marked_words.intersection(_words(match[0])):
+            pieces.append((text[start : match.start()], False))
+            pieces.append((match[0], True))
+            start = match.end()
+
+    pieces.append((text[start:], False))
+    return [(piece, is_marked) for piece, is_marked in pieces if piece]

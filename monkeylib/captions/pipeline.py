@@ -16,10 +16,11 @@ from pathlib import Path
 from monkeylib import resources
 from monkeylib.captions import filtering, shards
 from monkeylib.captions.annotations import Record
-from monkeylib.captions.composers import rules
+from monkeylib.captions.composers import Composer
+from monkeylib.captions.composers.rules import RuleComposer
 from monkeylib.captions.engines import Engine, LocalEngine
-from monkeylib.captions.experts.base import Composer, DependentExpert, Expert, ImageTextMatcher
-from monkeylib.captions.input_images import InputImage
+from monkeylib.captions.experts.base import DependentExpert, Expert, ImageTextMatcher
+from monkeylib.captions.input_images import Source
 from monkeylib.captions.record_files import read_records
 from monkeylib.captions.shards import RECORDS
 from monkeylib.captions.stages import ComposeStage, ExpertStage, MatchStage, Stage, StageStatistics, model_key
@@ -96,8 +97,8 @@ class Pipeline:
     def stages(self, root: Path) -> list[Stage]:
         """The stages in their order; what the models say is kept under `root`."""
         experts = _ordered(self.experts)
-        shown = {model_key(expert) for expert in self.experts}
-        sources = [model_key(e.source) if isinstance(e, DependentExpert) else "" for e in experts.values()]
+        shown = {key_of(expert) for expert in self.experts}
+        sources = [key_of(e.upstream) if isinstance(e, DependentExpert) else "" for e in experts.values()]
         stages: list[Stage] = [
             ExpertStage(
                 expert,
@@ -112,8 +113,8 @@ class Pipeline:
         ]
         if self.matcher:
             stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit))
-        composer = self.composer or rules.RuleComposer()
-        return [*stages, ComposeStage(composer, self.filters, root)]
+        composer = self.composer or RuleComposer()
+        return [*stages, WriteStage(composer, self.filters, root)]
 
     @contextmanager
     def _ending(self, stages: Sequence[Stage]) -> Iterator[None]:
@@ -183,7 +184,7 @@ def _ordered(experts: Sequence[Expert]) -> dict[str, Expert]:
     placed: dict[str, Expert] = {}
     for expert in experts:
         if isinstance(expert, DependentExpert):
-            for key, source in _ordered([expert.source]).items():
+            for key, source in _ordered([expert.upstream]).items():
                 placed.setdefault(key, source)
         placed.setdefault(model_key(expert), expert)
     return placed

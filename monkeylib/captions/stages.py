@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib.captions import checks, filtering
-from monkeylib.captions.annotations import ExpertOutput, Failure, GeneratedCaption, Provenance, Record, Score
-from monkeylib.captions.cached_model import CachedModel, InferenceRequest, ProgressCallback, failure
-from monkeylib.captions.experts.base import Composer, DependentExpert, Expert, ImageTextMatcher, Model, crop
-from monkeylib.captions.input_images import InputImage
+from monkeylib.captions.annotations import Failure, Findings, Provenance, Record, Score, Written
+from monkeylib.captions.cached_model import Advance, Asker, Question, failure
+from monkeylib.captions.composers.base import Composer
+from monkeylib.captions.experts.base import DependentExpert, Expert, ImageTextMatcher, Model, crop
+from monkeylib.captions.input_images import Source
 from monkeylib.digests import json_digest
 
 
@@ -147,7 +148,8 @@ class ExpertStage(Stage):
     def _answer(self, items: Sequence[PipelineSample]) -> list[ExpertOutput]:
         images = [item.source.open() for item in items]
         if isinstance(self.model, DependentExpert):
-            return self.model.refine(images, [item.pending[model_key(self.model.source)] for item in items])
+            upstream = [item.pending[key_of(self.model.upstream)] for item in items]
+            return self.model.annotate_from(images, upstream)
         return self.model.annotate(images)  # type: ignore[attr-defined]
 
     def run(self, items: Sequence[PipelineSample], advance: ProgressCallback | None) -> list[PipelineSample]:
@@ -161,11 +163,11 @@ class ExpertStage(Stage):
     def _freed(self, item: PipelineSample) -> PipelineSample:
         if not (self.last and isinstance(self.model, DependentExpert)):
             return item
-        used = model_key(self.model.source)
+        used = key_of(self.model.upstream)
         return replace(item, pending={key: found for key, found in item.pending.items() if key != used})
 
-    def _can_ask(self, item: PipelineSample) -> bool:
-        known = not isinstance(self.model, DependentExpert) or model_key(self.model.source) in item.pending
+    def _can_ask(self, item: Item) -> bool:
+        known = not isinstance(self.model, DependentExpert) or key_of(self.model.upstream) in item.pending
         return bool(item.record.sha256) and known
 
     def _with(self, item: PipelineSample, said: ExpertOutput | Failure | None) -> PipelineSample:
@@ -280,7 +282,7 @@ class ComposeStage(Stage):
             return item.failed(said)
         written = GeneratedCaption(text=said) if isinstance(said, str) else said
         record = item.record.model_copy(update={"detailed_caption": written.text})
-        check = checks.check(record) if written.text else None
+        check = checks.check_caption(record) if written.text else None
         if check and written.refused:
             refused = (f"a draft was refused: {problem}" for problem in written.refused)
             check = check.model_copy(update={"problems": (*check.problems, *refused)})

@@ -107,9 +107,9 @@ def _pipeline(
     names = experts.split(",") if "," in experts else experts
     smallest = known.smallest_segment(names) if smallest_segment is None else smallest_segment
     return Pipeline(
-        experts=known.load(names),
+        experts=known.load_experts(names),
         matcher=known.load_matcher(matcher, experts),
-        composer=composers.load(composer),
+        composer=composers.load_composer(composer),
         filters=Filter(overlap=overlap, smallest_segment=smallest),
         batch_size=batch_size,
         time_limit=time_limit,
@@ -163,7 +163,7 @@ def _say(out: Path, summary: "Summary", sources: "list[InputImage]") -> None:
         tables.print_table(summary.rows(), title, Console(stderr=True))
     if sources:
         records = list(islice(read_records(out / RECORDS), len(sources)))
-        page = report.show(records, sources).write(out / "report.html")
+        page = report.build_report(records, sources).write(out / "report.html")
         print(f"report: {resources.display_path(page)}")
     failed = [f"{r.name}: {f.error}" for r in read_records(out / RECORDS) for f in r.failures]
     if failed:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from monkeylib.captions.annotations import Record
 from monkeylib.captions.composers.rules import reading_order
-from monkeylib.captions.experts import PpOcr
+from monkeylib.captions.experts.ocr import PpOcr
 from monkeylib.data.synthetic import Sample
 from monkeylib.evaluation.metrics.text import character_error
 

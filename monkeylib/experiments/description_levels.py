@@ -15,7 +15,7 @@ from monkeylib import resources
 from monkeylib.captions import filtering, pipeline
 from monkeylib.captions.annotations import Record
 from monkeylib.captions.composers.rules import RuleComposer
-from monkeylib.captions.experts import SETS, load, smallest_segment
+from monkeylib.captions.experts import load_experts, smallest_segment
 from monkeylib.captions.record_files import write_records
 from monkeylib.data.synthetic import collages
 from monkeylib.data.synthetic.collages import Collage
@@ -46,9 +46,9 @@ def record_path() -> Path:
 
 def annotate(scenes: Sequence[Collage], out: Path) -> list[Record]:
     """Return what the CPU set finds in the scenes, unfiltered and without masks."""
-    sources = [pipeline.InputImage(scene.image, scene.name, scene.original_caption) for scene in scenes]
-    experts = load(SETS["cpu"])
-    records = pipeline.caption_images(sources, experts, out, thresholds=None, batch_size=2)
+    sources = [pipeline.Source(scene.image, scene.name, scene.original_caption) for scene in scenes]
+    experts = load_experts("cpu")
+    records = pipeline.run(sources, experts, out, thresholds=None, batch_size=2)
     bare = []
     for record in records:
         regions = tuple(region.model_copy(update={"mask": None}) for region in record.regions)

@@ -18,7 +18,7 @@ from PIL import Image
 from monkeylib.captions import input_images, pipeline
 from monkeylib.captions.composers import chat
 from monkeylib.captions.engines import LocalEngine, RayEngine
-from monkeylib.captions.experts.segments import DescribedSegments
+from monkeylib.captions.experts.segments import CaptionedSegments
 from monkeylib.captions.record_files import read_records
 from monkeylib.images import open_image
 from tests.support import ray_stand_in
@@ -42,8 +42,8 @@ def folder(tmp_path_factory):
 
 
 def work():
-    experts = [Colours(), DescribedSegments(Halves(), Shades())]
-    return pipeline.Pipeline(experts, ChecksumMatcher(), batch_size=16)
+    experts = [Colours(), CaptionedSegments(Halves(), Shades())]
+    return pipeline.Pipeline(experts, Tally(), batch_size=16)
 
 
 def describe(folder, out, engine=None):

@@ -7,8 +7,8 @@ from PIL import Image
 from monkeylib.captions import experts, filtering, pipeline
 from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.base import crop
-from monkeylib.captions.experts.segments import DescribedSegments, cut_out, largest
-from monkeylib.captions.input_images import InputImage
+from monkeylib.captions.experts.segments import CaptionedSegments, cut_out, largest
+from monkeylib.captions.input_images import Source
 from monkeylib.captions.stages import read
 from tests.support.caption_models import Billed, ChecksumMatcher, Colours, Halves, Shades, score
 
@@ -47,7 +47,7 @@ def described(sources, out, *chosen, matcher=None, composer=None, **more):
 def test_each_region_gets_the_match_of_its_own_crop_and_text(sources, tmp_path):
     matcher = ChecksumMatcher()
     _, records = described(
-        sources, tmp_path, Colours(), DescribedSegments(Halves(), Shades()), matcher=matcher, batch_size=2
+        sources, tmp_path, Colours(), CaptionedSegments(Halves(), Shades()), matcher=matcher, batch_size=2
     )
     regions = [region for record in records for region in record.regions]
     assert len(regions) == 3 + 5 and matcher.asked == [3 + 2, 1 + 2]  # white has no words
@@ -107,7 +107,7 @@ def test_crops_are_whole_pixels_inside_the_image():
 
 def test_a_refiner_describes_what_its_source_found(sources, tmp_path):
     halves, shades = Halves(), Shades()
-    _, records = described(sources, tmp_path, DescribedSegments(halves, shades))
+    _, records = described(sources, tmp_path, CaptionedSegments(halves, shades))
     assert [[r.text for r in record.regions] for record in records] == [
         ["dark", "light"], ["light"], ["dark", "dark"]
     ]  # fmt: skip
@@ -120,16 +120,16 @@ def test_a_refiner_describes_what_its_source_found(sources, tmp_path):
 
 
 def test_another_describer_cuts_no_image_again(sources, tmp_path):
-    described(sources, tmp_path, DescribedSegments(Halves(), Shades()))
+    described(sources, tmp_path, CaptionedSegments(Halves(), Shades()))
     halves, other = Halves(), Shades(words=("black", "bright"))
-    _, records = described(sources, tmp_path, DescribedSegments(halves, other))
+    _, records = described(sources, tmp_path, CaptionedSegments(halves, other))
     assert halves.asked == [] and sum(other.asked) == 6
     assert records[0].regions[1].text == "bright"
 
 
 def test_what_two_refiners_share_is_found_once_and_not_carried_further(sources, tmp_path):
     halves = Halves()
-    pair = [DescribedSegments(halves, Shades(words=words)) for words in (("a", "b"), ("c", "d"))]
+    pair = [CaptionedSegments(halves, Shades(words=words)) for words in (("a", "b"), ("c", "d"))]
     _, records = described(sources, tmp_path, *pair)
     assert halves.asked == [3] and [r.text for r in records[0].regions] == ["a", "b", "c", "d"]
     items = read(sources, ["0" * 64, "1" * 64, "2" * 64])
@@ -146,7 +146,7 @@ def test_where_the_source_fails_its_refiner_is_not_asked(sources, tmp_path):
             raise RuntimeError("sees nothing")
 
     shades = Shades()
-    summary, records = described(sources, tmp_path, DescribedSegments(Blind(), shades), Colours())
+    summary, records = described(sources, tmp_path, CaptionedSegments(Blind(), shades), Colours())
     assert [[f.stage for f in record.failures] for record in records] == [["halves"]] * 3
     assert shades.asked == [] and all(record.regions for record in records)
     assert {tally.stage: tally.failed for tally in summary.stages} == {
@@ -156,7 +156,7 @@ def test_where_the_source_fails_its_refiner_is_not_asked(sources, tmp_path):
 
 def test_a_source_can_stand_alone_beside_its_refiner(sources, tmp_path):
     halves = Halves()
-    _, records = described(sources, tmp_path, halves, DescribedSegments(halves, Shades()))
+    _, records = described(sources, tmp_path, halves, CaptionedSegments(halves, Shades()))
     assert halves.asked == [3]
     assert [item.expert for item in records[0].provenance] == ["halves", "halves+shades", "filter", "rules"]
     undescribed = [item for item in records[0].dropped if item.expert == "halves"]
@@ -171,7 +171,7 @@ def test_a_source_beside_its_refiner_is_one_stage(sources, tmp_path, source_firs
             raise RuntimeError("sees nothing")
 
     alone, inside = Blind(), Blind()
-    chosen = [alone, DescribedSegments(inside, Shades())]
+    chosen = [alone, CaptionedSegments(inside, Shades())]
     chosen = chosen if source_first else chosen[::-1]
     stages = pipeline.Pipeline(chosen).stages(tmp_path / "new")
     assert [stage.name for stage in stages] == ["halves", "halves+shades", "rules"]
@@ -181,7 +181,7 @@ def test_a_source_beside_its_refiner_is_one_stage(sources, tmp_path, source_firs
 
 
 def test_the_small_set_loads_yolox_once(tmp_path):
-    names = [stage.name for stage in pipeline.Pipeline(experts.load("cpu")).stages(tmp_path)]
+    names = [stage.name for stage in pipeline.Pipeline(experts.load_experts("cpu")).stages(tmp_path)]
     assert len(set(names)) == len(names) == 6 and "yolox-nano" in names
 
 
@@ -197,10 +197,10 @@ def test_segments_are_the_largest_shown_on_white():
 def test_a_describer_that_says_too_little_is_recorded(sources, tmp_path):
     class Short(Shades):
         def describe(self, crops):
-            return super().describe(crops)[1:]
+            return super().caption(crops)[1:]
 
-    _, records = described(sources[:1], tmp_path, DescribedSegments(Halves(), Short()))
-    assert "shades described 1 of 2 segments" in records[0].failures[0].error
+    _, records = described(sources[:1], tmp_path, CaptionedSegments(Halves(), Short()))
+    assert "shades captioned 1 of 2 segments" in records[0].failures[0].error
 
 
 # --- composing ---------------------------------------------------------------------------------------

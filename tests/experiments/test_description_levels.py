@@ -177,7 +177,7 @@ class Unsure(Expert):
 
 
 def test_annotations_of_scenes_are_unfiltered_and_without_masks(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(description_levels, "load", lambda names: [Unsure()])
+    monkeypatch.setattr(description_levels, "load_experts", lambda names: [Unsure()])
     records = description_levels.annotate(scenes[:3], tmp_path)
     assert [record.name for record in records] == [scene.name for scene in scenes[:3]]
     for record, scene in zip(records, scenes, strict=False):

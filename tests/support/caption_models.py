@@ -4,8 +4,9 @@ import zlib
 
 import numpy as np
 
-from monkeylib.captions.annotations import Caption, ExpertOutput, Mask, Region
-from monkeylib.captions.experts.base import Composer, Expert, ImageTextMatcher, RegionCaptioner
+from monkeylib.captions.annotations import Caption, Findings, Mask, Region
+from monkeylib.captions.composers import Composer
+from monkeylib.captions.experts.base import Expert, ImageTextMatcher, RegionCaptioner
 
 NAMES = ("red", "green", "blue")
 
@@ -76,7 +77,7 @@ class Shades(RegionCaptioner):
     def prepare(self):
         """Nothing to load."""
 
-    def describe(self, crops):
+    def caption(self, crops):
         self.asked.append(len(crops))
         means = [np.asarray(crop).mean() for crop in crops]
         return [("" if mean == 255 else self.words[int(mean >= 64)], 0.8) for mean in means]

@@ -1,31 +1,6 @@
-"""The composers of the caption pipeline, by name. Importing this loads no model."""
+"""The composers of the caption pipeline, by name. Importing this package loads no model, no heavy library."""
 
-from collections.abc import Callable
+from monkeylib.captions.composers.base import Composer
+from monkeylib.captions.composers.registry import COMPOSERS, load_composer, register_composer
 
-from monkeylib.captions.composers.rules import RuleComposer
-from monkeylib.captions.experts.base import Composer
-from monkeylib.errors import choose
-
-
-def _chat() -> Composer:
-    from monkeylib.captions.composers.chat import ChatComposer
-
-    return ChatComposer.from_environment()
-
-
-def _smollm2() -> Composer:
-    from monkeylib.captions.composers.smollm2 import SmolLm2Composer
-
-    return SmolLm2Composer()
-
-
-COMPOSERS: dict[str, Callable[[], Composer]] = {"rules": RuleComposer, "chat": _chat, "smollm2": _smollm2}
-
-
-def load(name: str) -> Composer:
-    """The composer of a name.
-
-    Raises:
-        ValueError: there is no composer of that name, or it lacks a setting in the environment.
-    """
-    return COMPOSERS[choose("composer", name, COMPOSERS)]()
+__all__ = ["COMPOSERS", "Composer", "load_composer", "register_composer"]

@@ -1,13 +1,13 @@
-"""Descriptions by a chat model (the paper's composer), from any OpenAI-compatible endpoint.
+"""Captions by a chat model (the paper's composer), from any OpenAI-compatible endpoint.
 
 The endpoint, the model and the key come from the environment only: OPENAI_BASE_URL (OpenAI's own if not
-set), MONKEYLIB_CHAT_MODEL and OPENAI_API_KEY. The key is read when the first question is asked; it is kept
+set), MONKEYLIB_CHAT_MODEL and OPENAI_API_KEY. The key is read when the first request is sent; it is stored
 in no file and no record. `from_environment` also takes limits from there: MONKEYLIB_CHAT_TOKENS,
 MONKEYLIB_CHAT_DOLLARS with MONKEYLIB_CHAT_PRICES, and MONKEYLIB_CHAT_CONCURRENCY.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from monkeylib import resources
-from monkeylib.captions.annotations import GeneratedCaption, Record
-from monkeylib.captions.composers import rules
+from monkeylib.boxes import Box
+from monkeylib.captions.annotations import OcrLine, Record, Region, Written
+from monkeylib.captions.composers.base import Composer
 from monkeylib.captions.composers.chat_client import (
     Budget,
     ChatClient,
@@ -26,26 +27,39 @@ from monkeylib.captions.composers.chat_client import (
     Usage,
     environment,
 )
-from monkeylib.captions.experts.base import Composer
+from monkeylib.captions.composers.registry import register_composer
+from monkeylib.captions.filtering import confidence
 
 MODEL, BASE_URL, KEY = "MONKEYLIB_CHAT_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"
 TOKENS, DOLLARS, PRICES = "MONKEYLIB_CHAT_TOKENS", "MONKEYLIB_CHAT_DOLLARS", "MONKEYLIB_CHAT_PRICES"
 CONCURRENCY = "MONKEYLIB_CHAT_CONCURRENCY"
 OPENAI = "https://api.openai.com/v1"
 
+# Responses are cached by the whole request: not a byte of the prompt may change without a reason.
+_TASK = (
+    "You write captions. Several people described the same picture, in whole and in part. Write one "
+    "description from what they say that is coherent, logical and full of detail. Places are given by their "
+    "top left and bottom right corner, from (0, 0) to (1, 1)."
+)
+_RULES = (
+    "Put things in context. Descriptions of one object at one place belong together, and so do texts that "
+    "form one sentence. Name the main objects with their place, colour and shape, and how they lie to each "
+    "other. Write fewer than six sentences. Give no coordinates, and don't describe single letters."
+)
+
 
 class ChatComposer(Composer):
-    """Asks a chat model with the paper's prompt, as one user message.
+    """Sends a chat model the paper's prompt, as one user message.
 
-    Every response is kept in `cache`, so that a run that was killed asks only what is missing. Budgets count
-    what this composer spends, not what earlier runs did; one with a budget runs as one copy, so that the
-    budget is one on many machines too. Where that copy's process ends and Ray starts another, that one
-    counts anew.
+    Every response is stored in `cache`, so that a run that was killed requests only what is missing. Budgets
+    count what this composer spends, not what earlier runs did. A composer with a budget runs as one copy, so
+    that the budget holds on many machines too; if that copy's process ends and Ray starts another, the new
+    one counts from zero.
     """
 
     name = "chat"
     licence = "terms of the endpoint"
-    batch_size = 64  # answers are kept one by one: a kill loses none
+    batch_size = 64  # responses are stored one by one: a kill loses none
 
     def __init__(
         self,
@@ -59,21 +73,21 @@ class ChatComposer(Composer):
         answer_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
         temperature: float | None = None,
         prompt_characters: int = 6000,
-        patience: RetryPolicy | None = None,
+        retry_policy: RetryPolicy | None = None,
     ) -> None:
-        """Nothing is asked yet.
+        """Create the composer; no request is sent yet.
 
         Args:
             cache: folder of the responses; `chat` in the library's cache if not given.
-            concurrency: the most requests on their way at once, of this process.
+            concurrency: the most requests of this process at once.
             maximum_tokens: budget, prompts and answers together; none if not given.
             maximum_dollars: budget in US dollars; none if not given.
             prices: US dollars for a million tokens of prompts and of answers.
             answer_tokens: the longest answer; one that is cut off there fails.
             answer_limit: what the endpoint calls `answer_tokens`: OpenAI's newer models take the longer name.
-            temperature: the endpoint's own if not given, as in the release.
-            prompt_characters: the longest prompt, see `compose.chat_prompt`.
-            patience: waits and repetitions.
+            temperature: the endpoint's own if not given, as in the released code.
+            prompt_characters: the longest prompt, see `chat_prompt`.
+            retry_policy: delays and number of attempts.
 
         Raises:
             ValueError: no model is named in the environment, fewer than one request at once, or a limit in
@@ -81,19 +95,25 @@ class ChatComposer(Composer):
         """
         if concurrency < 1:
             raise ValueError(f"At least one request has to be on its way at once, got {concurrency}.")
+
         self.version = environment(MODEL, "name a chat model (the release used gpt-3.5-turbo)")
         self.base_url = os.environ.get(BASE_URL, "").strip() or OPENAI
         self.cache = Path(cache).absolute() if cache else resources.cache() / "chat"
-        self.concurrency, self.patience = concurrency, patience or RetryPolicy()
-        prices = Prices(*prices) if isinstance(prices, tuple) else prices
+        self.concurrency = concurrency
+        self.retry_policy = retry_policy or RetryPolicy()
+
+        if isinstance(prices, tuple):
+            prices = Prices(*prices)
         self._limits = {"tokens": maximum_tokens, "dollars": maximum_dollars, "prices": prices}
-        Budget(**self._limits)
+        Budget(**self._limits)  # raises if they make no sense
+
         self.answer_tokens, self.answer_limit = answer_tokens, answer_limit
-        self.temperature, self.prompt_characters = temperature, prompt_characters
+        self.temperature = temperature
+        self.prompt_characters = prompt_characters
 
     @classmethod
     def from_environment(cls, cache: Path | str | None = None) -> "ChatComposer":
-        """A composer whose limits are environment variables too, where they are set.
+        """Return a composer whose limits are environment variables too, where they are set.
 
         MONKEYLIB_CHAT_TOKENS is the budget in tokens, MONKEYLIB_CHAT_DOLLARS that in US dollars,
         MONKEYLIB_CHAT_PRICES what a million tokens of prompts and of answers cost ("0.5,1.5"),
@@ -102,38 +122,52 @@ class ChatComposer(Composer):
         Raises:
             ValueError: one of them is no number, or what the composer itself refuses.
         """
-        limits = {"maximum_tokens": _numbers(TOKENS, 1), "maximum_dollars": _numbers(DOLLARS, 1)}
-        limits |= {"prices": _numbers(PRICES, 2), "concurrency": _numbers(CONCURRENCY, 1)}
-        found = {name: values for name, values in limits.items() if values}
-        single = {name: values[0] for name, values in found.items() if name != "prices"}
-        whole = {name: int(single[name]) for name in ("maximum_tokens", "concurrency") if name in single}
-        return cls(cache, **{**found, **single, **whole})
+        options: dict[str, Any] = {}
+        if tokens := _environment_numbers(TOKENS, 1):
+            options["maximum_tokens"] = int(tokens[0])
+        if dollars := _environment_numbers(DOLLARS, 1):
+            options["maximum_dollars"] = dollars[0]
+        if prices := _environment_numbers(PRICES, 2):
+            options["prices"] = prices
+        if concurrency := _environment_numbers(CONCURRENCY, 1):
+            options["concurrency"] = int(concurrency[0])
+        return cls(cache, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the connection, its locks and the key: another process makes its own."""
+        """Leave out the connection, its locks and the key: another process creates its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_client"}
 
     @property
     def alone(self) -> bool:  # type: ignore[override]
         """Whether there is a budget, which copies couldn't keep together."""
-        return any(self._limits[name] is not None for name in ("tokens", "dollars"))
+        return self._limits["tokens"] is not None or self._limits["dollars"] is not None
 
     @property
     def settings(self) -> dict[str, Any]:
         """The endpoint (without a password in its address), and what shapes prompt and answer."""
-        parts = urlsplit(self.base_url)
-        address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        own = ("answer_tokens", "temperature", "prompt_characters")
-        return {"base_url": address, **{name: getattr(self, name) for name in own}}
+        address = urlsplit(self.base_url)
+        without_password = address._replace(netloc=address.netloc.rpartition("@")[2])
+        return {
+            "base_url": urlunsplit(without_password),
+            "answer_tokens": self.answer_tokens,
+            "temperature": self.temperature,
+            "prompt_characters": self.prompt_characters,
+        }
 
     @cached_property
     def _client(self) -> ChatClient:
         key = environment(KEY, f"put the key of {self.settings['base_url']} there (any word if it has none)")
-        budget = Budget(**self._limits)
-        return ChatClient(self.base_url, key, self.cache, budget, self.concurrency, self.patience)
+        return ChatClient(
+            self.base_url,
+            key,
+            cache=self.cache,
+            budget=Budget(**self._limits),
+            concurrency=self.concurrency,
+            retry_policy=self.retry_policy,
+        )
 
     def prepare(self) -> None:
-        """Make the client; nothing is asked.
+        """Create the client; no request is sent.
 
         Raises:
             ValueError: the environment holds no key.
@@ -142,50 +176,54 @@ class ChatComposer(Composer):
         _ = self._client
 
     @property
-    def spent(self) -> Usage:
-        """Requests, tokens and dollars since this composer was made."""
-        return self._client.budget.spent if "_client" in self.__dict__ else Usage()
+    def usage(self) -> Usage:
+        """Requests, tokens and dollars since this composer was created."""
+        return self._client.budget.usage if "_client" in self.__dict__ else Usage()
 
     @property
     def cost(self) -> float:
-        """US dollars since this composer was made; 0 where no prices are known."""
-        return self.spent.dollars
+        """US dollars since this composer was created; 0 where no prices are known."""
+        return self.usage.dollars
 
     def request(self, record: Record) -> dict[str, Any]:
-        """The request about a filtered record, as it is sent."""
-        prompt = rules.chat_prompt(record, self.prompt_characters)
+        """Return the request about a filtered record, as it is sent."""
+        prompt = chat_prompt(record, self.prompt_characters)
         request = {
             "model": self.version,
             "messages": [{"role": "user", "content": prompt}],
             self.answer_limit: self.answer_tokens,
         }
-        return request if self.temperature is None else {**request, "temperature": self.temperature}
+        if self.temperature is not None:
+            request["temperature"] = self.temperature
+        return request
 
     def compose(self, record: Record) -> str:
-        """The description; empty, and nothing asked, where nothing is known.
+        """Return the caption; empty, without a request, where nothing is known.
 
         Raises:
             ChatFailed: no answer, an empty one, or one that was cut off or filtered.
-            BudgetExhausted: it might pass the budget.
+            BudgetExhausted: the request might exceed the budget.
         """
         if not (record.captions or record.regions or record.lines or record.original_caption):
             return ""
-        response = self._client.ask(self.request(record), self.answer_tokens)
+
+        response = self._client.send(self.request(record), self.answer_tokens)
         choice = response["choices"][0]
         reason = choice.get("finish_reason")
         if reason == "length":
             raise ChatFailed(
                 f"The answer was cut off after {self.answer_tokens} tokens: allow more answer_tokens."
             )
+
         text = " ".join((choice["message"]["content"] or "").split())
         if reason == "content_filter" or not text:
             raise ChatFailed(f"The chat model gave no text (it ended with {reason!r}).")
         return text
 
-    def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
-        """The descriptions, up to `concurrency` asked at once, with the exception of each that failed."""
+    def compose_all(self, records: Sequence[Record]) -> list[str | Written | Exception]:
+        """Return the captions, up to `concurrency` requested at once, an exception for each that failed."""
 
-        def one(record: Record) -> str | GeneratedCaption | Exception:
+        def compose_or_error(record: Record) -> str | Written | Exception:
             try:
                 return self.compose(record)
             except Exception as error:  # recorded by the pipeline; the others go on
@@ -193,21 +231,104 @@ class ChatComposer(Composer):
 
         pool = ThreadPoolExecutor(self.concurrency)
         try:
-            return list(pool.map(one, records))
+            return list(pool.map(compose_or_error, records))
         finally:
-            pool.shutdown(cancel_futures=True)  # an interrupted run asks nothing more
+            pool.shutdown(cancel_futures=True)  # an interrupted run sends nothing more
 
 
-def _numbers(name: str, count: int) -> tuple[float, ...]:
-    """The numbers of an environment variable, none where it isn't set."""
+@register_composer("chat")
+def chat_composer() -> ChatComposer:
+    """Return a chat composer configured by the environment."""
+    return ChatComposer.from_environment()
+
+
+def chat_prompt(record: Record, maximum_characters: int = 6000) -> str:
+    """Return the message that asks a chat model for the caption of a filtered record.
+
+    In the order of the paper: the task, captions of the whole image (the original one included, as the paper
+    says and the released code forgot), regions, segments, texts if there are any, the rules. Where the
+    message would be longer than `maximum_characters`, the captions of the whole image are cut to a third of
+    the room for annotations, and the least certain regions and texts are left out.
+
+    Raises:
+        ValueError: the task and the rules alone are longer than that.
+    """
+    frame = len(_message(record, [], [], []))
+    if frame > maximum_characters:
+        raise ValueError(f"The chat prompt needs {frame} characters: allow more than {maximum_characters}.")
+
+    captions = [_one_line(caption.text) for caption in record.captions]
+    captions.append(_one_line(record.original_caption))
+    captions = [text for text in captions if text]
+    regions = sorted(record.regions, key=lambda region: -confidence(region))
+    lines = list(record.lines)
+
+    if len(_message(record, captions, regions, lines)) > maximum_characters:
+        captions = _shorten(captions, (maximum_characters - frame) // 3)
+
+    # Drop the least certain region or line, whichever are more, until the message fits.
+    while len(message := _message(record, captions, regions, lines)) > maximum_characters:
+        if regions and len(regions) >= len(lines):
+            regions.pop()
+        elif lines:
+            lines.remove(min(reversed(lines), key=lambda line: line.confidence))
+        else:
+            captions = captions[:-1]
+    return message
+
+
+def _shorten(texts: Sequence[str], characters: int) -> list[str]:
+    """Cut texts behind a word so that all together have at most so many characters, in equal shares."""
+    share = characters // max(1, len(texts))
+    return [text if len(text) <= share else text[:share].rpartition(" ")[0] for text in texts]
+
+
+def _one_line(text: str) -> str:
+    """Return a text on one line, so that it can't be taken for another part of the prompt."""
+    return " ".join(text.split())
+
+
+def _message(
+    record: Record, captions: Sequence[str], regions: Sequence[Region], lines: Sequence[OcrLine]
+) -> str:
+    """Return the prompt with these annotations, one part a line; parts without annotations are left out."""
+
+    def with_places(items: Iterable[Region | OcrLine]) -> str:
+        return " ".join(f"{_one_line(item.text)}: {_corners(record, item.box)};" for item in items)
+
+    parts = [_TASK]
+    if any(captions):
+        parts.append("Whole picture: " + " ".join(f"{text.rstrip('.')}." for text in captions if text))
+
+    dense = [region for region in regions if region.kind == "region"]
+    if dense:
+        parts.append(f"Regions (description: place): {with_places(dense)}")
+    segments = [region for region in regions if region.kind == "segment"]
+    if segments:
+        parts.append(f"Segments (description: place): {with_places(segments)}")
+    if lines:
+        parts.append(f"Texts in the picture (text: place): {with_places(lines)}")
+
+    parts.append(_RULES)
+    return "\n".join(parts)
+
+
+def _corners(record: Record, box: Box) -> str:
+    """Return a box as fractions of the image: "[0.10, 0.20, 0.35, 0.90]"."""
+    return "[" + ", ".join(f"{side:.2f}" for side in record.normalised(box)) + "]"
+
+
+def _environment_numbers(name: str, count: int) -> tuple[float, ...]:
+    """Return the numbers of an environment variable, none where it isn't set."""
     text = os.environ.get(name, "").strip()
     if not text:
         return ()
+
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
     if len(values) != count or min(values) < 0:
-        wanted = "a number" if count == 1 else f"{count} numbers with commas between them"
-        raise ValueError(f"The environment variable {name} has to hold {wanted}, got {text!r}.")
+        expected = "a number" if count == 1 else f"{count} numbers with commas between them"
+        raise ValueError(f"The environment variable {name} has to hold {expected}, got {text!r}.")
     return values

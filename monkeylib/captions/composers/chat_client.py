@@ -1,4 +1,10 @@
-"""Asking an OpenAI-compatible endpoint: few at once, again after failures, within a budget, nothing twice."""
+"""Client of an OpenAI-compatible endpoint: limited concurrency, retries, a budget, and nothing paid twice.
+
+The retries are this module's own. openai's are turned off, since each attempt may be billed and has to be
+reserved from the budget first, which a retry inside the client can't do. A library of retries such as
+tenacity would replace only the counting of attempts: the delays are shared by all threads, and an endpoint
+may ask for its own (Retry-After).
+"""
 
 import email.utils
 import json
@@ -16,9 +22,11 @@ from weakref import WeakValueDictionary
 from monkeylib import resources
 from monkeylib.digests import json_digest
 
+# The budget
+
 
 class BudgetExhausted(RuntimeError):
-    """The next request might pass the limit."""
+    """The next request might exceed the budget."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +37,13 @@ class Prices:
     completion: float
 
     def dollars(self, prompt: int, completion: int) -> float:
-        """What so many tokens cost."""
+        """Return what so many tokens cost."""
         return (prompt * self.prompt + completion * self.completion) / 1e6
 
 
 @dataclass
 class Usage:
-    """What has been spent: requests sent, tokens, and dollars (0 where no prices are known)."""
+    """Requests sent, tokens, and dollars (0 where no prices are known)."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -49,31 +57,31 @@ class Usage:
 
 
 class Reservation:
-    """The tokens set aside for one request; they count as spent unless `used` or `free` says otherwise."""
+    """Tokens set aside for one request. They count as used unless `settle` or `release` says otherwise."""
 
     def __init__(self, prompt: int, completion: int) -> None:
         self.prompt, self.completion = prompt, completion
 
-    def used(self, prompt: int, completion: int) -> None:
-        """The endpoint says what it counted."""
+    def settle(self, prompt: int, completion: int) -> None:
+        """Replace the reserved numbers by those that the endpoint reports."""
         self.prompt, self.completion = prompt, completion
 
-    def free(self) -> None:
-        """The endpoint refused the request, or never got it."""
+    def release(self) -> None:
+        """Use nothing: the endpoint refused the request, or never got it."""
         self.prompt = self.completion = 0
 
 
 class Budget:
     """Tokens and dollars of requests that may run side by side.
 
-    A request first sets aside the most that it can take. Where that doesn't fit any more but requests are on
-    their way, it waits for what they leave over.
+    A request first reserves the most that it can use. Where that does not fit but other requests are on their
+    way, it waits for what they leave over.
     """
 
     def __init__(
         self, tokens: int | None = None, dollars: float | None = None, prices: Prices | None = None
     ) -> None:
-        """A budget with nothing spent.
+        """Create a budget of which nothing is used.
 
         Args:
             tokens: the most tokens of prompts and answers together; None for no limit.
@@ -89,58 +97,69 @@ class Budget:
                 "prompts and of answers cost."
             )
         self.tokens, self.dollars, self.prices = tokens, dollars, prices
-        self.spent = Usage()
-        self._held: set[Reservation] = set()
+        self.usage = Usage()
+        self._reservations: set[Reservation] = set()
         self._changed = threading.Condition()
 
     @contextmanager
-    def holding(self, prompt: int, completion: int) -> Iterator[Reservation]:
-        """Set aside the most tokens that a request can take; afterwards what its `Reservation` says is spent.
+    def reserve(self, prompt: int, completion: int) -> Iterator[Reservation]:
+        """Reserve the most tokens that a request can use; at the end its `Reservation` is counted as used.
 
         Raises:
-            BudgetExhausted: it might pass the limit, and nothing on its way can leave enough.
+            BudgetExhausted: the request might exceed the limit, and no request on its way can leave enough.
         """
-        hold = Reservation(prompt, completion)
+        reservation = Reservation(prompt, completion)
         with self._changed:
-            while not self._fits(hold):
-                if not self._held:
-                    raise BudgetExhausted(self._complaint(hold))
+            while not self._fits(reservation):
+                if not self._reservations:
+                    raise BudgetExhausted(self._exhausted_message(reservation))
                 self._changed.wait()
-            self._held.add(hold)
+            self._reservations.add(reservation)
+
         try:
-            yield hold
+            yield reservation
         finally:
             with self._changed:
-                self._held.remove(hold)
-                self.spent.requests += 1
-                self.spent.prompt_tokens += hold.prompt
-                self.spent.completion_tokens += hold.completion
-                self.spent.dollars += self._cost(hold)
+                self._reservations.remove(reservation)
+                self.usage.requests += 1
+                self.usage.prompt_tokens += reservation.prompt
+                self.usage.completion_tokens += reservation.completion
+                self.usage.dollars += self._cost(reservation)
                 self._changed.notify_all()
 
-    def _cost(self, hold: Reservation) -> float:
-        return self.prices.dollars(hold.prompt, hold.completion) if self.prices else 0.0
+    def _cost(self, reservation: Reservation) -> float:
+        return self.prices.dollars(reservation.prompt, reservation.completion) if self.prices else 0.0
 
-    def _fits(self, hold: Reservation) -> bool:
-        waiting = [*self._held, hold]
-        tokens = self.spent.tokens + sum(item.prompt + item.completion for item in waiting)
-        dollars = self.spent.dollars + sum(map(self._cost, waiting))
-        return (self.tokens is None or tokens <= self.tokens) and (
-            self.dollars is None or dollars <= self.dollars
-        )
+    def _fits(self, reservation: Reservation) -> bool:
+        """Return whether the limit holds if all reservations and this one are used up."""
+        tokens, dollars = self.usage.tokens, self.usage.dollars
+        for item in [*self._reservations, reservation]:
+            tokens += item.prompt + item.completion
+            dollars += self._cost(item)
 
-    def _complaint(self, hold: Reservation) -> str:
-        limits = [] if self.tokens is None else [f"{self.tokens} tokens"]
-        limits += [] if self.dollars is None else [f"{self.dollars} dollars"]
+        tokens_fit = self.tokens is None or tokens <= self.tokens
+        dollars_fit = self.dollars is None or dollars <= self.dollars
+        return tokens_fit and dollars_fit
+
+    def _exhausted_message(self, reservation: Reservation) -> str:
+        limits = []
+        if self.tokens is not None:
+            limits.append(f"{self.tokens} tokens")
+        if self.dollars is not None:
+            limits.append(f"{self.dollars} dollars")
         return (
-            f"The budget of {' and '.join(limits)} is used up: {self.spent.tokens} tokens "
-            f"({self.spent.dollars:.4f} dollars) are spent and the next request may take "
-            f"{hold.prompt + hold.completion} more. Allow more and run again: answers that came are kept."
+            f"The budget of {' and '.join(limits)} is used up: {self.usage.tokens} tokens "
+            f"({self.usage.dollars:.4f} dollars) are spent and the next request may take "
+            f"{reservation.prompt + reservation.completion} more. Allow more and run again: answers that came "
+            "are kept."
         )
 
+
+# Requests
 
 OVERHEAD = 64  # tokens that an endpoint may add around a message
-_AGAIN = {408, 409, 425, 429}  # and 5xx
+_RETRYABLE = {408, 409, 425, 429}  # and 5xx
+_REFUSED = {401, 403, 404}  # no other request would fare better
 _NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"}
 
 
@@ -148,151 +167,190 @@ class ChatFailed(RuntimeError):
     """The endpoint gave no usable answer; the message says why."""
 
 
-class _Again(Exception):
-    """This attempt failed and another may not; `wait` is what the endpoint asks for, in seconds."""
+class _RetryableError(Exception):
+    """This attempt failed and another may not; `retry_after` is what the endpoint asks for, in seconds."""
 
-    def __init__(self, why: str, wait: float | None = None) -> None:
-        super().__init__(why)
-        self.wait = wait
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and after how long a request is sent again; seconds.
+    """How often and after how long a request is sent again.
 
-    The wait doubles from `first_wait` up to `longest_wait`, with a quarter left to chance. An endpoint that
-    asks for a wait of its own (Retry-After) gets it, unless that is longer than `longest_wait`.
+    The delay doubles from `first_delay` up to `longest_delay`, with up to a quarter taken off at random. An
+    endpoint that asks for a delay of its own (Retry-After) gets it, unless that is longer than
+    `longest_delay`.
+
+    Attributes:
+        attempts: the most times that a request is sent.
+        timeout: seconds that one attempt may take.
+        first_delay: seconds before the second attempt.
+        longest_delay: seconds between two attempts at most.
     """
 
     attempts: int = 6
     timeout: float = 120.0
-    first_wait: float = 1.0
-    longest_wait: float = 120.0
+    first_delay: float = 1.0
+    longest_delay: float = 120.0
 
 
 class ChatClient:
-    """One endpoint, for threads that ask at the same time."""
+    """Client of one endpoint, shared by threads that send requests at the same time."""
 
     def __init__(
-        self, base_url: str, key: str, cache: Path, budget: Budget, concurrency: int, patience: RetryPolicy
+        self,
+        base_url: str,
+        key: str,
+        *,
+        cache: Path,
+        budget: Budget,
+        concurrency: int,
+        retry_policy: RetryPolicy,
     ) -> None:
+        """Create the client; no request is sent.
+
+        Args:
+            base_url: address of the endpoint.
+            key: its API key.
+            cache: folder of the responses.
+            budget: what all requests together may use.
+            concurrency: the most requests at once.
+            retry_policy: delays and number of attempts.
+
+        Raises:
+            ModuleNotFoundError: the package openai isn't installed.
+        """
         try:
             import openai
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "Asking a chat model needs the package openai: install it with `pip install -e '.[chat]'`."
             ) from error
-        self.base_url, self.cache, self.budget, self.patience = base_url, cache, budget, patience
+
+        self.base_url, self.cache = base_url, cache
+        self.budget, self.retry_policy = budget, retry_policy
         self._openai = openai
         self._client = openai.OpenAI(
-            base_url=base_url, api_key=key, timeout=patience.timeout, max_retries=0
-        )  # retries are counted here, since each of them may cost
-        self._slots = threading.BoundedSemaphore(concurrency)
-        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
-        self._guard = threading.Lock()
-        self._resume = 0.0  # nobody asks before this moment
-        self._refused = ""  # why nobody needs to ask any more
-        self.kept = 0  # answers that were on disk
+            base_url=base_url, api_key=key, timeout=retry_policy.timeout, max_retries=0
+        )
 
-    def ask(self, request: dict[str, Any], most: int) -> dict[str, Any]:
-        """The endpoint's response to a request of the chat API, from disk if it came before.
+        self._slots = threading.BoundedSemaphore(concurrency)
+        self._request_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._request_locks_guard = threading.Lock()
+        self._resume_at = 0.0  # on the monotonic clock: no thread sends a request before
+        self._refusal = ""  # why no request needs to be sent any more
+
+    def send(self, request: dict[str, Any], answer_tokens: int) -> dict[str, Any]:
+        """Return the endpoint's response to a request of the chat API, from the cache if it came before.
 
         Args:
             request: as sent, without the key.
-            most: the tokens that its answer can have.
+            answer_tokens: the most tokens that its answer can have.
 
         Raises:
-            ChatFailed: refused, or failed as often as patience allows.
-            BudgetExhausted: it might pass the budget.
+            ChatFailed: refused, or failed as often as the retry policy allows.
+            BudgetExhausted: the request might exceed the budget.
         """
-        path = self.path_of(request)
-        with self._guard:
-            lock = self._locks.setdefault(path.name, threading.Lock())
-        with lock:  # the same question twice at once is asked once
-            kept = _read(path)
-            if kept is not None:
-                self.kept += 1
-                return kept
-            response = self._ask(request, most)
+        path = self.cache_path(request)
+        with self._request_locks_guard:
+            lock = self._request_locks.setdefault(path.name, threading.Lock())
+
+        # The lock makes two threads with the same request send it once.
+        with lock:
+            response = _read_cached(path)
+            if response is not None:
+                return response
+
+            response = self._send_with_retries(request, answer_tokens)
             with resources.atomic_write(path) as temporary:
                 temporary.write_text(json.dumps({"request": request, "response": response}), encoding="utf-8")
             return response
 
-    def path_of(self, request: dict[str, Any]) -> Path:
-        """Where the response is kept: under the SHA-256 of the endpoint and the whole request."""
+    def cache_path(self, request: dict[str, Any]) -> Path:
+        """Return the file of a request's response, named by the digest of the endpoint and the request."""
         digest = json_digest([self.base_url, request])
         return self.cache / digest[:2] / f"{digest}.json"
 
-    def _ask(self, request: dict[str, Any], most: int) -> dict[str, Any]:
-        failures: list[str] = []
-        longest = sum(len(message["content"].encode()) + OVERHEAD for message in request["messages"])
+    def _send_with_retries(self, request: dict[str, Any], answer_tokens: int) -> dict[str, Any]:
+        # A token is at least a byte, so the prompt has at most as many tokens as bytes.
+        prompt_tokens = sum(len(message["content"].encode()) + OVERHEAD for message in request["messages"])
+
+        failed_attempts = 0
         while True:
-            self._pause()
+            self._wait_for_endpoint()
             try:
-                with self._slots, self.budget.holding(longest, most) as hold:  # a token is at least a byte
-                    return self._send(request, hold)
-            except _Again as failure:
-                failures.append(str(failure))
-                if len(failures) >= self.patience.attempts:
-                    raise ChatFailed(f"{len(failures)} attempts failed, the last one: {failure}") from failure
-                self._wait(failure, len(failures))
+                with self._slots, self.budget.reserve(prompt_tokens, answer_tokens) as reservation:
+                    return self._send_once(request, reservation)
+            except _RetryableError as error:
+                failed_attempts += 1
+                if failed_attempts >= self.retry_policy.attempts:
+                    raise ChatFailed(f"{failed_attempts} attempts failed, the last one: {error}") from error
+                self._delay(error, failed_attempts)
 
-    def _pause(self) -> None:
-        """Wait until the endpoint may be asked again."""
-        while (rest := self._resume - time.monotonic()) > 0:
-            time.sleep(rest)
-        if self._refused:
-            raise ChatFailed(self._refused)
+    def _wait_for_endpoint(self) -> None:
+        """Wait until the endpoint accepts requests again; raise if it refuses all of them."""
+        while (remaining := self._resume_at - time.monotonic()) > 0:
+            time.sleep(remaining)
+        if self._refusal:
+            raise ChatFailed(self._refusal)
 
-    def _wait(self, failure: _Again, failed: int) -> None:
-        """Wait before the next attempt; for a wait that the endpoint asks for, all threads do."""
-        if failure.wait is None:
-            doubled = self.patience.first_wait * 2 ** (failed - 1)
-            time.sleep(min(self.patience.longest_wait, doubled) * (1 - random.random() / 4))
-        elif failure.wait > self.patience.longest_wait:
-            raise ChatFailed(f"{failure}, and asks to wait for {failure.wait:.0f} seconds") from failure
+    def _delay(self, error: _RetryableError, failed_attempts: int) -> None:
+        """Wait before the next attempt; a delay that the endpoint asks for holds for all threads."""
+        policy = self.retry_policy
+        if error.retry_after is None:
+            delay = min(policy.longest_delay, policy.first_delay * 2 ** (failed_attempts - 1))
+            time.sleep(delay * (1 - random.random() / 4))
+        elif error.retry_after > policy.longest_delay:
+            raise ChatFailed(f"{error}, and asks to wait for {error.retry_after:.0f} seconds") from error
         else:
-            self._resume = max(self._resume, time.monotonic() + failure.wait)
+            self._resume_at = max(self._resume_at, time.monotonic() + error.retry_after)
 
-    def _send(self, request: dict[str, Any], hold: Reservation) -> dict[str, Any]:
-        """One attempt."""
+    def _send_once(self, request: dict[str, Any], reservation: Reservation) -> dict[str, Any]:
         try:
             raw = self._client.chat.completions.with_raw_response.create(**request)
         except self._openai.APIStatusError as error:
-            hold.free()
-            self._judge(error)
+            reservation.release()
+            self._raise_status(error)
         except self._openai.APIConnectionError as error:
+            # Where the request may have arrived, it may be billed: its reservation counts as used.
             if type(error.__cause__).__name__ in _NEVER_SENT:
-                hold.free()
-            why = "no answer in time" if isinstance(error, self._openai.APITimeoutError) else str(error)
-            raise _Again(f"{why} ({error.__cause__})") from error
+                reservation.release()
+            reason = "no answer in time" if isinstance(error, self._openai.APITimeoutError) else str(error)
+            raise _RetryableError(f"{reason} ({error.__cause__})") from error
+
         try:
             response = json.loads(raw.http_response.text)
             text = response["choices"][0]["message"]["content"]
             if not isinstance(text, str | None):
                 raise TypeError(f"its content is {text!r}")
         except (ValueError, LookupError, TypeError) as error:
-            raise _Again(f"a response without an answer ({type(error).__name__}: {error})") from error
+            raise _RetryableError(
+                f"a response without an answer ({type(error).__name__}: {error})"
+            ) from error
+
         usage = response.get("usage") or {}
-        counted = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        if all(isinstance(tokens, int) for tokens in counted):
-            hold.used(*counted)
+        prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if isinstance(prompt_tokens, int) and isinstance(completion_tokens, int):
+            reservation.settle(prompt_tokens, completion_tokens)
         return response
 
-    def _judge(self, error: Any) -> None:
+    def _raise_status(self, error: Any) -> None:
         """Raise what a status that isn't a success means."""
         status = error.status_code
-        why = f"status {status}: {str(error.message)[:300]}"
-        if status in (401, 403, 404) or error.code == "insufficient_quota":
-            self._refused = f"The endpoint {self.base_url} refuses requests ({why})."
-            raise ChatFailed(self._refused) from error
-        if status in _AGAIN or status >= 500:
-            raise _Again(why, _retry_after(error.response.headers)) from error
-        raise ChatFailed(f"The endpoint refused the request ({why}).") from error
+        reason = f"status {status}: {str(error.message)[:300]}"
+
+        if status in _REFUSED or error.code == "insufficient_quota":
+            self._refusal = f"The endpoint {self.base_url} refuses requests ({reason})."
+            raise ChatFailed(self._refusal) from error
+        if status in _RETRYABLE or status >= 500:
+            raise _RetryableError(reason, _retry_after(error.response.headers)) from error
+        raise ChatFailed(f"The endpoint refused the request ({reason}).") from error
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """A kept response, or None if there is none that can be read."""
+def _read_cached(path: Path) -> dict[str, Any] | None:
+    """Return a cached response, or None if there is none that can be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))["response"]
     except (FileNotFoundError, ValueError, LookupError, TypeError):
@@ -300,10 +358,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Seconds that the header Retry-After asks for, given as a number or as a date."""
+    """Return the seconds that the header Retry-After asks for, given as a number or as a date."""
     value = headers.get("retry-after")
     if value is None:
         return None
+
     try:
         return max(0.0, float(value))
     except ValueError:
@@ -314,9 +373,13 @@ def _retry_after(headers: Any) -> float | None:
         return None
 
 
-def environment(name: str, what: str) -> str:
-    """The value of an environment variable; `ValueError` says what it is for if it isn't set."""
+def environment(name: str, purpose: str) -> str:
+    """Return the value of an environment variable.
+
+    Raises:
+        ValueError: it isn't set; the message says what it is for.
+    """
     value = os.environ.get(name, "").strip()
     if not value:
-        raise ValueError(f"The environment variable {name} isn't set: {what}.")
+        raise ValueError(f"The environment variable {name} isn't set: {purpose}.")
     return value

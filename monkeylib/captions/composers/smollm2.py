@@ -1,23 +1,23 @@
-"""A composer that has SmolLM2-135M-Instruct rewrite what the rules say.
+"""A composer in which SmolLM2-135M-Instruct rewrites the captions of the rules.
 
-A model of this size invents and forgets, so what it writes counts only if it keeps to the rules of the
-prompt, says nothing that nobody saw and leaves next to nothing out. Otherwise the rules' own text stands,
-and `verdicts` says why.
+A model of this size invents and forgets, so its draft is used only if it follows the rules of the prompt, adds
+nothing that no expert found, and leaves next to nothing out. Otherwise the rules' own text stands, and
+`rewrites` says why.
 """
 
 import re
 from functools import cached_property
-from typing import Any, NamedTuple
-
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monkeylib import assets
 from monkeylib.captions import checks
-from monkeylib.captions.annotations import GeneratedCaption, Record
+from monkeylib.captions.annotations import Record, Written
+from monkeylib.captions.composers.base import Composer
+from monkeylib.captions.composers.registry import register_composer
 from monkeylib.captions.composers.rules import RuleComposer
-from monkeylib.captions.experts.base import Composer
-from monkeylib.checkpoints import pretrained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HUB, ASSET = "HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m-instruct"
 _TASK = (
@@ -33,18 +33,19 @@ _EMPTY = frozenset("the and are its with has was picture photograph image shows 
 
 
 class RewriteResult(NamedTuple):
-    """Who wrote a description ("model" or "rules"), the model's draft, and what is wrong with it."""
+    """Who wrote a caption ("model" or "rules"), the model's draft, and what is wrong with it."""
 
     writer: str
     draft: str
     problems: tuple[str, ...]
 
 
+@register_composer("smollm2")
 class SmolLm2Composer(Composer):
-    """The rules' text, rewritten where the rewriting passes the checks.
+    """The rules' captions, rewritten where the draft passes all checks.
 
-    What was wrong with a draft that was refused is among the problems of the record's check. `verdicts`
-    holds the draft too, by the description that a record got, for as long as this composer lives.
+    What was wrong with a rejected draft is among the problems of the record's check. `rewrites` holds the
+    draft too, by the caption that a record got, for as long as this composer exists.
     """
 
     name = "smollm2-135m"
@@ -52,10 +53,15 @@ class SmolLm2Composer(Composer):
     licence = "Apache-2.0"
 
     def __init__(self, minimum_kept: float = 0.9, maximum_tokens: int = 160) -> None:
-        """A draft keeps `minimum_kept` of the rules' content words or more, in `maximum_tokens` or fewer."""
+        """Create the composer; nothing is loaded yet.
+
+        Args:
+            minimum_kept: share of the rules' content words that a draft has to keep, 0..1.
+            maximum_tokens: the longest draft.
+        """
         self.minimum_kept, self.maximum_tokens = minimum_kept, maximum_tokens
         self.rules = RuleComposer()
-        self.verdicts: dict[str, RewriteResult] = {}
+        self.rewrites: dict[str, RewriteResult] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -64,13 +70,15 @@ class SmolLm2Composer(Composer):
         return {"minimum_kept": self.minimum_kept, "maximum_tokens": self.maximum_tokens, "rules": rules}
 
     @cached_property
-    def _parts(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    def _parts(self) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
+        from monkeylib.checkpoints import pretrained
+
         if assets.located(assets.find(ASSET)) is None:
             assets.fetch(ASSET)
         return pretrained.tokenizer(HUB), pretrained.language_model(HUB, 0).eval()
 
     def prepare(self) -> None:
-        """Load the language model, fetched if it isn't there."""
+        """Load the language model, fetched first if it is missing."""
         _ = self._parts
 
     def release(self) -> None:
@@ -78,81 +86,102 @@ class SmolLm2Composer(Composer):
         self.__dict__.pop("_parts", None)
 
     def compose(self, record: Record) -> str:
-        """The description; empty, and the model not asked, where nothing is known."""
-        plain = self.rules.compose(record)
-        if not plain:
+        """Return the caption; empty, without asking the model, where nothing is known."""
+        rules_text = self.rules.compose(record)
+        if not rules_text:
             return ""
-        draft = self.draft(plain)
-        problems = self.problems(record, plain, draft)
-        text = plain if problems else draft
-        self.verdicts[text] = RewriteResult("rules" if problems else "model", draft, problems)
+
+        draft = self.draft(rules_text)
+        problems = self.problems(record, rules_text, draft)
+        if problems:
+            self.rewrites[rules_text] = RewriteResult("rules", draft, problems)
+            return rules_text
+        self.rewrites[draft] = RewriteResult("model", draft, problems)
+        return draft
+
+    def write(self, record: Record) -> str | Written:
+        """Return the caption, and what was wrong with the draft if the rules' text stands."""
+        text = self.compose(record)
+        rewrite = self.rewrites.get(text)
+        if rewrite and rewrite.problems:
+            return Written(text=text, refused=rewrite.problems)
         return text
 
-    def write(self, record: Record) -> str | GeneratedCaption:
-        """The description, and what was wrong with the draft if the rules' text stands."""
-        text = self.compose(record)
-        verdict = self.verdicts.get(text)
-        return GeneratedCaption(text=text, refused=verdict.problems) if verdict and verdict.problems else text
+    def draft(self, rules_text: str) -> str:
+        """Return the model's version of a caption, the likeliest token at each step."""
+        import torch
 
-    @torch.inference_mode()
-    def draft(self, plain: str) -> str:
-        """What the model makes of a description, the likeliest word at each step."""
         tokenizer, model = self._parts
-        ids = tokenizer.apply_chat_template(
-            [{"role": "user", "content": _TASK + plain}],
+        inputs = tokenizer.apply_chat_template(
+            [{"role": "user", "content": _TASK + rules_text}],
             add_generation_prompt=True,
             return_tensors="pt",
             return_dict=True,
         )
-        written = model.generate(
-            **ids,
-            do_sample=False,
-            max_new_tokens=self.maximum_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        answer = tokenizer.decode(written[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        with torch.inference_mode():
+            tokens = model.generate(
+                **inputs,
+                do_sample=False,
+                max_new_tokens=self.maximum_tokens,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+
+        prompt_length = inputs["input_ids"].shape[1]
+        answer = tokenizer.decode(tokens[0, prompt_length:], skip_special_tokens=True)
         return " ".join(answer.split())
 
-    def problems(self, record: Record, plain: str, draft: str) -> tuple[str, ...]:
-        """What speaks against a draft in the place of the rules' text; nothing if it may stand."""
+    def problems(self, record: Record, rules_text: str, draft: str) -> tuple[str, ...]:
+        """Return what speaks against a draft in the place of the rules' text; nothing if it may stand."""
         if not draft:
             return ("it is empty",)
-        checked = checks.check(record.model_copy(update={"detailed_caption": draft}))
-        found = list(checked.problems)
+
+        # The rules of the prompt.
+        check = checks.check_caption(record.model_copy(update={"detailed_caption": draft}))
+        problems = list(check.problems)
         if not draft.endswith((".", "!", "?", '"')):
-            found.append("its last sentence is cut off")
-        if checked.unsupported:
-            found.append(f"nobody said {', '.join(checked.unsupported)}")
-        lost = [text for text in re.findall(r'"[^"]*"', plain) if text.strip('".') not in draft]
-        found += [f"it lacks the text {text}" for text in lost]
-        found += misplaced(plain, draft)
-        missing = forgotten(plain, draft)
-        words = content(plain)
+            problems.append("its last sentence is cut off")
+
+        # Nothing invented.
+        if check.unsupported:
+            problems.append(f"nobody said {', '.join(check.unsupported)}")
+
+        # Nothing lost or moved.
+        for quote in _QUOTED.findall(rules_text):
+            if quote.strip('".') not in draft:
+                problems.append(f"it lacks the text {quote}")
+        problems += misplaced(rules_text, draft)
+        words, missing = content_words(rules_text), forgotten(rules_text, draft)
         if words and 1 - len(missing) / len(words) < self.minimum_kept:
-            found.append(f"it forgets {', '.join(missing)}")
-        return tuple(found)
+            problems.append(f"it forgets {', '.join(missing)}")
+        return tuple(problems)
 
 
-def misplaced(plain: str, draft: str) -> list[str]:
-    """Relations that only the draft states, and texts in the image of which it makes things."""
-    before, after = (_QUOTED.sub(" ", text.lower()) for text in (plain, draft))
-    stated = set(_RELATION.findall(before))
-    wrong = [" ".join(relation) for relation in _RELATION.findall(after) if relation not in stated]
-    texts = content(" ".join(_QUOTED.findall(plain)))
-    outside = content(before)
-    things = [word for stem, word in content(after).items() if stem in texts and stem not in outside]
-    return [f"nobody said {relation}" for relation in wrong] + [
-        f"{thing} is only written" for thing in things
-    ]
+def misplaced(rules_text: str, draft: str) -> list[str]:
+    """Return relations that only the draft states, and texts in the image that it takes for objects."""
+    rules_prose = _QUOTED.sub(" ", rules_text.lower())
+    draft_prose = _QUOTED.sub(" ", draft.lower())
+
+    stated = set(_RELATION.findall(rules_prose))
+    problems = []
+    for relation in _RELATION.findall(draft_prose):
+        if relation not in stated:
+            problems.append(f"nobody said {' '.join(relation)}")
+
+    only_quoted = content_words(" ".join(_QUOTED.findall(rules_text)))
+    in_prose = content_words(rules_prose)
+    for stem, word in content_words(draft_prose).items():
+        if stem in only_quoted and stem not in in_prose:
+            problems.append(f"{word} is only written")
+    return problems
 
 
-def content(text: str) -> dict[str, str]:
-    """The words of a text that say something, by their stems, in their order."""
+def content_words(text: str) -> dict[str, str]:
+    """Return the words of a text that carry meaning, by their stems, in the order of the text."""
     words = re.findall(r"[^\W\d_]{3,}", text.lower())
     return {checks.stem(word): word for word in words if word not in _EMPTY}
 
 
-def forgotten(plain: str, draft: str) -> list[str]:
-    """The words of one text whose stems another lacks."""
-    kept = content(draft)
-    return [word for stem, word in content(plain).items() if stem not in kept]
+def forgotten(rules_text: str, draft: str) -> list[str]:
+    """Return the content words of the rules' text whose stems the draft lacks."""
+    draft_words = content_words(draft)
+    return [word for stem, word in content_words(rules_text).items() if stem not in draft_words]

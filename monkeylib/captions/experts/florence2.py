@@ -9,7 +9,8 @@ from PIL import Image
 
 from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.base import Expert
-from monkeylib.captions.experts.pretrained import Pretrained, chunks
+from monkeylib.captions.experts.pretrained import Pretrained, batches
+from monkeylib.captions.experts.registry import register_expert
 
 TASK = "<DENSE_REGION_CAPTION>"
 BEAMS = 3  # as its authors run it, like the next
@@ -17,11 +18,12 @@ MAXIMUM_TOKENS = 1024
 _LOCATION = re.compile(r"<loc_\d+>")
 
 
+@register_expert("florence2", sets={"paper": 2})
 class Florence2Regions(Pretrained, Expert):
-    """Regions with a phrase each, in the order that Florence-2 writes them.
+    """Regions with a phrase each, in the order in which Florence-2 generates them.
 
-    Florence-2 states no scores; here a region's is the geometric mean of the probabilities of the tokens of
-    its phrase and corners, from one more pass of the decoder over what it wrote.
+    Florence-2 reports no scores. The score of a region is here the geometric mean of the probabilities of
+    the tokens of its phrase and corners, from one more pass of the decoder over what it generated.
     """
 
     name = "florence2"
@@ -47,62 +49,75 @@ class Florence2Regions(Pretrained, Expert):
     @property
     def settings(self) -> dict[str, Any]:
         """The weights, the task, the beams of the search, and the most new tokens."""
-        own = {"task": TASK, "beams": self.beams, "maximum_tokens": self.maximum_tokens}
-        return {**super().settings, **own}
+        generation = {"task": TASK, "beams": self.beams, "maximum_tokens": self.maximum_tokens}
+        return {**super().settings, **generation}
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
-        """The regions of each image."""
-        rgb = [image.convert("RGB") for image in images]
-        return [found for batch in chunks(rgb, self.batch_size) for found in self._annotate(batch)]
+    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+        """Return the regions of each image."""
+        annotations = []
+        for batch in batches(images, self.batch_size):
+            annotations += self._annotate_batch([image.convert("RGB") for image in batch])
+        return annotations
 
-    def _annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
+    def _annotate_batch(self, images: Sequence[Image.Image]) -> list[Findings]:
         import torch
 
         network, processor = self.parts
         inputs = processor(text=[TASK] * len(images), images=list(images), return_tensors="pt")
         inputs = inputs.to(network.device, network.dtype)
+
+        annotations = []
         with torch.inference_mode():
-            written = network.generate(
+            generated = network.generate(
                 **inputs, do_sample=False, num_beams=self.beams, max_new_tokens=self.maximum_tokens
-            )
-            hidden = network.model(**inputs, decoder_input_ids=written[:, :-1])[0]
-            return [
-                ExpertOutput(regions=self._regions(image, tokens[1:], self._sure(states, tokens[1:])))
-                for image, tokens, states in zip(images, written, hidden, strict=True)
-            ]
+            )  # [B, T + 1], the first token starts the decoder
+            states = network.model(**inputs, decoder_input_ids=generated[:, :-1])[0]  # [B, T, width]
 
-    def _sure(self, states: Any, tokens: Any) -> list[float]:
-        """Log probability of each of T tokens, from the decoder's states `[T, width]` before it."""
-        logits = self.parts[0].lm_head(states).float()
-        return logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0].tolist()
+            for image, token_ids, image_states in zip(images, generated[:, 1:], states, strict=True):
+                log_probabilities = self._log_probabilities(image_states, token_ids)
+                annotations.append(Findings(regions=self._regions(image, token_ids, log_probabilities)))
+        return annotations
 
-    def _regions(self, image: Image.Image, tokens: Any, sure: Sequence[float]) -> tuple[Region, ...]:
+    def _log_probabilities(self, states: Any, token_ids: Any) -> list[float]:
+        """Return the log probability of each of T tokens, from the decoder states `[T, width]` before it."""
+        logits = self.parts[0].lm_head(states).float()  # [T, vocabulary]
+        return logits.log_softmax(dim=-1).gather(1, token_ids[:, None])[:, 0].tolist()
+
+    def _regions(
+        self, image: Image.Image, token_ids: Any, log_probabilities: Sequence[float]
+    ) -> tuple[Region, ...]:
         _, processor = self.parts
         regions = []
-        for phrase in self._phrases(tokens.tolist()):
-            text = processor.tokenizer.decode(tokens[phrase], skip_special_tokens=False)
-            found = processor.post_process_generation(text=text, task=TASK, image_size=image.size)[TASK]
-            score = min(1.0, math.exp(sum(sure[i] for i in phrase) / len(phrase)))
-            for box, label in zip(found["bboxes"], found["labels"], strict=True):
+
+        for positions in self._phrases(token_ids.tolist()):
+            mean_log = sum(log_probabilities[i] for i in positions) / len(positions)
+            score = min(1.0, math.exp(mean_log))
+
+            # transformers turns the location tokens of one phrase into boxes in pixels.
+            text = processor.tokenizer.decode(token_ids[positions], skip_special_tokens=False)
+            parsed = processor.post_process_generation(text=text, task=TASK, image_size=image.size)[TASK]
+            for box, label in zip(parsed["bboxes"], parsed["labels"], strict=True):
                 if label and box[0] < box[2] and box[1] < box[3]:
                     regions.append(Region(box=tuple(box), text=label, score=score, expert=self.name))
         return tuple(regions)
 
-    def _phrases(self, tokens: Sequence[int]) -> list[list[int]]:
-        """Places of the tokens of each phrase with its corners: words, then locations."""
+    def _phrases(self, token_ids: Sequence[int]) -> list[list[int]]:
+        """Return the positions of the tokens of each phrase: its words, then the locations of its boxes."""
         tokenizer = self.parts[1].tokenizer
-        silent = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+        special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+        tokens = tokenizer.convert_ids_to_tokens(list(token_ids))
+
         phrases: list[list[int]] = []
-        located = True
-        for place, (token, name) in enumerate(
-            zip(tokens, tokenizer.convert_ids_to_tokens(list(tokens)), strict=True)
-        ):
-            if token in silent:
+        after_location = True
+        for position, (token_id, token) in enumerate(zip(token_ids, tokens, strict=True)):
+            if token_id in special:
                 continue
-            location = bool(_LOCATION.fullmatch(name))
-            if located and not location:
+
+            # A word behind a location begins the next phrase.
+            is_location = bool(_LOCATION.fullmatch(token))
+            if after_location and not is_location:
                 phrases.append([])
             if phrases:
-                phrases[-1].append(place)
-            located = location
+                phrases[-1].append(position)
+            after_location = is_location
         return phrases

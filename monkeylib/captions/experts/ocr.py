@@ -1,4 +1,4 @@
-"""Text lines by PP-OCR (the paper's text expert), run by rapidocr on ONNX Runtime."""
+"""Lines of text by PP-OCR (the paper's text expert), run by rapidocr on ONNX Runtime."""
 
 import os
 from collections.abc import Sequence
@@ -11,15 +11,17 @@ from PIL import Image
 from monkeylib import assets
 from monkeylib.captions.annotations import ExpertOutput, OcrLine
 from monkeylib.captions.experts.base import Expert
+from monkeylib.captions.experts.registry import register_expert
 
 ASSET = "pp-ocr-v6-small"
 
 
+@register_expert("pp-ocr", sets={"cpu": 1, "paper": 4, "paper-grit": 4}, assets=(ASSET,))
 class PpOcr(Expert):
-    """PP-OCRv6 small: detects lines, turns upside-down ones, reads them.
+    """PP-OCRv6 small: detects lines, turns those that are upside down, and reads them.
 
     The paper used an earlier PP-OCR. Every line is reported with its confidence, from `minimum_confidence`
-    up; the threshold of the paper is the filter's business.
+    up; the paper's threshold is applied by the filter.
     """
 
     name = "pp-ocr"
@@ -55,16 +57,21 @@ class PpOcr(Expert):
         """Load the three networks."""
         _ = self._engine
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
-        """The text lines of each image, in reading order as the detector gives it."""
-        return [ExpertOutput(lines=self._read(image)) for image in images]
+    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+        """Return the lines of text of each image, in the detector's reading order."""
+        return [Findings(lines=self._read(image)) for image in images]
 
     def _read(self, image: Image.Image) -> tuple[OcrLine, ...]:
-        found = self._engine(np.asarray(image.convert("RGB"))[:, :, ::-1])  # rapidocr takes BGR
-        if found.boxes is None:
+        bgr = np.asarray(image.convert("RGB"))[:, :, ::-1]  # rapidocr takes BGR
+        result = self._engine(bgr)
+        if result.boxes is None:
             return ()
-        return tuple(
-            OcrLine(quad=quad.tolist(), text=text.strip(), confidence=float(score), expert=self.name)
-            for quad, text, score in zip(found.boxes, found.txts, found.scores, strict=True)
-            if text.strip()
-        )
+
+        lines = []
+        for quad, text, score in zip(result.boxes, result.txts, result.scores, strict=True):
+            if text.strip():
+                line = OcrLine(
+                    quad=quad.tolist(), text=text.strip(), confidence=float(score), expert=self.name
+                )
+                lines.append(line)
+        return tuple(lines)

@@ -1,7 +1,7 @@
-"""Models of transformers as experts: which weights they are, where they come from, where they run.
+"""Models of transformers as experts: which weights they use, where these come from, and where they run.
 
-Weights come from the hub at a pinned revision, or from a folder: with the environment variable
-MONKEYLIB_WEIGHTS set to `folder`, the weights of `owner/name` are taken from `folder/name` if that is there.
+Weights come from the Hugging Face hub at a pinned revision, or from a folder: with the environment variable
+MONKEYLIB_WEIGHTS set to `folder`, the weights of `owner/name` are taken from `folder/name` if it exists.
 """
 
 import gc
@@ -18,27 +18,33 @@ WEIGHTS = "MONKEYLIB_WEIGHTS"
 Item = TypeVar("Item")
 
 
-def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Parts of at most `size` items, in order."""
+def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield batches of at most `size` items, in order."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 class Pretrained(Model):
-    """A model with a processor, both of transformers; loaded when first needed, freed by `release`.
+    """A model and its processor, both of transformers; loaded when first needed, freed by `release`.
 
-    Subclasses name the hub's repository, the revision, the classes, and what the numbers on the GPU are.
-    `version` and `settings` hold the repository and the revision, or of a folder its name and fingerprint.
+    `version` and `settings` hold the repository and the revision, or the name and the digest of a folder.
+
+    Attributes:
+        hub: repository on the hub.
+        revision: commit of the repository.
+        network: name of the model's class in transformers.
+        processor: name of the processor's class in transformers.
+        precision: data type on a GPU; on a CPU it is always float32.
     """
 
     hub: str
     revision: str
-    network: str  # class of transformers
-    processor: str  # class of transformers
-    precision: str = "float32"  # on a GPU; on a CPU it is always float32
+    network: str
+    processor: str
+    precision: str = "float32"
 
     def __init__(self, device: str = "auto", dtype: str = "auto", batch_size: int = 8) -> None:
-        """Nothing is loaded yet.
+        """Create the model; nothing is loaded yet.
 
         Args:
             device: "cpu", "cuda", "cuda:1"; "auto" is the GPU if there is one.
@@ -54,13 +60,18 @@ class Pretrained(Model):
     def folder(self) -> Path | None:
         """The folder of the weights under $MONKEYLIB_WEIGHTS, or None where they come from the hub."""
         root = os.environ.get(WEIGHTS)
-        folder = Path(root) / self.hub.rsplit("/", 1)[-1] if root else None
-        return folder if folder and folder.is_dir() else None
+        if not root:
+            return None
+
+        folder = Path(root) / self.hub.rsplit("/", 1)[-1]
+        return folder if folder.is_dir() else None
 
     @cached_property
     def _identity(self) -> tuple[str, str]:
-        folder = self.folder
-        return (folder.name, folder_digest(folder)) if folder else (self.hub, self.revision)
+        """Name and revision of the weights."""
+        if self.folder:
+            return self.folder.name, folder_digest(self.folder)
+        return self.hub, self.revision
 
     @property
     def version(self) -> str:
@@ -70,19 +81,22 @@ class Pretrained(Model):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The weights with their whole revision, and the numbers they are computed in."""
+        """The weights with their whole revision, and the data type that they are computed in."""
         name, revision = self._identity
-        return {"weights": name, "revision": revision, "dtype": self._place()[1]}
+        return {"weights": name, "revision": revision, "dtype": self._device_and_dtype()[1]}
 
-    def _place(self) -> tuple[str, str]:
-        """Device and precision, decided."""
+    def _device_and_dtype(self) -> tuple[str, str]:
+        """Return device and data type with "auto" resolved."""
         import torch
 
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        auto = "float32" if device == "cpu" else self.precision
-        return device, auto if self.dtype == "auto" else self.dtype
+
+        dtype = self.dtype
+        if dtype == "auto":
+            dtype = "float32" if device == "cpu" else self.precision
+        return device, dtype
 
     def prepare(self) -> None:
         """Load the weights.
@@ -96,6 +110,7 @@ class Pretrained(Model):
         """Free the weights."""
         if self._loaded is None:
             return
+
         import torch
 
         self._loaded = None
@@ -114,15 +129,16 @@ class Pretrained(Model):
         import torch
         import transformers
 
-        device, dtype = self._place()
-        source = {"pretrained_model_name_or_path": str(self.folder or self.hub)}
+        device, dtype = self._device_and_dtype()
+        location = {"pretrained_model_name_or_path": str(self.folder or self.hub)}
         if not self.folder:
-            source["revision"] = self.revision
+            location["revision"] = self.revision
+
+        network_class = getattr(transformers, self.network)
+        processor_class = getattr(transformers, self.processor)
         try:
-            network = getattr(transformers, self.network).from_pretrained(
-                **source, dtype=getattr(torch, dtype)
-            )
-            processor = getattr(transformers, self.processor).from_pretrained(**source)
+            network = network_class.from_pretrained(**location, dtype=getattr(torch, dtype))
+            processor = processor_class.from_pretrained(**location)
         except OSError as error:
             name = self.hub.rsplit("/", 1)[-1]
             raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""Segments by SAM's automatic masks (the paper's segmenter), without words: a describer gives them theirs."""
+"""Segments by SAM's automatic masks (the paper's segmenter), without texts: a region captioner adds those."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,8 @@ from PIL import Image
 
 from monkeylib.captions.annotations import ExpertOutput, Mask, Region
 from monkeylib.captions.experts.base import Expert
-from monkeylib.captions.experts.pretrained import Pretrained, chunks
-from monkeylib.captions.experts.yolox import keep_best
+from monkeylib.captions.experts.pretrained import Pretrained, batches
+from monkeylib.captions.experts.yolox import non_maximum_suppression
 
 POINTS = 32  # a side: segment-anything's default, as all below
 PREDICTED_IOU = 0.88
@@ -19,12 +19,12 @@ _ENLARGED = 1 << 28  # pixels of masks that are enlarged at once: a gigabyte of 
 
 
 class SamMasks(Pretrained, Expert):
-    """Everything that SAM takes for a segment when asked at each point of a grid, best first.
+    """Everything that SAM takes for a segment when prompted with each point of a grid, best first.
 
     A mask is kept if SAM thinks that it is good (its predicted IoU, which becomes the region's score) and if
-    it hardly changes when the threshold of its logits does (stability); of overlapping ones the best stays.
+    it hardly changes when the threshold of its logits does (stability); of overlapping masks the best stays.
     transformers' own pipeline does the same, but needs torchvision and enlarges all three masks of a point
-    before it looks at any score: here those that SAM thinks little of are never enlarged.
+    before it looks at any score. Here, masks with a low predicted IoU are never enlarged.
     """
 
     name = "sam"
@@ -46,12 +46,12 @@ class SamMasks(Pretrained, Expert):
         batch_size: int = 2,
         points_at_once: int = 64,
     ) -> None:
-        """Nothing is loaded yet.
+        """Create the expert; nothing is loaded yet.
 
         Args:
-            points: of the grid, a side.
-            predicted_iou: masks up to this are left out.
-            stability: masks up to this are left out.
+            points: points of the grid, a side.
+            predicted_iou: masks up to this predicted IoU are left out.
+            stability: masks up to this stability are left out.
             overlap: IoU of boxes above which the mask with the lower predicted IoU is left out.
             device: see `Pretrained`, as `dtype` and `batch_size`.
             dtype: float32 also on a GPU, as segment-anything computes, unless told otherwise.
@@ -59,82 +59,118 @@ class SamMasks(Pretrained, Expert):
             points_at_once: points that go through the decoder at once.
         """
         super().__init__(device, dtype, batch_size)
-        self.points, self.predicted_iou, self.stability = points, predicted_iou, stability
-        self.overlap, self.points_at_once = overlap, points_at_once
+        self.points = points
+        self.predicted_iou = predicted_iou
+        self.stability = stability
+        self.overlap = overlap
+        self.points_at_once = points_at_once
 
     @property
     def settings(self) -> dict[str, Any]:
         """The weights, the grid and the three thresholds."""
-        own = {name: getattr(self, name) for name in ("points", "predicted_iou", "stability", "overlap")}
-        return {**super().settings, **own}
+        return {
+            **super().settings,
+            "points": self.points,
+            "predicted_iou": self.predicted_iou,
+            "stability": self.stability,
+            "overlap": self.overlap,
+        }
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
-        """The masks of each image as regions without text."""
-        rgb = [image.convert("RGB") for image in images]
-        return [found for batch in chunks(rgb, self.batch_size) for found in self._annotate(batch)]
+    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+        """Return the masks of each image as regions without text."""
+        annotations = []
+        for batch in batches(images, self.batch_size):
+            annotations += self._annotate_batch([image.convert("RGB") for image in batch])
+        return annotations
 
-    def _annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
+    def _annotate_batch(self, images: Sequence[Image.Image]) -> list[Findings]:
         import torch
 
         network, processor = self.parts
         inputs = processor(images=list(images), return_tensors="pt")
+
+        annotations = []
         with torch.inference_mode():
             pixels = inputs.pixel_values.to(network.device, network.dtype)
-            embeddings = network.get_image_embeddings(pixels)
+            embeddings = network.get_image_embeddings(pixels)  # [B, C, h, w]
             sizes = inputs.reshaped_input_sizes.tolist()
-            return [
-                ExpertOutput(regions=self._regions(image, embedding[None], size))
-                for image, embedding, size in zip(images, embeddings, sizes, strict=True)
-            ]
+            for image, embedding, size in zip(images, embeddings, sizes, strict=True):
+                annotations.append(Findings(regions=self._regions(image, embedding[None], size)))
+        return annotations
 
-    def _regions(self, image: Image.Image, embedding: Any, inner: Sequence[int]) -> tuple[Region, ...]:
-        """Masks of one image: embedding `[1, C, h, w]`, the image's height and width in the input."""
+    def _regions(self, image: Image.Image, embedding: Any, input_size: Sequence[int]) -> tuple[Region, ...]:
+        """Return the masks of one image.
+
+        Args:
+            image: the image.
+            embedding: `[1, C, h, w]`, from the encoder.
+            input_size: height and width that the image has within the encoder's square input.
+        """
         boxes, scores, masks = [], [], []
-        for points in chunks(self._grid(image.size), self.points_at_once):
-            for box, score, mask in self._decode(image, embedding, inner, points):
+        for points in batches(self._grid(image.size), self.points_at_once):
+            for box, score, mask in self._decode(image, embedding, input_size, points):
                 boxes.append(box)
                 scores.append(score)
                 masks.append(mask)
-        kept = keep_best(np.array(boxes, dtype=float), np.array(scores), self.overlap) if boxes else []
-        return tuple(
-            Region(
-                box=(*boxes[i][:2], *(last + 1 for last in boxes[i][2:])),
+        if not boxes:
+            return ()
+
+        regions = []
+        for i in non_maximum_suppression(np.array(boxes, dtype=float), np.array(scores), self.overlap):
+            # The processor gives the first and the last pixel of a mask; a box ends behind its last pixel.
+            x0, y0, last_x, last_y = boxes[i]
+            region = Region(
+                box=(x0, y0, last_x + 1, last_y + 1),
                 text="",
                 score=min(max(scores[i], 0.0), 1.0),
                 expert=self.name,
                 kind="segment",
                 mask=Mask(size=tuple(masks[i]["size"]), counts=tuple(masks[i]["counts"])),
             )
-            for i in kept
-        )
+            regions.append(region)
+        return tuple(regions)
 
     def _grid(self, size: tuple[int, int]) -> np.ndarray:
-        """The points of an image of that width and height, `[points squared, 2]` x and y in input pixels."""
+        """Return the points `[points², 2]` (x, y in input pixels) of an image of that width and height."""
         _, processor = self.parts
         longest = processor.size["longest_edge"]
         blank = Image.new("L", size)  # only its size counts
-        _, grid, _, _ = processor.generate_crop_boxes(blank, longest, points_per_crop=self.points)
-        return grid[0, :, 0].numpy()
+        _, points, _, _ = processor.generate_crop_boxes(blank, longest, points_per_crop=self.points)
+        return points[0, :, 0].numpy()
 
     def _decode(
-        self, image: Image.Image, embedding: Any, inner: Sequence[int], points: np.ndarray
+        self, image: Image.Image, embedding: Any, input_size: Sequence[int], points: np.ndarray
     ) -> list[tuple[list[float], float, dict[str, Any]]]:
-        """Box (first and last pixels), predicted IoU and run lengths of what passes of each point's masks."""
+        """Return box (first and last pixels), predicted IoU and run lengths of each mask that passes."""
         import torch
 
         network, processor = self.parts
-        asked = torch.as_tensor(points, dtype=torch.float32, device=network.device)[None, :, None]
-        said = network(image_embeddings=embedding, input_points=asked)
-        scores, logits = said.iou_scores[0].flatten().float(), said.pred_masks[0].flatten(0, 1).float()
-        size, found = (image.height, image.width), []
-        good = (scores > self.predicted_iou).nonzero()[:, 0]
-        for part in good.split(max(1, _ENLARGED // (image.height * image.width))):
-            if not len(part):
+        prompts = torch.as_tensor(points, dtype=torch.float32, device=network.device)[None, :, None]
+        output = network(image_embeddings=embedding, input_points=prompts)
+
+        # Three masks a point: scores [3 * points], logits [3 * points, h, w].
+        scores = output.iou_scores[0].flatten().float()
+        logits = output.pred_masks[0].flatten(0, 1).float()
+        promising = (scores > self.predicted_iou).nonzero()[:, 0]
+
+        masks = []
+        size = (image.height, image.width)
+        masks_at_once = max(1, _ENLARGED // (image.height * image.width))
+        for indices in promising.split(masks_at_once):
+            if not len(indices):
                 continue
-            large = processor.post_process_masks([logits[part][None]], [size], [inner], binarize=False)[0]
-            masks, sure, boxes = processor.filter_masks(
-                large, scores[part][None], size, (0, 0, image.width, image.height),
-                pred_iou_thresh=self.predicted_iou, stability_score_thresh=self.stability,
-            )  # fmt: skip
-            found += zip(boxes.tolist(), sure.tolist(), masks, strict=True)
-        return [item for item in found if len(item[2]["counts"]) > 1]  # the others are empty
+            enlarged = processor.post_process_masks(
+                [logits[indices][None]], [size], [input_size], binarize=False
+            )[0]
+            run_lengths, passing_scores, boxes = processor.filter_masks(
+                enlarged,
+                scores[indices][None],
+                size,
+                (0, 0, image.width, image.height),
+                pred_iou_thresh=self.predicted_iou,
+                stability_score_thresh=self.stability,
+            )
+            masks += zip(boxes.tolist(), passing_scores.tolist(), run_lengths, strict=True)
+
+        # A mask of a single run is empty.
+        return [mask for mask in masks if len(mask[2]["counts"]) > 1]

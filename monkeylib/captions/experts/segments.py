@@ -1,6 +1,6 @@
-"""Segments in words: masks of one expert, each cut out and described by another model."""
+"""Captioned segments: masks of one expert, each cut out and captioned by another model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,12 +8,88 @@ from PIL import Image
 
 from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.base import DependentExpert, Expert, RegionCaptioner, crop
+from monkeylib.captions.experts.blip2 import Blip2Segments
+from monkeylib.captions.experts.registry import register_expert
+from monkeylib.captions.experts.sam import SamMasks
+from monkeylib.captions.experts.sam_distilled import SamDistilled
+from monkeylib.captions.experts.tagger import Tagger
 
-LARGEST = 20  # release: masks of an image that are described, by area
+LARGEST = 20  # released code: masks of an image that are captioned, by area
+
+
+class CaptionedSegments(DependentExpert):
+    """The largest masks of a segmenting expert, captioned one by one."""
+
+    def __init__(self, upstream: Expert, captioner: RegionCaptioner, count: int = LARGEST) -> None:
+        """Combine two models.
+
+        Args:
+            upstream: the expert that segments.
+            captioner: captions the segments.
+            count: the most segments of an image that are captioned.
+        """
+        self.upstream, self.captioner, self.count = upstream, captioner, count
+        self.name = f"{upstream.name}+{captioner.name}"
+        self.version = f"{upstream.version}+{captioner.version}"
+        self.licence = " and ".join(dict.fromkeys([upstream.licence, captioner.licence]))
+        self.gpu_share = captioner.gpu_share
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of both models, and how many masks are captioned."""
+        # These names are part of the keys of cached results.
+        return {
+            "count": self.count,
+            "source": self.upstream.provenance.model_dump(mode="json"),
+            "describer": self.captioner.provenance.model_dump(mode="json"),
+        }
+
+    def prepare(self) -> None:
+        """Load the captioner; the pipeline prepares the upstream expert when its annotations are missing."""
+        self.captioner.prepare()
+
+    def release(self) -> None:
+        """Free the captioner."""
+        self.captioner.release()
+
+    def annotate_from(self, images: Sequence[Image.Image], upstream: Sequence[Findings]) -> list[Findings]:
+        """Return the captioned segments of each image, without those that the captioner has no words for."""
+        segments = [largest(annotations.regions, self.count) for annotations in upstream]
+
+        # Caption the crops of all images together, so that batches are full.
+        crops = []
+        for image, regions in zip(images, segments, strict=True):
+            crops += [cut_out(image, region) for region in regions]
+        captions = self.captioner.caption(crops) if crops else []
+        if len(captions) != len(crops):
+            raise ValueError(f"{self.captioner.name} captioned {len(captions)} of {len(crops)} segments")
+
+        annotations, start = [], 0
+        for regions in segments:
+            end = start + len(regions)
+            annotations.append(Findings(regions=self._with_captions(regions, captions[start:end])))
+            start = end
+        return annotations
+
+    def _with_captions(
+        self, regions: Sequence[Region], captions: Sequence[tuple[str, float]]
+    ) -> tuple[Region, ...]:
+        captioned = []
+        for region, (text, score) in zip(regions, captions, strict=True):
+            text = text.strip()
+            if text:
+                changes = {"text": text, "score": score, "kind": "segment", "expert": self.name}
+                captioned.append(region.model_copy(update=changes))
+        return tuple(captioned)
+
+
+def largest(regions: Sequence[Region], count: int = LARGEST) -> list[Region]:
+    """Return the regions with the largest masks, largest first; of equal ones the earlier first."""
+    return sorted(regions, key=lambda region: -(region.mask.area if region.mask else 0))[:count]
 
 
 def cut_out(image: Image.Image, region: Region) -> Image.Image:
-    """A region with white outside its mask, cropped to its box (as the release shows segments to BLIP-2)."""
+    """Crop a region to its box, white outside its mask, as the released code shows segments to BLIP-2."""
     if region.mask is not None:
         pixels = np.asarray(image).copy()
         pixels[~region.mask.array()] = 255
@@ -21,53 +97,20 @@ def cut_out(image: Image.Image, region: Region) -> Image.Image:
     return crop(image, region.box)
 
 
-def largest(regions: Sequence[Region], count: int = LARGEST) -> list[Region]:
-    """The regions with the most pixels in their masks, largest first; the earlier one where two are equal."""
-    return sorted(regions, key=lambda region: -(region.mask.area if region.mask else 0))[:count]
+@register_expert("sam-blip2", sets={"paper": 3, "paper-grit": 3})
+def sam_blip2() -> CaptionedSegments:
+    """Return SAM's largest masks, each captioned by BLIP-2: the paper's segments."""
+    return CaptionedSegments(SamMasks(), Blip2Segments())
 
 
-class DescribedSegments(DependentExpert):
-    """The largest masks of a segmenting expert, described one by one by a describer."""
-
-    def __init__(self, source: Expert, describer: RegionCaptioner, count: int = LARGEST) -> None:
-        self.source, self.describer, self.count = source, describer, count
-        self.name = f"{source.name}+{describer.name}"
-        self.version = f"{source.version}+{describer.version}"
-        self.licence = " and ".join(dict.fromkeys([source.licence, describer.licence]))
-        self.gpu_share = describer.gpu_share
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings of both models, and how many masks are described."""
-        parts = {"source": self.source, "describer": self.describer}
-        return {"count": self.count, **{k: v.provenance.model_dump(mode="json") for k, v in parts.items()}}
-
-    def prepare(self) -> None:
-        """Load the describer; the source is prepared when its own findings are missing."""
-        self.describer.prepare()
-
-    def release(self) -> None:
-        """Free the describer."""
-        self.describer.release()
-
-    def refine(self, images: Sequence[Image.Image], found: Sequence[ExpertOutput]) -> list[ExpertOutput]:
-        """The described segments of each image; those that the describer has no words for are left out."""
-        chosen = [largest(item.regions, self.count) for item in found]
-        crops = [
-            cut_out(image, region)
-            for image, regions in zip(images, chosen, strict=True)
-            for region in regions
-        ]
-        said = self.describer.describe(crops) if crops else []
-        if len(said) != len(crops):
-            raise ValueError(f"{self.describer.name} described {len(said)} of {len(crops)} segments")
-        answers = iter(said)
-        return [ExpertOutput(regions=self._described(regions, answers)) for regions in chosen]
-
-    def _described(self, regions: Sequence[Region], said: Iterator[tuple[str, float]]) -> tuple[Region, ...]:
-        named = [(region, text.strip(), score) for region, (text, score) in zip(regions, said, strict=False)]
-        return tuple(
-            region.model_copy(update={"text": text, "score": score, "kind": "segment", "expert": self.name})
-            for region, text, score in named
-            if text
-        )
+# A tagger's guess at a small segment is not believed. The paper has no such limit, and its segments have none
+# here, since BLIP-2 captions what it sees and may return nothing.
+@register_expert(
+    "tagged-segments",
+    sets={"cpu": 4},
+    assets=("sam-distilled", "efficientnet-lite0", "imagenet-names"),
+    smallest_segment=0.03,
+)
+def tagged_segments() -> CaptionedSegments:
+    """Return the distilled SAM's largest segments, each with its tag."""
+    return CaptionedSegments(SamDistilled(), Tagger())

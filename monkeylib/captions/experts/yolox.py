@@ -11,11 +11,12 @@ from PIL import Image
 from monkeylib import assets
 from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.base import Expert
+from monkeylib.captions.experts.registry import register_expert
 
 ASSET = "yolox-nano"
 SIDE = 416  # input pixels
 STRIDES = (8, 16, 32)
-_GREY = 114.0  # value around images that aren't square
+_GREY = 114.0  # padding around images that are not square
 
 _COCO = """
 person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign
@@ -29,50 +30,9 @@ teddy_bear hair_drier toothbrush
 NAMES = tuple(name.replace("_", " ") for name in _COCO)
 
 
-def letterbox(image: Image.Image) -> tuple[np.ndarray, float]:
-    """An image scaled into the top left of a grey square, `[1, 3, 416, 416]` BGR 0..255; and the scale."""
-    scale = min(SIDE / image.width, SIDE / image.height)
-    size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
-    canvas = np.full((SIDE, SIDE, 3), _GREY, dtype=np.float32)
-    canvas[: size[1], : size[0]] = np.asarray(image.resize(size, Image.Resampling.BILINEAR))[:, :, ::-1]
-    return canvas.transpose(2, 0, 1)[None], scale
-
-
-def decode(output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes `[N, 4]` (x0, y0, x1, y1 in input pixels) and class scores `[N, 80]` of the network's `[N, 85]`.
-
-    A row holds the centre relative to its cell and the logarithm of the size, both in units of the cell's
-    stride, then the objectness and the class probabilities; cells come row by row, finest stride first.
-    """
-    cells = []
-    for stride in STRIDES:
-        side = SIDE // stride
-        ys, xs = np.divmod(np.arange(side * side), side)
-        cells.append(np.stack([xs, ys, np.full_like(xs, stride)], axis=1))
-    grid = np.concatenate(cells).astype(np.float32)
-    stride = grid[:, 2:]
-    centre, half = (output[:, :2] + grid[:, :2]) * stride, np.exp(output[:, 2:4]) * stride / 2
-    return np.concatenate([centre - half, centre + half], axis=1), output[:, 4:5] * output[:, 5:]
-
-
-def keep_best(boxes: np.ndarray, scores: np.ndarray, iou: float) -> list[int]:
-    """Non-maximum suppression: indices from the best score down, without those that overlap a kept one."""
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    order, kept = np.argsort(-scores, kind="stable"), []
-    while len(order):
-        best, rest = order[0], order[1:]
-        kept.append(int(best))
-        corner0, corner1 = (
-            np.maximum(boxes[best, :2], boxes[rest, :2]),
-            np.minimum(boxes[best, 2:], boxes[rest, 2:]),
-        )
-        shared = np.prod(np.clip(corner1 - corner0, 0, None), axis=1)
-        order = rest[shared <= iou * (area[best] + area[rest] - shared)]
-    return kept
-
-
+@register_expert("yolox", sets={"cpu": 2}, assets=(ASSET,))
 class YoloxRegions(Expert):
-    """Objects of the 80 COCO classes, each with its box, name and confidence."""
+    """Objects of the 80 COCO classes, each with its box, class name and confidence."""
 
     name = "yolox-nano"
     version = "coco-416"
@@ -86,7 +46,7 @@ class YoloxRegions(Expert):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The lowest score that is reported, and the IoU above which boxes of a class are one."""
+        """The lowest score that is reported, and the IoU above which boxes of a class are one object."""
         return {"minimum_score": self.minimum_score, "overlap": self.overlap}
 
     @cached_property
@@ -100,25 +60,100 @@ class YoloxRegions(Expert):
         )
 
     def prepare(self) -> None:
-        """Load the network, fetched if it isn't there."""
+        """Load the network, fetched first if it is missing."""
         _ = self._session
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
-        """The regions of each image, best first."""
-        return [ExpertOutput(regions=self._detect(image.convert("RGB"))) for image in images]
+    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+        """Return the objects of each image, best first."""
+        return [Findings(regions=self._detect(image.convert("RGB"))) for image in images]
 
     def _detect(self, image: Image.Image) -> tuple[Region, ...]:
         pixels, scale = letterbox(image)
-        boxes, scores = decode(self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0][0])
-        limits = np.array([image.width, image.height] * 2)
-        boxes = np.clip(boxes / scale, 0, limits)
-        found = []
+        output = self._session.run(None, {self._session.get_inputs()[0].name: pixels})[0][0]  # [N, 85]
+
+        # Back to pixels of the image, and inside it.
+        boxes, scores = decode(output)
+        boxes = np.clip(boxes / scale, 0, np.array([image.width, image.height] * 2))
+
+        # Suppress overlaps class by class.
+        detections = []
         for label in np.flatnonzero(scores.max(axis=0) >= self.minimum_score):
-            sure = np.flatnonzero(scores[:, label] >= self.minimum_score)
-            for index in sure[keep_best(boxes[sure], scores[sure, label], self.overlap)]:
-                found.append((float(scores[index, label]), NAMES[label], tuple(boxes[index].tolist())))
+            confident = np.flatnonzero(scores[:, label] >= self.minimum_score)
+            kept = non_maximum_suppression(boxes[confident], scores[confident, label], self.overlap)
+            for index in confident[kept]:
+                box = tuple(boxes[index].tolist())
+                detections.append((float(scores[index, label]), NAMES[label], box))
+
         return tuple(
             Region(box=box, text=name, score=min(score, 1.0), expert=self.name)
-            for score, name, box in sorted(found, reverse=True)
+            for score, name, box in sorted(detections, reverse=True)
             if box[0] < box[2] and box[1] < box[3]
         )
+
+
+def letterbox(image: Image.Image) -> tuple[np.ndarray, float]:
+    """Scale an image into the top left of a grey square.
+
+    Returns:
+        The square, `[1, 3, 416, 416]` in BGR, 0..255, and the scale.
+    """
+    scale = min(SIDE / image.width, SIDE / image.height)
+    width = max(1, int(image.width * scale))
+    height = max(1, int(image.height * scale))
+    rgb = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+    canvas = np.full((SIDE, SIDE, 3), _GREY, dtype=np.float32)
+    canvas[:height, :width] = rgb[:, :, ::-1]
+    return canvas.transpose(2, 0, 1)[None], scale
+
+
+def decode(output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decode the network's output.
+
+    A row holds the centre relative to its cell and the logarithm of the size, both in units of the cell's
+    stride, then the objectness and the class probabilities. Cells come row by row, finest stride first:
+
+        centre = (output + cell) * stride        size = exp(output) * stride        score = objectness * class
+
+    Args:
+        output: `[N, 85]`.
+
+    Returns:
+        Boxes `[N, 4]` (x0, y0, x1, y1 in input pixels), and class scores `[N, 80]`.
+    """
+    grids = []
+    for stride in STRIDES:
+        side = SIDE // stride
+        ys, xs = np.divmod(np.arange(side * side), side)
+        grids.append(np.stack([xs, ys, np.full_like(xs, stride)], axis=1))
+    grid = np.concatenate(grids).astype(np.float32)  # [N, 3]
+    cells, strides = grid[:, :2], grid[:, 2:]
+
+    centres = (output[:, :2] + cells) * strides
+    half_sizes = np.exp(output[:, 2:4]) * strides / 2
+    boxes = np.concatenate([centres - half_sizes, centres + half_sizes], axis=1)
+    return boxes, output[:, 4:5] * output[:, 5:]
+
+
+def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, iou: float) -> list[int]:
+    """Return indices of boxes `[N, 4]`, best score first, without those that overlap a better one.
+
+    Args:
+        boxes: x0, y0, x1, y1 of each, in any unit.
+        scores: `[N]`.
+        iou: intersection over union above which two boxes overlap.
+    """
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    remaining = np.argsort(-scores, kind="stable")
+
+    kept = []
+    while len(remaining):
+        best, others = remaining[0], remaining[1:]
+        kept.append(int(best))
+
+        top_left = np.maximum(boxes[best, :2], boxes[others, :2])
+        bottom_right = np.minimum(boxes[best, 2:], boxes[others, 2:])
+        intersections = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
+        unions = areas[best] + areas[others] - intersections
+        remaining = others[intersections <= iou * unions]
+    return kept
