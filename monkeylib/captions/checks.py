@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from monkeylib.captions.annotations import Check, Record
+from monkeylib.captions.annotations import CaptionCheck, Record
 from monkeylib.captions.filtering import group_objects
 
 MAXIMUM_SENTENCES = 5  # the paper asks for fewer than six
@@ -61,11 +61,11 @@ _IRREGULAR = {
 }
 
 
-def check_caption(record: Record) -> Check:
+def check_caption(record: Record) -> CaptionCheck:
     """Return the check of a record's detailed caption."""
     text = record.detailed_caption
     content_words, ungrounded = _grounding(record)
-    return Check(
+    return CaptionCheck(
         grounding=1 - len(ungrounded) / content_words if content_words else 1.0,
         sentences=len(split_sentences(text)),
         unsupported=tuple(dict.fromkeys(ungrounded)),
@@ -174,7 +174,7 @@ def mark_words(text: str, words: Iterable[str]) -> list[tuple[str, bool]]:
 
     Args:
         text: the text.
-        words: in lower case, as in `Check.unsupported`.
+        words: in lower case, as in `CaptionCheck.unsupported`.
     """
     marked_words = set(words)
     pieces, start = [], 0

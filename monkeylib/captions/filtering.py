@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from monkeylib import boxes
 from monkeylib.boxes import Box
-from monkeylib.captions.annotations import Dropped, OcrLine, Provenance, Record, Region
+from monkeylib.captions.annotations import DroppedAnnotation, OcrLine, Provenance, Record, Region
 
 REGION_MATCH = 0.4  # released code, dense region captions
 SEGMENT_MATCH = 0.5  # released code, captions of segments
@@ -110,7 +110,7 @@ def apply_filter(
     )
 
 
-def _drop_small_segments(record: Record, smallest: float) -> tuple[list[Region], list[Dropped]]:
+def _drop_small_segments(record: Record, smallest: float) -> tuple[list[Region], list[DroppedAnnotation]]:
     """Split the regions into those that are large enough and the segments that are too small."""
     retained, dropped = [], []
     for region in record.regions:
@@ -125,7 +125,7 @@ def _drop_small_segments(record: Record, smallest: float) -> tuple[list[Region],
 
 def _apply_thresholds(
     annotations: Sequence[Annotation], thresholds: Thresholds
-) -> tuple[list[Annotation], list[Dropped]]:
+) -> tuple[list[Annotation], list[DroppedAnnotation]]:
     """Split annotations into those whose confidence exceeds its threshold, and the others."""
     retained, dropped = [], []
     for annotation in annotations:
@@ -176,8 +176,8 @@ def confidence(annotation: Region | OcrLine) -> float:
     return annotation.score if annotation.match is None else annotation.match
 
 
-def _dropped(annotation: Region | OcrLine, reason: str) -> Dropped:
-    return Dropped(
+def _dropped(annotation: Region | OcrLine, reason: str) -> DroppedAnnotation:
+    return DroppedAnnotation(
         text=annotation.text,
         box=annotation.box,
         expert=annotation.expert,

@@ -20,7 +20,7 @@ from monkeylib.captions.composers import Composer
 from monkeylib.captions.composers.rules import RuleComposer
 from monkeylib.captions.engines import Engine, LocalEngine
 from monkeylib.captions.experts.base import DependentExpert, Expert, ImageTextMatcher
-from monkeylib.captions.input_images import Source
+from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.record_files import read_records
 from monkeylib.captions.shards import RECORDS
 from monkeylib.captions.stages import ComposeStage, ExpertStage, MatchStage, Stage, StageStatistics, model_key
@@ -97,8 +97,8 @@ class Pipeline:
     def stages(self, root: Path) -> list[Stage]:
         """The stages in their order; what the models say is kept under `root`."""
         experts = _ordered(self.experts)
-        shown = {key_of(expert) for expert in self.experts}
-        sources = [key_of(e.upstream) if isinstance(e, DependentExpert) else "" for e in experts.values()]
+        shown = {model_key(expert) for expert in self.experts}
+        sources = [model_key(e.upstream) if isinstance(e, DependentExpert) else "" for e in experts.values()]
         stages: list[Stage] = [
             ExpertStage(
                 expert,
@@ -114,7 +114,7 @@ class Pipeline:
         if self.matcher:
             stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit))
         composer = self.composer or RuleComposer()
-        return [*stages, WriteStage(composer, self.filters, root)]
+        return [*stages, ComposeStage(composer, self.filters, root)]
 
     @contextmanager
     def _ending(self, stages: Sequence[Stage]) -> Iterator[None]:

@@ -151,7 +151,7 @@ def build_report(
     return html_pages.Page(title, body, _STYLE)
 
 
-def _article(record: Record, source: Source, pixels: int) -> Markup:
+def _article(record: Record, source: InputImage, pixels: int) -> Markup:
     """Return one image with its annotations beside its captions."""
     unsupported = record.check.unsupported if record.check else ()
     return html_pages.render(
@@ -164,7 +164,7 @@ def _article(record: Record, source: Source, pixels: int) -> Markup:
     )
 
 
-def _image_or_error(record: Record, source: Source, pixels: int) -> Markup:
+def _image_or_error(record: Record, source: InputImage, pixels: int) -> Markup:
     if not record.width:
         return Markup('<p class="bad">no image</p>')
     try:

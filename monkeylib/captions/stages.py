@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib.captions import checks, filtering
-from monkeylib.captions.annotations import Failure, Findings, Provenance, Record, Score, Written
-from monkeylib.captions.cached_model import Advance, Asker, Question, failure
+from monkeylib.captions.annotations import ExpertOutput, Failure, GeneratedCaption, Provenance, Record, Score
+from monkeylib.captions.cached_model import CachedModel, InferenceRequest, ProgressCallback, failure
 from monkeylib.captions.composers.base import Composer
 from monkeylib.captions.experts.base import DependentExpert, Expert, ImageTextMatcher, Model, crop
-from monkeylib.captions.input_images import Source
+from monkeylib.captions.input_images import InputImage
 from monkeylib.digests import json_digest
 
 
@@ -148,7 +148,7 @@ class ExpertStage(Stage):
     def _answer(self, items: Sequence[PipelineSample]) -> list[ExpertOutput]:
         images = [item.source.open() for item in items]
         if isinstance(self.model, DependentExpert):
-            upstream = [item.pending[key_of(self.model.upstream)] for item in items]
+            upstream = [item.pending[model_key(self.model.upstream)] for item in items]
             return self.model.annotate_from(images, upstream)
         return self.model.annotate(images)  # type: ignore[attr-defined]
 
@@ -163,11 +163,11 @@ class ExpertStage(Stage):
     def _freed(self, item: PipelineSample) -> PipelineSample:
         if not (self.last and isinstance(self.model, DependentExpert)):
             return item
-        used = key_of(self.model.upstream)
+        used = model_key(self.model.upstream)
         return replace(item, pending={key: found for key, found in item.pending.items() if key != used})
 
-    def _can_ask(self, item: Item) -> bool:
-        known = not isinstance(self.model, DependentExpert) or key_of(self.model.upstream) in item.pending
+    def _can_ask(self, item: PipelineSample) -> bool:
+        known = not isinstance(self.model, DependentExpert) or model_key(self.model.upstream) in item.pending
         return bool(item.record.sha256) and known
 
     def _with(self, item: PipelineSample, said: ExpertOutput | Failure | None) -> PipelineSample:

@@ -46,9 +46,9 @@ def record_path() -> Path:
 
 def annotate(scenes: Sequence[Collage], out: Path) -> list[Record]:
     """Return what the CPU set finds in the scenes, unfiltered and without masks."""
-    sources = [pipeline.Source(scene.image, scene.name, scene.original_caption) for scene in scenes]
+    sources = [pipeline.InputImage(scene.image, scene.name, scene.original_caption) for scene in scenes]
     experts = load_experts("cpu")
-    records = pipeline.run(sources, experts, out, thresholds=None, batch_size=2)
+    records = pipeline.caption_images(sources, experts, out, thresholds=None, batch_size=2)
     bare = []
     for record in records:
         regions = tuple(region.model_copy(update={"mask": None}) for region in record.regions)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from monkeylib import boxes
 from monkeylib.captions import experts, filtering
 from monkeylib.captions.annotations import Caption, Failure, Mask, OcrLine, Record, Region
-from monkeylib.captions.composers import rules
+from monkeylib.captions.composers import chat, rules
 from monkeylib.captions.record_files import read_records, write_records
 
 
@@ -301,11 +301,11 @@ def test_reading_order_goes_row_by_row():
     ],
 )  # fmt: skip
 def test_places_in_words(box, words):
-    assert rules.place(record(), box) == words
+    assert rules.describe_place(record(), box) == words
 
 
 def test_the_chat_prompt_holds_everything_in_the_papers_order():
-    prompt = rules.chat_prompt(
+    prompt = chat.chat_prompt(
         record(
             captions=[Caption(text="a street", expert="c")],
             original_caption="Main street.",
@@ -319,18 +319,18 @@ def test_the_chat_prompt_holds_everything_in_the_papers_order():
     ]  # fmt: skip
     positions = [prompt.index(part) for part in parts]
     assert positions == sorted(positions)
-    assert "Texts" not in rules.chat_prompt(record(regions=[region()]))
+    assert "Texts" not in chat.chat_prompt(record(regions=[region()]))
 
 
 def test_a_long_chat_prompt_loses_its_least_certain_regions():
     regions = [region(f"thing number {i}", score=i / 100) for i in range(100)]
-    prompt = rules.chat_prompt(record(regions=regions), maximum_characters=2000)
+    prompt = chat.chat_prompt(record(regions=regions), maximum_characters=2000)
     assert len(prompt) <= 2000 and "thing number 99:" in prompt and "thing number 0:" not in prompt
     with pytest.raises(ValueError, match="allow more than 100"):
-        rules.chat_prompt(record(regions=regions), maximum_characters=100)
+        chat.chat_prompt(record(regions=regions), maximum_characters=100)
 
 
-TASK_ALONE = len(rules.chat_prompt(record()))
+TASK_ALONE = len(chat.chat_prompt(record()))
 
 
 @given(
@@ -342,7 +342,7 @@ TASK_ALONE = len(rules.chat_prompt(record()))
 def test_the_chat_prompt_is_never_longer_than_it_may_be(regions, texts, original, room):
     lines = [line(text, confidence=0.9) for text in texts]
     whole = record(regions=regions, lines=lines, original_caption=original)
-    prompt = rules.chat_prompt(whole, maximum_characters=TASK_ALONE + room)
+    prompt = chat.chat_prompt(whole, maximum_characters=TASK_ALONE + room)
     assert len(prompt) <= TASK_ALONE + room
     assert len(prompt.splitlines()) <= 6, "no text can begin a part of its own"
     assert prompt.splitlines()[0].startswith("You write captions")
@@ -356,7 +356,7 @@ def test_what_is_long_is_cut_where_it_matters_least():
         lines=[line("SURE", confidence=0.99), line("DOUBT" * 20, (10, 50, 60, 60), confidence=0.86)],
         regions=[region("a car", match=0.9), region("a rumour " * 20, match=0.5)],
     )
-    prompt = rules.chat_prompt(whole, maximum_characters=TASK_ALONE + 300)
+    prompt = chat.chat_prompt(whole, maximum_characters=TASK_ALONE + 300)
     assert "a street." in prompt and "word word" in prompt and "SURE" in prompt and "a car" in prompt
     assert "DOUBT" not in prompt and "rumour" not in prompt and prompt.count("word") < 30
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from monkeylib.captions import input_images, pipeline
-from monkeylib.captions.cached_model import Attempts
+from monkeylib.captions.cached_model import CrashLedger
 from monkeylib.captions.experts.segments import CaptionedSegments
 from monkeylib.captions.record_files import read_records
 from tests.support.caption_models import ChecksumMatcher, Colours, Halves, Shades
@@ -128,7 +128,7 @@ def test_a_time_limit_changes_no_record(folder, tmp_path):
     chosen = input_images.find_images([folder])
     for place, limit in (("a", None), ("b", 60)):
         experts = [Colours(), CaptionedSegments(Halves(), Shades())]
-        work = pipeline.Pipeline(experts, Tally(), batch_size=2, time_limit=limit)
+        work = pipeline.Pipeline(experts, ChecksumMatcher(), batch_size=2, time_limit=limit)
         work.describe(chosen, tmp_path / place, progress=False)
     one, two = ((tmp_path / place / pipeline.RECORDS).read_bytes() for place in ("a", "b"))
     assert one == two and b"too dark" in one

@@ -40,12 +40,12 @@ def record(text, captions=(), regions=(), lines=(), original="") -> Record:
     ],
 )
 def test_sentences_are_counted(text, count):
-    assert len(checks.sentences(text)) == count
+    assert len(checks.split_sentences(text)) == count
 
 
 @given(st.text(alphabet='ab .!?"x1', max_size=60))
 def test_sentences_lose_nothing(text):
-    assert "".join("".join(checks.sentences(text)).split()) == "".join(text.split())
+    assert "".join("".join(checks.split_sentences(text)).split()) == "".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_sentences_lose_nothing(text):
     ],
 )
 def test_what_breaks_the_rules_is_named(text, problem):
-    assert any(problem in found for found in checks.check(record(text)).problems)
+    assert any(problem in found for found in checks.check_caption(record(text)).problems)
 
 
 def test_prices_in_quotation_marks_are_no_coordinates_and_a_letter_box_no_letter():
     text = 'The text reads "0.50, 0.60" and "(1, 2)". A letter in an envelope lies there, and a letterbox.'
-    assert checks.check(record(text)).problems == ()
+    assert checks.check_caption(record(text)).problems == ()
 
 
 def test_words_that_nobody_said_are_found():
@@ -73,12 +73,12 @@ def test_words_that_nobody_said_are_found():
         captions=["a cat sleeping on a sofa"], regions=["tabby cat", "tabby cat"], lines=["Stop"],
         original="Blue skies",
     )  # fmt: skip
-    check = checks.check(seen)
+    check = checks.check_caption(seen)
     assert check.unsupported == ("unicorn", "sign")
     words = ["two", "tabby", "cats", "sleep", "unicorn", "sign", "STOP", "sky", "blue"]
     assert check.grounding == pytest.approx(1 - 2 / len(words))
     assert check.sentences == 2 and check.problems == ()
-    marked = checks.mark(seen.detailed_caption, check.unsupported)
+    marked = checks.mark_words(seen.detailed_caption, check.unsupported)
     assert [piece for piece, odd in marked if odd] == ["unicorn", "sign"]
     assert "".join(piece for piece, _ in marked) == seen.detailed_caption
 
@@ -86,12 +86,15 @@ def test_words_that_nobody_said_are_found():
 def test_a_number_is_grounded_by_how_many_there_are():
     for count, word in ((2, "two"), (3, "three")):
         said = f"There are {word} dogs."
-        assert checks.check(record(said, regions=["dog"] * count)).grounding == 1
-        assert checks.check(record(said, regions=["dog"] * 5)).unsupported == (word,)
+        assert checks.check_caption(record(said, regions=["dog"] * count)).grounding == 1
+        assert checks.check_caption(record(said, regions=["dog"] * 5)).unsupported == (word,)
 
 
 def test_nothing_said_is_grounded():
-    assert checks.check(record("")).grounding == 1 and checks.check(record("It is here.")).grounding == 1
+    assert (
+        checks.check_caption(record("")).grounding == 1
+        and checks.check_caption(record("It is here.")).grounding == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,6 @@ CAPTIONS = ["a room", "a street. with cars. and houses.", "Mr. Smith's dog", "",
 def test_the_rules_pass_every_check(regions, lines, captions, original):
     seen = record("", captions, regions, lines, original)
     text = rules.RuleComposer().compose(seen)
-    check = checks.check(seen.model_copy(update={"detailed_caption": text}))
+    check = checks.check_caption(seen.model_copy(update={"detailed_caption": text}))
     assert (check.grounding, check.unsupported, check.problems) == (1, (), ())
     assert check.sentences <= checks.MAXIMUM_SENTENCES

@@ -32,11 +32,11 @@ found = st.builds(
 
 @given(st.lists(found, max_size=8))
 def test_every_region_is_in_one_object_that_its_best_one_leads(regions):
-    groups = filtering.objects(regions)
+    groups = filtering.group_objects(regions)
     assert sorted(id(item) for group in groups for item in group) == sorted(map(id, regions))
     for group in groups:
-        assert all(filtering.worth(group[0]) >= filtering.worth(item) for item in group)
-        assert all(filtering.same(group[0], item) for item in group[1:])
+        assert all(filtering.confidence(group[0]) >= filtering.confidence(item) for item in group)
+        assert all(filtering.same_object(group[0], item) for item in group[1:])
         assert len({item.expert for item in group}) == len(group)
     leaders = [next(i for i, item in enumerate(regions) if item is group[0]) for group in groups]
     assert leaders == sorted(leaders)
@@ -44,7 +44,7 @@ def test_every_region_is_in_one_object_that_its_best_one_leads(regions):
 
 @given(found, found)
 def test_sameness_is_mutual(first, second):
-    assert filtering.same(first, second) == filtering.same(second, first)
+    assert filtering.same_object(first, second) == filtering.same_object(second, first)
 
 
 @given(some_box(), some_box())
@@ -56,11 +56,17 @@ def test_the_shared_part_is_that_of_common_cells(first, second):
 
 def test_what_is_one_object():
     cat = region()
-    assert filtering.same(cat, region("tabby", (11, 10, 50, 60), expert="b"))
-    assert filtering.same(cat, region("the Cat", (15, 15, 30, 30), expert="b")), "a part of the same name"
-    assert not filtering.same(cat, region("ear", (15, 15, 30, 30), expert="b")), "a part of another name"
-    assert not filtering.same(cat, region("cat", (12, 10, 50, 60))), "an expert's own regions stay apart"
-    assert not filtering.same(cat, region("cat", (60, 10, 90, 60), expert="b"))
+    assert filtering.same_object(cat, region("tabby", (11, 10, 50, 60), expert="b"))
+    assert filtering.same_object(cat, region("the Cat", (15, 15, 30, 30), expert="b")), (
+        "a part of the same name"
+    )
+    assert not filtering.same_object(cat, region("ear", (15, 15, 30, 30), expert="b")), (
+        "a part of another name"
+    )
+    assert not filtering.same_object(cat, region("cat", (12, 10, 50, 60))), (
+        "an expert's own regions stay apart"
+    )
+    assert not filtering.same_object(cat, region("cat", (60, 10, 90, 60), expert="b"))
 
 
 def test_the_rules_name_an_object_once_by_its_best_name():

@@ -79,7 +79,7 @@ def shown():
 
 
 def test_the_page_shows_everything_and_takes_no_text_for_markup(shown):
-    tags = parsed(report.show([shown[0]], [shown[1]], title="A & B").html())
+    tags = parsed(report.build_report([shown[0]], [shown[1]], title="A & B").html())
     text = " ".join(tags.text)
     for part in ("A & B", "<b>.png", "me & my cat", "a room", "a <cat>", "STOP", "dog", "match too low",
                  "0.90", "0.70", "grounded 50%", "too short", "unicorn"):  # fmt: skip
@@ -91,7 +91,7 @@ def test_the_page_shows_everything_and_takes_no_text_for_markup(shown):
 
 
 def test_boxes_lie_in_the_images_own_coordinates_and_dropped_ones_are_dashed(shown):
-    tags = parsed(report.show([shown[0]], [shown[1]]).html())
+    tags = parsed(report.build_report([shown[0]], [shown[1]]).html())
     assert {tag["points"]: "stroke-dasharray" in tag for tag in tags.all("polygon")} == {
         "20.0,10.0 70.0,10.0 70.0,50.0 20.0,50.0": False,
         "0.0,0.0 9.0,0.0 9.0,9.0 0.0,9.0": False,
@@ -101,17 +101,17 @@ def test_boxes_lie_in_the_images_own_coordinates_and_dropped_ones_are_dashed(sho
 
 
 def test_labels_and_rows_bear_the_same_numbers(shown):
-    html = report.show([shown[0]], [shown[1]]).html()
-    rows = re.findall(r"<td class=n>(\d+) <i.*?<td class=t>(.*?)</td>", html)
+    html = report.build_report([shown[0]], [shown[1]]).html()
+    rows = re.findall(r'<td class="number">(\d+) <i.*?<td class="text">(.*?)</td>', html, re.DOTALL)
     assert [text for _, text in rows] == ["a &lt;cat&gt;", "corner", "STOP", "dog"]
-    assert re.findall(r'fill="(#\w+)"/><text[^>]*>(\d+)</text>', html) == [
+    assert re.findall(r'fill="(#\w+)"/>\s*<text[^>]*>(\d+)</text>', html) == [
         (report.LEVELS[level], number)
         for (number, _), level in zip(rows, ("region", "segment", "line", "dropped"), strict=True)
     ]
 
 
 def test_of_boxes_in_each_other_the_smallest_is_pointed_at(shown):
-    html = report.show([shown[0]], [shown[1]]).html()
+    html = report.build_report([shown[0]], [shown[1]]).html()
     titles = [text.split(",")[0] for text in re.findall(r"<title>(.*?)</title></polygon>", html)]
     assert titles == ["a &lt;cat&gt;", "dog", "STOP", "corner"]
 
@@ -127,7 +127,7 @@ def test_no_label_is_cut_and_none_covers_another_while_there_is_room(width, heig
         for a, b, c, d in corners
     ]
     label = (width / 12, height / 20)
-    spots = report.place(boxes, [label] * len(boxes), size)
+    spots = report.place_labels(boxes, [label] * len(boxes), size)
     for number, (x, y) in enumerate(spots):
         assert -1e-6 <= x <= width - label[0] + 1e-6 and -1e-6 <= y <= height - label[1] + 1e-6
         for other_x, other_y in spots[:number]:
@@ -136,9 +136,9 @@ def test_no_label_is_cut_and_none_covers_another_while_there_is_room(width, heig
 
 
 def test_where_there_is_no_room_labels_stay_inside():
-    spots = report.place([(0, 0, 10, 10)] * 5, [(6, 6)] * 5, (10, 10))
+    spots = report.place_labels([(0, 0, 10, 10)] * 5, [(6, 6)] * 5, (10, 10))
     assert len(spots) == 5 and all(0 <= x <= 4 and 0 <= y <= 4 for x, y in spots)
-    assert report.place([(0, 0, 3, 3)], [(6, 6)], (3, 3)) == [(0, 0)]
+    assert report.place_labels([(0, 0, 3, 3)], [(6, 6)], (3, 3)) == [(0, 0)]
 
 
 @pytest.mark.parametrize("size", [(14, 25), (100, 60), (9000, 6000), (300, 6000), (6000, 300)])
@@ -146,7 +146,7 @@ def test_numbers_and_lines_are_as_large_on_the_page_whatever_the_image(size):
     width, height = size
     region = Region(box=(0, 0, width, height), text="all", score=1, expert="e")
     record = Record(name="a", sha256="0" * 64, width=width, height=height, regions=[region])
-    tags = parsed(report.svg(record, Image.new("RGB", size), 480))
+    tags = parsed(report.draw_svg(record, Image.new("RGB", size), 480))
     shown = min(report.WIDTH / width, report.HEIGHT / height)
     (text,), outline = tags.all("text"), tags.all("polygon")[-1]
     assert float(text["font-size"]) * shown == pytest.approx(11, rel=0.05)
@@ -159,7 +159,7 @@ def test_masks_that_touch_have_different_colours_and_an_outline():
         band = np.zeros((20, 60), dtype=bool)
         band[:, x : x + 6] = True
         bands.append(Region(box=(x, 0, x + 6, 20), text="x", score=1, expert="e", mask=Mask.of(band)))
-    drawn = np.asarray(report.masks(bands, (60, 20)))
+    drawn = np.asarray(report.draw_masks(bands, (60, 20)))
     colours = [tuple(drawn[10, x + 3, :3]) for x in range(0, 60, 6)]
     assert all(one != next_one for one, next_one in zip(colours, colours[1:], strict=False))
     assert (drawn[:, 6, 3] == 255).all() and drawn[10, 8, 3] < 128
@@ -171,7 +171,7 @@ def _images(html):
 
 
 def test_the_image_is_made_smaller_and_the_mask_lies_where_it_was_found(shown):
-    (kind, image), (other, mask) = _images(report.show([shown[0]], [shown[1]], pixels=50).html())
+    (kind, image), (other, mask) = _images(report.build_report([shown[0]], [shown[1]], pixels=50).html())
     assert (kind, image.size, other, mask.size) == ("jpeg", (50, 30), "png", (50, 30))
     inside = np.asarray(mask)[:, :, 3] > 0
     assert inside[5:25, 10:35].all() and inside.sum() == 20 * 25
@@ -180,16 +180,16 @@ def test_the_image_is_made_smaller_and_the_mask_lies_where_it_was_found(shown):
 def test_failures_and_missing_images_are_shown(shown, tmp_path):
     gone = InputImage(tmp_path / "gone.png", "gone.png")
     failure = Failure(stage="read", error="OSError: <none>")
-    page = report.show([Record(name="gone.png", failures=[failure]), shown[0]], [gone, gone])
+    page = report.build_report([Record(name="gone.png", failures=[failure]), shown[0]], [gone, gone])
     text = " ".join(parsed(page.html()).text)
     assert "read: OSError: <none>" in text and "there is no image at" in text and "no description" in text
 
 
 def test_the_page_is_one_file_that_a_notebook_shows_too(shown, tmp_path):
-    page = report.show([shown[0]], [shown[1]])
+    page = report.build_report([shown[0]], [shown[1]])
     path = page.write(tmp_path / "new" / "report.html")
     html = path.read_text(encoding="utf-8")
     assert html.startswith("<!doctype html>") and page._repr_html_() in html
     assert "http" not in html.replace("http-equiv", "") and "<script" not in html
     with pytest.raises(ValueError, match="a record for each image, got 1 for 2"):
-        report.show([shown[0]], [shown[1]] * 2)
+        report.build_report([shown[0]], [shown[1]] * 2)

@@ -8,7 +8,7 @@ from monkeylib.captions import experts, filtering, pipeline
 from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.base import crop
 from monkeylib.captions.experts.segments import CaptionedSegments, cut_out, largest
-from monkeylib.captions.input_images import Source
+from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.stages import read
 from tests.support.caption_models import Billed, ChecksumMatcher, Colours, Halves, Shades, score
 
@@ -196,7 +196,7 @@ def test_segments_are_the_largest_shown_on_white():
 
 def test_a_describer_that_says_too_little_is_recorded(sources, tmp_path):
     class Short(Shades):
-        def describe(self, crops):
+        def caption(self, crops):
             return super().caption(crops)[1:]
 
     _, records = described(sources[:1], tmp_path, CaptionedSegments(Halves(), Short()))
@@ -249,10 +249,11 @@ def test_findings_may_be_empty(sources, tmp_path):
 
 
 def test_a_set_has_its_own_matcher(monkeypatch):
-    monkeypatch.setitem(experts.MATCHERS, "blip2-itm", ChecksumMatcher)
+    entry = experts.MatcherEntry(ChecksumMatcher, sets=("paper",))
+    monkeypatch.setitem(experts.MATCHERS.entries, "blip2-itm", entry)
     assert experts.load_matcher("auto", "cpu") is None, "its experts' own scores filter better"
     assert isinstance(experts.load_matcher("auto", "paper"), ChecksumMatcher)
     assert experts.load_matcher("auto", "pp-ocr") is experts.load_matcher("none", "cpu") is None
     assert isinstance(experts.load_matcher("blip2-itm", "cpu"), ChecksumMatcher)
-    with pytest.raises(ValueError, match="no matcher 'clip': choose among auto, none, blip2"):
+    with pytest.raises(ValueError, match="no matcher called 'clip': choose one of blip2-itm, auto or none"):
         experts.load_matcher("clip", "cpu")

@@ -102,7 +102,7 @@ MISTAKES = {
     ("reproduce", "--only", "99"): "No notebook's name begins with '99'",
     ("reproduce", "--profile", "smoke", "--update-notebooks"): "those of profile nano and seed 0",
     ("train", "--profile", "gone"): "no profile called 'gone'",
-    ("caption", "IMAGE", "--out", "x", "--experts", "gone"): "no expert 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--experts", "gone"): "no expert called 'gone'",
     ("caption", "IMAGE", "--out", "x", "--matcher", "gone"): "no matcher 'gone'",
     ("caption", "IMAGE", "--out", "x", "--composer", "gone"): "no composer called 'gone'",
     ("caption", "IMAGE", "--out", "x", "--engine", "ray", "--workers", "many"): "--workers takes numbers",
@@ -208,7 +208,7 @@ class Colour(experts.Expert):
 
 
 def test_caption_describes_what_it_can_read_and_says_what_it_cannot(call, monkeypatch, tmp_path):
-    monkeypatch.setitem(experts.EXPERTS, "colour", Colour)
+    monkeypatch.setitem(experts.EXPERTS.entries, "colour", experts.ExpertEntry(Colour))
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "a.png")
     code, output, errors = call("caption", tmp_path / "a.png", "--out", tmp_path / "d", "--experts", "colour")
     assert (code, errors) == (0, "") and output.startswith("a.png: ")
@@ -219,7 +219,7 @@ def test_caption_describes_what_it_can_read_and_says_what_it_cannot(call, monkey
 
 
 def test_caption_takes_folders_original_captions_and_writes_a_report(call, monkeypatch, tmp_path):
-    monkeypatch.setitem(experts.EXPERTS, "colour", Colour)
+    monkeypatch.setitem(experts.EXPERTS.entries, "colour", experts.ExpertEntry(Colour))
     folder = tmp_path / "images"
     (folder / "more").mkdir(parents=True)
     for name in ("a.png", "more/a.png"):

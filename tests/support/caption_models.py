@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 
-from monkeylib.captions.annotations import Caption, Findings, Mask, Region
+from monkeylib.captions.annotations import Caption, ExpertOutput, Mask, Region
 from monkeylib.captions.composers import Composer
 from monkeylib.captions.experts.base import Expert, ImageTextMatcher, RegionCaptioner
 

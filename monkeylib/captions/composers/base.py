@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from monkeylib.captions.annotations import Record, Written
+from monkeylib.captions.annotations import GeneratedCaption, Record
 from monkeylib.captions.experts.base import Model
 
 
@@ -27,16 +27,16 @@ class Composer(Model):
     def compose(self, record: Record) -> str:
         """Return the caption; empty where nothing is known."""
 
-    def write(self, record: Record) -> str | Written:
+    def write(self, record: Record) -> str | GeneratedCaption:
         """Return the caption; a composer that rejects drafts adds what was wrong with one."""
         return self.compose(record)
 
-    def compose_all(self, records: Sequence[Record]) -> list[str | Written | Exception]:
+    def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
         """Return the captions of several records, an exception in the place of each that failed.
 
         Records are composed one after the other, unless a composer sends several requests at once.
         """
-        results: list[str | Written | Exception] = []
+        results: list[str | GeneratedCaption | Exception] = []
         for record in records:
             try:
                 results.append(self.write(record))

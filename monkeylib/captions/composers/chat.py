@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from monkeylib import resources
 from monkeylib.boxes import Box
-from monkeylib.captions.annotations import OcrLine, Record, Region, Written
+from monkeylib.captions.annotations import GeneratedCaption, OcrLine, Record, Region
 from monkeylib.captions.composers.base import Composer
 from monkeylib.captions.composers.chat_client import (
     Budget,
@@ -220,10 +220,10 @@ class ChatComposer(Composer):
             raise ChatFailed(f"The chat model gave no text (it ended with {reason!r}).")
         return text
 
-    def compose_all(self, records: Sequence[Record]) -> list[str | Written | Exception]:
+    def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
         """Return the captions, up to `concurrency` requested at once, an exception for each that failed."""
 
-        def compose_or_error(record: Record) -> str | Written | Exception:
+        def compose_or_error(record: Record) -> str | GeneratedCaption | Exception:
             try:
                 return self.compose(record)
             except Exception as error:  # recorded by the pipeline; the others go on

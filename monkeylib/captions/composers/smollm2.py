@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monkeylib import assets
 from monkeylib.captions import checks
-from monkeylib.captions.annotations import Record, Written
+from monkeylib.captions.annotations import GeneratedCaption, Record
 from monkeylib.captions.composers.base import Composer
 from monkeylib.captions.composers.registry import register_composer
 from monkeylib.captions.composers.rules import RuleComposer
@@ -99,12 +99,12 @@ class SmolLm2Composer(Composer):
         self.rewrites[draft] = RewriteResult("model", draft, problems)
         return draft
 
-    def write(self, record: Record) -> str | Written:
+    def write(self, record: Record) -> str | GeneratedCaption:
         """Return the caption, and what was wrong with the draft if the rules' text stands."""
         text = self.compose(record)
         rewrite = self.rewrites.get(text)
         if rewrite and rewrite.problems:
-            return Written(text=text, refused=rewrite.problems)
+            return GeneratedCaption(text=text, refused=rewrite.problems)
         return text
 
     def draft(self, rules_text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from monkeylib.captions.annotations import Findings, Provenance
+from monkeylib.captions.annotations import ExpertOutput, Provenance
 
 
 class Model(ABC):
@@ -57,7 +57,7 @@ class Expert(Model):
     """A model that annotates whole images: captions, regions, segments or lines of text."""
 
     @abstractmethod
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """Return the annotations of each RGB image of a batch, in the images' order."""
 
 
@@ -74,7 +74,9 @@ class DependentExpert(Expert):
     upstream: Expert
 
     @abstractmethod
-    def annotate_from(self, images: Sequence[Image.Image], upstream: Sequence[Findings]) -> list[Findings]:
+    def annotate_from(
+        self, images: Sequence[Image.Image], upstream: Sequence[ExpertOutput]
+    ) -> list[ExpertOutput]:
         """Return the annotations that replace those of the upstream expert.
 
         Args:
@@ -82,7 +84,7 @@ class DependentExpert(Expert):
             upstream: the upstream expert's annotations of each image.
         """
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """Run the upstream expert, then this one."""
         return self.annotate_from(images, self.upstream.annotate(images))
 

@@ -129,12 +129,12 @@ class Blip2Captions(_Blip2Captioner, Expert):
     ) -> None:
         super().__init__(beams, maximum_tokens, device, dtype, batch_size)
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """Return the caption of each image; none where BLIP-2 ends at once."""
         annotations = []
         for text, score in self.caption(images):
             captions = (Caption(text=text, expert=self.name, score=score),) if text else ()
-            annotations.append(Findings(captions=captions))
+            annotations.append(ExpertOutput(captions=captions))
         return annotations
 
 

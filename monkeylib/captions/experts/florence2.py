@@ -52,14 +52,14 @@ class Florence2Regions(Pretrained, Expert):
         generation = {"task": TASK, "beams": self.beams, "maximum_tokens": self.maximum_tokens}
         return {**super().settings, **generation}
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """Return the regions of each image."""
         annotations = []
         for batch in batches(images, self.batch_size):
             annotations += self._annotate_batch([image.convert("RGB") for image in batch])
         return annotations
 
-    def _annotate_batch(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def _annotate_batch(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         import torch
 
         network, processor = self.parts
@@ -75,7 +75,7 @@ class Florence2Regions(Pretrained, Expert):
 
             for image, token_ids, image_states in zip(images, generated[:, 1:], states, strict=True):
                 log_probabilities = self._log_probabilities(image_states, token_ids)
-                annotations.append(Findings(regions=self._regions(image, token_ids, log_probabilities)))
+                annotations.append(ExpertOutput(regions=self._regions(image, token_ids, log_probabilities)))
         return annotations
 
     def _log_probabilities(self, states: Any, token_ids: Any) -> list[float]:

@@ -140,7 +140,7 @@ class GritRegions(Expert):
 
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """Return the regions of each image, in GRIT's order.
 
         Raises:
@@ -166,7 +166,7 @@ class GritRegions(Expert):
                 raise
 
         return [
-            Findings(regions=tuple(self._regions(result, image.size)))
+            ExpertOutput(regions=tuple(self._regions(result, image.size)))
             for result, image in zip(results, images, strict=True)
         ]
 

@@ -57,9 +57,9 @@ class PpOcr(Expert):
         """Load the three networks."""
         _ = self._engine
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """Return the lines of text of each image, in the detector's reading order."""
-        return [Findings(lines=self._read(image)) for image in images]
+        return [ExpertOutput(lines=self._read(image)) for image in images]
 
     def _read(self, image: Image.Image) -> tuple[OcrLine, ...]:
         bgr = np.asarray(image.convert("RGB"))[:, :, ::-1]  # rapidocr takes BGR

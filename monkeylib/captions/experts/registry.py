@@ -9,7 +9,7 @@ The licence, the batch size and the other defaults belong to the class.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from monkeylib import assets
 from monkeylib.captions.experts.base import Expert, ImageTextMatcher
@@ -28,9 +28,9 @@ class ExpertEntry:
     """
 
     build: Callable[[], Expert]
-    sets: Mapping[str, int]
-    assets: tuple[str, ...] | None
-    smallest_segment: float
+    sets: Mapping[str, int] = field(default_factory=dict)
+    assets: tuple[str, ...] | None = None
+    smallest_segment: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class MatcherEntry:
     """A registered image-text matcher: how to build it, and the sets whose default it is."""
 
     build: Callable[[], ImageTextMatcher]
-    sets: tuple[str, ...]
+    sets: tuple[str, ...] = ()
 
 
 EXPERTS: Registry[ExpertEntry] = Registry("expert", __package__)

@@ -76,14 +76,14 @@ class SamMasks(Pretrained, Expert):
             "overlap": self.overlap,
         }
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """Return the masks of each image as regions without text."""
         annotations = []
         for batch in batches(images, self.batch_size):
             annotations += self._annotate_batch([image.convert("RGB") for image in batch])
         return annotations
 
-    def _annotate_batch(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def _annotate_batch(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         import torch
 
         network, processor = self.parts
@@ -95,7 +95,7 @@ class SamMasks(Pretrained, Expert):
             embeddings = network.get_image_embeddings(pixels)  # [B, C, h, w]
             sizes = inputs.reshaped_input_sizes.tolist()
             for image, embedding, size in zip(images, embeddings, sizes, strict=True):
-                annotations.append(Findings(regions=self._regions(image, embedding[None], size)))
+                annotations.append(ExpertOutput(regions=self._regions(image, embedding[None], size)))
         return annotations
 
     def _regions(self, image: Image.Image, embedding: Any, input_size: Sequence[int]) -> tuple[Region, ...]:

@@ -112,9 +112,9 @@ class SamDistilled(Expert):
         """Free both networks."""
         self.__dict__.pop("_sessions", None)
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """Return the segments of each image, largest first."""
-        return [Findings(regions=self._segments(image.convert("RGB"))) for image in images]
+        return [ExpertOutput(regions=self._segments(image.convert("RGB"))) for image in images]
 
     def _segments(self, image: Image.Image) -> tuple[Region, ...]:
         # The image fills the top left of the square input.

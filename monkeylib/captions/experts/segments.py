@@ -52,7 +52,9 @@ class CaptionedSegments(DependentExpert):
         """Free the captioner."""
         self.captioner.release()
 
-    def annotate_from(self, images: Sequence[Image.Image], upstream: Sequence[Findings]) -> list[Findings]:
+    def annotate_from(
+        self, images: Sequence[Image.Image], upstream: Sequence[ExpertOutput]
+    ) -> list[ExpertOutput]:
         """Return the captioned segments of each image, without those that the captioner has no words for."""
         segments = [largest(annotations.regions, self.count) for annotations in upstream]
 
@@ -67,7 +69,7 @@ class CaptionedSegments(DependentExpert):
         annotations, start = [], 0
         for regions in segments:
             end = start + len(regions)
-            annotations.append(Findings(regions=self._with_captions(regions, captions[start:end])))
+            annotations.append(ExpertOutput(regions=self._with_captions(regions, captions[start:end])))
             start = end
         return annotations
 

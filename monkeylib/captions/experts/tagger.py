@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import assets, boxes
-from monkeylib.captions.annotations import Caption, Findings, Region
+from monkeylib.captions.annotations import Caption, ExpertOutput, Region
 from monkeylib.captions.experts.base import DependentExpert, Expert, RegionCaptioner
 from monkeylib.captions.experts.registry import register_expert
 from monkeylib.captions.experts.yolox import YoloxRegions
@@ -144,7 +144,9 @@ class TagCaption(DependentExpert):
         """Free the tagger."""
         self.tagger.release()
 
-    def annotate_from(self, images: Sequence[Image.Image], upstream: Sequence[Findings]) -> list[Findings]:
+    def annotate_from(
+        self, images: Sequence[Image.Image], upstream: Sequence[ExpertOutput]
+    ) -> list[ExpertOutput]:
         """Return a caption of each image, none where there is nothing to say."""
         tags = self.tagger.tags(images)
 
@@ -156,9 +158,9 @@ class TagCaption(DependentExpert):
             if text:
                 score = probability if tag else None
                 caption = Caption(text=text, expert=self.name, score=score)
-                annotations.append(Findings(captions=(caption,)))
+                annotations.append(ExpertOutput(captions=(caption,)))
             else:
-                annotations.append(Findings())
+                annotations.append(ExpertOutput())
         return annotations
 
 

@@ -63,9 +63,9 @@ class YoloxRegions(Expert):
         """Load the network, fetched first if it is missing."""
         _ = self._session
 
-    def annotate(self, images: Sequence[Image.Image]) -> list[Findings]:
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
         """Return the objects of each image, best first."""
-        return [Findings(regions=self._detect(image.convert("RGB"))) for image in images]
+        return [ExpertOutput(regions=self._detect(image.convert("RGB"))) for image in images]
 
     def _detect(self, image: Image.Image) -> tuple[Region, ...]:
         pixels, scale = letterbox(image)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from monkeylib.captions import composers
 from monkeylib.captions.annotations import Caption, Record
-from monkeylib.captions.composers import chat, rules
+from monkeylib.captions.composers import chat
 from monkeylib.captions.composers.chat_client import (
     OVERHEAD,
     Budget,
@@ -26,7 +26,9 @@ from tests.support import chat_server
 from tests.support.chat_server import COMPLETION
 
 KEY = "a key that nobody may see"
-QUICK = RetryPolicy(attempts=8, timeout=60, first_wait=0.01, longest_wait=1.0)  # but no answer comes too late
+QUICK = RetryPolicy(
+    attempts=8, timeout=60, first_delay=0.01, longest_delay=1.0
+)  # but no answer comes too late
 
 
 def record(text: str = "a cat", **more) -> Record:
@@ -46,14 +48,14 @@ def ask(server, tmp_path):
     """Make a composer that keeps its answers in the test's folder."""
 
     def make(**more) -> chat.ChatComposer:
-        return chat.ChatComposer(tmp_path / "chat", **{"patience": QUICK, **more})
+        return chat.ChatComposer(tmp_path / "chat", **{"retry_policy": QUICK, **more})
 
     return make
 
 
 def longest(item: Record, answer: int = 400) -> int:
     """Tokens that are set aside for a record."""
-    return len(rules.chat_prompt(item).encode()) + OVERHEAD + answer
+    return len(chat.chat_prompt(item).encode()) + OVERHEAD + answer
 
 
 # --- one question ------------------------------------------------------------------------------------
@@ -66,11 +68,11 @@ def test_the_prompt_is_sent_and_the_answer_comes_back(server, ask):
     assert path == "/v1/chat/completions" and authorization == f"Bearer {KEY}"
     assert body == {
         "model": "a-model",
-        "messages": [{"role": "user", "content": rules.chat_prompt(record("a cat on a mat"))}],
+        "messages": [{"role": "user", "content": chat.chat_prompt(record("a cat on a mat"))}],
         "max_tokens": 400,
         "temperature": 0.2,
     }
-    assert composer.spent.requests == 1 and composer.spent.completion_tokens == COMPLETION
+    assert composer.usage.requests == 1 and composer.usage.completion_tokens == COMPLETION
 
 
 def test_every_way_to_fail_is_tried_again_and_what_may_have_been_billed_is_counted(server, ask):
@@ -82,26 +84,26 @@ def test_every_way_to_fail_is_tried_again_and_what_may_have_been_billed_is_count
         "half",
         "no answer",
     ]
-    composer = ask(patience=replace(QUICK, timeout=3.0))
+    composer = ask(retry_policy=replace(QUICK, timeout=3.0))
     assert composer.compose(record()) == "A CAT."
     assert len(server.requests) == 7 and len({json.dumps(body) for _, _, body in server.requests}) == 1
     assert server.times[1] - server.times[0] >= 0.29  # the server asked for it
     # The four that may have been answered count whole, refusals count nothing.
-    used = len(rules.chat_prompt(record())) // 4 + COMPLETION
-    assert composer.spent.tokens == 4 * longest(record()) + used
-    assert composer.spent.requests == 7
+    used = len(chat.chat_prompt(record())) // 4 + COMPLETION
+    assert composer.usage.tokens == 4 * longest(record()) + used
+    assert composer.usage.requests == 7
 
 
 def test_a_server_that_counts_no_tokens_is_taken_to_have_used_the_most(server, ask):
     server.otherwise = "uncounted"
     composer = ask()
-    assert composer.compose(record()) == "A CAT." and composer.spent.tokens == longest(record())
+    assert composer.compose(record()) == "A CAT." and composer.usage.tokens == longest(record())
 
 
 def test_patience_ends(server, ask):
     server.otherwise = (503, {}, None)
     with pytest.raises(ChatFailed, match="3 attempts failed, the last one: status 503: .*on purpose"):
-        ask(patience=RetryPolicy(attempts=3, timeout=60, first_wait=0.01)).compose(record())
+        ask(retry_policy=RetryPolicy(attempts=3, timeout=60, first_delay=0.01)).compose(record())
     assert len(server.requests) == 3
 
 
@@ -114,7 +116,7 @@ def test_a_server_that_wants_more_patience_than_there_is_is_left_alone(server, a
 
 def test_waits_between_attempts_double(server, ask):
     server.script = [(500, {}, None)] * 4
-    ask(patience=RetryPolicy(attempts=5, timeout=60, first_wait=0.1)).compose(record())
+    ask(retry_policy=RetryPolicy(attempts=5, timeout=60, first_delay=0.1)).compose(record())
     waits = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
     assert all(wait >= 0.75 * 0.1 * 2**i for i, wait in enumerate(waits))
 
@@ -126,7 +128,7 @@ def test_an_endpoint_that_refuses_us_is_asked_once(server, ask, refusal):
     for text in ("a cat", "a dog"):
         with pytest.raises(ChatFailed, match=f"refuses requests .status {refusal[0]}"):
             composer.compose(record(text))
-    assert len(server.requests) == 1 and composer.spent.tokens == 0
+    assert len(server.requests) == 1 and composer.usage.tokens == 0
 
 
 def test_a_question_that_is_refused_fails_alone(server, ask):
@@ -160,10 +162,10 @@ def test_nothing_is_asked_about_a_image_of_which_nothing_is_known(server, ask):
 
 def test_an_endpoint_that_is_not_there_is_an_error_and_costs_nothing(server, ask, monkeypatch):
     monkeypatch.setenv(chat.BASE_URL, "http://127.0.0.1:9/v1")
-    composer = ask(patience=RetryPolicy(attempts=2, timeout=60, first_wait=0.01))
+    composer = ask(retry_policy=RetryPolicy(attempts=2, timeout=60, first_delay=0.01))
     with pytest.raises(ChatFailed, match="2 attempts failed"):
         composer.compose(record())
-    assert composer.spent.tokens == 0
+    assert composer.usage.tokens == 0
 
 
 # --- what is kept ------------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ def test_a_rerun_asks_nothing_and_other_questions_are_asked(server, ask, tmp_pat
     assert first == ["A CAT.", "A DOG.", "A BUS."] and len(server.requests) == 3
     again = ask()
     assert again.compose_all(records) == first and len(server.requests) == 3
-    assert again.spent.requests == 0 and again.cost == 0
+    assert again.usage.requests == 0 and again.cost == 0
     ask(temperature=0.5).compose(records[0])
     ask(answer_tokens=300).compose(records[0])
     assert len(server.requests) == 5
@@ -238,13 +240,13 @@ def test_when_the_server_asks_for_a_wait_all_wait(server, ask):
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_the_budget_is_never_passed_and_a_larger_one_goes_on(server, ask, concurrency):
     records = [record(f"cat {i}") for i in range(10)]
-    used = len(rules.chat_prompt(records[0])) // 4 + COMPLETION
+    used = len(chat.chat_prompt(records[0])) // 4 + COMPLETION
     budget = longest(records[0]) + 3 * used + used // 2  # four answers, and no room to ask a fifth time
     composer = ask(concurrency=concurrency, maximum_tokens=budget)
     answers = composer.compose_all(records)
     failed = [answer for answer in answers if not isinstance(answer, str)]
     assert len(failed) == 6 and len(server.requests) == 4
-    assert composer.spent.tokens == 4 * used <= budget
+    assert composer.usage.tokens == 4 * used <= budget
     assert all(isinstance(answer, BudgetExhausted) for answer in failed)
     assert f"The budget of {budget} tokens is used up" in str(failed[0])
     assert all(isinstance(answer, str) for answer in ask(concurrency=concurrency).compose_all(records))
@@ -253,7 +255,7 @@ def test_the_budget_is_never_passed_and_a_larger_one_goes_on(server, ask, concur
 
 def test_dollars_are_counted_and_limited(server, ask):
     item = record()
-    prompt = len(rules.chat_prompt(item)) // 4
+    prompt = len(chat.chat_prompt(item)) // 4
     composer = ask(prices=(0.5, 1.5), maximum_dollars=1.0)
     composer.compose(item)
     assert composer.cost == pytest.approx((0.5 * prompt + 1.5 * COMPLETION) / 1e6)
@@ -272,16 +274,16 @@ def test_whatever_requests_take_the_limit_holds(limit, requests):
     budget, total = Budget(tokens=limit), 0
     for prompt, answer, share, free in requests:
         try:
-            with budget.holding(prompt, answer) as hold:
+            with budget.reserve(prompt, answer) as reservation:
                 if free:
-                    hold.free()
+                    reservation.release()
                 elif share < 0.8:
-                    hold.used(prompt, int(share * answer))
+                    reservation.settle(prompt, int(share * answer))
         except BudgetExhausted:
             assert total + prompt + answer > limit
             continue
         total += 0 if free else prompt + (int(share * answer) if share < 0.8 else answer)
-        assert budget.spent.tokens == total <= limit
+        assert budget.usage.tokens == total <= limit
 
 
 def test_a_limit_in_dollars_needs_prices():
@@ -318,7 +320,7 @@ def test_limits_come_from_the_environment_too(server, tmp_path, monkeypatch):
     assert plain.concurrency == 8 and plain.compose(record()) == "A CAT."
     for name, value in [(chat.TOKENS, "10"), (chat.PRICES, "0.5, 1.5"), (chat.CONCURRENCY, "3")]:
         monkeypatch.setenv(name, value)
-    limited = composers.load("chat")
+    limited = composers.load_composer("chat")
     assert limited.concurrency == 3
     with pytest.raises(BudgetExhausted, match="10 tokens"):
         chat.ChatComposer.from_environment(tmp_path).compose(record("a dog"))
@@ -328,7 +330,7 @@ def test_limits_come_from_the_environment_too(server, tmp_path, monkeypatch):
         chat.ChatComposer.from_environment(tmp_path).compose(record("a dog"))
     monkeypatch.setenv(chat.PRICES, "0.5")
     with pytest.raises(ValueError, match="MONKEYLIB_CHAT_PRICES has to hold 2 numbers .* got '0.5'"):
-        composers.load("chat")
+        composers.load_composer("chat")
 
 
 def test_it_goes_to_another_process_without_the_key(server, ask):

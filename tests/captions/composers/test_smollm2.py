@@ -35,8 +35,8 @@ GOOD = 'A picture shows a cat at the top left. The text reads "Exit 24".'
 def test_a_draft_that_keeps_to_the_facts_stands(monkeypatch):
     made = composer(monkeypatch, GOOD)
     assert made.compose(record()) == GOOD
-    assert made.verdicts[GOOD] == smollm2.RewriteResult("model", GOOD, ())
-    assert checks.check(record(detailed_caption=GOOD)).grounding == 1
+    assert made.rewrites[GOOD] == smollm2.RewriteResult("model", GOOD, ())
+    assert checks.check_caption(record(detailed_caption=GOOD)).grounding == 1
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_any_other_draft_gives_way_to_the_rules(monkeypatch, draft, problem):
     made = composer(monkeypatch, draft)
     said = made.compose(record())
     assert said == made.rules.compose(record())
-    verdict = made.verdicts[said]
+    verdict = made.rewrites[said]
     assert verdict.writer == "rules" and verdict.draft == draft
     assert any(re.search(problem, found) for found in verdict.problems)
 
@@ -92,7 +92,7 @@ def test_a_tiny_model_of_the_architecture_babbles_and_the_rules_stand(tokenizer)
     made.__dict__["_parts"] = (chat, model.eval())
     said = made.compose(record())
     assert said == made.rules.compose(record())
-    assert made.verdicts[said].writer == "rules" and made.verdicts[said].problems
+    assert made.rewrites[said].writer == "rules" and made.rewrites[said].problems
     assert made.draft("a") == made.draft("a")
 
 

@@ -155,7 +155,7 @@ def test_a_process_that_dies_is_reported_and_started_anew(expert):
 
 def test_a_process_that_hangs_is_ended(expert):
     expert.prepare()
-    running = expert._process._running
+    running = expert._process._popen
     expert.image_timeout = 0.5
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="didn't answer within 0.5 seconds"):
@@ -173,7 +173,7 @@ def test_weights_that_cannot_be_loaded_are_reported_once(expert, checkout):
 
 def test_the_process_ends_with_its_expert_and_the_expert_travels_without_it(expert):
     expert.prepare()
-    running = expert._process._running
+    running = expert._process._popen
     assert pickle.loads(pickle.dumps(expert))._process is None
     expert.release()
     assert running.returncode == 0  # by itself, as its input ended
@@ -200,6 +200,6 @@ def test_what_is_not_set_up_is_named(checkout, monkeypatch, name, value, complai
 def test_it_has_a_name_among_the_experts(monkeypatch):
     for name in (grit.PYTHON, grit.CHECKOUT, grit.WEIGHTS):
         monkeypatch.delenv(name, raising=False)
-    (expert,) = experts.load(["grit"])
+    (expert,) = experts.load_experts(["grit"])
     assert isinstance(expert, grit.GritRegions) and expert.licence == "MIT"
     assert expert.version == "grit_b_densecap@missing" and os.environ.get(grit.PYTHON) is None

@@ -12,8 +12,7 @@ from transformers import MaskGenerationPipeline
 from monkeylib import digests
 from monkeylib.captions import experts
 from monkeylib.captions.annotations import Mask
-from monkeylib.captions.experts import blip2, florence2, pretrained, sam
-from monkeylib.captions.experts.segments import LARGEST
+from monkeylib.captions.experts import blip2, florence2, pretrained, sam, segments
 from tests.support import tiny_experts
 
 ANSWERS = [
@@ -32,7 +31,7 @@ PLAIN = [Image.new("RGB", (80, 60), "red"), Image.new("RGB", (40, 70), "blue")]
 
 
 def test_records_say_that_blip2s_language_model_is_not_for_commercial_use():
-    for expert in (blip2.Blip2Captions(), experts.described_segments()):
+    for expert in (blip2.Blip2Captions(), segments.sam_blip2()):
         assert "OPT-2.7b: the OPT licence (research, not commercial)" in expert.provenance.licence
 
 
@@ -115,10 +114,10 @@ def test_weights_are_freed_and_loaded_again(weights):
     expert.prepare()
     network = expert.parts[0]
     assert expert.parts[0] is network and not network.training
-    before = expert.describe(IMAGES[:1])
+    before = expert.caption(IMAGES[:1])
     expert.release()
     assert expert._loaded is None
-    assert expert.describe(IMAGES[:1]) == before and expert.parts[0] is not network
+    assert expert.caption(IMAGES[:1]) == before and expert.parts[0] is not network
 
 
 def test_half_precision_runs_and_says_nearly_the_same():
@@ -192,7 +191,7 @@ def test_a_caption_ends_with_its_line():
     two_letters_and_a_line.step = 0
     handle = network.language_model.lm_head.register_forward_hook(two_letters_and_a_line)
     try:
-        ((text, score),) = expert.describe(IMAGES[:1])
+        ((text, score),) = expert.caption(IMAGES[:1])
     finally:
         handle.remove()
     assert text == "ca" and score == pytest.approx(1.0)
@@ -270,20 +269,20 @@ def suppressed(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> list[in
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: str(image.size))
-def test_masks_are_those_of_transformers_pipeline(make_image):
+def test_masks_are_those_of_transformers_pipeline(image):
     expert = sam.SamMasks(**SAM, points_at_once=7)
     network, processor = expert.parts
     pipe = MaskGenerationPipeline(model=network, image_processor=processor)
     masks, boxes, scores = [], [], []
     with torch.inference_mode():
-        for part in pipe.preprocess(make_image, points_per_batch=11, points_per_crop=6):
+        for part in pipe.preprocess(image, points_per_batch=11, points_per_crop=6):
             found = pipe._forward(part, pred_iou_thresh=0.88, stability_score_thresh=0.5)
             masks += found["masks"]
             boxes.append(found["boxes"])
             scores.append(found["iou_scores"])
     boxes, scores = torch.cat(boxes).numpy(), torch.cat(scores).numpy()
     kept = suppressed(boxes.astype(float), scores, sam.OVERLAP)
-    (found,) = expert.annotate([make_image])
+    (found,) = expert.annotate([image])
     assert 0 < len(kept) < len(masks)
     ours = [(region.mask, region.box) for region in found.regions]
     theirs = [
@@ -378,17 +377,22 @@ def test_dense_captions_do_not_depend_on_the_batch():
 
 
 def test_the_papers_set_describes_images_from_end_to_end(monkeypatch):
-    loaded = {expert.name: expert for expert in experts.load("paper")}
+    loaded = {expert.name: expert for expert in experts.load_experts("paper")}
     assert list(loaded) == ["blip2", "florence2", "sam+blip2", "pp-ocr"]
-    loaded["sam+blip2"].source.points, loaded["sam+blip2"].source.stability = 6, 0.5
+    loaded["sam+blip2"].upstream.points, loaded["sam+blip2"].upstream.stability = 6, 0.5
     loaded["florence2"].maximum_tokens = 60
     found = {name: expert.annotate(IMAGES) for name, expert in loaded.items()}
     assert all(len(item.captions) == 1 for item in found["blip2"])
-    segments = [region for item in found["sam+blip2"] for region in item.regions]
-    assert segments and all(region.text and region.kind == "segment" for region in segments)
-    assert all(len(item.regions) <= LARGEST for item in found["sam+blip2"])
-    (matcher,) = (make() for make in experts.MATCHERS.values() if make is blip2.Blip2Matcher)
-    crops = [Image.new("RGB", (9, 9), "red")] * len(segments)
-    assert all(0 < value < 1 for value in matcher.match(crops, [region.text for region in segments]))
-    assert [expert.name for expert in experts.load("paper-grit")] == ["blip2", "grit", "sam+blip2", "pp-ocr"]
+    captioned = [region for item in found["sam+blip2"] for region in item.regions]
+    assert captioned and all(region.text and region.kind == "segment" for region in captioned)
+    assert all(len(item.regions) <= segments.LARGEST for item in found["sam+blip2"])
+    matcher = experts.load_matcher("auto", "paper")
+    crops = [Image.new("RGB", (9, 9), "red")] * len(captioned)
+    assert all(0 < value < 1 for value in matcher.match(crops, [region.text for region in captioned]))
+    assert [expert.name for expert in experts.load_experts("paper-grit")] == [
+        "blip2",
+        "grit",
+        "sam+blip2",
+        "pp-ocr",
+    ]
     assert os.environ[pretrained.WEIGHTS]

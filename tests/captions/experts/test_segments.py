@@ -11,7 +11,7 @@ from PIL import Image
 
 from monkeylib import assets
 from monkeylib.captions.experts import sam_distilled
-from monkeylib.captions.experts.sam_distilled import SamDistilled, box_of, distinct, grid, stability
+from monkeylib.captions.experts.sam_distilled import SamDistilled, distinct, mask_box, point_grid, stability
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 MASKS = st.integers(1, 7).flatmap(lambda count: arrays.arrays(bool, (count, 4, 5)))
@@ -53,7 +53,7 @@ def test_stability_of_known_masks():
 @UNHURRIED
 @given(st.integers(1, 9), st.tuples(st.integers(1, 99), st.integers(1, 99)))
 def test_points_lie_in_the_middle_of_equal_cells(points, size):
-    found = grid(points, size)
+    found = point_grid(points, size)
     assert found.shape == (points**2, 2)
     np.testing.assert_allclose(found.mean(axis=0), (size[0] / 2, size[1] / 2), rtol=1e-4)
     np.testing.assert_allclose(found.min(axis=0), (size[0] / 2 / points, size[1] / 2 / points), rtol=1e-4)
@@ -62,7 +62,7 @@ def test_points_lie_in_the_middle_of_equal_cells(points, size):
 def test_a_box_holds_its_mask():
     mask = np.zeros((6, 8), dtype=bool)
     mask[2:4, 3:7] = True
-    assert box_of(mask) == (3.0, 2.0, 7.0, 4.0)
+    assert mask_box(mask) == (3.0, 2.0, 7.0, 4.0)
 
 
 class Encoder:

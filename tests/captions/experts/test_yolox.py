@@ -1,16 +1,13 @@
-"""The experts: their arithmetic on made arrays, and PP-OCR for real on a rendered page."""
-
-from importlib.resources import files
+"""YOLOX: its arithmetic on synthetic arrays, a session that always gives the same output, and the real weights."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from monkeylib import assets
 from monkeylib.boxes import iou
-from monkeylib.captions import experts, filtering
 from monkeylib.captions.experts import yolox
 
 
@@ -42,7 +39,7 @@ def test_decoding_finds_the_box_that_was_encoded(stride):
 def test_suppression_keeps_the_best_of_every_overlap(rows):
     boxes = np.array([(x, y, x + w + 1, y + h + 1) for x, y, w, h, _ in rows], dtype=float)
     scores = np.array([score for *_, score in rows], dtype=float)
-    kept = yolox.keep_best(boxes, scores, 0.45)
+    kept = yolox.non_maximum_suppression(boxes, scores, 0.45)
     overlaps = [[iou(a, b) for b in boxes.tolist()] for a in boxes.tolist()]
     assert all(overlaps[i][j] <= 0.45 for i in kept for j in kept if i != j)
     for lost in set(range(len(rows))) - set(kept):
@@ -106,49 +103,3 @@ def test_yolox_sees_the_cat():
     expert.prepare()
     (found,) = expert.annotate([image])
     assert found.regions[0].text == "cat" and found.regions[0].score > 0.5
-
-
-def test_pp_ocr_reads_a_rendered_page():
-    font = ImageFont.truetype(str(files("matplotlib") / "mpl-data/fonts/ttf/DejaVuSans.ttf"), 28)
-    page = Image.new("RGB", (420, 180), "white")
-    draw = ImageDraw.Draw(page)
-    for row, text in enumerate(["RECEIPT 2024", "Coffee 3.50"]):
-        draw.text((30, 30 + 70 * row), text, font=font, fill="black")
-    expert = experts.PpOcr(threads=1)
-    expert.prepare()
-    read, empty = expert.annotate([page, Image.new("RGB", (64, 64), "white")])
-    assert [line.text.replace(" ", "") for line in read.lines] == ["RECEIPT2024", "Coffee3.50"]
-    assert all(line.confidence > filtering.OCR_CONFIDENCE for line in read.lines)
-    x0, y0, x1, y1 = read.lines[0].box
-    assert x0 < 45 and 15 < y0 < 45 and 200 < x1 < 300 and 50 < y1 < 85
-    assert empty.lines == ()
-
-
-def test_experts_are_loaded_by_name_or_set_and_say_who_they_are():
-    loaded = experts.load("cpu")
-    assert [type(expert) for expert in loaded] == [
-        experts.PpOcr,
-        experts.YoloxRegions,
-        experts.TagCaption,
-        experts.DescribedSegments,
-    ]
-    assert [type(expert) for expert in experts.load(["yolox"])] == [experts.YoloxRegions]
-    for expert in loaded:
-        assert expert.licence and expert.provenance.expert == expert.name and expert.provenance.version
-        assert "blip" not in expert.name and "grit" not in expert.name
-    assert len({expert.name for expert in loaded}) == 4
-    assert experts.PpOcr(0.5).provenance != experts.PpOcr(0.3).provenance
-    with pytest.raises(ValueError, match="no expert 'vqa'.*pp-ocr, yolox.*cpu"):
-        experts.load("vqa")
-
-
-def test_what_an_expert_needs_and_lacks_is_known_without_loading_it(tmp_path, monkeypatch):
-    assert experts.ASSETS.keys() >= set(experts.SETS["cpu"])
-    needed = {name for names in experts.ASSETS.values() for name in names}
-    assert needed <= {asset.name for asset in assets.listing()}
-    assert experts.missing("pp-ocr") == []  # installed with its package
-    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
-    monkeypatch.setattr(assets.paths, "REPOSITORY", tmp_path)
-    assert experts.missing("tagged-segments") == ["sam-distilled", "efficientnet-lite0", "imagenet-names"]
-    with pytest.raises(ValueError, match="no expert of the CPU set called 'blip2'"):
-        experts.missing("blip2")

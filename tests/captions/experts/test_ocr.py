@@ -1,0 +1,24 @@
+"""PP-OCR on a rendered page."""
+
+from importlib.resources import files
+
+from PIL import Image, ImageDraw, ImageFont
+
+from monkeylib.captions import filtering
+from monkeylib.captions.experts.ocr import PpOcr
+
+
+def test_pp_ocr_reads_a_rendered_page():
+    font = ImageFont.truetype(str(files("matplotlib") / "mpl-data/fonts/ttf/DejaVuSans.ttf"), 28)
+    page = Image.new("RGB", (420, 180), "white")
+    draw = ImageDraw.Draw(page)
+    for row, text in enumerate(["RECEIPT 2024", "Coffee 3.50"]):
+        draw.text((30, 30 + 70 * row), text, font=font, fill="black")
+    expert = PpOcr(threads=1)
+    expert.prepare()
+    read, empty = expert.annotate([page, Image.new("RGB", (64, 64), "white")])
+    assert [line.text.replace(" ", "") for line in read.lines] == ["RECEIPT2024", "Coffee3.50"]
+    assert all(line.confidence > filtering.OCR_CONFIDENCE for line in read.lines)
+    x0, y0, x1, y1 = read.lines[0].box
+    assert x0 < 45 and 15 < y0 < 45 and 200 < x1 < 300 and 50 < y1 < 85
+    assert empty.lines == ()

@@ -1,0 +1,74 @@
+"""Experts and matchers by name: every expert registers itself, and sets are made of the registrations."""
+
+import subprocess
+import sys
+
+import pytest
+
+from monkeylib import assets
+from monkeylib.captions import experts
+from monkeylib.captions.experts.ocr import PpOcr
+from monkeylib.captions.experts.registry import register_expert
+from monkeylib.captions.experts.segments import CaptionedSegments
+from monkeylib.captions.experts.tagger import TagCaption
+from monkeylib.captions.experts.yolox import YoloxRegions
+
+
+def test_experts_are_loaded_by_name_or_by_set():
+    loaded = experts.load_experts("cpu")
+    assert [type(expert) for expert in loaded] == [PpOcr, YoloxRegions, TagCaption, CaptionedSegments]
+    assert [type(expert) for expert in experts.load_experts(["yolox"])] == [YoloxRegions]
+    with pytest.raises(
+        ValueError, match="no expert called 'vqa': choose one of .*pp-ocr.*or a set: cpu, paper"
+    ):
+        experts.load_experts("vqa")
+
+
+def test_sets_have_their_experts_in_order():
+    assert experts.expert_sets() == {
+        "cpu": ("pp-ocr", "yolox", "tag-caption", "tagged-segments"),
+        "paper": ("blip2", "florence2", "sam-blip2", "pp-ocr"),
+        "paper-grit": ("blip2", "grit", "sam-blip2", "pp-ocr"),
+    }
+
+
+def test_every_expert_has_a_provenance_of_its_own():
+    loaded = [experts.load_experts([name])[0] for name in experts.expert_names()]
+    assert len({expert.name for expert in loaded}) == len(loaded)
+    for expert in loaded:
+        assert expert.licence and expert.provenance.expert == expert.name and expert.provenance.version
+    assert PpOcr(0.5).provenance != PpOcr(0.3).provenance
+
+
+def test_every_expert_of_the_cpu_set_names_its_assets():
+    known = {asset.name for asset in assets.listing()}
+    for name in experts.expert_sets()["cpu"]:
+        needed = experts.EXPERTS.entries[name].assets
+        assert needed and set(needed) <= known
+
+
+def test_missing_assets_are_known_without_loading_an_expert(tmp_path, monkeypatch):
+    assert experts.missing_assets("pp-ocr") == []  # installed with its package
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(assets.resources, "REPOSITORY", tmp_path)
+    assert experts.missing_assets("tagged-segments") == [
+        "sam-distilled", "efficientnet-lite0", "imagenet-names",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="weights of the expert 'blip2' are no assets"):
+        experts.missing_assets("blip2")
+
+
+def test_two_experts_of_one_name_are_refused():
+    assert "yolox" in experts.expert_names()
+    with pytest.raises(ValueError, match="two experts called 'yolox': rename one"):
+        register_expert("yolox")(YoloxRegions)
+
+
+def test_looking_up_experts_and_composers_imports_no_heavy_library():
+    code = (
+        "import sys; from monkeylib.captions import composers, experts; experts.load_experts('cpu'); "
+        "experts.load_experts('paper-grit'); composers.COMPOSERS.entries; "
+        "print([m for m in ('torch', 'transformers', 'onnxruntime', 'rapidocr', 'openai') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
