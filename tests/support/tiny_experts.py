@@ -175,11 +175,11 @@ def florence2(root: Path, images: list[Image.Image], answers: list[str], steps: 
         special, len(special) + 60, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
     )  # fmt: skip
-    images = CLIPImageProcessorPil(
+    image_processor = CLIPImageProcessorPil(
         size={"height": side, "width": side}, do_center_crop=False, image_seq_length=1 + (side // 8) ** 2
     )
     processor = Florence2Processor(
-        images, tokenizer, post_processor_config={"description_with_bboxes": {}, "pure_text": {}}
+        image_processor, tokenizer, post_processor_config={"description_with_bboxes": {}, "pure_text": {}}
     )
     width, heads = 32, {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     config = Florence2Config(
