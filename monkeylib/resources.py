@@ -42,7 +42,7 @@ def cache() -> Path:
 
 
 def benchmarks() -> Path:
-    """Return the folder of downloaded benchmarks (not committed): MONKEYLIB_DATA, or a folder of the cache."""
+    """Return the folder of downloaded benchmarks (not committed): MONKEYLIB_DATA, or one in the cache."""
     return Path(os.environ.get("MONKEYLIB_DATA", cache() / "benchmarks")).resolve()
 
 

@@ -65,7 +65,8 @@ def read_table(name: str, profile: str) -> list[dict[str, Value]]:
     path = table_path(name, profile)
     if not path.exists():
         raise FileNotFoundError(
-            f"{resources.display_path(path)} doesn't exist yet: make it with `make reproduce PROFILE={profile}`."
+            f"{resources.display_path(path)} doesn't exist yet: "
+            f"make it with `make reproduce PROFILE={profile}`."
         )
 
     return read_csv(path)

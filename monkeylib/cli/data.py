@@ -29,7 +29,7 @@ def inspect(
     from monkeylib import profiles, tables
     from monkeylib.data import inspect as looking
     from monkeylib.data import mixture as mixtures
-    from monkeylib.plots.records import contact_sheet
+    from monkeylib.plots.images import contact_sheet
     from monkeylib.profiles.build import build_processor
 
     recipe = profiles.load(profile)

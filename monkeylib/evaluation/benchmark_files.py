@@ -1,12 +1,12 @@
 """Read the examples of a benchmark from the official files of its dataset, or from the released ones."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from monkeylib.data.datasets import DatasetCard
 from monkeylib.data.layouts import LAYOUTS, QARecord, checked, read_json, read_json_lines, require_files
+from monkeylib.digests import text_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
 
@@ -74,7 +74,7 @@ def _select(records: list[QARecord], stratum: str | None, limit: int | None) -> 
     by_image: dict[str, list[QARecord]] = {}
     for record in records:
         by_image.setdefault(record.image, []).append(record)
-    groups = sorted(by_image.values(), key=lambda group: hashlib.sha256(group[0].image.encode()).digest())
+    groups = sorted(by_image.values(), key=lambda group: text_digest(group[0].image))
 
     if stratum is None:
         return [record for group in groups for record in group][:limit]

@@ -1,1 +1,4 @@
-"""Drawings of the notebooks, one module per subject; `monkeylib.reproduce.figures` has the style and saves them."""
+"""Drawings of the notebooks, one module per subject, all in the style of `style`.
+
+`monkeylib.reproduce.figures` saves them.
+"""

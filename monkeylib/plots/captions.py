@@ -1,9 +1,11 @@
-"""Images with what the experts found, and how the filter decided."""
+"""Images with annotations and dropped annotations, and what each level of captions adds."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,94 +16,73 @@ from monkeylib.boxes import Box, iou, released_iou
 from monkeylib.captions import filtering
 from monkeylib.captions.annotations import Record, Region
 from monkeylib.captions.composers.rules import reading_order
-from monkeylib.reproduce.figures import COLOURS, INK
+from monkeylib.plots.style import COLOURS, INK, draw_intervals
+from monkeylib.tables import Row
 
 REGION, TEXT, DROPPED = COLOURS[0], COLOURS[3], COLOURS[1]
-_CARD = 2.4  # width of an image in inches
-_AROUND = 0.7  # height of the lines above and below it
+FILTERS = {
+    "none": "no filter",
+    "scores": "filter by the experts' scores",
+    "scores and size": "by scores and size of segments",
+}
+_SEGMENT_COLOURS = plt.get_cmap("tab20").colors
+_WIDTH = 2.4  # of an image, in inches
+_TEXT_HEIGHT = 0.7  # of the lines above and below an image, in inches
 _PIXELS = 400  # longer side of a drawn photograph: more than its place on the figure has
-_BELOW = 3  # lines of text below an image
-_WRAP = 36  # characters across an image
+_MAX_LINES = 3  # of text below an image
+_MAX_CHARACTERS = 36  # across an image
 
 
-def draw_findings(images: Sequence[Image.Image], records: Sequence[Record], columns: int = 4) -> Figure:
-    """Images with the boxes of regions and texts, what the filter dropped dashed, the kept texts below.
+# Annotated images
+
+
+def draw_annotations(images: Sequence[Image.Image], records: Sequence[Record], columns: int = 4) -> Figure:
+    """Draw images with the boxes of regions and texts, dropped annotations dashed, the texts below.
 
     Args:
         images: the images.
-        records: what the pipeline found in each.
+        records: the annotations of each.
         columns: images in a row.
     """
     shapes = [image.height / image.width for image in images]
-    heights = [_CARD * max(shapes[i : i + columns]) + _AROUND for i in range(0, len(images), columns)]
-    size = (_CARD * columns, sum(heights))
+    heights = []
+    for start in range(0, len(images), columns):
+        heights.append(_WIDTH * max(shapes[start : start + columns]) + _TEXT_HEIGHT)
+
+    size = (_WIDTH * columns, sum(heights))
     fig, axes = plt.subplots(len(heights), columns, figsize=size, height_ratios=heights, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
+
     for ax, image, record in zip(axes.flat, images, records, strict=False):
-        _show(ax, image)
-        ax.set_title(record.name)
-        for found in record.dropped:
-            _box(ax, found.box, DROPPED, linestyle="--")
-        for region in record.regions:
-            _box(ax, region.box, REGION)
-        for line in record.lines:
-            ax.add_patch(Polygon(line.quad, fill=False, edgecolor=TEXT, linewidth=1.5))
-        _name_regions(ax, record.regions)
-        _below(ax, [line.text for line in reading_order(record.lines)])
-    handles = [
-        Line2D([], [], color=REGION),
-        Line2D([], [], color=TEXT),
-        Line2D([], [], color=DROPPED, ls="--"),
-    ]
-    fig.legend(handles, ["region", "text", "dropped by the filter"], loc="outside lower center", ncols=3)
+        _draw_record(ax, image, record)
+
+    legend = {
+        "region": Line2D([], [], color=REGION),
+        "text": Line2D([], [], color=TEXT),
+        "dropped by the filter": Line2D([], [], color=DROPPED, ls="--"),
+    }
+    fig.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=3)
     return fig
 
 
-def draw_reading(images: Sequence[Image.Image], records: Sequence[Record]) -> Figure:
-    """Images above, and below each the text that was read in it, at its place and in its size.
+def _draw_record(ax: Axes, image: Image.Image, record: Record) -> None:
+    _show(ax, image)
+    ax.set_title(record.name)
 
-    What the filter dropped is drawn in another colour and crossed out.
-    """
-    fig, axes = plt.subplots(2, len(images), figsize=(2.8 * len(images), 5.9), squeeze=False)
-    for (above, below), image, record in zip(axes.T, images, records, strict=True):
-        _show(above, image)
-        above.set_title(record.name)
-        below.set(xlim=above.get_xlim(), ylim=above.get_ylim(), aspect="equal", xticks=[], yticks=[])
-        below.grid(False)
-        below.spines[:].set_visible(True)
-        points = 72 * 2.6 / image.width  # of a pixel of the image
-        for line in record.lines:
-            _write(below, line.box, line.text, points)
-        for found in record.dropped:
-            if found.expert in {line.expert for line in record.lines}:
-                _write(below, found.box, found.text, points, color=DROPPED)
-                x0, y0, x1, y1 = found.box
-                below.plot([x0, x1], [(y0 + y1) / 2] * 2, color=DROPPED, linewidth=1)
-    return fig
+    for dropped in record.dropped:
+        _draw_box(ax, dropped.box, DROPPED, linestyle="--")
+    for region in record.regions:
+        _draw_box(ax, region.box, REGION)
+    for line in record.lines:
+        ax.add_patch(Polygon(line.quad, fill=False, edgecolor=TEXT, linewidth=1.5))
 
-
-def draw_overlap(side: float = 0.1) -> Figure:
-    """The overlap of two equal boxes, one shifted sideways: correct, and as the release computes it.
-
-    Args:
-        side: of the square boxes, as a fraction of the image.
-    """
-    shifts = np.linspace(0, 4, 161)
-    fig, ax = plt.subplots(figsize=(5.2, 3))
-    for name, overlap in {"release": released_iou, "correct": iou}.items():
-        values = [overlap((0, 0, side, side), (n * side, 0, (n + 1) * side, side)) for n in shifts]
-        ax.plot(shifts, values, label=name)
-    ax.axhline(filtering.SAME_CAPTION_IOU, color=INK, linestyle=":", label="one object from here up")
-    ax.axvspan(1, shifts[-1], color=COLOURS[5], alpha=0.12, linewidth=0)
-    ax.text(shifts[-1] - 0.05, 0.04, "the boxes share nothing", ha="right")
-    ax.set(xlabel="shift in widths of the box", ylabel="overlap", ylim=(0, 1.02), xlim=(0, shifts[-1]))
-    ax.legend(loc="upper right")
-    return fig
+    _label_regions(ax, record.regions)
+    _write_below(ax, [line.text for line in reading_order(record.lines)])
 
 
 def _show(ax: Axes, image: Image.Image) -> None:
-    """An image without axes, in its own coordinates, a large one with fewer pixels."""
+    """Show an image without axes, in its own coordinates, a large one with fewer pixels."""
     small = image.convert("RGB")
     small.thumbnail((_PIXELS, _PIXELS))
     ax.imshow(small, extent=(0, image.width, image.height, 0), interpolation="auto")
@@ -109,46 +90,217 @@ def _show(ax: Axes, image: Image.Image) -> None:
     ax.set_anchor("N")
 
 
-def _box(ax: Axes, box: Box, colour: str, linestyle: str = "-") -> None:
+def _draw_box(ax: Axes, box: Box, colour: str, linestyle: str = "-") -> None:
     x0, y0, x1, y1 = box
     style = {"fill": False, "edgecolor": colour, "linestyle": linestyle, "linewidth": 1.5}
     ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **style))
 
 
-def _name_regions(ax: Axes, regions: Sequence[Region]) -> None:
-    """Each name once, below the best of its regions, with its score or how many there are.
+def _label_regions(ax: Axes, regions: Sequence[Region]) -> None:
+    """Write each name once, below the best of its regions, with its score or the number of regions.
 
     Names of regions on the right half end where the region ends, those of regions at the bottom lie inside.
     """
     names = [region.text for region in regions]
+    best = {region.text: region for region in reversed(regions)}  # regions come with the best first
     badge = {"facecolor": REGION, "edgecolor": "none", "pad": 1.5}
     right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]
-    for region in {region.text: region for region in reversed(regions)}.values():
+
+    for region in best.values():
         x0, _, x1, y1 = region.box
-        place = {"x": x1, "ha": "right"} if x0 + x1 > right and x0 > 0 else {"x": x0, "ha": "left"}
+        on_right_half = x0 + x1 > right and x0 > 0
+
         count = names.count(region.text)
         label = f"{region.text} {region.score:.2f}" if count == 1 else f"{count} x {region.text}"
-        align = "bottom" if y1 > 0.9 * bottom else "top"
-        ax.text(y=y1, s=label, color="white", fontsize=7, va=align, bbox=badge, **place)
+        ax.text(
+            x1 if on_right_half else x0,
+            y1,
+            label,
+            color="white",
+            fontsize=7,
+            ha="right" if on_right_half else "left",
+            va="bottom" if y1 > 0.9 * bottom else "top",
+            bbox=badge,
+        )
 
 
-def _below(ax: Axes, texts: Sequence[str]) -> None:
-    """The first texts below an image, each on a line."""
-    shown = [text if len(text) <= _WRAP else f"{text[: _WRAP - 1]}…" for text in texts]
-    if len(shown) > _BELOW:
-        shown[_BELOW - 1 :] = [f"and {len(shown) - _BELOW + 1} more"]
-    ax.text(0, -0.03, "\n".join(shown), transform=ax.transAxes, va="top", fontsize=8, color=TEXT)
+def _write_below(ax: Axes, texts: Sequence[str]) -> None:
+    """Write the first texts below an image, each on a line."""
+    lines = [text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…" for text in texts]
+    if len(lines) > _MAX_LINES:
+        remaining = len(lines) - _MAX_LINES + 1
+        lines = [*lines[: _MAX_LINES - 1], f"and {remaining} more"]
+
+    ax.text(0, -0.03, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=8, color=TEXT)
 
 
-def _write(ax: Axes, box: Box, text: str, points: float, color: str = INK) -> None:
-    """Text at the left of its box, its letters as high as the box allows.
+# Recognised text
+
+
+def draw_ocr(images: Sequence[Image.Image], records: Sequence[Record]) -> Figure:
+    """Draw images above, and below each the text that was read in it, at its place and in its size.
+
+    Text that the filter dropped is drawn in another colour and crossed out.
+    """
+    fig, axes = plt.subplots(2, len(images), figsize=(2.8 * len(images), 5.9), squeeze=False)
+
+    for (image_ax, text_ax), image, record in zip(axes.T, images, records, strict=True):
+        _show(image_ax, image)
+        image_ax.set_title(record.name)
+
+        limits = {"xlim": image_ax.get_xlim(), "ylim": image_ax.get_ylim()}
+        text_ax.set(**limits, aspect="equal", xticks=[], yticks=[])
+        text_ax.grid(False)
+        text_ax.spines[:].set_visible(True)
+
+        pixel_size = 72 * 2.6 / image.width  # in points
+        for line in record.lines:
+            _write_line(text_ax, line.box, line.text, pixel_size)
+
+        readers = {line.expert for line in record.lines}
+        for dropped in record.dropped:
+            if dropped.expert in readers:
+                _write_line(text_ax, dropped.box, dropped.text, pixel_size, color=DROPPED)
+                x0, y0, x1, y1 = dropped.box
+                text_ax.plot([x0, x1], [(y0 + y1) / 2] * 2, color=DROPPED, linewidth=1)
+
+    return fig
+
+
+def _write_line(ax: Axes, box: Box, text: str, pixel_size: float, color: str = INK) -> None:
+    """Write text at the left of its box, its letters as high as the box allows.
 
     Args:
         ax: axes in pixels of the image.
-        box: where the text was found.
+        box: where the text was read.
         text: what was read.
-        points: size of a pixel of the image on the figure.
+        pixel_size: of a pixel of the image on the figure, in points.
         color: of the letters.
     """
     x0, y0, _, y1 = box
-    ax.text(x0, (y0 + y1) / 2, text, fontsize=0.75 * points * (y1 - y0), va="center", color=color)
+    ax.text(x0, (y0 + y1) / 2, text, fontsize=0.75 * pixel_size * (y1 - y0), va="center", color=color)
+
+
+# Segments
+
+
+def draw_segments(
+    images: Sequence[Image.Image], regions: Sequence[Sequence[Region]], columns: int = 4
+) -> Figure:
+    """Draw images above, and below each its coloured segments, each with its text and its score.
+
+    Args:
+        images: the images.
+        regions: the segments of each, with masks.
+        columns: images in a row.
+    """
+    rows = -(-len(images) // columns)
+    shape = max(image.height / image.width for image in images)
+    size = (_WIDTH * columns, 2 * rows * _WIDTH * shape)
+    fig, axes = plt.subplots(2 * rows, columns, figsize=size, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+
+    badge = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
+    for number, (image, segments) in enumerate(zip(images, regions, strict=True)):
+        row, column = 2 * (number // columns), number % columns
+        axes[row, column].imshow(image)
+
+        segment_ax = axes[row + 1, column]
+        segment_ax.imshow(colour_segments(image, segments))
+        for segment in segments:
+            if not segment.text:
+                continue
+            x0, y0, x1, y1 = segment.box
+            label = f"{segment.text} {segment.score:.2f}"
+            segment_ax.text(
+                (x0 + x1) / 2, (y0 + y1) / 2, label, fontsize=6, color=INK, ha="center", bbox=badge
+            )
+
+    return fig
+
+
+def colour_segments(image: Image.Image, regions: Sequence[Region]) -> np.ndarray:
+    """Return a grey image with each mask in a colour, small over large ones: `[H, W, 3]`, 0 to 255."""
+    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
+    canvas = 0.5 * grey + 110
+
+    masks = [region.mask for region in regions if region.mask is not None]
+    for number, mask in enumerate(sorted(masks, key=lambda mask: -mask.area)):
+        inside = mask.array()
+        colour = 255 * np.array(_SEGMENT_COLOURS[number % len(_SEGMENT_COLOURS)])
+        canvas[inside] = 0.35 * grey[inside] + 0.65 * colour
+
+    return canvas.clip(0, 255).astype(np.uint8)
+
+
+# Figures of numbers
+
+
+def draw_overlap(side: float = 0.1) -> Figure:
+    """Draw the overlap of two equal boxes, one shifted sideways: correct, and as in the released code.
+
+    Args:
+        side: of the square boxes, as a fraction of the image.
+    """
+    shifts = np.linspace(0, 4, 161)  # in widths of a box
+    fig, ax = plt.subplots(figsize=(5.2, 3))
+
+    for name, overlap in {"released code": released_iou, "correct": iou}.items():
+        values = [
+            overlap((0, 0, side, side), (shift * side, 0, (shift + 1) * side, side)) for shift in shifts
+        ]
+        sns.lineplot(x=shifts, y=values, label=name, ax=ax)
+
+    ax.axhline(filtering.SAME_CAPTION_IOU, color=INK, linestyle=":", label="one object from here up")
+    ax.axvspan(1, shifts[-1], color=COLOURS[5], alpha=0.12, linewidth=0)
+    ax.text(shifts[-1] - 0.05, 0.04, "the boxes don't overlap", ha="right")
+    ax.set(xlabel="shift in widths of the box", ylabel="overlap", ylim=(0, 1.02), xlim=(0, shifts[-1]))
+    ax.legend(loc="upper right")
+    return fig
+
+
+def draw_levels(rows: Sequence[Row], metrics: Sequence[str], columns: int = 3) -> Figure:
+    """Draw a panel for each metric: its value, with 95 % intervals, from the original caption to the texts.
+
+    Args:
+        rows: scores of the levels (`level`, `filter`, `metric`, `value`, `low`, `high`).
+        metrics: the panels, in their order.
+        columns: panels in a row.
+
+    Raises:
+        ValueError: there are no rows of a metric.
+    """
+    frame = pd.DataFrame(rows)
+    levels = list(dict.fromkeys(frame["level"]))
+    filters = [name for name in FILTERS if name in set(frame["filter"])]
+
+    height = -(-len(metrics) // columns)
+    size = (2.9 * columns, 2.4 * height + 0.4)
+    fig, axes = plt.subplots(height, columns, figsize=size, squeeze=False, sharex=True)
+
+    for ax, metric in zip(axes.flat, metrics, strict=False):
+        scores = frame[frame["metric"] == metric]
+        if scores.empty:
+            raise ValueError(f"There are no rows of {metric!r} to draw.")
+        _draw_level_lines(ax, scores, levels, filters)
+        ax.set(title=metric, xlabel="", ylabel="", ylim=(0, None if metric == "CIDEr-D" else 1.05))
+
+    for ax in axes.flat[len(metrics) :]:
+        ax.set_axis_off()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(filters))
+    return fig
+
+
+def _draw_level_lines(ax: Axes, scores: pd.DataFrame, levels: Sequence[str], filters: Sequence[str]) -> None:
+    """Draw a line through the levels for each filter, a little beside those of the other filters."""
+    for number, name in enumerate(filters):
+        line = scores[scores["filter"] == name]
+        x = line["level"].map(levels.index) + 0.12 * (number - 1)
+
+        colour = COLOURS[number]
+        sns.lineplot(x=x, y=line["value"], color=colour, marker="o", label=FILTERS[name], legend=False, ax=ax)
+        draw_intervals(ax, x, line["value"], line["low"], line["high"], color=colour)
+
+    ax.set_xticks(range(len(levels)), levels, rotation=35, ha="right")
+    ax.set_xlim(-0.4, len(levels) - 0.6)

@@ -13,50 +13,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from monkeylib import digests, resources
+from monkeylib.plots.style import STYLE
 
 MANIFEST = "manifest.json"
-INK, PALE = "#22303c", "#c9d1d9"
-COLOURS = ("#0b6e99", "#e07b39", "#5a9a4a", "#b0437b", "#7d6bb0", "#8a8f98")
-STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
-    "savefig.bbox": "tight",
-    "figure.constrained_layout.use": True,
-    "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",  # shipped with matplotlib: the same letters on every machine
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
-    "grid.color": PALE,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "image.interpolation": "nearest",  # a pixel looks like a pixel
-    "pdf.fonttype": 42,
-}
 # Neither date nor version goes into a file: the same figure gives the same bytes.
 _METADATA = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-
-
-def use_style() -> None:
-    """Draw every figure from here on in the house style."""
-    mpl.rcParams.update(STYLE)
 
 
 def save(fig: Figure, name: str, *, data: Any, profile: str, source: str) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from monkeylib.cli import main
 from monkeylib.data import inspect as looking
 from monkeylib.data import mixture as mixtures
-from monkeylib.plots.records import contact_sheet
+from monkeylib.plots.images import contact_sheet
 from tests.support import record_files as files
 
 

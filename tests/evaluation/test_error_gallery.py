@@ -7,7 +7,7 @@ from PIL import Image
 from monkeylib.evaluation import error_gallery
 from monkeylib.evaluation.error_gallery import worst_answers
 from monkeylib.evaluation.examples import Example, Prediction
-from monkeylib.plots import errors
+from monkeylib.plots.examples import draw_errors
 
 HOSTILE_TEXT = 'costs $5 or $6? <b>"&" é漢😀\n' + "long" * 40
 
@@ -85,7 +85,7 @@ def test_page_without_errors_says_so(tmp_path):
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_figure_shows_each_answer_and_boxes_its_evidence(hostile, tmp_path):
     wrong_answers, image_of = hostile
-    figure = errors.draw_errors(wrong_answers, image_of, columns=2)
+    figure = draw_errors(wrong_answers, image_of, columns=2)
 
     assert len(figure.axes) == 4
     texts = ["\n".join(text.get_text() for text in axes.texts) for axes in figure.axes]

@@ -9,7 +9,7 @@ from monkeylib.captions.experts import Expert
 from monkeylib.captions.record_files import read_records
 from monkeylib.data.synthetic import collages
 from monkeylib.experiments import description_levels
-from monkeylib.plots.description_levels import coloured, draw_levels, draw_segments
+from monkeylib.plots.captions import colour_segments, draw_levels, draw_segments
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_every_metric_has_its_panel(scenes):
     metrics = ["object recall", "object precision", "text recall", "CIDEr-D"]
     fig = draw_levels(rows, metrics, columns=2)
     assert [ax.get_title() for ax in fig.axes] == metrics
-    drawn = fig.axes[0].containers[0].lines[0].get_ydata()
+    drawn = fig.axes[0].lines[0].get_ydata()
     at = values(rows)
     assert drawn.tolist() == [at[level, "none", "object recall"] for level in description_levels.LEVELS]
     assert len(fig.legends[0].get_texts()) == len(description_levels.FILTERS)
@@ -146,7 +146,7 @@ def test_segments_are_coloured_small_over_large():
         Region(box=box, text=text, score=0.5, expert="s", kind="segment", mask=Mask.of(mask))
         for box, text, mask in [((5, 5, 9, 9), "dot", small), ((0, 0, 20, 30), "", large)]
     ]
-    pixels = coloured(image, regions)
+    pixels = colour_segments(image, regions)
     assert pixels.shape == (30, 40, 3)
     tints = [np.ptp(pixels[at].astype(int)) for at in ((0, 0), (6, 6), (0, 35))]
     assert tints[0] > 20 and tints[1] > 20 and tints[2] == 0

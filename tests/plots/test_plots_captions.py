@@ -36,10 +36,10 @@ def corners(patch: Rectangle) -> tuple[float, ...]:
     return *patch.get_xy(), patch.get_x() + patch.get_width(), patch.get_y() + patch.get_height()
 
 
-def test_findings_are_boxed_where_they_are_by_what_became_of_them():
+def test_annotations_and_dropped_annotations_are_boxed():
     turned = OcrLine(quad=((10, 10), (50, 30), (40, 50), (0, 30)), text="UP", confidence=0.9, expert="reader")
     known = record(regions=(region(),), lines=(turned,), dropped=(GONE,))
-    ax = plots.draw_findings([IMAGE], [known], columns=1).axes[0]
+    ax = plots.draw_annotations([IMAGE], [known], columns=1).axes[0]
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert {corners(box): box.get_linestyle() for box in boxes} == {
         known.regions[0].box: "-",
@@ -49,17 +49,17 @@ def test_findings_are_boxed_where_they_are_by_what_became_of_them():
     assert [tuple(corner) for corner in quad.get_xy()[:4]] == list(turned.quad)
 
 
-def test_a_large_image_is_drawn_small_in_its_own_coordinates():
-    ax = plots.draw_findings([IMAGE], [record()]).axes[0]
+def test_large_image_is_drawn_small_in_its_own_coordinates():
+    ax = plots.draw_annotations([IMAGE], [record()]).axes[0]
     assert ax.images[0].get_array().shape == (300, 400, 3)
     assert ax.images[0].get_extent() == [0, 800, 600, 0]
     assert IMAGE.size == (800, 600)
 
 
-def test_a_region_is_named_with_its_score_and_many_of_a_name_once():
+def test_repeated_region_names_are_written_once():
     coins = tuple(region("clock", (x, 10, x + 20, 30), score) for x, score in ((10, 0.9), (40, 0.7)))
     known = record(regions=(*coins, region("dog", (600, 200, 700, 590))))
-    ax = plots.draw_findings([IMAGE], [known]).axes[0]
+    ax = plots.draw_annotations([IMAGE], [known]).axes[0]
     labels = {text.get_text(): (*text.get_position(), text.get_ha(), text.get_va()) for text in ax.texts}
     assert labels.pop("2 x clock") == (10, 30, "left", "top")
     assert labels.pop("dog 0.80") == (700, 590, "right", "bottom")
@@ -77,13 +77,13 @@ def test_a_region_is_named_with_its_score_and_many_of_a_name_once():
 )
 def test_texts_stand_below_the_image_in_reading_order(texts, below):
     lines = [line(text, (10, 50 * row, 90, 50 * row + 20)) for row, text in enumerate(texts)]
-    ax = plots.draw_findings([IMAGE], [record(lines=tuple(reversed(lines)))]).axes[0]
+    ax = plots.draw_annotations([IMAGE], [record(lines=tuple(reversed(lines)))]).axes[0]
     assert ax.texts[-1].get_text() == below
 
 
-def test_what_was_read_stands_at_its_place_and_what_was_dropped_is_crossed_out():
+def test_read_text_stands_at_its_place_and_dropped_text_is_crossed_out():
     known = record(lines=(line(box=(10, 20, 60, 40)), line("GO", (200, 300, 260, 340))), dropped=(GONE,))
-    fig = plots.draw_reading([IMAGE], [known])
+    fig = plots.draw_ocr([IMAGE], [known])
     above, below = fig.axes
     assert above.get_xlim() == below.get_xlim() and above.get_ylim() == below.get_ylim() == (600, 0)
     texts = {text.get_text(): text for text in below.texts}
@@ -94,14 +94,14 @@ def test_what_was_read_stands_at_its_place_and_what_was_dropped_is_crossed_out()
     assert list(crossing.get_xdata()) == [100, 160] and list(crossing.get_ydata()) == [120, 120]
 
 
-def test_the_releases_overlap_stays_high_where_boxes_share_nothing():
+def test_released_overlap_stays_high_for_separate_boxes():
     fig = plots.draw_overlap(0.1)
     curves = {curve.get_label(): curve.get_xydata() for curve in fig.axes[0].lines}
 
     def at(name: str, shift: float) -> float:
         return float(np.interp(shift, *curves[name].T))
 
-    assert at("correct", 0) == at("release", 0) == 1
+    assert at("correct", 0) == at("released code", 0) == 1
     assert at("correct", 1) == at("correct", 2.5) == 0
-    assert at("release", 1) == pytest.approx(0.83, abs=0.005)
-    assert at("release", 2.5) == pytest.approx(0.63, abs=0.005)
+    assert at("released code", 1) == pytest.approx(0.83, abs=0.005)
+    assert at("released code", 2.5) == pytest.approx(0.63, abs=0.005)

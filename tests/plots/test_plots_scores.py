@@ -1,5 +1,7 @@
 import matplotlib.pyplot as plt
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.container import BarContainer
 
 from monkeylib.plots.scores import draw_models, draw_variants
 
@@ -24,34 +26,44 @@ ROWS = [
 ]
 
 
-def test_models_stand_side_by_side_and_metrics_apart():
+def intervals(ax):
+    """Ends of the intervals, one list for each group of points."""
+    groups = []
+    for lines in ax.collections:
+        if isinstance(lines, LineCollection):
+            groups.append([tuple(segment.T) for segment in lines.get_segments()])
+    return groups
+
+
+def test_models_are_drawn_as_bars_and_each_metric_has_its_axes():
     fig = draw_models(ROWS, NAMES)
     answers, captions = fig.axes
-    bars = [c for c in answers.containers if len(getattr(c, "patches", [])) == 2]
-    assert [[bar.get_height() for bar in group] for group in bars] == [
-        pytest.approx([20, 50]),
-        pytest.approx([60, 55]),
-    ]
+    bars = [bars.datavalues.tolist() for bars in answers.containers if isinstance(bars, BarContainer)]
+    assert bars == [pytest.approx([20, 50]), pytest.approx([60, 55])]
     assert [tick.get_text() for tick in answers.get_xticklabels()] == ["fine print", "large print"]
     assert answers.get_title(loc="left") + answers.get_title() == "exact match, points"
     assert captions.get_title(loc="left") + captions.get_title() == "CIDEr-D, points"
     assert [text.get_text() for text in fig.legends[0].get_texts()] == list(NAMES.values())
-    ends = [tuple(point[1] for point in line) for line in answers.collections[0].get_segments()]
-    assert ends == [pytest.approx((10, 25)), pytest.approx((40, 55))], "the intervals of the base"
+    base_intervals = [tuple(y) for _, y in intervals(answers)[0]]
+    assert base_intervals == [pytest.approx((10, 25)), pytest.approx((40, 55))]
     plt.close(fig)
 
 
-def test_variants_stand_from_top_to_bottom_with_one_in_another_colour():
+def test_variants_are_drawn_as_points_with_the_highlighted_one_in_another_colour():
     fig = draw_variants(ROWS[:4], NAMES, highlight="monkey")
-    fine, large = fig.axes
-    assert [bar.get_width() for bar in fine.patches] == pytest.approx([20, 60])
-    assert fine.patches[0].get_y() > fine.patches[1].get_y()
-    assert fine.patches[0].get_facecolor() != fine.patches[1].get_facecolor()
-    assert large.patches[0].get_facecolor() == fine.patches[0].get_facecolor()
+    fine = fig.axes[0]
+    points = [points for points in fine.collections if isinstance(points, PathCollection)]
+    values = [x for group in points for x, _ in group.get_offsets()]
+    colours = {tuple(colour) for group in points for colour in group.get_facecolors()}
+
+    assert values == pytest.approx([20, 60])
+    assert len(colours) == 2
+    assert [tick.get_text() for tick in fine.get_yticklabels()] == list(NAMES.values())
+    assert [tuple(x) for x, _ in intervals(fine)[0]] == [pytest.approx((10, 25)), pytest.approx((50, 65))]
     assert fine.get_xlabel() == "exact match, points"
     plt.close(fig)
 
 
-def test_a_missing_score_is_not_drawn_as_nothing():
+def test_missing_score_raises():
     with pytest.raises(KeyError, match="nano-large"):
         draw_models(ROWS[:3], NAMES)

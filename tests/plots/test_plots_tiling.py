@@ -22,53 +22,56 @@ def page() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("grid", [Grid(2, 2), Grid(2, 3), Grid(1, 1)])
-def test_views_are_drawn_with_their_boxes_and_numbers(grid):
+def test_tiles_are_drawn_with_boxes_and_numbers(grid):
     image = torch.rand(3, grid.rows * 8, grid.cols * 8)
     fig = plots.draw_views(split_tiles(image, 8), global_view(image, 8), grid)
-    whole, apart, small = fig.axes
-    drawn = torch.as_tensor(whole.images[0].get_array()).permute(2, 0, 1)
+    image_ax, tiles_ax, global_ax = fig.axes
+    drawn = torch.as_tensor(image_ax.images[0].get_array()).permute(2, 0, 1)
     assert torch.equal(drawn, image)
-    boxes = [patch for patch in whole.patches if isinstance(patch, Rectangle)]
+    boxes = [patch for patch in image_ax.patches if isinstance(patch, Rectangle)]
     corners = [(box.get_x() + 0.5, box.get_y() + 0.5, box.get_width(), box.get_height()) for box in boxes]
     assert corners == [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in tile_boxes(grid, 8)]
-    assert [text.get_text() for text in apart.texts] == [str(tile) for tile in range(grid.tiles)]
-    assert len(apart.images) == grid.tiles and small.images[0].get_array().shape[:2] == (8, 8)
+    assert [text.get_text() for text in tiles_ax.texts] == [str(tile) for tile in range(grid.tiles)]
+    assert len(tiles_ax.images) == grid.tiles and global_ax.images[0].get_array().shape[:2] == (8, 8)
 
 
-def test_tiles_drawn_apart_keep_their_order():
+def test_separated_tiles_keep_their_order():
     image = torch.rand(3, 16, 24)
     tiles = split_tiles(image, 8)
-    apart = plots.draw_views(tiles, global_view(image, 8), Grid(2, 3)).axes[1]
-    lefts, tops = zip(*(image.get_extent()[::3] for image in apart.images), strict=True)
+    tiles_ax = plots.draw_views(tiles, global_view(image, 8), Grid(2, 3)).axes[1]
+    lefts, tops = zip(*(image.get_extent()[::3] for image in tiles_ax.images), strict=True)
     assert sorted(zip(tops, lefts, strict=True)) == list(zip(tops, lefts, strict=True))
-    assert torch.equal(torch.as_tensor(apart.images[4].get_array()).permute(2, 0, 1), tiles[4])
+    assert torch.equal(torch.as_tensor(tiles_ax.images[4].get_array()).permute(2, 0, 1), tiles[4])
 
 
-def test_a_view_gives_back_wide_strokes_and_loses_fine_ones():
+def test_downscaling_loses_fine_strokes_only():
     image = page()
-    small = plots.smaller(image, 32)
-    fine, wide = plots.kept(image, small, (4, 4, 28, 60)), plots.kept(image, small, (34, 4, 62, 60))
+    small = plots.downscale(image, 32)
+    fine, wide = (
+        plots.explained_variance(image, small, (4, 4, 28, 60)),
+        plots.explained_variance(image, small, (34, 4, 62, 60)),
+    )
     assert fine < 0.1 and wide > 0.9
 
 
-def test_the_image_itself_loses_nothing():
-    assert plots.kept(page(), page(), (0, 0, 64, 64)) == pytest.approx(1)
+def test_image_itself_explains_all_variance():
+    assert plots.explained_variance(page(), page(), (0, 0, 64, 64)) == pytest.approx(1)
 
 
-def test_a_crop_shows_the_same_part_of_every_version():
+def test_crop_shows_the_same_part_at_every_resolution():
     image = torch.linspace(0, 1, 64).expand(3, 64, 64)
     box = (20, 10, 40, 30)
     full = plots.crop(image, box, 64, margin=0)
-    small = plots.crop(plots.smaller(image, 32), box, 64, margin=0)
+    small = plots.crop(plots.downscale(image, 32), box, 64, margin=0)
     assert full.shape[-1] == 21 and small.shape[-1] == 11
     assert small.mean() == pytest.approx(float(full.mean()), abs=0.02)
     assert plots.crop(image, (0, 0, 10, 10), 64).shape[-1] == 14  # the margin ends at the edge
 
 
-def test_print_is_drawn_in_every_version():
+def test_text_is_drawn_at_every_resolution():
     image = page()
-    fig = plots.draw_print(
-        image, {"small": plots.smaller(image, 32)}, {"fine": (4, 4, 28, 20), "wide": (34, 4, 62, 60)}
+    fig = plots.draw_text_crops(
+        image, {"small": plots.downscale(image, 32)}, {"fine": (4, 4, 28, 20), "wide": (34, 4, 62, 60)}
     )
     titles = [ax.get_title(loc="left") + ax.get_title() for ax in fig.axes]
     assert titles == ["fine, 64 pixels", "fine, small", "wide, 64 pixels", "wide, small"]

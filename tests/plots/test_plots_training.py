@@ -4,7 +4,7 @@ import pytest
 from monkeylib.plots.training import draw_curves
 
 
-def test_curves_are_drawn_as_they_were_logged():
+def test_curves_are_those_of_the_log():
     rows = [{"part": "train", "step": n, "loss": 3.0 / n, "exact": n / 10} for n in range(1, 6)]
     rows += [{"part": "val", "step": n, "loss": 2.0, "exact": 0.25} for n in (2, 4)]
     fig = draw_curves(rows)

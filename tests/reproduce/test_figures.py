@@ -6,6 +6,7 @@ import pytest
 
 from monkeylib import digests as digests_module
 from monkeylib import resources, tables
+from monkeylib.plots.style import use_style
 from monkeylib.reproduce import figures
 
 COMMITTED = resources.REPOSITORY / "figures"
@@ -17,7 +18,7 @@ def _outputs(monkeypatch, tmp_path):
 
 
 def draw(values):
-    figures.use_style()
+    use_style()
     fig, ax = plt.subplots(figsize=(2, 1.5))
     ax.plot(values)
     ax.set_title("a line")

@@ -1,0 +1,78 @@
+"""Questions with the answers of models: wrong answers, and one question at several resolutions."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from PIL import Image
+
+from monkeylib.evaluation.error_gallery import ImageOf, WrongAnswer, facts
+from monkeylib.experiments.qualitative import Case
+from monkeylib.plots.images import (
+    PANEL_WIDTH,
+    ImagePanel,
+    draw_panels,
+    show_image,
+    wrap_lines,
+    write_below,
+)
+
+_MARK = {True: "✓", False: "✗"}  # right, wrong
+_ANSWER_HEIGHT = 0.45  # inches below an image
+_HEADING_HEIGHT = 0.7  # inches above the first row
+
+
+def draw_errors(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, columns: int = 4) -> Figure:
+    """Draw wrong answers side by side; where the place of an answer in the image is known, it is boxed."""
+    panels = []
+    for wrong in wrong_answers:
+        prediction = wrong.prediction
+        title = f"{wrong.metric} {wrong.score:.2f}"
+        lines = tuple(f"{term}: {text}" for term, text in facts(prediction).items())
+
+        box = prediction.meta.get("evidence")
+        if box is not None:
+            box = tuple(box)
+
+        panels.append(ImagePanel(image_of(prediction), title, lines, box))
+
+    return draw_panels(panels, columns)
+
+
+def case_panel(case: Case, title: str = "") -> ImagePanel:
+    """Return a panel with the question of a case, the label, and the marked answer of each model."""
+    question = case.asked.question or case.asked.prompt
+    lines = [question, f"label: {case.asked.answers[0]}"]
+    for model, answer in case.given.items():
+        lines.append(f"{_MARK[case.right[model]]} {model}: {answer}")
+
+    return ImagePanel(case.image, title, tuple(lines), case.evidence)
+
+
+def draw_resolutions(cases: Mapping[str, Case], sides: Mapping[str, int], names: Mapping[str, str]) -> Figure:
+    """Draw one column per case: the image at each model's resolution, the answer boxed, predictions below.
+
+    Args:
+        cases: the title of each column and its case.
+        sides: the models from top to bottom, each with the side in pixels of its square input.
+        names: what to call the models.
+    """
+    size = (PANEL_WIDTH * len(cases), len(sides) * (PANEL_WIDTH + _ANSWER_HEIGHT) + _HEADING_HEIGHT)
+    fig, axes = plt.subplots(len(sides), len(cases), figsize=size, squeeze=False)
+
+    for column, (title, case) in enumerate(cases.items()):
+        heading = (title, case.asked.question, f"label: {case.asked.answers[0]}")
+        axes[0, column].set_title(wrap_lines(heading), fontsize=8)
+
+        for ax, (model, side) in zip(axes[:, column], sides.items(), strict=True):
+            # The box is in pixels of the original image.
+            scale = side / case.image.width
+            box = None
+            if case.evidence:
+                box = tuple(edge * scale for edge in case.evidence)
+
+            show_image(ax, case.image.resize((side, side), Image.Resampling.BICUBIC), box)
+            answer = f"{_MARK[case.right[model]]} {case.given[model]}"
+            write_below(ax, wrap_lines((f"{names[model]}:", answer)))
+
+    return fig

@@ -1,0 +1,51 @@
+import matplotlib.pyplot as plt
+import pytest
+
+from monkeylib.evaluation.examples import Prediction
+from monkeylib.experiments.qualitative import Case
+from monkeylib.plots.examples import case_panel, draw_resolutions
+
+CASE = Case(
+    Prediction(
+        id="fine-3-0",
+        image="nano-test-3",
+        question="what is the title?",
+        answers=["rain feb"],
+        prompt="vqa",
+        prediction="rain feb",
+        model="",
+        meta={"evidence": [10.0, 20.0, 110.0, 50.0]},
+    ),
+    {"base": "rain fob", "monkey": "rain feb"},
+)
+
+
+def boxes(ax):
+    return [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in ax.patches]
+
+
+def texts(ax):
+    return " ".join(text.get_text() for text in ax.texts).replace("\n", " ")
+
+
+def test_panel_shows_question_label_and_marked_answers():
+    panel = case_panel(CASE, "nano-fine")
+    lines = ("what is the title?", "label: rain feb", "✗ base: rain fob", "✓ monkey: rain feb")
+    assert panel.lines == lines and panel.box == (10, 20, 110, 50) and panel.image.size == (192, 192)
+
+
+def test_answers_are_boxed_at_every_resolution():
+    sides = {"base": 96, "monkey": 192}
+    fig = draw_resolutions({"only monkey": CASE}, sides, {"base": "base at 96 px", "monkey": "Monkey"})
+    small, large = fig.axes
+    assert small.images[0].get_array().shape == (96, 96, 3)
+    assert large.images[0].get_array().shape == (192, 192, 3)
+    room = 0.012
+    assert boxes(small)[0] == pytest.approx(
+        (4.5 - room * 96, 9.5 - room * 96, 50 + 2 * room * 96, 15 + 2 * room * 96)
+    )
+    assert boxes(large)[0] == pytest.approx(
+        (9.5 - room * 192, 19.5 - room * 192, 100 + 2 * room * 192, 30 + 2 * room * 192)
+    )
+    assert texts(small) == "base at 96 px: ✗ rain fob" and texts(large) == "Monkey: ✓ rain feb"
+    plt.close(fig)
