@@ -126,9 +126,7 @@ def loss_of(way: str, model: MonkeyForConditionalGeneration, rows: dict[str, tor
     each = sum(sizing.view_counts(model.config))
     index = model.lora_index(rows["grids"][:1])
     seen = [
-        model.resampler(
-            model.vision(rows["pixel_values"][place::each], index[place].expand(len(rows["grids"])))
-        )
+        model.resampler(model.vision(rows["pixel_values"][place::each], [index[place]] * len(rows["grids"])))
         for place in range(each)
     ]
     embeds = model.splice(rows["input_ids"], torch.stack(seen, dim=1).flatten(0, 1))

@@ -11,7 +11,7 @@ from transformers import AutoModel, PreTrainedConfig, Qwen2Config
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyVisionConfig
 from monkeylib.model.config import MonkeyProjectorConfig, mlp_width
 from monkeylib.model.hf_vision import layout_of
-from monkeylib.model.lora import TileLoRA
+from monkeylib.model.lora import tile_loras
 from monkeylib.tiling import Grid
 
 PARTS = ("ViT", "LoRA", "resampler", "language model")
@@ -32,8 +32,7 @@ def count(model: MonkeyForConditionalGeneration) -> dict[str, int]:
 
     The resampler's fixed positions count: a buffer here, a parameter in the release.
     """
-    banks = [module for module in model.modules() if isinstance(module, TileLoRA)]
-    adapters = sum(_values(bank) for bank in banks)
+    adapters = sum(_values(lora) for lora in tile_loras(model))
     return {
         "ViT": _values(model.vision) - adapters,
         "LoRA": adapters,

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from monkeylib import profiles
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.lora import TileLoRA
+from monkeylib.model.lora import tile_loras
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 
 settings.register_profile("any machine", deadline=None)  # a busy one needs long for the quickest example
@@ -65,10 +65,9 @@ def tiny(tokenizer):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(3) if parameter.ndim > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
-            for module in model.modules():
-                if isinstance(module, TileLoRA):
-                    module.lora_B.normal_(std=0.3)
-                    module.scaling.uniform_(0.5, 1.5)
+            for lora in tile_loras(model):
+                lora.lora_B.normal_(std=0.3)
+                lora.scaling.uniform_(0.5, 1.5)
         return model
 
     return make

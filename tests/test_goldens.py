@@ -95,7 +95,7 @@ def test_intermediates_of_the_vision_transformer(model, images):
     hooks = [module.register_forward_hook(keep(name)) for name, module in probes.items()]
     # One view at a time, so that the probes come in the order of the views.
     for view, adapter in enumerate([0, 1, 2, 3, -1]):
-        resampler(vision(images["pixel_values"][view : view + 1], torch.tensor([adapter])))
+        resampler(vision(images["pixel_values"][view : view + 1], [adapter]))
     for hook in hooks:
         hook.remove()
     for name, outputs in seen.items():

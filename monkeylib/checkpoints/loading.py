@@ -29,8 +29,8 @@ def load_checkpoint(
 
     if options:
         raise ValueError(
-            f"{folder} is in the released layout, which is loaded without {', '.join(options)}: convert it first "
-            f"with `monkeylib convert {folder} NEW_FOLDER`"
+            f"{folder} is in the released layout, which is loaded without {', '.join(options)}: convert it "
+            f"first with `monkeylib convert {folder} NEW_FOLDER`"
         )
     return released.load_released(folder, dtype)
 

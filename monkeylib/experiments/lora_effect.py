@@ -2,18 +2,18 @@
 
 import torch
 
-from monkeylib.model.lora import TileLoRA
+from monkeylib.model.lora import TileLoRA, tile_loras
 from monkeylib.model.vision import VisionTransformer
 
 
 def banks(vision: VisionTransformer) -> list[TileLoRA]:
     """The stacked adapters of an encoder, three in each block."""
-    return [module for module in vision.modules() if isinstance(module, TileLoRA)]
+    return tile_loras(vision)
 
 
 @torch.no_grad()
 def influence(
-    vision: VisionTransformer, pixel_values: torch.Tensor, index: torch.Tensor, seed: int = 0
+    vision: VisionTransformer, pixel_values: torch.Tensor, index: list[int], seed: int = 0
 ) -> torch.Tensor:
     """How much each view's features change when one adapter alone is made random.
 

@@ -1,6 +1,6 @@
-"""A ViT of transformers (CLIP, DINOv2, SigLIP) in the place of ours, with the same adapters per tile.
+"""A ViT of transformers (CLIP, DINOv2, SigLIP) as the vision backbone, with the same LoRA per tile position.
 
-The library's own code runs, unchanged; hooks on its projections add the adapters' part.
+The code of transformers runs unchanged. Forward hooks on its projections add the LoRA's part.
 """
 
 from dataclasses import dataclass, field
@@ -18,10 +18,16 @@ from monkeylib.model.vision import VisionBackbone
 
 @dataclass(frozen=True)
 class Layout:
-    """Names inside a ViT of transformers: its blocks, and in a block the attention, its output projection,
-    the norm before the MLP, and what gives the MLP's part of the sum.
+    """Names of the modules inside a ViT of transformers.
 
-    `class_tokens` come before the patches; `options` make it interpolate its position table.
+    Fields:
+        blocks: list of the transformer blocks.
+        attention: attention of a block.
+        out: output projection of the attention; the others are `q_proj`, `k_proj` and `v_proj`.
+        mlp_norm: norm before the MLP.
+        mlp_end: module whose output is the MLP's part of the residual sum.
+        class_tokens: how many tokens come before the patches.
+        options: arguments that make the ViT interpolate its position embedding.
     """
 
     blocks: str
@@ -33,102 +39,41 @@ class Layout:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-_INTERPOLATE = {"interpolate_pos_encoding": True}
 LAYOUTS = {
     "clip_vision_model": Layout(
-        "encoder.layers", "self_attn", "out_proj", "layer_norm2", "mlp", 1, _INTERPOLATE
+        blocks="encoder.layers",
+        attention="self_attn",
+        out="out_proj",
+        mlp_norm="layer_norm2",
+        mlp_end="mlp",
+        class_tokens=1,
+        options={"interpolate_pos_encoding": True},
     ),
-    "dinov2": Layout("encoder.layer", "attention", "o_proj", "norm2", "layer_scale2", 1),
+    "dinov2": Layout(
+        blocks="encoder.layer",
+        attention="attention",
+        out="o_proj",
+        mlp_norm="norm2",
+        mlp_end="layer_scale2",
+        class_tokens=1,
+    ),
     "siglip_vision_model": Layout(
-        "encoder.layers", "self_attn", "out_proj", "layer_norm2", "mlp", 0, _INTERPOLATE
+        blocks="encoder.layers",
+        attention="self_attn",
+        out="out_proj",
+        mlp_norm="layer_norm2",
+        mlp_end="mlp",
+        class_tokens=0,
+        options={"interpolate_pos_encoding": True},
     ),
 }
 
 
-class BlockLoRA(nn.Module):
-    """The adapters of one block: beside query, key, value and output of its attention, and beside its MLP.
-
-    The MLP's adapter by-passes the MLP (and, in DINOv2, its layer scale) and reads what the configuration's
-    `mlp_lora_input` says: as in the release the un-normalised residual stream. Query, key and value have
-    an adapter each; the release's ViT fuses them into one. Class tokens meet the adapters too.
-
-    The block hands its keyword `lora_groups` on to its attention, where it is taken out again, so that a
-    block which gradient checkpointing runs twice meets the same adapters twice.
-    """
-
-    def __init__(self, config: MonkeyConfig, block: nn.Module, layout: Layout) -> None:
-        super().__init__()
-        width = config.vision_config.hidden_size
-
-        def bank(rank: int) -> TileLoRA:
-            return TileLoRA(config.lora_count, rank, width, width, config.lora_dropout)
-
-        self.query, self.key, self.value, self.out = (bank(config.attention_rank) for _ in range(4))
-        self.mlp = bank(config.mlp_rank)
-        self.groups: torch.Tensor | None = None
-        self.read: torch.Tensor | None = None  # what the MLP's adapter reads
-        attention = block.get_submodule(layout.attention)
-        attention.register_forward_pre_hook(self._take_groups, with_kwargs=True)
-        banks = {"q_proj": self.query, "k_proj": self.key, "v_proj": self.value, layout.out: self.out}
-        for name, beside in banks.items():
-            attention.get_submodule(name).register_forward_hook(partial(self._add, beside))
-        norm = block.get_submodule(layout.mlp_norm)
-        if config.mlp_lora_input == "normed":
-            norm.register_forward_hook(self._keep_normed)
-        else:
-            norm.register_forward_pre_hook(self._keep_residual)
-        block.get_submodule(layout.mlp_end).register_forward_hook(self._add_to_mlp)
-
-    def _take_groups(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        self.groups = kwargs.pop("lora_groups", None)
-        return args, kwargs
-
-    def _add(
-        self, bank: TileLoRA, _: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor
-    ) -> torch.Tensor:
-        return output if self.groups is None else bank.add(output, args[0], self.groups)
-
-    def _keep_residual(self, _: nn.Module, args: tuple[torch.Tensor]) -> None:
-        self.read = args[0]
-
-    def _keep_normed(self, _: nn.Module, __: tuple, output: torch.Tensor) -> None:
-        self.read = output
-
-    def _add_to_mlp(self, _: nn.Module, __: tuple, output: torch.Tensor) -> torch.Tensor:
-        read, self.read = self.read, None
-        return output if self.groups is None else self.mlp.add(output, read, self.groups)
-
-
-class HFVisionBackbone(VisionBackbone):
-    """Views `[V, 3, side, side]` -> the patch features `[V, patches, width]` that the library's ViT gives as
-    its last hidden state, without class token.
-
-    Raises:
-        ValueError: a ViT whose layout is not known.
-    """
-
-    def __init__(self, config: MonkeyConfig) -> None:
-        super().__init__(config)
-        self.layout = layout_of(config.vision_config)
-        self.backbone = AutoModel.from_config(config.vision_config)
-        blocks = self.backbone.get_submodule(self.layout.blocks) if self.has_lora else []
-        self.lora = nn.ModuleList(BlockLoRA(config, block, self.layout) for block in blocks)
-
-    def encode(self, pixel_values: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
-        """One pass over one chunk, see `VisionBackbone`."""
-        adapted = {} if groups is None else {"lora_groups": groups}
-        # Checkpointing makes transformers ask for gradients at the patches: a frozen ViT has no use for them.
-        learns = bool(adapted) or any(parameter.requires_grad for parameter in self.backbone.parameters())
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            output = self.backbone(pixel_values=pixel_values, **self.layout.options, **adapted)
-        return output.last_hidden_state[:, self.layout.class_tokens :]
-
-
 def layout_of(vision: PreTrainedConfig) -> Layout:
-    """The layout of a ViT of transformers.
+    """Return the layout of a ViT of transformers.
 
     Raises:
-        ValueError: it is not known.
+        ValueError: its type is not in `LAYOUTS`.
     """
     if vision.model_type not in LAYOUTS:
         raise ValueError(
@@ -136,3 +81,100 @@ def layout_of(vision: PreTrainedConfig) -> Layout:
             f"{', '.join(LAYOUTS)}"
         )
     return LAYOUTS[vision.model_type]
+
+
+class HFVisionBackbone(VisionBackbone):
+    """Views `[V, 3, side, side]` -> last hidden state of a ViT of transformers `[V, patches, width]`.
+
+    Class tokens are left out.
+
+    Raises:
+        ValueError: the ViT is of a type that is not in `LAYOUTS`.
+    """
+
+    def __init__(self, config: MonkeyConfig) -> None:
+        super().__init__(config)
+        self.layout = layout_of(config.vision_config)
+        self.backbone = AutoModel.from_config(config.vision_config)
+
+        blocks = self.backbone.get_submodule(self.layout.blocks) if config.lora_count else []
+        self.lora = nn.ModuleList(BlockLoRA(config, block, self.layout) for block in blocks)
+
+    def encode(self, pixel_values: torch.Tensor, lora_groups: torch.Tensor | None) -> torch.Tensor:
+        """Encode one chunk of views, see `VisionBackbone.encode`."""
+        # transformers hands unknown keywords down to the blocks; `BlockLoRA` takes this one out there.
+        keywords = {} if lora_groups is None else {"lora_groups": lora_groups}
+
+        # Checkpointing makes transformers ask for gradients at the patches: a frozen ViT has no use for them.
+        learns = lora_groups is not None or any(p.requires_grad for p in self.backbone.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            output = self.backbone(pixel_values=pixel_values, **self.layout.options, **keywords)
+
+        return output.last_hidden_state[:, self.layout.class_tokens :]
+
+
+class BlockLoRA(nn.Module):
+    """LoRA of one block: beside the query, key, value and output projections, and beside the MLP.
+
+    As in `model.vision`, the MLP's LoRA by-passes the MLP (and, in DINOv2, its layer scale), and
+    `config.mlp_lora_input` says what it reads. Query, key and value have a LoRA each, where the released ViT
+    fuses the three projections into one. Class tokens go through LoRA too.
+
+    The block hands its keyword `lora_groups` on to its attention, where it is taken out again. A block that
+    gradient checkpointing runs a second time then meets the same LoRAs.
+    """
+
+    def __init__(self, config: MonkeyConfig, block: nn.Module, layout: Layout) -> None:
+        super().__init__()
+        width = config.vision_config.hidden_size
+
+        def build_lora(rank: int) -> TileLoRA:
+            return TileLoRA(config.lora_count, rank, width, width, config.lora_dropout)
+
+        self.query = build_lora(config.attention_rank)
+        self.key = build_lora(config.attention_rank)
+        self.value = build_lora(config.attention_rank)
+        self.out = build_lora(config.attention_rank)
+        self.mlp = build_lora(config.mlp_rank)
+
+        # Between the hooks of one forward pass: the LoRAs of the chunk, and what the MLP's LoRA reads.
+        self.lora_groups: torch.Tensor | None = None
+        self.mlp_lora_input: torch.Tensor | None = None
+
+        attention = block.get_submodule(layout.attention)
+        attention.register_forward_pre_hook(self._take_lora_groups, with_kwargs=True)
+        beside = {"q_proj": self.query, "k_proj": self.key, "v_proj": self.value, layout.out: self.out}
+        for name, lora in beside.items():
+            attention.get_submodule(name).register_forward_hook(partial(self._add_to_projection, lora))
+
+        mlp_norm = block.get_submodule(layout.mlp_norm)
+        if config.mlp_lora_input == "normed":
+            mlp_norm.register_forward_hook(self._keep_normed)
+        else:
+            mlp_norm.register_forward_pre_hook(self._keep_residual)
+        block.get_submodule(layout.mlp_end).register_forward_hook(self._add_to_mlp)
+
+    def _take_lora_groups(
+        self, _: nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        self.lora_groups = kwargs.pop("lora_groups", None)
+        return args, kwargs
+
+    def _add_to_projection(
+        self, lora: TileLoRA, _: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor
+    ) -> torch.Tensor:
+        if self.lora_groups is None:
+            return output
+        return lora.add(output, args[0], self.lora_groups)
+
+    def _keep_residual(self, _: nn.Module, args: tuple[torch.Tensor]) -> None:
+        self.mlp_lora_input = args[0]
+
+    def _keep_normed(self, _: nn.Module, __: tuple, output: torch.Tensor) -> None:
+        self.mlp_lora_input = output
+
+    def _add_to_mlp(self, _: nn.Module, __: tuple, output: torch.Tensor) -> torch.Tensor:
+        lora_input, self.mlp_lora_input = self.mlp_lora_input, None
+        if self.lora_groups is None:
+            return output
+        return self.mlp.add(output, lora_input, self.lora_groups)

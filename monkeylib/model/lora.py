@@ -1,19 +1,128 @@
-"""The low-rank adapters of the tile positions (paper section 3.1), stacked and applied in one grouped
-product."""
+"""Per-tile LoRA: tile `i` of an image goes through LoRA `i`, the global view through none.
+
+Beside each projection `W` of the frozen ViT stands one low-rank adapter (LoRA) per tile position. The patches
+`x` of tile `i` become (paper section 3.1)
+
+    y = W x + scaling_i * B_i A_i dropout(x)
+
+with `A_i [rank, d_in]`, `B_i [d_out, rank]` and a number `scaling_i`. The released code keeps a list of modules
+per projection, runs the ViT once per tile, and passes the tile's number down to pick the module. Here the LoRAs
+of all tile positions are stacked in three tensors, and all tiles of a batch go through the ViT together:
+
+1. `lora_index_of_image` says which LoRA each view (tile or global view) of an image meets: `0, 1, 2, 3` and
+   `NO_LORA` for a 2x2 grid and its global view.
+2. `plan_chunks` sorts the views of a batch by that number, so that the views of one tile position are
+   neighbours, and cuts them into chunks that go through the ViT in one pass.
+3. `TileLoRA.add` multiplies each group of neighbours by its own `A_i` and `B_i`, all groups in one product.
+"""
 
 import math
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from monkeylib.model.config import MonkeyConfig
+
+# The index of a view that goes through the ViT alone. It sorts before every LoRA.
+NO_LORA = -1
+
+
+def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]:
+    """Return the LoRA that each view of an image meets: its tiles row by row, then the global view.
+
+    Args:
+        config: its `lora_mode` decides. "per_tile" gives tile `i` LoRA `i`, "shared" gives every tile LoRA 0,
+            and "none" and "full" have no LoRA.
+        rows, cols: the image's grid; 0 and 0 for an image of one global view.
+
+    >>> from monkeylib.model import MonkeyConfig
+    >>> lora_index_of_image(MonkeyConfig(grids=[[2, 2]]), 2, 2)
+    [0, 1, 2, 3, -1]
+    """
+    tiles = rows * cols
+
+    # Tile i meets LoRA i.
+    if config.lora_mode == "per_tile":
+        index = list(range(tiles))
+    elif config.lora_mode == "shared":
+        index = [0] * tiles
+    else:
+        index = [NO_LORA] * tiles
+
+    if config.views != "tiles" or not tiles:
+        index.append(NO_LORA)
+    return index
+
+
+class Chunk(NamedTuple):
+    """Views of a batch that go through the ViT in one pass.
+
+    Fields:
+        views: their places in the batch.
+        lora_groups: LoRA numbers; the views are as many consecutive groups of equal size, and group `j` meets
+            LoRA `lora_groups[j]`. None where the views meet none.
+    """
+
+    views: list[int]
+    lora_groups: list[int] | None
+
+
+def plan_chunks(lora_index: list[int], chunk_size: int) -> list[Chunk]:
+    """Sort the views of a batch by their LoRA and cut them into chunks of at most `chunk_size` views.
+
+    Views without LoRA come first and never share a chunk with others: they cost no LoRA arithmetic and, while
+    the ViT is frozen, no gradient.
+
+    Args:
+        lora_index: the LoRA of each view, `NO_LORA` for none.
+        chunk_size: the most views that go through the ViT at once.
+
+    >>> plan_chunks([0, 1, -1, 0, 1, -1], chunk_size=4)  # two images of two tiles and a global view
+    [Chunk(views=[2, 5], lora_groups=None), Chunk(views=[0, 3, 1, 4], lora_groups=[0, 1])]
+    """
+    # The sort is stable, so views of one tile position keep the order of their images.
+    order = sorted(range(len(lora_index)), key=lora_index.__getitem__)
+    without_lora = lora_index.count(NO_LORA)
+
+    chunks = []
+    for start in range(0, without_lora, chunk_size):
+        end = min(start + chunk_size, without_lora)
+        chunks.append(Chunk(order[start:end], lora_groups=None))
+
+    for start in range(without_lora, len(order), chunk_size):
+        views = order[start : start + chunk_size]
+        chunks.append(Chunk(views, group_neighbours([lora_index[view] for view in views])))
+    return chunks
+
+
+def group_neighbours(lora_index: list[int]) -> list[int]:
+    """Return the LoRA of each group, where neighbouring views that meet the same LoRA form a group.
+
+    Groups must be equally large to be multiplied at once. Where they are not, every view is its own group.
+
+    >>> group_neighbours([0, 0, 1, 1])
+    [0, 1]
+    >>> group_neighbours([0, 0, 1])
+    [0, 0, 1]
+    """
+    runs = [(number, len(list(views))) for number, views in groupby(lora_index)]
+    sizes = {size for _, size in runs}
+    return [number for number, _ in runs] if len(sizes) == 1 else lora_index
+
 
 class TileLoRA(nn.Module):
-    """One low-rank adapter per tile position beside one projection: `scale * B(A(dropout(x)))`.
+    """The LoRAs of all tile positions beside one projection, stacked.
 
-    `a [tiles, rank, d_in]`, `b [tiles, d_out, rank]`, `scale [tiles]`. As in the released code, the scale is
-    learned, starts at 1, and there is no alpha/rank factor; B starts at zero, so that a fresh adapter changes
-    nothing.
+    As in the released code, `scaling` is learned and starts at 1, and there is no factor alpha / rank. `B`
+    starts at zero, so that a fresh LoRA changes nothing.
+
+    Parameters:
+        lora_A: `[tiles, rank, d_in]`.
+        lora_B: `[tiles, d_out, rank]`.
+        scaling: `[tiles]`.
     """
 
     def __init__(self, tiles: int, rank: int, d_in: int, d_out: int, dropout: float) -> None:
@@ -25,54 +134,54 @@ class TileLoRA(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """A as the release (kaiming uniform with a = sqrt 5, which is +-1/sqrt(d_in)), B zero, scale one."""
+        """Initialise A uniformly within +-1 / sqrt(d_in), B with zeros and the scaling with ones.
+
+        The bound of A is that of the released code, which writes it as Kaiming-uniform with a = sqrt(5).
+        """
         bound = 1 / math.sqrt(self.lora_A.shape[-1])
         nn.init.uniform_(self.lora_A, -bound, bound)
         nn.init.zeros_(self.lora_B)
         nn.init.ones_(self.scaling)
 
-    def add(self, output: torch.Tensor, x: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-        """Add the adapters' part to the projection's `output`, in place.
+    def add(self, output: torch.Tensor, x: torch.Tensor, lora_groups: torch.Tensor) -> torch.Tensor:
+        """Add `scaling_i * B_i A_i dropout(x)` to the projection's output, in place.
 
         Args:
-            output: `[views, tokens, d_out]`, what the frozen projection made of `x`.
-            x: `[views, tokens, d_in]`.
-            groups: `[g]` adapter numbers; the views are `g` consecutive groups of equal size, group `j` using
-                adapter `groups[j]`.
+            output: `[views, patches, d_out]`, what the projection gave for `x`.
+            x: `[views, patches, d_in]`.
+            lora_groups: `[groups]` LoRA numbers as in `Chunk`.
+
+        Returns:
+            `output`.
         """
-        # Here tile i meets adapter i: groups[j] is the position of the tiles of group j.
-        a, b, scale = self.lora_A[groups], self.lora_B[groups], self.scaling[groups]
-        grouped = F.dropout(x, self.dropout, self.training).reshape(len(groups), -1, x.shape[-1])
-        low_rank = torch.bmm(grouped, (a * scale[:, None, None]).transpose(1, 2))
-        # Under autocast `output` has a lower precision, which in-place products have to be given.
-        low_rank, b = low_rank.to(output.dtype), b.to(output.dtype)
-        output.view(len(groups), -1, output.shape[-1]).baddbmm_(low_rank, b.transpose(1, 2))
+        # Here tile i meets LoRA i: group j holds the tiles of position lora_groups[j].
+        lora_A = self.lora_A[lora_groups]  # [groups, rank, d_in]
+        lora_B = self.lora_B[lora_groups]  # [groups, d_out, rank]
+        scaling = self.scaling[lora_groups][:, None, None]
+
+        # The views of a group are neighbours, so their patches are one matrix: [groups, patches, d_in].
+        groups = len(lora_groups)
+        grouped = F.dropout(x, self.dropout, self.training).reshape(groups, -1, x.shape[-1])
+        low_rank = torch.bmm(grouped, (lora_A * scaling).transpose(1, 2))  # [groups, patches, rank]
+
+        # Autocast does not reach in-place products: both factors are cast to the precision of `output`.
+        low_rank, lora_B = low_rank.to(output.dtype), lora_B.to(output.dtype)
+        output.view(groups, -1, output.shape[-1]).baddbmm_(low_rank, lora_B.transpose(1, 2))
         return output
 
     @torch.no_grad()
     def extend(self, sources: list[int], fresh: bool) -> None:
-        """Append one adapter per entry of `sources`: a copy of that adapter, or a fresh one of the same
-        shape."""
-        extra = TileLoRA(len(sources), *self.lora_A.shape[1:], self.lora_B.shape[1], self.dropout).to(
-            self.lora_A
-        )
-        for name, new in extra.named_parameters():
-            old = getattr(self, name)
-            joined = torch.cat([old, new if fresh else old[sources]])
-            setattr(self, name, nn.Parameter(joined, requires_grad=old.requires_grad))
+        """Append one LoRA per entry of `sources`: a copy of the LoRA of that number, or a fresh one."""
+        _, rank, d_in = self.lora_A.shape
+        d_out = self.lora_B.shape[1]
+        added = TileLoRA(len(sources), rank, d_in, d_out, self.dropout).to(self.lora_A)
+
+        for name, fresh_values in added.named_parameters():
+            parameter = getattr(self, name)
+            joined = torch.cat([parameter, fresh_values if fresh else parameter[sources]])
+            setattr(self, name, nn.Parameter(joined, requires_grad=parameter.requires_grad))
 
 
-def group_views(lora_index: list[int]) -> list[int]:
-    """The adapter of each group of equally many neighbouring views, given the adapter of each view.
-
-    A chunk of whole tile positions becomes one group per position (`[0, 0, 1, 1]` -> `[0, 1]`), an uneven one
-    a group per view (`[0, 0, 1]` stays).
-    """
-    runs: list[list[int]] = []
-    for adapter in lora_index:
-        if runs and runs[-1][0] == adapter:
-            runs[-1].append(adapter)
-        else:
-            runs.append([adapter])
-    even = len({len(run) for run in runs}) == 1
-    return [run[0] for run in runs] if even else lora_index
+def tile_loras(module: nn.Module) -> list[TileLoRA]:
+    """Return the `TileLoRA` modules of a model or backbone, in the order of its modules."""
+    return [part for part in module.modules() if isinstance(part, TileLoRA)]

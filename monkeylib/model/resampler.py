@@ -1,9 +1,4 @@
-"""The shared resampler: one cross-attention layer that turns a view's patches into a fixed number of visual
-tokens.
-
-Qwen-VL's position-aware adapter as in the released code: positions are added to queries and keys, never to
-values; a layer norm and a projection follow.
-"""
+"""From patch features to visual tokens: the shared resampler, or LLaVA's projector in its place."""
 
 import math
 
@@ -13,25 +8,39 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from monkeylib.model.config import MonkeyConfig
-from monkeylib.model.vision import PositionEmbeddingCache, sincos_position_embedding
+from monkeylib.model.vision import PositionEmbeddingCache
 
 
 class Resampler(nn.Module):
-    """Patch features `[V, patches, vision width]` -> visual tokens `[V, queries, width]`, the same weights
-    for all views."""
+    """Cross-attention of learned queries over the patches of a view; all views share its weights.
+
+    This is the "shared resampler" of paper section 3.1, Qwen-VL's position-aware adapter. With the patch
+    features `X` of one view, learned queries `Q` and the 2-D sine-cosine position embeddings `P`,
+
+        Z = norm(X W_kv)
+        A = softmax((norm(Q) + P_queries) W_q ((Z + P_patches) W_k)^T / sqrt(head_dim))
+        tokens = norm(A Z W_v W_out) W_proj
+
+    per head and with biases. Positions are added to queries and keys, never to values. The number of visual
+    tokens of a view is that of the queries, however many patches it has.
+    """
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
-        queries, self.heads = config.resampler_config.queries, config.resampler_config.heads
-        width, eps = config.text_config.hidden_size, config.vision_config.layer_norm_eps
+        queries = config.resampler_config.queries
+        width = config.text_config.hidden_size
+        eps = config.vision_config.layer_norm_eps
+
+        self.heads = config.resampler_config.heads
         if width % self.heads:
             raise ValueError(f"the resampler's width {width} does not divide by its {self.heads} heads")
+
         self.query = nn.Parameter(torch.empty(queries, width))
-        # A buffer, since these positions are fixed; the release's fine-tuning trains them by accident.
-        self.register_buffer(
-            "positions", sincos_position_embedding(width, math.isqrt(queries)).to(self.query.dtype)
-        )
-        self.positions_for = PositionEmbeddingCache()
+        # A buffer, since these positions are fixed. The released fine-tuning trains them by accident.
+        positions = sincos_position_embedding(width, math.isqrt(queries))
+        self.register_buffer("positions", positions.to(self.query.dtype))
+        self.position_cache = PositionEmbeddingCache()
+
         self.kv_proj = nn.Linear(config.vision_config.hidden_size, width, bias=False)
         self.ln_q = nn.LayerNorm(width, eps=eps)
         self.ln_kv = nn.LayerNorm(width, eps=eps)
@@ -39,6 +48,7 @@ class Resampler(nn.Module):
         self.out = nn.Linear(width, width)
         self.ln_post = nn.LayerNorm(width, eps=eps)
         self.proj = nn.Linear(width, width, bias=False)
+
         nn.init.trunc_normal_(self.query, std=0.02)
 
     def forward(
@@ -50,40 +60,86 @@ class Resampler(nn.Module):
         """Resample the patches of each view.
 
         Args:
-            features: `[V, patches, vision width]`.
-            patch_grid: rows and columns of patches in a view; a square when not given.
-            return_attention: also return the attention weights `[V, heads, queries, patches]`.
+            features: `[V, patches, width of the ViT]`.
+            patch_grid: rows and columns of patches in a view; a square by default.
+            return_attention: also return the attention weights.
+
+        Returns:
+            Visual tokens `[V, queries, width]`, and if asked for, attention `[V, heads, queries, patches]`.
+
+        Raises:
+            ValueError: the patches do not form the grid.
         """
-        rows, cols = patch_grid or (math.isqrt(features.shape[1]),) * 2
-        if rows * cols != features.shape[1]:
+        patches = features.shape[1]
+        side = math.isqrt(patches)
+        rows, cols = patch_grid or (side, side)
+        if rows * cols != patches:
             raise ValueError(
-                f"{features.shape[1]} patches do not form a {rows}x{cols} grid: pass patch_grid=(rows, cols)"
+                f"{patches} patches do not form a {rows}x{cols} grid: pass patch_grid=(rows, cols)"
             )
-        kv = self.ln_kv(self.kv_proj(features))
+
+        kv = self.ln_kv(self.kv_proj(features))  # [V, patches, width]
+
+        # The released weights hold the three projections in one tensor.
         w_q, w_k, w_v = self.qkv.weight.chunk(3)
         b_q, b_k, b_v = self.qkv.bias.chunk(3)
-        # Loaded in lower precision, a buffer keeps that of the file.
-        positions = self.positions_for(self.positions, rows, cols).to(kv.dtype)
-        q = F.linear(self.ln_q(self.query) + self.positions.to(kv.dtype), w_q, b_q)
-        k = F.linear(kv + positions, w_k, b_k)
+
+        # A buffer keeps the precision of the file when a model is loaded in a lower one.
+        query_positions = self.positions.to(kv.dtype)
+        patch_positions = self.position_cache(self.positions, rows, cols).to(kv.dtype)
+
+        q = F.linear(self.ln_q(self.query) + query_positions, w_q, b_q)
+        k = F.linear(kv + patch_positions, w_k, b_k)
         v = F.linear(kv, w_v, b_v)
+
+        # The queries are the same for every view. -> [V, heads, queries or patches, head_dim]
         q = self._split_heads(q[None]).expand(len(kv), -1, -1, -1)
-        k, v = self._split_heads(k), self._split_heads(v)
-        context = F.scaled_dot_product_attention(q, k, v)
-        tokens = self.proj(self.ln_post(self.out(context.transpose(1, 2).flatten(2))))
+        k = self._split_heads(k)
+        v = self._split_heads(v)
+
+        context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        tokens = self.proj(self.ln_post(self.out(context)))  # [V, queries, width]
         if not return_attention:
             return tokens
-        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
-        return tokens, weights
+
+        attention = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
+        return tokens, attention
 
     def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
         """`[n, tokens, width]` -> `[n, heads, tokens, head_dim]`."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
+def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:
+    """Return the fixed 2-D sine-cosine position embedding of MAE, `[grid * grid, width]`, row by row.
+
+    A coordinate `p` is encoded by `width / 2` numbers, with `w_i = 10000 ** (-i / (width / 4))`:
+
+        sin(w_0 p), sin(w_1 p), ..., cos(w_0 p), cos(w_1 p), ...
+
+    The first half of the width encodes x, the second y.
+
+    Raises:
+        ValueError: the width is no multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"2-D sine-cosine positions need a width that is a multiple of 4, got {width}")
+
+    # In fp64, as the released code computes it.
+    frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # [grid, width / 2]
+
+    x = axis.repeat(grid, 1)
+    y = axis.repeat_interleave(grid, dim=0)
+    return torch.cat([x, y], dim=1).float()
+
+
 class Projector(nn.Module):
-    """Patch features `[V, patches, vision width]` -> visual tokens `[V, patches, width]`, by two linear
-    layers with an activation between them."""
+    """Two linear layers with an activation between them, patch by patch, in the resampler's place (LLaVA-1.5).
+
+    Every patch becomes one visual token.
+    """
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
@@ -93,5 +149,5 @@ class Projector(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def forward(self, features: torch.Tensor, patch_grid: tuple[int, int] | None = None) -> torch.Tensor:
-        """Project each patch; how the patches lie (`patch_grid`) makes no difference."""
+        """`[V, patches, width of the ViT]` -> `[V, patches, width]`; `patch_grid` makes no difference."""
         return self.linear_2(self.act(self.linear_1(features)))

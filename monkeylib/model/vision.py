@@ -1,8 +1,8 @@
-"""The vision transformer: a frozen backbone shared by all views, with the adapter of its tile beside each
-projection.
+"""The vision transformer: one frozen backbone for all views, with a LoRA per tile position beside it.
 
-Pre-norm blocks as in the released ViT-bigG: query, key and value interleaved per head, exact GELU, no class
-token, no final norm. Tiles go through with their adapters, global views without any.
+A view is a tile of an image, or its global view. The blocks are those of the released ViT-bigG: norms come
+first, query, key and value are interleaved per head, the GELU is exact, and there is neither a class token
+nor a final norm. Which view meets which LoRA is decided in `monkeylib.model.lora`.
 """
 
 import math
@@ -14,200 +14,248 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from monkeylib.model.config import MonkeyConfig, mlp_width
-from monkeylib.model.lora import TileLoRA, group_views
+from monkeylib.model.lora import NO_LORA, TileLoRA, plan_chunks
 
-
-def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:
-    """Fixed 2-D sine-cosine positions `[grid * grid, width]` (MAE; used by the released resampler).
-
-    The first half of the width encodes x, the second y; within each half sines come before cosines, base
-    10000.
-    """
-    if width % 4:
-        raise ValueError(f"2-D sine-cosine positions need a width that is a multiple of 4, got {width}")
-    rates = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    angles = torch.arange(grid, dtype=torch.float64)[:, None] * rates
-    axis = torch.cat([angles.sin(), angles.cos()], dim=1)
-    x = axis.repeat(grid, 1)
-    y = axis.repeat_interleave(grid, dim=0)
-    return torch.cat([x, y], dim=1).float()
-
-
-def interpolate_position_embedding(table: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
-    """Resample a square table `[n * n, width]` to `[rows * cols, width]`: bicubic in fp32, then cast back."""
-    side = math.isqrt(table.shape[0])
-    if (rows, cols) == (side, side):
-        return table
-    square = table.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(square, size=(rows, cols), mode="bicubic", align_corners=False)
-    return resized.permute(0, 2, 3, 1).reshape(rows * cols, -1).to(table.dtype)
-
-
-class PositionEmbeddingCache(nn.Module):
-    """Interpolates a table once per grid, and again when the table has changed or is being trained."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._kept: dict[tuple[int, int], tuple[tuple, torch.Tensor]] = {}
-
-    def forward(self, table: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
-        """`[n * n, width]` -> `[rows * cols, width]`."""
-        if table.requires_grad and torch.is_grad_enabled():
-            return interpolate_position_embedding(table, rows, cols)
-        state = (table.data_ptr(), table._version, table.dtype, table.device)
-        kept = self._kept.get((rows, cols))
-        if kept is None or kept[0] != state:
-            with torch.inference_mode(False), torch.no_grad():
-                kept = (state, interpolate_position_embedding(table, rows, cols).clone())
-            self._kept[rows, cols] = kept
-        return kept[1]
-
-
-# Bytes of the widest activation of a chunk on a CPU; larger chunks only cost page faults.
+# Bytes of a chunk's widest activation on a CPU. A larger one leaves the cache and only costs page faults.
 CPU_CHUNK_BYTES = 16 * 2**20
 
 
 class VisionBackbone(nn.Module, ABC):
-    """Views `[V, 3, side, side]` -> patch features `[V, patches, width]`; a subclass encodes a chunk."""
+    """Encode views, each with the LoRA of its tile position.
+
+    A subclass says how one chunk of views is encoded: `VisionTransformer` below, or `HFVisionBackbone` for a
+    ViT of transformers.
+    """
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
-        vision = config.vision_config
-        self.patch_size, self.mlp_width = vision.patch_size, mlp_width(vision)
-        self.has_lora = config.lora_count > 0
+        self.patch_size = config.vision_config.patch_size
+        self.mlp_width = mlp_width(config.vision_config)
 
-    def forward(self, pixel_values: torch.Tensor, lora_index: torch.Tensor | None = None) -> torch.Tensor:
-        """Encode views, each with its own adapter.
+    def forward(self, pixel_values: torch.Tensor, lora_index: list[int] | None = None) -> torch.Tensor:
+        """Encode views.
 
         Args:
             pixel_values: `[V, 3, side, side]`, normalised.
-            lora_index: `[V]`, the adapter of each view, -1 for none (the global view). None means none
-                for all.
+            lora_index: the LoRA of each view, `NO_LORA` for none; None stands for none at all.
+
+        Returns:
+            Patch features `[V, patches, width]`.
 
         Raises:
-            ValueError: views that do not divide into patches.
+            ValueError: the views do not divide into patches.
         """
-        *_, height, width = pixel_values.shape
+        self._check_size(pixel_values)
+        views = len(pixel_values)
+        if lora_index is None:
+            lora_index = [NO_LORA] * views
+
+        # Put views that meet the same LoRA side by side; a chunk is then a slice.
+        chunks = plan_chunks(lora_index, self.chunk_size(pixel_values))
+        order = [view for chunk in chunks for view in chunk.views]
+        is_sorted = order == list(range(views))
+        if not is_sorted:
+            pixel_values = pixel_values[order]
+
+        features = []
+        start = 0
+        for chunk in chunks:
+            end = start + len(chunk.views)
+            groups = chunk.lora_groups
+            lora_groups = None if groups is None else torch.tensor(groups, device=pixel_values.device)
+            features.append(self.encode(pixel_values[start:end], lora_groups))
+            start = end
+
+        joined = features[0] if len(features) == 1 else torch.cat(features)
+        if is_sorted:
+            return joined
+
+        # Back to the order of the batch.
+        inverse = torch.empty(views, dtype=torch.long)
+        inverse[order] = torch.arange(views)
+        return joined[inverse.to(joined.device)]
+
+    @abstractmethod
+    def encode(self, pixel_values: torch.Tensor, lora_groups: torch.Tensor | None) -> torch.Tensor:
+        """Encode one chunk of views.
+
+        Args:
+            pixel_values: `[v, 3, side, side]`, with the views of one LoRA side by side.
+            lora_groups: `[groups]` LoRA numbers as in `lora.Chunk`, None without LoRA.
+
+        Returns:
+            `[v, patches, width]`.
+        """
+
+    def chunk_size(self, pixel_values: torch.Tensor) -> int:
+        """Return how many views go through at once: all on an accelerator, what fits the cache on a CPU."""
+        if pixel_values.device.type != "cpu":
+            return len(pixel_values)
+
+        height, width = pixel_values.shape[-2:]
+        patches = height * width // self.patch_size**2
+        bytes_per_view = 4 * patches * self.mlp_width
+        return max(1, CPU_CHUNK_BYTES // bytes_per_view)
+
+    def _check_size(self, pixel_values: torch.Tensor) -> None:
+        height, width = pixel_values.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f"a view of {height}x{width} pixels does not divide into patches of {self.patch_size} "
                 f"pixels: use a tile size that is a multiple of {self.patch_size}"
             )
-        index = [-1] * len(pixel_values) if lora_index is None else lora_index.tolist()
-        if not self.has_lora:
-            index = [-1] * len(index)
-        # Views of one tile position come to lie together. Those without adapter go first and never share a
-        # pass with adapted ones: they cost no LoRA arithmetic and, while the backbone is frozen, no gradient.
-        order = sorted(range(len(index)), key=index.__getitem__)
-        plain = index.count(-1)
-        step = self.chunk_views(pixel_values)
-        bounds = [*range(0, plain, step), *range(plain, len(index), step), len(index)]
-        if order != list(range(len(order))):
-            pixel_values = pixel_values[order]
-        features = [
-            self.encode(pixel_values[start:end], _groups([index[i] for i in order[start:end]], pixel_values))
-            for start, end in zip(bounds, bounds[1:], strict=False)
-        ]
-        joined = features[0] if len(features) == 1 else torch.cat(features)
-        if order == list(range(len(order))):
-            return joined
-        inverse = torch.empty(len(order), dtype=torch.long)
-        inverse[order] = torch.arange(len(order))
-        return joined[inverse.to(joined.device)]
-
-    @abstractmethod
-    def encode(self, pixel_values: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
-        """One pass over one chunk `[v, 3, side, side]`; `groups` as in `TileLoRA.add`, None without
-        adapters."""
-
-    def chunk_views(self, pixel_values: torch.Tensor) -> int:
-        """How many views go through at once: all on an accelerator, as many as suit the cache on a CPU."""
-        if pixel_values.device.type != "cpu":
-            return len(pixel_values)
-        patches = pixel_values.shape[-2] * pixel_values.shape[-1] // self.patch_size**2
-        return max(1, CPU_CHUNK_BYTES // (4 * patches * self.mlp_width))
 
 
-def _groups(adapters: list[int], like: torch.Tensor) -> torch.Tensor | None:
-    """The adapters of a chunk's groups; its views have all an adapter or none has (-1)."""
-    return None if adapters[0] < 0 else torch.tensor(group_views(adapters), device=like.device)
+class VisionTransformer(VisionBackbone):
+    """ViT as in the released checkpoint: patch embedding, learned position embedding, blocks.
 
-
-class VisionAttention(nn.Module):
-    """Self-attention over the patches of one view; no mask, no dropout."""
+    Args:
+        config: sizes are those of its `vision_config`.
+    """
 
     def __init__(self, config: MonkeyConfig) -> None:
-        super().__init__()
-        width, self.heads = config.vision_config.width, config.vision_config.heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.qkv_lora = _adapter(config, config.attention_rank, 3 * width)
-        self.out_lora = _adapter(config, config.attention_rank, width)
+        super().__init__(config)
+        vision = config.vision_config
 
-    def forward(self, x: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
-        """`[views, patches, width]` -> same; `groups` as in `TileLoRA.add`, None without adapters."""
-        qkv = self.qkv(x)
-        if groups is not None:
-            self.qkv_lora.add(qkv, x, groups)
-        views, patches, width = x.shape
-        # Each head's q, k and v lie side by side: [heads, 3, head_dim].
-        q, k, v = qkv.view(views, patches, self.heads, 3, width // self.heads).permute(3, 0, 2, 1, 4)
-        context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(views, patches, width)
-        y = self.out(context)
-        return y if groups is None else self.out_lora.add(y, context, groups)
+        self.patch_embedding = nn.Conv2d(3, vision.width, vision.patch_size, vision.patch_size, bias=False)
+        self.positions = nn.Parameter(torch.empty(vision.position_grid**2, vision.width))
+        self.position_cache = PositionEmbeddingCache()
+        self.ln_pre = nn.LayerNorm(vision.width, eps=vision.layer_norm_eps)
+        self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(vision.layers))
+
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
+    def encode(self, pixel_values: torch.Tensor, lora_groups: torch.Tensor | None) -> torch.Tensor:
+        """Encode one chunk of views, see `VisionBackbone.encode`."""
+        height, width = pixel_values.shape[-2:]
+        rows, cols = height // self.patch_size, width // self.patch_size
+
+        # [v, 3, height, width] -> [v, patches, width of the ViT]
+        pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
+        x = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+
+        x = self.ln_pre(x + self.position_cache(self.positions, rows, cols))
+        for block in self.blocks:
+            x = block(x, lora_groups)
+        return x
 
 
 class VisionBlock(GradientCheckpointingLayer):
-    """Attention and MLP with residuals. The MLP's adapter by-passes it; in the release, and by default, it
-    reads the residual stream before its norm."""
+    """Transformer block: `x + attention(norm(x))`, then `x + MLP(norm(x)) + LoRA`.
+
+    One LoRA by-passes the whole MLP. Paper section 3.1 puts LoRA "in the MLP"; the released code, and the
+    default here, feeds it the residual stream before its norm. `config.mlp_lora_input` chooses.
+    """
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
         vision = config.vision_config
+
         self.ln_1 = nn.LayerNorm(vision.width, eps=vision.layer_norm_eps)
         self.attention = VisionAttention(config)
         self.ln_2 = nn.LayerNorm(vision.width, eps=vision.layer_norm_eps)
         self.fc = nn.Linear(vision.width, vision.mlp_width)
         self.proj = nn.Linear(vision.mlp_width, vision.width)
-        self.mlp_lora = _adapter(config, config.mlp_rank, vision.width)
+
+        self.mlp_lora = _build_lora(config, config.mlp_rank, vision.width)
         self.mlp_lora_reads_norm = config.mlp_lora_input == "normed"
 
-    def forward(self, x: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
-        """`[views, patches, width]` -> same."""
-        x = x + self.attention(self.ln_1(x), groups)
+    def forward(self, x: torch.Tensor, lora_groups: torch.Tensor | None) -> torch.Tensor:
+        """`[views, patches, width]` -> the same shape; `lora_groups` as in `VisionBackbone.encode`."""
+        x = x + self.attention(self.ln_1(x), lora_groups)
+
         normed = self.ln_2(x)
         y = self.proj(F.gelu(self.fc(normed)))
-        if groups is not None:
-            self.mlp_lora.add(y, normed if self.mlp_lora_reads_norm else x, groups)
+        if lora_groups is not None:
+            lora_input = normed if self.mlp_lora_reads_norm else x
+            self.mlp_lora.add(y, lora_input, lora_groups)
         return x + y
 
 
-class VisionTransformer(VisionBackbone):
-    """Views `[V, 3, side, side]` -> patch features `[V, patches, width]`."""
+class VisionAttention(nn.Module):
+    """Self-attention over the patches of one view, with LoRA beside both projections; no mask, no dropout."""
 
     def __init__(self, config: MonkeyConfig) -> None:
-        super().__init__(config)
-        vision = config.vision_config
-        self.patch_embedding = nn.Conv2d(3, vision.width, vision.patch_size, vision.patch_size, bias=False)
-        self.positions = nn.Parameter(torch.empty(vision.position_grid**2, vision.width))
-        self.positions_for = PositionEmbeddingCache()
-        self.ln_pre = nn.LayerNorm(vision.width, eps=vision.layer_norm_eps)
-        self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(vision.layers))
-        nn.init.trunc_normal_(self.positions, std=0.02)
+        super().__init__()
+        width = config.vision_config.width
+        self.heads = config.vision_config.heads
 
-    def encode(self, pixel_values: torch.Tensor, groups: torch.Tensor | None) -> torch.Tensor:
-        """One pass over one chunk, see `VisionBackbone`."""
-        rows, cols = (side // self.patch_size for side in pixel_values.shape[-2:])
-        pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
-        x = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
-        x = self.ln_pre(x + self.positions_for(self.positions, rows, cols))
-        for block in self.blocks:
-            x = block(x, groups)
-        return x
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.qkv_lora = _build_lora(config, config.attention_rank, 3 * width)
+        self.out_lora = _build_lora(config, config.attention_rank, width)
+
+    def forward(self, x: torch.Tensor, lora_groups: torch.Tensor | None) -> torch.Tensor:
+        """`[views, patches, width]` -> the same shape; `lora_groups` as in `VisionBackbone.encode`."""
+        views, patches, width = x.shape
+
+        qkv = self.qkv(x)
+        if lora_groups is not None:
+            self.qkv_lora.add(qkv, x, lora_groups)
+
+        # The query, key and value of a head lie side by side. -> 3 x [views, heads, patches, head_dim]
+        qkv = qkv.view(views, patches, self.heads, 3, width // self.heads)
+        q, k, v = qkv.permute(3, 0, 2, 1, 4)
+        context = F.scaled_dot_product_attention(q, k, v)
+        context = context.transpose(1, 2).reshape(views, patches, width)
+
+        y = self.out(context)
+        if lora_groups is not None:
+            self.out_lora.add(y, context, lora_groups)
+        return y
 
 
-def _adapter(config: MonkeyConfig, rank: int, d_out: int) -> TileLoRA | None:
-    """The stacked adapters beside one projection; None in the modes without adapters."""
+def _build_lora(config: MonkeyConfig, rank: int, d_out: int) -> TileLoRA | None:
+    """Build the LoRAs beside one projection; None in the modes without LoRA."""
     if not config.lora_count:
         return None
     return TileLoRA(config.lora_count, rank, config.vision_config.width, d_out, config.lora_dropout)
+
+
+class PositionEmbeddingCache(nn.Module):
+    """Resample a position embedding to the patch grid of a view, once per grid.
+
+    The result is computed anew when the embedding has changed or is being trained. The resampler uses it too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # (rows, cols) -> state of the embedding that was resampled, and the result
+        self._resampled: dict[tuple[int, int], tuple[tuple, torch.Tensor]] = {}
+
+    def forward(self, embedding: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
+        """`[n * n, width]` -> `[rows * cols, width]`."""
+        if embedding.requires_grad and torch.is_grad_enabled():
+            return interpolate_position_embedding(embedding, rows, cols)
+
+        # Autograd counts the in-place changes of a tensor in `_version`.
+        state = (embedding.data_ptr(), embedding._version, embedding.dtype, embedding.device)
+        cached_state, resampled = self._resampled.get((rows, cols), (None, None))
+        if cached_state != state:
+            # A tensor made in inference mode could not be used in training later.
+            with torch.inference_mode(False), torch.no_grad():
+                resampled = interpolate_position_embedding(embedding, rows, cols).clone()
+            self._resampled[rows, cols] = (state, resampled)
+        return resampled
+
+
+def interpolate_position_embedding(embedding: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
+    """Resample the position embedding of a square patch grid to `rows x cols` patches.
+
+    Bicubic in fp32 as in the released code, then cast back.
+
+    Args:
+        embedding: `[n * n, width]`.
+        rows, cols: patches down and across.
+
+    Returns:
+        `[rows * cols, width]`; the embedding itself where its grid is that one already.
+    """
+    side = math.isqrt(embedding.shape[0])
+    if (rows, cols) == (side, side):
+        return embedding
+
+    # Interpolation takes images: [1, width, n, n].
+    square = embedding.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(square, size=(rows, cols), mode="bicubic", align_corners=False)
+    return resized.permute(0, 2, 3, 1).reshape(rows * cols, -1).to(embedding.dtype)

@@ -33,7 +33,7 @@ from monkeylib import profiles, resources
 from monkeylib.evaluation import results
 from monkeylib.evaluation.predict import predict_synthetic
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.vision import sincos_position_embedding
+from monkeylib.model.resampler import sincos_position_embedding
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune

@@ -58,7 +58,7 @@ def test_peft_loads_a_tile_and_computes_what_we_compute(model, folders):
     assert [folder.name for folder in folders] == ["tile-0", "tile-1", "tile-2", "tile-3"]
     for tile, folder in enumerate(folders):
         loaded = PeftModel.from_pretrained(plain(model), str(folder)).eval()
-        ours = model.vision(pixels, torch.tensor([tile, tile]))
+        ours = model.vision(pixels, [tile, tile])
         assert torch.allclose(loaded(pixels), ours, rtol=1e-4, atol=1e-4)
         assert not torch.allclose(without, ours, rtol=1e-2, atol=1e-2)
 
@@ -121,7 +121,7 @@ def test_peft_loads_the_adapters_beside_an_encoder_of_transformers(kind, tmp_pat
         folder = tmp_path / "peft" / f"tile-{tile}"
         loaded = PeftModel.from_pretrained(beside_the_library(model), str(folder)).eval()
         features = loaded(pixel_values=pixels, **model.vision.layout.options).last_hidden_state
-        ours = model.vision(pixels, torch.tensor([tile, tile]))
+        ours = model.vision(pixels, [tile, tile])
         assert torch.allclose(features[:, model.vision.layout.class_tokens :], ours, atol=1e-4)
         assert not torch.allclose(without, ours, atol=1e-2)
         peft.read(folder, other, tile)

@@ -15,10 +15,10 @@ def encoder(mode: str) -> VisionTransformer:
 
 def test_an_adapter_changes_the_views_that_meet_it_and_nothing_else():
     vision = encoder("per_tile")
-    index = torch.tensor([2, 0, -1, 3, 0])
+    index = [2, 0, -1, 3, 0]
     change = influence(vision, torch.randn(5, 3, 56, 56), index)
     assert change.shape == (4, 5)
-    assert torch.equal(change > 0, torch.arange(4)[:, None] == index)
+    assert torch.equal(change > 0, torch.arange(4)[:, None] == torch.tensor(index))
 
 
 def test_the_encoder_is_left_as_it_was():
@@ -27,13 +27,13 @@ def test_the_encoder_is_left_as_it_was():
         for bank in banks(vision):
             bank.lora_B.normal_()
     before = {name: tensor.clone() for name, tensor in vision.state_dict().items()}
-    first = influence(vision, torch.randn(2, 3, 56, 56), torch.tensor([0, -1]), seed=1)
+    first = influence(vision, torch.randn(2, 3, 56, 56), [0, -1], seed=1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in vision.state_dict().items())
     assert first[0, 0] > 0 and first[0, 1] == 0
 
 
 def test_the_seed_decides():
-    vision, views, index = encoder("per_tile"), torch.randn(1, 3, 56, 56), torch.tensor([1])
+    vision, views, index = encoder("per_tile"), torch.randn(1, 3, 56, 56), [1]
     first, again, other = (influence(vision, views, index, seed) for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
@@ -45,4 +45,4 @@ def test_three_stacks_in_each_block():
 
 def test_an_encoder_without_adapters_is_refused():
     with pytest.raises(ValueError, match="no adapters.*per_tile"):
-        influence(encoder("full"), torch.randn(1, 3, 56, 56), torch.tensor([-1]))
+        influence(encoder("full"), torch.randn(1, 3, 56, 56), [-1])

@@ -1,4 +1,4 @@
-"""Vision encoders and language models of transformers in the places of ours."""
+"""Vision backbones and language models of transformers inside Monkey."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from transformers import (
 
 from monkeylib import sizing
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyResamplerConfig
-from monkeylib.model.lora import TileLoRA
+from monkeylib.model.lora import NO_LORA, tile_loras
 from tests.support.checkpointing import compare_checkpointed
 
 SIZES = {
@@ -34,15 +34,15 @@ LANGUAGES = {
     "llama": lambda: LlamaConfig(**TEXT, vocab_size=60),
     "gpt_neox": lambda: GPTNeoXConfig(**TEXT, vocab_size=60, tie_word_embeddings=False),
 }
-INDEX = torch.tensor([2, -1, 0, 3, 1, 0, -1])
+LORA_INDEX = [2, NO_LORA, 0, 3, 1, 0, NO_LORA]
 PLACE = 50
 every_encoder = pytest.mark.parametrize("kind", ENCODERS)
 
 
 def build(
-    kind, mode="per_tile", language="llama", trained=True, reads="residual"
+    kind, mode="per_tile", language="llama", trained=True, lora_input="residual"
 ) -> MonkeyForConditionalGeneration:
-    """A tiny model with tiles of 56 pixels, for which the table of 3 x 3 positions is interpolated."""
+    """Build a tiny model with tiles of 56 pixels, for which the 3 x 3 position embedding is interpolated."""
     torch.manual_seed(0)
     config = MonkeyConfig(
         vision_config=ENCODERS[kind](),
@@ -55,18 +55,14 @@ def build(
         attention_rank=4,
         mlp_rank=8,
         lora_dropout=0.0,
-        mlp_lora_input=reads,
+        mlp_lora_input=lora_input,
     )
     model = MonkeyForConditionalGeneration(config).eval()
     with torch.no_grad():
-        for bank in banks(model) if trained else []:
-            bank.lora_B.normal_(std=0.3)
-            bank.scaling.uniform_(0.5, 1.5)
+        for lora in tile_loras(model) if trained else []:
+            lora.lora_B.normal_(std=0.3)
+            lora.scaling.uniform_(0.5, 1.5)
     return model
-
-
-def banks(model):
-    return [module for module in model.modules() if isinstance(module, TileLoRA)]
 
 
 def views(count, side=56):
@@ -88,98 +84,111 @@ def inputs(answer=(7, 8, 9)):
 
 @every_encoder
 @torch.no_grad()
-def test_without_adapters_the_features_are_the_librarys(kind):
+def test_without_lora_the_features_are_those_of_transformers(kind):
     vision = build(kind).vision
     alone = AutoModel.from_config(vision.backbone.config).eval()
-    own = {name: tensor for name, tensor in vision.state_dict().items() if name.startswith("backbone.")}
-    alone.load_state_dict({name.removeprefix("backbone."): tensor for name, tensor in own.items()})
-    library = alone(views(2, 42)).last_hidden_state
-    assert torch.allclose(vision(views(2, 42)), library[:, -9:], atol=1e-6)  # after the class token, if any
+    alone.load_state_dict(vision.backbone.state_dict())
+    hidden = alone(views(2, 42)).last_hidden_state
+    assert torch.allclose(vision(views(2, 42)), hidden[:, -9:], atol=1e-6)  # after the class token, if any
     assert vision(views(2)).shape == (2, 16, 32)
 
 
 @every_encoder
 @torch.no_grad()
-def test_each_view_meets_its_own_adapter_in_any_order(kind):
-    vision, pixels = build(kind).vision, views(len(INDEX))
-    together = vision(pixels, INDEX)
-    alone = [vision(view[None], adapter[None]) for view, adapter in zip(pixels, INDEX, strict=True)]
+def test_views_in_any_order_are_encoded_as_each_alone(kind):
+    vision, pixels = build(kind).vision, views(len(LORA_INDEX))
+    together = vision(pixels, LORA_INDEX)
+    alone = [vision(view[None], [number]) for view, number in zip(pixels, LORA_INDEX, strict=True)]
     assert torch.allclose(together, torch.cat(alone), atol=1e-5)
-    assert torch.equal(together[INDEX < 0], vision(pixels[INDEX < 0])), "the global view has none"
-    same_view = vision(pixels[:1].expand(5, -1, -1, -1), torch.tensor([-1, 0, 1, 2, 3]))
-    assert torch.pdist(same_view.flatten(1)).min() > 0.1
+
+    is_global = torch.tensor(LORA_INDEX) == NO_LORA
+    assert torch.equal(together[is_global], vision(pixels[is_global]))
+
+    same_view = vision(pixels[:1].expand(5, -1, -1, -1), [NO_LORA, 0, 1, 2, 3])
+    assert torch.pdist(same_view.flatten(1)).min() > 0.1, "each LoRA gives other features"
 
 
 @every_encoder
 @torch.no_grad()
-def test_an_attention_adapter_is_one_folded_into_the_weights(kind):
-    model, folded, tile = build(kind), build(kind), 2
-    for adapters in model.vision.lora:
-        adapters.mlp.lora_B.zero_()
-    blocks = folded.vision.backbone.get_submodule(folded.vision.layout.blocks)
-    for block, adapters in zip(blocks, folded.vision.lora, strict=True):
-        attention = block.get_submodule(folded.vision.layout.attention)
-        places = ("q_proj", "k_proj", "v_proj", folded.vision.layout.out)
-        for place, bank in zip(
-            places, (getattr(adapters, n) for n in ("query", "key", "value", "out")), strict=True
-        ):
-            attention.get_submodule(place).weight += (
-                bank.scaling[tile] * bank.lora_B[tile] @ bank.lora_A[tile]
-            )
-    expected = folded.vision(views(2))
-    assert torch.allclose(model.vision(views(2), torch.tensor([tile, tile])), expected, atol=1e-4)
+def test_lora_of_the_attention_equals_lora_merged_into_the_weights(kind):
+    model, merged, tile = build(kind), build(kind), 2
+    for block_lora in model.vision.lora:
+        block_lora.mlp.lora_B.zero_()
+
+    layout = merged.vision.layout
+    blocks = merged.vision.backbone.get_submodule(layout.blocks)
+    for block, block_lora in zip(blocks, merged.vision.lora, strict=True):
+        attention = block.get_submodule(layout.attention)
+        beside = {
+            "q_proj": block_lora.query,
+            "k_proj": block_lora.key,
+            "v_proj": block_lora.value,
+            layout.out: block_lora.out,
+        }
+        for name, lora in beside.items():
+            weight = attention.get_submodule(name).weight
+            weight += lora.scaling[tile] * lora.lora_B[tile] @ lora.lora_A[tile]
+
+    expected = merged.vision(views(2))
+    assert torch.allclose(model.vision(views(2), [tile, tile]), expected, atol=1e-4)
 
 
 @every_encoder
-@pytest.mark.parametrize("reads", ["residual", "normed"])
+@pytest.mark.parametrize("lora_input", ["residual", "normed"])
 @torch.no_grad()
-def test_the_mlps_adapter_reads_the_residual_stream_or_its_norm(kind, reads):
-    vision, seen = build(kind, reads=reads).vision, {}
+def test_the_lora_of_the_mlp_reads_the_residual_stream_or_its_norm(kind, lora_input):
+    vision, recorded = build(kind, lora_input=lora_input).vision, {}
     block = vision.backbone.get_submodule(vision.layout.blocks)[0]
     block.get_submodule(vision.layout.mlp_norm).register_forward_hook(
-        lambda _, args, output: seen.update(residual=args[0], normed=output)
+        lambda _, args, output: recorded.update(residual=args[0], normed=output)
     )
-    block.register_forward_hook(lambda _, __, output: seen.update(output=output))
-    for bank in (getattr(vision.lora[0], name) for name in ("query", "key", "value", "out")):
-        bank.lora_B.zero_()
+    block.register_forward_hook(lambda _, __, output: recorded.update(output=output))
+
+    block_lora = vision.lora[0]
+    for lora in (block_lora.query, block_lora.key, block_lora.value, block_lora.out):
+        lora.lora_B.zero_()
+
     vision(views(1))
-    plain, read = seen["output"].clone(), seen[reads].clone()
-    vision(views(1), torch.tensor([3]))
-    bank = vision.lora[0].mlp
-    added = bank.scaling[3] * read @ bank.lora_A[3].T @ bank.lora_B[3].T
+    without_lora, mlp_input = recorded["output"].clone(), recorded[lora_input].clone()
+    vision(views(1), [3])
+    lora = block_lora.mlp
+    added = lora.scaling[3] * mlp_input @ lora.lora_A[3].T @ lora.lora_B[3].T
     assert added.abs().max() > 0.1
-    assert torch.allclose(seen["output"], plain + added, atol=1e-5)
+    assert torch.allclose(recorded["output"], without_lora + added, atol=1e-5)
 
 
 @every_encoder
 @torch.no_grad()
-def test_fresh_adapters_change_nothing(kind):
+def test_fresh_lora_changes_nothing(kind):
     vision = build(kind, trained=False).vision
-    assert torch.allclose(vision(views(len(INDEX)), INDEX), vision(views(len(INDEX))), atol=1e-6)
+    assert torch.allclose(
+        vision(views(len(LORA_INDEX)), LORA_INDEX), vision(views(len(LORA_INDEX))), atol=1e-6
+    )
 
 
 @every_encoder
 @pytest.mark.parametrize(("mode", "count"), [("per_tile", 4), ("shared", 1), ("none", 0), ("full", 0)])
-def test_fine_tuning_trains_the_adapters_or_the_whole_encoder(kind, mode, count):
+def test_fine_tuning_trains_lora_or_the_backbone(kind, mode, count):
     model = build(kind, mode)
-    assert {len(bank.lora_A) for bank in banks(model)} == ({count} if count else set())
+    assert {len(lora.lora_A) for lora in tile_loras(model)} == ({count} if count else set())
     model.freeze_for_finetuning()
     model(**inputs()).loss.backward()
-    assert all(bank.lora_A.grad.abs().max() > 0 and bank.lora_B.grad.abs().max() > 0 for bank in banks(model))
-    assert all(
-        parameter.requires_grad == (mode == "full") for parameter in model.vision.backbone.parameters()
-    )
+    for lora in tile_loras(model):
+        assert lora.lora_A.grad.abs().max() > 0
+        assert lora.lora_B.grad.abs().max() > 0
+    for parameter in model.vision.backbone.parameters():
+        assert parameter.requires_grad == (mode == "full")
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert trained == sum(sizing.trained(model.config).values())
     assert sizing.count(model) == sizing.parameters(model.config)
 
 
 @every_encoder
-def test_checkpointing_changes_nothing_but_what_is_saved(kind):
+def test_gradient_checkpointing_changes_no_value(kind):
     plain, checkpointed = (build(kind) for _ in range(2))
     checkpointed.activation_checkpointing_enable()
     compare_checkpointed(plain, checkpointed, inputs())
-    only_global = views(2), torch.tensor([-1, -1])
+    only_global = views(2), [NO_LORA, NO_LORA]
     assert not checkpointed.vision(*only_global).requires_grad
     checkpointed.vision.requires_grad_(True)
     assert checkpointed.vision(*only_global).requires_grad
@@ -190,7 +199,7 @@ def test_checkpointing_changes_nothing_but_what_is_saved(kind):
 def test_a_saved_model_loads_with_another_grid_too(kind, tmp_path):
     model = build(kind)
     model.use_grid(2, 3)
-    assert {len(bank.lora_A) for bank in banks(model)} == {6}
+    assert {len(lora.lora_A) for lora in tile_loras(model)} == {6}
     model.save_pretrained(tmp_path)
     loaded = MonkeyForConditionalGeneration.from_pretrained(tmp_path)
     assert loaded.config.tile_size == 56 and loaded.config.grids == [[2, 2], [2, 3]]
@@ -213,13 +222,13 @@ def test_another_language_model_trains_and_answers(language, tmp_path):
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 4
     model.eval().save_pretrained(tmp_path)
-    loaded, asked = MonkeyForConditionalGeneration.from_pretrained(tmp_path), inputs()
-    prompt = {"input_ids": asked["input_ids"][:, :-3], "pixel_values": views(5), "grids": asked["grids"]}
+    loaded, example = MonkeyForConditionalGeneration.from_pretrained(tmp_path), inputs()
+    prompt = {"input_ids": example["input_ids"][:, :-3], "pixel_values": views(5), "grids": example["grids"]}
     ids = loaded.generate(**prompt, max_new_tokens=3, do_sample=False, pad_token_id=0)
     assert ids[0, -3:].tolist() == [7, 8, 9]
 
 
-def test_an_unknown_encoder_and_a_tile_without_whole_patches_are_refused():
+def test_an_unknown_backbone_or_a_tile_without_whole_patches_raises():
     with pytest.raises(ValueError, match="type 'vit' is not known.*clip_vision_model, dinov2"):
         MonkeyForConditionalGeneration(MonkeyConfig(vision_config=ViTConfig(**SIZES), lora_mode="none"))
     with pytest.raises(ValueError, match="tile_size 50 is not a multiple of the encoder's patch_size 14"):

@@ -97,7 +97,7 @@ def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, make_im
     assert whole.loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_labels_without_a_supervised_token_are_refused(tiny, processor):
+def test_labels_without_a_supervised_token_raise(tiny, processor):
     inputs = processor(text="abc")
     with pytest.raises(ValueError, match="no supervised token"):
         tiny()(**inputs, labels=torch.full_like(inputs["input_ids"], -100))
@@ -117,7 +117,7 @@ def test_views_and_grids_must_agree(tiny, processor, make_image):
         tiny().get_image_features(inputs["pixel_values"][:4], inputs["grids"])
 
 
-def test_another_grid_is_refused_until_it_is_opted_into(tiny, processor, make_image):
+def test_another_grid_raises_until_it_is_opted_into(tiny, processor, make_image):
     model = tiny()
     wide = processor.image_processor(make_image(), Grid(2, 3))
     with pytest.raises(ValueError, match=r"made for the grid 2x2 .*2x3 tiles.*use_grid\(2, 3\)"):
@@ -128,32 +128,32 @@ def test_another_grid_is_refused_until_it_is_opted_into(tiny, processor, make_im
 
 
 @torch.no_grad()
-def test_extra_adapters_are_copied_by_place_or_fresh(tiny):
+def test_loras_of_additional_tiles_are_copied_by_place_or_fresh(tiny):
     copied, fresh, before = tiny(), tiny(), tiny().vision.blocks[1].mlp_lora
     copied.use_grid(2, 3)
     fresh.use_grid(2, 3, extra="fresh")
-    bank = copied.vision.blocks[1].mlp_lora
+    lora = copied.vision.blocks[1].mlp_lora
     for name in ("lora_A", "lora_B", "scaling"):
-        old, new = getattr(before, name), getattr(bank, name)
+        old, new = getattr(before, name), getattr(lora, name)
         assert torch.equal(new[:4], old)
         # Tiles 4 and 5 lie in the lower row, in the middle (left half, rounded down) and on the right.
         assert torch.equal(new[4:], old[[2, 3]])
-    bank = fresh.vision.blocks[1].mlp_lora
-    assert torch.equal(bank.lora_B[:4], before.lora_B)
-    assert bank.lora_B[4:].abs().max() == 0
-    assert bank.lora_A[4:].abs().min(-1).values.max() > 0
+    lora = fresh.vision.blocks[1].mlp_lora
+    assert torch.equal(lora.lora_B[:4], before.lora_B)
+    assert lora.lora_B[4:].abs().max() == 0
+    assert lora.lora_A[4:].abs().min(-1).values.max() > 0
 
 
 @pytest.mark.parametrize(
     "arguments, message", [((0, 2), "at least 1x1"), ((2, 3, "zero"), "'copy' or 'fresh'")]
 )
-def test_impossible_grids_are_refused(tiny, arguments, message):
+def test_an_impossible_grid_raises(tiny, arguments, message):
     with pytest.raises(ValueError, match=message):
         tiny().use_grid(*arguments)
 
 
 @pytest.mark.parametrize("mode", ["per_tile", "shared", "none", "full"])
-def test_fine_tuning_freezes_what_the_release_freezes(tiny, mode):
+def test_fine_tuning_freezes_what_the_released_code_freezes(tiny, mode):
     model = tiny(lora_mode=mode)
     model.freeze_for_finetuning()
     for name, parameter in model.named_parameters():
@@ -188,17 +188,17 @@ def test_a_model_survives_saving(tiny, processor, make_image, tmp_path):
 
 
 @torch.no_grad()
-def test_a_base_without_adapters_gets_fresh_ones(tiny, tmp_path):
+def test_a_base_model_without_lora_gets_fresh_lora(tiny, tmp_path):
     base = tiny(lora_mode="none", views="global", grids=[])
     base.save_pretrained(tmp_path)
     model, report = MonkeyForConditionalGeneration.from_pretrained(
         tmp_path, lora_mode="per_tile", grids=[[2, 2]], views="tiles+global", output_loading_info=True
     )
-    adapters = {name for name, _ in model.named_parameters() if "_lora." in name}
-    assert report["missing_keys"] == adapters
+    lora_names = {name for name, _ in model.named_parameters() if "_lora." in name}
+    assert report["missing_keys"] == lora_names
     assert not report["unexpected_keys"] and not report["mismatched_keys"]
     for name, tensor in model.state_dict().items():
-        if name not in adapters:
+        if name not in lora_names:
             assert torch.equal(tensor, base.state_dict()[name]), name
         elif name.endswith(".lora_A"):
             assert 0 < tensor.abs().max() <= 32**-0.5
@@ -232,7 +232,7 @@ def test_new_weights_are_sane(tokenizer):
         (lambda: MonkeyVisionConfig(tile_size=100, patch_size=14), "not a multiple of patch_size 14"),
     ],
 )
-def test_impossible_configurations_are_refused(make, message):
+def test_an_impossible_configuration_raises(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
