@@ -1,1 +1,1 @@
-"""Where examples come from: made images with their ground truth, and assets fetched with checksums."""
+"""Training data: records and mixtures, public datasets, and synthetic images with their ground truth."""

@@ -1,7 +1,9 @@
-"""The nano world: images made in code, deterministic per seed, with complete ground truth (see
-`data/README.md`)."""
+"""Synthetic data of the nano profile: rendered images with complete ground truth, deterministic per seed.
+
+See `data/README.md` for what it contains and how its splits are kept apart.
+"""
 
 from monkeylib.data.synthetic.samples import FAMILIES, Question, Sample, make_sample
-from monkeylib.data.synthetic.splits import Asked, test_set
+from monkeylib.data.synthetic.splits import TestQuestion, make_test_set
 
-__all__ = ["FAMILIES", "Asked", "Question", "Sample", "make_sample", "test_set"]
+__all__ = ["FAMILIES", "Question", "Sample", "TestQuestion", "make_sample", "make_test_set"]

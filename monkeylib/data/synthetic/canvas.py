@@ -1,7 +1,8 @@
-"""Drawing with a memory: photographs, fonts and text whose every glyph has a known box."""
+"""Drawing for synthetic images: photographs, paper, fonts, and text with a box for every glyph."""
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -15,7 +16,8 @@ from monkeylib.boxes import Box
 
 FONTS = ("DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf")
 
-# Photographs of the scikit-image wheel, split once: a background seen in training never appears elsewhere.
+# Photographs in the scikit-image wheel. A photograph belongs to one split only, so a background seen in
+# training never appears in validation or test images.
 PHOTOS = {
     "train": (
         "astronaut.png",
@@ -35,10 +37,14 @@ PHOTOS = {
     "test": ("coffee.png", "rocket.jpg", "gravel.png"),
 }
 
+_PHOTO_SIDE = 300  # pixels of a photograph's short side
+_CAP_HEIGHT = 0.76  # of DejaVu, as a share of the font size
+_BELOW_BASELINE = 0.08  # share of the font size that the boxes of lower-case glyphs reach below the baseline
+
 
 @dataclass(frozen=True)
 class Glyph:
-    """A written character and the box that it covers."""
+    """A drawn character and its box in pixels."""
 
     char: str  # lower case
     box: Box
@@ -46,7 +52,7 @@ class Glyph:
 
 @dataclass(frozen=True)
 class Text:
-    """A written string: `height` is the font size in pixels of the full image."""
+    """A drawn line of text; `height` is its font size in pixels of the full image."""
 
     string: str
     box: Box
@@ -54,54 +60,82 @@ class Text:
     glyphs: tuple[Glyph, ...]
 
 
+def _package_folder(package: str, purpose: str) -> Path:
+    """Return the folder of an installed package, of which only data files are used.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            f"synthetic data needs the {purpose} of {package}: install monkeylib with its extra `synthetic`"
+        )
+    return Path(spec.origin).parent
+
+
+def photo_file(name: str) -> Path:
+    """Return the file of a photograph in the scikit-image wheel."""
+    return _package_folder("skimage", "photographs") / "data" / name
+
+
 @lru_cache(maxsize=256)
 def font(name: str, height: int) -> ImageFont.FreeTypeFont:
-    """A font of matplotlib's own set (DejaVu), laid out by Pillow itself: the same glyphs in the same places
-    on every machine, whether or not the system has the library that Pillow would rather use.
-    """
-    import matplotlib
+    """Load one of the DejaVu fonts that matplotlib ships.
 
-    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+    The basic layout engine of Pillow puts the same glyphs in the same positions on every machine, whether or
+    not the system has the library (Raqm) that Pillow prefers.
+    """
+    file = _package_folder("matplotlib", "fonts") / "mpl-data" / "fonts" / "ttf" / name
     return ImageFont.truetype(str(file), height, layout_engine=ImageFont.Layout.BASIC)
 
 
 @lru_cache(maxsize=32)
 def photo(name: str) -> Image.Image:
-    """A photograph of the scikit-image wheel as RGB, its short side 300 px."""
-    import skimage
-
-    image = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
-    scale = 300 / min(image.size)
-    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    """Load a photograph as RGB, its short side resized to 300 pixels."""
+    image = Image.open(photo_file(name)).convert("RGB")
+    scale = _PHOTO_SIDE / min(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def photo_background(rng: Generator, split: str, size: tuple[int, int]) -> Image.Image:
-    """A random crop of a photograph of this split, zoomed, mirrored, its colours exchanged, dimmed or
-    lightened a little."""
+    """Draw a random crop of one of the split's photographs.
+
+    The crop is zoomed and mirrored, its colour channels are permuted, and it is dimmed or lightened a little.
+    """
     source = photo(PHOTOS[split][rng.integers(len(PHOTOS[split]))])
+
     zoom = rng.uniform(0.5, 1.0) * min(source.width / size[0], source.height / size[1])
-    w, h = size[0] * zoom, size[1] * zoom
-    x, y = rng.uniform(0, source.width - w), rng.uniform(0, source.height - h)
-    crop = source.resize(size, Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
+    width, height = size[0] * zoom, size[1] * zoom
+    x = rng.uniform(0, source.width - width)
+    y = rng.uniform(0, source.height - height)
+    crop = source.resize(size, Image.Resampling.BILINEAR, box=(x, y, x + width, y + height))
+
     if rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    bands = [crop.getchannel(int(c)) for c in rng.permutation(3)]
-    gains, lift = rng.uniform(0.55, 0.9) * rng.uniform(0.7, 1.1, 3), rng.uniform(0, 60)
-    curves = [[min(255, int(v * gain + lift)) for v in range(256)] for gain in gains.tolist()]
+
+    # One gain per channel and one offset for all: v -> gain * v + lift.
+    bands = [crop.getchannel(int(channel)) for channel in rng.permutation(3)]
+    gains = rng.uniform(0.55, 0.9) * rng.uniform(0.7, 1.1, 3)
+    lift = rng.uniform(0, 60)
+    curves = [[min(255, int(value * gain + lift)) for value in range(256)] for gain in gains.tolist()]
     return Image.merge("RGB", [band.point(curve) for band, curve in zip(bands, curves, strict=True)])
 
 
 def paper_background(rng: Generator, size: tuple[int, int], dark: bool) -> Image.Image:
-    """Paper: a tint with a soft shading from corner to corner and fine grain."""
+    """Draw paper: a tint, with soft shading from corner to corner and fine grain."""
     tint = rng.uniform(10, 70, 3) if dark else rng.uniform(205, 255, 3)
-    across, down = (
-        np.linspace(0, slope, length, dtype=np.float32)
-        for slope, length in zip(rng.uniform(-14, 14, 2), size, strict=True)
-    )
-    shade = rng.standard_normal((size[1], size[0]), dtype=np.float32) * 2.5 + across + down[:, None]
-    bands = [np.clip(shade + np.float32(t), 0, 255).astype(np.uint8) for t in tint]
+
+    slopes = rng.uniform(-14, 14, 2)
+    across = np.linspace(0, slopes[0], size[0], dtype=np.float32)  # [W]
+    down = np.linspace(0, slopes[1], size[1], dtype=np.float32)  # [H]
+    grain = rng.standard_normal((size[1], size[0]), dtype=np.float32) * 2.5
+    shade = grain + across + down[:, None]  # [H, W]
+
+    bands = [np.clip(shade + np.float32(level), 0, 255).astype(np.uint8) for level in tint]
     return Image.merge("RGB", [Image.fromarray(band) for band in bands])
 
 
@@ -111,7 +145,7 @@ def _advance(char: str, name: str, height: int) -> float:
 
 
 def text_width(string: str, name: str, height: int) -> float:
-    """Width in pixels: the sum of the glyphs' advances."""
+    """Return the width of a line in pixels: the sum of its glyphs' advances."""
     return sum(_advance(char, name, height) for char in string)
 
 
@@ -124,17 +158,30 @@ def draw_text(
     fill: tuple[int, int, int],
     upper: bool = False,
 ) -> Text:
-    """Draw one line with its top left at `xy` and return it with a box for each glyph.
+    """Draw one line and return it with a box for each glyph.
 
-    `upper` draws capitals; the recorded text stays lower case, which is how the nano world writes answers.
-    A glyph's box spans its advance horizontally and the font's cap height vertically.
+    The box of a glyph spans its advance horizontally and the font's cap height vertically.
+
+    Args:
+        draw: what to draw on.
+        xy: top left corner in pixels.
+        string: the line.
+        name: file of the font.
+        height: font size in pixels.
+        fill: colour.
+        upper: draw capitals. The recorded text stays lower case, as are all answers.
     """
     face = font(name, height)
-    shown = string.upper() if upper else string
-    draw.text(xy, shown, font=face, fill=fill)
+    visible = string.upper() if upper else string
+    draw.text(xy, visible, font=face, fill=fill)
+
     x, y = xy
-    ascent, _ = face.getmetrics()
-    top, bottom = y + ascent - 0.76 * height, y + ascent + (0.0 if upper else 0.08 * height)
-    edges = list(accumulate((_advance(char, name, height) for char in shown), initial=x))
-    glyphs = tuple(Glyph(c, (edges[i], top, edges[i + 1], bottom)) for i, c in enumerate(string) if c != " ")
+    baseline = y + face.getmetrics()[0]
+    top = baseline - _CAP_HEIGHT * height
+    bottom = baseline + (0.0 if upper else _BELOW_BASELINE * height)
+
+    edges = list(accumulate((_advance(char, name, height) for char in visible), initial=x))
+    glyphs = tuple(
+        Glyph(char, (edges[i], top, edges[i + 1], bottom)) for i, char in enumerate(string) if char != " "
+    )
     return Text(string, (x, top, edges[-1], bottom), height, glyphs)

@@ -1,8 +1,8 @@
-"""Scenes composed of real photographs and of signs, with everything that is true of them.
+"""Composite scenes of real photographs and signs, with everything that is true of them.
 
-A scene is a board of four places with two or three photographs of the scikit-image wheel and one or two
-signs. What each photograph shows is stated with every word that would be right for it, so that a word said
-of the scene is either true or not.
+A scene is a board with four cells that hold two or three photographs of the scikit-image wheel and one or two
+signs. Each photograph comes with every word that is correct for what it shows, so that any word of a caption
+can be judged.
 """
 
 from collections.abc import Sequence
@@ -16,23 +16,31 @@ from PIL import Image, ImageDraw
 from monkeylib import assets
 from monkeylib.boxes import Box
 from monkeylib.data.synthetic.canvas import draw_text, text_width
-from monkeylib.english import counted, listed
+from monkeylib.english import join_with_and, with_count
 
 ASSET = "scikit-image-images"
 SIZE = (576, 432)  # width and height of a scene in pixels
+
 _FONTS = ("DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf")
-_BOARDS = {  # and what is right to say of them
+_BOARDS = {  # photograph of the board -> words that are correct for it
     "brick.png": ("brick", "wall", "stone wall", "board"),
     "grass.png": ("grass", "lawn", "board"),
     "gravel.png": ("gravel", "stone", "board"),
 }
-_SIGN = ("sign", "street sign", "text")
-_PLACES = ("top left", "top right", "bottom left", "bottom right")
+_SIGN_WORDS = ("sign", "street sign", "text")
+_LOCATIONS = ("top left", "top right", "bottom left", "bottom right")
 
 
 @dataclass(frozen=True)
-class Thing:
-    """What a photograph shows: its name, other right names of it, and what else can be seen there."""
+class Photograph:
+    """A photograph and the words for it.
+
+    Attributes:
+        file: its name in the scikit-image wheel.
+        name: name of the object that it shows.
+        names: other correct names of the object.
+        also: what else is visible.
+    """
 
     file: str
     name: str
@@ -40,33 +48,33 @@ class Thing:
     also: tuple[str, ...] = ()
 
 
-THINGS = (
-    Thing(
+PHOTOGRAPHS = (
+    Photograph(
         "astronaut.png",
         "astronaut",
         ("person", "woman", "spacesuit"),
         ("flag", "space shuttle", "rocket", "flagpole"),
     ),
-    Thing(
+    Photograph(
         "camera.png", "photographer", ("person", "man", "cameraman"), ("camera", "tripod", "coat", "building")
     ),
-    Thing("chelsea.png", "cat", ("tabby", "tiger cat", "egyptian cat", "lynx"), ()),
-    Thing(
+    Photograph("chelsea.png", "cat", ("tabby", "tiger cat", "egyptian cat", "lynx"), ()),
+    Photograph(
         "coffee.png",
         "cup of coffee",
         ("cup", "coffee", "espresso", "coffee mug", "teacup"),
         ("saucer", "spoon", "dining table", "table", "wooden spoon"),
     ),
-    Thing("coins.png", "coins", ("coin", "money"), ()),
-    Thing(
+    Photograph("coins.png", "coins", ("coin", "money"), ()),
+    Photograph(
         "motorcycle_left.png",
         "motorcycle",
         ("moped", "motor scooter", "motorbike", "scooter"),
         ("disk brake", "wheel", "car wheel", "garage", "tool", "bicycle"),
     ),
-    Thing("rocket.jpg", "rocket", ("missile", "projectile", "launch"), ("tower", "launch pad")),
-    Thing("moon.png", "moon", (), ("crater",)),
-    Thing("hubble_deep_field.jpg", "galaxy", ("galaxies", "star", "stars", "space"), ()),
+    Photograph("rocket.jpg", "rocket", ("missile", "projectile", "launch"), ("tower", "launch pad")),
+    Photograph("moon.png", "moon", (), ("crater",)),
+    Photograph("hubble_deep_field.jpg", "galaxy", ("galaxies", "star", "stars", "space"), ()),
 )
 
 SIGNS = (
@@ -86,115 +94,145 @@ SIGNS = (
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A thing at its place, its box in pixels of the scene."""
+class PlacedPhotograph:
+    """A photograph in a scene, with its cell and its box in pixels of the scene."""
 
-    thing: Thing
-    place: str
+    photograph: Photograph
+    location: str
     box: Box
 
 
 @dataclass(frozen=True)
-class Collage:
-    """A scene, what is in and around it, the few words that it would come with, and two full descriptions."""
+class CompositeScene:
+    """A scene with its ground truth.
+
+    Attributes:
+        name: "scene-007".
+        image: RGB.
+        photographs: the photographs on the board.
+        texts: texts of the signs.
+        context: words that are correct for the board and the signs themselves.
+        original_caption: the few words that a caption dataset would have for the scene.
+        references: two complete descriptions.
+    """
 
     name: str
     image: Image.Image
-    things: tuple[Placed, ...]
+    photographs: tuple[PlacedPhotograph, ...]
     texts: tuple[str, ...]
-    around: tuple[str, ...]
+    context: tuple[str, ...]
     original_caption: str
     references: tuple[str, ...]
 
     @property
     def true_words(self) -> frozenset[str]:
-        """Every name, in lower case, that is right for something in the scene."""
-        found = set(self.around)
-        for placed in self.things:
-            found |= {placed.thing.name, *placed.thing.names, *placed.thing.also}
-        return frozenset(word.lower() for word in found)
+        """Every name, in lower case, that is correct for something in the scene."""
+        words = set(self.context)
+        for placed in self.photographs:
+            photograph = placed.photograph
+            words |= {photograph.name, *photograph.names, *photograph.also}
+        return frozenset(word.lower() for word in words)
 
 
-def make(seed: int) -> Collage:
-    """The scene of that number, the same on every machine.
+def make_composite_scene(seed: int) -> CompositeScene:
+    """Make scene number `seed`, the same on every machine.
 
     Raises:
-        AssetUnavailable: the photographs aren't here and can't be fetched.
+        AssetUnavailable: the photographs are not here and cannot be downloaded.
     """
     rng = np.random.default_rng([5, seed])
     folder = assets.fetch(ASSET)
-    behind = list(_BOARDS)[rng.integers(len(_BOARDS))]
-    board = _opened(folder, behind).resize(SIZE, Image.Resampling.BILINEAR)
+
+    board_file = list(_BOARDS)[rng.integers(len(_BOARDS))]
+    board = _open(folder, board_file).resize(SIZE, Image.Resampling.BILINEAR)
+
+    # Four cells for two or three photographs and one or two signs.
     cells = rng.permutation(4).tolist()
-    count, signs = int(rng.integers(2, 4)), int(rng.integers(1, 3))
-    signs = min(signs, 4 - count)
-    chosen = [THINGS[i] for i in rng.choice(len(THINGS), count, replace=False)]
-    things = tuple(_pin(rng, board, folder, thing, cells.pop()) for thing in chosen)
+    photograph_count = int(rng.integers(2, 4))
+    sign_count = min(int(rng.integers(1, 3)), 4 - photograph_count)
+
+    selected = [PHOTOGRAPHS[i] for i in rng.choice(len(PHOTOGRAPHS), photograph_count, replace=False)]
+    photographs = tuple(
+        _paste_photograph(rng, board, folder, photograph, cells.pop()) for photograph in selected
+    )
+
     texts = []
-    for index in rng.choice(len(SIGNS), signs, replace=False):
-        _write(rng, board, SIGNS[index], cells.pop())
+    for index in rng.choice(len(SIGNS), sign_count, replace=False):
+        _draw_sign(rng, board, SIGNS[index], cells.pop())
         texts.append(SIGNS[index])
-    known = things[int(rng.integers(count))].thing
-    return Collage(
+
+    captioned = photographs[int(rng.integers(photograph_count))].photograph
+    return CompositeScene(
         name=f"scene-{seed:03d}",
         image=board,
-        things=things,
+        photographs=photographs,
         texts=tuple(texts),
-        around=(*_BOARDS[behind], *_SIGN),
-        original_caption=f"{counted(known.name, 1) if known.name != 'coins' else 'coins'} on a board",
-        references=_references(things, texts),
+        context=(*_BOARDS[board_file], *_SIGN_WORDS),
+        original_caption=f"{_noun(captioned)} on a board",
+        references=_describe(photographs, texts),
     )
 
 
-def _opened(folder: Path, name: str) -> Image.Image:
+def _open(folder: Path, name: str) -> Image.Image:
     return Image.open(folder / name).convert("RGB")
 
 
 def _cell(index: int) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of a cell in pixels."""
     width, height = SIZE[0] // 2, SIZE[1] // 2
     return (index % 2) * width, (index // 2) * height, width, height
 
 
-def _pin(rng: Generator, board: Image.Image, folder: Path, thing: Thing, cell: int) -> Placed:
-    """Lay a photograph into a cell, in its own proportions, mirrored half of the time."""
+def _paste_photograph(
+    rng: Generator, board: Image.Image, folder: Path, photograph: Photograph, cell: int
+) -> PlacedPhotograph:
+    """Paste a photograph into a cell in its own proportions, mirrored half of the time."""
     x, y, width, height = _cell(cell)
-    photograph = _opened(folder, thing.file)
+    image = _open(folder, photograph.file)
     share = rng.uniform(0.8, 0.96)
-    photograph.thumbnail((int(width * share), int(height * share)))
+    image.thumbnail((int(width * share), int(height * share)))
     if rng.random() < 0.5:
-        photograph = photograph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    left = x + int(rng.integers(width - photograph.width + 1))
-    top = y + int(rng.integers(height - photograph.height + 1))
-    board.paste(photograph, (left, top))
-    box = (float(left), float(top), float(left + photograph.width), float(top + photograph.height))
-    return Placed(thing, _PLACES[cell], box)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+    left = x + int(rng.integers(width - image.width + 1))
+    top = y + int(rng.integers(height - image.height + 1))
+    board.paste(image, (left, top))
+    box = (float(left), float(top), float(left + image.width), float(top + image.height))
+    return PlacedPhotograph(photograph, _LOCATIONS[cell], box)
 
 
-def _write(rng: Generator, board: Image.Image, text: str, cell: int) -> None:
-    """A light plate with a dark text in the middle of a cell."""
+def _draw_sign(rng: Generator, board: Image.Image, text: str, cell: int) -> None:
+    """Draw a light plate with a dark text in the middle of a cell."""
     x, y, width, height = _cell(cell)
     face = _FONTS[rng.integers(len(_FONTS))]
     size = int(rng.integers(16, 30))
     while text_width(text, face, size) > width - 40:
         size -= 1
-    wide = text_width(text, face, size)
-    left, top = x + (width - wide) / 2, y + (height - size) / 2
+
+    length = text_width(text, face, size)
+    left, top = x + (width - length) / 2, y + (height - size) / 2
     draw = ImageDraw.Draw(board)
     draw.rounded_rectangle(
-        (left - 14, top - 10, left + wide + 14, top + size + 14),
-        6,
+        (left - 14, top - 10, left + length + 14, top + size + 14),
+        radius=6,
         fill=(245, 240, 225),
         outline=(60, 60, 60),
     )
     draw_text(draw, (left, top), text, face, size, (25, 30, 60))
 
 
-def _references(things: Sequence[Placed], texts: Sequence[str]) -> tuple[str, ...]:
-    """Two ways to say all of it."""
-    nouns = ["coins" if p.thing.name == "coins" else counted(p.thing.name, 1) for p in things]
-    places = [f"{noun} at the {p.place}" for noun, p in zip(nouns, things, strict=True)]
-    quoted = listed([f'"{text}"' for text in texts])
+def _noun(photograph: Photograph) -> str:
+    """Return the name with its article, if it takes one."""
+    return "coins" if photograph.name == "coins" else with_count(photograph.name, 1)
+
+
+def _describe(photographs: Sequence[PlacedPhotograph], texts: Sequence[str]) -> tuple[str, ...]:
+    """Return two descriptions of everything in a scene."""
+    nouns = [_noun(placed.photograph) for placed in photographs]
+    located = [f"{noun} at the {placed.location}" for noun, placed in zip(nouns, photographs, strict=True)]
+    quoted = join_with_and([f'"{text}"' for text in texts])
     return (
-        f"A picture of {listed(nouns)}. The picture shows {listed(places)}. The text reads {quoted}.",
-        f"A board with {listed(places)}, and a sign that reads {quoted}.",
+        f"A picture of {join_with_and(nouns)}. The picture shows {join_with_and(located)}. "
+        f"The text reads {quoted}.",
+        f"A board with {join_with_and(located)}, and a sign that reads {quoted}.",
     )

@@ -1,7 +1,8 @@
-"""Documents: receipts, forms, tables and bar charts, drawn line by line with every fact recorded."""
+"""Synthetic documents: receipts, forms, tables and bar charts, drawn line by line with every fact recorded."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from numpy.random import Generator
@@ -15,8 +16,8 @@ BAR_COLOURS = ((200, 70, 60), (70, 120, 200), (80, 160, 90), (210, 150, 50), (14
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line: its key and its values, left to right (receipts, forms and charts have one value)."""
+class Line:
+    """A line of a document: its key and its values from left to right, one except in tables."""
 
     key: Text
     values: tuple[Text, ...]
@@ -24,170 +25,227 @@ class Row:
 
 @dataclass(frozen=True)
 class Document:
-    """What is written on a sheet: a title, column heads if it is a table, and rows."""
+    """The text of a document: a title, the heads of a table's columns, and lines."""
 
     kind: str
     title: Text
     columns: tuple[Text, ...]  # tables only
-    rows: tuple[Row, ...]
+    lines: tuple[Line, ...]
 
     @property
     def texts(self) -> list[Text]:
         """All texts in reading order."""
-        return [self.title, *self.columns, *(t for row in self.rows for t in (row.key, *row.values))]
+        texts = [self.title, *self.columns]
+        for line in self.lines:
+            texts += [line.key, *line.values]
+        return texts
 
 
 class _Page:
-    """A sheet being filled from top to bottom."""
+    """A page that is filled from top to bottom.
 
-    def __init__(self, rng: Generator, size: tuple[int, int], height: int):
-        self.dark = bool(rng.random() < 0.12)
-        self.image = paper_background(rng, size, self.dark)
+    Attributes:
+        image: what is drawn so far.
+        face: file of the font.
+        height: font size of the body in pixels.
+        pitch: distance of two lines in pixels.
+        left, right: edges of the column of text.
+        y: top of the next line.
+        bottom: lower edge of the page.
+        ink: colour of the text.
+    """
+
+    def __init__(self, rng: Generator, size: tuple[int, int], height: int) -> None:
+        dark = bool(rng.random() < 0.12)
+        self.image = paper_background(rng, size, dark)
         self.draw = ImageDraw.Draw(self.image)
         self.face = FONTS[rng.integers(len(FONTS))]
         self.height = height
         self.pitch = height * rng.uniform(1.22, 1.5)
-        small = (
-            height < 0.08 * size[1]
-        )  # small print may fill a narrow column anywhere on the sheet, as on a receipt
+
+        # Small text may fill a narrow column anywhere on the page, as on a receipt.
+        small = height < 0.08 * size[1]
         width = size[0] * float(rng.uniform(0.5, 0.98) if small else rng.uniform(0.93, 0.98))
         self.left = float(rng.uniform(2, size[0] - width - 1)) if width < size[0] - 3 else 2.0
         self.right = self.left + width - 2
-        self.y = float(rng.uniform(1, 0.4 * size[1] if small and rng.random() < 0.5 else 0.3 * height))
+
+        lowest_start = 0.4 * size[1] if small and rng.random() < 0.5 else 0.3 * height
+        self.y = float(rng.uniform(1, lowest_start))
         self.bottom = size[1] - 1.0
-        ink = rng.integers(0, 60, 3) if not self.dark else rng.integers(200, 255, 3)
+
+        ink = rng.integers(200, 255, 3) if dark else rng.integers(0, 60, 3)
         self.ink = (int(ink[0]), int(ink[1]), int(ink[2]))
 
     @property
     def room(self) -> int:
-        """Lines of body text that still fit."""
+        """Number of body lines that still fit."""
         return max(0, int((self.bottom - self.y) // self.pitch))
 
     def fits(self, *strings: str) -> bool:
-        """Whether the strings fit side by side with a gap between them."""
+        """Return whether the strings fit side by side, with a gap between them."""
         gap = 0.7 * self.height
-        return (
-            sum(text_width(s, self.face, self.height) + gap for s in strings) - gap <= self.right - self.left
-        )
+        width = sum(text_width(string, self.face, self.height) + gap for string in strings) - gap
+        return width <= self.right - self.left
 
-    def write(
-        self, x: float, string: str, align: str = "left", face: str | None = None, height: int | None = None
-    ) -> Text:
-        face, height = face or self.face, height or self.height
-        width = text_width(string, face, height)
-        x = {"left": x, "right": x - width, "centre": x - width / 2}[align]
-        return draw_text(self.draw, (x, self.y), string, face, height, self.ink)
+    def write(self, x: float, string: str, align: str = "left", height: int | None = None) -> Text:
+        """Draw a text on the current line.
 
-    def title(self, rng: Generator, string: str, height: int) -> Text:
-        """The first line, centred or at the left, with a rule below."""
+        Args:
+            x: position in pixels of the edge or centre that `align` names.
+            string: the text.
+            align: "left", "right" or "centre".
+            height: font size in pixels, of the body if not given.
+        """
+        height = height or self.height
+        width = text_width(string, self.face, height)
+        left = {"left": x, "right": x - width, "centre": x - width / 2}[align]
+        return draw_text(self.draw, (left, self.y), string, self.face, height, self.ink)
+
+    def write_title(self, rng: Generator, string: str, height: int) -> Text:
+        """Draw the first line, centred or at the left, with a rule below."""
         while height > self.height and text_width(string, self.face, height) > self.right - self.left:
             height -= 1
-        centred = rng.random() < 0.5
-        text = self.write(
-            (self.left + self.right) / 2 if centred else self.left,
-            string,
-            "centre" if centred else "left",
-            height=height,
-        )
+
+        if rng.random() < 0.5:
+            text = self.write((self.left + self.right) / 2, string, "centre", height)
+        else:
+            text = self.write(self.left, string, "left", height)
+
         self.y += height * 1.3
         self.draw.line((self.left, self.y, self.right, self.y), fill=self.ink)
         self.y += 2
         return text
 
+    def next_line(self) -> None:
+        """Move down by one line of the body."""
+        self.y += self.pitch
 
-def _receipt(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
+
+def _draw_receipt(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
+    """Draw a shop, items with their prices, and the total."""
     shop = words.draw_value(
         "shop", split, lambda: f"{words.pick(rng, words.SHOPS)[0]} {rng.integers(1, 100)}"
     )
-    title = page.title(rng, shop, title_height)
-    count = min(page.room - 1, int(rng.integers(2, 13)))
-    items = [w for w in words.pick(rng, words.ITEMS, count) if page.fits(w, "29.99")]
-    lines: list[tuple[str, str]] = []
+    title = page.write_title(rng, shop, title_height)
 
-    def add_up() -> str:
-        lines[:] = [(item, words.draw_value(item, split, lambda: words.price(rng))) for item in items]
-        cents = sum(round(100 * float(value)) for _, value in lines)
+    count = min(page.room - 1, int(rng.integers(2, 13)))
+    items = [item for item in words.pick(rng, words.ITEMS, count) if page.fits(item, "29.99")]
+    prices: dict[str, str] = {}
+
+    def draw_total() -> str:
+        """Draw all prices anew and add them up."""
+        for item in items:
+            prices[item] = words.draw_value(item, split, lambda: words.price(rng))
+        cents = sum(round(100 * float(price)) for price in prices.values())
         return f"{cents // 100}.{cents % 100:02d}"
 
-    total = words.draw_value("total", split, add_up if items else lambda: words.price(rng))
-    rows = []
-    for key, value in [*lines, ("total", total)]:
-        rows.append(Row(page.write(page.left, key), (page.write(page.right, value, "right"),)))
-        page.y += page.pitch
-    return Document("receipt", title, (), tuple(rows))
+    total = words.draw_value("total", split, draw_total if items else lambda: words.price(rng))
+
+    lines = []
+    for key, value in [*prices.items(), ("total", total)]:
+        lines.append(Line(page.write(page.left, key), (page.write(page.right, value, "right"),)))
+        page.next_line()
+    return Document("receipt", title, (), tuple(lines))
 
 
-def _form(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
+def _draw_form(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
+    """Draw fields with their values, behind the labels or at the right edge."""
     heading = words.draw_value(
         "form", split, lambda: f"{words.pick(rng, words.FORM_TITLES)[0]} {rng.integers(1, 1000)}"
     )
-    title = page.title(rng, heading, title_height)
-    aligned = rng.random() < 0.5
-    rows = []
+    title = page.write_title(rng, heading, title_height)
+
+    at_right_edge = rng.random() < 0.5
+    lines = []
     for key in words.pick(rng, list(words.FIELDS), min(page.room, int(rng.integers(3, 13)))):
         value = words.draw_value(key, split, lambda key=key: words.FIELDS[key](rng))
-        if page.fits(key + ":", value):
-            label = page.write(page.left, key + ":")
-            x = page.right if aligned else label.box[2] + 0.6 * page.height
-            rows.append(Row(label, (page.write(x, value, "right" if aligned else "left"),)))
-            page.y += page.pitch
-    return Document("form", title, (), tuple(rows))
+        if not page.fits(key + ":", value):
+            continue
+
+        label = page.write(page.left, key + ":")
+        if at_right_edge:
+            text = page.write(page.right, value, "right")
+        else:
+            text = page.write(label.box[2] + 0.6 * page.height, value)
+        lines.append(Line(label, (text,)))
+        page.next_line()
+    return Document("form", title, (), tuple(lines))
 
 
-def _table(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
+def _draw_table(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
+    """Draw a table of numbers with one to three columns; its lines are days or cities."""
     heading = words.draw_value(
         "table", split, lambda: f"{words.pick(rng, words.TABLE_TITLES)[0]} {rng.integers(1980, 2030)}"
     )
-    title = page.title(rng, heading, title_height)
+    title = page.write_title(rng, heading, title_height)
+
     names = words.pick(rng, words.COLUMNS, int(rng.integers(1, 4)))
-    while len(names) > 1 and not page.fits("miami", *names):
+    while len(names) > 1 and not page.fits("miami", *names):  # "miami": a wide key
         names.pop()
+
+    # Right edges of the columns, evenly spaced behind the keys.
     step = (page.right - page.left - text_width("miami", page.face, page.height)) / len(names)
-    rights = [page.right - step * (len(names) - 1 - i) for i in range(len(names))]
-    columns = tuple(page.write(x, name, "right") for x, name in zip(rights, names, strict=True))
-    page.y += page.pitch
-    keys = [w for w in (words.DAYS if rng.random() < 0.4 else words.CITIES) if len(w) <= 5]
-    rows = []
+    edges = [page.right - step * (len(names) - 1 - i) for i in range(len(names))]
+    columns = tuple(page.write(x, name, "right") for x, name in zip(edges, names, strict=True))
+    page.next_line()
+
+    keys = [word for word in (words.DAYS if rng.random() < 0.4 else words.CITIES) if len(word) <= 5]
+    lines = []
     for key in words.pick(rng, keys, min(page.room, int(rng.integers(2, 11)))):
         values = [words.draw_value(f"{key} {name}", split, lambda: words.number(rng)) for name in names]
-        rows.append(
-            Row(
-                page.write(page.left, key),
-                tuple(page.write(x, v, "right") for x, v in zip(rights, values, strict=True)),
-            )
-        )
-        page.y += page.pitch
-    return Document("table", title, columns, tuple(rows))
+        label = page.write(page.left, key)
+        cells = tuple(page.write(x, value, "right") for x, value in zip(edges, values, strict=True))
+        lines.append(Line(label, cells))
+        page.next_line()
+    return Document("table", title, columns, tuple(lines))
 
 
-def _chart(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
+def _draw_chart(rng: Generator, split: str, page: _Page, title_height: int) -> Document:
+    """Draw a bar chart: a key, a bar, and its value on each line."""
     heading = words.draw_value(
         "chart", split, lambda: f"{words.pick(rng, words.TABLE_TITLES)[0]} {words.pick(rng, words.MONTHS)[0]}"
     )
-    title = page.title(rng, heading, title_height)
-    keys = words.pick(
-        rng, [w for w in words.CITIES + words.ITEMS if len(w) <= 5], min(page.room, int(rng.integers(3, 10)))
-    )
+    title = page.write_title(rng, heading, title_height)
+
+    candidates = [word for word in words.CITIES + words.ITEMS if len(word) <= 5]
+    keys = words.pick(rng, candidates, min(page.room, int(rng.integers(3, 10))))
     values = [words.draw_value(key, split, lambda: str(rng.integers(1, 100))) for key in keys]
-    start = page.left + max(text_width(k, page.face, page.height) for k in keys) + 0.3 * page.height
+
+    # Bars start behind the longest key, and one of 100 would leave room for its value.
+    start = page.left + max(text_width(key, page.face, page.height) for key in keys) + 0.3 * page.height
     space = page.right - start - text_width("99", page.face, page.height) - 0.4 * page.height
     colour = BAR_COLOURS[rng.integers(len(BAR_COLOURS))]
-    rows = []
+
+    lines = []
     for key, value in zip(keys, values, strict=True):
         label = page.write(page.left, key)
         end = start + space * int(value) / 100
         page.draw.rectangle((start, label.box[1], end, label.box[3]), fill=colour)
-        rows.append(Row(label, (page.write(end + 0.3 * page.height, value),)))
-        page.y += page.pitch
-    return Document("chart", title, (), tuple(rows))
+        lines.append(Line(label, (page.write(end + 0.3 * page.height, value),)))
+        page.next_line()
+    return Document("chart", title, (), tuple(lines))
 
 
-_MAKERS = {"receipt": _receipt, "form": _form, "table": _table, "chart": _chart}
+_DRAW: dict[str, Callable[[Generator, str, _Page, int], Document]] = {
+    "receipt": _draw_receipt,
+    "form": _draw_form,
+    "table": _draw_table,
+    "chart": _draw_chart,
+}
 
 
 def make_document(
     rng: Generator, split: str, size: tuple[int, int], kind: str, height: int, title_height: int
 ) -> tuple[Image.Image, Document]:
-    """A document of one kind; `height` and `title_height` are font sizes in pixels."""
+    """Draw a document of one of `KINDS`.
+
+    Args:
+        rng: random numbers.
+        split: split that its facts must belong to.
+        size: width and height in pixels.
+        kind: one of `KINDS`.
+        height: font size of the body in pixels.
+        title_height: font size of the title in pixels.
+    """
     page = _Page(rng, size, height)
-    return page.image, _MAKERS[kind](rng, split, page, title_height)
+    return page.image, _DRAW[kind](rng, split, page, title_height)

@@ -1,9 +1,13 @@
-"""One sample of the nano world: an image and everything that is true of it."""
+"""A sample of the synthetic data: an image with its complete ground truth.
+
+sample number ──▶ scene, signs or document ──▶ image, captions, questions with answers and answer boxes
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
@@ -13,34 +17,55 @@ from monkeylib.boxes import Box, clip, enclosing_box
 from monkeylib.data.synthetic import words
 from monkeylib.data.synthetic.canvas import Text
 from monkeylib.data.synthetic.documents import KINDS, Document, make_document
-from monkeylib.data.synthetic.scenes import NUMBERS, OBJECTS, Sign, Thing, make_scene, make_signs
+from monkeylib.data.synthetic.scenes import NUMBERS, OBJECTS, DrawnObject, Sign, make_scene, make_signs
+from monkeylib.errors import choose
 
-TILE = 96  # pixels: the tile size of the nano profile; print sizes are stated relative to it
-LEGIBLE = 9  # font pixels in a view from which the nano encoder can read
+TILE = 96  # pixels: tile size of the nano profile, which text sizes are relative to
+LEGIBLE = 9  # pixels: font size from which the nano encoder can read a text in a view
 FAMILIES = ("general", "scene_text", "document")
+_FAMILY_SHARES = (0.28, 0.24, 0.48)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its answer and the evidence that it needs.
+    """A question with its answer, and where in the image the answer is found.
 
-    `height` is the evidence's size in pixels of the full image: font size of the smallest text needed, or
-    the object's shorter side. `print` is `fine` (text gone when the image is resized to one tile),
-    `large` (text still legible there) or `object`.
+    Attributes:
+        question: the question.
+        answer: its answer.
+        family: one of `FAMILIES`.
+        kind: what is asked for: colour, where, what, count, read, title, value, cell or compare.
+        answer_box: box in pixels around everything that the answer needs.
+        height: font size in pixels of the smallest text that the answer needs, or the shorter side of the
+            object.
+        text_size: `fine` (small text, not legible once the image is resized to one tile), `large` (text
+            still legible then) or `object`.
     """
 
     question: str
     answer: str
     family: str
     kind: str
-    evidence: Box
+    answer_box: Box
     height: float
-    print: str
+    text_size: str
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its complete ground truth."""
+    """An image with its complete ground truth.
+
+    Attributes:
+        image: RGB.
+        split: train, val or test.
+        seed: number of the sample in its split.
+        family: one of `FAMILIES`.
+        caption: a short caption.
+        detailed_caption: a caption with locations, or the text in reading order.
+        questions: all questions that can be asked.
+        objects, signs, texts: what is drawn, texts in reading order.
+        facts: the (key, value) pairs that can be read.
+    """
 
     image: Image.Image
     split: str
@@ -49,218 +74,249 @@ class Sample:
     caption: str
     detailed_caption: str
     questions: tuple[Question, ...]
-    things: tuple[Thing, ...] = ()
+    objects: tuple[DrawnObject, ...] = ()
     signs: tuple[Sign, ...] = ()
-    texts: tuple[Text, ...] = ()  # in reading order
-    facts: tuple[tuple[str, str], ...] = field(default=())  # the (key, value) pairs shown
+    texts: tuple[Text, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
 
     @property
     def transcript(self) -> str:
         """All text in reading order."""
-        return " ".join(t.string for t in self.texts)
-
-
-def print_of(height: float, size: tuple[int, int]) -> str:
-    """`fine` if text of this height falls below legibility once the image is resized to one tile, else
-    `large`."""
-    return "fine" if height * TILE / min(size) < LEGIBLE else "large"
-
-
-def font_heights(rng: Generator, size: tuple[int, int], count: int) -> list[int]:
-    """Font sizes in pixels: legible at full resolution, and after resizing to one tile either still legible
-    or gone."""
-    zoom = min(size) / TILE
-    fine = [int(rng.integers(10, 14)) for _ in range(count)]
-    large = [round(zoom * h) for h in rng.integers(10, 14, count)]
-    return [f if rng.random() < 0.6 else b for f, b in zip(fine, large, strict=True)]
-
-
-def _plural(name: str) -> str:
-    return {"fish": "fish", "box": "boxes", "cross": "crosses"}.get(name, name + "s")
-
-
-def _a(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def _ask_scene(rng: Generator, things: list[Thing], size: tuple[int, int]) -> list[Question]:
-    asked = []
-    names, places = Counter(t.name for t in things), Counter(t.place for t in things)
-
-    def ask(question: str, answer: str, kind: str, *boxes: Box) -> None:
-        box = enclosing_box(*boxes) if boxes else (0.0, 0.0, float(size[0]), float(size[1]))
-        height = min((min(b[2] - b[0], b[3] - b[1]) for b in boxes), default=float(min(size)))
-        asked.append(Question(question, answer, "general", kind, clip(box, size), height, "object"))
-
-    for thing in things:
-        if names[thing.name] == 1:
-            ask(f"what colour is the {thing.name}?", thing.colour, "colour", thing.box)
-            ask(f"where is the {thing.name}?", thing.place, "where", thing.box)
-        if places[thing.place] == 1:
-            ask(f"what is at the {thing.place}?", thing.name, "what", thing.box)
-    for name in names:
-        ask(
-            f"how many {_plural(name)} are there?",
-            NUMBERS[names[name]],
-            "count",
-            *(t.box for t in things if t.name == name),
-        )
-    absent = words.pick(rng, [n for n in OBJECTS if n not in names])[0]
-    ask(f"how many {_plural(absent)} are there?", NUMBERS[0], "count")
-    return asked
-
-
-def _ask_signs(signs: list[Sign], size: tuple[int, int]) -> list[Question]:
-    asked = []
-    for sign in signs:
-        forms = [f"what does the {sign.colour} sign say?"] + (
-            ["what does the sign say?"] if len(signs) == 1 else []
-        )
-        if sum(s.place == sign.place for s in signs) == 1:
-            forms.append(f"what is written at the {sign.place}?")
-        height = sign.text.height
-        asked += [
-            Question(
-                f,
-                sign.text.string,
-                "scene_text",
-                "read",
-                clip(sign.box, size),
-                height,
-                print_of(height, size),
-            )
-            for f in forms
-        ]
-    return asked
-
-
-def _ask_document(doc: Document, size: tuple[int, int]) -> list[Question]:
-    asked = []
-
-    def ask(question: str, answer: Text, kind: str, *texts: Text) -> None:
-        height = min(t.height for t in (answer, *texts))
-        box = clip(enclosing_box(answer.box, *(t.box for t in texts)), size)
-        asked.append(Question(question, answer.string, "document", kind, box, height, print_of(height, size)))
-
-    titled = {
-        "receipt": "what shop is this?",
-        "form": "what is the title?",
-        "table": "what is the title?",
-        "chart": "what is the title?",
-    }
-    ask(titled[doc.kind], doc.title, "title")
-    for row in doc.rows:
-        key = row.key.string.rstrip(":")
-        if doc.kind == "table":
-            for column, value in zip(doc.columns, row.values, strict=True):
-                ask(f"what is {column.string} for {key}?", value, "cell", row.key, column)
-        else:
-            form = (
-                f"how much is the {key}?"
-                if doc.kind == "receipt" and key != "total"
-                else f"what is the {key}?"
-            )
-            ask(
-                form if doc.kind != "chart" else f"what is the value of {key}?",
-                row.values[0],
-                "value",
-                row.key,
-            )
-    values = [int(row.values[0].string) for row in doc.rows] if doc.kind == "chart" else []
-    if len(set(values)) == len(values) > 1:
-        texts = [t for row in doc.rows for t in (row.key, *row.values)]
-        ask("which is the highest?", doc.rows[int(np.argmax(values))].key, "compare", *texts)
-        ask("which is the lowest?", doc.rows[int(np.argmin(values))].key, "compare", *texts)
-    return asked
-
-
-def _scene_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
-    image, things = make_scene(rng, split, size)
-    counts = Counter(t.name for t in things)
-    groups = [_a(n) if c == 1 else f"{NUMBERS[c]} {_plural(n)}" for n, c in counts.items()]
-    caption = (
-        " and ".join([", ".join(groups[:-1]), groups[-1]] if len(groups) > 1 else groups) + " on a photograph"
-    )
-    detailed = " ".join(f"{_a(t.colour)} {t.name} at the {t.place}." for t in things)
-    return Sample(
-        image, split, seed, "general", caption, detailed, tuple(_ask_scene(rng, things, size)), tuple(things)
-    )
-
-
-def _sign_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
-    image, signs = make_signs(rng, split, size, font_heights(rng, size, int(rng.integers(1, 4))))
-    caption = " and ".join(f"{_a(s.colour)} sign" for s in signs) + " on a photograph"
-    detailed = " ".join(f"{_a(s.colour)} sign at the {s.place} says {s.text.string}." for s in signs)
-    facts = tuple(("sign", s.text.string) for s in signs)
-    texts = tuple(s.text for s in signs)
-    return Sample(
-        image,
-        split,
-        seed,
-        "scene_text",
-        caption,
-        detailed,
-        tuple(_ask_signs(signs, size)),
-        (),
-        tuple(signs),
-        texts,
-        facts,
-    )
-
-
-def _document_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
-    kind = KINDS[rng.integers(len(KINDS))]
-    body, title = font_heights(rng, size, 2)
-    image, doc = make_document(rng, split, size, kind, body, max(body, title))
-    caption = f"a {kind} with {len(doc.rows)} lines titled {doc.title.string}"
-    detailed = f"a {kind}. " + " ".join(t.string for t in doc.texts)
-    keys = [(row.key.string.rstrip(":"), row) for row in doc.rows]
-    if kind == "table":
-        facts = [
-            (f"{key} {c.string}", v.string)
-            for key, row in keys
-            for c, v in zip(doc.columns, row.values, strict=True)
-        ]
-    else:
-        facts = [(key, row.values[0].string) for key, row in keys]
-    facts.append(({"receipt": "shop"}.get(kind, kind), doc.title.string))
-    return Sample(
-        image,
-        split,
-        seed,
-        "document",
-        caption,
-        detailed,
-        tuple(_ask_document(doc, size)),
-        (),
-        (),
-        tuple(doc.texts),
-        tuple(facts),
-    )
-
-
-_MAKERS = {"general": _scene_sample, "scene_text": _sign_sample, "document": _document_sample}
+        return " ".join(text.string for text in self.texts)
 
 
 def make_sample(
     seed: int, split: str, size: tuple[int, int] = (192, 192), family: str | None = None
 ) -> Sample:
-    """The sample with number `seed` of a split: the same image and truth on every machine.
+    """Make sample number `seed` of a split: the same image and ground truth on every machine.
 
     Args:
-        seed: any non-negative integer; layouts of different splits never share one, since the split is part
-            of the random seed.
+        seed: any non-negative integer. The split is part of the random seed, so no two splits share a layout.
         split: `train`, `val` or `test`.
         size: width and height in pixels.
-        family: `general`, `scene_text` or `document`; drawn at random if not given.
+        family: one of `FAMILIES`; drawn at random if not given.
 
     Raises:
         ValueError: unknown split or family.
     """
-    if split not in words.SPLITS:
-        raise ValueError(f"Unknown split '{split}': expected one of {', '.join(words.SPLITS)}.")
-    if family is not None and family not in FAMILIES:
-        raise ValueError(f"Unknown family '{family}': expected one of {', '.join(FAMILIES)}.")
+    choose("split", split, words.SPLITS)
+    if family is not None:
+        choose("family", family, FAMILIES)
+
     rng = np.random.default_rng([words.SPLITS.index(split), seed, *size])
-    drawn = FAMILIES[rng.choice(3, p=(0.28, 0.24, 0.48))]
-    return _MAKERS[family or drawn](rng, split, seed, size)
+    random_family = FAMILIES[rng.choice(len(FAMILIES), p=_FAMILY_SHARES)]
+    return _MAKE[family or random_family](rng, split, seed, size)
+
+
+# --- sizes of text --------------------------------------------------------------------------------
+
+
+def text_size_of(height: float, size: tuple[int, int]) -> str:
+    """Return `fine` if text of a height is no longer legible once the image is resized to one tile, else
+    `large`."""
+    return "fine" if height * TILE / min(size) < LEGIBLE else "large"
+
+
+def draw_font_heights(rng: Generator, size: tuple[int, int], count: int) -> list[int]:
+    """Draw font sizes in pixels: legible at full resolution, and clearly fine or clearly large."""
+    zoom = min(size) / TILE
+    fine = [int(rng.integers(10, 14)) for _ in range(count)]
+    large = [round(zoom * height) for height in rng.integers(10, 14, count)]
+    return [small if rng.random() < 0.6 else big for small, big in zip(fine, large, strict=True)]
+
+
+# --- scenes of objects ----------------------------------------------------------------------------
+
+
+def _make_scene_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
+    image, objects = make_scene(rng, split, size)
+
+    counts = Counter(drawn.name for drawn in objects)
+    groups = [
+        _with_article(name) if count == 1 else f"{NUMBERS[count]} {_plural(name)}"
+        for name, count in counts.items()
+    ]
+    if len(groups) > 1:
+        groups = [", ".join(groups[:-1]), groups[-1]]
+
+    sentences = [f"{_with_article(drawn.colour)} {drawn.name} at the {drawn.location}." for drawn in objects]
+    return Sample(
+        image=image,
+        split=split,
+        seed=seed,
+        family="general",
+        caption=" and ".join(groups) + " on a photograph",
+        detailed_caption=" ".join(sentences),
+        questions=tuple(_ask_about_scene(rng, objects, size)),
+        objects=tuple(objects),
+    )
+
+
+def _ask_about_scene(rng: Generator, objects: list[DrawnObject], size: tuple[int, int]) -> list[Question]:
+    questions: list[Question] = []
+
+    def ask(question: str, answer: str, kind: str, *boxes: Box) -> None:
+        if boxes:
+            answer_box = enclosing_box(*boxes)
+            height = min(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
+        else:  # the answer needs the whole image
+            answer_box = (0.0, 0.0, float(size[0]), float(size[1]))
+            height = float(min(size))
+        questions.append(
+            Question(question, answer, "general", kind, clip(answer_box, size), height, "object")
+        )
+
+    # An object is asked for by its name or its location only where that is unambiguous.
+    names = Counter(drawn.name for drawn in objects)
+    locations = Counter(drawn.location for drawn in objects)
+    for drawn in objects:
+        if names[drawn.name] == 1:
+            ask(f"what colour is the {drawn.name}?", drawn.colour, "colour", drawn.box)
+            ask(f"where is the {drawn.name}?", drawn.location, "where", drawn.box)
+        if locations[drawn.location] == 1:
+            ask(f"what is at the {drawn.location}?", drawn.name, "what", drawn.box)
+
+    for name, count in names.items():
+        boxes = [drawn.box for drawn in objects if drawn.name == name]
+        ask(f"how many {_plural(name)} are there?", NUMBERS[count], "count", *boxes)
+    absent = words.pick(rng, [name for name in OBJECTS if name not in names])[0]
+    ask(f"how many {_plural(absent)} are there?", NUMBERS[0], "count")
+    return questions
+
+
+# --- signs ----------------------------------------------------------------------------------------
+
+
+def _make_sign_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
+    heights = draw_font_heights(rng, size, int(rng.integers(1, 4)))
+    image, signs = make_signs(rng, split, size, heights)
+
+    sentences = [
+        f"{_with_article(sign.colour)} sign at the {sign.location} says {sign.text.string}." for sign in signs
+    ]
+    return Sample(
+        image=image,
+        split=split,
+        seed=seed,
+        family="scene_text",
+        caption=" and ".join(f"{_with_article(sign.colour)} sign" for sign in signs) + " on a photograph",
+        detailed_caption=" ".join(sentences),
+        questions=tuple(_ask_about_signs(signs, size)),
+        signs=tuple(signs),
+        texts=tuple(sign.text for sign in signs),
+        facts=tuple(("sign", sign.text.string) for sign in signs),
+    )
+
+
+def _ask_about_signs(signs: list[Sign], size: tuple[int, int]) -> list[Question]:
+    questions = []
+    locations = Counter(sign.location for sign in signs)
+
+    for sign in signs:
+        # A sign is asked for by its colour, alone where there is one, by its location where that is
+        # unambiguous.
+        forms = [f"what does the {sign.colour} sign say?"]
+        if len(signs) == 1:
+            forms.append("what does the sign say?")
+        if locations[sign.location] == 1:
+            forms.append(f"what is written at the {sign.location}?")
+
+        height = sign.text.height
+        for form in forms:
+            questions.append(
+                Question(
+                    question=form,
+                    answer=sign.text.string,
+                    family="scene_text",
+                    kind="read",
+                    answer_box=clip(sign.box, size),
+                    height=height,
+                    text_size=text_size_of(height, size),
+                )
+            )
+    return questions
+
+
+# --- documents ------------------------------------------------------------------------------------
+
+
+def _make_document_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
+    kind = KINDS[rng.integers(len(KINDS))]
+    height, title_height = draw_font_heights(rng, size, 2)
+    image, document = make_document(rng, split, size, kind, height, max(height, title_height))
+
+    title = document.title.string
+    return Sample(
+        image=image,
+        split=split,
+        seed=seed,
+        family="document",
+        caption=f"a {kind} with {len(document.lines)} lines titled {title}",
+        detailed_caption=f"a {kind}. " + " ".join(text.string for text in document.texts),
+        questions=tuple(_ask_about_document(document, size)),
+        texts=tuple(document.texts),
+        facts=tuple(_facts_of(document)),
+    )
+
+
+def _facts_of(document: Document) -> list[tuple[str, str]]:
+    """Return the (key, value) pairs of a document, its title last."""
+    facts = []
+    for line in document.lines:
+        key = line.key.string.rstrip(":")
+        if document.kind == "table":
+            for column, value in zip(document.columns, line.values, strict=True):
+                facts.append((f"{key} {column.string}", value.string))
+        else:
+            facts.append((key, line.values[0].string))
+
+    title_key = "shop" if document.kind == "receipt" else document.kind
+    return [*facts, (title_key, document.title.string)]
+
+
+def _ask_about_document(document: Document, size: tuple[int, int]) -> list[Question]:
+    questions: list[Question] = []
+
+    def ask(question: str, answer: Text, kind: str, *texts: Text) -> None:
+        height = min(text.height for text in (answer, *texts))
+        answer_box = clip(enclosing_box(answer.box, *(text.box for text in texts)), size)
+        text_size = text_size_of(height, size)
+        questions.append(Question(question, answer.string, "document", kind, answer_box, height, text_size))
+
+    ask("what shop is this?" if document.kind == "receipt" else "what is the title?", document.title, "title")
+    for line in document.lines:
+        key = line.key.string.rstrip(":")
+        if document.kind == "table":
+            for column, value in zip(document.columns, line.values, strict=True):
+                ask(f"what is {column.string} for {key}?", value, "cell", line.key, column)
+        elif document.kind == "chart":
+            ask(f"what is the value of {key}?", line.values[0], "value", line.key)
+        elif document.kind == "receipt" and key != "total":
+            ask(f"how much is the {key}?", line.values[0], "value", line.key)
+        else:
+            ask(f"what is the {key}?", line.values[0], "value", line.key)
+
+    if document.kind == "chart":
+        values = [int(line.values[0].string) for line in document.lines]
+        if len(set(values)) == len(values) > 1:  # the highest and the lowest are unambiguous
+            texts = [text for line in document.lines for text in (line.key, *line.values)]
+            highest, lowest = document.lines[int(np.argmax(values))], document.lines[int(np.argmin(values))]
+            ask("which is the highest?", highest.key, "compare", *texts)
+            ask("which is the lowest?", lowest.key, "compare", *texts)
+    return questions
+
+
+_MAKE: dict[str, Callable[[Generator, str, int, tuple[int, int]], Sample]] = {
+    "general": _make_scene_sample,
+    "scene_text": _make_sign_sample,
+    "document": _make_document_sample,
+}
+
+
+def _plural(name: str) -> str:
+    irregular = {"fish": "fish", "box": "boxes", "cross": "crosses"}
+    return irregular.get(name, name + "s")
+
+
+def _with_article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

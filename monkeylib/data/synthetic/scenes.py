@@ -1,4 +1,4 @@
-"""Photographs with drawn objects (captions, general questions) and with signs (scene text)."""
+"""Photographs with drawn objects (captions, general questions) or with signs (scene text)."""
 
 from __future__ import annotations
 
@@ -25,32 +25,56 @@ COLOURS = {
 OBJECTS = ("ball", "box", "star", "ring", "cross", "heart", "arrow", "house", "tree", "fish", "moon", "kite")
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 
+_OVERSAMPLING = 4  # objects are drawn at this multiple of their size, then averaged down
+_MARGIN = 2  # pixels between two boxes, and between a box and the edge of the image
+
 
 @dataclass(frozen=True)
-class Thing:
-    """A drawn object."""
+class DrawnObject:
+    """An object drawn on a photograph.
+
+    Attributes:
+        name: one of `OBJECTS`.
+        colour: one of `COLOURS`.
+        box: in pixels.
+        location: quadrant of the image that holds the centre of the box, such as "top left".
+    """
 
     name: str
     colour: str
     box: Box
-    place: str
+    location: str
 
 
-def place_of(box: Box, size: tuple[int, int]) -> str:
-    """Quadrant of the box's centre."""
+@dataclass(frozen=True)
+class Sign:
+    """A coloured plate with one line of text; see `DrawnObject` for the fields."""
+
+    colour: str
+    box: Box
+    text: Text
+    location: str
+
+
+def quadrant_of(box: Box, size: tuple[int, int]) -> str:
+    """Return the quadrant that holds the centre of a box, such as "top left"."""
     x, y = center(box)
-    return f"{'top' if y < size[1] / 2 else 'bottom'} {'left' if x < size[0] / 2 else 'right'}"
+    vertical = "top" if y < size[1] / 2 else "bottom"
+    horizontal = "left" if x < size[0] / 2 else "right"
+    return f"{vertical} {horizontal}"
+
+
+# --- shapes: polygons in the unit square ----------------------------------------------------------
 
 
 def _star(points: int, inner: float, turn: float = -math.pi / 2) -> list[tuple[float, float]]:
-    radius = [1.0 if i % 2 == 0 else inner for i in range(2 * points)]
-    return [
-        (
-            0.5 + r / 2 * math.cos(turn + math.pi * i / points),
-            0.5 + r / 2 * math.sin(turn + math.pi * i / points),
-        )
-        for i, r in enumerate(radius)
-    ]
+    """Return the corners of a star whose inner radius is the share `inner` of the outer one."""
+    corners = []
+    for i in range(2 * points):
+        radius = 1.0 if i % 2 == 0 else inner
+        angle = turn + math.pi * i / points
+        corners.append((0.5 + radius / 2 * math.cos(angle), 0.5 + radius / 2 * math.sin(angle)))
+    return corners
 
 
 _HEART = [
@@ -96,71 +120,96 @@ _POLYGONS: dict[str, list[list[tuple[float, float]]]] = {
 
 
 def draw_object(image: Image.Image, name: str, colour: str, box: Box) -> None:
-    """Draw one object filling `box`, with a thin outline that keeps it apart from any photograph (4x
-    supersampled)."""
-    x0, y0, x1, y1 = (round(v) for v in box)
-    w, h = x1 - x0, y1 - y0
-    mask = Image.new("L", (4 * w, 4 * h), 0)
+    """Draw an object that fills `box`, with a thin outline that sets it off from any photograph."""
+    x0, y0, x1, y1 = (round(edge) for edge in box)
+    width, height = x1 - x0, y1 - y0
+
+    # The shape as a mask, drawn large and averaged down.
+    w, h = _OVERSAMPLING * width, _OVERSAMPLING * height
+    mask = Image.new("L", (w, h), 0)
     pen = ImageDraw.Draw(mask)
     if name in _POLYGONS:
         for polygon in _POLYGONS[name]:
-            pen.polygon([(4 * w * px, 4 * h * py) for px, py in polygon], fill=255)
+            pen.polygon([(w * x, h * y) for x, y in polygon], fill=255)
     else:  # ball, ring, moon
-        pen.ellipse((0, 0, 4 * w - 1, 4 * h - 1), fill=255)
+        pen.ellipse((0, 0, w - 1, h - 1), fill=255)
         if name == "ring":
-            pen.ellipse((w, h, 3 * w, 3 * h), fill=0)
+            pen.ellipse((width, height, 3 * width, 3 * height), fill=0)
         if name == "moon":
-            pen.ellipse((1.4 * w, -0.4 * h, 5.2 * w, 3.4 * h), fill=0)
-    mask = mask.resize((w, h), Image.Resampling.BOX)
+            pen.ellipse((1.4 * width, -0.4 * height, 5.2 * width, 3.4 * height), fill=0)
+    mask = mask.resize((width, height), Image.Resampling.BOX)
+
+    # The outline is the mask moved by one pixel to each side, below the object itself.
     outline = (20, 20, 20) if colour != "black" else (235, 235, 235)
     for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         image.paste(outline, (x0 + dx, y0 + dy), mask)
     image.paste(COLOURS[colour], (x0, y0), mask)
 
 
-def _free_box(rng: Generator, size: tuple[int, int], w: float, h: float, taken: list[Box]) -> Box | None:
-    """A place for a w x h box that touches no taken one and whose centre is clearly in one quadrant."""
+def _free_box(
+    rng: Generator, size: tuple[int, int], width: float, height: float, taken: list[Box]
+) -> Box | None:
+    """Find a box that keeps clear of those taken and whose centre lies clearly in one quadrant.
+
+    Returns:
+        The box, or None after 30 tries.
+    """
     for _ in range(30):
-        x, y = rng.uniform(2, max(3, size[0] - w - 2)), rng.uniform(2, max(3, size[1] - h - 2))
-        box = (x, y, x + w, y + h)
-        clear = abs((x + w / 2) / size[0] - 0.5) > 0.06 and abs((y + h / 2) / size[1] - 0.5) > 0.06
-        apart = all(x > b[2] + 2 or b[0] > x + w + 2 or y > b[3] + 2 or b[1] > y + h + 2 for b in taken)
-        if clear and apart:
+        x = rng.uniform(2, max(3, size[0] - width - 2))
+        y = rng.uniform(2, max(3, size[1] - height - 2))
+        box = (x, y, x + width, y + height)
+
+        in_one_quadrant = (
+            abs((x + width / 2) / size[0] - 0.5) > 0.06 and abs((y + height / 2) / size[1] - 0.5) > 0.06
+        )
+        if in_one_quadrant and all(_keep_clear(box, taken_box) for taken_box in taken):
             return box
     return None
 
 
-def make_scene(rng: Generator, split: str, size: tuple[int, int]) -> tuple[Image.Image, list[Thing]]:
-    """One to five objects on a photograph."""
+def _keep_clear(first: Box, second: Box) -> bool:
+    """Return whether there is a margin between two boxes."""
+    return (
+        first[0] > second[2] + _MARGIN
+        or second[0] > first[2] + _MARGIN
+        or first[1] > second[3] + _MARGIN
+        or second[1] > first[3] + _MARGIN
+    )
+
+
+def make_scene(rng: Generator, split: str, size: tuple[int, int]) -> tuple[Image.Image, list[DrawnObject]]:
+    """Draw one to five objects on a photograph.
+
+    Returns:
+        The image, and its objects: those in the upper half first, each half from left to right.
+    """
     image = photo_background(rng, split, size)
-    things: list[Thing] = []
-    kinds = words.pick(rng, OBJECTS, int(rng.integers(1, 4)))
-    for name in [k for k in kinds for _ in range(int(rng.integers(1, 4)) if rng.random() < 0.4 else 1)][:5]:
-        side = rng.uniform(0.17, 0.32) * min(size)
-        box = _free_box(rng, size, side, side * rng.uniform(0.85, 1.15), [t.box for t in things])
+
+    # Up to three kinds of objects, each once or, less often, up to three times.
+    names: list[str] = []
+    for name in words.pick(rng, OBJECTS, int(rng.integers(1, 4))):
+        repeat = int(rng.integers(1, 4)) if rng.random() < 0.4 else 1
+        names += [name] * repeat
+
+    objects: list[DrawnObject] = []
+    for name in names[:5]:
+        width = rng.uniform(0.17, 0.32) * min(size)
+        height = width * rng.uniform(0.85, 1.15)
+        box = _free_box(rng, size, width, height, [drawn.box for drawn in objects])
         if box is None:
             continue
         colour = words.pick(rng, list(COLOURS))[0]
         draw_object(image, name, colour, box)
-        things.append(Thing(name, colour, box, place_of(box, size)))
-    return image, sorted(things, key=lambda t: (t.box[1] > size[1] / 2, t.box[0]))
+        objects.append(DrawnObject(name, colour, box, quadrant_of(box, size)))
 
-
-@dataclass(frozen=True)
-class Sign:
-    """A plate with one line of writing."""
-
-    colour: str
-    box: Box
-    text: Text
-    place: str
+    return image, sorted(objects, key=lambda drawn: (drawn.box[1] > size[1] / 2, drawn.box[0]))
 
 
 def sign_text(rng: Generator, split: str, limit: float, name: str, height: int, upper: bool) -> str:
-    """One to three words whose pair ("sign", words) belongs to the split and which fit into `limit`
-    pixels."""
+    """Draw one to three words that fit into `limit` pixels and whose pair ("sign", words) is of the split."""
 
     def draw() -> str:
+        # Fewer words when they do not fit.
         for count in (int(rng.integers(1, 4)), 2, 1, 1, 1):
             string = " ".join(words.pick(rng, words.SIGN_WORDS, count))
             if rng.random() < 0.25:
@@ -175,26 +224,34 @@ def sign_text(rng: Generator, split: str, limit: float, name: str, height: int, 
 def make_signs(
     rng: Generator, split: str, size: tuple[int, int], heights: list[int]
 ) -> tuple[Image.Image, list[Sign]]:
-    """One sign for each font height, on a photograph; all plates differ in colour."""
+    """Draw a sign for each font height on a photograph, all of different colours.
+
+    Returns:
+        The image, and its signs from top to bottom. Signs that find no free space are left out.
+    """
     image = photo_background(rng, split, size)
     draw = ImageDraw.Draw(image)
     signs: list[Sign] = []
+
     for height, colour in zip(heights, words.pick(rng, list(COLOURS), len(heights)), strict=True):
-        name, upper = FONTS[rng.integers(len(FONTS))], bool(rng.random() < 0.35)
+        name = FONTS[rng.integers(len(FONTS))]
+        upper = bool(rng.random() < 0.35)
         pad = max(3, height // 4)
         string = sign_text(rng, split, size[0] - 2 * pad - 6, name, height, upper)
-        w, h = (
-            text_width(string.upper() if upper else string, name, height) + 2 * pad,
-            height * 1.2 + 2 * pad * 0.6,
-        )
-        box = _free_box(rng, size, w, h, [s.box for s in signs]) or (
-            None if signs else (2.0, 2.0, 2 + w, 2 + h)
-        )
+
+        # The plate: the text with a margin.
+        plate_width = text_width(string.upper() if upper else string, name, height) + 2 * pad
+        plate_height = height * 1.2 + 2 * pad * 0.6
+        box = _free_box(rng, size, plate_width, plate_height, [sign.box for sign in signs])
+        if box is None and not signs:  # an image has at least one sign
+            box = (2.0, 2.0, 2 + plate_width, 2 + plate_height)
         if box is None:
             continue
+
         rgb = COLOURS[colour]
         ink = (15, 15, 15) if sum(rgb) > 380 else (250, 250, 250)
         draw.rounded_rectangle(box, radius=3, fill=rgb, outline=ink)
         text = draw_text(draw, (box[0] + pad, box[1] + pad * 0.6), string, name, height, ink, upper)
-        signs.append(Sign(colour, box, text, place_of(box, size)))
-    return image, sorted(signs, key=lambda s: s.box[1])
+        signs.append(Sign(colour, box, text, quadrant_of(box, size)))
+
+    return image, sorted(signs, key=lambda sign: sign.box[1])

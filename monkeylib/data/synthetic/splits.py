@@ -1,69 +1,90 @@
-"""Test splits of the nano world: fine print, large print, general questions, captions."""
+"""Test sets of the synthetic data: small text, large text, general questions, captions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from monkeylib.data.synthetic.samples import Question, Sample, make_sample
+from monkeylib.errors import choose
 
 NAMES = ("fine", "large", "general", "caption")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One question about one image of a split, with the answers that count as right."""
+class TestQuestion:
+    """A question of a test set about one image.
+
+    Attributes:
+        id: unique in the test set.
+        sample: the image with its ground truth.
+        prompt: name of the prompt.
+        question: empty for captions.
+        answers: answers that count as correct.
+        annotation: the question with its answer box and text size; None for captions.
+    """
+
+    __test__ = False  # pytest: this is not a test class
 
     id: str
     sample: Sample
-    prompt: str  # name of the prompt
-    question: str  # empty for captions
+    prompt: str
+    question: str
     answers: tuple[str, ...]
-    evidence: Question | None  # the question with its evidence; None for captions
+    annotation: Question | None
 
 
-def _spread(questions: list[Question], count: int) -> list[Question]:
-    """At most `count` of the questions, evenly over their order, which is the reading order of their
-    evidence."""
-    step = max(1, len(questions) // count)
-    return questions[::step][:count]
-
-
-def test_set(
+def make_test_set(
     name: str, count: int, split: str = "test", size: tuple[int, int] = (192, 192), per_image: int = 2
-) -> list[Asked]:
-    """The first `count` questions of a test split, always the same.
+) -> list[TestQuestion]:
+    """Make the first `count` questions of a test set, always the same ones.
 
     Args:
-        name: `fine` (text that is gone when the image is resized to one tile), `large` (text still
-            legible then), `general` (objects) or `caption`.
+        name: `fine` (text that is not legible once the image is resized to one tile), `large` (text that is
+            still legible then), `general` (objects) or `caption`.
+        count: number of questions.
         split: `test`, or `val` to choose settings.
-        per_image: most questions about one image.
+        size: width and height of the images in pixels.
+        per_image: maximum number of questions about one image.
 
     Raises:
         ValueError: unknown name.
     """
-    if name not in NAMES:
-        raise ValueError(f"Unknown test split '{name}': expected one of {', '.join(NAMES)}.")
-    asked: list[Asked] = []
+    choose("test set", name, NAMES)
+
+    questions: list[TestQuestion] = []
     seed = 0
-    while len(asked) < count:
+    while len(questions) < count:
         sample = make_sample(seed, split, size)
         seed += 1
         if name == "caption":
-            asked.append(Asked(f"caption-{sample.seed}", sample, "caption", "", (sample.caption,), None))
-            continue
-        wanted = "object" if name == "general" else name
-        fitting = [q for q in sample.questions if q.print == wanted]
-        start = sample.seed % max(1, len(fitting))
-        for number, question in enumerate(_spread(fitting[start:] + fitting[:start], per_image)):
-            asked.append(
-                Asked(
-                    f"{name}-{sample.seed}-{number}",
-                    sample,
-                    "vqa",
-                    question.question,
-                    (question.answer,),
-                    question,
-                )
-            )
-    return asked[:count]
+            id = f"caption-{sample.seed}"
+            questions.append(TestQuestion(id, sample, "caption", "", (sample.caption,), None))
+        else:
+            questions += _questions_about(sample, name, per_image)
+    return questions[:count]
+
+
+def _questions_about(sample: Sample, name: str, count: int) -> list[TestQuestion]:
+    text_size = "object" if name == "general" else name
+    matching = [question for question in sample.questions if question.text_size == text_size]
+
+    # Questions are in reading order. Start at a position that differs from image to image.
+    start = sample.seed % max(1, len(matching))
+    selected = _spread(matching[start:] + matching[:start], count)
+    return [
+        TestQuestion(
+            id=f"{name}-{sample.seed}-{number}",
+            sample=sample,
+            prompt="vqa",
+            question=question.question,
+            answers=(question.answer,),
+            annotation=question,
+        )
+        for number, question in enumerate(selected)
+    ]
+
+
+def _spread(questions: list[Question], count: int) -> list[Question]:
+    """Return at most `count` questions, evenly spread over their order."""
+    step = max(1, len(questions) // count)
+    return questions[::step][:count]

@@ -1,4 +1,4 @@
-"""From a sample's truth to what is asked about it: prompts and answers for training."""
+"""Training conversations about a synthetic sample: which questions are asked, and in which order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from monkeylib.prompts import SEPARATOR, build_prompt
 
 Turn = tuple[str, str]  # prompt, answer
 
+# Kinds of questions whose answers name what other questions about the same object or sign ask for.
+_ABOUT_ONE_OBJECT = ("read", "colour", "where", "what")
+
 
 def training_turns(
     sample: Sample,
@@ -17,58 +20,77 @@ def training_turns(
     budget: int,
     detailed: float,
     captions: bool = True,
-    apart: bool = False,
+    independent: bool = False,
     by_colour: float = 0.0,
 ) -> list[Turn]:
-    """Prompts and answers about one image, in random order, within about `budget` characters.
+    """Return prompts and answers about one image, in random order.
 
     Args:
-        scale: pixels of the finest view of a text per pixel of the full image (1 for tiles, tile / width for
-            one global view). What that view cannot show is mostly left out: nobody learns to read from a
-            blur.
-        budget: characters of prompts and answers together; at least one turn is always returned.
-        detailed: how often the detailed caption, a transcript in reading order, comes first.
-        captions: ask for captions too. Without them, there may be nothing to ask.
-        apart: no question follows a detailed caption, and each sign and each object is asked about once, so
-            that what a sign says has to be found in the image and not in the text before the question. The
-            short caption may still come first, which counts objects and names a document's title.
-        by_colour: then, how often all signs of an image with several are asked for by their colour; the
-            other times each by its colour or its place.
+        sample: the image with its ground truth.
+        rng: random numbers.
+        scale: pixels of the finest view per pixel of the full image: 1 for tiles, tile / width for a single
+            global view. Questions about text that is not legible in that view are mostly left out, since
+            nothing can be learned from a blur.
+        budget: approximate number of characters of prompts and answers together. At least one turn is
+            returned in any case.
+        detailed: how often the detailed caption, which holds the text of the image, comes first.
+        captions: ask for captions, too. Without them, there may be nothing to ask.
+        independent: make sure that answers are found in the image and not in the text before the question. No
+            question follows a detailed caption, and each sign and object is asked about once. The short
+            caption, which counts objects and names a document's title, may still come first.
+        by_colour: with `independent`, how often all signs of an image with several are asked for by their
+            colour; otherwise each is asked for by its colour or its location.
     """
-    blurred = any(t.height * scale < LEGIBLE for t in sample.texts)
-    asked = [
-        (build_prompt("vqa", q.question, SEPARATOR), q.answer)
-        for q in (_once_each(sample, rng, by_colour) if apart else sample.questions)
-        if q.print != "fine" or q.height * scale >= LEGIBLE or rng.random() < 0.1
-    ]
-    turns = [asked[i] for i in rng.permutation(len(asked))]
+    questions = _one_per_object(sample, rng, by_colour) if independent else sample.questions
+
+    # Questions, in random order.
+    candidates = []
+    for question in questions:
+        legible = question.text_size != "fine" or question.height * scale >= LEGIBLE
+        if legible or rng.random() < 0.1:
+            candidates.append((build_prompt("vqa", question.question, SEPARATOR), question.answer))
+    turns = [candidates[i] for i in rng.permutation(len(candidates))]
+
+    # The detailed caption, if all of its text is legible.
+    blurred = any(text.height * scale < LEGIBLE for text in sample.texts)
     if captions and (sample.family == "general" or not blurred):
-        told = (build_prompt("detailed_caption", separator=SEPARATOR), sample.detailed_caption)
-        first = rng.random() < detailed
-        if apart:
-            turns = [told] if first else turns
+        turn = (build_prompt("detailed_caption", separator=SEPARATOR), sample.detailed_caption)
+        comes_first = rng.random() < detailed
+        if independent:
+            turns = [turn] if comes_first else turns
         else:
-            turns.insert(0 if first else len(turns), told)
+            turns.insert(0 if comes_first else len(turns), turn)
+
+    # The short caption.
     if captions and (rng.random() < 0.25 or not turns):
         turns.insert(0, (build_prompt("caption", separator=SEPARATOR), sample.caption))
-    kept, used = [], 0
+
+    return _within_budget(turns, budget)
+
+
+def _within_budget(turns: list[Turn], budget: int) -> list[Turn]:
+    """Return the first turns whose characters fit, those of prompts counted half, and at least one."""
+    selected: list[Turn] = []
+    characters = 0
     for prompt, answer in turns:
-        used += len(answer) + len(prompt) // 2
-        if kept and used > budget:
+        characters += len(answer) + len(prompt) // 2
+        if selected and characters > budget:
             break
-        kept.append((prompt, answer))
-    return kept
+        selected.append((prompt, answer))
+    return selected
 
 
-def _once_each(sample: Sample, rng: Generator, by_colour: float) -> list[Question]:
-    """One question about each sign and each object, and all others."""
-    about: dict[object, list[Question]] = {}
+def _one_per_object(sample: Sample, rng: Generator, by_colour: float) -> list[Question]:
+    """Return one question about each sign and each object, and all other questions."""
+    groups: dict[object, list[Question]] = {}
     for question in sample.questions:
-        one = question.kind in ("read", "colour", "where", "what")
-        about.setdefault(question.evidence if one else question, []).append(question)
-    colours = len(sample.signs) > 1 and rng.random() < by_colour
-    chosen = []
-    for forms in about.values():
-        coloured = [q for q in forms if q.question.endswith(" sign say?")] if colours else []
-        chosen.append((coloured or forms)[rng.integers(len(coloured or forms))])
-    return chosen
+        key = question.answer_box if question.kind in _ABOUT_ONE_OBJECT else question
+        groups.setdefault(key, []).append(question)
+
+    all_by_colour = len(sample.signs) > 1 and rng.random() < by_colour
+    selected = []
+    for forms in groups.values():
+        if all_by_colour:
+            forms = [form for form in forms if form.question.endswith(" sign say?")] or forms
+        selected.append(forms[rng.integers(len(forms))])
+    return selected

@@ -1,8 +1,8 @@
-"""The nano tokenizer: a character each for what is read from images, a whole token for each word of the
-questions and captions.
+"""The nano tokenizer: characters for text in images, whole words for the words of questions and captions.
 
-Reading copies characters, so drawn words are spelled; the fixed words of prompts, questions and captions
-never appear in a drawn text and are one token each, with or without a blank before them.
+Reading copies characters, so words that are drawn in images are spelled. The fixed words of prompts,
+questions and captions never occur in a drawn text; they are one token each, with or without a blank before
+them.
 """
 
 from __future__ import annotations
@@ -30,16 +30,24 @@ WORDS = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A fast tokenizer of about 250 tokens; upper case is folded, characters outside ASCII become
-    `<unk>`."""
-    words = sorted(set(WORDS) | {w for w in NUMBERS if len(w) > 1})
-    pieces = [*SPECIALS, *CHARACTERS, *(w for w in words if len(w) > 1), *(f" {w}" for w in words)]
+    """Build a fast tokenizer of about 250 tokens.
+
+    Upper case is folded, and characters outside ASCII become `<unk>`.
+    """
+    words = sorted(set(WORDS) | {word for word in NUMBERS if len(word) > 1})
+    tokens = [*SPECIALS, *CHARACTERS, *(word for word in words if len(word) > 1), *(f" {w}" for w in words)]
+
+    # Split into a word with the blank before it, a word without one, or else a single character. Words stand
+    # alone: no letter or digit may follow or precede them. Longer words are tried first.
     choice = "|".join(sorted(words, key=len, reverse=True))
     pattern = rf" (?:{choice})(?![a-z0-9])|(?<![a-z0-9])(?:{choice})(?![a-z0-9])|[\s\S]"
-    tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
+
+    ids = {token: id for id, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     tokenizer.decoder = decoders.Fuse()
+
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|endoftext|>",

@@ -1,19 +1,19 @@
-"""The words of the nano world, and the rule that keeps its splits apart.
+"""Words of the synthetic data, and the rule that keeps its splits apart.
 
-Every written fact is a (key, value) pair such as `("milk", "4.20")`. A hash of the pair says which split
+Every written fact is a (key, value) pair such as `("milk", "4.20")`. A hash of the pair decides which split
 may show it, so a pair that a model has read in training is never asked for in validation or test.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 from numpy.random import Generator
 
-from monkeylib.digests import text_number
-
 SPLITS = ("train", "val", "test")
-_SHARE = {"test": 15, "val": 10}  # percent of all pairs; the rest is train
+_PERCENT = {"test": 15, "val": 10}  # of all pairs; the rest is train
+_MAX_DRAWS = 2000
 
 ITEMS = (
     "milk bread rice tea soap eggs corn kiwi salt cake jam beans pasta apple pear plum lemon onion "
@@ -46,80 +46,87 @@ SIGN_WORDS = (
 
 
 def split_of(key: str, value: str) -> str:
-    """Which split may show the pair. Stable over machines and Python versions (SHA-256)."""
-    bucket = text_number(f"{key}\0{value}", 4) % 100
-    for split, share in _SHARE.items():
-        if bucket < share:
+    """Return the split that may show a pair. Stable over machines and Python versions (SHA-256)."""
+    digest = hashlib.sha256(f"{key}\0{value}".encode()).digest()
+    bucket = int.from_bytes(digest[:4], "big") % 100
+
+    for split, percent in _PERCENT.items():
+        if bucket < percent:
             return split
-        bucket -= share
+        bucket -= percent
     return "train"
 
 
 def draw_value(key: str, split: str, draw: Callable[[], str]) -> str:
-    """Draw values until the pair (key, value) belongs to `split`."""
-    for _ in range(2000):
+    """Draw values until the pair (key, value) belongs to `split`.
+
+    Raises:
+        RuntimeError: none of 2000 values does.
+    """
+    for _ in range(_MAX_DRAWS):
         value = draw()
         if split_of(key, value) == split:
             return value
     raise RuntimeError(
-        f"No value for '{key}' found in split '{split}' after 2000 draws: its set of values is too small."
+        f"none of {_MAX_DRAWS} values drawn for '{key}' belongs to the split '{split}': draw from more values"
     )
 
 
 def pick(rng: Generator, words: tuple[str, ...] | list[str], count: int = 1) -> list[str]:
-    """`count` different words."""
+    """Draw `count` different words."""
     return [words[i] for i in rng.permutation(len(words))[:count]]
 
 
 def price(rng: Generator) -> str:
-    """An amount such as 4.20, below 10 more often than not."""
+    """Draw an amount such as 4.20, below 10 more often than not."""
     return f"{rng.integers(1, 30 if rng.random() < 0.3 else 10)}.{rng.integers(0, 100):02d}"
 
 
 def number(rng: Generator) -> str:
-    """A count below 1000, below 100 more often than not."""
+    """Draw a count below 1000, below 100 more often than not."""
     return str(rng.integers(1, 100 if rng.random() < 0.6 else 1000))
 
 
 def date(rng: Generator) -> str:
-    """A day such as 12 may."""
+    """Draw a day such as 12 may."""
     return f"{rng.integers(1, 32)} {pick(rng, MONTHS)[0]}"
 
 
 def code(rng: Generator) -> str:
-    """Two letters and three digits."""
-    letters = "".join(chr(97 + c) for c in rng.integers(0, 26, 2))
+    """Draw two letters and three digits."""
+    letters = "".join(chr(ord("a") + letter) for letter in rng.integers(0, 26, 2))
     return f"{letters}{rng.integers(100, 1000)}"
 
 
 def phone(rng: Generator) -> str:
-    """A number such as 555-1234."""
+    """Draw a number such as 555-1234."""
     return f"{rng.integers(100, 1000)}-{rng.integers(1000, 10000)}"
 
 
 def person(rng: Generator) -> str:
-    """A name and an initial, never "a", which is a word of the captions."""
-    return f"{pick(rng, NAMES)[0]} {chr(98 + rng.integers(0, 25))}"
+    """Draw a name and an initial, never "a", which is a word of the captions."""
+    return f"{pick(rng, NAMES)[0]} {chr(ord('b') + rng.integers(0, 25))}"
 
 
-def place(rng: Generator) -> str:
-    """A city and a number."""
+def address(rng: Generator) -> str:
+    """Draw a city and a number."""
     return f"{pick(rng, CITIES)[0]} {rng.integers(1, 100)}"
 
 
 def clock(rng: Generator) -> str:
-    """A time of day such as 8:05."""
+    """Draw a time of day such as 8:05."""
     return f"{rng.integers(0, 24)}:{rng.integers(0, 60):02d}"
 
 
+# Keys of a form, and what their values are drawn by.
 FIELDS: dict[str, Callable[[Generator], str]] = {
     "name": person,
     "guest": person,
     "date": date,
     "due": date,
-    "city": place,
-    "from": place,
-    "to": place,
+    "city": address,
+    "from": address,
+    "to": address,
     "code": code,
     "ref": code,
     "phone": phone,
