@@ -79,33 +79,33 @@ class Benchmark:
 
 
 def _nano(split: str, size: int, limit: int | None) -> list[Example]:
-    """Examples of a test split of the nano world."""
+    """Make the examples of a test set of the synthetic data."""
     count = size if limit is None else min(limit, size)
     return [
         Example(
-            id=asked.id,
-            image=asked.sample.image,
-            question=asked.question,
-            answers=tuple(asked.answers),
-            prompt=asked.prompt,
-            image_id=f"nano-test-{asked.sample.seed}",
-            meta=_meta(asked),
+            id=question.id,
+            image=question.sample.image,
+            question=question.question,
+            answers=question.answers,
+            prompt=question.prompt,
+            image_id=f"nano-test-{question.sample.seed}",
+            meta=_meta(question),
         )
-        for asked in synthetic.test_set(split, count)
+        for question in synthetic.make_test_set(split, count)
     ]
 
 
-def _meta(asked: synthetic.Asked) -> dict[str, str | float | list[float]]:
-    """What scores and figures group by: the family, and the evidence of a question."""
-    if asked.evidence is None:
-        return {"family": asked.sample.family}
-    evidence = asked.evidence
+def _meta(question: synthetic.TestQuestion) -> dict[str, str | float | list[float]]:
+    """Return what scores are grouped by and figures show: the family, the text size, the answer box."""
+    annotation = question.annotation
+    if annotation is None:
+        return {"family": question.sample.family}
     return {
-        "family": evidence.family,
-        "kind": evidence.kind,
-        "print": evidence.print,
-        "height": float(evidence.height),
-        "evidence": [float(side) for side in evidence.evidence],
+        "family": annotation.family,
+        "kind": annotation.kind,
+        "print": annotation.text_size,
+        "height": float(annotation.height),
+        "evidence": [float(edge) for edge in annotation.answer_box],
     }
 
 

@@ -18,8 +18,8 @@ from monkeylib.captions.composers.rules import RuleComposer
 from monkeylib.captions.experts import load_experts, smallest_segment
 from monkeylib.captions.record_files import write_records
 from monkeylib.data.synthetic import collages
-from monkeylib.data.synthetic.collages import Collage
-from monkeylib.english import counted
+from monkeylib.data.synthetic.collages import CompositeScene
+from monkeylib.english import with_count
 from monkeylib.evaluation.metrics.text import cider_d
 from monkeylib.evaluation.statistics import bootstrap_interval
 from monkeylib.tables import Row
@@ -44,7 +44,7 @@ def record_path() -> Path:
     return resources.REPOSITORY / "data" / "results" / "scenes" / "records.jsonl"
 
 
-def annotate(scenes: Sequence[Collage], out: Path) -> list[Record]:
+def annotate(scenes: Sequence[CompositeScene], out: Path) -> list[Record]:
     """Return what the CPU set finds in the scenes, unfiltered and without masks."""
     sources = [pipeline.InputImage(scene.image, scene.name, scene.original_caption) for scene in scenes]
     experts = load_experts("cpu")
@@ -84,9 +84,9 @@ def vocabulary(records: Sequence[Record]) -> dict[str, str]:
         for caption in record.captions:
             parts = re.split(r", with |, | and ", caption.text.lower().removeprefix("a picture of "))
             names |= {found[1] for part in parts if (found := _ONE.match(part))}
-    for thing in collages.THINGS:
-        names |= {name.lower() for name in (thing.name, *thing.names)}
-    plurals = {counted(name, 2).split(" ", 1)[1]: name for name in names if " of " not in name}
+    for photograph in collages.PHOTOGRAPHS:
+        names |= {name.lower() for name in (photograph.name, *photograph.names)}
+    plurals = {with_count(name, 2).split(" ", 1)[1]: name for name in names if " of " not in name}
     return plurals | {name: name for name in names}
 
 
@@ -102,11 +102,11 @@ def quoted(text: str) -> Counter[str]:
     return Counter(word for part in re.findall(r'"([^"]*)"', text.lower()) for word in part.split())
 
 
-def score(text: str, scene: Collage, words: dict[str, str]) -> Scored:
+def score(text: str, scene: CompositeScene, words: dict[str, str]) -> Scored:
     """How a description agrees with the scene."""
     said, written = mentions(text, words), quoted(text)
     true = Counter(word for line in scene.texts for word in line.lower().split())
-    things = [{placed.thing.name, *placed.thing.names} for placed in scene.things]
+    things = [{placed.photograph.name, *placed.photograph.names} for placed in scene.photographs]
     right = scene.true_words
     return Scored(
         [float(bool(names & said)) for names in things],
@@ -116,7 +116,7 @@ def score(text: str, scene: Collage, words: dict[str, str]) -> Scored:
     )
 
 
-def table(scenes: Sequence[Collage], records: Sequence[Record]) -> list[Row]:
+def table(scenes: Sequence[CompositeScene], records: Sequence[Record]) -> list[Row]:
     """A row for each level, filter and metric, with 95 % bootstrap intervals over scenes.
 
     Metrics: recall and precision of objects and of words of text; the share of descriptions that name
@@ -134,7 +134,7 @@ def table(scenes: Sequence[Collage], records: Sequence[Record]) -> list[Row]:
     return rows
 
 
-def _metrics(texts: Sequence[str], scenes: Sequence[Collage], words: dict[str, str]) -> dict[str, Row]:
+def _metrics(texts: Sequence[str], scenes: Sequence[CompositeScene], words: dict[str, str]) -> dict[str, Row]:
     scored = [score(text, scene, words) for text, scene in zip(texts, scenes, strict=True)]
     of: dict[str, Callable[[Scored], list[float]]] = {
         "object recall": lambda one: one.objects_found,
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--out", type=Path, default=record_path())
     chosen = parser.parse_args(arguments)
-    scenes = [collages.make(seed) for seed in range(chosen.scenes)]
+    scenes = [collages.make_composite_scene(seed) for seed in range(chosen.scenes)]
     records = annotate(scenes, resources.cache() / "scenes")
     write_records(records, chosen.out)
     print(f"wrote {resources.display_path(chosen.out)}")

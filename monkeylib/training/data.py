@@ -41,7 +41,7 @@ class WorldRecords:
         sample = make_sample(number, self.split, self.size, family)
         # Visual tokens are most of a row: more text costs little time and teaches more.
         turns = training_turns(
-            sample, np.random.default_rng([13, number]), self.scale, budget=300, detailed=0.25, apart=True
+            sample, np.random.default_rng([13, number]), self.scale, budget=300, detailed=0.25, independent=True
         )
         name = f"{self.name}-{number}"
         return Record(name, (sample.image,), tuple(turns), self.name, name)

@@ -55,9 +55,9 @@ def dense_labels(sample: Sample, view: Box, view_size: int, points: int) -> Dens
     chars, objects, colours = (np.zeros((points, points), np.int64) for _ in range(3))
     scale = view_size / min(view[2] - view[0], view[3] - view[1])
     names = list(COLOURS)
-    for thing in sample.things:
-        cells = _cells(thing.box, view, points)
-        objects[cells], colours[cells] = 1 + OBJECTS.index(thing.name), 1 + names.index(thing.colour)
+    for drawn in sample.objects:
+        cells = _cells(drawn.box, view, points)
+        objects[cells], colours[cells] = 1 + OBJECTS.index(drawn.name), 1 + names.index(drawn.colour)
     for sign in sample.signs:
         cells = _cells(sign.box, view, points)
         objects[cells], colours[cells] = OBJECT_CLASSES - 1, 1 + names.index(sign.colour)

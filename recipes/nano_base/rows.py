@@ -130,10 +130,10 @@ class BaseRows:
         """What is asked, and whether other images may stand beside this one: who asks for a caption would
         have to say of which."""
         scale = TILE / (view[2] - view[0])
-        mix = {"budget": 130, "apart": self.apart, "by_colour": BY_COLOUR}
+        mix = {"budget": 130, "independent": self.apart, "by_colour": BY_COLOUR}
         ask = partial(training_turns, rng=rng, scale=scale, **mix)
         if view[2] - view[0] < sample.image.width:
-            inside = tuple(q for q in sample.questions if contains(view, q.evidence) and not _by_place(q))
+            inside = tuple(q for q in sample.questions if contains(view, q.answer_box) and not _by_place(q))
             return ask(replace(sample, questions=inside), detailed=0.0, captions=False), among
         detailed = 0.3 if self.apart else 0.7
         turns = ask(sample, detailed=detailed, captions=not among)
@@ -229,8 +229,8 @@ def _parts_without(asked: list[Question], sample: Sample, view: View, rng: np.ra
         (int(rng.integers(0, width - TILE + 1)), int(rng.integers(0, height - TILE + 1))) for _ in "1234"
     ]
     parts = [(x, y, x + TILE, y + TILE) for x, y in corners]
-    parts = [part for part in parts if not any(contains(part, q.evidence) for q in asked)]
-    if view[2] - view[0] < width and all(q.print == "fine" for q in asked):
+    parts = [part for part in parts if not any(contains(part, q.answer_box) for q in asked)]
+    if view[2] - view[0] < width and all(q.text_size == "fine" for q in asked):
         parts.insert(0, (0, 0, width, height))
     return parts
 
@@ -238,9 +238,9 @@ def _parts_without(asked: list[Question], sample: Sample, view: View, rng: np.ra
 def _around_a_question(sample: Sample, rng: np.random.Generator) -> View | None:
     """A crop of a tile's size around the evidence of a question, if that of any fits into one."""
     fitting = [
-        q.evidence
+        q.answer_box
         for q in sample.questions
-        if max(q.evidence[2] - q.evidence[0], q.evidence[3] - q.evidence[1]) < TILE - 1
+        if max(q.answer_box[2] - q.answer_box[0], q.answer_box[3] - q.answer_box[1]) < TILE - 1
         and q.height >= LEGIBLE
     ]
     if not fitting:

@@ -262,8 +262,8 @@ def test_the_samples_load_and_say_what_is_true():
     mixture = mixtures.load("samples")
     truths = {
         (f" {asked.question} Answer: ", asked.answer)
-        for name in sample_files.WORLDS
-        for asked in sample_files.world(name).questions
+        for name in sample_files.SYNTHETIC
+        for asked in sample_files.synthetic_sample(name).questions
     }
     records = [mixture[position] for position in range(len(mixture))]
     records += [mixture.validation[number] for number in range(len(mixture.validation))]

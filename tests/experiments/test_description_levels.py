@@ -14,18 +14,18 @@ from monkeylib.plots.captions import colour_segments, draw_levels, draw_segments
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [collages.make(seed) for seed in range(6)]
+    return [collages.make_composite_scene(seed) for seed in range(6)]
 
 
-def found_in(scene: collages.Collage) -> Record:
+def found_in(scene: collages.CompositeScene) -> Record:
     """What perfect experts would say of a scene, and what bad ones would add, less surely."""
 
     def region(name, box, kind, score):
         return Region(box=box, text=name, score=score, expert="e", kind=kind)
 
-    regions = [region(placed.thing.name, placed.box, "region", 0.9) for placed in scene.things]
-    regions += [region("violin", scene.things[0].box, "region", 0.2)]
-    regions += [region("oboe", scene.things[1].box, "segment", 0.3)]
+    regions = [region(placed.photograph.name, placed.box, "region", 0.9) for placed in scene.photographs]
+    regions += [region("violin", scene.photographs[0].box, "region", 0.2)]
+    regions += [region("oboe", scene.photographs[1].box, "segment", 0.3)]
     quad = ((0.0, 0.0), (50.0, 0.0), (50.0, 9.0), (0.0, 9.0))
     lines = [OcrLine(quad=quad, text=text, confidence=0.99, expert="ocr") for text in scene.texts]
     lines += [OcrLine(quad=quad, text="XQZZ", confidence=0.4, expert="ocr")]
@@ -35,7 +35,7 @@ def found_in(scene: collages.Collage) -> Record:
         width=collages.SIZE[0],
         height=collages.SIZE[1],
         original_caption=scene.original_caption,
-        captions=(Caption(text=f"a picture of a {scene.things[0].thing.name}", expert="tag"),),
+        captions=(Caption(text=f"a picture of a {scene.photographs[0].photograph.name}", expert="tag"),),
         regions=tuple(regions),
         lines=tuple(lines),
     )
@@ -47,17 +47,17 @@ def values(rows):
 
 def test_a_scene_is_the_same_every_time_and_its_truth_lies_in_it(scenes):
     for scene in scenes:
-        again = collages.make(int(scene.name.removeprefix("scene-")))
+        again = collages.make_composite_scene(int(scene.name.removeprefix("scene-")))
         assert again.image.tobytes() == scene.image.tobytes() and again.references == scene.references
         assert (
-            scene.image.size == collages.SIZE and 2 <= len(scene.things) <= 3 and 1 <= len(scene.texts) <= 2
+            scene.image.size == collages.SIZE and 2 <= len(scene.photographs) <= 3 and 1 <= len(scene.texts) <= 2
         )
-        for placed in scene.things:
+        for placed in scene.photographs:
             x0, y0, x1, y1 = placed.box
             assert 0 <= x0 < x1 <= collages.SIZE[0] and 0 <= y0 < y1 <= collages.SIZE[1]
-            assert placed.thing.name in scene.references[0] and placed.thing.name in scene.true_words
+            assert placed.photograph.name in scene.references[0] and placed.photograph.name in scene.true_words
         assert all(text in scene.references[1] for text in scene.texts)
-        boxes = [placed.box for placed in scene.things]
+        boxes = [placed.box for placed in scene.photographs]
         for first, second in zip(boxes, boxes[1:], strict=False):
             assert min(first[2], second[2]) <= max(first[0], second[0]) or min(first[3], second[3]) <= max(
                 first[1], second[1]
@@ -67,10 +67,10 @@ def test_a_scene_is_the_same_every_time_and_its_truth_lies_in_it(scenes):
 
 def test_a_photograph_lies_where_the_truth_says(scenes):
     folder = collages.assets.fetch(collages.ASSET)
-    placed = scenes[0].things[0]
+    placed = scenes[0].photographs[0]
     box = tuple(int(side) for side in placed.box)
     shown = np.asarray(scenes[0].image.crop(box), dtype=float)
-    source = collages._opened(folder, placed.thing.file)
+    source = collages._open(folder, placed.photograph.file)
     source.thumbnail((box[2] - box[0] + 1, box[3] - box[1] + 1))
     expected = np.asarray(source.resize(shown.shape[1::-1]), dtype=float)
     assert min(np.abs(shown - expected).mean(), np.abs(shown - expected[:, ::-1]).mean()) < 12
@@ -139,7 +139,7 @@ def test_every_metric_has_its_panel(scenes):
 
 
 def test_segments_are_coloured_small_over_large():
-    image = collages.make(0).image.crop((0, 0, 40, 30))
+    image = collages.make_composite_scene(0).image.crop((0, 0, 40, 30))
     large, small = np.zeros((30, 40), dtype=bool), np.zeros((30, 40), dtype=bool)
     large[:, :20], small[5:9, 5:9] = True, True
     regions = [
@@ -190,7 +190,7 @@ def test_annotations_of_scenes_are_unfiltered_and_without_masks(scenes, tmp_path
 @pytest.mark.skipif(not description_levels.record_path().is_file(), reason="no records are kept")
 def test_the_kept_records_are_of_these_scenes_and_say_who_spoke():
     records = list(read_records(description_levels.record_path()))
-    assert [record.name for record in records] == [collages.make(seed).name for seed in range(len(records))]
+    assert [record.name for record in records] == [collages.make_composite_scene(seed).name for seed in range(len(records))]
     for record in records:
         assert not record.failures and not record.dropped and record.provenance
         assert all(region.mask is None for region in record.regions)

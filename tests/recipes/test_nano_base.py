@@ -125,7 +125,7 @@ def test_crops_show_all_that_is_asked_of_them(processor):
         prompts = {f" {question.question} Answer: ": question for question in sample.questions}
         assert sample.family == "document" and row.asked and view[2] - view[0] == view[3] - view[1] == 96
         for asked in row.asked:
-            left, top, right, bottom = prompts[asked].evidence
+            left, top, right, bottom = prompts[asked].answer_box
             assert view[0] <= left and view[1] <= top and right <= view[2] and bottom <= view[3]
         assert (row.looks >= 0).any()
     assert crops > 3
@@ -165,11 +165,11 @@ def test_details_of_a_image_do_not_answer_what_is_asked_of_it(processor):
             assert not any("written at" in q.question for q in asked), "places are those of the image"
         for part in _parts_without(asked, sample, view, np.random.default_rng([29, row.number])):
             whole += part == (0, 0, *sample.image.size)
-            fits = all(q.print == "fine" for q in asked)
+            fits = all(q.text_size == "fine" for q in asked)
             assert (
                 fits
                 if part == (0, 0, *sample.image.size)
-                else not any(contains(part, q.evidence) for q in asked)
+                else not any(contains(part, q.answer_box) for q in asked)
             )
         details += len(row.images) - 1
         assert len(row.images) <= 3 and row.images.shape[0] == row.dense.shape[0]

@@ -11,7 +11,7 @@ from monkeylib.captions.checks import MAXIMUM_SENTENCES, split_sentences
 from monkeylib.captions.composers.base import Composer
 from monkeylib.captions.composers.registry import register_composer
 from monkeylib.captions.filtering import bare_name, group_objects
-from monkeylib.english import counted, listed, sentence
+from monkeylib.english import as_sentence, join_with_and, with_count
 
 
 @register_composer("rules")
@@ -48,7 +48,7 @@ class RuleComposer(Composer):
         whole_image = []
         for text in [*(caption.text for caption in record.captions), record.original_caption]:
             if text.strip():
-                whole_image += [sentence(part) for part in split_sentences(text)[:2]]
+                whole_image += [as_sentence(part) for part in split_sentences(text)[:2]]
         return " ".join([*whole_image[: MAXIMUM_SENTENCES - len(details)], *details])
 
     def _texts_sentence(self, record: Record) -> str:
@@ -58,7 +58,7 @@ class RuleComposer(Composer):
 
         if len(quotes) > self.maximum_texts:
             return f"The text reads {', '.join(quotes[: self.maximum_texts])} and more."
-        return f"The text reads {listed(quotes)}."
+        return f"The text reads {join_with_and(quotes)}."
 
 
 def _quote(text: str) -> str:
@@ -105,8 +105,8 @@ def _objects_sentence(record: Record, objects: Sequence[Region]) -> str:
     phrases = []
     for text, regions in by_name.items():
         places = list(dict.fromkeys(describe_place(record, region.box) for region in regions))
-        where = listed(places) if len(places) <= 3 else "in several places"
-        phrases.append(f"{counted(text, len(regions))} {where}")
+        where = join_with_and(places) if len(places) <= 3 else "in several places"
+        phrases.append(f"{with_count(text, len(regions))} {where}")
     return f"The picture shows {'; '.join(phrases)}."
 
 

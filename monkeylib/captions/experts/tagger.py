@@ -19,7 +19,7 @@ from monkeylib.captions.experts.base import DependentExpert, Expert, RegionCapti
 from monkeylib.captions.experts.registry import register_expert
 from monkeylib.captions.experts.yolox import YoloxRegions
 from monkeylib.captions.filtering import REGION_MATCH
-from monkeylib.english import counted, listed
+from monkeylib.english import join_with_and, with_count
 
 if TYPE_CHECKING:
     from monkeylib.captions.experts._efficientnet_lite import EfficientNetLite0
@@ -181,11 +181,11 @@ def tag_caption(tag: str, regions: Sequence[Region], size: tuple[int, int]) -> s
         if region.score > REGION_MATCH and not (tag and fills_image):
             counts[region.text] += 1
 
-    objects = listed([counted(name, count) for name, count in counts.items()]) if counts else ""
+    objects = join_with_and([with_count(name, count) for name, count in counts.items()]) if counts else ""
     if tag and objects:
-        return f"a picture of {counted(tag, 1)}, with {objects}"
+        return f"a picture of {with_count(tag, 1)}, with {objects}"
     if tag:
-        return f"a picture of {counted(tag, 1)}"
+        return f"a picture of {with_count(tag, 1)}"
     return f"a picture of {objects}" if objects else ""
 
 

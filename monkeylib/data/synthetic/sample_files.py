@@ -45,6 +45,7 @@ def make_image(name: str) -> Image.Image:
     Raises:
         ValueError: unknown name.
     """
+    choose("sample image", name, NAMES)
     if name in PHOTOGRAPHS:
         return Image.open(photo_file(PHOTOGRAPHS[name])).convert("RGB")
     return synthetic_sample(name).image

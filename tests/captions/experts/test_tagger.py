@@ -12,7 +12,7 @@ from monkeylib import assets
 from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts import _efficientnet_lite, tagger
 from monkeylib.captions.experts.base import Expert
-from monkeylib.english import counted, listed, sentence
+from monkeylib.english import as_sentence, join_with_and, with_count
 
 
 def region(text, box=(0.0, 0.0, 10.0, 10.0), score=0.9) -> Region:
@@ -132,15 +132,15 @@ def test_the_caption_expert_refines_its_source_and_keeps_none_of_its_regions(col
 
 
 def test_nouns_lists_and_sentences():
-    assert [counted(noun, 2) for noun in ("person", "bus", "knife", "sheep", "cat")] == [
+    assert [with_count(noun, 2) for noun in ("person", "bus", "knife", "sheep", "cat")] == [
         "two people", "two buses", "two knives", "two sheep", "two cats",
     ]  # fmt: skip
-    assert [counted(noun, 1) for noun in ("apple", "Egyptian cat", "scissors", "a man with a hat")] == [
+    assert [with_count(noun, 1) for noun in ("apple", "Egyptian cat", "scissors", "a man with a hat")] == [
         "an apple", "an Egyptian cat", "scissors", "a man with a hat",
     ]  # fmt: skip
-    assert counted("cat", 40) == "many cats"
-    assert listed(["a"]) == "a" and listed(["a", "b", "c"]) == "a, b and c"
-    assert sentence(" so it is") == "So it is." and sentence("Why?") == "Why?"
+    assert with_count("cat", 40) == "many cats"
+    assert join_with_and(["a"]) == "a" and join_with_and(["a", "b", "c"]) == "a, b and c"
+    assert as_sentence(" so it is") == "So it is." and as_sentence("Why?") == "Why?"
 
 
 def fetched(*names: str) -> bool:

@@ -20,9 +20,9 @@ def pixels(image) -> np.ndarray:
 @pytest.mark.parametrize("name", sample_files.NAMES)
 def test_a_committed_image_is_what_the_code_makes(name):
     with Image.open(resources.samples() / name) as committed:
-        difference = np.abs(pixels(committed) - pixels(sample_files.image(name)))
+        difference = np.abs(pixels(committed) - pixels(sample_files.make_image(name)))
     # PNG is lossless; JPEG at quality 90 changes a pixel by a few levels of 255.
-    assert difference.max() == 0 if name in sample_files.WORLDS else difference.mean() < 3
+    assert difference.max() == 0 if name in sample_files.SYNTHETIC else difference.mean() < 3
 
 
 @pytest.mark.parametrize("name", sample_files.NAMES)
@@ -38,25 +38,30 @@ def test_every_committed_image_is_made_by_the_code():
 
 
 def test_no_training_step_sees_the_images():
-    assert all(sample_files.world(name).split == "test" for name in sample_files.WORLDS)
+    assert all(sample_files.synthetic_sample(name).split == "test" for name in sample_files.SYNTHETIC)
     assert set(sample_files.PHOTOGRAPHS.values()) <= set(PHOTOS["test"])
 
 
 def test_the_readme_tells_true_answers():
     rows = re.findall(r"\| `(\w+\.png)` \| ([^|]+\?) \| ([^|]+) \| (\w+) \|", README)
-    assert {name for name, *_ in rows} == set(sample_files.WORLDS)
+    assert {name for name, *_ in rows} == set(sample_files.SYNTHETIC)
     for name, question, answer, size in rows:
-        truth = next(asked for asked in sample_files.world(name).questions if asked.question == question)
-        assert (truth.answer, truth.print) == (answer, size)
+        truth = next(
+            asked for asked in sample_files.synthetic_sample(name).questions if asked.question == question
+        )
+        assert (truth.answer, truth.text_size) == (answer, size)
 
 
 def test_writing_makes_the_same_images(tmp_path):
-    assert [path.name for path in sample_files.write(tmp_path)] == list(sample_files.NAMES)
-    for name in sample_files.WORLDS:
+    assert [path.name for path in sample_files.write_images(tmp_path)] == list(sample_files.NAMES)
+    for name in sample_files.SYNTHETIC:
         with Image.open(tmp_path / name) as made:
-            assert np.array_equal(pixels(made), pixels(sample_files.image(name)))
+            assert np.array_equal(pixels(made), pixels(sample_files.make_image(name)))
 
 
 def test_an_unknown_image_lists_those_there_are():
-    with pytest.raises(ValueError, match="no world image 'cat.png'.*receipt.png, form.png, sign.png"):
-        sample_files.image("cat.png")
+    with pytest.raises(
+        ValueError,
+        match="no sample image called 'cat.png': choose one of receipt.png, form.png, sign.png, coffee.jpg",
+    ):
+        sample_files.make_image("cat.png")

@@ -73,12 +73,12 @@ def test_a_sample_is_the_same_in_another_process():
 
 
 def test_an_unknown_split_family_or_test_set_is_refused():
-    with pytest.raises(ValueError, match="Unknown split 'dev': expected one of train, val, test"):
+    with pytest.raises(ValueError, match="no split called 'dev': choose one of train, val, test"):
         synthetic.make_sample(0, "dev")
-    with pytest.raises(ValueError, match="Unknown family 'signs': expected one of general"):
+    with pytest.raises(ValueError, match="no family called 'signs': choose one of general"):
         synthetic.make_sample(0, "test", family="signs")
-    with pytest.raises(ValueError, match="Unknown test split 'tiny': expected one of fine, large"):
-        synthetic.test_set("tiny", 3)
+    with pytest.raises(ValueError, match="no test set called 'tiny': choose one of fine, large"):
+        synthetic.make_test_set("tiny", 3)
 
 
 # --- splits apart --------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_no_photograph_is_in_two_splits_and_backgrounds_keep_to_theirs(monkeypat
 
 def test_a_number_gives_another_layout_in_each_split(many):
     for layouts in zip(*many.values(), strict=True):
-        boxes = [[t.box for t in (*s.things, *s.texts)] for s in layouts]
+        boxes = [[t.box for t in (*s.objects, *s.texts)] for s in layouts]
         assert boxes[0] != boxes[1] != boxes[2] != boxes[0]
 
 
@@ -136,7 +136,7 @@ def test_a_number_gives_another_layout_in_each_split(many):
 def answer_from_truth(sample, question: str) -> str:
     """The answer to a question, worked out anew from objects, signs or facts."""
     if sample.family == "general":
-        return answer_about_things(sample.things, question)
+        return answer_about_things(sample.objects, question)
     if sample.family == "scene_text":
         return answer_about_signs(sample.signs, question)
     facts = dict(sample.facts)
@@ -161,10 +161,10 @@ def answer_about_things(things, question: str) -> str:
         name = plural.get(name, name.removesuffix("s"))
         return scenes.NUMBERS[sum(thing.name == name for thing in things)]
     if asked.startswith("what is at the "):
-        (thing,) = (thing for thing in things if thing.place == asked.removeprefix("what is at the "))
+        (thing,) = (thing for thing in things if thing.location == asked.removeprefix("what is at the "))
         return thing.name
     (thing,) = (thing for thing in things if thing.name == asked.rsplit(" ", 1)[1])
-    return thing.colour if asked.startswith("what colour") else thing.place
+    return thing.colour if asked.startswith("what colour") else thing.location
 
 
 def answer_about_signs(signs, question: str) -> str:
@@ -173,7 +173,7 @@ def answer_about_signs(signs, question: str) -> str:
     elif question.startswith("what does the "):
         (sign,) = (sign for sign in signs if question == f"what does the {sign.colour} sign say?")
     else:
-        (sign,) = (sign for sign in signs if question == f"what is written at the {sign.place}?")
+        (sign,) = (sign for sign in signs if question == f"what is written at the {sign.location}?")
     return sign.text.string
 
 
@@ -196,9 +196,9 @@ def test_no_question_is_asked_twice_about_a_image(every):
 def test_evidence_lies_in_the_image_and_holds_the_answer(every):
     for sample in every:
         for question in sample.questions:
-            x0, y0, x1, y1 = question.evidence
+            x0, y0, x1, y1 = question.answer_box
             assert 0 <= x0 < x1 <= SIZE and 0 <= y0 < y1 <= SIZE
-            if question.print != "object":
+            if question.text_size != "object":
                 assert any(
                     text.string.rstrip(":") == question.answer
                     and text.box[0] >= x0 - 1
@@ -211,18 +211,18 @@ def test_evidence_lies_in_the_image_and_holds_the_answer(every):
 
 def test_captions_name_what_is_there(every):
     for sample in every:
-        for thing in sample.things:
+        for thing in sample.objects:
             assert thing.name in sample.caption
-            assert f"{thing.colour} {thing.name} at the {thing.place}" in sample.detailed_caption
+            assert f"{thing.colour} {thing.name} at the {thing.location}" in sample.detailed_caption
         for text in sample.texts:
             assert text.string in sample.detailed_caption
 
 
 def test_objects_keep_apart_and_to_their_quadrants(every):
     for sample in every:
-        for i, thing in enumerate(sample.things):
-            assert thing.place == scenes.place_of(thing.box, sample.image.size)
-            for other in sample.things[:i]:
+        for i, thing in enumerate(sample.objects):
+            assert thing.location == scenes.quadrant_of(thing.box, sample.image.size)
+            for other in sample.objects[:i]:
                 a, b = thing.box, other.box
                 assert a[0] > b[2] or b[0] > a[2] or a[1] > b[3] or b[1] > a[3]
 
@@ -230,7 +230,7 @@ def test_objects_keep_apart_and_to_their_quadrants(every):
 def test_objects_have_their_colour_in_the_image(every):
     for sample in every:
         pixels = np.asarray(sample.image)
-        for thing in sample.things:
+        for thing in sample.objects:
             x0, y0, x1, y1 = (round(edge) for edge in thing.box)
             shown = (pixels[y0:y1, x0:x1] == scenes.COLOURS[thing.colour]).all(-1)
             assert shown.mean() > 0.15, (sample.seed, thing)
@@ -243,8 +243,8 @@ def test_fine_print_is_gone_at_one_tile_and_large_print_is_not(every):
     heights = {"fine": [], "large": []}
     for sample in every:
         for question in sample.questions:
-            if question.print != "object":
-                heights[question.print].append(question.height)
+            if question.text_size != "object":
+                heights[question.text_size].append(question.height)
     assert min(heights["fine"]) >= samples.LEGIBLE, "legible at full size"
     assert max(heights["fine"]) * samples.TILE / SIZE < samples.LEGIBLE, "gone at one tile"
     assert min(heights["large"]) * samples.TILE / SIZE >= samples.LEGIBLE, "legible at one tile"
@@ -254,8 +254,8 @@ def test_fine_print_is_gone_at_one_tile_and_large_print_is_not(every):
 def test_the_height_of_a_question_is_that_of_the_smallest_text_it_needs(every):
     for sample in every:
         for question in sample.questions:
-            if question.print != "object":
-                x0, y0, x1, y1 = question.evidence
+            if question.text_size != "object":
+                x0, y0, x1, y1 = question.answer_box
                 within = [
                     text.height
                     for text in sample.texts
@@ -345,7 +345,7 @@ def test_labels_say_what_lies_at_a_point(every):
             for glyph in text.glyphs:
                 x, y = ((glyph.box[i] + glyph.box[i + 2]) / 2 for i in (0, 1))
                 assert labels.chars[int(y), int(x)] == 1 + CHARS.index(glyph.char)
-        for thing in sample.things:
+        for thing in sample.objects:
             x, y = (int((thing.box[i] + thing.box[i + 2]) / 2) for i in (0, 1))
             assert labels.objects[y, x] == 1 + scenes.OBJECTS.index(thing.name)
             assert labels.colours[y, x] == 1 + list(scenes.COLOURS).index(thing.colour)
@@ -452,11 +452,11 @@ def test_apart_no_question_follows_a_transcript_or_another_about_the_same_thing(
 ):
     sample = sample_of(number % 40)
     rng = np.random.default_rng(number)
-    turns = training_turns(sample, rng, scale, 10_000, detailed, captions, apart=True)
+    turns = training_turns(sample, rng, scale, 10_000, detailed, captions, independent=True)
     asked = [prompt.strip().removesuffix("Answer:").strip() for prompt, _ in turns]
     told = [prompt for prompt, _ in turns if "detailed" in prompt]
     assert not (told and any(prompt.endswith("Answer: ") for prompt, _ in turns))
-    about = [q.evidence for q in sample.questions if q.question in asked and q.kind in LEAKING]
+    about = [q.answer_box for q in sample.questions if q.question in asked and q.kind in LEAKING]
     assert len(about) == len(set(about)), "two questions about one sign or object"
 
 
@@ -468,7 +468,7 @@ def test_apart_every_sign_is_asked_for_mostly_by_its_colour_if_wanted():
     for number in range(120):
         sample = synthetic.make_sample(number, "train", (96, 96), "scene_text")
         rng = np.random.default_rng(number)
-        turns = training_turns(sample, rng, 1, 10_000, 0.0, False, apart=True, by_colour=0.7)
+        turns = training_turns(sample, rng, 1, 10_000, 0.0, False, independent=True, by_colour=0.7)
         assert sorted(answer for _, answer in turns) == sorted(s.text.string for s in sample.signs)
         if len(sample.signs) > 1:
             asked += len(turns)
@@ -480,13 +480,13 @@ def test_what_a_view_cannot_show_is_mostly_not_asked(many):
     print_of = {}
     asked = {"fine": 0, "large": 0}
     for number, sample in enumerate(many["train"]):
-        print_of = {q.question: q.print for q in sample.questions}
+        print_of = {q.question: q.text_size for q in sample.questions}
         for prompt, _ in training_turns(sample, np.random.default_rng(number), 0.5, 10_000, 0.0):
             found = print_of.get(prompt.strip().removesuffix("Answer:").strip())
             asked |= {found: asked[found] + 1} if found in asked else {}
-    there = sum(q.print == "fine" for sample in many["train"] for q in sample.questions)
+    there = sum(q.text_size == "fine" for sample in many["train"] for q in sample.questions)
     assert 0 < asked["fine"] < 0.2 * there
-    assert asked["large"] == sum(q.print == "large" for sample in many["train"] for q in sample.questions)
+    assert asked["large"] == sum(q.text_size == "large" for sample in many["train"] for q in sample.questions)
 
 
 # --- test sets -----------------------------------------------------------------------------------
@@ -494,7 +494,7 @@ def test_what_a_view_cannot_show_is_mostly_not_asked(many):
 
 @pytest.mark.parametrize("name", ["fine", "large", "general"])
 def test_a_test_set_is_the_same_each_time_and_holds_what_it_says(name):
-    first, second = synthetic.test_set(name, 12), synthetic.test_set(name, 9)
+    first, second = synthetic.make_test_set(name, 12), synthetic.make_test_set(name, 9)
     assert [(a.id, a.question, a.answers) for a in first[:9]] == [
         (a.id, a.question, a.answers) for a in second
     ]
@@ -503,17 +503,17 @@ def test_a_test_set_is_the_same_each_time_and_holds_what_it_says(name):
     assert max(images.count(seed) for seed in images) <= 2
     for asked in first:
         assert asked.sample.split == "test" and asked.prompt == "vqa"
-        assert asked.evidence.print == ("object" if name == "general" else name)
+        assert asked.annotation.text_size == ("object" if name == "general" else name)
         assert asked.answers == (answer_from_truth(asked.sample, asked.question),)
 
 
 def test_the_captions_to_be_written_are_those_of_the_test_split():
-    asked = synthetic.test_set("caption", 5)
+    asked = synthetic.make_test_set("caption", 5)
     assert [a.answers for a in asked] == [(synthetic.make_sample(n, "test").caption,) for n in range(5)]
     assert {a.prompt for a in asked} == {"caption"} and {a.question for a in asked} == {""}
 
 
 def test_validation_sets_share_nothing_with_test_sets():
-    sets = [synthetic.test_set("fine", 20, split=split) for split in ("val", "test")]
+    sets = [synthetic.make_test_set("fine", 20, split=split) for split in ("val", "test")]
     facts = [{fact for asked in some for fact in asked.sample.facts} for some in sets]
     assert facts[0] and not facts[0] & facts[1]
