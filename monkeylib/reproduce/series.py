@@ -42,7 +42,8 @@ SERIES = (
     Chapter("03_resampler", inputs=(_BASE, _SAMPLES)),
     Chapter(
         "04_multilevel_captions",
-        inputs=(_SAMPLES, "data/assets.toml", "data/results/scenes"),
+        # Experts are found by name, so no import statement leads to their modules.
+        inputs=(_SAMPLES, "data/assets.toml", "data/results/scenes", "monkeylib/captions/experts"),
     ),
     Chapter("05_finetuning", inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures")),
     Chapter("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,)),
@@ -271,4 +272,4 @@ def _files(places: Iterator[Path] | Sequence[Path]) -> Iterator[Path]:
     """The files among `places` and in the folders among them."""
     for place in places:
         found = sorted(place.rglob("*")) if place.is_dir() else [place]
-        yield from (path for path in found if path.is_file())
+        yield from (path for path in found if path.is_file() and path.parent.name != "__pycache__")

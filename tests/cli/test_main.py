@@ -103,7 +103,7 @@ MISTAKES = {
     ("reproduce", "--profile", "smoke", "--update-notebooks"): "those of profile nano and seed 0",
     ("train", "--profile", "gone"): "no profile called 'gone'",
     ("caption", "IMAGE", "--out", "x", "--experts", "gone"): "no expert called 'gone'",
-    ("caption", "IMAGE", "--out", "x", "--matcher", "gone"): "no matcher 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--matcher", "gone"): "no matcher called 'gone'",
     ("caption", "IMAGE", "--out", "x", "--composer", "gone"): "no composer called 'gone'",
     ("caption", "IMAGE", "--out", "x", "--engine", "ray", "--workers", "many"): "--workers takes numbers",
     ("caption", "IMAGE", "--out", "x", "--time-limit", "0"): "more than 0 seconds, got 0",
