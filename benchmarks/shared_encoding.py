@@ -1,7 +1,7 @@
 """Processor time of several questions about one image: together, with the image encoded and read once,
 against one after the other.
 
-* `together`: a batch of the questions, as `monkeylib evaluate` asks them (`SharedEncoding`);
+* `together`: a batch of the questions, as `monkeylib evaluate` asks them (`PrefixSharingMonkey`);
 * `alone`: each question with its image, as the released evaluation does.
 
 Both ask the same model with the same random weights, in turn in one process with one thread, after a round to
@@ -25,7 +25,7 @@ from training_step import SIZES, machine
 from monkeylib import resources, sizing
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.evaluation.examples import Example
-from monkeylib.evaluation.prefix_sharing import SharedEncoding
+from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
@@ -63,7 +63,7 @@ def questions(count: int) -> list[Example]:
 def ask(way: str, model: Monkey, asked: list[Example], tokens: int) -> list[str]:
     """The answers, got in one of the two ways."""
     if way == "together":
-        return SharedEncoding(model, tokens)(asked)
+        return PrefixSharingMonkey(model, tokens)(asked)
     return [model.answer(each.rendered_image, each.question, each.prompt, tokens) for each in asked]
 
 

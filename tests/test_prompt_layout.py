@@ -8,7 +8,7 @@ import pytest
 from monkeylib.data import inspect
 from monkeylib.data.readers import read
 from monkeylib.evaluation.examples import Example
-from monkeylib.evaluation.prefix_sharing import SharedEncoding
+from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.prompts import IGNORE_INDEX, PROMPTS, PromptLayout
@@ -171,7 +171,7 @@ def test_evaluation(monkey, expected, prompts_of, make_image, prompt, count):
         Example(str(number), make_image(), QUESTION, ("a cat",), prompt, image_id="image")
         for number in range(count)
     ]
-    predict = SharedEncoding(monkey)
+    predict = PrefixSharingMonkey(monkey)
     assert prompts_of(lambda: predict(examples)) == [expected(1, BEHIND_IMAGE[prompt])] * count
 
 

@@ -67,8 +67,8 @@ def evaluate(
     shown = resources.display_path(path) if Path(path).exists() else path
     folder = out or resources.runs("evaluate") / shown.strip("/").replace("/", "--")
     _quiet()
-    done = predict.run(
-        hf_models.load(path),
+    done = predict.predict_benchmarks(
+        hf_models.load_image_text_model(path),
         chosen,
         folder,
         model_name=_name(path),

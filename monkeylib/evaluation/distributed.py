@@ -1,5 +1,5 @@
-"""The processes that answer a benchmark together: one, or as many as torchrun, Lightning or another launcher
-of torch.distributed has started."""
+"""Processes that answer a benchmark together: one, or as many as torchrun, Lightning or another launcher of
+torch.distributed has started."""
 
 import os
 from collections.abc import Sequence
@@ -12,67 +12,79 @@ from torch import distributed
 
 T = TypeVar("T")
 
-_LONGEST_WAIT = timedelta(days=7)  # one process may be done days before another
-_ROW = 8  # batches that a process answers one after the other, since they may share an image
-_ROUNDS = 4  # how often each process should get such a row at least, so that none has much more to do
+_TIMEOUT = timedelta(days=7)  # one process may be ready days before another
+_RUN_LENGTH = 8  # consecutive batches of one process at most, since they may share an image
+_MIN_RUNS = 4  # runs of each process at least, so that none has much more to do than another
 
 
 @dataclass(frozen=True)
-class Processes:
-    """Which process this is of how many. They only wait for each other, on the CPU, whatever the model runs
-    on; `group` is what they wait in."""
+class DistributedContext:
+    """This process among those that work together.
+
+    The processes only wait for each other, on the CPU, whatever device their models run on.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world_size: number of processes.
+        group: the gloo process group in which they wait; None for one process.
+    """
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
     group: Any = None
 
     @property
-    def first(self) -> bool:
-        """Whether this process does what one of them has to do."""
+    def is_main(self) -> bool:
+        """Whether this process does what only one of them has to do."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Go on when every process has come here.
+    def barrier(self) -> None:
+        """Wait until every process has come here.
 
         Raises:
             RuntimeError: a process has ended before.
         """
-        if self.count > 1:
-            distributed.monitored_barrier(self.group, timeout=_LONGEST_WAIT)
+        if self.world_size > 1:
+            distributed.monitored_barrier(self.group, timeout=_TIMEOUT)
 
-    def share(self, items: Sequence[T]) -> list[T]:
-        """This process's part of the items: short rows of them, dealt in turn."""
-        row = max(1, min(_ROW, len(items) // (_ROUNDS * self.count)))
-        return [item for place, item in enumerate(items) if place // row % self.count == self.rank]
-
-
-_joined: tuple[Any, Processes] | None = (
-    None  # in which process group of torch.distributed, and what came of it
-)
+    def shard(self, items: Sequence[T]) -> list[T]:
+        """Return this process's items: short runs of consecutive ones, dealt to the processes in turn."""
+        run_length = max(1, min(_RUN_LENGTH, len(items) // (_MIN_RUNS * self.world_size)))
+        return [
+            item for index, item in enumerate(items) if index // run_length % self.world_size == self.rank
+        ]
 
 
-def join() -> Processes:
-    """The processes that this one was started with.
+# The process group of torch.distributed that was joined last, and the context made from it.
+_joined: tuple[Any, DistributedContext] | None = None
 
-    A process group that exists is taken, of any backend; else one is opened if the environment is that of
-    torchrun. Every process has to call this.
+
+def join_processes() -> DistributedContext:
+    """Return the context of the processes that this one was started with; every process has to call this.
+
+    An existing process group is used, whatever its backend; otherwise one is opened if the environment is
+    that of torchrun.
     """
     global _joined
     if not distributed.is_available():
-        return Processes()
+        return DistributedContext()
+
     if not distributed.is_initialized():
         if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
-            return Processes()
-        distributed.init_process_group("gloo", timeout=_LONGEST_WAIT)
-    world = distributed.group.WORLD
-    if _joined is None or _joined[0] is not world:
-        own = distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT)
-        _joined = world, Processes(distributed.get_rank(), distributed.get_world_size(), own)
+            return DistributedContext()
+        distributed.init_process_group("gloo", timeout=_TIMEOUT)
+
+    # Monitored barriers need gloo, and opening a group is collective: it is done once for each default group.
+    default_group = distributed.group.WORLD
+    if _joined is None or _joined[0] is not default_group:
+        group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
+        context = DistributedContext(distributed.get_rank(), distributed.get_world_size(), group)
+        _joined = default_group, context
     return _joined[1]
 
 
-def device() -> str:
-    """Where this process's model should be: a GPU of its own where the machine has some, else the CPU."""
+def local_device() -> str:
+    """Return the device of this process's model: a GPU of its own where the machine has any, else the CPU."""
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"

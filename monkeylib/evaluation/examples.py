@@ -1,4 +1,4 @@
-"""What is asked and what was answered: examples, predictions, and their lines on disk."""
+"""Examples of a benchmark, and predictions for them on disk."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +11,17 @@ from monkeylib.processing import ImageInput
 
 @dataclass(frozen=True)
 class Example:
-    """A question about an image, with the answers that count as right.
+    """A question about an image, with the answers that count as correct.
 
-    `image` is an image or a function that gives one when it is needed. Examples with the same `image_id` are
-    about the same image, which is encoded once for all of them; left empty, the image is its own.
-    `meta` (family, size of print ...) is kept with the prediction, for scores by group.
+    Attributes:
+        id: unique within the benchmark.
+        image: an image, or a function that returns one when it is needed.
+        question: may be empty for prompts that take none.
+        answers: accepted answers.
+        prompt: a name from `prompts.PROMPTS`.
+        image_id: the same for examples about the same image, which is encoded once for all of them; if
+            empty, no other example shares the image.
+        meta: family, text size and so on, stored with the prediction for scores by group.
     """
 
     id: str
@@ -27,8 +33,8 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def key(self) -> str:
-        """What the example's image is known by."""
+    def image_key(self) -> str:
+        """What identifies the example's image."""
         return self.image_id or self.id
 
     @property
@@ -39,7 +45,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of a predictions file: an example without its image, the answer, and whose it is."""
+    """One line of a predictions file: an example without its image, the model's answer, and which model.
+
+    Attributes:
+        image: the example's `image_key`.
+        prediction: the model's answer.
+        model: the model's fingerprint or name.
+    """
 
     id: str
     image: str
@@ -51,11 +63,11 @@ class Prediction:
     meta: dict[str, Any]
 
     @classmethod
-    def of(cls, example: Example, answer: str, model: str) -> "Prediction":
-        """The prediction for an example, as it reads back from disk."""
+    def from_example(cls, example: Example, answer: str, model: str) -> "Prediction":
+        """Return the prediction for an example, equal to what is read back from disk."""
         return cls(
             id=example.id,
-            image=example.key,
+            image=example.image_key,
             question=example.question,
             answers=list(example.answers),
             prompt=example.prompt,
@@ -64,30 +76,50 @@ class Prediction:
             meta=json.loads(json.dumps(dict(example.meta))),
         )
 
-    @property
-    def line(self) -> bytes:
-        """The prediction as a line of JSON."""
+    def to_line(self) -> bytes:
+        """Return the prediction as a line of JSON."""
         text = json.dumps(asdict(self), ensure_ascii=False) + "\n"
         return text.encode("utf-8", errors="backslashreplace")
 
 
-def batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
-    """Examples of similar length together, so that little is padded, and an image's questions in a row."""
-    groups: dict[str, list[Example]] = {}
+def make_batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
+    """Batch examples of similar length, so that little is padded, with an image's questions in a row."""
+    by_image: dict[str, list[Example]] = {}
     for example in examples:
-        groups.setdefault(example.key, []).append(example)
-    ordered = sorted(groups.values(), key=lambda group: max(len(example.question) for example in group))
-    row = [example for group in ordered for example in sorted(group, key=lambda e: len(e.question))]
-    return [row[start : start + size] for start in range(0, len(row), size)]
+        by_image.setdefault(example.image_key, []).append(example)
+
+    def question_length(example: Example) -> int:
+        return len(example.question)
+
+    groups = sorted(by_image.values(), key=lambda group: max(map(question_length, group)))
+    ordered: list[Example] = []
+    for group in groups:
+        ordered += sorted(group, key=question_length)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def whole_lines(path: Path) -> tuple[list[Prediction], int]:
-    """The predictions of a file and the length in bytes of its whole lines; a cut-off last line is none.
+def read_predictions(path: Path | str) -> list[Prediction]:
+    """Read the predictions of a file, in its order.
 
     Raises:
-        ValueError: a whole line is no prediction.
+        FileNotFoundError: there is no such file.
+        ValueError: a line is no prediction.
     """
-    predictions, length = [], 0
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There are no predictions at {path}: write them with evaluation.predict first."
+        )
+    return read_complete_lines(path)
+
+
+def read_complete_lines(path: Path) -> list[Prediction]:
+    """Read the predictions of a file; a last line without its end, as a kill leaves it, is left out.
+
+    Raises:
+        ValueError: a complete line is no prediction.
+    """
+    predictions = []
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
@@ -97,17 +129,4 @@ def whole_lines(path: Path) -> tuple[list[Prediction], int]:
             raise ValueError(
                 f"Line {number} of {path} is no prediction ({error}): delete the file and predict anew."
             ) from error
-        length += len(line)
-    return predictions, length
-
-
-def read_predictions(path: Path | str) -> list[Prediction]:
-    """The predictions of a file, in its order.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is no prediction.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There are no predictions at {path}: write them with runner.predict first.")
-    return whole_lines(Path(path))[0]
+    return predictions

@@ -1,12 +1,13 @@
-"""Other models in the same runner: any image-text model of transformers, by its folder or its name on a hub.
+"""Image-text models of transformers in evaluation, by their folder or their name on a hub.
 
-`load` gives whatever `runner.predict` takes: a Monkey for a checkpoint of ours or of the release, else a
-`ChatModel`.
+`load_image_text_model` returns what `predict.predict` takes: a `Monkey` for a checkpoint of monkeylib or in
+the released layout, else an `HFChatModel`.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -25,14 +26,14 @@ from monkeylib import inference
 from monkeylib.checkpoints import released
 from monkeylib.evaluation import distributed
 from monkeylib.evaluation.examples import Example
-from monkeylib.evaluation.prefix_sharing import fingerprint
+from monkeylib.evaluation.prefix_sharing import model_fingerprint
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig
 from monkeylib.processing import open_image
 from monkeylib.profiles import build
 from monkeylib.prompts import build_prompt
 
-# What chat models are told for a prompt of Monkey's; those that aren't here are asked as Monkey is.
+# What a chat model is told in place of Monkey's prompts. Prompts that are not listed stay as they are.
 CHAT_PROMPTS: dict[str, str] = {
     "vqa": "{question}\nAnswer the question using a single word or phrase.",
     "vqa_no_blank": "{question}\nAnswer the question using a single word or phrase.",
@@ -45,10 +46,10 @@ CHAT_PROMPTS: dict[str, str] = {
 CHAT_PROMPTS["vizwiz_lower"] = CHAT_PROMPTS["vizwiz"].replace("Unanswerable", "unanswerable")
 
 
-class ChatModel:
-    """Answers examples greedily with an image-text model that has a chat template, a batch at once.
+class HFChatModel:
+    """An image-text model with a chat template that answers batches of examples greedily.
 
-    Fields:
+    Attributes:
         name: fingerprint of weights, processor and settings.
     """
 
@@ -61,24 +62,29 @@ class ChatModel:
     ) -> None:
         if not getattr(processor, "chat_template", None):
             raise ValueError(
-                f"{type(processor).__name__} has no chat template, so it is unknown how this model is asked: "
+                f"{type(processor).__name__} has no chat template, so there is no way to prompt this model: "
                 "put its chat_template.jinja into the folder"
             )
-        self.model, self.processor, self.prompts = model.eval(), processor, dict(prompts)
+        self.model = model.eval()
+        self.processor = processor
+        self.prompts = dict(prompts)
         self.max_new_tokens = max_new_tokens
+
+        # Generation goes on from the last token of each row, so the padding stands before the prompts.
         processor.tokenizer.padding_side = "left"
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
-        settings = [type(processor).__name__, processor.chat_template, self.prompts, max_new_tokens]
-        self.name = fingerprint(model, settings)
 
-    def limited(self, max_new_tokens: int) -> "ChatModel":
-        """The same model with another length of an answer at most."""
-        return ChatModel(self.model, self.processor, max_new_tokens, self.prompts)
+        settings = [type(processor).__name__, processor.chat_template, self.prompts, max_new_tokens]
+        self.name = model_fingerprint(model, settings)
+
+    def with_max_new_tokens(self, max_new_tokens: int) -> "HFChatModel":
+        """Return the same model with another limit for the length of an answer."""
+        return HFChatModel(self.model, self.processor, max_new_tokens, self.prompts)
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example]) -> list[str]:
-        """One answer for each example of a batch."""
+        """Return one answer for each example of a batch."""
         texts = [
             self.processor.apply_chat_template(self._messages(example), add_generation_prompt=True)
             for example in examples
@@ -86,77 +92,88 @@ class ChatModel:
         images = [[open_image(example.rendered_image)] for example in examples]
         inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
-        pad = self.processor.tokenizer.pad_token_id
-        output = self.model.generate(
-            **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, pad_token_id=pad
-        )
-        new = output[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 
-    def _messages(self, example: Example) -> list[dict]:
-        """The conversation of one question: its image, then its text."""
-        template = self.prompts.get(example.prompt)
-        text = (
-            build_prompt(example.prompt, example.question)
-            if template is None
-            else template.replace("{question}", example.question)
+        output_ids = self.model.generate(
+            **inputs,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
         )
+        new_ids = output_ids[:, inputs["input_ids"].shape[1] :]
+        answers = self.processor.batch_decode(new_ids, skip_special_tokens=True)
+        return [answer.strip() for answer in answers]
+
+    def _messages(self, example: Example) -> list[dict[str, Any]]:
+        """Return the conversation of one example: its image, then its question in the prompt."""
+        template = self.prompts.get(example.prompt)
+        if template is None:
+            text = build_prompt(example.prompt, example.question)
+        else:
+            text = template.replace("{question}", example.question)
         return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
 
 
-def is_monkey(name: str | Path) -> bool:
-    """Whether that is a folder which `inference.load_model` reads."""
-    folder = Path(name)
-    if not (folder / "config.json").is_file():
-        return (folder / build.TRAINED).is_file()
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return released.is_released(folder) or config.get("model_type") == MonkeyConfig.model_type
-
-
-def load(name: str | Path, max_new_tokens: int = 64, device: str | None = None) -> Monkey | ChatModel:
-    """A model to ask, by its folder or its name on a hub.
+def load_image_text_model(
+    name: str | Path, max_new_tokens: int = 64, device: str | None = None
+) -> Monkey | HFChatModel:
+    """Load a model for evaluation by its folder or its name on a hub.
 
     Args:
         name: a folder, or a name such as "Qwen/Qwen2-VL-2B-Instruct".
-        max_new_tokens: the length of an answer at most; only for models other than Monkey.
-        device: where to run; this process's own GPU if there is one.
+        max_new_tokens: length of an answer at most; only for models other than Monkey.
+        device: where to run; by default this process's own GPU if there is one.
 
     Raises:
         FileNotFoundError: neither a folder with a model nor a name that can be fetched.
         ValueError: no image-text model, or one without a chat template.
     """
-    device = device or distributed.device()
-    folder = Path(name)
-    if is_monkey(name):
+    device = device or distributed.local_device()
+    if is_monkey_checkpoint(name):
         return inference.load_model(name, device)
-    if folder.exists() or str(name).count("/") != 1:
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(
-                f"there is no checkpoint at {name}: expected a folder with config.json, or the name of a "
-                "model on the hub, such as Qwen/Qwen2-VL-2B-Instruct"
-            )
+
+    folder = Path(name)
+    may_be_on_hub = not folder.exists() and str(name).count("/") == 1
+    if not may_be_on_hub and not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"there is no checkpoint at {name}: expected a folder with config.json, or the name of a "
+            "model on the hub, such as Qwen/Qwen2-VL-2B-Instruct"
+        )
     model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(device)
-    return ChatModel(model, load_processor(name), max_new_tokens)
+    return HFChatModel(model, load_processor(name), max_new_tokens)
+
+
+def is_monkey_checkpoint(name: str | Path) -> bool:
+    """Return whether that is a folder which `inference.load_model` reads."""
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        return (folder / build.TRAINED).is_file()
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return released.is_released(folder) or config.get("model_type") == MonkeyConfig.model_type
 
 
 def load_processor(name: str | Path) -> ProcessorMixin:
-    """The processor of a model. Without torchvision, which transformers needs for videos, one that reads
-    images alone."""
-    kind = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(name)), None)
-    if is_torchvision_available() or kind is None or "video_processor" not in kind.get_attributes():
+    """Load the processor of a model.
+
+    Processors of videos need torchvision. Without it, the processor reads images alone.
+    """
+    processor_class = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(name)), None)
+    reads_videos = processor_class is not None and "video_processor" in processor_class.get_attributes()
+    if is_torchvision_available() or not reads_videos:
         return AutoProcessor.from_pretrained(name)
 
-    class OfPictures(kind):  # accepts that there is nothing for videos
+    class ImageOnlyProcessor(processor_class):
         def check_argument_for_proper_class(self, argument_name: str, argument: object) -> object:
             if argument_name == "video_processor":
-                return type(argument)
+                return type(argument)  # accepts None
             return super().check_argument_for_proper_class(argument_name, argument)
 
-    OfPictures.__name__ = kind.__name__
-    settings, _ = kind.get_processor_dict(name)
-    parts = {
+    ImageOnlyProcessor.__name__ = processor_class.__name__
+    settings, _ = processor_class.get_processor_dict(name)
+    components = {
         "image_processor": AutoImageProcessor.from_pretrained(name),
         "tokenizer": AutoTokenizer.from_pretrained(name),
         "video_processor": None,
     }
-    return OfPictures.from_args_and_dict([parts[part] for part in kind.get_attributes()], settings)
+    arguments = [components[attribute] for attribute in processor_class.get_attributes()]
+    return ImageOnlyProcessor.from_args_and_dict(arguments, settings)

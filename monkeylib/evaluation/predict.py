@@ -1,12 +1,14 @@
-"""From examples to predictions on disk: batched, resumable, by one process or many, apart from scoring
-(`scoring`)."""
+"""From examples to predictions on disk: batched, resumable, by one process or many.
+
+Scores are computed from the files, without a model (`evaluation.results`).
+"""
 
 from __future__ import annotations
 
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,32 +17,35 @@ from tqdm import tqdm
 from monkeylib import inference, resources
 from monkeylib.evaluation import benchmarks, distributed, error_gallery, results
 from monkeylib.evaluation.benchmarks import Benchmark
-from monkeylib.evaluation.distributed import Processes
-from monkeylib.evaluation.examples import Example, Prediction, batches, whole_lines
-from monkeylib.evaluation.hf_models import ChatModel
-from monkeylib.evaluation.prefix_sharing import SharedEncoding, identity
+from monkeylib.evaluation.distributed import DistributedContext
+from monkeylib.evaluation.examples import Example, Prediction, make_batches, read_complete_lines
+from monkeylib.evaluation.hf_models import HFChatModel
+from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
 from monkeylib.inference import Monkey
 from monkeylib.profiles import Profile
 
-Answerer = Callable[[Sequence[Example]], list[str]]
+AnswerFunction = Callable[[Sequence[Example]], list[str]]
 
 
-class Answered(NamedTuple):
-    """What a call of `predict` leaves.
+class PredictionRun(NamedTuple):
+    """Result of a call of `predict`.
 
     Attributes:
         path: the predictions file.
-        asked: questions that the call asked, with all its processes.
-        kept: answers that were in the file already.
+        generated: answers that the model gave in this call, in all processes together.
+        cached: answers that were in the file before.
     """
 
     path: Path
-    asked: int
-    kept: int
+    generated: int
+    cached: int
+
+
+# Predictions of one file
 
 
 def predict(
-    model: Monkey | Answerer,
+    model: Monkey | AnswerFunction,
     examples: Sequence[Example],
     path: Path | str,
     *,
@@ -49,156 +54,172 @@ def predict(
     progress: bool = True,
     name: str | None = None,
     stale: Literal["error", "replace"] = "error",
-    workers: Processes | None = None,
-) -> Answered:
-    """Answer examples and append each batch to a JSONL file; called again, go on where the last call stopped.
+    context: DistributedContext | None = None,
+) -> PredictionRun:
+    """Answer examples and append each batch to a JSONL file, going on where an earlier call stopped.
 
-    Batches depend on the examples alone, so an interrupted run ends with the same file as one that wasn't. A
-    line that was cut off by a kill is asked again. Many processes divide the batches; each appends to a part
-    file beside `path`, which they all have to see, and the first puts the parts together. The file is then
-    the same, byte for byte, and a run may go on with another number of processes.
+    Batches depend on the examples alone, so an interrupted run ends with the same file as an uninterrupted
+    one. A line that was cut off by a kill is predicted again. Several processes divide the batches: each
+    appends to a part file beside `path`, which they all have to see, and the main process puts the parts
+    together. The file is then the same, byte for byte, and a run may go on with another number of processes.
 
     Args:
-        model: a Monkey, or any function from a batch of examples to their answers. With an attribute `name`,
-            that tells it from others.
+        model: a Monkey, or any function from a batch of examples to their answers. An attribute `name` of
+            the function identifies it.
         examples: with unique ids.
         path: the predictions file.
         batch_size: examples answered at once.
         max_new_tokens: length of an answer at most; only for a Monkey.
-        progress: show a progress bar (the first process does).
-        name: what tells this model from another, stored with each prediction; for a Monkey, a fingerprint of
-            its weights and settings if not given.
-        stale: what to do with a file that another model or other questions left: refuse, or start anew.
-        workers: the processes that answer; those that this one was started with if not given.
+        progress: show a progress bar, in the main process.
+        name: identifies the model and is stored with each prediction; by default a Monkey's fingerprint of
+            weights and settings.
+        stale: whether a file with predictions of another model or other examples is an error or replaced.
+        context: the processes that divide the work; by default those that this one was started with.
 
     Raises:
         ValueError: no examples, ids that repeat, or a stale file.
     """
-    path, made = Path(path), batches(_checked(examples), batch_size)
-    answer = SharedEncoding(model, max_new_tokens) if isinstance(model, Monkey) else model
-    if name is None:
-        name = identity(model, max_new_tokens) if isinstance(model, Monkey) else getattr(model, "name", "")
-    workers = workers or distributed.join()
-    order = [example.id for batch in made for example in batch]
-    done = _kept(path, examples, name, stale)
-    workers.wait()  # nobody changes a file before all have read it
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if workers.first:
-        _settle(path, order, done)
-    workers.wait()
-    missing = [batch for batch in made if any(example.id not in done for example in batch)]
-    own = path if workers.count == 1 else _part(path, workers.rank)
-    _answer(answer, workers.share(missing), own, name, done, progress and workers.first)
-    workers.wait()
-    if workers.first:
-        _settle(path, order, {row.id: row for row in _read(path)})
-    workers.wait()
-    return Answered(path, sum(map(len, missing)), len(done))
+    _check_ids(examples)
+    if isinstance(model, Monkey):
+        answer: AnswerFunction = PrefixSharingMonkey(model, max_new_tokens)
+        default_name = monkey_fingerprint(model, max_new_tokens)
+    else:
+        answer = model
+        default_name = getattr(model, "name", "")
+    model_name = default_name if name is None else name
+
+    file = _PredictionsFile(Path(path))
+    batches = make_batches(examples, batch_size)
+    ordered_ids = [example.id for batch in batches for example in batch]
+    context = context or distributed.join_processes()
+
+    # Clean up what an interrupted run left. No process changes a file before all have read it.
+    cached = file.read_cached(examples, model_name, stale)
+    context.barrier()
+    if context.is_main:
+        file.consolidate(ordered_ids, cached)
+    context.barrier()
+
+    # A batch with a missing answer is answered as a whole, as in an uninterrupted run.
+    pending = [batch for batch in batches if any(example.id not in cached for example in batch)]
+    _answer_batches(
+        answer,
+        context.shard(pending),
+        file.local_path(context),
+        model_name=model_name,
+        cached=cached,
+        progress=progress and context.is_main,
+    )
+
+    context.barrier()
+    if context.is_main:
+        file.consolidate(ordered_ids, {prediction.id: prediction for prediction in file.read()})
+    context.barrier()
+    return PredictionRun(file.path, generated=sum(map(len, pending)), cached=len(cached))
 
 
-def _checked(examples: Sequence[Example]) -> Sequence[Example]:
-    """The examples, if they can be told apart."""
+def _check_ids(examples: Sequence[Example]) -> None:
+    """Raise an error if there are no examples, or if two have the same id."""
     if not examples:
         raise ValueError("There is nothing to predict: got no examples.")
-    identifier, count = Counter(example.id for example in examples).most_common(1)[0]
+    id, count = Counter(example.id for example in examples).most_common(1)[0]
     if count > 1:
-        raise ValueError(f"Ids of examples must be unique: {identifier!r} repeats.")
-    return examples
+        raise ValueError(f"Ids of examples must be unique: {id!r} repeats.")
 
 
-def _answer(
-    answer: Answerer,
-    mine: Sequence[Sequence[Example]],
+def _answer_batches(
+    answer: AnswerFunction,
+    batches: Sequence[Sequence[Example]],
     path: Path,
-    name: str,
-    done: Mapping[str, Prediction],
+    *,
+    model_name: str,
+    cached: Mapping[str, Prediction],
     progress: bool,
 ) -> None:
-    """Append the answers of whole batches that aren't done; each batch is on disk before the next begins."""
-    if not mine:
+    """Append the answers that are not cached; each batch is on disk before the next one begins."""
+    if not batches:
         return
-    total = sum(map(len, mine))
+
+    total = sum(map(len, batches))
     with path.open("ab") as file, tqdm(total=total, desc=path.stem, disable=not progress) as bar:
-        for batch in mine:
-            answers = answer(batch)  # the whole batch, as in a run that wasn't interrupted
-            rows = zip(batch, answers, strict=True)
-            file.write(b"".join(Prediction.of(e, text, name).line for e, text in rows if e.id not in done))
+        for batch in batches:
+            answers = answer(batch)
+            for example, text in zip(batch, answers, strict=True):
+                if example.id not in cached:
+                    file.write(Prediction.from_example(example, text, model_name).to_line())
             file.flush()
             os.fsync(file.fileno())
             bar.update(len(batch))
 
 
-def _part(path: Path, rank: int) -> Path:
-    """Where a process of several writes."""
-    return path.with_name(f"{path.name}.part{rank}")
+class _PredictionsFile:
+    """A predictions file, and the part files beside it that several processes write."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-def _parts(path: Path) -> list[Path]:
-    """The part files that there are, also of processes that no longer are."""
-    return sorted(path.parent.glob(f"{glob.escape(path.name)}.part*"))
+    def local_path(self, context: DistributedContext) -> Path:
+        """Return the file that this process appends to."""
+        if context.world_size == 1:
+            return self.path
+        return self.path.with_name(f"{self.path.name}.part{context.rank}")
 
+    def parts(self) -> list[Path]:
+        """Return the part files that exist, whatever number of processes wrote them."""
+        return sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.part*"))
 
-def _read(path: Path) -> Iterable[Prediction]:
-    """The predictions of the file and its parts, in no order."""
-    for file in (path, *_parts(path)):
-        if file.exists():
-            yield from whole_lines(file)[0]
+    def read(self) -> Iterator[Prediction]:
+        """Yield the predictions of the file and its parts, in no particular order."""
+        for path in (self.path, *self.parts()):
+            if path.exists():
+                yield from read_complete_lines(path)
 
+    def read_cached(
+        self, examples: Sequence[Example], model_name: str, stale: Literal["error", "replace"]
+    ) -> dict[str, Prediction]:
+        """Return the predictions of earlier runs by id; none if they are stale and to be replaced.
 
-def _kept(path: Path, examples: Sequence[Example], name: str, stale: str) -> dict[str, Prediction]:
-    """What is done already, by id; nothing if it is stale and to be replaced."""
-    asked, kept = {example.id: example for example in examples}, {}
-    for prediction in _read(path):
-        example = asked.get(prediction.id)
-        if example is None or prediction != Prediction.of(example, prediction.prediction, name):
-            if stale == "replace":
-                return {}
-            raise ValueError(
-                f"{path} holds predictions of another model or other questions, such as {prediction.id!r}: "
-                'choose another file, or start anew with stale="replace" (on the command line, --fresh).'
+        Raises:
+            ValueError: a prediction of another model or another example.
+        """
+        by_id = {example.id: example for example in examples}
+        cached: dict[str, Prediction] = {}
+
+        for prediction in self.read():
+            example = by_id.get(prediction.id)
+            is_stale = example is None or prediction != Prediction.from_example(
+                example, prediction.prediction, model_name
             )
-        kept[prediction.id] = prediction
-    return kept
+            if is_stale and stale == "replace":
+                return {}
+            if is_stale:
+                raise ValueError(
+                    f"{self.path} holds predictions of another model or other questions, such as "
+                    f'{prediction.id!r}: choose another file, or start anew with stale="replace" (on the '
+                    "command line, --fresh)."
+                )
+            cached[prediction.id] = prediction
+        return cached
+
+    def consolidate(self, ordered_ids: Sequence[str], predictions: Mapping[str, Prediction]) -> None:
+        """Write the predictions as one file in the order of the ids, and remove the parts."""
+        lines = [predictions[id].to_line() for id in ordered_ids if id in predictions]
+        content = b"".join(lines)
+        existing = self.path.read_bytes() if self.path.exists() else b""
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if content != existing:
+            with resources.atomic_write(self.path) as temporary:
+                temporary.write_bytes(content)
+        for part in self.parts():
+            part.unlink()
 
 
-def _settle(path: Path, order: Sequence[str], rows: Mapping[str, Prediction]) -> None:
-    """Leave one file of whole lines in the order of the batches, and no parts."""
-    content = b"".join(rows[identifier].line for identifier in order if identifier in rows)
-    if (path.read_bytes() if path.exists() else b"") != content:
-        with resources.atomic_write(path) as temporary:
-            temporary.write_bytes(content)
-    for part in _parts(path):
-        part.unlink()
+# Predictions of many benchmarks
 
 
-def predict_synthetic(
-    profile: Profile, model: Path, folder: Path, counts: dict[str, int], progress: bool = False
-) -> dict[str, Answered]:
-    """Predictions of a checkpoint, one JSONL file per benchmark; what is there already is not asked again.
-
-    Args:
-        model: folder of the checkpoint.
-        folder: where the predictions go.
-        counts: how many questions of each split (`fine`, `large`, `general`, `caption`).
-    """
-    monkey = inference.load_model(model)
-    done = {}
-    for split, count in counts.items():
-        entry = benchmarks.get(f"nano-{split}")
-        done[entry.name] = predict(
-            monkey,
-            entry.load(count),
-            folder / f"{entry.name}.jsonl",
-            batch_size=profile.evaluation.batch_size,
-            max_new_tokens=min(entry.max_new_tokens, profile.evaluation.max_new_tokens),
-            progress=progress,
-            stale="replace",
-        )
-    return done
-
-
-def run(
-    model: Monkey | ChatModel,
+def predict_benchmarks(
+    model: Monkey | HFChatModel,
     benchmarks: Sequence[Benchmark],
     folder: Path,
     *,
@@ -209,41 +230,76 @@ def run(
     gallery: int = 0,
     progress: bool = False,
 ) -> bool:
-    """Answer benchmarks, one predictions file each; what is there already isn't asked again.
+    """Answer benchmarks, one predictions file each; answers on disk are not generated again.
 
     Args:
-        model: what `others.load` gave.
-        benchmarks: what to ask.
+        model: what `hf_models.load_image_text_model` returns.
+        benchmarks: the benchmarks.
         folder: where the predictions go.
-        model_name: what tables call the model.
-        limit: questions of each benchmark at most.
-        batch_size: questions answered at once.
-        fresh: replace predictions of another model or other questions.
-        gallery: answers in the error gallery of each benchmark; 0 for no galleries.
+        model_name: name of the model in tables.
+        limit: examples of each benchmark at most.
+        batch_size: examples answered at once.
+        fresh: replace predictions of another model or other examples.
+        gallery: wrong answers in the error gallery of each benchmark; 0 for no galleries.
         progress: show progress bars.
 
     Returns:
-        Whether this process is the one that goes on with the folder: the first of those that worked on it.
+        Whether this is the main process, the one that goes on with the folder.
 
     Raises:
-        ValueError: the folder holds other predictions and `fresh` isn't set.
+        ValueError: the folder holds other predictions, and `fresh` is not set.
     """
-    workers = distributed.join()
+    context = distributed.join_processes()
     for benchmark in benchmarks:
         examples = benchmark.load(limit)
-        length = benchmark.max_new_tokens
-        answered = predict(
-            model.limited(length) if isinstance(model, ChatModel) else model,
+        if isinstance(model, HFChatModel):
+            model = model.with_max_new_tokens(benchmark.max_new_tokens)
+
+        run = predict(
+            model,
             examples,
             folder / f"{benchmark.name}.jsonl",
             batch_size=batch_size,
-            max_new_tokens=length,
+            max_new_tokens=benchmark.max_new_tokens,
             progress=progress,
             stale="replace" if fresh else "error",
-            workers=workers,
+            context=context,
         )
-        if workers.first and gallery:
-            error_gallery.write_gallery(benchmark, answered.path, examples, gallery)
-    if workers.first:
+        if context.is_main and gallery:
+            error_gallery.write_gallery(benchmark, run.path, examples, gallery)
+
+    if context.is_main:
         results.write_model_name(folder, model_name)
-    return workers.first
+    return context.is_main
+
+
+def predict_synthetic(
+    profile: Profile, checkpoint: Path, folder: Path, counts: Mapping[str, int], progress: bool = False
+) -> dict[str, PredictionRun]:
+    """Answer the synthetic benchmarks with a checkpoint, one predictions file each.
+
+    Answers on disk are not generated again; those of another checkpoint are replaced.
+
+    Args:
+        profile: sets batch size and length of answers.
+        checkpoint: folder of the model.
+        folder: where the predictions go.
+        counts: examples of each split (`fine`, `large`, `general`, `caption`).
+
+    Returns:
+        The run of each benchmark by its name.
+    """
+    monkey = inference.load_model(checkpoint)
+    runs = {}
+    for split, count in counts.items():
+        benchmark = benchmarks.get(f"nano-{split}")
+        runs[benchmark.name] = predict(
+            monkey,
+            benchmark.load(count),
+            folder / f"{benchmark.name}.jsonl",
+            batch_size=profile.evaluation.batch_size,
+            max_new_tokens=min(benchmark.max_new_tokens, profile.evaluation.max_new_tokens),
+            progress=progress,
+            stale="replace",
+        )
+    return runs

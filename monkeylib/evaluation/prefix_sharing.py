@@ -1,10 +1,15 @@
-"""Answering many questions per image with the image encoded once."""
+"""Prefix sharing: many questions about an image, which is encoded once and read once by the language model.
+
+Prompts about the same image begin alike (`PromptLayout.prefix_ids`). Their keys and values are computed once
+per image and copied for each question: a shared prefix cache.
+"""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -14,104 +19,147 @@ from monkeylib.inference import Monkey
 from monkeylib.processing import open_image
 
 
-class SharedEncoding:
-    """Answers examples greedily with a Monkey, each image encoded once for all its questions.
+class PrefixSharingMonkey:
+    """A Monkey that answers batches of examples greedily, each image encoded once for all its questions.
 
-    Where a batch asks at least two questions of each image, as a rule, the language model reads the image
-    once for them too, and the questions go on from its keys and values.
+    Where a batch has two questions per image or more on average, the language model also reads each image
+    once, and the questions go on from its keys and values. Answers equal those to one question at a time.
 
-    The model is put in evaluation mode. Answers equal those of asking one question at a time.
+    The model is put in evaluation mode.
     """
 
     def __init__(self, monkey: Monkey, max_new_tokens: int = 64) -> None:
-        self.model, self.processor = monkey.model.eval(), monkey.processor
+        self.model = monkey.model.eval()
+        self.processor = monkey.processor
         self.max_new_tokens = max_new_tokens
-        self._encoded: dict[str, torch.Tensor] = {}
+
+        # Visual tokens `[views, queries, width]` of the last batch's images, by `Example.image_key`.
+        self._visual_tokens: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example]) -> list[str]:
-        """One answer for each example of a batch."""
-        processor, tokenizer = self.processor, self.processor.tokenizer
-        self._encode(examples)
-        layout = processor.layout
-        asked = [layout.question_ids(example.question, example.prompt) for example in examples]
-        cache = self._read(examples, max(map(len, asked)))
-        ids, mask, visual = self._inputs(examples, asked, padded_first=cache is None)
-        output = self.model.generate(
-            input_ids=ids,
+        """Return one answer for each example of a batch."""
+        layout, tokenizer = self.processor.layout, self.processor.tokenizer
+        self._encode_images(examples)
+
+        # All images have the same grid, so all prompts have the same prefix.
+        prefix = layout.prefix_ids([self.processor.visual_tokens()])
+        questions = [layout.question_ids(example.question, example.prompt) for example in examples]
+
+        image_keys = list(dict.fromkeys(example.image_key for example in examples))
+        max_length = len(prefix) + max(map(len, questions))
+        cache = None
+        if self._shares_prefix(len(examples), len(image_keys), max_length):
+            cache = self._prefill(prefix, examples, image_keys)
+
+        if cache is None:
+            input_ids, mask = self._pad([prefix + question for question in questions])
+            visual_tokens = torch.cat([self._visual_tokens[example.image_key] for example in examples])
+            state = _visual_inputs(visual_tokens)
+        else:
+            # The prefix is in the cache already, so the padding stands between it and the question.
+            question_ids, question_mask = self._pad(questions)
+            prefix_ids = torch.tensor(prefix, device=self.model.device).expand(len(examples), -1)
+            input_ids = torch.cat([prefix_ids, question_ids], dim=1)
+            mask = torch.cat([torch.ones_like(prefix_ids), question_mask], dim=1)
+            state = {"past_key_values": cache}
+
+        output_ids = self.model.generate(
+            input_ids=input_ids,
             attention_mask=mask,
-            **(visual if cache is None else {"past_key_values": cache}),
+            **state,
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        new = output[:, ids.shape[1] :]
-        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        answers = tokenizer.batch_decode(output_ids[:, input_ids.shape[1] :], skip_special_tokens=True)
+        return [answer.strip() for answer in answers]
 
-    def _inputs(
-        self, examples: Sequence[Example], asked: Sequence[list[int]], padded_first: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-        """Ids and mask `[B, T]` of image and question, and the visual tokens of the whole batch.
+    def _encode_images(self, examples: Sequence[Example]) -> None:
+        """Compute the visual tokens of the batch's images; those of the last batch are reused."""
+        by_key: dict[str, Example] = {}
+        for example in examples:
+            by_key.setdefault(example.image_key, example)
 
-        The padding comes before the image, or between image and question where the image has been read.
-        """
-        span = self.processor.layout.prefix_ids([self.processor.visual_tokens()])
-        rows = [[*span, *ids] for ids in asked] if padded_first else asked
-        padded = self.processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-        ids, mask = padded["input_ids"], padded["attention_mask"]
-        if not padded_first:
-            images = torch.tensor(span).expand(len(ids), -1)
-            ids, mask = torch.cat([images, ids], 1), torch.cat([torch.ones_like(images), mask], 1)
-        tokens = torch.cat([self._encoded[example.key] for example in examples])
-        return ids.to(self.model.device), mask.to(self.model.device), _visual(tokens)
-
-    def _read(self, examples: Sequence[Example], longest: int) -> DynamicCache | None:
-        """Keys and values of each row's image, read once for all of its questions; None where that isn't
-        worth the memory, or where a language model reads the image differently before a long question."""
-        keys = list(dict.fromkeys(example.key for example in examples))
-        span = self.processor.layout.prefix_ids([self.processor.visual_tokens()])
-        limit = getattr(self.model.config.text_config, "trained_length", math.inf)
-        if 2 * len(keys) > len(examples) or len(span) + longest > limit:
-            return None
-        ids = torch.tensor([span], device=self.model.device)
-        read = [
-            self.model(ids, **_visual(self._encoded[key]), use_cache=True, logits_to_keep=1) for key in keys
-        ]
-        layers = [output.past_key_values.layers for output in read]
-        if any(type(layer) is not DynamicLayer for layer in layers[0]):
-            return None  # sliding windows and states of other kinds can't be put together like this
-        places = torch.tensor([keys.index(example.key) for example in examples], device=self.model.device)
-        return DynamicCache(
-            (torch.cat([one.keys for one in each])[places], torch.cat([one.values for one in each])[places])
-            for each in zip(*layers, strict=True)
-        )
-
-    def _encode(self, examples: Sequence[Example]) -> None:
-        """Visual tokens `[views, queries, width]` of the batch's images; those of the last batch are kept."""
-        first = {example.key: example for example in reversed(examples)}
-        self._encoded = {key: tokens for key, tokens in self._encoded.items() if key in first}
-        for key, example in first.items():
-            if key not in self._encoded:
-                views = self.processor.image_processor(open_image(example.rendered_image)).to(
-                    self.model.device
+        reused = {key: tokens for key, tokens in self._visual_tokens.items() if key in by_key}
+        self._visual_tokens = reused
+        for key, example in by_key.items():
+            if key not in reused:
+                image = open_image(example.rendered_image)
+                views = self.processor.image_processor(image).to(self.model.device)
+                self._visual_tokens[key] = self.model.get_image_features(
+                    views["pixel_values"], views["grids"]
                 )
-                self._encoded[key] = self.model.get_image_features(views["pixel_values"], views["grids"])
+
+    def _shares_prefix(self, questions: int, images: int, max_length: int) -> bool:
+        """Return whether the language model should read each image once.
+
+        It is not worth the memory for fewer than two questions per image. And a language model that rescales
+        positions beyond its trained length reads an image differently before a long question.
+        """
+        trained_length = getattr(self.model.config.text_config, "trained_length", math.inf)
+        return 2 * images <= questions and max_length <= trained_length
+
+    def _prefill(
+        self, prefix: list[int], examples: Sequence[Example], image_keys: list[str]
+    ) -> DynamicCache | None:
+        """Return the keys and values of each example's prefix, computed once per image.
+
+        Returns:
+            None if a layer keeps something else, such as a sliding window: those cannot be copied like this.
+        """
+        input_ids = torch.tensor([prefix], device=self.model.device)
+        caches = []
+        for key in image_keys:
+            output = self.model(
+                input_ids, **_visual_inputs(self._visual_tokens[key]), use_cache=True, logits_to_keep=1
+            )
+            caches.append(output.past_key_values)
+
+        if any(type(layer) is not DynamicLayer for layer in caches[0].layers):
+            return None
+
+        # Row i of the batch takes the keys and values `[images, heads, T, width]` of its image.
+        image_of_row = torch.tensor(
+            [image_keys.index(example.image_key) for example in examples], device=self.model.device
+        )
+        layers = []
+        for image_layers in zip(*(cache.layers for cache in caches), strict=True):
+            keys = torch.cat([layer.keys for layer in image_layers])
+            values = torch.cat([layer.values for layer in image_layers])
+            layers.append((keys[image_of_row], values[image_of_row]))
+        return DynamicCache(layers)
+
+    def _pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Return ids and attention mask `[B, T]`, padded on the left."""
+        padded = self.processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+        device = self.model.device
+        return padded["input_ids"].to(device), padded["attention_mask"].to(device)
 
 
-def _visual(tokens: torch.Tensor) -> dict[str, Any]:
-    """Visual tokens `[views, queries, width]` as the model's `generate` and `forward` take them."""
-    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=tokens)}}
+def _visual_inputs(visual_tokens: Tensor) -> dict[str, Any]:
+    """Return visual tokens `[views, queries, width]` as the model's `generate` and `forward` take them."""
+    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=visual_tokens)}}
 
 
-def identity(monkey: Monkey, max_new_tokens: int) -> str:
-    """Fingerprint of weights, views and settings, by which predictions of models are told apart."""
-    image = monkey.processor.image_processor
-    views = [image.tile_size, image.rows, image.cols, image.views, image.global_from, image.resize_mode]
-    settings = [*views, monkey.processor.opening, monkey.processor.separator, max_new_tokens]
-    return fingerprint(monkey.model, settings)
+def monkey_fingerprint(monkey: Monkey, max_new_tokens: int) -> str:
+    """Return a fingerprint of weights, views and settings, which is stored with a model's predictions."""
+    images = monkey.processor.image_processor
+    settings = [
+        images.tile_size,
+        images.rows,
+        images.cols,
+        images.views,
+        images.global_from,
+        images.resize_mode,
+        monkey.processor.opening,
+        monkey.processor.separator,
+        max_new_tokens,
+    ]
+    return model_fingerprint(monkey.model, settings)
 
 
-def fingerprint(model: torch.nn.Module, settings: Sequence[object]) -> str:
+def model_fingerprint(model: torch.nn.Module, settings: Sequence[object]) -> str:
     """Return sixteen letters that differ where settings or weights do."""
     return weights_digest(model.state_dict(), settings)[:16]

@@ -10,7 +10,7 @@ import torch
 from monkeylib import resources, tables
 from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.metrics import registry
-from monkeylib.evaluation.predict import Answered, predict_synthetic
+from monkeylib.evaluation.predict import PredictionRun, predict_synthetic
 from monkeylib.experiments.variants import VARIANTS, variant
 from monkeylib.profiles import Profile
 from monkeylib.tables import Row, Value
@@ -46,7 +46,7 @@ def _untrained(profile: Profile, folder: Path) -> Path:
     return folder
 
 
-def answer(profile: Profile, progress: bool = False) -> dict[tuple[str, str], Answered]:
+def answer(profile: Profile, progress: bool = False) -> dict[tuple[str, str], PredictionRun]:
     """Ask the profile's models what they haven't answered yet, by model and benchmark."""
     answered = {}
     for name, model in checkpoints(profile).items():

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from monkeylib.digests import image_digest
 from monkeylib.evaluation.examples import Example
-from monkeylib.evaluation.prefix_sharing import SharedEncoding
+from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.processing import ImageInput, open_image
 
@@ -36,7 +36,7 @@ def generate_answers(
             _as_example(str(number), text, images[0], prompt)
             for number, (text, images) in enumerate(questions)
         ]
-        return SharedEncoding(monkey, max_new_tokens)(examples)
+        return PrefixSharingMonkey(monkey, max_new_tokens)(examples)
 
     images = [list(images) for _, images in questions]
     texts = [text for text, _ in questions]

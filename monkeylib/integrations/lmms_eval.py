@@ -41,7 +41,7 @@ class MonkeyForLmmsEval(lmms):
         super().__init__()
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        own = device if device and self._world_size == 1 else distributed.device()
+        own = device if device and self._world_size == 1 else distributed.local_device()
         self.monkey = inference.load_model(pretrained, own)
         self.batch_size, self.max_new_tokens = int(batch_size), int(max_new_tokens)
         self.prompt = prompt

@@ -37,7 +37,7 @@ class MonkeyForVLMEvalKit(BaseModel):
         self, model_path: str | Path, device: str | None = None, max_new_tokens: int = _WORDS
     ) -> None:
         super().__init__()
-        self.monkey = inference.load_model(model_path, device or distributed.device())
+        self.monkey = inference.load_model(model_path, device or distributed.local_device())
         self.max_new_tokens = max_new_tokens
 
     def generate_inner(self, message: list[dict[str, str]], dataset: str | None = None) -> str:

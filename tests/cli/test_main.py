@@ -158,7 +158,7 @@ def test_evaluate_writes_predictions_scores_and_galleries(call, evaluated, monke
     assert (folder / "errors" / "nano-fine.html").read_text().count("<figure>") > 0
     from monkeylib.evaluation import prefix_sharing
 
-    monkeypatch.setattr(prefix_sharing.SharedEncoding, "__call__", None)
+    monkeypatch.setattr(prefix_sharing.PrefixSharingMonkey, "__call__", None)
     assert call(*call_of, "--out", folder)[0] == 0, "a second call asks nothing"
 
 

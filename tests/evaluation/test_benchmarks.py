@@ -72,7 +72,7 @@ def test_the_official_files_give_every_question(name, data):
     }
     shared = {}
     for example in examples:
-        assert shared.setdefault(example.image, example.key) == example.key
+        assert shared.setdefault(example.image, example.image_key) == example.image_key
     assert len(set(shared.values())) == len(shared)
 
 
@@ -250,7 +250,7 @@ def test_the_release_s_files_are_asked_and_scored_as_it_does(name, data, tmp_pat
     examples = benchmark.load(None)
     assert [e.question for e in examples] == [row["question"] for row in RELEASED_ROWS]
     assert {e.prompt for e in examples} == {benchmark.card.test.prompts.released}
-    assert [e.key for e in examples] == [f"{benchmark.card.name}/data/x/{n}.jpg" for n in (0, 0, 1)]
+    assert [e.image_key for e in examples] == [f"{benchmark.card.name}/data/x/{n}.jpg" for n in (0, 0, 1)]
     assert len(benchmark.load(2)) == 2 and benchmark.metrics == (benchmark.card.test.released.metric,)
     found = scores(name, run(examples, tmp_path / "p.jsonl", lambda e: e.answers[0]))[benchmark.metrics[0]]
     # A full stop in the answer, and an answer in capitals, are defects of the release.

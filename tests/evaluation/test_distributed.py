@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from monkeylib.evaluation import distributed, predict
-from monkeylib.evaluation.distributed import Processes
-from monkeylib.evaluation.examples import Example, batches, read_predictions
+from monkeylib.evaluation.distributed import DistributedContext
+from monkeylib.evaluation.examples import Example, make_batches, read_predictions
 from monkeylib.inference import load_model
 from tests.support import evaluation_processes as workers
 from tests.support import talkative_model
@@ -63,8 +63,8 @@ def test_a_run_goes_on_with_another_number_of_processes(setting, tmp_path):
     workers.kill_after(9, path, workers.start(2, *setting, path, 0.3))
     asked = []
     checkpoint, image = setting
-    shared = predict.SharedEncoding(load_model(checkpoint), workers.TOKENS)
-    name = predict.identity(load_model(checkpoint), workers.TOKENS)
+    shared = predict.PrefixSharingMonkey(load_model(checkpoint), workers.TOKENS)
+    name = predict.monkey_fingerprint(load_model(checkpoint), workers.TOKENS)
 
     def count(batch):
         asked.extend(batch)
@@ -132,13 +132,13 @@ def test_processes_of_lightning_divide_the_work(tmp_path):
     assert done.returncode == 0, done.stderr
     examples = [Example(str(i), None, "q" * (i % 5), ("a",)) for i in range(21)]
     rows = read_predictions(path)
-    assert [row.id for row in rows] == [e.id for batch in batches(examples, 2) for e in batch]
+    assert [row.id for row in rows] == [e.id for batch in make_batches(examples, 2) for e in batch]
     assert {row.prediction for row in rows} == {f"{i} of 2" for i in range(21)}
 
 
 @pytest.mark.parametrize(("items", "count"), [(0, 2), (1, 3), (7, 2), (100, 3), (1000, 7)])
 def test_work_is_divided_without_rest(items, count):
-    parts = [Processes(rank, count).share(range(items)) for rank in range(count)]
+    parts = [DistributedContext(rank, count).shard(range(items)) for rank in range(count)]
     assert sorted(item for part in parts for item in part) == list(range(items))
     assert max(map(len, parts)) - min(map(len, parts)) <= 8
     if items >= 100:
@@ -149,7 +149,7 @@ def test_work_is_divided_without_rest(items, count):
 def test_a_process_without_a_launcher_is_alone(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert distributed.join() == Processes(0, 1)
+    assert distributed.join_processes() == DistributedContext(0, 1)
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("RANK", "0")
-    assert distributed.join().count == 1
+    assert distributed.join_processes().world_size == 1

@@ -61,7 +61,7 @@ def hostile():
         Example("q3", Image.new("RGB", (8, 8)), "\ud800", ("y",)),
     ]
     answers = {"q0": "<script>", "q1": "", "q2": "\ud800 $", "q3": "$"}
-    predictions = [Prediction.of(example, answers[example.id], "m") for example in examples]
+    predictions = [Prediction.from_example(example, answers[example.id], "m") for example in examples]
     return worst_answers(predictions, "exact_match", 9), error_gallery.image_lookup(examples)
 
 

@@ -28,8 +28,8 @@ def examples(make_image):
 
 
 def test_a_model_is_found_by_its_folder_and_answers_through_the_runner(folder, examples, tmp_path):
-    model = hf_models.load(folder, max_new_tokens=6, device="cpu")
-    assert isinstance(model, hf_models.ChatModel)
+    model = hf_models.load_image_text_model(folder, max_new_tokens=6, device="cpu")
+    assert isinstance(model, hf_models.HFChatModel)
     path, *_ = predict.predict(model, examples, tmp_path / "p.jsonl", batch_size=4, progress=False)
     rows = read_predictions(path)
     assert {row.model for row in rows} == {model.name} and len(rows) == 6
@@ -37,21 +37,21 @@ def test_a_model_is_found_by_its_folder_and_answers_through_the_runner(folder, e
     assert {row.id: row.prediction for row in rows} == alone, "padding changes nothing"
     assert len(set(alone.values())) > 2, "a mix-up would show"
     calls = []
-    model_again = hf_models.load(folder, max_new_tokens=6, device="cpu")
+    model_again = hf_models.load_image_text_model(folder, max_new_tokens=6, device="cpu")
     model_again.model.generate = lambda *a, **k: calls.append(1)
     again = predict.predict(model_again, examples, path, batch_size=4, progress=False)
     assert calls == [] and again[1:] == (0, 6), "the same model from disk goes on with its own answers"
-    assert model.limited(7).name != model.name == model.limited(6).name
+    assert model.with_max_new_tokens(7).name != model.name == model.with_max_new_tokens(6).name
 
 
 def test_the_image_reaches_the_model(folder, examples, make_image):
-    model = hf_models.load(folder, max_new_tokens=8, device="cpu")
+    model = hf_models.load_image_text_model(folder, max_new_tokens=8, device="cpu")
     same = [Example("a", make_image(seed, 60, 50), "what is it?", ("a",)) for seed in range(4)]
     assert len({model([example])[0] for example in same}) > 1
 
 
 def test_what_is_asked_is_the_chat_wording_or_monkeys(folder):
-    model = hf_models.load(folder, max_new_tokens=1, device="cpu")
+    model = hf_models.load_image_text_model(folder, max_new_tokens=1, device="cpu")
 
     def asked(prompt, question="how many {question}s?"):
         (message,) = model._messages(Example("a", None, question, ("a",), prompt=prompt))
@@ -65,20 +65,20 @@ def test_what_is_asked_is_the_chat_wording_or_monkeys(folder):
 
 
 def test_a_model_without_a_chat_template_is_refused(folder):
-    model = hf_models.load(folder, device="cpu")
+    model = hf_models.load_image_text_model(folder, device="cpu")
     model.processor.chat_template = None
     with pytest.raises(ValueError, match="no chat template.*chat_template.jinja"):
-        hf_models.ChatModel(model.model, model.processor)
+        hf_models.HFChatModel(model.model, model.processor)
 
 
 def test_our_checkpoints_load_as_monkeys(monkey, tmp_path):
     monkey.model.save_pretrained(tmp_path / "m")
     monkey.processor.save_pretrained(tmp_path / "m")
-    assert isinstance(hf_models.load(tmp_path / "m", device="cpu"), inference.Monkey)
+    assert isinstance(hf_models.load_image_text_model(tmp_path / "m", device="cpu"), inference.Monkey)
     (tmp_path / "empty").mkdir()
     for name in ("gone", tmp_path / "empty"):
         with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-            hf_models.load(name)
+            hf_models.load_image_text_model(name)
     (tmp_path / "empty" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError):
-        hf_models.load(tmp_path / "empty")
+        hf_models.load_image_text_model(tmp_path / "empty")

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from monkeylib.evaluation import benchmarks, results
-from monkeylib.evaluation.examples import Example, batches, read_predictions
+from monkeylib.evaluation.examples import Example, make_batches, read_predictions
 from monkeylib.evaluation.predict import predict
-from monkeylib.evaluation.prefix_sharing import SharedEncoding, identity
+from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from tests.support import talkative_model
@@ -53,15 +53,15 @@ def _echo(examples):
 
 def test_batches_hold_every_example_once_with_the_questions_of_an_image_in_a_row():
     examples = _examples()
-    made = batches(examples, 4)
+    made = make_batches(examples, 4)
     assert [len(batch) for batch in made] == [4, 4, 4, 3]
     flat = [example for batch in made for example in batch]
     assert sorted(e.id for e in flat) == sorted(e.id for e in examples)
-    keys = [example.key for example in flat]
+    keys = [example.image_key for example in flat]
     assert (
         sum(one != other for one, other in zip(keys, keys[1:], strict=False)) == 4
     )  # five images, in a row each
-    assert batches(examples[::-1], 4)[0][0].key == made[0][0].key
+    assert make_batches(examples[::-1], 4)[0][0].image_key == made[0][0].image_key
 
 
 @pytest.mark.parametrize(("questions", "size"), [(3, 4), (1, 3), (8, 8)])
@@ -79,10 +79,10 @@ def test_a_shared_encoding_gives_the_answers_of_one_question_at_a_time(monkey, m
         return forward(*arguments, **options)
 
     monkeypatch.setattr(monkey.model.language_model, "forward", spy)
-    answer = SharedEncoding(monkey, max_new_tokens=6)
-    made = batches(examples, size)
+    answer = PrefixSharingMonkey(monkey, max_new_tokens=6)
+    made = make_batches(examples, size)
     shared = {e.id: text for batch in made for e, text in zip(batch, answer(batch), strict=True)}
-    images = {example.key for example in examples}
+    images = {example.image_key for example in examples}
     assert len(encoded) == len(images)  # each once, though batches cut through the questions of an image
     if questions == 1:
         assert sum(read) == len(examples)
@@ -102,7 +102,7 @@ def test_a_long_question_is_read_with_its_image_where_the_model_stretches_positi
     monkeypatch.setattr(
         monkey.model, "generate", lambda **options: seen.append(set(options)) or generate(**options)
     )
-    answer = SharedEncoding(monkey, max_new_tokens=2)
+    answer = PrefixSharingMonkey(monkey, max_new_tokens=2)
     answer(short)
     answer(long)
     assert ["past_key_values" in options for options in seen] == [True, False]
@@ -116,7 +116,7 @@ def test_predictions_keep_the_example_and_the_models_fingerprint(monkey, tmp_pat
     row = next(row for row in rows if row.id == "1-0")
     assert row.answers == ["yes", "no"] and row.image == "image 1" and row.prompt == "vqa"
     assert row.meta == {"family": "general", "evidence": [1.0, 2.0]}
-    assert row.model == identity(monkey, 3)
+    assert row.model == monkey_fingerprint(monkey, 3)
 
 
 def test_an_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
@@ -126,7 +126,7 @@ def test_an_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
     calls = []
 
     def killed_after(number):
-        answer = SharedEncoding(monkey, 4)
+        answer = PrefixSharingMonkey(monkey, 4)
 
         def answer_some(batch):
             calls.append(len(batch))
@@ -136,7 +136,7 @@ def test_an_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
 
         return answer_some
 
-    part, name = tmp_path / "part.jsonl", identity(monkey, 4)
+    part, name = tmp_path / "part.jsonl", monkey_fingerprint(monkey, 4)
     for number in (2, 4):
         with pytest.raises(KeyboardInterrupt):
             predict(killed_after(number), examples, part, batch_size=4, progress=False, name=name)
@@ -157,7 +157,7 @@ def test_a_line_cut_in_the_middle_of_a_batch_is_asked_again(tmp_path):
     for cut in (1, 40, len(whole) // 2):
         path.write_bytes(whole[:-cut])
         again = predict(_echo, examples, path, batch_size=5, progress=False)
-        assert path.read_bytes() == whole and again.asked % 5 == 0 < again.asked
+        assert path.read_bytes() == whole and again.generated % 5 == 0 < again.generated
 
 
 def test_a_killed_process_leaves_whole_lines_to_go_on_from(tmp_path):
@@ -204,19 +204,19 @@ def test_a_file_of_another_model_or_other_questions_is_refused_or_replaced(monke
 
 
 def test_the_fingerprint_tells_weights_grids_and_settings_apart(monkey):
-    before = identity(monkey, 4)
-    assert identity(monkey, 5) != before
+    before = monkey_fingerprint(monkey, 4)
+    assert monkey_fingerprint(monkey, 5) != before
     one_view = MonkeyProcessor(
         MonkeyImageProcessor(16, views="global"), monkey.processor.tokenizer, queries=4
     )
-    assert identity(Monkey(monkey.model, one_view), 4) != before
+    assert monkey_fingerprint(Monkey(monkey.model, one_view), 4) != before
     weight = monkey.model.resampler.query
     kept = weight.detach().clone()
     with torch.no_grad():
         weight.add_(1e-3)
-        assert identity(monkey, 4) != before
+        assert monkey_fingerprint(monkey, 4) != before
         weight.copy_(kept)
-    assert identity(monkey, 4) == before
+    assert monkey_fingerprint(monkey, 4) == before
 
 
 @pytest.mark.parametrize(

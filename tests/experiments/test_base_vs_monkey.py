@@ -169,7 +169,7 @@ def prediction(number, right, label="yes", image=None, split="fine"):
 
 def write(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join(row.line for row in rows))
+    path.write_bytes(b"".join(row.to_line() for row in rows))
     return path
 
 

@@ -10,7 +10,7 @@ import torch
 
 from monkeylib.evaluation import predict
 from monkeylib.evaluation.examples import Example
-from monkeylib.evaluation.prefix_sharing import SharedEncoding, identity
+from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
 from monkeylib.inference import load_model
 from monkeylib.processing import open_image
 
@@ -38,14 +38,14 @@ def answer(rank: int, count: int, port: int, checkpoint: Path, image: Path, path
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "TOKENIZERS_PARALLELISM": "false"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     monkey = load_model(checkpoint)
-    shared = SharedEncoding(monkey, TOKENS)
+    shared = PrefixSharingMonkey(monkey, TOKENS)
 
     def slowly(batch):
         answers = shared(batch)
         time.sleep(pause)
         return answers
 
-    name = identity(monkey, TOKENS)
+    name = monkey_fingerprint(monkey, TOKENS)
     predict.predict(slowly, questions(image), path, batch_size=SIZE, progress=False, name=name)
 
 
