@@ -1,7 +1,7 @@
 """Axis-aligned boxes and their arithmetic.
 
 A box is a tuple (x0, y0, x1, y1): its left, top, right and bottom edges, with y pointing down. The functions
-work in any unit, as long as both boxes use the same one: pixels, or fractions of the image's width and height.
+work in any unit, as long as both boxes use the same one: pixels, or fractions of the image's size.
 """
 
 from collections.abc import Iterable

@@ -1,54 +1,81 @@
-"""How far the pipeline is: for each stage a bar, images a second and the time left."""
+"""Progress of long work: a bar for each of its tasks, with the speed and the time left.
 
-from collections.abc import Sequence
+Whatever takes long (the caption pipeline, training, evaluation, the notebook series) opens one `Progress`,
+adds its tasks, and counts what they have finished:
+
+    with Progress(unit="images") as progress:
+        progress.add_task("captions", total=len(images))
+        for image in images:
+            ...
+            progress.advance("captions")
+"""
+
+from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-
-class _Speed(TextColumn):
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def render(self, task: Task) -> Text:
-        """Images a second, of those that the model was asked about."""
-        asked, elapsed = task.fields["asked"], task.elapsed or 0
-        return Text(f"{asked / elapsed:.2f} images/s" if asked and elapsed else "", style="dim")
+# What reports progress calls this with the name of its task, a number of finished items, and whether their
+# results were cached.
+ProgressCallback = Callable[[str, int, bool], None]
 
 
-class ProgressBars:
-    """A bar for each stage on standard error, while this is entered.
+class Progress:
+    """Bars on standard error while the block is entered, one for each task.
 
     Args:
-        stages: their names.
-        total: images that each will see.
-        shown: nothing is drawn if this is false.
+        unit: what the tasks count, in the plural.
+        enabled: whether to draw anything. Pass `sys.stderr.isatty()` to keep bars out of log files.
         console: where to draw, by default standard error.
     """
 
-    def __init__(
-        self, stages: Sequence[str], total: int, shown: bool = True, console: Console | None = None
-    ) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed())
-        self._progress = Progress(
-            *columns, TimeRemainingColumn(), console=console or Console(stderr=True), disable=not shown
+    def __init__(self, unit: str = "items", enabled: bool = True, console: Console | None = None) -> None:
+        self._bars = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            _SpeedColumn(unit),
+            bars.TimeRemainingColumn(),
+            console=console or Console(stderr=True),
+            disable=not enabled,
         )
-        self._asked = dict.fromkeys(stages, 0)
-        self._tasks = {name: self._progress.add_task(name, total=total, asked=0) for name in stages}
+        self._task_ids: dict[str, bars.TaskID] = {}
+        self._computed: dict[str, int] = {}
 
-    def __enter__(self) -> "ProgressBars":
-        self._progress.start()
+    def __enter__(self) -> Self:
+        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._bars.stop()
 
-    def advance(self, stage: str, count: int, kept: bool) -> None:
-        """Count images that a stage is done with; `kept` ones cost it nothing."""
-        task = self._tasks[stage]
-        self._asked[stage] += 0 if kept else count
-        self._progress.update(task, advance=count, asked=self._asked[stage])
+    def add_task(self, name: str, total: int) -> None:
+        """Add a bar for a task of `total` items."""
+        self._task_ids[name] = self._bars.add_task(name, total=total, computed=0)
+        self._computed[name] = 0
+
+    def advance(self, name: str, count: int = 1, cached: bool = False) -> None:
+        """Count finished items of a task. Cached ones cost no time, so the speed leaves them out."""
+        if not cached:
+            self._computed[name] += count
+        self._bars.update(self._task_ids[name], advance=count, computed=self._computed[name])
+
+
+class _SpeedColumn(bars.ProgressColumn):
+    """Items per second, without those whose results were cached."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: bars.Task) -> Text:
+        """Return the speed, or nothing before the first item."""
+        computed = task.fields["computed"]
+        if not computed or not task.elapsed:
+            return Text("")
+        return Text(f"{computed / task.elapsed:.2f} {self.unit}/s", style="dim")

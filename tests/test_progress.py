@@ -1,30 +1,41 @@
-"""The bars: how many are done, how fast, and how long it takes still."""
+"""Progress bars count items and show the speed of those that were computed."""
 
 import io
 import re
 
 from rich.console import Console
 
-from monkeylib.progress import ProgressBars
+from monkeylib.progress import Progress
 
 
-def drawn(shown=True) -> str:
+def draw(enabled=True) -> str:
+    """Draw two bars of eight images into a text, without the terminal's control codes."""
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with ProgressBars(["sam", "compose"], 8, shown, console) as bars:
-        bars.advance("sam", 2, True)
+
+    with Progress("images", enabled, console) as progress:
+        progress.add_task("sam", 8)
+        progress.add_task("compose", 8)
+        progress.advance("sam", 2, cached=True)
         for _ in range(3):
-            bars.advance("sam", 2, False)
-        bars.advance("compose", 1, True)
+            progress.advance("sam", 2)
+        progress.advance("compose", cached=True)
+
     return re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", console.file.getvalue())
 
 
-def test_a_bar_for_each_stage_counts_images_and_times_those_that_were_asked():
-    lines = [line for line in drawn().splitlines() if line.strip()]
-    sam = next(line for line in reversed(lines) if line.startswith("sam"))
-    compose = next(line for line in reversed(lines) if line.startswith("compose"))
-    assert "8/8" in sam and re.search(r"\d+\.\d\d images/s", sam)
-    assert "1/8" in compose and "images/s" not in compose, "what was kept took no time"
+def last_line(drawing: str, start: str) -> str:
+    return next(line for line in reversed(drawing.splitlines()) if line.startswith(start))
 
 
-def test_nothing_is_drawn_where_nobody_looks():
-    assert drawn(shown=False).strip() == ""
+def test_each_task_has_a_bar_and_the_speed_leaves_cached_items_out():
+    drawing = draw()
+    sam, compose = last_line(drawing, "sam"), last_line(drawing, "compose")
+
+    assert "8/8" in sam
+    assert re.search(r"\d+\.\d\d images/s", sam)
+    assert "1/8" in compose
+    assert "images/s" not in compose, "cached results took no time"
+
+
+def test_disabled_progress_draws_nothing():
+    assert draw(enabled=False).strip() == ""

@@ -1,7 +1,12 @@
-"""Ask a model about many things: what is kept isn't asked again, and one failure spoils no other.
+"""Inference with a result cache that survives inputs which crash or hang their model.
 
-That holds for a question that ends the process, too: the next run asks it alone, and after three deaths not
-any more.
+`CachedModel` runs a model on batches of inputs. Four things stand between the two:
+
+* `ResultCache` keeps every result on disk, so that a rerun computes only what is missing.
+* An input on which the model raises becomes a `Failure`, after its batch was run again one by one.
+* `CrashLedger` remembers the inputs of a process that was killed. The next run tries each of them alone, and
+  quarantines an input that has crashed `MAXIMUM_CRASHES` processes.
+* `SubprocessWorker` runs a model with a time limit in a process of its own, which can be killed.
 """
 
 import fcntl
@@ -11,14 +16,14 @@ import os
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
 from pydantic import TypeAdapter
@@ -28,97 +33,315 @@ from monkeylib.captions.annotations import Failure, Provenance
 from monkeylib.captions.experts.base import Model
 from monkeylib.digests import json_digest
 
-Said = TypeVar("Said")
+MAXIMUM_CRASHES = 3  # processes that an input may crash before it is quarantined
+
+InferenceFunction = Callable[[Sequence[Any]], Sequence[Any]]
 
 
-def folder_of(root: Path, provenance: Provenance) -> Path:
-    """Where what a model said at a version and with settings is kept."""
+class ProcessEnded(RuntimeError):
+    """The process of a model ended before it gave a result."""
+
+
+class ModelFailed(RuntimeError):
+    """An exception that a model raised in its own process, as text: type and message."""
+
+
+class InferenceRequest(NamedTuple):
+    """An input of a model, and the key of its result in the cache."""
+
+    key: str
+    input: Any
+
+
+def as_failure(stage: str, error: Exception) -> Failure:
+    """Return an exception in the form in which records hold it."""
+    message = str(error) if isinstance(error, ModelFailed) else f"{type(error).__name__}: {error}"
+    return Failure(stage=stage, error=message)
+
+
+class CachedModel:
+    """A model, the cache of its results, and the ledger of its crashes.
+
+    Args:
+        model: loaded when the first request comes whose result is not cached.
+        infer: returns the results of a batch of inputs, in their order. An exception may stand for a result.
+        result_type: type of a result, which pydantic converts to JSON and back.
+        folder: where results and crashes are stored; see `result_folder`.
+        batch_size: inputs that the model gets at once.
+        name: name of the stage in failures.
+        time_limit: seconds for a batch, or for an input that is run alone. The model then runs in a process
+            of its own, which is killed when it takes longer. None for no limit, in this process.
+
+    Attributes:
+        computed: requests for which the model was run, so far.
+        cached: requests whose results were cached, so far.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        infer: InferenceFunction,
+        result_type: Any,
+        folder: Path,
+        batch_size: int,
+        *,
+        name: str,
+        time_limit: float | None = None,
+    ) -> None:
+        self.model: Model | SubprocessWorker = model
+        self.infer = infer
+        if time_limit:
+            self.model = self.infer = SubprocessWorker(model, infer, time_limit)
+
+        self.batch_size = batch_size
+        self.name = name
+        self.cache = ResultCache(folder, result_type)
+        self.ledger = CrashLedger(folder)
+        self.computed = 0
+        self.cached = 0
+
+        self._load_failure: Failure | None = None
+        self._crashes: Counter[str] = Counter()  # of each suspect, as the ledger counts them
+
+    def __call__(
+        self, requests: Sequence[InferenceRequest], progress: Callable[[int, bool], None] | None = None
+    ) -> dict[str, Any]:
+        """Return the result of each request by its key, a `Failure` where there is none.
+
+        Results are cached batch by batch. Failures are not cached: the next run tries again.
+
+        Args:
+            requests: may repeat a key, which is then computed once.
+            progress: called with a number of finished requests and whether they were cached.
+        """
+        unique = {request.key: request for request in requests}
+        results = {key: self.cache.get(key) for key in unique}
+        missing = [request for key, request in unique.items() if results[key] is None]
+
+        self.cached += len(unique) - len(missing)
+        if progress:
+            progress(len(requests) - len(missing), True)
+
+        for new_results in self._compute(missing):
+            self.cache.put(
+                {key: result for key, result in new_results.items() if not isinstance(result, Failure)}
+            )
+            results.update(new_results)
+            if progress:
+                progress(len(new_results), False)
+
+        return results
+
+    def release(self) -> None:
+        """Free the model. It is loaded again when it is needed."""
+        self.model.release()
+
+    def _compute(self, requests: Sequence[InferenceRequest]) -> Iterator[dict[str, Any]]:
+        """Yield the results of requests by key, a batch at a time."""
+        if not requests:
+            return
+
+        self._crashes = self.ledger.count_crashes()
+        quarantined = [request for request in requests if self._is_quarantined(request)]
+        if quarantined:
+            yield {request.key: self._quarantine_failure() for request in quarantined}
+
+        requests = [request for request in requests if not self._is_quarantined(request)]
+        if not requests:
+            return
+
+        if self._load_failure is None:
+            try:
+                self.model.prepare()
+            except Exception as error:  # models raise whatever they like
+                self._load_failure = as_failure(self.name, error)
+        if self._load_failure is not None:
+            yield {request.key: self._load_failure for request in requests}
+            return
+
+        self.computed += len(requests)
+        for batch in self._batches(requests):
+            for results in self._run_batch(batch):
+                for key, result in results.items():
+                    if key in self._crashes and not isinstance(result, Failure):
+                        self.ledger.clear(key)
+                yield results
+
+    def _batches(self, requests: Sequence[InferenceRequest]) -> list[Sequence[InferenceRequest]]:
+        """Return the requests in batches. Suspects of a crash come last, each alone."""
+        suspects = [request for request in requests if request.key in self._crashes]
+        others = [request for request in requests if request.key not in self._crashes]
+
+        batches: list[Sequence[InferenceRequest]] = []
+        for start in range(0, len(others), self.batch_size):
+            batches.append(others[start : start + self.batch_size])
+        for request in suspects:
+            batches.append([request])
+        return batches
+
+    def _run_batch(self, batch: Sequence[InferenceRequest]) -> Iterator[dict[str, Any]]:
+        """Yield the results of a batch. If it fails, run each request alone, so that one spoils no other."""
+        if len(batch) > 1:
+            try:
+                results = self._infer(batch)
+            except Exception:  # whichever input it was, it fails again when it is run alone
+                results = None
+            if results is not None:
+                yield results
+                return
+
+        for request in batch:
+            yield {request.key: self._run_alone(request)}
+
+    def _run_alone(self, request: InferenceRequest) -> Any:
+        """Return the result of one request, or the `Failure` that it ends with."""
+        while not self._is_quarantined(request):
+            try:
+                return self._infer([request])[request.key]
+            except ProcessEnded:
+                self.ledger.record_crash([request.key])
+                self._crashes[request.key] += 1
+            except Exception as error:  # models raise whatever they like
+                return as_failure(self.name, error)
+
+        return self._quarantine_failure()
+
+    def _infer(self, batch: Sequence[InferenceRequest]) -> dict[str, Any]:
+        """Run the model on a batch, with its keys in the ledger meanwhile."""
+        with self.ledger.running([request.key for request in batch]):
+            outputs = list(self.infer([request.input for request in batch]))
+        if len(outputs) != len(batch):
+            raise ValueError(f"{self.name} returned {len(outputs)} results for {len(batch)} images")
+
+        results = {}
+        for request, output in zip(batch, outputs, strict=True):
+            results[request.key] = as_failure(self.name, output) if isinstance(output, Exception) else output
+        return results
+
+    def _is_quarantined(self, request: InferenceRequest) -> bool:
+        return self._crashes[request.key] >= MAXIMUM_CRASHES
+
+    def _quarantine_failure(self) -> Failure:
+        folder = "/".join(self.ledger.crashes.parts[-4:])  # from the pipeline's output folder on
+        return Failure(
+            stage=self.name,
+            error=f"crashed the process {MAXIMUM_CRASHES} times; delete {folder} to try again",
+        )
+
+
+# Results on disk
+
+
+def result_folder(root: Path, provenance: Provenance) -> Path:
+    """Return the folder of a model's results: `root`/name/version-settings."""
     name, version = (quote(part, safe=" +@=,") for part in (provenance.expert, provenance.version))
     return root / name / f"{version}-{json_digest([provenance.settings])[:8]}"
 
 
+@lru_cache
+def _type_adapter(result_type: Any) -> TypeAdapter:
+    return TypeAdapter(result_type)
+
+
 @dataclass(frozen=True)
 class ResultCache:
-    """Entries of one model, at `home`, by keys that are SHA-256 sums."""
+    """The results of one model, a JSON file each, by keys that are SHA-256 digests."""
 
-    home: Path
+    folder: Path
+    result_type: Any
 
-    def get(self, key: str, parse: Callable[[bytes], Said]) -> Said | None:
-        """What was said, or None where nothing is kept that `parse` accepts."""
+    def get(self, key: str) -> Any:
+        """Return a cached result, None if there is none or its file is damaged."""
         try:
-            return parse(self._path(key).read_bytes())
+            return _type_adapter(self.result_type).validate_json(self._path(key).read_bytes())
         except (OSError, ValueError):
             return None
 
-    def put(self, key: str, text: str) -> None:
-        """Keep what was said, in place of what was kept."""
-        with resources.atomic_write(self._path(key)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    def put(self, results: Mapping[str, Any]) -> None:
+        """Cache the results of a batch, in place of earlier ones."""
+        adapter = _type_adapter(self.result_type)
+        files = {self._path(key): adapter.dump_json(result) for key, result in results.items()}
+
+        for path, content in files.items():
+            with resources.atomic_write(path) as temporary:
+                temporary.write_bytes(content)
 
     def _path(self, key: str) -> Path:
-        return self.home / key[:2] / f"{key}.json"
+        return self.folder / key[:2] / f"{key}.json"
 
 
-MOST = 3  # processes that a question may end
-_BATCH = "batch"
-
-
-class ProcessEnded(RuntimeError):
-    """The process of a model ended before it answered."""
+# Crashes
 
 
 @dataclass(frozen=True)
 class CrashLedger:
-    """The notes of one model, in folders of `home`, where its answers lie."""
+    """Notes about the processes that a model's inputs have crashed, as files beside its results.
 
-    home: Path
+    While a batch runs, a locked note in working/ holds its keys. The lock vanishes with its process, so a
+    note that can be locked tells of a crash. Crashes are empty files in died/: KEY.CRASH_ID for an input that
+    ran alone, KEY.batch for one of a batch, which is a suspect only.
+    """
+
+    folder: Path
+
+    @property
+    def crashes(self) -> Path:
+        """Folder of the crashes of all inputs."""
+        return self.folder / "died"
 
     @contextmanager
-    def working_on(self, keys: Sequence[str]) -> Iterator[None]:
-        """Leave a note while questions are asked; it stays only if the process ends."""
-        note = self.home / "working" / f"{uuid.uuid4().hex}.json"
+    def running(self, keys: Sequence[str]) -> Iterator[None]:
+        """Leave a note while inputs run. It stays only if the process ends."""
+        note = self.folder / "working" / f"{uuid.uuid4().hex}.json"
+
         with resources.atomic_write(note) as temporary:
             file = temporary.open("w", encoding="utf-8")  # open, and so locked, until the block ends
-            _lock(file)
+            with suppress(OSError):  # file systems without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             json.dump(list(keys), file)
             file.flush()
+
         try:
             yield
         finally:
             note.unlink(missing_ok=True)
             file.close()
 
-    def ended(self) -> Counter[str]:
-        """How many processes each suspect has ended while it was asked alone; 0 for one of a batch."""
-        for note in (self.home / "working").glob("*.json"):
-            if not note.name.startswith("."):  # not whole yet
+    def count_crashes(self) -> Counter[str]:
+        """Return how many processes each suspect has crashed while it ran alone; 0 for one of a batch."""
+        for note in (self.folder / "working").glob("*.json"):
+            if not note.name.startswith("."):  # another process is about to write it
                 self._collect(note)
-        found: Counter[str] = Counter()
-        for path in (self.home / "died").glob("*.*"):
-            key, _, death = path.name.partition(".")
-            found[key] += death != _BATCH
-        return found
 
-    def blame(self, keys: Sequence[str], death: str = "") -> None:
-        """Note that a process ended while it was asked these; `death` tells one end from another."""
-        folder = self.home / "died"
-        folder.mkdir(parents=True, exist_ok=True)
-        death = (death or uuid.uuid4().hex) if len(keys) == 1 else _BATCH
+        counts: Counter[str] = Counter()
+        for path in self.crashes.glob("*.*"):
+            key, _, crash_id = path.name.partition(".")
+            counts[key] += 0 if crash_id == "batch" else 1
+        return counts
+
+    def record_crash(self, keys: Sequence[str], crash_id: str = "") -> None:
+        """Note that a process ended while it ran these inputs. An id that is recorded again counts once."""
+        if len(keys) > 1:
+            crash_id = "batch"
+        elif not crash_id:
+            crash_id = uuid.uuid4().hex
+
+        self.crashes.mkdir(parents=True, exist_ok=True)
         for key in keys:
-            (folder / f"{key}.{death}").touch()
+            (self.crashes / f"{key}.{crash_id}").touch()
 
-    def forgive(self, key: str) -> None:
-        """Forget what a question was blamed for: it has an answer."""
-        for path in (self.home / "died").glob(f"{key}.*"):
+    def clear(self, key: str) -> None:
+        """Forget the crashes of an input that has a result now."""
+        for path in self.crashes.glob(f"{key}.*"):
             path.unlink(missing_ok=True)
 
     def _collect(self, note: Path) -> None:
-        """Blame the questions of a note whose process has ended; twice is as good as once."""
+        """Turn the note of a process that has ended into crashes."""
         try:
             with note.open("r+", encoding="utf-8") as file:
-                if not _lock(file):
+                if _is_locked(file):
                     return
-                self.blame(json.load(file), note.stem)
+                self.record_crash(json.load(file), crash_id=note.stem)
         except FileNotFoundError:  # another process was quicker
             return
         except ValueError:  # the machine went down before the note was on its disk
@@ -126,261 +349,134 @@ class CrashLedger:
         note.unlink(missing_ok=True)
 
 
-def _lock(file: IO[str]) -> bool:
-    """Take a file's lock; False where a living process holds it."""
+def _is_locked(file: IO[str]) -> bool:
+    """Return whether a living process holds a file's lock; if not, take it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    except OSError:  # no locks on this file system
         return True
-    return True
+    except OSError:  # file systems without locks
+        return False
+    return False
 
 
-class ModelFailed(RuntimeError):
-    """What a model raised in its process, as text: type and message."""
+# Time limits
 
 
 class SubprocessWorker:
-    """Answers of a model, each within a time limit.
+    """A model in a process of its own, each of whose calls has a time limit.
 
     Args:
         model: loaded in the other process, never in this one.
-        answer: the answers to a batch of subjects; a function or a method that can be pickled.
-        limit: seconds for each call. Loading the model has no limit.
+        infer: returns the results of a batch of inputs; a function or method that can be pickled.
+        time_limit: seconds for each call. Loading the model has no limit.
     """
 
-    def __init__(self, model: Model, answer: Callable[[Sequence[Any]], Sequence[Any]], limit: float) -> None:
-        self.model, self.answer, self.limit = model, answer, limit
+    def __init__(self, model: Model, infer: InferenceFunction, time_limit: float) -> None:
+        self.model = model
+        self.infer = infer
+        self.time_limit = time_limit
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the process: who gets a copy starts another."""
+        """Leave the process out: a copy starts its own."""
         return {**self.__dict__, "_process": None, "_connection": None}
 
     def prepare(self) -> None:
-        """Start the process, if it doesn't run, and load the model there.
+        """Start the process unless it runs, and load the model there.
 
         Raises:
-            ModelFailed: the model can't be loaded.
+            ModelFailed: the model cannot be loaded.
             ProcessEnded: its process ended meanwhile.
         """
         if self._process is not None:
             return
+
+        # A server that has imported the experts forks a new process in milliseconds.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["monkeylib.captions.experts"])  # so that starting again is quick
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self.model, self.answer), daemon=True)
+        context.set_forkserver_preload(["monkeylib.captions.experts"])
+
+        self._connection, worker_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(worker_end, self.model, self.infer), daemon=True)
         self._process.start()
-        theirs.close()
+        worker_end.close()
+
         try:
-            self._received(None)
+            self._receive(None)  # the outcome of loading
         except ModelFailed:
             self.release()
             raise
 
-    def __call__(self, subjects: Sequence[Any]) -> Sequence[Any]:
-        """The answers to a batch.
+    def __call__(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Return the results of a batch.
 
         Raises:
-            ModelFailed: the model raised something.
+            ModelFailed: the model raised an exception.
             ProcessEnded: its process ended.
-            TimeoutError: it took longer than the limit; its process has been ended.
+            TimeoutError: it took longer than the limit; its process has been killed.
         """
         self.prepare()
         assert self._connection is not None
+
         try:
-            self._connection.send(list(subjects))
+            self._connection.send(list(inputs))
         except OSError as error:
-            raise self._ended() from error
-        return self._received(self.limit)
+            raise self._process_ended() from error
+        return self._receive(self.time_limit)
 
     def release(self) -> None:
-        """End the process."""
+        """Kill the process."""
         if self._process is not None and self._connection is not None:
             self._connection.close()
             self._process.kill()
             self._process.join()
-        self._process = self._connection = None
+        self._process = None
+        self._connection = None
 
-    def _received(self, limit: float | None) -> Any:
+    def _receive(self, time_limit: float | None) -> Any:
         assert self._connection is not None
-        if not self._connection.poll(limit):
+        if not self._connection.poll(time_limit):
             self.release()
-            raise TimeoutError(f"no answer within {limit:g} seconds")
-        try:
-            fine, said = self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise self._ended() from error
-        if not fine:
-            raise ModelFailed(said)
-        return said
+            raise TimeoutError(f"no result within {time_limit:g} seconds")
 
-    def _ended(self) -> ProcessEnded:
+        try:
+            succeeded, value = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._process_ended() from error
+        if not succeeded:
+            raise ModelFailed(value)
+        return value
+
+    def _process_ended(self) -> ProcessEnded:
         self.release()
         return ProcessEnded(f"the process of {self.model.name} ended")
 
 
-def _serve(connection: Connection, model: Model, answer: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
-    """Load a model, then answer until the other end closes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    connection.send(_tried(model.prepare))
+def _serve(connection: Connection, model: Model, infer: InferenceFunction) -> None:
+    """Load a model, then run it on batches until the other end closes the connection."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    connection.send(_attempt(model.prepare))
+
     while True:
         try:
-            subjects = connection.recv()
+            inputs = connection.recv()
         except EOFError:
             return
-        connection.send(_tried(lambda subjects=subjects: list(answer(subjects))))
+        connection.send(_attempt(lambda inputs=inputs: list(infer(inputs))))
 
 
-def _tried(step: Callable[[], Any]) -> tuple[bool, Any]:
+def _attempt(step: Callable[[], Any]) -> tuple[bool, Any]:
+    """Return whether a step succeeded, and its result or the text of its exception."""
     try:
         return True, step()
-    except Exception as error:  # whatever a model raises is recorded
+    except Exception as error:  # models raise whatever they like, also what cannot be pickled
         return False, f"{type(error).__name__}: {error}"
 
 
-def _end_with_parent() -> None:
-    """A model that hangs must not outlive who asked it."""
+def _exit_with_parent() -> None:
+    """End this process, even if its model hangs, when the parent ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-ProgressCallback = Callable[
-    [str, int, bool], None
-]  # stage, how many are done, whether they were kept from earlier
-
-
-class InferenceRequest(NamedTuple):
-    """What is asked about, and the key of its answer in the store."""
-
-    key: str
-    subject: Any
-
-
-@lru_cache
-def _adapter(kind: Any) -> TypeAdapter:
-    return TypeAdapter(kind)
-
-
-def failure(stage: str, error: Exception) -> Failure:
-    """An exception as it is recorded."""
-    text = str(error) if isinstance(error, ModelFailed) else f"{type(error).__name__}: {error}"
-    return Failure(stage=stage, error=text)
-
-
-class CachedModel:
-    """One model, and the store of its answers.
-
-    Args:
-        model: prepared when the first question comes whose answer isn't kept.
-        answer: the answers to a batch of subjects, in their order; an exception may stand for an answer.
-        kind: type of an answer, which pydantic turns to JSON and back.
-        root: folder of the stores.
-        batch_size: subjects that the model gets at once.
-        name: of the stage in failures and progress, by default the model's.
-        time_limit: seconds for a batch, or for a subject asked alone; the model then runs in a process of
-            its own, which is ended when it takes longer. None for no limit, in this process.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        answer: Callable[[Sequence[Any]], Sequence[Any]],
-        kind: Any,
-        root: Path,
-        batch_size: int,
-        name: str = "",
-        time_limit: float | None = None,
-    ) -> None:
-        self.kind, self.batch_size, self.name = kind, batch_size, name or model.name
-        apart = SubprocessWorker(model, answer, time_limit) if time_limit else None
-        self.answer, self.runs = apart or answer, apart or model
-        self.store = ResultCache(folder_of(root, model.provenance))
-        self.attempts = CrashLedger(self.store.home)
-        self._deaths = f"{root.name}/{self.store.home.relative_to(root).as_posix()}/died"
-        self.asked = self.kept = 0  # questions to the model, and those it was spared, since this was made
-        self._unusable: Failure | None = None
-        self._ended: Counter[str] = Counter()  # processes that a suspect has ended
-
-    def __call__(
-        self, questions: Sequence[InferenceRequest], advance: ProgressCallback | None = None
-    ) -> dict[str, Any]:
-        """The answer to each question by its key, a `Failure` where there is none.
-
-        Answers are kept as they come, failures aren't: the next run asks again.
-        """
-        unique = {question.key: question for question in questions}
-        advance = advance or (lambda *_: None)
-        parse = _adapter(self.kind).validate_json
-        answers = {key: self.store.get(key, parse) for key in unique}
-        missing = [question for key, question in unique.items() if answers[key] is None]
-        self.kept += len(unique) - len(missing)
-        advance(self.name, len(questions) - len(missing), True)
-        for question, said in self._new(missing):
-            answers[question.key] = said
-            if not isinstance(said, Failure):
-                self.store.put(question.key, _adapter(self.kind).dump_json(said).decode())
-            advance(self.name, 1, False)
-        return answers
-
-    def release(self) -> None:
-        """Free the model; it is loaded again when it is needed."""
-        self.runs.release()
-
-    def _new(self, questions: Sequence[InferenceRequest]) -> Iterator[tuple[InferenceRequest, Any]]:
-        """Questions with new answers; a model that can't be loaded fails on all of them at once."""
-        self._ended = self.attempts.ended() if questions else Counter()
-        given_up = [question for question in questions if self._ended[question.key] >= MOST]
-        yield from ((question, self._given_up()) for question in given_up)
-        questions = [question for question in questions if self._ended[question.key] < MOST]
-        if questions and self._unusable is None:
-            try:
-                self.runs.prepare()
-            except Exception as error:  # whatever a model raises is recorded
-                self._unusable = failure(self.name, error)
-        if self._unusable is not None:
-            yield from ((question, self._unusable) for question in questions)
-            return
-        self.asked += len(questions)
-        for batch in self._batches(questions):
-            for question, said in zip(batch, self._answers(batch), strict=True):
-                if question.key in self._ended and not isinstance(said, Failure):
-                    self.attempts.forgive(question.key)
-                yield question, said
-
-    def _batches(self, questions: Sequence[InferenceRequest]) -> list[Sequence[InferenceRequest]]:
-        """Questions as they are asked together; suspects come last, each alone."""
-        suspects = [question for question in questions if question.key in self._ended]
-        others = [question for question in questions if question.key not in self._ended]
-        together = [others[i : i + self.batch_size] for i in range(0, len(others), self.batch_size)]
-        return [*together, *([question] for question in suspects)]
-
-    def _answers(self, batch: Sequence[InferenceRequest]) -> list[Any]:
-        """Answers to a batch; where it fails, each is asked alone, so that one spoils no other."""
-        keys = [question.key for question in batch]
-        try:
-            with self.attempts.working_on(keys):
-                said = list(self.answer([question.subject for question in batch]))
-            if len(said) != len(batch):
-                raise ValueError(f"{self.name} gave {len(said)} answers for {len(batch)} images")
-        except ProcessEnded:
-            if len(batch) == 1:
-                self.attempts.blame(keys)
-                self._ended[keys[0]] += 1
-                if self._ended[keys[0]] >= MOST:
-                    return [self._given_up()]
-            return self._one_by_one(batch)
-        except Exception as error:  # whatever a model raises is recorded
-            return [failure(self.name, error)] if len(batch) == 1 else self._one_by_one(batch)
-        return [failure(self.name, item) if isinstance(item, Exception) else item for item in said]
-
-    def _one_by_one(self, batch: Sequence[InferenceRequest]) -> list[Any]:
-        return [answer for question in batch for answer in self._answers([question])]
-
-    def _given_up(self) -> Failure:
-        said = f"ended the process {MOST} times; it is asked again when {self._deaths} is deleted"
-        return Failure(stage=self.name, error=said)

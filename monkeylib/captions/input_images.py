@@ -1,4 +1,4 @@
-"""The images that are to be described: files, folders, images in memory, and their original captions."""
+"""Images to caption: files, folders and images in memory, with their original captions."""
 
 import csv
 import json
@@ -14,14 +14,19 @@ from monkeylib.digests import file_digest, image_digest
 from monkeylib.images import open_image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-_NAME_FIELDS = ("image", "name", "file", "file_name", "path")
+_NAME_FIELDS = ("image", "name", "file", "file_name", "path")  # of a file of original captions
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """An image to describe: a file or one in memory, its name, and its original caption if it has one.
+    """An image to caption.
 
-    What is no Unicode in a name or a caption (a file name in Latin-1) is written as its code.
+    Bytes of a file name that are not UTF-8 are escaped in `name`, and so are lone surrogates in captions.
+
+    Fields:
+        image: a file, or an image in memory.
+        name: identifies it in the records.
+        original_caption: the caption that it came with, empty if none.
     """
 
     image: Path | Image.Image
@@ -34,99 +39,129 @@ class InputImage:
             object.__setattr__(self, field, text)
 
     def absolute(self) -> "InputImage":
-        """The same image, for processes that run in other folders."""
+        """Return the same image with an absolute path, for processes that run in other folders."""
         if isinstance(self.image, Image.Image):
             return self
         return replace(self, image=Path(self.image).absolute())
 
     def open(self) -> Image.Image:
-        """The RGB image; raises what `images.open_image` raises, with the image's name for its path."""
-        try:
-            return open_image(self.image)
-        except (FileNotFoundError, ValueError) as error:
-            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-            raise kind(str(error).replace(str(self.image), self.name)) from error
+        """Return the RGB image; see `open_images`."""
+        return open_images([self])[0]
 
     def sha256(self) -> str:
-        """Of the file's bytes, or of the size and the pixels of an image in memory.
+        """Return the digest of the file's bytes, or of the size and pixels of an image in memory.
 
         Raises:
-            OSError: there is no such file, or it can't be read.
+            OSError: the file does not exist, or cannot be read.
         """
         if isinstance(self.image, Image.Image):
             return image_digest(open_image(self.image))
         return file_digest(Path(self.image))
 
 
-def find_images(places: Iterable[Path | str]) -> list[InputImage]:
-    """The images of files and folders; a folder's in alphabetical order, those of its folders included.
-
-    An image in a folder is named by its path within it, one given as a file by its file name; where that
-    gives two images one name, their names are their whole paths.
+def open_images(images: Sequence[InputImage]) -> list[Image.Image]:
+    """Return the RGB images of a batch, in memory all at once.
 
     Raises:
-        FileNotFoundError: a place is no folder and its name isn't an image's.
+        FileNotFoundError: a file does not exist.
+        ValueError: a file is not a readable image. Both messages name the image instead of its path, which
+            differs between machines.
+    """
+    opened = []
+    for image in images:
+        try:
+            opened.append(open_image(image.image))
+        except (FileNotFoundError, ValueError) as error:
+            error_type = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise error_type(str(error).replace(str(image.image), image.name)) from error
+    return opened
+
+
+def find_images(paths: Iterable[Path | str]) -> list[InputImage]:
+    """Return the images at paths: files, and folders with all their subfolders in alphabetical order.
+
+    An image in a folder is named by its path within the folder, an image given as a file by its file name.
+    Where two images would share a name, both are named by their full paths.
+
+    Raises:
+        FileNotFoundError: a path is no folder and does not have the name of an image.
         ValueError: there are no images.
     """
-    sources = [source for place in map(Path, places) for source in _in(place)]
-    if not sources:
-        known = " ".join(sorted(SUFFIXES))
-        raise ValueError(f"There is nothing to describe: found no images ({known}).")
-    named: dict[str, set[Path]] = {}
-    for source in sources:
-        named.setdefault(source.name, set()).add(Path(source.image).absolute())
-    return [
-        replace(source, name=Path(source.image).as_posix()) if len(named[source.name]) > 1 else source
-        for source in sources
-    ]
+    images = []
+    for path in paths:
+        images.extend(_images_at(Path(path)))
+    if not images:
+        suffixes = " ".join(sorted(SUFFIXES))
+        raise ValueError(f"There is nothing to caption: found no images ({suffixes}).")
+
+    paths_of_name: dict[str, set[Path]] = {}
+    for image in images:
+        paths_of_name.setdefault(image.name, set()).add(Path(image.image).absolute())
+
+    unique = []
+    for image in images:
+        if len(paths_of_name[image.name]) > 1:
+            image = replace(image, name=Path(image.image).as_posix())
+        unique.append(image)
+    return unique
 
 
-def _in(place: Path) -> list[InputImage]:
-    if not place.is_dir():
-        if place.suffix.lower() not in SUFFIXES and not place.is_file():
-            raise FileNotFoundError(f"there is no folder and no image at {place}: check the path")
-        return [InputImage(place, place.name)]  # an image that is missing is recorded as a failure
-    files = [path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return [InputImage(path, path.relative_to(place).as_posix()) for path in sorted(files)]
+def _images_at(path: Path) -> list[InputImage]:
+    if path.is_dir():
+        files = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+        return [InputImage(file, file.relative_to(path).as_posix()) for file in sorted(files)]
+
+    # A file with an image's name that does not exist becomes a record with a failure.
+    if path.suffix.lower() not in SUFFIXES and not path.is_file():
+        raise FileNotFoundError(f"there is no folder and no image at {path}: check the path")
+    return [InputImage(path, path.name)]
 
 
-def attach_captions(sources: Sequence[InputImage], path: Path | str) -> list[InputImage]:
-    """The sources with their original captions from a file.
+def attach_captions(images: Sequence[InputImage], path: Path | str) -> list[InputImage]:
+    """Return the images with their original captions from a file.
 
-    A JSON object of captions by name, or rows as JSON list, JSONL, CSV or TSV (with a head line) that have a
-    caption under "caption" and a name under one of "image", "name", "file", "file_name" and "path". Names are
-    those of `find_images`; a file name alone does where only one image has it.
+    The file is a JSON object of captions by name, or has rows (a JSON list, JSONL, CSV or TSV with a header)
+    with the caption under "caption" and the name under "image", "name", "file", "file_name" or "path". Names
+    are those of `find_images`; the bare file name is enough if only one image has it.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file holds something else, or no caption of these images.
     """
-    captions = _captions(Path(path))
-    bare = [Path(source.name).name for source in sources]
-    times, found = Counter(bare), []
-    for source, file in zip(sources, bare, strict=True):
-        caption = captions.get(source.name)
-        if caption is None and times[file] == 1:
-            caption = captions.get(file)
-        found.append(source if caption is None else replace(source, original_caption=caption.strip()))
-    if not any(source.original_caption for source in found):
+    captions = _read_captions(Path(path))
+    file_names = [Path(image.name).name for image in images]
+    counts = Counter(file_names)
+
+    captioned = []
+    for image, file_name in zip(images, file_names, strict=True):
+        caption = captions.get(image.name)
+        if caption is None and counts[file_name] == 1:
+            caption = captions.get(file_name)
+        captioned.append(image if caption is None else replace(image, original_caption=caption.strip()))
+
+    if not any(image.original_caption for image in captioned):
         raise ValueError(
             f"{path} has no caption of these images: it names {next(iter(captions), 'nothing')!r}, "
-            f"the first image is {sources[0].name!r}."
+            f"the first image is {images[0].name!r}."
         )
-    return found
+    return captioned
 
 
-def _captions(path: Path) -> dict[str, str]:
+def _read_captions(path: Path) -> dict[str, str]:
+    """Return the captions of a file by image name."""
     if not path.is_file():
         raise FileNotFoundError(f"there are no captions at {path}: check the path")
+
     try:
-        rows = _rows(path)
+        rows = _read_rows(path)
         if isinstance(rows, dict):
             return {str(name): str(caption) for name, caption in rows.items()}
-        return {
-            str(next(row[f] for f in _NAME_FIELDS if row.get(f))): str(row["caption"] or "") for row in rows
-        }
+
+        captions = {}
+        for row in rows:
+            name = next(row[field] for field in _NAME_FIELDS if row.get(field))
+            captions[str(name)] = str(row["caption"] or "")
+        return captions
     except (StopIteration, KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
         raise ValueError(
             f"{path} holds no captions: expected a JSON object of captions by name, or rows (JSON, JSONL, "
@@ -134,11 +169,12 @@ def _captions(path: Path) -> dict[str, str]:
         ) from error
 
 
-def _rows(path: Path) -> Any:
-    kind = path.suffix.lower()
+def _read_rows(path: Path) -> Any:
+    """Return the content of a JSON file, or the rows of a JSONL, CSV or TSV file."""
+    suffix = path.suffix.lower()
     with path.open(encoding="utf-8-sig", newline="") as file:
-        if kind in (".csv", ".tsv"):
-            return list(csv.DictReader(file, delimiter="\t" if kind == ".tsv" else ","))
-        if kind == ".jsonl":
+        if suffix in (".csv", ".tsv"):
+            return list(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ","))
+        if suffix == ".jsonl":
             return [json.loads(line) for line in file if line.strip()]
         return json.load(file)

@@ -1,9 +1,14 @@
-"""Run experts over images, match, filter, compose; keep every result, so that a rerun does what is missing.
+"""The caption pipeline: experts annotate images, a filter decides what counts, a composer writes the caption.
 
-In the folder `out` lie, when a run has ended, `records.jsonl` with a record for each image in order, the
-same as parquet in `shards/` with their checksums in `manifest.json`, what each model said in `findings/`, and
-in `summary.json` what the last run took. An image that comes twice, or under another name, is looked at
-once. Failures are recorded and not kept: the next run tries again.
+A run leaves in its output folder
+
+* `records.jsonl`, a record for each image in order,
+* `shards/`, the same as parquet, listed with their checksums in `manifest.json`,
+* `findings/`, the cached results of each model,
+* `summary.json`, what the last run took.
+
+Every result is cached, so a rerun computes only what is missing. An image that comes twice, or under another
+name, is processed once. Failures are recorded but not cached: the next run tries again.
 """
 
 import json
@@ -14,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from monkeylib import resources
-from monkeylib.captions import filtering, shards
+from monkeylib.captions import filtering
 from monkeylib.captions.annotations import Record
 from monkeylib.captions.composers import Composer
 from monkeylib.captions.composers.rules import RuleComposer
@@ -22,177 +27,18 @@ from monkeylib.captions.engines import Engine, LocalEngine
 from monkeylib.captions.experts.base import DependentExpert, Expert, ImageTextMatcher
 from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.record_files import read_records
-from monkeylib.captions.shards import RECORDS
-from monkeylib.captions.stages import ComposeStage, ExpertStage, MatchStage, Stage, StageStatistics, model_key
-from monkeylib.progress import ProgressBars
+from monkeylib.captions.shards import RECORDS, SHARD_SIZE, Shard, gather_shards, plan_shards, read_entry
+from monkeylib.captions.stages import (
+    ComposeStage,
+    ExpertStage,
+    MatchStage,
+    Stage,
+    StageStatistics,
+    model_key,
+)
+from monkeylib.progress import Progress
 
-__all__ = ["RECORDS", "Pipeline", "InputImage", "Summary", "caption_images"]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run took: a tally per stage, and how many images and shards there were.
-
-    Fields:
-        records: images in `records.jsonl`; `failed` of them have failures.
-        shards: of which `already` were there before.
-        seconds: from the first checksum to the last file.
-    """
-
-    records: int
-    failed: int
-    shards: int
-    already: int
-    seconds: float
-    stages: tuple[StageStatistics, ...]
-
-    @property
-    def cost(self) -> float:
-        """What answers from paid services cost, in US dollars."""
-        return sum(tally.cost for tally in self.stages)
-
-    def rows(self) -> list[dict[str, str | int | float]]:
-        """A row per stage, for a table."""
-        return [
-            {
-                "stage": tally.stage,
-                "asked": tally.asked,
-                "kept from earlier": tally.kept,
-                "failed": tally.failed,
-                "seconds": round(tally.seconds, 1),
-                "images/s": round(tally.asked / tally.seconds, 2) if tally.asked and tally.seconds else 0.0,
-                "US$": round(tally.cost, 4),
-            }
-            for tally in self.stages
-        ]
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Everything that is done with an image.
-
-    Fields:
-        experts: each looks at every image, once. A refiner's source runs before it, and is in the records
-            if it is one of these too.
-        matcher: judges the regions' texts; without one, the filter takes the experts' own confidence.
-        composer: writes the descriptions; fixed rules if not given.
-        filters: thresholds, and which overlap.
-        batch_size: images that a model gets at once.
-        time_limit: seconds that an expert or the matcher may take for a batch, or for an image that is asked
-            alone because its batch failed; what takes longer is a failure. Each then runs in a process of
-            its own. None for no limit.
-    """
-
-    experts: Sequence[Expert]
-    matcher: ImageTextMatcher | None = None
-    composer: Composer | None = None
-    filters: filtering.Filter = filtering.Filter()
-    batch_size: int = 8
-    time_limit: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.time_limit is not None and self.time_limit <= 0:
-            raise ValueError(f"A time limit is more than 0 seconds, got {self.time_limit:g}.")
-
-    def stages(self, root: Path) -> list[Stage]:
-        """The stages in their order; what the models say is kept under `root`."""
-        experts = _ordered(self.experts)
-        shown = {model_key(expert) for expert in self.experts}
-        sources = [model_key(e.upstream) if isinstance(e, DependentExpert) else "" for e in experts.values()]
-        stages: list[Stage] = [
-            ExpertStage(
-                expert,
-                root,
-                self.batch_size,
-                shown=key in shown,
-                refined=key in sources,
-                last=source not in sources[number + 1 :],
-                time_limit=self.time_limit,
-            )
-            for number, ((key, expert), source) in enumerate(zip(experts.items(), sources, strict=True))
-        ]
-        if self.matcher:
-            stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit))
-        composer = self.composer or RuleComposer()
-        return [*stages, ComposeStage(composer, self.filters, root)]
-
-    @contextmanager
-    def _ending(self, stages: Sequence[Stage]) -> Iterator[None]:
-        """End the processes of models with a time limit, whatever happens."""
-        try:
-            yield
-        finally:
-            for stage in stages if self.time_limit else ():
-                stage.release()
-
-    def describe(
-        self,
-        sources: Sequence[InputImage],
-        out: Path | str,
-        *,
-        engine: Engine | None = None,
-        shard_size: int = shards.SIZE,
-        retry_failed: bool = True,
-        progress: bool = True,
-    ) -> Summary:
-        """Describe images into the folder `out`, going on where an earlier run was cut off.
-
-        Args:
-            sources: the images.
-            out: the folder; it may hold the results of other images and other settings too.
-            engine: who runs the stages, by default this process.
-            shard_size: images that are committed together.
-            retry_failed: do shards again that have records with failures.
-            progress: show bars on standard error.
-
-        Raises:
-            ValueError: no images, or a size or an engine's plan that can't be.
-        """
-        if not sources:
-            raise ValueError("There is nothing to describe: got no images.")
-        start, out = time.perf_counter(), Path(out).absolute()  # workers may be elsewhere
-        sources = [source.absolute() for source in sources]
-        folder, stages = out / "shards", self.stages(out / "findings")
-        provenance = [item for stage in stages for item in stage.provenance]
-        with ProgressBars(["checksums"], len(sources), progress) as bars:
-            plan = shards.plan(sources, provenance, shard_size, lambda n: bars.advance("checksums", n, True))
-        todo = [shard for shard in plan if not _settled(folder, shard, retry_failed)]
-        totals = {stage.name: StageStatistics(stage.name) for stage in stages}
-        with (
-            ProgressBars(list(totals), sum(len(shard.sources) for shard in todo), progress) as bars,
-            self._ending(stages),
-        ):
-            for tallies in (engine or LocalEngine()).run(todo, stages, folder, bars.advance):
-                for tally in tallies:
-                    totals[tally.stage] += tally
-        manifest = json.loads((shards.gather(folder, plan, out).parent / shards.MANIFEST).read_bytes())
-        summary = Summary(
-            records=manifest["records"],
-            failed=manifest["failed"],
-            shards=len(plan),
-            already=len(plan) - len(todo),
-            seconds=time.perf_counter() - start,
-            stages=tuple(totals.values()),
-        )
-        with resources.atomic_write(out / "summary.json") as temporary:
-            temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
-        return summary
-
-
-def _ordered(experts: Sequence[Expert]) -> dict[str, Expert]:
-    """The experts and the sources of refiners, each once, sources before what refines them."""
-    placed: dict[str, Expert] = {}
-    for expert in experts:
-        if isinstance(expert, DependentExpert):
-            for key, source in _ordered([expert.upstream]).items():
-                placed.setdefault(key, source)
-        placed.setdefault(model_key(expert), expert)
-    return placed
-
-
-def _settled(folder: Path, shard: shards.Shard, retry_failed: bool) -> bool:
-    entry = shards.committed(folder, shard)
-    return entry is not None and not (retry_failed and entry["failed"])
+__all__ = ["RECORDS", "InputImage", "Pipeline", "Summary", "caption_images"]
 
 
 def caption_images(
@@ -206,15 +52,223 @@ def caption_images(
     batch_size: int = 8,
     progress: bool = True,
 ) -> list[Record]:
-    """Describe images in this process and return their records, in their order; see `Pipeline`.
+    """Caption images in this process and return their records, in their order; see `Pipeline`.
 
-    An image that can't be read, and an expert that fails on an image, are recorded in `failures`;
+    An image that cannot be read, and an expert that fails on an image, are recorded in `Record.failures`;
     everything else goes on.
 
     Raises:
-        ValueError: no images.
+        ValueError: there are no images.
     """
-    sources = [p if isinstance(p, InputImage) else InputImage(Path(p), Path(p).name) for p in images]
-    work = Pipeline(experts, matcher, composer, filtering.Filter(thresholds), batch_size)
-    work.describe(sources, out, progress=progress)
+    inputs = []
+    for image in images:
+        inputs.append(image if isinstance(image, InputImage) else InputImage(Path(image), Path(image).name))
+
+    pipeline = Pipeline(experts, matcher, composer, filtering.Filter(thresholds), batch_size)
+    pipeline.run(inputs, out, progress=progress)
     return list(read_records(Path(out) / RECORDS))
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What is done with every image.
+
+    Fields:
+        experts: each annotates every image. The upstream expert of a dependent one runs before it; its
+            own annotations are in the records only if it is one of the experts too.
+        matcher: scores the texts of regions; without one, the filter takes the experts' own confidence.
+        composer: writes the detailed captions; fixed rules if not given.
+        filters: thresholds, and which overlap.
+        batch_size: images that a model gets at once.
+        time_limit: seconds that an expert or the matcher may take for a batch, or for an image that is run
+            alone because its batch failed; what takes longer is a failure. Each model then runs in a process
+            of its own. None for no limit.
+    """
+
+    experts: Sequence[Expert]
+    matcher: ImageTextMatcher | None = None
+    composer: Composer | None = None
+    filters: filtering.Filter = filtering.Filter()
+    batch_size: int = 8
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise ValueError(f"A time limit is more than 0 seconds, got {self.time_limit:g}.")
+
+    def run(
+        self,
+        images: Sequence[InputImage],
+        out: Path | str,
+        *,
+        engine: Engine | None = None,
+        shard_size: int = SHARD_SIZE,
+        retry_failed: bool = True,
+        progress: bool = True,
+    ) -> "Summary":
+        """Caption images into the folder `out`, going on where an earlier run was interrupted.
+
+        Args:
+            images: the images.
+            out: the folder; it may hold the results of other images and other settings too.
+            engine: runs the stages; by default this process does.
+            shard_size: images that are committed together.
+            retry_failed: run shards again whose records have failures.
+            progress: show bars on standard error.
+
+        Raises:
+            ValueError: there are no images, or a size or a plan of the engine that is impossible.
+        """
+        if not images:
+            raise ValueError("There is nothing to caption: got no images.")
+        start = time.perf_counter()
+
+        # Workers may run in other folders.
+        out = Path(out).absolute()
+        images = [image.absolute() for image in images]
+        folder = out / "shards"
+
+        stages = self.stages(out / "findings")
+        with Progress("images", progress) as bars, self._releasing(stages):
+            shards = _plan(images, stages, shard_size, bars if progress else None)
+            missing = [shard for shard in shards if not _is_finished(folder, shard, retry_failed)]
+
+            for stage in stages:
+                bars.add_task(stage.name, sum(len(shard.images) for shard in missing))
+            runs = (engine or LocalEngine()).run(missing, stages, folder, bars.advance if progress else None)
+            statistics = _add_up(stages, runs)
+
+        manifest = gather_shards(folder, shards, out)
+        summary = Summary(
+            records=manifest["records"],
+            failed=manifest["failed"],
+            shards=len(shards),
+            already=len(shards) - len(missing),
+            seconds=time.perf_counter() - start,
+            stages=statistics,
+        )
+        with resources.atomic_write(out / "summary.json") as temporary:
+            temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
+        return summary
+
+    def stages(self, root: Path) -> list[Stage]:
+        """Return the stages in their order. The results of models are cached under `root`."""
+        experts = _with_upstream(self.experts)
+        requested = {model_key(expert.provenance) for expert in self.experts}
+        upstream = [
+            model_key(expert.upstream.provenance) if isinstance(expert, DependentExpert) else ""
+            for expert in experts.values()
+        ]
+
+        stages: list[Stage] = []
+        for index, (key, expert) in enumerate(experts.items()):
+            stage = ExpertStage(
+                expert,
+                root,
+                self.batch_size,
+                in_records=key in requested,
+                has_dependents=key in upstream,
+                last_dependent=upstream[index] not in upstream[index + 1 :],
+                time_limit=self.time_limit,
+            )
+            stages.append(stage)
+
+        if self.matcher:
+            stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit))
+        stages.append(ComposeStage(self.composer or RuleComposer(), self.filters, root))
+        return stages
+
+    @contextmanager
+    def _releasing(self, stages: Sequence[Stage]) -> Iterator[None]:
+        """End the processes of models with a time limit when the block ends, whatever happens."""
+        try:
+            yield
+        finally:
+            if self.time_limit:
+                for stage in stages:
+                    stage.release()
+
+
+def _with_upstream(experts: Sequence[Expert]) -> dict[str, Expert]:
+    """Return experts and those that they depend on by key, each once, upstream ones first."""
+    ordered: dict[str, Expert] = {}
+    for expert in experts:
+        if isinstance(expert, DependentExpert):
+            for key, upstream in _with_upstream([expert.upstream]).items():
+                ordered.setdefault(key, upstream)
+        ordered.setdefault(model_key(expert.provenance), expert)
+    return ordered
+
+
+def _plan(
+    images: Sequence[InputImage], stages: Sequence[Stage], shard_size: int, bars: Progress | None
+) -> list[Shard]:
+    """Divide the images into shards, with a bar for the checksums."""
+    provenance = [item for stage in stages for item in stage.provenance]
+    if bars is None:
+        return plan_shards(images, provenance, shard_size)
+
+    bars.add_task("checksums", len(images))
+    return plan_shards(images, provenance, shard_size, lambda count: bars.advance("checksums", count, True))
+
+
+def _is_finished(folder: Path, shard: Shard, retry_failed: bool) -> bool:
+    entry = read_entry(folder, shard)
+    if entry is None:
+        return False
+    return not (retry_failed and entry["failed"])
+
+
+def _add_up(
+    stages: Sequence[Stage], runs: Iterable[Sequence[StageStatistics]]
+) -> tuple[StageStatistics, ...]:
+    """Return the statistics of each stage over all shards, as an engine yields them."""
+    totals = {stage.name: StageStatistics(stage.name) for stage in stages}
+    for statistics in runs:
+        for stage in statistics:
+            totals[stage.stage] += stage
+    return tuple(totals.values())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run took.
+
+    Fields:
+        records: images in `records.jsonl`.
+        failed: images with failures.
+        shards: number of shards.
+        already: shards that an earlier run had committed.
+        seconds: from the first checksum to the last file.
+        stages: statistics of each stage.
+    """
+
+    records: int
+    failed: int
+    shards: int
+    already: int
+    seconds: float
+    stages: tuple[StageStatistics, ...]
+
+    @property
+    def cost(self) -> float:
+        """US dollars that paid services cost."""
+        return sum(stage.cost for stage in self.stages)
+
+    def rows(self) -> list[dict[str, str | int | float]]:
+        """Return a row per stage, for a table."""
+        rows: list[dict[str, str | int | float]] = []
+        for stage in self.stages:
+            speed = stage.computed / stage.seconds if stage.seconds else 0.0
+            rows.append(
+                {
+                    "stage": stage.stage,
+                    "computed": stage.computed,
+                    "cached": stage.cached,
+                    "failed": stage.failed,
+                    "seconds": round(stage.seconds, 1),
+                    "images/s": round(speed, 2),
+                    "US$": round(stage.cost, 4),
+                }
+            )
+        return rows

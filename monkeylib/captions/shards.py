@@ -1,13 +1,12 @@
-"""Shards: the unit of work. A shard's records appear at once, with their checksum, or not at all.
+"""Shards: the unit of work. The records of a shard appear all at once, with their checksum, or not at all.
 
-A committed shard is a parquet file and, written after it, a JSON file of the same name with the number of
-rows and the SHA-256 of the parquet. Its name holds its place and a digest of its images and of everything
-that was done with them, so a shard of other images or another configuration is another file. Committing
-twice gives the same bytes: who runs a shard, and how often, doesn't matter.
+A committed shard is a parquet file and, written after it, its entry: a JSON file of the same name with the
+number of records and the SHA-256 of the parquet. The name holds the shard's index and a digest of its images
+and of everything that was done with them, so a shard of other images or another configuration is another
+file. Committing twice gives the same bytes: it does not matter who runs a shard, and how often.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,141 +16,156 @@ from typing import Any
 from monkeylib import resources
 from monkeylib.captions.annotations import SCHEMA_VERSION, Provenance, Record
 from monkeylib.captions.input_images import InputImage
-from monkeylib.captions.record_files import read_records, write_records
+from monkeylib.captions.record_files import flush_to_disk, read_records, write_records
 from monkeylib.captions.stages import StageStatistics
 from monkeylib.digests import file_digest, json_digest
 
-SIZE = 1000  # images
-RECORDS, MANIFEST = "records.jsonl", "manifest.json"
+SHARD_SIZE = 1000  # images
+RECORDS = "records.jsonl"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Images that are worked on and committed together."""
+    """Images that are run and committed together.
+
+    Fields:
+        index: its place among the shards of a run.
+        digest: of its images and of everything that is done with them.
+        images: in their order.
+        sha256: digest of each image, empty where the file cannot be read.
+    """
 
     index: int
     digest: str
-    sources: tuple[InputImage, ...]
-    sha256: tuple[str, ...]  # of each image, empty where the file can't be read
+    images: tuple[InputImage, ...]
+    sha256: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """Of its files, without suffix; names sort in the order of the images."""
+        """Name of the shard's files, without suffix. Names sort in the order of the images."""
         return f"{self.index:06d}-{self.digest[:16]}"
 
 
-def plan(
-    sources: Sequence[InputImage],
+def plan_shards(
+    images: Sequence[InputImage],
     provenance: Sequence[Provenance],
-    size: int = SIZE,
-    advance: Callable[[int], None] = lambda _: None,
+    size: int = SHARD_SIZE,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Shard]:
-    """Divide images into shards, in their order; reads every file once for its checksum.
+    """Divide images into shards, in their order. Reads every file once for its checksum.
 
     Args:
-        sources: the images.
+        images: the images.
         provenance: of everything that will be done with them.
         size: images of a shard.
-        advance: called with how many more have been read.
+        progress: called with the number of images whose checksums are known, after each shard.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: the size is below 1.
     """
     if size < 1:
         raise ValueError(f"A shard needs at least one image, got a size of {size}.")
-    work = [SCHEMA_VERSION, *(item.model_dump(mode="json") for item in provenance)]
+
+    configuration = [SCHEMA_VERSION, *(item.model_dump(mode="json") for item in provenance)]
     shards = []
     with ThreadPoolExecutor(4) as pool:  # reading and hashing release the interpreter's lock
-        for index, start in enumerate(range(0, len(sources), size)):
-            part = tuple(sources[start : start + size])
-            sums = tuple(pool.map(_checksum, part))
-            images = [(s.name, s.original_caption, sha) for s, sha in zip(part, sums, strict=True)]
-            shards.append(Shard(index, json_digest([work, images]), part, sums))
-            advance(len(part))
+        for start in range(0, len(images), size):
+            members = tuple(images[start : start + size])
+            checksums = tuple(pool.map(_checksum, members))
+
+            content = [
+                (image.name, image.original_caption, checksum)
+                for image, checksum in zip(members, checksums, strict=True)
+            ]
+            digest = json_digest([configuration, content])
+            shards.append(Shard(len(shards), digest, members, checksums))
+            if progress:
+                progress(len(members))
     return shards
 
 
-def _checksum(source: InputImage) -> str:
+def _checksum(image: InputImage) -> str:
     try:
-        return source.sha256()
-    except Exception:  # of Pillow's plugins too, on images in memory
-        return ""  # reading the image will say what is wrong
+        return image.sha256()
+    except Exception:  # on images in memory, Pillow's plugins raise whatever they like
+        return ""  # the failure is recorded when the image is opened
 
 
-def commit(
-    folder: Path, shard: Shard, records: Sequence[Record], tallies: Sequence[StageStatistics]
-) -> dict[str, Any]:
-    """Write a shard's records and then the entry that makes them count; returns the entry.
+def commit_shard(
+    folder: Path, shard: Shard, records: Sequence[Record], statistics: Sequence[StageStatistics]
+) -> None:
+    """Write a shard's records, and then the entry that makes them count.
 
     Raises:
-        ValueError: there isn't a record for each image of the shard, in their order.
+        ValueError: there is not one record for each image of the shard, in their order.
     """
-    names = [source.name for source in shard.sources]
+    names = [image.name for image in shard.images]
     if [record.name for record in records] != names:
         raise ValueError(f"shard {shard.name} has {len(records)} records for {len(names)} images")
+    failed = sum(record.status != "ok" for record in records)
+
     file = _parquet(folder, shard)
-    with resources.atomic_write(file) as temporary:
-        write_records(records, temporary)
-        _to_disk(temporary)
+    write_records(records, file, durable=True)
+
     entry = {
         "file": file.name,
         "records": len(records),
-        "failed": sum(record.status != "ok" for record in records),
+        "failed": failed,
         "sha256": file_digest(file),
-        "stages": [asdict(tally) for tally in tallies],
+        "stages": [asdict(stage) for stage in statistics],
     }
     with resources.atomic_write(file.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(entry), encoding="utf-8")
-        _to_disk(temporary)
-    return entry
+        flush_to_disk(temporary)
 
 
-def committed(folder: Path, shard: Shard) -> dict[str, Any] | None:
-    """The entry of a shard whose records are there and whole, else None."""
+def read_entry(folder: Path, shard: Shard) -> dict[str, Any] | None:
+    """Return the entry of a committed shard, None if it or its records are missing or damaged."""
     file = _parquet(folder, shard)
     try:
         entry = json.loads(file.with_suffix(".json").read_bytes())
-        whole = entry["records"] == len(shard.sources) and entry["sha256"] == file_digest(file)
+        intact = entry["records"] == len(shard.images) and entry["sha256"] == file_digest(file)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return entry if whole else None
+    return entry if intact else None
 
 
-def gather(folder: Path, shards: Sequence[Shard], out: Path) -> Path:
+def gather_shards(folder: Path, shards: Sequence[Shard], out: Path) -> dict[str, Any]:
     """Join committed shards, in their order, to `out/records.jsonl`, and list them in `out/manifest.json`.
 
+    Returns:
+        The manifest: `schema_version`, numbers of `records` and of `failed` ones, and the `shards`.
+
     Raises:
-        ValueError: a shard isn't committed.
+        ValueError: a shard is not committed.
     """
-    entries = [committed(folder, shard) for shard in shards]
-    for shard, entry in zip(shards, entries, strict=True):
+    listed = []
+    for shard in shards:
+        entry = read_entry(folder, shard)
         if entry is None:
-            raise ValueError(f"shard {shard.name} in {folder} isn't whole: run the same call again")
+            raise ValueError(f"shard {shard.name} in {folder} is incomplete: run the same call again")
+        file = f"{folder.relative_to(out).as_posix()}/{entry['file']}"
+        listed.append(
+            {**{name: entry[name] for name in ("file", "records", "failed", "sha256")}, "file": file}
+        )
 
-    def records() -> Iterator[Record]:
-        for shard in shards:
-            yield from read_records(_parquet(folder, shard))
-
-    file = write_records(records(), out / RECORDS)
-    listed = [{k: entry[k] for k in ("file", "records", "failed", "sha256")} for entry in entries if entry]
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "records": sum(entry["records"] for entry in listed),
         "failed": sum(entry["failed"] for entry in listed),
-        "shards": [
-            {**entry, "file": f"{folder.relative_to(out).as_posix()}/{entry['file']}"} for entry in listed
-        ],
+        "shards": listed,
     }
+    write_records(_records(folder, shards), out / RECORDS)
     with resources.atomic_write(out / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    return file
+    return manifest
+
+
+def _records(folder: Path, shards: Sequence[Shard]) -> Iterator[Record]:
+    for shard in shards:
+        yield from read_records(_parquet(folder, shard))
 
 
 def _parquet(folder: Path, shard: Shard) -> Path:
     return folder / f"{shard.name}.parquet"
-
-
-def _to_disk(file: Path) -> None:
-    """Have the operating system write a file out before its name counts."""
-    with file.open("rb+") as opened:
-        os.fsync(opened.fileno())

@@ -1,123 +1,194 @@
-"""The stages of the pipeline: each takes items (an image and what is known of it) and gives as many.
+"""Stages of the caption pipeline: each runs one model on samples and adds the results to their records.
 
-A stage is what an engine runs, on one machine or many: it can be pickled before its first call, and the same
-items give the same items wherever it runs. Whatever a model raises ends up in a record's `failures`.
+A stage is what an engine runs, on one machine or on many: it can be pickled before its first call, and the
+same samples give the same samples wherever it runs. Whatever a model raises ends up in `Record.failures`.
 """
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from monkeylib.captions import checks, filtering
 from monkeylib.captions.annotations import ExpertOutput, Failure, GeneratedCaption, Provenance, Record, Score
-from monkeylib.captions.cached_model import CachedModel, InferenceRequest, ProgressCallback, failure
-from monkeylib.captions.composers.base import Composer
+from monkeylib.captions.cached_model import CachedModel, InferenceRequest, as_failure, result_folder
+from monkeylib.captions.composers import Composer
 from monkeylib.captions.experts.base import DependentExpert, Expert, ImageTextMatcher, Model, crop
-from monkeylib.captions.input_images import InputImage
+from monkeylib.captions.input_images import InputImage, open_images
 from monkeylib.digests import json_digest
+from monkeylib.progress import ProgressCallback
 
 
 @dataclass(frozen=True)
 class PipelineSample:
-    """An image on its way: where it lies, what is known, and findings that only a refiner will use."""
+    """An image on its way through the pipeline.
 
-    source: InputImage
+    Fields:
+        image: where it lies.
+        record: what is known about it.
+        intermediate: outputs of experts, by `model_key`, that dependent experts will work on.
+    """
+
+    image: InputImage
     record: Record
-    pending: dict[str, ExpertOutput] = field(default_factory=dict)
+    intermediate: dict[str, ExpertOutput] = field(default_factory=dict)
 
-    def failed(self, problem: Failure) -> "PipelineSample":
-        """The item with one more failure."""
-        failures = (*self.record.failures, problem)
-        return replace(self, record=self.record.model_copy(update={"failures": failures}))
+    def with_failure(self, failure: Failure) -> "PipelineSample":
+        """Return the sample with one more failure."""
+        return self.with_record(failures=(*self.record.failures, failure))
+
+    def with_record(self, **changes: Any) -> "PipelineSample":
+        """Return the sample with changed fields of its record."""
+        return replace(self, record=self.record.model_copy(update=changes))
 
 
 @dataclass(frozen=True)
 class StageStatistics:
-    """What a stage did with some items: asked of its model, found in the store, failed; time and money."""
+    """What a stage did with some samples.
+
+    Fields:
+        stage: its name.
+        computed: samples for which its model was run.
+        cached: samples whose results were cached.
+        failed: failures that it added.
+        seconds: time that it took.
+        cost: US dollars that its model spent.
+    """
 
     stage: str
-    asked: int = 0
-    kept: int = 0
+    computed: int = 0
+    cached: int = 0
     failed: int = 0
     seconds: float = 0.0
-    cost: float = 0.0  # US dollars
+    cost: float = 0.0
 
     def __add__(self, other: "StageStatistics") -> "StageStatistics":
-        sums = {name: getattr(self, name) + getattr(other, name) for name in _SUMMED}
-        return StageStatistics(self.stage, **sums)
+        return StageStatistics(
+            self.stage,
+            self.computed + other.computed,
+            self.cached + other.cached,
+            self.failed + other.failed,
+            self.seconds + other.seconds,
+            self.cost + other.cost,
+        )
 
 
-_SUMMED = ("asked", "kept", "failed", "seconds", "cost")
+def load_samples(images: Sequence[InputImage], sha256: Sequence[str]) -> list[PipelineSample]:
+    """Return the samples of images. One that cannot be read gets a failure, and no size.
+
+    Args:
+        images: the images.
+        sha256: their digests, empty where the file could not be read.
+    """
+    sizes: list[tuple[int, int] | Failure] = []
+    for image, digest in zip(images, sha256, strict=True):
+        try:
+            (pixels,) = open_images([image])
+            if not digest:
+                raise OSError("the file could not be read when its checksum was taken")
+            sizes.append(pixels.size)
+        except Exception as error:  # Pillow's plugins raise whatever they like on broken files
+            sizes.append(as_failure("read", error))
+
+    samples = []
+    for image, digest, size in zip(images, sha256, sizes, strict=True):
+        sample = PipelineSample(image, Record(name=image.name, original_caption=image.original_caption))
+        if isinstance(size, Failure):
+            samples.append(sample.with_failure(size))
+        else:
+            samples.append(sample.with_record(sha256=digest, width=size[0], height=size[1]))
+    return samples
 
 
-def read(sources: Sequence[InputImage], sha256: Sequence[str]) -> list[PipelineSample]:
-    """Items of images; one that can't be read gets a failure and no size."""
-    return [_read(source, known) for source, known in zip(sources, sha256, strict=True)]
-
-
-def _read(source: InputImage, sha256: str) -> PipelineSample:
-    record = Record(name=source.name, original_caption=source.original_caption)
-    try:
-        width, height = source.open().size
-        if not sha256:
-            raise OSError("the file could not be read when its checksum was taken")
-    except Exception as error:  # Pillow's plugins raise whatever they like on broken files
-        return PipelineSample(source, record).failed(failure("read", error))
-    return PipelineSample(
-        source, record.model_copy(update={"sha256": sha256, "width": width, "height": height})
-    )
+def model_key(provenance: Provenance) -> str:
+    """Return a key that two models share if their results are the same."""
+    return json_digest([provenance.model_dump(mode="json")])
 
 
 class Stage(ABC):
-    """A step from items to items with a model in it."""
+    """A step of the pipeline with a model in it.
+
+    A stage asks its model about some of the samples (`requests`), and adds the results (`add_result`).
+
+    Attributes:
+        name: of the stage, in progress and statistics.
+        model: what it runs.
+        cached_model: the model with the cache of its results.
+        provenance: what the stage adds to the provenance of records.
+    """
 
     name: str
     model: Model
+    cached_model: CachedModel
+    provenance: tuple[Provenance, ...]
 
     def __call__(
-        self, items: Sequence[PipelineSample], advance: ProgressCallback | None = None
+        self, samples: Sequence[PipelineSample], progress: ProgressCallback | None = None
     ) -> tuple[list[PipelineSample], StageStatistics]:
-        """The items after this stage, in their order, and what it took."""
-        start, spent, asker = time.perf_counter(), getattr(self.model, "cost", 0.0), self.asker
-        asked, kept = asker.asked, asker.kept
-        done = self.run(items, advance)
-        new = sum(len(b.record.failures) - len(a.record.failures) for a, b in zip(items, done, strict=True))
-        seconds, cost = time.perf_counter() - start, getattr(self.model, "cost", 0.0) - spent
-        return done, StageStatistics(self.name, asker.asked - asked, asker.kept - kept, new, seconds, cost)
+        """Return the samples after this stage, in their order, and what it took."""
+        model, start = self.cached_model, time.perf_counter()
+        computed, cached, cost = model.computed, model.cached, self._cost
+        failures = _count_failures(samples)
 
-    @property
+        samples = self.run(samples, partial(progress, self.name) if progress else None)
+
+        return samples, StageStatistics(
+            self.name,
+            computed=model.computed - computed,
+            cached=model.cached - cached,
+            failed=_count_failures(samples) - failures,
+            seconds=time.perf_counter() - start,
+            cost=self._cost - cost,
+        )
+
+    def run(self, samples: Sequence[PipelineSample], progress: Any | None) -> list[PipelineSample]:
+        """Return the samples after this stage, in their order."""
+        requests = self.requests(samples)
+        if progress and None in requests:
+            progress(requests.count(None), True)
+
+        results = self.cached_model([request for request in requests if request], progress)
+
+        finished = []
+        for sample, request in zip(samples, requests, strict=True):
+            finished.append(self.add_result(sample, results[request.key]) if request else sample)
+        return finished
+
     @abstractmethod
-    def asker(self) -> CachedModel:
-        """The model and its store."""
+    def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
+        """Return what the model is asked about each sample, None where there is nothing to ask."""
+
+    @abstractmethod
+    def add_result(self, sample: PipelineSample, result: Any) -> PipelineSample:
+        """Return a sample with what the model returned for it, or with the failure."""
 
     def release(self) -> None:
-        """Free the model; it is loaded again when it is needed."""
-        self.asker.release()
+        """Free the model. It is loaded again when it is needed."""
+        self.cached_model.release()
 
     @property
-    @abstractmethod
-    def provenance(self) -> tuple[Provenance, ...]:
-        """What this stage adds to a record's provenance."""
+    def _cost(self) -> float:
+        return getattr(self.model, "cost", 0.0)
 
-    @abstractmethod
-    def run(self, items: Sequence[PipelineSample], advance: ProgressCallback | None) -> list[PipelineSample]:
-        """The items after this stage, in their order."""
+
+def _count_failures(samples: Sequence[PipelineSample]) -> int:
+    return sum(len(sample.record.failures) for sample in samples)
 
 
 class ExpertStage(Stage):
-    """Adds an expert's findings.
+    """Adds an expert's annotations to the records.
 
     Args:
-        expert: looks at the images.
-        root: folder of what models said.
-        batch_size: images that it gets at once.
-        shown: its findings stand in the records.
-        refined: its findings are kept for the refiners that work on them.
-        last: of the refiners of its source, so that the source's findings may go.
-        time_limit: seconds for a batch, or for an image asked alone; see `CachedModel`.
+        expert: annotates the images.
+        root: folder of the results of all models.
+        batch_size: images that the expert gets at once.
+        in_records: whether its annotations are part of the records.
+        has_dependents: whether dependent experts need its output.
+        last_dependent: whether no later expert needs the upstream output of this one, so that it can go.
+        time_limit: seconds for a batch, or for an image that is run alone; see `CachedModel`.
     """
 
     def __init__(
@@ -126,171 +197,213 @@ class ExpertStage(Stage):
         root: Path,
         batch_size: int,
         *,
-        shown: bool = True,
-        refined: bool = False,
-        last: bool = False,
+        in_records: bool = True,
+        has_dependents: bool = False,
+        last_dependent: bool = False,
         time_limit: float | None = None,
     ) -> None:
-        self.model, self.name = expert, expert.name
-        self.shown, self.refined, self.last = shown, refined, last
-        self._asker = CachedModel(expert, self._answer, ExpertOutput, root, batch_size, time_limit=time_limit)
+        provenance = expert.provenance
+        self.model = expert
+        self.name = expert.name
+        self.provenance = (provenance,) if in_records else ()
 
-    @property
-    def asker(self) -> CachedModel:
-        """The expert and its store."""
-        return self._asker
+        self.in_records = in_records
+        self.has_dependents = has_dependents
+        self.last_dependent = last_dependent
 
-    @property
-    def provenance(self) -> tuple[Provenance, ...]:
-        """The expert's; a refiner's names its source."""
-        return (self.model.provenance,) if self.shown else ()
+        self._key = model_key(provenance) if has_dependents else ""
+        self._upstream_key = ""
+        if isinstance(expert, DependentExpert):
+            self._upstream_key = model_key(expert.upstream.provenance)
 
-    def _answer(self, items: Sequence[PipelineSample]) -> list[ExpertOutput]:
-        images = [item.source.open() for item in items]
+        self.cached_model = CachedModel(
+            expert,
+            self._infer,
+            ExpertOutput,
+            result_folder(root, provenance),
+            batch_size,
+            name=self.name,
+            time_limit=time_limit,
+        )
+
+    def run(self, samples: Sequence[PipelineSample], progress: Any | None) -> list[PipelineSample]:
+        """Return the samples with the expert's annotations, or with its failure."""
+        samples = super().run(samples, progress)
+        if not (self.last_dependent and self._upstream_key):
+            return samples
+
+        # Drop the upstream output, often masks of whole images, before later stages carry it along.
+        finished = []
+        for sample in samples:
+            intermediate = {
+                key: output for key, output in sample.intermediate.items() if key != self._upstream_key
+            }
+            finished.append(replace(sample, intermediate=intermediate))
+        return finished
+
+    def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
+        """Ask about each image that could be read and, for a dependent expert, that its upstream expert has seen."""
+        requests: list[InferenceRequest | None] = []
+        for sample in samples:
+            readable = bool(sample.record.sha256)
+            has_upstream = not self._upstream_key or self._upstream_key in sample.intermediate
+            requests.append(
+                InferenceRequest(sample.record.sha256, sample) if readable and has_upstream else None
+            )
+        return requests
+
+    def _infer(self, samples: Sequence[PipelineSample]) -> Sequence[ExpertOutput]:
+        images = open_images([sample.image for sample in samples])
         if isinstance(self.model, DependentExpert):
-            upstream = [item.pending[model_key(self.model.upstream)] for item in items]
+            upstream = [sample.intermediate[self._upstream_key] for sample in samples]
             return self.model.annotate_from(images, upstream)
-        return self.model.annotate(images)  # type: ignore[attr-defined]
+        assert isinstance(self.model, Expert)
+        return self.model.annotate(images)
 
-    def run(self, items: Sequence[PipelineSample], advance: ProgressCallback | None) -> list[PipelineSample]:
-        """ExpertOutput, or a failure, for each image that could be read."""
-        questions = [InferenceRequest(item.record.sha256, item) for item in items if self._can_ask(item)]
-        if advance:
-            advance(self.name, len(items) - len(questions), True)
-        answers = self._asker(questions, advance)
-        return [self._freed(self._with(item, answers.get(item.record.sha256))) for item in items]
+    def add_result(self, sample: PipelineSample, result: ExpertOutput | Failure) -> PipelineSample:
+        """Append the expert's annotations to those of earlier experts."""
+        if isinstance(result, Failure):
+            return sample.with_failure(result)
 
-    def _freed(self, item: PipelineSample) -> PipelineSample:
-        if not (self.last and isinstance(self.model, DependentExpert)):
-            return item
-        used = model_key(self.model.upstream)
-        return replace(item, pending={key: found for key, found in item.pending.items() if key != used})
+        if self.has_dependents:
+            sample = replace(sample, intermediate={**sample.intermediate, self._key: result})
+        if not self.in_records:
+            return sample
 
-    def _can_ask(self, item: PipelineSample) -> bool:
-        known = not isinstance(self.model, DependentExpert) or model_key(self.model.upstream) in item.pending
-        return bool(item.record.sha256) and known
-
-    def _with(self, item: PipelineSample, said: ExpertOutput | Failure | None) -> PipelineSample:
-        if said is None:
-            return item
-        if isinstance(said, Failure):
-            return item.failed(said)
-        if self.refined:
-            item = replace(item, pending={**item.pending, model_key(self.model): said})
-        if not self.shown:
-            return item
-        record = item.record
-        changes = {name: (*getattr(record, name), *getattr(said, name)) for name in ExpertOutput.model_fields}
-        return replace(item, record=record.model_copy(update=changes))
-
-
-def model_key(model: Model) -> str:
-    """The same for two models whose answers are the same."""
-    return json_digest([model.provenance.model_dump(mode="json")])
+        record = sample.record
+        return sample.with_record(
+            captions=(*record.captions, *result.captions),
+            regions=(*record.regions, *result.regions),
+            lines=(*record.lines, *result.lines),
+        )
 
 
 class MatchStage(Stage):
-    """Gives each described region its match: all regions of a batch of images go to the matcher at once."""
+    """Scores how well the text of each region fits its crop.
+
+    The regions of all images of a batch go to the matcher at once.
+    """
 
     def __init__(
         self, matcher: ImageTextMatcher, root: Path, batch_size: int, time_limit: float | None = None
     ) -> None:
-        self.model, self.name = matcher, matcher.name
-        self._asker = CachedModel(matcher, self._answer, list[Score], root, batch_size, time_limit=time_limit)
+        provenance = matcher.provenance
+        self.model = matcher
+        self.name = matcher.name
+        self.provenance = (provenance,)
+        self.cached_model = CachedModel(
+            matcher,
+            self._infer,
+            list[Score],
+            result_folder(root, provenance),
+            batch_size,
+            name=self.name,
+            time_limit=time_limit,
+        )
 
-    @property
-    def asker(self) -> CachedModel:
-        """The matcher and its store."""
-        return self._asker
+    def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
+        """Ask about each image with regions. The result depends on their boxes and texts."""
+        requests: list[InferenceRequest | None] = []
+        for sample in samples:
+            regions = [[region.box, region.text] for region in sample.record.regions]
+            if regions:
+                requests.append(InferenceRequest(json_digest([sample.record.sha256, regions]), sample))
+            else:
+                requests.append(None)
+        return requests
 
-    @property
-    def provenance(self) -> tuple[Provenance, ...]:
-        """The matcher's."""
-        return (self.model.provenance,)
-
-    def _answer(self, items: Sequence[PipelineSample]) -> list[list[float]]:
+    def _infer(self, samples: Sequence[PipelineSample]) -> list[list[float]]:
         crops, texts = [], []
-        for item in items:
-            image, boxes = item.source.open(), {}
-            for region in item.record.regions:
-                crops.append(boxes.setdefault(region.box, crop(image, region.box)))
+        for sample in samples:
+            image = sample.image.open()
+            crop_of_box: dict[Any, Any] = {}  # one object for regions of one box: the matcher encodes it once
+            for region in sample.record.regions:
+                if region.box not in crop_of_box:
+                    crop_of_box[region.box] = crop(image, region.box)
+                crops.append(crop_of_box[region.box])
                 texts.append(region.text)
-        scores = [min(max(float(score), 0.0), 1.0) for score in self.model.match(crops, texts)]  # type: ignore
+
+        assert isinstance(self.model, ImageTextMatcher)
+        scores = [min(max(float(score), 0.0), 1.0) for score in self.model.match(crops, texts)]
         if len(scores) != len(texts):
-            raise ValueError(f"{self.name} gave {len(scores)} scores for {len(texts)} regions")
-        rest = iter(scores)
-        return [[next(rest) for _ in item.record.regions] for item in items]
+            raise ValueError(f"{self.name} returned {len(scores)} scores for {len(texts)} regions")
 
-    def run(self, items: Sequence[PipelineSample], advance: ProgressCallback | None) -> list[PipelineSample]:
-        """Matches, or a failure, for each image with regions."""
-        keys = [_regions_key(item.record) if item.record.regions else "" for item in items]
-        questions = [InferenceRequest(key, item) for key, item in zip(keys, items, strict=True) if key]
-        if advance:
-            advance(self.name, len(items) - len(questions), True)
-        answers = self._asker(questions, advance)
-        return [self._with(item, answers.get(key)) for key, item in zip(keys, items, strict=True)]
+        # Deal the scores out again, to each image as many as it has regions.
+        scores_of_images, start = [], 0
+        for sample in samples:
+            end = start + len(sample.record.regions)
+            scores_of_images.append(scores[start:end])
+            start = end
+        return scores_of_images
 
-    def _with(self, item: PipelineSample, said: list[float] | Failure | None) -> PipelineSample:
-        if said is None:
-            return item
-        if isinstance(said, Failure):
-            return item.failed(said)
-        pairs = zip(item.record.regions, said, strict=True)
-        regions = tuple(region.model_copy(update={"match": match}) for region, match in pairs)
-        return replace(item, record=item.record.model_copy(update={"regions": regions}))
+    def add_result(self, sample: PipelineSample, result: list[float] | Failure) -> PipelineSample:
+        """Set the matching score of each region."""
+        if isinstance(result, Failure):
+            return sample.with_failure(result)
 
-
-def _regions_key(record: Record) -> str:
-    return json_digest([record.sha256, [[region.box, region.text] for region in record.regions]])
+        regions = []
+        for region, score in zip(sample.record.regions, result, strict=True):
+            regions.append(region.model_copy(update={"match": score}))
+        return sample.with_record(regions=tuple(regions))
 
 
 class ComposeStage(Stage):
-    """Filters what was found, has the composer describe it, and checks the description."""
+    """Filters the annotations, has the composer write the detailed caption, and checks it."""
 
     def __init__(self, composer: Composer, filters: filtering.Filter, root: Path) -> None:
-        self.model, self.name, self.filters = composer, composer.name, filters
-        self._asker = CachedModel(
-            composer, composer.compose_all, str | GeneratedCaption, root, composer.batch_size, name="compose"
+        provenance = composer.provenance
+        self.model = composer
+        self.name = composer.name
+        self.filters = filters
+        self.provenance = (filters.provenance, provenance)
+        self.cached_model = CachedModel(
+            composer,
+            composer.compose_all,
+            str | GeneratedCaption,
+            result_folder(root, provenance),
+            composer.batch_size,
+            name="compose",
         )
 
-    @property
-    def asker(self) -> CachedModel:
-        """The composer and its store."""
-        return self._asker
+    def run(self, samples: Sequence[PipelineSample], progress: Any | None) -> list[PipelineSample]:
+        """Return the samples with finished records: filtered, captioned, checked."""
+        filtered = []
+        for sample in samples:
+            if sample.record.sha256:
+                sample = replace(sample, record=self.filters(sample.record))
+            filtered.append(sample)
+        return super().run(filtered, progress)
 
-    @property
-    def provenance(self) -> tuple[Provenance, ...]:
-        """The filter's and the composer's."""
-        return self.filters.provenance, self.model.provenance
+    def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
+        """Ask about each image that could be read. The result depends on all that the composer sees of it."""
+        contents = []
+        for sample in samples:
+            contents.append(sample.record.model_dump(mode="json", exclude=_NOT_COMPOSED))
 
-    def run(self, items: Sequence[PipelineSample], advance: ProgressCallback | None) -> list[PipelineSample]:
-        """Finished records: filtered, described, checked."""
-        records = [self.filters(item.record) if item.record.sha256 else item.record for item in items]
-        keys = [_composer_key(record) if record.sha256 else "" for record in records]
-        questions = [InferenceRequest(key, record) for key, record in zip(keys, records, strict=True) if key]
-        count = None if advance is None else lambda _, number, kept: advance(self.name, number, kept)
-        if count:
-            count("", len(items) - len(questions), True)
-        answers = self._asker(questions, count)
-        done = zip(items, keys, records, strict=True)
-        return [self._with(replace(item, record=record), answers.get(key)) for item, key, record in done]
+        requests: list[InferenceRequest | None] = []
+        for sample, content in zip(samples, contents, strict=True):
+            if sample.record.sha256:
+                requests.append(InferenceRequest(json_digest([content]), sample.record))
+            else:
+                requests.append(None)
+        return requests
 
-    def _with(self, item: PipelineSample, said: str | GeneratedCaption | Failure | None) -> PipelineSample:
-        if said is None:
-            return item
-        if isinstance(said, Failure):
-            return item.failed(said)
-        written = GeneratedCaption(text=said) if isinstance(said, str) else said
-        record = item.record.model_copy(update={"detailed_caption": written.text})
-        check = checks.check_caption(record) if written.text else None
-        if check and written.refused:
-            refused = (f"a draft was refused: {problem}" for problem in written.refused)
-            check = check.model_copy(update={"problems": (*check.problems, *refused)})
-        return replace(item, record=record.model_copy(update={"check": check}))
+    def add_result(self, sample: PipelineSample, result: str | GeneratedCaption | Failure) -> PipelineSample:
+        """Set the detailed caption and its check."""
+        if isinstance(result, Failure):
+            return sample.with_failure(result)
+
+        caption = GeneratedCaption(text=result) if isinstance(result, str) else result
+        sample = sample.with_record(detailed_caption=caption.text)
+        if not caption.text:
+            return sample.with_record(check=None)
+
+        check = checks.check_caption(sample.record)
+        if caption.refused:
+            refusals = [f"a draft was refused: {problem}" for problem in caption.refused]
+            check = check.model_copy(update={"problems": (*check.problems, *refusals)})
+        return sample.with_record(check=check)
 
 
-def _composer_key(record: Record) -> str:
-    seen: Any = record.model_dump(
-        mode="json", exclude={"name", "status", "provenance", "failures", "dropped", "check"}
-    )
-    return json_digest([seen])
+# Fields of a record that no composer sees: where it comes from, and what came of it.
+_NOT_COMPOSED = {"name", "status", "provenance", "failures", "dropped", "check"}

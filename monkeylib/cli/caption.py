@@ -84,9 +84,7 @@ def caption(
         chosen = input_images.attach_captions(chosen, captions)
     describer = _pipeline(experts, matcher, composer, overlap, smallest_segment, batch_size, time_limit)
     runs = _engine(engine, low_memory, workers, gpus, cpus, address)
-    summary = describer.describe(
-        chosen, out, engine=runs, shard_size=shard_size, progress=sys.stderr.isatty()
-    )
+    summary = describer.run(chosen, out, engine=runs, shard_size=shard_size, progress=sys.stderr.isatty())
     _say(out, summary, chosen[:report])
 
 

@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 def describe(folder, out, expert, time_limit=None, batch_size=4):
     work = pipeline.Pipeline([expert], batch_size=batch_size, time_limit=time_limit)
-    return work.describe(input_images.find_images([folder]), out, progress=False)
+    return work.run(input_images.find_images([folder]), out, progress=False)
 
 
 def in_a_process(*arguments) -> int | None:
@@ -46,7 +46,7 @@ def failures(out):
 
 
 def _die_working(home, keys):
-    with CrashLedger(home).working_on(keys):
+    with CrashLedger(home).running(keys):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -62,24 +62,24 @@ def test_a_death_counts_for_what_was_asked_alone_and_makes_suspects_of_a_batch(t
     die_working(tmp_path, KEYS[:1])
     die_working(tmp_path, KEYS[:1])
     for _ in range(2):  # looking twice counts nothing twice
-        assert CrashLedger(tmp_path).ended() == {KEYS[0]: 2, KEYS[1]: 0, KEYS[2]: 0}
+        assert CrashLedger(tmp_path).count_crashes() == {KEYS[0]: 2, KEYS[1]: 0, KEYS[2]: 0}
     assert not list((tmp_path / "working").iterdir())
-    CrashLedger(tmp_path).forgive(KEYS[0])
-    assert set(CrashLedger(tmp_path).ended()) == set(KEYS[1:])
+    CrashLedger(tmp_path).clear(KEYS[0])
+    assert set(CrashLedger(tmp_path).count_crashes()) == set(KEYS[1:])
 
 
 def test_what_a_living_process_works_on_is_no_suspect(tmp_path):
-    with CrashLedger(tmp_path).working_on(KEYS):
-        assert not CrashLedger(tmp_path).ended()
-        with pytest.raises(RuntimeError), CrashLedger(tmp_path).working_on(KEYS[:1]):
+    with CrashLedger(tmp_path).running(KEYS):
+        assert not CrashLedger(tmp_path).count_crashes()
+        with pytest.raises(RuntimeError), CrashLedger(tmp_path).running(KEYS[:1]):
             raise RuntimeError("a model failed")
-    assert not CrashLedger(tmp_path).ended() and not list((tmp_path / "working").iterdir())
+    assert not CrashLedger(tmp_path).count_crashes() and not list((tmp_path / "working").iterdir())
 
 
 def test_a_note_that_is_no_note_is_taken_away(tmp_path):
     (tmp_path / "working").mkdir()
     (tmp_path / "working" / "torn.json").write_text('["a')
-    assert not CrashLedger(tmp_path).ended() and not list((tmp_path / "working").iterdir())
+    assert not CrashLedger(tmp_path).count_crashes() and not list((tmp_path / "working").iterdir())
 
 
 # --- an image that ends the process -----------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_a_image_that_ends_the_process_is_given_up_and_the_rest_described(folder
     ends = [in_a_process(folder, out, Fatal()) for _ in range(5)]
     assert ends == [-signal.SIGKILL] * 4 + [0], "once in a batch, three times alone"
     home = next(out.glob("findings/fatal/*")).name
-    said = f"ended the process 3 times; it is asked again when findings/fatal/{home}/died is deleted"
+    said = f"crashed the process 3 times; delete findings/fatal/{home}/died to try again"
     assert failures(out) == {"2.png": said}
     records = list(read_records(out / pipeline.RECORDS))
     assert [len(record.regions) for record in records] == [1, 1, 0, 1, 1]
@@ -111,7 +111,7 @@ def test_a_image_whose_death_was_chance_is_described(folder, tmp_path):
 def test_a_image_that_hangs_is_a_failure_and_the_rest_is_described(folder, tmp_path):
     start = time.perf_counter()
     summary = describe(folder, tmp_path / "out", Slow(), time_limit=2.5)
-    assert failures(tmp_path / "out") == {"2.png": "TimeoutError: no answer within 2.5 seconds"}
+    assert failures(tmp_path / "out") == {"2.png": "TimeoutError: no result within 2.5 seconds"}
     assert summary.failed == 1 and time.perf_counter() - start < 3600, "it would sleep for an hour"
     assert not multiprocessing.active_children()
 
@@ -129,7 +129,7 @@ def test_a_time_limit_changes_no_record(folder, tmp_path):
     for place, limit in (("a", None), ("b", 60)):
         experts = [Colours(), CaptionedSegments(Halves(), Shades())]
         work = pipeline.Pipeline(experts, ChecksumMatcher(), batch_size=2, time_limit=limit)
-        work.describe(chosen, tmp_path / place, progress=False)
+        work.run(chosen, tmp_path / place, progress=False)
     one, two = ((tmp_path / place / pipeline.RECORDS).read_bytes() for place in ("a", "b"))
     assert one == two and b"too dark" in one
 

@@ -47,7 +47,7 @@ def work():
 
 
 def describe(folder, out, engine=None):
-    return work().describe(
+    return work().run(
         input_images.find_images([folder]), out, engine=engine, shard_size=SHARD, progress=False
     )
 
@@ -103,7 +103,7 @@ def test_killed_five_times_it_ends_as_if_it_had_not_been(folder, uninterrupted, 
     summary = describe(folder, tmp_path)
     assert outcome(tmp_path) == outcome(uninterrupted[1])
     assert summary.already > 0
-    asked = {tally.stage: tally.asked for tally in summary.stages}
+    asked = {tally.stage: tally.computed for tally in summary.stages}
     assert asked["halves"] < IMAGES - 1, "what was found before a kill isn't asked again"
 
 
@@ -111,7 +111,7 @@ def test_a_torn_or_changed_shard_is_done_again(folder, uninterrupted, tmp_path):
     few = input_images.find_images([folder])[:8]
 
     def again():
-        return work().describe(few, tmp_path, shard_size=2, retry_failed=False, progress=False)
+        return work().run(few, tmp_path, shard_size=2, retry_failed=False, progress=False)
 
     assert again().already == 0
     whole = outcome(tmp_path)
@@ -125,9 +125,9 @@ def test_a_torn_or_changed_shard_is_done_again(folder, uninterrupted, tmp_path):
 def test_a_shard_with_failures_is_tried_again_unless_told_otherwise(folder, tmp_path):
     few = input_images.find_images([folder])[5:9]
     options = {"shard_size": 2, "progress": False}
-    work().describe(few, tmp_path, **options)
-    assert work().describe(few, tmp_path, **options).already == 1  # the black image is in the other
-    assert work().describe(few, tmp_path, retry_failed=False, **options).already == 2
+    work().run(few, tmp_path, **options)
+    assert work().run(few, tmp_path, **options).already == 1  # the black image is in the other
+    assert work().run(few, tmp_path, retry_failed=False, **options).already == 2
 
 
 def test_low_memory_frees_each_model_and_changes_nothing(folder, uninterrupted, tmp_path):
@@ -139,9 +139,7 @@ def test_low_memory_frees_each_model_and_changes_nothing(folder, uninterrupted, 
 
     few = input_images.find_images([folder])[:4]
     for place, engine in (("a", LocalEngine()), ("b", LocalEngine(low_memory=True))):
-        pipeline.Pipeline([Heavy()]).describe(
-            few, tmp_path / place, engine=engine, shard_size=2, progress=False
-        )
+        pipeline.Pipeline([Heavy()]).run(few, tmp_path / place, engine=engine, shard_size=2, progress=False)
     assert freed == ["colours"] * 2 and outcome(tmp_path / "a") == outcome(tmp_path / "b")
 
 
@@ -174,7 +172,7 @@ def test_a_model_gets_its_share_of_a_gpu_where_there_are_gpus(tmp_path):
 
 def planned(stages, cluster, **more):
     engine = RayEngine(**more)
-    return engine.share(engine.plan(stages, cluster), cluster)
+    return engine.cpu_share(engine.plan(stages, cluster), cluster)
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 8, 64])
@@ -218,7 +216,7 @@ def test_images_and_results_are_found_from_other_folders(folder, tmp_path, monke
 
     monkeypatch.chdir(folder)
     some = input_images.find_images([Path("001.png"), Path("100.png")])
-    work().describe(some, Path("..") / "out", engine=Elsewhere(), progress=False)
+    work().run(some, Path("..") / "out", engine=Elsewhere(), progress=False)
     assert all(path.is_absolute() for path in seen[0])
     whole, torn = read_records(folder.parent / "out" / pipeline.RECORDS)
     assert whole.status == "ok" and str(folder) not in torn.failures[0].error
@@ -244,7 +242,7 @@ def test_a_image_that_cannot_be_read_loses_no_other_of_its_shard(tmp_path, monke
     ]
     for engine in (LocalEngine(), RayEngine()):
         out = tmp_path / type(engine).__name__
-        work().describe(found, out, engine=engine, progress=False)
+        work().run(found, out, engine=engine, progress=False)
         broken, odd = read_records(out / pipeline.RECORDS)
         assert (broken.status, broken.failures[0].stage) == ("failed", "read")
         assert (odd.status, odd.name) == ("ok", "caf\\udce9.png")
@@ -255,7 +253,7 @@ def test_stages_in_pools_give_the_same_records(folder, uninterrupted, tmp_path, 
     engine = RayEngine(workers={"colours": 2})
     summary = describe(folder, tmp_path, engine)
     assert outcome(tmp_path) == outcome(uninterrupted[1])
-    ours, theirs = ({t.stage: (t.asked, t.failed) for t in s.stages} for s in (summary, uninterrupted[0]))
+    ours, theirs = ({t.stage: (t.computed, t.failed) for t in s.stages} for s in (summary, uninterrupted[0]))
     assert ours == theirs and summary.shards == 13
     assert [step[1:] for step in ray_stand_in.LAST.steps] == [
         (count, 0.25, None) for count in (1, 2, 1, 1, 1, 1, 1)
@@ -304,12 +302,10 @@ def test_under_ray_a_image_that_ends_its_worker_is_given_up_and_one_that_hangs_i
     try:
         for name, expert, limit in (("ends", Fatal(), None), ("hangs", Slow(), 5)):
             chosen = pipeline.Pipeline([expert], batch_size=4, time_limit=limit)
-            chosen.describe(
-                input_images.find_images([home]), tmp_path / name, engine=RayEngine(), progress=False
-            )
+            chosen.run(input_images.find_images([home]), tmp_path / name, engine=RayEngine(), progress=False)
     finally:
         ray.shutdown()
-    for name, said in (("ends", "ended the process 3 times"), ("hangs", "no answer within 5 seconds")):
+    for name, said in (("ends", "crashed the process 3 times"), ("hangs", "no result within 5 seconds")):
         records = list(read_records(tmp_path / name / pipeline.RECORDS))
         assert [len(record.regions) for record in records] == [1, 1, 0, 1, 1]
         assert said in records[2].failures[0].error

@@ -38,7 +38,7 @@ def test_what_is_no_image_is_refused_and_what_is_missing_is_left_to_be_recorded(
     with pytest.raises(FileNotFoundError, match="no folder and no image at .*gone: check"):
         input_images.find_images([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"nothing to describe: found no images \(.bmp"):
+    with pytest.raises(ValueError, match=r"nothing to caption: found no images \(.bmp"):
         input_images.find_images([tmp_path / "empty"])
     assert [source.name for source in input_images.find_images([tmp_path / "gone.png"])] == ["gone.png"]
 

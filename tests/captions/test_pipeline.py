@@ -171,10 +171,10 @@ def test_an_expert_that_answers_too_little_is_recorded(images, tmp_path):
             return []
 
     records = _run(images[:1], Silent(), tmp_path / "out")
-    assert "gave 0 answers for 1 images" in records[0].failures[0].error
+    assert "returned 0 results for 1 images" in records[0].failures[0].error
 
 
 def test_no_images_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="nothing to describe"):
+    with pytest.raises(ValueError, match="nothing to caption"):
         _run([], Colours(), tmp_path / "out")
     assert not (tmp_path / "out").exists()

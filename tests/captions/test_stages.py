@@ -9,7 +9,7 @@ from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.base import crop
 from monkeylib.captions.experts.segments import CaptionedSegments, cut_out, largest
 from monkeylib.captions.input_images import InputImage
-from monkeylib.captions.stages import read
+from monkeylib.captions.stages import load_samples
 from tests.support.caption_models import Billed, ChecksumMatcher, Colours, Halves, Shades, score
 
 
@@ -37,7 +37,7 @@ OPEN = filtering.Filter(filtering.Thresholds(region=-1, segment=-1, ocr=-1, same
 
 def described(sources, out, *chosen, matcher=None, composer=None, **more):
     work = pipeline.Pipeline(chosen, matcher, composer, OPEN, **more)
-    summary = work.describe(sources, out, progress=False)
+    summary = work.run(sources, out, progress=False)
     return summary, list(pipeline.read_records(out / pipeline.RECORDS))
 
 
@@ -62,7 +62,7 @@ def test_the_filter_judges_by_the_match(sources, tmp_path):
             return [0.9 if text == "red" else 0.4 for text in texts]
 
     work = pipeline.Pipeline([Colours()], Sceptic())
-    work.describe(sources, tmp_path, progress=False)
+    work.run(sources, tmp_path, progress=False)
     red, green, _ = pipeline.read_records(tmp_path / pipeline.RECORDS)
     assert [region.text for region in red.regions] == ["red"] and not red.dropped
     assert not green.regions and green.dropped[0].reason == "match 0.40 is not above 0.4"
@@ -92,7 +92,7 @@ def test_scores_that_are_no_probabilities_are_clipped_and_missing_ones_recorded(
     _, records = described(sources[:2], tmp_path / "a", Colours(), matcher=Logits())
     assert [r.regions[0].match for r in records] == [1.0, 1.0]
     _, records = described(sources[:1], tmp_path / "b", Colours(), matcher=Logits())
-    assert "gave 0 scores for 1 regions" in records[0].failures[0].error
+    assert "returned 0 scores for 1 regions" in records[0].failures[0].error
 
 
 def test_crops_are_whole_pixels_inside_the_image():
@@ -132,11 +132,11 @@ def test_what_two_refiners_share_is_found_once_and_not_carried_further(sources, 
     pair = [CaptionedSegments(halves, Shades(words=words)) for words in (("a", "b"), ("c", "d"))]
     _, records = described(sources, tmp_path, *pair)
     assert halves.asked == [3] and [r.text for r in records[0].regions] == ["a", "b", "c", "d"]
-    items = read(sources, ["0" * 64, "1" * 64, "2" * 64])
+    items = load_samples(sources, ["0" * 64, "1" * 64, "2" * 64])
     carried = []
     for stage in pipeline.Pipeline(pair).stages(tmp_path / "new"):
         items, _ = stage(items)
-        carried.append([len(item.pending) for item in items])
+        carried.append([len(item.intermediate) for item in items])
     assert carried == [[1] * 3, [1] * 3, [0] * 3, [0] * 3]
 
 
@@ -219,7 +219,7 @@ def test_a_changed_filter_asks_no_expert_again(sources, tmp_path):
     described(sources, tmp_path, Colours(), composer=Billed())
     colours, composer = Colours(), Billed()
     strict = filtering.Filter(filtering.Thresholds(region=0.95))
-    pipeline.Pipeline([colours], None, composer, strict).describe(sources, tmp_path, progress=False)
+    pipeline.Pipeline([colours], None, composer, strict).run(sources, tmp_path, progress=False)
     assert colours.asked == [] and composer.asked == 3
     (first, *_) = pipeline.read_records(tmp_path / pipeline.RECORDS)
     assert not first.regions and first.provenance[1].settings["thresholds"]["region"] == 0.95

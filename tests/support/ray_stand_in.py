@@ -34,10 +34,10 @@ class Dataset:
         rows = []
         for number, row in enumerate(self.rows):
             column = np.empty(1, dtype=object)
-            column[:] = [pickle.loads(pickle.dumps(row["work"]))]
-            done = actors[number % size]({"work": column})
-            assert set(done) == {"work"} and isinstance(done["work"][0], bytes)
-            rows.append({"work": done["work"][0]})
+            column[:] = [pickle.loads(pickle.dumps(row["task"]))]
+            done = actors[number % size]({"task": column})
+            assert set(done) == {"task"} and isinstance(done["task"][0], bytes)
+            rows.append({"task": done["task"][0]})
         name = fn.__name__
         return Dataset(rows, [*self.steps, (name, size, num_cpus, num_gpus)])
 
