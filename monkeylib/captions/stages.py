@@ -242,7 +242,7 @@ class ExpertStage(Stage):
         return finished
 
     def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
-        """Ask about each image that could be read and, for a dependent expert, that its upstream expert has seen."""
+        """Ask about each readable image; a dependent expert, where the upstream expert has an output."""
         requests: list[InferenceRequest | None] = []
         for sample in samples:
             readable = bool(sample.record.sha256)
