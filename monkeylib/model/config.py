@@ -1,4 +1,4 @@
-"""Configuration of a Monkey model: sizes of its parts and how images are cut."""
+"""Configuration of a Monkey model: sizes of its components, and how images are cut into tiles."""
 
 import math
 from typing import Any, Literal
@@ -14,12 +14,12 @@ class MonkeyVisionConfig(PreTrainedConfig):
     """Vision transformer; the defaults are ViT-bigG as in the released checkpoint (no class token).
 
     Fields:
-        tile_size: side of a view in pixels. Views of another size are accepted; the position table is
-            interpolated.
+        tile_size: side of a view in pixels. Views of another size are accepted; the position embedding is
+            then interpolated.
         patch_size: side of a patch in pixels.
         width, layers, heads, mlp_width: sizes of the blocks.
-        position_grid: the position table is stored for `position_grid x position_grid` patches.
-        layer_norm_eps: of every layer norm in the backbone and the resampler.
+        position_grid: the position embedding is stored for `position_grid x position_grid` patches.
+        layer_norm_eps: of every layer norm in the ViT and the resampler.
     """
 
     model_type = "monkey_vision"
@@ -52,9 +52,11 @@ class MonkeyVisionConfig(PreTrainedConfig):
 
 
 class MonkeyResamplerConfig(PreTrainedConfig):
-    """The shared resampler: `queries` visual tokens per view (a square number), `heads` attention heads.
+    """Shared resampler. Its width is that of the language model.
 
-    Its width is that of the language model. The release uses width // 128 heads.
+    Fields:
+        queries: visual tokens per view, a square number.
+        heads: attention heads; the released code has width // 128.
     """
 
     model_type = "monkey_resampler"
@@ -72,9 +74,10 @@ class MonkeyResamplerConfig(PreTrainedConfig):
 
 
 class MonkeyProjectorConfig(PreTrainedConfig):
-    """In place of the resampler: two linear layers, which keep one visual token per patch (LLaVA-1.5).
+    """In the resampler's place, two linear layers, which keep one visual token per patch (LLaVA-1.5).
 
-    `hidden_act` names the activation between them.
+    Fields:
+        hidden_act: name of the activation between them.
     """
 
     model_type = "monkey_projector"
@@ -88,26 +91,26 @@ for _config in (MonkeyVisionConfig, MonkeyResamplerConfig, MonkeyProjectorConfig
 
 
 class MonkeyConfig(PreTrainedConfig):
-    """A whole Monkey model.
+    """Monkey as a whole.
 
     Fields:
-        vision_config: our own ViT's, or that of a ViT of transformers that `encoders.LAYOUTS` lists.
-        resampler_config: the resampler's, or a projector's.
-        text_config: that of any causal language model.
-        tile_size: side of a view in pixels; if not given, the side that the vision configuration states.
+        vision_config: of monkeylib's ViT, or of a ViT of transformers that `hf_vision.LAYOUTS` lists.
+        resampler_config: of the resampler or the projector.
+        text_config: of any causal language model.
+        tile_size: side of a view in pixels; by default the side that the vision configuration states.
         image_token_id, image_start_id, image_end_id: ids of `<imgpad>`, `<img>` and `</img>`; LLaVA-1.5 has
             only the first.
         grids: the `[rows, cols]` grids that the checkpoint accepts. Another one is opted into by
             `model.use_grid`.
         views: which views an image has: its tiles and the global view (the paper), tiles alone, or the
             global view alone.
-        lora_mode: `per_tile` (adapter i for tile i: the paper), `shared` (adapter 0 for every tile),
-            `none`, or `full` (no adapters; the ViT itself trains).
-        attention_rank, mlp_rank: ranks of the adapters beside the attention projections and beside the MLP
-            (paper section 4: 16 and 32).
-        lora_dropout: dropout on the adapters' input while training.
-        mlp_lora_input: `residual`, the residual stream before its norm, as the release; or `normed`, what
-            the MLP itself reads, which is the plain reading of the paper's adapters "in the MLP" (section
+        lora_mode: "per_tile" (LoRA i for tile i, as in the paper), "shared" (LoRA 0 for every tile), "none",
+            or "full" (no LoRA; the ViT itself trains).
+        attention_rank, mlp_rank: ranks of the LoRA beside the attention projections and beside the MLP (paper
+            section 4: 16 and 32).
+        lora_dropout: dropout on the input of the LoRA in training.
+        mlp_lora_input: "residual", the residual stream before its norm, as in the released code; or "normed",
+            what the MLP itself reads, which is the plain reading of the paper's LoRA "in the MLP" (section
             3.1).
     """
 
@@ -137,15 +140,18 @@ class MonkeyConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.grids = [[int(rows), int(cols)] for rows, cols in (self.grids or [])]
+
         if self.mlp_lora_input not in ("residual", "normed"):
             raise ValueError(f"mlp_lora_input is 'residual' or 'normed', got {self.mlp_lora_input!r}")
         if self.lora_mode == "per_tile" and not self.grids:
             raise ValueError(
                 "lora_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]"
             )
+
         vision = self.vision_config
         if hasattr(vision, "vision_use_head"):
             vision.vision_use_head = False  # SigLIP's pooling head, which nothing reads
+
         if self.tile_size is None:
             self.tile_size = getattr(vision, "tile_size", None) or vision.image_size
         if self.tile_size % vision.patch_size:
@@ -156,21 +162,23 @@ class MonkeyConfig(PreTrainedConfig):
 
     @property
     def queries(self) -> int:
-        """Visual tokens of a view: the resampler's queries, or after a projector one per patch."""
+        """Visual tokens of a view: the resampler's queries, or one per patch after a projector."""
         if isinstance(self.resampler_config, MonkeyProjectorConfig):
             return (self.tile_size // self.vision_config.patch_size) ** 2
         return self.resampler_config.queries
 
     @property
     def lora_count(self) -> int:
-        """How many adapters stand beside each projection of the ViT: one per tile position, one, or none."""
+        """LoRAs beside each projection of the ViT: one per tile position, one for all tiles, or none."""
         if self.lora_mode == "per_tile":
             return max(rows * cols for rows, cols in self.grids)
-        return 1 if self.lora_mode == "shared" else 0
+        if self.lora_mode == "shared":
+            return 1
+        return 0
 
 
 def mlp_width(vision: PreTrainedConfig) -> int:
-    """Width of the MLP's inner layer, which DINOv2 states as a multiple of the ViT's."""
+    """Return the width of the MLP's inner layer, which DINOv2 states as a multiple of the ViT's."""
     if hasattr(vision, "mlp_ratio"):
         return int(vision.hidden_size * vision.mlp_ratio)
     return vision.intermediate_size

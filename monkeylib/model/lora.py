@@ -5,9 +5,10 @@ Beside each projection `W` of the frozen ViT stands one low-rank adapter (LoRA) 
 
     y = W x + scaling_i * B_i A_i dropout(x)
 
-with `A_i [rank, d_in]`, `B_i [d_out, rank]` and a number `scaling_i`. The released code keeps a list of modules
-per projection, runs the ViT once per tile, and passes the tile's number down to pick the module. Here the LoRAs
-of all tile positions are stacked in three tensors, and all tiles of a batch go through the ViT together:
+with `A_i [rank, d_in]`, `B_i [d_out, rank]` and a number `scaling_i`. The released code keeps a list of
+modules per projection, runs the ViT once per tile, and passes the tile's number down to pick the module.
+Here the LoRAs of all tile positions are stacked in three tensors, and all tiles of a batch go through the
+ViT together:
 
 1. `lora_index_of_image` says which LoRA each view (tile or global view) of an image meets: `0, 1, 2, 3` and
    `NO_LORA` for a 2x2 grid and its global view.

@@ -1,10 +1,15 @@
-"""Qwen-7B as the release runs it: the library's Qwen2, and beyond 2,048 tokens dynamic NTK and log-n.
+"""Qwen-7B as the released code runs it: Qwen2 of transformers, with dynamic NTK and log-n for long prompts.
 
-Up to the length that it was trained with, Qwen-7B is Qwen2 with equally many key and value heads. Past it,
-and only while it isn't training, the release stretches the rotary positions (dynamic NTK) and sharpens the
-attention of late queries (log-n). It keeps the stretch of the last long prompt in the model, so that a long
-evaluation changes the next training step; here it belongs to the cache of the prompt, and to the forward pass
-that is under way: neither another pass nor another thread that asks the same model meets it.
+Up to the length that it was trained with, Qwen-7B is Qwen2 with as many key and value heads as query heads.
+Beyond it, and only outside of training, the released code changes two things:
+
+    dynamic NTK   rotary frequencies  w_i = (base * alpha ** (d / (d - 2))) ** (-2 i / d)
+                  with  alpha = 2 ** ceil(log2(length / trained_length) + 1) - 1  for a prompt of `length` tokens
+    log-n         query at position p  *=  log(p + 1) / log(trained_length),  at least 1
+
+where `d` is the width of a head. The released code keeps the `alpha` of the last long prompt in the model, so
+that a long evaluation changes the next training step. Here `alpha` belongs to the cache of its prompt, and to
+the forward pass that is running: neither another pass nor another thread that uses the model sees it.
 """
 
 import math
@@ -16,17 +21,16 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2Model
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.models.qwen2 import modeling_qwen2 as library
+from transformers.models.qwen2 import modeling_qwen2 as qwen2
 
 
 class QwenConfig(Qwen2Config):
-    """Qwen2's fields, and those of long prompts.
+    """Fields of Qwen2, and those of long prompts.
 
     Fields:
-        trained_length: tokens up to which nothing differs from Qwen2 (the release's `seq_length`).
+        trained_length: tokens up to which nothing differs from Qwen2 (`seq_length` in the released code).
         dynamic_ntk: stretch the rotary positions of longer prompts (`use_dynamic_ntk`).
-        log_n: scale a query at position p >= trained_length by log(p + 1) / log(trained_length)
-            (`use_logn_attn`).
+        log_n: scale the queries at later positions (`use_logn_attn`).
     """
 
     model_type = "monkey_qwen"
@@ -36,72 +40,22 @@ class QwenConfig(Qwen2Config):
     log_n: bool = True
 
 
-def stretch(length: torch.Tensor, trained_length: int) -> torch.Tensor:
-    """The factor on the rotary base for prompts of `length` tokens: 1 up to the trained length, 3 up to twice
-    as many, 7 up to four times, ...
-    """
-    doublings = torch.ceil(torch.log2(length.float() / trained_length) + 1)
-    return (2**doublings - 1).clamp(min=1)
+class QwenForCausalLM(Qwen2ForCausalLM):
+    """Qwen-7B; its weights have the names of Qwen2."""
 
+    config_class = QwenConfig
 
-# The stretch `[B]` of each row in the pass that is under way; None stretches nothing.
-_STRETCH: ContextVar[torch.Tensor | None] = ContextVar("stretch", default=None)
-
-
-class QwenRotaryEmbedding(library.Qwen2RotaryEmbedding):
-    """Rotary positions whose base is stretched, row by row, by the stretch of the pass."""
-
-    @torch.no_grad()
-    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines `[B, T, head_dim]` of the positions `[B, T]`."""
-        alpha = _STRETCH.get()
-        if alpha is None or bool((alpha == 1).all()):
-            return super().forward(x, position_ids)
-        width = 2 * len(self.inv_freq)
-        base = self.config.rope_parameters["rope_theta"] * alpha.double() ** (width / (width - 2))
-        exponents = torch.arange(0, width, 2, device=x.device).float() / width
-        slower = 1 / base.float().to(x.device)[:, None] ** exponents
-        angles = (position_ids[..., None].float() * slower[:, None]).repeat(1, 1, 2)
-        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-
-
-class QwenAttention(library.Qwen2Attention):
-    """Qwen2's attention, with log-n on the queries past the trained length."""
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
-        attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None = None,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`[B, T, width]` -> the same, and the weights where the implementation gives them."""
-        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        query, key, value = (part(hidden_states).view(heads).transpose(1, 2) for part in projections)
-        query, key = library.apply_rotary_pos_emb(query, key, *position_embeddings)
-        if self.config.log_n and not self.training:
-            query = query * self._log_n(kwargs["position_ids"]).to(query.dtype)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = library.ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, library.eager_attention_forward
-        )
-        dropout = self.attention_dropout if self.training else 0.0
-        context, weights = attend(
-            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
-        )
-        return self.o_proj(context.reshape(*heads[:-2], -1)), weights
-
-    def _log_n(self, position_ids: torch.Tensor) -> torch.Tensor:
-        """`[B, T]` -> the factors of the queries `[B, 1, T, 1]`."""
-        factor = (position_ids + 1).float().log() / math.log(self.config.trained_length)
-        return factor.clamp(min=1)[:, None, :, None]
+    def __init__(self, config: QwenConfig) -> None:
+        # Qwen2ForCausalLM would build a Qwen2Model first.
+        super(Qwen2ForCausalLM, self).__init__(config)
+        self.model = QwenModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
 
 
 class QwenModel(Qwen2Model):
-    """Qwen2's decoder with both extensions."""
+    """Decoder of Qwen2 with both extensions."""
 
     config_class = QwenConfig
 
@@ -121,18 +75,24 @@ class QwenModel(Qwen2Model):
         inputs_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """As Qwen2. The stretch is that of the prompt which began the cache: what is cached was turned by
-        it."""
-        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+        """Run the decoder as Qwen2 does, with the `alpha` of the prompt that began the cache.
+
+        The keys in the cache were rotated with that `alpha`.
+        """
+        cached_tokens = past_key_values.get_seq_length() if past_key_values is not None else 0
         if not self.config.dynamic_ntk or self.training:
             alpha = None
-        elif seen:
+        elif cached_tokens:
             alpha = getattr(past_key_values, "alpha", None)
         else:
-            tokens = input_ids if inputs_embeds is None else inputs_embeds
-            own = torch.tensor([tokens.shape[1] - 1]) if position_ids is None else position_ids.amax(-1)
-            alpha = stretch(own + 1, self.config.trained_length)
-        entered = _STRETCH.set(alpha)
+            if position_ids is not None:
+                last_position = position_ids.amax(-1)
+            else:
+                tokens = input_ids if inputs_embeds is None else inputs_embeds
+                last_position = torch.tensor([tokens.shape[1] - 1])
+            alpha = ntk_alpha(last_position + 1, self.config.trained_length)
+
+        token = _ALPHA.set(alpha)
         try:
             output = super().forward(
                 input_ids=input_ids,
@@ -143,23 +103,83 @@ class QwenModel(Qwen2Model):
                 **kwargs,
             )
         finally:
-            _STRETCH.reset(entered)
+            _ALPHA.reset(token)
+
         if output.past_key_values is not None:
             output.past_key_values.alpha = alpha
         return output
 
 
-class QwenForCausalLM(Qwen2ForCausalLM):
-    """Qwen-7B; its weights have Qwen2's names."""
+# The `alpha` `[B]` of each row in the forward pass that is running; None stretches nothing.
+_ALPHA: ContextVar[torch.Tensor | None] = ContextVar("alpha", default=None)
 
-    config_class = QwenConfig
 
-    def __init__(self, config: QwenConfig) -> None:
-        super(Qwen2ForCausalLM, self).__init__(config)
-        self.model = QwenModel(config)
-        self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+def ntk_alpha(length: torch.Tensor, trained_length: int) -> torch.Tensor:
+    """Return the factor on the rotary base for prompts of `length` tokens.
+
+    >>> ntk_alpha(torch.tensor([2048, 2049, 4097]), trained_length=2048)
+    tensor([1., 3., 7.])
+    """
+    doublings = torch.ceil(torch.log2(length.float() / trained_length) + 1)
+    return (2**doublings - 1).clamp(min=1)
+
+
+class QwenRotaryEmbedding(qwen2.Qwen2RotaryEmbedding):
+    """Rotary positions whose base is stretched, row by row, by the `alpha` of the forward pass."""
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return cosines and sines `[B, T, head_dim]` of the positions `[B, T]`."""
+        alpha = _ALPHA.get()
+        if alpha is None or bool((alpha == 1).all()):
+            return super().forward(x, position_ids)
+
+        head_dim = 2 * len(self.inv_freq)
+        base = self.config.rope_parameters["rope_theta"] * alpha.double() ** (head_dim / (head_dim - 2))
+        exponents = torch.arange(0, head_dim, 2, device=x.device).float() / head_dim
+        frequencies = 1 / base.float().to(x.device)[:, None] ** exponents  # [B, head_dim / 2]
+
+        angles = (position_ids[..., None].float() * frequencies[:, None]).repeat(1, 1, 2)
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+
+class QwenAttention(qwen2.Qwen2Attention):
+    """Attention of Qwen2, with log-n on the queries."""
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`[B, T, width]` -> the same shape, and the weights where the attention implementation gives them."""
+        batch_and_length = hidden_states.shape[:-1]
+        heads = (*batch_and_length, -1, self.head_dim)
+        query = self.q_proj(hidden_states).view(heads).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+
+        query, key = qwen2.apply_rotary_pos_emb(query, key, *position_embeddings)
+        if self.config.log_n and not self.training:
+            query = query * self._log_n(kwargs["position_ids"]).to(query.dtype)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+
+        attend = qwen2.ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, qwen2.eager_attention_forward
+        )
+        dropout = self.attention_dropout if self.training else 0.0
+        context, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+        )
+        return self.o_proj(context.reshape(*batch_and_length, -1)), weights
+
+    def _log_n(self, position_ids: torch.Tensor) -> torch.Tensor:
+        """Return the factors of the queries, `[B, T]` -> `[B, 1, T, 1]`."""
+        factor = (position_ids + 1).float().log() / math.log(self.config.trained_length)
+        return factor.clamp(min=1)[:, None, :, None]
 
 
 AutoConfig.register(QwenConfig.model_type, QwenConfig)

@@ -136,7 +136,7 @@ def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:
 
 
 class Projector(nn.Module):
-    """Two linear layers with an activation between them, patch by patch, in the resampler's place (LLaVA-1.5).
+    """LLaVA-1.5's projector in the resampler's place: two linear layers with an activation between them.
 
     Every patch becomes one visual token.
     """
