@@ -1,7 +1,7 @@
-"""What is known about an image: typed records, version 2 of their schema.
+"""What is known about an image: typed records, version 2 of their schema, and masks in COCO's encoding.
 
-Boxes and points are in pixels of the image, (0, 0) the top left corner; scores lie between 0 and 1. The
-files of records, JSONL and parquet, are in `captions.files`.
+Boxes and points are in pixels of the image, with (0, 0) at its top left corner; scores lie between 0 and 1.
+Field names are those of the files (`captions.record_files`), so they only change with `SCHEMA_VERSION`.
 """
 
 from collections.abc import Sequence
@@ -12,68 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validat
 
 from monkeylib.boxes import Box, Point, bounding_box
 
-_BITS, _SIGN, _MORE, _FIRST = 5, 16, 32, 48
-
-
-def run_lengths(mask: np.ndarray) -> tuple[int, ...]:
-    """Lengths of the runs of a `[H, W]` mask, down the columns, the first one of background (0 if none).
-
-    Raises:
-        ValueError: the mask has not two dimensions, or no pixels.
-    """
-    if mask.ndim != 2 or not mask.size:
-        raise ValueError(f"a mask is an array of shape [H, W] with pixels, got shape {list(mask.shape)}")
-    cells = np.asarray(mask, dtype=bool).ravel(order="F")
-    edges = np.flatnonzero(np.diff(cells)) + 1
-    lengths = np.diff(np.concatenate([[0], edges, [cells.size]])).tolist()
-    return (0, *lengths) if cells[0] else tuple(lengths)
-
-
-def array(size: tuple[int, int], lengths: Sequence[int]) -> np.ndarray:
-    """The `[H, W]` boolean mask of run lengths; `size` is height, width."""
-    values = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(values, lengths).reshape(size, order="F")
-
-
-def to_text(lengths: Sequence[int]) -> str:
-    """Run lengths as COCO's text."""
-    characters = []
-    for index, length in enumerate(lengths):
-        rest = length - lengths[index - 2] if index > 2 else length
-        while True:
-            group, rest = rest & (2**_BITS - 1), rest >> _BITS
-            done = rest == (-1 if group & _SIGN else 0)
-            characters.append(chr(_FIRST + group + (0 if done else _MORE)))
-            if done:
-                break
-    return "".join(characters)
-
-
-def from_text(text: str) -> tuple[int, ...]:
-    """The run lengths of COCO's text.
-
-    Raises:
-        ValueError: the text is none of COCO's.
-    """
-    lengths: list[int] = []
-    value, shift = 0, 0
-    for character in text:
-        group = ord(character) - _FIRST
-        if not 0 <= group < 2 * _MORE:
-            raise ValueError(f"{character!r} doesn't occur in the run lengths of a mask (COCO's counts)")
-        value |= (group & (2**_BITS - 1)) << shift
-        shift += _BITS
-        if group & _MORE:
-            continue
-        if group & _SIGN:
-            value -= 1 << shift
-        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-        value, shift = 0, 0
-    if shift or min(lengths, default=0) < 0:
-        raise ValueError("the run lengths of a mask (COCO's counts) are cut off or wrong")
-    return tuple(lengths)
-
-
 SCHEMA_VERSION = 2
 
 Score = Annotated[float, Field(ge=0, le=1)]
@@ -81,11 +19,13 @@ Status = Literal["ok", "partial", "failed"]
 
 
 class _Strict(BaseModel):
+    """Base of all parts of a record: immutable, and without unknown fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Provenance(_Strict):
-    """Which expert, at which version, with which settings, and the licence of its weights."""
+    """A model that contributed to a record: its version, its settings, and the licence of its weights."""
 
     expert: str
     version: str
@@ -93,8 +33,11 @@ class Provenance(_Strict):
     licence: str = ""
 
 
+# Annotations of experts
+
+
 class Caption(_Strict):
-    """A description of the whole image, with its expert's confidence if it has one."""
+    """A caption of the whole image, with its expert's confidence if it has one."""
 
     text: str
     expert: str
@@ -102,47 +45,56 @@ class Caption(_Strict):
 
 
 class Mask(_Strict):
-    """A mask in COCO's form: `size` is height and width, `counts` the text of its run lengths.
+    """A mask in COCO's encoding.
 
-    Run lengths themselves may be given as `counts` too.
+    Fields:
+        size: height and width.
+        counts: the run lengths as COCO's text. A list of run lengths is accepted too.
     """
 
     size: tuple[int, int]
     counts: str
 
     @classmethod
-    def of(cls, mask: np.ndarray) -> "Mask":
-        """The mask of a `[H, W]` array, true inside."""
-        return cls(size=(mask.shape[0], mask.shape[1]), counts=to_text(run_lengths(mask)))
+    def from_array(cls, mask: np.ndarray) -> "Mask":
+        """Return the mask of a `[H, W]` array that is true inside."""
+        height, width = mask.shape[:2]
+        return cls(size=(height, width), counts=run_lengths_to_counts(mask_to_run_lengths(mask)))
 
     def array(self) -> np.ndarray:
-        """The `[H, W]` boolean array, true inside."""
-        return array(self.size, from_text(self.counts))
+        """Return the `[H, W]` boolean array, true inside."""
+        return run_lengths_to_mask(self.size, counts_to_run_lengths(self.counts))
 
     @property
     def area(self) -> int:
-        """Pixels inside."""
-        return sum(from_text(self.counts)[1::2])
+        """Number of pixels inside."""
+        return sum(counts_to_run_lengths(self.counts)[1::2])
 
     @field_validator("counts", mode="before")
     @classmethod
-    def _text_of_lengths(cls, counts: str | Sequence[int]) -> Any:
-        return counts if isinstance(counts, str) else to_text(list(counts))
+    def _encode_run_lengths(cls, counts: str | Sequence[int]) -> Any:
+        return counts if isinstance(counts, str) else run_lengths_to_counts(list(counts))
 
     @model_validator(mode="after")
     def _covers_the_image(self) -> "Mask":
-        pixels = sum(from_text(self.counts))
+        pixels = sum(counts_to_run_lengths(self.counts))
         if pixels != self.size[0] * self.size[1]:
             raise ValueError(f"run lengths sum to {pixels}, not to {self.size[0]} x {self.size[1]}")
         return self
 
 
 class Region(_Strict):
-    """A part of the image with its description; empty until a segment is described.
+    """A part of the image with its caption.
 
-    `kind` tells what an expert of regions described from what was described as a segment: the filter treats
-    them differently. `score` is the expert's own confidence, `match` how well a matcher finds that the text
-    fits the crop.
+    Fields:
+        box: where it lies.
+        text: its caption; empty until a segment is captioned.
+        score: the expert's own confidence.
+        expert: who found it.
+        kind: whether an expert captioned regions, or segments that another one found. The filter treats them
+            differently.
+        match: how well the text matches the crop, by the matcher; None if no matcher ran.
+        mask: of a segment.
     """
 
     box: Box
@@ -155,7 +107,9 @@ class Region(_Strict):
 
     @model_validator(mode="after")
     def _has_an_area(self) -> "Region":
-        _require_area(self.box)
+        x0, y0, x1, y1 = self.box
+        if not (x0 < x1 and y0 < y1):
+            raise ValueError(f"a box needs x0 < x1 and y0 < y1, got {self.box}")
         return self
 
 
@@ -169,27 +123,33 @@ class OcrLine(_Strict):
 
     @property
     def box(self) -> Box:
-        """The upright box around the corners (the release takes two opposite corners instead)."""
+        """The upright box around the corners (the released code takes two opposite corners instead)."""
         return bounding_box(self.quad)
 
 
 class ExpertOutput(_Strict):
-    """What one expert says about one image."""
+    """The annotations of one image by one expert."""
 
     captions: tuple[Caption, ...] = ()
     regions: tuple[Region, ...] = ()
     lines: tuple[OcrLine, ...] = ()
 
 
+# What the pipeline adds
+
+
 class Failure(_Strict):
-    """A stage that failed on an image, and its message."""
+    """A stage that failed on an image, and the message."""
 
     stage: str
     error: str
 
 
 class DroppedAnnotation(_Strict):
-    """What the filter took out, and why; `value` is the score, match or confidence it was judged by."""
+    """An annotation that the filter dropped, and why.
+
+    `value` is the score, match or confidence by which it was judged.
+    """
 
     text: str
     box: Box
@@ -200,18 +160,20 @@ class DroppedAnnotation(_Strict):
 
 
 class GeneratedCaption(_Strict):
-    """A description, and what was wrong with a draft that it took the place of."""
+    """A detailed caption, and what was wrong with a draft that it replaces."""
 
     text: str
     refused: tuple[str, ...] = ()
 
 
 class CaptionCheck(_Strict):
-    """How the description fares against what was asked of it, and against what was seen.
+    """How a detailed caption compares with its prompt and with the annotations.
 
-    `grounding` is the share of its content words that an expert or the original caption said, `unsupported`
-    are the others, `problems` what breaks the rules of the prompt, in words, and what was wrong with a draft
-    that was refused.
+    Fields:
+        grounding: share of its content words that an expert or the original caption used.
+        sentences: their number.
+        unsupported: the other content words.
+        problems: rules of the prompt that it breaks, and what was wrong with a draft that was refused.
     """
 
     grounding: Score
@@ -223,8 +185,8 @@ class CaptionCheck(_Strict):
 class Record(_Strict):
     """Everything about one image: one line of the pipeline's output.
 
-    `detailed_caption` is the composed description, empty where nothing is known. An image that couldn't be
-    read has a failure and no size.
+    `detailed_caption` is empty where nothing is known. An image that could not be read has a failure, and no
+    size and checksum.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -244,8 +206,10 @@ class Record(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _status_is_computed(cls, fields: Any) -> Any:
-        return {k: v for k, v in fields.items() if k != "status"} if isinstance(fields, dict) else fields
+    def _ignore_stored_status(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if name != "status"}
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -253,16 +217,88 @@ class Record(_Strict):
         """Whether every stage succeeded ("ok"), some did ("partial"), or nothing is known ("failed")."""
         if not self.failures:
             return "ok"
-        known = self.captions or self.regions or self.lines or self.detailed_caption
-        return "partial" if self.sha256 and known else "failed"
+        has_content = self.captions or self.regions or self.lines or self.detailed_caption
+        return "partial" if self.sha256 and has_content else "failed"
 
     def normalised(self, box: Box) -> Box:
-        """A box in pixels as fractions of the image's width and height."""
+        """Return a box in pixels as fractions of the image's width and height."""
         x0, y0, x1, y1 = box
         return x0 / self.width, y0 / self.height, x1 / self.width, y1 / self.height
 
 
-def _require_area(box: Box) -> None:
-    x0, y0, x1, y1 = box
-    if not (x0 < x1 and y0 < y1):
-        raise ValueError(f"a box needs x0 < x1 and y0 < y1, got {box}")
+# COCO's encoding of masks
+#
+# Run lengths go down the columns and alternate between background and foreground, background first. In the
+# text ("counts"), lengths from the fourth on are differences to the one before the last. A number takes one
+# or more characters of 6 bits: 5 bits of the number, lowest first, and a bit that says whether more follow.
+# The fifth bit of the last character is the sign.
+
+_BITS = 5
+_SIGN = 1 << (_BITS - 1)
+_MORE = 1 << _BITS
+_FIRST_CHARACTER = 48  # "0"
+
+
+def mask_to_run_lengths(mask: np.ndarray) -> tuple[int, ...]:
+    """Return the run lengths of a `[H, W]` mask. The first one, of background, may be 0.
+
+    Raises:
+        ValueError: the mask does not have two dimensions, or has no pixels.
+    """
+    if mask.ndim != 2 or not mask.size:
+        raise ValueError(f"a mask is an array of shape [H, W] with pixels, got shape {list(mask.shape)}")
+
+    pixels = np.asarray(mask, dtype=bool).ravel(order="F")
+    edges = np.flatnonzero(np.diff(pixels)) + 1
+    lengths = np.diff(np.concatenate([[0], edges, [pixels.size]])).tolist()
+    return (0, *lengths) if pixels[0] else tuple(lengths)
+
+
+def run_lengths_to_mask(size: tuple[int, int], lengths: Sequence[int]) -> np.ndarray:
+    """Return the `[H, W]` boolean mask of run lengths; `size` is height, width."""
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths).reshape(size, order="F")
+
+
+def run_lengths_to_counts(lengths: Sequence[int]) -> str:
+    """Return run lengths as COCO's text."""
+    characters = []
+    for index, length in enumerate(lengths):
+        rest = length - lengths[index - 2] if index > 2 else length
+        more = True
+        while more:
+            group = rest & (_MORE - 1)
+            rest >>= _BITS
+
+            # It was the last group if its sign bit alone says what remains: 0, or -1 for negative numbers.
+            more = rest != (-1 if group & _SIGN else 0)
+            characters.append(chr(_FIRST_CHARACTER + group + (_MORE if more else 0)))
+    return "".join(characters)
+
+
+def counts_to_run_lengths(text: str) -> tuple[int, ...]:
+    """Return the run lengths of COCO's text.
+
+    Raises:
+        ValueError: the text is not in COCO's encoding.
+    """
+    lengths: list[int] = []
+    value, shift = 0, 0
+    for character in text:
+        group = ord(character) - _FIRST_CHARACTER
+        if not 0 <= group < 2 * _MORE:
+            raise ValueError(f"{character!r} doesn't occur in the run lengths of a mask (COCO's counts)")
+
+        value |= (group & (_MORE - 1)) << shift
+        shift += _BITS
+        if group & _MORE:
+            continue
+
+        if group & _SIGN:
+            value -= 1 << shift
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value, shift = 0, 0
+
+    if shift or min(lengths, default=0) < 0:
+        raise ValueError("the run lengths of a mask (COCO's counts) are cut off or wrong")
+    return tuple(lengths)

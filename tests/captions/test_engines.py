@@ -211,7 +211,7 @@ def test_images_and_results_are_found_from_other_folders(folder, tmp_path, monke
         def run(self, shards, stages, place, advance):
             (tmp_path / "elsewhere").mkdir()
             monkeypatch.chdir(tmp_path / "elsewhere")
-            seen.append([place, *(source.image for shard in shards for source in shard.sources)])
+            seen.append([place, *(image.image for shard in shards for image in shard.images)])
             yield from super().run(shards, stages, place, advance)
 
     monkeypatch.chdir(folder)

@@ -18,22 +18,22 @@ bits = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=
 
 @given(bits)
 def test_masks_survive_their_text(mask):
-    held = Mask.of(mask)
+    held = Mask.from_array(mask)
     assert (held.array() == mask).all() and held.area == mask.sum()
-    assert annotations.to_text(annotations.from_text(held.counts)) == held.counts
-    assert Mask(size=held.size, counts=annotations.from_text(held.counts)) == held
+    assert annotations.run_lengths_to_counts(annotations.counts_to_run_lengths(held.counts)) == held.counts
+    assert Mask(size=held.size, counts=annotations.counts_to_run_lengths(held.counts)) == held
 
 
 @given(st.lists(st.integers(0, 2**31 - 1), max_size=8))
 def test_any_run_lengths_survive_their_text(lengths):
-    text = annotations.to_text(lengths)
-    assert list(annotations.from_text(text)) == lengths and text.isascii()
+    text = annotations.run_lengths_to_counts(lengths)
+    assert list(annotations.counts_to_run_lengths(text)) == lengths and text.isascii()
 
 
 def test_runs_go_down_the_columns_from_the_background():
     mask = np.array([[1, 0, 0], [1, 1, 0]], dtype=bool)
-    assert annotations.run_lengths(mask) == (0, 2, 1, 1, 2)
-    assert annotations.run_lengths(~mask) == (2, 1, 1, 2)
+    assert annotations.mask_to_run_lengths(mask) == (0, 2, 1, 1, 2)
+    assert annotations.mask_to_run_lengths(~mask) == (2, 1, 1, 2)
 
 
 # size of the mask, seed of its pixels, its text as pycocotools 2.0.11 gives it
@@ -45,7 +45,7 @@ PYCOCOTOOLS = [
 
 @pytest.mark.parametrize(("side", "seed", "text"), PYCOCOTOOLS)
 def test_the_text_is_that_of_coco(side, seed, text):
-    assert Mask.of(_blob(side, seed)).counts == text
+    assert Mask.from_array(_blob(side, seed)).counts == text
 
 
 def test_the_text_is_that_of_pycocotools_where_it_is_installed():
@@ -53,7 +53,7 @@ def test_the_text_is_that_of_pycocotools_where_it_is_installed():
     for seed in range(20):
         mask = _blob(50 + 10 * seed, seed)
         theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-        ours = Mask.of(mask)
+        ours = Mask.from_array(mask)
         assert list(ours.size) == theirs["size"] and ours.counts == theirs["counts"].decode()
         assert coco.area({"size": list(ours.size), "counts": ours.counts.encode()}) == ours.area
 
@@ -69,18 +69,18 @@ def _blob(side, seed):
 @pytest.mark.parametrize("text", ["P", "~~", "0€", "\x10"])
 def test_text_that_is_no_mask_is_refused(text):
     with pytest.raises(ValueError, match="run lengths"):
-        annotations.from_text(text)
+        annotations.counts_to_run_lengths(text)
 
 
 @pytest.mark.parametrize("shape", [(3,), (0, 4), (2, 2, 1)])
 def test_only_two_dimensions_make_a_mask(shape):
     with pytest.raises(ValueError, match=r"shape \[H, W\]"):
-        annotations.run_lengths(np.zeros(shape, dtype=bool))
+        annotations.mask_to_run_lengths(np.zeros(shape, dtype=bool))
 
 
 def records():
     box = (0.125, 1 / 3, 7, 9.5)
-    region = Region(box=box, text="漢", score=0.1, expert="e", mask=Mask.of(_blob(12, 1)))
+    region = Region(box=box, text="漢", score=0.1, expert="e", mask=Mask.from_array(_blob(12, 1)))
     return [Record(name=f"{n}", sha256="0" * 64, width=12, height=12, regions=[region]) for n in range(3)]
 
 

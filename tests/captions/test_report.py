@@ -67,7 +67,7 @@ def shown():
         captions=[Caption(text="a room", expert="whole", score=0.5)],
         regions=[
             Region(box=(20, 10, 70, 50), text="a <cat>", score=0.9, match=0.7, expert="seer",
-                   mask=Mask.of(mask)),
+                   mask=Mask.from_array(mask)),
             Region(box=(0, 0, 9, 9), text="corner", score=0.6, expert="cutter", kind="segment"),
         ],
         lines=[OcrLine(quad=((1, 1), (30, 2), (30, 9), (1, 8)), text="STOP", confidence=0.99, expert="ocr")],
@@ -158,7 +158,7 @@ def test_masks_that_touch_have_different_colours_and_an_outline():
     for x in range(0, 60, 6):
         band = np.zeros((20, 60), dtype=bool)
         band[:, x : x + 6] = True
-        bands.append(Region(box=(x, 0, x + 6, 20), text="x", score=1, expert="e", mask=Mask.of(band)))
+        bands.append(Region(box=(x, 0, x + 6, 20), text="x", score=1, expert="e", mask=Mask.from_array(band)))
     drawn = np.asarray(report.draw_masks(bands, (60, 20)))
     colours = [tuple(drawn[10, x + 3, :3]) for x in range(0, 60, 6)]
     assert all(one != next_one for one, next_one in zip(colours, colours[1:], strict=False))

@@ -143,7 +143,7 @@ def test_segments_are_coloured_small_over_large():
     large, small = np.zeros((30, 40), dtype=bool), np.zeros((30, 40), dtype=bool)
     large[:, :20], small[5:9, 5:9] = True, True
     regions = [
-        Region(box=box, text=text, score=0.5, expert="s", kind="segment", mask=Mask.of(mask))
+        Region(box=box, text=text, score=0.5, expert="s", kind="segment", mask=Mask.from_array(mask))
         for box, text, mask in [((5, 5, 9, 9), "dot", small), ((0, 0, 20, 30), "", large)]
     ]
     pixels = colour_segments(image, regions)
@@ -163,7 +163,7 @@ class Unsure(Expert):
         pass
 
     def annotate(self, images):
-        mask = Mask.of(np.ones(collages.SIZE[::-1], dtype=bool))
+        mask = Mask.from_array(np.ones(collages.SIZE[::-1], dtype=bool))
         return [
             ExpertOutput(
                 regions=(

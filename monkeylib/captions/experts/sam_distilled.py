@@ -133,7 +133,7 @@ class SamDistilled(Expert):
                 score=min(max(float(candidates.ious[index]), 0.0), 1.0),
                 expert=self.name,
                 kind="segment",
-                mask=Mask.of(mask),
+                mask=Mask.from_array(mask),
             )
             regions.append(region)
         return tuple(sorted(regions, key=lambda region: -region.mask.area if region.mask else 0))
