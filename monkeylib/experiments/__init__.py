@@ -1,1 +1,1 @@
-"""The ablations, as named variants of one profile."""
+"""Experiments: models trained, evaluated and compared under equal conditions, and what the results say."""

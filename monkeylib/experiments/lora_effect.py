@@ -1,49 +1,54 @@
-"""What a single adapter changes in the encoder."""
+"""Effect of the LoRA of a single tile on the features of each view."""
 
 import torch
 
 from monkeylib.model.lora import TileLoRA, tile_loras
 from monkeylib.model.vision import VisionTransformer
 
+_STD = 0.05  # standard deviation of the random weights
 
-def banks(vision: VisionTransformer) -> list[TileLoRA]:
-    """The stacked adapters of an encoder, three in each block."""
+
+def lora_layers(vision: VisionTransformer) -> list[TileLoRA]:
+    """Return the LoRA layers of an encoder, three in each block."""
     return tile_loras(vision)
 
 
 @torch.no_grad()
-def influence(
+def measure_lora_effect(
     vision: VisionTransformer, pixel_values: torch.Tensor, index: list[int], seed: int = 0
 ) -> torch.Tensor:
-    """How much each view's features change when one adapter alone is made random.
+    """Measure how much each view's features change when the LoRA of one tile position is made random.
 
-    The second factor of that adapter is drawn anew in every block, with a deviation of 0.05, and put back
-    afterwards.
+    A new LoRA changes nothing, since its B is zero. Here the B of one tile position is drawn at random in
+    every block, for one position after the other, and restored afterwards.
 
     Args:
-        vision: an encoder in evaluation mode, with adapters.
+        vision: an encoder in evaluation mode, with LoRA.
         pixel_values: views `[V, 3, side, side]`.
-        index: the adapter of each view `[V]`, -1 for none.
-        seed: of the random numbers.
+        index: the tile position whose LoRA each view uses, `[V]`; -1 for none.
+        seed: seed of the random numbers.
 
     Returns:
-        `[adapters, V]`: norm of the change over the norm of the features, exactly 0 where nothing changed.
+        `[positions, V]`: |features after - before| / |features before|, exactly 0 where nothing changed.
 
     Raises:
-        ValueError: the encoder has no adapters.
+        ValueError: the encoder has no LoRA.
     """
-    stacked = banks(vision)
-    if not stacked:
-        raise ValueError("this encoder has no adapters: build it with lora_mode 'per_tile' or 'shared'")
+    layers = lora_layers(vision)
+    if not layers:
+        raise ValueError("this encoder has no LoRA: build it with lora_mode 'per_tile' or 'shared'")
+
     before = vision(pixel_values, index)
-    generator = torch.Generator(stacked[0].lora_B.device).manual_seed(seed)
+    generator = torch.Generator(layers[0].lora_B.device).manual_seed(seed)
     changes = []
-    for adapter in range(len(stacked[0].lora_B)):
-        kept = [bank.lora_B[adapter].clone() for bank in stacked]
-        for bank in stacked:
-            bank.lora_B[adapter].normal_(std=0.05, generator=generator)
+    for position in range(len(layers[0].lora_B)):
+        saved = [layer.lora_B[position].clone() for layer in layers]
+        for layer in layers:
+            layer.lora_B[position].normal_(std=_STD, generator=generator)
+
         after = vision(pixel_values, index)
-        for bank, old in zip(stacked, kept, strict=True):
-            bank.lora_B[adapter] = old
+        for layer, lora_b in zip(layers, saved, strict=True):
+            layer.lora_B[position] = lora_b
+
         changes.append((after - before).norm(dim=(1, 2)) / before.norm(dim=(1, 2)))
     return torch.stack(changes)

@@ -1,4 +1,4 @@
-"""The same questions of the nano world, answered by several models: images, evidence and outcomes."""
+"""Qualitative examples: questions about synthetic images with the answers of several models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,69 +13,80 @@ from monkeylib.evaluation.metrics.text import exact_match
 
 
 @dataclass(frozen=True)
-class Case:
-    """One question with the answer of each model, by the model's name."""
+class QualitativeExample:
+    """A question with the answers of several models.
 
-    asked: Prediction  # of the first model; only its question is used
-    given: Mapping[str, str]
+    Attributes:
+        prediction: the prediction of the first model, for its question, accepted answers and image.
+        answers: the answer of each model, by the model's name.
+    """
+
+    prediction: Prediction
+    answers: Mapping[str, str]
 
     @property
-    def right(self) -> dict[str, bool]:
-        """Which models' answers match exactly."""
-        accepted = self.asked.answers
-        return {model: exact_match(text, accepted) == 1 for model, text in self.given.items()}
+    def correct(self) -> dict[str, bool]:
+        """Whether the answer of each model matches an accepted answer exactly."""
+        accepted = self.prediction.answers
+        return {model: exact_match(answer, accepted) == 1 for model, answer in self.answers.items()}
 
     @property
     def image(self) -> Image.Image:
-        """The image, drawn again from its number."""
-        return image(self.asked)
+        """The image, rendered again from its seed."""
+        return render_image(self.prediction)
 
     @property
-    def evidence(self) -> Box | None:
-        """Where the answer stands, in pixels of the image; captions have none."""
-        box = self.asked.meta.get("evidence")
+    def answer_box(self) -> Box | None:
+        """Where the answer stands, in pixels of the image; None for captions."""
+        box = self.prediction.meta.get("evidence")
         return None if box is None else tuple(box)
 
 
-def image(asked: Prediction) -> Image.Image:
-    """The image of a prediction, drawn again from its number."""
-    return synthetic.make_sample(int(asked.image.rsplit("-", 1)[1]), "test").image
+def render_image(prediction: Prediction) -> Image.Image:
+    """Render the synthetic image of a prediction again from the seed in its name."""
+    seed = int(prediction.image.rsplit("-", 1)[1])
+    return synthetic.make_sample(seed, "test").image
 
 
-def read(files: Mapping[str, Path]) -> list[Case]:
-    """Cases of a split from the predictions file of each model.
+def read_examples(files: Mapping[str, Path]) -> list[QualitativeExample]:
+    """Read the predictions file of each model and join them by question.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the models were asked different questions.
+        ValueError: the models answered different questions.
     """
-    rows = {model: {row.id: row for row in read_predictions(file)} for model, file in files.items()}
-    first = next(iter(rows.values()))
-    for model, own in rows.items():
-        if own.keys() != first.keys():
+    predictions_of = {
+        model: {prediction.id: prediction for prediction in read_predictions(file)}
+        for model, file in files.items()
+    }
+    first_model = next(iter(files))
+    first = predictions_of[first_model]
+    for model, predictions in predictions_of.items():
+        if predictions.keys() != first.keys():
             raise ValueError(
                 f"The predictions of {model} in {files[model]} answer other questions than those of "
-                f"{next(iter(rows))}: evaluate both with the same counts."
+                f"{first_model}: evaluate both with the same counts."
             )
-    return [
-        Case(row, {model: own[row.id].prediction for model, own in rows.items()}) for row in first.values()
-    ]
+
+    examples = []
+    for id, prediction in first.items():
+        answers = {model: predictions[id].prediction for model, predictions in predictions_of.items()}
+        examples.append(QualitativeExample(prediction, answers))
+    return examples
 
 
-def outcomes(cases: Sequence[Case], first: str, second: str) -> dict[str, list[Case]]:
-    """The cases by who was right: only the first model, only the second, both, or neither."""
+def group_by_outcome(
+    examples: Sequence[QualitativeExample], first: str, second: str
+) -> dict[str, list[QualitativeExample]]:
+    """Group examples by which of two models is correct: only the first, only the second, both or neither."""
     names = {
         (True, False): f"only {first}",
         (False, True): f"only {second}",
         (True, True): "both",
         (False, False): "neither",
     }
-    found: dict[str, list[Case]] = {name: [] for name in names.values()}
-    for case in cases:
-        found[names[case.right[first], case.right[second]]].append(case)
-    return found
-
-
-def of_different_images(cases: Sequence[Case], count: int) -> list[Case]:
-    """The first `count` cases, at most one of each image."""
-    return list({case.asked.image: case for case in reversed(cases)}.values())[::-1][:count]
+    groups: dict[str, list[QualitativeExample]] = {name: [] for name in names.values()}
+    for example in examples:
+        correct = example.correct
+        groups[names[correct[first], correct[second]]].append(example)
+    return groups

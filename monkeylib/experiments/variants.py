@@ -1,5 +1,9 @@
-"""Named variants of a profile: what Monkey's parts are worth, one change at a time (paper, the ablation of
-resolution and adapters)."""
+"""Ablation: named variants of a profile, each of which changes one thing about Monkey.
+
+The paper's ablation asks what resolution, tiles, per-tile LoRA and the global view are worth. Every variant
+is trained from the same base model on the same images, for the same number of steps, and evaluated on the
+same questions.
+"""
 
 from __future__ import annotations
 
@@ -17,74 +21,102 @@ from monkeylib.training import finetune
 
 @dataclass(frozen=True)
 class Variant:
-    """A change of the profile under a name; `title` is how tables and figures call it."""
+    """A named change of a profile.
+
+    Attributes:
+        name: name in files and commands.
+        title: name in tables and figures.
+        change: returns the profile of the variant.
+    """
 
     name: str
     title: str
     change: Callable[[Profile], Profile]
 
 
-def _changed(profile: Profile, mode: str | None = None, **fields: object) -> Profile:
-    """The profile with other fields, on images of the same size."""
+def _change(profile: Profile, lora_mode: str | None = None, **fields: object) -> Profile:
+    """Change fields of a profile but keep the size of its images, which otherwise follows from the tiles."""
     width, height = profile.image_size
-    if mode is not None:
-        fields["lora"] = profile.lora.model_copy(update={"mode": mode})
+    if lora_mode is not None:
+        fields["lora"] = profile.lora.model_copy(update={"mode": lora_mode})
     return profile.model_copy(update={"image_width": width, "image_height": height, **fields})
 
 
 def _one_view(profile: Profile) -> Profile:
-    return _changed(profile, "none", views="global")
+    return _change(profile, "none", views="global")
 
 
 def _interpolated(profile: Profile) -> Profile:
-    return _changed(profile, "none", views="global", tile_size=max(profile.image_size))
+    return _change(profile, "none", views="global", tile_size=max(profile.image_size))
 
 
-def _growing(profile: Profile, order: str) -> Profile:
-    """One view, at tile size, half way and full size in turn; the ViT trains, as is usual where resolution is
-    raised in training."""
-    full, tile = max(profile.image_size), profile.tile_size
-    changed = _changed(profile, "full", views="global", tile_size=full)
-    patch = profile.vision.patch_size
-    return changed.retrained(view_sides=(tile, (tile + full) // 2 // patch * patch, full), view_order=order)
-
-
-VARIANTS = {
-    variant.name: variant
-    for variant in (
-        Variant("one_view", "one view at tile size", _one_view),
-        Variant("interpolated", "one view at full size, positions interpolated", _interpolated),
-        Variant(
-            "progressive",
-            "one view that grows to full size, the ViT trains",
-            lambda p: _growing(p, "progressive"),
-        ),
-        Variant(
-            "multiscale", "one view of changing size, the ViT trains", lambda p: _growing(p, "multiscale")
-        ),
-        Variant(
-            "tiles_only",
-            "tiles without global view, adapter per tile",
-            lambda p: _changed(p, "per_tile", views="tiles"),
-        ),
-        Variant(
-            "released_global",
-            "tiles + the release's global view, adapter per tile",
-            lambda p: _changed(p, "per_tile", global_from="resized"),
-        ),
-        Variant("no_adapters", "tiles + global view, no adapters", lambda p: _changed(p, "none")),
-        Variant("shared", "tiles + global view, one shared adapter", lambda p: _changed(p, "shared")),
-        Variant("per_tile", "tiles + global view, adapter per tile (Monkey)", lambda p: p),
-    )
-}
-TITLES = {name: one.title for name, one in VARIANTS.items()}
-
-
-def variant(profile: Profile, name: str, steps: int | None = None) -> Profile:
-    """The profile of a variant.
+def _growing_view(profile: Profile, order: str) -> Profile:
+    """One view at tile size, half way and full size; the ViT trains, as is usual in high-resolution training.
 
     Args:
-        steps: training steps; those of the profile's ablation if not given, the same for every variant.
+        profile: the profile.
+        order: "progressive" (one size after the other) or "multiscale" (another size with every step).
+    """
+    full_side = max(profile.image_size)
+    tile_side = profile.tile_size
+    changed = _change(profile, "full", views="global", tile_size=full_side)
+
+    # Half way, rounded down to whole patches.
+    patch = profile.vision.patch_size
+    middle_side = (tile_side + full_side) // 2 // patch * patch
+    return changed.retrained(view_sides=(tile_side, middle_side, full_side), view_order=order)
+
+
+def _progressive(profile: Profile) -> Profile:
+    return _growing_view(profile, "progressive")
+
+
+def _multiscale(profile: Profile) -> Profile:
+    return _growing_view(profile, "multiscale")
+
+
+def _tiles_only(profile: Profile) -> Profile:
+    return _change(profile, "per_tile", views="tiles")
+
+
+def _released_global(profile: Profile) -> Profile:
+    return _change(profile, "per_tile", global_from="resized")
+
+
+def _no_lora(profile: Profile) -> Profile:
+    return _change(profile, "none")
+
+
+def _shared_lora(profile: Profile) -> Profile:
+    return _change(profile, "shared")
+
+
+def _monkey(profile: Profile) -> Profile:
+    return profile
+
+
+_VARIANTS = (
+    Variant("one_view", "one view at tile size", _one_view),
+    Variant("interpolated", "one view at full size, positions interpolated", _interpolated),
+    Variant("progressive", "one view that grows to full size, the ViT trains", _progressive),
+    Variant("multiscale", "one view of changing size, the ViT trains", _multiscale),
+    Variant("tiles_only", "tiles without global view, LoRA per tile", _tiles_only),
+    Variant("released_global", "tiles + the released code's global view, LoRA per tile", _released_global),
+    Variant("no_adapters", "tiles + global view, no LoRA", _no_lora),
+    Variant("shared", "tiles + global view, one shared LoRA", _shared_lora),
+    Variant("per_tile", "tiles + global view, LoRA per tile (Monkey)", _monkey),
+)
+VARIANTS = {variant.name: variant for variant in _VARIANTS}
+TITLES = {variant.name: variant.title for variant in _VARIANTS}
+
+
+def variant_profile(profile: Profile, name: str, steps: int | None = None) -> Profile:
+    """Return the profile of a variant.
+
+    Args:
+        profile: the profile to change.
+        name: a name of `VARIANTS`.
+        steps: training steps; by default those of the profile's ablation, the same for every variant.
 
     Raises:
         ValueError: there is no such variant.
@@ -93,21 +125,41 @@ def variant(profile: Profile, name: str, steps: int | None = None) -> Profile:
     return VARIANTS[name].change(profile).retrained(steps=steps or profile.ablation.steps)
 
 
-def run(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool = False) -> Path:
-    """Train and score the variants; returns the table `ablation.csv` of the profile's results.
+def run_ablation(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool = False) -> Path:
+    """Train, evaluate and score the variants, and write the table `ablation.csv` of the profile's results.
 
-    Each variant lies in its own folder of the profile's runs; finished ones are not trained again.
+    Each variant has its own folder in the profile's runs; what is trained or predicted already is kept.
+
+    Returns:
+        The path of the table.
     """
-    folder = resources.runs(profile.name) / "ablation"
     predictions = {}
     for name in names:
-        changed = variant(profile, name)
-        data = replace(finetune.worlds(changed), validation=None)  # nothing is chosen by it
-        model = finetune.run(changed, folder / name, progress, data)
-        answered = predict_synthetic(
-            changed, model, folder / name / "predictions", profile.ablation.counts, progress
+        changed = variant_profile(profile, name)
+        folder = _folder(profile, name)
+
+        # No validation split: nothing is selected by its loss.
+        data = replace(finetune.worlds(changed), validation=None)
+        checkpoint = finetune.run(changed, folder, progress, data)
+
+        runs = predict_synthetic(
+            changed, checkpoint, folder / "predictions", profile.ablation.counts, progress
         )
-        predictions |= {(name, split): done.path for split, done in answered.items()}
-    return results.write_table(
-        results.score_runs(predictions), resources.results(profile.name) / "ablation.csv"
-    )
+        for split, run in runs.items():
+            predictions[name, split] = run.path
+
+    table = resources.results(profile.name) / "ablation.csv"
+    return results.write_table(results.score_runs(predictions), table)
+
+
+def prediction_files(profile: Profile) -> dict[tuple[str, str], Path]:
+    """Return the predictions files of the variants by (variant, split), as `run_ablation` leaves them."""
+    return {
+        (name, f"nano-{split}"): _folder(profile, name) / "predictions" / f"nano-{split}.jsonl"
+        for name in VARIANTS
+        for split in profile.ablation.counts
+    }
+
+
+def _folder(profile: Profile, name: str) -> Path:
+    return resources.runs(profile.name) / "ablation" / name

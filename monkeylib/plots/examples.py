@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from monkeylib.evaluation.error_gallery import ImageOf, WrongAnswer, facts
-from monkeylib.experiments.qualitative import Case
+from monkeylib.experiments.qualitative import QualitativeExample
 from monkeylib.plots.images import (
     PANEL_WIDTH,
     ImagePanel,
@@ -39,40 +39,34 @@ def draw_errors(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, columns
     return draw_panels(panels, columns)
 
 
-def case_panel(case: Case, title: str = "") -> ImagePanel:
-    """Return a panel with the question of a case, the label, and the marked answer of each model."""
-    question = case.asked.question or case.asked.prompt
-    lines = [question, f"label: {case.asked.answers[0]}"]
-    for model, answer in case.given.items():
-        lines.append(f"{_MARK[case.right[model]]} {model}: {answer}")
-
-    return ImagePanel(case.image, title, tuple(lines), case.evidence)
-
-
-def draw_resolutions(cases: Mapping[str, Case], sides: Mapping[str, int], names: Mapping[str, str]) -> Figure:
-    """Draw one column per case: the image at each model's resolution, the answer boxed, predictions below.
+def draw_resolutions(
+    examples: Mapping[str, QualitativeExample], sides: Mapping[str, int], names: Mapping[str, str]
+) -> Figure:
+    """Draw one column per example: the image at each model's resolution, the answer boxed, predictions below.
 
     Args:
-        cases: the title of each column and its case.
+        examples: the title of each column and its example.
         sides: the models from top to bottom, each with the side in pixels of its square input.
         names: what to call the models.
     """
-    size = (PANEL_WIDTH * len(cases), len(sides) * (PANEL_WIDTH + _ANSWER_HEIGHT) + _HEADING_HEIGHT)
-    fig, axes = plt.subplots(len(sides), len(cases), figsize=size, squeeze=False)
+    size = (PANEL_WIDTH * len(examples), len(sides) * (PANEL_WIDTH + _ANSWER_HEIGHT) + _HEADING_HEIGHT)
+    fig, axes = plt.subplots(len(sides), len(examples), figsize=size, squeeze=False)
 
-    for column, (title, case) in enumerate(cases.items()):
-        heading = (title, case.asked.question, f"label: {case.asked.answers[0]}")
+    for column, (title, example) in enumerate(examples.items()):
+        prediction = example.prediction
+        heading = (title, prediction.question, f"label: {prediction.answers[0]}")
         axes[0, column].set_title(wrap_lines(heading), fontsize=8)
 
+        image = example.image
         for ax, (model, side) in zip(axes[:, column], sides.items(), strict=True):
             # The box is in pixels of the original image.
-            scale = side / case.image.width
+            scale = side / image.width
             box = None
-            if case.evidence:
-                box = tuple(edge * scale for edge in case.evidence)
+            if example.answer_box:
+                box = tuple(edge * scale for edge in example.answer_box)
 
-            show_image(ax, case.image.resize((side, side), Image.Resampling.BICUBIC), box)
-            answer = f"{_MARK[case.right[model]]} {case.given[model]}"
+            show_image(ax, image.resize((side, side), Image.Resampling.BICUBIC), box)
+            answer = f"{_MARK[example.correct[model]]} {example.answers[model]}"
             write_below(ax, wrap_lines((f"{names[model]}:", answer)))
 
     return fig

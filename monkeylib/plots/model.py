@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
-from monkeylib.experiments.attention import Looks
+from monkeylib.experiments.attention import AttentionMaps
 from monkeylib.plots.images import show_image
 from monkeylib.plots.style import COLOURS, PALE
 from monkeylib.plots.tiling import show_view
@@ -175,15 +175,15 @@ def draw_query_positions(similarity: torch.Tensor, centres: torch.Tensor, querie
     return fig
 
 
-def draw_attention(looks: Looks, queries: Sequence[int]) -> Figure:
+def draw_attention(maps: AttentionMaps, queries: Sequence[int]) -> Figure:
     """Draw the resampler's attention, all queries and single ones, over the tiles and the global view.
 
     Args:
-        looks: attention over one image.
+        maps: attention over one image.
         queries: numbers of the single queries; the same query of every view is drawn.
     """
-    tiles = join_tiles(looks.views[: looks.grid.tiles], looks.grid)
-    rows = {"tiles": (tiles, looks.tiles), "global view": (looks.views[-1], looks.whole)}
+    tiles = join_tiles(maps.views[: maps.grid.tiles], maps.grid)
+    rows = {"tiles": (tiles, maps.over_tiles), "global view": (maps.views[-1], maps.over_global_view)}
     columns = 2 + len(queries)
     fig, axes = plt.subplots(2, columns, figsize=(1.9 * columns, 4.2))
 
@@ -196,7 +196,7 @@ def draw_attention(looks: Looks, queries: Sequence[int]) -> Figure:
             ax.set_title("all queries" if query is None else f"query {query}")
 
     for ax in axes[0]:
-        _draw_grid(ax, looks)
+        _draw_grid(ax, maps)
     return fig
 
 
@@ -211,9 +211,9 @@ def _overlay(ax: Axes, pixels: torch.Tensor, attention: torch.Tensor) -> None:
     ax.set_axis_off()
 
 
-def _draw_grid(ax: Axes, looks: Looks) -> None:
-    side = looks.views.shape[-1]
-    for row in range(1, looks.grid.rows):
+def _draw_grid(ax: Axes, maps: AttentionMaps) -> None:
+    side = maps.views.shape[-1]
+    for row in range(1, maps.grid.rows):
         ax.axhline(row * side - 0.5, color=COLOURS[1], linewidth=1)
-    for col in range(1, looks.grid.cols):
+    for col in range(1, maps.grid.cols):
         ax.axvline(col * side - 0.5, color=COLOURS[1], linewidth=1)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monkeylib.evaluation import benchmarks
-from monkeylib.experiments.base_vs_monkey import METRICS
+from monkeylib.experiments.comparisons import METRIC_TITLES
 from monkeylib.plots.style import COLOURS, draw_intervals
 from monkeylib.tables import Row
 
@@ -33,7 +33,7 @@ def draw_models(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
 
     for ax, metric in zip(axes[0], metrics, strict=True):
         _draw_bars(ax, scores[scores["metric"] == metric], names)
-        ax.set_title(f"{METRICS[metric]}, points")
+        ax.set_title(f"{METRIC_TITLES[metric]}, points")
 
     axes[0, 0].set_ylim(0, 100)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
@@ -97,7 +97,7 @@ def draw_variants(rows: Sequence[Row], names: Mapping[str, str], highlight: str)
         )
         draw_intervals(ax, drawn["value"], range(len(names)), drawn["low"], drawn["high"], horizontal=True)
 
-        metric = METRICS[benchmarks.get(split).metrics[0]]
+        metric = METRIC_TITLES[benchmarks.get(split).metrics[0]]
         ax.set(title=_title(split), xlabel=f"{metric}, points", ylabel="")
         ax.set_xlim(left=0)
         ax.grid(axis="y", visible=True)

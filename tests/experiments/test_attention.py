@@ -1,4 +1,4 @@
-"""Where queries look: the attention of the resampler, laid out over an image."""
+"""Attention maps of the resampler, laid out over an image."""
 
 import numpy as np
 import pytest
@@ -7,28 +7,34 @@ from PIL import Image
 
 from monkeylib.data import synthetic
 from monkeylib.experiments import attention
+from monkeylib.experiments.attention import AttentionMaps
 from monkeylib.tiling import Grid
 
 
-def test_looks_hold_the_views_as_the_model_gets_them(monkey, make_image):
+def test_maps_hold_the_views_as_the_model_gets_them(monkey, make_image):
     image = make_image(1, 112, 112)
-    looks = attention.look(monkey, image)
-    side = monkey.model.config.vision_config.tile_size // monkey.model.config.vision_config.patch_size
-    assert looks.views.shape == (5, 3, 56, 56) and looks.grid == Grid(2, 2)
-    assert looks.weights.shape == (5, 16, side, side)
-    assert torch.allclose(looks.weights.sum((2, 3)), torch.ones(5, 16), atol=1e-5)
+    maps = attention.compute_attention_maps(monkey, image)
+
+    vision = monkey.model.config.vision_config
+    side = vision.tile_size // vision.patch_size
+    assert maps.views.shape == (5, 3, 56, 56) and maps.grid == Grid(2, 2)
+    assert maps.weights.shape == (5, 16, side, side)
+    assert torch.allclose(maps.weights.sum((2, 3)), torch.ones(5, 16), atol=1e-5)
+
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
-    assert torch.allclose(looks.views[1], pixels[:, :56, 56:], atol=1e-5), "the tile at the top right"
+    assert torch.allclose(maps.views[1], pixels[:, :56, 56:], atol=1e-5), "the tile at the top right"
 
 
-def test_attention_is_laid_out_as_the_tiles_are():
+def test_attention_is_laid_out_like_the_tiles():
     weights = torch.arange(5 * 2 * 2 * 2, dtype=torch.float).reshape(5, 2, 2, 2)
-    looks = attention.Looks(torch.zeros(5, 3, 4, 4), weights, Grid(2, 2))
-    joined = looks.tiles(query=1)
-    assert joined.shape == (4, 4)
-    assert torch.equal(joined[:2, 2:], weights[1, 1]) and torch.equal(joined[2:, :2], weights[2, 1])
-    assert torch.equal(looks.whole(query=0), weights[4, 0])
-    assert torch.equal(looks.whole(), weights[4].mean(0))
+    maps = AttentionMaps(torch.zeros(5, 3, 4, 4), weights, Grid(2, 2))
+
+    over_tiles = maps.over_tiles(query=1)
+    assert over_tiles.shape == (4, 4)
+    assert torch.equal(over_tiles[:2, 2:], weights[1, 1])
+    assert torch.equal(over_tiles[2:, :2], weights[2, 1])
+    assert torch.equal(maps.over_global_view(query=0), weights[4, 0])
+    assert torch.equal(maps.over_global_view(), weights[4].mean(0))
 
 
 @pytest.fixture(scope="module")
@@ -36,38 +42,44 @@ def document():
     return synthetic.make_sample(3, "val", (112, 112), "document")
 
 
-def test_written_patches_are_where_the_letters_are(document):
-    cover = attention.written(document, Grid(2, 2), side=4, tile=56)
-    assert cover.shape == (5, 4, 4) and 0 <= cover.min() and cover.max() <= 1
+def test_text_coverage_is_the_area_of_the_letters(document):
+    coverage = attention.text_coverage(document, Grid(2, 2), side=4, tile=56)
+    assert coverage.shape == (5, 4, 4)
+    assert 0 <= coverage.min() and coverage.max() <= 1
+
     mask = np.zeros((112, 112))
-    for glyph in (glyph for text in document.texts for glyph in text.glyphs):
-        x0, y0, x1, y1 = (max(0, round(edge)) for edge in glyph.box)
-        mask[y0:y1, x0:x1] = 1
-    assert cover[1, 0, 0].item() == pytest.approx(mask[:14, 56:70].mean(), abs=1e-5)
-    assert cover[:4].mean().item() == pytest.approx(mask.mean(), abs=1e-5)
-    assert cover[4].mean().item() == pytest.approx(mask.mean(), abs=1e-5), "the whole has the same letters"
+    for text in document.texts:
+        for glyph in text.glyphs:
+            x0, y0, x1, y1 = (max(0, round(edge)) for edge in glyph.box)
+            mask[y0:y1, x0:x1] = 1
+    assert coverage[1, 0, 0].item() == pytest.approx(mask[:14, 56:70].mean(), abs=1e-5)
+    assert coverage[:4].mean().item() == pytest.approx(mask.mean(), abs=1e-5)
+    assert coverage[4].mean().item() == pytest.approx(mask.mean(), abs=1e-5), "the global view has it all"
 
 
-def test_queries_that_look_everywhere_alike_have_the_letters_share(monkey, document, monkeypatch):
-    looked = attention.look(monkey, document.image)
-    even = torch.full_like(looked.weights, 1 / 16)
-    monkeypatch.setattr(attention, "look", lambda *_: attention.Looks(looked.views, even, looked.grid))
-    rows = attention.on_print(monkey, [document])
+def test_attention_on_text_compares_it_with_the_area(monkey, document, monkeypatch):
+    maps = attention.compute_attention_maps(monkey, document.image)
+
+    def replace_weights(weights):
+        fixed = AttentionMaps(maps.views, weights, maps.grid)
+        monkeypatch.setattr(attention, "compute_attention_maps", lambda *_: fixed)
+
+    uniform = torch.full_like(maps.weights, 1 / 16)
+    replace_weights(uniform)
+    rows = attention.attention_on_text(monkey, [document])
     assert [row["views"] for row in rows] == ["tiles", "global view"]
     assert all(row["ratio"] == pytest.approx(1) for row in rows)
-    cover = attention.written(document, Grid(2, 2), 4, 56)
-    first = (cover == cover.amax((1, 2), keepdim=True)).float()
-    first /= first.sum((1, 2), keepdim=True)
-    monkeypatch.setattr(
-        attention,
-        "look",
-        lambda *_: attention.Looks(looked.views, first[:, None].expand_as(even), looked.grid),
-    )
-    assert all(row["ratio"] > 1 for row in attention.on_print(monkey, [document])), "at letters alone"
+
+    # All attention on the patches with most text.
+    coverage = attention.text_coverage(document, Grid(2, 2), 4, 56)
+    most_text = (coverage == coverage.amax((1, 2), keepdim=True)).float()
+    most_text /= most_text.sum((1, 2), keepdim=True)
+    replace_weights(most_text[:, None].expand_as(uniform))
+    assert all(row["ratio"] > 1 for row in attention.attention_on_text(monkey, [document]))
 
 
-def test_views_come_back_from_their_normalisation(processor):
-    grey = Image.new("RGB", (112, 112), (255, 128, 0))
+def test_denormalise_restores_the_colours(processor):
+    image = Image.new("RGB", (112, 112), (255, 128, 0))
     images = processor.image_processor
-    views = attention.unnormalised(images(grey)["pixel_values"], images)
+    views = attention.denormalise(images(image)["pixel_values"], images)
     assert views[0, :, 5, 5].tolist() == pytest.approx([1, 128 / 255, 0], abs=1e-5)

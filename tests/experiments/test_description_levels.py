@@ -50,12 +50,16 @@ def test_a_scene_is_the_same_every_time_and_its_truth_lies_in_it(scenes):
         again = collages.make_composite_scene(int(scene.name.removeprefix("scene-")))
         assert again.image.tobytes() == scene.image.tobytes() and again.references == scene.references
         assert (
-            scene.image.size == collages.SIZE and 2 <= len(scene.photographs) <= 3 and 1 <= len(scene.texts) <= 2
+            scene.image.size == collages.SIZE
+            and 2 <= len(scene.photographs) <= 3
+            and 1 <= len(scene.texts) <= 2
         )
         for placed in scene.photographs:
             x0, y0, x1, y1 = placed.box
             assert 0 <= x0 < x1 <= collages.SIZE[0] and 0 <= y0 < y1 <= collages.SIZE[1]
-            assert placed.photograph.name in scene.references[0] and placed.photograph.name in scene.true_words
+            assert (
+                placed.photograph.name in scene.references[0] and placed.photograph.name in scene.true_words
+            )
         assert all(text in scene.references[1] for text in scene.texts)
         boxes = [placed.box for placed in scene.photographs]
         for first, second in zip(boxes, boxes[1:], strict=False):
@@ -190,7 +194,9 @@ def test_annotations_of_scenes_are_unfiltered_and_without_masks(scenes, tmp_path
 @pytest.mark.skipif(not description_levels.record_path().is_file(), reason="no records are kept")
 def test_the_kept_records_are_of_these_scenes_and_say_who_spoke():
     records = list(read_records(description_levels.record_path()))
-    assert [record.name for record in records] == [collages.make_composite_scene(seed).name for seed in range(len(records))]
+    assert [record.name for record in records] == [
+        collages.make_composite_scene(seed).name for seed in range(len(records))
+    ]
     for record in records:
         assert not record.failures and not record.dropped and record.provenance
         assert all(region.mask is None for region in record.regions)

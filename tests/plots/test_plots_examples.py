@@ -2,10 +2,10 @@ import matplotlib.pyplot as plt
 import pytest
 
 from monkeylib.evaluation.examples import Prediction
-from monkeylib.experiments.qualitative import Case
-from monkeylib.plots.examples import case_panel, draw_resolutions
+from monkeylib.experiments.qualitative import QualitativeExample
+from monkeylib.plots.examples import draw_resolutions
 
-CASE = Case(
+EXAMPLE = QualitativeExample(
     Prediction(
         id="fine-3-0",
         image="nano-test-3",
@@ -28,15 +28,9 @@ def texts(ax):
     return " ".join(text.get_text() for text in ax.texts).replace("\n", " ")
 
 
-def test_panel_shows_question_label_and_marked_answers():
-    panel = case_panel(CASE, "nano-fine")
-    lines = ("what is the title?", "label: rain feb", "✗ base: rain fob", "✓ monkey: rain feb")
-    assert panel.lines == lines and panel.box == (10, 20, 110, 50) and panel.image.size == (192, 192)
-
-
 def test_answers_are_boxed_at_every_resolution():
     sides = {"base": 96, "monkey": 192}
-    fig = draw_resolutions({"only monkey": CASE}, sides, {"base": "base at 96 px", "monkey": "Monkey"})
+    fig = draw_resolutions({"only monkey": EXAMPLE}, sides, {"base": "base at 96 px", "monkey": "Monkey"})
     small, large = fig.axes
     assert small.images[0].get_array().shape == (96, 96, 3)
     assert large.images[0].get_array().shape == (192, 192, 3)

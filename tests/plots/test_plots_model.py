@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from monkeylib.experiments.attention import Looks
+from monkeylib.experiments.attention import AttentionMaps
 from monkeylib.plots.model import (
     attention_centres,
     draw_attention,
@@ -85,13 +85,13 @@ def test_query_positions_and_attention_are_drawn():
 
 def test_attention_is_drawn_for_all_queries_and_for_single_ones():
     weights = torch.rand(5, 4, 2, 2)
-    looks = Looks(torch.rand(5, 3, 8, 8), weights, Grid(2, 2))
-    fig = draw_attention(looks, [1, 3])
+    maps = AttentionMaps(torch.rand(5, 3, 8, 8), weights, Grid(2, 2))
+    fig = draw_attention(maps, [1, 3])
     axes = np.reshape(fig.axes, (2, 4))
     titles = [ax.get_title() or ax.get_title(loc="left") for ax in axes[0]]
     assert titles == ["tiles", "all queries", "query 1", "query 3"]
     shown = axes[0, 2].images[1].get_array()
-    assert np.allclose(shown, looks.tiles(1) / looks.tiles(1).max())
+    assert np.allclose(shown, maps.over_tiles(1) / maps.over_tiles(1).max())
     assert axes[1, 3].images[1].get_array().shape == (2, 2) and axes[0, 0].images[0].get_array().shape == (
         16,
         16,

@@ -7,7 +7,7 @@ import torch
 
 from monkeylib import profiles
 from monkeylib.data.records import BadRecord, Record
-from monkeylib.experiments.variants import variant
+from monkeylib.experiments.variants import variant_profile
 from monkeylib.profiles import build
 from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training import finetune
@@ -155,7 +155,7 @@ def test_gradient_checkpointing_changes_nothing():
 
 @pytest.mark.parametrize("order", ["progressive", "multiscale"])
 def test_a_view_grows_or_changes_with_the_steps(order):
-    profile = variant(SMOKE, order, steps=9)
+    profile = variant_profile(SMOKE, order, steps=9)
     module = module_of(profile)
     maker, rows = rows_of(module, 1)
     sides = [module._collate(maker, Share())(rows, rows, n)["pixel_values"].shape[-1] for n in range(9)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monkeylib import profiles
-from monkeylib.experiments.variants import variant
+from monkeylib.experiments.variants import variant_profile
 from monkeylib.profiles import build
 from monkeylib.training import finetune
 from monkeylib.training.data import RowMaker, Share
@@ -27,7 +27,7 @@ MODES = {
     "packed": mode("per_tile").retrained(packed=True),
     "checkpointing": mode("per_tile").retrained(checkpointing=True),
     # Beside a frozen language model, which has to know how to answer: that of nano-base, with one view.
-    "lora": variant(profiles.load("nano"), "one_view").retrained(parts=LORA, language_model_rank=16),
+    "lora": variant_profile(profiles.load("nano"), "one_view").retrained(parts=LORA, language_model_rank=16),
 }
 
 

@@ -1,0 +1,81 @@
+"""Paired differences between models, verdicts and sentences."""
+
+import pytest
+
+from monkeylib.experiments import comparisons
+from tests.support.prediction_rows import prediction, write_predictions
+
+
+@pytest.fixture()
+def files(tmp_path):
+    """Two models on twenty questions: the first answers 15 of them correctly, the second 5."""
+    correct = {"first": 15, "second": 5}
+    return {
+        (model, "nano-fine"): write_predictions(
+            tmp_path / model, [prediction(n, n < count) for n in range(20)]
+        )
+        for model, count in correct.items()
+    }
+
+
+def test_differences_are_paired_by_question(files):
+    (row,) = comparisons.paired_differences(files, "first", ["second"])
+    assert (row["model"], row["against"], row["split"]) == ("first", "second", "nano-fine")
+    assert (row["metric"], row["n"]) == ("exact_match", 20)
+    assert row["difference"] == 0.5 and 0.2 < row["low"] < 0.5 < row["high"] < 0.8
+
+    (reverse,) = comparisons.paired_differences(files, "second", ["first"])
+    assert reverse["difference"] == -0.5 and reverse["high"] < 0
+
+
+EXCLUDES = "which excludes 0"
+INCLUDES = "which includes 0: no significant difference"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "order", "interval", "verdict"),
+    [
+        ((0.5, 0.2, 0.8), "50.0 points above", f"+20.0 to +80.0, {EXCLUDES}", "better"),
+        ((-0.1, -0.2, -0.05), "10.0 points below", f"-20.0 to -5.0, {EXCLUDES}", "worse"),
+        ((0.1, -0.1, 0.3), "10.0 points above", f"-10.0 to +30.0, {INCLUDES}", comparisons.NOT_SIGNIFICANT),
+        ((0.0, 0.0, 0.0), "level with", f"+0.0 to +0.0, {INCLUDES}", comparisons.NOT_SIGNIFICANT),
+    ],
+)
+def test_sentence_says_what_the_interval_allows(numbers, order, interval, verdict):
+    row = dict(zip(("difference", "low", "high"), numbers, strict=True))
+    row |= {"model": "monkey", "against": "base", "split": "nano-caption", "metric": "cider_d"}
+    assert comparisons.describe_difference(row, {"monkey": "Monkey"}) == (
+        f"Nano, captions, CIDEr-D: Monkey is {order} base "
+        f"(95 % interval of the paired difference: {interval})."
+    )
+    assert comparisons.verdict(row) == verdict
+
+
+def test_verdict_table_has_a_row_per_model_and_a_column_per_split():
+    rows = [
+        {"model": "m", "against": other, "split": split, "low": low, "high": high}
+        for other, split, low, high in (
+            ("shared", "nano-fine", 0.01, 0.2),
+            ("shared", "nano-large", -0.2, -0.01),
+            ("none", "nano-fine", 0.0, 0.1),
+        )
+    ]
+    assert comparisons.verdict_table(rows, {"shared": "one LoRA"}) == [
+        {"against": "one LoRA", "Nano, fine print": "better", "Nano, large print": "worse"},
+        {"against": "none", "Nano, fine print": "no significant difference"},
+    ]
+
+
+def test_main_scores_and_groups_are_selected_from_a_score_table():
+    row = {"model": "m", "split": "nano-fine", "group": "all", "metric": "exact_match", "value": 0.5}
+    row |= {"low": 0.4, "high": 0.625, "n": 7}
+    other_metric = row | {"metric": "anls", "value": 0.9}
+    part = row | {"group": "document", "value": 0.25}
+    assert comparisons.main_scores([row, other_metric, part]) == [row]
+    assert comparisons.main_scores([row, other_metric, part], group=None) == [row, part]
+
+    other_model = row | {"model": "other", "value": 1.0}
+    assert comparisons.scores_by_group([row, other_model, other_metric, part]) == [
+        {"split": "nano-fine", "group": "all", "n": 7, "m": "50.0 (40.0–62.5)", "other": "100.0 (40.0–62.5)"},
+        {"split": "nano-fine", "group": "document", "n": 7, "m": "25.0 (40.0–62.5)"},
+    ]

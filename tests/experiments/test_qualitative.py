@@ -1,0 +1,43 @@
+"""Qualitative examples: answers of several models, joined by question."""
+
+import numpy as np
+import pytest
+
+from monkeylib.data import synthetic
+from monkeylib.experiments import qualitative
+from tests.support.prediction_rows import prediction, write_predictions
+
+
+@pytest.fixture()
+def files(tmp_path):
+    """Predictions files of two models: the first is correct on 15 of twenty questions, the second on 5."""
+    return {
+        model: write_predictions(tmp_path / model, [prediction(n, n < count) for n in range(20)])
+        for model, count in (("first", 15), ("second", 5))
+    }
+
+
+def test_examples_join_models_and_are_grouped_by_outcome(files):
+    examples = qualitative.read_examples(files)
+    assert [example.prediction.id for example in examples] == [f"fine-{n}" for n in range(20)]
+
+    groups = qualitative.group_by_outcome(examples, "first", "second")
+    counts = {outcome: len(group) for outcome, group in groups.items()}
+    assert counts == {"only first": 10, "only second": 0, "both": 5, "neither": 5}
+    assert groups["both"][0].correct == {"first": True, "second": True}
+    assert groups["neither"][0].answers == {"first": "wrong", "second": "wrong"}
+
+
+def test_example_renders_its_image_and_has_the_box_of_its_answer(files):
+    example = qualitative.read_examples({"first": files["first"]})[3]
+    expected = synthetic.make_sample(3, "test").image
+    assert np.array_equal(np.asarray(example.image), np.asarray(expected))
+    assert example.answer_box == (1.0, 2.0, 30.0, 40.0)
+
+
+def test_predictions_of_other_questions_raise(files, tmp_path):
+    fewer = write_predictions(tmp_path / "fewer", [prediction(n, True) for n in range(19)])
+    with pytest.raises(
+        ValueError, match="predictions of fewer in .* answer other questions than those of first"
+    ):
+        qualitative.read_examples({"first": files["first"], "fewer": fewer})

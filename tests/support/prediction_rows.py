@@ -1,0 +1,27 @@
+"""Predictions about synthetic images, as a run would leave them on disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from monkeylib.evaluation.examples import Prediction
+
+
+def prediction(number: int, correct: bool, label: str = "yes", split: str = "fine") -> Prediction:
+    """Return the prediction of question `number`, which is about an image of its own."""
+    return Prediction(
+        id=f"{split}-{number}",
+        image=f"nano-test-{number}",
+        question="what is it?",
+        answers=[label],
+        prompt="vqa",
+        prediction=label if correct else "wrong",
+        model="",
+        meta={"family": "document" if number % 2 else "scene_text", "evidence": [1.0, 2.0, 30.0, 40.0]},
+    )
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> Path:
+    """Write a predictions file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(row.to_line() for row in predictions))
+    return path
