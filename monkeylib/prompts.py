@@ -129,7 +129,8 @@ class Tokenizer(Protocol):
 
     eos_token_id: int
 
-    def encode(self, text: str, **options: Any) -> list[int]: ...
+    def encode(self, text: str, **options: Any) -> list[int]:
+        """Return the ids of a text."""
 
 
 class TokenizedConversation(NamedTuple):

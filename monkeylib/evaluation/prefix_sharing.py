@@ -33,33 +33,34 @@ class PrefixSharingMonkey:
         self.processor = monkey.processor
         self.max_new_tokens = max_new_tokens
 
+        # All images have the same grid, so all prompts begin with the same ids.
+        self.layout = self.processor.layout
+        self.prefix = self.layout.prefix_ids([self.processor.visual_tokens()])
+
         # Visual tokens `[views, queries, width]` of the last batch's images, by `Example.image_key`.
         self._visual_tokens: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example]) -> list[str]:
         """Return one answer for each example of a batch."""
-        layout, tokenizer = self.processor.layout, self.processor.tokenizer
+        tokenizer = self.processor.tokenizer
         self._encode_images(examples)
-
-        # All images have the same grid, so all prompts have the same prefix.
-        prefix = layout.prefix_ids([self.processor.visual_tokens()])
-        questions = [layout.question_ids(example.question, example.prompt) for example in examples]
+        questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
 
         image_keys = list(dict.fromkeys(example.image_key for example in examples))
-        max_length = len(prefix) + max(map(len, questions))
+        max_length = len(self.prefix) + max(map(len, questions))
         cache = None
         if self._shares_prefix(len(examples), len(image_keys), max_length):
-            cache = self._prefill(prefix, examples, image_keys)
+            cache = self._prefill(examples, image_keys)
 
         if cache is None:
-            input_ids, mask = self._pad([prefix + question for question in questions])
+            input_ids, mask = self._pad([self.prefix + question for question in questions])
             visual_tokens = torch.cat([self._visual_tokens[example.image_key] for example in examples])
             state = _visual_inputs(visual_tokens)
         else:
             # The prefix is in the cache already, so the padding stands between it and the question.
             question_ids, question_mask = self._pad(questions)
-            prefix_ids = torch.tensor(prefix, device=self.model.device).expand(len(examples), -1)
+            prefix_ids = torch.tensor(self.prefix, device=self.model.device).expand(len(examples), -1)
             input_ids = torch.cat([prefix_ids, question_ids], dim=1)
             mask = torch.cat([torch.ones_like(prefix_ids), question_mask], dim=1)
             state = {"past_key_values": cache}
@@ -101,15 +102,13 @@ class PrefixSharingMonkey:
         trained_length = getattr(self.model.config.text_config, "trained_length", math.inf)
         return 2 * images <= questions and max_length <= trained_length
 
-    def _prefill(
-        self, prefix: list[int], examples: Sequence[Example], image_keys: list[str]
-    ) -> DynamicCache | None:
+    def _prefill(self, examples: Sequence[Example], image_keys: list[str]) -> DynamicCache | None:
         """Return the keys and values of each example's prefix, computed once per image.
 
         Returns:
             None if a layer keeps something else, such as a sliding window: those cannot be copied like this.
         """
-        input_ids = torch.tensor([prefix], device=self.model.device)
+        input_ids = torch.tensor([self.prefix], device=self.model.device)
         caches = []
         for key in image_keys:
             output = self.model(
