@@ -12,7 +12,7 @@ from monkeylib.reproduce import series
 from monkeylib.reproduce.tables import render_page
 
 README = (resources.REPOSITORY / "README.md").read_text(encoding="utf-8")
-CODE = "\n".join(re.findall(r"^```(?:bash|sh|console)?\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
+CODE = "\n".join(re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
 LINKS = re.findall(r"\]\(([^)#\s]+)", README) + re.findall(r"(?:src|href)=\"([^\"#]+)", README)
 
 
