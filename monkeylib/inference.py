@@ -10,8 +10,9 @@ import torch
 from transformers import BatchFeature, TextIteratorStreamer
 
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
+from monkeylib.images import ImageInput
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.processing import Content, ImageInput, MonkeyProcessor
+from monkeylib.processing import Content, MonkeyProcessor
 from monkeylib.profiles import build
 from monkeylib.tiling import Grid
 

@@ -1,7 +1,7 @@
-"""Cut images into tiles, join them again, and make the global view.
+"""Resize an image, cut it into tiles, join tiles again, and make the global view.
 
-Pure tensor functions. An image is a `Grid` of `rows x cols` tiles of one size; tiles are numbered row by
-row, and tile `i` meets adapter `i`. Paper section 3.1; sizes and the global view follow the released code.
+An image of `rows x cols` tiles of one size is a `Grid`. Tiles are numbered row by row. Paper section 3.1;
+sizes and the global view follow the released code.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+ResizeMode = Literal["stretch", "pad", "crop"]
+
 
 class Grid(NamedTuple):
-    """How many tiles an image has: `rows` down, `cols` across."""
+    """Grid of the tiles of an image: `rows` down, `cols` across."""
 
     rows: int
     cols: int
@@ -28,7 +30,7 @@ class Grid(NamedTuple):
 
 
 def parse_grid(text: str) -> Grid:
-    """The grid that "2x3" names: rows, then columns.
+    """Parse a grid that is written as rows, "x", columns.
 
     Raises:
         ValueError: the text is not of that form.
@@ -42,12 +44,15 @@ def parse_grid(text: str) -> Grid:
     return Grid(int(rows), int(cols))
 
 
-def grid_of(height: int, width: int, tile: int) -> Grid:
-    """The grid of an image of `height x width` pixels cut into tiles of `tile` pixels.
+def compute_grid(height: int, width: int, tile: int) -> Grid:
+    """Return the grid of an image of `height x width` pixels that is cut into tiles of `tile` pixels.
 
     Raises:
         ValueError: a side is not a positive multiple of `tile` (the released code silently drops the
             remainder).
+
+    >>> compute_grid(height=896, width=1344, tile=448)
+    Grid(rows=2, cols=3)
     """
     if tile <= 0:
         raise ValueError(f"the tile size must be a positive number of pixels, got {tile}")
@@ -59,18 +64,111 @@ def grid_of(height: int, width: int, tile: int) -> Grid:
     return Grid(height // tile, width // tile)
 
 
+def resize(
+    image: Image.Image,
+    width: int,
+    height: int,
+    mode: ResizeMode = "stretch",
+    colour: Sequence[float] = (0, 0, 0),
+) -> Image.Image:
+    """Resize an image to `width x height` pixels, by Pillow's bicubic filter.
+
+    Args:
+        image: RGB.
+        width, height: in pixels.
+        mode: "stretch" ignores the aspect ratio (the released Monkey). "pad" first puts the image in the
+            middle of the smallest canvas of the new aspect ratio (LLaVA-1.5's own code, for a square one).
+            "crop" keeps the aspect ratio and cuts off what is too long, equally at both ends (CLIP's own
+            preprocessing, and LLaVA-1.5's in transformers unless it is told to pad).
+        colour: of the canvas, each channel 0 to 1; LLaVA-1.5 takes the mean of CLIP's pixels.
+    """
+    if mode == "crop":
+        return _resize_and_crop(image, width, height)
+    if mode == "pad":
+        image = _pad_to_aspect_ratio(image, width, height, colour)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _resize_and_crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize so that the image just covers `width x height` pixels, and cut out the middle."""
+    image_width, image_height = image.size
+    is_too_high = image_width * height <= image_height * width
+    if is_too_high:
+        covering = (width, int(width * image_height / image_width))
+    else:
+        covering = (int(height * image_width / image_height), height)
+    resized = image.resize(covering, Image.Resampling.BICUBIC)
+
+    left = (covering[0] - width) // 2
+    top = (covering[1] - height) // 2
+    return resized.crop((left, top, left + width, top + height))
+
+
+def _pad_to_aspect_ratio(image: Image.Image, width: int, height: int, colour: Sequence[float]) -> Image.Image:
+    """Put the image in the middle of the smallest canvas whose sides are as `width` to `height`."""
+    image_width, image_height = image.size
+    canvas_width = max(image_width, round(image_height * width / height))
+    canvas_height = max(image_height, round(image_width * height / width))
+
+    rgb = tuple(int(channel * 255) for channel in colour)
+    canvas = Image.new("RGB", (canvas_width, canvas_height), rgb)
+    canvas.paste(image, ((canvas_width - image_width) // 2, (canvas_height - image_height) // 2))
+    return canvas
+
+
+def check_resize_mode(resize_mode: str) -> None:
+    """Check the name of a resize mode.
+
+    Raises:
+        ValueError: there is no such mode.
+    """
+    if resize_mode not in get_args(ResizeMode):
+        raise ValueError(f"resize_mode is one of 'stretch', 'pad' and 'crop', got {resize_mode!r}")
+
+
 def split_tiles(image: torch.Tensor, tile: int) -> torch.Tensor:
-    """Cut `[..., C, H, W]` into `[..., rows*cols, C, tile, tile]`, row by row, without overlap."""
+    """Cut an image into tiles, row by row, without overlap.
+
+    Args:
+        image: `[..., C, H, W]`.
+        tile: side of a tile in pixels.
+
+    Returns:
+        `[..., rows * cols, C, tile, tile]`.
+
+    Raises:
+        ValueError: the image does not divide into tiles.
+
+    >>> image = torch.arange(16).reshape(1, 4, 4)
+    >>> split_tiles(image, tile=2)[1]  # the upper right tile
+    tensor([[[2, 3],
+             [6, 7]]])
+    >>> split_tiles(torch.zeros(5, 3, 896, 1344), tile=448).shape  # five images of 2x3 tiles
+    torch.Size([5, 6, 3, 448, 448])
+    """
     *batch, channels, height, width = image.shape
-    rows, cols = grid_of(height, width, tile)
+    rows, cols = compute_grid(height, width, tile)
+
+    # Split the height into rows of tiles and the width into columns: [..., C, rows, tile, cols, tile]
     cells = image.reshape(*batch, channels, rows, tile, cols, tile)
+
+    # Bring the place of a tile before its pixels: [..., rows, cols, C, tile, tile]
     n = len(batch)
-    order = (*range(n), n + 1, n + 3, n, n + 2, n + 4)
-    return cells.permute(order).reshape(*batch, rows * cols, channels, tile, tile)
+    cells = cells.permute(*range(n), n + 1, n + 3, n, n + 2, n + 4)
+
+    # Number the tiles row by row.
+    return cells.reshape(*batch, rows * cols, channels, tile, tile)
 
 
 def join_tiles(tiles: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Put `[..., rows*cols, C, tile, tile]` together to `[..., C, H, W]`: the inverse of `split_tiles`.
+    """Join tiles to the image that they were cut from: the inverse of `split_tiles`.
+
+    Args:
+        tiles: `[..., rows * cols, C, tile, tile]`.
+        grid: rows and columns.
+
+    Returns:
+        `[..., C, rows * tile, cols * tile]`.
 
     Raises:
         ValueError: the number of tiles is not that of the grid.
@@ -79,24 +177,27 @@ def join_tiles(tiles: torch.Tensor, grid: Grid) -> torch.Tensor:
     rows, cols = grid
     if count != rows * cols:
         raise ValueError(f"a {rows}x{cols} grid has {rows * cols} tiles, got {count}")
+
+    # Number the tiles by row and column: [..., rows, cols, C, tile, tile]
     cells = tiles.reshape(*batch, rows, cols, channels, tile, tile)
+
+    # Bring rows beside the height of a tile and columns beside its width: [..., C, rows, tile, cols, tile]
     n = len(batch)
-    order = (*range(n), n + 2, n, n + 3, n + 1, n + 4)
-    return cells.permute(order).reshape(*batch, channels, rows * tile, cols * tile)
+    cells = cells.permute(*range(n), n + 2, n, n + 3, n + 1, n + 4)
+    return cells.reshape(*batch, channels, rows * tile, cols * tile)
 
 
 def tile_boxes(grid: Grid, tile: int) -> list[tuple[int, int, int, int]]:
-    """Pixel boxes `(x0, y0, x1, y1)` of the tiles, row by row; `x1` and `y1` lie outside the tile."""
-    rows, cols = grid
-    return [
-        (col * tile, row * tile, (col + 1) * tile, (row + 1) * tile)
-        for row in range(rows)
-        for col in range(cols)
-    ]
+    """Return the pixel boxes `(x0, y0, x1, y1)` of the tiles, row by row; `x1` and `y1` lie outside."""
+    boxes = []
+    for row in range(grid.rows):
+        for col in range(grid.cols):
+            boxes.append((col * tile, row * tile, (col + 1) * tile, (row + 1) * tile))
+    return boxes
 
 
 def global_view(image: torch.Tensor, tile: int) -> torch.Tensor:
-    """The whole image `[..., C, H, W]` shrunk to `[..., C, tile, tile]`.
+    """Shrink an image `[..., C, H, W]` to one view `[..., C, tile, tile]`.
 
     Bicubic (a = -0.75) without antialiasing, from the resized and normalised image: what the released code
     does, and not the same as shrinking the original image with Pillow.
@@ -104,58 +205,3 @@ def global_view(image: torch.Tensor, tile: int) -> torch.Tensor:
     flat = image.reshape(-1, *image.shape[-3:])
     small = F.interpolate(flat, size=(tile, tile), mode="bicubic", align_corners=False)
     return small.reshape(*image.shape[:-2], tile, tile)
-
-
-ResizeMode = Literal["stretch", "pad", "crop"]
-
-
-def check_resize_mode(resize_mode: str) -> None:
-    """Raises:
-    ValueError: there is no such way to fit an image.
-    """
-    if resize_mode not in get_args(ResizeMode):
-        raise ValueError(f"resize_mode is one of 'stretch', 'pad' and 'crop', got {resize_mode!r}")
-
-
-def resize(
-    image: Image.Image,
-    width: int,
-    height: int,
-    mode: ResizeMode = "stretch",
-    colour: Sequence[float] = (0, 0, 0),
-) -> Image.Image:
-    """The image at `width x height` pixels, resized by Pillow's bicubic.
-
-    Args:
-        image: RGB.
-        width, height: in pixels.
-        mode: "stretch" ignores the aspect ratio (the released Monkey). "pad" first lays the image in the
-            middle of the smallest canvas of the new aspect ratio (LLaVA-1.5's own code, for a square one).
-            "crop" keeps the aspect ratio and cuts off what is too long, at both ends (CLIP's own
-            preprocessing, and LLaVA-1.5's in transformers unless it is told to pad).
-        colour: of the canvas, each channel 0 to 1; LLaVA-1.5 takes the mean of CLIP's pixels.
-    """
-    if mode == "pad":
-        image = _padded(image, width, height, colour)
-    if mode != "crop":
-        return image.resize((width, height), Image.Resampling.BICUBIC)
-    before, above = image.size
-    if before * height <= above * width:  # too high
-        size = (width, int(width * above / before))
-    else:
-        size = (int(height * before / above), height)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    resized = image.resize(size, Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + width, top + height))
-
-
-def _padded(image: Image.Image, width: int, height: int, colour: Sequence[float]) -> Image.Image:
-    """The image in the middle of a canvas whose sides are as `width` to `height`."""
-    own_width, own_height = image.size
-    size = (
-        max(own_width, round(own_height * width / height)),
-        max(own_height, round(own_width * height / width)),
-    )
-    canvas = Image.new("RGB", size, tuple(int(channel * 255) for channel in colour))
-    canvas.paste(image, ((size[0] - own_width) // 2, (size[1] - own_height) // 2))
-    return canvas

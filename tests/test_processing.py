@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, open_image
+from monkeylib.images import open_image
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.tiling import Grid
 
 

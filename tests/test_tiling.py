@@ -1,9 +1,12 @@
+import doctest
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeylib.tiling import Grid, global_view, grid_of, join_tiles, split_tiles, tile_boxes
+from monkeylib import tiling
+from monkeylib.tiling import Grid, compute_grid, global_view, join_tiles, split_tiles, tile_boxes
 
 sizes = st.integers(1, 4)
 
@@ -18,7 +21,7 @@ def test_joining_undoes_splitting(rows, cols, tile, batch):
 
 
 @given(rows=sizes, cols=sizes, tile=st.integers(1, 6))
-def test_boxes_say_where_each_tile_was_cut(rows, cols, tile):
+def test_boxes_are_where_the_tiles_were_cut(rows, cols, tile):
     image = torch.rand(3, rows * tile, cols * tile)
     boxes = tile_boxes(Grid(rows, cols), tile)
     cut = torch.stack([image[:, y0:y1, x0:x1] for x0, y0, x1, y1 in boxes])
@@ -32,18 +35,18 @@ def test_tiles_are_numbered_row_by_row():
 
 
 def test_grid_counts_rows_of_the_height():
-    assert grid_of(896, 1344, 448) == Grid(2, 3)
+    assert compute_grid(896, 1344, 448) == Grid(2, 3)
     assert Grid(2, 3).tiles == 6
     assert str(Grid(2, 3)) == "2x3"
 
 
 @pytest.mark.parametrize("height, width, tile", [(100, 96, 48), (96, 100, 48), (0, 48, 48), (48, 48, 0)])
-def test_sizes_that_do_not_divide_are_refused(height, width, tile):
+def test_sizes_that_do_not_divide_raise(height, width, tile):
     with pytest.raises(ValueError, match="tile"):
-        grid_of(height, width, tile)
+        compute_grid(height, width, tile)
 
 
-def test_join_refuses_the_wrong_number_of_tiles():
+def test_joining_the_wrong_number_of_tiles_raises():
     with pytest.raises(ValueError, match="2x2 grid has 4 tiles, got 3"):
         join_tiles(torch.zeros(3, 1, 2, 2), Grid(2, 2))
 
@@ -60,3 +63,9 @@ def test_global_view_does_not_antialias():
     image = torch.zeros(1, 24, 24)
     image[0, 8, 8] = 1
     assert global_view(image, 3).abs().max() == 0
+
+
+def test_examples_in_docstrings_hold():
+    results = doctest.testmod(tiling)
+    assert results.attempted > 0
+    assert results.failed == 0

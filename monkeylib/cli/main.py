@@ -75,7 +75,7 @@ def answer(
     grid: Annotated[str, typer.Option(help="Tiles as ROWSxCOLUMNS; the checkpoint's own by default.")] = "",
 ) -> None:
     """Answer a question about an image."""
-    from monkeylib.processing import open_image
+    from monkeylib.images import open_image
     from monkeylib.prompts import build_prompt
     from monkeylib.tiling import parse_grid
 
@@ -92,7 +92,7 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer at most.")] = 128,
 ) -> None:
     """Talk about an image: a question per line, until an empty line or the end of the input."""
-    from monkeylib.processing import open_image
+    from monkeylib.images import open_image
 
     opened, monkey, turns = open_image(image), _load(model), []
     while question := _question():

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from monkeylib.processing import ImageInput, open_image
+from monkeylib.images import ImageInput, open_image
 
 MAX_SIDE = 16_384  # pixels
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb: 256 MiB of RGB

@@ -13,7 +13,7 @@ from monkeylib.evaluation import results
 from monkeylib.evaluation.benchmarks import Benchmark
 from monkeylib.evaluation.examples import Example, Prediction, read_predictions
 from monkeylib.evaluation.metrics import registry
-from monkeylib.processing import open_image
+from monkeylib.images import open_image
 
 ImageOf = Callable[[Prediction], Image.Image]
 

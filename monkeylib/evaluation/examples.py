@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monkeylib.processing import ImageInput
+from monkeylib.images import ImageInput
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from monkeylib.checkpoints import released
 from monkeylib.evaluation import distributed
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import model_fingerprint
+from monkeylib.images import open_image
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig
-from monkeylib.processing import open_image
 from monkeylib.profiles import build
 from monkeylib.prompts import build_prompt
 

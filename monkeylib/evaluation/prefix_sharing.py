@@ -15,8 +15,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from monkeylib.digests import weights_digest
 from monkeylib.evaluation.examples import Example
+from monkeylib.images import open_image
 from monkeylib.inference import Monkey
-from monkeylib.processing import open_image
 
 
 class PrefixSharingMonkey:

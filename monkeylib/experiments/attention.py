@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from monkeylib.data.synthetic import Sample
+from monkeylib.images import ImageInput
 from monkeylib.inference import Monkey
-from monkeylib.processing import ImageInput, MonkeyImageProcessor
+from monkeylib.processing import MonkeyImageProcessor
 from monkeylib.tables import Value
 from monkeylib.tiling import Grid, join_tiles, split_tiles
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from monkeylib.digests import image_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
+from monkeylib.images import ImageInput, open_image
 from monkeylib.inference import Monkey
-from monkeylib.processing import ImageInput, open_image
 
 
 def generate_answers(

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from monkeylib import inference
 from monkeylib.evaluation import distributed
+from monkeylib.images import ImageInput
 from monkeylib.integrations import common
-from monkeylib.processing import ImageInput
 
 _GREEDY = {"do_sample": False, "temperature": 0, "num_beams": 1}
 

@@ -4,7 +4,7 @@ Up to the length that it was trained with, Qwen-7B is Qwen2 with as many key and
 Beyond it, and only outside of training, the released code changes two things:
 
     dynamic NTK   rotary frequencies  w_i = (base * alpha ** (d / (d - 2))) ** (-2 i / d)
-                  with  alpha = 2 ** ceil(log2(length / trained_length) + 1) - 1  for a prompt of `length` tokens
+                  with  alpha = 2 ** ceil(log2(length / trained_length) + 1) - 1  for prompts of `length`
     log-n         query at position p  *=  log(p + 1) / log(trained_length),  at least 1
 
 where `d` is the width of a head. The released code keeps the `alpha` of the last long prompt in the model, so
@@ -154,7 +154,7 @@ class QwenAttention(qwen2.Qwen2Attention):
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`[B, T, width]` -> the same shape, and the weights where the attention implementation gives them."""
+        """`[B, T, width]` -> the same shape, and the weights where the implementation gives them."""
         batch_and_length = hidden_states.shape[:-1]
         heads = (*batch_and_length, -1, self.head_dim)
         query = self.q_proj(hidden_states).view(heads).transpose(1, 2)

@@ -9,7 +9,7 @@ from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.examples import read_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.predict import predict
-from monkeylib.processing import open_image
+from monkeylib.images import open_image
 from tests.support import record_files
 from tests.support.benchmark_files import DOWNLOADS, RELEASED_ROWS, download, released_download
 

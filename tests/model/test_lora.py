@@ -1,8 +1,11 @@
+import doctest
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monkeylib.model import lora as lora_module
 from monkeylib.model.lora import NO_LORA, TileLoRA, group_neighbours, plan_chunks, tile_loras
 
 LORA_INDEX = [2, NO_LORA, 0, 3, 1, 0, NO_LORA, 2]
@@ -110,3 +113,9 @@ def test_lora_works_in_bfloat16(tiny, views, autocast):
     for lora in tile_loras(vision):
         assert lora.lora_A.grad.abs().max() > 0
         assert lora.lora_B.grad.abs().max() > 0
+
+
+def test_examples_in_docstrings_hold():
+    results = doctest.testmod(lora_module)
+    assert results.attempted > 0
+    assert results.failed == 0

@@ -1,10 +1,11 @@
+import doctest
 import threading
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from monkeylib.model import QwenConfig
+from monkeylib.model import QwenConfig, qwen
 from monkeylib.model.qwen import QwenForCausalLM, ntk_alpha
 
 SIZES = {
@@ -163,3 +164,9 @@ def test_a_model_survives_saving(model, tmp_path):
     assert isinstance(loaded, QwenForCausalLM) and loaded.config.trained_length == 16
     with torch.no_grad():
         assert torch.equal(loaded(ids(40)).logits, model(ids(40)).logits)
+
+
+def test_examples_in_docstrings_hold():
+    results = doctest.testmod(qwen)
+    assert results.attempted > 0
+    assert results.failed == 0

@@ -11,8 +11,8 @@ import torch
 from monkeylib.evaluation import predict
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
+from monkeylib.images import open_image
 from monkeylib.inference import load_model
-from monkeylib.processing import open_image
 
 SIZE, TOKENS = 3, 4
 
