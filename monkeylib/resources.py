@@ -75,10 +75,15 @@ def display_path(path: Path | str) -> str:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it if the block succeeds, and is removed if not.
 
     A reader of `path` therefore sees either the old file or the complete new one.
+
+    Args:
+        path: the file to write.
+        durable: have the system write the bytes to the disk before they get their name, so that the file is
+            complete also after a power cut.
     """
     # Processes on several machines may share the folder: another one may create it first, and process ids
     # may repeat, so the temporary name is random.
@@ -87,6 +92,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     try:
         yield temporary
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -12,12 +12,10 @@ from collections.abc import Iterable, Iterator
 
 from monkeylib.captions.annotations import CaptionCheck, Record
 from monkeylib.captions.filtering import group_objects
+from monkeylib.english import QUOTATION, split_sentences
 
 MAXIMUM_SENTENCES = 5  # the paper asks for fewer than six
 
-_TITLES = frozenset("mr mrs ms dr st jr sr no vs etc e.g i.e approx".split())
-_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)")
-_QUOTED = re.compile(r"[\"“][^\"”]*[\"”]")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,:/-]\d+)*")
 _COORDINATES = re.compile(r"[\[(]\s*-?\d*\.?\d+\s*(?:,\s*-?\d*\.?\d+\s*){1,3}[\])]|\b0?\.\d+\s*,\s*0?\.\d+")
 _LETTER = re.compile(r"\bletters?\s+[\"'“‘]?[A-Za-z]\b[\"'”’]?(?![\w'])", re.IGNORECASE)
@@ -64,43 +62,23 @@ _IRREGULAR = {
 def check_caption(record: Record) -> CaptionCheck:
     """Return the check of a record's detailed caption."""
     text = record.detailed_caption
+    sentence_count = len(split_sentences(text))
     content_words, ungrounded = _grounding(record)
+
     return CaptionCheck(
         grounding=1 - len(ungrounded) / content_words if content_words else 1.0,
-        sentences=len(split_sentences(text)),
+        sentences=sentence_count,
         unsupported=tuple(dict.fromkeys(ungrounded)),
-        problems=tuple(_problems(text)),
+        problems=tuple(_problems(text, sentence_count)),
     )
 
 
-def split_sentences(text: str) -> list[str]:
-    """Return the sentences of a text. Quotation marks, titles and initials end none."""
-    # Hide the full stops within quotations.
-    masked = _QUOTED.sub(lambda match: '"' + "x" * (len(match[0]) - 2) + '"', text)
-
-    sentences, start = [], 0
-    for end in _END.finditer(masked):
-        words = masked[start : end.start()].split()
-        last_word = words[-1] if words else ""
-        is_title = last_word.lower() in _TITLES
-        is_initial = len(last_word) == 1 and last_word.isupper()
-        if (is_title or is_initial) and end.end() < len(masked):
-            continue
-
-        sentences.append(text[start : end.end()].strip())
-        start = end.end()
-
-    sentences.append(text[start:].strip())
-    return [sentence for sentence in sentences if sentence]
-
-
-def _problems(text: str) -> Iterator[str]:
+def _problems(text: str, sentence_count: int) -> Iterator[str]:
     """Yield what breaks the rules of the prompt."""
-    count = len(split_sentences(text))
-    if count > MAXIMUM_SENTENCES:
-        yield f"{count} sentences, not fewer than {MAXIMUM_SENTENCES + 1}"
+    if sentence_count > MAXIMUM_SENTENCES:
+        yield f"{sentence_count} sentences, not fewer than {MAXIMUM_SENTENCES + 1}"
 
-    unquoted = _QUOTED.sub(" ", text)
+    unquoted = QUOTATION.sub(" ", text)
     if match := _COORDINATES.search(unquoted):
         yield f"coordinates: {match[0]}"
     if match := _LETTER.search(text):

@@ -114,8 +114,12 @@ def _drop_small_segments(record: Record, smallest: float) -> tuple[list[Region],
     """Split the regions into those that are large enough and the segments that are too small."""
     retained, dropped = [], []
     for region in record.regions:
+        if region.kind != "segment":
+            retained.append(region)
+            continue
+
         share = boxes.area(record.normalised(region.box))
-        if region.kind == "segment" and share < smallest:
+        if share < smallest:
             reason = f"it covers {share:.2%} of the image, less than {smallest:.2%}"
             dropped.append(_dropped(region, reason))
         else:

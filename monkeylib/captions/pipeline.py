@@ -14,8 +14,9 @@ name, is processed once. Failures are recorded but not cached: the next run trie
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from monkeylib import resources
@@ -34,7 +35,6 @@ from monkeylib.captions.stages import (
     MatchStage,
     Stage,
     StageStatistics,
-    model_key,
 )
 from monkeylib.progress import Progress
 
@@ -129,13 +129,18 @@ class Pipeline:
         folder = out / "shards"
 
         stages = self.stages(out / "findings")
-        with Progress("images", progress) as bars, self._releasing(stages):
-            shards = _plan(images, stages, shard_size, bars if progress else None)
-            missing = [shard for shard in shards if not _is_finished(folder, shard, retry_failed)]
+        provenance = [item for stage in stages for item in stage.provenance]
+        with Progress("images") if progress else nullcontext() as bars, self._releasing(stages):
+            if bars:
+                bars.add_task("checksums", len(images))
+            shards = plan_shards(images, provenance, shard_size, bars and partial(bars.advance, "checksums"))
 
-            for stage in stages:
-                bars.add_task(stage.name, sum(len(shard.images) for shard in missing))
-            runs = (engine or LocalEngine()).run(missing, stages, folder, bars.advance if progress else None)
+            missing = [shard for shard in shards if not _is_finished(folder, shard, retry_failed)]
+            if bars:
+                image_count = sum(len(shard.images) for shard in missing)
+                for stage in stages:
+                    bars.add_task(stage.name, image_count)
+            runs = (engine or LocalEngine()).run(missing, stages, folder, bars and bars.advance)
             statistics = _add_up(stages, runs)
 
         manifest = gather_shards(folder, shards, out)
@@ -153,30 +158,33 @@ class Pipeline:
 
     def stages(self, root: Path) -> list[Stage]:
         """Return the stages in their order. The results of models are cached under `root`."""
-        experts = _with_upstream(self.experts)
-        requested = {model_key(expert.provenance) for expert in self.experts}
-        upstream = [
-            model_key(expert.upstream.provenance) if isinstance(expert, DependentExpert) else ""
-            for expert in experts.values()
-        ]
+        expert_stages: dict[str, ExpertStage] = {}
+        for expert in self.experts:
+            self._add_expert(expert, root, expert_stages).in_records = True
 
-        stages: list[Stage] = []
-        for index, (key, expert) in enumerate(experts.items()):
-            stage = ExpertStage(
-                expert,
-                root,
-                self.batch_size,
-                in_records=key in requested,
-                has_dependents=key in upstream,
-                last_dependent=upstream[index] not in upstream[index + 1 :],
-                time_limit=self.time_limit,
-            )
-            stages.append(stage)
+        # An upstream output is carried along until the last expert that depends on it.
+        last_dependents: dict[str, ExpertStage] = {}
+        for stage in expert_stages.values():
+            if stage.upstream_key:
+                expert_stages[stage.upstream_key].has_dependents = True
+                last_dependents[stage.upstream_key] = stage
+        for stage in last_dependents.values():
+            stage.last_dependent = True
 
+        stages: list[Stage] = [*expert_stages.values()]
         if self.matcher:
             stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit))
         stages.append(ComposeStage(self.composer or RuleComposer(), self.filters, root))
         return stages
+
+    def _add_expert(self, expert: Expert, root: Path, stages: dict[str, ExpertStage]) -> ExpertStage:
+        """Add the stage of an expert, after that of its upstream expert, unless it is there. Return it."""
+        stage = ExpertStage(expert, root, self.batch_size, self.time_limit)
+        if stage.key not in stages:
+            if isinstance(expert, DependentExpert):
+                self._add_expert(expert.upstream, root, stages)
+            stages[stage.key] = stage
+        return stages[stage.key]
 
     @contextmanager
     def _releasing(self, stages: Sequence[Stage]) -> Iterator[None]:
@@ -187,29 +195,6 @@ class Pipeline:
             if self.time_limit:
                 for stage in stages:
                     stage.release()
-
-
-def _with_upstream(experts: Sequence[Expert]) -> dict[str, Expert]:
-    """Return experts and those that they depend on by key, each once, upstream ones first."""
-    ordered: dict[str, Expert] = {}
-    for expert in experts:
-        if isinstance(expert, DependentExpert):
-            for key, upstream in _with_upstream([expert.upstream]).items():
-                ordered.setdefault(key, upstream)
-        ordered.setdefault(model_key(expert.provenance), expert)
-    return ordered
-
-
-def _plan(
-    images: Sequence[InputImage], stages: Sequence[Stage], shard_size: int, bars: Progress | None
-) -> list[Shard]:
-    """Divide the images into shards, with a bar for the checksums."""
-    provenance = [item for stage in stages for item in stage.provenance]
-    if bars is None:
-        return plan_shards(images, provenance, shard_size)
-
-    bars.add_task("checksums", len(images))
-    return plan_shards(images, provenance, shard_size, lambda count: bars.advance("checksums", count, True))
 
 
 def _is_finished(folder: Path, shard: Shard, retry_failed: bool) -> bool:

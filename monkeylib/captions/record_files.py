@@ -5,7 +5,6 @@ are JSON, since each expert has others. `datasets` and pandas read these files a
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,25 +29,17 @@ def write_records(records: Iterable[Record], path: Path | str, *, durable: bool 
     Args:
         records: the records.
         path: ends in .parquet for parquet; anything else is JSONL.
-        durable: wait until the operating system has written the bytes to the disk.
+        durable: see `resources.atomic_write`.
     """
     path = Path(path)
-    with resources.atomic_write(path) as temporary:
+    with resources.atomic_write(path, durable=durable) as temporary:
         if path.suffix == PARQUET:
             _write_parquet(records, temporary)
         else:
             with temporary.open("w", encoding="utf-8") as file:
                 for record in records:
                     file.write(record.model_dump_json() + "\n")
-        if durable:
-            flush_to_disk(temporary)
     return path
-
-
-def flush_to_disk(path: Path) -> None:
-    """Have the operating system write a file to the disk, before its name counts."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def read_records(path: Path | str) -> Iterator[Record]:

@@ -16,7 +16,7 @@ from typing import Any
 from monkeylib import resources
 from monkeylib.captions.annotations import SCHEMA_VERSION, Provenance, Record
 from monkeylib.captions.input_images import InputImage
-from monkeylib.captions.record_files import flush_to_disk, read_records, write_records
+from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.captions.stages import StageStatistics
 from monkeylib.digests import file_digest, json_digest
 
@@ -51,7 +51,7 @@ def plan_shards(
     images: Sequence[InputImage],
     provenance: Sequence[Provenance],
     size: int = SHARD_SIZE,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, bool], None] | None = None,
 ) -> list[Shard]:
     """Divide images into shards, in their order. Reads every file once for its checksum.
 
@@ -59,7 +59,7 @@ def plan_shards(
         images: the images.
         provenance: of everything that will be done with them.
         size: images of a shard.
-        progress: called with the number of images whose checksums are known, after each shard.
+        progress: called after each shard with its number of images, and that their checksums are not cached.
 
     Raises:
         ValueError: the size is below 1.
@@ -81,7 +81,7 @@ def plan_shards(
             digest = json_digest([configuration, content])
             shards.append(Shard(len(shards), digest, members, checksums))
             if progress:
-                progress(len(members))
+                progress(len(members), False)
     return shards
 
 
@@ -103,21 +103,19 @@ def commit_shard(
     names = [image.name for image in shard.images]
     if [record.name for record in records] != names:
         raise ValueError(f"shard {shard.name} has {len(records)} records for {len(names)} images")
-    failed = sum(record.status != "ok" for record in records)
 
     file = _parquet(folder, shard)
-    write_records(records, file, durable=True)
-
     entry = {
         "file": file.name,
         "records": len(records),
-        "failed": failed,
-        "sha256": file_digest(file),
+        "failed": sum(record.status != "ok" for record in records),
         "stages": [asdict(stage) for stage in statistics],
     }
-    with resources.atomic_write(file.with_suffix(".json")) as temporary:
+
+    write_records(records, file, durable=True)
+    entry["sha256"] = file_digest(file)
+    with resources.atomic_write(file.with_suffix(".json"), durable=True) as temporary:
         temporary.write_text(json.dumps(entry), encoding="utf-8")
-        flush_to_disk(temporary)
 
 
 def read_entry(folder: Path, shard: Shard) -> dict[str, Any] | None:

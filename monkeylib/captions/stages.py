@@ -29,7 +29,7 @@ class PipelineSample:
     Fields:
         image: where it lies.
         record: what is known about it.
-        intermediate: outputs of experts, by `model_key`, that dependent experts will work on.
+        intermediate: outputs, by `ExpertStage.key`, that later dependent experts work on.
     """
 
     image: InputImage
@@ -103,11 +103,6 @@ def load_samples(images: Sequence[InputImage], sha256: Sequence[str]) -> list[Pi
     return samples
 
 
-def model_key(provenance: Provenance) -> str:
-    """Return a key that two models share if their results are the same."""
-    return json_digest([provenance.model_dump(mode="json")])
-
-
 class Stage(ABC):
     """A step of the pipeline with a model in it.
 
@@ -117,13 +112,16 @@ class Stage(ABC):
         name: of the stage, in progress and statistics.
         model: what it runs.
         cached_model: the model with the cache of its results.
-        provenance: what the stage adds to the provenance of records.
     """
 
     name: str
     model: Model
     cached_model: CachedModel
-    provenance: tuple[Provenance, ...]
+
+    @property
+    @abstractmethod
+    def provenance(self) -> tuple[Provenance, ...]:
+        """What the stage adds to the provenance of records."""
 
     def __call__(
         self, samples: Sequence[PipelineSample], progress: ProgressCallback | None = None
@@ -185,58 +183,56 @@ class ExpertStage(Stage):
         expert: annotates the images.
         root: folder of the results of all models.
         batch_size: images that the expert gets at once.
+        time_limit: seconds for a batch, or for an image that is run alone; see `CachedModel`.
+
+    Attributes:
+        key: the same for two experts whose results are the same.
+        upstream_key: key of the expert that a dependent one takes its input from, else empty.
         in_records: whether its annotations are part of the records.
         has_dependents: whether dependent experts need its output.
-        last_dependent: whether no later expert needs the upstream output of this one, so that it can go.
-        time_limit: seconds for a batch, or for an image that is run alone; see `CachedModel`.
+        last_dependent: whether it is the last one to need the output of its upstream expert.
     """
 
-    def __init__(
-        self,
-        expert: Expert,
-        root: Path,
-        batch_size: int,
-        *,
-        in_records: bool = True,
-        has_dependents: bool = False,
-        last_dependent: bool = False,
-        time_limit: float | None = None,
-    ) -> None:
-        provenance = expert.provenance
+    def __init__(self, expert: Expert, root: Path, batch_size: int, time_limit: float | None = None) -> None:
         self.model = expert
         self.name = expert.name
-        self.provenance = (provenance,) if in_records else ()
+        self.in_records = False
+        self.has_dependents = False
+        self.last_dependent = False
 
-        self.in_records = in_records
-        self.has_dependents = has_dependents
-        self.last_dependent = last_dependent
-
-        self._key = model_key(provenance) if has_dependents else ""
-        self._upstream_key = ""
+        self._provenance = expert.provenance
+        folder = result_folder(root, self._provenance)
+        self.key = folder.as_posix()
+        self.upstream_key = ""
         if isinstance(expert, DependentExpert):
-            self._upstream_key = model_key(expert.upstream.provenance)
+            self.upstream_key = result_folder(root, expert.upstream.provenance).as_posix()
 
         self.cached_model = CachedModel(
             expert,
             self._infer,
             ExpertOutput,
-            result_folder(root, provenance),
+            folder,
             batch_size,
             name=self.name,
             time_limit=time_limit,
         )
 
+    @property
+    def provenance(self) -> tuple[Provenance, ...]:
+        """The expert's, unless only others use its output: their settings name it."""
+        return (self._provenance,) if self.in_records else ()
+
     def run(self, samples: Sequence[PipelineSample], progress: Any | None) -> list[PipelineSample]:
         """Return the samples with the expert's annotations, or with its failure."""
         samples = super().run(samples, progress)
-        if not (self.last_dependent and self._upstream_key):
+        if not (self.last_dependent and self.upstream_key):
             return samples
 
         # Drop the upstream output, often masks of whole images, before later stages carry it along.
         finished = []
         for sample in samples:
             intermediate = {
-                key: output for key, output in sample.intermediate.items() if key != self._upstream_key
+                key: output for key, output in sample.intermediate.items() if key != self.upstream_key
             }
             finished.append(replace(sample, intermediate=intermediate))
         return finished
@@ -246,7 +242,7 @@ class ExpertStage(Stage):
         requests: list[InferenceRequest | None] = []
         for sample in samples:
             readable = bool(sample.record.sha256)
-            has_upstream = not self._upstream_key or self._upstream_key in sample.intermediate
+            has_upstream = not self.upstream_key or self.upstream_key in sample.intermediate
             requests.append(
                 InferenceRequest(sample.record.sha256, sample) if readable and has_upstream else None
             )
@@ -255,7 +251,7 @@ class ExpertStage(Stage):
     def _infer(self, samples: Sequence[PipelineSample]) -> Sequence[ExpertOutput]:
         images = open_images([sample.image for sample in samples])
         if isinstance(self.model, DependentExpert):
-            upstream = [sample.intermediate[self._upstream_key] for sample in samples]
+            upstream = [sample.intermediate[self.upstream_key] for sample in samples]
             return self.model.annotate_from(images, upstream)
         assert isinstance(self.model, Expert)
         return self.model.annotate(images)
@@ -266,7 +262,7 @@ class ExpertStage(Stage):
             return sample.with_failure(result)
 
         if self.has_dependents:
-            sample = replace(sample, intermediate={**sample.intermediate, self._key: result})
+            sample = replace(sample, intermediate={**sample.intermediate, self.key: result})
         if not self.in_records:
             return sample
 
@@ -287,19 +283,23 @@ class MatchStage(Stage):
     def __init__(
         self, matcher: ImageTextMatcher, root: Path, batch_size: int, time_limit: float | None = None
     ) -> None:
-        provenance = matcher.provenance
         self.model = matcher
         self.name = matcher.name
-        self.provenance = (provenance,)
+        self._provenance = matcher.provenance
         self.cached_model = CachedModel(
             matcher,
             self._infer,
             list[Score],
-            result_folder(root, provenance),
+            result_folder(root, self._provenance),
             batch_size,
             name=self.name,
             time_limit=time_limit,
         )
+
+    @property
+    def provenance(self) -> tuple[Provenance, ...]:
+        """The matcher's."""
+        return (self._provenance,)
 
     def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
         """Ask about each image with regions. The result depends on their boxes and texts."""
@@ -351,19 +351,23 @@ class ComposeStage(Stage):
     """Filters the annotations, has the composer write the detailed caption, and checks it."""
 
     def __init__(self, composer: Composer, filters: filtering.Filter, root: Path) -> None:
-        provenance = composer.provenance
         self.model = composer
         self.name = composer.name
         self.filters = filters
-        self.provenance = (filters.provenance, provenance)
+        self._provenance = composer.provenance
         self.cached_model = CachedModel(
             composer,
             composer.compose_all,
             str | GeneratedCaption,
-            result_folder(root, provenance),
+            result_folder(root, self._provenance),
             composer.batch_size,
             name="compose",
         )
+
+    @property
+    def provenance(self) -> tuple[Provenance, ...]:
+        """The filter's and the composer's."""
+        return self.filters.provenance, self._provenance
 
     def run(self, samples: Sequence[PipelineSample], progress: Any | None) -> list[PipelineSample]:
         """Return the samples with finished records: filtered, captioned, checked."""

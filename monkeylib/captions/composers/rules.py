@@ -7,11 +7,11 @@ from typing import Any
 from monkeylib import boxes
 from monkeylib.boxes import Box
 from monkeylib.captions.annotations import OcrLine, Record, Region
-from monkeylib.captions.checks import MAXIMUM_SENTENCES, split_sentences
+from monkeylib.captions.checks import MAXIMUM_SENTENCES
 from monkeylib.captions.composers.base import Composer
 from monkeylib.captions.composers.registry import register_composer
 from monkeylib.captions.filtering import bare_name, group_objects
-from monkeylib.english import as_sentence, join_with_and, with_count
+from monkeylib.english import as_sentence, join_with_and, split_sentences, with_count
 
 
 @register_composer("rules")
@@ -48,7 +48,8 @@ class RuleComposer(Composer):
         whole_image = []
         for text in [*(caption.text for caption in record.captions), record.original_caption]:
             if text.strip():
-                whole_image += [as_sentence(part) for part in split_sentences(text)[:2]]
+                for part in split_sentences(text)[:2]:
+                    whole_image.append(as_sentence(part))
         return " ".join([*whole_image[: MAXIMUM_SENTENCES - len(details)], *details])
 
     def _texts_sentence(self, record: Record) -> str:
@@ -104,7 +105,11 @@ def _objects_sentence(record: Record, objects: Sequence[Region]) -> str:
 
     phrases = []
     for text, regions in by_name.items():
-        places = list(dict.fromkeys(describe_place(record, region.box) for region in regions))
+        places: list[str] = []
+        for region in regions:
+            place = describe_place(record, region.box)
+            if place not in places:
+                places.append(place)
         where = join_with_and(places) if len(places) <= 3 else "in several places"
         phrases.append(f"{with_count(text, len(regions))} {where}")
     return f"The picture shows {'; '.join(phrases)}."
