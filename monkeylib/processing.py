@@ -1,7 +1,8 @@
 """From images and prompts to the model's inputs.
 
-An image becomes views (tiles row by row, then the global view) and, in the prompt, a span of `<imgpad>`
-places for their visual tokens. The tokenizer never sees a path, and `<img>` in a user's text stays text.
+An image becomes views: its tiles row by row, then the global view. In the prompt it becomes a span of
+`<imgpad>` placeholders, one for each visual token (`prompts.PromptLayout`). The tokenizer never sees a path,
+and `<img>` in a user's text stays text.
 """
 
 from collections.abc import Sequence
@@ -33,27 +34,33 @@ _NORMALISATIONS = {
     "siglip_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
 }
 
-Content = str | Sequence[str | ImageInput]  # a text, or texts and images in their order
+# A text, or texts and images in their order.
+Content = str | Sequence[str | ImageInput]
 
 
 def normalisation(model_type: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of the pixels that a vision encoder of that type was trained on: CLIP's for
-    ours and CLIP itself."""
+    """Return mean and standard deviation of the pixels that a type of vision encoder was trained on.
+
+    Monkey's own ViT uses CLIP's.
+    """
     return _NORMALISATIONS.get(model_type, (CLIP_MEAN, CLIP_STD))
 
 
 class MonkeyImageProcessor(BaseImageProcessor):
-    """Resize, normalise and cut images as the released code does.
+    """Resizes and normalises images and splits them into tiles, as the released code does.
 
-    An image is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic) and cut. `views` is
-    "tiles+global", "tiles", or "global", where the image is resized straight to one view.
+    An image is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic) and split.
 
-    `global_from` is "resized" as in the release, whose global view comes from the resized and normalised
-    image (bicubic, no antialiasing), or "original" as the paper says (section 3.1), where the image
-    itself is resized (Pillow bicubic).
-
-    `resize_mode` is "stretch" as in the released code, which ignores the aspect ratio, or "pad" or "crop", as
-    LLaVA-1.5 and CLIP keep it (`tiling.resize`).
+    Args:
+        tile_size: side of a tile, and of the global view, in pixels.
+        rows, cols: grid of tiles.
+        views: "tiles+global", "tiles", or "global", where the image is resized straight to one view.
+        image_mean, image_std: of red, green and blue, for values from 0 to 1.
+        global_from: "resized" as in the released code, whose global view is made from the resized and
+            normalised image (bicubic, no antialiasing), or "original" as the paper says (section 3.1), where
+            the image itself is resized (Pillow bicubic).
+        resize_mode: "stretch" as in the released code, which ignores the aspect ratio, or "pad" or "crop",
+            which keep it as LLaVA-1.5 and CLIP do (`tiling.resize`).
     """
 
     model_input_names = ["pixel_values", "grids"]
@@ -76,23 +83,33 @@ class MonkeyImageProcessor(BaseImageProcessor):
         if global_from not in ("resized", "original"):
             raise ValueError(f"global_from is one of 'resized' and 'original', got {global_from!r}")
         tiling.check_resize_mode(resize_mode)
-        self.tile_size, self.rows, self.cols, self.views = tile_size, rows, cols, views
-        self.global_from, self.resize_mode = global_from, resize_mode
-        self.image_mean, self.image_std = list(image_mean), list(image_std)
+
+        self.tile_size = tile_size
+        self.rows = rows
+        self.cols = cols
+        self.views = views
+        self.global_from = global_from
+        self.resize_mode = resize_mode
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
 
     @property
     def grid(self) -> Grid:
-        """The grid of an image, (0, 0) when it has only the global view."""
-        return Grid(0, 0) if self.views == "global" else Grid(self.rows, self.cols)
+        """The grid of an image; (0, 0) if it has only the global view."""
+        if self.views == "global":
+            return Grid(0, 0)
+        return Grid(self.rows, self.cols)
 
     def view_count(self, grid: Grid) -> int:
-        """How many views an image of this grid has."""
-        return grid[0] * grid[1] + (self.views != "tiles" or not grid[0] * grid[1])
+        """Return the number of views of an image with this grid."""
+        tiles = grid[0] * grid[1]
+        has_global_view = self.views != "tiles" or tiles == 0
+        return tiles + int(has_global_view)
 
     def __call__(
         self, images: ImageInput | Sequence[ImageInput], grid: Grid | None = None, **kwargs: Any
     ) -> BatchFeature:
-        """Prepare images: `pixel_values [V, 3, tile_size, tile_size]` and `grids [images, 2]`.
+        """Return `pixel_values [V, 3, tile_size, tile_size]` and `grids [images, 2]`.
 
         Args:
             images: one image or several.
@@ -101,41 +118,57 @@ class MonkeyImageProcessor(BaseImageProcessor):
         return self.preprocess(images, grid)
 
     def preprocess(self, images: ImageInput | Sequence[ImageInput], grid: Grid | None = None) -> BatchFeature:
-        """The same as calling the processor."""
-        inputs = images if isinstance(images, list | tuple) else [images]
+        """Prepare images as calling the processor does."""
+        images = images if isinstance(images, list | tuple) else [images]
         grid = self.grid if grid is None else Grid(*grid)
-        views = torch.cat([self._views(open_image(image), grid) for image in inputs])
-        return BatchFeature({"pixel_values": views, "grids": torch.tensor([list(grid)] * len(inputs))})
+
+        views = torch.cat([self._views(open_image(image), grid) for image in images])
+        grids = torch.tensor([list(grid)] * len(images))
+        return BatchFeature({"pixel_values": views, "grids": grids})
 
     def _views(self, image: Image.Image, grid: Grid) -> torch.Tensor:
-        """The views `[v, 3, tile, tile]` of one image."""
+        """Return the views `[views, 3, tile_size, tile_size]` of one image, the global view last."""
         if not grid.tiles:
             return self._pixels(image, 1, 1)[None]
+
         pixels = self._pixels(image, *grid)
         tiles = split_tiles(pixels, self.tile_size)
         if self.views == "tiles":
             return tiles
-        original = self.global_from == "original"
-        whole = self._pixels(image, 1, 1) if original else global_view(pixels, self.tile_size)
-        return torch.cat([tiles, whole[None]])
+
+        if self.global_from == "original":
+            global_pixels = self._pixels(image, 1, 1)
+        else:
+            global_pixels = global_view(pixels, self.tile_size)
+        return torch.cat([tiles, global_pixels[None]])
 
     def _pixels(self, image: Image.Image, rows: int, cols: int) -> torch.Tensor:
-        """An image as normalised values `[3, rows * tile, cols * tile]`."""
+        """Return an image as normalised values `[3, rows * tile_size, cols * tile_size]`."""
         width, height = cols * self.tile_size, rows * self.tile_size
         resized = tiling.resize(image, width, height, self.resize_mode, self.image_mean)
+
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
-        mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
-        return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
+        mean = torch.tensor(self.image_mean)[:, None, None]
+        std = torch.tensor(self.image_std)[:, None, None]
+        return pixels.sub_(mean).div_(std)
 
 
 class MonkeyProcessor(ProcessorMixin):
-    """Images and prompts -> `input_ids`, `attention_mask`, `pixel_values`, `grids`.
+    """Turns images and prompts into `input_ids`, `attention_mask`, `pixel_values` and `grids`.
 
-    `queries` is the number of visual tokens per view. `separator` stands between an image and text right
-    after it: the released checkpoints were trained with a blank there, ours with nothing. `image_tokens` are
-    the tokens before and after the places of an image and that of the places; LLaVA-1.5 has only the last.
-    `opening` begins every prompt; unlike in a user's text, special tokens count in it: LLaVA-1.5's Vicuna was
-    trained with `<s>` there, Qwen with nothing.
+    Args:
+        image_processor: prepares the images.
+        tokenizer: of the language model; it must hold the image tokens.
+        queries: number of visual tokens per view.
+        separator: stands between an image and text right after it; the released checkpoints were trained
+            with a blank there (`prompts.SEPARATOR`).
+        image_tokens: the tokens before and after an image, and that of its placeholders; LLaVA-1.5 has only
+            the last.
+        prompt_prefix: begins every prompt. Unlike in a user's text, special tokens count in it: LLaVA-1.5's
+            Vicuna was trained with `<s>` there, Qwen with nothing.
+
+    Raises:
+        ValueError: the tokenizer lacks an image token.
     """
 
     def __init__(
@@ -145,28 +178,31 @@ class MonkeyProcessor(ProcessorMixin):
         queries: int = 256,
         separator: str = "",
         image_tokens: Sequence[str] = ("<img>", "</img>", "<imgpad>"),
-        opening: str = "",
+        prompt_prefix: str = "",
     ) -> None:
         super().__init__(image_processor, tokenizer)
-        self.queries, self.separator, self.image_tokens = queries, separator, list(image_tokens)
-        self.opening = opening
+        self.queries = queries
+        self.separator = separator
+        self.image_tokens = list(image_tokens)
+        self.prompt_prefix = prompt_prefix
+
         ids = tokenizer.convert_tokens_to_ids(self.image_tokens)
         if None in ids or tokenizer.unk_token_id in ids:
             raise ValueError(
                 f"the tokenizer must hold the tokens {', '.join(image_tokens)}, it gives the ids {ids}"
             )
-        *around, self.image_token_id = ids
-        self.image_start_id, self.image_end_id = around or (None, None)
+        *boundary_ids, self.image_token_id = ids
+        self.image_start_id, self.image_end_id = boundary_ids or (None, None)
 
     @property
     def layout(self) -> PromptLayout:
-        """How prompts of this processor become ids."""
+        """The layout by which prompts of this processor become ids."""
         return PromptLayout(
             self.tokenizer,
             placeholder_id=self.image_token_id,
             image_start_id=self.image_start_id,
             image_end_id=self.image_end_id,
-            prefix=self.opening,
+            prefix=self.prompt_prefix,
             separator=self.separator,
         )
 
@@ -195,8 +231,8 @@ class MonkeyProcessor(ProcessorMixin):
         """Prepare one prompt or a batch.
 
         Args:
-            images: with one text, its image or images; with a list of texts, for each text an image,
-                a list of images, or None.
+            images: with one text, its image or images; with a list of texts, for each text an image, a list
+                of images, or None.
             text: a text, or a list of texts. Images come before the text; a text that is itself a list of
                 texts and images (Pillow, array or `Path`) keeps their order.
             prompt: name of the prompt around each text (see `prompts.PROMPTS`); without one, texts stand as
@@ -208,38 +244,51 @@ class MonkeyProcessor(ProcessorMixin):
             ValueError: not as many entries in `images` as texts, an image that cannot be read, or as
                 `PromptLayout.encode`.
         """
-        layout, visual_tokens = self.layout, self.visual_tokens(grid)
-        ids: list[list[int]] = []
-        opened: list[Image.Image] = []
+        layout = self.layout
+        visual_tokens = self.visual_tokens(grid)
+        rows: list[list[int]] = []
+        opened_images: list[Image.Image] = []
 
         for content, leading_images in _pair(text, images):
-            parts = _open_parts(content, leading_images)
-            opened += [part for part in parts if not isinstance(part, str)]
-            ids.append(
-                layout.encode([part if isinstance(part, str) else visual_tokens for part in parts], prompt)
-            )
+            # To the layout, an image is the number of its visual tokens.
+            parts: list[str | int] = []
+            for part in _open_images(content, leading_images):
+                if isinstance(part, str):
+                    parts.append(part)
+                else:
+                    parts.append(visual_tokens)
+                    opened_images.append(part)
+            rows.append(layout.encode(parts, prompt))
 
-        features = self.tokenizer.pad({"input_ids": ids}, padding_side=padding_side, return_tensors="pt")
-        image_features = self.image_processor(opened, grid) if opened else {}
-        return BatchFeature({**features, **image_features})
+        features = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
+        if opened_images:
+            features = {**features, **self.image_processor(opened_images, grid)}
+        return BatchFeature(dict(features))
 
 
 def _pair(text: Content | Sequence[Content], images: Any) -> list[tuple[Content, list[ImageInput]]]:
     """Return each text with the images that come before it."""
-    own = [] if images is None else list(images) if isinstance(images, list | tuple) else [images]
+    entries = _as_list(images)
     if isinstance(text, str):
-        return [(text, own)]
-    own = own or [None] * len(text)
-    if len(own) != len(text):
+        return [(text, entries)]
+
+    entries = entries or [None] * len(text)
+    if len(entries) != len(text):
         raise ValueError(
-            f"got {len(text)} texts and {len(own)} entries in images: "
+            f"got {len(text)} texts and {len(entries)} entries in images: "
             "pass for each text an image, a list of images, or None"
         )
-    lists = [list(o) if isinstance(o, list | tuple) else [] if o is None else [o] for o in own]
-    return list(zip(text, lists, strict=True))
+    return [(content, _as_list(entry)) for content, entry in zip(text, entries, strict=True)]
 
 
-def _open_parts(content: Content, leading_images: list[ImageInput]) -> list[str | Image.Image]:
+def _as_list(images: Any) -> list[ImageInput]:
+    """Return no image, one image or several as a list."""
+    if images is None:
+        return []
+    return list(images) if isinstance(images, list | tuple) else [images]
+
+
+def _open_images(content: Content, leading_images: list[ImageInput]) -> list[str | Image.Image]:
     """Return texts and opened images in their order."""
     parts = [content] if isinstance(content, str) else content
     return [

@@ -138,7 +138,7 @@ def test_the_separator_stands_only_between_a_image_and_its_text(processor, make_
 def test_a_prompt_opens_as_the_language_model_was_trained(processor, make_image, tmp_path):
     """Once for each prompt, with the special token that no user can type."""
     opened = MonkeyProcessor(
-        processor.image_processor, processor.tokenizer, queries=16, opening="<unk>USER: "
+        processor.image_processor, processor.tokenizer, queries=16, prompt_prefix="<unk>USER: "
     )
     opened.save_pretrained(tmp_path)
     unknown = processor.tokenizer.unk_token_id

@@ -152,7 +152,7 @@ def monkey_fingerprint(monkey: Monkey, max_new_tokens: int) -> str:
         images.views,
         images.global_from,
         images.resize_mode,
-        monkey.processor.opening,
+        monkey.processor.prompt_prefix,
         monkey.processor.separator,
         max_new_tokens,
     ]

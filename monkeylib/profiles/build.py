@@ -87,16 +87,16 @@ def build_processor(profile: Profile) -> MonkeyProcessor:
         profile.global_from,
         profile.resize_mode,
     )
-    opening = profile.text.opening
+    prompt_prefix = profile.text.prompt_prefix
     if profile.text.pretrained and profile.base_checkpoint:
         of_base = load_processor(base_folder(profile))
         tokenizer, tokens = of_base.tokenizer, of_base.image_tokens
-        return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens, opening)
+        return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens, prompt_prefix)
     tokenizer = build_pretrained_tokenizer(profile) if profile.text.pretrained else build_tokenizer()
     tokens = IMAGE_TOKENS
     if profile.text.image_ids.start is None:
         tokens = (tokenizer.convert_ids_to_tokens(profile.text.image_ids.place),)
-    return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens, opening)
+    return MonkeyProcessor(images, tokenizer, profile.queries, SEPARATOR, tokens, prompt_prefix)
 
 
 def base_folder(profile: Profile) -> Path:

@@ -60,14 +60,14 @@ class ImageIds(Section):
 class Text(Section):
     """The language model: its class in transformers and its fields, or where pretrained weights come from.
 
-    `opening`: what every prompt begins with (`processing.MonkeyProcessor`).
+    `prompt_prefix`: what every prompt begins with (`processing.MonkeyProcessor`).
     """
 
     model_type: str
     config: dict[str, Any]
     image_ids: ImageIds
     pretrained: str | None = None
-    opening: str = ""
+    prompt_prefix: str = ""
 
 
 class LoRA(Section):

@@ -171,8 +171,8 @@ def asked_as_llava():
     """The processor of one view that asks as LLaVA-1.5 does."""
     images, words = MonkeyImageProcessor(56, views="global", resize_mode="pad"), tokenizer()
     words.pad_token = words.eos_token
-    opening = "</s>USER: "  # the tiny tokenizer's only other special token stands for Vicuna's <s>
-    return MonkeyProcessor(images, words, 16, image_tokens=("<image>",), opening=opening)
+    prompt_prefix = "</s>USER: "  # the tiny tokenizer's only other special token stands for Vicuna's <s>
+    return MonkeyProcessor(images, words, 16, image_tokens=("<image>",), prompt_prefix=prompt_prefix)
 
 
 @torch.no_grad()
@@ -221,7 +221,7 @@ def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, make_i
             ),
         }
     )
-    recipe = recipe.model_copy(update={"text": recipe.text.model_copy(update={"opening": "</s>"})})
+    recipe = recipe.model_copy(update={"text": recipe.text.model_copy(update={"prompt_prefix": "</s>"})})
     processor = finetune.build_processor(recipe)
     assert processor.image_ids() == [place] * 20
     assert (
