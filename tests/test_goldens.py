@@ -7,11 +7,11 @@ import torch
 
 from monkeylib.checkpoints.key_map import from_released, pieces, to_released
 from monkeylib.checkpoints.released_config import config_from_released
-from monkeylib.data.collate import encode_as_released
 from monkeylib.experiments import parity
 from monkeylib.experiments.parity import PAD, QUERY_ROWS, places, prompt, released_weights
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.lora import TileLoRA
+from tests.support.released_encoding import encode_as_released
 
 VISION, LANGUAGE, STEP = (parity.expected(name) for name in ("vision_896", "lmm_896", "train_step"))
 ABOUT_VISION, ABOUT_LANGUAGE, ABOUT_STEP = (

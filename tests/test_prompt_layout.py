@@ -239,7 +239,7 @@ def test_training_rows_and_data_inspection(monkey, expected, tmp_path, prompt, i
     answered = [(text, answer) for _, answer in turns]
     ids = expected(images, history=answered)
     assert row.encoded.ids.tolist() == ids
-    assert inspect.length_of(record, monkey.processor) == len(ids)
+    assert inspect.count_tokens(record, monkey.processor) == len(ids)
 
     # Each answer is learned with its end of text, and follows the ids that chat gives to the model.
     labels = row.encoded.labels.tolist()

@@ -33,13 +33,13 @@ def inspect(
     from monkeylib.profiles.build import build_processor
 
     recipe = profiles.load(profile)
-    loaded = mixtures.load(mixture)
+    loaded = mixtures.load_mixture(mixture)
     processor = build_processor(recipe)
     longest = recipe.training.max_length
-    reports = looking.inspect(loaded, processor, longest, limit or None, progress=sys.stderr.isatty())
+    reports = looking.inspect_mixture(loaded, processor, longest, limit or None, progress=sys.stderr.isatty())
     title = f"{loaded.name}: {len(loaded)} rows an epoch; tokens of a row, cut at {longest} ({profile})"
     tables.print_table([report.row() for report in reports], title, Console())
-    found = looking.problems(reports)
+    found = looking.list_problems(reports)
     for sentence in found[:_SENTENCES]:
         print(sentence)
     if len(found) > _SENTENCES:

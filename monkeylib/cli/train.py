@@ -72,7 +72,7 @@ def _data(recipe: "Profile", name: str, epochs: float | None, skipped: Path | No
     from monkeylib.training.data import Skipped
     from monkeylib.training.module import Data
 
-    mixed = mixture.load(name)
+    mixed = mixture.load_mixture(name)
     rows = None
     if epochs is not None:
         rows = round(epochs * len(mixed))

@@ -1,4 +1,4 @@
-"""What a mixture holds: rows, lengths in tokens, what does not fit, what is broken."""
+"""Inspection of a mixture: lengths in tokens, what is too long, which records and images are broken."""
 
 from __future__ import annotations
 
@@ -9,25 +9,35 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from monkeylib.data.mixture import Mixture, Shuffle
+from monkeylib.data.mixture import Mixture
+from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.records import BadRecord, Record, Records
 from monkeylib.processing import MonkeyProcessor
 
-_SHOWN = 3  # records of each set kept to be looked at
+_EXAMPLES = 3  # records of each dataset kept for the contact sheet
 
 
 @dataclass
-class SetReport:
-    """What was found in the rows of one set that were looked at.
+class DatasetReport:
+    """What the inspected records of one dataset hold.
 
-    `lengths` are in tokens, images and end of text included. `truncated` rows lose turns at `max_length` or
-    don't fit at all; `problems` are the sentences about bad records and images.
+    Attributes:
+        name: name of the dataset.
+        rows: number of its records.
+        share: its share of an epoch, None for validation.
+        inspected: number of records that were inspected.
+        lengths: lengths in tokens, images and end of text included.
+        truncated: number of records that lose turns at the maximum length, or do not fit at all.
+        bad_records: number of records that cannot be read.
+        broken_images: number of records with an image that cannot be opened.
+        problems: messages about all of these.
+        examples: a few good records.
     """
 
     name: str
     rows: int
     share: float | None
-    looked_at: int = 0
+    inspected: int = 0
     lengths: list[int] = field(default_factory=list)
     truncated: int = 0
     bad_records: int = 0
@@ -36,14 +46,14 @@ class SetReport:
     examples: list[Record] = field(default_factory=list)
 
     def row(self) -> dict[str, str | int | float | None]:
-        """A line of the table."""
-        middle, high = np.percentile(self.lengths, [50, 95]) if self.lengths else (None, None)
+        """Return the report as a row of a table."""
+        median, high = np.percentile(self.lengths, [50, 95]) if self.lengths else (None, None)
         return {
             "set": self.name,
             "rows": self.rows,
             "share": None if self.share is None else f"{100 * self.share:.1f} %",
-            "seen": self.looked_at,
-            "median": None if middle is None else round(middle),
+            "read": self.inspected,
+            "median": None if median is None else round(median),
             "95 %": None if high is None else round(high),
             "max": max(self.lengths, default=None),
             "cut": self.truncated,
@@ -52,20 +62,20 @@ class SetReport:
         }
 
 
-def inspect(
+def inspect_mixture(
     mixture: Mixture,
     processor: MonkeyProcessor,
     max_length: int,
     limit: int | None = None,
     progress: bool = False,
-) -> list[SetReport]:
-    """Look at the rows of each set and of the validation rows, and open their images.
+) -> list[DatasetReport]:
+    """Read the records of each dataset and of the validation split, and open their images.
 
     Args:
-        mixture: the sets.
-        processor: counts tokens, those of images too.
-        max_length: tokens of a row at most.
-        limit: rows of each set, a fixed random sample; all if not given.
+        mixture: the datasets.
+        processor: counts tokens, those of images included.
+        max_length: maximum number of tokens of a record.
+        limit: number of records of each dataset, a fixed random sample; all if not given.
         progress: show a bar on standard error.
     """
     parts: list[tuple[Records, float | None]] = [
@@ -73,58 +83,62 @@ def inspect(
     ]
     if mixture.validation is not None:
         parts.append((mixture.validation, None))
+
     reports = []
     for records, share in parts:
-        report = SetReport(records.name, len(records), share)
-        order = Shuffle(len(records), mixture.seed, records.name, "inspect")
-        places = range(len(records) if limit is None else min(limit, len(records)))
-        for place in tqdm(places, desc=records.name, disable=not progress, file=sys.stderr, leave=False):
-            _look(records, order[place], report, processor, max_length)
+        report = DatasetReport(records.name, len(records), share)
+        permutation = RandomPermutation(len(records), mixture.seed, records.name, "inspect")
+        indices = range(len(records) if limit is None else min(limit, len(records)))
+        for index in tqdm(indices, desc=records.name, disable=not progress, file=sys.stderr, leave=False):
+            _inspect_record(records, permutation[index], report, processor, max_length)
         reports.append(report)
     return reports
 
 
-def length_of(record: Record, processor: MonkeyProcessor) -> int:
+def list_problems(reports: Sequence[DatasetReport]) -> list[str]:
+    """Return the messages about everything that is wrong, dataset by dataset."""
+    return [problem for report in reports for problem in report.problems]
+
+
+def count_tokens(record: Record, processor: MonkeyProcessor) -> int:
     """Return the number of tokens of a record, all of its turns included."""
     images = [processor.visual_tokens()] * len(record.images)
     return len(processor.layout.encode_conversation(images, record.turns).input_ids)
 
 
-def problems(reports: Sequence[SetReport]) -> list[str]:
-    """The sentences about everything that is broken, set by set."""
-    return [problem for report in reports for problem in report.problems]
-
-
-def _look(
-    records: Records, number: int, report: SetReport, processor: MonkeyProcessor, max_length: int
+def _inspect_record(
+    records: Records, number: int, report: DatasetReport, processor: MonkeyProcessor, max_length: int
 ) -> None:
-    report.looked_at += 1
+    """Add a record to the report of its dataset."""
+    report.inspected += 1
     try:
         record = records[number]
     except BadRecord as error:
         report.bad_records += 1
         report.problems.append(str(error))
         return
-    length = length_of(record, processor)
+
+    length = count_tokens(record, processor)
     report.lengths.append(length)
     if length > max_length:
         report.truncated += 1
-        report.problems += _refused(record, processor, max_length)
+        report.problems += _length_problems(record, processor, max_length)
+
     try:
         record.open_images()
     except BadRecord as error:
         report.broken_images += 1
         report.problems.append(str(error))
         return
-    if record.images and len(report.examples) < _SHOWN:
+    if record.images and len(report.examples) < _EXAMPLES:
         report.examples.append(record)
 
 
-def _refused(record: Record, processor: MonkeyProcessor, max_length: int) -> list[str]:
-    """Why training would refuse a record: nothing if only later turns are left out."""
+def _length_problems(record: Record, processor: MonkeyProcessor, max_length: int) -> list[str]:
+    """Return why training would refuse a record; nothing if it only loses later turns."""
     images = [processor.visual_tokens()] * len(record.images)
     try:
         processor.layout.encode_conversation(images, record.turns, max_length)
     except ValueError as error:
-        return [f"{record.place}: {error}"]
+        return [f"{record.location}: {error}"]
     return []

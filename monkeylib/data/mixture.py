@@ -1,265 +1,155 @@
-"""Mixtures: sets of records, sampled in an order in which any position is computed alone.
+"""Mixtures of datasets, in an order in which any position is computed alone.
 
-An epoch has a fixed number of rows of each set. Within a set, rows come in passes: every row once before any
-comes again, in a new order each time, across epochs too. So a set whose `count` is its length gives each row
-exactly once an epoch, a smaller count goes through the set over several epochs, and with a larger one rows
-come equally often but for one.
+An epoch has a fixed number of records of each dataset. A dataset is gone through in rounds: every record
+comes once before any comes again, in a new order each round, also across epochs. So a dataset whose `count` is
+its length gives each record exactly once an epoch; with a smaller count, a round takes several epochs; with a
+larger one, the numbers of times that two records come differ by at most one.
 """
 
 from __future__ import annotations
 
 import bisect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
-from os.path import normpath
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 from pydantic import ValidationError
 
 from monkeylib import resources
-from monkeylib.data.readers import SetRecords, read
-from monkeylib.data.records import BadRecord, Record, Records
+from monkeylib.data.permutation import RandomPermutation
+from monkeylib.data.readers import DatasetRecords, read_dataset
+from monkeylib.data.records import Record, Records
 from monkeylib.data.schema import MixtureFile
-from monkeylib.digests import bytes_digest, json_digest, short_digest
+from monkeylib.data.validation import split_validation
+from monkeylib.digests import bytes_digest, json_digest
 from monkeylib.errors import first_problem
 from monkeylib.prompts import PROMPTS
-
-_ROUNDS = 6
-_MASK = (1 << 64) - 1
-
-
-class Shuffle:
-    """A random order of `0 ... length - 1`: `shuffle[i]` is what stands at place `i`.
-
-    A Feistel network permutes the smallest square of a power of two that holds the length; results outside
-    are permuted again until they lie inside (cycle walking), so every number comes exactly once.
-
-    Args:
-        length: how many numbers there are.
-        key: what the order depends on, e.g. the seed, the set and the epoch.
-    """
-
-    def __init__(self, length: int, *key: int | str) -> None:
-        if length < 1:
-            raise ValueError(f"an order needs at least one number, got a length of {length}")
-        self.length = length
-        digest = short_digest(repr(key).encode(), 8 * _ROUNDS)
-        self._keys = [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(_ROUNDS)]
-        self._bits = max(1, ((length - 1).bit_length() + 1) // 2)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, place: int) -> int:
-        if not 0 <= place < self.length:
-            raise IndexError(f"the order has the places 0 to {self.length - 1}, not {place}")
-        number = self._permuted(place)
-        while number >= self.length:
-            number = self._permuted(number)
-        return number
-
-    def _permuted(self, number: int) -> int:
-        low = (1 << self._bits) - 1
-        left, right = number >> self._bits, number & low
-        for key in self._keys:
-            left, right = right, left ^ (_mixed(right ^ key) & low)
-        return left << self._bits | right
-
-
-def _mixed(value: int) -> int:
-    """64 bits in which each depends on all of `value` (the finaliser of SplitMix64)."""
-    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
-    return value ^ value >> 31
-
-
-def choose(sets: Sequence[Records], share: float, seed: int) -> list[np.ndarray]:
-    """Numbers of the rows of each set that are kept for validation, in a random order.
-
-    A set keeps at least `share` of its rows, and one at least; it keeps more where its images have several
-    rows, or are those of other sets. Every record is read once for this, its image only in tables and
-    shards.
-
-    Raises:
-        ValueError: a set would have no row left for training.
-    """
-    groups, kept = groups_of(sets), set()
-    for records, of_rows in zip(sets, groups, strict=True):
-        numbers, counts = np.unique(of_rows, return_counts=True)
-        rows = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-        order = Shuffle(len(numbers), seed, records.name, "validation")
-        _keep(rows, [int(numbers[place]) for place in order], max(1, round(share * len(records))), kept)
-    return [_shuffled(*pair, kept, share, seed) for pair in zip(sets, groups, strict=True)]
-
-
-def _keep(rows: dict[int, int], order: list[int], wanted: int, kept: set[int]) -> None:
-    """Add groups to `kept` until they hold `wanted` rows: in their order those that fit, then the
-    smallest."""
-    held = sum(rows[group] for group in kept & rows.keys())
-    for group in order:
-        if group not in kept and held + rows[group] <= wanted:
-            kept.add(group)
-            held += rows[group]
-    for group in sorted(order, key=rows.__getitem__):
-        if group not in kept and held < wanted:
-            kept.add(group)
-            held += rows[group]
-
-
-def _shuffled(records: Records, of_rows: np.ndarray, kept: set[int], share: float, seed: int) -> np.ndarray:
-    held = np.flatnonzero(np.isin(of_rows, list(kept)))
-    if len(held) == len(records):
-        raise ValueError(
-            f"the set {records.name} has {len(records)} rows, which a validation share of {share} leaves "
-            "without any for training (rows of one image stay together): give validation a set of its own"
-        )
-    return held[list(Shuffle(len(held), seed, records.name, "validation", "rows"))]
-
-
-def groups_of(sets: Sequence[Records]) -> list[np.ndarray]:
-    """The group of each row of each set: groups are numbered over all sets."""
-    leader: list[int] = []  # of each row, another row of its group; that of the group's first row is itself
-    seen: dict[bytes, int] = {}
-
-    def first(row: int) -> int:
-        while leader[row] != row:
-            leader[row] = row = leader[leader[row]]
-        return row
-
-    for records in sets:
-        for number in range(len(records)):
-            row = len(leader)
-            leader.append(row)
-            for image in _images(records, number):
-                one, other = first(row), first(seen.setdefault(image, row))
-                leader[max(one, other)] = min(one, other)
-    groups = np.array([first(row) for row in range(len(leader))])
-    return np.split(groups, np.cumsum([len(records) for records in sets])[:-1])
-
-
-def _images(records: Records, number: int) -> Iterator[bytes]:
-    """What tells the images of a row from others; nothing of a bad record."""
-    try:
-        images = records[number].images
-    except BadRecord:
-        return
-    for image in images:
-        yield short_digest(_identity(image), 16)
-
-
-def _identity(image: Any) -> bytes:
-    if isinstance(image, str | Path):
-        return normpath(image).encode(errors="surrogatepass")
-    if hasattr(image, "content"):
-        return image.content()
-    return image.tobytes() if isinstance(image, Image.Image) else np.asarray(image).tobytes()
-
 
 FOLDER = Path(__file__).parent / "mixtures"
 
 
 class Mixture:
-    """`mixture[position]` is a record, for any position from 0; an epoch has `len(mixture)` rows.
+    """`mixture[position]` is a record, for any position from 0; an epoch has `len(mixture)` positions.
 
     Attributes:
-        name: of the mixture.
-        sets: the training rows of each set.
-        counts: rows of each set in an epoch.
-        validation: the rows kept for validation, or None.
-        digest: changes with the sets, the sizes of their files, the prompts, weights, the seed, and the rows
-            that a share keeps for validation.
+        name: name of the mixture.
+        sets: training records of each dataset.
+        counts: number of records of each dataset in an epoch.
+        validation: validation records, or None.
+        digest: changes with the datasets, the sizes of their files, prompts, counts, the seed, and the
+            records in the validation split.
     """
 
     def __init__(self, name: str, file: MixtureFile, root: Path) -> None:
-        self.name, self.file, self.seed = name, file, file.seed
-        whole = [read(entry, root) for entry in file.sets]
-        share = file.validation.share if file.validation else None
-        own = [read(entry, root) for entry in file.validation.sets] if file.validation else []
-        self.sets: list[Records] = list(whole)
-        apart: list[Records] = [_sampled(records, self.seed) for records in own]
-        held: list[np.ndarray] = []
-        if share is not None:
-            held = choose(whole, share, self.seed)
-            apart = [_Part(*pair) for pair in zip(whole, held, strict=True) if len(pair[1])]
-            self.sets = [
-                _Part(records, np.setdiff1d(np.arange(len(records)), numbers))
-                for records, numbers in zip(whole, held, strict=True)
-            ]
-        self.counts = [_count(records, kept) for records, kept in zip(whole, self.sets, strict=True)]
-        self.digest = _digest(file, [*whole, *own], held)
-        self._ends = list(accumulate(self.counts))
-        self.validation: Records | None = _Joined("validation", apart) if apart else None
+        self.name = name
+        self.file = file
+        self.seed = file.seed
+
+        datasets = [read_dataset(entry, root) for entry in file.sets]
+        self.sets: list[Records] = list(datasets)
+        validation: list[Records] = []
+        validation_datasets: list[DatasetRecords] = []
+        validation_numbers: list[np.ndarray] = []
+
+        if file.validation and file.validation.share is not None:
+            validation_numbers = split_validation(datasets, file.validation.share, self.seed)
+            self.sets = []
+            for records, numbers in zip(datasets, validation_numbers, strict=True):
+                training_numbers = np.setdiff1d(np.arange(len(records)), numbers)
+                self.sets.append(_Subset(records, training_numbers))
+                if len(numbers):
+                    validation.append(_Subset(records, numbers))
+        elif file.validation:
+            validation_datasets = [read_dataset(entry, root) for entry in file.validation.sets]
+            validation = [_fixed_sample(records, self.seed) for records in validation_datasets]
+
+        self.counts = [
+            _epoch_count(records, len(training_records))
+            for records, training_records in zip(datasets, self.sets, strict=True)
+        ]
+        self._ends = list(accumulate(self.counts))  # of each dataset among the slots of an epoch
+        self.validation: Records | None = _Concatenated("validation", validation) if validation else None
+        self.digest = _digest(file, [*datasets, *validation_datasets], validation_numbers)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
+    def __getitem__(self, position: int) -> Record:
+        dataset, number = self.locate(position)
+        return self.sets[dataset][number]
+
     def locate(self, position: int) -> tuple[int, int]:
-        """Which set a position takes its row of, and which row of that set's training rows.
+        """Return the number of the dataset that a position takes its record from, and of the record.
 
         Raises:
             IndexError: a negative position.
         """
         if position < 0:
             raise IndexError(f"positions begin at 0, got {position}")
-        epoch, place = divmod(position, len(self))
-        slot = _shuffle(len(self), self.seed, "epoch", epoch)[place]
-        number = bisect.bisect_right(self._ends, slot)
-        draw = epoch * self.counts[number] + slot - (self._ends[number] - self.counts[number])
-        rows, name = len(self.sets[number]), self.sets[number].name
-        turn, step = divmod(draw, rows)
-        return number, _shuffle(rows, self.seed, name, turn)[step]
 
-    def __getitem__(self, position: int) -> Record:
-        number, row = self.locate(position)
-        return self.sets[number][row]
+        # An epoch is a permutation of slots, of which each dataset has `counts[dataset]` in a row.
+        epoch, index = divmod(position, len(self))
+        slot = _permutation(len(self), self.seed, "epoch", epoch)[index]
+        dataset = bisect.bisect_right(self._ends, slot)
+        first_slot = self._ends[dataset] - self.counts[dataset]
+
+        # The dataset's draws are numbered over all epochs; each round through it is a permutation.
+        draw = epoch * self.counts[dataset] + slot - first_slot
+        records = self.sets[dataset]
+        turn, step = divmod(draw, len(records))
+        return dataset, _permutation(len(records), self.seed, records.name, turn)[step]
 
 
-def load(path_or_name: str | Path) -> Mixture:
-    """The mixture of a YAML file, or one that the library ships by its name, with its sets' files indexed.
+def load_mixture(path_or_name: str | Path) -> Mixture:
+    """Load a mixture from a YAML file, or one that the library ships by its name, and index its files.
 
     Raises:
-        FileNotFoundError: there is no such mixture, or a file of a set is missing.
-        ValueError: the YAML doesn't fit the schema, its root is an environment variable that isn't set, or a
-            set's files are empty or not of their format.
+        FileNotFoundError: there is no such mixture, or a file of a dataset is missing.
+        ValueError: the YAML does not fit the schema, its root is an environment variable that is not set, or
+            a dataset's files are empty or not of their format.
     """
-    path = locate(path_or_name)
-    file = parse(path)
+    path = find_mixture(path_or_name)
+    file = parse_mixture(path)
+
     root = Path(os.path.expandvars(file.root)).expanduser()
     if "$" in str(root):
         raise ValueError(
             f"the mixture {path.stem} lies under {file.root}: set this environment variable to the folder of "
-            "its sets"
+            "its datasets"
         )
     return Mixture(path.stem, file, (path.parent / root).resolve())
 
 
-def names() -> list[str]:
-    """The mixtures that the library ships."""
+def mixture_names() -> list[str]:
+    """Return the names of the mixtures that the library ships."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def locate(path_or_name: str | Path) -> Path:
-    """The YAML file of a path or of a shipped mixture's name."""
+def find_mixture(path_or_name: str | Path) -> Path:
+    """Return the YAML file of a path or of a shipped mixture's name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
     shipped = FOLDER / f"{path_or_name}.yaml"
     path = shipped if shipped.is_file() else Path(path_or_name)
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no mixture at {path}: name a YAML file or one of {', '.join(names())}"
+            f"there is no mixture at {path}: name a YAML file or one of {', '.join(mixture_names())}"
         )
     return path
 
 
-def parse(path: Path) -> MixtureFile:
-    """What a mixture's YAML says.
+def parse_mixture(path: Path) -> MixtureFile:
+    """Parse the YAML of a mixture.
 
     Raises:
-        ValueError: it isn't YAML, or doesn't fit the schema.
+        ValueError: it is not YAML, or does not fit the schema.
     """
     try:
         return MixtureFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -269,26 +159,29 @@ def parse(path: Path) -> MixtureFile:
         raise ValueError(f"{resources.display_path(path)}, {first_problem(error)}") from error
 
 
-class _Part:
-    """Some rows of a set, by their numbers."""
+class _Subset:
+    """Some of the records of a dataset, by their numbers."""
 
-    def __init__(self, records: SetRecords, rows: Sequence[int] | np.ndarray) -> None:
-        self.name, self._records, self._rows = records.name, records, rows
+    def __init__(self, records: DatasetRecords, numbers: Sequence[int] | np.ndarray) -> None:
+        self.name = records.name
+        self._records = records
+        self._numbers = numbers
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._numbers)
 
     def __getitem__(self, number: int) -> Record:
         if not 0 <= number < len(self):
-            raise IndexError(f"there are {len(self)} rows of the set {self.name}, not {number + 1}")
-        return self._records[int(self._rows[number])]
+            raise IndexError(f"there are {len(self)} records of the dataset {self.name}, not {number + 1}")
+        return self._records[int(self._numbers[number])]
 
 
-class _Joined:
-    """Records of several sets one after the other."""
+class _Concatenated:
+    """The records of several datasets, one after the other."""
 
     def __init__(self, name: str, parts: Sequence[Records]) -> None:
-        self.name, self._parts = name, parts
+        self.name = name
+        self._parts = parts
         self._ends = list(accumulate(len(part) for part in parts))
 
     def __len__(self) -> int:
@@ -296,39 +189,45 @@ class _Joined:
 
     def __getitem__(self, number: int) -> Record:
         if not 0 <= number < len(self):
-            raise IndexError(f"there are {len(self)} rows for {self.name}, not {number + 1}")
+            raise IndexError(f"there are {len(self)} records for {self.name}, not {number + 1}")
         part = bisect.bisect_right(self._ends, number)
-        return self._parts[part][number - (self._ends[part] - len(self._parts[part]))]
+        start = self._ends[part] - len(self._parts[part])
+        return self._parts[part][number - start]
 
 
 @lru_cache(maxsize=256)
-def _shuffle(length: int, *key: int | str) -> Shuffle:
-    return Shuffle(length, *key)
+def _permutation(length: int, *key: int | str) -> RandomPermutation:
+    return RandomPermutation(length, *key)
 
 
-def _sampled(records: SetRecords, seed: int) -> Records:
-    """The rows of a validation set: all, or a fixed sample of `count`."""
-    count = min(_count(records, records), len(records))
-    order = Shuffle(len(records), seed, records.name, "validation")
-    return _Part(records, [order[place] for place in range(count)])
-
-
-def _count(records: SetRecords, kept: Records) -> int:
-    """Rows of a set in an epoch."""
+def _epoch_count(records: DatasetRecords, length: int) -> int:
+    """Return how many records of a dataset an epoch has, `length` of which are for training."""
     if records.entry.count is not None:
         return records.entry.count
-    return max(1, round((records.entry.weight or 1.0) * len(kept)))
+    return max(1, round((records.entry.weight or 1.0) * length))
 
 
-def _digest(file: MixtureFile, sets: Sequence[SetRecords], held: Sequence[np.ndarray]) -> str:
-    """Of what the rows of every position follow from. Which images rows share decides what a share keeps,
-    and the sizes of files don't show it: the rows themselves do."""
+def _fixed_sample(records: DatasetRecords, seed: int) -> Records:
+    """Return the records of a validation dataset in random order: all, or the first `count`."""
+    count = min(_epoch_count(records, len(records)), len(records))
+    permutation = RandomPermutation(len(records), seed, records.name, "validation")
+    return _Subset(records, [permutation[index] for index in range(count)])
+
+
+def _digest(
+    file: MixtureFile, datasets: Sequence[DatasetRecords], validation_numbers: Sequence[np.ndarray]
+) -> str:
+    """Return a digest of everything that decides which record comes at which position.
+
+    Which records share an image decides the validation split, and the sizes of files do not show it. So the
+    numbers of the validation records are included.
+    """
     state: dict[str, Any] = file.model_dump(exclude={"description", "root"})
-    state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt].text for records in sets}
+    state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt].text for records in datasets}
     state["files"] = [
-        [records.name, len(records), *((path.name, path.stat().st_size) for path in records.rows.files)]
-        for records in sets
+        [records.name, len(records), *((path.name, path.stat().st_size) for path in records.raw.files)]
+        for records in datasets
     ]
-    if held:
-        state["held"] = [bytes_digest(numbers.astype("<i8").tobytes()) for numbers in held]
+    if validation_numbers:
+        state["held"] = [bytes_digest(numbers.astype("<i8").tobytes()) for numbers in validation_numbers]
     return json_digest(state)

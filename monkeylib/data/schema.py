@@ -1,6 +1,6 @@
-"""What the YAML of a mixture holds."""
+"""Schema of a mixture's YAML."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -12,19 +12,26 @@ from pydantic import (
     model_validator,
 )
 
+from monkeylib.data.datasets import training_card
 from monkeylib.errors import choose
 from monkeylib.prompts import PROMPTS, SEPARATOR
 
 Format = Literal["conversations", "evaluation", "llava", "datasets", "webdataset"]
 
 
-class _Strict(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Columns(_Strict):
-    """Names of the fields of a format that does not fix them. `question` counts only where the prompt takes
-    one; `id` may be missing."""
+class Columns(_Section):
+    """Names of the fields in the formats that do not fix them.
+
+    Attributes:
+        image: an image, its bytes or its path.
+        question: used only where the prompt takes a question.
+        answer: a text, or a list of texts of which the most frequent one is used.
+        id: id of the record, if there is one.
+    """
 
     image: str = "image"
     question: str = "question"
@@ -32,25 +39,30 @@ class Columns(_Strict):
     id: str | None = None
 
 
-class DataSet(_Strict):
-    """One set of a mixture.
+class DatasetEntry(_Section):
+    """A dataset of a mixture.
+
+    Instead of its own fields, an entry may name a public dataset (`dataset: textvqa`) as converted by
+    `monkeylib data convert`. Its name, path (NAME.json), format and folder of images then follow from the
+    dataset's card; any of them may still be given.
 
     Attributes:
-        name: of the set, in messages and tables.
-        format: how its records are written, see `monkeylib.data.readers`.
-        path: file, files, folder or hub id; `{split}` in it stands for the split.
-        images: folder that the records' images are named from; the mixture's `root` if not given.
-        split: of the set; a hub set or a saved dataset has named ones.
-        revision: commit of a hub set.
-        count: rows of an epoch; all of them if not given. More than there are repeats some.
-        weight: instead of a count, how often a row comes in an epoch on average.
+        name: name of the dataset, in messages and tables.
+        format: format of its records, see `monkeylib.data.readers`.
+        path: a file, several files, a folder or a hub id; `{split}` in it stands for the split.
+        images: folder that the records' images are named from, by default the mixture's `root`.
+        split: split of a hub dataset or of a saved one.
+        revision: commit of a hub dataset.
+        count: number of records in an epoch, by default all. With more than there are, some are repeated.
+        weight: instead of a count, how often each record comes in an epoch on average.
         unverified: the count could not be checked against its source.
         prompt: name of the prompt around a question, for formats that hold questions and not whole prompts.
-        separator: text between the images, or an earlier answer, and a prompt that takes one.
+        separator: text between an image, or an earlier answer, and a prompt that takes one.
         columns: names of the fields in the formats `datasets` and `webdataset`.
-        turns: "first" reads one question and answer as the release does, "all" the whole conversation.
-        min_images, max_images: images of one record.
-        unique_ids: two records with the same id are an error; otherwise ids need not differ.
+        turns: "first" reads one question with its answer, as the released code does; "all" reads the whole
+            conversation.
+        min_images, max_images: number of images that a record may have.
+        unique_ids: whether two records with the same id are an error.
     """
 
     name: str = Field(min_length=1)
@@ -70,58 +82,86 @@ class DataSet(_Strict):
     max_images: PositiveInt = 1
     unique_ids: bool = True
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_card(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or "dataset" not in fields:
+            return fields
+
+        fields = dict(fields)
+        card = training_card(fields.pop("dataset"))
+        images = f"{card.name}/{card.train.images}".rstrip("/")
+        defaults = {
+            "name": card.name,
+            "format": "conversations",
+            "path": f"{card.name}.json",
+            "images": images,
+        }
+        return defaults | fields
+
     @field_validator("prompt")
     @classmethod
-    def _known(cls, prompt: str) -> str:
-        choose("prompt", prompt, PROMPTS)
-        return prompt
+    def _check_prompt(cls, prompt: str) -> str:
+        return choose("prompt", prompt, PROMPTS)
 
     @model_validator(mode="after")
-    def _one_size(self) -> "DataSet":
+    def _check_sizes(self) -> "DatasetEntry":
         if self.count is not None and self.weight is not None:
-            raise ValueError(f"the set {self.name} has a count and a weight: leave one of them out")
+            raise ValueError(f"the dataset {self.name} has a count and a weight: leave one of them out")
         if self.min_images > self.max_images:
-            raise ValueError(f"the set {self.name} asks for more images at least than at most")
+            raise ValueError(
+                f"the dataset {self.name} has a min_images of {self.min_images} and a max_images of "
+                f"{self.max_images}: the minimum must not exceed the maximum"
+            )
         return self
 
     @property
     def paths(self) -> list[str]:
         """The path or paths, with the split filled in."""
-        given = [self.path] if isinstance(self.path, str) else self.path
-        return [path.replace("{split}", self.split) for path in given]
+        paths = [self.path] if isinstance(self.path, str) else self.path
+        return [path.replace("{split}", self.split) for path in paths]
 
 
-class Validation(_Strict):
-    """Rows kept out of training: a share of every set, or sets of their own.
+class Validation(_Section):
+    """Records for validation: a share of every dataset, or datasets of their own.
 
-    A share keeps whole images (`monkeylib.data.mixture`): none is seen in training and in validation. Sets
-    of their own are taken as they are.
+    With a share, no image is used for both training and validation (`monkeylib.data.validation`). Datasets of
+    their own are used as they are.
     """
 
     share: float | None = Field(default=None, gt=0, lt=1)
-    sets: list[DataSet] = []
+    sets: list[DatasetEntry] = []
 
     @model_validator(mode="after")
-    def _one_way(self) -> "Validation":
+    def _check_kind(self) -> "Validation":
         if (self.share is None) == (not self.sets):
             raise ValueError("validation is either a `share` between 0 and 1 or a list of `sets`")
         return self
 
 
-class MixtureFile(_Strict):
-    """A mixture: `root` is the folder that relative paths begin at, the YAML's own if not given; environment
-    variables in it are filled in."""
+class MixtureFile(_Section):
+    """A mixture.
+
+    Attributes:
+        description: for readers.
+        root: folder that relative paths start from, by default that of the YAML. Environment variables in it
+            are filled in.
+        seed: seed of the order.
+        sets: the datasets.
+        validation: records for validation.
+    """
 
     description: str = ""
     root: str = "."
     seed: int = 0
-    sets: list[DataSet] = Field(min_length=1)
+    sets: list[DatasetEntry] = Field(min_length=1)
     validation: Validation | None = None
 
     @model_validator(mode="after")
-    def _names_differ(self) -> "MixtureFile":
-        names = [entry.name for entry in (*self.sets, *(self.validation.sets if self.validation else ()))]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two sets are called {twice[0]}: give each its own name")
+    def _check_names(self) -> "MixtureFile":
+        validation_sets = self.validation.sets if self.validation else []
+        names = [entry.name for entry in (*self.sets, *validation_sets)]
+        for name in sorted(names):
+            if names.count(name) > 1:
+                raise ValueError(f"two datasets are called {name}: give each its own name")
         return self

@@ -84,7 +84,7 @@ class RowMaker:
         try:
             encoded = encode(self.processor.layout, images, record.turns, self.max_length)
         except ValueError as error:
-            raise BadRecord(f"{record.place}: {error}") from error
+            raise BadRecord(f"{record.location}: {error}") from error
         return Row(record, encoded)
 
     def views(self, row: Row, side: int | None = None) -> dict[str, Tensor]:

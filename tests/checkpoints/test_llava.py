@@ -18,7 +18,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from monkeylib import profiles
 from monkeylib.checkpoints import llava
-from monkeylib.data.inspect import length_of
+from monkeylib.data.inspect import count_tokens
 from monkeylib.data.records import Record
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
@@ -199,7 +199,7 @@ def test_a_training_row_opens_as_the_prompt_does(make_image):
     asked = processor(images=make_image(), text=prompt)["input_ids"][0]
     assert torch.equal(row.encoded.ids[: len(asked)], asked)
     assert (row.encoded.labels[: len(asked)] == -100).all() and row.supervised == len("a cat") + 1
-    assert length_of(row.record, processor) == len(row)
+    assert count_tokens(row.record, processor) == len(row)
 
 
 def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, make_image, tmp_path):

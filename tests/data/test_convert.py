@@ -251,7 +251,7 @@ def test_an_official_download_becomes_records(name, tmp_path):
     lay_out(tmp_path, contents, images)
     conversion = convert_dataset(CARDS[name], tmp_path, tmp_path / "out.json")
     assert (conversion.written, dict(conversion.left_out)) == (1, {})
-    record = readers.read(
+    record = readers.read_dataset(
         files.entry("conversations", "out.json", images=CARDS[name].train.images), tmp_path
     )[0]
     assert record.turns == ((f" {prompt}", answer),)

@@ -23,16 +23,16 @@ def mixture(tmp_path):
     files.write_list(tmp_path / "rows.json", rows)
     entry = {"name": "pets", "format": "conversations", "path": "rows.json"}
     (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"sets": [entry]}))
-    return mixtures.load(tmp_path / "mix.yaml")
+    return mixtures.load_mixture(tmp_path / "mix.yaml")
 
 
 def test_lengths_truncations_and_what_is_broken_are_counted(mixture, processor):
     span = len(processor.image_ids())
-    (report,) = looking.inspect(mixture, processor, max_length=span + 200)
+    (report,) = looking.inspect_mixture(mixture, processor, max_length=span + 200)
     prompt = len(" what is it? Answer: ") + 1
     assert sorted(report.lengths)[1:3] == [span + prompt + 1, span + prompt + 40]
-    assert (report.looked_at, report.bad_records, report.broken_images, report.truncated) == (6, 1, 1, 2)
-    said = "\n".join(looking.problems([report]))
+    assert (report.inspected, report.bad_records, report.broken_images, report.truncated) == (6, 1, 1, 2)
+    said = "\n".join(looking.list_problems([report]))
     assert "record 3" in said and "max_length is" in said  # the one that does not fit at all
     assert "record 6" not in said  # only its second turn is left out
     assert "record 4" in said and "record 5" in said
@@ -40,7 +40,7 @@ def test_lengths_truncations_and_what_is_broken_are_counted(mixture, processor):
         "set": "pets",
         "rows": 6,
         "share": "100.0 %",
-        "seen": 6,
+        "read": 6,
         "median": 0,
         "95 %": 0,
         "max": span + prompt + 400,
@@ -51,8 +51,8 @@ def test_lengths_truncations_and_what_is_broken_are_counted(mixture, processor):
 
 
 def test_a_sample_is_the_same_each_time(mixture, processor):
-    one, two = (looking.inspect(mixture, processor, 1000, limit=2)[0] for _ in range(2))
-    assert one.looked_at == 2
+    one, two = (looking.inspect_mixture(mixture, processor, 1000, limit=2)[0] for _ in range(2))
+    assert one.inspected == 2
     assert one.lengths == two.lengths and one.problems == two.problems
 
 
@@ -102,4 +102,4 @@ def test_sets_and_mistakes_are_said(call):
     assert code == 0 and "vqav2: https://visualqa.org/download.html (CC BY 4.0" in output
     assert call("inspect", "nowhere")[0] == 2
     code, _, errors = call("convert", "imagenet", ".", "--out", "x.json")
-    assert code == 2 and errors.startswith("monkeylib: there is no public set called 'imagenet'")
+    assert code == 2 and errors.startswith("monkeylib: there is no public dataset called 'imagenet'")

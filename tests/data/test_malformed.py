@@ -182,7 +182,7 @@ def test_a_malformed_row_has_its_sentence_and_the_others_are_read(what, folder):
     ]
     name = "rows.jsonl" if format == "evaluation" else "rows.json"
     (files.write_lines if format == "evaluation" else files.write_list)(folder / name, rows)
-    first, bad, last = outcomes(readers.read(files.entry(format, name), folder))
+    first, bad, last = outcomes(readers.read_dataset(files.entry(format, name), folder))
     assert isinstance(first, Record) and isinstance(last, Record)
     place = "line 2" if format == "evaluation" else r"record 2 \(line \d+\)"
     with pytest.raises(BadRecord, match=rf"^set pets: {name}, {place}.*{sentence}"):
@@ -205,7 +205,7 @@ def test_a_malformed_line_has_its_sentence_and_the_others_are_read(what, folder)
     content, sentence = LINES[what]
     good = json.dumps(EXAMPLE()).encode()
     (folder / "rows.jsonl").write_bytes(b"\n".join([good, content, good]))
-    first, bad, last = outcomes(readers.read(files.entry("evaluation", "rows.jsonl"), folder))
+    first, bad, last = outcomes(readers.read_dataset(files.entry("evaluation", "rows.jsonl"), folder))
     assert isinstance(first, Record) and isinstance(last, Record)
     assert bad.startswith("set pets: rows.jsonl, line 2") and sentence in bad
 
@@ -215,7 +215,7 @@ def test_in_a_list_only_the_record_that_is_not_utf8_is_bad(folder):
         [CONVERSATION(answer="é"), CONVERSATION(answer="X"), CONVERSATION()], ensure_ascii=False
     )
     (folder / "rows.json").write_bytes(text.encode().replace(b"X", b"\xff"))
-    first, bad, last = outcomes(readers.read(files.entry("conversations", "rows.json"), folder))
+    first, bad, last = outcomes(readers.read_dataset(files.entry("conversations", "rows.json"), folder))
     assert first.turns[0][1] == "é" and last.turns[0][1] == "a cat"
     assert bad == "set pets: rows.json, record 2 (line 1): expected UTF-8, got the byte 0xff"
 
@@ -235,7 +235,7 @@ def test_a_malformed_sample_of_a_shard_has_its_sentence(what, folder):
     text = b'{"question": "q?", "answer": "x"}'
     first, last = ([(f"{n}.png", files.png()), (f"{n}.json", text)] for n in (1, 3))
     files.write_tar(folder / "s.tar", [*first, ("0.png", files.png()), ("0.json", text), *members, *last])
-    good, other, bad, end = outcomes(readers.read(files.entry("webdataset", "s.tar"), folder))
+    good, other, bad, end = outcomes(readers.read_dataset(files.entry("webdataset", "s.tar"), folder))
     assert [isinstance(record, Record) for record in (good, other, end)] == [True] * 3
     assert bad.startswith("set pets: s.tar, key ") and sentence in bad
 
@@ -256,7 +256,7 @@ def test_a_malformed_row_of_a_table_has_its_sentence(what, folder):
     changed, sentence = COLUMNS[what]
     columns = {"image": ["a.png", "a.png"], "question": ["q?", "q?"], "answer": ["x", "y"]} | changed
     files.write_parquet(folder / "rows.parquet", **columns)
-    good, bad = outcomes(readers.read(files.entry("datasets", "rows.parquet"), folder))
+    good, bad = outcomes(readers.read_dataset(files.entry("datasets", "rows.parquet"), folder))
     assert isinstance(good, Record)
     assert bad.startswith("set pets: rows.parquet, row 2") and sentence in bad
 
@@ -294,7 +294,7 @@ def test_a_broken_image_has_its_sentence(what, folder):
     if content is not None:
         (folder / "b.png").write_bytes(content())
     files.write_list(folder / "rows.json", [CONVERSATION(), CONVERSATION("<img>b.png</img> what?")])
-    records = readers.read(files.entry("conversations", "rows.json"), folder)
+    records = readers.read_dataset(files.entry("conversations", "rows.json"), folder)
     assert records[0].open_images()
     with pytest.raises(
         BadRecord, match=rf"^set pets: rows.json, record 2 \(line \d+\), image 1: .*{sentence}"
@@ -304,14 +304,14 @@ def test_a_broken_image_has_its_sentence(what, folder):
 
 def test_a_image_is_not_fetched_from_an_address(folder):
     files.write_list(folder / "rows.json", [CONVERSATION("<img>https://example.com/a.png</img> what?")])
-    record = readers.read(files.entry("conversations", "rows.json"), folder)[0]
+    record = readers.read_dataset(files.entry("conversations", "rows.json"), folder)[0]
     with pytest.raises(BadRecord, match="is an address; images are files"):
         record.open_images()
 
 
 def test_a_broken_image_inside_a_shard_has_its_sentence(folder):
     files.write_tar(folder / "s.tar", [("1.jpg", b"x"), ("1.json", b'{"question": "q?", "answer": "x"}')])
-    record = readers.read(files.entry("webdataset", "s.tar"), folder)[0]
+    record = readers.read_dataset(files.entry("webdataset", "s.tar"), folder)[0]
     with pytest.raises(BadRecord, match="set pets: s.tar, key 1, image 1: the image cannot be read"):
         record.open_images()
 
@@ -342,7 +342,7 @@ def test_a_file_that_is_wrong_as_a_whole_is_said_at_once(what, folder):
     if content is not None:
         (folder / name).write_bytes(content)
     with pytest.raises(error, match=sentence):
-        readers.read(files.entry(format, name), folder)
+        readers.read_dataset(files.entry(format, name), folder)
 
 
 def test_a_shard_that_is_cut_off_or_compressed_is_refused(folder):
@@ -352,15 +352,15 @@ def test_a_shard_that_is_cut_off_or_compressed_is_refused(folder):
     files.write_tar(folder / "z.tar", members, "w:gz")
     for name in ("s.tar", "z.tar"):
         with pytest.raises(ValueError, match=f"{name} is no whole, uncompressed tar file"):
-            readers.read(files.entry("webdataset", name), folder)
+            readers.read_dataset(files.entry("webdataset", name), folder)
 
 
 def test_a_column_that_is_not_there_is_named_beside_those_that_are(folder):
     pytest.importorskip("datasets")
     files.write_parquet(folder / "rows.parquet", image=["a.png"], text=["x"])
     with pytest.raises(FileNotFoundError, match="has nothing at .*gone.parquet, and no hub gives a set"):
-        readers.read(files.entry("datasets", "gone.parquet"), folder)
+        readers.read_dataset(files.entry("datasets", "gone.parquet"), folder)
     with pytest.raises(ValueError, match="has the file .*a.png, expected .parquet"):
-        readers.read(files.entry("datasets", "a.png"), folder)
+        readers.read_dataset(files.entry("datasets", "a.png"), folder)
     with pytest.raises(ValueError, match="has no column answer: `columns` must name some of image, text"):
-        readers.read(files.entry("datasets", "rows.parquet"), folder)
+        readers.read_dataset(files.entry("datasets", "rows.parquet"), folder)

@@ -1,46 +1,16 @@
 """Mixtures: exact, deterministic, and computable at any position."""
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monkeylib.data import mixture as mixture_module
 from monkeylib.data import mixture as mixtures
-from monkeylib.data import readers
 from monkeylib.data.datasets import training_cards
-from monkeylib.data.mixture import Shuffle
-from monkeylib.data.records import Record
 from monkeylib.data.synthetic import sample_files
 from tests.support import record_files as files
-
-
-@given(st.integers(1, 150), st.integers(), st.text(max_size=5))
-@settings(max_examples=25, deadline=None)
-def test_an_order_holds_every_number_once_and_depends_on_its_key_alone(length, seed, name):
-    order = [Shuffle(length, seed, name)[place] for place in range(length)]
-    assert sorted(order) == list(range(length))
-    assert order == list(Shuffle(length, seed, name))
-
-
-def test_an_order_is_the_same_on_every_machine():
-    assert list(Shuffle(10, 0, "pets", 3)) == [1, 2, 8, 5, 6, 4, 7, 3, 0, 9]
-    assert Shuffle(10**12, 7)[123_456_789] == 466_272_213_079
-
-
-def test_every_number_stands_at_every_place_equally_often():
-    first = Counter(Shuffle(7, seed)[0] for seed in range(2100))
-    assert set(first) == set(range(7)) and all(230 < count < 370 for count in first.values())
-
-
-def test_an_order_of_nothing_and_a_place_outside_are_refused():
-    with pytest.raises(ValueError, match="at least one number"):
-        Shuffle(0)
-    with pytest.raises(IndexError, match="places 0 to 2, not 3"):
-        Shuffle(3)[3]
 
 
 @pytest.fixture()
@@ -59,7 +29,7 @@ def make(tmp_path):
             files.write_lines(tmp_path / f"{number}.jsonl", rows)
             sets.append({"name": f"set{number}", "format": "evaluation", "path": f"{number}.jsonl"} | option)
         (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"sets": sets} | fields))
-        return mixtures.load(tmp_path / "mix.yaml")
+        return mixtures.load_mixture(tmp_path / "mix.yaml")
 
     return made
 
@@ -153,63 +123,6 @@ def test_a_image_of_several_rows_and_sets_is_on_one_side_alone(make):
     assert len(mixture.validation) + len(mixture) == 33
 
 
-class Seen(list):
-    """Records of a set by the names of their images."""
-
-    name = "seen"
-
-    def __getitem__(self, number):
-        images = tuple(Path(f"images/./{name}") for name in super().__getitem__(number))
-        return Record(str(number), images, (), self.name, "")
-
-
-IMAGES = st.lists(st.lists(st.integers(0, 12), max_size=2), min_size=1, max_size=25)
-
-
-@given(st.lists(IMAGES, min_size=1, max_size=3), st.floats(0.01, 0.6), st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
-def test_whole_images_are_held_out_and_enough_of_each_set(images, share, seed):
-    sets = [Seen(rows) for rows in images]
-    try:
-        held = mixture_module.choose(sets, share, seed)
-    except ValueError as error:
-        assert "leaves without any for training" in str(error)
-        return
-    sides = [set(), set()]
-    for rows, numbers in zip(images, held, strict=True):
-        assert len(set(numbers.tolist())) == len(numbers) >= max(1, round(share * len(rows)))
-        assert len(numbers) < len(rows)
-        for number, names in enumerate(rows):
-            sides[number in numbers].update(names)
-    assert not sides[0] & sides[1]
-    again = mixture_module.choose(sets, share, seed)
-    assert all((one == other).all() for one, other in zip(held, again, strict=True))
-
-
-def test_one_image_of_nearly_all_rows_is_trained_on():
-    for seed in range(9):
-        (held,) = mixture_module.choose([Seen([[0]] * 97 + [[1], [2], []])], 0.02, seed)
-        assert len(held) == 2 and min(held) >= 97
-
-
-def test_images_in_tables_and_shards_are_told_by_their_bytes(tmp_path, monkeypatch):
-    pytest.importorskip("datasets")
-    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
-    images = [files.png(size, 3) for size in (3, 4, 3, 5)]
-    text = b'{"question": "q?", "answer": "x"}'
-    members = [
-        (f"{n}.{end}", data)
-        for n, image in enumerate(images)
-        for end, data in (("png", image), ("json", text))
-    ]
-    files.write_tar(tmp_path / "s.tar", members)
-    files.write_parquet(tmp_path / "t.parquet", image=images, question=["q?"] * 4, answer=["x"] * 4)
-    sets = [readers.read(files.entry("webdataset", "s.tar"), tmp_path)]
-    sets += [readers.read(files.entry("datasets", "t.parquet"), tmp_path)]
-    groups = mixture_module.groups_of(sets)
-    assert [each.tolist() for each in groups] == [[0, 1, 0, 3]] * 2
-
-
 def test_a_validation_set_of_its_own_is_sampled_once(make, tmp_path):
     files.write_lines(tmp_path / "own.jsonl", [files.example(answer=f"v{n}") for n in range(8)])
     own = {"name": "own", "format": "evaluation", "path": "own.jsonl", "count": 3}
@@ -223,7 +136,7 @@ MISTAKES = {
     "an unknown format": ({"format": "csv"}, {}, "sets.0.format: Input should be 'conversations'"),
     "an unknown field": ({"wieght": 2}, {}, "sets.0.wieght: Extra inputs"),
     "a weight of nothing": ({"weight": 0}, {}, "greater than 0"),
-    "images the wrong way round": ({"min_images": 3}, {}, "more images at least than at most"),
+    "images the wrong way round": ({"min_images": 3}, {}, "the minimum must not exceed the maximum"),
     "a validation without rows": ({}, {"validation": {}}, "either a `share` between 0 and 1 or a list"),
     "a share of nearly all": ({}, {"validation": {"share": 0.9}}, "leaves without any for training"),
     "a root that is not set": ({}, {"root": "$NOT_SET_ANYWHERE"}, "set this environment variable"),
@@ -238,10 +151,10 @@ def test_a_mistake_in_a_mixture_is_said(what, make):
 
 
 def test_two_sets_of_one_name_and_a_missing_mixture_are_refused(make):
-    with pytest.raises(ValueError, match="two sets are called set1"):
+    with pytest.raises(ValueError, match="two datasets are called set1"):
         make([3, 3], [{"name": "set1"}, {}])
     with pytest.raises(FileNotFoundError, match="one of paper-1.44M, samples"):
-        mixtures.load("nowhere")
+        mixtures.load_mixture("nowhere")
 
 
 def test_a_negative_position_is_refused(make):
@@ -250,7 +163,7 @@ def test_a_negative_position_is_refused(make):
 
 
 def test_the_papers_mixture_has_its_sets_and_total_and_marks_what_is_unverified():
-    file = mixtures.parse(mixtures.locate("paper-1.44M"))
+    file = mixtures.parse_mixture(mixtures.find_mixture("paper-1.44M"))
     assert {entry.name for entry in file.sets} == set(training_cards())
     assert sum(entry.count for entry in file.sets) == 1_441_000
     assert [(entry.name, entry.count) for entry in file.sets if not entry.unverified] == [
@@ -259,7 +172,7 @@ def test_the_papers_mixture_has_its_sets_and_total_and_marks_what_is_unverified(
 
 
 def test_the_samples_load_and_say_what_is_true():
-    mixture = mixtures.load("samples")
+    mixture = mixtures.load_mixture("samples")
     truths = {
         (f" {asked.question} Answer: ", asked.answer)
         for name in sample_files.SYNTHETIC
@@ -272,3 +185,12 @@ def test_the_samples_load_and_say_what_is_true():
         if record.images[0].suffix == ".png":
             assert set(record.turns) <= truths
     assert {record.dataset for record in records} == {"reading", "talking", "asking"}
+
+
+def test_entry_may_name_a_public_dataset():
+    entry = DatasetEntry.model_validate({"dataset": "chartqa", "count": 3})
+    assert (entry.name, entry.format, entry.path) == ("chartqa", "conversations", "chartqa.json")
+    assert (entry.images, entry.count) == ("chartqa/train/png", 3)
+    assert DatasetEntry.model_validate({"dataset": "chartqa", "images": "png"}).images == "png"
+    with pytest.raises(ValueError, match="no public dataset called 'mme': choose one of detailed-caption"):
+        DatasetEntry.model_validate({"dataset": "mme"})

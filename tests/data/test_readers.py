@@ -18,7 +18,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def read(folder, format, path, **fields):
-    return readers.read(files.entry(format, path, **fields), folder)
+    return readers.read_dataset(files.entry(format, path, **fields), folder)
 
 
 def test_the_released_conversations_keep_their_texts(folder):
@@ -32,7 +32,7 @@ def test_the_released_conversations_keep_their_texts(folder):
     assert records[0].turns == ((" what is it? Answer: ", "a cat"),)
     assert (records[0].id, records[0].dataset) == ("0", "pets")
     assert (records[1].id, records[1].turns[0][1]) == ("7", "an <img> and an <imgpad> are text")
-    assert records[1].place.startswith("set pets: rows.json, record 2 (line ")
+    assert records[1].location.startswith("set pets: rows.json, record 2 (line ")
     (image,) = records[0].open_images()
     assert (image.size, image.mode) == ((6, 4), "RGB")
 
@@ -58,7 +58,7 @@ def test_the_released_evaluation_lines_take_the_most_frequent_answer(folder):
     files.write_lines(folder / "rows.jsonl", rows)
     records = read(folder, "evaluation", "rows.jsonl", prompt="vqa_no_blank", separator="")
     assert records[1].turns == (("what is it? Answer:", "a cat"),)
-    assert (records[1].id, records[1].place) == ("4", "set pets: rows.jsonl, line 2")
+    assert (records[1].id, records[1].location) == ("4", "set pets: rows.jsonl, line 2")
 
 
 def test_llava_conversations_lose_their_placeholder_and_get_the_prompt(folder):
@@ -80,7 +80,7 @@ def test_lines_with_a_byte_order_mark_and_blank_ones_are_read(folder):
     line = json.dumps(files.example("où?")).encode()
     (folder / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\n" + line)
     records = read(folder, "evaluation", "rows.jsonl")
-    assert [record.place for record in records] == [f"set pets: rows.jsonl, line {n}" for n in (1, 3)]
+    assert [record.location for record in records] == [f"set pets: rows.jsonl, line {n}" for n in (1, 3)]
     assert records[1].turns[0][0] == " où? Answer: "
 
 
@@ -96,7 +96,7 @@ def test_several_files_make_one_set(folder):
         files.write_lines(folder / name, [files.example(answer=answer) for answer in answers])
     records = read(folder, "evaluation", ["a.jsonl", "b.jsonl"])
     assert [record.turns[0][1] for record in records] == ["one", "two", "three"]
-    assert records[2].place == "set pets: b.jsonl, line 1"
+    assert records[2].location == "set pets: b.jsonl, line 1"
 
 
 def test_ids_may_repeat_where_the_set_says_so(folder):
@@ -120,7 +120,7 @@ def test_shards_are_read_at_any_place_and_indexed_once(folder):
     )
     records = read(folder, "webdataset", ["s-0.tar", "s-1.tar"])
     assert [record.turns[0][1] for record in (records[2], records[1], records[0])] == ["three", "two", "one"]
-    assert (records[1].id, records[1].place) == ("x/2", "set pets: s-0.tar, key x/2")
+    assert (records[1].id, records[1].location) == ("x/2", "set pets: s-0.tar, key x/2")
     assert records[1].open_images()[0].size == (2, 2)
     kept = sorted((folder / "out" / "data" / "cache" / "shards").iterdir())
     assert len(kept) == 2

@@ -8,11 +8,11 @@ import zlib
 
 from PIL import Image
 
-from monkeylib.data.schema import DataSet
+from monkeylib.data.schema import DatasetEntry
 
 
 def entry(format, path, **fields):
-    return DataSet(name="pets", format=format, path=path, **fields)
+    return DatasetEntry(name="pets", format=format, path=path, **fields)
 
 
 def conversation(said="<img>a.png</img> what is it? Answer: ", answer="a cat", **fields):

@@ -38,7 +38,7 @@ def learn(profile, model):
     module = MonkeyTraining(model, processor, profile, data)
     maker = RowMaker(processor, profile.training.max_length, profile.training.packed)
     records = [data.train[number] for number in range(8)]
-    rows = [maker.encode(type(r)(r.id, r.images, r.turns[:1], r.dataset, r.place)) for r in records]
+    rows = [maker.encode(type(r)(r.id, r.images, r.turns[:1], r.dataset, r.location)) for r in records]
     batch = module._collate(maker, Share())(rows, rows, 0)
     adamw = torch.optim.AdamW(parameter_groups(model, 0.0), lr=1e-2)
     losses = []

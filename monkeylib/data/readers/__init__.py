@@ -1,31 +1,31 @@
-"""Readers: one file per format, all giving `Record`s."""
+"""Readers of training data, one module for JSON, one for tables, one for WebDataset; all give `Record`s."""
 
 from pathlib import Path
 
-from monkeylib.data.readers import conversations, evaluation, llava, tables, webdataset
-from monkeylib.data.readers.base import SetRecords
-from monkeylib.data.schema import DataSet
+from monkeylib.data.readers import json_files, tables, webdataset
+from monkeylib.data.readers.base import DatasetRecords
+from monkeylib.data.schema import DatasetEntry
 
 READERS = {
-    "conversations": conversations.read,
-    "evaluation": evaluation.read,
-    "llava": llava.read,
-    "datasets": tables.read,
-    "webdataset": webdataset.read,
+    "conversations": json_files.read_conversations,
+    "evaluation": json_files.read_evaluation,
+    "llava": json_files.read_llava,
+    "datasets": tables.read_table,
+    "webdataset": webdataset.read_shards,
 }
 
-__all__ = ["READERS", "SetRecords", "read"]
+__all__ = ["READERS", "DatasetRecords", "read_dataset"]
 
 
-def read(entry: DataSet, root: Path) -> SetRecords:
-    """The records of a set; what is wrong with single records is said when they are asked for.
+def read_dataset(entry: DatasetEntry, root: Path) -> DatasetRecords:
+    """Index a dataset; errors of single records are raised when these are read.
 
     Args:
-        entry: the set.
-        root: folder that relative paths begin at.
+        entry: the dataset, as a mixture states it.
+        root: folder that relative paths start from.
 
     Raises:
-        FileNotFoundError: there is nothing at the set's path.
+        FileNotFoundError: there is nothing at the dataset's path.
         ValueError: a file is empty or not of the format.
     """
     return READERS[entry.format](entry, root)

@@ -1,4 +1,4 @@
-"""What readers share: rows from any source become records through one function, and checks of fields."""
+"""What all readers share: raw records of any format, checks of their fields, and the records made of them."""
 
 from __future__ import annotations
 
@@ -8,145 +8,178 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from monkeylib.data.records import BadRecord, ImageInput, Record
-from monkeylib.data.schema import DataSet
+from monkeylib.data.records import BadRecord, ImageSource, Record
+from monkeylib.data.schema import DatasetEntry
 from monkeylib.prompts import build_prompt, get_template
 
-_SHOWN = 60  # characters of a wrong value in a message
+_MAX_VALUE_LENGTH = 60  # characters of a wrong value in a message
 
 
-class Rows(Protocol):
-    """Raw rows of a set and where they lie."""
+class RawRecords(Protocol):
+    """The undecoded records of a dataset, and where they lie."""
 
-    files: list[Path]  # those whose sizes tell one state of the set from another
+    files: list[Path]  # files whose sizes are part of the mixture's digest
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Return the number of records."""
 
     def __getitem__(self, number: int) -> Any:
-        """Row `number`; BadRecord if it cannot be read."""
+        """Return the content of record `number`; raises BadRecord if it cannot be read."""
 
-    def place(self, number: int) -> str:
-        """Where row `number` lies."""
+    def location(self, number: int) -> str:
+        """Return where record `number` lies: its file, and its position there."""
 
     def ids(self) -> Iterable[Any]:
-        """The id of every row, None where there is none."""
+        """Return the id of every record, None where there is none."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A raw row, its place and number, and the set that it belongs to."""
+class RawRecord:
+    """The content of a record before it is checked.
+
+    Attributes:
+        value: the content, an object with fields if the record is good.
+        location: where it lies, for messages.
+        number: its number in the dataset.
+        entry: the dataset that it belongs to.
+        folder: folder of the images.
+    """
 
     value: Any
-    place: str
+    location: str
     number: int
-    entry: DataSet
-    folder: Path  # of the images
+    entry: DatasetEntry
+    folder: Path
 
-    def bad(self, field: str, expected: str, came: Any) -> BadRecord:
-        """The error of a field."""
-        return BadRecord(f"{self.place}, field {field}: expected {expected}, got {_shown(came)}")
+    def error(self, field: str, expected: str, value: Any) -> BadRecord:
+        """Return the error of a wrong field."""
+        return BadRecord(f"{self.location}, field {field}: expected {expected}, got {_shorten(value)}")
 
     def field(self, name: str) -> Any:
-        """The value of a field that has to be there."""
+        """Return the value of a required field."""
         if not isinstance(self.value, dict):
-            raise BadRecord(f"{self.place}: expected an object with fields, got {_shown(self.value)}")
+            raise BadRecord(f"{self.location}: expected an object with fields, got {_shorten(self.value)}")
         if name not in self.value:
-            there = ", ".join(map(str, self.value)) or "none"
-            raise BadRecord(f"{self.place}: the field {name} is missing, there are {there}")
+            names = ", ".join(map(str, self.value)) or "none"
+            raise BadRecord(f"{self.location}: the field {name} is missing, there are {names}")
         return self.value[name]
 
     def text(self, value: Any, field: str) -> str:
-        """A text with something in it."""
+        """Check that a value is a text that is not empty."""
         if not isinstance(value, str):
-            raise self.bad(field, "a text", value)
+            raise self.error(field, "a text", value)
         if not value.strip():
-            raise self.bad(field, "a text that is not empty", value)
+            raise self.error(field, "a text that is not empty", value)
         if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise self.bad(field, "a text of Unicode", f"half a surrogate pair in {value!a}")
+            raise self.error(field, "a text of Unicode", f"half a surrogate pair in {value!a}")
         return value
 
     def answer(self, value: Any, field: str) -> str:
-        """An answer; of a list of texts the most frequent, the earliest of several."""
+        """Check an answer; of a list of texts the most frequent one is returned, the earliest of several."""
         if isinstance(value, list) and value:
             texts = [self.text(item, f"{field}[{n}]") for n, item in enumerate(value)]
             return Counter(texts).most_common(1)[0][0]
         return self.text(value, field)
 
     def prompt(self, question: Any, field: str) -> str:
-        """The set's prompt around a question, which prompts for captions do not look at."""
+        """Return the dataset's prompt around a question, which prompts for captions ignore."""
         if takes_question(self.entry.prompt):
             question = self.text(question, field)
         return build_prompt(self.entry.prompt, question, self.entry.separator)
 
-    def paths(self, value: Any, field: str) -> list[ImageInput]:
-        """Paths of images, from one path or a list of them, below the set's folder."""
-        values = value if isinstance(value, list) else [value]
-        names = [
-            self.text(item, f"{field}[{n}]" if value is values else field) for n, item in enumerate(values)
-        ]
+    def image_paths(self, value: Any, field: str) -> list[ImageSource]:
+        """Return the paths of images, given as one path or a list of them, below the dataset's folder."""
+        if isinstance(value, list):
+            names = [self.text(item, f"{field}[{n}]") for n, item in enumerate(value)]
+        else:
+            names = [self.text(value, field)]
+
         if any("\0" in name for name in names):
-            raise self.bad(field, "a path", value)
+            raise self.error(field, "a path", value)
+        # Addresses are refused, with a better message, when the image is opened.
         return [name if "://" in name else self.folder / name for name in names]
 
-    def record(self, images: Iterable[Any], turns: Iterable[tuple[str, str]], id: Any = None) -> Record:
-        """The record, if it has as many images as the set allows."""
+    def to_record(self, images: Iterable[Any], turns: Iterable[tuple[str, str]], id: Any = None) -> Record:
+        """Return the record, if it has as many images as the dataset allows."""
         images = tuple(images)
-        least, most = self.entry.min_images, self.entry.max_images
-        if not least <= len(images) <= most:
-            allowed = f"{least}" if least == most else f"{least} to {most}"
+        minimum, maximum = self.entry.min_images, self.entry.max_images
+        if not minimum <= len(images) <= maximum:
+            allowed = f"{minimum}" if minimum == maximum else f"{minimum} to {maximum}"
             raise BadRecord(
-                f"{self.place}: expected {allowed} images, got {len(images)}; the set's min_images and "
+                f"{self.location}: expected {allowed} images, got {len(images)}; the set's min_images and "
                 "max_images say how many"
             )
         if id is not None and (isinstance(id, bool) or not isinstance(id, str | int)):
-            raise self.bad("id", "a text or a whole number", id)
+            raise self.error("id", "a text or a whole number", id)
+
         return Record(
-            str(self.number) if id is None else str(id), images, tuple(turns), self.entry.name, self.place
+            id=str(self.number) if id is None else str(id),
+            images=images,
+            turns=tuple(turns),
+            dataset=self.entry.name,
+            location=self.location,
         )
 
 
-class SetRecords:
-    """The records of one set: rows, and the function that makes a record of one."""
+class DatasetRecords:
+    """The records of one dataset.
 
-    def __init__(self, entry: DataSet, root: Path, rows: Rows, parse: Callable[[Row], Record]) -> None:
-        self.name, self.entry, self.rows, self.parse = entry.name, entry, rows, parse
-        self.folder = root / (entry.images or "")
-        ids = rows.ids()
-        self._repeats = _repeats(ids) if entry.unique_ids else {}
-        if not len(rows):
+    Args:
+        entry: the dataset, as a mixture states it.
+        root: folder that relative paths start from.
+        raw: its undecoded records.
+        parse: checks a raw record and returns the record.
+
+    Raises:
+        ValueError: the dataset holds no records.
+    """
+
+    def __init__(
+        self, entry: DatasetEntry, root: Path, raw: RawRecords, parse: Callable[[RawRecord], Record]
+    ) -> None:
+        self.name = entry.name
+        self.entry = entry
+        self.raw = raw
+        self._parse = parse
+        self._folder = root / (entry.images or "")
+
+        ids = raw.ids()
+        self._duplicates = _find_duplicates(ids) if entry.unique_ids else {}
+        if not len(raw):
             raise ValueError(f"the set {entry.name} is empty: {', '.join(entry.paths)} holds no records")
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.raw)
 
     def __getitem__(self, number: int) -> Record:
         if not 0 <= number < len(self):
             raise IndexError(f"the set {self.name} has the records 0 to {len(self) - 1}, not {number}")
-        place = f"set {self.name}: {self.rows.place(number)}"
-        if number in self._repeats:
-            first = self.rows.place(self._repeats[number])
+
+        location = f"set {self.name}: {self.raw.location(number)}"
+        if number in self._duplicates:
+            first = self.raw.location(self._duplicates[number])
             raise BadRecord(
-                f"{place}, field id: expected one that no other record has, but {first} has the same; "
+                f"{location}, field id: expected one that no other record has, but {first} has the same; "
                 "the set's `unique_ids: false` allows it"
             )
+
         try:
-            value = self.rows[number]
+            value = self.raw[number]
         except BadRecord as error:
-            raise BadRecord(f"{place}: {error}") from error
-        return self.parse(Row(value, place, number, self.entry, self.folder))
+            raise BadRecord(f"{location}: {error}") from error
+        return self._parse(RawRecord(value, location, number, self.entry, self._folder))
 
 
 def takes_question(prompt: str) -> bool:
-    """Whether a named prompt holds a question."""
+    """Return whether a named prompt has a place for a question."""
     return get_template(prompt).takes_question
 
 
-def locate(entry: DataSet, root: Path) -> list[Path]:
-    """The files of a set.
+def find_files(entry: DatasetEntry, root: Path) -> list[Path]:
+    """Return the files of a dataset.
 
     Raises:
-        FileNotFoundError: one isn't there.
+        FileNotFoundError: one does not exist.
     """
     files = [root / path for path in entry.paths]
     for file in files:
@@ -157,17 +190,21 @@ def locate(entry: DataSet, root: Path) -> list[Path]:
     return files
 
 
-def _repeats(ids: Iterable[Any]) -> dict[int, int]:
-    """Number of each row whose id an earlier row has -> number of that row."""
-    first: dict[str, int] = {}
-    return {
-        number: first[str(id)]
-        for number, id in enumerate(ids)
-        if id is not None and first.setdefault(str(id), number) != number
-    }
+def _find_duplicates(ids: Iterable[Any]) -> dict[int, int]:
+    """Return a map from each record whose id an earlier record has to that earlier record."""
+    first_with: dict[str, int] = {}
+    duplicates: dict[int, int] = {}
+    for number, id in enumerate(ids):
+        if id is None:
+            continue
+        first = first_with.setdefault(str(id), number)
+        if first != number:
+            duplicates[number] = first
+    return duplicates
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
+    """Return a value for a message, with its type unless it is a text."""
     text = value if isinstance(value, str) and value.strip() else repr(value)
     kind = "" if isinstance(value, str) or value is None else f"{type(value).__name__} "
-    return kind + (text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+    return kind + (text if len(text) <= _MAX_VALUE_LENGTH else text[:_MAX_VALUE_LENGTH] + "...")

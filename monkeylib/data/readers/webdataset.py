@@ -1,8 +1,10 @@
-"""WebDataset shards: .tar files whose members of one key (`0001.jpg`, `0001.json`) make a record.
+"""WebDataset shards: .tar files in which the members of one key (`0001.jpg`, `0001.json`) are one record.
 
-Shards are read through an index of where each member lies, not as a stream, so that any record can be
-asked for and sampling stays the same on any number of processes. The index is kept in data/cache/shards.
-The set's `columns` name the fields of a `.json` member; without one, `.txt` holds the answer.
+Shards are not read as a stream but through an index of where each member lies. Any record can then be read
+alone, and the order of a mixture is the same on any number of processes. The index is kept in
+data/cache/shards.
+
+The dataset's `columns` name the fields of a `.json` member; without one, `.txt` holds the answer.
 """
 
 from __future__ import annotations
@@ -19,35 +21,37 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import resources
-from monkeylib.data.readers.base import Row, SetRecords, locate, takes_question
+from monkeylib.data.readers.base import DatasetRecords, RawRecord, find_files, takes_question
 from monkeylib.data.records import FORMATS, BadRecord, Record
-from monkeylib.data.schema import DataSet
+from monkeylib.data.schema import DatasetEntry
 from monkeylib.digests import text_digest
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+
+Spans = dict[str, list[int]]  # suffix of a member -> its first byte and its length
 
 
-def read(entry: DataSet, root: Path) -> SetRecords:
-    """The records of shards.
+def read_shards(entry: DatasetEntry, root: Path) -> DatasetRecords:
+    """Read one or more shards.
 
     Raises:
-        FileNotFoundError: a shard isn't there.
-        ValueError: a shard is compressed, cut off, or no tar file.
+        FileNotFoundError: a shard does not exist.
+        ValueError: a shard is compressed, truncated, or not a tar file.
     """
-    return SetRecords(entry, root, ShardRows(locate(entry, root)), parse)
+    return DatasetRecords(entry, root, ShardRecords(find_files(entry, root)), _parse)
 
 
-def parse(row: Row) -> Record:
-    """A record of a key's members; its image is read when it is opened."""
-    columns = row.entry.columns
-    question = row.field(columns.question) if takes_question(row.entry.prompt) else ""
-    prompt = row.prompt(question, columns.question)
-    answer = row.answer(row.field(columns.answer), columns.answer)
-    return row.record(row.field("images"), [(prompt, answer)], row.field("key"))
+def _parse(raw: RawRecord) -> Record:
+    """Parse the members of a key; its image is read when it is opened."""
+    columns = raw.entry.columns
+    question = raw.field(columns.question) if takes_question(raw.entry.prompt) else ""
+    prompt = raw.prompt(question, columns.question)
+    answer = raw.answer(raw.field(columns.answer), columns.answer)
+    return raw.to_record(raw.field("images"), [(prompt, answer)], raw.field("key"))
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """A member of a shard, which opens as an image."""
 
     shard: Path
@@ -55,91 +59,102 @@ class Member:
     length: int
 
     def content(self) -> bytes:
-        """Its bytes."""
+        """Return its bytes."""
         with open(self.shard, "rb") as file:
             file.seek(self.start)
             return file.read(self.length)
 
     def __call__(self) -> Image.Image:
-        """The image, its pixels not yet decoded."""
+        """Return the image, its pixels not yet decoded."""
         return Image.open(io.BytesIO(self.content()), formats=FORMATS)
 
 
-class ShardRows:
-    """Keys of shards, and the members of each."""
+class ShardRecords:
+    """The keys of one or more shards, with the members of each."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
-        self._indices = [_index(file) for file in files]
-        self._starts = np.cumsum([0, *(len(index) for index in self._indices)])
+        self._indices = [_load_index(file) for file in files]
+        self._first_records = np.cumsum([0, *(len(index) for index in self._indices)])
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._first_records[-1])
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        shard, key, members = self._sample(number)
-        opened = {ending: Member(shard, *span) for ending, span in members.items()}
-        images = [opened[ending] for ending in opened if ending in IMAGES]
-        row: dict[str, Any] = {}
-        if "json" in opened:
-            row = _decoded(opened["json"], "json")
-        elif "txt" in opened:
-            row = {"answer": _decoded(opened["txt"], "txt")}
-        return row | {"key": key, "images": images}
+        shard, key, spans = self._find(number)
+        members = {suffix: TarMember(shard, *span) for suffix, span in spans.items()}
 
-    def place(self, number: int) -> str:
-        """Shard and key."""
-        shard, key, _ = self._sample(number)
+        fields: dict[str, Any] = {}
+        if "json" in members:
+            fields = _read_json(members["json"])
+        elif "txt" in members:
+            fields = {"answer": _read_text(members["txt"], "txt")}
+
+        images = [member for suffix, member in members.items() if suffix in IMAGE_SUFFIXES]
+        return fields | {"key": key, "images": images}
+
+    def location(self, number: int) -> str:
+        """Return the shard and the key."""
+        shard, key, _ = self._find(number)
         return f"{shard.name}, key {key}"
 
     def ids(self) -> Iterable[str]:
-        """The keys."""
+        """Return the keys."""
         return (key for index in self._indices for key, _ in index)
 
-    def _sample(self, number: int) -> tuple[Path, str, dict[str, list[int]]]:
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self.files[shard], *self._indices[shard][number - int(self._starts[shard])]
+    def _find(self, number: int) -> tuple[Path, str, Spans]:
+        """Return the shard, the key and the members of a record."""
+        shard = int(np.searchsorted(self._first_records, number, side="right")) - 1
+        key, spans = self._indices[shard][number - int(self._first_records[shard])]
+        return self.files[shard], key, spans
 
 
-def _decoded(member: Member, ending: str) -> Any:
+def _read_text(member: TarMember, suffix: str) -> str:
     try:
-        text = member.content().decode("utf-8")
-        value = json.loads(text) if ending == "json" else text
+        return member.content().decode("utf-8")
+    except ValueError as error:
+        raise BadRecord(f"the member .{suffix} must be UTF-8: {error}") from error
+
+
+def _read_json(member: TarMember) -> dict[str, Any]:
+    try:
+        value = json.loads(member.content().decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise BadRecord(
-            f"the member .{ending} must be UTF-8{' and JSON' * (ending == 'json')}: {error}"
-        ) from error
-    if ending == "json" and not isinstance(value, dict):
+        raise BadRecord(f"the member .json must be UTF-8 and JSON: {error}") from error
+    if not isinstance(value, dict):
         raise BadRecord(f"the member .json must be an object with fields, got {type(value).__name__}")
     return value
 
 
-def _index(shard: Path) -> list[tuple[str, dict[str, list[int]]]]:
-    """Keys in their order, each with start and length of its members by ending; from the cache if there."""
+def _load_index(shard: Path) -> list[tuple[str, Spans]]:
+    """Return the keys of a shard in their order, with their members; from the cache if it has them."""
     stat = shard.stat()
     state = text_digest(f"{shard.resolve()} {stat.st_size} {stat.st_mtime_ns}")[:16]
     cached = resources.cache() / "shards" / f"{shard.stem}-{state}.json"
+
     if not cached.is_file():
-        index = _members(shard)
+        index = _build_index(shard)
         with resources.atomic_write(cached) as temporary:
             temporary.write_text(json.dumps(index), encoding="utf-8")
-    return [(key, members) for key, members in json.loads(cached.read_text(encoding="utf-8"))]
+    return [(key, spans) for key, spans in json.loads(cached.read_text(encoding="utf-8"))]
 
 
-def _members(shard: Path) -> list[tuple[str, dict[str, list[int]]]]:
-    """The index of a shard. A key is what stands before the first dot of the file name, with its folder."""
-    keys: list[tuple[str, dict[str, list[int]]]] = []
+def _build_index(shard: Path) -> list[tuple[str, Spans]]:
+    """Index a shard. A key is the path of a member up to the first dot of its file name."""
+    keys: list[tuple[str, Spans]] = []
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
                 folder, _, name = member.name.rpartition("/")
-                stem, dot, ending = name.partition(".")
+                stem, dot, suffix = name.partition(".")
                 if not member.isfile() or not stem or not dot:
                     continue
+
                 key = f"{folder}/{stem}" if folder else stem
                 if not keys or keys[-1][0] != key:
                     keys.append((key, {}))
-                keys[-1][1][ending.lower()] = [member.offset_data, member.size]
+                keys[-1][1][suffix.lower()] = [member.offset_data, member.size]
+
                 if member.offset_data + member.size > shard.stat().st_size:
                     raise tarfile.ReadError(f"{member.name} is cut off")
     except tarfile.TarError as error:

@@ -6,10 +6,11 @@ may show it, so a pair that a model has read in training is never asked for in v
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 from numpy.random import Generator
+
+from monkeylib.digests import text_number
 
 SPLITS = ("train", "val", "test")
 _PERCENT = {"test": 15, "val": 10}  # of all pairs; the rest is train
@@ -47,8 +48,7 @@ SIGN_WORDS = (
 
 def split_of(key: str, value: str) -> str:
     """Return the split that may show a pair. Stable over machines and Python versions (SHA-256)."""
-    digest = hashlib.sha256(f"{key}\0{value}".encode()).digest()
-    bucket = int.from_bytes(digest[:4], "big") % 100
+    bucket = text_number(f"{key}\0{value}", 4) % 100
 
     for split, percent in _PERCENT.items():
         if bucket < percent:

@@ -1,0 +1,127 @@
+"""Validation split of a mixture: a share of every dataset, grouped by image.
+
+No image is used both for training and for validation, not even where several records or several datasets show
+it.
+"""
+
+from collections.abc import Iterator, Sequence
+from os.path import normpath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from monkeylib.data.permutation import RandomPermutation
+from monkeylib.data.records import BadRecord, Records
+from monkeylib.digests import short_digest
+
+
+def split_validation(datasets: Sequence[Records], share: float, seed: int) -> list[np.ndarray]:
+    """Choose the records of each dataset that are used for validation.
+
+    At least `share` of each dataset is chosen, and one record at least; more where an image has several
+    records, or is chosen for another dataset. Every record is read once for this, its image only in tables
+    and shards.
+
+    Returns:
+        For each dataset the numbers of its validation records, in random order.
+
+    Raises:
+        ValueError: a dataset would have no record left for training.
+    """
+    groups_of_records = group_by_image(datasets)  # for each dataset [number of records]
+
+    validation_groups: set[int] = set()
+    for records, groups in zip(datasets, groups_of_records, strict=True):
+        unique, counts = np.unique(groups, return_counts=True)
+        sizes = dict(zip(unique.tolist(), counts.tolist(), strict=True))
+        permutation = RandomPermutation(len(unique), seed, records.name, "validation")
+        order = [int(unique[index]) for index in permutation]
+        _add_groups(validation_groups, sizes, order, minimum=max(1, round(share * len(records))))
+
+    numbers = []
+    for records, groups in zip(datasets, groups_of_records, strict=True):
+        chosen = np.flatnonzero(np.isin(groups, list(validation_groups)))
+        if len(chosen) == len(records):
+            raise ValueError(
+                f"the dataset {records.name} has {len(records)} records, which a validation share of {share} "
+                "leaves without any for training (records of one image stay together): give validation a "
+                "dataset of its own"
+            )
+        permutation = RandomPermutation(len(chosen), seed, records.name, "validation", "rows")
+        numbers.append(chosen[list(permutation)])
+    return numbers
+
+
+def _add_groups(selected: set[int], sizes: dict[int, int], order: Sequence[int], minimum: int) -> None:
+    """Add groups to `selected` until the dataset has `minimum` records in them.
+
+    Args:
+        selected: numbers of the selected groups, of all datasets; changed in place.
+        sizes: number of this dataset's records in each of its groups.
+        order: groups of this dataset in random order.
+        minimum: number of records to reach.
+    """
+    count = sum(sizes[group] for group in selected & sizes.keys())
+
+    # First the groups that fit, in random order.
+    for group in order:
+        if group not in selected and count + sizes[group] <= minimum:
+            selected.add(group)
+            count += sizes[group]
+
+    # Then, if that is not enough, the smallest ones.
+    for group in sorted(order, key=sizes.__getitem__):
+        if group not in selected and count < minimum:
+            selected.add(group)
+            count += sizes[group]
+
+
+def group_by_image(datasets: Sequence[Records]) -> list[np.ndarray]:
+    """Group records that show a common image, directly or by way of other records (union-find).
+
+    Returns:
+        For each dataset the group of each of its records. A group is named by the first of its records,
+        counted over all datasets.
+    """
+    leader: list[int] = []  # another record of the same group; the first record of a group leads itself
+    first_with_image: dict[bytes, int] = {}
+
+    def first_of_group(record: int) -> int:
+        while leader[record] != record:
+            leader[record] = leader[leader[record]]
+            record = leader[record]
+        return record
+
+    for records in datasets:
+        for number in range(len(records)):
+            record = len(leader)
+            leader.append(record)
+            for image in _image_keys(records, number):
+                first = first_of_group(record)
+                second = first_of_group(first_with_image.setdefault(image, record))
+                leader[max(first, second)] = min(first, second)
+
+    groups = np.array([first_of_group(record) for record in range(len(leader))])
+    borders = np.cumsum([len(records) for records in datasets])[:-1]
+    return np.split(groups, borders)
+
+
+def _image_keys(records: Records, number: int) -> Iterator[bytes]:
+    """Yield a key for each image of a record, none for a bad record."""
+    try:
+        images = records[number].images
+    except BadRecord:
+        return
+    for image in images:
+        yield short_digest(_identity(image), 16)
+
+
+def _identity(image: Any) -> bytes:
+    """Return what tells an image from others: its path, its encoded bytes, or else its pixels."""
+    if isinstance(image, str | Path):
+        return normpath(image).encode(errors="surrogatepass")
+    if hasattr(image, "content"):  # in a table or shard
+        return image.content()
+    return image.tobytes() if isinstance(image, Image.Image) else np.asarray(image).tobytes()

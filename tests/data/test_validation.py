@@ -1,0 +1,69 @@
+"""Validation split: grouped by image, large enough, and the same each time."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monkeylib.data import readers
+from monkeylib.data.records import Record
+from monkeylib.data.validation import group_by_image, split_validation
+from tests.support import record_files as files
+
+
+class FakeRecords(list):
+    """Records of a dataset, given by the names of their images."""
+
+    name = "fake"
+
+    def __getitem__(self, number):
+        images = tuple(Path(f"images/./{name}") for name in super().__getitem__(number))
+        return Record(str(number), images, (), self.name, "")
+
+
+IMAGES = st.lists(st.lists(st.integers(0, 12), max_size=2), min_size=1, max_size=25)
+
+
+@given(st.lists(IMAGES, min_size=1, max_size=3), st.floats(0.01, 0.6), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_whole_images_are_held_out_and_enough_of_each_set(images, share, seed):
+    sets = [FakeRecords(rows) for rows in images]
+    try:
+        held = split_validation(sets, share, seed)
+    except ValueError as error:
+        assert "leaves without any for training" in str(error)
+        return
+    sides = [set(), set()]
+    for rows, numbers in zip(images, held, strict=True):
+        assert len(set(numbers.tolist())) == len(numbers) >= max(1, round(share * len(rows)))
+        assert len(numbers) < len(rows)
+        for number, names in enumerate(rows):
+            sides[number in numbers].update(names)
+    assert not sides[0] & sides[1]
+    again = split_validation(sets, share, seed)
+    assert all((one == other).all() for one, other in zip(held, again, strict=True))
+
+
+def test_one_image_of_nearly_all_rows_is_trained_on():
+    for seed in range(9):
+        (held,) = split_validation([FakeRecords([[0]] * 97 + [[1], [2], []])], 0.02, seed)
+        assert len(held) == 2 and min(held) >= 97
+
+
+def test_images_in_tables_and_shards_are_told_by_their_bytes(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
+    images = [files.png(size, 3) for size in (3, 4, 3, 5)]
+    text = b'{"question": "q?", "answer": "x"}'
+    members = [
+        (f"{n}.{end}", data)
+        for n, image in enumerate(images)
+        for end, data in (("png", image), ("json", text))
+    ]
+    files.write_tar(tmp_path / "s.tar", members)
+    files.write_parquet(tmp_path / "t.parquet", image=images, question=["q?"] * 4, answer=["x"] * 4)
+    sets = [readers.read_dataset(files.entry("webdataset", "s.tar"), tmp_path)]
+    sets += [readers.read_dataset(files.entry("datasets", "t.parquet"), tmp_path)]
+    groups = group_by_image(sets)
+    assert [each.tolist() for each in groups] == [[0, 1, 0, 3]] * 2
