@@ -89,7 +89,7 @@ def test_the_caption_script_goes_on_after_its_time_and_asks_ray_for_whole_cpus_t
 STUBS = {
     "scontrol": "seq -f node%g 20000",  # more than a pipe holds: nobody may stop reading early
     "sleep": ":",
-    "srun": """echo "$port $own $RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$SEEN"
+    "srun": """echo "$port $ray_folder $RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$SEEN"
         case "$1" in bash) for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done;; esac""",
 }
 
@@ -115,14 +115,14 @@ def _submitted(folder, job):
 def test_two_caption_jobs_on_a_node_do_not_meet(tmp_path):
     jobs = [_submitted(tmp_path / str(job), job) for job in (41, 42)]
     for seen, calls in jobs:
-        (port, own, mode, token), *others = seen
-        assert len(others) == 1 and others[0] == [port, own, mode, token], "both steps share one Ray"
+        (port, ray_folder, mode, token), *others = seen
+        assert len(others) == 1 and others[0] == [port, ray_folder, mode, token], "both steps share one Ray"
         assert mode == "token" and re.fullmatch("[0-9a-f]{64}", token)
         (head,) = [call for call in calls if "--head" in call]
         (other,) = [call for call in calls if "--head" not in call]
         assert f"--port={port} " in head and "--ray-client-server-port=0 --include-dashboard=false" in head
         assert f"--address=node1:{port} " in other
-        assert all(f"--max-worker-port=0 --temp-dir={own} --block" in " ".join(c.split()) for c in calls)
+        assert all(f"--max-worker-port=0 --temp-dir={ray_folder} --block" in " ".join(c.split()) for c in calls)
     first, second = (seen[0] for seen, _ in jobs)
     assert first[0] != second[0] and first[1] != second[1] and first[3] != second[3]
 

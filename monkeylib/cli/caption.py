@@ -1,6 +1,7 @@
-"""`monkeylib caption`: describe images with experts."""
+"""`monkeylib caption`: caption images in detail, with experts and a composer."""
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,54 +12,59 @@ from monkeylib import resources
 if TYPE_CHECKING:
     from monkeylib.captions.engines import Engine
     from monkeylib.captions.input_images import InputImage
-    from monkeylib.captions.pipeline import Pipeline, Summary
+    from monkeylib.captions.pipeline import Summary
 
-_SHOWN = 20  # descriptions that are printed
-_SAID = 3  # failures that are named
+_PRINTED_CAPTIONS = 20
+_PRINTED_FAILURES = 3
 
-
-Experts = Annotated[str, typer.Option(help="A set (cpu, paper, paper-grit), or names with commas.")]
-MatcherName = Annotated[
-    str, typer.Option(help="Judge of the regions' texts: a name, 'none', or 'auto' for the set's own.")
+Experts = Annotated[
+    str, typer.Option(help="A set of experts (cpu, paper, paper-grit), or names separated by commas.")
 ]
-ComposerName = Annotated[str, typer.Option(help="Writer of the descriptions: rules, chat or smollm2.")]
+MatcherName = Annotated[
+    str, typer.Option(help="Scores the texts of regions: a name, none, or auto for the matcher of the set.")
+]
+ComposerName = Annotated[str, typer.Option(help="Writes the captions: rules, chat or smollm2.")]
 Captions = Annotated[
-    Path | None, typer.Option(help="Original captions: JSON, JSONL, CSV or TSV with names and captions.")
+    Path | None, typer.Option(help="File of original captions by image name: JSON, JSONL, CSV or TSV.")
 ]
 Overlap = Annotated[
-    Literal["correct", "release"], typer.Option(help="How boxes of the same text are compared.")
+    Literal["correct", "release"],
+    typer.Option(
+        help="IoU by which boxes of the same text are compared: correct, or as in the released code."
+    ),
 ]
 SmallestSegment = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1, help="Share of the image that a segment has to cover; by default the experts' own."
+        min=0, max=1, help="Smallest share of the image that a segment may cover; default: by expert."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images that an expert gets at once.")]
-ShardSize = Annotated[int, typer.Option(min=1, help="Images that are committed together.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images per batch.")]
+ShardSize = Annotated[int, typer.Option(min=1, help="Images per shard; a shard is committed as a whole.")]
 TimeLimit = Annotated[
     float | None,
     typer.Option(
-        help="Seconds that an expert may take for a batch, or for an image asked alone; more is a failure."
+        help="Seconds that an expert may take for a batch. A batch that fails is split into images."
     ),
 ]
-LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep no more than one model loaded.")]
+LowMemory = Annotated[bool, typer.Option("--low-memory", help="Keep at most one model in memory.")]
 EngineName = Annotated[
-    Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster with a shared folder.")
+    Literal["local", "ray"],
+    typer.Option(help="Run in this process, or on a Ray cluster with a shared folder."),
 ]
-Workers = Annotated[str, typer.Option(help="Ray: processes of each stage, as in 4 or 1,blip2=4,pp-ocr=8.")]
-Gpus = Annotated[str, typer.Option(help="Ray: share of a GPU of a stage's processes, as in blip2=0.5.")]
+Workers = Annotated[str, typer.Option(help="Ray: processes per stage, such as 4, or 1,blip2=4,pp-ocr=8.")]
+Gpus = Annotated[str, typer.Option(help="Ray: GPUs per process of a stage, such as blip2=0.5.")]
 Cpus = Annotated[
     float | None,
-    typer.Option(min=0.01, help="Ray: CPUs that each process asks for; by default what fits, one at most."),
+    typer.Option(min=0.01, help="Ray: CPUs per process; by default one, or less if the cluster has too few."),
 ]
 Address = Annotated[str | None, typer.Option(help="Ray: address of a running cluster.")]
-ReportSize = Annotated[int, typer.Option(min=0, help="Images on the page report.html; 0 writes none.")]
+ReportSize = Annotated[int, typer.Option(min=0, help="Images in report.html; 0 writes no report.")]
 
 
 def caption(
     images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
-    out: Annotated[Path, typer.Option(help="Folder of the records and of what each expert found.")],
+    out: Annotated[Path, typer.Option(help="Output folder, with the cached results of every model.")],
     experts: Experts = "cpu",
     matcher: MatcherName = "auto",
     composer: ComposerName = "rules",
@@ -76,97 +82,125 @@ def caption(
     address: Address = None,
     report: ReportSize = 100,
 ) -> None:
-    """Describe images with experts; called again, it does only what is missing."""
-    from monkeylib.captions import input_images
-
-    chosen = input_images.find_images(images)
-    if captions:
-        chosen = input_images.attach_captions(chosen, captions)
-    describer = _pipeline(experts, matcher, composer, overlap, smallest_segment, batch_size, time_limit)
-    runs = _engine(engine, low_memory, workers, gpus, cpus, address)
-    summary = describer.run(chosen, out, engine=runs, shard_size=shard_size, progress=sys.stderr.isatty())
-    _say(out, summary, chosen[:report])
-
-
-def _pipeline(
-    experts: str,
-    matcher: str,
-    composer: str,
-    overlap: Literal["correct", "release"],
-    smallest_segment: float | None,
-    batch_size: int,
-    time_limit: float | None,
-) -> "Pipeline":
-    from monkeylib.captions import composers
-    from monkeylib.captions import experts as known
+    """Caption images in detail. Run it again to continue where it stopped."""
+    from monkeylib.captions.composers import load_composer
+    from monkeylib.captions.experts import load_experts, load_matcher
+    from monkeylib.captions.experts import smallest_segment as expert_limit
     from monkeylib.captions.filtering import Filter
+    from monkeylib.captions.input_images import attach_captions, find_images
     from monkeylib.captions.pipeline import Pipeline
 
+    inputs = find_images(images)
+    if captions:
+        inputs = attach_captions(inputs, captions)
+
     names = experts.split(",") if "," in experts else experts
-    smallest = known.smallest_segment(names) if smallest_segment is None else smallest_segment
-    return Pipeline(
-        experts=known.load_experts(names),
-        matcher=known.load_matcher(matcher, experts),
-        composer=composers.load_composer(composer),
-        filters=Filter(overlap=overlap, smallest_segment=smallest),
+    if smallest_segment is None:
+        smallest_segment = expert_limit(names)
+    pipeline = Pipeline(
+        experts=load_experts(names),
+        matcher=load_matcher(matcher, experts),
+        composer=load_composer(composer),
+        filters=Filter(overlap=overlap, smallest_segment=smallest_segment),
         batch_size=batch_size,
         time_limit=time_limit,
     )
 
+    summary = pipeline.run(
+        inputs,
+        out,
+        engine=_ray_engine(workers, gpus, cpus, address) if engine == "ray" else _local_engine(low_memory),
+        shard_size=shard_size,
+        progress=sys.stderr.isatty(),
+    )
 
-def _engine(
-    engine: str, low_memory: bool, workers: str, gpus: str, cpus: float | None, address: str | None
-) -> "Engine":
-    from monkeylib.captions.engines import LocalEngine, RayEngine
+    _print_captions(out, summary)
+    if report:
+        _write_report(out, inputs[:report])
+    _raise_failures(out)
 
-    if engine == "local":
-        return LocalEngine(low_memory)
-    counts, shares = _by_stage(workers, "--workers"), _by_stage(gpus, "--gpus")
+
+def _local_engine(low_memory: bool) -> "Engine":
+    from monkeylib.captions.engines import LocalEngine
+
+    return LocalEngine(low_memory)
+
+
+def _ray_engine(workers: str, gpus: str, cpus: float | None, address: str | None) -> "Engine":
+    from monkeylib.captions.engines import RayEngine
+
+    counts = _parse_stages(workers, "--workers")
+    default_workers = int(counts.pop("", 1))
+    shares = _parse_stages(gpus, "--gpus")
     if "" in shares:
         raise ValueError("--gpus names a stage for each share, as in blip2=0.5,sam=0.5")
-    everyone = int(counts.pop("", 1))
-    return RayEngine({name: int(n) for name, n in counts.items()}, everyone, cpus, shares, address)
+
+    return RayEngine(
+        workers={stage: int(count) for stage, count in counts.items()},
+        default_workers=default_workers,
+        cpus=cpus,
+        gpus=shares,
+        address=address,
+    )
 
 
-def _by_stage(text: str, option: str) -> dict[str, float]:
-    """Numbers by stage name from "1,blip2=4"; the one without a name under ""."""
-    found = {}
-    for part in filter(None, text.split(",")):
+def _parse_stages(text: str, option: str) -> dict[str, float]:
+    """Return the numbers by stage name of "1,blip2=4"; the one without a name is under ""."""
+    numbers = {}
+    for part in text.split(","):
+        if not part:
+            continue
         name, _, number = part.rpartition("=")
         try:
-            found[name.strip()] = float(number)
+            numbers[name.strip()] = float(number)
         except ValueError as error:
             raise ValueError(f"{option} takes numbers, as in 1,blip2=4: got {part!r}") from error
-    return found
+    return numbers
 
 
-def _say(out: Path, summary: "Summary", sources: "list[InputImage]") -> None:
-    """Print descriptions and what they took, write the report, and end with what failed."""
-    from itertools import islice
-
+def _print_captions(out: Path, summary: "Summary") -> None:
+    """Print the first captions and, on a terminal, a table of the stages."""
     from rich.console import Console
 
     from monkeylib import tables
-    from monkeylib.captions import report
     from monkeylib.captions.record_files import read_records
     from monkeylib.captions.shards import RECORDS
 
-    for record in islice(read_records(out / RECORDS), _SHOWN):
+    for record in islice(read_records(out / RECORDS), _PRINTED_CAPTIONS):
         if record.detailed_caption:
             print(f"{record.name}: {record.detailed_caption}")
-    if summary.records > _SHOWN:
-        print(f"and {summary.records - _SHOWN} more in {resources.display_path(out / RECORDS)}")
+    if summary.records > _PRINTED_CAPTIONS:
+        print(f"and {summary.records - _PRINTED_CAPTIONS} more in {resources.display_path(out / RECORDS)}")
+
     if sys.stderr.isatty():
         title = f"{summary.records} images in {summary.seconds:.0f} s, US$ {summary.cost:.2f}"
         tables.print_table(summary.rows(), title, Console(stderr=True))
-    if sources:
-        records = list(islice(read_records(out / RECORDS), len(sources)))
-        page = report.build_report(records, sources).write(out / "report.html")
-        print(f"report: {resources.display_path(page)}")
-    failed = [f"{r.name}: {f.error}" for r in read_records(out / RECORDS) for f in r.failures]
-    if failed:
-        more = f"; and {len(failed) - _SAID} more" if len(failed) > _SAID else ""
-        raise ValueError(
-            f"{len(failed)} of the steps failed, a new call tries them again: "
-            f"{'; '.join(failed[:_SAID])}{more}"
-        )
+
+
+def _write_report(out: Path, inputs: "list[InputImage]") -> None:
+    """Write report.html about the first images."""
+    from monkeylib.captions.record_files import read_records
+    from monkeylib.captions.report import build_report
+    from monkeylib.captions.shards import RECORDS
+
+    records = list(islice(read_records(out / RECORDS), len(inputs)))
+    page = build_report(records, inputs).write(out / "report.html")
+    print(f"report: {resources.display_path(page)}")
+
+
+def _raise_failures(out: Path) -> None:
+    """End with an error that names the first failures, if there are any."""
+    from monkeylib.captions.record_files import read_records
+    from monkeylib.captions.shards import RECORDS
+
+    failures = []
+    for record in read_records(out / RECORDS):
+        for failure in record.failures:
+            failures.append(f"{record.name}: {failure.error}")
+    if not failures:
+        return
+
+    named = "; ".join(failures[:_PRINTED_FAILURES])
+    if len(failures) > _PRINTED_FAILURES:
+        named += f"; and {len(failures) - _PRINTED_FAILURES} more"
+    raise ValueError(f"{len(failures)} of the steps failed, run the same command to try them again: {named}")
