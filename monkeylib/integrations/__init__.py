@@ -1,4 +1,4 @@
-"""Monkey in the harnesses that people use: lmms-eval (`lmms_eval`) and VLMEvalKit (`vlmevalkit`).
+"""Monkey in evaluation harnesses: lmms-eval (`lmms_eval`) and VLMEvalKit (`vlmevalkit`).
 
 Neither is a dependency: each module imports its harness, which has to be installed to use it.
 """
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lmms_eval_models() -> Any:
-    """What lmms-eval asks an installed package for (entry point `lmms_eval.models`): its models' places."""
+    """Return where lmms-eval finds the model's class, for its entry point `lmms_eval.models`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest("monkeylib", simple_class_path="monkeylib.integrations.lmms_eval.MonkeyForLmmsEval")

@@ -3,7 +3,7 @@
 lmms_eval --model monkeylib --model_args pretrained=CHECKPOINT,prompt=vqa --tasks ocrbench,mmbench_en_dev
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -16,18 +16,16 @@ from monkeylib.evaluation import distributed
 from monkeylib.images import ImageInput
 from monkeylib.integrations import common
 
-_GREEDY = {"do_sample": False, "temperature": 0, "num_beams": 1}
-
 
 class MonkeyForLmmsEval(lmms):
-    """A checkpoint of ours or of the release.
+    """A checkpoint in either layout behind lmms-eval's interface.
 
     Args:
-        pretrained: its folder.
+        pretrained: folder of the checkpoint.
         batch_size: questions answered at once.
         prompt: name of the prompt around each question, a key of `prompts.PROMPTS`.
-        max_new_tokens: where a task doesn't say it.
-        device: where to run; this process's own GPU if there is one.
+        max_new_tokens: length of an answer at most where a task does not set it.
+        device: where to run; by default this process's own GPU if there is one.
     """
 
     def __init__(
@@ -40,60 +38,93 @@ class MonkeyForLmmsEval(lmms):
     ) -> None:
         super().__init__()
         self.accelerator = Accelerator()
-        self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        own = device if device and self._world_size == 1 else distributed.local_device()
-        self.monkey = inference.load_model(pretrained, own)
-        self.batch_size, self.max_new_tokens = int(batch_size), int(max_new_tokens)
+        self._rank = self.accelerator.process_index
+        self._world_size = self.accelerator.num_processes
+
+        # A device for all would be the same GPU for each of several processes.
+        if device is None or self._world_size > 1:
+            device = distributed.local_device()
+        self.monkey = inference.load_model(pretrained, device)
+
+        self.batch_size = int(batch_size)
+        self.max_new_tokens = int(max_new_tokens)
         self.prompt = prompt
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answers in the order of the requests; those with the same settings are batched by length."""
+        """Return answers in the order of the requests; those with the same settings are batched by length."""
         arguments = [request.args for request in requests]
-        order = sorted(range(len(requests)), key=lambda n: (repr(arguments[n][1]), len(arguments[n][0])))
-        found = [""] * len(requests)
-        bar = tqdm(total=len(order), disable=self.rank != 0, desc="monkeylib")
-        while order:
-            settings = arguments[order[0]][1]
-            same = [n for n in order[: self.batch_size] if arguments[n][1] == settings]
-            asked = [(arguments[n][0], self._images(*arguments[n][2:6])) for n in same]
-            for n, text in zip(same, self._answers(asked, dict(settings)), strict=True):
-                found[n] = text
-                self.cache_hook.add_partial("generate_until", arguments[n][:2], text)
-            order = order[len(same) :]
-            bar.update(len(same))
+        answers = [""] * len(requests)
+
+        def settings_and_length(index: int) -> tuple[str, int]:
+            text, settings, *_ = arguments[index]
+            return repr(settings), len(text)
+
+        pending = sorted(range(len(requests)), key=settings_and_length)
+        bar = tqdm(total=len(requests), disable=self.rank != 0, desc="monkeylib")
+        while pending:
+            settings = arguments[pending[0]][1]
+            batch = [index for index in pending[: self.batch_size] if arguments[index][1] == settings]
+            pending = pending[len(batch) :]
+
+            questions = [(arguments[index][0], self._images(*arguments[index][2:6])) for index in batch]
+            for index, answer in zip(batch, self._answer(questions, settings), strict=True):
+                answers[index] = answer
+                self.cache_hook.add_partial("generate_until", arguments[index][:2], answer)
+            bar.update(len(batch))
         bar.close()
-        return found
+        return answers
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """The summed log-probability of each continuation, and whether it is the greedy one."""
-        found = []
-        for text, target, *place in (request.args for request in requests):
-            said = target if isinstance(target, str) else target(self._doc(*place[1:]))
-            found.append(
-                common.compute_log_likelihood(self.monkey, text, self._images(*place), self.prompt, said)
+        """Return the summed log-probability of each continuation, and whether it is the greedy one."""
+        results = []
+        for request in requests:
+            text, target, doc_to_images, *doc_location = request.args
+            continuation = target if isinstance(target, str) else target(self._doc(*doc_location))
+            images = self._images(doc_to_images, *doc_location)
+            results.append(
+                common.compute_log_likelihood(self.monkey, text, images, self.prompt, continuation)
             )
-        return found
+        return results
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        """Not done: Monkey was trained on single questions."""
+        """Refuse tasks of several rounds: Monkey was trained on single questions."""
         raise NotImplementedError("tasks of several rounds aren't for Monkey, which answers single questions")
 
-    def _answers(self, asked: Sequence[tuple[str, list[ImageInput]]], settings: dict[str, Any]) -> list[str]:
-        ends = settings.pop("until", [])
-        length = int(settings.pop("max_new_tokens", self.max_new_tokens))
-        known = {name: settings[name] for name in (*_GREEDY, "top_p") if settings.get(name) is not None}
-        sampled = bool(known.get("temperature", 0)) and known.get("do_sample", True)
-        if not sampled:
-            known = {"num_beams": known["num_beams"]} if known.get("num_beams", 1) > 1 else {}
-        else:
-            known["do_sample"] = True
-        texts = common.generate_answers(self.monkey, asked, self.prompt, length, **known)
-        for end in filter(None, [ends] if isinstance(ends, str) else ends):
-            texts = [text.split(end)[0] for text in texts]
-        return texts
+    def _answer(
+        self, questions: Sequence[tuple[str, list[ImageInput]]], settings: Mapping[str, Any]
+    ) -> list[str]:
+        """Answer questions with a task's generation settings, cut at its stop texts."""
+        max_new_tokens = int(settings.get("max_new_tokens", self.max_new_tokens))
+        answers = common.generate_answers(
+            self.monkey, questions, self.prompt, max_new_tokens, **_generation_options(settings)
+        )
 
-    def _doc(self, number: Any, task: str, split: str) -> Any:
-        return self.task_dict[task][split][number]
+        stop_texts = settings.get("until", [])
+        if isinstance(stop_texts, str):
+            stop_texts = [stop_texts]
+        for stop_text in filter(None, stop_texts):
+            answers = [answer.split(stop_text)[0] for answer in answers]
+        return answers
 
-    def _images(self, images_of: Any, number: Any, task: str, split: str) -> list[ImageInput]:
-        return [] if images_of is None else list(images_of(self._doc(number, task, split)) or [])
+    def _doc(self, index: Any, task: str, split: str) -> Any:
+        """Return a task's document."""
+        return self.task_dict[task][split][index]
+
+    def _images(self, doc_to_images: Any, index: Any, task: str, split: str) -> list[ImageInput]:
+        """Return the images of a task's document."""
+        if doc_to_images is None:
+            return []
+        return list(doc_to_images(self._doc(index, task, split)) or [])
+
+
+def _generation_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `generate` for a task's settings; none for greedy decoding."""
+    names = ("do_sample", "temperature", "num_beams", "top_p")
+    options = {name: settings[name] for name in names if settings.get(name) is not None}
+
+    # Tasks say "greedy" in several ways, such as temperature=0 or do_sample=False with a temperature.
+    if options.get("temperature", 0) and options.get("do_sample", True):
+        return {**options, "do_sample": True}
+    if options.get("num_beams", 1) > 1:
+        return {"num_beams": options["num_beams"]}
+    return {}

@@ -15,47 +15,62 @@ from vlmeval.vlm.base import BaseModel
 from monkeylib import inference
 from monkeylib.evaluation import distributed
 
-_CHOICES = ("MCQ", "Y/N")
-_LETTERS = 10  # new tokens of the answer to a choice
-_WORDS = 512
+_CHOICE_TYPES = ("MCQ", "Y/N")
+_CHOICE_TOKENS = 10  # length of the answer to a choice at most, as in the kit's own entry for Monkey
+_MAX_NEW_TOKENS = 512
 
 
 class MonkeyForVLMEvalKit(BaseModel):
-    """A checkpoint of ours or of the release, asked as the kit's own entry for Monkey asks it: choices with
-    the prompt `choice` and 10 new tokens, all else with `vqa` and 512.
+    """A checkpoint in either layout behind VLMEvalKit's interface.
+
+    Prompts are those of the kit's own entry for Monkey: `choice` with 10 new tokens for choices, and `vqa`
+    with 512 for all else.
 
     Args:
-        model_path: its folder.
-        device: where to run; this process's own GPU if there is one.
-        max_new_tokens: of answers that aren't a choice.
+        model_path: folder of the checkpoint.
+        device: where to run; by default this process's own GPU if there is one.
+        max_new_tokens: length at most of answers that are not a choice.
     """
 
     INSTALL_REQ = False
     INTERLEAVE = True
 
     def __init__(
-        self, model_path: str | Path, device: str | None = None, max_new_tokens: int = _WORDS
+        self, model_path: str | Path, device: str | None = None, max_new_tokens: int = _MAX_NEW_TOKENS
     ) -> None:
         super().__init__()
         self.monkey = inference.load_model(model_path, device or distributed.local_device())
         self.max_new_tokens = max_new_tokens
 
     def generate_inner(self, message: list[dict[str, str]], dataset: str | None = None) -> str:
-        """The answer to a message of texts and images in their order.
+        """Answer a message of texts and images in their order.
 
         Raises:
             ValueError: a part that is neither text nor image, or a message without text.
         """
-        if odd := {part["type"] for part in message} - {"text", "image"}:
-            raise ValueError(f"Monkey reads text and images, not {', '.join(sorted(odd))}")
-        choice = dataset is not None and (dataset == "HallusionBench" or DATASET_TYPE(dataset) in _CHOICES)
-        parts = [Path(part["value"]) if part["type"] == "image" else part["value"] for part in message]
-        inputs = self.monkey.prepare([None], [parts], prompt="choice" if choice else "vqa")
-        return self.monkey.generate(inputs, _LETTERS if choice else self.max_new_tokens)[0]
+        unsupported = {part["type"] for part in message} - {"text", "image"}
+        if unsupported:
+            raise ValueError(f"Monkey reads text and images, not {', '.join(sorted(unsupported))}")
+
+        content = [Path(part["value"]) if part["type"] == "image" else part["value"] for part in message]
+        if _asks_for_choice(dataset):
+            prompt, max_new_tokens = "choice", _CHOICE_TOKENS
+        else:
+            prompt, max_new_tokens = "vqa", self.max_new_tokens
+
+        inputs = self.monkey.prepare([None], [content], prompt)
+        return self.monkey.generate(inputs, max_new_tokens)[0]
+
+
+def _asks_for_choice(dataset: str | None) -> bool:
+    """Return whether a dataset's answers are letters, or yes and no."""
+    if dataset is None:
+        return False
+    return dataset == "HallusionBench" or DATASET_TYPE(dataset) in _CHOICE_TYPES
 
 
 def register(model_path: str | Path, name: str = "monkeylib") -> None:
-    """Let the kit know a checkpoint under a name, for its `--model`."""
+    """Register a checkpoint with the kit under a name, for its `--model`."""
     from vlmeval.config import supported_VLM
 
     supported_VLM[name] = partial(MonkeyForVLMEvalKit, model_path=model_path)
