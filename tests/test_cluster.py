@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from monkeylib import planner, profiles, resources
-from monkeylib.cli import main
+from monkeylib.cli import app
 from monkeylib.recipes import Recipe
 
 FOLDER = resources.REPOSITORY / "cluster"
@@ -44,7 +44,7 @@ def test_shellcheck_finds_nothing(script):
 
 @pytest.mark.parametrize("page", [*SCRIPTS, FOLDER / "README.md"], ids=lambda path: path.name)
 def test_every_option_exists(page):
-    commands, found = get_command(main.app).commands, list(calls(page))
+    commands, found = get_command(app.app).commands, list(calls(page))
     assert found
     for name, options in found:
         known = {flag for parameter in commands[name].params for flag in parameter.opts}

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from monkeylib import resources
-from monkeylib.cli import main
+from monkeylib.cli import app
 from monkeylib.experiments.variants import TITLES
 from monkeylib.reproduce import series
 from monkeylib.reproduce.tables import render_page
@@ -29,7 +29,7 @@ def test_local_links_exist(link):
 
 
 def test_every_notebook_of_the_series_is_linked():
-    linked = {f"notebooks/{chapter.name}.ipynb" for chapter in series.SERIES}
+    linked = {f"notebooks/{notebook.name}.ipynb" for notebook in series.SERIES}
     assert linked <= set(LINKS)
 
 
@@ -38,5 +38,5 @@ def test_make_targets_and_commands_exist():
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     called = re.findall(r"^\s*(?:\$ )?make ([a-z-]+)", CODE, re.MULTILINE)
     assert {"reproduce", "test"} <= set(called) <= targets
-    commands = set(typer.main.get_command(main.app).commands)
+    commands = set(typer.main.get_command(app.app).commands)
     assert set(re.findall(r"\bmonkeylib ([a-z]+)", CODE)) <= commands

@@ -27,7 +27,7 @@ def test_the_smoke_series_runs(smoke):
     first, _, outputs = smoke
     assert first.returncode == 0, first.stdout + first.stderr
     ran = sorted(path.stem for path in (outputs / "data/runs/smoke/notebooks").glob("*.ipynb"))
-    assert ran == [chapter.name for chapter in series.SERIES]
+    assert ran == [notebook.name for notebook in series.SERIES]
     assert "data/results/smoke/" in first.stdout and "Figures: data/runs/smoke/figures/" in first.stdout
     assert list((outputs / "data/runs/smoke/figures").glob("*.png"))
 

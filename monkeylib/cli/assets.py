@@ -1,4 +1,4 @@
-"""The command line's `monkeylib assets`."""
+"""`monkeylib assets`: models and image sets that aren't part of the repository."""
 
 from typing import Annotated
 
@@ -6,33 +6,35 @@ import typer
 
 from monkeylib import resources
 
-app = typer.Typer(no_args_is_help=True, help="Models and image sets that aren't part of the repository.")
+app = typer.Typer(no_args_is_help=True, help="Download models and image sets that aren't in the repository.")
 
 
 @app.command("list")
 def list_assets() -> None:
-    """List the assets with their size, licence and whether they are here."""
+    """List the assets with their size, their licence, and whether they are available."""
     from rich.console import Console
 
     from monkeylib import assets, tables
 
-    rows = [
-        {
-            "name": asset.name,
-            "megabytes": round(asset.bytes / 1e6),
-            "licence": asset.licence,
-            "here": "no" if assets.located(asset) is None else "yes",
-        }
-        for asset in assets.listing()
-    ]
+    rows = []
+    for asset in assets.listing():
+        rows.append(
+            {
+                "name": asset.name,
+                "megabytes": round(asset.bytes / 1e6),
+                "licence": asset.licence,
+                "available": "no" if assets.located(asset) is None else "yes",
+            }
+        )
+
     tables.print_table(rows, "data/assets.toml", Console())
 
 
 @app.command("fetch")
 def fetch_assets(
-    names: Annotated[list[str] | None, typer.Argument(help="Names; all by default.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of assets. Default: all.")] = None,
 ) -> None:
-    """Fetch assets and verify their checksums; what is here already is only verified."""
+    """Download assets and verify their checksums; available ones are only verified."""
     from monkeylib import assets
 
     for name in names or [asset.name for asset in assets.listing()]:

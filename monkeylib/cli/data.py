@@ -1,4 +1,4 @@
-"""The command line's `monkeylib data`."""
+"""`monkeylib data`: inspect mixtures, convert public datasets, list datasets and benchmarks."""
 
 import sys
 from pathlib import Path
@@ -7,55 +7,63 @@ from typing import Annotated
 import typer
 
 from monkeylib import resources
+from monkeylib.cli import options
 
 app = typer.Typer(
-    no_args_is_help=True,
-    help="Training data and benchmarks: what mixtures hold, public sets as records, what is there.",
+    no_args_is_help=True, help="Inspect training data, convert public datasets, list benchmarks."
 )
 
-_SENTENCES = 10
+_MAX_PROBLEMS = 10  # that are printed
 
 
 @app.command()
 def inspect(
-    mixture: Annotated[str, typer.Argument(help="A mixture's YAML file, or the name of a shipped one.")],
-    profile: Annotated[str, typer.Option(help="Whose tokens are counted.")] = resources.COMMITTED_PROFILE,
-    limit: Annotated[int, typer.Option(min=0, help="Rows of each set to look at; 0 for all.")] = 1000,
-    sheet: Annotated[Path | None, typer.Option(help="PNG file of images with prompt and answer.")] = None,
+    mixture: Annotated[str, typer.Argument(help="YAML file of a mixture, or the name of a shipped one.")],
+    profile: options.Profile = resources.COMMITTED_PROFILE,
+    limit: Annotated[int, typer.Option(min=0, help="Records to inspect per dataset; 0 for all.")] = 1000,
+    sheet: Annotated[
+        Path | None, typer.Option(help="PNG file of the contact sheet: images with prompt and answer.")
+    ] = None,
 ) -> None:
-    """Print rows, lengths, truncations and broken images of a mixture, and draw some of its images."""
+    """Print sizes, lengths, truncations and broken images of a mixture, and write a contact sheet."""
     from rich.console import Console
 
     from monkeylib import profiles, tables
-    from monkeylib.data import inspect as looking
+    from monkeylib.data import inspect as inspection
     from monkeylib.data import mixture as mixtures
     from monkeylib.plots.images import contact_sheet
     from monkeylib.profiles.build import build_processor
 
-    recipe = profiles.load(profile)
+    settings = profiles.load(profile)
     loaded = mixtures.load_mixture(mixture)
-    processor = build_processor(recipe)
-    longest = recipe.training.max_length
-    reports = looking.inspect_mixture(loaded, processor, longest, limit or None, progress=sys.stderr.isatty())
-    title = f"{loaded.name}: {len(loaded)} rows an epoch; tokens of a row, cut at {longest} ({profile})"
+    max_length = settings.training.max_length
+    reports = inspection.inspect_mixture(
+        loaded, build_processor(settings), max_length, limit or None, progress=sys.stderr.isatty()
+    )
+
+    title = (
+        f"{loaded.name}: {len(loaded)} records per epoch; lengths in tokens, cut at {max_length} ({profile})"
+    )
     tables.print_table([report.row() for report in reports], title, Console())
-    found = looking.list_problems(reports)
-    for sentence in found[:_SENTENCES]:
-        print(sentence)
-    if len(found) > _SENTENCES:
-        print(f"and {len(found) - _SENTENCES} more")
+
+    problems = inspection.list_problems(reports)
+    for problem in problems[:_MAX_PROBLEMS]:
+        print(problem)
+    if len(problems) > _MAX_PROBLEMS:
+        print(f"and {len(problems) - _MAX_PROBLEMS} more")
+
     path = sheet or resources.cache() / "sheets" / f"{loaded.name}.png"
-    examples = [record for report in reports for record in report.examples]
-    print(f"images: {resources.display_path(contact_sheet(examples, path))}")
+    records = [record for report in reports for record in report.examples]
+    print(f"images: {resources.display_path(contact_sheet(records, path))}")
 
 
 @app.command()
 def convert(
-    name: Annotated[str, typer.Argument(help="A public set; `monkeylib data sets` lists them.")],
+    name: Annotated[str, typer.Argument(help="A public dataset; `monkeylib data datasets` lists them.")],
     folder: Annotated[Path, typer.Argument(help="Folder of its official download.")],
     out: Annotated[Path, typer.Option(help="JSON file of the records.")],
 ) -> None:
-    """Turn the official download of a public set into records."""
+    """Convert the official download of a public dataset into training records."""
     from monkeylib.data.convert import convert_dataset
     from monkeylib.data.datasets import training_card
 
@@ -66,8 +74,8 @@ def convert(
     print(f"{resources.display_path(out)}: {conversion.written} records{left_out}; their images: {images}")
 
 
-@app.command("sets")
-def list_sets() -> None:
+@app.command("datasets")
+def list_datasets() -> None:
     """List the public datasets that Monkey is trained on, their sources, and what could not be checked."""
     from monkeylib.data.datasets import training_cards
 
@@ -81,7 +89,7 @@ def list_sets() -> None:
 @app.command()
 def benchmarks(
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the downloads; MONKEYLIB_DATA by default.")
+        Path | None, typer.Option(help="Folder of the downloads. Default: MONKEYLIB_DATA.")
     ] = None,
 ) -> None:
     """List the benchmarks of the paper, where their files come from, and which of them are available."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from monkeylib import resources
-from monkeylib.cli import checkpoint
+from monkeylib.cli import options
 
 if TYPE_CHECKING:
     from monkeylib.evaluation.benchmarks import Benchmark
@@ -63,7 +63,7 @@ def evaluate(
 
     names = benchmarks.split(",") if benchmarks else available(data)
     chosen = [_benchmark(name.strip(), prompt or None, data) for name in names]
-    path = model or str(checkpoint.chosen(None))
+    path = model or str(options.default_checkpoint())
     shown = resources.display_path(path) if Path(path).exists() else path
     folder = out or resources.runs("evaluate") / shown.strip("/").replace("/", "--")
     _quiet()

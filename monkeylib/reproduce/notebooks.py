@@ -1,10 +1,11 @@
-"""Notebooks as files: their parameters, their committed form, and the rules that each of them keeps."""
+"""Notebooks as files: their parameters, their committed form, and the rules that tests hold."""
 
 import ast
 import base64
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
@@ -17,161 +18,203 @@ PARAMETERS = "parameters"
 CHECKED = "nbval-check-output"  # the cell states a result: tests run it and compare
 SKIPPED = "nbval-skip"  # the cell computes for long: `make reproduce` runs it, tests don't
 TAGS = {PARAMETERS, CHECKED, SKIPPED, "nbval-ignore-output", "nbval-raises-exception"}
-LONGEST_CELL = 25
-LONGEST_FUNCTION = 5
-LARGEST_FILE = 600_000
-LARGEST_PNG = 60_000  # characters in base 64
+
+MAX_CELL_LINES = 25
+MAX_FUNCTION_LINES = 5
+MAX_FILE_BYTES = 600_000
+MAX_PNG_CHARACTERS = 60_000  # in base 64
+
+
+# Reading and writing
 
 
 def read(path: Path) -> NotebookNode:
-    """The notebook at `path`, in format 4.
+    """Read a notebook, in format 4.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: the file is no notebook.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a notebook.
     """
     if not path.exists():
         raise FileNotFoundError(f"The notebook {resources.display_path(path)} doesn't exist.")
+
     try:
         return nbformat.read(path, as_version=4)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise ValueError(f"{resources.display_path(path)} is no readable notebook: {error}.") from error
+        raise ValueError(f"{resources.display_path(path)} is not a readable notebook: {error}.") from error
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
-    """Write a notebook in one step."""
+    """Write a notebook atomically."""
     with resources.atomic_write(path) as temporary:
         nbformat.write(notebook, temporary)
 
 
 def tags(cell: NotebookNode) -> list[str]:
-    """A cell's tags."""
+    """Return a cell's tags."""
     return cell.metadata.get("tags", [])
 
 
 def code_cells(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
-    """Position (from 0, text cells included) and cell, for each cell of code."""
-    return ((index, cell) for index, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    """Yield position (from 0, text cells included) and cell, for each code cell."""
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code":
+            yield index, cell
 
 
 def python(notebook: NotebookNode) -> str:
-    """All code of a notebook as one Python module, magics (`%pip ...`) turned into calls."""
+    """Return all code of a notebook as one Python module, with magics (`%pip ...`) turned into calls."""
     transformer = TransformerManager()
     return "\n".join(transformer.transform_cell(cell.source) for _, cell in code_cells(notebook))
 
 
+# Parameters
+
+
 def parameters(notebook: NotebookNode) -> dict[str, object]:
-    """Names and default values that the cell tagged `parameters` sets.
+    """Return names and default values that the cell tagged `parameters` sets.
 
     Raises:
-        ValueError: no such cell, several, or one with anything but assignments of literals in it (what is
-            derived from a parameter there would keep its default when the parameter is set from outside).
+        ValueError: there is not exactly one such cell, or it holds anything but assignments of literals. (A
+            value derived from a parameter would keep its default when the parameter is set from outside.)
     """
     cells = [cell for _, cell in code_cells(notebook) if PARAMETERS in tags(cell)]
     if len(cells) != 1:
         raise ValueError(f"A notebook needs one code cell tagged {PARAMETERS!r}: found {len(cells)}.")
-    return dict(_literal(statement) for statement in ast.parse(cells[0].source).body)
+
+    return dict(_literal_assignment(statement) for statement in ast.parse(cells[0].source).body)
 
 
-def _literal(statement: ast.stmt) -> tuple[str, object]:
-    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+def _literal_assignment(statement: ast.stmt) -> tuple[str, object]:
+    """Return name and value of `name = literal`, or of `name: type = literal`."""
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    else:
+        targets = [getattr(statement, "target", None)]
     value = getattr(statement, "value", None)
+
     if len(targets) == 1 and isinstance(targets[0], ast.Name) and value is not None:
         try:
             return targets[0].id, ast.literal_eval(value)
         except ValueError:
-            pass  # not a literal: reported below, with everything else that may not stand here
+            pass  # not a literal: reported below, with everything else that isn't allowed here
+
     raise ValueError(f"The parameters cell may hold only `name = literal`: found `{ast.unparse(statement)}`.")
 
 
-def normalise(notebook: NotebookNode) -> NotebookNode:
-    """The committed form of an executed notebook, in which running it again changes as little as possible.
+# Committed form
 
-    Outputs and execution counts stay; timings, injected parameters, what was written to standard error and
-    all other metadata go.
+
+def normalise(notebook: NotebookNode) -> NotebookNode:
+    """Return the committed form of an executed notebook, which another run changes as little as possible.
+
+    Outputs and execution counts stay. Timings, injected parameters, standard error and all other metadata go.
     """
-    cells = [_normalised(cell) for cell in notebook.cells if "injected-parameters" not in tags(cell)]
-    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [_normalise_cell(cell) for cell in notebook.cells if "injected-parameters" not in tags(cell)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
     return nbformat.from_dict(
         {
             "cells": cells,
-            "metadata": {"kernelspec": spec, "language_info": {"name": "python"}},
+            "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
             "nbformat": 4,
             "nbformat_minor": 5,
         }
     )
 
 
-def _normalised(cell: NotebookNode) -> dict:
-    kept = {
+def _normalise_cell(cell: NotebookNode) -> dict[str, Any]:
+    normalised = {
         "cell_type": cell.cell_type,
         "id": cell.id,
         "metadata": {"tags": sorted(tags(cell))} if tags(cell) else {},
         "source": cell.source,
     }
+
     if cell.cell_type == "code":
-        kept["execution_count"] = cell.execution_count
-        kept["outputs"] = [_lighter(output) for output in cell.outputs if output.get("name") != "stderr"]
-    return kept
+        outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        normalised["execution_count"] = cell.execution_count
+        normalised["outputs"] = [_compress_image(output) for output in outputs]
+
+    return normalised
 
 
-def _lighter(output: NotebookNode) -> NotebookNode:
-    """The output, a large PNG in it as a JPEG: figures with photographs take a fifth of the space."""
+def _compress_image(output: NotebookNode) -> NotebookNode:
+    """Return an output with a large PNG as JPEG: figures with photographs take a fifth of the space."""
     encoded = output.get("data", {}).get("image/png", "")
-    if len(encoded) < LARGEST_PNG:
+    if len(encoded) < MAX_PNG_CHARACTERS:
         return output
-    lighter = nbformat.from_dict(output)
-    file = io.BytesIO()
-    image = Image.open(io.BytesIO(base64.b64decode(lighter["data"].pop("image/png")))).convert("RGBA")
-    paper = Image.new("RGBA", image.size, "white")
-    Image.alpha_composite(paper, image).convert("RGB").save(file, "JPEG", quality=85)
-    lighter["data"]["image/jpeg"] = base64.b64encode(file.getvalue()).decode()
-    lighter.get("metadata", {}).pop("image/png", None)
-    return lighter
+
+    image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA")
+    background = Image.new("RGBA", image.size, "white")
+    jpeg = io.BytesIO()
+    Image.alpha_composite(background, image).convert("RGB").save(jpeg, "JPEG", quality=85)
+
+    compressed = nbformat.from_dict(output)
+    del compressed["data"]["image/png"]
+    compressed["data"]["image/jpeg"] = base64.b64encode(jpeg.getvalue()).decode()
+    compressed.get("metadata", {}).pop("image/png", None)
+    return compressed
+
+
+# Rules
 
 
 def problems(path: Path) -> list[str]:
-    """What a committed notebook has wrong, one sentence each; nothing where it keeps all the rules."""
+    """Return the rules that a committed notebook breaks, one sentence each."""
     notebook = read(path)
-    found = [f"{path.name}: {problem}" for problem in _of_the_whole(notebook)]
-    if path.stat().st_size > LARGEST_FILE:
-        found.append(f"{path.name}: larger than {LARGEST_FILE // 1000} kB ({path.stat().st_size // 1000} kB)")
+
+    sentences = [f"{path.name}: {problem}" for problem in _notebook_problems(notebook)]
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        sentences.append(f"{path.name}: larger than {MAX_FILE_BYTES // 1000} kB ({size // 1000} kB)")
+
     for index, cell in code_cells(notebook):
-        found += [f"{path.name}, cell {index}: {problem}" for problem in _of_a_cell(cell)]
-    return found
+        sentences += [f"{path.name}, cell {index}: {problem}" for problem in _cell_problems(cell)]
+
+    return sentences
 
 
-def _of_the_whole(notebook: NotebookNode) -> Iterator[str]:
+def _notebook_problems(notebook: NotebookNode) -> Iterator[str]:
     try:
         parameters(notebook)
     except ValueError as error:
         yield str(error)
+
     if normalise(notebook) != notebook:
         yield "not in committed form: write it with `monkeylib reproduce --update-notebooks`"
+
     if not notebook.cells or not notebook.cells[0].source.startswith("# "):
         yield "doesn't open with a title"
+
     counts = [cell.execution_count for _, cell in code_cells(notebook)]
     if counts != list(range(1, len(counts) + 1)):
         yield f"execution counts are {counts}, expected 1 to {len(counts)}: run the whole notebook in order"
+
     if not any(CHECKED in tags(cell) for _, cell in code_cells(notebook)):
         yield f"states no result: tag at least one cell {CHECKED!r}"
 
 
-def _of_a_cell(cell: NotebookNode) -> Iterator[str]:
+def _cell_problems(cell: NotebookNode) -> Iterator[str]:
+    lines = len(cell.source.splitlines())
+    cell_tags = set(tags(cell))
+
     if not cell.source.strip():
         yield "empty"
-    if (lines := len(cell.source.splitlines())) > LONGEST_CELL:
-        yield f"{lines} lines, at most {LONGEST_CELL}: move code into the library"
+    if lines > MAX_CELL_LINES:
+        yield f"{lines} lines, at most {MAX_CELL_LINES}: move code into the library"
     if any(output.output_type == "error" for output in cell.outputs):
         yield "holds an error"
-    if unknown := set(tags(cell)) - TAGS:
-        yield f"unknown tags {sorted(unknown)}"
-    if {CHECKED, SKIPPED} <= set(tags(cell)):
+
+    if cell_tags - TAGS:
+        yield f"unknown tags {sorted(cell_tags - TAGS)}"
+    if {CHECKED, SKIPPED} <= cell_tags:
         yield f"can't be both {CHECKED!r} and {SKIPPED!r}"
-    if CHECKED in tags(cell) and not cell.outputs:
+    if CHECKED in cell_tags and not cell.outputs:
         yield f"is tagged {CHECKED!r} and has no output"
+
     for node in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):
         if isinstance(node, ast.ClassDef):
             yield f"defines the class {node.name}: it belongs in the library"
-        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= LONGEST_FUNCTION:
-            yield f"the function {node.name} has over {LONGEST_FUNCTION} lines: it belongs in the library"
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= MAX_FUNCTION_LINES:
+            yield f"the function {node.name} has over {MAX_FUNCTION_LINES} lines: it belongs in the library"

@@ -1,9 +1,9 @@
-"""Run the series of notebooks in order, going on where the last run stopped.
+"""Run the series of notebooks in order, resuming where the last run stopped.
 
-Each notebook leaves a stamp beside its executed copy in data/runs/<profile>/notebooks/: what it depended on
-(its code, its parameters, the library code that it reaches, the locked versions, the shipped files it reads,
-the runs of the notebooks that it builds on) and which files it wrote. While the stamp holds, the notebook
-isn't run again.
+Each notebook leaves a run record beside its executed copy in data/runs/<profile>/notebooks/: what it depended
+on (its code, its parameters, the library code that it reaches, the locked versions, the shipped files it
+reads, the runs of the notebooks that it builds on) and which files it wrote. While the record is up to date,
+the notebook isn't run again.
 """
 
 import json
@@ -11,23 +11,26 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import papermill
 from nbclient.exceptions import DeadKernelError
 from rich.console import Console
 
-from monkeylib import digests, resources, tables
-from monkeylib.reproduce import notebooks, provenance
+from monkeylib import resources, tables
+from monkeylib.digests import data_digest, file_digest
+from monkeylib.reproduce import notebooks
+from monkeylib.reproduce.provenance import code_digests
 
 _BASE, _SAMPLES = "data/models/nano-base", "data/samples"
-_INTERRUPTED = "its last run didn't end"
+_INTERRUPTED = "its last run was interrupted"
 
 
 @dataclass(frozen=True)
-class Chapter:
+class Notebook:
     """A notebook of the series, the earlier ones whose results it reads, and the shipped files it reads."""
 
     name: str
@@ -36,24 +39,24 @@ class Chapter:
 
 
 SERIES = (
-    Chapter("00_setup_and_sizing"),
-    Chapter("01_tiling", inputs=(_SAMPLES,)),
-    Chapter("02_lora_encoder", inputs=(_BASE,)),
-    Chapter("03_resampler", inputs=(_BASE, _SAMPLES)),
-    Chapter(
+    Notebook("00_setup_and_sizing"),
+    Notebook("01_tiling", inputs=(_SAMPLES,)),
+    Notebook("02_lora_encoder", inputs=(_BASE,)),
+    Notebook("03_resampler", inputs=(_BASE, _SAMPLES)),
+    Notebook(
         "04_multilevel_captions",
         # Experts are found by name, so no import statement leads to their modules.
         inputs=(_SAMPLES, "data/assets.toml", "data/results/scenes", "monkeylib/captions/experts"),
     ),
-    Chapter("05_finetuning", inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures")),
-    Chapter("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,)),
-    Chapter("07_ablations", needs=("05_finetuning", "06_evaluation"), inputs=(_BASE,)),
-    Chapter(
+    Notebook("05_finetuning", inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures")),
+    Notebook("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,)),
+    Notebook("07_ablations", needs=("05_finetuning", "06_evaluation"), inputs=(_BASE,)),
+    Notebook(
         "08_visualization",
         needs=("05_finetuning", "06_evaluation", "07_ablations"),
         inputs=(_BASE, _SAMPLES),
     ),
-    Chapter("A1_official_weights", inputs=("tests/goldens", "tests/data", _SAMPLES)),
+    Notebook("A1_official_weights", inputs=("tests/goldens", "tests/data", _SAMPLES)),
 )
 
 
@@ -61,23 +64,23 @@ class NotebookFailed(RuntimeError):
     """A notebook of the series stopped with an error; the message says which, where and why."""
 
 
-def run(
+def run_series(
     profile: str = resources.COMMITTED_PROFILE,
     seed: int = 0,
-    series: Sequence[Chapter] = SERIES,
+    series: Sequence[Notebook] = SERIES,
     only: str = "",
     force: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> list[str]:
-    """Run those notebooks of the series that have to run, in order.
+    """Run those notebooks of the series that are out of date, in order.
 
     Args:
         profile: the notebooks' parameter `profile`.
         seed: the notebooks' parameter `seed`.
         series: the notebooks.
-        only: beginning of the name of the notebooks to look at.
-        force: run also what hasn't changed.
-        say: receives a line for each notebook.
+        only: prefix of the names of the notebooks to consider.
+        force: also run notebooks that are up to date.
+        log: receives a line before and after each notebook.
 
     Returns:
         Names of the notebooks that ran.
@@ -87,129 +90,173 @@ def run(
         FileNotFoundError: a notebook of the series is missing.
         ValueError: no notebook's name begins with `only`, or a notebook's parameters cell isn't right.
     """
-    chosen = [chapter for chapter in series if chapter.name.startswith(only)]
-    if not chosen:
-        names = ", ".join(chapter.name for chapter in series)
+    selected = [notebook for notebook in series if notebook.name.startswith(only)]
+    if not selected:
+        names = ", ".join(notebook.name for notebook in series)
         raise ValueError(f"No notebook's name begins with {only!r}: the series is {names}.")
-    ran = []
-    for chapter in chosen:
-        job = _Job(chapter, profile, seed)
-        reason = "asked for" if force else job.why_run()
+
+    executed = []
+    for notebook in selected:
+        run = NotebookRun(notebook, profile, seed)
+
+        reason = "--force" if force else run.why_outdated()
         if reason is None:
-            say(f"{chapter.name}: unchanged since its last run")
+            log(f"{notebook.name}: unchanged since its last run")
             continue
-        say(f"{chapter.name}: runs ({reason})")
-        say(f"{chapter.name}: done in {job.run(resuming=reason == _INTERRUPTED):.0f} s")
-        ran.append(chapter.name)
-    return ran
+
+        log(f"{notebook.name}: running ({reason})")
+        seconds = run.execute(resume=reason == _INTERRUPTED)
+        log(f"{notebook.name}: finished in {seconds:.0f} s")
+        executed.append(notebook.name)
+
+    return executed
 
 
-def update_notebooks(series: Sequence[Chapter] = SERIES) -> list[Path]:
+def update_notebooks(series: Sequence[Notebook] = SERIES) -> list[Path]:
     """Write the executed notebooks of the committed profile back into notebooks/, in their committed form.
 
     Raises:
-        ValueError: a notebook hasn't run since it changed; then none is written.
+        ValueError: a notebook is out of date; then none is written.
     """
-    jobs = [_Job(chapter, resources.COMMITTED_PROFILE, 0) for chapter in series]
-    for job in jobs:
-        if (reason := job.why_run()) is not None:
-            raise ValueError(f"{job.chapter.name} has to run first ({reason}): call `make reproduce`.")
-    for job in jobs:
-        notebooks.write(notebooks.normalise(notebooks.read(job.executed)), job.source)
-    return [job.source for job in jobs]
+    runs = [NotebookRun(notebook, resources.COMMITTED_PROFILE, 0) for notebook in series]
+
+    for run in runs:
+        reason = run.why_outdated()
+        if reason is not None:
+            raise ValueError(f"{run.notebook.name} is out of date ({reason}): call `make reproduce` first.")
+
+    for run in runs:
+        notebooks.write(notebooks.normalise(notebooks.read(run.executed)), run.source)
+    return [run.source for run in runs]
 
 
-def report(profile: str, console: Console) -> None:
-    """Print the profile's tables of scores, and say where all its tables, figures and executed notebooks
-    are."""
-    for file in sorted(resources.results(profile).glob("*.csv")):
+def print_report(profile: str, console: Console) -> None:
+    """Print the profile's tables of scores, and where its tables, figures and executed notebooks are."""
+    results = resources.results(profile)
+    for file in sorted(results.glob("*.csv")):
         rows = tables.read_csv(file)
-        if (scores := tables.pivot_scores(rows)) is not rows:
+        scores = tables.pivot_scores(rows)
+        if scores is not rows:  # a table of scores
             tables.print_table(scores, resources.display_path(file), console)
-    console.print(f"All tables: {resources.display_path(resources.results(profile))}/", highlight=False)
-    console.print(f"Figures: {resources.display_path(resources.figures(profile))}/", highlight=False)
-    console.print(
-        f"Executed notebooks: {resources.display_path(resources.runs(profile))}/notebooks/", highlight=False
-    )
+
+    folders = {
+        "All tables": results,
+        "Figures": resources.figures(profile),
+        "Executed notebooks": resources.runs(profile) / "notebooks",
+    }
+    for title, folder in folders.items():
+        console.print(f"{title}: {resources.display_path(folder)}/", highlight=False)
 
 
-class _Job:
-    """One notebook under one profile and seed."""
+class NotebookRun:
+    """One notebook under one profile and seed: whether its last run is up to date, and how to run it.
 
-    def __init__(self, chapter: Chapter, profile: str, seed: int) -> None:
-        self.chapter, self.profile = chapter, profile
-        self.source = resources.notebooks() / f"{chapter.name}.ipynb"
+    Attributes:
+        notebook: the notebook's place in the series.
+        source: the committed file.
+        executed: the executed copy in data/runs/<profile>/notebooks/.
+        parameters: those that differ from the notebook's defaults.
+    """
+
+    def __init__(self, notebook: Notebook, profile: str, seed: int) -> None:
+        self.notebook = notebook
+        self.profile = profile
+        self.source = resources.notebooks() / f"{notebook.name}.ipynb"
         self.folder = resources.runs(profile) / "notebooks"
         self.executed = self.folder / self.source.name
-        self.notebook = notebooks.read(self.source)
-        defaults = notebooks.parameters(self.notebook)
-        wanted = {"profile": profile, "seed": seed}
-        if missing := sorted(wanted.keys() - defaults.keys()):
-            raise ValueError(f"The parameters cell of {chapter.name} must set {' and '.join(missing)}.")
-        # What equals its default isn't passed: papermill would add a cell to say it again.
-        self.parameters = {name: value for name, value in wanted.items() if defaults[name] != value}
+        self.document = notebooks.read(self.source)
 
-    def why_run(self) -> str | None:
-        """In a few words, why the notebook has to run; None where its stamp still holds."""
-        stamp = self._stamp(self.chapter.name)
-        if not stamp:
+        parameters = {"profile": profile, "seed": seed}
+        defaults = notebooks.parameters(self.document)
+        missing = sorted(parameters.keys() - defaults.keys())
+        if missing:
+            raise ValueError(f"The parameters cell of {notebook.name} must set {' and '.join(missing)}.")
+
+        # A value equal to its default isn't passed on: papermill would add a cell that repeats it.
+        self.parameters = {name: value for name, value in parameters.items() if defaults[name] != value}
+
+    def why_outdated(self) -> str | None:
+        """Return in a few words why the notebook has to run; None if its last run is up to date."""
+        record = self._read_record(self.notebook.name)
+        if not record:
             return "first run"
-        now, then = self.dependencies(), stamp["dependencies"]
-        changed = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
+
+        current, recorded = self.dependencies(), record["dependencies"]
+        changed = [
+            name
+            for name in sorted(current.keys() | recorded.keys())
+            if current.get(name) != recorded.get(name)
+        ]
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             return f"{changed[0]}{more} changed"
-        if not stamp["ended"]:
+
+        if not record["ended"]:
             return _INTERRUPTED
-        written = [self.executed, *(resources.outputs() / name for name in stamp["outputs"])]
-        missing = [file for file in written if not file.exists()]
-        return f"{resources.display_path(missing[0])} is missing" if missing else None
+
+        outputs = [self.executed, *(resources.outputs() / name for name in record["outputs"])]
+        for output in outputs:
+            if not output.exists():
+                return f"{resources.display_path(output)} is missing"
+
+        return None
 
     def dependencies(self) -> dict[str, str]:
-        """Everything that the notebook's results depend on, each with its digest."""
-        cells = [cell.source for _, cell in notebooks.code_cells(self.notebook)]
-        shipped = _files(resources.REPOSITORY / name for name in ("requirements.lock", *self.chapter.inputs))
-        return {
-            "its code": digests.data_digest(cells),
-            "its parameters": digests.data_digest(self.parameters),
-            **provenance.code_digests(notebooks.python(self.notebook)),
-            **{resources.display_path(file): digests.file_digest(file) for file in shipped},
-            **{f"the run of {name}": self._stamp(name).get("run", "none") for name in self.chapter.needs},
-        }
+        """Return everything that the notebook's results depend on, each with its digest."""
+        cells = [cell.source for _, cell in notebooks.code_cells(self.document)]
+        digests = {"its code": data_digest(cells), "its parameters": data_digest(self.parameters)}
 
-    def run(self, resuming: bool) -> float:
-        """Run the notebook and leave its stamp; returns the seconds that it took.
+        digests |= code_digests(notebooks.python(self.document))
+
+        inputs = (resources.REPOSITORY / name for name in ("requirements.lock", *self.notebook.inputs))
+        for file in _files(inputs):
+            digests[resources.display_path(file)] = file_digest(file)
+
+        for name in self.notebook.needs:
+            digests[f"the run of {name}"] = self._read_record(name).get("run", "none")
+
+        return digests
+
+    def execute(self, resume: bool) -> float:
+        """Run the notebook and write its run record; return the seconds that it took.
 
         Args:
-            resuming: keep what an earlier run of the same code has left in data/runs, to go on from it.
+            resume: keep what an earlier run of the same code has left in data/runs, to go on from it.
         """
-        earlier = self._stamp(self.chapter.name).get("outputs", [])
-        if not resuming:
-            self._remove(earlier)
-        stamp = {
+        earlier_outputs = self._read_record(self.notebook.name).get("outputs", [])
+        if not resume:
+            self._remove(earlier_outputs)
+
+        record = {
             "dependencies": self.dependencies(),
             "run": uuid.uuid4().hex,
             "ended": False,
-            "outputs": earlier,
+            "outputs": earlier_outputs,
         }
-        self._leave(stamp)
-        before = self._written()
+        # Written before the run, so that a killed one can be recognised.
+        self._write_record(record)
+
+        before = self._file_states()
         start = time.monotonic()
         try:
-            self._execute()
-            stamp["ended"] = True
+            self._execute_cells()
+            record["ended"] = True
         finally:
-            after = self._written()
-            changed = {name for name, state in after.items() if before.get(name) != state}
-            stamp["outputs"] = sorted(changed | (after.keys() & earlier if resuming else set()))
-            self._leave(stamp)
+            after = self._file_states()
+            outputs = {name for name, state in after.items() if before.get(name) != state}
+            if resume:
+                outputs |= after.keys() & set(earlier_outputs)
+            record["outputs"] = sorted(outputs)
+            self._write_record(record)
+
         return time.monotonic() - start
 
-    def _execute(self) -> None:
+    def _execute_cells(self) -> None:
         # The kernel of this environment, not one of the same name in the user's home.
         os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
         self.folder.mkdir(parents=True, exist_ok=True)
-        bar = {"desc": self.chapter.name, "unit": "cell"} if sys.stderr.isatty() else False
+
+        progress_bar = {"desc": self.notebook.name, "unit": "cell"} if sys.stderr.isatty() else False
         try:
             papermill.execute_notebook(
                 self.source,
@@ -217,59 +264,72 @@ class _Job:
                 parameters=self.parameters,
                 kernel_name="python3",
                 cwd=resources.notebooks(),
-                progress_bar=bar,
-                extra_arguments=["--log-level=ERROR"],  # not the warning that local traffic is in plain text
+                progress_bar=progress_bar,
+                extra_arguments=["--log-level=ERROR"],  # without the warning that local traffic is plain text
             )
         except papermill.PapermillExecutionError as error:
             problem = f"stopped in cell [{error.exec_count}] with {error.ename}: {error.evalue}"
-            raise self._failed(problem) from error
+            raise self._failure(problem) from error
         except DeadKernelError as error:
-            raise self._failed("lost its kernel, probably for lack of memory") from error
+            raise self._failure("lost its kernel, probably for lack of memory") from error
 
-    def _failed(self, problem: str) -> NotebookFailed:
-        sentence = " ".join(f"Notebook {self.chapter.name} {problem}".split())
-        return NotebookFailed(f"{sentence} (as far as it came: {resources.display_path(self.executed)})")
+    def _failure(self, problem: str) -> NotebookFailed:
+        sentence = " ".join(f"Notebook {self.notebook.name} {problem}".split())  # on one line
+        return NotebookFailed(f"{sentence} (executed so far: {resources.display_path(self.executed)})")
 
-    def _stamp_path(self, name: str) -> Path:
-        return self.folder / f"{name}.stamp.json"
+    # The run record
 
-    def _stamp(self, name: str) -> dict:
-        path = self._stamp_path(name)
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    def _record_path(self, name: str) -> Path:
+        return self.folder / f"{name}.run.json"
 
-    def _leave(self, stamp: Mapping) -> None:
-        with resources.atomic_write(self._stamp_path(self.chapter.name)) as temporary:
-            temporary.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+    def _read_record(self, name: str) -> dict[str, Any]:
+        path = self._record_path(name)
+        if not path.exists():
+            return {}
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _write_record(self, record: dict[str, Any]) -> None:
+        with resources.atomic_write(self._record_path(self.notebook.name)) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    # The files of a run
 
     def _remove(self, outputs: Sequence[str]) -> None:
-        """Remove what an outdated run left in data/runs, so that nothing is taken up from it.
+        """Remove the files of an outdated run in data/runs, so that nothing is resumed from them.
 
-        Results and figures stay until they are written anew.
+        Results and figures stay until they are written again.
         """
-        runs = resources.runs(self.profile)
-        for path in (resources.outputs() / name for name in outputs):
-            if path.is_relative_to(runs) and not path.is_relative_to(resources.figures(self.profile)):
-                path.unlink(missing_ok=True)
-                for folder in path.relative_to(runs).parents[:-1]:
-                    if (runs / folder).is_dir() and not any((runs / folder).iterdir()):
-                        (runs / folder).rmdir()
+        runs, figures = resources.runs(self.profile), resources.figures(self.profile)
 
-    def _written(self) -> dict[str, tuple[int, int]]:
-        """Size and time of every file that the profile's notebooks have written so far."""
+        for path in (resources.outputs() / name for name in outputs):
+            if not path.is_relative_to(runs) or path.is_relative_to(figures):
+                continue
+
+            path.unlink(missing_ok=True)
+            for parent in path.relative_to(runs).parents[:-1]:
+                folder = runs / parent
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+    def _file_states(self) -> dict[str, tuple[int, int]]:
+        """Return size and modification time of every file that the profile's notebooks have written."""
         folders = (
             resources.runs(self.profile),
             resources.results(self.profile),
             resources.figures(self.profile),
         )
-        states = {file: file.stat() for file in _files(folders) if file.parent != self.folder}
-        return {
-            file.relative_to(resources.outputs()).as_posix(): (state.st_size, state.st_mtime_ns)
-            for file, state in states.items()
-        }
+
+        states = {}
+        for file in _files(folders):
+            if file.parent != self.folder:  # not the executed notebooks and their records
+                name = file.relative_to(resources.outputs()).as_posix()
+                state = file.stat()
+                states[name] = (state.st_size, state.st_mtime_ns)
+        return states
 
 
-def _files(places: Iterator[Path] | Sequence[Path]) -> Iterator[Path]:
-    """The files among `places` and in the folders among them."""
-    for place in places:
-        found = sorted(place.rglob("*")) if place.is_dir() else [place]
-        yield from (path for path in found if path.is_file() and path.parent.name != "__pycache__")
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files among the paths, and those in the folders among them."""
+    for path in paths:
+        candidates = sorted(path.rglob("*")) if path.is_dir() else [path]
+        yield from (file for file in candidates if file.is_file())

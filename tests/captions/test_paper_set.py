@@ -9,7 +9,7 @@ from PIL import Image
 from monkeylib.captions.annotations import Record
 from monkeylib.captions.experts import pretrained
 from monkeylib.captions.record_files import read_records
-from monkeylib.cli import main
+from monkeylib.cli import app
 from tests.support import chat_server, tiny_experts
 
 IMAGES = [tiny_experts.squares(80, 60, "red", "white"), tiny_experts.squares(40, 70, "blue")]
@@ -46,7 +46,7 @@ def call(monkeypatch, tmp_path, capsys):
         ]
         monkeypatch.setattr(sys, "argv", ["monkeylib", "caption", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            main.main()
+            app.main()
         return (
             end.value.code or 0,
             capsys.readouterr().err,

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from monkeylib.cli import main
+from monkeylib.cli import app
 from monkeylib.data import inspect as looking
 from monkeylib.data import mixture as mixtures
 from monkeylib.plots.images import contact_sheet
@@ -73,7 +73,7 @@ def call(monkeypatch, tmp_path, capsys):
     def called(*arguments):
         monkeypatch.setattr(sys, "argv", ["monkeylib", "data", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            main.main()
+            app.main()
         return end.value.code or 0, *capsys.readouterr()
 
     return called
@@ -81,7 +81,7 @@ def call(monkeypatch, tmp_path, capsys):
 
 def test_inspect_prints_the_table_and_draws_the_sheet(call, tmp_path):
     code, output, _ = call("inspect", "samples", "--profile", "smoke")
-    assert code == 0 and "samples: 27 rows an epoch" in output
+    assert code == 0 and "samples: 27 records per epoch" in output
     assert "reading" in output and "validation" in output
     assert output.splitlines()[-1] == "images: data/cache/sheets/samples.png"
     assert (tmp_path / "out" / "data" / "cache" / "sheets" / "samples.png").is_file()
@@ -97,8 +97,8 @@ def test_convert_says_what_was_left_out(call, tmp_path):
     assert code == 0 and "chartqa.json: 1 records, 1 left out (no answer); their images: " in output
 
 
-def test_sets_and_mistakes_are_said(call):
-    code, output, _ = call("sets")
+def test_datasets_are_listed_and_user_errors_reported(call):
+    code, output, _ = call("datasets")
     assert code == 0 and "vqav2: https://visualqa.org/download.html (CC BY 4.0" in output
     assert call("inspect", "nowhere")[0] == 2
     code, _, errors = call("convert", "imagenet", ".", "--out", "x.json")

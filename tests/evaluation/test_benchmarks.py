@@ -374,10 +374,10 @@ def test_the_committed_table_is_what_the_code_makes_of_the_committed_scores():
 def test_the_command_line_lists_sources_and_what_is_there(data):
     from typer.testing import CliRunner
 
-    from monkeylib.cli import main
+    from monkeylib.cli import app
 
     download(data, "gqa")
-    done = CliRunner().invoke(main.app, ["data", "benchmarks", "--data", str(data)])
+    done = CliRunner().invoke(app.app, ["data", "benchmarks", "--data", str(data)])
     assert done.exit_code == 0
     assert "\ngqa: https://cs.stanford.edu/people/dorarad/gqa" in done.output
     assert "\ntextvqa (missing): https://textvqa.org/dataset (CC BY 4.0" in done.output

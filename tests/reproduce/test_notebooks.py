@@ -59,7 +59,7 @@ def small(tmp_path_factory):
     return executed(path)
 
 
-def test_nbval_passes_on_what_was_executed(small, tmp_path):
+def test_nbval_passes_on_an_executed_notebook(small, tmp_path):
     assert (done := nbval(small, tmp_path)).returncode == 0, done.stdout
     assert notebooks.problems(small) == []
 
@@ -117,7 +117,7 @@ RULES = [
 
 
 @pytest.mark.parametrize(("problem", "sentence"), RULES, ids=[sentence for _, sentence in RULES])
-def test_each_rule_is_held(tmp_path, problem, sentence):
+def test_broken_rule_is_reported(tmp_path, problem, sentence):
     path = write_notebook(tmp_path / "a.ipynb", "1 + 1", ("print(2)", CHECKED))
     notebook = notebooks.read(path)
     for count, (_, cell) in enumerate(notebooks.code_cells(notebook), start=1):
@@ -127,16 +127,16 @@ def test_each_rule_is_held(tmp_path, problem, sentence):
     assert notebooks.problems(path) == []
     broken(notebook, notebook.cells[2], problem)
     nbformat.write(notebook, path)
-    assert any(sentence in found for found in notebooks.problems(path)), notebooks.problems(path)
+    assert any(sentence in problem for problem in notebooks.problems(path)), notebooks.problems(path)
 
 
-def test_a_file_that_is_no_notebook_is_said(tmp_path):
+def test_file_that_is_not_a_notebook_raises(tmp_path):
     (tmp_path / "a.ipynb").write_text("{")
-    with pytest.raises(ValueError, match="no readable notebook"):
+    with pytest.raises(ValueError, match="not a readable notebook"):
         notebooks.read(tmp_path / "a.ipynb")
 
 
-def test_magics_are_read_as_python(tmp_path):
+def test_magics_become_python(tmp_path):
     path = write_notebook(tmp_path / "a.ipynb", "%pip install monkeylib\nfrom monkeylib import tiling")
     code = notebooks.python(notebooks.read(path))
     compile(code, "a", "exec")
@@ -144,7 +144,7 @@ def test_magics_are_read_as_python(tmp_path):
 
 
 def test_the_series_is_complete():
-    assert {chapter.name for chapter in series.SERIES} <= set(TITLES)
+    assert {notebook.name for notebook in series.SERIES} <= set(TITLES)
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=TITLES)

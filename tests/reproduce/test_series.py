@@ -10,20 +10,20 @@ from rich.console import Console
 
 from monkeylib import resources, tables
 from monkeylib.reproduce import notebooks, series
-from monkeylib.reproduce.series import Chapter, NotebookFailed
+from monkeylib.reproduce.series import Notebook, NotebookFailed, run_series
 from tests.support.notebook_files import write_notebook
 
 SERIES = (
-    Chapter("00_first", inputs=("data/models/base",)),
-    Chapter("01_apart"),
-    Chapter("02_after_first", needs=("00_first",)),
+    Notebook("00_first", inputs=("data/models/base",)),
+    Notebook("01_independent"),
+    Notebook("02_after_first", needs=("00_first",)),
 )
 WRITE = """
-from monkeylib import paths
-(paths.runs(profile)).mkdir(parents=True, exist_ok=True)
-(paths.runs(profile) / "model.txt").write_text("trained")
+from monkeylib import resources
+(resources.runs(profile)).mkdir(parents=True, exist_ok=True)
+(resources.runs(profile) / "model.txt").write_text("trained")
 """
-READ = 'print((paths.runs(profile) / "model.txt").read_text())'
+READ = 'print((resources.runs(profile) / "model.txt").read_text())'
 
 
 @pytest.fixture()
@@ -36,14 +36,14 @@ def repository(monkeypatch, tmp_path):
         (tmp_path / name).write_text("1")
     write_notebook(tmp_path / "notebooks/00_first.ipynb", WRITE)
     write_notebook(
-        tmp_path / "notebooks/01_apart.ipynb", "import sys\nprint(sys.executable)\nprint(profile, seed)"
+        tmp_path / "notebooks/01_independent.ipynb", "import sys\nprint(sys.executable)\nprint(profile, seed)"
     )
-    write_notebook(tmp_path / "notebooks/02_after_first.ipynb", f"from monkeylib import paths\n{READ}")
+    write_notebook(tmp_path / "notebooks/02_after_first.ipynb", f"from monkeylib import resources\n{READ}")
     return tmp_path
 
 
 def run(**options):
-    return series.run(options.pop("profile", "nano"), series=SERIES, say=lambda line: None, **options)
+    return run_series(options.pop("profile", "nano"), series=SERIES, log=lambda line: None, **options)
 
 
 def printed(name, profile="nano"):
@@ -51,11 +51,11 @@ def printed(name, profile="nano"):
     return "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []))
 
 
-def test_the_series_runs_in_order_and_then_only_what_has_changed(repository):
-    every = [chapter.name for chapter in SERIES]
-    assert run() == every
+def test_series_runs_in_order_and_then_only_what_has_changed(repository):
+    names = [notebook.name for notebook in SERIES]
+    assert run() == names
     assert printed("02_after_first") == "trained\n"
-    assert printed("01_apart") == f"{sys.executable}\nnano 0\n", (
+    assert printed("01_independent") == f"{sys.executable}\nnano 0\n", (
         "the kernel of this environment, no parameter set"
     )
     assert run() == []
@@ -68,45 +68,45 @@ def test_the_series_runs_in_order_and_then_only_what_has_changed(repository):
     (resources.runs("nano") / "model.txt").unlink()
     assert run() == ["00_first", "02_after_first"], "a lost output is made again"
 
-    write_notebook(repository / "notebooks/01_apart.ipynb", "print(profile)")
-    assert run() == ["01_apart"]
+    write_notebook(repository / "notebooks/01_independent.ipynb", "print(profile)")
+    assert run() == ["01_independent"]
     assert run(only="02", force=True) == ["02_after_first"]
     (repository / "requirements.lock").write_text("2")
-    assert run() == every, "other versions may give other results"
+    assert run() == names, "other versions may give other results"
 
 
 def test_parameters_other_than_the_default_are_set(repository):
-    series.run("smoke", seed=3, series=SERIES[1:2], say=lambda line: None)
-    assert printed("01_apart", "smoke").endswith("smoke 3\n")
-    series.run("smoke", seed=4, series=SERIES[1:2], say=lambda line: None)
-    assert printed("01_apart", "smoke").endswith("smoke 4\n"), "another seed is another run"
+    run_series("smoke", seed=3, series=SERIES[1:2], log=lambda line: None)
+    assert printed("01_independent", "smoke").endswith("smoke 3\n")
+    run_series("smoke", seed=4, series=SERIES[1:2], log=lambda line: None)
+    assert printed("01_independent", "smoke").endswith("smoke 4\n"), "another seed is another run"
 
 
-def test_a_failing_notebook_stops_the_series_and_the_next_call_goes_on_there(repository):
-    broken = repository / "notebooks/01_apart.ipynb"
+def test_failing_notebook_stops_the_series_and_the_next_call_resumes_there(repository):
+    broken = repository / "notebooks/01_independent.ipynb"
     write_notebook(broken, "print('so far')", "raise RuntimeError('two\\nlines')")
     with pytest.raises(
-        NotebookFailed, match=r"01_apart stopped in cell \[3\] with RuntimeError: two lines \("
+        NotebookFailed, match=r"01_independent stopped in cell \[3\] with RuntimeError: two lines \("
     ) as failure:
         run()
-    assert "data/runs/nano/notebooks/01_apart.ipynb" in str(failure.value)
-    partial = nbformat.read(resources.runs("nano") / "notebooks" / "01_apart.ipynb", as_version=4)
+    assert "data/runs/nano/notebooks/01_independent.ipynb" in str(failure.value)
+    partial = nbformat.read(resources.runs("nano") / "notebooks" / "01_independent.ipynb", as_version=4)
     assert any("so far" in str(cell.get("outputs")) for cell in partial.cells), "kept for reading"
     assert not (resources.runs("nano") / "notebooks" / "02_after_first.ipynb").exists()
     write_notebook(broken, "print('mended')")
-    assert run() == ["01_apart", "02_after_first"]
+    assert run() == ["01_independent", "02_after_first"]
 
 
 GO_ON = """
-from monkeylib import paths
-steps = paths.runs(profile) / "model" / "steps.txt"
+from monkeylib import resources
+steps = resources.runs(profile) / "model" / "steps.txt"
 steps.parent.mkdir(parents=True, exist_ok=True)
 with open(steps, "a") as file:
     file.write("step ")
 """
 
 
-def test_an_interrupted_run_is_taken_up_and_an_outdated_one_is_not(repository):
+def test_interrupted_run_is_resumed_and_outdated_one_is_not(repository):
     source = repository / "notebooks/00_first.ipynb"
     steps = repository / "out/data/runs/nano/model/steps.txt"
     stop = "import pathlib\nassert pathlib.Path('../go').exists()"
@@ -123,22 +123,22 @@ def test_an_interrupted_run_is_taken_up_and_an_outdated_one_is_not(repository):
     assert steps.read_text() == "step ", "changed code starts anew"
 
 
-def test_stamps_are_whole_files_that_say_what_was_depended_on(repository):
+def test_run_records_list_dependencies_and_outputs(repository):
     run(only="00")
     folder = resources.runs("nano") / "notebooks"
-    assert sorted(file.name for file in folder.iterdir()) == ["00_first.ipynb", "00_first.stamp.json"]
-    stamp = json.loads((folder / "00_first.stamp.json").read_text())
-    assert stamp["ended"] and stamp["outputs"] == ["data/runs/nano/model.txt"]
-    assert {"its code", "data/models/base/weights.bin", "monkeylib/resources.py"} <= stamp[
+    assert sorted(file.name for file in folder.iterdir()) == ["00_first.ipynb", "00_first.run.json"]
+    record = json.loads((folder / "00_first.run.json").read_text())
+    assert record["ended"] and record["outputs"] == ["data/runs/nano/model.txt"]
+    assert {"its code", "data/models/base/weights.bin", "monkeylib/resources.py"} <= record[
         "dependencies"
     ].keys()
-    assert "monkeylib/cli/main.py" not in stamp["dependencies"], (
+    assert "monkeylib/cli/main.py" not in record["dependencies"], (
         "a notebook depends on the code that it reaches"
     )
 
 
 def test_executed_notebooks_go_back_in_committed_form(repository):
-    with pytest.raises(ValueError, match="00_first has to run first"):
+    with pytest.raises(ValueError, match="00_first is out of date"):
         series.update_notebooks(SERIES)
     run()
     before = {path: notebooks.read(path) for path in sorted((repository / "notebooks").iterdir())}
@@ -158,26 +158,26 @@ def test_executed_notebooks_go_back_in_committed_form(repository):
         ('profile = "nano"\nseed = 0\ntwice = seed * 2', "name = literal.*twice = seed"),
     ],
 )
-def test_a_parameters_cell_that_cannot_be_set_is_refused(repository, cell, message):
+def test_parameters_cell_that_cannot_be_set_raises(repository, cell, message):
     write_notebook(repository / "notebooks/00_first.ipynb", parameters=cell)
     with pytest.raises(ValueError, match=message):
         run()
 
 
-def test_a_missing_notebook_and_an_unknown_name_are_said(repository):
-    with pytest.raises(ValueError, match="begins with '09'.*00_first, 01_apart"):
+def test_missing_notebook_and_unknown_name_raise(repository):
+    with pytest.raises(ValueError, match="begins with '09'.*00_first, 01_independent"):
         run(only="09")
     (repository / "notebooks/00_first.ipynb").unlink()
     with pytest.raises(FileNotFoundError, match="notebooks/00_first.ipynb doesn't exist"):
         run()
 
 
-def test_the_report_shows_the_scores_and_where_the_figures_are(repository):
+def test_report_shows_scores_and_folders(repository):
     score = {"model": "Monkey", "split": "nano-fine", "metric": "anls", "value": 0.5, "low": 0.4, "high": 0.6}
     tables.write_table([score], "main", "smoke")
     tables.write_table([{"step": 1, "loss": 0.25}], "curves", "smoke")
     text = io.StringIO()
-    series.report("smoke", Console(file=text, width=100))
+    series.print_report("smoke", Console(file=text, width=100))
     shown = text.getvalue()
     assert "data/results/smoke/main.csv" in shown and "50.0 (40.0–60.0)" in shown
     assert "curves.csv" not in shown, "curves are no scores: figures show them"
@@ -185,8 +185,8 @@ def test_the_report_shows_the_scores_and_where_the_figures_are(repository):
     assert "Figures: data/runs/smoke/figures/" in shown
 
 
-def test_the_series_needs_only_what_comes_before():
-    names = [chapter.name for chapter in series.SERIES]
+def test_notebooks_need_only_earlier_ones():
+    names = [notebook.name for notebook in series.SERIES]
     assert names == sorted(names)
-    for position, chapter in enumerate(series.SERIES):
-        assert set(chapter.needs) <= set(names[:position])
+    for position, notebook in enumerate(series.SERIES):
+        assert set(notebook.needs) <= set(names[:position])

@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 
-from monkeylib.cli import main
+from monkeylib.cli import app
 from monkeylib.training import callbacks
 
 QUIET = "extends: smoke\ndescription: without dropout\nlora: {dropout: 0.0}\n"
@@ -63,7 +63,7 @@ def _run(said: Path, arguments: list[str], environ: dict[str, str]) -> None:
     torch.set_num_threads(1)
     rank_zero_only.rank = int(environ.get("RANK", 0))  # read when Lightning was imported
     sys.argv = ["monkeylib", *arguments]
-    main.app(arguments)
+    app.app(arguments)
 
 
 def _ranks(count: int) -> list[dict[str, str]]:

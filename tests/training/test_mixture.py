@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from monkeylib.cli import main
+from monkeylib.cli import app
 from monkeylib.training import callbacks
 from monkeylib.training.module import MonkeyTraining
 from tests.support import record_files as files
@@ -38,7 +38,7 @@ def mixture(tmp_path):
 
 def train(mixture, out, *more):
     command = ["train", "--profile", "smoke", "--data", str(mixture), "--out", str(out), "--epochs", "2"]
-    return CliRunner().invoke(main.app, [*command, "--batch-size", "4", *more])
+    return CliRunner().invoke(app.app, [*command, "--batch-size", "4", *more])
 
 
 def test_an_interrupted_run_on_records_ends_as_one_in_one_go(mixture, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from PIL import Image
 from monkeylib import resources
 from monkeylib.captions import experts
 from monkeylib.captions.annotations import Caption, ExpertOutput
-from monkeylib.cli import main
+from monkeylib.cli import app
 from monkeylib.experiments import parity
 from monkeylib.reproduce import series
 from tests.support import released_files
@@ -24,7 +24,7 @@ def call(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(sys, "argv", ["monkeylib", *map(str, arguments)])
         capsys.readouterr()  # what came before isn't of this call
         with pytest.raises(SystemExit) as end:
-            main.main()
+            app.main()
         return end.value.code or 0, *capsys.readouterr()
 
     return called
@@ -44,7 +44,7 @@ def image(make_image, tmp_path):
     return tmp_path / "image.png"
 
 
-def test_answer_prints_what_the_model_says(call, checkpoint, image, monkey):
+def test_answer_prints_the_answer(call, checkpoint, image, monkey):
     expected = monkey.answer(image, "What?", max_new_tokens=3)
     code, output, errors = call("answer", image, "What?", "--model", checkpoint, "--max-new-tokens", 3)
     assert (code, output, errors) == (0, f"{expected}\n", "")
@@ -54,7 +54,7 @@ def test_answer_prints_what_the_model_says(call, checkpoint, image, monkey):
     assert code == 0 and output == f"{monkey.answer(image, prompt='caption', max_new_tokens=3)}\n"
 
 
-def test_chat_remembers_what_was_said(call, checkpoint, image, monkey, monkeypatch):
+def test_chat_remembers_the_conversation(call, checkpoint, image, monkey, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("What?\nWhy?\n"))
     code, output, errors = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3)
     first = monkey.chat(image, "What?", max_new_tokens=3)
@@ -63,13 +63,15 @@ def test_chat_remembers_what_was_said(call, checkpoint, image, monkey, monkeypat
     assert [line.strip() for line in output.split("\n")[:2]] == [first, second]
 
 
-def test_answer_takes_the_trained_model_or_says_that_the_base_answers(
+def test_answer_uses_the_trained_model_or_notes_that_the_base_answers(
     call, checkpoint, image, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(resources, "REPOSITORY", tmp_path)
     question = ("answer", image, "What?", "--max-new-tokens", 1)
     code, _, errors = call(*question)
-    assert code == 0 and "no model is trained yet" in errors and "data/models/nano-base answers" in errors
+    assert (
+        code == 0 and "no model has been trained yet" in errors and "data/models/nano-base answers" in errors
+    )
     trained = resources.runs("nano") / "monkey" / "model"
     trained.parent.mkdir(parents=True)
     checkpoint.rename(trained)
@@ -77,13 +79,13 @@ def test_answer_takes_the_trained_model_or_says_that_the_base_answers(
     assert (code, errors) == (0, "")
 
 
-def test_a_grid_that_the_checkpoint_was_not_made_for_is_refused(call, checkpoint, image):
+def test_grid_other_than_the_checkpoints_raises(call, checkpoint, image):
     code, output, errors = call("answer", image, "What?", "--model", checkpoint, "--grid", "3x3")
     assert (code, output) == (2, "") and errors.count("\n") == 1
     assert "made for the grid 2x2" in errors and "got an image of 3x3 tiles" in errors
 
 
-MISTAKES = {
+USER_ERRORS = {
     ("answer", "gone.png", "What?"): "gone.png",
     ("answer", resources.REPOSITORY / "Makefile", "What?"): "cannot be read as an image",
     ("answer", "IMAGE", ""): "needs a question",
@@ -112,24 +114,24 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(
-    "arguments", MISTAKES, ids=[" ".join(map(str, arguments[:3])) for arguments in MISTAKES]
+    "arguments", USER_ERRORS, ids=[" ".join(map(str, arguments[:3])) for arguments in USER_ERRORS]
 )
-def test_a_mistake_is_said_in_one_sentence(call, image, arguments, tmp_path, monkeypatch):
+def test_user_error_is_reported_in_one_sentence(call, image, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, output, errors = call(*(image if argument == "IMAGE" else argument for argument in arguments))
     assert code == 2 and output == ""
     assert errors.startswith("monkeylib: ") and errors.count("\n") == 1
-    assert MISTAKES[arguments] in errors
+    assert USER_ERRORS[arguments] in errors
     assert not (tmp_path / "out").exists() and not (tmp_path / "x").exists(), "nothing half-written"
 
 
-def test_debug_shows_where_an_error_arose(monkeypatch):
+def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["monkeylib", "--debug", "answer", "gone.png", "What?"])
     with pytest.raises(FileNotFoundError):
-        main.main()
+        app.main()
 
 
-def test_a_missing_package_is_said_with_what_installs_it(call, monkeypatch):
+def test_missing_package_is_reported_with_what_installs_it(call, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("monkeylib.training")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lightning", None)
@@ -162,7 +164,7 @@ def test_evaluate_writes_predictions_scores_and_galleries(call, evaluated, monke
     assert call(*call_of, "--out", folder)[0] == 0, "a second call asks nothing"
 
 
-def test_predictions_of_another_model_are_replaced_only_if_one_says_so(call, evaluated):
+def test_fresh_replaces_predictions_of_another_model(call, evaluated):
     folder, _, call_of = evaluated
     file = folder / "nano-fine.jsonl"
     file.write_text(file.read_text().replace('"model": "', '"model": "other'))
@@ -172,7 +174,7 @@ def test_predictions_of_another_model_are_replaced_only_if_one_says_so(call, eva
     assert call(*call_of, "--out", folder, "--fresh")[0] == 0 and b"other" not in file.read_bytes()
 
 
-def test_score_reads_the_predictions_again_and_compares_two_folders(call, evaluated, tmp_path):
+def test_score_compares_two_folders(call, evaluated, tmp_path):
     folder, output, _ = evaluated
     scores = (folder / "scores.csv").read_bytes()
     (folder / "scores.csv").unlink()
@@ -207,7 +209,7 @@ class Colour(experts.Expert):
         return [ExpertOutput(captions=(Caption(text=text, expert=self.name),)) for text in captions]
 
 
-def test_caption_describes_what_it_can_read_and_says_what_it_cannot(call, monkeypatch, tmp_path):
+def test_caption_describes_readable_images_and_reports_the_others(call, monkeypatch, tmp_path):
     monkeypatch.setitem(experts.EXPERTS.entries, "colour", experts.ExpertEntry(Colour))
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "a.png")
     code, output, errors = call("caption", tmp_path / "a.png", "--out", tmp_path / "d", "--experts", "colour")
@@ -234,7 +236,7 @@ def test_caption_takes_folders_original_captions_and_writes_a_report(call, monke
     assert call("caption", folder, *options, "--report", 0)[1].count("report") == 0
 
 
-def test_convert_goes_there_and_back_and_writes_adapters(call, tmp_path):
+def test_convert_round_trip_and_lora_export(call, tmp_path):
     source = released_files.write(
         tmp_path / "source", released_files.golden_settings(), parity.released_weights()
     )
@@ -251,7 +253,7 @@ def test_convert_goes_there_and_back_and_writes_adapters(call, tmp_path):
     assert code == 2 and "exists already" in errors and errors.count("\n") == 1
 
 
-def test_train_trains_where_answer_looks(call, monkeypatch):
+def test_train_writes_the_default_checkpoint_of_answer(call, monkeypatch):
     from monkeylib.training import finetune
 
     trained = []
@@ -266,11 +268,11 @@ def test_train_trains_where_answer_looks(call, monkeypatch):
     assert trained == [("smoke", resources.runs("smoke") / "monkey")]
 
 
-def test_a_failing_notebook_ends_with_its_sentence_and_code_1(call, monkeypatch):
+def test_failing_notebook_exits_with_code_1(call, monkeypatch):
     def fail(*arguments, **options):
         raise series.NotebookFailed("Notebook 05_finetuning stopped in cell [3] with ValueError: no")
 
-    monkeypatch.setattr(series, "run", fail)
+    monkeypatch.setattr(series, "run_series", fail)
     code, output, errors = call("reproduce", "--profile", "smoke")
     assert (code, output) == (1, "")
     assert errors == "monkeylib: Notebook 05_finetuning stopped in cell [3] with ValueError: no\n"
@@ -283,7 +285,7 @@ def test_assets_are_listed_and_fetched(call):
     assert code == 0 and output.startswith("scikit-image-images: ")
 
 
-def test_the_installed_command_starts_without_the_heavy_libraries():
+def test_installed_command_starts_without_heavy_libraries():
     command = [sys.executable, "-X", "importtime", "-m", "monkeylib.cli", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for name in ("answer", "evaluate", "score", "caption", "convert", "train", "reproduce", "assets"):

@@ -1,0 +1,28 @@
+"""`monkeylib answer`: one question about one image."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monkeylib.cli import options
+
+
+def answer(
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    question: Annotated[str, typer.Argument(help="The question; prompts for captions need none.")] = "",
+    model: options.Checkpoint = None,
+    prompt: Annotated[str, typer.Option(help="Prompt template: vqa, caption, detailed_caption, ...")] = "vqa",
+    max_new_tokens: options.MaxNewTokens = 128,
+    grid: Annotated[str, typer.Option(help="Tiles as ROWSxCOLUMNS. Default: the checkpoint's grid.")] = "",
+) -> None:
+    """Answer a question about an image."""
+    from monkeylib.images import open_image
+    from monkeylib.prompts import build_prompt
+
+    # Before the model is loaded, so that a wrong argument is reported at once.
+    opened = open_image(image)
+    build_prompt(prompt, question)
+    tiles = options.read_grid(grid)
+
+    print(options.load_checkpoint(model).answer(opened, question, prompt, max_new_tokens, tiles))

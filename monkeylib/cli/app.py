@@ -1,0 +1,60 @@
+"""The command line's commands, and how it reports errors.
+
+What a user can fix (a missing file, an unknown name, a package that isn't installed) is reported in one
+sentence on standard error, with exit code 2. `monkeylib --debug COMMAND` shows the traceback.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from monkeylib.cli import answer, assets, caption, chat, convert, data, evaluate, reproduce, train
+
+app = typer.Typer(
+    name="monkeylib",
+    help="Monkey: a large multimodal model that reads images in tiles.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+# In the order in which the help lists them.
+app.command()(answer.answer)
+app.command()(chat.chat)
+app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command()(evaluate.score)
+app.command()(caption.caption)
+app.command()(convert.convert)
+app.command()(reproduce.reproduce)
+app.add_typer(data.app, name="data")
+app.add_typer(assets.app, name="assets")
+
+
+def main() -> None:
+    """Run the command line."""
+    debug = "--debug" in sys.argv[1:2]
+
+    try:
+        app()
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if debug:
+            raise
+        print(f"monkeylib: {_sentence(error)}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _sentence(error: Exception) -> str:
+    """Return the message of an error on one line."""
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError):
+        sentence += ": install monkeylib's optional dependencies with `pip install -e '.[all]'` in its folder"
+    return sentence
+
+
+@app.callback()
+def _global_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Declare the options before the command; `main` itself reads --debug."""

@@ -1,0 +1,37 @@
+"""`monkeylib chat`: a conversation about one image."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monkeylib.cli import options
+
+
+def chat(
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    model: options.Checkpoint = None,
+    max_new_tokens: options.MaxNewTokens = 128,
+) -> None:
+    """Chat about an image: one question per line, until an empty line or the end of the input."""
+    from monkeylib.images import open_image
+
+    opened = open_image(image)
+    monkey = options.load_checkpoint(model)
+
+    history: list[tuple[str, str]] = []  # questions with their answers
+    while question := _read_question():
+        answer = ""
+        for text in monkey.stream(opened, question, max_new_tokens=max_new_tokens, history=history):
+            print(text, end="", flush=True)
+            answer += text
+        print()
+        history.append((question, answer.strip()))
+
+
+def _read_question() -> str:
+    """Return the next line of the input; an empty string at its end."""
+    if sys.stdin.isatty():
+        print("> ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()

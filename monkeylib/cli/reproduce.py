@@ -1,0 +1,59 @@
+"""`monkeylib reproduce`: run the series of notebooks."""
+
+import sys
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from monkeylib import resources
+from monkeylib.cli import options
+
+
+def reproduce(
+    profile: options.Profile = resources.COMMITTED_PROFILE,
+    seed: Annotated[int, typer.Option(help="Seed of training and sampling.")] = 0,
+    only: Annotated[str, typer.Option(help="Run only notebooks whose names begin so, as in 05.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Also run notebooks that are up to date.")] = False,
+    update_notebooks: Annotated[
+        bool,
+        typer.Option(
+            "--update-notebooks", help="Then update the committed notebooks and the README's tables."
+        ),
+    ] = False,
+) -> None:
+    """Run the notebooks in order, skipping those that haven't changed since their last run."""
+    from rich.console import Console
+
+    from monkeylib import profiles
+    from monkeylib.reproduce import series
+
+    # Before anything runs, so that a wrong argument is reported at once.
+    profiles.load(profile)
+    if update_notebooks and (profile, seed) != (resources.COMMITTED_PROFILE, 0):
+        raise ValueError(
+            f"The committed notebooks are those of profile {resources.COMMITTED_PROFILE} and seed 0."
+        )
+
+    try:
+        series.run_series(profile, seed, only=only, force=force, log=partial(print, flush=True))
+    except series.NotebookFailed as error:
+        print(f"monkeylib: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+    if update_notebooks:
+        _update_committed_files()
+    series.print_report(profile, Console())
+
+
+def _update_committed_files() -> None:
+    """Write the executed notebooks and the README's tables into the repository."""
+    from monkeylib.experiments.variants import TITLES
+    from monkeylib.reproduce import series
+    from monkeylib.reproduce.tables import update_page
+
+    readme = resources.REPOSITORY / "README.md"
+    paths = [*series.update_notebooks(), readme]
+    update_page(readme, names=TITLES)
+
+    print("wrote", *(resources.display_path(path) for path in paths))
