@@ -1,20 +1,20 @@
-"""Benchmarks by name: what is asked, how, and how it is scored.
+"""Benchmarks by name: what is asked, how, and how the answers are scored.
 
-A benchmark is declarative: examples to load with the prompt they carry, how long an answer may be, and the
-metrics, the first of which is the one that tables show. There are four kinds of names:
+A benchmark is declarative: the examples to load with the prompt that they carry, the maximum length of an
+answer, and the metrics, the first of which is the main one. There are four kinds:
 
-- the nano world's test splits, made in code: `nano-fine` and others;
-- the paper's 18 (`monkeylib.data.datasets`), read from their official downloads: `textvqa` in the folder textvqa, and so on;
+- the test sets of the synthetic data: `nano-fine` and others;
+- the paper's 18 (`monkeylib.data.datasets`), read from their official downloads: `textvqa` from the folder
+  textvqa, and so on;
 - `docvqa-val` and `infovqa-val`, since the answers of those test splits aren't published;
-- `released-textvqa` and so on: the 14 that the release has code for, from its own files, with its prompt and
-  its metric, defects included.
+- `released-textvqa` and so on: the 14 that the released code evaluates, from its own files, with its prompt
+  and its metric, defects included.
 
-The folder of all downloads is `paths.benchmarks()`, or what `get` is told.
+All downloads lie in one folder, `resources.benchmarks()` unless `get` is given another.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from monkeylib import resources
@@ -28,24 +28,27 @@ from monkeylib.prompts import PROMPTS
 
 __all__ = ["BENCHMARKS", "Benchmark", "Kind", "available", "get"]
 
+_NANO_SIZE = 600  # questions of a test set of the synthetic data
+_RELEASED_HOME = "https://github.com/Yuliang-Liu/Monkey"
+
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One entry.
+    """A benchmark.
 
     Attributes:
-        name: in commands and files.
-        title: for readers.
+        name: name in commands and files.
+        title: name for readers.
         kind: group of the paper's tables.
-        load: `load(limit)` gives that many examples at most (None: all), always the same ones.
-        metrics: names of metrics, the official one first.
-        max_new_tokens: length of an answer at most.
-        size: examples there are, None where the files decide.
-        licence: of the questions; images may have their own.
+        load: `load(limit)` returns at most that many examples (None: all), always the same ones.
+        metrics: names of metrics, the main one first.
+        max_new_tokens: maximum length of an answer.
+        size: number of examples; None if the files decide.
+        licence: licence of the questions; images may have another one.
         source: where the files come from.
-        prompt: name of the prompt that its examples carry; nano's captions carry one of two.
-        split: what is asked.
-        reported: scores that the paper reports, in `paper_metric`.
+        prompt: name of the prompt that the examples carry.
+        split: name of the split, in words.
+        reported: scores that the paper reports, measured with `paper_metric`.
         card: card of the dataset; None for synthetic data.
     """
 
@@ -71,31 +74,56 @@ class Benchmark:
                 raise ValueError(f"benchmark {self.name}: {error}") from error
 
     @property
-    def paper_metric(self) -> str:
-        """What the paper's figures were measured with: the release's variant of the metric, where it has code
-        for the set, else the official metric."""
+    def released_metric(self) -> str | None:
+        """The metric of the released code; None if it doesn't evaluate this benchmark."""
         released = self.card.test.released if self.card else None
-        return released.metric if released else self.metrics[0]
+        return released.metric if released else None
+
+    @property
+    def paper_metric(self) -> str:
+        """The metric of the paper's scores: that of the released code, or else the main metric."""
+        return self.released_metric or self.metrics[0]
 
 
-def _nano(split: str, size: int, limit: int | None) -> list[Example]:
-    """Make the examples of a test set of the synthetic data."""
-    count = size if limit is None else min(limit, size)
-    return [
-        Example(
-            id=question.id,
-            image=question.sample.image,
-            question=question.question,
-            answers=question.answers,
-            prompt=question.prompt,
-            image_id=f"nano-test-{question.sample.seed}",
-            meta=_meta(question),
-        )
-        for question in synthetic.make_test_set(split, count)
-    ]
+# --- synthetic data -----------------------------------------------------------------------------------------
 
 
-def _meta(question: synthetic.TestQuestion) -> dict[str, str | float | list[float]]:
+def _nano_benchmark(
+    split: str, title: str, kind: Kind, metrics: tuple[str, ...], max_new_tokens: int
+) -> Benchmark:
+    """Build the benchmark of a test set of the synthetic data."""
+
+    def load(limit: int | None = None) -> list[Example]:
+        count = _NANO_SIZE if limit is None else min(limit, _NANO_SIZE)
+        return [_nano_example(question) for question in synthetic.make_test_set(split, count)]
+
+    return Benchmark(
+        name=f"nano-{split}",
+        title=title,
+        kind=kind,
+        load=load,
+        metrics=metrics,
+        max_new_tokens=max_new_tokens,
+        size=_NANO_SIZE,
+        licence="Apache-2.0",
+        source="rendered by monkeylib.data.synthetic",
+        prompt="caption" if kind == "captions" else "vqa",
+    )
+
+
+def _nano_example(question: synthetic.TestQuestion) -> Example:
+    return Example(
+        id=question.id,
+        image=question.sample.image,
+        question=question.question,
+        answers=question.answers,
+        prompt=question.prompt,
+        image_id=f"nano-test-{question.sample.seed}",
+        meta=_nano_meta(question),
+    )
+
+
+def _nano_meta(question: synthetic.TestQuestion) -> dict[str, str | float | list[float]]:
     """Return what scores are grouped by and figures show: the family, the text size, the answer box."""
     annotation = question.annotation
     if annotation is None:
@@ -109,28 +137,11 @@ def _meta(question: synthetic.TestQuestion) -> dict[str, str | float | list[floa
     }
 
 
-_NANO_SIZE = 600
+# --- public datasets ----------------------------------------------------------------------------------------
 
 
-def _nano_entry(
-    split: str, title: str, kind: Kind, scores: tuple[str, ...], max_new_tokens: int
-) -> Benchmark:
-    return Benchmark(
-        name=f"nano-{split}",
-        title=title,
-        kind=kind,
-        load=partial(_nano, split, _NANO_SIZE),
-        metrics=scores,
-        max_new_tokens=max_new_tokens,
-        size=_NANO_SIZE,
-        licence="Apache-2.0",
-        source="made by monkeylib.data.synthetic",
-        prompt="caption" if kind == "captions" else "vqa",
-    )
-
-
-def _on_disk(card: DatasetCard, prompt: str, data: Path | None = None) -> Benchmark:
-    """The official files of a dataset, in the folder of its name."""
+def _official_benchmark(card: DatasetCard, prompt: str, data: Path | None = None) -> Benchmark:
+    """Build the benchmark of a dataset's official files, which lie in the folder of its name."""
     folder = card.name.removesuffix("-val")
 
     def load(limit: int | None = None) -> list[Example]:
@@ -153,25 +164,25 @@ def _on_disk(card: DatasetCard, prompt: str, data: Path | None = None) -> Benchm
     )
 
 
-def _as_released(card: DatasetCard, prompt: str, data: Path | None = None) -> Benchmark:
-    """The file of the released evaluation of a dataset."""
+def _released_benchmark(card: DatasetCard, prompt: str, data: Path | None = None) -> Benchmark:
+    """Build the benchmark of the file that the released code evaluates a dataset on."""
 
     def load(limit: int | None = None) -> list[Example]:
         return released_examples(card, data or resources.benchmarks(), prompt, limit)
 
     return replace(
-        _on_disk(card, prompt),
+        _official_benchmark(card, prompt),
         name=f"released-{card.name}",
         title=f"{card.title}, as released",
         load=load,
         metrics=(card.test.released.metric,),
-        source="https://github.com/Yuliang-Liu/Monkey",
+        source=_RELEASED_HOME,
         split="of the released file",
     )
 
 
 def _validation_card(card: DatasetCard) -> DatasetCard:
-    """The card with its validation split as the test part, of which the paper reports nothing."""
+    """Return the card with its validation split as the test part, of which the paper reports nothing."""
     validation = card.test.validation
     part = card.test.model_copy(
         update={
@@ -187,65 +198,73 @@ def _validation_card(card: DatasetCard) -> DatasetCard:
     )
 
 
+# --- all of them --------------------------------------------------------------------------------------------
+
 _CARDS = list(evaluation_cards().values())
 _VALIDATION_CARDS = [_validation_card(card) for card in _CARDS if card.test.validation]
 _OFFICIAL = {card.name: card for card in (*_CARDS, *_VALIDATION_CARDS)}
 _RELEASED = {f"released-{card.name}": card for card in _CARDS if card.test.released}
 
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark
-    for benchmark in (
-        _nano_entry("fine", "Nano, fine print", "documents", ("exact_match", "anls"), 24),
-        _nano_entry("large", "Nano, large print", "documents", ("exact_match", "anls"), 24),
-        _nano_entry("general", "Nano, general questions", "general", ("exact_match", "anls"), 24),
-        _nano_entry("caption", "Nano, captions", "captions", ("cider_d",), 96),
-        *(_on_disk(card, card.test.prompts.documented) for card in _OFFICIAL.values()),
-        *(_as_released(card, card.test.prompts.released) for card in _RELEASED.values()),
-    )
-}
+_BENCHMARKS = (
+    _nano_benchmark("fine", "Nano, small text", "documents", ("exact_match", "anls"), 24),
+    _nano_benchmark("large", "Nano, large text", "documents", ("exact_match", "anls"), 24),
+    _nano_benchmark("general", "Nano, general questions", "general", ("exact_match", "anls"), 24),
+    _nano_benchmark("caption", "Nano, captions", "captions", ("cider_d",), 96),
+    *(_official_benchmark(card, card.test.prompts.documented) for card in _OFFICIAL.values()),
+    *(_released_benchmark(card, card.test.prompts.released) for card in _RELEASED.values()),
+)
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _BENCHMARKS}
 
 
 def get(name: str, *, prompt: str | None = None, data: Path | str | None = None) -> Benchmark:
-    """The benchmark of that name.
+    """Return the benchmark of that name.
 
     Args:
-        name: of the benchmark.
-        prompt: instead of its own, `documented`, `released`, or any name of `monkeylib.prompts`.
-        data: folder of the downloads, one folder each; `paths.benchmarks()` by default.
+        name: a name of `BENCHMARKS`.
+        prompt: another prompt than its own: `documented`, `released`, or any name of `monkeylib.prompts`.
+        data: folder of the downloads, one folder for each dataset; `resources.benchmarks()` by default.
 
     Raises:
-        ValueError: there is no such benchmark or prompt, or nano, made in code, is told of either.
+        ValueError: there is no such benchmark or prompt, or a prompt or folder is given for synthetic data.
     """
     benchmark = BENCHMARKS[choose("benchmark", name, BENCHMARKS)]
     if prompt is None and data is None:
         return benchmark
     if benchmark.card is None:
-        raise ValueError(f"{name} is made in code: it takes neither a prompt nor a folder of data.")
-    build = _as_released if name in _RELEASED else _on_disk
-    return build(benchmark.card, _prompt(benchmark, prompt), None if data is None else Path(data))
+        raise ValueError(f"{name} is synthetic: it takes neither a prompt nor a folder of data.")
+
+    build = _released_benchmark if name in _RELEASED else _official_benchmark
+    return build(
+        benchmark.card,
+        benchmark.prompt if prompt is None else _find_prompt(benchmark, prompt),
+        None if data is None else Path(data),
+    )
 
 
-def _prompt(benchmark: Benchmark, name: str | None) -> str:
-    ways = {
-        "documented": benchmark.card.test.prompts.documented,
-        "released": benchmark.card.test.prompts.released,
-    }
-    chosen = benchmark.prompt if name is None else ways.get(name, name)
-    if chosen is None:
+def _find_prompt(benchmark: Benchmark, name: str) -> str:
+    """Return the name of a prompt, which may be given by its role in the benchmark."""
+    prompts = benchmark.card.test.prompts
+    by_role = {"documented": prompts.documented, "released": prompts.released}
+    prompt = by_role.get(name, name)
+    if prompt is None:
         raise ValueError(
-            f"The release has no code for {benchmark.name}, and so no prompt: ask as documented."
+            f"The released code doesn't evaluate {benchmark.name}, so it has no prompt: ask as documented."
         )
-    if chosen not in PROMPTS:
-        choose("prompt", chosen, (*ways, *PROMPTS))
-    return chosen
+    if prompt not in PROMPTS:
+        choose("prompt", prompt, (*by_role, *PROMPTS))
+    return prompt
 
 
 def available(data: Path | str | None = None) -> list[str]:
-    """Names of the benchmarks whose files are there: nano's always, the others as they are downloaded."""
+    """Return the names of the benchmarks whose files exist; the synthetic ones always do."""
     root = Path(data) if data else resources.benchmarks()
-    found = [name for name, benchmark in BENCHMARKS.items() if benchmark.card is None]
+
+    names = [name for name, benchmark in BENCHMARKS.items() if benchmark.card is None]
     for name, card in _OFFICIAL.items():
         folder = root / name.removesuffix("-val")
         if all((folder / file).exists() for file in card.test.files):
-            found.append(name)
-    return found + [name for name, card in _RELEASED.items() if (root / card.test.released.file).is_file()]
+            names.append(name)
+    for name, card in _RELEASED.items():
+        if (root / card.test.released.file).is_file():
+            names.append(name)
+    return names

@@ -391,13 +391,12 @@ def paper_table(score_rows: Sequence[Row]) -> list[dict[str, Value]]:
     lines: list[dict[str, Value]] = []
     for name in names:
         benchmark = BENCHMARKS[name]
-        released = benchmark.card.test.released if benchmark.card else None
         scores = {**reported_scores(benchmark), **measured.get(name, {})}
         line: dict[str, Value] = {
             "group": benchmark.kind,
             "benchmark": benchmark.title,
             "metric": _metric_title(benchmark.metrics[0]),
-            "as released": _metric_title(released.metric) if released else None,
+            "as released": _metric_title(benchmark.released_metric) if benchmark.released_metric else None,
         }
         lines.append(line | {column: scores.get(column) for column in score_columns})
     return lines

@@ -124,7 +124,7 @@ def test_a_folder_and_a_prompt_may_be_named(tmp_path):
         benchmarks.get("vizwiz", prompt="vqb")
     with pytest.raises(ValueError, match="no code for mme"):
         benchmarks.get("mme", prompt="released")
-    with pytest.raises(ValueError, match="nano-fine is made in code"):
+    with pytest.raises(ValueError, match="nano-fine is synthetic"):
         benchmarks.get("nano-fine", data=tmp_path)
 
 
@@ -359,8 +359,8 @@ def test_measured_scores_stand_beside_the_paper_s():
     deepform |= {"Qwen-VL (paper)": "4.1 (derived)", "Monkey (paper)": "40.6 (chart)"}
     assert lines["DeepForm"] == deepform | {"ours (measured)": "50.0 (49.0–51.0)", "other (measured)": None}
     assert lines["MME perception"]["other (measured)"] == "1550.0 (1549.0–1551.0)"
-    assert lines["Nano, fine print"]["Monkey (paper)"] is None
-    assert lines["Nano, fine print"]["ours (measured)"] == "25.0 (24.0–26.0)"
+    assert lines["Nano, small text"]["Monkey (paper)"] is None
+    assert lines["Nano, small text"]["ours (measured)"] == "25.0 (24.0–26.0)"
     with pytest.raises(ValueError, match="benchmark 'gone' that isn't there"):
         results.paper_table([_row("gone", 0.5, metric="anls")])
 

@@ -61,8 +61,8 @@ def test_verdict_table_has_a_row_per_model_and_a_column_per_split():
         )
     ]
     assert comparisons.verdict_table(rows, {"shared": "one LoRA"}) == [
-        {"against": "one LoRA", "Nano, fine print": "better", "Nano, large print": "worse"},
-        {"against": "none", "Nano, fine print": "no significant difference"},
+        {"against": "one LoRA", "Nano, small text": "better", "Nano, large text": "worse"},
+        {"against": "none", "Nano, small text": "no significant difference"},
     ]
 
 
