@@ -122,7 +122,7 @@ def test_a_folder_and_a_prompt_may_be_named(tmp_path):
         assert {example.prompt for example in examples} == {name}
     with pytest.raises(ValueError, match="no prompt called 'vqb': choose one of documented, released, vqa"):
         benchmarks.get("vizwiz", prompt="vqb")
-    with pytest.raises(ValueError, match="no code for mme"):
+    with pytest.raises(ValueError, match="doesn't evaluate mme"):
         benchmarks.get("mme", prompt="released")
     with pytest.raises(ValueError, match="nano-fine is synthetic"):
         benchmarks.get("nano-fine", data=tmp_path)
