@@ -305,7 +305,7 @@ def test_an_unknown_metric_of_a_card_is_refused():
     card = CARDS["textvqa"]
     part = card.test.model_copy(update={"metrics": ["accuracy"]})
     with pytest.raises(ValueError, match="benchmark textvqa: .*no metric called 'accuracy'"):
-        benchmarks._on_disk(card.model_copy(update={"test": part}), "vqa")
+        benchmarks._official_benchmark(card.model_copy(update={"test": part}), "vqa")
 
 
 # --- the paper's scores beside measured ones -----------------------------------------------------
