@@ -61,3 +61,35 @@ def test_boxes_without_area_overlap_nothing():
 
 def test_the_centre_halves_both_sides():
     assert boxes.center((2, 1, 5, 9)) == (3.5, 5.0)
+
+
+@given(_boxes, _boxes, st.integers(-50, 50), st.integers(1, 9))
+def test_iou_is_symmetric_and_depends_on_neither_position_nor_unit(first, second, shift, scale):
+    value = boxes.iou(first, second)
+    assert 0 <= value <= 1 and value == boxes.iou(second, first)
+    assert boxes.iou(first, first) == 1
+    moved = [tuple(scale * (side + shift) for side in box) for box in (first, second)]
+    assert boxes.iou(*moved) == pytest.approx(value)
+
+
+@given(_boxes, _boxes)
+def test_iou_is_the_share_of_common_pixels(first, second):
+    first_pixels, second_pixels = _pixels(first), _pixels(second)
+    assert boxes.iou(first, second) == pytest.approx(
+        len(first_pixels & second_pixels) / len(first_pixels | second_pixels)
+    )
+
+
+def test_released_iou_takes_distinct_boxes_for_one():
+    box = (0.0, 0.0, 0.1, 0.1)
+    touching, apart = (0.1, 0.0, 0.2, 0.1), (0.25, 0.0, 0.35, 0.1)
+    assert boxes.iou(box, touching) == boxes.iou(box, apart) == 0
+    assert boxes.released_iou(box, touching) == pytest.approx(0.8333, abs=1e-4)
+    assert boxes.released_iou(box, apart) == pytest.approx(0.6296, abs=1e-4)
+
+
+@given(_boxes, _boxes)
+def test_overlap_of_the_smaller_box_counts_common_pixels(first, second):
+    first_pixels, second_pixels = _pixels(first), _pixels(second)
+    expected = len(first_pixels & second_pixels) / min(len(first_pixels), len(second_pixels))
+    assert boxes.overlap_of_smaller(first, second) == pytest.approx(expected)

@@ -71,7 +71,11 @@ def shown():
             Region(box=(0, 0, 9, 9), text="corner", score=0.6, expert="cutter", kind="segment"),
         ],
         lines=[OcrLine(quad=((1, 1), (30, 2), (30, 9), (1, 8)), text="STOP", confidence=0.99, expert="ocr")],
-        dropped=[DroppedAnnotation(text="dog", box=(50, 5, 90, 55), expert="seer", reason="match too low", value=0.1)],
+        dropped=[
+            DroppedAnnotation(
+                text="dog", box=(50, 5, 90, 55), expert="seer", reason="match too low", value=0.1
+            )
+        ],
         detailed_caption="A cat and a unicorn.",
         check=CaptionCheck(grounding=0.5, sentences=1, unsupported=("unicorn",), problems=("too short",)),
     )  # fmt: skip

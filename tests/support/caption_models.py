@@ -59,7 +59,9 @@ class Halves(Expert):
             mask = np.zeros((height, width), dtype=bool)
             mask[:, x0:x1] = True
             box = (x0, 0, x1, height)
-            yield Region(box=box, text="", score=0.9, expert=self.name, kind="segment", mask=Mask.from_array(mask))
+            yield Region(
+                box=box, text="", score=0.9, expert=self.name, kind="segment", mask=Mask.from_array(mask)
+            )
 
 
 class Shades(RegionCaptioner):

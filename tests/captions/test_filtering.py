@@ -1,0 +1,143 @@
+"""The filter: thresholds, small segments, repeated captions; and objects that several experts found."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monkeylib import boxes
+from monkeylib.captions import experts, filtering
+from tests.support.caption_records import boxes_within, line, record, region, regions
+
+
+@given(st.lists(regions, max_size=8))
+def test_suppression_keeps_the_first_of_a_text_and_those_elsewhere(items):
+    kept, left_out = filtering.suppress_same_caption(items)
+    assert sorted(map(id, kept + left_out)) == sorted(map(id, items))
+    first = {item.text: item for item in reversed(items)}
+    assert all(any(item is k for k in kept) for item in first.values())
+    for item in items:
+        elsewhere = boxes.iou(first[item.text].box, item.box) < filtering.SAME_CAPTION_IOU
+        assert any(item is k for k in kept) == (elsewhere or item is first[item.text])
+
+
+@given(st.lists(regions, max_size=8), st.floats(0, 1))
+def test_higher_threshold_keeps_no_more(items, limit):
+    whole = record(regions=items)
+    for_all = filtering.Thresholds(region=0, same_caption=2)
+    stricter = for_all._replace(region=limit)
+    loose, strict = (filtering.apply_filter(whole, t) for t in (for_all, stricter))
+    assert len(strict.regions) <= len(loose.regions)
+    assert len(strict.regions) + len(strict.dropped) == len(items)
+
+
+@given(st.lists(regions, max_size=8), st.floats(0, 1), st.floats(0, 1))
+def test_only_segments_can_be_too_small(items, low, high):
+    low, high = sorted((low, high))
+    everything = filtering.Thresholds(region=-1, segment=-1, same_caption=2)
+    segments = [item.model_copy(update={"kind": "segment"}) for item in items]
+    whole = record(regions=[*items, *segments])
+
+    def kept(smallest):
+        return filtering.apply_filter(whole, everything, smallest_segment=smallest)
+
+    assert set(items) <= set(kept(1).regions), "regions of other experts stay, whatever their size"
+    assert set(kept(high).regions) <= set(kept(low).regions) <= set(kept(0).regions)
+    assert kept(0) == filtering.apply_filter(whole, everything)
+    for item in kept(low).regions:
+        x0, y0, x1, y1 = whole.normalised(item.box)
+        assert item.kind == "region" or (x1 - x0) * (y1 - y0) >= low
+    assert len(kept(high).regions) + len(kept(high).dropped) == len(whole.regions)
+
+
+def test_small_segment_is_dropped_with_its_size():
+    speck, part = (
+        region("clock", (0, 0, 10, 10), kind="segment"),
+        region("wall", (0, 0, 50, 40), kind="segment"),
+    )
+    kept = filtering.Filter(smallest_segment=0.02)(record(regions=[speck, part]))
+    assert kept.regions == (part,)
+    assert kept.dropped[0].reason == "it covers 1.00% of the image, less than 2.00%"
+
+
+def test_taggers_have_a_smallest_segment_and_the_paper_has_none():
+    assert experts.smallest_segment("paper") == experts.smallest_segment(["sam-blip2", "pp-ocr"]) == 0
+    assert experts.smallest_segment("cpu") == experts.smallest_segment(["pp-ocr", "tagged-segments"]) > 0
+    assert "smallest_segment" not in filtering.Filter().provenance.settings
+    assert filtering.Filter(smallest_segment=0.1).provenance.settings["smallest_segment"] == 0.1
+    with pytest.raises(ValueError, match="covers 0 to 1 of the image, got 2"):
+        filtering.Filter(smallest_segment=2)
+
+
+def test_thresholds_are_the_released_ones_and_must_be_exceeded():
+    kept = filtering.apply_filter(
+        record(
+            regions=[region("a", score=0.4), region("b", score=0.41), region("c", score=0.45, kind="segment"),
+                     region("d", score=0.9, match=0.4), region("e", score=0.1, match=0.51, kind="segment")],
+            lines=[line("f", confidence=0.85), line("g", confidence=0.86)],
+        )
+    )  # fmt: skip
+    assert [item.text for item in kept.regions] == ["b", "e"] and [item.text for item in kept.lines] == ["g"]
+    reasons = {item.text: item.reason for item in kept.dropped}
+    assert reasons == {
+        "a": "score 0.40 is not above 0.4",
+        "c": "score 0.45 is not above 0.5",
+        "d": "match 0.40 is not above 0.4",
+        "f": "confidence 0.85 is not above 0.85",
+    }
+
+
+def test_released_iou_merges_two_people_side_by_side():
+    people = record(regions=[region("person", (10, 10, 20, 30)), region("person", (30, 10, 40, 30))])
+    assert len(filtering.apply_filter(people).regions) == 2
+    released = filtering.apply_filter(people, overlap=boxes.released_iou)
+    assert len(released.regions) == 1 and released.dropped[0].reason == "the same text was said of this place"
+
+
+def test_repeated_line_is_kept_once():
+    twice = record(lines=[line("STOP"), line("STOP"), line("STOP", (10, 70, 60, 80))])
+    assert [item.box for item in filtering.apply_filter(twice).lines] == [(10, 10, 60, 20), (10, 70, 60, 80)]
+
+
+# Objects that several experts found
+
+
+competing_regions = st.builds(
+    region,
+    text=st.sampled_from(["cat", "a cat", "dog"]),
+    box=boxes_within(16),
+    score=st.sampled_from([0, 0.25, 0.5, 1]),
+    expert=st.sampled_from("abc"),
+    match=st.none() | st.just(0.5),
+)
+
+
+@given(st.lists(competing_regions, max_size=8))
+def test_every_region_is_in_one_object_led_by_its_best_region(regions):
+    groups = filtering.group_objects(regions)
+    assert sorted(id(item) for group in groups for item in group) == sorted(map(id, regions))
+    for group in groups:
+        assert all(filtering.confidence(group[0]) >= filtering.confidence(item) for item in group)
+        assert all(filtering.same_object(group[0], item) for item in group[1:])
+        assert len({item.expert for item in group}) == len(group)
+    leaders = [next(i for i, item in enumerate(regions) if item is group[0]) for group in groups]
+    assert leaders == sorted(leaders)
+
+
+@given(competing_regions, competing_regions)
+def test_same_object_is_symmetric(first, second):
+    assert filtering.same_object(first, second) == filtering.same_object(second, first)
+
+
+def test_same_object_compares_places_and_names():
+    cat = region(expert="a")
+    assert filtering.same_object(cat, region("tabby", (11, 10, 50, 60), expert="b"))
+    assert filtering.same_object(cat, region("the Cat", (15, 15, 30, 30), expert="b")), (
+        "a part of the same name"
+    )
+    assert not filtering.same_object(cat, region("ear", (15, 15, 30, 30), expert="b")), (
+        "a part of another name"
+    )
+    assert not filtering.same_object(cat, region("cat", (12, 10, 50, 60), expert="a")), (
+        "an expert's own regions stay apart"
+    )
+    assert not filtering.same_object(cat, region("cat", (60, 10, 90, 60), expert="b"))
