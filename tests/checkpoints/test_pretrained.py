@@ -166,7 +166,7 @@ def test_another_onnx_file_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(
-    assets.located(assets.find("dinov2-small")) is None, reason="needs `monkeylib assets fetch dinov2-small`"
+    assets.locate(assets.find("dinov2-small")) is None, reason="needs `monkeylib assets fetch dinov2-small`"
 )
 def test_the_fetched_dinov2_gives_the_features_of_its_onnx_file(tmp_path):
     import onnxruntime

@@ -73,7 +73,7 @@ class SmolLm2Composer(Composer):
     def _parts(self) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
         from monkeylib.checkpoints import pretrained
 
-        if assets.located(assets.find(ASSET)) is None:
+        if assets.locate(assets.find(ASSET)) is None:
             assets.fetch(ASSET)
         return pretrained.tokenizer(HUB), pretrained.language_model(HUB, 0).eval()
 

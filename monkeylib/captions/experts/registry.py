@@ -142,4 +142,4 @@ def missing_assets(name: str) -> list[str]:
     needed = EXPERTS.find(name).assets
     if needed is None:
         raise ValueError(f"the weights of the expert {name!r} are no assets of this library: see its class")
-    return [asset for asset in needed if assets.located(assets.find(asset)) is None]
+    return [asset for asset in needed if assets.locate(assets.find(asset)) is None]

@@ -41,7 +41,7 @@ def test_every_expert_has_a_provenance_of_its_own():
 
 
 def test_every_expert_of_the_cpu_set_names_its_assets():
-    known = {asset.name for asset in assets.listing()}
+    known = {asset.name for asset in assets.list_assets()}
     for name in experts.expert_sets()["cpu"]:
         needed = experts.EXPERTS.entries[name].assets
         assert needed and set(needed) <= known

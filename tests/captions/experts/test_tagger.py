@@ -144,7 +144,7 @@ def test_nouns_lists_and_sentences():
 
 
 def fetched(*names: str) -> bool:
-    return all(assets.folder(name).is_dir() for name in names)
+    return all(assets.cache_folder(name).is_dir() for name in names)
 
 
 @pytest.mark.skipif(

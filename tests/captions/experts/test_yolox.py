@@ -93,7 +93,7 @@ def test_the_classes_are_the_eighty_of_coco_in_their_order():
 
 
 def _fetched(name: str) -> bool:
-    return assets.folder(name).is_dir()
+    return assets.cache_folder(name).is_dir()
 
 
 @pytest.mark.skipif(not _fetched("yolox-nano"), reason="needs `monkeylib assets fetch yolox-nano`")
