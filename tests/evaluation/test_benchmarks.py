@@ -1,9 +1,10 @@
-"""Every benchmark of the paper from its official files through the runner to its score."""
+"""Every benchmark, from its files through predictions to its score."""
+
+import json
 
 import numpy as np
 import pytest
 
-from monkeylib import tables
 from monkeylib.data import datasets
 from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.examples import read_predictions
@@ -27,32 +28,33 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def said(example):
-    """A right answer, all of its values where several belong to it."""
-    several = "variants" in example.meta
-    return " | ".join(example.answers) if several else example.answers[0]
+def correct_answer(example):
+    """Return a correct answer: all of its values where an answer has several."""
+    has_several_values = "variants" in example.meta
+    return " | ".join(example.answers) if has_several_values else example.answers[0]
 
 
 def run(examples, path, answer):
-    """Predictions of a function of one example, which looks at its image."""
+    """Write the predictions of a function from an example to an answer; every image must open."""
 
-    def answerer(batch):
+    def answer_batch(batch):
         assert all(open_image(example.image).size[0] > 5 for example in batch)
         return [answer(example) for example in batch]
 
-    return predict(answerer, examples, path, progress=False).path
+    return predict(answer_batch, examples, path, progress=False).path
 
 
 def scores(name, path):
+    """Return the scores of a predictions file by metric."""
     rows = results.score_runs({("model", name): path})
     assert all(row.low <= row.value <= row.high for row in rows)
     return {row.metric: row.value for row in rows}
 
 
-# --- the 18 ---------------------------------------------------------------------------------------
+# --- the paper's 18 -------------------------------------------------------------------------------
 
 
-def test_the_paper_s_benchmarks_are_all_there():
+def test_all_benchmarks_of_the_paper_exist():
     assert list(CARDS) == PAPER == list(DOWNLOADS)
     assert len(RELEASED) == 14
     assert {card.kind for card in CARDS.values()} == {"captions", "general", "scene text", "documents"}
@@ -64,7 +66,7 @@ def test_the_paper_s_benchmarks_are_all_there():
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_the_official_files_give_every_question(name, data):
+def test_official_files_give_every_question(name, data):
     questions = download(data, name)
     examples = benchmarks.get(name).load(None)
     assert {e.id: (e.image, e.question, e.answers) for e in examples} == {
@@ -77,21 +79,21 @@ def test_the_official_files_give_every_question(name, data):
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_right_answers_score_full_marks_and_wrong_ones_none(name, data, tmp_path):
+def test_correct_answers_get_the_best_score_and_wrong_ones_0(name, data, tmp_path):
     download(data, name)
     benchmark = benchmarks.get(name)
     examples = benchmark.load(None)
-    right = scores(name, run(examples, tmp_path / "right.jsonl", said))
+    best = scores(name, run(examples, tmp_path / "correct.jsonl", correct_answer))
     official = benchmark.metrics[0]
-    assert right[official] == pytest.approx(BEST.get(official, 1), rel=0.7 if official == "cider_d" else 1e-9)
+    assert best[official] == pytest.approx(BEST.get(official, 1), rel=0.7 if official == "cider_d" else 1e-9)
     wrong = scores(name, run(examples, tmp_path / "wrong.jsonl", lambda example: "zzz"))
     assert all(wrong[metric] == pytest.approx(0, abs=1e-9) for metric in benchmark.metrics)
-    difference = results.compare(tmp_path / "right.jsonl", tmp_path / "wrong.jsonl", official)
-    assert difference.value == pytest.approx(right[official]) and difference.low > 0
+    difference = results.compare(tmp_path / "correct.jsonl", tmp_path / "wrong.jsonl", official)
+    assert difference.value == pytest.approx(best[official]) and difference.low > 0
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_limit_takes_the_first_of_the_same_order(name, data):
+def test_limit_takes_the_first_examples_of_a_fixed_order(name, data):
     questions = download(data, name)
     benchmark = benchmarks.get(name)
     least = 28 if name == "mme" else 1
@@ -101,7 +103,7 @@ def test_a_limit_takes_the_first_of_the_same_order(name, data):
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_missing_download_is_said_with_where_to_get_it(name, data):
+def test_missing_download_raises_with_its_home(name, data):
     with pytest.raises(FileNotFoundError, match=f"{name} needs .*get it from https://.*MONKEYLIB_DATA"):
         benchmarks.get(name).load(3)
     assert name not in benchmarks.available()
@@ -115,7 +117,7 @@ def test_a_missing_download_is_said_with_where_to_get_it(name, data):
         benchmarks.get(name).load(None)
 
 
-def test_a_folder_and_a_prompt_may_be_named(tmp_path):
+def test_folder_and_prompt_can_be_given(tmp_path):
     download(tmp_path / "elsewhere", "vizwiz")
     for prompt, name in {"released": "vizwiz", "documented": "vizwiz_lower", "plain": "plain"}.items():
         examples = benchmarks.get("vizwiz", prompt=prompt, data=tmp_path / "elsewhere").load(None)
@@ -128,7 +130,7 @@ def test_a_folder_and_a_prompt_may_be_named(tmp_path):
         benchmarks.get("nano-fine", data=tmp_path)
 
 
-# --- what single sets are about -------------------------------------------------------------------
+# --- single benchmarks ----------------------------------------------------------------------------
 
 
 def test_mme_adds_accuracies_over_questions_and_images(data, tmp_path):
@@ -136,7 +138,7 @@ def test_mme_adds_accuracies_over_questions_and_images(data, tmp_path):
     examples = benchmarks.get("mme").load(None)
     always = run(examples, tmp_path / "yes.jsonl", lambda example: "Yes, there is.")
     assert scores("mme", always) == {"mme_perception": pytest.approx(10 * 0.5), "mme_cognition": 4 * 0.5}
-    # One of two images of one task wholly right, of the other one question: 3/4 + 1/2.
+    # Of two images of one task, one has both questions correct, the other one of them: 3/4 + 1/2.
     half = run(
         examples,
         tmp_path / "half.jsonl",
@@ -150,7 +152,7 @@ def test_mme_adds_accuracies_over_questions_and_images(data, tmp_path):
     assert rows["count"] == pytest.approx(1.25) and rows["color"] == 0
 
 
-def test_mme_refuses_what_has_no_score(data, tmp_path):
+def test_mme_without_all_questions_raises(data, tmp_path):
     download(data, "mme")
     with pytest.raises(
         ValueError, match="limit of 27 questions leaves out some of 14 tasks.*ask 28 at least"
@@ -169,11 +171,11 @@ def test_mme_refuses_what_has_no_score(data, tmp_path):
         benchmarks.get("mme").load(None)
 
 
-def test_f1_is_one_of_all_values_of_all_documents(data, tmp_path):
+def test_f1_is_computed_over_all_values_of_all_documents(data, tmp_path):
     download(data, "deepform")
     answers = {"form-0": "$4,500.00", "form-1": "smith for senate | Jones", "other-0": ""}
     path = run(benchmarks.get("deepform").load(None), tmp_path / "p.jsonl", lambda e: answers[e.id])
-    precision, recall = 2 / 3, 2 / 3  # three said, of which two are right; three expected
+    precision, recall = 2 / 3, 2 / 3  # three values predicted, two of them correct; three expected
     f1 = 2 * precision * recall / (precision + recall)
     assert results.score(path, "f1").value == pytest.approx(f1)
     by_question = results.scores_by_id(path, "f1")
@@ -181,7 +183,7 @@ def test_f1_is_one_of_all_values_of_all_documents(data, tmp_path):
     assert np.mean(list(by_question.values())) != pytest.approx(f1)
 
 
-def test_several_values_of_a_table_are_all_needed(data, tmp_path):
+def test_answer_of_several_values_needs_all_of_them(data, tmp_path):
     download(data, "wtq")
     answers = {"t-1-0": "ana maria", "t-1-1": "Bergen", "t-2-0": "3"}
     path = run(benchmarks.get("wtq").load(None), tmp_path / "p.jsonl", lambda e: answers[e.id])
@@ -189,14 +191,14 @@ def test_several_values_of_a_table_are_all_needed(data, tmp_path):
     assert results.scores_by_id(path, "release_containment")["t-1-1"] == 1
 
 
-def test_choices_are_found_by_letter_and_by_text(data, tmp_path):
+def test_choices_can_be_named_by_letter(data, tmp_path):
     download(data, "ai2d")
     letters = {"0.png-Which_is_the_ear": "A", "0.png-What_eats_grass": "B"}
     path = run(benchmarks.get("ai2d").load(None), tmp_path / "p.jsonl", lambda e: letters[e.id])
     assert results.scores_by_id(path, "multiple_choice") == dict.fromkeys(letters, 1)
 
 
-def test_unpublished_answers_are_said_and_the_validation_split_is_there(data):
+def test_unpublished_answers_raise_and_the_validation_split_has_them(data):
     download(data, "docvqa")
     file = data / "docvqa" / "test_v1.0.json"
     file.write_text(file.read_text().replace('"answers"', '"hidden"'))
@@ -225,7 +227,7 @@ def test_unpublished_answers_are_said_and_the_validation_split_is_there(data):
         ("chartqa", '"imgname"', '"image"', "no field 'imgname'"),
     ],
 )
-def test_another_layout_is_refused_in_one_sentence(name, old, new, sentence, data):
+def test_other_layout_raises(name, old, new, sentence, data):
     download(data, name)
     file = data / name / CARDS[name].test.files[0]
     if name == "chartqa":
@@ -237,11 +239,11 @@ def test_another_layout_is_refused_in_one_sentence(name, old, new, sentence, dat
         benchmarks.get(name).load(None)
 
 
-# --- the release's own files ----------------------------------------------------------------------
+# --- the files of the released evaluation ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_the_release_s_files_are_asked_and_scored_as_it_does(name, data, tmp_path):
+def test_released_files_are_scored_as_by_the_released_code(name, data, tmp_path):
     benchmark = benchmarks.get(name)
     with pytest.raises(FileNotFoundError, match=f"{name} needs .*get it from https://github.com/Yuliang-Liu"):
         benchmark.load(None)
@@ -252,10 +254,10 @@ def test_the_release_s_files_are_asked_and_scored_as_it_does(name, data, tmp_pat
     assert {e.prompt for e in examples} == {benchmark.card.test.prompts.released}
     assert [e.image_key for e in examples] == [f"{benchmark.card.name}/data/x/{n}.jpg" for n in (0, 0, 1)]
     assert len(benchmark.load(2)) == 2 and benchmark.metrics == (benchmark.card.test.released.metric,)
-    found = scores(name, run(examples, tmp_path / "p.jsonl", lambda e: e.answers[0]))[benchmark.metrics[0]]
-    # A full stop in the answer, and an answer in capitals, are defects of the release.
+    score = scores(name, run(examples, tmp_path / "p.jsonl", lambda e: e.answers[0]))[benchmark.metrics[0]]
+    # A full stop in the answer, and an answer in capitals, are defects of the released code.
     expected = {"release_containment": 2 / 3, "release_gqa_accuracy": 2 / 3, "release_vqa_score": 2.9 / 3}
-    assert found == pytest.approx(expected.get(benchmark.metrics[0], 1))
+    assert score == pytest.approx(expected.get(benchmark.metrics[0], 1))
 
 
 @pytest.mark.parametrize(
@@ -271,7 +273,7 @@ def test_the_release_s_files_are_asked_and_scored_as_it_does(name, data, tmp_pat
         ({"image": "data/x/9.jpg", "question": "What?", "answer": "a"}, "lacks 1 of 1 images, such as"),
     ],
 )
-def test_released_rows_that_lack_something_are_refused(row, sentence, data):
+def test_incomplete_released_line_raises(row, sentence, data):
     source = CARDS["estvqa"].test.released
     released_download(data, source)
     record_files.write_lines(data / source.file, [row])
@@ -279,7 +281,7 @@ def test_released_rows_that_lack_something_are_refused(row, sentence, data):
         benchmarks.get("released-estvqa").load(None)
 
 
-def test_repeated_ids_of_the_release_are_told_apart_and_annotations_must_hold_all(data):
+def test_repeated_released_ids_become_unique_and_missing_annotations_raise(data):
     source = CARDS["textvqa"].test.released
     released_download(data, source)
     record_files.write_lines(data / source.file, [RELEASED_ROWS[0], RELEASED_ROWS[0]])
@@ -289,7 +291,39 @@ def test_repeated_ids_of_the_release_are_told_apart_and_annotations_must_hold_al
         benchmarks.get("released-textvqa").load(None)
 
 
-# --- the cards ------------------------------------------------------------------------------------
+# --- synthetic data -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in benchmarks.BENCHMARKS if name.startswith("nano-")])
+def test_synthetic_benchmark_loads_the_same_examples_each_time_and_scores_their_answers(name, tmp_path):
+    benchmark = benchmarks.get(name)
+    examples = benchmark.load(6)
+    again = benchmark.load(4)
+    assert [e.id for e in again] == [e.id for e in examples[:4]]
+    assert np.array_equal(np.asarray(again[0].image), np.asarray(examples[0].image))
+    json.dumps([dict(e.meta) for e in examples])
+
+    path = tmp_path / "p.jsonl"
+    predict(lambda batch: [e.answers[0] for e in batch], examples, path, progress=False)
+    rows = results.score_runs({("oracle", name): path})
+    assert [row.metric for row in rows] == list(benchmark.metrics)
+    best = 10 if benchmark.metrics == ("cider_d",) else 1
+    assert all(row.value == pytest.approx(best, rel=0.3) for row in rows)
+
+
+def test_text_splits_hold_only_text_of_their_size():
+    for name in ("fine", "large"):
+        metas = [e.meta for e in benchmarks.get(f"nano-{name}").load(8)]
+        assert {meta["print"] for meta in metas} == {name}
+        assert all(len(meta["evidence"]) == 4 and meta["height"] > 0 for meta in metas)
+
+
+def test_unknown_benchmark_raises_with_the_list():
+    with pytest.raises(ValueError, match="nano-fine, nano-large"):
+        benchmarks.get("imagenet")
+
+
+# --- metrics of the cards -------------------------------------------------------------------------
 
 
 def test_metrics_of_the_released_code_are_scored_beside_the_official_ones():
@@ -301,16 +335,16 @@ def test_metrics_of_the_released_code_are_scored_beside_the_official_ones():
         assert all(metric in registry.METRICS for metric in part.metrics)
 
 
-def test_an_unknown_metric_of_a_card_is_refused():
+def test_unknown_metric_of_a_card_raises():
     card = CARDS["textvqa"]
     part = card.test.model_copy(update={"metrics": ["accuracy"]})
     with pytest.raises(ValueError, match="benchmark textvqa: .*no metric called 'accuracy'"):
         benchmarks._official_benchmark(card.model_copy(update={"test": part}), "vqa")
 
 
-# --- the paper's scores beside measured ones -----------------------------------------------------
+# --- the paper's scores beside measured ones ------------------------------------------------------
 
-STATED = {  # as the reference of the paper's tables has them: Monkey, Qwen-VL
+REPORTED = {  # Monkey, Qwen-VL
     "flickr30k": (86.1, 85.8), "textcaps": (93.2, 65.1), "vqav2": (80.3, 79.5), "okvqa": (61.3, 58.6),
     "gqa": (60.7, 59.3), "scienceqa": (69.4, 67.1), "vizwiz": (61.2, 35.2), "mme": (1505.3, None),
     "textvqa": (67.6, 63.8), "ai2d": (57.9, 55.9), "stvqa": (67.7, 59.1), "estvqa": (82.6, 77.8),
@@ -323,55 +357,23 @@ def reported(name):
     return {score.model: score for score in benchmarks.get(name).reported}
 
 
-def test_the_paper_s_figures_are_those_of_its_tables_and_of_its_chart():
-    for name, (monkey, qwen) in STATED.items():
-        found = reported(name)
-        assert found["Monkey"].value == monkey
-        assert (found["Qwen-VL"].value if "Qwen-VL" in found else None) == qwen
+def test_reported_scores_are_those_of_the_papers_tables_and_chart():
+    for name, (monkey, qwen) in REPORTED.items():
+        values = {model: score.value for model, score in reported(name).items()}
+        assert values["Monkey"] == monkey
+        assert values.get("Qwen-VL") == qwen
     documents = [name for name in PAPER if CARDS[name].kind == "documents"]
     sources = {score.source for name in documents for score in reported(name).values()}
     assert len(documents) == 6 and sources == {"chart", "derived"}
 
 
-def test_the_derived_figure_gives_the_average_gain_that_the_paper_claims_for_documents():
+def test_derived_score_gives_the_average_gain_that_the_paper_claims_for_documents():
     names = [name for name in PAPER if CARDS[name].kind == "documents"]
     gains = [reported(name)["Monkey"].value - reported(name)["Qwen-VL"].value for name in names]
     assert np.mean(gains) == pytest.approx(9.77, abs=0.01)
 
 
-def _row(split, value, model="ours", group="all", metric=None):
-    metric = metric or benchmarks.get(split).metrics[0]
-    return {"model": model, "split": split, "group": group, "metric": metric, "n": 5} | {
-        "value": value, "low": value - 0.01, "high": value + 0.01,
-    }  # fmt: skip
-
-
-def test_measured_scores_stand_beside_the_paper_s():
-    rows = [
-        _row("nano-fine", 0.25),
-        _row("deepform", 0.5),
-        _row("deepform", 0.9, metric="release_containment"),
-    ]
-    rows += [_row("deepform", 0.1, group="x"), _row("mme", 15.5, "other"), _row("released-klc", 0.3)]
-    lines = {line["benchmark"]: line for line in results.paper_table(rows)}
-    assert list(lines)[:18] == [benchmarks.get(name).title for name in PAPER] and len(lines) == 20
-    deepform = {"group": "documents", "benchmark": "DeepForm", "metric": "F1", "as released": "containment"}
-    deepform |= {"Qwen-VL (paper)": "4.1 (derived)", "Monkey (paper)": "40.6 (chart)"}
-    assert lines["DeepForm"] == deepform | {"ours (measured)": "50.0 (49.0–51.0)", "other (measured)": None}
-    assert lines["MME perception"]["other (measured)"] == "1550.0 (1549.0–1551.0)"
-    assert lines["Nano, small text"]["Monkey (paper)"] is None
-    assert lines["Nano, small text"]["ours (measured)"] == "25.0 (24.0–26.0)"
-    with pytest.raises(ValueError, match="benchmark 'gone' that isn't there"):
-        results.paper_table([_row("gone", 0.5, metric="anls")])
-
-
-def test_the_committed_table_is_what_the_code_makes_of_the_committed_scores():
-    assert tables.read_table(results.PAPER_TABLE, "nano") == results.paper_table(
-        tables.read_table("evaluation", "nano")
-    )
-
-
-def test_the_command_line_lists_sources_and_what_is_there(data):
+def test_command_line_lists_homes_and_what_is_downloaded(data):
     from typer.testing import CliRunner
 
     from monkeylib.cli import app

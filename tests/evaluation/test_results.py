@@ -1,10 +1,80 @@
 """Scores from prediction files, and the tables made of them."""
 
+import csv
+
 import pytest
 
-from monkeylib.evaluation import results
+from monkeylib import tables
+from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.benchmarks import BENCHMARKS
+from monkeylib.evaluation.examples import Prediction
 from monkeylib.evaluation.results import ScoreRow
+from tests.support.prediction_rows import write_predictions
+
+
+def _predictions(is_correct, images=20):
+    """Two questions about each image, answered correctly where `is_correct(image)`."""
+    return [
+        Prediction(
+            id=f"{image}-{number}",
+            image=f"image {image}",
+            question="what is it?",
+            answers=["yes", "no"],
+            prompt="vqa",
+            prediction="yes" if is_correct(image) else "maybe",
+            model="",
+            meta={"family": "general" if image % 2 else "document"},
+        )
+        for image in range(images)
+        for number in range(2)
+    ]
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
+    path = write_predictions(tmp_path / "half.jsonl", _predictions(lambda image: image % 2))
+    score = results.score(path, "exact_match")
+    assert (score.metric, score.value, score.n) == ("exact_match", 0.5, 40)
+    assert score.low < 0.4 and score.high > 0.6, "twenty images, not forty independent questions"
+
+    rows = results.score_runs({("model", "test"): path}, {"test": ["exact_match", "anls"]}, by="family")
+    values = {(row.group, row.metric): row.value for row in rows}
+    assert values["all", "exact_match"] == 0.5
+    assert values["general", "exact_match"] == 1 and values["document", "anls"] == 0
+
+    table = results.write_table(rows, tmp_path / "results" / "table.csv")
+    lines = list(csv.DictReader(table.open()))
+    assert list(lines[0]) == ["model", "split", "group", "metric", "value", "low", "high", "n"]
+    assert (lines[0]["model"], lines[0]["split"], float(lines[0]["value"])) == ("model", "test", 0.5)
+    assert len(lines) == 6
+
+
+def test_two_runs_are_compared_example_by_example():
+    better = _predictions(lambda image: image < 15)
+    worse = _predictions(lambda image: image < 8)
+    difference = results.compare(better, worse, "exact_match")
+    assert difference.value == pytest.approx(7 / 20)
+    assert difference.low > 0 and difference.n == 40
+    assert results.compare(worse, better, "exact_match").high < 0
+
+
+def test_runs_on_different_examples_are_not_compared():
+    predictions = _predictions(lambda image: True)
+    with pytest.raises(ValueError, match="1 ids are in one alone, such as"):
+        results.compare(predictions, predictions[1:], "exact_match")
+
+
+def test_empty_file_or_split_without_metrics_raises(tmp_path):
+    path = write_predictions(tmp_path / "p.jsonl", [])
+    with pytest.raises(ValueError, match="got no predictions"):
+        results.score(path, "exact_match")
+    with pytest.raises(ValueError, match="No metrics are given for the split 'x'"):
+        results.score_runs({("m", "x"): path}, {"test": ["anls"]})
+
+
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def test_summary_has_a_line_per_benchmark_and_metric_and_a_column_per_model(monkeypatch):
@@ -56,6 +126,49 @@ def test_reported_scores_name_their_origin_unless_it_is_a_table():
     assert textvqa == {"Monkey (paper)": "67.6", "Qwen-VL (paper)": "63.8"}
     assert results.reported_scores(BENCHMARKS["docvqa"])["Monkey (paper)"] == "66.5 (chart)"
     assert results.reported_scores(BENCHMARKS["nano-fine"]) == {}
+
+
+def _row(split, value, model="first", group="all", metric=None):
+    metric = metric or benchmarks.get(split).metrics[0]
+    return {"model": model, "split": split, "group": group, "metric": metric, "n": 5} | {
+        "value": value, "low": value - 0.01, "high": value + 0.01,
+    }  # fmt: skip
+
+
+def test_paper_table_has_measured_scores_beside_the_papers():
+    rows = [
+        _row("nano-fine", 0.25),
+        _row("deepform", 0.5),
+        _row("deepform", 0.9, metric="release_containment"),
+    ]
+    rows += [_row("deepform", 0.1, group="x"), _row("mme", 15.5, "other"), _row("released-klc", 0.3)]
+    lines = {line["benchmark"]: line for line in results.paper_table(rows)}
+    assert (
+        list(lines)[:18]
+        == [
+            benchmark.title
+            for benchmark in BENCHMARKS.values()
+            if benchmark.reported and not benchmark.name.startswith("released-")
+        ]
+        and len(lines) == 20
+    )
+    deepform = {"group": "documents", "benchmark": "DeepForm", "metric": "F1", "as released": "containment"}
+    deepform |= {"Qwen-VL (paper)": "4.1 (derived)", "Monkey (paper)": "40.6 (chart)"}
+    assert lines["DeepForm"] == deepform | {"first (measured)": "50.0 (49.0–51.0)", "other (measured)": None}
+    assert lines["MME perception"]["other (measured)"] == "1550.0 (1549.0–1551.0)"
+    assert lines["Nano, small text"]["Monkey (paper)"] is None
+    assert lines["Nano, small text"]["first (measured)"] == "25.0 (24.0–26.0)"
+    with pytest.raises(ValueError, match="benchmark 'gone' that isn't there"):
+        results.paper_table([_row("gone", 0.5, metric="anls")])
+
+
+def test_committed_table_is_computed_from_the_committed_scores():
+    assert tables.read_table(results.PAPER_TABLE, "nano") == results.paper_table(
+        tables.read_table("evaluation", "nano")
+    )
+
+
+# --- folders --------------------------------------------------------------------------------------
 
 
 def test_model_name_of_a_folder_is_read_back(tmp_path):
