@@ -9,7 +9,7 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 LOCKENV := .lock-venv
-LOCKED_EXTRAS := notebooks,train,pretrained,data,captions,chat,dev
+LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,dev
 
 # A kernel of this environment wins over one that the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1

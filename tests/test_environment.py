@@ -1,4 +1,4 @@
-"""pyproject.toml is the one list of dependencies: lock, environment.yml and imports agree with it."""
+"""pyproject.toml is the one list of dependencies: the lock, environment.yml and the imports agree with it."""
 
 import ast
 import importlib.metadata
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 
 import pytest
 import yaml
@@ -17,14 +18,16 @@ from monkeylib.reproduce import notebooks
 
 ROOT = resources.REPOSITORY
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = {
     name: [Requirement(line) for line in lines]
     for name, lines in PROJECT["optional-dependencies"].items()
     if name != "all"
 }
-CORE = [Requirement(line) for line in PROJECT["dependencies"]]
-LOCKED_EXTRAS = ("notebooks", "train", "pretrained", "data", "captions", "chat", "dev")
-TOOLS = {
+LOCKED_EXTRAS = ("synthetic", "notebooks", "train", "pretrained", "data", "captions", "chat", "dev")
+
+# Used, but not by an import: by transformers, by Lightning, by name, or for the data files inside.
+USED_WITHOUT_IMPORT = {
     "accelerate",
     "gguf",
     "ipykernel",
@@ -32,29 +35,38 @@ TOOLS = {
     "nbval",
     "pytest-xdist",
     "ruff",
+    "scikit-image",
     "tensorboard",
-}  # used, but not by an import
+}
+EVALUATION_HARNESSES = {"lmms-eval", "vlmeval"}  # they load this library, not the other way round
 
 
-def names(requirements):
-    return {canonicalize_name(requirement.name) for requirement in requirements}
+def names(requirements: list[Requirement]) -> set[str]:
+    """Return the names of requirements; an extra that includes another one names monkeylib itself."""
+    return {canonicalize_name(requirement.name) for requirement in requirements} - {"monkeylib"}
 
 
-def locked():
-    """Name -> version, from requirements.lock."""
+def locked_versions() -> dict[str, str]:
+    """Return name -> version of requirements.lock."""
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("==") for line in lines if not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in pairs}
+    pins = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pins}
 
 
-def wanted():
-    """What the lock has to hold of pyproject.toml."""
-    return CORE + [requirement for extra in LOCKED_EXTRAS for requirement in EXTRAS[extra]]
+def requirements_to_lock() -> list[Requirement]:
+    """Return the requirements of pyproject.toml that the lock has to pin."""
+    requirements = list(CORE)
+    for extra in LOCKED_EXTRAS:
+        requirements += [requirement for requirement in EXTRAS[extra] if requirement.name != "monkeylib"]
+    return requirements
 
 
-def test_the_lock_pins_every_dependency_within_its_range():
-    pins = locked()
-    for requirement in wanted():
+# The lock
+
+
+def test_lock_pins_every_dependency_within_its_range():
+    pins = locked_versions()
+    for requirement in requirements_to_lock():
         name = canonicalize_name(requirement.name)
         assert name in pins, f"{name} isn't locked: run `make lock`"
         assert requirement.specifier.contains(pins[name]), (
@@ -62,63 +74,66 @@ def test_the_lock_pins_every_dependency_within_its_range():
         )
 
 
-def test_the_lock_is_whole_and_holds_nothing_else():
-    needed, waiting = {"setuptools"}, list(wanted())
-    seen = set()
-    while waiting:
-        requirement = waiting.pop()
+def test_lock_holds_all_transitive_dependencies_and_nothing_else():
+    needed = {"setuptools"}
+    pending = requirements_to_lock()
+    visited = set()
+
+    while pending:
+        requirement = pending.pop()
         name = canonicalize_name(requirement.name)
         extras = requirement.extras or {""}
-        if (name, *sorted(extras)) in seen:
+        if (name, *sorted(extras)) in visited:
             continue
-        seen.add((name, *sorted(extras)))
+        visited.add((name, *sorted(extras)))
         needed.add(name)
+
         for line in importlib.metadata.requires(name) or []:
             child = Requirement(line)
-            if child.marker is None or any(
+            applies = child.marker is None or any(
                 child.marker.evaluate({"extra": extra}) for extra in {"", *extras}
-            ):
-                waiting.append(child)
-    pins = set(locked())
-    graphics = {
-        name for name in needed if name.startswith(("nvidia-", "cuda-", "triton"))
-    }  # torch brings its own
-    assert sorted(needed - pins - graphics) == [], "not locked: run `make lock`"
+            )
+            if applies:
+                pending.append(child)
+
+    pins = set(locked_versions())
+    gpu_libraries = {name for name in needed if name.startswith(("nvidia-", "cuda-", "triton"))}
+    assert sorted(needed - pins - gpu_libraries) == [], "not locked: run `make lock`"
     assert sorted(pins - needed) == [], "locked and not needed: run `make lock`"
 
 
 def test_this_environment_is_the_locked_one():
-    installed = {name: importlib.metadata.version(name).split("+")[0] for name in locked()}
-    assert installed == locked()
+    pins = locked_versions()
+    installed = {name: importlib.metadata.version(name).split("+")[0] for name in pins}
+    assert installed == pins
 
 
 def test_what_the_series_does_not_need_is_not_locked():
-    assert not {"torchvision", "ray", "gradio"} & locked().keys()
-    assert locked()["torch"] == "2.13.0"
+    assert not {"torchvision", "ray"} & locked_versions().keys()
+    assert locked_versions()["torch"] == "2.13.0"
 
 
-def test_conda_colab_and_clusters_install_the_same_list():
+def test_makefile_locks_the_same_extras():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"LOCKED_EXTRAS := {','.join(LOCKED_EXTRAS)}\n" in makefile
+
+
+def test_environment_yml_installs_all_extras():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *conda, pip = environment["dependencies"]
     assert conda == [f"python{PROJECT['requires-python']}", "pip"]
     assert pip == {"pip": ["--editable .[all]"]}
+
     (everything,) = [Requirement(line) for line in PROJECT["optional-dependencies"]["all"]]
-    assert everything.name == "monkeylib" and everything.extras == set(EXTRAS)
+    assert everything.name == "monkeylib"
+    assert everything.extras == set(EXTRAS)
 
 
-def third_party(code):
-    """Top-level names that code imports, but for the standard library and the house."""
-    own = set(sys.stdlib_module_names) | {"monkeylib", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
-    found = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module.split(".")[0])
-    return found - own
+# The imports
 
 
-def codes(*folders):
+def sources(*folders: str) -> Iterator[str]:
+    """Yield the code of modules and notebooks in the folders."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
             yield path.read_text(encoding="utf-8")
@@ -126,30 +141,43 @@ def codes(*folders):
             yield notebooks.python(notebooks.read(path))
 
 
-def distributions(modules):
-    """Distributions that give the modules; a module that isn't installed stands for itself."""
-    known = importlib.metadata.packages_distributions()
-    return {canonicalize_name(known.get(module, [module])[0]) for module in modules}
+def imported_modules(code: str) -> set[str]:
+    """Return the top-level names that code imports, except for the standard library and this repository."""
+    modules = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules.add(node.module.split(".")[0])
+
+    return modules - set(sys.stdlib_module_names) - {"monkeylib", "recipes", "benchmarks", "tests"}
 
 
-def test_everything_imported_is_declared():
-    declared = names(CORE) | {name for requirements in EXTRAS.values() for name in names(requirements)}
-    used = {module for code in codes("monkeylib", "notebooks", "tests") for module in third_party(code)}
-    # What papermill, ipykernel and pytest bring, and can't do without.
-    brought = {"nbclient", "ipython", "matplotlib-inline", "packaging"}
-    harnesses = {"lmms-eval", "vlmeval"}  # they load this library, not the other way round
-    assert sorted(distributions(used) - declared - brought - harnesses) == []
+@pytest.fixture(scope="module")
+def imported_distributions() -> set[str]:
+    """Return the distributions of the imported modules; a module that isn't installed stands for itself."""
+    distributions = importlib.metadata.packages_distributions()
+    folders = ("monkeylib", "recipes", "notebooks", "tests")
+    modules = {module for code in sources(*folders) for module in imported_modules(code)}
+    return {canonicalize_name(distributions.get(module, [module])[0]) for module in modules}
 
 
-def test_everything_declared_is_imported():
-    used = {module for code in codes("monkeylib", "notebooks", "tests") for module in third_party(code)}
-    installed = set(names(CORE)) | {name for extra in LOCKED_EXTRAS for name in names(EXTRAS[extra])}
-    assert sorted(installed - distributions(used) - TOOLS) == []
+def test_everything_imported_is_declared(imported_distributions):
+    declared = names(CORE).union(*(names(requirements) for requirements in EXTRAS.values()))
+    assert sorted(imported_distributions - declared - EVALUATION_HARNESSES) == []
+
+
+def test_everything_declared_is_used(imported_distributions):
+    declared = names(CORE).union(*(names(EXTRAS[extra]) for extra in LOCKED_EXTRAS))
+    assert sorted(declared - imported_distributions - USED_WITHOUT_IMPORT) == []
+
+
+# The Makefile
 
 
 @pytest.fixture()
 def clone(tmp_path):
-    """The Makefile in a folder of its own, with a Python that only notes how it is called."""
+    """Copy the Makefile into an empty folder, with a Python that only logs how it is called."""
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     python = tmp_path / "python"
@@ -167,33 +195,33 @@ def clone(tmp_path):
         (tmp_path / "calls").write_text("")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         command = ["make", "PYTHON=./python", target]
-        done = subprocess.run(
+        run = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
-        return done, (tmp_path / "calls").read_text()
+        return run, (tmp_path / "calls").read_text()
 
     make.folder = tmp_path
     return make
 
 
 def test_make_installs_once(clone):
-    done, calls = clone("install")
-    assert done.returncode == 0, done.stderr
+    run, calls = clone("install")
+    assert run.returncode == 0, run.stderr
     assert "-m venv .venv" in calls and "-r requirements.lock" in calls and "--editable ." in calls
-    done, calls = clone("install")
-    assert done.returncode == 0 and calls == "", "a second call installs nothing"
+    run, calls = clone("install")
+    assert run.returncode == 0 and calls == "", "a second call installs nothing"
 
 
-def test_an_interrupted_installation_is_taken_up_again(clone):
+def test_interrupted_installation_is_resumed(clone):
     (clone.folder / "no-network").touch()
-    done, _ = clone("test")
-    assert done.returncode != 0
+    run, _ = clone("test")
+    assert run.returncode != 0
     (clone.folder / "no-network").unlink()
-    done, calls = clone("install")
-    assert done.returncode == 0 and "-r requirements.lock" in calls
+    run, calls = clone("install")
+    assert run.returncode == 0 and "-r requirements.lock" in calls
 
 
-def test_a_changed_lock_is_installed(clone):
+def test_changed_lock_is_installed(clone):
     clone("install")
     lock = clone.folder / "requirements.lock"
     later = os.stat(lock).st_mtime + 10_000
@@ -202,10 +230,10 @@ def test_a_changed_lock_is_installed(clone):
     assert "-r requirements.lock" in calls
 
 
-def test_make_lists_its_targets():
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+def test_make_help_lists_the_targets():
+    run = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     for target in ("install", "reproduce", "test", "lab", "nano-base", "lint", "lock", "clean"):
-        assert f"make {target} " in done.stdout
+        assert f"make {target} " in run.stdout
 
 
 def test_continuous_integration_calls_make_test():
