@@ -122,7 +122,9 @@ def test_two_caption_jobs_on_a_node_do_not_meet(tmp_path):
         (other,) = [call for call in calls if "--head" not in call]
         assert f"--port={port} " in head and "--ray-client-server-port=0 --include-dashboard=false" in head
         assert f"--address=node1:{port} " in other
-        assert all(f"--max-worker-port=0 --temp-dir={ray_folder} --block" in " ".join(c.split()) for c in calls)
+        assert all(
+            f"--max-worker-port=0 --temp-dir={ray_folder} --block" in " ".join(c.split()) for c in calls
+        )
     first, second = (seen[0] for seen, _ in jobs)
     assert first[0] != second[0] and first[1] != second[1] and first[3] != second[3]
 

@@ -13,7 +13,7 @@ from monkeylib.profiles import build
 from monkeylib.prompts import build_prompt
 
 
-def test_answers_in_a_batch_equal_those_one_by_one(monkey, make_image):
+def test_batch_gives_the_answers_of_single_questions(monkey, make_image):
     questions = [
         (make_image(1), "What is it?"),
         (make_image(2, 40, 120), "And what does this longer question ask?"),
@@ -23,13 +23,13 @@ def test_answers_in_a_batch_equal_those_one_by_one(monkey, make_image):
     assert batch[0] != batch[1]
 
 
-def test_a_stream_gives_the_answer_in_pieces(monkey, make_image):
+def test_stream_yields_the_answer_in_pieces(monkey, make_image):
     pieces = list(monkey.stream(make_image(), "What?", max_new_tokens=8))
     assert len(pieces) > 1
     assert "".join(pieces).strip() == monkey.answer(make_image(), "What?", max_new_tokens=8)
 
 
-def test_a_streams_failure_reaches_the_reader(monkey, make_image):
+def test_error_in_a_stream_reaches_the_caller(monkey, make_image):
     with pytest.raises(ValueError, match="beam"):
         list(monkey.stream(make_image(), "What?", max_new_tokens=4, num_beams=2))
 
@@ -37,7 +37,7 @@ def test_a_streams_failure_reaches_the_reader(monkey, make_image):
 HISTORY = (("What is it?", "a cat"), ("Which colour?", "red <img>"))
 
 
-def test_a_conversation_reads_as_in_training(monkey, make_image):
+def test_chat_gives_the_ids_of_a_training_conversation(monkey, make_image):
     """Up to the answer to be given, its ids are those of a training row with the same turns."""
     processor, prompts = (
         monkey.processor,
@@ -52,7 +52,7 @@ def test_a_conversation_reads_as_in_training(monkey, make_image):
     assert bool(inputs["attention_mask"].all())
 
 
-def test_earlier_turns_count(monkey, make_image):
+def test_history_changes_the_answer(monkey, make_image):
     def answer(history) -> str:
         return monkey.chat(make_image(), "Why?", history, max_new_tokens=8)
 
@@ -63,7 +63,7 @@ def test_earlier_turns_count(monkey, make_image):
     )
 
 
-def test_quantised_loading_says_what_is_missing(monkeypatch, monkey, tmp_path):
+def test_quantised_loading_without_bitsandbytes_raises(monkeypatch, monkey, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkeypatch.setattr(build, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="in 4 bits needs the package bitsandbytes"):
@@ -74,7 +74,7 @@ def test_quantised_loading_says_what_is_missing(monkeypatch, monkey, tmp_path):
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is optional")
 @pytest.mark.parametrize("bits", [4, 8])
-def test_the_language_model_alone_is_quantised(bits, monkey, make_image, tmp_path):
+def test_only_the_language_model_is_quantised(bits, monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
     loaded = monkeylib.load_model(tmp_path, device="cpu", bits=bits)
@@ -86,7 +86,7 @@ def test_the_language_model_alone_is_quantised(bits, monkey, make_image, tmp_pat
     assert isinstance(loaded.answer(make_image(), "What?", max_new_tokens=4), str)
 
 
-def test_a_checkpoint_spreads_over_devices(monkey, make_image, tmp_path):
+def test_device_map_spreads_a_checkpoint_over_devices(monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
     loaded = monkeylib.load_model(tmp_path, device_map="auto")
@@ -95,7 +95,7 @@ def test_a_checkpoint_spreads_over_devices(monkey, make_image, tmp_path):
     )
 
 
-def test_bfloat16_is_loaded_and_answers(monkey, make_image, tmp_path):
+def test_bfloat16_checkpoint_answers(monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
     loaded = monkeylib.load_model(tmp_path, device="cpu", dtype=torch.bfloat16)
@@ -103,15 +103,15 @@ def test_bfloat16_is_loaded_and_answers(monkey, make_image, tmp_path):
     assert isinstance(loaded.answer(make_image(), "What?", max_new_tokens=4), str)
 
 
-def test_a_caption_needs_no_question(monkey, make_image):
+def test_caption_needs_no_question(monkey, make_image):
     assert isinstance(monkey.answer(make_image(), prompt="detailed_caption", max_new_tokens=2), str)
 
 
-def test_no_questions_no_answers(monkey):
+def test_no_questions_give_no_answers(monkey):
     assert monkey.answer_batch([]) == []
 
 
-def test_sampling_follows_the_seed(monkey, make_image):
+def test_sampling_depends_on_the_seed(monkey, make_image):
     def sample(seed: int) -> str:
         torch.manual_seed(seed)
         return monkey.answer(make_image(), "What?", max_new_tokens=12, do_sample=True, temperature=2.0)
@@ -120,7 +120,7 @@ def test_sampling_follows_the_seed(monkey, make_image):
     assert len({sample(seed) for seed in range(4)}) > 1
 
 
-def test_a_checkpoint_folder_answers_as_before(monkey, make_image, tmp_path):
+def test_saved_checkpoint_gives_the_same_answer(monkey, make_image, tmp_path):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
     loaded = monkeylib.load_model(tmp_path, device="cpu")
@@ -130,12 +130,12 @@ def test_a_checkpoint_folder_answers_as_before(monkey, make_image, tmp_path):
     )
 
 
-def test_a_folder_without_checkpoint_is_named(tmp_path):
+def test_folder_without_checkpoint_raises(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at .*nothing"):
         monkeylib.load_model(tmp_path / "nothing")
 
 
-def test_a_model_on_two_devices_is_split_between_blocks():
+def test_device_map_splits_the_model_between_blocks():
     """The paper's model with fewer blocks: what has a residual inside stays on one device."""
     config = profiles.build_config(profiles.load("paper-896"))
     config.vision_config.layers, config.text_config.num_hidden_layers = 6, 6
@@ -146,14 +146,14 @@ def test_a_model_on_two_devices_is_split_between_blocks():
     room = {0: sizes["vision"] * 2 // 3 + kept_free, 1: sizes["vision"], 2: sizes[""]}
     places = infer_auto_device_map(model, room, model._no_split_modules)
     assert set(places.values()) == {0, 1, 2}
-    whole = [*model.vision.blocks, *model.language_model.model.layers, model.resampler]
-    names = [name for name, module in model.named_modules() if any(module is one for one in whole)]
+    unsplittable = [*model.vision.blocks, *model.language_model.model.layers, model.resampler]
+    names = [name for name, module in model.named_modules() if any(module is one for one in unsplittable)]
     assert len(names) == 13 and not [
         place for place in places for name in names if place.startswith(f"{name}.")
     ]
 
 
-def test_importing_the_package_takes_no_time():
+def test_import_is_fast():
     program = "import time, torch; start = time.process_time(); import monkeylib; "
     program += "print(time.process_time() - start)"
     output = subprocess.run(
@@ -162,7 +162,7 @@ def test_importing_the_package_takes_no_time():
     assert float(output) < 1
 
 
-def test_importing_the_package_stays_light():
+def test_import_loads_no_heavy_package():
     heavy = "torch transformers lightning ray gradio".split()
     program = f"import sys, monkeylib; print([name for name in {heavy} if name in sys.modules])"
     output = subprocess.run(

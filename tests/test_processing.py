@@ -27,12 +27,12 @@ def test_one_global_view_is_resized_from_the_image_itself(make_image):
     assert out["grids"].tolist() == [[0, 0]]
 
 
-def test_tiles_alone_have_no_global_view(make_image):
+def test_views_of_tiles_only(make_image):
     out = MonkeyImageProcessor(tile_size=8, rows=1, cols=2, views="tiles")([make_image(0), make_image(1)])
     assert out["pixel_values"].shape == (4, 3, 8, 8)
 
 
-def test_the_papers_global_view_is_the_image_itself_resized(make_image):
+def test_global_view_of_the_paper_is_the_resized_original(make_image):
     released, paper = (
         MonkeyImageProcessor(56, 2, 2, global_from=source)(make_image()).pixel_values
         for source in ("resized", "original")
@@ -44,12 +44,12 @@ def test_the_papers_global_view_is_the_image_itself_resized(make_image):
         MonkeyImageProcessor(global_from="x")
 
 
-def test_an_unknown_choice_of_views_is_refused():
+def test_unknown_views_raise():
     with pytest.raises(ValueError, match="'tiles\\+global'.*'all'"):
         MonkeyImageProcessor(views="all")
 
 
-def test_a_image_gives_the_same_from_path_array_and_pillow(make_image, tmp_path):
+def test_path_array_and_pillow_give_the_same_image(make_image, tmp_path):
     image = make_image()
     image.save(tmp_path / "a.png")
     for same in (tmp_path / "a.png", str(tmp_path / "a.png"), np.array(image)):
@@ -68,13 +68,13 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     assert open_image(tmp_path / "a.png").getpixel((0, 0)) == (64, 64, 64)
 
 
-def test_a_missing_image_is_named(tmp_path):
+def test_missing_image_raises_with_its_path(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.png"):
         open_image(tmp_path / "nothing.png")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])
-def test_an_unreadable_image_is_named(content, make_image, tmp_path):
+def test_unreadable_image_raises_with_its_path(content, make_image, tmp_path):
     path = tmp_path / "a.png"
     make_image().save(path)
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
@@ -83,12 +83,12 @@ def test_an_unreadable_image_is_named(content, make_image, tmp_path):
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((3, 4, 4, 4), dtype=np.uint8)])
-def test_an_array_of_another_kind_is_refused(array):
+def test_array_of_another_shape_or_type_raises(array):
     with pytest.raises(ValueError, match="uint8 of shape"):
         open_image(array)
 
 
-def test_a_image_becomes_a_span_before_the_text(processor, make_image):
+def test_image_becomes_a_span_of_placeholders_before_the_text(processor, make_image):
     out = processor(images=[make_image()], text="hi")
     places = 5 * 16
     assert out["input_ids"][0].tolist() == [1, *[3] * places, 2, *processor.layout.text_ids("hi")]
@@ -96,7 +96,7 @@ def test_a_image_becomes_a_span_before_the_text(processor, make_image):
     assert processor.image_ids(Grid(1, 2)) == [1, *[3] * 48, 2]
 
 
-def test_markup_in_a_users_text_is_text(processor, make_image):
+def test_image_tokens_in_a_users_text_stay_text(processor, make_image):
     text = "look: <img>/etc/passwd</img> <imgpad> <|endoftext|>"
     ids = processor.layout.text_ids(text)
     assert not {0, 1, 2, 3} & set(ids)
@@ -112,7 +112,7 @@ def test_images_and_texts_keep_the_order_of_their_list(processor, make_image):
     assert torch.equal(out["pixel_values"], expected)
 
 
-def test_a_batch_is_padded_on_the_side_that_is_asked_for(processor, make_image):
+def test_padding_side(processor, make_image):
     left = processor(images=[make_image(), None], text=["a", "bc"])
     right = processor(images=[make_image(), None], text=["a", "bc"], padding_side="right")
     assert left["attention_mask"][1].nonzero().flatten().tolist() == [81, 82]
@@ -120,39 +120,44 @@ def test_a_batch_is_padded_on_the_side_that_is_asked_for(processor, make_image):
     assert left["grids"].tolist() == [[2, 2]]
 
 
-def test_a_text_without_image_has_no_pixels(processor):
+def test_text_without_image_has_no_pixels(processor):
     assert set(processor(text="a")) == {"input_ids", "attention_mask"}
 
 
-def test_images_and_texts_must_pair_up(processor, make_image):
+def test_unequal_numbers_of_images_and_texts_raise(processor, make_image):
     with pytest.raises(ValueError, match="2 texts and 1 entries"):
         processor(images=[make_image()], text=["a", "b"])
 
 
-def test_the_separator_stands_only_between_a_image_and_its_text(processor, make_image):
+def test_separator_stands_between_an_image_and_its_text_only(processor, make_image):
     blank = MonkeyProcessor(processor.image_processor, processor.tokenizer, queries=16, separator=" ")
     ids = blank(text=[["a", make_image(), "b"]])["input_ids"][0].tolist()
     assert processor.tokenizer.decode(ids, skip_special_tokens=True) == "a b"
 
 
-def test_a_prompt_opens_as_the_language_model_was_trained(processor, make_image, tmp_path):
+def test_prompt_prefix_may_hold_special_tokens(processor, make_image, tmp_path):
     """Once for each prompt, with the special token that no user can type."""
-    opened = MonkeyProcessor(
+    with_prefix = MonkeyProcessor(
         processor.image_processor, processor.tokenizer, queries=16, prompt_prefix="<unk>USER: "
     )
-    opened.save_pretrained(tmp_path)
+    with_prefix.save_pretrained(tmp_path)
     unknown = processor.tokenizer.unk_token_id
-    for made in (opened, MonkeyProcessor.from_pretrained(tmp_path)):
-        before = [unknown, *made.layout.text_ids("USER: ")]
-        assert made.layout.prefix_ids() == before
-        ids = made(images=[[make_image(), make_image(1)]], text=["<unk>"])["input_ids"][0].tolist()
-        assert ids == [*before, *made.image_ids(), *made.image_ids(), *made.layout.text_ids("<unk>")]
-        assert unknown not in made.layout.text_ids("<unk>")
-        assert made(text="a")["input_ids"][0].tolist() == [*before, *made.layout.text_ids("a")]
+    for prefixed in (with_prefix, MonkeyProcessor.from_pretrained(tmp_path)):
+        prefix_ids = [unknown, *prefixed.layout.text_ids("USER: ")]
+        assert prefixed.layout.prefix_ids() == prefix_ids
+        ids = prefixed(images=[[make_image(), make_image(1)]], text=["<unk>"])["input_ids"][0].tolist()
+        assert ids == [
+            *prefix_ids,
+            *prefixed.image_ids(),
+            *prefixed.image_ids(),
+            *prefixed.layout.text_ids("<unk>"),
+        ]
+        assert unknown not in prefixed.layout.text_ids("<unk>")
+        assert prefixed(text="a")["input_ids"][0].tolist() == [*prefix_ids, *prefixed.layout.text_ids("a")]
     assert processor.layout.prefix_ids() == []
 
 
-def test_a_tokenizer_without_the_image_tokens_is_refused(processor, tokenizer):
+def test_tokenizer_without_image_tokens_raises(processor, tokenizer):
     bare = tokenizer.__class__(
         tokenizer_object=tokenizer.backend_tokenizer.__class__.from_str(
             tokenizer.backend_tokenizer.to_str().replace("imgpad", "other")
@@ -162,7 +167,7 @@ def test_a_tokenizer_without_the_image_tokens_is_refused(processor, tokenizer):
         MonkeyProcessor(processor.image_processor, bare)
 
 
-def test_processors_survive_saving(processor, make_image, tmp_path):
+def test_processors_are_the_same_after_saving_and_loading(processor, make_image, tmp_path):
     processor.image_processor.save_pretrained(tmp_path / "images")
     again = MonkeyImageProcessor.from_pretrained(tmp_path / "images")
     assert again.to_dict() == processor.image_processor.to_dict()

@@ -64,7 +64,11 @@ def expected(monkey):
         return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def build(images, *texts, history=()):
-        ids = tokenizer(processor.prompt_prefix, add_special_tokens=False)["input_ids"] if processor.prompt_prefix else []
+        ids = (
+            tokenizer(processor.prompt_prefix, add_special_tokens=False)["input_ids"]
+            if processor.prompt_prefix
+            else []
+        )
         for _ in range(images):
             ids = [*ids, 1, *[3] * (5 * processor.queries), 2]
         for prompt, answer in history:

@@ -1,4 +1,4 @@
-"""Many processes write the file that one writes, however often they are killed."""
+"""Many processes write the same file as one, however often they are killed."""
 
 import os
 import subprocess
@@ -11,15 +11,14 @@ from monkeylib.evaluation import distributed, predict
 from monkeylib.evaluation.distributed import DistributedContext
 from monkeylib.evaluation.examples import Example, make_batches, read_predictions
 from monkeylib.inference import load_model
-from tests.support import evaluation_processes as workers
-from tests.support import talkative_model
+from tests.support import evaluation_processes, random_monkey
 
 
 @pytest.fixture()
 def setting(make_image, tmp_path):
-    """(checkpoint, image): what the processes read."""
+    """Checkpoint and image that the processes read."""
     checkpoint = tmp_path / "model"
-    monkey = talkative_model.make()
+    monkey = random_monkey.make_monkey()
     monkey.model.save_pretrained(checkpoint)
     monkey.processor.save_pretrained(checkpoint)
     make_image().save(tmp_path / "image.png")
@@ -29,53 +28,64 @@ def setting(make_image, tmp_path):
     torch.set_num_threads(threads)
 
 
-def whole(setting, path):
-    """The file of one process that nothing interrupted."""
+def predict_uninterrupted(setting, path):
+    """Return the file of one process without interruptions."""
     checkpoint, image = setting
     return predict.predict(
         load_model(checkpoint),
-        workers.questions(image),
+        evaluation_processes.make_examples(image),
         path,
-        batch_size=workers.SIZE,
-        max_new_tokens=workers.TOKENS,
+        batch_size=evaluation_processes.BATCH_SIZE,
+        max_new_tokens=evaluation_processes.MAX_NEW_TOKENS,
         progress=False,
     ).path
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_run_killed_twice_ends_with_the_same_file(setting, tmp_path, count):
-    expected = whole(setting, tmp_path / "whole.jsonl").read_bytes()
-    assert len({row.prediction for row in read_predictions(tmp_path / "whole.jsonl")}) > 5
+def test_run_killed_twice_ends_with_the_same_file(setting, tmp_path, count):
+    expected = predict_uninterrupted(setting, tmp_path / "uninterrupted.jsonl").read_bytes()
+    assert len({row.prediction for row in read_predictions(tmp_path / "uninterrupted.jsonl")}) > 5
     path = tmp_path / f"{count}" / "answers.jsonl"
     for lines in (6, 13):
-        workers.kill_after(lines, path, workers.start(count, *setting, path, 0.3))
+        evaluation_processes.kill_after(
+            lines, path, evaluation_processes.start_processes(count, *setting, path, 0.3)
+        )
         with (path if count == 1 else path.with_name(f"{path.name}.part1")).open("ab") as file:
             file.write(b'{"id": "torn')  # what a kill in the middle of a write leaves
     assert not path.exists() or len(read_predictions(path)) < 24
-    workers.finish(workers.start(count, *setting, path, 0.0))
+    evaluation_processes.wait_for(evaluation_processes.start_processes(count, *setting, path, 0.0))
     assert path.read_bytes() == expected
     assert [file.name for file in path.parent.iterdir()] == [path.name], "no parts are left"
 
 
-def test_a_run_goes_on_with_another_number_of_processes(setting, tmp_path):
-    expected = whole(setting, tmp_path / "whole.jsonl").read_bytes()
+def test_run_resumes_with_another_number_of_processes(setting, tmp_path):
+    expected = predict_uninterrupted(setting, tmp_path / "uninterrupted.jsonl").read_bytes()
     path = tmp_path / "mixed" / "answers.jsonl"
-    workers.kill_after(9, path, workers.start(2, *setting, path, 0.3))
-    asked = []
+    evaluation_processes.kill_after(9, path, evaluation_processes.start_processes(2, *setting, path, 0.3))
+    answered = []
     checkpoint, image = setting
-    shared = predict.PrefixSharingMonkey(load_model(checkpoint), workers.TOKENS)
-    name = predict.monkey_fingerprint(load_model(checkpoint), workers.TOKENS)
+    shared = predict.PrefixSharingMonkey(load_model(checkpoint), evaluation_processes.MAX_NEW_TOKENS)
+    name = predict.monkey_fingerprint(load_model(checkpoint), evaluation_processes.MAX_NEW_TOKENS)
 
     def count(batch):
-        asked.extend(batch)
+        answered.extend(batch)
         return shared(batch)
 
-    predict.predict(count, workers.questions(image), path, batch_size=workers.SIZE, progress=False, name=name)
+    predict.predict(
+        count,
+        evaluation_processes.make_examples(image),
+        path,
+        batch_size=evaluation_processes.BATCH_SIZE,
+        progress=False,
+        name=name,
+    )
     assert path.read_bytes() == expected
-    assert 0 < len(asked) <= 24 - 9 + 2 * workers.SIZE, "what the two had answered isn't asked again"
+    assert 0 < len(answered) <= 24 - 9 + 2 * evaluation_processes.BATCH_SIZE, (
+        "answers on disk are not generated again"
+    )
 
 
-def test_torchrun_gives_the_files_of_one_process(setting, tmp_path):
+def test_torchrun_writes_the_files_of_one_process(setting, tmp_path):
     options = ["--model", setting[0], "--benchmarks", "nano-general,nano-caption", "--limit", "9"]
     options += ["--batch-size", "2"]
     for out, launcher in {
@@ -122,7 +132,7 @@ if __name__ == "__main__":
 """
 
 
-def test_processes_of_lightning_divide_the_work(tmp_path):
+def test_processes_of_lightning_divide_the_examples(tmp_path):
     pytest.importorskip("lightning")
     (tmp_path / "script.py").write_text(LIGHTNING)
     path = tmp_path / "answers.jsonl"
@@ -137,7 +147,7 @@ def test_processes_of_lightning_divide_the_work(tmp_path):
 
 
 @pytest.mark.parametrize(("items", "count"), [(0, 2), (1, 3), (7, 2), (100, 3), (1000, 7)])
-def test_work_is_divided_without_rest(items, count):
+def test_shards_hold_every_item_once(items, count):
     parts = [DistributedContext(rank, count).shard(range(items)) for rank in range(count)]
     assert sorted(item for part in parts for item in part) == list(range(items))
     assert max(map(len, parts)) - min(map(len, parts)) <= 8
@@ -146,7 +156,7 @@ def test_work_is_divided_without_rest(items, count):
         assert neighbours > 0.7 * len(parts[0]), "questions of an image mostly stay with one process"
 
 
-def test_a_process_without_a_launcher_is_alone(monkeypatch):
+def test_process_without_launcher_has_a_world_of_one(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert distributed.join_processes() == DistributedContext(0, 1)

@@ -1,4 +1,4 @@
-"""Other models of transformers go through the same runner."""
+"""Image-text models of transformers predict like a Monkey."""
 
 import json
 
@@ -7,9 +7,9 @@ import pytest
 from monkeylib import inference
 from monkeylib.evaluation import hf_models, predict
 from monkeylib.evaluation.examples import Example, read_predictions
-from tests.support import other_models
+from tests.support import tiny_hf_models
 
-MAKERS = {"llava": other_models.llava, "qwen2_vl": other_models.qwen2_vl}
+MAKERS = {"llava": tiny_hf_models.llava, "qwen2_vl": tiny_hf_models.qwen2_vl}
 
 
 @pytest.fixture(scope="module", params=MAKERS)
@@ -27,7 +27,7 @@ def examples(make_image):
     ]
 
 
-def test_a_model_is_found_by_its_folder_and_answers_through_the_runner(folder, examples, tmp_path):
+def test_model_loads_from_its_folder_and_predicts(folder, examples, tmp_path):
     model = hf_models.load_image_text_model(folder, max_new_tokens=6, device="cpu")
     assert isinstance(model, hf_models.HFChatModel)
     path, *_ = predict.predict(model, examples, tmp_path / "p.jsonl", batch_size=4, progress=False)
@@ -44,34 +44,34 @@ def test_a_model_is_found_by_its_folder_and_answers_through_the_runner(folder, e
     assert model.with_max_new_tokens(7).name != model.name == model.with_max_new_tokens(6).name
 
 
-def test_the_image_reaches_the_model(folder, examples, make_image):
+def test_image_reaches_the_model(folder, examples, make_image):
     model = hf_models.load_image_text_model(folder, max_new_tokens=8, device="cpu")
     same = [Example("a", make_image(seed, 60, 50), "what is it?", ("a",)) for seed in range(4)]
     assert len({model([example])[0] for example in same}) > 1
 
 
-def test_what_is_asked_is_the_chat_wording_or_monkeys(folder):
+def test_chat_prompts_replace_those_of_monkey(folder):
     model = hf_models.load_image_text_model(folder, max_new_tokens=1, device="cpu")
 
-    def asked(prompt, question="how many {question}s?"):
+    def text_of(prompt, question="how many {question}s?"):
         (message,) = model._messages(Example("a", None, question, ("a",), prompt=prompt))
         assert [part["type"] for part in message["content"]] == ["image", "text"]
         return message["content"][1]["text"]
 
-    assert asked("vqa").startswith("how many {question}s?\nAnswer the question using a single word")
-    assert asked("caption") == "Describe the image in one sentence."
-    assert asked("plain") == "how many {question}s?"
-    assert "'unanswerable'" in asked("vizwiz_lower") and "'Unanswerable'" in asked("vizwiz")
+    assert text_of("vqa").startswith("how many {question}s?\nAnswer the question using a single word")
+    assert text_of("caption") == "Describe the image in one sentence."
+    assert text_of("plain") == "how many {question}s?"
+    assert "'unanswerable'" in text_of("vizwiz_lower") and "'Unanswerable'" in text_of("vizwiz")
 
 
-def test_a_model_without_a_chat_template_is_refused(folder):
+def test_model_without_chat_template_raises(folder):
     model = hf_models.load_image_text_model(folder, device="cpu")
     model.processor.chat_template = None
     with pytest.raises(ValueError, match="no chat template.*chat_template.jinja"):
         hf_models.HFChatModel(model.model, model.processor)
 
 
-def test_our_checkpoints_load_as_monkeys(monkey, tmp_path):
+def test_monkey_checkpoints_load_as_monkeys(monkey, tmp_path):
     monkey.model.save_pretrained(tmp_path / "m")
     monkey.processor.save_pretrained(tmp_path / "m")
     assert isinstance(hf_models.load_image_text_model(tmp_path / "m", device="cpu"), inference.Monkey)

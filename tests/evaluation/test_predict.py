@@ -1,4 +1,4 @@
-"""Predictions on disk: resumed, repaired, shared encodings, and the scores read from them."""
+"""Predictions on disk: prefix sharing, resumed and repaired files, and the scores read from them."""
 
 import csv
 import json
@@ -20,12 +20,12 @@ from monkeylib.evaluation.predict import predict
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
-from tests.support import talkative_model
+from tests.support import random_monkey
 
 
 @pytest.fixture(scope="module")
 def monkey() -> Monkey:
-    return talkative_model.make()
+    return random_monkey.make_monkey()
 
 
 def _image(seed: int) -> Image.Image:
@@ -51,21 +51,21 @@ def _echo(examples):
     return [f"{example.id}: {example.question}" for example in examples]
 
 
-def test_batches_hold_every_example_once_with_the_questions_of_an_image_in_a_row():
+def test_batches_keep_the_questions_of_an_image_in_a_row():
     examples = _examples()
-    made = make_batches(examples, 4)
-    assert [len(batch) for batch in made] == [4, 4, 4, 3]
-    flat = [example for batch in made for example in batch]
+    batches = make_batches(examples, 4)
+    assert [len(batch) for batch in batches] == [4, 4, 4, 3]
+    flat = [example for batch in batches for example in batch]
     assert sorted(e.id for e in flat) == sorted(e.id for e in examples)
     keys = [example.image_key for example in flat]
     assert (
         sum(one != other for one, other in zip(keys, keys[1:], strict=False)) == 4
     )  # five images, in a row each
-    assert make_batches(examples[::-1], 4)[0][0].image_key == made[0][0].image_key
+    assert make_batches(examples[::-1], 4)[0][0].image_key == batches[0][0].image_key
 
 
 @pytest.mark.parametrize(("questions", "size"), [(3, 4), (1, 3), (8, 8)])
-def test_a_shared_encoding_gives_the_answers_of_one_question_at_a_time(monkey, monkeypatch, questions, size):
+def test_prefix_sharing_gives_the_answers_of_single_questions(monkey, monkeypatch, questions, size):
     examples = _examples(images=12 // questions + 1, questions=questions)
     encoded, read = [], []
     features, forward = monkey.model.get_image_features, monkey.model.language_model.forward
@@ -80,35 +80,37 @@ def test_a_shared_encoding_gives_the_answers_of_one_question_at_a_time(monkey, m
 
     monkeypatch.setattr(monkey.model.language_model, "forward", spy)
     answer = PrefixSharingMonkey(monkey, max_new_tokens=6)
-    made = make_batches(examples, size)
-    shared = {e.id: text for batch in made for e, text in zip(batch, answer(batch), strict=True)}
+    batches = make_batches(examples, size)
+    shared = {e.id: text for batch in batches for e, text in zip(batch, answer(batch), strict=True)}
     images = {example.image_key for example in examples}
     assert len(encoded) == len(images)  # each once, though batches cut through the questions of an image
     if questions == 1:
         assert sum(read) == len(examples)
     else:
-        assert sum(read) <= len(images) + len(made), "the language model reads an image once in a batch"
+        assert sum(read) <= len(images) + len(batches), "the language model reads an image once in a batch"
     alone = {e.id: monkey.answer(e.image(), e.question, max_new_tokens=6) for e in examples}
     assert shared == alone
     assert len(set(alone.values())) > 5  # the answers differ, so that a mix-up would show
 
 
-def test_a_long_question_is_read_with_its_image_where_the_model_stretches_positions(monkey, monkeypatch):
+def test_prefix_is_not_shared_beyond_the_trained_length(monkey, monkeypatch):
     monkeypatch.setattr(monkey.model.config.text_config, "trained_length", 60, raising=False)
     short = _examples(1, 4)
     long = [Example(name, _image(0), "x " * 40, ("a",), image_id="i") for name in "ab"]
-    seen = []
+    options_of_calls = []
     generate = monkey.model.generate
     monkeypatch.setattr(
-        monkey.model, "generate", lambda **options: seen.append(set(options)) or generate(**options)
+        monkey.model,
+        "generate",
+        lambda **options: options_of_calls.append(set(options)) or generate(**options),
     )
     answer = PrefixSharingMonkey(monkey, max_new_tokens=2)
     answer(short)
     answer(long)
-    assert ["past_key_values" in options for options in seen] == [True, False]
+    assert ["past_key_values" in options for options in options_of_calls] == [True, False]
 
 
-def test_predictions_keep_the_example_and_the_models_fingerprint(monkey, tmp_path):
+def test_predictions_hold_the_example_and_the_fingerprint_of_the_model(monkey, tmp_path):
     path = tmp_path / "new" / "p.jsonl"
     assert predict(monkey, _examples(2, 2), path, max_new_tokens=3, progress=False) == (path, 4, 0)
     rows = read_predictions(path)
@@ -119,10 +121,10 @@ def test_predictions_keep_the_example_and_the_models_fingerprint(monkey, tmp_pat
     assert row.model == monkey_fingerprint(monkey, 3)
 
 
-def test_an_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
+def test_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
     examples = _examples()
-    whole = tmp_path / "whole.jsonl"
-    predict(monkey, examples, whole, batch_size=4, max_new_tokens=4, progress=False)
+    uninterrupted = tmp_path / "uninterrupted.jsonl"
+    predict(monkey, examples, uninterrupted, batch_size=4, max_new_tokens=4, progress=False)
     calls = []
 
     def killed_after(number):
@@ -144,23 +146,23 @@ def test_an_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
             file.write(b'{"id": "torn')  # what a kill in the middle of a write leaves
     last = predict(monkey, examples, part, batch_size=4, max_new_tokens=4, progress=False)
     assert last == (part, 7, 8)
-    assert part.read_bytes() == whole.read_bytes()
+    assert part.read_bytes() == uninterrupted.read_bytes()
     before = len(calls)
     again = predict(killed_after(0), examples, part, batch_size=4, progress=False, name=name)
     assert len(calls) == before and again == (part, 0, 15)  # nothing is left to ask
 
 
-def test_a_line_cut_in_the_middle_of_a_batch_is_asked_again(tmp_path):
+def test_incomplete_line_is_predicted_again(tmp_path):
     examples = _examples()
     path, *_ = predict(_echo, examples, tmp_path / "p.jsonl", batch_size=5, progress=False)
-    whole = path.read_bytes()
-    for cut in (1, 40, len(whole) // 2):
-        path.write_bytes(whole[:-cut])
+    content = path.read_bytes()
+    for cut in (1, 40, len(content) // 2):
+        path.write_bytes(content[:-cut])
         again = predict(_echo, examples, path, batch_size=5, progress=False)
-        assert path.read_bytes() == whole and again.generated % 5 == 0 < again.generated
+        assert path.read_bytes() == content and again.generated % 5 == 0 < again.generated
 
 
-def test_a_killed_process_leaves_whole_lines_to_go_on_from(tmp_path):
+def test_killed_process_leaves_complete_lines_to_resume_from(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
         textwrap.dedent("""
@@ -190,7 +192,7 @@ def test_a_killed_process_leaves_whole_lines_to_go_on_from(tmp_path):
     assert [row.id for row in read_predictions(path)] == [str(i) for i in range(60)]
 
 
-def test_a_file_of_another_model_or_other_questions_is_refused_or_replaced(monkey, tmp_path):
+def test_stale_file_raises_or_is_replaced(monkey, tmp_path):
     examples, path = _examples(2, 1), tmp_path / "p.jsonl"
     predict(_echo, examples, path, progress=False, name="first")
     with pytest.raises(ValueError, match="another model or other questions.*stale"):
@@ -203,7 +205,7 @@ def test_a_file_of_another_model_or_other_questions_is_refused_or_replaced(monke
     assert [row.model for row in read_predictions(path)] == ["second"] * 2
 
 
-def test_the_fingerprint_tells_weights_grids_and_settings_apart(monkey):
+def test_fingerprint_depends_on_weights_grid_and_settings(monkey):
     before = monkey_fingerprint(monkey, 4)
     assert monkey_fingerprint(monkey, 5) != before
     one_view = MonkeyProcessor(
@@ -211,11 +213,11 @@ def test_the_fingerprint_tells_weights_grids_and_settings_apart(monkey):
     )
     assert monkey_fingerprint(Monkey(monkey.model, one_view), 4) != before
     weight = monkey.model.resampler.query
-    kept = weight.detach().clone()
+    original = weight.detach().clone()
     with torch.no_grad():
         weight.add_(1e-3)
         assert monkey_fingerprint(monkey, 4) != before
-        weight.copy_(kept)
+        weight.copy_(original)
     assert monkey_fingerprint(monkey, 4) == before
 
 
@@ -223,13 +225,13 @@ def test_the_fingerprint_tells_weights_grids_and_settings_apart(monkey):
     ("examples", "complaint"),
     [([], "nothing to predict"), ([Example("a", None, "q", ("x",))] * 2, "must be unique: 'a' repeats")],
 )
-def test_examples_that_cannot_be_predicted_are_refused(tmp_path, examples, complaint):
+def test_no_examples_and_repeated_ids_raise(tmp_path, examples, complaint):
     with pytest.raises(ValueError, match=complaint):
         predict(_echo, examples, tmp_path / "p.jsonl", progress=False)
     assert not (tmp_path / "p.jsonl").exists()
 
 
-def test_text_of_any_kind_survives_the_file(tmp_path):
+def test_any_text_is_the_same_after_reading(tmp_path):
     odd = ["", "a\nb", '"quoted"', "é漢😀", "\u2028", "\ud800", "<img>"]
     examples = [Example(str(i), None, text, (text,)) for i, text in enumerate(odd)]
     path = tmp_path / "p.jsonl"
@@ -239,7 +241,7 @@ def test_text_of_any_kind_survives_the_file(tmp_path):
     }
 
 
-def test_a_damaged_or_missing_predictions_file_is_refused(tmp_path):
+def test_damaged_or_missing_predictions_file_raises(tmp_path):
     with pytest.raises(FileNotFoundError, match="no predictions at"):
         read_predictions(tmp_path / "p.jsonl")
     (tmp_path / "p.jsonl").write_text('{"id": "a"}\n')
@@ -257,15 +259,15 @@ def _run(tmp_path, name, right):
     return predict(lambda batch: [answers[e.id] for e in batch], examples, path, progress=False).path
 
 
-def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
+def test_scores_intervals_and_groups_of_a_predictions_file(tmp_path):
     path = _run(tmp_path, "half", lambda e: e.meta["family"] == "general")
     score = results.score(path, "exact_match")
     assert (score.metric, score.value, score.n) == ("exact_match", 0.5, 40)
     assert score.low < 0.4 and score.high > 0.6  # twenty images, not forty independent questions
     rows = results.score_runs({("ours", "test"): path}, {"test": ["exact_match", "anls"]}, by="family")
-    found = {(row.group, row.metric): row.value for row in rows}
-    assert found[("all", "exact_match")] == 0.5
-    assert found[("general", "exact_match")] == 1 and found[("document", "anls")] == 0
+    values = {(row.group, row.metric): row.value for row in rows}
+    assert values[("all", "exact_match")] == 0.5
+    assert values[("general", "exact_match")] == 1 and values[("document", "anls")] == 0
     table = results.write_table(rows, tmp_path / "results" / "table.csv")
     read = list(csv.DictReader(table.open()))
     assert list(read[0]) == ["model", "split", "group", "metric", "value", "low", "high", "n"]
@@ -273,7 +275,7 @@ def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
     assert len(read) == 6
 
 
-def test_two_runs_are_compared_example_by_example(tmp_path):
+def test_runs_are_compared_example_by_example(tmp_path):
     better = _run(tmp_path, "better", lambda e: int(e.id.split("-")[0]) < 15)
     worse = _run(tmp_path, "worse", lambda e: int(e.id.split("-")[0]) < 8)
     difference = results.compare(better, worse, "exact_match")
@@ -281,13 +283,13 @@ def test_two_runs_are_compared_example_by_example(tmp_path):
     assert results.compare(worse, better, "exact_match").high < 0
 
 
-def test_runs_on_other_examples_are_not_compared(tmp_path):
-    whole = read_predictions(_run(tmp_path, "whole", lambda e: True))
+def test_comparing_runs_on_different_examples_raises(tmp_path):
+    predictions = read_predictions(_run(tmp_path, "all", lambda e: True))
     with pytest.raises(ValueError, match="1 ids are in one alone, such as"):
-        results.compare(whole, whole[1:], "exact_match")
+        results.compare(predictions, predictions[1:], "exact_match")
 
 
-def test_scoring_nothing_or_a_split_without_metrics_is_refused(tmp_path):
+def test_scoring_nothing_or_a_split_without_metrics_raises(tmp_path):
     (tmp_path / "p.jsonl").write_text("")
     with pytest.raises(ValueError, match="got no predictions"):
         results.score(tmp_path / "p.jsonl", "exact_match")
@@ -299,7 +301,7 @@ def test_scoring_nothing_or_a_split_without_metrics_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in benchmarks.BENCHMARKS if name.startswith("nano-")])
-def test_a_benchmark_loads_the_same_examples_each_time_and_scores_its_own_answers(name, tmp_path):
+def test_benchmark_loads_the_same_examples_each_time_and_scores_its_answers(name, tmp_path):
     benchmark = benchmarks.get(name)
     examples = benchmark.load(6)
     again = benchmark.load(4)
@@ -314,13 +316,13 @@ def test_a_benchmark_loads_the_same_examples_each_time_and_scores_its_own_answer
     assert all(row.value == pytest.approx(best, rel=0.3) for row in rows)
 
 
-def test_print_splits_hold_only_their_print():
+def test_splits_of_a_text_size_hold_only_that_size():
     for name in ("fine", "large"):
         metas = [e.meta for e in benchmarks.get(f"nano-{name}").load(8)]
         assert {meta["print"] for meta in metas} == {name}
         assert all(len(meta["evidence"]) == 4 and meta["height"] > 0 for meta in metas)
 
 
-def test_an_unknown_benchmark_is_refused_with_the_list():
+def test_unknown_benchmark_raises_and_lists_the_names():
     with pytest.raises(ValueError, match="nano-fine, nano-large"):
         benchmarks.get("imagenet")

@@ -10,14 +10,14 @@ import torch
 
 from monkeylib import resources
 from monkeylib.integrations import common, lmms_eval_models
-from tests.support import harness_interfaces, talkative_model
+from tests.support import harness_interfaces, random_monkey
 
 
 @pytest.fixture(scope="module")
 def monkey():
-    talkative = talkative_model.make()
-    talkative.model.eval()
-    return talkative
+    monkey = random_monkey.make_monkey()
+    monkey.model.eval()
+    return monkey
 
 
 @pytest.fixture()
@@ -28,7 +28,7 @@ def checkpoint(monkey, tmp_path):
 
 
 def fresh(monkeypatch, name):
-    """A hook's module, imported anew with whatever stands for its harness."""
+    """Import an integration anew, with the harness or its recorded interface."""
     monkeypatch.delitem(sys.modules, f"monkeylib.integrations.{name}", raising=False)
     module = importlib.import_module(f"monkeylib.integrations.{name}")
     monkeypatch.delitem(sys.modules, f"monkeylib.integrations.{name}")
@@ -61,7 +61,7 @@ def instance(arguments, number):
     return Instance(request_type="generate_until", arguments=arguments, idx=number, metadata=metadata)
 
 
-def test_lmms_eval_gets_the_answers_in_its_order(lmms, checkpoint, monkey, make_image):
+def test_lmms_eval_gets_answers_in_the_order_of_its_requests(lmms, checkpoint, monkey, make_image):
     model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), batch_size="3", device="cpu")
     docs = [{"images": [make_image(n % 2)], "text": "what is " + "it" * (n % 4) + "?"} for n in range(7)]
     docs.append({"images": [], "text": "no image?"})
@@ -75,27 +75,27 @@ def test_lmms_eval_gets_the_answers_in_its_order(lmms, checkpoint, monkey, make_
     ]
     cached = []
     model.cache_hook.add_partial = lambda kind, request, text: cached.append((kind, request[0], text))
-    found = model.generate_until(requests)
+    answers = model.generate_until(requests)
     for n in range(7):
         tokens = settings[n]["max_new_tokens"]
         expected = monkey.answer(docs[n]["images"][0], docs[n]["text"], max_new_tokens=tokens)
-        assert found[n] == expected.split("\n\n")[0]
+        assert answers[n] == expected.split("\n\n")[0]
     for n in (7, 8):
         inputs = monkey.prepare([docs[n]["images"]], [f"{docs[n]['text']} Answer: "])
-        assert found[n] == monkey.generate(inputs, 3)[0]
-    assert len(set(found)) > 3
+        assert answers[n] == monkey.generate(inputs, 3)[0]
+    assert len(set(answers)) > 3
     assert sorted(text for _, text, _ in cached) == sorted(doc["text"] for doc in docs)
     assert (model.rank, model.world_size) == (0, 1)
 
 
-def test_lmms_evals_settings_reach_the_generation(lmms, checkpoint, make_image, monkeypatch):
+def test_lmms_eval_settings_become_generation_options(lmms, checkpoint, make_image, monkeypatch):
     model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), device="cpu")
     model.task_dict = {"ocr": {"test": [{}]}}
-    given = []
+    calls = []
     monkeypatch.setattr(
         common,
         "generate_answers",
-        lambda monkey, asked, prompt, length, **known: given.append((length, known)) or ["a.b"],
+        lambda monkey, questions, prompt, length, **known: calls.append((length, known)) or ["a.b"],
     )
     for options in (
         {},
@@ -106,7 +106,7 @@ def test_lmms_evals_settings_reach_the_generation(lmms, checkpoint, make_image, 
         request = instance(("what?", options, lambda doc: [make_image()], 0, "ocr", "test"), 0)
         (text,) = model.generate_until([request])
         assert text == ("a" if "until" in options else "a.b")
-    assert given == [
+    assert calls == [
         (64, {}),
         (64, {}),
         (64, {"temperature": 0.7, "top_p": 0.9, "do_sample": True}),
@@ -114,14 +114,14 @@ def test_lmms_evals_settings_reach_the_generation(lmms, checkpoint, make_image, 
     ]
 
 
-def test_lmms_evals_likelihoods_are_those_of_the_model(lmms, checkpoint, monkey, make_image):
+def test_lmms_eval_log_likelihoods_are_those_of_the_model(lmms, checkpoint, monkey, make_image):
     model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), device="cpu")
     model.task_dict = {"ocr": {"test": [{"answer": "ab"}]}}
     image = make_image(1)
     prompt = monkey.prepare([image], ["what? Answer: "])
-    said = monkey.model.generate(**prompt, max_new_tokens=1, do_sample=False)[0, -1]
+    greedy_token = monkey.model.generate(**prompt, max_new_tokens=1, do_sample=False)[0, -1]
     place = (lambda doc: [image], 0, "ocr", "test")
-    targets = (lambda doc: doc["answer"], monkey.processor.tokenizer.decode(said))
+    targets = (lambda doc: doc["answer"], monkey.processor.tokenizer.decode(greedy_token))
     requests = [instance(("what?", target, *place), n) for n, target in enumerate(targets)]
     (summed, is_greedy), (best, always) = model.loglikelihood(requests)
     ids = monkey.processor.layout.text_ids("ab")
@@ -135,7 +135,7 @@ def test_lmms_evals_likelihoods_are_those_of_the_model(lmms, checkpoint, monkey,
         model.generate_until_multi_round([])
 
 
-def test_lmms_eval_finds_the_model_by_the_entry_point(lmms):
+def test_lmms_eval_finds_the_model_by_its_entry_point(lmms):
     project = tomllib.loads((resources.REPOSITORY / "pyproject.toml").read_text())["project"]
     place = project["entry-points"]["lmms_eval.models"]["monkeylib"]
     module, name = place.split(":")
@@ -148,9 +148,7 @@ def test_lmms_eval_finds_the_model_by_the_entry_point(lmms):
     assert base.__abstractmethods__ == {"loglikelihood", "generate_until", "generate_until_multi_round"}
 
 
-def test_vlmevalkit_asks_choices_and_questions_as_its_own_entry_does(
-    kit, checkpoint, monkey, make_image, tmp_path
-):
+def test_vlmevalkit_prompts_are_those_of_its_own_entry(kit, checkpoint, monkey, make_image, tmp_path):
     files = [tmp_path / f"{n}.png" for n in range(2)]
     for n, file in enumerate(files):
         make_image(n).save(file)
@@ -172,7 +170,7 @@ def test_vlmevalkit_asks_choices_and_questions_as_its_own_entry_does(
     ]  # fmt: skip
 
 
-def test_vlmevalkit_knows_a_registered_checkpoint(kit, checkpoint):
+def test_vlmevalkit_finds_a_registered_checkpoint(kit, checkpoint):
     kit.register(checkpoint, name="ours")
     from vlmeval.config import supported_VLM
 
@@ -180,13 +178,13 @@ def test_vlmevalkit_knows_a_registered_checkpoint(kit, checkpoint):
     assert isinstance(model, kit.MonkeyForVLMEvalKit) and model.INTERLEAVE
 
 
-def test_a_image_that_comes_twice_is_encoded_once(monkey, make_image, monkeypatch):
+def test_repeated_image_is_encoded_once(monkey, make_image, monkeypatch):
     encoded = []
     features = monkey.model.get_image_features
     monkeypatch.setattr(
         monkey.model, "get_image_features", lambda *a, **k: encoded.append(1) or features(*a, **k)
     )
-    asked = [("what?", [make_image(0)]), ("who?", [make_image(0)]), ("why?", [make_image(1)])]
-    found = common.generate_answers(monkey, asked, "vqa", 4)
+    questions = [("what?", [make_image(0)]), ("who?", [make_image(0)]), ("why?", [make_image(1)])]
+    answers = common.generate_answers(monkey, questions, "vqa", 4)
     assert len(encoded) == 2
-    assert found == [monkey.answer(images[0], text, max_new_tokens=4) for text, images in asked]
+    assert answers == [monkey.answer(images[0], text, max_new_tokens=4) for text, images in questions]

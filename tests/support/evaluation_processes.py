@@ -1,4 +1,4 @@
-"""Processes that answer together, started and killed by tests."""
+"""Processes that predict together, started and killed by tests."""
 
 import multiprocessing
 import os
@@ -14,12 +14,13 @@ from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fing
 from monkeylib.images import open_image
 from monkeylib.inference import load_model
 
-SIZE, TOKENS = 3, 4
+BATCH_SIZE = 3
+MAX_NEW_TOKENS = 4
 
 
-def questions(image: Path, count: int = 24) -> list[Example]:
-    """Questions of different lengths, four about each image."""
-    image = open_image(image)
+def make_examples(image_path: Path, count: int = 24) -> list[Example]:
+    """Return questions of different lengths, four about each image."""
+    image = open_image(image_path)
     return [
         Example(
             id=f"q{number}",
@@ -32,37 +33,54 @@ def questions(image: Path, count: int = 24) -> list[Example]:
     ]
 
 
-def answer(rank: int, count: int, port: int, checkpoint: Path, image: Path, path: Path, pause: float) -> None:
-    """One process of `count`: predict, with a pause after each batch."""
-    torch.set_num_threads(1)  # the threads of the process that was forked aren't here
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "TOKENIZERS_PARALLELISM": "false"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def run_process(
+    rank: int, world_size: int, port: int, checkpoint: Path, image: Path, path: Path, pause: float
+) -> None:
+    """Predict as one process of `world_size`, with a pause in seconds after each batch."""
+    torch.set_num_threads(1)  # a forked process does not have the threads of its parent
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     monkey = load_model(checkpoint)
-    shared = PrefixSharingMonkey(monkey, TOKENS)
+    answer = PrefixSharingMonkey(monkey, MAX_NEW_TOKENS)
 
-    def slowly(batch):
-        answers = shared(batch)
+    def answer_slowly(batch):
+        answers = answer(batch)
         time.sleep(pause)
         return answers
 
-    name = monkey_fingerprint(monkey, TOKENS)
-    predict.predict(slowly, questions(image), path, batch_size=SIZE, progress=False, name=name)
+    predict.predict(
+        answer_slowly,
+        make_examples(image),
+        path,
+        batch_size=BATCH_SIZE,
+        progress=False,
+        name=monkey_fingerprint(monkey, MAX_NEW_TOKENS),
+    )
 
 
-def start(count: int, *arguments) -> list[multiprocessing.Process]:
-    """`count` processes of `answer`, forked from this one, which has imported the library."""
+def start_processes(world_size: int, *arguments) -> list[multiprocessing.Process]:
+    """Fork processes that call `run_process`, from this one, which has imported the library."""
     context = multiprocessing.get_context("fork")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    made = [context.Process(target=answer, args=(rank, count, port, *arguments)) for rank in range(count)]
-    for process in made:
+
+    processes = [
+        context.Process(target=run_process, args=(rank, world_size, port, *arguments))
+        for rank in range(world_size)
+    ]
+    for process in processes:
         process.start()
-    return made
+    return processes
 
 
 def kill_after(lines: int, path: Path, processes: list[multiprocessing.Process]) -> None:
-    """SIGKILL all of them once the predictions file and its parts hold so many lines."""
+    """Kill the processes once the predictions file and its parts hold so many lines."""
     deadline = time.monotonic() + 300
     while sum(file.read_bytes().count(b"\n") for file in path.parent.glob(f"{path.name}*")) < lines:
         if time.monotonic() > deadline or all(process.exitcode is not None for process in processes):
@@ -74,8 +92,8 @@ def kill_after(lines: int, path: Path, processes: list[multiprocessing.Process])
         process.join()
 
 
-def finish(processes: list[multiprocessing.Process]) -> None:
-    """Wait until all have ended well."""
+def wait_for(processes: list[multiprocessing.Process]) -> None:
+    """Wait until all processes have ended without an error."""
     for process in processes:
         process.join(300)
     codes = [process.exitcode for process in processes]

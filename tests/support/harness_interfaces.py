@@ -1,6 +1,8 @@
-"""The interfaces of two evaluation harnesses, as recorded from their packages: lmms-eval 0.7.3 and VLMEvalKit
-in ms-vlmeval 0.0.20. Only what a model has to provide, and how the harness calls it; tests use the real
-packages where they are installed."""
+"""Interfaces of lmms-eval 0.7.3 and of VLMEvalKit (ms-vlmeval 0.0.20), recorded from their packages.
+
+They hold what a model has to provide and how the harness calls it. Tests use the real packages where they are
+installed.
+"""
 
 import abc
 import sys
@@ -81,7 +83,7 @@ class BaseModel:
 
 
 def install(monkeypatch) -> None:
-    """Let both packages be imported with what is recorded here."""
+    """Make both packages importable, with the classes of this module."""
     modules = {
         "lmms_eval": {},
         "lmms_eval.api": {},

@@ -1,4 +1,4 @@
-"""A tiny Monkey whose answers depend on image and question, so that a mix-up shows."""
+"""Tiny Monkey with random weights whose answers depend on image and question, so that a mix-up shows."""
 
 import torch
 from transformers import Qwen2Config
@@ -9,9 +9,8 @@ from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 
 
-def make() -> Monkey:
-    """A whole model of random weights, 2x2 tiles of 16 px, that answers differently as a rule; in training
-    mode, as a fine-tuning leaves it."""
+def make_monkey() -> Monkey:
+    """Return a model of 2x2 tiles of 16 px, in training mode as fine-tuning leaves it."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     start, end, place = tokenizer.convert_tokens_to_ids(["<img>", "</img>", "<imgpad>"])
