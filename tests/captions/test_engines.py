@@ -1,4 +1,4 @@
-"""Killed at any moment, a run ends as if it had not been; and the records are those of Ray."""
+"""A run that is killed gives the same records as one that is not, and so does Ray."""
 
 import importlib.util
 import json
@@ -31,7 +31,7 @@ PRELOADED = ["monkeylib.captions.pipeline", "monkeylib.captions.experts", "pyarr
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """500 small images of chance; three are black, which an expert refuses, and one is half a file."""
+    """500 small random images; three are black, which an expert refuses, and one is half a file."""
     home, chance = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     colours = chance.integers(1, 255, (IMAGES, 2, 3, 3), dtype=np.uint8)
     colours[[7, 250, 499]] = 0
@@ -41,13 +41,13 @@ def folder(tmp_path_factory):
     return home
 
 
-def work():
+def build_pipeline():
     experts = [Colours(), CaptionedSegments(Halves(), Shades())]
     return pipeline.Pipeline(experts, ChecksumMatcher(), batch_size=16)
 
 
-def describe(folder, out, engine=None):
-    return work().run(
+def run_pipeline(folder, out, engine=None):
+    return build_pipeline().run(
         input_images.find_images([folder]), out, engine=engine, shard_size=SHARD, progress=False
     )
 
@@ -60,10 +60,10 @@ def outcome(out: Path) -> tuple[bytes, list[dict]]:
 @pytest.fixture(scope="module")
 def uninterrupted(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    return describe(folder, out), out
+    return run_pipeline(folder, out), out
 
 
-def test_every_image_has_one_record_and_each_failure_is_one_too(folder, uninterrupted):
+def test_every_image_has_a_record_and_failures_are_recorded(folder, uninterrupted):
     summary, out = uninterrupted
     records = list(read_records(out / pipeline.RECORDS))
     assert [record.name for record in records] == [f"{n:03d}.png" for n in range(IMAGES)]
@@ -79,71 +79,72 @@ def test_every_image_has_one_record_and_each_failure_is_one_too(folder, uninterr
 def _killed(folder, out, events: int) -> None:
     """Run the pipeline in a process of its own, and kill it when `events` more files have appeared."""
     before = files(out)
-    child = multiprocessing.get_context("forkserver").Process(target=describe, args=(folder, out))
+    child = multiprocessing.get_context("forkserver").Process(target=run_pipeline, args=(folder, out))
     child.start()
     while child.is_alive() and files(out) - before < events:
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL)
     child.join()
-    assert child.exitcode == -signal.SIGKILL, "it ended before it was killed"
+    assert child.exitcode == -signal.SIGKILL, "the process ended before it was killed"
 
 
 def files(out: Path) -> int:
     return sum(1 for path in out.rglob("*") if path.is_file())
 
 
-def test_killed_five_times_it_ends_as_if_it_had_not_been(folder, uninterrupted, tmp_path):
+def test_run_that_is_killed_five_times_gives_the_same_records(folder, uninterrupted, tmp_path):
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     chance = random.Random(0)
-    done = []
+    committed_counts = []
     for _ in range(5):
         _killed(folder, tmp_path, chance.randint(1, 260))
-        done.append(len(list(tmp_path.glob("shards/*.json"))))
-    assert done == sorted(done) and 0 < done[-1] < 13, "each run goes on where the one before was killed"
-    summary = describe(folder, tmp_path)
+        committed_counts.append(len(list(tmp_path.glob("shards/*.json"))))
+    assert committed_counts == sorted(committed_counts), "each run continues the one before"
+    assert 0 < committed_counts[-1] < 13
+    summary = run_pipeline(folder, tmp_path)
     assert outcome(tmp_path) == outcome(uninterrupted[1])
     assert summary.already > 0
-    asked = {tally.stage: tally.computed for tally in summary.stages}
-    assert asked["halves"] < IMAGES - 1, "what was found before a kill isn't asked again"
+    computed = {stage.stage: stage.computed for stage in summary.stages}
+    assert computed["halves"] < IMAGES - 1, "results from before a kill are cached"
 
 
-def test_a_torn_or_changed_shard_is_done_again(folder, uninterrupted, tmp_path):
+def test_damaged_shard_is_run_again(folder, uninterrupted, tmp_path):
     few = input_images.find_images([folder])[:8]
 
     def again():
-        return work().run(few, tmp_path, shard_size=2, retry_failed=False, progress=False)
+        return build_pipeline().run(few, tmp_path, shard_size=2, retry_failed=False, progress=False)
 
     assert again().already == 0
-    whole = outcome(tmp_path)
+    expected = outcome(tmp_path)
     first, second, third, _ = sorted(tmp_path.glob("shards/*.parquet"))
     first.write_bytes(first.read_bytes()[:-20])
     second.unlink()
     third.with_suffix(".json").write_text('{"records": 2')
-    assert again().already == 1 and outcome(tmp_path) == whole
+    assert again().already == 1 and outcome(tmp_path) == expected
 
 
-def test_a_shard_with_failures_is_tried_again_unless_told_otherwise(folder, tmp_path):
+def test_shard_with_failures_is_run_again_unless_told_otherwise(folder, tmp_path):
     few = input_images.find_images([folder])[5:9]
     options = {"shard_size": 2, "progress": False}
-    work().run(few, tmp_path, **options)
-    assert work().run(few, tmp_path, **options).already == 1  # the black image is in the other
-    assert work().run(few, tmp_path, retry_failed=False, **options).already == 2
+    build_pipeline().run(few, tmp_path, **options)
+    assert build_pipeline().run(few, tmp_path, **options).already == 1  # the black image is in the other
+    assert build_pipeline().run(few, tmp_path, retry_failed=False, **options).already == 2
 
 
-def test_low_memory_frees_each_model_and_changes_nothing(folder, uninterrupted, tmp_path):
-    freed = []
+def test_low_memory_releases_each_model_and_changes_nothing(folder, uninterrupted, tmp_path):
+    released = []
 
     class Heavy(Colours):
         def release(self):
-            freed.append(self.name)
+            released.append(self.name)
 
     few = input_images.find_images([folder])[:4]
     for place, engine in (("a", LocalEngine()), ("b", LocalEngine(low_memory=True))):
         pipeline.Pipeline([Heavy()]).run(few, tmp_path / place, engine=engine, shard_size=2, progress=False)
-    assert freed == ["colours"] * 2 and outcome(tmp_path / "a") == outcome(tmp_path / "b")
+    assert released == ["colours"] * 2 and outcome(tmp_path / "a") == outcome(tmp_path / "b")
 
 
-# --- Ray ---------------------------------------------------------------------------------------------
+# Ray
 
 
 @pytest.mark.parametrize(
@@ -155,12 +156,12 @@ def test_low_memory_frees_each_model_and_changes_nothing(folder, uninterrupted, 
         (RayEngine(workers={"sam": 2}), "no stage 'sam': the stages are colours, halves, halves.shades"),
     ],
 )
-def test_a_plan_that_would_hang_is_refused(tmp_path, engine, complaint):
+def test_plan_that_would_hang_raises(tmp_path, engine, complaint):
     with pytest.raises(ValueError, match=complaint):
-        engine.plan(work().stages(tmp_path), {"CPU": 2.0})
+        engine.plan(build_pipeline().stages(tmp_path), {"CPU": 2.0})
 
 
-def test_a_model_gets_its_share_of_a_gpu_where_there_are_gpus(tmp_path):
+def test_model_gets_its_share_of_a_gpu_where_there_are_gpus(tmp_path):
     class OnGpu(Colours):
         gpu_share = 0.5
 
@@ -170,29 +171,29 @@ def test_a_model_gets_its_share_of_a_gpu_where_there_are_gpus(tmp_path):
     assert engine.plan(stages, {"CPU": 4.0}) == [(3, 0.0), (1, 0.0)]
 
 
-def planned(stages, cluster, **more):
-    engine = RayEngine(**more)
+def planned_share(stages, cluster, **options):
+    engine = RayEngine(**options)
     return engine.cpu_share(engine.plan(stages, cluster), cluster)
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 8, 64])
-def test_the_default_shares_find_a_place_on_every_machine(tmp_path, cpus):
-    stages = work().stages(tmp_path)
+def test_default_cpu_shares_fit_every_machine(tmp_path, cpus):
+    stages = build_pipeline().stages(tmp_path)
     for workers in (1, 3, 8):
         needed = 2 + workers * len(stages)
         for machines in {1, cpus}:  # one of that many CPUs, and that many of one
-            share = planned(stages, {"CPU": float(cpus)}, default_workers=workers)
+            share = planned_share(stages, {"CPU": float(cpus)}, default_workers=workers)
             places = machines * int(cpus / machines / share + 1e-9)
             assert 0 < share <= 1 and places >= needed
-    assert planned(stages, {"CPU": 64.0}) == 1
+    assert planned_share(stages, {"CPU": 64.0}) == 1
 
 
-def test_a_set_of_many_stages_runs_on_two_cpus_without_being_told(tmp_path):
+def test_many_stages_fit_two_cpus_by_default(tmp_path):
     stages = pipeline.Pipeline([Colours(number=n) for n in range(9)], ChecksumMatcher()).stages(tmp_path)
-    assert planned(stages, {"CPU": 2.0}) == pytest.approx(1 / 7, abs=1e-4)
+    assert planned_share(stages, {"CPU": 2.0}) == pytest.approx(1 / 7, abs=1e-4)
 
 
-def test_a_budget_is_one_on_many_machines(tmp_path, monkeypatch):
+def test_composer_with_a_budget_gets_one_actor(tmp_path, monkeypatch):
     monkeypatch.setenv("MONKEYLIB_CHAT_MODEL", "some-model")
     for limits, count in (({}, 4), ({"maximum_tokens": 1000}, 1)):
         composer = chat.ChatComposer(tmp_path / "chat", **limits)
@@ -203,7 +204,7 @@ def test_a_budget_is_one_on_many_machines(tmp_path, monkeypatch):
         RayEngine(workers={"chat": 2}).plan(stages, {"CPU": 8.0})
 
 
-def test_images_and_results_are_found_from_other_folders(folder, tmp_path, monkeypatch):
+def test_paths_are_absolute_for_workers_in_other_folders(folder, tmp_path, monkeypatch):
     """Workers have another working folder than the process that they work for."""
     seen = []
 
@@ -216,14 +217,14 @@ def test_images_and_results_are_found_from_other_folders(folder, tmp_path, monke
 
     monkeypatch.chdir(folder)
     some = input_images.find_images([Path("001.png"), Path("100.png")])
-    work().run(some, Path("..") / "out", engine=Elsewhere(), progress=False)
+    build_pipeline().run(some, Path("..") / "out", engine=Elsewhere(), progress=False)
     assert all(path.is_absolute() for path in seen[0])
     whole, torn = read_records(folder.parent / "out" / pipeline.RECORDS)
     assert whole.status == "ok" and str(folder) not in torn.failures[0].error
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_image_that_cannot_be_read_loses_no_other_of_its_shard(tmp_path, monkeypatch):
+def test_unreadable_image_loses_no_other_of_its_shard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
     home = tmp_path / "images"
     home.mkdir()
@@ -237,29 +238,32 @@ def test_a_image_that_cannot_be_read_loses_no_other_of_its_shard(tmp_path, monke
         return open_image(image)
 
     monkeypatch.setattr(input_images, "open_image", opened)
-    found = [
-        replace(source, original_caption="a \ud800 caption") for source in input_images.find_images([home])
-    ]
+    inputs = []
+    for input_image in input_images.find_images([home]):
+        inputs.append(replace(input_image, original_caption="a \ud800 caption"))
     for engine in (LocalEngine(), RayEngine()):
         out = tmp_path / type(engine).__name__
-        work().run(found, out, engine=engine, progress=False)
+        build_pipeline().run(inputs, out, engine=engine, progress=False)
         broken, odd = read_records(out / pipeline.RECORDS)
         assert (broken.status, broken.failures[0].stage) == ("failed", "read")
         assert (odd.status, odd.name) == ("ok", "caf\\udce9.png")
 
 
-def test_stages_in_pools_give_the_same_records(folder, uninterrupted, tmp_path, monkeypatch):
+def test_actor_pools_give_the_same_records(folder, uninterrupted, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
     engine = RayEngine(workers={"colours": 2})
-    summary = describe(folder, tmp_path, engine)
+    summary = run_pipeline(folder, tmp_path, engine)
     assert outcome(tmp_path) == outcome(uninterrupted[1])
-    ours, theirs = ({t.stage: (t.computed, t.failed) for t in s.stages} for s in (summary, uninterrupted[0]))
-    assert ours == theirs and summary.shards == 13
+    pooled, local = (
+        {stage.stage: (stage.computed, stage.failed) for stage in run.stages}
+        for run in (summary, uninterrupted[0])
+    )
+    assert pooled == local and summary.shards == 13
     assert [step[1:] for step in ray_stand_in.LAST.steps] == [
         (count, 0.25, None) for count in (1, 2, 1, 1, 1, 1, 1)
     ]
-    again = describe(folder, tmp_path, engine)
-    assert again.already == 13 - 4, "only shards with failures are tried again"
+    again = run_pipeline(folder, tmp_path, engine)
+    assert again.already == 13 - 4, "only shards with failures are run again"
     assert outcome(tmp_path) == outcome(uninterrupted[1])
 
 
@@ -276,7 +280,7 @@ def _kill_a_worker(folder, out):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray[data]")
-def test_ray_gives_the_same_records_also_when_a_worker_is_killed(folder, uninterrupted, tmp_path):
+def test_ray_gives_the_same_records_even_if_a_worker_is_killed(folder, uninterrupted, tmp_path):
     import threading
 
     import ray
@@ -285,7 +289,7 @@ def test_ray_gives_the_same_records_also_when_a_worker_is_killed(folder, uninter
     try:
         killer = threading.Thread(target=_kill_a_worker, args=(folder, tmp_path), daemon=True)
         killer.start()
-        summary = describe(folder, tmp_path, RayEngine(workers={"colours": 2}))
+        summary = run_pipeline(folder, tmp_path, RayEngine(workers={"colours": 2}))
         assert not killer.is_alive()
     finally:
         ray.shutdown()
@@ -294,18 +298,20 @@ def test_ray_gives_the_same_records_also_when_a_worker_is_killed(folder, uninter
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray[data]")
-def test_under_ray_a_image_that_ends_its_worker_is_given_up_and_one_that_hangs_is_ended(tmp_path):
+def test_ray_quarantines_crashing_images_and_kills_hanging_ones(tmp_path):
     import ray
 
     home = images(tmp_path / "images")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         for name, expert, limit in (("ends", Fatal(), None), ("hangs", Slow(), 5)):
-            chosen = pipeline.Pipeline([expert], batch_size=4, time_limit=limit)
-            chosen.run(input_images.find_images([home]), tmp_path / name, engine=RayEngine(), progress=False)
+            captioner = pipeline.Pipeline([expert], batch_size=4, time_limit=limit)
+            captioner.run(
+                input_images.find_images([home]), tmp_path / name, engine=RayEngine(), progress=False
+            )
     finally:
         ray.shutdown()
-    for name, said in (("ends", "crashed the process 3 times"), ("hangs", "no result within 5 seconds")):
+    for name, message in (("ends", "crashed the process 3 times"), ("hangs", "no result within 5 seconds")):
         records = list(read_records(tmp_path / name / pipeline.RECORDS))
         assert [len(record.regions) for record in records] == [1, 1, 0, 1, 1]
-        assert said in records[2].failures[0].error
+        assert message in records[2].failures[0].error

@@ -1,4 +1,4 @@
-"""Which images a folder holds, what they are called, and what their original captions are."""
+"""The images of a folder, their names and their original captions."""
 
 import json
 
@@ -20,30 +20,30 @@ def folder(tmp_path):
     return home
 
 
-def test_a_folder_gives_its_images_in_order_named_by_their_path(folder):
-    found = input_images.find_images([folder])
-    assert [source.name for source in found] == ["a.png", "b.JPG", "sub/a.png", "sub/c.webp", "x.y.jpeg"]
-    assert all(source.open().size == (4, 4) for source in found)
+def test_folder_gives_its_images_in_order_named_by_their_path(folder):
+    images = input_images.find_images([folder])
+    assert [image.name for image in images] == ["a.png", "b.JPG", "sub/a.png", "sub/c.webp", "x.y.jpeg"]
+    assert all(image.open().size == (4, 4) for image in images)
 
 
-def test_images_of_one_name_get_their_whole_paths(folder):
-    found = input_images.find_images([folder / "a.png", folder / "sub", folder / "b.JPG"])
-    whole = [(folder / name).as_posix() for name in ("a.png", "sub/a.png")]
-    assert [source.name for source in found] == [*whole, "c.webp", "b.JPG"]
+def test_images_of_one_name_get_their_full_paths(folder):
+    images = input_images.find_images([folder / "a.png", folder / "sub", folder / "b.JPG"])
+    full_paths = [(folder / name).as_posix() for name in ("a.png", "sub/a.png")]
+    assert [image.name for image in images] == [*full_paths, "c.webp", "b.JPG"]
     twice = input_images.find_images([folder / "a.png", folder / "a.png"])
-    assert [source.name for source in twice] == ["a.png", "a.png"], "one image twice is one image"
+    assert [image.name for image in twice] == ["a.png", "a.png"], "one image twice is one image"
 
 
-def test_what_is_no_image_is_refused_and_what_is_missing_is_left_to_be_recorded(folder, tmp_path):
+def test_missing_folder_raises_and_missing_image_is_left_to_be_recorded(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder and no image at .*gone: check"):
         input_images.find_images([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"nothing to caption: found no images \(.bmp"):
         input_images.find_images([tmp_path / "empty"])
-    assert [source.name for source in input_images.find_images([tmp_path / "gone.png"])] == ["gone.png"]
+    assert [image.name for image in input_images.find_images([tmp_path / "gone.png"])] == ["gone.png"]
 
 
-def test_a_checksum_is_that_of_the_file_and_of_the_pixels_in_memory(folder):
+def test_checksum_is_of_the_file_or_of_the_pixels_in_memory(folder):
     file, other = InputImage(folder / "a.png", "a"), InputImage(folder / "sub" / "a.png", "b")
     assert len(file.sha256()) == 64 and file.sha256() != other.sha256()
     first, same = Image.new("RGB", (2, 3), "red"), Image.new("RGB", (3, 2), "red")
@@ -71,11 +71,9 @@ def test_original_captions_are_found_by_name(folder, tmp_path, kind):
         file.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     else:
         file.write_text(json.dumps(CAPTIONS if kind == "object.json" else rows))
-    found = {
-        s.name: s.original_caption
-        for s in input_images.attach_captions(input_images.find_images([folder]), file)
-    }
-    assert found == {  # two images are called a.png: the bare name is only the first's own
+    captioned = input_images.attach_captions(input_images.find_images([folder]), file)
+    captions = {image.name: image.original_caption for image in captioned}
+    assert captions == {  # two images are called a.png: the bare name is only the first's own
         "a.png": "first", "b.JPG": "second", "sub/a.png": "", "sub/c.webp": "by its file name", "x.y.jpeg": ""
     }  # fmt: skip
 
@@ -90,7 +88,7 @@ def test_original_captions_are_found_by_name(folder, tmp_path, kind):
         ("a.json", '{"z.png": "x"}', "no caption of these images: it names 'z.png', the first"),
     ],
 )  # fmt: skip
-def test_other_files_are_refused(folder, tmp_path, name, text, complaint):
+def test_files_without_captions_raise(folder, tmp_path, name, text, complaint):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=complaint):
         input_images.attach_captions(input_images.find_images([folder]), tmp_path / name)

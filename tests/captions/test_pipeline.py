@@ -1,4 +1,4 @@
-"""Running experts over images: what is kept, what is asked again, and what happens when something fails."""
+"""Runs of the pipeline: what is cached, what is computed again, and what failures leave."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ from monkeylib.captions.record_files import read_records
 
 
 class Colours(Expert):
-    """Names the brighter channel; refuses images whose first pixel is black; counts what it is asked."""
+    """Names the brightest channel and notes the batch sizes; refuses images that begin with a black pixel."""
 
     name, version, licence = "colours", "1", "CC0-1.0"
 
     def __init__(self, settings=None, stop_after=None):
-        self._settings, self.asked, self.stop_after = settings or {}, [], stop_after
+        self._settings, self.batches, self.stop_after = settings or {}, [], stop_after
 
     @property
     def settings(self):
@@ -27,8 +27,8 @@ class Colours(Expert):
         pass
 
     def annotate(self, images):
-        self.asked.append(len(images))
-        if self.stop_after is not None and len(self.asked) > self.stop_after:
+        self.batches.append(len(images))
+        if self.stop_after is not None and len(self.batches) > self.stop_after:
             raise KeyboardInterrupt
         return [ExpertOutput(regions=(self._region(image),)) for image in images]
 
@@ -43,7 +43,7 @@ class Unloadable(Colours):
     name = "unloadable"
 
     def prepare(self):
-        self.asked.append(0)
+        self.batches.append(0)
         raise FileNotFoundError("no weights")
 
 
@@ -65,7 +65,7 @@ def _run(images, expert, out, **more):
     return pipeline.caption_images(images, experts, out, batch_size=2, progress=False, **more)
 
 
-def test_every_image_gets_a_record_in_order_also_on_disk(images, tmp_path):
+def test_every_image_gets_a_record_in_order(images, tmp_path):
     expert = Colours({"a": 1})
     records = _run(images, expert, tmp_path / "out")
     assert [record.name for record in records] == ["0.png", "1.png", "2.png", "3.png", "4.png"]
@@ -77,31 +77,31 @@ def test_every_image_gets_a_record_in_order_also_on_disk(images, tmp_path):
     )
     assert [item.expert for item in records[0].provenance[1:]] == ["filter", "rules"]
     assert list(read_records(tmp_path / "out" / "records.jsonl")) == records
-    assert expert.asked == [2, 2, 1]
+    assert expert.batches == [2, 2, 1]
 
 
-def test_a_rerun_asks_only_about_what_is_missing(images, tmp_path):
+def test_rerun_computes_only_what_is_missing(images, tmp_path):
     out = tmp_path / "out"
     first = _run(images[:3], Colours(), out)
     again = Colours()
     assert _run(images, again, out)[:3] == first
-    assert again.asked == [2]
+    assert again.batches == [2]
     nothing = Colours()
     _run(images[::-1], nothing, out)
-    assert nothing.asked == []
+    assert nothing.batches == []
     other = Colours({"threshold": 2})
     _run(images, other, out)
-    assert sum(other.asked) == 5  # other settings, other findings
+    assert sum(other.batches) == 5  # other settings, other findings
 
 
-def test_an_interrupted_run_loses_at_most_one_batch(images, tmp_path):
+def test_interrupted_run_loses_at_most_one_batch(images, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         _run(images, Colours(stop_after=1), out)
     assert not (out / "records.jsonl").exists()
     rest = Colours()
     records = _run(images, rest, out)
-    assert rest.asked == [2, 1] and all(record.regions for record in records)
+    assert rest.batches == [2, 1] and all(record.regions for record in records)
     assert records == _run(images, Colours(), tmp_path / "uninterrupted")
     leftovers = [
         p.name for p in (out / "findings").rglob("*") if p.is_file() and not p.name.endswith(".json")
@@ -109,7 +109,7 @@ def test_an_interrupted_run_loses_at_most_one_batch(images, tmp_path):
     assert leftovers == []
 
 
-def test_a_poisoned_image_spoils_no_other_and_is_tried_again(images, tmp_path):
+def test_failing_image_spoils_no_other_and_is_tried_again(images, tmp_path):
     Image.new("RGB", (20, 10)).save(images[2])  # black: the expert refuses it
     out = tmp_path / "out"
     records = _run(images, Colours(), out)
@@ -118,13 +118,13 @@ def test_a_poisoned_image_spoils_no_other_and_is_tried_again(images, tmp_path):
     assert (failure.stage, failure.error) == ("colours", "RuntimeError: too dark")
     again = Colours()
     assert _run(images, again, out)[2].failures == (failure,)
-    assert again.asked == [1]
+    assert again.batches == [1]
 
 
-def test_an_expert_that_cannot_be_loaded_is_tried_once_and_the_others_go_on(images, tmp_path):
+def test_expert_that_cannot_be_loaded_is_tried_once(images, tmp_path):
     broken = Unloadable()
     records = _run(images, [broken, Colours()], tmp_path / "out")
-    assert broken.asked == [0]
+    assert broken.batches == [0]
     assert all(r.regions and r.failures[0].error == "FileNotFoundError: no weights" for r in records)
 
 
@@ -136,12 +136,12 @@ def test_unreadable_images_are_recorded(images, tmp_path):
     assert "missing.png" in records[2].failures[0].error
 
 
-def test_the_same_image_twice_is_looked_at_once(images, tmp_path):
+def test_image_that_comes_twice_is_annotated_once(images, tmp_path):
     copy = tmp_path / "copy.png"
     copy.write_bytes(images[0].read_bytes())
     expert = Colours()
     records = _run([images[0], copy, images[0]], expert, tmp_path / "out")
-    assert expert.asked == [1] and [record.name for record in records] == ["0.png", "copy.png", "0.png"]
+    assert expert.batches == [1] and [record.name for record in records] == ["0.png", "copy.png", "0.png"]
     assert len({record.sha256 for record in records}) == 1 and all(record.regions for record in records)
 
 
@@ -155,7 +155,7 @@ def test_images_in_memory_and_original_captions(tmp_path):
     assert len({record.sha256 for record in records}) == 2
 
 
-def test_a_composer_that_fails_loses_no_findings(images, tmp_path):
+def test_failing_composer_loses_no_annotations(images, tmp_path):
     class Busy(rules.RuleComposer):
         def compose(self, record):
             raise TimeoutError("busy")
@@ -165,7 +165,7 @@ def test_a_composer_that_fails_loses_no_findings(images, tmp_path):
     assert records[0].failures[0].stage == "compose" and "busy" in records[0].failures[0].error
 
 
-def test_an_expert_that_answers_too_little_is_recorded(images, tmp_path):
+def test_expert_with_too_few_outputs_is_recorded(images, tmp_path):
     class Silent(Colours):
         def annotate(self, images):
             return []
@@ -174,7 +174,7 @@ def test_an_expert_that_answers_too_little_is_recorded(images, tmp_path):
     assert "returned 0 results for 1 images" in records[0].failures[0].error
 
 
-def test_no_images_are_refused(tmp_path):
+def test_no_images_raises(tmp_path):
     with pytest.raises(ValueError, match="nothing to caption"):
         _run([], Colours(), tmp_path / "out")
     assert not (tmp_path / "out").exists()

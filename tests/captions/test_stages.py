@@ -1,4 +1,4 @@
-"""Stages: what matchers, refiners and composers are asked, what is kept, what is recorded when they fail."""
+"""Stages: what matchers, dependent experts and composers get, what is cached, and what failures leave."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def image(*colours, size=(16, 10)) -> Image.Image:
 
 
 @pytest.fixture
-def sources():
+def images():
     stripes = {
         "dark-light": [(10, 10, 10), (200, 90, 90)],
         "light-white": [(90, 200, 90), (255, 255, 255)],
@@ -35,63 +35,64 @@ def sources():
 OPEN = filtering.Filter(filtering.Thresholds(region=-1, segment=-1, ocr=-1, same_caption=2))
 
 
-def described(sources, out, *chosen, matcher=None, composer=None, **more):
-    work = pipeline.Pipeline(chosen, matcher, composer, OPEN, **more)
-    summary = work.run(sources, out, progress=False)
+def run_pipeline(images, out, *models, matcher=None, composer=None, **options):
+    """Return the summary and the records of a pipeline that filters nothing."""
+    captioner = pipeline.Pipeline(models, matcher, composer, OPEN, **options)
+    summary = captioner.run(images, out, progress=False)
     return summary, list(pipeline.read_records(out / pipeline.RECORDS))
 
 
-# --- matching ----------------------------------------------------------------------------------------
+# Matching
 
 
-def test_each_region_gets_the_match_of_its_own_crop_and_text(sources, tmp_path):
+def test_each_region_gets_the_score_of_its_own_crop_and_text(images, tmp_path):
     matcher = ChecksumMatcher()
-    _, records = described(
-        sources, tmp_path, Colours(), CaptionedSegments(Halves(), Shades()), matcher=matcher, batch_size=2
+    _, records = run_pipeline(
+        images, tmp_path, Colours(), CaptionedSegments(Halves(), Shades()), matcher=matcher, batch_size=2
     )
     regions = [region for record in records for region in record.regions]
-    assert len(regions) == 3 + 5 and matcher.asked == [3 + 2, 1 + 2]  # white has no words
+    assert len(regions) == 3 + 5 and matcher.batches == [3 + 2, 1 + 2]  # white has no words
     for region in regions:
         x0, y0, x1, y1 = region.box
         assert region.match == pytest.approx(score((int(x1 - x0), int(y1 - y0)), region.text))
 
 
-def test_the_filter_judges_by_the_match(sources, tmp_path):
+def test_filter_judges_by_the_matching_score(images, tmp_path):
     class Sceptic(ChecksumMatcher):
         def match(self, crops, texts):
             return [0.9 if text == "red" else 0.4 for text in texts]
 
-    work = pipeline.Pipeline([Colours()], Sceptic())
-    work.run(sources, tmp_path, progress=False)
+    captioner = pipeline.Pipeline([Colours()], Sceptic())
+    captioner.run(images, tmp_path, progress=False)
     red, green, _ = pipeline.read_records(tmp_path / pipeline.RECORDS)
     assert [region.text for region in red.regions] == ["red"] and not red.dropped
     assert not green.regions and green.dropped[0].reason == "match 0.40 is not above 0.4"
 
 
-def test_a_matcher_that_fails_on_a_image_leaves_it_to_the_experts_confidence(sources, tmp_path):
+def test_image_without_matching_scores_keeps_the_experts_confidence(images, tmp_path):
     class Moody(ChecksumMatcher):
         def match(self, crops, texts):
             if "green" in texts:
                 raise RuntimeError("not green")
             return super().match(crops, texts)
 
-    summary, records = described(sources, tmp_path, Colours(), matcher=Moody())
+    summary, records = run_pipeline(images, tmp_path, Colours(), matcher=Moody())
     assert [[f.stage for f in r.failures] for r in records] == [[], ["tally"], []]
     assert [r.regions[0].match is None for r in records] == [False, True, False]
     assert records[1].status == "partial" and summary.failed == 1
     again = ChecksumMatcher()
-    described(sources, tmp_path, Colours(), matcher=again)
-    assert sum(again.asked) == 1, "only what failed is asked again"
+    run_pipeline(images, tmp_path, Colours(), matcher=again)
+    assert sum(again.batches) == 1, "only failures are tried again"
 
 
-def test_scores_that_are_no_probabilities_are_clipped_and_missing_ones_recorded(sources, tmp_path):
+def test_scores_are_clipped_to_probabilities_and_missing_ones_recorded(images, tmp_path):
     class Logits(ChecksumMatcher):
         def match(self, crops, texts):
             return [7.5] * len(texts) if len(texts) > 1 else []
 
-    _, records = described(sources[:2], tmp_path / "a", Colours(), matcher=Logits())
+    _, records = run_pipeline(images[:2], tmp_path / "a", Colours(), matcher=Logits())
     assert [r.regions[0].match for r in records] == [1.0, 1.0]
-    _, records = described(sources[:1], tmp_path / "b", Colours(), matcher=Logits())
+    _, records = run_pipeline(images[:1], tmp_path / "b", Colours(), matcher=Logits())
     assert "returned 0 scores for 1 regions" in records[0].failures[0].error
 
 
@@ -102,12 +103,12 @@ def test_crops_are_whole_pixels_inside_the_image():
     assert crop(whole, (40, 40, 50, 50)).size == (1, 1)
 
 
-# --- segments ----------------------------------------------------------------------------------------
+# Segments
 
 
-def test_a_refiner_describes_what_its_source_found(sources, tmp_path):
+def test_dependent_expert_captions_the_regions_of_its_upstream_expert(images, tmp_path):
     halves, shades = Halves(), Shades()
-    _, records = described(sources, tmp_path, CaptionedSegments(halves, shades))
+    _, records = run_pipeline(images, tmp_path, CaptionedSegments(halves, shades))
     assert [[r.text for r in record.regions] for record in records] == [
         ["dark", "light"], ["light"], ["dark", "dark"]
     ]  # fmt: skip
@@ -119,20 +120,20 @@ def test_a_refiner_describes_what_its_source_found(sources, tmp_path):
     assert settings["source"]["expert"] == "halves" and settings["describer"]["expert"] == "shades"
 
 
-def test_another_describer_cuts_no_image_again(sources, tmp_path):
-    described(sources, tmp_path, CaptionedSegments(Halves(), Shades()))
+def test_another_region_captioner_segments_no_image_again(images, tmp_path):
+    run_pipeline(images, tmp_path, CaptionedSegments(Halves(), Shades()))
     halves, other = Halves(), Shades(words=("black", "bright"))
-    _, records = described(sources, tmp_path, CaptionedSegments(halves, other))
-    assert halves.asked == [] and sum(other.asked) == 6
+    _, records = run_pipeline(images, tmp_path, CaptionedSegments(halves, other))
+    assert halves.batches == [] and sum(other.batches) == 6
     assert records[0].regions[1].text == "bright"
 
 
-def test_what_two_refiners_share_is_found_once_and_not_carried_further(sources, tmp_path):
+def test_shared_upstream_output_is_computed_once_and_dropped_after_its_last_use(images, tmp_path):
     halves = Halves()
     pair = [CaptionedSegments(halves, Shades(words=words)) for words in (("a", "b"), ("c", "d"))]
-    _, records = described(sources, tmp_path, *pair)
-    assert halves.asked == [3] and [r.text for r in records[0].regions] == ["a", "b", "c", "d"]
-    items = load_samples(sources, ["0" * 64, "1" * 64, "2" * 64])
+    _, records = run_pipeline(images, tmp_path, *pair)
+    assert halves.batches == [3] and [r.text for r in records[0].regions] == ["a", "b", "c", "d"]
+    items = load_samples(images, ["0" * 64, "1" * 64, "2" * 64])
     carried = []
     for stage in pipeline.Pipeline(pair).stages(tmp_path / "new"):
         items, _ = stage(items)
@@ -140,115 +141,117 @@ def test_what_two_refiners_share_is_found_once_and_not_carried_further(sources, 
     assert carried == [[1] * 3, [1] * 3, [0] * 3, [0] * 3]
 
 
-def test_where_the_source_fails_its_refiner_is_not_asked(sources, tmp_path):
+def test_dependent_expert_does_not_run_where_its_upstream_expert_failed(images, tmp_path):
     class Blind(Halves):
         def annotate(self, images):
             raise RuntimeError("sees nothing")
 
     shades = Shades()
-    summary, records = described(sources, tmp_path, CaptionedSegments(Blind(), shades), Colours())
+    summary, records = run_pipeline(images, tmp_path, CaptionedSegments(Blind(), shades), Colours())
     assert [[f.stage for f in record.failures] for record in records] == [["halves"]] * 3
-    assert shades.asked == [] and all(record.regions for record in records)
+    assert shades.batches == [] and all(record.regions for record in records)
     assert {tally.stage: tally.failed for tally in summary.stages} == {
         "halves": 3, "halves+shades": 0, "colours": 0, "rules": 0
     }  # fmt: skip
 
 
-def test_a_source_can_stand_alone_beside_its_refiner(sources, tmp_path):
+def test_upstream_expert_can_be_requested_too(images, tmp_path):
     halves = Halves()
-    _, records = described(sources, tmp_path, halves, CaptionedSegments(halves, Shades()))
-    assert halves.asked == [3]
+    _, records = run_pipeline(images, tmp_path, halves, CaptionedSegments(halves, Shades()))
+    assert halves.batches == [3]
     assert [item.expert for item in records[0].provenance] == ["halves", "halves+shades", "filter", "rules"]
     undescribed = [item for item in records[0].dropped if item.expert == "halves"]
     assert {item.reason for item in undescribed} == {"there is no description"} and len(undescribed) == 2
 
 
-@pytest.mark.parametrize("source_first", [True, False])
-def test_a_source_beside_its_refiner_is_one_stage(sources, tmp_path, source_first):
+@pytest.mark.parametrize("upstream_first", [True, False])
+def test_upstream_expert_that_is_requested_too_is_one_stage(images, tmp_path, upstream_first):
     class Blind(Halves):
         def annotate(self, images):
-            self.asked.append(len(images))
+            self.batches.append(len(images))
             raise RuntimeError("sees nothing")
 
     alone, inside = Blind(), Blind()
-    chosen = [alone, CaptionedSegments(inside, Shades())]
-    chosen = chosen if source_first else chosen[::-1]
-    stages = pipeline.Pipeline(chosen).stages(tmp_path / "new")
+    models = [alone, CaptionedSegments(inside, Shades())]
+    if not upstream_first:
+        models = models[::-1]
+    stages = pipeline.Pipeline(models).stages(tmp_path / "new")
     assert [stage.name for stage in stages] == ["halves", "halves+shades", "rules"]
-    _, records = described(sources, tmp_path, *chosen, batch_size=1)
-    assert sorted([alone.asked, inside.asked]) == [[], [1, 1, 1]]
+    _, records = run_pipeline(images, tmp_path, *models, batch_size=1)
+    assert sorted([alone.batches, inside.batches]) == [[], [1, 1, 1]]
     assert [[f.stage for f in record.failures] for record in records] == [["halves"]] * 3
 
 
-def test_the_small_set_loads_yolox_once(tmp_path):
+def test_cpu_set_loads_yolox_once(tmp_path):
     names = [stage.name for stage in pipeline.Pipeline(experts.load_experts("cpu")).stages(tmp_path)]
     assert len(set(names)) == len(names) == 6 and "yolox-nano" in names
 
 
-def test_segments_are_the_largest_shown_on_white():
-    (found,) = Halves().annotate([image((0, 0, 0), (9, 9, 9))])
-    small = found.regions[0].model_copy(update={"mask": None})
-    assert largest([small, *found.regions], 1) == [found.regions[0]]
-    inside = Region(box=(0, 0, 16, 10), text="", score=1, expert="e", mask=found.regions[1].mask)
+def test_segments_are_the_largest_on_white():
+    (output,) = Halves().annotate([image((0, 0, 0), (9, 9, 9))])
+    without_mask = output.regions[0].model_copy(update={"mask": None})
+    assert largest([without_mask, *output.regions], 1) == [output.regions[0]]
+
+    inside = Region(box=(0, 0, 16, 10), text="", score=1, expert="e", mask=output.regions[1].mask)
     shown = np.asarray(cut_out(image((0, 0, 0), (9, 9, 9)), inside))
     assert (shown[:, :8] == 255).all() and (shown[:, 8:] == 9).all()
 
 
-def test_a_describer_that_says_too_little_is_recorded(sources, tmp_path):
+def test_missing_region_captions_are_recorded(images, tmp_path):
     class Short(Shades):
         def caption(self, crops):
             return super().caption(crops)[1:]
 
-    _, records = described(sources[:1], tmp_path, CaptionedSegments(Halves(), Short()))
+    _, records = run_pipeline(images[:1], tmp_path, CaptionedSegments(Halves(), Short()))
     assert "shades captioned 1 of 2 segments" in records[0].failures[0].error
 
 
-# --- composing ---------------------------------------------------------------------------------------
+# Composing
 
 
-def test_a_description_is_paid_for_once(sources, tmp_path):
-    summary, records = described(sources, tmp_path, Colours(), composer=Billed())
+def test_caption_is_paid_for_once(images, tmp_path):
+    summary, records = run_pipeline(images, tmp_path, Colours(), composer=Billed())
     assert summary.cost == pytest.approx(0.03) and records[0].detailed_caption == "There are 1 things."
     assert summary.rows()[-1]["US$"] == pytest.approx(0.03)
     composer = Billed()
-    again, same = described(sources[::-1], tmp_path, Colours(), composer=composer)
-    assert (composer.asked, again.cost) == (0, 0) and same == records[::-1]
+    again, same = run_pipeline(images[::-1], tmp_path, Colours(), composer=composer)
+    assert (composer.composed, again.cost) == (0, 0) and same == records[::-1]
 
 
-def test_a_changed_filter_asks_no_expert_again(sources, tmp_path):
-    described(sources, tmp_path, Colours(), composer=Billed())
+def test_changed_filter_runs_no_expert_again(images, tmp_path):
+    run_pipeline(images, tmp_path, Colours(), composer=Billed())
     colours, composer = Colours(), Billed()
     strict = filtering.Filter(filtering.Thresholds(region=0.95))
-    pipeline.Pipeline([colours], None, composer, strict).run(sources, tmp_path, progress=False)
-    assert colours.asked == [] and composer.asked == 3
+    pipeline.Pipeline([colours], None, composer, strict).run(images, tmp_path, progress=False)
+    assert colours.batches == [] and composer.composed == 3
     (first, *_) = pipeline.read_records(tmp_path / pipeline.RECORDS)
     assert not first.regions and first.provenance[1].settings["thresholds"]["region"] == 0.95
 
 
-def test_what_is_kept_and_cannot_be_read_is_asked_again(sources, tmp_path):
-    described(sources, tmp_path, Colours())
+def test_damaged_cache_file_is_computed_again(images, tmp_path):
+    run_pipeline(images, tmp_path, Colours())
     for path in tmp_path.glob("findings/colours/*/*/*.json"):
         path.write_bytes(path.read_bytes()[:-5])
     for path in tmp_path.glob("shards/*"):
         path.unlink()
     colours = Colours()
-    _, records = described(sources, tmp_path, colours)
-    assert colours.asked == [3] and all(record.status == "ok" for record in records)
+    _, records = run_pipeline(images, tmp_path, colours)
+    assert colours.batches == [3] and all(record.status == "ok" for record in records)
 
 
-def test_findings_may_be_empty(sources, tmp_path):
+def test_expert_output_may_be_empty(images, tmp_path):
     class Silent(Colours):
         def annotate(self, images):
             return [ExpertOutput() for _ in images]
 
-    _, records = described(sources, tmp_path, Silent(), matcher=ChecksumMatcher())
+    _, records = run_pipeline(images, tmp_path, Silent(), matcher=ChecksumMatcher())
     assert {(r.status, r.detailed_caption, r.check) for r in records} == {("ok", "", None)}
 
 
-# --- names -------------------------------------------------------------------------------------------
+# Names
 
 
-def test_a_set_has_its_own_matcher(monkeypatch):
+def test_set_has_its_own_matcher(monkeypatch):
     entry = experts.MatcherEntry(ChecksumMatcher, sets=("paper",))
     monkeypatch.setitem(experts.MATCHERS.entries, "blip2-itm", entry)
     assert experts.load_matcher("auto", "cpu") is None, "its experts' own scores filter better"

@@ -1,4 +1,4 @@
-"""Cheap models of the true interfaces, for tests of what runs them; other processes import them too."""
+"""Cheap models with the interfaces of the pipeline. Other processes import them too."""
 
 import zlib
 
@@ -12,12 +12,13 @@ NAMES = ("red", "green", "blue")
 
 
 class Colours(Expert):
-    """Names the brightest channel of each image and has a region of it; refuses black images."""
+    """Captions each image with its brightest channel, and has a region of it; refuses black images."""
 
     name, version, licence = "colours", "1", "CC0-1.0"
 
     def __init__(self, **settings):
-        self._settings, self.asked = settings, []
+        self._settings = settings
+        self.batches = []  # sizes of the batches so far
 
     @property
     def settings(self):
@@ -27,7 +28,7 @@ class Colours(Expert):
         """Nothing to load."""
 
     def annotate(self, images):
-        self.asked.append(len(images))
+        self.batches.append(len(images))
         return [self._look(np.asarray(image)) for image in images]
 
     def _look(self, pixels):
@@ -40,18 +41,18 @@ class Colours(Expert):
 
 
 class Halves(Expert):
-    """Cuts each image in a left and a right segment, not described yet."""
+    """Segments each image into a left and a right half, without captions."""
 
     name, version, licence = "halves", "1", "CC0-1.0"
 
     def __init__(self):
-        self.asked = []
+        self.batches = []
 
     def prepare(self):
         """Nothing to load."""
 
     def annotate(self, images):
-        self.asked.append(len(images))
+        self.batches.append(len(images))
         return [ExpertOutput(regions=tuple(self._cut(*image.size))) for image in images]
 
     def _cut(self, width, height):
@@ -65,12 +66,13 @@ class Halves(Expert):
 
 
 class Shades(RegionCaptioner):
-    """Describes crops as light or dark; has no words for white."""
+    """Captions crops as light or dark; has no words for white."""
 
     name, version, licence = "shades", "1", "CC0-1.0"
 
     def __init__(self, words=("dark", "light")):
-        self.words, self.asked = words, []
+        self.words = words
+        self.batches = []
 
     @property
     def settings(self):
@@ -80,41 +82,42 @@ class Shades(RegionCaptioner):
         """Nothing to load."""
 
     def caption(self, crops):
-        self.asked.append(len(crops))
+        self.batches.append(len(crops))
         means = [np.asarray(crop).mean() for crop in crops]
         return [("" if mean == 255 else self.words[int(mean >= 64)], 0.8) for mean in means]
 
 
 class ChecksumMatcher(ImageTextMatcher):
-    """A made but fixed score for each pair, from the text and the size of the crop."""
+    """An arbitrary but fixed score for each pair, from the text and the size of the crop."""
 
     name, version, licence = "tally", "1", "CC0-1.0"
 
     def __init__(self):
-        self.asked = []
+        self.batches = []
 
     def prepare(self):
         """Nothing to load."""
 
     def match(self, crops, texts):
-        self.asked.append(len(texts))
+        self.batches.append(len(texts))
         return [score(crop.size, text) for crop, text in zip(crops, texts, strict=True)]
 
 
 def score(size, text) -> float:
-    """What `ChecksumMatcher` says of a text and a crop of a size."""
+    """Return the score that `ChecksumMatcher` gives a text and a crop of a size."""
     return zlib.crc32(f"{size} {text}".encode()) % 1000 / 999
 
 
 class Billed(Composer):
-    """Says how many regions there are, for a cent each time."""
+    """States the number of regions, for a cent each time."""
 
     name, version, licence = "billed", "1", "CC0-1.0"
 
     def __init__(self):
-        self.cost, self.asked = 0.0, 0
+        self.cost = 0.0
+        self.composed = 0
 
     def compose(self, record):
-        self.asked += 1
+        self.composed += 1
         self.cost += 0.01
         return f"There are {len(record.regions)} things."

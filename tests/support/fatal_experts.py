@@ -1,4 +1,4 @@
-"""Experts that end their process or hang; other processes import them too."""
+"""Experts that crash their process or hang. Other processes import them too."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from tests.support.caption_models import Colours
 
 
 def images(home: Path) -> Path:
-    """A folder of five images; the third is black."""
+    """Create a folder of five images, the third of them black."""
     home.mkdir()
     for number in range(5):
         colour = (0, 0, 0) if number == 2 else (200, number, 0)
@@ -20,7 +20,7 @@ def images(home: Path) -> Path:
 
 
 class Fatal(Colours):
-    """Ends its process at a black image."""
+    """Crashes its process at a black image."""
 
     name = "fatal"
 
@@ -31,7 +31,7 @@ class Fatal(Colours):
 
 
 class Flaky(Colours):
-    """Ends its process the first time that it sees a black image, and answers the second time."""
+    """Crashes its process the first time that it sees a black image, and succeeds the second time."""
 
     name = "flaky"
 
@@ -48,7 +48,7 @@ class Flaky(Colours):
 
 
 class Slow(Colours):
-    """Sleeps at a black image, in the system's own sleep for an hour."""
+    """Hangs at a black image: it sleeps for an hour."""
 
     name = "slow"
 
@@ -59,7 +59,7 @@ class Slow(Colours):
 
 
 class Forgetful(Colours):
-    """Can't be loaded."""
+    """Cannot be loaded."""
 
     name = "forgetful"
 

@@ -18,7 +18,7 @@ class ActorPoolStrategy:
 
 
 class Dataset:
-    """Rows, and what was asked of each step (`steps`)."""
+    """Rows, and the name, pool size, CPUs and GPUs of each step so far (`steps`)."""
 
     def __init__(self, rows, steps=()):
         self.rows, self.steps = rows, list(steps)
@@ -35,9 +35,9 @@ class Dataset:
         for number, row in enumerate(self.rows):
             column = np.empty(1, dtype=object)
             column[:] = [pickle.loads(pickle.dumps(row["task"]))]
-            done = actors[number % size]({"task": column})
-            assert set(done) == {"task"} and isinstance(done["task"][0], bytes)
-            rows.append({"task": done["task"][0]})
+            batch = actors[number % size]({"task": column})
+            assert set(batch) == {"task"} and isinstance(batch["task"][0], bytes)
+            rows.append({"task": batch["task"][0]})
         name = fn.__name__
         return Dataset(rows, [*self.steps, (name, size, num_cpus, num_gpus)])
 
@@ -50,7 +50,7 @@ LAST = SimpleNamespace(steps=[])
 
 
 def module(cpus=2.0, gpus=0.0):
-    """What stands for the module `ray`, on a cluster of that many CPUs and GPUs."""
+    """Return a stand-in of the module `ray`, on a cluster of that many CPUs and GPUs."""
 
     def from_items(items, *, override_num_blocks):
         assert override_num_blocks == len(items), "a block for each shard, or one error would lose several"
