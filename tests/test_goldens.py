@@ -5,13 +5,14 @@ import hashlib
 import pytest
 import torch
 
-from monkeylib.checkpoints.key_map import from_released, pieces, to_released
+from monkeylib.checkpoints.key_map import build_key_map
 from monkeylib.checkpoints.released_config import config_from_released
 from monkeylib.experiments import parity
 from monkeylib.experiments.parity import PAD, QUERY_ROWS, places, prompt, released_weights
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.lora import TileLoRA
 from tests.support.released_encoding import encode_as_released
+from tests.support.released_files import from_released_layout, to_released_layout
 
 VISION, LANGUAGE, STEP = (parity.expected(name) for name in ("vision_896", "lmm_896", "train_step"))
 ABOUT_VISION, ABOUT_LANGUAGE, ABOUT_STEP = (
@@ -23,7 +24,7 @@ TOKEN_ROWS = [0, 1, 31, 32, 517, 1023]
 def build() -> MonkeyForConditionalGeneration:
     config = config_from_released(parity.released_settings())
     model = MonkeyForConditionalGeneration(config)
-    model.load_state_dict(from_released(released_weights(), config))
+    model.load_state_dict(from_released_layout(released_weights(), config))
     return model.eval()
 
 
@@ -229,7 +230,7 @@ def test_gradients(first_step, training):
     norm = torch.stack([p.grad.norm() for p in trained_tensors(training).values()]).norm()
     assert norm.item() == pytest.approx(ABOUT_STEP["total_grad_norm"], rel=1e-4)
     own = {name: p.grad for name, p in trained_tensors(training).items()}
-    gradients = to_released(own, training.config)
+    gradients = to_released_layout(own, training.config)
     assert gradients.keys() == ABOUT_STEP["grads"].keys() and len(gradients) == 102
     for name, about in ABOUT_STEP["grads"].items():
         assert gradients[name].norm().item() == pytest.approx(about["norm"], rel=2e-3), name
@@ -253,7 +254,7 @@ def test_gradients(first_step, training):
 def test_three_optimiser_steps(row_pair):
     about = ABOUT_STEP["optimizer"]
     model = build_training()
-    plain = {piece.ours for piece in pieces(model.config) if piece.released in about["no_decay"]}
+    plain = {entry.name for entry in build_key_map(model.config) if entry.released_key in about["no_decay"]}
     own = trained_tensors(model)
     before = {name: tensor.detach().clone() for name, tensor in own.items()}
     decayed = [p for name, p in own.items() if name not in plain]
@@ -272,8 +273,10 @@ def test_three_optimiser_steps(row_pair):
         assert norm.item() == pytest.approx(step["grad_norm_before_clip"], rel=5e-3)
     with torch.no_grad():
         assert model(**row_pair).loss.item() == pytest.approx(about["loss_after_3"], abs=5e-3)
-        after = to_released({name: tensor.detach() for name, tensor in own.items()}, model.config)
-        moved = to_released({name: tensor - before[name] for name, tensor in own.items()}, model.config)
+        after = to_released_layout({name: tensor.detach() for name, tensor in own.items()}, model.config)
+        moved = to_released_layout(
+            {name: tensor - before[name] for name, tensor in own.items()}, model.config
+        )
     assert after.keys() == moved.keys() == about["update_norm_after_3"].keys() == about["sum_after_3"].keys()
     for name, norm in about["update_norm_after_3"].items():
         # A bias on keys without rotation changes no softmax: its gradient is rounding, which Adam enlarges.

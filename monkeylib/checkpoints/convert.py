@@ -1,6 +1,6 @@
-"""Convert folders: the released layout -> ours and back, a shard at a time.
+"""Convert checkpoint folders from the released layout to monkeylib's and back, a file at a time.
 
-What the released layout needs and ours does not say (which tensor lies in which shard, the fields of its
+What the released layout has and monkeylib's does not say (which tensor lies in which file, the fields of its
 `config.json`, its other files) is kept in the subfolder `released/`, so that it is written back as it was.
 """
 
@@ -14,70 +14,78 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from monkeylib import resources
 from monkeylib.checkpoints import peft, qwen_tokenizer
-from monkeylib.checkpoints.key_map import by_key, pieces, released_tensor
+from monkeylib.checkpoints.key_map import build_key_map, build_released_tensor, group_by_released_key
 from monkeylib.checkpoints.released import is_released, load_released_processor, open_released
-from monkeylib.checkpoints.released_config import released_config
+from monkeylib.checkpoints.released_config import config_to_released
 from monkeylib.model import MonkeyConfig
+from monkeylib.progress import Progress
 from monkeylib.tiling import Grid
 
-_KEPT = "released"
-_SHARDS = "weight_map.json"
-_INDEX = {".bin": "pytorch_model.bin.index.json", ".safetensors": "model.safetensors.index.json"}
-_NOT_KEPT = (".bin", ".safetensors", ".pt", ".pth", ".index.json", qwen_tokenizer.VOCABULARY, "config.json")
+# Subfolder of a converted checkpoint with what leads back, and in it the file of each released key.
+_ORIGINALS = "released"
+_FILE_OF_KEY = "weight_map.json"
+
+_INDEX_NAMES = {".bin": "pytorch_model.bin.index.json", ".safetensors": "model.safetensors.index.json"}
+# Endings of the released files that are written anew.
+_REWRITTEN = (".bin", ".safetensors", ".pt", ".pth", ".index.json", qwen_tokenizer.VOCABULARY, "config.json")
 
 
-def convert(source: Path, target: Path, grid: Grid | None = None, progress: bool = False) -> None:
-    """Write a released folder as one of ours: model, processor, and what leads back.
+def convert_from_released(
+    source: Path, target: Path, grid: Grid | None = None, progress: bool = False
+) -> None:
+    """Write a released folder in monkeylib's layout: model, processor, and what leads back.
 
     Args:
         source: folder in the released layout.
         target: new folder.
-        grid: as in `settings.config_from_released`.
-        progress: show a bar.
+        grid: as in `released_config.config_from_released`.
+        progress: show a progress bar.
 
     Raises:
-        FileNotFoundError, ValueError: as `released.open_released` and `load_released_processor`;
-            nothing is written then.
+        FileNotFoundError, ValueError: as `open_released` and `load_released_processor`; nothing is written
+            then.
         FileExistsError: `target` holds something already.
     """
     checkpoint = open_released(source, grid)
     processor = load_released_processor(source, grid)
+
     with resources.create_folder(target) as folder:
-        places: dict[str, str] = {}
+        file_of: dict[str, str] = {}
         size = 0
         for number, tensors in enumerate(checkpoint.stream(progress=progress), start=1):
             name = "model.safetensors"
             if checkpoint.steps > 1:
                 name = f"model-{number:05}-of-{checkpoint.steps:05}.safetensors"
-            size += _save(tensors, folder / name)
-            places |= dict.fromkeys(tensors, name)
-        _write_index(folder, places, size)
+            size += _save_tensors(tensors, folder / name)
+            file_of |= dict.fromkeys(tensors, name)
+
+        _write_index(folder, file_of, size)
         checkpoint.config.save_pretrained(folder)
         processor.save_pretrained(folder)
-        kept = folder / _KEPT
-        kept.mkdir()
-        _write_json(kept / "config.json", checkpoint.settings)
-        _write_json(kept / _SHARDS, {key: name for name, keys in checkpoint.files.items() for key in keys})
+
+        originals = folder / _ORIGINALS
+        originals.mkdir()
+        _write_json(originals / "config.json", checkpoint.settings)
+        _write_json(originals / _FILE_OF_KEY, _invert(checkpoint.files))
         for file in sorted(Path(source).iterdir()):
-            if file.is_file() and not file.name.endswith(_NOT_KEPT):
-                shutil.copyfile(file, kept / file.name)
+            if file.is_file() and not file.name.endswith(_REWRITTEN):
+                shutil.copyfile(file, originals / file.name)
 
 
-def export(source: Path, target: Path, progress: bool = False) -> None:
-    """Write one of our folders in the released layout, the tensors bit for bit.
+def convert_to_released(source: Path, target: Path, progress: bool = False) -> None:
+    """Write a folder of monkeylib's in the released layout, the tensors bit for bit.
 
-    A folder made by `convert` comes back with its shards and files as they were; another one gets shards of
-    10 GB.
+    A folder that `convert_from_released` wrote comes back with its files as they were. The weights of another
+    one are split into files of 10 GB.
 
     Args:
-        source: folder written by `convert` or by `save_pretrained` of model and processor.
+        source: folder written by `convert_from_released` or by `save_pretrained` of model and processor.
         target: new folder.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
         FileNotFoundError: `source` or a file of it is missing.
@@ -85,96 +93,131 @@ def export(source: Path, target: Path, progress: bool = False) -> None:
         FileExistsError: `target` holds something already.
     """
     with ExitStack() as stack:
-        ours = OurTensors(source, stack)
-        config, kept = ours.config, source / _KEPT
-        original = _read_json(kept / "config.json") if kept.is_dir() else None
-        settings = released_config(config, original)
-        groups = by_key(pieces(config))
-        if lacking := {piece.ours for group in groups.values() for piece in group} ^ set(ours.files):
-            raise ValueError(f"{sorted(lacking)[0]} in {source} does not fit its config.json: save it anew")
-        words = AutoTokenizer.from_pretrained(source)
-        if original is None:
-            meta = {key: released_tensor(group, ours.meta) for key, group in groups.items()}
-            pattern = "pytorch_model{suffix}.bin"
-            files = split_torch_state_dict_into_shards(
-                meta, filename_pattern=pattern, max_shard_size="10GB"
-            ).filename_to_tensors
+        reader = LazyStateDict(source, stack)
+        originals = source / _ORIGINALS
+        has_originals = originals.is_dir()
+        original_config = _read_json(originals / "config.json") if has_originals else None
+
+        settings = config_to_released(reader.config, original_config)
+        entries_of = group_by_released_key(build_key_map(reader.config))
+        differing = {entry.name for group in entries_of.values() for entry in group} ^ set(reader.files)
+        if differing:
+            raise ValueError(f"{min(differing)} in {source} does not fit its config.json: save it anew")
+        tokenizer = AutoTokenizer.from_pretrained(source)
+
+        if has_originals:
+            files = _original_files(_read_json(originals / _FILE_OF_KEY), list(entries_of))
         else:
-            files = _as_it_was(_read_json(kept / _SHARDS), list(groups))
-        with resources.create_folder(target) as folder:
+            shapes = {
+                key: build_released_tensor(group, reader.read_shape) for key, group in entries_of.items()
+            }
+            split = split_torch_state_dict_into_shards(
+                shapes, filename_pattern="pytorch_model{suffix}.bin", max_shard_size="10GB"
+            )
+            files = split.filename_to_tensors
+
+        with resources.create_folder(target) as folder, Progress(unit="files", enabled=progress) as bar:
+            bar.add_task("writing", total=len(files))
             size = 0
-            for name, keys in tqdm(files.items(), desc="shards", disable=not progress):
-                shard = {key: released_tensor(groups[key], ours.read) for key in keys}
-                size += _save(shard, folder / name)
-                shard.clear()
-            _write_index(folder, {key: name for name, keys in files.items() for key in keys}, size)
+            for name, keys in files.items():
+                tensors = {key: build_released_tensor(entries_of[key], reader.read) for key in keys}
+                size += _save_tensors(tensors, folder / name)
+                tensors.clear()
+                bar.advance("writing")
+
+            _write_index(folder, _invert(files), size)
             _write_json(folder / "config.json", settings)
-            qwen_tokenizer.write_ranks(words, folder / qwen_tokenizer.VOCABULARY)
-            for file in sorted(kept.iterdir()) if original is not None else []:
-                if file.name not in ("config.json", _SHARDS):
-                    shutil.copyfile(file, folder / file.name)
+            qwen_tokenizer.write_ranks(tokenizer, folder / qwen_tokenizer.VOCABULARY)
+            if has_originals:
+                for file in sorted(originals.iterdir()):
+                    if file.name not in ("config.json", _FILE_OF_KEY):
+                        shutil.copyfile(file, folder / file.name)
 
 
 def export_lora(source: Path, target: Path) -> None:
-    """Write the adapters of a folder, ours or in the released layout, in peft's format: a folder per tile.
+    """Write the per-tile LoRA of a folder in either layout in peft's format, one folder per tile.
 
     Raises:
-        FileNotFoundError, ValueError, FileExistsError: as `export` and `released.open_released`.
+        FileNotFoundError, ValueError, FileExistsError: as `convert_to_released` and `open_released`.
     """
+    tensors: dict[str, torch.Tensor] = {}
     if is_released(source):
         checkpoint = open_released(source)
-        config, tensors = checkpoint.config, {}
-        for ours in checkpoint.stream([piece for piece in pieces(config) if piece.tile is not None]):
-            tensors |= ours
+        config = checkpoint.config
+        entries = [entry for entry in build_key_map(config) if entry.tile is not None]
+        for ready in checkpoint.stream(entries):
+            tensors |= ready
     else:
         with ExitStack() as stack:
-            ours = OurTensors(source, stack)
-            config = ours.config
-            banks = tuple(f"vision.{bank}." for bank in peft.places(config))
-            tensors = {name: ours.read(name) for name in ours.files if name.startswith(banks)}
-    peft.write(tensors, config, target)
+            reader = LazyStateDict(source, stack)
+            config = reader.config
+            prefixes = tuple(f"vision.{lora}." for lora in peft.peft_modules(config))
+            for name in reader.files:
+                if name.startswith(prefixes):
+                    tensors[name] = reader.read(name)
+
+    peft.write_lora(tensors, config, target)
 
 
-class OurTensors:
-    """The tensors of one of our folders, read one by one; the files are closed with `stack`."""
+class LazyStateDict:
+    """State dict of a folder of monkeylib's, read tensor by tensor.
+
+    Args:
+        folder: with `config.json` and safetensors files.
+        stack: closes the files.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or a file of weights is missing.
+    """
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"there is no checkpoint at {folder}: expected a folder with config.json")
         self.config = MonkeyConfig.from_pretrained(folder)
-        index = folder / _INDEX[".safetensors"]
-        names = (
-            sorted(set(_read_json(index)["weight_map"].values()))
-            if index.is_file()
-            else ["model.safetensors"]
-        )
+
+        index = folder / _INDEX_NAMES[".safetensors"]
+        file_names = ["model.safetensors"]
+        if index.is_file():
+            file_names = sorted(set(_read_json(index)["weight_map"].values()))
+
         self.files: dict[str, Any] = {}
-        for name in names:
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"the file of weights {folder / name} is missing")
-            file = stack.enter_context(safe_open(folder / name, framework="pt"))
+        for file_name in file_names:
+            if not (folder / file_name).is_file():
+                raise FileNotFoundError(f"the file of weights {folder / file_name} is missing")
+            file = stack.enter_context(safe_open(folder / file_name, framework="pt"))
             self.files |= dict.fromkeys(file.keys(), file)
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor of that name."""
+        """Read the tensor of that name."""
         return self.files[name].get_tensor(name)
 
-    def meta(self, name: str) -> torch.Tensor:
-        """Its shape and dtype alone."""
+    def read_shape(self, name: str) -> torch.Tensor:
+        """Read its shape and dtype alone, as a tensor on the meta device."""
         return self.read(name).to("meta")
 
 
-def _as_it_was(places: dict[str, str], keys: list[str]) -> dict[str, list[str]]:
-    """File -> keys as they were; keys that are new go to the last file."""
-    files: dict[str, list[str]] = {name: [] for name in sorted(set(places.values()))}
-    last, known = list(files)[-1], set(keys)
-    for key in [*(key for key in places if key in known), *(key for key in keys if key not in places)]:
-        files[places.get(key, last)].append(key)
+def _original_files(file_of: dict[str, str], keys: list[str]) -> dict[str, list[str]]:
+    """Return the keys of each file as they were; keys that are new go to the last file."""
+    files: dict[str, list[str]] = {name: [] for name in sorted(set(file_of.values()))}
+    last_file = list(files)[-1]
+
+    current_keys = set(keys)
+    for key, name in file_of.items():
+        if key in current_keys:
+            files[name].append(key)
+    for key in keys:
+        if key not in file_of:
+            files[last_file].append(key)
     return files
 
 
-def _save(tensors: dict[str, torch.Tensor], file: Path) -> int:
-    """Write a file of weights; returns the bytes of its tensors."""
+def _invert(files: dict[str, list[str]]) -> dict[str, str]:
+    """Return the file of each key."""
+    return {key: name for name, keys in files.items() for key in keys}
+
+
+def _save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> int:
+    """Write a file of weights, and return the bytes of its tensors."""
     if file.suffix == ".bin":
         torch.save(tensors, file)
     else:
@@ -182,12 +225,12 @@ def _save(tensors: dict[str, torch.Tensor], file: Path) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def _write_index(folder: Path, places: dict[str, str], size: int) -> None:
-    """The index of several files of weights; a single one needs none."""
-    files = set(places.values())
-    if len(files) > 1:
-        index = _INDEX[Path(min(files)).suffix]
-        _write_json(folder / index, {"metadata": {"total_size": size}, "weight_map": places})
+def _write_index(folder: Path, file_of: dict[str, str], size: int) -> None:
+    """Write the index of several files of weights; a single one needs none."""
+    file_names = set(file_of.values())
+    if len(file_names) > 1:
+        index = _INDEX_NAMES[Path(min(file_names)).suffix]
+        _write_json(folder / index, {"metadata": {"total_size": size}, "weight_map": file_of})
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

@@ -1,18 +1,19 @@
-"""The adapters in peft's file format: a folder `tile-0`, `tile-1`, ... per tile, which peft loads as a LoRA.
+"""Per-tile LoRA in peft's file format: folders `tile-0`, `tile-1`, ..., each of which peft loads as one LoRA.
 
-peft multiplies by alpha / rank where Monkey learns a scale, so alpha is written as scale x rank. The module
-names are those of our vision transformer, but for one: the adapter beside the MLP reads the un-normalised
-residual stream and is added to the MLP's output, so it belongs to a linear layer `blocks.<i>.mlp_bypass` of
-zeros, from the residual stream before `ln_2` (or, where the configuration's `mlp_lora_input` says so, from
-what that norm makes of it) to the block's output. Whoever loads a tile elsewhere adds it.
+peft multiplies by `lora_alpha / r` where Monkey learns a scaling, so `lora_alpha` is written as scaling x
+rank. The names of the modules are those of monkeylib's ViT, with one exception. The LoRA beside the MLP
+reads the residual stream before its norm and is added to the MLP's output. It belongs to a linear layer
+`blocks.<i>.mlp_bypass` of zeros, from the residual stream before `ln_2` to the block's output (or from what
+that norm gives, where the configuration's `mlp_lora_input` says so). Whoever loads a tile elsewhere adds
+that layer.
 
-For an encoder of transformers (CLIP, DINOv2, SigLIP) they are the names in that encoder: `q_proj`, `k_proj`,
+For a ViT of transformers (CLIP, DINOv2, SigLIP) the names are those in that ViT: `q_proj`, `k_proj`,
 `v_proj` and the output projection of each block's attention, and again `mlp_bypass` in the block itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,133 +22,158 @@ from monkeylib import resources
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyVisionConfig
 from monkeylib.model.hf_vision import layout_of
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 _BYPASS = "mlp_bypass"
-# The adapters of a block of our own ViT -> the module that peft sees in it.
-_OWN = {
+_WEIGHTS = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
+# The LoRAs of a block of monkeylib's ViT -> the modules that peft sees in it.
+_MODULES_IN_BLOCK = {
     "attention.qkv_lora": "attention.qkv",
     "attention.out_lora": "attention.out",
     "mlp_lora": _BYPASS,
 }
-_WEIGHTS = "adapter_model.safetensors"
 
 
-def places(config: MonkeyConfig) -> dict[str, str]:
-    """The banks of adapters of a model's encoder -> the modules that peft sees, relative to our ViT or to the
-    encoder of transformers."""
-    blocks = range(config.vision_config.num_hidden_layers)
-    if isinstance(config.vision_config, MonkeyVisionConfig):
-        return {f"blocks.{i}.{ours}": f"blocks.{i}.{module}" for i in blocks for ours, module in _OWN.items()}
-    layout = layout_of(config.vision_config)
-    inside = {name: f"{layout.attention}.{name[0]}_proj" for name in ("query", "key", "value")}
-    inside |= {"out": f"{layout.attention}.{layout.out}", "mlp": _BYPASS}
-    return {
-        f"lora.{i}.{ours}": f"{layout.blocks}.{i}.{module}" for i in blocks for ours, module in inside.items()
-    }
+def peft_modules(config: MonkeyConfig) -> dict[str, str]:
+    """Map each LoRA of a model's vision backbone to the module that peft sees.
+
+    Returns:
+        Names of `TileLoRA` modules in `model.vision` -> names of modules in monkeylib's ViT, or in the ViT of
+        transformers.
+    """
+    modules = {}
+    for block in range(config.vision_config.num_hidden_layers):
+        if isinstance(config.vision_config, MonkeyVisionConfig):
+            for lora, module in _MODULES_IN_BLOCK.items():
+                modules[f"blocks.{block}.{lora}"] = f"blocks.{block}.{module}"
+            continue
+
+        layout = layout_of(config.vision_config)
+        place = f"{layout.blocks}.{block}"
+        modules[f"lora.{block}.query"] = f"{place}.{layout.attention}.q_proj"
+        modules[f"lora.{block}.key"] = f"{place}.{layout.attention}.k_proj"
+        modules[f"lora.{block}.value"] = f"{place}.{layout.attention}.v_proj"
+        modules[f"lora.{block}.out"] = f"{place}.{layout.attention}.{layout.out}"
+        modules[f"lora.{block}.mlp"] = f"{place}.{_BYPASS}"
+    return modules
 
 
-def write(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target: Path) -> list[Path]:
-    """Write the adapters of each tile position as a folder of peft's; returns the folders.
+def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target: Path) -> list[Path]:
+    """Write the LoRA of each tile position as a folder of peft's.
 
     Args:
-        tensors: our state dict, or its adapters alone.
-        config: the model's.
+        tensors: state dict of a model, or its LoRA alone.
+        config: of the model.
         target: new folder for the folders of the tiles.
 
+    Returns:
+        The folders of the tiles.
+
     Raises:
-        ValueError: the model has no adapters.
+        ValueError: the model has no LoRA.
         FileExistsError: `target` holds something already.
     """
     if not config.lora_count:
-        raise ValueError(f"a model of lora_mode {config.lora_mode!r} has no adapters to write")
+        raise ValueError(f"a model of lora_mode {config.lora_mode!r} has no LoRA to write")
+
     with resources.create_folder(target) as folder:
         for tile in range(config.lora_count):
-            weights, scales = _of_tile(tensors, config, tile)
-            place = folder / f"tile-{tile}"
-            place.mkdir()
-            save_file(weights, place / _WEIGHTS, metadata={"format": "pt"})
-            _peft_config(config, scales).save_pretrained(place)
+            weights: dict[str, torch.Tensor] = {}
+            scalings: dict[str, float] = {}
+            for lora, module in peft_modules(config).items():
+                weights[_key(module, "A")] = tensors[f"vision.{lora}.lora_A"][tile].contiguous()
+                weights[_key(module, "B")] = tensors[f"vision.{lora}.lora_B"][tile].contiguous()
+                scalings[module] = tensors[f"vision.{lora}.scaling"][tile].item()
+
+            tile_folder = folder / f"tile-{tile}"
+            tile_folder.mkdir()
+            save_file(weights, tile_folder / _WEIGHTS, metadata={"format": "pt"})
+            _build_peft_config(config, scalings).save_pretrained(tile_folder)
+
     return [target / f"tile-{tile}" for tile in range(config.lora_count)]
 
 
-def read(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None:
-    """Put the adapters of one peft folder in the place of a model's adapters for one tile.
+def read_lora(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None:
+    """Read one folder of peft's into the LoRA of one tile position of a model.
 
     Raises:
-        FileNotFoundError: the folder holds no adapter.
-        ValueError: its tensors are not those of this model's adapters, or the model has none for that tile.
+        FileNotFoundError: the folder holds no LoRA.
+        ValueError: its tensors do not fit this model, or the model has no LoRA for that tile.
     """
     if not 0 <= tile < model.config.lora_count:
-        raise ValueError(
-            f"the model has adapters for {model.config.lora_count} tiles, there is no tile {tile}"
-        )
-    for name in (_WEIGHTS, "adapter_config.json"):
+        raise ValueError(f"the model has LoRA for {model.config.lora_count} tiles, there is no tile {tile}")
+    for name in (_WEIGHTS, _CONFIG):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"there is no {name} in {folder}: expected a folder that peft has saved")
-    weights, scale_of = load_file(folder / _WEIGHTS), _scales(folder)
-    banks = {module: model.vision.get_submodule(bank) for bank, module in places(model.config).items()}
-    shapes = {}
-    for module, bank in banks.items():
-        key = _key(module)
-        shapes |= {
-            f"{key}.lora_A.weight": bank.lora_A.shape[1:],
-            f"{key}.lora_B.weight": bank.lora_B.shape[1:],
-        }
-    if unlike := sorted(set(weights) ^ set(shapes)) or [k for k in shapes if weights[k].shape != shapes[k]]:
+
+    weights = load_file(folder / _WEIGHTS)
+    scaling_of = _read_scalings(folder)
+    loras = {module: model.vision.get_submodule(lora) for lora, module in peft_modules(model.config).items()}
+
+    shapes: dict[str, torch.Size] = {}
+    for module, lora in loras.items():
+        shapes[_key(module, "A")] = lora.lora_A.shape[1:]
+        shapes[_key(module, "B")] = lora.lora_B.shape[1:]
+    differing = sorted(weights.keys() ^ shapes.keys())
+    if not differing:
+        differing = [key for key, shape in shapes.items() if weights[key].shape != shape]
+    if differing:
         raise ValueError(
-            f"{folder / _WEIGHTS} and the adapters of this model differ in {unlike[0]} (and "
-            f"{len(unlike) - 1} more): load an adapter that was written for the same model"
+            f"{folder / _WEIGHTS} and the LoRA of this model differ in {differing[0]} (and "
+            f"{len(differing) - 1} more): load a LoRA that was written for the same model"
         )
+
     with torch.no_grad():
-        for module, bank in banks.items():
-            bank.lora_A[tile] = weights[f"{_key(module)}.lora_A.weight"]
-            bank.lora_B[tile] = weights[f"{_key(module)}.lora_B.weight"]
-            bank.scaling[tile] = scale_of(module, bank.lora_A.shape[1])
+        for module, lora in loras.items():
+            rank = lora.lora_A.shape[1]
+            lora.lora_A[tile] = weights[_key(module, "A")]
+            lora.lora_B[tile] = weights[_key(module, "B")]
+            lora.scaling[tile] = scaling_of(module, rank)
 
 
-def _of_tile(
-    tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, tile: int
-) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """The weights of a tile under peft's keys, and the scale of each module."""
-    weights, scales = {}, {}
-    for bank, module in places(config).items():
-        weights[f"{_key(module)}.lora_A.weight"] = tensors[f"vision.{bank}.lora_A"][tile].contiguous()
-        weights[f"{_key(module)}.lora_B.weight"] = tensors[f"vision.{bank}.lora_B"][tile].contiguous()
-        scales[module] = tensors[f"vision.{bank}.scaling"][tile].item()
-    return weights, scales
-
-
-def _peft_config(config: MonkeyConfig, scales: Mapping[str, float]) -> Any:
+def _build_peft_config(config: MonkeyConfig, scalings: Mapping[str, float]) -> "LoraConfig":
+    """Build peft's configuration of one tile, from the scaling of each module."""
     from peft import LoraConfig
 
-    ranks = {name: config.mlp_rank if name.endswith(_BYPASS) else config.attention_rank for name in scales}
-    first = next(name for name in scales if name.endswith(f".0.{_BYPASS}")).removesuffix(_BYPASS)
-    targets = [name.removeprefix(first) for name in scales if name.startswith(first)]
+    alphas = {}
+    for module, scaling in scalings.items():
+        rank = config.mlp_rank if module.endswith(_BYPASS) else config.attention_rank
+        alphas[module] = scaling * rank
+
+    # The modules of the first block, relative to it: peft finds them in every block.
+    bypass_of_first_block = next(module for module in scalings if module.endswith(f".0.{_BYPASS}"))
+    first_block = bypass_of_first_block.removesuffix(_BYPASS)
+    targets = [module.removeprefix(first_block) for module in scalings if module.startswith(first_block)]
+
     return LoraConfig(
         r=config.attention_rank,
         lora_alpha=config.attention_rank,
         rank_pattern={_BYPASS: config.mlp_rank},
-        alpha_pattern={name: scale * ranks[name] for name, scale in scales.items()},
+        alpha_pattern=alphas,
         target_modules=sorted(targets),
         lora_dropout=config.lora_dropout,
         inference_mode=True,
     )
 
 
-def _scales(folder: Path) -> Any:
-    """A function from module and rank to the scale, as peft computes it from the folder's configuration."""
+def _read_scalings(folder: Path) -> Callable[[str, int], float]:
+    """Return a function from module and rank to the scaling, as peft computes it for this folder."""
     from peft import LoraConfig
     from peft.utils.other import get_pattern_key
 
-    saved = LoraConfig.from_pretrained(str(folder))
-    if saved.use_dora or saved.use_rslora:
-        raise ValueError(f"{folder} holds a DoRA or rank-stabilised LoRA: Monkey's adapters are plain LoRA")
+    peft_config = LoraConfig.from_pretrained(str(folder))
+    if peft_config.use_dora or peft_config.use_rslora:
+        raise ValueError(f"{folder} holds a DoRA or rank-stabilised LoRA: Monkey's is plain LoRA")
 
-    def scale(module: str, rank: int) -> float:
-        key = get_pattern_key(saved.alpha_pattern.keys(), module)
-        return saved.alpha_pattern.get(key, saved.lora_alpha) / rank
+    def scaling_of(module: str, rank: int) -> float:
+        pattern = get_pattern_key(peft_config.alpha_pattern.keys(), module)
+        return peft_config.alpha_pattern.get(pattern, peft_config.lora_alpha) / rank
 
-    return scale
+    return scaling_of
 
 
-def _key(module: str) -> str:
-    return f"base_model.model.{module}"
+def _key(module: str, factor: str) -> str:
+    """Return peft's key of factor "A" or "B" of a module's LoRA."""
+    return f"base_model.model.{module}.lora_{factor}.weight"

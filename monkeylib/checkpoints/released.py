@@ -1,7 +1,7 @@
-"""Read a folder in the released layout: `config.json`, weights in shards, `qwen.tiktoken`.
+"""Load a folder in the released layout: `config.json`, weights in shards, `qwen.tiktoken`.
 
-Everything is checked on the heads of the files before a tensor is read; then one shard at a time is held.
-`.bin` files are read with `weights_only=True`, so that nothing in them runs.
+Everything is checked on the names and shapes in the files before a tensor is read; then one shard at a time
+is in memory. `.bin` files are read with `weights_only=True`, so that nothing in them is executed.
 """
 
 import json
@@ -15,96 +15,37 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from monkeylib.checkpoints import qwen_tokenizer
-from monkeylib.checkpoints.key_map import KeyMapEntry, assemble, by_key, lora_specs, pieces
-from monkeylib.checkpoints.released_config import config_from_released, is_base
+from monkeylib.checkpoints.key_map import (
+    KeyMapEntry,
+    assemble,
+    build_key_map,
+    group_by_released_key,
+    lora_specs,
+)
+from monkeylib.checkpoints.released_config import config_from_released, is_base_model
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.model.lora import TileLoRA
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from monkeylib.progress import Progress
 from monkeylib.prompts import SEPARATOR
 from monkeylib.tiling import Grid
 
-# Single file, and index of several, by preference.
-_WEIGHTS = (
+# A single file, and the index of several, by preference.
+_WEIGHT_FILES = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
-_EMBEDDINGS = "transformer.wte.weight"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checked folder: its configuration, in its own words and ours, and the keys of each file."""
-
-    folder: Path
-    settings: dict[str, Any]
-    config: MonkeyConfig
-    files: dict[str, list[str]]
-
-    @property
-    def steps(self) -> int:
-        """How many parts `stream` gives."""
-        return len(self.files) + is_base(self.settings)
-
-    def stream(self, parts: list[KeyMapEntry] | None = None, progress: bool = False) -> Iterator[dict]:
-        """Our tensors, a shard at a time; each dict is emptied when the next one is asked for.
-
-        Args:
-            parts: only these pieces; all by default. Fresh adapters come last where there are none.
-            progress: show a bar.
-        """
-        names = tqdm(self.files, desc="shards", disable=not progress)
-        shards = (read_shard(self.folder / name) for name in names)
-        yield from assemble(shards, pieces(self.config) if parts is None else parts)
-        if is_base(self.settings):
-            yield _fresh_lora(self.config)
+_TOKEN_EMBEDDINGS = "transformer.wte.weight"
 
 
 def is_released(folder: str | Path) -> bool:
-    """Whether a folder is in the released layout: its `config.json` has a section `visual`."""
+    """Tell whether a folder is in the released layout: its `config.json` has a section `visual`."""
     path = Path(folder) / "config.json"
-    return path.is_file() and isinstance(_json(path).get("visual"), dict)
-
-
-def open_released(folder: str | Path, grid: Grid | None = None) -> Checkpoint:
-    """Check a released folder, from the heads of its files.
-
-    Args:
-        folder: of `config.json` and the weights.
-        grid: as in `config_from_released`.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: the files do not hold the tensors that `config.json` describes, are cut off, or would run
-            code. The message names file and key.
-    """
-    folder = Path(folder)
-    if not is_released(folder):
-        raise FileNotFoundError(
-            f"there is no released checkpoint at {folder}: expected a folder with a config.json that has a "
-            "section `visual`, and pytorch_model*.bin or model*.safetensors"
-        )
-    settings = _json(folder / "config.json")
-    config = config_from_released(settings, grid)
-    expected = by_key(piece for piece in pieces(config) if piece.tile is None or not is_base(settings))
-    files: dict[str, list[str]] = {}
-    found: dict[str, tuple[str, torch.Tensor]] = {}
-    for name, keys in _files(folder).items():
-        heads = _heads(folder / name)
-        if stray := sorted(set(heads) ^ set(keys or heads)):
-            raise ValueError(
-                f"the index of {folder} and its file {name} do not agree on {_some(stray)}: fetch both again"
-            )
-        files[name] = list(heads)
-        found |= {key: (name, tensor) for key, tensor in heads.items()}
-    _check(folder, config, expected, found)
-    config.dtype = found[_EMBEDDINGS][1].dtype
-    config.architectures = [MonkeyForConditionalGeneration.__name__]
-    return Checkpoint(folder, settings, config, files)
+    return path.is_file() and isinstance(_read_json(path).get("visual"), dict)
 
 
 def load_released(
@@ -113,23 +54,25 @@ def load_released(
     grid: Grid | None = None,
     progress: bool = False,
 ) -> MonkeyForConditionalGeneration:
-    """The model of a released folder, within the memory of the model and one shard.
+    """Load the model of a released folder, within the memory of the model and one shard.
 
     Args:
-        folder: of `config.json` and the weights.
+        folder: with `config.json` and the weights.
         dtype: of the weights; as saved by default.
         grid: as in `config_from_released`.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
         FileNotFoundError, ValueError: as `open_released`.
     """
     checkpoint = open_released(folder, grid)
     dtype = dtype or checkpoint.config.dtype
+
     with no_init_weights():
         model = MonkeyForConditionalGeneration._from_config(checkpoint.config, dtype=dtype)
-    for ours in checkpoint.stream(progress=progress):
-        copies = {name: tensor.to(dtype, copy=True) for name, tensor in ours.items()}
+    for tensors in checkpoint.stream(progress=progress):
+        # The copies are the model's memory; the tensors themselves still lie on disk.
+        copies = {name: tensor.to(dtype, copy=True) for name, tensor in tensors.items()}
         model.load_state_dict(copies, strict=False, assign=True)
     return model.eval()
 
@@ -138,22 +81,22 @@ def load_released_processor(folder: str | Path, grid: Grid | None = None) -> Mon
     """Load the processor of a released folder: Qwen's vocabulary, and a blank between an image and its text.
 
     Args:
-        folder: of `config.json` and `qwen.tiktoken`; no weights are needed.
+        folder: with `config.json` and `qwen.tiktoken`; no weights are needed.
         grid: as in `config_from_released`.
 
     Raises:
         FileNotFoundError: the folder has no `qwen.tiktoken`.
         ValueError: its vocabulary is not that of the model, or as in `config_from_released`.
     """
-    config = config_from_released(_json(Path(folder) / "config.json"), grid)
+    config = config_from_released(_read_json(Path(folder) / "config.json"), grid)
     rows, cols = config.grids[0]
     images = MonkeyImageProcessor(config.tile_size, rows, cols)
-    tokenizer = _tokenizer(Path(folder), config)
+    tokenizer = _load_tokenizer(Path(folder), config)
     return MonkeyProcessor(images, tokenizer, queries=config.resampler_config.queries, separator=SEPARATOR)
 
 
-def _tokenizer(folder: Path, config: MonkeyConfig) -> PreTrainedTokenizerFast:
-    """The tokenizer of `qwen.tiktoken`, which must agree with `config.json`."""
+def _load_tokenizer(folder: Path, config: MonkeyConfig) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of `qwen.tiktoken`, which must agree with `config.json`."""
     path = folder / qwen_tokenizer.VOCABULARY
     tokenizer = qwen_tokenizer.build(path)
 
@@ -166,83 +109,168 @@ def _tokenizer(folder: Path, config: MonkeyConfig) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def read_shard(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of one file, left on disk until they are used; nothing in it is executed.
+@dataclass(frozen=True)
+class ReleasedCheckpoint:
+    """A released folder that was checked.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is cut off, holds something other than tensors, or would run code.
+    Fields:
+        folder: the folder.
+        settings: content of its `config.json`.
+        config: the same as monkeylib's configuration.
+        files: the keys in each file of weights.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"the file of weights {path} is missing: fetch it again")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        what = re.search(r"GLOBAL (\S+)", str(error))
-        raise ValueError(
-            f"{path} holds {what[1] if what else 'an object'}, which could run code when loaded, and was not "
-            "loaded: take the weights from their publisher"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} is cut off or is no file of weights ({str(error).splitlines()[0]}): fetch it again"
-        ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise ValueError(f"{path} holds something other than tensors by name: take the weights alone")
+
+    folder: Path
+    settings: dict[str, Any]
+    config: MonkeyConfig
+    files: dict[str, list[str]]
+
+    @property
+    def steps(self) -> int:
+        """Number of dictionaries that `stream` yields: one per file, and one of fresh LoRA for Qwen-VL."""
+        return len(self.files) + is_base_model(self.settings)
+
+    def stream(
+        self, entries: list[KeyMapEntry] | None = None, progress: bool = False
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield monkeylib's tensors by name, a file at a time.
+
+        Each dictionary is emptied when the next one is asked for. Qwen-VL's fresh LoRA comes last.
+
+        Args:
+            entries: only these of the key map; all by default.
+            progress: show a progress bar.
+        """
+        shards = self._read_shards(progress)
+        yield from assemble(shards, build_key_map(self.config) if entries is None else entries)
+
+        if is_base_model(self.settings):
+            yield _build_fresh_lora(self.config)
+
+    def _read_shards(self, progress: bool) -> Iterator[dict[str, torch.Tensor]]:
+        with Progress(unit="files", enabled=progress) as bar:
+            bar.add_task("reading", total=len(self.files))
+            for name in self.files:
+                yield read_shard(self.folder / name)
+                bar.advance("reading")
+
+
+def _build_fresh_lora(config: MonkeyConfig) -> dict[str, torch.Tensor]:
+    """Build LoRA that changes nothing yet, for a base model without any."""
+    tensors = {}
+    for block in range(config.vision_config.layers):
+        for spec in lora_specs(config):
+            lora = TileLoRA(config.lora_count, spec.rank, spec.d_in, spec.d_out, dropout=0.0)
+            for name, tensor in lora.state_dict().items():
+                tensors[f"vision.blocks.{block}.{spec.name}.{name}"] = tensor.to(config.dtype)
     return tensors
 
 
-def _heads(path: Path) -> dict[str, torch.Tensor]:
-    """Shape and dtype of each tensor of a file."""
-    return {key: tensor.to("meta") for key, tensor in read_shard(path).items()}
+def open_released(folder: str | Path, grid: Grid | None = None) -> ReleasedCheckpoint:
+    """Check a released folder by the names and shapes in its files.
+
+    Args:
+        folder: with `config.json` and the weights.
+        grid: as in `config_from_released`.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the files do not hold the tensors that `config.json` describes, are cut off, or would
+            execute code. The message names file and key.
+    """
+    folder = Path(folder)
+    if not is_released(folder):
+        raise FileNotFoundError(
+            f"there is no released checkpoint at {folder}: expected a folder with a config.json that has a "
+            "section `visual`, and pytorch_model*.bin or model*.safetensors"
+        )
+    settings = _read_json(folder / "config.json")
+    config = config_from_released(settings, grid)
+
+    # key -> name of its file, and shape and dtype
+    files: dict[str, list[str]] = {}
+    tensors: dict[str, tuple[str, torch.Tensor]] = {}
+    for name, keys_in_index in _list_files(folder).items():
+        in_file = _read_shapes(folder / name)
+        differing = sorted(set(in_file) ^ set(keys_in_index or in_file))
+        if differing:
+            raise ValueError(
+                f"the index of {folder} and its file {name} do not agree on {_first_names(differing)}: "
+                "fetch both again"
+            )
+        files[name] = list(in_file)
+        for key, tensor in in_file.items():
+            tensors[key] = (name, tensor)
+
+    key_map = build_key_map(config)
+    if is_base_model(settings):
+        key_map = [entry for entry in key_map if entry.tile is None]
+    _check_tensors(folder, config, group_by_released_key(key_map), tensors)
+
+    _, token_embeddings = tensors[_TOKEN_EMBEDDINGS]
+    config.dtype = token_embeddings.dtype
+    config.architectures = [MonkeyForConditionalGeneration.__name__]
+    return ReleasedCheckpoint(folder, settings, config, files)
 
 
-def _files(folder: Path) -> dict[str, list[str]]:
-    """File of weights -> its keys as the index lists them, or no keys where there is no index."""
-    for single, index in _WEIGHTS:
+def _list_files(folder: Path) -> dict[str, list[str]]:
+    """Return the files of weights, each with its keys as the index lists them; no keys without an index."""
+    for single_file, index in _WEIGHT_FILES:
         if (folder / index).is_file():
             files: dict[str, list[str]] = {}
-            for key, name in _json(folder / index).get("weight_map", {}).items():
+            for key, name in _read_json(folder / index).get("weight_map", {}).items():
                 if Path(name).name != name:
                     raise ValueError(f"{folder / index} names the file {name!r}: it must lie in the folder")
                 files.setdefault(name, []).append(key)
             return dict(sorted(files.items()))
-        if (folder / single).is_file():
-            return {single: []}
+
+        if (folder / single_file).is_file():
+            return {single_file: []}
+
+    single_files = " or ".join(single_file for single_file, _ in _WEIGHT_FILES)
     raise FileNotFoundError(
-        f"there are no weights in {folder}: expected {' or '.join(single for single, _ in _WEIGHTS)}, or "
-        "shards with their index"
+        f"there are no weights in {folder}: expected {single_files}, or shards with their index"
     )
 
 
-def _check(
+def _check_tensors(
     folder: Path,
     config: MonkeyConfig,
-    expected: dict[str, list[KeyMapEntry]],
-    found: dict[str, tuple[str, torch.Tensor]],
+    entries_of: dict[str, list[KeyMapEntry]],
+    tensors: dict[str, tuple[str, torch.Tensor]],
 ) -> None:
-    """Compare keys and shapes with what `config.json` describes."""
-    tiles = {int(match[1]) for key in found if (match := re.search(r"_lora\.(\d+)\.", key))}
-    wanted = {piece.tile for group in expected.values() for piece in group if piece.tile is not None}
-    if len(tiles) != len(wanted):
+    """Compare keys and shapes in the files with what `config.json` describes.
+
+    Args:
+        folder: for the messages.
+        config: monkeylib's configuration of the folder.
+        entries_of: entries of the key map by released key.
+        tensors: file, and shape and dtype, of each key in the files.
+    """
+    tiles_in_files = {int(match[1]) for key in tensors if (match := re.search(r"_lora\.(\d+)\.", key))}
+    tiles_in_config = {entry.tile for group in entries_of.values() for entry in group} - {None}
+    if len(tiles_in_files) != len(tiles_in_config):
         rows, cols = config.grids[0]
         raise ValueError(
-            f"the weights in {folder} have adapters for {len(tiles)} tiles, its config.json describes "
-            f"{len(wanted)} (grid {rows}x{cols}): correct lora_repeat_num and name the grid"
+            f"the weights in {folder} have LoRA for {len(tiles_in_files)} tiles, its config.json describes "
+            f"{len(tiles_in_config)} (grid {rows}x{cols}): correct lora_repeat_num and name the grid"
         )
-    missing = [key for key in expected if key not in found]
-    unexpected = [f"{key} ({found[key][0]})" for key in found if key not in expected]
-    if missing or unexpected:
-        lack = [f"lack {_some(missing)}"] if missing else []
-        hold = [f"hold {_some(unexpected)}, which its config.json knows nothing of"] if unexpected else []
+
+    missing = [key for key in entries_of if key not in tensors]
+    unexpected = [f"{key} ({tensors[key][0]})" for key in tensors if key not in entries_of]
+    problems = []
+    if missing:
+        problems.append(f"lack {_first_names(missing)}")
+    if unexpected:
+        problems.append(f"hold {_first_names(unexpected)}, which its config.json knows nothing of")
+    if problems:
         raise ValueError(
-            f"the weights in {folder} {' and '.join(lack + hold)}: fetch them again, or check whether they "
+            f"the weights in {folder} {' and '.join(problems)}: fetch them again, or check whether they "
             "are those of a Monkey or Qwen-VL"
         )
-    for key, group in expected.items():
-        name, tensor = found[key]
+
+    for key, group in entries_of.items():
+        name, tensor = tensors[key]
         if tuple(tensor.shape) != group[0].shape:
             raise ValueError(
                 f"{key} in {folder / name} has the shape {list(tensor.shape)}, config.json asks for "
@@ -250,24 +278,51 @@ def _check(
             )
 
 
-def _fresh_lora(config: MonkeyConfig) -> dict[str, torch.Tensor]:
-    """Adapters that change nothing yet, for a base without any."""
-    fresh = {}
-    for i in range(config.vision_config.layers):
-        for bank in lora_specs(config):
-            module = TileLoRA(config.lora_count, bank.rank, bank.d_in, bank.d_out, 0.0)
-            for name, tensor in module.state_dict().items():
-                fresh[f"vision.blocks.{i}.{bank.ours}.{name}"] = tensor.to(config.dtype)
-    return fresh
+def read_shard(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of one file, left on disk until they are used; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is cut off, holds something other than tensors, or would execute code.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"the file of weights {path} is missing: fetch it again")
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        raise ValueError(
+            f"{path} holds {match[1] if match else 'an object'}, which could run code when loaded, and was "
+            "not loaded: take the weights from their publisher"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        first_line = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} is cut off or is no file of weights ({first_line}): fetch it again"
+        ) from error
+
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise ValueError(f"{path} holds something other than tensors by name: take the weights alone")
+    return tensors
 
 
-def _some(names: list[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+def _read_shapes(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file on the meta device: shape and dtype alone."""
+    return {key: tensor.to("meta") for key, tensor in read_shard(path).items()}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _first_names(names: list[str]) -> str:
+    """Join the first names of a list, and say how many more there are."""
+    listed = ", ".join(names[:3])
+    if len(names) <= 3:
+        return listed
+    return f"{listed} and {len(names) - 3} more"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

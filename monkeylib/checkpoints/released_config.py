@@ -1,8 +1,8 @@
-"""The `config.json` of a released Monkey or Qwen-VL checkpoint <-> our configuration.
+"""Convert the `config.json` of a released Monkey or Qwen-VL checkpoint to monkeylib's configuration and back.
 
-The release writes the language model's fields at the top level, the vision tower's in a section `visual`.
-What it writes into its code instead is written here: tiles of 448 pixels, a position table of 16 x 16, heads
-of 128 in the resampler, and the ids of `</img>` and `<imgpad>` next to that of `<img>`.
+The released file has the language model's fields at the top level and the ViT's in a section `visual`. Some
+values it leaves to its code are written here: tiles of 448 pixels, a position embedding of 16 x 16 patches,
+resampler heads of width 128, and the ids of `</img>` and `<imgpad>` next to that of `<img>`.
 """
 
 import math
@@ -12,13 +12,16 @@ from typing import Any
 from monkeylib.model import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig, QwenConfig
 from monkeylib.tiling import Grid
 
-TILE = 448
-HEAD_WIDTH = 128
-# How far `<img>` stands behind `<|endoftext|>` in Qwen's vocabulary.
-_IMAGE_START = 214
+TILE_SIZE = 448
+POSITION_GRID = 16
+RESAMPLER_HEAD_WIDTH = 128
+# How many ids `<img>` comes after `<|endoftext|>` in Qwen's vocabulary.
+_IMAGE_START_OFFSET = 214
+# The grid that Qwen-VL, which has no tiles, is given by default.
 _BASE_GRID = Grid(2, 2)
-# What has to come out again for the released layout to hold a model.
-_COMPARED = {
+
+# Fields that must survive the way to the released layout and back, or it cannot hold the model.
+_COMPARED_FIELDS = {
     "vision_config": (
         "tile_size",
         "width",
@@ -50,44 +53,45 @@ _COMPARED = {
 }
 
 
-def is_base(released: Mapping[str, Any]) -> bool:
-    """Whether it is the configuration of Qwen-VL, which has no adapters yet."""
+def is_base_model(released: Mapping[str, Any]) -> bool:
+    """Tell whether a released configuration is that of Qwen-VL, which has no LoRA yet."""
     return "lora_repeat_num" not in released["visual"]
 
 
 def config_from_released(released: Mapping[str, Any], grid: Grid | None = None) -> MonkeyConfig:
-    """Our configuration of a released one.
+    """Convert a released configuration.
 
     Args:
-        released: the content of `config.json`.
+        released: content of `config.json`.
         grid: rows and columns of tiles; by default the square that `image_size` gives, and 2x2 for Qwen-VL,
-            whose adapters are then fresh.
+            whose LoRA is then fresh.
 
     Raises:
-        ValueError: a field is missing, or the adapters are not as many as the grid has tiles.
+        ValueError: a field is missing, or there are not as many LoRAs as the grid has tiles.
     """
     try:
         visual = released["visual"]
-        side = visual["image_size"] // TILE
-        rows, cols = grid or (_BASE_GRID if is_base(released) and side < 2 else Grid(side, side))
-        adapters = visual.get("lora_repeat_num", rows * cols)
-        if adapters not in (0, rows * cols):
+        rows, cols = grid or _default_grid(released)
+
+        lora_count = visual.get("lora_repeat_num", rows * cols)
+        if lora_count not in (0, rows * cols):
             raise ValueError(
-                f"the checkpoint has adapters for {adapters} tiles (lora_repeat_num of its config.json), the "
+                f"the checkpoint has LoRA for {lora_count} tiles (lora_repeat_num of its config.json), the "
                 f"grid {rows}x{cols} has {rows * cols}: name the grid that it was trained for"
             )
-        start = visual["image_start_id"]
+
+        image_start_id = visual["image_start_id"]
         return MonkeyConfig(
-            vision_config=_vision(visual),
+            vision_config=_vision_config(visual),
             resampler_config=MonkeyResamplerConfig(
-                queries=visual.get("n_queries", 256), heads=visual["output_dim"] // HEAD_WIDTH
+                queries=visual.get("n_queries", 256), heads=visual["output_dim"] // RESAMPLER_HEAD_WIDTH
             ),
-            text_config=_text(released, start),
-            image_start_id=start,
-            image_end_id=start + 1,
-            image_token_id=start + 2,
+            text_config=_text_config(released, image_start_id),
+            image_start_id=image_start_id,
+            image_end_id=image_start_id + 1,
+            image_token_id=image_start_id + 2,
             grids=[[rows, cols]],
-            lora_mode="per_tile" if adapters else "none",
+            lora_mode="per_tile" if lora_count else "none",
         )
     except KeyError as error:
         raise ValueError(
@@ -96,23 +100,30 @@ def config_from_released(released: Mapping[str, Any], grid: Grid | None = None) 
         ) from error
 
 
-def _vision(visual: Mapping[str, Any]) -> MonkeyVisionConfig:
+def _default_grid(released: Mapping[str, Any]) -> Grid:
+    tiles_per_side = released["visual"]["image_size"] // TILE_SIZE
+    if is_base_model(released) and tiles_per_side < 2:
+        return _BASE_GRID
+    return Grid(tiles_per_side, tiles_per_side)
+
+
+def _vision_config(visual: Mapping[str, Any]) -> MonkeyVisionConfig:
     return MonkeyVisionConfig(
-        tile_size=TILE,
+        tile_size=TILE_SIZE,
         patch_size=visual["patch_size"],
         width=visual["width"],
         layers=visual["layers"],
         heads=visual["heads"],
         mlp_width=int(visual["width"] * visual["mlp_ratio"]),
-        position_grid=16,
+        position_grid=POSITION_GRID,
     )
 
 
-def _text(released: Mapping[str, Any], image_start_id: int) -> QwenConfig:
-    """The language model's configuration; the release counts gate and up projection together."""
+def _text_config(released: Mapping[str, Any], image_start_id: int) -> QwenConfig:
     return QwenConfig(
         vocab_size=released["vocab_size"],
         hidden_size=released["hidden_size"],
+        # The released field counts gate and up projection together.
         intermediate_size=released["intermediate_size"] // 2,
         num_hidden_layers=released["num_hidden_layers"],
         num_attention_heads=released["num_attention_heads"],
@@ -122,20 +133,20 @@ def _text(released: Mapping[str, Any], image_start_id: int) -> QwenConfig:
         rope_parameters={"rope_type": "default", "rope_theta": float(released["rotary_emb_base"])},
         tie_word_embeddings=False,
         bos_token_id=None,
-        eos_token_id=image_start_id - _IMAGE_START,
+        eos_token_id=image_start_id - _IMAGE_START_OFFSET,
         trained_length=released.get("seq_length", 2048),
         dynamic_ntk=released.get("use_dynamic_ntk", True),
         log_n=released.get("use_logn_attn", True),
     )
 
 
-def released_config(config: MonkeyConfig, original: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The released `config.json` of our configuration.
+def config_to_released(config: MonkeyConfig, original: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Convert a configuration to a released `config.json`.
 
     Args:
-        config: ours.
-        original: the `config.json` that it was made from, whose fields are kept but for the number of
-            adapters and the image's size.
+        config: monkeylib's.
+        original: the released `config.json` that it was made from. Its fields are kept, but for the number of
+            LoRAs and the image's size.
 
     Raises:
         ValueError: the released layout cannot hold this model.
@@ -145,38 +156,47 @@ def released_config(config: MonkeyConfig, original: Mapping[str, Any] | None = N
             "the released layout holds a language model of Qwen-7B's kind, "
             f"got {config.text_config.model_type!r}"
         )
+
     rows, cols = config.grids[0] if config.grids else (0, 0)
     if config.lora_count not in (0, rows * cols):
         raise ValueError(
-            "the released layout has an adapter for each tile of one grid, this model has "
+            "the released layout has a LoRA for each tile of one grid, this model has "
             f"{config.lora_count} for the grids {config.grids}: save it with save_pretrained"
         )
+
     visual = dict(original["visual"] if original else _released_visual(config))
-    if rows == cols or not original:  # the release knows no other size; who changed its code kept its field
-        visual["image_size"] = rows * TILE
+    if rows == cols or not original:
+        # The released code knows square images only; a copy changed for another grid left the field alone.
+        visual["image_size"] = rows * TILE_SIZE
     visual["lora_repeat_num"] = config.lora_count
+
     released = {**(original or _released_text(config)), "visual": visual}
-    again = config_from_released(released, Grid(rows, cols) if original else None)
-    for part, names in _COMPARED.items():
-        ours, theirs = (getattr(whole, part) if part else whole for whole in (config, again))
-        for name in names:
-            if getattr(ours, name) != getattr(theirs, name):
-                raise ValueError(
-                    f"the released layout cannot hold this model: its {name} is {getattr(ours, name)}, "
-                    f"the layout has {getattr(theirs, name)} there; save it with save_pretrained"
-                )
+    _check_round_trip(config, config_from_released(released, Grid(rows, cols) if original else None))
     return released
+
+
+def _check_round_trip(config: MonkeyConfig, converted_back: MonkeyConfig) -> None:
+    for section, fields in _COMPARED_FIELDS.items():
+        before = getattr(config, section) if section else config
+        after = getattr(converted_back, section) if section else converted_back
+        for field in fields:
+            if getattr(before, field) != getattr(after, field):
+                raise ValueError(
+                    f"the released layout cannot hold this model: its {field} is {getattr(before, field)}, "
+                    f"the layout has {getattr(after, field)} there; save it with save_pretrained"
+                )
 
 
 def _released_visual(config: MonkeyConfig) -> dict[str, Any]:
     vision = config.vision_config
+    # The released code multiplies and cuts off: rounded up, the ratio gives the same width again.
+    mlp_ratio = math.ceil(vision.mlp_width / vision.width * 1e4) / 1e4
     return {
         "patch_size": vision.patch_size,
         "width": vision.width,
         "layers": vision.layers,
         "heads": vision.heads,
-        # The release multiplies and cuts off: rounded up, so that the width comes out again.
-        "mlp_ratio": math.ceil(vision.mlp_width / vision.width * 1e4) / 1e4,
+        "mlp_ratio": mlp_ratio,
         "output_dim": config.text_config.hidden_size,
         "n_queries": config.resampler_config.queries,
         "image_start_id": config.image_start_id,

@@ -29,11 +29,11 @@ def convert(
         to = "monkeylib" if is_released(source) else "released"
 
     if to == "monkeylib":
-        conversion.convert(source, target, tiles, progress)
+        conversion.convert_from_released(source, target, tiles, progress)
     elif grid:
         raise ValueError(f"--grid is for reading the released layout, not for writing {to}: leave it out")
     elif to == "released":
-        conversion.export(source, target, progress)
+        conversion.convert_to_released(source, target, progress)
     else:
         conversion.export_lora(source, target)
 

@@ -12,16 +12,16 @@ from safetensors.torch import load_file, save_file
 import monkeylib
 from monkeylib import profiles
 from monkeylib.checkpoints import convert, released
-from monkeylib.checkpoints.key_map import pieces, to_released
+from monkeylib.checkpoints.key_map import build_key_map
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
-from monkeylib.checkpoints.released_config import config_from_released, released_config
+from monkeylib.checkpoints.released_config import config_from_released, config_to_released
 from monkeylib.data.records import Record
 from monkeylib.experiments import parity
 from monkeylib.profiles import build
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune
 from monkeylib.training.data import RowMaker
-from tests.support.released_files import golden_settings, read, same, write
+from tests.support.released_files import golden_settings, read, same, to_released_layout, write
 
 TRUE_SETTINGS = {
     "vocab_size": 512,
@@ -79,21 +79,21 @@ def golden(tmp_path):
 
 
 def test_the_true_key_set_in_three_shards_loads(tmp_path):
-    shapes = {piece.released: piece.shape for piece in pieces(config_from_released(TRUE_SETTINGS))}
+    shapes = {entry.released_key: entry.shape for entry in build_key_map(config_from_released(TRUE_SETTINGS))}
     assert shapes.keys() == true_keys() and len(shapes) == 2581
     generator = torch.Generator().manual_seed(0)
     weights = {key: torch.randn(shape, generator=generator).bfloat16() for key, shape in shapes.items()}
     model = load_checkpoint(write(tmp_path / "true", TRUE_SETTINGS, weights))
-    assert same(to_released(model.state_dict(), model.config), weights)
+    assert same(to_released_layout(model.state_dict(), model.config), weights)
     assert not any(parameter.is_meta for parameter in model.parameters())
 
 
 def test_w2_is_the_gate_and_the_fused_attention_is_split():
-    places = {piece.ours: piece for piece in pieces(config_from_released(TRUE_SETTINGS))}
+    places = {entry.name: entry for entry in build_key_map(config_from_released(TRUE_SETTINGS))}
     layer = "language_model.model.layers.3"
-    assert places[f"{layer}.mlp.gate_proj.weight"].released == "transformer.h.3.mlp.w2.weight"
+    assert places[f"{layer}.mlp.gate_proj.weight"].released_key == "transformer.h.3.mlp.w2.weight"
     key = places[f"{layer}.self_attn.k_proj.bias"]
-    assert (key.released, key.rows) == ("transformer.h.3.attn.c_attn.bias", (128, 256))
+    assert (key.released_key, key.rows) == ("transformer.h.3.attn.c_attn.bias", (128, 256))
 
 
 @pytest.mark.parametrize("suffix, shards", [(".bin", 3), (".safetensors", 2), (".bin", 1)])
@@ -102,8 +102,8 @@ def test_a_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
     kept = "transformer.visual.attn_pool.pos_embed"
     weights = {key: tensor if key == kept else tensor.bfloat16() for key, tensor in weights.items()}
     source = write(tmp_path / "source", golden_settings(), weights, shards, suffix)
-    convert.convert(source, tmp_path / "ours")
-    convert.export(tmp_path / "ours", tmp_path / "back")
+    convert.convert_from_released(source, tmp_path / "ours")
+    convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
     before, after = read(source), read(tmp_path / "back")
     assert before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
     names = sorted(path.name for path in source.iterdir())
@@ -122,7 +122,7 @@ def test_a_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
 def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
     folder = write(tmp_path / "golden", golden_settings(), parity.released_weights())
     if converted:
-        convert.convert(folder, tmp_path / "ours")
+        convert.convert_from_released(folder, tmp_path / "ours")
         folder = tmp_path / "ours"
     monkey = monkeylib.load_model(folder, device="cpu")
     about = parity.about("lmm_896")
@@ -147,7 +147,7 @@ def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
 
 
 def test_a_converted_folder_and_the_released_one_give_the_same_model(golden, tmp_path):
-    convert.convert(golden, tmp_path / "ours")
+    convert.convert_from_released(golden, tmp_path / "ours")
     ours = load_checkpoint(tmp_path / "ours")
     direct = load_checkpoint(golden)
     assert direct.dtype == torch.bfloat16 and same(ours.state_dict(), direct.state_dict())
@@ -161,7 +161,7 @@ def test_a_model_that_was_trained_on_is_written_in_the_released_layout(golden, t
         model.vision.blocks[0].mlp_lora.scaling[2] = 3
     model.save_pretrained(tmp_path / "trained")
     load_processor(golden).save_pretrained(tmp_path / "trained")
-    convert.export(tmp_path / "trained", tmp_path / "back")
+    convert.convert_to_released(tmp_path / "trained", tmp_path / "back")
     again = load_checkpoint(tmp_path / "back")
     assert same(again.state_dict(), model.state_dict())
     changed = read(tmp_path / "back")["pytorch_model.bin"]
@@ -181,7 +181,7 @@ def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make
     model(**batch).loss.backward()
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
     build.save(model.eval(), model.state_dict(), processor, profile, tmp_path / "ours")
-    convert.export(tmp_path / "ours", tmp_path / "back")
+    convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
     for folder in ("ours", "back"):
         after = load_checkpoint(tmp_path / folder).state_dict()
         assert same(after, model.state_dict())
@@ -229,7 +229,7 @@ def test_one_shard_is_held_at_a_time(golden, monkeypatch, tmp_path):
 
     monkeypatch.setattr(released, "read_shard", reading)
     released.load_released(golden)
-    convert.convert(golden, tmp_path / "ours")
+    convert.convert_from_released(golden, tmp_path / "ours")
     assert held
 
 
@@ -247,7 +247,7 @@ folder = Path(sys.argv[1])
 released.load_released(folder / "small")  # so that what is imported on the way is there already
 peak()
 before = peak()
-convert.convert(folder / "large", folder / "ours")
+convert.convert_from_released(folder / "large", folder / "ours")
 print(peak() - before)
 before = peak()
 model = released.load_released(folder / "large")
@@ -264,7 +264,7 @@ def test_memory_is_that_of_one_shard_and_the_model(tmp_path):
         "intermediate_size": 2 * 16_384,
         "num_hidden_layers": 14,
     }
-    shapes = {piece.released: piece.shape for piece in pieces(config_from_released(settings))}
+    shapes = {entry.released_key: entry.shape for entry in build_key_map(config_from_released(settings))}
     weights = {key: torch.ones(shape, dtype=torch.bfloat16) for key, shape in shapes.items()}
     write(tmp_path / "large", settings, weights, shards=7)
     whole = sum(tensor.nbytes for tensor in weights.values())
@@ -294,8 +294,8 @@ def test_qwen_vl_gets_fresh_adapters_for_the_grid_that_is_asked_for(tmp_path):
     assert bank.lora_A.abs().max() > 0 and not bank.lora_B.any() and bank.scaling.tolist() == [1] * 4
     wide = released.load_released(folder, grid=Grid(2, 3))
     assert wide.vision.blocks[0].mlp_lora.lora_B.shape == (6, 64, 32)
-    convert.convert(folder, tmp_path / "ours", Grid(2, 2))
-    convert.export(tmp_path / "ours", tmp_path / "monkey")
+    convert.convert_from_released(folder, tmp_path / "ours", Grid(2, 2))
+    convert.convert_to_released(tmp_path / "ours", tmp_path / "monkey")
     whole = {key: tensor for shard in read(tmp_path / "monkey").values() for key, tensor in shard.items()}
     assert whole.keys() == parity.released_weights().keys()
     kept = {key: tensor for shard in read(folder).values() for key, tensor in shard.items()}
@@ -308,13 +308,13 @@ def test_a_six_adapter_checkpoint_loads_on_its_grid_and_comes_back(tmp_path):
         for tile in (4, 5):
             weights[key.replace("_lora.0.", f"_lora.{tile}.")] = weights[key] + tile
     folder = write(tmp_path / "six", settings, weights)
-    with pytest.raises(ValueError, match="adapters for 6 tiles .* the grid 2x2 has 4"):
+    with pytest.raises(ValueError, match="LoRA for 6 tiles .* the grid 2x2 has 4"):
         load_checkpoint(folder)
-    convert.convert(folder, tmp_path / "ours", Grid(2, 3))
-    convert.export(tmp_path / "ours", tmp_path / "back")
+    convert.convert_from_released(folder, tmp_path / "ours", Grid(2, 3))
+    convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
     assert all(same(shard, read(tmp_path / "back")[name]) for name, shard in read(folder).items())
     (folder / "config.json").write_text(json.dumps(golden_settings()))
-    with pytest.raises(ValueError, match="adapters for 6 tiles, its config.json describes 4"):
+    with pytest.raises(ValueError, match="LoRA for 6 tiles, its config.json describes 4"):
         load_checkpoint(folder)
 
 
@@ -397,7 +397,7 @@ SPOILT += ["payload", "no tensors", "index leads out", "no JSON", "no field"]
 def test_what_is_wrong_with_a_folder_is_said_before_anything_is_written(how, golden, tmp_path):
     complaint = spoil(golden, how)
     for attempt in (
-        lambda: convert.convert(golden, tmp_path / "new" / "ours"),
+        lambda: convert.convert_from_released(golden, tmp_path / "new" / "ours"),
         lambda: released.load_released(golden),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=complaint) as raised:
@@ -417,13 +417,13 @@ def test_a_truncated_safetensors_file_is_named(tmp_path):
 def test_a_failure_on_the_way_leaves_nothing(golden, tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "_write_index", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        convert.convert(golden, tmp_path / "new" / "ours")
+        convert.convert_from_released(golden, tmp_path / "new" / "ours")
     assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_an_existing_folder_is_not_written_over(golden):
     with pytest.raises(FileExistsError, match="exists already"):
-        convert.convert(golden, golden)
+        convert.convert_from_released(golden, golden)
 
 
 def test_a_folder_without_vocabulary_or_with_another_one_is_refused(golden, tmp_path):
@@ -435,7 +435,7 @@ def test_a_folder_without_vocabulary_or_with_another_one_is_refused(golden, tmp_
         monkeylib.load_model(golden)
     (golden / "qwen.tiktoken").unlink()
     with pytest.raises(FileNotFoundError, match="no vocabulary"):
-        convert.convert(golden, tmp_path / "ours")
+        convert.convert_from_released(golden, tmp_path / "ours")
 
 
 def test_a_released_folder_gives_its_processor_without_its_weights(golden, make_image):
@@ -446,7 +446,7 @@ def test_a_released_folder_gives_its_processor_without_its_weights(golden, make_
     assert (processor.queries, processor.separator, processor.image_start_id) == (256, " ", 500)
     again = processor(images=make_image(), text="<img> what?")
     assert inputs.keys() == again.keys() and all(torch.equal(inputs[name], again[name]) for name in inputs)
-    with pytest.raises(ValueError, match="adapters for 4 tiles .* the grid 2x3 has 6"):
+    with pytest.raises(ValueError, match="LoRA for 4 tiles .* the grid 2x3 has 6"):
         released.load_released_processor(golden, grid=Grid(2, 3))
 
 
@@ -472,31 +472,31 @@ def test_a_model_that_the_released_layout_cannot_hold_is_refused(changes, compla
     for name, value in changes.items():
         setattr(config, name, value)
     with pytest.raises(ValueError, match=complaint):
-        released_config(config, TRUE_SETTINGS)
+        config_to_released(config, TRUE_SETTINGS)
 
 
 def test_the_configuration_leads_back_to_the_released_one():
     config = config_from_released(golden_settings())
-    assert released_config(config, golden_settings()) == golden_settings()
-    generated = released_config(config)
+    assert config_to_released(config, golden_settings()) == golden_settings()
+    generated = config_to_released(config)
     again = config_from_released(generated)
     assert again.to_dict() == config.to_dict()
 
 
 def test_our_own_folder_is_checked_before_it_is_exported(golden, tmp_path):
-    convert.convert(golden, tmp_path / "ours")
+    convert.convert_from_released(golden, tmp_path / "ours")
     file = tmp_path / "ours" / "model-00001-of-00003.safetensors"
     tensors = load_file(file)
     save_file({f"x.{name}" if name == min(tensors) else name: t for name, t in tensors.items()}, file)
     with pytest.raises(ValueError, match=f"{min(tensors)} in .* does not fit its config.json"):
-        convert.export(tmp_path / "ours", tmp_path / "back")
+        convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
     assert not (tmp_path / "back").exists()
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-        convert.export(tmp_path / "nowhere", tmp_path / "back")
+        convert.convert_to_released(tmp_path / "nowhere", tmp_path / "back")
 
 
 def test_a_processor_saved_with_the_conversion_is_the_released_one(golden, tmp_path):
-    convert.convert(golden, tmp_path / "ours")
+    convert.convert_from_released(golden, tmp_path / "ours")
     processor = load_processor(tmp_path / "ours")
     assert (processor.queries, processor.separator) == (256, " ")
     assert (processor.image_processor.tile_size, *processor.image_processor.grid) == (448, 2, 2)

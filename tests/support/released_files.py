@@ -7,7 +7,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from monkeylib.checkpoints.key_map import (
+    assemble,
+    build_key_map,
+    build_released_tensor,
+    group_by_released_key,
+)
 from monkeylib.experiments import parity
+from monkeylib.model import MonkeyConfig
 
 VOCABULARY = Path(__file__).parents[1] / "data" / "qwen.tiktoken.gz"
 
@@ -53,3 +60,18 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(
         tensor.dtype == right[key].dtype and torch.equal(tensor, right[key]) for key, tensor in left.items()
     )
+
+
+def from_released_layout(weights: dict[str, torch.Tensor], config: MonkeyConfig) -> dict[str, torch.Tensor]:
+    """Return monkeylib's state dict of released weights."""
+    (state,) = map(dict, assemble([dict(weights)], build_key_map(config)))
+    return state
+
+
+def to_released_layout(tensors: dict[str, torch.Tensor], config: MonkeyConfig) -> dict[str, torch.Tensor]:
+    """Return the released tensors of which `tensors` holds all parts."""
+    released = {}
+    for key, entries in group_by_released_key(build_key_map(config)).items():
+        if all(entry.name in tensors for entry in entries):
+            released[key] = build_released_tensor(entries, tensors.__getitem__)
+    return released
