@@ -1,6 +1,7 @@
-"""What several tests share: a tiny tokenizer, a tiny model with its processor, and the golden vectors."""
+"""Fixtures that many tests share: a tiny tokenizer, tiny models with their processor, and images."""
 
 import string
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.lora import tile_loras
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 
-settings.register_profile("any machine", deadline=None)  # a busy one needs long for the quickest example
+# On a busy machine the quickest example may take long.
+settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-LONGEST = (
+LONGEST_FILES = (
     "test_smoke_series.py",
     "test_notebooks.py",
     "test_killed.py",
@@ -30,51 +32,69 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: side by side, the suite takes as long as what is begun last."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    """Start the longest files first: in parallel, the suite takes as long as the file that ends last."""
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.name
+        return LONGEST_FILES.index(name) if name in LONGEST_FILES else len(LONGEST_FILES)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per ASCII character, and the special ones."""
-    pieces = ["<|endoftext|>", "<img>", "</img>", "<imgpad>", "<unk>", *string.printable]
-    vocabulary = {piece: i for i, piece in enumerate(pieces)}
-    characters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    """Return a tokenizer with one token per ASCII character, and the special ones."""
+    special_tokens = ["<img>", "</img>", "<imgpad>"]
+    vocabulary = ["<|endoftext|>", *special_tokens, "<unk>", *string.printable]
+    token_ids = {token: i for i, token in enumerate(vocabulary)}
+
+    characters = Tokenizer(models.WordLevel(token_ids, unk_token="<unk>"))
     characters.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
     characters.decoder = decoders.Fuse()
+
     return PreTrainedTokenizerFast(
         tokenizer_object=characters,
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
         unk_token="<unk>",
-        additional_special_tokens=["<img>", "</img>", "<imgpad>"],
+        additional_special_tokens=special_tokens,
         clean_up_tokenization_spaces=False,
     )
 
 
 @pytest.fixture(scope="session")
-def tiny(tokenizer):
-    """Make a tiny model: `tiny(lora_mode="shared")`. All weights matter: no zero B, no unit scale."""
+def tiny(tokenizer) -> Callable[..., MonkeyForConditionalGeneration]:
+    """Return a function that builds a tiny model: `tiny(lora_mode="shared")`.
 
-    def make(seed: int = 0, **changes) -> MonkeyForConditionalGeneration:
+    All weights matter: no lora_B is zero, no scaling is one.
+    """
+
+    def build(seed: int = 0, **changes) -> MonkeyForConditionalGeneration:
         torch.manual_seed(seed)
         config = profiles.build_config(profiles.load("smoke"), tokenizer)
         for name, value in changes.items():
             setattr(config, name, value)
         model = MonkeyForConditionalGeneration(config).eval()
+
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.mul_(3) if parameter.ndim > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
+                if parameter.ndim > 1:
+                    parameter.mul_(3)
+                else:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+
             for lora in tile_loras(model):
                 lora.lora_B.normal_(std=0.3)
                 lora.scaling.uniform_(0.5, 1.5)
+
         return model
 
-    return make
+    return build
 
 
 @pytest.fixture(scope="session")
 def processor(tokenizer) -> MonkeyProcessor:
+    """Return the processor of the tiny models."""
     profile = profiles.load("smoke")
     images = MonkeyImageProcessor(profile.tile_size, profile.rows, profile.cols, profile.views)
     return MonkeyProcessor(images, tokenizer, queries=profile.queries)
@@ -82,12 +102,13 @@ def processor(tokenizer) -> MonkeyProcessor:
 
 @pytest.fixture()
 def monkey(tiny, processor) -> Monkey:
+    """Return a tiny model with its processor."""
     return Monkey(tiny(), processor)
 
 
 @pytest.fixture(scope="session")
-def make_image():
-    """Make an image: `make_image(seed, width, height)`."""
+def make_image() -> Callable[..., Image.Image]:
+    """Return a function that makes an image of noise: `make_image(seed, width, height)`."""
 
     def make(seed: int = 0, width: int = 90, height: int = 70) -> Image.Image:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -5,29 +5,52 @@ import pytest
 from monkeylib import resources
 
 
-def test_a_run_writes_into_the_repository_unless_told_otherwise(monkeypatch, tmp_path):
+def test_outputs_lie_in_the_repository_unless_the_environment_names_a_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("MONKEYLIB_OUTPUTS", raising=False)
     assert resources.runs("nano") == resources.REPOSITORY / "data" / "runs" / "nano"
     assert resources.figures("nano") == resources.REPOSITORY / "figures"
+
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
     assert resources.results("nano") == tmp_path / "data" / "results" / "nano"
     assert resources.figures("smoke") == tmp_path / "data" / "runs" / "smoke" / "figures"
-    assert resources.models() == resources.REPOSITORY / "data" / "models", "what ships stays where it is"
+    assert resources.models() == resources.REPOSITORY / "data" / "models", "shipped files stay where they are"
 
 
-def test_paths_are_shown_without_this_machine(monkeypatch, tmp_path):
+def test_displayed_paths_are_relative_to_outputs_or_repository(monkeypatch, tmp_path):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+
     assert resources.display_path(tmp_path / "figures" / "tiles.png") == "figures/tiles.png"
     assert resources.display_path(resources.REPOSITORY / "Makefile") == "Makefile"
     assert resources.display_path("/elsewhere/x") == str(Path("/elsewhere/x").resolve())
 
 
-def test_replacing_leaves_the_old_file_when_the_block_fails(tmp_path):
+@pytest.mark.parametrize("durable", [False, True])
+def test_failed_write_leaves_the_old_file(tmp_path, durable):
     path = tmp_path / "new" / "table.csv"
-    with resources.atomic_write(path) as temporary:
-        temporary.write_text("whole")
+    with resources.atomic_write(path, durable=durable) as temporary:
+        temporary.write_text("complete")
+
     with pytest.raises(RuntimeError, match="half-way"), resources.atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("half-way")
-    assert path.read_text() == "whole"
+
+    assert path.read_text() == "complete"
     assert [file.name for file in path.parent.iterdir()] == ["table.csv"]
+
+
+def test_folder_is_created_only_if_the_block_succeeds(tmp_path):
+    folder = tmp_path / "new"
+    with pytest.raises(RuntimeError), resources.create_folder(folder) as temporary:
+        (temporary / "a").write_text("1")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+    with resources.create_folder(folder) as temporary:
+        (temporary / "a").write_text("1")
+    assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+def test_existing_folder_is_not_overwritten(tmp_path):
+    (tmp_path / "a").write_text("1")
+    with pytest.raises(FileExistsError, match="name a new folder"), resources.create_folder(tmp_path):
+        pass
