@@ -73,7 +73,7 @@ ALONE["OMP_NUM_THREADS"] = "1"  # what threads wait for each other is no time of
 
 def nano() -> MonkeyConfig:
     """The profile nano."""
-    return profiles.build_config(profiles.load("nano"))
+    return profiles.build_config(profiles.load_profile("nano"))
 
 
 def middle() -> MonkeyConfig:

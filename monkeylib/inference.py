@@ -13,7 +13,7 @@ from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.images import ImageInput
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import Content, MonkeyProcessor
-from monkeylib.profiles import build
+from monkeylib.profiles import build, trainable
 from monkeylib.tiling import Grid
 
 
@@ -197,8 +197,8 @@ def load_model(
     """
     folder = Path(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if (folder / build.TRAINED).is_file():
-        model, processor = build.load_trained(folder)
+    if (folder / trainable.TRAINED_WEIGHTS).is_file():
+        model, processor = trainable.load_trained(folder)
         quantised = getattr(model, "is_quantized", False)  # such a model is where it has to be
         return Monkey((model if quantised else model.to(device)).eval(), processor)
     if not (folder / "config.json").is_file():
@@ -208,7 +208,7 @@ def load_model(
         )
     options: dict[str, Any] = {}
     if bits is not None:
-        options["quantization_config"] = build.quantisation(bits)
+        options["quantization_config"] = build.quantization_config(bits)
     if device_map is not None or bits is not None:
         options["device_map"] = device_map or {"": device}
     processor = load_processor(folder)

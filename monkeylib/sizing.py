@@ -150,6 +150,29 @@ def visual_tokens(config: MonkeyConfig, grid: Grid | None = None) -> int:
     return sum(view_counts(config, grid)) * config.queries
 
 
+def inference_bytes(
+    config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32, value_bytes: int = 2
+) -> dict[str, int]:
+    """Return the bytes that answering takes beside its activations.
+
+    Args:
+        config: the model.
+        grid: the image's grid; the one that the model was made for by default.
+        text_tokens: length of the prompt and the answer beside the image.
+        value_bytes: of a weight and of a cached value: 2 for bfloat16, 4 for float32.
+
+    Returns:
+        `weights`; `cache`, the keys and values of one image and its text.
+    """
+    text = config.text_config
+    tokens = visual_tokens(config, grid) + 2 + text_tokens  # `<img>` and `</img>` count too
+    _, key_width = head_widths(text)
+    return {
+        "weights": value_bytes * sum(parameters(config).values()),
+        "cache": value_bytes * 2 * text.num_hidden_layers * key_width * tokens,
+    }
+
+
 def flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32) -> dict[str, int]:
     """Floating-point operations by part until the model has read one image and its prompt.
 

@@ -71,7 +71,7 @@ def tiny(tokenizer) -> Callable[..., MonkeyForConditionalGeneration]:
 
     def build(seed: int = 0, **changes) -> MonkeyForConditionalGeneration:
         torch.manual_seed(seed)
-        config = profiles.build_config(profiles.load("smoke"), tokenizer)
+        config = profiles.build_config(profiles.load_profile("smoke"), tokenizer)
         for name, value in changes.items():
             setattr(config, name, value)
         model = MonkeyForConditionalGeneration(config).eval()
@@ -95,7 +95,7 @@ def tiny(tokenizer) -> Callable[..., MonkeyForConditionalGeneration]:
 @pytest.fixture(scope="session")
 def processor(tokenizer) -> MonkeyProcessor:
     """Return the processor of the tiny models."""
-    profile = profiles.load("smoke")
+    profile = profiles.load_profile("smoke")
     images = MonkeyImageProcessor(profile.tile_size, profile.rows, profile.cols, profile.views)
     return MonkeyProcessor(images, tokenizer, queries=profile.queries)
 

@@ -19,7 +19,7 @@ spec.loader.exec_module(benchmark)
 
 
 def test_both_ways_have_the_same_loss_and_gradients():
-    config = profiles.build_config(profiles.load("smoke"))
+    config = profiles.build_config(profiles.load_profile("smoke"))
     config.lora_dropout = 0.0
     torch.manual_seed(0)
     model = MonkeyForConditionalGeneration(config).train()
@@ -67,7 +67,7 @@ def test_the_table_holds_ratios_of_what_it_measured(tmp_path, monkeypatch, capsy
 
 def test_time_is_that_of_the_processor(monkeypatch):
     """Whatever else the machine does: an hour in which another program ran counts as nothing."""
-    monkeypatch.setattr(benchmark, "SIZES", {"nano": lambda: profiles.build_config(profiles.load("smoke"))})
+    monkeypatch.setattr(benchmark, "SIZES", {"nano": lambda: profiles.build_config(profiles.load_profile("smoke"))})
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: pytest.fail("a clock on the wall"))
     measured = benchmark.work("ours", "nano", 1, 2)
     assert 0 < measured["seconds"] < 60 and measured["peak"] >= measured["loaded"] > 50
@@ -86,7 +86,7 @@ def shared_encoding(monkeypatch):
     spec = importlib.util.spec_from_file_location("shared_encoding", FILE.with_name("shared_encoding.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    smoke = partial(profiles.build_config, profiles.load("smoke"), build_tokenizer())
+    smoke = partial(profiles.build_config, profiles.load_profile("smoke"), build_tokenizer())
     monkeypatch.setattr(module, "SIZES", {"smoke": smoke})
     return module
 

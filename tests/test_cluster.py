@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from monkeylib import planner, profiles, resources
+from monkeylib import profiles, resources
 from monkeylib.cli import app
-from monkeylib.recipes import Recipe
+from monkeylib.training import memory
 
 FOLDER = resources.REPOSITORY / "cluster"
 SCRIPTS = sorted([*FOLDER.glob("*.sbatch"), *FOLDER.glob("*.sh")])
@@ -54,7 +54,7 @@ def test_every_option_exists(page):
 @trains
 def test_the_profile_exists(script):
     named = re.search(r"--profile (?:\"\$\{PROFILE:-)?([\w.-]+)", text(script))
-    assert profiles.load(named[1]).name == named[1]
+    assert profiles.load_profile(named[1]).name == named[1]
 
 
 @pytest.mark.parametrize(
@@ -129,21 +129,21 @@ def test_two_caption_jobs_on_a_node_do_not_meet(tmp_path):
     assert first[0] != second[0] and first[1] != second[1] and first[3] != second[3]
 
 
-RECIPES = {
-    "one_node.sbatch": Recipe(
-        precision="bf16-mixed", checkpointing=True, strategy="fsdp", devices=8, rows=2, passes=64
-    ),
-    "many_nodes.sbatch": Recipe(
-        precision="bf16-mixed", checkpointing=True, strategy="fsdp", devices=32, rows=2, passes=16
-    ),
-    "single_gpu_qlora.sh": Recipe(
-        precision="bf16-true", checkpointing=True, language_model="lora", language_model_bits=4, passes=128
-    ),
+FSDP = {"strategy": "fsdp", "micro_batch_size": 2}
+SCRIPTS_MEMORY = {  # script -> profile, training settings, examples at once and devices
+    "one_node.sbatch": ("paper-896", FSDP, 2, 8),
+    "many_nodes.sbatch": ("paper-896", FSDP, 2, 32),
+    "single_gpu_qlora.sh": ("paper-896-qlora", {}, 1, 1),
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_page_states_the_planned_memory(name):
-    stated = re.search(rf"^\| `{re.escape(name)}` .*\| (\d+) GB", text(FOLDER / "README.md"), re.MULTILINE)
-    peak = planner.plan(profiles.build_config(profiles.load("paper-896")), RECIPES[name]).peak
-    assert int(stated[1]) == round(peak / 1e9)
+@pytest.mark.parametrize("name", SCRIPTS_MEMORY)
+def test_readme_states_the_estimated_memory(name):
+    profile_name, settings, examples, devices = SCRIPTS_MEMORY[name]
+    profile = profiles.load_profile(profile_name).with_training(**settings)
+    batches = [memory.random_micro_batch(profile, examples)]
+    estimate = memory.count_step(profile, batches, devices=devices)
+
+    readme = text(FOLDER / "README.md")
+    stated = re.search(rf"^\| `{re.escape(name)}` .*\| (\d+) GB", readme, re.MULTILINE)
+    assert int(stated[1]) == round(estimate.peak / 1e9)

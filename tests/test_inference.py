@@ -137,7 +137,7 @@ def test_folder_without_checkpoint_raises(tmp_path):
 
 def test_device_map_splits_the_model_between_blocks():
     """The paper's model with fewer blocks: what has a residual inside stays on one device."""
-    config = profiles.build_config(profiles.load("paper-896"))
+    config = profiles.build_config(profiles.load_profile("paper-896"))
     config.vision_config.layers, config.text_config.num_hidden_layers = 6, 6
     config.text_config.vocab_size, config.text_config.pad_token_id = 1000, 0
     model = build_on_meta(config)

@@ -12,7 +12,7 @@ from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.prompts import IGNORE_INDEX, PROMPTS, PromptLayout
-from monkeylib.training.data import RowMaker
+from monkeylib.training.data import ExampleEncoder
 from tests.support import harness_interfaces, record_files
 
 QUESTION = "what?"
@@ -238,7 +238,7 @@ def test_training_rows_and_data_inspection(monkey, expected, tmp_path, prompt, i
     text = BEHIND_IMAGE[prompt]
     turns = [*HISTORY, (QUESTION, "x")]
     record = llava_record(tmp_path, prompt, images, turns)
-    row = RowMaker(monkey.processor, max_length=10_000).encode(record)
+    row = ExampleEncoder(monkey.processor, max_length=10_000).encode(record)
 
     answered = [(text, answer) for _, answer in turns]
     ids = expected(images, history=answered)

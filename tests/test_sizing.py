@@ -11,7 +11,7 @@ from monkeylib.tiling import Grid
 
 
 def config_of(name, mode=None, **fields):
-    profile = profiles.load(name)
+    profile = profiles.load_profile(name)
     if mode is not None:
         fields["lora"] = profile.lora.model_copy(update={"mode": mode})
     return profiles.build_config(profile.model_copy(update=fields))
@@ -32,7 +32,7 @@ def counting():
     return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: product})
 
 
-@pytest.mark.parametrize("name", profiles.names())
+@pytest.mark.parametrize("name", profiles.profile_names())
 def test_parameters_are_those_of_the_model(name):
     config = config_of(name)
     assert sizing.parameters(config) == sizing.count(build_on_meta(config))
@@ -81,7 +81,7 @@ def test_visual_tokens_by_grid():
     assert sizing.visual_tokens(paper, Grid(2, 3)) == 1792
     assert sizing.visual_tokens(config_of("paper-896", views="tiles")) == 1024
     assert sizing.visual_tokens(config_of("paper-896", "none", views="global")) == 256
-    assert sizing.visual_tokens(config_of("nano")) == profiles.load("nano").visual_tokens
+    assert sizing.visual_tokens(config_of("nano")) == profiles.load_profile("nano").visual_tokens
 
 
 def test_more_tiles_cost_in_proportion_and_the_global_view_has_no_adapter():

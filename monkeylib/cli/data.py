@@ -34,7 +34,7 @@ def inspect(
     from monkeylib.plots.images import contact_sheet
     from monkeylib.profiles.build import build_processor
 
-    settings = profiles.load(profile)
+    settings = profiles.load_profile(profile)
     loaded = mixtures.load_mixture(mixture)
     max_length = settings.training.max_length
     reports = inspection.inspect_mixture(

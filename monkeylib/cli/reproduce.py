@@ -29,7 +29,7 @@ def reproduce(
     from monkeylib.reproduce import series
 
     # Before anything runs, so that a wrong argument is reported at once.
-    profiles.load(profile)
+    profiles.load_profile(profile)
     if update_notebooks and (profile, seed) != (resources.COMMITTED_PROFILE, 0):
         raise ValueError(
             f"The committed notebooks are those of profile {resources.COMMITTED_PROFILE} and seed 0."

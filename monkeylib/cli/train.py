@@ -11,7 +11,7 @@ from monkeylib.cli import options
 
 if TYPE_CHECKING:
     from monkeylib.data.mixture import Mixture
-    from monkeylib.training.module import Data
+    from monkeylib.training.data import TrainingData
 
 
 def train(
@@ -30,7 +30,7 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Examples per step, over all devices. Default: the profile's.")
     ] = None,
-    per_device: Annotated[
+    micro_batch_size: Annotated[
         int | None, typer.Option(min=1, help="Micro-batch: examples per device at once.")
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="Devices per node.")] = 1,
@@ -49,12 +49,17 @@ def train(
     from monkeylib.data import mixture as mixtures
     from monkeylib.training import finetune
 
-    settings = profiles.load(profile)
+    settings = profiles.load_profile(profile)
     if base is not None:
         settings = settings.model_copy(update={"base_checkpoint": str(base.resolve())})
 
-    changes = {"steps": steps, "batch_size": batch_size, "per_device": per_device, "strategy": strategy}
-    settings = settings.retrained(**{name: value for name, value in changes.items() if value is not None})
+    changes = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "micro_batch_size": micro_batch_size,
+        "strategy": strategy,
+    }
+    settings = settings.with_training(**{name: value for name, value in changes.items() if value is not None})
 
     name = Path(data).stem if data else "monkey"
     folder = out or resources.runs(settings.name) / name
@@ -62,55 +67,54 @@ def train(
     training_data = None  # the profile's synthetic data
     if data:
         mixture = mixtures.load_mixture(data)
-        rows = None
+        num_records = None
         if epochs is not None:
-            rows = _rows_of_epochs(epochs, mixture)
-            settings = settings.retrained(steps=-(-rows // settings.training.batch_size))
-        training_data = _mixture_data(mixture, rows, folder / "skipped.jsonl" if skip_bad else None)
+            num_records = _num_records(epochs, mixture)
+            settings = settings.with_training(steps=-(-num_records // settings.training.batch_size))
+        training_data = _mixture_data(mixture, num_records, folder / "skipped.jsonl" if skip_bad else None)
     elif epochs is not None:
         raise ValueError("Synthetic data has no epochs: give --steps, or --data with --epochs.")
 
     checkpoint = finetune.run(
-        settings, folder, sys.stderr.isatty(), training_data, finetune.Machines(devices, nodes)
+        settings, folder, sys.stderr.isatty(), training_data, finetune.Devices(devices, nodes)
     )
     if rank_zero_only.rank == 0:
         _print_result(checkpoint, training_data)
 
 
-def _rows_of_epochs(epochs: float, mixture: "Mixture") -> int:
+def _num_records(epochs: float, mixture: "Mixture") -> int:
     """Return how many examples the epochs have."""
-    rows = round(epochs * len(mixture))
-    if rows < 1:
+    num_records = round(epochs * len(mixture))
+    if num_records < 1:
         raise ValueError(f"--epochs {epochs} of {len(mixture)} records is less than one: give more.")
-    return rows
+    return num_records
 
 
-def _mixture_data(mixture: "Mixture", rows: int | None, skipped: Path | None) -> "Data":
+def _mixture_data(mixture: "Mixture", num_records: int | None, skipped: Path | None) -> "TrainingData":
     """Return a mixture as training data.
 
     Args:
         mixture: the mixture.
-        rows: examples to train on; without an end if not given.
+        num_records: examples to train on; without an end if not given.
         skipped: file that lists skipped bad records; a bad record is an error if not given.
     """
-    from monkeylib.training.data import Skipped
-    from monkeylib.training.module import Data
+    from monkeylib.training.data import SkippedRecords, TrainingData
 
     validation = mixture.validation
-    return Data(
+    return TrainingData(
         mixture,
         validation,
         mixture.digest,
-        rows=rows,
-        validation_rows=None if validation is None else len(validation),
-        skipped=None if skipped is None else Skipped(skipped),
+        num_records=num_records,
+        num_validation_records=None if validation is None else len(validation),
+        skipped=None if skipped is None else SkippedRecords(skipped),
     )
 
 
-def _print_result(checkpoint: Path, data: "Data | None") -> None:
+def _print_result(checkpoint: Path, data: "TrainingData | None") -> None:
     print(f"trained model: {resources.display_path(checkpoint)}")
 
     if data is not None and data.skipped is not None:
-        count = len(data.skipped.listed())
+        count = len(data.skipped.errors())
         if count:
             print(f"skipped {count} bad records, listed in {resources.display_path(data.skipped.file)}")

@@ -30,7 +30,7 @@ from monkeylib.evaluation.prefix_sharing import model_fingerprint
 from monkeylib.images import open_image
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig
-from monkeylib.profiles import build
+from monkeylib.profiles import trainable
 from monkeylib.prompts import build_prompt
 
 # What a chat model is told in place of Monkey's prompts. Prompts that are not listed stay as they are.
@@ -146,7 +146,7 @@ def is_monkey_checkpoint(name: str | Path) -> bool:
     """Return whether that is a folder which `inference.load_model` reads."""
     folder = Path(name)
     if not (folder / "config.json").is_file():
-        return (folder / build.TRAINED).is_file()
+        return (folder / trainable.TRAINED_WEIGHTS).is_file()
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return released.is_released(folder) or config.get("model_type") == MonkeyConfig.model_type

@@ -10,7 +10,7 @@ from monkeylib import resources, tables
 from monkeylib.evaluation import results
 from monkeylib.evaluation.predict import PredictionRun, predict_synthetic
 from monkeylib.experiments.variants import variant_profile
-from monkeylib.profiles import Profile
+from monkeylib.profiles import Profile, build
 from monkeylib.training import finetune
 
 MODELS = ("base", "monkey")
@@ -35,9 +35,9 @@ def base_checkpoint(profile: Profile) -> Path:
     folder = resources.runs(profile.name) / "untrained"
     if not (folder / "config.json").exists():
         one_view = variant_profile(profile, "one_view")
-        processor = finetune.build_processor(one_view)
+        processor = build.build_processor(one_view)
         torch.manual_seed(0)
-        finetune.build_model(one_view, processor).save_pretrained(folder)
+        build.build_model(one_view, processor).save_pretrained(folder)
         processor.save_pretrained(folder)
     return folder
 

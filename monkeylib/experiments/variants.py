@@ -17,6 +17,7 @@ from monkeylib.evaluation import results
 from monkeylib.evaluation.predict import predict_synthetic
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune
+from monkeylib.training.data import synthetic_data
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _growing_view(profile: Profile, order: str) -> Profile:
     # Half way, rounded down to whole patches.
     patch = profile.vision.patch_size
     middle_side = (tile_side + full_side) // 2 // patch * patch
-    return changed.retrained(view_sides=(tile_side, middle_side, full_side), view_order=order)
+    return changed.with_training(view_sides=(tile_side, middle_side, full_side), view_order=order)
 
 
 def _progressive(profile: Profile) -> Profile:
@@ -122,7 +123,7 @@ def variant_profile(profile: Profile, name: str, steps: int | None = None) -> Pr
         ValueError: there is no such variant.
     """
     choose("variant", name, VARIANTS)
-    return VARIANTS[name].change(profile).retrained(steps=steps or profile.ablation.steps)
+    return VARIANTS[name].change(profile).with_training(steps=steps or profile.ablation.steps)
 
 
 def run_ablation(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool = False) -> Path:
@@ -139,7 +140,7 @@ def run_ablation(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progr
         folder = _folder(profile, name)
 
         # No validation split: nothing is selected by its loss.
-        data = replace(finetune.worlds(changed), validation=None)
+        data = replace(synthetic_data(changed), validation=None)
         checkpoint = finetune.run(changed, folder, progress, data)
 
         runs = predict_synthetic(

@@ -8,6 +8,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 LoRAMode = Literal["per_tile", "shared", "none", "full"]
 Views = Literal["tiles+global", "tiles", "global"]
+Precision = Literal["32-true", "bf16-mixed", "bf16-true"]  # Lightning's names
 
 
 class MonkeyVisionConfig(PreTrainedConfig):

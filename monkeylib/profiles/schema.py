@@ -1,25 +1,34 @@
-"""What a profile holds."""
+"""Fields of a profile."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from monkeylib.model.config import LoRAMode, Views
+from monkeylib.model.config import LoRAMode, Precision, Views
 from monkeylib.model.monkey import TrainMode
-from monkeylib.recipes import Precision
 from monkeylib.tiling import ResizeMode
 
 GlobalFrom = Literal["resized", "original"]
 
 
-class Section(BaseModel):
-    """A part of a profile: fixed once loaded, and without unknown fields."""
+class ProfileSection(BaseModel):
+    """Base class of a profile's sections: fixed once loaded, and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Vision(Section):
-    """Sizes of the vision transformer, and where pretrained weights come from."""
+# --- the model
+
+
+class VisionConfig(ProfileSection):
+    """Sizes of the library's ViT.
+
+    Fields:
+        patch_size: side of a patch in pixels.
+        width, layers, heads, mlp_width: sizes of the transformer blocks.
+        position_grid: position embeddings are stored for `position_grid x position_grid` patches.
+        pretrained: name of pretrained weights.
+    """
 
     patch_size: PositiveInt
     width: PositiveInt
@@ -30,9 +39,14 @@ class Vision(Section):
     pretrained: str | None = None
 
 
-class Encoder(Section):
-    """In place of our ViT one of transformers: its type, its fields, and where pretrained weights come
-    from."""
+class HFVisionConfig(ProfileSection):
+    """Vision backbone of transformers, in place of the library's ViT.
+
+    Fields:
+        model_type: type in transformers.
+        config: fields of its configuration.
+        pretrained: name of pretrained weights.
+    """
 
     model_type: str
     config: dict[str, Any]
@@ -40,38 +54,51 @@ class Encoder(Section):
 
     @property
     def layers(self) -> int:
-        """Blocks."""
+        """Number of transformer blocks."""
         return self.config["num_hidden_layers"]
 
     @property
     def width(self) -> int:
-        """Features per patch."""
+        """Features of a patch."""
         return self.config["hidden_size"]
 
 
-class ImageIds(Section):
-    """Ids of `<img>`, `</img>` and `<imgpad>`; LLaVA-1.5 has only the last."""
+class ImageTokenIds(ProfileSection):
+    """Ids of `<img>`, `</img>` and of the placeholder of a visual token; LLaVA-1.5 has only the last."""
 
     start: int | None
     end: int | None
-    place: int
+    placeholder: int
 
 
-class Text(Section):
-    """The language model: its class in transformers and its fields, or where pretrained weights come from.
+class LanguageModelConfig(ProfileSection):
+    """Language model of transformers.
 
-    `prompt_prefix`: what every prompt begins with (`processing.MonkeyProcessor`).
+    Fields:
+        model_type: type in transformers.
+        config: fields of its configuration.
+        image_token_ids: ids of the image's tokens.
+        pretrained: name of pretrained weights, whose tokenizer is used too.
+        tokenizer: folder with the tokenizer, of a model without pretrained weights.
+        prompt_prefix: text that begins every prompt (`prompts.PromptLayout`).
     """
 
     model_type: str
     config: dict[str, Any]
-    image_ids: ImageIds
+    image_token_ids: ImageTokenIds
     pretrained: str | None = None
+    tokenizer: str | None = None
     prompt_prefix: str = ""
 
 
-class LoRA(Section):
-    """LoRA beside the ViT's projections."""
+class TileLoRAConfig(ProfileSection):
+    """LoRA beside the ViT's projections (paper section 3.1).
+
+    Fields:
+        mode: LoRA of each tile position, shared by all tiles, none, or the whole ViT trains.
+        attention_rank, mlp_rank: ranks beside the attention's projections and beside the MLP.
+        dropout: dropout on the input of the LoRA.
+    """
 
     mode: LoRAMode
     attention_rank: PositiveInt
@@ -79,58 +106,81 @@ class LoRA(Section):
     dropout: float = Field(ge=0, lt=1)
 
 
-class Part(Section):
-    """Training mode of a component: frozen, LoRA or full."""
+# --- training
+
+
+class ComponentTraining(ProfileSection):
+    """How a component of the model trains.
+
+    Fields:
+        train: frozen, LoRA or full.
+        lr: learning rate, if not that of the run.
+    """
 
     train: TrainMode
     lr: float | None = Field(default=None, gt=0)
 
 
-class Parts(Section):
-    """What trains, each part with its own learning rate if it has one.
+class TrainableComponents(ProfileSection):
+    """How each component of the model trains.
 
-    `resampler_output`: the norm and the projection after the resampler train with it.
+    Fields:
+        vision, resampler, language_model: the components.
+        resampler_output: train the norm and the projection after the resampler with it.
     """
 
-    vision: Part
-    resampler: Part
-    language_model: Part
+    vision: ComponentTraining
+    resampler: ComponentTraining
+    language_model: ComponentTraining
     resampler_output: bool = False
 
     @field_validator("resampler")
     @classmethod
-    def _no_lora(cls, part: Part) -> Part:
-        if part.train == "lora":
+    def _no_lora(cls, resampler: ComponentTraining) -> ComponentTraining:
+        if resampler.train == "lora":
             raise ValueError("the resampler has no LoRA: choose frozen or full")
-        return part
+        return resampler
 
 
-class Training(Section):
-    """One fine-tuning run.
+class TrainingConfig(ProfileSection):
+    """Settings of a fine-tuning run.
 
-    Rows: `batch_size` rows make an optimiser step over all devices; `per_device` of them go through the model
-    at once (all of a device's, if not given), so that a step takes `batch_size / (devices x per_device)`
-    passes. `packed` puts the rows of a pass into one sequence instead of padding them. A row has at most
-    `max_length` tokens.
-
-    What trains: `parts` is "release" (adapters, resampler without its last norm and projection, language
-    model), "paper" (the resampler whole), or each part in turn. `lr` is the rate of all parts without their
-    own, `lora_lr` that of the encoder's adapters. `language_model_rank` is that of the language model's
-    LoRA where it trains by LoRA, and `language_model_bits` quantises what then stays frozen.
-
-    `view_sides` trains one view whose pixels change: from the first side to the last in equal stretches
-    ("progressive"), or one of them drawn for each step ("multiscale").
-
-    `keep`: the checkpoint holds all weights, or only the trained ones, of the last step or of the lowest
-    validation loss (`select`).
+    Fields:
+        steps: optimiser steps.
+        batch_size: examples of an optimiser step over all devices.
+        micro_batch_size: examples that go through the model at once on each device; all of a device's
+            examples by default. Gradients accumulate over `batch_size / (devices x micro_batch_size)`
+            micro-batches.
+        packing: put the examples of a micro-batch into one sequence instead of padding them.
+        max_length: longest example in tokens.
+        components: what trains. "released" trains the ViT's LoRA, the resampler without its last norm and
+            projection, and the language model; "paper" also these two; or each component by itself.
+        lr: learning rate of components without their own.
+        lora_lr: learning rate of the ViT's LoRA where `components` is a name.
+        warmup: steps of the linear warm-up.
+        weight_decay: of matrices.
+        betas: of AdamW.
+        gradient_clip: largest norm of the gradients.
+        view_sides: sizes in pixels of a single view that changes during training.
+        view_order: "progressive" takes the sizes in their order, for equally many steps each; "multiscale"
+            draws one for each step.
+        precision: Lightning's name.
+        checkpointing: keep only the inputs of blocks, and compute the rest again in the backward pass.
+        strategy: how devices share the work.
+        language_model_rank: rank of the language model's LoRA.
+        language_model_bits: bits of a quantised language model.
+        keep: save all weights, or only those that train.
+        select: save the weights of the last step, or of the lowest validation loss ("best").
+        workers: processes that prepare training data on each device.
+        seed: of initial weights, data and dropout.
     """
 
     steps: PositiveInt
     batch_size: PositiveInt
-    per_device: PositiveInt | None = None
-    packed: bool = False
+    micro_batch_size: PositiveInt | None = None
+    packing: bool = False
     max_length: PositiveInt
-    parts: Literal["release", "paper"] | Parts = "release"
+    components: Literal["released", "paper"] | TrainableComponents = "released"
     lr: float = Field(gt=0)
     lora_lr: float | None = Field(default=None, gt=0)
     warmup: int = Field(ge=0)
@@ -150,42 +200,55 @@ class Training(Section):
     seed: int
 
     @model_validator(mode="after")
-    def _quantised_weights_stay(self) -> "Training":
+    def _quantized_weights_are_frozen(self) -> "TrainingConfig":
         if self.language_model_bits is None:
             return self
-        if isinstance(self.parts, str) or self.parts.language_model.train == "full" or self.keep == "all":
+        by_name = isinstance(self.components, str)
+        if by_name or self.components.language_model.train == "full" or self.keep == "all":
             raise ValueError(
-                "a language model in 4 or 8 bits trains by LoRA and is kept without its frozen weights: "
-                "set parts.language_model.train to lora, and keep to trained"
+                "a language model in 4 or 8 bits trains by LoRA and is saved without its frozen weights: "
+                "set components.language_model.train to lora, and keep to trained"
             )
         return self
 
 
-class Evaluation(Section):
-    """How many questions of each split are asked, and how answers are made."""
+# --- evaluation
+
+
+class EvaluationConfig(ProfileSection):
+    """Questions of each split, and how answers are generated."""
 
     counts: dict[str, PositiveInt]
     max_new_tokens: PositiveInt
     batch_size: PositiveInt
 
 
-class Ablation(Section):
-    """Each variant of the ablations: its training steps, and the questions of each split."""
+class AblationConfig(ProfileSection):
+    """Training steps of each variant in the ablations, and questions of each split."""
 
     steps: PositiveInt
     counts: dict[str, PositiveInt]
 
 
-class Profile(Section):
-    """A size of the whole series. Images are `rows x cols` tiles of `tile_size` pixels.
+class Profile(ProfileSection):
+    """Preset of everything that depends on a model's size.
 
-    `global_from`: the global view comes from the "resized" image, without antialiasing, as in the release,
-    or from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
-
-    `resize_mode`: what is done about an image's aspect ratio (`tiling.resize`); the release ignores it.
-
-    Without `resampler_heads` a projector stands in the resampler's place; `queries` is then the number of
-    patches in a tile.
+    Fields:
+        name, description: what the profile is called, and what it is for.
+        tile_size: side of a tile in pixels.
+        rows, cols: tile grid of an image.
+        views: tiles and global view, tiles alone, or the global view alone.
+        global_from: the global view comes from the "resized" image, without antialiasing, as in the released
+            code, or from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
+        resize_mode: what becomes of an image's aspect ratio (`tiling.resize`); the released code ignores it.
+        queries: visual tokens of a view.
+        resampler_heads: attention heads of the resampler. Without them a projector takes its place, and
+            `queries` is the number of patches in a tile.
+        vision, language_model: the pretrained components.
+        lora: LoRA of the ViT.
+        training, evaluation, ablation: settings of the runs.
+        base_checkpoint: folder of the base model, from which fine-tuning starts.
+        image_width, image_height: size of synthetic images, if not that of the tile grid.
     """
 
     name: str
@@ -198,39 +261,40 @@ class Profile(Section):
     resize_mode: ResizeMode = "stretch"
     queries: PositiveInt
     resampler_heads: PositiveInt | None
-    vision: Vision | Encoder
-    text: Text
-    lora: LoRA
-    training: Training
-    evaluation: Evaluation
-    ablation: Ablation
+    vision: VisionConfig | HFVisionConfig
+    language_model: LanguageModelConfig
+    lora: TileLoRAConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    ablation: AblationConfig
     base_checkpoint: str | None = None
     image_width: PositiveInt | None = None
     image_height: PositiveInt | None = None
 
-    def retrained(self, **changes: Any) -> "Profile":
-        """The profile with other fields of training.
+    def with_training(self, **changes: Any) -> "Profile":
+        """Return the profile with other training settings.
 
         Raises:
-            ValueError: a field or a value that training doesn't have.
+            ValueError: a setting that does not exist, or a value that it cannot have.
         """
-        training = Training.model_validate({**self.training.model_dump(), **changes})
+        training = TrainingConfig.model_validate({**self.training.model_dump(), **changes})
         return self.model_copy(update={"training": training})
 
-    def seeded(self, seed: int) -> "Profile":
-        """The profile with another random seed for training."""
-        return self.retrained(seed=seed)
+    def with_seed(self, seed: int) -> "Profile":
+        """Return the profile with another random seed for training."""
+        return self.with_training(seed=seed)
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Width and height in pixels of the images made for training: the grid of tiles if not given.
+        """Width and height in pixels of synthetic images: by default those of the tile grid.
 
-        A variant that looks at such an image through fewer or other views says it explicitly.
+        A variant that shows such images in fewer or other views states their size.
         """
         return self.image_width or self.cols * self.tile_size, self.image_height or self.rows * self.tile_size
 
     @property
     def visual_tokens(self) -> int:
-        """Visual tokens of one image."""
+        """Visual tokens of an image."""
         tiles = 0 if self.views == "global" else self.rows * self.cols
-        return (tiles + (self.views != "tiles")) * self.queries
+        global_views = 0 if self.views == "tiles" else 1
+        return (tiles + global_views) * self.queries

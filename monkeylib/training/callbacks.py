@@ -1,5 +1,4 @@
-"""What happens beside the steps: checkpoints that are known to be readable, speed and memory, sample
-answers."""
+"""Callbacks and curves of a training run: checkpoints, throughput, memory, sample answers, preemption."""
 
 from __future__ import annotations
 
@@ -28,64 +27,78 @@ from monkeylib import resources
 from monkeylib.data.records import Record
 from monkeylib.inference import Monkey
 from monkeylib.prompts import IGNORE_INDEX
-from monkeylib.training.data import RowMaker
+from monkeylib.training import memory
+from monkeylib.training.data import ExampleEncoder
+
+# --- checkpoints
 
 
-class Checkpoints(L.Callback):
-    """`last.ckpt` after the first step and then every `every` steps, and `best.ckpt` at the lowest validation
-    loss, each read back after it is written.
+class SaveCheckpoints(L.Callback):
+    """Save `last.ckpt` after the first step and then every `every` steps, and `best.ckpt` at the lowest
+    validation loss. Each is checked after it is written.
 
-    A disk that is full or must not be written to is so known at once, not when the first checkpoint is due:
-    Lightning writes in one move, but hides some failures to write. Where a step is validated, it is saved
-    after that: a run that is killed within the validation does the step again, and the validation too.
+    So a disk that is full or read-only stops the run at once, not when the first checkpoint is due:
+    Lightning writes in one move, but hides some failures to write.
+
+    A step that is validated is saved after its validation. A run that is killed during the validation
+    repeats the step, and validates it.
     """
 
     def __init__(self, folder: Path, every: int):
-        self.folder, self.every, self.best = folder, every, math.inf
+        self.folder, self.every, self.best_loss = folder, every, math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """The lowest validation loss so far."""
-        return {"best": self.best}
+        """Return the lowest validation loss so far."""
+        return {"best": self.best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with it."""
-        self.best = state_dict["best"]
+        """Load the lowest validation loss."""
+        self.best_loss = state_dict["best"]
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, number: int
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, between two optimiser steps."""
+        """Save between two optimiser steps, when it is due."""
         step = trainer.global_step
-        validated = module.data.validation is not None and (number + 1) % trainer.val_check_batch == 0
-        due = (number + 1) % module.passes == 0 and (step == 1 or step % self.every == 0)
+        step_is_complete = (batch_idx + 1) % module.accumulation_steps == 0
+        due = step_is_complete and (step == 1 or step % self.every == 0)
+        validated = module.data.validation is not None and (batch_idx + 1) % trainer.val_check_batch == 0
         if due and not validated:
             self._save(trainer, self.folder / "last.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Save, and also as the best if it is."""
+        """Save, and also as the best checkpoint where the loss is the lowest so far."""
         loss = trainer.callback_metrics.get("val/loss")
-        if loss is not None and float(loss) < self.best:
-            self.best = float(loss)
+        if loss is not None and float(loss) < self.best_loss:
+            self.best_loss = float(loss)
             self._save(trainer, self.folder / "best.ckpt")
         self._save(trainer, self.folder / "last.ckpt")
 
-    def _save(self, trainer: L.Trainer, file: Path) -> None:
-        trainer.save_checkpoint(file)
-        if trainer.is_global_zero and not (is_zipfile(file) or (file / "meta.pt").is_file()):
+    def _save(self, trainer: L.Trainer, path: Path) -> None:
+        trainer.save_checkpoint(path)
+        # A checkpoint is a zip file, or of FSDP a folder with a `meta.pt`.
+        if trainer.is_global_zero and not (is_zipfile(path) or (path / "meta.pt").is_file()):
             raise OSError(
-                f"The checkpoint {resources.display_path(file)} could not be written: check the disk's space and rights."
+                f"The checkpoint {resources.display_path(path)} could not be written: check the disk's space "
+                "and rights."
             )
 
 
-class Speed(L.Callback):
-    """Logs images and tokens per second and the highest memory so far, over the steps since the last log."""
+# --- throughput and memory
+
+
+class Throughput(L.Callback):
+    """Log images and tokens per second since the last log, and the highest memory so far."""
 
     def __init__(self) -> None:
-        self.since, self.images, self.tokens = time.perf_counter(), 0, 0
+        self._restart()
+
+    def _restart(self) -> None:
+        self.start, self.images, self.tokens = time.perf_counter(), 0, 0
 
     def on_train_start(self, *_: Any) -> None:
         """Start the clock."""
-        self.since, self.images, self.tokens = time.perf_counter(), 0, 0
+        self._restart()
 
     def on_train_batch_end(
         self,
@@ -93,195 +106,208 @@ class Speed(L.Callback):
         module: L.LightningModule,
         outputs: Any,
         batch: dict[str, Tensor],
-        number: int,
+        batch_idx: int,
     ) -> None:
-        """Count, and log when Lightning does."""
+        """Count a micro-batch, and log when Lightning does."""
         self.images += len(batch.get("grids", ()))
         self.tokens += int(batch["tokens"])
-        seconds = time.perf_counter() - self.since
-        devices = trainer.world_size
-        measured = {
-            "speed/images_per_second": self.images * devices / seconds,
-            "speed/tokens_per_second": self.tokens * devices / seconds,
+
+        seconds = time.perf_counter() - self.start
+        rates = {
+            "speed/images_per_second": self.images * trainer.world_size / seconds,
+            "speed/tokens_per_second": self.tokens * trainer.world_size / seconds,
             "memory/peak_gib": _peak_bytes() / 2**30,
         }
-        module.log_dict(measured, batch_size=1)
+        module.log_dict(rates, batch_size=1)
         if trainer.global_step % trainer.log_every_n_steps == 0:
-            self.on_train_start()
+            self._restart()
 
 
 def _peak_bytes() -> int:
+    """Return the most that the GPU's allocator, or else the process, has held."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
+
+
+class MemoryUse(L.Callback):
+    """Measure one optimiser step, and write it to `memory.json` beside what `memory.count_step` estimates.
+
+    The step is the first after a start at which AdamW's moments exist (the second step of a new run).
+
+    A GPU's allocator reports its peak. On a CPU tensors are counted while they live, which takes a single
+    process: with several, nothing is measured there.
+    """
+
+    def __init__(self, folder: Path):
+        self.file = folder / memory.FILE
+        self.step = -1
+        self.tracker: memory.AllocationTracker | None = None
+        self.micro_batches: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Choose the step."""
+        self.step = max(1, trainer.global_step)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        """Start to measure with the first micro-batch of the step."""
+        on_gpu = module.device.type == "cuda"
+        if trainer.global_step != self.step or not (on_gpu or trainer.world_size == 1):
+            return
+
+        if not self.micro_batches:
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats(module.device)
+            else:
+                self._start_tracking(trainer, module)
+        if self.tracker:
+            self.tracker.add_all(batch)
+        self.micro_batches.append(memory.without_values(batch))
+
+    def _start_tracking(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.tracker = memory.AllocationTracker()
+        self.tracker.add_all(module.model.state_dict())
+        self.tracker.add_all(trainer.optimizers[0].state)
+        self.tracker.__enter__()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        """Write the measurement when the step is done."""
+        if not self.micro_batches or trainer.global_step <= self.step:
+            return
+        measured = self.tracker.peak if self.tracker else torch.cuda.max_memory_allocated(module.device)
+        self._stop_tracking()
+
+        micro_batches, self.micro_batches = self.micro_batches, []
+        if not trainer.is_global_zero:
+            return
+        estimate = memory.count_step(
+            module.profile,
+            micro_batches,
+            config=module.model.config,
+            devices=trainer.world_size,
+            on_gpu=module.device.type == "cuda",
+        )
+        result = {"step": self.step + 1, "measured": measured, "estimated": estimate.peak}
+        with resources.atomic_write(self.file) as temporary:
+            temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
+
+    def on_exception(self, *_: Any) -> None:
+        """Stop counting."""
+        self._stop_tracking()
+
+    def _stop_tracking(self) -> None:
+        if self.tracker:
+            self.tracker.__exit__(None, None, None)
+            self.tracker = None
+
+
+# --- sample answers
 
 
 class SampleAnswers(L.Callback):
-    """Asks the model the first question of some validation records whenever it is validated, and appends what
-    it says to `answers.jsonl`."""
+    """Generate answers to the first question of some validation records at each validation, and append them
+    to a JSON-lines file."""
 
     def __init__(self, file: Path, max_new_tokens: int, count: int = 4):
         self.file, self.max_new_tokens, self.count = file, max_new_tokens, count
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Generate on every process, since a sharded model needs them all; the first one writes.
-
-        Sharded processes take as many steps as the longest of their answers, since each step needs all of
-        them: where their answers differed in length, they waited for each other for ever.
-        """
+        """Generate on every process, since a sharded model needs them all; the first one writes."""
         data = module.data
         if data.validation is None:
             return
-        count = self.count if data.validation_rows is None else min(self.count, data.validation_rows)
-        records = [data.validation[data.validation_offset + number] for number in range(count)]
-        records = [record for record in records if record.images]
-        lines = [
-            json.dumps(self._ask(module, r, trainer.global_step), ensure_ascii=False) + "\n" for r in records
-        ]
-        if trainer.is_global_zero:
-            earlier = self.file.read_text(encoding="utf-8").splitlines(True) if self.file.exists() else []
-            kept = [line for line in earlier if json.loads(line)["step"] != trainer.global_step]
-            with resources.atomic_write(
-                self.file
-            ) as unfinished:  # a resumed run asks again what it had asked
-                unfinished.write_text("".join(kept + lines), encoding="utf-8", errors="backslashreplace")
 
-    def _ask(self, module: L.LightningModule, record: Record, step: int) -> dict[str, Any]:
-        maker = RowMaker(module.processor, module.profile.training.max_length)
-        row = maker.encode(record)
-        asked = row.encoded.ids[: int((row.encoded.labels != IGNORE_INDEX).nonzero()[0])]
+        count = self.count
+        if data.num_validation_records is not None:
+            count = min(count, data.num_validation_records)
+        records = [data.validation[data.validation_offset + index] for index in range(count)]
+        rows = [self._answer(module, record, trainer.global_step) for record in records if record.images]
+        if trainer.is_global_zero:
+            self._append(rows, trainer.global_step)
+
+    def _answer(self, module: L.LightningModule, record: Record, step: int) -> dict[str, Any]:
+        """Generate the answer to a record's first question."""
+        encoder = ExampleEncoder(module.processor, module.profile.training.max_length)
+        example = encoder.encode(record)
+        first_label = int((example.encoded.labels != IGNORE_INDEX).nonzero()[0])
+        input_ids = example.encoded.ids[None, :first_label]
         inputs = {
-            "input_ids": asked[None],
-            "attention_mask": torch.ones_like(asked[None]),
-            **maker.views(row),
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            **encoder.encode_images(example),
         }
         inputs = {name: tensor.to(module.device) for name, tensor in inputs.items()}
-        sharded = module.profile.training.strategy == "fsdp"
+
+        # Processes with a shard each go on until the longest of their answers is complete, since each step
+        # needs all of them: with answers of different lengths they would wait for each other forever.
+        is_sharded = module.profile.training.strategy == "fsdp"
         monkey = Monkey(module.model, module.processor)
-        said = monkey.generate(inputs, self.max_new_tokens, synced_gpus=sharded)[0]
+        prediction = monkey.generate(inputs, self.max_new_tokens, synced_gpus=is_sharded)[0]
         prompt, answer = record.turns[0]
-        return {"step": step, "id": record.id, "prompt": prompt, "answer": answer, "prediction": said}
+        return {"step": step, "id": record.id, "prompt": prompt, "answer": answer, "prediction": prediction}
+
+    def _append(self, rows: list[dict[str, Any]], step: int) -> None:
+        """Append rows, in place of those that an interrupted run has written for the same step."""
+        lines: list[str] = []
+        if self.file.exists():
+            lines = self.file.read_text(encoding="utf-8").splitlines(True)
+        lines = [line for line in lines if json.loads(line)["step"] != step]
+        lines += [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        with resources.atomic_write(self.file) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
-PARTS = ("train", "val")
+# --- preemption
 
-
-class ResumedCSVLogger(CSVLogger):
-    """Goes on with the `metrics.csv` that an interrupted run has left, which Lightning's own logger deletes.
-
-    Steps that the interrupted run had logged after its last checkpoint are then logged again, with the same
-    numbers; `read_curves` takes them once. A row is missing in two cases: a preempted run that was killed
-    before the validation of its last step was done lacks that validation; and where nothing is validated, one
-    killed in the moment between a checkpoint and its row lacks the row.
-    """
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The writer of the file, which keeps the earlier rows."""
-        if self._experiment is None:
-            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = _Writer(str(self.log_dir))
-        return self._experiment
-
-
-class _Writer(ExperimentWriter):
-    """Keeps the rows that are there, and takes up new columns in one move: Lightning's own deletes the ones,
-    and loses all rows when it is killed during the other."""
-
-    def _check_log_dir_exists(self) -> None:
-        file = Path(self.metrics_file_path)
-        rows = [row for row in _rows(file) if None not in row.values()] if file.exists() else []  # none torn
-        if rows:
-            self.metrics_keys = list(rows[0])
-            self._write(rows, self.metrics_keys)
-        else:
-            file.unlink(missing_ok=True)
-
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        self._write(_rows(Path(self.metrics_file_path)), fieldnames)
-
-    def _write(self, rows: Sequence[dict[str, str]], columns: list[str]) -> None:
-        with resources.atomic_write(Path(self.metrics_file_path)) as unfinished:
-            with unfinished.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(rows)
-
-
-def read_curves(file: Path) -> list[dict[str, str | int | float]]:
-    """Rows `part` (train or val), `step`, `loss` and `exact` of a `metrics.csv`, in the order of steps.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not file.exists():
-        raise FileNotFoundError(f"There are no curves at {file}: train first.")
-    found = {
-        (part, int(row["step"])): row
-        for row in _rows(file)
-        for part in PARTS
-        if row.get(f"{part}/loss")  # a row holds what was logged at once: training or validation
-    }
-    return [
-        {
-            "part": part,
-            "step": step + 1,  # steps taken: Lightning counts from 0
-            "loss": float(row[f"{part}/loss"]),
-            "exact": float(row[f"{part}/exact"]),
-        }
-        for (part, step), row in sorted(found.items())
-    ]
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    with open(file, newline="", encoding="utf-8") as opened:
-        return list(csv.DictReader(opened))
-
-
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+PREEMPTION_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 class Preempted(SystemExit):
-    """The run has saved itself and ends, to go on when it is called again."""
+    """A preempted run has saved itself and ends, to be resumed when it is called again."""
 
 
 class Preemption(L.Callback):
-    """On SIGUSR1 or SIGTERM to any of the processes, the running step is finished and saved; the first
-    process puts a SLURM job back into its queue. Lightning's own handler saves in the middle of a step."""
+    """Checkpoint and requeue on preemption.
+
+    On SIGUSR1 or SIGTERM to any of the processes, the running step is completed and saved, and the first
+    process puts a SLURM job back into its queue. Lightning's own handler saves in the middle of a step.
+    """
 
     def __init__(self) -> None:
-        self.asked = self.saved = False
-        self._before: dict[int, Any] = {}
+        self.signalled = self.saved = False
+        self._previous_handlers: dict[int, Any] = {}
 
     def on_fit_start(self, *_: Any) -> None:
-        """Listen."""
-        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        """Install the signal handlers."""
+        self._previous_handlers = {
+            number: signal.signal(number, self._on_signal) for number in PREEMPTION_SIGNALS
+        }
 
-    def _ask(self, *_: Any) -> None:
-        self.asked = True
+    def _on_signal(self, *_: Any) -> None:
+        self.signalled = True
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Leave the signals to whom they belonged."""
-        for number, handler in self._before.items():
+        """Restore the previous signal handlers."""
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._previous_handlers = {}
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, number: int
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save, if some process was asked to."""
-        if (number + 1) % module.passes or not trainer.strategy.reduce_boolean_decision(
-            self.asked, all=False
-        ):
+        """Save after a complete step, if any process was signalled."""
+        if (batch_idx + 1) % module.accumulation_steps:
             return
-        trainer.save_checkpoint(os.path.join(trainer.default_root_dir, "last.ckpt"))
-        self.saved = True
+        if trainer.strategy.reduce_boolean_decision(self.signalled, all=False):
+            trainer.save_checkpoint(os.path.join(trainer.default_root_dir, "last.ckpt"))
+            self.saved = True
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """End, now that the step which was saved is logged too."""
+        """End the run, now that the saved step is logged too."""
         if not self.saved:
             return
         job = os.environ.get("SLURM_JOB_ID")
@@ -289,5 +315,92 @@ class Preemption(L.Callback):
             subprocess.run(["scontrol", "requeue", job], check=True)
         self.teardown()
         raise Preempted(
-            f"Interrupted after step {trainer.global_step}: called again, the run goes on from there."
+            f"Interrupted after step {trainer.global_step}: call the same command again to resume the run."
         )
+
+
+# --- curves
+
+SPLITS = ("train", "val")
+
+
+class ResumedCSVLogger(CSVLogger):
+    """CSV logger that continues the `metrics.csv` of an interrupted run, which Lightning's own deletes.
+
+    Steps that the interrupted run had logged after its last checkpoint are logged again, with the same
+    numbers; `read_curves` takes them once.
+
+    A row is missing in two cases. A preempted run that was killed before the validation of its last step was
+    complete lacks that validation. Where nothing is validated, a run that was killed between a checkpoint
+    and its row lacks the row.
+    """
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """Return the writer of the file, which keeps the rows that it finds."""
+        if self._experiment is None:
+            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = _ResumedWriter(str(self.log_dir))
+        return self._experiment
+
+
+class _ResumedWriter(ExperimentWriter):
+    """Writer that keeps existing rows and adds columns in one move.
+
+    Lightning's own deletes existing rows, and loses all of them when it is killed while it adds a column.
+    """
+
+    def _check_log_dir_exists(self) -> None:
+        file = Path(self.metrics_file_path)
+        # The last line of a killed run may be cut off: DictReader gives None for what it lacks.
+        rows = [row for row in _read_rows(file) if None not in row.values()] if file.exists() else []
+        if rows:
+            self.metrics_keys = list(rows[0])
+            self._write(rows, self.metrics_keys)
+        else:
+            file.unlink(missing_ok=True)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self._write(_read_rows(Path(self.metrics_file_path)), fieldnames)
+
+    def _write(self, rows: Sequence[dict[str, str]], columns: list[str]) -> None:
+        with (
+            resources.atomic_write(Path(self.metrics_file_path)) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def read_curves(file: Path) -> list[dict[str, str | int | float]]:
+    """Return rows of `part` (train or val), `step`, `loss` and `exact` from a `metrics.csv`, by step.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not file.exists():
+        raise FileNotFoundError(f"There are no curves at {file}: train first.")
+
+    # A row holds what was logged at once: training or validation, or neither.
+    row_of_step: dict[tuple[str, int], dict[str, str]] = {}
+    for row in _read_rows(file):
+        for split in SPLITS:
+            if row.get(f"{split}/loss"):
+                row_of_step[split, int(row["step"])] = row
+
+    return [
+        {
+            "part": split,
+            "step": step + 1,  # Lightning counts steps from 0
+            "loss": float(row[f"{split}/loss"]),
+            "exact": float(row[f"{split}/exact"]),
+        }
+        for (split, step), row in sorted(row_of_step.items())
+    ]
+
+
+def _read_rows(file: Path) -> list[dict[str, str]]:
+    with open(file, newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))

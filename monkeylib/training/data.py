@@ -1,5 +1,10 @@
-"""Which rows each step and each device gets: rows of similar length together, the same for every run with the
-same seed, none twice and none left out."""
+"""Training data, from records to the micro-batches of one device.
+
+    records ──encode──▶ examples ──length buckets──▶ batches ──shard──▶ micro-batches ──collate──▶ tensors
+
+Which examples make batch `i` depends on the data, the batch size and `i` alone. So a run sees the same batches
+on any number of devices, and an interrupted run continues with the batch at which it stopped.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from monkeylib import digests
 from monkeylib.data.collate import Encoded, encode, pack, pad
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.synthetic import make_sample
@@ -24,32 +30,117 @@ from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.prompts import IGNORE_INDEX
 
-# Which of several signs is asked about is the hardest thing to find in several views.
-MIX = {"general": 0.2, "scene_text": 0.42, "document": 0.38}
+# Number of the first synthetic image that nano-base has not been trained on.
+FIRST_UNSEEN_IMAGE = 20_000_000
+
+# Share of each kind of synthetic image. Scenes with several signs come often, since to find the sign that a
+# question is about is the hardest task when an image is cut into tiles.
+FAMILY_SHARES = {"general": 0.2, "scene_text": 0.42, "document": 0.38}
+
+# Batches that are drawn together and sorted by length, so that little is padded.
+BATCHES_PER_BUCKET = 4
 
 
-class WorldRecords:
-    """Record `n`: image `n` of a split of the nano world, and a conversation about it."""
+class RecordDataset(Protocol):
+    """Map-style dataset of records."""
 
-    def __init__(self, profile: Profile, split: str):
-        self.size, self.split = profile.image_size, split
-        self.scale = 1.0 if profile.views != "global" else profile.tile_size / self.size[0]
-        self.name = f"nano-{split}"
+    def __getitem__(self, index: int) -> Record: ...
 
-    def __getitem__(self, number: int) -> Record:
-        family = str(np.random.default_rng([31, number]).choice(list(MIX), p=list(MIX.values())))
-        sample = make_sample(number, self.split, self.size, family)
-        # Visual tokens are most of a row: more text costs little time and teaches more.
-        turns = training_turns(
-            sample, np.random.default_rng([13, number]), self.scale, budget=300, detailed=0.25, independent=True
-        )
-        name = f"{self.name}-{number}"
-        return Record(name, (sample.image,), tuple(turns), self.name, name)
+
+class SkippedRecords:
+    """Log of bad records in a JSON-lines file: each once, whichever process meets it."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def add(self, error: Exception) -> None:
+        """Append a record's error, unless it is logged already."""
+        if str(error) in self.errors():
+            return
+
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"error": str(error)}, ensure_ascii=False) + "\n"
+        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            # A single write, so that lines of several processes do not mix.
+            os.write(descriptor, line.encode(errors="backslashreplace"))
+        finally:
+            os.close(descriptor)
+
+    def errors(self) -> list[str]:
+        """Return the logged errors, each once, in the order in which they were met."""
+        if not self.file.exists():
+            return []
+        lines = self.file.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+        return list(dict.fromkeys(json.loads(line)["error"] for line in lines))
 
 
 @dataclass(frozen=True)
-class Row:
-    """A record with its token ids; its images are opened when a step needs them."""
+class TrainingData:
+    """What a run trains on and is validated with.
+
+    Fields:
+        train, validation: the records.
+        digest: identifies the data; a run with another digest is another run.
+        offset, validation_offset: index of the first record.
+        num_records, num_validation_records: how many records there are from the offset on; None for
+            endless data.
+        skipped: log of bad records, which are then left out. Without it a bad record is an error.
+    """
+
+    train: RecordDataset
+    validation: RecordDataset | None
+    digest: str
+    offset: int = 0
+    validation_offset: int = 0
+    num_records: int | None = None
+    num_validation_records: int | None = None
+    skipped: SkippedRecords | None = None
+
+
+class SyntheticRecords:
+    """Endless dataset of conversations about synthetic images of a split."""
+
+    def __init__(self, profile: Profile, split: str):
+        self.size, self.split = profile.image_size, split
+        # Pixels of the finest view per pixel of the image: what is too small to read is mostly not asked.
+        self.scale = 1.0 if profile.views != "global" else profile.tile_size / self.size[0]
+        self.name = f"nano-{split}"
+
+    def __getitem__(self, index: int) -> Record:
+        families, shares = list(FAMILY_SHARES), list(FAMILY_SHARES.values())
+        family = str(np.random.default_rng([31, index]).choice(families, p=shares))
+        sample = make_sample(index, self.split, self.size, family)
+
+        # Most of an example are visual tokens: more text costs little time and teaches more.
+        turns = training_turns(
+            sample, np.random.default_rng([13, index]), self.scale, budget=300, detailed=0.25, independent=True
+        )
+        name = f"{self.name}-{index}"
+        return Record(name, (sample.image,), tuple(turns), self.name, name)
+
+
+def synthetic_data(profile: Profile) -> TrainingData:
+    """Return synthetic data for a profile, rendered on the fly: other images for each seed.
+
+    The digest is taken of the first records, so that a run starts anew when what is rendered or asked about
+    it has changed.
+    """
+    offset = FIRST_UNSEEN_IMAGE + profile.training.seed * 1_000_000
+    train, validation = SyntheticRecords(profile, "train"), SyntheticRecords(profile, "val")
+    first_records = [train[offset + index] for index in range(16)]
+    digest = digests.data_digest([(record.turns, record.images) for record in first_records])
+    return TrainingData(
+        train, validation, f"nano worlds {digest}", offset=offset, validation_offset=FIRST_UNSEEN_IMAGE
+    )
+
+
+# --- examples
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """A record with its token ids and labels. Its images are opened when a step needs them."""
 
     record: Record
     encoded: Encoded
@@ -58,232 +149,301 @@ class Row:
         return len(self.encoded.ids)
 
     @property
-    def supervised(self) -> int:
-        """Tokens that are learned."""
+    def num_labels(self) -> int:
+        """Number of tokens that carry a label."""
         return int((self.encoded.labels != IGNORE_INDEX).sum())
 
 
-class RowMaker:
-    """Encodes records and puts rows together into what the model takes.
+class ExampleEncoder:
+    """Encode records, and collate examples into model inputs.
 
     Args:
-        max_length: tokens of a row at most.
-        packed: put the rows of a pass into one sequence, in which none sees another, instead of padding.
+        processor: encodes text and images.
+        max_length: longest example in tokens.
+        packing: put the examples of a micro-batch into one sequence, in which none attends to another,
+            instead of padding them.
     """
 
-    def __init__(self, processor: MonkeyProcessor, max_length: int, packed: bool = False):
-        self.processor, self.max_length, self.packed = processor, max_length, packed
+    def __init__(self, processor: MonkeyProcessor, max_length: int, packing: bool = False):
+        self.processor, self.max_length, self.packing = processor, max_length, packing
 
-    def encode(self, record: Record) -> Row:
-        """Token ids and labels of a record, without opening its images.
+    def encode(self, record: Record) -> EncodedExample:
+        """Return token ids and labels of a record, without opening its images.
 
         Raises:
-            BadRecord: its images and its first turn don't fit.
+            BadRecord: the images and the first turn are longer than `max_length`.
         """
         images = [self.processor.visual_tokens()] * len(record.images)
         try:
             encoded = encode(self.processor.layout, images, record.turns, self.max_length)
         except ValueError as error:
             raise BadRecord(f"{record.location}: {error}") from error
-        return Row(record, encoded)
+        return EncodedExample(record, encoded)
 
-    def views(self, row: Row, side: int | None = None) -> dict[str, Tensor]:
-        """`pixel_values [V, 3, tile, tile]` and `grids [images, 2]` of a row's images; nothing of a row
-        without images.
+    def encode_images(self, example: EncodedExample, side: int | None = None) -> dict[str, Tensor]:
+        """Open an example's images.
 
         Args:
-            side: see images through one view of so many pixels, in place of the processor's views.
+            example: the example.
+            side: show each image as one view of this many pixels, in place of the processor's views.
+
+        Returns:
+            `pixel_values [V, 3, side, side]` and `grids [images, 2]`; nothing for an example without images.
 
         Raises:
             BadRecord: an image cannot be read.
         """
-        images = row.record.open_images()
-        usual = self.processor.image_processor
+        images = example.record.open_images()
+        if not images:
+            return {}
+
+        processor = self.processor.image_processor
         if side is not None:
-            usual = MonkeyImageProcessor(
-                side, 1, 1, "global", usual.image_mean, usual.image_std, resize_mode=usual.resize_mode
+            processor = MonkeyImageProcessor(
+                side,
+                1,
+                1,
+                "global",
+                processor.image_mean,
+                processor.image_std,
+                resize_mode=processor.resize_mode,
             )
-        return dict(usual(images)) if images else {}
+        return dict(processor(images))
 
-    def blank(self) -> tuple[Row, dict[str, Tensor]]:
-        """A row from which nothing is learned, with a black image: where a device has none left, it takes
-        part in the step with this one."""
-        span = self.processor.image_ids()
-        ids = torch.tensor([*span, self.processor.tokenizer.eos_token_id])
+    def dummy(self) -> tuple[EncodedExample, dict[str, Tensor]]:
+        """Return an example without labels and its black image.
+
+        A device that has no image in a step takes part in it with this one.
+        """
+        ids = torch.tensor([*self.processor.image_ids(), self.processor.tokenizer.eos_token_id])
         encoded = Encoded(ids, torch.full_like(ids, IGNORE_INDEX), torch.full_like(ids, -1))
-        side = self.processor.image_processor.tile_size
-        views = self.processor.image_processor(np.zeros((side, side, 3), np.uint8))
-        return Row(Record("blank", (), (), "", ""), encoded), dict(views)
 
-    def collate(self, rows: Sequence[Row], views: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Views of all images one after the other (there is one at least), and the conversations padded, or
-        packed into one row."""
-        shown = [features for features in views if features]
-        images = {
-            key: torch.cat([features[key] for features in shown]) for key in (shown[0] if shown else ())
-        }
-        encoded = [row.encoded for row in rows]
-        if self.packed:
-            return images | pack(encoded)
+        image_processor = self.processor.image_processor
+        black = np.zeros((image_processor.tile_size, image_processor.tile_size, 3), np.uint8)
+        example = EncodedExample(Record("dummy", (), (), "", ""), encoded)
+        return example, dict(image_processor(black))
+
+    def collate(
+        self, examples: Sequence[EncodedExample], images: Sequence[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return the model inputs of a micro-batch: all images one after the other, and the conversations
+        padded or packed. At least one example has images."""
+        with_images = [tensors for tensors in images if tensors]
+        inputs = {}
+        if with_images:
+            inputs = {name: torch.cat([tensors[name] for tensors in with_images]) for name in with_images[0]}
+
+        encoded = [example.encoded for example in examples]
+        if self.packing:
+            return inputs | pack(encoded)
         padded = pad(encoded, self.processor.tokenizer.pad_token_id)
-        del padded["attention_mask"]  # of padding after every label: causal attention without it is faster
-        return images | padded
+        # Padding follows every label, so causal attention hides it anyway, and is faster without a mask.
+        del padded["attention_mask"]
+        return inputs | padded
 
 
-POOL = 4  # batches drawn together and sorted by length, so that little is padded
+# --- batches and micro-batches
 
 
-@dataclass(frozen=True)
-class Share:
-    """Which part of each batch this device gets, and in how many passes: the rows of a batch, sorted by
-    length, are dealt to `devices x passes` hands in turn."""
+class LengthBuckets:
+    """Batches of examples of similar length.
 
-    device: int = 0
-    devices: int = 1
-    passes: int = 1
-
-    def hands(self, rows: list[Any]) -> list[list[Any]]:
-        """The rows of each pass of this device; a hand may be empty."""
-        count = self.devices * self.passes
-        edges = np.linspace(0, len(rows), count + 1).round().astype(int)
-        hands = [rows[start:end] for start, end in zip(edges, edges[1:], strict=False)]
-        return hands[self.device :: self.devices]
-
-
-class Pools:
-    """Batch `i` of an endless supply of rows.
+    The examples of a few consecutive batches form a bucket. They are sorted by length and cut into batches
+    again, whose order within the bucket is drawn at random.
 
     Args:
-        row: makes row number `n`; None where there is none to train on.
-        length: of a row, in tokens.
-        batch_size: rows in a batch.
-        offset: number of the first row.
-        end: number after the last row; without it, rows never end.
+        load_example: returns example `i`, or None where a record is left out.
+        length: length of an example in tokens.
+        batch_size: examples in a batch.
+        offset: index of the first example.
+        end: index after the last example; None for endless data.
     """
 
     def __init__(
         self,
-        row: Callable[[int], Any],
+        load_example: Callable[[int], Any],
         length: Callable[[Any], int],
         batch_size: int,
         offset: int = 0,
         end: int | None = None,
     ):
-        self.row, self.length, self.batch_size = row, length, batch_size
+        self.load_example, self.length, self.batch_size = load_example, length, batch_size
         self.offset, self.end = offset, end
-        self._pooled: tuple[int, list[list[Any]]] = (-1, [])
+        # The bucket in use, since its batches are asked for one after the other.
+        self._bucket = -1
+        self._batches: list[list[Any]] = []
 
     def __getitem__(self, index: int) -> list[Any]:
-        """The rows of a batch, sorted by length."""
-        pool, place = divmod(index, POOL)
-        if self._pooled[0] != pool:
-            self._pooled = pool, self._batches(pool)
-        batches = self._pooled[1]
-        return batches[int(np.random.default_rng(pool).permutation(len(batches))[place])]
+        """Return the examples of a batch, sorted by length."""
+        bucket, position = divmod(index, BATCHES_PER_BUCKET)
+        if bucket != self._bucket:
+            self._bucket, self._batches = bucket, self._load_bucket(bucket)
+        order = np.random.default_rng(bucket).permutation(len(self._batches))
+        return self._batches[int(order[position])]
 
-    def _batches(self, pool: int) -> list[list[Any]]:
-        first = self.offset + pool * POOL * self.batch_size
-        last = first + POOL * self.batch_size
-        last = last if self.end is None else min(last, self.end)
-        rows = [row for row in map(self.row, range(first, last)) if row is not None]
-        count = -(-(last - first) // self.batch_size)
-        edges = np.linspace(0, len(rows), count + 1).round().astype(int)
-        rows.sort(key=self.length)
-        return [rows[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    def _load_bucket(self, bucket: int) -> list[list[Any]]:
+        first = self.offset + bucket * BATCHES_PER_BUCKET * self.batch_size
+        last = first + BATCHES_PER_BUCKET * self.batch_size
+        if self.end is not None:
+            last = min(last, self.end)
+
+        loaded = [self.load_example(index) for index in range(first, last)]
+        examples = [example for example in loaded if example is not None]
+        examples.sort(key=self.length)
+        return _split_evenly(examples, -(-(last - first) // self.batch_size))
 
 
-class Passes(Dataset):
-    """Pass `i` of a run on one device: `share.passes` of them make an optimiser step.
+@dataclass(frozen=True)
+class Shard:
+    """Data-parallel shard: the part of each batch that one device gets, and in how many micro-batches.
+
+    Fields:
+        rank: number of the device.
+        world_size: number of devices.
+        accumulation: micro-batches of an optimiser step on each device.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    accumulation: int = 1
+
+    def micro_batches(self, batch: list[Any]) -> list[list[Any]]:
+        """Split a batch into `world_size x accumulation` micro-batches and return those of this device.
+
+        A batch is sorted by length, and so all devices get examples of similar length at the same time. A
+        micro-batch may be empty.
+        """
+        micro_batches = _split_evenly(batch, self.world_size * self.accumulation)
+        return micro_batches[self.rank :: self.world_size]
+
+
+def _split_evenly(examples: list[Any], count: int) -> list[list[Any]]:
+    """Cut a list into `count` lists whose lengths differ by at most one."""
+    edges = np.linspace(0, len(examples), count + 1).round().astype(int)
+    return [examples[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+
+
+class MicroBatches(Dataset):
+    """Micro-batches of a run on one device: item `i` is micro-batch `i % accumulation` of batch
+    `i // accumulation`.
 
     Args:
-        pools: the batches.
-        collate: the rows of a pass, all rows of its batch, and the batch's number, to tensors.
-        batches: how many there are in all.
-        start: number of the first batch, when a run goes on where it stopped.
-        share: what this device gets.
+        batches: the batches.
+        collate: turns the examples of a micro-batch, those of its whole batch, and the batch's index into
+            tensors.
+        num_batches: number of batches in the run.
+        start: index of the batch at which a resumed run continues.
+        shard: the part of each batch that this device gets.
     """
 
     def __init__(
         self,
-        pools: Pools,
+        batches: LengthBuckets,
         collate: Callable[[list[Any], list[Any], int], dict[str, Any]],
-        batches: int,
+        num_batches: int,
         start: int = 0,
-        share: Share | None = None,
+        shard: Shard | None = None,
     ):
-        self.pools, self.collate, self.share = pools, collate, share or Share()
-        self.count, self.first = batches * self.share.passes, start * self.share.passes
+        self.batches, self.collate, self.shard = batches, collate, shard or Shard()
+        self.count = num_batches * self.shard.accumulation
+        self.first = start * self.shard.accumulation
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
-            raise IndexError(f"Pass {index} was asked for, there are {len(self)}.")
-        batch, number = divmod(index, self.share.passes)
+            raise IndexError(f"expected a micro-batch from 0 to {len(self) - 1}, got {index}")
+        batch_index, number = divmod(index, self.shard.accumulation)
         try:
-            rows = self.pools[batch]
-            return self.collate(self.share.hands(rows)[number], rows, batch)
-        except BadRecord as error:  # told as it is; a worker's exception comes with its traceback as text
+            batch = self.batches[batch_index]
+            return self.collate(self.shard.micro_batches(batch)[number], batch, batch_index)
+        except BadRecord as error:
+            # An exception of a worker process would arrive with its traceback as text; the training step
+            # raises this one as it is.
             return {"failure": str(error)}
 
 
-class _Onwards(Sampler):
-    """Numbers of the passes from the first on. Its length is that of all of them, since Lightning compares it
-    with what a resumed run has seen from the very first on.
+class Collator:
+    """Turn the examples of a micro-batch into tensors.
+
+    The loss of a micro-batch is the sum over its labels, divided by `num_items_in_batch`:
+
+        labels of the batch / (world_size * accumulation)
+
+    so that the mean over devices and micro-batches is the mean over all labels of the batch.
+
+    Args:
+        encoder: opens images and puts examples together.
+        shard: the part of a batch that this device gets.
+        skip: called with the error of a record that is left out; may raise it.
+        view_side: returns the pixels of the only view at a step, None where the processor's views are used.
     """
 
-    def __init__(self, passes: Passes):
-        self.passes = passes
+    def __init__(
+        self,
+        encoder: ExampleEncoder,
+        shard: Shard,
+        skip: Callable[[BadRecord], None],
+        view_side: Callable[[int], int | None] | None = None,
+    ):
+        self.encoder, self.shard, self.skip, self.view_side = encoder, shard, skip, view_side
+
+    def __call__(
+        self, micro_batch: Sequence[EncodedExample], batch: Sequence[EncodedExample], step: int
+    ) -> dict[str, Any]:
+        """Return the model inputs, with `num_items_in_batch` and the number of `tokens`."""
+        side = None if self.view_side is None else self.view_side(step)
+        examples, images = [], []
+        for example in micro_batch:
+            try:
+                images.append(self.encoder.encode_images(example, side))
+                examples.append(example)
+            except BadRecord as error:
+                self.skip(error)
+
+        # Every device needs an image, or its vision weights have no gradient to reduce with the others'.
+        if not any(images):
+            dummy, dummy_images = self.encoder.dummy()
+            examples.append(dummy)
+            images.append(dummy_images)
+
+        num_labels = max(sum(example.num_labels for example in batch), 1)
+        return self.encoder.collate(examples, images) | {
+            "num_items_in_batch": num_labels / (self.shard.world_size * self.shard.accumulation),
+            "tokens": sum(len(example) for example in examples),
+        }
+
+
+class _ResumableSampler(Sampler):
+    """Indices from the first micro-batch of a resumed run on.
+
+    Its length counts all micro-batches, since Lightning compares it with the number that the run has seen
+    since its very start.
+    """
+
+    def __init__(self, micro_batches: MicroBatches):
+        self.micro_batches = micro_batches
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.passes.first, len(self.passes)))
+        return iter(range(self.micro_batches.first, len(self.micro_batches)))
 
     def __len__(self) -> int:
-        return len(self.passes)
+        return len(self.micro_batches)
 
 
-def loader(passes: Passes, keep_worker: bool = False, workers: int = 1) -> DataLoader:
-    """Workers prepare whole passes in order, a pool ahead; without any, or where the system cannot fork them,
-    the process does it itself, when each is needed."""
-    workers = workers if "fork" in multiprocessing.get_all_start_methods() else 0
-    beside = {
-        "prefetch_factor": 2 * POOL,
-        "persistent_workers": keep_worker,
-        "multiprocessing_context": "fork",
-    }
-    return DataLoader(
-        passes,
-        batch_size=None,
-        sampler=_Onwards(passes),
-        num_workers=workers,
-        **beside if workers else {},
-    )
+def build_dataloader(micro_batches: MicroBatches, keep_workers: bool = False, workers: int = 1) -> DataLoader:
+    """Return a loader of whole micro-batches in order.
 
-
-class Skipped:
-    """Notes bad records in a file of JSON lines, one for each, whichever process meets it."""
-
-    def __init__(self, file: Path):
-        self.file = file
-
-    def note(self, error: Exception) -> None:
-        """Add a record's error, unless it is there already."""
-        if str(error) in self.listed():
-            return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"error": str(error)}, ensure_ascii=False) + "\n"
-        opened = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(
-                opened, line.encode(errors="backslashreplace")
-            )  # one write: whole, beside other processes
-        finally:
-            os.close(opened)
-
-    def listed(self) -> list[str]:
-        """The errors, each once, in the order in which they were met."""
-        if not self.file.exists():
-            return []
-        lines = self.file.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
-        return list(dict.fromkeys(json.loads(line)["error"] for line in lines))
+    Worker processes prepare them two buckets ahead. With no worker, or where the system cannot fork, the
+    training process prepares each when it is needed.
+    """
+    options: dict[str, Any] = {}
+    if workers and "fork" in multiprocessing.get_all_start_methods():
+        options = {
+            "num_workers": workers,
+            "prefetch_factor": 2 * BATCHES_PER_BUCKET,
+            "persistent_workers": keep_workers,
+            "multiprocessing_context": "fork",
+        }
+    return DataLoader(micro_batches, batch_size=None, sampler=_ResumableSampler(micro_batches), **options)

@@ -1,10 +1,8 @@
-"""One fine-tuning run as Lightning sees it: its batches, its loss, its optimiser, what it saves."""
+"""Fine-tuning as a Lightning module: loss, optimiser, data loaders, and what a checkpoint holds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -13,252 +11,293 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
-from monkeylib.data.records import BadRecord, Record
+from monkeylib.data.records import BadRecord
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
-from monkeylib.profiles import Profile, build
+from monkeylib.profiles import Profile, trainable
 from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training import strategies
-from monkeylib.training.data import Passes, Pools, Row, RowMaker, Share, Skipped, loader
+from monkeylib.training.data import (
+    Collator,
+    EncodedExample,
+    ExampleEncoder,
+    LengthBuckets,
+    MicroBatches,
+    RecordDataset,
+    Shard,
+    TrainingData,
+    build_dataloader,
+)
 from monkeylib.training.optim import cosine_with_warmup, parameter_groups
 
+# Batches of the training batch's size that a validation goes through.
+VALIDATION_BATCHES = 4
 
-@torch.no_grad()
-def exact_match(logits: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
-    """Share of answers that greedy decoding would get right, told from one teacher-forced pass.
-
-    Greedy decoding repeats an answer exactly when each of its tokens, end of text included, is the most
-    likely one after the right tokens before it.
-
-    Args:
-        logits: `[supervised positions, vocabulary]`, as the model gives them with labels.
-        labels: `[B, T]`, `IGNORE_INDEX` where nothing is supervised.
-        turns: `[B, T]`, the number of the answer that a label belongs to.
-    """
-    targets, numbers = pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:], pad(turns, (0, 1), value=-1)[:, 1:]
-    keep = targets != IGNORE_INDEX
-    row = torch.arange(len(targets), device=labels.device)[:, None].expand_as(targets)[keep]
-    _, answer = torch.unique(torch.stack([row, numbers[keep]]), dim=1, return_inverse=True)
-    wrong = (logits.argmax(-1) != targets[keep]).float()
-    return (wrong.new_zeros(int(answer.max()) + 1).index_add_(0, answer, wrong) == 0).float().mean()
-
-
-VALIDATION_BATCHES = 4  # of the training batch's size, however many passes that takes
-
-
-class Source(Protocol):
-    """Records by their number, from 0 on; a run starts at `offset`."""
-
-    def __getitem__(self, number: int) -> Record: ...
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a run trains on and is validated with.
-
-    `rows` ends the training data after so many rows, counted from `offset`; `digest` tells the data from
-    other ones; `skipped` notes bad records and goes on, without it they are errors.
-    """
-
-    train: Source
-    validation: Source | None
-    digest: str
-    offset: int = 0
-    validation_offset: int = 0
-    rows: int | None = None
-    validation_rows: int | None = None
-    skipped: Skipped | None = None
+# Entries of a micro-batch that are not arguments of the model.
+_NOT_MODEL_INPUTS = ("turns", "grids", "tokens")
 
 
 class MonkeyTraining(L.LightningModule):
-    """Cross-entropy on answers, averaged over the labels of a whole batch however it is divided."""
+    """Fine-tuning of a model with cross-entropy on answers.
+
+    The loss is the mean over all labels of a batch, however the batch is divided over devices and
+    micro-batches (`data.Collator`).
+
+    Args:
+        model: the model, of which the right components are trainable (`trainable.set_trainable`).
+        processor: encodes records.
+        profile: training settings.
+        data: records to train on and to validate with.
+    """
 
     def __init__(
-        self, model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, profile: Profile, data: Data
+        self,
+        model: MonkeyForConditionalGeneration,
+        processor: MonkeyProcessor,
+        profile: Profile,
+        data: TrainingData,
     ):
         super().__init__()
         self.model, self.processor, self.profile, self.data = model, processor, profile, data
-        self.frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
-        self.strict_loading = False  # checkpoints leave frozen weights out; `load_state_dict` looks after it
-        self._sums: dict[str, Tensor] = {}
+        self.frozen = {name for name, weight in self.named_parameters() if not weight.requires_grad}
+        # Checkpoints leave frozen weights out; `load_state_dict` checks the others itself.
+        self.strict_loading = False
+        self._step_sums: dict[str, Tensor] = {}
         self._sharded = False
         if profile.training.checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
 
     @property
-    def passes(self) -> int:
-        """Passes per optimiser step on each device."""
-        return passes(self.profile, self.trainer.world_size)
+    def accumulation_steps(self) -> int:
+        """Micro-batches of an optimiser step on each device."""
+        return accumulation_steps(self.profile, self.trainer.world_size)
 
     def configure_model(self) -> None:
         """Shard the model where the strategy is FSDP."""
         if self.profile.training.strategy == "fsdp" and not self._sharded:
-            strategies.shard(self.model, self.device_mesh["data_parallel"])
+            strategies.shard_model(self.model, self.device_mesh["data_parallel"])
             self._sharded = True
 
-    def on_train_batch_start(self, batch: dict[str, Tensor], number: int) -> None:
-        """Seed each pass by its number: a resumed run draws the same dropout as one in one go."""
-        seed = self.profile.training.seed * 1_000_000 + self.trainer.global_step
-        torch.manual_seed(seed + 7_919_000_003 * (number % self.passes) + 104_729_000_017 * self.global_rank)
+    # --- steps
 
-    def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Seed each micro-batch by its number, so that a resumed run draws the same dropout as an
+        uninterrupted one."""
+        step_seed = self.profile.training.seed * 1_000_000 + self.trainer.global_step
+        micro_batch = batch_idx % self.accumulation_steps
+        # Two large primes keep the seeds of steps, micro-batches and devices apart.
+        torch.manual_seed(step_seed + 7_919_000_003 * micro_batch + 104_729_000_017 * self.global_rank)
+
+    def loss_and_accuracy(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the `loss` of a micro-batch, and in `exact` the share of its answers that are right.
+
+        Raises:
+            BadRecord: a record that cannot be trained on, which the data loader reports in `failure`.
+        """
         if "failure" in batch:
-            raise BadRecord(f"{batch['failure']}. Mend it, or leave out what is bad with --skip-bad")
-        inputs = {key: value for key, value in batch.items() if key not in ("turns", "grids", "tokens")}
+            raise BadRecord(f"{batch['failure']}. Fix it, or leave bad records out with --skip-bad")
+
+        inputs = {name: value for name, value in batch.items() if name not in _NOT_MODEL_INPUTS}
         grids = None if self.profile.views == "global" else batch.get("grids")
         output = self.model(**inputs, grids=grids)
-        answered = output.logits.shape[0] > 0
-        exact = exact_match(output.logits.detach(), batch["labels"], batch["turns"]) if answered else 0.0
+
+        # The logits are those of labelled positions alone; a dummy example has none.
+        exact: Tensor | float = 0.0
+        if output.logits.shape[0] > 0:
+            exact = exact_match(output.logits.detach(), batch["labels"], batch["turns"])
         return {"loss": output.loss, "exact": torch.as_tensor(exact)}
 
-    def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
-        """Loss of a pass. What is logged is the mean over the passes of a step."""
-        out = self._step(batch)
-        if number % self.passes == 0:
-            self._sums = {}
-        for name, value in out.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach() / self.passes
-        logged = {f"train/{name}": value for name, value in self._sums.items()}
-        self.log_dict(logged, batch_size=1, prog_bar=True, sync_dist=self.trainer.world_size > 1)
-        return out["loss"]
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a micro-batch; log the mean over the micro-batches of a step."""
+        metrics = self.loss_and_accuracy(batch)
+        if batch_idx % self.accumulation_steps == 0:
+            self._step_sums = {}
+        for name, value in metrics.items():
+            self._step_sums[name] = self._step_sums.get(name, 0) + value.detach() / self.accumulation_steps
 
-    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        logged = {f"train/{name}": value for name, value in self._step_sums.items()}
+        self.log_dict(logged, batch_size=1, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        return metrics["loss"]
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss of a batch of images that training never sees."""
-        logged = {f"val/{name}": value.detach() for name, value in self._step(batch).items()}
+        metrics = self.loss_and_accuracy(batch)
         self.log_dict(
-            logged, batch_size=len(batch["labels"]), prog_bar=True, sync_dist=self.trainer.world_size > 1
+            {f"val/{name}": value.detach() for name, value in metrics.items()},
+            batch_size=len(batch["labels"]),
+            prog_bar=True,
+            sync_dist=self.trainer.world_size > 1,
         )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW with warm-up and cosine."""
-        recipe = self.profile.training
-        groups = parameter_groups(self.model, recipe.weight_decay, build.rates(self.profile))
+        """Return AdamW with a warm-up and a cosine decay; each component trains at its own rate."""
+        training = self.profile.training
+        groups = parameter_groups(self.model, training.weight_decay, trainable.learning_rates(self.profile))
+
         # FSDP has no fused steps on a CPU, and Lightning clips no gradients before one in mixed precision.
-        # Otherwise parameter by parameter: all at once takes another copy of them, which no plan counts.
-        fused = recipe.strategy != "fsdp" and recipe.precision != "bf16-mixed"
-        optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=fused, foreach=False)
-        schedule = cosine_with_warmup(optimiser, recipe.warmup, recipe.steps)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        # Otherwise weight by weight: `foreach` holds another copy of all of them.
+        fused = training.strategy != "fsdp" and training.precision != "bf16-mixed"
+        optimizer = torch.optim.AdamW(
+            groups, lr=training.lr, betas=training.betas, fused=fused, foreach=False
+        )
+        schedule = cosine_with_warmup(optimizer, training.warmup, training.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # --- data
 
     def train_dataloader(self) -> DataLoader:
-        """Passes from the first one that this run has not seen: a resumed run repeats nothing."""
-        recipe, data = self.profile.training, self.data
-        end = None if data.rows is None else data.offset + data.rows
-        pools = self._pools(data.train, recipe.batch_size, data.offset, end)
-        share = Share(self.trainer.global_rank, self.trainer.world_size, self.passes)
-        maker = RowMaker(self.processor, recipe.max_length, recipe.packed)
-        made = Passes(pools, self._collate(maker, share), recipe.steps, self.trainer.global_step, share)
-        return loader(made, workers=recipe.workers)
+        """Return the micro-batches of this device from the first one on that the run has not seen."""
+        training, data = self.profile.training, self.data
+        end = None if data.num_records is None else data.offset + data.num_records
+        batches = self._batches(data.train, training.batch_size, data.offset, end)
+
+        shard = Shard(self.trainer.global_rank, self.trainer.world_size, self.accumulation_steps)
+        collator = self.collator(shard, packing=training.packing)
+        micro_batches = MicroBatches(batches, collator, training.steps, self.trainer.global_step, shard)
+        return build_dataloader(micro_batches, workers=training.workers)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """The same few batches each time."""
-        recipe, data = self.profile.training, self.data
+        """Return the same few batches each time."""
+        training, data = self.profile.training, self.data
         if data.validation is None:
             return []
-        end = None if data.validation_rows is None else data.validation_offset + data.validation_rows
-        size = recipe.batch_size if recipe.per_device is None else recipe.per_device * self.trainer.world_size
-        pools = self._pools(data.validation, size, data.validation_offset, end)
-        share = Share(self.trainer.global_rank, self.trainer.world_size)
-        batches = VALIDATION_BATCHES * recipe.batch_size // size
-        if data.validation_rows is not None:
-            batches = min(batches, -(-data.validation_rows // size))
-        maker = RowMaker(self.processor, recipe.max_length)
-        made = Passes(pools, self._collate(maker, share, growing=False), batches, 0, share)
-        return loader(made, keep_worker=True)
 
-    def _pools(self, source: Source, batch_size: int, offset: int, end: int | None) -> Pools:
-        encode = RowMaker(self.processor, self.profile.training.max_length).encode
+        # As many examples as in `VALIDATION_BATCHES` training batches, as many at once as in training.
+        batch_size = training.batch_size
+        if training.micro_batch_size is not None:
+            batch_size = training.micro_batch_size * self.trainer.world_size
+        num_batches = VALIDATION_BATCHES * training.batch_size // batch_size
 
-        def row(number: int) -> Row | None:
+        end = None
+        if data.num_validation_records is not None:
+            end = data.validation_offset + data.num_validation_records
+            num_batches = min(num_batches, -(-data.num_validation_records // batch_size))
+
+        batches = self._batches(data.validation, batch_size, data.validation_offset, end)
+        shard = Shard(self.trainer.global_rank, self.trainer.world_size)
+        micro_batches = MicroBatches(batches, self.collator(shard, fixed_size=True), num_batches, shard=shard)
+        return build_dataloader(micro_batches, keep_workers=True)
+
+    def collator(self, shard: Shard, packing: bool = False, fixed_size: bool = False) -> Collator:
+        """Return the collator of a device's micro-batches.
+
+        Args:
+            shard: the part of each batch that the device gets.
+            packing: pack examples instead of padding them.
+            fixed_size: show images as the processor does, where training changes the size of its one view.
+        """
+        encoder = ExampleEncoder(self.processor, self.profile.training.max_length, packing)
+        return Collator(encoder, shard, self._skip, None if fixed_size else self._view_side)
+
+    def _batches(
+        self, dataset: RecordDataset, batch_size: int, offset: int, end: int | None
+    ) -> LengthBuckets:
+        encoder = ExampleEncoder(self.processor, self.profile.training.max_length)
+
+        def load_example(index: int) -> EncodedExample | None:
             try:
-                return encode(source[number])
+                return encoder.encode(dataset[index])
             except BadRecord as error:
                 self._skip(error)
                 return None
 
-        return Pools(row, len, batch_size, offset, end)
+        return LengthBuckets(load_example, len, batch_size, offset, end)
 
-    def _side(self, step: int) -> int | None:
-        """Pixels of the one view at a step where they change as training goes on."""
-        recipe = self.profile.training
-        if not recipe.view_sides:
+    def _view_side(self, step: int) -> int | None:
+        """Return the pixels of the one view at a step, where they change as training goes on."""
+        training = self.profile.training
+        if not training.view_sides:
             return None
-        if recipe.view_order == "progressive":
-            return recipe.view_sides[step * len(recipe.view_sides) // recipe.steps]
-        return int(np.random.default_rng([23, recipe.seed, step]).choice(recipe.view_sides))
+        if training.view_order == "progressive":
+            return training.view_sides[step * len(training.view_sides) // training.steps]
+        return int(np.random.default_rng([23, training.seed, step]).choice(training.view_sides))
 
     def _skip(self, error: BadRecord) -> None:
+        """Log a bad record, or raise its error where the run does not skip any."""
         if self.data.skipped is None:
             raise error
-        self.data.skipped.note(error)
-
-    def _collate(self, maker: RowMaker, share: Share, growing: bool = True) -> Any:
-        """Tensors of a pass. Its loss is divided by its fair share of the labels of its whole batch, so that
-        the mean over devices and passes is the mean over the batch's labels."""
-
-        def collate(rows: Sequence[Row], batch: Sequence[Row], number: int) -> dict[str, Any]:
-            side, kept, views = self._side(number) if growing else None, [], []
-            for row in rows:
-                try:
-                    views.append(maker.views(row, side))
-                    kept.append(row)
-                except BadRecord as error:
-                    self._skip(error)
-            if not any(views):  # every device needs images, or its adapters have no gradient to share
-                row, shown = maker.blank()
-                kept, views = [*kept, row], [*views, shown]
-            labels = sum(row.supervised for row in batch)
-            tokens = sum(len(row) for row in kept)
-            fair = max(labels, 1) / (share.devices * share.passes)
-            return maker.collate(kept, views) | {"num_items_in_batch": fair, "tokens": tokens}
-
-        return collate
+        self.data.skipped.add(error)
 
     # --- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what is frozen: it comes from where the model was built from. A sharded checkpoint keeps
-        it, since PyTorch reads back every weight of the model."""
+        """Leave frozen weights out: they come from the base model.
+
+        A sharded checkpoint keeps them, since PyTorch reads every weight of the model back.
+        """
         if self.profile.training.strategy == "fsdp":
             return
-        within = tuple(f"{name}." for name in self.frozen)  # what quantised weights consist of
+
+        # A quantised weight consists of several tensors, whose names begin with its own.
+        prefixes = tuple(f"{name}." for name in self.frozen)
         checkpoint["state_dict"] = {
             name: value
             for name, value in checkpoint["state_dict"].items()
-            if name not in self.frozen and not name.startswith(within)
+            if name not in self.frozen and not name.startswith(prefixes)
         }
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load what was trained; what is frozen is there already.
+        """Load trained weights; frozen ones are in the model already.
 
         Raises:
-            RuntimeError: trained weights are missing, or some that the model doesn't have are there.
+            RuntimeError: trained weights are missing, or there are some that the model doesn't have.
         """
-        found = super().load_state_dict(state_dict, strict=False, assign=assign)
-        fixed = self.frozen | {name for name, _ in self.named_buffers()}
-        missing = [name for name in found.missing_keys if name not in fixed]
-        if missing or found.unexpected_keys:
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+
+        not_saved = self.frozen | {name for name, _ in self.named_buffers()}
+        missing = [name for name in result.missing_keys if name not in not_saved]
+        if missing or result.unexpected_keys:
             raise RuntimeError(
                 f"this checkpoint is of another model: it lacks {missing or 'nothing'} and has "
-                f"{found.unexpected_keys or 'nothing'} too many"
+                f"{result.unexpected_keys or 'nothing'} too many"
             )
-        return found
+        return result
 
 
-def passes(profile: Profile, devices: int) -> int:
-    """Passes per optimiser step.
+def accumulation_steps(profile: Profile, world_size: int) -> int:
+    """Return the number of micro-batches of an optimiser step on each device:
+
+        batch_size / (world_size * micro_batch_size)
 
     Raises:
         ValueError: the batch cannot be divided so.
     """
-    recipe = profile.training
-    if recipe.per_device is None:
+    training = profile.training
+    if training.micro_batch_size is None:
         return 1
-    if recipe.batch_size % (devices * recipe.per_device):
+
+    examples_at_once = world_size * training.micro_batch_size
+    if training.batch_size % examples_at_once:
         raise ValueError(
-            f"a batch of {recipe.batch_size} rows cannot be divided over {devices} devices with "
-            f"{recipe.per_device} rows each: choose batch_size = devices x per_device x a whole number"
+            f"a batch of {training.batch_size} examples cannot be divided over {world_size} devices with "
+            f"micro-batches of {training.micro_batch_size}: choose batch_size = devices x micro_batch_size "
+            "x a whole number"
         )
-    return recipe.batch_size // (devices * recipe.per_device)
+    return training.batch_size // examples_at_once
+
+
+@torch.no_grad()
+def exact_match(logits: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
+    """Return the share of answers that greedy decoding would get right, from one teacher-forced pass.
+
+    Greedy decoding repeats an answer exactly when each of its tokens, end of text included, is the most
+    likely one after the right tokens before it.
+
+    Args:
+        logits: `[N, vocabulary]` of the N positions that predict a label, as the model gives them.
+        labels: `[B, T]`, `IGNORE_INDEX` where there is no label.
+        turns: `[B, T]`, the turn whose answer a label belongs to.
+    """
+    # The position before a label predicts it.
+    targets = pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
+    target_turns = pad(turns, (0, 1), value=-1)[:, 1:]
+    labelled = targets != IGNORE_INDEX
+
+    # Number the answers: [N] of 0 to answers - 1, by example and turn.
+    example = torch.arange(len(targets), device=labels.device)[:, None].expand_as(targets)[labelled]
+    _, answer = torch.unique(torch.stack([example, target_turns[labelled]]), dim=1, return_inverse=True)
+
+    # An answer is right if none of its tokens is wrong.
+    wrong = (logits.argmax(-1) != targets[labelled]).float()
+    wrong_tokens = wrong.new_zeros(int(answer.max()) + 1).index_add_(0, answer, wrong)
+    return (wrong_tokens == 0).float().mean()

@@ -1,4 +1,4 @@
-"""Parameter groups and the learning-rate schedule shared by all training."""
+"""Parameter groups and the learning-rate schedule of all training."""
 
 from __future__ import annotations
 
@@ -9,35 +9,61 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+# Learned vectors that are stored as matrices: they do not decay.
+_LEARNED_VECTORS = ("query", "positions")
+
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, lr_of: dict[str, float] | None = None
+    module: nn.Module, weight_decay: float, learning_rates: dict[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """AdamW groups of the trainable parameters: weight decay on matrices only, not on norms, biases, scales
-    and learned vectors.
+    """Return AdamW's groups of the trainable parameters.
+
+    Matrices decay; norms, biases, scales and learned vectors do not.
 
     Args:
-        lr_of: learning rates by the beginning of the parameter's name, for example `{"vision.": 3e-3}`;
-            others keep the optimiser's rate.
+        module: holds the parameters.
+        weight_decay: of matrices.
+        learning_rates: rates by the prefix of a parameter's name, such as `{"vision.": 3e-3}`. Other
+            parameters have the optimiser's rate.
     """
+    learning_rates = learning_rates or {}
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
+
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = next((piece for piece in lr_of or {} if name.startswith(piece)), "")
-        decayed = parameter.ndim >= 2 and not name.endswith(("query", "positions"))
-        title = (part.rstrip(".") or "other") + ("" if decayed else " without decay")
-        fresh = {"params": [], "weight_decay": weight_decay if decayed else 0.0, "name": title}
-        group = groups.setdefault((part, decayed), fresh)
-        group["params"].append(parameter)
-        if part and lr_of:
-            group["lr"] = lr_of[part]
+        prefix = next((prefix for prefix in learning_rates if name.startswith(prefix)), "")
+        decays = parameter.ndim >= 2 and not name.endswith(_LEARNED_VECTORS)
+
+        if (prefix, decays) not in groups:
+            title = prefix.rstrip(".") or "other"
+            group: dict[str, Any] = {
+                "params": [],
+                "weight_decay": weight_decay if decays else 0.0,
+                "name": title if decays else f"{title} without decay",
+            }
+            if prefix:
+                group["lr"] = learning_rates[prefix]
+            groups[prefix, decays] = group
+        groups[prefix, decays]["params"].append(parameter)
+
     return list(groups.values())
 
 
-def cosine_with_warmup(optimiser: Optimizer, warmup: int, steps: int, floor: float = 0.02) -> LambdaLR:
-    """Linear warm-up over `warmup` steps, then a cosine to `floor` times the peak at `steps` (the
-    paper's schedule)."""
+def cosine_with_warmup(optimizer: Optimizer, warmup: int, steps: int, floor: float = 0.02) -> LambdaLR:
+    """Return the paper's schedule, a linear warm-up and a cosine decay.
+
+    The peak rate is multiplied at step s by
+
+        (s + 1) / warmup                                                              for s < warmup
+        floor + (1 - floor) / 2 * (1 + cos(pi * (s - warmup) / (steps - warmup)))     after it
+
+    Args:
+        optimizer: has the peak rates.
+        warmup: steps of the warm-up.
+        steps: steps in all.
+        floor: share of the peak rate that is left at the end.
+    """
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -45,4 +71,4 @@ def cosine_with_warmup(optimiser: Optimizer, warmup: int, steps: int, floor: flo
         progress = min(1.0, (step - warmup) / max(1, steps - warmup))
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    return LambdaLR(optimiser, factor)
+    return LambdaLR(optimizer, factor)

@@ -35,10 +35,9 @@ from monkeylib.evaluation.predict import predict_synthetic
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.resampler import sincos_position_embedding
 from monkeylib.processing import MonkeyProcessor
-from monkeylib.profiles import Profile
-from monkeylib.training import finetune
+from monkeylib.profiles import Profile, build
 from monkeylib.training.callbacks import ResumedCSVLogger
-from monkeylib.training.data import POOL, Passes, Pools, loader
+from monkeylib.training.data import BATCHES_PER_BUCKET, LengthBuckets, MicroBatches, build_dataloader
 from monkeylib.training.module import exact_match
 from monkeylib.training.optim import cosine_with_warmup, parameter_groups
 from recipes.nano_base import card
@@ -101,7 +100,7 @@ STAGES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS, PARTS, COLOURS, MIXED)
 
 def base_profile() -> Profile:
     """nano with one view and no adapters."""
-    nano = profiles.load("nano")
+    nano = profiles.load_profile("nano")
     adapters = nano.lora.model_copy(update={"mode": "none"})
     width, height = nano.image_size
     changes = {"views": "global", "lora": adapters, "image_width": width, "image_height": height}
@@ -165,14 +164,14 @@ class BaseTraining(L.LightningModule):
 
     def _loader(self, split: str, batches: int, start: int) -> DataLoader:
         stage = self.stage
-        pooled = POOL * stage.batch_size
+        pooled = BATCHES_PER_BUCKET * stage.batch_size
         mix = (stage.answers, stage.several, stage.details, stage.signs, stage.apart)
         rows = BaseRows(self.processor, split, *mix, pooled)
         offset = self.seed * 10_000_000 + stage.first_row
         length = (lambda row: len(row.conversation.ids)) if stage.answers else (lambda row: 0)
-        pools = Pools(rows, length, stage.batch_size, offset)
-        made = Passes(pools, lambda batch, *_: rows.collate(batch), batches, start)
-        return loader(made, keep_worker=split == "val")
+        batches_of_rows = LengthBuckets(rows, length, stage.batch_size, offset)
+        made = MicroBatches(batches_of_rows, lambda batch, *_: rows.collate(batch), batches, start)
+        return build_dataloader(made, keep_workers=split == "val")
 
     def train_dataloader(self) -> DataLoader:
         """Batches from the first one that this run has not seen: a resumed run repeats nothing."""
@@ -277,8 +276,8 @@ def main(seed: int = 0) -> None:
     runs, target = resources.runs("nano-base"), resources.models() / "nano-base"
     L.seed_everything(seed)
     profile = base_profile()
-    processor = finetune.build_processor(profile)
-    model = finetune.build_model(profile, processor)
+    processor = build.build_processor(profile)
+    model = build.build_model(profile, processor)
     initialise(model)
     side, queries = profile.tile_size // profile.vision.patch_size, math.isqrt(profile.queries)
     heads = (

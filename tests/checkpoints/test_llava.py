@@ -22,9 +22,9 @@ from monkeylib.data.inspect import count_tokens
 from monkeylib.data.records import Record
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from monkeylib.profiles import build
 from monkeylib.profiles.schema import Encoder, Text
 from monkeylib.prompts import build_prompt
-from monkeylib.training import finetune
 from monkeylib.training.data import RowMaker
 
 PLACE = 55
@@ -205,7 +205,7 @@ def test_a_training_row_opens_as_the_prompt_does(make_image):
 def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, make_image, tmp_path):
     theirs.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    place, recipe = len(tokenizer()) - 1, profiles.load("llava-448")
+    place, recipe = len(tokenizer()) - 1, profiles.load_profile("llava-448")
     vision = theirs.config.vision_config.to_dict() | {"num_hidden_layers": 2}
     text = theirs.config.text_config.to_dict()
     recipe = recipe.model_copy(
@@ -221,8 +221,8 @@ def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, make_i
             ),
         }
     )
-    recipe = recipe.model_copy(update={"text": recipe.text.model_copy(update={"prompt_prefix": "</s>"})})
-    processor = finetune.build_processor(recipe)
+    recipe = recipe.model_copy(update={"text": recipe.language_model.model_copy(update={"prompt_prefix": "</s>"})})
+    processor = build.build_processor(recipe)
     assert processor.image_ids() == [place] * 20
     assert (
         processor.layout.prefix_ids() == [tokenizer().eos_token_id]
@@ -230,6 +230,6 @@ def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, make_i
     )
     processor.save_pretrained(tmp_path / "ours")
     processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
-    model = finetune.build_model(recipe, processor).eval()
+    model = build.build_model(recipe, processor).eval()
     assert model.config.text_config.vocab_size == 60, "rows without a token stay"
     assert isinstance(Monkey(model, processor).answer(make_image(), "what?", max_new_tokens=3), str)

@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 
 def profile(folder, **encoder):
     """The profile `small`, shrunk to the sizes of `smoke` and to these parts."""
-    small, smoke = profiles.load("small"), profiles.load("smoke")
+    small, smoke = profiles.load_profile("small"), profiles.load_profile("smoke")
     size = len(CHARACTERS)
     text = Text(
         model_type="llama",
@@ -75,8 +75,8 @@ def profile(folder, **encoder):
 
 def test_the_model_has_the_weights_of_its_parts(folder):
     recipe = profile(folder)
-    processor = finetune.build_processor(recipe)
-    model = finetune.build_model(recipe, processor)
+    processor = build.build_processor(recipe)
+    model = build.build_model(recipe, processor)
     encoder = AutoModel.from_pretrained(folder / "encoder").state_dict()
     assert all(torch.equal(model.vision.backbone.state_dict()[name], encoder[name]) for name in encoder)
     language = AutoModelForCausalLM.from_pretrained(folder / "language").state_dict()
@@ -101,22 +101,22 @@ def test_it_trains_saves_loads_and_answers(folder, tmp_path):
 def test_parts_of_another_size_are_refused(folder):
     recipe = profile(folder, num_hidden_layers=3)
     with pytest.raises(ValueError, match="does not fit the profile's encoder: encoder.layer.2.*is missing"):
-        finetune.build_model(recipe, finetune.build_processor(recipe))
+        build.build_model(recipe, build.build_processor(recipe))
 
 
 def test_a_part_that_is_not_to_be_had_is_said(folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(assets, "located", lambda asset: None)
-    recipe = profiles.load("small")
+    recipe = profiles.load_profile("small")
     with pytest.raises(FileNotFoundError, match="no model hub gave it: run `monkeylib assets fetch smollm2"):
-        finetune.build_processor(recipe)
+        build.build_processor(recipe)
     with pytest.raises(FileNotFoundError, match="run `monkeylib assets fetch dinov2-small`"):
         pretrained.encoder("facebook/dinov2-small", AutoConfig.for_model("dinov2", **ENCODER))
 
 
 def test_a_whole_checkpoint_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="paper-896 starts from Qwen/Qwen-VL.*monkeylib convert"):
-        build.build_pretrained_tokenizer(profiles.load("paper-896"))
+        build.load_pretrained_tokenizer(profiles.load_profile("paper-896"))
 
 
 def as_onnx(path, state):
@@ -180,7 +180,7 @@ def test_the_fetched_dinov2_gives_the_features_of_its_onnx_file(tmp_path):
     )
     pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
     (expected,) = session.run([last], {"input_image": pixels})
-    config = profiles.build_config(profiles.load("small")).vision_config
+    config = profiles.build_config(profiles.load_profile("small")).vision_config
     encoder = pretrained.encoder("facebook/dinov2-small", config).eval()
     with torch.no_grad():
         features = encoder(torch.from_numpy(pixels)).last_hidden_state
@@ -193,7 +193,7 @@ def test_the_fetched_dinov2_gives_the_features_of_its_onnx_file(tmp_path):
 def test_the_profile_small_trains_twenty_steps_and_answers(tmp_path):
     for name in pretrained.ASSETS.values():
         assets.fetch(name)
-    small = profiles.load("small")
+    small = profiles.load_profile("small")
     training = small.training.model_copy(update={"steps": 20, "batch_size": 1, "warmup": 2})
     monkey = inference.load_model(
         finetune.run(small.model_copy(update={"training": training}), tmp_path / "run")

@@ -17,10 +17,10 @@ from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.checkpoints.released_config import config_from_released, config_to_released
 from monkeylib.data.records import Record
 from monkeylib.experiments import parity
-from monkeylib.profiles import build
+from monkeylib.profiles import build, trainable
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune
-from monkeylib.training.data import RowMaker
+from monkeylib.training.data import RowMaker, synthetic_data
 from tests.support.released_files import golden_settings, read, same, to_released_layout, write
 
 TRUE_SETTINGS = {
@@ -169,10 +169,10 @@ def test_a_model_that_was_trained_on_is_written_in_the_released_layout(golden, t
 
 
 def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make_image, tmp_path):
-    profile = profiles.load("paper-896").model_copy(update={"base_checkpoint": str(golden)})
+    profile = profiles.load_profile("paper-896").model_copy(update={"base_checkpoint": str(golden)})
     processor = build.build_processor(profile)
     model = build.build_model(profile, processor)
-    build.choose_what_trains(model, profile)
+    build.set_trainable(model, profile)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     maker = RowMaker(processor, profile.training.max_length)
     row = maker.encode(Record("0", (make_image(),), ((" what? Answer: ", "a cat"),), "x", "x"))
@@ -180,7 +180,7 @@ def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make
     batch.pop("turns")
     model(**batch).loss.backward()
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
-    build.save(model.eval(), model.state_dict(), processor, profile, tmp_path / "ours")
+    trainable.save_trained(model.eval(), model.state_dict(), processor, profile, tmp_path / "ours")
     convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
     for folder in ("ours", "back"):
         after = load_checkpoint(tmp_path / folder).state_dict()
@@ -195,17 +195,17 @@ def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make
 
 def test_another_base_in_shards_makes_another_run(golden):
     """So that training does not go on, or count as done, where the weights of its base have changed."""
-    profile = profiles.load("paper-896").model_copy(update={"base_checkpoint": str(golden)})
-    before, again = (finetune._recipe(profile, finetune.worlds(profile)) for _ in range(2))
+    profile = profiles.load_profile("paper-896").model_copy(update={"base_checkpoint": str(golden)})
+    before, again = (finetune._run_config(profile, synthetic_data(profile)) for _ in range(2))
     assert before == again and len(before["base_digest"]) == 3
     tensors = torch.load(golden / SHARD)
     tensors[min(tensors)] += 1
     torch.save(tensors, golden / SHARD)
-    assert finetune._recipe(profile, finetune.worlds(profile)) != before
+    assert finetune._run_config(profile, synthetic_data(profile)) != before
 
 
 def test_a_profile_that_a_released_folder_does_not_fit_is_refused(golden):
-    quantised, plain = profiles.load("paper-896-qlora"), profiles.load("paper-896")
+    quantised, plain = profiles.load_profile("paper-896-qlora"), profiles.load_profile("paper-896")
     shared = plain.lora.model_copy(update={"mode": "shared"})
     small = plain.lora.model_copy(update={"mlp_rank": 8})
     for profile, complaint in (

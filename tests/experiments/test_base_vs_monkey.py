@@ -38,7 +38,7 @@ def test_predictions_hold_what_scores_and_images_need(outputs):
 
 
 def test_profile_that_starts_from_random_weights_gets_the_same_base_each_time(outputs):
-    smoke = profiles.load("smoke")
+    smoke = profiles.load_profile("smoke")
     folder = base_vs_monkey.base_checkpoint(smoke)
     weights = (folder / "model.safetensors").read_bytes()
     assert json.loads((folder / "config.json").read_text())["views"] == "global"
@@ -48,11 +48,11 @@ def test_profile_that_starts_from_random_weights_gets_the_same_base_each_time(ou
 
 
 def test_base_of_nano_is_the_shipped_one():
-    assert base_vs_monkey.base_checkpoint(profiles.load("nano")) == resources.models() / "nano-base"
+    assert base_vs_monkey.base_checkpoint(profiles.load_profile("nano")) == resources.models() / "nano-base"
 
 
 def test_model_titles_state_the_pixels_that_they_see():
-    assert base_vs_monkey.model_titles(profiles.load("nano")) == {
+    assert base_vs_monkey.model_titles(profiles.load_profile("nano")) == {
         "base": "base at 96 px",
         "monkey": "Monkey at 192 px",
     }

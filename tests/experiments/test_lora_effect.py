@@ -5,12 +5,12 @@ import torch
 
 from monkeylib.experiments.lora_effect import lora_layers, measure_lora_effect
 from monkeylib.model.vision import VisionTransformer
-from monkeylib.profiles import build_config, load
+from monkeylib.profiles import build_config, load_profile
 
 
 def _encoder(mode: str) -> VisionTransformer:
     torch.manual_seed(0)
-    profile = load("smoke")
+    profile = load_profile("smoke")
     lora = profile.lora.model_copy(update={"mode": mode})
     return VisionTransformer(build_config(profile.model_copy(update={"lora": lora}))).eval()
 
@@ -42,7 +42,7 @@ def test_seed_determines_the_result():
 
 
 def test_every_block_has_three_lora_layers():
-    assert len(lora_layers(_encoder("per_tile"))) == 3 * load("smoke").vision.layers
+    assert len(lora_layers(_encoder("per_tile"))) == 3 * load_profile("smoke").vision.layers
     assert lora_layers(_encoder("none")) == []
 
 

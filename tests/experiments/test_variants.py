@@ -6,9 +6,10 @@ from monkeylib import profiles, tables
 from monkeylib.experiments import variants
 from monkeylib.experiments.variants import VARIANTS, variant_profile
 from monkeylib.training import finetune
+from monkeylib.training.data import synthetic_data
 from tests.support.smoke_experiments import COUNTS, smallest_profile
 
-SMOKE = profiles.load("smoke")
+SMOKE = profiles.load_profile("smoke")
 
 SIZE = {"image_width", "image_height"}  # stated explicitly, with the values that they had
 CHANGED_FIELDS = {
@@ -38,7 +39,7 @@ def _fields(profile):
 @pytest.mark.parametrize("profile", ["smoke", "nano"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant_changes_only_its_own_fields(profile, name):
-    base = profiles.load(profile)
+    base = profiles.load_profile(profile)
     changed = variant_profile(base, name)
 
     before, after = _fields(base), _fields(changed)
@@ -53,7 +54,7 @@ def test_variant_changes_only_its_own_fields(profile, name):
 
 
 def test_variants_have_the_views_and_lora_modes_of_their_titles():
-    nano = profiles.load("nano")
+    nano = profiles.load_profile("nano")
     changed = {name: variant_profile(nano, name) for name in VARIANTS}
     assert set(CHANGED_FIELDS) == set(VARIANTS)
 
@@ -89,8 +90,8 @@ def test_variants_have_the_views_and_lora_modes_of_their_titles():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_trains_on_the_same_images(name):
     """The conversations are the same too, except where a single small view can't show the fine print."""
-    records = finetune.worlds(variant_profile(SMOKE, name)).train
-    reference = finetune.worlds(variant_profile(SMOKE, "per_tile")).train
+    records = synthetic_data(variant_profile(SMOKE, name)).train
+    reference = synthetic_data(variant_profile(SMOKE, "per_tile")).train
 
     pairs = [(records[index], reference[index]) for index in range(8)]
     assert all(first.images[0].tobytes() == second.images[0].tobytes() for first, second in pairs)

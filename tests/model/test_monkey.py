@@ -216,7 +216,7 @@ def test_bfloat16_stays_near(tiny, processor, make_image):
 
 
 def test_new_weights_are_sane(tokenizer):
-    model = MonkeyForConditionalGeneration(profiles.build_config(profiles.load("nano"), tokenizer))
+    model = MonkeyForConditionalGeneration(profiles.build_config(profiles.load_profile("nano"), tokenizer))
     assert model.vision.blocks[0].fc.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert model.vision.blocks[0].fc.bias.abs().max() == 0
     assert model.resampler.query.std().item() == pytest.approx(0.02, rel=0.1)

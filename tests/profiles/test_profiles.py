@@ -9,7 +9,7 @@ from monkeylib.model.lora import TileLoRA
 
 def on_meta(name: str) -> MonkeyForConditionalGeneration:
     with torch.device("meta"):
-        return MonkeyForConditionalGeneration(profiles.build_config(profiles.load(name)))
+        return MonkeyForConditionalGeneration(profiles.build_config(profiles.load_profile(name)))
 
 
 def count(module: torch.nn.Module) -> int:
@@ -23,7 +23,7 @@ def adapters(model: MonkeyForConditionalGeneration) -> int:
 
 def test_the_names_come_in_order_of_size():
     names = ["smoke", "nano", "small", "llava-448", "llava-672", "paper-896-qlora", "paper-896", "paper-1344"]
-    assert profiles.names() == names
+    assert profiles.profile_names() == names
 
 
 def test_an_unknown_name_lists_those_there_are():
@@ -31,12 +31,12 @@ def test_an_unknown_name_lists_those_there_are():
         ValueError,
         match="'paper'.*smoke, nano, small, llava-448, llava-672, paper-896-qlora, paper-896, paper-1344",
     ):
-        profiles.load("paper")
+        profiles.load_profile("paper")
 
 
-@pytest.mark.parametrize("name", profiles.names())
+@pytest.mark.parametrize("name", profiles.profile_names())
 def test_every_profile_builds(name):
-    profile, model = profiles.load(name), on_meta(name)
+    profile, model = profiles.load_profile(name), on_meta(name)
     assert model.config.grids == [[profile.rows, profile.cols]]
     assert model.config.tile_size == profile.tile_size and model.config.queries == profile.queries
     assert profile.visual_tokens == (profile.rows * profile.cols + 1) * profile.queries
@@ -66,26 +66,26 @@ def test_paper_1344_has_six_adapters_and_otherwise_the_same_model():
     small, large = on_meta("paper-896"), on_meta("paper-1344")
     assert adapters(large) == 76_677_984
     assert count(large) - adapters(large) == count(small) - adapters(small)
-    assert profiles.load("paper-1344").visual_tokens == 1792
+    assert profiles.load_profile("paper-1344").visual_tokens == 1792
 
 
 def test_a_profile_cannot_change():
     with pytest.raises(ValidationError, match="frozen"):
-        profiles.load("nano").tile_size = 1
+        profiles.load_profile("nano").tile_size = 1
 
 
 def test_an_unknown_field_is_refused():
     with pytest.raises(ValidationError, match="tilesize"):
-        profiles.Profile(**profiles.load("nano").model_dump(), tilesize=1)
+        profiles.Profile(**profiles.load_profile("nano").model_dump(), tilesize=1)
 
 
 def test_the_tokenizer_decides_vocabulary_and_ids(tokenizer):
-    config = profiles.build_config(profiles.load("nano"), tokenizer)
+    config = profiles.build_config(profiles.load_profile("nano"), tokenizer)
     assert config.text_config.vocab_size == len(tokenizer)
     assert config.image_token_id == tokenizer.convert_tokens_to_ids("<imgpad>")
 
 
 def test_images_have_the_size_of_their_tiles_unless_told_otherwise():
-    profile = profiles.load("paper-1344")
+    profile = profiles.load_profile("paper-1344")
     assert profile.image_size == (1344, 896)  # width, height
     assert profile.model_copy(update={"image_width": 500}).image_size == (500, 896)

@@ -10,8 +10,8 @@ import torch
 
 from monkeylib.boxes import contains
 from monkeylib.data.synthetic import make_sample
+from monkeylib.profiles import build
 from monkeylib.prompts import IGNORE_INDEX
-from monkeylib.training import finetune
 from recipes.nano_base import train as base
 from recipes.nano_base.dense_heads import (
     CLASSES,
@@ -28,7 +28,7 @@ from recipes.nano_base.rows import FARTHEST, MEAN, POINTS, STD, BaseRows, _parts
 
 @pytest.fixture(scope="module")
 def processor():
-    return finetune.build_processor(base.base_profile())
+    return build.build_processor(base.base_profile())
 
 
 def test_every_character_of_a_transcript_is_looked_at_where_it_stands(processor):
@@ -216,7 +216,7 @@ def test_apart_each_sign_is_asked_for_once_and_transcripts_stand_alone(processor
 
 def test_where_answers_start_weighs_as_much_as_the_stage_says(processor):
     profile = base.base_profile()
-    model = finetune.build_model(profile, processor).eval()
+    model = build.build_model(profile, processor).eval()
     heads = DenseHead(profile.vision.width, 12, POINTS), DenseHead(192, 8, POINTS)
     rows = BaseRows(processor, "train", answers=True, signs=1.0, apart=True)
     batch = rows.collate([rows(number) for number in range(4)])
@@ -240,7 +240,7 @@ def test_a_stage_of_another_recipe_is_not_taken_for_this_one(tmp_path):
 def test_a_few_steps_on_one_batch_lower_the_loss(processor, stage):
     torch.manual_seed(0)
     profile = base.base_profile()
-    model = finetune.build_model(profile, processor)
+    model = build.build_model(profile, processor)
     base.initialise(model)
     heads = DenseHead(profile.vision.width, 12, POINTS), DenseHead(192, 8, POINTS)
     module = base.BaseTraining(model, heads, dataclasses.replace(stage, batch_size=4), processor, 0)

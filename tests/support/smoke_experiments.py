@@ -8,7 +8,7 @@ COUNTS = {"fine": 2, "large": 1, "general": 2, "caption": 2}
 
 def smallest_profile() -> Profile:
     """Return the smoke profile with one training step and a few questions."""
-    smoke = profiles.load("smoke")
+    smoke = profiles.load_profile("smoke")
     return smoke.model_copy(
         update={
             "training": smoke.training.model_copy(update={"steps": 1}),

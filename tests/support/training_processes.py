@@ -25,7 +25,7 @@ from monkeylib.training import callbacks
 
 QUIET = "extends: smoke\ndescription: without dropout\nlora: {dropout: 0.0}\n"
 NOISY = "extends: smoke\ndescription: with dropout\nlora: {dropout: 0.3}\n"
-DDP = {"devices": 2, "strategy": "ddp", "per-device": 1}
+DDP = {"devices": 2, "strategy": "ddp", "micro-batch-size": 1}
 FSDP = DDP | {"strategy": "fsdp"}
 STALLED = 300  # seconds after which a run stands still: on a busy machine they take one minute
 
@@ -39,7 +39,7 @@ def words(folder: Path, profile: str = QUIET, **options) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "profile.yaml").write_text(profile)
     settings = {"profile": folder / "profile.yaml", "out": folder / "run", "steps": 6, "batch-size": 4}
-    settings |= {"per-device": 2} | options
+    settings |= {"micro-batch-size": 2} | options
     return ["train", *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
 
 
@@ -155,7 +155,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def losses(run: Path) -> list[float]:
     """Of training, then of validation."""
     rows = callbacks.read_curves(run / "metrics.csv")
-    return [row["loss"] for part in callbacks.PARTS for row in rows if row["part"] == part]
+    return [row["loss"] for part in callbacks.SPLITS for row in rows if row["part"] == part]
 
 
 def same(run: Path, other: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monkeylib.data.records import BadRecord
-from monkeylib.training.data import Passes, Pools, Share, loader
+from monkeylib.training.data import LengthBuckets, MicroBatches, Shard, build_dataloader
 
 
 def length(number):
@@ -20,7 +20,7 @@ def rows_of(rows, *_):
 
 
 def passes(batches=10, start=0, batch_size=3, end=None, share=None, row=lambda n: n, collate=rows_of):
-    return Passes(Pools(row, length, batch_size, 100, end), collate, batches, start, share)
+    return MicroBatches(LengthBuckets(row, length, batch_size, 100, end), collate, batches, start, share)
 
 
 def test_batches_hold_every_row_once_and_rows_of_like_length():
@@ -45,7 +45,7 @@ def test_a_batch_depends_on_its_number_alone(start, order):
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 9), st.integers(1, 60))
 def test_an_epoch_on_several_devices_drops_and_doubles_nothing(devices, count, batch_size, rows):
     batches = -(-rows // batch_size)
-    shares = [Share(device, devices, count) for device in range(devices)]
+    shares = [Shard(device, devices, count) for device in range(devices)]
     seen = [
         [passes(batches, 0, batch_size, 100 + rows, share)[i]["rows"] for i in range(batches * count)]
         for share in shares
@@ -64,14 +64,14 @@ def test_rows_that_are_none_are_left_out():
 
 
 def test_a_loader_goes_on_where_it_should_and_counts_from_the_first():
-    made = loader(passes(start=6))
+    made = build_dataloader(passes(start=6))
     assert len(made) == 10
     assert [batch["rows"] for batch in made] == [passes()[i]["rows"] for i in range(6, 10)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_of_any_number_of_workers_keeps_the_order(workers):
-    made = loader(passes(), workers=workers)
+    made = build_dataloader(passes(), workers=workers)
     assert [batch["rows"] for batch in made] == [passes()[i]["rows"] for i in range(10)]
 
 
@@ -80,15 +80,17 @@ def test_a_loader_works_where_processes_are_not_forked_by_default(monkeypatch):
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method("forkserver", force=True)
     try:
-        assert [batch["rows"] for batch in loader(passes())] == [passes()[i]["rows"] for i in range(10)]
+        assert [batch["rows"] for batch in build_dataloader(passes())] == [
+            passes()[i]["rows"] for i in range(10)
+        ]
     finally:
         multiprocessing.set_start_method(before, force=True)
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
-    assert loader(passes(), workers=2).num_workers == 0
+    assert build_dataloader(passes(), workers=2).num_workers == 0
 
 
 def test_a_pass_that_is_not_there_is_refused():
-    with pytest.raises(IndexError, match="Pass 10 was asked for, there are 10"):
+    with pytest.raises(IndexError, match="expected a micro-batch from 0 to 9, got 10"):
         passes()[10]
 
 
@@ -96,5 +98,5 @@ def test_a_bad_record_comes_out_of_a_worker_as_its_sentence():
     def row(number):
         raise BadRecord(f"record {number} has no answer")
 
-    (batch,) = loader(passes(1, row=row))
+    (batch,) = build_dataloader(passes(1, row=row))
     assert batch == {"failure": "record 100 has no answer"}

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from monkeylib import inference, profiles
 from monkeylib.data import synthetic
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.profiles import build
+from monkeylib.profiles import build, trainable
 from monkeylib.training import finetune, strategies
-from monkeylib.training.callbacks import Checkpoints, SampleAnswers
+from monkeylib.training.callbacks import SampleAnswers, SaveCheckpoints
+from monkeylib.training.data import synthetic_data
 from monkeylib.training.module import MonkeyTraining
 
-SMOKE = profiles.load("smoke")
+SMOKE = profiles.load_profile("smoke")
 LORA = {
     "vision": {"train": "lora"},
     "resampler": {"train": "full"},
@@ -27,21 +28,21 @@ LORA = {
 
 
 def module_of(profile):
-    processor = finetune.build_processor(profile)
-    model = finetune.build_model(profile, processor)
-    build.choose_what_trains(model, profile)
-    return MonkeyTraining(model, processor, profile, finetune.worlds(profile))
+    processor = build.build_processor(profile)
+    model = build.build_model(profile, processor)
+    trainable.set_trainable(model, profile)
+    return MonkeyTraining(model, processor, profile, synthetic_data(profile))
 
 
 @pytest.fixture()
 def based(tmp_path):
     """The smoke profile on a base checkpoint, with LoRA in the language model."""
     torch.manual_seed(3)
-    processor = finetune.build_processor(SMOKE)
-    finetune.build_model(SMOKE, processor).save_pretrained(tmp_path / "base")
+    processor = build.build_processor(SMOKE)
+    build.build_model(SMOKE, processor).save_pretrained(tmp_path / "base")
     processor.save_pretrained(tmp_path / "base")
     profile = SMOKE.model_copy(update={"base_checkpoint": str(tmp_path / "base")})
-    return profile.retrained(parts=LORA, language_model_rank=2, lr=0.05, steps=3)
+    return profile.with_training(components=LORA, language_model_rank=2, lr=0.05, steps=3)
 
 
 def logits_of(monkey):
@@ -52,7 +53,7 @@ def logits_of(monkey):
 
 def test_trained_weights_alone_load_onto_their_base(based, tmp_path):
     whole = inference.load_model(finetune.run(based, tmp_path / "whole"))
-    folder = finetune.run(based.retrained(keep="trained"), tmp_path / "part")
+    folder = finetune.run(based.with_training(keep="trained"), tmp_path / "part")
     saved = load_file(folder / "trained.safetensors")
     assert not (folder / "model.safetensors").exists()
     assert {name.split(".")[0] for name in saved} == {"vision", "resampler", "language_model"}
@@ -63,7 +64,7 @@ def test_trained_weights_alone_load_onto_their_base(based, tmp_path):
 
 
 def test_weights_of_another_recipe_are_refused(based, tmp_path):
-    folder = finetune.run(based.retrained(keep="trained"), tmp_path / "part")
+    folder = finetune.run(based.with_training(keep="trained"), tmp_path / "part")
     profile = json.loads((folder / "profile.json").read_text())
     profile["training"]["language_model_rank"] = 3
     profile["training"]["parts"]["resampler"]["train"] = "frozen"
@@ -73,28 +74,30 @@ def test_weights_of_another_recipe_are_refused(based, tmp_path):
 
 
 def test_no_process_removes_the_best_checkpoint_before_all_have_read_it(tmp_path, monkeypatch):
-    best, waits, save = tmp_path / "best.ckpt", [], finetune._save
+    best, waits, save = tmp_path / "best.ckpt", [], finetune._save_model
     monkeypatch.setattr(SingleDeviceStrategy, "barrier", lambda *_: waits.append(best.exists()))
-    monkeypatch.setattr(finetune, "_save", lambda *args: (waits.clear(), save(*args)))
-    finetune.run(SMOKE.retrained(steps=2, select="best"), tmp_path)
+    monkeypatch.setattr(finetune, "_save_model", lambda *args: (waits.clear(), save(*args)))
+    finetune.run(SMOKE.with_training(steps=2, select="best"), tmp_path)
     assert waits == [True, False]
 
 
 def test_a_run_without_validation_is_saved_as_often(tmp_path, monkeypatch):
-    monkeypatch.setattr(finetune, "_save", lambda *_: None)
-    profile = SMOKE.retrained(steps=3)
+    monkeypatch.setattr(finetune, "_save_model", lambda *_: None)
+    profile = SMOKE.with_training(steps=3)
     run, saved = tmp_path / "run", []
-    write = Checkpoints._save
-    monkeypatch.setattr(Checkpoints, "_save", lambda *args: (saved.append(args[1].global_step), write(*args)))
-    finetune.run(profile, run, data=dataclasses.replace(finetune.worlds(profile), validation=None))
+    write = SaveCheckpoints._save
+    monkeypatch.setattr(
+        SaveCheckpoints, "_save", lambda *args: (saved.append(args[1].global_step), write(*args))
+    )
+    finetune.run(profile, run, data=dataclasses.replace(synthetic_data(profile), validation=None))
     assert saved == [1, 2, 3]
     assert torch.load(run / "last.ckpt", weights_only=False)["global_step"] == 3
     assert not (run / "answers.jsonl").exists() and not (run / "best.ckpt").exists()
 
 
 def test_a_checkpoint_holds_what_trains_and_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(finetune, "_save", lambda *_: None)
-    finetune.run(SMOKE.retrained(steps=2), tmp_path / "run")
+    monkeypatch.setattr(finetune, "_save_model", lambda *_: None)
+    finetune.run(SMOKE.with_training(steps=2), tmp_path / "run")
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=False)["state_dict"]
     module = module_of(SMOKE)
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
@@ -108,7 +111,7 @@ def test_a_checkpoint_holds_what_trains_and_nothing_else(tmp_path, monkeypatch):
 
 def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path, monkeypatch):
     """A rate that makes training worse and worse: the first validation is the best."""
-    wild = SMOKE.retrained(steps=6, lr=0.3, warmup=5, select="best")
+    wild = SMOKE.with_training(steps=6, lr=0.3, warmup=5, select="best")
     seen = []
     load = MonkeyTraining.load_state_dict
     monkeypatch.setattr(
@@ -143,12 +146,12 @@ def test_sharded_processes_make_answers_of_one_length(tmp_path, monkeypatch, str
     )
     trainer = SimpleNamespace(global_step=1, is_global_zero=True)
     sample = SampleAnswers(tmp_path / "answers.jsonl", max_new_tokens=2)
-    sample.on_validation_epoch_end(trainer, module_of(SMOKE.retrained(strategy=strategy)))
+    sample.on_validation_epoch_end(trainer, module_of(SMOKE.with_training(strategy=strategy)))
     assert asked == [together] * 4 and len((tmp_path / "answers.jsonl").read_text().splitlines()) == 4
 
 
 def test_a_run_logs_rates_speed_memory_and_answers(tmp_path):
-    finetune.run(SMOKE.retrained(lora_lr=0.01), tmp_path / "run")
+    finetune.run(SMOKE.with_training(lora_lr=0.01), tmp_path / "run")
     with open(tmp_path / "run" / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
     columns = ["lr-AdamW/vision", "lr-AdamW/other", "lr-AdamW/other without decay"]
@@ -163,18 +166,18 @@ def test_a_run_logs_rates_speed_memory_and_answers(tmp_path):
 
 
 def test_the_trainer_does_what_the_recipe_says(tmp_path):
-    recipe = SMOKE.retrained(gradient_clip=0.7, precision="bf16-mixed", batch_size=8, per_device=2)
-    trainer = finetune._trainer(recipe, tmp_path, True, finetune.Machines())
+    recipe = SMOKE.with_training(gradient_clip=0.7, precision="bf16-mixed", batch_size=8, micro_batch_size=2)
+    trainer = finetune._trainer(recipe, tmp_path, True, finetune.Devices())
     assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.7, 4)
     assert (trainer.precision, trainer.max_steps) == ("bf16-mixed", recipe.training.steps)
     bar = trainer.progress_bar_callback.init_train_tqdm()
     assert "{remaining}" in bar.bar_format, "the time left"
     bar.close()
-    assert finetune._trainer(recipe, tmp_path, False, finetune.Machines()).progress_bar_callback is None
-    optimiser = module_of(SMOKE.retrained(weight_decay=0.1)).configure_optimizers()["optimizer"]
+    assert finetune._trainer(recipe, tmp_path, False, finetune.Devices()).progress_bar_callback is None
+    optimiser = module_of(SMOKE.with_training(weight_decay=0.1)).configure_optimizers()["optimizer"]
     assert optimiser.defaults["betas"] == (0.9, 0.95)
     assert {group["weight_decay"] for group in optimiser.param_groups} == {0.0, 0.1}
-    paper = profiles.load("paper-896").training
+    paper = profiles.load_profile("paper-896").training
     assert (paper.betas, paper.weight_decay) == ((0.9, 0.95), 0.1)
 
 
@@ -195,7 +198,7 @@ def test_weights_and_biases_is_written_to_where_it_is_installed(tmp_path, monkey
 def test_in_bf16_weights_and_losses_stay_near_those_of_float32(tmp_path):
     runs = {}
     for precision in ("32-true", "bf16-mixed", "bf16-true"):
-        folder = finetune.run(SMOKE.retrained(precision=precision), tmp_path / precision)
+        folder = finetune.run(SMOKE.with_training(precision=precision), tmp_path / precision)
         with open(folder.parent / "metrics.csv") as file:
             losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
         runs[precision] = load_file(folder / "model.safetensors"), losses
@@ -206,7 +209,7 @@ def test_in_bf16_weights_and_losses_stay_near_those_of_float32(tmp_path):
     assert coarse == pytest.approx(losses, rel=0.05)
 
 
-class Alone(strategies.Sharded):
+class Alone(strategies.ShardedStrategy):
     """One process, whose shards are a file."""
 
     is_global_zero = True
@@ -228,7 +231,7 @@ def test_a_sharded_checkpoint_survives_a_kill_at_any_moment_of_its_successor(tmp
 
     monkeypatch.setattr(strategies.ModelParallelStrategy, "save_checkpoint", write)
     path = tmp_path / "last.ckpt"
-    strategies.restore(path)
+    strategies.restore_checkpoint(path)
     assert not path.exists(), "there was none yet"
     Alone().save_checkpoint("first", path)
     for moment in range(4):  # before the n-th change on the disk
@@ -246,7 +249,7 @@ def test_a_sharded_checkpoint_survives_a_kill_at_any_moment_of_its_successor(tmp
             patched.setattr(strategies.os, "replace", stopping(strategies.os.replace))
             patched.setattr(strategies.shutil, "rmtree", stopping(strategies.shutil.rmtree))
             Alone().save_checkpoint(f"next {moment}", path)
-        strategies.restore(path)
+        strategies.restore_checkpoint(path)
         assert (path / "shard").read_text() in ("first", f"next {moment}")
     Alone().save_checkpoint("last", path)
     assert (path / "shard").read_text() == "last" and list(tmp_path.iterdir()) == [path]

@@ -12,15 +12,15 @@ from monkeylib.data import synthetic
 from monkeylib.data.collate import encode, pad
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.lora import TileLoRA
-from monkeylib.profiles import build
+from monkeylib.profiles import build, trainable
 from monkeylib.prompts import IGNORE_INDEX, PromptLayout
 from monkeylib.training import callbacks, finetune, optim
 from monkeylib.training import data as conversations
-from monkeylib.training.data import RowMaker
+from monkeylib.training.data import ExampleEncoder, synthetic_data
 from monkeylib.training.module import MonkeyTraining, exact_match
 from recipes.nano_base import dense_heads
 
-SMOKE = profiles.load("smoke")
+SMOKE = profiles.load_profile("smoke")
 
 
 def recipe(steps: int = 4, **changes):
@@ -44,18 +44,18 @@ def whole(tmp_path_factory):
 def batch():
     """A training batch of the smoke profile."""
     maker, records = (
-        RowMaker(finetune.build_processor(SMOKE), SMOKE.training.max_length),
-        finetune.worlds(SMOKE),
+        ExampleEncoder(build.build_processor(SMOKE), SMOKE.training.max_length),
+        synthetic_data(SMOKE),
     )
     rows = [maker.encode(records.train[number]) for number in range(4)]
-    return maker.collate(rows, [maker.views(row) for row in rows])
+    return maker.collate(rows, [maker.encode_images(row) for row in rows])
 
 
 def lightning_module(profile):
-    processor = finetune.build_processor(profile)
-    model = finetune.build_model(profile, processor)
-    build.choose_what_trains(model, profile)
-    return MonkeyTraining(model, processor, profile, finetune.worlds(profile))
+    processor = build.build_processor(profile)
+    model = build.build_model(profile, processor)
+    trainable.set_trainable(model, profile)
+    return MonkeyTraining(model, processor, profile, synthetic_data(profile))
 
 
 # --- what trains ---------------------------------------------------------------------------------
@@ -81,14 +81,14 @@ def test_the_vit_stays_bit_for_bit_and_everything_else_moves(whole):
 def seed_everything_gives_the_same_start(profile, before):
     """The run starts where `build_model` under its seed does."""
     torch.manual_seed(profile.training.seed)
-    again = finetune.build_model(profile, finetune.build_processor(profile)).state_dict()
+    again = build.build_model(profile, build.build_processor(profile)).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in before.items())
 
 
 def test_in_mode_full_the_vit_trains_too(tmp_path):
     profile = recipe(2, lora=SMOKE.lora.model_copy(update={"mode": "full"}))
     torch.manual_seed(profile.training.seed)
-    before = finetune.build_model(profile, finetune.build_processor(profile)).state_dict()
+    before = build.build_model(profile, build.build_processor(profile)).state_dict()
     after = weights(finetune.run(profile, tmp_path / "run"))
     assert not torch.equal(after["vision.positions"], before["vision.positions"])
     assert not any("_lora." in name for name in after)
@@ -97,7 +97,7 @@ def test_in_mode_full_the_vit_trains_too(tmp_path):
 def test_a_fresh_monkey_sees_a_tile_as_its_base_does(tmp_path):
     """Adapters start at zero, so training starts from the base model's own features."""
     profile = profile_from_base(tmp_path)
-    monkey = finetune.build_model(profile, finetune.build_processor(profile)).eval()
+    monkey = build.build_model(profile, build.build_processor(profile)).eval()
     base = MonkeyForConditionalGeneration.from_pretrained(profile.base_checkpoint).eval()
     views = torch.randn(5, 3, profile.tile_size, profile.tile_size)
     with torch.no_grad():
@@ -109,7 +109,7 @@ def profile_from_base(folder):
     """The smoke profile on a base checkpoint of one view that lies in `folder`."""
     one_view = recipe(views="global", lora=SMOKE.lora.model_copy(update={"mode": "none"}))
     torch.manual_seed(5)
-    finetune.build_model(one_view, finetune.build_processor(one_view)).save_pretrained(folder / "base")
+    build.build_model(one_view, build.build_processor(one_view)).save_pretrained(folder / "base")
     return recipe(base_checkpoint=str(folder / "base"))
 
 
@@ -130,8 +130,8 @@ def test_a_missing_base_is_said(tmp_path):
 
 def test_one_batch_is_learned_by_heart(batch):
     torch.manual_seed(0)
-    processor = finetune.build_processor(SMOKE)
-    model = finetune.build_model(SMOKE, processor)
+    processor = build.build_processor(SMOKE)
+    model = build.build_model(SMOKE, processor)
     model.freeze_for_finetuning()
     groups = optim.parameter_groups(model, 0.0)
     adamw = torch.optim.AdamW(groups, lr=1e-2)
@@ -218,9 +218,9 @@ def test_a_finished_run_returns_at_once_and_another_recipe_starts_anew(whole, tm
         )
         assert finetune.run(fewer, tmp_path / "run") == first, "how it is evaluated is no part of the recipe"
     assert (first / "model.safetensors").stat().st_mtime_ns == untouched
-    other = weights(finetune.run(profile.seeded(1), tmp_path / "run"))
+    other = weights(finetune.run(profile.with_seed(1), tmp_path / "run"))
     assert not torch.equal(other["resampler.query"], before["resampler.query"])
-    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["training"]["seed"] == 1
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["training"]["seed"] == 1
 
 
 def test_other_base_weights_start_the_training_anew(tmp_path):
@@ -235,10 +235,10 @@ def test_other_base_weights_start_the_training_anew(tmp_path):
 
 
 def test_a_world_that_is_asked_otherwise_is_another_recipe(monkeypatch):
-    before = finetune.worlds(SMOKE).digest
-    assert finetune.worlds(SMOKE).digest == before
+    before = synthetic_data(SMOKE).digest
+    assert synthetic_data(SMOKE).digest == before
     monkeypatch.setattr(conversations, "training_turns", lambda *_, **__: [(" really? Answer: ", "yes")])
-    assert finetune.worlds(SMOKE).digest != before
+    assert synthetic_data(SMOKE).digest != before
 
 
 def test_a_trained_checkpoint_loads_and_answers(whole):
@@ -252,7 +252,7 @@ def test_a_trained_checkpoint_loads_and_answers(whole):
 def test_curves_hold_training_and_validation(whole):
     _, folder = whole
     rows = callbacks.read_curves(folder.parent / "metrics.csv")
-    steps = {part: [row["step"] for row in rows if row["part"] == part] for part in callbacks.PARTS}
+    steps = {part: [row["step"] for row in rows if row["part"] == part] for part in callbacks.SPLITS}
     assert steps == {"train": [3, 6, 9, 12], "val": [2, 4, 6, 8, 10, 12]}
     losses = [row["loss"] for row in rows if row["part"] == "val"]
     assert losses == sorted(losses, reverse=True), "it learns"
@@ -262,8 +262,8 @@ def test_curves_hold_training_and_validation(whole):
 
 
 def test_runs_of_other_seeds_see_other_images_and_never_those_of_validation():
-    nano = profiles.load("nano")
-    runs = [finetune.worlds(nano.seeded(seed)) for seed in (0, 1, 2)]
+    nano = profiles.load_profile("nano")
+    runs = [synthetic_data(nano.with_seed(seed)) for seed in (0, 1, 2)]
     assert {data.train.split for data in runs} == {"train"}
     assert {data.validation.split for data in runs} == {"val"}
     gaps = np.diff(sorted(data.offset for data in runs))
@@ -274,7 +274,7 @@ def test_runs_of_other_seeds_see_other_images_and_never_those_of_validation():
 
 
 def test_only_answers_and_their_ends_are_learned(batch):
-    tokenizer = finetune.build_processor(SMOKE).tokenizer
+    tokenizer = build.build_processor(SMOKE).tokenizer
     for ids, labels, turns in zip(batch["input_ids"], batch["labels"], batch["turns"], strict=True):
         learned = labels != IGNORE_INDEX
         assert torch.equal(ids[learned], labels[learned]) and torch.equal(learned, turns >= 0)

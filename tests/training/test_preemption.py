@@ -32,10 +32,10 @@ def calls(monkeypatch):
 
 
 def end_of_pass(callback, trainer, number, passes=2):
-    callback.on_train_batch_end(trainer, SimpleNamespace(passes=passes), None, None, number)
+    callback.on_train_batch_end(trainer, SimpleNamespace(accumulation_steps=passes), None, None, number)
 
 
-@pytest.mark.parametrize("number", callbacks.SIGNALS)
+@pytest.mark.parametrize("number", callbacks.PREEMPTION_SIGNALS)
 def test_a_signal_saves_after_the_step_and_queues_the_job_again(calls, number):
     before, callback, trainer = signal.getsignal(number), callbacks.Preemption(), Trainer()
     callback.on_fit_start()
@@ -45,7 +45,7 @@ def test_a_signal_saves_after_the_step_and_queues_the_job_again(calls, number):
         assert trainer.saved == [], "in the middle of a step"
         end_of_pass(callback, trainer, 7)
         assert trainer.saved == [os.path.join("run", "last.ckpt")] and calls == []
-        with pytest.raises(callbacks.Preempted, match="after step 7: called again, the run goes on"):
+        with pytest.raises(callbacks.Preempted, match="after step 7: call the same command again to resume the run"):
             callback.on_train_batch_start(trainer)
     finally:
         callback.teardown()

@@ -8,30 +8,30 @@ import torch
 from monkeylib import profiles
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.experiments.variants import variant_profile
-from monkeylib.profiles import build
+from monkeylib.profiles import build, trainable
 from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training import finetune
-from monkeylib.training.data import RowMaker, Share, Skipped
-from monkeylib.training.module import Data, MonkeyTraining
+from monkeylib.training.data import ExampleEncoder, Shard, SkippedRecords, TrainingData, synthetic_data
+from monkeylib.training.module import MonkeyTraining
 
-SMOKE = profiles.load("smoke")
+SMOKE = profiles.load_profile("smoke")
 QUIET = SMOKE.model_copy(update={"lora": SMOKE.lora.model_copy(update={"dropout": 0.0})})
 
 
 def module_of(profile=QUIET, data=None):
     torch.manual_seed(0)
-    processor = finetune.build_processor(profile)
-    model = finetune.build_model(profile, processor)
-    build.choose_what_trains(model, profile)
+    processor = build.build_processor(profile)
+    model = build.build_model(profile, processor)
+    trainable.set_trainable(model, profile)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("_lora.lora_B"):
                 parameter.normal_(std=0.3)
-    return MonkeyTraining(model, processor, profile, data or finetune.worlds(profile))
+    return MonkeyTraining(model, processor, profile, data or synthetic_data(profile))
 
 
-def rows_of(module, count=6, packed=False):
-    maker = RowMaker(module.processor, 512, packed)
+def rows_of(module, count=6, packing=False):
+    maker = ExampleEncoder(module.processor, 512, packing)
     return maker, [maker.encode(module.data.train[number]) for number in range(count)]
 
 
@@ -48,19 +48,24 @@ def close(ours, theirs, rtol=1e-4):
 
 
 def loss_of(module, maker, rows, batch=None, share=None):
-    tensors = module._collate(maker, share or Share())(rows, batch or rows, 0)
-    return module._step(tensors)["loss"]
+    tensors = module.collator(share or Shard(), packing=maker.packing)(rows, batch or rows, 0)
+    return module.loss_and_accuracy(tensors)["loss"]
 
 
 def test_packed_rows_learn_what_padded_rows_learn():
     module = module_of()
     found = {}
-    for packed in (False, True):
-        maker, rows = rows_of(module, packed=packed)
-        tensors = module._collate(maker, Share())(rows, rows, 0)
-        out = module._step(tensors)
+    for packing in (False, True):
+        maker, rows = rows_of(module, packing=packing)
+        tensors = module.collator(Shard(), packing=maker.packing)(rows, rows, 0)
+        out = module.loss_and_accuracy(tensors)
         out["loss"].backward()
-        found[packed] = out["loss"].item(), float(out["exact"]), gradients(module), tensors["input_ids"].shape
+        found[packing] = (
+            out["loss"].item(),
+            float(out["exact"]),
+            gradients(module),
+            tensors["input_ids"].shape,
+        )
     assert found[True][3][0] == 1 and found[True][3][1] < torch.Size(found[False][3]).numel(), "no padding"
     assert found[True][0] == pytest.approx(found[False][0], abs=1e-5)
     assert found[True][1] == found[False][1]
@@ -77,8 +82,8 @@ def test_the_parts_of_a_batch_add_up_to_the_batch(devices, passes):
     whole.backward()
     expected, losses = gradients(module), []
     for device in range(devices):
-        share = Share(device, devices, passes)
-        for hand in share.hands(rows):
+        share = Shard(device, devices, passes)
+        for hand in share.micro_batches(rows):
             loss = loss_of(module, maker, hand, rows, share)
             (loss / (devices * passes)).backward()
             losses.append(loss.item())
@@ -88,18 +93,18 @@ def test_the_parts_of_a_batch_add_up_to_the_batch(devices, passes):
 
 def test_validation_looks_at_as_many_rows_however_they_are_divided(monkeypatch):
     counts = []
-    for per_device in (None, 1, 2):
-        module = module_of(SMOKE.retrained(per_device=per_device))
+    for micro_batch_size in (None, 1, 2):
+        module = module_of(SMOKE.with_training(micro_batch_size=micro_batch_size))
         monkeypatch.setattr(MonkeyTraining, "trainer", SimpleNamespace(global_rank=0, world_size=1))
         made = module.val_dataloader().dataset
-        counts.append(sum(len(made.pools[number]) for number in range(len(made))))
+        counts.append(sum(len(made.batches[number]) for number in range(len(made))))
     assert counts == [4 * SMOKE.training.batch_size] * 3
 
 
 def test_a_hand_without_rows_learns_nothing_but_takes_part():
     module = module_of()
     maker, rows = rows_of(module, 1)
-    loss = loss_of(module, maker, [], rows, Share(1, 2, 1))
+    loss = loss_of(module, maker, [], rows, Shard(1, 2, 1))
     loss.backward()
     assert loss.item() == 0
     found = gradients(module)
@@ -110,8 +115,8 @@ def test_a_hand_without_rows_learns_nothing_but_takes_part():
 def test_logits_at_labels_alone_give_the_full_computation():
     module = module_of()
     maker, rows = rows_of(module)
-    batch = module._collate(maker, Share())(rows, rows, 0)
-    out = module._step(batch)
+    batch = module.collator(Shard(), packing=maker.packing)(rows, rows, 0)
+    out = module.loss_and_accuracy(batch)
     out["loss"].backward()
     found = gradients(module)
     inputs = {key: batch[key] for key in ("input_ids", "pixel_values", "grids")}
@@ -128,12 +133,12 @@ def test_logits_at_labels_alone_give_the_full_computation():
 def test_padding_needs_no_mask_in_training():
     module = module_of()
     maker, rows = rows_of(module)
-    batch = module._collate(maker, Share())(rows, rows, 0)
+    batch = module.collator(Shard(), packing=maker.packing)(rows, rows, 0)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row.encoded.ids) for row in rows], True, 0)
     assert not mask.all(), "rows of several lengths"
     found = []
     for inputs in (batch, batch | {"attention_mask": mask}):
-        out = module._step(inputs)
+        out = module.loss_and_accuracy(inputs)
         out["loss"].backward()
         found.append((out["loss"].item(), gradients(module)))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
@@ -142,7 +147,7 @@ def test_padding_needs_no_mask_in_training():
 
 def test_gradient_checkpointing_changes_nothing():
     module = module_of()
-    again = module_of(QUIET.retrained(checkpointing=True))
+    again = module_of(QUIET.with_training(checkpointing=True))
     assert again.model.vision.blocks[0].gradient_checkpointing
     found = []
     for each in (module, again):
@@ -158,14 +163,18 @@ def test_a_view_grows_or_changes_with_the_steps(order):
     profile = variant_profile(SMOKE, order, steps=9)
     module = module_of(profile)
     maker, rows = rows_of(module, 1)
-    sides = [module._collate(maker, Share())(rows, rows, n)["pixel_values"].shape[-1] for n in range(9)]
+    sides = [
+        module.collator(Shard(), packing=maker.packing)(rows, rows, n)["pixel_values"].shape[-1]
+        for n in range(9)
+    ]
     assert sides[-1] == 112 or order == "multiscale"
     assert set(sides) == {56, 84, 112}
     assert (sides == sorted(sides)) == (order == "progressive")
     assert sides == [
-        module._collate(maker, Share())(rows, rows, n)["pixel_values"].shape[-1] for n in range(9)
+        module.collator(Shard(), packing=maker.packing)(rows, rows, n)["pixel_values"].shape[-1]
+        for n in range(9)
     ]
-    loss = module._step(module._collate(maker, Share())(rows, rows, 0))["loss"]
+    loss = module.loss_and_accuracy(module.collator(Shard(), packing=maker.packing)(rows, rows, 0))["loss"]
     loss.backward()
     assert module.model.vision.patch_embedding.weight.grad.abs().sum() > 0
 
@@ -179,7 +188,7 @@ PART = {"train": "frozen"}
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
-        ("release", {"LoRA", "resampler", "language model"}),
+        ("released", {"LoRA", "resampler", "language model"}),
         ("paper", {"LoRA", "resampler", "resampler output", "language model"}),
         ({"vision": {"train": "lora"}, "resampler": PART, "language_model": PART}, {"LoRA"}),
         (
@@ -193,7 +202,7 @@ PART = {"train": "frozen"}
     ],
 )
 def test_each_part_trains_as_it_is_told(parts, expected):
-    module = module_of(SMOKE.retrained(parts=parts))
+    module = module_of(SMOKE.with_training(components=parts))
 
     def part(name):
         if name.startswith("vision."):
@@ -215,7 +224,7 @@ def test_parts_have_their_own_rates():
         "resampler": {"train": "full", "lr": 0.2},
         "language_model": {"train": "lora"},
     }
-    module = module_of(SMOKE.retrained(parts=parts, lr=0.1, warmup=1))
+    module = module_of(SMOKE.with_training(components=parts, lr=0.1, warmup=1))
     groups = module.configure_optimizers()["optimizer"].param_groups
     names = {id(parameter): name for name, parameter in module.model.named_parameters()}
     for group in groups:
@@ -229,22 +238,22 @@ def test_parts_have_their_own_rates():
     ("changes", "message"),
     [
         (
-            {"parts": {"vision": PART, "resampler": {"train": "lora"}, "language_model": PART}},
+            {"components": {"vision": PART, "resampler": {"train": "lora"}, "language_model": PART}},
             "no LoRA",
         ),
-        ({"language_model_bits": 4}, "trains by LoRA and is kept without"),
+        ({"language_model_bits": 4}, "trains by LoRA and is saved without"),
         ({"strategy": "zero"}, "strategy"),
         ({"batch": 3}, "batch"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        SMOKE.retrained(**changes)
+        SMOKE.with_training(**changes)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
-    profile = SMOKE.retrained(batch_size=8, per_device=3)
-    with pytest.raises(ValueError, match="batch of 8 rows cannot be divided over 1 devices with 3 rows each"):
+    profile = SMOKE.with_training(batch_size=8, micro_batch_size=3)
+    with pytest.raises(ValueError, match="batch of 8 examples cannot be divided over 1 devices with micro-batches of 3"):
         finetune.run(profile, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -270,17 +279,17 @@ class Some:
 
 @pytest.mark.parametrize("skipping", [False, True])
 def test_bad_records_stop_training_or_are_left_out_and_listed(tmp_path, skipping):
-    data = finetune.worlds(SMOKE)
-    skipped = Skipped(tmp_path / "run" / "skipped.jsonl") if skipping else None
-    data = Data(Some(data.train), data.validation, "some", rows=6, skipped=skipped)
-    profile = SMOKE.retrained(steps=2, batch_size=3)
+    data = synthetic_data(SMOKE)
+    skipped = SkippedRecords(tmp_path / "run" / "skipped.jsonl") if skipping else None
+    data = TrainingData(Some(data.train), data.validation, "some", num_records=6, skipped=skipped)
+    profile = SMOKE.with_training(steps=2, batch_size=3)
     if not skipping:
         with pytest.raises(BadRecord, match=r"^some, record 2: .* raise max_length .*--skip-bad$"):
             finetune.run(profile, tmp_path / "run", data=data)
         assert not (tmp_path / "run" / "model").exists()
         return
     assert finetune.run(profile, tmp_path / "run", data=data).exists()
-    listed = sorted(skipped.listed())
+    listed = sorted(skipped.errors())
     assert len(listed) == 2
     assert listed[0].startswith("some, record 1, image 1: there is no image at no/such/image.png")
     assert listed[1].startswith("some, record 2: The image and its first question need")

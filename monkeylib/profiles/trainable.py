@@ -1,0 +1,162 @@
+"""Trainable components of a profile's model: which train, at which learning rates, and how the trained
+weights are saved and loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.processing import MonkeyProcessor
+from monkeylib.profiles.build import build_model
+from monkeylib.profiles.schema import ComponentTraining, Profile, TrainableComponents
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+# A checkpoint of trained weights alone holds them, and the profile from which the rest is built.
+TRAINED_WEIGHTS, PROFILE_FILE = "trained.safetensors", "profile.json"
+
+# Linear maps of a block of Qwen2 or Llama that get LoRA: those of the released fine-tuning on small GPUs.
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
+
+
+# --- what trains
+
+
+def trainable_components(profile: Profile) -> TrainableComponents:
+    """Return how each component trains, with the named choices spelled out.
+
+    Both of these train LoRA, resampler and language model and leave the ViT frozen (paper section 3.1);
+    "released" also freezes the norm and the projection after the resampler.
+    """
+    components = profile.training.components
+    if isinstance(components, TrainableComponents):
+        return components
+
+    if profile.lora.mode == "full":
+        vision = ComponentTraining(train="full")
+    else:
+        vision = ComponentTraining(train="lora", lr=profile.training.lora_lr)
+    full = ComponentTraining(train="full")
+    return TrainableComponents(
+        vision=vision, resampler=full, language_model=full, resampler_output=components == "paper"
+    )
+
+
+def learning_rates(profile: Profile) -> dict[str, float]:
+    """Return the learning rates of components that have their own, by the prefix of their parameters'
+    names."""
+    components = trainable_components(profile)
+    rates = {
+        "vision.": components.vision.lr,
+        "resampler.": components.resampler.lr,
+        "language_model.": components.language_model.lr,
+    }
+    return {prefix: rate for prefix, rate in rates.items() if rate is not None}
+
+
+def set_trainable(model: MonkeyForConditionalGeneration, profile: Profile) -> None:
+    """Put a model into training mode and freeze what a profile does not train; add LoRA to its language
+    model where that trains by LoRA."""
+    components, training = trainable_components(profile), profile.training
+    model.train().freeze_for_finetuning(
+        components.vision.train,
+        components.resampler.train,
+        components.language_model.train,
+        components.resampler_output,
+    )
+
+    if training.language_model_bits is not None:
+        from peft import prepare_model_for_kbit_training  # here, since it takes a second
+
+        model.language_model = prepare_model_for_kbit_training(
+            model.language_model, use_gradient_checkpointing=training.checkpointing
+        )
+    if components.language_model.train == "lora":
+        model.language_model = add_lora(
+            model.language_model, training.language_model_rank, profile.lora.dropout
+        )
+
+
+def add_lora(language_model: PreTrainedModel, rank: int, dropout: float) -> PeftModel:
+    """Freeze a language model and add peft's LoRA beside its projections."""
+    from peft import LoraConfig, get_peft_model  # here, since it takes a second
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        lora_dropout=dropout,
+        target_modules=LORA_TARGETS,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(language_model.requires_grad_(False), config)
+
+
+# --- trained weights
+
+
+def save_trained(
+    model: MonkeyForConditionalGeneration,
+    state: dict[str, torch.Tensor],
+    processor: MonkeyProcessor,
+    profile: Profile,
+    folder: Path,
+) -> None:
+    """Write a trained model and its processor, so that `monkeylib.load_model` reads them.
+
+    All weights make a checkpoint as `save_pretrained` writes it, with the language model's LoRA merged into
+    its projections. Trained weights alone come with the profile from which the rest is built.
+
+    Args:
+        model: says which weights were trained.
+        state: the model's weights; a sharded model itself does not hold them.
+        processor: saved with the model.
+        profile: says which weights to save.
+        folder: a new folder.
+    """
+    folder.mkdir(parents=True)
+    processor.save_pretrained(folder)
+
+    trained = sorted(name for name, weight in model.named_parameters() if weight.requires_grad)
+    if profile.training.keep == "trained":
+        save_file({name: state[name].contiguous() for name in trained}, folder / TRAINED_WEIGHTS)
+        (folder / PROFILE_FILE).write_text(profile.model_dump_json(indent=1))
+        return
+
+    if any(name.startswith("language_model.") and ".lora_" in name for name in trained):
+        model.load_state_dict(state)
+        model.language_model = model.language_model.merge_and_unload()
+        state = model.state_dict()
+
+    # Tied weights are one tensor in the model, but two when they come from shards.
+    tied = model.all_tied_weights_keys or {}
+    model.save_pretrained(folder, state_dict={name: state[name] for name in state if name not in tied})
+
+
+def load_trained(folder: Path) -> tuple[MonkeyForConditionalGeneration, MonkeyProcessor]:
+    """Load the model and the processor of a checkpoint of trained weights, on the base that its profile
+    names.
+
+    Raises:
+        FileNotFoundError: the base is missing.
+        ValueError: the weights are not those that the profile trains.
+    """
+    profile = Profile.model_validate_json((folder / PROFILE_FILE).read_text())
+    processor = MonkeyProcessor.from_pretrained(folder)
+    model = build_model(profile, processor)
+    set_trainable(model, profile)
+
+    expected = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    state = load_file(folder / TRAINED_WEIGHTS)
+    if difference := expected ^ state.keys():
+        raise ValueError(
+            f"{folder} does not hold what its profile trains, for example {min(difference)}: "
+            "train it again, or restore the files as they were written"
+        )
+    model.load_state_dict(state, strict=False)
+    return model, processor
