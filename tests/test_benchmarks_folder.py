@@ -81,9 +81,9 @@ def test_the_page_shows_what_was_measured():
 
 
 @pytest.fixture()
-def shared_encoding(monkeypatch):
+def prefix_sharing(monkeypatch):
     monkeypatch.setitem(sys.modules, "training_step", benchmark)  # its neighbour, when it is run
-    spec = importlib.util.spec_from_file_location("shared_encoding", FILE.with_name("shared_encoding.py"))
+    spec = importlib.util.spec_from_file_location("prefix_sharing", FILE.with_name("prefix_sharing.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     smoke = partial(profiles.build_config, profiles.load_profile("smoke"), build_tokenizer())
@@ -91,15 +91,15 @@ def shared_encoding(monkeypatch):
     return module
 
 
-def test_questions_that_share_a_image_have_the_answers_of_questions_alone(
-    shared_encoding, monkeypatch, tmp_path, capsys
+def test_prefix_sharing_gives_the_answers_of_single_questions(
+    prefix_sharing, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(shared_encoding, "FOLDER", tmp_path)
+    monkeypatch.setattr(prefix_sharing, "FOLDER", tmp_path)
     options = {"--rounds": 2, "--tokens": 5, "--questions": 4, "--sizes": "smoke"}
     words = [str(word) for option in options.items() for word in option]
-    monkeypatch.setattr("sys.argv", ["shared_encoding.py", *words])
-    shared_encoding.main()
-    (row,) = csv.DictReader((tmp_path / "results" / "shared_encoding.csv").read_text().splitlines())
+    monkeypatch.setattr("sys.argv", ["prefix_sharing.py", *words])
+    prefix_sharing.main()
+    (row,) = csv.DictReader((tmp_path / "results" / "prefix_sharing.csv").read_text().splitlines())
     assert (row["questions"], row["rounds"], row["new tokens"]) == ("4", "2", "5")
     assert float(row["lowest ratio"]) <= float(row["ratio"]) <= float(row["highest ratio"])
     assert int(row["different answers"]) > 1, "a mix-up would show"
@@ -107,10 +107,10 @@ def test_questions_that_share_a_image_have_the_answers_of_questions_alone(
     assert "ratio: " in capsys.readouterr().out
 
 
-def test_a_benchmark_of_different_answers_is_none(shared_encoding, monkeypatch):
-    monkeypatch.setattr(shared_encoding, "ask", lambda way, *_: [way])
+def test_benchmark_with_different_or_constant_answers_raises(prefix_sharing, monkeypatch):
+    monkeypatch.setattr(prefix_sharing, "answer", lambda way, *_: [way])
     with pytest.raises(ValueError, match="aren't the same both ways"):
-        shared_encoding.compare("smoke", 2, 1, 3)
-    monkeypatch.setattr(shared_encoding, "ask", lambda *_: ["same", "same"])
+        prefix_sharing.compare("smoke", 2, 1, 3)
+    monkeypatch.setattr(prefix_sharing, "answer", lambda *_: ["same", "same"])
     with pytest.raises(ValueError, match="a mix-up wouldn't show"):
-        shared_encoding.compare("smoke", 2, 1, 3)
+        prefix_sharing.compare("smoke", 2, 1, 3)
