@@ -18,9 +18,10 @@ from rich import progress as bars
 from rich.console import Console
 from rich.text import Text
 
-# What reports progress calls this with the name of its task, a number of finished items, and whether their
-# results were cached.
+# What reports progress calls these with a number of finished items and whether their results were cached. The
+# first one takes the name of the task before them.
 ProgressCallback = Callable[[str, int, bool], None]
+CountCallback = Callable[[int, bool], None]
 
 
 class Progress:
@@ -63,6 +64,7 @@ class Progress:
         """Count finished items of a task. Cached ones cost no time, so the speed leaves them out."""
         if not cached:
             self._computed[name] += count
+
         self._bars.update(self._task_ids[name], advance=count, computed=self._computed[name])
 
 
@@ -76,6 +78,7 @@ class _SpeedColumn(bars.ProgressColumn):
     def render(self, task: bars.Task) -> Text:
         """Return the speed, or nothing before the first item."""
         computed = task.fields["computed"]
+
         if not computed or not task.elapsed:
             return Text("")
         return Text(f"{computed / task.elapsed:.2f} {self.unit}/s", style="dim")

@@ -1,4 +1,4 @@
-"""What is known about an image: typed records, version 2 of their schema, and masks in COCO's encoding.
+"""Typed records of everything known about an image, and masks in COCO's encoding.
 
 Boxes and points are in pixels of the image, with (0, 0) at its top left corner; scores lie between 0 and 1.
 Field names are those of the files (`captions.record_files`), so they only change with `SCHEMA_VERSION`.
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validat
 
 from monkeylib.boxes import Box, Point, bounding_box
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 2  # of the fields below, as files hold them
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Status = Literal["ok", "partial", "failed"]
@@ -123,7 +123,7 @@ class OcrLine(_Strict):
 
     @property
     def box(self) -> Box:
-        """The upright box around the corners (the released code takes two opposite corners instead)."""
+        """Upright box around the corners (the released code takes two opposite corners instead)."""
         return bounding_box(self.quad)
 
 
@@ -214,9 +214,10 @@ class Record(_Strict):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def status(self) -> Status:
-        """Whether every stage succeeded ("ok"), some did ("partial"), or nothing is known ("failed")."""
+        """Outcome: "ok" if every stage succeeded, "partial" if some did, "failed" if nothing is known."""
         if not self.failures:
             return "ok"
+
         has_content = self.captions or self.regions or self.lines or self.detailed_caption
         return "partial" if self.sha256 and has_content else "failed"
 

@@ -32,6 +32,7 @@ from monkeylib import resources
 from monkeylib.captions.annotations import Failure, Provenance
 from monkeylib.captions.experts.base import Model
 from monkeylib.digests import json_digest
+from monkeylib.progress import CountCallback
 
 MAXIMUM_CRASHES = 3  # processes that an input may crash before it is quarantined
 
@@ -104,7 +105,7 @@ class CachedModel:
         self._crashes: Counter[str] = Counter()  # of each suspect, as the ledger counts them
 
     def __call__(
-        self, requests: Sequence[InferenceRequest], progress: Callable[[int, bool], None] | None = None
+        self, requests: Sequence[InferenceRequest], progress: CountCallback | None = None
     ) -> dict[str, Any]:
         """Return the result of each request by its key, a `Failure` where there is none.
 

@@ -150,6 +150,7 @@ class RayEngine:
             "batch_format": "numpy",
             "num_cpus": self.cpu_share(actors, cluster),
         }
+        # Load, one step per stage, commit. Shards stream through all steps at once.
         data = data.map_batches(_load, **options)
         for stage, (count, gpus) in zip(stages, actors, strict=True):
             data = data.map_batches(
@@ -161,6 +162,7 @@ class RayEngine:
             )
         data = data.map_batches(_finisher(stages, folder), **options)
 
+        # What comes back is small: the records have been written by the workers.
         for row in data.iter_rows():
             image_count, statistics = pickle.loads(row["task"])
             if progress:

@@ -94,6 +94,7 @@ def find_images(paths: Iterable[Path | str]) -> list[InputImage]:
         suffixes = " ".join(sorted(SUFFIXES))
         raise ValueError(f"There is nothing to caption: found no images ({suffixes}).")
 
+    # Names identify images in the records, so two images must not share one.
     paths_of_name: dict[str, set[Path]] = {}
     for image in images:
         paths_of_name.setdefault(image.name, set()).add(Path(image.image).absolute())
@@ -132,6 +133,7 @@ def attach_captions(images: Sequence[InputImage], path: Path | str) -> list[Inpu
     file_names = [Path(image.name).name for image in images]
     counts = Counter(file_names)
 
+    # The full name counts first; a bare file name only if it is unambiguous.
     captioned = []
     for image, file_name in zip(images, file_names, strict=True):
         caption = captions.get(image.name)

@@ -64,7 +64,13 @@ def caption_images(
     for image in images:
         inputs.append(image if isinstance(image, InputImage) else InputImage(Path(image), Path(image).name))
 
-    pipeline = Pipeline(experts, matcher, composer, filtering.Filter(thresholds), batch_size)
+    pipeline = Pipeline(
+        experts,
+        matcher=matcher,
+        composer=composer,
+        filters=filtering.Filter(thresholds),
+        batch_size=batch_size,
+    )
     pipeline.run(inputs, out, progress=progress)
     return list(read_records(Path(out) / RECORDS))
 
@@ -130,16 +136,19 @@ class Pipeline:
 
         stages = self.stages(out / "findings")
         provenance = [item for stage in stages for item in stage.provenance]
+
         with Progress("images") if progress else nullcontext() as bars, self._releasing(stages):
             if bars:
                 bars.add_task("checksums", len(images))
             shards = plan_shards(images, provenance, shard_size, bars and partial(bars.advance, "checksums"))
 
+            # Shards that an earlier run has committed are left alone.
             missing = [shard for shard in shards if not _is_finished(folder, shard, retry_failed)]
             if bars:
                 image_count = sum(len(shard.images) for shard in missing)
                 for stage in stages:
                     bars.add_task(stage.name, image_count)
+            # Engines are generators: the shards run while their statistics are added up.
             runs = (engine or LocalEngine()).run(missing, stages, folder, bars and bars.advance)
             statistics = _add_up(stages, runs)
 

@@ -120,6 +120,7 @@ def _write_parquet(records: Iterable[Record], path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
+    # Settings differ between experts, so a column of structures would not fit them.
     rows = [record.model_dump(mode="json") for record in records]
     for row in rows:
         for item in row["provenance"]:

@@ -7,7 +7,7 @@ file. Committing twice gives the same bytes: it does not matter who runs a shard
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.captions.stages import StageStatistics
 from monkeylib.digests import file_digest, json_digest
+from monkeylib.progress import CountCallback
 
 SHARD_SIZE = 1000  # images
 RECORDS = "records.jsonl"
@@ -51,7 +52,7 @@ def plan_shards(
     images: Sequence[InputImage],
     provenance: Sequence[Provenance],
     size: int = SHARD_SIZE,
-    progress: Callable[[int, bool], None] | None = None,
+    progress: CountCallback | None = None,
 ) -> list[Shard]:
     """Divide images into shards, in their order. Reads every file once for its checksum.
 
@@ -67,6 +68,7 @@ def plan_shards(
     if size < 1:
         raise ValueError(f"A shard needs at least one image, got a size of {size}.")
 
+    # A change of any of these gives other shards.
     configuration = [SCHEMA_VERSION, *(item.model_dump(mode="json") for item in provenance)]
     shards = []
     with ThreadPoolExecutor(4) as pool:  # reading and hashing release the interpreter's lock
@@ -112,6 +114,7 @@ def commit_shard(
         "stages": [asdict(stage) for stage in statistics],
     }
 
+    # The records first: an entry must never point at records that a crash could lose.
     write_records(records, file, durable=True)
     entry["sha256"] = file_digest(file)
     with resources.atomic_write(file.with_suffix(".json"), durable=True) as temporary:
@@ -154,6 +157,7 @@ def gather_shards(folder: Path, shards: Sequence[Shard], out: Path) -> dict[str,
         "failed": sum(entry["failed"] for entry in listed),
         "shards": listed,
     }
+    # Records are streamed from shard to file, never all in memory.
     write_records(_records(folder, shards), out / RECORDS)
     with resources.atomic_write(out / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

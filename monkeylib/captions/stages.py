@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from monkeylib.boxes import Box
 from monkeylib.captions import checks, filtering
 from monkeylib.captions.annotations import ExpertOutput, Failure, GeneratedCaption, Provenance, Record, Score
 from monkeylib.captions.cached_model import CachedModel, InferenceRequest, as_failure, result_folder
@@ -19,7 +22,7 @@ from monkeylib.captions.composers import Composer
 from monkeylib.captions.experts.base import DependentExpert, Expert, ImageTextMatcher, Model, crop
 from monkeylib.captions.input_images import InputImage, open_images
 from monkeylib.digests import json_digest
-from monkeylib.progress import ProgressCallback
+from monkeylib.progress import CountCallback, ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,16 @@ class StageStatistics:
             self.cost + other.cost,
         )
 
+    def __sub__(self, other: "StageStatistics") -> "StageStatistics":
+        return StageStatistics(
+            self.stage,
+            self.computed - other.computed,
+            self.cached - other.cached,
+            self.failed - other.failed,
+            self.seconds - other.seconds,
+            self.cost - other.cost,
+        )
+
 
 def load_samples(images: Sequence[InputImage], sha256: Sequence[str]) -> list[PipelineSample]:
     """Return the samples of images. One that cannot be read gets a failure, and no size.
@@ -83,6 +96,7 @@ def load_samples(images: Sequence[InputImage], sha256: Sequence[str]) -> list[Pi
         images: the images.
         sha256: their digests, empty where the file could not be read.
     """
+    # Decode one image at a time: a shard has up to a thousand.
     sizes: list[tuple[int, int] | Failure] = []
     for image, digest in zip(images, sha256, strict=True):
         try:
@@ -127,26 +141,28 @@ class Stage(ABC):
         self, samples: Sequence[PipelineSample], progress: ProgressCallback | None = None
     ) -> tuple[list[PipelineSample], StageStatistics]:
         """Return the samples after this stage, in their order, and what it took."""
-        model, start = self.cached_model, time.perf_counter()
-        computed, cached, cost = model.computed, model.cached, self._cost
-        failures = _count_failures(samples)
+        before = self._totals(samples)
+        finished = self.run(samples, partial(progress, self.name) if progress else None)
+        return finished, self._totals(finished) - before
 
-        samples = self.run(samples, partial(progress, self.name) if progress else None)
-
-        return samples, StageStatistics(
+    def _totals(self, samples: Sequence[PipelineSample]) -> StageStatistics:
+        """Return running totals. Their increase during a call is what the call did."""
+        return StageStatistics(
             self.name,
-            computed=model.computed - computed,
-            cached=model.cached - cached,
-            failed=_count_failures(samples) - failures,
-            seconds=time.perf_counter() - start,
-            cost=self._cost - cost,
+            computed=self.cached_model.computed,
+            cached=self.cached_model.cached,
+            failed=sum(len(sample.record.failures) for sample in samples),
+            seconds=time.perf_counter(),
+            cost=getattr(self.model, "cost", 0.0),
         )
 
-    def run(self, samples: Sequence[PipelineSample], progress: Any | None) -> list[PipelineSample]:
+    def run(self, samples: Sequence[PipelineSample], progress: CountCallback | None) -> list[PipelineSample]:
         """Return the samples after this stage, in their order."""
+        # Samples that the model is not asked about count as finished at once.
         requests = self.requests(samples)
-        if progress and None in requests:
-            progress(requests.count(None), True)
+        without_request = requests.count(None)
+        if progress and without_request:
+            progress(without_request, True)
 
         results = self.cached_model([request for request in requests if request], progress)
 
@@ -166,14 +182,6 @@ class Stage(ABC):
     def release(self) -> None:
         """Free the model. It is loaded again when it is needed."""
         self.cached_model.release()
-
-    @property
-    def _cost(self) -> float:
-        return getattr(self.model, "cost", 0.0)
-
-
-def _count_failures(samples: Sequence[PipelineSample]) -> int:
-    return sum(len(sample.record.failures) for sample in samples)
 
 
 class ExpertStage(Stage):
@@ -200,6 +208,7 @@ class ExpertStage(Stage):
         self.has_dependents = False
         self.last_dependent = False
 
+        # The folder of its results tells experts apart: by name, version and settings.
         self._provenance = expert.provenance
         folder = result_folder(root, self._provenance)
         self.key = folder.as_posix()
@@ -219,10 +228,10 @@ class ExpertStage(Stage):
 
     @property
     def provenance(self) -> tuple[Provenance, ...]:
-        """The expert's, unless only others use its output: their settings name it."""
+        """Provenance of the expert, unless only others use its output: their settings name it."""
         return (self._provenance,) if self.in_records else ()
 
-    def run(self, samples: Sequence[PipelineSample], progress: Any | None) -> list[PipelineSample]:
+    def run(self, samples: Sequence[PipelineSample], progress: CountCallback | None) -> list[PipelineSample]:
         """Return the samples with the expert's annotations, or with its failure."""
         samples = super().run(samples, progress)
         if not (self.last_dependent and self.upstream_key):
@@ -250,9 +259,11 @@ class ExpertStage(Stage):
 
     def _infer(self, samples: Sequence[PipelineSample]) -> Sequence[ExpertOutput]:
         images = open_images([sample.image for sample in samples])
+
         if isinstance(self.model, DependentExpert):
             upstream = [sample.intermediate[self.upstream_key] for sample in samples]
             return self.model.annotate_from(images, upstream)
+
         assert isinstance(self.model, Expert)
         return self.model.annotate(images)
 
@@ -298,7 +309,7 @@ class MatchStage(Stage):
 
     @property
     def provenance(self) -> tuple[Provenance, ...]:
-        """The matcher's."""
+        """Provenance of the matcher."""
         return (self._provenance,)
 
     def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
@@ -316,13 +327,16 @@ class MatchStage(Stage):
         crops, texts = [], []
         for sample in samples:
             image = sample.image.open()
-            crop_of_box: dict[Any, Any] = {}  # one object for regions of one box: the matcher encodes it once
+
+            # Regions of one box share a crop object, which the matcher encodes once.
+            crop_of_box: dict[Box, Image.Image] = {}
             for region in sample.record.regions:
                 if region.box not in crop_of_box:
                     crop_of_box[region.box] = crop(image, region.box)
                 crops.append(crop_of_box[region.box])
                 texts.append(region.text)
 
+        # Some matchers return logits: clip them to 0..1.
         assert isinstance(self.model, ImageTextMatcher)
         scores = [min(max(float(score), 0.0), 1.0) for score in self.model.match(crops, texts)]
         if len(scores) != len(texts):
@@ -366,10 +380,10 @@ class ComposeStage(Stage):
 
     @property
     def provenance(self) -> tuple[Provenance, ...]:
-        """The filter's and the composer's."""
+        """Provenance of the filter and of the composer."""
         return self.filters.provenance, self._provenance
 
-    def run(self, samples: Sequence[PipelineSample], progress: Any | None) -> list[PipelineSample]:
+    def run(self, samples: Sequence[PipelineSample], progress: CountCallback | None) -> list[PipelineSample]:
         """Return the samples with finished records: filtered, captioned, checked."""
         filtered = []
         for sample in samples:
@@ -380,6 +394,7 @@ class ComposeStage(Stage):
 
     def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
         """Ask about each image that could be read. The result depends on all that the composer sees of it."""
+        # Names and provenance are left out: the same annotations give the same caption.
         contents = []
         for sample in samples:
             contents.append(sample.record.model_dump(mode="json", exclude=_NOT_COMPOSED))

@@ -94,6 +94,7 @@ def caption(
     if captions:
         inputs = attach_captions(inputs, captions)
 
+    # A single name may be a set, so only several names become a list.
     names = experts.split(",") if "," in experts else experts
     if smallest_segment is None:
         smallest_segment = expert_limit(names)
@@ -114,6 +115,7 @@ def caption(
         progress=sys.stderr.isatty(),
     )
 
+    # The error comes last, so that captions and report are there despite failures.
     _print_captions(out, summary)
     if report:
         _write_report(out, inputs[:report])
@@ -129,6 +131,7 @@ def _local_engine(low_memory: bool) -> "Engine":
 def _ray_engine(workers: str, gpus: str, cpus: float | None, address: str | None) -> "Engine":
     from monkeylib.captions.engines import RayEngine
 
+    # "1,blip2=4": the number without a name is for all other stages.
     counts = _parse_stages(workers, "--workers")
     default_workers = int(counts.pop("", 1))
     shares = _parse_stages(gpus, "--gpus")
