@@ -1,7 +1,7 @@
-"""What the caption pipeline made of images, in numbers."""
+"""Statistics of the caption pipeline: how many annotations the filter retains, and how well text is read."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from monkeylib.captions.annotations import Record
 from monkeylib.captions.composers.rules import reading_order
@@ -10,37 +10,50 @@ from monkeylib.data.synthetic import Sample
 from monkeylib.evaluation.metrics.text import character_error
 
 
-def counts(records: Sequence[Record], experts: Sequence[str]) -> list[dict[str, str | int]]:
-    """What the filter kept and dropped of each expert's findings: a row per expert and image."""
+def count_annotations(records: Sequence[Record], experts: Sequence[str]) -> list[dict[str, str | int]]:
+    """Count the retained and dropped annotations, a row for each expert and image."""
     rows = []
     for expert in experts:
         for record in records:
-            kept = sum(found.expert == expert for found in (*record.regions, *record.lines))
-            dropped = sum(found.expert == expert for found in record.dropped)
-            rows.append({"expert": expert, "image": record.name, "kept": kept, "dropped": dropped})
+            retained = [*record.regions, *record.lines]
+            rows.append(
+                {
+                    "expert": expert,
+                    "image": record.name,
+                    "kept": sum(annotation.expert == expert for annotation in retained),
+                    "dropped": sum(annotation.expert == expert for annotation in record.dropped),
+                }
+            )
     return rows
 
 
-def reading(record: Record, sample: Sample, expert: str = PpOcr.name) -> dict[str, int | float]:
-    """How well the text that was read agrees with the text that is there.
+def score_text_reading(record: Record, sample: Sample, expert: str = PpOcr.name) -> dict[str, int | float]:
+    """Compare the text that an expert read in a synthetic image with its ground truth.
+
+    Words are separated by blanks; one that occurs twice counts twice.
 
     Returns:
-        Words in the image ("words"); how many of them were read exactly ("read"), and still are behind
-        the filter ("kept"); words behind the filter that aren't in the image ("wrong"); edits per character
-        between the text behind the filter, in reading order, and the true text ("character error"). A word
-        is what blanks separate; one that stands there twice counts twice.
+        - `words`: words in the image;
+        - `read`: those of them that were read exactly;
+        - `kept`: those of them that were read exactly and retained by the filter;
+        - `wrong`: retained words that aren't in the image;
+        - `character error`: edits per character between the retained text, in reading order, and the true
+        text.
     """
-    kept_text = " ".join(line.text for line in reading_order(record.lines))
-    dropped = [found.text for found in record.dropped if found.expert == expert]
-    true, kept = _words([sample.transcript]), _words([kept_text])
+    retained_text = " ".join(line.text for line in reading_order(record.lines))
+    dropped_texts = [dropped.text for dropped in record.dropped if dropped.expert == expert]
+
+    true_words = _count_words(sample.transcript)
+    retained_words = _count_words(retained_text)
+    read_words = _count_words(" ".join([retained_text, *dropped_texts]))
     return {
-        "words": true.total(),
-        "read": (true & _words([kept_text, *dropped])).total(),
-        "kept": (true & kept).total(),
-        "wrong": (kept - true).total(),
-        "character error": character_error(kept_text, sample.transcript),
+        "words": true_words.total(),
+        "read": (true_words & read_words).total(),
+        "kept": (true_words & retained_words).total(),
+        "wrong": (retained_words - true_words).total(),
+        "character error": character_error(retained_text, sample.transcript),
     }
 
 
-def _words(texts: Iterable[str]) -> Counter[str]:
-    return Counter(word for text in texts for word in text.split())
+def _count_words(text: str) -> Counter[str]:
+    return Counter(text.split())

@@ -1,13 +1,15 @@
-"""What each level of description adds on scenes of known truth: `python -m monkeylib.experiments.description_levels`.
+"""What each level of a description adds, on composite scenes whose ground truth is known.
 
-The experts annotate the scenes once; their unfiltered annotations are stored in `data/results/scenes/records.jsonl`.
-From there, levels, filters and scores take seconds.
+    python -m monkeylib.experiments.description_levels
+
+annotates the scenes with the CPU experts and writes the unfiltered annotations to
+`data/results/scenes/records.jsonl`, which is committed. From there, levels, filters and scores take seconds.
 """
 
 import argparse
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,144 +29,205 @@ from monkeylib.tables import Row
 SCENES = 12
 LEVELS = ("original", "+ global", "+ regions", "+ segments", "+ texts")
 FILTERS = ("none", "scores", "scores and size")
-_ONE = re.compile(r"an? (.+)")  # what there are more of, a regions expert named
+
+_SINGULAR = re.compile(r"an? (.+)")  # plurals in a caption were counted by a regions expert
 
 
-class Scored(NamedTuple):
-    """Right (1) or not (0), for each object and each word of text: what is there, and what was said."""
-
-    objects_found: list[float]
-    objects_said: list[float]
-    words_found: list[float]
-    words_said: list[float]
+# --- annotations of the scenes --------------------------------------------------------------------
 
 
 def record_path() -> Path:
-    """Where what the experts found lies."""
+    """Return where the committed annotations of the scenes lie."""
     return resources.REPOSITORY / "data" / "results" / "scenes" / "records.jsonl"
 
 
 def annotate(scenes: Sequence[CompositeScene], out: Path) -> list[Record]:
-    """Return what the CPU set finds in the scenes, unfiltered and without masks."""
-    sources = [pipeline.InputImage(scene.image, scene.name, scene.original_caption) for scene in scenes]
-    experts = load_experts("cpu")
-    records = pipeline.caption_images(sources, experts, out, thresholds=None, batch_size=2)
-    bare = []
+    """Annotate scenes with the CPU experts, and return the records unfiltered and without masks."""
+    images = [pipeline.InputImage(scene.image, scene.name, scene.original_caption) for scene in scenes]
+    records = pipeline.caption_images(images, load_experts("cpu"), out, thresholds=None, batch_size=2)
+
+    annotations = []
     for record in records:
         regions = tuple(region.model_copy(update={"mask": None}) for region in record.regions)
-        bare.append(record.model_copy(update={"regions": regions, "detailed_caption": "", "check": None}))
-    return bare
+        changes = {"regions": regions, "detailed_caption": "", "check": None}
+        annotations.append(record.model_copy(update=changes))
+    return annotations
+
+
+# --- levels and filters ---------------------------------------------------------------------------
 
 
 def at_level(record: Record, level: str) -> Record:
-    """The record with what is known up to a level."""
+    """Return a record with the annotations up to a level of `LEVELS`."""
     depth = LEVELS.index(level)
-    kinds = ("region", "segment")[: max(0, depth - 1)]
+    kinds = set()
+    if depth >= LEVELS.index("+ regions"):
+        kinds.add("region")
+    if depth >= LEVELS.index("+ segments"):
+        kinds.add("segment")
+
     return record.model_copy(
         update={
-            "captions": record.captions if depth >= 1 else (),
+            "captions": record.captions if depth >= LEVELS.index("+ global") else (),
             "regions": tuple(region for region in record.regions if region.kind in kinds),
-            "lines": record.lines if depth >= 4 else (),
+            "lines": record.lines if depth >= LEVELS.index("+ texts") else (),
         }
     )
 
 
-def filtered(record: Record, name: str) -> Record:
-    """Filter a record by the experts' own scores, also by the CPU set's smallest segment, or not at all."""
+def apply_filter(record: Record, name: str) -> Record:
+    """Filter a record: not at all, by the experts' scores, or also by the CPU set's smallest segment."""
     if name == "none":
         return record
     smallest = smallest_segment("cpu") if name == "scores and size" else 0.0
     return filtering.apply_filter(record, smallest_segment=smallest)
 
 
-def vocabulary(records: Sequence[Record]) -> dict[str, str]:
-    """Whatever a description of the records can name, singular or plural -> the name."""
+# --- what a description says ----------------------------------------------------------------------
+
+
+def build_vocabulary(records: Sequence[Record]) -> dict[str, str]:
+    """Return every name that a description of the records can contain, singular or plural, with its singular.
+
+    Names come from regions, from the captions of whole images, and from the ground truth of the scenes.
+    """
     names = {region.text.lower() for record in records for region in record.regions}
+
     for record in records:
         for caption in record.captions:
-            parts = re.split(r", with |, | and ", caption.text.lower().removeprefix("a picture of "))
-            names |= {found[1] for part in parts if (found := _ONE.match(part))}
+            phrases = re.split(r", with |, | and ", caption.text.lower().removeprefix("a picture of "))
+            for phrase in phrases:
+                if match := _SINGULAR.match(phrase):
+                    names.add(match[1])
+
     for photograph in collages.PHOTOGRAPHS:
         names |= {name.lower() for name in (photograph.name, *photograph.names)}
+
+    # "two cats" -> "cats"; a phrase such as "cup of coffee" has no plural here.
     plurals = {with_count(name, 2).split(" ", 1)[1]: name for name in names if " of " not in name}
     return plurals | {name: name for name in names}
 
 
-def mentions(text: str, words: dict[str, str]) -> set[str]:
-    """The names that a description says outside of quotation marks, the longest at each place."""
-    rest = re.sub(r'"[^"]*"', " ", text.lower())
-    alternatives = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
-    return {words[match] for match in re.findall(rf"(?<!\w)(?:{alternatives})(?!\w)", rest)}
+def find_mentions(text: str, vocabulary: dict[str, str]) -> set[str]:
+    """Return the names that a description mentions outside of quotations, the longest where several fit."""
+    unquoted = re.sub(r'"[^"]*"', " ", text.lower())
+    longest_first = sorted(vocabulary, key=len, reverse=True)
+    alternatives = "|".join(map(re.escape, longest_first))
+    return {vocabulary[name] for name in re.findall(rf"(?<!\w)(?:{alternatives})(?!\w)", unquoted)}
 
 
-def quoted(text: str) -> Counter[str]:
-    """The words that a description says in quotation marks."""
-    return Counter(word for part in re.findall(r'"([^"]*)"', text.lower()) for word in part.split())
+def count_quoted_words(text: str) -> Counter[str]:
+    """Count the words that a description quotes."""
+    quotations = re.findall(r'"([^"]*)"', text.lower())
+    return Counter(word for quotation in quotations for word in quotation.split())
 
 
-def score(text: str, scene: CompositeScene, words: dict[str, str]) -> Scored:
-    """How a description agrees with the scene."""
-    said, written = mentions(text, words), quoted(text)
-    true = Counter(word for line in scene.texts for word in line.lower().split())
-    things = [{placed.photograph.name, *placed.photograph.names} for placed in scene.photographs]
-    right = scene.true_words
-    return Scored(
-        [float(bool(names & said)) for names in things],
-        [float(name in right) for name in sorted(said)],
-        [1.0] * (true & written).total() + [0.0] * (true - written).total(),
-        [1.0] * (true & written).total() + [0.0] * (written - true).total(),
+# --- scores ---------------------------------------------------------------------------------------
+
+
+class DescriptionScores(NamedTuple):
+    """Scores of a description, 1 (correct) or 0, one for each object or word.
+
+    Attributes:
+        object_recall: whether each object of the scene is mentioned.
+        object_precision: whether each mentioned name is true of the scene.
+        text_recall: whether each word of the scene's texts is quoted.
+        text_precision: whether each quoted word is in the scene.
+    """
+
+    object_recall: list[float]
+    object_precision: list[float]
+    text_recall: list[float]
+    text_precision: list[float]
+
+    @property
+    def hallucinates(self) -> bool:
+        """Whether the description mentions or quotes anything that isn't in the scene."""
+        return 0.0 in self.object_precision or 0.0 in self.text_precision
+
+
+def score_description(text: str, scene: CompositeScene, vocabulary: dict[str, str]) -> DescriptionScores:
+    """Score a description against the ground truth of its scene."""
+    mentions = find_mentions(text, vocabulary)
+    object_names = [{placed.photograph.name, *placed.photograph.names} for placed in scene.photographs]
+
+    quoted_words = count_quoted_words(text)
+    true_words = Counter(word for line in scene.texts for word in line.lower().split())
+    matched = (true_words & quoted_words).total()
+    missed = (true_words - quoted_words).total()
+    invented = (quoted_words - true_words).total()
+
+    return DescriptionScores(
+        object_recall=[float(bool(names & mentions)) for names in object_names],
+        object_precision=[float(name in scene.true_words) for name in sorted(mentions)],
+        text_recall=[1.0] * matched + [0.0] * missed,
+        text_precision=[1.0] * matched + [0.0] * invented,
     )
 
 
-def table(scenes: Sequence[CompositeScene], records: Sequence[Record]) -> list[Row]:
-    """A row for each level, filter and metric, with 95 % bootstrap intervals over scenes.
+def score_levels(scenes: Sequence[CompositeScene], records: Sequence[Record]) -> list[Row]:
+    """Compose descriptions at every level with every filter, and score them.
 
-    Metrics: recall and precision of objects and of words of text; the share of descriptions that name
-    something or quote something that isn't there ("hallucinating"); CIDEr-D against the scenes'
-    descriptions (0 to 10). A metric without cases, as precision where nothing is quoted, has no row.
+    Metrics: recall and precision of objects and of words of text; the share of descriptions that mention or
+    quote something that isn't there ("hallucinating"); CIDEr-D against the scenes' descriptions (0 to 10). A
+    metric without cases, such as precision where nothing is quoted, has no row.
+
+    Returns:
+        A row for each level, filter and metric, with a 95 % bootstrap interval over scenes.
     """
-    words, composer = vocabulary(records), RuleComposer()
+    vocabulary = build_vocabulary(records)
+    composer = RuleComposer()
+
     rows: list[Row] = []
     for level in LEVELS:
-        for name in FILTERS:
-            texts = [composer.compose(filtered(at_level(record, level), name)) for record in records]
-            rows += [
-                {"level": level, "filter": name, **row} for row in _metrics(texts, scenes, words).values()
+        for filter_name in FILTERS:
+            texts = [
+                composer.compose(apply_filter(at_level(record, level), filter_name)) for record in records
             ]
+            for row in _score_texts(texts, scenes, vocabulary):
+                rows.append({"level": level, "filter": filter_name, **row})
     return rows
 
 
-def _metrics(texts: Sequence[str], scenes: Sequence[CompositeScene], words: dict[str, str]) -> dict[str, Row]:
-    scored = [score(text, scene, words) for text, scene in zip(texts, scenes, strict=True)]
-    of: dict[str, Callable[[Scored], list[float]]] = {
-        "object recall": lambda one: one.objects_found,
-        "object precision": lambda one: one.objects_said,
-        "text recall": lambda one: one.words_found,
-        "text precision": lambda one: one.words_said,
-        "hallucinating": lambda one: [float(0.0 in (*one.objects_said, *one.words_said))],
+def _score_texts(
+    texts: Sequence[str], scenes: Sequence[CompositeScene], vocabulary: dict[str, str]
+) -> list[Row]:
+    scores = [score_description(text, scene, vocabulary) for text, scene in zip(texts, scenes, strict=True)]
+
+    # The values of each scene: many for objects and words, one for the whole description.
+    values_by_scene: dict[str, list[list[float]]] = {
+        "object recall": [score.object_recall for score in scores],
+        "object precision": [score.object_precision for score in scores],
+        "text recall": [score.text_recall for score in scores],
+        "text precision": [score.text_precision for score in scores],
+        "hallucinating": [[float(score.hallucinates)] for score in scores],
     }
-    values = {name: [value for one in scored for value in get(one)] for name, get in of.items()}
-    clusters = {name: [i for i, one in enumerate(scored) for _ in get(one)] for name, get in of.items()}
-    values["CIDEr-D"] = cider_d(texts, [list(scene.references) for scene in scenes]).tolist()
-    rows: dict[str, Row] = {}
-    for name, numbers in values.items():
-        if numbers:
-            interval = bootstrap_interval(numbers, clusters=clusters.get(name))
-            value, low, high = (round(float(number), 4) for number in interval[:3])
-            rows[name] = {"metric": name, "value": value, "low": low, "high": high, "cases": len(numbers)}
+    cider = cider_d(texts, [list(scene.references) for scene in scenes])
+    values_by_scene["CIDEr-D"] = [[value] for value in cider.tolist()]
+
+    rows: list[Row] = []
+    for metric, by_scene in values_by_scene.items():
+        values = [value for scene_values in by_scene for value in scene_values]
+        clusters = [scene for scene, scene_values in enumerate(by_scene) for _ in scene_values]
+        if not values:
+            continue
+        interval = bootstrap_interval(values, clusters=clusters)
+        value, low, high = (round(float(number), 4) for number in interval[:3])
+        rows.append({"metric": metric, "value": value, "low": low, "high": high, "cases": len(values)})
     return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Let the experts look at the scenes, and keep what they found."""
-    parser = argparse.ArgumentParser(description="Describe the scenes with the CPU set.")
-    parser.add_argument("--scenes", type=int, default=SCENES)
-    parser.add_argument("--out", type=Path, default=record_path())
-    chosen = parser.parse_args(arguments)
-    scenes = [collages.make_composite_scene(seed) for seed in range(chosen.scenes)]
+    """Annotate the scenes and write the records."""
+    parser = argparse.ArgumentParser(description="Annotate the composite scenes with the CPU experts.")
+    parser.add_argument("--scenes", type=int, default=SCENES, help="number of scenes")
+    parser.add_argument("--out", type=Path, default=record_path(), help="file of the records")
+    options = parser.parse_args(arguments)
+
+    scenes = [collages.make_composite_scene(seed) for seed in range(options.scenes)]
     records = annotate(scenes, resources.cache() / "scenes")
-    write_records(records, chosen.out)
-    print(f"wrote {resources.display_path(chosen.out)}")
+    write_records(records, options.out)
+    print(f"wrote {resources.display_path(options.out)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Scenes with complete truth, what is made of them at each level, and how it is scored."""
+"""Composite scenes, their descriptions at each level, and the scores of these."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ def scenes():
     return [collages.make_composite_scene(seed) for seed in range(6)]
 
 
-def found_in(scene: collages.CompositeScene) -> Record:
-    """What perfect experts would say of a scene, and what bad ones would add, less surely."""
+def annotations_of(scene: collages.CompositeScene) -> Record:
+    """Return correct annotations of a scene, and wrong ones with lower scores."""
 
     def region(name, box, kind, score):
         return Region(box=box, text=name, score=score, expert="e", kind=kind)
@@ -45,7 +45,7 @@ def values(rows):
     return {(row["level"], row["filter"], row["metric"]): row["value"] for row in rows}
 
 
-def test_a_scene_is_the_same_every_time_and_its_truth_lies_in_it(scenes):
+def test_scene_is_deterministic_and_contains_its_ground_truth(scenes):
     for scene in scenes:
         again = collages.make_composite_scene(int(scene.name.removeprefix("scene-")))
         assert again.image.tobytes() == scene.image.tobytes() and again.references == scene.references
@@ -69,7 +69,7 @@ def test_a_scene_is_the_same_every_time_and_its_truth_lies_in_it(scenes):
     assert len({scene.image.tobytes() for scene in scenes}) == len(scenes)
 
 
-def test_a_photograph_lies_where_the_truth_says(scenes):
+def test_photograph_lies_in_its_box(scenes):
     folder = collages.assets.fetch(collages.ASSET)
     placed = scenes[0].photographs[0]
     box = tuple(int(side) for side in placed.box)
@@ -80,9 +80,9 @@ def test_a_photograph_lies_where_the_truth_says(scenes):
     assert min(np.abs(shown - expected).mean(), np.abs(shown - expected[:, ::-1]).mean()) < 12
 
 
-def test_levels_add_up_and_the_filter_takes_out_what_is_unsure(scenes):
-    records = [found_in(scene) for scene in scenes]
-    rows = description_levels.table(scenes, records)
+def test_recall_grows_with_every_level_and_filtering_raises_precision(scenes):
+    records = [annotations_of(scene) for scene in scenes]
+    rows = description_levels.score_levels(scenes, records)
     at = values(rows)
     recalls = [at[level, "none", "object recall"] for level in description_levels.LEVELS]
     assert recalls == sorted(recalls) and recalls[0] < 1 and recalls[-1] == 1
@@ -97,7 +97,7 @@ def test_levels_add_up_and_the_filter_takes_out_what_is_unsure(scenes):
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
 
 
-def test_filters_judge_by_scores_and_by_the_size_of_segments():
+def test_filters_use_scores_and_the_size_of_segments():
     regions = (
         Region(box=(0, 0, 9, 9), text="cat", score=0.9, expert="e"),
         Region(box=(20, 0, 29, 9), text="dog", score=0.1, expert="e"),
@@ -105,32 +105,35 @@ def test_filters_judge_by_scores_and_by_the_size_of_segments():
     )
     record = Record(name="a", sha256="0" * 64, width=30, height=30, regions=regions)
     texts = {
-        name: [region.text for region in description_levels.filtered(record, name).regions]
+        name: [region.text for region in description_levels.apply_filter(record, name).regions]
         for name in description_levels.FILTERS
     }
     assert texts == {"none": ["cat", "dog", "gong"], "scores": ["cat", "gong"], "scores and size": ["cat"]}
 
 
-def test_names_are_found_as_words_the_longest_first_and_not_in_quotes():
+def test_mentions_are_whole_words_outside_of_quotations_the_longest_first():
     words = {"cat": "cat", "cats": "cat", "tiger cat": "tiger cat", "bus": "bus", "people": "person"}
-    said = 'Two cats and a tiger cat, but no concatenation. Three people. The text reads "bus stop".'
-    assert description_levels.mentions(said, words) == {"cat", "tiger cat", "person"}
-    assert description_levels.quoted('The text reads "Bus stop" and "stop".') == {"bus": 1, "stop": 2}
+    text = 'Two cats and a tiger cat, but no concatenation. Three people. The text reads "bus stop".'
+    assert description_levels.find_mentions(text, words) == {"cat", "tiger cat", "person"}
+    assert description_levels.count_quoted_words('The text reads "Bus stop" and "stop".') == {
+        "bus": 1,
+        "stop": 2,
+    }
 
 
-def test_the_vocabulary_has_what_experts_said_and_what_is_true(scenes):
-    record = found_in(scenes[0]).model_copy(
+def test_vocabulary_has_the_names_of_annotations_and_ground_truth(scenes):
+    record = annotations_of(scenes[0]).model_copy(
         update={
             "captions": (Caption(text="a picture of a red fox, with two people and an oboe", expert="t"),)
         }
     )
-    words = description_levels.vocabulary([record])
+    words = description_levels.build_vocabulary([record])
     assert {"violin", "oboe", "red fox", "astronaut", "coins"} <= set(words.values())
     assert words["violins"] == "violin" and words["people"] == "person"
 
 
 def test_every_metric_has_its_panel(scenes):
-    rows = description_levels.table(scenes, [found_in(scene) for scene in scenes])
+    rows = description_levels.score_levels(scenes, [annotations_of(scene) for scene in scenes])
     metrics = ["object recall", "object precision", "text recall", "CIDEr-D"]
     fig = draw_levels(rows, metrics, columns=2)
     assert [ax.get_title() for ax in fig.axes] == metrics
@@ -158,8 +161,8 @@ def test_segments_are_coloured_small_over_large():
     assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["dot 0.50"]
 
 
-class Unsure(Expert):
-    """Sees one thing, with a mask, and doubts it."""
+class UnsureExpert(Expert):
+    """Annotates one region with a mask and a low score."""
 
     name, version, licence = "unsure", "1", "CC0-1.0"
 
@@ -180,8 +183,8 @@ class Unsure(Expert):
         ]
 
 
-def test_annotations_of_scenes_are_unfiltered_and_without_masks(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(description_levels, "load_experts", lambda names: [Unsure()])
+def test_annotations_are_unfiltered_and_without_masks(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(description_levels, "load_experts", lambda names: [UnsureExpert()])
     records = description_levels.annotate(scenes[:3], tmp_path)
     assert [record.name for record in records] == [scene.name for scene in scenes[:3]]
     for record, scene in zip(records, scenes, strict=False):
@@ -191,8 +194,8 @@ def test_annotations_of_scenes_are_unfiltered_and_without_masks(scenes, tmp_path
         assert "unsure" in {source.expert for source in record.provenance}
 
 
-@pytest.mark.skipif(not description_levels.record_path().is_file(), reason="no records are kept")
-def test_the_kept_records_are_of_these_scenes_and_say_who_spoke():
+@pytest.mark.skipif(not description_levels.record_path().is_file(), reason="no records are committed")
+def test_committed_records_are_of_these_scenes_and_name_their_experts():
     records = list(read_records(description_levels.record_path()))
     assert [record.name for record in records] == [
         collages.make_composite_scene(seed).name for seed in range(len(records))
