@@ -6,7 +6,7 @@ from monkeylib.prompts import IGNORE_INDEX
 
 
 def encode_as_released(prompt, answer, end, max_length):
-    """Return `input_ids`, `labels` and `attention_mask`, each `[max_length]`, as the released code builds them.
+    """Return `input_ids`, `labels` and `attention_mask` of the released code, each `[max_length]`.
 
     They differ from the library's where text is too long or holds the end-of-text token: what does not fit is
     cut, even the answer and its end; every example is padded to `max_length` with the end-of-text token; and

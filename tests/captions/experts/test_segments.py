@@ -152,7 +152,9 @@ def test_a_image_without_sure_segments_has_none():
         SamDistilled(points=0)
 
 
-@pytest.mark.skipif(not assets.cache_folder(sam_distilled.ASSET).is_dir(), reason="needs `monkeylib assets fetch`")
+@pytest.mark.skipif(
+    not assets.cache_folder(sam_distilled.ASSET).is_dir(), reason="needs `monkeylib assets fetch`"
+)
 def test_the_real_network_cuts_out_what_stands_on_plain_ground():
     pixels = np.full((120, 160, 3), 235, dtype=np.uint8)
     ys, xs = np.mgrid[:120, :160]
