@@ -41,6 +41,7 @@ def write_table(rows: Sequence[Row], name: str, profile: str) -> Path:
     if not rows:
         raise ValueError(f"The table {name} of profile {profile} has no rows: nothing was written.")
 
+    # dict.fromkeys drops duplicates and keeps the order.
     columns = list(dict.fromkeys(column for row in rows for column in row))
     path = table_path(name, profile)
 
@@ -81,6 +82,7 @@ def read_csv(path: Path) -> list[dict[str, Value]]:
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
 
+    # One word makes a column text.
     text_columns = {column for row in rows for column, field in row.items() if isinstance(_parse(field), str)}
 
     return [
@@ -150,11 +152,12 @@ def pivot_scores(rows: Sequence[Row], names: Mapping[str, str] | None = None) ->
         names: what to call the models; as they are named, if not given.
     """
     if not rows or not rows[0].keys() >= _SCORE_COLUMNS:
-        return rows
+        return rows  # not a table of scores
 
     splits = list(dict.fromkeys(str(row["split"]) for row in rows))
     prefix = "".join(os.path.commonprefix(splits).rpartition("-")[:2])
 
+    # Only the first metric of a split, and only the score over all of its examples.
     scores: dict[Value, dict[str, Value]] = {}  # model -> split -> score with its interval
     for row in rows:
         if row.get("group", "all") != "all":

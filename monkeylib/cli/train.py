@@ -78,6 +78,7 @@ def train(
     checkpoint = finetune.run(
         settings, folder, sys.stderr.isatty(), training_data, finetune.Devices(devices, nodes)
     )
+    # Every process of a distributed run gets here.
     if rank_zero_only.rank == 0:
         _print_result(checkpoint, training_data)
 

@@ -27,6 +27,7 @@ def draw_models(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
     scores = _points(rows)
     metrics = list(dict.fromkeys(scores["metric"]))
 
+    # Axes as wide as their number of splits, so that all bars are equally wide.
     splits = [scores.loc[scores["metric"] == metric, "split"].nunique() for metric in metrics]
     widths = [count + 0.6 for count in splits]
     fig, axes = plt.subplots(1, len(metrics), figsize=(7.4, 2.9), width_ratios=widths, squeeze=False)
@@ -46,6 +47,7 @@ def _draw_bars(ax: Axes, scores: pd.DataFrame, names: Mapping[str, str]) -> None
     by_model = {model: _ordered(scores[scores["model"] == model], "split", splits) for model in names}
     drawn = pd.concat(by_model.values())
 
+    # Intervals are in the rows, not to be computed: `errorbar=None`.
     sns.barplot(
         x=drawn["split"].map(_title),
         y=drawn["value"],
@@ -59,6 +61,7 @@ def _draw_bars(ax: Axes, scores: pd.DataFrame, names: Mapping[str, str]) -> None
     )
     ax.get_legend().remove()  # the figure has one for all axes
 
+    # Seaborn draws one container of bars per model, in the order of the palette.
     for bars, of_model in zip(list(ax.containers), by_model.values(), strict=True):
         centres = [bar.get_x() + bar.get_width() / 2 for bar in bars]
         draw_intervals(ax, centres, of_model["value"], of_model["low"], of_model["high"])

@@ -35,9 +35,11 @@ def code_digests(source: str, package: Path = PACKAGE) -> dict[str, str]:
             digests[name] = file_digest(path)
             continue
 
+        # The syntax tree has no comments and no layout.
         tree = ast.parse(path.read_text(encoding="utf-8"))
         digests[name] = text_digest(ast.dump(_without_docstrings(tree)))
 
+        # Relative imports are resolved against the package of the module.
         module_package = ".".join(path.parent.relative_to(package.parent).parts)
         pending |= _imported_files(tree, module_package, package)
 

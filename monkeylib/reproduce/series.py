@@ -181,6 +181,7 @@ class NotebookRun:
         if not record:
             return "first run"
 
+        # A dependency may also have been added or removed since.
         current, recorded = self.dependencies(), record["dependencies"]
         changed = [
             name

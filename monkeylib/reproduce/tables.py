@@ -27,6 +27,7 @@ def markdown_table(rows: Sequence[Row], columns: Mapping[str, str] | None = None
     if not columns:
         columns = {column: column for row in rows for column in row}
 
+    # The heading, the alignment of the columns, then the rows.
     lines = [list(columns.values())]
     lines.append(["---:" if is_numeric(rows, column) else "---" for column in columns])
     for row in rows:
@@ -43,6 +44,7 @@ def fill_blocks(page: str, render: Callable[[str], str]) -> str:
     """
     filled, count = _BLOCK.subn(lambda match: f"{match[1]}{render(match['name'])}{match['end']}", page)
 
+    # Every block has two marks.
     if len(_MARK.findall(page)) != 2 * count:
         raise ValueError(
             "A table block opens with <!-- table:NAME --> on its own line and ends with <!-- /table -->: "
