@@ -1,1 +1,1 @@
-"""Checkpoints of others: the released Monkey and Qwen-VL layout, and peft's files for the adapters."""
+"""Load and convert checkpoints: released ones, LLaVA-1.5, pretrained components, LoRA files of peft."""

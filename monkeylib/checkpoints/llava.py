@@ -1,4 +1,4 @@
-"""LLaVA-1.5 as the Hugging Face hub has it, made into Monkey: the paper's second setting.
+"""LLaVA-1.5 as the Hugging Face hub has it, loaded as Monkey: the paper's second setting.
 
 LLaVA-1.5 is CLIP ViT-L/14 at 336 pixels, a projector of two layers, and Vicuna. It reads the output of the
 second-to-last block without class token, so the last block is left out. transformers itself reads the files,
@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from monkeylib.checkpoints import pretrained
 from monkeylib.checkpoints.loading import build_with_weights
+from monkeylib.checkpoints.pretrained import explain_missing
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyProjectorConfig
 
+# How the names of tensors begin that LLaVA-1.5 does not have.
 FRESH = ("vision.lora.",)
+
 _PREFIXES = {
     "model.vision_tower.": "vision.backbone.",
     "model.multi_modal_projector.": "resampler.",
@@ -24,18 +26,34 @@ _PREFIXES = {
 }
 
 
-def config_of(llava: LlavaConfig, **fields: Any) -> MonkeyConfig:
-    """The configuration of Monkey on a LLaVA-1.5.
+def load_llava(path: str | Path, **fields: Any) -> MonkeyForConditionalGeneration:
+    """Load a LLaVA-1.5 from a local folder or a hub as Monkey, with fresh LoRA.
 
     Args:
-        llava: its own configuration.
-        fields: of `MonkeyConfig`, such as `grids=[[2, 2]]`, `tile_size=224` (the encoder's table of positions
-            is then interpolated), `views="global"`, `lora_mode="none"`.
+        path: folder, or name on the hub.
+        fields: as in `config_from_llava`.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: as `config_from_llava`.
+    """
+    with explain_missing(str(path)):
+        config = config_from_llava(LlavaConfig.from_pretrained(path), **fields)
+    return build_with_weights(config, read_llava_weights(path), FRESH)
+
+
+def config_from_llava(llava: LlavaConfig, **fields: Any) -> MonkeyConfig:
+    """Convert the configuration of a LLaVA-1.5.
+
+    Args:
+        llava: configuration in transformers.
+        fields: of `MonkeyConfig`, such as `grids=[[2, 2]]`, `tile_size=224` (the ViT's position embedding is
+            then interpolated), `views="global"`, `lora_mode="none"`.
 
     Raises:
         ValueError: another vision encoder than CLIP, or features that LLaVA-1.5 does not take.
     """
-    vision = llava.vision_config.to_dict() | {"num_hidden_layers": blocks_read(llava)}
+    vision = llava.vision_config.to_dict() | {"num_hidden_layers": count_blocks(llava)}
     return MonkeyConfig(
         vision_config=vision,
         resampler_config=MonkeyProjectorConfig(hidden_act=llava.projector_hidden_act),
@@ -47,53 +65,46 @@ def config_of(llava: LlavaConfig, **fields: Any) -> MonkeyConfig:
     )
 
 
-def blocks_read(llava: LlavaConfig) -> int:
-    """After how many blocks of the encoder LLaVA reads its features.
+def count_blocks(llava: LlavaConfig) -> int:
+    """Return how many blocks of the ViT come before LLaVA's features.
 
     Raises:
-        ValueError: as `config_of`.
+        ValueError: as `config_from_llava`.
     """
     layer, kind = llava.vision_feature_layer, llava.vision_config.model_type
     strategy = llava.vision_feature_select_strategy
-    known = isinstance(layer, int) and strategy == "default" and llava.multimodal_projector_bias
-    if kind != "clip_vision_model" or not known:
+
+    is_known = isinstance(layer, int) and strategy == "default" and llava.multimodal_projector_bias
+    if kind != "clip_vision_model" or not is_known:
         raise ValueError(
             "only LLaVA-1.5 is known: a clip_vision_model, features of one layer, the select strategy "
             f"'default' and a projector with biases, got {kind}, layer {layer}, {strategy!r} and "
             f"multimodal_projector_bias={llava.multimodal_projector_bias}"
         )
+
+    # Layer 0 is what enters the first block, -1 what leaves the last one.
     return layer if layer >= 0 else llava.vision_config.num_hidden_layers + 1 + layer
 
 
-def state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Our names -> the tensors of a LLaVA-1.5 in a local folder or on a hub, as they are stored.
+def read_llava_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a LLaVA-1.5 by monkeylib's names, in the precision of the file.
 
     Raises:
-        FileNotFoundError: it is not to be had.
-        ValueError: as `config_of`.
+        FileNotFoundError: there is no such model.
+        ValueError: as `config_from_llava`.
     """
-    with pretrained.explained(str(path)):
+    with explain_missing(str(path)):
         llava = LlavaForConditionalGeneration.from_pretrained(path, dtype="auto")
-    kept = blocks_read(llava.config)
-    unread = tuple(
-        f"model.vision_tower.encoder.layers.{block}."
-        for block in range(kept, llava.config.vision_config.num_hidden_layers)
-    )
-    return {
-        ours + name.removeprefix(theirs): tensor
-        for name, tensor in llava.state_dict().items()
-        for theirs, ours in _PREFIXES.items()
-        if name.startswith(theirs) and not (unread and name.startswith(unread))
-    }
 
+    first_unused = count_blocks(llava.config)
+    blocks = llava.config.vision_config.num_hidden_layers
+    unused = tuple(f"model.vision_tower.encoder.layers.{block}." for block in range(first_unused, blocks))
 
-def load(path: str | Path, **fields: Any) -> MonkeyForConditionalGeneration:
-    """Monkey on a LLaVA-1.5 in a local folder or on a hub, with fresh adapters; `fields` as in `config_of`.
-
-    Raises:
-        FileNotFoundError: it is not to be had.
-        ValueError: as `config_of`.
-    """
-    with pretrained.explained(str(path)):
-        config = config_of(LlavaConfig.from_pretrained(path), **fields)
-    return build_with_weights(config, state_dict(path), FRESH)
+    state = {}
+    for llava_name, tensor in llava.state_dict().items():
+        if unused and llava_name.startswith(unused):
+            continue
+        for llava_prefix, prefix in _PREFIXES.items():
+            if llava_name.startswith(llava_prefix):
+                state[prefix + llava_name.removeprefix(llava_prefix)] = tensor
+    return state

@@ -1,4 +1,4 @@
-"""Pretrained parts by name: from a local folder, a fetched asset, or a model hub."""
+"""Load pretrained components by name: from a local folder, a fetched asset, or a model hub."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,87 +17,77 @@ from transformers import (
 from monkeylib import assets
 from monkeylib.checkpoints import dinov2_onnx
 
-# A hub's id -> the asset that holds the same weights in another format (ONNX, GGUF).
+# Name on a hub -> the asset that holds the same weights in another format (ONNX, GGUF).
 ASSETS = {
     "facebook/dinov2-small": "dinov2-small",
     "HuggingFaceTB/SmolLM2-135M-Instruct": "smollm2-135m-instruct",
 }
 
 
-def encoder(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    """The vision encoder of that name in fp32, with as many blocks as `config` says.
+def load_vision_backbone(name: str, config: PreTrainedConfig) -> PreTrainedModel:
+    """Load a vision backbone in fp32, with as many blocks as `config` says.
 
     Raises:
-        FileNotFoundError: it is not to be had.
+        FileNotFoundError: there is neither a folder nor an asset, and no hub has it.
         ValueError: it has other sizes than `config`.
     """
-    file = _asset_file(name)
-    if file is not None:
+    onnx_file = _find_asset_file(name)
+    if onnx_file is not None:
         model = AutoModel.from_config(config)
-        model.load_state_dict(dinov2_onnx.read_onnx(file))
+        model.load_state_dict(dinov2_onnx.read_onnx(onnx_file))
         return model
-    with explained(name):
-        model, loaded = AutoModel.from_pretrained(
+
+    with explain_missing(name):
+        model, report = AutoModel.from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    wrong = sorted([*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])])
-    if wrong:
+
+    mismatched = [key for key, *_ in report["mismatched_keys"]]
+    problems = sorted([*report["missing_keys"], *mismatched])
+    if problems:
         raise ValueError(
-            f"{name} does not fit the profile's encoder: {wrong[0]} is missing or has another shape; check "
-            "the fields under `vision`"
+            f"{name} does not fit the profile's encoder: {problems[0]} is missing or has another shape; "
+            "check the fields under `vision`"
         )
     return model
 
 
-def language_model(name: str, vocabulary: int) -> PreTrainedModel:
-    """The causal language model of that name in fp32, its token tables enlarged to `vocabulary` rows.
+def load_language_model(name: str, vocabulary_size: int) -> PreTrainedModel:
+    """Load a causal language model in fp32, its token embeddings enlarged to `vocabulary_size`.
 
     Raises:
-        FileNotFoundError: it is not to be had.
+        FileNotFoundError: there is neither a folder nor an asset, and no hub has it.
     """
-    with explained(name):
-        model = AutoModelForCausalLM.from_pretrained(**_place(name), dtype=torch.float32)
-    if vocabulary > model.config.vocab_size:
-        model.resize_token_embeddings(vocabulary)
+    with explain_missing(name):
+        model = AutoModelForCausalLM.from_pretrained(**_source(name), dtype=torch.float32)
+    if vocabulary_size > model.config.vocab_size:
+        model.resize_token_embeddings(vocabulary_size)
     return model
 
 
-def tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of that language model; it pads with its end of text where it has no padding token.
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a language model; it pads with its end of text where it has no padding token.
 
     Raises:
-        FileNotFoundError: it is not to be had.
+        FileNotFoundError: there is neither a folder nor an asset, and no hub has it.
     """
-    with explained(name):
-        found = AutoTokenizer.from_pretrained(**_place(name))
-    found.pad_token = found.pad_token or found.eos_token
-    return found
-
-
-def _asset_file(name: str) -> Path | None:
-    """The file of the asset with these weights, if it is fetched and no local folder has the name."""
-    if Path(name).is_dir() or name not in ASSETS:
-        return None
-    asset = assets.find(ASSETS[name])
-    folder = assets.locate(asset)
-    return None if folder is None else folder / asset.files[0].name
-
-
-def _place(name: str) -> dict[str, str]:
-    """Where transformers finds a language model: a folder and the GGUF file in it, or the name itself."""
-    file = _asset_file(name)
-    if file is None:
-        return {"pretrained_model_name_or_path": name}
-    return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    with explain_missing(name):
+        tokenizer = AutoTokenizer.from_pretrained(**_source(name))
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
 
 
 @contextlib.contextmanager
-def explained(name: str) -> Iterator[None]:
-    """Say in one sentence what to do when a model is not to be had."""
+def explain_missing(name: str) -> Iterator[None]:
+    """Say in one sentence what to do when transformers does not find a model.
+
+    Raises:
+        FileNotFoundError: in place of its OSError.
+    """
     try:
         yield
     except OSError as error:
@@ -106,3 +96,20 @@ def explained(name: str) -> Iterator[None]:
             f"{name} is no local folder with a model, and no model hub gave it: {fetch}connect to a hub, or "
             "name a local folder as `pretrained` in the profile"
         ) from error
+
+
+def _find_asset_file(name: str) -> Path | None:
+    """Return the file of the asset with these weights; None without one, or where a local folder exists."""
+    if Path(name).is_dir() or name not in ASSETS:
+        return None
+    asset = assets.find(ASSETS[name])
+    folder = assets.locate(asset)
+    return None if folder is None else folder / asset.files[0].name
+
+
+def _source(name: str) -> dict[str, str]:
+    """Return the arguments by which transformers finds a language model: a GGUF file, or the name itself."""
+    file = _find_asset_file(name)
+    if file is None:
+        return {"pretrained_model_name_or_path": name}
+    return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}

@@ -98,7 +98,7 @@ def load_released_processor(folder: str | Path, grid: Grid | None = None) -> Mon
 def _load_tokenizer(folder: Path, config: MonkeyConfig) -> PreTrainedTokenizerFast:
     """Load the tokenizer of `qwen.tiktoken`, which must agree with `config.json`."""
     path = folder / qwen_tokenizer.VOCABULARY
-    tokenizer = qwen_tokenizer.build(path)
+    tokenizer = qwen_tokenizer.build_tokenizer(path)
 
     image_start_id = tokenizer.convert_tokens_to_ids("<img>")
     if image_start_id != config.image_start_id:

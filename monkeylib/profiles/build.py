@@ -99,7 +99,7 @@ def load_pretrained_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
             f"The profile {profile.name} starts from {name}: convert that checkpoint with `monkeylib convert`, "
             "and name the folder as the profile's base_checkpoint."
         )
-    tokenizer = pretrained.tokenizer(name)
+    tokenizer = pretrained.load_tokenizer(name)
     if profile.language_model.image_token_ids.start is not None:
         tokenizer.add_tokens(list(IMAGE_TOKENS), special_tokens=True)
     return tokenizer
@@ -203,11 +203,11 @@ def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> Non
 def _load_pretrained(profile: Profile, config: MonkeyConfig) -> MonkeyForConditionalGeneration:
     """Load the pretrained vision backbone and language model of a profile, or its complete LLaVA-1.5."""
     if profile.vision.pretrained is None:
-        state = llava.state_dict(profile.language_model.pretrained)
+        state = llava.read_llava_weights(profile.language_model.pretrained)
         return build_with_weights(config, state, llava.FRESH)
 
-    backbone = pretrained.encoder(profile.vision.pretrained, config.vision_config)
-    language_model = pretrained.language_model(
+    backbone = pretrained.load_vision_backbone(profile.vision.pretrained, config.vision_config)
+    language_model = pretrained.load_language_model(
         profile.language_model.pretrained, config.text_config.vocab_size
     )
     state = {f"vision.backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}

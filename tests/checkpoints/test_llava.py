@@ -95,7 +95,7 @@ def views(count, side=56):
 
 @torch.no_grad()
 def test_one_tile_gives_the_logits_of_llava(theirs, folder):
-    ours = llava.load(folder, views="global", lora_mode="none").eval()
+    ours = llava.load_llava(folder, views="global", lora_mode="none").eval()
     ids = torch.tensor([[1, 7, *[PLACE] * 16, 9, 11, 4], [1, *[PLACE] * 16, 3, 2, 6, 8]])
     expected = theirs(input_ids=ids, pixel_values=views(2)).logits
     assert torch.allclose(ours(input_ids=ids, pixel_values=views(2)).logits, expected, atol=1e-5)
@@ -104,7 +104,7 @@ def test_one_tile_gives_the_logits_of_llava(theirs, folder):
 
 @torch.no_grad()
 def test_tiles_with_fresh_adapters_are_each_what_llava_sees(theirs, folder):
-    ours = llava.load(folder, grids=[[2, 2]]).eval()
+    ours = llava.load_llava(folder, grids=[[2, 2]]).eval()
     tokens = ours.get_image_features(views(5), torch.tensor([[2, 2]]))
     expected = theirs.get_image_features(views(5)).pooler_output
     assert torch.allclose(tokens, torch.stack(list(expected)), atol=1e-5)
@@ -113,7 +113,7 @@ def test_tiles_with_fresh_adapters_are_each_what_llava_sees(theirs, folder):
 
 
 def test_smaller_tiles_have_fewer_tokens_and_train(theirs, folder):
-    ours = llava.load(folder, grids=[[2, 2]], tile_size=28).train()
+    ours = llava.load_llava(folder, grids=[[2, 2]], tile_size=28).train()
     assert ours.config.queries == 4
     ours.freeze_for_finetuning()
     ids = torch.tensor([[1, *[PLACE] * 20, 9, 11]])
@@ -128,7 +128,7 @@ def test_smaller_tiles_have_fewer_tokens_and_train(theirs, folder):
 
 @torch.no_grad()
 def test_the_model_saves_and_loads(theirs, folder, tmp_path):
-    ours = llava.load(folder, grids=[[2, 2]]).eval()
+    ours = llava.load_llava(folder, grids=[[2, 2]]).eval()
     ours.save_pretrained(tmp_path)
     again = type(ours).from_pretrained(tmp_path)
     ids = torch.tensor([[1, *[PLACE] * 80, 9]])
@@ -149,13 +149,13 @@ def test_the_model_saves_and_loads(theirs, folder, tmp_path):
 )
 def test_another_llava_is_refused(changes):
     with pytest.raises(ValueError, match="only LLaVA-1.5 is known"):
-        llava.config_of(config(**changes), grids=[[2, 2]])
+        llava.config_from_llava(config(**changes), grids=[[2, 2]])
 
 
 def test_a_missing_llava_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="no-such is no local folder with a model.*connect to a hub"):
-        llava.load(tmp_path / "no-such", grids=[[2, 2]])
+        llava.load_llava(tmp_path / "no-such", grids=[[2, 2]])
 
 
 def tokenizer():
@@ -178,7 +178,7 @@ def asked_as_llava():
 @torch.no_grad()
 def test_a_question_reads_as_llava_reads_it(theirs, folder, make_image):
     """From image and text to logits: the same as transformers' own processors and model."""
-    ours = llava.load(folder, views="global", lora_mode="none").eval()
+    ours = llava.load_llava(folder, views="global", lora_mode="none").eval()
     theirs = deepcopy(theirs)
     ours.config.image_token_id = theirs.config.image_token_id = len(tokenizer()) - 1
     processor = asked_as_llava()

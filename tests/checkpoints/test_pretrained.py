@@ -106,12 +106,12 @@ def test_parts_of_another_size_are_refused(folder):
 
 def test_a_part_that_is_not_to_be_had_is_said(folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(assets, "located", lambda asset: None)
+    monkeypatch.setattr(assets, "locate", lambda asset: None)
     recipe = profiles.load_profile("small")
     with pytest.raises(FileNotFoundError, match="no model hub gave it: run `monkeylib assets fetch smollm2"):
         build.build_processor(recipe)
     with pytest.raises(FileNotFoundError, match="run `monkeylib assets fetch dinov2-small`"):
-        pretrained.encoder("facebook/dinov2-small", AutoConfig.for_model("dinov2", **ENCODER))
+        pretrained.load_vision_backbone("facebook/dinov2-small", AutoConfig.for_model("dinov2", **ENCODER))
 
 
 def test_a_whole_checkpoint_of_another_kind_is_refused():
@@ -181,7 +181,7 @@ def test_the_fetched_dinov2_gives_the_features_of_its_onnx_file(tmp_path):
     pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
     (expected,) = session.run([last], {"input_image": pixels})
     config = profiles.build_config(profiles.load_profile("small")).vision_config
-    encoder = pretrained.encoder("facebook/dinov2-small", config).eval()
+    encoder = pretrained.load_vision_backbone("facebook/dinov2-small", config).eval()
     with torch.no_grad():
         features = encoder(torch.from_numpy(pixels)).last_hidden_state
     assert np.abs(features.numpy() - expected).max() < 1e-3

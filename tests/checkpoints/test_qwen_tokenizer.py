@@ -57,7 +57,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def qwen(file):
-    return qwen_files.build(file)
+    return qwen_files.build_tokenizer(file)
 
 
 def test_a_thousand_mixed_strings_give_the_ids_of_tiktoken(qwen, file):
@@ -124,7 +124,7 @@ def test_a_file_that_is_no_vocabulary_is_refused(content, complaint, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=complaint):
-        qwen_files.build(path)
+        qwen_files.build_tokenizer(path)
 
 
 def test_another_tokenizer_is_not_written_as_qwens(tokenizer, tmp_path):

@@ -75,7 +75,7 @@ class SmolLm2Composer(Composer):
 
         if assets.locate(assets.find(ASSET)) is None:
             assets.fetch(ASSET)
-        return pretrained.tokenizer(HUB), pretrained.language_model(HUB, 0).eval()
+        return pretrained.load_tokenizer(HUB), pretrained.load_language_model(HUB, 0).eval()
 
     def prepare(self) -> None:
         """Load the language model, fetched first if it is missing."""
