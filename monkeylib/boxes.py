@@ -87,6 +87,11 @@ def bounding_box(points: Iterable[Point]) -> Box:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def bounding_boxes(polygons: Iterable[Iterable[Point]]) -> list[Box]:
+    """Return the bounding box of each polygon."""
+    return [bounding_box(points) for points in polygons]
+
+
 def clip(box: Box, size: tuple[int, int]) -> Box:
     """Return the part of a box that lies inside an image of `size` (width, height) in pixels."""
     x0, y0, x1, y1 = box

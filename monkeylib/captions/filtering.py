@@ -156,14 +156,13 @@ def suppress_same_caption(
 
     As in the released code, an annotation is compared with the first one of its text only.
     """
-    first_boxes: dict[str, Box] = {}
+    first_of_text: dict[str, Annotation] = {}
     retained, repeated = [], []
     for annotation in annotations:
-        first_box = first_boxes.get(annotation.text)
-        if first_box is None:
-            first_boxes[annotation.text] = annotation.box
+        first = first_of_text.setdefault(annotation.text, annotation)
+        if first is annotation:
             retained.append(annotation)
-        elif overlap(first_box, annotation.box) >= threshold:
+        elif overlap(first.box, annotation.box) >= threshold:
             repeated.append(annotation)
         else:
             retained.append(annotation)

@@ -70,15 +70,23 @@ def _quote(text: str) -> str:
 
 def reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
     """Return lines from top to bottom; those whose middles are on one level, from left to right."""
-    rows: list[list[OcrLine]] = []
-    for line in sorted(lines, key=lambda line: line.box[1] + line.box[3]):
-        middle = (line.box[1] + line.box[3]) / 2
-        if rows and middle < rows[-1][0].box[3]:
-            rows[-1].append(line)
-        else:
-            rows.append([line])
+    line_boxes = boxes.bounding_boxes([line.quad for line in lines])
+    from_top = sorted(zip(lines, line_boxes, strict=True), key=lambda pair: boxes.center(pair[1])[1])
 
-    return [line for row in rows for line in sorted(row, key=lambda line: line.box[0])]
+    # A line whose middle lies above the bottom of a row's first line is part of that row.
+    rows: list[list[tuple[OcrLine, Box]]] = []
+    for line, box in from_top:
+        row_bottom = rows[-1][0][1][3] if rows else 0.0
+        if rows and boxes.center(box)[1] < row_bottom:
+            rows[-1].append((line, box))
+        else:
+            rows.append([(line, box)])
+
+    ordered = []
+    for row in rows:
+        from_left = sorted(row, key=lambda pair: pair[1][0])
+        ordered.extend(line for line, _ in from_left)
+    return ordered
 
 
 def describe_place(record: Record, box: Box) -> str:
