@@ -8,21 +8,27 @@ import torch
 from monkeylib.checkpoints.key_map import build_key_map
 from monkeylib.checkpoints.released_config import config_from_released
 from monkeylib.experiments import parity
-from monkeylib.experiments.parity import PAD, QUERY_ROWS, places, prompt, released_weights
+from monkeylib.experiments.parity import (
+    PAD_ID,
+    QUERY_ROWS,
+    golden_inputs,
+    insert_image_ids,
+    released_weights,
+)
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.lora import TileLoRA
 from tests.support.released_encoding import encode_as_released
 from tests.support.released_files import from_released_layout, to_released_layout
 
-VISION, LANGUAGE, STEP = (parity.expected(name) for name in ("vision_896", "lmm_896", "train_step"))
+VISION, LANGUAGE, STEP = (parity.golden_tensors(name) for name in ("vision_896", "lmm_896", "train_step"))
 ABOUT_VISION, ABOUT_LANGUAGE, ABOUT_STEP = (
-    parity.about(name) for name in ("vision_896", "lmm_896", "train_step")
+    parity.golden_facts(name) for name in ("vision_896", "lmm_896", "train_step")
 )
 TOKEN_ROWS = [0, 1, 31, 32, 517, 1023]
 
 
 def build() -> MonkeyForConditionalGeneration:
-    config = config_from_released(parity.released_settings())
+    config = config_from_released(parity.released_config())
     model = MonkeyForConditionalGeneration(config)
     model.load_state_dict(from_released_layout(released_weights(), config))
     return model.eval()
@@ -35,7 +41,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images():
-    return parity.parity_images()
+    return parity.golden_images()
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +121,7 @@ def test_bfloat16(tokens, images):
 
 
 def test_spliced_embeddings(model, tokens):
-    embeds = model.splice(places(LANGUAGE["single.input_ids"]), tokens[:5])[0]
+    embeds = model.splice(insert_image_ids(LANGUAGE["single.input_ids"]), tokens[:5])[0]
     assert torch.allclose(embeds[parity.EMBEDDED_ROWS], LANGUAGE["single.embeds_rows"], rtol=0, atol=2e-4)
     about = ABOUT_LANGUAGE["embeds_statistics"]
     assert embeds.double().square().sum().item() == pytest.approx(about["sum_of_squares"], rel=1e-5)
@@ -125,10 +131,10 @@ def test_spliced_embeddings(model, tokens):
     assert means == pytest.approx(list(about["per_segment_abs_mean"].values()), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", parity.PROMPTS)
+@pytest.mark.parametrize("name", parity.PROMPT_IMAGES)
 @torch.no_grad()
 def test_logits(name, model, images):
-    logits = model(**prompt(name, images), logits_to_keep=16).logits
+    logits = model(**golden_inputs(name, images), logits_to_keep=16).logits
     expected = LANGUAGE[f"{name}.logits_last16"].view_as(logits)
     assert torch.allclose(logits, expected, rtol=0, atol=3e-4 if name == "two" else 2e-4)
 
@@ -138,7 +144,7 @@ def test_the_last_norm_of_the_language_model(model, images):
     seen = []
     norm = model.language_model.model.norm
     hook = norm.register_forward_hook(lambda _, __, out: seen.append(out[0, -4:]))
-    model(**prompt("single", images), logits_to_keep=1)
+    model(**golden_inputs("single", images), logits_to_keep=1)
     hook.remove()
     assert torch.allclose(seen[0], LANGUAGE["single.ln_f_last4"], rtol=0, atol=2e-4)
 
@@ -147,10 +153,10 @@ def test_the_last_norm_of_the_language_model(model, images):
     "name, answers", [("single", "single"), ("batch", "batch"), ("short", "short_alone")]
 )
 def test_greedy_ids(name, answers, model, images):
-    expected = torch.tensor(ABOUT_LANGUAGE["greedy"][answers]).view(len(parity.PROMPTS[name]), -1)
-    inputs = prompt(name, images)
+    expected = torch.tensor(ABOUT_LANGUAGE["greedy"][answers]).view(len(parity.PROMPT_IMAGES[name]), -1)
+    inputs = golden_inputs(name, images)
     ids = model.generate(
-        **inputs, do_sample=False, eos_token_id=None, pad_token_id=PAD, max_new_tokens=expected.shape[1]
+        **inputs, do_sample=False, eos_token_id=None, pad_token_id=PAD_ID, max_new_tokens=expected.shape[1]
     )
     assert torch.equal(ids[:, inputs["input_ids"].shape[1] :], expected)
 
@@ -159,9 +165,9 @@ def test_greedy_ids(name, answers, model, images):
 def test_a_long_prompt_leaves_nothing_behind(model, images, row_pair):
     """The release keeps the stretch of a long prompt in the model: its next training loss changes."""
     before = model(**row_pair).loss
-    model(**prompt("two", images), logits_to_keep=1)
+    model(**golden_inputs("two", images), logits_to_keep=1)
     assert model(**row_pair).loss == before
-    model(**prompt("two", images), logits_to_keep=1)
+    model(**golden_inputs("two", images), logits_to_keep=1)
     model.language_model.train()
     training = model(**row_pair).loss
     model.language_model.eval()
@@ -187,7 +193,7 @@ def training():
 @pytest.fixture(scope="module")
 def row_pair(images):
     inputs = {name: STEP[name].long() for name in ("attention_mask", "labels")}
-    return {"input_ids": places(STEP["input_ids"]), **inputs, **images}
+    return {"input_ids": insert_image_ids(STEP["input_ids"]), **inputs, **images}
 
 
 def trained_tensors(model) -> dict[str, torch.Tensor]:
@@ -211,7 +217,7 @@ def test_what_is_supervised(row_pair):
     """Each logit predicts the label after it, the end-of-text token of each answer among them."""
     predicting = (row_pair["labels"][:, 1:] != -100).nonzero()
     assert torch.equal(predicting, STEP["supervised_row_col_of_logit"].long())
-    assert (row_pair["labels"] == PAD).sum(1).tolist() == [1, 1]
+    assert (row_pair["labels"] == PAD_ID).sum(1).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("row", [0, 1])
@@ -241,8 +247,8 @@ def test_gradients(first_step, training):
         rows, expected = gradients[name].norm(dim=1), STEP[f"grad_rownorm.{name}"]
         assert (rows - expected).norm() <= 2e-3 * expected.norm(), name
     words = gradients["transformer.wte.weight"].norm(dim=1)
-    assert words[parity.PLACE] == 0, "the visual tokens stand there"
-    tags = [words[parity.START].item(), words[parity.END].item()]
+    assert words[parity.IMAGE_ID] == 0, "the visual tokens stand there"
+    tags = [words[parity.IMAGE_START_ID].item(), words[parity.IMAGE_END_ID].item()]
     about = ABOUT_STEP["wte_grad_rows"]
     assert tags == pytest.approx([about["img"], about["img_end"]], rel=2e-3)
     for key, expected in STEP.items():
@@ -289,18 +295,18 @@ def test_three_optimiser_steps(row_pair):
 
 
 def test_the_parity_report_holds_and_sees_a_difference(model):
-    rows = parity.report(model)
+    rows = parity.parity_report(model)
     assert len(rows) == 12 and all(row["holds"] for row in rows), rows
     other = build()  # x and y swapped in the resampler's positions
     with torch.no_grad():
         other.resampler.positions.copy_(
             other.resampler.positions.roll(other.resampler.positions.shape[1] // 2, 1)
         )
-    broken = {row["quantity"] for row in parity.report(other) if not row["holds"]}
+    broken = {row["quantity"] for row in parity.parity_report(other) if not row["holds"]}
     assert "visual tokens, five views" in broken and "logits, text alone" not in broken
 
 
 @pytest.mark.parametrize("case", ABOUT_STEP["preprocess_cases"], ids=lambda case: case["note"].split(":")[0])
 def test_labels_of_the_release(case):
-    row = encode_as_released(case["user"], case["answer"], PAD, case["max_len"])
+    row = encode_as_released(case["user"], case["answer"], PAD_ID, case["max_len"])
     assert {name: tensor.tolist() for name, tensor in row.items()} == {name: case[name] for name in row}

@@ -125,8 +125,11 @@ def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
         convert.convert_from_released(folder, tmp_path / "ours")
         folder = tmp_path / "ours"
     monkey = monkeylib.load_model(folder, device="cpu")
-    about = parity.about("lmm_896")
-    prompt, image = about["prompts"]["single"], monkey.processor.image_processor(parity.goldens() / "a.png")
+    about = parity.golden_facts("lmm_896")
+    prompt, image = (
+        about["prompts"]["single"],
+        monkey.processor.image_processor(parity.golden_folder() / "a.png"),
+    )
     ids = torch.tensor([[*prompt["before"], *monkey.processor.image_ids(), *prompt["after"]]])
     new = monkey.model.generate(
         input_ids=ids,
@@ -140,7 +143,12 @@ def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
     assert new[0, ids.shape[1] :].tolist() == about["greedy"]["single"]
     texts = ("a question", " a question")
     assert (
-        len({len(monkey.processor(images=parity.goldens() / "a.png", text=t)["input_ids"][0]) for t in texts})
+        len(
+            {
+                len(monkey.processor(images=parity.golden_folder() / "a.png", text=t)["input_ids"][0])
+                for t in texts
+            }
+        )
         == 2
     )
     assert monkey.processor.separator == " "

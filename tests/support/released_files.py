@@ -25,7 +25,7 @@ def vocabulary(words: int | None = None) -> bytes:
 
 
 def golden_settings(**visual) -> dict:
-    settings = parity.released_settings()
+    settings = parity.released_config()
     return settings | {"visual": settings["visual"] | visual, "kept": "as it was"}
 
 
@@ -33,7 +33,7 @@ def write(folder: Path, settings: dict, weights: dict, shards: int = 3, suffix: 
     """Write a folder in the released layout; neighbouring keys go to different shards."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(settings))
-    (folder / "qwen.tiktoken").write_bytes(vocabulary(parity.WORDS))
+    (folder / "qwen.tiktoken").write_bytes(vocabulary(parity.VOCABULARY_SIZE))
     (folder / "configuration_qwen.py").write_text("raise SystemExit('never run')\n")
     stem = "pytorch_model" if suffix == ".bin" else "model"
     places = {}
