@@ -1,63 +1,122 @@
-"""Rules of the house that no single module shows."""
+"""Repository-wide checks: layers of imports, the glossary, style, and what no file may contain."""
 
 import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from monkeylib import resources
 
-PACKAGE = resources.REPOSITORY / "monkeylib"
+ROOT = resources.REPOSITORY
+PACKAGE = ROOT / "monkeylib"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-NAMES = [path.relative_to(resources.REPOSITORY).as_posix() for path in MODULES]
-LONGEST_MODULE = 300
-LONGEST_FUNCTION = 40  # without its docstring
+NAMES = [path.relative_to(ROOT).as_posix() for path in MODULES]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
-# layer -> what nothing in it may import
-LAYERS = {
-    "tiling.py": ["monkeylib"],
-    "model": ["captions", "training", "evaluation", "experiments", "data"],
-    "": ["cli"],
-}
+# From the bottom up: a module imports only what stands before it.
+LAYERS = """
+    tiling boxes errors english resources images digests progress tables html_pages assets
+    prompts model processing checkpoints sizing profiles inference
+    data training evaluation captions experiments plots reproduce integrations cli
+""".split()
 
 
-def imported(path: Path) -> set[str]:
-    """Modules that a file names in its import statements, as `from a import b` -> a.b."""
-    inside = ".".join(path.parent.relative_to(resources.REPOSITORY).parts)
-    found = set()
+# Layers
+
+
+def imported_names(path: Path) -> set[str]:
+    """Return what a file imports, inside functions too; `from a import b` gives a.b."""
+    package = path.parent.relative_to(ROOT).parts
+    names = set()
+
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
+
         elif isinstance(node, ast.ImportFrom):
-            base = (
-                ".".join(inside.split(".")[: len(inside.split(".")) - node.level + 1]) if node.level else ""
-            )
-            module = ".".join(part for part in (base, node.module) if part)
-            found |= {f"{module}.{alias.name}" for alias in node.names}
-    return found
+            # `from .. import x` in a/b/c.py imports a.x.
+            parents = package[: len(package) - node.level + 1] if node.level else ()
+            module = [*parents, node.module] if node.module else list(parents)
+            names |= {".".join([*module, alias.name]) for alias in node.names}
+
+    return names
 
 
-def within(name: str, module: str) -> bool:
-    return name == module or name.startswith(f"{module}.")
+def layer_of(path: Path) -> str:
+    """Return the module or folder of monkeylib that a file belongs to."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def test_every_module_and_folder_has_a_layer():
+    layers = {layer_of(path) for path in MODULES} - {"__init__"}
+    assert layers == set(LAYERS)
+    assert len(LAYERS) == len(set(LAYERS))
+
+
+def test_contributing_lists_the_layers():
+    section = CONTRIBUTING.split("### Layers\n")[1]
+    block = re.search(r"\n\n((?:    [^\n]*\n)+)", section)[1]
+    assert block.split() == LAYERS
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_layers_import_only_what_lies_below_them(layer):
-    place = PACKAGE / layer
-    files = [place] if place.is_file() else sorted(place.rglob("*.py"))
-    assert files
-    forbidden = [name if name == "monkeylib" else f"monkeylib.{name}" for name in LAYERS[layer]]
-    crossed = [
-        (path.name, name)
-        for path in files
-        for name in imported(path)
-        for module in forbidden
-        if within(name, module)
-    ]
-    assert crossed == []
+def test_layer_imports_only_lower_layers(layer):
+    lower = set(LAYERS[: LAYERS.index(layer)])
+    climbing = []
+
+    for path in MODULES:
+        if layer_of(path) != layer:
+            continue
+        for name in imported_names(path):
+            package, _, rest = name.partition(".")
+            target = rest.split(".")[0]
+            if package == "monkeylib" and target in LAYERS and target not in {layer, *lower}:
+                climbing.append((path.name, name))
+
+    assert climbing == []
+
+
+def test_library_does_not_import_what_is_built_on_it():
+    outside = {"recipes", "benchmarks", "tests", "notebooks"}
+    imports = [(path.name, name) for path in MODULES for name in imported_names(path)]
+    assert [(file, name) for file, name in imports if name.split(".")[0] in outside] == []
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    imports = {path: modules_of(imported_names(path)) - {path} for path in MODULES}
+
+    # Remove modules that import nothing of what remains, until nothing changes: circles are left over.
+    remaining = set(MODULES)
+    while leaves := {path for path in remaining if not imports[path] & remaining}:
+        remaining -= leaves
+
+    # What only builds on a circle isn't part of it.
+    while roots := {path for path in remaining if not any(path in imports[other] for other in remaining)}:
+        remaining -= roots
+
+    assert sorted(path.relative_to(PACKAGE).as_posix() for path in remaining) == []
+
+
+def modules_of(names: set[str]) -> set[Path]:
+    """Return the files of the imported modules: the deepest file that each name leads to."""
+    files = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] != "monkeylib":
+            continue
+        for depth in range(len(parts), 0, -1):
+            path = ROOT.joinpath(*parts[:depth])
+            if path.with_suffix(".py").is_file():
+                files.add(path.with_suffix(".py"))
+                break
+            if (path / "__init__.py").is_file():
+                files.add(path / "__init__.py")
+                break
+    return files
 
 
 def test_importing_the_library_is_light():
@@ -66,61 +125,135 @@ def test_importing_the_library_is_light():
         "transformers",
         "lightning",
         "ray",
-        "gradio",
         "peft",
         "IPython",
         "jupyterlab",
         "matplotlib",
+        "seaborn",
         "pandas",
+        "pydantic",
+        "jinja2",
     ]
     code = f"import sys, monkeylib, monkeylib.cli; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
-def length(function: ast.FunctionDef) -> int:
-    """Lines of a function without its docstring."""
-    lines = function.end_lineno - function.lineno + 1
-    if ast.get_docstring(function) is None:
-        return lines
-    return lines - (function.body[0].end_lineno - function.body[0].lineno + 1)
+# Glossary
+
+
+def glossary() -> tuple[set[str], set[str]]:
+    """Return the banned words and the accepted names of the glossary in CONTRIBUTING.md."""
+    table = re.search(r"\| not \| but \|\n\| --- \| --- \|\n((?:\|.*\|\n)+)", CONTRIBUTING)[1]
+
+    banned, accepted = set(), set()
+    for line in table.splitlines():
+        _, old, new, _ = line.split("|")
+        banned |= set(re.findall(r"`(\w+)`", old))
+        accepted |= set(re.findall(r"`(\w+)`", new))
+    return banned, accepted
+
+
+def public_names(path: Path) -> Iterator[str]:
+    """Yield the name of a module, and those of its public classes, functions, parameters and fields."""
+    yield path.parent.name if path.stem == "__init__" else path.stem
+
+    for name in defined_names(ast.parse(path.read_text(encoding="utf-8")).body):
+        if not name.startswith("_"):
+            yield name
+
+
+def defined_names(body: list[ast.stmt]) -> Iterator[str]:
+    """Yield what the statements of a module or of a class define; not what private definitions contain."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+            if not node.name.startswith("_"):
+                yield from defined_names(node.body)
+
+        elif isinstance(node, ast.FunctionDef):
+            yield node.name
+            if not node.name.startswith("_"):
+                arguments = node.args
+                for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+                    yield argument.arg
+
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a name in snake or camel case, in lower case."""
+    words = []
+    for part in name.split("_"):
+        words += re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", part)
+    return [word.lower() for word in words]
+
+
+def test_words_of_names():
+    assert words_of("_HFVisionBackbone") == ["hf", "vision", "backbone"]
+    assert words_of("world_size2") == ["world", "size", "2"]
+
+
+def test_glossary_is_a_table_of_words():
+    banned, accepted = glossary()
+    assert len(banned) > 40
+    assert "world_size" in accepted
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_modules_and_functions_stay_small(path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= LONGEST_MODULE
-    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
-    assert {node.name: length(node) for node in functions if length(node) > LONGEST_FUNCTION} == {}
+def test_names_use_the_words_of_the_glossary(path):
+    banned, accepted = glossary()
+
+    offending = []
+    for name in public_names(path):
+        remainder = name
+        for phrase in accepted:
+            remainder = remainder.replace(phrase, "")
+        if banned & set(words_of(remainder)):
+            offending.append(name)
+
+    assert offending == [], "see the glossary in CONTRIBUTING.md"
+
+
+# Style
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_public_functions_say_their_types(path):
+def test_public_functions_are_typed(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    public = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name[0] != "_"]
-    assert [node.name for node in public if node.returns is None] == []
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    untyped = [node.name for node in functions if node.returns is None and not node.name.startswith("_")]
+    assert untyped == []
 
 
-@pytest.mark.parametrize("call", [["check"], ["format", "--check"]], ids=" ".join)
-def test_the_style_is_clean(call):
-    done = subprocess.run(
-        [sys.executable, "-m", "ruff", *call, "--no-cache", "."],
-        cwd=resources.REPOSITORY,
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
+def test_ruff_passes(command):
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
+    assert run.returncode == 0, run.stdout
 
 
-def committed_texts():
-    """(path, text) of every committed text file."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=resources.REPOSITORY, capture_output=True, text=True, check=True
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        path = resources.REPOSITORY / name
-        if path.is_file() and b"\0" not in (content := path.read_bytes()):
+# Content of files
+
+
+def committed_texts() -> Iterator[tuple[str, str]]:
+    """Yield name and text of every committed text file."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, listing.stdout.split("\0")):
+        path = ROOT / name
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        if b"\0" not in content:
             yield name, content.decode("utf-8")
 
 
@@ -131,8 +264,11 @@ FORBIDDEN = {
 }
 
 
-@pytest.mark.parametrize("what", FORBIDDEN)
-def test_no_committed_file_names(what):
-    pattern = re.compile(FORBIDDEN[what])
-    found = [(name, match[0]) for name, text in committed_texts() if (match := pattern.search(text))]
-    assert found == []
+@pytest.mark.parametrize("content", FORBIDDEN)
+def test_no_committed_file_contains(content):
+    pattern = re.compile(FORBIDDEN[content])
+    matches = []
+    for name, text in committed_texts():
+        if match := pattern.search(text):
+            matches.append((name, match[0]))
+    assert matches == []

@@ -71,7 +71,9 @@ def convert(
     conversion = convert_dataset(card, folder, out)
     left_out = "".join(f", {count} left out ({reason})" for reason, count in conversion.left_out.items())
     images = folder / card.train.images
-    print(f"{resources.display_path(out)}: {conversion.written} records{left_out}; their images: {images}")
+    print(
+        f"{resources.display_path(out)}: {conversion.num_records} records{left_out}; their images: {images}"
+    )
 
 
 @app.command("datasets")

@@ -17,7 +17,7 @@ from monkeylib.prompts import SEPARATOR, build_prompt
 class Conversion:
     """Number of records written, and number of records left out for each reason."""
 
-    written: int
+    num_records: int
     left_out: Counter[str]
 
 
@@ -43,7 +43,7 @@ def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
     images = folder / part.images
     image_exists: dict[str, bool] = {}
     left_out: Counter[str] = Counter()
-    written = 0
+    num_records = 0
 
     with resources.atomic_write(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("[")
@@ -57,19 +57,19 @@ def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
             elif not image_exists[record.image]:
                 left_out["no image"] += 1
             else:
-                if written:
+                if num_records:
                     file.write(",\n")
                 file.write(json.dumps(_conversation(record, answer, part.prompt), ensure_ascii=False))
-                written += 1
+                num_records += 1
         file.write("]\n")
 
-        if not written:
+        if not num_records:
             reasons = ", ".join(f"{count} with {reason}" for reason, count in left_out.items())
             raise ValueError(
                 f"no row of {card.name} can be used ({reasons or 'it holds none'}): "
                 f"its images belong in {images}"
             )
-    return Conversion(written, left_out)
+    return Conversion(num_records, left_out)
 
 
 def training_answer(record: QARecord, rule: str) -> str:

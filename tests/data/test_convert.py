@@ -250,7 +250,7 @@ def test_an_official_download_becomes_records(name, tmp_path):
     (contents, images), (image, prompt, answer) = LAYOUTS[name]
     lay_out(tmp_path, contents, images)
     conversion = convert_dataset(CARDS[name], tmp_path, tmp_path / "out.json")
-    assert (conversion.written, dict(conversion.left_out)) == (1, {})
+    assert (conversion.num_records, dict(conversion.left_out)) == (1, {})
     record = readers.read_dataset(
         files.entry("conversations", "out.json", images=CARDS[name].train.images), tmp_path
     )[0]
@@ -277,7 +277,7 @@ def test_rows_without_answer_or_image_are_counted(tmp_path):
         {"train/png/1.png"},
     )
     conversion = convert_dataset(CARDS["chartqa"], tmp_path, tmp_path / "out.json")
-    assert (conversion.written, conversion.left_out) == (1, {"no answer": 1, "no image": 1})
+    assert (conversion.num_records, conversion.left_out) == (1, {"no answer": 1, "no image": 1})
     assert len(json.loads((tmp_path / "out.json").read_text())) == 1
     (tmp_path / "train/png/1.png").unlink()
     with pytest.raises(ValueError, match="no row of chartqa can be used .2 with no image, 1 with no answer."):
@@ -311,7 +311,7 @@ def test_another_layout_is_refused(content, sentence, tmp_path):
 
 def test_questions_about_test_diagrams_are_left_out(tmp_path):
     lay_out(tmp_path, {"questions/0.png.json": ai2d(False)}, {"images/0.png"})
-    assert convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json").written == 1
+    assert convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json").num_records == 1
     (tmp_path / "ai2d_test_ids.csv").write_text("7\n0\n")
     with pytest.raises(ValueError, match="no row of ai2d can be used .it holds none."):
         convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json")
@@ -327,7 +327,7 @@ def test_letters_are_drawn_where_questions_ask_for_them(tmp_path):
         convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations.json").rename(tmp_path / "annotations" / "0.png.json")
-    assert convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json").written == 1
+    assert convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json").num_records == 1
     drawn = np.array(Image.open(tmp_path / "abc_images" / "0.png"))
     changed = (drawn != np.array([255, 0, 0])).any(-1)
     assert changed[20:51, 10:41].all() and changed.sum() == 31 * 31, "nothing but the text is covered"
