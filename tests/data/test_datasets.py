@@ -43,7 +43,7 @@ def test_no_two_cards_share_a_position():
         ("files: [TextVQA_0.5.1_val.json]", "files: []", "test.files: List should have at least 1 item"),
     ],
 )
-def test_card_that_does_not_fit_is_refused(old, new, sentence, tmp_path):
+def test_card_that_does_not_fit_raises(old, new, sentence, tmp_path):
     content = (datasets.FOLDER / "textvqa.yaml").read_text()
     assert old in content
     (tmp_path / "own.yaml").write_text(content.replace(old, new, 1))

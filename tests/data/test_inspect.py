@@ -26,7 +26,7 @@ def mixture(tmp_path):
     return mixtures.load_mixture(tmp_path / "mix.yaml")
 
 
-def test_lengths_truncations_and_what_is_broken_are_counted(mixture, processor):
+def test_lengths_truncations_and_broken_records_are_counted(mixture, processor):
     span = len(processor.image_ids())
     (report,) = looking.inspect_mixture(mixture, processor, max_length=span + 200)
     prompt = len(" what is it? Answer: ") + 1
@@ -50,13 +50,13 @@ def test_lengths_truncations_and_what_is_broken_are_counted(mixture, processor):
     }
 
 
-def test_a_sample_is_the_same_each_time(mixture, processor):
+def test_sample_of_records_is_the_same_each_time(mixture, processor):
     one, two = (looking.inspect_mixture(mixture, processor, 1000, limit=2)[0] for _ in range(2))
     assert one.inspected == 2
     assert one.lengths == two.lengths and one.problems == two.problems
 
 
-def test_the_contact_sheet_is_one_image_of_records(mixture, tmp_path):
+def test_contact_sheet_is_one_image_of_all_records(mixture, tmp_path):
     path = contact_sheet([mixture.sets[0][0], mixture.sets[0][5]], tmp_path / "new" / "sheet.png")
     with Image.open(path) as sheet:
         assert sheet.width > 400 and len(sheet.convert("RGB").getcolors(10**6)) > 10
@@ -79,7 +79,7 @@ def call(monkeypatch, tmp_path, capsys):
     return called
 
 
-def test_inspect_prints_the_table_and_draws_the_sheet(call, tmp_path):
+def test_inspect_command_prints_a_table_and_draws_the_sheet(call, tmp_path):
     code, output, _ = call("inspect", "samples", "--profile", "smoke")
     assert code == 0 and "samples: 27 records per epoch" in output
     assert "reading" in output and "validation" in output
@@ -87,7 +87,7 @@ def test_inspect_prints_the_table_and_draws_the_sheet(call, tmp_path):
     assert (tmp_path / "out" / "data" / "cache" / "sheets" / "samples.png").is_file()
 
 
-def test_convert_says_what_was_left_out(call, tmp_path):
+def test_convert_command_prints_what_was_left_out(call, tmp_path):
     rows = [{"imgname": "1.png", "query": "?", "label": label} for label in ("x", "")]
     (tmp_path / "train" / "png").mkdir(parents=True)
     (tmp_path / "train" / "png" / "1.png").write_bytes(files.png())

@@ -39,7 +39,7 @@ def answers(mixture, positions):
     return [mixture[position].turns[0][1] for position in positions]
 
 
-def test_an_epoch_of_whole_sets_holds_each_row_once_in_a_new_order(make):
+def test_epoch_holds_each_record_once_in_a_new_order(make):
     mixture = make([3, 40], [{}, {"count": 40}])
     epochs = [answers(mixture, range(43 * epoch, 43 * (epoch + 1))) for epoch in range(3)]
     assert len(mixture) == 43
@@ -49,7 +49,7 @@ def test_an_epoch_of_whole_sets_holds_each_row_once_in_a_new_order(make):
 
 @given(st.data())
 @settings(max_examples=25, deadline=None)
-def test_rows_of_a_set_come_equally_often_whatever_its_count(data):
+def test_records_of_a_dataset_come_equally_often_whatever_its_count(data):
     sizes = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3))
     counts = [data.draw(st.integers(1, 30)) for _ in sizes]
     mixture = _without_files(sizes, counts, data.draw(st.integers(0, 5)))
@@ -72,7 +72,7 @@ def _without_files(sizes, counts, seed):
     return mixture
 
 
-def test_a_position_is_the_same_asked_alone_and_in_another_process_s_share(make):
+def test_position_gives_the_same_record_in_any_process(make):
     mixture, again = make([9, 6], [{"weight": 1.5}, {}]), make([9, 6], [{"weight": 1.5}, {}])
     whole = answers(mixture, range(60))
     assert len(mixture) == round(1.5 * 9) + 6
@@ -80,11 +80,11 @@ def test_a_position_is_the_same_asked_alone_and_in_another_process_s_share(make)
     assert [shares[place % 4][place // 4] for place in range(60)] == whole
 
 
-def test_seeds_give_other_orders(make):
+def test_another_seed_gives_another_order(make):
     assert answers(make([40], [{}], seed=1), range(40)) != answers(make([40], [{}], seed=2), range(40))
 
 
-def test_the_digest_changes_with_what_is_trained_on_and_only_with_that(make):
+def test_digest_changes_with_the_training_data_and_nothing_else(make):
     first = make([4], [{}]).digest
     assert make([4], [{}], description="other words").digest == first
     changed = [
@@ -97,7 +97,7 @@ def test_the_digest_changes_with_what_is_trained_on_and_only_with_that(make):
     assert len({mixture.digest for mixture in changed} | {first}) == 6
 
 
-def test_the_digest_changes_with_the_rows_that_a_share_keeps(make):
+def test_digest_changes_with_the_validation_split(make):
     def split(images):
         mixture = make([4], [{}], validation={"share": 0.5}, images=images)
         return mixture.digest, sorted(answers(mixture.validation, range(len(mixture.validation))))
@@ -108,7 +108,7 @@ def test_the_digest_changes_with_the_rows_that_a_share_keeps(make):
     assert split(lambda _, row: "ccdd"[row]) == pairs
 
 
-def test_a_share_for_validation_is_never_trained_on(make):
+def test_validation_share_is_never_trained_on(make):
     mixture = make([20, 10], [{}, {"weight": 2}], validation={"share": 0.2}, images=lambda n, row: (n, row))
     held = answers(mixture.validation, range(len(mixture.validation)))
     trained = answers(mixture, range(3 * len(mixture)))
@@ -116,7 +116,7 @@ def test_a_share_for_validation_is_never_trained_on(make):
     assert not set(held) & set(trained) and len(set(held) | set(trained)) == 30
 
 
-def test_a_image_of_several_rows_and_sets_is_on_one_side_alone(make):
+def test_image_of_several_records_and_datasets_is_in_one_split_only(make):
     mixture = make([24, 9], [{}, {}], validation={"share": 0.25}, images=lambda _, row: row % 8)
     held = {record.images for record in map(mixture.validation.__getitem__, range(len(mixture.validation)))}
     trained = {mixture[position].images for position in range(len(mixture))}
@@ -124,7 +124,7 @@ def test_a_image_of_several_rows_and_sets_is_on_one_side_alone(make):
     assert len(mixture.validation) + len(mixture) == 33
 
 
-def test_a_validation_set_of_its_own_is_sampled_once(make, tmp_path):
+def test_validation_dataset_is_sampled_once(make, tmp_path):
     files.write_lines(tmp_path / "own.jsonl", [files.example(answer=f"v{n}") for n in range(8)])
     own = {"name": "own", "format": "evaluation", "path": "own.jsonl", "count": 3}
     held = [answers(make([4], [{}], validation={"sets": [own]}).validation, range(3)) for _ in range(2)]
@@ -145,25 +145,25 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("what", MISTAKES)
-def test_a_mistake_in_a_mixture_is_said(what, make):
+def test_mistake_in_a_mixture_raises(what, make):
     option, fields, sentence = MISTAKES[what]
     with pytest.raises(ValueError, match=sentence):
         make([3], [option], **fields)
 
 
-def test_two_sets_of_one_name_and_a_missing_mixture_are_refused(make):
+def test_repeated_name_and_missing_mixture_raise(make):
     with pytest.raises(ValueError, match="two datasets are called set1"):
         make([3, 3], [{"name": "set1"}, {}])
     with pytest.raises(FileNotFoundError, match="one of paper-1.44M, samples"):
         mixtures.load_mixture("nowhere")
 
 
-def test_a_negative_position_is_refused(make):
+def test_negative_position_raises(make):
     with pytest.raises(IndexError, match="positions begin at 0"):
         make([3], [{}])[-1]
 
 
-def test_the_papers_mixture_has_its_sets_and_total_and_marks_what_is_unverified():
+def test_mixture_of_the_paper_has_its_datasets_and_total_and_marks_unverified_counts():
     file = mixtures.parse_mixture(mixtures.find_mixture("paper-1.44M"))
     assert {entry.name for entry in file.sets} == set(training_cards())
     assert sum(entry.count for entry in file.sets) == 1_441_000
@@ -172,7 +172,7 @@ def test_the_papers_mixture_has_its_sets_and_total_and_marks_what_is_unverified(
     ]
 
 
-def test_the_samples_load_and_say_what_is_true():
+def test_sample_mixture_loads_and_is_true():
     mixture = mixtures.load_mixture("samples")
     truths = {
         (f" {asked.question} Answer: ", asked.answer)

@@ -27,7 +27,7 @@ IMAGES = st.lists(st.lists(st.integers(0, 12), max_size=2), min_size=1, max_size
 
 @given(st.lists(IMAGES, min_size=1, max_size=3), st.floats(0.01, 0.6), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
-def test_whole_images_are_held_out_and_enough_of_each_set(images, share, seed):
+def test_images_are_in_one_split_only_and_each_dataset_has_its_share(images, share, seed):
     sets = [FakeRecords(rows) for rows in images]
     try:
         held = split_validation(sets, share, seed)
@@ -45,13 +45,13 @@ def test_whole_images_are_held_out_and_enough_of_each_set(images, share, seed):
     assert all((one == other).all() for one, other in zip(held, again, strict=True))
 
 
-def test_one_image_of_nearly_all_rows_is_trained_on():
+def test_image_of_nearly_all_records_is_trained_on():
     for seed in range(9):
         (held,) = split_validation([FakeRecords([[0]] * 97 + [[1], [2], []])], 0.02, seed)
         assert len(held) == 2 and min(held) >= 97
 
 
-def test_images_in_tables_and_shards_are_told_by_their_bytes(tmp_path, monkeypatch):
+def test_images_in_tables_and_shards_are_identified_by_their_bytes(tmp_path, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
     images = [files.png(size, 3) for size in (3, 4, 3, 5)]

@@ -18,7 +18,7 @@ def pixels(image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", sample_files.NAMES)
-def test_a_committed_image_is_what_the_code_makes(name):
+def test_committed_image_is_what_the_code_makes(name):
     with Image.open(resources.samples() / name) as committed:
         difference = np.abs(pixels(committed) - pixels(sample_files.make_image(name)))
     # PNG is lossless; JPEG at quality 90 changes a pixel by a few levels of 255.
@@ -26,7 +26,7 @@ def test_a_committed_image_is_what_the_code_makes(name):
 
 
 @pytest.mark.parametrize("name", sample_files.NAMES)
-def test_a_image_is_small_and_its_licence_is_said(name):
+def test_image_is_small_and_has_a_licence(name):
     assert (resources.samples() / name).stat().st_size < 200_000
     row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` | "))
     assert re.search("Apache-2.0|CC0|public domain", row.split("|")[3])
@@ -42,7 +42,7 @@ def test_no_training_step_sees_the_images():
     assert set(sample_files.PHOTOGRAPHS.values()) <= set(PHOTOS["test"])
 
 
-def test_the_readme_tells_true_answers():
+def test_readme_states_correct_answers():
     rows = re.findall(r"\| `(\w+\.png)` \| ([^|]+\?) \| ([^|]+) \| (\w+) \|", README)
     assert {name for name, *_ in rows} == set(sample_files.SYNTHETIC)
     for name, question, answer, size in rows:
@@ -52,14 +52,14 @@ def test_the_readme_tells_true_answers():
         assert (truth.answer, truth.text_size) == (answer, size)
 
 
-def test_writing_makes_the_same_images(tmp_path):
+def test_written_images_are_the_same(tmp_path):
     assert [path.name for path in sample_files.write_images(tmp_path)] == list(sample_files.NAMES)
     for name in sample_files.SYNTHETIC:
         with Image.open(tmp_path / name) as made:
             assert np.array_equal(pixels(made), pixels(sample_files.make_image(name)))
 
 
-def test_an_unknown_image_lists_those_there_are():
+def test_unknown_image_raises_with_the_list():
     with pytest.raises(
         ValueError,
         match="no sample image called 'cat.png': choose one of receipt.png, form.png, sign.png, coffee.jpg",

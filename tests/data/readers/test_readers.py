@@ -21,7 +21,7 @@ def read(folder, format, path, **fields):
     return readers.read_dataset(files.entry(format, path, **fields), folder)
 
 
-def test_the_released_conversations_keep_their_texts(folder):
+def test_released_conversations_keep_their_texts(folder):
     rows = [
         files.conversation(),
         files.conversation("<img>a.png</img> where? Answer: ", "an <img> and an <imgpad> are text", id=7),
@@ -37,7 +37,7 @@ def test_the_released_conversations_keep_their_texts(folder):
     assert (image.size, image.mode) == ((6, 4), "RGB")
 
 
-def test_the_release_reads_one_turn_and_textmonkey_all(folder):
+def test_first_turn_or_all_turns_are_read(folder):
     row = files.conversation()
     row["conversations"] += [{"from": "user", "value": " and now? "}, {"from": "assistant", "value": "a dog"}]
     files.write_list(folder / "rows.json", [row])
@@ -53,7 +53,7 @@ def test_several_images_open_a_conversation_in_their_order(folder):
     assert record.turns[0][0] == " which?"
 
 
-def test_the_released_evaluation_lines_take_the_most_frequent_answer(folder):
+def test_released_evaluation_lines_take_the_most_frequent_answer(folder):
     rows = [files.example(question_id=3), files.example(answer=["a dog", "a cat", "a cat"], question_id=4)]
     files.write_lines(folder / "rows.jsonl", rows)
     records = read(folder, "evaluation", "rows.jsonl", prompt="vqa_no_blank", separator="")
@@ -76,7 +76,7 @@ def test_llava_conversations_lose_their_placeholder_and_get_the_prompt(folder):
     assert records[1].images == ()
 
 
-def test_lines_with_a_byte_order_mark_and_blank_ones_are_read(folder):
+def test_byte_order_mark_and_blank_lines_are_skipped(folder):
     line = json.dumps(files.example("où?")).encode()
     (folder / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\n" + line)
     records = read(folder, "evaluation", "rows.jsonl")
@@ -84,14 +84,14 @@ def test_lines_with_a_byte_order_mark_and_blank_ones_are_read(folder):
     assert records[1].turns[0][0] == " où? Answer: "
 
 
-def test_a_list_is_indexed_in_bytes_whatever_its_letters(folder):
+def test_list_is_indexed_in_bytes_whatever_its_characters(folder):
     answers = ["é", "日本", "🐈", "plain"]
     text = json.dumps([files.conversation(answer=answer) for answer in answers], ensure_ascii=False)
     (folder / "rows.json").write_text(f"\ufeff {text}", encoding="utf-8")
     assert [record.turns[0][1] for record in read(folder, "conversations", "rows.json")] == answers
 
 
-def test_several_files_make_one_set(folder):
+def test_several_files_make_one_dataset(folder):
     for name, answers in (("a.jsonl", ["one", "two"]), ("b.jsonl", ["three"])):
         files.write_lines(folder / name, [files.example(answer=answer) for answer in answers])
     records = read(folder, "evaluation", ["a.jsonl", "b.jsonl"])
@@ -99,12 +99,12 @@ def test_several_files_make_one_set(folder):
     assert records[2].location == "set pets: b.jsonl, line 1"
 
 
-def test_ids_may_repeat_where_the_set_says_so(folder):
+def test_ids_may_repeat_where_the_entry_allows_it(folder):
     files.write_lines(folder / "rows.jsonl", [files.example(question_id=1)] * 2)
     assert read(folder, "evaluation", "rows.jsonl", unique_ids=False)[1].id == "1"
 
 
-def test_shards_are_read_at_any_place_and_indexed_once(folder):
+def test_shards_are_read_in_any_order_and_indexed_once(folder):
     members = [
         ("x/1.jpg", files.png()),
         ("x/1.json", json.dumps({"question": "q?", "answer": "one"}).encode()),
@@ -128,7 +128,7 @@ def test_shards_are_read_at_any_place_and_indexed_once(folder):
     assert len(read(folder, "webdataset", ["s-0.tar", "s-1.tar"])) < 3  # the index is what is read
 
 
-def test_captions_of_shards_are_texts(folder):
+def test_captions_of_shards_are_text_members(folder):
     files.write_tar(folder / "s.tar", [("1.png", files.png()), ("1.txt", "a café".encode())])
     record = read(folder, "webdataset", "s.tar", prompt="caption")[0]
     assert record.turns == ((" Generate the caption in English:", "a café"),)
@@ -159,7 +159,7 @@ def test_parquet_and_saved_folders_are_read_by_their_columns(folder):
         read(folder, "datasets", "saved", **named)
 
 
-def test_a_set_of_the_hub_is_asked_for_by_its_id(folder, monkeypatch):
+def test_hub_dataset_is_loaded_by_its_id(folder, monkeypatch):
     datasets = pytest.importorskip("datasets")
     table = datasets.Dataset.from_dict({"image": ["a.png"], "question": ["what?"], "answer": ["x"]})
     asked = []
@@ -172,7 +172,7 @@ def test_a_set_of_the_hub_is_asked_for_by_its_id(folder, monkeypatch):
     assert asked == [(("someone/charts",), {"split": "dev", "revision": "1234abc", "cache_dir": cache})]
 
 
-def test_a_column_of_paths_is_read_below_the_folder_of_images(folder):
+def test_column_of_paths_is_relative_to_the_folder_of_images(folder):
     pytest.importorskip("datasets")
     (folder / "images").mkdir()
     Image.new("RGB", (9, 9)).save(folder / "images" / "b.png")

@@ -1,4 +1,4 @@
-"""Every malformed record and image gets its own sentence, and the rest of its set is read."""
+"""Malformed records and files: the error of each, and the good records around it."""
 
 import json
 
@@ -162,18 +162,18 @@ def folder(tmp_path, monkeypatch):
 
 
 def outcomes(records):
-    """A record, or the sentence of its error, for each of a set."""
-    found = []
+    """Return each record of a dataset, or the message of its error."""
+    results = []
     for number in range(len(records)):
         try:
-            found.append(records[number])
+            results.append(records[number])
         except BadRecord as error:
-            found.append(str(error))
-    return found
+            results.append(str(error))
+    return results
 
 
 @pytest.mark.parametrize("what", ROWS)
-def test_a_malformed_row_has_its_sentence_and_the_others_are_read(what, folder):
+def test_malformed_record_raises_and_the_others_are_read(what, folder):
     format, row, sentence = ROWS[what]
     rows = [
         GOOD[format]() | {"id" if format != "evaluation" else "question_id": "first"},
@@ -201,7 +201,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("what", LINES)
-def test_a_malformed_line_has_its_sentence_and_the_others_are_read(what, folder):
+def test_malformed_line_raises_and_the_others_are_read(what, folder):
     content, sentence = LINES[what]
     good = json.dumps(EXAMPLE()).encode()
     (folder / "rows.jsonl").write_bytes(b"\n".join([good, content, good]))
@@ -210,7 +210,7 @@ def test_a_malformed_line_has_its_sentence_and_the_others_are_read(what, folder)
     assert bad.startswith("set pets: rows.jsonl, line 2") and sentence in bad
 
 
-def test_in_a_list_only_the_record_that_is_not_utf8_is_bad(folder):
+def test_only_the_record_that_is_not_utf8_is_bad_in_a_list(folder):
     text = json.dumps(
         [CONVERSATION(answer="é"), CONVERSATION(answer="X"), CONVERSATION()], ensure_ascii=False
     )
@@ -230,7 +230,7 @@ SHARDS = {
 
 
 @pytest.mark.parametrize("what", SHARDS)
-def test_a_malformed_sample_of_a_shard_has_its_sentence(what, folder):
+def test_malformed_sample_of_a_shard_raises(what, folder):
     members, sentence = SHARDS[what]
     text = b'{"question": "q?", "answer": "x"}'
     first, last = ([(f"{n}.png", files.png()), (f"{n}.json", text)] for n in (1, 3))
@@ -251,7 +251,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("what", COLUMNS)
-def test_a_malformed_row_of_a_table_has_its_sentence(what, folder):
+def test_malformed_row_of_a_table_raises(what, folder):
     pytest.importorskip("datasets")
     changed, sentence = COLUMNS[what]
     columns = {"image": ["a.png", "a.png"], "question": ["q?", "q?"], "answer": ["x", "y"]} | changed
@@ -259,61 +259,6 @@ def test_a_malformed_row_of_a_table_has_its_sentence(what, folder):
     good, bad = outcomes(readers.read_dataset(files.entry("datasets", "rows.parquet"), folder))
     assert isinstance(good, Record)
     assert bad.startswith("set pets: rows.parquet, row 2") and sentence in bad
-
-
-def jpeg():
-    import io
-
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.effect_noise((64, 64), 50).convert("RGB").save(data, "JPEG")
-    return data.getvalue()
-
-
-IMAGES = {
-    "no file": (None, "there is no image at .*b.png; check the path"),
-    "a JPEG that is cut off": (lambda: jpeg()[:1500], "cannot be read .*truncated"),
-    "a PNG that is cut off": (lambda: files.png(90, 90)[:60], "cannot be read"),
-    "text": (lambda: b"not an image", "cannot be read .*expected a whole JPEG, PNG or WebP file"),
-    "an empty file": (lambda: b"", "cannot be read"),
-    "a side of 20,000 pixels": (lambda: files.png(20_000, 2), "has 20000 x 2 pixels; a side may have 16,384"),
-    "a hundred megapixels": (lambda: files.claiming(10_000, 10_000), "has 10000 x 10000 pixels"),
-    "a decompression bomb": (
-        lambda: files.claiming(60_000, 60_000),
-        "has far more than the 89,478,485 pixels",
-    ),
-    "PostScript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot be read"),
-}
-
-
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("what", IMAGES)
-def test_a_broken_image_has_its_sentence(what, folder):
-    content, sentence = IMAGES[what]
-    if content is not None:
-        (folder / "b.png").write_bytes(content())
-    files.write_list(folder / "rows.json", [CONVERSATION(), CONVERSATION("<img>b.png</img> what?")])
-    records = readers.read_dataset(files.entry("conversations", "rows.json"), folder)
-    assert records[0].open_images()
-    with pytest.raises(
-        BadRecord, match=rf"^set pets: rows.json, record 2 \(line \d+\), image 1: .*{sentence}"
-    ):
-        records[1].open_images()
-
-
-def test_a_image_is_not_fetched_from_an_address(folder):
-    files.write_list(folder / "rows.json", [CONVERSATION("<img>https://example.com/a.png</img> what?")])
-    record = readers.read_dataset(files.entry("conversations", "rows.json"), folder)[0]
-    with pytest.raises(BadRecord, match="is an address; images are files"):
-        record.open_images()
-
-
-def test_a_broken_image_inside_a_shard_has_its_sentence(folder):
-    files.write_tar(folder / "s.tar", [("1.jpg", b"x"), ("1.json", b'{"question": "q?", "answer": "x"}')])
-    record = readers.read_dataset(files.entry("webdataset", "s.tar"), folder)[0]
-    with pytest.raises(BadRecord, match="set pets: s.tar, key 1, image 1: the image cannot be read"):
-        record.open_images()
 
 
 FILES = {
@@ -337,7 +282,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("what", FILES)
-def test_a_file_that_is_wrong_as_a_whole_is_said_at_once(what, folder):
+def test_malformed_file_raises_when_it_is_indexed(what, folder):
     format, name, content, error, sentence = FILES[what]
     if content is not None:
         (folder / name).write_bytes(content)
@@ -345,7 +290,7 @@ def test_a_file_that_is_wrong_as_a_whole_is_said_at_once(what, folder):
         readers.read_dataset(files.entry(format, name), folder)
 
 
-def test_a_shard_that_is_cut_off_or_compressed_is_refused(folder):
+def test_truncated_and_compressed_shards_raise(folder):
     members = [("1.png", files.png(50, 50)), ("2.png", bytes(5000))]
     files.write_tar(folder / "s.tar", members)
     (folder / "s.tar").write_bytes((folder / "s.tar").read_bytes()[:3000])
@@ -355,7 +300,7 @@ def test_a_shard_that_is_cut_off_or_compressed_is_refused(folder):
             readers.read_dataset(files.entry("webdataset", name), folder)
 
 
-def test_a_column_that_is_not_there_is_named_beside_those_that_are(folder):
+def test_missing_column_raises_with_the_list(folder):
     pytest.importorskip("datasets")
     files.write_parquet(folder / "rows.parquet", image=["a.png"], text=["x"])
     with pytest.raises(FileNotFoundError, match="has nothing at .*gone.parquet, and no hub gives a set"):
