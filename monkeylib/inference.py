@@ -1,4 +1,4 @@
-"""Ask a checkpoint about images."""
+"""Inference: load a checkpoint and ask it about images, in batches, in a chat, as a stream."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +101,8 @@ class Monkey:
         inputs = self.prepare_chat(image, question, history, prompt)
         options = self._generation_options(max_new_tokens, generation)
         streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+        # `generate` returns at the end only, so it runs in a thread and hands over pieces by the streamer.
         errors: list[BaseException] = []
 
         def generate() -> None:
@@ -157,6 +159,7 @@ class Monkey:
         """Return the texts that complete the prompts of prepared `inputs`."""
         output_ids = self.model.generate(**inputs, **self._generation_options(max_new_tokens, generation))
 
+        # Prompts are padded on the left, so every answer begins at the same position.
         prompt_length = inputs["input_ids"].shape[1]
         texts = self.processor.tokenizer.batch_decode(output_ids[:, prompt_length:], skip_special_tokens=True)
         return [text.strip() for text in texts]
@@ -187,8 +190,8 @@ def load_model(
         device: where to run; a GPU if there is one.
         dtype: of the weights; as saved if not given.
         device_map: spread the model over devices as transformers does ("auto"), instead of `device`.
-        bits: quantise the language model to 4 or 8 bits with bitsandbytes; ViT, adapters and resampler stay
-            as they are.
+        bits: quantise the language model to 4 or 8 bits with bitsandbytes; ViT, LoRA and resampler stay as
+            they are.
 
     Raises:
         FileNotFoundError: the folder is missing or holds no checkpoint.
@@ -196,22 +199,31 @@ def load_model(
         ValueError: `bits` is neither 4 nor 8.
     """
     folder = Path(path)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    # Trained weights alone, on the base model that their profile names.
     if (folder / trainable.TRAINED_WEIGHTS).is_file():
         model, processor = trainable.load_trained(folder)
-        quantised = getattr(model, "is_quantized", False)  # such a model is where it has to be
-        return Monkey((model if quantised else model.to(device)).eval(), processor)
+        if not getattr(model, "is_quantized", False):  # bitsandbytes has placed a quantised model already
+            model = model.to(device)
+        return Monkey(model.eval(), processor)
+
+    # A whole model, in monkeylib's or the released layout.
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"there is no checkpoint at {folder}: expected a folder with config.json, model.safetensors, "
             "processor_config.json and a tokenizer"
         )
+
     options: dict[str, Any] = {}
     if bits is not None:
         options["quantization_config"] = build.quantization_config(bits)
     if device_map is not None or bits is not None:
         options["device_map"] = device_map or {"": device}
+
     processor = load_processor(folder)
     model = load_checkpoint(folder, dtype, **options)
-    model = model if "device_map" in options else model.to(device)
+    if "device_map" not in options:
+        model = model.to(device)
     return Monkey(model.eval(), processor)

@@ -131,11 +131,13 @@ class MonkeyImageProcessor(BaseImageProcessor):
         if not grid.tiles:
             return self._pixels(image, 1, 1)[None]
 
+        # `[3, rows * tile_size, cols * tile_size]` -> `[tiles, 3, tile_size, tile_size]`, row by row
         pixels = self._pixels(image, *grid)
         tiles = split_tiles(pixels, self.tile_size)
         if self.views == "tiles":
             return tiles
 
+        # The paper resizes the original image (section 3.1), the released code the resized one.
         if self.global_from == "original":
             global_pixels = self._pixels(image, 1, 1)
         else:
@@ -186,11 +188,13 @@ class MonkeyProcessor(ProcessorMixin):
         self.image_tokens = list(image_tokens)
         self.prompt_prefix = prompt_prefix
 
+        # Ids of `<img>`, `</img>` and `<imgpad>`; LLaVA-1.5 has only a placeholder.
         ids = tokenizer.convert_tokens_to_ids(self.image_tokens)
         if None in ids or tokenizer.unk_token_id in ids:
             raise ValueError(
                 f"the tokenizer must hold the tokens {', '.join(image_tokens)}, it gives the ids {ids}"
             )
+
         *boundary_ids, self.image_token_id = ids
         self.image_start_id, self.image_end_id = boundary_ids or (None, None)
 
@@ -272,6 +276,7 @@ def _pair(text: Content | Sequence[Content], images: Any) -> list[tuple[Content,
     if isinstance(text, str):
         return [(text, entries)]
 
+    # No images at all: texts alone.
     entries = entries or [None] * len(text)
     if len(entries) != len(text):
         raise ValueError(

@@ -73,11 +73,12 @@ class Prediction:
             prompt=example.prompt,
             prediction=answer,
             model=model,
-            meta=json.loads(json.dumps(dict(example.meta))),
+            meta=json.loads(json.dumps(dict(example.meta))),  # tuples become lists, as on disk
         )
 
     def to_line(self) -> bytes:
         """Return the prediction as a line of JSON."""
+        # A model can write half of a surrogate pair, which UTF-8 cannot hold: it is escaped as in JSON.
         text = json.dumps(asdict(self), ensure_ascii=False) + "\n"
         return text.encode("utf-8", errors="backslashreplace")
 
@@ -91,6 +92,7 @@ def make_batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
     def question_length(example: Example) -> int:
         return len(example.question)
 
+    # Images in the order of their longest question, since it decides the padding of a batch.
     groups = sorted(by_image.values(), key=lambda group: max(map(question_length, group)))
     ordered: list[Example] = []
     for group in groups:
@@ -123,6 +125,7 @@ def read_complete_lines(path: Path) -> list[Prediction]:
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
+
         try:
             predictions.append(Prediction(**json.loads(line)))
         except (ValueError, TypeError) as error:

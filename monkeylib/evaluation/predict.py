@@ -80,6 +80,7 @@ def predict(
         ValueError: no examples, ids that repeat, or a stale file.
     """
     _check_ids(examples)
+
     if isinstance(model, Monkey):
         answer: AnswerFunction = PrefixSharingMonkey(model, max_new_tokens)
         default_name = monkey_fingerprint(model, max_new_tokens)
@@ -145,8 +146,10 @@ def _answer_batches(
         for batch in batches:
             answers = answer(batch)
             for example, text in zip(batch, answers, strict=True):
+                # Answers that are on disk already were generated in the same batch, and are the same.
                 if example.id not in cached:
                     file.write(Prediction.from_example(example, text, model_name).to_line())
+
             file.flush()
             os.fsync(file.fileno())
             bar.update(len(batch))
@@ -186,12 +189,14 @@ class _PredictionsFile:
         cached: dict[str, Prediction] = {}
 
         for prediction in self.read():
+            # A prediction holds its example and its model, so a stale one differs from what would be written.
             example = by_id.get(prediction.id)
             is_stale = example is None or prediction != Prediction.from_example(
                 example, prediction.prediction, model_name
             )
             if is_stale and stale == "replace":
                 return {}
+
             if is_stale:
                 raise ValueError(
                     f"{self.path} holds predictions of another model or other questions, such as "
@@ -207,6 +212,7 @@ class _PredictionsFile:
         content = b"".join(lines)
         existing = self.path.read_bytes() if self.path.exists() else b""
 
+        # The parts go last: if this is interrupted, their predictions are read again.
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if content != existing:
             with resources.atomic_write(self.path) as temporary:

@@ -23,9 +23,9 @@ from monkeylib.data.records import Record
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import build
-from monkeylib.profiles.schema import Encoder, Text
+from monkeylib.profiles.schema import HFVisionConfig, LanguageModelConfig
 from monkeylib.prompts import build_prompt
-from monkeylib.training.data import RowMaker
+from monkeylib.training.data import ExampleEncoder
 
 PLACE = 55
 
@@ -195,10 +195,10 @@ def test_a_question_reads_as_llava_reads_it(theirs, folder, make_image):
 def test_a_training_row_opens_as_the_prompt_does(make_image):
     processor = asked_as_llava()
     prompt = build_prompt("llava", "what?")
-    row = RowMaker(processor, 100).encode(Record("0", (make_image(),), ((prompt, "a cat"),), "x", "x"))
+    row = ExampleEncoder(processor, 100).encode(Record("0", (make_image(),), ((prompt, "a cat"),), "x", "x"))
     asked = processor(images=make_image(), text=prompt)["input_ids"][0]
     assert torch.equal(row.encoded.ids[: len(asked)], asked)
-    assert (row.encoded.labels[: len(asked)] == -100).all() and row.supervised == len("a cat") + 1
+    assert (row.encoded.labels[: len(asked)] == -100).all() and row.num_labels == len("a cat") + 1
     assert count_tokens(row.record, processor) == len(row)
 
 
@@ -212,16 +212,17 @@ def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, make_i
         update={
             "tile_size": 28,
             "queries": 4,
-            "vision": Encoder(model_type=vision.pop("model_type"), config=vision),
-            "text": Text(
+            "vision": HFVisionConfig(model_type=vision.pop("model_type"), config=vision),
+            "language_model": LanguageModelConfig(
                 model_type=text.pop("model_type"),
                 config=text,
-                image_ids={"start": None, "end": None, "place": place},
+                image_token_ids={"start": None, "end": None, "placeholder": place},
                 pretrained=str(tmp_path),
             ),
         }
     )
-    recipe = recipe.model_copy(update={"text": recipe.language_model.model_copy(update={"prompt_prefix": "</s>"})})
+    language_model = recipe.language_model.model_copy(update={"prompt_prefix": "</s>"})
+    recipe = recipe.model_copy(update={"language_model": language_model})
     processor = build.build_processor(recipe)
     assert processor.image_ids() == [place] * 20
     assert (

@@ -20,7 +20,7 @@ from monkeylib.experiments import parity
 from monkeylib.profiles import build, trainable
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune
-from monkeylib.training.data import RowMaker, synthetic_data
+from monkeylib.training.data import ExampleEncoder, synthetic_data
 from tests.support.released_files import golden_settings, read, same, to_released_layout, write
 
 TRUE_SETTINGS = {
@@ -180,11 +180,11 @@ def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make
     profile = profiles.load_profile("paper-896").model_copy(update={"base_checkpoint": str(golden)})
     processor = build.build_processor(profile)
     model = build.build_model(profile, processor)
-    build.set_trainable(model, profile)
+    trainable.set_trainable(model, profile)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    maker = RowMaker(processor, profile.training.max_length)
+    maker = ExampleEncoder(processor, profile.training.max_length)
     row = maker.encode(Record("0", (make_image(),), ((" what? Answer: ", "a cat"),), "x", "x"))
-    batch = maker.collate([row], [maker.views(row)])
+    batch = maker.collate([row], [maker.encode_images(row)])
     batch.pop("turns")
     model(**batch).loss.backward()
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
