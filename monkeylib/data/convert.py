@@ -1,4 +1,4 @@
-"""Convert the official download of a public dataset into training records: the released conversations JSON."""
+"""Convert the official download of a public dataset into training records, the released conversations."""
 
 import json
 from collections import Counter

@@ -49,7 +49,7 @@ class DatasetReport:
         """Return the report as a row of a table."""
         median, high = np.percentile(self.lengths, [50, 95]) if self.lengths else (None, None)
         return {
-            "set": self.name,
+            "dataset": self.name,
             "rows": self.rows,
             "share": None if self.share is None else f"{100 * self.share:.1f} %",
             "read": self.inspected,

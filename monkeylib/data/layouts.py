@@ -138,7 +138,7 @@ def detailed_captions(folder: Path, file: str) -> Iterator[QARecord]:
 
 
 def coco_captions(folder: Path, file: str) -> Iterator[QARecord]:
-    """Read COCO captions: file names in `images`; one caption a row in `annotations`, five or more an image."""
+    """Read COCO: file names in `images`, one caption a row in `annotations`, five or more an image."""
     names = {image["id"]: image["file_name"] for image in read_json(folder / file, "images")}
     for row in read_json(folder / file, "annotations"):
         yield QARecord(str(row["id"]), names[row["image_id"]], "", (row["caption"],))

@@ -1,9 +1,9 @@
 """Mixtures of datasets, in an order in which any position is computed alone.
 
 An epoch has a fixed number of records of each dataset. A dataset is gone through in rounds: every record
-comes once before any comes again, in a new order each round, also across epochs. So a dataset whose `count` is
-its length gives each record exactly once an epoch; with a smaller count, a round takes several epochs; with a
-larger one, the numbers of times that two records come differ by at most one.
+comes once before any comes again, in a new order each round, also across epochs. So a dataset whose `count`
+is its length gives each record exactly once an epoch. With a smaller count, a round takes several epochs;
+with a larger one, the numbers of times that two records come differ by at most one.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Record:
         images: images in their order, which precede the conversation. They are opened when needed.
         turns: prompts, exactly as they are tokenised, and their answers.
         dataset: name of the dataset.
-        location: where the record lies, for messages: "set coco: captions.json, record 17 (line 52)".
+        location: where the record lies, for messages: "dataset coco: captions.json, record 17 (line 52)".
     """
 
     id: str
@@ -80,7 +80,7 @@ def _open(image: ImageSource, location: str) -> Image.Image:
         raise BadRecord(f"{location}:{name} is an address; images are files: download it and name its path")
     if path and not Path(path).is_file():
         raise BadRecord(
-            f"{location}: there is no image at{name}; check the path and the set's `images` folder"
+            f"{location}: there is no image at{name}; check the path and the dataset's `images` folder"
         )
 
     try:

@@ -37,7 +37,7 @@ def test_lengths_truncations_and_broken_records_are_counted(mixture, processor):
     assert "record 6" not in said  # only its second turn is left out
     assert "record 4" in said and "record 5" in said
     assert report.row() | {"median": 0, "95 %": 0} == {
-        "set": "pets",
+        "dataset": "pets",
         "rows": 6,
         "share": "100.0 %",
         "read": 6,

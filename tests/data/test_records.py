@@ -52,7 +52,7 @@ def test_broken_image_raises(what, folder):
     records = readers.read_dataset(files.entry("conversations", "rows.json"), folder)
     assert records[0].open_images()
     with pytest.raises(
-        BadRecord, match=rf"^set pets: rows.json, record 2 \(line \d+\), image 1: .*{sentence}"
+        BadRecord, match=rf"^dataset pets: rows.json, record 2 \(line \d+\), image 1: .*{sentence}"
     ):
         records[1].open_images()
 
@@ -67,5 +67,5 @@ def test_image_is_not_downloaded_from_an_address(folder):
 def test_broken_image_in_a_shard_raises(folder):
     files.write_tar(folder / "s.tar", [("1.jpg", b"x"), ("1.json", b'{"question": "q?", "answer": "x"}')])
     record = readers.read_dataset(files.entry("webdataset", "s.tar"), folder)[0]
-    with pytest.raises(BadRecord, match="set pets: s.tar, key 1, image 1: the image cannot be read"):
+    with pytest.raises(BadRecord, match="dataset pets: s.tar, key 1, image 1: the image cannot be read"):
         record.open_images()

@@ -66,8 +66,8 @@ def test_an_interrupted_run_on_records_ends_as_one_in_one_go(mixture, tmp_path, 
     assert [row["step"] for row in theirs if row["part"] == "train"] == [1, 2, 3, 4, 5]
     listed = [json.loads(line)["error"] for line in (tmp_path / "run" / "skipped.jsonl").open()]
     assert sorted(error.split(",")[0] for error in listed) == [
-        "set questions: rows.jsonl",
-        "set talks: rows.json",
+        "dataset questions: rows.jsonl",
+        "dataset talks: rows.json",
     ]
     answers = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").open()]
     assert {row["id"] for row in answers} == {"7", "8"}

@@ -106,7 +106,7 @@ class RawRecord:
         if not minimum <= len(images) <= maximum:
             allowed = f"{minimum}" if minimum == maximum else f"{minimum} to {maximum}"
             raise BadRecord(
-                f"{self.location}: expected {allowed} images, got {len(images)}; the set's min_images and "
+                f"{self.location}: expected {allowed} images, got {len(images)}; the dataset's min_images and "
                 "max_images say how many"
             )
         if id is not None and (isinstance(id, bool) or not isinstance(id, str | int)):
@@ -146,21 +146,21 @@ class DatasetRecords:
         ids = raw.ids()
         self._duplicates = _find_duplicates(ids) if entry.unique_ids else {}
         if not len(raw):
-            raise ValueError(f"the set {entry.name} is empty: {', '.join(entry.paths)} holds no records")
+            raise ValueError(f"the dataset {entry.name} is empty: {', '.join(entry.paths)} holds no records")
 
     def __len__(self) -> int:
         return len(self.raw)
 
     def __getitem__(self, number: int) -> Record:
         if not 0 <= number < len(self):
-            raise IndexError(f"the set {self.name} has the records 0 to {len(self) - 1}, not {number}")
+            raise IndexError(f"the dataset {self.name} has the records 0 to {len(self) - 1}, not {number}")
 
-        location = f"set {self.name}: {self.raw.location(number)}"
+        location = f"dataset {self.name}: {self.raw.location(number)}"
         if number in self._duplicates:
             first = self.raw.location(self._duplicates[number])
             raise BadRecord(
                 f"{location}, field id: expected one that no other record has, but {first} has the same; "
-                "the set's `unique_ids: false` allows it"
+                "the dataset's `unique_ids: false` allows it"
             )
 
         try:
@@ -185,7 +185,7 @@ def find_files(entry: DatasetEntry, root: Path) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(
-                f"the set {entry.name} has no file at {file}: check its path in the mixture"
+                f"the dataset {entry.name} has no file at {file}: check its path in the mixture"
             )
     return files
 

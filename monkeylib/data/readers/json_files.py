@@ -1,4 +1,4 @@
-"""Training data in JSON: the released conversations, the released evaluation lines, and LLaVA's conversations.
+"""Training data in JSON: the released conversations and evaluation lines, and LLaVA's conversations.
 
 Conversations of the released training data, a list in a .json file:
 
@@ -75,8 +75,8 @@ def _parse_conversation(raw: RawRecord) -> Record:
     for number, (prompt, _) in enumerate(turns):
         if "<img>" in prompt:
             raise BadRecord(
-                f"{raw.location}, field conversations[{2 * number}].value: every <img>path</img> must stand at "
-                f"the front of the first prompt, got another <img> in {prompt[:60]!r}"
+                f"{raw.location}, field conversations[{2 * number}].value: every <img>path</img> must stand "
+                f"at the front of the first prompt, got another <img> in {prompt[:60]!r}"
             )
     raw.text(first_prompt, "conversations[0].value after the images")
 
@@ -170,8 +170,8 @@ class JsonRecords:
     """Records in files ending in .jsonl (one object a line) or .json (one list of objects).
 
     The files are indexed once, and each record is read when it is needed; the index takes 24 bytes a record.
-    A line that is not JSON is a bad record. A list is checked as a whole, since nothing behind a mistake in it
-    can be read.
+    A line that is not JSON is a bad record. A list is checked as a whole, since nothing behind a mistake in
+    it can be read.
 
     Raises:
         ValueError: a file is empty, has another ending, or is not JSON.

@@ -65,7 +65,7 @@ class TableRecords:
         for column in required:
             if column not in table.column_names:
                 raise ValueError(
-                    f"the set {entry.name} has no column {column}: `columns` must name some of "
+                    f"the dataset {entry.name} has no column {column}: `columns` must name some of "
                     f"{', '.join(table.column_names)}"
                 )
 
@@ -146,7 +146,7 @@ def _load_table(entry: DatasetEntry, root: Path) -> Any:
         return _load_from(entry, path, _local_files(entry, root))
     except (FileNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
-            f"the set {entry.name} has nothing at {path}, and no hub gives a set {entry.paths[0]}: "
+            f"the dataset {entry.name} has nothing at {path}, and no hub has a dataset {entry.paths[0]}: "
             "check its path in the mixture"
         ) from error
 
@@ -164,7 +164,7 @@ def _load_from(entry: DatasetEntry, path: Path, files: list[str] | None) -> Any:
 
     if path.is_file():
         if path.suffix not in _FILES:
-            raise ValueError(f"the set {entry.name} has the file {path}, expected {', '.join(_FILES)}")
+            raise ValueError(f"the dataset {entry.name} has the file {path}, expected {', '.join(_FILES)}")
         return datasets.load_dataset(_FILES[path.suffix], data_files=files, split="train", cache_dir=cache)
 
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
@@ -172,7 +172,9 @@ def _load_from(entry: DatasetEntry, path: Path, files: list[str] | None) -> Any:
         if not isinstance(saved, datasets.DatasetDict):
             return saved
         if entry.split not in saved:
-            raise ValueError(f"the set {entry.name} has no split {entry.split}: it has {', '.join(saved)}")
+            raise ValueError(
+                f"the dataset {entry.name} has no split {entry.split}: it has {', '.join(saved)}"
+            )
         return saved[entry.split]
 
     return datasets.load_dataset(str(path), split=entry.split, cache_dir=cache)

@@ -1,4 +1,4 @@
-"""Synthetic documents: receipts, forms, tables and bar charts, drawn line by line with every fact recorded."""
+"""Synthetic documents: receipts, forms, tables and bar charts, drawn line by line."""
 
 from __future__ import annotations
 

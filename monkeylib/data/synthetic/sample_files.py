@@ -2,7 +2,8 @@
 
     python -m monkeylib.data.synthetic.sample_files
 
-They are synthetic images of the test split, which no training sees, and photographs of the scikit-image wheel.
+They are synthetic images of the test split, which no training sees, and photographs of the scikit-image
+wheel.
 """
 
 from pathlib import Path

@@ -95,7 +95,7 @@ ROWS = {
     "two images": (
         "conversations",
         CONVERSATION("<img>a.png</img><img>a.png</img> what?"),
-        "expected 1 images, got 2; the set's min_images and max_images say how many",
+        "expected 1 images, got 2; the dataset's min_images and max_images say how many",
     ),
     "no image": ("conversations", CONVERSATION("what? Answer: "), "expected 1 images, got 0"),
     "an image without a prompt": (
@@ -185,7 +185,7 @@ def test_malformed_record_raises_and_the_others_are_read(what, folder):
     first, bad, last = outcomes(readers.read_dataset(files.entry(format, name), folder))
     assert isinstance(first, Record) and isinstance(last, Record)
     place = "line 2" if format == "evaluation" else r"record 2 \(line \d+\)"
-    with pytest.raises(BadRecord, match=rf"^set pets: {name}, {place}.*{sentence}"):
+    with pytest.raises(BadRecord, match=rf"^dataset pets: {name}, {place}.*{sentence}"):
         raise BadRecord(bad)
 
 
@@ -207,7 +207,7 @@ def test_malformed_line_raises_and_the_others_are_read(what, folder):
     (folder / "rows.jsonl").write_bytes(b"\n".join([good, content, good]))
     first, bad, last = outcomes(readers.read_dataset(files.entry("evaluation", "rows.jsonl"), folder))
     assert isinstance(first, Record) and isinstance(last, Record)
-    assert bad.startswith("set pets: rows.jsonl, line 2") and sentence in bad
+    assert bad.startswith("dataset pets: rows.jsonl, line 2") and sentence in bad
 
 
 def test_only_the_record_that_is_not_utf8_is_bad_in_a_list(folder):
@@ -217,7 +217,7 @@ def test_only_the_record_that_is_not_utf8_is_bad_in_a_list(folder):
     (folder / "rows.json").write_bytes(text.encode().replace(b"X", b"\xff"))
     first, bad, last = outcomes(readers.read_dataset(files.entry("conversations", "rows.json"), folder))
     assert first.turns[0][1] == "é" and last.turns[0][1] == "a cat"
-    assert bad == "set pets: rows.json, record 2 (line 1): expected UTF-8, got the byte 0xff"
+    assert bad == "dataset pets: rows.json, record 2 (line 1): expected UTF-8, got the byte 0xff"
 
 
 SHARDS = {
@@ -237,7 +237,7 @@ def test_malformed_sample_of_a_shard_raises(what, folder):
     files.write_tar(folder / "s.tar", [*first, ("0.png", files.png()), ("0.json", text), *members, *last])
     good, other, bad, end = outcomes(readers.read_dataset(files.entry("webdataset", "s.tar"), folder))
     assert [isinstance(record, Record) for record in (good, other, end)] == [True] * 3
-    assert bad.startswith("set pets: s.tar, key ") and sentence in bad
+    assert bad.startswith("dataset pets: s.tar, key ") and sentence in bad
 
 
 COLUMNS = {
@@ -258,13 +258,13 @@ def test_malformed_row_of_a_table_raises(what, folder):
     files.write_parquet(folder / "rows.parquet", **columns)
     good, bad = outcomes(readers.read_dataset(files.entry("datasets", "rows.parquet"), folder))
     assert isinstance(good, Record)
-    assert bad.startswith("set pets: rows.parquet, row 2") and sentence in bad
+    assert bad.startswith("dataset pets: rows.parquet, row 2") and sentence in bad
 
 
 FILES = {
     "no file": ("conversations", "rows.json", None, FileNotFoundError, "has no file at .*rows.json"),
     "an empty file": ("conversations", "rows.json", b"", ValueError, "rows.json is empty"),
-    "a list of nothing": ("conversations", "rows.json", b"[]", ValueError, "the set pets is empty"),
+    "a list of nothing": ("conversations", "rows.json", b"[]", ValueError, "the dataset pets is empty"),
     "an object": ("conversations", "rows.json", b'{"a": 1}', ValueError, "must hold a list of records"),
     "a list that is cut off": ("llava", "rows.json", b'[{"a": 1}, {', ValueError, "is not JSON"),
     "a list without commas": ("llava", "rows.json", b"[{} {}]", ValueError, "is not JSON .*line 1 column 5"),
@@ -303,7 +303,7 @@ def test_truncated_and_compressed_shards_raise(folder):
 def test_missing_column_raises_with_the_list(folder):
     pytest.importorskip("datasets")
     files.write_parquet(folder / "rows.parquet", image=["a.png"], text=["x"])
-    with pytest.raises(FileNotFoundError, match="has nothing at .*gone.parquet, and no hub gives a set"):
+    with pytest.raises(FileNotFoundError, match="has nothing at .*gone.parquet, and no hub has a dataset"):
         readers.read_dataset(files.entry("datasets", "gone.parquet"), folder)
     with pytest.raises(ValueError, match="has the file .*a.png, expected .parquet"):
         readers.read_dataset(files.entry("datasets", "a.png"), folder)

@@ -32,7 +32,7 @@ def test_released_conversations_keep_their_texts(folder):
     assert records[0].turns == ((" what is it? Answer: ", "a cat"),)
     assert (records[0].id, records[0].dataset) == ("0", "pets")
     assert (records[1].id, records[1].turns[0][1]) == ("7", "an <img> and an <imgpad> are text")
-    assert records[1].location.startswith("set pets: rows.json, record 2 (line ")
+    assert records[1].location.startswith("dataset pets: rows.json, record 2 (line ")
     (image,) = records[0].open_images()
     assert (image.size, image.mode) == ((6, 4), "RGB")
 
@@ -58,7 +58,7 @@ def test_released_evaluation_lines_take_the_most_frequent_answer(folder):
     files.write_lines(folder / "rows.jsonl", rows)
     records = read(folder, "evaluation", "rows.jsonl", prompt="vqa_no_blank", separator="")
     assert records[1].turns == (("what is it? Answer:", "a cat"),)
-    assert (records[1].id, records[1].location) == ("4", "set pets: rows.jsonl, line 2")
+    assert (records[1].id, records[1].location) == ("4", "dataset pets: rows.jsonl, line 2")
 
 
 def test_llava_conversations_lose_their_placeholder_and_get_the_prompt(folder):
@@ -80,7 +80,7 @@ def test_byte_order_mark_and_blank_lines_are_skipped(folder):
     line = json.dumps(files.example("où?")).encode()
     (folder / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\n" + line)
     records = read(folder, "evaluation", "rows.jsonl")
-    assert [record.location for record in records] == [f"set pets: rows.jsonl, line {n}" for n in (1, 3)]
+    assert [record.location for record in records] == [f"dataset pets: rows.jsonl, line {n}" for n in (1, 3)]
     assert records[1].turns[0][0] == " où? Answer: "
 
 
@@ -96,7 +96,7 @@ def test_several_files_make_one_dataset(folder):
         files.write_lines(folder / name, [files.example(answer=answer) for answer in answers])
     records = read(folder, "evaluation", ["a.jsonl", "b.jsonl"])
     assert [record.turns[0][1] for record in records] == ["one", "two", "three"]
-    assert records[2].location == "set pets: b.jsonl, line 1"
+    assert records[2].location == "dataset pets: b.jsonl, line 1"
 
 
 def test_ids_may_repeat_where_the_entry_allows_it(folder):
@@ -120,7 +120,7 @@ def test_shards_are_read_in_any_order_and_indexed_once(folder):
     )
     records = read(folder, "webdataset", ["s-0.tar", "s-1.tar"])
     assert [record.turns[0][1] for record in (records[2], records[1], records[0])] == ["three", "two", "one"]
-    assert (records[1].id, records[1].location) == ("x/2", "set pets: s-0.tar, key x/2")
+    assert (records[1].id, records[1].location) == ("x/2", "dataset pets: s-0.tar, key x/2")
     assert records[1].open_images()[0].size == (2, 2)
     kept = sorted((folder / "out" / "data" / "cache" / "shards").iterdir())
     assert len(kept) == 2
@@ -155,7 +155,7 @@ def test_parquet_and_saved_folders_are_read_by_their_columns(folder):
         record = read(folder, "datasets", path, split=split, **named)[0]
         assert (record.id, record.turns) == ("k", ((" what? Answer: ", "y"),))
         assert record.open_images()[0].size == (5, 5)
-    with pytest.raises(ValueError, match="the set pets has no split train: it has dev"):
+    with pytest.raises(ValueError, match="the dataset pets has no split train: it has dev"):
         read(folder, "datasets", "saved", **named)
 
 
