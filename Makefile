@@ -22,7 +22,7 @@ help: ## list the targets
 
 install: $(STAMP) ## create .venv and install the locked dependencies and monkeylib (once)
 
-# The stamp is written last, so that an interrupted installation is taken up again.
+# The stamp is written last, so that an interrupted installation is resumed.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("monkeylib needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.12" % v[:2])'
 	@rm -f $@
@@ -35,21 +35,21 @@ $(STAMP): requirements.lock pyproject.toml
 reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=0
 	$(BIN)/monkeylib reproduce --profile $(PROFILE) --seed $(SEED)
 
-test: $(STAMP) ## test the library, the notebooks' stated results and the smoke series
+test: $(STAMP) ## test the library, the results that notebooks state, and the smoke series
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lab: $(STAMP) ## open JupyterLab on the notebooks: LAB_ARGS=--no-browser
 	@$(BIN)/python -m ipykernel install --sys-prefix --name monkeylib --display-name monkeylib
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
-nano-base: $(STAMP) ## train data/models/nano-base again (about six hours on 2 cores)
+nano-base: $(STAMP) ## train data/models/nano-base from scratch (about six hours on 2 cores)
 	$(BIN)/python -m recipes.nano_base.train
 
 lint: $(STAMP) ## check the style of the code and of the notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-lock: ## resolve pyproject.toml anew into requirements.lock
+lock: ## resolve pyproject.toml into requirements.lock
 	rm -rf $(LOCKENV)
 	$(PYTHON) -m venv $(LOCKENV)
 	$(LOCKENV)/bin/python -m pip install --quiet --editable ".[$(LOCKED_EXTRAS)]"
@@ -58,5 +58,5 @@ lock: ## resolve pyproject.toml anew into requirements.lock
 	mv requirements.lock.new requirements.lock
 	rm -rf $(LOCKENV)
 
-clean: ## remove the runs, the caches and the environment (results and figures stay)
+clean: ## remove runs, caches and the environment (results and figures stay)
 	rm -rf $(VENV) $(LOCKENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The rules of committed notebooks, and that their stated results hold."""
+"""Committed notebooks keep the rules, and their stated results hold."""
 
 import os
 import shutil
@@ -19,22 +19,19 @@ TITLES = [path.stem for path in COMMITTED]
 CHECKED, SKIPPED = notebooks.CHECKED, notebooks.SKIPPED
 
 
-def executed(path):
-    """Run a notebook in place and bring it to its committed form."""
+def execute(path):
+    """Run a notebook in place, bring it to its committed form, and return its path."""
     notebook = notebooks.read(path)
     NotebookClient(notebook, kernel_name="python3").execute()
     notebooks.write(notebooks.normalise(notebook), path)
     return path
 
 
-def nbval(path, outputs):
-    """Compare a notebook's stated results with what its cells give; what they write goes to `outputs`."""
-    command = [
-        "--nbval-lax",
-        "--nbval-current-env",
-        "--nbval-sanitize-with",
-        resources.notebooks() / "sanitize.cfg",
-    ]
+def run_nbval(path, outputs):
+    """Run a notebook's cells and compare the stated results; files are written to `outputs`."""
+    sanitize = resources.notebooks() / "sanitize.cfg"
+    command = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", sanitize]
+
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *command, path],
         env={**os.environ, "MONKEYLIB_OUTPUTS": str(outputs)},
@@ -46,7 +43,7 @@ def nbval(path, outputs):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """An executed notebook: two cells state results, one is skipped by tests, one only has to run."""
+    """Execute a notebook: two cells state results, one is skipped by tests, one only has to run."""
     folder = tmp_path_factory.mktemp("small")
     shutil.copy(resources.notebooks() / "conftest.py", folder)
     path = write_notebook(
@@ -56,11 +53,12 @@ def small(tmp_path_factory):
         ("pd.DataFrame({'model': ['base', 'Monkey'], 'fine': [12.5, 63.3]})", CHECKED),
         ("raise_if_tested = 1 / int(profile == 'nano')", SKIPPED),
     )
-    return executed(path)
+    return execute(path)
 
 
 def test_nbval_passes_on_an_executed_notebook(small, tmp_path):
-    assert (done := nbval(small, tmp_path)).returncode == 0, done.stdout
+    run = run_nbval(small, tmp_path)
+    assert run.returncode == 0, run.stdout
     assert notebooks.problems(small) == []
 
 
@@ -77,15 +75,22 @@ def test_nbval_fails_exactly_when_a_stated_result_is_altered(small, tmp_path, ol
     shutil.copy(small.parent / "conftest.py", tmp_path)
     text = small.read_text(encoding="utf-8")
     assert old in text
+
     altered = tmp_path / "altered.ipynb"
     altered.write_text(text.replace(old, new), encoding="utf-8")
-    done = nbval(altered, tmp_path / "out")
-    assert done.returncode == (0 if "profile" in old else 1), done.stdout
+
+    run = run_nbval(altered, tmp_path / "out")
+
+    expected_code = 0 if "profile" in old else 1
+    assert run.returncode == expected_code, run.stdout
 
 
-def broken(notebook, cell, problem):
-    """A problem put into the second code cell of an executed notebook."""
-    cell.update(problem) if isinstance(problem, dict) else problem(notebook, cell)
+def break_rule(notebook, problem):
+    """Put a problem into the second code cell of a notebook, or into the notebook itself."""
+    if isinstance(problem, dict):
+        notebook.cells[2].update(problem)
+    else:
+        problem(notebook)
 
 
 RULES = [
@@ -108,10 +113,10 @@ RULES = [
         {"metadata": {"tags": ["parameters"]}, "source": "seed = 0"},
         "one code cell tagged 'parameters': found 2",
     ),
-    (lambda notebook, cell: notebook.metadata.update(papermill={}), "not in committed form"),
-    (lambda notebook, cell: notebook.cells[0].update(source="No title"), "doesn't open with a title"),
-    (lambda notebook, cell: notebook.cells[1].update(source="seed = 1 + int(2)"), "only `name = literal`"),
-    (lambda notebook, cell: notebook.cells[3].update(metadata={"tags": []}), "states no result"),
+    (lambda notebook: notebook.metadata.update(papermill={}), "not in committed form"),
+    (lambda notebook: notebook.cells[0].update(source="No title"), "doesn't open with a title"),
+    (lambda notebook: notebook.cells[1].update(source="seed = 1 + int(2)"), "only `name = literal`"),
+    (lambda notebook: notebook.cells[3].update(metadata={"tags": []}), "states no result"),
     ({"outputs": [new_output("stream", text="x" * 700_000)]}, "larger than 600 kB"),
 ]
 
@@ -120,14 +125,19 @@ RULES = [
 def test_broken_rule_is_reported(tmp_path, problem, sentence):
     path = write_notebook(tmp_path / "a.ipynb", "1 + 1", ("print(2)", CHECKED))
     notebook = notebooks.read(path)
+
+    # As if it had been executed.
     for count, (_, cell) in enumerate(notebooks.code_cells(notebook), start=1):
         cell.execution_count = count
     notebook.cells[3].outputs = [new_output("stream", text="2\n")]
     notebooks.write(notebook, path)
     assert notebooks.problems(path) == []
-    broken(notebook, notebook.cells[2], problem)
+
+    break_rule(notebook, problem)
     nbformat.write(notebook, path)
-    assert any(sentence in problem for problem in notebooks.problems(path)), notebooks.problems(path)
+
+    problems = notebooks.problems(path)
+    assert any(sentence in reported for reported in problems), problems
 
 
 def test_file_that_is_not_a_notebook_raises(tmp_path):
@@ -143,7 +153,7 @@ def test_magics_become_python(tmp_path):
     assert "from monkeylib import tiling" in code
 
 
-def test_the_series_is_complete():
+def test_notebooks_of_the_series_exist():
     assert {notebook.name for notebook in series.SERIES} <= set(TITLES)
 
 
@@ -154,7 +164,7 @@ def test_committed_notebooks_keep_the_rules(path):
 
 @pytest.fixture(scope="module")
 def committed_results(tmp_path_factory):
-    """A place for outputs that holds the committed results, so that the checkout stays as it is."""
+    """Copy the committed results into a folder for outputs, so that the checkout stays unchanged."""
     folder = tmp_path_factory.mktemp("outputs")
     for name in ("data/results", "figures"):
         if (resources.REPOSITORY / name).exists():
@@ -164,21 +174,21 @@ def committed_results(tmp_path_factory):
 
 @pytest.mark.parametrize("path", COMMITTED, ids=TITLES)
 def test_stated_results_hold(path, committed_results):
-    done = nbval(path, committed_results)
-    assert done.returncode == 0, done.stdout[-5000:]
+    run = run_nbval(path, committed_results)
+    assert run.returncode == 0, run.stdout[-5000:]
 
 
 def test_large_images_are_committed_as_jpeg(tmp_path):
     draw = "import numpy as np, matplotlib.pyplot as plt\n%matplotlib inline\n"
     noise = draw + "_ = plt.imshow(np.random.default_rng(0).random((300, 300, 3)))"
     line = "_ = plt.plot([1, 2])"
-    notebook = notebooks.read(executed(write_notebook(tmp_path / "a.ipynb", noise, line)))
-    kinds = [
-        kind
-        for _, cell in notebooks.code_cells(notebook)
-        for output in cell.outputs
-        for kind in output.get("data", {})
-        if kind.startswith("image/")
-    ]
+    path = execute(write_notebook(tmp_path / "a.ipynb", noise, line))
+
+    notebook = notebooks.read(path)
+    kinds = []
+    for _, cell in notebooks.code_cells(notebook):
+        for output in cell.outputs:
+            kinds += [kind for kind in output.get("data", {}) if kind.startswith("image/")]
+
     assert kinds == ["image/jpeg", "image/png"]
     assert notebooks.normalise(notebook) == notebook

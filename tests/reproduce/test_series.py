@@ -1,4 +1,4 @@
-"""The runner of the series, on a series of tiny notebooks in a repository of their own."""
+"""The series of notebooks, tested on three tiny notebooks in a repository of their own."""
 
 import io
 import json
@@ -28,7 +28,7 @@ READ = 'print((resources.runs(profile) / "model.txt").read_text())'
 
 @pytest.fixture()
 def repository(monkeypatch, tmp_path):
-    """A repository with the series; what runs write goes to its folder `out`."""
+    """Make a repository with the series; outputs go to its folder `out`."""
     monkeypatch.setattr(resources, "REPOSITORY", tmp_path)
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
     for name in ("requirements.lock", "data/models/base/weights.bin"):
@@ -46,7 +46,7 @@ def run(**options):
     return run_series(options.pop("profile", "nano"), series=SERIES, log=lambda line: None, **options)
 
 
-def printed(name, profile="nano"):
+def printed_text(name, profile="nano"):
     notebook = nbformat.read(resources.runs(profile) / "notebooks" / f"{name}.ipynb", as_version=4)
     return "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []))
 
@@ -54,50 +54,57 @@ def printed(name, profile="nano"):
 def test_series_runs_in_order_and_then_only_what_has_changed(repository):
     names = [notebook.name for notebook in SERIES]
     assert run() == names
-    assert printed("02_after_first") == "trained\n"
-    assert printed("01_independent") == f"{sys.executable}\nnano 0\n", (
-        "the kernel of this environment, no parameter set"
-    )
     assert run() == []
 
-    (repository / "data/models/base/weights.bin").write_text("2")
-    assert run() == ["00_first", "02_after_first"], (
-        "a changed input reaches what builds on it and nothing else"
-    )
+    # In the kernel of this environment, with default parameters.
+    assert printed_text("01_independent") == f"{sys.executable}\nnano 0\n"
+    assert printed_text("02_after_first") == "trained\n"
 
+    # A changed input reaches the notebooks that build on it, and no others.
+    (repository / "data/models/base/weights.bin").write_text("2")
+    assert run() == ["00_first", "02_after_first"]
+
+    # So does a missing output.
     (resources.runs("nano") / "model.txt").unlink()
-    assert run() == ["00_first", "02_after_first"], "a lost output is made again"
+    assert run() == ["00_first", "02_after_first"]
 
     write_notebook(repository / "notebooks/01_independent.ipynb", "print(profile)")
     assert run() == ["01_independent"]
     assert run(only="02", force=True) == ["02_after_first"]
+
+    # Other versions of libraries may give other results.
     (repository / "requirements.lock").write_text("2")
-    assert run() == names, "other versions may give other results"
+    assert run() == names
 
 
 def test_parameters_other_than_the_default_are_set(repository):
     run_series("smoke", seed=3, series=SERIES[1:2], log=lambda line: None)
-    assert printed("01_independent", "smoke").endswith("smoke 3\n")
+    assert printed_text("01_independent", "smoke").endswith("smoke 3\n")
+
     run_series("smoke", seed=4, series=SERIES[1:2], log=lambda line: None)
-    assert printed("01_independent", "smoke").endswith("smoke 4\n"), "another seed is another run"
+    assert printed_text("01_independent", "smoke").endswith("smoke 4\n"), "another seed is another run"
 
 
 def test_failing_notebook_stops_the_series_and_the_next_call_resumes_there(repository):
-    broken = repository / "notebooks/01_independent.ipynb"
-    write_notebook(broken, "print('so far')", "raise RuntimeError('two\\nlines')")
-    with pytest.raises(
-        NotebookFailed, match=r"01_independent stopped in cell \[3\] with RuntimeError: two lines \("
-    ) as failure:
+    source = repository / "notebooks/01_independent.ipynb"
+    write_notebook(source, "print('so far')", "raise RuntimeError('two\\nlines')")
+
+    message = r"01_independent stopped in cell \[3\] with RuntimeError: two lines \("
+    with pytest.raises(NotebookFailed, match=message) as failure:
         run()
+
+    # The message names the partly executed notebook, which can be read.
+    executed = resources.runs("nano") / "notebooks"
     assert "data/runs/nano/notebooks/01_independent.ipynb" in str(failure.value)
-    partial = nbformat.read(resources.runs("nano") / "notebooks" / "01_independent.ipynb", as_version=4)
-    assert any("so far" in str(cell.get("outputs")) for cell in partial.cells), "kept for reading"
-    assert not (resources.runs("nano") / "notebooks" / "02_after_first.ipynb").exists()
-    write_notebook(broken, "print('mended')")
+    partial = nbformat.read(executed / "01_independent.ipynb", as_version=4)
+    assert any("so far" in str(cell.get("outputs")) for cell in partial.cells)
+    assert not (executed / "02_after_first.ipynb").exists()
+
+    write_notebook(source, "print('fixed')")
     assert run() == ["01_independent", "02_after_first"]
 
 
-GO_ON = """
+COUNT_STEPS = """
 from monkeylib import resources
 steps = resources.runs(profile) / "model" / "steps.txt"
 steps.parent.mkdir(parents=True, exist_ok=True)
@@ -109,46 +116,52 @@ with open(steps, "a") as file:
 def test_interrupted_run_is_resumed_and_outdated_one_is_not(repository):
     source = repository / "notebooks/00_first.ipynb"
     steps = repository / "out/data/runs/nano/model/steps.txt"
-    stop = "import pathlib\nassert pathlib.Path('../go').exists()"
-    write_notebook(source, GO_ON, stop)
+    fail_at_first = "import pathlib\nassert pathlib.Path('../go').exists()"
+    write_notebook(source, COUNT_STEPS, fail_at_first)
+
     with pytest.raises(NotebookFailed, match="AssertionError"):
         run(only="00")
     (repository / "go").touch()
     assert run(only="00") == ["00_first"]
-    assert steps.read_text() == "step step ", "the same code goes on from what was there"
-    write_notebook(
-        source, GO_ON.replace("steps.parent.", "assert not steps.parent.exists()\nsteps.parent."), stop
-    )
+    assert steps.read_text() == "step step ", "the same code continues from the files of the failed run"
+
+    check = "assert not steps.parent.exists()\nsteps.parent."
+    write_notebook(source, COUNT_STEPS.replace("steps.parent.", check), fail_at_first)
     assert run(only="00") == ["00_first"]
-    assert steps.read_text() == "step ", "changed code starts anew"
+    assert steps.read_text() == "step ", "changed code starts from scratch"
 
 
 def test_run_records_list_dependencies_and_outputs(repository):
     run(only="00")
     folder = resources.runs("nano") / "notebooks"
     assert sorted(file.name for file in folder.iterdir()) == ["00_first.ipynb", "00_first.run.json"]
+
     record = json.loads((folder / "00_first.run.json").read_text())
-    assert record["ended"] and record["outputs"] == ["data/runs/nano/model.txt"]
-    assert {"its code", "data/models/base/weights.bin", "monkeylib/resources.py"} <= record[
-        "dependencies"
-    ].keys()
-    assert "monkeylib/cli/main.py" not in record["dependencies"], (
-        "a notebook depends on the code that it reaches"
-    )
+    assert record["ended"]
+    assert record["outputs"] == ["data/runs/nano/model.txt"]
+
+    # Of the library, only the code that the notebook reaches.
+    dependencies = record["dependencies"].keys()
+    assert {"its code", "data/models/base/weights.bin", "monkeylib/resources.py"} <= dependencies
+    assert "monkeylib/tables.py" not in dependencies
 
 
 def test_executed_notebooks_go_back_in_committed_form(repository):
     with pytest.raises(ValueError, match="00_first is out of date"):
         series.update_notebooks(SERIES)
     run()
-    before = {path: notebooks.read(path) for path in sorted((repository / "notebooks").iterdir())}
-    assert series.update_notebooks(SERIES) == list(before)
-    for path, old in before.items():
-        new = notebooks.read(path)
-        assert [cell.source for cell in new.cells] == [cell.source for cell in old.cells]
-        assert [cell.execution_count for _, cell in notebooks.code_cells(new)] == [1, 2]
-        assert notebooks.normalise(new) == new and "papermill" not in path.read_text()
-    assert run() == [], "writing outputs back is no change of the code"
+
+    sources = {path: notebooks.read(path) for path in sorted((repository / "notebooks").iterdir())}
+    assert series.update_notebooks(SERIES) == list(sources)
+
+    for path, source in sources.items():
+        updated = notebooks.read(path)
+        assert [cell.source for cell in updated.cells] == [cell.source for cell in source.cells]
+        assert [cell.execution_count for _, cell in notebooks.code_cells(updated)] == [1, 2]
+        assert notebooks.normalise(updated) == updated
+        assert "papermill" not in path.read_text()
+
+    assert run() == [], "updated outputs don't count as changed code"
 
 
 @pytest.mark.parametrize(
@@ -164,9 +177,12 @@ def test_parameters_cell_that_cannot_be_set_raises(repository, cell, message):
         run()
 
 
-def test_missing_notebook_and_unknown_name_raise(repository):
+def test_unknown_name_raises(repository):
     with pytest.raises(ValueError, match="begins with '09'.*00_first, 01_independent"):
         run(only="09")
+
+
+def test_missing_notebook_raises(repository):
     (repository / "notebooks/00_first.ipynb").unlink()
     with pytest.raises(FileNotFoundError, match="notebooks/00_first.ipynb doesn't exist"):
         run()
@@ -176,13 +192,16 @@ def test_report_shows_scores_and_folders(repository):
     score = {"model": "Monkey", "split": "nano-fine", "metric": "anls", "value": 0.5, "low": 0.4, "high": 0.6}
     tables.write_table([score], "main", "smoke")
     tables.write_table([{"step": 1, "loss": 0.25}], "curves", "smoke")
-    text = io.StringIO()
-    series.print_report("smoke", Console(file=text, width=100))
-    shown = text.getvalue()
-    assert "data/results/smoke/main.csv" in shown and "50.0 (40.0–60.0)" in shown
-    assert "curves.csv" not in shown, "curves are no scores: figures show them"
-    assert "All tables: data/results/smoke/" in shown
-    assert "Figures: data/runs/smoke/figures/" in shown
+
+    output = io.StringIO()
+    series.print_report("smoke", Console(file=output, width=100))
+    report = output.getvalue()
+
+    assert "data/results/smoke/main.csv" in report
+    assert "50.0 (40.0–60.0)" in report
+    assert "curves.csv" not in report, "curves are not scores: figures show them"
+    assert "All tables: data/results/smoke/" in report
+    assert "Figures: data/runs/smoke/figures/" in report
 
 
 def test_notebooks_need_only_earlier_ones():

@@ -12,13 +12,21 @@ def write_notebook(
     path: Path, *cells: str | tuple[str, str], parameters: str = 'profile = "nano"\nseed = 0'
 ) -> Path:
     """Write a notebook: a title, the parameters, then code cells, each a source or (source, tag)."""
-    made = [new_markdown_cell("# A title"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    notebook_cells = [
+        new_markdown_cell("# A title"),
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+    ]
     for cell in cells:
-        source, tags = (cell, []) if isinstance(cell, str) else (cell[0], [cell[1]])
-        made.append(new_code_cell(source, metadata={"tags": tags} if tags else {}))
-    for number, cell in enumerate(made):
+        if isinstance(cell, str):
+            notebook_cells.append(new_code_cell(cell))
+        else:
+            source, tag = cell
+            notebook_cells.append(new_code_cell(source, metadata={"tags": [tag]}))
+
+    for number, cell in enumerate(notebook_cells):
         cell.id = f"cell-{number}"
-    notebook = notebooks.normalise(new_notebook(cells=made))
+
+    notebook = notebooks.normalise(new_notebook(cells=notebook_cells))
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path
