@@ -25,7 +25,7 @@ training it anew.
 {parts}
 ## Training
 
-From scratch on images of the nano world (`monkeylib.data.synthetic`), made on the fly, none twice; `make
+From scratch on synthetic images (`monkeylib.data.synthetic`), rendered on the fly and none of them twice; `make
 nano-base` repeats it.
 
 {stages}
@@ -48,12 +48,12 @@ Exact match (captions: CIDEr-D, 0 to 10) with 95 % bootstrap intervals, on test 
 resized to {tile}: photographs, layout seeds and written facts that training never shows.
 
 {scores}
-*Fine print* is gone at this resolution: what is answered there is guessed, and it is what tiling is for.
+Small text (`fine`) is not legible at this resolution, so its answers are guesses; reading it is what tiling is for.
 
 ## Limits
 
 Reads lower case (capitals are folded) in three bold DejaVu faces from about 10 pixels, knows the objects,
-colours and question forms of the nano world and nothing else. It is made to study Monkey's method on two CPU
+colours and question forms of the synthetic data and nothing else. It is meant for studying Monkey's method on two CPU
 cores, not to read real photographs.
 
 Licence: Apache-2.0. Data: code and the photographs of scikit-image (see `data/README.md`).

@@ -10,8 +10,8 @@ has to be told by its colour or place. *Parts*: longer, with up to four such par
 too small in the whole image can be read in a part beside it, and are not the ones asked for. *Colours*: one
 view of signs alone, each asked for once and never after a transcript, until the language model finds a sign
 by its colour, which it does not learn from a small share of such questions. *Mixed*: as in *parts*, with all
-kinds of images, and still no transcript before questions. Everything is made from the nano world on the
-fly, so no sample repeats. `make nano-base` runs them and writes the model.
+kinds of images, and still no transcript before questions. All data is synthetic and rendered
+on the fly, so no sample repeats. `make nano-base` runs them and writes the model.
 """
 
 from __future__ import annotations

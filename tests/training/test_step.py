@@ -262,7 +262,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
 
 
 class Some:
-    """Records of the nano world, of which one has no image and one is too long."""
+    """Synthetic records, of which one has no image and one is too long."""
 
     def __init__(self, records):
         self.records = records
