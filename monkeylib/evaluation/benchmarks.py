@@ -233,6 +233,7 @@ def get(name: str, *, prompt: str | None = None, data: Path | str | None = None)
     if benchmark.card is None:
         raise ValueError(f"{name} is synthetic: it takes neither a prompt nor a folder of data.")
 
+    # Built anew, since the prompt and the folder are part of what `load` does.
     build = _released_benchmark if name in _RELEASED else _official_benchmark
     return build(
         benchmark.card,
@@ -244,8 +245,10 @@ def get(name: str, *, prompt: str | None = None, data: Path | str | None = None)
 def _find_prompt(benchmark: Benchmark, name: str) -> str:
     """Return the name of a prompt, which may be given by its role in the benchmark."""
     prompts = benchmark.card.test.prompts
+    # "documented" and "released" name a prompt by its role, anything else is the name of a prompt.
     by_role = {"documented": prompts.documented, "released": prompts.released}
     prompt = by_role.get(name, name)
+
     if prompt is None:
         raise ValueError(
             f"The released code doesn't evaluate {benchmark.name}, so it has no prompt: ask as documented."

@@ -102,10 +102,11 @@ def compare(first: Predictions, second: Predictions, metric: str, *, seed: int =
             f"{len(unpaired)} ids are in one alone, such as {unpaired[0]!r}."
         )
 
+    # The same order for both, so that row i of both tables is the same example.
     ids = sorted(first_rows)
-    counts = _count([first_rows[id] for id in ids], metric)
-    other = _count([second_rows[id] for id in ids], metric)
-    return counts.interval(seed, other.counts)
+    first_counts = _count([first_rows[id] for id in ids], metric)
+    second_counts = _count([second_rows[id] for id in ids], metric)
+    return first_counts.interval(seed, second_counts.counts)
 
 
 @dataclass(frozen=True)
@@ -312,6 +313,7 @@ def summary_table(rows: Sequence[ScoreRow]) -> list[Row]:
 
     The paper's scores stand beside the metric that they were measured with (`Benchmark.paper_metric`).
     """
+    # One line for all models.
     lines: dict[tuple[str, str], dict[str, Value]] = {}
     for row in rows:
         if row.group != ALL:
@@ -369,6 +371,7 @@ def paper_table(score_rows: Sequence[Row]) -> list[dict[str, Value]]:
     Raises:
         ValueError: the table names a benchmark that doesn't exist.
     """
+    # The main score of each model, by benchmark.
     measured: dict[str, dict[str, Value]] = {}
     for row in score_rows:
         name = str(row["split"])
@@ -378,12 +381,14 @@ def paper_table(score_rows: Sequence[Row]) -> list[dict[str, Value]]:
             numbers = (float(row[key] or 0) for key in ("value", "low", "high"))
             measured.setdefault(name, {})[f"{row['model']} (measured)"] = _in_points(*numbers)
 
+    # The paper's benchmarks come first, whether or not they were scored here.
     names = dict.fromkeys(
         name
         for name, benchmark in BENCHMARKS.items()
         if benchmark.reported and not name.startswith("released-")
     )
     names |= dict.fromkeys(measured)
+
     score_columns = dict.fromkeys(["Qwen-VL (paper)", "Monkey (paper)"])
     for scores in measured.values():
         score_columns |= dict.fromkeys(scores)

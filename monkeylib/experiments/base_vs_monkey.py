@@ -19,6 +19,8 @@ MODELS = ("base", "monkey")
 def train_models(profile: Profile) -> dict[str, Path]:
     """Return the checkpoints `base` and `monkey`; Monkey is trained if notebook 05 hasn't done it yet."""
     base = base_checkpoint(profile)
+
+    # Returns at once if this training has ended before.
     monkey = finetune.run(profile, resources.runs(profile.name) / "monkey")
     return {"base": base, "monkey": monkey}
 
@@ -36,7 +38,8 @@ def base_checkpoint(profile: Profile) -> Path:
     if not (folder / "config.json").exists():
         one_view = variant_profile(profile, "one_view")
         processor = build.build_processor(one_view)
-        torch.manual_seed(0)
+
+        torch.manual_seed(0)  # the same untrained model each time
         build.build_model(one_view, processor).save_pretrained(folder)
         processor.save_pretrained(folder)
     return folder
@@ -49,6 +52,7 @@ def predict_models(profile: Profile, progress: bool = False) -> dict[tuple[str, 
         What was predicted, by (model, benchmark).
     """
     counts = profile.evaluation.counts
+
     runs = {}
     for model, checkpoint in train_models(profile).items():
         folder = _folder(profile) / model
@@ -69,6 +73,8 @@ def evaluate(profile: Profile, progress: bool = False) -> Path:
     predictions = {key: run.path for key, run in predict_models(profile, progress).items()}
     rows = results.score_runs(predictions, by="family")
     path = results.write_table(rows, resources.results(profile.name) / "evaluation.csv")
+
+    # Read back, so that the second table follows from what is on disk.
     tables.write_table(results.paper_table(tables.read_csv(path)), results.PAPER_TABLE, profile.name)
     return path
 

@@ -40,12 +40,15 @@ def score_text_reading(record: Record, sample: Sample, expert: str = PpOcr.name)
         - `character error`: edits per character between the retained text, in reading order, and the true
         text.
     """
+    # What the expert read is what the filter retained and what it dropped.
     retained_text = " ".join(line.text for line in reading_order(record.lines))
     dropped_texts = [dropped.text for dropped in record.dropped if dropped.expert == expert]
 
     true_words = _count_words(sample.transcript)
     retained_words = _count_words(retained_text)
     read_words = _count_words(" ".join([retained_text, *dropped_texts]))
+
+    # `&` of two counters takes the smaller count of each word.
     return {
         "words": true_words.total(),
         "read": (true_words & read_words).total(),

@@ -35,8 +35,10 @@ def scores_by_group(rows: Sequence[Row]) -> list[dict[str, Value]]:
     """Return a row for every split and group, with a column of main scores in points for each model."""
     lines: dict[tuple[Value, Value], dict[str, Value]] = {}
     for row in main_scores(rows, group=None):
+        # The first model opens the line of a group, the others add their columns.
         key = (row["split"], row["group"])
         line = lines.setdefault(key, {"split": row["split"], "group": row["group"], "n": row["n"]})
+
         value, low, high = (100 * float(row[column] or 0) for column in ("value", "low", "high"))
         line[str(row["model"])] = f"{value:.1f} ({low:.1f}–{high:.1f})"
     return list(lines.values())
@@ -52,8 +54,10 @@ def paired_differences(files: PredictionFiles, model: str, others: Sequence[str]
         Rows with `model`, `against`, `split`, `metric`, the `difference` of the scores (model minus the
         other), its 95 % interval from `low` to `high`, and the number `n` of questions.
     """
-    rows: list[dict[str, Value]] = []
+    # The splits that the model has predictions of, in their order.
     splits = [split for name, split in files if name == model]
+
+    rows: list[dict[str, Value]] = []
     for other in others:
         for split in splits:
             metric = main_metric(split)
@@ -78,7 +82,9 @@ def verdict(row: Row) -> str:
 
     `better` or `worse` if the 95 % interval excludes 0, else `no significant difference`.
     """
-    low, high = float(row["low"] or 0), float(row["high"] or 0)
+    low = float(row["low"] or 0)
+    high = float(row["high"] or 0)
+
     if low > 0:
         return "better"
     return "worse" if high < 0 else NOT_SIGNIFICANT
@@ -92,6 +98,7 @@ def verdict_table(rows: Sequence[Row], titles: Mapping[str, str] | None = None) 
         titles: names of the other models for readers.
     """
     titles = titles or {}
+
     lines: dict[str, dict[str, Value]] = {}
     for row in rows:
         other = titles.get(str(row["against"]), str(row["against"]))
@@ -117,8 +124,10 @@ def describe_difference(row: Row, titles: Mapping[str, str] | None = None) -> st
     else:
         order = f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
 
+    # What the interval allows to say comes last, after the numbers that it rests on.
     interval = f"95 % interval of the paired difference: {low:+.1f} to {high:+.1f}"
     reading = f"includes 0: {NOT_SIGNIFICANT}" if verdict(row) == NOT_SIGNIFICANT else "excludes 0"
+
     benchmark = benchmarks.get(str(row["split"])).title
     metric = METRIC_TITLES[str(row["metric"])]
     return f"{benchmark}, {metric}: {model} is {order} {other} ({interval}, which {reading})."

@@ -59,6 +59,8 @@ def read_examples(files: Mapping[str, Path]) -> list[QualitativeExample]:
         model: {prediction.id: prediction for prediction in read_predictions(file)}
         for model, file in files.items()
     }
+
+    # All models must have answered the questions of the first.
     first_model = next(iter(files))
     first = predictions_of[first_model]
     for model, predictions in predictions_of.items():
@@ -79,12 +81,14 @@ def group_by_outcome(
     examples: Sequence[QualitativeExample], first: str, second: str
 ) -> dict[str, list[QualitativeExample]]:
     """Group examples by which of two models is correct: only the first, only the second, both or neither."""
+    # Which of the two is correct -> name of the group.
     names = {
         (True, False): f"only {first}",
         (False, True): f"only {second}",
         (True, True): "both",
         (False, False): "neither",
     }
+
     groups: dict[str, list[QualitativeExample]] = {name: [] for name in names.values()}
     for example in examples:
         correct = example.correct

@@ -1,0 +1,1 @@
+"""Metrics: one module for each family of scores, and all of them by name in `registry`."""

@@ -10,9 +10,9 @@ SEPARATOR = "|"
 
 
 def count_values(prediction: str, answers: Answers, meta: Meta | None = None) -> np.ndarray:
-    """Count the values of one field of a document: `[correct, predicted, found, expected]`.
+    """Count the values of one field of a document: `[correct, predicted, recalled, expected]`.
 
-    Each predicted value may be correct once, and each expected one found once; case doesn't count. The two
+    Each predicted value may be correct once, and each expected one recalled once; case doesn't count. The two
     numbers of matches differ only where forms overlap.
 
     Args:
@@ -40,9 +40,10 @@ def count_values(prediction: str, answers: Answers, meta: Meta | None = None) ->
         if folded:
             predicted.append({folded})
 
+    # Matched from both sides: precision counts predicted values, recall expected ones.
     correct = _count_matches(predicted, expected)
-    found = _count_matches(expected, predicted)
-    return np.asarray([correct, len(predicted), found, len(expected)], dtype=float)
+    recalled = _count_matches(expected, predicted)
+    return np.asarray([correct, len(predicted), recalled, len(expected)], dtype=float)
 
 
 def count_corpus(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
@@ -53,13 +54,13 @@ def count_corpus(predictions: Sequence[str], answers: Sequence[Answers], metas: 
 def f1(counts: np.ndarray) -> np.ndarray:
     """Return F1 from sums of `count_values`, `[..., 4]` -> `[...]`.
 
-        precision = correct / predicted,    recall = found / expected,    F1 = 2 P R / (P + R)
+        precision = correct / predicted,    recall = recalled / expected,    F1 = 2 P R / (P + R)
 
     Each ratio is 0 where its denominator is.
     """
-    correct, predicted, found, expected = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
+    correct, predicted, recalled, expected = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
     precision = _ratio(correct, predicted)
-    recall = _ratio(found, expected)
+    recall = _ratio(recalled, expected)
     return _ratio(2 * precision * recall, precision + recall)
 
 
@@ -71,12 +72,14 @@ def _count_matches(values: Sequence[set[str]], candidates: Sequence[set[str]]) -
     """Count the values that share a form with a candidate; each candidate matches only once."""
     remaining = list(candidates)
     matches = 0
+
     for forms in values:
         for index, candidate in enumerate(remaining):
             if forms & candidate:
                 del remaining[index]
                 matches += 1
                 break
+
     return matches
 
 

@@ -138,6 +138,8 @@ def _mme(name: str, tasks: Sequence[str], combine: Callable[[np.ndarray], np.nda
         predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta], images: Sequence[str]
     ) -> np.ndarray:
         counts = mme.count_corpus(predictions, answers, metas, images)
+
+        # A sum that lacks a task would look like a low score.
         if missing := mme.missing_tasks(metas, tasks):
             raise ValueError(
                 f"MME's {name} is a sum over {len(tasks)} tasks, and no question is of {', '.join(missing)}: "
@@ -154,12 +156,14 @@ def _mme(name: str, tasks: Sequence[str], combine: Callable[[np.ndarray], np.nda
 
 
 _METRICS = (
+    # Free text
     Metric("exact_match", "exact match", _per_example(text.exact_match)),
     Metric("anls", "ANLS", _per_example(text.anls)),
     Metric("relaxed_accuracy", "relaxed accuracy", _per_example(text.relaxed_accuracy)),
     Metric("vqa_accuracy", "VQA accuracy", _per_example(text.vqa_accuracy)),
     Metric("character_error", "character error", _per_example(text.character_error), higher_is_better=False),
     Metric("cider_d", "CIDEr-D", _cider_d),
+    # Metrics of single benchmarks
     Metric("multiple_choice", "accuracy", _per_example_with_meta(text.multiple_choice)),
     Metric("denotation_accuracy", "denotation accuracy", _per_example(wtq.denotation_accuracy)),
     Metric(
@@ -170,6 +174,7 @@ _METRICS = (
     ),
     _mme("perception", mme.MME_PERCEPTION, mme.perception),
     _mme("cognition", mme.MME_COGNITION, mme.cognition),
+    # As the released code computes them
     Metric("release_anls", "ANLS as released", _as_released(as_released.anls)),
     Metric(
         "release_relaxed_accuracy",
