@@ -59,16 +59,16 @@ def test_sentences_lose_nothing(text):
         ('The letter "A" is red.', 'a single letter: letter "A"'),
     ],
 )
-def test_what_breaks_the_rules_is_named(text, problem):
+def test_broken_rules_are_named(text, problem):
     assert any(problem in found for found in checks.check_caption(record(text)).problems)
 
 
-def test_prices_in_quotation_marks_are_no_coordinates_and_a_letter_box_no_letter():
+def test_quoted_numbers_and_envelopes_break_no_rule():
     text = 'The text reads "0.50, 0.60" and "(1, 2)". A letter in an envelope lies there, and a letterbox.'
     assert checks.check_caption(record(text)).problems == ()
 
 
-def test_words_that_nobody_said_are_found():
+def test_ungrounded_words_are_found():
     seen = record(
         'Two tabby cats sleep near an unicorn. The sign reads "STOP", and the sky is blue.',
         captions=["a cat sleeping on a sofa"], regions=["tabby cat", "tabby cat"], lines=["Stop"],
@@ -91,7 +91,7 @@ def test_a_number_is_grounded_by_how_many_there_are():
         assert checks.check_caption(record(said, regions=["dog"] * 5)).unsupported == (word,)
 
 
-def test_nothing_said_is_grounded():
+def test_caption_without_content_words_is_grounded():
     assert (
         checks.check_caption(record("")).grounding == 1
         and checks.check_caption(record("It is here.")).grounding == 1
@@ -130,7 +130,7 @@ CAPTIONS = ["a room", "a street. with cars. and houses.", "Mr. Smith's dog", "",
     st.lists(st.sampled_from(CAPTIONS), max_size=3),
     st.sampled_from(CAPTIONS),
 )
-def test_the_rules_pass_every_check(regions, lines, captions, original):
+def test_captions_of_the_rules_pass_every_check(regions, lines, captions, original):
     seen = record("", captions, regions, lines, original)
     text = rules.RuleComposer().compose(seen)
     check = checks.check_caption(seen.model_copy(update={"detailed_caption": text}))

@@ -57,7 +57,7 @@ def call(monkeypatch, tmp_path, capsys):
     return called
 
 
-def test_the_papers_pipeline_runs_from_images_to_descriptions(call, server):
+def test_paper_pipeline_runs_from_images_to_captions(call, server):
     for name, image in zip("ab", IMAGES, strict=True):
         image.save(call.images / f"{name}.png")
     (call.images / "c.png").write_bytes(b"no image")

@@ -82,7 +82,7 @@ def shown():
     return record, InputImage(image, record.name)
 
 
-def test_the_page_shows_everything_and_takes_no_text_for_markup(shown):
+def test_page_shows_everything_and_escapes_texts(shown):
     tags = parsed(report.build_report([shown[0]], [shown[1]], title="A & B").html())
     text = " ".join(tags.text)
     for part in ("A & B", "<b>.png", "me & my cat", "a room", "a <cat>", "STOP", "dog", "match too low",
@@ -94,7 +94,7 @@ def test_the_page_shows_everything_and_takes_no_text_for_markup(shown):
     assert svg["viewbox"] == "0 0 100 60" and svg["aria-label"] == "A cat and a unicorn."
 
 
-def test_boxes_lie_in_the_images_own_coordinates_and_dropped_ones_are_dashed(shown):
+def test_boxes_are_in_image_coordinates_and_dropped_ones_dashed(shown):
     tags = parsed(report.build_report([shown[0]], [shown[1]]).html())
     assert {tag["points"]: "stroke-dasharray" in tag for tag in tags.all("polygon")} == {
         "20.0,10.0 70.0,10.0 70.0,50.0 20.0,50.0": False,
@@ -104,7 +104,7 @@ def test_boxes_lie_in_the_images_own_coordinates_and_dropped_ones_are_dashed(sho
     }
 
 
-def test_labels_and_rows_bear_the_same_numbers(shown):
+def test_labels_and_table_rows_have_the_same_numbers(shown):
     html = report.build_report([shown[0]], [shown[1]]).html()
     rows = re.findall(r'<td class="number">(\d+) <i.*?<td class="text">(.*?)</td>', html, re.DOTALL)
     assert [text for _, text in rows] == ["a &lt;cat&gt;", "corner", "STOP", "dog"]
@@ -114,7 +114,7 @@ def test_labels_and_rows_bear_the_same_numbers(shown):
     ]
 
 
-def test_of_boxes_in_each_other_the_smallest_is_pointed_at(shown):
+def test_smallest_of_nested_boxes_lies_on_top(shown):
     html = report.build_report([shown[0]], [shown[1]]).html()
     titles = [text.split(",")[0] for text in re.findall(r"<title>(.*?)</title></polygon>", html)]
     assert titles == ["a &lt;cat&gt;", "dog", "STOP", "corner"]
@@ -124,7 +124,7 @@ sides = st.integers(1, 4000)
 
 
 @given(sides, sides, st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=12))
-def test_no_label_is_cut_and_none_covers_another_while_there_is_room(width, height, corners):
+def test_labels_stay_inside_and_do_not_overlap_while_there_is_room(width, height, corners):
     size = (width, height)
     boxes = [
         (min(a, c) * width, min(b, d) * height, max(a, c) * width, max(b, d) * height)
@@ -139,14 +139,14 @@ def test_no_label_is_cut_and_none_covers_another_while_there_is_room(width, heig
             assert apart, "twelve labels have room"
 
 
-def test_where_there_is_no_room_labels_stay_inside():
+def test_labels_stay_inside_where_there_is_no_room():
     spots = report.place_labels([(0, 0, 10, 10)] * 5, [(6, 6)] * 5, (10, 10))
     assert len(spots) == 5 and all(0 <= x <= 4 and 0 <= y <= 4 for x, y in spots)
     assert report.place_labels([(0, 0, 3, 3)], [(6, 6)], (3, 3)) == [(0, 0)]
 
 
 @pytest.mark.parametrize("size", [(14, 25), (100, 60), (9000, 6000), (300, 6000), (6000, 300)])
-def test_numbers_and_lines_are_as_large_on_the_page_whatever_the_image(size):
+def test_labels_and_lines_have_one_size_for_any_image(size):
     width, height = size
     region = Region(box=(0, 0, width, height), text="all", score=1, expert="e")
     record = Record(name="a", sha256="0" * 64, width=width, height=height, regions=[region])
@@ -157,7 +157,7 @@ def test_numbers_and_lines_are_as_large_on_the_page_whatever_the_image(size):
     assert float(outline["stroke-width"]) * shown == pytest.approx(1.6, rel=0.05)
 
 
-def test_masks_that_touch_have_different_colours_and_an_outline():
+def test_touching_masks_have_different_colours_and_an_outline():
     bands = []
     for x in range(0, 60, 6):
         band = np.zeros((20, 60), dtype=bool)
@@ -174,7 +174,7 @@ def _images(html):
         yield kind, Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def test_the_image_is_made_smaller_and_the_mask_lies_where_it_was_found(shown):
+def test_image_and_mask_are_shrunk_together(shown):
     (kind, image), (other, mask) = _images(report.build_report([shown[0]], [shown[1]], pixels=50).html())
     assert (kind, image.size, other, mask.size) == ("jpeg", (50, 30), "png", (50, 30))
     inside = np.asarray(mask)[:, :, 3] > 0
@@ -189,7 +189,7 @@ def test_failures_and_missing_images_are_shown(shown, tmp_path):
     assert "read: OSError: <none>" in text and "there is no image at" in text and "no description" in text
 
 
-def test_the_page_is_one_file_that_a_notebook_shows_too(shown, tmp_path):
+def test_page_is_one_file_and_shown_by_notebooks(shown, tmp_path):
     page = report.build_report([shown[0]], [shown[1]])
     path = page.write(tmp_path / "new" / "report.html")
     html = path.read_text(encoding="utf-8")

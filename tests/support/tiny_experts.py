@@ -3,6 +3,7 @@
 import string
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -228,3 +229,19 @@ def _save(folder: Path, model, processor) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+# Images to annotate, and what the tiny Florence-2 generates for the plain ones.
+IMAGES = [squares(80, 60, "red", "white"), squares(40, 70, "blue"), squares(97, 41, "yellow", "red", "cyan")]
+PLAIN = [Image.new("RGB", (80, 60), "red"), Image.new("RGB", (40, 70), "blue")]
+ANSWERS = [
+    "a cat<loc_10><loc_20><loc_400><loc_500>two dogs on a mat<loc_500><loc_20><loc_900><loc_990>"
+    "<loc_1><loc_2><loc_30><loc_40>",
+    "the sign<loc_0><loc_0><loc_999><loc_999>",
+]
+
+
+def assert_same_captions(first, second):
+    """Check for equal texts in equal order, and scores as close as batches of another size leave them."""
+    assert [text for text, _ in first] == [text for text, _ in second]
+    np.testing.assert_allclose([score for _, score in first], [score for _, score in second], rtol=1e-4)

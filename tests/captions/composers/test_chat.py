@@ -1,4 +1,4 @@
-"""The chat composer against a server on this machine that speaks the chat API and fails on purpose."""
+"""The chat composer and its client against a local server that speaks the chat API and fails on purpose."""
 
 import json
 import pickle
@@ -7,20 +7,16 @@ import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from monkeylib.captions import composers
 from monkeylib.captions.annotations import Caption, Record
 from monkeylib.captions.composers import chat
 from monkeylib.captions.composers.chat_client import (
     OVERHEAD,
-    Budget,
     BudgetExhausted,
     ChatFailed,
     Prices,
     RetryPolicy,
-    _retry_after,
 )
 from tests.support import chat_server
 from tests.support.chat_server import COMPLETION
@@ -61,7 +57,7 @@ def longest(item: Record, answer: int = 400) -> int:
 # --- one question ------------------------------------------------------------------------------------
 
 
-def test_the_prompt_is_sent_and_the_answer_comes_back(server, ask):
+def test_prompt_is_sent_and_the_answer_returned(server, ask):
     composer = ask(temperature=0.2)
     assert composer.compose(record("a cat on a mat")) == "A CAT ON A MAT."
     ((path, authorization, body),) = server.requests
@@ -75,7 +71,7 @@ def test_the_prompt_is_sent_and_the_answer_comes_back(server, ask):
     assert composer.usage.requests == 1 and composer.usage.completion_tokens == COMPLETION
 
 
-def test_every_way_to_fail_is_tried_again_and_what_may_have_been_billed_is_counted(server, ask):
+def test_every_failure_is_retried_and_what_may_be_billed_counts(server, ask):
     server.script = [
         (429, {"Retry-After": "0.3"}, None),
         (500, {}, None),
@@ -94,27 +90,27 @@ def test_every_way_to_fail_is_tried_again_and_what_may_have_been_billed_is_count
     assert composer.usage.requests == 7
 
 
-def test_a_server_that_counts_no_tokens_is_taken_to_have_used_the_most(server, ask):
+def test_response_without_usage_counts_the_whole_reservation(server, ask):
     server.otherwise = "uncounted"
     composer = ask()
     assert composer.compose(record()) == "A CAT." and composer.usage.tokens == longest(record())
 
 
-def test_patience_ends(server, ask):
+def test_retries_end_after_the_last_attempt(server, ask):
     server.otherwise = (503, {}, None)
     with pytest.raises(ChatFailed, match="3 attempts failed, the last one: status 503: .*on purpose"):
         ask(retry_policy=RetryPolicy(attempts=3, timeout=60, first_delay=0.01)).compose(record())
     assert len(server.requests) == 3
 
 
-def test_a_server_that_wants_more_patience_than_there_is_is_left_alone(server, ask):
+def test_retry_after_beyond_the_longest_delay_fails_at_once(server, ask):
     server.otherwise = (429, {"Retry-After": "3600"}, None)
     with pytest.raises(ChatFailed, match="asks to wait for 3600 seconds"):
         ask().compose(record())
     assert len(server.requests) == 1
 
 
-def test_waits_between_attempts_double(server, ask):
+def test_delays_between_attempts_double(server, ask):
     server.script = [(500, {}, None)] * 4
     ask(retry_policy=RetryPolicy(attempts=5, timeout=60, first_delay=0.1)).compose(record())
     waits = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
@@ -122,7 +118,7 @@ def test_waits_between_attempts_double(server, ask):
 
 
 @pytest.mark.parametrize("refusal", [(401, {}, None), (429, {}, "insufficient_quota")])
-def test_an_endpoint_that_refuses_us_is_asked_once(server, ask, refusal):
+def test_endpoint_that_refuses_gets_one_request(server, ask, refusal):
     server.otherwise = refusal
     composer = ask()
     for text in ("a cat", "a dog"):
@@ -131,7 +127,7 @@ def test_an_endpoint_that_refuses_us_is_asked_once(server, ask, refusal):
     assert len(server.requests) == 1 and composer.usage.tokens == 0
 
 
-def test_a_question_that_is_refused_fails_alone(server, ask):
+def test_refused_request_fails_alone(server, ask):
     server.script = [(400, {}, "context_length_exceeded")]
     composer = ask()
     with pytest.raises(ChatFailed, match="refused the request .status 400"):
@@ -148,7 +144,7 @@ def test_a_question_that_is_refused_fails_alone(server, ask):
         ("null", "no text"),
     ],
 )
-def test_an_answer_that_is_none_is_an_error_and_kept_like_others(server, ask, how, complaint):
+def test_unusable_answer_raises_and_is_cached(server, ask, how, complaint):
     server.otherwise = how
     for _ in range(2):
         with pytest.raises(ChatFailed, match=complaint):
@@ -156,11 +152,11 @@ def test_an_answer_that_is_none_is_an_error_and_kept_like_others(server, ask, ho
     assert len(server.requests) == 1
 
 
-def test_nothing_is_asked_about_a_image_of_which_nothing_is_known(server, ask):
+def test_record_without_annotations_sends_no_request(server, ask):
     assert ask().compose(record(captions=())) == "" and not server.requests
 
 
-def test_an_endpoint_that_is_not_there_is_an_error_and_costs_nothing(server, ask, monkeypatch):
+def test_unreachable_endpoint_raises_and_costs_nothing(server, ask, monkeypatch):
     monkeypatch.setenv(chat.BASE_URL, "http://127.0.0.1:9/v1")
     composer = ask(retry_policy=RetryPolicy(attempts=2, timeout=60, first_delay=0.01))
     with pytest.raises(ChatFailed, match="2 attempts failed"):
@@ -171,7 +167,7 @@ def test_an_endpoint_that_is_not_there_is_an_error_and_costs_nothing(server, ask
 # --- what is kept ------------------------------------------------------------------------------------
 
 
-def test_a_rerun_asks_nothing_and_other_questions_are_asked(server, ask, tmp_path):
+def test_rerun_is_answered_from_the_cache(server, ask, tmp_path):
     records = [record(text) for text in ("a cat", "a dog", "a bus")]
     first = ask().compose_all(records)
     assert first == ["A CAT.", "A DOG.", "A BUS."] and len(server.requests) == 3
@@ -185,7 +181,7 @@ def test_a_rerun_asks_nothing_and_other_questions_are_asked(server, ask, tmp_pat
     assert len(kept) == 5 and not any(KEY in path.read_text() for path in kept)
 
 
-def test_a_file_that_broke_is_asked_for_again(server, ask, tmp_path):
+def test_broken_cache_file_is_requested_again(server, ask, tmp_path):
     ask().compose(record())
     (path,) = (tmp_path / "chat").rglob("*.json")
     path.write_text(path.read_text()[:40])
@@ -193,7 +189,7 @@ def test_a_file_that_broke_is_asked_for_again(server, ask, tmp_path):
     assert json.loads(path.read_text())["response"]["choices"]
 
 
-def test_a_killed_run_has_lost_what_was_under_way_and_nothing_else(server, ask):
+def test_interrupted_run_loses_only_requests_on_their_way(server, ask):
     server.script = ["answer", "answer", (401, {}, None)]
     records = [record(f"cat {i}") for i in range(5)]
     answers = ask(concurrency=1).compose_all(records)
@@ -202,7 +198,7 @@ def test_a_killed_run_has_lost_what_was_under_way_and_nothing_else(server, ask):
     assert len(server.requests) == 3 + 3
 
 
-def test_the_same_question_at_the_same_time_is_asked_once(server, ask):
+def test_equal_requests_at_one_time_are_sent_once(server, ask):
     server.pause = 0.1
     assert set(ask(concurrency=6).compose_all([record()] * 12)) == {"A CAT."}
     assert len(server.requests) == 1
@@ -211,7 +207,7 @@ def test_the_same_question_at_the_same_time_is_asked_once(server, ask):
 # --- many at once, and the budget --------------------------------------------------------------------
 
 
-def test_no_more_are_on_their_way_than_allowed(server, ask):
+def test_concurrency_is_limited(server, ask):
     server.pause = 0.15
     composer = ask(concurrency=3)
     assert len(composer.compose_all([record(f"cat {i}") for i in range(12)])) == 12
@@ -224,7 +220,7 @@ def test_no_more_are_on_their_way_than_allowed(server, ask):
     assert server.most == 3 and len(server.requests) == 21
 
 
-def test_when_the_server_asks_for_a_wait_all_wait(server, ask):
+def test_retry_after_holds_for_all_threads(server, ask):
     server.script = [(429, {"Retry-After": "0.5"}, None)]
     composer = ask(concurrency=4)
     assert "A CAT." in composer.compose_all([record()])
@@ -238,7 +234,7 @@ def test_when_the_server_asks_for_a_wait_all_wait(server, ask):
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_the_budget_is_never_passed_and_a_larger_one_goes_on(server, ask, concurrency):
+def test_budget_is_never_exceeded_and_a_larger_one_continues(server, ask, concurrency):
     records = [record(f"cat {i}") for i in range(10)]
     used = len(chat.chat_prompt(records[0])) // 4 + COMPLETION
     budget = longest(records[0]) + 3 * used + used // 2  # four answers, and no room to ask a fifth time
@@ -265,36 +261,10 @@ def test_dollars_are_counted_and_limited(server, ask):
     assert len(server.requests) == 1
 
 
-@settings(deadline=None)
-@given(
-    st.integers(0, 300),
-    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 40), st.floats(0, 1), st.booleans()), max_size=20),
-)
-def test_whatever_requests_take_the_limit_holds(limit, requests):
-    budget, total = Budget(tokens=limit), 0
-    for prompt, answer, share, free in requests:
-        try:
-            with budget.reserve(prompt, answer) as reservation:
-                if free:
-                    reservation.release()
-                elif share < 0.8:
-                    reservation.settle(prompt, int(share * answer))
-        except BudgetExhausted:
-            assert total + prompt + answer > limit
-            continue
-        total += 0 if free else prompt + (int(share * answer) if share < 0.8 else answer)
-        assert budget.usage.tokens == total <= limit
-
-
-def test_a_limit_in_dollars_needs_prices():
-    with pytest.raises(ValueError, match="needs the model's prices"):
-        Budget(dollars=1.0)
-
-
 # --- where it comes from -----------------------------------------------------------------------------
 
 
-def test_the_environment_says_which_model_and_the_record_never_the_key(server, ask, monkeypatch):
+def test_model_comes_from_the_environment_and_no_record_has_the_key(server, ask, monkeypatch):
     monkeypatch.setenv(chat.BASE_URL, "https://user:secret@models.example/v1")
     composer = ask()
     known = composer.provenance.model_dump_json()
@@ -315,7 +285,7 @@ def test_the_environment_says_which_model_and_the_record_never_the_key(server, a
         ask(concurrency=0)
 
 
-def test_limits_come_from_the_environment_too(server, tmp_path, monkeypatch):
+def test_limits_come_from_the_environment(server, tmp_path, monkeypatch):
     plain = chat.ChatComposer.from_environment(tmp_path)
     assert plain.concurrency == 8 and plain.compose(record()) == "A CAT."
     for name, value in [(chat.TOKENS, "10"), (chat.PRICES, "0.5, 1.5"), (chat.CONCURRENCY, "3")]:
@@ -333,18 +303,10 @@ def test_limits_come_from_the_environment_too(server, tmp_path, monkeypatch):
         composers.load_composer("chat")
 
 
-def test_it_goes_to_another_process_without_the_key(server, ask):
+def test_pickle_has_no_key(server, ask):
     composer = ask()
     composer.compose(record())
     carried = pickle.dumps(composer)
     assert KEY.encode() not in carried
     assert pickle.loads(carried).compose(record("a dog")) == "A DOG."
     assert pickle.loads(carried).provenance == composer.provenance
-
-
-def test_waits_may_be_numbers_or_dates():
-    assert _retry_after({"retry-after": "2.5"}) == 2.5 and _retry_after({"retry-after": "-1"}) == 0
-    assert _retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-    ahead = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
-    assert 50 < _retry_after({"retry-after": ahead}) < 61
-    assert _retry_after({}) is None and _retry_after({"retry-after": "soon"}) is None

@@ -32,7 +32,7 @@ def composer(monkeypatch, draft: str, **settings) -> SmolLm2Composer:
 GOOD = 'A picture shows a cat at the top left. The text reads "Exit 24".'
 
 
-def test_a_draft_that_keeps_to_the_facts_stands(monkeypatch):
+def test_faithful_draft_is_used(monkeypatch):
     made = composer(monkeypatch, GOOD)
     assert made.compose(record()) == GOOD
     assert made.rewrites[GOOD] == smollm2.RewriteResult("model", GOOD, ())
@@ -55,7 +55,7 @@ def test_a_draft_that_keeps_to_the_facts_stands(monkeypatch):
         ("", "empty"),
     ],
 )
-def test_any_other_draft_gives_way_to_the_rules(monkeypatch, draft, problem):
+def test_unfaithful_draft_is_replaced_by_the_rules(monkeypatch, draft, problem):
     made = composer(monkeypatch, draft)
     said = made.compose(record())
     assert said == made.rules.compose(record())
@@ -64,7 +64,7 @@ def test_any_other_draft_gives_way_to_the_rules(monkeypatch, draft, problem):
     assert any(re.search(problem, found) for found in verdict.problems)
 
 
-def test_a_relation_may_not_be_turned_round():
+def test_reversed_relation_is_a_problem():
     plain = "The picture shows a cat; a motorcycle. The motorcycle is to the right of the cat."
     same = "A cat is on the left. The motorcycle is to the right of the cat."
     turned = "The cat is to the right of the motorcycle."
@@ -73,12 +73,12 @@ def test_a_relation_may_not_be_turned_round():
     assert smollm2.misplaced(plain, "A cat, above the motorcycle.") == ["nobody said cat above motorcycle"]
 
 
-def test_where_nothing_is_known_the_model_isn_t_asked():
+def test_empty_record_is_not_sent_to_the_model():
     assert SmolLm2Composer().compose(Record(name="b.png", width=9, height=9)) == ""
     assert SmolLm2Composer(0.5).provenance != SmolLm2Composer(0.9).provenance
 
 
-def test_a_tiny_model_of_the_architecture_babbles_and_the_rules_stand(tokenizer):
+def test_babbling_tiny_model_is_replaced_by_the_rules(tokenizer):
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = LlamaForCausalLM(
@@ -96,7 +96,7 @@ def test_a_tiny_model_of_the_architecture_babbles_and_the_rules_stand(tokenizer)
     assert made.draft("a") == made.draft("a")
 
 
-def test_the_record_says_why_a_draft_was_refused_also_where_it_is_kept(monkeypatch, tmp_path):
+def test_record_says_why_a_draft_was_rejected_also_from_the_cache(monkeypatch, tmp_path):
     plain = SmolLm2Composer().rules.compose(record())
     for place, draft, refused in (
         ("good", GOOD, ()),

@@ -127,7 +127,7 @@ def flat(*colour):
     return Image.new("RGB", (40, 20), colour)
 
 
-def test_images_go_to_the_other_process_and_regions_come_back(expert):
+def test_regions_come_from_the_other_process(expert):
     expert.prepare()
     found = expert.annotate([flat(200, 3, 3), flat(3, 3, 200)])
     assert [[region.text for region in item.regions] for item in found] == [["a red thing"], ["a blue thing"]]
@@ -139,21 +139,21 @@ def test_images_go_to_the_other_process_and_regions_come_back(expert):
     assert expert.annotate([]) == []
 
 
-def test_a_image_that_fails_spoils_no_other(expert):
+def test_failing_image_raises_and_the_next_call_works(expert):
     with pytest.raises(RuntimeError, match="GRIT failed on an image: ValueError: too dark"):
         expert.annotate([flat(9, 3, 3), flat(0, 0, 0)])
     (found,) = expert.annotate([flat(9, 3, 3)])
     assert found.regions[0].text == "a red thing"
 
 
-def test_a_process_that_dies_is_reported_and_started_anew(expert):
+def test_dead_process_raises_and_is_restarted(expert):
     with pytest.raises(RuntimeError, match="ended with code 9: out of memory"):
         expert.annotate([flat(1, 1, 1)])
     (found,) = expert.annotate([flat(3, 9, 3)])
     assert found.regions[0].text == "a green thing"
 
 
-def test_a_process_that_hangs_is_ended(expert):
+def test_hanging_process_is_killed(expert):
     expert.prepare()
     running = expert._process._popen
     expert.image_timeout = 0.5
@@ -163,7 +163,7 @@ def test_a_process_that_hangs_is_ended(expert):
     assert time.monotonic() - start < 15 and running.returncode is not None
 
 
-def test_weights_that_cannot_be_loaded_are_reported_once(expert, checkout):
+def test_weights_that_cannot_be_loaded_raise(expert, checkout):
     whole = expert.version
     (checkout / grit.DEFAULT_WEIGHTS).write_text("broken")
     assert expert.version != whole
@@ -171,7 +171,7 @@ def test_weights_that_cannot_be_loaded_are_reported_once(expert, checkout):
         expert.prepare()
 
 
-def test_the_process_ends_with_its_expert_and_the_expert_travels_without_it(expert):
+def test_release_ends_the_process_and_pickles_leave_it_out(expert):
     expert.prepare()
     running = expert._process._popen
     assert pickle.loads(pickle.dumps(expert))._process is None
@@ -189,7 +189,7 @@ def test_the_process_ends_with_its_expert_and_the_expert_travels_without_it(expe
         (grit.WEIGHTS, "no.pth", "weights .*no.pth aren't there: .*MONKEYLIB_GRIT_WEIGHTS"),
     ],
 )
-def test_what_is_not_set_up_is_named(checkout, monkeypatch, name, value, complaint):
+def test_missing_setup_raises_and_names_the_variable(checkout, monkeypatch, name, value, complaint):
     monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
     expert = grit.GritRegions(device="cpu")
     assert expert.provenance.version  # known before anything is there
@@ -197,7 +197,7 @@ def test_what_is_not_set_up_is_named(checkout, monkeypatch, name, value, complai
         expert.annotate([flat(9, 9, 9)])
 
 
-def test_it_has_a_name_among_the_experts(monkeypatch):
+def test_grit_is_loaded_by_name_without_being_set_up(monkeypatch):
     for name in (grit.PYTHON, grit.CHECKOUT, grit.WEIGHTS):
         monkeypatch.delenv(name, raising=False)
     (expert,) = experts.load_experts(["grit"])

@@ -1,68 +1,21 @@
-"""The tagger: the network's shape and padding, its names, its caption; the real weights where fetched."""
+"""The tagger: its tags, its captions, and the real weights where they are fetched."""
 
 import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torch import nn
 
 from monkeylib import assets
 from monkeylib.captions.annotations import ExpertOutput, Region
-from monkeylib.captions.experts import _efficientnet_lite, tagger
+from monkeylib.captions.experts import tagger
 from monkeylib.captions.experts.base import Expert
 from monkeylib.english import as_sentence, join_with_and, with_count
 
 
 def region(text, box=(0.0, 0.0, 10.0, 10.0), score=0.9) -> Region:
     return Region(box=box, text=text, score=score, expert="yolox-nano")
-
-
-def published(model: _efficientnet_lite.EfficientNetLite0) -> dict[str, torch.Tensor]:
-    """The weights under the names of the published file."""
-    state = {}
-    for name, value in model.state_dict().items():
-        for old, new in _efficientnet_lite.BLOCK_NAMES.items():
-            if name.startswith("blocks.") and f".{new}" in name:
-                number = name.split(".")[1]
-                state[f"_blocks.{number}.{old}{name.split(new)[1]}"] = value
-        for old, new in _efficientnet_lite.NAMES.items():
-            if name.startswith(new):
-                state[old + name.removeprefix(new)] = value
-    return state
-
-
-def test_the_network_is_read_back_from_the_published_names(tmp_path):
-    torch.manual_seed(0)
-    model = _efficientnet_lite.EfficientNetLite0()
-    assert sum(p.numel() for p in model.parameters()) == 4_652_008  # the published size
-    state = published(model)
-    assert state.keys() == {name for name in state} and len(state) == len(model.state_dict())
-    torch.save(state, tmp_path / "weights.pth")
-    again = _efficientnet_lite.load_efficientnet(tmp_path / "weights.pth")
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
-    )
-    state.pop("_fc.bias")
-    torch.save(state, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match="no EfficientNet-Lite0: fetch the asset"):
-        _efficientnet_lite.load_efficientnet(tmp_path / "weights.pth")
-
-
-@pytest.mark.parametrize("kernel, stride, side", [(3, 2, 224), (5, 2, 56), (3, 2, 7), (5, 1, 14), (1, 1, 7)])
-def test_padding_is_tensorflows_same(kernel, stride, side):
-    """Rounded up, the odd pixel right and below: a kernel that copies its middle picks these places."""
-    layer = _efficientnet_lite.Layer(1, 1, kernel, stride, linear=True).eval()
-    nn.init.zeros_(layer.convolution.weight)
-    layer.convolution.weight.data[0, 0, kernel // 2, kernel // 2] = 1
-    image = torch.arange(side * side, dtype=torch.float32).view(1, 1, side, side)
-    out = layer(image)[0, 0] * (1 + 1e-3) ** 0.5  # the norm's epsilon
-    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-    first = kernel // 2 - total // 2
-    assert torch.allclose(out, image[0, 0, first::stride, first::stride], rtol=1e-5)
-    assert out.shape[0] == -(-side // stride)
 
 
 class Network(nn.Module):
@@ -83,7 +36,7 @@ def colours(tmp_path, monkeypatch) -> tagger.Tagger:
     return made
 
 
-def test_crops_are_tagged_in_batches_and_the_unsure_ones_not(colours):
+def test_crops_are_tagged_in_batches_and_unlikely_classes_give_no_tag(colours):
     red, blue, grey = (Image.new("RGB", (30, 20), c) for c in ((255, 0, 0), (0, 0, 255), (90, 90, 90)))
     said = colours.tags([red, blue, grey])
     assert [text for text, _ in said] == ["red fox", "blue whale", ""]
@@ -98,7 +51,7 @@ def test_crops_are_tagged_in_batches_and_the_unsure_ones_not(colours):
     ]
 
 
-def test_a_caption_names_the_tag_and_counts_what_lies_beside_it():
+def test_caption_joins_the_tag_and_counted_objects():
     size = (100, 100)
     cats = [region("cat"), region("cat", (50.0, 50.0, 60.0, 60.0)), region("dog", score=0.3)]
     whole = region("person", (0.0, 0.0, 90.0, 90.0))
@@ -118,7 +71,7 @@ class Seen(Expert):
         return [ExpertOutput(regions=(region("cat"),)) for _ in images]
 
 
-def test_the_caption_expert_refines_its_source_and_keeps_none_of_its_regions(colours):
+def test_tag_caption_uses_upstream_regions_and_returns_none_of_them(colours):
     made = tagger.TagCaption(Seen(), colours, minimum=0.9)
     images = [Image.new("RGB", (50, 50), c) for c in ((255, 0, 0), (90, 90, 90))]
     red, grey = made.annotate_from(images, Seen().annotate(images))
@@ -151,7 +104,7 @@ def fetched(*names: str) -> bool:
     not fetched(tagger.WEIGHTS, tagger.NAMES),
     reason="needs `monkeylib assets fetch efficientnet-lite0 imagenet-names`",
 )
-def test_the_real_network_knows_a_cup_of_coffee_and_a_cat():
+def test_real_network_tags_a_cup_of_coffee_and_a_cat():
     folder = assets.fetch("scikit-image-images")
     made = tagger.Tagger()
     made.prepare()

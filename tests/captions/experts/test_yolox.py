@@ -1,4 +1,4 @@
-"""YOLOX: its arithmetic on synthetic arrays, a session that always gives the same output, and the real weights."""
+"""YOLOX: its arithmetic on arrays, a session with a fixed output, and the real weights."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def _encode(box, label, objectness, stride=16) -> tuple[int, np.ndarray]:
 
 
 @pytest.mark.parametrize("stride", yolox.STRIDES)
-def test_decoding_finds_the_box_that_was_encoded(stride):
+def test_decoding_inverts_encoding(stride):
     output = np.zeros((3549, 85), dtype=np.float32)
     box = (100.0, 37.0, 180.0, 301.0)
     index, output[index] = _encode(box, 15, 0.8, stride)
@@ -36,7 +36,7 @@ def test_decoding_finds_the_box_that_was_encoded(stride):
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 20)] * 4, st.integers(0, 5)), min_size=1, max_size=12))
-def test_suppression_keeps_the_best_of_every_overlap(rows):
+def test_suppression_keeps_the_best_of_overlapping_boxes(rows):
     boxes = np.array([(x, y, x + w + 1, y + h + 1) for x, y, w, h, _ in rows], dtype=float)
     scores = np.array([score for *_, score in rows], dtype=float)
     kept = yolox.non_maximum_suppression(boxes, scores, 0.45)
@@ -46,7 +46,7 @@ def test_suppression_keeps_the_best_of_every_overlap(rows):
         assert any(overlaps[lost][k] > 0.45 and scores[k] >= scores[lost] for k in kept)
 
 
-def test_a_image_is_scaled_into_the_square_as_the_network_expects():
+def test_letterbox_scales_into_the_top_left_and_pads_with_grey():
     pixels, scale = yolox.letterbox(Image.new("RGB", (832, 416), (10, 20, 30)))
     assert pixels.shape == (1, 3, 416, 416) and pixels.dtype == np.float32 and scale == 0.5
     assert pixels[0, :, 207, 415].tolist() == [30, 20, 10]  # BGR
@@ -67,7 +67,7 @@ class _Session:
         return [self.output[None]]
 
 
-def test_regions_are_in_pixels_of_the_image_best_first_and_inside_it():
+def test_regions_are_in_image_pixels_best_first():
     output = np.zeros((3549, 85), dtype=np.float32)
     for box, label, objectness, stride in [
         ((100, 100, 200, 200), 0, 0.9, 16),
@@ -85,7 +85,7 @@ def test_regions_are_in_pixels_of_the_image_best_first_and_inside_it():
     assert {item.expert for item in found.regions} == {expert.name}
 
 
-def test_the_classes_are_the_eighty_of_coco_in_their_order():
+def test_classes_are_cocos_eighty_in_order():
     assert len(set(yolox.NAMES)) == 80
     assert [yolox.NAMES[i] for i in (0, 5, 15, 16, 62, 79)] == [
         "person", "bus", "cat", "dog", "tv", "toothbrush",
@@ -97,7 +97,7 @@ def _fetched(name: str) -> bool:
 
 
 @pytest.mark.skipif(not _fetched("yolox-nano"), reason="needs `monkeylib assets fetch yolox-nano`")
-def test_yolox_sees_the_cat():
+def test_real_network_detects_the_cat():
     image = Image.open(assets.fetch("scikit-image-images") / "chelsea.png")
     expert = yolox.YoloxRegions(threads=1)
     expert.prepare()
