@@ -55,6 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": "application/json", **dict(headers)}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(text) if length is None else length))
+        self.send_header("Connection", "close")  # or the client may reuse a connection that is being closed
         self.end_headers()
         self.wfile.write(text.encode())
         self.close_connection = True
