@@ -152,7 +152,9 @@ def test_image_without_confident_segments_has_none():
         SamDistilled(points=0)
 
 
-@pytest.mark.skipif(not assets.cache_folder(sam_distilled.ASSET).is_dir(), reason="needs `monkeylib assets fetch`")
+@pytest.mark.skipif(
+    not assets.cache_folder(sam_distilled.ASSET).is_dir(), reason="needs `monkeylib assets fetch`"
+)
 def test_real_network_segments_a_disc_on_plain_ground():
     pixels = np.full((120, 160, 3), 235, dtype=np.uint8)
     ys, xs = np.mgrid[:120, :160]
