@@ -15,6 +15,7 @@ def test_panels_fill_rows():
         for n in range(5)
     ]
     fig = draw_panels(panels, columns=3)
+
     assert len(fig.axes) == 6
     assert "number 4?" in texts(fig.axes[4]) and not fig.axes[5].images
     assert not fig.axes[0].patches, "no box given"

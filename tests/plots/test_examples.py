@@ -32,14 +32,18 @@ def test_answers_are_boxed_at_every_resolution():
     sides = {"base": 96, "monkey": 192}
     fig = draw_resolutions({"only monkey": EXAMPLE}, sides, {"base": "base at 96 px", "monkey": "Monkey"})
     small, large = fig.axes
+
     assert small.images[0].get_array().shape == (96, 96, 3)
     assert large.images[0].get_array().shape == (192, 192, 3)
     room = 0.012
+
     assert boxes(small)[0] == pytest.approx(
         (4.5 - room * 96, 9.5 - room * 96, 50 + 2 * room * 96, 15 + 2 * room * 96)
     )
+
     assert boxes(large)[0] == pytest.approx(
         (9.5 - room * 192, 19.5 - room * 192, 100 + 2 * room * 192, 30 + 2 * room * 192)
     )
+
     assert texts(small) == "base at 96 px: ✗ rain fob" and texts(large) == "Monkey: ✓ rain feb"
     plt.close(fig)

@@ -41,16 +41,19 @@ def test_annotations_and_dropped_annotations_are_boxed():
     known = record(regions=(region(),), lines=(turned,), dropped=(GONE,))
     ax = plots.draw_annotations([IMAGE], [known], columns=1).axes[0]
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+
     assert {corners(box): box.get_linestyle() for box in boxes} == {
         known.regions[0].box: "-",
         GONE.box: "--",
     }
     (quad,) = (patch for patch in ax.patches if isinstance(patch, Polygon))
+
     assert [tuple(corner) for corner in quad.get_xy()[:4]] == list(turned.quad)
 
 
 def test_large_image_is_drawn_small_in_its_own_coordinates():
     ax = plots.draw_annotations([IMAGE], [record()]).axes[0]
+
     assert ax.images[0].get_array().shape == (300, 400, 3)
     assert ax.images[0].get_extent() == [0, 800, 600, 0]
     assert IMAGE.size == (800, 600)
@@ -61,6 +64,7 @@ def test_repeated_region_names_are_written_once():
     known = record(regions=(*coins, region("dog", (600, 200, 700, 590))))
     ax = plots.draw_annotations([IMAGE], [known]).axes[0]
     labels = {text.get_text(): (*text.get_position(), text.get_ha(), text.get_va()) for text in ax.texts}
+
     assert labels.pop("2 x clock") == (10, 30, "left", "top")
     assert labels.pop("dog 0.80") == (700, 590, "right", "bottom")
     assert set(labels) == {""}  # no text was read
@@ -78,6 +82,7 @@ def test_repeated_region_names_are_written_once():
 def test_texts_stand_below_the_image_in_reading_order(texts, below):
     lines = [line(text, (10, 50 * row, 90, 50 * row + 20)) for row, text in enumerate(texts)]
     ax = plots.draw_annotations([IMAGE], [record(lines=tuple(reversed(lines)))]).axes[0]
+
     assert ax.texts[-1].get_text() == below
 
 
@@ -85,12 +90,15 @@ def test_read_text_stands_at_its_place_and_dropped_text_is_crossed_out():
     known = record(lines=(line(box=(10, 20, 60, 40)), line("GO", (200, 300, 260, 340))), dropped=(GONE,))
     fig = plots.draw_ocr([IMAGE], [known])
     above, below = fig.axes
+
     assert above.get_xlim() == below.get_xlim() and above.get_ylim() == below.get_ylim() == (600, 0)
     texts = {text.get_text(): text for text in below.texts}
+
     assert texts["STOP"].get_position() == (10, 30) and texts["GO"].get_position() == (200, 320)
     assert texts["GO"].get_fontsize() == pytest.approx(2 * texts["STOP"].get_fontsize())
     assert texts["ST0P"].get_color() != texts["STOP"].get_color()
     (crossing,) = below.lines
+
     assert list(crossing.get_xdata()) == [100, 160] and list(crossing.get_ydata()) == [120, 120]
 
 

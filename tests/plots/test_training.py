@@ -10,6 +10,7 @@ def test_curves_are_those_of_the_log():
     fig = draw_curves(rows)
     loss, exact = fig.axes
     train, val = loss.lines
+
     assert train.get_xdata().tolist() == [1, 2, 3, 4, 5]
     assert train.get_ydata() == pytest.approx([3, 1.5, 1, 0.75, 0.6])
     assert val.get_xdata().tolist() == [2, 4] and exact.lines[1].get_ydata().tolist() == [0.25, 0.25]

@@ -39,12 +39,14 @@ def test_models_are_drawn_as_bars_and_each_metric_has_its_axes():
     fig = draw_models(ROWS, NAMES)
     answers, captions = fig.axes
     bars = [bars.datavalues.tolist() for bars in answers.containers if isinstance(bars, BarContainer)]
+
     assert bars == [pytest.approx([20, 50]), pytest.approx([60, 55])]
     assert [tick.get_text() for tick in answers.get_xticklabels()] == ["small text", "large text"]
     assert answers.get_title(loc="left") + answers.get_title() == "exact match, points"
     assert captions.get_title(loc="left") + captions.get_title() == "CIDEr-D, points"
     assert [text.get_text() for text in fig.legends[0].get_texts()] == list(NAMES.values())
     base_intervals = [tuple(y) for _, y in intervals(answers)[0]]
+
     assert base_intervals == [pytest.approx((10, 25)), pytest.approx((40, 55))]
     plt.close(fig)
 

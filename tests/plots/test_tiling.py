@@ -27,9 +27,11 @@ def test_tiles_are_drawn_with_boxes_and_numbers(grid):
     fig = plots.draw_views(split_tiles(image, 8), global_view(image, 8), grid)
     image_ax, tiles_ax, global_ax = fig.axes
     drawn = torch.as_tensor(image_ax.images[0].get_array()).permute(2, 0, 1)
+
     assert torch.equal(drawn, image)
     boxes = [patch for patch in image_ax.patches if isinstance(patch, Rectangle)]
     corners = [(box.get_x() + 0.5, box.get_y() + 0.5, box.get_width(), box.get_height()) for box in boxes]
+
     assert corners == [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in tile_boxes(grid, 8)]
     assert [text.get_text() for text in tiles_ax.texts] == [str(tile) for tile in range(grid.tiles)]
     assert len(tiles_ax.images) == grid.tiles and global_ax.images[0].get_array().shape[:2] == (8, 8)
@@ -40,6 +42,7 @@ def test_separated_tiles_keep_their_order():
     tiles = split_tiles(image, 8)
     tiles_ax = plots.draw_views(tiles, global_view(image, 8), Grid(2, 3)).axes[1]
     lefts, tops = zip(*(image.get_extent()[::3] for image in tiles_ax.images), strict=True)
+
     assert sorted(zip(tops, lefts, strict=True)) == list(zip(tops, lefts, strict=True))
     assert torch.equal(torch.as_tensor(tiles_ax.images[4].get_array()).permute(2, 0, 1), tiles[4])
 
@@ -51,6 +54,7 @@ def test_downscaling_loses_fine_strokes_only():
         plots.explained_variance(image, small, (4, 4, 28, 60)),
         plots.explained_variance(image, small, (34, 4, 62, 60)),
     )
+
     assert fine < 0.1 and wide > 0.9
 
 
@@ -63,6 +67,7 @@ def test_crop_shows_the_same_part_at_every_resolution():
     box = (20, 10, 40, 30)
     full = plots.crop(image, box, 64, margin=0)
     small = plots.crop(plots.downscale(image, 32), box, 64, margin=0)
+
     assert full.shape[-1] == 21 and small.shape[-1] == 11
     assert small.mean() == pytest.approx(float(full.mean()), abs=0.02)
     assert plots.crop(image, (0, 0, 10, 10), 64).shape[-1] == 14  # the margin ends at the edge
@@ -74,4 +79,5 @@ def test_text_is_drawn_at_every_resolution():
         image, {"small": plots.downscale(image, 32)}, {"fine": (4, 4, 28, 20), "wide": (34, 4, 62, 60)}
     )
     titles = [ax.get_title(loc="left") + ax.get_title() for ax in fig.axes]
+
     assert titles == ["fine, 64 pixels", "fine, small", "wide, 64 pixels", "wide, small"]
