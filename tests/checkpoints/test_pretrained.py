@@ -17,7 +17,7 @@ from monkeylib.checkpoints import dinov2_onnx, pretrained
 from monkeylib.data import synthetic
 from monkeylib.processing import normalisation
 from monkeylib.profiles import build
-from monkeylib.profiles.schema import Encoder, Text
+from monkeylib.profiles.schema import HFVisionConfig, LanguageModelConfig
 from monkeylib.training import finetune
 
 ENCODER = {
@@ -62,21 +62,23 @@ def profile(folder, **encoder):
     """The profile `small`, shrunk to the sizes of `smoke` and to these parts."""
     small, smoke = profiles.load_profile("small"), profiles.load_profile("smoke")
     size = len(CHARACTERS)
-    text = Text(
+    language_model = LanguageModelConfig(
         model_type="llama",
         config={**LANGUAGE, "vocab_size": size + 3},
-        image_ids={"start": size, "end": size + 1, "place": size + 2},
+        image_token_ids={"start": size, "end": size + 1, "placeholder": size + 2},
         pretrained=str(folder / "language"),
     )
-    vision = Encoder(model_type="dinov2", config={**ENCODER, **encoder}, pretrained=str(folder / "encoder"))
+    vision = HFVisionConfig(
+        model_type="dinov2", config={**ENCODER, **encoder}, pretrained=str(folder / "encoder")
+    )
     changes = {"tile_size": smoke.tile_size, "queries": 16, "resampler_heads": 2, "training": smoke.training}
-    return small.model_copy(update={**changes, "vision": vision, "text": text})
+    return small.model_copy(update={**changes, "vision": vision, "language_model": language_model})
 
 
 def test_the_model_has_the_weights_of_its_parts(folder):
-    recipe = profile(folder)
-    processor = build.build_processor(recipe)
-    model = build.build_model(recipe, processor)
+    small_profile = profile(folder)
+    processor = build.build_processor(small_profile)
+    model = build.build_model(small_profile, processor)
     encoder = AutoModel.from_pretrained(folder / "encoder").state_dict()
     assert all(torch.equal(model.vision.backbone.state_dict()[name], encoder[name]) for name in encoder)
     language = AutoModelForCausalLM.from_pretrained(folder / "language").state_dict()
@@ -99,17 +101,17 @@ def test_it_trains_saves_loads_and_answers(folder, tmp_path):
 
 
 def test_parts_of_another_size_are_refused(folder):
-    recipe = profile(folder, num_hidden_layers=3)
+    small_profile = profile(folder, num_hidden_layers=3)
     with pytest.raises(ValueError, match="does not fit the profile's encoder: encoder.layer.2.*is missing"):
-        build.build_model(recipe, build.build_processor(recipe))
+        build.build_model(small_profile, build.build_processor(small_profile))
 
 
 def test_a_part_that_is_not_to_be_had_is_said(folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(assets, "locate", lambda asset: None)
-    recipe = profiles.load_profile("small")
+    small_profile = profiles.load_profile("small")
     with pytest.raises(FileNotFoundError, match="no model hub gave it: run `monkeylib assets fetch smollm2"):
-        build.build_processor(recipe)
+        build.build_processor(small_profile)
     with pytest.raises(FileNotFoundError, match="run `monkeylib assets fetch dinov2-small`"):
         pretrained.load_vision_backbone("facebook/dinov2-small", AutoConfig.for_model("dinov2", **ENCODER))
 
