@@ -25,7 +25,7 @@ training it anew.
 {parts}
 ## Training
 
-From scratch on synthetic images (`monkeylib.data.synthetic`), rendered on the fly and none of them twice; `make
+From scratch on synthetic images (`monkeylib.data.synthetic`), rendered on the fly, none of them twice; `make
 nano-base` repeats it.
 
 {stages}
