@@ -101,6 +101,17 @@ def test_modules_do_not_import_each_other_in_a_circle():
     assert sorted(path.relative_to(PACKAGE).as_posix() for path in remaining) == []
 
 
+@pytest.mark.parametrize(("library", "room"), [("hashlib", "digests"), ("jinja2", "html_pages")])
+def test_library_is_used_in_one_module_only(library, room):
+    users = {layer_of(path) for path in MODULES if library in top_level(imported_names(path))}
+    assert users == {room}
+
+
+def top_level(names: set[str]) -> set[str]:
+    """Return the first part of dotted names."""
+    return {name.split(".")[0] for name in names}
+
+
 def modules_of(names: set[str]) -> set[Path]:
     """Return the files of the imported modules: the deepest file that each name leads to."""
     files = set()
