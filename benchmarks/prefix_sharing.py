@@ -51,7 +51,7 @@ def build_monkey(size: str) -> Monkey:
         # The tokenizer has no text for the ids that it does not use.
         model.get_output_embeddings().weight[len(tokenizer) :] = 0
 
-    rows, cols = sizing.grid_of_config(config)
+    rows, cols = sizing.default_grid(config)
     images = MonkeyImageProcessor(config.tile_size, rows, cols, config.views)
     return Monkey(model, MonkeyProcessor(images, tokenizer, config.resampler_config.queries))
 
@@ -115,7 +115,7 @@ def compare(size: str, count: int, rounds: int, max_new_tokens: int) -> dict[str
         "questions": count,
         "new tokens": max_new_tokens,
         "rounds": rounds,
-        "visual tokens": sizing.visual_tokens(monkey.model.config),
+        "visual tokens": sizing.count_visual_tokens(monkey.model.config),
         "different answers": len(set(answers["together"])),
         "seconds together": round(statistics.median(seconds["together"]), 3),
         "seconds alone": round(statistics.median(seconds["alone"]), 3),

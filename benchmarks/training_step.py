@@ -98,7 +98,7 @@ def batch(config: MonkeyConfig, rows: int, length: int | None = None) -> dict[st
     """Random rows of 60 to 180 tokens of text, a third of which is learned, padded to `length` or the
     longest."""
     chance = torch.Generator().manual_seed(0)
-    span = [1, *[config.image_token_id] * sizing.visual_tokens(config), 2]
+    span = [1, *[config.image_token_id] * sizing.count_visual_tokens(config), 2]
     texts = torch.linspace(60, 180, rows).int().tolist()
     length = length or len(span) + max(texts)
     ids = torch.zeros(rows, length, dtype=torch.long)
@@ -109,13 +109,13 @@ def batch(config: MonkeyConfig, rows: int, length: int | None = None) -> dict[st
         ids[row, :end] = torch.cat([torch.tensor(span), words])
         labels[row, end - count // 3 : end] = words[-(count // 3) :]
         mask[row, :end] = 1
-    views, side = rows * sum(sizing.view_counts(config)), config.tile_size
+    views, side = rows * sum(sizing.count_views(config)), config.tile_size
     return {
         "input_ids": ids,
         "attention_mask": mask,
         "labels": labels,
         "pixel_values": torch.randn(views, 3, side, side, generator=chance),
-        "grids": torch.tensor([list(sizing.grid_of_config(config))] * rows),
+        "grids": torch.tensor([list(sizing.default_grid(config))] * rows),
     }
 
 
@@ -123,7 +123,7 @@ def loss_of(way: str, model: MonkeyForConditionalGeneration, rows: dict[str, tor
     """The loss of a batch, computed in one of the two ways."""
     if way == "ours":
         return model(**rows).loss
-    each = sum(sizing.view_counts(model.config))
+    each = sum(sizing.count_views(model.config))
     index = model.lora_index(rows["grids"][:1])
     seen = [
         model.resampler(model.vision(rows["pixel_values"][place::each], [index[place]] * len(rows["grids"])))

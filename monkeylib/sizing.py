@@ -1,8 +1,8 @@
-"""How large a model is, part by part: parameters, visual tokens and operations of one image.
+"""Size of a model by component: parameters, visual tokens, and floating-point operations of one image.
 
-Pure arithmetic on a configuration, so that the paper's model is sized as quickly as a tiny one; only the
-parameters of an encoder of transformers are counted in the encoder itself. `count` finds the same in a model,
-which may lie on the meta device, where tensors have shapes and no values.
+All of it is arithmetic on a configuration, so that the paper's model is sized as quickly as a tiny one; only
+the parameters of a ViT of transformers are counted in the ViT itself. `count_in_model` finds the same numbers
+in a model, which may lie on the meta device, where tensors have shapes and no values.
 """
 
 import torch
@@ -14,140 +14,179 @@ from monkeylib.model.hf_vision import layout_of
 from monkeylib.model.lora import tile_loras
 from monkeylib.tiling import Grid
 
-PARTS = ("ViT", "LoRA", "resampler", "language model")
-
-# Values in the state dict of the released code's model, and what the paper says. The paper's adapters are not
-# those of the released code, whose four have 51.1 million.
-RELEASED = {
+# Values in the state dict of the released code's model, and what the paper says. The paper's LoRA is not that
+# of the released code, whose four tile positions have 51.1 million.
+RELEASED_PARAMETERS = {
     "ViT": 1_842_770_688,
     "LoRA": 51_118_656,
     "resampler": 92_839_936,
     "language model": 7_721_324_544,
 }
-PAPER = {"ViT": "1.9 B", "LoRA": "117 M", "resampler": "90 M", "language model": "7.7 B"}
+PAPER_PARAMETERS = {"ViT": "1.9 B", "LoRA": "117 M", "resampler": "90 M", "language model": "7.7 B"}
 
 
-def count(model: MonkeyForConditionalGeneration) -> dict[str, int]:
-    """Values in a model's state dict by part, tensors that share their memory once.
-
-    The resampler's fixed positions count: a buffer here, a parameter in the release.
-    """
-    adapters = sum(_values(lora) for lora in tile_loras(model))
-    return {
-        "ViT": _values(model.vision) - adapters,
-        "LoRA": adapters,
-        "resampler": _values(model.resampler),
-        "language model": _values(model.language_model),
-    }
+# --- parameters
 
 
-def _values(module: torch.nn.Module) -> int:
-    tensors = {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}
-    return sum(tensor.numel() for tensor in tensors.values())
-
-
-def parameters(config: MonkeyConfig) -> dict[str, int]:
-    """Parameters by part, as `count` finds them in the model.
+def count_parameters(config: MonkeyConfig) -> dict[str, int]:
+    """Count the parameters of each component, as `count_in_model` finds them in the model.
 
     Raises:
         ValueError: a language model of another kind than Qwen2 or Llama without biases.
     """
+    trained, fixed = _resampler_parameters(config)
     return {
-        "ViT": _encoder(config.vision_config),
-        "LoRA": config.lora_count * _adapter(config),
-        "resampler": sum(_resampler(config)),
-        "language model": _language_model(config.text_config),
+        "ViT": _vit_parameters(config.vision_config),
+        "LoRA": config.lora_count * _lora_parameters(config),
+        "resampler": trained + fixed,
+        "language model": _language_model_parameters(config.text_config),
     }
 
 
-def trained(config: MonkeyConfig) -> dict[str, int]:
-    """Those of the parameters that fine-tuning trains, see `freeze_for_finetuning` of the model.
+def count_trained_parameters(config: MonkeyConfig) -> dict[str, int]:
+    """Count the parameters that fine-tuning trains, see the model's `freeze_for_finetuning`.
 
-    The release also trains the resampler's fixed positions, by accident.
+    The released fine-tuning also trains the resampler's fixed positions, by accident.
     """
-    frozen = {"resampler": _resampler(config)[1]}
+    trained = count_parameters(config)
+    trained["resampler"], _ = _resampler_parameters(config)
     if config.lora_mode != "full":
-        frozen["ViT"] = parameters(config)["ViT"]
-    return {part: number - frozen.get(part, 0) for part, number in parameters(config).items()}
+        trained["ViT"] = 0
+    return trained
 
 
-def _linear(inputs: int, outputs: int) -> int:
-    return (inputs + 1) * outputs
+def count_in_model(model: MonkeyForConditionalGeneration) -> dict[str, int]:
+    """Count the values in a model's state dict by component; tensors that share their memory count once.
+
+    The resampler's fixed positions count: a buffer here, a parameter in the released code.
+    """
+    lora = sum(_count_values(module) for module in tile_loras(model))
+    return {
+        "ViT": _count_values(model.vision) - lora,
+        "LoRA": lora,
+        "resampler": _count_values(model.resampler),
+        "language model": _count_values(model.language_model),
+    }
 
 
-def _encoder(vision: PreTrainedConfig) -> int:
-    """Our ViT is computed, one of transformers is built on the meta device and counted."""
+def _count_values(module: torch.nn.Module) -> int:
+    tensors = {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _linear(d_in: int, d_out: int) -> int:
+    """Return the parameters of a linear layer with bias."""
+    return (d_in + 1) * d_out
+
+
+def _layer_norm(width: int) -> int:
+    return 2 * width
+
+
+def _vit_parameters(vision: PreTrainedConfig) -> int:
     if not isinstance(vision, MonkeyVisionConfig):
         with torch.device("meta"):
-            return _values(AutoModel.from_config(vision))
+            return _count_values(AutoModel.from_config(vision))
+
     width = vision.width
-    block = 4 * width + _linear(width, 4 * width) + _linear(width, vision.mlp_width)
-    block += _linear(vision.mlp_width, width)  # query, key, value and output have 4 x width outputs together
-    patches = 3 * vision.patch_size**2 * width + vision.position_grid**2 * width
-    return patches + 2 * width + vision.layers * block
+    attention = _linear(width, 3 * width) + _linear(width, width)
+    mlp = _linear(width, vision.mlp_width) + _linear(vision.mlp_width, width)
+    block = 2 * _layer_norm(width) + attention + mlp
+
+    patch_embedding = 3 * vision.patch_size**2 * width
+    positions = vision.position_grid**2 * width
+    return patch_embedding + positions + _layer_norm(width) + vision.layers * block
 
 
-def lora_shapes(config: MonkeyConfig) -> list[tuple[int, int]]:
-    """(rank, inputs and outputs together) of each adapter of a block. Our ViT fuses query, key and value."""
+def _lora_shapes(config: MonkeyConfig) -> list[tuple[int, int]]:
+    """Return rank, and inputs and outputs together, of each LoRA of a block."""
     width = config.vision_config.hidden_size
-    own = isinstance(config.vision_config, MonkeyVisionConfig)
-    attention = [4 * width, 2 * width] if own else [2 * width] * 4
-    return [*((config.attention_rank, sides) for sides in attention), (config.mlp_rank, 2 * width)]
+    if isinstance(config.vision_config, MonkeyVisionConfig):
+        attention = [4 * width, 2 * width]  # one LoRA for query, key and value
+    else:
+        attention = [2 * width] * 4
+
+    shapes = [(config.attention_rank, sides) for sides in attention]
+    shapes.append((config.mlp_rank, 2 * width))
+    return shapes
 
 
-def _adapter(config: MonkeyConfig) -> int:
-    """One tile position's adapters in all blocks, each with its scale."""
-    block = sum(rank * sides + 1 for rank, sides in lora_shapes(config))
+def _lora_parameters(config: MonkeyConfig) -> int:
+    """Return the parameters of one tile position's LoRA in all blocks, each with its scaling."""
+    block = sum(rank * sides + 1 for rank, sides in _lora_shapes(config))
     return config.vision_config.num_hidden_layers * block
 
 
-def _resampler(config: MonkeyConfig) -> tuple[int, int]:
-    """The resampler's parameters that fine-tuning trains, and those that it leaves as they are."""
-    inputs, width = config.vision_config.hidden_size, config.text_config.hidden_size
+def _resampler_parameters(config: MonkeyConfig) -> tuple[int, int]:
+    """Return the resampler's parameters that fine-tuning trains, and those that stay as they are."""
+    d_in, width = config.vision_config.hidden_size, config.text_config.hidden_size
     if isinstance(config.resampler_config, MonkeyProjectorConfig):
-        return _linear(inputs, width) + _linear(width, width), 0
-    queries = config.queries
+        return _linear(d_in, width) + _linear(width, width), 0
+
+    queries = config.queries * width
+    kv_projection = d_in * width
     attention = _linear(width, 3 * width) + _linear(width, width)
-    own = queries * width + inputs * width + 4 * width + attention
-    return own, queries * width + 2 * width + width * width  # positions, last norm, last projection
+    trained = queries + kv_projection + 2 * _layer_norm(width) + attention
+
+    positions = config.queries * width
+    last_projection = width * width
+    return trained, positions + _layer_norm(width) + last_projection
 
 
-def _language_model(text: PreTrainedConfig) -> int:
-    heads, groups = head_widths(text)
-    width, between = text.hidden_size, text.intermediate_size
-    layer = 2 * width * (heads + groups) + 3 * width * between + 2 * width
+def _language_model_parameters(text: PreTrainedConfig) -> int:
+    query_width, key_width = head_widths(text)
+    width, mlp = text.hidden_size, text.intermediate_size
+
+    # RMS norms have a weight alone.
+    layer = 2 * width * (query_width + key_width) + 3 * width * mlp + 2 * width
     if isinstance(text, Qwen2Config):
-        layer += heads + 2 * groups  # biases of query, key and value
-    vocabulary = text.vocab_size * width * (1 if text.tie_word_embeddings else 2)
-    return vocabulary + text.num_hidden_layers * layer + width
+        layer += query_width + 2 * key_width  # biases of query, key and value
+
+    token_embeddings = text.vocab_size * width
+    if not text.tie_word_embeddings:
+        token_embeddings *= 2
+    return token_embeddings + text.num_hidden_layers * layer + width
 
 
 def head_widths(text: PreTrainedConfig) -> tuple[int, int]:
-    """Widths of all query heads and of all key heads together."""
-    plain_llama = text.model_type == "llama" and not (text.attention_bias or text.mlp_bias)
-    if not isinstance(text, Qwen2Config) and not plain_llama:
+    """Return the widths of all query heads and of all key heads together.
+
+    Raises:
+        ValueError: a language model of another kind than Qwen2 or Llama without biases.
+    """
+    is_plain_llama = text.model_type == "llama" and not (text.attention_bias or text.mlp_bias)
+    if not isinstance(text, Qwen2Config) and not is_plain_llama:
         raise ValueError(
             f"the sizes of a language model of type {text.model_type!r} are not known: expected 'qwen2', or "
             "'llama' without biases; count a model on the meta device instead"
         )
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return head * text.num_attention_heads, head * text.num_key_value_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return head_dim * text.num_attention_heads, head_dim * text.num_key_value_heads
 
 
-def grid_of_config(config: MonkeyConfig) -> Grid:
-    """The grid that the model was made for, (0, 0) where it looks at one global view."""
-    return Grid(0, 0) if config.views == "global" or not config.grids else Grid(*config.grids[0])
+# --- visual tokens
 
 
-def view_counts(config: MonkeyConfig, grid: Grid | None = None) -> tuple[int, int]:
-    """How many tiles and how many global views (0 or 1) an image of this grid has."""
-    tiles = (grid_of_config(config) if grid is None else grid).tiles
-    return tiles, int(config.views != "tiles" or not tiles)
+def default_grid(config: MonkeyConfig) -> Grid:
+    """Return the grid that the model was trained on, 0x0 where it sees one global view."""
+    if config.views == "global" or not config.grids:
+        return Grid(0, 0)
+    return Grid(*config.grids[0])
 
 
-def visual_tokens(config: MonkeyConfig, grid: Grid | None = None) -> int:
-    """Visual tokens of an image: `queries` for each view."""
-    return sum(view_counts(config, grid)) * config.queries
+def count_views(config: MonkeyConfig, grid: Grid | None = None) -> tuple[int, int]:
+    """Return how many tiles and how many global views (0 or 1) an image of this grid has."""
+    tiles = (default_grid(config) if grid is None else grid).tiles
+    has_global_view = config.views != "tiles" or not tiles
+    return tiles, int(has_global_view)
+
+
+def count_visual_tokens(config: MonkeyConfig, grid: Grid | None = None) -> int:
+    """Return the visual tokens of an image: `queries` for each view."""
+    return sum(count_views(config, grid)) * config.queries
+
+
+# --- memory and operations
 
 
 def inference_bytes(
@@ -165,53 +204,71 @@ def inference_bytes(
         `weights`; `cache`, the keys and values of one image and its text.
     """
     text = config.text_config
-    tokens = visual_tokens(config, grid) + 2 + text_tokens  # `<img>` and `</img>` count too
+    tokens = count_visual_tokens(config, grid) + 2 + text_tokens  # `<img>` and `</img>` count too
     _, key_width = head_widths(text)
     return {
-        "weights": value_bytes * sum(parameters(config).values()),
+        "weights": value_bytes * sum(count_parameters(config).values()),
         "cache": value_bytes * 2 * text.num_hidden_layers * key_width * tokens,
     }
 
 
-def flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32) -> dict[str, int]:
-    """Floating-point operations by part until the model has read one image and its prompt.
+def count_flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32) -> dict[str, int]:
+    """Count the floating-point operations of each component until image and prompt are read.
 
-    A multiplication and its addition count as two. Matrix products and convolutions count, norms,
-    activations and softmax don't. Attention counts in full, although a causal mask needs only half of it.
+    A multiplication and its addition count as two: `2 m n k` for a product of `[m, k]` and `[k, n]`. Matrix
+    products and convolutions count, norms, activations and softmax do not. Attention over `n` tokens of width
+    `d` counts in full, `4 n^2 d`, although a causal mask needs only half of it.
 
     Args:
         config: the model.
-        grid: the image's grid; the one that the model was made for if not given.
+        grid: the image's grid; by default the one that the model was trained on.
         text_tokens: length of the prompt beside the image.
     """
-    tiles, whole = view_counts(config, grid)
+    tiles, global_views = count_views(config, grid)
+    views = tiles + global_views
     vision, width = config.vision_config, config.vision_config.hidden_size
+
     patches = (config.tile_size // vision.patch_size) ** 2
-    own = isinstance(vision, MonkeyVisionConfig)
-    tokens = patches if own else patches + layout_of(vision).class_tokens
+    tokens = patches
+    if not isinstance(vision, MonkeyVisionConfig):
+        tokens += layout_of(vision).class_tokens
+
+    patch_embedding = 2 * patches * 3 * vision.patch_size**2 * width
     block = 2 * tokens * width * (4 * width + 2 * mlp_width(vision)) + 4 * tokens**2 * width
-    view = 2 * patches * 3 * vision.patch_size**2 * width + vision.num_hidden_layers * block
-    adapted = sum(rank * sides for rank, sides in lora_shapes(config)) * vision.num_hidden_layers
+    view = patch_embedding + vision.num_hidden_layers * block
+
+    lora = 0
+    if config.lora_count:
+        block_lora = sum(rank * sides for rank, sides in _lora_shapes(config))
+        lora = 2 * tokens * block_lora * vision.num_hidden_layers
+
+    prompt_tokens = count_visual_tokens(config, grid) + 2 + text_tokens  # `<img>` and `</img>` count too
     return {
-        "ViT": (tiles + whole) * view,
-        "LoRA": tiles * 2 * tokens * adapted if config.lora_count else 0,
-        "resampler": _resampling(config, patches, tiles + whole),
-        "language model": _reading(config.text_config, visual_tokens(config, grid) + 2 + text_tokens),
+        "ViT": views * view,
+        "LoRA": tiles * lora,
+        "resampler": _resampler_flops(config, patches, views),
+        "language model": _language_model_flops(config.text_config, prompt_tokens),
     }
 
 
-def _resampling(config: MonkeyConfig, patches: int, views: int) -> int:
-    """Operations of the resampler or the projector; the resampler projects its queries once."""
-    width, out, queries = config.vision_config.hidden_size, config.text_config.hidden_size, config.queries
+def _resampler_flops(config: MonkeyConfig, patches: int, views: int) -> int:
+    """Count the operations of the resampler or the projector; the resampler projects its queries once."""
+    d_in, width, queries = config.vision_config.hidden_size, config.text_config.hidden_size, config.queries
     if isinstance(config.resampler_config, MonkeyProjectorConfig):
-        return views * 2 * patches * out * (width + out)
-    view = 2 * patches * out * (width + 2 * out) + 4 * queries * patches * out + 4 * queries * out**2
-    return views * view + 2 * queries * out**2
+        return views * 2 * patches * width * (d_in + width)
+
+    keys_and_values = 2 * patches * width * (d_in + 2 * width)
+    attention = 4 * queries * patches * width
+    output = 2 * 2 * queries * width**2  # the attention's projection, and the last one
+    return views * (keys_and_values + attention + output) + 2 * queries * width**2
 
 
-def _reading(text: PreTrainedConfig, tokens: int) -> int:
-    """Operations of a language model that reads a prompt and predicts the next token."""
-    heads, groups = head_widths(text)
-    weights = 2 * text.hidden_size * (heads + groups) + 3 * text.hidden_size * text.intermediate_size
-    layer = 2 * tokens * weights + 4 * tokens**2 * heads
-    return text.num_hidden_layers * layer + 2 * text.hidden_size * text.vocab_size
+def _language_model_flops(text: PreTrainedConfig, tokens: int) -> int:
+    """Count the operations of a language model that reads a prompt and predicts the next token."""
+    query_width, key_width = head_widths(text)
+    width, mlp = text.hidden_size, text.intermediate_size
+
+    weights = 2 * width * (query_width + key_width) + 3 * width * mlp
+    layer = 2 * tokens * weights + 4 * tokens**2 * query_width
+    next_token = 2 * width * text.vocab_size
+    return text.num_hidden_layers * layer + next_token

@@ -1,4 +1,4 @@
-"""The arithmetic of sizes agrees with the models themselves, and with the figures of paper and release."""
+"""Sizes that are computed agree with the models, the released code and the paper."""
 
 import pytest
 import torch
@@ -18,15 +18,15 @@ def config_of(name, mode=None, **fields):
 
 
 def shallow(config, layers=2):
-    """The configuration with fewer layers, since operations are counted slowly."""
+    """Return the configuration with fewer layers, since operations are counted slowly."""
     config.vision_config.num_hidden_layers = config.text_config.num_hidden_layers = layers
     return config
 
 
-def counting():
-    """Counts operations, those of the adapters' in-place product too, which torch doesn't know."""
+def count_operations():
+    """Count operations, those of LoRA's in-place product too, which torch does not know."""
 
-    def product(_, a, b, **others):
+    def product(_, a, b, **kwargs):
         return 2 * a.numel() * b[-1]
 
     return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: product})
@@ -35,23 +35,23 @@ def counting():
 @pytest.mark.parametrize("name", profiles.profile_names())
 def test_parameters_are_those_of_the_model(name):
     config = config_of(name)
-    assert sizing.parameters(config) == sizing.count(build_on_meta(config))
+    assert sizing.count_parameters(config) == sizing.count_in_model(build_on_meta(config))
 
 
 @pytest.mark.parametrize("mode", ["per_tile", "shared", "none", "full"])
-def test_what_is_trained_is_what_fine_tuning_trains(mode):
+def test_trained_parameters_are_those_that_fine_tuning_trains(mode):
     config = config_of("small", mode)
     model = build_on_meta(config)
     model.freeze_for_finetuning()
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert sum(sizing.trained(config).values()) == trained
-    assert sizing.parameters(config) == sizing.count(model)
+    assert sum(sizing.count_trained_parameters(config).values()) == trained
+    assert sizing.count_parameters(config) == sizing.count_in_model(model)
 
 
-def test_the_papers_model_has_the_sizes_of_the_release():
-    assert sizing.parameters(config_of("paper-896")) == sizing.RELEASED
-    assert sum(sizing.RELEASED.values()) == 9_708_053_824
-    assert sizing.parameters(config_of("paper-1344"))["LoRA"] == 76_677_984
+def test_the_paper_model_has_the_size_of_the_released_code():
+    assert sizing.count_parameters(config_of("paper-896")) == sizing.RELEASED_PARAMETERS
+    assert sum(sizing.RELEASED_PARAMETERS.values()) == 9_708_053_824
+    assert sizing.count_parameters(config_of("paper-1344"))["LoRA"] == 76_677_984
 
 
 @pytest.mark.parametrize("name", ["smoke", "nano", "small", "llava-448"])
@@ -59,40 +59,40 @@ def test_the_papers_model_has_the_sizes_of_the_release():
     ("views", "mode"),
     [("tiles+global", "per_tile"), ("tiles", "shared"), ("tiles+global", "none"), ("global", "none")],
 )
-def test_operations_are_those_that_the_model_does(name, views, mode):
+def test_operations_are_those_of_the_model(name, views, mode):
     config = shallow(config_of(name, mode, views=views))
     model, side = build_on_meta(config), config.tile_size
-    grid = sizing.grid_of_config(config)
-    pixels = torch.empty(sum(sizing.view_counts(config)), 3, side, side, device="meta")
-    prompt = torch.empty(1, sizing.visual_tokens(config) + 2 + 7, model.config.text_config.hidden_size)
-    with torch.no_grad(), counting() as seeing:
+    grid = sizing.default_grid(config)
+    pixels = torch.empty(sum(sizing.count_views(config)), 3, side, side, device="meta")
+    prompt = torch.empty(1, sizing.count_visual_tokens(config) + 2 + 7, model.config.text_config.hidden_size)
+    with torch.no_grad(), count_operations() as image_operations:
         model.get_image_features(pixels, torch.tensor([list(grid)]))
-    with torch.no_grad(), counting() as reading:
+    with torch.no_grad(), count_operations() as prompt_operations:
         model(inputs_embeds=prompt.to("meta"), logits_to_keep=1)
-    flops = sizing.flops(config, text_tokens=7)
-    assert reading.get_total_flops() == flops.pop("language model")
-    assert seeing.get_total_flops() == sum(flops.values())
+    flops = sizing.count_flops(config, text_tokens=7)
+    assert prompt_operations.get_total_flops() == flops.pop("language model")
+    assert image_operations.get_total_flops() == sum(flops.values())
     assert (flops["LoRA"] > 0) == (mode != "none")
 
 
-def test_visual_tokens_by_grid():
+def test_visual_tokens_follow_the_grid():
     paper = config_of("paper-896")
-    assert sizing.visual_tokens(paper) == 1280
-    assert sizing.visual_tokens(paper, Grid(2, 3)) == 1792
-    assert sizing.visual_tokens(config_of("paper-896", views="tiles")) == 1024
-    assert sizing.visual_tokens(config_of("paper-896", "none", views="global")) == 256
-    assert sizing.visual_tokens(config_of("nano")) == profiles.load_profile("nano").visual_tokens
+    assert sizing.count_visual_tokens(paper) == 1280
+    assert sizing.count_visual_tokens(paper, Grid(2, 3)) == 1792
+    assert sizing.count_visual_tokens(config_of("paper-896", views="tiles")) == 1024
+    assert sizing.count_visual_tokens(config_of("paper-896", "none", views="global")) == 256
+    assert sizing.count_visual_tokens(config_of("nano")) == profiles.load_profile("nano").visual_tokens
 
 
-def test_more_tiles_cost_in_proportion_and_the_global_view_has_no_adapter():
+def test_more_tiles_cost_in_proportion_and_the_global_view_has_no_lora():
     config = config_of("paper-896")
-    four, six = sizing.flops(config), sizing.flops(config, Grid(2, 3))
+    four, six = sizing.count_flops(config), sizing.count_flops(config, Grid(2, 3))
     assert six["LoRA"] * 4 == four["LoRA"] * 6
     assert six["ViT"] * 5 == four["ViT"] * 7
 
 
-def test_a_language_model_of_another_kind_is_refused():
+def test_an_unknown_language_model_raises():
     config = config_of("smoke")
     config.text_config = GPT2Config()
     with pytest.raises(ValueError, match="'gpt2'.*'qwen2'.*meta device"):
-        sizing.parameters(config)
+        sizing.count_parameters(config)

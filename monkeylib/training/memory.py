@@ -141,7 +141,7 @@ def random_micro_batch(
         config: the model's configuration, if not the profile's.
     """
     config = config or build_config(profile)
-    visual_tokens = sizing.visual_tokens(config)
+    visual_tokens = sizing.count_visual_tokens(config)
     # `<img>` and `</img>` stand around the visual tokens.
     input_ids = torch.randint(
         4, min(200, config.text_config.vocab_size), (examples, visual_tokens + 2 + text_tokens)
@@ -150,8 +150,8 @@ def random_micro_batch(
 
     labels = torch.full_like(input_ids, IGNORE_INDEX)
     labels[:, -num_labels:] = input_ids[:, -num_labels:]
-    grid = sizing.grid_of_config(config)
-    views = examples * sum(sizing.view_counts(config))
+    grid = sizing.default_grid(config)
+    views = examples * sum(sizing.count_views(config))
     return {
         "input_ids": input_ids,
         "labels": labels,

@@ -179,8 +179,8 @@ def test_fine_tuning_trains_lora_or_the_backbone(kind, mode, count):
     for parameter in model.vision.backbone.parameters():
         assert parameter.requires_grad == (mode == "full")
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert trained == sum(sizing.trained(model.config).values())
-    assert sizing.count(model) == sizing.parameters(model.config)
+    assert trained == sum(sizing.count_trained_parameters(model.config).values())
+    assert sizing.count_in_model(model) == sizing.count_parameters(model.config)
 
 
 @every_encoder

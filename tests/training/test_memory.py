@@ -120,9 +120,9 @@ def test_states_are_the_bytes_of_the_weights_and_of_those_that_train():
     config = profiles.build_config(NANO)
     batches = [memory.random_micro_batch(NANO)]
     exact = memory.count_step(NANO, batches)
-    trained = sum(sizing.trained(config).values())
+    trained = sum(sizing.count_trained_parameters(config).values())
     assert exact.gradients == 4 * trained and exact.optimizer == 8 * trained
-    assert exact.weights >= 4 * sum(sizing.parameters(config).values())
+    assert exact.weights >= 4 * sum(sizing.count_parameters(config).values())
 
     half = memory.count_step(NANO.with_training(precision="bf16-true"), batches)
     assert half.gradients == exact.gradients // 2
