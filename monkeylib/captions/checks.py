@@ -128,7 +128,7 @@ def _words(text: str) -> list[str]:
 
 
 def stem(word: str) -> str:
-    """Return a word without the ending of plurals and of the commonest verb forms: cats, cat; running, run."""
+    """Return a word without the ending of plurals and of the commonest verbs: cats -> cat, running -> run."""
     word = _IRREGULAR.get(word, word)
 
     # Plurals.

@@ -96,7 +96,7 @@ class ChatComposer(Composer):
         if concurrency < 1:
             raise ValueError(f"At least one request has to be on its way at once, got {concurrency}.")
 
-        self.version = environment(MODEL, "name a chat model (the release used gpt-3.5-turbo)")
+        self.version = environment(MODEL, "name a chat model (the released code used gpt-3.5-turbo)")
         self.base_url = os.environ.get(BASE_URL, "").strip() or OPENAI
         self.cache = Path(cache).absolute() if cache else resources.cache() / "chat"
         self.concurrency = concurrency

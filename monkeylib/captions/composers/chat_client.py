@@ -150,8 +150,8 @@ class Budget:
         return (
             f"The budget of {' and '.join(limits)} is used up: {self.usage.tokens} tokens "
             f"({self.usage.dollars:.4f} dollars) are spent and the next request may take "
-            f"{reservation.prompt + reservation.completion} more. Allow more and run again: answers that came "
-            "are kept."
+            f"{reservation.prompt + reservation.completion} more. Allow more and run again: what came "
+            "is kept."
         )
 
 

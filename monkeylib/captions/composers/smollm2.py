@@ -1,7 +1,7 @@
 """A composer in which SmolLM2-135M-Instruct rewrites the captions of the rules.
 
-A model of this size invents and forgets, so its draft is used only if it follows the rules of the prompt, adds
-nothing that no expert found, and leaves next to nothing out. Otherwise the rules' own text stands, and
+A model of this size invents and forgets, so its draft is used only if it follows the rules of the prompt,
+adds nothing that no expert found, and leaves next to nothing out. Otherwise the rules' own text stands, and
 `rewrites` says why.
 """
 

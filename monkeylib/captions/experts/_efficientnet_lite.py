@@ -142,7 +142,7 @@ def rename_weights(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
 
 
 def _replace_prefix(name: str, names: Mapping[str, str]) -> str:
-    for published, own in names.items():
+    for published, attribute in names.items():
         if name.startswith(published):
-            return own + name.removeprefix(published)
+            return attribute + name.removeprefix(published)
     return name

@@ -20,7 +20,7 @@ CENTERNET = "third_party/CenterNet2/projects/CenterNet2"
 
 
 def build(checkout: str, weights: str, confidence: float, device: str) -> Any:
-    """Return detectron2's predictor, configured for dense captions as in GRIT's demo and the released code."""
+    """Return detectron2's predictor, configured for dense captions like GRIT's demo and the released code."""
     os.chdir(checkout)
     sys.path[:0] = [checkout, os.path.join(checkout, CENTERNET)]
 

@@ -221,13 +221,13 @@ def distinct(masks: np.ndarray, scores: np.ndarray, overlap: float) -> list[int]
     cells = masks.reshape(len(masks), math.prod(masks.shape[1:])).astype(np.float32)  # [N, H * W]
     intersections, areas = cells @ cells.T, cells.sum(axis=1)
 
-    kept: list[int] = []
+    selected: list[int] = []
     for index in np.argsort(-scores, kind="stable").tolist():
-        unions = areas[index] + areas[kept] - intersections[index, kept]
-        repeats = (intersections[index, kept] > overlap * unions).any()
+        unions = areas[index] + areas[selected] - intersections[index, selected]
+        repeats = (intersections[index, selected] > overlap * unions).any()
         if areas[index] > 0 and not repeats:
-            kept.append(index)
-    return kept
+            selected.append(index)
+    return selected
 
 
 def mask_box(mask: np.ndarray) -> tuple[float, float, float, float]:

@@ -79,8 +79,8 @@ class YoloxRegions(Expert):
         detections = []
         for label in np.flatnonzero(scores.max(axis=0) >= self.minimum_score):
             confident = np.flatnonzero(scores[:, label] >= self.minimum_score)
-            kept = non_maximum_suppression(boxes[confident], scores[confident, label], self.overlap)
-            for index in confident[kept]:
+            selected = non_maximum_suppression(boxes[confident], scores[confident, label], self.overlap)
+            for index in confident[selected]:
                 box = tuple(boxes[index].tolist())
                 detections.append((float(scores[index, label]), NAMES[label], box))
 
@@ -146,14 +146,14 @@ def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, iou: float) -
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     remaining = np.argsort(-scores, kind="stable")
 
-    kept = []
+    selected = []
     while len(remaining):
         best, others = remaining[0], remaining[1:]
-        kept.append(int(best))
+        selected.append(int(best))
 
         top_left = np.maximum(boxes[best, :2], boxes[others, :2])
         bottom_right = np.minimum(boxes[best, 2:], boxes[others, 2:])
         intersections = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
         unions = areas[best] + areas[others] - intersections
         remaining = others[intersections <= iou * unions]
-    return kept
+    return selected
