@@ -1,7 +1,5 @@
-"""Predictions on disk: prefix sharing, resumed and repaired files, and the scores read from them."""
+"""Predictions on disk: prefix sharing, and files that are resumed and repaired."""
 
-import csv
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.examples import Example, make_batches, read_predictions
 from monkeylib.evaluation.predict import predict
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
@@ -247,82 +244,3 @@ def test_damaged_or_missing_predictions_file_raises(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"id": "a"}\n')
     with pytest.raises(ValueError, match="Line 1 of .*p.jsonl is no prediction"):
         read_predictions(tmp_path / "p.jsonl")
-
-
-# --- scores ------------------------------------------------------------------------------------------
-
-
-def _run(tmp_path, name, right):
-    examples = _examples(20, 2)
-    answers = {example.id: "yes" if right(example) else "maybe" for example in examples}
-    path = tmp_path / f"{name}.jsonl"
-    return predict(lambda batch: [answers[e.id] for e in batch], examples, path, progress=False).path
-
-
-def test_scores_intervals_and_groups_of_a_predictions_file(tmp_path):
-    path = _run(tmp_path, "half", lambda e: e.meta["family"] == "general")
-    score = results.score(path, "exact_match")
-    assert (score.metric, score.value, score.n) == ("exact_match", 0.5, 40)
-    assert score.low < 0.4 and score.high > 0.6  # twenty images, not forty independent questions
-    rows = results.score_runs({("ours", "test"): path}, {"test": ["exact_match", "anls"]}, by="family")
-    values = {(row.group, row.metric): row.value for row in rows}
-    assert values[("all", "exact_match")] == 0.5
-    assert values[("general", "exact_match")] == 1 and values[("document", "anls")] == 0
-    table = results.write_table(rows, tmp_path / "results" / "table.csv")
-    read = list(csv.DictReader(table.open()))
-    assert list(read[0]) == ["model", "split", "group", "metric", "value", "low", "high", "n"]
-    assert [(row["model"], row["split"], float(row["value"])) for row in read][0] == ("ours", "test", 0.5)
-    assert len(read) == 6
-
-
-def test_runs_are_compared_example_by_example(tmp_path):
-    better = _run(tmp_path, "better", lambda e: int(e.id.split("-")[0]) < 15)
-    worse = _run(tmp_path, "worse", lambda e: int(e.id.split("-")[0]) < 8)
-    difference = results.compare(better, worse, "exact_match")
-    assert difference.value == pytest.approx(7 / 20) and difference.low > 0 and difference.n == 40
-    assert results.compare(worse, better, "exact_match").high < 0
-
-
-def test_comparing_runs_on_different_examples_raises(tmp_path):
-    predictions = read_predictions(_run(tmp_path, "all", lambda e: True))
-    with pytest.raises(ValueError, match="1 ids are in one alone, such as"):
-        results.compare(predictions, predictions[1:], "exact_match")
-
-
-def test_scoring_nothing_or_a_split_without_metrics_raises(tmp_path):
-    (tmp_path / "p.jsonl").write_text("")
-    with pytest.raises(ValueError, match="got no predictions"):
-        results.score(tmp_path / "p.jsonl", "exact_match")
-    with pytest.raises(ValueError, match="No metrics are given for the split 'x'"):
-        results.score_runs({("m", "x"): tmp_path / "p.jsonl"}, {"test": ["anls"]})
-
-
-# --- benchmarks --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", [name for name in benchmarks.BENCHMARKS if name.startswith("nano-")])
-def test_benchmark_loads_the_same_examples_each_time_and_scores_its_answers(name, tmp_path):
-    benchmark = benchmarks.get(name)
-    examples = benchmark.load(6)
-    again = benchmark.load(4)
-    assert [e.id for e in again] == [e.id for e in examples[:4]]
-    assert np.array_equal(np.asarray(again[0].image), np.asarray(examples[0].image))
-    json.dumps([dict(e.meta) for e in examples])
-    path = tmp_path / "p.jsonl"
-    predict(lambda batch: [e.answers[0] for e in batch], examples, path, progress=False)
-    rows = results.score_runs({("oracle", name): path})
-    assert [row.metric for row in rows] == list(benchmark.metrics)
-    best = 10 if benchmark.metrics == ("cider_d",) else 1
-    assert all(row.value == pytest.approx(best, rel=0.3) for row in rows)
-
-
-def test_splits_of_a_text_size_hold_only_that_size():
-    for name in ("fine", "large"):
-        metas = [e.meta for e in benchmarks.get(f"nano-{name}").load(8)]
-        assert {meta["print"] for meta in metas} == {name}
-        assert all(len(meta["evidence"]) == 4 and meta["height"] > 0 for meta in metas)
-
-
-def test_unknown_benchmark_raises_and_lists_the_names():
-    with pytest.raises(ValueError, match="nano-fine, nano-large"):
-        benchmarks.get("imagenet")

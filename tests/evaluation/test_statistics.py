@@ -12,19 +12,22 @@ from monkeylib.evaluation.metrics import due
 def test_bootstrap_interval_is_near_the_normal_one_and_repeatable():
     scores = np.random.default_rng(1).normal(0.5, 0.2, 400)
     interval = statistics.bootstrap_interval(scores)
-    half = 1.96 * scores.std() / np.sqrt(len(scores))
     assert interval.value == pytest.approx(scores.mean()) and interval.n == 400
-    assert interval.low == pytest.approx(scores.mean() - half, abs=0.003)
-    assert interval.high == pytest.approx(scores.mean() + half, abs=0.003)
+
+    half_width = 1.96 * scores.std() / np.sqrt(len(scores))
+    assert interval.low == pytest.approx(scores.mean() - half_width, abs=0.003)
+    assert interval.high == pytest.approx(scores.mean() + half_width, abs=0.003)
+
     assert statistics.bootstrap_interval(scores) == interval
     assert statistics.bootstrap_interval(scores, seed=1) != interval
 
 
 def test_clusters_widen_the_interval_of_dependent_scores():
     scores = np.repeat(np.random.default_rng(0).integers(0, 2, 50), 8).astype(float)
-    alone = statistics.bootstrap_interval(scores)
-    clustered = statistics.bootstrap_interval(scores, clusters=np.repeat(np.arange(50), 8).tolist())
-    ratio = (clustered.high - clustered.low) / (alone.high - alone.low)
+    clusters = np.repeat(np.arange(50), 8).tolist()
+    independent = statistics.bootstrap_interval(scores)
+    clustered = statistics.bootstrap_interval(scores, clusters=clusters)
+    ratio = (clustered.high - clustered.low) / (independent.high - independent.low)
     assert ratio == pytest.approx(np.sqrt(8), rel=0.15)
 
 
@@ -35,14 +38,20 @@ def test_interval_contains_the_mean(scores):
 
 
 def test_paired_difference_is_significant_where_separate_intervals_overlap():
-    hard = np.random.default_rng(2).integers(0, 2, 200).astype(float)
-    easier = np.maximum(hard, np.arange(200) % 20 == 0)
-    one, other = (statistics.bootstrap_interval(run) for run in (easier, hard))
-    assert one.low < other.high  # the intervals overlap
-    first, second = (np.stack([run, np.ones_like(run)], axis=1) for run in (easier, hard))
-    difference = statistics.bootstrap_corpus_score(first, statistics.mean, other_counts=second)
-    assert difference.low > 0 and difference.value == pytest.approx(one.value - other.value)
-    assert statistics.bootstrap_corpus_score(second, statistics.mean, other_counts=first).high < 0
+    worse = np.random.default_rng(2).integers(0, 2, 200).astype(float)
+    better = np.maximum(worse, np.arange(200) % 20 == 0)
+    worse_interval = statistics.bootstrap_interval(worse)
+    better_interval = statistics.bootstrap_interval(better)
+    assert better_interval.low < worse_interval.high, "the intervals overlap"
+
+    worse_counts = np.stack([worse, np.ones_like(worse)], axis=1)
+    better_counts = np.stack([better, np.ones_like(better)], axis=1)
+    difference = statistics.bootstrap_corpus_score(better_counts, statistics.mean, other_counts=worse_counts)
+    assert difference.low > 0
+    assert difference.value == pytest.approx(better_interval.value - worse_interval.value)
+
+    reverse = statistics.bootstrap_corpus_score(worse_counts, statistics.mean, other_counts=better_counts)
+    assert reverse.high < 0
 
 
 @pytest.mark.parametrize(
@@ -61,24 +70,28 @@ def test_invalid_scores_raise(call, complaint):
 
 def test_interval_of_f1_equals_that_of_explicit_draws():
     random = np.random.default_rng(3)
-    right = random.integers(0, 2, 300)
-    table = np.stack([right, np.ones(300), right, 1 + (random.random(300) < 0.3)], axis=1)
-    interval = statistics.bootstrap_corpus_score(table, due.f1)
-    drawn = [due.f1(table[random.integers(0, 300, 300)].sum(axis=0)) for _ in range(2000)]
-    assert interval.value == due.f1(table.sum(axis=0)) and interval.n == 300
-    assert interval.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.01)
-    assert interval.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.01)
+    correct = random.integers(0, 2, 300)
+    expected = 1 + (random.random(300) < 0.3)
+    counts = np.stack([correct, np.ones(300), correct, expected], axis=1)
+    interval = statistics.bootstrap_corpus_score(counts, due.f1)
+    assert interval.value == due.f1(counts.sum(axis=0)) and interval.n == 300
+
+    draws = [due.f1(counts[random.integers(0, 300, 300)].sum(axis=0)) for _ in range(2000)]
+    assert interval.low == pytest.approx(np.quantile(draws, 0.025), abs=0.01)
+    assert interval.high == pytest.approx(np.quantile(draws, 0.975), abs=0.01)
 
 
 def test_two_runs_are_resampled_together():
-    random = np.random.default_rng(4)
-    right = random.integers(0, 2, 200)
-    better = np.minimum(1, right + (np.arange(200) % 20 == 0))
-    tables = [np.stack([r, np.ones(200), r, np.ones(200)], axis=1) for r in (better, right)]
-    one, other = (statistics.bootstrap_corpus_score(table, due.f1) for table in tables)
-    difference = statistics.bootstrap_corpus_score(tables[0], due.f1, other_counts=tables[1])
-    assert one.low < other.high and difference.low > 0
-    assert difference.value == pytest.approx(one.value - other.value)
+    worse = np.random.default_rng(4).integers(0, 2, 200)
+    better = np.minimum(1, worse + (np.arange(200) % 20 == 0))
+    worse_counts = np.stack([worse, np.ones(200), worse, np.ones(200)], axis=1)
+    better_counts = np.stack([better, np.ones(200), better, np.ones(200)], axis=1)
+    worse_interval = statistics.bootstrap_corpus_score(worse_counts, due.f1)
+    better_interval = statistics.bootstrap_corpus_score(better_counts, due.f1)
+
+    difference = statistics.bootstrap_corpus_score(better_counts, due.f1, other_counts=worse_counts)
+    assert better_interval.low < worse_interval.high and difference.low > 0
+    assert difference.value == pytest.approx(better_interval.value - worse_interval.value)
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ def test_vqa_score_equals_the_released_code(item):
     assert round(100 * score, 2) == item["official_percent"]
 
 
-def _named(name, items):
-    """Scores under the metric's name, which refuses what the released code crashes on."""
+def _scores_by_name(name, items):
+    """Score items by the metric of that name, which refuses what the released code crashes on."""
     return registry.get(name).scores([i["answer"] for i in items], [i["annotation"] for i in items])
 
 
@@ -57,19 +57,22 @@ def _named(name, items):
 )
 def test_mean_over_a_corpus_equals_the_released_code(name, section, corpus):
     items = [item for item in METRICS[section]["items"] if isinstance(item["official"], float)]
-    np.testing.assert_allclose(_named(name, items), [item["official"] for item in items], atol=1e-12)
-    assert _named(name, items).mean() == pytest.approx(METRICS[section][corpus], abs=1e-12)
+    scores = _scores_by_name(name, items)
+    np.testing.assert_allclose(scores, [item["official"] for item in items], atol=1e-12)
+    assert scores.mean() == pytest.approx(METRICS[section][corpus], abs=1e-12)
 
 
 def test_vqa_percentages_of_a_corpus_equal_the_released_code():
     items = [item for item in METRICS["vqa_score"]["items"] if item["answer_ids_present"]]
     answers = [[a for a, count in item["gt_counts"] for _ in range(count)] for item in items]
     scores = registry.get("release_vqa_score").scores([item["answer"] for item in items], answers)
-    about = METRICS["vqa_score"]["corpus_items_with_answer_id"]
-    assert len(scores) == about["n"]
-    assert round(100 * scores.mean(), 2) == about["accuracy"]["overall"]
+
+    expected = METRICS["vqa_score"]["corpus_items_with_answer_id"]
+    assert len(scores) == expected["n"]
+    assert round(100 * scores.mean(), 2) == expected["accuracy"]["overall"]
+
     kinds = np.asarray(["q" if number % 2 else "p" for number in range(len(scores))])
-    for kind, percent in about["accuracy"]["perQuestionType"].items():
+    for kind, percent in expected["accuracy"]["perQuestionType"].items():
         assert round(100 * scores[kinds == kind].mean(), 2) == percent
 
 
@@ -81,4 +84,4 @@ def test_input_that_crashes_the_released_code_raises_an_error_sentence(name, sec
     assert items
     for item in items:
         with pytest.raises(ValueError, match="An answer must be a string|non-empty list of answers"):
-            _named(name, [item])
+            _scores_by_name(name, [item])

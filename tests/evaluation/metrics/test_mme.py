@@ -26,41 +26,52 @@ def test_accepted_answer_other_than_yes_or_no_raises(answers):
         registry.get("mme_perception").scores(["yes"], [answers])
 
 
-def _counts(answered, tasks=mme.MME_PERCEPTION, images=6):
-    """Totals of questions about images of every task, answered by a function of (image, gold)."""
-    rows = [(task, f"{task}/{n}", gold) for task in tasks for n in range(images) for gold in ("Yes", "No")]
-    return mme.count_corpus(
-        [answered(image, gold) for _, image, gold in rows],
-        [[gold] for _, _, gold in rows],
-        [{"task": task} for task, _, _ in rows],
-        [image for _, image, _ in rows],
+def _count(predict, tasks=mme.MME_PERCEPTION, images=6):
+    """Sum the counts of a model that answers both questions about each image by `predict(answer)`."""
+    questions = [
+        (task, f"{task}/{number}", answer)
+        for task in tasks
+        for number in range(images)
+        for answer in ("Yes", "No")
+    ]
+    counts = mme.count_corpus(
+        [predict(answer) for _, _, answer in questions],
+        [[answer] for _, _, answer in questions],
+        [{"task": task} for task, _, _ in questions],
+        [image for _, image, _ in questions],
     )
+    return counts.sum(axis=0)
+
+
+def test_correct_answers_have_the_highest_scores():
+    assert mme.perception(_count(lambda answer: answer)) == 20
+    assert mme.cognition(_count(lambda answer: answer, mme.MME_COGNITION)) == 8
+
+
+def test_constant_answers_score_for_accuracy_only():
+    assert mme.perception(_count(lambda answer: "Yes")) == 10 * 0.5
 
 
 def test_guessing_scores_as_the_paper_says():
-    """Accuracy 50 % and accuracy+ 25 % by chance (Fu et al., section 2.3): 75 a task."""
+    """Accuracy 50 % and accuracy+ 25 % by chance (Fu et al., section 2.3): 75 for each task."""
     random = np.random.default_rng(0)
-    table = _counts(lambda image, gold: random.choice(["yes", "no"]), images=400)
-    assert 100 * mme.perception(table.sum(axis=0)) == pytest.approx(10 * 75, abs=30)
-    assert mme.perception(_counts(lambda image, gold: gold).sum(axis=0)) == 20
-    assert mme.perception(_counts(lambda image, gold: "Yes").sum(axis=0)) == 5
-    assert mme.cognition(_counts(lambda image, gold: gold, mme.MME_COGNITION).sum(axis=0)) == 8
+    counts = _count(lambda answer: random.choice(["yes", "no"]), images=400)
+    assert 100 * mme.perception(counts) == pytest.approx(10 * 75, abs=30)
 
 
 def test_bootstrap_resamples_images_within_tasks():
-    """One image of a task, always drawn: without strata the task would be missing from a third of draws."""
-    rows = [("count", f"count/{n}", gold) for n in range(30) for gold in ("Yes", "No")]
-    rows += [("color", "color/0", gold) for gold in ("Yes", "No")]
-    table = mme.count_corpus(
-        [gold for *_, gold in rows],
-        [[gold] for *_, gold in rows],
-        [{"task": task} for task, *_ in rows],
-        [image for _, image, _ in rows],
+    """Without strata, the only image of a task would be missing from a third of the draws."""
+    tasks = ["count"] * 60 + ["color"] * 2
+    images = [f"count/{number}" for number in range(30) for _ in range(2)] + ["color/0"] * 2
+    answers = ["Yes", "No"] * 31
+    counts = mme.count_corpus(
+        answers, [[answer] for answer in answers], [{"task": task} for task in tasks], images
     )
-    images, tasks = [image for _, image, _ in rows], [task for task, *_ in rows]
-    stratified = statistics.bootstrap_corpus_score(table, mme.perception, clusters=images, strata=tasks)
+
+    stratified = statistics.bootstrap_corpus_score(counts, mme.perception, clusters=images, strata=tasks)
     assert stratified == (4, 4, 4, 62)
-    assert statistics.bootstrap_corpus_score(table, mme.perception, clusters=images).low == 2
+    unstratified = statistics.bootstrap_corpus_score(counts, mme.perception, clusters=images)
+    assert unstratified.low == 2
 
 
 def test_unknown_or_missing_task_raises():

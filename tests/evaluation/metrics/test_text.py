@@ -11,21 +11,21 @@ from monkeylib.evaluation.metrics import text
 from tests.support.hostile_texts import HOSTILE_TEXTS
 
 METRICS = json.loads((Path(__file__).parents[2] / "goldens" / "metrics.json").read_text())
-PER_ANSWER = [
+SCORES = [
     text.exact_match,
     text.anls,
     text.relaxed_accuracy,
     lambda prediction, answers: text.vqa_accuracy(prediction, list(answers) * 10),
 ]
-words = st.text(st.sampled_from("abcdeABC 0123.,%-é"), max_size=12)
+answer_texts = st.text(st.sampled_from("abcdeABC 0123.,%-é"), max_size=12)
 
-# --- against the goldens ---
+# --- against the goldens --------------------------------------------------------------------------
 
 STATED = {"anls": text.anls, "relaxed_accuracy": text.relaxed_accuracy}
 
 
 def _stated(item):
-    """The correct value where the goldens state one, but for years: ChartQA tolerates 5 % of them as well."""
+    """Return the correct value where the goldens state one; ChartQA tolerates 5 % of years as well."""
     if item["bug"] == "years_tolerated" or (item["bug"] and item["sane"] is None):
         return None
     return item["official"] if item["sane"] is None else item["sane"]
@@ -88,36 +88,37 @@ def test_character_error_counts_edits_per_character():
         text.character_error("x", [" "])
 
 
-# --- properties and hostile input ---
+# --- properties and hostile input -----------------------------------------------------------------
 
 
-@given(words, st.lists(words, min_size=1, max_size=4))
+@given(answer_texts, st.lists(answer_texts, min_size=1, max_size=4))
 def test_scores_lie_between_0_and_1_and_an_accepted_answer_scores_1(prediction, answers):
-    for metric in PER_ANSWER:
+    for metric in SCORES:
         assert 0 <= metric(prediction, answers) <= 1
         assert metric(answers[0], answers[:1]) == 1
 
 
-@given(words, st.lists(words, min_size=1, max_size=4), words)
+@given(answer_texts, st.lists(answer_texts, min_size=1, max_size=4), answer_texts)
 def test_another_accepted_answer_never_lowers_a_score(prediction, answers, more):
     for metric in (text.exact_match, text.anls, text.relaxed_accuracy):
         assert metric(prediction, [*answers, more]) >= metric(prediction, answers)
 
 
-@given(words, words)
-def test_anls_and_exact_match_are_symmetric(one, other):
-    assert text.anls(one, [other]) == text.anls(other, [one])
-    assert text.exact_match(one, [other]) == text.exact_match(other, [one])
+@given(answer_texts, answer_texts)
+def test_anls_and_exact_match_are_symmetric(first, second):
+    assert text.anls(first, [second]) == text.anls(second, [first])
+    assert text.exact_match(first, [second]) == text.exact_match(second, [first])
 
 
 @pytest.mark.parametrize("hostile", HOSTILE_TEXTS, ids=lambda hostile: ascii(hostile[:12]))
 def test_hostile_strings_have_a_score(hostile):
-    for metric in PER_ANSWER:
-        assert metric("plain", [hostile]) in (0, 1) and metric(hostile, [hostile]) == 1
+    for metric in SCORES:
+        assert metric("plain", [hostile]) in (0, 1)
+        assert metric(hostile, [hostile]) == 1
     assert text.cider_d([hostile, "a dog"], [["a cat", hostile], ["a dog"]])[1] > 0
 
 
-# --- multiple choice ---
+# --- multiple choice ------------------------------------------------------------------------------
 
 ANIMALS = ["the fox", "the hare", "the arctic hare", "none of the above"]
 
@@ -161,12 +162,18 @@ def test_choices_may_be_letters_numbers_or_marks(prediction, options, expected):
 )
 def test_letter_and_text_of_a_choice_name_it(options, data):
     number = data.draw(st.integers(0, len(options) - 1))
-    plain = [text.normalise(option) for option in options]
-    if plain.count(plain[number]) == 1:
+    normalised = [text.normalise(option) for option in options]
+
+    # Only a text that no other choice has can name one.
+    if normalised.count(normalised[number]) == 1:
         assert text.parse_choice(options[number], options) == number
-    letter = chr(65 + number)
-    if letter.lower() not in plain:
-        assert text.parse_choice(letter, options) == text.parse_choice(f"({letter})", options) == number
+
+    # A choice that is a letter itself wins over the letter of its position.
+    letter = chr(ord("A") + number)
+    if letter.lower() not in normalised:
+        assert text.parse_choice(letter, options) == number
+        assert text.parse_choice(f"({letter})", options) == number
+
     assert text.parse_choice("zebra", options) is None
 
 

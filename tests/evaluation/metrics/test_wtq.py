@@ -44,12 +44,12 @@ def test_denotation_accuracy(prediction, answers, expected):
 
 @given(st.lists(cells, min_size=1, max_size=4))
 def test_denotation_is_a_set(values):
-    said = [value for value in values if value.strip()]
-    if said:
-        assert denotation_accuracy(" | ".join(reversed(said)), said) == 1
-        assert denotation_accuracy(" | ".join([*said, said[0]]), said) == 1
+    answers = [value for value in values if value.strip()]
+    if answers:
+        assert denotation_accuracy(" | ".join(reversed(answers)), answers) == 1
+        assert denotation_accuracy(" | ".join([*answers, answers[0]]), answers) == 1
 
 
 @given(cells, cells)
-def test_single_values_are_symmetric(one, other):
-    assert denotation_accuracy(one, [other]) == denotation_accuracy(other, [one])
+def test_single_values_are_symmetric(first, second):
+    assert denotation_accuracy(first, [second]) == denotation_accuracy(second, [first])
