@@ -132,7 +132,6 @@ def test_two_caption_jobs_on_a_node_do_not_meet(tmp_path):
 FSDP = {"strategy": "fsdp", "micro_batch_size": 2}
 SCRIPTS_MEMORY = {  # script -> profile, training settings, examples at once and devices
     "one_node.sbatch": ("paper-896", FSDP, 2, 8),
-    "many_nodes.sbatch": ("paper-896", FSDP, 2, 32),
     "single_gpu_qlora.sh": ("paper-896-qlora", {}, 1, 1),
 }
 

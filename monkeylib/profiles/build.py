@@ -1,4 +1,4 @@
-"""Build the processor and the model of a profile."""
+"""Build the configuration, the processor and the model of a profile."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from monkeylib import resources
 from monkeylib.checkpoints import llava, pretrained, released
 from monkeylib.checkpoints.loading import build_with_weights, load_processor
-from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.model import (
+    MonkeyConfig,
+    MonkeyForConditionalGeneration,
+    MonkeyProjectorConfig,
+    MonkeyResamplerConfig,
+    MonkeyVisionConfig,
+)
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
-from monkeylib.profiles import build_config
 from monkeylib.profiles.schema import HFVisionConfig, Profile
 from monkeylib.prompts import SEPARATOR
 from monkeylib.tiling import Grid
@@ -24,6 +35,60 @@ IMAGE_TOKENS = ("<img>", "</img>", "<imgpad>")
 
 # What a model in the released layout fixes, and a profile on it has to agree with.
 _FIXED_BY_RELEASE = ("lora_mode", "views", "attention_rank", "mlp_rank", "mlp_lora_input", "lora_dropout")
+
+
+# --- configuration
+
+
+def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = None) -> MonkeyConfig:
+    """Return the configuration of a profile's model.
+
+    Args:
+        profile: sizes of the components, tile grid and LoRA.
+        tokenizer: takes vocabulary size and special ids from it rather than from the profile.
+    """
+    text_fields = dict(profile.language_model.config)
+    ids = profile.language_model.image_token_ids
+    start_id, end_id, placeholder_id = ids.start, ids.end, ids.placeholder
+
+    if tokenizer is not None:
+        # A pretrained model may have more embeddings than its tokenizer has tokens.
+        embeddings = text_fields["vocab_size"] if profile.language_model.pretrained else 0
+        text_fields["vocab_size"] = max(len(tokenizer), embeddings)
+        text_fields["eos_token_id"] = tokenizer.eos_token_id
+        text_fields["pad_token_id"] = tokenizer.pad_token_id
+        if start_id is not None:
+            image_tokens = ["<img>", "</img>", "<imgpad>"]
+            start_id, end_id, placeholder_id = tokenizer.convert_tokens_to_ids(image_tokens)
+
+    if profile.resampler_heads is None:
+        resampler_config: PreTrainedConfig = MonkeyProjectorConfig()
+    else:
+        resampler_config = MonkeyResamplerConfig(queries=profile.queries, heads=profile.resampler_heads)
+
+    return MonkeyConfig(
+        vision_config=_vision_config(profile),
+        resampler_config=resampler_config,
+        text_config=AutoConfig.for_model(profile.language_model.model_type, **text_fields),
+        tile_size=profile.tile_size,
+        image_start_id=start_id,
+        image_end_id=end_id,
+        image_token_id=placeholder_id,
+        grids=[] if profile.views == "global" else [[profile.rows, profile.cols]],
+        views=profile.views,
+        lora_mode=profile.lora.mode,
+        attention_rank=profile.lora.attention_rank,
+        mlp_rank=profile.lora.mlp_rank,
+        lora_dropout=profile.lora.dropout,
+    )
+
+
+def _vision_config(profile: Profile) -> PreTrainedConfig:
+    if isinstance(profile.vision, HFVisionConfig):
+        return AutoConfig.for_model(profile.vision.model_type, **profile.vision.config)
+    return MonkeyVisionConfig(
+        tile_size=profile.tile_size, **profile.vision.model_dump(exclude={"pretrained"})
+    )
 
 
 # --- processor
@@ -82,7 +147,7 @@ def _load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
             f"there is no tokenizer at {resources.display_path(folder)}: name a folder with a "
             f"tokenizer as language_model.tokenizer of the profile {profile.name}"
         )
-    return AutoTokenizer.from_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def load_pretrained_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:

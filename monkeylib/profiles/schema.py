@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from monkeylib.model.config import LoRAMode, Precision, Views
 from monkeylib.model.monkey import TrainMode
@@ -121,6 +121,12 @@ class ComponentTraining(ProfileSection):
     lr: float | None = Field(default=None, gt=0)
 
 
+class ResamplerTraining(ComponentTraining):
+    """How the resampler trains; it has no LoRA."""
+
+    train: Literal["frozen", "full"]
+
+
 class TrainableComponents(ProfileSection):
     """How each component of the model trains.
 
@@ -130,16 +136,9 @@ class TrainableComponents(ProfileSection):
     """
 
     vision: ComponentTraining
-    resampler: ComponentTraining
+    resampler: ResamplerTraining
     language_model: ComponentTraining
     resampler_output: bool = False
-
-    @field_validator("resampler")
-    @classmethod
-    def _no_lora(cls, resampler: ComponentTraining) -> ComponentTraining:
-        if resampler.train == "lora":
-            raise ValueError("the resampler has no LoRA: choose frozen or full")
-        return resampler
 
 
 class TrainingConfig(ProfileSection):

@@ -13,7 +13,12 @@ from transformers import PreTrainedModel
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles.build import build_model
-from monkeylib.profiles.schema import ComponentTraining, Profile, TrainableComponents
+from monkeylib.profiles.schema import (
+    ComponentTraining,
+    Profile,
+    ResamplerTraining,
+    TrainableComponents,
+)
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -42,9 +47,11 @@ def trainable_components(profile: Profile) -> TrainableComponents:
         vision = ComponentTraining(train="full")
     else:
         vision = ComponentTraining(train="lora", lr=profile.training.lora_lr)
-    full = ComponentTraining(train="full")
     return TrainableComponents(
-        vision=vision, resampler=full, language_model=full, resampler_output=components == "paper"
+        vision=vision,
+        resampler=ResamplerTraining(train="full"),
+        language_model=ComponentTraining(train="full"),
+        resampler_output=components == "paper",
     )
 
 

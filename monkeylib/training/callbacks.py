@@ -233,8 +233,8 @@ class SampleAnswers(L.Callback):
         """Generate the answer to a record's first question."""
         encoder = ExampleEncoder(module.processor, module.profile.training.max_length)
         example = encoder.encode(record)
-        first_label = int((example.encoded.labels != IGNORE_INDEX).nonzero()[0])
-        input_ids = example.encoded.ids[None, :first_label]
+        first_label = int((example.labels != IGNORE_INDEX).nonzero()[0])
+        input_ids = example.input_ids[None, :first_label]
         inputs = {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),

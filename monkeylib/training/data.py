@@ -22,13 +22,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from monkeylib import digests
-from monkeylib.data.collate import Encoded, encode, pack, pad
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.synthetic import make_sample
 from monkeylib.data.synthetic.tasks import training_turns
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
-from monkeylib.prompts import IGNORE_INDEX
+from monkeylib.prompts import IGNORE_INDEX, PromptLayout
 
 # Number of the first synthetic image that nano-base has not been trained on.
 FIRST_UNSEEN_IMAGE = 20_000_000
@@ -114,7 +113,12 @@ class SyntheticRecords:
 
         # Most of an example are visual tokens: more text costs little time and teaches more.
         turns = training_turns(
-            sample, np.random.default_rng([13, index]), self.scale, budget=300, detailed=0.25, independent=True
+            sample,
+            np.random.default_rng([13, index]),
+            self.scale,
+            budget=300,
+            detailed=0.25,
+            independent=True,
         )
         name = f"{self.name}-{index}"
         return Record(name, (sample.image,), tuple(turns), self.name, name)
@@ -140,18 +144,80 @@ def synthetic_data(profile: Profile) -> TrainingData:
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """A record with its token ids and labels. Its images are opened when a step needs them."""
+    """Token ids and labels of a conversation. Its images are opened when a step needs them.
 
-    record: Record
-    encoded: Encoded
+    Fields:
+        input_ids: `[T]`.
+        labels: `[T]`, `IGNORE_INDEX` where there is no label.
+        turns: `[T]`, the turn whose answer a token belongs to, -1 elsewhere.
+        record: the record with the images.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    turns: Tensor
+    record: Record | None = None
 
     def __len__(self) -> int:
-        return len(self.encoded.ids)
+        return len(self.input_ids)
 
     @property
     def num_labels(self) -> int:
         """Number of tokens that carry a label."""
-        return int((self.encoded.labels != IGNORE_INDEX).sum())
+        return int((self.labels != IGNORE_INDEX).sum())
+
+
+def encode_conversation(
+    layout: PromptLayout,
+    images: Sequence[int],
+    turns: Sequence[tuple[str, str]],
+    max_length: int,
+    record: Record | None = None,
+) -> EncodedExample:
+    """Return a conversation as tensors.
+
+    Args, Raises: as `PromptLayout.encode_conversation`.
+    """
+    conversation = layout.encode_conversation(images, turns, max_length)
+    return EncodedExample(
+        input_ids=torch.tensor(conversation.input_ids),
+        labels=torch.tensor(conversation.labels),
+        turns=torch.tensor(conversation.turns),
+        record=record,
+    )
+
+
+def pad(examples: Sequence[EncodedExample], pad_id: int) -> dict[str, Tensor]:
+    """Return right-padded `input_ids`, `attention_mask`, `labels` and `turns`, each `[B, T]`."""
+
+    def stack(tensors: list[Tensor], fill: int) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=fill)
+
+    return {
+        "input_ids": stack([example.input_ids for example in examples], pad_id),
+        "attention_mask": stack([torch.ones_like(example.input_ids) for example in examples], 0),
+        "labels": stack([example.labels for example in examples], IGNORE_INDEX),
+        "turns": stack([example.turns for example in examples], -1),
+    }
+
+
+def pack(examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
+    """Return all examples in one sequence: `input_ids`, `labels`, `turns` and `position_ids`, each `[1, T]`.
+
+    Positions start at 0 with each example. Without an attention mask, transformers takes that as the border
+    across which no token attends to another.
+    """
+    turns, first_turn = [], 0
+    for example in examples:
+        turns.append(torch.where(example.turns >= 0, example.turns + first_turn, -1))
+        first_turn += int(example.turns.max()) + 1
+
+    return {
+        "input_ids": torch.cat([example.input_ids for example in examples])[None],
+        "labels": torch.cat([example.labels for example in examples])[None],
+        "turns": torch.cat(turns)[None],
+        "position_ids": torch.cat([torch.arange(len(example)) for example in examples])[None],
+    }
 
 
 class ExampleEncoder:
@@ -175,10 +241,9 @@ class ExampleEncoder:
         """
         images = [self.processor.visual_tokens()] * len(record.images)
         try:
-            encoded = encode(self.processor.layout, images, record.turns, self.max_length)
+            return encode_conversation(self.processor.layout, images, record.turns, self.max_length, record)
         except ValueError as error:
             raise BadRecord(f"{record.location}: {error}") from error
-        return EncodedExample(record, encoded)
 
     def encode_images(self, example: EncodedExample, side: int | None = None) -> dict[str, Tensor]:
         """Open an example's images.
@@ -193,9 +258,9 @@ class ExampleEncoder:
         Raises:
             BadRecord: an image cannot be read.
         """
-        images = example.record.open_images()
-        if not images:
+        if example.record is None or not example.record.images:
             return {}
+        images = example.record.open_images()
 
         processor = self.processor.image_processor
         if side is not None:
@@ -216,11 +281,10 @@ class ExampleEncoder:
         A device that has no image in a step takes part in it with this one.
         """
         ids = torch.tensor([*self.processor.image_ids(), self.processor.tokenizer.eos_token_id])
-        encoded = Encoded(ids, torch.full_like(ids, IGNORE_INDEX), torch.full_like(ids, -1))
+        example = EncodedExample(ids, torch.full_like(ids, IGNORE_INDEX), torch.full_like(ids, -1))
 
         image_processor = self.processor.image_processor
         black = np.zeros((image_processor.tile_size, image_processor.tile_size, 3), np.uint8)
-        example = EncodedExample(Record("dummy", (), (), "", ""), encoded)
         return example, dict(image_processor(black))
 
     def collate(
@@ -233,10 +297,9 @@ class ExampleEncoder:
         if with_images:
             inputs = {name: torch.cat([tensors[name] for tensors in with_images]) for name in with_images[0]}
 
-        encoded = [example.encoded for example in examples]
         if self.packing:
-            return inputs | pack(encoded)
-        padded = pad(encoded, self.processor.tokenizer.pad_token_id)
+            return inputs | pack(examples)
+        padded = pad(examples, self.processor.tokenizer.pad_token_id)
         # Padding follows every label, so causal attention hides it anyway, and is faster without a mask.
         del padded["attention_mask"]
         return inputs | padded

@@ -89,8 +89,9 @@ def run(
     output, config_file, last_checkpoint = folder / "model", folder / "run.json", folder / "last.ckpt"
     config = _run_config(profile, data)
     resumes = config_file.exists() and json.loads(config_file.read_text()) == config
-    for checkpoint in (last_checkpoint, folder / "best.ckpt"):
-        strategies.restore_checkpoint(checkpoint)
+    if profile.training.strategy == "fsdp":
+        for checkpoint in (last_checkpoint, folder / "best.ckpt"):
+            strategies.restore_checkpoint(checkpoint)
     if resumes and output.exists():
         return output
 

@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from monkeylib.boxes import contains
-from monkeylib.data.collate import Encoded, encode, pad
 from monkeylib.data.synthetic import make_sample
 from monkeylib.data.synthetic.samples import LEGIBLE, TILE, Question, Sample
 from monkeylib.data.synthetic.tasks import Turn, training_turns
 from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
 from monkeylib.prompts import IGNORE_INDEX, SEPARATOR, build_prompt
+from monkeylib.training.data import EncodedExample, encode_conversation, pad
 from recipes.nano_base.dense_labels import dense_labels
 from recipes.nano_base.evidence import queries_to_look_at
 
@@ -36,7 +36,7 @@ class Row(NamedTuple):
     family: str
     images: Tensor  # [1 + details, 96, 96, 3] uint8
     dense: Tensor  # [1 + details, 3, 24, 24]
-    conversation: Encoded | None
+    conversation: EncodedExample | None
     looks: Tensor | None
     shifts: tuple[int, int]  # of the positions of image and text
     among: bool  # whether other images stand in its prompt
@@ -92,7 +92,7 @@ class BaseRows:
             among = np.random.default_rng([17, number // self.pooled]).random() < self.several
             turns, among = self._turns(sample, view, rng, among)
             images = [self.processor.visual_tokens()]
-            conversation = encode(self.processor.layout, images, turns, max_length=512)
+            conversation = encode_conversation(self.processor.layout, images, turns, max_length=512)
             looks = self.looks(sample, view, turns, conversation)
             if among and self.details:
                 asked = [q for q in sample.questions if (_prompt(q), q.answer) in turns]
@@ -139,7 +139,7 @@ class BaseRows:
         turns = ask(sample, detailed=detailed, captions=not among)
         return (turns, among) if turns else (ask(sample, detailed=detailed), False)
 
-    def looks(self, sample: Sample, view: View, turns: list[Turn], conversation: Encoded) -> Tensor:
+    def looks(self, sample: Sample, view: View, turns: list[Turn], conversation: EncodedExample) -> Tensor:
         """`[T]`: the place in the prompt of the visual token that shows each labelled character, else -1."""
         side = math.isqrt(self.processor.queries)
         looks = torch.full_like(conversation.turns, -1)
@@ -191,15 +191,15 @@ class BaseRows:
             views.append(chosen)
         return views
 
-    def _with_others(self, row: Row, images: int, own: int) -> tuple[Encoded, Tensor]:
+    def _with_others(self, row: Row, images: int, own: int) -> tuple[EncodedExample, Tensor]:
         """A row's conversation after so many images, of which its own has the number `own`."""
         span = torch.tensor(self.processor.image_ids())
         more = (images - 1) * len(span)
-        ids = torch.cat([*[span] * (images - 1), row.conversation.ids])
+        ids = torch.cat([*[span] * (images - 1), row.conversation.input_ids])
         labels = nn.functional.pad(row.conversation.labels, (more, 0), value=IGNORE_INDEX)
         turns = nn.functional.pad(row.conversation.turns, (more, 0), value=-1)
         looks = torch.where(row.looks >= 0, row.looks + own * len(span), -1)
-        return Encoded(ids, labels, turns), nn.functional.pad(looks, (more, 0), value=-1)
+        return EncodedExample(ids, labels, turns), nn.functional.pad(looks, (more, 0), value=-1)
 
 
 def _seen(sample: Sample, view: View) -> tuple[Tensor, Tensor]:

@@ -168,7 +168,7 @@ class BaseTraining(L.LightningModule):
         mix = (stage.answers, stage.several, stage.details, stage.signs, stage.apart)
         rows = BaseRows(self.processor, split, *mix, pooled)
         offset = self.seed * 10_000_000 + stage.first_row
-        length = (lambda row: len(row.conversation.ids)) if stage.answers else (lambda row: 0)
+        length = (lambda row: len(row.conversation.input_ids)) if stage.answers else (lambda row: 0)
         batches_of_rows = LengthBuckets(rows, length, stage.batch_size, offset)
         made = MicroBatches(batches_of_rows, lambda batch, *_: rows.collate(batch), batches, start)
         return build_dataloader(made, keep_workers=split == "val")

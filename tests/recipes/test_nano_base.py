@@ -146,9 +146,9 @@ def test_of_several_images_only_its_own_has_what_is_asked_for(processor):
         assert (ids == processor.image_token_id).sum() == len(images) * processor.queries
         looked = batch["looks"][number]
         assert (looked[looked >= 0] // span == images.index(number)).all(), "inside its own image"
-        tail = row.conversation.ids[span:]
+        tail = row.conversation.input_ids[span:]
         assert torch.equal(ids[len(images) * span :][: len(tail)], tail)
-    texts = [processor.tokenizer.decode(row.conversation.ids) for row in made if row.among]
+    texts = [processor.tokenizer.decode(row.conversation.input_ids) for row in made if row.among]
     assert texts and not any("caption" in text for text in texts)
 
 

@@ -67,7 +67,7 @@ def test_weights_of_another_recipe_are_refused(based, tmp_path):
     folder = finetune.run(based.with_training(keep="trained"), tmp_path / "part")
     profile = json.loads((folder / "profile.json").read_text())
     profile["training"]["language_model_rank"] = 3
-    profile["training"]["parts"]["resampler"]["train"] = "frozen"
+    profile["training"]["components"]["resampler"]["train"] = "frozen"
     (folder / "profile.json").write_text(json.dumps(profile))
     with pytest.raises(ValueError, match="does not hold what its profile trains, for example resampler"):
         inference.load_model(folder)

@@ -9,14 +9,13 @@ from safetensors.torch import load_file
 
 from monkeylib import inference, profiles
 from monkeylib.data import synthetic
-from monkeylib.data.collate import encode, pad
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.lora import TileLoRA
 from monkeylib.profiles import build, trainable
 from monkeylib.prompts import IGNORE_INDEX, PromptLayout
 from monkeylib.training import callbacks, finetune, optim
 from monkeylib.training import data as conversations
-from monkeylib.training.data import ExampleEncoder, synthetic_data
+from monkeylib.training.data import ExampleEncoder, encode_conversation, pad, synthetic_data
 from monkeylib.training.module import MonkeyTraining, exact_match
 from recipes.nano_base import dense_heads
 
@@ -211,7 +210,7 @@ def test_a_finished_run_returns_at_once_and_another_recipe_starts_anew(whole, tm
     before = weights(first)
     untouched = (first / "model.safetensors").stat().st_mtime_ns
     with monkeypatch.context() as patched:
-        patched.setattr(finetune, "build_model", lambda *_: pytest.fail("a finished run was trained again"))
+        patched.setattr(build, "build_model", lambda *_: pytest.fail("a finished run was trained again"))
         assert finetune.run(profile, tmp_path / "run") == first
         fewer = profile.model_copy(
             update={"evaluation": SMOKE.evaluation.model_copy(update={"batch_size": 9})}
@@ -325,12 +324,12 @@ def test_exact_match_counts_answers_not_tokens_or_rows():
 def test_a_conversation_that_does_not_fit_loses_whole_turns(tokenizer):
     turns = [("ab", "cd"), ("ef", "ghi")]
     layout = PromptLayout(tokenizer, placeholder_id=3, image_start_id=1, image_end_id=2)
-    row = encode(layout, [2], turns, max_length=12)
-    assert tokenizer.decode(row.ids[4:]) == "abcd<|endoftext|>" and int(row.turns.max()) == 0
-    assert len(encode(layout, [2], turns, max_length=15).ids) == 15
+    row = encode_conversation(layout, [2], turns, max_length=12)
+    assert tokenizer.decode(row.input_ids[4:]) == "abcd<|endoftext|>" and int(row.turns.max()) == 0
+    assert len(encode_conversation(layout, [2], turns, max_length=15)) == 15
     with pytest.raises(ValueError, match="need 9 tokens but max_length is 8: raise max_length"):
-        encode(layout, [2], turns, max_length=8)
-    padded = pad([row, encode(layout, [0], turns[:1], 20)], pad_id=0)
+        encode_conversation(layout, [2], turns, max_length=8)
+    padded = pad([row, encode_conversation(layout, [0], turns[:1], 20)], pad_id=0)
     assert padded["attention_mask"].sum(1).tolist() == [9, 7]
     assert (padded["labels"][padded["attention_mask"] == 0] == IGNORE_INDEX).all()
 

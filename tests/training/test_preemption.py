@@ -45,7 +45,9 @@ def test_a_signal_saves_after_the_step_and_queues_the_job_again(calls, number):
         assert trainer.saved == [], "in the middle of a step"
         end_of_pass(callback, trainer, 7)
         assert trainer.saved == [os.path.join("run", "last.ckpt")] and calls == []
-        with pytest.raises(callbacks.Preempted, match="after step 7: call the same command again to resume the run"):
+        with pytest.raises(
+            callbacks.Preempted, match="after step 7: call the same command again to resume the run"
+        ):
             callback.on_train_batch_start(trainer)
     finally:
         callback.teardown()

@@ -134,7 +134,7 @@ def test_padding_needs_no_mask_in_training():
     module = module_of()
     maker, rows = rows_of(module)
     batch = module.collator(Shard(), packing=maker.packing)(rows, rows, 0)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row.encoded.ids) for row in rows], True, 0)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row.input_ids) for row in rows], True, 0)
     assert not mask.all(), "rows of several lengths"
     found = []
     for inputs in (batch, batch | {"attention_mask": mask}):
@@ -239,7 +239,7 @@ def test_parts_have_their_own_rates():
     [
         (
             {"components": {"vision": PART, "resampler": {"train": "lora"}, "language_model": PART}},
-            "no LoRA",
+            "'frozen' or 'full'",
         ),
         ({"language_model_bits": 4}, "trains by LoRA and is saved without"),
         ({"strategy": "zero"}, "strategy"),
@@ -253,7 +253,9 @@ def test_a_recipe_that_cannot_be_is_refused(changes, message):
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
     profile = SMOKE.with_training(batch_size=8, micro_batch_size=3)
-    with pytest.raises(ValueError, match="batch of 8 examples cannot be divided over 1 devices with micro-batches of 3"):
+    with pytest.raises(
+        ValueError, match="batch of 8 examples cannot be divided over 1 devices with micro-batches of 3"
+    ):
         finetune.run(profile, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
