@@ -116,7 +116,7 @@ def image_lookup(examples: Sequence[Example]) -> ImageOf:
     return image_of
 
 
-def facts(prediction: Prediction) -> dict[str, str]:
+def describe_prediction(prediction: Prediction) -> dict[str, str]:
     """Return what stands below the image: question, accepted answers and prediction."""
     answers = list(dict.fromkeys(prediction.answers))
     accepted = " | ".join(answers[:_MAX_ANSWERS])
@@ -142,7 +142,7 @@ def _cards(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf) -> Iterator[
     """Yield the values of each figure; one image at a time is in memory."""
     for wrong in wrong_answers:
         prediction = wrong.prediction
-        texts = facts(prediction) | {wrong.metric: f"{wrong.score:.3f}", "id": prediction.id}
+        texts = describe_prediction(prediction) | {wrong.metric: f"{wrong.score:.3f}", "id": prediction.id}
         yield {"image": image_of(prediction), "facts": texts}
 
 

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from monkeylib.evaluation.error_gallery import ImageOf, WrongAnswer, facts
+from monkeylib.evaluation.error_gallery import ImageOf, WrongAnswer, describe_prediction
 from monkeylib.experiments.qualitative import QualitativeExample
 from monkeylib.plots.images import (
     PANEL_WIDTH,
@@ -28,7 +28,7 @@ def draw_errors(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, columns
     for wrong in wrong_answers:
         prediction = wrong.prediction
         title = f"{wrong.metric} {wrong.score:.2f}"
-        lines = tuple(f"{term}: {text}" for term, text in facts(prediction).items())
+        lines = tuple(f"{term}: {text}" for term, text in describe_prediction(prediction).items())
 
         box = prediction.meta.get("evidence")
         if box is not None:
