@@ -1,7 +1,7 @@
 """Processor time of several questions about one image: with a shared prefix, against one after the other.
 
-* `together`: a batch of the questions, as `monkeylib evaluate` answers them (`PrefixSharingMonkey`): the image
-  is encoded once and read once by the language model;
+* `together`: a batch of the questions, as `monkeylib evaluate` answers them (`PrefixSharingMonkey`): the
+  image is encoded once and read once by the language model;
 * `alone`: each question with its image, as in the released evaluation.
 
 Both use the same model with the same random weights, in turn in one process with one thread, after a round to

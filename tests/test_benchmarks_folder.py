@@ -67,7 +67,9 @@ def test_the_table_holds_ratios_of_what_it_measured(tmp_path, monkeypatch, capsy
 
 def test_time_is_that_of_the_processor(monkeypatch):
     """Whatever else the machine does: an hour in which another program ran counts as nothing."""
-    monkeypatch.setattr(benchmark, "SIZES", {"nano": lambda: profiles.build_config(profiles.load_profile("smoke"))})
+    monkeypatch.setattr(
+        benchmark, "SIZES", {"nano": lambda: profiles.build_config(profiles.load_profile("smoke"))}
+    )
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: pytest.fail("a clock on the wall"))
     measured = benchmark.work("ours", "nano", 1, 2)
     assert 0 < measured["seconds"] < 60 and measured["peak"] >= measured["loaded"] > 50
@@ -91,9 +93,7 @@ def prefix_sharing(monkeypatch):
     return module
 
 
-def test_prefix_sharing_gives_the_answers_of_single_questions(
-    prefix_sharing, monkeypatch, tmp_path, capsys
-):
+def test_prefix_sharing_gives_the_answers_of_single_questions(prefix_sharing, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(prefix_sharing, "FOLDER", tmp_path)
     options = {"--rounds": 2, "--tokens": 5, "--questions": 4, "--sizes": "smoke"}
     words = [str(word) for option in options.items() for word in option]
