@@ -98,6 +98,7 @@ def test_lock_holds_all_transitive_dependencies_and_nothing_else():
 
     pins = set(locked_versions())
     gpu_libraries = {name for name in needed if name.startswith(("nvidia-", "cuda-", "triton"))}
+
     assert sorted(needed - pins - gpu_libraries) == [], "not locked: run `make lock`"
     assert sorted(pins - needed) == [], "locked and not needed: run `make lock`"
 
@@ -105,6 +106,7 @@ def test_lock_holds_all_transitive_dependencies_and_nothing_else():
 def test_this_environment_is_the_locked_one():
     pins = locked_versions()
     installed = {name: importlib.metadata.version(name).split("+")[0] for name in pins}
+
     assert installed == pins
 
 
@@ -115,16 +117,19 @@ def test_what_the_series_does_not_need_is_not_locked():
 
 def test_makefile_locks_the_same_extras():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
     assert f"LOCKED_EXTRAS := {','.join(LOCKED_EXTRAS)}\n" in makefile
 
 
 def test_environment_yml_installs_all_extras():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *conda, pip = environment["dependencies"]
+
     assert conda == [f"python{PROJECT['requires-python']}", "pip"]
     assert pip == {"pip": ["--editable .[all]"]}
 
     (everything,) = [Requirement(line) for line in PROJECT["optional-dependencies"]["all"]]
+
     assert everything.name == "monkeylib"
     assert everything.extras == set(EXTRAS)
 
@@ -164,11 +169,13 @@ def imported_distributions() -> set[str]:
 
 def test_everything_imported_is_declared(imported_distributions):
     declared = names(CORE).union(*(names(requirements) for requirements in EXTRAS.values()))
+
     assert sorted(imported_distributions - declared - EVALUATION_HARNESSES) == []
 
 
 def test_everything_declared_is_used(imported_distributions):
     declared = names(CORE).union(*(names(EXTRAS[extra]) for extra in LOCKED_EXTRAS))
+
     assert sorted(declared - imported_distributions - USED_WITHOUT_IMPORT) == []
 
 
@@ -206,18 +213,24 @@ def clone(tmp_path):
 
 def test_make_installs_once(clone):
     run, calls = clone("install")
+
     assert run.returncode == 0, run.stderr
     assert "-m venv .venv" in calls and "-r requirements.lock" in calls and "--editable ." in calls
+
     run, calls = clone("install")
+
     assert run.returncode == 0 and calls == "", "a second call installs nothing"
 
 
 def test_interrupted_installation_is_resumed(clone):
     (clone.folder / "no-network").touch()
     run, _ = clone("test")
+
     assert run.returncode != 0
+
     (clone.folder / "no-network").unlink()
     run, calls = clone("install")
+
     assert run.returncode == 0 and "-r requirements.lock" in calls
 
 
@@ -227,6 +240,7 @@ def test_changed_lock_is_installed(clone):
     later = os.stat(lock).st_mtime + 10_000
     os.utime(lock, (later, later))
     _, calls = clone("install")
+
     assert "-r requirements.lock" in calls
 
 
@@ -238,6 +252,7 @@ def test_make_help_lists_the_targets():
 
 def test_continuous_integration_calls_make_test():
     script = ROOT / ".ci" / "run"
+
     assert os.access(script, os.X_OK)
     assert script.read_text(encoding="utf-8").rstrip().endswith("make test")
 
@@ -245,6 +260,7 @@ def test_continuous_integration_calls_make_test():
 def test_the_citation_names_the_paper():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     paper = citation["preferred-citation"]
+
     assert paper["title"].startswith("Monkey: Image Resolution and Text Label")
     assert (
         paper["identifiers"][0]["value"] == "arXiv:2311.06607" and paper["conference"]["name"] == "CVPR 2024"
