@@ -48,13 +48,14 @@ Exact match (captions: CIDEr-D, 0 to 10) with 95 % bootstrap intervals, on test 
 resized to {tile}: photographs, layout seeds and written facts that training never shows.
 
 {scores}
-Small text (`fine`) is not legible at this resolution, so its answers are guesses; reading it is what tiling is for.
+Small text (`fine`) is not legible at this resolution, so its answers are guesses; reading it is what tiling
+is for.
 
 ## Limits
 
-Reads lower case (capitals are folded) in three bold DejaVu faces from about 10 pixels, knows the objects,
-colours and question forms of the synthetic data and nothing else. It is meant for studying Monkey's method on two CPU
-cores, not to read real photographs.
+It reads lower case (capitals are folded) in three bold DejaVu faces from about 10 pixels, and knows the
+objects, colours and question forms of the synthetic data and nothing else. It is meant for studying Monkey's method on
+two CPU cores, not for reading real photographs.
 
 Licence: Apache-2.0. Data: code and the photographs of scikit-image (see `data/README.md`).
 """

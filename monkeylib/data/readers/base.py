@@ -106,8 +106,8 @@ class RawRecord:
         if not minimum <= len(images) <= maximum:
             allowed = f"{minimum}" if minimum == maximum else f"{minimum} to {maximum}"
             raise BadRecord(
-                f"{self.location}: expected {allowed} images, got {len(images)}; the dataset's min_images and "
-                "max_images say how many"
+                f"{self.location}: expected {allowed} images, got {len(images)}; the dataset's "
+                "min_images and max_images say how many"
             )
         if id is not None and (isinstance(id, bool) or not isinstance(id, str | int)):
             raise self.error("id", "a text or a whole number", id)
