@@ -124,10 +124,10 @@ class CachedModel:
             progress(len(requests) - len(missing), True)
 
         for new_results in self._compute(missing):
+            results.update(new_results)
             self.cache.put(
                 {key: result for key, result in new_results.items() if not isinstance(result, Failure)}
             )
-            results.update(new_results)
             if progress:
                 progress(len(new_results), False)
 
@@ -142,6 +142,7 @@ class CachedModel:
         if not requests:
             return
 
+        # Inputs that have crashed too many processes are not run again.
         self._crashes = self.ledger.count_crashes()
         quarantined = [request for request in requests if self._is_quarantined(request)]
         if quarantined:
@@ -151,6 +152,7 @@ class CachedModel:
         if not requests:
             return
 
+        # A model that cannot be loaded fails on all requests, and is not tried again in this run.
         if self._load_failure is None:
             try:
                 self.model.prepare()
@@ -163,6 +165,7 @@ class CachedModel:
         self.computed += len(requests)
         for batch in self._batches(requests):
             for results in self._run_batch(batch):
+                # A suspect with a result has not crashed its process: clear it.
                 for key, result in results.items():
                     if key in self._crashes and not isinstance(result, Failure):
                         self.ledger.clear(key)
