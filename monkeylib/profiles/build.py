@@ -161,8 +161,8 @@ def load_pretrained_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
     name = profile.language_model.pretrained
     if name is None or not isinstance(profile.vision, HFVisionConfig):
         raise ValueError(
-            f"The profile {profile.name} starts from {name}: convert that checkpoint with `monkeylib convert`, "
-            "and name the folder as the profile's base_checkpoint."
+            f"The profile {profile.name} starts from {name}: convert that checkpoint with "
+            "`monkeylib convert`, and name the folder as the profile's base_checkpoint."
         )
     tokenizer = pretrained.load_tokenizer(name)
     if profile.language_model.image_token_ids.start is not None:

@@ -2,8 +2,8 @@
 
     records ──encode──▶ examples ──length buckets──▶ batches ──shard──▶ micro-batches ──collate──▶ tensors
 
-Which examples make batch `i` depends on the data, the batch size and `i` alone. So a run sees the same batches
-on any number of devices, and an interrupted run continues with the batch at which it stopped.
+Which examples make batch `i` depends on the data, the batch size and `i` alone. So a run sees the same
+batches on any number of devices, and an interrupted run continues with the batch at which it stopped.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 the same time. It needs neither the memory nor the device. `measure_step` counts the same in a step on real
 tensors, and a training run does so for its own second step (`callbacks.MemoryUse`).
 
-Not counted: the context of a device (0.5 to 1 GB on a GPU), what its allocator rounds up or leaves unused, and
-workspaces of kernels and of the communication library. Leave a tenth of a device for them.
+Not counted: the context of a device (0.5 to 1 GB on a GPU), what its allocator rounds up or leaves unused,
+and workspaces of kernels and of the communication library. Leave a tenth of a device for them.
 """
 
 from __future__ import annotations

@@ -216,8 +216,8 @@ def train_stage(module: BaseTraining, folder: Path) -> None:
     stamp, recipe = folder / "stage.json", json.dumps(asdict(module.stage))
     if stamp.exists() and stamp.read_text() != recipe:
         raise ValueError(
-            f"{resources.display_path(folder)} holds this stage, trained by another recipe: to train it anew, remove "
-            "that folder and those of the later stages."
+            f"{resources.display_path(folder)} holds this stage, trained with other settings: "
+            "to train it again, remove that folder and those of the later stages."
         )
     folder.mkdir(parents=True, exist_ok=True)
     stamp.write_text(recipe)

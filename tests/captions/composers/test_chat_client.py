@@ -1,4 +1,4 @@
-"""The budget of a chat client, and the delays that an endpoint asks for. `test_chat` tests it against a server."""
+"""The budget of a chat client, and the delays that an endpoint asks for; `test_chat` has a server."""
 
 import time
 
