@@ -49,9 +49,9 @@ class BaseRows:
     conversation.
 
     A view is an image rendered at that size, a 192-pixel image resized to it, or a crop of one, cut through
-    texts and objects as a tile is: while reading anywhere, later around something that can be asked. The image and
-    what follows it mostly stand at later positions than their own, as if other images came before and
-    between: so the language model learns to read at the distances that prompts of several views have.
+    texts and objects as a tile is: while reading anywhere, later around something that can be asked. The
+    image and what follows it mostly stand at later positions than their own, as if other images came before
+    and between: so the language model learns to read at the distances that prompts of several views have.
 
     Args:
         answers: with conversations.
