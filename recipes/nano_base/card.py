@@ -54,8 +54,8 @@ is for.
 ## Limits
 
 It reads lower case (capitals are folded) in three bold DejaVu faces from about 10 pixels, and knows the
-objects, colours and question forms of the synthetic data and nothing else. It is meant for studying Monkey's method on
-two CPU cores, not for reading real photographs.
+objects, colours and question forms of the synthetic data and nothing else. It is meant for studying
+Monkey's method on two CPU cores, not for reading real photographs.
 
 Licence: Apache-2.0. Data: code and the photographs of scikit-image (see `data/README.md`).
 """
