@@ -52,7 +52,7 @@ def tokens(model, images):
 
 
 @pytest.mark.parametrize("row, name", [(0, "a"), (1, "b")])
-def test_preprocessing(row, name, images):
+def test_preprocessing_gives_the_released_views(row, name, images):
     views = images["pixel_values"][5 * row : 5 * row + 5]
     whole = torch.cat([torch.cat([views[0], views[1]], 2), torch.cat([views[2], views[3]], 2)], 1)
     assert torch.allclose(whole[:, ::64, ::64], VISION[f"{name}.pixels896_grid64"], atol=1e-6)
@@ -68,7 +68,7 @@ def test_preprocessing(row, name, images):
 
 
 @pytest.mark.parametrize("row, name", [(0, "a"), (1, "b")])
-def test_the_resized_image_is_the_release_s_byte_for_byte(row, name, images):
+def test_the_resized_image_is_that_of_the_released_code_byte_for_byte(row, name, images):
     about = ABOUT_VISION["images"][name]
     tiles = images["pixel_values"][5 * row : 5 * row + 4]
     assert tiles.double().mean((1, 2, 3)).tolist() == pytest.approx(about["tile_mean"], abs=1e-6)
@@ -79,13 +79,13 @@ def test_the_resized_image_is_the_release_s_byte_for_byte(row, name, images):
     assert hashlib.sha256(rgb.numpy().tobytes()).hexdigest() == about["resized896_rgb_sha256"]
 
 
-def test_visual_tokens(tokens):
+def test_visual_tokens_are_those_of_the_released_code(tokens):
     assert torch.allclose(tokens[:5], VISION["a.tokens"], rtol=0, atol=2e-4)
     assert torch.allclose(tokens[5:, QUERY_ROWS], VISION["b.tokens_rows"], rtol=0, atol=2e-4)
 
 
 @torch.no_grad()
-def test_intermediates_of_the_vision_transformer(model, images):
+def test_hidden_states_of_the_vit_are_those_of_the_released_code(model, images):
     seen = {}
     vision, resampler = model.vision, model.resampler
     probes = {
@@ -112,7 +112,7 @@ def test_intermediates_of_the_vision_transformer(model, images):
     assert len(seen) == len(probes)
 
 
-def test_bfloat16(tokens, images):
+def test_bfloat16_stays_close_to_float32(tokens, images):
     with torch.no_grad():
         rounded = (
             build().to(torch.bfloat16).get_image_features(images["pixel_values"][:5], images["grids"][:1])
@@ -133,7 +133,7 @@ def test_spliced_embeddings(model, tokens):
 
 @pytest.mark.parametrize("name", parity.PROMPT_IMAGES)
 @torch.no_grad()
-def test_logits(name, model, images):
+def test_logits_are_those_of_the_released_code(name, model, images):
     logits = model(**golden_inputs(name, images), logits_to_keep=16).logits
     expected = LANGUAGE[f"{name}.logits_last16"].view_as(logits)
     assert torch.allclose(logits, expected, rtol=0, atol=3e-4 if name == "two" else 2e-4)
@@ -152,7 +152,7 @@ def test_the_last_norm_of_the_language_model(model, images):
 @pytest.mark.parametrize(
     "name, answers", [("single", "single"), ("batch", "batch"), ("short", "short_alone")]
 )
-def test_greedy_ids(name, answers, model, images):
+def test_greedy_ids_are_those_of_the_released_code(name, answers, model, images):
     expected = torch.tensor(ABOUT_LANGUAGE["greedy"][answers]).view(len(parity.PROMPT_IMAGES[name]), -1)
     inputs = golden_inputs(name, images)
     ids = model.generate(
@@ -208,12 +208,12 @@ def first_step(training, row_pair):
     return output
 
 
-def test_training_loss(first_step):
+def test_the_training_loss_is_that_of_the_released_code(first_step):
     assert first_step.loss.item() == pytest.approx(ABOUT_STEP["loss"]["batch"], abs=1e-4)
     assert torch.allclose(first_step.logits, STEP["logits_supervised"], rtol=0, atol=2e-4)
 
 
-def test_what_is_supervised(row_pair):
+def test_the_supervised_positions_are_those_of_the_released_code(row_pair):
     """Each logit predicts the label after it, the end-of-text token of each answer among them."""
     predicting = (row_pair["labels"][:, 1:] != -100).nonzero()
     assert torch.equal(predicting, STEP["supervised_row_col_of_logit"].long())
@@ -232,7 +232,7 @@ def test_the_loss_of_each_row_alone(row, training, row_pair):
     assert training(**alone).loss.item() == pytest.approx(ABOUT_STEP["loss"][f"row{row}"], abs=1e-4)
 
 
-def test_gradients(first_step, training):
+def test_gradients_are_those_of_the_released_code(first_step, training):
     norm = torch.stack([p.grad.norm() for p in trained_tensors(training).values()]).norm()
     assert norm.item() == pytest.approx(ABOUT_STEP["total_grad_norm"], rel=1e-4)
     own = {name: p.grad for name, p in trained_tensors(training).items()}
@@ -307,6 +307,6 @@ def test_the_parity_report_holds_and_sees_a_difference(model):
 
 
 @pytest.mark.parametrize("case", ABOUT_STEP["preprocess_cases"], ids=lambda case: case["note"].split(":")[0])
-def test_labels_of_the_release(case):
+def test_labels_are_those_of_the_released_code(case):
     row = encode_as_released(case["user"], case["answer"], PAD_ID, case["max_len"])
     assert {name: tensor.tolist() for name, tensor in row.items()} == {name: case[name] for name in row}

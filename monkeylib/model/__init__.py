@@ -1,4 +1,4 @@
-"""The model: configuration, vision transformer, adapters, resampler, and the whole."""
+"""Model: configuration, vision backbone with per-tile LoRA, resampler, language model, and Monkey itself."""
 
 from transformers import AutoConfig, AutoModelForImageTextToText
 

@@ -55,7 +55,7 @@ def config(**changes):
 
 
 @pytest.fixture(scope="module")
-def theirs():
+def llava_model():
     torch.manual_seed(0)
     return LlavaForConditionalGeneration(config()).eval()
 
@@ -73,19 +73,19 @@ OLD = {  # the names that transformers wrote before 4.52, and between 4.52 and 5
 
 
 @pytest.fixture(scope="module", params=OLD)
-def folder(request, theirs, tmp_path_factory):
+def folder(request, llava_model, tmp_path_factory):
     """The tiny LLaVA saved under the names of one time."""
     path = tmp_path_factory.mktemp("llava")
-    theirs.save_pretrained(path)
+    llava_model.save_pretrained(path)
     if OLD[request.param]:
         tensors = {}
-        for name, tensor in theirs.state_dict().items():
+        for name, tensor in llava_model.state_dict().items():
             prefixes = [(new, old) for new, old in OLD[request.param] if name.startswith(new)]
             for new, old in prefixes:
                 name = old + name.removeprefix(new)
             tensors[name] = tensor.clone()
         save_file(tensors, path / "model.safetensors", {"format": "pt"})
-        assert len(load_file(path / "model.safetensors")) == len(theirs.state_dict())
+        assert len(load_file(path / "model.safetensors")) == len(llava_model.state_dict())
     return path
 
 
@@ -94,46 +94,46 @@ def views(count, side=56):
 
 
 @torch.no_grad()
-def test_one_tile_gives_the_logits_of_llava(theirs, folder):
-    ours = llava.load_llava(folder, views="global", lora_mode="none").eval()
+def test_one_tile_gives_the_logits_of_llava(llava_model, folder):
+    model = llava.load_llava(folder, views="global", lora_mode="none").eval()
     ids = torch.tensor([[1, 7, *[PLACE] * 16, 9, 11, 4], [1, *[PLACE] * 16, 3, 2, 6, 8]])
-    expected = theirs(input_ids=ids, pixel_values=views(2)).logits
-    assert torch.allclose(ours(input_ids=ids, pixel_values=views(2)).logits, expected, atol=1e-5)
-    assert len(ours.vision.backbone.encoder.layers) == 2, "the last block is not read"
+    expected = llava_model(input_ids=ids, pixel_values=views(2)).logits
+    assert torch.allclose(model(input_ids=ids, pixel_values=views(2)).logits, expected, atol=1e-5)
+    assert len(model.vision.backbone.encoder.layers) == 2, "the last block is not read"
 
 
 @torch.no_grad()
-def test_tiles_with_fresh_adapters_are_each_what_llava_sees(theirs, folder):
-    ours = llava.load_llava(folder, grids=[[2, 2]]).eval()
-    tokens = ours.get_image_features(views(5), torch.tensor([[2, 2]]))
-    expected = theirs.get_image_features(views(5)).pooler_output
+def test_with_fresh_lora_each_tile_gives_the_features_of_llava(llava_model, folder):
+    model = llava.load_llava(folder, grids=[[2, 2]]).eval()
+    tokens = model.get_image_features(views(5), torch.tensor([[2, 2]]))
+    expected = llava_model.get_image_features(views(5)).pooler_output
     assert torch.allclose(tokens, torch.stack(list(expected)), atol=1e-5)
     assert tokens.shape == (5, 16, 48)
-    assert {len(adapters.query.lora_A) for adapters in ours.vision.lora} == {4}
+    assert {len(block_lora.query.lora_A) for block_lora in model.vision.lora} == {4}
 
 
-def test_smaller_tiles_have_fewer_tokens_and_train(theirs, folder):
-    ours = llava.load_llava(folder, grids=[[2, 2]], tile_size=28).train()
-    assert ours.config.queries == 4
-    ours.freeze_for_finetuning()
+def test_smaller_tiles_have_fewer_tokens_and_train(llava_model, folder):
+    model = llava.load_llava(folder, grids=[[2, 2]], tile_size=28).train()
+    assert model.config.queries == 4
+    model.freeze_for_finetuning()
     ids = torch.tensor([[1, *[PLACE] * 20, 9, 11]])
     labels = torch.tensor([[-100] * 22 + [11]])
-    ours(
+    model(
         input_ids=ids, labels=labels, pixel_values=views(5, 28), grids=torch.tensor([[2, 2]])
     ).loss.backward()
-    assert ours.vision.lora[1].mlp.lora_B.grad.abs().max() > 0
-    assert ours.resampler.linear_1.weight.grad.abs().max() > 0
-    assert all(not parameter.requires_grad for parameter in ours.vision.backbone.parameters())
+    assert model.vision.lora[1].mlp.lora_B.grad.abs().max() > 0
+    assert model.resampler.linear_1.weight.grad.abs().max() > 0
+    assert all(not parameter.requires_grad for parameter in model.vision.backbone.parameters())
 
 
 @torch.no_grad()
-def test_the_model_saves_and_loads(theirs, folder, tmp_path):
-    ours = llava.load_llava(folder, grids=[[2, 2]]).eval()
-    ours.save_pretrained(tmp_path)
-    again = type(ours).from_pretrained(tmp_path)
+def test_the_model_survives_saving(llava_model, folder, tmp_path):
+    model = llava.load_llava(folder, grids=[[2, 2]]).eval()
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
     ids = torch.tensor([[1, *[PLACE] * 80, 9]])
     inputs = {"input_ids": ids, "pixel_values": views(5), "grids": torch.tensor([[2, 2]])}
-    assert torch.equal(ours(**inputs).logits, again(**inputs).logits)
+    assert torch.equal(model(**inputs).logits, again(**inputs).logits)
     generated = again.generate(**inputs, max_new_tokens=3, do_sample=False)
     assert generated.shape[1] <= 85
     assert json.loads((tmp_path / "config.json").read_text())["image_start_id"] is None
@@ -147,12 +147,12 @@ def test_the_model_saves_and_loads(theirs, folder, tmp_path):
         {"multimodal_projector_bias": False},
     ],
 )
-def test_another_llava_is_refused(changes):
+def test_another_llava_raises(changes):
     with pytest.raises(ValueError, match="only LLaVA-1.5 is known"):
         llava.config_from_llava(config(**changes), grids=[[2, 2]])
 
 
-def test_a_missing_llava_is_said(tmp_path, monkeypatch):
+def test_a_missing_llava_raises(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="no-such is no local folder with a model.*connect to a hub"):
         llava.load_llava(tmp_path / "no-such", grids=[[2, 2]])
@@ -167,7 +167,7 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
 
 
-def asked_as_llava():
+def llava_processor():
     """The processor of one view that asks as LLaVA-1.5 does."""
     images, words = MonkeyImageProcessor(56, views="global", resize_mode="pad"), tokenizer()
     words.pad_token = words.eos_token
@@ -176,24 +176,24 @@ def asked_as_llava():
 
 
 @torch.no_grad()
-def test_a_question_reads_as_llava_reads_it(theirs, folder, make_image):
+def test_a_prompt_has_the_ids_of_llava(llava_model, folder, make_image):
     """From image and text to logits: the same as transformers' own processors and model."""
-    ours = llava.load_llava(folder, views="global", lora_mode="none").eval()
-    theirs = deepcopy(theirs)
-    ours.config.image_token_id = theirs.config.image_token_id = len(tokenizer()) - 1
-    processor = asked_as_llava()
+    model = llava.load_llava(folder, views="global", lora_mode="none").eval()
+    llava_model = deepcopy(llava_model)
+    model.config.image_token_id = llava_model.config.image_token_id = len(tokenizer()) - 1
+    processor = llava_processor()
     inputs = processor(images=make_image(), text=build_prompt("llava", "what?"))
     size = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
     pixels = LlavaImageProcessorPil(**size, do_pad=True)(make_image(), return_tensors="pt")["pixel_values"]
     text = "</s>USER: " + "<image>" * 16 + "\nwhat? ASSISTANT:"
     ids = torch.tensor([tokenizer()(text)["input_ids"]])
     assert torch.equal(inputs["input_ids"], ids)
-    expected = theirs(input_ids=ids, pixel_values=pixels).logits
-    assert torch.allclose(ours(**inputs).logits, expected, atol=1e-4)
+    expected = llava_model(input_ids=ids, pixel_values=pixels).logits
+    assert torch.allclose(model(**inputs).logits, expected, atol=1e-4)
 
 
-def test_a_training_row_opens_as_the_prompt_does(make_image):
-    processor = asked_as_llava()
+def test_a_training_example_begins_with_the_prompt(make_image):
+    processor = llava_processor()
     prompt = build_prompt("llava", "what?")
     row = ExampleEncoder(processor, 100).encode(Record("0", (make_image(),), ((prompt, "a cat"),), "x", "x"))
     asked = processor(images=make_image(), text=prompt)["input_ids"][0]
@@ -202,12 +202,12 @@ def test_a_training_row_opens_as_the_prompt_does(make_image):
     assert count_tokens(row.record, processor) == len(row)
 
 
-def test_a_profile_builds_and_answers_with_llavas_own_image_token(theirs, make_image, tmp_path):
-    theirs.save_pretrained(tmp_path)
+def test_a_profile_builds_llava_with_its_own_image_token(llava_model, make_image, tmp_path):
+    llava_model.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     place, recipe = len(tokenizer()) - 1, profiles.load_profile("llava-448")
-    vision = theirs.config.vision_config.to_dict() | {"num_hidden_layers": 2}
-    text = theirs.config.text_config.to_dict()
+    vision = llava_model.config.vision_config.to_dict() | {"num_hidden_layers": 2}
+    text = llava_model.config.text_config.to_dict()
     recipe = recipe.model_copy(
         update={
             "tile_size": 28,

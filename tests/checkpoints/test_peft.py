@@ -58,9 +58,9 @@ def test_peft_computes_the_same_features_for_each_tile(model, folders):
     assert [folder.name for folder in folders] == ["tile-0", "tile-1", "tile-2", "tile-3"]
     for tile, folder in enumerate(folders):
         loaded = PeftModel.from_pretrained(without_lora(model), str(folder)).eval()
-        ours = model.vision(pixels, [tile, tile])
-        assert torch.allclose(loaded(pixels), ours, rtol=1e-4, atol=1e-4)
-        assert not torch.allclose(without, ours, rtol=1e-2, atol=1e-2)
+        features_of_monkey = model.vision(pixels, [tile, tile])
+        assert torch.allclose(loaded(pixels), features_of_monkey, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(without, features_of_monkey, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -116,9 +116,9 @@ def test_peft_computes_the_same_features_in_a_vit_of_transformers(kind, tmp_path
         folder = tmp_path / "peft" / f"tile-{tile}"
         loaded = PeftModel.from_pretrained(backbone_with_bypass(model), str(folder)).eval()
         features = loaded(pixel_values=pixels, **model.vision.layout.options).last_hidden_state
-        ours = model.vision(pixels, [tile, tile])
-        assert torch.allclose(features[:, model.vision.layout.class_tokens :], ours, atol=1e-4)
-        assert not torch.allclose(without, ours, atol=1e-2)
+        features_of_monkey = model.vision(pixels, [tile, tile])
+        assert torch.allclose(features[:, model.vision.layout.class_tokens :], features_of_monkey, atol=1e-4)
+        assert not torch.allclose(without, features_of_monkey, atol=1e-2)
         peft.read_lora(folder, other, tile)
     expected = {name: t for name, t in model.vision.state_dict().items() if name.startswith("lora.")}
     read = other.vision.state_dict()

@@ -8,7 +8,7 @@ def trainable(model) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def test_the_language_models_own_lora_goes_through_peft(tiny, processor, make_image, tmp_path):
+def test_lora_of_the_language_model_goes_through_peft(tiny, processor, make_image, tmp_path):
     model = tiny()
     inputs = processor(images=make_image(), text="What is it?")
     labels = inputs["input_ids"].clone()

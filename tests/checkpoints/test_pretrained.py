@@ -75,7 +75,7 @@ def profile(folder, **encoder):
     return small.model_copy(update={**changes, "vision": vision, "language_model": language_model})
 
 
-def test_the_model_has_the_weights_of_its_parts(folder):
+def test_the_model_has_the_weights_of_its_components(folder):
     small_profile = profile(folder)
     processor = build.build_processor(small_profile)
     model = build.build_model(small_profile, processor)
@@ -92,21 +92,21 @@ def test_the_model_has_the_weights_of_its_parts(folder):
     assert processor.image_processor.image_mean == list(mean) != list(normalisation("clip_vision_model")[0])
 
 
-def test_it_trains_saves_loads_and_answers(folder, tmp_path):
+def test_a_model_of_pretrained_components_trains_loads_and_answers(folder, tmp_path):
     monkey = inference.load_model(finetune.run(profile(folder), tmp_path / "run"))
     assert monkey.processor.image_token_id == monkey.model.config.image_token_id
-    assert monkey.model.vision.lora[0].query.lora_B.abs().max() > 0, "the adapters have learned"
+    assert monkey.model.vision.lora[0].query.lora_B.abs().max() > 0, "LoRA has learned"
     sample = synthetic.make_sample(0, "val")
     assert isinstance(monkey.answer(sample.image, "what is the title?", max_new_tokens=4), str)
 
 
-def test_parts_of_another_size_are_refused(folder):
+def test_components_of_another_size_raise(folder):
     small_profile = profile(folder, num_hidden_layers=3)
     with pytest.raises(ValueError, match="does not fit the profile's encoder: encoder.layer.2.*is missing"):
         build.build_model(small_profile, build.build_processor(small_profile))
 
 
-def test_a_part_that_is_not_to_be_had_is_said(folder, monkeypatch):
+def test_a_missing_component_raises(folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(assets, "locate", lambda asset: None)
     small_profile = profiles.load_profile("small")
@@ -116,7 +116,7 @@ def test_a_part_that_is_not_to_be_had_is_said(folder, monkeypatch):
         pretrained.load_vision_backbone("facebook/dinov2-small", AutoConfig.for_model("dinov2", **ENCODER))
 
 
-def test_a_whole_checkpoint_of_another_kind_is_refused():
+def test_a_complete_checkpoint_of_another_kind_raises():
     with pytest.raises(ValueError, match="paper-896 starts from Qwen/Qwen-VL.*monkeylib convert"):
         build.load_pretrained_tokenizer(profiles.load_profile("paper-896"))
 
@@ -153,7 +153,7 @@ def as_onnx(path, state):
     onnx.save(helper.make_model(helper.make_graph(nodes, "tiny", [], [], initialisers)), path)
 
 
-def test_the_weights_of_dinov2_are_read_out_of_onnx(folder, tmp_path):
+def test_dinov2_is_read_from_onnx(folder, tmp_path):
     state = AutoModel.from_pretrained(folder / "encoder").state_dict()
     as_onnx(tmp_path / "model.onnx", state)
     read = dinov2_onnx.read_onnx(tmp_path / "model.onnx")
@@ -161,7 +161,7 @@ def test_the_weights_of_dinov2_are_read_out_of_onnx(folder, tmp_path):
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
 
 
-def test_another_onnx_file_is_refused(tmp_path):
+def test_another_onnx_file_raises(tmp_path):
     as_onnx(tmp_path / "model.onnx", {"layernorm.weight": torch.ones(3)})
     with pytest.raises(ValueError, match="holds no DINOv2"):
         dinov2_onnx.read_onnx(tmp_path / "model.onnx")

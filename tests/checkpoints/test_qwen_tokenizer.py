@@ -60,7 +60,7 @@ def qwen(file):
     return qwen_files.build_tokenizer(file)
 
 
-def test_a_thousand_mixed_strings_give_the_ids_of_tiktoken(qwen, file):
+def test_a_thousand_strings_have_the_ids_of_tiktoken(qwen, file):
     reference = tiktoken.Encoding(
         "qwen", pat_str=PATTERN, mergeable_ranks=qwen_files.read_ranks(file), special_tokens={}
     )
@@ -88,7 +88,7 @@ def test_special_tokens_have_the_released_ids(qwen):
     assert qwen.decode([151853, 16, 151854, 151643], skip_special_tokens=True) == "1"
 
 
-def test_it_is_the_same_after_saving_and_leads_back_to_the_file(qwen, file, tmp_path):
+def test_the_tokenizer_survives_saving_and_gives_the_file_again(qwen, file, tmp_path):
     qwen.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     texts = list(mixed(50))
@@ -119,7 +119,7 @@ def test_tags_in_a_users_text_stay_text(qwen):
         (None, "there is no vocabulary at .*monkeylib assets fetch qwen-vocabulary"),
     ],
 )
-def test_a_file_that_is_no_vocabulary_is_refused(content, complaint, tmp_path):
+def test_a_file_that_is_no_vocabulary_raises(content, complaint, tmp_path):
     path = tmp_path / qwen_files.VOCABULARY
     if content is not None:
         path.write_bytes(content)
@@ -127,6 +127,6 @@ def test_a_file_that_is_no_vocabulary_is_refused(content, complaint, tmp_path):
         qwen_files.build_tokenizer(path)
 
 
-def test_another_tokenizer_is_not_written_as_qwens(tokenizer, tmp_path):
+def test_writing_another_tokenizer_raises(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="only Qwen's tokenizer"):
         qwen_files.write_ranks(tokenizer, tmp_path / "x")

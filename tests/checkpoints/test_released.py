@@ -46,7 +46,7 @@ TRUE_SETTINGS = {
 }
 
 
-def true_keys():
+def all_released_keys():
     """The 2,581 keys of the released Monkey, written down here apart from the code."""
     tower, pool = "transformer.visual.", "transformer.visual.attn_pool."
     keys = {f"{tower}{name}" for name in ("positional_embedding", "proj", "conv1.weight")}
@@ -78,9 +78,9 @@ def golden(tmp_path):
     return write(tmp_path / "golden", golden_settings(), weights)
 
 
-def test_the_true_key_set_in_three_shards_loads(tmp_path):
+def test_the_complete_key_set_in_three_shards_loads(tmp_path):
     shapes = {entry.released_key: entry.shape for entry in build_key_map(config_from_released(TRUE_SETTINGS))}
-    assert shapes.keys() == true_keys() and len(shapes) == 2581
+    assert shapes.keys() == all_released_keys() and len(shapes) == 2581
     generator = torch.Generator().manual_seed(0)
     weights = {key: torch.randn(shape, generator=generator).bfloat16() for key, shape in shapes.items()}
     model = load_checkpoint(write(tmp_path / "true", TRUE_SETTINGS, weights))
@@ -201,7 +201,7 @@ def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make
         assert again.separator == processor.separator == " "
 
 
-def test_another_base_in_shards_makes_another_run(golden):
+def test_another_base_model_makes_another_run(golden):
     """So that training does not go on, or count as done, where the weights of its base have changed."""
     profile = profiles.load_profile("paper-896").model_copy(update={"base_checkpoint": str(golden)})
     before, again = (finetune._run_config(profile, synthetic_data(profile)) for _ in range(2))
@@ -212,7 +212,7 @@ def test_another_base_in_shards_makes_another_run(golden):
     assert finetune._run_config(profile, synthetic_data(profile)) != before
 
 
-def test_a_profile_that_a_released_folder_does_not_fit_is_refused(golden):
+def test_a_profile_that_does_not_fit_the_released_folder_raises(golden):
     quantised, plain = profiles.load_profile("paper-896-qlora"), profiles.load_profile("paper-896")
     shared = plain.lora.model_copy(update={"mode": "shared"})
     small = plain.lora.model_copy(update={"mlp_rank": 8})
@@ -226,7 +226,7 @@ def test_a_profile_that_a_released_folder_does_not_fit_is_refused(golden):
             build.build_model(profile, build.build_processor(profile))
 
 
-def test_one_shard_is_held_at_a_time(golden, monkeypatch, tmp_path):
+def test_one_shard_is_in_memory_at_a_time(golden, monkeypatch, tmp_path):
     held, original = [], released.read_shard
 
     def reading(path):
@@ -294,7 +294,7 @@ def base(tmp_path):
     return write(tmp_path / "base", settings, weights)
 
 
-def test_qwen_vl_gets_fresh_adapters_for_the_grid_that_is_asked_for(tmp_path):
+def test_qwen_vl_gets_fresh_lora_for_the_requested_grid(tmp_path):
     folder = base(tmp_path)
     model = load_checkpoint(folder)
     assert model.config.grids == [[2, 2]]
@@ -310,7 +310,7 @@ def test_qwen_vl_gets_fresh_adapters_for_the_grid_that_is_asked_for(tmp_path):
     assert same({key: tensor for key, tensor in whole.items() if "_lora." not in key}, kept)
 
 
-def test_a_six_adapter_checkpoint_loads_on_its_grid_and_comes_back(tmp_path):
+def test_a_checkpoint_of_six_tiles_loads_on_its_grid_and_comes_back(tmp_path):
     settings, weights = golden_settings(lora_repeat_num=6), parity.released_weights()
     for key in [key for key in weights if "_lora.0." in key]:
         for tile in (4, 5):
@@ -402,7 +402,7 @@ SPOILT += ["payload", "no tensors", "index leads out", "no JSON", "no field"]
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_what_is_wrong_with_a_folder_is_said_before_anything_is_written(how, golden, tmp_path):
+def test_a_broken_folder_raises_before_anything_is_written(how, golden, tmp_path):
     complaint = spoil(golden, how)
     for attempt in (
         lambda: convert.convert_from_released(golden, tmp_path / "new" / "ours"),
@@ -414,7 +414,7 @@ def test_what_is_wrong_with_a_folder_is_said_before_anything_is_written(how, gol
     assert not (golden / "executed").exists() and not (tmp_path / "new").exists()
 
 
-def test_a_truncated_safetensors_file_is_named(tmp_path):
+def test_a_truncated_safetensors_file_is_named_in_the_error(tmp_path):
     folder = write(tmp_path / "a", golden_settings(), parity.released_weights(), 2, ".safetensors")
     file = folder / "model-00002-of-00002.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -422,19 +422,19 @@ def test_a_truncated_safetensors_file_is_named(tmp_path):
         released.load_released(folder)
 
 
-def test_a_failure_on_the_way_leaves_nothing(golden, tmp_path, monkeypatch):
+def test_a_failed_conversion_leaves_no_files(golden, tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "_write_index", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         convert.convert_from_released(golden, tmp_path / "new" / "ours")
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_an_existing_folder_is_not_written_over(golden):
+def test_an_existing_folder_raises(golden):
     with pytest.raises(FileExistsError, match="exists already"):
         convert.convert_from_released(golden, golden)
 
 
-def test_a_folder_without_vocabulary_or_with_another_one_is_refused(golden, tmp_path):
+def test_a_missing_or_different_vocabulary_raises(golden, tmp_path):
     shutil.copy(golden / "config.json", tmp_path)
     (golden / "qwen.tiktoken").write_bytes(
         b"\n".join((golden / "qwen.tiktoken").read_bytes().split(b"\n")[:280])
@@ -446,7 +446,7 @@ def test_a_folder_without_vocabulary_or_with_another_one_is_refused(golden, tmp_
         convert.convert_from_released(golden, tmp_path / "ours")
 
 
-def test_a_released_folder_gives_its_processor_without_its_weights(golden, make_image):
+def test_the_processor_loads_without_the_weights(golden, make_image):
     inputs = monkeylib.load_model(golden, device="cpu").processor(images=make_image(), text="<img> what?")
     for file in golden.glob("*.bin*"):
         file.unlink()
@@ -458,7 +458,7 @@ def test_a_released_folder_gives_its_processor_without_its_weights(golden, make_
         released.load_released_processor(golden, grid=Grid(2, 3))
 
 
-def test_device_maps_ask_for_a_converted_folder(golden):
+def test_a_device_map_needs_a_converted_folder(golden):
     for option in ({"device_map": "auto"}, {"quantization_config": {}}):
         with pytest.raises(
             ValueError, match=f"loaded without {next(iter(option))}: convert it first with `monkeylib convert"
@@ -475,7 +475,7 @@ def test_device_maps_ask_for_a_converted_folder(golden):
         ({"mlp_rank": 8}, "its mlp_rank is 8, the layout has 32"),
     ],
 )
-def test_a_model_that_the_released_layout_cannot_hold_is_refused(changes, complaint):
+def test_a_model_that_the_released_layout_cannot_hold_raises(changes, complaint):
     config = config_from_released(TRUE_SETTINGS)
     for name, value in changes.items():
         setattr(config, name, value)
@@ -483,7 +483,7 @@ def test_a_model_that_the_released_layout_cannot_hold_is_refused(changes, compla
         config_to_released(config, TRUE_SETTINGS)
 
 
-def test_the_configuration_leads_back_to_the_released_one():
+def test_the_configuration_converts_back_to_the_released_one():
     config = config_from_released(golden_settings())
     assert config_to_released(config, golden_settings()) == golden_settings()
     generated = config_to_released(config)
@@ -491,7 +491,7 @@ def test_the_configuration_leads_back_to_the_released_one():
     assert again.to_dict() == config.to_dict()
 
 
-def test_our_own_folder_is_checked_before_it_is_exported(golden, tmp_path):
+def test_a_folder_is_checked_before_it_is_converted_back(golden, tmp_path):
     convert.convert_from_released(golden, tmp_path / "ours")
     file = tmp_path / "ours" / "model-00001-of-00003.safetensors"
     tensors = load_file(file)
@@ -503,7 +503,7 @@ def test_our_own_folder_is_checked_before_it_is_exported(golden, tmp_path):
         convert.convert_to_released(tmp_path / "nowhere", tmp_path / "back")
 
 
-def test_a_processor_saved_with_the_conversion_is_the_released_one(golden, tmp_path):
+def test_the_converted_folder_has_the_released_processor(golden, tmp_path):
     convert.convert_from_released(golden, tmp_path / "ours")
     processor = load_processor(tmp_path / "ours")
     assert (processor.queries, processor.separator) == (256, " ")

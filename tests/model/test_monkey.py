@@ -92,9 +92,9 @@ def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, make_im
     expected = F.cross_entropy(full[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert output.logits.shape == (int((labels[:, 1:] != -100).sum()), full.shape[-1])
-    whole = model(**inputs, labels=labels, logits_to_keep=0)
-    assert whole.logits.shape == full.shape
-    assert whole.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    with_all_logits = model(**inputs, labels=labels, logits_to_keep=0)
+    assert with_all_logits.logits.shape == full.shape
+    assert with_all_logits.loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_labels_without_a_supervised_token_raise(tiny, processor):
@@ -103,7 +103,7 @@ def test_labels_without_a_supervised_token_raise(tiny, processor):
         tiny()(**inputs, labels=torch.full_like(inputs["input_ids"], -100))
 
 
-def test_places_and_visual_tokens_must_agree(tiny, processor, make_image):
+def test_a_wrong_number_of_image_placeholders_raises(tiny, processor, make_image):
     inputs = processor(images=make_image(), text="x")
     inputs["input_ids"] = inputs["input_ids"][:, 1:].clone()
     inputs["input_ids"][0, 0] = 9
@@ -111,7 +111,7 @@ def test_places_and_visual_tokens_must_agree(tiny, processor, make_image):
         tiny()(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"], grids=inputs["grids"])
 
 
-def test_views_and_grids_must_agree(tiny, processor, make_image):
+def test_a_wrong_number_of_views_raises(tiny, processor, make_image):
     inputs = processor.image_processor(make_image())
     with pytest.raises(ValueError, match="have 5 views, got 4"):
         tiny().get_image_features(inputs["pixel_values"][:4], inputs["grids"])
@@ -164,7 +164,7 @@ def test_fine_tuning_freezes_what_the_released_code_freezes(tiny, mode):
         assert parameter.requires_grad == expected, name
 
 
-def test_parts_can_stay_frozen(tiny):
+def test_components_can_stay_frozen(tiny):
     model = tiny()
     model.freeze_for_finetuning(resampler="frozen", language_model="frozen")
     assert all("_lora." in name for name, p in model.named_parameters() if p.requires_grad)
@@ -207,7 +207,7 @@ def test_a_base_model_without_lora_gets_fresh_lora(tiny, tmp_path):
 
 
 @torch.no_grad()
-def test_bfloat16_stays_near(tiny, processor, make_image):
+def test_bfloat16_stays_close_to_float32(tiny, processor, make_image):
     model, inputs = tiny(), processor.image_processor(make_image())
     exact = model.get_image_features(**inputs)
     rounded = model.to(torch.bfloat16).get_image_features(**inputs)
@@ -215,7 +215,7 @@ def test_bfloat16_stays_near(tiny, processor, make_image):
     assert (rounded.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
 
 
-def test_new_weights_are_sane(tokenizer):
+def test_fresh_weights_have_the_standard_deviation_of_the_initialisation(tokenizer):
     model = MonkeyForConditionalGeneration(profiles.build_config(profiles.load_profile("nano"), tokenizer))
     assert model.vision.blocks[0].fc.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert model.vision.blocks[0].fc.bias.abs().max() == 0
