@@ -19,7 +19,7 @@ from monkeylib.tiling import Grid
 
 @dataclass
 class Monkey:
-    """A model with its processor, ready to answer."""
+    """Model and processor of a checkpoint, ready to answer."""
 
     model: MonkeyForConditionalGeneration
     processor: MonkeyProcessor
