@@ -17,6 +17,7 @@ from monkeylib.experiments.parity import (
 )
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.lora import TileLoRA
+from monkeylib.prompts import IGNORE_INDEX
 from tests.support.released_encoding import encode_as_released
 from tests.support.released_files import from_released_layout, to_released_layout
 
@@ -215,7 +216,7 @@ def test_the_training_loss_is_that_of_the_released_code(first_step):
 
 def test_the_supervised_positions_are_those_of_the_released_code(row_pair):
     """Each logit predicts the label after it, the end-of-text token of each answer among them."""
-    predicting = (row_pair["labels"][:, 1:] != -100).nonzero()
+    predicting = (row_pair["labels"][:, 1:] != IGNORE_INDEX).nonzero()
     assert torch.equal(predicting, STEP["supervised_row_col_of_logit"].long())
     assert (row_pair["labels"] == PAD_ID).sum(1).tolist() == [1, 1]
 

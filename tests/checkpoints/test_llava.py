@@ -24,7 +24,7 @@ from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import build
 from monkeylib.profiles.schema import HFVisionConfig, LanguageModelConfig
-from monkeylib.prompts import build_prompt
+from monkeylib.prompts import IGNORE_INDEX, build_prompt
 from monkeylib.training.data import ExampleEncoder
 
 PLACE = 55
@@ -117,7 +117,7 @@ def test_smaller_tiles_have_fewer_tokens_and_train(llava_model, folder):
     assert model.config.queries == 4
     model.freeze_for_finetuning()
     ids = torch.tensor([[1, *[PLACE] * 20, 9, 11]])
-    labels = torch.tensor([[-100] * 22 + [11]])
+    labels = torch.tensor([[IGNORE_INDEX] * 22 + [11]])
     model(
         input_ids=ids, labels=labels, pixel_values=views(5, 28), grids=torch.tensor([[2, 2]])
     ).loss.backward()
@@ -198,7 +198,7 @@ def test_a_training_example_begins_with_the_prompt(make_image):
     row = ExampleEncoder(processor, 100).encode(Record("0", (make_image(),), ((prompt, "a cat"),), "x", "x"))
     asked = processor(images=make_image(), text=prompt)["input_ids"][0]
     assert torch.equal(row.encoded.ids[: len(asked)], asked)
-    assert (row.encoded.labels[: len(asked)] == -100).all() and row.num_labels == len("a cat") + 1
+    assert (row.encoded.labels[: len(asked)] == IGNORE_INDEX).all() and row.num_labels == len("a cat") + 1
     assert count_tokens(row.record, processor) == len(row)
 
 

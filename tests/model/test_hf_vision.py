@@ -15,6 +15,7 @@ from transformers import (
 from monkeylib import sizing
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyResamplerConfig
 from monkeylib.model.lora import NO_LORA, tile_loras
+from monkeylib.prompts import IGNORE_INDEX
 from tests.support.checkpointing import compare_checkpointed
 
 SIZES = {
@@ -72,7 +73,7 @@ def views(count, side=56):
 def inputs(answer=(7, 8, 9)):
     """One image of 2 x 2 tiles and the global view, a question and a labelled answer."""
     ids = torch.tensor([[1, *[PLACE] * 20, 5, *answer]])
-    labels = torch.full_like(ids, -100)
+    labels = torch.full_like(ids, IGNORE_INDEX)
     labels[:, -len(answer) :] = torch.tensor(answer)
     return {
         "input_ids": ids,

@@ -10,6 +10,7 @@ from monkeylib.model import (
     MonkeyResamplerConfig,
     MonkeyVisionConfig,
 )
+from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.tiling import Grid
 
 
@@ -85,13 +86,13 @@ def test_a_batch_may_mix_grids(tiny, processor, make_image):
 def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, make_image):
     model = tiny()
     inputs = processor(images=[make_image(), None], text=["a question? yes", "short"], padding_side="right")
-    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
-    labels[0, :90] = -100
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORE_INDEX)
+    labels[0, :90] = IGNORE_INDEX
     output = model(**inputs, labels=labels)
     full = model(**inputs).logits
-    expected = F.cross_entropy(full[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    expected = F.cross_entropy(full[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX)
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert output.logits.shape == (int((labels[:, 1:] != -100).sum()), full.shape[-1])
+    assert output.logits.shape == (int((labels[:, 1:] != IGNORE_INDEX).sum()), full.shape[-1])
     with_all_logits = model(**inputs, labels=labels, logits_to_keep=0)
     assert with_all_logits.logits.shape == full.shape
     assert with_all_logits.loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -100,7 +101,7 @@ def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, make_im
 def test_labels_without_a_supervised_token_raise(tiny, processor):
     inputs = processor(text="abc")
     with pytest.raises(ValueError, match="no supervised token"):
-        tiny()(**inputs, labels=torch.full_like(inputs["input_ids"], -100))
+        tiny()(**inputs, labels=torch.full_like(inputs["input_ids"], IGNORE_INDEX))
 
 
 def test_a_wrong_number_of_image_placeholders_raises(tiny, processor, make_image):
