@@ -4,7 +4,8 @@ import pytest
 from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
-from monkeylib.captions.annotations import DroppedAnnotation, OcrLine, Record, Region
+from monkeylib.captions.annotations import DroppedAnnotation, Mask, OcrLine, Record, Region
+from monkeylib.experiments.description_levels import FILTERS, LEVELS
 from monkeylib.plots import captions as plots
 
 
@@ -113,3 +114,41 @@ def test_released_overlap_stays_high_for_separate_boxes():
     assert at("correct", 1) == at("correct", 2.5) == 0
     assert at("released code", 1) == pytest.approx(0.83, abs=0.005)
     assert at("released code", 2.5) == pytest.approx(0.63, abs=0.005)
+
+
+def test_segments_are_coloured_small_over_large():
+    image = Image.new("RGB", (40, 30), (120, 120, 120))
+    large = np.zeros((30, 40), dtype=bool)
+    large[:, :20] = True
+    small = np.zeros((30, 40), dtype=bool)
+    small[5:9, 5:9] = True
+    regions = [
+        Region(box=box, text=text, score=0.5, expert="s", kind="segment", mask=Mask.from_array(mask))
+        for box, text, mask in [((5, 5, 9, 9), "dot", small), ((0, 0, 20, 30), "", large)]
+    ]
+
+    pixels = plots.colour_segments(image, regions)
+    assert pixels.shape == (30, 40, 3)
+    in_large, in_small, outside = (pixels[position].astype(int) for position in ((0, 0), (6, 6), (0, 35)))
+    assert np.ptp(in_large) > 20 and np.ptp(in_small) > 20 and np.ptp(outside) == 0
+    assert (in_large != in_small).any()
+
+    fig = plots.draw_segments([image, image], [regions, []], columns=2)
+    assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["dot 0.50"]
+
+
+def test_levels_have_a_panel_for_each_metric_and_a_line_for_each_filter():
+    metrics = ["object recall", "CIDEr-D"]
+    rows = [
+        {"level": level, "filter": name, "metric": metric, "value": 0.1 * n, "low": 0.0, "high": 1.0}
+        for n, level in enumerate(LEVELS)
+        for name in FILTERS
+        for metric in metrics
+    ]
+    fig = plots.draw_levels(rows, metrics, columns=2)
+    assert [ax.get_title() for ax in fig.axes] == metrics
+    assert fig.axes[0].lines[0].get_ydata().tolist() == pytest.approx([0.1 * n for n in range(len(LEVELS))])
+    assert len(fig.legends[0].get_texts()) == len(FILTERS)
+
+    with pytest.raises(ValueError, match="no rows of 'charm'"):
+        plots.draw_levels(rows, ["charm"])
