@@ -16,11 +16,11 @@ from tests.support import record_files as files
 
 @pytest.fixture()
 def make(tmp_path):
-    """Write a mixture of sets with `sizes` rows and load it: `make([3, 5], [{"count": 2}, {}])`. All rows
-    show one image, or that which `images(set, row)` says."""
+    """Write a mixture of datasets with `sizes` records and load it: `make([3, 5], [{"count": 2}, {}])`. All
+    records show one image, or the one that `images(dataset, record)` returns."""
     (tmp_path / "a.png").write_bytes(files.png())
 
-    def made(sizes, options, images=lambda number, row: "a", **fields):
+    def make_mixture(sizes, options, images=lambda number, row: "a", **fields):
         sets = []
         for number, (size, option) in enumerate(zip(sizes, options, strict=True)):
             rows = [
@@ -32,7 +32,7 @@ def make(tmp_path):
         (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"sets": sets} | fields))
         return mixtures.load_mixture(tmp_path / "mix.yaml")
 
-    return made
+    return make_mixture
 
 
 def answers(mixture, positions):
@@ -74,10 +74,10 @@ def _without_files(sizes, counts, seed):
 
 def test_position_gives_the_same_record_in_any_process(make):
     mixture, again = make([9, 6], [{"weight": 1.5}, {}]), make([9, 6], [{"weight": 1.5}, {}])
-    whole = answers(mixture, range(60))
+    expected = answers(mixture, range(60))
     assert len(mixture) == round(1.5 * 9) + 6
     shares = [answers(again, range(rank, 60, 4)) for rank in range(4)]
-    assert [shares[place % 4][place // 4] for place in range(60)] == whole
+    assert [shares[place % 4][place // 4] for place in range(60)] == expected
 
 
 def test_another_seed_gives_another_order(make):
@@ -102,33 +102,42 @@ def test_digest_changes_with_the_validation_split(make):
         mixture = make([4], [{}], validation={"share": 0.5}, images=images)
         return mixture.digest, sorted(answers(mixture.validation, range(len(mixture.validation))))
 
-    pairs, turns = split(lambda _, row: "aabb"[row]), split(lambda _, row: "abab"[row])
-    assert pairs[1] in (["0-0", "0-1"], ["0-2", "0-3"]) and turns[1] in (["0-0", "0-2"], ["0-1", "0-3"])
-    assert pairs[0] != turns[0], "in files of one size"
-    assert split(lambda _, row: "ccdd"[row]) == pairs
+    # The files have the same size; only the images that records share differ.
+    digest, validation = split(lambda _, row: "aabb"[row])
+    other_digest, other_validation = split(lambda _, row: "abab"[row])
+    assert validation in (["0-0", "0-1"], ["0-2", "0-3"])
+    assert other_validation in (["0-0", "0-2"], ["0-1", "0-3"])
+    assert digest != other_digest
+
+    # The names of the images do not matter.
+    assert split(lambda _, row: "ccdd"[row]) == (digest, validation)
 
 
 def test_validation_share_is_never_trained_on(make):
     mixture = make([20, 10], [{}, {"weight": 2}], validation={"share": 0.2}, images=lambda n, row: (n, row))
-    held = answers(mixture.validation, range(len(mixture.validation)))
-    trained = answers(mixture, range(3 * len(mixture)))
-    assert (len(held), len(set(held))) == (6, 6)
-    assert not set(held) & set(trained) and len(set(held) | set(trained)) == 30
+    validation = answers(mixture.validation, range(len(mixture.validation)))
+    training = answers(mixture, range(3 * len(mixture)))
+    assert (len(validation), len(set(validation))) == (6, 6)
+    assert not set(validation) & set(training)
+    assert len(set(validation) | set(training)) == 30
 
 
 def test_image_of_several_records_and_datasets_is_in_one_split_only(make):
     mixture = make([24, 9], [{}, {}], validation={"share": 0.25}, images=lambda _, row: row % 8)
-    held = {record.images for record in map(mixture.validation.__getitem__, range(len(mixture.validation)))}
-    trained = {mixture[position].images for position in range(len(mixture))}
-    assert len(held) == 2 and not held & trained and len(held | trained) == 8
+    validation = {mixture.validation[number].images for number in range(len(mixture.validation))}
+    training = {mixture[position].images for position in range(len(mixture))}
+    assert len(validation) == 2 and not validation & training
+    assert len(validation | training) == 8
     assert len(mixture.validation) + len(mixture) == 33
 
 
 def test_validation_dataset_is_sampled_once(make, tmp_path):
-    files.write_lines(tmp_path / "own.jsonl", [files.example(answer=f"v{n}") for n in range(8)])
-    own = {"name": "own", "format": "evaluation", "path": "own.jsonl", "count": 3}
-    held = [answers(make([4], [{}], validation={"sets": [own]}).validation, range(3)) for _ in range(2)]
-    assert held[0] == held[1] and len(set(held[0])) == 3
+    files.write_lines(tmp_path / "v.jsonl", [files.example(answer=f"v{n}") for n in range(8)])
+    entry = {"name": "v", "format": "evaluation", "path": "v.jsonl", "count": 3}
+    first, second = (
+        answers(make([4], [{}], validation={"sets": [entry]}).validation, range(3)) for _ in range(2)
+    )
+    assert first == second and len(set(first)) == 3
 
 
 MISTAKES = {

@@ -31,9 +31,9 @@ IMAGES = {
     "text": (lambda: b"not an image", "cannot be read .*expected a whole JPEG, PNG or WebP file"),
     "an empty file": (lambda: b"", "cannot be read"),
     "a side of 20,000 pixels": (lambda: files.png(20_000, 2), "has 20000 x 2 pixels; a side may have 16,384"),
-    "a hundred megapixels": (lambda: files.claiming(10_000, 10_000), "has 10000 x 10000 pixels"),
+    "a hundred megapixels": (lambda: files.png_claiming(10_000, 10_000), "has 10000 x 10000 pixels"),
     "a decompression bomb": (
-        lambda: files.claiming(60_000, 60_000),
+        lambda: files.png_claiming(60_000, 60_000),
         "has far more than the 89,478,485 pixels",
     ),
     "PostScript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot be read"),

@@ -28,27 +28,29 @@ IMAGES = st.lists(st.lists(st.integers(0, 12), max_size=2), min_size=1, max_size
 @given(st.lists(IMAGES, min_size=1, max_size=3), st.floats(0.01, 0.6), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
 def test_images_are_in_one_split_only_and_each_dataset_has_its_share(images, share, seed):
-    sets = [FakeRecords(rows) for rows in images]
+    datasets = [FakeRecords(rows) for rows in images]
     try:
-        held = split_validation(sets, share, seed)
+        validation = split_validation(datasets, share, seed)
     except ValueError as error:
         assert "leaves without any for training" in str(error)
         return
-    sides = [set(), set()]
-    for rows, numbers in zip(images, held, strict=True):
+
+    images_by_split = [set(), set()]  # training, validation
+    for rows, numbers in zip(images, validation, strict=True):
         assert len(set(numbers.tolist())) == len(numbers) >= max(1, round(share * len(rows)))
         assert len(numbers) < len(rows)
         for number, names in enumerate(rows):
-            sides[number in numbers].update(names)
-    assert not sides[0] & sides[1]
-    again = split_validation(sets, share, seed)
-    assert all((one == other).all() for one, other in zip(held, again, strict=True))
+            images_by_split[number in numbers].update(names)
+    assert not images_by_split[0] & images_by_split[1]
+
+    again = split_validation(datasets, share, seed)
+    assert all((first == second).all() for first, second in zip(validation, again, strict=True))
 
 
 def test_image_of_nearly_all_records_is_trained_on():
     for seed in range(9):
-        (held,) = split_validation([FakeRecords([[0]] * 97 + [[1], [2], []])], 0.02, seed)
-        assert len(held) == 2 and min(held) >= 97
+        (validation,) = split_validation([FakeRecords([[0]] * 97 + [[1], [2], []])], 0.02, seed)
+        assert len(validation) == 2 and min(validation) >= 97
 
 
 def test_images_in_tables_and_shards_are_identified_by_their_bytes(tmp_path, monkeypatch):
@@ -63,7 +65,7 @@ def test_images_in_tables_and_shards_are_identified_by_their_bytes(tmp_path, mon
     ]
     files.write_tar(tmp_path / "s.tar", members)
     files.write_parquet(tmp_path / "t.parquet", image=images, question=["q?"] * 4, answer=["x"] * 4)
-    sets = [readers.read_dataset(files.entry("webdataset", "s.tar"), tmp_path)]
-    sets += [readers.read_dataset(files.entry("datasets", "t.parquet"), tmp_path)]
-    groups = group_by_image(sets)
-    assert [each.tolist() for each in groups] == [[0, 1, 0, 3]] * 2
+    datasets = [readers.read_dataset(files.entry("webdataset", "s.tar"), tmp_path)]
+    datasets += [readers.read_dataset(files.entry("datasets", "t.parquet"), tmp_path)]
+    groups = group_by_image(datasets)
+    assert [dataset_groups.tolist() for dataset_groups in groups] == [[0, 1, 0, 3]] * 2

@@ -12,17 +12,18 @@ from monkeylib.data.schema import DatasetEntry
 
 
 def entry(format, path, **fields):
+    """Return the entry of a dataset called pets."""
     return DatasetEntry(name="pets", format=format, path=path, **fields)
 
 
-def conversation(said="<img>a.png</img> what is it? Answer: ", answer="a cat", **fields):
-    turns = [{"from": "user", "value": said}, {"from": "assistant", "value": answer}]
+def conversation(prompt="<img>a.png</img> what is it? Answer: ", answer="a cat", **fields):
+    turns = [{"from": "user", "value": prompt}, {"from": "assistant", "value": answer}]
     return {"conversations": turns} | fields
 
 
 def talk(*turns, image="a.png", **fields):
-    said = [{"from": ("human", "gpt")[n % 2], "value": text} for n, text in enumerate(turns)]
-    return {"image": image, "conversations": said} | fields
+    messages = [{"from": ("human", "gpt")[n % 2], "value": text} for n, text in enumerate(turns)]
+    return {"image": image, "conversations": messages} | fields
 
 
 def example(question="what is it?", answer="a cat", image="a.png", **fields):
@@ -43,7 +44,7 @@ def png(width=6, height=4, colour="red"):
     return data.getvalue()
 
 
-def claiming(width, height):
+def png_claiming(width, height):
     """A PNG of one pixel whose header says another size."""
     content = png(1, 1)
     header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]

@@ -72,7 +72,7 @@ ROWS = {
         CONVERSATION(answer=["x"]),
         r"expected a text, got list \['x'\]",
     ),
-    "a prompt that is true": ("conversations", CONVERSATION(said=True), "expected a text, got bool True"),
+    "a prompt that is true": ("conversations", CONVERSATION(prompt=True), "expected a text, got bool True"),
     "half a surrogate pair": ("conversations", CONVERSATION(answer="\ud83d"), "expected a text of Unicode"),
     "an image after the question": (
         "conversations",
