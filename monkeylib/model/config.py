@@ -153,6 +153,7 @@ class MonkeyConfig(PreTrainedConfig):
         if hasattr(vision, "vision_use_head"):
             vision.vision_use_head = False  # SigLIP's pooling head, which nothing reads
 
+        # A ViT of transformers states the size that it was trained with as `image_size`.
         if self.tile_size is None:
             self.tile_size = getattr(vision, "tile_size", None) or vision.image_size
         if self.tile_size % vision.patch_size:

@@ -141,12 +141,14 @@ class BlockLoRA(nn.Module):
         self.lora_groups: torch.Tensor | None = None
         self.mlp_lora_input: torch.Tensor | None = None
 
+        # The attention's hook runs before those of its projections.
         attention = block.get_submodule(layout.attention)
         attention.register_forward_pre_hook(self._take_lora_groups, with_kwargs=True)
         beside = {"q_proj": self.query, "k_proj": self.key, "v_proj": self.value, layout.out: self.out}
         for name, lora in beside.items():
             attention.get_submodule(name).register_forward_hook(partial(self._add_to_projection, lora))
 
+        # The norm before the MLP shows what the MLP's LoRA reads, the end of the MLP where it is added.
         mlp_norm = block.get_submodule(layout.mlp_norm)
         if config.mlp_lora_input == "normed":
             mlp_norm.register_forward_hook(self._keep_normed)

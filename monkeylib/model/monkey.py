@@ -84,6 +84,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: images that do not fit the prompt, or labels without a supervised position.
         """
+        # Put the visual tokens in the places of `<imgpad>`. While `generate` decodes, there are none to put.
         if inputs_embeds is None:
             image_features = (mm_encoder_outputs or {}).get("image")
             if image_features is None and pixel_values is not None:
@@ -194,6 +195,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         embeds = self.get_input_embeddings()(input_ids)
         is_place = input_ids == self.config.image_token_id
 
+        # A wrong count would shift every visual token after it without a sound.
         views, queries, _ = visual_tokens.shape
         places = int(is_place.sum())
         if places != views * queries:
@@ -224,6 +226,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if vision is None:
             vision = "full" if self.config.lora_mode == "full" else "lora"
 
+        # The LoRAs are submodules of the ViT, so they come after it.
         self.vision.requires_grad_(vision == "full")
         for lora in tile_loras(self.vision):
             lora.requires_grad_(vision != "frozen")
@@ -257,7 +260,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.config.grids = [*self.config.grids, [rows, cols]]
         first_rows, first_cols = self.config.grids[0]
 
-        # For each additional tile, the tile of the first grid at the same place of the image.
+        # For each additional tile, the tile of the first grid that covers its upper left corner.
         sources = []
         for tile in range(count_before, self.config.lora_count):
             row, col = divmod(tile, cols)
