@@ -1,4 +1,4 @@
-"""The model card of nano-base, written from its recipe and its scores on disk."""
+"""Model card of nano-base, written from its curriculum and its scores on disk."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ training it anew.
 From scratch on synthetic images (`monkeylib.data.synthetic`), rendered on the fly, none of them twice; `make
 nano-base` repeats it.
 
-{stages}
-In the first stage the ViT and the resampler learn from dense labels what is written and drawn at every point
+{phases}
+In the first phase the ViT and the resampler learn from dense labels what is written and drawn at every point
 of a view. In the second the language model learns captions, transcripts and answers; the dense labels stay as
 a second loss. In the third most prompts hold one to four other images too, as those of Qwen-VL may, and only
 one of them answers what is asked. In the fourth some of the others are details of the same image, which cut
@@ -39,8 +39,8 @@ it, in which signs can be read that are too small in the whole. The seventh is o
 asked for once, mostly by its colour, and never after a transcript that names it; the head that looks for the
 next character is taught in particular where an answer starts. Before it, a sign was found by its place, but
 not by its colour. The eighth mixes all of this again. Heads for the dense labels are not part of the model.
-(The shipped weights were trained in five sittings: for the fourth and the sixth stage these heads were fitted
-anew to the weights of the stage before.)
+(The shipped weights were trained in five sittings: for the fourth and the sixth phase these heads were fitted
+anew to the weights of the phase before.)
 
 ## Test scores
 
@@ -62,13 +62,13 @@ Licence: Apache-2.0. Data: code and the photographs of scikit-image (see `data/R
 
 
 def write(
-    folder: Path, parts: dict[str, int], stages: list[dict[str, Any]], scores: Path, tile: int, pixels: int
+    folder: Path, parts: dict[str, int], phases: list[dict[str, Any]], scores: Path, tile: int, pixels: int
 ) -> Path:
     """Write `folder / "README.md"`.
 
     Args:
         parts: number of weights by part.
-        stages: the recipe, one mapping per stage.
+        phases: the curriculum, one mapping for each phase.
         scores: the table that `scoring.write_table` wrote, with groups by family.
         tile, pixels: side of the view and of the test images.
     """
@@ -85,7 +85,7 @@ def write(
     text = TEMPLATE.format(
         millions=sum(parts.values()) / 1e6,
         parts="".join(f"| {name} | {count:,} |\n" for name, count in parts.items()),
-        stages=markdown_table([{**stage, "lr": f"{stage['lr']:g}"} for stage in stages]),
+        phases=markdown_table([{**phase, "lr": f"{phase['lr']:g}"} for phase in phases]),
         scores=markdown_table(shown),
         tile=tile,
         pixels=pixels,

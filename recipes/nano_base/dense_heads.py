@@ -53,7 +53,11 @@ def dense_loss(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         weight[0] = BLANK_WEIGHT
         reduction = "mean" if kind == 0 else "sum"
         part = F.cross_entropy(
-            score.flatten(0, 1), target.flatten(), weight, ignore_index=IGNORE_INDEX, reduction=reduction
+            score.flatten(0, 1),
+            target.flatten(),
+            weight,
+            ignore_index=IGNORE_INDEX,
+            reduction=reduction,
         )
         loss = loss + (part if kind == 0 else part / target.numel())
     return loss
@@ -67,7 +71,7 @@ def reading_accuracy(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
     return (scores[0].flatten(0, 1).argmax(-1)[written] == target[written]).float().mean()
 
 
-class FirstHead:
+class FirstAttentionHead:
     """The first head of an attention layer of Qwen2's or Llama's kind, computed beside the layer's own fast
     attention, which gives no weights."""
 
@@ -90,7 +94,7 @@ class FirstHead:
         return turned[0] * self.attention.scaling, turned[1]
 
 
-def looking_loss(query: Tensor, key: Tensor, looks: Tensor) -> tuple[Tensor, Tensor]:
+def attention_loss(query: Tensor, key: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """How far a head is from looking at the character that is written next.
 
     Copying from visual tokens needs a head that finds them; the language model's loss alone takes very long
@@ -103,10 +107,10 @@ def looking_loss(query: Tensor, key: Tensor, looks: Tensor) -> tuple[Tensor, Ten
     Returns:
         The mean negative log of the attention where it belongs, and how often it is largest there.
     """
-    row, place = (looks > 0).nonzero(as_tuple=True)
+    row, place = (targets > 0).nonzero(as_tuple=True)
     if not len(row):
         return query.new_zeros(()), query.new_zeros(())
-    target, before = looks[row, place], place - 1  # the position before a label predicts it
+    target, before = targets[row, place], place - 1  # the position before a label predicts it
     scores = torch.einsum("nd,ntd->nt", query[row, before], key[row])
     later = torch.arange(key.shape[1], device=key.device) > before[:, None]
     scores = scores.masked_fill(later, -torch.inf)

@@ -1,17 +1,22 @@
-"""Train nano-base, the small vision-language model in the role of Qwen-VL: one view of one tile's size, no
-adapters.
+"""Train nano-base, the small vision-language model in the role of Qwen-VL: one view of a tile's size, no
+LoRA.
 
-Eight stages. *Reading*: ViT and resampler learn from dense labels what is written and drawn where.
-*Language*: the language model joins and learns to caption and to answer from the visual tokens, while the
-dense labels keep the encoder sharp. *Several*: most prompts hold several images, as Qwen-VL's may, of which
-one has what is asked for. *Details*: some of the others are parts of the same image, which cut what is
-asked for or lie elsewhere. *Signs*: as before, with more images of several signs, of which the asked one
-has to be told by its colour or place. *Parts*: longer, with up to four such parts, so that signs which are
-too small in the whole image can be read in a part beside it, and are not the ones asked for. *Colours*: one
-view of signs alone, each asked for once and never after a transcript, until the language model finds a sign
-by its colour, which it does not learn from a small share of such questions. *Mixed*: as in *parts*, with all
-kinds of images, and still no transcript before questions. All data is synthetic and rendered
-on the fly, so no sample repeats. `make nano-base` runs them and writes the model.
+The curriculum has eight phases, all on synthetic images that are rendered on the fly, so that none repeats:
+
+* reading: ViT and resampler learn from dense labels what is written and drawn where.
+* language: the language model joins and learns to caption and to answer from the visual tokens, while the
+  dense labels keep the encoder sharp.
+* several: most prompts hold several images, as Qwen-VL's may, only one of which shows the answer.
+* details: some of the others are crops of the same image, which cut the answer or lie elsewhere.
+* signs: the same, with more images of several signs, of which the right one has to be told by its colour or
+  place.
+* parts: longer, with up to four crops, so that signs which are too small in the full image can be read in a
+  crop beside it, and are not the ones asked for.
+* colours: one view of signs alone, each asked for once and never after a transcript, until the language model
+  finds a sign by its colour, which it does not learn from a small share of such questions.
+* mixed: as in parts, with all kinds of images, and still no transcript before questions.
+
+`make nano-base` runs them and writes the model.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from monkeylib import profiles, resources
+from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.evaluation import results
 from monkeylib.evaluation.predict import predict_synthetic
 from monkeylib.model import MonkeyForConditionalGeneration
@@ -41,16 +47,22 @@ from monkeylib.training.data import BATCHES_PER_BUCKET, LengthBuckets, MicroBatc
 from monkeylib.training.module import exact_match
 from monkeylib.training.optim import cosine_with_warmup, parameter_groups
 from recipes.nano_base import card
-from recipes.nano_base.dense_heads import DenseHead, FirstHead, dense_loss, looking_loss, reading_accuracy
-from recipes.nano_base.rows import POINTS, BaseRows
+from recipes.nano_base.dense_heads import (
+    DenseHead,
+    FirstAttentionHead,
+    attention_loss,
+    dense_loss,
+    reading_accuracy,
+)
+from recipes.nano_base.examples import POINTS, BaseExample, BaseExamples
 
-LOOKING_LAYER = 2  # whose first head learns to look at the character to write next
-LOOKING_WEIGHT = 0.3
+ATTENTION_LAYER = 2  # whose first head learns to look at the character to write next
+ATTENTION_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of the recipe."""
+class Phase:
+    """Phase of the curriculum: its steps and what its examples hold."""
 
     name: str
     steps: int
@@ -62,13 +74,13 @@ class Stage:
     several: float = 0.0  # share of prompts with several images
     details: int = 0  # of which so many at most are parts of the image that is asked about
     signs: float = 0.0  # share of images with signs, if not drawn like the other families
-    apart: bool = False  # whether no transcript stands before questions, and a sign is asked for once
+    independent: bool = False  # whether no transcript stands before questions, and a sign is asked for once
     starts: float = 0.0  # weight of looking at the first character of each answer, which the question decides
-    first_row: int = 0
+    first_example: int = 0
 
 
-READING = Stage("reading", steps=4000, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
-LANGUAGE = Stage(
+READING = Phase("reading", steps=4000, batch_size=16, lr=2.0e-3, warmup=50, dense_weight=1.0, answers=False)
+LANGUAGE = Phase(
     "language",
     steps=4000,
     batch_size=16,
@@ -76,12 +88,14 @@ LANGUAGE = Stage(
     warmup=100,
     dense_weight=0.5,
     answers=True,
-    first_row=5_000_000,
+    first_example=5_000_000,
 )
-SEVERAL = replace(LANGUAGE, name="several", steps=2000, lr=6e-4, warmup=40, several=0.7, first_row=7_000_000)
-DETAILS = replace(SEVERAL, name="details", steps=1000, several=0.8, details=2, first_row=8_000_000)
-SIGNS = replace(DETAILS, name="signs", steps=1500, signs=0.6, first_row=8_500_000)
-PARTS = replace(SIGNS, name="parts", steps=2500, details=4, signs=0.45, first_row=9_000_000)
+SEVERAL = replace(
+    LANGUAGE, name="several", steps=2000, lr=6e-4, warmup=40, several=0.7, first_example=7_000_000
+)
+DETAILS = replace(SEVERAL, name="details", steps=1000, several=0.8, details=2, first_example=8_000_000)
+SIGNS = replace(DETAILS, name="signs", steps=1500, signs=0.6, first_example=8_500_000)
+PARTS = replace(SIGNS, name="parts", steps=2500, details=4, signs=0.45, first_example=9_000_000)
 COLOURS = replace(
     LANGUAGE,
     name="colours",
@@ -90,16 +104,18 @@ COLOURS = replace(
     lr=1e-3,
     warmup=40,
     signs=1.0,
-    apart=True,
+    independent=True,
     starts=1.0,
-    first_row=9_500_000,
+    first_example=9_500_000,
 )
-MIXED = replace(PARTS, name="mixed", steps=2400, signs=0.5, apart=True, starts=0.3, first_row=9_600_000)
-STAGES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS, PARTS, COLOURS, MIXED)
+MIXED = replace(
+    PARTS, name="mixed", steps=2400, signs=0.5, independent=True, starts=0.3, first_example=9_600_000
+)
+PHASES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS, PARTS, COLOURS, MIXED)
 
 
 def base_profile() -> Profile:
-    """nano with one view and no adapters."""
+    """Return the profile nano with one view and no LoRA."""
     nano = profiles.load_profile("nano")
     adapters = nano.lora.model_copy(update={"mode": "none"})
     width, height = nano.image_size
@@ -108,82 +124,107 @@ def base_profile() -> Profile:
 
 
 class BaseTraining(L.LightningModule):
-    """One stage of training. Logs losses, the share of characters read, and exact match of answers."""
+    """A phase of training. Logs losses, the share of characters read, and exact match of answers."""
 
     def __init__(
         self,
         model: MonkeyForConditionalGeneration,
         heads: tuple[DenseHead, DenseHead],
-        stage: Stage,
+        phase: Phase,
         processor: MonkeyProcessor,
         seed: int,
     ):
         super().__init__()
-        self.model, self.stage, self.processor, self.seed = model, stage, processor, seed
+        self.model, self.phase, self.processor, self.seed = model, phase, processor, seed
         self.patch_head, self.query_head = heads
-        self.looking = FirstHead(model.language_model.model.layers[LOOKING_LAYER].self_attn)
+        self.first_head = FirstAttentionHead(model.language_model.model.layers[ATTENTION_LAYER].self_attn)
 
-    def _forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def compute_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the `loss` of a batch, its terms, and how often characters and answers are right.
+
+        loss = dense_weight * dense + answers + ATTENTION_WEIGHT * look + starts * start
+        """
         features = self.model.vision(batch["pixel_values"])
         tokens = self.model.resampler(features)
+
+        # Dense labels, from patches and from visual tokens.
         by_patch, by_query = self.patch_head(features), self.query_head(tokens)
         out = {"dense": dense_loss(by_patch, batch["dense"]) + dense_loss(by_query, batch["dense"])}
         out["read_patch"] = reading_accuracy(by_patch, batch["dense"])
         out["read_query"] = reading_accuracy(by_query, batch["dense"])
-        out["loss"] = self.stage.dense_weight * out["dense"]
-        if self.stage.answers:
-            embeds = self.model.splice(batch["input_ids"], tokens[batch["views"]])
-            text = {key: batch[key] for key in ("attention_mask", "position_ids", "labels")}
-            result = self.model(inputs_embeds=embeds, **text)
-            query, key = self.looking.query_and_key()
-            out["look"], out["look_right"] = looking_loss(query, key, batch["looks"])
-            first = batch["turns"] != batch["turns"].roll(1, dims=1)
-            start, out["start_right"] = looking_loss(query, key, batch["looks"].masked_fill(~first, -1))
-            out["answers"] = result.loss.detach()
-            out["loss"] = out["loss"] + result.loss + LOOKING_WEIGHT * out["look"] + self.stage.starts * start
-            out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
+        out["loss"] = self.phase.dense_weight * out["dense"]
+        if not self.phase.answers:
+            return out
+
+        embeds = self.model.splice(batch["input_ids"], tokens[batch["views"]])
+        text = {name: batch[name] for name in ("attention_mask", "position_ids", "labels")}
+        result = self.model(inputs_embeds=embeds, **text)
+
+        # Attention supervision: of all characters, and once more of those with which an answer starts.
+        targets = batch["attention_targets"]
+        query, key = self.first_head.query_and_key()
+        out["look"], out["look_right"] = attention_loss(query, key, targets)
+        starts = batch["turns"] != batch["turns"].roll(1, dims=1)
+        start, out["start_right"] = attention_loss(query, key, targets.masked_fill(~starts, -1))
+
+        out["answers"] = result.loss.detach()
+        out["loss"] = out["loss"] + result.loss + ATTENTION_WEIGHT * out["look"] + self.phase.starts * start
+        out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
         return out
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Loss of a batch."""
-        out = self._forward(batch)
+        """Return the loss of a batch."""
+        out = self.compute_losses(batch)
         self.log_dict({f"train/{k}": v.detach() for k, v in out.items()}, prog_bar=False)
         return out["loss"]
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         """Log the loss of a batch of images that training never sees."""
-        self.log_dict({f"val/{k}": v for k, v in self._forward(batch).items()}, prog_bar=True)
+        self.log_dict({f"val/{k}": v for k, v in self.compute_losses(batch).items()}, prog_bar=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW with warm-up and cosine."""
+        """Return AdamW with a warm-up and a cosine decay."""
         optimiser = torch.optim.AdamW(
-            parameter_groups(self, weight_decay=0.05), lr=self.stage.lr, betas=(0.9, 0.98), fused=True
+            parameter_groups(self, weight_decay=0.05), lr=self.phase.lr, betas=(0.9, 0.98), fused=True
         )
-        schedule = cosine_with_warmup(optimiser, self.stage.warmup, self.stage.steps)
+        schedule = cosine_with_warmup(optimiser, self.phase.warmup, self.phase.steps)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _loader(self, split: str, batches: int, start: int) -> DataLoader:
-        stage = self.stage
-        pooled = BATCHES_PER_BUCKET * stage.batch_size
-        mix = (stage.answers, stage.several, stage.details, stage.signs, stage.apart)
-        rows = BaseRows(self.processor, split, *mix, pooled)
-        offset = self.seed * 10_000_000 + stage.first_row
-        length = (lambda row: len(row.conversation.input_ids)) if stage.answers else (lambda row: 0)
-        batches_of_rows = LengthBuckets(rows, length, stage.batch_size, offset)
-        made = MicroBatches(batches_of_rows, lambda batch, *_: rows.collate(batch), batches, start)
-        return build_dataloader(made, keep_workers=split == "val")
+        phase = self.phase
+        examples = BaseExamples(
+            self.processor,
+            split,
+            answers=phase.answers,
+            several=phase.several,
+            details=phase.details,
+            signs=phase.signs,
+            independent=phase.independent,
+            bucket_size=BATCHES_PER_BUCKET * phase.batch_size,
+        )
+        offset = self.seed * 10_000_000 + phase.first_example
+
+        def length(example: BaseExample) -> int:
+            return len(example.conversation) if phase.answers else 0
+
+        def collate(micro_batch: list[BaseExample], *_: Any) -> dict[str, Tensor]:
+            return examples.collate(micro_batch)
+
+        buckets = LengthBuckets(examples, length, phase.batch_size, offset)
+        micro_batches = MicroBatches(buckets, collate, batches, start)
+        return build_dataloader(micro_batches, keep_workers=split == "val")
 
     def train_dataloader(self) -> DataLoader:
-        """Batches from the first one that this run has not seen: a resumed run repeats nothing."""
-        return self._loader("train", self.stage.steps, self.trainer.global_step)
+        """Return the batches from the first one on that this run has not seen."""
+        return self._loader("train", self.phase.steps, self.trainer.global_step)
 
     def val_dataloader(self) -> DataLoader:
-        """The same few batches each time."""
+        """Return the same few batches each time."""
         return self._loader("val", 8, 0)
 
 
 @torch.no_grad()
-def initialise(model: MonkeyForConditionalGeneration) -> None:
+def initialize_weights(model: MonkeyForConditionalGeneration) -> None:
     """Start a small model from scratch: weights as large as its width asks for, and positions that count.
 
     The ViT's linear maps keep the scale of their input (half of it where they add to the residual stream),
@@ -207,20 +248,21 @@ def initialise(model: MonkeyForConditionalGeneration) -> None:
     resampler.proj.weight.copy_(torch.eye(width))
 
 
-def train_stage(module: BaseTraining, folder: Path) -> None:
-    """Run one stage, or go on with it; its last checkpoint, its `metrics.csv` and its recipe lie in `folder`.
+def train_phase(module: BaseTraining, folder: Path) -> None:
+    """Run a phase, or resume it. Its last checkpoint, `metrics.csv` and settings lie in `folder`.
 
     Raises:
-        ValueError: what lies there was trained by another recipe.
+        ValueError: the folder holds the phase, trained with other settings.
     """
-    stamp, recipe = folder / "stage.json", json.dumps(asdict(module.stage))
-    if stamp.exists() and stamp.read_text() != recipe:
+    settings_file, settings = folder / "phase.json", json.dumps(asdict(module.phase))
+    if settings_file.exists() and settings_file.read_text() != settings:
         raise ValueError(
-            f"{resources.display_path(folder)} holds this stage, trained with other settings: "
-            "to train it again, remove that folder and those of the later stages."
+            f"{resources.display_path(folder)} holds this phase, trained with other settings: to train it "
+            "again, remove that folder and those of the later phases."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(recipe)
+    settings_file.write_text(settings)
+
     checkpoint = ModelCheckpoint(
         folder,
         filename="last",
@@ -230,7 +272,7 @@ def train_stage(module: BaseTraining, folder: Path) -> None:
     )
     trainer = L.Trainer(
         accelerator="cpu",
-        max_steps=module.stage.steps,
+        max_steps=module.phase.steps,
         max_epochs=1,
         gradient_clip_val=1.0,
         callbacks=[checkpoint],
@@ -246,16 +288,16 @@ def train_stage(module: BaseTraining, folder: Path) -> None:
     trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
 
 
-def save(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: Path) -> None:
+def save_model(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: Path) -> None:
     """Write model and processor in one move, in place of what lies there."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    model.save_pretrained(unfinished)
-    processor.save_pretrained(unfinished)
+    partial = folder.with_name(f".{folder.name}.partial")
+    model.save_pretrained(partial)
+    processor.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    partial.rename(folder)
 
 
-def score(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditionalGeneration) -> None:
+def score_model(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditionalGeneration) -> None:
     """Ask the test splits and write the model card with the scores."""
     answered = predict_synthetic(profile, folder, runs / "predictions", profile.evaluation.counts)
     predictions = {("nano-base", split): done.path for split, done in answered.items()}
@@ -267,27 +309,27 @@ def score(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditiona
         "language model (embeddings tied)": model.language_model,
     }
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    stages = [asdict(stage) for stage in STAGES]
-    card.write(folder, counts, stages, table, profile.tile_size, profile.image_size[0])
+    phases = [asdict(phase) for phase in PHASES]
+    card.write(folder, counts, phases, table, profile.tile_size, profile.image_size[0])
 
 
 def main(seed: int = 0) -> None:
-    """Train all stages, going on where an interrupted run stopped; write the model, its scores and card."""
+    """Train all phases, resuming where an interrupted run stopped; write the model, its scores and card."""
     runs, target = resources.runs("nano-base"), resources.models() / "nano-base"
     L.seed_everything(seed)
     profile = base_profile()
-    processor = build.build_processor(profile)
+    processor = build.build_processor(profile, build_tokenizer())
     model = build.build_model(profile, processor)
-    initialise(model)
+    initialize_weights(model)
     side, queries = profile.tile_size // profile.vision.patch_size, math.isqrt(profile.queries)
     heads = (
         DenseHead(profile.vision.width, side, POINTS),
         DenseHead(model.config.text_config.hidden_size, queries, POINTS),
     )
-    for stage in STAGES:
-        train_stage(BaseTraining(model, heads, stage, processor, seed), runs / stage.name)
-    save(model.eval(), processor, target)
-    score(profile, target, runs, model)
+    for phase in PHASES:
+        train_phase(BaseTraining(model, heads, phase, processor, seed), runs / phase.name)
+    save_model(model.eval(), processor, target)
+    score_model(profile, target, runs, model)
     print(f"wrote {resources.display_path(target)}")
 
 

@@ -11,7 +11,7 @@ from monkeylib.data.synthetic.canvas import Text
 from monkeylib.data.synthetic.samples import LEGIBLE, TILE, Sample
 
 
-def located_texts(sample: Sample, answer: str) -> list[tuple[int, Text]]:
+def locate_texts(sample: Sample, answer: str) -> list[tuple[int, Text]]:
     """The texts of an image that an answer repeats, each with where it starts in the answer.
 
     In a transcript every text is found, in reading order; elsewhere a text that stands in the image more than
@@ -29,7 +29,7 @@ def located_texts(sample: Sample, answer: str) -> list[tuple[int, Text]]:
     return found
 
 
-def queries_to_look_at(
+def visual_token_targets(
     sample: Sample, answer: str, tokenizer: PreTrainedTokenizerBase, side: int, view: Box | None = None
 ) -> list[int]:
     """For each token of an answer the visual token whose region holds that character, -1 where there is none.
@@ -41,7 +41,7 @@ def queries_to_look_at(
     left, top, right, bottom = view or (0, 0, *sample.image.size)
     width, height = right - left, bottom - top
     boxes = {}
-    for start, text in located_texts(sample, answer):
+    for start, text in locate_texts(sample, answer):
         places = [start + i for i, char in enumerate(text.string) if char != " "]
         if text.height * TILE / min(width, height) >= LEGIBLE:
             boxes |= {place: glyph.box for place, glyph in zip(places, text.glyphs, strict=True)}
