@@ -197,8 +197,8 @@ def test_a_training_example_begins_with_the_prompt(make_image):
     prompt = build_prompt("llava", "what?")
     row = ExampleEncoder(processor, 100).encode(Record("0", (make_image(),), ((prompt, "a cat"),), "x", "x"))
     asked = processor(images=make_image(), text=prompt)["input_ids"][0]
-    assert torch.equal(row.encoded.ids[: len(asked)], asked)
-    assert (row.encoded.labels[: len(asked)] == IGNORE_INDEX).all() and row.num_labels == len("a cat") + 1
+    assert torch.equal(row.input_ids[: len(asked)], asked)
+    assert (row.labels[: len(asked)] == IGNORE_INDEX).all() and row.num_labels == len("a cat") + 1
     assert count_tokens(row.record, processor) == len(row)
 
 

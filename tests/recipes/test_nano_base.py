@@ -223,7 +223,7 @@ def test_apart_each_sign_is_asked_for_once_and_transcripts_stand_alone(processor
     assert 0 < told < 24
 
 
-def test_where_answers_start_weighs_as_much_as_the_stage_says(processor):
+def test_where_answers_start_weighs_as_much_as_the_phase_says(processor):
     profile = base.base_profile()
     model = build.build_model(profile, processor).eval()
     heads = DenseHead(profile.vision.width, 12, POINTS), DenseHead(192, 8, POINTS)
