@@ -87,10 +87,11 @@ def _problems(text: str, sentence_count: int) -> Iterator[str]:
 
 def _grounding(record: Record) -> tuple[int, list[str]]:
     """Return how many content words the detailed caption has, and those of them that are not grounded."""
+    # Everything that an expert found, or that came with the image, supports a word.
     texts = [caption.text for caption in record.captions] + [record.original_caption]
     texts += [region.text for region in record.regions] + [line.text for line in record.lines]
     supported_stems = {stem(word) for text in texts for word in _words(text)}
-    supported_counts = _object_counts(record)
+    supported_counts = _object_counts(record)  # "three" is supported by three objects of one name
 
     content_words = [word for word in _words(record.detailed_caption) if word not in _EMPTY]
     ungrounded = []

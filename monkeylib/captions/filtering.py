@@ -90,6 +90,7 @@ def apply_filter(
         overlap: overlap of two boxes given as fractions of the image, as in the released code.
         smallest_segment: share of the image that the box of a segment has to cover.
     """
+    # Sizes first, then confidences, then repeated texts: a dropped annotation suppresses no other.
     regions, small = _drop_small_segments(record, smallest_segment)
     regions, weak_regions = _apply_thresholds(regions, thresholds)
     lines, weak_lines = _apply_thresholds(record.lines, thresholds)
@@ -206,6 +207,7 @@ def group_objects(regions: Sequence[Region]) -> list[tuple[Region, ...]]:
     """
     position = {id(region): index for index, region in enumerate(regions)}
 
+    # From the most confident region down, so that the first of a group is its best.
     groups: list[list[Region]] = []
     for region in sorted(regions, key=lambda region: (-confidence(region), position[id(region)])):
         for group in groups:
@@ -221,6 +223,7 @@ def group_objects(regions: Sequence[Region]) -> list[tuple[Region, ...]]:
 
 def same_object(first: Region, second: Region) -> bool:
     """Return whether two regions show one object: of different experts, at one place or with one name."""
+    # Two regions of one expert are two objects to it.
     if first.expert == second.expert:
         return False
     if boxes.iou(first.box, second.box) >= SAME_PLACE:

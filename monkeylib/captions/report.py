@@ -282,6 +282,7 @@ def draw_svg(record: Record, image: Image.Image, pixels: int) -> Markup:
 
 def _labels(items: Sequence[LegendItem], record: Record, unit: float) -> list[dict[str, object]]:
     """Return the label of each item: its number, white on its colour."""
+    # A digit is about 0.62 times as wide as the font is high.
     height = (_FONT + 3) * unit
     sizes = []
     for number in range(1, len(items) + 1):
@@ -317,6 +318,7 @@ def draw_masks(regions: Sequence[Region], size: tuple[int, int]) -> Image.Image:
     masked.sort(key=lambda pair: -pair[1].area)
     colours = _distinct_colours([box for box, _ in masked])
 
+    # Each mask as a transparent area and an opaque outline; later, smaller masks cover larger ones.
     canvas = np.zeros((size[1], size[0], 4), dtype=np.uint8)
     for (_, mask), colour in zip(masked, colours, strict=True):
         inside = _resize_mask(mask, size)
@@ -344,6 +346,7 @@ def _distinct_colours(mask_boxes: Sequence[Box]) -> list[str]:
     for number, box in enumerate(mask_boxes):
         taken = {colours[other] for other in range(number) if boxes.touch(box, mask_boxes[other])}
 
+        # Begin the search at another colour for each mask, so that all colours are used.
         first = number % len(_MASK_COLOURS)
         candidates = [*_MASK_COLOURS[first:], *_MASK_COLOURS[:first]]
         free = [colour for colour in candidates if colour not in taken]

@@ -96,6 +96,7 @@ class ChatComposer(Composer):
         if concurrency < 1:
             raise ValueError(f"At least one request has to be on its way at once, got {concurrency}.")
 
+        # The model's name is the version in records; where it runs is part of the settings.
         self.version = environment(MODEL, "name a chat model (the released code used gpt-3.5-turbo)")
         self.base_url = os.environ.get(BASE_URL, "").strip() or OPENAI
         self.cache = Path(cache).absolute() if cache else resources.cache() / "chat"
@@ -208,6 +209,7 @@ class ChatComposer(Composer):
             return ""
 
         response = self._client.send(self.request(record), self.answer_tokens)
+        # An answer that is no caption is an error, but was paid for: it stays in the cache.
         choice = response["choices"][0]
         reason = choice.get("finish_reason")
         if reason == "length":

@@ -109,6 +109,7 @@ class Budget:
             BudgetExhausted: the request might exceed the limit, and no request on its way can leave enough.
         """
         reservation = Reservation(prompt, completion)
+        # Requests on their way may use less than they reserved: wait for them before giving up.
         with self._changed:
             while not self._fits(reservation):
                 if not self._reservations:
@@ -330,6 +331,7 @@ class ChatClient:
                 f"a response without an answer ({type(error).__name__}: {error})"
             ) from error
 
+        # Without numbers from the endpoint, the whole reservation counts as used.
         usage = response.get("usage") or {}
         prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if isinstance(prompt_tokens, int) and isinstance(completion_tokens, int):
@@ -341,6 +343,7 @@ class ChatClient:
         status = error.status_code
         reason = f"status {status}: {str(error.message)[:300]}"
 
+        # A wrong key, model or address, or an empty account: no other request would be answered either.
         if status in _REFUSED or error.code == "insufficient_quota":
             self._refusal = f"The endpoint {self.base_url} refuses requests ({reason})."
             raise ChatFailed(self._refusal) from error

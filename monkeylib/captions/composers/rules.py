@@ -130,6 +130,7 @@ def _relation_sentence(record: Record, objects: Sequence[Region]) -> str:
     if len(unique) < 2:
         return ""
 
+    # The two largest, and how far the centre of the first lies to the right of and below that of the second.
     first, second = sorted(unique, key=lambda region: -boxes.area(region.box))[:2]
     first_x, first_y = boxes.center(record.normalised(first.box))
     second_x, second_y = boxes.center(record.normalised(second.box))

@@ -92,6 +92,7 @@ class SmolLm2Composer(Composer):
             return ""
 
         draft = self.draft(rules_text)
+        # `write` looks the result up by the caption that the record gets.
         problems = self.problems(record, rules_text, draft)
         if problems:
             self.rewrites[rules_text] = RewriteResult("rules", draft, problems)

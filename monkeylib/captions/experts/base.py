@@ -117,6 +117,7 @@ def crop(image: Image.Image, box: Sequence[float]) -> Image.Image:
     """Cut a box (x0, y0, x1, y1 in pixels) out of an image, at least one pixel wide and high."""
     width, height = image.size
 
+    # Whole pixels inside the image: the corner rounds down, the far side to the nearest pixel.
     x0 = min(max(int(box[0]), 0), width - 1)
     y0 = min(max(int(box[1]), 0), height - 1)
     x1 = min(max(round(box[2]), x0 + 1), width)

@@ -177,6 +177,7 @@ class GritRegions(Expert):
 
         regions = []
         for detection in result["objects"]:
+            # GRIT's boxes may reach beyond the image.
             x0, y0, x1, y1 = (min(max(side, 0.0), size[i % 2]) for i, side in enumerate(detection["box"]))
             text = " ".join(detection["caption"].split())
             if text and x0 < x1 and y0 < y1:
@@ -222,6 +223,7 @@ class _Process:
         self._stderr.close()
 
     def _read_line(self, timeout: float) -> dict[str, Any]:
+        # The pipe may deliver a line in several parts.
         deadline = time.monotonic() + timeout
         while b"\n" not in self._buffer:
             remaining = deadline - time.monotonic()
@@ -245,6 +247,7 @@ class _Process:
 
 
 def _kill(popen: subprocess.Popen) -> None:
+    # Also run by the garbage collector and at exit, when the process may have ended long ago.
     if popen.poll() is None:
         popen.kill()
         popen.wait()

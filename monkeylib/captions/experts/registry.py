@@ -78,6 +78,7 @@ def expert_names() -> list[str]:
 
 def expert_sets() -> dict[str, tuple[str, ...]]:
     """Return the sets: the names of the experts of each, in the order in which they run."""
+    # {set: [(position, expert), ...]}
     members: dict[str, list[tuple[int, str]]] = {}
     for name, entry in EXPERTS.entries.items():
         for set_name, position in entry.sets.items():

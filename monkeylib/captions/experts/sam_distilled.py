@@ -141,6 +141,7 @@ class SamDistilled(Expert):
     def _encode(self, image: Image.Image, input_size: tuple[int, int]) -> np.ndarray:
         """Return the features of the image, scaled into the top left of a black square."""
         width, height = input_size
+        # Normalised pixels on a square of zeros, as Segment Anything pads behind its normalisation.
         pixels = np.asarray(image.resize(input_size, Image.Resampling.BILINEAR), dtype=np.float32)
 
         canvas = np.zeros((SIDE, SIDE, 3), dtype=np.float32)
@@ -208,6 +209,7 @@ def stability(logits: np.ndarray, offset: float = 1.0) -> np.ndarray:
 
     0 for masks without area. As in Segment Anything, but on the decoder's own grid instead of the image's.
     """
+    # [N] each.
     inner = (logits > offset).sum(axis=(1, 2))
     outer = (logits > -offset).sum(axis=(1, 2))
     return np.divide(inner, outer, out=np.zeros(len(logits)), where=outer > 0)

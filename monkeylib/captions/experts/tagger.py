@@ -81,6 +81,7 @@ class Tagger(RegionCaptioner):
 
         tags = []
         for start in range(0, len(images), self.batch_size):
+            # [B, 3, 224, 224]
             batch = np.stack([squeeze(image) for image in images[start : start + self.batch_size]])
             with torch.inference_mode():
                 best = self._network(torch.from_numpy(batch)).softmax(dim=1).max(dim=1)
@@ -181,6 +182,7 @@ def tag_caption(tag: str, regions: Sequence[Region], size: tuple[int, int]) -> s
         if region.score > REGION_MATCH and not (tag and fills_image):
             counts[region.text] += 1
 
+    # One sentence of the tag, the objects, or both.
     objects = join_with_and([with_count(name, count) for name, count in counts.items()]) if counts else ""
     if tag and objects:
         return f"a picture of {with_count(tag, 1)}, with {objects}"

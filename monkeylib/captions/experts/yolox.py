@@ -100,6 +100,7 @@ def letterbox(image: Image.Image) -> tuple[np.ndarray, float]:
     scale = min(SIDE / image.width, SIDE / image.height)
     width = max(1, int(image.width * scale))
     height = max(1, int(image.height * scale))
+    # The network was trained on BGR, padded to the right and below.
     rgb = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
     canvas = np.full((SIDE, SIDE, 3), _GREY, dtype=np.float32)
@@ -151,6 +152,7 @@ def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, iou: float) -
         best, others = remaining[0], remaining[1:]
         selected.append(int(best))
 
+        # Intersections of the best box with all remaining ones, [M].
         top_left = np.maximum(boxes[best, :2], boxes[others, :2])
         bottom_right = np.minimum(boxes[best, 2:], boxes[others, 2:])
         intersections = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
