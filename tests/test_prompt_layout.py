@@ -242,11 +242,11 @@ def test_training_rows_and_data_inspection(monkey, expected, tmp_path, prompt, i
 
     answered = [(text, answer) for _, answer in turns]
     ids = expected(images, history=answered)
-    assert row.encoded.ids.tolist() == ids
+    assert row.input_ids.tolist() == ids
     assert inspect.count_tokens(record, monkey.processor) == len(ids)
 
     # Each answer is learned with its end of text, and follows the ids that chat gives to the model.
-    labels = row.encoded.labels.tolist()
+    labels = row.labels.tolist()
     assert [label for label in labels if label != IGNORE_INDEX] == [
         token
         for _, answer in turns

@@ -17,6 +17,7 @@ import lightning as L
 from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from monkeylib import digests, resources
@@ -152,12 +153,16 @@ def _trainer(profile: Profile, folder: Path, progress: bool, devices: Devices) -
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
 
+    strategy: str | Strategy = "auto"
+    if training.strategy != "auto" or devices.world_size > 1:
+        strategy = strategies.build_strategy(training.strategy, devices.world_size)
+
     return L.Trainer(
         default_root_dir=folder,
         accelerator="auto",
         devices=devices.per_node,
         num_nodes=devices.nodes,
-        strategy=strategies.build_strategy(training.strategy, devices.world_size),
+        strategy=strategy,
         plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         use_distributed_sampler=False,
         precision=training.precision,

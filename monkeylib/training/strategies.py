@@ -17,16 +17,14 @@ from torch.distributed.fsdp import fully_shard
 from monkeylib.model import MonkeyForConditionalGeneration
 
 
-def build_strategy(name: str, world_size: int) -> str | Strategy:
-    """Return Lightning's strategy of that name ("auto", "ddp" or "fsdp") for a number of devices."""
+def build_strategy(name: str, world_size: int) -> Strategy:
+    """Return Lightning's strategy for several devices: FSDP ("fsdp"), or else DDP."""
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if name == "fsdp":
         return ShardedStrategy(
             data_parallel_size=world_size, tensor_parallel_size=1, process_group_backend=backend
         )
-    if name == "ddp" or world_size > 1:
-        return DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True)
-    return "auto"
+    return DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True)
 
 
 def sharded_blocks(model: MonkeyForConditionalGeneration) -> list[torch.nn.Module]:

@@ -3,8 +3,10 @@ import torch
 from pydantic import ValidationError
 
 from monkeylib import profiles
+from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.lora import TileLoRA
+from monkeylib.profiles import build
 
 
 def on_meta(name: str) -> MonkeyForConditionalGeneration:
@@ -89,3 +91,27 @@ def test_images_have_the_size_of_their_tiles_unless_told_otherwise():
     profile = profiles.load_profile("paper-1344")
     assert profile.image_size == (1344, 896)  # width, height
     assert profile.model_copy(update={"image_width": 500}).image_size == (500, 896)
+
+
+def test_shipped_tokenizer_is_the_one_of_the_synthetic_data():
+    shipped = build.build_processor(profiles.load_profile("smoke")).tokenizer
+    built = build_tokenizer()
+    assert shipped.backend_tokenizer.to_str() == built.backend_tokenizer.to_str()
+    for name in ("eos_token", "pad_token", "unk_token", "padding_side"):
+        assert getattr(shipped, name) == getattr(built, name)
+    assert shipped.convert_tokens_to_ids(["<img>", "</img>", "<imgpad>"]) == [1, 2, 3]
+
+
+def test_profile_without_its_tokenizer_raises():
+    smoke = profiles.load_profile("smoke")
+    changed = smoke.language_model.model_copy(update={"tokenizer": "no/such/folder"})
+    with pytest.raises(FileNotFoundError, match="no tokenizer at .*no/such/folder"):
+        build.build_processor(smoke.model_copy(update={"language_model": changed}))
+
+
+def test_old_names_of_fields_are_refused():
+    fields = profiles.load_profile("nano").model_dump()
+    with pytest.raises(ValidationError, match="text"):
+        profiles.Profile(**fields, text={})
+    with pytest.raises(ValidationError, match="per_device"):
+        profiles.load_profile("nano").with_training(per_device=2)
