@@ -238,6 +238,7 @@ def _download(asset: Asset, source: Source, target: Path) -> None:
         if problem is not None:
             raise _SourceError(problem)
 
+        # Files that did not pass the check are replaced as a whole.
         shutil.rmtree(target, ignore_errors=True)
         os.replace(files, target)
 
@@ -290,6 +291,7 @@ def _run(command: list[str]) -> None:
     except FileNotFoundError as error:
         raise _SourceError(f"{command[0]} is not installed") from error
     except subprocess.CalledProcessError as error:
+        # Package managers end with hints and notices; the line with the error says more.
         lines = error.stderr.splitlines()
         error_lines = [line for line in lines if "ERR" in line] or lines
         message = error_lines[-1].strip() if error_lines else f"exit code {error.returncode}"

@@ -41,11 +41,13 @@ def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
     records = LAYOUTS[card.layout](folder, *part.files, **part.options)
 
     images = folder / part.images
+    # An image may have many questions; its file is looked for once.
     image_exists: dict[str, bool] = {}
     left_out: Counter[str] = Counter()
     num_records = 0
 
     with resources.atomic_write(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        # One record a line, written as it is read: a dataset need not fit into memory.
         file.write("[")
         for record in checked(records, card.name, part.files, card.home):
             answer = training_answer(record, part.answer).strip()

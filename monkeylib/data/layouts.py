@@ -193,6 +193,7 @@ def coco_questions(folder: Path, questions: str, annotations: str, coco_split: s
     for row in read_json(folder / annotations, "annotations"):
         yield QARecord(
             id=str(row["question_id"]),
+            # COCO pads numbers of images to twelve digits.
             image=f"COCO_{coco_split}_{row['image_id']:012d}.jpg",
             question=question_of[row["question_id"]],
             answers=tuple(answer["answer"] for answer in row["answers"]),
@@ -218,6 +219,7 @@ def scienceqa(folder: Path, problems: str, splits: str, split: str) -> Iterator[
     rows = read_json(folder / problems)
     for id in read_json(folder / splits, split):
         row = rows[id]
+        # More than half of the questions have no image.
         if row["image"]:
             image = f"{id}/{row['image']}"
             yield _multiple_choice(id, image, row["question"], row["choices"], row["answer"])
@@ -241,6 +243,7 @@ def mme(folder: Path, *tasks: str) -> Iterator[QARecord]:
         for file in sorted(texts.glob("*.txt")):
             candidates = [images / (file.stem + suffix) for suffix in _IMAGE_SUFFIXES]
             image = next((path for path in candidates if path.is_file()), candidates[0])
+            # Some files end in blank lines.
             rows = [row for row in file.read_text(encoding="utf-8").splitlines() if row.strip()]
 
             for number, row in enumerate(rows):
@@ -273,6 +276,7 @@ def ocrvqa(folder: Path, file: str, split: int) -> Iterator[QARecord]:
     """
     for id, row in read_json(folder / file).items():
         if row["split"] == split:
+            # The suffix without the query of the address: ".gif" of "51.gif?x=1".
             image = f"{id}{PurePosixPath(urlparse(row['imageURL']).path).suffix}"
             for number, (question, answer) in enumerate(zip(row["questions"], row["answers"], strict=True)):
                 yield QARecord(f"{id}-{number}", image, question, (answer,))
@@ -313,6 +317,8 @@ def ai2d(
     for file in sorted((folder / questions).glob("*.json")):
         content = read_json(file)
         name = content["imageName"]
+
+        # The listing has ids without suffix: "42" for 42.png.
         if (name.partition(".")[0] in ids_of_test) != test:
             continue
 
@@ -343,6 +349,7 @@ def draw_letters(image: Path, texts: dict[str, dict[str, Any]], out: Path) -> No
         (left, top), (right, bottom) = text["rectangle"]
         draw.rectangle((left, top, right, bottom), fill="white")
 
+        # The letter is as high as the box, or as wide if that is less.
         font = ImageFont.load_default(max(_SMALLEST_LETTER, min(right - left, bottom - top)))
         centre = ((left + right) / 2, (top + bottom) / 2)
         draw.text(centre, text["replacementText"], fill="black", font=font, anchor="mm")
@@ -402,6 +409,7 @@ def due(folder: Path, file: str, question: str) -> Iterator[QARecord]:
         name = row["name"].removesuffix(".pdf")
 
         for number, annotation in enumerate(row["annotations"]):
+            # Values with children, such as the rows of a table, have no text of their own.
             values = [value for value in annotation["values"] if "value" in value]
             variants = [list(value.get("value_variants", [])) for value in values]
             yield QARecord(

@@ -116,6 +116,7 @@ def load_mixture(path_or_name: str | Path) -> Mixture:
     path = find_mixture(path_or_name)
     file = parse_mixture(path)
 
+    # expandvars leaves variables that are not set as they are.
     root = Path(os.path.expandvars(file.root)).expanduser()
     if "$" in str(root):
         raise ValueError(
@@ -195,6 +196,7 @@ class _Concatenated:
         return self._parts[part][number - start]
 
 
+# Building a permutation hashes its key; an epoch asks for the same few again and again.
 @lru_cache(maxsize=256)
 def _permutation(length: int, *key: int | str) -> RandomPermutation:
     return RandomPermutation(length, *key)

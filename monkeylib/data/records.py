@@ -76,6 +76,7 @@ def _open(image: ImageSource, location: str) -> Image.Image:
     path = str(image) if isinstance(image, str | Path) else None
     name = f" {path}" if path else ""
 
+    # Nothing is downloaded while training: the same records must give the same images.
     if path and path.startswith(("http://", "https://")):
         raise BadRecord(f"{location}:{name} is an address; images are files: download it and name its path")
     if path and not Path(path).is_file():
@@ -85,6 +86,7 @@ def _open(image: ImageSource, location: str) -> Image.Image:
 
     try:
         if path:
+            # Only the header is read here, so that the size is checked before anything is decoded.
             with Image.open(path, formats=FORMATS) as file:
                 return _decode(file, f"{location}:{name}")
         return _decode(image() if callable(image) else image, f"{location}:")

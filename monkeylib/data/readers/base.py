@@ -70,6 +70,7 @@ class RawRecord:
             raise self.error(field, "a text", value)
         if not value.strip():
             raise self.error(field, "a text that is not empty", value)
+        # Half of a surrogate pair is legal in JSON, but cannot be encoded in UTF-8 for the tokenizer.
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise self.error(field, "a text of Unicode", f"half a surrogate pair in {value!a}")
         return value
@@ -101,6 +102,7 @@ class RawRecord:
 
     def to_record(self, images: Iterable[Any], turns: Iterable[tuple[str, str]], id: Any = None) -> Record:
         """Return the record, if it has as many images as the dataset allows."""
+        # Models trained on one image per prompt should not meet several by accident.
         images = tuple(images)
         minimum, maximum = self.entry.min_images, self.entry.max_images
         if not minimum <= len(images) <= maximum:
@@ -109,6 +111,7 @@ class RawRecord:
                 f"{self.location}: expected {allowed} images, got {len(images)}; the dataset's "
                 "min_images and max_images say how many"
             )
+        # JSON's true is an int in Python, but not a good id.
         if id is not None and (isinstance(id, bool) or not isinstance(id, str | int)):
             raise self.error("id", "a text or a whole number", id)
 

@@ -112,6 +112,7 @@ def _parse_llava(raw: RawRecord) -> Record:
 
     value = raw.value.get("image")
     images = [] if value is None else raw.image_paths(value, "image")
+    # One placeholder for each image, all of them in the first question.
     placeholders = turns[0][0].count(_LLAVA_PLACEHOLDER)
     if placeholders != len(images):
         raise BadRecord(
@@ -149,6 +150,7 @@ def _parse_turns(raw: RawRecord, roles: tuple[str, str]) -> list[tuple[str, str]
             raise raw.error(f"{field}.from", f"{role} ({' and '.join(roles)} take turns)", turn["from"])
         texts.append(raw.text(turn["value"], f"{field}.value"))
 
+    # Texts alternate: prompt, answer, prompt, answer, ...
     if len(texts) % 2:
         raise raw.error("conversations", "an answer after every prompt", f"{len(texts)} turns")
     pairs = list(zip(texts[::2], texts[1::2], strict=True))
@@ -191,6 +193,7 @@ class JsonRecords:
                 numbers.extend(span)
             self._first_records.append(len(numbers) // 3)
 
+        # [number of records, 3]
         if numbers:
             self._spans = np.frombuffer(numbers, dtype=np.int64).reshape(-1, 3)
         else:
@@ -281,6 +284,8 @@ def _index_list(file: Path) -> Iterator[tuple[_Span, Any]]:
         position = _skip_whitespace(text, position + 1)
         while text[position : position + 1] != "]":
             value, end = decode(text, position)
+
+            # What lies between two records counts, too: commas, blanks and line breaks.
             byte += _byte_length(text[counted:position])
             line += text.count("\n", counted, position)
             length = _byte_length(text[position:end])

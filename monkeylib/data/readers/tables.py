@@ -156,6 +156,7 @@ def _load_from(entry: DatasetEntry, path: Path, files: list[str] | None) -> Any:
 
     cache = str(resources.cache() / "datasets")
 
+    # Nothing on disk: a hub id, unless the path can only mean a file.
     if files is None:
         hub_id = entry.paths[0]
         if len(entry.paths) > 1 or path.suffix in _FILES or not _HUB_ID.fullmatch(hub_id):
@@ -167,6 +168,7 @@ def _load_from(entry: DatasetEntry, path: Path, files: list[str] | None) -> Any:
             raise ValueError(f"the dataset {entry.name} has the file {path}, expected {', '.join(_FILES)}")
         return datasets.load_dataset(_FILES[path.suffix], data_files=files, split="train", cache_dir=cache)
 
+    # A folder that `save_to_disk` wrote: several splits, or one.
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         saved = datasets.load_from_disk(str(path))
         if not isinstance(saved, datasets.DatasetDict):
@@ -177,4 +179,5 @@ def _load_from(entry: DatasetEntry, path: Path, files: list[str] | None) -> Any:
             )
         return saved[entry.split]
 
+    # A folder of parquet or other files, which the library recognises itself.
     return datasets.load_dataset(str(path), split=entry.split, cache_dir=cache)

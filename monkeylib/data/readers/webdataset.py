@@ -128,6 +128,7 @@ def _read_json(member: TarMember) -> dict[str, Any]:
 
 def _load_index(shard: Path) -> list[tuple[str, Spans]]:
     """Return the keys of a shard in their order, with their members; from the cache if it has them."""
+    # A shard that was written again has another size or time, and gets another index.
     stat = shard.stat()
     state = text_digest(f"{shard.resolve()} {stat.st_size} {stat.st_mtime_ns}")[:16]
     cached = resources.cache() / "shards" / f"{shard.stem}-{state}.json"
@@ -150,11 +151,13 @@ def _build_index(shard: Path) -> list[tuple[str, Spans]]:
                 if not member.isfile() or not stem or not dot:
                     continue
 
+                # Members of one key follow each other, as the format demands.
                 key = f"{folder}/{stem}" if folder else stem
                 if not keys or keys[-1][0] != key:
                     keys.append((key, {}))
                 keys[-1][1][suffix.lower()] = [member.offset_data, member.size]
 
+                # tarfile does not notice that the last member is truncated.
                 if member.offset_data + member.size > shard.stat().st_size:
                     raise tarfile.ReadError(f"{member.name} is cut off")
     except tarfile.TarError as error:

@@ -106,6 +106,7 @@ def photo_background(rng: Generator, split: str, size: tuple[int, int]) -> Image
     """
     source = photo(PHOTOS[split][rng.integers(len(PHOTOS[split]))])
 
+    # A crop of the image's proportions, half as large as the photograph allows or larger.
     zoom = rng.uniform(0.5, 1.0) * min(source.width / size[0], source.height / size[1])
     width, height = size[0] * zoom, size[1] * zoom
     x = rng.uniform(0, source.width - width)
@@ -175,11 +176,13 @@ def draw_text(
     visible = string.upper() if upper else string
     draw.text(xy, visible, font=face, fill=fill)
 
+    # Lower-case glyphs get some room below the baseline; capitals have no descenders.
     x, y = xy
     baseline = y + face.getmetrics()[0]
     top = baseline - _CAP_HEIGHT * height
     bottom = baseline + (0.0 if upper else _BELOW_BASELINE * height)
 
+    # Left edge of each glyph, and the right edge of the last one.
     edges = list(accumulate((_advance(char, name, height) for char in visible), initial=x))
     glyphs = tuple(
         Glyph(char, (edges[i], top, edges[i + 1], bottom)) for i, char in enumerate(string) if char != " "

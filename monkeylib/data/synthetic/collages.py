@@ -206,6 +206,7 @@ def _draw_sign(rng: Generator, board: Image.Image, text: str, cell: int) -> None
     x, y, width, height = _cell(cell)
     face = _FONTS[rng.integers(len(_FONTS))]
     size = int(rng.integers(16, 30))
+    # The plate needs 14 pixels on both sides, and some of the board around it.
     while text_width(text, face, size) > width - 40:
         size -= 1
 

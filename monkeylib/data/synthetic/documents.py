@@ -128,6 +128,7 @@ def _draw_receipt(rng: Generator, split: str, page: _Page, title_height: int) ->
     )
     title = page.write_title(rng, shop, title_height)
 
+    # One line stays free for the total.
     count = min(page.room - 1, int(rng.integers(2, 13)))
     items = [item for item in words.pick(rng, words.ITEMS, count) if page.fits(item, "29.99")]
     prices: dict[str, str] = {}
@@ -139,6 +140,7 @@ def _draw_receipt(rng: Generator, split: str, page: _Page, title_height: int) ->
         cents = sum(round(100 * float(price)) for price in prices.values())
         return f"{cents // 100}.{cents % 100:02d}"
 
+    # The pair ("total", value) must belong to the split, too.
     total = words.draw_value("total", split, draw_total if items else lambda: words.price(rng))
 
     lines = []
@@ -189,6 +191,7 @@ def _draw_table(rng: Generator, split: str, page: _Page, title_height: int) -> D
     columns = tuple(page.write(x, name, "right") for x, name in zip(edges, names, strict=True))
     page.next_line()
 
+    # Short keys, since columns were placed for "miami".
     keys = [word for word in (words.DAYS if rng.random() < 0.4 else words.CITIES) if len(word) <= 5]
     lines = []
     for key in words.pick(rng, keys, min(page.room, int(rng.integers(2, 11)))):

@@ -103,6 +103,7 @@ def make_sample(
     if family is not None:
         choose("family", family, FAMILIES)
 
+    # The family is drawn even if it is given, so that it does not change anything else.
     rng = np.random.default_rng([words.SPLITS.index(split), seed, *size])
     random_family = FAMILIES[rng.choice(len(FAMILIES), p=_FAMILY_SHARES)]
     return _MAKE[family or random_family](rng, split, seed, size)
@@ -179,6 +180,7 @@ def _ask_about_scene(rng: Generator, objects: list[DrawnObject], size: tuple[int
     for name, count in names.items():
         boxes = [drawn.box for drawn in objects if drawn.name == name]
         ask(f"how many {_plural(name)} are there?", NUMBERS[count], "count", *boxes)
+    # One question about something that is not in the image.
     absent = words.pick(rng, [name for name in OBJECTS if name not in names])[0]
     ask(f"how many {_plural(absent)} are there?", NUMBERS[0], "count")
     return questions

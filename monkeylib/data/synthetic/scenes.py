@@ -193,6 +193,7 @@ def make_scene(rng: Generator, split: str, size: tuple[int, int]) -> tuple[Image
 
     objects: list[DrawnObject] = []
     for name in names[:5]:
+        # A sixth to a third of the image's shorter side.
         width = rng.uniform(0.17, 0.32) * min(size)
         height = width * rng.uniform(0.85, 1.15)
         box = _free_box(rng, size, width, height, [drawn.box for drawn in objects])
@@ -248,6 +249,7 @@ def make_signs(
         if box is None:
             continue
 
+        # Dark ink on light plates, light ink on dark ones.
         rgb = COLOURS[colour]
         ink = (15, 15, 15) if sum(rgb) > 380 else (250, 250, 250)
         draw.rounded_rectangle(box, radius=3, fill=rgb, outline=ink)

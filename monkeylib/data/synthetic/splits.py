@@ -51,6 +51,7 @@ def make_test_set(
     """
     choose("test set", name, NAMES)
 
+    # Samples in order, until they have given enough questions.
     questions: list[TestQuestion] = []
     seed = 0
     while len(questions) < count:
