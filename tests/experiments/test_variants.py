@@ -5,7 +5,7 @@ import pytest
 from monkeylib import profiles, tables
 from monkeylib.experiments import variants
 from monkeylib.experiments.variants import VARIANTS, variant_profile
-from monkeylib.training import finetune
+from monkeylib.profiles import build
 from monkeylib.training.data import synthetic_data
 from tests.support.smoke_experiments import COUNTS, smallest_profile
 
@@ -113,5 +113,5 @@ def test_ablation_runs_and_trains_nothing_twice(outputs, monkeypatch):
     files = variants.prediction_files(profile)
     assert all(files[name, f"nano-{split}"].exists() for name in names for split in COUNTS)
 
-    monkeypatch.setattr(finetune, "build_model", lambda *_: pytest.fail("a variant was trained twice"))
+    monkeypatch.setattr(build, "build_model", lambda *_: pytest.fail("a variant was trained twice"))
     assert tables.read_csv(variants.run_ablation(profile, names)) == rows
