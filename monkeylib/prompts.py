@@ -76,7 +76,9 @@ def get_template(name: str) -> PromptTemplate:
     Raises:
         ValueError: no prompt has that name.
     """
-    return PROMPTS[choose("prompt", name, PROMPTS)]
+    if name not in PROMPTS:
+        choose("prompt", name, PROMPTS)
+    return PROMPTS[name]
 
 
 def build_prompt(name: str, question: str = "", separator: str = "") -> str:

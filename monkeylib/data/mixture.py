@@ -72,6 +72,7 @@ class Mixture:
             _epoch_count(records, len(training_records))
             for records, training_records in zip(datasets, self.sets, strict=True)
         ]
+        self._lengths = [len(records) for records in self.sets]
         self._ends = list(accumulate(self.counts))  # of each dataset among the slots of an epoch
         self.validation: Records | None = _Concatenated("validation", validation) if validation else None
         self.digest = _digest(file, [*datasets, *validation_datasets], validation_numbers)
@@ -101,8 +102,9 @@ class Mixture:
         # The dataset's draws are numbered over all epochs; each round through it is a permutation.
         draw = epoch * self.counts[dataset] + slot - first_slot
         records = self.sets[dataset]
-        turn, step = divmod(draw, len(records))
-        return dataset, _permutation(len(records), self.seed, records.name, turn)[step]
+        length = self._lengths[dataset]
+        turn, step = divmod(draw, length)
+        return dataset, _permutation(length, self.seed, records.name, turn)[step]
 
 
 def load_mixture(path_or_name: str | Path) -> Mixture:

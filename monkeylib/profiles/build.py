@@ -61,13 +61,14 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
             image_tokens = ["<img>", "</img>", "<imgpad>"]
             start_id, end_id, placeholder_id = tokenizer.convert_tokens_to_ids(image_tokens)
 
+    vision_config = _vision_config(profile)
     if profile.resampler_heads is None:
         resampler_config: PreTrainedConfig = MonkeyProjectorConfig()
     else:
         resampler_config = MonkeyResamplerConfig(queries=profile.queries, heads=profile.resampler_heads)
 
     return MonkeyConfig(
-        vision_config=_vision_config(profile),
+        vision_config=vision_config,
         resampler_config=resampler_config,
         text_config=AutoConfig.for_model(profile.language_model.model_type, **text_fields),
         tile_size=profile.tile_size,

@@ -232,6 +232,7 @@ class ExampleEncoder:
 
     def __init__(self, processor: MonkeyProcessor, max_length: int, packing: bool = False):
         self.processor, self.max_length, self.packing = processor, max_length, packing
+        self.layout, self.tokens_of_image = processor.layout, processor.visual_tokens()
 
     def encode(self, record: Record) -> EncodedExample:
         """Return token ids and labels of a record, without opening its images.
@@ -239,9 +240,9 @@ class ExampleEncoder:
         Raises:
             BadRecord: the images and the first turn are longer than `max_length`.
         """
-        images = [self.processor.visual_tokens()] * len(record.images)
+        images = [self.tokens_of_image] * len(record.images)
         try:
-            return encode_conversation(self.processor.layout, images, record.turns, self.max_length, record)
+            return encode_conversation(self.layout, images, record.turns, self.max_length, record)
         except ValueError as error:
             raise BadRecord(f"{record.location}: {error}") from error
 

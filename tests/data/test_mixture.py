@@ -68,6 +68,7 @@ def _without_files(sizes, counts, seed):
     mixture = object.__new__(mixtures.Mixture)
     mixture.seed, mixture.counts = seed, counts
     mixture.sets = [type("Rows", (list,), {"name": f"set{n}"})(range(size)) for n, size in enumerate(sizes)]
+    mixture._lengths = sizes
     mixture._ends = [sum(counts[: n + 1]) for n in range(len(counts))]
     return mixture
 
