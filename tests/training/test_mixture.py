@@ -44,7 +44,7 @@ def train(mixture, out, *more):
 def test_an_interrupted_run_on_records_ends_as_one_in_one_go(mixture, tmp_path, monkeypatch):
     straight = train(mixture, tmp_path / "straight", "--skip-bad")
     assert straight.exit_code == 0, straight.output
-    assert "left out 2 bad records, listed in" in straight.output
+    assert "skipped 2 bad records, listed in" in straight.output
     step = MonkeyTraining.training_step
 
     def stopping(self, batch, number):
@@ -76,5 +76,5 @@ def test_an_interrupted_run_on_records_ends_as_one_in_one_go(mixture, tmp_path, 
 def test_a_bad_record_stops_the_run_with_its_sentence(mixture, tmp_path):
     done = train(mixture, tmp_path / "run")
     assert done.exit_code != 0
-    assert str(done.exception).startswith("set ") and "--skip-bad" in str(done.exception)
+    assert str(done.exception).startswith("dataset ") and "--skip-bad" in str(done.exception)
     assert not (tmp_path / "run" / "model").exists()
