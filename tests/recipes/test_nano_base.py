@@ -86,7 +86,7 @@ def test_heads_put_scores_where_the_labels_are():
     assert differs.nonzero().tolist() == [[2, 2], [2, 3], [3, 2], [3, 3]]
 
 
-def test_looking_loss_is_that_of_the_layers_own_attention(tiny):
+def test_attention_loss_is_that_of_the_layer(tiny):
     language = tiny().language_model
     head = FirstAttentionHead(language.model.layers[1].self_attn)
     language.set_attn_implementation("eager")
@@ -100,7 +100,7 @@ def test_looking_loss_is_that_of_the_layers_own_attention(tiny):
     assert attention_loss(*head.query_and_key(), torch.full((2, 9), -1))[0] == 0
 
 
-def test_who_looks_where_he_should_has_no_loss():
+def test_attention_on_its_target_has_no_loss():
     keys = 30 * torch.eye(6)[None]
     queries = torch.zeros(1, 6, 6)
     queries[0, 3, 2] = 1.0  # the position before the label at 4 looks at 2

@@ -63,7 +63,7 @@ def test_trained_weights_alone_load_onto_their_base(based, tmp_path):
     assert not torch.allclose(logits_of(whole), logits_of(inference.load_model(tmp_path / "base")), atol=1e-2)
 
 
-def test_weights_of_another_recipe_are_refused(based, tmp_path):
+def test_trained_weights_of_another_profile_raise(based, tmp_path):
     folder = finetune.run(based.with_training(keep="trained"), tmp_path / "part")
     profile = json.loads((folder / "profile.json").read_text())
     profile["training"]["language_model_rank"] = 3
@@ -165,7 +165,7 @@ def test_a_run_logs_rates_speed_memory_and_answers(tmp_path):
     assert set(answers[0]) == {"step", "id", "prompt", "answer", "prediction"}
 
 
-def test_the_trainer_does_what_the_recipe_says(tmp_path):
+def test_trainer_follows_the_profile(tmp_path):
     recipe = SMOKE.with_training(gradient_clip=0.7, precision="bf16-mixed", batch_size=8, micro_batch_size=2)
     trainer = finetune._trainer(recipe, tmp_path, True, finetune.Devices())
     assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.7, 4)

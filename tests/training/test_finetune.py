@@ -204,7 +204,7 @@ def test_a_run_that_ends_in_a_validation_has_it_in_its_curves(whole, tmp_path, m
         assert read(resumed.parent / name) == read(folder.parent / name)
 
 
-def test_a_finished_run_returns_at_once_and_another_recipe_starts_anew(whole, tmp_path, monkeypatch):
+def test_finished_run_returns_at_once_and_another_profile_restarts(whole, tmp_path, monkeypatch):
     profile = recipe(2)
     first = finetune.run(profile, tmp_path / "run")
     before = weights(first)
@@ -233,7 +233,7 @@ def test_other_base_weights_start_the_training_anew(tmp_path):
     assert not torch.equal(first["resampler.query"], again["resampler.query"])
 
 
-def test_a_world_that_is_asked_otherwise_is_another_recipe(monkeypatch):
+def test_other_synthetic_questions_give_another_digest(monkeypatch):
     before = synthetic_data(SMOKE).digest
     assert synthetic_data(SMOKE).digest == before
     monkeypatch.setattr(conversations, "training_turns", lambda *_, **__: [(" really? Answer: ", "yes")])

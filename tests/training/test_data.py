@@ -23,7 +23,7 @@ def passes(batches=10, start=0, batch_size=3, end=None, share=None, row=lambda n
     return MicroBatches(LengthBuckets(row, length, batch_size, 100, end), collate, batches, start, share)
 
 
-def test_batches_hold_every_row_once_and_rows_of_like_length():
+def test_batches_hold_every_example_once_and_similar_lengths():
     made = [passes()[i]["rows"] for i in range(10)]
     pools = [sorted(sum(made[start : start + 4], [])) for start in (0, 4)]
     assert pools == [list(range(100, 112)), list(range(112, 124))]
@@ -58,12 +58,12 @@ def test_an_epoch_on_several_devices_drops_and_doubles_nothing(devices, count, b
         assert max(map(len, parts)) - min(map(len, parts)) <= count
 
 
-def test_rows_that_are_none_are_left_out():
+def test_missing_examples_are_left_out():
     made = passes(4, end=112, row=lambda n: None if n % 5 == 0 else n)
     assert sorted(sum((made[i]["rows"] for i in range(4)), [])) == [n for n in range(100, 112) if n % 5]
 
 
-def test_a_loader_goes_on_where_it_should_and_counts_from_the_first():
+def test_resumed_loader_starts_at_its_batch_and_counts_all():
     made = build_dataloader(passes(start=6))
     assert len(made) == 10
     assert [batch["rows"] for batch in made] == [passes()[i]["rows"] for i in range(6, 10)]
@@ -89,7 +89,7 @@ def test_a_loader_works_where_processes_are_not_forked_by_default(monkeypatch):
     assert build_dataloader(passes(), workers=2).num_workers == 0
 
 
-def test_a_pass_that_is_not_there_is_refused():
+def test_micro_batch_index_out_of_range_raises():
     with pytest.raises(IndexError, match="expected a micro-batch from 0 to 9, got 10"):
         passes()[10]
 

@@ -52,7 +52,7 @@ def loss_of(module, maker, rows, batch=None, share=None):
     return module.loss_and_accuracy(tensors)["loss"]
 
 
-def test_packed_rows_learn_what_padded_rows_learn():
+def test_packing_gives_the_loss_and_gradients_of_padding():
     module = module_of()
     found = {}
     for packing in (False, True):
@@ -73,7 +73,7 @@ def test_packed_rows_learn_what_padded_rows_learn():
 
 
 @pytest.mark.parametrize(("devices", "passes"), [(1, 3), (2, 1), (2, 2)])
-def test_the_parts_of_a_batch_add_up_to_the_batch(devices, passes):
+def test_micro_batches_add_up_to_the_batch(devices, passes):
     """Gradients are averaged over devices and passes, as DDP and accumulation do."""
     module = module_of()
     maker, rows = rows_of(module)
@@ -101,7 +101,7 @@ def test_validation_looks_at_as_many_rows_however_they_are_divided(monkeypatch):
     assert counts == [4 * SMOKE.training.batch_size] * 3
 
 
-def test_a_hand_without_rows_learns_nothing_but_takes_part():
+def test_empty_micro_batch_has_zero_gradients_for_all_weights():
     module = module_of()
     maker, rows = rows_of(module, 1)
     loss = loss_of(module, maker, [], rows, Shard(1, 2, 1))
@@ -201,7 +201,7 @@ PART = {"train": "frozen"}
         ),
     ],
 )
-def test_each_part_trains_as_it_is_told(parts, expected):
+def test_components_train_as_configured(parts, expected):
     module = module_of(SMOKE.with_training(components=parts))
 
     def part(name):
@@ -218,7 +218,7 @@ def test_each_part_trains_as_it_is_told(parts, expected):
     assert {part(name) for name, p in module.model.named_parameters() if p.requires_grad} == expected
 
 
-def test_parts_have_their_own_rates():
+def test_components_have_their_own_learning_rates():
     parts = {
         "vision": {"train": "lora", "lr": 0.3},
         "resampler": {"train": "full", "lr": 0.2},
@@ -246,12 +246,12 @@ def test_parts_have_their_own_rates():
         ({"batch": 3}, "batch"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_refused(changes, message):
+def test_invalid_training_settings_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         SMOKE.with_training(**changes)
 
 
-def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
+def test_indivisible_batch_raises(tmp_path):
     profile = SMOKE.with_training(batch_size=8, micro_batch_size=3)
     with pytest.raises(
         ValueError, match="batch of 8 examples cannot be divided over 1 devices with micro-batches of 3"
