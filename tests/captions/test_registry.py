@@ -1,5 +1,6 @@
 """Registries: entries added by the modules of a package, which are imported at the first look-up."""
 
+import importlib
 import sys
 
 import pytest
@@ -21,9 +22,7 @@ def registry(tmp_path, monkeypatch):
     (package / "_heavy.py").write_text("raise AssertionError('private modules are not imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
 
-    import tiny_registry_package
-
-    yield tiny_registry_package.REGISTRY
+    yield importlib.import_module("tiny_registry_package").REGISTRY
     for name in [name for name in sys.modules if name.startswith("tiny_registry_package")]:
         del sys.modules[name]
 
