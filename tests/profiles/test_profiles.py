@@ -113,5 +113,5 @@ def test_old_names_of_fields_are_refused():
     fields = profiles.load_profile("nano").model_dump()
     with pytest.raises(ValidationError, match="text"):
         profiles.Profile(**fields, text={})
-    with pytest.raises(ValidationError, match="micro_batch_size"):
-        profiles.load_profile("nano").with_training(micro_batch_size=2)
+    with pytest.raises(ValidationError, match="per_device"):
+        profiles.load_profile("nano").with_training(per_device=2)
