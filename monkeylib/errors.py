@@ -8,26 +8,30 @@ if TYPE_CHECKING:
 
 
 def choose(kind: str, name: str, choices: Iterable[str], *, otherwise: str = "") -> str:
-    """Return `name` if it is one of the choices, else raise an error that lists them.
-
-    Args:
-        kind: what is being chosen, e.g. "prompt".
-        name: the name to look up.
-        choices: the names that exist, in the order in which to list them.
-        otherwise: what else may be given, e.g. "or a YAML file".
+    """Return `name` if it is one of the choices, else raise `unknown_name`.
 
     Raises:
-        ValueError: no such name: "there is no prompt called 'x': choose one of a, b".
+        ValueError: no such name.
     """
     choices = list(choices)
     if name in choices:
         return name
+    raise unknown_name(kind, name, choices, otherwise=otherwise)
 
+
+def unknown_name(kind: str, name: str, choices: Iterable[str], *, otherwise: str = "") -> ValueError:
+    """Return the error for a name that does not exist: "there is no prompt called 'x': choose one of a, b".
+
+    Args:
+        kind: what is being chosen, e.g. "prompt".
+        name: the name that was looked up.
+        choices: the names that exist, in the order in which to list them.
+        otherwise: what else may be given, e.g. "or a YAML file".
+    """
     listed = ", ".join(choices)
     if otherwise:
         listed = f"{listed}, {otherwise}"
-
-    raise ValueError(f"there is no {kind} called {name!r}: choose one of {listed}")
+    return ValueError(f"there is no {kind} called {name!r}: choose one of {listed}")
 
 
 def first_problem(error: "ValidationError", top: str = "the whole") -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from monkeylib import resources
 from monkeylib.data import synthetic
 from monkeylib.data.datasets import DatasetCard, Kind, ReportedScore, evaluation_cards
-from monkeylib.errors import choose
+from monkeylib.errors import unknown_name
 from monkeylib.evaluation.benchmark_files import official_examples, released_examples
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
@@ -227,7 +227,10 @@ def get(name: str, *, prompt: str | None = None, data: Path | str | None = None)
     Raises:
         ValueError: there is no such benchmark or prompt, or a prompt or folder is given for synthetic data.
     """
-    benchmark = BENCHMARKS[choose("benchmark", name, BENCHMARKS)]
+    if name not in BENCHMARKS:
+        raise unknown_name("benchmark", name, BENCHMARKS)
+
+    benchmark = BENCHMARKS[name]
     if prompt is None and data is None:
         return benchmark
     if benchmark.card is None:
@@ -254,7 +257,7 @@ def _find_prompt(benchmark: Benchmark, name: str) -> str:
             f"The released code doesn't evaluate {benchmark.name}, so it has no prompt: ask as documented."
         )
     if prompt not in PROMPTS:
-        choose("prompt", prompt, (*by_role, *PROMPTS))
+        raise unknown_name("prompt", prompt, (*by_role, *PROMPTS))
     return prompt
 
 

@@ -1,9 +1,8 @@
 """Error gallery: the answers of a model with the worst scores, as a list and as an HTML page."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from rapidfuzz.distance import Levenshtein
@@ -35,7 +34,7 @@ _TEMPLATE = """\
 <div class="gallery">
 {% for card in cards %}
 <figure>
-<img src="{{ card.image | data_uri(max_side=max_side) }}" alt="">
+<img src="{{ card.image }}" alt="">
 <dl>
 {% for term, text in card.facts.items() %}
 <dt>{{ term }}</dt><dd>{{ text }}</dd>
@@ -134,16 +133,17 @@ def describe_prediction(prediction: Prediction) -> dict[str, str]:
 
 def write_page(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, path: Path, title: str) -> Path:
     """Write an HTML page with the answers and their images, 480 pixels at most, embedded as JPEG."""
-    body = html_pages.render(_TEMPLATE, cards=_cards(wrong_answers, image_of), max_side=_MAX_SIDE)
-    return html_pages.Page(title, body, _STYLE).write(path)
-
-
-def _cards(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf) -> Iterator[dict[str, Any]]:
-    """Yield the values of each figure; one image at a time is in memory."""
+    cards = []
     for wrong in wrong_answers:
         prediction = wrong.prediction
-        texts = describe_prediction(prediction) | {wrong.metric: f"{wrong.score:.3f}", "id": prediction.id}
-        yield {"image": image_of(prediction), "facts": texts}
+        facts = describe_prediction(prediction) | {wrong.metric: f"{wrong.score:.3f}", "id": prediction.id}
+
+        # Encoded at once, so that one image at a time is in memory.
+        image = html_pages.data_uri(image_of(prediction), max_side=_MAX_SIDE)
+        cards.append({"image": image, "facts": facts})
+
+    body = html_pages.render(_TEMPLATE, cards=cards)
+    return html_pages.Page(title, body, _STYLE).write(path)
 
 
 def write_gallery(

@@ -20,7 +20,7 @@ from monkeylib.evaluation.benchmarks import Benchmark
 from monkeylib.evaluation.distributed import DistributedContext
 from monkeylib.evaluation.examples import Example, Prediction, make_batches, read_complete_lines
 from monkeylib.evaluation.hf_models import HFChatModel
-from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
+from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.profiles import Profile
 
@@ -81,13 +81,8 @@ def predict(
     """
     _check_ids(examples)
 
-    if isinstance(model, Monkey):
-        answer: AnswerFunction = PrefixSharingMonkey(model, max_new_tokens)
-        default_name = monkey_fingerprint(model, max_new_tokens)
-    else:
-        answer = model
-        default_name = getattr(model, "name", "")
-    model_name = default_name if name is None else name
+    answer = PrefixSharingMonkey(model, max_new_tokens) if isinstance(model, Monkey) else model
+    model_name = getattr(answer, "name", "") if name is None else name
 
     file = _PredictionsFile(Path(path))
     batches = make_batches(examples, batch_size)
@@ -256,6 +251,8 @@ def predict_benchmarks(
         ValueError: the folder holds other predictions, and `fresh` is not set.
     """
     context = distributed.join_processes()
+    is_main = context.is_main
+
     for benchmark in benchmarks:
         examples = benchmark.load(limit)
         if isinstance(model, HFChatModel):
@@ -271,12 +268,12 @@ def predict_benchmarks(
             stale="replace" if fresh else "error",
             context=context,
         )
-        if context.is_main and gallery:
+        if is_main and gallery:
             error_gallery.write_gallery(benchmark, run.path, examples, gallery)
 
-    if context.is_main:
+    if is_main:
         results.write_model_name(folder, model_name)
-    return context.is_main
+    return is_main
 
 
 def predict_synthetic(

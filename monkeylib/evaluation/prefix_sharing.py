@@ -26,9 +26,13 @@ class PrefixSharingMonkey:
     once, and the questions go on from its keys and values. Answers equal those to one question at a time.
 
     The model is put in evaluation mode.
+
+    Attributes:
+        name: the Monkey's fingerprint, which is stored with its predictions.
     """
 
     def __init__(self, monkey: Monkey, max_new_tokens: int = 64) -> None:
+        self.name = monkey_fingerprint(monkey, max_new_tokens)
         self.model = monkey.model.eval()
         self.processor = monkey.processor
         self.max_new_tokens = max_new_tokens
@@ -44,18 +48,19 @@ class PrefixSharingMonkey:
     def __call__(self, examples: Sequence[Example]) -> list[str]:
         """Return one answer for each example of a batch."""
         tokenizer = self.processor.tokenizer
-        self._encode_images(examples)
         questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
 
-        image_keys = list(dict.fromkeys(example.image_key for example in examples))
+        image_keys = [example.image_key for example in examples]
+        self._encode_images(examples, image_keys)
+
         max_length = len(self.prefix) + max(map(len, questions))
         cache = None
-        if self._shares_prefix(len(examples), len(image_keys), max_length):
-            cache = self._prefill(examples, image_keys)
+        if self._shares_prefix(len(examples), len(set(image_keys)), max_length):
+            cache = self._prefill(image_keys)
 
         if cache is None:
             input_ids, mask = self._pad([self.prefix + question for question in questions])
-            visual_tokens = torch.cat([self._visual_tokens[example.image_key] for example in examples])
+            visual_tokens = torch.cat([self._visual_tokens[key] for key in image_keys])
             state = _visual_inputs(visual_tokens)
         else:
             # The prefix is in the cache already, so the padding stands between it and the question.
@@ -77,11 +82,11 @@ class PrefixSharingMonkey:
         answers = tokenizer.batch_decode(output_ids[:, input_ids.shape[1] :], skip_special_tokens=True)
         return [answer.strip() for answer in answers]
 
-    def _encode_images(self, examples: Sequence[Example]) -> None:
+    def _encode_images(self, examples: Sequence[Example], image_keys: Sequence[str]) -> None:
         """Compute the visual tokens of the batch's images; those of the last batch are reused."""
         by_key: dict[str, Example] = {}
-        for example in examples:
-            by_key.setdefault(example.image_key, example)
+        for key, example in zip(image_keys, examples, strict=True):
+            by_key.setdefault(key, example)
 
         reused = {key: tokens for key, tokens in self._visual_tokens.items() if key in by_key}
         self._visual_tokens = reused
@@ -102,15 +107,19 @@ class PrefixSharingMonkey:
         trained_length = getattr(self.model.config.text_config, "trained_length", math.inf)
         return 2 * images <= questions and max_length <= trained_length
 
-    def _prefill(self, examples: Sequence[Example], image_keys: list[str]) -> DynamicCache | None:
+    def _prefill(self, image_keys: Sequence[str]) -> DynamicCache | None:
         """Return the keys and values of each example's prefix, computed once per image.
+
+        Args:
+            image_keys: the image of each example.
 
         Returns:
             None if a layer keeps something else, such as a sliding window: those cannot be copied like this.
         """
         input_ids = torch.tensor([self.prefix], device=self.model.device)
+        images = list(dict.fromkeys(image_keys))
         caches = []
-        for key in image_keys:
+        for key in images:
             output = self.model(
                 input_ids, **_visual_inputs(self._visual_tokens[key]), use_cache=True, logits_to_keep=1
             )
@@ -120,9 +129,7 @@ class PrefixSharingMonkey:
             return None
 
         # Row i of the batch takes the keys and values `[images, heads, T, width]` of its image.
-        image_of_row = torch.tensor(
-            [image_keys.index(example.image_key) for example in examples], device=self.model.device
-        )
+        image_of_row = torch.tensor([images.index(key) for key in image_keys], device=self.model.device)
         layers = []
         for image_layers in zip(*(cache.layers for cache in caches), strict=True):
             keys = torch.cat([layer.keys for layer in image_layers])

@@ -18,7 +18,7 @@ from monkeylib.data.synthetic import words
 from monkeylib.data.synthetic.canvas import Text
 from monkeylib.data.synthetic.documents import KINDS, Document, make_document
 from monkeylib.data.synthetic.scenes import NUMBERS, OBJECTS, DrawnObject, Sign, make_scene, make_signs
-from monkeylib.errors import choose
+from monkeylib.errors import unknown_name
 
 TILE = 96  # pixels: tile size of the nano profile, which text sizes are relative to
 LEGIBLE = 9  # pixels: font size from which the nano encoder can read a text in a view
@@ -99,9 +99,10 @@ def make_sample(
     Raises:
         ValueError: unknown split or family.
     """
-    choose("split", split, words.SPLITS)
-    if family is not None:
-        choose("family", family, FAMILIES)
+    if split not in words.SPLITS:
+        raise unknown_name("split", split, words.SPLITS)
+    if family is not None and family not in FAMILIES:
+        raise unknown_name("family", family, FAMILIES)
 
     # The family is drawn even if it is given, so that it does not change anything else.
     rng = np.random.default_rng([words.SPLITS.index(split), seed, *size])
@@ -277,13 +278,11 @@ def _facts_of(document: Document) -> list[tuple[str, str]]:
 
 
 def _ask_about_document(document: Document, size: tuple[int, int]) -> list[Question]:
-    questions: list[Question] = []
+    # (question, answer, kind, texts that have to be read), in the order below
+    drafts: list[tuple[str, Text, str, list[Text]]] = []
 
     def ask(question: str, answer: Text, kind: str, *texts: Text) -> None:
-        height = min(text.height for text in (answer, *texts))
-        answer_box = clip(enclosing_box(answer.box, *(text.box for text in texts)), size)
-        text_size = text_size_of(height, size)
-        questions.append(Question(question, answer.string, "document", kind, answer_box, height, text_size))
+        drafts.append((question, answer, kind, [answer, *texts]))
 
     ask("what shop is this?" if document.kind == "receipt" else "what is the title?", document.title, "title")
     for line in document.lines:
@@ -305,6 +304,13 @@ def _ask_about_document(document: Document, size: tuple[int, int]) -> list[Quest
             highest, lowest = document.lines[int(np.argmax(values))], document.lines[int(np.argmin(values))]
             ask("which is the highest?", highest.key, "compare", *texts)
             ask("which is the lowest?", lowest.key, "compare", *texts)
+
+    boxes = [clip(enclosing_box(*(text.box for text in texts)), size) for *_, texts in drafts]
+    questions = []
+    for (question, answer, kind, texts), box in zip(drafts, boxes, strict=True):
+        height = min(text.height for text in texts)
+        text_size = text_size_of(height, size)
+        questions.append(Question(question, answer.string, "document", kind, box, height, text_size))
     return questions
 
 

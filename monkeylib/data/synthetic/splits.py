@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from monkeylib.data.synthetic.samples import Question, Sample, make_sample
-from monkeylib.errors import choose
+from monkeylib.errors import unknown_name
 
 NAMES = ("fine", "large", "general", "caption")
 
@@ -49,7 +49,8 @@ def make_test_set(
     Raises:
         ValueError: unknown name.
     """
-    choose("test set", name, NAMES)
+    if name not in NAMES:
+        raise unknown_name("test set", name, NAMES)
 
     # Samples in order, until they have given enough questions.
     questions: list[TestQuestion] = []

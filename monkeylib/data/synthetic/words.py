@@ -7,6 +7,7 @@ may show it, so a pair that a model has read in training is never asked for in v
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from numpy.random import Generator
 
@@ -46,6 +47,7 @@ SIGN_WORDS = (
 ).split()
 
 
+@lru_cache(maxsize=1 << 16)  # a long training draws the same pairs again and again
 def split_of(key: str, value: str) -> str:
     """Return the split that may show a pair. Stable over machines and Python versions (SHA-256)."""
     bucket = text_number(f"{key}\0{value}", 4) % 100

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monkeylib.errors import choose
+from monkeylib.errors import unknown_name
 from monkeylib.evaluation.metrics import as_released, due, mme, text, wtq
 from monkeylib.evaluation.metrics.text import Answers, Meta
 
@@ -84,7 +84,9 @@ def get(name: str) -> Metric:
     Raises:
         ValueError: there is no such metric; the message lists the names.
     """
-    return METRICS[choose("metric", name, METRICS)]
+    if name not in METRICS:
+        raise unknown_name("metric", name, METRICS)
+    return METRICS[name]
 
 
 def _per_example(function: Callable[[str, Answers], float]) -> ExampleScores:
