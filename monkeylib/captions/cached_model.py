@@ -30,7 +30,7 @@ from pydantic import TypeAdapter
 
 from monkeylib import resources
 from monkeylib.captions.annotations import Failure, Provenance
-from monkeylib.captions.experts.base import Model
+from monkeylib.captions.models import Model
 from monkeylib.digests import json_digest
 from monkeylib.progress import CountCallback
 

@@ -25,8 +25,8 @@ from monkeylib.captions.annotations import Record
 from monkeylib.captions.composers import Composer
 from monkeylib.captions.composers.rules import RuleComposer
 from monkeylib.captions.engines import Engine, LocalEngine
-from monkeylib.captions.experts.base import DependentExpert, Expert, ImageTextMatcher
 from monkeylib.captions.input_images import InputImage
+from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher
 from monkeylib.captions.record_files import read_records
 from monkeylib.captions.shards import RECORDS, SHARD_SIZE, Shard, gather_shards, plan_shards, read_entry
 from monkeylib.captions.stages import (

@@ -19,8 +19,8 @@ from monkeylib.captions import checks, filtering
 from monkeylib.captions.annotations import ExpertOutput, Failure, GeneratedCaption, Provenance, Record, Score
 from monkeylib.captions.cached_model import CachedModel, InferenceRequest, as_failure, result_folder
 from monkeylib.captions.composers import Composer
-from monkeylib.captions.experts.base import DependentExpert, Expert, ImageTextMatcher, Model, crop
 from monkeylib.captions.input_images import InputImage, open_images
+from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher, Model, crop
 from monkeylib.digests import json_digest
 from monkeylib.progress import CountCallback, ProgressCallback
 

@@ -6,9 +6,9 @@ from PIL import Image
 
 from monkeylib.captions import experts, filtering, pipeline
 from monkeylib.captions.annotations import ExpertOutput, Region
-from monkeylib.captions.experts.base import crop
 from monkeylib.captions.experts.segments import CaptionedSegments, cut_out, largest
 from monkeylib.captions.input_images import InputImage
+from monkeylib.captions.models import crop
 from monkeylib.captions.stages import load_samples
 from tests.support.caption_models import Billed, ChecksumMatcher, Colours, Halves, Shades, score
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from monkeylib.captions.annotations import Caption, ExpertOutput, Mask, Region
 from monkeylib.captions.composers import Composer
-from monkeylib.captions.experts.base import Expert, ImageTextMatcher, RegionCaptioner
+from monkeylib.captions.models import Expert, ImageTextMatcher, RegionCaptioner
 
 NAMES = ("red", "green", "blue")
 

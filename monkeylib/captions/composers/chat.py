@@ -17,7 +17,6 @@ from urllib.parse import urlsplit, urlunsplit
 from monkeylib import resources
 from monkeylib.boxes import Box
 from monkeylib.captions.annotations import GeneratedCaption, OcrLine, Record, Region
-from monkeylib.captions.composers.base import Composer
 from monkeylib.captions.composers.chat_client import (
     Budget,
     ChatClient,
@@ -27,8 +26,9 @@ from monkeylib.captions.composers.chat_client import (
     Usage,
     environment,
 )
-from monkeylib.captions.composers.registry import register_composer
 from monkeylib.captions.filtering import confidence
+from monkeylib.captions.models import Composer
+from monkeylib.captions.registry import register_composer
 
 MODEL, BASE_URL, KEY = "MONKEYLIB_CHAT_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"
 TOKENS, DOLLARS, PRICES = "MONKEYLIB_CHAT_TOKENS", "MONKEYLIB_CHAT_DOLLARS", "MONKEYLIB_CHAT_PRICES"

@@ -8,9 +8,9 @@ from monkeylib import boxes
 from monkeylib.boxes import Box
 from monkeylib.captions.annotations import OcrLine, Record, Region
 from monkeylib.captions.checks import MAXIMUM_SENTENCES
-from monkeylib.captions.composers.base import Composer
-from monkeylib.captions.composers.registry import register_composer
 from monkeylib.captions.filtering import bare_name, group_objects
+from monkeylib.captions.models import Composer
+from monkeylib.captions.registry import register_composer
 from monkeylib.english import as_sentence, join_with_and, split_sentences, with_count
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from monkeylib import assets
 from monkeylib.captions import checks
 from monkeylib.captions.annotations import GeneratedCaption, Record
-from monkeylib.captions.composers.base import Composer
-from monkeylib.captions.composers.registry import register_composer
 from monkeylib.captions.composers.rules import RuleComposer
+from monkeylib.captions.models import Composer
+from monkeylib.captions.registry import register_composer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -1,13 +1,13 @@
 """The experts of the caption pipeline, by name. Importing this package loads no model, no heavy library."""
 
-from monkeylib.captions.experts.base import (
+from monkeylib.captions.models import (
     DependentExpert,
     Expert,
     ImageTextMatcher,
     Model,
     RegionCaptioner,
 )
-from monkeylib.captions.experts.registry import (
+from monkeylib.captions.registry import (
     EXPERTS,
     MATCHERS,
     ExpertEntry,

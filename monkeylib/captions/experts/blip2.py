@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image
 
 from monkeylib.captions.annotations import Caption, ExpertOutput
-from monkeylib.captions.experts.base import Expert, ImageTextMatcher, RegionCaptioner
 from monkeylib.captions.experts.pretrained import Pretrained, batches
-from monkeylib.captions.experts.registry import register_expert, register_matcher
+from monkeylib.captions.models import Expert, ImageTextMatcher, RegionCaptioner
+from monkeylib.captions.registry import register_expert, register_matcher
 
 MAXIMUM_TOKENS = 30  # released code: max_length, of images and of segments
 BEAMS = 5  # LAVIS's default, which the released code uses for images

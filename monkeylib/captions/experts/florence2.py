@@ -8,9 +8,9 @@ from typing import Any
 from PIL import Image
 
 from monkeylib.captions.annotations import ExpertOutput, Region
-from monkeylib.captions.experts.base import Expert
 from monkeylib.captions.experts.pretrained import Pretrained, batches
-from monkeylib.captions.experts.registry import register_expert
+from monkeylib.captions.models import Expert
+from monkeylib.captions.registry import register_expert
 
 TASK = "<DENSE_REGION_CAPTION>"
 BEAMS = 3  # as its authors run it, like the next

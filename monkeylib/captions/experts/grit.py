@@ -22,8 +22,8 @@ from PIL import Image
 
 from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts import grit_runner
-from monkeylib.captions.experts.base import Expert
-from monkeylib.captions.experts.registry import register_expert
+from monkeylib.captions.models import Expert
+from monkeylib.captions.registry import register_expert
 from monkeylib.digests import quick_file_digest
 
 PYTHON, CHECKOUT, WEIGHTS = "MONKEYLIB_GRIT_PYTHON", "MONKEYLIB_GRIT", "MONKEYLIB_GRIT_WEIGHTS"

@@ -10,8 +10,8 @@ from PIL import Image
 
 from monkeylib import assets
 from monkeylib.captions.annotations import ExpertOutput, OcrLine
-from monkeylib.captions.experts.base import Expert
-from monkeylib.captions.experts.registry import register_expert
+from monkeylib.captions.models import Expert
+from monkeylib.captions.registry import register_expert
 
 ASSET = "pp-ocr-v6-small"
 

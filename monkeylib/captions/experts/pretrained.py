@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from monkeylib.captions.experts.base import Model
+from monkeylib.captions.models import Model
 from monkeylib.digests import folder_digest
 
 WEIGHTS = "MONKEYLIB_WEIGHTS"

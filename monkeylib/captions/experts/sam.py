@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 from monkeylib.captions.annotations import ExpertOutput, Mask, Region
-from monkeylib.captions.experts.base import Expert
 from monkeylib.captions.experts.pretrained import Pretrained, batches
 from monkeylib.captions.experts.yolox import non_maximum_suppression
+from monkeylib.captions.models import Expert
 
 POINTS = 32  # a side: segment-anything's default, as all below
 PREDICTED_IOU = 0.88

@@ -18,8 +18,8 @@ from PIL import Image
 
 from monkeylib import assets
 from monkeylib.captions.annotations import ExpertOutput, Mask, Region
-from monkeylib.captions.experts.base import Expert
-from monkeylib.captions.experts.registry import register_expert
+from monkeylib.captions.models import Expert
+from monkeylib.captions.registry import register_expert
 
 ASSET = "sam-distilled"
 SIDE = 1024  # input pixels

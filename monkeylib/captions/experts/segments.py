@@ -7,12 +7,12 @@ import numpy as np
 from PIL import Image
 
 from monkeylib.captions.annotations import ExpertOutput, Region
-from monkeylib.captions.experts.base import DependentExpert, Expert, RegionCaptioner, crop
 from monkeylib.captions.experts.blip2 import Blip2Segments
-from monkeylib.captions.experts.registry import register_expert
 from monkeylib.captions.experts.sam import SamMasks
 from monkeylib.captions.experts.sam_distilled import SamDistilled
 from monkeylib.captions.experts.tagger import Tagger
+from monkeylib.captions.models import DependentExpert, Expert, RegionCaptioner, crop
+from monkeylib.captions.registry import register_expert
 
 LARGEST = 20  # released code: masks of an image that are captioned, by area
 

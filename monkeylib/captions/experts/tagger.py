@@ -15,10 +15,10 @@ from PIL import Image
 
 from monkeylib import assets, boxes
 from monkeylib.captions.annotations import Caption, ExpertOutput, Region
-from monkeylib.captions.experts.base import DependentExpert, Expert, RegionCaptioner
-from monkeylib.captions.experts.registry import register_expert
 from monkeylib.captions.experts.yolox import YoloxRegions
 from monkeylib.captions.filtering import REGION_MATCH
+from monkeylib.captions.models import DependentExpert, Expert, RegionCaptioner
+from monkeylib.captions.registry import register_expert
 from monkeylib.english import join_with_and, with_count
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import pytest
 from monkeylib import assets
 from monkeylib.captions import experts
 from monkeylib.captions.experts.ocr import PpOcr
-from monkeylib.captions.experts.registry import register_expert
 from monkeylib.captions.experts.segments import CaptionedSegments
 from monkeylib.captions.experts.tagger import TagCaption
 from monkeylib.captions.experts.yolox import YoloxRegions
+from monkeylib.captions.registry import register_expert
 
 
 def test_experts_are_loaded_by_name_or_by_set():

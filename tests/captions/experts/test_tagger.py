@@ -10,7 +10,7 @@ from torch import nn
 from monkeylib import assets
 from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts import tagger
-from monkeylib.captions.experts.base import Expert
+from monkeylib.captions.models import Expert
 from monkeylib.english import as_sentence, join_with_and, with_count
 
 

@@ -1,4 +1,4 @@
-"""Interfaces of the models that look at images: experts, region captioners and image-text matchers.
+"""Interfaces of the pipeline's models: experts, region captioners, image-text matchers and composers.
 
 All are named, versioned, and loaded when first needed. Results are cached by `name`, `version` and
 `settings`: whatever changes what a model returns must change one of them. The number of threads, the device
@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from monkeylib.captions.annotations import ExpertOutput, Provenance
+from monkeylib.captions.annotations import ExpertOutput, GeneratedCaption, Provenance, Record
 
 
 class Model(ABC):
@@ -111,6 +111,44 @@ class ImageTextMatcher(Model):
         The pairs come from many regions of several images: the model splits them into batches itself, and
         may encode a text or a crop object only once if it comes several times.
         """
+
+
+class Composer(Model):
+    """Writes the detailed captions of filtered records.
+
+    Attributes:
+        cost: US dollars spent since the composer was created. It is known while the composer runs and is
+            stored beside the records, not in them: a second run that finds all answers cached costs nothing
+            and gives the same records.
+        batch_size: records that the composer gets at once, and the most that a kill can lose.
+    """
+
+    cost: float = 0.0
+    batch_size: int = 8
+
+    def prepare(self) -> None:
+        """Load nothing, unless a composer overrides this."""
+
+    @abstractmethod
+    def compose(self, record: Record) -> str:
+        """Return the caption; empty where nothing is known."""
+
+    def write(self, record: Record) -> str | GeneratedCaption:
+        """Return the caption; a composer that rejects drafts adds what was wrong with one."""
+        return self.compose(record)
+
+    def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
+        """Return the captions of several records, an exception in the place of each that failed.
+
+        Records are composed one after the other, unless a composer sends several requests at once.
+        """
+        results: list[str | GeneratedCaption | Exception] = []
+        for record in records:
+            try:
+                results.append(self.write(record))
+            except Exception as error:  # one failed request must not lose the other captions
+                results.append(error)
+        return results
 
 
 def crop(image: Image.Image, box: Sequence[float]) -> Image.Image:
