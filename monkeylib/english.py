@@ -1,6 +1,5 @@
-"""Plain English for captions: plurals, articles, lists and sentences."""
+"""Plain English for captions: plurals, articles and lists."""
 
-import re
 from collections.abc import Sequence
 
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
@@ -8,37 +7,12 @@ _PLURALS = {"person": "people", "sheep": "sheep", "skis": "skis", "scissors": "s
 _PLURAL_ONLY = ("skis", "scissors")
 _DETERMINERS = ("a", "an", "the", "two", "three", "some", "several")
 
-_TITLES = frozenset("mr mrs ms dr st jr sr no vs etc e.g i.e approx".split())
-_SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)")
-QUOTATION = re.compile(r"[\"“][^\"”]*[\"”]")
-
 
 def as_sentence(text: str) -> str:
     """Return the text with a capital first letter and a full stop."""
     text = text.strip()
     stop = "" if text.endswith((".", "!", "?")) else "."
     return text[:1].upper() + text[1:] + stop
-
-
-def split_sentences(text: str) -> list[str]:
-    """Return the sentences of a text. Quotation marks, titles and initials end none."""
-    # Hide the full stops within quotations.
-    masked = QUOTATION.sub(lambda match: '"' + "x" * (len(match[0]) - 2) + '"', text)
-
-    sentences, start = [], 0
-    for end in _SENTENCE_END.finditer(masked):
-        words = masked[start : end.start()].split()
-        last_word = words[-1] if words else ""
-        is_title = last_word.lower() in _TITLES
-        is_initial = len(last_word) == 1 and last_word.isupper()
-        if (is_title or is_initial) and end.end() < len(masked):
-            continue
-
-        sentences.append(text[start : end.end()].strip())
-        start = end.end()
-
-    sentences.append(text[start:].strip())
-    return [sentence for sentence in sentences if sentence]
 
 
 def join_with_and(parts: Sequence[str]) -> str:

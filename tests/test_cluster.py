@@ -69,9 +69,9 @@ def test_a_process_for_each_gpu_is_told_before_the_end(script):
 
 
 def test_the_caption_script_goes_on_after_its_time_and_asks_ray_for_whole_cpus_that_are_there():
-    from monkeylib.captions.engines import RayEngine
     from monkeylib.captions.experts import load_experts, load_matcher
     from monkeylib.captions.pipeline import Pipeline
+    from monkeylib.captions.ray_engine import RayEngine
 
     page = text(FOLDER / "captions_ray.sbatch")
     header = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", page, re.MULTILINE))

@@ -12,13 +12,16 @@ from collections.abc import Iterable, Iterator
 
 from monkeylib.captions.annotations import CaptionCheck, Record
 from monkeylib.captions.filtering import group_objects
-from monkeylib.english import QUOTATION, split_sentences
 
 MAXIMUM_SENTENCES = 5  # the paper asks for fewer than six
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,:/-]\d+)*")
 _COORDINATES = re.compile(r"[\[(]\s*-?\d*\.?\d+\s*(?:,\s*-?\d*\.?\d+\s*){1,3}[\])]|\b0?\.\d+\s*,\s*0?\.\d+")
 _LETTER = re.compile(r"\bletters?\s+[\"'“‘]?[A-Za-z]\b[\"'”’]?(?![\w'])", re.IGNORECASE)
+
+_TITLES = frozenset("mr mrs ms dr st jr sr no vs etc e.g i.e approx".split())
+_SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)")
+QUOTATION = re.compile(r"[\"“][^\"”]*[\"”]")
 
 # Words without content: grammar, places, and talk about images and texts.
 _EMPTY = frozenset(
@@ -71,6 +74,27 @@ def check_caption(record: Record) -> CaptionCheck:
         unsupported=tuple(dict.fromkeys(ungrounded)),
         problems=tuple(_problems(text, sentence_count)),
     )
+
+
+def split_sentences(text: str) -> list[str]:
+    """Return the sentences of a text. Quotation marks, titles and initials end none."""
+    # Hide the full stops within quotations.
+    masked = QUOTATION.sub(lambda match: '"' + "x" * (len(match[0]) - 2) + '"', text)
+
+    sentences, start = [], 0
+    for end in _SENTENCE_END.finditer(masked):
+        words = masked[start : end.start()].split()
+        last_word = words[-1] if words else ""
+        is_title = last_word.lower() in _TITLES
+        is_initial = len(last_word) == 1 and last_word.isupper()
+        if (is_title or is_initial) and end.end() < len(masked):
+            continue
+
+        sentences.append(text[start : end.end()].strip())
+        start = end.end()
+
+    sentences.append(text[start:].strip())
+    return [sentence for sentence in sentences if sentence]
 
 
 def _problems(text: str, sentence_count: int) -> Iterator[str]:

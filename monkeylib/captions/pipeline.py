@@ -15,28 +15,38 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from monkeylib import resources
 from monkeylib.captions import filtering
 from monkeylib.captions.annotations import Record
 from monkeylib.captions.composers import Composer
 from monkeylib.captions.composers.rules import RuleComposer
-from monkeylib.captions.engines import Engine, LocalEngine
 from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher
-from monkeylib.captions.record_files import read_records
-from monkeylib.captions.shards import RECORDS, SHARD_SIZE, Shard, gather_shards, plan_shards, read_entry
+from monkeylib.captions.record_files import (
+    RECORDS,
+    SHARD_SIZE,
+    Shard,
+    commit_shard,
+    gather_shards,
+    plan_shards,
+    read_entry,
+    read_records,
+)
 from monkeylib.captions.stages import (
     ComposeStage,
     ExpertStage,
     MatchStage,
+    PipelineSample,
     Stage,
     StageStatistics,
+    load_samples,
 )
-from monkeylib.progress import Progress
+from monkeylib.progress import Progress, ProgressCallback
 
 __all__ = ["RECORDS", "InputImage", "Pipeline", "Summary", "caption_images"]
 
@@ -107,7 +117,7 @@ class Pipeline:
         images: Sequence[InputImage],
         out: Path | str,
         *,
-        engine: Engine | None = None,
+        engine: "Engine | None" = None,
         shard_size: int = SHARD_SIZE,
         retry_failed: bool = True,
         progress: bool = True,
@@ -222,6 +232,93 @@ def _add_up(
         for stage in statistics:
             totals[stage.stage] += stage
     return tuple(totals.values())
+
+
+# Engines
+#
+# An engine takes the shards that are not committed yet, brings each through all stages, and commits it. It
+# knows nothing else of the pipeline. If it is killed, only the shards and batches at work are lost.
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard on its way through the stages.
+
+    Fields:
+        shard: the shard.
+        samples: its images, with what the stages so far have found.
+        statistics: of the stages so far.
+    """
+
+    shard: Shard
+    samples: tuple[PipelineSample, ...] = ()
+    statistics: tuple[StageStatistics, ...] = ()
+
+
+def load_shard(shard: Shard) -> ShardTask:
+    """Read the images of a shard."""
+    return ShardTask(shard, tuple(load_samples(shard.images, shard.sha256)))
+
+
+def run_stage(stage: Stage, task: ShardTask, progress: ProgressCallback | None = None) -> ShardTask:
+    """Bring a shard through one more stage."""
+    samples, statistics = stage(task.samples, progress)
+    return replace(task, samples=tuple(samples), statistics=(*task.statistics, statistics))
+
+
+def finish_shard(task: ShardTask, stages: Sequence[Stage], folder: Path) -> list[StageStatistics]:
+    """Commit a shard that has been through all stages, and return what each stage did."""
+    provenance = tuple(item for stage in stages for item in stage.provenance)
+
+    records = []
+    for sample in task.samples:
+        if sample.record.sha256:
+            sample = sample.with_record(provenance=provenance)
+        records.append(sample.record)
+
+    commit_shard(folder, task.shard, records, task.statistics)
+    return list(task.statistics)
+
+
+class Engine(Protocol):
+    """Runs stages over shards."""
+
+    def run(
+        self,
+        shards: Sequence[Shard],
+        stages: Sequence[Stage],
+        folder: Path,
+        progress: ProgressCallback | None,
+    ) -> Iterator[list[StageStatistics]]:
+        """Commit each shard in `folder`, and yield what the stages did for it."""
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Runs in this process: shard by shard, and within a shard stage by stage.
+
+    Args:
+        low_memory: free a model when its stage is done, so that never more than one is loaded. It is loaded
+            again for the next shard.
+    """
+
+    low_memory: bool = False
+
+    def run(
+        self,
+        shards: Sequence[Shard],
+        stages: Sequence[Stage],
+        folder: Path,
+        progress: ProgressCallback | None,
+    ) -> Iterator[list[StageStatistics]]:
+        """Commit each shard in `folder`, and yield what the stages did for it."""
+        for shard in shards:
+            task = load_shard(shard)
+            for stage in stages:
+                task = run_stage(stage, task, progress)
+                if self.low_memory:
+                    stage.release()
+            yield finish_shard(task, stages, folder)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ import typer
 from monkeylib import resources
 
 if TYPE_CHECKING:
-    from monkeylib.captions.engines import Engine
     from monkeylib.captions.input_images import InputImage
-    from monkeylib.captions.pipeline import Summary
+    from monkeylib.captions.pipeline import Engine, Summary
 
 _PRINTED_CAPTIONS = 20
 _PRINTED_FAILURES = 3
@@ -123,13 +122,13 @@ def caption(
 
 
 def _local_engine(low_memory: bool) -> "Engine":
-    from monkeylib.captions.engines import LocalEngine
+    from monkeylib.captions.pipeline import LocalEngine
 
     return LocalEngine(low_memory)
 
 
 def _ray_engine(workers: str, gpus: str, cpus: float | None, address: str | None) -> "Engine":
-    from monkeylib.captions.engines import RayEngine
+    from monkeylib.captions.ray_engine import RayEngine
 
     # "1,blip2=4": the number without a name is for all other stages.
     counts = _parse_stages(workers, "--workers")
@@ -166,8 +165,7 @@ def _print_captions(out: Path, summary: "Summary") -> None:
     from rich.console import Console
 
     from monkeylib import tables
-    from monkeylib.captions.record_files import read_records
-    from monkeylib.captions.shards import RECORDS
+    from monkeylib.captions.record_files import RECORDS, read_records
 
     for record in islice(read_records(out / RECORDS), _PRINTED_CAPTIONS):
         if record.detailed_caption:
@@ -182,9 +180,8 @@ def _print_captions(out: Path, summary: "Summary") -> None:
 
 def _write_report(out: Path, inputs: "list[InputImage]") -> None:
     """Write report.html about the first images."""
-    from monkeylib.captions.record_files import read_records
+    from monkeylib.captions.record_files import RECORDS, read_records
     from monkeylib.captions.report import build_report
-    from monkeylib.captions.shards import RECORDS
 
     records = list(islice(read_records(out / RECORDS), len(inputs)))
     page = build_report(records, inputs).write(out / "report.html")
@@ -193,8 +190,7 @@ def _write_report(out: Path, inputs: "list[InputImage]") -> None:
 
 def _raise_failures(out: Path) -> None:
     """End with an error that names the first failures, if there are any."""
-    from monkeylib.captions.record_files import read_records
-    from monkeylib.captions.shards import RECORDS
+    from monkeylib.captions.record_files import RECORDS, read_records
 
     failures = []
     for record in read_records(out / RECORDS):

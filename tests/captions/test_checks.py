@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeylib import english
 from monkeylib.captions import checks
 from monkeylib.captions.annotations import Caption, OcrLine, Record, Region
 from monkeylib.captions.composers import rules
@@ -41,12 +40,12 @@ def record(text, captions=(), regions=(), lines=(), original="") -> Record:
     ],
 )
 def test_sentences_are_counted(text, count):
-    assert len(english.split_sentences(text)) == count
+    assert len(checks.split_sentences(text)) == count
 
 
 @given(st.text(alphabet='ab .!?"x1', max_size=60))
 def test_sentences_lose_nothing(text):
-    assert "".join("".join(english.split_sentences(text)).split()) == "".join(text.split())
+    assert "".join("".join(checks.split_sentences(text)).split()) == "".join(text.split())
 
 
 @pytest.mark.parametrize(

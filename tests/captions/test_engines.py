@@ -17,8 +17,9 @@ from PIL import Image
 
 from monkeylib.captions import input_images, pipeline
 from monkeylib.captions.composers import chat
-from monkeylib.captions.engines import LocalEngine, RayEngine
 from monkeylib.captions.experts.segments import CaptionedSegments
+from monkeylib.captions.pipeline import LocalEngine
+from monkeylib.captions.ray_engine import RayEngine
 from monkeylib.captions.record_files import read_records
 from monkeylib.images import open_image
 from tests.support import ray_stand_in

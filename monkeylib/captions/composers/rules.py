@@ -7,11 +7,11 @@ from typing import Any
 from monkeylib import boxes
 from monkeylib.boxes import Box
 from monkeylib.captions.annotations import OcrLine, Record, Region
-from monkeylib.captions.checks import MAXIMUM_SENTENCES
+from monkeylib.captions.checks import MAXIMUM_SENTENCES, split_sentences
 from monkeylib.captions.filtering import bare_name, group_objects
 from monkeylib.captions.models import Composer
 from monkeylib.captions.registry import register_composer
-from monkeylib.english import as_sentence, join_with_and, split_sentences, with_count
+from monkeylib.english import as_sentence, join_with_and, with_count
 
 
 @register_composer("rules")

@@ -1,104 +1,20 @@
-"""Engines run the stages: in this process, or with Ray on many machines. The records are the same.
-
-An engine takes the shards that are not committed yet, brings each through all stages, and commits it. It
-knows nothing else of the pipeline. If it is killed, only the shards and batches at work are lost.
-"""
+"""Ray as the engine of the caption pipeline, on one machine or many. The records are those of one process."""
 
 import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from monkeylib.captions.shards import Shard, commit_shard
-from monkeylib.captions.stages import PipelineSample, Stage, StageStatistics, load_samples
+from monkeylib.captions.pipeline import ShardTask, finish_shard, load_shard, run_stage
+from monkeylib.captions.record_files import Shard
+from monkeylib.captions.stages import Stage, StageStatistics
 from monkeylib.progress import ProgressCallback
 
 _CPU_FRACTIONS = 10_000  # Ray counts shares of a CPU in these
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """A shard on its way through the stages.
-
-    Fields:
-        shard: the shard.
-        samples: its images, with what the stages so far have found.
-        statistics: of the stages so far.
-    """
-
-    shard: Shard
-    samples: tuple[PipelineSample, ...] = ()
-    statistics: tuple[StageStatistics, ...] = ()
-
-
-def load_shard(shard: Shard) -> ShardTask:
-    """Read the images of a shard."""
-    return ShardTask(shard, tuple(load_samples(shard.images, shard.sha256)))
-
-
-def run_stage(stage: Stage, task: ShardTask, progress: ProgressCallback | None = None) -> ShardTask:
-    """Bring a shard through one more stage."""
-    samples, statistics = stage(task.samples, progress)
-    return replace(task, samples=tuple(samples), statistics=(*task.statistics, statistics))
-
-
-def finish_shard(task: ShardTask, stages: Sequence[Stage], folder: Path) -> list[StageStatistics]:
-    """Commit a shard that has been through all stages, and return what each stage did."""
-    provenance = tuple(item for stage in stages for item in stage.provenance)
-
-    records = []
-    for sample in task.samples:
-        if sample.record.sha256:
-            sample = sample.with_record(provenance=provenance)
-        records.append(sample.record)
-
-    commit_shard(folder, task.shard, records, task.statistics)
-    return list(task.statistics)
-
-
-class Engine(Protocol):
-    """Runs stages over shards."""
-
-    def run(
-        self,
-        shards: Sequence[Shard],
-        stages: Sequence[Stage],
-        folder: Path,
-        progress: ProgressCallback | None,
-    ) -> Iterator[list[StageStatistics]]:
-        """Commit each shard in `folder`, and yield what the stages did for it."""
-
-
-@dataclass(frozen=True)
-class LocalEngine:
-    """Runs in this process: shard by shard, and within a shard stage by stage.
-
-    Args:
-        low_memory: free a model when its stage is done, so that never more than one is loaded. It is loaded
-            again for the next shard.
-    """
-
-    low_memory: bool = False
-
-    def run(
-        self,
-        shards: Sequence[Shard],
-        stages: Sequence[Stage],
-        folder: Path,
-        progress: ProgressCallback | None,
-    ) -> Iterator[list[StageStatistics]]:
-        """Commit each shard in `folder`, and yield what the stages did for it."""
-        for shard in shards:
-            task = load_shard(shard)
-            for stage in stages:
-                task = run_stage(stage, task, progress)
-                if self.low_memory:
-                    stage.release()
-            yield finish_shard(task, stages, folder)
 
 
 @dataclass(frozen=True)
