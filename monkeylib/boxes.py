@@ -18,6 +18,7 @@ def area(box: Box) -> float:
 
 def intersection_area(first: Box, second: Box) -> float:
     """Return the area that two boxes share, 0 where they do not overlap."""
+    # Negative where the boxes lie apart on that axis.
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     return max(0.0, width) * max(0.0, height)
@@ -83,6 +84,7 @@ def enclosing_box(*boxes: Box) -> Box:
 
 def bounding_box(points: Iterable[Point]) -> Box:
     """Return the smallest upright box around points, such as the corners of a rotated line of text."""
+    # [(x, y), ...] -> all x, all y
     xs, ys = zip(*points, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 

@@ -70,6 +70,7 @@ def quick_file_digest(path: Path) -> str:
     Hashing 15 GB takes a minute, and different weights also differ at their ends.
     """
     size = path.stat().st_size
+    # The size first: files whose ends agree still differ in it.
     digest = hashlib.sha256(f"{size}\n".encode())
 
     with path.open("rb") as file:
@@ -102,6 +103,7 @@ def weights_digest(weights: Mapping[str, "torch.Tensor"], settings: Iterable[obj
     digest = hashlib.sha256(repr(list(settings)).encode())
 
     for name, weight in weights.items():
+        # Every step-th value, spread over the weight.
         step = max(1, weight.numel() // _SAMPLED)
         digest.update(name.encode())
         digest.update(weight.flatten()[::step].float().cpu().numpy().tobytes())
@@ -142,6 +144,7 @@ def _pieces(data: Any) -> Iterable[bytes]:
 
     elif isinstance(data, np.ndarray | np.generic | Image.Image):
         array = np.asarray(data)
+        # Type and shape count too: the same bytes can be other values.
         if np.issubdtype(array.dtype, np.floating):
             array = np.round(array.astype(np.float64), _DECIMALS) + 0.0  # + 0.0 turns -0.0 into 0.0
         yield f"{array.dtype.str}{array.shape}".encode()

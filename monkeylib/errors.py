@@ -41,8 +41,11 @@ def first_problem(error: "ValidationError", top: str = "the whole") -> str:
         error: what pydantic raised.
         top: what to call the validated object when the problem is not with one of its fields.
     """
+    # The first one is enough: a user fixes one field at a time.
     problem = error.errors()[0]
     field = ".".join(str(part) for part in problem["loc"]) or top
+
+    # What a validator raised carries pydantic's prefix.
     message = problem["msg"].removeprefix("Value error, ")
 
     return f"{field}: {message}"

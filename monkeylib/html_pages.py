@@ -65,11 +65,13 @@ def data_uri(image: Image.Image, image_format: str = "JPEG", max_side: int | Non
         max_side: shrink the image so that no side is longer, in pixels; None keeps its size.
     """
     if max_side is not None:
+        # `thumbnail` works in place.
         image = image.copy()
         image.thumbnail((max_side, max_side))
 
     buffer = io.BytesIO()
     if image_format == "JPEG":
+        # JPEG knows no alpha and no palette.
         image.convert("RGB").save(buffer, "JPEG", quality=85)
     else:
         image.save(buffer, image_format, optimize=True)

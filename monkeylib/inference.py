@@ -98,6 +98,7 @@ class Monkey:
 
         Errors of the model are raised to the caller.
         """
+        # Errors in the arguments are raised here, before the thread starts.
         inputs = self.prepare_chat(image, question, history, prompt)
         options = self._generation_options(max_new_tokens, generation)
         streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -146,6 +147,7 @@ class Monkey:
     ) -> BatchFeature:
         """Return model inputs of a conversation: the image, the history, the question."""
         visual_tokens = self.processor.visual_tokens(grid)
+        # [1, T]: one conversation needs no padding.
         ids = self.processor.layout.encode_chat([visual_tokens], question, history, prompt)
         input_ids = torch.tensor([ids])
 
@@ -219,6 +221,7 @@ def load_model(
     options: dict[str, Any] = {}
     if bits is not None:
         options["quantization_config"] = build.quantization_config(bits)
+    # bitsandbytes quantises while the weights are loaded, so it must know the device then.
     if device_map is not None or bits is not None:
         options["device_map"] = device_map or {"": device}
 

@@ -29,6 +29,7 @@ from monkeylib.tiling import Grid, global_view, split_tiles
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+# `model_type` of a vision backbone -> mean and standard deviation of red, green and blue
 _NORMALISATIONS = {
     "dinov2": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "siglip_vision_model": (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
@@ -122,6 +123,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         images = images if isinstance(images, list | tuple) else [images]
         grid = self.grid if grid is None else Grid(*grid)
 
+        # Images may differ in size but not in grid. -> [V, 3, tile_size, tile_size]
         views = torch.cat([self._views(open_image(image), grid) for image in images])
         grids = torch.tensor([list(grid)] * len(images))
         return BatchFeature({"pixel_values": views, "grids": grids})
@@ -149,6 +151,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         width, height = cols * self.tile_size, rows * self.tile_size
         resized = tiling.resize(image, width, height, self.resize_mode, self.image_mean)
 
+        # [height, width, 3] bytes -> [3, height, width] from 0 to 1
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
         mean = torch.tensor(self.image_mean)[:, None, None]
         std = torch.tensor(self.image_std)[:, None, None]
@@ -264,6 +267,7 @@ class MonkeyProcessor(ProcessorMixin):
                     opened_images.append(part)
             rows.append(layout.encode(parts, prompt))
 
+        # Also gives the attention mask, 0 on padding.
         features = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
         if opened_images:
             features = {**features, **self.image_processor(opened_images, grid)}

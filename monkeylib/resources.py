@@ -97,6 +97,7 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
+        # After success there is nothing left to remove.
         temporary.unlink(missing_ok=True)
 
 
@@ -111,6 +112,7 @@ def create_folder(path: Path) -> Iterator[Path]:
         raise FileExistsError(f"{display_path(path)} exists already: name a new folder")
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its destination: a rename is one move only within a file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.mkdir()
 

@@ -70,6 +70,7 @@ def count_in_model(model: MonkeyForConditionalGeneration) -> dict[str, int]:
 
 
 def _count_values(module: torch.nn.Module) -> int:
+    # `keep_vars` gives the parameters themselves, so that tied ones have the same id.
     tensors = {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}
     return sum(tensor.numel() for tensor in tensors.values())
 
@@ -91,6 +92,7 @@ def _vit_parameters(vision: PreTrainedConfig) -> int:
     width = vision.width
     attention = _linear(width, 3 * width) + _linear(width, width)
     mlp = _linear(width, vision.mlp_width) + _linear(vision.mlp_width, width)
+    # Two norms per block, one more (`ln_pre`) before the first.
     block = 2 * _layer_norm(width) + attention + mlp
 
     patch_embedding = 3 * vision.patch_size**2 * width
@@ -126,8 +128,10 @@ def _resampler_parameters(config: MonkeyConfig) -> tuple[int, int]:
     queries = config.queries * width
     kv_projection = d_in * width
     attention = _linear(width, 3 * width) + _linear(width, width)
+    # The norms of the queries and of the keys and values.
     trained = queries + kv_projection + 2 * _layer_norm(width) + attention
 
+    # Fixed positions, and what comes after the attention, which fine-tuning freezes.
     positions = config.queries * width
     last_projection = width * width
     return trained, positions + _layer_norm(width) + last_projection
@@ -138,6 +142,7 @@ def _language_model_parameters(text: PreTrainedConfig) -> int:
     width, mlp = text.hidden_size, text.intermediate_size
 
     # RMS norms have a weight alone.
+    # Query and output, key and value; gate, up and down projection; two norms.
     layer = 2 * width * (query_width + key_width) + 3 * width * mlp + 2 * width
     if isinstance(text, Qwen2Config):
         layer += query_width + 2 * key_width  # biases of query, key and value
@@ -233,10 +238,12 @@ def count_flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int
     if not isinstance(vision, MonkeyVisionConfig):
         tokens += layout_of(vision).class_tokens
 
+    # Projections of query, key, value and output take 4 d^2 per token, the MLP 2 d * d_mlp.
     patch_embedding = 2 * patches * 3 * vision.patch_size**2 * width
     block = 2 * tokens * width * (4 * width + 2 * mlp_width(vision)) + 4 * tokens**2 * width
     view = patch_embedding + vision.num_hidden_layers * block
 
+    # Per projection A and B, rank * (d_in + d_out) values.
     lora = 0
     if config.lora_count:
         block_lora = sum(rank * sides for rank, sides in _lora_shapes(config))
@@ -268,6 +275,7 @@ def _language_model_flops(text: PreTrainedConfig, tokens: int) -> int:
     query_width, key_width = head_widths(text)
     width, mlp = text.hidden_size, text.intermediate_size
 
+    # Every weight is used once per token; only the last token predicts.
     weights = 2 * width * (query_width + key_width) + 3 * width * mlp
     layer = 2 * tokens * weights + 4 * tokens**2 * query_width
     next_token = 2 * width * text.vocab_size

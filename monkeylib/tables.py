@@ -155,6 +155,7 @@ def pivot_scores(rows: Sequence[Row], names: Mapping[str, str] | None = None) ->
         return rows  # not a table of scores
 
     splits = list(dict.fromkeys(str(row["split"]) for row in rows))
+    # "nano-fine", "nano-large" -> "nano-"
     prefix = "".join(os.path.commonprefix(splits).rpartition("-")[:2])
 
     # Only the first metric of a split, and only the score over all of its examples.

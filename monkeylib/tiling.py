@@ -97,6 +97,8 @@ def _resize_and_crop(image: Image.Image, width: int, height: int) -> Image.Image
         covering = (width, int(width * image_height / image_width))
     else:
         covering = (int(height * image_width / image_height), height)
+
+    # One side now fits exactly, the other is too long or fits too.
     resized = image.resize(covering, Image.Resampling.BICUBIC)
 
     left = (covering[0] - width) // 2
@@ -110,6 +112,7 @@ def _pad_to_aspect_ratio(image: Image.Image, width: int, height: int, colour: Se
     canvas_width = max(image_width, round(image_height * width / height))
     canvas_height = max(image_height, round(image_width * height / width))
 
+    # Cut off, not rounded, as LLaVA-1.5 does.
     rgb = tuple(int(channel * 255) for channel in colour)
     canvas = Image.new("RGB", (canvas_width, canvas_height), rgb)
     canvas.paste(image, ((canvas_width - image_width) // 2, (canvas_height - image_height) // 2))
@@ -202,6 +205,7 @@ def global_view(image: torch.Tensor, tile: int) -> torch.Tensor:
     Bicubic (a = -0.75) without antialiasing, from the resized and normalised image: what the released code
     does, and not the same as shrinking the original image with Pillow.
     """
+    # Interpolation takes one batch dimension: [n, C, H, W].
     flat = image.reshape(-1, *image.shape[-3:])
     small = F.interpolate(flat, size=(tile, tile), mode="bicubic", align_corners=False)
     return small.reshape(*image.shape[:-2], tile, tile)

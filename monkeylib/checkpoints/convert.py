@@ -50,6 +50,7 @@ def convert_from_released(
             then.
         FileExistsError: `target` holds something already.
     """
+    # Both check the folder, before anything is written.
     checkpoint = open_released(source, grid)
     processor = load_released_processor(source, grid)
 
@@ -57,6 +58,7 @@ def convert_from_released(
         file_of: dict[str, str] = {}
         size = 0
         for number, tensors in enumerate(checkpoint.stream(progress=progress), start=1):
+            # One file per released shard, so that at most one shard is in memory.
             name = "model.safetensors"
             if checkpoint.steps > 1:
                 name = f"model-{number:05}-of-{checkpoint.steps:05}.safetensors"
@@ -67,6 +69,7 @@ def convert_from_released(
         checkpoint.config.save_pretrained(folder)
         processor.save_pretrained(folder)
 
+        # What monkeylib's layout has no room for.
         originals = folder / _ORIGINALS
         originals.mkdir()
         _write_json(originals / "config.json", checkpoint.settings)
@@ -98,6 +101,7 @@ def convert_to_released(source: Path, target: Path, progress: bool = False) -> N
         has_originals = originals.is_dir()
         original_config = _read_json(originals / "config.json") if has_originals else None
 
+        # The weights must be exactly those that the configuration describes.
         settings = config_to_released(reader.config, original_config)
         entries_of = group_by_released_key(build_key_map(reader.config))
         differing = {entry.name for group in entries_of.values() for entry in group} ^ set(reader.files)
@@ -105,6 +109,7 @@ def convert_to_released(source: Path, target: Path, progress: bool = False) -> N
             raise ValueError(f"{min(differing)} in {source} does not fit its config.json: save it anew")
         tokenizer = AutoTokenizer.from_pretrained(source)
 
+        # The same tensors in the same files as before, or new files of 10 GB.
         if has_originals:
             files = _original_files(_read_json(originals / _FILE_OF_KEY), list(entries_of))
         else:
@@ -122,6 +127,7 @@ def convert_to_released(source: Path, target: Path, progress: bool = False) -> N
             for name, keys in files.items():
                 tensors = {key: build_released_tensor(entries_of[key], reader.read) for key in keys}
                 size += _save_tensors(tensors, folder / name)
+                # Free this file's tensors before the next file is read.
                 tensors.clear()
                 bar.advance("writing")
 
@@ -144,6 +150,7 @@ def export_lora(source: Path, target: Path) -> None:
     if is_released(source):
         checkpoint = open_released(source)
         config = checkpoint.config
+        # The LoRA alone: only its entries have a tile.
         entries = [entry for entry in build_key_map(config) if entry.tile is not None]
         for ready in checkpoint.stream(entries):
             tensors |= ready
@@ -175,6 +182,7 @@ class LazyStateDict:
             raise FileNotFoundError(f"there is no checkpoint at {folder}: expected a folder with config.json")
         self.config = MonkeyConfig.from_pretrained(folder)
 
+        # Weights lie in one file, or in several with an index.
         index = folder / _INDEX_NAMES[".safetensors"]
         file_names = ["model.safetensors"]
         if index.is_file():

@@ -57,6 +57,7 @@ def _vision(config: MonkeyConfig) -> Iterator[KeyMapEntry]:
     vision = config.vision_config
     width, patch = vision.width, vision.patch_size
 
+    # Input of the ViT.
     yield KeyMapEntry(f"{_TOWER}.positional_embedding", "vision.positions", (vision.position_grid**2, width))
     yield KeyMapEntry(f"{_TOWER}.conv1.weight", "vision.patch_embedding.weight", (width, 3, patch, patch))
     yield from _layer_norm(f"{_TOWER}.ln_pre", "vision.ln_pre", width)
@@ -70,6 +71,7 @@ def _vision(config: MonkeyConfig) -> Iterator[KeyMapEntry]:
         yield from _linear(f"{released}.mlp.c_fc", f"{block}.fc", vision.mlp_width, width)
         yield from _linear(f"{released}.mlp.c_proj", f"{block}.proj", width, vision.mlp_width)
 
+        # One released module per tile, which monkeylib stacks.
         for spec in lora_specs(config):
             for tile in range(config.lora_count):
                 yield from _lora(f"{released}.{spec.released_key}.{tile}", f"{block}.{spec.name}", spec, tile)
@@ -146,6 +148,7 @@ def _fused_attention(released: str, name: str, width: int) -> Iterator[KeyMapEnt
     """Query, key and value of a layer, which are the three thirds of one released tensor."""
     for part, shape in (("weight", (3 * width, width)), ("bias", (3 * width,))):
         for third, letter in enumerate("qkv"):
+            # Released rows 0 to width are the query, then the key, then the value.
             rows = (third * width, (third + 1) * width)
             yield KeyMapEntry(f"{released}.{part}", f"{name}.{letter}_proj.{part}", shape, rows=rows)
 
@@ -185,6 +188,7 @@ def assemble(
         for key in list(shard):
             tensor = shard.pop(key)
             for entry in entries_of.get(key, ()):
+                # One released tensor can be several of monkeylib (query, key, value).
                 part = tensor if entry.rows is None else tensor[slice(*entry.rows)]
                 if entry.tile is None:
                     ready[entry.name] = (part.T if entry.transposed else part).contiguous()

@@ -18,6 +18,7 @@ from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, Monkey
 # How the names of tensors begin that LLaVA-1.5 does not have.
 FRESH = ("vision.lora.",)
 
+# Beginning of a name in transformers -> in monkeylib
 _PREFIXES = {
     "model.vision_tower.": "vision.backbone.",
     "model.multi_modal_projector.": "resampler.",
@@ -96,6 +97,7 @@ def read_llava_weights(path: str | Path) -> dict[str, torch.Tensor]:
     with explain_missing(str(path)):
         llava = LlavaForConditionalGeneration.from_pretrained(path, dtype="auto")
 
+    # Blocks after the layer that LLaVA reads its features from.
     first_unused = count_blocks(llava.config)
     blocks = llava.config.vision_config.num_hidden_layers
     unused = tuple(f"model.vision_tower.encoder.layers.{block}." for block in range(first_unused, blocks))
@@ -104,6 +106,7 @@ def read_llava_weights(path: str | Path) -> dict[str, torch.Tensor]:
     for llava_name, tensor in llava.state_dict().items():
         if unused and llava_name.startswith(unused):
             continue
+        # Only the beginning of a name differs: `model.vision_tower.x` is `vision.backbone.x`.
         for llava_prefix, prefix in _PREFIXES.items():
             if llava_name.startswith(llava_prefix):
                 state[prefix + llava_name.removeprefix(llava_prefix)] = tensor

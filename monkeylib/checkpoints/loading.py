@@ -59,9 +59,11 @@ def build_with_weights(
     Raises:
         ValueError: another tensor is missing, one is too many, or one has another shape.
     """
+    # Shapes from the meta device, which take no memory.
     expected = {name: list(tensor.shape) for name, tensor in build_on_meta(config).state_dict().items()}
     given = {name: list(tensor.shape) for name, tensor in state.items()}
 
+    # Names that are too many count as well, hence the union with `given`.
     required = {name for name in expected if not name.startswith(fresh)}
     for name in sorted(required | given.keys()):
         if expected.get(name) != given.get(name):
@@ -70,6 +72,7 @@ def build_with_weights(
                 f"{expected.get(name)} and has {given.get(name)} (None: it is not there); check its sizes"
             )
 
+    # With no path, transformers takes the tensors of `state_dict` and initialises what is missing.
     dtype = next(iter(state.values())).dtype
     return MonkeyForConditionalGeneration.from_pretrained(
         None, config=config, state_dict=dict(state), dtype=dtype

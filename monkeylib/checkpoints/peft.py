@@ -79,6 +79,7 @@ def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target
         raise ValueError(f"a model of lora_mode {config.lora_mode!r} has no LoRA to write")
 
     with resources.create_folder(target) as folder:
+        # Tile i of the stacked tensors becomes the folder tile-i.
         for tile in range(config.lora_count):
             weights: dict[str, torch.Tensor] = {}
             scalings: dict[str, float] = {}
@@ -112,6 +113,7 @@ def read_lora(folder: Path, model: MonkeyForConditionalGeneration, tile: int) ->
     scaling_of = _read_scalings(folder)
     loras = {module: model.vision.get_submodule(lora) for lora, module in peft_modules(model.config).items()}
 
+    # Compare names first, then shapes, before anything is copied.
     shapes: dict[str, torch.Size] = {}
     for module, lora in loras.items():
         shapes[_key(module, "A")] = lora.lora_A.shape[1:]
@@ -137,6 +139,7 @@ def _build_peft_config(config: MonkeyConfig, scalings: Mapping[str, float]) -> "
     """Build peft's configuration of one tile, from the scaling of each module."""
     from peft import LoraConfig
 
+    # peft multiplies by alpha / rank, so alpha = scaling * rank gives the learned scaling.
     alphas = {}
     for module, scaling in scalings.items():
         rank = config.mlp_rank if module.endswith(_BYPASS) else config.attention_rank
@@ -168,6 +171,7 @@ def _read_scalings(folder: Path) -> Callable[[str, int], float]:
         raise ValueError(f"{folder} holds a DoRA or rank-stabilised LoRA: Monkey's is plain LoRA")
 
     def scaling_of(module: str, rank: int) -> float:
+        # A module without a pattern has the alpha of the whole LoRA.
         pattern = get_pattern_key(peft_config.alpha_pattern.keys(), module)
         return peft_config.alpha_pattern.get(pattern, peft_config.lora_alpha) / rank
 

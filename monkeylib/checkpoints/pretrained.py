@@ -38,6 +38,7 @@ def load_vision_backbone(name: str, config: PreTrainedConfig) -> PreTrainedModel
         return model
 
     with explain_missing(name):
+        # Mismatched sizes are reported below, in a sentence that names the profile.
         model, report = AutoModel.from_pretrained(
             name,
             config=config,
@@ -46,6 +47,7 @@ def load_vision_backbone(name: str, config: PreTrainedConfig) -> PreTrainedModel
             output_loading_info=True,
         )
 
+    # An entry holds the key, the shape in the file and the expected one.
     mismatched = [key for key, *_ in report["mismatched_keys"]]
     problems = sorted([*report["missing_keys"], *mismatched])
     if problems:
@@ -65,6 +67,7 @@ def load_language_model(name: str, vocabulary_size: int) -> PreTrainedModel:
     with explain_missing(name):
         model = AutoModelForCausalLM.from_pretrained(**_source(name), dtype=torch.float32)
     if vocabulary_size > model.config.vocab_size:
+        # Rows for the image tokens, which the pretrained vocabulary lacks.
         model.resize_token_embeddings(vocabulary_size)
     return model
 

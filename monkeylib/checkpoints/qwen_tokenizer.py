@@ -41,12 +41,14 @@ def build_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     ranks = read_ranks(path)
     letters = bytes_to_unicode()
 
+    # BPE works on characters: every byte stands for one, as in GPT-2.
     def spell(token: bytes) -> str:
         return "".join(letters[byte] for byte in token)
 
     vocabulary = {spell(token): rank for token, rank in ranks.items()}
     merges = [(spell(left), spell(right)) for left, right in _find_merges(ranks)]
 
+    # A piece that is a token as a whole needs no merges, hence `ignore_merges`.
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -90,6 +92,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
                 f"line {number} of {path} is not a base64 text and a rank: take the released {VOCABULARY}"
             ) from error
 
+    # A missing line would shift the id of every later token.
     in_order = list(ranks.values()) == list(range(len(ranks)))
     has_all_bytes = all(bytes([value]) in ranks for value in range(256))
     if not in_order or not has_all_bytes:

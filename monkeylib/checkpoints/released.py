@@ -68,6 +68,7 @@ def load_released(
     checkpoint = open_released(folder, grid)
     dtype = dtype or checkpoint.config.dtype
 
+    # Memory is reserved, but every value comes from the files.
     with no_init_weights():
         model = MonkeyForConditionalGeneration._from_config(checkpoint.config, dtype=dtype)
     for tensors in checkpoint.stream(progress=progress):
@@ -190,6 +191,7 @@ def open_released(folder: str | Path, grid: Grid | None = None) -> ReleasedCheck
     # key -> name of its file, and shape and dtype
     files: dict[str, list[str]] = {}
     tensors: dict[str, tuple[str, torch.Tensor]] = {}
+    # The index may promise tensors that a file does not hold, or the reverse.
     for name, keys_in_index in _list_files(folder).items():
         in_file = _read_shapes(folder / name)
         differing = sorted(set(in_file) ^ set(keys_in_index or in_file))
@@ -202,11 +204,13 @@ def open_released(folder: str | Path, grid: Grid | None = None) -> ReleasedCheck
         for key, tensor in in_file.items():
             tensors[key] = (name, tensor)
 
+    # Qwen-VL has no LoRA: its files cannot hold those entries.
     key_map = build_key_map(config)
     if is_base_model(settings):
         key_map = [entry for entry in key_map if entry.tile is None]
     _check_tensors(folder, config, group_by_released_key(key_map), tensors)
 
+    # The precision of the weights is that of the token embeddings, whatever config.json says.
     _, token_embeddings = tensors[_TOKEN_EMBEDDINGS]
     config.dtype = token_embeddings.dtype
     config.architectures = [MonkeyForConditionalGeneration.__name__]
@@ -219,6 +223,7 @@ def _list_files(folder: Path) -> dict[str, list[str]]:
         if (folder / index).is_file():
             files: dict[str, list[str]] = {}
             for key, name in _read_json(folder / index).get("weight_map", {}).items():
+                # A path in an index could point outside of the folder.
                 if Path(name).name != name:
                     raise ValueError(f"{folder / index} names the file {name!r}: it must lie in the folder")
                 files.setdefault(name, []).append(key)
@@ -247,6 +252,7 @@ def _check_tensors(
         entries_of: entries of the key map by released key.
         tensors: file, and shape and dtype, of each key in the files.
     """
+    # A wrong number of tiles has its own message; below it would be hundreds of missing keys.
     tiles_in_files = {int(match[1]) for key in tensors if (match := re.search(r"_lora\.(\d+)\.", key))}
     tiles_in_config = {entry.tile for group in entries_of.values() for entry in group} - {None}
     if len(tiles_in_files) != len(tiles_in_config):
@@ -291,6 +297,7 @@ def read_shard(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        # mmap: only the tensors that are used are read from disk.
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         match = re.search(r"GLOBAL (\S+)", str(error))

@@ -73,6 +73,7 @@ def config_from_released(released: Mapping[str, Any], grid: Grid | None = None) 
         visual = released["visual"]
         rows, cols = grid or _default_grid(released)
 
+        # 0 LoRAs are a model that was trained without them.
         lora_count = visual.get("lora_repeat_num", rows * cols)
         if lora_count not in (0, rows * cols):
             raise ValueError(
@@ -164,6 +165,7 @@ def config_to_released(config: MonkeyConfig, original: Mapping[str, Any] | None 
             f"{config.lora_count} for the grids {config.grids}: save it with save_pretrained"
         )
 
+    # Fields that monkeylib does not know are kept from the original file.
     visual = dict(original["visual"] if original else _released_visual(config))
     if rows == cols or not original:
         # The released code knows square images only; a copy changed for another grid left the field alone.

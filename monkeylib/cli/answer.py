@@ -17,6 +17,7 @@ def answer(
     grid: Annotated[str, typer.Option(help="Tiles as ROWSxCOLUMNS. Default: the checkpoint's grid.")] = "",
 ) -> None:
     """Answer a question about an image."""
+    # Imported here, so that `monkeylib --help` starts at once.
     from monkeylib.images import open_image
     from monkeylib.prompts import build_prompt
 

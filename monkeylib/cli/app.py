@@ -34,6 +34,7 @@ app.add_typer(assets.app, name="assets")
 
 def main() -> None:
     """Run the command line."""
+    # Read here: errors are caught outside of the commands, to which typer hands the options.
     debug = "--debug" in sys.argv[1:2]
 
     try:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from monkeylib.captions.input_images import InputImage
     from monkeylib.captions.pipeline import Engine, Summary
 
+# More of them are in the files; the terminal shows the first.
 _PRINTED_CAPTIONS = 20
 _PRINTED_FAILURES = 3
 
@@ -97,6 +98,8 @@ def caption(
     names = experts.split(",") if "," in experts else experts
     if smallest_segment is None:
         smallest_segment = expert_limit(names)
+
+    # Experts load their weights at the first batch, so wrong arguments are reported at once.
     pipeline = Pipeline(
         experts=load_experts(names),
         matcher=load_matcher(matcher, experts),
@@ -183,6 +186,7 @@ def _write_report(out: Path, inputs: "list[InputImage]") -> None:
     from monkeylib.captions.record_files import RECORDS, read_records
     from monkeylib.captions.report import build_report
 
+    # Records come in the order of the inputs.
     records = list(islice(read_records(out / RECORDS), len(inputs)))
     page = build_report(records, inputs).write(out / "report.html")
     print(f"report: {resources.display_path(page)}")

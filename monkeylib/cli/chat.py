@@ -23,6 +23,7 @@ def chat(
     history: list[tuple[str, str]] = []  # questions with their answers
     while question := _read_question():
         answer = ""
+        # Print pieces as they come; the whole answer joins the history.
         for text in monkey.stream(opened, question, max_new_tokens=max_new_tokens, history=history):
             print(text, end="", flush=True)
             answer += text

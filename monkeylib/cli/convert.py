@@ -25,6 +25,7 @@ def convert(
 
     tiles = options.read_grid(grid)
     progress = sys.stderr.isatty()
+    # By default the other layout.
     if to is None:
         to = "monkeylib" if is_released(source) else "released"
 

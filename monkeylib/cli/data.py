@@ -37,6 +37,7 @@ def inspect(
     settings = profiles.load_profile(profile)
     loaded = mixtures.load_mixture(mixture)
     max_length = settings.training.max_length
+    # 0 on the command line means no limit.
     reports = inspection.inspect_mixture(
         loaded, build_processor(settings), max_length, limit or None, progress=sys.stderr.isatty()
     )
@@ -107,6 +108,7 @@ def benchmarks(
         missing = "" if name in available_names else " (missing)"
         print(f"{name}{missing}: {benchmark.source} ({benchmark.licence})")
 
+        # The released evaluation has one prepared file per benchmark, the official download several.
         if name.startswith("released-"):
             files = [part.released.file]
             images = "named from the same folder"

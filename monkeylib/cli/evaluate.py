@@ -71,12 +71,14 @@ def evaluate(
     from monkeylib.evaluation import hf_models, predict
     from monkeylib.evaluation.benchmarks import available
 
+    # A wrong name or prompt is reported before the model is loaded.
     names = benchmarks.split(",") if benchmarks else available(data)
     selected = [_benchmark(name.strip(), prompt or None, data) for name in names]
     path = model or str(options.default_checkpoint())
     folder = out or _default_folder(path)
 
     _hide_loading_bars()
+    # Every process of torchrun comes here; one of them reports.
     is_main = predict.predict_benchmarks(
         hf_models.load_image_text_model(path),
         selected,
@@ -104,6 +106,7 @@ def score(
 
     metric_names = [registry.get(name.strip()).name for name in metrics.split(",")] if metrics else []
 
+    # A gallery needs the questions and images, scores need the predictions alone.
     if gallery:
         for predictions_folder in folder:
             for name, file in results.prediction_files(predictions_folder).items():
@@ -148,6 +151,7 @@ def _model_name(path: str) -> str:
     folder = Path(path).resolve()
     if not folder.exists():
         return path
+    # A run keeps its weights in `<run>/model`.
     return folder.parent.name if folder.name == "model" else folder.name
 
 

@@ -31,6 +31,7 @@ def generate_answers(
         max_new_tokens: length of an answer at most.
         generation: further arguments of `generate`; greedy without any.
     """
+    # Sampling and beams, and prompts with several images, take the plain way.
     if not generation and all(len(images) == 1 for _, images in questions):
         examples = [
             _as_example(str(number), text, images[0], prompt)
@@ -63,6 +64,7 @@ def compute_log_likelihood(
     if not continuation_ids:
         raise ValueError("the likelihood of an empty continuation was asked for: expected some text")
 
+    # The continuation is appended to the prompt as ids: no token spans the boundary.
     inputs = monkey.prepare([list(images)], [text], prompt)
     targets = torch.tensor([continuation_ids], device=monkey.model.device)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], targets], dim=1)

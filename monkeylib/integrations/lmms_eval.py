@@ -59,6 +59,7 @@ class MonkeyForLmmsEval(lmms):
             text, settings, *_ = arguments[index]
             return repr(settings), len(text)
 
+        # Neighbours then have the same settings and similar lengths, which needs little padding.
         pending = sorted(range(len(requests)), key=settings_and_length)
         bar = tqdm(total=len(requests), disable=self.rank != 0, desc="monkeylib")
         while pending:
@@ -66,6 +67,7 @@ class MonkeyForLmmsEval(lmms):
             batch = [index for index in pending[: self.batch_size] if arguments[index][1] == settings]
             pending = pending[len(batch) :]
 
+            # An argument: text, settings, image function, document index, task, split.
             questions = [(arguments[index][0], self._images(*arguments[index][2:6])) for index in batch]
             for index, answer in zip(batch, self._answer(questions, settings), strict=True):
                 answers[index] = answer
@@ -79,6 +81,7 @@ class MonkeyForLmmsEval(lmms):
         results = []
         for request in requests:
             text, target, doc_to_images, *doc_location = request.args
+            # Some tasks give the continuation as a function of the document.
             continuation = target if isinstance(target, str) else target(self._doc(*doc_location))
             images = self._images(doc_to_images, *doc_location)
             results.append(
@@ -99,6 +102,7 @@ class MonkeyForLmmsEval(lmms):
             self.monkey, questions, self.prompt, max_new_tokens, **_generation_options(settings)
         )
 
+        # The model stops at its end of text only, so cut what follows a stop text.
         stop_texts = settings.get("until", [])
         if isinstance(stop_texts, str):
             stop_texts = [stop_texts]

@@ -32,6 +32,7 @@ class MonkeyForVLMEvalKit(BaseModel):
         max_new_tokens: length at most of answers that are not a choice.
     """
 
+    # What the kit asks of a model: no package to install, and texts and images may alternate.
     INSTALL_REQ = False
     INTERLEAVE = True
 
@@ -52,12 +53,14 @@ class MonkeyForVLMEvalKit(BaseModel):
         if unsupported:
             raise ValueError(f"Monkey reads text and images, not {', '.join(sorted(unsupported))}")
 
+        # The kit passes images as paths in strings.
         content = [Path(part["value"]) if part["type"] == "image" else part["value"] for part in message]
         if _asks_for_choice(dataset):
             prompt, max_new_tokens = "choice", _CHOICE_TOKENS
         else:
             prompt, max_new_tokens = "vqa", self.max_new_tokens
 
+        # The images are inside the content, none stands before it.
         inputs = self.monkey.prepare([None], [content], prompt)
         return self.monkey.generate(inputs, max_new_tokens)[0]
 

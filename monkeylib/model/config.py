@@ -1,4 +1,4 @@
-"""Configuration of a Monkey model: sizes of its components, and how images are cut into tiles."""
+"""Configuration of a Monkey model: sizes of its components, and how images are split into tiles."""
 
 import math
 from typing import Any, Literal
@@ -25,6 +25,8 @@ class MonkeyVisionConfig(PreTrainedConfig):
 
     model_type = "monkey_vision"
     base_config_key = "vision_config"
+
+    # The names that transformers uses for the same sizes, so that code for any of its ViTs reads them too.
     attribute_map = {
         "hidden_size": "width",
         "num_hidden_layers": "layers",
@@ -43,8 +45,12 @@ class MonkeyVisionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+
+        # Each head takes width / heads of the features.
         if self.width % self.heads:
             raise ValueError(f"the ViT's width {self.width} does not divide by its {self.heads} heads")
+
+        # The patch embedding is a convolution whose stride is its kernel: a remainder would be cut off.
         if self.tile_size % self.patch_size:
             raise ValueError(
                 f"tile_size {self.tile_size} is not a multiple of patch_size {self.patch_size}: "
@@ -68,6 +74,8 @@ class MonkeyResamplerConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+
+        # The queries have 2-D position embeddings, so they need a square grid.
         if math.isqrt(self.queries) ** 2 != self.queries:
             raise ValueError(
                 f"the resampler's queries lie on a square grid: {self.queries} is not a square number"
@@ -75,7 +83,7 @@ class MonkeyResamplerConfig(PreTrainedConfig):
 
 
 class MonkeyProjectorConfig(PreTrainedConfig):
-    """In the resampler's place, two linear layers, which keep one visual token per patch (LLaVA-1.5).
+    """LLaVA-1.5's projector in place of the resampler: two linear layers, one visual token per patch.
 
     Fields:
         hidden_act: name of the activation between them.
@@ -87,22 +95,22 @@ class MonkeyProjectorConfig(PreTrainedConfig):
     hidden_act: str = "gelu"
 
 
+# So that a saved configuration finds its class by `model_type`.
 for _config in (MonkeyVisionConfig, MonkeyResamplerConfig, MonkeyProjectorConfig):
     AutoConfig.register(_config.model_type, _config)
 
 
 class MonkeyConfig(PreTrainedConfig):
-    """Monkey as a whole.
+    """Complete Monkey model: vision backbone, resampler or projector, and language model.
 
     Fields:
         vision_config: of monkeylib's ViT, or of a ViT of transformers that `hf_vision.LAYOUTS` lists.
         resampler_config: of the resampler or the projector.
         text_config: of any causal language model.
-        tile_size: side of a view in pixels; by default the side that the vision configuration states.
+        tile_size: side of a view in pixels; by default that of the vision configuration.
         image_token_id, image_start_id, image_end_id: ids of `<imgpad>`, `<img>` and `</img>`; LLaVA-1.5 has
             only the first.
-        grids: the `[rows, cols]` grids that the checkpoint accepts. Another one is opted into by
-            `model.use_grid`.
+        grids: the `[rows, cols]` grids that the checkpoint accepts; `model.use_grid` adds another one.
         views: which views an image has: its tiles and the global view (the paper), tiles alone, or the
             global view alone.
         lora_mode: "per_tile" (LoRA i for tile i, as in the paper), "shared" (LoRA 0 for every tile), "none",
@@ -116,21 +124,28 @@ class MonkeyConfig(PreTrainedConfig):
     """
 
     model_type = "monkey"
+
+    # Types of the three sections where a configuration does not name them.
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="monkey_vision"),
         "resampler_config": SubConfigSpec(config_class=AutoConfig, model_type="monkey_resampler"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
     }
 
+    # Sections: a dictionary becomes the configuration of its `model_type`.
     vision_config: dict | PreTrainedConfig | None = None
     resampler_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
+
+    # Images. The default ids are those of the released vocabulary.
     tile_size: int | None = None
     image_token_id: int = 151859
     image_start_id: int | None = 151857
     image_end_id: int | None = 151858
     grids: list[list[int]] | None = None
     views: Views = "tiles+global"
+
+    # LoRA beside the ViT.
     lora_mode: LoRAMode = "per_tile"
     attention_rank: int = 16
     mlp_rank: int = 32
@@ -140,6 +155,8 @@ class MonkeyConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+
+        # Plain lists: a configuration is saved as JSON, which knows no tuples.
         self.grids = [[int(rows), int(cols)] for rows, cols in (self.grids or [])]
 
         if self.mlp_lora_input not in ("residual", "normed"):
@@ -166,6 +183,7 @@ class MonkeyConfig(PreTrainedConfig):
     def queries(self) -> int:
         """Visual tokens of a view: the resampler's queries, or one per patch after a projector."""
         if isinstance(self.resampler_config, MonkeyProjectorConfig):
+            # tile_size / patch_size patches down and across
             return (self.tile_size // self.vision_config.patch_size) ** 2
         return self.resampler_config.queries
 
@@ -173,6 +191,7 @@ class MonkeyConfig(PreTrainedConfig):
     def lora_count(self) -> int:
         """LoRAs beside each projection of the ViT: one per tile position, one for all tiles, or none."""
         if self.lora_mode == "per_tile":
+            # LoRA i serves tile i of every grid, so the largest grid decides.
             return max(rows * cols for rows, cols in self.grids)
         if self.lora_mode == "shared":
             return 1
@@ -182,5 +201,6 @@ class MonkeyConfig(PreTrainedConfig):
 def mlp_width(vision: PreTrainedConfig) -> int:
     """Return the width of the MLP's inner layer, which DINOv2 states as a multiple of the ViT's."""
     if hasattr(vision, "mlp_ratio"):
+        # Rounded down, as DINOv2 itself does.
         return int(vision.hidden_size * vision.mlp_ratio)
     return vision.intermediate_size

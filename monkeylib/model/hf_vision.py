@@ -39,6 +39,7 @@ class Layout:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+# `model_type` in transformers -> layout
 LAYOUTS = {
     "clip_vision_model": Layout(
         blocks="encoder.layers",
@@ -97,6 +98,7 @@ class HFVisionBackbone(VisionBackbone):
         self.layout = layout_of(config.vision_config)
         self.backbone = AutoModel.from_config(config.vision_config)
 
+        # Without LoRA the hooks would have nothing to add, so none are registered.
         blocks = self.backbone.get_submodule(self.layout.blocks) if config.lora_count else []
         self.lora = nn.ModuleList(BlockLoRA(config, block, self.layout) for block in blocks)
 
@@ -108,8 +110,10 @@ class HFVisionBackbone(VisionBackbone):
         # Checkpointing makes transformers ask for gradients at the patches: a frozen ViT has no use for them.
         learns = lora_groups is not None or any(p.requires_grad for p in self.backbone.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            # [v, 3, side, side] -> [v, class tokens + patches, width]
             output = self.backbone(pixel_values=pixel_values, **self.layout.options, **keywords)
 
+        # Class tokens come first. -> [v, patches, width]
         return output.last_hidden_state[:, self.layout.class_tokens :]
 
 
@@ -128,6 +132,7 @@ class BlockLoRA(nn.Module):
         super().__init__()
         width = config.vision_config.hidden_size
 
+        # Every projection maps width to width: transformers fuses none of them.
         def build_lora(rank: int) -> TileLoRA:
             return TileLoRA(config.lora_count, rank, width, width, config.lora_dropout)
 
@@ -167,6 +172,7 @@ class BlockLoRA(nn.Module):
     ) -> torch.Tensor:
         if self.lora_groups is None:
             return output
+        # args[0] is the input of the projection, [v, class tokens + patches, width].
         return lora.add(output, args[0], self.lora_groups)
 
     def _keep_residual(self, _: nn.Module, args: tuple[torch.Tensor]) -> None:
@@ -176,6 +182,7 @@ class BlockLoRA(nn.Module):
         self.mlp_lora_input = output
 
     def _add_to_mlp(self, _: nn.Module, __: tuple, output: torch.Tensor) -> torch.Tensor:
+        # Let go of the activation, which would otherwise live until the next forward pass.
         lora_input, self.mlp_lora_input = self.mlp_lora_input, None
         if self.lora_groups is None:
             return output

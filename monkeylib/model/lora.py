@@ -53,6 +53,7 @@ def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]
     else:
         index = [NO_LORA] * tiles
 
+    # The global view meets none. An image of one view always has it.
     if config.views != "tiles" or not tiles:
         index.append(NO_LORA)
     return index
@@ -158,6 +159,7 @@ class TileLoRA(nn.Module):
         # Here tile i meets LoRA i: group j holds the tiles of position lora_groups[j].
         lora_A = self.lora_A[lora_groups]  # [groups, rank, d_in]
         lora_B = self.lora_B[lora_groups]  # [groups, d_out, rank]
+        # [groups, 1, 1], to be multiplied with lora_A
         scaling = self.scaling[lora_groups][:, None, None]
 
         # The views of a group are neighbours, so their patches are one matrix: [groups, patches, d_in].
@@ -175,6 +177,7 @@ class TileLoRA(nn.Module):
         """Append one LoRA per entry of `sources`: a copy of the LoRA of that number, or a fresh one."""
         _, rank, d_in = self.lora_A.shape
         d_out = self.lora_B.shape[1]
+        # `.to` gives it the device and precision of this one.
         added = TileLoRA(len(sources), rank, d_in, d_out, self.dropout).to(self.lora_A)
 
         for name, fresh_values in added.named_parameters():

@@ -1,4 +1,4 @@
-"""Monkey as a whole: views -> vision backbone with per-tile LoRA -> resampler -> language model."""
+"""Complete model: views -> vision backbone with per-tile LoRA -> resampler -> language model."""
 
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         language_model: any causal language model of transformers.
     """
 
+    # What transformers reads from a model class: how to save, load, generate and place it on devices.
     config_class = MonkeyConfig
     config: MonkeyConfig
     base_model_prefix = ""
@@ -35,6 +36,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
+    # Modules with skip connections or hooks inside, which must lie on one device.
     _no_split_modules = ["VisionBlock", "HFVisionBackbone", "Resampler"]
     _skip_keys_device_placement = ["past_key_values"]
 
@@ -50,6 +52,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         else:
             self.resampler = Resampler(config)
 
+        # Built by transformers, whose implementation runs unchanged.
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
@@ -90,6 +93,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if image_features is None and pixel_values is not None:
                 image_features = self.get_image_features(pixel_values, grids, return_dict=True)
             if image_features is not None:
+                # pooler_output: [V, queries, width] -> inputs_embeds: [B, T, width]
                 inputs_embeds = self.splice(input_ids, image_features.pooler_output)
                 input_ids = None
 
@@ -104,6 +108,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 logits_to_keep = targets != IGNORE_INDEX
                 targets = targets[logits_to_keep]
 
+        # logits: [B, T, vocabulary], or with labels [supervised positions, vocabulary]
         output = self.language_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -136,6 +141,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ValueError: a grid that the checkpoint was not trained on, or a number of views that does not
                 fit the grids.
         """
+        # The LoRA of each view, in the order of `pixel_values`: tiles row by row, then the global view.
         lora_index = None if grids is None else self.lora_index(grids)
         if lora_index is not None and len(lora_index) != len(pixel_values):
             raise ValueError(
@@ -144,6 +150,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 "checkpoint"
             )
 
+        # The resampler needs the patch grid to place its position embedding.
         height, width = pixel_values.shape[-2:]
         patch_size = self.config.vision_config.patch_size
         patch_grid = (height // patch_size, width // patch_size)
@@ -203,6 +210,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"the prompt holds {places} places for visual tokens, the images give {views} views x "
                 f"{queries} queries = {views * queries}: build both with one processor call"
             )
+        # Row by row, as the views come. [B, T, 1] is broadcast over the width.
         return embeds.masked_scatter(is_place[..., None], visual_tokens.to(embeds.dtype))
 
     def freeze_for_finetuning(
@@ -232,10 +240,13 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             lora.requires_grad_(vision != "frozen")
 
         self.resampler.requires_grad_(resampler == "full")
+
+        # The norm and the projection after the cross-attention, which the released fine-tuning keeps frozen.
         if isinstance(self.resampler, Resampler) and not resampler_output:
             self.resampler.ln_post.requires_grad_(False)
             self.resampler.proj.requires_grad_(False)
 
+        # peft has frozen the weights beside its LoRA already.
         if language_model != "lora":
             self.language_model.requires_grad_(language_model == "full")
 
@@ -322,10 +333,14 @@ def _token_cross_entropy(
     Raises:
         ValueError: there is no supervised position, and no `num_items`.
     """
+    # fp32: in lower precision the exponentials lose digits over a large vocabulary.
     logits, targets = logits.flatten(0, -2).float(), targets.flatten()
+
+    # Part of a batch: the sum, divided by the count over the complete batch.
     if num_items is not None:
         return F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORE_INDEX) / num_items
 
+    # The mean over no position would be NaN.
     if not bool((targets != IGNORE_INDEX).any()):
         raise ValueError(
             "the labels hold no supervised token: check that answers were not cut off by truncation"

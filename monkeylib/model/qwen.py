@@ -61,6 +61,7 @@ class QwenModel(Qwen2Model):
 
     def __init__(self, config: QwenConfig) -> None:
         super().__init__(config)
+        # Replace what Qwen2Model has built; the names of the weights stay.
         self.rotary_emb = QwenRotaryEmbedding(config)
         for number, layer in enumerate(self.layers):
             layer.self_attn = QwenAttention(config, number)
@@ -80,11 +81,14 @@ class QwenModel(Qwen2Model):
         The keys in the cache were rotated with that `alpha`.
         """
         cached_tokens = past_key_values.get_seq_length() if past_key_values is not None else 0
+
+        # A short prompt has alpha 1. None leaves Qwen2 as it is.
         if not self.config.dynamic_ntk or self.training:
             alpha = None
         elif cached_tokens:
             alpha = getattr(past_key_values, "alpha", None)
         else:
+            # A new prompt: its length is the last position plus 1, per row where rows are padded.
             if position_ids is not None:
                 last_position = position_ids.amax(-1)
             else:
@@ -92,6 +96,7 @@ class QwenModel(Qwen2Model):
                 last_position = torch.tensor([tokens.shape[1] - 1])
             alpha = ntk_alpha(last_position + 1, self.config.trained_length)
 
+        # The rotary embedding is called deep inside, without a way to pass alpha down.
         token = _ALPHA.set(alpha)
         try:
             output = super().forward(
@@ -135,10 +140,12 @@ class QwenRotaryEmbedding(qwen2.Qwen2RotaryEmbedding):
             return super().forward(x, position_ids)
 
         head_dim = 2 * len(self.inv_freq)
+        # The power in fp64, where the released code has a Python number.
         base = self.config.rope_parameters["rope_theta"] * alpha.double() ** (head_dim / (head_dim - 2))
         exponents = torch.arange(0, head_dim, 2, device=x.device).float() / head_dim
         frequencies = 1 / base.float().to(x.device)[:, None] ** exponents  # [B, head_dim / 2]
 
+        # [B, T, 1] * [B, 1, head_dim / 2], then both halves alike: [B, T, head_dim]
         angles = (position_ids[..., None].float() * frequencies[:, None]).repeat(1, 1, 2)
         return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
@@ -157,20 +164,24 @@ class QwenAttention(qwen2.Qwen2Attention):
         """`[B, T, width]` -> the same shape, and the weights where the implementation gives them."""
         batch_and_length = hidden_states.shape[:-1]
         heads = (*batch_and_length, -1, self.head_dim)
+        # [B, T, width] -> [B, heads, T, head_dim]
         query = self.q_proj(hidden_states).view(heads).transpose(1, 2)
         key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
 
         query, key = qwen2.apply_rotary_pos_emb(query, key, *position_embeddings)
         if self.config.log_n and not self.training:
+            # Only the queries are scaled, so that the cache holds plain keys.
             query = query * self._log_n(kwargs["position_ids"]).to(query.dtype)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
 
+        # The kernel that the configuration names (eager, SDPA or flash attention).
         attend = qwen2.ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, qwen2.eager_attention_forward
         )
         dropout = self.attention_dropout if self.training else 0.0
+        # context: [B, T, heads, head_dim]
         context, weights = attend(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )

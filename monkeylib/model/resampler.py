@@ -78,6 +78,7 @@ class Resampler(nn.Module):
                 f"{patches} patches do not form a {rows}x{cols} grid: pass patch_grid=(rows, cols)"
             )
 
+        # The ViT's features in the width of the language model.
         kv = self.ln_kv(self.kv_proj(features))  # [V, patches, width]
 
         # The released weights hold the three projections in one tensor.
@@ -97,11 +98,13 @@ class Resampler(nn.Module):
         k = self._split_heads(k)
         v = self._split_heads(v)
 
+        # [V, heads, queries, head_dim] -> [V, queries, width]
         context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         tokens = self.proj(self.ln_post(self.out(context)))  # [V, queries, width]
         if not return_attention:
             return tokens
 
+        # The fused kernel does not return its weights, so compute them again. [V, heads, queries, patches]
         attention = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
         return tokens, attention
 
@@ -127,9 +130,11 @@ def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:
 
     # In fp64, as the released code computes it.
     frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    # [grid, 1] * [width / 4] -> [grid, width / 4]
     angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # [grid, width / 2]
 
+    # Row by row: x changes with every cell, y with every row.
     x = axis.repeat(grid, 1)
     y = axis.repeat_interleave(grid, dim=0)
     return torch.cat([x, y], dim=1).float()

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -94,6 +95,7 @@ class VisionBackbone(nn.Module, ABC):
 
         height, width = pixel_values.shape[-2:]
         patches = height * width // self.patch_size**2
+        # The inner layer of the MLP is the widest activation: [patches, mlp_width] in fp32.
         bytes_per_view = 4 * patches * self.mlp_width
         return max(1, CPU_CHUNK_BYTES // bytes_per_view)
 
@@ -228,8 +230,10 @@ class PositionEmbeddingCache(nn.Module):
         if embedding.requires_grad and torch.is_grad_enabled():
             return interpolate_position_embedding(embedding, rows, cols)
 
+        # Fake tensors, with which memory is counted, have no address.
+        address = 0 if isinstance(embedding, FakeTensor) else embedding.data_ptr()
         # Autograd counts the in-place changes of a tensor in `_version`.
-        state = (embedding.data_ptr(), embedding._version, embedding.dtype, embedding.device)
+        state = (address, embedding._version, embedding.dtype, embedding.device)
         cached_state, resampled = self._resampled.get((rows, cols), (None, None))
         if cached_state != state:
             # A tensor made in inference mode could not be used in training later.

@@ -45,6 +45,7 @@ def draw_annotations(images: Sequence[Image.Image], records: Sequence[Record], c
         columns: images in a row.
     """
     shapes = [image.height / image.width for image in images]
+    # A row is as high as its tallest image, which is drawn _WIDTH inches wide.
     heights = []
     for start in range(0, len(images), columns):
         heights.append(_WIDTH * max(shapes[start : start + columns]) + _TEXT_HEIGHT)
@@ -148,6 +149,7 @@ def draw_ocr(images: Sequence[Image.Image], records: Sequence[Record]) -> Figure
         _show(image_ax, image)
         image_ax.set_title(record.name)
 
+        # The text panel has the coordinates of the image.
         limits = {"xlim": image_ax.get_xlim(), "ylim": image_ax.get_ylim()}
         text_ax.set(**limits, aspect="equal", xticks=[], yticks=[])
         text_ax.grid(False)
@@ -194,6 +196,7 @@ def draw_segments(
         regions: the segments of each, with masks.
         columns: images in a row.
     """
+    # Rounded up
     rows = -(-len(images) // columns)
     shape = max(image.height / image.width for image in images)
     size = (_WIDTH * columns, 2 * rows * _WIDTH * shape)
@@ -203,6 +206,7 @@ def draw_segments(
 
     badge = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
     for number, (image, segments) in enumerate(zip(images, regions, strict=True)):
+        # Each row of images is followed by the row of their segments.
         row, column = 2 * (number // columns), number % columns
         axes[row, column].imshow(image)
 
@@ -223,6 +227,7 @@ def draw_segments(
 def colour_segments(image: Image.Image, regions: Sequence[Region]) -> np.ndarray:
     """Return a grey image with each mask in a colour, small over large ones: `[H, W, 3]`, 0 to 255."""
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None].repeat(3, axis=2)
+    # Pale grey, so that colours stand out.
     canvas = 0.5 * grey + 110
 
     masks = [region.mask for region in regions if region.mask is not None]
@@ -275,6 +280,7 @@ def draw_levels(rows: Sequence[Row], metrics: Sequence[str], columns: int = 3) -
     levels = list(dict.fromkeys(frame["level"]))
     filters = [name for name in FILTERS if name in set(frame["filter"])]
 
+    # Rows of panels, rounded up
     height = -(-len(metrics) // columns)
     size = (2.9 * columns, 2.4 * height + 0.4)
     fig, axes = plt.subplots(height, columns, figsize=size, squeeze=False, sharex=True)
@@ -296,6 +302,7 @@ def _draw_level_lines(ax: Axes, scores: pd.DataFrame, levels: Sequence[str], fil
     """Draw a line through the levels for each filter, a little beside those of the other filters."""
     for number, name in enumerate(filters):
         line = scores[scores["filter"] == name]
+        # The middle filter stands on its level, the others to either side.
         x = line["level"].map(levels.index) + 0.12 * (number - 1)
 
         colour = COLOURS[number]

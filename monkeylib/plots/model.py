@@ -36,6 +36,7 @@ def draw_shares(rows: Mapping[str, Mapping[str, int]]) -> Figure:
         total = sum(numbers.values())
         start = 0.0
         for part, colour in zip(parts, COLOURS, strict=False):
+            # Bars of one row lie end to end and sum to 1.
             share = numbers[part] / total
             ax.barh(y, share, left=start, color=colour, label=part if y == 0 else None, height=0.7)
             if share > _MIN_LABELLED_SHARE:
@@ -94,6 +95,7 @@ def principal_colours(features: torch.Tensor) -> torch.Tensor:
     directions = directions[:, -3:].flip(1)
     scores = centred @ (directions * directions.sum(0).sign())
 
+    # Scale by the 2 % and 98 % quantiles, so that single outliers do not take all the contrast.
     low, high = torch.quantile(scores, torch.tensor([0.02, 0.98]), dim=0)
     return ((scores - low) / (high - low)).clamp(0, 1)
 
@@ -139,6 +141,7 @@ def attention_centres(attention: torch.Tensor) -> torch.Tensor:
         (x, y) `[..., 2]`, from 0 to 1 across the view.
     """
     rows, cols = attention.shape[-2:]
+    # Mean of the patch centres, weighted by the attention of their column (or row).
     x = attention.sum(-2) @ ((torch.arange(cols) + 0.5) / cols)
     y = attention.sum(-1) @ ((torch.arange(rows) + 0.5) / rows)
     return torch.stack([x, y], dim=-1) / attention.sum((-1, -2))[..., None]

@@ -32,6 +32,7 @@ STYLE = {
     "ytick.color": INK,
     "legend.frameon": False,
     "image.interpolation": "nearest",  # a pixel looks like a pixel
+    # TrueType: text in a PDF can be searched and copied.
     "pdf.fonttype": 42,
 }
 
@@ -62,6 +63,7 @@ def draw_intervals(
         horizontal: draw the intervals along x.
         color: of the lines.
     """
+    # matplotlib takes the distances from the point to both ends: [2, points].
     centre = np.asarray(x if horizontal else y, dtype=float)
     lengths = np.stack([centre - np.asarray(low, dtype=float), np.asarray(high, dtype=float) - centre])
 

@@ -59,6 +59,7 @@ def save(fig: Figure, name: str, *, data: Any, profile: str, source: str) -> Non
                 temporary, format=ending, metadata=metadata, dpi=STYLE["savefig.dpi"], bbox_inches="tight"
             )
 
+    # Other figures of the manifest stay; sorted, so that it differs only where a figure does.
     entries = dict(sorted({**manifest(profile), name: entry}.items()))
     with resources.atomic_write(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")

@@ -146,10 +146,12 @@ def _compress_image(output: NotebookNode) -> NotebookNode:
         return output
 
     image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA")
+    # JPEG has no transparency: put the figure on white.
     background = Image.new("RGBA", image.size, "white")
     jpeg = io.BytesIO()
     Image.alpha_composite(background, image).convert("RGB").save(jpeg, "JPEG", quality=85)
 
+    # A copy, since the executed notebook keeps its PNG.
     compressed = nbformat.from_dict(output)
     del compressed["data"]["image/png"]
     compressed["data"]["image/jpeg"] = base64.b64encode(jpeg.getvalue()).decode()
@@ -181,6 +183,7 @@ def _notebook_problems(notebook: NotebookNode) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
 
+    # Normalising twice changes nothing, so a committed notebook equals its normal form.
     if normalise(notebook) != notebook:
         yield "not in committed form: write it with `monkeylib reproduce --update-notebooks`"
 

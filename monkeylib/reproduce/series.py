@@ -188,6 +188,7 @@ class NotebookRun:
             for name in sorted(current.keys() | recorded.keys())
             if current.get(name) != recorded.get(name)
         ]
+        # Name one; the others are only counted.
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             return f"{changed[0]}{more} changed"
@@ -244,6 +245,7 @@ class NotebookRun:
             record["ended"] = True
         finally:
             after = self._file_states()
+            # What this run has written; a resumed run also keeps what the first part wrote.
             outputs = {name for name, state in after.items() if before.get(name) != state}
             if resume:
                 outputs |= after.keys() & set(earlier_outputs)
@@ -257,6 +259,7 @@ class NotebookRun:
         os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
         self.folder.mkdir(parents=True, exist_ok=True)
 
+        # In a log file a bar would only be noise.
         progress_bar = {"desc": self.notebook.name, "unit": "cell"} if sys.stderr.isatty() else False
         try:
             papermill.execute_notebook(
@@ -307,6 +310,7 @@ class NotebookRun:
                 continue
 
             path.unlink(missing_ok=True)
+            # Folders that are now empty go too, the innermost first.
             for parent in path.relative_to(runs).parents[:-1]:
                 folder = runs / parent
                 if folder.is_dir() and not any(folder.iterdir()):

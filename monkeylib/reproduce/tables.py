@@ -25,6 +25,7 @@ def markdown_table(rows: Sequence[Row], columns: Mapping[str, str] | None = None
         columns: column -> its heading, for those to show, in that order; None shows all as they are named.
     """
     if not columns:
+        # Columns in the order in which the rows first name them.
         columns = {column: column for row in rows for column in row}
 
     # The heading, the alignment of the columns, then the rows.
