@@ -1,4 +1,4 @@
-"""Convert the official download of a public dataset into training records, the released conversations."""
+"""Conversion of a public dataset's official download into training records: the released conversations."""
 
 import json
 from collections import Counter
@@ -24,7 +24,7 @@ class Conversion:
 def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
     """Write the training records of an official download to `out`, as one JSON list.
 
-    Records without an answer, or whose image does not exist, are left out and counted. Images are not
+    Records without an answer, and those whose image does not exist, are left out and counted. Images are not
     copied: records name them relative to the dataset's folder of images.
 
     Args:
@@ -66,11 +66,13 @@ def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
         file.write("]\n")
 
         if not num_records:
+            # Raised inside of `atomic_write`, so that no empty file is left behind.
             reasons = ", ".join(f"{count} with {reason}" for reason, count in left_out.items())
             raise ValueError(
                 f"no row of {card.name} can be used ({reasons or 'it holds none'}): "
                 f"its images belong in {images}"
             )
+
     return Conversion(num_records, left_out)
 
 
@@ -80,22 +82,25 @@ def training_answer(record: QARecord, rule: str) -> str:
     Args:
         record: a question with all of its answers.
         rule: "first", or "most frequent": the answer that the files themselves name as such (VQAv2's
-            `multiple_choice_answer`), else the one that most people gave, the earliest of several.
+            `multiple_choice_answer`), else the one that most people gave; of several, the first.
     """
     if not record.answers:
         return ""
     if rule == "first":
         return record.answers[0]
+
+    # Only VQAv2 names its most frequent answer.
     return record.meta.get("frequent") or most_frequent(record.answers)
 
 
 def most_frequent(answers: Sequence[str]) -> str:
-    """Return the answer that comes most often, the earliest of several."""
+    """Return the most frequent answer; of several, the one that comes first."""
     return Counter(answers).most_common(1)[0][0]
 
 
 def _conversation(record: QARecord, answer: str, prompt: str) -> dict[str, Any]:
     text = build_prompt(prompt, record.full_question, SEPARATOR)
+
     turns = [
         {"from": "user", "value": f"<img>{record.image}</img>{text}"},
         {"from": "assistant", "value": answer},

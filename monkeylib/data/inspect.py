@@ -1,4 +1,4 @@
-"""Inspection of a mixture: lengths in tokens, what is too long, which records and images are broken."""
+"""Inspection of a mixture: lengths in tokens, records that are too long, broken records and images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXAMPLES = 3  # records of each dataset kept for the contact sheet
 
 @dataclass
 class DatasetReport:
-    """What the inspected records of one dataset hold.
+    """Statistics and problems of the inspected records of one dataset.
 
     Attributes:
         name: name of the dataset.
@@ -30,7 +30,7 @@ class DatasetReport:
         truncated: number of records that lose turns at the maximum length, or do not fit at all.
         bad_records: number of records that cannot be read.
         broken_images: number of records with an image that cannot be opened.
-        problems: messages about all of these.
+        problems: a message for each of these.
         examples: a few good records.
     """
 
@@ -48,6 +48,7 @@ class DatasetReport:
     def row(self) -> dict[str, str | int | float | None]:
         """Return the report as a row of a table."""
         median, high = np.percentile(self.lengths, [50, 95]) if self.lengths else (None, None)
+
         return {
             "dataset": self.name,
             "rows": self.rows,
@@ -78,6 +79,7 @@ def inspect_mixture(
         limit: number of records of each dataset, a fixed random sample; all if not given.
         progress: show a bar on standard error.
     """
+    # Each dataset with its share of an epoch; validation records are not part of one.
     parts: list[tuple[Records, float | None]] = [
         (records, count / len(mixture)) for records, count in zip(mixture.sets, mixture.counts, strict=True)
     ]
@@ -87,16 +89,20 @@ def inspect_mixture(
     reports = []
     for records, share in parts:
         report = DatasetReport(records.name, len(records), share)
+
+        # Its own key: the sample does not depend on the order of training.
         permutation = RandomPermutation(len(records), mixture.seed, records.name, "inspect")
         indices = range(len(records) if limit is None else min(limit, len(records)))
+
         for index in tqdm(indices, desc=records.name, disable=not progress, file=sys.stderr, leave=False):
             _inspect_record(records, permutation[index], report, processor, max_length)
+
         reports.append(report)
     return reports
 
 
 def list_problems(reports: Sequence[DatasetReport]) -> list[str]:
-    """Return the messages about everything that is wrong, dataset by dataset."""
+    """Return all error messages, dataset by dataset."""
     return [problem for report in reports for problem in report.problems]
 
 
@@ -118,6 +124,7 @@ def _inspect_record(
         report.problems.append(str(error))
         return
 
+    # A record that is too long is reported, and still counts among the lengths.
     length = count_tokens(record, processor)
     report.lengths.append(length)
     if length > max_length:
@@ -130,6 +137,8 @@ def _inspect_record(
         report.broken_images += 1
         report.problems.append(str(error))
         return
+
+    # Text-only records have nothing to show on a contact sheet.
     if record.images and len(report.examples) < _EXAMPLES:
         report.examples.append(record)
 

@@ -35,7 +35,7 @@ class QARecord:
         question: empty where a caption is asked for.
         answers: all answers; of a multiple choice the text of the correct one.
         choices: options of a multiple choice, in their order.
-        meta: what metrics need besides: the number of the correct choice, the task, the key of a field.
+        meta: what else metrics need: the number of the correct choice, the task, the key of a field.
     """
 
     id: str
@@ -106,6 +106,7 @@ def checked(records: Iterable[QARecord], name: str, files: Sequence[str], home: 
     Raises:
         ValueError: a field is not a text, or the files lack one that the reader expects.
     """
+    # Counts rows, so that the error can say where the file departs from the official layout.
     count = 0
     try:
         for record in records:
@@ -113,6 +114,7 @@ def checked(records: Iterable[QARecord], name: str, files: Sequence[str], home: 
             _check_texts(record)
             yield record
     except (KeyError, TypeError, IndexError, AttributeError) as error:
+        # A KeyError only holds the name of the missing field.
         problem = f"no field {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(
             f"{name} is not laid out as the official download after {count} rows ({problem}): "
@@ -140,6 +142,7 @@ def detailed_captions(folder: Path, file: str) -> Iterator[QARecord]:
 def coco_captions(folder: Path, file: str) -> Iterator[QARecord]:
     """Read COCO: file names in `images`, one caption a row in `annotations`, five or more an image."""
     names = {image["id"]: image["file_name"] for image in read_json(folder / file, "images")}
+
     for row in read_json(folder / file, "annotations"):
         yield QARecord(str(row["id"]), names[row["image_id"]], "", (row["caption"],))
 
@@ -172,6 +175,7 @@ def textcaps(folder: Path, file: str, by_image: bool = False) -> Iterator[QAReco
         else:
             yield QARecord(str(row.get("caption_id", number)), image, "", (row["caption_str"],))
 
+    # Empty unless grouped by image.
     for image, captions in captions_of.items():
         yield QARecord(Path(image).stem, image, "", tuple(captions))
 
@@ -217,6 +221,7 @@ def vizwiz(folder: Path, file: str) -> Iterator[QARecord]:
 def scienceqa(folder: Path, problems: str, splits: str, split: str) -> Iterator[QARecord]:
     """Read the questions of a split of ScienceQA that have an image, at ID/image.png: multiple choice."""
     rows = read_json(folder / problems)
+
     for id in read_json(folder / splits, split):
         row = rows[id]
         # More than half of the questions have no image.
@@ -247,6 +252,7 @@ def mme(folder: Path, *tasks: str) -> Iterator[QARecord]:
             rows = [row for row in file.read_text(encoding="utf-8").splitlines() if row.strip()]
 
             for number, row in enumerate(rows):
+                # The last tab separates them: a question may hold tabs itself.
                 question, tab, answer = row.rpartition("\t")
                 if not tab or answer.strip().lower() not in ("yes", "no"):
                     raise ValueError(f"{file}: expected a question, a tab and Yes or No, got {row!r:.80}")
@@ -293,6 +299,7 @@ def estvqa(folder: Path, file: str) -> Iterator[QARecord]:
     """Read EST-VQA: a list of images, each with `image` and an `annotation` of questions with `answer`."""
     for row_number, row in enumerate(read_json(folder / file)):
         for number, pair in enumerate(row["annotation"]):
+            # One record a question: an image of EST-VQA may have several.
             id = f"{row.get('id', row_number)}-{number}"
             yield QARecord(id, row["image"], pair["question"], _as_tuple(pair["answer"]))
 
@@ -323,10 +330,12 @@ def ai2d(
             continue
 
         for question, row in content["questions"].items():
+            # Diagrams with letters are drawn once, when their first question is read.
             image = f"{'abc_images' if row['abcLabel'] else 'images'}/{name}"
             annotation = folder / "annotations" / file.name
             if row["abcLabel"] and not (folder / image).exists() and annotation.is_file():
                 draw_letters(folder / "images" / name, read_json(annotation, "text"), folder / image)
+
             yield _multiple_choice(
                 row["questionId"], image, question, row["answerTexts"], row["correctAnswer"]
             )
@@ -427,6 +436,7 @@ def due(folder: Path, file: str, question: str) -> Iterator[QARecord]:
 def _multiple_choice(id: str, image: str, question: str, choices: Sequence[str], answer: int) -> QARecord:
     if not 0 <= answer < len(choices):
         raise IndexError(f"question {id} has {len(choices)} choices, and its answer is number {answer}")
+
     meta = {"choices": list(choices), "answer": answer}
     return QARecord(id, image, question, (choices[answer],), tuple(choices), meta)
 

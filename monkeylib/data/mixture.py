@@ -1,9 +1,9 @@
-"""Mixtures of datasets, in an order in which any position is computed alone.
+"""Mixtures of datasets, shuffled with random access: the record at a position depends on nothing before it.
 
-An epoch has a fixed number of records of each dataset. A dataset is gone through in rounds: every record
-comes once before any comes again, in a new order each round, also across epochs. So a dataset whose `count`
-is its length gives each record exactly once an epoch. With a smaller count, a round takes several epochs;
-with a larger one, the numbers of times that two records come differ by at most one.
+An epoch has a fixed number of records of each dataset. Each dataset is drawn from in rounds, which continue
+across epochs: every record is drawn once before any is drawn again, in a new order each round. So a dataset
+whose `count` is its length gives each record exactly once an epoch. With a smaller count, a round takes
+several epochs; with a larger one, the numbers of draws of any two records differ by at most one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ FOLDER = Path(__file__).parent / "mixtures"
 
 
 class Mixture:
-    """`mixture[position]` is a record, for any position from 0; an epoch has `len(mixture)` positions.
+    """Shuffled records of several datasets, at positions from 0 without end.
+
+    `mixture[position]` is a record; an epoch has `len(mixture)` positions.
 
     Attributes:
         name: name of the mixture.
@@ -52,11 +54,13 @@ class Mixture:
 
         datasets = [read_dataset(entry, root) for entry in file.sets]
         self.sets: list[Records] = list(datasets)
+
         validation: list[Records] = []
         validation_datasets: list[DatasetRecords] = []
         validation_numbers: list[np.ndarray] = []
 
         if file.validation and file.validation.share is not None:
+            # A share of every dataset: its records are taken out of training.
             validation_numbers = split_validation(datasets, file.validation.share, self.seed)
             self.sets = []
             for records, numbers in zip(datasets, validation_numbers, strict=True):
@@ -65,15 +69,18 @@ class Mixture:
                 if len(numbers):
                     validation.append(_Subset(records, numbers))
         elif file.validation:
+            # Datasets used for validation only, which leave training as it is.
             validation_datasets = [read_dataset(entry, root) for entry in file.validation.sets]
             validation = [_fixed_sample(records, self.seed) for records in validation_datasets]
 
+        # Counts are given per epoch, or follow from the number of training records.
         self.counts = [
             _epoch_count(records, len(training_records))
             for records, training_records in zip(datasets, self.sets, strict=True)
         ]
         self._lengths = [len(records) for records in self.sets]
         self._ends = list(accumulate(self.counts))  # of each dataset among the slots of an epoch
+
         self.validation: Records | None = _Concatenated("validation", validation) if validation else None
         self.digest = _digest(file, [*datasets, *validation_datasets], validation_numbers)
 
@@ -85,7 +92,7 @@ class Mixture:
         return self.sets[dataset][number]
 
     def locate(self, position: int) -> tuple[int, int]:
-        """Return the number of the dataset that a position takes its record from, and of the record.
+        """Return the numbers of the dataset and of the record within it that belong to a position.
 
         Raises:
             IndexError: a negative position.
@@ -193,19 +200,20 @@ class _Concatenated:
     def __getitem__(self, number: int) -> Record:
         if not 0 <= number < len(self):
             raise IndexError(f"there are {len(self)} records for {self.name}, not {number + 1}")
+
         part = bisect.bisect_right(self._ends, number)
         start = self._ends[part] - len(self._parts[part])
         return self._parts[part][number - start]
 
 
-# Building a permutation hashes its key; an epoch asks for the same few again and again.
+# Building a permutation hashes its key; the same few are used all through an epoch.
 @lru_cache(maxsize=256)
 def _permutation(length: int, *key: int | str) -> RandomPermutation:
     return RandomPermutation(length, *key)
 
 
 def _epoch_count(records: DatasetRecords, length: int) -> int:
-    """Return how many records of a dataset an epoch has, `length` of which are for training."""
+    """Return the number of records of a dataset in an epoch; `length` of its records are for training."""
     if records.entry.count is not None:
         return records.entry.count
     return max(1, round((records.entry.weight or 1.0) * length))
@@ -223,15 +231,18 @@ def _digest(
 ) -> str:
     """Return a digest of everything that decides which record comes at which position.
 
-    Which records share an image decides the validation split, and the sizes of files do not show it. So the
-    numbers of the validation records are included.
+    The numbers of the validation records are included: they depend on which records share an image, which the
+    sizes of files do not show.
     """
     state: dict[str, Any] = file.model_dump(exclude={"description", "root"})
+    # The text of a prompt, not only its name: rewording it changes what is trained on.
     state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt].text for records in datasets}
+
     state["files"] = [
         [records.name, len(records), *((path.name, path.stat().st_size) for path in records.raw.files)]
         for records in datasets
     ]
+
     if validation_numbers:
         state["held"] = [bytes_digest(numbers.astype("<i8").tobytes()) for numbers in validation_numbers]
     return json_digest(state)

@@ -1,4 +1,4 @@
-"""Random permutations in which any position is computed alone, without listing the others."""
+"""Random permutations with random access: the number at any index, without listing the others."""
 
 from collections.abc import Iterator
 
@@ -17,10 +17,10 @@ class RandomPermutation:
         l, r  ->  r, l XOR mix(r XOR key_i)
 
     which can be inverted whatever `mix` is, so that no number comes twice. Results outside the length are
-    permuted again until they lie inside (cycle walking).
+    permuted again until they lie inside it (cycle walking).
 
     Args:
-        length: how many numbers there are.
+        length: number of elements.
         key: what the permutation depends on, e.g. the seed, the dataset and the epoch.
     """
 
@@ -28,8 +28,11 @@ class RandomPermutation:
         if length < 1:
             raise ValueError(f"a permutation needs at least one number, got a length of {length}")
         self.length = length
+
+        # At most 4 times as many numbers as elements, so a walk takes 4 steps or fewer on average.
         self._half_bits = max(1, ((length - 1).bit_length() + 1) // 2)
 
+        # 64 bits of the digest for each round.
         digest = short_digest(repr(key).encode(), 8 * _ROUNDS)
         self._keys = [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(_ROUNDS)]
 
@@ -51,6 +54,7 @@ class RandomPermutation:
     def _permute(self, number: int) -> int:
         low_bits = (1 << self._half_bits) - 1
         left, right = number >> self._half_bits, number & low_bits
+
         for key in self._keys:
             left, right = right, left ^ (_mix(right ^ key) & low_bits)
         return left << self._half_bits | right

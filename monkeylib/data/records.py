@@ -1,4 +1,4 @@
-"""The record that every format is read into: images, then turns of a prompt and its answer."""
+"""The record that every format is read into: images, followed by turns of a prompt and its answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Record:
 
     Attributes:
         id: id of the record within its dataset.
-        images: images in their order, which precede the conversation. They are opened when needed.
+        images: the images, in order; they precede the conversation and are opened only when needed.
         turns: prompts, exactly as they are tokenised, and their answers.
         dataset: name of the dataset.
         location: where the record lies, for messages: "dataset coco: captions.json, record 17 (line 52)".
@@ -57,7 +57,7 @@ class Record:
 
 
 class Records(Protocol):
-    """A sequence of records, each of which is read when it is needed."""
+    """A sequence of records, each of which is read only when it is needed."""
 
     name: str
 
@@ -73,6 +73,7 @@ class Records(Protocol):
 
 
 def _open(image: ImageSource, location: str) -> Image.Image:
+    # Only images in files have a path to name in messages.
     path = str(image) if isinstance(image, str | Path) else None
     name = f" {path}" if path else ""
 

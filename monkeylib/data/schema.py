@@ -53,8 +53,9 @@ class DatasetEntry(_Section):
         images: folder that the records' images are named from, by default the mixture's `root`.
         split: split of a hub dataset or of a saved one.
         revision: commit of a hub dataset.
-        count: number of records in an epoch, by default all. With more than there are, some are repeated.
-        weight: instead of a count, how often each record comes in an epoch on average.
+        count: number of records in an epoch, by default all. If it exceeds the dataset's size, some are
+            repeated.
+        weight: instead of a count, how many times an epoch draws each record on average.
         unverified: the count could not be checked against its source.
         prompt: name of the prompt around a question, for formats that hold questions and not whole prompts.
         separator: text between an image, or an earlier answer, and a prompt that takes one.
@@ -91,12 +92,15 @@ class DatasetEntry(_Section):
         fields = dict(fields)
         card = training_card(fields.pop("dataset"))
         images = f"{card.name}/{card.train.images}".rstrip("/")
+
         defaults = {
             "name": card.name,
             "format": "conversations",
             "path": f"{card.name}.json",
             "images": images,
         }
+
+        # Fields of the entry take precedence over those of the card.
         return defaults | fields
 
     @field_validator("prompt")
@@ -123,10 +127,10 @@ class DatasetEntry(_Section):
 
 
 class Validation(_Section):
-    """Records for validation: a share of every dataset, or datasets of their own.
+    """Records for validation: a share of every dataset, or separate datasets.
 
-    With a share, no image is used for both training and validation (`monkeylib.data.validation`). Datasets of
-    their own are used as they are.
+    With a share, no image is used for both training and validation (`monkeylib.data.validation`). Separate
+    datasets are used as they are.
     """
 
     share: float | None = Field(default=None, gt=0, lt=1)
@@ -134,6 +138,7 @@ class Validation(_Section):
 
     @model_validator(mode="after")
     def _check_kind(self) -> "Validation":
+        # Exactly one of the two.
         if (self.share is None) == (not self.sets):
             raise ValueError("validation is either a `share` between 0 and 1 or a list of `sets`")
         return self
@@ -159,6 +164,7 @@ class MixtureFile(_Section):
 
     @model_validator(mode="after")
     def _check_names(self) -> "MixtureFile":
+        # Names appear in messages, and are part of the keys of random orders.
         validation_sets = self.validation.sets if self.validation else []
         names = [entry.name for entry in (*self.sets, *validation_sets)]
         for name in sorted(names):

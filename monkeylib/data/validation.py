@@ -18,10 +18,10 @@ from monkeylib.digests import short_digest
 
 
 def split_validation(datasets: Sequence[Records], share: float, seed: int) -> list[np.ndarray]:
-    """Choose the records of each dataset that are used for validation.
+    """Select the records of each dataset that are used for validation.
 
-    At least `share` of each dataset is chosen, and one record at least; more where an image has several
-    records, or is chosen for another dataset. Every record is read once for this, its image only in tables
+    At least `share` of each dataset is selected, and at least one record; more where an image has several
+    records, or is selected for another dataset. Every record is read once for this, its image only in tables
     and shards.
 
     Returns:
@@ -32,6 +32,7 @@ def split_validation(datasets: Sequence[Records], share: float, seed: int) -> li
     """
     groups_of_records = group_by_image(datasets)  # for each dataset [number of records]
 
+    # Groups are selected for all datasets before any is split, since a group may span several.
     validation_groups: set[int] = set()
     for records, groups in zip(datasets, groups_of_records, strict=True):
         unique, counts = np.unique(groups, return_counts=True)
@@ -40,6 +41,7 @@ def split_validation(datasets: Sequence[Records], share: float, seed: int) -> li
         order = [int(unique[index]) for index in permutation]
         _add_groups(validation_groups, sizes, order, minimum=max(1, round(share * len(records))))
 
+    # Records of a selected group are validation records, whichever dataset it was selected for.
     numbers = []
     for records, groups in zip(datasets, groups_of_records, strict=True):
         chosen = np.flatnonzero(np.isin(groups, list(validation_groups)))
@@ -90,6 +92,7 @@ def group_by_image(datasets: Sequence[Records]) -> list[np.ndarray]:
 
     def first_of_group(record: int) -> int:
         while leader[record] != record:
+            # Path halving keeps the chains short.
             leader[record] = leader[leader[record]]
             record = leader[record]
         return record
@@ -99,11 +102,13 @@ def group_by_image(datasets: Sequence[Records]) -> list[np.ndarray]:
             record = len(leader)
             leader.append(record)
             for image in _image_keys(records, number):
+                # Merge the groups; the earlier first record leads both.
                 first = first_of_group(record)
                 second = first_of_group(first_with_image.setdefault(image, record))
                 leader[max(first, second)] = min(first, second)
 
     groups = np.array([first_of_group(record) for record in range(len(leader))])
+    # Back to one array for each dataset.
     borders = np.cumsum([len(records) for records in datasets])[:-1]
     return np.split(groups, borders)
 
@@ -119,7 +124,7 @@ def _image_keys(records: Records, number: int) -> Iterator[bytes]:
 
 
 def _identity(image: Any) -> bytes:
-    """Return what tells an image from others: its path, its encoded bytes, or else its pixels."""
+    """Return what identifies an image: its path, its encoded bytes, or else its pixels."""
     if isinstance(image, str | Path):
         return normpath(image).encode(errors="surrogatepass")
     if hasattr(image, "content"):  # in a table or shard

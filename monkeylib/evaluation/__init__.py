@@ -1,1 +1,1 @@
-"""Benchmarks, metrics, the runner that writes predictions, and the scores read from them."""
+"""Benchmarks, predictions, metrics, and scores computed from the predictions."""

@@ -1,4 +1,4 @@
-"""Read the examples of a benchmark from the official files of its dataset, or from the released ones."""
+"""Examples of a benchmark, read from the official files of its dataset or from the released ones."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,8 +19,8 @@ def official_examples(
 ) -> list[Example]:
     """Read the test part of a dataset, always in the same order.
 
-    Images come in the order of a hash of their names, so that the first few are as mixed as all of them. In a
-    benchmark of several tasks, the tasks take turns, and an image's questions are either all used or none.
+    Images are ordered by a hash of their names, so that the first few are a fair sample. In a benchmark of
+    several tasks, the tasks take turns, and either all questions of an image are used or none.
 
     Args:
         card: the dataset, with the test part to read.
@@ -40,7 +40,7 @@ def official_examples(
     records = list(checked(reader, name, part.files, card.home))
     answered = [record for record in records if record.answers]
 
-    # Fields of DUE's documents without a plain text are not asked about. Elsewhere, a question without an
+    # Fields of DUE's documents without a plain text are left out. Elsewhere, a question without an
     # answer means that the answers of the split are not published.
     if card.layout != "due" and len(answered) < len(records):
         unanswered = [record.id for record in records if not record.answers]
@@ -61,10 +61,13 @@ def official_examples(
             answers=record.answers,
             prompt=prompt,
             image_id=f"{name}/{record.image}",
+            # "frequent" is for training only; empty entries say nothing.
             meta={key: value for key, value in record.meta.items() if key != "frequent" and value != ""},
         )
         for record in selected
     ]
+
+    # All of them, before a model spends hours on the first ones.
     _require_images(name, [example.image for example in examples], home)
     return examples
 
@@ -74,6 +77,8 @@ def _select(records: list[QARecord], stratum: str | None, limit: int | None) -> 
     by_image: dict[str, list[QARecord]] = {}
     for record in records:
         by_image.setdefault(record.image, []).append(record)
+
+    # A hash mixes images whose names are sorted by topic, and is the same on every machine.
     groups = sorted(by_image.values(), key=lambda group: text_digest(group[0].image))
 
     if stratum is None:
@@ -83,6 +88,7 @@ def _select(records: list[QARecord], stratum: str | None, limit: int | None) -> 
 
 def _select_in_turns(groups: list[list[QARecord]], stratum: str, limit: int | None) -> list[QARecord]:
     """Take a group of each stratum in turn, as long as whole groups fit into the limit."""
+    # Number each group within its task; sorted by that number, the tasks take turns.
     counts: dict[str, int] = {}
     turns: list[tuple[int, str, list[QARecord]]] = []
     for group in groups:
@@ -94,6 +100,7 @@ def _select_in_turns(groups: list[list[QARecord]], stratum: str, limit: int | No
     for turn, _, group in sorted(turns, key=lambda entry: entry[:2]):
         if limit is None or len(selected) + len(group) <= limit:
             selected += group
+        # Every task has at least one group, so the limit may end here.
         elif turn > 1:
             break
         else:  # a task would have no question at all
@@ -134,7 +141,7 @@ def released_examples(
         raise ValueError(f"{file} is empty: get it from {_RELEASED_HOME}")
     answers = _annotated_answers(folder / released.annotations) if released.annotations else None
 
-    # Some of the released files repeat ids: then the number of the line tells their questions apart.
+    # Some of the released files repeat ids: then the number of the line makes them unique.
     ids = [str(row.get("question_id")) if isinstance(row, dict) else "None" for row in rows]
     ids_repeat = len(set(ids)) < len(ids)
 
@@ -181,6 +188,7 @@ def _released_answers(
     row: Any, annotated: Mapping[str, tuple[str, ...]] | None, location: str
 ) -> tuple[str, ...]:
     """Return the answers of a row, or those that the annotations hold for its question."""
+
     fields = row if isinstance(row, dict) else {}
     if annotated is not None:
         id = str(fields.get("question_id"))
@@ -189,6 +197,7 @@ def _released_answers(
         return annotated[id]
 
     value = fields.get("answer")
+    # One text, or a list of texts.
     answers = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else ()
     if not answers or not all(isinstance(answer, str) for answer in answers):
         raise ValueError(f"{location}: expected an answer, a text or a list of texts, got {value!r:.60}")

@@ -1,4 +1,4 @@
-"""Benchmarks by name: what is asked, how, and how the answers are scored.
+"""Benchmarks by name: their examples, prompts and metrics.
 
 A benchmark is declarative: the examples to load with the prompt that they carry, the maximum length of an
 answer, and the metrics, the first of which is the main one. There are four kinds:
@@ -67,6 +67,7 @@ class Benchmark:
     card: DatasetCard | None = None
 
     def __post_init__(self) -> None:
+        # A misspelled metric fails on import, not after a day of predictions.
         for metric in self.metrics:
             try:
                 registry.get(metric)
@@ -93,6 +94,7 @@ def _nano_benchmark(
 ) -> Benchmark:
     """Build the benchmark of a test set of the synthetic data."""
 
+    # Loaded on demand: the table below is built on import.
     def load(limit: int | None = None) -> list[Example]:
         count = _NANO_SIZE if limit is None else min(limit, _NANO_SIZE)
         return [_nano_example(question) for question in synthetic.make_test_set(split, count)]
@@ -124,13 +126,14 @@ def _nano_example(question: synthetic.TestQuestion) -> Example:
 
 
 def _nano_meta(question: synthetic.TestQuestion) -> dict[str, str | float | list[float]]:
-    """Return what scores are grouped by and figures show: the family, the text size, the answer box."""
+    """Return the fields that group scores and annotate figures: family, text size, answer box."""
     annotation = question.annotation
     if annotation is None:
         return {"family": question.sample.family}
     return {
         "family": annotation.family,
         "kind": annotation.kind,
+        # "print" and "evidence" are the keys in existing predictions files.
         "print": annotation.text_size,
         "height": float(annotation.height),
         "evidence": [float(edge) for edge in annotation.answer_box],
@@ -142,6 +145,7 @@ def _nano_meta(question: synthetic.TestQuestion) -> dict[str, str | float | list
 
 def _official_benchmark(card: DatasetCard, prompt: str, data: Path | None = None) -> Benchmark:
     """Build the benchmark of a dataset's official files, which lie in the folder of its name."""
+    # The validation split lies in the download of its dataset.
     folder = card.name.removesuffix("-val")
 
     def load(limit: int | None = None) -> list[Example]:
@@ -182,7 +186,7 @@ def _released_benchmark(card: DatasetCard, prompt: str, data: Path | None = None
 
 
 def _validation_card(card: DatasetCard) -> DatasetCard:
-    """Return the card with its validation split as the test part, of which the paper reports nothing."""
+    """Return the card with its validation split as the test part; the paper reports no scores on it."""
     validation = card.test.validation
     part = card.test.model_copy(
         update={
@@ -221,7 +225,8 @@ def get(name: str, *, prompt: str | None = None, data: Path | str | None = None)
 
     Args:
         name: a name of `BENCHMARKS`.
-        prompt: another prompt than its own: `documented`, `released`, or any name of `monkeylib.prompts`.
+        prompt: a prompt in place of the benchmark's: `documented`, `released`, or any name of
+            `monkeylib.prompts`.
         data: folder of the downloads, one folder for each dataset; `resources.benchmarks()` by default.
 
     Raises:
@@ -265,11 +270,14 @@ def available(data: Path | str | None = None) -> list[str]:
     """Return the names of the benchmarks whose files exist; the synthetic ones always do."""
     root = Path(data) if data else resources.benchmarks()
 
+    # Synthetic benchmarks are rendered, so they need no files.
     names = [name for name, benchmark in BENCHMARKS.items() if benchmark.card is None]
+
     for name, card in _OFFICIAL.items():
         folder = root / name.removesuffix("-val")
         if all((folder / file).exists() for file in card.test.files):
             names.append(name)
+
     for name, card in _RELEASED.items():
         if (root / card.test.released.file).is_file():
             names.append(name)

@@ -1,4 +1,4 @@
-"""Processes that answer a benchmark together: one, or as many as torchrun, Lightning or another launcher of
+"""Processes that share the work on a benchmark: one, or those that torchrun, Lightning or another launcher of
 torch.distributed has started."""
 
 import os
@@ -19,7 +19,7 @@ _MIN_RUNS = 4  # runs of each process at least, so that none has much more to do
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those that work together.
+    """This process among those that share the work.
 
     The processes only wait for each other, on the CPU, whatever device their models run on.
 
@@ -35,20 +35,21 @@ class DistributedContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process does what only one of them has to do."""
+        """Whether this is the process that does work needed only once."""
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until every process has come here.
+        """Wait until every process has reached this call.
 
         Raises:
-            RuntimeError: a process has ended before.
+            RuntimeError: a process has ended before it.
         """
         if self.world_size > 1:
             distributed.monitored_barrier(self.group, timeout=_TIMEOUT)
 
     def shard(self, items: Sequence[T]) -> list[T]:
         """Return this process's items: short runs of consecutive ones, dealt to the processes in turn."""
+        # Shorter runs for few items, so that every process gets some.
         run_length = max(1, min(_RUN_LENGTH, len(items) // (_MIN_RUNS * self.world_size)))
         return [
             item for index, item in enumerate(items) if index // run_length % self.world_size == self.rank
@@ -70,6 +71,7 @@ def join_processes() -> DistributedContext:
         return DistributedContext()
 
     if not distributed.is_initialized():
+        # Without torchrun's variables, this process works alone.
         if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
             return DistributedContext()
         distributed.init_process_group("gloo", timeout=_TIMEOUT)

@@ -68,8 +68,8 @@ def worst_answers(
     Args:
         predictions: a predictions file, or what `read_predictions` returns.
         metric: a name of `metrics.registry.METRICS`.
-        count: answers at most.
-        per_image: answers about the same image at most.
+        count: maximum number of answers.
+        per_image: maximum number of answers about the same image.
 
     Raises:
         ValueError: there are no predictions, or there is no such metric.
@@ -85,6 +85,7 @@ def worst_answers(
     wrong = [row for row in rows if quality[row.id] < perfect]
     wrong.sort(key=lambda row: (quality[row.id], _similarity(row), row.id))
 
+    # Some images would otherwise fill the gallery with the same confusion.
     answers: list[WrongAnswer] = []
     answers_of_image: dict[str, int] = {}
     for row in wrong:
@@ -116,7 +117,8 @@ def image_lookup(examples: Sequence[Example]) -> ImageOf:
 
 
 def describe_prediction(prediction: Prediction) -> dict[str, str]:
-    """Return what stands below the image: question, accepted answers and prediction."""
+    """Return the texts below an image: question, accepted answers and prediction."""
+    # Ten people often give the same answer.
     answers = list(dict.fromkeys(prediction.answers))
     accepted = " | ".join(answers[:_MAX_ANSWERS])
     if len(answers) > _MAX_ANSWERS:
@@ -151,6 +153,7 @@ def write_gallery(
 ) -> Path:
     """Write the page of the worst answers to a benchmark, errors/<benchmark>.html beside its predictions."""
     wrong_answers = worst_answers(predictions_file, benchmark.metrics[0], count)
+
     title = f"{benchmark.title}: the worst {len(wrong_answers)} answers"
 
     path = predictions_file.parent / "errors" / f"{benchmark.name}.html"

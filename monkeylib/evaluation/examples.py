@@ -15,7 +15,7 @@ class Example:
 
     Attributes:
         id: unique within the benchmark.
-        image: an image, or a function that returns one when it is needed.
+        image: an image, or a function that renders it on demand.
         question: may be empty for prompts that take none.
         answers: accepted answers.
         prompt: a name from `prompts.PROMPTS`.
@@ -34,7 +34,7 @@ class Example:
 
     @property
     def image_key(self) -> str:
-        """What identifies the example's image."""
+        """Key of the example's image."""
         return self.image_id or self.id
 
     @property
@@ -45,7 +45,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of a predictions file: an example without its image, the model's answer, and which model.
+    """One line of a predictions file: an example without its image, and the answer of a model to it.
 
     Attributes:
         image: the example's `image_key`.
@@ -84,7 +84,8 @@ class Prediction:
 
 
 def make_batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
-    """Batch examples of similar length, so that little is padded, with an image's questions in a row."""
+    """Batch examples of similar length, to pad little, and keep the questions of an image together."""
+    # The questions of an image stay together, so that it is encoded once.
     by_image: dict[str, list[Example]] = {}
     for example in examples:
         by_image.setdefault(example.image_key, []).append(example)
@@ -122,7 +123,9 @@ def read_complete_lines(path: Path) -> list[Prediction]:
         ValueError: a complete line is no prediction.
     """
     predictions = []
+    # As bytes: a kill may have cut a line inside a character.
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        # Only the last line can be incomplete.
         if not line.endswith(b"\n"):
             break
 

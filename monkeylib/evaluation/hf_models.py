@@ -1,6 +1,6 @@
-"""Image-text models of transformers in evaluation, by their folder or their name on a hub.
+"""Image-text models of transformers for evaluation, by folder or by name on the hub.
 
-`load_image_text_model` returns what `predict.predict` takes: a `Monkey` for a checkpoint of monkeylib or in
+`load_image_text_model` returns a model for `predict.predict`: a `Monkey` for a checkpoint of monkeylib or in
 the released layout, else an `HFChatModel`.
 """
 
@@ -33,7 +33,7 @@ from monkeylib.model import MonkeyConfig
 from monkeylib.profiles import trainable
 from monkeylib.prompts import build_prompt
 
-# What a chat model is told in place of Monkey's prompts. Prompts that are not listed stay as they are.
+# Prompts of chat models in place of Monkey's. Prompts that are not listed are used unchanged.
 CHAT_PROMPTS: dict[str, str] = {
     "vqa": "{question}\nAnswer the question using a single word or phrase.",
     "vqa_no_blank": "{question}\nAnswer the question using a single word or phrase.",
@@ -70,11 +70,12 @@ class HFChatModel:
         self.prompts = dict(prompts)
         self.max_new_tokens = max_new_tokens
 
-        # Generation goes on from the last token of each row, so the padding stands before the prompts.
+        # Generation continues from the last token of each row, so prompts are padded on the left.
         processor.tokenizer.padding_side = "left"
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
 
+        # Everything that changes answers, so that stale predictions are noticed.
         settings = [type(processor).__name__, processor.chat_template, self.prompts, max_new_tokens]
         self.name = model_fingerprint(model, settings)
 
@@ -89,6 +90,7 @@ class HFChatModel:
             self.processor.apply_chat_template(self._messages(example), add_generation_prompt=True)
             for example in examples
         ]
+        # A list of images for each prompt, here of one.
         images = [[open_image(example.rendered_image)] for example in examples]
         inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
@@ -99,6 +101,8 @@ class HFChatModel:
             do_sample=False,
             pad_token_id=self.processor.tokenizer.pad_token_id,
         )
+
+        # [B, new tokens]: drop the prompts, which all have the padded length.
         new_ids = output_ids[:, inputs["input_ids"].shape[1] :]
         answers = self.processor.batch_decode(new_ids, skip_special_tokens=True)
         return [answer.strip() for answer in answers]
@@ -120,32 +124,35 @@ def load_image_text_model(
 
     Args:
         name: a folder, or a name such as "Qwen/Qwen2-VL-2B-Instruct".
-        max_new_tokens: length of an answer at most; only for models other than Monkey.
+        max_new_tokens: maximum length of an answer; only for models other than Monkey.
         device: where to run; by default this process's own GPU if there is one.
 
     Raises:
-        FileNotFoundError: neither a folder with a model nor a name that can be fetched.
-        ValueError: no image-text model, or one without a chat template.
+        FileNotFoundError: neither a folder with a model nor a name on the hub.
+        ValueError: not an image-text model, or one without a chat template.
     """
     device = device or distributed.local_device()
     if is_monkey_checkpoint(name):
         return inference.load_model(name, device)
 
     folder = Path(name)
+    # "owner/name" that is no folder here may be a name on the hub.
     may_be_on_hub = not folder.exists() and str(name).count("/") == 1
     if not may_be_on_hub and not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"there is no checkpoint at {name}: expected a folder with config.json, or the name of a "
             "model on the hub, such as Qwen/Qwen2-VL-2B-Instruct"
         )
+
     model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(device)
     return HFChatModel(model, load_processor(name), max_new_tokens)
 
 
 def is_monkey_checkpoint(name: str | Path) -> bool:
-    """Return whether that is a folder which `inference.load_model` reads."""
+    """Return whether it is a folder that `inference.load_model` reads."""
     folder = Path(name)
     if not (folder / "config.json").is_file():
+        # A checkpoint of trained weights only, without the frozen ones.
         return (folder / trainable.TRAINED_WEIGHTS).is_file()
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -155,21 +162,24 @@ def is_monkey_checkpoint(name: str | Path) -> bool:
 def load_processor(name: str | Path) -> ProcessorMixin:
     """Load the processor of a model.
 
-    Processors of videos need torchvision. Without it, the processor reads images alone.
+    Video processors need torchvision. Without it, the processor reads images only.
     """
     processor_class = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(name)), None)
     reads_videos = processor_class is not None and "video_processor" in processor_class.get_attributes()
     if is_torchvision_available() or not reads_videos:
         return AutoProcessor.from_pretrained(name)
 
+    # The same processor, with None in place of its video processor.
     class ImageOnlyProcessor(processor_class):
         def check_argument_for_proper_class(self, argument_name: str, argument: object) -> object:
             if argument_name == "video_processor":
                 return type(argument)  # accepts None
             return super().check_argument_for_proper_class(argument_name, argument)
 
+    # The name is part of the settings that a prediction is identified by.
     ImageOnlyProcessor.__name__ = processor_class.__name__
     settings, _ = processor_class.get_processor_dict(name)
+
     components = {
         "image_processor": AutoImageProcessor.from_pretrained(name),
         "tokenizer": AutoTokenizer.from_pretrained(name),

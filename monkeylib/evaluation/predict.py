@@ -1,4 +1,4 @@
-"""From examples to predictions on disk: batched, resumable, by one process or many.
+"""Predictions for examples, on disk: batched, resumable, by one process or many.
 
 Scores are computed from the files, without a model (`evaluation.results`).
 """
@@ -41,7 +41,7 @@ class PredictionRun(NamedTuple):
     cached: int
 
 
-# Predictions of one file
+# --- predictions of one file ------------------------------------------------------------------------------
 
 
 def predict(
@@ -56,12 +56,12 @@ def predict(
     stale: Literal["error", "replace"] = "error",
     context: DistributedContext | None = None,
 ) -> PredictionRun:
-    """Answer examples and append each batch to a JSONL file, going on where an earlier call stopped.
+    """Answer examples and append each batch to a JSONL file, resuming where an earlier call stopped.
 
     Batches depend on the examples alone, so an interrupted run ends with the same file as an uninterrupted
     one. A line that was cut off by a kill is predicted again. Several processes divide the batches: each
-    appends to a part file beside `path`, which they all have to see, and the main process puts the parts
-    together. The file is then the same, byte for byte, and a run may go on with another number of processes.
+    appends to a part file beside `path`, on a file system that they share, and the main process merges the
+    parts. The file is then the same, byte for byte, and a run may be resumed by another number of processes.
 
     Args:
         model: a Monkey, or any function from a batch of examples to their answers. An attribute `name` of
@@ -69,7 +69,7 @@ def predict(
         examples: with unique ids.
         path: the predictions file.
         batch_size: examples answered at once.
-        max_new_tokens: length of an answer at most; only for a Monkey.
+        max_new_tokens: maximum length of an answer; only for a Monkey.
         progress: show a progress bar, in the main process.
         name: identifies the model and is stored with each prediction; by default a Monkey's fingerprint of
             weights and settings.
@@ -89,7 +89,7 @@ def predict(
     ordered_ids = [example.id for batch in batches for example in batch]
     context = context or distributed.join_processes()
 
-    # Clean up what an interrupted run left. No process changes a file before all have read it.
+    # Clean up after an interrupted run. No process changes a file before all have read it.
     cached = file.read_cached(examples, model_name, stale)
     context.barrier()
     if context.is_main:
@@ -109,6 +109,7 @@ def predict(
 
     context.barrier()
     if context.is_main:
+        # In the order of the batches, whichever process wrote them.
         file.consolidate(ordered_ids, {prediction.id: prediction for prediction in file.read()})
     context.barrier()
     return PredictionRun(file.path, generated=sum(map(len, pending)), cached=len(cached))
@@ -118,6 +119,8 @@ def _check_ids(examples: Sequence[Example]) -> None:
     """Raise an error if there are no examples, or if two have the same id."""
     if not examples:
         raise ValueError("There is nothing to predict: got no examples.")
+
+    # Answers are stored by id, so a second example of the same id would be lost.
     id, count = Counter(example.id for example in examples).most_common(1)[0]
     if count > 1:
         raise ValueError(f"Ids of examples must be unique: {id!r} repeats.")
@@ -145,6 +148,7 @@ def _answer_batches(
                 if example.id not in cached:
                     file.write(Prediction.from_example(example, text, model_name).to_line())
 
+            # On disk before the next batch: a kill loses one batch at most.
             file.flush()
             os.fsync(file.fileno())
             bar.update(len(batch))
@@ -203,6 +207,7 @@ class _PredictionsFile:
 
     def consolidate(self, ordered_ids: Sequence[str], predictions: Mapping[str, Prediction]) -> None:
         """Write the predictions as one file in the order of the ids, and remove the parts."""
+        # Examples without an answer yet are left out.
         lines = [predictions[id].to_line() for id in ordered_ids if id in predictions]
         content = b"".join(lines)
         existing = self.path.read_bytes() if self.path.exists() else b""
@@ -216,7 +221,7 @@ class _PredictionsFile:
             part.unlink()
 
 
-# Predictions of many benchmarks
+# --- predictions of many benchmarks -----------------------------------------------------------------------
 
 
 def predict_benchmarks(
@@ -234,18 +239,18 @@ def predict_benchmarks(
     """Answer benchmarks, one predictions file each; answers on disk are not generated again.
 
     Args:
-        model: what `hf_models.load_image_text_model` returns.
+        model: a model as `hf_models.load_image_text_model` returns it.
         benchmarks: the benchmarks.
-        folder: where the predictions go.
+        folder: folder of the predictions.
         model_name: name of the model in tables.
-        limit: examples of each benchmark at most.
+        limit: maximum number of examples of each benchmark.
         batch_size: examples answered at once.
         fresh: replace predictions of another model or other examples.
         gallery: wrong answers in the error gallery of each benchmark; 0 for no galleries.
         progress: show progress bars.
 
     Returns:
-        Whether this is the main process, the one that goes on with the folder.
+        Whether this is the main process, which alone should work on with the folder.
 
     Raises:
         ValueError: the folder holds other predictions, and `fresh` is not set.
@@ -255,6 +260,8 @@ def predict_benchmarks(
 
     for benchmark in benchmarks:
         examples = benchmark.load(limit)
+
+        # A Monkey gets the limit with each call, a chat model holds it.
         if isinstance(model, HFChatModel):
             model = model.with_max_new_tokens(benchmark.max_new_tokens)
 
@@ -286,13 +293,14 @@ def predict_synthetic(
     Args:
         profile: sets batch size and length of answers.
         checkpoint: folder of the model.
-        folder: where the predictions go.
+        folder: folder of the predictions.
         counts: examples of each split (`fine`, `large`, `general`, `caption`).
 
     Returns:
         The run of each benchmark by its name.
     """
     monkey = inference.load_model(checkpoint)
+
     runs = {}
     for split, count in counts.items():
         benchmark = benchmarks.get(f"nano-{split}")

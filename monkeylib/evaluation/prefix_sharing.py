@@ -1,6 +1,6 @@
-"""Prefix sharing: many questions about an image, which is encoded once and read once by the language model.
+"""Prefix sharing: an image with many questions is encoded once and read once by the language model.
 
-Prompts about the same image begin alike (`PromptLayout.prefix_ids`). Their keys and values are computed once
+Prompts about the same image share a prefix (`PromptLayout.prefix_ids`). Its keys and values are computed once
 per image and copied for each question: a shared prefix cache.
 """
 
@@ -23,7 +23,7 @@ class PrefixSharingMonkey:
     """A Monkey that answers batches of examples greedily, each image encoded once for all its questions.
 
     Where a batch has two questions per image or more on average, the language model also reads each image
-    once, and the questions go on from its keys and values. Answers equal those to one question at a time.
+    once, and the questions continue from its keys and values. Answers equal those to one question at a time.
 
     The model is put in evaluation mode.
 
@@ -59,6 +59,7 @@ class PrefixSharingMonkey:
             cache = self._prefill(image_keys)
 
         if cache is None:
+            # Full prompts, with the visual tokens of each example's image [B * views, queries, width].
             input_ids, mask = self._pad([self.prefix + question for question in questions])
             visual_tokens = torch.cat([self._visual_tokens[key] for key in image_keys])
             state = _visual_inputs(visual_tokens)
@@ -79,6 +80,8 @@ class PrefixSharingMonkey:
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
+
+        # Only the new tokens: the prompts have one padded length.
         answers = tokenizer.batch_decode(output_ids[:, input_ids.shape[1] :], skip_special_tokens=True)
         return [answer.strip() for answer in answers]
 
@@ -88,6 +91,7 @@ class PrefixSharingMonkey:
         for key, example in zip(image_keys, examples, strict=True):
             by_key.setdefault(key, example)
 
+        # Batches keep the questions of an image together, so at most the last batch shares an image.
         reused = {key: tokens for key, tokens in self._visual_tokens.items() if key in by_key}
         self._visual_tokens = reused
         for key, example in by_key.items():
@@ -114,9 +118,10 @@ class PrefixSharingMonkey:
             image_keys: the image of each example.
 
         Returns:
-            None if a layer keeps something else, such as a sliding window: those cannot be copied like this.
+            None if a layer caches something else, such as a sliding window, which cannot be copied like this.
         """
         input_ids = torch.tensor([self.prefix], device=self.model.device)
+
         images = list(dict.fromkeys(image_keys))
         caches = []
         for key in images:
@@ -125,6 +130,7 @@ class PrefixSharingMonkey:
             )
             caches.append(output.past_key_values)
 
+        # Every image has the same layers, so the first cache decides.
         if any(type(layer) is not DynamicLayer for layer in caches[0].layers):
             return None
 
@@ -151,6 +157,7 @@ def _visual_inputs(visual_tokens: Tensor) -> dict[str, Any]:
 
 def monkey_fingerprint(monkey: Monkey, max_new_tokens: int) -> str:
     """Return a fingerprint of weights, views and settings, which is stored with a model's predictions."""
+    # Everything besides the weights that changes an answer.
     images = monkey.processor.image_processor
     settings = [
         images.tile_size,
@@ -167,5 +174,5 @@ def monkey_fingerprint(monkey: Monkey, max_new_tokens: int) -> str:
 
 
 def model_fingerprint(model: torch.nn.Module, settings: Sequence[object]) -> str:
-    """Return sixteen letters that differ where settings or weights do."""
+    """Return a fingerprint of 16 hexadecimal digits of weights and settings."""
     return weights_digest(model.state_dict(), settings)[:16]

@@ -1,4 +1,4 @@
-"""From prediction files to scores with their intervals, and to tables beside the paper's.
+"""Scores of predictions with their intervals, and tables of them beside the paper's scores.
 
 Predictions are scored from their files, so that a score can be computed again, or by another metric, without
 a model:
@@ -66,7 +66,7 @@ def score(predictions: Predictions, metric: str, *, seed: int = 0) -> Score:
     The bootstrap resamples images, since the questions about an image aren't independent.
 
     Args:
-        predictions: a predictions file, or what `read_predictions` returns.
+        predictions: a predictions file, or its predictions.
         metric: a name of `metrics.registry.METRICS`.
         seed: seed of the bootstrap.
 
@@ -77,7 +77,7 @@ def score(predictions: Predictions, metric: str, *, seed: int = 0) -> Score:
 
 
 def scores_by_id(predictions: Predictions, metric: str) -> dict[str, float]:
-    """Return the score of every example by its id; the corpus' score is their mean, but for F1 and MME."""
+    """Return the score of every example by its id; except for F1 and MME, their mean is the corpus score."""
     rows = _load(predictions)
     scores = registry.get(metric).scores(
         [row.prediction for row in rows], [row.answers for row in rows], [row.meta for row in rows]
@@ -96,6 +96,7 @@ def compare(first: Predictions, second: Predictions, metric: str, *, seed: int =
     first_rows = {row.id: row for row in _load(first)}
     second_rows = {row.id: row for row in _load(second)}
     if first_rows.keys() != second_rows.keys():
+        # Ids of only one of the runs.
         unpaired = sorted(first_rows.keys() ^ second_rows.keys())
         raise ValueError(
             "Two runs can only be compared on the same examples: "
@@ -111,11 +112,11 @@ def compare(first: Predictions, second: Predictions, metric: str, *, seed: int =
 
 @dataclass(frozen=True)
 class _CorpusCounts:
-    """What the score of a corpus, or of a part of it, is computed from.
+    """Counts from which the score of a corpus, or of a part of it, is computed.
 
     Attributes:
         metric: the metric.
-        counts: what is summed over examples, `[examples, columns]`.
+        counts: counts of each example, to be summed, `[examples, columns]`.
         images: the image of each example.
         strata: the stratum of each example; None if the metric has none.
     """
@@ -136,6 +137,7 @@ class _CorpusCounts:
         corpus_score = self.metric.corpus_score
         return bootstrap_corpus_score(
             self.counts,
+            # Without a corpus score, the counts are [score, 1] for each example.
             corpus_score.combine if corpus_score else mean,
             other_counts=other_counts,
             clusters=self.images,
@@ -145,7 +147,7 @@ class _CorpusCounts:
 
 
 def _count(rows: Sequence[Prediction], name: str) -> _CorpusCounts:
-    """Count what the metric's score over the predictions is computed from."""
+    """Return the counts from which a metric's score over the predictions is computed."""
     metric = registry.get(name)
     predictions = [row.prediction for row in rows]
     answers = [row.answers for row in rows]
@@ -199,6 +201,7 @@ def score_runs(
             raise ValueError(
                 f"No metrics are given for the split {split!r}: expected {', '.join(metrics_of)}."
             )
+
         examples = _load(predictions)
 
         # Counted over the whole split, also for its groups: CIDEr weighs words by their rarity in the split.
@@ -212,6 +215,7 @@ def score_runs(
 
 def _groups(rows: Sequence[Prediction], by: str | None) -> dict[str, list[int]]:
     """Return the indices of the predictions in every group, and of all of them."""
+    # Every example is in the group of all, and in that of its value.
     groups = {ALL: list(range(len(rows)))}
     if by is not None:
         for index, row in enumerate(rows):
@@ -222,6 +226,7 @@ def _groups(rows: Sequence[Prediction], by: str | None) -> dict[str, list[int]]:
 def write_table(rows: Sequence[ScoreRow], path: Path | str) -> Path:
     """Write a score table as CSV, atomically."""
     path = Path(path)
+
     columns = [field.name for field in fields(ScoreRow)]
     with resources.atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
@@ -234,13 +239,13 @@ def write_table(rows: Sequence[ScoreRow], path: Path | str) -> Path:
 
 
 def write_model_name(folder: Path, model: str) -> None:
-    """Write down whose predictions a folder holds."""
+    """Store the name of the model whose predictions a folder holds."""
     with resources.atomic_write(folder / _RUN_FILE) as temporary:
         temporary.write_text(json.dumps({"model": model}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_model_name(folder: Path) -> str:
-    """Return whose predictions a folder holds; the folder's name where no file says it."""
+    """Return the name of the model whose predictions a folder holds, by default the folder's name."""
     file = folder / _RUN_FILE
     if not file.exists():
         return folder.resolve().name
@@ -252,11 +257,12 @@ def prediction_files(folder: Path, any_name: bool = False) -> dict[str, Path]:
 
     Args:
         folder: the folder.
-        any_name: also return files that are named after no benchmark.
+        any_name: also return files whose names are no benchmarks.
 
     Raises:
         FileNotFoundError: the folder has none.
     """
+    # The files of benchmarks are taken out, so that only other names remain.
     others = {file.stem: file for file in sorted(folder.glob("*.jsonl"))}
     files = {name: others.pop(name) for name in BENCHMARKS if name in others}
     if any_name:
@@ -277,7 +283,7 @@ def score_folder(
 
     Args:
         folder: folder of predictions.
-        metrics: other metrics than the benchmarks' own; then files of any name are scored.
+        metrics: metrics in place of the benchmarks'; then files of any name are scored.
         by: also score groups of examples with the same value of this entry of `meta`.
         seed: seed of the bootstrap.
     """
@@ -298,8 +304,8 @@ def score_folder(
 def reported_scores(benchmark: Benchmark) -> dict[str, str]:
     """Return the scores that the paper reports, by column, in points of the benchmark's `paper_metric`.
 
-    This is the only place where other people's numbers enter our tables. A score that doesn't come from one
-    of the paper's tables says where it is from.
+    This is the only place where scores that weren't measured here enter the tables. A score that doesn't come
+    from one of the paper's tables is marked with its origin.
     """
     scores = {}
     for reported in benchmark.reported:
@@ -322,6 +328,7 @@ def summary_table(rows: Sequence[ScoreRow]) -> list[Row]:
         line[row.model] = _in_points(row.value, row.low, row.high)
         line["questions"] = row.n
 
+    # Only next to the metric that the paper used: other metrics aren't comparable.
     for (split, metric), line in lines.items():
         benchmark = BENCHMARKS.get(split)
         if benchmark is not None and metric == benchmark.paper_metric:
@@ -352,6 +359,7 @@ def paired_differences(first: Path, second: Path, *, seed: int = 0) -> list[Row]
     for name in common:
         metric = BENCHMARKS[name].metrics[0]
         difference = compare(first_files[name], second_files[name], metric, seed=seed)
+        # The last field of an interval is its number of examples.
         value, low, high = (f"{100 * number:+.1f}" for number in difference[:3])
         lines.append({"benchmark": name, "metric": metric, "difference": f"{value} ({low} to {high})"})
     return lines
@@ -360,10 +368,10 @@ def paired_differences(first: Path, second: Path, *, seed: int = 0) -> list[Row]
 def paper_table(score_rows: Sequence[Row]) -> list[dict[str, Value]]:
     """Return a line for each of the paper's 18 benchmarks, then for the others that were scored.
 
-    A line has the benchmark, the metric that it is judged by here, and the one that the released code scores
-    it by, if it covers the benchmark: the paper's scores may be of that one. `Monkey (paper)` and `Qwen-VL
-    (paper)` hold what the paper reports, with its origin if that isn't a table; `NAME (measured)` holds the
-    score of a model here, with its 95 % interval. All scores are in points.
+    A line has the benchmark, its main metric here, and the metric of the released code if that covers the
+    benchmark: the paper's scores may be of that one. `Monkey (paper)` and `Qwen-VL (paper)` hold the scores
+    that the paper reports, with their origin if that isn't a table; `NAME (measured)` holds the score of a
+    model here, with its 95 % interval. All scores are in points.
 
     Args:
         score_rows: a score table as `write_table` writes it.
@@ -389,6 +397,7 @@ def paper_table(score_rows: Sequence[Row]) -> list[dict[str, Value]]:
     )
     names |= dict.fromkeys(measured)
 
+    # Columns in order: a dictionary serves as an ordered set.
     score_columns = dict.fromkeys(["Qwen-VL (paper)", "Monkey (paper)"])
     for scores in measured.values():
         score_columns |= dict.fromkeys(scores)

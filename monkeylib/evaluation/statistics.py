@@ -3,7 +3,8 @@
 Percentile bootstrap (Efron, 1979): n clusters (images) are drawn with replacement from n, the score is
 computed from what was drawn, and the 2.5 % and 97.5 % quantiles over 2,000 such draws bound the 95 %
 interval. Examples of a cluster are drawn together, since the questions of an image aren't independent. Of two
-runs, both are computed on the same draws, so that what is hard for both cancels out in the difference.
+runs, both are computed on the same draws, so that the difficulty of the questions cancels out in the
+difference.
 
 All scores are functions of sums over examples, so a draw is a vector of how often each cluster was drawn, and
 the sums are its product with the clusters' counts.
@@ -50,6 +51,7 @@ def bootstrap_interval(
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f"A score needs a list of at least one number: got shape {scores.shape}.")
     return bootstrap_corpus_score(
+        # A mean is the ratio of two sums: of the scores, and of the examples.
         np.stack([scores, np.ones_like(scores)], axis=1),
         mean,
         clusters=clusters,
@@ -78,7 +80,7 @@ def bootstrap_corpus_score(
     """Return a score computed from sums over examples, such as F1, with its percentile interval.
 
     Args:
-        counts: what is summed over examples, `[examples, columns]`.
+        counts: counts of each example, to be summed, `[examples, columns]`.
         combine: the score from sums, `[..., columns]` -> `[...]`.
         other_counts: counts of another run on the same examples; then value and interval are those of the
             difference, this run minus the other one.
@@ -103,6 +105,7 @@ def bootstrap_corpus_score(
             return combine(sums[0])
         return combine(sums[0]) - combine(sums[1])
 
+    # Both runs have the same clusters, so the strata of the first serve for both.
     clustered = [_sum_over_clusters(table, clusters, strata) for table in tables]
     cluster_sums = [sums for sums, _ in clustered]
     clusters_of_stratum = clustered[0][1]
@@ -125,6 +128,7 @@ def _check_tables(tables: Sequence[np.ndarray]) -> None:
             raise ValueError(f"A score needs a table of at least one example: got shape {table.shape}.")
         if table.shape != tables[0].shape:
             raise ValueError(f"Two runs need tables of one shape: got {tables[0].shape} and {table.shape}.")
+
         finite = np.isfinite(table).all(axis=1)
         if not finite.all():
             raise ValueError(f"Scores must be finite: number {int(np.argmin(finite))} isn't.")
@@ -156,6 +160,7 @@ def _sum_over_clusters(
         sums = np.stack(columns, axis=1)
         first_examples = np.unique(cluster_of_example, return_index=True)[1]
 
+    # Without strata, all clusters are members of one.
     members: dict[Hashable, list[int]] = {}
     for cluster, example in enumerate(first_examples.tolist()):
         stratum = None if strata is None else strata[example]

@@ -1,1 +1,1 @@
-"""Experiments: models trained, evaluated and compared under equal conditions, and what the results say."""
+"""Experiments: models trained, evaluated and compared under equal conditions."""

@@ -54,6 +54,7 @@ def compute_attention_maps(monkey: Monkey, image: ImageInput) -> AttentionMaps:
     features = images(image).to(model.device)
     pixels = features["pixel_values"]  # [V, 3, side, side]
 
+    # [V, patches, width] -> attention [V, heads, queries, patches]
     patches = model.vision(pixels, model.lora_index(features["grids"]))
     side = pixels.shape[-1] // model.config.vision_config.patch_size
     _, weights = model.resampler(patches, (side, side), return_attention=True)
@@ -64,7 +65,7 @@ def compute_attention_maps(monkey: Monkey, image: ImageInput) -> AttentionMaps:
 
 
 def denormalise(pixel_values: torch.Tensor, images: MonkeyImageProcessor) -> torch.Tensor:
-    """Turn views `[V, 3, side, side]` as the processor gives them back to values from 0 to 1."""
+    """Undo the processor's normalisation of views `[V, 3, side, side]`: values from 0 to 1."""
     mean = torch.tensor(images.image_mean)[:, None, None]
     std = torch.tensor(images.image_std)[:, None, None]
     return (pixel_values * std + mean).clamp(0, 1)
@@ -79,6 +80,7 @@ def text_coverage(sample: Sample, grid: Grid, side: int, tile: int) -> torch.Ten
         side: patches along a view's side.
         tile: a view's side in pixels.
     """
+    # A mask of the glyphs at the size of the image.
     width, height = sample.image.size
     mask = torch.zeros(1, 1, height, width)
     for text in sample.texts:
@@ -105,6 +107,7 @@ def attention_on_text(monkey: Monkey, samples: Sequence[Sample]) -> list[dict[st
     for sample in samples:
         maps = compute_attention_maps(monkey, sample.image)
         coverage = text_coverage(sample, maps.grid, maps.weights.shape[-1], maps.views.shape[-1])
+        # The mean over queries sums to 1 over a view, so this is a share, [V].
         attention = (maps.weights.mean(1) * coverage).sum((1, 2))
         shares.append(torch.stack([coverage.mean((1, 2)), attention], dim=1))
 

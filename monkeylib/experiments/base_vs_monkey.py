@@ -17,7 +17,7 @@ MODELS = ("base", "monkey")
 
 
 def train_models(profile: Profile) -> dict[str, Path]:
-    """Return the checkpoints `base` and `monkey`; Monkey is trained if notebook 05 hasn't done it yet."""
+    """Return the checkpoints `base` and `monkey`; Monkey is trained unless notebook 05 has done so."""
     base = base_checkpoint(profile)
 
     # Returns at once if this training has ended before.
@@ -49,7 +49,7 @@ def predict_models(profile: Profile, progress: bool = False) -> dict[tuple[str, 
     """Answer the questions that the profile's models haven't answered yet.
 
     Returns:
-        What was predicted, by (model, benchmark).
+        The run of each (model, benchmark).
     """
     counts = profile.evaluation.counts
 
@@ -74,7 +74,7 @@ def evaluate(profile: Profile, progress: bool = False) -> Path:
     rows = results.score_runs(predictions, by="family")
     path = results.write_table(rows, resources.results(profile.name) / "evaluation.csv")
 
-    # Read back, so that the second table follows from what is on disk.
+    # Read back, so that the second table follows from the first as it is on disk.
     tables.write_table(results.paper_table(tables.read_csv(path)), results.PAPER_TABLE, profile.name)
     return path
 

@@ -1,4 +1,4 @@
-"""Statistics of the caption pipeline: how many annotations the filter retains, and how well text is read."""
+"""Statistics of the caption pipeline: annotations that the filter retains, and accuracy of reading text."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def score_text_reading(record: Record, sample: Sample, expert: str = PpOcr.name)
         - `character error`: edits per character between the retained text, in reading order, and the true
         text.
     """
-    # What the expert read is what the filter retained and what it dropped.
+    # The filter splits the lines that the expert read into retained and dropped ones.
     retained_text = " ".join(line.text for line in reading_order(record.lines))
     dropped_texts = [dropped.text for dropped in record.dropped if dropped.expert == expert]
 

@@ -1,4 +1,4 @@
-"""Paired differences between models on the same questions, and what their intervals allow to say."""
+"""Paired differences between models on the same questions, and the verdicts that their intervals support."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def scores_by_group(rows: Sequence[Row]) -> list[dict[str, Value]]:
 def paired_differences(files: PredictionFiles, model: str, others: Sequence[str]) -> list[dict[str, Value]]:
     """Compare a model with others on every split that it has predictions of.
 
-    Both models answered the same questions, so the difference is taken question by question: what is hard for
-    both cancels out, and the interval is narrower than two separate ones suggest.
+    Both models answered the same questions, so the difference is taken question by question: their difficulty
+    cancels out, and the interval is narrower than two separate ones suggest.
 
     Returns:
         Rows with `model`, `against`, `split`, `metric`, the `difference` of the scores (model minus the
@@ -78,7 +78,7 @@ def paired_differences(files: PredictionFiles, model: str, others: Sequence[str]
 
 
 def verdict(row: Row) -> str:
-    """Return what the interval of a paired difference allows to say of its model.
+    """Return the verdict on the model of a paired difference that its interval supports.
 
     `better` or `worse` if the 95 % interval excludes 0, else `no significant difference`.
     """
@@ -99,6 +99,7 @@ def verdict_table(rows: Sequence[Row], titles: Mapping[str, str] | None = None) 
     """
     titles = titles or {}
 
+    # One line for each other model, one column for each split.
     lines: dict[str, dict[str, Value]] = {}
     for row in rows:
         other = titles.get(str(row["against"]), str(row["against"]))
@@ -108,7 +109,7 @@ def verdict_table(rows: Sequence[Row], titles: Mapping[str, str] | None = None) 
 
 
 def describe_difference(row: Row, titles: Mapping[str, str] | None = None) -> str:
-    """Return a row of `paired_differences` as a sentence, with what its interval allows to say.
+    """Return a row of `paired_differences` as a sentence, with the verdict that its interval supports.
 
     Args:
         row: the row.
@@ -117,6 +118,7 @@ def describe_difference(row: Row, titles: Mapping[str, str] | None = None) -> st
     titles = titles or {}
     model = titles.get(str(row["model"]), str(row["model"]))
     other = titles.get(str(row["against"]), str(row["against"]))
+    # Scores are shares; points are 100 times as large.
     points, low, high = (100 * float(row[column] or 0) for column in ("difference", "low", "high"))
 
     if points == 0:
@@ -124,7 +126,7 @@ def describe_difference(row: Row, titles: Mapping[str, str] | None = None) -> st
     else:
         order = f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
 
-    # What the interval allows to say comes last, after the numbers that it rests on.
+    # The verdict comes last, after the numbers that it rests on.
     interval = f"95 % interval of the paired difference: {low:+.1f} to {high:+.1f}"
     reading = f"includes 0: {NOT_SIGNIFICANT}" if verdict(row) == NOT_SIGNIFICANT else "excludes 0"
 

@@ -1,4 +1,4 @@
-"""What each level of a description adds, on composite scenes whose ground truth is known.
+"""Contribution of each level of a description, measured on composite scenes with ground truth.
 
     python -m monkeylib.experiments.description_levels
 
@@ -37,7 +37,7 @@ _SINGULAR = re.compile(r"an? (.+)")  # plurals in a caption were counted by a re
 
 
 def record_path() -> Path:
-    """Return where the committed annotations of the scenes lie."""
+    """Return the file of the committed annotations of the scenes."""
     return resources.REPOSITORY / "data" / "results" / "scenes" / "records.jsonl"
 
 
@@ -48,6 +48,7 @@ def annotate(scenes: Sequence[CompositeScene], out: Path) -> list[Record]:
 
     annotations = []
     for record in records:
+        # No level needs the masks, which would fill most of the file. Descriptions are composed later.
         regions = tuple(region.model_copy(update={"mask": None}) for region in record.regions)
         changes = {"regions": regions, "detailed_caption": "", "check": None}
         annotations.append(record.model_copy(update=changes))
@@ -60,6 +61,8 @@ def annotate(scenes: Sequence[CompositeScene], out: Path) -> list[Record]:
 def at_level(record: Record, level: str) -> Record:
     """Return a record with the annotations up to a level of `LEVELS`."""
     depth = LEVELS.index(level)
+
+    # Levels are cumulative: each one adds to those before it.
     kinds = set()
     if depth >= LEVELS.index("+ regions"):
         kinds.add("region")
@@ -83,11 +86,11 @@ def apply_filter(record: Record, name: str) -> Record:
     return filtering.apply_filter(record, smallest_segment=smallest)
 
 
-# --- what a description says ----------------------------------------------------------------------
+# --- content of a description ---------------------------------------------------------------------
 
 
 def build_vocabulary(records: Sequence[Record]) -> dict[str, str]:
-    """Return every name that a description of the records can contain, singular or plural, with its singular.
+    """Map every name that a description of the records can contain, singular or plural, to its singular.
 
     Names come from regions, from the captions of whole images, and from the ground truth of the scenes.
     """
@@ -110,7 +113,9 @@ def build_vocabulary(records: Sequence[Record]) -> dict[str, str]:
 
 def find_mentions(text: str, vocabulary: dict[str, str]) -> set[str]:
     """Return the names that a description mentions outside of quotations, the longest where several fit."""
+    # Quotations are text in the image, not names of objects.
     unquoted = re.sub(r'"[^"]*"', " ", text.lower())
+    # The longest first, so that "cup of coffee" is not read as "cup".
     longest_first = sorted(vocabulary, key=len, reverse=True)
     alternatives = "|".join(map(re.escape, longest_first))
     return {vocabulary[name] for name in re.findall(rf"(?<!\w)(?:{alternatives})(?!\w)", unquoted)}
@@ -148,9 +153,11 @@ class DescriptionScores(NamedTuple):
 
 def score_description(text: str, scene: CompositeScene, vocabulary: dict[str, str]) -> DescriptionScores:
     """Score a description against the ground truth of its scene."""
+    # An object is recalled by any of its names; a name is correct if it is true of anything in the scene.
     mentions = find_mentions(text, vocabulary)
     object_names = [{placed.photograph.name, *placed.photograph.names} for placed in scene.photographs]
 
+    # A word that the scene shows twice must be quoted twice.
     quoted_words = count_quoted_words(text)
     true_words = Counter(word for line in scene.texts for word in line.lower().split())
     matched = (true_words & quoted_words).total()
@@ -169,8 +176,8 @@ def score_levels(scenes: Sequence[CompositeScene], records: Sequence[Record]) ->
     """Compose descriptions at every level with every filter, and score them.
 
     Metrics: recall and precision of objects and of words of text; the share of descriptions that mention or
-    quote something that isn't there ("hallucinating"); CIDEr-D against the scenes' descriptions (0 to 10). A
-    metric without cases, such as precision where nothing is quoted, has no row.
+    quote something that isn't in the scene ("hallucinating"); CIDEr-D against the scenes' descriptions (0 to
+    10). A metric without cases, such as precision where nothing is quoted, has no row.
 
     Returns:
         A row for each level, filter and metric, with a 95 % bootstrap interval over scenes.
@@ -208,9 +215,11 @@ def _score_texts(
     rows: list[Row] = []
     for metric, by_scene in values_by_scene.items():
         values = [value for scene_values in by_scene for value in scene_values]
+        # Values of one scene are resampled together, since they aren't independent.
         clusters = [scene for scene, scene_values in enumerate(by_scene) for _ in scene_values]
         if not values:
             continue
+
         interval = bootstrap_interval(values, clusters=clusters)
         value, low, high = (round(float(number), 4) for number in interval[:3])
         rows.append({"metric": metric, "value": value, "low": low, "high": high, "cases": len(values)})

@@ -40,8 +40,10 @@ def measure_lora_effect(
 
     before = vision(pixel_values, index)
     generator = torch.Generator(layers[0].lora_B.device).manual_seed(seed)
+
     changes = []
     for position in range(len(layers[0].lora_B)):
+        # B is restored exactly, so the encoder is unchanged in the end.
         saved = [layer.lora_B[position].clone() for layer in layers]
         for layer in layers:
             layer.lora_B[position].normal_(std=_STD, generator=generator)
@@ -50,5 +52,6 @@ def measure_lora_effect(
         for layer, lora_b in zip(layers, saved, strict=True):
             layer.lora_B[position] = lora_b
 
+        # Norms over a view's patches and channels: one number for each view.
         changes.append((after - before).norm(dim=(1, 2)) / before.norm(dim=(1, 2)))
     return torch.stack(changes)

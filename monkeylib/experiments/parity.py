@@ -1,6 +1,6 @@
-"""Parity with the released code: its numbers on tiny random weights, and how far monkeylib's are from them.
+"""Parity with the released code: its outputs for tiny random weights, and monkeylib's differences from them.
 
-The numbers lie in tests/goldens: inputs, weights, and what the released code computed from them.
+The goldens lie in tests/goldens: inputs, weights, and the outputs that the released code computed from them.
 """
 
 import gzip
@@ -37,7 +37,7 @@ EMBEDDED_ROWS = [0, 7, 8, 9, 264, 265, 1032, 1033, 1288, 1289, 1290, 1312]
 
 
 def golden_folder() -> Path:
-    """Return the folder of the released code's numbers."""
+    """Return the folder of the goldens."""
     return resources.REPOSITORY / "tests" / "goldens"
 
 
@@ -47,7 +47,7 @@ def golden_tensors(name: str) -> dict[str, Tensor]:
 
 
 def golden_facts(name: str) -> dict[str, Any]:
-    """Load what was run, and the numbers that are no tensors."""
+    """Load the settings of a golden run, and its results that are no tensors."""
     return json.loads((golden_folder() / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -88,6 +88,7 @@ def insert_image_ids(ids: Tensor) -> Tensor:
     Returns:
         Token ids of monkeylib, `[B, T]`.
     """
+    # A copy, [B, T]: the golden itself stays.
     ids = ids.long().clone().view(-1, ids.shape[-1])
     for row in ids:
         starts = (row == IMAGE_START_ID).nonzero()
@@ -140,8 +141,8 @@ def parity_report(model: MonkeyForConditionalGeneration) -> list[dict[str, Any]]
         model: the tiny model, however it was loaded, in evaluation mode and float32.
 
     Returns:
-        A row for each `quantity`, with its largest `difference`, what rounding has `allowed`, and whether it
-        `holds`.
+        A row for each `quantity`, with its largest `difference`, the difference `allowed` for rounding, and
+        whether it `holds`.
     """
     vision = golden_tensors("vision_896")
     language = golden_tensors("lmm_896")
@@ -153,6 +154,7 @@ def parity_report(model: MonkeyForConditionalGeneration) -> list[dict[str, Any]]
     lower = torch.cat([pixels[2], pixels[3]], 2)
     tiles = torch.cat([upper, lower], 1)
 
+    # [10, queries, width]: five views of each image.
     tokens = model.get_image_features(**images)
     input_ids = insert_image_ids(language["single.input_ids"])
     embeddings = model.splice(input_ids, tokens[:_VIEWS])[0, EMBEDDED_ROWS]
@@ -174,6 +176,7 @@ def parity_report(model: MonkeyForConditionalGeneration) -> list[dict[str, Any]]
     for name, title in titles.items():
         logits = model(**golden_inputs(name, images), logits_to_keep=16).logits
         reference = language[f"{name}.logits_last16"].view_as(logits)
+        # Rounding adds up over the longest prompt.
         rows.append(_row(f"logits, {title}", logits, reference, 3e-4 if name == "two" else 2e-4))
 
     rows.append(_row("greedy ids that differ", _count_wrong_ids(model, images), torch.tensor(0), 0))
@@ -192,6 +195,8 @@ def _count_wrong_ids(model: MonkeyForConditionalGeneration, images: dict[str, Te
         pad_token_id=PAD_ID,
         max_new_tokens=len(reference),
     )
+
+    # The new ids, without the prompt.
     answer = generated[0, inputs["input_ids"].shape[1] :]
     return (answer != reference).sum()
 
@@ -211,6 +216,7 @@ def _training_losses(
 
 
 def _row(quantity: str, value: Tensor, reference: Tensor, allowed: float) -> dict[str, Any]:
+    # Counts of ids are integers.
     difference = (value.float() - reference.float()).abs().max().item()
     return {
         "quantity": quantity,

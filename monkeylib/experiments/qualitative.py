@@ -37,13 +37,15 @@ class QualitativeExample:
 
     @property
     def answer_box(self) -> Box | None:
-        """Where the answer stands, in pixels of the image; None for captions."""
+        """Box of the answer in pixels of the image; None for captions."""
+        # JSON has no tuples.
         box = self.prediction.meta.get("evidence")
         return None if box is None else tuple(box)
 
 
 def render_image(prediction: Prediction) -> Image.Image:
     """Render the synthetic image of a prediction again from the seed in its name."""
+    # "nano-test-17" -> 17
     seed = int(prediction.image.rsplit("-", 1)[1])
     return synthetic.make_sample(seed, "test").image
 

@@ -37,7 +37,9 @@ class Variant:
 
 def _change(profile: Profile, lora_mode: str | None = None, **fields: object) -> Profile:
     """Change fields of a profile but keep the size of its images, which otherwise follows from the tiles."""
+    # Named explicitly, the size of the image no longer changes with that of the tile.
     width, height = profile.image_size
+
     if lora_mode is not None:
         fields["lora"] = profile.lora.model_copy(update={"mode": lora_mode})
     return profile.model_copy(update={"image_width": width, "image_height": height, **fields})
@@ -123,13 +125,14 @@ def variant_profile(profile: Profile, name: str, steps: int | None = None) -> Pr
         ValueError: there is no such variant.
     """
     choose("variant", name, VARIANTS)
+    # The same number of steps for every variant, so that only the change differs.
     return VARIANTS[name].change(profile).with_training(steps=steps or profile.ablation.steps)
 
 
 def run_ablation(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool = False) -> Path:
     """Train, evaluate and score the variants, and write the table `ablation.csv` of the profile's results.
 
-    Each variant has its own folder in the profile's runs; what is trained or predicted already is kept.
+    Each variant has its own folder in the profile's runs; completed training and predictions are reused.
 
     Returns:
         The path of the table.

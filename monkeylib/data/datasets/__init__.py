@@ -4,8 +4,8 @@ A card says where the official files come from, under which licence, how they ar
 Monkey is trained on (`train`) and which it is evaluated on (`test`). The name of the file is the name of the
 dataset, so adding a dataset is adding a file.
 
-The downloads themselves were not at hand. Names of files and fields were checked against public code that
-reads them; what could not be checked, above all licences, stands in `unverified`.
+The downloads themselves were not available. Names of files and fields were checked against public code that
+reads them; what could not be checked, above all licences, is noted in `unverified`.
 """
 
 from functools import cache
@@ -45,7 +45,7 @@ class Part(_Section):
     """Official files and the images that belong to them.
 
     Attributes:
-        files: what the layout's reader reads, relative to the dataset's folder.
+        files: files that the layout's reader reads, relative to the dataset's folder.
         images: folder that the records' images are named from, relative to the dataset's folder.
         options: keyword arguments of the layout's reader.
         unverified: what could not be checked against a public source.
@@ -70,7 +70,7 @@ class TrainPart(Part):
 
 
 class Prompts(_Section):
-    """Names of the prompts that a benchmark is asked with.
+    """Names of the prompts of a benchmark.
 
     Attributes:
         documented: the better one: the paper's form with its trailing blank, VLMEvalKit's for choices and
@@ -124,7 +124,7 @@ class TestPart(Part):
 
     Attributes:
         split: name of the split, in words.
-        prompts: what the model is asked with.
+        prompts: prompts around the questions.
         max_new_tokens: maximum length of an answer: the limit of the released code, VLMEvalKit's for choices
             and yes-or-no questions, Qwen-VL's for captions.
         metrics: names of metrics, the official one first.
@@ -155,8 +155,8 @@ class DatasetCard(_Section):
         home: where to get the official files.
         licence: licence of the annotations; images may have another one.
         layout: name of the function in `monkeylib.data.layouts` that reads the official files.
-        train: what Monkey is trained on.
-        test: what Monkey is evaluated on.
+        train: the part that Monkey is trained on.
+        test: the part that Monkey is evaluated on.
     """
 
     name: str
@@ -176,6 +176,7 @@ def read_card(path: Path) -> DatasetCard:
     Raises:
         ValueError: the file does not fit the schema; one sentence names the file and the field.
     """
+    # The file's name is the dataset's; everything else is in the YAML.
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         return DatasetCard.model_validate({"name": path.stem} | content)
@@ -187,6 +188,7 @@ def read_card(path: Path) -> DatasetCard:
 def load_cards() -> dict[str, DatasetCard]:
     """Return all cards by name, in the order of the paper's tables."""
     cards = [read_card(path) for path in sorted(FOLDER.glob("*.yaml"))]
+
     cards.sort(key=lambda card: (KINDS.index(card.kind), card.position))
     return {card.name: card for card in cards}
 

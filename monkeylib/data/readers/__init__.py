@@ -1,4 +1,4 @@
-"""Readers of training data, one module for JSON, one for tables, one for WebDataset; all give `Record`s."""
+"""Readers of training data: JSON files, tables and WebDataset shards, each read into `Record`s."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ __all__ = ["READERS", "DatasetRecords", "read_dataset"]
 
 
 def read_dataset(entry: DatasetEntry, root: Path) -> DatasetRecords:
-    """Index a dataset; errors of single records are raised when these are read.
+    """Index a dataset; errors of single records are raised when the records are read.
 
     Args:
         entry: the dataset, as a mixture states it.

@@ -1,4 +1,4 @@
-"""What all readers share: raw records of any format, checks of their fields, and the records made of them."""
+"""Shared parts of the readers: raw records of any format, and checks of their fields."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ class RawRecord:
         if not isinstance(self.value, dict):
             raise BadRecord(f"{self.location}: expected an object with fields, got {_shorten(self.value)}")
         if name not in self.value:
+            # A misspelled column is the usual cause, so say which fields there are.
             names = ", ".join(map(str, self.value)) or "none"
             raise BadRecord(f"{self.location}: the field {name} is missing, there are {names}")
         return self.value[name]
@@ -70,20 +71,21 @@ class RawRecord:
             raise self.error(field, "a text", value)
         if not value.strip():
             raise self.error(field, "a text that is not empty", value)
+
         # Half of a surrogate pair is legal in JSON, but cannot be encoded in UTF-8 for the tokenizer.
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise self.error(field, "a text of Unicode", f"half a surrogate pair in {value!a}")
         return value
 
     def answer(self, value: Any, field: str) -> str:
-        """Check an answer; of a list of texts the most frequent one is returned, the earliest of several."""
+        """Check an answer; of a list of texts, return the most frequent one, or the first of several."""
         if isinstance(value, list) and value:
             texts = [self.text(item, f"{field}[{n}]") for n, item in enumerate(value)]
             return Counter(texts).most_common(1)[0][0]
         return self.text(value, field)
 
     def prompt(self, question: Any, field: str) -> str:
-        """Return the dataset's prompt around a question, which prompts for captions ignore."""
+        """Return the dataset's prompt with a question filled in, which prompts for captions ignore."""
         if takes_question(self.entry.prompt):
             question = self.text(question, field)
         return build_prompt(self.entry.prompt, question, self.entry.separator)
@@ -97,11 +99,12 @@ class RawRecord:
 
         if any("\0" in name for name in names):
             raise self.error(field, "a path", value)
+
         # Addresses are refused, with a better message, when the image is opened.
         return [name if "://" in name else self.folder / name for name in names]
 
     def to_record(self, images: Iterable[Any], turns: Iterable[tuple[str, str]], id: Any = None) -> Record:
-        """Return the record, if it has as many images as the dataset allows."""
+        """Return the record, after checking its id and its number of images."""
         # Models trained on one image per prompt should not meet several by accident.
         images = tuple(images)
         minimum, maximum = self.entry.min_images, self.entry.max_images
@@ -111,6 +114,7 @@ class RawRecord:
                 f"{self.location}: expected {allowed} images, got {len(images)}; the dataset's "
                 "min_images and max_images say how many"
             )
+
         # JSON's true is an int in Python, but not a good id.
         if id is not None and (isinstance(id, bool) or not isinstance(id, str | int)):
             raise self.error("id", "a text or a whole number", id)
@@ -146,8 +150,10 @@ class DatasetRecords:
         self._parse = parse
         self._folder = root / (entry.images or "")
 
+        # Ids are read even if they are not checked: a reader holds them until then.
         ids = raw.ids()
         self._duplicates = _find_duplicates(ids) if entry.unique_ids else {}
+
         if not len(raw):
             raise ValueError(f"the dataset {entry.name} is empty: {', '.join(entry.paths)} holds no records")
 
@@ -158,6 +164,7 @@ class DatasetRecords:
         if not 0 <= number < len(self):
             raise IndexError(f"the dataset {self.name} has the records 0 to {len(self) - 1}, not {number}")
 
+        # Every message about a record begins with where it lies.
         location = f"dataset {self.name}: {self.raw.location(number)}"
         if number in self._duplicates:
             first = self.raw.location(self._duplicates[number])
@@ -197,9 +204,12 @@ def _find_duplicates(ids: Iterable[Any]) -> dict[int, int]:
     """Return a map from each record whose id an earlier record has to that earlier record."""
     first_with: dict[str, int] = {}
     duplicates: dict[int, int] = {}
+
     for number, id in enumerate(ids):
         if id is None:
             continue
+
+        # As text, since 7 and "7" are one id in a `Record`.
         first = first_with.setdefault(str(id), number)
         if first != number:
             duplicates[number] = first

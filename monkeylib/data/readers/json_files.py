@@ -62,16 +62,18 @@ def read_llava(entry: DatasetEntry, root: Path) -> DatasetRecords:
 def _parse_conversation(raw: RawRecord) -> Record:
     """Parse a released conversation.
 
-    Texts stay as they are, so the prompt begins with the blank behind `</img>`. The tag `<img>` is markup at
+    Texts stay as they are, so the prompt begins with the blank after `</img>`. The tag `<img>` is markup at
     the front of the first prompt, an error in any other prompt, and text in an answer, as is `<imgpad>`
     everywhere. (The released code prints an error there and trains on nothing but the end of text.)
     """
     turns = _parse_turns(raw, roles=("user", "assistant"))
 
+    # The tags at the front of the first prompt become images.
     first_prompt, first_answer = turns[0]
     names, first_prompt = _split_image_tags(first_prompt)
     turns = [(first_prompt, first_answer), *turns[1:]]
 
+    # Prompts are every second turn, hence 2 * number in the messages.
     for number, (prompt, _) in enumerate(turns):
         if "<img>" in prompt:
             raise BadRecord(
@@ -112,6 +114,7 @@ def _parse_llava(raw: RawRecord) -> Record:
 
     value = raw.value.get("image")
     images = [] if value is None else raw.image_paths(value, "image")
+
     # One placeholder for each image, all of them in the first question.
     placeholders = turns[0][0].count(_LLAVA_PLACEHOLDER)
     if placeholders != len(images):
@@ -126,16 +129,20 @@ def _parse_llava(raw: RawRecord) -> Record:
                 f"stand in the first question, got one in {question[:60]!r}"
             )
 
+    # The placeholders are dropped, since images always precede the text.
     prompts = []
     for number, (question, answer) in enumerate(turns):
         question = question.replace(_LLAVA_PLACEHOLDER, "").strip()
         prompts.append((raw.prompt(question, f"conversations[{2 * number}].value"), answer))
+
     return raw.to_record(images, prompts, raw.value.get("id"))
 
 
 def _parse_turns(raw: RawRecord, roles: tuple[str, str]) -> list[tuple[str, str]]:
-    """Check that two roles take turns, and return pairs of their texts: all, or the first if the dataset
-    says so."""
+    """Check that two roles take turns, and return the pairs of their texts.
+
+    Only the first pair is returned if the dataset's `turns` is "first".
+    """
     turns = raw.field("conversations")
     if not isinstance(turns, list) or not turns:
         raise raw.error("conversations", "a list of turns", turns)
@@ -153,6 +160,7 @@ def _parse_turns(raw: RawRecord, roles: tuple[str, str]) -> list[tuple[str, str]
     # Texts alternate: prompt, answer, prompt, answer, ...
     if len(texts) % 2:
         raise raw.error("conversations", "an answer after every prompt", f"{len(texts)} turns")
+
     pairs = list(zip(texts[::2], texts[1::2], strict=True))
     return pairs if raw.entry.turns == "all" else pairs[:1]
 
@@ -172,8 +180,8 @@ class JsonRecords:
     """Records in files ending in .jsonl (one object a line) or .json (one list of objects).
 
     The files are indexed once, and each record is read when it is needed; the index takes 24 bytes a record.
-    A line that is not JSON is a bad record. A list is checked as a whole, since nothing behind a mistake in
-    it can be read.
+    A line that is not JSON is a bad record. A list must be valid as a whole, since nothing after a syntax
+    error in it can be read.
 
     Raises:
         ValueError: a file is empty, has another ending, or is not JSON.
@@ -221,11 +229,12 @@ class JsonRecords:
         line = _Span(*self._spans[number].tolist()).line
         if file.suffix == ".jsonl":
             return f"{file.name}, line {line}"
+
         number_in_file = number - self._first_records[self.files.index(file)] + 1
         return f"{file.name}, record {number_in_file} (line {line})"
 
     def ids(self) -> Iterable[Any]:
-        """Return the field `id` or `question_id` of each record. They are kept until this is called once."""
+        """Return the field `id` or `question_id` of each record, and release them: a second call has none."""
         ids, self._ids = self._ids, {}
         return (ids.get(number) for number in range(len(self)))
 
@@ -254,13 +263,17 @@ def _index_lines(file: Path) -> Iterator[tuple[_Span, Any]]:
     start = 0
     with open(file, "rb") as lines:
         for number, line in enumerate(lines, 1):
+            # Only the first line can begin with a byte order mark.
             skip = len(_BYTE_ORDER_MARK) if number == 1 and line.startswith(_BYTE_ORDER_MARK) else 0
+
+            # Blank lines are no records.
             if line[skip:].strip():
                 try:
                     value = json.loads(line[skip:])
                 except (ValueError, RecursionError):  # the error is raised when the record is read
                     value = None
                 yield _Span(start + skip, len(line) - skip, number), value
+
             start += len(line)
 
 
@@ -283,6 +296,7 @@ def _index_list(file: Path) -> Iterator[tuple[_Span, Any]]:
     try:
         position = _skip_whitespace(text, position + 1)
         while text[position : position + 1] != "]":
+            # The decoder reads one value and returns where it ends.
             value, end = decode(text, position)
 
             # What lies between two records counts, too: commas, blanks and line breaks.
@@ -300,6 +314,8 @@ def _index_list(file: Path) -> Iterator[tuple[_Span, Any]]:
                 raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
             if text[position] == ",":
                 position = _skip_whitespace(text, position + 1)
+
+        # Nothing may follow the list.
         if text[position + 1 :].strip():
             raise json.JSONDecodeError("Extra data", text, position + 1)
     except (json.JSONDecodeError, RecursionError) as error:

@@ -1,8 +1,8 @@
-"""Tables of the library `datasets` from Hugging Face: saved folders, parquet and other files, hub ids.
+"""Tables read with Hugging Face's `datasets`: saved folders, parquet and other files, hub ids.
 
 The dataset's `columns` name the image (an image column, bytes, or a path), the question, the answer (a text,
-or a list of texts of which the most frequent one is used) and the id. What has to be converted or downloaded
-goes to data/cache/datasets.
+or a list of texts of which the most frequent one is used) and the id. Conversions and downloads are cached in
+data/cache/datasets.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ def read_table(entry: DatasetEntry, root: Path) -> DatasetRecords:
 def _parse(raw: RawRecord) -> Record:
     """Parse the columns of a row; its image is read when it is opened."""
     columns = raw.entry.columns
+    # Captions need no question, so the column may be missing.
     question = raw.field(columns.question) if takes_question(raw.entry.prompt) else ""
     prompt = raw.prompt(question, columns.question)
     answer = raw.answer(raw.field(columns.answer), columns.answer)
 
     image = raw.field(columns.image)
+    # A cell without an image.
     if image is None:
         raise raw.error(columns.image, "an image", image)
     images = raw.image_paths(image, columns.image) if isinstance(image, str | list) else [image]
@@ -51,7 +53,7 @@ def _parse(raw: RawRecord) -> Record:
 
 
 class TableRecords:
-    """Rows of a table: the text columns, and for each image a function that opens it."""
+    """Rows of a table: their texts, and for each image a function that opens it."""
 
     def __init__(self, entry: DatasetEntry, root: Path) -> None:
         columns = entry.columns
@@ -62,6 +64,7 @@ class TableRecords:
             required.append(columns.id)
         if takes_question(entry.prompt):
             required.append(columns.question)
+
         for column in required:
             if column not in table.column_names:
                 raise ValueError(
@@ -69,11 +72,13 @@ class TableRecords:
                     f"{', '.join(table.column_names)}"
                 )
 
+        # Files of a hub dataset are not known; its revision stands for them in the digest.
         self.files = [Path(path) for path in _local_files(entry, root) or []]
         self._columns = columns
         self._paths = ", ".join(entry.paths)
 
         feature = table.features[columns.image]
+        # A column of paths is text; images and bytes are only opened on demand.
         self._images_are_paths = getattr(feature, "dtype", None) == "string"
         if type(feature).__name__ == "Image":  # give bytes: Record.open_images decodes them
             table = table.cast_column(columns.image, type(feature)(decode=False))
@@ -116,11 +121,12 @@ class TableImage:
         return Image.open(value if isinstance(value, str) else io.BytesIO(value), formats=FORMATS)
 
     def content(self) -> bytes:
-        """Return what tells the image from others: its bytes, or its path."""
+        """Return what identifies the image: its bytes, or its path."""
         value = self._value()
         return value if isinstance(value, bytes) else repr(value).encode()
 
     def _value(self) -> Any:
+        # A row of the table that has only this column.
         (value,) = self.table[self.number].values()
         if not isinstance(value, dict):
             return value
@@ -134,6 +140,7 @@ def _local_files(entry: DatasetEntry, root: Path) -> list[str] | None:
     paths = [root / path for path in entry.paths]
     if all(path.is_file() for path in paths):
         return [str(path) for path in paths]
+    # A folder counts with all of its files.
     if len(paths) == 1 and paths[0].is_dir():
         return sorted(str(file) for file in paths[0].rglob("*") if file.is_file())
     return None
@@ -166,6 +173,7 @@ def _load_from(entry: DatasetEntry, path: Path, files: list[str] | None) -> Any:
     if path.is_file():
         if path.suffix not in _FILES:
             raise ValueError(f"the dataset {entry.name} has the file {path}, expected {', '.join(_FILES)}")
+        # Loaded from files, a dataset has the one split "train".
         return datasets.load_dataset(_FILES[path.suffix], data_files=files, split="train", cache_dir=cache)
 
     # A folder that `save_to_disk` wrote: several splits, or one.

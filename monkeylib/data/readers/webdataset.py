@@ -1,7 +1,7 @@
 """WebDataset shards: .tar files in which the members of one key (`0001.jpg`, `0001.json`) are one record.
 
-Shards are not read as a stream but through an index of where each member lies. Any record can then be read
-alone, and the order of a mixture is the same on any number of processes. The index is kept in
+Shards are not streamed but read through an index of where each member lies. So records can be read in any
+order, and the order of a mixture is the same on any number of processes. The index is cached in
 data/cache/shards.
 
 The dataset's `columns` name the fields of a `.json` member; without one, `.txt` holds the answer.
@@ -44,6 +44,7 @@ def read_shards(entry: DatasetEntry, root: Path) -> DatasetRecords:
 def _parse(raw: RawRecord) -> Record:
     """Parse the members of a key; its image is read when it is opened."""
     columns = raw.entry.columns
+    # Captions need no question, so the field may be missing.
     question = raw.field(columns.question) if takes_question(raw.entry.prompt) else ""
     prompt = raw.prompt(question, columns.question)
     answer = raw.answer(raw.field(columns.answer), columns.answer)
@@ -82,6 +83,7 @@ class ShardRecords:
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         shard, key, spans = self._find(number)
+        # Members are opened later: here they are only places in the shard.
         members = {suffix: TarMember(shard, *span) for suffix, span in spans.items()}
 
         fields: dict[str, Any] = {}
@@ -104,8 +106,10 @@ class ShardRecords:
 
     def _find(self, number: int) -> tuple[Path, str, Spans]:
         """Return the shard, the key and the members of a record."""
+        # The last shard that begins at or before this record.
         shard = int(np.searchsorted(self._first_records, number, side="right")) - 1
         key, spans = self._indices[shard][number - int(self._first_records[shard])]
+
         return self.files[shard], key, spans
 
 
@@ -121,13 +125,14 @@ def _read_json(member: TarMember) -> dict[str, Any]:
         value = json.loads(member.content().decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadRecord(f"the member .json must be UTF-8 and JSON: {error}") from error
+
     if not isinstance(value, dict):
         raise BadRecord(f"the member .json must be an object with fields, got {type(value).__name__}")
     return value
 
 
 def _load_index(shard: Path) -> list[tuple[str, Spans]]:
-    """Return the keys of a shard in their order, with their members; from the cache if it has them."""
+    """Return the keys of a shard in order, with their members; from the cache if possible."""
     # A shard that was written again has another size or time, and gets another index.
     stat = shard.stat()
     state = text_digest(f"{shard.resolve()} {stat.st_size} {stat.st_mtime_ns}")[:16]
@@ -141,9 +146,10 @@ def _load_index(shard: Path) -> list[tuple[str, Spans]]:
 
 
 def _build_index(shard: Path) -> list[tuple[str, Spans]]:
-    """Index a shard. A key is the path of a member up to the first dot of its file name."""
+    """Index a shard; a key is the path of a member up to the first dot of its file name."""
     keys: list[tuple[str, Spans]] = []
     try:
+        # "r:" refuses compressed files, in which no member could be read alone.
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
                 folder, _, name = member.name.rpartition("/")
@@ -155,6 +161,7 @@ def _build_index(shard: Path) -> list[tuple[str, Spans]]:
                 key = f"{folder}/{stem}" if folder else stem
                 if not keys or keys[-1][0] != key:
                     keys.append((key, {}))
+                # First byte and length of the member's content.
                 keys[-1][1][suffix.lower()] = [member.offset_data, member.size]
 
                 # tarfile does not notice that the last member is truncated.

@@ -1,6 +1,6 @@
 """Synthetic data of the nano profile: rendered images with complete ground truth, deterministic per seed.
 
-See `data/README.md` for what it contains and how its splits are kept apart.
+See `data/README.md` for its contents and for how its splits are kept disjoint.
 """
 
 from monkeylib.data.synthetic.samples import FAMILIES, Question, Sample, make_sample

@@ -66,6 +66,7 @@ def _package_folder(package: str, purpose: str) -> Path:
     Raises:
         ModuleNotFoundError: the package is not installed.
     """
+    # find_spec locates the package without importing it.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
@@ -94,6 +95,7 @@ def font(name: str, height: int) -> ImageFont.FreeTypeFont:
 def photo(name: str) -> Image.Image:
     """Load a photograph as RGB, its short side resized to 300 pixels."""
     image = Image.open(photo_file(name)).convert("RGB")
+
     scale = _PHOTO_SIDE / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
     return image.resize(size, Image.Resampling.BICUBIC)

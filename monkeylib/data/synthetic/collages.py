@@ -1,4 +1,4 @@
-"""Composite scenes of real photographs and signs, with everything that is true of them.
+"""Composite scenes of real photographs and signs, with their complete ground truth.
 
 A scene is a board with four cells that hold two or three photographs of the scikit-image wheel and one or two
 signs. Each photograph comes with every word that is correct for what it shows, so that any word of a caption
@@ -140,6 +140,7 @@ def make_composite_scene(seed: int) -> CompositeScene:
     Raises:
         AssetUnavailable: the photographs are not here and cannot be downloaded.
     """
+    # The 5 keeps these random numbers different from those of other generators with the same seed.
     rng = np.random.default_rng([5, seed])
     folder = assets.fetch(ASSET)
 
@@ -161,6 +162,7 @@ def make_composite_scene(seed: int) -> CompositeScene:
         _draw_sign(rng, board, SIGNS[index], cells.pop())
         texts.append(SIGNS[index])
 
+    # Captions of datasets mention little: the original one names a single photograph.
     captioned = photographs[int(rng.integers(photograph_count))].photograph
     return CompositeScene(
         name=f"scene-{seed:03d}",
@@ -189,14 +191,19 @@ def _paste_photograph(
     """Paste a photograph into a cell in its own proportions, mirrored half of the time."""
     x, y, width, height = _cell(cell)
     image = _open(folder, photograph.file)
+
+    # Leave some of the board visible around it.
     share = rng.uniform(0.8, 0.96)
     image.thumbnail((int(width * share), int(height * share)))
+
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
+    # A random place inside the cell.
     left = x + int(rng.integers(width - image.width + 1))
     top = y + int(rng.integers(height - image.height + 1))
     board.paste(image, (left, top))
+
     box = (float(left), float(top), float(left + image.width), float(top + image.height))
     return PlacedPhotograph(photograph, _LOCATIONS[cell], box)
 
@@ -206,12 +213,14 @@ def _draw_sign(rng: Generator, board: Image.Image, text: str, cell: int) -> None
     x, y, width, height = _cell(cell)
     face = _FONTS[rng.integers(len(_FONTS))]
     size = int(rng.integers(16, 30))
+
     # The plate needs 14 pixels on both sides, and some of the board around it.
     while text_width(text, face, size) > width - 40:
         size -= 1
 
     length = text_width(text, face, size)
     left, top = x + (width - length) / 2, y + (height - size) / 2
+
     draw = ImageDraw.Draw(board)
     draw.rounded_rectangle(
         (left - 14, top - 10, left + length + 14, top + size + 14),
@@ -219,11 +228,12 @@ def _draw_sign(rng: Generator, board: Image.Image, text: str, cell: int) -> None
         fill=(245, 240, 225),
         outline=(60, 60, 60),
     )
+
     draw_text(draw, (left, top), text, face, size, (25, 30, 60))
 
 
 def _noun(photograph: Photograph) -> str:
-    """Return the name with its article, if it takes one."""
+    """Return the name of the object with its article, if it takes one."""
     return "coins" if photograph.name == "coins" else with_count(photograph.name, 1)
 
 
@@ -231,6 +241,7 @@ def _describe(photographs: Sequence[PlacedPhotograph], texts: Sequence[str]) -> 
     """Return two descriptions of everything in a scene."""
     nouns = [_noun(placed.photograph) for placed in photographs]
     located = [f"{noun} at the {placed.location}" for noun, placed in zip(nouns, photographs, strict=True)]
+
     quoted = join_with_and([f'"{text}"' for text in texts])
     return (
         f"A picture of {join_with_and(nouns)}. The picture shows {join_with_and(located)}. "

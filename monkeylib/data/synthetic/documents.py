@@ -45,7 +45,7 @@ class _Page:
     """A page that is filled from top to bottom.
 
     Attributes:
-        image: what is drawn so far.
+        image: the page as drawn so far.
         face: file of the font.
         height: font size of the body in pixels.
         pitch: distance of two lines in pixels.
@@ -56,9 +56,11 @@ class _Page:
     """
 
     def __init__(self, rng: Generator, size: tuple[int, int], height: int) -> None:
+        # One page in eight is dark with light text.
         dark = bool(rng.random() < 0.12)
         self.image = paper_background(rng, size, dark)
         self.draw = ImageDraw.Draw(self.image)
+
         self.face = FONTS[rng.integers(len(FONTS))]
         self.height = height
         self.pitch = height * rng.uniform(1.22, 1.5)
@@ -69,6 +71,7 @@ class _Page:
         self.left = float(rng.uniform(2, size[0] - width - 1)) if width < size[0] - 3 else 2.0
         self.right = self.left + width - 2
 
+        # Half of the pages in small text begin anywhere in the upper part.
         lowest_start = 0.4 * size[1] if small and rng.random() < 0.5 else 0.3 * height
         self.y = float(rng.uniform(1, lowest_start))
         self.bottom = size[1] - 1.0
@@ -84,6 +87,7 @@ class _Page:
     def fits(self, *strings: str) -> bool:
         """Return whether the strings fit side by side, with a gap between them."""
         gap = 0.7 * self.height
+        # One gap fewer than strings.
         width = sum(text_width(string, self.face, self.height) + gap for string in strings) - gap
         return width <= self.right - self.left
 
@@ -103,6 +107,7 @@ class _Page:
 
     def write_title(self, rng: Generator, string: str, height: int) -> Text:
         """Draw the first line, centred or at the left, with a rule below."""
+        # A title that is too wide is set smaller, down to the size of the body.
         while height > self.height and text_width(string, self.face, height) > self.right - self.left:
             height -= 1
 
@@ -130,6 +135,7 @@ def _draw_receipt(rng: Generator, split: str, page: _Page, title_height: int) ->
 
     # One line stays free for the total.
     count = min(page.room - 1, int(rng.integers(2, 13)))
+    # The widest price decides whether an item fits.
     items = [item for item in words.pick(rng, words.ITEMS, count) if page.fits(item, "29.99")]
     prices: dict[str, str] = {}
 
@@ -144,6 +150,7 @@ def _draw_receipt(rng: Generator, split: str, page: _Page, title_height: int) ->
     total = words.draw_value("total", split, draw_total if items else lambda: words.price(rng))
 
     lines = []
+
     for key, value in [*prices.items(), ("total", total)]:
         lines.append(Line(page.write(page.left, key), (page.write(page.right, value, "right"),)))
         page.next_line()
@@ -157,6 +164,7 @@ def _draw_form(rng: Generator, split: str, page: _Page, title_height: int) -> Do
     )
     title = page.write_title(rng, heading, title_height)
 
+    # All values of a form are aligned in the same way.
     at_right_edge = rng.random() < 0.5
     lines = []
     for key in words.pick(rng, list(words.FIELDS), min(page.room, int(rng.integers(3, 13)))):
@@ -181,6 +189,7 @@ def _draw_table(rng: Generator, split: str, page: _Page, title_height: int) -> D
     )
     title = page.write_title(rng, heading, title_height)
 
+    # Drop columns until a row fits.
     names = words.pick(rng, words.COLUMNS, int(rng.integers(1, 4)))
     while len(names) > 1 and not page.fits("miami", *names):  # "miami": a wide key
         names.pop()
@@ -210,6 +219,7 @@ def _draw_chart(rng: Generator, split: str, page: _Page, title_height: int) -> D
     )
     title = page.write_title(rng, heading, title_height)
 
+    # Short keys leave room for the bars.
     candidates = [word for word in words.CITIES + words.ITEMS if len(word) <= 5]
     keys = words.pick(rng, candidates, min(page.room, int(rng.integers(3, 10))))
     values = [words.draw_value(key, split, lambda: str(rng.integers(1, 100))) for key in keys]
@@ -222,6 +232,8 @@ def _draw_chart(rng: Generator, split: str, page: _Page, title_height: int) -> D
     lines = []
     for key, value in zip(keys, values, strict=True):
         label = page.write(page.left, key)
+
+        # The length of a bar is proportional to its value, of at most 100.
         end = start + space * int(value) / 100
         page.draw.rectangle((start, label.box[1], end, label.box[3]), fill=colour)
         lines.append(Line(label, (page.write(end + 0.3 * page.height, value),)))

@@ -2,7 +2,7 @@
 
     python -m monkeylib.data.synthetic.sample_files
 
-They are synthetic images of the test split, which no training sees, and photographs of the scikit-image
+They are synthetic images of the test split, which is never trained on, and photographs of the scikit-image
 wheel.
 """
 
@@ -47,6 +47,7 @@ def make_image(name: str) -> Image.Image:
         ValueError: unknown name.
     """
     choose("sample image", name, NAMES)
+
     if name in PHOTOGRAPHS:
         return Image.open(photo_file(PHOTOGRAPHS[name])).convert("RGB")
     return synthetic_sample(name).image
@@ -55,6 +56,7 @@ def make_image(name: str) -> Image.Image:
 def write_images(folder: Path | None = None) -> list[Path]:
     """Write every image into data/samples or `folder`: synthetic ones as PNG, photographs as JPEG."""
     folder = resources.samples() if folder is None else folder
+
     for name in NAMES:
         with resources.atomic_write(folder / name) as temporary:
             make_image(name).save(temporary, quality=90, optimize=True)  # PNG ignores the quality

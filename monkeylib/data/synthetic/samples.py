@@ -28,13 +28,13 @@ _FAMILY_SHARES = (0.28, 0.24, 0.48)
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its answer, and where in the image the answer is found.
+    """A question with its answer and the place of the answer in the image.
 
     Attributes:
         question: the question.
         answer: its answer.
         family: one of `FAMILIES`.
-        kind: what is asked for: colour, where, what, count, read, title, value, cell or compare.
+        kind: kind of the answer: colour, where, what, count, read, title, value, cell or compare.
         answer_box: box in pixels around everything that the answer needs.
         height: font size in pixels of the smallest text that the answer needs, or the shorter side of the
             object.
@@ -63,7 +63,7 @@ class Sample:
         caption: a short caption.
         detailed_caption: a caption with locations, or the text in reading order.
         questions: all questions that can be asked.
-        objects, signs, texts: what is drawn, texts in reading order.
+        objects, signs, texts: everything drawn, texts in reading order.
         facts: the (key, value) pairs that can be read.
     """
 
@@ -122,6 +122,7 @@ def text_size_of(height: float, size: tuple[int, int]) -> str:
 def draw_font_heights(rng: Generator, size: tuple[int, int], count: int) -> list[int]:
     """Draw font sizes in pixels: legible at full resolution, and clearly fine or clearly large."""
     zoom = min(size) / TILE
+    # Fine text of 10 to 13 pixels is legible in tiles; large text has that height in the global view.
     fine = [int(rng.integers(10, 14)) for _ in range(count)]
     large = [round(zoom * height) for height in rng.integers(10, 14, count)]
     return [small if rng.random() < 0.6 else big for small, big in zip(fine, large, strict=True)]
@@ -133,6 +134,7 @@ def draw_font_heights(rng: Generator, size: tuple[int, int], count: int) -> list
 def _make_scene_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
     image, objects = make_scene(rng, split, size)
 
+    # The short caption counts objects: "a ball, two stars and a tree on a photograph".
     counts = Counter(drawn.name for drawn in objects)
     groups = [
         _with_article(name) if count == 1 else f"{NUMBERS[count]} {_plural(name)}"
@@ -141,6 +143,7 @@ def _make_scene_sample(rng: Generator, split: str, seed: int, size: tuple[int, i
     if len(groups) > 1:
         groups = [", ".join(groups[:-1]), groups[-1]]
 
+    # The detailed caption locates each of them.
     sentences = [f"{_with_article(drawn.colour)} {drawn.name} at the {drawn.location}." for drawn in objects]
     return Sample(
         image=image,
@@ -160,6 +163,7 @@ def _ask_about_scene(rng: Generator, objects: list[DrawnObject], size: tuple[int
     def ask(question: str, answer: str, kind: str, *boxes: Box) -> None:
         if boxes:
             answer_box = enclosing_box(*boxes)
+            # Objects are as legible as their shorter side is long.
             height = min(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
         else:  # the answer needs the whole image
             answer_box = (0.0, 0.0, float(size[0]), float(size[1]))
@@ -181,6 +185,7 @@ def _ask_about_scene(rng: Generator, objects: list[DrawnObject], size: tuple[int
     for name, count in names.items():
         boxes = [drawn.box for drawn in objects if drawn.name == name]
         ask(f"how many {_plural(name)} are there?", NUMBERS[count], "count", *boxes)
+
     # One question about something that is not in the image.
     absent = words.pick(rng, [name for name in OBJECTS if name not in names])[0]
     ask(f"how many {_plural(absent)} are there?", NUMBERS[0], "count")
@@ -213,11 +218,12 @@ def _make_sign_sample(rng: Generator, split: str, seed: int, size: tuple[int, in
 
 def _ask_about_signs(signs: list[Sign], size: tuple[int, int]) -> list[Question]:
     questions = []
+
     locations = Counter(sign.location for sign in signs)
 
     for sign in signs:
-        # A sign is asked for by its colour, alone where there is one, by its location where that is
-        # unambiguous.
+        # Questions name a sign by its colour, by its location if that is unambiguous, and as "the sign" if
+        # there is no other.
         forms = [f"what does the {sign.colour} sign say?"]
         if len(signs) == 1:
             forms.append("what does the sign say?")
@@ -300,11 +306,13 @@ def _ask_about_document(document: Document, size: tuple[int, int]) -> list[Quest
     if document.kind == "chart":
         values = [int(line.values[0].string) for line in document.lines]
         if len(set(values)) == len(values) > 1:  # the highest and the lowest are unambiguous
+            # A comparison needs every key and every value.
             texts = [text for line in document.lines for text in (line.key, *line.values)]
             highest, lowest = document.lines[int(np.argmax(values))], document.lines[int(np.argmin(values))]
             ask("which is the highest?", highest.key, "compare", *texts)
             ask("which is the lowest?", lowest.key, "compare", *texts)
 
+    # A question needs its texts together: the box encloses all, and the smallest decides the text size.
     boxes = [clip(enclosing_box(*(text.box for text in texts)), size) for *_, texts in drafts]
     questions = []
     for (question, answer, kind, texts), box in zip(drafts, boxes, strict=True):
@@ -322,6 +330,7 @@ _MAKE: dict[str, Callable[[Generator, str, int, tuple[int, int]], Sample]] = {
 
 
 def _plural(name: str) -> str:
+    # Of the names in `OBJECTS`.
     irregular = {"fish": "fish", "box": "boxes", "cross": "crosses"}
     return irregular.get(name, name + "s")
 

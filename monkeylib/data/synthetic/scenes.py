@@ -58,6 +58,7 @@ class Sign:
 
 def quadrant_of(box: Box, size: tuple[int, int]) -> str:
     """Return the quadrant that holds the centre of a box, such as "top left"."""
+    # y points down.
     x, y = center(box)
     vertical = "top" if y < size[1] / 2 else "bottom"
     horizontal = "left" if x < size[0] / 2 else "right"
@@ -155,10 +156,12 @@ def _free_box(
         The box, or None after 30 tries.
     """
     for _ in range(30):
+        # A margin of two pixels to the edges of the image.
         x = rng.uniform(2, max(3, size[0] - width - 2))
         y = rng.uniform(2, max(3, size[1] - height - 2))
         box = (x, y, x + width, y + height)
 
+        # Near the middle lines, words such as "top left" would be ambiguous.
         in_one_quadrant = (
             abs((x + width / 2) / size[0] - 0.5) > 0.06 and abs((y + height / 2) / size[1] - 0.5) > 0.06
         )
@@ -199,6 +202,7 @@ def make_scene(rng: Generator, split: str, size: tuple[int, int]) -> tuple[Image
         box = _free_box(rng, size, width, height, [drawn.box for drawn in objects])
         if box is None:
             continue
+
         colour = words.pick(rng, list(COLOURS))[0]
         draw_object(image, name, colour, box)
         objects.append(DrawnObject(name, colour, box, quadrant_of(box, size)))
@@ -213,8 +217,10 @@ def sign_text(rng: Generator, split: str, limit: float, name: str, height: int, 
         # Fewer words when they do not fit.
         for count in (int(rng.integers(1, 4)), 2, 1, 1, 1):
             string = " ".join(words.pick(rng, words.SIGN_WORDS, count))
+            # Some signs have a number instead, such as "gate 12".
             if rng.random() < 0.25:
                 string = f"{words.pick(rng, words.SIGN_WORDS)[0]} {rng.integers(1, 100)}"
+
             if text_width(string.upper() if upper else string, name, height) <= limit:
                 return string
         return "open"
@@ -254,6 +260,7 @@ def make_signs(
         ink = (15, 15, 15) if sum(rgb) > 380 else (250, 250, 250)
         draw.rounded_rectangle(box, radius=3, fill=rgb, outline=ink)
         text = draw_text(draw, (box[0] + pad, box[1] + pad * 0.6), string, name, height, ink, upper)
+
         signs.append(Sign(colour, box, text, quadrant_of(box, size)))
 
     return image, sorted(signs, key=lambda sign: sign.box[1])

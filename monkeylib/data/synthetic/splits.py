@@ -58,6 +58,7 @@ def make_test_set(
     while len(questions) < count:
         sample = make_sample(seed, split, size)
         seed += 1
+
         if name == "caption":
             id = f"caption-{sample.seed}"
             questions.append(TestQuestion(id, sample, "caption", "", (sample.caption,), None))
@@ -73,6 +74,7 @@ def _questions_about(sample: Sample, name: str, count: int) -> list[TestQuestion
     # Questions are in reading order. Start at a position that differs from image to image.
     start = sample.seed % max(1, len(matching))
     selected = _spread(matching[start:] + matching[:start], count)
+
     return [
         TestQuestion(
             id=f"{name}-{sample.seed}-{number}",

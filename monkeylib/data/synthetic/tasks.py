@@ -56,6 +56,7 @@ def training_turns(
     if captions and (sample.family == "general" or not blurred):
         turn = (build_prompt("detailed_caption", separator=SEPARATOR), sample.detailed_caption)
         comes_first = rng.random() < detailed
+        # The detailed caption holds the answers, so it replaces the questions.
         if independent:
             turns = [turn] if comes_first else turns
         else:
@@ -84,9 +85,11 @@ def _one_per_object(sample: Sample, rng: Generator, by_colour: float) -> list[Qu
     """Return one question about each sign and each object, and all other questions."""
     groups: dict[object, list[Question]] = {}
     for question in sample.questions:
+        # Questions about one object or sign share its answer box.
         key = question.answer_box if question.kind in _ABOUT_ONE_OBJECT else question
         groups.setdefault(key, []).append(question)
 
+    # Only images with several signs need the colour to tell them apart.
     all_by_colour = len(sample.signs) > 1 and rng.random() < by_colour
     selected = []
     for forms in groups.values():

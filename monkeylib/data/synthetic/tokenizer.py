@@ -34,6 +34,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
     Upper case is folded, and characters outside ASCII become `<unk>`.
     """
+    # Single letters such as "a" are tokens already, among the characters; " a" is one more.
     words = sorted(set(WORDS) | {word for word in NUMBERS if len(word) > 1})
     tokens = [*SPECIALS, *CHARACTERS, *(word for word in words if len(word) > 1), *(f" {w}" for w in words)]
 

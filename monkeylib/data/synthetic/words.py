@@ -1,4 +1,4 @@
-"""Words of the synthetic data, and the rule that keeps its splits apart.
+"""Words of the synthetic data, and the rule that keeps its splits disjoint.
 
 Every written fact is a (key, value) pair such as `("milk", "4.20")`. A hash of the pair decides which split
 may show it, so a pair that a model has read in training is never asked for in validation or test.
@@ -50,6 +50,7 @@ SIGN_WORDS = (
 @lru_cache(maxsize=1 << 16)  # a long training draws the same pairs again and again
 def split_of(key: str, value: str) -> str:
     """Return the split that may show a pair. Stable over machines and Python versions (SHA-256)."""
+    # Percent 0 to 99: the first 15 are test, the next 10 val, the rest train.
     bucket = text_number(f"{key}\0{value}", 4) % 100
 
     for split, percent in _PERCENT.items():
@@ -63,7 +64,7 @@ def draw_value(key: str, split: str, draw: Callable[[], str]) -> str:
     """Draw values until the pair (key, value) belongs to `split`.
 
     Raises:
-        RuntimeError: none of 2000 values does.
+        RuntimeError: none of 2000 drawn values belongs to it.
     """
     for _ in range(_MAX_DRAWS):
         value = draw()
@@ -106,7 +107,7 @@ def phone(rng: Generator) -> str:
 
 
 def person(rng: Generator) -> str:
-    """Draw a name and an initial, never "a", which is a word of the captions."""
+    """Draw a name and an initial other than "a", which is a word of the captions."""
     return f"{pick(rng, NAMES)[0]} {chr(ord('b') + rng.integers(0, 25))}"
 
 

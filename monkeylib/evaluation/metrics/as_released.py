@@ -1,4 +1,4 @@
-"""Metrics of the released evaluation, defects included, for comparison with numbers made by it.
+"""Metrics of the released evaluation, defects included, for comparison with its scores.
 
 Each differs from its namesake in `text`, which is the one to report:
 
@@ -45,6 +45,7 @@ def relaxed_accuracy(prediction: str, answers: Sequence[str] | str) -> float:
 
     for answer in [answers] if isinstance(answers, str) else answers:
         number = _parse_number(answer)
+        # A prediction of 0 is compared as text, since nothing is relative to it.
         if number is not None and predicted_number:
             if abs(number - predicted_number) / abs(predicted_number) <= RELAXED_TOLERANCE:
                 return 1.0
@@ -73,10 +74,12 @@ def gqa_accuracy(prediction: str, answer: str) -> float:
 
 
 def clean_gqa_prediction(prediction: str) -> str:
-    """Cut the prediction at the first mark, after verbs and articles, and before " of": all by substrings."""
+    """Cut the prediction at the first mark, after verbs and articles, and before " of", all as substrings."""
     text = prediction.lower()
+
     for mark in ".,!":
         text = text.split(mark)[0]
+    # Also inside of words: "this red" is cut after "this ".
     for lead in ("is ", "are ", "a ", "an ", "the "):
         if lead in text:
             text = text.split(lead)[1]
@@ -94,10 +97,11 @@ def vqa_score(prediction: str, answers: Sequence[str], *, answer_ids: bool = Tru
     """
     predicted = normalise_vqa_words(remove_vqa_punctuation(_one_line(prediction), _MAX_PERIODS))
     annotated = [_one_line(answer) for answer in answers]
+    # Unanimous answers keep their punctuation.
     if len(set(annotated)) > 1:
         annotated = [remove_vqa_punctuation(answer, _MAX_PERIODS) for answer in annotated]
 
-    # As `text.vqa_accuracy`, but for what an agreeing annotator sees of the others.
+    # As in `text.vqa_accuracy`, except for the number of others who agree with an agreeing annotator.
     agreeing = annotated.count(predicted)
     dissenting = len(annotated) - agreeing
     agreeing_others = agreeing - 1 if answer_ids else 0

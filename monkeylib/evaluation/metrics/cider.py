@@ -13,7 +13,7 @@ Ngram = tuple[str, ...]
 _MAX_N = 4  # n-grams of 1 to 4 words
 _SIGMA = 6.0  # of the Gaussian length penalty
 
-# How the Penn Treebank tokeniser splits words.
+# Words that the Penn Treebank tokeniser splits.
 _SPLITS = [
     (re.compile(r"\bcannot\b"), "can not"),
     (re.compile(r"\b(gon|wan)na\b"), r"\1 na"),
@@ -137,10 +137,12 @@ def _similarity(caption: _Vector, reference: _Vector) -> float:
     cosines = 0.0
     for n in range(_MAX_N):
         norm = caption.norms[n] * reference.norms[n]
+        # Captions shorter than n words have no n-grams.
         if norm == 0:
             continue
 
         reference_weights = reference.weights[n]
+        # The minimum clips repetitions: no n-gram earns more than it has in the reference.
         product = sum(
             min(weight, reference_weights[ngram]) * reference_weights[ngram]
             for ngram, weight in caption.weights[n].items()
@@ -148,5 +150,6 @@ def _similarity(caption: _Vector, reference: _Vector) -> float:
         )
         cosines += product / norm
 
+    # In bigrams, as pycocoevalcap counts.
     difference = caption.length - reference.length
     return cosines / _MAX_N * math.exp(-(difference**2) / (2 * _SIGMA**2))

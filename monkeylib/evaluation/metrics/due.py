@@ -21,7 +21,7 @@ def count_values(prediction: str, answers: Answers, meta: Meta | None = None) ->
         meta: `variants`, for each value a list of other ways to write it; may be missing.
 
     Raises:
-        ValueError: there isn't one list of variants for each value.
+        ValueError: the number of lists of variants is not that of values.
     """
     values = check_answers(prediction, answers)
     variants = (meta or {}).get("variants") or [[] for _ in values]
@@ -34,6 +34,7 @@ def count_values(prediction: str, answers: Answers, meta: Meta | None = None) ->
     expected = [
         {_fold(form) for form in (value, *forms)} for value, forms in zip(values, variants, strict=True)
     ]
+
     predicted = []
     for part in prediction.split(SEPARATOR):
         folded = _fold(part)
@@ -58,6 +59,7 @@ def f1(counts: np.ndarray) -> np.ndarray:
 
     Each ratio is 0 where its denominator is.
     """
+    # Columns first, [4, ...], so that they unpack.
     correct, predicted, recalled, expected = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
     precision = _ratio(correct, predicted)
     recall = _ratio(recalled, expected)

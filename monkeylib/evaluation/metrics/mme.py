@@ -24,6 +24,7 @@ _LETTERS_READ = 4
 def parse_yes_no(prediction: str) -> str:
     """Return "yes", "no" or "other", read from the first four letters as the official script does."""
     start = prediction.strip().lower()[:_LETTERS_READ]
+    # Anywhere among the four letters: " Yes" and "(no)" count, too.
     if "yes" in start:
         return "yes"
     return "no" if "no" in start else "other"
@@ -61,6 +62,7 @@ def count_corpus(
         name = require_meta(metas[row], "task", "the name of its task")
         if name not in _TASKS:
             raise ValueError(f"MME has no task {name!r:.60}: expected one of {', '.join(_TASKS)}.")
+
         task = _TASKS.index(name)
         counts[row, task, 0] = yes_no_accuracy(prediction, answer)
         counts[row, task, 1] = 1
@@ -90,6 +92,7 @@ def cognition(counts: np.ndarray) -> np.ndarray:
 
 def _sum_over_tasks(counts: np.ndarray, tasks: Sequence[str]) -> np.ndarray:
     """Sum accuracy and accuracy+ over tasks; a task without questions adds nothing."""
+    # [..., 14 tasks, 4 counts]
     sums = np.asarray(counts, dtype=float).reshape(*np.shape(counts)[:-1], len(_TASKS), _COUNTS)
     sums = sums[..., [_TASKS.index(task) for task in tasks], :]
 
@@ -103,4 +106,5 @@ def _sum_over_tasks(counts: np.ndarray, tasks: Sequence[str]) -> np.ndarray:
 def missing_tasks(metas: Sequence[Meta], tasks: Sequence[str]) -> list[str]:
     """Return the tasks that have no question; without them, a sum over tasks is no score."""
     present = {meta.get("task") for meta in metas}
+
     return [task for task in tasks if task not in present]

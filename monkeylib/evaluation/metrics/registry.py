@@ -3,7 +3,7 @@
 The score of a corpus is the mean over its examples for most metrics. For the others (F1 over all values of
 all documents, MME's sums over tasks) it is computed from sums of counts over examples, which a bootstrap can
 resample. Names that begin with "release_" are the metrics of the released evaluation, defects included
-(`as_released`), to compare with numbers made by it.
+(`as_released`), for comparison with its scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,6 +68,7 @@ class Metric:
         Raises:
             ValueError: an example has no score, or the numbers of predictions, answers and metas differ.
         """
+        # Most metrics need no meta.
         if metas is None:
             metas = [{} for _ in predictions]
         if not len(predictions) == len(answers) == len(metas):
@@ -109,12 +110,13 @@ def _per_example_with_meta(function: Callable[[str, Answers, Meta], float]) -> E
 
 
 def _as_released(function: Callable[[str, list[str]], float]) -> ExampleScores:
-    """Apply a released function, once input is refused that it crashes on or reads as a list of letters."""
+    """Apply a released function to checked input; otherwise it crashes, or reads a string as its letters."""
     return _per_example(
         lambda prediction, answers: function(prediction, text.check_answers(prediction, answers))
     )
 
 
+# CIDEr is scored over the corpus at once, since it weighs words by their rarity in it.
 def _cider_d(predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta]) -> np.ndarray:
     return text.cider_d(predictions, answers)
 

@@ -26,7 +26,7 @@ VQA_MINIMUM_ANNOTATORS = 4
 
 
 def check_answers(prediction: str, answers: Answers) -> list[str]:
-    """Return the accepted answers as a list, once prediction and answers are known to be strings.
+    """Return the accepted answers as a list, after checking that prediction and answers are strings.
 
     Args:
         prediction: the model's answer.
@@ -50,7 +50,7 @@ def check_answers(prediction: str, answers: Answers) -> list[str]:
 
 
 def require_meta(meta: Meta | None, key: str, purpose: str) -> Any:
-    """Return an entry of an example's `meta` that a metric can't do without.
+    """Return an entry of an example's `meta` that a metric requires.
 
     Raises:
         ValueError: the entry is missing; the message says what it is for.
@@ -90,6 +90,7 @@ def _misspelt_contractions() -> dict[str, str]:
     """Map every spelling of a contraction that lacks one or all of its apostrophes to the contraction."""
     contraction_of: dict[str, str] = {}
     for word in _CONTRACTIONS:
+        # "shouldn't've" may lack either apostrophe, or both.
         for index, letter in enumerate(word):
             if letter == "'":
                 contraction_of[word[:index] + word[index + 1 :]] = word
@@ -102,6 +103,7 @@ _CONTRACTION_OF = _misspelt_contractions()
 
 def normalise(text: str) -> str:
     """Normalise for exact match: Unicode case folded, blanks collapsed, one closing full stop dropped."""
+    # A text that is only a full stop stays.
     folded = " ".join(text.split()).casefold()
     if len(folded) > 1 and folded.endswith("."):
         folded = folded[:-1].rstrip()
@@ -190,6 +192,7 @@ def _parse_number(text: str) -> float | None:
         value = float(digits)
     except ValueError:
         return None
+    # float() also reads "inf" and "nan".
     if not math.isfinite(value):
         return None
     return value / 100.0 if stripped.endswith("%") else value
@@ -218,6 +221,7 @@ def vqa_accuracy(prediction: str, answers: Answers) -> float:
             f"{len(annotated)}; with one agreed answer use exact_match."
         )
 
+    # Annotators who agree with the prediction: among the others of one who agrees, one fewer.
     agreeing = annotated.count(normalise_vqa(prediction))
     dissenting = len(annotated) - agreeing
     total = agreeing * min(1.0, (agreeing - 1) / 3) + dissenting * min(1.0, agreeing / 3)
@@ -237,6 +241,7 @@ def character_error(prediction: str, answers: Answers) -> float:
         raise ValueError(
             "Character error is undefined for an empty answer: score such examples by exact_match."
         )
+
     predicted = " ".join(prediction.split())
     return min(Levenshtein.distance(predicted, answer) / len(answer) for answer in accepted)
 
@@ -282,11 +287,13 @@ def parse_choice(prediction: str, choices: Sequence[str]) -> int | None:
     Raises:
         ValueError: the prediction isn't a string, or there are no choices.
     """
+    # Rule 1: the text of a choice.
     texts = [normalise(choice) for choice in check_answers(prediction, choices)]
     answer = normalise(prediction)
     if answer in texts:
         return texts.index(answer)
 
+    # Rules 2 to 4, in this order. A letter beyond the choices means none of them.
     matches = (
         _LETTER_ALONE.fullmatch(prediction),
         _LETTER_FIRST.match(prediction),
@@ -299,6 +306,7 @@ def parse_choice(prediction: str, choices: Sequence[str]) -> int | None:
         if index < len(texts):
             return index
 
+    # Rule 5.
     return _only_choice_within(answer, texts)
 
 
@@ -339,5 +347,6 @@ def multiple_choice(prediction: str, answers: Answers, meta: Meta | None) -> flo
             f"The right choice must be a number from 0 to {len(choices) - 1}: got {correct!r:.60}."
         )
 
+    # By text, since two choices may have the same one.
     predicted = parse_choice(prediction, choices)
     return float(predicted is not None and normalise(choices[predicted]) == normalise(choices[correct]))

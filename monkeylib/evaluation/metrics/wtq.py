@@ -56,6 +56,7 @@ def _as_set(texts: Iterable[str]) -> list[_Value]:
 def _parse_value(text: str) -> _Value:
     """Read a number, else a date, else take the normalised text."""
     normalised = normalise(text)
+
     number = _parse_number(text)
     if number is not None:
         return _Value(("number", number), normalised)
@@ -63,6 +64,7 @@ def _parse_value(text: str) -> _Value:
     date = _parse_date(text)
     if date is None:
         return _Value(("text", normalised), normalised)
+
     year, month, day = date
     if (month, day) == (-1, -1):  # a year alone is a number
         return _Value(("number", year), normalised)
@@ -72,6 +74,7 @@ def _parse_value(text: str) -> _Value:
 def _matches(value: _Value, candidate: _Value) -> bool:
     if value.text == candidate.text:
         return True
+    # Texts that differ may still be the same number or date.
     kinds = (value.key[0], candidate.key[0])
     if kinds == ("number", "number"):
         return abs(value.key[1] - candidate.key[1]) < _TOLERANCE
@@ -79,7 +82,7 @@ def _matches(value: _Value, candidate: _Value) -> bool:
 
 
 def _parse_number(text: str) -> float | int | None:
-    """Return the finite number that a text is, as an integer where it is one up to the tolerance."""
+    """Return the finite number that a text states, as an integer if it is one up to the tolerance."""
     try:
         return int(text)
     except ValueError:
@@ -117,14 +120,17 @@ def normalise(text: str) -> str:
     Accents go first, then, as often as they occur, trailing citations ("[1]", "†"), trailing remarks in
     brackets and outer quotation marks; last one closing full stop, case and repeated blanks.
     """
+    # Decomposed, accents are characters of their own, of the category Mn.
     text = unicodedata.normalize("NFKD", text)
     text = "".join(character for character in text if unicodedata.category(character) != "Mn")
     text = text.translate(_SAME_CHARACTERS)
 
+    # Until nothing changes, since a citation may stand behind a remark or the other way round.
     previous = None
     while text != previous:
         previous = text
         text = _cut_remarks(_cut_citations(text.strip())).strip()
+        # Only quotation marks around all of the text.
         if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1]:
             text = text[1:-1]
 
@@ -132,8 +138,10 @@ def normalise(text: str) -> str:
 
 
 def _cut_citations(text: str) -> str:
-    """Cut footnote marks and square brackets off the end; a bracket that is all there is stays, unless a
-    number."""
+    """Cut footnote marks and square brackets off the end.
+
+    A text that is nothing but a bracket stays, unless it holds a number.
+    """
     while text:
         if text[-1] in _FOOTNOTE_MARKS:
             text = text[:-1]
@@ -155,6 +163,7 @@ def _cut_remarks(text: str) -> str:
     """Cut " (...)" off the end, as often as it occurs."""
     text = text.strip()
     while text.endswith(")"):
+        # The bracket that opens after the last one that was closed before this end.
         start = text.find(" (", text.rfind(")", 0, -1) + 1)
         if start <= 0:
             return text
