@@ -157,17 +157,24 @@ def suppress_same_caption(
 
     As in the released code, an annotation is compared with the first one of its text only.
     """
-    first_of_text: dict[str, Annotation] = {}
+    first_of_text: dict[str, tuple[Annotation, Box]] = {}
     retained, repeated = [], []
-    for annotation in annotations:
-        first = first_of_text.setdefault(annotation.text, annotation)
+    for annotation, box in zip(annotations, _boxes_of(annotations), strict=True):
+        first, first_box = first_of_text.setdefault(annotation.text, (annotation, box))
         if first is annotation:
             retained.append(annotation)
-        elif overlap(first.box, annotation.box) >= threshold:
+        elif overlap(first_box, box) >= threshold:
             repeated.append(annotation)
         else:
             retained.append(annotation)
     return retained, repeated
+
+
+def _boxes_of(annotations: Sequence[Annotation]) -> list[Box]:
+    """Return the box of each annotation, once for all comparisons: those of lines have to be computed."""
+    if annotations and isinstance(annotations[0], OcrLine):
+        return boxes.bounding_boxes([line.quad for line in annotations])
+    return [region.box for region in annotations]
 
 
 def confidence(annotation: Region | OcrLine) -> float:

@@ -23,6 +23,7 @@ class Model(ABC):
         name: name in records and messages.
         version: version of the weights.
         licence: licence of the weights.
+        setting_names: attributes that change what the model returns.
         gpu_share: share of a GPU that one copy needs, where there are GPUs; 0 if it runs on the CPU.
         alone: there may be only one copy, however many machines there are.
     """
@@ -30,13 +31,14 @@ class Model(ABC):
     name: str
     version: str
     licence: str
+    setting_names: tuple[str, ...] = ()
     gpu_share: float = 0.0
     alone: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings that change what the model returns, as JSON values."""
-        return {}
+        """Settings that change what the model returns, as JSON values: by default `setting_names`."""
+        return {name: getattr(self, name) for name in self.setting_names}
 
     @property
     def provenance(self) -> Provenance:

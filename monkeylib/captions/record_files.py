@@ -51,10 +51,14 @@ def write_records(records: Iterable[Record], path: Path | str, *, durable: bool 
         durable: see `resources.atomic_write`.
     """
     path = Path(path)
-    with resources.atomic_write(path, durable=durable) as temporary:
-        if path.suffix == PARQUET:
-            _write_parquet(records, temporary)
-        else:
+    if path.suffix == PARQUET:
+        from pyarrow import parquet
+
+        table = _parquet_table(records)
+        with resources.atomic_write(path, durable=durable) as temporary:
+            parquet.write_table(table, temporary, compression="zstd")
+    else:
+        with resources.atomic_write(path, durable=durable) as temporary:
             with temporary.open("w", encoding="utf-8") as file:
                 for record in records:
                     file.write(record.model_dump_json() + "\n")
@@ -135,9 +139,9 @@ def _parquet_schema() -> "pyarrow.Schema":
     return pa.schema({**columns, **{name: pa.list_(pa.struct(fields)) for name, fields in lists.items()}})
 
 
-def _write_parquet(records: Iterable[Record], path: Path) -> None:
+def _parquet_table(records: Iterable[Record]) -> "pyarrow.Table":
+    """Return the rows of a parquet file of records."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     # Settings differ between experts, so a column of structures would not fit them.
     rows = [record.model_dump(mode="json") for record in records]
@@ -145,8 +149,7 @@ def _write_parquet(records: Iterable[Record], path: Path) -> None:
         for item in row["provenance"]:
             item["settings"] = json.dumps(item["settings"], sort_keys=True)
 
-    table = pa.Table.from_pylist(rows, schema=_parquet_schema())
-    parquet.write_table(table, path, compression="zstd")
+    return pa.Table.from_pylist(rows, schema=_parquet_schema())
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:

@@ -7,6 +7,7 @@ same samples give the same samples wherever it runs. Whatever a model raises end
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -96,16 +97,9 @@ def load_samples(images: Sequence[InputImage], sha256: Sequence[str]) -> list[Pi
         images: the images.
         sha256: their digests, empty where the file could not be read.
     """
-    # Decode one image at a time: a shard has up to a thousand.
-    sizes: list[tuple[int, int] | Failure] = []
-    for image, digest in zip(images, sha256, strict=True):
-        try:
-            (pixels,) = open_images([image])
-            if not digest:
-                raise OSError("the file could not be read when its checksum was taken")
-            sizes.append(pixels.size)
-        except Exception as error:  # Pillow's plugins raise whatever they like on broken files
-            sizes.append(as_failure("read", error))
+    # Decode a few images at a time: a shard has up to a thousand.
+    with ThreadPoolExecutor(4) as pool:  # reading and decoding release the interpreter's lock
+        sizes = list(pool.map(_read_size, images, sha256))
 
     samples = []
     for image, digest, size in zip(images, sha256, sizes, strict=True):
@@ -115,6 +109,17 @@ def load_samples(images: Sequence[InputImage], sha256: Sequence[str]) -> list[Pi
         else:
             samples.append(sample.with_record(sha256=digest, width=size[0], height=size[1]))
     return samples
+
+
+def _read_size(image: InputImage, digest: str) -> tuple[int, int] | Failure:
+    """Return width and height of an image that can be decoded, else the failure."""
+    try:
+        (pixels,) = open_images([image])
+        if not digest:
+            raise OSError("the file could not be read when its checksum was taken")
+        return pixels.size
+    except Exception as error:  # Pillow's plugins raise whatever they like on broken files
+        return as_failure("read", error)
 
 
 class Stage(ABC):

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from monkeylib import boxes
 from monkeylib.boxes import Box
@@ -24,24 +23,20 @@ class RuleComposer(Composer):
     """
 
     name, version, licence = "rules", "2", "Apache-2.0"
+    setting_names = ("maximum_texts",)
 
     def __init__(self, maximum_texts: int = 8) -> None:
         self.maximum_texts = maximum_texts
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How many lines of text are quoted."""
-        return {"maximum_texts": self.maximum_texts}
-
     def compose(self, record: Record) -> str:
         """Return at most five sentences."""
-        # Each group of regions is one object, its best region first.
-        objects = [group[0] for group in group_objects(record.regions)]
-        details = [
-            _objects_sentence(record, objects),
-            _relation_sentence(record, objects),
-            self._texts_sentence(record),
-        ]
+        details = []
+        if record.regions:
+            # Each group of regions is one object, its best region first.
+            objects = [group[0] for group in group_objects(record.regions)]
+            details += [_objects_sentence(record, objects), _relation_sentence(record, objects)]
+        if record.lines:
+            details.append(self._texts_sentence(record))
         details = [text for text in details if text]
 
         # Whole-image captions, two sentences of each, take the room that is left.

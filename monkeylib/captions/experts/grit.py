@@ -37,6 +37,7 @@ class GritRegions(Expert):
 
     name = "grit"
     licence = "MIT"
+    setting_names = ("confidence",)
     gpu_share = 0.5
 
     def __init__(
@@ -70,11 +71,6 @@ class GritRegions(Expert):
         weights = self._weights()
         digest = quick_file_digest(weights)[:12] if weights and weights.is_file() else "missing"
         return f"grit_b_densecap@{digest}"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The lowest confidence."""
-        return {"confidence": self.confidence}
 
     def _weights(self) -> Path | None:
         """Return the path of the weights, or None if the environment names neither them nor a checkout."""

@@ -27,15 +27,11 @@ class PpOcr(Expert):
     name = "pp-ocr"
     version = "v6-small"
     licence = "Apache-2.0"
+    setting_names = ("minimum_confidence",)
 
     def __init__(self, minimum_confidence: float = 0.3, threads: int | None = None) -> None:
         self.minimum_confidence = minimum_confidence
         self.threads = threads or os.cpu_count() or 1
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The lowest confidence that is reported."""
-        return {"minimum_confidence": self.minimum_confidence}
 
     @cached_property
     def _engine(self) -> Any:

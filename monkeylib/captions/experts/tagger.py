@@ -35,6 +35,7 @@ class Tagger(RegionCaptioner):
     name = "efficientnet-lite0"
     version = "imagenet-224"
     licence = "Apache-2.0"
+    setting_names = ("minimum",)
 
     def __init__(self, minimum: float = 0.1, batch_size: int = 16) -> None:
         """Create the tagger; nothing is loaded yet.
@@ -44,11 +45,6 @@ class Tagger(RegionCaptioner):
             batch_size: crops that go through the network at once.
         """
         self.minimum, self.batch_size = minimum, batch_size
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The lowest probability that gives a tag."""
-        return {"minimum": self.minimum}
 
     @cached_property
     def _network(self) -> "EfficientNetLite0":

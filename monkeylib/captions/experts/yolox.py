@@ -37,17 +37,13 @@ class YoloxRegions(Expert):
     name = "yolox-nano"
     version = "coco-416"
     licence = "Apache-2.0"
+    setting_names = ("minimum_score", "overlap")
 
     def __init__(
         self, minimum_score: float = 0.25, overlap: float = 0.45, threads: int | None = None
     ) -> None:
         self.minimum_score, self.overlap = minimum_score, overlap
         self.threads = threads or os.cpu_count() or 1
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The lowest score that is reported, and the IoU above which boxes of a class are one object."""
-        return {"minimum_score": self.minimum_score, "overlap": self.overlap}
 
     @cached_property
     def _session(self) -> Any:
