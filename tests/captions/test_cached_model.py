@@ -56,6 +56,7 @@ def crash(folder, keys):
     child = multiprocessing.get_context("forkserver").Process(target=_crash, args=(folder, keys))
     child.start()
     child.join()
+
     assert child.exitcode == -signal.SIGKILL
 
 
@@ -63,9 +64,11 @@ def test_crash_counts_for_a_single_input_and_makes_suspects_of_a_batch(tmp_path)
     crash(tmp_path, KEYS)
     crash(tmp_path, KEYS[:1])
     crash(tmp_path, KEYS[:1])
+
     for _ in range(2):  # counting twice changes nothing
         assert CrashLedger(tmp_path).count_crashes() == {KEYS[0]: 2, KEYS[1]: 0, KEYS[2]: 0}
     assert not list((tmp_path / "working").iterdir())
+
     CrashLedger(tmp_path).clear(KEYS[0])
     assert set(CrashLedger(tmp_path).count_crashes()) == set(KEYS[1:])
 
@@ -90,12 +93,16 @@ def test_damaged_note_is_removed(tmp_path):
 def test_image_that_crashes_the_process_is_quarantined(folder, tmp_path):
     out = tmp_path / "out"
     exit_codes = [run_in_process(folder, out, Fatal()) for _ in range(5)]
+
     assert exit_codes == [-signal.SIGKILL] * 4 + [0], "once in a batch, three times alone"
+
     version = next(out.glob("findings/fatal/*")).name
     message = f"crashed the process 3 times; delete findings/fatal/{version}/died to try again"
     assert failures(out) == {"2.png": message}
+
     records = list(read_records(out / pipeline.RECORDS))
     assert [len(record.regions) for record in records] == [1, 1, 0, 1, 1]
+
     expert = Fatal()
     assert run_pipeline(folder, out, expert).failed == 1 and expert.batches == [], "it is not run again"
 
@@ -113,6 +120,7 @@ def test_image_whose_crash_was_chance_gets_its_result(folder, tmp_path):
 def test_image_that_hangs_becomes_a_failure(folder, tmp_path):
     start = time.perf_counter()
     summary = run_pipeline(folder, tmp_path / "out", Slow(), time_limit=2.5)
+
     assert failures(tmp_path / "out") == {"2.png": "TimeoutError: no result within 2.5 seconds"}
     assert summary.failed == 1 and time.perf_counter() - start < 3600, "it would sleep for an hour"
     assert not multiprocessing.active_children()
@@ -122,6 +130,7 @@ def test_crash_in_a_subprocess_gives_the_same_records(folder, tmp_path):
     for _ in range(5):
         run_in_process(folder, tmp_path / "one", Fatal())
     assert run_pipeline(folder, tmp_path / "two", Fatal(), time_limit=60).failed == 1
+
     one, two = ((tmp_path / name / pipeline.RECORDS).read_bytes() for name in ("one", "two"))
     assert one == two
 
@@ -132,7 +141,9 @@ def test_time_limit_changes_no_record(folder, tmp_path):
         experts = [Colours(), CaptionedSegments(Halves(), Shades())]
         captioner = pipeline.Pipeline(experts, ChecksumMatcher(), batch_size=2, time_limit=limit)
         captioner.run(inputs, tmp_path / place, progress=False)
+
     one, two = ((tmp_path / place / pipeline.RECORDS).read_bytes() for place in ("a", "b"))
+
     assert one == two and b"too dark" in one
 
 

@@ -74,10 +74,13 @@ def test_ungrounded_words_are_found():
         original="Blue skies",
     )  # fmt: skip
     check = checks.check_caption(seen)
+
     assert check.unsupported == ("unicorn", "sign")
+
     words = ["two", "tabby", "cats", "sleep", "unicorn", "sign", "STOP", "sky", "blue"]
     assert check.grounding == pytest.approx(1 - 2 / len(words))
     assert check.sentences == 2 and check.problems == ()
+
     marked = checks.mark_words(seen.detailed_caption, check.unsupported)
     assert [piece for piece, odd in marked if odd] == ["unicorn", "sign"]
     assert "".join(piece for piece, _ in marked) == seen.detailed_caption
@@ -133,5 +136,6 @@ def test_captions_of_the_rules_pass_every_check(regions, lines, captions, origin
     seen = record("", captions, regions, lines, original)
     text = rules.RuleComposer().compose(seen)
     check = checks.check_caption(seen.model_copy(update={"detailed_caption": text}))
+
     assert (check.grounding, check.unsupported, check.problems) == (1, (), ())
     assert check.sentences <= checks.MAXIMUM_SENTENCES

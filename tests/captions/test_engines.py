@@ -67,7 +67,9 @@ def uninterrupted(folder, tmp_path_factory):
 def test_every_image_has_a_record_and_failures_are_recorded(folder, uninterrupted):
     summary, out = uninterrupted
     records = list(read_records(out / pipeline.RECORDS))
+
     assert [record.name for record in records] == [f"{n:03d}.png" for n in range(IMAGES)]
+
     failed = {record.name: [f.stage for f in record.failures] for record in records if record.failures}
     assert failed == {
         "007.png": ["colours"], "100.png": ["read"], "250.png": ["colours"], "499.png": ["colours"]
@@ -86,6 +88,7 @@ def _killed(folder, out, events: int) -> None:
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL)
     child.join()
+
     assert child.exitcode == -signal.SIGKILL, "the process ended before it was killed"
 
 
@@ -100,11 +103,14 @@ def test_run_that_is_killed_five_times_gives_the_same_records(folder, uninterrup
     for _ in range(5):
         _killed(folder, tmp_path, chance.randint(1, 260))
         committed_counts.append(len(list(tmp_path.glob("shards/*.json"))))
+
     assert committed_counts == sorted(committed_counts), "each run continues the one before"
     assert 0 < committed_counts[-1] < 13
+
     summary = run_pipeline(folder, tmp_path)
     assert outcome(tmp_path) == outcome(uninterrupted[1])
     assert summary.already > 0
+
     computed = {stage.stage: stage.computed for stage in summary.stages}
     assert computed["halves"] < IMAGES - 1, "results from before a kill are cached"
 
@@ -116,11 +122,13 @@ def test_damaged_shard_is_run_again(folder, uninterrupted, tmp_path):
         return build_pipeline().run(few, tmp_path, shard_size=2, retry_failed=False, progress=False)
 
     assert again().already == 0
+
     expected = outcome(tmp_path)
     first, second, third, _ = sorted(tmp_path.glob("shards/*.parquet"))
     first.write_bytes(first.read_bytes()[:-20])
     second.unlink()
     third.with_suffix(".json").write_text('{"records": 2')
+
     assert again().already == 1 and outcome(tmp_path) == expected
 
 
@@ -128,6 +136,7 @@ def test_shard_with_failures_is_run_again_unless_told_otherwise(folder, tmp_path
     few = input_images.find_images([folder])[5:9]
     options = {"shard_size": 2, "progress": False}
     build_pipeline().run(few, tmp_path, **options)
+
     assert build_pipeline().run(few, tmp_path, **options).already == 1  # the black image is in the other
     assert build_pipeline().run(few, tmp_path, retry_failed=False, **options).already == 2
 
@@ -142,6 +151,7 @@ def test_low_memory_releases_each_model_and_changes_nothing(folder, uninterrupte
     few = input_images.find_images([folder])[:4]
     for place, engine in (("a", LocalEngine()), ("b", LocalEngine(low_memory=True))):
         pipeline.Pipeline([Heavy()]).run(few, tmp_path / place, engine=engine, shard_size=2, progress=False)
+
     assert released == ["colours"] * 2 and outcome(tmp_path / "a") == outcome(tmp_path / "b")
 
 
@@ -168,6 +178,7 @@ def test_model_gets_its_share_of_a_gpu_where_there_are_gpus(tmp_path):
 
     stages = pipeline.Pipeline([OnGpu()]).stages(tmp_path)
     engine = RayEngine(workers={"colours": 3})
+
     assert engine.plan(stages, {"CPU": 4.0, "GPU": 2.0}) == [(3, 0.5), (1, 0.0)]
     assert engine.plan(stages, {"CPU": 4.0}) == [(3, 0.0), (1, 0.0)]
 
@@ -186,6 +197,7 @@ def test_default_cpu_shares_fit_every_machine(tmp_path, cpus):
             share = planned_share(stages, {"CPU": float(cpus)}, default_workers=workers)
             places = machines * int(cpus / machines / share + 1e-9)
             assert 0 < share <= 1 and places >= needed
+
     assert planned_share(stages, {"CPU": 64.0}) == 1
 
 
@@ -201,6 +213,7 @@ def test_composer_with_a_budget_gets_one_actor(tmp_path, monkeypatch):
         stages = pipeline.Pipeline([Colours()], composer=composer).stages(tmp_path)
         plan = RayEngine(default_workers=4).plan(stages, {"CPU": 8.0})
         assert plan == [(4, 0.0), (count, 0.0)]
+
     with pytest.raises(ValueError, match="stage chat can have one worker only"):
         RayEngine(workers={"chat": 2}).plan(stages, {"CPU": 8.0})
 
@@ -219,7 +232,9 @@ def test_paths_are_absolute_for_workers_in_other_folders(folder, tmp_path, monke
     monkeypatch.chdir(folder)
     some = input_images.find_images([Path("001.png"), Path("100.png")])
     build_pipeline().run(some, Path("..") / "out", engine=Elsewhere(), progress=False)
+
     assert all(path.is_absolute() for path in seen[0])
+
     whole, torn = read_records(folder.parent / "out" / pipeline.RECORDS)
     assert whole.status == "ok" and str(folder) not in torn.failures[0].error
     assert not list((tmp_path / "elsewhere").iterdir())
@@ -254,15 +269,19 @@ def test_actor_pools_give_the_same_records(folder, uninterrupted, tmp_path, monk
     monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
     engine = RayEngine(workers={"colours": 2})
     summary = run_pipeline(folder, tmp_path, engine)
+
     assert outcome(tmp_path) == outcome(uninterrupted[1])
+
     pooled, local = (
         {stage.stage: (stage.computed, stage.failed) for stage in run.stages}
         for run in (summary, uninterrupted[0])
     )
+
     assert pooled == local and summary.shards == 13
     assert [step[1:] for step in ray_stand_in.LAST.steps] == [
         (count, 0.25, None) for count in (1, 2, 1, 1, 1, 1, 1)
     ]
+
     again = run_pipeline(folder, tmp_path, engine)
     assert again.already == 13 - 4, "only shards with failures are run again"
     assert outcome(tmp_path) == outcome(uninterrupted[1])
@@ -294,6 +313,7 @@ def test_ray_gives_the_same_records_even_if_a_worker_is_killed(folder, uninterru
         assert not killer.is_alive()
     finally:
         ray.shutdown()
+
     assert outcome(tmp_path) == outcome(uninterrupted[1])
     assert summary.records == IMAGES and summary.failed == 4
 
@@ -312,6 +332,7 @@ def test_ray_quarantines_crashing_images_and_kills_hanging_ones(tmp_path):
             )
     finally:
         ray.shutdown()
+
     for name, message in (("ends", "crashed the process 3 times"), ("hangs", "no result within 5 seconds")):
         records = list(read_records(tmp_path / name / pipeline.RECORDS))
         assert [len(record.regions) for record in records] == [1, 1, 0, 1, 1]

@@ -13,6 +13,7 @@ from tests.support.caption_records import boxes_within, line, record, region, re
 def test_suppression_keeps_the_first_of_a_text_and_those_elsewhere(items):
     kept, left_out = filtering.suppress_same_caption(items)
     assert sorted(map(id, kept + left_out)) == sorted(map(id, items))
+
     first = {item.text: item for item in reversed(items)}
     assert all(any(item is k for k in kept) for item in first.values())
     for item in items:
@@ -26,6 +27,7 @@ def test_higher_threshold_keeps_no_more(items, limit):
     for_all = filtering.Thresholds(region=0, same_caption=2)
     stricter = for_all._replace(region=limit)
     loose, strict = (filtering.apply_filter(whole, t) for t in (for_all, stricter))
+
     assert len(strict.regions) <= len(loose.regions)
     assert len(strict.regions) + len(strict.dropped) == len(items)
 
@@ -46,6 +48,7 @@ def test_only_segments_can_be_too_small(items, low, high):
     for item in kept(low).regions:
         x0, y0, x1, y1 = whole.normalised(item.box)
         assert item.kind == "region" or (x1 - x0) * (y1 - y0) >= low
+
     assert len(kept(high).regions) + len(kept(high).dropped) == len(whole.regions)
 
 
@@ -55,6 +58,7 @@ def test_small_segment_is_dropped_with_its_size():
         region("wall", (0, 0, 50, 40), kind="segment"),
     )
     kept = filtering.Filter(smallest_segment=0.02)(record(regions=[speck, part]))
+
     assert kept.regions == (part,)
     assert kept.dropped[0].reason == "it covers 1.00% of the image, less than 2.00%"
 
@@ -76,7 +80,9 @@ def test_thresholds_are_the_released_ones_and_must_be_exceeded():
             lines=[line("f", confidence=0.85), line("g", confidence=0.86)],
         )
     )  # fmt: skip
+
     assert [item.text for item in kept.regions] == ["b", "e"] and [item.text for item in kept.lines] == ["g"]
+
     reasons = {item.text: item.reason for item in kept.dropped}
     assert reasons == {
         "a": "score 0.40 is not above 0.4",
@@ -89,6 +95,7 @@ def test_thresholds_are_the_released_ones_and_must_be_exceeded():
 def test_released_iou_merges_two_people_side_by_side():
     people = record(regions=[region("person", (10, 10, 20, 30)), region("person", (30, 10, 40, 30))])
     assert len(filtering.apply_filter(people).regions) == 2
+
     released = filtering.apply_filter(people, overlap=boxes.released_iou)
     assert len(released.regions) == 1 and released.dropped[0].reason == "the same text was said of this place"
 
@@ -119,6 +126,7 @@ def test_every_region_is_in_one_object_led_by_its_best_region(regions):
         assert all(filtering.confidence(group[0]) >= filtering.confidence(item) for item in group)
         assert all(filtering.same_object(group[0], item) for item in group[1:])
         assert len({item.expert for item in group}) == len(group)
+
     leaders = [next(i for i, item in enumerate(regions) if item is group[0]) for group in groups]
     assert leaders == sorted(leaders)
 

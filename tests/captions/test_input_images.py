@@ -15,6 +15,7 @@ def folder(tmp_path):
     for name in ("b.JPG", "a.png", "sub/a.png", "sub/c.webp", "x.y.jpeg"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4), (len(name), 0, 0)).save(home / name)
+
     (home / "notes.txt").write_text("no image")
     (home / "d.png").mkdir()
     return home
@@ -29,7 +30,9 @@ def test_folder_gives_its_images_in_order_named_by_their_path(folder):
 def test_images_of_one_name_get_their_full_paths(folder):
     images = input_images.find_images([folder / "a.png", folder / "sub", folder / "b.JPG"])
     full_paths = [(folder / name).as_posix() for name in ("a.png", "sub/a.png")]
+
     assert [image.name for image in images] == [*full_paths, "c.webp", "b.JPG"]
+
     twice = input_images.find_images([folder / "a.png", folder / "a.png"])
     assert [image.name for image in twice] == ["a.png", "a.png"], "one image twice is one image"
 
@@ -37,6 +40,7 @@ def test_images_of_one_name_get_their_full_paths(folder):
 def test_missing_folder_raises_and_missing_image_is_left_to_be_recorded(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder and no image at .*gone: check"):
         input_images.find_images([tmp_path / "gone"])
+
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"nothing to caption: found no images \(.bmp"):
         input_images.find_images([tmp_path / "empty"])
@@ -46,6 +50,7 @@ def test_missing_folder_raises_and_missing_image_is_left_to_be_recorded(folder, 
 def test_checksum_is_of_the_file_or_of_the_pixels_in_memory(folder):
     file, other = InputImage(folder / "a.png", "a"), InputImage(folder / "sub" / "a.png", "b")
     assert len(file.sha256()) == 64 and file.sha256() != other.sha256()
+
     first, same = Image.new("RGB", (2, 3), "red"), Image.new("RGB", (3, 2), "red")
     assert (
         InputImage(first, "a").sha256()
@@ -71,8 +76,10 @@ def test_original_captions_are_found_by_name(folder, tmp_path, kind):
         file.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     else:
         file.write_text(json.dumps(CAPTIONS if kind == "object.json" else rows))
+
     captioned = input_images.attach_captions(input_images.find_images([folder]), file)
     captions = {image.name: image.original_caption for image in captioned}
+
     assert captions == {  # two images are called a.png: the bare name is only the first's own
         "a.png": "first", "b.JPG": "second", "sub/a.png": "", "sub/c.webp": "by its file name", "x.y.jpeg": ""
     }  # fmt: skip

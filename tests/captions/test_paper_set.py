@@ -45,8 +45,10 @@ def call(monkeypatch, tmp_path, capsys):
             "chat",
         ]
         monkeypatch.setattr(sys, "argv", ["monkeylib", "caption", *map(str, arguments)])
+
         with pytest.raises(SystemExit) as end:
             app.main()
+
         return (
             end.value.code or 0,
             capsys.readouterr().err,
@@ -64,6 +66,7 @@ def test_paper_pipeline_runs_from_images_to_captions(call, server):
     Image.new("RGB", (3000, 1)).save(call.images / "d.png")  # too thin for SAM's resizing
     server.script = [(429, {"Retry-After": "0.1"}, None), "garbage", "half"]
     code, errors, records = call()
+
     assert code == 2 and "c.png: " in errors
     assert [record.name for record in records] == ["a.png", "b.png", "c.png", "d.png"]
     for record in records[:2]:
@@ -77,9 +80,11 @@ def test_paper_pipeline_runs_from_images_to_captions(call, server):
         named = {item.expert: item for item in record.provenance}
         models = ("blip2", "florence2", "sam+blip2", "pp-ocr", "blip2-itm", "chat")
         assert all(named[model].licence for model in models) and named["chat"].version == "a-model"
+
     assert {failure.stage for failure in records[2].failures} == {"read"}
     assert "sam" in {failure.stage for failure in records[3].failures}
     assert records[3].captions and records[3].detailed_caption  # the others had their say
+
     prompts = {json.dumps(body["messages"]) for _, _, body in server.requests}
     assert len(prompts) == 3 and len(server.requests) == 6  # each of three attempts more
 
@@ -87,6 +92,7 @@ def test_paper_pipeline_runs_from_images_to_captions(call, server):
     (call.images / "d.png").unlink()
     IMAGES[1].save(call.images / "c.png")  # the file is whole now, and known
     code, errors, again = call()
+
     assert code == 0 and len(server.requests) == asked
     assert [record.detailed_caption for record in again[:2]] == [r.detailed_caption for r in records[:2]]
     assert again[2].detailed_caption == again[1].detailed_caption

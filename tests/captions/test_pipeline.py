@@ -57,6 +57,7 @@ def images(tmp_path):
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (20, 10), colour).save(path)
         paths.append(path)
+
     return paths
 
 
@@ -68,6 +69,7 @@ def _run(images, expert, out, **more):
 def test_every_image_gets_a_record_in_order(images, tmp_path):
     expert = Colours({"a": 1})
     records = _run(images, expert, tmp_path / "out")
+
     assert [record.name for record in records] == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     assert [record.regions[0].text for record in records] == ["red", "green", "blue", "red", "blue"]
     assert records[1].detailed_caption == "The picture shows a green filling most of the picture."
@@ -84,11 +86,14 @@ def test_rerun_computes_only_what_is_missing(images, tmp_path):
     out = tmp_path / "out"
     first = _run(images[:3], Colours(), out)
     again = Colours()
+
     assert _run(images, again, out)[:3] == first
     assert again.batches == [2]
+
     nothing = Colours()
     _run(images[::-1], nothing, out)
     assert nothing.batches == []
+
     other = Colours({"threshold": 2})
     _run(images, other, out)
     assert sum(other.batches) == 5  # other settings, other findings
@@ -99,13 +104,16 @@ def test_interrupted_run_loses_at_most_one_batch(images, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _run(images, Colours(stop_after=1), out)
     assert not (out / "records.jsonl").exists()
+
     rest = Colours()
     records = _run(images, rest, out)
     assert rest.batches == [2, 1] and all(record.regions for record in records)
     assert records == _run(images, Colours(), tmp_path / "uninterrupted")
+
     leftovers = [
         p.name for p in (out / "findings").rglob("*") if p.is_file() and not p.name.endswith(".json")
     ]
+
     assert leftovers == []
 
 
@@ -113,9 +121,12 @@ def test_failing_image_spoils_no_other_and_is_tried_again(images, tmp_path):
     Image.new("RGB", (20, 10)).save(images[2])  # black: the expert refuses it
     out = tmp_path / "out"
     records = _run(images, Colours(), out)
+
     assert [len(record.regions) for record in records] == [1, 1, 0, 1, 1]
+
     (failure,) = records[2].failures
     assert (failure.stage, failure.error) == ("colours", "RuntimeError: too dark")
+
     again = Colours()
     assert _run(images, again, out)[2].failures == (failure,)
     assert again.batches == [1]
@@ -124,6 +135,7 @@ def test_failing_image_spoils_no_other_and_is_tried_again(images, tmp_path):
 def test_expert_that_cannot_be_loaded_is_tried_once(images, tmp_path):
     broken = Unloadable()
     records = _run(images, [broken, Colours()], tmp_path / "out")
+
     assert broken.batches == [0]
     assert all(r.regions and r.failures[0].error == "FileNotFoundError: no weights" for r in records)
 
@@ -131,6 +143,7 @@ def test_expert_that_cannot_be_loaded_is_tried_once(images, tmp_path):
 def test_unreadable_images_are_recorded(images, tmp_path):
     images[0].write_bytes(images[0].read_bytes()[:40])
     records = _run([*images[:2], tmp_path / "missing.png"], Colours(), tmp_path / "out")
+
     assert [bool(record.failures) for record in records] == [True, False, True]
     assert records[0].failures[0].stage == "read" and records[0].sha256 == ""
     assert "missing.png" in records[2].failures[0].error
@@ -141,6 +154,7 @@ def test_image_that_comes_twice_is_annotated_once(images, tmp_path):
     copy.write_bytes(images[0].read_bytes())
     expert = Colours()
     records = _run([images[0], copy, images[0]], expert, tmp_path / "out")
+
     assert expert.batches == [1] and [record.name for record in records] == ["0.png", "copy.png", "0.png"]
     assert len({record.sha256 for record in records}) == 1 and all(record.regions for record in records)
 
@@ -151,6 +165,7 @@ def test_images_in_memory_and_original_captions(tmp_path):
         for name, colour in (("a", "red"), ("b", "blue"))
     ]
     records = _run(sources, Colours(), tmp_path / "out")
+
     assert records[0].detailed_caption.startswith("As the web says. The picture shows a red")
     assert len({record.sha256 for record in records}) == 2
 
@@ -161,6 +176,7 @@ def test_failing_composer_loses_no_annotations(images, tmp_path):
             raise TimeoutError("busy")
 
     records = _run(images, Colours(), tmp_path / "out", composer=Busy())
+
     assert all(r.regions and r.detailed_caption == "" for r in records)
     assert records[0].failures[0].stage == "compose" and "busy" in records[0].failures[0].error
 

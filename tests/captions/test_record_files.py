@@ -23,8 +23,10 @@ def test_records_survive_writing_and_reading(tmp_path, file):
         Record(name="b.png", failures=(Failure(stage="read", error="OSError: no"),)),
     ]
     path = write_records(records, tmp_path / "new" / file)
+
     assert list(read_records(path)) == records
     assert list(tmp_path.glob("new/*")) == [path]
+
     if path.suffix == ".jsonl":
         assert len(path.read_text(encoding="utf-8").split("\n")) == 3
 
@@ -32,6 +34,7 @@ def test_records_survive_writing_and_reading(tmp_path, file):
 def test_failed_write_leaves_the_old_file(tmp_path):
     path = write_records([record()], tmp_path / "records.jsonl")
     before = path.read_bytes()
+
     with pytest.raises(RuntimeError, match="on the way"):
         write_records((item if item else _raise() for item in (record(), None)), path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["records.jsonl"]
@@ -78,6 +81,7 @@ def test_parquet_has_plain_columns(tmp_path):
     pyarrow = pytest.importorskip("pyarrow.parquet")
     table = pyarrow.read_table(write_records(masked_records(), tmp_path / "r.parquet"))
     row = table.to_pylist()[0]
+
     assert row["status"] == "ok" and row["regions"][0]["box"] == list(masked_records()[0].regions[0].box)
     assert row["regions"][0]["mask"]["size"] == [12, 12] and table.num_rows == 3
 

@@ -53,7 +53,9 @@ class Tags(HTMLParser):
 def parsed(html) -> Tags:
     tags = Tags()
     tags.feed(html)
+
     assert tags.open == []
+
     return tags
 
 
@@ -85,11 +87,14 @@ def shown():
 def test_page_shows_everything_and_escapes_texts(shown):
     tags = parsed(report.build_report([shown[0]], [shown[1]], title="A & B").html())
     text = " ".join(tags.text)
+
     for part in ("A & B", "<b>.png", "me & my cat", "a room", "a <cat>", "STOP", "dog", "match too low",
                  "0.90", "0.70", "grounded 50%", "too short", "unicorn"):  # fmt: skip
         assert part in text
+
     assert not tags.all("b") and not tags.all("cat") and not tags.all("script")
     assert len(tags.all("mark")) == 1
+
     (svg,) = tags.all("svg")
     assert svg["viewbox"] == "0 0 100 60" and svg["aria-label"] == "A cat and a unicorn."
 
@@ -107,6 +112,7 @@ def test_boxes_are_in_image_coordinates_and_dropped_ones_dashed(shown):
 def test_labels_and_table_rows_have_the_same_numbers(shown):
     html = report.build_report([shown[0]], [shown[1]]).html()
     rows = re.findall(r'<td class="number">(\d+) <i.*?<td class="text">(.*?)</td>', html, re.DOTALL)
+
     assert [text for _, text in rows] == ["a &lt;cat&gt;", "corner", "STOP", "dog"]
     assert re.findall(r'fill="(#\w+)"/>\s*<text[^>]*>(\d+)</text>', html) == [
         (report.LEVELS[level], number)
@@ -132,6 +138,7 @@ def test_labels_stay_inside_and_do_not_overlap_while_there_is_room(width, height
     ]
     label = (width / 12, height / 20)
     spots = report.place_labels(boxes, [label] * len(boxes), size)
+
     for number, (x, y) in enumerate(spots):
         assert -1e-6 <= x <= width - label[0] + 1e-6 and -1e-6 <= y <= height - label[1] + 1e-6
         for other_x, other_y in spots[:number]:
@@ -153,6 +160,7 @@ def test_labels_and_lines_have_one_size_for_any_image(size):
     tags = parsed(report.draw_svg(record, Image.new("RGB", size), 480))
     shown = min(report.WIDTH / width, report.HEIGHT / height)
     (text,), outline = tags.all("text"), tags.all("polygon")[-1]
+
     assert float(text["font-size"]) * shown == pytest.approx(11, rel=0.05)
     assert float(outline["stroke-width"]) * shown == pytest.approx(1.6, rel=0.05)
 
@@ -163,8 +171,10 @@ def test_touching_masks_have_different_colours_and_an_outline():
         band = np.zeros((20, 60), dtype=bool)
         band[:, x : x + 6] = True
         bands.append(Region(box=(x, 0, x + 6, 20), text="x", score=1, expert="e", mask=Mask.from_array(band)))
+
     drawn = np.asarray(report.draw_masks(bands, (60, 20)))
     colours = [tuple(drawn[10, x + 3, :3]) for x in range(0, 60, 6)]
+
     assert all(one != next_one for one, next_one in zip(colours, colours[1:], strict=False))
     assert (drawn[:, 6, 3] == 255).all() and drawn[10, 8, 3] < 128
 
@@ -177,6 +187,7 @@ def _images(html):
 def test_image_and_mask_are_shrunk_together(shown):
     (kind, image), (other, mask) = _images(report.build_report([shown[0]], [shown[1]], pixels=50).html())
     assert (kind, image.size, other, mask.size) == ("jpeg", (50, 30), "png", (50, 30))
+
     inside = np.asarray(mask)[:, :, 3] > 0
     assert inside[5:25, 10:35].all() and inside.sum() == 20 * 25
 
@@ -186,6 +197,7 @@ def test_failures_and_missing_images_are_shown(shown, tmp_path):
     failure = Failure(stage="read", error="OSError: <none>")
     page = report.build_report([Record(name="gone.png", failures=[failure]), shown[0]], [gone, gone])
     text = " ".join(parsed(page.html()).text)
+
     assert "read: OSError: <none>" in text and "there is no image at" in text and "no description" in text
 
 
@@ -193,6 +205,7 @@ def test_page_is_one_file_and_shown_by_notebooks(shown, tmp_path):
     page = report.build_report([shown[0]], [shown[1]])
     path = page.write(tmp_path / "new" / "report.html")
     html = path.read_text(encoding="utf-8")
+
     assert html.startswith("<!doctype html>") and page._repr_html_() in html
     assert "http" not in html.replace("http-equiv", "") and "<script" not in html
     with pytest.raises(ValueError, match="a record for each image, got 1 for 2"):

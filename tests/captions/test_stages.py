@@ -51,6 +51,7 @@ def test_each_region_gets_the_score_of_its_own_crop_and_text(images, tmp_path):
         images, tmp_path, Colours(), CaptionedSegments(Halves(), Shades()), matcher=matcher, batch_size=2
     )
     regions = [region for record in records for region in record.regions]
+
     assert len(regions) == 3 + 5 and matcher.batches == [3 + 2, 1 + 2]  # white has no words
     for region in regions:
         x0, y0, x1, y1 = region.box
@@ -65,6 +66,7 @@ def test_filter_judges_by_the_matching_score(images, tmp_path):
     captioner = pipeline.Pipeline([Colours()], Sceptic())
     captioner.run(images, tmp_path, progress=False)
     red, green, _ = pipeline.read_records(tmp_path / pipeline.RECORDS)
+
     assert [region.text for region in red.regions] == ["red"] and not red.dropped
     assert not green.regions and green.dropped[0].reason == "match 0.40 is not above 0.4"
 
@@ -77,9 +79,11 @@ def test_image_without_matching_scores_keeps_the_experts_confidence(images, tmp_
             return super().match(crops, texts)
 
     summary, records = run_pipeline(images, tmp_path, Colours(), matcher=Moody())
+
     assert [[f.stage for f in r.failures] for r in records] == [[], ["tally"], []]
     assert [r.regions[0].match is None for r in records] == [False, True, False]
     assert records[1].status == "partial" and summary.failed == 1
+
     again = ChecksumMatcher()
     run_pipeline(images, tmp_path, Colours(), matcher=again)
     assert sum(again.batches) == 1, "only failures are tried again"
@@ -91,7 +95,9 @@ def test_scores_are_clipped_to_probabilities_and_missing_ones_recorded(images, t
             return [7.5] * len(texts) if len(texts) > 1 else []
 
     _, records = run_pipeline(images[:2], tmp_path / "a", Colours(), matcher=Logits())
+
     assert [r.regions[0].match for r in records] == [1.0, 1.0]
+
     _, records = run_pipeline(images[:1], tmp_path / "b", Colours(), matcher=Logits())
     assert "returned 0 scores for 1 regions" in records[0].failures[0].error
 
@@ -109,6 +115,7 @@ def test_crops_are_whole_pixels_inside_the_image():
 def test_dependent_expert_captions_the_regions_of_its_upstream_expert(images, tmp_path):
     halves, shades = Halves(), Shades()
     _, records = run_pipeline(images, tmp_path, CaptionedSegments(halves, shades))
+
     assert [[r.text for r in record.regions] for record in records] == [
         ["dark", "light"], ["light"], ["dark", "dark"]
     ]  # fmt: skip
@@ -116,6 +123,7 @@ def test_dependent_expert_captions_the_regions_of_its_upstream_expert(images, tm
         ("halves+shades", "segment")
     }
     assert records[0].regions[1].mask.array()[:, 8:].all() and records[0].regions[1].mask.area == 80
+
     settings = records[0].provenance[0].settings
     assert settings["source"]["expert"] == "halves" and settings["describer"]["expert"] == "shades"
 
@@ -124,6 +132,7 @@ def test_another_region_captioner_segments_no_image_again(images, tmp_path):
     run_pipeline(images, tmp_path, CaptionedSegments(Halves(), Shades()))
     halves, other = Halves(), Shades(words=("black", "bright"))
     _, records = run_pipeline(images, tmp_path, CaptionedSegments(halves, other))
+
     assert halves.batches == [] and sum(other.batches) == 6
     assert records[0].regions[1].text == "bright"
 
@@ -132,12 +141,15 @@ def test_shared_upstream_output_is_computed_once_and_dropped_after_its_last_use(
     halves = Halves()
     pair = [CaptionedSegments(halves, Shades(words=words)) for words in (("a", "b"), ("c", "d"))]
     _, records = run_pipeline(images, tmp_path, *pair)
+
     assert halves.batches == [3] and [r.text for r in records[0].regions] == ["a", "b", "c", "d"]
+
     items = load_samples(images, ["0" * 64, "1" * 64, "2" * 64])
     carried = []
     for stage in pipeline.Pipeline(pair).stages(tmp_path / "new"):
         items, _ = stage(items)
         carried.append([len(item.intermediate) for item in items])
+
     assert carried == [[1] * 3, [1] * 3, [0] * 3, [0] * 3]
 
 
@@ -148,6 +160,7 @@ def test_dependent_expert_does_not_run_where_its_upstream_expert_failed(images, 
 
     shades = Shades()
     summary, records = run_pipeline(images, tmp_path, CaptionedSegments(Blind(), shades), Colours())
+
     assert [[f.stage for f in record.failures] for record in records] == [["halves"]] * 3
     assert shades.batches == [] and all(record.regions for record in records)
     assert {tally.stage: tally.failed for tally in summary.stages} == {
@@ -158,8 +171,10 @@ def test_dependent_expert_does_not_run_where_its_upstream_expert_failed(images, 
 def test_upstream_expert_can_be_requested_too(images, tmp_path):
     halves = Halves()
     _, records = run_pipeline(images, tmp_path, halves, CaptionedSegments(halves, Shades()))
+
     assert halves.batches == [3]
     assert [item.expert for item in records[0].provenance] == ["halves", "halves+shades", "filter", "rules"]
+
     undescribed = [item for item in records[0].dropped if item.expert == "halves"]
     assert {item.reason for item in undescribed} == {"there is no description"} and len(undescribed) == 2
 
@@ -176,7 +191,9 @@ def test_upstream_expert_that_is_requested_too_is_one_stage(images, tmp_path, up
     if not upstream_first:
         models = models[::-1]
     stages = pipeline.Pipeline(models).stages(tmp_path / "new")
+
     assert [stage.name for stage in stages] == ["halves", "halves+shades", "rules"]
+
     _, records = run_pipeline(images, tmp_path, *models, batch_size=1)
     assert sorted([alone.batches, inside.batches]) == [[], [1, 1, 1]]
     assert [[f.stage for f in record.failures] for record in records] == [["halves"]] * 3
@@ -190,6 +207,7 @@ def test_cpu_set_loads_yolox_once(tmp_path):
 def test_segments_are_the_largest_on_white():
     (output,) = Halves().annotate([image((0, 0, 0), (9, 9, 9))])
     without_mask = output.regions[0].model_copy(update={"mask": None})
+
     assert largest([without_mask, *output.regions], 1) == [output.regions[0]]
 
     inside = Region(box=(0, 0, 16, 10), text="", score=1, expert="e", mask=output.regions[1].mask)
@@ -213,6 +231,7 @@ def test_caption_is_paid_for_once(images, tmp_path):
     summary, records = run_pipeline(images, tmp_path, Colours(), composer=Billed())
     assert summary.cost == pytest.approx(0.03) and records[0].detailed_caption == "There are 1 things."
     assert summary.rows()[-1]["US$"] == pytest.approx(0.03)
+
     composer = Billed()
     again, same = run_pipeline(images[::-1], tmp_path, Colours(), composer=composer)
     assert (composer.composed, again.cost) == (0, 0) and same == records[::-1]
@@ -223,7 +242,9 @@ def test_changed_filter_runs_no_expert_again(images, tmp_path):
     colours, composer = Colours(), Billed()
     strict = filtering.Filter(filtering.Thresholds(region=0.95))
     pipeline.Pipeline([colours], None, composer, strict).run(images, tmp_path, progress=False)
+
     assert colours.batches == [] and composer.composed == 3
+
     (first, *_) = pipeline.read_records(tmp_path / pipeline.RECORDS)
     assert not first.regions and first.provenance[1].settings["thresholds"]["region"] == 0.95
 
@@ -236,6 +257,7 @@ def test_damaged_cache_file_is_computed_again(images, tmp_path):
         path.unlink()
     colours = Colours()
     _, records = run_pipeline(images, tmp_path, colours)
+
     assert colours.batches == [3] and all(record.status == "ok" for record in records)
 
 
@@ -254,6 +276,7 @@ def test_expert_output_may_be_empty(images, tmp_path):
 def test_set_has_its_own_matcher(monkeypatch):
     entry = experts.MatcherEntry(ChecksumMatcher, sets=("paper",))
     monkeypatch.setitem(experts.MATCHERS.entries, "blip2-itm", entry)
+
     assert experts.load_matcher("auto", "cpu") is None, "its experts' own scores filter better"
     assert isinstance(experts.load_matcher("auto", "paper"), ChecksumMatcher)
     assert experts.load_matcher("auto", "pp-ocr") is experts.load_matcher("none", "cpu") is None

@@ -1,4 +1,4 @@
-"""Each public set's official layout, made up small, becomes records that the reader takes."""
+"""Conversion of public datasets: a small copy of each official layout becomes readable records."""
 
 import json
 
@@ -13,29 +13,33 @@ from tests.support import record_files as files
 
 
 def ten(*answers):
+    """Answers as VQAv2, OKVQA and VizWiz list those of ten people."""
     return [{"answer": answer, "answer_confidence": "yes"} for answer in answers]
 
 
 def due(*annotations):
+    """Files and images of a dataset in the layout of DUE, with one document."""
     rows = [{"name": "doc.pdf", "language": "en", "annotations": list(annotations), "split": "train"}]
     return {"train/document.jsonl": rows}, {"png/doc/0.png"}
 
 
 def coco_questions(prefix):
-    asked = {"question_id": 5, "image_id": 9, "question": "What colour?"}
-    annotated = {"question_id": 5, "image_id": 9, "answers": ten("red", "blue", "red")}
+    """Files and images of VQAv2 (prefix "v2_") or OKVQA."""
+    question = {"question_id": 5, "image_id": 9, "question": "What colour?"}
+    annotation = {"question_id": 5, "image_id": 9, "answers": ten("red", "blue", "red")}
     if prefix:
-        annotated["multiple_choice_answer"] = "red"
+        annotation["multiple_choice_answer"] = "red"  # only in VQAv2
     return (
         {
-            f"{prefix}OpenEnded_mscoco_train2014_questions.json": {"questions": [asked]},
-            f"{prefix}mscoco_train2014_annotations.json": {"annotations": [annotated]},
+            f"{prefix}OpenEnded_mscoco_train2014_questions.json": {"questions": [question]},
+            f"{prefix}mscoco_train2014_annotations.json": {"annotations": [annotation]},
         },
         {"train2014/COCO_train2014_000000000009.jpg"},
     )
 
 
 def ai2d(letters):
+    """The questions of one diagram of AI2D, about letters or about its texts."""
     choices = {
         "abcLabel": letters,
         "answerTexts": ["ear", "eye"],
@@ -47,7 +51,7 @@ def ai2d(letters):
 
 CARDS = training_cards()
 
-# Files of a download, its images, and (image, prompt, answer) of the records.
+# ((files of a download, its images), (image, prompt, answer) of the only record)
 LAYOUTS = {
     "detailed-caption": (
         (
@@ -232,6 +236,7 @@ LAYOUTS = {
 
 
 def lay_out(folder, contents, images):
+    """Write the files of a download, and a small image under each name."""
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write = files.write_lines if name.endswith(".jsonl") else files.write_list
@@ -241,7 +246,7 @@ def lay_out(folder, contents, images):
         (folder / name).write_bytes(files.png())
 
 
-def test_every_training_dataset_has_a_download_here():
+def test_every_training_dataset_has_a_layout_here():
     assert LAYOUTS.keys() == CARDS.keys()
 
 
@@ -250,10 +255,13 @@ def test_official_download_becomes_records(name, tmp_path):
     (contents, images), (image, prompt, answer) = LAYOUTS[name]
     lay_out(tmp_path, contents, images)
     conversion = convert_dataset(CARDS[name], tmp_path, tmp_path / "out.json")
+
     assert (conversion.num_records, dict(conversion.left_out)) == (1, {})
+
     record = readers.read_dataset(
         files.entry("conversations", "out.json", images=CARDS[name].train.images), tmp_path
     )[0]
+
     assert record.turns == ((f" {prompt}", answer),)
     assert record.images == (tmp_path / CARDS[name].train.images / image,)
     assert record.open_images()
@@ -277,8 +285,11 @@ def test_records_without_answer_or_image_are_counted(tmp_path):
         {"train/png/1.png"},
     )
     conversion = convert_dataset(CARDS["chartqa"], tmp_path, tmp_path / "out.json")
+
     assert (conversion.num_records, conversion.left_out) == (1, {"no answer": 1, "no image": 1})
     assert len(json.loads((tmp_path / "out.json").read_text())) == 1
+
+    # Without any usable record, no file is written.
     (tmp_path / "train/png/1.png").unlink()
     with pytest.raises(ValueError, match="no row of chartqa can be used .2 with no image, 1 with no answer."):
         convert_dataset(CARDS["chartqa"], tmp_path, tmp_path / "again.json")
@@ -309,9 +320,11 @@ def test_other_layout_raises(content, sentence, tmp_path):
         convert_dataset(CARDS["textvqa"], tmp_path, tmp_path / "out.json")
 
 
-def test_questions_about_test_diagrams_are_left_out(tmp_path):
+def test_questions_about_test_diagrams_are_skipped(tmp_path):
     lay_out(tmp_path, {"questions/0.png.json": ai2d(False)}, {"images/0.png"})
     assert convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json").num_records == 1
+
+    # Listed as a test diagram, it has no training questions.
     (tmp_path / "ai2d_test_ids.csv").write_text("7\n0\n")
     with pytest.raises(ValueError, match="no row of ai2d can be used .it holds none."):
         convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json")
@@ -321,18 +334,25 @@ def test_letters_are_drawn_into_diagrams_that_need_them(tmp_path):
     lay_out(tmp_path, {"questions/0.png.json": ai2d(True)}, set())
     (tmp_path / "images").mkdir()
     Image.new("RGB", (80, 60), "red").save(tmp_path / "images" / "0.png")
-    place = {"rectangle": [[10, 20], [40, 50]], "replacementText": "A", "value": "ear"}
-    files.write_list(tmp_path / "annotations.json", {"text": {"T0": place}})
+    text = {"rectangle": [[10, 20], [40, 50]], "replacementText": "A", "value": "ear"}
+    files.write_list(tmp_path / "annotations.json", {"text": {"T0": text}})
+
+    # Without its annotation, there is nothing to draw the letters from.
     with pytest.raises(ValueError, match="no row of ai2d can be used .1 with no image."):
         convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json")
+
+    # With the annotation, the image is drawn and the record written.
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations.json").rename(tmp_path / "annotations" / "0.png.json")
     assert convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json").num_records == 1
+
     drawn = np.array(Image.open(tmp_path / "abc_images" / "0.png"))
     changed = (drawn != np.array([255, 0, 0])).any(-1)
     assert changed[20:51, 10:41].all() and changed.sum() == 31 * 31, "nothing but the text is covered"
+
     inside = drawn[20:51, 10:41].mean(-1)
     assert (inside > 250).mean() > 0.5 and 0.05 < (inside < 50).mean() < 0.5, "a letter on white"
+
     dark = np.argwhere(inside < 50)
     assert np.abs(dark.mean(0) - 15).max() < 5, "in the middle"
 

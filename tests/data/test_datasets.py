@@ -1,4 +1,4 @@
-"""Dataset cards: their order, and what a card that does not fit is told."""
+"""Dataset cards: their order, their fields, and the errors of cards that do not fit the schema."""
 
 import pytest
 
@@ -45,7 +45,9 @@ def test_no_two_cards_share_a_position():
 )
 def test_card_that_does_not_fit_raises(old, new, sentence, tmp_path):
     content = (datasets.FOLDER / "textvqa.yaml").read_text()
+    # The replacement must change something, or the card would be valid.
     assert old in content
+
     (tmp_path / "own.yaml").write_text(content.replace(old, new, 1))
     with pytest.raises(ValueError, match=f"^own.yaml, .*{sentence}"):
         datasets.read_card(tmp_path / "own.yaml")

@@ -1,4 +1,4 @@
-"""Mixtures: exact, deterministic, and computable at any position."""
+"""Mixtures: exact counts, deterministic order, random access."""
 
 from collections import Counter
 
@@ -16,8 +16,10 @@ from tests.support import record_files as files
 
 @pytest.fixture()
 def make(tmp_path):
-    """Write a mixture of datasets with `sizes` records and load it: `make([3, 5], [{"count": 2}, {}])`. All
-    records show one image, or the one that `images(dataset, record)` returns."""
+    """Write a mixture of datasets with `sizes` records and load it: `make([3, 5], [{"count": 2}, {}])`.
+
+    All records show one image, or the one that `images(dataset, record)` returns.
+    """
     (tmp_path / "a.png").write_bytes(files.png())
 
     def make_mixture(sizes, options, images=lambda number, row: "a", **fields):
@@ -29,6 +31,7 @@ def make(tmp_path):
             ]
             files.write_lines(tmp_path / f"{number}.jsonl", rows)
             sets.append({"name": f"set{number}", "format": "evaluation", "path": f"{number}.jsonl"} | option)
+
         (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"sets": sets} | fields))
         return mixtures.load_mixture(tmp_path / "mix.yaml")
 
@@ -36,12 +39,14 @@ def make(tmp_path):
 
 
 def answers(mixture, positions):
+    """Answers tell records apart: "1-7" is record 7 of dataset 1."""
     return [mixture[position].turns[0][1] for position in positions]
 
 
 def test_epoch_holds_each_record_once_in_a_new_order(make):
     mixture = make([3, 40], [{}, {"count": 40}])
     epochs = [answers(mixture, range(43 * epoch, 43 * (epoch + 1))) for epoch in range(3)]
+
     assert len(mixture) == 43
     assert all(len(set(epoch)) == 43 for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
@@ -55,18 +60,23 @@ def test_records_of_a_dataset_come_equally_often_whatever_its_count(data):
     mixture = _without_files(sizes, counts, data.draw(st.integers(0, 5)))
     epochs = data.draw(st.integers(1, 4))
     drawn = Counter(mixture.locate(position) for position in range(epochs * len(mixture)))
+
     for number, (size, count) in enumerate(zip(sizes, counts, strict=True)):
         times = [drawn[number, row] for row in range(size)]
         assert sum(times) == epochs * count
         assert max(times) - min(times) <= 1
+
     for epoch in range(epochs):
-        places = range(epoch * len(mixture), (epoch + 1) * len(mixture))
-        assert [Counter(mixture.locate(place)[0] for place in places)[n] for n in range(len(sizes))] == counts
+        positions = range(epoch * len(mixture), (epoch + 1) * len(mixture))
+        draws = Counter(mixture.locate(position)[0] for position in positions)
+        assert [draws[number] for number in range(len(sizes))] == counts
 
 
 def _without_files(sizes, counts, seed):
+    """A mixture that locates records but has none, since writing files would take most of the time."""
     mixture = object.__new__(mixtures.Mixture)
-    mixture.seed, mixture.counts = seed, counts
+    mixture.seed = seed
+    mixture.counts = counts
     mixture.sets = [type("Rows", (list,), {"name": f"set{n}"})(range(size)) for n, size in enumerate(sizes)]
     mixture._lengths = sizes
     mixture._ends = [sum(counts[: n + 1]) for n in range(len(counts))]
@@ -74,11 +84,15 @@ def _without_files(sizes, counts, seed):
 
 
 def test_position_gives_the_same_record_in_any_process(make):
-    mixture, again = make([9, 6], [{"weight": 1.5}, {}]), make([9, 6], [{"weight": 1.5}, {}])
+    mixture = make([9, 6], [{"weight": 1.5}, {}])
+    same_mixture = make([9, 6], [{"weight": 1.5}, {}])
     expected = answers(mixture, range(60))
+
     assert len(mixture) == round(1.5 * 9) + 6
-    shares = [answers(again, range(rank, 60, 4)) for rank in range(4)]
-    assert [shares[place % 4][place // 4] for place in range(60)] == expected
+
+    # Four processes that read every fourth position.
+    shares = [answers(same_mixture, range(rank, 60, 4)) for rank in range(4)]
+    assert [shares[position % 4][position // 4] for position in range(60)] == expected
 
 
 def test_another_seed_gives_another_order(make):
@@ -86,8 +100,10 @@ def test_another_seed_gives_another_order(make):
 
 
 def test_digest_changes_with_the_training_data_and_nothing_else(make):
+    # The description is for readers only.
     first = make([4], [{}]).digest
     assert make([4], [{}], description="other words").digest == first
+
     changed = [
         make([5], [{}]),
         make([4], [{"weight": 2}]),
@@ -95,6 +111,7 @@ def test_digest_changes_with_the_training_data_and_nothing_else(make):
         make([4], [{}], seed=9),
         make([4], [{}], validation={"share": 0.5}, images=lambda _, row: row),
     ]
+
     assert len({mixture.digest for mixture in changed} | {first}) == 6
 
 
@@ -106,6 +123,7 @@ def test_digest_changes_with_the_validation_split(make):
     # The files have the same size; only the images that records share differ.
     digest, validation = split(lambda _, row: "aabb"[row])
     other_digest, other_validation = split(lambda _, row: "abab"[row])
+
     assert validation in (["0-0", "0-1"], ["0-2", "0-3"])
     assert other_validation in (["0-0", "0-2"], ["0-1", "0-3"])
     assert digest != other_digest
@@ -117,7 +135,9 @@ def test_digest_changes_with_the_validation_split(make):
 def test_validation_share_is_never_trained_on(make):
     mixture = make([20, 10], [{}, {"weight": 2}], validation={"share": 0.2}, images=lambda n, row: (n, row))
     validation = answers(mixture.validation, range(len(mixture.validation)))
+    # Several epochs, so that every training record comes at least once.
     training = answers(mixture, range(3 * len(mixture)))
+
     assert (len(validation), len(set(validation))) == (6, 6)
     assert not set(validation) & set(training)
     assert len(set(validation) | set(training)) == 30
@@ -127,6 +147,7 @@ def test_image_of_several_records_and_datasets_is_in_one_split_only(make):
     mixture = make([24, 9], [{}, {}], validation={"share": 0.25}, images=lambda _, row: row % 8)
     validation = {mixture.validation[number].images for number in range(len(mixture.validation))}
     training = {mixture[position].images for position in range(len(mixture))}
+
     assert len(validation) == 2 and not validation & training
     assert len(validation | training) == 8
     assert len(mixture.validation) + len(mixture) == 33
@@ -138,10 +159,11 @@ def test_validation_dataset_is_sampled_once(make, tmp_path):
     first, second = (
         answers(make([4], [{}], validation={"sets": [entry]}).validation, range(3)) for _ in range(2)
     )
+
     assert first == second and len(set(first)) == 3
 
 
-MISTAKES = {
+ERRORS = {
     "count and weight": ({"count": 3, "weight": 2}, {}, "has a count and a weight"),
     "an unknown prompt": ({"prompt": "poem"}, {}, "no prompt called 'poem'"),
     "an unknown format": ({"format": "csv"}, {}, "sets.0.format: Input should be 'conversations'"),
@@ -154,9 +176,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("what", MISTAKES)
-def test_mistake_in_a_mixture_raises(what, make):
-    option, fields, sentence = MISTAKES[what]
+@pytest.mark.parametrize("what", ERRORS)
+def test_error_in_a_mixture_raises(what, make):
+    option, fields, sentence = ERRORS[what]
     with pytest.raises(ValueError, match=sentence):
         make([3], [option], **fields)
 
@@ -182,19 +204,20 @@ def test_mixture_of_the_paper_has_its_datasets_and_total_and_marks_unverified_co
     ]
 
 
-def test_sample_mixture_loads_and_is_true():
+def test_sample_mixture_loads_and_has_correct_answers():
     mixture = mixtures.load_mixture("samples")
-    truths = {
-        (f" {asked.question} Answer: ", asked.answer)
+    true_turns = {
+        (f" {question.question} Answer: ", question.answer)
         for name in sample_files.SYNTHETIC
-        for asked in sample_files.synthetic_sample(name).questions
+        for question in sample_files.synthetic_sample(name).questions
     }
     records = [mixture[position] for position in range(len(mixture))]
     records += [mixture.validation[number] for number in range(len(mixture.validation))]
     for record in records:
         assert record.open_images()
         if record.images[0].suffix == ".png":
-            assert set(record.turns) <= truths
+            assert set(record.turns) <= true_turns
+
     assert {record.dataset for record in records} == {"reading", "talking", "asking"}
 
 

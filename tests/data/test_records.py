@@ -19,6 +19,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def jpeg():
+    """A JPEG of noise, of more than 1,500 bytes."""
     data = io.BytesIO()
     Image.effect_noise((64, 64), 50).convert("RGB").save(data, "JPEG")
     return data.getvalue()
@@ -50,6 +51,8 @@ def test_broken_image_raises(what, folder):
         folder / "rows.json", [files.conversation(), files.conversation("<img>b.png</img> what?")]
     )
     records = readers.read_dataset(files.entry("conversations", "rows.json"), folder)
+
+    # The good record beside it can still be read.
     assert records[0].open_images()
     with pytest.raises(
         BadRecord, match=rf"^dataset pets: rows.json, record 2 \(line \d+\), image 1: .*{sentence}"

@@ -41,6 +41,7 @@ def test_images_are_in_one_split_only_and_each_dataset_has_its_share(images, sha
         assert len(numbers) < len(rows)
         for number, names in enumerate(rows):
             images_by_split[number in numbers].update(names)
+
     assert not images_by_split[0] & images_by_split[1]
 
     again = split_validation(datasets, share, seed)
@@ -49,6 +50,7 @@ def test_images_are_in_one_split_only_and_each_dataset_has_its_share(images, sha
 
 def test_image_of_nearly_all_records_is_trained_on():
     for seed in range(9):
+        # 97 of 100 records show image 0: it cannot be in a validation split of 2 %.
         (validation,) = split_validation([FakeRecords([[0]] * 97 + [[1], [2], []])], 0.02, seed)
         assert len(validation) == 2 and min(validation) >= 97
 
@@ -67,5 +69,7 @@ def test_images_in_tables_and_shards_are_identified_by_their_bytes(tmp_path, mon
     files.write_parquet(tmp_path / "t.parquet", image=images, question=["q?"] * 4, answer=["x"] * 4)
     datasets = [readers.read_dataset(files.entry("webdataset", "s.tar"), tmp_path)]
     datasets += [readers.read_dataset(files.entry("datasets", "t.parquet"), tmp_path)]
+    # Images 0 and 2 have the same bytes, in the shard and in the table.
     groups = group_by_image(datasets)
+
     assert [dataset_groups.tolist() for dataset_groups in groups] == [[0, 1, 0, 3]] * 2

@@ -18,7 +18,7 @@ CARDS = datasets.evaluation_cards()
 RELEASED = [name for name in benchmarks.BENCHMARKS if name.startswith("released-")]
 PAPER = """flickr30k textcaps vqav2 okvqa gqa scienceqa vizwiz mme textvqa ai2d stvqa estvqa
 docvqa chartqa infovqa deepform klc wtq""".split()
-BEST = {"cider_d": 10, "mme_perception": 20, "mme_cognition": 8}
+BEST = {"cider_d": 10, "mme_perception": 20, "mme_cognition": 8}  # 1 for other metrics
 
 
 @pytest.fixture
@@ -69,9 +69,12 @@ def test_all_benchmarks_of_the_paper_exist():
 def test_official_files_give_every_question(name, data):
     questions = download(data, name)
     examples = benchmarks.get(name).load(None)
+
     assert {e.id: (e.image, e.question, e.answers) for e in examples} == {
         id: (data / name / image, question, answers) for id, (image, question, answers) in questions.items()
     }
+
+    # Examples about an image share its key, those about different images do not.
     shared = {}
     for example in examples:
         assert shared.setdefault(example.image, example.image_key) == example.image_key
@@ -85,9 +88,14 @@ def test_correct_answers_get_the_best_score_and_wrong_ones_0(name, data, tmp_pat
     examples = benchmark.load(None)
     best = scores(name, run(examples, tmp_path / "correct.jsonl", correct_answer))
     official = benchmark.metrics[0]
+
+    # A correct caption need not be the consensus of all references.
     assert best[official] == pytest.approx(BEST.get(official, 1), rel=0.7 if official == "cider_d" else 1e-9)
+
+    # No answer contains "zzz".
     wrong = scores(name, run(examples, tmp_path / "wrong.jsonl", lambda example: "zzz"))
     assert all(wrong[metric] == pytest.approx(0, abs=1e-9) for metric in benchmark.metrics)
+
     difference = results.compare(tmp_path / "correct.jsonl", tmp_path / "wrong.jsonl", official)
     assert difference.value == pytest.approx(best[official]) and difference.low > 0
 
@@ -96,8 +104,10 @@ def test_correct_answers_get_the_best_score_and_wrong_ones_0(name, data, tmp_pat
 def test_limit_takes_the_first_examples_of_a_fixed_order(name, data):
     questions = download(data, name)
     benchmark = benchmarks.get(name)
+    # MME needs two questions about an image of each of its 14 tasks.
     least = 28 if name == "mme" else 1
     few, more = benchmark.load(least), benchmark.load(len(questions))
+
     assert len(few) == least and [e.id for e in more[:least]] == [e.id for e in few]
     assert sorted(e.id for e in more) == sorted(questions)
 
@@ -107,8 +117,10 @@ def test_missing_download_raises_with_its_home(name, data):
     with pytest.raises(FileNotFoundError, match=f"{name} needs .*get it from https://.*MONKEYLIB_DATA"):
         benchmarks.get(name).load(3)
     assert name not in benchmarks.available()
+
     download(data, name)
     assert name in benchmarks.available()
+
     example = benchmarks.get(name).load(None)[0]
     example.image.unlink()
     with pytest.raises(
@@ -122,6 +134,7 @@ def test_folder_and_prompt_can_be_given(tmp_path):
     for prompt, name in {"released": "vizwiz", "documented": "vizwiz_lower", "plain": "plain"}.items():
         examples = benchmarks.get("vizwiz", prompt=prompt, data=tmp_path / "elsewhere").load(None)
         assert {example.prompt for example in examples} == {name}
+
     with pytest.raises(ValueError, match="no prompt called 'vqb': choose one of documented, released, vqa"):
         benchmarks.get("vizwiz", prompt="vqb")
     with pytest.raises(ValueError, match="doesn't evaluate mme"):
@@ -136,19 +149,24 @@ def test_folder_and_prompt_can_be_given(tmp_path):
 def test_mme_adds_accuracies_over_questions_and_images(data, tmp_path):
     download(data, "mme")
     examples = benchmarks.get("mme").load(None)
-    always = run(examples, tmp_path / "yes.jsonl", lambda example: "Yes, there is.")
-    assert scores("mme", always) == {"mme_perception": pytest.approx(10 * 0.5), "mme_cognition": 4 * 0.5}
+    always_yes = run(examples, tmp_path / "yes.jsonl", lambda example: "Yes, there is.")
+
+    assert scores("mme", always_yes) == {"mme_perception": pytest.approx(10 * 0.5), "mme_cognition": 4 * 0.5}
+
     # Of two images of one task, one has both questions correct, the other one of them: 3/4 + 1/2.
     half = run(
         examples,
         tmp_path / "half.jsonl",
         lambda e: e.answers[0] if e.id.startswith("count/0001") or e.id == "count/0002/0" else "perhaps",
     )
+
     assert results.score(half, "mme_perception").value == pytest.approx(0.75 + 0.5)
+
     rows = {
         row.group: row.value
         for row in results.score_runs({("m", "mme"): half}, {"mme": ["mme_perception"]}, by="task")
     }
+
     assert rows["count"] == pytest.approx(1.25) and rows["color"] == 0
 
 
@@ -158,14 +176,19 @@ def test_mme_without_all_questions_raises(data, tmp_path):
         ValueError, match="limit of 27 questions leaves out some of 14 tasks.*ask 28 at least"
     ):
         benchmarks.get("mme").load(27)
+
     assert len(benchmarks.get("mme").load(29)) == 28
+
     examples = [e for e in benchmarks.get("mme").load(None) if e.meta["task"] != "color"]
     path = run(examples, tmp_path / "p.jsonl", lambda e: "yes")
     with pytest.raises(ValueError, match="sum over 10 tasks, and no question is of color"):
         results.score(path, "mme_perception")
-    odd = [row for row in read_predictions(path) if row.id != "count/0001/0"]
+
+    without_one = [row for row in read_predictions(path) if row.id != "count/0001/0"]
     with pytest.raises(ValueError, match="both are needed: mme/count/0001.jpg has 1"):
-        results.score(odd, "mme_cognition")
+        results.score(without_one, "mme_cognition")
+
+    # A line with another answer.
     (data / "mme" / "count" / "0001.txt").write_text("Is it?\tMaybe\n")
     with pytest.raises(ValueError, match="expected a question, a tab and Yes or No, got 'Is it"):
         benchmarks.get("mme").load(None)
@@ -177,7 +200,10 @@ def test_f1_is_computed_over_all_values_of_all_documents(data, tmp_path):
     path = run(benchmarks.get("deepform").load(None), tmp_path / "p.jsonl", lambda e: answers[e.id])
     precision, recall = 2 / 3, 2 / 3  # three values predicted, two of them correct; three expected
     f1 = 2 * precision * recall / (precision + recall)
+
     assert results.score(path, "f1").value == pytest.approx(f1)
+
+    # Not the mean over documents.
     by_question = results.scores_by_id(path, "f1")
     assert by_question == {"form-0": 1.0, "form-1": pytest.approx(2 / 3), "other-0": 0.0}
     assert np.mean(list(by_question.values())) != pytest.approx(f1)
@@ -187,6 +213,7 @@ def test_answer_of_several_values_needs_all_of_them(data, tmp_path):
     download(data, "wtq")
     answers = {"t-1-0": "ana maria", "t-1-1": "Bergen", "t-2-0": "3"}
     path = run(benchmarks.get("wtq").load(None), tmp_path / "p.jsonl", lambda e: answers[e.id])
+
     assert results.scores_by_id(path, "denotation_accuracy") == {"t-1-0": 1, "t-1-1": 0, "t-2-0": 1}
     assert results.scores_by_id(path, "release_containment")["t-1-1"] == 1
 
@@ -195,6 +222,7 @@ def test_choices_can_be_named_by_letter(data, tmp_path):
     download(data, "ai2d")
     letters = {"0.png-Which_is_the_ear": "A", "0.png-What_eats_grass": "B"}
     path = run(benchmarks.get("ai2d").load(None), tmp_path / "p.jsonl", lambda e: letters[e.id])
+
     assert results.scores_by_id(path, "multiple_choice") == dict.fromkeys(letters, 1)
 
 
@@ -202,11 +230,15 @@ def test_unpublished_answers_raise_and_the_validation_split_has_them(data):
     download(data, "docvqa")
     file = data / "docvqa" / "test_v1.0.json"
     file.write_text(file.read_text().replace('"answers"', '"hidden"'))
+
     with pytest.raises(ValueError, match="docvqa has no answer to 2 of its 2 questions.*aren't published"):
         benchmarks.get("docvqa").load(None)
+
+    # The same file in place of the validation split.
     file.rename(file.with_name("val_v1.0_withQT.json"))
     with pytest.raises(ValueError, match="docvqa-val has no answer"):
         benchmarks.get("docvqa-val").load(None)
+
     download(data, "docvqa")
     file.replace(file.with_name("val_v1.0_withQT.json"))
     assert len(benchmarks.get("docvqa-val").load(None)) == 2
@@ -233,7 +265,9 @@ def test_other_layout_raises(name, old, new, sentence, data):
     if name == "chartqa":
         file = data / name / "test/test_human.json"
     content = file.read_text()
+
     assert old in content
+
     file.write_text(content.replace(old, new))
     with pytest.raises(ValueError, match=sentence):
         benchmarks.get(name).load(None)
@@ -247,16 +281,20 @@ def test_released_files_are_scored_as_by_the_released_code(name, data, tmp_path)
     benchmark = benchmarks.get(name)
     with pytest.raises(FileNotFoundError, match=f"{name} needs .*get it from https://github.com/Yuliang-Liu"):
         benchmark.load(None)
+
     released_download(data, benchmark.card.test.released)
     assert name in benchmarks.available()
+
     examples = benchmark.load(None)
     assert [e.question for e in examples] == [row["question"] for row in RELEASED_ROWS]
     assert {e.prompt for e in examples} == {benchmark.card.test.prompts.released}
     assert [e.image_key for e in examples] == [f"{benchmark.card.name}/data/x/{n}.jpg" for n in (0, 0, 1)]
     assert len(benchmark.load(2)) == 2 and benchmark.metrics == (benchmark.card.test.released.metric,)
+
     score = scores(name, run(examples, tmp_path / "p.jsonl", lambda e: e.answers[0]))[benchmark.metrics[0]]
     # A full stop in the answer, and an answer in capitals, are defects of the released code.
     expected = {"release_containment": 2 / 3, "release_gqa_accuracy": 2 / 3, "release_vqa_score": 2.9 / 3}
+
     assert score == pytest.approx(expected.get(benchmark.metrics[0], 1))
 
 
@@ -277,6 +315,7 @@ def test_incomplete_released_line_raises(row, sentence, data):
     source = CARDS["estvqa"].test.released
     released_download(data, source)
     record_files.write_lines(data / source.file, [row])
+
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
         benchmarks.get("released-estvqa").load(None)
 
@@ -285,7 +324,9 @@ def test_repeated_released_ids_become_unique_and_missing_annotations_raise(data)
     source = CARDS["textvqa"].test.released
     released_download(data, source)
     record_files.write_lines(data / source.file, [RELEASED_ROWS[0], RELEASED_ROWS[0]])
+
     assert [e.id for e in benchmarks.get("released-textvqa").load(None)] == ["0-1", "0-2"]
+
     record_files.write_lines(data / source.file, [RELEASED_ROWS[0] | {"question_id": 8}])
     with pytest.raises(ValueError, match="line 1 of .*annotations have no question 8"):
         benchmarks.get("released-textvqa").load(None)
@@ -299,14 +340,19 @@ def test_synthetic_benchmark_loads_the_same_examples_each_time_and_scores_their_
     benchmark = benchmarks.get(name)
     examples = benchmark.load(6)
     again = benchmark.load(4)
+
     assert [e.id for e in again] == [e.id for e in examples[:4]]
     assert np.array_equal(np.asarray(again[0].image), np.asarray(examples[0].image))
+
+    # Meta is stored with each prediction.
     json.dumps([dict(e.meta) for e in examples])
 
     path = tmp_path / "p.jsonl"
     predict(lambda batch: [e.answers[0] for e in batch], examples, path, progress=False)
     rows = results.score_runs({("oracle", name): path})
+
     assert [row.metric for row in rows] == list(benchmark.metrics)
+
     best = 10 if benchmark.metrics == ("cider_d",) else 1
     assert all(row.value == pytest.approx(best, rel=0.3) for row in rows)
 
@@ -362,6 +408,7 @@ def test_reported_scores_are_those_of_the_papers_tables_and_chart():
         values = {model: score.value for model, score in reported(name).items()}
         assert values["Monkey"] == monkey
         assert values.get("Qwen-VL") == qwen
+
     documents = [name for name in PAPER if CARDS[name].kind == "documents"]
     sources = {score.source for name in documents for score in reported(name).values()}
     assert len(documents) == 6 and sources == {"chart", "derived"}
@@ -373,16 +420,17 @@ def test_derived_score_gives_the_average_gain_that_the_paper_claims_for_document
     assert np.mean(gains) == pytest.approx(9.77, abs=0.01)
 
 
-def test_command_line_lists_homes_and_what_is_downloaded(data):
+def test_command_line_lists_homes_and_downloads(data):
     from typer.testing import CliRunner
 
     from monkeylib.cli import app
 
     download(data, "gqa")
-    done = CliRunner().invoke(app.app, ["data", "benchmarks", "--data", str(data)])
-    assert done.exit_code == 0
-    assert "\ngqa: https://cs.stanford.edu/people/dorarad/gqa" in done.output
-    assert "\ntextvqa (missing): https://textvqa.org/dataset (CC BY 4.0" in done.output
-    assert "reads infovqa/infographicsVQA_val_v1.0_withQT.json; images images" in done.output
-    assert "\nreleased-klc (missing): https://github.com/Yuliang-Liu/Monkey" in done.output
-    assert "unverified: the names of the images, the licence" in done.output
+    result = CliRunner().invoke(app.app, ["data", "benchmarks", "--data", str(data)])
+
+    assert result.exit_code == 0
+    assert "\ngqa: https://cs.stanford.edu/people/dorarad/gqa" in result.output
+    assert "\ntextvqa (missing): https://textvqa.org/dataset (CC BY 4.0" in result.output
+    assert "reads infovqa/infographicsVQA_val_v1.0_withQT.json; images images" in result.output
+    assert "\nreleased-klc (missing): https://github.com/Yuliang-Liu/Monkey" in result.output
+    assert "unverified: the names of the images, the licence" in result.output

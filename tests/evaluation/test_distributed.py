@@ -45,14 +45,18 @@ def predict_uninterrupted(setting, path):
 def test_run_killed_twice_ends_with_the_same_file(setting, tmp_path, count):
     expected = predict_uninterrupted(setting, tmp_path / "uninterrupted.jsonl").read_bytes()
     assert len({row.prediction for row in read_predictions(tmp_path / "uninterrupted.jsonl")}) > 5
+
     path = tmp_path / f"{count}" / "answers.jsonl"
+    # Killed after 6 lines, resumed, and killed again after 13.
     for lines in (6, 13):
         evaluation_processes.kill_after(
             lines, path, evaluation_processes.start_processes(count, *setting, path, 0.3)
         )
         with (path if count == 1 else path.with_name(f"{path.name}.part1")).open("ab") as file:
-            file.write(b'{"id": "torn')  # what a kill in the middle of a write leaves
+            file.write(b'{"id": "torn')  # a write that was interrupted by a kill
+
     assert not path.exists() or len(read_predictions(path)) < 24
+
     evaluation_processes.wait_for(evaluation_processes.start_processes(count, *setting, path, 0.0))
     assert path.read_bytes() == expected
     assert [file.name for file in path.parent.iterdir()] == [path.name], "no parts are left"
@@ -62,13 +66,14 @@ def test_run_resumes_with_another_number_of_processes(setting, tmp_path):
     expected = predict_uninterrupted(setting, tmp_path / "uninterrupted.jsonl").read_bytes()
     path = tmp_path / "mixed" / "answers.jsonl"
     evaluation_processes.kill_after(9, path, evaluation_processes.start_processes(2, *setting, path, 0.3))
-    answered = []
+    answered_examples = []
     checkpoint, image = setting
     shared = predict.PrefixSharingMonkey(load_model(checkpoint), evaluation_processes.MAX_NEW_TOKENS)
     name = predict.monkey_fingerprint(load_model(checkpoint), evaluation_processes.MAX_NEW_TOKENS)
 
+    # The same model under the same name, with a record of the examples that it answers.
     def count(batch):
-        answered.extend(batch)
+        answered_examples.extend(batch)
         return shared(batch)
 
     predict.predict(
@@ -79,8 +84,10 @@ def test_run_resumes_with_another_number_of_processes(setting, tmp_path):
         progress=False,
         name=name,
     )
+
     assert path.read_bytes() == expected
-    assert 0 < len(answered) <= 24 - 9 + 2 * evaluation_processes.BATCH_SIZE, (
+    # Each of the two processes may lose a batch that was not on disk yet.
+    assert 0 < len(answered_examples) <= 24 - 9 + 2 * evaluation_processes.BATCH_SIZE, (
         "answers on disk are not generated again"
     )
 
@@ -88,6 +95,7 @@ def test_run_resumes_with_another_number_of_processes(setting, tmp_path):
 def test_torchrun_writes_the_files_of_one_process(setting, tmp_path):
     options = ["--model", setting[0], "--benchmarks", "nano-general,nano-caption", "--limit", "9"]
     options += ["--batch-size", "2"]
+
     for out, launcher in {
         "one": [],
         "two": ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"],
@@ -102,17 +110,19 @@ def test_torchrun_writes_the_files_of_one_process(setting, tmp_path):
             "--out",
             tmp_path / out,
         ]
-        done = subprocess.run(
+        process = subprocess.run(
             list(map(str, call)), env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
         )
-        assert done.returncode == 0, done.stderr
+        assert process.returncode == 0, process.stderr
+
     one, two = (
         {file.relative_to(tmp_path / out): file.read_bytes() for file in (tmp_path / out).rglob("*.*")}
         for out in ("one", "two")
     )
+
     assert one == two
     assert {"nano-general.jsonl", "nano-caption.jsonl", "scores.csv"} <= {str(name) for name in one}
-    assert done.stdout.count("exact_match") == 1, "one process prints the table"
+    assert process.stdout.count("exact_match") == 1, "one process prints the table"
 
 
 LIGHTNING = """
@@ -136,10 +146,12 @@ def test_processes_of_lightning_divide_the_examples(tmp_path):
     pytest.importorskip("lightning")
     (tmp_path / "script.py").write_text(LIGHTNING)
     path = tmp_path / "answers.jsonl"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(tmp_path / "script.py"), str(path)], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+
+    assert process.returncode == 0, process.stderr
+
     examples = [Example(str(i), None, "q" * (i % 5), ("a",)) for i in range(21)]
     rows = read_predictions(path)
     assert [row.id for row in rows] == [e.id for batch in make_batches(examples, 2) for e in batch]
@@ -151,15 +163,18 @@ def test_shards_hold_every_item_once(items, count):
     parts = [DistributedContext(rank, count).shard(range(items)) for rank in range(count)]
     assert sorted(item for part in parts for item in part) == list(range(items))
     assert max(map(len, parts)) - min(map(len, parts)) <= 8
+
+    # Runs of neighbours, where there are enough items.
     if items >= 100:
         neighbours = sum(other - one == 1 for one, other in zip(parts[0], parts[0][1:], strict=False))
         assert neighbours > 0.7 * len(parts[0]), "questions of an image mostly stay with one process"
 
 
-def test_process_without_launcher_has_a_world_of_one(monkeypatch):
+def test_process_without_launcher_works_alone(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert distributed.join_processes() == DistributedContext(0, 1)
+
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("RANK", "0")
     assert distributed.join_processes().world_size == 1

@@ -23,13 +23,15 @@ def _texts(wrong_answers):
     return [wrong.prediction.prediction for wrong in wrong_answers]
 
 
-def test_worst_answers_come_first_and_correct_ones_are_left_out():
+def test_worst_answers_come_first_without_correct_ones():
     wrong_answers = worst_answers(_predictions("yes", "yeah", "elephant", "no", "ye"), "exact_match", 10)
     assert _texts(wrong_answers) == ["elephant", "yeah", "ye"]
     assert {wrong.score for wrong in wrong_answers} == {0.0}
 
+    # Equal scores are ordered by similarity, then by id.
     assert _texts(worst_answers(_predictions("a", "b", "c"), "exact_match", 2)) == ["a", "b"]
 
+    # ANLS is 0 below one half, so "elephant" is the worst.
     graded = worst_answers(_predictions("ye", "elephant", "yea"), "anls", 3)
     assert _texts(graded) == ["elephant", "ye", "yea"]
     assert 0 < graded[1].score < 1
@@ -88,8 +90,10 @@ def test_figure_shows_each_answer_and_boxes_its_evidence(hostile, tmp_path):
     figure = draw_errors(wrong_answers, image_of, columns=2)
 
     assert len(figure.axes) == 4
+
     texts = ["\n".join(text.get_text() for text in axes.texts) for axes in figure.axes]
     assert sum("prediction: <script>" in text for text in texts) == 1
     assert sum(len(axes.patches) for axes in figure.axes) == 1, "only one example says where its answer is"
+
     figure.savefig(tmp_path / "figure.png")
     plt.close(figure)

@@ -30,24 +30,29 @@ def examples(make_image):
 def test_model_loads_from_its_folder_and_predicts(folder, examples, tmp_path):
     model = hf_models.load_image_text_model(folder, max_new_tokens=6, device="cpu")
     assert isinstance(model, hf_models.HFChatModel)
+
     path, *_ = predict.predict(model, examples, tmp_path / "p.jsonl", batch_size=4, progress=False)
     rows = read_predictions(path)
     assert {row.model for row in rows} == {model.name} and len(rows) == 6
+
+    # Batches pad questions of different lengths.
     alone = {example.id: model([example])[0] for example in examples}
     assert {row.id: row.prediction for row in rows} == alone, "padding changes nothing"
     assert len(set(alone.values())) > 2, "a mix-up would show"
+
     calls = []
-    model_again = hf_models.load_image_text_model(folder, max_new_tokens=6, device="cpu")
-    model_again.model.generate = lambda *a, **k: calls.append(1)
-    again = predict.predict(model_again, examples, path, batch_size=4, progress=False)
-    assert calls == [] and again[1:] == (0, 6), "the same model from disk goes on with its own answers"
+    reloaded_model = hf_models.load_image_text_model(folder, max_new_tokens=6, device="cpu")
+    reloaded_model.model.generate = lambda *a, **k: calls.append(1)
+    again = predict.predict(reloaded_model, examples, path, batch_size=4, progress=False)
+
+    assert calls == [] and again[1:] == (0, 6), "the same model from disk reuses its answers"
     assert model.with_max_new_tokens(7).name != model.name == model.with_max_new_tokens(6).name
 
 
 def test_image_reaches_the_model(folder, examples, make_image):
     model = hf_models.load_image_text_model(folder, max_new_tokens=8, device="cpu")
-    same = [Example("a", make_image(seed, 60, 50), "what is it?", ("a",)) for seed in range(4)]
-    assert len({model([example])[0] for example in same}) > 1
+    same_question = [Example("a", make_image(seed, 60, 50), "what is it?", ("a",)) for seed in range(4)]
+    assert len({model([example])[0] for example in same_question}) > 1
 
 
 def test_chat_prompts_replace_those_of_monkey(folder):
@@ -74,11 +79,14 @@ def test_model_without_chat_template_raises(folder):
 def test_monkey_checkpoints_load_as_monkeys(monkey, tmp_path):
     monkey.model.save_pretrained(tmp_path / "m")
     monkey.processor.save_pretrained(tmp_path / "m")
+
     assert isinstance(hf_models.load_image_text_model(tmp_path / "m", device="cpu"), inference.Monkey)
+
     (tmp_path / "empty").mkdir()
     for name in ("gone", tmp_path / "empty"):
         with pytest.raises(FileNotFoundError, match="no checkpoint at"):
             hf_models.load_image_text_model(name)
+
     (tmp_path / "empty" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError):
         hf_models.load_image_text_model(tmp_path / "empty")

@@ -36,9 +36,11 @@ def _predictions(is_correct, images=20):
 def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
     path = write_predictions(tmp_path / "half.jsonl", _predictions(lambda image: image % 2))
     score = results.score(path, "exact_match")
+
     assert (score.metric, score.value, score.n) == ("exact_match", 0.5, 40)
     assert score.low < 0.4 and score.high > 0.6, "twenty images, not forty independent questions"
 
+    # All questions about images of odd numbers, the family "general", are answered correctly.
     rows = results.score_runs({("model", "test"): path}, {"test": ["exact_match", "anls"]}, by="family")
     values = {(row.group, row.metric): row.value for row in rows}
     assert values["all", "exact_match"] == 0.5
@@ -55,6 +57,7 @@ def test_two_runs_are_compared_example_by_example():
     better = _predictions(lambda image: image < 15)
     worse = _predictions(lambda image: image < 8)
     difference = results.compare(better, worse, "exact_match")
+
     assert difference.value == pytest.approx(7 / 20)
     assert difference.low > 0 and difference.n == 40
     assert results.compare(worse, better, "exact_match").high < 0
@@ -116,6 +119,7 @@ def test_reported_score_stands_beside_the_metric_that_it_was_measured_with(bench
     lines = results.summary_table(
         [ScoreRow("a", benchmark, "all", name, 0.5, 0.4, 0.6, 9) for name in metrics]
     )
+
     assert {line["metric"]: line.get("Monkey (paper)") for line in lines} == {
         name: reported if name == metric else None for name in metrics
     }
@@ -143,6 +147,7 @@ def test_paper_table_has_measured_scores_beside_the_papers():
     ]
     rows += [_row("deepform", 0.1, group="x"), _row("mme", 15.5, "other"), _row("released-klc", 0.3)]
     lines = {line["benchmark"]: line for line in results.paper_table(rows)}
+
     assert (
         list(lines)[:18]
         == [
@@ -152,6 +157,7 @@ def test_paper_table_has_measured_scores_beside_the_papers():
         ]
         and len(lines) == 20
     )
+
     deepform = {"group": "documents", "benchmark": "DeepForm", "metric": "F1", "as released": "containment"}
     deepform |= {"Qwen-VL (paper)": "4.1 (derived)", "Monkey (paper)": "40.6 (chart)"}
     assert lines["DeepForm"] == deepform | {"first (measured)": "50.0 (49.0–51.0)", "other (measured)": None}

@@ -12,6 +12,7 @@ from monkeylib.evaluation.metrics import due
 def test_bootstrap_interval_is_near_the_normal_one_and_repeatable():
     scores = np.random.default_rng(1).normal(0.5, 0.2, 400)
     interval = statistics.bootstrap_interval(scores)
+
     assert interval.value == pytest.approx(scores.mean()) and interval.n == 400
 
     half_width = 1.96 * scores.std() / np.sqrt(len(scores))
@@ -28,6 +29,7 @@ def test_clusters_widen_the_interval_of_dependent_scores():
     independent = statistics.bootstrap_interval(scores)
     clustered = statistics.bootstrap_interval(scores, clusters=clusters)
     ratio = (clustered.high - clustered.low) / (independent.high - independent.low)
+
     assert ratio == pytest.approx(np.sqrt(8), rel=0.15)
 
 
@@ -42,11 +44,13 @@ def test_paired_difference_is_significant_where_separate_intervals_overlap():
     better = np.maximum(worse, np.arange(200) % 20 == 0)
     worse_interval = statistics.bootstrap_interval(worse)
     better_interval = statistics.bootstrap_interval(better)
+
     assert better_interval.low < worse_interval.high, "the intervals overlap"
 
     worse_counts = np.stack([worse, np.ones_like(worse)], axis=1)
     better_counts = np.stack([better, np.ones_like(better)], axis=1)
     difference = statistics.bootstrap_corpus_score(better_counts, statistics.mean, other_counts=worse_counts)
+
     assert difference.low > 0
     assert difference.value == pytest.approx(better_interval.value - worse_interval.value)
 
@@ -74,6 +78,7 @@ def test_interval_of_f1_equals_that_of_explicit_draws():
     expected = 1 + (random.random(300) < 0.3)
     counts = np.stack([correct, np.ones(300), correct, expected], axis=1)
     interval = statistics.bootstrap_corpus_score(counts, due.f1)
+
     assert interval.value == due.f1(counts.sum(axis=0)) and interval.n == 300
 
     draws = [due.f1(counts[random.integers(0, 300, 300)].sum(axis=0)) for _ in range(2000)]
@@ -90,6 +95,7 @@ def test_two_runs_are_resampled_together():
     better_interval = statistics.bootstrap_corpus_score(better_counts, due.f1)
 
     difference = statistics.bootstrap_corpus_score(better_counts, due.f1, other_counts=worse_counts)
+
     assert better_interval.low < worse_interval.high and difference.low > 0
     assert difference.value == pytest.approx(better_interval.value - worse_interval.value)
 

@@ -17,10 +17,12 @@ def test_maps_hold_the_views_as_the_model_gets_them(monkey, make_image):
 
     vision = monkey.model.config.vision_config
     side = vision.tile_size // vision.patch_size
+
     assert maps.views.shape == (5, 3, 56, 56) and maps.grid == Grid(2, 2)
     assert maps.weights.shape == (5, 16, side, side)
     assert torch.allclose(maps.weights.sum((2, 3)), torch.ones(5, 16), atol=1e-5)
 
+    # The image has the size of the model, so its tiles are crops of it.
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     assert torch.allclose(maps.views[1], pixels[:, :56, 56:], atol=1e-5), "the tile at the top right"
 
@@ -29,7 +31,9 @@ def test_attention_is_laid_out_like_the_tiles():
     weights = torch.arange(5 * 2 * 2 * 2, dtype=torch.float).reshape(5, 2, 2, 2)
     maps = AttentionMaps(torch.zeros(5, 3, 4, 4), weights, Grid(2, 2))
 
+    # Tiles are row-major: tile 1 is at the top right, tile 2 at the bottom left.
     over_tiles = maps.over_tiles(query=1)
+
     assert over_tiles.shape == (4, 4)
     assert torch.equal(over_tiles[:2, 2:], weights[1, 1])
     assert torch.equal(over_tiles[2:, :2], weights[2, 1])
@@ -47,11 +51,13 @@ def test_text_coverage_is_the_area_of_the_letters(document):
     assert coverage.shape == (5, 4, 4)
     assert 0 <= coverage.min() and coverage.max() <= 1
 
+    # The same mask at full resolution; a patch of a tile covers 14 x 14 pixels.
     mask = np.zeros((112, 112))
     for text in document.texts:
         for glyph in text.glyphs:
             x0, y0, x1, y1 = (max(0, round(edge)) for edge in glyph.box)
             mask[y0:y1, x0:x1] = 1
+
     assert coverage[1, 0, 0].item() == pytest.approx(mask[:14, 56:70].mean(), abs=1e-5)
     assert coverage[:4].mean().item() == pytest.approx(mask.mean(), abs=1e-5)
     assert coverage[4].mean().item() == pytest.approx(mask.mean(), abs=1e-5), "the global view has it all"
@@ -64,9 +70,11 @@ def test_attention_on_text_compares_it_with_the_area(monkey, document, monkeypat
         fixed = AttentionMaps(maps.views, weights, maps.grid)
         monkeypatch.setattr(attention, "compute_attention_maps", lambda *_: fixed)
 
+    # Attention that ignores the image falls on text as often as its area is large.
     uniform = torch.full_like(maps.weights, 1 / 16)
     replace_weights(uniform)
     rows = attention.attention_on_text(monkey, [document])
+
     assert [row["views"] for row in rows] == ["tiles", "global view"]
     assert all(row["ratio"] == pytest.approx(1) for row in rows)
 
@@ -75,6 +83,7 @@ def test_attention_on_text_compares_it_with_the_area(monkey, document, monkeypat
     most_text = (coverage == coverage.amax((1, 2), keepdim=True)).float()
     most_text /= most_text.sum((1, 2), keepdim=True)
     replace_weights(most_text[:, None].expand_as(uniform))
+
     assert all(row["ratio"] > 1 for row in attention.attention_on_text(monkey, [document]))
 
 
@@ -82,4 +91,5 @@ def test_denormalise_restores_the_colours(processor):
     image = Image.new("RGB", (112, 112), (255, 128, 0))
     images = processor.image_processor
     views = attention.denormalise(images(image)["pixel_values"], images)
+
     assert views[0, :, 5, 5].tolist() == pytest.approx([1, 128 / 255, 0], abs=1e-5)

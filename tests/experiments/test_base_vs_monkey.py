@@ -12,12 +12,15 @@ def test_evaluation_runs_and_predicts_nothing_twice(outputs, monkeypatch):
     profile = smallest_profile()
     table = base_vs_monkey.evaluate(profile)  # trains what notebook 05 would have trained
     rows = tables.read_csv(table)
+
     assert {(row["model"], row["split"]) for row in rows} == {
         (model, f"nano-{split}") for model in ("base", "monkey") for split in COUNTS
     }
+
     counts = {row["split"]: row["n"] for row in rows if row["group"] == "all"}
     assert counts == {f"nano-{split}": count for split, count in COUNTS.items()}
 
+    # From here on, a model that generated anything would fail.
     before = table.read_bytes()
     monkeypatch.setattr("monkeylib.inference.MonkeyForConditionalGeneration.generate", None)
     assert base_vs_monkey.evaluate(profile).read_bytes() == before
@@ -32,6 +35,7 @@ def test_predictions_hold_what_scores_and_images_need(outputs):
     profile = smallest_profile()
     base_vs_monkey.evaluate(profile)
     first, second = read_predictions(base_vs_monkey.prediction_files(profile)["monkey", "nano-fine"])
+
     assert set(first.meta) == {"family", "kind", "print", "height", "evidence"}
     assert first.meta["print"] == "fine" and first.meta["height"] < 18
     assert len(second.meta["evidence"]) == 4
@@ -41,8 +45,10 @@ def test_profile_that_starts_from_random_weights_gets_the_same_base_each_time(ou
     smoke = profiles.load_profile("smoke")
     folder = base_vs_monkey.base_checkpoint(smoke)
     weights = (folder / "model.safetensors").read_bytes()
+
     assert json.loads((folder / "config.json").read_text())["views"] == "global"
 
+    # Without its config, the untrained model is written again.
     (folder / "config.json").unlink()
     assert (base_vs_monkey.base_checkpoint(smoke) / "model.safetensors").read_bytes() == weights
 

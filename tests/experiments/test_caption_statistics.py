@@ -40,26 +40,30 @@ def test_page_that_is_read_without_error():
 def test_misread_word_is_missed_and_wrong():
     title = SAMPLE.texts[0].string
     scores = caption_statistics.score_text_reading(record(read(title.replace(" ", "_"))), SAMPLE)
+
+    # With its blanks replaced, the title is one word, and a wrong one.
     assert scores["kept"] == scores["read"] == scores["words"] - len(title.split())
     assert scores["wrong"] == 1
     assert scores["character error"] == pytest.approx(title.count(" ") / len(SAMPLE.transcript))
 
 
-def test_dropped_text_counts_as_read_and_not_as_kept():
+def test_dropped_text_counts_as_read_and_not_as_retained():
     first, *rest = read()
-    gone = DroppedAnnotation(text=first.text, box=first.box, expert="pp-ocr", reason="unsure")
-    scores = caption_statistics.score_text_reading(record(rest, dropped=(gone,)), SAMPLE)
+    dropped_line = DroppedAnnotation(text=first.text, box=first.box, expert="pp-ocr", reason="unsure")
+    scores = caption_statistics.score_text_reading(record(rest, dropped=(dropped_line,)), SAMPLE)
+
     assert scores["read"] == scores["words"] == scores["kept"] + len(first.text.split())
-    others = gone.model_copy(update={"expert": "yolox-nano"})
-    assert (
-        caption_statistics.score_text_reading(record(rest, dropped=(others,)), SAMPLE)["read"]
-        == scores["kept"]
-    )
+
+    # Text that another expert dropped does not count as read by this one.
+    other_expert = dropped_line.model_copy(update={"expert": "yolox-nano"})
+    other_scores = caption_statistics.score_text_reading(record(rest, dropped=(other_expert,)), SAMPLE)
+    assert other_scores["read"] == scores["kept"]
 
 
 def test_word_that_is_read_twice_counts_once_if_it_occurs_once():
     doubled = [*read(), line(SAMPLE.texts[0].string, (0, 180, 50, 190))]
     scores = caption_statistics.score_text_reading(record(doubled), SAMPLE)
+
     assert scores["kept"] == scores["words"]
     assert scores["wrong"] == len(SAMPLE.texts[0].string.split())
 
@@ -71,11 +75,12 @@ def test_character_error_is_1_if_nothing_is_read():
 
 def test_annotations_are_counted_by_expert_and_image():
     cat = Region(box=(0, 0, 9, 9), text="cat", score=0.9, expert="yolox-nano")
-    gone = DroppedAnnotation(text="O", box=(0, 0, 9, 9), expert="pp-ocr", reason="unsure")
+    dropped_line = DroppedAnnotation(text="O", box=(0, 0, 9, 9), expert="pp-ocr", reason="unsure")
     records = [
-        record(read()[:2], regions=(cat,), dropped=(gone,)),
+        record(read()[:2], regions=(cat,), dropped=(dropped_line,)),
         record().model_copy(update={"name": "b.png"}),
     ]
+
     assert caption_statistics.count_annotations(records, ["pp-ocr", "yolox-nano"]) == [
         {"expert": "pp-ocr", "image": "page.png", "kept": 2, "dropped": 1},
         {"expert": "pp-ocr", "image": "b.png", "kept": 0, "dropped": 0},

@@ -24,6 +24,7 @@ def test_differences_are_paired_by_question(files):
     assert (row["metric"], row["n"]) == ("exact_match", 20)
     assert row["difference"] == 0.5 and 0.2 < row["low"] < 0.5 < row["high"] < 0.8
 
+    # The other way round, only the sign changes.
     (reverse,) = comparisons.paired_differences(files, "second", ["first"])
     assert reverse["difference"] == -0.5 and reverse["high"] < 0
 
@@ -41,9 +42,10 @@ INCLUDES = "which includes 0: no significant difference"
         ((0.0, 0.0, 0.0), "level with", f"+0.0 to +0.0, {INCLUDES}", comparisons.NOT_SIGNIFICANT),
     ],
 )
-def test_sentence_says_what_the_interval_allows(numbers, order, interval, verdict):
+def test_sentence_states_the_verdict_of_the_interval(numbers, order, interval, verdict):
     row = dict(zip(("difference", "low", "high"), numbers, strict=True))
     row |= {"model": "monkey", "against": "base", "split": "nano-caption", "metric": "cider_d"}
+
     assert comparisons.describe_difference(row, {"monkey": "Monkey"}) == (
         f"Nano, captions, CIDEr-D: Monkey is {order} base "
         f"(95 % interval of the paired difference: {interval})."
@@ -70,12 +72,14 @@ def test_main_scores_and_groups_are_selected_from_a_score_table():
     row = {"model": "m", "split": "nano-fine", "group": "all", "metric": "exact_match", "value": 0.5}
     row |= {"low": 0.4, "high": 0.625, "n": 7}
     other_metric = row | {"metric": "anls", "value": 0.9}
-    part = row | {"group": "document", "value": 0.25}
-    assert comparisons.main_scores([row, other_metric, part]) == [row]
-    assert comparisons.main_scores([row, other_metric, part], group=None) == [row, part]
+    group_row = row | {"group": "document", "value": 0.25}
 
+    assert comparisons.main_scores([row, other_metric, group_row]) == [row]
+    assert comparisons.main_scores([row, other_metric, group_row], group=None) == [row, group_row]
+
+    # A line for each group, with a column for each model.
     other_model = row | {"model": "other", "value": 1.0}
-    assert comparisons.scores_by_group([row, other_model, other_metric, part]) == [
+    assert comparisons.scores_by_group([row, other_model, other_metric, group_row]) == [
         {"split": "nano-fine", "group": "all", "n": 7, "m": "50.0 (40.0–62.5)", "other": "100.0 (40.0–62.5)"},
         {"split": "nano-fine", "group": "document", "n": 7, "m": "25.0 (40.0–62.5)"},
     ]

@@ -23,6 +23,7 @@ def _annotate(scene: collages.CompositeScene) -> Record:
         return Region(box=box, text=name, score=score, expert="e", kind=kind)
 
     regions = [region(placed.photograph.name, placed.box, "region", 0.9) for placed in scene.photographs]
+    # Wrong names, which the filter should drop.
     regions += [region("violin", scene.photographs[0].box, "region", 0.2)]
     regions += [region("oboe", scene.photographs[1].box, "segment", 0.3)]
 
@@ -49,12 +50,14 @@ def _values(rows):
 def test_recall_grows_with_every_level_and_filtering_raises_precision(scenes):
     records = [_annotate(scene) for scene in scenes]
     rows = description_levels.score_levels(scenes, records)
+
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
 
     at = _values(rows)
     recalls = [at[level, "none", "object recall"] for level in description_levels.LEVELS]
     assert recalls == sorted(recalls) and recalls[0] < 1 and recalls[-1] == 1
 
+    # Each scene has a wrong region and a wrong segment, both with low scores.
     assert at["+ regions", "none", "object precision"] < 1
     assert at["+ regions", "none", "hallucinating"] == 1
     assert at["+ regions", "scores", "object precision"] == 1
@@ -62,6 +65,7 @@ def test_recall_grows_with_every_level_and_filtering_raises_precision(scenes):
 
     assert at["+ texts", "scores", "text recall"] == at["+ texts", "scores", "text precision"] == 1
     assert at["+ texts", "none", "text precision"] < 1 and at["+ segments", "none", "text recall"] == 0
+    # Nothing is quoted before the level of texts.
     assert ("+ segments", "none", "text precision") not in at
 
     assert at["+ texts", "scores", "hallucinating"] == 0
@@ -79,12 +83,14 @@ def test_filters_use_scores_and_the_size_of_segments():
         name: [region.text for region in description_levels.apply_filter(record, name).regions]
         for name in description_levels.FILTERS
     }
+
     assert texts == {"none": ["cat", "dog", "gong"], "scores": ["cat", "gong"], "scores and size": ["cat"]}
 
 
-def test_mentions_are_whole_words_outside_of_quotations_the_longest_first():
+def test_mentions_are_full_words_outside_of_quotations_the_longest_first():
     words = {"cat": "cat", "cats": "cat", "tiger cat": "tiger cat", "bus": "bus", "people": "person"}
     text = 'Two cats and a tiger cat, but no concatenation. Three people. The text reads "bus stop".'
+
     assert description_levels.find_mentions(text, words) == {"cat", "tiger cat", "person"}
     assert description_levels.count_quoted_words('The text reads "Bus stop" and "stop".') == {
         "bus": 1,
@@ -99,6 +105,7 @@ def test_vocabulary_has_the_names_of_annotations_and_ground_truth(scenes):
         }
     )
     words = description_levels.build_vocabulary([record])
+
     assert {"violin", "oboe", "red fox", "astronaut", "coins"} <= set(words.values())
     assert words["violins"] == "violin" and words["people"] == "person"
 
@@ -128,6 +135,7 @@ class UnsureExpert(Expert):
 def test_annotations_are_unfiltered_and_without_masks(scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(description_levels, "load_experts", lambda names: [UnsureExpert()])
     records = description_levels.annotate(scenes[:3], tmp_path)
+
     assert [record.name for record in records] == [scene.name for scene in scenes[:3]]
     for record, scene in zip(records, scenes, strict=False):
         (region,) = record.regions
@@ -146,5 +154,6 @@ def test_committed_records_are_of_these_scenes_and_name_their_experts():
         assert not record.failures and not record.dropped and record.provenance
         assert all(region.mask is None for region in record.regions)
         assert {"yolox-nano", "pp-ocr"} <= {source.expert for source in record.provenance}
+
     assert description_levels.record_path().stat().st_size < 300_000
     assert description_levels.record_path().is_relative_to(resources.REPOSITORY)

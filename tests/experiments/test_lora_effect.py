@@ -18,7 +18,9 @@ def _encoder(mode: str) -> VisionTransformer:
 def test_lora_changes_the_views_of_its_position_and_no_others():
     index = [2, 0, -1, 3, 0]
     changes = measure_lora_effect(_encoder("per_tile"), torch.randn(5, 3, 56, 56), index)
+
     assert changes.shape == (4, 5)
+    # Row p: exactly the views whose index is p.
     assert torch.equal(changes > 0, torch.arange(4)[:, None] == torch.tensor(index))
 
 
@@ -27,9 +29,12 @@ def test_weights_are_restored():
     with torch.no_grad():
         for layer in lora_layers(vision):
             layer.lora_B.normal_()
+
     before = {name: tensor.clone() for name, tensor in vision.state_dict().items()}
 
+    # One shared LoRA is one position, which the global view (-1) does not use.
     changes = measure_lora_effect(vision, torch.randn(2, 3, 56, 56), [0, -1], seed=1)
+
     assert all(torch.equal(tensor, before[name]) for name, tensor in vision.state_dict().items())
     assert changes[0, 0] > 0 and changes[0, 1] == 0
 
@@ -38,6 +43,7 @@ def test_seed_determines_the_result():
     vision = _encoder("per_tile")
     views = torch.randn(1, 3, 56, 56)
     first, again, other = (measure_lora_effect(vision, views, [1], seed) for seed in (0, 0, 1))
+
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 

@@ -22,6 +22,7 @@ def test_examples_join_models_and_are_grouped_by_outcome(files):
     assert [example.prediction.id for example in examples] == [f"fine-{n}" for n in range(20)]
 
     groups = qualitative.group_by_outcome(examples, "first", "second")
+    # Both are correct on the first 5 questions, the first model alone on 10 more.
     counts = {outcome: len(group) for outcome, group in groups.items()}
     assert counts == {"only first": 10, "only second": 0, "both": 5, "neither": 5}
     assert groups["both"][0].correct == {"first": True, "second": True}
@@ -31,6 +32,7 @@ def test_examples_join_models_and_are_grouped_by_outcome(files):
 def test_example_renders_its_image_and_has_the_box_of_its_answer(files):
     example = qualitative.read_examples({"first": files["first"]})[3]
     expected = synthetic.make_sample(3, "test").image
+
     assert np.array_equal(np.asarray(example.image), np.asarray(expected))
     assert example.answer_box == (1.0, 2.0, 30.0, 40.0)
 

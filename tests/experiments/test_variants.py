@@ -11,7 +11,7 @@ from tests.support.smoke_experiments import COUNTS, smallest_profile
 
 SMOKE = profiles.load_profile("smoke")
 
-SIZE = {"image_width", "image_height"}  # stated explicitly, with the values that they had
+SIZE = {"image_width", "image_height"}  # set explicitly, with unchanged values
 CHANGED_FIELDS = {
     "one_view": {"views", "lora.mode"} | SIZE,
     "interpolated": {"views", "lora.mode", "tile_size"} | SIZE,
@@ -33,20 +33,23 @@ def _fields(profile):
             fields |= {f"{name}.{key}": inner for key, inner in value.items()}
         else:
             fields[name] = value
+
     return fields
 
 
 @pytest.mark.parametrize("profile", ["smoke", "nano"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_variant_changes_only_its_own_fields(profile, name):
+def test_variant_changes_only_the_fields_it_is_about(profile, name):
     base = profiles.load_profile(profile)
     changed = variant_profile(base, name)
 
-    before, after = _fields(base), _fields(changed)
+    base_fields = _fields(base)
+    changed_fields = _fields(changed)
     expected = set(CHANGED_FIELDS[name])
     if base.training.steps != base.ablation.steps:
         expected.add("training.steps")
-    assert {field for field in before if before[field] != after[field]} == expected
+
+    assert {name for name in base_fields if base_fields[name] != changed_fields[name]} == expected
 
     assert changed.image_size == base.image_size
     assert changed.training.steps == base.ablation.steps
@@ -56,6 +59,7 @@ def test_variant_changes_only_its_own_fields(profile, name):
 def test_variants_have_the_views_and_lora_modes_of_their_titles():
     nano = profiles.load_profile("nano")
     changed = {name: variant_profile(nano, name) for name in VARIANTS}
+
     assert set(CHANGED_FIELDS) == set(VARIANTS)
 
     views = {name: profile.visual_tokens // nano.queries for name, profile in changed.items()}
@@ -89,12 +93,14 @@ def test_variants_have_the_views_and_lora_modes_of_their_titles():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_trains_on_the_same_images(name):
-    """The conversations are the same too, except where a single small view can't show the fine print."""
+    """The conversations are the same too, except where a single small view can't show the small text."""
     records = synthetic_data(variant_profile(SMOKE, name)).train
     reference = synthetic_data(variant_profile(SMOKE, "per_tile")).train
 
     pairs = [(records[index], reference[index]) for index in range(8)]
+
     assert all(first.images[0].tobytes() == second.images[0].tobytes() for first, second in pairs)
+
     same_turns = [first.turns == second.turns for first, second in pairs]
     assert all(same_turns) if name != "one_view" else not all(same_turns)
 
@@ -108,6 +114,7 @@ def test_ablation_runs_and_trains_nothing_twice(outputs, monkeypatch):
     profile = smallest_profile()
     names = ("one_view", "interpolated", "shared", "per_tile")
     rows = tables.read_csv(variants.run_ablation(profile, names))
+
     assert [row["model"] for row in rows if row["split"] == "nano-caption"] == list(names)
 
     files = variants.prediction_files(profile)

@@ -60,6 +60,7 @@ def longest(item: Record, answer: int = 400) -> int:
 def test_prompt_is_sent_and_the_answer_returned(server, ask):
     composer = ask(temperature=0.2)
     assert composer.compose(record("a cat on a mat")) == "A CAT ON A MAT."
+
     ((path, authorization, body),) = server.requests
     assert path == "/v1/chat/completions" and authorization == f"Bearer {KEY}"
     assert body == {
@@ -81,9 +82,11 @@ def test_every_failure_is_retried_and_what_may_be_billed_counts(server, ask):
         "no answer",
     ]
     composer = ask(retry_policy=replace(QUICK, timeout=3.0))
+
     assert composer.compose(record()) == "A CAT."
     assert len(server.requests) == 7 and len({json.dumps(body) for _, _, body in server.requests}) == 1
     assert server.times[1] - server.times[0] >= 0.29  # the server asked for it
+
     # The four that may have been answered count whole, refusals count nothing.
     used = len(chat.chat_prompt(record())) // 4 + COMPLETION
     assert composer.usage.tokens == 4 * longest(record()) + used
@@ -114,6 +117,7 @@ def test_delays_between_attempts_double(server, ask):
     server.script = [(500, {}, None)] * 4
     ask(retry_policy=RetryPolicy(attempts=5, timeout=60, first_delay=0.1)).compose(record())
     waits = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
+
     assert all(wait >= 0.75 * 0.1 * 2**i for i, wait in enumerate(waits))
 
 
@@ -121,15 +125,18 @@ def test_delays_between_attempts_double(server, ask):
 def test_endpoint_that_refuses_gets_one_request(server, ask, refusal):
     server.otherwise = refusal
     composer = ask()
+
     for text in ("a cat", "a dog"):
         with pytest.raises(ChatFailed, match=f"refuses requests .status {refusal[0]}"):
             composer.compose(record(text))
+
     assert len(server.requests) == 1 and composer.usage.tokens == 0
 
 
 def test_refused_request_fails_alone(server, ask):
     server.script = [(400, {}, "context_length_exceeded")]
     composer = ask()
+
     with pytest.raises(ChatFailed, match="refused the request .status 400"):
         composer.compose(record())
     assert composer.compose(record()) == "A CAT." and len(server.requests) == 2
@@ -159,6 +166,7 @@ def test_record_without_annotations_sends_no_request(server, ask):
 def test_unreachable_endpoint_raises_and_costs_nothing(server, ask, monkeypatch):
     monkeypatch.setenv(chat.BASE_URL, "http://127.0.0.1:9/v1")
     composer = ask(retry_policy=RetryPolicy(attempts=2, timeout=60, first_delay=0.01))
+
     with pytest.raises(ChatFailed, match="2 attempts failed"):
         composer.compose(record())
     assert composer.usage.tokens == 0
@@ -170,13 +178,17 @@ def test_unreachable_endpoint_raises_and_costs_nothing(server, ask, monkeypatch)
 def test_rerun_is_answered_from_the_cache(server, ask, tmp_path):
     records = [record(text) for text in ("a cat", "a dog", "a bus")]
     first = ask().compose_all(records)
+
     assert first == ["A CAT.", "A DOG.", "A BUS."] and len(server.requests) == 3
+
     again = ask()
     assert again.compose_all(records) == first and len(server.requests) == 3
     assert again.usage.requests == 0 and again.cost == 0
+
     ask(temperature=0.5).compose(records[0])
     ask(answer_tokens=300).compose(records[0])
     assert len(server.requests) == 5
+
     kept = list((tmp_path / "chat").rglob("*.json"))
     assert len(kept) == 5 and not any(KEY in path.read_text() for path in kept)
 
@@ -185,6 +197,7 @@ def test_broken_cache_file_is_requested_again(server, ask, tmp_path):
     ask().compose(record())
     (path,) = (tmp_path / "chat").rglob("*.json")
     path.write_text(path.read_text()[:40])
+
     assert ask().compose(record()) == "A CAT." and len(server.requests) == 2
     assert json.loads(path.read_text())["response"]["choices"]
 
@@ -193,6 +206,7 @@ def test_interrupted_run_loses_only_requests_on_their_way(server, ask):
     server.script = ["answer", "answer", (401, {}, None)]
     records = [record(f"cat {i}") for i in range(5)]
     answers = ask(concurrency=1).compose_all(records)
+
     assert [isinstance(answer, str) for answer in answers] == [True, True, False, False, False]
     assert ask(concurrency=1).compose_all(records)[:2] == answers[:2]
     assert len(server.requests) == 3 + 3
@@ -210,26 +224,32 @@ def test_equal_requests_at_one_time_are_sent_once(server, ask):
 def test_concurrency_is_limited(server, ask):
     server.pause = 0.15
     composer = ask(concurrency=3)
+
     assert len(composer.compose_all([record(f"cat {i}") for i in range(12)])) == 12
     assert server.most == 3
+
     threads = [threading.Thread(target=composer.compose, args=(record(f"dog {i}"),)) for i in range(9)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
     assert server.most == 3 and len(server.requests) == 21
 
 
 def test_retry_after_holds_for_all_threads(server, ask):
     server.script = [(429, {"Retry-After": "0.5"}, None)]
     composer = ask(concurrency=4)
+
     assert "A CAT." in composer.compose_all([record()])
+
     server.script, server.times[:] = [(429, {"Retry-After": "0.5"}, None)], []
     first = threading.Thread(target=composer.compose, args=(record("one"),))
     first.start()
     time.sleep(0.25)
     composer.compose(record("two"))
     first.join()
+
     assert min(server.times[1:]) - server.times[0] >= 0.45
 
 
@@ -241,6 +261,7 @@ def test_budget_is_never_exceeded_and_a_larger_one_continues(server, ask, concur
     composer = ask(concurrency=concurrency, maximum_tokens=budget)
     answers = composer.compose_all(records)
     failed = [answer for answer in answers if not isinstance(answer, str)]
+
     assert len(failed) == 6 and len(server.requests) == 4
     assert composer.usage.tokens == 4 * used <= budget
     assert all(isinstance(answer, BudgetExhausted) for answer in failed)
@@ -254,7 +275,9 @@ def test_dollars_are_counted_and_limited(server, ask):
     prompt = len(chat.chat_prompt(item)) // 4
     composer = ask(prices=(0.5, 1.5), maximum_dollars=1.0)
     composer.compose(item)
+
     assert composer.cost == pytest.approx((0.5 * prompt + 1.5 * COMPLETION) / 1e6)
+
     poor = ask(prices=Prices(1000.0, 1000.0), maximum_dollars=0.1)
     with pytest.raises(BudgetExhausted, match="0.1 dollars is used up"):
         poor.compose(record("a dog"))
@@ -268,16 +291,20 @@ def test_model_comes_from_the_environment_and_no_record_has_the_key(server, ask,
     monkeypatch.setenv(chat.BASE_URL, "https://user:secret@models.example/v1")
     composer = ask()
     known = composer.provenance.model_dump_json()
+
     assert composer.version == "a-model" and composer.settings["base_url"] == "https://models.example/v1"
     assert "secret" not in known and KEY not in known
+
     monkeypatch.delenv(chat.KEY)
     with pytest.raises(
         ValueError, match="OPENAI_API_KEY isn't set: put the key of https://models.example/v1"
     ):
         composer.prepare()
+
     monkeypatch.delenv(chat.MODEL)
     with pytest.raises(ValueError, match="MONKEYLIB_CHAT_MODEL isn't set: name a chat model"):
         ask()
+
     monkeypatch.setenv(chat.MODEL, "m")
     monkeypatch.delenv(chat.BASE_URL)
     assert ask().settings["base_url"] == "https://api.openai.com/v1"
@@ -288,16 +315,20 @@ def test_model_comes_from_the_environment_and_no_record_has_the_key(server, ask,
 def test_limits_come_from_the_environment(server, tmp_path, monkeypatch):
     plain = chat.ChatComposer.from_environment(tmp_path)
     assert plain.concurrency == 8 and plain.compose(record()) == "A CAT."
+
     for name, value in [(chat.TOKENS, "10"), (chat.PRICES, "0.5, 1.5"), (chat.CONCURRENCY, "3")]:
         monkeypatch.setenv(name, value)
     limited = composers.load_composer("chat")
+
     assert limited.concurrency == 3
     with pytest.raises(BudgetExhausted, match="10 tokens"):
         chat.ChatComposer.from_environment(tmp_path).compose(record("a dog"))
+
     monkeypatch.setenv(chat.DOLLARS, "0.000001")
     monkeypatch.delenv(chat.TOKENS)
     with pytest.raises(BudgetExhausted, match="1e-06 dollars"):
         chat.ChatComposer.from_environment(tmp_path).compose(record("a dog"))
+
     monkeypatch.setenv(chat.PRICES, "0.5")
     with pytest.raises(ValueError, match="MONKEYLIB_CHAT_PRICES has to hold 2 numbers .* got '0.5'"):
         composers.load_composer("chat")
@@ -307,6 +338,7 @@ def test_pickle_has_no_key(server, ask):
     composer = ask()
     composer.compose(record())
     carried = pickle.dumps(composer)
+
     assert KEY.encode() not in carried
     assert pickle.loads(carried).compose(record("a dog")) == "A DOG."
     assert pickle.loads(carried).provenance == composer.provenance

@@ -25,6 +25,7 @@ def test_chat_prompt_follows_the_order_of_the_paper():
         "a wheel", "Texts in the picture", "STOP: [0.50, 0.50, 0.60, 0.60];", "fewer than six sentences",
     ]  # fmt: skip
     positions = [prompt.index(part) for part in parts]
+
     assert positions == sorted(positions)
     assert "Texts" not in chat.chat_prompt(record(regions=[region()]))
 
@@ -32,6 +33,7 @@ def test_chat_prompt_follows_the_order_of_the_paper():
 def test_long_chat_prompt_drops_the_least_certain_regions():
     regions = [region(f"thing number {i}", score=i / 100) for i in range(100)]
     prompt = chat.chat_prompt(record(regions=regions), maximum_characters=2000)
+
     assert len(prompt) <= 2000 and "thing number 99:" in prompt and "thing number 0:" not in prompt
     with pytest.raises(ValueError, match="allow more than 100"):
         chat.chat_prompt(record(regions=regions), maximum_characters=100)
@@ -47,6 +49,7 @@ def test_chat_prompt_is_never_too_long(regions, texts, original, room):
     lines = [line(text, confidence=0.9) for text in texts]
     whole = record(regions=regions, lines=lines, original_caption=original)
     prompt = chat.chat_prompt(whole, maximum_characters=TASK_ALONE + room)
+
     assert len(prompt) <= TASK_ALONE + room
     assert len(prompt.splitlines()) <= 6, "no text can begin a part of its own"
     assert prompt.splitlines()[0].startswith("You write captions")
@@ -61,5 +64,6 @@ def test_long_chat_prompt_is_cut_where_it_matters_least():
         regions=[region("a car", match=0.9), region("a rumour " * 20, match=0.5)],
     )
     prompt = chat.chat_prompt(whole, maximum_characters=TASK_ALONE + 300)
+
     assert "a street." in prompt and "word word" in prompt and "SURE" in prompt and "a car" in prompt
     assert "DOUBT" not in prompt and "rumour" not in prompt and prompt.count("word") < 30

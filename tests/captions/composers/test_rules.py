@@ -54,6 +54,7 @@ def test_caption_is_short_grounded_and_without_coordinates(regions, texts):
     lines = [line(text, (5, 5 + 20 * i, 50, 15 + 20 * i)) for i, text in enumerate(texts)]
     whole = record(regions=regions, lines=lines)
     text = rules.RuleComposer().compose(whole)
+
     assert text.count(". ") + text.endswith(".") <= 5
     assert "[" not in text and "(" not in text
     for name in ("cat", "dog"):
@@ -98,5 +99,6 @@ def test_rules_name_an_object_once_by_its_best_name():
         region("vase", (70, 70, 95, 95), expert="seer"),
     ]
     text = rules.RuleComposer().compose(record(regions=experts_regions))
+
     assert text.startswith("The picture shows a cat at the top left; a vase at the bottom right.")
     assert "animal" not in text

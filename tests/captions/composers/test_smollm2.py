@@ -58,7 +58,9 @@ def test_faithful_draft_is_used(monkeypatch):
 def test_unfaithful_draft_is_replaced_by_the_rules(monkeypatch, draft, problem):
     made = composer(monkeypatch, draft)
     said = made.compose(record())
+
     assert said == made.rules.compose(record())
+
     verdict = made.rewrites[said]
     assert verdict.writer == "rules" and verdict.draft == draft
     assert any(re.search(problem, found) for found in verdict.problems)
@@ -68,6 +70,7 @@ def test_reversed_relation_is_a_problem():
     plain = "The picture shows a cat; a motorcycle. The motorcycle is to the right of the cat."
     same = "A cat is on the left. The motorcycle is to the right of the cat."
     turned = "The cat is to the right of the motorcycle."
+
     assert smollm2.misplaced(plain, same) == []
     assert smollm2.misplaced(plain, turned) == ["nobody said cat to the right of motorcycle"]
     assert smollm2.misplaced(plain, "A cat, above the motorcycle.") == ["nobody said cat above motorcycle"]
@@ -91,6 +94,7 @@ def test_babbling_tiny_model_is_replaced_by_the_rules(tokenizer):
     made = SmolLm2Composer(maximum_tokens=12)
     made.__dict__["_parts"] = (chat, model.eval())
     said = made.compose(record())
+
     assert said == made.rules.compose(record())
     assert made.rewrites[said].writer == "rules" and made.rewrites[said].problems
     assert made.draft("a") == made.draft("a")

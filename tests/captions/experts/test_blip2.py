@@ -20,12 +20,14 @@ def test_captions_match_transformers_generate():
     expert = blip2.Blip2Captions()
     network, processor = expert.parts
     found = expert.annotate(IMAGES)
+
     for image, item in zip(IMAGES, found, strict=True):
         inputs = processor(images=image, return_tensors="pt")
         ids = network.generate(**inputs, num_beams=5, max_new_tokens=30, eos_token_id=[2, newline(processor)])
         (text,) = processor.batch_decode(ids, skip_special_tokens=True)
         (caption,) = item.captions
         assert caption.text == " ".join(text.split()) != "" and caption.expert == "blip2"
+
     assert len({item.captions[0].text for item in found}) > 1
 
 
@@ -78,6 +80,7 @@ def test_caption_ends_at_a_newline():
         ((text, score),) = expert.caption(IMAGES[:1])
     finally:
         handle.remove()
+
     assert text == "ca" and score == pytest.approx(1.0)
 
 
@@ -96,12 +99,14 @@ def test_match_scores_equal_those_of_transformers(placeholders, tmp_path, monkey
         with torch.inference_mode():
             said = network(**inputs, use_image_text_matching_head=True).logits_per_image
         assert value == pytest.approx(float(said.softmax(dim=1)[0, 1]), rel=1e-4)
+
     assert len(set(found)) == 3 and all(0 < value < 1 for value in found)
 
 
 def test_match_scores_do_not_depend_on_the_batch_size():
     crops, texts = IMAGES * 3, [text for text in TEXTS for _ in IMAGES]
     together, alone = (blip2.Blip2Matcher(batch_size=size).match(crops, texts) for size in (9, 1))
+
     np.testing.assert_allclose(together, alone, rtol=1e-4)
     assert len({round(value, 6) for value in together}) == 9  # image and text both count
     assert blip2.Blip2Matcher().match([], []) == []
@@ -113,14 +118,17 @@ def test_crop_with_several_texts_is_preprocessed_once():
     prepare = processor.image_processor
     processor.image_processor = lambda images, **more: seen.extend(images) or prepare(images, **more)
     values = matcher.match([IMAGES[0]] * 3, TEXTS)
+
     assert len(seen) == 1 and len(set(values)) == 3
 
 
 def test_texts_are_cleaned_and_truncated_as_in_lavis():
     assert blip2.clean('  A "Stop" sign:  (red)!\n') == "a stop sign red"
     assert blip2.clean("cat's tea-cup, 5%") == "cat's tea-cup, 5%"
+
     long = "two dogs and a cat " * 40
     assert len(blip2.clean(long).split()) == 50
+
     matcher = blip2.Blip2Matcher()
     assert matcher.match(IMAGES[:1], [long]) == matcher.match(IMAGES[:1], [long + "on a bus"])
     with pytest.raises(ValueError, match="one text for each crop, got 1 for 2"):

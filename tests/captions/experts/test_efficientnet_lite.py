@@ -18,21 +18,26 @@ def published(model: _efficientnet_lite.EfficientNetLite0) -> dict[str, torch.Te
         for old, new in _efficientnet_lite.NAMES.items():
             if name.startswith(new):
                 state[old + name.removeprefix(new)] = value
+
     return state
 
 
 def test_published_weights_are_loaded_under_our_names(tmp_path):
     torch.manual_seed(0)
     model = _efficientnet_lite.EfficientNetLite0()
+
     assert sum(p.numel() for p in model.parameters()) == 4_652_008  # the published size
+
     state = published(model)
     assert state.keys() == {name for name in state} and len(state) == len(model.state_dict())
+
     torch.save(state, tmp_path / "weights.pth")
     again = _efficientnet_lite.load_efficientnet(tmp_path / "weights.pth")
     assert all(
         torch.equal(a, b)
         for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
     )
+
     state.pop("_fc.bias")
     torch.save(state, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="no EfficientNet-Lite0: fetch the asset"):
@@ -49,5 +54,6 @@ def test_padding_equals_tensorflows_same(kernel, stride, side):
     out = layer(image)[0, 0] * (1 + 1e-3) ** 0.5  # the norm's epsilon
     total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
     first = kernel // 2 - total // 2
+
     assert torch.allclose(out, image[0, 0, first::stride, first::stride], rtol=1e-5)
     assert out.shape[0] == -(-side // stride)

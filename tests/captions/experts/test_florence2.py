@@ -12,6 +12,7 @@ pytestmark = pytest.mark.usefixtures("tiny")
 def test_dense_captions_become_regions():
     expert = florence2.Florence2Regions(maximum_tokens=60)
     first, second = expert.annotate(PLAIN)
+
     assert [region.text for region in first.regions] == ["a cat", "two dogs on a mat", "two dogs on a mat"]
     assert [region.text for region in second.regions] == ["the sign"]
     # Places are the middles of thousandths of the image, in whole pixels.
@@ -24,6 +25,7 @@ def test_regions_match_transformers_post_processing():
     expert = florence2.Florence2Regions(maximum_tokens=60)
     network, processor = expert.parts
     images = [*PLAIN, *IMAGES]
+
     for image, found in zip(images, expert.annotate(images), strict=True):
         inputs = processor(text=florence2.TASK, images=image, return_tensors="pt")
         ids = network.generate(**inputs, num_beams=3, max_new_tokens=60, do_sample=False)
@@ -44,6 +46,7 @@ def test_score_is_the_geometric_mean_over_phrase_and_corners():
     with torch.inference_mode():
         steps = network(**inputs, labels=labels).logits.log_softmax(-1).gather(2, labels[..., None])[0, :, 0]
     (region,) = expert.annotate(PLAIN[1:])[0].regions
+
     assert region.score == pytest.approx(float(steps[1:-1].mean().exp()), rel=1e-3)
 
 
@@ -51,6 +54,7 @@ def test_regions_do_not_depend_on_the_batch_size():
     images = [PLAIN[0], IMAGES[2], PLAIN[1]]
     together = florence2.Florence2Regions(maximum_tokens=60, batch_size=3).annotate(images)
     alone = florence2.Florence2Regions(maximum_tokens=60, batch_size=1).annotate(images)
+
     for first, second in zip(together, alone, strict=True):
         assert_same_captions(
             [(r.text, r.score) for r in first.regions], [(r.text, r.score) for r in second.regions]

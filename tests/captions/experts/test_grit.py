@@ -109,6 +109,7 @@ def checkout(tmp_path, monkeypatch):
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
+
     monkeypatch.setenv(grit.PYTHON, sys.executable)
     monkeypatch.setenv(grit.CHECKOUT, str(root))
     monkeypatch.delenv(grit.WEIGHTS, raising=False)
@@ -130,10 +131,13 @@ def flat(*colour):
 def test_regions_come_from_the_other_process(expert):
     expert.prepare()
     found = expert.annotate([flat(200, 3, 3), flat(3, 3, 200)])
+
     assert [[region.text for region in item.regions] for item in found] == [["a red thing"], ["a blue thing"]]
+
     (region,) = found[0].regions
     assert region.box == (0, 1, 20, 20) and region.score == 0.75  # kept inside the image
     assert region.expert == "grit" and region.kind == "region"
+
     process = expert._process
     assert len(expert.annotate([flat(3, 200, 3)])) == 1 and expert._process is process
     assert expert.annotate([]) == []
@@ -158,6 +162,7 @@ def test_hanging_process_is_killed(expert):
     running = expert._process._popen
     expert.image_timeout = 0.5
     start = time.monotonic()
+
     with pytest.raises(RuntimeError, match="didn't answer within 0.5 seconds"):
         expert.annotate([flat(2, 2, 2)])
     assert time.monotonic() - start < 15 and running.returncode is not None
@@ -166,6 +171,7 @@ def test_hanging_process_is_killed(expert):
 def test_weights_that_cannot_be_loaded_raise(expert, checkout):
     whole = expert.version
     (checkout / grit.DEFAULT_WEIGHTS).write_text("broken")
+
     assert expert.version != whole
     with pytest.raises(RuntimeError, match="GRIT couldn't be loaded: RuntimeError: weights of another"):
         expert.prepare()
@@ -174,7 +180,9 @@ def test_weights_that_cannot_be_loaded_raise(expert, checkout):
 def test_release_ends_the_process_and_pickles_leave_it_out(expert):
     expert.prepare()
     running = expert._process._popen
+
     assert pickle.loads(pickle.dumps(expert))._process is None
+
     expert.release()
     assert running.returncode == 0  # by itself, as its input ended
     assert expert._process is None
@@ -192,6 +200,7 @@ def test_release_ends_the_process_and_pickles_leave_it_out(expert):
 def test_missing_setup_raises_and_names_the_variable(checkout, monkeypatch, name, value, complaint):
     monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
     expert = grit.GritRegions(device="cpu")
+
     assert expert.provenance.version  # known before anything is there
     with pytest.raises(FileNotFoundError, match=complaint):
         expert.annotate([flat(9, 9, 9)])
@@ -201,5 +210,6 @@ def test_grit_is_loaded_by_name_without_being_set_up(monkeypatch):
     for name in (grit.PYTHON, grit.CHECKOUT, grit.WEIGHTS):
         monkeypatch.delenv(name, raising=False)
     (expert,) = experts.load_experts(["grit"])
+
     assert isinstance(expert, grit.GritRegions) and expert.licence == "MIT"
     assert expert.version == "grit_b_densecap@missing" and os.environ.get(grit.PYTHON) is None

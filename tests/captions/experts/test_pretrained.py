@@ -25,6 +25,7 @@ HUB = [
 def test_provenance_names_the_weights_before_they_are_loaded(kind, monkeypatch):
     monkeypatch.delenv(pretrained.WEIGHTS)
     expert = pickle.loads(pickle.dumps(kind(device="cpu")))
+
     assert len(kind.revision) == 40 and expert.settings["revision"] == kind.revision
     assert expert.settings["weights"] == kind.hub and "/" in kind.hub
     assert expert.version == f"{kind.hub.split('/')[1]}@{kind.revision[:12]}"
@@ -36,8 +37,10 @@ def test_provenance_names_the_weights_before_they_are_loaded(kind, monkeypatch):
 def test_weights_in_a_folder_are_identified_by_their_digest(tmp_path, monkeypatch, tiny):
     expert = blip2.Blip2Captions()
     (name, digest) = expert.settings["weights"], expert.settings["revision"]
+
     assert name == "blip2-opt-2.7b" and expert.version == f"{name}@{digest[:12]}"
     assert digest == digests.folder_digest(tiny / name)
+
     tiny_experts.blip2(tmp_path, seed=1)
     monkeypatch.setenv(pretrained.WEIGHTS, str(tmp_path))
     assert blip2.Blip2Captions().version != expert.version
@@ -56,6 +59,7 @@ def test_missing_weights_raise_and_say_how_to_fetch_them(tmp_path, monkeypatch):
     monkeypatch.delenv(pretrained.WEIGHTS)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
     with pytest.raises(
         FileNotFoundError, match="hf download facebook/sam-vit-huge --revision .*MONKEYLIB_WEIGHTS"
     ):
@@ -67,7 +71,9 @@ def test_release_frees_weights_and_the_next_call_reloads_them():
     expert.release()
     expert.prepare()
     network = expert.parts[0]
+
     assert expert.parts[0] is network and not network.training
+
     before = expert.caption(IMAGES[:1])
     expert.release()
     assert expert._loaded is None
@@ -83,5 +89,6 @@ def test_half_precision_gives_nearly_the_same_results():
     )
     assert len(blip2.Blip2Captions(dtype="bfloat16", maximum_tokens=5).caption(IMAGES)) == 3
     assert len(sam.SamMasks(points=6, stability=0.5, dtype="bfloat16").annotate(IMAGES)) == 3
+
     expert = florence2.Florence2Regions(dtype="bfloat16", maximum_tokens=60)
     assert expert.annotate(PLAIN[1:])[0].regions[0].text == "the sign"

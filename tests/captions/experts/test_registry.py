@@ -47,6 +47,7 @@ def test_every_expert_of_the_cpu_set_names_its_assets():
 
 def test_missing_assets_are_known_without_loading_an_expert(tmp_path, monkeypatch):
     assert experts.missing_assets("pp-ocr") == []  # installed with its package
+
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(assets.resources, "REPOSITORY", tmp_path)
     assert experts.missing_assets("tagged-segments") == [
@@ -69,4 +70,5 @@ def test_looking_up_experts_and_composers_imports_no_heavy_library():
         "print({'torch', 'transformers', 'onnxruntime', 'rapidocr', 'openai'} & sys.modules.keys())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
     assert result.stdout.strip() == "set()"

@@ -29,6 +29,7 @@ def suppressed(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> list[in
                 break
         else:
             kept.append(index)
+
     return kept
 
 
@@ -44,15 +45,19 @@ def test_masks_match_transformers_pipeline(image):
             masks += found["masks"]
             boxes.append(found["boxes"])
             scores.append(found["iou_scores"])
+
     boxes, scores = torch.cat(boxes).numpy(), torch.cat(scores).numpy()
     kept = suppressed(boxes.astype(float), scores, sam.OVERLAP)
     (found,) = expert.annotate([image])
+
     assert 0 < len(kept) < len(masks)
+
     ours = [(region.mask, region.box) for region in found.regions]
     theirs = [
         (Mask(size=tuple(masks[i]["size"]), counts=masks[i]["counts"]), (*boxes[i][:2], *(boxes[i][2:] + 1)))
         for i in kept
     ]
+
     assert sorted(ours, key=str) == sorted(((m, tuple(map(float, b))) for m, b in theirs), key=str)
     np.testing.assert_allclose(
         [region.score for region in found.regions], np.clip(scores[kept], 0, 1), rtol=1e-4
@@ -63,6 +68,7 @@ def test_masks_do_not_depend_on_the_batch_size(monkeypatch):
     together = sam.SamMasks(**SAM, batch_size=3, points_at_once=36).annotate(IMAGES)
     monkeypatch.setattr(sam, "_ENLARGED", 1)  # one mask at once
     alone = sam.SamMasks(**SAM, batch_size=1, points_at_once=5).annotate(IMAGES)
+
     for first, second in zip(together, alone, strict=True):
         assert [region.mask for region in first.regions] == [region.mask for region in second.regions]
         assert [region.box for region in first.regions] == [region.box for region in second.regions]
@@ -81,7 +87,9 @@ def test_region_is_the_box_of_its_mask_without_text():
 def test_thresholds_equal_segment_anythings_and_are_in_the_settings():
     expert = sam.SamMasks()
     stated = {name: expert.settings[name] for name in ("points", "predicted_iou", "stability", "overlap")}
+
     assert stated == {"points": 32, "predicted_iou": 0.88, "stability": 0.95, "overlap": 0.7}
     assert expert._grid((64, 48)).shape == (32 * 32, 2)
+
     strict = sam.SamMasks(points=6, predicted_iou=9.0, stability=0.5)
     assert [found.regions for found in strict.annotate(IMAGES)] == [(), (), ()]

@@ -27,6 +27,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 def test_of_overlapping_masks_the_best_is_kept(masks, data, limit):
     scores = np.array(data.draw(st.lists(st.integers(0, 4), min_size=len(masks), max_size=len(masks))), float)
     kept = distinct(masks, scores, limit)
+
     assert [scores[i] for i in kept] == sorted((scores[i] for i in kept), reverse=True)
     assert all(masks[i].any() for i in kept)
     for i in kept:
@@ -47,6 +48,7 @@ def test_stability_of_known_masks():
     sure, shaky = np.full((4, 4), -9.0), np.full((4, 4), -9.0)
     sure[:2] = 9.0
     shaky[:2], shaky[2:] = 9.0, 0.5  # half of it hangs on the threshold
+
     assert stability(np.stack([sure, shaky, np.full((4, 4), -9.0)])).tolist() == [1.0, 0.5, 0.0]
 
 
@@ -86,6 +88,7 @@ class Decoder:
     def run(self, outputs, feed):
         assert outputs == ["iou_predictions", "low_res_masks"]
         assert feed["point_labels"].tolist() == [[1, -1]] and feed["mask_input"].shape == (1, 1, 256, 256)
+
         x, y = feed["point_coords"][0, 0]
         self.asked.append((float(x), float(y)))
         logits = np.full((1, 1, 256, 256), -8.0, dtype=np.float32)
@@ -93,6 +96,7 @@ class Decoder:
             if x0 <= x < x1 and y0 <= y < y1:
                 logits[0, 0, y0 // 4 : y1 // 4, x0 // 4 : x1 // 4] = 8.0
                 return [np.array([[iou]], dtype=np.float32), logits]
+
         return [np.array([[0.2]], dtype=np.float32), logits]
 
 
@@ -107,6 +111,7 @@ def test_segments_are_in_image_pixels_largest_first():
     made = expert([((0, 0, 512, 512), 0.97), ((640, 128, 896, 384), 0.95), ((896, 0, 1024, 512), 0.5)])
     (found,) = made.annotate([image])
     boxes = [region.box for region in found.regions]
+
     np.testing.assert_allclose(boxes, [(0, 0, 256, 256), (320, 64, 448, 192)], atol=1)
     assert [region.mask.array().shape for region in found.regions] == [(256, 512)] * 2
     assert [region.mask.area for region in found.regions] == pytest.approx([256 * 256, 128 * 128], rel=0.02)
@@ -114,6 +119,7 @@ def test_segments_are_in_image_pixels_largest_first():
     assert {(region.kind, region.text, region.expert) for region in found.regions} == {
         ("segment", "", made.name)
     }
+
     pixels = made._sessions[0].pixels
     assert not pixels[0, :, 512:].any() and (pixels[0, 0, :512] > 1).all()  # padded below, normalised
 
@@ -123,7 +129,9 @@ def test_points_inside_earlier_segments_are_skipped_by_default():
     image = Image.new("RGB", (512, 256))
     few, all_of_them = expert(rectangles, points=8), expert(rectangles, points=8, ask_everywhere=True)
     (sparing,), (whole,) = few.annotate([image]), all_of_them.annotate([image])
+
     assert sparing == whole
+
     asked = few._sessions[1].asked
     assert len(all_of_them._sessions[1].asked) == 64 and len(asked) < 40
     assert sum(x < 512 for x, _ in asked) == 1  # half of the image, found at its first point
@@ -142,6 +150,7 @@ def test_segments_lie_inside_images_of_any_shape(width, height):
     made = expert([((0, 0, 1024, 1024), 0.97)], points=2)
     (found,) = made.annotate([Image.new("RGB", (width, height))])
     (region,) = found.regions
+
     assert region.box == (0, 0, width, height) and region.mask.area == width * height
 
 
@@ -164,4 +173,5 @@ def test_real_network_segments_a_disc_on_plain_ground():
     made.prepare()
     (found,) = made.annotate([Image.fromarray(pixels)])
     best = max(overlap(region.mask.array(), disc) for region in found.regions)
+
     assert best > 0.95

@@ -12,13 +12,17 @@ from tests.support.tiny_experts import IMAGES
 def test_paper_set_annotates_images_end_to_end():
     loaded = {expert.name: expert for expert in experts.load_experts("paper")}
     assert list(loaded) == ["blip2", "florence2", "sam+blip2", "pp-ocr"]
+
     loaded["sam+blip2"].upstream.points, loaded["sam+blip2"].upstream.stability = 6, 0.5
     loaded["florence2"].maximum_tokens = 60
     found = {name: expert.annotate(IMAGES) for name, expert in loaded.items()}
+
     assert all(len(item.captions) == 1 for item in found["blip2"])
+
     captioned = [region for item in found["sam+blip2"] for region in item.regions]
     assert captioned and all(region.text and region.kind == "segment" for region in captioned)
     assert all(len(item.regions) <= segments.LARGEST for item in found["sam+blip2"])
+
     matcher = experts.load_matcher("auto", "paper")
     crops = [Image.new("RGB", (9, 9), "red")] * len(captioned)
     assert all(0 < value < 1 for value in matcher.match(crops, [region.text for region in captioned]))

@@ -39,8 +39,10 @@ def colours(tmp_path, monkeypatch) -> tagger.Tagger:
 def test_crops_are_tagged_in_batches_and_unlikely_classes_give_no_tag(colours):
     red, blue, grey = (Image.new("RGB", (30, 20), c) for c in ((255, 0, 0), (0, 0, 255), (90, 90, 90)))
     said = colours.tags([red, blue, grey])
+
     assert [text for text, _ in said] == ["red fox", "blue whale", ""]
     assert said[0][1] > 0.99 and said[2][1] == pytest.approx(1 / 3, abs=1e-4)
+
     (thin,) = colours.caption([Image.new("RGB", (64, 1), (255, 0, 0))])
     assert thin[0] == ""  # it lies on white: next to nothing of the square is red
     assert colours.caption([]) == []
@@ -55,6 +57,7 @@ def test_caption_joins_the_tag_and_counted_objects():
     size = (100, 100)
     cats = [region("cat"), region("cat", (50.0, 50.0, 60.0, 60.0)), region("dog", score=0.3)]
     whole = region("person", (0.0, 0.0, 90.0, 90.0))
+
     assert tagger.tag_caption("espresso", [whole, *cats], size) == "a picture of an espresso, with two cats"
     assert tagger.tag_caption("", [whole, *cats], size) == "a picture of a person and two cats"
     assert tagger.tag_caption("espresso", [whole], size) == "a picture of an espresso"
@@ -75,11 +78,13 @@ def test_tag_caption_uses_upstream_regions_and_returns_none_of_them(colours):
     made = tagger.TagCaption(Seen(), colours, minimum=0.9)
     images = [Image.new("RGB", (50, 50), c) for c in ((255, 0, 0), (90, 90, 90))]
     red, grey = made.annotate_from(images, Seen().annotate(images))
+
     assert red.regions == () and red.captions[0].text == "a picture of a red fox, with a cat"
     assert red.captions[0].score > 0.9 and red.captions[0].expert == made.name
     assert grey.captions[0].text == "a picture of a cat" and grey.captions[0].score is None
     assert made.settings["source"]["expert"] == "seen"
     assert made.provenance != tagger.TagCaption(Seen(), tagger.Tagger(0.5), minimum=0.9).provenance
+
     (nothing,) = made.annotate_from(images[1:], [ExpertOutput()])
     assert nothing.captions == ()
 
@@ -109,6 +114,7 @@ def test_real_network_tags_a_cup_of_coffee_and_a_cat():
     made = tagger.Tagger()
     made.prepare()
     said = made.tags([Image.open(folder / name) for name in ("coffee.png", "chelsea.png")])
+
     assert [text for text, _ in said] == ["espresso", "Egyptian cat"] and min(
         share for _, share in said
     ) > 0.5

@@ -29,6 +29,7 @@ def test_decoding_inverts_encoding(stride):
     box = (100.0, 37.0, 180.0, 301.0)
     index, output[index] = _encode(box, 15, 0.8, stride)
     boxes, scores = yolox.decode(output)
+
     assert boxes.shape == (3549, 4) and scores.shape == (3549, 80)
     np.testing.assert_allclose(boxes[index], box, atol=1e-3)
     assert np.unravel_index(scores.argmax(), scores.shape) == (index, 15)
@@ -41,6 +42,7 @@ def test_suppression_keeps_the_best_of_overlapping_boxes(rows):
     scores = np.array([score for *_, score in rows], dtype=float)
     kept = yolox.non_maximum_suppression(boxes, scores, 0.45)
     overlaps = [[iou(a, b) for b in boxes.tolist()] for a in boxes.tolist()]
+
     assert all(overlaps[i][j] <= 0.45 for i in kept for j in kept if i != j)
     for lost in set(range(len(rows))) - set(kept):
         assert any(overlaps[lost][k] > 0.45 and scores[k] >= scores[lost] for k in kept)
@@ -76,9 +78,11 @@ def test_regions_are_in_image_pixels_best_first():
         ((10, 10, 60, 60), 16, 0.1, 16),  # too unsure
     ]:
         index, output[index] = _encode(box, label, objectness, stride)
+
     expert = yolox.YoloxRegions(threads=1)
     expert.__dict__["_session"] = _Session(output)
     (found,) = expert.annotate([Image.new("RGB", (832, 832))])
+
     assert [(item.text, round(item.score, 2)) for item in found.regions] == [("dog", 0.9), ("person", 0.81)]
     assert found.regions[0].box == pytest.approx((600, 40, 832, 240), abs=0.01)
     assert found.regions[1].box == pytest.approx((200, 200, 400, 400), abs=0.01)
@@ -102,4 +106,5 @@ def test_real_network_detects_the_cat():
     expert = yolox.YoloxRegions(threads=1)
     expert.prepare()
     (found,) = expert.annotate([image])
+
     assert found.regions[0].text == "cat" and found.regions[0].score > 0.5

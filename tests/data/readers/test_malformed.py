@@ -12,10 +12,11 @@ CONVERSATION, EXAMPLE, TALK = files.conversation, files.example, files.talk
 
 
 def user(*turns):
+    """A conversation of the given (role, text) pairs."""
     return {"conversations": [{"from": role, "value": text} for role, text in turns]}
 
 
-# Format, a bad row between two good ones, and what its sentence says.
+# Format, a bad row that is put between two good ones, and its error.
 ROWS = {
     "a number": ("conversations", 5, "expected an object with fields, got int 5"),
     "no conversations": ("conversations", {"id": 1}, "the field conversations is missing, there are id"),
@@ -169,6 +170,7 @@ def outcomes(records):
             results.append(records[number])
         except BadRecord as error:
             results.append(str(error))
+
     return results
 
 
@@ -180,12 +182,20 @@ def test_malformed_record_raises_and_the_others_are_read(what, folder):
         row,
         GOOD[format](),
     ]
-    name = "rows.jsonl" if format == "evaluation" else "rows.json"
-    (files.write_lines if format == "evaluation" else files.write_list)(folder / name, rows)
+    if format == "evaluation":
+        name = "rows.jsonl"
+        files.write_lines(folder / name, rows)
+    else:
+        name = "rows.json"
+        files.write_list(folder / name, rows)
+
     first, bad, last = outcomes(readers.read_dataset(files.entry(format, name), folder))
+
     assert isinstance(first, Record) and isinstance(last, Record)
-    place = "line 2" if format == "evaluation" else r"record 2 \(line \d+\)"
-    with pytest.raises(BadRecord, match=rf"^dataset pets: {name}, {place}.*{sentence}"):
+
+    location = "line 2" if format == "evaluation" else r"record 2 \(line \d+\)"
+    # The message names the dataset, the file and the record.
+    with pytest.raises(BadRecord, match=rf"^dataset pets: {name}, {location}.*{sentence}"):
         raise BadRecord(bad)
 
 
@@ -206,6 +216,7 @@ def test_malformed_line_raises_and_the_others_are_read(what, folder):
     good = json.dumps(EXAMPLE()).encode()
     (folder / "rows.jsonl").write_bytes(b"\n".join([good, content, good]))
     first, bad, last = outcomes(readers.read_dataset(files.entry("evaluation", "rows.jsonl"), folder))
+
     assert isinstance(first, Record) and isinstance(last, Record)
     assert bad.startswith("dataset pets: rows.jsonl, line 2") and sentence in bad
 
@@ -214,8 +225,10 @@ def test_only_the_record_that_is_not_utf8_is_bad_in_a_list(folder):
     text = json.dumps(
         [CONVERSATION(answer="é"), CONVERSATION(answer="X"), CONVERSATION()], ensure_ascii=False
     )
+    # One byte of the second record is not UTF-8.
     (folder / "rows.json").write_bytes(text.encode().replace(b"X", b"\xff"))
     first, bad, last = outcomes(readers.read_dataset(files.entry("conversations", "rows.json"), folder))
+
     assert first.turns[0][1] == "é" and last.turns[0][1] == "a cat"
     assert bad == "dataset pets: rows.json, record 2 (line 1): expected UTF-8, got the byte 0xff"
 
@@ -235,8 +248,11 @@ def test_malformed_sample_of_a_shard_raises(what, folder):
     text = b'{"question": "q?", "answer": "x"}'
     first, last = ([(f"{n}.png", files.png()), (f"{n}.json", text)] for n in (1, 3))
     files.write_tar(folder / "s.tar", [*first, ("0.png", files.png()), ("0.json", text), *members, *last])
-    good, other, bad, end = outcomes(readers.read_dataset(files.entry("webdataset", "s.tar"), folder))
-    assert [isinstance(record, Record) for record in (good, other, end)] == [True] * 3
+    first_good, second_good, bad, last_good = outcomes(
+        readers.read_dataset(files.entry("webdataset", "s.tar"), folder)
+    )
+
+    assert [isinstance(record, Record) for record in (first_good, second_good, last_good)] == [True] * 3
     assert bad.startswith("dataset pets: s.tar, key ") and sentence in bad
 
 
@@ -257,6 +273,7 @@ def test_malformed_row_of_a_table_raises(what, folder):
     columns = {"image": ["a.png", "a.png"], "question": ["q?", "q?"], "answer": ["x", "y"]} | changed
     files.write_parquet(folder / "rows.parquet", **columns)
     good, bad = outcomes(readers.read_dataset(files.entry("datasets", "rows.parquet"), folder))
+
     assert isinstance(good, Record)
     assert bad.startswith("dataset pets: rows.parquet, row 2") and sentence in bad
 
@@ -293,8 +310,10 @@ def test_malformed_file_raises_when_it_is_indexed(what, folder):
 def test_truncated_and_compressed_shards_raise(folder):
     members = [("1.png", files.png(50, 50)), ("2.png", bytes(5000))]
     files.write_tar(folder / "s.tar", members)
+    # Cut inside of the second member.
     (folder / "s.tar").write_bytes((folder / "s.tar").read_bytes()[:3000])
     files.write_tar(folder / "z.tar", members, "w:gz")
+
     for name in ("s.tar", "z.tar"):
         with pytest.raises(ValueError, match=f"{name} is no whole, uncompressed tar file"):
             readers.read_dataset(files.entry("webdataset", name), folder)
@@ -303,6 +322,7 @@ def test_truncated_and_compressed_shards_raise(folder):
 def test_missing_column_raises_with_the_list(folder):
     pytest.importorskip("datasets")
     files.write_parquet(folder / "rows.parquet", image=["a.png"], text=["x"])
+
     with pytest.raises(FileNotFoundError, match="has nothing at .*gone.parquet, and no hub has a dataset"):
         readers.read_dataset(files.entry("datasets", "gone.parquet"), folder)
     with pytest.raises(ValueError, match="has the file .*a.png, expected .parquet"):

@@ -1,4 +1,4 @@
-"""Samples for the tests of synthetic data, made once."""
+"""Samples for the tests of synthetic data, rendered once."""
 
 import pytest
 

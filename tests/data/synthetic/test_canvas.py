@@ -12,6 +12,7 @@ from monkeylib.data.synthetic import canvas
 @pytest.mark.parametrize("name", canvas.FONTS)
 @pytest.mark.parametrize("height", [10, 13, 20, 26])
 def test_font_is_as_high_as_its_size(name, height):
+    # From the top of a capital to the end of a descender.
     _, top, _, bottom = canvas.font(name, height).getbbox("Ag")
     assert 0.75 * height <= bottom - top <= 1.1 * height
 
@@ -33,6 +34,7 @@ def test_glyph_boxes_cover_the_ink(name, height, upper):
         for glyph in text.glyphs:
             x0, y0, x1, y1 = glyph.box
             covered[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True
+            # Every box has ink in it.
             middle = ink[round(y0) : round(y1), round(x0) : round(x1)]
             assert middle.sum() > 0.3, f"no ink in the box of {glyph.char!r}"
         # Only descenders reach below a box, and kerned ends beside it.

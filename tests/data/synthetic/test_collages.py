@@ -55,4 +55,5 @@ def test_photograph_lies_in_its_box(composite_scenes):
     # The photograph may be mirrored.
     difference = np.abs(pixels - expected).mean()
     mirrored_difference = np.abs(pixels - expected[:, ::-1]).mean()
+
     assert min(difference, mirrored_difference) < 12

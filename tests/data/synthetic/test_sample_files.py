@@ -1,4 +1,4 @@
-"""The committed sample images are what the code makes, and what their README says of them is true."""
+"""Sample images: the committed files equal the rendered ones, and their README states correct answers."""
 
 import re
 
@@ -18,7 +18,7 @@ def pixels(image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", sample_files.NAMES)
-def test_committed_image_is_what_the_code_makes(name):
+def test_committed_image_equals_the_rendered_one(name):
     with Image.open(resources.samples() / name) as committed:
         difference = np.abs(pixels(committed) - pixels(sample_files.make_image(name)))
     # PNG is lossless; JPEG at quality 90 changes a pixel by a few levels of 255.
@@ -32,12 +32,12 @@ def test_image_is_small_and_has_a_licence(name):
     assert re.search("Apache-2.0|CC0|public domain", row.split("|")[3])
 
 
-def test_every_committed_image_is_made_by_the_code():
+def test_every_committed_image_can_be_rendered():
     committed = {path.name for path in resources.samples().iterdir()} - {"README.md"}
     assert committed == set(sample_files.NAMES)
 
 
-def test_no_training_step_sees_the_images():
+def test_images_belong_to_the_test_split():
     assert all(sample_files.synthetic_sample(name).split == "test" for name in sample_files.SYNTHETIC)
     assert set(sample_files.PHOTOGRAPHS.values()) <= set(PHOTOS["test"])
 
@@ -46,17 +46,16 @@ def test_readme_states_correct_answers():
     rows = re.findall(r"\| `(\w+\.png)` \| ([^|]+\?) \| ([^|]+) \| (\w+) \|", README)
     assert {name for name, *_ in rows} == set(sample_files.SYNTHETIC)
     for name, question, answer, size in rows:
-        truth = next(
-            asked for asked in sample_files.synthetic_sample(name).questions if asked.question == question
-        )
+        questions = sample_files.synthetic_sample(name).questions
+        truth = next(candidate for candidate in questions if candidate.question == question)
         assert (truth.answer, truth.text_size) == (answer, size)
 
 
-def test_written_images_are_the_same(tmp_path):
+def test_saved_images_are_the_same(tmp_path):
     assert [path.name for path in sample_files.write_images(tmp_path)] == list(sample_files.NAMES)
     for name in sample_files.SYNTHETIC:
-        with Image.open(tmp_path / name) as made:
-            assert np.array_equal(pixels(made), pixels(sample_files.make_image(name)))
+        with Image.open(tmp_path / name) as saved:
+            assert np.array_equal(pixels(saved), pixels(sample_files.make_image(name)))
 
 
 def test_unknown_image_raises_with_the_list():

@@ -21,9 +21,10 @@ SIZE = 192
 
 
 def digest(sample) -> str:
+    """Everything that must be equal in two renderings of a sample."""
     pixels = hashlib.sha256(sample.image.tobytes()).hexdigest()
-    truth = (sample.caption, sample.detailed_caption, sample.questions, sample.facts, sample.texts)
-    return f"{pixels} {truth}"
+    ground_truth = (sample.caption, sample.detailed_caption, sample.questions, sample.facts, sample.texts)
+    return f"{pixels} {ground_truth}"
 
 
 @settings(max_examples=12, deadline=None)
@@ -41,8 +42,10 @@ def test_sample_is_the_same_in_another_process():
         "    s = synthetic.make_sample(n, 'test')\n"
         "    print(hashlib.sha256(s.image.tobytes()).hexdigest(), s.questions)"
     )
+    # Another hash seed: no order may depend on that of a set.
     environment = {"PYTHONHASHSEED": "77", "PATH": ""}
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
     assert process.returncode == 0, process.stderr
 
     samples = [synthetic.make_sample(n, "test") for n in range(6)]
@@ -70,10 +73,11 @@ def test_every_answer_follows_from_the_ground_truth(all_samples):
         for question in sample.questions:
             assert answer_from_truth(sample, question.question) == question.answer, (sample.seed, question)
             kinds.add(question.kind)
+
     assert kinds == {"colour", "where", "what", "count", "read", "title", "value", "cell", "compare"}
 
 
-def test_no_question_is_asked_twice_about_one_image(all_samples):
+def test_questions_about_an_image_are_unique(all_samples):
     for sample in all_samples:
         questions = [question.question for question in sample.questions]
         assert len(questions) == len(set(questions))
@@ -84,6 +88,7 @@ def test_answer_box_lies_in_the_image_and_holds_the_answer(all_samples):
         for question in sample.questions:
             x0, y0, x1, y1 = question.answer_box
             assert 0 <= x0 < x1 <= SIZE and 0 <= y0 < y1 <= SIZE
+            # Some text of the image is the answer, and lies in the box up to a pixel.
             if question.text_size != "object":
                 assert any(
                     text.string.rstrip(":") == question.answer
@@ -110,6 +115,7 @@ def test_small_text_is_not_legible_at_one_tile_and_large_text_is(all_samples):
         for question in sample.questions:
             if question.text_size != "object":
                 heights[question.text_size].append(question.height)
+
     assert min(heights["fine"]) >= samples.LEGIBLE, "legible at full size"
     assert max(heights["fine"]) * samples.TILE / SIZE < samples.LEGIBLE, "not legible at one tile"
     assert min(heights["large"]) * samples.TILE / SIZE >= samples.LEGIBLE, "legible at one tile"
@@ -121,6 +127,7 @@ def test_height_of_a_question_is_that_of_the_smallest_text_it_needs(all_samples)
         for question in sample.questions:
             if question.text_size != "object":
                 x0, y0, x1, y1 = question.answer_box
+                # Texts whose centre lies in the box.
                 heights = []
                 for text in sample.texts:
                     x, y = center(text.box)
@@ -134,10 +141,12 @@ def test_ink_of_a_receipt_lies_where_its_texts_are(all_samples):
     for sample in all_samples:
         if sample.family == "document" and sample.detailed_caption.startswith("a receipt"):
             grey = np.asarray(sample.image.convert("L"), float)
+            # Ink is far from the grey of the paper, darker or lighter.
             ink = np.abs(grey - np.median(grey)) > 90
             covered = np.zeros_like(ink)
             for text in sample.texts:
                 x0, y0, x1, y1 = (round(edge) for edge in text.box)
+                # Boxes end at the baseline; descenders and kerning reach a little beyond.
                 covered[max(0, y0 - 2) : y1 + 6, max(0, x0 - 4) : x1 + 5] = True
             rule = int(sample.texts[0].box[3])  # below the title
             covered[rule : rule + sample.texts[0].height] = True

@@ -1,4 +1,4 @@
-"""Scenes: objects keep apart, and have their colours."""
+"""Scenes: objects do not touch, and have their colours."""
 
 import numpy as np
 
@@ -18,5 +18,6 @@ def test_objects_have_their_colour_in_the_image(all_samples):
         pixels = np.asarray(sample.image)
         for drawn in sample.objects:
             x0, y0, x1, y1 = (round(edge) for edge in drawn.box)
+            # Even thin shapes such as the ring fill a seventh of their box.
             has_colour = (pixels[y0:y1, x0:x1] == scenes.COLOURS[drawn.colour]).all(-1)
             assert has_colour.mean() > 0.15, (sample.seed, drawn)

@@ -10,10 +10,13 @@ from tests.support.synthetic_truth import answer_from_truth
 def test_test_set_is_the_same_each_time_and_has_its_text_size(name):
     first = synthetic.make_test_set(name, 12)
     second = synthetic.make_test_set(name, 9)
+
     assert [(a.id, a.question, a.answers) for a in first[:9]] == [
         (a.id, a.question, a.answers) for a in second
     ]
     assert len({a.id for a in first}) == len(first) == 12
+
+    # Two questions about an image at most.
     images = [a.sample.seed for a in first]
     assert max(images.count(seed) for seed in images) <= 2
     for question in first:

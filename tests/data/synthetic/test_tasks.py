@@ -1,4 +1,4 @@
-"""Training conversations: true, within their budget, and independent where asked for."""
+"""Training conversations: correct, within their budget, and independent if requested."""
 
 from collections import Counter
 from functools import cache
@@ -14,7 +14,7 @@ from monkeylib.prompts import SEPARATOR
 
 NUMBERS = st.integers(0, 10_000_000)
 
-# Kinds of questions whose answers name what others ask for.
+# Kinds of questions whose answers appear in other questions about the same object or sign.
 LEAKING = ("read", "colour", "where", "what")
 
 
@@ -31,15 +31,18 @@ def question_in(prompt):
 
 @settings(max_examples=60, deadline=None)
 @given(NUMBERS, st.floats(0.3, 1), st.integers(1, 400), st.floats(0, 1))
-def test_training_turns_are_true_and_keep_to_their_budget(number, scale, budget, detailed):
+def test_training_turns_are_correct_and_keep_to_their_budget(number, scale, budget, detailed):
     sample = sample_of(number % 6)
     turns = training_turns(sample, np.random.default_rng(number), scale, budget, detailed)
-    truth = {q.question: q.answer for q in sample.questions}
+    answer_of = {q.question: q.answer for q in sample.questions}
+
     assert turns and all(prompt.startswith(SEPARATOR) for prompt, _ in turns)
+    # The first turn may exceed the budget: at least one is always returned.
     assert sum(len(answer) + len(prompt) // 2 for prompt, answer in turns[1:]) <= budget
+
     for prompt, answer in turns:
         if prompt.endswith("Answer: "):
-            assert answer == truth[question_in(prompt)]
+            assert answer == answer_of[question_in(prompt)]
         else:
             assert answer == (sample.detailed_caption if "detailed" in prompt else sample.caption)
 
@@ -54,6 +57,7 @@ def test_independent_question_follows_neither_transcript_nor_question_about_the_
     turns = training_turns(sample, rng, scale, 10_000, detailed, captions, independent=True)
 
     has_transcript = any("detailed" in prompt for prompt, _ in turns)
+
     assert not (has_transcript and any(prompt.endswith("Answer: ") for prompt, _ in turns))
 
     questions = [question_in(prompt) for prompt, _ in turns]
@@ -61,28 +65,31 @@ def test_independent_question_follows_neither_transcript_nor_question_about_the_
     assert len(boxes) == len(set(boxes)), "two questions about one sign or object"
 
 
-def test_signs_are_asked_for_mostly_by_their_colour_if_so_set():
-    by_colour = 0
-    asked = 0
+def test_questions_name_signs_mostly_by_their_colour_if_requested():
+    num_by_colour = 0
+    num_questions = 0
     for number in range(120):
         sample = synthetic.make_sample(number, "train", (96, 96), "scene_text")
         rng = np.random.default_rng(number)
         turns = training_turns(sample, rng, 1, 10_000, 0.0, False, independent=True, by_colour=0.7)
         assert sorted(answer for _, answer in turns) == sorted(s.text.string for s in sample.signs)
+        # A single sign is named by its colour or not at all, whatever the setting.
         if len(sample.signs) > 1:
-            asked += len(turns)
-            by_colour += sum(any(colour in prompt for colour in scenes.COLOURS) for prompt, _ in turns)
-    assert 0.7 * asked < by_colour < 0.98 * asked
+            num_questions += len(turns)
+            num_by_colour += sum(any(colour in prompt for colour in scenes.COLOURS) for prompt, _ in turns)
+
+    assert 0.7 * num_questions < num_by_colour < 0.98 * num_questions
 
 
-def test_text_that_is_not_legible_is_mostly_not_asked_for(samples_by_split):
-    asked = Counter()
+def test_questions_about_illegible_text_are_mostly_skipped(samples_by_split):
+    selected = Counter()
     available = Counter()
     for number, sample in enumerate(samples_by_split["train"]):
         text_sizes = {question.question: question.text_size for question in sample.questions}
         available.update(text_sizes.values())
+        # At half the scale, as in one view of the full image.
         turns = training_turns(sample, np.random.default_rng(number), 0.5, 10_000, 0.0)
-        asked.update(text_sizes.get(question_in(prompt), "caption") for prompt, _ in turns)
+        selected.update(text_sizes.get(question_in(prompt), "caption") for prompt, _ in turns)
 
-    assert 0 < asked["fine"] < 0.2 * available["fine"]
-    assert asked["large"] == available["large"]
+    assert 0 < selected["fine"] < 0.2 * available["fine"]
+    assert selected["large"] == available["large"]

@@ -29,7 +29,9 @@ def test_template_word_is_one_token(text):
 def test_markup_in_a_text_stays_text():
     ids = encode("<img> a <imgpad>")
     special = set(TOKENIZER.convert_tokens_to_ids(list(SPECIALS)))
+
     assert not special & set(ids) and TOKENIZER.decode(ids) == "<img> a <imgpad>"
+    # Characters outside ASCII are unknown, and upper case is folded.
     assert TOKENIZER("OPEN é", add_special_tokens=False)["input_ids"][-1] == TOKENIZER.unk_token_id
     assert TOKENIZER.decode(TOKENIZER("OPEN", add_special_tokens=False)["input_ids"]) == "open"
 
@@ -38,6 +40,7 @@ def test_no_drawn_word_is_a_template_word(all_samples):
     """Otherwise reading would not mean copying characters."""
     lists = (words.ITEMS, words.SHOPS, words.NAMES, words.CITIES, words.MONTHS, words.DAYS, words.FORM_TITLES)
     lists += (words.TABLE_TITLES, words.COLUMNS, words.SIGN_WORDS, list(words.FIELDS), ["total"])
+
     assert not {word for word_list in lists for word in word_list} & set(WORDS)
 
     for sample in all_samples:

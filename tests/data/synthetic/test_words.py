@@ -8,7 +8,7 @@ from monkeylib.data.synthetic import canvas, words
 from tests.data.synthetic.conftest import SAMPLES_PER_SPLIT
 
 
-def test_every_written_fact_belongs_to_the_split_of_its_image(samples_by_split):
+def test_every_fact_belongs_to_the_split_of_its_image(samples_by_split):
     for split, samples in samples_by_split.items():
         facts = [fact for sample in samples for fact in sample.facts]
         assert len(facts) > 3 * SAMPLES_PER_SPLIT / 2
@@ -27,8 +27,8 @@ def test_rule_of_the_splits_is_fixed():
     assert [words.split_of(*pair) for pair in pairs] == ["train", "test", "val"]
 
 
-def test_every_value_that_is_asked_for_is_a_fact_of_the_image(all_samples):
-    """So no answer of one split can be read in another."""
+def test_every_answer_read_from_text_is_a_fact_of_the_image(all_samples):
+    """So no answer of one split can be read in an image of another."""
     for sample in all_samples:
         values = {value for _, value in sample.facts}
         answers = {q.answer for q in sample.questions if q.kind in ("read", "value", "cell", "title")}
@@ -39,6 +39,7 @@ def test_no_photograph_is_used_in_two_splits(monkeypatch):
     names = [name for split in words.SPLITS for name in canvas.PHOTOS[split]]
     assert len(names) == len(set(names)) and set(canvas.PHOTOS) == set(words.SPLITS)
 
+    # The photographs that are actually drawn are those of the split, all of them.
     used = set()
     load_photo = canvas.photo
 

@@ -58,6 +58,7 @@ def _scores_by_name(name, items):
 def test_mean_over_a_corpus_equals_the_released_code(name, section, corpus):
     items = [item for item in METRICS[section]["items"] if isinstance(item["official"], float)]
     scores = _scores_by_name(name, items)
+
     np.testing.assert_allclose(scores, [item["official"] for item in items], atol=1e-12)
     assert scores.mean() == pytest.approx(METRICS[section][corpus], abs=1e-12)
 
@@ -68,6 +69,7 @@ def test_vqa_percentages_of_a_corpus_equal_the_released_code():
     scores = registry.get("release_vqa_score").scores([item["answer"] for item in items], answers)
 
     expected = METRICS["vqa_score"]["corpus_items_with_answer_id"]
+
     assert len(scores) == expected["n"]
     assert round(100 * scores.mean(), 2) == expected["accuracy"]["overall"]
 

@@ -20,6 +20,7 @@ def test_cider_d_equals_pycocoevalcap_on_tokenised_captions(corpus):
         [item["tokenized_hypothesis"].split() for item in items],
         [[reference.split() for reference in item["tokenized_references"]] for item in items],
     )
+
     np.testing.assert_allclose(scores, expected["CIDEr_per_image"], atol=1e-9)
     assert scores.mean() == pytest.approx(expected["CIDEr"], abs=1e-9)
 

@@ -16,6 +16,7 @@ def test_order_and_case_of_values_do_not_count():
 
     predictions = ["2017-02-24", "Ohio", "Lsi Industries Inc. | DEnnis W. Wells"]
     counts = due.count_corpus(predictions, answers, metas).sum(axis=0)
+
     assert counts.tolist() == [4, 4, 4, 4]
     assert due.f1(counts) == 1
 
@@ -42,6 +43,7 @@ def test_values_of_a_field_are_counted(prediction, answers, variants, expected):
 def test_f1_is_symmetric_and_between_0_and_1(first, second):
     forward = due.f1(due.count_values(" | ".join(first), second))
     backward = due.f1(due.count_values(" | ".join(second), first))
+
     assert 0 <= forward <= 1
     assert forward == pytest.approx(backward)
     assert due.f1(due.count_values(" | ".join(first), first)) == 1
@@ -52,6 +54,7 @@ def test_another_correct_value_never_lowers_f1(predicted, answers):
     answers = [*answers, "new"]
     before = due.f1(due.count_values(" | ".join(predicted), answers))
     after = due.f1(due.count_values(" | ".join([*predicted, "new"]), answers))
+
     assert after >= before
 
 

@@ -68,8 +68,11 @@ def test_bootstrap_resamples_images_within_tasks():
         answers, [[answer] for answer in answers], [{"task": task} for task in tasks], images
     )
 
+    # All answers are correct: 2 for each of the two tasks.
     stratified = statistics.bootstrap_corpus_score(counts, mme.perception, clusters=images, strata=tasks)
+
     assert stratified == (4, 4, 4, 62)
+
     unstratified = statistics.bootstrap_corpus_score(counts, mme.perception, clusters=images)
     assert unstratified.low == 2
 

@@ -54,6 +54,7 @@ def test_every_metric_scores_a_hostile_prediction(name, hostile):
     metric = registry.get(name)
     answers = ANSWERS.get(name, ["plain"])
     scores = metric.scores([hostile, answers[0]], [answers, answers], [META, META])
+
     assert len(scores) == 2 and np.isfinite(scores).all()
     assert (scores >= 0).all() and (scores <= BEST.get(name, 1.0)).all()
 
@@ -85,4 +86,5 @@ def test_every_metric_scores_or_refuses_a_hostile_answer(name, hostile):
         assert score == 0  # "|" separates values, so no cell that DUE asks about has it
     elif not name.startswith(("release", "cider")):
         assert score == 1
+
     assert math.isfinite(score)
