@@ -74,11 +74,10 @@ class Mixture:
             validation = [_fixed_sample(records, self.seed) for records in validation_datasets]
 
         # Counts are given per epoch, or follow from the number of training records.
-        self.counts = [
-            _epoch_count(records, len(training_records))
-            for records, training_records in zip(datasets, self.sets, strict=True)
-        ]
         self._lengths = [len(records) for records in self.sets]
+        self.counts = [
+            _epoch_count(records, length) for records, length in zip(datasets, self._lengths, strict=True)
+        ]
         self._ends = list(accumulate(self.counts))  # of each dataset among the slots of an epoch
 
         self.validation: Records | None = _Concatenated("validation", validation) if validation else None
@@ -221,8 +220,9 @@ def _epoch_count(records: DatasetRecords, length: int) -> int:
 
 def _fixed_sample(records: DatasetRecords, seed: int) -> Records:
     """Return the records of a validation dataset in random order: all, or the first `count`."""
-    count = min(_epoch_count(records, len(records)), len(records))
-    permutation = RandomPermutation(len(records), seed, records.name, "validation")
+    length = len(records)
+    count = min(_epoch_count(records, length), length)
+    permutation = RandomPermutation(length, seed, records.name, "validation")
     return _Subset(records, [permutation[index] for index in range(count)])
 
 

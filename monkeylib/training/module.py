@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -71,6 +72,11 @@ class MonkeyTraining(L.LightningModule):
     def accumulation_steps(self) -> int:
         """Micro-batches of an optimiser step on each device."""
         return accumulation_steps(self.profile, self.trainer.world_size)
+
+    @cached_property
+    def _encoder(self) -> ExampleEncoder:
+        """Encodes the records of training and validation; packed examples have their own."""
+        return ExampleEncoder(self.processor, self.profile.training.max_length)
 
     def configure_model(self) -> None:
         """Shard the model where the strategy is FSDP."""
@@ -186,13 +192,15 @@ class MonkeyTraining(L.LightningModule):
             packing: pack examples instead of padding them.
             fixed_size: show images as the processor does, where training changes the size of its one view.
         """
-        encoder = ExampleEncoder(self.processor, self.profile.training.max_length, packing)
+        encoder = self._encoder
+        if packing:
+            encoder = ExampleEncoder(self.processor, self.profile.training.max_length, packing=True)
         return Collator(encoder, shard, self._skip, None if fixed_size else self._view_side)
 
     def _batches(
         self, dataset: RecordDataset, batch_size: int, offset: int, end: int | None
     ) -> LengthBuckets:
-        encoder = ExampleEncoder(self.processor, self.profile.training.max_length)
+        encoder = self._encoder
 
         def load_example(index: int) -> EncodedExample | None:
             try:
