@@ -11,7 +11,7 @@ from transformers import AutoModel, PreTrainedConfig, Qwen2Config
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyVisionConfig
 from monkeylib.model.config import MonkeyProjectorConfig, mlp_width
 from monkeylib.model.hf_vision import layout_of
-from monkeylib.model.lora import tile_loras
+from monkeylib.model.tile_lora import tile_loras
 from monkeylib.tiling import Grid
 
 # Values in the state dict of the released code's model, and what the paper says. The paper's LoRA is not that

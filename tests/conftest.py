@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from monkeylib import profiles
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.lora import tile_loras
+from monkeylib.model.tile_lora import tile_loras
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 
 # On a busy machine the quickest example may take long.

@@ -16,7 +16,7 @@ from monkeylib.experiments.parity import (
     released_weights,
 )
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.lora import TileLoRA
+from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.prompts import IGNORE_INDEX
 from tests.support.released_encoding import encode_as_released
 from tests.support.released_files import from_released_layout, to_released_layout

@@ -28,7 +28,7 @@ from monkeylib.checkpoints.key_map import (
 )
 from monkeylib.checkpoints.released_config import config_from_released, is_base_model
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
-from monkeylib.model.lora import TileLoRA
+from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.progress import Progress
 from monkeylib.prompts import SEPARATOR

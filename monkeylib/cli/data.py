@@ -66,7 +66,7 @@ def convert(
 ) -> None:
     """Convert the official download of a public dataset into training records."""
     from monkeylib.data.convert import convert_dataset
-    from monkeylib.data.datasets import training_card
+    from monkeylib.data.dataset_cards import training_card
 
     card = training_card(name)
     conversion = convert_dataset(card, folder, out)
@@ -80,7 +80,7 @@ def convert(
 @app.command("datasets")
 def list_datasets() -> None:
     """List the public datasets that Monkey is trained on, their sources, and what could not be checked."""
-    from monkeylib.data.datasets import training_cards
+    from monkeylib.data.dataset_cards import training_cards
 
     for card in training_cards().values():
         print(f"{card.name}: {card.home} ({card.licence})")

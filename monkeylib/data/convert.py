@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib import resources
-from monkeylib.data.datasets import DatasetCard
+from monkeylib.data.dataset_cards import DatasetCard
 from monkeylib.data.layouts import LAYOUTS, QARecord, checked, require_files
 from monkeylib.prompts import SEPARATOR, build_prompt
 

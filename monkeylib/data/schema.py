@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from monkeylib.data.datasets import training_card
+from monkeylib.data.dataset_cards import training_card
 from monkeylib.errors import choose
 from monkeylib.prompts import PROMPTS, SEPARATOR
 

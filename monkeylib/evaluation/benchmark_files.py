@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monkeylib.data.datasets import DatasetCard
+from monkeylib.data.dataset_cards import DatasetCard
 from monkeylib.data.layouts import LAYOUTS, QARecord, checked, read_json, read_json_lines, require_files
 from monkeylib.digests import text_digest
 from monkeylib.evaluation.examples import Example

@@ -4,8 +4,8 @@ A benchmark is declarative: the examples to load with the prompt that they carry
 answer, and the metrics, the first of which is the main one. There are four kinds:
 
 - the test sets of the synthetic data: `nano-fine` and others;
-- the paper's 18 (`monkeylib.data.datasets`), read from their official downloads: `textvqa` from the folder
-  textvqa, and so on;
+- the paper's 18 (`monkeylib.data.dataset_cards`), read from their official downloads: `textvqa` from the
+  folder textvqa, and so on;
 - `docvqa-val` and `infovqa-val`, since the answers of those test splits aren't published;
 - `released-textvqa` and so on: the 14 that the released code evaluates, from its own files, with its prompt
   and its metric, defects included.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from monkeylib import resources
 from monkeylib.data import synthetic
-from monkeylib.data.datasets import DatasetCard, Kind, ReportedScore, evaluation_cards
+from monkeylib.data.dataset_cards import DatasetCard, Kind, ReportedScore, evaluation_cards
 from monkeylib.errors import unknown_name
 from monkeylib.evaluation.benchmark_files import official_examples, released_examples
 from monkeylib.evaluation.examples import Example

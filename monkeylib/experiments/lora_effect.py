@@ -2,7 +2,7 @@
 
 import torch
 
-from monkeylib.model.lora import TileLoRA, tile_loras
+from monkeylib.model.tile_lora import TileLoRA, tile_loras
 from monkeylib.model.vision import VisionTransformer
 
 _STD = 0.05  # standard deviation of the random weights

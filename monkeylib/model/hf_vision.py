@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 
 from monkeylib.model.config import MonkeyConfig
-from monkeylib.model.lora import TileLoRA
+from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.model.vision import VisionBackbone
 
 

@@ -10,8 +10,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOu
 
 from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig
 from monkeylib.model.hf_vision import HFVisionBackbone
-from monkeylib.model.lora import TileLoRA, lora_index_of_image, tile_loras
 from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
+from monkeylib.model.tile_lora import TileLoRA, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
 from monkeylib.prompts import IGNORE_INDEX
 
@@ -160,7 +160,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return BaseModelOutputWithPooling(pooler_output=tokens) if return_dict else tokens
 
     def lora_index(self, grids: torch.Tensor) -> list[int]:
-        """Return the LoRA of each view of a batch, `NO_LORA` (-1) for none, as `lora.lora_index_of_image`.
+        """Return the LoRA of each view of a batch, `NO_LORA` for none; see `tile_lora.lora_index_of_image`.
 
         Args:
             grids: `[images, 2]` rows and columns of each image.

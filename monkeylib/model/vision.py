@@ -2,7 +2,7 @@
 
 A view is a tile of an image, or its global view. The blocks are those of the released ViT-bigG: norms come
 first, query, key and value are interleaved per head, the GELU is exact, and there is neither a class token
-nor a final norm. Which view meets which LoRA is decided in `monkeylib.model.lora`.
+nor a final norm. Which view meets which LoRA is decided in `monkeylib.model.tile_lora`.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from monkeylib.model.config import MonkeyConfig, mlp_width
-from monkeylib.model.lora import NO_LORA, TileLoRA, plan_chunks
+from monkeylib.model.tile_lora import NO_LORA, TileLoRA, plan_chunks
 
 # Bytes of a chunk's widest activation on a CPU. A larger one leaves the cache and only costs page faults.
 CPU_CHUNK_BYTES = 16 * 2**20

@@ -55,18 +55,6 @@ def trainable_components(profile: Profile) -> TrainableComponents:
     )
 
 
-def learning_rates(profile: Profile) -> dict[str, float]:
-    """Return the learning rates of components that have their own, by the prefix of their parameters'
-    names."""
-    components = trainable_components(profile)
-    rates = {
-        "vision.": components.vision.lr,
-        "resampler.": components.resampler.lr,
-        "language_model.": components.language_model.lr,
-    }
-    return {prefix: rate for prefix, rate in rates.items() if rate is not None}
-
-
 def set_trainable(model: MonkeyForConditionalGeneration, profile: Profile) -> None:
     """Put a model into training mode and freeze what a profile does not train; add LoRA to its language
     model where that trains by LoRA."""

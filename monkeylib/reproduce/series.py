@@ -23,7 +23,7 @@ from rich.console import Console
 from monkeylib import resources, tables
 from monkeylib.digests import data_digest, file_digest
 from monkeylib.reproduce import notebooks
-from monkeylib.reproduce.provenance import code_digests
+from monkeylib.reproduce.code_digests import code_digests
 
 _BASE, _SAMPLES = "data/models/nano-base", "data/samples"
 _INTERRUPTED = "its last run was interrupted"

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from monkeylib.data.records import BadRecord
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
-from monkeylib.profiles import Profile, trainable
+from monkeylib.profiles import Profile
 from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training import strategies
 from monkeylib.training.data import (
@@ -29,7 +29,7 @@ from monkeylib.training.data import (
     TrainingData,
     build_dataloader,
 )
-from monkeylib.training.optim import cosine_with_warmup, parameter_groups
+from monkeylib.training.optim import cosine_with_warmup, learning_rates, parameter_groups
 
 # Batches of the training batch's size that a validation goes through.
 VALIDATION_BATCHES = 4
@@ -138,7 +138,7 @@ class MonkeyTraining(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW with a warm-up and a cosine decay; each component trains at its own rate."""
         training = self.profile.training
-        groups = parameter_groups(self.model, training.weight_decay, trainable.learning_rates(self.profile))
+        groups = parameter_groups(self.model, training.weight_decay, learning_rates(self.profile))
 
         # FSDP has no fused steps on a CPU, and Lightning clips no gradients before one in mixed precision.
         # Otherwise weight by weight: `foreach` holds another copy of all of them.

@@ -1,4 +1,4 @@
-"""Parameter groups and the learning-rate schedule of all training."""
+"""Learning rates of components, parameter groups and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -9,12 +9,27 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from monkeylib.profiles import Profile
+from monkeylib.profiles.trainable import trainable_components
+
 # Learned vectors that are stored as matrices: they do not decay.
 _LEARNED_VECTORS = ("query", "positions")
 
 
+def learning_rates(profile: Profile) -> dict[str, float]:
+    """Return the learning rates of components that have their own, by the prefix of their parameters'
+    names."""
+    components = trainable_components(profile)
+    rates = {
+        "vision.": components.vision.lr,
+        "resampler.": components.resampler.lr,
+        "language_model.": components.language_model.lr,
+    }
+    return {prefix: rate for prefix, rate in rates.items() if rate is not None}
+
+
 def parameter_groups(
-    module: nn.Module, weight_decay: float, learning_rates: dict[str, float] | None = None
+    module: nn.Module, weight_decay: float, rates: dict[str, float] | None = None
 ) -> list[dict[str, Any]]:
     """Return AdamW's groups of the trainable parameters.
 
@@ -23,16 +38,16 @@ def parameter_groups(
     Args:
         module: holds the parameters.
         weight_decay: of matrices.
-        learning_rates: rates by the prefix of a parameter's name, such as `{"vision.": 3e-3}`. Other
+        rates: learning rates by the prefix of a parameter's name, such as `{"vision.": 3e-3}`. Other
             parameters have the optimiser's rate.
     """
-    learning_rates = learning_rates or {}
+    rates = rates or {}
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
 
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        prefix = next((prefix for prefix in learning_rates if name.startswith(prefix)), "")
+        prefix = next((prefix for prefix in rates if name.startswith(prefix)), "")
         decays = parameter.ndim >= 2 and not name.endswith(_LEARNED_VECTORS)
 
         if (prefix, decays) not in groups:
@@ -43,7 +58,7 @@ def parameter_groups(
                 "name": title if decays else f"{title} without decay",
             }
             if prefix:
-                group["lr"] = learning_rates[prefix]
+                group["lr"] = rates[prefix]
             groups[prefix, decays] = group
         groups[prefix, decays]["params"].append(parameter)
 

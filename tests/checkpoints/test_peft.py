@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from monkeylib.checkpoints import convert, peft
-from monkeylib.model.lora import tile_loras
+from monkeylib.model.tile_lora import tile_loras
 from monkeylib.model.vision import VisionTransformer
 from tests.model.test_hf_vision import build, views
 

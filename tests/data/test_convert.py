@@ -8,7 +8,7 @@ from PIL import Image
 
 from monkeylib.data import readers
 from monkeylib.data.convert import convert_dataset
-from monkeylib.data.datasets import training_card, training_cards
+from monkeylib.data.dataset_cards import training_card, training_cards
 from tests.support import record_files as files
 
 

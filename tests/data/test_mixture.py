@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monkeylib.data import mixture as mixtures
-from monkeylib.data.datasets import training_cards
+from monkeylib.data.dataset_cards import training_cards
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.data.synthetic import sample_files
 from tests.support import record_files as files

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from monkeylib.data import datasets
+from monkeylib.data import dataset_cards
 from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.examples import read_predictions
 from monkeylib.evaluation.metrics import registry
@@ -14,7 +14,7 @@ from monkeylib.images import open_image
 from tests.support import record_files
 from tests.support.benchmark_files import DOWNLOADS, RELEASED_ROWS, download, released_download
 
-CARDS = datasets.evaluation_cards()
+CARDS = dataset_cards.evaluation_cards()
 RELEASED = [name for name in benchmarks.BENCHMARKS if name.startswith("released-")]
 PAPER = """flickr30k textcaps vqav2 okvqa gqa scienceqa vizwiz mme textvqa ai2d stvqa estvqa
 docvqa chartqa infovqa deepform klc wtq""".split()

@@ -14,7 +14,7 @@ from transformers import (
 
 from monkeylib import sizing
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyResamplerConfig
-from monkeylib.model.lora import NO_LORA, tile_loras
+from monkeylib.model.tile_lora import NO_LORA, tile_loras
 from monkeylib.prompts import IGNORE_INDEX
 from tests.support.checkpointing import compare_checkpointed
 

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from monkeylib.model import vision as vision_module
-from monkeylib.model.lora import NO_LORA
+from monkeylib.model.tile_lora import NO_LORA
 from monkeylib.model.vision import PositionEmbeddingCache, interpolate_position_embedding
 from tests.support.checkpointing import compare_checkpointed
 

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from monkeylib import profiles
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.lora import TileLoRA
+from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.profiles import build
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from monkeylib import inference, profiles
 from monkeylib.data import synthetic
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.lora import TileLoRA
+from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.profiles import build, trainable
 from monkeylib.prompts import IGNORE_INDEX, PromptLayout
 from monkeylib.training import callbacks, finetune, optim

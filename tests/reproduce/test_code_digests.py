@@ -1,6 +1,6 @@
 import pytest
 
-from monkeylib.reproduce import provenance
+from monkeylib.reproduce import code_digests
 
 
 @pytest.fixture()
@@ -23,7 +23,7 @@ def package(tmp_path):
 
 
 def test_imports_are_followed_through_functions_packages_and_relative_names(package):
-    files = set(provenance.code_digests("from library import top", package))
+    files = set(code_digests.code_digests("from library import top", package))
     assert files == {
         "library/__init__.py",
         "library/top.py",
@@ -33,16 +33,16 @@ def test_imports_are_followed_through_functions_packages_and_relative_names(pack
         "library/rooms/pantry.py",
         "library/rooms/list.yaml",
     }
-    assert set(provenance.code_digests("import library.alone", package)) == {
+    assert set(code_digests.code_digests("import library.alone", package)) == {
         "library/__init__.py",
         "library/alone.py",
     }
-    assert provenance.code_digests("import numpy", package) == {}
+    assert code_digests.code_digests("import numpy", package) == {}
 
 
 def test_only_code_changes_digests_not_comments_or_docstrings(package):
-    before = provenance.code_digests("import library.alone", package)
+    before = code_digests.code_digests("import library.alone", package)
     (package / "alone.py").write_text('"""One."""\n\nX = 1  # a comment\n')
-    assert provenance.code_digests("import library.alone", package) == before
+    assert code_digests.code_digests("import library.alone", package) == before
     (package / "alone.py").write_text("X = 2\n")
-    assert provenance.code_digests("import library.alone", package) != before
+    assert code_digests.code_digests("import library.alone", package) != before

@@ -2,11 +2,11 @@
 
 import pytest
 
-from monkeylib.data import datasets
+from monkeylib.data import dataset_cards
 
 
 def test_cards_come_in_the_order_of_the_papers_tables():
-    assert list(datasets.load_cards()) == [
+    assert list(dataset_cards.load_cards()) == [
         "detailed-caption", "coco-caption", "flickr30k", "textcaps",
         "vqav2", "okvqa", "gqa", "scienceqa", "vizwiz", "mme",
         "textvqa", "ocrvqa", "ai2d", "stvqa", "estvqa",
@@ -15,15 +15,15 @@ def test_cards_come_in_the_order_of_the_papers_tables():
 
 
 def test_every_card_is_used_and_states_its_source():
-    assert len(datasets.training_cards()) == 19
-    assert len(datasets.evaluation_cards()) == 18
-    for card in datasets.load_cards().values():
+    assert len(dataset_cards.training_cards()) == 19
+    assert len(dataset_cards.evaluation_cards()) == 18
+    for card in dataset_cards.load_cards().values():
         assert card.train or card.test
         assert card.home.startswith("https://") and card.licence and card.title
 
 
 def test_no_two_cards_share_a_position():
-    cards = datasets.load_cards().values()
+    cards = dataset_cards.load_cards().values()
     assert len({(card.kind, card.position) for card in cards}) == len(cards)
 
 
@@ -44,10 +44,10 @@ def test_no_two_cards_share_a_position():
     ],
 )
 def test_card_that_does_not_fit_raises(old, new, sentence, tmp_path):
-    content = (datasets.FOLDER / "textvqa.yaml").read_text()
+    content = (dataset_cards.FOLDER / "textvqa.yaml").read_text()
     # The replacement must change something, or the card would be valid.
     assert old in content
 
     (tmp_path / "own.yaml").write_text(content.replace(old, new, 1))
     with pytest.raises(ValueError, match=f"^own.yaml, .*{sentence}"):
-        datasets.read_card(tmp_path / "own.yaml")
+        dataset_cards.read_card(tmp_path / "own.yaml")

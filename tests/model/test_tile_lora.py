@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeylib.model import lora as lora_module
-from monkeylib.model.lora import NO_LORA, TileLoRA, group_neighbours, plan_chunks, tile_loras
+from monkeylib.model import tile_lora as lora_module
+from monkeylib.model.tile_lora import NO_LORA, TileLoRA, group_neighbours, plan_chunks, tile_loras
 
 LORA_INDEX = [2, NO_LORA, 0, 3, 1, 0, NO_LORA, 2]
 
