@@ -5,7 +5,7 @@
 * `alone`: each question with its image, as in the released evaluation.
 
 Both use the same model with the same random weights, in turn in one process with one thread, after a round to
-warm up, and their answers have to be the same.
+warm up, and must give the same answers.
 
     python benchmarks/prefix_sharing.py --questions 8 --rounds 5
 """
@@ -44,6 +44,7 @@ def build_monkey(size: str) -> Monkey:
 
     torch.manual_seed(0)
     model = MonkeyForConditionalGeneration(config).eval()
+    # Weights of the usual size would give the same answer to everything.
     with torch.no_grad():
         for parameter in model.language_model.parameters():
             if parameter.ndim > 1:
@@ -97,6 +98,7 @@ def compare(size: str, count: int, rounds: int, max_new_tokens: int) -> dict[str
     seconds: dict[str, list[float]] = {method: [] for method in METHODS}
 
     for number in range(rounds + 1):
+        # In turn within a round, so that both meet the same load on the machine.
         answers = {}
         for method in METHODS:
             duration, answers[method] = measure(
@@ -104,6 +106,8 @@ def compare(size: str, count: int, rounds: int, max_new_tokens: int) -> dict[str
             )
             if number > 0:  # the first round warms up
                 seconds[method].append(duration)
+
+        # A fast method that mixed up the questions would be worth nothing.
         if answers["together"] != answers["alone"]:
             raise ValueError(f"The answers of the model {size} aren't the same both ways: {answers}")
         if len(set(answers["alone"])) == 1:

@@ -1,4 +1,4 @@
-"""Both ways of the benchmark do the same work, and its table says where it was made."""
+"""Benchmarks: both methods do the same work, and their tables hold what was measured."""
 
 import csv
 import importlib.util
@@ -18,42 +18,45 @@ benchmark = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(benchmark)
 
 
-def test_both_ways_have_the_same_loss_and_gradients():
+def test_both_methods_have_the_same_loss_and_gradients():
     config = profiles.build_config(profiles.load_profile("smoke"))
     config.lora_dropout = 0.0
     torch.manual_seed(0)
     model = MonkeyForConditionalGeneration(config).train()
     model.freeze_for_finetuning()
-    found = []
-    for way, length in (("ours", None), ("released", 400)):
-        loss = benchmark.loss_of(way, model, benchmark.batch(config, 3, length))
+
+    losses, gradients = {}, {}
+    for method, length in (("ours", None), ("released", 400)):
+        loss = benchmark.compute_loss(method, model, benchmark.make_batch(config, 3, length))
         loss.backward()
-        found.append((loss.item(), [weight.grad for weight in model.parameters() if weight.requires_grad]))
+        losses[method] = loss.item()
+        gradients[method] = [weight.grad for weight in model.parameters() if weight.requires_grad]
         model.zero_grad()
-    (ours, gradients), (released, others) = found
-    assert ours == pytest.approx(released, rel=1e-5)
-    assert max(gradient.abs().max() for gradient in gradients) > 1e-3
-    for gradient, other in zip(gradients, others, strict=True):
-        assert torch.allclose(gradient, other, rtol=1e-3, atol=1e-6)
+
+    assert losses["ours"] == pytest.approx(losses["released"], rel=1e-5)
+    assert max(gradient.abs().max() for gradient in gradients["ours"]) > 1e-3
+    for ours, released in zip(gradients["ours"], gradients["released"], strict=True):
+        assert torch.allclose(ours, released, rtol=1e-3, atol=1e-6)
 
 
-def test_the_table_holds_ratios_of_what_it_measured(tmp_path, monkeypatch, capsys):
-    """Within a round, with the other way first in every second one: the machine may get slower or faster."""
+def test_table_holds_ratios_within_rounds(tmp_path, monkeypatch, capsys):
+    """The other method runs first in every second round, since the machine may get slower or faster."""
     runs = {"ours": [1.0, 3.0, 2.0], "released": [4.0, 6.0, 8.0]}
     order = []
 
-    class Done:
-        def __init__(self, call, **_):
-            way = call[call.index("--worker") + 1]
-            order.append(way)
-            peak = {"ours": 300.0, "released": 700.0}[way]
-            self.stdout = f'{{"seconds": {runs[way].pop(0)}, "peak": {peak}, "loaded": 200.0}}\n'
+    class MeasuredProcess:
+        def __init__(self, command, **_):
+            method = command[command.index("--worker") + 1]
+            order.append(method)
+            peak = {"ours": 300.0, "released": 700.0}[method]
+            self.stdout = f'{{"seconds": {runs[method].pop(0)}, "peak": {peak}, "loaded": 200.0}}\n'
 
     (tmp_path / "README.md").write_text("<!-- table:training_step -->\n<!-- /table -->\n")
-    monkeypatch.setattr(benchmark.subprocess, "run", Done)
+    monkeypatch.setattr(benchmark.subprocess, "run", MeasuredProcess)
     monkeypatch.setattr(benchmark, "FOLDER", tmp_path)
     monkeypatch.setattr("sys.argv", ["training_step.py", "--sizes", "nano", "--rounds", "3"])
     benchmark.main()
+
     assert order == ["ours", "released", "released", "ours", "ours", "released"]
     (row,) = csv.DictReader((tmp_path / "results" / "training_step.csv").read_text().splitlines())
     assert (row["seconds ours"], row["seconds released"]) == ("2.0", "6.0")
@@ -65,20 +68,20 @@ def test_the_table_holds_ratios_of_what_it_measured(tmp_path, monkeypatch, capsy
     assert "| nano | 2 | 3 | 2.000 | 6.000 | 4.000 | 2.00–4.00 | 300.0 | 700.0 | 2.330 | 5.000 |" in page
 
 
-def test_time_is_that_of_the_processor(monkeypatch):
-    """Whatever else the machine does: an hour in which another program ran counts as nothing."""
+def test_seconds_are_processor_time(monkeypatch):
+    """Time in which another program ran does not count."""
     monkeypatch.setattr(
         benchmark, "SIZES", {"nano": lambda: profiles.build_config(profiles.load_profile("smoke"))}
     )
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: pytest.fail("a clock on the wall"))
-    measured = benchmark.work("ours", "nano", 1, 2)
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: pytest.fail("wall-clock time was read"))
+    measured = benchmark.run_steps("ours", "nano", 1, 2)
     assert 0 < measured["seconds"] < 60 and measured["peak"] >= measured["loaded"] > 50
 
 
-def test_the_page_shows_what_was_measured():
+def test_page_shows_the_committed_results():
     page = (FILE.parent / "README.md").read_text(encoding="utf-8")
     results = FILE.parent / "results" / "training_step.csv"
-    assert benchmark.filled(page, results) == page, "run benchmarks/training_step.py"
+    assert benchmark.fill_page(page, results) == page, "run benchmarks/training_step.py"
     assert ("| nano |" in page) == results.is_file()
 
 

@@ -18,7 +18,7 @@ pipeline_tag: image-text-to-text
 
 A vision-language model of {millions:.1f} M weights that sees an image as one view of {tile} x {tile} pixels.
 In this repository it has the role that Qwen-VL has for Monkey: the base whose resolution is raised without
-training it anew.
+training it from scratch.
 
 | part | weights |
 |---|---:|
@@ -29,33 +29,38 @@ From scratch on synthetic images (`monkeylib.data.synthetic`), rendered on the f
 nano-base` repeats it.
 
 {phases}
-In the first phase the ViT and the resampler learn from dense labels what is written and drawn at every point
-of a view. In the second the language model learns captions, transcripts and answers; the dense labels stay as
-a second loss. In the third most prompts hold one to four other images too, as those of Qwen-VL may, and only
-one of them answers what is asked. In the fourth some of the others are details of the same image, which cut
-what is asked for or lie elsewhere. In the fifth more images show signs, of which the asked one has to be
-told from the others by its colour or its place. The sixth goes on with up to four details of an image beside
-it, in which signs can be read that are too small in the whole. The seventh is one view of signs alone, each
-asked for once, mostly by its colour, and never after a transcript that names it; the head that looks for the
-next character is taught in particular where an answer starts. Before it, a sign was found by its place, but
-not by its colour. The eighth mixes all of this again. Heads for the dense labels are not part of the model.
-(The shipped weights were trained in five sittings: for the fourth and the sixth phase these heads were fitted
-anew to the weights of the phase before.)
+* `reading`: the ViT and the resampler learn from dense labels what is written and drawn at every point of a
+  view.
+* `language`: the language model learns captions, transcripts and answers. The dense labels stay as a second
+  loss.
+* `several`: most prompts hold one to four other images too, as those of Qwen-VL may, and only one image shows
+  the answer.
+* `details`: some of the other images are details of the same image that cut the answer or lie elsewhere.
+* `signs`: more images show several signs, and a question names one of them by its colour or its place.
+* `parts`: up to four details stand beside an image. Signs that are too small in the image can be read there.
+* `colours`: one view of signs alone. Each is asked for once, mostly by its colour, and never after a
+  transcript that names it. The attention head that finds the next character is supervised most where an
+  answer starts. Before this phase the model found signs by their place, but not by their colour.
+* `mixed`: all of the above.
+
+`Phase` in `recipes/nano_base/train.py` explains the columns. The heads for the dense labels are not part of
+the model. (The shipped weights were trained in five sittings: for the phases `details` and `parts` these
+heads were trained anew on the weights of the phase before.)
 
 ## Test scores
 
 Exact match (captions: CIDEr-D, 0 to 10) with 95 % bootstrap intervals, on test images of {pixels} pixels
-resized to {tile}: photographs, layout seeds and written facts that training never shows.
+resized to {tile}. Their photographs, layouts and written facts never appear in training.
 
 {scores}
-Small text (`fine`) is not legible at this resolution, so its answers are guesses; reading it is what tiling
-is for.
+Small text (`nano-fine`) is not legible at this resolution, so its answers are guesses. Tiling is what makes
+it legible.
 
 ## Limits
 
-It reads lower case (capitals are folded) in three bold DejaVu faces from about 10 pixels, and knows the
-objects, colours and question forms of the synthetic data and nothing else. It is meant for studying
-Monkey's method on two CPU cores, not for reading real photographs.
+It reads lower-case letters in three bold DejaVu faces from about 10 pixels up; its tokenizer turns capitals
+into lower case. It knows the objects, colours and question forms of the synthetic data and nothing else. It
+is meant for studying Monkey's method on two CPU cores, not for reading real photographs.
 
 Licence: Apache-2.0. Data: code and the photographs of scikit-image (see `data/README.md`).
 """
@@ -67,29 +72,34 @@ def write(
     """Write `folder / "README.md"`.
 
     Args:
-        parts: number of weights by part.
+        folder: of the model.
+        parts: number of weights by component.
         phases: the curriculum, one mapping for each phase.
-        scores: the table that `scoring.write_table` wrote, with groups by family.
+        scores: the table that `results.write_table` wrote, with groups by family.
         tile, pixels: side of the view and of the test images.
     """
-    rows = [row for row in tables.read_csv(scores) if row["metric"] in ("exact_match", "cider_d")]
-    shown = [
-        {
-            "split": row["split"],
-            "questions": row["group"],
-            "score": f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
-            "n": row["n"],
-        }
-        for row in rows
-    ]
+    score_rows = []
+    for row in tables.read_csv(scores):
+        if row["metric"] not in ("exact_match", "cider_d"):
+            continue
+        score_rows.append(
+            {
+                "split": row["split"],
+                "questions": row["group"],
+                "score": f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
+                "n": row["n"],
+            }
+        )
+
     text = TEMPLATE.format(
         millions=sum(parts.values()) / 1e6,
         parts="".join(f"| {name} | {count:,} |\n" for name, count in parts.items()),
         phases=markdown_table([{**phase, "lr": f"{phase['lr']:g}"} for phase in phases]),
-        scores=markdown_table(shown),
+        scores=markdown_table(score_rows),
         tile=tile,
         pixels=pixels,
     )
+
     card = folder / "README.md"
     with resources.atomic_write(card) as temporary:
         temporary.write_text(text, encoding="utf-8")

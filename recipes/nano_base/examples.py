@@ -37,39 +37,53 @@ MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_S
 
 
 class BaseExample(NamedTuple):
-    """An image with what is learned from it."""
+    """An image with its dense labels and its conversation.
+
+    Fields:
+        number: the example's number.
+        family: family of the synthetic image.
+        images: `[1 + details, 96, 96, 3]` uint8, its view and then details of the same image.
+        dense: `[1 + details, 3, 24, 24]` dense labels.
+        conversation: None while the language model does not take part.
+        targets: `[T]` attention targets of the conversation, as `BaseExamples.locate_targets`.
+        shifts: shifts of the positions of the image and of the text after it.
+        has_other_images: whether other images may stand in its prompt.
+        prompts: prompts of its conversation.
+        answerable_prompts: all prompts that its image answers.
+    """
 
     number: int
     family: str
-    images: Tensor  # [1 + details, 96, 96, 3] uint8
-    dense: Tensor  # [1 + details, 3, 24, 24]
+    images: Tensor
+    dense: Tensor
     conversation: EncodedExample | None
     targets: Tensor | None
-    shifts: tuple[int, int]  # of the positions of image and text
-    among: bool  # whether other images stand in its prompt
-    asked: frozenset[str]  # its prompts
-    answers: frozenset[str]  # prompts that its image answers, asked or not
+    shifts: tuple[int, int]
+    has_other_images: bool
+    prompts: frozenset[str]
+    answerable_prompts: frozenset[str]
 
 
 class BaseExamples:
-    """Example `n` of a phase: a view of 96 x 96 pixels with dense labels and, where the language model takes
-    part, a conversation.
+    """Examples of a phase by number: a view of 96 x 96 pixels with dense labels and, mostly, a conversation.
 
     A view is an image rendered at that size, a 192-pixel image resized to it, or a crop of one. A crop cuts
     through texts and objects as a tile does: anywhere while the model learns to read, later around an answer.
 
-    The image and what follows it mostly stand at later positions than their own, as if other images came
+    The image and the text after it mostly stand at later positions than their own, as if other images came
     before and between. So the language model learns to read at the distances that prompts of several views
     have.
 
     Args:
-        answers: with conversations.
-        several: share of length buckets whose prompts hold other images too, only one of which shows the
-            answer. With it come crops of documents.
-        details: so many other images of a prompt, at most, are parts of its own image that do not hold
-            what is asked for, or not whole. With it come more crops, and some of signs.
-        signs: share of images that show signs; drawn like the other families if 0.
-        independent: no transcript before questions, and each sign asked for once, mostly by its colour.
+        processor: of the model.
+        split: of the synthetic data.
+        answers: give examples conversations.
+        several: share of length buckets whose prompts hold other images too, of which none shows the answer.
+            These phases also crop documents.
+        details: how many of the other images, at most, are details of the image itself that do not show the
+            answer, or only a part of it. These phases crop more images, signs among them.
+        signs: share of images that show signs; 0 draws them as often as the other families.
+        independent: no transcript before questions, and each sign is asked for once, mostly by its colour.
         bucket_size: examples in a length bucket.
     """
 
@@ -102,30 +116,45 @@ class BaseExamples:
         """Return the example of that number, the same each time."""
         rng = np.random.default_rng([11, number])
         sample, view = self._sample_and_view(number, rng)
-        shown = [_render_view(sample, view)]
-        answers = frozenset(_prompt(q) for q in sample.questions)
-        turns, among, conversation, targets = [], False, None, None
+        views = [_render_view(sample, view)]
+        turns: list[Turn] = []
+        has_other_images, conversation, targets = False, None, None
+
         if self.answers:
-            among = np.random.default_rng([17, number // self.bucket_size]).random() < self.several
-            turns, among = self._turns(sample, view, rng, among)
+            # All examples of a bucket decide alike, since they are the other images of each other's prompts.
+            bucket_rng = np.random.default_rng([17, number // self.bucket_size])
+            has_other_images = bucket_rng.random() < self.several
+
+            turns, has_other_images = self._turns(sample, view, rng, has_other_images)
             images = [self.processor.visual_tokens()]
             conversation = encode_conversation(self.processor.layout, images, turns, max_length=512)
-            targets = self.targets(sample, view, turns, conversation)
-            if among and self.details:
-                asked = [q for q in sample.questions if (_prompt(q), q.answer) in turns]
-                parts = _crops_without_answers(asked, sample, view, np.random.default_rng([29, number]))
-                shown += [_render_view(sample, part) for part in parts[: self.details]]
-        images, dense = map(torch.stack, zip(*shown, strict=True))
-        shift = int(rng.integers(0, MAX_POSITION_SHIFT)) if rng.random() < 0.75 and not among else 0
-        shifts = (shift, int(rng.integers(shift, MAX_POSITION_SHIFT))) if shift else (0, 0)
-        asked = frozenset(prompt for prompt, _ in turns)
+            targets = self.locate_targets(sample, view, turns, conversation)
+
+            if has_other_images and self.details:
+                asked_questions = [q for q in sample.questions if (_prompt(q), q.answer) in turns]
+                crop_rng = np.random.default_rng([29, number])
+                crops = _crops_without_answers(asked_questions, sample, view, crop_rng)
+                views += [_render_view(sample, crop) for crop in crops[: self.details]]
+
+        images, dense = map(torch.stack, zip(*views, strict=True))
         return BaseExample(
-            number, sample.family, images, dense, conversation, targets, shifts, among, asked, answers
+            number,
+            sample.family,
+            images,
+            dense,
+            conversation,
+            targets,
+            shifts=_draw_shifts(rng, has_other_images),
+            has_other_images=has_other_images,
+            prompts=frozenset(prompt for prompt, _ in turns),
+            answerable_prompts=frozenset(_prompt(question) for question in sample.questions),
         )
 
     def _sample_and_view(self, number: int, rng: np.random.Generator) -> tuple[Sample, View]:
         """Return an image, and the part of it that the view shows."""
         kind = rng.choice(["native", "resized", "crop"], p=self.shares)
+
+        # Crops around an answer are those of documents, later also of signs.
         family = None
         if self.answers and kind == "crop":
             family = "scene_text" if self.details and rng.random() < (self.signs or 0.5) else "document"
@@ -133,98 +162,167 @@ class BaseExamples:
             family = "scene_text"
         if not self.answers:
             family = str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.2, 0.1)))
+
         size = TILE if kind == "native" else 2 * TILE
         sample = make_sample(number, self.split, (size, size), family)
-        whole = (0, 0, size, size)
+        full_image = (0, 0, size, size)
         if kind != "crop":
-            return sample, whole
+            return sample, full_image
         if self.answers:
-            return sample, _crop_around_question(sample, rng) or whole
-        x, y = (int(v) for v in rng.integers(0, size - TILE + 1, 2))
+            return sample, _crop_around_question(sample, rng) or full_image
+
+        x, y = (int(start) for start in rng.integers(0, size - TILE + 1, 2))
         return sample, (x, y, x + TILE, y + TILE)
 
     def _turns(
-        self, sample: Sample, view: View, rng: np.random.Generator, among: bool
+        self, sample: Sample, view: View, rng: np.random.Generator, has_other_images: bool
     ) -> tuple[list[Turn], bool]:
-        """What is asked, and whether other images may stand beside this one: who asks for a caption would
-        have to say of which."""
-        scale = TILE / (view[2] - view[0])
-        mix = {"budget": 130, "independent": self.independent, "by_colour": BY_COLOUR}
-        ask = partial(training_turns, rng=rng, scale=scale, **mix)
+        """Return prompts with their answers, and whether other images may stand in the prompt.
+
+        They may not where only a caption can be asked for: the prompt does not say of which image.
+        """
+        draw_turns = partial(
+            training_turns,
+            rng=rng,
+            scale=TILE / (view[2] - view[0]),
+            budget=130,
+            independent=self.independent,
+            by_colour=BY_COLOUR,
+        )
+
+        # A crop: only questions whose answer lies inside, and that name no place in the full image.
         if view[2] - view[0] < sample.image.width:
             inside = tuple(
-                q for q in sample.questions if contains(view, q.answer_box) and not _names_a_place(q)
+                question
+                for question in sample.questions
+                if contains(view, question.answer_box) and not _names_a_place(question)
             )
-            return ask(replace(sample, questions=inside), detailed=0.0, captions=False), among
-        detailed = 0.3 if self.independent else 0.7
-        turns = ask(sample, detailed=detailed, captions=not among)
-        return (turns, among) if turns else (ask(sample, detailed=detailed), False)
+            turns = draw_turns(replace(sample, questions=inside), detailed=0.0, captions=False)
+            return turns, has_other_images
 
-    def targets(self, sample: Sample, view: View, turns: list[Turn], conversation: EncodedExample) -> Tensor:
-        """`[T]`: the place in the prompt of the visual token that shows each labelled character, else -1."""
+        detailed = 0.3 if self.independent else 0.7
+        turns = draw_turns(sample, detailed=detailed, captions=not has_other_images)
+        if turns:
+            return turns, has_other_images
+        return draw_turns(sample, detailed=detailed), False
+
+    def locate_targets(
+        self, sample: Sample, view: View, turns: list[Turn], conversation: EncodedExample
+    ) -> Tensor:
+        """Return `[T]`: the position in the prompt of the visual token that shows each label, else -1."""
         side = math.isqrt(self.processor.queries)
         targets = torch.full_like(conversation.turns, -1)
+
         for number, (_, answer) in enumerate(turns):
-            places = (conversation.turns == number).nonzero()[:-1, 0]  # without the end of text
+            positions = (conversation.turns == number).nonzero()[:-1, 0]  # without the end of text
             queries = torch.tensor(visual_token_targets(sample, answer, self.processor.tokenizer, side, view))
-            if len(places):
-                targets[places] = torch.where(queries >= 0, queries + 1, -1)  # after the opening tag
+            # Turns that were cut off have no labels. Query 0 stands after the opening `<img>`.
+            if len(positions):
+                targets[positions] = torch.where(queries >= 0, queries + 1, -1)
         return targets
 
-    def collate(self, rows: list[BaseExample]) -> dict[str, Tensor]:
-        """A batch: normalised `pixel_values [V, 3, 96, 96]` and `dense [V, 3, 24, 24]` of all images, the
-        rows' own ones first, the padded conversations, and in `views` the images of all prompts in their
-        order."""
-        pixels, dense = (
-            torch.cat([*(part[:1] for part in parts), *(part[1:] for part in parts)])
-            for parts in ([row.images for row in rows], [row.dense for row in rows])
+    def collate(self, examples: list[BaseExample]) -> dict[str, Tensor]:
+        """Return a batch.
+
+        Returns:
+            `pixel_values [V, 3, 96, 96]`, normalised, and `dense [V, 3, 24, 24]` of all images: first the
+            view of each example, then all details. With conversations also the padded conversations,
+            `position_ids` and `attention_targets` `[B, T]`, and in `views` the indices of the images of all
+            prompts, in their order.
+        """
+        images = [example.images for example in examples]
+        dense = [example.dense for example in examples]
+        pixels = torch.cat(
+            [*(of_example[:1] for of_example in images), *(of_example[1:] for of_example in images)]
         )
-        batch = {"pixel_values": (pixels.permute(0, 3, 1, 2) / 255 - MEAN) / STD, "dense": dense}
+        labels = torch.cat(
+            [*(of_example[:1] for of_example in dense), *(of_example[1:] for of_example in dense)]
+        )
+        batch = {"pixel_values": (pixels.permute(0, 3, 1, 2) / 255 - MEAN) / STD, "dense": labels}
         if not self.answers:
             return batch
-        views = self._images_of_prompts(rows)
-        own = [images.index(number) for number, images in enumerate(views)]
-        prompts = [self._insert_images(row, len(v), o) for row, v, o in zip(rows, views, own, strict=True)]
-        conversations, targets = zip(*prompts, strict=True)
+
+        # Put the spans of the other images into each prompt.
+        views = self._images_of_prompts(examples)
+        conversations, targets = [], []
+        for number, (example, prompt_images) in enumerate(zip(examples, views, strict=True)):
+            conversation, prompt_targets = self._insert_images(
+                example, len(prompt_images), prompt_images.index(number)
+            )
+            conversations.append(conversation)
+            targets.append(prompt_targets)
         batch |= pad(conversations, self.processor.tokenizer.pad_token_id)
-        positions = torch.arange(batch["input_ids"].shape[1]).repeat(len(rows), 1)
-        text = positions >= len(self.processor.image_ids())
-        before, after = torch.tensor([row.shifts for row in rows]).T[..., None]
+
+        # Positions count from the shift of the image, from the end of its span on from that of the text.
+        positions = torch.arange(batch["input_ids"].shape[1]).repeat(len(examples), 1)
+        is_text = positions >= len(self.processor.image_ids())
+        image_shift, text_shift = torch.tensor([example.shifts for example in examples]).T[..., None]
+
         return batch | {
-            "position_ids": positions + torch.where(text, after, before),
+            "position_ids": positions + torch.where(is_text, text_shift, image_shift),
             "attention_targets": nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=-1),
-            "views": torch.tensor([image for images in views for image in images]),
+            "views": torch.tensor([image for prompt_images in views for image in prompt_images]),
         }
 
-    def _images_of_prompts(self, rows: list[BaseExample]) -> list[list[int]]:
-        """The images of each prompt: its own and, where there may be others, one to four that do not answer
-        what is asked of it, parts of its own image before those of other rows."""
-        rng = np.random.default_rng([19, rows[0].number])
-        views, first = [], len(rows)
-        for number, row in enumerate(rows):
-            parts, first = list(range(first, first + len(row.images) - 1)), first + len(row.images) - 1
-            others = [n for n, other in enumerate(rows) if _can_share_prompt(row, other)]
-            others = [*parts, *rng.permutation(others).tolist()]
-            chosen = others[: rng.integers(1, 5)] if row.among else []
-            if parts:
-                rng.shuffle(chosen)
-            chosen.insert(int(rng.integers(0, len(chosen) + 1)), number)
-            views.append(chosen)
-        return views
+    def _images_of_prompts(self, examples: list[BaseExample]) -> list[list[int]]:
+        """Return the indices of the images of each prompt, in their order.
 
-    def _insert_images(self, row: BaseExample, images: int, own: int) -> tuple[EncodedExample, Tensor]:
-        """A row's conversation after so many images, of which its own has the number `own`."""
+        A prompt has its own image and, where others may stand there, one to four that do not answer its
+        questions. Details of its own image are taken before images of other examples.
+        """
+        rng = np.random.default_rng([19, examples[0].number])
+        images_of_prompts = []
+        next_detail = len(examples)  # details follow the views of all examples
+
+        for number, example in enumerate(examples):
+            details = list(range(next_detail, next_detail + len(example.images) - 1))
+            next_detail += len(details)
+
+            candidates = [index for index, other in enumerate(examples) if _can_share_prompt(example, other)]
+            candidates = [*details, *rng.permutation(candidates).tolist()]
+            selected = candidates[: rng.integers(1, 5)] if example.has_other_images else []
+            if details:
+                rng.shuffle(selected)
+
+            selected.insert(int(rng.integers(0, len(selected) + 1)), number)
+            images_of_prompts.append(selected)
+        return images_of_prompts
+
+    def _insert_images(
+        self, example: BaseExample, num_images: int, index: int
+    ) -> tuple[EncodedExample, Tensor]:
+        """Return an example's conversation and targets with more images in its prompt.
+
+        Args:
+            example: with one image in its prompt.
+            num_images: images in the new prompt.
+            index: which of them is the example's own.
+        """
         span = torch.tensor(self.processor.image_ids())
-        more = (images - 1) * len(span)
-        ids = torch.cat([*[span] * (images - 1), row.conversation.input_ids])
-        labels = nn.functional.pad(row.conversation.labels, (more, 0), value=IGNORE_INDEX)
-        turns = nn.functional.pad(row.conversation.turns, (more, 0), value=-1)
-        targets = torch.where(row.targets >= 0, row.targets + own * len(span), -1)
-        return EncodedExample(ids, labels, turns), nn.functional.pad(targets, (more, 0), value=-1)
+        added = (num_images - 1) * len(span)
+
+        # All spans hold the same ids, so the new ones can come first.
+        ids = torch.cat([*[span] * (num_images - 1), example.conversation.input_ids])
+        labels = nn.functional.pad(example.conversation.labels, (added, 0), value=IGNORE_INDEX)
+        turns = nn.functional.pad(example.conversation.turns, (added, 0), value=-1)
+
+        targets = torch.where(example.targets >= 0, example.targets + index * len(span), -1)
+        return EncodedExample(ids, labels, turns), nn.functional.pad(targets, (added, 0), value=-1)
+
+
+def _draw_shifts(rng: np.random.Generator, has_other_images: bool) -> tuple[int, int]:
+    """Draw the shifts of the positions of the image and of the text; none beside other images."""
+    shift = 0
+    draws_shift = rng.random() < 0.75
+    if draws_shift and not has_other_images:
+        shift = int(rng.integers(0, MAX_POSITION_SHIFT))
+    if not shift:
+        return 0, 0
+    return shift, int(rng.integers(shift, MAX_POSITION_SHIFT))
 
 
 def _render_view(sample: Sample, view: View) -> tuple[Tensor, Tensor]:
-    """A part of an image as one view: `[96, 96, 3]` uint8, and its dense labels `[3, 24, 24]`."""
+    """Return a part of an image as one view, `[96, 96, 3]` uint8, and its dense labels `[3, 24, 24]`."""
     image = sample.image.crop(view).resize((TILE, TILE), Image.Resampling.BICUBIC)
     labels = dense_labels(sample, view, TILE, POINTS)
     dense = np.stack([labels.chars, labels.objects, labels.colours])
@@ -236,50 +334,59 @@ def _prompt(question: Question) -> str:
 
 
 def _names_a_place(question: Question) -> bool:
-    """Whether it names a place in the image, which is another one in a part of it."""
+    """Return whether a question names a place in the image, which is another one in a crop."""
     return question.question.startswith("what is written at")
 
 
 def _crops_without_answers(
-    asked: list[Question], sample: Sample, view: View, rng: np.random.Generator
+    questions: list[Question], sample: Sample, view: View, rng: np.random.Generator
 ) -> list[View]:
-    """Parts of an image in which nothing that is asked can be read: crops of a tile's size that cut it or
-    lie elsewhere and, where `view` is such a crop, the whole image if all of it is too small there."""
+    """Return parts of an image in which no answer to these questions can be read.
+
+    These are crops of a tile's size that cut the answers or lie elsewhere and, where `view` is a crop, the
+    full image if all answers are too small in it.
+    """
     width, height = sample.image.size
     if width == TILE:
         return []
-    parts: list[View] = []
+
+    crops: list[View] = []
     for _ in range(4):
         x = int(rng.integers(0, width - TILE + 1))
         y = int(rng.integers(0, height - TILE + 1))
-        part = (x, y, x + TILE, y + TILE)
-        if not any(contains(part, question.answer_box) for question in asked):
-            parts.append(part)
+        crop = (x, y, x + TILE, y + TILE)
+        if not any(contains(crop, question.answer_box) for question in questions):
+            crops.append(crop)
 
-    if view[2] - view[0] < width and all(q.text_size == "fine" for q in asked):
-        parts.insert(0, (0, 0, width, height))
-    return parts
+    view_is_crop = view[2] - view[0] < width
+    if view_is_crop and all(question.text_size == "fine" for question in questions):
+        crops.insert(0, (0, 0, width, height))
+    return crops
 
 
 def _crop_around_question(sample: Sample, rng: np.random.Generator) -> View | None:
-    """A crop of a tile's size around the evidence of a question, if that of any fits into one."""
-    fitting = [
-        q.answer_box
-        for q in sample.questions
-        if max(q.answer_box[2] - q.answer_box[0], q.answer_box[3] - q.answer_box[1]) < TILE - 1
-        and q.height >= LEGIBLE
-    ]
-    if not fitting:
+    """Return a crop of a tile's size around the answer to a question, None if no answer fits into one."""
+    fitting_boxes = []
+    for question in sample.questions:
+        left, top, right, bottom = question.answer_box
+        if max(right - left, bottom - top) < TILE - 1 and question.height >= LEGIBLE:
+            fitting_boxes.append(question.answer_box)
+    if not fitting_boxes:
         return None
-    left, top, right, bottom = fitting[rng.integers(len(fitting))]
+
+    # Anywhere inside the image, as long as the crop holds the box.
+    left, top, right, bottom = fitting_boxes[rng.integers(len(fitting_boxes))]
     width, height = sample.image.size
     x = int(rng.integers(max(0, math.ceil(right) - TILE), min(int(left), width - TILE) + 1))
     y = int(rng.integers(max(0, math.ceil(bottom) - TILE), min(int(top), height - TILE) + 1))
     return (x, y, x + TILE, y + TILE)
 
 
-def _can_share_prompt(row: BaseExample, other: BaseExample) -> bool:
-    """Whether another image leaves no doubt of which one a row's questions are. Objects may be in both."""
-    if row.family == other.family == "general":
+def _can_share_prompt(example: BaseExample, other: BaseExample) -> bool:
+    """Return whether another image may stand in an example's prompt without making its questions ambiguous.
+
+    Questions about objects name no image, and any scene may show the object.
+    """
+    if example.family == other.family == "general":
         return False
-    return row.number != other.number and row.asked.isdisjoint(other.answers)
+    return example.number != other.number and example.prompts.isdisjoint(other.answerable_prompts)

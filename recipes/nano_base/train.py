@@ -1,20 +1,18 @@
-"""Train nano-base, the small vision-language model in the role of Qwen-VL: one view of a tile's size, no
-LoRA.
+"""Train nano-base, the small vision-language model in the role of Qwen-VL: one view per image, no LoRA.
 
 The curriculum has eight phases, all on synthetic images that are rendered on the fly, so that none repeats:
 
 * reading: ViT and resampler learn from dense labels what is written and drawn where.
-* language: the language model joins and learns to caption and to answer from the visual tokens, while the
-  dense labels keep the encoder sharp.
-* several: most prompts hold several images, as Qwen-VL's may, only one of which shows the answer.
-* details: some of the others are crops of the same image, which cut the answer or lie elsewhere.
-* signs: the same, with more images of several signs, of which the right one has to be told by its colour or
-  place.
-* parts: longer, with up to four crops, so that signs which are too small in the full image can be read in a
-  crop beside it, and are not the ones asked for.
-* colours: one view of signs alone, each asked for once and never after a transcript, until the language model
-  finds a sign by its colour, which it does not learn from a small share of such questions.
-* mixed: as in parts, with all kinds of images, and still no transcript before questions.
+* language: the language model joins and learns to write captions and answers from the visual tokens, while
+  the dense labels keep the encoder sharp.
+* several: most prompts hold several images, as Qwen-VL's may, and only one of them shows the answer.
+* details: some of the other images are crops of the same image that cut the answer or lie elsewhere.
+* signs: more images show several signs, and questions name a sign by its colour or place.
+* parts: longer, with up to four crops. Signs that are too small in the full image can be read in a crop
+  beside it, without being the ones asked for.
+* colours: one view of signs alone. Each is asked for once, never after a transcript, until the language model
+  finds signs by their colour, which it does not learn from a small share of such questions.
+* mixed: all kinds of images as in parts, still without a transcript before questions.
 
 `make nano-base` runs them and writes the model.
 """
@@ -62,7 +60,17 @@ ATTENTION_WEIGHT = 0.3
 
 @dataclass(frozen=True)
 class Phase:
-    """Phase of the curriculum: its steps and what its examples hold."""
+    """Phase of the curriculum.
+
+    Fields:
+        name: of the phase and of its folder.
+        steps, batch_size, lr, warmup: of its training; the learning rate then falls as a cosine.
+        dense_weight: weight of the dense loss.
+        answers: whether the language model takes part.
+        several, details, signs, independent: as in `BaseExamples`.
+        starts: weight of attending to the first character of each answer, which the question decides.
+        first_example: number of the phase's first example; phases share no examples.
+    """
 
     name: str
     steps: int
@@ -70,12 +78,12 @@ class Phase:
     lr: float
     warmup: int
     dense_weight: float
-    answers: bool  # whether the language model takes part
-    several: float = 0.0  # share of prompts with several images
-    details: int = 0  # of which so many at most are parts of the image that is asked about
-    signs: float = 0.0  # share of images with signs, if not drawn like the other families
-    independent: bool = False  # whether no transcript stands before questions, and a sign is asked for once
-    starts: float = 0.0  # weight of looking at the first character of each answer, which the question decides
+    answers: bool
+    several: float = 0.0
+    details: int = 0
+    signs: float = 0.0
+    independent: bool = False
+    starts: float = 0.0
     first_example: int = 0
 
 
@@ -117,10 +125,16 @@ PHASES = (READING, LANGUAGE, SEVERAL, DETAILS, SIGNS, PARTS, COLOURS, MIXED)
 def base_profile() -> Profile:
     """Return the profile nano with one view and no LoRA."""
     nano = profiles.load_profile("nano")
-    adapters = nano.lora.model_copy(update={"mode": "none"})
     width, height = nano.image_size
-    changes = {"views": "global", "lora": adapters, "image_width": width, "image_height": height}
-    return nano.model_copy(update={**changes, "base_checkpoint": None})
+    return nano.model_copy(
+        update={
+            "views": "global",
+            "lora": nano.lora.model_copy(update={"mode": "none"}),
+            "image_width": width,
+            "image_height": height,
+            "base_checkpoint": None,
+        }
+    )
 
 
 class BaseTraining(L.LightningModule):
@@ -135,7 +149,10 @@ class BaseTraining(L.LightningModule):
         seed: int,
     ):
         super().__init__()
-        self.model, self.phase, self.processor, self.seed = model, phase, processor, seed
+        self.model = model
+        self.phase = phase
+        self.processor = processor
+        self.seed = seed
         self.patch_head, self.query_head = heads
         self.first_head = FirstAttentionHead(model.language_model.model.layers[ATTENTION_LAYER].self_attn)
 
@@ -143,9 +160,11 @@ class BaseTraining(L.LightningModule):
         """Return the `loss` of a batch, its terms, and how often characters and answers are right.
 
         loss = dense_weight * dense + answers + ATTENTION_WEIGHT * look + starts * start
+
+        where `look` is the attention loss of all characters, and `start` that of the first ones of answers.
         """
-        features = self.model.vision(batch["pixel_values"])
-        tokens = self.model.resampler(features)
+        features = self.model.vision(batch["pixel_values"])  # [V, patches, width of the ViT]
+        tokens = self.model.resampler(features)  # [V, queries, width]
 
         # Dense labels, from patches and from visual tokens.
         by_patch, by_query = self.patch_head(features), self.query_head(tokens)
@@ -156,11 +175,13 @@ class BaseTraining(L.LightningModule):
         if not self.phase.answers:
             return out
 
+        # `views` picks the images of each prompt, so that one image is encoded once for several prompts.
         embeds = self.model.splice(batch["input_ids"], tokens[batch["views"]])
         text = {name: batch[name] for name in ("attention_mask", "position_ids", "labels")}
         result = self.model(inputs_embeds=embeds, **text)
 
-        # Attention supervision: of all characters, and once more of those with which an answer starts.
+        # Attention supervision: of all characters, and once more of those with which an answer starts, where
+        # the number of the turn changes.
         targets = batch["attention_targets"]
         query, key = self.first_head.query_and_key()
         out["look"], out["look_right"] = attention_loss(query, key, targets)
@@ -175,12 +196,13 @@ class BaseTraining(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Return the loss of a batch."""
         out = self.compute_losses(batch)
-        self.log_dict({f"train/{k}": v.detach() for k, v in out.items()}, prog_bar=False)
+        self.log_dict({f"train/{name}": value.detach() for name, value in out.items()}, prog_bar=False)
         return out["loss"]
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         """Log the loss of a batch of images that training never sees."""
-        self.log_dict({f"val/{k}": v for k, v in self.compute_losses(batch).items()}, prog_bar=True)
+        out = self.compute_losses(batch)
+        self.log_dict({f"val/{name}": value for name, value in out.items()}, prog_bar=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW with a warm-up and a cosine decay."""
@@ -202,6 +224,7 @@ class BaseTraining(L.LightningModule):
             independent=phase.independent,
             bucket_size=BATCHES_PER_BUCKET * phase.batch_size,
         )
+        # Another seed has other examples in every phase.
         offset = self.seed * 10_000_000 + phase.first_example
 
         def length(example: BaseExample) -> int:
@@ -215,7 +238,7 @@ class BaseTraining(L.LightningModule):
         return build_dataloader(micro_batches, keep_workers=split == "val")
 
     def train_dataloader(self) -> DataLoader:
-        """Return the batches from the first one on that this run has not seen."""
+        """Return the batches of the remaining steps."""
         return self._loader("train", self.phase.steps, self.trainer.global_step)
 
     def val_dataloader(self) -> DataLoader:
@@ -225,25 +248,32 @@ class BaseTraining(L.LightningModule):
 
 @torch.no_grad()
 def initialize_weights(model: MonkeyForConditionalGeneration) -> None:
-    """Start a small model from scratch: weights as large as its width asks for, and positions that count.
+    """Initialise a small model for training from scratch.
 
     The ViT's linear maps keep the scale of their input (half of it where they add to the residual stream),
-    which at this width learns to read faster than the usual 0.02. Its position table starts as sines and
+    which at this width learns to read faster than the usual 0.02. Its position embedding starts as sines and
     cosines. Queries and keys of the resampler start as the same rotation of their positions, whose products
-    peak where the positions agree; values and output as inverse rotations, which pass on what is seen there.
+    peak where the positions agree; values and output as inverse rotations, which pass on what lies there.
     """
-    table, resampler = model.vision.positions, model.resampler
-    table.copy_(0.7 * sincos_position_embedding(table.shape[1], model.config.vision_config.position_grid))
-    patches = model.vision.patch_embedding.weight
+    vision, resampler = model.vision, model.resampler
+
+    # The ViT: standard deviations of 1 / sqrt(d_in).
+    grid = model.config.vision_config.position_grid
+    vision.positions.copy_(0.7 * sincos_position_embedding(vision.positions.shape[1], grid))
+    patches = vision.patch_embedding.weight
     patches.normal_(std=patches[0].numel() ** -0.5)
-    for name, module in model.vision.named_modules():
+    for name, module in vision.named_modules():
         if isinstance(module, nn.Linear):
-            adds = name.endswith(("proj", "out"))
-            module.weight.normal_(std=(0.5 if adds else 1.0) * module.in_features**-0.5)
+            adds_to_residual = name.endswith(("proj", "out"))
+            gain = 0.5 if adds_to_residual else 1.0
+            module.weight.normal_(std=gain * module.in_features**-0.5)
+
+    # The resampler: random rotations, of which Q of a QR decomposition is one.
     width = resampler.proj.in_features
-    look, carry = (torch.linalg.qr(torch.randn(width, width)).Q for _ in range(2))
+    attend = torch.linalg.qr(torch.randn(width, width)).Q
+    carry = torch.linalg.qr(torch.randn(width, width)).Q
     resampler.kv_proj.weight.normal_(std=resampler.kv_proj.in_features**-0.5)
-    resampler.qkv.weight.copy_(torch.cat([1.5 * look, 1.5 * look, carry]))
+    resampler.qkv.weight.copy_(torch.cat([1.5 * attend, 1.5 * attend, carry]))
     resampler.out.weight.copy_(carry.T)
     resampler.proj.weight.copy_(torch.eye(width))
 
@@ -254,12 +284,14 @@ def train_phase(module: BaseTraining, folder: Path) -> None:
     Raises:
         ValueError: the folder holds the phase, trained with other settings.
     """
-    settings_file, settings = folder / "phase.json", json.dumps(asdict(module.phase))
+    settings_file = folder / "phase.json"
+    settings = json.dumps(asdict(module.phase))
     if settings_file.exists() and settings_file.read_text() != settings:
         raise ValueError(
             f"{resources.display_path(folder)} holds this phase, trained with other settings: to train it "
             "again, remove that folder and those of the later phases."
         )
+
     folder.mkdir(parents=True, exist_ok=True)
     settings_file.write_text(settings)
 
@@ -284,6 +316,7 @@ def train_phase(module: BaseTraining, folder: Path) -> None:
         num_sanity_val_steps=0,
         enable_progress_bar=False,
     )
+
     last = folder / "last.ckpt"
     trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
 
@@ -298,36 +331,47 @@ def save_model(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor
 
 
 def score_model(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditionalGeneration) -> None:
-    """Ask the test splits and write the model card with the scores."""
-    answered = predict_synthetic(profile, folder, runs / "predictions", profile.evaluation.counts)
-    predictions = {("nano-base", split): done.path for split, done in answered.items()}
+    """Evaluate the model on the test splits, and write the model card with the scores."""
+    runs_of_splits = predict_synthetic(profile, folder, runs / "predictions", profile.evaluation.counts)
+    predictions = {("nano-base", split): run.path for split, run in runs_of_splits.items()}
     rows = results.score_runs(predictions, by="family")
     table = results.write_table(rows, folder / "test_scores.csv")
-    parts = {
+
+    components = {
         "ViT": model.vision,
         "resampler": model.resampler,
         "language model (embeddings tied)": model.language_model,
     }
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    counts = {}
+    for name, component in components.items():
+        counts[name] = sum(parameter.numel() for parameter in component.parameters())
+
     phases = [asdict(phase) for phase in PHASES]
     card.write(folder, counts, phases, table, profile.tile_size, profile.image_size[0])
 
 
 def main(seed: int = 0) -> None:
     """Train all phases, resuming where an interrupted run stopped; write the model, its scores and card."""
-    runs, target = resources.runs("nano-base"), resources.models() / "nano-base"
+    runs = resources.runs("nano-base")
+    target = resources.models() / "nano-base"
+
     L.seed_everything(seed)
     profile = base_profile()
     processor = build.build_processor(profile, build_tokenizer())
     model = build.build_model(profile, processor)
     initialize_weights(model)
-    side, queries = profile.tile_size // profile.vision.patch_size, math.isqrt(profile.queries)
+
+    # Patches and queries both lie on square grids over the view.
+    patches_per_side = profile.tile_size // profile.vision.patch_size
+    queries_per_side = math.isqrt(profile.queries)
     heads = (
-        DenseHead(profile.vision.width, side, POINTS),
-        DenseHead(model.config.text_config.hidden_size, queries, POINTS),
+        DenseHead(profile.vision.width, patches_per_side, POINTS),
+        DenseHead(model.config.text_config.hidden_size, queries_per_side, POINTS),
     )
+
     for phase in PHASES:
         train_phase(BaseTraining(model, heads, phase, processor, seed), runs / phase.name)
+
     save_model(model.eval(), processor, target)
     score_model(profile, target, runs, model)
     print(f"wrote {resources.display_path(target)}")

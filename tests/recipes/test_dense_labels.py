@@ -25,13 +25,14 @@ def all_samples():
 @given(NUMBERS, FAMILIES)
 def test_labels_of_a_tile_are_those_of_the_image(number, family):
     sample = synthetic.make_sample(number, "train", family=family)
-    whole = dense_labels(sample, (0, 0, 192, 192), 192, 48)
+    of_image = dense_labels(sample, (0, 0, 192, 192), 192, 48)
+
     for row, col in np.ndindex(2, 2):
         view = (96 * col, 96 * row, 96 * col + 96, 96 * row + 96)
-        tile = dense_labels(sample, view, 96, 24)
-        part = slice(24 * row, 24 * row + 24), slice(24 * col, 24 * col + 24)
+        of_tile = dense_labels(sample, view, 96, 24)
+        cells = slice(24 * row, 24 * row + 24), slice(24 * col, 24 * col + 24)
         for name in ("chars", "objects", "colours"):
-            assert np.array_equal(getattr(tile, name), getattr(whole, name)[part]), name
+            assert np.array_equal(getattr(of_tile, name), getattr(of_image, name)[cells]), name
 
 
 def test_labels_state_what_lies_at_a_point(all_samples):
@@ -42,23 +43,26 @@ def test_labels_state_what_lies_at_a_point(all_samples):
             for glyph in text.glyphs:
                 x, y = ((glyph.box[i] + glyph.box[i + 2]) / 2 for i in (0, 1))
                 assert labels.chars[int(y), int(x)] == 1 + CHARS.index(glyph.char)
-        for thing in sample.objects:
-            x, y = (int((thing.box[i] + thing.box[i + 2]) / 2) for i in (0, 1))
-            assert labels.objects[y, x] == 1 + scenes.OBJECTS.index(thing.name)
-            assert labels.colours[y, x] == 1 + list(scenes.COLOURS).index(thing.colour)
+
+        for drawn in sample.objects:
+            x, y = (int((drawn.box[i] + drawn.box[i + 2]) / 2) for i in (0, 1))
+            assert labels.objects[y, x] == 1 + scenes.OBJECTS.index(drawn.name)
+            assert labels.colours[y, x] == 1 + list(scenes.COLOURS).index(drawn.colour)
+
         for sign in sample.signs:
             x, y = int(sign.box[0] + 1), int(sign.box[1] + 1)
             assert labels.colours[y, x] == 1 + list(scenes.COLOURS).index(sign.colour)
 
 
 def test_text_too_small_for_a_view_is_ignored(all_samples):
-    seen = set()
+    cases = set()
     for sample in all_samples:
         labels = dense_labels(sample, (0, 0, SIZE, SIZE), 96, 96)
         for text in sample.texts:
-            legible = text.height * 96 / SIZE >= samples.LEGIBLE
+            is_legible = text.height * 96 / SIZE >= samples.LEGIBLE
             for glyph in text.glyphs:
                 x, y = (int((glyph.box[i] + glyph.box[i + 2]) / 4) for i in (0, 1))
-                assert (labels.chars[y, x] != IGNORE_INDEX) == legible
-                seen.add(legible)
-    assert seen == {True, False}
+                assert (labels.chars[y, x] != IGNORE_INDEX) == is_legible
+                cases.add(is_legible)
+
+    assert cases == {True, False}
