@@ -1,4 +1,4 @@
-"""Typed records of everything known about an image, and masks in COCO's encoding.
+"""Typed records of an image's annotations and captions, and masks in COCO's encoding.
 
 Boxes and points are in pixels of the image, with (0, 0) at its top left corner; scores lie between 0 and 1.
 Field names are those of the files (`captions.record_files`), so they only change with `SCHEMA_VERSION`.
@@ -33,7 +33,7 @@ class Provenance(_Strict):
     licence: str = ""
 
 
-# Annotations of experts
+# --- annotations of experts -------------------------------------------------------------------------------
 
 
 class Caption(_Strict):
@@ -77,6 +77,7 @@ class Mask(_Strict):
 
     @model_validator(mode="after")
     def _covers_the_image(self) -> "Mask":
+        # The runs of a mask cover each pixel once.
         pixels = sum(counts_to_run_lengths(self.counts))
         if pixels != self.size[0] * self.size[1]:
             raise ValueError(f"run lengths sum to {pixels}, not to {self.size[0]} x {self.size[1]}")
@@ -87,14 +88,14 @@ class Region(_Strict):
     """A part of the image with its caption.
 
     Fields:
-        box: where it lies.
+        box: its box.
         text: its caption; empty until a segment is captioned.
-        score: the expert's own confidence.
-        expert: who found it.
-        kind: whether an expert captioned regions, or segments that another one found. The filter treats them
-            differently.
-        match: how well the text matches the crop, by the matcher; None if no matcher ran.
-        mask: of a segment.
+        score: confidence of the expert.
+        expert: name of the expert.
+        kind: "region" if an expert detected and captioned it, "segment" if one expert segmented it and
+            another captioned it. The filter has a threshold for each.
+        match: image-text matching score of text and crop; None if no matcher ran.
+        mask: mask of a segment.
     """
 
     box: Box
@@ -135,7 +136,7 @@ class ExpertOutput(_Strict):
     lines: tuple[OcrLine, ...] = ()
 
 
-# What the pipeline adds
+# --- additions of the pipeline ----------------------------------------------------------------------------
 
 
 class Failure(_Strict):
@@ -146,9 +147,9 @@ class Failure(_Strict):
 
 
 class DroppedAnnotation(_Strict):
-    """An annotation that the filter dropped, and why.
+    """An annotation that the filter dropped, with the reason.
 
-    `value` is the score, match or confidence by which it was judged.
+    `value` is the score, match or confidence that decided.
     """
 
     text: str
@@ -160,20 +161,20 @@ class DroppedAnnotation(_Strict):
 
 
 class GeneratedCaption(_Strict):
-    """A detailed caption, and what was wrong with a draft that it replaces."""
+    """A detailed caption, and the problems of a refused draft that it replaces."""
 
     text: str
     refused: tuple[str, ...] = ()
 
 
 class CaptionCheck(_Strict):
-    """How a detailed caption compares with its prompt and with the annotations.
+    """Check of a detailed caption against the rules of the prompt and the annotations.
 
     Fields:
         grounding: share of its content words that an expert or the original caption used.
-        sentences: their number.
+        sentences: number of sentences.
         unsupported: the other content words.
-        problems: rules of the prompt that it breaks, and what was wrong with a draft that was refused.
+        problems: rules of the prompt that it breaks, and the problems of a refused draft.
     """
 
     grounding: Score
@@ -185,8 +186,8 @@ class CaptionCheck(_Strict):
 class Record(_Strict):
     """Everything about one image: one line of the pipeline's output.
 
-    `detailed_caption` is empty where nothing is known. An image that could not be read has a failure, and no
-    size and checksum.
+    `detailed_caption` is empty if there are no annotations. An image that could not be read has a failure,
+    and neither size nor checksum.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -214,7 +215,7 @@ class Record(_Strict):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def status(self) -> Status:
-        """Outcome: "ok" if every stage succeeded, "partial" if some did, "failed" if nothing is known."""
+        """Outcome: "ok" if every stage succeeded, "partial" if some did, "failed" without any results."""
         if not self.failures:
             return "ok"
 
@@ -227,7 +228,7 @@ class Record(_Strict):
         return x0 / self.width, y0 / self.height, x1 / self.width, y1 / self.height
 
 
-# COCO's encoding of masks
+# --- COCO's encoding of masks -----------------------------------------------------------------------------
 #
 # Run lengths go down the columns and alternate between background and foreground, background first. In the
 # text ("counts"), lengths from the fourth on are differences to the one before the last. A number takes one
@@ -250,8 +251,10 @@ def mask_to_run_lengths(mask: np.ndarray) -> tuple[int, ...]:
         raise ValueError(f"a mask is an array of shape [H, W] with pixels, got shape {list(mask.shape)}")
 
     pixels = np.asarray(mask, dtype=bool).ravel(order="F")
+    # A run ends wherever the next pixel differs.
     edges = np.flatnonzero(np.diff(pixels)) + 1
     lengths = np.diff(np.concatenate([[0], edges, [pixels.size]])).tolist()
+    # The first run is background, so it is empty if the first pixel is foreground.
     return (0, *lengths) if pixels[0] else tuple(lengths)
 
 
@@ -265,9 +268,11 @@ def run_lengths_to_counts(lengths: Sequence[int]) -> str:
     """Return run lengths as COCO's text."""
     characters = []
     for index, length in enumerate(lengths):
+        # Neighbouring columns have similar runs, so differences are short.
         rest = length - lengths[index - 2] if index > 2 else length
         more = True
         while more:
+            # Python shifts negative numbers arithmetically, so their sign survives.
             group = rest & (_MORE - 1)
             rest >>= _BITS
 
@@ -295,6 +300,7 @@ def counts_to_run_lengths(text: str) -> tuple[int, ...]:
         if group & _MORE:
             continue
 
+        # Extend the sign bit of the last group.
         if group & _SIGN:
             value -= 1 << shift
         lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))

@@ -55,7 +55,7 @@ class InferenceRequest(NamedTuple):
 
 
 def as_failure(stage: str, error: Exception) -> Failure:
-    """Return an exception in the form in which records hold it."""
+    """Convert an exception to the failure that records store."""
     message = str(error) if isinstance(error, ModelFailed) else f"{type(error).__name__}: {error}"
     return Failure(stage=stage, error=message)
 
@@ -64,14 +64,14 @@ class CachedModel:
     """A model, the cache of its results, and the ledger of its crashes.
 
     Args:
-        model: loaded when the first request comes whose result is not cached.
+        model: loaded for the first request whose result is not cached.
         infer: returns the results of a batch of inputs, in their order. An exception may stand for a result.
         result_type: type of a result, which pydantic converts to JSON and back.
-        folder: where results and crashes are stored; see `result_folder`.
-        batch_size: inputs that the model gets at once.
+        folder: folder of results and crashes; see `result_folder`.
+        batch_size: number of inputs that the model gets at once.
         name: name of the stage in failures.
         time_limit: seconds for a batch, or for an input that is run alone. The model then runs in a process
-            of its own, which is killed when it takes longer. None for no limit, in this process.
+            of its own, which is killed when it takes longer. None runs it in this process, without a limit.
 
     Attributes:
         computed: requests for which the model was run, so far.
@@ -115,6 +115,7 @@ class CachedModel:
             requests: may repeat a key, which is then computed once.
             progress: called with a number of finished requests and whether they were cached.
         """
+        # Copies of an image have the same key, and are computed once.
         unique = {request.key: request for request in requests}
         results = {key: self.cache.get(key) for key in unique}
         missing = [request for key, request in unique.items() if results[key] is None]
@@ -123,6 +124,7 @@ class CachedModel:
         if progress:
             progress(len(requests) - len(missing), True)
 
+        # Each batch is cached before the next one runs, so a kill loses one batch at most.
         for new_results in self._compute(missing):
             results.update(new_results)
             self.cache.put(
@@ -134,7 +136,7 @@ class CachedModel:
         return results
 
     def release(self) -> None:
-        """Free the model. It is loaded again when it is needed."""
+        """Free the model; it is loaded again on demand."""
         self.model.release()
 
     def _compute(self, requests: Sequence[InferenceRequest]) -> Iterator[dict[str, Any]]:
@@ -199,6 +201,7 @@ class CachedModel:
 
     def _run_alone(self, request: InferenceRequest) -> Any:
         """Return the result of one request, or the `Failure` that it ends with."""
+        # An input that ends its process is tried again, up to the maximum number of crashes.
         while not self._is_quarantined(request):
             try:
                 return self._infer([request])[request.key]
@@ -212,6 +215,7 @@ class CachedModel:
 
     def _infer(self, batch: Sequence[InferenceRequest]) -> dict[str, Any]:
         """Run the model on a batch, with its keys in the ledger meanwhile."""
+        # If this process is killed now, the ledger tells the next run which inputs were running.
         with self.ledger.running([request.key for request in batch]):
             outputs = list(self.infer([request.input for request in batch]))
         if len(outputs) != len(batch):
@@ -219,6 +223,7 @@ class CachedModel:
 
         results = {}
         for request, output in zip(batch, outputs, strict=True):
+            # A model may return an exception for one input without failing the batch.
             results[request.key] = as_failure(self.name, output) if isinstance(output, Exception) else output
         return results
 
@@ -233,7 +238,7 @@ class CachedModel:
         )
 
 
-# Results on disk
+# --- results on disk --------------------------------------------------------------------------------------
 
 
 def result_folder(root: Path, provenance: Provenance) -> Path:
@@ -274,7 +279,7 @@ class ResultCache:
         return self.folder / key[:2] / f"{key}.json"
 
 
-# Crashes
+# --- crashes ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -317,6 +322,7 @@ class CrashLedger:
             if not note.name.startswith("."):  # another process is about to write it
                 self._collect(note)
 
+        # A suspect of a batch appears with 0 crashes, so that it is run alone.
         counts: Counter[str] = Counter()
         for path in self.crashes.glob("*.*"):
             key, _, crash_id = path.name.partition(".")
@@ -331,6 +337,7 @@ class CrashLedger:
             crash_id = uuid.uuid4().hex
 
         self.crashes.mkdir(parents=True, exist_ok=True)
+
         for key in keys:
             (self.crashes / f"{key}.{crash_id}").touch()
 
@@ -364,7 +371,7 @@ def _is_locked(file: IO[str]) -> bool:
     return False
 
 
-# Time limits
+# --- time limits ------------------------------------------------------------------------------------------
 
 
 class SubprocessWorker:
@@ -440,6 +447,7 @@ class SubprocessWorker:
 
     def _receive(self, time_limit: float | None) -> Any:
         assert self._connection is not None
+        # A model that hangs can only be stopped with its process.
         if not self._connection.poll(time_limit):
             self.release()
             raise TimeoutError(f"no result within {time_limit:g} seconds")
@@ -459,6 +467,7 @@ class SubprocessWorker:
 
 def _serve(connection: Connection, model: Model, infer: InferenceFunction) -> None:
     """Load a model, then run it on batches until the other end closes the connection."""
+    # The parent may be killed without closing the connection.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     connection.send(_attempt(model.prepare))
 

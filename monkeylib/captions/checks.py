@@ -1,4 +1,4 @@
-"""Checks of a caption: does it follow the rules of the prompt, and is it grounded?
+"""Checks of a caption: whether it follows the rules of the prompt, and how far it is grounded.
 
 The prompt asks for fewer than six sentences, no coordinates and no single letters. Beyond that, a caption is
 *grounded* as far as its content words (or their stems) occur in the output of an expert or in the original
@@ -87,6 +87,7 @@ def split_sentences(text: str) -> list[str]:
         last_word = words[-1] if words else ""
         is_title = last_word.lower() in _TITLES
         is_initial = len(last_word) == 1 and last_word.isupper()
+        # "Dr. Smith" and "J. Smith" go on, unless the text ends there.
         if (is_title or is_initial) and end.end() < len(masked):
             continue
 
@@ -98,10 +99,11 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _problems(text: str, sentence_count: int) -> Iterator[str]:
-    """Yield what breaks the rules of the prompt."""
+    """Yield the rules of the prompt that a text breaks."""
     if sentence_count > MAXIMUM_SENTENCES:
         yield f"{sentence_count} sentences, not fewer than {MAXIMUM_SENTENCES + 1}"
 
+    # Numbers in a quoted text are no coordinates.
     unquoted = QUOTATION.sub(" ", text)
     if match := _COORDINATES.search(unquoted):
         yield f"coordinates: {match[0]}"
@@ -110,8 +112,8 @@ def _problems(text: str, sentence_count: int) -> Iterator[str]:
 
 
 def _grounding(record: Record) -> tuple[int, list[str]]:
-    """Return how many content words the detailed caption has, and those of them that are not grounded."""
-    # Everything that an expert found, or that came with the image, supports a word.
+    """Return the number of content words in the detailed caption, and the ungrounded ones."""
+    # Annotations and the original caption support a word.
     texts = [caption.text for caption in record.captions] + [record.original_caption]
     texts += [region.text for region in record.regions] + [line.text for line in record.lines]
     supported_stems = {stem(word) for text in texts for word in _words(text)}
@@ -127,13 +129,14 @@ def _grounding(record: Record) -> tuple[int, list[str]]:
 
 
 def _object_counts(record: Record) -> set[int]:
-    """Return how many objects of one name there are, for each name.
+    """Return the numbers of objects that share a name.
 
-    Counted twice: among the regions of each expert, and among the objects that several experts found.
+    Names are counted among the regions of each expert, and among the objects of all experts together.
     """
     by_expert: dict[str, list[str]] = {}
     for region in record.regions:
         by_expert.setdefault(region.expert, []).append(region.text)
+    # Several experts may have detected one object: it counts once.
     objects = [group[0].text for group in group_objects(record.regions)]
 
     counts: set[int] = set()
@@ -144,7 +147,7 @@ def _object_counts(record: Record) -> set[int]:
 
 
 def _words(text: str) -> list[str]:
-    """Return words and numbers in lower case; the parts of compounds one by one."""
+    """Return words and numbers in lower case; compounds are split into their parts."""
     words = []
     for match in _WORD.finditer(text):
         word = match[0].casefold().replace("’", "'").removesuffix("'s")
@@ -173,7 +176,7 @@ def stem(word: str) -> str:
 
 
 def mark_words(text: str, words: Iterable[str]) -> list[tuple[str, bool]]:
-    """Split a text into pieces, each with whether it is one of some words.
+    """Split a text into pieces, and mark those that are one of the given words.
 
     Args:
         text: the text.
@@ -182,6 +185,7 @@ def mark_words(text: str, words: Iterable[str]) -> list[tuple[str, bool]]:
     marked_words = set(words)
     pieces, start = [], 0
     for match in _WORD.finditer(text):
+        # A compound is marked as a whole if one of its parts is.
         if marked_words.intersection(_words(match[0])):
             pieces.append((text[start : match.start()], False))
             pieces.append((match[0], True))

@@ -5,7 +5,7 @@ checked on samples judged by a chat model. The smallest size of segments is an a
 and neither has its set of experts here.
 
 Duplicates are suppressed twice. `apply_filter` drops a text that is repeated at one place, as the released
-code does. `group_objects` then groups the regions in which different experts found one object; it drops
+code does. `group_objects` then groups the regions of different experts that show one object; it drops
 nothing, and serves the composers and the checks.
 """
 
@@ -27,7 +27,7 @@ Annotation = TypeVar("Annotation", Region, OcrLine)
 
 
 class Thresholds(NamedTuple):
-    """What the confidence of an annotation must exceed, and the overlap of one place, each in 0..1."""
+    """Confidences that annotations must exceed, and the overlap from which boxes are one place, all 0..1."""
 
     region: float = REGION_MATCH
     segment: float = SEGMENT_MATCH
@@ -45,9 +45,9 @@ class Filter:
 
     Attributes:
         thresholds: see `Thresholds`; None lets everything through.
-        overlap: "correct", or "release" to reproduce what the released code keeps.
-        smallest_segment: share of the image that the box of a segment has to cover, 0..1. A model that names
-            whole images names a speck by what its few pixels resemble.
+        overlap: "correct", or "release" for the overlap that the released code computes.
+        smallest_segment: share of the image that the box of a segment has to cover, 0..1. A classifier of
+            full images is not reliable on segments of a few pixels.
     """
 
     thresholds: Thresholds | None = DEFAULTS
@@ -82,11 +82,11 @@ def apply_filter(
     overlap: Overlap = boxes.iou,
     smallest_segment: float = 0.0,
 ) -> Record:
-    """Return the record with the annotations that pass; the others stand in `dropped`, with the reason.
+    """Return the record with the annotations that pass; the others are moved to `dropped`, with the reason.
 
     Args:
         record: the unfiltered record.
-        thresholds: what confidences must exceed.
+        thresholds: thresholds of confidence and overlap.
         overlap: overlap of two boxes given as fractions of the image, as in the released code.
         smallest_segment: share of the image that the box of a segment has to cover.
     """
@@ -153,7 +153,7 @@ def _apply_thresholds(
 def suppress_same_caption(
     annotations: Sequence[Annotation], overlap: Overlap = boxes.iou, threshold: float = SAME_CAPTION_IOU
 ) -> tuple[list[Annotation], list[Annotation]]:
-    """Split annotations into those that say something new and those that repeat a text at its place.
+    """Split annotations into new ones and those that repeat a text at its place.
 
     As in the released code, an annotation is compared with the first one of its text only.
     """
@@ -178,9 +178,9 @@ def _boxes_of(annotations: Sequence[Annotation]) -> list[Box]:
 
 
 def confidence(annotation: Region | OcrLine) -> float:
-    """Return what an annotation is judged by, 0..1.
+    """Return the number that the filter compares with a threshold, 0..1.
 
-    The confidence of a line of text; of a region its match where a matcher ran, else its expert's score.
+    For a line of text, its confidence; for a region, its match if a matcher ran, else its expert's score.
     """
     if isinstance(annotation, OcrLine):
         return annotation.confidence
@@ -198,7 +198,7 @@ def _dropped(annotation: Region | OcrLine, reason: str) -> DroppedAnnotation:
     )
 
 
-# Objects that several experts found
+# --- objects of several experts ---------------------------------------------------------------------------
 
 SAME_PLACE = 0.7  # IoU from which two names mean one object
 SAME_NAME = 0.8  # share of the smaller box from which one name means one object
@@ -218,6 +218,7 @@ def group_objects(regions: Sequence[Region]) -> list[tuple[Region, ...]]:
     groups: list[list[Region]] = []
     for region in sorted(regions, key=lambda region: (-confidence(region), position[id(region)])):
         for group in groups:
+            # Compared with the best region of the group only, so that chains of overlaps do not grow.
             from_other_experts = all(region.expert != member.expert for member in group)
             if from_other_experts and same_object(group[0], region):
                 group.append(region)

@@ -25,7 +25,7 @@ class InputImage:
 
     Fields:
         image: a file, or an image in memory.
-        name: identifies it in the records.
+        name: name of the image in the records.
         original_caption: the caption that it came with, empty if none.
     """
 
@@ -34,6 +34,7 @@ class InputImage:
     original_caption: str = ""
 
     def __post_init__(self) -> None:
+        # Records are stored as UTF-8, which neither such bytes nor lone surrogates fit into.
         for field in ("name", "original_caption"):
             text = getattr(self, field).encode("utf-8", "backslashreplace").decode("utf-8")
             object.__setattr__(self, field, text)
@@ -67,6 +68,7 @@ def open_images(images: Sequence[InputImage]) -> list[Image.Image]:
         ValueError: a file is not a readable image. Both messages name the image instead of its path, which
             differs between machines.
     """
+
     opened = []
     for image in images:
         try:
@@ -87,6 +89,7 @@ def find_images(paths: Iterable[Path | str]) -> list[InputImage]:
         FileNotFoundError: a path is no folder and does not have the name of an image.
         ValueError: there are no images.
     """
+
     images = []
     for path in paths:
         images.extend(_images_at(Path(path)))
@@ -161,6 +164,7 @@ def _read_captions(path: Path) -> dict[str, str]:
 
         captions = {}
         for row in rows:
+            # The first of the fields that the row has.
             name = next(row[field] for field in _NAME_FIELDS if row.get(field))
             captions[str(name)] = str(row["caption"] or "")
         return captions
@@ -174,6 +178,7 @@ def _read_captions(path: Path) -> dict[str, str]:
 def _read_rows(path: Path) -> Any:
     """Return the content of a JSON file, or the rows of a JSONL, CSV or TSV file."""
     suffix = path.suffix.lower()
+    # Spreadsheets write a byte order mark, which utf-8-sig skips.
     with path.open(encoding="utf-8-sig", newline="") as file:
         if suffix in (".csv", ".tsv"):
             return list(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ","))

@@ -1,8 +1,8 @@
 """Interfaces of the pipeline's models: experts, region captioners, image-text matchers and composers.
 
-All are named, versioned, and loaded when first needed. Results are cached by `name`, `version` and
-`settings`: whatever changes what a model returns must change one of them. The number of threads, the device
-and the batch size do not, and neither does an API key.
+All are named, versioned, and loaded on demand. Results are cached by `name`, `version` and `settings`:
+whatever changes the results of a model must change one of them. The number of threads, the device and the
+batch size do not, and neither does an API key.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ class Model(ABC):
         licence: licence of the weights.
         setting_names: attributes that change what the model returns.
         gpu_share: share of a GPU that one copy needs, where there are GPUs; 0 if it runs on the CPU.
-        alone: there may be only one copy, however many machines there are.
+        alone: whether there may be only one copy, however many machines there are.
     """
 
     name: str
@@ -98,8 +98,8 @@ class RegionCaptioner(Model):
     def caption(self, crops: Sequence[Image.Image]) -> list[tuple[str, float]]:
         """Return a caption and its confidence for each RGB crop, in the crops' order.
 
-        The confidence is 1 where the model has none, and the caption is empty where the model has nothing
-        to say. There may be many crops: the model splits them into batches itself.
+        The confidence is 1 if the model reports none, and the caption may be empty. There may be many crops:
+        the model splits them into batches itself.
         """
 
 
@@ -108,7 +108,7 @@ class ImageTextMatcher(Model):
 
     @abstractmethod
     def match(self, crops: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
-        """Return how well each text matches the RGB crop at the same index, 0..1.
+        """Return the matching score of each text and the RGB crop at the same index, 0..1.
 
         The pairs come from many regions of several images: the model splits them into batches itself, and
         may encode a text or a crop object only once if it comes several times.
@@ -119,24 +119,23 @@ class Composer(Model):
     """Writes the detailed captions of filtered records.
 
     Attributes:
-        cost: US dollars spent since the composer was created. It is known while the composer runs and is
-            stored beside the records, not in them: a second run that finds all answers cached costs nothing
-            and gives the same records.
-        batch_size: records that the composer gets at once, and the most that a kill can lose.
+        cost: US dollars spent since the composer was created. It is stored beside the records, not in them: a
+            second run with cached answers costs nothing and gives the same records.
+        batch_size: number of records that the composer gets at once, and the most that a kill can lose.
     """
 
     cost: float = 0.0
     batch_size: int = 8
 
     def prepare(self) -> None:
-        """Load nothing, unless a composer overrides this."""
+        """Load nothing; composers with weights override this."""
 
     @abstractmethod
     def compose(self, record: Record) -> str:
-        """Return the caption; empty where nothing is known."""
+        """Return the caption; empty for a record without annotations."""
 
     def write(self, record: Record) -> str | GeneratedCaption:
-        """Return the caption; a composer that rejects drafts adds what was wrong with one."""
+        """Return the caption; a composer that refuses drafts adds the problems of its draft."""
         return self.compose(record)
 
     def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:

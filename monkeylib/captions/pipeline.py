@@ -1,11 +1,11 @@
-"""The caption pipeline: experts annotate images, a filter decides what counts, a composer writes the caption.
+"""The caption pipeline: experts annotate images, a filter drops annotations, a composer writes the caption.
 
-A run leaves in its output folder
+The output folder of a run holds
 
 * `records.jsonl`, a record for each image in order,
 * `shards/`, the same as parquet, listed with their checksums in `manifest.json`,
 * `findings/`, the cached results of each model,
-* `summary.json`, what the last run took.
+* `summary.json`, statistics of the last run.
 
 Every result is cached, so a rerun computes only what is missing. An image that comes twice, or under another
 name, is processed once. Failures are recorded but not cached: the next run tries again.
@@ -64,8 +64,8 @@ def caption_images(
 ) -> list[Record]:
     """Caption images in this process and return their records, in their order; see `Pipeline`.
 
-    An image that cannot be read, and an expert that fails on an image, are recorded in `Record.failures`;
-    everything else goes on.
+    An image that cannot be read, and an expert that fails on an image, are recorded in `Record.failures`, and
+    the run continues.
 
     Raises:
         ValueError: there are no images.
@@ -87,17 +87,17 @@ def caption_images(
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What is done with every image.
+    """Experts, matcher, filter and composer that process every image.
 
     Fields:
         experts: each annotates every image. The upstream expert of a dependent one runs before it; its
             own annotations are in the records only if it is one of the experts too.
         matcher: scores the texts of regions; without one, the filter takes the experts' own confidence.
         composer: writes the detailed captions; fixed rules if not given.
-        filters: thresholds, and which overlap.
-        batch_size: images that a model gets at once.
+        filters: thresholds and overlap of the filter.
+        batch_size: number of images that a model gets at once.
         time_limit: seconds that an expert or the matcher may take for a batch, or for an image that is run
-            alone because its batch failed; what takes longer is a failure. Each model then runs in a process
+            alone because its batch failed; a timeout is a failure. Each model then runs in a process
             of its own. None for no limit.
     """
 
@@ -122,7 +122,7 @@ class Pipeline:
         retry_failed: bool = True,
         progress: bool = True,
     ) -> "Summary":
-        """Caption images into the folder `out`, going on where an earlier run was interrupted.
+        """Caption images into the folder `out`, resuming an interrupted run.
 
         Args:
             images: the images.
@@ -133,10 +133,11 @@ class Pipeline:
             progress: show bars on standard error.
 
         Raises:
-            ValueError: there are no images, or a size or a plan of the engine that is impossible.
+            ValueError: there are no images, the shard size is below 1, or the engine's plan is impossible.
         """
         if not images:
             raise ValueError("There is nothing to caption: got no images.")
+
         start = time.perf_counter()
 
         # Workers may run in other folders.
@@ -158,6 +159,7 @@ class Pipeline:
                 image_count = sum(len(shard.images) for shard in missing)
                 for stage in stages:
                     bars.add_task(stage.name, image_count)
+
             # Engines are generators: the shards run while their statistics are added up.
             runs = (engine or LocalEngine()).run(missing, stages, folder, bars and bars.advance)
             statistics = _add_up(stages, runs)
@@ -171,14 +173,16 @@ class Pipeline:
             seconds=time.perf_counter() - start,
             stages=statistics,
         )
+
         with resources.atomic_write(out / "summary.json") as temporary:
             temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
         return summary
 
     def stages(self, root: Path) -> list[Stage]:
-        """Return the stages in their order. The results of models are cached under `root`."""
+        """Return the stages in order; results of models are cached under `root`."""
         expert_stages: dict[str, ExpertStage] = {}
         for expert in self.experts:
+            # An expert may be an upstream expert and have annotations of its own in the records.
             self._add_expert(expert, root, expert_stages).in_records = True
 
         # An upstream output is carried along until the last expert that depends on it.
@@ -190,6 +194,7 @@ class Pipeline:
         for stage in last_dependents.values():
             stage.last_dependent = True
 
+        # Match after all experts, and compose last.
         stages: list[Stage] = [*expert_stages.values()]
         if self.matcher:
             stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit))
@@ -197,7 +202,7 @@ class Pipeline:
         return stages
 
     def _add_expert(self, expert: Expert, root: Path, stages: dict[str, ExpertStage]) -> ExpertStage:
-        """Add the stage of an expert, after that of its upstream expert, unless it is there. Return it."""
+        """Return the stage of an expert; add it after that of its upstream expert if it is missing."""
         stage = ExpertStage(expert, root, self.batch_size, self.time_limit)
         if stage.key not in stages:
             if isinstance(expert, DependentExpert):
@@ -220,6 +225,7 @@ def _is_finished(folder: Path, shard: Shard, retry_failed: bool) -> bool:
     entry = read_entry(folder, shard)
     if entry is None:
         return False
+    # A shard with failures is run again: what succeeded is cached.
     return not (retry_failed and entry["failed"])
 
 
@@ -234,7 +240,7 @@ def _add_up(
     return tuple(totals.values())
 
 
-# Engines
+# --- engines ----------------------------------------------------------------------------------------------
 #
 # An engine takes the shards that are not committed yet, brings each through all stages, and commits it. It
 # knows nothing else of the pipeline. If it is killed, only the shards and batches at work are lost.
@@ -246,8 +252,8 @@ class ShardTask:
 
     Fields:
         shard: the shard.
-        samples: its images, with what the stages so far have found.
-        statistics: of the stages so far.
+        samples: its images, with the results of the stages so far.
+        statistics: statistics of the stages so far.
     """
 
     shard: Shard
@@ -267,11 +273,12 @@ def run_stage(stage: Stage, task: ShardTask, progress: ProgressCallback | None =
 
 
 def finish_shard(task: ShardTask, stages: Sequence[Stage], folder: Path) -> list[StageStatistics]:
-    """Commit a shard that has been through all stages, and return what each stage did."""
+    """Commit a shard that has been through all stages, and return the statistics of the stages."""
     provenance = tuple(item for stage in stages for item in stage.provenance)
 
     records = []
     for sample in task.samples:
+        # An image that could not be read has no provenance: no model saw it.
         if sample.record.sha256:
             sample = sample.with_record(provenance=provenance)
         records.append(sample.record)
@@ -290,7 +297,7 @@ class Engine(Protocol):
         folder: Path,
         progress: ProgressCallback | None,
     ) -> Iterator[list[StageStatistics]]:
-        """Commit each shard in `folder`, and yield what the stages did for it."""
+        """Commit each shard in `folder`, and yield its statistics."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +318,7 @@ class LocalEngine:
         folder: Path,
         progress: ProgressCallback | None,
     ) -> Iterator[list[StageStatistics]]:
-        """Commit each shard in `folder`, and yield what the stages did for it."""
+        """Commit each shard in `folder`, and yield its statistics."""
         for shard in shards:
             task = load_shard(shard)
             for stage in stages:
@@ -323,7 +330,7 @@ class LocalEngine:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run took.
+    """Statistics of a run.
 
     Fields:
         records: images in `records.jsonl`.

@@ -24,13 +24,13 @@ class RayEngine:
     A model of which there must be one copy only (a composer with a budget) always gets one actor.
 
     Args:
-        workers: actors of each pool, by stage name; `default_workers` for the others.
-        default_workers: actors of a pool that is not named.
-        cpus: CPUs that each actor asks for; by default a whole one, or the largest of 1/2, 1/3, ... for which
-            there is room for all. A plan with actors that would wait forever is refused.
+        workers: number of actors of each pool, by stage name; `default_workers` for the others.
+        default_workers: number of actors of a pool that is not named.
+        cpus: CPUs of each actor; by default one, or the largest of 1/2, 1/3, ... for which all actors fit. A
+            plan with actors that would wait forever is refused.
         gpus: share of a GPU of each actor, by stage name; by default the model's own `gpu_share` if the
             cluster has GPUs.
-        address: of a running cluster, as in `ray.init`; without it, Ray starts on this machine.
+        address: address of a running cluster, as in `ray.init`; without it, Ray starts on this machine.
     """
 
     workers: dict[str, int] | None = None
@@ -46,7 +46,7 @@ class RayEngine:
         folder: Path,
         progress: ProgressCallback | None,
     ) -> Iterator[list[StageStatistics]]:
-        """Commit each shard in `folder`, and yield what the stages did for it."""
+        """Commit each shard in `folder`, and yield its statistics."""
         if not shards:
             return
 
@@ -88,7 +88,7 @@ class RayEngine:
             yield statistics
 
     def plan(self, stages: Sequence[Stage], cluster: dict[str, float]) -> list[tuple[int, float]]:
-        """Return the actors of each stage and the share of a GPU that each gets.
+        """Return the number of actors of each stage, and the share of a GPU of each actor.
 
         Args:
             stages: the stages.
@@ -99,6 +99,7 @@ class RayEngine:
         """
         cluster_gpus = cluster.get("GPU", 0)
         shares = {stage.name: stage.model.gpu_share if cluster_gpus else 0.0 for stage in stages}
+        # What the caller names takes precedence.
         shares |= self.gpus or {}
         counts = {stage.name: self.default_workers for stage in stages}
         counts |= self.workers or {}
@@ -108,14 +109,15 @@ class RayEngine:
             raise ValueError(f"There is no stage {min(unknown)!r}: the stages are {', '.join(names)}.")
 
         actors = [(self._actor_count(stage, counts), shares[stage.name]) for stage in stages]
+        # Ray would wait forever for resources that the cluster lacks.
         _require("CPUs", self.cpu_share(actors, cluster) * _process_count(actors), cluster.get("CPU", 0))
         _require("GPUs", sum(count * share for count, share in actors), cluster_gpus)
         return actors
 
     def cpu_share(self, actors: Sequence[tuple[int, float]], cluster: dict[str, float]) -> float:
-        """Return the CPUs that each process asks for.
+        """Return the number of CPUs of each process.
 
-        If none are given, the share is 1 / n, so that no machine is left with an unused rest.
+        By default it is 1 / n, so that the processes on a machine fill its CPUs.
         """
         if self.cpus is not None:
             return self.cpus
@@ -123,6 +125,7 @@ class RayEngine:
         return math.floor(_CPU_FRACTIONS / processes_per_cpu) / _CPU_FRACTIONS
 
     def _actor_count(self, stage: Stage, counts: dict[str, int]) -> int:
+        # Several copies of a composer with a budget would each spend all of it.
         if not stage.model.alone:
             return counts[stage.name]
         if (self.workers or {}).get(stage.name, 1) > 1:
@@ -146,7 +149,7 @@ def _process_count(actors: Sequence[tuple[int, float]]) -> int:
 
 
 class StageActor:
-    """A stage in a process of its own, as Ray Data calls it: with a pickled `ShardTask` per row."""
+    """A stage as an actor of Ray Data, called with a pickled `ShardTask` per row."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage

@@ -6,9 +6,9 @@ others. `datasets` and pandas read these files as they are.
 
 A shard is the unit of work: its records appear all at once, with their checksum, or not at all. A committed
 shard is a parquet file and, written after it, its entry: a JSON file of the same name with the number of
-records and the SHA-256 of the parquet. The name holds the shard's index and a digest of its images and of
-everything that was done with them, so a shard of other images or another configuration is another file.
-Committing twice gives the same bytes: it does not matter who runs a shard, and how often.
+records and the SHA-256 of the parquet. The name holds the shard's index and a digest of its images and of the
+configuration, so a shard of other images or another configuration is another file. Committing twice gives
+the same bytes: it does not matter which process runs a shard, and how often.
 """
 
 import json
@@ -37,7 +37,7 @@ MANIFEST = "manifest.json"
 PARQUET = ".parquet"
 
 
-# Files of records
+# --- files of records -------------------------------------------------------------------------------------
 
 
 def write_records(records: Iterable[Record], path: Path | str, *, durable: bool = False) -> Path:
@@ -95,6 +95,7 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
 
 
 def _parse_record(fields: Any, location: str) -> Record:
+    # A record of another version would only give confusing errors about single fields.
     version = fields.get("schema_version") if isinstance(fields, dict) else None
     if version is not None and version != SCHEMA_VERSION:
         raise ValueError(
@@ -161,6 +162,7 @@ def _read_parquet(path: Path) -> Iterator[Record]:
         for batch in parquet.ParquetFile(path).iter_batches(1000):
             for row in batch.to_pylist():
                 number += 1
+                # Settings are JSON, see `_write_parquet`.
                 for item in row.get("provenance") or ():
                     item["settings"] = json.loads(item["settings"])
                 yield _parse_record(row, f"Row {number} of {path}")
@@ -168,7 +170,7 @@ def _read_parquet(path: Path) -> Iterator[Record]:
         raise ValueError(f"{path} cannot be read as parquet ({error}): write it anew") from error
 
 
-# Shards
+# --- shards -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,9 @@ class Shard:
     """Images that are run and committed together.
 
     Fields:
-        index: its place among the shards of a run.
-        digest: of its images and of everything that is done with them.
-        images: in their order.
+        index: position among the shards of a run.
+        digest: digest of its images and of the configuration.
+        images: its images, in order.
         sha256: digest of each image, empty where the file cannot be read.
     """
 
@@ -203,8 +205,8 @@ def plan_shards(
 
     Args:
         images: the images.
-        provenance: of everything that will be done with them.
-        size: images of a shard.
+        provenance: provenance of all stages.
+        size: number of images of a shard.
         progress: called after each shard with its number of images, and that their checksums are not cached.
 
     Raises:
@@ -242,7 +244,7 @@ def _checksum(image: InputImage) -> str:
 def commit_shard(
     folder: Path, shard: Shard, records: Sequence[Record], statistics: Sequence[StageStatistics]
 ) -> None:
-    """Write a shard's records, and then the entry that makes them count.
+    """Write a shard's records, and then the entry that commits them.
 
     Raises:
         ValueError: there is not one record for each image of the shard, in their order.
@@ -271,6 +273,7 @@ def read_entry(folder: Path, shard: Shard) -> dict[str, Any] | None:
     file = _parquet(folder, shard)
     try:
         entry = json.loads(file.with_suffix(".json").read_bytes())
+        # A parquet that was cut off or changed has another digest.
         intact = entry["records"] == len(shard.images) and entry["sha256"] == file_digest(file)
     except (OSError, ValueError, KeyError, TypeError):
         return None

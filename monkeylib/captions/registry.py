@@ -33,7 +33,7 @@ class Registry(Generic[Entry]):
         """Create an empty registry.
 
         Args:
-            kind: what the entries are, for messages ("expert").
+            kind: noun for an entry, for messages ("expert").
             package: full name of the package whose modules add entries.
         """
         self.kind, self.package = kind, package
@@ -54,6 +54,7 @@ class Registry(Generic[Entry]):
     def entries(self) -> dict[str, Entry]:
         """All entries by name."""
         if not self._discovered:
+            # Importing a module runs its decorators, which add the entries.
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(package.__path__):
                 if not module.name.startswith("_"):
@@ -66,7 +67,7 @@ class Registry(Generic[Entry]):
 
         Args:
             name: the name.
-            otherwise: what else may be given, for the message ("or a set: cpu, paper").
+            otherwise: alternatives to a name, for the message ("or a set: cpu, paper").
 
         Raises:
             ValueError: no entry has that name.
@@ -146,7 +147,7 @@ def expert_names() -> list[str]:
 
 
 def expert_sets() -> dict[str, tuple[str, ...]]:
-    """Return the sets: the names of the experts of each, in the order in which they run."""
+    """Return the names of the experts of each set, in the order in which they run."""
     # {set: [(position, expert), ...]}
     members: dict[str, list[tuple[int, str]]] = {}
     for name, entry in EXPERTS.entries.items():
@@ -187,6 +188,7 @@ def load_matcher(name: str, expert_set: str = "") -> ImageTextMatcher | None:
         ValueError: there is no matcher of that name.
     """
     if name == "auto":
+        # The first matcher that is a default of the set.
         for entry in MATCHERS.entries.values():
             if expert_set in entry.sets:
                 return entry.build()
@@ -209,11 +211,12 @@ def load_composer(name: str) -> Composer:
 def smallest_segment(names: str | Sequence[str]) -> float:
     """Return the share of the image that segments of these experts, or of a set, have to cover; 0 for any."""
     entries = EXPERTS.entries
+    # One threshold for all segments of a run: the strictest.
     return max((entries[name].smallest_segment for name in _expand(names) if name in entries), default=0.0)
 
 
 def missing_assets(name: str) -> list[str]:
-    """Return the assets that an expert needs and that are not on this machine.
+    """Return the assets of an expert that are missing on this machine.
 
     Raises:
         ValueError: there is no expert of that name, or its weights are no assets.

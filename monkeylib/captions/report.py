@@ -152,7 +152,7 @@ def build_report(
 
 
 def _article(record: Record, source: InputImage, pixels: int) -> Markup:
-    """Return one image with its annotations beside its captions."""
+    """Render one image with its annotations beside its captions."""
     unsupported = record.check.unsupported if record.check else ()
     return html_pages.render(
         _ARTICLE,
@@ -165,6 +165,7 @@ def _article(record: Record, source: InputImage, pixels: int) -> Markup:
 
 
 def _image_or_error(record: Record, source: InputImage, pixels: int) -> Markup:
+    # The image could not be read when it was captioned.
     if not record.width:
         return Markup('<p class="bad">no image</p>')
     try:
@@ -177,7 +178,7 @@ def _format_score(score: float | None) -> str:
     return "" if score is None else f"{score:.2f}"
 
 
-# The legend: one row of the table and one label on the image for each annotation
+# --- the legend: one row of the table and one label on the image for each annotation ----------------------
 
 
 @dataclass(frozen=True)
@@ -187,11 +188,11 @@ class LegendItem:
     Attributes:
         level: key of `LEVELS`.
         corners: (x, y) in pixels of the image.
-        text: what the expert found.
+        text: text of the annotation.
         expert: name of the expert.
-        score: the expert's own confidence, or what a dropped annotation was judged by.
+        score: confidence of the expert; of a dropped annotation, the number that decided.
         match: image-text matching score of a region.
-        reason: why it was dropped.
+        reason: reason of a dropped annotation.
     """
 
     level: str
@@ -214,7 +215,7 @@ class LegendItem:
 
 
 def legend_items(record: Record) -> list[LegendItem]:
-    """Return the regions, the lines in reading order, and what was dropped."""
+    """Return the regions, the lines in reading order, and the dropped annotations."""
     items = []
     for region in record.regions:
         corners = _box_corners(region.box)
@@ -232,15 +233,15 @@ def _box_corners(box: Box) -> tuple[tuple[float, float], ...]:
     return (x0, y0), (x1, y0), (x1, y1), (x0, y1)
 
 
-# The image
+# --- the image --------------------------------------------------------------------------------------------
 
 _FONT, _STROKE, _HALO = 11, 1.6, 3.2  # pixels of the page
 
 
 def draw_svg(record: Record, image: Image.Image, pixels: int) -> Markup:
-    """Return an image, at most so many pixels wide and high, with masks, boxes and labels on it.
+    """Draw masks, boxes and labels on an image of at most `pixels` x `pixels`.
 
-    Pointing at a box shows its text; of boxes that lie in each other, that of the smallest.
+    Pointing at a box shows its text; of nested boxes, that of the smallest.
     """
     unit = max(record.width / WIDTH, record.height / HEIGHT)  # pixels of the image in one of the page
     image = image.copy()
@@ -306,7 +307,7 @@ def _labels(items: Sequence[LegendItem], record: Record, unit: float) -> list[di
     return labels
 
 
-# Masks
+# --- masks ------------------------------------------------------------------------------------------------
 
 _MASK_COLOURS = ("#5a9a4a", "#7d6bb0", "#0b6e99", "#e0b020", "#b0437b", "#3aa6a0", "#d9622b", "#8a5a3c")
 _MASK_OPACITY = 90  # of 255
@@ -315,6 +316,7 @@ _MASK_OPACITY = 90  # of 255
 def draw_masks(regions: Sequence[Region], size: tuple[int, int]) -> Image.Image:
     """Return the masks of regions as transparent colours with an outline, the smallest on top."""
     masked = [(region.box, region.mask) for region in regions if region.mask is not None]
+
     masked.sort(key=lambda pair: -pair[1].area)
     colours = _distinct_colours([box for box, _ in masked])
 
@@ -333,7 +335,7 @@ def _resize_mask(mask: Mask, size: tuple[int, int]) -> np.ndarray:
 
 
 def _erode(inside: np.ndarray) -> np.ndarray:
-    """Return a mask without the pixels at its edge; the image's edge is none."""
+    """Return a mask without the pixels at its edge; the border of the image is no edge."""
     padded = np.pad(inside, 1, mode="edge")
     above, below = padded[:-2, 1:-1], padded[2:, 1:-1]
     left, right = padded[1:-1, :-2], padded[1:-1, 2:]
@@ -354,7 +356,7 @@ def _distinct_colours(mask_boxes: Sequence[Box]) -> list[str]:
     return colours
 
 
-# Label placement
+# --- label placement --------------------------------------------------------------------------------------
 
 _SEARCH_STEP = 0.5  # of a label's size
 
@@ -385,6 +387,7 @@ def _best_place(
     width, height = size
     covered_areas: dict[tuple[float, float], float] = {}
 
+    # Corners first; places all over the image only if none of them is free.
     for candidates in (_corner_places(box, size), _all_places(box, size, image_size)):
         for x, y in candidates:
             # Keep the label inside the image.
@@ -412,6 +415,7 @@ def _corner_places(box: Box, size: tuple[float, float]) -> list[tuple[float, flo
         (x0, y1),
         (x1 - width, y1),
     ]
+    # A label inside a small box would hide what it is about.
     is_small = x1 - x0 < 3 * width or y1 - y0 < 2 * height
     return [*outside, *inside] if is_small else [*inside, *outside]
 

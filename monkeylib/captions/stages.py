@@ -31,9 +31,9 @@ class PipelineSample:
     """An image on its way through the pipeline.
 
     Fields:
-        image: where it lies.
-        record: what is known about it.
-        intermediate: outputs, by `ExpertStage.key`, that later dependent experts work on.
+        image: the image.
+        record: its record so far.
+        intermediate: outputs that later dependent experts need, by `ExpertStage.key`.
     """
 
     image: InputImage
@@ -51,10 +51,10 @@ class PipelineSample:
 
 @dataclass(frozen=True)
 class StageStatistics:
-    """What a stage did with some samples.
+    """Statistics of a stage over some samples.
 
     Fields:
-        stage: its name.
+        stage: name of the stage.
         computed: samples for which its model was run.
         cached: samples whose results were cached.
         failed: failures that it added.
@@ -125,11 +125,12 @@ def _read_size(image: InputImage, digest: str) -> tuple[int, int] | Failure:
 class Stage(ABC):
     """A step of the pipeline with a model in it.
 
-    A stage asks its model about some of the samples (`requests`), and adds the results (`add_result`).
+    A stage makes requests to its model for some of the samples (`requests`), and adds the results
+    (`add_result`).
 
     Attributes:
-        name: of the stage, in progress and statistics.
-        model: what it runs.
+        name: name of the stage, in progress and statistics.
+        model: the model that it runs.
         cached_model: the model with the cache of its results.
     """
 
@@ -140,12 +141,13 @@ class Stage(ABC):
     @property
     @abstractmethod
     def provenance(self) -> tuple[Provenance, ...]:
-        """What the stage adds to the provenance of records."""
+        """Provenance that the stage adds to records."""
 
     def __call__(
         self, samples: Sequence[PipelineSample], progress: ProgressCallback | None = None
     ) -> tuple[list[PipelineSample], StageStatistics]:
-        """Return the samples after this stage, in their order, and what it took."""
+        """Return the samples after this stage, in order, and its statistics."""
+        # Models count over their lifetime; this call is the difference.
         before = self._totals(samples)
         finished = self.run(samples, partial(progress, self.name) if progress else None)
         return finished, self._totals(finished) - before
@@ -163,7 +165,7 @@ class Stage(ABC):
 
     def run(self, samples: Sequence[PipelineSample], progress: CountCallback | None) -> list[PipelineSample]:
         """Return the samples after this stage, in their order."""
-        # Samples that the model is not asked about count as finished at once.
+        # Samples without a request count as finished at once.
         requests = self.requests(samples)
         without_request = requests.count(None)
         if progress and without_request:
@@ -178,14 +180,14 @@ class Stage(ABC):
 
     @abstractmethod
     def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
-        """Return what the model is asked about each sample, None where there is nothing to ask."""
+        """Return the request for each sample, None for a sample that needs no model."""
 
     @abstractmethod
     def add_result(self, sample: PipelineSample, result: Any) -> PipelineSample:
-        """Return a sample with what the model returned for it, or with the failure."""
+        """Return a sample with the model's result added, or with the failure."""
 
     def release(self) -> None:
-        """Free the model. It is loaded again when it is needed."""
+        """Free the model; it is loaded again on demand."""
         self.cached_model.release()
 
 
@@ -195,7 +197,7 @@ class ExpertStage(Stage):
     Args:
         expert: annotates the images.
         root: folder of the results of all models.
-        batch_size: images that the expert gets at once.
+        batch_size: number of images that the expert gets at once.
         time_limit: seconds for a batch, or for an image that is run alone; see `CachedModel`.
 
     Attributes:
@@ -252,7 +254,7 @@ class ExpertStage(Stage):
         return finished
 
     def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
-        """Ask about each readable image; a dependent expert, where the upstream expert has an output."""
+        """Request each readable image; for a dependent expert, only those with an upstream output."""
         requests: list[InferenceRequest | None] = []
         for sample in samples:
             readable = bool(sample.record.sha256)
@@ -263,6 +265,7 @@ class ExpertStage(Stage):
         return requests
 
     def _infer(self, samples: Sequence[PipelineSample]) -> Sequence[ExpertOutput]:
+        # All images of the batch are in memory until it is finished.
         images = open_images([sample.image for sample in samples])
 
         if isinstance(self.model, DependentExpert):
@@ -279,6 +282,7 @@ class ExpertStage(Stage):
 
         if self.has_dependents:
             sample = replace(sample, intermediate={**sample.intermediate, self.key: result})
+        # An upstream expert that was not selected itself only feeds its dependents.
         if not self.in_records:
             return sample
 
@@ -291,7 +295,7 @@ class ExpertStage(Stage):
 
 
 class MatchStage(Stage):
-    """Scores how well the text of each region fits its crop.
+    """Adds the image-text matching score of each region's crop and text.
 
     The regions of all images of a batch go to the matcher at once.
     """
@@ -318,7 +322,7 @@ class MatchStage(Stage):
         return (self._provenance,)
 
     def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
-        """Ask about each image with regions. The result depends on their boxes and texts."""
+        """Request each image with regions; the result depends on their boxes and texts."""
         requests: list[InferenceRequest | None] = []
         for sample in samples:
             regions = [[region.box, region.text] for region in sample.record.regions]
@@ -398,7 +402,7 @@ class ComposeStage(Stage):
         return super().run(filtered, progress)
 
     def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
-        """Ask about each image that could be read. The result depends on all that the composer sees of it."""
+        """Request each readable image; the result depends on everything that the composer reads."""
         # Names and provenance are left out: the same annotations give the same caption.
         contents = []
         for sample in samples:
@@ -429,5 +433,5 @@ class ComposeStage(Stage):
         return sample.with_record(check=check)
 
 
-# Fields of a record that no composer sees: where it comes from, and what came of it.
+# Fields of a record that no composer reads: its origin, and results of later steps.
 _NOT_COMPOSED = {"name", "status", "provenance", "failures", "dropped", "check"}

@@ -49,10 +49,10 @@ _RULES = (
 
 
 class ChatComposer(Composer):
-    """Sends a chat model the paper's prompt, as one user message.
+    """Composer that sends the paper's prompt to a chat model, as one user message.
 
-    Every response is stored in `cache`, so that a run that was killed requests only what is missing. Budgets
-    count what this composer spends, not what earlier runs did. A composer with a budget runs as one copy, so
+    Every response is stored in `cache`, so that an interrupted run requests only what is missing. Budgets
+    count the usage of this composer, not that of earlier runs. A composer with a budget runs as one copy, so
     that the budget holds on many machines too; if that copy's process ends and Ray starts another, the new
     one counts from zero.
     """
@@ -79,14 +79,14 @@ class ChatComposer(Composer):
 
         Args:
             cache: folder of the responses; `chat` in the library's cache if not given.
-            concurrency: the most requests of this process at once.
+            concurrency: maximum number of requests of this process at once.
             maximum_tokens: budget, prompts and answers together; none if not given.
             maximum_dollars: budget in US dollars; none if not given.
             prices: US dollars for a million tokens of prompts and of answers.
-            answer_tokens: the longest answer; one that is cut off there fails.
-            answer_limit: what the endpoint calls `answer_tokens`: OpenAI's newer models take the longer name.
-            temperature: the endpoint's own if not given, as in the released code.
-            prompt_characters: the longest prompt, see `chat_prompt`.
+            answer_tokens: maximum length of an answer; one that is cut off there fails.
+            answer_limit: name of `answer_tokens` in requests: OpenAI's newer models take the longer one.
+            temperature: the endpoint's default if not given, as in the released code.
+            prompt_characters: maximum length of a prompt, see `chat_prompt`.
             retry_policy: delays and number of attempts.
 
         Raises:
@@ -117,12 +117,13 @@ class ChatComposer(Composer):
         """Return a composer whose limits are environment variables too, where they are set.
 
         MONKEYLIB_CHAT_TOKENS is the budget in tokens, MONKEYLIB_CHAT_DOLLARS that in US dollars,
-        MONKEYLIB_CHAT_PRICES what a million tokens of prompts and of answers cost ("0.5,1.5"),
-        MONKEYLIB_CHAT_CONCURRENCY the most requests at once.
+        MONKEYLIB_CHAT_PRICES the prices of a million tokens of prompts and of answers ("0.5,1.5"),
+        MONKEYLIB_CHAT_CONCURRENCY the maximum number of requests at once.
 
         Raises:
-            ValueError: one of them is no number, or what the composer itself refuses.
+            ValueError: one of them is no number, or an option that the composer refuses.
         """
+        # Variables that are not set leave the composer's defaults.
         options: dict[str, Any] = {}
         if tokens := _environment_numbers(TOKENS, 1):
             options["maximum_tokens"] = int(tokens[0])
@@ -140,12 +141,12 @@ class ChatComposer(Composer):
 
     @property
     def alone(self) -> bool:  # type: ignore[override]
-        """Whether there is a budget, which copies couldn't keep together."""
+        """Whether there is a budget, which several copies could not share."""
         return self._limits["tokens"] is not None or self._limits["dollars"] is not None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The endpoint (without a password in its address), and what shapes prompt and answer."""
+        """The endpoint (without a password in its address), and the settings of prompt and answer."""
         address = urlsplit(self.base_url)
         without_password = address._replace(netloc=address.netloc.rpartition("@")[2])
         return {
@@ -199,7 +200,7 @@ class ChatComposer(Composer):
         return request
 
     def compose(self, record: Record) -> str:
-        """Return the caption; empty, without a request, where nothing is known.
+        """Return the caption; empty, without a request, for a record without annotations.
 
         Raises:
             ChatFailed: no answer, an empty one, or one that was cut off or filtered.
@@ -231,6 +232,7 @@ class ChatComposer(Composer):
             except Exception as error:  # recorded by the pipeline; the others go on
                 return error
 
+        # Threads wait for the endpoint most of the time; results come in the order of the records.
         pool = ThreadPoolExecutor(self.concurrency)
         try:
             return list(pool.map(compose_or_error, records))
@@ -247,14 +249,15 @@ def chat_composer() -> ChatComposer:
 def chat_prompt(record: Record, maximum_characters: int = 6000) -> str:
     """Return the message that asks a chat model for the caption of a filtered record.
 
-    In the order of the paper: the task, captions of the whole image (the original one included, as the paper
-    says and the released code forgot), regions, segments, texts if there are any, the rules. Where the
-    message would be longer than `maximum_characters`, the captions of the whole image are cut to a third of
-    the room for annotations, and the least certain regions and texts are left out.
+    In the order of the paper: the task, captions of the full image (including the original one, as in the
+    paper but not in the released code), regions, segments, texts if there are any, the rules. If the message
+    would be longer than `maximum_characters`, the captions of the full image are cut to a third of the room
+    for annotations, and the least certain regions and texts are dropped.
 
     Raises:
         ValueError: the task and the rules alone are longer than that.
     """
+    # Characters of the task and the rules.
     frame = len(_message(record, [], [], []))
     if frame > maximum_characters:
         raise ValueError(f"The chat prompt needs {frame} characters: allow more than {maximum_characters}.")
@@ -262,6 +265,7 @@ def chat_prompt(record: Record, maximum_characters: int = 6000) -> str:
     captions = [_one_line(caption.text) for caption in record.captions]
     captions.append(_one_line(record.original_caption))
     captions = [text for text in captions if text]
+    # The most certain first, so that the last one is dropped first.
     regions = sorted(record.regions, key=lambda region: -confidence(region))
     lines = list(record.lines)
 
@@ -280,7 +284,7 @@ def chat_prompt(record: Record, maximum_characters: int = 6000) -> str:
 
 
 def _shorten(texts: Sequence[str], characters: int) -> list[str]:
-    """Cut texts behind a word so that all together have at most so many characters, in equal shares."""
+    """Cut texts after a word, so that together they have at most `characters` characters, in equal shares."""
     share = characters // max(1, len(texts))
     return [text if len(text) <= share else text[:share].rpartition(" ")[0] for text in texts]
 
@@ -293,7 +297,7 @@ def _one_line(text: str) -> str:
 def _message(
     record: Record, captions: Sequence[str], regions: Sequence[Region], lines: Sequence[OcrLine]
 ) -> str:
-    """Return the prompt with these annotations, one part a line; parts without annotations are left out."""
+    """Return the prompt with the given annotations, one part per line, without empty parts."""
 
     def with_places(items: Iterable[Region | OcrLine]) -> str:
         return " ".join(f"{_one_line(item.text)}: {_corners(record, item.box)};" for item in items)

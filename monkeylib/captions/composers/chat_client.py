@@ -1,9 +1,9 @@
 """Client of an OpenAI-compatible endpoint: limited concurrency, retries, a budget, and nothing paid twice.
 
-The retries are this module's own. openai's are turned off, since each attempt may be billed and has to be
-reserved from the budget first, which a retry inside the client can't do. A library of retries such as
-tenacity would replace only the counting of attempts: the delays are shared by all threads, and an endpoint
-may ask for its own (Retry-After).
+Retries are implemented here. Those of the package openai are turned off, since each attempt may be billed and
+has to be reserved from the budget first, which a retry inside that package can't do. A library of retries
+such as tenacity would replace only the counting of attempts: delays are shared by all threads, and an
+endpoint may request its own (Retry-After).
 """
 
 import email.utils
@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from monkeylib import resources
 from monkeylib.digests import json_digest
 
-# The budget
+# --- the budget -------------------------------------------------------------------------------------------
 
 
 class BudgetExhausted(RuntimeError):
@@ -37,7 +37,7 @@ class Prices:
     completion: float
 
     def dollars(self, prompt: int, completion: int) -> float:
-        """Return what so many tokens cost."""
+        """Return the cost of numbers of tokens in US dollars."""
         return (prompt * self.prompt + completion * self.completion) / 1e6
 
 
@@ -74,8 +74,8 @@ class Reservation:
 class Budget:
     """Tokens and dollars of requests that may run side by side.
 
-    A request first reserves the most that it can use. Where that does not fit but other requests are on their
-    way, it waits for what they leave over.
+    A request first reserves the most that it can use. If that does not fit but other requests are running, it
+    waits for what they leave unused.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class Budget:
         """Create a budget of which nothing is used.
 
         Args:
-            tokens: the most tokens of prompts and answers together; None for no limit.
-            dollars: the most US dollars; None for no limit.
-            prices: what tokens cost.
+            tokens: maximum number of tokens of prompts and answers together; None for no limit.
+            dollars: maximum number of US dollars; None for no limit.
+            prices: prices of tokens.
 
         Raises:
             ValueError: a limit in dollars without prices.
@@ -106,10 +106,10 @@ class Budget:
         """Reserve the most tokens that a request can use; at the end its `Reservation` is counted as used.
 
         Raises:
-            BudgetExhausted: the request might exceed the limit, and no request on its way can leave enough.
+            BudgetExhausted: the request might exceed the limit, and no running request can leave enough.
         """
         reservation = Reservation(prompt, completion)
-        # Requests on their way may use less than they reserved: wait for them before giving up.
+        # Running requests may use less than they reserved: wait for them before giving up.
         with self._changed:
             while not self._fits(reservation):
                 if not self._reservations:
@@ -121,6 +121,7 @@ class Budget:
             yield reservation
         finally:
             with self._changed:
+                # Only now is the usage known; requests that wait may fit.
                 self._reservations.remove(reservation)
                 self.usage.requests += 1
                 self.usage.prompt_tokens += reservation.prompt
@@ -156,7 +157,7 @@ class Budget:
         )
 
 
-# Requests
+# --- requests ---------------------------------------------------------------------------------------------
 
 OVERHEAD = 64  # tokens that an endpoint may add around a message
 _RETRYABLE = {408, 409, 425, 429}  # and 5xx
@@ -169,7 +170,7 @@ class ChatFailed(RuntimeError):
 
 
 class _RetryableError(Exception):
-    """This attempt failed and another may not; `retry_after` is what the endpoint asks for, in seconds."""
+    """This attempt failed, and another may succeed; `retry_after` is the requested delay in seconds."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -178,17 +179,17 @@ class _RetryableError(Exception):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and after how long a request is sent again.
+    """Number of attempts of a request, and the delays between them.
 
     The delay doubles from `first_delay` up to `longest_delay`, with up to a quarter taken off at random. An
-    endpoint that asks for a delay of its own (Retry-After) gets it, unless that is longer than
+    endpoint that requests a delay (Retry-After) gets it, unless that is longer than
     `longest_delay`.
 
     Attributes:
-        attempts: the most times that a request is sent.
+        attempts: maximum number of times that a request is sent.
         timeout: seconds that one attempt may take.
         first_delay: seconds before the second attempt.
-        longest_delay: seconds between two attempts at most.
+        longest_delay: maximum number of seconds between two attempts.
     """
 
     attempts: int = 6
@@ -216,8 +217,8 @@ class ChatClient:
             base_url: address of the endpoint.
             key: its API key.
             cache: folder of the responses.
-            budget: what all requests together may use.
-            concurrency: the most requests at once.
+            budget: budget of all requests together.
+            concurrency: maximum number of requests at once.
             retry_policy: delays and number of attempts.
 
         Raises:
@@ -248,7 +249,7 @@ class ChatClient:
 
         Args:
             request: as sent, without the key.
-            answer_tokens: the most tokens that its answer can have.
+            answer_tokens: maximum number of tokens of its answer.
 
         Raises:
             ChatFailed: refused, or failed as often as the retry policy allows.
@@ -260,6 +261,7 @@ class ChatClient:
 
         # The lock makes two threads with the same request send it once.
         with lock:
+            # Another thread, or an earlier run, may have received it.
             response = _read_cached(path)
             if response is not None:
                 return response
@@ -298,10 +300,11 @@ class ChatClient:
             raise ChatFailed(self._refusal)
 
     def _delay(self, error: _RetryableError, failed_attempts: int) -> None:
-        """Wait before the next attempt; a delay that the endpoint asks for holds for all threads."""
+        """Wait before the next attempt; a delay that the endpoint requests holds for all threads."""
         policy = self.retry_policy
         if error.retry_after is None:
             delay = min(policy.longest_delay, policy.first_delay * 2 ** (failed_attempts - 1))
+            # At random, so that threads do not retry all at once.
             time.sleep(delay * (1 - random.random() / 4))
         elif error.retry_after > policy.longest_delay:
             raise ChatFailed(f"{error}, and asks to wait for {error.retry_after:.0f} seconds") from error
@@ -339,7 +342,7 @@ class ChatClient:
         return response
 
     def _raise_status(self, error: Any) -> None:
-        """Raise what a status that isn't a success means."""
+        """Raise the error of a status that isn't a success."""
         status = error.status_code
         reason = f"status {status}: {str(error.message)[:300]}"
 
@@ -361,7 +364,7 @@ def _read_cached(path: Path) -> dict[str, Any] | None:
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Return the seconds that the header Retry-After asks for, given as a number or as a date."""
+    """Return the delay of the header Retry-After in seconds, given there as a number or as a date."""
     value = headers.get("retry-after")
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Captions in fixed sentences: what the experts annotated, and nothing else. Needs no model."""
+"""Captions in fixed sentences, of the experts' annotations only. Needs no model."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from monkeylib.english import as_sentence, join_with_and, with_count
 class RuleComposer(Composer):
     """Fixed sentences, the same for the same record.
 
-    Captions of the whole image first, then the objects with their places, how the two largest lie to each
-    other, and the texts. An object that several experts found is named once, by its best name
-    (`filtering.group_objects`). Single letters are left out, as the paper asks.
+    Captions of the full image come first, then the objects with their places, the relation of the two
+    largest, and the texts. An object of several experts is named once, by its best name
+    (`filtering.group_objects`). Single letters are left out, as in the paper's prompt.
     """
 
     name, version, licence = "rules", "2", "Apache-2.0"
@@ -85,12 +85,13 @@ def reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
 
 
 def describe_place(record: Record, box: Box) -> str:
-    """Return in words where a box lies: the third of the image, each way, that holds its centre."""
+    """Return the place of a box in words: the thirds of the image, both ways, that hold its centre."""
     fractions = record.normalised(box)
     if boxes.area(fractions) > 0.6:
         return "filling most of the picture"
 
     x, y = boxes.center(fractions)
+    # A centre on the right or lower edge would give index 3.
     column = ("left", "centre", "right")[min(2, int(3 * x))]
     row = ("top", "middle", "bottom")[min(2, int(3 * y))]
     if row == "middle":
@@ -99,7 +100,7 @@ def describe_place(record: Record, box: Box) -> str:
 
 
 def _objects_sentence(record: Record, objects: Sequence[Region]) -> str:
-    """Return what the image shows and where; objects of one name are counted."""
+    """Return the sentence of objects and their places; objects of one name are counted."""
     by_name: dict[str, list[Region]] = {}
     for region in objects:
         by_name.setdefault(region.text, []).append(region)
@@ -109,17 +110,19 @@ def _objects_sentence(record: Record, objects: Sequence[Region]) -> str:
     phrases = []
     for text, regions in by_name.items():
         places: list[str] = []
+        # Each place once, in the order of the regions.
         for region in regions:
             place = describe_place(record, region.box)
             if place not in places:
                 places.append(place)
+
         where = join_with_and(places) if len(places) <= 3 else "in several places"
         phrases.append(f"{with_count(text, len(regions))} {where}")
     return f"The picture shows {'; '.join(phrases)}."
 
 
 def _relation_sentence(record: Record, objects: Sequence[Region]) -> str:
-    """Return how the two largest objects with a name of their own lie to each other, if clearly apart."""
+    """Return the sentence of the relation of the two largest objects with unique names, if clearly apart."""
     counts = Counter(region.text for region in objects)
     unique = [region for region in objects if counts[region.text] == 1]
     if len(unique) < 2:
@@ -133,6 +136,7 @@ def _relation_sentence(record: Record, objects: Sequence[Region]) -> str:
     if max(abs(right), abs(down)) < 0.15:
         return ""
 
+    # The larger of the two distances decides.
     if abs(right) >= abs(down):
         relation = "to the right of" if right > 0 else "to the left of"
     else:

@@ -1,8 +1,8 @@
-"""A composer in which SmolLM2-135M-Instruct rewrites the captions of the rules.
+"""Composer in which SmolLM2-135M-Instruct rewrites the captions of the rules.
 
 A model of this size invents and forgets, so its draft is used only if it follows the rules of the prompt,
-adds nothing that no expert found, and leaves next to nothing out. Otherwise the rules' own text stands, and
-`rewrites` says why.
+adds nothing to the annotations, and leaves hardly anything out. Otherwise the text of the rules is used, and
+`rewrites` holds the problems.
 """
 
 import re
@@ -33,7 +33,7 @@ _EMPTY = frozenset("the and are its with has was picture photograph image shows 
 
 
 class RewriteResult(NamedTuple):
-    """Who wrote a caption ("model" or "rules"), the model's draft, and what is wrong with it."""
+    """The writer of a caption ("model" or "rules"), the model's draft, and its problems."""
 
     writer: str
     draft: str
@@ -44,8 +44,8 @@ class RewriteResult(NamedTuple):
 class SmolLm2Composer(Composer):
     """The rules' captions, rewritten where the draft passes all checks.
 
-    What was wrong with a rejected draft is among the problems of the record's check. `rewrites` holds the
-    draft too, by the caption that a record got, for as long as this composer exists.
+    The problems of a refused draft are added to those of the record's check. `rewrites` also holds the draft,
+    by the caption of the record, for as long as this composer exists.
     """
 
     name = "smollm2-135m"
@@ -57,7 +57,7 @@ class SmolLm2Composer(Composer):
 
         Args:
             minimum_kept: share of the rules' content words that a draft has to keep, 0..1.
-            maximum_tokens: the longest draft.
+            maximum_tokens: maximum length of a draft.
         """
         self.minimum_kept, self.maximum_tokens = minimum_kept, maximum_tokens
         self.rules = RuleComposer()
@@ -65,7 +65,7 @@ class SmolLm2Composer(Composer):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a draft has to keep, its length, and the rules that it rewrites."""
+        """Share of words that a draft has to keep, its maximum length, and the rules that it rewrites."""
         rules = self.rules.provenance.model_dump(mode="json")
         return {"minimum_kept": self.minimum_kept, "maximum_tokens": self.maximum_tokens, "rules": rules}
 
@@ -86,7 +86,7 @@ class SmolLm2Composer(Composer):
         self.__dict__.pop("_parts", None)
 
     def compose(self, record: Record) -> str:
-        """Return the caption; empty, without asking the model, where nothing is known."""
+        """Return the caption; empty, without running the model, for a record without annotations."""
         rules_text = self.rules.compose(record)
         if not rules_text:
             return ""
@@ -101,7 +101,7 @@ class SmolLm2Composer(Composer):
         return draft
 
     def write(self, record: Record) -> str | GeneratedCaption:
-        """Return the caption, and what was wrong with the draft if the rules' text stands."""
+        """Return the caption, with the problems of the draft if the rules' text is used."""
         text = self.compose(record)
         rewrite = self.rewrites.get(text)
         if rewrite and rewrite.problems:
@@ -109,7 +109,7 @@ class SmolLm2Composer(Composer):
         return text
 
     def draft(self, rules_text: str) -> str:
-        """Return the model's version of a caption, the likeliest token at each step."""
+        """Return the model's version of a caption, by greedy decoding."""
         import torch
 
         tokenizer, model = self._parts
@@ -132,7 +132,7 @@ class SmolLm2Composer(Composer):
         return " ".join(answer.split())
 
     def problems(self, record: Record, rules_text: str, draft: str) -> tuple[str, ...]:
-        """Return what speaks against a draft in the place of the rules' text; nothing if it may stand."""
+        """Return the problems of a draft; none if it may replace the rules' text."""
         if not draft:
             return ("it is empty",)
 
@@ -158,7 +158,7 @@ class SmolLm2Composer(Composer):
 
 
 def misplaced(rules_text: str, draft: str) -> list[str]:
-    """Return relations that only the draft states, and texts in the image that it takes for objects."""
+    """Return relations that only the draft states, and texts in the image that it mistakes for objects."""
     rules_prose = _QUOTED.sub(" ", rules_text.lower())
     draft_prose = _QUOTED.sub(" ", draft.lower())
 
@@ -168,6 +168,7 @@ def misplaced(rules_text: str, draft: str) -> list[str]:
         if relation not in stated:
             problems.append(f"nobody said {' '.join(relation)}")
 
+    # Words that the rules only quote are no objects.
     only_quoted = content_words(" ".join(_QUOTED.findall(rules_text)))
     in_prose = content_words(rules_prose)
     for stem, word in content_words(draft_prose).items():
@@ -177,7 +178,7 @@ def misplaced(rules_text: str, draft: str) -> list[str]:
 
 
 def content_words(text: str) -> dict[str, str]:
-    """Return the words of a text that carry meaning, by their stems, in the order of the text."""
+    """Return the content words of a text by their stems, in the order of the text."""
     words = re.findall(r"[^\W\d_]{3,}", text.lower())
     return {checks.stem(word): word for word in words if word not in _EMPTY}
 

@@ -21,7 +21,7 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 
-# Published names of weights, and ours.
+# Prefixes of the published names of weights -> prefixes here.
 NAMES = {
     "_conv_stem.": "stem.convolution.",
     "_bn0.": "stem.norm.",
@@ -74,6 +74,7 @@ class Block(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
+        # MobileNetV2's block: wide inside, narrow at its ends, with a linear projection.
         inner = in_channels * expansion
         self.expand = Layer(in_channels, inner) if expansion > 1 else None
         self.depthwise = Layer(inner, inner, kernel, stride, groups=inner)
@@ -88,7 +89,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The whole classifier."""
+    """The full classifier."""
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
@@ -133,6 +134,7 @@ def rename_weights(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
     """Return the weights of the published file under the names of `EfficientNetLite0`."""
     renamed = {}
     for name, tensor in published.items():
+        # "_blocks.3._bn0.weight" -> "blocks.3.expand.norm.weight"
         if name.startswith("_blocks."):
             _, number, rest = name.split(".", 2)
             renamed[f"blocks.{number}.{_replace_prefix(rest, BLOCK_NAMES)}"] = tensor

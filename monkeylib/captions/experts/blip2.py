@@ -40,7 +40,7 @@ class _Blip2Captioner(Pretrained):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The weights, the beams of the search, and the most new tokens."""
+        """The weights, the number of beams, and the maximum number of new tokens."""
         return {**super().settings, "beams": self.beams, "maximum_tokens": self.maximum_tokens}
 
     def caption(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
@@ -115,7 +115,7 @@ class _Blip2Captioner(Pretrained):
 
 @register_expert("blip2", sets={"paper": 1, "paper-grit": 1})
 class Blip2Captions(_Blip2Captioner, Expert):
-    """Captions of whole images: beam search of width 5, as in the released code."""
+    """Captions of full images: beam search of width 5, as in the released code."""
 
     name = "blip2"
 
@@ -186,7 +186,7 @@ class Blip2Matcher(Pretrained, ImageTextMatcher):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The weights, and the most words and tokens of a text."""
+        """The weights, and the maximum numbers of words and tokens of a text."""
         limits = {"maximum_words": ITM_MAXIMUM_WORDS, "maximum_tokens": ITM_MAXIMUM_TOKENS}
         return {**super().settings, **limits}
 

@@ -13,8 +13,8 @@ from monkeylib.captions.models import Expert
 from monkeylib.captions.registry import register_expert
 
 TASK = "<DENSE_REGION_CAPTION>"
-BEAMS = 3  # as its authors run it, like the next
-MAXIMUM_TOKENS = 1024
+BEAMS = 3  # as its authors run it
+MAXIMUM_TOKENS = 1024  # as its authors run it
 _LOCATION = re.compile(r"<loc_\d+>")
 
 
@@ -48,7 +48,7 @@ class Florence2Regions(Pretrained, Expert):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The weights, the task, the beams of the search, and the most new tokens."""
+        """The weights, the task, the number of beams, and the maximum number of new tokens."""
         generation = {"task": TASK, "beams": self.beams, "maximum_tokens": self.maximum_tokens}
         return {**super().settings, **generation}
 
@@ -113,7 +113,7 @@ class Florence2Regions(Pretrained, Expert):
             if token_id in special:
                 continue
 
-            # A word behind a location begins the next phrase.
+            # A word after a location begins the next phrase.
             is_location = bool(_LOCATION.fullmatch(token))
             if after_location and not is_location:
                 phrases.append([])

@@ -1,7 +1,7 @@
-"""Dense region captions by the released GRIT (the paper's), in a Python environment of its own.
+"""Dense region captions by the released GRIT (the paper's), in a separate Python environment.
 
-GRIT needs detectron2 and a transformers of its time, which no environment can share with this library. It
-therefore runs in another process: the environment variables MONKEYLIB_GRIT_PYTHON and MONKEYLIB_GRIT name the
+GRIT needs detectron2 and an old version of transformers, which conflict with this library. It therefore runs
+in another process: the environment variables MONKEYLIB_GRIT_PYTHON and MONKEYLIB_GRIT name the
 interpreter of an environment set up by GRIT's own instructions, and its checkout (the released code's copy of
 it, or https://github.com/JialianW/GRiT); MONKEYLIB_GRIT_WEIGHTS names the weights if they lie elsewhere.
 """
@@ -50,8 +50,8 @@ class GritRegions(Expert):
         """Create the expert; no process is started yet.
 
         Args:
-            confidence: the lowest that is reported.
-            device: of the other process: "cpu", "cuda"; "auto" is the GPU if there is one.
+            confidence: minimum confidence of a region.
+            device: device of the other process: "cpu" or "cuda"; "auto" is the GPU if there is one.
             start_timeout: seconds that loading may take.
             image_timeout: seconds that each image may take.
         """
@@ -69,6 +69,7 @@ class GritRegions(Expert):
     def version(self) -> str:
         """The weights and the beginning of their digest."""
         weights = self._weights()
+        # Weights that are replaced under the same name give another version.
         digest = quick_file_digest(weights)[:12] if weights and weights.is_file() else "missing"
         return f"grit_b_densecap@{digest}"
 
@@ -158,6 +159,7 @@ class GritRegions(Expert):
                 if len(results) != len(images):
                     raise RuntimeError(f"GRIT answered about {len(results)} of {len(images)} images.")
             except Exception:
+                # Its state is unknown: the next call starts a new process.
                 self.release()
                 raise
 
@@ -175,6 +177,7 @@ class GritRegions(Expert):
         for detection in result["objects"]:
             # GRIT's boxes may reach beyond the image.
             x0, y0, x1, y1 = (min(max(side, 0.0), size[i % 2]) for i, side in enumerate(detection["box"]))
+
             text = " ".join(detection["caption"].split())
             if text and x0 < x1 and y0 < y1:
                 score = min(max(detection["score"], 0.0), 1.0)
@@ -187,6 +190,7 @@ class _Process:
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
         """Start the process and wait for at most `timeout` seconds until it is ready."""
+        # A file, since a pipe that nobody reads would block the process when it is full.
         self._stderr: IO[bytes] = tempfile.TemporaryFile()
         self._popen = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
@@ -232,6 +236,7 @@ class _Process:
                 raise RuntimeError(f"GRIT's process ended with code {code}: {self._last_error()}")
             self._buffer += data
 
+        # What follows the line belongs to the next response.
         line, self._buffer = self._buffer.split(b"\n", 1)
         return json.loads(line)
 

@@ -1,4 +1,4 @@
-"""GRIT in a Python environment of its own: answers requests on standard input, a line of JSON each.
+"""GRIT in a separate Python environment: answers requests on standard input, a line of JSON each.
 
 This file is run by the interpreter of an environment with detectron2, in which this library is not installed.
 It therefore imports nothing of it, and works from Python 3.8 on. `experts.grit` starts it.
@@ -22,6 +22,7 @@ CENTERNET = "third_party/CenterNet2/projects/CenterNet2"
 def build(checkout: str, weights: str, confidence: float, device: str) -> Any:
     """Return detectron2's predictor, configured for dense captions like GRIT's demo and the released code."""
     os.chdir(checkout)
+    # GRIT finds its configuration and CenterNet2 relative to its checkout.
     sys.path[:0] = [checkout, os.path.join(checkout, CENTERNET)]
 
     config = importlib.import_module("detectron2.config").get_cfg()
@@ -33,6 +34,8 @@ def build(checkout: str, weights: str, confidence: float, device: str) -> Any:
     config.MODEL.DEVICE = device
     config.MODEL.ROI_HEADS.SCORE_THRESH_TEST = confidence
     config.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = confidence
+
+    # Captions by greedy search.
     config.MODEL.TEST_TASK = "DenseCap"
     config.MODEL.BEAM_SIZE = 1
     config.MODEL.ROI_HEADS.SOFT_NMS_ENABLED = False

@@ -37,6 +37,7 @@ class PpOcr(Expert):
     def _engine(self) -> Any:
         from rapidocr import RapidOCR
 
+        # Detection, direction of the lines, recognition.
         folder = assets.fetch(ASSET)
         return RapidOCR(
             params={
@@ -60,6 +61,7 @@ class PpOcr(Expert):
     def _read(self, image: Image.Image) -> tuple[OcrLine, ...]:
         bgr = np.asarray(image.convert("RGB"))[:, :, ::-1]  # rapidocr takes BGR
         result = self._engine(bgr)
+        # No text was detected.
         if result.boxes is None:
             return ()
 

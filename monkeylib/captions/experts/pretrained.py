@@ -1,4 +1,4 @@
-"""Models of transformers as experts: which weights they use, where these come from, and where they run.
+"""Models of transformers as experts: their weights, and the device and data type that they run in.
 
 Weights come from the Hugging Face hub at a pinned revision, or from a folder: with the environment variable
 MONKEYLIB_WEIGHTS set to `folder`, the weights of `owner/name` are taken from `folder/name` if it exists.
@@ -25,7 +25,7 @@ def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 
 
 class Pretrained(Model):
-    """A model and its processor, both of transformers; loaded when first needed, freed by `release`.
+    """A model and its processor from transformers, loaded on demand and freed by `release`.
 
     `version` and `settings` hold the repository and the revision, or the name and the digest of a folder.
 
@@ -49,7 +49,7 @@ class Pretrained(Model):
         Args:
             device: "cpu", "cuda", "cuda:1"; "auto" is the GPU if there is one.
             dtype: "float32", "float16", "bfloat16"; "auto" is the model's `precision` on a GPU, else float32.
-            batch_size: images or crops that go through the network at once; no result depends on it.
+            batch_size: number of images or crops per forward pass; results do not depend on it.
         """
         self.device, self.dtype, self.batch_size = device, dtype, batch_size
         if device == "cpu":
@@ -63,6 +63,7 @@ class Pretrained(Model):
         if not root:
             return None
 
+        # "Salesforce/blip2-opt-2.7b" -> "blip2-opt-2.7b"
         folder = Path(root) / self.hub.rsplit("/", 1)[-1]
         return folder if folder.is_dir() else None
 
@@ -70,6 +71,7 @@ class Pretrained(Model):
     def _identity(self) -> tuple[str, str]:
         """Name and revision of the weights."""
         if self.folder:
+            # A folder has no commit: the digest of its files takes its place.
             return self.folder.name, folder_digest(self.folder)
         return self.hub, self.revision
 
@@ -81,7 +83,7 @@ class Pretrained(Model):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The weights with their whole revision, and the data type that they are computed in."""
+        """The weights with their full revision, and the data type."""
         name, revision = self._identity
         return {"weights": name, "revision": revision, "dtype": self._device_and_dtype()[1]}
 
@@ -95,6 +97,7 @@ class Pretrained(Model):
 
         dtype = self.dtype
         if dtype == "auto":
+            # Half precision is slow or missing on CPUs.
             dtype = "float32" if device == "cpu" else self.precision
         return device, dtype
 
@@ -114,6 +117,7 @@ class Pretrained(Model):
         import torch
 
         self._loaded = None
+        # Networks hold reference cycles, so the memory is only free after a collection.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -131,6 +135,7 @@ class Pretrained(Model):
 
         device, dtype = self._device_and_dtype()
         location = {"pretrained_model_name_or_path": str(self.folder or self.hub)}
+        # Only the hub has revisions.
         if not self.folder:
             location["revision"] = self.revision
 

@@ -1,4 +1,4 @@
-"""Segments by SAM's automatic masks (the paper's segmenter), without texts: a region captioner adds those."""
+"""Segments by SAM's automatic mask generation (the paper's segmenter); region captioners add their texts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,12 +19,12 @@ _ENLARGED = 1 << 28  # pixels of masks that are enlarged at once: a gigabyte of 
 
 
 class SamMasks(Pretrained, Expert):
-    """Everything that SAM takes for a segment when prompted with each point of a grid, best first.
+    """SAM's masks for each point of a grid of prompts, best first.
 
-    A mask is kept if SAM thinks that it is good (its predicted IoU, which becomes the region's score) and if
-    it hardly changes when the threshold of its logits does (stability); of overlapping masks the best stays.
-    transformers' own pipeline does the same, but needs torchvision and enlarges all three masks of a point
-    before it looks at any score. Here, masks with a low predicted IoU are never enlarged.
+    A mask passes if its predicted IoU is high (it becomes the region's score) and if it hardly changes when
+    the threshold of its logits does (stability); of overlapping masks, only the best is returned. The
+    pipeline of transformers does the same, but needs torchvision and enlarges all three masks of a point
+    before it checks any score. Here, masks with a low predicted IoU are never enlarged.
     """
 
     name = "sam"
@@ -49,14 +49,14 @@ class SamMasks(Pretrained, Expert):
         """Create the expert; nothing is loaded yet.
 
         Args:
-            points: points of the grid, a side.
-            predicted_iou: masks up to this predicted IoU are left out.
-            stability: masks up to this stability are left out.
-            overlap: IoU of boxes above which the mask with the lower predicted IoU is left out.
-            device: see `Pretrained`, as `dtype` and `batch_size`.
-            dtype: float32 also on a GPU, as segment-anything computes, unless told otherwise.
-            batch_size: images that go through the encoder at once.
-            points_at_once: points that go through the decoder at once.
+            points: number of grid points per side.
+            predicted_iou: masks up to this predicted IoU are dropped.
+            stability: masks up to this stability are dropped.
+            overlap: IoU of boxes above which the mask with the lower predicted IoU is dropped.
+            device: see `Pretrained`.
+            dtype: data type; "auto" is float32 also on a GPU, as in segment-anything.
+            batch_size: number of images that the encoder gets at once.
+            points_at_once: number of points that the decoder gets at once.
         """
         super().__init__(device, dtype, batch_size)
         self.points = points
@@ -106,6 +106,7 @@ class SamMasks(Pretrained, Expert):
             embedding: `[1, C, h, w]`, from the encoder.
             input_size: height and width that the image has within the encoder's square input.
         """
+        # Masks are decoded a few points at a time, and compared with each other at the end.
         boxes, scores, masks = [], [], []
         for points in batches(self._grid(image.size), self.points_at_once):
             for box, score, mask in self._decode(image, embedding, input_size, points):
@@ -117,7 +118,7 @@ class SamMasks(Pretrained, Expert):
 
         regions = []
         for i in non_maximum_suppression(np.array(boxes, dtype=float), np.array(scores), self.overlap):
-            # The processor gives the first and the last pixel of a mask; a box ends behind its last pixel.
+            # The processor gives the first and the last pixel of a mask; a box ends after its last pixel.
             x0, y0, last_x, last_y = boxes[i]
             region = Region(
                 box=(x0, y0, last_x + 1, last_y + 1),
@@ -162,6 +163,7 @@ class SamMasks(Pretrained, Expert):
             enlarged = processor.post_process_masks(
                 [logits[indices][None]], [size], [input_size], binarize=False
             )[0]
+            # Stability is only known at the size of the image.
             run_lengths, passing_scores, boxes = processor.filter_masks(
                 enlarged,
                 scores[indices][None],

@@ -1,10 +1,9 @@
 """Segments by a distilled Segment Anything (a small encoder, the full prompt decoder) on ONNX Runtime.
 
-An image goes through the encoder once. The decoder is then prompted with each point of a grid. Masks that it
-is not sure of, that hang on their threshold, or that repeat another one are left out. The thresholds are
-those of Segment Anything's own mask generator, which the released data generation uses unchanged; its grid
-has 32 points a side, which takes minutes on a CPU, and its decoder gives three masks a point where this one
-gives one.
+An image is encoded once. The decoder is then prompted with each point of a grid. Masks with a low expected
+IoU, unstable masks and duplicates are dropped. The thresholds are those of Segment Anything's mask generator,
+which the released data generation uses unchanged; its grid has 32 points per side, which takes minutes on a
+CPU, and its decoder gives three masks for each point where this one gives one.
 """
 
 import math
@@ -25,14 +24,13 @@ ASSET = "sam-distilled"
 SIDE = 1024  # input pixels
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _LOGITS = 256  # side of the decoder's masks: a quarter of the input's
-_MOST_COVERED = (
-    0.5  # of the image: larger masks (the background, the whole) do not silence the points in them
-)
+# Share of the image: points inside a larger mask, such as the background, are not skipped.
+_MOST_COVERED = 0.5
 _NO_MASK = np.zeros((1, 1, _LOGITS, _LOGITS), dtype=np.float32)
 
 
 class Candidates(NamedTuple):
-    """Masks that the decoder proposes: their logits `[N, H, W]`, and the IoU that it expects `[N]`."""
+    """Masks that the decoder proposes: their logits `[N, H, W]` and expected IoUs `[N]`."""
 
     logits: np.ndarray
     ious: np.ndarray
@@ -62,10 +60,10 @@ class SamDistilled(Expert):
         """Create the expert; nothing is loaded yet. Thresholds are Segment Anything's.
 
         Args:
-            points: points of the grid, a side.
-            minimum_iou: masks up to this expected IoU are left out.
-            minimum_stability: masks up to this stability are left out.
-            overlap: IoU of masks (not of boxes) above which the one with the lower expected IoU is left out.
+            points: number of grid points per side.
+            minimum_iou: masks up to this expected IoU are dropped.
+            minimum_stability: masks up to this stability are dropped.
+            overlap: IoU of masks (not of boxes) above which the one with the lower expected IoU is dropped.
             ask_everywhere: prompt also at points inside earlier segments.
             threads: threads of ONNX Runtime; all cores by default.
         """
@@ -141,7 +139,7 @@ class SamDistilled(Expert):
     def _encode(self, image: Image.Image, input_size: tuple[int, int]) -> np.ndarray:
         """Return the features of the image, scaled into the top left of a black square."""
         width, height = input_size
-        # Normalised pixels on a square of zeros, as Segment Anything pads behind its normalisation.
+        # Normalised pixels on a square of zeros: Segment Anything pads after normalisation.
         pixels = np.asarray(image.resize(input_size, Image.Resampling.BILINEAR), dtype=np.float32)
 
         canvas = np.zeros((SIDE, SIDE, 3), dtype=np.float32)
@@ -152,7 +150,7 @@ class SamDistilled(Expert):
         return encoder.run(None, {encoder.get_inputs()[0].name: chw})[0]
 
     def _candidates(self, features: np.ndarray, input_size: tuple[int, int]) -> Candidates:
-        """Return the masks that are sure and stable, cut to the image's part of the square."""
+        """Return the masks that pass both thresholds, cropped to the image's part of the square."""
         input_width, input_height = input_size
         width = math.ceil(input_width * _LOGITS / SIDE)
         height = math.ceil(input_height * _LOGITS / SIDE)
@@ -160,6 +158,7 @@ class SamDistilled(Expert):
         covered = np.zeros((height, width), dtype=bool)
         logits, ious = [], []
         for x, y in point_grid(self.points, input_size):
+            # The grid is in input pixels, the masks are a quarter of that.
             if covered[int(y * _LOGITS / SIDE), int(x * _LOGITS / SIDE)]:
                 continue
 
@@ -203,7 +202,7 @@ def point_grid(points: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def stability(logits: np.ndarray, offset: float = 1.0) -> np.ndarray:
-    """Return how little each mask of `[N, H, W]` logits changes when its threshold moves, 0..1.
+    """Return the stability of each mask of `[N, H, W]` logits when its threshold moves, 0..1.
 
         area(logits > offset) / area(logits > -offset)
 
@@ -223,6 +222,7 @@ def distinct(masks: np.ndarray, scores: np.ndarray, overlap: float) -> list[int]
     cells = masks.reshape(len(masks), math.prod(masks.shape[1:])).astype(np.float32)  # [N, H * W]
     intersections, areas = cells @ cells.T, cells.sum(axis=1)
 
+    # Best first: a mask is compared with all better ones that were selected.
     selected: list[int] = []
     for index in np.argsort(-scores, kind="stable").tolist():
         unions = areas[index] + areas[selected] - intersections[index, selected]

@@ -14,7 +14,7 @@ from monkeylib.captions.experts.tagger import Tagger
 from monkeylib.captions.models import DependentExpert, Expert, RegionCaptioner, crop
 from monkeylib.captions.registry import register_expert
 
-LARGEST = 20  # released code: masks of an image that are captioned, by area
+LARGEST = 20  # released code: number of masks of an image that are captioned, by area
 
 
 class CaptionedSegments(DependentExpert):
@@ -26,7 +26,7 @@ class CaptionedSegments(DependentExpert):
         Args:
             upstream: the expert that segments.
             captioner: captions the segments.
-            count: the most segments of an image that are captioned.
+            count: maximum number of segments of an image that are captioned.
         """
         self.upstream, self.captioner, self.count = upstream, captioner, count
         self.name = f"{upstream.name}+{captioner.name}"
@@ -36,7 +36,7 @@ class CaptionedSegments(DependentExpert):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of both models, and how many masks are captioned."""
+        """The settings of both models, and the number of masks that are captioned."""
         # These names are part of the keys of cached results.
         return {
             "count": self.count,
@@ -55,7 +55,7 @@ class CaptionedSegments(DependentExpert):
     def annotate_from(
         self, images: Sequence[Image.Image], upstream: Sequence[ExpertOutput]
     ) -> list[ExpertOutput]:
-        """Return the captioned segments of each image, without those that the captioner has no words for."""
+        """Return the captioned segments of each image, without those that get an empty caption."""
         segments = [largest(annotations.regions, self.count) for annotations in upstream]
 
         # Caption the crops of all images together, so that batches are full.
@@ -66,6 +66,7 @@ class CaptionedSegments(DependentExpert):
         if len(captions) != len(crops):
             raise ValueError(f"{self.captioner.name} captioned {len(captions)} of {len(crops)} segments")
 
+        # Split the captions again, to each image as many as it has segments.
         annotations, start = [], 0
         for regions in segments:
             end = start + len(regions)
@@ -105,8 +106,8 @@ def sam_blip2() -> CaptionedSegments:
     return CaptionedSegments(SamMasks(), Blip2Segments())
 
 
-# A tagger's guess at a small segment is not believed. The paper has no such limit, and its segments have none
-# here, since BLIP-2 captions what it sees and may return nothing.
+# A tag of a segment of a few pixels is not reliable. The paper has no such limit, and its set has none here,
+# since BLIP-2 captions freely and may return nothing.
 @register_expert(
     "tagged-segments",
     sets={"cpu": 4},

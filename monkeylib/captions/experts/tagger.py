@@ -1,4 +1,4 @@
-"""Tags by EfficientNet-Lite0: a class name for a crop, and a caption of the whole image from fixed words.
+"""Tags by EfficientNet-Lite0: a class name for a crop, and a caption of the image from a template.
 
 Nothing here captions freely: a tag is one of ImageNet's 1,000 class names, and the caption joins the
 likeliest one and the objects that a regions expert counted into one sentence.
@@ -42,7 +42,7 @@ class Tagger(RegionCaptioner):
 
         Args:
             minimum: probability below which a class gives no tag.
-            batch_size: crops that go through the network at once.
+            batch_size: number of crops per forward pass.
         """
         self.minimum, self.batch_size = minimum, batch_size
 
@@ -72,7 +72,7 @@ class Tagger(RegionCaptioner):
         return self.tags([on_white_square(crop) for crop in crops])
 
     def tags(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
-        """Return the tag and its probability of each image, squeezed into the network's square."""
+        """Return the tag of each image, stretched to a square, and its probability."""
         import torch
 
         tags = []
@@ -82,6 +82,7 @@ class Tagger(RegionCaptioner):
             with torch.inference_mode():
                 best = self._network(torch.from_numpy(batch)).softmax(dim=1).max(dim=1)
 
+            # The tag is empty below the minimum, but its probability is reported.
             for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 name = self._names[index] if probability >= self.minimum else ""
                 tags.append((name, probability))
@@ -89,7 +90,7 @@ class Tagger(RegionCaptioner):
 
 
 def squeeze(image: Image.Image) -> np.ndarray:
-    """Return an image as the network takes it, `[3, 224, 224]`, whatever its shape was."""
+    """Return an image as input of the network, `[3, 224, 224]`, stretched to a square."""
     square = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     pixels = np.asarray(square, dtype=np.float32)
     return ((pixels - _CENTRE) / _SPREAD).transpose(2, 0, 1)
@@ -104,9 +105,9 @@ def on_white_square(image: Image.Image) -> Image.Image:
 
 
 class TagCaption(DependentExpert):
-    """A caption of the whole image: its tag, and how many of which objects a regions expert detected in it.
+    """A caption of the full image: its tag, and the counted objects of a regions expert.
 
-    Objects that fill most of the image are what the tag names, so they are not counted beside it.
+    Objects that fill most of the image are named by the tag, so they are not counted again.
     """
 
     name = "tag-caption"
@@ -118,7 +119,7 @@ class TagCaption(DependentExpert):
         Args:
             upstream: the expert that detects objects.
             tagger: tags the image.
-            minimum: probability from which a tag names the whole image.
+            minimum: probability from which a tag names the image.
         """
         self.upstream, self.tagger, self.minimum = upstream, tagger or Tagger(), minimum
         self.licence = self.tagger.licence
@@ -144,11 +145,12 @@ class TagCaption(DependentExpert):
     def annotate_from(
         self, images: Sequence[Image.Image], upstream: Sequence[ExpertOutput]
     ) -> list[ExpertOutput]:
-        """Return a caption of each image, none where there is nothing to say."""
+        """Return a caption of each image, none without a tag and objects."""
         tags = self.tagger.tags(images)
 
         annotations = []
         for image, (tag, probability), detected in zip(images, tags, upstream, strict=True):
+            # Without a reliable tag, the caption lists the objects alone.
             if probability < self.minimum:
                 tag = ""
             text = tag_caption(tag, detected.regions, image.size)
@@ -162,7 +164,7 @@ class TagCaption(DependentExpert):
 
 
 def tag_caption(tag: str, regions: Sequence[Region], size: tuple[int, int]) -> str:
-    """Return the sentence of a tag and of the confident ones among some regions.
+    """Return a sentence with a tag and the regions of high confidence.
 
     Args:
         tag: the image's tag, empty if it has none.

@@ -1,4 +1,4 @@
-"""Object regions by YOLOX-Nano on ONNX Runtime, where no expert of dense region captions runs."""
+"""Object regions by YOLOX-Nano on ONNX Runtime, for machines without a dense region captioner."""
 
 import os
 from collections.abc import Sequence
@@ -118,6 +118,7 @@ def decode(output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Boxes `[N, 4]` (x0, y0, x1, y1 in input pixels), and class scores `[N, 80]`.
     """
+    # Cell and stride of every row of the output.
     grids = []
     for stride in STRIDES:
         side = SIDE // stride
