@@ -251,9 +251,11 @@ def mask_to_run_lengths(mask: np.ndarray) -> tuple[int, ...]:
         raise ValueError(f"a mask is an array of shape [H, W] with pixels, got shape {list(mask.shape)}")
 
     pixels = np.asarray(mask, dtype=bool).ravel(order="F")
+
     # A run ends wherever the next pixel differs.
     edges = np.flatnonzero(np.diff(pixels)) + 1
     lengths = np.diff(np.concatenate([[0], edges, [pixels.size]])).tolist()
+
     # The first run is background, so it is empty if the first pixel is foreground.
     return (0, *lengths) if pixels[0] else tuple(lengths)
 
@@ -279,6 +281,7 @@ def run_lengths_to_counts(lengths: Sequence[int]) -> str:
             # It was the last group if its sign bit alone says what remains: 0, or -1 for negative numbers.
             more = rest != (-1 if group & _SIGN else 0)
             characters.append(chr(_FIRST_CHARACTER + group + (_MORE if more else 0)))
+
     return "".join(characters)
 
 

@@ -160,6 +160,7 @@ class CachedModel:
                 self.model.prepare()
             except Exception as error:  # models raise whatever they like
                 self._load_failure = as_failure(self.name, error)
+
         if self._load_failure is not None:
             yield {request.key: self._load_failure for request in requests}
             return
@@ -225,6 +226,7 @@ class CachedModel:
         for request, output in zip(batch, outputs, strict=True):
             # A model may return an exception for one input without failing the batch.
             results[request.key] = as_failure(self.name, output) if isinstance(output, Exception) else output
+
         return results
 
     def _is_quarantined(self, request: InferenceRequest) -> bool:
@@ -327,6 +329,7 @@ class CrashLedger:
         for path in self.crashes.glob("*.*"):
             key, _, crash_id = path.name.partition(".")
             counts[key] += 0 if crash_id == "batch" else 1
+
         return counts
 
     def record_crash(self, keys: Sequence[str], crash_id: str = "") -> None:
@@ -357,6 +360,7 @@ class CrashLedger:
             return
         except ValueError:  # the machine went down before the note was on its disk
             pass
+
         note.unlink(missing_ok=True)
 
 
@@ -368,6 +372,7 @@ def _is_locked(file: IO[str]) -> bool:
         return True
     except OSError:  # file systems without locks
         return False
+
     return False
 
 
@@ -434,6 +439,7 @@ class SubprocessWorker:
             self._connection.send(list(inputs))
         except OSError as error:
             raise self._process_ended() from error
+
         return self._receive(self.time_limit)
 
     def release(self) -> None:
@@ -442,6 +448,7 @@ class SubprocessWorker:
             self._connection.close()
             self._process.kill()
             self._process.join()
+
         self._process = None
         self._connection = None
 
@@ -456,6 +463,7 @@ class SubprocessWorker:
             succeeded, value = self._connection.recv()
         except (EOFError, OSError) as error:
             raise self._process_ended() from error
+
         if not succeeded:
             raise ModelFailed(value)
         return value

@@ -87,6 +87,7 @@ def split_sentences(text: str) -> list[str]:
         last_word = words[-1] if words else ""
         is_title = last_word.lower() in _TITLES
         is_initial = len(last_word) == 1 and last_word.isupper()
+
         # "Dr. Smith" and "J. Smith" go on, unless the text ends there.
         if (is_title or is_initial) and end.end() < len(masked):
             continue
@@ -125,6 +126,7 @@ def _grounding(record: Record) -> tuple[int, list[str]]:
         is_count = _NUMBERS.get(word) in supported_counts
         if stem(word) not in supported_stems and not is_count:
             ungrounded.append(word)
+
     return len(content_words), ungrounded
 
 
@@ -136,6 +138,7 @@ def _object_counts(record: Record) -> set[int]:
     by_expert: dict[str, list[str]] = {}
     for region in record.regions:
         by_expert.setdefault(region.expert, []).append(region.text)
+
     # Several experts may have detected one object: it counts once.
     objects = [group[0].text for group in group_objects(record.regions)]
 
@@ -143,6 +146,7 @@ def _object_counts(record: Record) -> set[int]:
     for texts in (*by_expert.values(), objects):
         stems = Counter(stem(word) for text in texts for word in set(_words(text)))
         counts.update(stems.values())
+
     return counts
 
 
@@ -172,6 +176,7 @@ def stem(word: str) -> str:
         if root != word and len(root) > 2:
             is_doubled = root[-1] == root[-2] and root[-1] not in "ls"
             return root[:-1] if is_doubled else root.removesuffix("e")
+
     return word.removesuffix("e") if len(word) > 3 else word
 
 

@@ -125,6 +125,7 @@ def _drop_small_segments(record: Record, smallest: float) -> tuple[list[Region],
             dropped.append(_dropped(region, reason))
         else:
             retained.append(region)
+
     return retained, dropped
 
 
@@ -147,6 +148,7 @@ def _apply_thresholds(
             retained.append(annotation)
         else:
             dropped.append(_dropped(annotation, f"{score_name} {value:.2f} is not above {threshold}"))
+
     return retained, dropped
 
 
@@ -167,6 +169,7 @@ def suppress_same_caption(
             repeated.append(annotation)
         else:
             retained.append(annotation)
+
     return retained, repeated
 
 

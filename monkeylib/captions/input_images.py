@@ -76,6 +76,7 @@ def open_images(images: Sequence[InputImage]) -> list[Image.Image]:
         except (FileNotFoundError, ValueError) as error:
             error_type = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
             raise error_type(str(error).replace(str(image.image), image.name)) from error
+
     return opened
 
 
@@ -107,6 +108,7 @@ def find_images(paths: Iterable[Path | str]) -> list[InputImage]:
         if len(paths_of_name[image.name]) > 1:
             image = replace(image, name=Path(image.image).as_posix())
         unique.append(image)
+
     return unique
 
 
@@ -149,6 +151,7 @@ def attach_captions(images: Sequence[InputImage], path: Path | str) -> list[Inpu
             f"{path} has no caption of these images: it names {next(iter(captions), 'nothing')!r}, "
             f"the first image is {images[0].name!r}."
         )
+
     return captioned
 
 
@@ -167,6 +170,7 @@ def _read_captions(path: Path) -> dict[str, str]:
             # The first of the fields that the row has.
             name = next(row[field] for field in _NAME_FIELDS if row.get(field))
             captions[str(name)] = str(row["caption"] or "")
+
         return captions
     except (StopIteration, KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
         raise ValueError(
@@ -178,6 +182,7 @@ def _read_captions(path: Path) -> dict[str, str]:
 def _read_rows(path: Path) -> Any:
     """Return the content of a JSON file, or the rows of a JSONL, CSV or TSV file."""
     suffix = path.suffix.lower()
+
     # Spreadsheets write a byte order mark, which utf-8-sig skips.
     with path.open(encoding="utf-8-sig", newline="") as file:
         if suffix in (".csv", ".tsv"):

@@ -149,6 +149,7 @@ class Composer(Model):
                 results.append(self.write(record))
             except Exception as error:  # one failed request must not lose the other captions
                 results.append(error)
+
         return results
 
 

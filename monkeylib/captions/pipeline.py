@@ -191,6 +191,7 @@ class Pipeline:
             if stage.upstream_key:
                 expert_stages[stage.upstream_key].has_dependents = True
                 last_dependents[stage.upstream_key] = stage
+
         for stage in last_dependents.values():
             stage.last_dependent = True
 
@@ -208,6 +209,7 @@ class Pipeline:
             if isinstance(expert, DependentExpert):
                 self._add_expert(expert.upstream, root, stages)
             stages[stage.key] = stage
+
         return stages[stage.key]
 
     @contextmanager
@@ -369,4 +371,5 @@ class Summary:
                     "US$": round(stage.cost, 4),
                 }
             )
+
         return rows

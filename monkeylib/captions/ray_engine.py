@@ -66,6 +66,7 @@ class RayEngine:
             "batch_format": "numpy",
             "num_cpus": self.cpu_share(actors, cluster),
         }
+
         # Load, one step per stage, commit. Shards stream through all steps at once.
         data = data.map_batches(_load, **options)
         for stage, (count, gpus) in zip(stages, actors, strict=True):
@@ -76,6 +77,7 @@ class RayEngine:
                 num_gpus=gpus or None,
                 **options,
             )
+
         data = data.map_batches(_finisher(stages, folder), **options)
 
         # What comes back is small: the records have been written by the workers.
@@ -99,6 +101,7 @@ class RayEngine:
         """
         cluster_gpus = cluster.get("GPU", 0)
         shares = {stage.name: stage.model.gpu_share if cluster_gpus else 0.0 for stage in stages}
+
         # What the caller names takes precedence.
         shares |= self.gpus or {}
         counts = {stage.name: self.default_workers for stage in stages}
@@ -109,6 +112,7 @@ class RayEngine:
             raise ValueError(f"There is no stage {min(unknown)!r}: the stages are {', '.join(names)}.")
 
         actors = [(self._actor_count(stage, counts), shares[stage.name]) for stage in stages]
+
         # Ray would wait forever for resources that the cluster lacks.
         _require("CPUs", self.cpu_share(actors, cluster) * _process_count(actors), cluster.get("CPU", 0))
         _require("GPUs", sum(count * share for count, share in actors), cluster_gpus)
@@ -133,6 +137,7 @@ class RayEngine:
                 f"The stage {stage.name} can have one worker only, since its budget is one: it sends several "
                 "requests at once within it."
             )
+
         return 1
 
 

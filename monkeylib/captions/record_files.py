@@ -62,6 +62,7 @@ def write_records(records: Iterable[Record], path: Path | str, *, durable: bool 
             with temporary.open("w", encoding="utf-8") as file:
                 for record in records:
                     file.write(record.model_dump_json() + "\n")
+
     return path
 
 
@@ -77,6 +78,7 @@ def read_records(path: Path | str) -> Iterator[Record]:
         raise FileNotFoundError(
             f"There are no records at {path}: write them with captions.pipeline.caption_images first."
         )
+
     if path.suffix == PARQUET:
         yield from _read_parquet(path)
     else:
@@ -231,6 +233,7 @@ def plan_shards(
             shards.append(Shard(len(shards), digest, members, checksums))
             if progress:
                 progress(len(members), False)
+
     return shards
 
 
@@ -277,6 +280,7 @@ def read_entry(folder: Path, shard: Shard) -> dict[str, Any] | None:
         intact = entry["records"] == len(shard.images) and entry["sha256"] == file_digest(file)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
     return entry if intact else None
 
 
@@ -305,6 +309,7 @@ def gather_shards(folder: Path, shards: Sequence[Shard], out: Path) -> dict[str,
         "failed": sum(entry["failed"] for entry in listed),
         "shards": listed,
     }
+
     # Records are streamed from shard to file, never all in memory.
     write_records(_records(folder, shards), out / RECORDS)
     with resources.atomic_write(out / MANIFEST) as temporary:

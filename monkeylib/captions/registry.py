@@ -60,6 +60,7 @@ class Registry(Generic[Entry]):
                 if not module.name.startswith("_"):
                     importlib.import_module(f"{self.package}.{module.name}")
             self._discovered = True
+
         return self._entries
 
     def find(self, name: str, otherwise: str = "") -> Entry:

@@ -220,11 +220,13 @@ def legend_items(record: Record) -> list[LegendItem]:
     for region in record.regions:
         corners = _box_corners(region.box)
         items.append(LegendItem(region.kind, corners, region.text, region.expert, region.score, region.match))
+
     for line in reading_order(record.lines):
         items.append(LegendItem("line", line.quad, line.text, line.expert, line.confidence))
     for item in record.dropped:
         corners = _box_corners(item.box)
         items.append(LegendItem("dropped", corners, item.text, item.expert, item.value, reason=item.reason))
+
     return items
 
 
@@ -304,6 +306,7 @@ def _labels(items: Sequence[LegendItem], record: Record, unit: float) -> list[di
                 "colour": item.colour,
             }
         )
+
     return labels
 
 
@@ -327,6 +330,7 @@ def draw_masks(regions: Sequence[Region], size: tuple[int, int]) -> Image.Image:
         rgb = [*bytes.fromhex(colour.lstrip("#"))]
         canvas[inside] = [*rgb, _MASK_OPACITY]
         canvas[inside & ~_erode(inside)] = [*rgb, 255]
+
     return Image.fromarray(canvas, "RGBA")
 
 
@@ -353,6 +357,7 @@ def _distinct_colours(mask_boxes: Sequence[Box]) -> list[str]:
         candidates = [*_MASK_COLOURS[first:], *_MASK_COLOURS[:first]]
         free = [colour for colour in candidates if colour not in taken]
         colours.append(free[0] if free else candidates[0])
+
     return colours
 
 
@@ -378,6 +383,7 @@ def place_labels(
     for box, (width, height) in zip(label_boxes, sizes, strict=True):
         x, y = _best_place(box, (width, height), image_size, placed)
         placed.append((x, y, x + width, y + height))
+
     return [(x, y) for x, y, _, _ in placed]
 
 
@@ -398,6 +404,7 @@ def _best_place(
             covered_areas[x, y] = sum(boxes.intersection_area(label, other) for other in placed)
             if not covered_areas[x, y]:
                 return x, y
+
     return min(covered_areas, key=covered_areas.__getitem__)
 
 
@@ -415,6 +422,7 @@ def _corner_places(box: Box, size: tuple[float, float]) -> list[tuple[float, flo
         (x0, y1),
         (x1 - width, y1),
     ]
+
     # A label inside a small box would hide what it is about.
     is_small = x1 - x0 < 3 * width or y1 - y0 < 2 * height
     return [*outside, *inside] if is_small else [*inside, *outside]

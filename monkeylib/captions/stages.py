@@ -108,6 +108,7 @@ def load_samples(images: Sequence[InputImage], sha256: Sequence[str]) -> list[Pi
             samples.append(sample.with_failure(size))
         else:
             samples.append(sample.with_record(sha256=digest, width=size[0], height=size[1]))
+
     return samples
 
 
@@ -251,6 +252,7 @@ class ExpertStage(Stage):
                 key: output for key, output in sample.intermediate.items() if key != self.upstream_key
             }
             finished.append(replace(sample, intermediate=intermediate))
+
         return finished
 
     def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
@@ -262,6 +264,7 @@ class ExpertStage(Stage):
             requests.append(
                 InferenceRequest(sample.record.sha256, sample) if readable and has_upstream else None
             )
+
         return requests
 
     def _infer(self, samples: Sequence[PipelineSample]) -> Sequence[ExpertOutput]:
@@ -282,6 +285,7 @@ class ExpertStage(Stage):
 
         if self.has_dependents:
             sample = replace(sample, intermediate={**sample.intermediate, self.key: result})
+
         # An upstream expert that was not selected itself only feeds its dependents.
         if not self.in_records:
             return sample
@@ -330,6 +334,7 @@ class MatchStage(Stage):
                 requests.append(InferenceRequest(json_digest([sample.record.sha256, regions]), sample))
             else:
                 requests.append(None)
+
         return requests
 
     def _infer(self, samples: Sequence[PipelineSample]) -> list[list[float]]:
@@ -357,6 +362,7 @@ class MatchStage(Stage):
             end = start + len(sample.record.regions)
             scores_of_images.append(scores[start:end])
             start = end
+
         return scores_of_images
 
     def add_result(self, sample: PipelineSample, result: list[float] | Failure) -> PipelineSample:
@@ -399,6 +405,7 @@ class ComposeStage(Stage):
             if sample.record.sha256:
                 sample = replace(sample, record=self.filters(sample.record))
             filtered.append(sample)
+
         return super().run(filtered, progress)
 
     def requests(self, samples: Sequence[PipelineSample]) -> list[InferenceRequest | None]:
@@ -414,6 +421,7 @@ class ComposeStage(Stage):
                 requests.append(InferenceRequest(json_digest([content]), sample.record))
             else:
                 requests.append(None)
+
         return requests
 
     def add_result(self, sample: PipelineSample, result: str | GeneratedCaption | Failure) -> PipelineSample:
@@ -430,6 +438,7 @@ class ComposeStage(Stage):
         if caption.refused:
             refusals = [f"a draft was refused: {problem}" for problem in caption.refused]
             check = check.model_copy(update={"problems": (*check.problems, *refusals)})
+
         return sample.with_record(check=check)
 
 

@@ -41,6 +41,7 @@ def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
     records = LAYOUTS[card.layout](folder, *part.files, **part.options)
 
     images = folder / part.images
+
     # An image may have many questions; its file is looked for once.
     image_exists: dict[str, bool] = {}
     left_out: Counter[str] = Counter()
@@ -63,6 +64,7 @@ def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
                     file.write(",\n")
                 file.write(json.dumps(_conversation(record, answer, part.prompt), ensure_ascii=False))
                 num_records += 1
+
         file.write("]\n")
 
         if not num_records:

@@ -98,6 +98,7 @@ def inspect_mixture(
             _inspect_record(records, permutation[index], report, processor, max_length)
 
         reports.append(report)
+
     return reports
 
 
@@ -150,4 +151,5 @@ def _length_problems(record: Record, processor: MonkeyProcessor, max_length: int
         processor.layout.encode_conversation(images, record.turns, max_length)
     except ValueError as error:
         return [f"{record.location}: {error}"]
+
     return []

@@ -70,6 +70,7 @@ def read_json(path: Path, *fields: str) -> Any:
         if not isinstance(value, dict) or name not in value:
             raise ValueError(f"{path} has no field {name!r}: expected the official layout")
         value = value[name]
+
     return value
 
 
@@ -248,6 +249,7 @@ def mme(folder: Path, *tasks: str) -> Iterator[QARecord]:
         for file in sorted(texts.glob("*.txt")):
             candidates = [images / (file.stem + suffix) for suffix in _IMAGE_SUFFIXES]
             image = next((path for path in candidates if path.is_file()), candidates[0])
+
             # Some files end in blank lines.
             rows = [row for row in file.read_text(encoding="utf-8").splitlines() if row.strip()]
 

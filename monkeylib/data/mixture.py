@@ -131,6 +131,7 @@ def load_mixture(path_or_name: str | Path) -> Mixture:
             f"the mixture {path.stem} lies under {file.root}: set this environment variable to the folder of "
             "its datasets"
         )
+
     return Mixture(path.stem, file, (path.parent / root).resolve())
 
 
@@ -151,6 +152,7 @@ def find_mixture(path_or_name: str | Path) -> Path:
         raise FileNotFoundError(
             f"there is no mixture at {path}: name a YAML file or one of {', '.join(mixture_names())}"
         )
+
     return path
 
 
@@ -235,6 +237,7 @@ def _digest(
     sizes of files do not show.
     """
     state: dict[str, Any] = file.model_dump(exclude={"description", "root"})
+
     # The text of a prompt, not only its name: rewording it changes what is trained on.
     state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt].text for records in datasets}
 

@@ -113,4 +113,5 @@ def _decode(image: ImageInput, description: str) -> Image.Image:
                 f"{description} has {width} x {height} pixels; a side may have {MAX_SIDE:,} and an image "
                 f"{MAX_PIXELS:,}: resize it"
             )
+
     return open_image(image)

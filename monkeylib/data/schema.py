@@ -117,6 +117,7 @@ class DatasetEntry(_Section):
                 f"the dataset {self.name} has a min_images of {self.min_images} and a max_images of "
                 f"{self.max_images}: the minimum must not exceed the maximum"
             )
+
         return self
 
     @property

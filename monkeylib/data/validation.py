@@ -51,8 +51,10 @@ def split_validation(datasets: Sequence[Records], share: float, seed: int) -> li
                 "leaves without any for training (records of one image stay together): give validation a "
                 "dataset of its own"
             )
+
         permutation = RandomPermutation(len(chosen), seed, records.name, "validation", "rows")
         numbers.append(chosen[list(permutation)])
+
     return numbers
 
 
@@ -108,6 +110,7 @@ def group_by_image(datasets: Sequence[Records]) -> list[np.ndarray]:
                 leader[max(first, second)] = min(first, second)
 
     groups = np.array([first_of_group(record) for record in range(len(leader))])
+
     # Back to one array for each dataset.
     borders = np.cumsum([len(records) for records in datasets])[:-1]
     return np.split(groups, borders)
@@ -119,6 +122,7 @@ def _image_keys(records: Records, number: int) -> Iterator[bytes]:
         images = records[number].images
     except BadRecord:
         return
+
     for image in images:
         yield short_digest(_identity(image), 16)
 

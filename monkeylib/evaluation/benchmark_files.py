@@ -49,6 +49,7 @@ def official_examples(
             f"{unanswered[0]}: the answers of this split aren't published; choose another split, or the "
             f"released file (released-{name})."
         )
+
     if not answered:
         raise ValueError(f"{name} has no questions in {folder}: get its files from {home}")
 
@@ -109,6 +110,7 @@ def _select_in_turns(groups: list[list[QARecord]], stratum: str, limit: int | No
                 f"A limit of {limit} questions leaves out some of {len(counts)} tasks, whose scores are "
                 f"added: ask {least} at least."
             )
+
     return selected
 
 
@@ -160,6 +162,7 @@ def released_examples(
                 image_id=f"{card.name}/{image}",
             )
         )
+
     _require_images(f"released-{card.name}", [example.image for example in examples], _RELEASED_HOME)
     return examples
 
@@ -197,6 +200,7 @@ def _released_answers(
         return annotated[id]
 
     value = fields.get("answer")
+
     # One text, or a list of texts.
     answers = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else ()
     if not answers or not all(isinstance(answer, str) for answer in answers):

@@ -253,6 +253,7 @@ def get(name: str, *, prompt: str | None = None, data: Path | str | None = None)
 def _find_prompt(benchmark: Benchmark, name: str) -> str:
     """Return the name of a prompt, which may be given by its role in the benchmark."""
     prompts = benchmark.card.test.prompts
+
     # "documented" and "released" name a prompt by its role, anything else is the name of a prompt.
     by_role = {"documented": prompts.documented, "released": prompts.released}
     prompt = by_role.get(name, name)
@@ -261,6 +262,7 @@ def _find_prompt(benchmark: Benchmark, name: str) -> str:
         raise ValueError(
             f"The released code doesn't evaluate {benchmark.name}, so it has no prompt: ask as documented."
         )
+
     if prompt not in PROMPTS:
         raise unknown_name("prompt", prompt, (*by_role, *PROMPTS))
     return prompt
@@ -281,4 +283,5 @@ def available(data: Path | str | None = None) -> list[str]:
     for name, card in _RELEASED.items():
         if (root / card.test.released.file).is_file():
             names.append(name)
+
     return names

@@ -82,6 +82,7 @@ def join_processes() -> DistributedContext:
         group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
         context = DistributedContext(distributed.get_rank(), distributed.get_world_size(), group)
         _joined = default_group, context
+
     return _joined[1]
 
 

@@ -82,6 +82,7 @@ def worst_answers(
         quality, perfect = scores, _PERFECT
     else:
         quality, perfect = {id: -score for id, score in scores.items()}, 0.0
+
     wrong = [row for row in rows if quality[row.id] < perfect]
     wrong.sort(key=lambda row: (quality[row.id], _similarity(row), row.id))
 
@@ -92,6 +93,7 @@ def worst_answers(
         answers_of_image[row.image] = answers_of_image.get(row.image, 0) + 1
         if answers_of_image[row.image] <= per_image:
             answers.append(WrongAnswer(row, metric, scores[row.id]))
+
     return answers[:count]
 
 
@@ -129,6 +131,7 @@ def describe_prediction(prediction: Prediction) -> dict[str, str]:
         "answers": accepted,
         "prediction": prediction.prediction or "(nothing)",
     }
+
     # A model can write half of a surrogate pair, which neither a font nor a file can hold.
     return {term: text.encode("utf-8", "replace").decode() for term, text in texts.items()}
 

@@ -113,6 +113,7 @@ def read_predictions(path: Path | str) -> list[Prediction]:
         raise FileNotFoundError(
             f"There are no predictions at {path}: write them with evaluation.predict first."
         )
+
     return read_complete_lines(path)
 
 
@@ -123,6 +124,7 @@ def read_complete_lines(path: Path) -> list[Prediction]:
         ValueError: a complete line is no prediction.
     """
     predictions = []
+
     # As bytes: a kill may have cut a line inside a character.
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         # Only the last line can be incomplete.
@@ -135,4 +137,5 @@ def read_complete_lines(path: Path) -> list[Prediction]:
             raise ValueError(
                 f"Line {number} of {path} is no prediction ({error}): delete the file and predict anew."
             ) from error
+
     return predictions

@@ -65,6 +65,7 @@ class HFChatModel:
                 f"{type(processor).__name__} has no chat template, so there is no way to prompt this model: "
                 "put its chat_template.jinja into the folder"
             )
+
         self.model = model.eval()
         self.processor = processor
         self.prompts = dict(prompts)
@@ -90,6 +91,7 @@ class HFChatModel:
             self.processor.apply_chat_template(self._messages(example), add_generation_prompt=True)
             for example in examples
         ]
+
         # A list of images for each prompt, here of one.
         images = [[open_image(example.rendered_image)] for example in examples]
         inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
@@ -114,6 +116,7 @@ class HFChatModel:
             text = build_prompt(example.prompt, example.question)
         else:
             text = template.replace("{question}", example.question)
+
         return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
 
 
@@ -136,6 +139,7 @@ def load_image_text_model(
         return inference.load_model(name, device)
 
     folder = Path(name)
+
     # "owner/name" that is no folder here may be a name on the hub.
     may_be_on_hub = not folder.exists() and str(name).count("/") == 1
     if not may_be_on_hub and not (folder / "config.json").is_file():

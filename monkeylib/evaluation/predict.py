@@ -111,6 +111,7 @@ def predict(
     if context.is_main:
         # In the order of the batches, whichever process wrote them.
         file.consolidate(ordered_ids, {prediction.id: prediction for prediction in file.read()})
+
     context.barrier()
     return PredictionRun(file.path, generated=sum(map(len, pending)), cached=len(cached))
 
@@ -202,7 +203,9 @@ class _PredictionsFile:
                     f'{prediction.id!r}: choose another file, or start anew with stale="replace" (on the '
                     "command line, --fresh)."
                 )
+
             cached[prediction.id] = prediction
+
         return cached
 
     def consolidate(self, ordered_ids: Sequence[str], predictions: Mapping[str, Prediction]) -> None:
@@ -217,6 +220,7 @@ class _PredictionsFile:
         if content != existing:
             with resources.atomic_write(self.path) as temporary:
                 temporary.write_bytes(content)
+
         for part in self.parts():
             part.unlink()
 
@@ -313,4 +317,5 @@ def predict_synthetic(
             progress=progress,
             stale="replace",
         )
+
     return runs

@@ -141,6 +141,7 @@ class PrefixSharingMonkey:
             keys = torch.cat([layer.keys for layer in image_layers])
             values = torch.cat([layer.values for layer in image_layers])
             layers.append((keys[image_of_row], values[image_of_row]))
+
         return DynamicCache(layers)
 
     def _pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:

@@ -210,6 +210,7 @@ def score_runs(
             for metric in metrics_of[split]:
                 interval = counts[metric].select(indices).interval(seed)
                 rows.append(ScoreRow(model, split, group, metric, *interval))
+
     return rows
 
 
@@ -220,6 +221,7 @@ def _groups(rows: Sequence[Prediction], by: str | None) -> dict[str, list[int]]:
     if by is not None:
         for index, row in enumerate(rows):
             groups.setdefault(str(row.meta.get(by, "unknown")), []).append(index)
+
     return groups
 
 
@@ -232,6 +234,7 @@ def write_table(rows: Sequence[ScoreRow], path: Path | str) -> Path:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
+
     return path
 
 
@@ -273,6 +276,7 @@ def prediction_files(folder: Path, any_name: bool = False) -> dict[str, Path]:
             f"there are no predictions in {folder}: expected files named after benchmarks, such as "
             f"{next(iter(BENCHMARKS))}.jsonl, which `monkeylib evaluate` writes"
         )
+
     return files
 
 
@@ -311,6 +315,7 @@ def reported_scores(benchmark: Benchmark) -> dict[str, str]:
     for reported in benchmark.reported:
         origin = "" if reported.source.startswith("Table") else f" ({reported.source})"
         scores[f"{reported.model} (paper)"] = f"{reported.value:.1f}{origin}"
+
     return scores
 
 
@@ -362,6 +367,7 @@ def paired_differences(first: Path, second: Path, *, seed: int = 0) -> list[Row]
         # The last field of an interval is its number of examples.
         value, low, high = (f"{100 * number:+.1f}" for number in difference[:3])
         lines.append({"benchmark": name, "metric": metric, "difference": f"{value} ({low} to {high})"})
+
     return lines
 
 
@@ -413,6 +419,7 @@ def paper_table(score_rows: Sequence[Row]) -> list[dict[str, Value]]:
             "as released": _metric_title(benchmark.released_metric) if benchmark.released_metric else None,
         }
         lines.append(line | {column: scores.get(column) for column in score_columns})
+
     return lines
 
 

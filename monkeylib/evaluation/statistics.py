@@ -165,6 +165,7 @@ def _sum_over_clusters(
     for cluster, example in enumerate(first_examples.tolist()):
         stratum = None if strata is None else strata[example]
         members.setdefault(stratum, []).append(cluster)
+
     return sums, [np.asarray(indices) for indices in members.values()]
 
 

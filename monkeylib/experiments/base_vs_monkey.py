@@ -42,6 +42,7 @@ def base_checkpoint(profile: Profile) -> Path:
         torch.manual_seed(0)  # the same untrained model each time
         build.build_model(one_view, processor).save_pretrained(folder)
         processor.save_pretrained(folder)
+
     return folder
 
 
@@ -58,6 +59,7 @@ def predict_models(profile: Profile, progress: bool = False) -> dict[tuple[str, 
         folder = _folder(profile) / model
         for split, run in predict_synthetic(profile, checkpoint, folder, counts, progress).items():
             runs[model, split] = run
+
     return runs
 
 

@@ -24,6 +24,7 @@ def count_annotations(records: Sequence[Record], experts: Sequence[str]) -> list
                     "dropped": sum(annotation.expert == expert for annotation in record.dropped),
                 }
             )
+
     return rows
 
 

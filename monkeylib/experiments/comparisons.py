@@ -41,6 +41,7 @@ def scores_by_group(rows: Sequence[Row]) -> list[dict[str, Value]]:
 
         value, low, high = (100 * float(row[column] or 0) for column in ("value", "low", "high"))
         line[str(row["model"])] = f"{value:.1f} ({low:.1f}–{high:.1f})"
+
     return list(lines.values())
 
 
@@ -74,6 +75,7 @@ def paired_differences(files: PredictionFiles, model: str, others: Sequence[str]
                     "n": difference.n,
                 }
             )
+
     return rows
 
 
@@ -105,6 +107,7 @@ def verdict_table(rows: Sequence[Row], titles: Mapping[str, str] | None = None) 
         other = titles.get(str(row["against"]), str(row["against"]))
         line = lines.setdefault(other, {"against": other})
         line[benchmarks.get(str(row["split"])).title] = verdict(row)
+
     return list(lines.values())
 
 
@@ -118,6 +121,7 @@ def describe_difference(row: Row, titles: Mapping[str, str] | None = None) -> st
     titles = titles or {}
     model = titles.get(str(row["model"]), str(row["model"]))
     other = titles.get(str(row["against"]), str(row["against"]))
+
     # Scores are shares; points are 100 times as large.
     points, low, high = (100 * float(row[column] or 0) for column in ("difference", "low", "high"))
 

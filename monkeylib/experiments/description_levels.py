@@ -52,6 +52,7 @@ def annotate(scenes: Sequence[CompositeScene], out: Path) -> list[Record]:
         regions = tuple(region.model_copy(update={"mask": None}) for region in record.regions)
         changes = {"regions": regions, "detailed_caption": "", "check": None}
         annotations.append(record.model_copy(update=changes))
+
     return annotations
 
 
@@ -115,6 +116,7 @@ def find_mentions(text: str, vocabulary: dict[str, str]) -> set[str]:
     """Return the names that a description mentions outside of quotations, the longest where several fit."""
     # Quotations are text in the image, not names of objects.
     unquoted = re.sub(r'"[^"]*"', " ", text.lower())
+
     # The longest first, so that "cup of coffee" is not read as "cup".
     longest_first = sorted(vocabulary, key=len, reverse=True)
     alternatives = "|".join(map(re.escape, longest_first))
@@ -193,6 +195,7 @@ def score_levels(scenes: Sequence[CompositeScene], records: Sequence[Record]) ->
             ]
             for row in _score_texts(texts, scenes, vocabulary):
                 rows.append({"level": level, "filter": filter_name, **row})
+
     return rows
 
 
@@ -223,6 +226,7 @@ def _score_texts(
         interval = bootstrap_interval(values, clusters=clusters)
         value, low, high = (round(float(number), 4) for number in interval[:3])
         rows.append({"metric": metric, "value": value, "low": low, "high": high, "cases": len(values)})
+
     return rows
 
 

@@ -54,4 +54,5 @@ def measure_lora_effect(
 
         # Norms over a view's patches and channels: one number for each view.
         changes.append((after - before).norm(dim=(1, 2)) / before.norm(dim=(1, 2)))
+
     return torch.stack(changes)

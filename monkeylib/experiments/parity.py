@@ -76,6 +76,7 @@ def golden_inputs(name: str, images: dict[str, Tensor]) -> dict[str, Tensor]:
         views = [images["pixel_values"][_VIEWS * i : _VIEWS * (i + 1)] for i in indices]
         inputs["pixel_values"] = torch.cat(views)
         inputs["grids"] = images["grids"][indices]
+
     return inputs
 
 
@@ -95,6 +96,7 @@ def insert_image_ids(ids: Tensor) -> Tensor:
         ends = (row == IMAGE_END_ID).nonzero()
         for start, end in zip(starts, ends, strict=True):
             row[start + 1 : end] = IMAGE_ID
+
     return ids
 
 
@@ -127,6 +129,7 @@ def write_released_checkpoint(folder: Path) -> Path:
         (temporary / "config.json").write_text(config, encoding="utf-8")
         (temporary / "qwen.tiktoken").write_bytes(b"".join(words))
         save_file(released_weights(), temporary / "model.safetensors", metadata={"format": "pt"})
+
     return folder
 
 

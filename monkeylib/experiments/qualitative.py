@@ -76,6 +76,7 @@ def read_examples(files: Mapping[str, Path]) -> list[QualitativeExample]:
     for id, prediction in first.items():
         answers = {model: predictions[id].prediction for model, predictions in predictions_of.items()}
         examples.append(QualitativeExample(prediction, answers))
+
     return examples
 
 
@@ -95,4 +96,5 @@ def group_by_outcome(
     for example in examples:
         correct = example.correct
         groups[names[correct[first], correct[second]]].append(example)
+
     return groups

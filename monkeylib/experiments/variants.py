@@ -125,6 +125,7 @@ def variant_profile(profile: Profile, name: str, steps: int | None = None) -> Pr
         ValueError: there is no such variant.
     """
     choose("variant", name, VARIANTS)
+
     # The same number of steps for every variant, so that only the change differs.
     return VARIANTS[name].change(profile).with_training(steps=steps or profile.ablation.steps)
 

@@ -241,6 +241,7 @@ def lay_out(folder, contents, images):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write = files.write_lines if name.endswith(".jsonl") else files.write_list
         write(folder / name, content)
+
     for name in images:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(files.png())

@@ -29,6 +29,7 @@ def mixture(tmp_path):
 def test_lengths_truncations_and_broken_records_are_counted(mixture, processor):
     span = len(processor.image_ids())
     (report,) = inspect.inspect_mixture(mixture, processor, max_length=span + 200)
+
     # One token for each character, and the end of text.
     prompt = len(" what is it? Answer: ") + 1
 
@@ -39,6 +40,7 @@ def test_lengths_truncations_and_broken_records_are_counted(mixture, processor):
     assert "record 3" in problems and "max_length is" in problems  # does not fit at all
     assert "record 6" not in problems  # loses only its second turn
     assert "record 4" in problems and "record 5" in problems
+
     # The quantiles are NumPy's.
     assert report.row() | {"median": 0, "95 %": 0} == {
         "dataset": "pets",

@@ -135,6 +135,7 @@ def test_digest_changes_with_the_validation_split(make):
 def test_validation_share_is_never_trained_on(make):
     mixture = make([20, 10], [{}, {"weight": 2}], validation={"share": 0.2}, images=lambda n, row: (n, row))
     validation = answers(mixture.validation, range(len(mixture.validation)))
+
     # Several epochs, so that every training record comes at least once.
     training = answers(mixture, range(3 * len(mixture)))
 

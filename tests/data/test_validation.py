@@ -69,6 +69,7 @@ def test_images_in_tables_and_shards_are_identified_by_their_bytes(tmp_path, mon
     files.write_parquet(tmp_path / "t.parquet", image=images, question=["q?"] * 4, answer=["x"] * 4)
     datasets = [readers.read_dataset(files.entry("webdataset", "s.tar"), tmp_path)]
     datasets += [readers.read_dataset(files.entry("datasets", "t.parquet"), tmp_path)]
+
     # Images 0 and 2 have the same bytes, in the shard and in the table.
     groups = group_by_image(datasets)
 

@@ -104,6 +104,7 @@ def test_correct_answers_get_the_best_score_and_wrong_ones_0(name, data, tmp_pat
 def test_limit_takes_the_first_examples_of_a_fixed_order(name, data):
     questions = download(data, name)
     benchmark = benchmarks.get(name)
+
     # MME needs two questions about an image of each of its 14 tasks.
     least = 28 if name == "mme" else 1
     few, more = benchmark.load(least), benchmark.load(len(questions))
@@ -292,6 +293,7 @@ def test_released_files_are_scored_as_by_the_released_code(name, data, tmp_path)
     assert len(benchmark.load(2)) == 2 and benchmark.metrics == (benchmark.card.test.released.metric,)
 
     score = scores(name, run(examples, tmp_path / "p.jsonl", lambda e: e.answers[0]))[benchmark.metrics[0]]
+
     # A full stop in the answer, and an answer in capitals, are defects of the released code.
     expected = {"release_containment": 2 / 3, "release_gqa_accuracy": 2 / 3, "release_vqa_score": 2.9 / 3}
 

@@ -47,6 +47,7 @@ def test_run_killed_twice_ends_with_the_same_file(setting, tmp_path, count):
     assert len({row.prediction for row in read_predictions(tmp_path / "uninterrupted.jsonl")}) > 5
 
     path = tmp_path / f"{count}" / "answers.jsonl"
+
     # Killed after 6 lines, resumed, and killed again after 13.
     for lines in (6, 13):
         evaluation_processes.kill_after(
@@ -86,6 +87,7 @@ def test_run_resumes_with_another_number_of_processes(setting, tmp_path):
     )
 
     assert path.read_bytes() == expected
+
     # Each of the two processes may lose a batch that was not on disk yet.
     assert 0 < len(answered_examples) <= 24 - 9 + 2 * evaluation_processes.BATCH_SIZE, (
         "answers on disk are not generated again"

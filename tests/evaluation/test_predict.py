@@ -60,6 +60,7 @@ def test_batches_keep_the_questions_of_an_image_in_a_row():
     keys = [example.image_key for example in flat]
     changes = sum(first != second for first, second in zip(keys, keys[1:], strict=False))
     assert changes == 4, "the questions of each of five images are neighbours"
+
     # Batches do not depend on the order of the examples.
     assert make_batches(examples[::-1], 4)[0][0].image_key == batches[0][0].image_key
 
@@ -104,6 +105,7 @@ def test_prefix_sharing_gives_the_answers_of_single_questions(monkey, monkeypatc
 def test_prefix_is_not_shared_beyond_the_trained_length(monkey, monkeypatch):
     monkeypatch.setattr(monkey.model.config.text_config, "trained_length", 60, raising=False)
     short = _examples(1, 4)
+
     # Two questions per image in both batches, but only the short ones fit the trained length.
     long = [Example(name, _image(0), "x " * 40, ("a",), image_id="i") for name in "ab"]
     options_of_calls = []
@@ -197,11 +199,13 @@ def test_killed_process_leaves_complete_lines_to_resume_from(tmp_path):
     path = tmp_path / "p.jsonl"
     command = [sys.executable, str(script), str(path)]
     process = subprocess.Popen(command)
+
     # Kill it once four batches are on disk.
     deadline = time.monotonic() + 300
     while not path.exists() or path.read_bytes().count(b"\n") < 8:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
+
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 

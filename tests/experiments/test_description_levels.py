@@ -23,6 +23,7 @@ def _annotate(scene: collages.CompositeScene) -> Record:
         return Region(box=box, text=name, score=score, expert="e", kind=kind)
 
     regions = [region(placed.photograph.name, placed.box, "region", 0.9) for placed in scene.photographs]
+
     # Wrong names, which the filter should drop.
     regions += [region("violin", scene.photographs[0].box, "region", 0.2)]
     regions += [region("oboe", scene.photographs[1].box, "segment", 0.3)]
@@ -65,6 +66,7 @@ def test_recall_grows_with_every_level_and_filtering_raises_precision(scenes):
 
     assert at["+ texts", "scores", "text recall"] == at["+ texts", "scores", "text precision"] == 1
     assert at["+ texts", "none", "text precision"] < 1 and at["+ segments", "none", "text recall"] == 0
+
     # Nothing is quoted before the level of texts.
     assert ("+ segments", "none", "text precision") not in at
 

@@ -20,6 +20,7 @@ def test_lora_changes_the_views_of_its_position_and_no_others():
     changes = measure_lora_effect(_encoder("per_tile"), torch.randn(5, 3, 56, 56), index)
 
     assert changes.shape == (4, 5)
+
     # Row p: exactly the views whose index is p.
     assert torch.equal(changes > 0, torch.arange(4)[:, None] == torch.tensor(index))
 

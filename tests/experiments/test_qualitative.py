@@ -22,6 +22,7 @@ def test_examples_join_models_and_are_grouped_by_outcome(files):
     assert [example.prediction.id for example in examples] == [f"fine-{n}" for n in range(20)]
 
     groups = qualitative.group_by_outcome(examples, "first", "second")
+
     # Both are correct on the first 5 questions, the first model alone on 10 more.
     counts = {outcome: len(group) for outcome, group in groups.items()}
     assert counts == {"only first": 10, "only second": 0, "both": 5, "neither": 5}

@@ -210,6 +210,7 @@ class ChatComposer(Composer):
             return ""
 
         response = self._client.send(self.request(record), self.answer_tokens)
+
         # An answer that is no caption is an error, but was paid for: it stays in the cache.
         choice = response["choices"][0]
         reason = choice.get("finish_reason")
@@ -265,6 +266,7 @@ def chat_prompt(record: Record, maximum_characters: int = 6000) -> str:
     captions = [_one_line(caption.text) for caption in record.captions]
     captions.append(_one_line(record.original_caption))
     captions = [text for text in captions if text]
+
     # The most certain first, so that the last one is dropped first.
     regions = sorted(record.regions, key=lambda region: -confidence(region))
     lines = list(record.lines)
@@ -280,6 +282,7 @@ def chat_prompt(record: Record, maximum_characters: int = 6000) -> str:
             lines.remove(min(reversed(lines), key=lambda line: line.confidence))
         else:
             captions = captions[:-1]
+
     return message
 
 
@@ -334,7 +337,9 @@ def _environment_numbers(name: str, count: int) -> tuple[float, ...]:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
+
     if len(values) != count or min(values) < 0:
         expected = "a number" if count == 1 else f"{count} numbers with commas between them"
         raise ValueError(f"The environment variable {name} has to hold {expected}, got {text!r}.")
+
     return values

@@ -96,6 +96,7 @@ class Budget:
                 f"A budget of {dollars} dollars needs the model's prices: give what a million tokens of "
                 "prompts and of answers cost."
             )
+
         self.tokens, self.dollars, self.prices = tokens, dollars, prices
         self.usage = Usage()
         self._reservations: set[Reservation] = set()
@@ -109,6 +110,7 @@ class Budget:
             BudgetExhausted: the request might exceed the limit, and no running request can leave enough.
         """
         reservation = Reservation(prompt, completion)
+
         # Running requests may use less than they reserved: wait for them before giving up.
         with self._changed:
             while not self._fits(reservation):
@@ -373,6 +375,7 @@ def _retry_after(headers: Any) -> float | None:
         return max(0.0, float(value))
     except ValueError:
         pass
+
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError):

@@ -35,6 +35,7 @@ class RuleComposer(Composer):
             # Each group of regions is one object, its best region first.
             objects = [group[0] for group in group_objects(record.regions)]
             details += [_objects_sentence(record, objects), _relation_sentence(record, objects)]
+
         if record.lines:
             details.append(self._texts_sentence(record))
         details = [text for text in details if text]
@@ -45,6 +46,7 @@ class RuleComposer(Composer):
             if text.strip():
                 for part in split_sentences(text)[:2]:
                     whole_image.append(as_sentence(part))
+
         return " ".join([*whole_image[: MAXIMUM_SENTENCES - len(details)], *details])
 
     def _texts_sentence(self, record: Record) -> str:
@@ -81,6 +83,7 @@ def reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
     for row in rows:
         from_left = sorted(row, key=lambda pair: pair[1][0])
         ordered.extend(line for line, _ in from_left)
+
     return ordered
 
 
@@ -91,6 +94,7 @@ def describe_place(record: Record, box: Box) -> str:
         return "filling most of the picture"
 
     x, y = boxes.center(fractions)
+
     # A centre on the right or lower edge would give index 3.
     column = ("left", "centre", "right")[min(2, int(3 * x))]
     row = ("top", "middle", "bottom")[min(2, int(3 * y))]
@@ -118,6 +122,7 @@ def _objects_sentence(record: Record, objects: Sequence[Region]) -> str:
 
         where = join_with_and(places) if len(places) <= 3 else "in several places"
         phrases.append(f"{with_count(text, len(regions))} {where}")
+
     return f"The picture shows {'; '.join(phrases)}."
 
 
@@ -141,4 +146,5 @@ def _relation_sentence(record: Record, objects: Sequence[Region]) -> str:
         relation = "to the right of" if right > 0 else "to the left of"
     else:
         relation = "below" if down > 0 else "above"
+
     return f"The {bare_name(first)} is {relation} the {bare_name(second)}."

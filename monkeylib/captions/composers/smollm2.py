@@ -92,11 +92,13 @@ class SmolLm2Composer(Composer):
             return ""
 
         draft = self.draft(rules_text)
+
         # `write` looks the result up by the caption that the record gets.
         problems = self.problems(record, rules_text, draft)
         if problems:
             self.rewrites[rules_text] = RewriteResult("rules", draft, problems)
             return rules_text
+
         self.rewrites[draft] = RewriteResult("model", draft, problems)
         return draft
 
@@ -150,6 +152,7 @@ class SmolLm2Composer(Composer):
         for quote in _QUOTED.findall(rules_text):
             if quote.strip('".') not in draft:
                 problems.append(f"it lacks the text {quote}")
+
         problems += misplaced(rules_text, draft)
         words, missing = content_words(rules_text), forgotten(rules_text, draft)
         if words and 1 - len(missing) / len(words) < self.minimum_kept:
@@ -174,6 +177,7 @@ def misplaced(rules_text: str, draft: str) -> list[str]:
     for stem, word in content_words(draft_prose).items():
         if stem in only_quoted and stem not in in_prose:
             problems.append(f"{word} is only written")
+
     return problems
 
 

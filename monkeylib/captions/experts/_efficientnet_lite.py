@@ -102,6 +102,7 @@ class EfficientNetLite0(nn.Module):
                 block_stride = stride if repeat == 0 else 1
                 blocks.append(Block(in_channels, out_channels, kernel, block_stride, expansion))
                 in_channels = out_channels
+
         self.blocks = nn.Sequential(*blocks)
 
         self.head = Layer(in_channels, _FEATURES)
@@ -127,6 +128,7 @@ def load_efficientnet(path: Path) -> EfficientNetLite0:
         raise ValueError(
             f"{path} holds no EfficientNet-Lite0: fetch the asset efficientnet-lite0 anew"
         ) from error
+
     return model.eval()
 
 
@@ -140,6 +142,7 @@ def rename_weights(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
             renamed[f"blocks.{number}.{_replace_prefix(rest, BLOCK_NAMES)}"] = tensor
         else:
             renamed[_replace_prefix(name, NAMES)] = tensor
+
     return renamed
 
 

@@ -203,6 +203,7 @@ class Blip2Matcher(Pretrained, ImageTextMatcher):
         for start in range(0, len(crops), self.batch_size):
             end = start + self.batch_size
             scores += self._match_batch(crops[start:end], texts[start:end])
+
         return scores
 
     def _match_batch(self, crops: Sequence[Image.Image], texts: Sequence[str]) -> list[float]:
@@ -225,6 +226,7 @@ class Blip2Matcher(Pretrained, ImageTextMatcher):
                 **{name: value.to(network.device) for name, value in tokens.items()},
                 use_image_text_matching_head=True,
             ).logits_per_image  # [B, 2]: no match, match
+
         return logits.float().softmax(dim=-1)[:, 1].tolist()
 
     def _tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
@@ -242,4 +244,5 @@ class Blip2Matcher(Pretrained, ImageTextMatcher):
             shape = (len(texts), network.config.num_query_tokens)
             ids = torch.cat([torch.full(shape, placeholder), ids], dim=1)
             mask = torch.cat([torch.ones(shape, dtype=mask.dtype), mask], dim=1)
+
         return {"input_ids": ids, "attention_mask": mask}

@@ -76,6 +76,7 @@ class Florence2Regions(Pretrained, Expert):
             for image, token_ids, image_states in zip(images, generated[:, 1:], states, strict=True):
                 log_probabilities = self._log_probabilities(image_states, token_ids)
                 annotations.append(ExpertOutput(regions=self._regions(image, token_ids, log_probabilities)))
+
         return annotations
 
     def _log_probabilities(self, states: Any, token_ids: Any) -> list[float]:
@@ -99,6 +100,7 @@ class Florence2Regions(Pretrained, Expert):
             for box, label in zip(parsed["bboxes"], parsed["labels"], strict=True):
                 if label and box[0] < box[2] and box[1] < box[3]:
                     regions.append(Region(box=tuple(box), text=label, score=score, expert=self.name))
+
         return tuple(regions)
 
     def _phrases(self, token_ids: Sequence[int]) -> list[list[int]]:
@@ -120,4 +122,5 @@ class Florence2Regions(Pretrained, Expert):
             if phrases:
                 phrases[-1].append(position)
             after_location = is_location
+
         return phrases

@@ -107,6 +107,7 @@ class GritRegions(Expert):
                     f"GRIT isn't set up: {variable} has to name the {meaning} of an environment with "
                     "detectron2 (or use the expert florence2, its stand-in)."
                 )
+
             if not Path(path).exists():
                 raise FileNotFoundError(f"GRIT's {meaning} {path} isn't there: correct {variable}.")
 
@@ -182,6 +183,7 @@ class GritRegions(Expert):
             if text and x0 < x1 and y0 < y1:
                 score = min(max(detection["score"], 0.0), 1.0)
                 regions.append(Region(box=(x0, y0, x1, y1), text=text, score=score, expert=self.name))
+
         return regions
 
 
@@ -234,6 +236,7 @@ class _Process:
             if not data:
                 code = self._popen.wait()
                 raise RuntimeError(f"GRIT's process ended with code {code}: {self._last_error()}")
+
             self._buffer += data
 
         # What follows the line belongs to the next response.

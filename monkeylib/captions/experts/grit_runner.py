@@ -21,8 +21,8 @@ CENTERNET = "third_party/CenterNet2/projects/CenterNet2"
 
 def build(checkout: str, weights: str, confidence: float, device: str) -> Any:
     """Return detectron2's predictor, configured for dense captions like GRIT's demo and the released code."""
-    os.chdir(checkout)
     # GRIT finds its configuration and CenterNet2 relative to its checkout.
+    os.chdir(checkout)
     sys.path[:0] = [checkout, os.path.join(checkout, CENTERNET)]
 
     config = importlib.import_module("detectron2.config").get_cfg()
@@ -88,6 +88,7 @@ def main() -> None:
     except Exception as error:
         respond({"error": f"{type(error).__name__}: {error}"})
         raise
+
     respond({"ready": True})
 
     for line in sys.stdin:

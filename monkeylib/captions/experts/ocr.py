@@ -61,6 +61,7 @@ class PpOcr(Expert):
     def _read(self, image: Image.Image) -> tuple[OcrLine, ...]:
         bgr = np.asarray(image.convert("RGB"))[:, :, ::-1]  # rapidocr takes BGR
         result = self._engine(bgr)
+
         # No text was detected.
         if result.boxes is None:
             return ()
@@ -72,4 +73,5 @@ class PpOcr(Expert):
                     quad=quad.tolist(), text=text.strip(), confidence=float(score), expert=self.name
                 )
                 lines.append(line)
+
         return tuple(lines)

@@ -99,6 +99,7 @@ class Pretrained(Model):
         if dtype == "auto":
             # Half precision is slow or missing on CPUs.
             dtype = "float32" if device == "cpu" else self.precision
+
         return device, dtype
 
     def prepare(self) -> None:
@@ -117,6 +118,7 @@ class Pretrained(Model):
         import torch
 
         self._loaded = None
+
         # Networks hold reference cycles, so the memory is only free after a collection.
         gc.collect()
         if torch.cuda.is_available():
@@ -135,6 +137,7 @@ class Pretrained(Model):
 
         device, dtype = self._device_and_dtype()
         location = {"pretrained_model_name_or_path": str(self.folder or self.hub)}
+
         # Only the hub has revisions.
         if not self.folder:
             location["revision"] = self.revision
@@ -151,4 +154,5 @@ class Pretrained(Model):
                 f"with `hf download {self.hub} --revision {self.revision}` on a machine that is online, or "
                 f"set {WEIGHTS} to a folder that holds them as {name}."
             ) from error
+
         return network.to(device).eval(), processor

@@ -96,6 +96,7 @@ class SamMasks(Pretrained, Expert):
             sizes = inputs.reshaped_input_sizes.tolist()
             for image, embedding, size in zip(images, embeddings, sizes, strict=True):
                 annotations.append(ExpertOutput(regions=self._regions(image, embedding[None], size)))
+
         return annotations
 
     def _regions(self, image: Image.Image, embedding: Any, input_size: Sequence[int]) -> tuple[Region, ...]:
@@ -113,6 +114,7 @@ class SamMasks(Pretrained, Expert):
                 boxes.append(box)
                 scores.append(score)
                 masks.append(mask)
+
         if not boxes:
             return ()
 
@@ -129,6 +131,7 @@ class SamMasks(Pretrained, Expert):
                 mask=Mask(size=tuple(masks[i]["size"]), counts=tuple(masks[i]["counts"])),
             )
             regions.append(region)
+
         return tuple(regions)
 
     def _grid(self, size: tuple[int, int]) -> np.ndarray:
@@ -163,6 +166,7 @@ class SamMasks(Pretrained, Expert):
             enlarged = processor.post_process_masks(
                 [logits[indices][None]], [size], [input_size], binarize=False
             )[0]
+
             # Stability is only known at the size of the image.
             run_lengths, passing_scores, boxes = processor.filter_masks(
                 enlarged,

@@ -134,11 +134,13 @@ class SamDistilled(Expert):
                 mask=Mask.from_array(mask),
             )
             regions.append(region)
+
         return tuple(sorted(regions, key=lambda region: -region.mask.area if region.mask else 0))
 
     def _encode(self, image: Image.Image, input_size: tuple[int, int]) -> np.ndarray:
         """Return the features of the image, scaled into the top left of a black square."""
         width, height = input_size
+
         # Normalised pixels on a square of zeros: Segment Anything pads after normalisation.
         pixels = np.asarray(image.resize(input_size, Image.Resampling.BILINEAR), dtype=np.float32)
 
@@ -229,6 +231,7 @@ def distinct(masks: np.ndarray, scores: np.ndarray, overlap: float) -> list[int]
         repeats = (intersections[index, selected] > overlap * unions).any()
         if areas[index] > 0 and not repeats:
             selected.append(index)
+
     return selected
 
 

@@ -72,6 +72,7 @@ class CaptionedSegments(DependentExpert):
             end = start + len(regions)
             annotations.append(ExpertOutput(regions=self._with_captions(regions, captions[start:end])))
             start = end
+
         return annotations
 
     def _with_captions(
@@ -83,6 +84,7 @@ class CaptionedSegments(DependentExpert):
             if text:
                 changes = {"text": text, "score": score, "kind": "segment", "expert": self.name}
                 captioned.append(region.model_copy(update=changes))
+
         return tuple(captioned)
 
 

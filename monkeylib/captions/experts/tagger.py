@@ -86,6 +86,7 @@ class Tagger(RegionCaptioner):
             for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 name = self._names[index] if probability >= self.minimum else ""
                 tags.append((name, probability))
+
         return tags
 
 
@@ -160,6 +161,7 @@ class TagCaption(DependentExpert):
                 annotations.append(ExpertOutput(captions=(caption,)))
             else:
                 annotations.append(ExpertOutput())
+
         return annotations
 
 

@@ -96,6 +96,7 @@ def letterbox(image: Image.Image) -> tuple[np.ndarray, float]:
     scale = min(SIDE / image.width, SIDE / image.height)
     width = max(1, int(image.width * scale))
     height = max(1, int(image.height * scale))
+
     # The network was trained on BGR, padded to the right and below.
     rgb = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
@@ -124,6 +125,7 @@ def decode(output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         side = SIDE // stride
         ys, xs = np.divmod(np.arange(side * side), side)
         grids.append(np.stack([xs, ys, np.full_like(xs, stride)], axis=1))
+
     grid = np.concatenate(grids).astype(np.float32)  # [N, 3]
     cells, strides = grid[:, :2], grid[:, 2:]
 
@@ -155,4 +157,5 @@ def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, iou: float) -
         intersections = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
         unions = areas[best] + areas[others] - intersections
         remaining = others[intersections <= iou * unions]
+
     return selected

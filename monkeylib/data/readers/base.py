@@ -63,6 +63,7 @@ class RawRecord:
             # A misspelled column is the usual cause, so say which fields there are.
             names = ", ".join(map(str, self.value)) or "none"
             raise BadRecord(f"{self.location}: the field {name} is missing, there are {names}")
+
         return self.value[name]
 
     def text(self, value: Any, field: str) -> str:
@@ -177,6 +178,7 @@ class DatasetRecords:
             value = self.raw[number]
         except BadRecord as error:
             raise BadRecord(f"{location}: {error}") from error
+
         return self._parse(RawRecord(value, location, number, self.entry, self._folder))
 
 
@@ -197,6 +199,7 @@ def find_files(entry: DatasetEntry, root: Path) -> list[Path]:
             raise FileNotFoundError(
                 f"the dataset {entry.name} has no file at {file}: check its path in the mixture"
             )
+
     return files
 
 
@@ -213,6 +216,7 @@ def _find_duplicates(ids: Iterable[Any]) -> dict[int, int]:
         first = first_with.setdefault(str(id), number)
         if first != number:
             duplicates[number] = first
+
     return duplicates
 
 

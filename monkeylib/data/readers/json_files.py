@@ -80,6 +80,7 @@ def _parse_conversation(raw: RawRecord) -> Record:
                 f"{raw.location}, field conversations[{2 * number}].value: every <img>path</img> must stand "
                 f"at the front of the first prompt, got another <img> in {prompt[:60]!r}"
             )
+
     raw.text(first_prompt, "conversations[0].value after the images")
 
     images = raw.image_paths(names, "conversations[0].value") if names else []
@@ -93,6 +94,7 @@ def _split_image_tags(text: str) -> tuple[list[str], str]:
     while match := _IMAGE_TAG.match(text, position):
         names.append(match[1])
         position = match.end()
+
     return names, text[position:]
 
 
@@ -122,6 +124,7 @@ def _parse_llava(raw: RawRecord) -> Record:
             f"{raw.location}, field conversations[0].value: expected a {_LLAVA_PLACEHOLDER} for each of the "
             f"{len(images)} images of the field image, got {placeholders}"
         )
+
     for number, (question, _) in enumerate(turns[1:], 1):
         if _LLAVA_PLACEHOLDER in question:
             raise BadRecord(
@@ -280,6 +283,7 @@ def _index_lines(file: Path) -> Iterator[tuple[_Span, Any]]:
 def _index_list(file: Path) -> Iterator[tuple[_Span, Any]]:
     content = file.read_bytes()
     skip = len(_BYTE_ORDER_MARK) if content.startswith(_BYTE_ORDER_MARK) else 0
+
     # surrogateescape keeps bytes that are not UTF-8, so that only the record that holds them is bad.
     text = content[skip:].decode("utf-8", errors="surrogateescape")
 

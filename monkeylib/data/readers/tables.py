@@ -39,12 +39,14 @@ def read_table(entry: DatasetEntry, root: Path) -> DatasetRecords:
 def _parse(raw: RawRecord) -> Record:
     """Parse the columns of a row; its image is read when it is opened."""
     columns = raw.entry.columns
+
     # Captions need no question, so the column may be missing.
     question = raw.field(columns.question) if takes_question(raw.entry.prompt) else ""
     prompt = raw.prompt(question, columns.question)
     answer = raw.answer(raw.field(columns.answer), columns.answer)
 
     image = raw.field(columns.image)
+
     # A cell without an image.
     if image is None:
         raise raw.error(columns.image, "an image", image)
@@ -78,6 +80,7 @@ class TableRecords:
         self._paths = ", ".join(entry.paths)
 
         feature = table.features[columns.image]
+
         # A column of paths is text; images and bytes are only opened on demand.
         self._images_are_paths = getattr(feature, "dtype", None) == "string"
         if type(feature).__name__ == "Image":  # give bytes: Record.open_images decodes them
@@ -140,6 +143,7 @@ def _local_files(entry: DatasetEntry, root: Path) -> list[str] | None:
     paths = [root / path for path in entry.paths]
     if all(path.is_file() for path in paths):
         return [str(path) for path in paths]
+
     # A folder counts with all of its files.
     if len(paths) == 1 and paths[0].is_dir():
         return sorted(str(file) for file in paths[0].rglob("*") if file.is_file())
@@ -185,6 +189,7 @@ def _load_from(entry: DatasetEntry, path: Path, files: list[str] | None) -> Any:
             raise ValueError(
                 f"the dataset {entry.name} has no split {entry.split}: it has {', '.join(saved)}"
             )
+
         return saved[entry.split]
 
     # A folder of parquet or other files, which the library recognises itself.

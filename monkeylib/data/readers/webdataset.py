@@ -44,6 +44,7 @@ def read_shards(entry: DatasetEntry, root: Path) -> DatasetRecords:
 def _parse(raw: RawRecord) -> Record:
     """Parse the members of a key; its image is read when it is opened."""
     columns = raw.entry.columns
+
     # Captions need no question, so the field may be missing.
     question = raw.field(columns.question) if takes_question(raw.entry.prompt) else ""
     prompt = raw.prompt(question, columns.question)
@@ -142,6 +143,7 @@ def _load_index(shard: Path) -> list[tuple[str, Spans]]:
         index = _build_index(shard)
         with resources.atomic_write(cached) as temporary:
             temporary.write_text(json.dumps(index), encoding="utf-8")
+
     return [(key, spans) for key, spans in json.loads(cached.read_text(encoding="utf-8"))]
 
 
@@ -161,6 +163,7 @@ def _build_index(shard: Path) -> list[tuple[str, Spans]]:
                 key = f"{folder}/{stem}" if folder else stem
                 if not keys or keys[-1][0] != key:
                     keys.append((key, {}))
+
                 # First byte and length of the member's content.
                 keys[-1][1][suffix.lower()] = [member.offset_data, member.size]
 
@@ -171,4 +174,5 @@ def _build_index(shard: Path) -> list[tuple[str, Spans]]:
         raise ValueError(
             f"{shard} is no whole, uncompressed tar file ({error}): unpack it or fetch it anew"
         ) from error
+
     return keys

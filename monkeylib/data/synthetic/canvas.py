@@ -72,6 +72,7 @@ def _package_folder(package: str, purpose: str) -> Path:
         raise ModuleNotFoundError(
             f"synthetic data needs the {purpose} of {package}: install monkeylib with its extra `synthetic`"
         )
+
     return Path(spec.origin).parent
 
 

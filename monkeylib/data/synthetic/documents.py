@@ -135,6 +135,7 @@ def _draw_receipt(rng: Generator, split: str, page: _Page, title_height: int) ->
 
     # One line stays free for the total.
     count = min(page.room - 1, int(rng.integers(2, 13)))
+
     # The widest price decides whether an item fits.
     items = [item for item in words.pick(rng, words.ITEMS, count) if page.fits(item, "29.99")]
     prices: dict[str, str] = {}
@@ -154,6 +155,7 @@ def _draw_receipt(rng: Generator, split: str, page: _Page, title_height: int) ->
     for key, value in [*prices.items(), ("total", total)]:
         lines.append(Line(page.write(page.left, key), (page.write(page.right, value, "right"),)))
         page.next_line()
+
     return Document("receipt", title, (), tuple(lines))
 
 
@@ -177,8 +179,10 @@ def _draw_form(rng: Generator, split: str, page: _Page, title_height: int) -> Do
             text = page.write(page.right, value, "right")
         else:
             text = page.write(label.box[2] + 0.6 * page.height, value)
+
         lines.append(Line(label, (text,)))
         page.next_line()
+
     return Document("form", title, (), tuple(lines))
 
 
@@ -209,6 +213,7 @@ def _draw_table(rng: Generator, split: str, page: _Page, title_height: int) -> D
         cells = tuple(page.write(x, value, "right") for x, value in zip(edges, values, strict=True))
         lines.append(Line(label, cells))
         page.next_line()
+
     return Document("table", title, columns, tuple(lines))
 
 
@@ -238,6 +243,7 @@ def _draw_chart(rng: Generator, split: str, page: _Page, title_height: int) -> D
         page.draw.rectangle((start, label.box[1], end, label.box[3]), fill=colour)
         lines.append(Line(label, (page.write(end + 0.3 * page.height, value),)))
         page.next_line()
+
     return Document("chart", title, (), tuple(lines))
 
 

@@ -60,6 +60,7 @@ def write_images(folder: Path | None = None) -> list[Path]:
     for name in NAMES:
         with resources.atomic_write(folder / name) as temporary:
             make_image(name).save(temporary, quality=90, optimize=True)  # PNG ignores the quality
+
     return [folder / name for name in NAMES]
 
 

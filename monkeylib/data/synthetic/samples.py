@@ -122,6 +122,7 @@ def text_size_of(height: float, size: tuple[int, int]) -> str:
 def draw_font_heights(rng: Generator, size: tuple[int, int], count: int) -> list[int]:
     """Draw font sizes in pixels: legible at full resolution, and clearly fine or clearly large."""
     zoom = min(size) / TILE
+
     # Fine text of 10 to 13 pixels is legible in tiles; large text has that height in the global view.
     fine = [int(rng.integers(10, 14)) for _ in range(count)]
     large = [round(zoom * height) for height in rng.integers(10, 14, count)]
@@ -168,6 +169,7 @@ def _ask_about_scene(rng: Generator, objects: list[DrawnObject], size: tuple[int
         else:  # the answer needs the whole image
             answer_box = (0.0, 0.0, float(size[0]), float(size[1]))
             height = float(min(size))
+
         questions.append(
             Question(question, answer, "general", kind, clip(answer_box, size), height, "object")
         )
@@ -243,6 +245,7 @@ def _ask_about_signs(signs: list[Sign], size: tuple[int, int]) -> list[Question]
                     text_size=text_size_of(height, size),
                 )
             )
+
     return questions
 
 
@@ -319,6 +322,7 @@ def _ask_about_document(document: Document, size: tuple[int, int]) -> list[Quest
         height = min(text.height for text in texts)
         text_size = text_size_of(height, size)
         questions.append(Question(question, answer.string, "document", kind, box, height, text_size))
+
     return questions
 
 

@@ -75,6 +75,7 @@ def _star(points: int, inner: float, turn: float = -math.pi / 2) -> list[tuple[f
         radius = 1.0 if i % 2 == 0 else inner
         angle = turn + math.pi * i / points
         corners.append((0.5 + radius / 2 * math.cos(angle), 0.5 + radius / 2 * math.sin(angle)))
+
     return corners
 
 
@@ -138,6 +139,7 @@ def draw_object(image: Image.Image, name: str, colour: str, box: Box) -> None:
             pen.ellipse((width, height, 3 * width, 3 * height), fill=0)
         if name == "moon":
             pen.ellipse((1.4 * width, -0.4 * height, 5.2 * width, 3.4 * height), fill=0)
+
     mask = mask.resize((width, height), Image.Resampling.BOX)
 
     # The outline is the mask moved by one pixel to each side, below the object itself.
@@ -167,6 +169,7 @@ def _free_box(
         )
         if in_one_quadrant and all(_keep_clear(box, taken_box) for taken_box in taken):
             return box
+
     return None
 
 
@@ -223,6 +226,7 @@ def sign_text(rng: Generator, split: str, limit: float, name: str, height: int, 
 
             if text_width(string.upper() if upper else string, name, height) <= limit:
                 return string
+
         return "open"
 
     return words.draw_value("sign", split, draw)

@@ -64,6 +64,7 @@ def make_test_set(
             questions.append(TestQuestion(id, sample, "caption", "", (sample.caption,), None))
         else:
             questions += _questions_about(sample, name, per_image)
+
     return questions[:count]
 
 

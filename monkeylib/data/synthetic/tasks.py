@@ -49,6 +49,7 @@ def training_turns(
         legible = question.text_size != "fine" or question.height * scale >= LEGIBLE
         if legible or rng.random() < 0.1:
             candidates.append((build_prompt("vqa", question.question, SEPARATOR), question.answer))
+
     turns = [candidates[i] for i in rng.permutation(len(candidates))]
 
     # The detailed caption, if all of its text is legible.
@@ -56,6 +57,7 @@ def training_turns(
     if captions and (sample.family == "general" or not blurred):
         turn = (build_prompt("detailed_caption", separator=SEPARATOR), sample.detailed_caption)
         comes_first = rng.random() < detailed
+
         # The detailed caption holds the answers, so it replaces the questions.
         if independent:
             turns = [turn] if comes_first else turns
@@ -78,6 +80,7 @@ def _within_budget(turns: list[Turn], budget: int) -> list[Turn]:
         if selected and characters > budget:
             break
         selected.append((prompt, answer))
+
     return selected
 
 
@@ -96,4 +99,5 @@ def _one_per_object(sample: Sample, rng: Generator, by_colour: float) -> list[Qu
         if all_by_colour:
             forms = [form for form in forms if form.question.endswith(" sign say?")] or forms
         selected.append(forms[rng.integers(len(forms))])
+
     return selected

@@ -57,6 +57,7 @@ def split_of(key: str, value: str) -> str:
         if bucket < percent:
             return split
         bucket -= percent
+
     return "train"
 
 
@@ -70,6 +71,7 @@ def draw_value(key: str, split: str, draw: Callable[[], str]) -> str:
         value = draw()
         if split_of(key, value) == split:
             return value
+
     raise RuntimeError(
         f"none of {_MAX_DRAWS} values drawn for '{key}' belongs to the split '{split}': draw from more values"
     )

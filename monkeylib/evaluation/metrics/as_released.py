@@ -51,6 +51,7 @@ def relaxed_accuracy(prediction: str, answers: Sequence[str] | str) -> float:
                 return 1.0
         elif answer.lower() == predicted.lower():
             return 1.0
+
     return 0.0
 
 
@@ -79,10 +80,12 @@ def clean_gqa_prediction(prediction: str) -> str:
 
     for mark in ".,!":
         text = text.split(mark)[0]
+
     # Also inside of words: "this red" is cut after "this ".
     for lead in ("is ", "are ", "a ", "an ", "the "):
         if lead in text:
             text = text.split(lead)[1]
+
     return text.split(" of")[0].strip()
 
 
@@ -97,6 +100,7 @@ def vqa_score(prediction: str, answers: Sequence[str], *, answer_ids: bool = Tru
     """
     predicted = normalise_vqa_words(remove_vqa_punctuation(_one_line(prediction), _MAX_PERIODS))
     annotated = [_one_line(answer) for answer in answers]
+
     # Unanimous answers keep their punctuation.
     if len(set(annotated)) > 1:
         annotated = [remove_vqa_punctuation(answer, _MAX_PERIODS) for answer in annotated]

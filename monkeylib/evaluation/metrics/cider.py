@@ -90,10 +90,12 @@ def cider_d(captions: Sequence[Sequence[str]], references: Sequence[Sequence[Seq
         raise ValueError(
             f"CIDEr needs one caption for each image: got {len(captions)} for {len(references)} images."
         )
+
     if len(references) < 2:
         raise ValueError(
             f"CIDEr needs at least two images, since it weighs words by rarity: got {len(references)}."
         )
+
     without_reference = [index for index, group in enumerate(references) if not group]
     if without_reference:
         raise ValueError(
@@ -112,6 +114,7 @@ def cider_d(captions: Sequence[Sequence[str]], references: Sequence[Sequence[Seq
         vector = _tf_idf(_count_ngrams(caption), idf, max_idf)
         similarities = [_similarity(vector, _tf_idf(counts, idf, max_idf)) for counts in group]
         scores.append(10.0 * sum(similarities) / len(similarities))
+
     return np.asarray(scores)
 
 
@@ -142,6 +145,7 @@ def _similarity(caption: _Vector, reference: _Vector) -> float:
             continue
 
         reference_weights = reference.weights[n]
+
         # The minimum clips repetitions: no n-gram earns more than it has in the reference.
         product = sum(
             min(weight, reference_weights[ngram]) * reference_weights[ngram]

@@ -24,6 +24,7 @@ _LETTERS_READ = 4
 def parse_yes_no(prediction: str) -> str:
     """Return "yes", "no" or "other", read from the first four letters as the official script does."""
     start = prediction.strip().lower()[:_LETTERS_READ]
+
     # Anywhere among the four letters: " Yes" and "(no)" count, too.
     if "yes" in start:
         return "yes"

@@ -76,6 +76,7 @@ class Metric:
                 f"Each prediction needs its answers and its meta: got {len(predictions)} predictions, "
                 f"{len(answers)} lists of answers and {len(metas)} metas."
             )
+
         return self.score_examples(predictions, answers, metas)
 
 
@@ -149,6 +150,7 @@ def _mme(name: str, tasks: Sequence[str], combine: Callable[[np.ndarray], np.nda
                 f"MME's {name} is a sum over {len(tasks)} tasks, and no question is of {', '.join(missing)}: "
                 "answer all tasks."
             )
+
         return counts
 
     return Metric(

@@ -46,6 +46,7 @@ def check_answers(prediction: str, answers: Answers) -> list[str]:
     for answer in accepted:
         if not isinstance(answer, str):
             raise ValueError(f"An answer must be a string: got {type(answer).__name__} ({answer!r:.60}).")
+
     return list(accepted)
 
 
@@ -59,6 +60,7 @@ def require_meta(meta: Meta | None, key: str, purpose: str) -> Any:
         raise ValueError(
             f"This metric needs the entry {key!r} of each example's meta, {purpose}: it is missing."
         )
+
     return meta[key]
 
 
@@ -95,6 +97,7 @@ def _misspelt_contractions() -> dict[str, str]:
             if letter == "'":
                 contraction_of[word[:index] + word[index + 1 :]] = word
         contraction_of[word.replace("'", "")] = word
+
     return contraction_of
 
 
@@ -126,6 +129,7 @@ def remove_vqa_punctuation(text: str, max_periods: int = 0) -> str:
         # Looked up in the text as it was given, as the official code does.
         next_to_blank = f"{mark} " in text or f" {mark}" in text
         result = result.replace(mark, "" if has_thousands or next_to_blank else " ")
+
     return _PERIOD_BEFORE_NO_DIGIT.sub("", result, count=max_periods)
 
 
@@ -181,6 +185,7 @@ def relaxed_accuracy(prediction: str, answers: Answers) -> float:
                 return 1.0
         elif prediction.strip().lower() == answer.strip().lower():
             return 1.0
+
     return 0.0
 
 
@@ -192,6 +197,7 @@ def _parse_number(text: str) -> float | None:
         value = float(digits)
     except ValueError:
         return None
+
     # float() also reads "inf" and "nan".
     if not math.isfinite(value):
         return None

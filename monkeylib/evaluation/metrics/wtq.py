@@ -74,6 +74,7 @@ def _parse_value(text: str) -> _Value:
 def _matches(value: _Value, candidate: _Value) -> bool:
     if value.text == candidate.text:
         return True
+
     # Texts that differ may still be the same number or date.
     kinds = (value.key[0], candidate.key[0])
     if kinds == ("number", "number"):
@@ -92,6 +93,7 @@ def _parse_number(text: str) -> float | int | None:
         number = float(text)
     except ValueError:
         return None
+
     if not math.isfinite(number):
         return None
     return round(number) if abs(number - round(number)) < _TOLERANCE else number
@@ -153,9 +155,11 @@ def _cut_citations(text: str) -> str:
             start = text.find("[", text.rfind("]", 0, -1) + 1)
             if start == 0 and not text[1:-1].isdecimal():
                 start = text.find("[", 1)
+
         if start < 0:
             return text
         text = text[:start]
+
     return text
 
 
@@ -168,4 +172,5 @@ def _cut_remarks(text: str) -> str:
         if start <= 0:
             return text
         text = text[:start]
+
     return text

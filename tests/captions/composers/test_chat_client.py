@@ -26,6 +26,7 @@ def test_budget_holds_for_any_requests(limit, requests):
         except BudgetExhausted:
             assert total + prompt + answer > limit
             continue
+
         total += 0 if free else prompt + (int(share * answer) if share < 0.8 else answer)
         assert budget.usage.tokens == total <= limit
 

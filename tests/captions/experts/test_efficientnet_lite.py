@@ -15,6 +15,7 @@ def published(model: _efficientnet_lite.EfficientNetLite0) -> dict[str, torch.Te
             if name.startswith("blocks.") and f".{new}" in name:
                 number = name.split(".")[1]
                 state[f"_blocks.{number}.{old}{name.split(new)[1]}"] = value
+
         for old, new in _efficientnet_lite.NAMES.items():
             if name.startswith(new):
                 state[old + name.removeprefix(new)] = value

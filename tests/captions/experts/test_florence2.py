@@ -15,6 +15,7 @@ def test_dense_captions_become_regions():
 
     assert [region.text for region in first.regions] == ["a cat", "two dogs on a mat", "two dogs on a mat"]
     assert [region.text for region in second.regions] == ["the sign"]
+
     # Places are the middles of thousandths of the image, in whole pixels.
     assert first.regions[0].box == (int(80 * 0.0105), int(60 * 0.0205), int(80 * 0.4005), int(60 * 0.5005))
     assert second.regions[0].box == (0, 0, 39, 69)

@@ -194,6 +194,7 @@ def test_malformed_record_raises_and_the_others_are_read(what, folder):
     assert isinstance(first, Record) and isinstance(last, Record)
 
     location = "line 2" if format == "evaluation" else r"record 2 \(line \d+\)"
+
     # The message names the dataset, the file and the record.
     with pytest.raises(BadRecord, match=rf"^dataset pets: {name}, {location}.*{sentence}"):
         raise BadRecord(bad)
@@ -225,6 +226,7 @@ def test_only_the_record_that_is_not_utf8_is_bad_in_a_list(folder):
     text = json.dumps(
         [CONVERSATION(answer="é"), CONVERSATION(answer="X"), CONVERSATION()], ensure_ascii=False
     )
+
     # One byte of the second record is not UTF-8.
     (folder / "rows.json").write_bytes(text.encode().replace(b"X", b"\xff"))
     first, bad, last = outcomes(readers.read_dataset(files.entry("conversations", "rows.json"), folder))
@@ -310,6 +312,7 @@ def test_malformed_file_raises_when_it_is_indexed(what, folder):
 def test_truncated_and_compressed_shards_raise(folder):
     members = [("1.png", files.png(50, 50)), ("2.png", bytes(5000))]
     files.write_tar(folder / "s.tar", members)
+
     # Cut inside of the second member.
     (folder / "s.tar").write_bytes((folder / "s.tar").read_bytes()[:3000])
     files.write_tar(folder / "z.tar", members, "w:gz")

@@ -94,6 +94,7 @@ def test_byte_order_mark_and_blank_lines_are_skipped(folder):
 def test_list_is_indexed_in_bytes_whatever_its_characters(folder):
     answers = ["é", "日本", "🐈", "plain"]
     text = json.dumps([files.conversation(answer=answer) for answer in answers], ensure_ascii=False)
+
     # A byte order mark and a blank before the list.
     (folder / "rows.json").write_text(f"\ufeff {text}", encoding="utf-8")
 
@@ -124,6 +125,7 @@ def test_shards_are_read_in_any_order_and_indexed_once(folder):
         ("x/2.seg.png", b""),
         ("x/2.PNG", files.png(2, 2)),
     ]
+
     # "2.seg.png" is another suffix, not an image; "PNG" is one in any case.
     files.write_tar(folder / "s-0.tar", members)
     files.write_tar(
@@ -163,6 +165,7 @@ def test_parquet_and_saved_folders_are_read_by_their_columns(folder):
             "key": datasets.Value("string"),
         }
     )
+
     # The same rows, as `save_to_disk` writes several splits.
     datasets.DatasetDict({"dev": datasets.Dataset.from_dict(columns, features)}).save_to_disk(
         folder / "saved"

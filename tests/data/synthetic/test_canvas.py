@@ -37,6 +37,7 @@ def test_glyph_boxes_cover_the_ink(name, height, upper):
             # Every box has ink in it.
             middle = ink[round(y0) : round(y1), round(x0) : round(x1)]
             assert middle.sum() > 0.3, f"no ink in the box of {glyph.char!r}"
+
         # Only descenders reach below a box, and kerned ends beside it.
         assert (ink * covered).sum() > (0.8 if string == "jpqgy." else 0.9) * ink.sum(), string
         assert [glyph.char for glyph in text.glyphs] == list(string.replace(" ", ""))

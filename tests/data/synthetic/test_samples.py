@@ -42,6 +42,7 @@ def test_sample_is_the_same_in_another_process():
         "    s = synthetic.make_sample(n, 'test')\n"
         "    print(hashlib.sha256(s.image.tobytes()).hexdigest(), s.questions)"
     )
+
     # Another hash seed: no order may depend on that of a set.
     environment = {"PYTHONHASHSEED": "77", "PATH": ""}
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
@@ -88,6 +89,7 @@ def test_answer_box_lies_in_the_image_and_holds_the_answer(all_samples):
         for question in sample.questions:
             x0, y0, x1, y1 = question.answer_box
             assert 0 <= x0 < x1 <= SIZE and 0 <= y0 < y1 <= SIZE
+
             # Some text of the image is the answer, and lies in the box up to a pixel.
             if question.text_size != "object":
                 assert any(
@@ -133,6 +135,7 @@ def test_height_of_a_question_is_that_of_the_smallest_text_it_needs(all_samples)
                     x, y = center(text.box)
                     if x0 <= x <= x1 and y0 <= y <= y1:
                         heights.append(text.height)
+
                 assert question.height in heights
 
 
@@ -148,6 +151,7 @@ def test_ink_of_a_receipt_lies_where_its_texts_are(all_samples):
                 x0, y0, x1, y1 = (round(edge) for edge in text.box)
                 # Boxes end at the baseline; descenders and kerning reach a little beyond.
                 covered[max(0, y0 - 2) : y1 + 6, max(0, x0 - 4) : x1 + 5] = True
+
             rule = int(sample.texts[0].box[3])  # below the title
             covered[rule : rule + sample.texts[0].height] = True
             assert (ink & covered).sum() > 0.97 * ink.sum(), sample.seed

@@ -37,6 +37,7 @@ def test_training_turns_are_correct_and_keep_to_their_budget(number, scale, budg
     answer_of = {q.question: q.answer for q in sample.questions}
 
     assert turns and all(prompt.startswith(SEPARATOR) for prompt, _ in turns)
+
     # The first turn may exceed the budget: at least one is always returned.
     assert sum(len(answer) + len(prompt) // 2 for prompt, answer in turns[1:]) <= budget
 
@@ -73,6 +74,7 @@ def test_questions_name_signs_mostly_by_their_colour_if_requested():
         rng = np.random.default_rng(number)
         turns = training_turns(sample, rng, 1, 10_000, 0.0, False, independent=True, by_colour=0.7)
         assert sorted(answer for _, answer in turns) == sorted(s.text.string for s in sample.signs)
+
         # A single sign is named by its colour or not at all, whatever the setting.
         if len(sample.signs) > 1:
             num_questions += len(turns)

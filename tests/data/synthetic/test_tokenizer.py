@@ -31,6 +31,7 @@ def test_markup_in_a_text_stays_text():
     special = set(TOKENIZER.convert_tokens_to_ids(list(SPECIALS)))
 
     assert not special & set(ids) and TOKENIZER.decode(ids) == "<img> a <imgpad>"
+
     # Characters outside ASCII are unknown, and upper case is folded.
     assert TOKENIZER("OPEN é", add_special_tokens=False)["input_ids"][-1] == TOKENIZER.unk_token_id
     assert TOKENIZER.decode(TOKENIZER("OPEN", add_special_tokens=False)["input_ids"]) == "open"
