@@ -48,6 +48,7 @@ def released_iou(first: Box, second: Box) -> float:
 
 def overlap_of_smaller(first: Box, second: Box) -> float:
     """Return the share of the smaller box that lies inside the other, 0..1; 0 for boxes without area."""
+    # Rounding can give a share just above 1.
     smaller = min(area(first), area(second))
     return min(1.0, intersection_area(first, second) / smaller) if smaller > 0 else 0.0
 

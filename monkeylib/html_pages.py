@@ -128,7 +128,7 @@ class Page:
         return render(_FRAGMENT, title=self.title, body=self.body, style=Markup(_STYLE + self.style))
 
     def html(self) -> str:
-        """Return the page as a whole document."""
+        """Return the page as a complete document."""
         return render(_DOCUMENT, title=self.title, fragment=Markup(self._repr_html_()))
 
     def write(self, path: Path | str) -> Path:

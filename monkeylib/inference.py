@@ -1,4 +1,4 @@
-"""Inference: load a checkpoint and ask it about images, in batches, in a chat, as a stream."""
+"""Inference: load a checkpoint and ask it about images: one question, a batch, a chat, or a stream."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Monkey:
             image: a path, an array or a Pillow image.
             question: may be empty for prompts that take none (captions).
             prompt: a name from `prompts.PROMPTS`.
-            max_new_tokens: length of the answer at most.
+            max_new_tokens: maximum length of the answer.
             grid: another grid of tiles than the checkpoint's default; the checkpoint must support it.
             generation: further arguments of `generate`, e.g. `do_sample=True, temperature=0.7` or
                 `num_beams=3`.

@@ -63,7 +63,7 @@ class Progress:
     def advance(self, name: str, count: int = 1, cached: bool = False) -> None:
         """Count finished items of a task. Cached ones cost no time, so the speed leaves them out."""
 
-        # A field of its own, since the bar itself advances for cached items too.
+        # Counted separately, since the bar advances for cached items too.
         if not cached:
             self._computed[name] += count
 

@@ -1,8 +1,8 @@
 """Size of a model by component: parameters, visual tokens, and floating-point operations of one image.
 
-All of it is arithmetic on a configuration, so that the paper's model is sized as quickly as a tiny one; only
-the parameters of a ViT of transformers are counted in the ViT itself. `count_in_model` finds the same numbers
-in a model, which may lie on the meta device, where tensors have shapes and no values.
+All counts are arithmetic on a configuration, so that the paper's model is sized as quickly as a tiny one.
+Only the parameters of a ViT of transformers are counted in the ViT itself. `count_in_model` finds the same
+numbers in a model, which may lie on the meta device, where tensors have shapes and no values.
 """
 
 import torch
@@ -197,12 +197,12 @@ def count_visual_tokens(config: MonkeyConfig, grid: Grid | None = None) -> int:
 def inference_bytes(
     config: MonkeyConfig, grid: Grid | None = None, text_tokens: int = 32, value_bytes: int = 2
 ) -> dict[str, int]:
-    """Return the bytes that answering takes beside its activations.
+    """Return the bytes that answering takes, without activations.
 
     Args:
         config: the model.
         grid: the image's grid; the one that the model was made for by default.
-        text_tokens: length of the prompt and the answer beside the image.
+        text_tokens: length of the prompt and the answer without the image.
         value_bytes: of a weight and of a cached value: 2 for bfloat16, 4 for float32.
 
     Returns:
@@ -227,7 +227,7 @@ def count_flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int
     Args:
         config: the model.
         grid: the image's grid; by default the one that the model was trained on.
-        text_tokens: length of the prompt beside the image.
+        text_tokens: length of the prompt without the image.
     """
     tiles, global_views = count_views(config, grid)
     views = tiles + global_views

@@ -1,7 +1,7 @@
 """Convert checkpoint folders from the released layout to monkeylib's and back, a file at a time.
 
-What the released layout has and monkeylib's does not say (which tensor lies in which file, the fields of its
-`config.json`, its other files) is kept in the subfolder `released/`, so that it is written back as it was.
+What only the released layout has (which tensor lies in which file, the fields of its `config.json`, its other
+files) is kept in the subfolder `released/`, so that converting back restores it.
 """
 
 import json
@@ -25,19 +25,19 @@ from monkeylib.model import MonkeyConfig
 from monkeylib.progress import Progress
 from monkeylib.tiling import Grid
 
-# Subfolder of a converted checkpoint with what leads back, and in it the file of each released key.
+# Subfolder of a converted checkpoint with what converting back needs, and in it the file of each key.
 _ORIGINALS = "released"
 _FILE_OF_KEY = "weight_map.json"
 
 _INDEX_NAMES = {".bin": "pytorch_model.bin.index.json", ".safetensors": "model.safetensors.index.json"}
-# Endings of the released files that are written anew.
+# Endings of the released files that conversion writes itself.
 _REWRITTEN = (".bin", ".safetensors", ".pt", ".pth", ".index.json", qwen_tokenizer.VOCABULARY, "config.json")
 
 
 def convert_from_released(
     source: Path, target: Path, grid: Grid | None = None, progress: bool = False
 ) -> None:
-    """Write a released folder in monkeylib's layout: model, processor, and what leads back.
+    """Write a released folder in monkeylib's layout: model, processor, and what converting back needs.
 
     Args:
         source: folder in the released layout.

@@ -1,6 +1,6 @@
 """Key map between the state dict of a released Monkey or Qwen-VL checkpoint and that of monkeylib.
 
-Three things differ beside the names. The released checkpoint has one module per LoRA, where monkeylib
+Three things differ apart from the names. The released checkpoint has one module per LoRA, where monkeylib
 stacks those of all tile positions. Its language model has query, key and value in one tensor `c_attn`,
 where Qwen2 has three, and calls Qwen2's gate projection `w2` and its up projection `w1`. And it multiplies
 by the resampler's `proj` from the right, where a linear layer keeps the transpose.
@@ -166,10 +166,10 @@ def _linear(released: str, name: str, d_out: int, d_in: int) -> Iterator[KeyMapE
 def assemble(
     shards: Iterable[dict[str, torch.Tensor]], entries: Iterable[KeyMapEntry]
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield monkeylib's tensors, shard by shard, each as soon as all its parts have come.
+    """Yield monkeylib's tensors, shard by shard, each as soon as all of its parts are read.
 
-    Every shard and every yielded dictionary is emptied when the next one is asked for. So at most one is in
-    memory, and the LoRAs whose other tiles are still to come.
+    Every shard and every yielded dictionary is emptied when the next one is requested. So memory holds one of
+    them at most, and the LoRAs whose other tiles are still to come.
 
     Args:
         shards: released tensors by key.
@@ -221,7 +221,7 @@ def _stack_tiles(name: str, tensors: Mapping[int, torch.Tensor]) -> torch.Tensor
 def build_released_tensor(
     entries: list[KeyMapEntry], read_tensor: Callable[[str], torch.Tensor]
 ) -> torch.Tensor:
-    """Build the released tensor of one key, with memory of its own.
+    """Build the released tensor of one key, in new memory.
 
     Args:
         entries: all of the key.

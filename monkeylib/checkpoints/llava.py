@@ -15,7 +15,7 @@ from monkeylib.checkpoints.loading import build_with_weights
 from monkeylib.checkpoints.pretrained import explain_missing
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyProjectorConfig
 
-# How the names of tensors begin that LLaVA-1.5 does not have.
+# Prefixes of the names of tensors that LLaVA-1.5 does not have.
 FRESH = ("vision.lora.",)
 
 # Beginning of a name in transformers -> in monkeylib

@@ -14,7 +14,7 @@ from monkeylib.processing import MonkeyProcessor
 def load_checkpoint(
     folder: str | Path, dtype: torch.dtype | None = None, **options: Any
 ) -> MonkeyForConditionalGeneration:
-    """Load a model from a folder that `save_pretrained` wrote, or one in the released layout.
+    """Load a model from a folder that `save_pretrained` wrote, or from one in the released layout.
 
     Args:
         folder: with `config.json` and weights.
@@ -54,7 +54,7 @@ def build_with_weights(
     Args:
         config: of the model.
         state: tensors by name.
-        fresh: how the names of tensors begin that `state` may lack, such as `("vision.lora.",)`.
+        fresh: prefixes of the names of tensors that `state` may lack, such as `("vision.lora.",)`.
 
     Raises:
         ValueError: another tensor is missing, one is too many, or one has another shape.

@@ -4,7 +4,7 @@ peft multiplies by `lora_alpha / r` where Monkey learns a scaling, so `lora_alph
 rank. The names of the modules are those of monkeylib's ViT, with one exception. The LoRA beside the MLP
 reads the residual stream before its norm and is added to the MLP's output. It belongs to a linear layer
 `blocks.<i>.mlp_bypass` of zeros, from the residual stream before `ln_2` to the block's output (or from what
-that norm gives, where the configuration's `mlp_lora_input` says so). Whoever loads a tile elsewhere adds
+that norm gives, where the configuration's `mlp_lora_input` says so). To load a tile elsewhere, add
 that layer.
 
 For a ViT of transformers (CLIP, DINOv2, SigLIP) the names are those in that ViT: `q_proj`, `k_proj`,
@@ -61,7 +61,7 @@ def peft_modules(config: MonkeyConfig) -> dict[str, str]:
 
 
 def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target: Path) -> list[Path]:
-    """Write the LoRA of each tile position as a folder of peft's.
+    """Write the LoRA of each tile position as a folder in peft's format.
 
     Args:
         tensors: state dict of a model, or its LoRA alone.
@@ -97,7 +97,7 @@ def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target
 
 
 def read_lora(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None:
-    """Read one folder of peft's into the LoRA of one tile position of a model.
+    """Read one folder in peft's format into the LoRA of one tile position of a model.
 
     Raises:
         FileNotFoundError: the folder holds no LoRA.

@@ -31,6 +31,7 @@ def load_vision_backbone(name: str, config: PreTrainedConfig) -> PreTrainedModel
         FileNotFoundError: there is neither a folder nor an asset, and no hub has it.
         ValueError: it has other sizes than `config`.
     """
+    # An asset on disk comes before any hub.
     onnx_file = _find_asset_file(name)
     if onnx_file is not None:
         model = AutoModel.from_config(config)
@@ -66,6 +67,7 @@ def load_language_model(name: str, vocabulary_size: int) -> PreTrainedModel:
     """
     with explain_missing(name):
         model = AutoModelForCausalLM.from_pretrained(**_source(name), dtype=torch.float32)
+
     if vocabulary_size > model.config.vocab_size:
         # Rows for the image tokens, which the pretrained vocabulary lacks.
         model.resize_token_embeddings(vocabulary_size)
@@ -86,10 +88,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 @contextlib.contextmanager
 def explain_missing(name: str) -> Iterator[None]:
-    """Say in one sentence what to do when transformers does not find a model.
+    """Replace transformers' error about a missing model by one sentence that says what to do.
 
     Raises:
-        FileNotFoundError: in place of its OSError.
+        FileNotFoundError: in place of an OSError.
     """
     try:
         yield

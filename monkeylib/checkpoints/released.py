@@ -112,7 +112,7 @@ def _load_tokenizer(folder: Path, config: MonkeyConfig) -> PreTrainedTokenizerFa
 
 @dataclass(frozen=True)
 class ReleasedCheckpoint:
-    """A released folder that was checked.
+    """Checked folder in the released layout.
 
     Fields:
         folder: the folder.
@@ -136,7 +136,7 @@ class ReleasedCheckpoint:
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Yield monkeylib's tensors by name, a file at a time.
 
-        Each dictionary is emptied when the next one is asked for. Qwen-VL's fresh LoRA comes last.
+        Each dictionary is emptied when the next one is requested. Qwen-VL's fresh LoRA comes last.
 
         Args:
             entries: only these of the key map; all by default.

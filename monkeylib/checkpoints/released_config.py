@@ -158,6 +158,7 @@ def config_to_released(config: MonkeyConfig, original: Mapping[str, Any] | None 
             f"got {config.text_config.model_type!r}"
         )
 
+    # The layout states a count of LoRAs and a square image, no grid.
     rows, cols = config.grids[0] if config.grids else (0, 0)
     if config.lora_count not in (0, rows * cols):
         raise ValueError(
@@ -173,6 +174,8 @@ def config_to_released(config: MonkeyConfig, original: Mapping[str, Any] | None 
     visual["lora_repeat_num"] = config.lora_count
 
     released = {**(original or _released_text(config)), "visual": visual}
+
+    # Reading it back is the simplest test of what the layout can hold.
     _check_round_trip(config, config_from_released(released, Grid(rows, cols) if original else None))
     return released
 

@@ -37,5 +37,6 @@ def fetch_assets(
     """Download assets and verify their checksums; available ones are only verified."""
     from monkeylib import assets
 
+    # Flushed: a download can take minutes.
     for name in names or [asset.name for asset in assets.list_assets()]:
         print(f"{name}: {resources.display_path(assets.fetch(name))}", flush=True)

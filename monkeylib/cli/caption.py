@@ -21,7 +21,10 @@ Experts = Annotated[
     str, typer.Option(help="A set of experts (cpu, paper, paper-grit), or names separated by commas.")
 ]
 MatcherName = Annotated[
-    str, typer.Option(help="Scores the texts of regions: a name, none, or auto for the matcher of the set.")
+    str,
+    typer.Option(
+        help="Scores the texts of regions: a name, none, or auto for the matcher of the expert set."
+    ),
 ]
 ComposerName = Annotated[str, typer.Option(help="Writes the captions: rules, chat or smollm2.")]
 Captions = Annotated[

@@ -25,7 +25,7 @@ def inspect(
         Path | None, typer.Option(help="PNG file of the contact sheet: images with prompt and answer.")
     ] = None,
 ) -> None:
-    """Print sizes, lengths, truncations and broken images of a mixture, and write a contact sheet."""
+    """Report sizes, lengths, truncations and broken images of a mixture, and write a contact sheet."""
     from rich.console import Console
 
     from monkeylib import profiles, tables
@@ -79,7 +79,7 @@ def convert(
 
 @app.command("datasets")
 def list_datasets() -> None:
-    """List the public datasets that Monkey is trained on, their sources, and what could not be checked."""
+    """List the public datasets that Monkey is trained on, with their sources and what is unverified."""
     from monkeylib.data.dataset_cards import training_cards
 
     for card in training_cards().values():

@@ -1,4 +1,4 @@
-"""The command line's `monkeylib evaluate` and `monkeylib score`."""
+"""`monkeylib evaluate` and `monkeylib score`: predictions on benchmarks, and their scores."""
 
 import sys
 from collections.abc import Sequence
@@ -21,34 +21,32 @@ ModelOption = Annotated[
     ),
 ]
 BenchmarksOption = Annotated[
-    str, typer.Option(help="Names, separated by commas; by default all whose files exist.")
+    str, typer.Option(help="Names, separated by commas. Default: all whose files exist.")
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Questions of each benchmark at most.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Maximum number of questions per benchmark.")]
 PromptOption = Annotated[
     str,
-    typer.Option(help="Another prompt than the benchmark's: documented, released, or the name of a prompt."),
+    typer.Option(help="Prompt in place of the benchmark's: documented, released, or the name of a prompt."),
 ]
-DataOption = Annotated[
-    Path | None, typer.Option(help="Folder of the benchmarks' downloads; MONKEYLIB_DATA by default.")
-]
+DataOption = Annotated[Path | None, typer.Option(help="Folder of the downloads. Default: MONKEYLIB_DATA.")]
 OutOption = Annotated[
     Path | None, typer.Option(help="Folder for the predictions, scores.csv and the error galleries.")
 ]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Questions answered at once.")]
 FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Replace predictions of another model or other questions.")
+    bool, typer.Option("--fresh", help="Replace predictions of another model or of other questions.")
 ]
 GalleryOption = Annotated[
     int,
     typer.Option(
-        "--gallery", min=0, help="Wrong answers in the error gallery of each benchmark; 0 for no galleries."
+        "--gallery", min=0, help="Wrong answers in each benchmark's error gallery; 0 writes no gallery."
     ),
 ]
 FoldersArgument = Annotated[list[Path], typer.Argument(help="Folders that `monkeylib evaluate` has written.")]
 MetricsOption = Annotated[
     str,
     typer.Option(
-        help="Other metrics than the benchmarks' own, separated by commas; then files of any name are scored."
+        help="Metrics in place of the benchmarks', separated by commas. Files of any name are then scored."
     ),
 ]
 
@@ -64,9 +62,9 @@ def evaluate(
     fresh: FreshOption = False,
     gallery: GalleryOption = 24,
 ) -> None:
-    """Evaluate a model on benchmarks; a second call goes on with the predictions that are missing.
+    """Evaluate a model on benchmarks. Run it again to resume with the missing predictions.
 
-    Started by torchrun, its processes divide the questions, each on a GPU of its own or on the CPU.
+    Under torchrun, processes divide the questions among them, each on its own GPU or on the CPU.
     """
     from monkeylib.evaluation import hf_models, predict
     from monkeylib.evaluation.benchmarks import available
@@ -100,7 +98,7 @@ def score(
     data: DataOption = None,
     gallery: GalleryOption = 0,
 ) -> None:
-    """Score predictions again, without a model; two folders are also compared by their paired differences."""
+    """Score predictions again, without a model. Two folders are also compared, by paired differences."""
     from monkeylib.evaluation import error_gallery, results
     from monkeylib.evaluation.metrics import registry
 
@@ -117,7 +115,7 @@ def score(
 
 
 def _benchmark(name: str, prompt: str | None, data: Path | None) -> "Benchmark":
-    """Return the benchmark of that name; the folder of downloads is of no concern to synthetic ones."""
+    """Return the benchmark of that name. Synthetic benchmarks need no folder of downloads."""
     from monkeylib.evaluation.benchmarks import get
 
     return get(name, prompt=prompt, data=data if get(name).card else None)

@@ -26,7 +26,7 @@ MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an ans
 
 
 def default_checkpoint() -> Path:
-    """Return the trained nano model, or else its base model, which a note on standard error says."""
+    """Return the trained nano model, or else its base model with a note on standard error."""
     # Where notebook 05 leaves it.
     trained = resources.runs(resources.COMMITTED_PROFILE) / "monkey" / "model"
     if (trained / "config.json").exists():

@@ -53,6 +53,7 @@ def train(
     if base is not None:
         settings = settings.model_copy(update={"base_checkpoint": str(base.resolve())})
 
+    # Only options that were given override the profile.
     changes = {
         "steps": steps,
         "batch_size": batch_size,
@@ -61,6 +62,7 @@ def train(
     }
     settings = settings.with_training(**{name: value for name, value in changes.items() if value is not None})
 
+    # A run has the name of its mixture.
     name = Path(data).stem if data else "monkey"
     folder = out or resources.runs(settings.name) / name
 
@@ -70,6 +72,7 @@ def train(
         num_records = None
         if epochs is not None:
             num_records = _num_records(epochs, mixture)
+            # Rounded up, so that the last batch may be smaller.
             settings = settings.with_training(steps=-(-num_records // settings.training.batch_size))
         training_data = _mixture_data(mixture, num_records, folder / "skipped.jsonl" if skip_bad else None)
     elif epochs is not None:

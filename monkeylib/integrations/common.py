@@ -1,4 +1,4 @@
-"""What both harnesses ask of a model: answers about images, and log-likelihoods of continuations."""
+"""What both harnesses need of a model: answers about images, and log-likelihoods of continuations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def generate_answers(
         monkey: the model.
         questions: pairs of a text and its images.
         prompt: name of the prompt around each text.
-        max_new_tokens: length of an answer at most.
+        max_new_tokens: maximum length of an answer.
         generation: further arguments of `generate`; greedy without any.
     """
     # Sampling and beams, and prompts with several images, take the plain way.

@@ -24,8 +24,8 @@ class MonkeyForLmmsEval(lmms):
         pretrained: folder of the checkpoint.
         batch_size: questions answered at once.
         prompt: name of the prompt around each question, a key of `prompts.PROMPTS`.
-        max_new_tokens: length of an answer at most where a task does not set it.
-        device: where to run; by default this process's own GPU if there is one.
+        max_new_tokens: maximum length of an answer where a task does not set it.
+        device: where to run; by default the GPU of this process, if there is one.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class MonkeyForLmmsEval(lmms):
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes
 
-        # A device for all would be the same GPU for each of several processes.
+        # With several processes, one device for all would put every model on the same GPU.
         if device is None or self._world_size > 1:
             device = distributed.local_device()
         self.monkey = inference.load_model(pretrained, device)

@@ -16,7 +16,7 @@ from monkeylib import inference
 from monkeylib.evaluation import distributed
 
 _CHOICE_TYPES = ("MCQ", "Y/N")
-_CHOICE_TOKENS = 10  # length of the answer to a choice at most, as in the kit's own entry for Monkey
+_CHOICE_TOKENS = 10  # maximum length of the answer to a choice, as in the kit's own entry for Monkey
 _MAX_NEW_TOKENS = 512
 
 
@@ -28,8 +28,8 @@ class MonkeyForVLMEvalKit(BaseModel):
 
     Args:
         model_path: folder of the checkpoint.
-        device: where to run; by default this process's own GPU if there is one.
-        max_new_tokens: length at most of answers that are not a choice.
+        device: where to run; by default the GPU of this process, if there is one.
+        max_new_tokens: maximum length of answers that are not a choice.
     """
 
     # What the kit asks of a model: no package to install, and texts and images may alternate.

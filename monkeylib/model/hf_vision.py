@@ -1,4 +1,4 @@
-"""A ViT of transformers (CLIP, DINOv2, SigLIP) as the vision backbone, with the same LoRA per tile position.
+"""ViT of transformers (CLIP, DINOv2, SigLIP) as the vision backbone, with the same per-tile LoRA.
 
 The code of transformers runs unchanged. Forward hooks on its projections add the LoRA's part.
 """
@@ -120,7 +120,7 @@ class HFVisionBackbone(VisionBackbone):
 class BlockLoRA(nn.Module):
     """LoRA of one block: beside the query, key, value and output projections, and beside the MLP.
 
-    As in `model.vision`, the MLP's LoRA by-passes the MLP (and, in DINOv2, its layer scale), and
+    As in `model.vision`, the MLP's LoRA bypasses the MLP (and, in DINOv2, its layer scale), and
     `config.mlp_lora_input` says what it reads. Query, key and value have a LoRA each, where the released ViT
     fuses the three projections into one. Class tokens go through LoRA too.
 

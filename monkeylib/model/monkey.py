@@ -132,7 +132,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 row and the global view last.
             grids: `[images, 2]` rows and columns of each image, (0, 0) for an image of one global view;
                 None where every image is one.
-            return_dict: return them as `.pooler_output`, as `generate` asks for.
+            return_dict: return them as `.pooler_output`, as `generate` needs them.
 
         Returns:
             `[V, queries, width of the language model]`.
@@ -225,9 +225,9 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Args:
             vision: "lora" trains the LoRAs alone, "full" the ViT and the LoRAs. By default "full" where the
                 LoRA mode says so, else "lora".
-            resampler: of the resampler or projector. Its positions stay fixed; the released fine-tuning
+            resampler: mode of the resampler or projector. Its positions stay fixed; the released fine-tuning
                 trains them by accident.
-            language_model: "lora" leaves it as it is: peft, which adds its LoRA, chooses.
+            language_model: "lora" changes nothing here, since peft freezes the weights when it adds LoRA.
             resampler_output: train the norm and the projection after the resampler too, as the paper's text
                 reads. The released fine-tuning keeps them frozen.
         """

@@ -1,4 +1,4 @@
-"""The vision transformer: one frozen backbone for all views, with a LoRA per tile position beside it.
+"""Vision transformer: one frozen backbone for all views, with a LoRA per tile position beside it.
 
 A view is a tile of an image, or its global view. The blocks are those of the released ViT-bigG: norms come
 first, query, key and value are interleaved per head, the GELU is exact, and there is neither a class token
@@ -38,7 +38,7 @@ class VisionBackbone(nn.Module, ABC):
 
         Args:
             pixel_values: `[V, 3, side, side]`, normalised.
-            lora_index: the LoRA of each view, `NO_LORA` for none; None stands for none at all.
+            lora_index: the LoRA of each view, `NO_LORA` for none; without the list, no view has one.
 
         Returns:
             Patch features `[V, patches, width]`.
@@ -145,7 +145,7 @@ class VisionTransformer(VisionBackbone):
 class VisionBlock(GradientCheckpointingLayer):
     """Transformer block: `x + attention(norm(x))`, then `x + MLP(norm(x)) + LoRA`.
 
-    One LoRA by-passes the whole MLP. Paper section 3.1 puts LoRA "in the MLP"; the released code, and the
+    One LoRA bypasses the whole MLP. Paper section 3.1 puts LoRA "in the MLP"; the released code, and the
     default here, feeds it the residual stream before its norm. `config.mlp_lora_input` chooses.
     """
 
@@ -217,7 +217,8 @@ def _build_lora(config: MonkeyConfig, rank: int, d_out: int) -> TileLoRA | None:
 class PositionEmbeddingCache(nn.Module):
     """Resample a position embedding to the patch grid of a view, once per grid.
 
-    The result is computed anew when the embedding has changed or is being trained. The resampler uses it too.
+    The result is computed again when the embedding has changed, and always while it is trained. The resampler
+    uses this module too.
     """
 
     def __init__(self) -> None:

@@ -299,7 +299,7 @@ def draw_levels(rows: Sequence[Row], metrics: Sequence[str], columns: int = 3) -
 
 
 def _draw_level_lines(ax: Axes, scores: pd.DataFrame, levels: Sequence[str], filters: Sequence[str]) -> None:
-    """Draw a line through the levels for each filter, a little beside those of the other filters."""
+    """Draw a line through the levels for each filter, shifted a little so that lines do not overlap."""
     for number, name in enumerate(filters):
         line = scores[scores["filter"] == name]
         # The middle filter stands on its level, the others to either side.

@@ -49,6 +49,7 @@ def draw_resolutions(
         sides: the models from top to bottom, each with the side in pixels of its square input.
         names: what to call the models.
     """
+    # One row per model, one column per example.
     size = (PANEL_WIDTH * len(examples), len(sides) * (PANEL_WIDTH + _ANSWER_HEIGHT) + _HEADING_HEIGHT)
     fig, axes = plt.subplots(len(sides), len(examples), figsize=size, squeeze=False)
 

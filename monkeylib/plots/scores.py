@@ -15,7 +15,7 @@ from monkeylib.tables import Row
 
 
 def draw_models(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
-    """Draw bars of every model on every split; splits with other metrics have axes of their own.
+    """Draw bars of every model on every split; splits with different metrics get separate axes.
 
     Args:
         rows: score rows (`model`, `split`, `metric`, `value`, `low`, `high`), one per model and split.
@@ -84,6 +84,7 @@ def draw_variants(rows: Sequence[Row], names: Mapping[str, str], highlight: str)
     """
     scores = _points(rows)
     splits = list(dict.fromkeys(scores["split"]))
+    # A colour for each variant: hue is the variant, so that seaborn takes them in order.
     palette = [COLOURS[1] if name == highlight else COLOURS[0] for name in names]
 
     size = (2.6 + 1.9 * len(splits), 0.5 + 0.36 * len(names))

@@ -66,6 +66,7 @@ def _draw_separated(ax: Axes, tiles: torch.Tensor, grid: Grid) -> None:
 
     for number, tile in enumerate(tiles):
         row, col = divmod(number, grid.cols)
+        # matplotlib's extent: left, right, bottom, top, with y pointing down.
         left, top = col * step, row * step
         _draw_pixels(ax, tile, extent=(left, left + side, top + side, top))
         ax.text(left + 0.05 * side, top + 0.05 * side, number, va="top", color="white", bbox=badge)
@@ -106,6 +107,8 @@ def crop(pixels: torch.Tensor, box: Box, width: int, margin: float = 3.0) -> tor
         width: the image's.
         margin: in pixels of the image.
     """
+
+    # Pixels of this version per pixel of the image.
     scale = pixels.shape[-1] / width
     x0, y0 = (max(0, int((start - margin) * scale)) for start in box[:2])
     x1, y1 = (int((end + margin) * scale + 1) for end in box[2:])

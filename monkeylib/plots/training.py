@@ -30,6 +30,7 @@ def draw_curves(rows: Sequence[Row]) -> Figure:
         sns.lineplot(validation, color=COLOURS[1], marker="o", label="validation images", **curve)
         ax.set(xlabel="training steps", ylabel="", title=title)
 
+    # The loss starts at 0, exact match covers its whole range.
     axes[0].set_ylim(bottom=0)
     axes[1].set_ylim(0, 1)
     axes[0].legend()

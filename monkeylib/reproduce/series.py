@@ -223,7 +223,7 @@ class NotebookRun:
         """Run the notebook and write its run record; return the seconds that it took.
 
         Args:
-            resume: keep what an earlier run of the same code has left in data/runs, to go on from it.
+            resume: keep what an interrupted run of the same code has left in data/runs, and resume from it.
         """
         earlier_outputs = self._read_record(self.notebook.name).get("outputs", [])
         if not resume:
