@@ -37,7 +37,7 @@ class Provenance(_Strict):
 
 
 class Caption(_Strict):
-    """A caption of the whole image, with its expert's confidence if it has one."""
+    """A caption of the full image, with its expert's confidence if it has one."""
 
     text: str
     expert: str

@@ -6,7 +6,7 @@
 * An input on which the model raises becomes a `Failure`, after its batch was run again one by one.
 * `CrashLedger` remembers the inputs of a process that was killed. The next run tries each of them alone, and
   quarantines an input that has crashed `MAXIMUM_CRASHES` processes.
-* `SubprocessWorker` runs a model with a time limit in a process of its own, which can be killed.
+* `SubprocessWorker` runs a model with a time limit in a separate process, which can be killed.
 """
 
 import fcntl
@@ -70,8 +70,8 @@ class CachedModel:
         folder: folder of results and crashes; see `result_folder`.
         batch_size: number of inputs that the model gets at once.
         name: name of the stage in failures.
-        time_limit: seconds for a batch, or for an input that is run alone. The model then runs in a process
-            of its own, which is killed when it takes longer. None runs it in this process, without a limit.
+        time_limit: seconds for a batch, or for an input that is run alone. The model then runs in a separate
+            process, which is killed when it takes longer. None runs it in this process, without a limit.
 
     Attributes:
         computed: requests for which the model was run, so far.
@@ -380,7 +380,7 @@ def _is_locked(file: IO[str]) -> bool:
 
 
 class SubprocessWorker:
-    """A model in a process of its own, each of whose calls has a time limit.
+    """A model in a separate process, with a time limit for each call.
 
     Args:
         model: loaded in the other process, never in this one.

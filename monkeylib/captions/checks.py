@@ -88,7 +88,7 @@ def split_sentences(text: str) -> list[str]:
         is_title = last_word.lower() in _TITLES
         is_initial = len(last_word) == 1 and last_word.isupper()
 
-        # "Dr. Smith" and "J. Smith" go on, unless the text ends there.
+        # "Dr. Smith" and "J. Smith" do not end a sentence, unless the text ends there.
         if (is_title or is_initial) and end.end() < len(masked):
             continue
 

@@ -56,7 +56,7 @@ class Model(ABC):
 
 
 class Expert(Model):
-    """A model that annotates whole images: captions, regions, segments or lines of text."""
+    """A model that annotates full images: captions, regions, segments or lines of text."""
 
     @abstractmethod
     def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:

@@ -97,8 +97,8 @@ class Pipeline:
         filters: thresholds and overlap of the filter.
         batch_size: number of images that a model gets at once.
         time_limit: seconds that an expert or the matcher may take for a batch, or for an image that is run
-            alone because its batch failed; a timeout is a failure. Each model then runs in a process
-            of its own. None for no limit.
+            alone because its batch failed; a timeout is a failure. Each model then runs in a
+            separate process. None for no limit.
     """
 
     experts: Sequence[Expert]
@@ -182,7 +182,7 @@ class Pipeline:
         """Return the stages in order; results of models are cached under `root`."""
         expert_stages: dict[str, ExpertStage] = {}
         for expert in self.experts:
-            # An expert may be an upstream expert and have annotations of its own in the records.
+            # An upstream expert has annotations in the records only if it was selected itself.
             self._add_expert(expert, root, expert_stages).in_records = True
 
         # An upstream output is carried along until the last expert that depends on it.

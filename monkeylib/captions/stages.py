@@ -245,7 +245,7 @@ class ExpertStage(Stage):
         if not (self.last_dependent and self.upstream_key):
             return samples
 
-        # Drop the upstream output, often masks of whole images, before later stages carry it along.
+        # Drop the upstream output, often masks of full images, before later stages carry it along.
         finished = []
         for sample in samples:
             intermediate = {

@@ -32,7 +32,7 @@ class QARecord:
     Attributes:
         id: unique within the dataset.
         image: path relative to the dataset's folder of images.
-        question: empty where a caption is asked for.
+        question: empty for captions.
         answers: all answers; of a multiple choice the text of the correct one.
         choices: options of a multiple choice, in their order.
         meta: what else metrics need: the number of the correct choice, the task, the key of a field.
@@ -397,7 +397,7 @@ def chartqa(folder: Path, *files: str) -> Iterator[QARecord]:
 
 
 def visualmrc(folder: Path, file: str) -> Iterator[QARecord]:
-    """Read VisualMRC: one line for each page, with whole sentences as answers."""
+    """Read VisualMRC: one line for each page, with sentences as answers."""
     for row in read_json_lines(folder / file):
         for number, pair in enumerate(row["qa_data"]):
             answers = (pair["answer"]["text"],)
@@ -420,7 +420,7 @@ def due(folder: Path, file: str, question: str) -> Iterator[QARecord]:
         name = row["name"].removesuffix(".pdf")
 
         for number, annotation in enumerate(row["annotations"]):
-            # Values with children, such as the rows of a table, have no text of their own.
+            # Values with children, such as the rows of a table, have no text.
             values = [value for value in annotation["values"] if "value" in value]
             variants = [list(value.get("value_variants", [])) for value in values]
             yield QARecord(

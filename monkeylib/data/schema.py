@@ -57,11 +57,11 @@ class DatasetEntry(_Section):
             repeated.
         weight: instead of a count, how many times an epoch draws each record on average.
         unverified: the count could not be checked against its source.
-        prompt: name of the prompt around a question, for formats that hold questions and not whole prompts.
+        prompt: name of the prompt around a question, for formats that hold questions instead of prompts.
         separator: text between an image, or an earlier answer, and a prompt that takes one.
         columns: names of the fields in the formats `datasets` and `webdataset`.
-        turns: "first" reads one question with its answer, as the released code does; "all" reads the whole
-            conversation.
+        turns: "first" reads one question with its answer, as the released code does; "all" reads the
+            full conversation.
         min_images, max_images: number of images that a record may have.
         unique_ids: whether two records with the same id are an error.
     """

@@ -44,16 +44,16 @@ def split_validation(datasets: Sequence[Records], share: float, seed: int) -> li
     # Records of a selected group are validation records, whichever dataset it was selected for.
     numbers = []
     for records, groups in zip(datasets, groups_of_records, strict=True):
-        chosen = np.flatnonzero(np.isin(groups, list(validation_groups)))
-        if len(chosen) == len(records):
+        selected = np.flatnonzero(np.isin(groups, list(validation_groups)))
+        if len(selected) == len(records):
             raise ValueError(
                 f"the dataset {records.name} has {len(records)} records, which a validation share of {share} "
                 "leaves without any for training (records of one image stay together): give validation a "
                 "dataset of its own"
             )
 
-        permutation = RandomPermutation(len(chosen), seed, records.name, "validation", "rows")
-        numbers.append(chosen[list(permutation)])
+        permutation = RandomPermutation(len(selected), seed, records.name, "validation", "rows")
+        numbers.append(selected[list(permutation)])
 
     return numbers
 

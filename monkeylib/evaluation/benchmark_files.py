@@ -32,9 +32,13 @@ def official_examples(
         FileNotFoundError: a file, or the image of a question, is missing.
         ValueError: another layout, a question without an answer, or a limit that leaves out a task.
     """
-    part, name = card.test, card.name
+    part = card.test
+    name = card.name
     home = f"{card.home} ({_HINT})"
-    require_files(name, folder, [*part.files, *([part.images] if part.images else [])], home)
+
+    # Images may lie in the folder itself.
+    required = [*part.files, part.images] if part.images else part.files
+    require_files(name, folder, required, home)
 
     reader = LAYOUTS[card.layout](folder, *part.files, **part.options)
     records = list(checked(reader, name, part.files, card.home))
@@ -88,7 +92,7 @@ def _select(records: list[QARecord], stratum: str | None, limit: int | None) -> 
 
 
 def _select_in_turns(groups: list[list[QARecord]], stratum: str, limit: int | None) -> list[QARecord]:
-    """Take a group of each stratum in turn, as long as whole groups fit into the limit."""
+    """Take a group of each stratum in turn, as long as the next group fits into the limit."""
     # Number each group within its task; sorted by that number, the tasks take turns.
     counts: dict[str, int] = {}
     turns: list[tuple[int, str, list[QARecord]]] = []
@@ -202,7 +206,10 @@ def _released_answers(
     value = fields.get("answer")
 
     # One text, or a list of texts.
-    answers = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else ()
+    if isinstance(value, str):
+        answers: tuple[str, ...] = (value,)
+    else:
+        answers = tuple(value) if isinstance(value, list) else ()
     if not answers or not all(isinstance(answer, str) for answer in answers):
         raise ValueError(f"{location}: expected an answer, a text or a list of texts, got {value!r:.60}")
     return answers

@@ -241,7 +241,7 @@ def get(name: str, *, prompt: str | None = None, data: Path | str | None = None)
     if benchmark.card is None:
         raise ValueError(f"{name} is synthetic: it takes neither a prompt nor a folder of data.")
 
-    # Built anew, since the prompt and the folder are part of what `load` does.
+    # Built again, since the prompt and the folder are part of what `load` does.
     build = _released_benchmark if name in _RELEASED else _official_benchmark
     return build(
         benchmark.card,

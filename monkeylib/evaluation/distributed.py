@@ -87,7 +87,7 @@ def join_processes() -> DistributedContext:
 
 
 def local_device() -> str:
-    """Return the device of this process's model: a GPU of its own where the machine has any, else the CPU."""
+    """Return the device of this process's model: one of the machine's GPUs, else the CPU."""
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"

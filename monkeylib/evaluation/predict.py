@@ -96,7 +96,7 @@ def predict(
         file.consolidate(ordered_ids, cached)
     context.barrier()
 
-    # A batch with a missing answer is answered as a whole, as in an uninterrupted run.
+    # A batch with a missing answer is answered in full, as in an uninterrupted run.
     pending = [batch for batch in batches if any(example.id not in cached for example in batch)]
     _answer_batches(
         answer,

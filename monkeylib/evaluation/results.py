@@ -204,7 +204,7 @@ def score_runs(
 
         examples = _load(predictions)
 
-        # Counted over the whole split, also for its groups: CIDEr weighs words by their rarity in the split.
+        # Counted over the full split, also for its groups: CIDEr weighs words by their rarity in the split.
         counts = {metric: _count(examples, metric) for metric in metrics_of[split]}
         for group, indices in _groups(examples, by).items():
             for metric in metrics_of[split]:

@@ -93,7 +93,7 @@ def apply_filter(record: Record, name: str) -> Record:
 def build_vocabulary(records: Sequence[Record]) -> dict[str, str]:
     """Map every name that a description of the records can contain, singular or plural, to its singular.
 
-    Names come from regions, from the captions of whole images, and from the ground truth of the scenes.
+    Names come from regions, from the captions of full images, and from the ground truth of the scenes.
     """
     names = {region.text.lower() for record in records for region in record.regions}
 
@@ -204,7 +204,7 @@ def _score_texts(
 ) -> list[Row]:
     scores = [score_description(text, scene, vocabulary) for text, scene in zip(texts, scenes, strict=True)]
 
-    # The values of each scene: many for objects and words, one for the whole description.
+    # The values of each scene: many for objects and words, one for the description.
     values_by_scene: dict[str, list[list[float]]] = {
         "object recall": [score.object_recall for score in scores],
         "object precision": [score.object_precision for score in scores],

@@ -28,8 +28,8 @@ def test_impossible_annotations_are_refused(make, complaint):
 
 
 def test_box_of_a_rotated_line_contains_all_its_corners():
-    turned = OcrLine(text="x", quad=((30, 10), (50, 30), (40, 40), (20, 20)), confidence=1, expert="o")
-    assert turned.box == (20, 10, 50, 40)
+    rotated_line = OcrLine(text="x", quad=((30, 10), (50, 30), (40, 40), (20, 20)), confidence=1, expert="o")
+    assert rotated_line.box == (20, 10, 50, 40)
 
 
 def test_records_are_plain_json():
@@ -37,13 +37,13 @@ def test_records_are_plain_json():
     assert fields["schema_version"] == 2 and fields["regions"][0]["box"] == [10, 10, 50, 60]
 
 
-def test_status_is_written_and_recomputed_when_read():
+def test_status_is_saved_and_recomputed_when_read():
     fields = json.loads(record(regions=[region()]).model_dump_json())
     assert fields.pop("status") == "ok"
     assert Record.model_validate({**fields, "status": "failed"}).status == "ok"
 
 
-# Masks
+# --- masks ----------------------------------------------------------------------------------------
 
 
 bits = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -51,10 +51,12 @@ bits = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=
 
 @given(bits)
 def test_masks_survive_encoding(mask):
-    held = Mask.from_array(mask)
-    assert (held.array() == mask).all() and held.area == mask.sum()
-    assert annotations.run_lengths_to_counts(annotations.counts_to_run_lengths(held.counts)) == held.counts
-    assert Mask(size=held.size, counts=annotations.counts_to_run_lengths(held.counts)) == held
+    encoded = Mask.from_array(mask)
+    assert (encoded.array() == mask).all() and encoded.area == mask.sum()
+    assert (
+        annotations.run_lengths_to_counts(annotations.counts_to_run_lengths(encoded.counts)) == encoded.counts
+    )
+    assert Mask(size=encoded.size, counts=annotations.counts_to_run_lengths(encoded.counts)) == encoded
 
 
 @given(st.lists(st.integers(0, 2**31 - 1), max_size=8))
@@ -84,19 +86,22 @@ def test_encoding_equals_that_of_coco(side, seed, text):
 def test_encoding_equals_that_of_pycocotools_where_it_is_installed():
     coco = pytest.importorskip("pycocotools.mask")
     for seed in range(20):
+        # pycocotools takes masks in column-major order.
         mask = _blob(50 + 10 * seed, seed)
-        theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-        ours = Mask.from_array(mask)
-        assert list(ours.size) == theirs["size"] and ours.counts == theirs["counts"].decode()
-        assert coco.area({"size": list(ours.size), "counts": ours.counts.encode()}) == ours.area
+        reference = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        encoded = Mask.from_array(mask)
+        assert list(encoded.size) == reference["size"] and encoded.counts == reference["counts"].decode()
+        assert coco.area({"size": list(encoded.size), "counts": encoded.counts.encode()}) == encoded.area
 
 
 def _blob(side, seed):
     """A disc with a hole and some specks."""
-    chance = np.random.default_rng(seed)
-    ys, xs = np.mgrid[:side, :side] - chance.integers(side // 3, side // 2)
-    away = ys**2 + xs**2
-    return (away < (side / 3) ** 2) & (away > (side / 9) ** 2) | (chance.random((side, side)) > 0.99)
+    rng = np.random.default_rng(seed)
+    ys, xs = np.mgrid[:side, :side] - rng.integers(side // 3, side // 2)
+    squared_distance = ys**2 + xs**2
+    return (squared_distance < (side / 3) ** 2) & (squared_distance > (side / 9) ** 2) | (
+        rng.random((side, side)) > 0.99
+    )
 
 
 @pytest.mark.parametrize("text", ["P", "~~", "0€", "\x10"])

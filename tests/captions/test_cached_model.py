@@ -43,7 +43,7 @@ def failures(out):
     return {r.name: r.failures[0].error for r in read_records(out / pipeline.RECORDS) if r.failures}
 
 
-# The crash ledger
+# --- the crash ledger -----------------------------------------------------------------------------
 
 
 def _crash(folder, keys):
@@ -65,7 +65,8 @@ def test_crash_counts_for_a_single_input_and_makes_suspects_of_a_batch(tmp_path)
     crash(tmp_path, KEYS[:1])
     crash(tmp_path, KEYS[:1])
 
-    for _ in range(2):  # counting twice changes nothing
+    # Counting collects the notes once, so counting twice changes nothing.
+    for _ in range(2):
         assert CrashLedger(tmp_path).count_crashes() == {KEYS[0]: 2, KEYS[1]: 0, KEYS[2]: 0}
     assert not list((tmp_path / "working").iterdir())
 
@@ -87,13 +88,14 @@ def test_damaged_note_is_removed(tmp_path):
     assert not CrashLedger(tmp_path).count_crashes() and not list((tmp_path / "working").iterdir())
 
 
-# Images that crash the process
+# --- images that crash the process ----------------------------------------------------------------
 
 
 def test_image_that_crashes_the_process_is_quarantined(folder, tmp_path):
     out = tmp_path / "out"
     exit_codes = [run_in_process(folder, out, Fatal()) for _ in range(5)]
 
+    # The batch crashes first, then the suspect alone until it is quarantined; the fifth run ends.
     assert exit_codes == [-signal.SIGKILL] * 4 + [0], "once in a batch, three times alone"
 
     version = next(out.glob("findings/fatal/*")).name
@@ -109,12 +111,13 @@ def test_image_that_crashes_the_process_is_quarantined(folder, tmp_path):
 
 def test_image_whose_crash_was_chance_gets_its_result(folder, tmp_path):
     out = tmp_path / "out"
+    # It crashes once, and gives a result when it is run alone.
     assert run_in_process(folder, out, Flaky(tmp_path / "seen")) == -signal.SIGKILL
     assert run_pipeline(folder, out, Flaky(tmp_path / "seen")).failed == 0
     assert not list(out.glob("findings/flaky/*/died/*")), "an image with a result is no suspect"
 
 
-# Time limits
+# --- time limits ----------------------------------------------------------------------------------
 
 
 def test_image_that_hangs_becomes_a_failure(folder, tmp_path):
@@ -137,12 +140,12 @@ def test_crash_in_a_subprocess_gives_the_same_records(folder, tmp_path):
 
 def test_time_limit_changes_no_record(folder, tmp_path):
     inputs = input_images.find_images([folder])
-    for place, limit in (("a", None), ("b", 60)):
+    for name, limit in (("a", None), ("b", 60)):
         experts = [Colours(), CaptionedSegments(Halves(), Shades())]
         captioner = pipeline.Pipeline(experts, ChecksumMatcher(), batch_size=2, time_limit=limit)
-        captioner.run(inputs, tmp_path / place, progress=False)
+        captioner.run(inputs, tmp_path / name, progress=False)
 
-    one, two = ((tmp_path / place / pipeline.RECORDS).read_bytes() for place in ("a", "b"))
+    one, two = ((tmp_path / name / pipeline.RECORDS).read_bytes() for name in ("a", "b"))
 
     assert one == two and b"too dark" in one
 

@@ -1,4 +1,4 @@
-"""What a description may say: its length, no coordinates, and nothing that nobody saw."""
+"""Checks of captions: their length, coordinates, single letters, and grounding."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from monkeylib.captions.composers import rules
 
 
 def box(number):
-    """A small box, each elsewhere in the image."""
+    """A small box, at another place for each number."""
     x, y = 31 * number % 90, 47 * number % 90
     return x, y, x + 9, y + 9
 
@@ -59,7 +59,7 @@ def test_sentences_lose_nothing(text):
     ],
 )
 def test_broken_rules_are_named(text, problem):
-    assert any(problem in found for found in checks.check_caption(record(text)).problems)
+    assert any(problem in message for message in checks.check_caption(record(text)).problems)
 
 
 def test_quoted_numbers_and_envelopes_break_no_rule():
@@ -67,37 +67,36 @@ def test_quoted_numbers_and_envelopes_break_no_rule():
     assert checks.check_caption(record(text)).problems == ()
 
 
-def test_ungrounded_words_are_found():
-    seen = record(
+def test_ungrounded_words_are_listed():
+    captioned_record = record(
         'Two tabby cats sleep near an unicorn. The sign reads "STOP", and the sky is blue.',
         captions=["a cat sleeping on a sofa"], regions=["tabby cat", "tabby cat"], lines=["Stop"],
         original="Blue skies",
     )  # fmt: skip
-    check = checks.check_caption(seen)
+    check = checks.check_caption(captioned_record)
 
     assert check.unsupported == ("unicorn", "sign")
 
+    # Content words of the caption; grammar does not count.
     words = ["two", "tabby", "cats", "sleep", "unicorn", "sign", "STOP", "sky", "blue"]
     assert check.grounding == pytest.approx(1 - 2 / len(words))
     assert check.sentences == 2 and check.problems == ()
 
-    marked = checks.mark_words(seen.detailed_caption, check.unsupported)
-    assert [piece for piece, odd in marked if odd] == ["unicorn", "sign"]
-    assert "".join(piece for piece, _ in marked) == seen.detailed_caption
+    marked = checks.mark_words(captioned_record.detailed_caption, check.unsupported)
+    assert [piece for piece, is_marked in marked if is_marked] == ["unicorn", "sign"]
+    assert "".join(piece for piece, _ in marked) == captioned_record.detailed_caption
 
 
-def test_a_number_is_grounded_by_how_many_there_are():
+def test_number_is_grounded_by_a_count_of_objects():
     for count, word in ((2, "two"), (3, "three")):
-        said = f"There are {word} dogs."
-        assert checks.check_caption(record(said, regions=["dog"] * count)).grounding == 1
-        assert checks.check_caption(record(said, regions=["dog"] * 5)).unsupported == (word,)
+        caption = f"There are {word} dogs."
+        assert checks.check_caption(record(caption, regions=["dog"] * count)).grounding == 1
+        assert checks.check_caption(record(caption, regions=["dog"] * 5)).unsupported == (word,)
 
 
 def test_caption_without_content_words_is_grounded():
-    assert (
-        checks.check_caption(record("")).grounding == 1
-        and checks.check_caption(record("It is here.")).grounding == 1
-    )
+    for text in ("", "It is here."):
+        assert checks.check_caption(record(text)).grounding == 1
 
 
 @pytest.mark.parametrize(
@@ -133,9 +132,9 @@ CAPTIONS = ["a room", "a street. with cars. and houses.", "Mr. Smith's dog", "",
     st.sampled_from(CAPTIONS),
 )
 def test_captions_of_the_rules_pass_every_check(regions, lines, captions, original):
-    seen = record("", captions, regions, lines, original)
-    text = rules.RuleComposer().compose(seen)
-    check = checks.check_caption(seen.model_copy(update={"detailed_caption": text}))
+    captioned_record = record("", captions, regions, lines, original)
+    text = rules.RuleComposer().compose(captioned_record)
+    check = checks.check_caption(captioned_record.model_copy(update={"detailed_caption": text}))
 
     assert (check.grounding, check.unsupported, check.problems) == (1, (), ())
     assert check.sentences <= checks.MAXIMUM_SENTENCES

@@ -32,9 +32,9 @@ PRELOADED = ["monkeylib.captions.pipeline", "monkeylib.captions.experts", "pyarr
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """500 small random images; three are black, which an expert refuses, and one is half a file."""
-    home, chance = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    colours = chance.integers(1, 255, (IMAGES, 2, 3, 3), dtype=np.uint8)
+    """500 small random images; three are black, which an expert refuses, and one file is truncated."""
+    home = tmp_path_factory.mktemp("images")
+    colours = np.random.default_rng(0).integers(1, 255, (IMAGES, 2, 3, 3), dtype=np.uint8)
     colours[[7, 250, 499]] = 0
     for number, pixels in enumerate(colours):
         Image.fromarray(pixels).resize((12, 8), Image.Resampling.NEAREST).save(home / f"{number:03d}.png")
@@ -54,13 +54,13 @@ def run_pipeline(folder, out, engine=None):
 
 
 def outcome(out: Path) -> tuple[bytes, list[dict]]:
-    """What must not depend on who ran the pipeline, and how often it was killed."""
+    """Files that must not depend on the engine, nor on how often the run was killed."""
     return (out / "records.jsonl").read_bytes(), json.loads((out / "manifest.json").read_text())["shards"]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole")
+    out = tmp_path_factory.mktemp("uninterrupted")
     return run_pipeline(folder, out), out
 
 
@@ -76,11 +76,12 @@ def test_every_image_has_a_record_and_failures_are_recorded(folder, uninterrupte
     }  # fmt: skip
     assert {record.status for record in records if record.name not in failed} == {"ok"}
     assert summary.failed == 4 and summary.records == IMAGES and summary.shards == 13
+    # Images that only one expert refused have other annotations.
     assert [record.status for record in records if record.failures].count("failed") == 1
 
 
-def _killed(folder, out, events: int) -> None:
-    """Run the pipeline in a process of its own, and kill it when `events` more files have appeared."""
+def run_and_kill(folder, out, events: int) -> None:
+    """Run the pipeline in another process, and kill it when `events` more files have appeared."""
     before = files(out)
     child = multiprocessing.get_context("forkserver").Process(target=run_pipeline, args=(folder, out))
     child.start()
@@ -98,10 +99,10 @@ def files(out: Path) -> int:
 
 def test_run_that_is_killed_five_times_gives_the_same_records(folder, uninterrupted, tmp_path):
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-    chance = random.Random(0)
+    rng = random.Random(0)
     committed_counts = []
     for _ in range(5):
-        _killed(folder, tmp_path, chance.randint(1, 260))
+        run_and_kill(folder, tmp_path, rng.randint(1, 260))
         committed_counts.append(len(list(tmp_path.glob("shards/*.json"))))
 
     assert committed_counts == sorted(committed_counts), "each run continues the one before"
@@ -118,18 +119,19 @@ def test_run_that_is_killed_five_times_gives_the_same_records(folder, uninterrup
 def test_damaged_shard_is_run_again(folder, uninterrupted, tmp_path):
     few = input_images.find_images([folder])[:8]
 
-    def again():
+    def run_again():
         return build_pipeline().run(few, tmp_path, shard_size=2, retry_failed=False, progress=False)
 
-    assert again().already == 0
+    assert run_again().already == 0
 
     expected = outcome(tmp_path)
     first, second, third, _ = sorted(tmp_path.glob("shards/*.parquet"))
+    # A truncated shard, a missing one, and one with a damaged entry; the fourth is intact.
     first.write_bytes(first.read_bytes()[:-20])
     second.unlink()
     third.with_suffix(".json").write_text('{"records": 2')
 
-    assert again().already == 1 and outcome(tmp_path) == expected
+    assert run_again().already == 1 and outcome(tmp_path) == expected
 
 
 def test_shard_with_failures_is_run_again_unless_told_otherwise(folder, tmp_path):
@@ -137,7 +139,9 @@ def test_shard_with_failures_is_run_again_unless_told_otherwise(folder, tmp_path
     options = {"shard_size": 2, "progress": False}
     build_pipeline().run(few, tmp_path, **options)
 
-    assert build_pipeline().run(few, tmp_path, **options).already == 1  # the black image is in the other
+    assert build_pipeline().run(few, tmp_path, **options).already == 1, (
+        "the black image is in the other shard"
+    )
     assert build_pipeline().run(few, tmp_path, retry_failed=False, **options).already == 2
 
 
@@ -149,13 +153,13 @@ def test_low_memory_releases_each_model_and_changes_nothing(folder, uninterrupte
             released.append(self.name)
 
     few = input_images.find_images([folder])[:4]
-    for place, engine in (("a", LocalEngine()), ("b", LocalEngine(low_memory=True))):
-        pipeline.Pipeline([Heavy()]).run(few, tmp_path / place, engine=engine, shard_size=2, progress=False)
+    for name, engine in (("a", LocalEngine()), ("b", LocalEngine(low_memory=True))):
+        pipeline.Pipeline([Heavy()]).run(few, tmp_path / name, engine=engine, shard_size=2, progress=False)
 
     assert released == ["colours"] * 2 and outcome(tmp_path / "a") == outcome(tmp_path / "b")
 
 
-# Ray
+# --- Ray ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,10 +197,11 @@ def test_default_cpu_shares_fit_every_machine(tmp_path, cpus):
     stages = build_pipeline().stages(tmp_path)
     for workers in (1, 3, 8):
         needed = 2 + workers * len(stages)
-        for machines in {1, cpus}:  # one of that many CPUs, and that many of one
+        # One machine with all CPUs, and as many machines with one CPU each.
+        for machines in {1, cpus}:
             share = planned_share(stages, {"CPU": float(cpus)}, default_workers=workers)
-            places = machines * int(cpus / machines / share + 1e-9)
-            assert 0 < share <= 1 and places >= needed
+            processes = machines * int(cpus / machines / share + 1e-9)
+            assert 0 < share <= 1 and processes >= needed
 
     assert planned_share(stages, {"CPU": 64.0}) == 1
 
@@ -220,23 +225,23 @@ def test_composer_with_a_budget_gets_one_actor(tmp_path, monkeypatch):
 
 def test_paths_are_absolute_for_workers_in_other_folders(folder, tmp_path, monkeypatch):
     """Workers have another working folder than the process that they work for."""
-    seen = []
+    paths = []
 
     class Elsewhere(LocalEngine):
         def run(self, shards, stages, place, advance):
             (tmp_path / "elsewhere").mkdir()
             monkeypatch.chdir(tmp_path / "elsewhere")
-            seen.append([place, *(image.image for shard in shards for image in shard.images)])
+            paths.append([place, *(image.image for shard in shards for image in shard.images)])
             yield from super().run(shards, stages, place, advance)
 
     monkeypatch.chdir(folder)
-    some = input_images.find_images([Path("001.png"), Path("100.png")])
-    build_pipeline().run(some, Path("..") / "out", engine=Elsewhere(), progress=False)
+    inputs = input_images.find_images([Path("001.png"), Path("100.png")])
+    build_pipeline().run(inputs, Path("..") / "out", engine=Elsewhere(), progress=False)
 
-    assert all(path.is_absolute() for path in seen[0])
+    assert all(path.is_absolute() for path in paths[0])
 
-    whole, torn = read_records(folder.parent / "out" / pipeline.RECORDS)
-    assert whole.status == "ok" and str(folder) not in torn.failures[0].error
+    ok_record, failed_record = read_records(folder.parent / "out" / pipeline.RECORDS)
+    assert ok_record.status == "ok" and str(folder) not in failed_record.failures[0].error
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -244,25 +249,26 @@ def test_unreadable_image_loses_no_other_of_its_shard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
     home = tmp_path / "images"
     home.mkdir()
+    # A file name that is not UTF-8, which only bytes can express.
     for name in (b"caf\xe9.png", b"broken.png"):
         Image.new("RGB", (8, 6), (9, 200, 9)).save(home / "new.png")
         os.rename(home / "new.png", os.path.join(os.fsencode(home), name))
 
-    def opened(image):
+    def open_or_fail(image):
         if image.name == "broken.png":
             raise EOFError("the plugin gave up")
         return open_image(image)
 
-    monkeypatch.setattr(input_images, "open_image", opened)
+    monkeypatch.setattr(input_images, "open_image", open_or_fail)
     inputs = []
     for input_image in input_images.find_images([home]):
         inputs.append(replace(input_image, original_caption="a \ud800 caption"))
     for engine in (LocalEngine(), RayEngine()):
         out = tmp_path / type(engine).__name__
         build_pipeline().run(inputs, out, engine=engine, progress=False)
-        broken, odd = read_records(out / pipeline.RECORDS)
+        broken, renamed = read_records(out / pipeline.RECORDS)
         assert (broken.status, broken.failures[0].stage) == ("failed", "read")
-        assert (odd.status, odd.name) == ("ok", "caf\\udce9.png")
+        assert (renamed.status, renamed.name) == ("ok", "caf\\udce9.png")
 
 
 def test_actor_pools_give_the_same_records(folder, uninterrupted, tmp_path, monkeypatch):
@@ -278,6 +284,7 @@ def test_actor_pools_give_the_same_records(folder, uninterrupted, tmp_path, monk
     )
 
     assert pooled == local and summary.shards == 13
+    # Loading, five stages and committing: actors, CPUs and GPUs of each step.
     assert [step[1:] for step in ray_stand_in.LAST.steps] == [
         (count, 0.25, None) for count in (1, 2, 1, 1, 1, 1, 1)
     ]
@@ -288,7 +295,7 @@ def test_actor_pools_give_the_same_records(folder, uninterrupted, tmp_path, monk
 
 
 def _kill_a_worker(folder, out):
-    """Kill one of Ray's workers of a stage, once the first findings have appeared."""
+    """Kill one of Ray's workers of a stage, once the first results are cached."""
     import psutil
 
     while not list(out.glob("findings/*/*/*/*.json")):

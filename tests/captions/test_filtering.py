@@ -1,4 +1,4 @@
-"""The filter: thresholds, small segments, repeated captions; and objects that several experts found."""
+"""The filter: thresholds, small segments, repeated captions; grouping of the objects of several experts."""
 
 import pytest
 from hypothesis import given
@@ -10,23 +10,23 @@ from tests.support.caption_records import boxes_within, line, record, region, re
 
 
 @given(st.lists(regions, max_size=8))
-def test_suppression_keeps_the_first_of_a_text_and_those_elsewhere(items):
-    kept, left_out = filtering.suppress_same_caption(items)
-    assert sorted(map(id, kept + left_out)) == sorted(map(id, items))
+def test_suppression_retains_the_first_of_a_text_and_those_at_other_places(items):
+    retained, repeated = filtering.suppress_same_caption(items)
+    assert sorted(map(id, retained + repeated)) == sorted(map(id, items))
 
     first = {item.text: item for item in reversed(items)}
-    assert all(any(item is k for k in kept) for item in first.values())
+    assert all(any(item is k for k in retained) for item in first.values())
     for item in items:
-        elsewhere = boxes.iou(first[item.text].box, item.box) < filtering.SAME_CAPTION_IOU
-        assert any(item is k for k in kept) == (elsewhere or item is first[item.text])
+        at_another_place = boxes.iou(first[item.text].box, item.box) < filtering.SAME_CAPTION_IOU
+        assert any(item is k for k in retained) == (at_another_place or item is first[item.text])
 
 
 @given(st.lists(regions, max_size=8), st.floats(0, 1))
 def test_higher_threshold_keeps_no_more(items, limit):
-    whole = record(regions=items)
+    full_record = record(regions=items)
     for_all = filtering.Thresholds(region=0, same_caption=2)
     stricter = for_all._replace(region=limit)
-    loose, strict = (filtering.apply_filter(whole, t) for t in (for_all, stricter))
+    loose, strict = (filtering.apply_filter(full_record, t) for t in (for_all, stricter))
 
     assert len(strict.regions) <= len(loose.regions)
     assert len(strict.regions) + len(strict.dropped) == len(items)
@@ -37,30 +37,28 @@ def test_only_segments_can_be_too_small(items, low, high):
     low, high = sorted((low, high))
     everything = filtering.Thresholds(region=-1, segment=-1, same_caption=2)
     segments = [item.model_copy(update={"kind": "segment"}) for item in items]
-    whole = record(regions=[*items, *segments])
+    full_record = record(regions=[*items, *segments])
 
-    def kept(smallest):
-        return filtering.apply_filter(whole, everything, smallest_segment=smallest)
+    def apply(smallest):
+        return filtering.apply_filter(full_record, everything, smallest_segment=smallest)
 
-    assert set(items) <= set(kept(1).regions), "regions of other experts stay, whatever their size"
-    assert set(kept(high).regions) <= set(kept(low).regions) <= set(kept(0).regions)
-    assert kept(0) == filtering.apply_filter(whole, everything)
-    for item in kept(low).regions:
-        x0, y0, x1, y1 = whole.normalised(item.box)
+    assert set(items) <= set(apply(1).regions), "regions that are no segments pass, whatever their size"
+    assert set(apply(high).regions) <= set(apply(low).regions) <= set(apply(0).regions)
+    assert apply(0) == filtering.apply_filter(full_record, everything)
+    for item in apply(low).regions:
+        x0, y0, x1, y1 = full_record.normalised(item.box)
         assert item.kind == "region" or (x1 - x0) * (y1 - y0) >= low
 
-    assert len(kept(high).regions) + len(kept(high).dropped) == len(whole.regions)
+    assert len(apply(high).regions) + len(apply(high).dropped) == len(full_record.regions)
 
 
 def test_small_segment_is_dropped_with_its_size():
-    speck, part = (
-        region("clock", (0, 0, 10, 10), kind="segment"),
-        region("wall", (0, 0, 50, 40), kind="segment"),
-    )
-    kept = filtering.Filter(smallest_segment=0.02)(record(regions=[speck, part]))
+    speck = region("clock", (0, 0, 10, 10), kind="segment")
+    part = region("wall", (0, 0, 50, 40), kind="segment")
+    filtered = filtering.Filter(smallest_segment=0.02)(record(regions=[speck, part]))
 
-    assert kept.regions == (part,)
-    assert kept.dropped[0].reason == "it covers 1.00% of the image, less than 2.00%"
+    assert filtered.regions == (part,)
+    assert filtered.dropped[0].reason == "it covers 1.00% of the image, less than 2.00%"
 
 
 def test_taggers_have_a_smallest_segment_and_the_paper_has_none():
@@ -73,7 +71,7 @@ def test_taggers_have_a_smallest_segment_and_the_paper_has_none():
 
 
 def test_thresholds_are_the_released_ones_and_must_be_exceeded():
-    kept = filtering.apply_filter(
+    filtered = filtering.apply_filter(
         record(
             regions=[region("a", score=0.4), region("b", score=0.41), region("c", score=0.45, kind="segment"),
                      region("d", score=0.9, match=0.4), region("e", score=0.1, match=0.51, kind="segment")],
@@ -81,9 +79,11 @@ def test_thresholds_are_the_released_ones_and_must_be_exceeded():
         )
     )  # fmt: skip
 
-    assert [item.text for item in kept.regions] == ["b", "e"] and [item.text for item in kept.lines] == ["g"]
+    assert [item.text for item in filtered.regions] == ["b", "e"] and [
+        item.text for item in filtered.lines
+    ] == ["g"]
 
-    reasons = {item.text: item.reason for item in kept.dropped}
+    reasons = {item.text: item.reason for item in filtered.dropped}
     assert reasons == {
         "a": "score 0.40 is not above 0.4",
         "c": "score 0.45 is not above 0.5",
@@ -100,12 +100,12 @@ def test_released_iou_merges_two_people_side_by_side():
     assert len(released.regions) == 1 and released.dropped[0].reason == "the same text was said of this place"
 
 
-def test_repeated_line_is_kept_once():
+def test_repeated_line_is_retained_once():
     twice = record(lines=[line("STOP"), line("STOP"), line("STOP", (10, 70, 60, 80))])
     assert [item.box for item in filtering.apply_filter(twice).lines] == [(10, 10, 60, 20), (10, 70, 60, 80)]
 
 
-# Objects that several experts found
+# --- objects of several experts -------------------------------------------------------------------
 
 
 competing_regions = st.builds(
@@ -127,6 +127,7 @@ def test_every_region_is_in_one_object_led_by_its_best_region(regions):
         assert all(filtering.same_object(group[0], item) for item in group[1:])
         assert len({item.expert for item in group}) == len(group)
 
+    # Groups are in the order of their best regions.
     leaders = [next(i for i, item in enumerate(regions) if item is group[0]) for group in groups]
     assert leaders == sorted(leaders)
 

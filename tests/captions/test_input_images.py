@@ -37,7 +37,7 @@ def test_images_of_one_name_get_their_full_paths(folder):
     assert [image.name for image in twice] == ["a.png", "a.png"], "one image twice is one image"
 
 
-def test_missing_folder_raises_and_missing_image_is_left_to_be_recorded(folder, tmp_path):
+def test_missing_folder_raises_and_missing_image_becomes_an_input(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder and no image at .*gone: check"):
         input_images.find_images([tmp_path / "gone"])
 
@@ -63,8 +63,9 @@ CAPTIONS = {"a.png": "first", "b.JPG": " second ", "c.webp": "by its file name",
 
 
 @pytest.mark.parametrize("kind", ["object.json", "rows.json", "rows.jsonl", "rows.csv", "rows.tsv"])
-def test_original_captions_are_found_by_name(folder, tmp_path, kind):
-    rows, file = [{"image": name, "caption": text} for name, text in CAPTIONS.items()], tmp_path / kind
+def test_original_captions_are_attached_by_name(folder, tmp_path, kind):
+    rows = [{"image": name, "caption": text} for name, text in CAPTIONS.items()]
+    file = tmp_path / kind
     if kind.endswith("sv"):
         mark = "\t" if kind == "rows.tsv" else ","
         lines = [
@@ -77,10 +78,11 @@ def test_original_captions_are_found_by_name(folder, tmp_path, kind):
     else:
         file.write_text(json.dumps(CAPTIONS if kind == "object.json" else rows))
 
+    # Two images are called a.png, so the bare name only stands for the one at the top.
     captioned = input_images.attach_captions(input_images.find_images([folder]), file)
     captions = {image.name: image.original_caption for image in captioned}
 
-    assert captions == {  # two images are called a.png: the bare name is only the first's own
+    assert captions == {
         "a.png": "first", "b.JPG": "second", "sub/a.png": "", "sub/c.webp": "by its file name", "x.y.jpeg": ""
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The paper's pipeline as people call it: its experts on tiny weights, its chat model a server that fails."""
+"""The paper's pipeline on the command line, with tiny weights and a chat server that fails."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from monkeylib.cli import app
 from tests.support import chat_server, tiny_experts
 
 IMAGES = [tiny_experts.squares(80, 60, "red", "white"), tiny_experts.squares(40, 70, "blue")]
-SEEN = "a cat<loc_10><loc_20><loc_400><loc_500>the sign<loc_0><loc_0><loc_999><loc_999>"
+DENSE_CAPTIONS = "a cat<loc_10><loc_20><loc_400><loc_500>the sign<loc_0><loc_0><loc_999><loc_999>"
 
 
 @pytest.fixture()
@@ -29,12 +29,12 @@ def call(monkeypatch, tmp_path, capsys):
     tiny_experts.blip2(tmp_path)
     tiny_experts.blip2_itm(tmp_path)
     tiny_experts.sam(tmp_path)
-    tiny_experts.florence2(tmp_path, IMAGES, [SEEN] * 2)
+    tiny_experts.florence2(tmp_path, IMAGES, [DENSE_CAPTIONS] * 2)
     monkeypatch.setenv(pretrained.WEIGHTS, str(tmp_path))
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "outputs"))
     (tmp_path / "images").mkdir()
 
-    def called() -> tuple[int, str, list[Record]]:
+    def run_command() -> tuple[int, str, list[Record]]:
         arguments = [
             tmp_path / "images",
             "--out",
@@ -55,8 +55,8 @@ def call(monkeypatch, tmp_path, capsys):
             list(read_records(tmp_path / "out" / "records.jsonl")),
         )
 
-    called.images = tmp_path / "images"
-    return called
+    run_command.images = tmp_path / "images"
+    return run_command
 
 
 def test_paper_pipeline_runs_from_images_to_captions(call, server):
@@ -83,16 +83,18 @@ def test_paper_pipeline_runs_from_images_to_captions(call, server):
 
     assert {failure.stage for failure in records[2].failures} == {"read"}
     assert "sam" in {failure.stage for failure in records[3].failures}
-    assert records[3].captions and records[3].detailed_caption  # the others had their say
+    assert records[3].captions and records[3].detailed_caption, "the other experts annotated it"
 
     prompts = {json.dumps(body["messages"]) for _, _, body in server.requests}
-    assert len(prompts) == 3 and len(server.requests) == 6  # each of three attempts more
+    assert len(prompts) == 3 and len(server.requests) == 6, "three failed attempts"
 
-    asked = len(server.requests)
+    num_requests = len(server.requests)
     (call.images / "d.png").unlink()
-    IMAGES[1].save(call.images / "c.png")  # the file is whole now, and known
-    code, errors, again = call()
+    IMAGES[1].save(call.images / "c.png")  # now a copy of b.png
+    code, errors, new_records = call()
 
-    assert code == 0 and len(server.requests) == asked
-    assert [record.detailed_caption for record in again[:2]] == [r.detailed_caption for r in records[:2]]
-    assert again[2].detailed_caption == again[1].detailed_caption
+    assert code == 0 and len(server.requests) == num_requests
+    assert [record.detailed_caption for record in new_records[:2]] == [
+        r.detailed_caption for r in records[:2]
+    ]
+    assert new_records[2].detailed_caption == new_records[1].detailed_caption

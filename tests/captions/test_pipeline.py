@@ -1,4 +1,4 @@
-"""Runs of the pipeline: what is cached, what is computed again, and what failures leave."""
+"""Runs of the pipeline: caching, resuming and failures."""
 
 import numpy as np
 import pytest
@@ -85,18 +85,19 @@ def test_every_image_gets_a_record_in_order(images, tmp_path):
 def test_rerun_computes_only_what_is_missing(images, tmp_path):
     out = tmp_path / "out"
     first = _run(images[:3], Colours(), out)
-    again = Colours()
+    second = Colours()
 
-    assert _run(images, again, out)[:3] == first
-    assert again.batches == [2]
+    assert _run(images, second, out)[:3] == first
+    assert second.batches == [2]
 
-    nothing = Colours()
-    _run(images[::-1], nothing, out)
-    assert nothing.batches == []
+    # The same images in another order need no computation.
+    third = Colours()
+    _run(images[::-1], third, out)
+    assert third.batches == []
 
     other = Colours({"threshold": 2})
     _run(images, other, out)
-    assert sum(other.batches) == 5  # other settings, other findings
+    assert sum(other.batches) == 5, "other settings have other results"
 
 
 def test_interrupted_run_loses_at_most_one_batch(images, tmp_path):
@@ -105,11 +106,12 @@ def test_interrupted_run_loses_at_most_one_batch(images, tmp_path):
         _run(images, Colours(stop_after=1), out)
     assert not (out / "records.jsonl").exists()
 
-    rest = Colours()
-    records = _run(images, rest, out)
-    assert rest.batches == [2, 1] and all(record.regions for record in records)
+    resumed = Colours()
+    records = _run(images, resumed, out)
+    assert resumed.batches == [2, 1] and all(record.regions for record in records)
     assert records == _run(images, Colours(), tmp_path / "uninterrupted")
 
+    # No temporary files remain.
     leftovers = [
         p.name for p in (out / "findings").rglob("*") if p.is_file() and not p.name.endswith(".json")
     ]

@@ -1,4 +1,4 @@
-"""The page that shows what became of images."""
+"""The HTML report of captioned images."""
 
 import base64
 import io
@@ -26,19 +26,21 @@ from monkeylib.captions.input_images import InputImage
 
 
 class Tags(HTMLParser):
-    """Collects tags and text, and complains of tags that aren't closed in their order."""
+    """Collects tags and texts, and checks that tags are closed in order."""
 
     def __init__(self):
         super().__init__()
-        self.open, self.seen, self.text = [], [], []
+        self.open = []
+        self.tags = []
+        self.text = []
 
     def handle_starttag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
         if tag != "meta":
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -47,7 +49,7 @@ class Tags(HTMLParser):
         self.text.append(data)
 
     def all(self, tag):
-        return [attrs for name, attrs in self.seen if name == tag]
+        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def parsed(html) -> Tags:
@@ -60,7 +62,7 @@ def parsed(html) -> Tags:
 
 
 @pytest.fixture
-def shown():
+def captioned_image():
     mask = np.zeros((60, 100), dtype=bool)
     mask[10:50, 20:70] = True
     image = Image.new("RGB", (100, 60), (30, 60, 90))
@@ -84,14 +86,21 @@ def shown():
     return record, InputImage(image, record.name)
 
 
-def test_page_shows_everything_and_escapes_texts(shown):
-    tags = parsed(report.build_report([shown[0]], [shown[1]], title="A & B").html())
+def build(captioned_image, **options):
+    """Return the report of one record and its image."""
+    record, source = captioned_image
+    return report.build_report([record], [source], **options)
+
+
+def test_page_shows_everything_and_escapes_texts(captioned_image):
+    tags = parsed(build(captioned_image, title="A & B").html())
     text = " ".join(tags.text)
 
     for part in ("A & B", "<b>.png", "me & my cat", "a room", "a <cat>", "STOP", "dog", "match too low",
                  "0.90", "0.70", "grounded 50%", "too short", "unicorn"):  # fmt: skip
         assert part in text
 
+    # Names such as "<b>.png" and "a <cat>" are text, not tags.
     assert not tags.all("b") and not tags.all("cat") and not tags.all("script")
     assert len(tags.all("mark")) == 1
 
@@ -99,8 +108,8 @@ def test_page_shows_everything_and_escapes_texts(shown):
     assert svg["viewbox"] == "0 0 100 60" and svg["aria-label"] == "A cat and a unicorn."
 
 
-def test_boxes_are_in_image_coordinates_and_dropped_ones_dashed(shown):
-    tags = parsed(report.build_report([shown[0]], [shown[1]]).html())
+def test_boxes_are_in_image_coordinates_and_dropped_ones_dashed(captioned_image):
+    tags = parsed(build(captioned_image).html())
     assert {tag["points"]: "stroke-dasharray" in tag for tag in tags.all("polygon")} == {
         "20.0,10.0 70.0,10.0 70.0,50.0 20.0,50.0": False,
         "0.0,0.0 9.0,0.0 9.0,9.0 0.0,9.0": False,
@@ -109,8 +118,8 @@ def test_boxes_are_in_image_coordinates_and_dropped_ones_dashed(shown):
     }
 
 
-def test_labels_and_table_rows_have_the_same_numbers(shown):
-    html = report.build_report([shown[0]], [shown[1]]).html()
+def test_labels_and_table_rows_have_the_same_numbers(captioned_image):
+    html = build(captioned_image).html()
     rows = re.findall(r'<td class="number">(\d+) <i.*?<td class="text">(.*?)</td>', html, re.DOTALL)
 
     assert [text for _, text in rows] == ["a &lt;cat&gt;", "corner", "STOP", "dog"]
@@ -120,8 +129,8 @@ def test_labels_and_table_rows_have_the_same_numbers(shown):
     ]
 
 
-def test_smallest_of_nested_boxes_lies_on_top(shown):
-    html = report.build_report([shown[0]], [shown[1]]).html()
+def test_smallest_of_nested_boxes_lies_on_top(captioned_image):
+    html = build(captioned_image).html()
     titles = [text.split(",")[0] for text in re.findall(r"<title>(.*?)</title></polygon>", html)]
     assert titles == ["a &lt;cat&gt;", "dog", "STOP", "corner"]
 
@@ -137,18 +146,18 @@ def test_labels_stay_inside_and_do_not_overlap_while_there_is_room(width, height
         for a, b, c, d in corners
     ]
     label = (width / 12, height / 20)
-    spots = report.place_labels(boxes, [label] * len(boxes), size)
+    places = report.place_labels(boxes, [label] * len(boxes), size)
 
-    for number, (x, y) in enumerate(spots):
+    for number, (x, y) in enumerate(places):
         assert -1e-6 <= x <= width - label[0] + 1e-6 and -1e-6 <= y <= height - label[1] + 1e-6
-        for other_x, other_y in spots[:number]:
+        for other_x, other_y in places[:number]:
             apart = abs(x - other_x) >= label[0] - 1e-6 or abs(y - other_y) >= label[1] - 1e-6
             assert apart, "twelve labels have room"
 
 
 def test_labels_stay_inside_where_there_is_no_room():
-    spots = report.place_labels([(0, 0, 10, 10)] * 5, [(6, 6)] * 5, (10, 10))
-    assert len(spots) == 5 and all(0 <= x <= 4 and 0 <= y <= 4 for x, y in spots)
+    places = report.place_labels([(0, 0, 10, 10)] * 5, [(6, 6)] * 5, (10, 10))
+    assert len(places) == 5 and all(0 <= x <= 4 and 0 <= y <= 4 for x, y in places)
     assert report.place_labels([(0, 0, 3, 3)], [(6, 6)], (3, 3)) == [(0, 0)]
 
 
@@ -158,11 +167,11 @@ def test_labels_and_lines_have_one_size_for_any_image(size):
     region = Region(box=(0, 0, width, height), text="all", score=1, expert="e")
     record = Record(name="a", sha256="0" * 64, width=width, height=height, regions=[region])
     tags = parsed(report.draw_svg(record, Image.new("RGB", size), 480))
-    shown = min(report.WIDTH / width, report.HEIGHT / height)
+    scale = min(report.WIDTH / width, report.HEIGHT / height)
     (text,), outline = tags.all("text"), tags.all("polygon")[-1]
 
-    assert float(text["font-size"]) * shown == pytest.approx(11, rel=0.05)
-    assert float(outline["stroke-width"]) * shown == pytest.approx(1.6, rel=0.05)
+    assert float(text["font-size"]) * scale == pytest.approx(11, rel=0.05)
+    assert float(outline["stroke-width"]) * scale == pytest.approx(1.6, rel=0.05)
 
 
 def test_touching_masks_have_different_colours_and_an_outline():
@@ -172,11 +181,12 @@ def test_touching_masks_have_different_colours_and_an_outline():
         band[:, x : x + 6] = True
         bands.append(Region(box=(x, 0, x + 6, 20), text="x", score=1, expert="e", mask=Mask.from_array(band)))
 
-    drawn = np.asarray(report.draw_masks(bands, (60, 20)))
-    colours = [tuple(drawn[10, x + 3, :3]) for x in range(0, 60, 6)]
+    colour_layer = np.asarray(report.draw_masks(bands, (60, 20)))
+    colours = [tuple(colour_layer[10, x + 3, :3]) for x in range(0, 60, 6)]
 
-    assert all(one != next_one for one, next_one in zip(colours, colours[1:], strict=False))
-    assert (drawn[:, 6, 3] == 255).all() and drawn[10, 8, 3] < 128
+    assert all(first != second for first, second in zip(colours, colours[1:], strict=False))
+    # Opaque at the edge of a band, transparent inside.
+    assert (colour_layer[:, 6, 3] == 255).all() and colour_layer[10, 8, 3] < 128
 
 
 def _images(html):
@@ -184,29 +194,33 @@ def _images(html):
         yield kind, Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def test_image_and_mask_are_shrunk_together(shown):
-    (kind, image), (other, mask) = _images(report.build_report([shown[0]], [shown[1]], pixels=50).html())
+def test_image_and_mask_are_shrunk_together(captioned_image):
+    (kind, image), (other, mask) = _images(build(captioned_image, pixels=50).html())
     assert (kind, image.size, other, mask.size) == ("jpeg", (50, 30), "png", (50, 30))
 
+    # The mask at half the size.
     inside = np.asarray(mask)[:, :, 3] > 0
     assert inside[5:25, 10:35].all() and inside.sum() == 20 * 25
 
 
-def test_failures_and_missing_images_are_shown(shown, tmp_path):
-    gone = InputImage(tmp_path / "gone.png", "gone.png")
+def test_failures_and_missing_images_are_reported(captioned_image, tmp_path):
+    missing_image = InputImage(tmp_path / "gone.png", "gone.png")
     failure = Failure(stage="read", error="OSError: <none>")
-    page = report.build_report([Record(name="gone.png", failures=[failure]), shown[0]], [gone, gone])
+    failed_record = Record(name="gone.png", failures=[failure])
+    other_record, _ = captioned_image
+    page = report.build_report([failed_record, other_record], [missing_image, missing_image])
     text = " ".join(parsed(page.html()).text)
 
     assert "read: OSError: <none>" in text and "there is no image at" in text and "no description" in text
 
 
-def test_page_is_one_file_and_shown_by_notebooks(shown, tmp_path):
-    page = report.build_report([shown[0]], [shown[1]])
+def test_page_is_one_file_and_displayed_by_notebooks(captioned_image, tmp_path):
+    page = build(captioned_image)
     path = page.write(tmp_path / "new" / "report.html")
     html = path.read_text(encoding="utf-8")
 
     assert html.startswith("<!doctype html>") and page._repr_html_() in html
     assert "http" not in html.replace("http-equiv", "") and "<script" not in html
+    record, source = captioned_image
     with pytest.raises(ValueError, match="a record for each image, got 1 for 2"):
-        report.build_report([shown[0]], [shown[1]] * 2)
+        report.build_report([record], [source] * 2)

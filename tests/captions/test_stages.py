@@ -1,4 +1,4 @@
-"""Stages: what matchers, dependent experts and composers get, what is cached, and what failures leave."""
+"""Stages: inputs of matchers, dependent experts and composers, caching, and failures."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def images():
     return [InputImage(image(*colours), name) for name, colours in stripes.items()]
 
 
-# Everything passes, so that tests see what the models said.
+# Everything passes, so that tests see all results of the models.
 OPEN = filtering.Filter(filtering.Thresholds(region=-1, segment=-1, ocr=-1, same_caption=2))
 
 
@@ -42,17 +42,17 @@ def run_pipeline(images, out, *models, matcher=None, composer=None, **options):
     return summary, list(pipeline.read_records(out / pipeline.RECORDS))
 
 
-# Matching
+# --- matching -------------------------------------------------------------------------------------
 
 
-def test_each_region_gets_the_score_of_its_own_crop_and_text(images, tmp_path):
+def test_each_region_gets_the_score_of_its_crop_and_text(images, tmp_path):
     matcher = ChecksumMatcher()
     _, records = run_pipeline(
         images, tmp_path, Colours(), CaptionedSegments(Halves(), Shades()), matcher=matcher, batch_size=2
     )
     regions = [region for record in records for region in record.regions]
 
-    assert len(regions) == 3 + 5 and matcher.batches == [3 + 2, 1 + 2]  # white has no words
+    assert len(regions) == 3 + 5 and matcher.batches == [3 + 2, 1 + 2], "white gets no caption"
     for region in regions:
         x0, y0, x1, y1 = region.box
         assert region.match == pytest.approx(score((int(x1 - x0), int(y1 - y0)), region.text))
@@ -102,14 +102,14 @@ def test_scores_are_clipped_to_probabilities_and_missing_ones_recorded(images, t
     assert "returned 0 scores for 1 regions" in records[0].failures[0].error
 
 
-def test_crops_are_whole_pixels_inside_the_image():
-    whole = image((1, 2, 3), (4, 5, 6))
-    assert crop(whole, (-3, 2.6, 8.4, 99)).size == (8, 8)
-    assert crop(whole, (15.9, 9.9, 16, 10)).size == (1, 1)
-    assert crop(whole, (40, 40, 50, 50)).size == (1, 1)
+def test_crops_are_full_pixels_inside_the_image():
+    stripes = image((1, 2, 3), (4, 5, 6))
+    assert crop(stripes, (-3, 2.6, 8.4, 99)).size == (8, 8)
+    assert crop(stripes, (15.9, 9.9, 16, 10)).size == (1, 1)
+    assert crop(stripes, (40, 40, 50, 50)).size == (1, 1)
 
 
-# Segments
+# --- segments -------------------------------------------------------------------------------------
 
 
 def test_dependent_expert_captions_the_regions_of_its_upstream_expert(images, tmp_path):
@@ -144,13 +144,14 @@ def test_shared_upstream_output_is_computed_once_and_dropped_after_its_last_use(
 
     assert halves.batches == [3] and [r.text for r in records[0].regions] == ["a", "b", "c", "d"]
 
-    items = load_samples(images, ["0" * 64, "1" * 64, "2" * 64])
-    carried = []
+    samples = load_samples(images, ["0" * 64, "1" * 64, "2" * 64])
+    # Number of outputs that each sample carries along after each stage.
+    num_carried = []
     for stage in pipeline.Pipeline(pair).stages(tmp_path / "new"):
-        items, _ = stage(items)
-        carried.append([len(item.intermediate) for item in items])
+        samples, _ = stage(samples)
+        num_carried.append([len(sample.intermediate) for sample in samples])
 
-    assert carried == [[1] * 3, [1] * 3, [0] * 3, [0] * 3]
+    assert num_carried == [[1] * 3, [1] * 3, [0] * 3, [0] * 3]
 
 
 def test_dependent_expert_does_not_run_where_its_upstream_expert_failed(images, tmp_path):
@@ -163,7 +164,7 @@ def test_dependent_expert_does_not_run_where_its_upstream_expert_failed(images, 
 
     assert [[f.stage for f in record.failures] for record in records] == [["halves"]] * 3
     assert shades.batches == [] and all(record.regions for record in records)
-    assert {tally.stage: tally.failed for tally in summary.stages} == {
+    assert {stage.stage: stage.failed for stage in summary.stages} == {
         "halves": 3, "halves+shades": 0, "colours": 0, "rules": 0
     }  # fmt: skip
 
@@ -175,8 +176,9 @@ def test_upstream_expert_can_be_requested_too(images, tmp_path):
     assert halves.batches == [3]
     assert [item.expert for item in records[0].provenance] == ["halves", "halves+shades", "filter", "rules"]
 
-    undescribed = [item for item in records[0].dropped if item.expert == "halves"]
-    assert {item.reason for item in undescribed} == {"there is no description"} and len(undescribed) == 2
+    without_caption = [item for item in records[0].dropped if item.expert == "halves"]
+    assert len(without_caption) == 2
+    assert {item.reason for item in without_caption} == {"there is no description"}
 
 
 @pytest.mark.parametrize("upstream_first", [True, False])
@@ -211,8 +213,8 @@ def test_segments_are_the_largest_on_white():
     assert largest([without_mask, *output.regions], 1) == [output.regions[0]]
 
     inside = Region(box=(0, 0, 16, 10), text="", score=1, expert="e", mask=output.regions[1].mask)
-    shown = np.asarray(cut_out(image((0, 0, 0), (9, 9, 9)), inside))
-    assert (shown[:, :8] == 255).all() and (shown[:, 8:] == 9).all()
+    cut_pixels = np.asarray(cut_out(image((0, 0, 0), (9, 9, 9)), inside))
+    assert (cut_pixels[:, :8] == 255).all() and (cut_pixels[:, 8:] == 9).all()
 
 
 def test_missing_region_captions_are_recorded(images, tmp_path):
@@ -224,7 +226,7 @@ def test_missing_region_captions_are_recorded(images, tmp_path):
     assert "shades captioned 1 of 2 segments" in records[0].failures[0].error
 
 
-# Composing
+# --- composing ------------------------------------------------------------------------------------
 
 
 def test_caption_is_paid_for_once(images, tmp_path):
@@ -253,6 +255,7 @@ def test_damaged_cache_file_is_computed_again(images, tmp_path):
     run_pipeline(images, tmp_path, Colours())
     for path in tmp_path.glob("findings/colours/*/*/*.json"):
         path.write_bytes(path.read_bytes()[:-5])
+    # Without the shards, results have to come from the cache.
     for path in tmp_path.glob("shards/*"):
         path.unlink()
     colours = Colours()
@@ -270,14 +273,14 @@ def test_expert_output_may_be_empty(images, tmp_path):
     assert {(r.status, r.detailed_caption, r.check) for r in records} == {("ok", "", None)}
 
 
-# Names
+# --- names ----------------------------------------------------------------------------------------
 
 
-def test_set_has_its_own_matcher(monkeypatch):
+def test_set_has_a_default_matcher(monkeypatch):
     entry = experts.MatcherEntry(ChecksumMatcher, sets=("paper",))
     monkeypatch.setitem(experts.MATCHERS.entries, "blip2-itm", entry)
 
-    assert experts.load_matcher("auto", "cpu") is None, "its experts' own scores filter better"
+    assert experts.load_matcher("auto", "cpu") is None, "the scores of its experts filter better"
     assert isinstance(experts.load_matcher("auto", "paper"), ChecksumMatcher)
     assert experts.load_matcher("auto", "pp-ocr") is experts.load_matcher("none", "cpu") is None
     assert isinstance(experts.load_matcher("blip2-itm", "cpu"), ChecksumMatcher)

@@ -35,7 +35,7 @@ TOKENS, DOLLARS, PRICES = "MONKEYLIB_CHAT_TOKENS", "MONKEYLIB_CHAT_DOLLARS", "MO
 CONCURRENCY = "MONKEYLIB_CHAT_CONCURRENCY"
 OPENAI = "https://api.openai.com/v1"
 
-# Responses are cached by the whole request: not a byte of the prompt may change without a reason.
+# Responses are cached by the full request: not a byte of the prompt may change without a reason.
 _TASK = (
     "You write captions. Several people described the same picture, in whole and in part. Write one "
     "description from what they say that is coherent, logical and full of detail. Places are given by their "

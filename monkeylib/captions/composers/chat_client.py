@@ -336,7 +336,7 @@ class ChatClient:
                 f"a response without an answer ({type(error).__name__}: {error})"
             ) from error
 
-        # Without numbers from the endpoint, the whole reservation counts as used.
+        # Without numbers from the endpoint, the full reservation counts as used.
         usage = response.get("usage") or {}
         prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if isinstance(prompt_tokens, int) and isinstance(completion_tokens, int):

@@ -41,13 +41,13 @@ class RuleComposer(Composer):
         details = [text for text in details if text]
 
         # Whole-image captions, two sentences of each, take the room that is left.
-        whole_image = []
+        image_sentences = []
         for text in [*(caption.text for caption in record.captions), record.original_caption]:
             if text.strip():
                 for part in split_sentences(text)[:2]:
-                    whole_image.append(as_sentence(part))
+                    image_sentences.append(as_sentence(part))
 
-        return " ".join([*whole_image[: MAXIMUM_SENTENCES - len(details)], *details])
+        return " ".join([*image_sentences[: MAXIMUM_SENTENCES - len(details)], *details])
 
     def _texts_sentence(self, record: Record) -> str:
         quotes = [_quote(line.text) for line in reading_order(record.lines) if len(line.text.strip()) > 1]

@@ -168,8 +168,8 @@ def clean(text: str) -> str:
 class Blip2Matcher(Pretrained, ImageTextMatcher):
     """The probability that a text belongs to a crop, by BLIP-2's image-text matching head.
 
-    The released code scores one pair at a time and opens the image anew for each. Here pairs are batched, and
-    a crop object that comes with several texts is preprocessed once.
+    The released code scores one pair at a time and opens the image again for each. Here pairs are batched,
+    and a crop object that comes with several texts is preprocessed once.
     """
 
     name = "blip2-itm"

@@ -197,7 +197,7 @@ class _Process:
         self._popen = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
         )
-        self._buffer = b""  # read, but no whole line yet
+        self._buffer = b""  # bytes of an incomplete line
         self._kill = weakref.finalize(self, _kill, self._popen)
 
         try:

@@ -141,7 +141,7 @@ def _draw_receipt(rng: Generator, split: str, page: _Page, title_height: int) ->
     prices: dict[str, str] = {}
 
     def draw_total() -> str:
-        """Draw all prices anew and add them up."""
+        """Draw all prices again and add them up."""
         for item in items:
             prices[item] = words.draw_value(item, split, lambda: words.price(rng))
         cents = sum(round(100 * float(price)) for price in prices.values())

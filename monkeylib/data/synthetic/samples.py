@@ -166,7 +166,7 @@ def _ask_about_scene(rng: Generator, objects: list[DrawnObject], size: tuple[int
             answer_box = enclosing_box(*boxes)
             # Objects are as legible as their shorter side is long.
             height = min(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
-        else:  # the answer needs the whole image
+        else:  # the answer needs the full image
             answer_box = (0.0, 0.0, float(size[0]), float(size[1]))
             height = float(min(size))
 
@@ -174,7 +174,7 @@ def _ask_about_scene(rng: Generator, objects: list[DrawnObject], size: tuple[int
             Question(question, answer, "general", kind, clip(answer_box, size), height, "object")
         )
 
-    # An object is asked for by its name or its location only where that is unambiguous.
+    # A question names an object or a location only if that is unambiguous.
     names = Counter(drawn.name for drawn in objects)
     locations = Counter(drawn.location for drawn in objects)
     for drawn in objects:

@@ -38,8 +38,8 @@ def training_turns(
         independent: make sure that answers are found in the image and not in the text before the question. No
             question follows a detailed caption, and each sign and object is asked about once. The short
             caption, which counts objects and names a document's title, may still come first.
-        by_colour: with `independent`, how often all signs of an image with several are asked for by their
-            colour; otherwise each is asked for by its colour or its location.
+        by_colour: with `independent`, how often questions name all signs of an image with several by their
+            colour; otherwise they name each by its colour or its location.
     """
     questions = _one_per_object(sample, rng, by_colour) if independent else sample.questions
 

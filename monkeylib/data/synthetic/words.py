@@ -1,7 +1,7 @@
 """Words of the synthetic data, and the rule that keeps its splits disjoint.
 
 Every written fact is a (key, value) pair such as `("milk", "4.20")`. A hash of the pair decides which split
-may show it, so a pair that a model has read in training is never asked for in validation or test.
+may show it, so a pair that a model has read in training is never an answer in validation or test.
 """
 
 from __future__ import annotations

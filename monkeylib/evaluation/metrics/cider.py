@@ -37,7 +37,7 @@ _PUNCTUATION = {"'", '"', "`", "''", "``", ".", "...", "?", "!", ",", ":", "-", 
 def tokenize_caption(text: str) -> list[str]:
     """Split a caption as the Penn Treebank tokeniser of the COCO caption evaluation does.
 
-    Lower case, clitics are tokens of their own ("it's" -> "it", "'s"), punctuation is dropped, brackets stay
+    Lower case, clitics are separate tokens ("it's" -> "it", "'s"), punctuation is dropped, brackets stay
     ("(" -> "-lrb-").
     """
     text = text.lower()

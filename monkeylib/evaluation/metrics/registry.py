@@ -1,4 +1,4 @@
-"""Metrics by name, over whole corpora: the score of each example, and the score of the corpus.
+"""Metrics by name: the score of each example of a corpus, and the score of the corpus.
 
 The score of a corpus is the mean over its examples for most metrics. For the others (F1 over all values of
 all documents, MME's sums over tasks) it is computed from sums of counts over examples, which a bootstrap can

@@ -67,7 +67,7 @@ def require_meta(meta: Meta | None, key: str, purpose: str) -> Any:
 # --- normalisation --------------------------------------------------------------------------------
 
 # Contractions of the official VQA evaluation. A prediction without the apostrophe gets it back
-# ("dont" -> "don't"); "its" and "lets" are words of their own and stay.
+# ("dont" -> "don't"); "its" and "lets" are other words and stay.
 _CONTRACTIONS = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
 he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've

@@ -122,7 +122,7 @@ def normalise(text: str) -> str:
     Accents go first, then, as often as they occur, trailing citations ("[1]", "†"), trailing remarks in
     brackets and outer quotation marks; last one closing full stop, case and repeated blanks.
     """
-    # Decomposed, accents are characters of their own, of the category Mn.
+    # After decomposition, accents are separate characters, of the category Mn.
     text = unicodedata.normalize("NFKD", text)
     text = "".join(character for character in text if unicodedata.category(character) != "Mn")
     text = text.translate(_SAME_CHARACTERS)

@@ -22,9 +22,8 @@ from tests.support import chat_server
 from tests.support.chat_server import COMPLETION
 
 KEY = "a key that nobody may see"
-QUICK = RetryPolicy(
-    attempts=8, timeout=60, first_delay=0.01, longest_delay=1.0
-)  # but no answer comes too late
+# Short delays, but a timeout that no answer exceeds on a busy machine.
+QUICK = RetryPolicy(attempts=8, timeout=60, first_delay=0.01, longest_delay=1.0)
 
 
 def record(text: str = "a cat", **more) -> Record:
@@ -40,8 +39,8 @@ def server(monkeypatch):
 
 
 @pytest.fixture()
-def ask(server, tmp_path):
-    """Make a composer that keeps its answers in the test's folder."""
+def make_composer(server, tmp_path):
+    """Make a composer whose cache lies in the test's folder."""
 
     def make(**more) -> chat.ChatComposer:
         return chat.ChatComposer(tmp_path / "chat", **{"retry_policy": QUICK, **more})
@@ -50,15 +49,15 @@ def ask(server, tmp_path):
 
 
 def longest(item: Record, answer: int = 400) -> int:
-    """Tokens that are set aside for a record."""
+    """Tokens that are reserved for a record."""
     return len(chat.chat_prompt(item).encode()) + OVERHEAD + answer
 
 
-# --- one question ------------------------------------------------------------------------------------
+# --- one request -------------------------------------------------------------------------------------
 
 
-def test_prompt_is_sent_and_the_answer_returned(server, ask):
-    composer = ask(temperature=0.2)
+def test_prompt_is_sent_and_the_answer_returned(server, make_composer):
+    composer = make_composer(temperature=0.2)
     assert composer.compose(record("a cat on a mat")) == "A CAT ON A MAT."
 
     ((path, authorization, body),) = server.requests
@@ -72,7 +71,7 @@ def test_prompt_is_sent_and_the_answer_returned(server, ask):
     assert composer.usage.requests == 1 and composer.usage.completion_tokens == COMPLETION
 
 
-def test_every_failure_is_retried_and_what_may_be_billed_counts(server, ask):
+def test_every_failure_is_retried_and_what_may_be_billed_counts(server, make_composer):
     server.script = [
         (429, {"Retry-After": "0.3"}, None),
         (500, {}, None),
@@ -81,50 +80,50 @@ def test_every_failure_is_retried_and_what_may_be_billed_counts(server, ask):
         "half",
         "no answer",
     ]
-    composer = ask(retry_policy=replace(QUICK, timeout=3.0))
+    composer = make_composer(retry_policy=replace(QUICK, timeout=3.0))
 
     assert composer.compose(record()) == "A CAT."
     assert len(server.requests) == 7 and len({json.dumps(body) for _, _, body in server.requests}) == 1
-    assert server.times[1] - server.times[0] >= 0.29  # the server asked for it
+    assert server.times[1] - server.times[0] >= 0.29, "the delay that the server requested"
 
-    # The four that may have been answered count whole, refusals count nothing.
+    # The full reservations of the four that may have been answered count, refusals count nothing.
     used = len(chat.chat_prompt(record())) // 4 + COMPLETION
     assert composer.usage.tokens == 4 * longest(record()) + used
     assert composer.usage.requests == 7
 
 
-def test_response_without_usage_counts_the_whole_reservation(server, ask):
+def test_response_without_usage_counts_the_full_reservation(server, make_composer):
     server.otherwise = "uncounted"
-    composer = ask()
+    composer = make_composer()
     assert composer.compose(record()) == "A CAT." and composer.usage.tokens == longest(record())
 
 
-def test_retries_end_after_the_last_attempt(server, ask):
+def test_retries_end_after_the_last_attempt(server, make_composer):
     server.otherwise = (503, {}, None)
     with pytest.raises(ChatFailed, match="3 attempts failed, the last one: status 503: .*on purpose"):
-        ask(retry_policy=RetryPolicy(attempts=3, timeout=60, first_delay=0.01)).compose(record())
+        make_composer(retry_policy=RetryPolicy(attempts=3, timeout=60, first_delay=0.01)).compose(record())
     assert len(server.requests) == 3
 
 
-def test_retry_after_beyond_the_longest_delay_fails_at_once(server, ask):
+def test_retry_after_beyond_the_longest_delay_fails_at_once(server, make_composer):
     server.otherwise = (429, {"Retry-After": "3600"}, None)
     with pytest.raises(ChatFailed, match="asks to wait for 3600 seconds"):
-        ask().compose(record())
+        make_composer().compose(record())
     assert len(server.requests) == 1
 
 
-def test_delays_between_attempts_double(server, ask):
+def test_delays_between_attempts_double(server, make_composer):
     server.script = [(500, {}, None)] * 4
-    ask(retry_policy=RetryPolicy(attempts=5, timeout=60, first_delay=0.1)).compose(record())
+    make_composer(retry_policy=RetryPolicy(attempts=5, timeout=60, first_delay=0.1)).compose(record())
     waits = [later - sooner for sooner, later in zip(server.times, server.times[1:], strict=False)]
 
     assert all(wait >= 0.75 * 0.1 * 2**i for i, wait in enumerate(waits))
 
 
 @pytest.mark.parametrize("refusal", [(401, {}, None), (429, {}, "insufficient_quota")])
-def test_endpoint_that_refuses_gets_one_request(server, ask, refusal):
+def test_endpoint_that_refuses_gets_one_request(server, make_composer, refusal):
     server.otherwise = refusal
-    composer = ask()
+    composer = make_composer()
 
     for text in ("a cat", "a dog"):
         with pytest.raises(ChatFailed, match=f"refuses requests .status {refusal[0]}"):
@@ -133,9 +132,9 @@ def test_endpoint_that_refuses_gets_one_request(server, ask, refusal):
     assert len(server.requests) == 1 and composer.usage.tokens == 0
 
 
-def test_refused_request_fails_alone(server, ask):
+def test_refused_request_fails_alone(server, make_composer):
     server.script = [(400, {}, "context_length_exceeded")]
-    composer = ask()
+    composer = make_composer()
 
     with pytest.raises(ChatFailed, match="refused the request .status 400"):
         composer.compose(record())
@@ -151,83 +150,85 @@ def test_refused_request_fails_alone(server, ask):
         ("null", "no text"),
     ],
 )
-def test_unusable_answer_raises_and_is_cached(server, ask, how, complaint):
+def test_unusable_answer_raises_and_is_cached(server, make_composer, how, complaint):
     server.otherwise = how
     for _ in range(2):
         with pytest.raises(ChatFailed, match=complaint):
-            ask().compose(record())
+            make_composer().compose(record())
     assert len(server.requests) == 1
 
 
-def test_record_without_annotations_sends_no_request(server, ask):
-    assert ask().compose(record(captions=())) == "" and not server.requests
+def test_record_without_annotations_sends_no_request(server, make_composer):
+    assert make_composer().compose(record(captions=())) == "" and not server.requests
 
 
-def test_unreachable_endpoint_raises_and_costs_nothing(server, ask, monkeypatch):
+def test_unreachable_endpoint_raises_and_costs_nothing(server, make_composer, monkeypatch):
     monkeypatch.setenv(chat.BASE_URL, "http://127.0.0.1:9/v1")
-    composer = ask(retry_policy=RetryPolicy(attempts=2, timeout=60, first_delay=0.01))
+    composer = make_composer(retry_policy=RetryPolicy(attempts=2, timeout=60, first_delay=0.01))
 
     with pytest.raises(ChatFailed, match="2 attempts failed"):
         composer.compose(record())
     assert composer.usage.tokens == 0
 
 
-# --- what is kept ------------------------------------------------------------------------------------
+# --- the cache ---------------------------------------------------------------------------------------
 
 
-def test_rerun_is_answered_from_the_cache(server, ask, tmp_path):
+def test_rerun_is_answered_from_the_cache(server, make_composer, tmp_path):
     records = [record(text) for text in ("a cat", "a dog", "a bus")]
-    first = ask().compose_all(records)
+    first = make_composer().compose_all(records)
 
     assert first == ["A CAT.", "A DOG.", "A BUS."] and len(server.requests) == 3
 
-    again = ask()
-    assert again.compose_all(records) == first and len(server.requests) == 3
-    assert again.usage.requests == 0 and again.cost == 0
+    second_composer = make_composer()
+    assert second_composer.compose_all(records) == first and len(server.requests) == 3
+    assert second_composer.usage.requests == 0 and second_composer.cost == 0
 
-    ask(temperature=0.5).compose(records[0])
-    ask(answer_tokens=300).compose(records[0])
+    # Other settings are other requests.
+    make_composer(temperature=0.5).compose(records[0])
+    make_composer(answer_tokens=300).compose(records[0])
     assert len(server.requests) == 5
 
-    kept = list((tmp_path / "chat").rglob("*.json"))
-    assert len(kept) == 5 and not any(KEY in path.read_text() for path in kept)
+    cached_files = list((tmp_path / "chat").rglob("*.json"))
+    assert len(cached_files) == 5 and not any(KEY in path.read_text() for path in cached_files)
 
 
-def test_broken_cache_file_is_requested_again(server, ask, tmp_path):
-    ask().compose(record())
+def test_broken_cache_file_is_requested_again(server, make_composer, tmp_path):
+    make_composer().compose(record())
     (path,) = (tmp_path / "chat").rglob("*.json")
     path.write_text(path.read_text()[:40])
 
-    assert ask().compose(record()) == "A CAT." and len(server.requests) == 2
+    assert make_composer().compose(record()) == "A CAT." and len(server.requests) == 2
     assert json.loads(path.read_text())["response"]["choices"]
 
 
-def test_interrupted_run_loses_only_requests_on_their_way(server, ask):
+def test_interrupted_run_loses_only_running_requests(server, make_composer):
     server.script = ["answer", "answer", (401, {}, None)]
     records = [record(f"cat {i}") for i in range(5)]
-    answers = ask(concurrency=1).compose_all(records)
+    answers = make_composer(concurrency=1).compose_all(records)
 
     assert [isinstance(answer, str) for answer in answers] == [True, True, False, False, False]
-    assert ask(concurrency=1).compose_all(records)[:2] == answers[:2]
+    assert make_composer(concurrency=1).compose_all(records)[:2] == answers[:2]
     assert len(server.requests) == 3 + 3
 
 
-def test_equal_requests_at_one_time_are_sent_once(server, ask):
+def test_equal_requests_at_one_time_are_sent_once(server, make_composer):
     server.pause = 0.1
-    assert set(ask(concurrency=6).compose_all([record()] * 12)) == {"A CAT."}
+    assert set(make_composer(concurrency=6).compose_all([record()] * 12)) == {"A CAT."}
     assert len(server.requests) == 1
 
 
-# --- many at once, and the budget --------------------------------------------------------------------
+# --- concurrency and the budget ----------------------------------------------------------------------
 
 
-def test_concurrency_is_limited(server, ask):
+def test_concurrency_is_limited(server, make_composer):
     server.pause = 0.15
-    composer = ask(concurrency=3)
+    composer = make_composer(concurrency=3)
 
     assert len(composer.compose_all([record(f"cat {i}") for i in range(12)])) == 12
     assert server.most == 3
 
+    # The limit also holds for threads that call the composer themselves.
     threads = [threading.Thread(target=composer.compose, args=(record(f"dog {i}"),)) for i in range(9)]
     for thread in threads:
         thread.start()
@@ -237,12 +238,13 @@ def test_concurrency_is_limited(server, ask):
     assert server.most == 3 and len(server.requests) == 21
 
 
-def test_retry_after_holds_for_all_threads(server, ask):
+def test_retry_after_holds_for_all_threads(server, make_composer):
     server.script = [(429, {"Retry-After": "0.5"}, None)]
-    composer = ask(concurrency=4)
+    composer = make_composer(concurrency=4)
 
     assert "A CAT." in composer.compose_all([record()])
 
+    # One thread is told to wait; the other sends its request only after the same delay.
     server.script, server.times[:] = [(429, {"Retry-After": "0.5"}, None)], []
     first = threading.Thread(target=composer.compose, args=(record("one"),))
     first.start()
@@ -254,11 +256,11 @@ def test_retry_after_holds_for_all_threads(server, ask):
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_budget_is_never_exceeded_and_a_larger_one_continues(server, ask, concurrency):
+def test_budget_is_never_exceeded_and_a_larger_one_continues(server, make_composer, concurrency):
     records = [record(f"cat {i}") for i in range(10)]
     used = len(chat.chat_prompt(records[0])) // 4 + COMPLETION
-    budget = longest(records[0]) + 3 * used + used // 2  # four answers, and no room to ask a fifth time
-    composer = ask(concurrency=concurrency, maximum_tokens=budget)
+    budget = longest(records[0]) + 3 * used + used // 2  # four answers, and no room for a fifth request
+    composer = make_composer(concurrency=concurrency, maximum_tokens=budget)
     answers = composer.compose_all(records)
     failed = [answer for answer in answers if not isinstance(answer, str)]
 
@@ -266,34 +268,36 @@ def test_budget_is_never_exceeded_and_a_larger_one_continues(server, ask, concur
     assert composer.usage.tokens == 4 * used <= budget
     assert all(isinstance(answer, BudgetExhausted) for answer in failed)
     assert f"The budget of {budget} tokens is used up" in str(failed[0])
-    assert all(isinstance(answer, str) for answer in ask(concurrency=concurrency).compose_all(records))
+    assert all(
+        isinstance(answer, str) for answer in make_composer(concurrency=concurrency).compose_all(records)
+    )
     assert len(server.requests) == 10
 
 
-def test_dollars_are_counted_and_limited(server, ask):
+def test_dollars_are_counted_and_limited(server, make_composer):
     item = record()
     prompt = len(chat.chat_prompt(item)) // 4
-    composer = ask(prices=(0.5, 1.5), maximum_dollars=1.0)
+    composer = make_composer(prices=(0.5, 1.5), maximum_dollars=1.0)
     composer.compose(item)
 
     assert composer.cost == pytest.approx((0.5 * prompt + 1.5 * COMPLETION) / 1e6)
 
-    poor = ask(prices=Prices(1000.0, 1000.0), maximum_dollars=0.1)
+    poor = make_composer(prices=Prices(1000.0, 1000.0), maximum_dollars=0.1)
     with pytest.raises(BudgetExhausted, match="0.1 dollars is used up"):
         poor.compose(record("a dog"))
     assert len(server.requests) == 1
 
 
-# --- where it comes from -----------------------------------------------------------------------------
+# --- the environment ---------------------------------------------------------------------------------
 
 
-def test_model_comes_from_the_environment_and_no_record_has_the_key(server, ask, monkeypatch):
+def test_model_comes_from_the_environment_and_no_record_has_the_key(server, make_composer, monkeypatch):
     monkeypatch.setenv(chat.BASE_URL, "https://user:secret@models.example/v1")
-    composer = ask()
-    known = composer.provenance.model_dump_json()
+    composer = make_composer()
+    provenance = composer.provenance.model_dump_json()
 
     assert composer.version == "a-model" and composer.settings["base_url"] == "https://models.example/v1"
-    assert "secret" not in known and KEY not in known
+    assert "secret" not in provenance and KEY not in provenance
 
     monkeypatch.delenv(chat.KEY)
     with pytest.raises(
@@ -303,13 +307,13 @@ def test_model_comes_from_the_environment_and_no_record_has_the_key(server, ask,
 
     monkeypatch.delenv(chat.MODEL)
     with pytest.raises(ValueError, match="MONKEYLIB_CHAT_MODEL isn't set: name a chat model"):
-        ask()
+        make_composer()
 
     monkeypatch.setenv(chat.MODEL, "m")
     monkeypatch.delenv(chat.BASE_URL)
-    assert ask().settings["base_url"] == "https://api.openai.com/v1"
+    assert make_composer().settings["base_url"] == "https://api.openai.com/v1"
     with pytest.raises(ValueError, match="At least one request"):
-        ask(concurrency=0)
+        make_composer(concurrency=0)
 
 
 def test_limits_come_from_the_environment(server, tmp_path, monkeypatch):
@@ -334,11 +338,11 @@ def test_limits_come_from_the_environment(server, tmp_path, monkeypatch):
         composers.load_composer("chat")
 
 
-def test_pickle_has_no_key(server, ask):
-    composer = ask()
+def test_pickle_has_no_key(server, make_composer):
+    composer = make_composer()
     composer.compose(record())
-    carried = pickle.dumps(composer)
+    pickled = pickle.dumps(composer)
 
-    assert KEY.encode() not in carried
-    assert pickle.loads(carried).compose(record("a dog")) == "A DOG."
-    assert pickle.loads(carried).provenance == composer.provenance
+    assert KEY.encode() not in pickled
+    assert pickle.loads(pickled).compose(record("a dog")) == "A DOG."
+    assert pickle.loads(pickled).provenance == composer.provenance

@@ -1,4 +1,4 @@
-"""The budget of a chat client, and the delays that an endpoint asks for; `test_chat` has a server."""
+"""Budget of a chat client, and delays that an endpoint requests; `test_chat` has a server."""
 
 import time
 
@@ -24,9 +24,11 @@ def test_budget_holds_for_any_requests(limit, requests):
                 elif share < 0.8:
                     reservation.settle(prompt, int(share * answer))
         except BudgetExhausted:
+            # Refused only if it might exceed the limit.
             assert total + prompt + answer > limit
             continue
 
+        # Refused requests count nothing, those without reported usage their full reservation.
         total += 0 if free else prompt + (int(share * answer) if share < 0.8 else answer)
         assert budget.usage.tokens == total <= limit
 

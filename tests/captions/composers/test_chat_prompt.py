@@ -47,8 +47,8 @@ def test_long_chat_prompt_drops_the_least_certain_regions():
 )
 def test_chat_prompt_is_never_too_long(regions, texts, original, room):
     lines = [line(text, confidence=0.9) for text in texts]
-    whole = record(regions=regions, lines=lines, original_caption=original)
-    prompt = chat.chat_prompt(whole, maximum_characters=TASK_ALONE + room)
+    full_record = record(regions=regions, lines=lines, original_caption=original)
+    prompt = chat.chat_prompt(full_record, maximum_characters=TASK_ALONE + room)
 
     assert len(prompt) <= TASK_ALONE + room
     assert len(prompt.splitlines()) <= 6, "no text can begin a part of its own"
@@ -57,13 +57,13 @@ def test_chat_prompt_is_never_too_long(regions, texts, original, room):
 
 
 def test_long_chat_prompt_is_cut_where_it_matters_least():
-    whole = record(
+    full_record = record(
         captions=[Caption(text="a street", expert="c")],
         original_caption="word " * 500,
         lines=[line("SURE", confidence=0.99), line("DOUBT" * 20, (10, 50, 60, 60), confidence=0.86)],
         regions=[region("a car", match=0.9), region("a rumour " * 20, match=0.5)],
     )
-    prompt = chat.chat_prompt(whole, maximum_characters=TASK_ALONE + 300)
+    prompt = chat.chat_prompt(full_record, maximum_characters=TASK_ALONE + 300)
 
     assert "a street." in prompt and "word word" in prompt and "SURE" in prompt and "a car" in prompt
     assert "DOUBT" not in prompt and "rumour" not in prompt and prompt.count("word") < 30

@@ -45,22 +45,22 @@ def test_rules_relate_the_two_largest_objects(regions, relation):
     assert text.startswith("The picture shows") and text.partition(".")[2] == relation
 
 
-def test_nothing_known_gives_no_caption():
+def test_record_without_annotations_has_no_caption():
     assert rules.RuleComposer().compose(record()) == ""
 
 
 @given(st.lists(regions, max_size=8), st.lists(st.sampled_from(["STOP", "12 km", "a"]), max_size=4))
 def test_caption_is_short_grounded_and_without_coordinates(regions, texts):
     lines = [line(text, (5, 5 + 20 * i, 50, 15 + 20 * i)) for i, text in enumerate(texts)]
-    whole = record(regions=regions, lines=lines)
-    text = rules.RuleComposer().compose(whole)
+    full_record = record(regions=regions, lines=lines)
+    text = rules.RuleComposer().compose(full_record)
 
     assert text.count(". ") + text.endswith(".") <= 5
     assert "[" not in text and "(" not in text
     for name in ("cat", "dog"):
         assert (name in text) == any(item.text == name for item in regions)
     assert ("STOP" in text) == ("STOP" in texts)
-    assert rules.RuleComposer().compose(whole) == text
+    assert rules.RuleComposer().compose(full_record) == text
 
 
 def test_reading_order_goes_row_by_row():
@@ -86,13 +86,19 @@ def test_places_in_words(box, words):
 
 
 def test_rules_quote_texts_and_cut_long_captions():
-    told = record(original_caption="One. Two. Three. Four.", captions=[Caption(text="a. b. c.", expert="c")],
-                  lines=[line('the "best"')], regions=[region()])  # fmt: skip
-    text = rules.RuleComposer().compose(told)
+    captioned_record = record(
+        original_caption="One. Two. Three. Four.",
+        captions=[Caption(text="a. b. c.", expert="c")],
+        lines=[line('the "best"')],
+        regions=[region()],
+    )
+    text = rules.RuleComposer().compose(captioned_record)
+    # Two sentences of each caption, as long as there are fewer than six in all.
     assert text == "A. B. One. The picture shows a cat on the left. The text reads \"the 'best'\"."
 
 
 def test_rules_name_an_object_once_by_its_best_name():
+    # Two experts name one object; the matcher prefers "cat".
     experts_regions = [
         region("animal", (0, 0, 40, 40), score=0.99, match=0.5, expert="seer"),
         region("cat", (1, 0, 40, 40), score=0.3, match=0.8, expert="cutter"),

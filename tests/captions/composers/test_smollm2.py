@@ -1,4 +1,4 @@
-"""The composer that rewrites: what stands of a draft and what doesn't; a tiny model of its architecture."""
+"""The rewriting composer: drafts that are used or refused, and a tiny model of its architecture."""
 
 import re
 
@@ -24,18 +24,18 @@ def record(**more) -> Record:
 
 
 def composer(monkeypatch, draft: str, **settings) -> SmolLm2Composer:
-    made = SmolLm2Composer(**settings)
-    monkeypatch.setattr(made, "draft", lambda plain: draft)
-    return made
+    rewriter = SmolLm2Composer(**settings)
+    monkeypatch.setattr(rewriter, "draft", lambda plain: draft)
+    return rewriter
 
 
 GOOD = 'A picture shows a cat at the top left. The text reads "Exit 24".'
 
 
 def test_faithful_draft_is_used(monkeypatch):
-    made = composer(monkeypatch, GOOD)
-    assert made.compose(record()) == GOOD
-    assert made.rewrites[GOOD] == smollm2.RewriteResult("model", GOOD, ())
+    rewriter = composer(monkeypatch, GOOD)
+    assert rewriter.compose(record()) == GOOD
+    assert rewriter.rewrites[GOOD] == smollm2.RewriteResult("model", GOOD, ())
     assert checks.check_caption(record(detailed_caption=GOOD)).grounding == 1
 
 
@@ -56,23 +56,23 @@ def test_faithful_draft_is_used(monkeypatch):
     ],
 )
 def test_unfaithful_draft_is_replaced_by_the_rules(monkeypatch, draft, problem):
-    made = composer(monkeypatch, draft)
-    said = made.compose(record())
+    rewriter = composer(monkeypatch, draft)
+    caption = rewriter.compose(record())
 
-    assert said == made.rules.compose(record())
+    assert caption == rewriter.rules.compose(record())
 
-    verdict = made.rewrites[said]
-    assert verdict.writer == "rules" and verdict.draft == draft
-    assert any(re.search(problem, found) for found in verdict.problems)
+    result = rewriter.rewrites[caption]
+    assert result.writer == "rules" and result.draft == draft
+    assert any(re.search(problem, message) for message in result.problems)
 
 
 def test_reversed_relation_is_a_problem():
     plain = "The picture shows a cat; a motorcycle. The motorcycle is to the right of the cat."
-    same = "A cat is on the left. The motorcycle is to the right of the cat."
-    turned = "The cat is to the right of the motorcycle."
+    faithful = "A cat is on the left. The motorcycle is to the right of the cat."
+    reversed_relation = "The cat is to the right of the motorcycle."
 
-    assert smollm2.misplaced(plain, same) == []
-    assert smollm2.misplaced(plain, turned) == ["nobody said cat to the right of motorcycle"]
+    assert smollm2.misplaced(plain, faithful) == []
+    assert smollm2.misplaced(plain, reversed_relation) == ["nobody said cat to the right of motorcycle"]
     assert smollm2.misplaced(plain, "A cat, above the motorcycle.") == ["nobody said cat above motorcycle"]
 
 
@@ -91,30 +91,30 @@ def test_babbling_tiny_model_is_replaced_by_the_rules(tokenizer):
         tokenizer_object=tokenizer._tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
     )
     chat.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    made = SmolLm2Composer(maximum_tokens=12)
-    made.__dict__["_parts"] = (chat, model.eval())
-    said = made.compose(record())
+    rewriter = SmolLm2Composer(maximum_tokens=12)
+    rewriter.__dict__["_parts"] = (chat, model.eval())
+    caption = rewriter.compose(record())
 
-    assert said == made.rules.compose(record())
-    assert made.rewrites[said].writer == "rules" and made.rewrites[said].problems
-    assert made.draft("a") == made.draft("a")
+    assert caption == rewriter.rules.compose(record())
+    assert rewriter.rewrites[caption].writer == "rules" and rewriter.rewrites[caption].problems
+    assert rewriter.draft("a") == rewriter.draft("a")
 
 
-def test_record_says_why_a_draft_was_rejected_also_from_the_cache(monkeypatch, tmp_path):
+def test_record_states_the_problems_of_a_refused_draft_also_from_the_cache(monkeypatch, tmp_path):
     plain = SmolLm2Composer().rules.compose(record())
     for place, draft, refused in (
         ("good", GOOD, ()),
         ("bad", "", ("a draft was refused: it is empty",)),
     ):
-        made = composer(monkeypatch, draft)
+        rewriter = composer(monkeypatch, draft)
         monkeypatch.setattr(SmolLm2Composer, "prepare", lambda self: None)
-        for _ in range(2):  # the second time from what is kept
-            ((done,), _) = _stage(made, tmp_path / place)
-            assert done.record.check.problems == refused
-            assert done.record.detailed_caption == (plain if refused else GOOD)
-            monkeypatch.setattr(made, "draft", lambda plain: pytest.fail("asked again"))
+        for _ in range(2):  # the second time from the cache
+            ((sample,), _) = _stage(rewriter, tmp_path / place)
+            assert sample.record.check.problems == refused
+            assert sample.record.detailed_caption == (plain if refused else GOOD)
+            monkeypatch.setattr(rewriter, "draft", lambda plain: pytest.fail("drafted again"))
 
 
-def _stage(made, place):
+def _stage(rewriter, place):
     source = InputImage(Image.new("RGB", (90, 90)), "a.png")
-    return ComposeStage(made, Filter(), place)([PipelineSample(source, record())])
+    return ComposeStage(rewriter, Filter(), place)([PipelineSample(source, record())])

@@ -1,4 +1,4 @@
-"""Tiny weights of the paper's experts, in the place of the real ones."""
+"""Tiny weights in place of those of the paper's experts."""
 
 import pytest
 

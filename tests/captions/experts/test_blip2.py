@@ -1,4 +1,4 @@
-"""BLIP-2's captions and matches against transformers' own way, on tiny weights."""
+"""BLIP-2's captions and matching scores against those of transformers, on tiny weights."""
 
 import numpy as np
 import pytest
@@ -19,16 +19,16 @@ def test_provenance_states_the_licence_of_opt():
 def test_captions_match_transformers_generate():
     expert = blip2.Blip2Captions()
     network, processor = expert.parts
-    found = expert.annotate(IMAGES)
+    outputs = expert.annotate(IMAGES)
 
-    for image, item in zip(IMAGES, found, strict=True):
+    for image, item in zip(IMAGES, outputs, strict=True):
         inputs = processor(images=image, return_tensors="pt")
         ids = network.generate(**inputs, num_beams=5, max_new_tokens=30, eos_token_id=[2, newline(processor)])
         (text,) = processor.batch_decode(ids, skip_special_tokens=True)
         (caption,) = item.captions
         assert caption.text == " ".join(text.split()) != "" and caption.expert == "blip2"
 
-    assert len({item.captions[0].text for item in found}) > 1
+    assert len({item.captions[0].text for item in outputs}) > 1
 
 
 def newline(processor) -> int:
@@ -48,9 +48,10 @@ def test_confidence_is_the_geometric_mean_of_token_probabilities(kind):
         )[0]
         ids = ids[len(prompt) :]
         assert " ".join(processor.tokenizer.decode(ids, skip_special_tokens=True).split()) == text
-        whole = torch.tensor([[*prompt, *ids.tolist()]])
+        # Teacher forcing: the logits before each token of the caption.
+        full_sequence = torch.tensor([[*prompt, *ids.tolist()]])
         with torch.inference_mode():
-            logits = network(pixel_values=pixels, input_ids=whole).logits[0, len(prompt) - 1 : -1]
+            logits = network(pixel_values=pixels, input_ids=full_sequence).logits[0, len(prompt) - 1 : -1]
         steps = logits.log_softmax(-1).gather(1, ids[:, None])
         assert score == pytest.approx(float(steps.mean().exp()), rel=1e-3)
 
@@ -68,11 +69,12 @@ def test_caption_ends_at_a_newline():
     bias = torch.zeros(network.config.text_config.vocab_size)
     letters = processor.tokenizer.convert_tokens_to_ids(["c", "a"])
 
+    # Forces the tokens "c", "a", newline, "c".
     def two_letters_and_a_line(module, inputs, output):
         step = int(inputs[0].shape[1] == 1) and two_letters_and_a_line.step
         two_letters_and_a_line.step += 1
-        wanted = [*letters, newline(processor), letters[0]][min(step, 3)]
-        return output + 1e4 * torch.nn.functional.one_hot(torch.tensor(wanted), len(bias))
+        token = [*letters, newline(processor), letters[0]][min(step, 3)]
+        return output + 1e4 * torch.nn.functional.one_hot(torch.tensor(token), len(bias))
 
     two_letters_and_a_line.step = 0
     handle = network.language_model.lm_head.register_forward_hook(two_letters_and_a_line)
@@ -93,14 +95,14 @@ def test_match_scores_equal_those_of_transformers(placeholders, tmp_path, monkey
     monkeypatch.setenv(pretrained.WEIGHTS, str(tmp_path))
     matcher = blip2.Blip2Matcher()
     network, processor = matcher.parts
-    found = matcher.match(IMAGES, TEXTS)
-    for image, text, value in zip(IMAGES, TEXTS, found, strict=True):
+    scores = matcher.match(IMAGES, TEXTS)
+    for image, text, value in zip(IMAGES, TEXTS, scores, strict=True):
         inputs = processor(images=image, text=blip2.clean(text), return_tensors="pt")
         with torch.inference_mode():
-            said = network(**inputs, use_image_text_matching_head=True).logits_per_image
-        assert value == pytest.approx(float(said.softmax(dim=1)[0, 1]), rel=1e-4)
+            logits = network(**inputs, use_image_text_matching_head=True).logits_per_image
+        assert value == pytest.approx(float(logits.softmax(dim=1)[0, 1]), rel=1e-4)
 
-    assert len(set(found)) == 3 and all(0 < value < 1 for value in found)
+    assert len(set(scores)) == 3 and all(0 < value < 1 for value in scores)
 
 
 def test_match_scores_do_not_depend_on_the_batch_size():
@@ -108,18 +110,18 @@ def test_match_scores_do_not_depend_on_the_batch_size():
     together, alone = (blip2.Blip2Matcher(batch_size=size).match(crops, texts) for size in (9, 1))
 
     np.testing.assert_allclose(together, alone, rtol=1e-4)
-    assert len({round(value, 6) for value in together}) == 9  # image and text both count
+    assert len({round(value, 6) for value in together}) == 9, "image and text both count"
     assert blip2.Blip2Matcher().match([], []) == []
 
 
 def test_crop_with_several_texts_is_preprocessed_once():
     matcher = blip2.Blip2Matcher()
-    processor, seen = matcher.parts[1], []
+    processor, preprocessed = matcher.parts[1], []
     prepare = processor.image_processor
-    processor.image_processor = lambda images, **more: seen.extend(images) or prepare(images, **more)
+    processor.image_processor = lambda images, **more: preprocessed.extend(images) or prepare(images, **more)
     values = matcher.match([IMAGES[0]] * 3, TEXTS)
 
-    assert len(seen) == 1 and len(set(values)) == 3
+    assert len(preprocessed) == 1 and len(set(values)) == 3
 
 
 def test_texts_are_cleaned_and_truncated_as_in_lavis():

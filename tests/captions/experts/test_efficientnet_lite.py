@@ -23,7 +23,7 @@ def published(model: _efficientnet_lite.EfficientNetLite0) -> dict[str, torch.Te
     return state
 
 
-def test_published_weights_are_loaded_under_our_names(tmp_path):
+def test_published_weights_are_loaded_under_their_new_names(tmp_path):
     torch.manual_seed(0)
     model = _efficientnet_lite.EfficientNetLite0()
 
@@ -33,10 +33,10 @@ def test_published_weights_are_loaded_under_our_names(tmp_path):
     assert state.keys() == {name for name in state} and len(state) == len(model.state_dict())
 
     torch.save(state, tmp_path / "weights.pth")
-    again = _efficientnet_lite.load_efficientnet(tmp_path / "weights.pth")
+    reloaded = _efficientnet_lite.load_efficientnet(tmp_path / "weights.pth")
     assert all(
         torch.equal(a, b)
-        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+        for a, b in zip(model.state_dict().values(), reloaded.state_dict().values(), strict=True)
     )
 
     state.pop("_fc.bias")

@@ -1,4 +1,4 @@
-"""Florence-2's dense captions against transformers' own way, on tiny weights."""
+"""Florence-2's dense captions against those of transformers, on tiny weights."""
 
 import pytest
 import torch
@@ -27,20 +27,21 @@ def test_regions_match_transformers_post_processing():
     network, processor = expert.parts
     images = [*PLAIN, *IMAGES]
 
-    for image, found in zip(images, expert.annotate(images), strict=True):
+    for image, output in zip(images, expert.annotate(images), strict=True):
         inputs = processor(text=florence2.TASK, images=image, return_tensors="pt")
         ids = network.generate(**inputs, num_beams=3, max_new_tokens=60, do_sample=False)
         text = processor.batch_decode(ids, skip_special_tokens=False)[0]
-        whole = processor.post_process_generation(text=text, task=florence2.TASK, image_size=image.size)
-        boxes, labels = whole[florence2.TASK]["bboxes"], whole[florence2.TASK]["labels"]
+        parsed = processor.post_process_generation(text=text, task=florence2.TASK, image_size=image.size)
+        boxes, labels = parsed[florence2.TASK]["bboxes"], parsed[florence2.TASK]["labels"]
         usable = [(tuple(b), t) for b, t in zip(boxes, labels, strict=True) if b[0] < b[2] and b[1] < b[3]]
-        assert [(region.box, region.text) for region in found.regions] == usable
+        assert [(region.box, region.text) for region in output.regions] == usable
 
 
 def test_score_is_the_geometric_mean_over_phrase_and_corners():
     expert = florence2.Florence2Regions(maximum_tokens=60)
     network, processor = expert.parts
     inputs = processor(text=florence2.TASK, images=PLAIN[1], return_tensors="pt")
+    # The tiny weights generate this answer.
     labels = processor.tokenizer(
         f"<s>{ANSWERS[1]}</s>", add_special_tokens=False, return_tensors="pt"
     ).input_ids

@@ -47,11 +47,13 @@ class Text:
 
 
 class Instances:
-    """Three objects: one named after the brightest channel, one outside, one without a name."""
+    """Three objects: one named after the brightest channel, one with an empty box, one without a name."""
 
     def __init__(self, height, width, name, config):
-        whole, none, small = [-3.0, 1.0, width / 2, height + 9.0], [5.0, 5.0, 5.0, 9.0], [0.0, 0.0, 2.0, 2.0]
-        self.pred_boxes = Boxes([whole, none, small])
+        outside = [-3.0, 1.0, width / 2, height + 9.0]
+        empty = [5.0, 5.0, 5.0, 9.0]
+        small = [0.0, 0.0, 2.0, 2.0]
+        self.pred_boxes = Boxes([outside, empty, small])
         self.scores = List([0.75, 0.9, 0.8])
         self.pred_object_descriptions = Text([f" a {name}  thing ", "nothing", " "])
 
@@ -89,7 +91,7 @@ class DefaultPredictor:
 
 @pytest.fixture()
 def checkout(tmp_path, monkeypatch):
-    """A checkout of GRIT as far as the runner sees it."""
+    """The files of a GRIT checkout that the runner imports."""
     root = tmp_path / "a checkout"
     files = {
         "detectron2/__init__.py": "",
@@ -119,26 +121,31 @@ def checkout(tmp_path, monkeypatch):
 
 @pytest.fixture()
 def expert(checkout):
-    made = grit.GritRegions(device="cpu", start_timeout=100, image_timeout=20)
-    yield made
-    made.release()
+    grit_expert = grit.GritRegions(device="cpu", start_timeout=100, image_timeout=20)
+    yield grit_expert
+    grit_expert.release()
 
 
 def flat(*colour):
+    """An image of one colour, by which the stand-in decides what to do."""
     return Image.new("RGB", (40, 20), colour)
 
 
 def test_regions_come_from_the_other_process(expert):
     expert.prepare()
-    found = expert.annotate([flat(200, 3, 3), flat(3, 3, 200)])
+    outputs = expert.annotate([flat(200, 3, 3), flat(3, 3, 200)])
 
-    assert [[region.text for region in item.regions] for item in found] == [["a red thing"], ["a blue thing"]]
+    assert [[region.text for region in item.regions] for item in outputs] == [
+        ["a red thing"],
+        ["a blue thing"],
+    ]
 
-    (region,) = found[0].regions
-    assert region.box == (0, 1, 20, 20) and region.score == 0.75  # kept inside the image
+    (region,) = outputs[0].regions
+    assert region.box == (0, 1, 20, 20) and region.score == 0.75, "clipped to the image"
     assert region.expert == "grit" and region.kind == "region"
 
     process = expert._process
+    # The process serves several calls.
     assert len(expert.annotate([flat(3, 200, 3)])) == 1 and expert._process is process
     assert expert.annotate([]) == []
 
@@ -146,15 +153,15 @@ def test_regions_come_from_the_other_process(expert):
 def test_failing_image_raises_and_the_next_call_works(expert):
     with pytest.raises(RuntimeError, match="GRIT failed on an image: ValueError: too dark"):
         expert.annotate([flat(9, 3, 3), flat(0, 0, 0)])
-    (found,) = expert.annotate([flat(9, 3, 3)])
-    assert found.regions[0].text == "a red thing"
+    (output,) = expert.annotate([flat(9, 3, 3)])
+    assert output.regions[0].text == "a red thing"
 
 
 def test_dead_process_raises_and_is_restarted(expert):
     with pytest.raises(RuntimeError, match="ended with code 9: out of memory"):
         expert.annotate([flat(1, 1, 1)])
-    (found,) = expert.annotate([flat(3, 9, 3)])
-    assert found.regions[0].text == "a green thing"
+    (output,) = expert.annotate([flat(3, 9, 3)])
+    assert output.regions[0].text == "a green thing"
 
 
 def test_hanging_process_is_killed(expert):
@@ -169,10 +176,10 @@ def test_hanging_process_is_killed(expert):
 
 
 def test_weights_that_cannot_be_loaded_raise(expert, checkout):
-    whole = expert.version
+    intact_version = expert.version
     (checkout / grit.DEFAULT_WEIGHTS).write_text("broken")
 
-    assert expert.version != whole
+    assert expert.version != intact_version
     with pytest.raises(RuntimeError, match="GRIT couldn't be loaded: RuntimeError: weights of another"):
         expert.prepare()
 
@@ -184,7 +191,7 @@ def test_release_ends_the_process_and_pickles_leave_it_out(expert):
     assert pickle.loads(pickle.dumps(expert))._process is None
 
     expert.release()
-    assert running.returncode == 0  # by itself, as its input ended
+    assert running.returncode == 0, "it ends by itself when its input does"
     assert expert._process is None
 
 
@@ -201,7 +208,7 @@ def test_missing_setup_raises_and_names_the_variable(checkout, monkeypatch, name
     monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
     expert = grit.GritRegions(device="cpu")
 
-    assert expert.provenance.version  # known before anything is there
+    assert expert.provenance.version, "known before anything is set up"
     with pytest.raises(FileNotFoundError, match=complaint):
         expert.annotate([flat(9, 9, 9)])
 

@@ -16,11 +16,11 @@ def test_pp_ocr_reads_a_rendered_page():
         draw.text((30, 30 + 70 * row), text, font=font, fill="black")
     expert = PpOcr(threads=1)
     expert.prepare()
-    read, empty = expert.annotate([page, Image.new("RGB", (64, 64), "white")])
+    page_output, empty_output = expert.annotate([page, Image.new("RGB", (64, 64), "white")])
 
-    assert [line.text.replace(" ", "") for line in read.lines] == ["RECEIPT2024", "Coffee3.50"]
-    assert all(line.confidence > filtering.OCR_CONFIDENCE for line in read.lines)
+    assert [line.text.replace(" ", "") for line in page_output.lines] == ["RECEIPT2024", "Coffee3.50"]
+    assert all(line.confidence > filtering.OCR_CONFIDENCE for line in page_output.lines)
 
-    x0, y0, x1, y1 = read.lines[0].box
+    x0, y0, x1, y1 = page_output.lines[0].box
     assert x0 < 45 and 15 < y0 < 45 and 200 < x1 < 300 and 50 < y1 < 85
-    assert empty.lines == ()
+    assert empty_output.lines == ()

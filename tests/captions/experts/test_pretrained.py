@@ -1,4 +1,4 @@
-"""Where the weights of transformers' models come from, and how they are told apart."""
+"""Weights of transformers' models: hub or folder, and their identification in provenance."""
 
 import pickle
 
@@ -48,11 +48,12 @@ def test_weights_in_a_folder_are_identified_by_their_digest(tmp_path, monkeypatc
 
 
 def test_digest_of_large_files_covers_both_ends(tmp_path):
-    path, prints = tmp_path / "weights", set()
+    path = tmp_path / "weights"
+    file_digests = set()
     for start, end, length in [(0, 0, 5 << 20), (1, 0, 5 << 20), (0, 1, 5 << 20), (0, 0, (5 << 20) + 1)]:
         path.write_bytes(bytes([start]) + bytes(length - 2) + bytes([end]))
-        prints.add(digests.quick_file_digest(path))
-    assert len(prints) == 4
+        file_digests.add(digests.quick_file_digest(path))
+    assert len(file_digests) == 4
 
 
 def test_missing_weights_raise_and_say_how_to_fetch_them(tmp_path, monkeypatch):
@@ -81,10 +82,10 @@ def test_release_frees_weights_and_the_next_call_reloads_them():
 
 
 def test_half_precision_gives_nearly_the_same_results():
-    whole, half = (blip2.Blip2Matcher(dtype=dtype) for dtype in ("float32", "bfloat16"))
+    full, half = (blip2.Blip2Matcher(dtype=dtype) for dtype in ("float32", "bfloat16"))
     np.testing.assert_allclose(
         half.match(IMAGES, ["a cat", "two dogs", "the sign"]),
-        whole.match(IMAGES, ["a cat", "two dogs", "the sign"]),
+        full.match(IMAGES, ["a cat", "two dogs", "the sign"]),
         atol=0.1,
     )
     assert len(blip2.Blip2Captions(dtype="bfloat16", maximum_tokens=5).caption(IMAGES)) == 3

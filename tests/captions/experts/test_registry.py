@@ -30,7 +30,7 @@ def test_sets_have_their_experts_in_order():
     }
 
 
-def test_every_expert_has_a_provenance_of_its_own():
+def test_every_expert_has_a_different_provenance():
     loaded = [experts.load_experts([name])[0] for name in experts.expert_names()]
     assert len({expert.name for expert in loaded}) == len(loaded)
     for expert in loaded:
@@ -39,13 +39,13 @@ def test_every_expert_has_a_provenance_of_its_own():
 
 
 def test_every_expert_of_the_cpu_set_names_its_assets():
-    known = {asset.name for asset in assets.list_assets()}
+    existing_assets = {asset.name for asset in assets.list_assets()}
     for name in experts.expert_sets()["cpu"]:
         needed = experts.EXPERTS.entries[name].assets
-        assert needed and set(needed) <= known
+        assert needed and set(needed) <= existing_assets
 
 
-def test_missing_assets_are_known_without_loading_an_expert(tmp_path, monkeypatch):
+def test_missing_assets_are_listed_without_loading_an_expert(tmp_path, monkeypatch):
     assert experts.missing_assets("pp-ocr") == []  # installed with its package
 
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))

@@ -14,23 +14,21 @@ pytestmark = pytest.mark.usefixtures("tiny")
 SAM = {"points": 6, "stability": 0.5}
 
 
-def suppressed(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> list[int]:
-    """What torchvision's suppression keeps, in plain loops: best first, unless a kept box overlaps it."""
-    kept = []
+def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> list[int]:
+    """torchvision's non-maximum suppression in plain loops: indices, best first."""
+    selected = []
     for index in np.argsort(-scores, kind="stable"):
-        for other in kept:
-            low, high = (
-                np.maximum(boxes[index, :2], boxes[other, :2]),
-                np.minimum(boxes[index, 2:], boxes[other, 2:]),
-            )
+        for other in selected:
+            low = np.maximum(boxes[index, :2], boxes[other, :2])
+            high = np.minimum(boxes[index, 2:], boxes[other, 2:])
             shared = np.prod(np.clip(high - low, 0, None))
             areas = sum(np.prod(boxes[i, 2:] - boxes[i, :2]) for i in (index, other))
             if shared > overlap * (areas - shared):
                 break
         else:
-            kept.append(index)
+            selected.append(index)
 
-    return kept
+    return selected
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: str(image.size))
@@ -41,26 +39,29 @@ def test_masks_match_transformers_pipeline(image):
     masks, boxes, scores = [], [], []
     with torch.inference_mode():
         for part in pipe.preprocess(image, points_per_batch=11, points_per_crop=6):
-            found = pipe._forward(part, pred_iou_thresh=0.88, stability_score_thresh=0.5)
-            masks += found["masks"]
-            boxes.append(found["boxes"])
-            scores.append(found["iou_scores"])
+            decoded = pipe._forward(part, pred_iou_thresh=0.88, stability_score_thresh=0.5)
+            masks += decoded["masks"]
+            boxes.append(decoded["boxes"])
+            scores.append(decoded["iou_scores"])
 
     boxes, scores = torch.cat(boxes).numpy(), torch.cat(scores).numpy()
-    kept = suppressed(boxes.astype(float), scores, sam.OVERLAP)
-    (found,) = expert.annotate([image])
+    selected = suppress(boxes.astype(float), scores, sam.OVERLAP)
+    # The same masks from the expert, in another order and with boxes that end after the last pixel.
+    (output,) = expert.annotate([image])
 
-    assert 0 < len(kept) < len(masks)
+    assert 0 < len(selected) < len(masks)
 
-    ours = [(region.mask, region.box) for region in found.regions]
-    theirs = [
+    expert_masks = [(region.mask, region.box) for region in output.regions]
+    reference_masks = [
         (Mask(size=tuple(masks[i]["size"]), counts=masks[i]["counts"]), (*boxes[i][:2], *(boxes[i][2:] + 1)))
-        for i in kept
+        for i in selected
     ]
 
-    assert sorted(ours, key=str) == sorted(((m, tuple(map(float, b))) for m, b in theirs), key=str)
+    assert sorted(expert_masks, key=str) == sorted(
+        ((m, tuple(map(float, b))) for m, b in reference_masks), key=str
+    )
     np.testing.assert_allclose(
-        [region.score for region in found.regions], np.clip(scores[kept], 0, 1), rtol=1e-4
+        [region.score for region in output.regions], np.clip(scores[selected], 0, 1), rtol=1e-4
     )
 
 
@@ -75,8 +76,8 @@ def test_masks_do_not_depend_on_the_batch_size(monkeypatch):
 
 
 def test_region_is_the_box_of_its_mask_without_text():
-    for image, found in zip(IMAGES, sam.SamMasks(**SAM).annotate(IMAGES), strict=True):
-        for region in found.regions:
+    for image, output in zip(IMAGES, sam.SamMasks(**SAM).annotate(IMAGES), strict=True):
+        for region in output.regions:
             inside = region.mask.array()
             assert inside.shape == (image.height, image.width) and region.kind == "segment"
             (ys, xs) = np.nonzero(inside)
@@ -92,4 +93,4 @@ def test_thresholds_equal_segment_anythings_and_are_in_the_settings():
     assert expert._grid((64, 48)).shape == (32 * 32, 2)
 
     strict = sam.SamMasks(points=6, predicted_iou=9.0, stability=0.5)
-    assert [found.regions for found in strict.annotate(IMAGES)] == [(), (), ()]
+    assert [output.regions for output in strict.annotate(IMAGES)] == [(), (), ()]

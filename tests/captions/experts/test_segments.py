@@ -15,13 +15,13 @@ def test_paper_set_annotates_images_end_to_end():
 
     loaded["sam+blip2"].upstream.points, loaded["sam+blip2"].upstream.stability = 6, 0.5
     loaded["florence2"].maximum_tokens = 60
-    found = {name: expert.annotate(IMAGES) for name, expert in loaded.items()}
+    outputs = {name: expert.annotate(IMAGES) for name, expert in loaded.items()}
 
-    assert all(len(item.captions) == 1 for item in found["blip2"])
+    assert all(len(item.captions) == 1 for item in outputs["blip2"])
 
-    captioned = [region for item in found["sam+blip2"] for region in item.regions]
+    captioned = [region for item in outputs["sam+blip2"] for region in item.regions]
     assert captioned and all(region.text and region.kind == "segment" for region in captioned)
-    assert all(len(item.regions) <= segments.LARGEST for item in found["sam+blip2"])
+    assert all(len(item.regions) <= segments.LARGEST for item in outputs["sam+blip2"])
 
     matcher = experts.load_matcher("auto", "paper")
     crops = [Image.new("RGB", (9, 9), "red")] * len(captioned)

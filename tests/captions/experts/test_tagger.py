@@ -1,4 +1,4 @@
-"""The tagger: its tags, its captions, and the real weights where they are fetched."""
+"""The tagger: its tags, its captions, and the real weights."""
 
 import json
 
@@ -19,7 +19,7 @@ def region(text, box=(0.0, 0.0, 10.0, 10.0), score=0.9) -> Region:
 
 
 class Network(nn.Module):
-    """Knows three colours."""
+    """Stand-in for the network: the mean of a channel is the logit of its class."""
 
     def forward(self, pixels):
         assert pixels.shape[1:] == (3, 224, 224) and pixels.shape[0] <= 2
@@ -31,20 +31,20 @@ def colours(tmp_path, monkeypatch) -> tagger.Tagger:
     names = {"0": "red fox, Vulpes", "1": "green mamba", "2": "blue whale, orca"}
     (tmp_path / "names.json").write_text(json.dumps(names))
     monkeypatch.setattr(tagger.assets, "fetch", lambda name: tmp_path / "names.json")
-    made = tagger.Tagger(minimum=0.6, batch_size=2)
-    made.__dict__["_network"] = Network()
-    return made
+    colour_tagger = tagger.Tagger(minimum=0.6, batch_size=2)
+    colour_tagger.__dict__["_network"] = Network()
+    return colour_tagger
 
 
 def test_crops_are_tagged_in_batches_and_unlikely_classes_give_no_tag(colours):
     red, blue, grey = (Image.new("RGB", (30, 20), c) for c in ((255, 0, 0), (0, 0, 255), (90, 90, 90)))
-    said = colours.tags([red, blue, grey])
+    tags = colours.tags([red, blue, grey])
 
-    assert [text for text, _ in said] == ["red fox", "blue whale", ""]
-    assert said[0][1] > 0.99 and said[2][1] == pytest.approx(1 / 3, abs=1e-4)
+    assert [text for text, _ in tags] == ["red fox", "blue whale", ""]
+    assert tags[0][1] > 0.99 and tags[2][1] == pytest.approx(1 / 3, abs=1e-4)
 
     (thin,) = colours.caption([Image.new("RGB", (64, 1), (255, 0, 0))])
-    assert thin[0] == ""  # it lies on white: next to nothing of the square is red
+    assert thin[0] == "", "on a white square, hardly anything is red"
     assert colours.caption([]) == []
     assert np.asarray(tagger.on_white_square(Image.new("RGB", (4, 2), (9, 9, 9))))[0, 0].tolist() == [
         255,
@@ -56,36 +56,41 @@ def test_crops_are_tagged_in_batches_and_unlikely_classes_give_no_tag(colours):
 def test_caption_joins_the_tag_and_counted_objects():
     size = (100, 100)
     cats = [region("cat"), region("cat", (50.0, 50.0, 60.0, 60.0)), region("dog", score=0.3)]
-    whole = region("person", (0.0, 0.0, 90.0, 90.0))
+    large_person = region("person", (0.0, 0.0, 90.0, 90.0))
 
-    assert tagger.tag_caption("espresso", [whole, *cats], size) == "a picture of an espresso, with two cats"
-    assert tagger.tag_caption("", [whole, *cats], size) == "a picture of a person and two cats"
-    assert tagger.tag_caption("espresso", [whole], size) == "a picture of an espresso"
+    assert (
+        tagger.tag_caption("espresso", [large_person, *cats], size)
+        == "a picture of an espresso, with two cats"
+    )
+    assert tagger.tag_caption("", [large_person, *cats], size) == "a picture of a person and two cats"
+    assert tagger.tag_caption("espresso", [large_person], size) == "a picture of an espresso"
     assert tagger.tag_caption("", [region("cat", score=0.4)], size) == ""
 
 
-class Seen(Expert):
-    name, version, licence = "seen", "1", "CC0-1.0"
+class Upstream(Expert):
+    """Detects a cat in every image."""
+
+    name, version, licence = "upstream", "1", "CC0-1.0"
 
     def prepare(self):
-        raise AssertionError("a refiner's source is prepared by the pipeline")
+        raise AssertionError("the pipeline prepares upstream experts")
 
     def annotate(self, images):
         return [ExpertOutput(regions=(region("cat"),)) for _ in images]
 
 
 def test_tag_caption_uses_upstream_regions_and_returns_none_of_them(colours):
-    made = tagger.TagCaption(Seen(), colours, minimum=0.9)
+    captioner = tagger.TagCaption(Upstream(), colours, minimum=0.9)
     images = [Image.new("RGB", (50, 50), c) for c in ((255, 0, 0), (90, 90, 90))]
-    red, grey = made.annotate_from(images, Seen().annotate(images))
+    red, grey = captioner.annotate_from(images, Upstream().annotate(images))
 
     assert red.regions == () and red.captions[0].text == "a picture of a red fox, with a cat"
-    assert red.captions[0].score > 0.9 and red.captions[0].expert == made.name
+    assert red.captions[0].score > 0.9 and red.captions[0].expert == captioner.name
     assert grey.captions[0].text == "a picture of a cat" and grey.captions[0].score is None
-    assert made.settings["source"]["expert"] == "seen"
-    assert made.provenance != tagger.TagCaption(Seen(), tagger.Tagger(0.5), minimum=0.9).provenance
+    assert captioner.settings["source"]["expert"] == "upstream"
+    assert captioner.provenance != tagger.TagCaption(Upstream(), tagger.Tagger(0.5), minimum=0.9).provenance
 
-    (nothing,) = made.annotate_from(images[1:], [ExpertOutput()])
+    (nothing,) = captioner.annotate_from(images[1:], [ExpertOutput()])
     assert nothing.captions == ()
 
 
@@ -111,10 +116,10 @@ def fetched(*names: str) -> bool:
 )
 def test_real_network_tags_a_cup_of_coffee_and_a_cat():
     folder = assets.fetch("scikit-image-images")
-    made = tagger.Tagger()
-    made.prepare()
-    said = made.tags([Image.open(folder / name) for name in ("coffee.png", "chelsea.png")])
+    real_tagger = tagger.Tagger()
+    real_tagger.prepare()
+    tags = real_tagger.tags([Image.open(folder / name) for name in ("coffee.png", "chelsea.png")])
 
-    assert [text for text, _ in said] == ["espresso", "Egyptian cat"] and min(
-        share for _, share in said
+    assert [text for text, _ in tags] == ["espresso", "Egyptian cat"] and min(
+        share for _, share in tags
     ) > 0.5

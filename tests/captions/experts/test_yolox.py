@@ -40,12 +40,12 @@ def test_decoding_inverts_encoding(stride):
 def test_suppression_keeps_the_best_of_overlapping_boxes(rows):
     boxes = np.array([(x, y, x + w + 1, y + h + 1) for x, y, w, h, _ in rows], dtype=float)
     scores = np.array([score for *_, score in rows], dtype=float)
-    kept = yolox.non_maximum_suppression(boxes, scores, 0.45)
+    selected = yolox.non_maximum_suppression(boxes, scores, 0.45)
     overlaps = [[iou(a, b) for b in boxes.tolist()] for a in boxes.tolist()]
 
-    assert all(overlaps[i][j] <= 0.45 for i in kept for j in kept if i != j)
-    for lost in set(range(len(rows))) - set(kept):
-        assert any(overlaps[lost][k] > 0.45 and scores[k] >= scores[lost] for k in kept)
+    assert all(overlaps[i][j] <= 0.45 for i in selected for j in selected if i != j)
+    for lost in set(range(len(rows))) - set(selected):
+        assert any(overlaps[lost][k] > 0.45 and scores[k] >= scores[lost] for k in selected)
 
 
 def test_letterbox_scales_into_the_top_left_and_pads_with_grey():
@@ -56,7 +56,7 @@ def test_letterbox_scales_into_the_top_left_and_pads_with_grey():
 
 
 class _Session:
-    """Stands for the network: always the same output."""
+    """Stand-in for the network with a fixed output."""
 
     def __init__(self, output):
         self.output = output
@@ -73,20 +73,23 @@ def test_regions_are_in_image_pixels_best_first():
     output = np.zeros((3549, 85), dtype=np.float32)
     for box, label, objectness, stride in [
         ((100, 100, 200, 200), 0, 0.9, 16),
-        ((104, 100, 204, 200), 0, 0.8, 32),  # the same person again
+        ((104, 100, 204, 200), 0, 0.8, 32),  # the same person, at another stride
         ((300, 20, 430, 120), 16, 1.0, 16),  # a dog that reaches beyond the image
-        ((10, 10, 60, 60), 16, 0.1, 16),  # too unsure
+        ((10, 10, 60, 60), 16, 0.1, 16),  # below the minimum score
     ]:
         index, output[index] = _encode(box, label, objectness, stride)
 
     expert = yolox.YoloxRegions(threads=1)
     expert.__dict__["_session"] = _Session(output)
-    (found,) = expert.annotate([Image.new("RGB", (832, 832))])
+    (detected,) = expert.annotate([Image.new("RGB", (832, 832))])
 
-    assert [(item.text, round(item.score, 2)) for item in found.regions] == [("dog", 0.9), ("person", 0.81)]
-    assert found.regions[0].box == pytest.approx((600, 40, 832, 240), abs=0.01)
-    assert found.regions[1].box == pytest.approx((200, 200, 400, 400), abs=0.01)
-    assert {item.expert for item in found.regions} == {expert.name}
+    assert [(item.text, round(item.score, 2)) for item in detected.regions] == [
+        ("dog", 0.9),
+        ("person", 0.81),
+    ]
+    assert detected.regions[0].box == pytest.approx((600, 40, 832, 240), abs=0.01)
+    assert detected.regions[1].box == pytest.approx((200, 200, 400, 400), abs=0.01)
+    assert {item.expert for item in detected.regions} == {expert.name}
 
 
 def test_classes_are_cocos_eighty_in_order():
@@ -105,6 +108,6 @@ def test_real_network_detects_the_cat():
     image = Image.open(assets.fetch("scikit-image-images") / "chelsea.png")
     expert = yolox.YoloxRegions(threads=1)
     expert.prepare()
-    (found,) = expert.annotate([image])
+    (detected,) = expert.annotate([image])
 
-    assert found.regions[0].text == "cat" and found.regions[0].score > 0.5
+    assert detected.regions[0].text == "cat" and detected.regions[0].score > 0.5
