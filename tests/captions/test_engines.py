@@ -100,6 +100,7 @@ def files(out: Path) -> int:
 def test_run_that_is_killed_five_times_gives_the_same_records(folder, uninterrupted, tmp_path):
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     rng = random.Random(0)
+    # Killed at random moments: before, between and within shards.
     committed_counts = []
     for _ in range(5):
         run_and_kill(folder, tmp_path, rng.randint(1, 260))
@@ -266,6 +267,7 @@ def test_unreadable_image_loses_no_other_of_its_shard(tmp_path, monkeypatch):
     for engine in (LocalEngine(), RayEngine()):
         out = tmp_path / type(engine).__name__
         build_pipeline().run(inputs, out, engine=engine, progress=False)
+        # Bytes that are not UTF-8 are escaped in the name, and so is the surrogate in the caption.
         broken, renamed = read_records(out / pipeline.RECORDS)
         assert (broken.status, broken.failures[0].stage) == ("failed", "read")
         assert (renamed.status, renamed.name) == ("ok", "caf\\udce9.png")

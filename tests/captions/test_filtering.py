@@ -14,6 +14,7 @@ def test_suppression_retains_the_first_of_a_text_and_those_at_other_places(items
     retained, repeated = filtering.suppress_same_caption(items)
     assert sorted(map(id, retained + repeated)) == sorted(map(id, items))
 
+    # The first annotation of each text.
     first = {item.text: item for item in reversed(items)}
     assert all(any(item is k for k in retained) for item in first.values())
     for item in items:
@@ -25,6 +26,7 @@ def test_suppression_retains_the_first_of_a_text_and_those_at_other_places(items
 def test_higher_threshold_keeps_no_more(items, limit):
     full_record = record(regions=items)
     for_all = filtering.Thresholds(region=0, same_caption=2)
+    # Only the threshold of regions differs.
     stricter = for_all._replace(region=limit)
     loose, strict = (filtering.apply_filter(full_record, t) for t in (for_all, stricter))
 
@@ -35,6 +37,7 @@ def test_higher_threshold_keeps_no_more(items, limit):
 @given(st.lists(regions, max_size=8), st.floats(0, 1), st.floats(0, 1))
 def test_only_segments_can_be_too_small(items, low, high):
     low, high = sorted((low, high))
+    # Nothing but the size can drop a region.
     everything = filtering.Thresholds(region=-1, segment=-1, same_caption=2)
     segments = [item.model_copy(update={"kind": "segment"}) for item in items]
     full_record = record(regions=[*items, *segments])
@@ -96,6 +99,7 @@ def test_released_iou_merges_two_people_side_by_side():
     people = record(regions=[region("person", (10, 10, 20, 30)), region("person", (30, 10, 40, 30))])
     assert len(filtering.apply_filter(people).regions) == 2
 
+    # The released code adds 1 to sides that are fractions of the image, so that distant boxes overlap.
     released = filtering.apply_filter(people, overlap=boxes.released_iou)
     assert len(released.regions) == 1 and released.dropped[0].reason == "the same text was said of this place"
 

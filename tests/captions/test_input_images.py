@@ -51,6 +51,7 @@ def test_checksum_is_of_the_file_or_of_the_pixels_in_memory(folder):
     file, other = InputImage(folder / "a.png", "a"), InputImage(folder / "sub" / "a.png", "b")
     assert len(file.sha256()) == 64 and file.sha256() != other.sha256()
 
+    # The same pixels in another shape are another image.
     first, same = Image.new("RGB", (2, 3), "red"), Image.new("RGB", (3, 2), "red")
     assert (
         InputImage(first, "a").sha256()

@@ -143,6 +143,7 @@ def test_expert_that_cannot_be_loaded_is_tried_once(images, tmp_path):
 
 
 def test_unreadable_images_are_recorded(images, tmp_path):
+    # A truncated file, and one that does not exist.
     images[0].write_bytes(images[0].read_bytes()[:40])
     records = _run([*images[:2], tmp_path / "missing.png"], Colours(), tmp_path / "out")
 
@@ -152,6 +153,7 @@ def test_unreadable_images_are_recorded(images, tmp_path):
 
 
 def test_image_that_comes_twice_is_annotated_once(images, tmp_path):
+    # The same bytes under another name, and one file twice.
     copy = tmp_path / "copy.png"
     copy.write_bytes(images[0].read_bytes())
     expert = Colours()

@@ -27,6 +27,7 @@ def test_records_survive_writing_and_reading(tmp_path, file):
     assert list(read_records(path)) == records
     assert list(tmp_path.glob("new/*")) == [path]
 
+    # The line separator U+2028 in a name does not break a line of JSONL.
     if path.suffix == ".jsonl":
         assert len(path.read_text(encoding="utf-8").split("\n")) == 3
 
@@ -37,6 +38,7 @@ def test_failed_write_leaves_the_old_file(tmp_path):
 
     with pytest.raises(RuntimeError, match="on the way"):
         write_records((item if item else _raise() for item in (record(), None)), path)
+    # The file is unchanged, and no temporary file remains.
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["records.jsonl"]
 
 
@@ -88,6 +90,7 @@ def test_parquet_has_plain_columns(tmp_path):
 
 def test_damaged_parquet_raises(tmp_path):
     file = write_records(masked_records(), tmp_path / "r.parquet")
+    # Parquet has its schema at the end.
     file.write_bytes(file.read_bytes()[:-30])
     with pytest.raises(ValueError, match="cannot be read as parquet"):
         list(read_records(file))

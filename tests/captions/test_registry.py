@@ -23,6 +23,7 @@ def registry(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     yield importlib.import_module("tiny_registry_package").REGISTRY
+    # Other tests must be able to import a package of this name.
     for name in [name for name in sys.modules if name.startswith("tiny_registry_package")]:
         del sys.modules[name]
 

@@ -123,6 +123,7 @@ def test_labels_and_table_rows_have_the_same_numbers(captioned_image):
     rows = re.findall(r'<td class="number">(\d+) <i.*?<td class="text">(.*?)</td>', html, re.DOTALL)
 
     assert [text for _, text in rows] == ["a &lt;cat&gt;", "corner", "STOP", "dog"]
+    # Colour and number of each label, in the order of the rows.
     assert re.findall(r'fill="(#\w+)"/>\s*<text[^>]*>(\d+)</text>', html) == [
         (report.LEVELS[level], number)
         for (number, _), level in zip(rows, ("region", "segment", "line", "dropped"), strict=True)
@@ -175,6 +176,7 @@ def test_labels_and_lines_have_one_size_for_any_image(size):
 
 
 def test_touching_masks_have_different_colours_and_an_outline():
+    # Ten vertical bands of 6 pixels, each touching the next.
     bands = []
     for x in range(0, 60, 6):
         band = np.zeros((20, 60), dtype=bool)

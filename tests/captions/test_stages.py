@@ -72,6 +72,7 @@ def test_filter_judges_by_the_matching_score(images, tmp_path):
 
 
 def test_image_without_matching_scores_keeps_the_experts_confidence(images, tmp_path):
+    # Fails on a single image.
     class Moody(ChecksumMatcher):
         def match(self, crops, texts):
             if "green" in texts:
@@ -130,6 +131,7 @@ def test_dependent_expert_captions_the_regions_of_its_upstream_expert(images, tm
 
 def test_another_region_captioner_segments_no_image_again(images, tmp_path):
     run_pipeline(images, tmp_path, CaptionedSegments(Halves(), Shades()))
+    # The same segments, captioned with other words.
     halves, other = Halves(), Shades(words=("black", "bright"))
     _, records = run_pipeline(images, tmp_path, CaptionedSegments(halves, other))
 
@@ -212,6 +214,7 @@ def test_segments_are_the_largest_on_white():
 
     assert largest([without_mask, *output.regions], 1) == [output.regions[0]]
 
+    # Outside of the mask, the crop is white.
     inside = Region(box=(0, 0, 16, 10), text="", score=1, expert="e", mask=output.regions[1].mask)
     cut_pixels = np.asarray(cut_out(image((0, 0, 0), (9, 9, 9)), inside))
     assert (cut_pixels[:, :8] == 255).all() and (cut_pixels[:, 8:] == 9).all()
@@ -243,6 +246,7 @@ def test_changed_filter_runs_no_expert_again(images, tmp_path):
     run_pipeline(images, tmp_path, Colours(), composer=Billed())
     colours, composer = Colours(), Billed()
     strict = filtering.Filter(filtering.Thresholds(region=0.95))
+    # The experts' results are cached unfiltered.
     pipeline.Pipeline([colours], None, composer, strict).run(images, tmp_path, progress=False)
 
     assert colours.batches == [] and composer.composed == 3

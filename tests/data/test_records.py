@@ -69,6 +69,7 @@ def test_image_is_not_downloaded_from_an_address(folder):
 
 def test_broken_image_in_a_shard_raises(folder):
     files.write_tar(folder / "s.tar", [("1.jpg", b"x"), ("1.json", b'{"question": "q?", "answer": "x"}')])
+    # Reading the record only takes its text; the image fails when it is opened.
     record = readers.read_dataset(files.entry("webdataset", "s.tar"), folder)[0]
     with pytest.raises(BadRecord, match="dataset pets: s.tar, key 1, image 1: the image cannot be read"):
         record.open_images()

@@ -87,6 +87,7 @@ def test_monkey_checkpoints_load_as_monkeys(monkey, tmp_path):
         with pytest.raises(FileNotFoundError, match="no checkpoint at"):
             hf_models.load_image_text_model(name)
 
+    # A model of transformers, but not an image-text model.
     (tmp_path / "empty" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError):
         hf_models.load_image_text_model(tmp_path / "empty")

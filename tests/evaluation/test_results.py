@@ -35,6 +35,7 @@ def _predictions(is_correct, images=20):
 
 def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
     path = write_predictions(tmp_path / "half.jsonl", _predictions(lambda image: image % 2))
+    # Half of the images are answered correctly, both of their questions.
     score = results.score(path, "exact_match")
 
     assert (score.metric, score.value, score.n) == ("exact_match", 0.5, 40)
@@ -87,6 +88,7 @@ def test_summary_has_a_line_per_benchmark_and_metric_and_a_column_per_model(monk
         for split, metric in (("nano-fine", "exact_match"), ("nano-fine", "anls"), ("nano-large", "anls"))
         for group in ("all", "menu")
     ]
+    # The same reported score for each benchmark, whichever metric it belongs to.
     monkeypatch.setattr(results, "reported_scores", lambda benchmark: {"Monkey (paper)": "66.6"})
     lines = results.summary_table(rows)
 
@@ -158,6 +160,7 @@ def test_paper_table_has_measured_scores_beside_the_papers():
         and len(lines) == 20
     )
 
+    # The score of DeepForm's main metric over all examples; the other rows of it are ignored.
     deepform = {"group": "documents", "benchmark": "DeepForm", "metric": "F1", "as released": "containment"}
     deepform |= {"Qwen-VL (paper)": "4.1 (derived)", "Monkey (paper)": "40.6 (chart)"}
     assert lines["DeepForm"] == deepform | {"first (measured)": "50.0 (49.0–51.0)", "other (measured)": None}
@@ -187,6 +190,7 @@ def test_prediction_files_come_in_the_order_of_the_benchmarks(tmp_path):
     with pytest.raises(FileNotFoundError, match="no predictions in"):
         results.prediction_files(tmp_path)
 
+    # Benchmarks come in their order, other names after them.
     for name in ("nano-large", "other", "nano-fine"):
         (tmp_path / f"{name}.jsonl").write_text("")
     assert list(results.prediction_files(tmp_path)) == ["nano-fine", "nano-large"]

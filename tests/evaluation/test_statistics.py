@@ -15,6 +15,7 @@ def test_bootstrap_interval_is_near_the_normal_one_and_repeatable():
 
     assert interval.value == pytest.approx(scores.mean()) and interval.n == 400
 
+    # The normal approximation of the 95 % interval.
     half_width = 1.96 * scores.std() / np.sqrt(len(scores))
     assert interval.low == pytest.approx(scores.mean() - half_width, abs=0.003)
     assert interval.high == pytest.approx(scores.mean() + half_width, abs=0.003)
@@ -30,6 +31,7 @@ def test_clusters_widen_the_interval_of_dependent_scores():
     clustered = statistics.bootstrap_interval(scores, clusters=clusters)
     ratio = (clustered.high - clustered.low) / (independent.high - independent.low)
 
+    # Eight copies of each score hold no more information than one, so the interval is sqrt(8) times as wide.
     assert ratio == pytest.approx(np.sqrt(8), rel=0.15)
 
 
@@ -41,6 +43,7 @@ def test_interval_contains_the_mean(scores):
 
 def test_paired_difference_is_significant_where_separate_intervals_overlap():
     worse = np.random.default_rng(2).integers(0, 2, 200).astype(float)
+    # One run is better on every twentieth example and equal on the others.
     better = np.maximum(worse, np.arange(200) % 20 == 0)
     worse_interval = statistics.bootstrap_interval(worse)
     better_interval = statistics.bootstrap_interval(better)
@@ -81,6 +84,7 @@ def test_interval_of_f1_equals_that_of_explicit_draws():
 
     assert interval.value == due.f1(counts.sum(axis=0)) and interval.n == 300
 
+    # Draws of examples one by one, in place of multinomial counts.
     draws = [due.f1(counts[random.integers(0, 300, 300)].sum(axis=0)) for _ in range(2000)]
     assert interval.low == pytest.approx(np.quantile(draws, 0.025), abs=0.01)
     assert interval.high == pytest.approx(np.quantile(draws, 0.975), abs=0.01)
@@ -88,6 +92,7 @@ def test_interval_of_f1_equals_that_of_explicit_draws():
 
 def test_two_runs_are_resampled_together():
     worse = np.random.default_rng(4).integers(0, 2, 200)
+    # Better on every twentieth example, equal on the others.
     better = np.minimum(1, worse + (np.arange(200) % 20 == 0))
     worse_counts = np.stack([worse, np.ones(200), worse, np.ones(200)], axis=1)
     better_counts = np.stack([better, np.ones(200), better, np.ones(200)], axis=1)

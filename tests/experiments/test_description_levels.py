@@ -70,6 +70,7 @@ def test_recall_grows_with_every_level_and_filtering_raises_precision(scenes):
     # Nothing is quoted before the level of texts.
     assert ("+ segments", "none", "text precision") not in at
 
+    # Filtered, a complete description is correct and nearer to the references than the original caption.
     assert at["+ texts", "scores", "hallucinating"] == 0
     assert at["+ texts", "scores", "CIDEr-D"] > at["original", "scores", "CIDEr-D"]
 
@@ -86,6 +87,7 @@ def test_filters_use_scores_and_the_size_of_segments():
         for name in description_levels.FILTERS
     }
 
+    # The dog has a low score, the gong is too small.
     assert texts == {"none": ["cat", "dog", "gong"], "scores": ["cat", "gong"], "scores and size": ["cat"]}
 
 

@@ -39,6 +39,7 @@ def test_example_renders_its_image_and_has_the_box_of_its_answer(files):
 
 
 def test_predictions_of_other_questions_raise(files, tmp_path):
+    # One question is missing.
     fewer = write_predictions(tmp_path / "fewer", [prediction(n, True) for n in range(19)])
     with pytest.raises(
         ValueError, match="predictions of fewer in .* answer other questions than those of first"

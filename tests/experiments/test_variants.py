@@ -63,6 +63,7 @@ def test_variants_have_the_views_and_lora_modes_of_their_titles():
     assert set(CHANGED_FIELDS) == set(VARIANTS)
 
     views = {name: profile.visual_tokens // nano.queries for name, profile in changed.items()}
+    # One global view, four tiles, or both.
     assert views == {
         "one_view": 1,
         "interpolated": 1,
@@ -97,6 +98,7 @@ def test_every_variant_trains_on_the_same_images(name):
     records = synthetic_data(variant_profile(SMOKE, name)).train
     reference = synthetic_data(variant_profile(SMOKE, "per_tile")).train
 
+    # The first eight records of both.
     pairs = [(records[index], reference[index]) for index in range(8)]
 
     assert all(first.images[0].tobytes() == second.images[0].tobytes() for first, second in pairs)
@@ -120,5 +122,6 @@ def test_ablation_runs_and_trains_nothing_twice(outputs, monkeypatch):
     files = variants.prediction_files(profile)
     assert all(files[name, f"nano-{split}"].exists() for name in names for split in COUNTS)
 
+    # From here on, building a model for training would fail.
     monkeypatch.setattr(build, "build_model", lambda *_: pytest.fail("a variant was trained twice"))
     assert tables.read_csv(variants.run_ablation(profile, names)) == rows

@@ -66,4 +66,5 @@ def test_long_chat_prompt_is_cut_where_it_matters_least():
     prompt = chat.chat_prompt(full_record, maximum_characters=TASK_ALONE + 300)
 
     assert "a street." in prompt and "word word" in prompt and "SURE" in prompt and "a car" in prompt
+    # The least certain text and region are dropped, the original caption is cut.
     assert "DOUBT" not in prompt and "rumour" not in prompt and prompt.count("word") < 30

@@ -83,10 +83,12 @@ def test_empty_record_is_not_sent_to_the_model():
 
 def test_babbling_tiny_model_is_replaced_by_the_rules(tokenizer):
     torch.manual_seed(0)
+    # Random weights of the same architecture: the draft is noise.
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = LlamaForCausalLM(
         LlamaConfig(vocab_size=len(tokenizer), **sizes, bos_token_id=None, eos_token_id=0)
     )
+    # A copy of the tokenizer with a minimal chat template.
     chat = type(tokenizer)(
         tokenizer_object=tokenizer._tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
     )

@@ -153,6 +153,7 @@ def test_regions_come_from_the_other_process(expert):
 def test_failing_image_raises_and_the_next_call_works(expert):
     with pytest.raises(RuntimeError, match="GRIT failed on an image: ValueError: too dark"):
         expert.annotate([flat(9, 3, 3), flat(0, 0, 0)])
+    # The next call starts a new process.
     (output,) = expert.annotate([flat(9, 3, 3)])
     assert output.regions[0].text == "a red thing"
 

@@ -58,6 +58,7 @@ def test_digest_of_large_files_covers_both_ends(tmp_path):
 
 def test_missing_weights_raise_and_say_how_to_fetch_them(tmp_path, monkeypatch):
     monkeypatch.delenv(pretrained.WEIGHTS)
+    # Offline, with an empty cache.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
@@ -75,6 +76,7 @@ def test_release_frees_weights_and_the_next_call_reloads_them():
 
     assert expert.parts[0] is network and not network.training
 
+    # The weights are loaded again on demand, with the same results.
     before = expert.caption(IMAGES[:1])
     expert.release()
     assert expert._loaded is None

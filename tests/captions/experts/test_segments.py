@@ -13,6 +13,7 @@ def test_paper_set_annotates_images_end_to_end():
     loaded = {expert.name: expert for expert in experts.load_experts("paper")}
     assert list(loaded) == ["blip2", "florence2", "sam+blip2", "pp-ocr"]
 
+    # Settings that tiny random weights can fulfil.
     loaded["sam+blip2"].upstream.points, loaded["sam+blip2"].upstream.stability = 6, 0.5
     loaded["florence2"].maximum_tokens = 60
     outputs = {name: expert.annotate(IMAGES) for name, expert in loaded.items()}
@@ -23,6 +24,7 @@ def test_paper_set_annotates_images_end_to_end():
     assert captioned and all(region.text and region.kind == "segment" for region in captioned)
     assert all(len(item.regions) <= segments.LARGEST for item in outputs["sam+blip2"])
 
+    # The set's default matcher scores their texts.
     matcher = experts.load_matcher("auto", "paper")
     crops = [Image.new("RGB", (9, 9), "red")] * len(captioned)
     assert all(0 < value < 1 for value in matcher.match(crops, [region.text for region in captioned]))

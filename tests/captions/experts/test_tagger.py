@@ -43,6 +43,7 @@ def test_crops_are_tagged_in_batches_and_unlikely_classes_give_no_tag(colours):
     assert [text for text, _ in tags] == ["red fox", "blue whale", ""]
     assert tags[0][1] > 0.99 and tags[2][1] == pytest.approx(1 / 3, abs=1e-4)
 
+    # A crop is tagged on a white square.
     (thin,) = colours.caption([Image.new("RGB", (64, 1), (255, 0, 0))])
     assert thin[0] == "", "on a white square, hardly anything is red"
     assert colours.caption([]) == []
@@ -56,6 +57,7 @@ def test_crops_are_tagged_in_batches_and_unlikely_classes_give_no_tag(colours):
 def test_caption_joins_the_tag_and_counted_objects():
     size = (100, 100)
     cats = [region("cat"), region("cat", (50.0, 50.0, 60.0, 60.0)), region("dog", score=0.3)]
+    # Fills most of the image, so the tag names it already.
     large_person = region("person", (0.0, 0.0, 90.0, 90.0))
 
     assert (
@@ -90,6 +92,7 @@ def test_tag_caption_uses_upstream_regions_and_returns_none_of_them(colours):
     assert captioner.settings["source"]["expert"] == "upstream"
     assert captioner.provenance != tagger.TagCaption(Upstream(), tagger.Tagger(0.5), minimum=0.9).provenance
 
+    # Neither a likely class nor an object.
     (nothing,) = captioner.annotate_from(images[1:], [ExpertOutput()])
     assert nothing.captions == ()
 

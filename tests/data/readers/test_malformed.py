@@ -214,6 +214,7 @@ LINES = {
 @pytest.mark.parametrize("what", LINES)
 def test_malformed_line_raises_and_the_others_are_read(what, folder):
     content, sentence = LINES[what]
+    # The bad line stands between two good ones.
     good = json.dumps(EXAMPLE()).encode()
     (folder / "rows.jsonl").write_bytes(b"\n".join([good, content, good]))
     first, bad, last = outcomes(readers.read_dataset(files.entry("evaluation", "rows.jsonl"), folder))
@@ -248,6 +249,7 @@ SHARDS = {
 def test_malformed_sample_of_a_shard_raises(what, folder):
     members, sentence = SHARDS[what]
     text = b'{"question": "q?", "answer": "x"}'
+    # Keys 1, 0 and 3 are good; the bad one stands between them.
     first, last = ([(f"{n}.png", files.png()), (f"{n}.json", text)] for n in (1, 3))
     files.write_tar(folder / "s.tar", [*first, ("0.png", files.png()), ("0.json", text), *members, *last])
     first_good, second_good, bad, last_good = outcomes(

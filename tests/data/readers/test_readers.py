@@ -102,6 +102,7 @@ def test_list_is_indexed_in_bytes_whatever_its_characters(folder):
 
 
 def test_several_files_make_one_dataset(folder):
+    # Records are numbered over all files, lines within each.
     for name, answers in (("a.jsonl", ["one", "two"]), ("b.jsonl", ["three"])):
         files.write_lines(folder / name, [files.example(answer=answer) for answer in answers])
     records = read(folder, "evaluation", ["a.jsonl", "b.jsonl"])
@@ -200,6 +201,7 @@ def test_column_of_paths_is_relative_to_the_folder_of_images(folder):
     (folder / "images").mkdir()
     Image.new("RGB", (9, 9)).save(folder / "images" / "b.png")
     files.write_parquet(folder / "rows.parquet", image=["b.png"], question=["what?"], answer=["x"])
+    # A column of texts holds paths.
     record = read(folder, "datasets", "rows.parquet", images="images")[0]
 
     assert record.open_images()[0].size == (9, 9)

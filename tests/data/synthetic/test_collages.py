@@ -49,6 +49,7 @@ def test_photograph_lies_in_its_box(composite_scenes):
     pixels = np.asarray(composite_scenes[0].image.crop(box), dtype=float)
 
     photograph = collages._open(assets.fetch(collages.ASSET), placed.photograph.file)
+    # Scaled as it was pasted, up to a pixel.
     photograph.thumbnail((box[2] - box[0] + 1, box[3] - box[1] + 1))
     expected = np.asarray(photograph.resize(pixels.shape[1::-1]), dtype=float)
 

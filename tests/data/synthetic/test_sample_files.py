@@ -43,6 +43,7 @@ def test_images_belong_to_the_test_split():
 
 
 def test_readme_states_correct_answers():
+    # Rows of the README: file, question, answer, text size.
     rows = re.findall(r"\| `(\w+\.png)` \| ([^|]+\?) \| ([^|]+) \| (\w+) \|", README)
     assert {name for name, *_ in rows} == set(sample_files.SYNTHETIC)
     for name, question, answer, size in rows:

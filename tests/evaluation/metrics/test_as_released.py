@@ -73,6 +73,7 @@ def test_vqa_percentages_of_a_corpus_equal_the_released_code():
     assert len(scores) == expected["n"]
     assert round(100 * scores.mean(), 2) == expected["accuracy"]["overall"]
 
+    # The goldens alternate two types of questions.
     kinds = np.asarray(["q" if number % 2 else "p" for number in range(len(scores))])
     for kind, percent in expected["accuracy"]["perQuestionType"].items():
         assert round(100 * scores[kinds == kind].mean(), 2) == percent
@@ -82,6 +83,7 @@ def test_vqa_percentages_of_a_corpus_equal_the_released_code():
     ("name", "section"), [("release_anls", "anls"), ("release_containment", "exact_match_containment")]
 )
 def test_input_that_crashes_the_released_code_raises_an_error_sentence(name, section):
+    # Items on which the released code raises have no number.
     items = [item for item in METRICS[section]["items"] if not isinstance(item["official"], float)]
     assert items
     for item in items:

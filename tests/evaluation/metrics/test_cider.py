@@ -39,6 +39,7 @@ def test_cider_d_of_strings_is_that_of_their_tokens():
 
 
 def test_corpora_without_a_score_raise():
+    # With one image, every word is in all images and weighs log 1 = 0.
     with pytest.raises(ValueError, match="at least two images"):
         text.cider_d(["a cat"], [["a cat"]])
     with pytest.raises(ValueError, match="image 1 has none"):

@@ -20,6 +20,7 @@ def test_order_and_case_of_values_do_not_count():
     assert counts.tolist() == [4, 4, 4, 4]
     assert due.f1(counts) == 1
 
+    # One of two values of the last field is wrong: three of four are correct and recalled.
     predictions[2] = "Lsi Industries Inc. | D. Wells"
     counts = due.count_corpus(predictions, answers, metas).sum(axis=0)
     assert counts.tolist() == [3, 4, 3, 4]
@@ -51,6 +52,7 @@ def test_f1_is_symmetric_and_between_0_and_1(first, second):
 
 @given(values, values)
 def test_another_correct_value_never_lowers_f1(predicted, answers):
+    # "new" is expected in both cases, and predicted only in the second.
     answers = [*answers, "new"]
     before = due.f1(due.count_values(" | ".join(predicted), answers))
     after = due.f1(due.count_values(" | ".join([*predicted, "new"]), answers))

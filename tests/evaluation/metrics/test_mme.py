@@ -61,6 +61,7 @@ def test_guessing_scores_as_the_paper_says():
 
 def test_bootstrap_resamples_images_within_tasks():
     """Without strata, the only image of a task would be missing from a third of the draws."""
+    # Thirty images of one task and a single one of another; all answers are correct.
     tasks = ["count"] * 60 + ["color"] * 2
     images = [f"count/{number}" for number in range(30) for _ in range(2)] + ["color/0"] * 2
     answers = ["Yes", "No"] * 31

@@ -58,6 +58,7 @@ def test_every_metric_scores_a_hostile_prediction(name, hostile):
     assert len(scores) == 2 and np.isfinite(scores).all()
     assert (scores >= 0).all() and (scores <= BEST.get(name, 1.0)).all()
 
+    # Hostile texts that happen to be a correct answer: "yes" for MME, the letter of a choice.
     if metric.higher_is_better and name != "cider_d":
         correct = (name.startswith("mme") and hostile == "yes") or (
             name == "multiple_choice" and hostile == "A"
@@ -70,6 +71,7 @@ def test_every_metric_scores_a_hostile_prediction(name, hostile):
 def test_every_metric_scores_or_refuses_a_hostile_answer(name, hostile):
     """A prediction that equals the accepted answer scores 1, wherever the text can be an answer at all."""
     answers = [hostile] * 10 if "vqa" in name else [hostile]
+    # The hostile text is the first choice.
     metas = [META | {"choices": [hostile, "other thing"]}, META | {"choices": ["a dog", "c"]}]
     try:
         scores = registry.get(name).scores([hostile, "a dog"], [answers, ["a dog"] * 10], metas)

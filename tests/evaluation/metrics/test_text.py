@@ -63,6 +63,7 @@ def test_exact_match(prediction, answers, expected):
     ],
 )  # fmt: skip
 def test_vqa_accuracy(prediction, counts, expected):
+    # One answer for each annotator.
     answers = [answer for answer, count in counts.items() for _ in range(count)]
     assert text.vqa_accuracy(prediction, answers) == pytest.approx(expected)
 

@@ -46,6 +46,7 @@ def test_denotation_accuracy(prediction, answers, expected):
 def test_denotation_is_a_set(values):
     answers = [value for value in values if value.strip()]
     if answers:
+        # Neither order nor repetition counts.
         assert denotation_accuracy(" | ".join(reversed(answers)), answers) == 1
         assert denotation_accuracy(" | ".join([*answers, answers[0]]), answers) == 1
 
