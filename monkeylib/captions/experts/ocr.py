@@ -61,8 +61,6 @@ class PpOcr(Expert):
     def _read(self, image: Image.Image) -> tuple[OcrLine, ...]:
         bgr = np.asarray(image.convert("RGB"))[:, :, ::-1]  # rapidocr takes BGR
         result = self._engine(bgr)
-
-        # No text was detected.
         if result.boxes is None:
             return ()
 

@@ -47,7 +47,6 @@ def _parse(raw: RawRecord) -> Record:
 
     image = raw.field(columns.image)
 
-    # A cell without an image.
     if image is None:
         raise raw.error(columns.image, "an image", image)
     images = raw.image_paths(image, columns.image) if isinstance(image, str | list) else [image]

@@ -199,7 +199,6 @@ def _paste_photograph(
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
-    # A random place inside the cell.
     left = x + int(rng.integers(width - image.width + 1))
     top = y + int(rng.integers(height - image.height + 1))
     board.paste(image, (left, top))

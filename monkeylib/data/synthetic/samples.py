@@ -334,7 +334,6 @@ _MAKE: dict[str, Callable[[Generator, str, int, tuple[int, int]], Sample]] = {
 
 
 def _plural(name: str) -> str:
-    # Of the names in `OBJECTS`.
     irregular = {"fish": "fish", "box": "boxes", "cross": "crosses"}
     return irregular.get(name, name + "s")
 

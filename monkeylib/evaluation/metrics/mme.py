@@ -25,7 +25,7 @@ def parse_yes_no(prediction: str) -> str:
     """Return "yes", "no" or "other", read from the first four letters as the official script does."""
     start = prediction.strip().lower()[:_LETTERS_READ]
 
-    # Anywhere among the four letters: " Yes" and "(no)" count, too.
+    # Anywhere among the four letters: "(no)" counts, too.
     if "yes" in start:
         return "yes"
     return "no" if "no" in start else "other"

@@ -227,7 +227,7 @@ def vqa_accuracy(prediction: str, answers: Answers) -> float:
             f"{len(annotated)}; with one agreed answer use exact_match."
         )
 
-    # Annotators who agree with the prediction: among the others of one who agrees, one fewer.
+    # Each annotator is compared with the others: one who agrees sees one agreeing answer fewer.
     agreeing = annotated.count(normalise_vqa(prediction))
     dissenting = len(annotated) - agreeing
     total = agreeing * min(1.0, (agreeing - 1) / 3) + dissenting * min(1.0, agreeing / 3)
