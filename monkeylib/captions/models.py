@@ -134,19 +134,16 @@ class Composer(Model):
     def compose(self, record: Record) -> str:
         """Return the caption; empty for a record without annotations."""
 
-    def write(self, record: Record) -> str | GeneratedCaption:
-        """Return the caption; a composer that refuses drafts adds the problems of its draft."""
-        return self.compose(record)
-
     def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
         """Return the captions of several records, an exception in the place of each that failed.
 
-        Records are composed one after the other, unless a composer sends several requests at once.
+        Records are composed one after the other, unless a composer sends several requests at once. A composer
+        that refuses drafts returns `GeneratedCaption`s, which have the problems of the draft.
         """
         results: list[str | GeneratedCaption | Exception] = []
         for record in records:
             try:
-                results.append(self.write(record))
+                results.append(self.compose(record))
             except Exception as error:  # one failed request must not lose the other captions
                 results.append(error)
 

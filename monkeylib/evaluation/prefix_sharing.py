@@ -48,11 +48,10 @@ class PrefixSharingMonkey:
     def __call__(self, examples: Sequence[Example]) -> list[str]:
         """Return one answer for each example of a batch."""
         tokenizer = self.processor.tokenizer
-        questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
-
         image_keys = [example.image_key for example in examples]
         self._encode_images(examples, image_keys)
 
+        questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
         max_length = len(self.prefix) + max(map(len, questions))
         cache = None
         if self._shares_prefix(len(examples), len(set(image_keys)), max_length):

@@ -6,6 +6,7 @@ adds nothing to the annotations, and leaves hardly anything out. Otherwise the t
 """
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,7 +94,7 @@ class SmolLm2Composer(Composer):
 
         draft = self.draft(rules_text)
 
-        # `write` looks the result up by the caption that the record gets.
+        # `compose_all` looks the result up by the caption that the record gets.
         problems = self.problems(record, rules_text, draft)
         if problems:
             self.rewrites[rules_text] = RewriteResult("rules", draft, problems)
@@ -102,13 +103,16 @@ class SmolLm2Composer(Composer):
         self.rewrites[draft] = RewriteResult("model", draft, problems)
         return draft
 
-    def write(self, record: Record) -> str | GeneratedCaption:
-        """Return the caption, with the problems of the draft if the rules' text is used."""
-        text = self.compose(record)
-        rewrite = self.rewrites.get(text)
-        if rewrite and rewrite.problems:
-            return GeneratedCaption(text=text, refused=rewrite.problems)
-        return text
+    def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
+        """Return the captions, each with the problems of the draft if the rules' text is used."""
+        results: list[str | GeneratedCaption | Exception] = []
+        for caption in super().compose_all(records):
+            rewrite = self.rewrites.get(caption) if isinstance(caption, str) else None
+            if rewrite and rewrite.problems:
+                results.append(GeneratedCaption(text=caption, refused=rewrite.problems))
+            else:
+                results.append(caption)
+        return results
 
     def draft(self, rules_text: str) -> str:
         """Return the model's version of a caption, by greedy decoding."""
