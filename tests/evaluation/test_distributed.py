@@ -70,7 +70,7 @@ def test_run_resumes_with_another_number_of_processes(setting, tmp_path):
     answered_examples = []
     checkpoint, image = setting
     shared = predict.PrefixSharingMonkey(load_model(checkpoint), evaluation_processes.MAX_NEW_TOKENS)
-    name = predict.monkey_fingerprint(load_model(checkpoint), evaluation_processes.MAX_NEW_TOKENS)
+    name = shared.name
 
     # The same model under the same name, with a record of the examples that it answers.
     def count(batch):
