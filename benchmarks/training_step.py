@@ -34,13 +34,13 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 
 from monkeylib import profiles, resources, sizing, tables
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import (
     MonkeyConfig,
     MonkeyForConditionalGeneration,
     MonkeyResamplerConfig,
     MonkeyVisionConfig,
 )
-from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.reproduce.tables import fill_blocks, markdown_table
 
 FOLDER = Path(__file__).parent

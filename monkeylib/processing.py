@@ -1,7 +1,7 @@
 """From images and prompts to the model's inputs.
 
 An image becomes views: its tiles row by row, then the global view. In the prompt it becomes a span of
-`<imgpad>` placeholders, one for each visual token (`prompts.PromptLayout`). The tokenizer never sees a path,
+`<imgpad>` placeholders, one for each visual token (`token_ids.PromptLayout`). The tokenizer never sees a path,
 and `<img>` in a user's text stays text.
 """
 
@@ -23,8 +23,8 @@ from transformers.image_utils import (
 from monkeylib import tiling
 from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig
-from monkeylib.prompts import PromptLayout
 from monkeylib.tiling import Grid, global_view, split_tiles
+from monkeylib.token_ids import PromptLayout
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -166,7 +166,7 @@ class MonkeyProcessor(ProcessorMixin):
         tokenizer: of the language model; it must hold the image tokens.
         queries: number of visual tokens per view.
         separator: stands between an image and text right after it; the released checkpoints were trained
-            with a blank there (`prompts.SEPARATOR`).
+            with a blank there (`token_ids.SEPARATOR`).
         image_tokens: the tokens before and after an image, and that of its placeholders; LLaVA-1.5 has only
             the last.
         prompt_prefix: begins every prompt. Unlike in a user's text, special tokens count in it: LLaVA-1.5's

@@ -15,9 +15,9 @@ from monkeylib.experiments.parity import (
     insert_image_ids,
     released_weights,
 )
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import TileLoRA
-from monkeylib.prompts import IGNORE_INDEX
 from tests.support.released_encoding import encode_as_released
 from tests.support.released_files import from_released_layout, to_released_layout
 

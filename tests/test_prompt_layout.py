@@ -10,8 +10,10 @@ from monkeylib.data.readers import read_dataset
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import MonkeyProcessor
-from monkeylib.prompts import IGNORE_INDEX, PROMPTS, PromptLayout
+from monkeylib.prompts import PROMPTS
+from monkeylib.token_ids import PromptLayout
 from monkeylib.training.data import ExampleEncoder
 from tests.support import harness_interfaces, record_files
 

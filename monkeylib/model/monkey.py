@@ -8,12 +8,12 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig
 from monkeylib.model.hf_vision import HFVisionBackbone
 from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
 from monkeylib.model.tile_lora import TileLoRA, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
-from monkeylib.prompts import IGNORE_INDEX
 
 TrainMode = Literal["frozen", "lora", "full"]
 

@@ -28,8 +28,8 @@ from monkeylib.model import (
 )
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
 from monkeylib.profiles.schema import HFVisionConfig, Profile
-from monkeylib.prompts import SEPARATOR
 from monkeylib.tiling import Grid
+from monkeylib.token_ids import SEPARATOR
 
 IMAGE_TOKENS = ("<img>", "</img>", "<imgpad>")
 

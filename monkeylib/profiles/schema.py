@@ -80,7 +80,7 @@ class LanguageModelConfig(ProfileSection):
         image_token_ids: ids of the image's tokens.
         pretrained: name of pretrained weights, whose tokenizer is used too.
         tokenizer: folder with the tokenizer, of a model without pretrained weights.
-        prompt_prefix: text that begins every prompt (`prompts.PromptLayout`).
+        prompt_prefix: text that begins every prompt (`token_ids.PromptLayout`).
     """
 
     model_type: str

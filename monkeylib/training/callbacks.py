@@ -26,7 +26,7 @@ from torch import Tensor
 from monkeylib import resources
 from monkeylib.data.records import Record
 from monkeylib.inference import Monkey
-from monkeylib.prompts import IGNORE_INDEX
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.training import memory
 from monkeylib.training.data import ExampleEncoder
 

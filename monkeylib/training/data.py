@@ -25,9 +25,10 @@ from monkeylib import digests
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.synthetic import make_sample
 from monkeylib.data.synthetic.tasks import training_turns
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
-from monkeylib.prompts import IGNORE_INDEX, PromptLayout
+from monkeylib.token_ids import PromptLayout
 
 # Number of the first synthetic image that nano-base has not been trained on.
 FIRST_UNSEEN_IMAGE = 20_000_000

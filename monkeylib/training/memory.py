@@ -26,9 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from monkeylib import sizing
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.profiles import Profile, build_config, trainable
-from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training import strategies
 from monkeylib.training.module import MonkeyTraining
 

@@ -13,10 +13,10 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
 from monkeylib.data.records import BadRecord
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile
-from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training import strategies
 from monkeylib.training.data import (
     Collator,

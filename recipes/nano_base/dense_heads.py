@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monkeylib.prompts import IGNORE_INDEX
+from monkeylib.label_mask import IGNORE_INDEX
 from recipes.nano_base.dense_labels import CHAR_CLASSES, COLOUR_CLASSES, OBJECT_CLASSES
 
 CLASSES = (CHAR_CLASSES, OBJECT_CLASSES, COLOUR_CLASSES)

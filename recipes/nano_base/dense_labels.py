@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from monkeylib.boxes import Box
 from monkeylib.data.synthetic.samples import LEGIBLE, Sample
 from monkeylib.data.synthetic.scenes import COLOURS, OBJECTS
-from monkeylib.prompts import IGNORE_INDEX
+from monkeylib.label_mask import IGNORE_INDEX
 
 CHARS = "abcdefghijklmnopqrstuvwxyz0123456789.:-"
 CHAR_CLASSES = 1 + len(CHARS)  # 0: nothing written here

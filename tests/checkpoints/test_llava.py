@@ -21,10 +21,11 @@ from monkeylib.checkpoints import llava
 from monkeylib.data.inspect import count_tokens
 from monkeylib.data.records import Record
 from monkeylib.inference import Monkey
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import build
 from monkeylib.profiles.schema import HFVisionConfig, LanguageModelConfig
-from monkeylib.prompts import IGNORE_INDEX, build_prompt
+from monkeylib.prompts import build_prompt
 from monkeylib.training.data import ExampleEncoder
 
 PLACE = 55

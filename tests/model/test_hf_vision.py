@@ -13,9 +13,9 @@ from transformers import (
 )
 
 from monkeylib import sizing
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyResamplerConfig
 from monkeylib.model.tile_lora import NO_LORA, tile_loras
-from monkeylib.prompts import IGNORE_INDEX
 from tests.support.checkpointing import compare_checkpointed
 
 SIZES = {

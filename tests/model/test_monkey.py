@@ -4,13 +4,13 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from monkeylib import profiles
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import (
     MonkeyConfig,
     MonkeyForConditionalGeneration,
     MonkeyResamplerConfig,
     MonkeyVisionConfig,
 )
-from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.tiling import Grid
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from monkeylib.data import synthetic
 from monkeylib.data.synthetic import samples, scenes
-from monkeylib.prompts import IGNORE_INDEX
+from monkeylib.label_mask import IGNORE_INDEX
 from recipes.nano_base.dense_labels import CHARS, dense_labels
 
 NUMBERS = st.integers(0, 10_000_000)

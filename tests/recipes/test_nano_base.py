@@ -10,8 +10,8 @@ import torch
 
 from monkeylib.boxes import contains
 from monkeylib.data.synthetic import make_sample
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.profiles import build
-from monkeylib.prompts import IGNORE_INDEX
 from recipes.nano_base import train as base
 from recipes.nano_base.answer_locations import locate_texts, visual_token_targets
 from recipes.nano_base.dense_heads import (

@@ -2,7 +2,7 @@
 
 import torch
 
-from monkeylib.prompts import IGNORE_INDEX
+from monkeylib.label_mask import IGNORE_INDEX
 
 
 def encode_as_released(prompt, answer, end, max_length):

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 
 from monkeylib import inference, profiles
 from monkeylib.data import synthetic
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.profiles import build, trainable
-from monkeylib.prompts import IGNORE_INDEX, PromptLayout
+from monkeylib.token_ids import PromptLayout
 from monkeylib.training import callbacks, finetune, optim
 from monkeylib.training import data as conversations
 from monkeylib.training.data import ExampleEncoder, encode_conversation, pad, synthetic_data

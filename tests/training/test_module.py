@@ -8,8 +8,8 @@ import torch
 from monkeylib import profiles
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.experiments.variants import variant_profile
+from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.profiles import build, trainable
-from monkeylib.prompts import IGNORE_INDEX
 from monkeylib.training import finetune
 from monkeylib.training.data import ExampleEncoder, Shard, SkippedRecords, TrainingData, synthetic_data
 from monkeylib.training.module import MonkeyTraining

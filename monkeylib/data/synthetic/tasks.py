@@ -5,7 +5,8 @@ from __future__ import annotations
 from numpy.random import Generator
 
 from monkeylib.data.synthetic.samples import LEGIBLE, Question, Sample
-from monkeylib.prompts import SEPARATOR, build_prompt
+from monkeylib.prompts import build_prompt
+from monkeylib.token_ids import SEPARATOR
 
 Turn = tuple[str, str]  # prompt, answer
 

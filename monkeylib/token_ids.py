@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from monkeylib.prompts.label_mask import mask_prompt, mask_tokens
-from monkeylib.prompts.templates import build_prompt, get_template, wrap_content
+from monkeylib.label_mask import mask_prompt, mask_tokens
+from monkeylib.prompts import build_prompt, get_template, wrap_content
 
 # The released data writes a blank between an image, or an earlier answer, and the prompt that follows.
 SEPARATOR = " "
