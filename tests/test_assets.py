@@ -160,10 +160,10 @@ def test_hub_file_is_verified(manifest, monkeypatch):
     home = manifest(_entry("hub", "someone/tinymodel", "main", "", {"model.bin": WEIGHTS}))
     hub = home / "hub" / "model.bin"
     hub.parent.mkdir()
-    asked = []
+    requests = []
 
     def download(repository, name, *, revision, local_dir):
-        asked.append((repository, name, revision))
+        requests.append((repository, name, revision))
         return str(hub)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
@@ -172,7 +172,7 @@ def test_hub_file_is_verified(manifest, monkeypatch):
         assets.fetch("tiny")
     hub.write_bytes(WEIGHTS)
     assert assets.fetch("tiny").read_bytes() == WEIGHTS
-    assert asked == [("someone/tinymodel", "model.bin", "main")] * 2
+    assert requests == [("someone/tinymodel", "model.bin", "main")] * 2
 
 
 def test_unknown_asset_raises_with_the_list():

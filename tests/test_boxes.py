@@ -23,12 +23,12 @@ def test_areas_count_pixels(first, second):
 
 
 @given(_boxes, _boxes)
-def test_a_box_contains_another_when_all_its_pixels_do(first, second):
+def test_box_contains_another_when_all_its_pixels_do(first, second):
     assert boxes.contains(first, second) == (_pixels(second) <= _pixels(first))
 
 
 @given(_boxes, _boxes)
-def test_the_enclosing_box_is_the_smallest_that_contains_both(first, second):
+def test_enclosing_box_is_the_smallest_that_contains_both(first, second):
     union = boxes.enclosing_box(first, second)
     assert boxes.contains(union, first) and boxes.contains(union, second)
 
@@ -45,11 +45,11 @@ def test_boxes_touch_at_edges_and_corners(second, expected):
     assert boxes.touch(second, (0, 0, 4, 4)) is expected
 
 
-def test_a_bounding_box_holds_all_points():
+def test_bounding_box_holds_all_points():
     assert boxes.bounding_box([(3, 1), (9, 4), (8, 7), (2, 4)]) == (2, 1, 9, 7)
 
 
-def test_a_clipped_box_lies_in_the_image():
+def test_clipped_box_lies_in_the_image():
     assert boxes.clip((-3, 2, 50, 90), (40, 60)) == (0.0, 2, 40.0, 60.0)
 
 
@@ -59,7 +59,7 @@ def test_boxes_without_area_overlap_nothing():
     assert boxes.overlap_of_smaller(flat, (0, 0, 9, 9)) == 0
 
 
-def test_the_centre_halves_both_sides():
+def test_centre_halves_both_sides():
     assert boxes.center((2, 1, 5, 9)) == (3.5, 5.0)
 
 

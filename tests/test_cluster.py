@@ -1,4 +1,4 @@
-"""The scripts are shell without errors, and call the command line as it is."""
+"""Scripts in cluster/: valid shell, and options, profiles and memory that fit the library."""
 
 import re
 import shutil
@@ -14,9 +14,9 @@ from monkeylib.training import memory
 
 FOLDER = resources.REPOSITORY / "cluster"
 SCRIPTS = sorted([*FOLDER.glob("*.sbatch"), *FOLDER.glob("*.sh")])
-each = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 TRAINING = [path for path in SCRIPTS if "monkeylib train" in path.read_text(encoding="utf-8")]
-trains = pytest.mark.parametrize("script", TRAINING, ids=lambda path: path.name)
+each_training_script = pytest.mark.parametrize("script", TRAINING, ids=lambda path: path.name)
 
 
 def text(path):
@@ -24,78 +24,90 @@ def text(path):
 
 
 def calls(page):
-    """(command, its long options) of each call of monkeylib in a text."""
+    """Yield the command and the long options of each call of monkeylib in a text."""
     for line in text(page).splitlines():
-        if found := re.search(r"monkeylib (train|convert|caption)\b(.*)", line):
-            yield found[1], re.findall(r"(?<=\s)--[a-z-]+", found[2])
+        match = re.search(r"monkeylib (train|convert|caption)\b(.*)", line)
+        if match:
+            yield match[1], re.findall(r"(?<=\s)--[a-z-]+", match[2])
 
 
-@each
-def test_the_shell_accepts_it(script):
+@each_script
+def test_script_is_valid_shell(script):
     subprocess.run(["bash", "-n", script], check=True)
 
 
-@each
+@each_script
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-def test_shellcheck_finds_nothing(script):
-    done = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+def test_shellcheck_passes(script):
+    process = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout
 
 
 @pytest.mark.parametrize("page", [*SCRIPTS, FOLDER / "README.md"], ids=lambda path: path.name)
 def test_every_option_exists(page):
-    commands, found = get_command(app.app).commands, list(calls(page))
-    assert found
-    for name, options in found:
-        known = {flag for parameter in commands[name].params for flag in parameter.opts}
-        assert set(options) <= known
+    commands = get_command(app.app).commands
+    page_calls = list(calls(page))
+    assert page_calls
+    for name, options in page_calls:
+        existing = {flag for parameter in commands[name].params for flag in parameter.opts}
+        assert set(options) <= existing
 
 
-@trains
-def test_the_profile_exists(script):
-    named = re.search(r"--profile (?:\"\$\{PROFILE:-)?([\w.-]+)", text(script))
-    assert profiles.load_profile(named[1]).name == named[1]
+@each_training_script
+def test_profile_exists(script):
+    name = re.search(r"--profile (?:\"\$\{PROFILE:-)?([\w.-]+)", text(script))[1]
+    assert profiles.load_profile(name).name == name
 
 
 @pytest.mark.parametrize(
     "script", [path for path in TRAINING if path.suffix == ".sbatch"], ids=lambda p: p.name
 )
-def test_a_process_for_each_gpu_is_told_before_the_end(script):
+def test_each_gpu_has_a_process_that_is_signalled_before_the_time_limit(script):
     header = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", text(script), re.MULTILINE))
     devices = re.search(r"--devices (\d+)", text(script))[1]
     assert header["ntasks-per-node"] == header["gpus-per-node"] == devices
-    assert header["signal"].startswith("USR1@") and "requeue" in header
+    assert header["signal"].startswith("USR1@")
+    assert "requeue" in header
     assert header["open-mode"] == "append"
 
 
-def test_the_caption_script_goes_on_after_its_time_and_asks_ray_for_whole_cpus_that_are_there():
+def test_caption_script_is_requeued_and_fits_its_nodes():
     from monkeylib.captions.experts import load_experts, load_matcher
     from monkeylib.captions.pipeline import Pipeline
     from monkeylib.captions.ray_engine import RayEngine
 
     page = text(FOLDER / "captions_ray.sbatch")
     header = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", page, re.MULTILINE))
-    assert "requeue" in header and header["open-mode"] == "append" and header["ntasks-per-node"] == "1"
+    assert "requeue" in header
+    assert header["open-mode"] == "append"
+    assert header["ntasks-per-node"] == "1"
+
     nodes, cpus, gpus = (int(header[name]) for name in ("nodes", "cpus-per-task", "gpus-per-node"))
-    workers, share = (
+    workers, cpus_per_worker = (
         re.search(rf"--{name} \"?(?:\$\{{\w+:-)?(\d+)", page)[1] for name in ("workers", "cpus")
     )
+
     stages = Pipeline(load_experts("paper"), load_matcher("auto", "paper")).stages(FOLDER)
-    engine = RayEngine(default_workers=int(workers), cpus=float(share))
+    engine = RayEngine(default_workers=int(workers), cpus=float(cpus_per_worker))
     planned = engine.plan(stages, {"CPU": nodes * cpus, "GPU": nodes * gpus})
-    assert len(planned) == len(stages) and all(count == int(workers) for count, _ in planned)
+    assert len(planned) == len(stages)
+    assert all(count == int(workers) for count, _ in planned)
 
 
 STUBS = {
     "scontrol": "seq -f node%g 20000",  # more than a pipe holds: nobody may stop reading early
     "sleep": ":",
-    "srun": """echo "$port $ray_folder $RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$SEEN"
+    "srun": """echo "$port $ray_folder $RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$STEPS"
         case "$1" in bash) for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done;; esac""",
 }
 
 
-def _submitted(folder, job):
-    """What a job's two steps see (port, folder, mode, token), and how it calls Ray."""
+def _run_job(folder, job):
+    """Run the script with stubs of SLURM and Ray.
+
+    Returns:
+        What each of the job's steps sees (port, folder, mode, token), and the calls of Ray.
+    """
     folder.mkdir()
     stubs = {**STUBS, ".venv/bin/ray": 'echo "$@" >> "$CALLS"'}
     for name, body in stubs.items():
@@ -103,30 +115,39 @@ def _submitted(folder, job):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
         path.chmod(0o755)
-    given = {"SLURM_JOB_ID": str(job), "SLURM_JOB_NODELIST": "node[1-2]", "IMAGES": "in", "OUT": "out"}
-    files = {name: str(folder / name.lower()) for name in ("SEEN", "CALLS")}
-    environment = {"PATH": f"{folder}:/usr/bin:/bin", **given, **files}
+
+    variables = {"SLURM_JOB_ID": str(job), "SLURM_JOB_NODELIST": "node[1-2]", "IMAGES": "in", "OUT": "out"}
+    files = {name: str(folder / name.lower()) for name in ("STEPS", "CALLS")}
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", **variables, **files}
     script = shutil.copy(FOLDER / "captions_ray.sbatch", folder)
     subprocess.run(["bash", "-c", f"source {script}; wait"], cwd=folder, env=environment, check=True)
-    seen, calls = (Path(file).read_text(encoding="utf-8").splitlines() for file in files.values())
-    return [line.split() for line in seen], calls
+
+    steps, calls = (Path(file).read_text(encoding="utf-8").splitlines() for file in files.values())
+    return [line.split() for line in steps], calls
 
 
-def test_two_caption_jobs_on_a_node_do_not_meet(tmp_path):
-    jobs = [_submitted(tmp_path / str(job), job) for job in (41, 42)]
-    for seen, calls in jobs:
-        (port, ray_folder, mode, token), *others = seen
-        assert len(others) == 1 and others[0] == [port, ray_folder, mode, token], "both steps share one Ray"
-        assert mode == "token" and re.fullmatch("[0-9a-f]{64}", token)
+def test_two_caption_jobs_on_a_node_use_separate_rays(tmp_path):
+    jobs = [_run_job(tmp_path / str(job), job) for job in (41, 42)]
+    for steps, calls in jobs:
+        # Both steps of a job share one Ray.
+        first_step, second_step = steps
+        assert first_step == second_step
+        port, ray_folder, mode, token = first_step
+        assert mode == "token"
+        assert re.fullmatch("[0-9a-f]{64}", token)
+
         (head,) = [call for call in calls if "--head" in call]
-        (other,) = [call for call in calls if "--head" not in call]
-        assert f"--port={port} " in head and "--ray-client-server-port=0 --include-dashboard=false" in head
-        assert f"--address=node1:{port} " in other
-        assert all(
-            f"--max-worker-port=0 --temp-dir={ray_folder} --block" in " ".join(c.split()) for c in calls
-        )
-    first, second = (seen[0] for seen, _ in jobs)
-    assert first[0] != second[0] and first[1] != second[1] and first[3] != second[3]
+        (worker,) = [call for call in calls if "--head" not in call]
+        assert f"--port={port} " in head
+        assert "--ray-client-server-port=0 --include-dashboard=false" in head
+        assert f"--address=node1:{port} " in worker
+        for call in calls:
+            assert f"--max-worker-port=0 --temp-dir={ray_folder} --block" in " ".join(call.split())
+
+    # Port, folder and token differ between jobs.
+    first, second = (steps[0] for steps, _ in jobs)
+    for field in (0, 1, 3):
+        assert first[field] != second[field]
 
 
 FSDP = {"strategy": "fsdp", "micro_batch_size": 2}

@@ -31,7 +31,7 @@ def ordered(value) -> str:
     return str([ordered(item) for item in value]) if isinstance(value, list) else repr(value)
 
 
-def test_the_last_bits_of_a_float_do_not_count_and_the_others_do():
+def test_last_bits_of_a_float_do_not_count_and_the_others_do():
     array = np.array([0.1, -0.0, 3.0])
     assert digests.data_digest(array) == digests.data_digest(array + 1e-12)
     assert digests.data_digest(array) != digests.data_digest(array + 1e-3)

@@ -257,7 +257,7 @@ def test_continuous_integration_calls_make_test():
     assert script.read_text(encoding="utf-8").rstrip().endswith("make test")
 
 
-def test_the_citation_names_the_paper():
+def test_citation_names_the_paper():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     paper = citation["preferred-citation"]
 

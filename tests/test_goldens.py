@@ -1,4 +1,4 @@
-"""Against numbers obtained by running the released code on tiny random weights (see goldens/README.md)."""
+"""Parity with the released code, run on tiny random weights (see goldens/README.md)."""
 
 import hashlib
 
@@ -55,10 +55,10 @@ def tokens(model, images):
 @pytest.mark.parametrize("row, name", [(0, "a"), (1, "b")])
 def test_preprocessing_gives_the_released_views(row, name, images):
     views = images["pixel_values"][5 * row : 5 * row + 5]
-    whole = torch.cat([torch.cat([views[0], views[1]], 2), torch.cat([views[2], views[3]], 2)], 1)
-    assert torch.allclose(whole[:, ::64, ::64], VISION[f"{name}.pixels896_grid64"], atol=1e-6)
+    full_image = torch.cat([torch.cat([views[0], views[1]], 2), torch.cat([views[2], views[3]], 2)], 1)
+    assert torch.allclose(full_image[:, ::64, ::64], VISION[f"{name}.pixels896_grid64"], atol=1e-6)
     assert torch.allclose(views[4][:, ::32, ::32], VISION[f"{name}.pixels448_grid32"], atol=1e-5)
-    for pixels, size in ((whole, "pixels896"), (views[4], "pixels448")):
+    for pixels, size in ((full_image, "pixels896"), (views[4], "pixels448")):
         about = ABOUT_VISION["images"][name][size]
         assert pixels.double().mean().item() == pytest.approx(about["mean"], abs=1e-6)
         assert pixels.double().std().item() == pytest.approx(about["std_unbiased"], abs=1e-6)
@@ -69,13 +69,13 @@ def test_preprocessing_gives_the_released_views(row, name, images):
 
 
 @pytest.mark.parametrize("row, name", [(0, "a"), (1, "b")])
-def test_the_resized_image_is_that_of_the_released_code_byte_for_byte(row, name, images):
+def test_resized_image_is_that_of_the_released_code_byte_for_byte(row, name, images):
     about = ABOUT_VISION["images"][name]
     tiles = images["pixel_values"][5 * row : 5 * row + 4]
     assert tiles.double().mean((1, 2, 3)).tolist() == pytest.approx(about["tile_mean"], abs=1e-6)
-    whole = torch.cat([torch.cat([tiles[0], tiles[1]], 2), torch.cat([tiles[2], tiles[3]], 2)], 1)
+    full_image = torch.cat([torch.cat([tiles[0], tiles[1]], 2), torch.cat([tiles[2], tiles[3]], 2)], 1)
     mean, std = (torch.tensor(ABOUT_VISION[part])[:, None, None] for part in ("mean", "std"))
-    rgb = ((whole * std + mean) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    rgb = ((full_image * std + mean) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
     assert torch.equal(rgb[::32, ::32], VISION[f"{name}.resized896_rgb_u8_grid32"])
     assert hashlib.sha256(rgb.numpy().tobytes()).hexdigest() == about["resized896_rgb_sha256"]
 
@@ -87,7 +87,7 @@ def test_visual_tokens_are_those_of_the_released_code(tokens):
 
 @torch.no_grad()
 def test_hidden_states_of_the_vit_are_those_of_the_released_code(model, images):
-    seen = {}
+    outputs_of = {}
     vision, resampler = model.vision, model.resampler
     probes = {
         "embed": vision.ln_pre,
@@ -97,20 +97,24 @@ def test_hidden_states_of_the_vit_are_those_of_the_released_code(model, images):
     }
     probes |= {"ln_kv": resampler.ln_kv, "attn_pool": resampler.out, "ln_post": resampler.ln_post}
 
-    def keep(name):  # `embed` is what enters the first norm
-        return lambda _, args, out: seen.setdefault(name, []).append(args[0] if name == "embed" else out)
+    def record(name):
+        # `embed` is what enters the first norm.
+        return lambda _, args, output: outputs_of.setdefault(name, []).append(
+            args[0] if name == "embed" else output
+        )
 
-    hooks = [module.register_forward_hook(keep(name)) for name, module in probes.items()]
+    hooks = [module.register_forward_hook(record(name)) for name, module in probes.items()]
     # One view at a time, so that the probes come in the order of the views.
-    for view, adapter in enumerate([0, 1, 2, 3, -1]):
-        resampler(vision(images["pixel_values"][view : view + 1], [adapter]))
+    for view, lora in enumerate([0, 1, 2, 3, -1]):
+        resampler(vision(images["pixel_values"][view : view + 1], [lora]))
     for hook in hooks:
         hook.remove()
-    for name, outputs in seen.items():
+
+    for name, outputs in outputs_of.items():
         rows = QUERY_ROWS if name in ("attn_pool", "ln_post") else TOKEN_ROWS
         expected = VISION[f"a.probe.{name}"]
         assert torch.allclose(torch.cat(outputs)[:, rows], expected, rtol=0, atol=2e-4), name
-    assert len(seen) == len(probes)
+    assert len(outputs_of) == len(probes)
 
 
 def test_bfloat16_stays_close_to_float32(tokens, images):
@@ -141,13 +145,13 @@ def test_logits_are_those_of_the_released_code(name, model, images):
 
 
 @torch.no_grad()
-def test_the_last_norm_of_the_language_model(model, images):
-    seen = []
+def test_last_norm_of_the_language_model(model, images):
+    outputs = []
     norm = model.language_model.model.norm
-    hook = norm.register_forward_hook(lambda _, __, out: seen.append(out[0, -4:]))
+    hook = norm.register_forward_hook(lambda _, __, out: outputs.append(out[0, -4:]))
     model(**golden_inputs("single", images), logits_to_keep=1)
     hook.remove()
-    assert torch.allclose(seen[0], LANGUAGE["single.ln_f_last4"], rtol=0, atol=2e-4)
+    assert torch.allclose(outputs[0], LANGUAGE["single.ln_f_last4"], rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +167,8 @@ def test_greedy_ids_are_those_of_the_released_code(name, answers, model, images)
 
 
 @torch.no_grad()
-def test_a_long_prompt_leaves_nothing_behind(model, images, row_pair):
-    """The release keeps the stretch of a long prompt in the model: its next training loss changes."""
+def test_long_prompt_does_not_change_later_losses(model, images, row_pair):
+    """In the released code the stretch of a long prompt stays in the model and changes the next loss."""
     before = model(**row_pair).loss
     model(**golden_inputs("two", images), logits_to_keep=1)
     assert model(**row_pair).loss == before
@@ -176,10 +180,10 @@ def test_a_long_prompt_leaves_nothing_behind(model, images, row_pair):
 
 
 def build_training() -> MonkeyForConditionalGeneration:
-    """A model that trains what the release trains, without dropout."""
+    """Return a model that trains what the released code trains, without dropout."""
     model = build().train()
     model.freeze_for_finetuning()
-    model.resampler.positions.requires_grad_(True)  # the release trains them by accident
+    model.resampler.positions.requires_grad_(True)  # the released code trains them by accident
     for module in model.modules():
         if isinstance(module, TileLoRA):
             module.dropout = 0.0
@@ -209,12 +213,12 @@ def first_step(training, row_pair):
     return output
 
 
-def test_the_training_loss_is_that_of_the_released_code(first_step):
+def test_training_loss_is_that_of_the_released_code(first_step):
     assert first_step.loss.item() == pytest.approx(ABOUT_STEP["loss"]["batch"], abs=1e-4)
     assert torch.allclose(first_step.logits, STEP["logits_supervised"], rtol=0, atol=2e-4)
 
 
-def test_the_supervised_positions_are_those_of_the_released_code(row_pair):
+def test_supervised_positions_are_those_of_the_released_code(row_pair):
     """Each logit predicts the label after it, the end-of-text token of each answer among them."""
     predicting = (row_pair["labels"][:, 1:] != IGNORE_INDEX).nonzero()
     assert torch.equal(predicting, STEP["supervised_row_col_of_logit"].long())
@@ -223,8 +227,8 @@ def test_the_supervised_positions_are_those_of_the_released_code(row_pair):
 
 @pytest.mark.parametrize("row", [0, 1])
 @torch.no_grad()
-def test_the_loss_of_each_row_alone(row, training, row_pair):
-    """So the batch's loss is the mean over its tokens, not over its rows."""
+def test_loss_of_single_rows_is_that_of_the_released_code(row, training, row_pair):
+    """The loss of a batch is the mean over its tokens, not over its rows."""
     views = slice(5 * row, 5 * row + 5)
     alone = {
         name: part[views if name == "pixel_values" else slice(row, row + 1)]
@@ -236,8 +240,8 @@ def test_the_loss_of_each_row_alone(row, training, row_pair):
 def test_gradients_are_those_of_the_released_code(first_step, training):
     norm = torch.stack([p.grad.norm() for p in trained_tensors(training).values()]).norm()
     assert norm.item() == pytest.approx(ABOUT_STEP["total_grad_norm"], rel=1e-4)
-    own = {name: p.grad for name, p in trained_tensors(training).items()}
-    gradients = to_released_layout(own, training.config)
+    monkeylib_gradients = {name: p.grad for name, p in trained_tensors(training).items()}
+    gradients = to_released_layout(monkeylib_gradients, training.config)
     assert gradients.keys() == ABOUT_STEP["grads"].keys() and len(gradients) == 102
     for name, about in ABOUT_STEP["grads"].items():
         assert gradients[name].norm().item() == pytest.approx(about["norm"], rel=2e-3), name
@@ -258,31 +262,33 @@ def test_gradients_are_those_of_the_released_code(first_step, training):
             assert (gradient - expected).norm() <= 2e-3 * expected.norm(), key
 
 
-def test_three_optimiser_steps(row_pair):
+def test_three_optimiser_steps_end_as_in_the_released_code(row_pair):
     about = ABOUT_STEP["optimizer"]
     model = build_training()
-    plain = {entry.name for entry in build_key_map(model.config) if entry.released_key in about["no_decay"]}
-    own = trained_tensors(model)
-    before = {name: tensor.detach().clone() for name, tensor in own.items()}
-    decayed = [p for name, p in own.items() if name not in plain]
+    without_decay = {
+        entry.name for entry in build_key_map(model.config) if entry.released_key in about["no_decay"]
+    }
+    trained = trained_tensors(model)
+    before = {name: tensor.detach().clone() for name, tensor in trained.items()}
+    decayed = [p for name, p in trained.items() if name not in without_decay]
     groups = [
         {"params": decayed, "weight_decay": about["weight_decay"]},
-        {"params": [p for name, p in own.items() if name in plain], "weight_decay": 0.0},
+        {"params": [p for name, p in trained.items() if name in without_decay], "weight_decay": 0.0},
     ]
     optimiser = torch.optim.AdamW(groups, lr=about["lr"], betas=about["betas"], eps=about["eps"])
     for step in about["steps"]:
         loss = model(**row_pair).loss
         optimiser.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(own.values(), about["clip_global_norm"])
+        norm = torch.nn.utils.clip_grad_norm_(trained.values(), about["clip_global_norm"])
         optimiser.step()
         assert loss.item() == pytest.approx(step["loss_before"], abs=5e-3)
         assert norm.item() == pytest.approx(step["grad_norm_before_clip"], rel=5e-3)
     with torch.no_grad():
         assert model(**row_pair).loss.item() == pytest.approx(about["loss_after_3"], abs=5e-3)
-        after = to_released_layout({name: tensor.detach() for name, tensor in own.items()}, model.config)
+        after = to_released_layout({name: tensor.detach() for name, tensor in trained.items()}, model.config)
         moved = to_released_layout(
-            {name: tensor - before[name] for name, tensor in own.items()}, model.config
+            {name: tensor - before[name] for name, tensor in trained.items()}, model.config
         )
     assert after.keys() == moved.keys() == about["update_norm_after_3"].keys() == about["sum_after_3"].keys()
     for name, norm in about["update_norm_after_3"].items():
@@ -295,7 +301,7 @@ def test_three_optimiser_steps(row_pair):
         )
 
 
-def test_the_parity_report_holds_and_sees_a_difference(model):
+def test_parity_report_holds_and_detects_a_difference(model):
     rows = parity.parity_report(model)
     assert len(rows) == 12 and all(row["holds"] for row in rows), rows
     other = build()  # x and y swapped in the resampler's positions

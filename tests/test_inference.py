@@ -136,21 +136,27 @@ def test_folder_without_checkpoint_raises(tmp_path):
 
 
 def test_device_map_splits_the_model_between_blocks():
-    """The paper's model with fewer blocks: what has a residual inside stays on one device."""
+    """The paper's model with fewer blocks: a module with a residual connection stays on one device."""
     config = profiles.build_config(profiles.load_profile("paper-896"))
-    config.vision_config.layers, config.text_config.num_hidden_layers = 6, 6
-    config.text_config.vocab_size, config.text_config.pad_token_id = 1000, 0
+    config.vision_config.layers = 6
+    config.text_config.num_hidden_layers = 6
+    config.text_config.vocab_size = 1000
+    config.text_config.pad_token_id = 0
     model = build_on_meta(config)
-    sizes = {name: sum(p.nbytes for p in m.parameters()) for name, m in model.named_modules()}
-    kept_free = sizes["language_model.model.layers.0"]  # on the first device, for what has to be moved there
-    room = {0: sizes["vision"] * 2 // 3 + kept_free, 1: sizes["vision"], 2: sizes[""]}
+
+    sizes = {}
+    for name, module in model.named_modules():
+        sizes[name] = sum(parameter.nbytes for parameter in module.parameters())
+    reserved = sizes["language_model.model.layers.0"]  # on the first device, for weights that are moved there
+    room = {0: sizes["vision"] * 2 // 3 + reserved, 1: sizes["vision"], 2: sizes[""]}
     places = infer_auto_device_map(model, room, model._no_split_modules)
     assert set(places.values()) == {0, 1, 2}
+
     unsplittable = [*model.vision.blocks, *model.language_model.model.layers, model.resampler]
-    names = [name for name, module in model.named_modules() if any(module is one for one in unsplittable)]
-    assert len(names) == 13 and not [
-        place for place in places for name in names if place.startswith(f"{name}.")
-    ]
+    names = [name for name, module in model.named_modules() if module in unsplittable]
+    assert len(names) == 13
+    for name in names:
+        assert not any(place.startswith(f"{name}.") for place in places)
 
 
 def test_import_is_fast():

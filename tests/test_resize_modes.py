@@ -23,7 +23,7 @@ REFERENCES = {
 
 @pytest.mark.parametrize("size", [(90, 71), (60, 133), (56, 56), (200, 31)])
 @pytest.mark.parametrize("kind", REFERENCES)
-def test_a_view_is_that_of_the_processor_in_transformers(kind, size, make_image):
+def test_view_is_that_of_the_processor_in_transformers(kind, size, make_image):
     image = make_image(1, *size)
     reference = REFERENCES[kind]()(image, return_tensors="pt")["pixel_values"]
     views = MonkeyImageProcessor(SIDE, views="global", resize_mode=kind.split()[0])(image)["pixel_values"]
@@ -61,6 +61,6 @@ def test_tiles_and_global_view_show_the_same_resized_image(make_image):
         assert (shrunk - global_view).abs().mean() < 0.25 * global_view.abs().mean()
 
 
-def test_an_unknown_resize_mode_raises():
+def test_unknown_resize_mode_raises():
     with pytest.raises(ValueError, match="'stretch', 'pad' and 'crop', got 'squeeze'"):
         MonkeyImageProcessor(resize_mode="squeeze")

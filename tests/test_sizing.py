@@ -48,7 +48,7 @@ def test_trained_parameters_are_those_that_fine_tuning_trains(mode):
     assert sizing.count_parameters(config) == sizing.count_in_model(model)
 
 
-def test_the_paper_model_has_the_size_of_the_released_code():
+def test_paper_model_has_the_size_of_the_released_code():
     assert sizing.count_parameters(config_of("paper-896")) == sizing.RELEASED_PARAMETERS
     assert sum(sizing.RELEASED_PARAMETERS.values()) == 9_708_053_824
     assert sizing.count_parameters(config_of("paper-1344"))["LoRA"] == 76_677_984
@@ -91,7 +91,7 @@ def test_more_tiles_cost_in_proportion_and_the_global_view_has_no_lora():
     assert six["ViT"] * 5 == four["ViT"] * 7
 
 
-def test_an_unknown_language_model_raises():
+def test_unknown_language_model_raises():
     config = config_of("smoke")
     config.text_config = GPT2Config()
     with pytest.raises(ValueError, match="'gpt2'.*'qwen2'.*meta device"):

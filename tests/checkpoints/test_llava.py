@@ -128,7 +128,7 @@ def test_smaller_tiles_have_fewer_tokens_and_train(llava_model, folder):
 
 
 @torch.no_grad()
-def test_the_model_survives_saving(llava_model, folder, tmp_path):
+def test_model_survives_saving(llava_model, folder, tmp_path):
     model = llava.load_llava(folder, grids=[[2, 2]]).eval()
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path)
@@ -153,7 +153,7 @@ def test_another_llava_raises(changes):
         llava.config_from_llava(config(**changes), grids=[[2, 2]])
 
 
-def test_a_missing_llava_raises(tmp_path, monkeypatch):
+def test_missing_llava_raises(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="no-such is no local folder with a model.*connect to a hub"):
         llava.load_llava(tmp_path / "no-such", grids=[[2, 2]])
@@ -162,10 +162,10 @@ def test_a_missing_llava_raises(tmp_path, monkeypatch):
 def tokenizer():
     """Characters, and `<image>` as the last token, as in LLaVA-1.5."""
     pieces = ["<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz :?.,-0123456789", *"ABCDEFGHIJ"]
-    made = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    made.add_special_tokens([AddedToken("<image>", special=True)])
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+    words = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    words.add_special_tokens([AddedToken("<image>", special=True)])
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", unk_token="<unk>")
 
 
 def llava_processor():
@@ -177,7 +177,7 @@ def llava_processor():
 
 
 @torch.no_grad()
-def test_a_prompt_has_the_ids_of_llava(llava_model, folder, make_image):
+def test_prompt_has_the_ids_of_llava(llava_model, folder, make_image):
     """From image and text to logits: the same as transformers' own processors and model."""
     model = llava.load_llava(folder, views="global", lora_mode="none").eval()
     llava_model = deepcopy(llava_model)
@@ -193,17 +193,17 @@ def test_a_prompt_has_the_ids_of_llava(llava_model, folder, make_image):
     assert torch.allclose(model(**inputs).logits, expected, atol=1e-4)
 
 
-def test_a_training_example_begins_with_the_prompt(make_image):
+def test_training_example_begins_with_the_prompt(make_image):
     processor = llava_processor()
     prompt = build_prompt("llava", "what?")
     row = ExampleEncoder(processor, 100).encode(Record("0", (make_image(),), ((prompt, "a cat"),), "x", "x"))
-    asked = processor(images=make_image(), text=prompt)["input_ids"][0]
-    assert torch.equal(row.input_ids[: len(asked)], asked)
-    assert (row.labels[: len(asked)] == IGNORE_INDEX).all() and row.num_labels == len("a cat") + 1
+    prompt_ids = processor(images=make_image(), text=prompt)["input_ids"][0]
+    assert torch.equal(row.input_ids[: len(prompt_ids)], prompt_ids)
+    assert (row.labels[: len(prompt_ids)] == IGNORE_INDEX).all() and row.num_labels == len("a cat") + 1
     assert count_tokens(row.record, processor) == len(row)
 
 
-def test_a_profile_builds_llava_with_its_own_image_token(llava_model, make_image, tmp_path):
+def test_profile_builds_llava_with_its_own_image_token(llava_model, make_image, tmp_path):
     llava_model.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     place, recipe = len(tokenizer()) - 1, profiles.load_profile("llava-448")

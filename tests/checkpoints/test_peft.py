@@ -73,7 +73,7 @@ def test_written_lora_is_read_back_bit_for_bit(dtype, tiny, tmp_path):
     assert expected and all(torch.equal(read[name], tensor) for name, tensor in expected.items())
 
 
-def test_a_folder_that_peft_saved_is_read(model, folders, tiny, tmp_path):
+def test_folder_that_peft_saved_is_read(model, folders, tiny, tmp_path):
     loaded = PeftModel.from_pretrained(without_lora(model), str(folders[1]), is_trainable=True)
     with torch.no_grad():
         for name, parameter in loaded.named_parameters():
@@ -82,10 +82,10 @@ def test_a_folder_that_peft_saved_is_read(model, folders, tiny, tmp_path):
     loaded.save_pretrained(tmp_path / "trained")
     other = tiny(1)
     peft.read_lora(tmp_path / "trained", other, 0)
-    for written, read in zip(tile_loras(model), tile_loras(other), strict=True):
-        assert torch.equal(read.lora_B[0], written.lora_B[1] + 1)
-        assert torch.equal(read.lora_A[0], written.lora_A[1])
-        assert read.scaling[0] == written.scaling[1]
+    for source, target in zip(tile_loras(model), tile_loras(other), strict=True):
+        assert torch.equal(target.lora_B[0], source.lora_B[1] + 1)
+        assert torch.equal(target.lora_A[0], source.lora_A[1])
+        assert target.scaling[0] == source.scaling[1]
 
 
 def backbone_with_bypass(model):
@@ -125,7 +125,7 @@ def test_peft_computes_the_same_features_in_a_vit_of_transformers(kind, tmp_path
     assert len(expected) == 2 * 5 * 3 and all(torch.equal(read[name], t) for name, t in expected.items())
 
 
-def test_a_folder_of_another_kind_raises(model, folders, tmp_path):
+def test_folder_of_another_kind_raises(model, folders, tmp_path):
     with pytest.raises(ValueError, match="there is no tile 4"):
         peft.read_lora(folders[0], model, 4)
     with pytest.raises(FileNotFoundError, match="no adapter_model.safetensors"):
@@ -144,7 +144,7 @@ def test_a_folder_of_another_kind_raises(model, folders, tmp_path):
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
-def test_a_model_without_lora_raises(tiny, tmp_path):
+def test_model_without_lora_raises(tiny, tmp_path):
     model = tiny(lora_mode="none")
     with pytest.raises(ValueError, match="lora_mode 'none' has no LoRA"):
         peft.write_lora(model.state_dict(), model.config, tmp_path / "peft")

@@ -15,10 +15,12 @@ def test_lora_of_the_language_model_goes_through_peft(tiny, processor, make_imag
     before = model(**inputs).logits
 
     model.freeze_for_finetuning(language_model="frozen")
-    own = trainable(model)
+    trained_before = trainable(model)
     model.language_model = get_peft_model(model.language_model, LORA)
     assert torch.equal(model(**inputs).logits, before), "a fresh LoRA changes nothing"
-    assert {name.rpartition(".lora_")[0].rpartition(".")[2] for name in trainable(model) - own} == {
+    assert {
+        name.rpartition(".lora_")[0].rpartition(".")[2] for name in trainable(model) - trained_before
+    } == {
         "q_proj",
         "v_proj",
     }

@@ -41,9 +41,9 @@ LANGUAGE = {
 
 
 def tokenizer():
-    made = Tokenizer(models.WordLevel({c: i for i, c in enumerate(CHARACTERS)}, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", unk_token="<unk>")
+    characters = Tokenizer(models.WordLevel({c: i for i, c in enumerate(CHARACTERS)}, unk_token="<unk>"))
+    characters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=characters, eos_token="<|im_end|>", unk_token="<unk>")
 
 
 @pytest.fixture(scope="module")
@@ -75,24 +75,24 @@ def profile(folder, **encoder):
     return small.model_copy(update={**changes, "vision": vision, "language_model": language_model})
 
 
-def test_the_model_has_the_weights_of_its_components(folder):
+def test_model_has_the_weights_of_its_components(folder):
     small_profile = profile(folder)
     processor = build.build_processor(small_profile)
     model = build.build_model(small_profile, processor)
     encoder = AutoModel.from_pretrained(folder / "encoder").state_dict()
     assert all(torch.equal(model.vision.backbone.state_dict()[name], encoder[name]) for name in encoder)
     language = AutoModelForCausalLM.from_pretrained(folder / "language").state_dict()
-    ours = model.language_model.state_dict()
+    loaded = model.language_model.state_dict()
     for name, tensor in language.items():
-        assert torch.equal(ours[name][: len(tensor)], tensor), name
-    assert len(ours["lm_head.weight"]) == len(CHARACTERS) + 3 == len(processor.tokenizer)
+        assert torch.equal(loaded[name][: len(tensor)], tensor), name
+    assert len(loaded["lm_head.weight"]) == len(CHARACTERS) + 3 == len(processor.tokenizer)
     assert model.config.image_token_id == len(CHARACTERS) + 2
     assert processor.layout.text_ids("<img>") == tokenizer()("<img>")["input_ids"], "typed tags stay text"
     mean, std = normalisation("dinov2")
     assert processor.image_processor.image_mean == list(mean) != list(normalisation("clip_vision_model")[0])
 
 
-def test_a_model_of_pretrained_components_trains_loads_and_answers(folder, tmp_path):
+def test_model_of_pretrained_components_trains_loads_and_answers(folder, tmp_path):
     monkey = inference.load_model(finetune.run(profile(folder), tmp_path / "run"))
     assert monkey.processor.image_token_id == monkey.model.config.image_token_id
     assert monkey.model.vision.lora[0].query.lora_B.abs().max() > 0, "LoRA has learned"
@@ -106,7 +106,7 @@ def test_components_of_another_size_raise(folder):
         build.build_model(small_profile, build.build_processor(small_profile))
 
 
-def test_a_missing_component_raises(folder, monkeypatch):
+def test_missing_component_raises(folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(assets, "locate", lambda asset: None)
     small_profile = profiles.load_profile("small")
@@ -116,7 +116,7 @@ def test_a_missing_component_raises(folder, monkeypatch):
         pretrained.load_vision_backbone("facebook/dinov2-small", AutoConfig.for_model("dinov2", **ENCODER))
 
 
-def test_a_complete_checkpoint_of_another_kind_raises():
+def test_complete_checkpoint_of_another_kind_raises():
     with pytest.raises(ValueError, match="paper-896 starts from Qwen/Qwen-VL.*monkeylib convert"):
         build.load_pretrained_tokenizer(profiles.load_profile("paper-896"))
 
@@ -170,7 +170,7 @@ def test_another_onnx_file_raises(tmp_path):
 @pytest.mark.skipif(
     assets.locate(assets.find("dinov2-small")) is None, reason="needs `monkeylib assets fetch dinov2-small`"
 )
-def test_the_fetched_dinov2_gives_the_features_of_its_onnx_file(tmp_path):
+def test_fetched_dinov2_gives_the_features_of_its_onnx_file(tmp_path):
     import onnxruntime
 
     file = assets.fetch("dinov2-small")
@@ -192,7 +192,7 @@ def test_the_fetched_dinov2_gives_the_features_of_its_onnx_file(tmp_path):
 @pytest.mark.skipif(
     "MONKEYLIB_SLOW_TESTS" not in os.environ, reason="takes minutes: set MONKEYLIB_SLOW_TESTS=1"
 )
-def test_the_profile_small_trains_twenty_steps_and_answers(tmp_path):
+def test_profile_small_trains_twenty_steps_and_answers(tmp_path):
     for name in pretrained.ASSETS.values():
         assets.fetch(name)
     small = profiles.load_profile("small")

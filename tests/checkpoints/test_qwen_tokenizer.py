@@ -66,10 +66,10 @@ def test_a_thousand_strings_have_the_ids_of_tiktoken(qwen, file):
     )
     texts = list(mixed(1000))
     ids = qwen(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    for text, own in zip(texts, ids, strict=True):
+    for text, text_ids in zip(texts, ids, strict=True):
         normalised = unicodedata.normalize("NFC", text)
-        assert own == reference.encode_ordinary(normalised), repr(text)
-        assert qwen.decode(own) == normalised
+        assert text_ids == reference.encode_ordinary(normalised), repr(text)
+        assert qwen.decode(text_ids) == normalised
 
 
 def test_special_tokens_have_the_released_ids(qwen):
@@ -88,7 +88,7 @@ def test_special_tokens_have_the_released_ids(qwen):
     assert qwen.decode([151853, 16, 151854, 151643], skip_special_tokens=True) == "1"
 
 
-def test_the_tokenizer_survives_saving_and_gives_the_file_again(qwen, file, tmp_path):
+def test_tokenizer_survives_saving_and_gives_the_file_again(qwen, file, tmp_path):
     qwen.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     texts = list(mixed(50))
@@ -119,7 +119,7 @@ def test_tags_in_a_users_text_stay_text(qwen):
         (None, "there is no vocabulary at .*monkeylib assets fetch qwen-vocabulary"),
     ],
 )
-def test_a_file_that_is_no_vocabulary_raises(content, complaint, tmp_path):
+def test_file_that_is_no_vocabulary_raises(content, complaint, tmp_path):
     path = tmp_path / qwen_files.VOCABULARY
     if content is not None:
         path.write_bytes(content)

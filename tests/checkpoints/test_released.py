@@ -47,7 +47,7 @@ TRUE_SETTINGS = {
 
 
 def all_released_keys():
-    """The 2,581 keys of the released Monkey, written down here apart from the code."""
+    """Return the 2,581 keys of the released Monkey, listed independently of the key map."""
     tower, pool = "transformer.visual.", "transformer.visual.attn_pool."
     keys = {f"{tower}{name}" for name in ("positional_embedding", "proj", "conv1.weight")}
     keys |= {f"{pool}{name}" for name in ("pos_embed", "query", "kv_proj.weight")}
@@ -78,7 +78,7 @@ def golden(tmp_path):
     return write(tmp_path / "golden", golden_settings(), weights)
 
 
-def test_the_complete_key_set_in_three_shards_loads(tmp_path):
+def test_complete_key_set_in_three_shards_loads(tmp_path):
     shapes = {entry.released_key: entry.shape for entry in build_key_map(config_from_released(TRUE_SETTINGS))}
     assert shapes.keys() == all_released_keys() and len(shapes) == 2581
     generator = torch.Generator().manual_seed(0)
@@ -97,10 +97,10 @@ def test_w2_is_the_gate_and_the_fused_attention_is_split():
 
 
 @pytest.mark.parametrize("suffix, shards", [(".bin", 3), (".safetensors", 2), (".bin", 1)])
-def test_a_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
+def test_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
     weights = parity.released_weights()
-    kept = "transformer.visual.attn_pool.pos_embed"
-    weights = {key: tensor if key == kept else tensor.bfloat16() for key, tensor in weights.items()}
+    in_fp32 = "transformer.visual.attn_pool.pos_embed"
+    weights = {key: tensor if key == in_fp32 else tensor.bfloat16() for key, tensor in weights.items()}
     source = write(tmp_path / "source", golden_settings(), weights, shards, suffix)
     convert.convert_from_released(source, tmp_path / "ours")
     convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
@@ -119,7 +119,7 @@ def test_a_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
 
 
 @pytest.mark.parametrize("converted", [False, True])
-def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
+def test_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
     folder = write(tmp_path / "golden", golden_settings(), parity.released_weights())
     if converted:
         convert.convert_from_released(folder, tmp_path / "ours")
@@ -154,16 +154,16 @@ def test_the_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
     assert monkey.processor.separator == " "
 
 
-def test_a_converted_folder_and_the_released_one_give_the_same_model(golden, tmp_path):
+def test_converted_folder_and_the_released_one_give_the_same_model(golden, tmp_path):
     convert.convert_from_released(golden, tmp_path / "ours")
-    ours = load_checkpoint(tmp_path / "ours")
+    converted = load_checkpoint(tmp_path / "ours")
     direct = load_checkpoint(golden)
-    assert direct.dtype == torch.bfloat16 and same(ours.state_dict(), direct.state_dict())
+    assert direct.dtype == torch.bfloat16 and same(converted.state_dict(), direct.state_dict())
     single = load_checkpoint(golden, dtype=torch.float32)
     assert {tensor.dtype for tensor in single.state_dict().values()} == {torch.float32}
 
 
-def test_a_model_that_was_trained_on_is_written_in_the_released_layout(golden, tmp_path):
+def test_model_that_was_trained_on_is_written_in_the_released_layout(golden, tmp_path):
     model = load_checkpoint(golden)
     with torch.no_grad():
         model.vision.blocks[0].mlp_lora.scaling[2] = 3
@@ -176,15 +176,15 @@ def test_a_model_that_was_trained_on_is_written_in_the_released_layout(golden, t
     assert changed["transformer.visual.transformer.resblocks.0.mlp_lora.2.lora_scale"] == torch.tensor([3.0])
 
 
-def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make_image, tmp_path):
+def test_released_folder_is_trained_on_and_saved_in_either_layout(golden, make_image, tmp_path):
     profile = profiles.load_profile("paper-896").model_copy(update={"base_checkpoint": str(golden)})
     processor = build.build_processor(profile)
     model = build.build_model(profile, processor)
     trainable.set_trainable(model, profile)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    maker = ExampleEncoder(processor, profile.training.max_length)
-    row = maker.encode(Record("0", (make_image(),), ((" what? Answer: ", "a cat"),), "x", "x"))
-    batch = maker.collate([row], [maker.encode_images(row)])
+    encoder = ExampleEncoder(processor, profile.training.max_length)
+    example = encoder.encode(Record("0", (make_image(),), ((" what? Answer: ", "a cat"),), "x", "x"))
+    batch = encoder.collate([example], [encoder.encode_images(example)])
     batch.pop("turns")
     model(**batch).loss.backward()
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
@@ -201,8 +201,8 @@ def test_a_released_folder_is_trained_on_and_saved_in_either_layout(golden, make
         assert again.separator == processor.separator == " "
 
 
-def test_another_base_model_makes_another_run(golden):
-    """So that training does not go on, or count as done, where the weights of its base have changed."""
+def test_changed_base_weights_change_the_run_config(golden):
+    """So that training neither resumes nor counts as finished on another base model."""
     profile = profiles.load_profile("paper-896").model_copy(update={"base_checkpoint": str(golden)})
     before, again = (finetune._run_config(profile, synthetic_data(profile)) for _ in range(2))
     assert before == again and len(before["base_digest"]) == 3
@@ -212,7 +212,7 @@ def test_another_base_model_makes_another_run(golden):
     assert finetune._run_config(profile, synthetic_data(profile)) != before
 
 
-def test_a_profile_that_does_not_fit_the_released_folder_raises(golden):
+def test_profile_that_does_not_fit_the_released_folder_raises(golden):
     quantised, plain = profiles.load_profile("paper-896-qlora"), profiles.load_profile("paper-896")
     shared = plain.lora.model_copy(update={"mode": "shared"})
     small = plain.lora.model_copy(update={"mlp_rank": 8})
@@ -275,19 +275,19 @@ def test_memory_is_that_of_one_shard_and_the_model(tmp_path):
     shapes = {entry.released_key: entry.shape for entry in build_key_map(config_from_released(settings))}
     weights = {key: torch.ones(shape, dtype=torch.bfloat16) for key, shape in shapes.items()}
     write(tmp_path / "large", settings, weights, shards=7)
-    whole = sum(tensor.nbytes for tensor in weights.values())
+    all_bytes = sum(tensor.nbytes for tensor in weights.values())
     shard = max(file.stat().st_size for file in (tmp_path / "large").glob("*.bin"))
-    assert whole > 150e6 and shard < whole / 4
+    assert all_bytes > 150e6 and shard < all_bytes / 4
     program = [sys.executable, "-c", MEASURE, str(tmp_path)]
     output = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
     converting, loading = map(int, output[:2])
     assert converting < 2 * shard + 30e6, (converting, shard)
-    assert whole * 0.9 < loading < whole + shard + 30e6, (loading, whole, shard)
-    assert output[2] == "[]", "what only training, engines and the demo need is not imported"
+    assert all_bytes * 0.9 < loading < all_bytes + shard + 30e6, (loading, all_bytes, shard)
+    assert output[2] == "[]", "libraries that only training and engines need are not imported"
 
 
 def base(tmp_path):
-    """A folder like Qwen-VL's: one view of 448 pixels, no adapters."""
+    """Write a folder like Qwen-VL's: one view of 448 pixels, no LoRA."""
     settings = golden_settings(image_size=448)
     del settings["visual"]["lora_repeat_num"]
     weights = {key: tensor for key, tensor in parity.released_weights().items() if "_lora." not in key}
@@ -298,19 +298,22 @@ def test_qwen_vl_gets_fresh_lora_for_the_requested_grid(tmp_path):
     folder = base(tmp_path)
     model = load_checkpoint(folder)
     assert model.config.grids == [[2, 2]]
-    bank = model.vision.blocks[1].attention.qkv_lora
-    assert bank.lora_A.abs().max() > 0 and not bank.lora_B.any() and bank.scaling.tolist() == [1] * 4
+    lora = model.vision.blocks[1].attention.qkv_lora
+    assert lora.lora_A.abs().max() > 0
+    assert not lora.lora_B.any()
+    assert lora.scaling.tolist() == [1] * 4
+
     wide = released.load_released(folder, grid=Grid(2, 3))
     assert wide.vision.blocks[0].mlp_lora.lora_B.shape == (6, 64, 32)
     convert.convert_from_released(folder, tmp_path / "ours", Grid(2, 2))
     convert.convert_to_released(tmp_path / "ours", tmp_path / "monkey")
-    whole = {key: tensor for shard in read(tmp_path / "monkey").values() for key, tensor in shard.items()}
-    assert whole.keys() == parity.released_weights().keys()
-    kept = {key: tensor for shard in read(folder).values() for key, tensor in shard.items()}
-    assert same({key: tensor for key, tensor in whole.items() if "_lora." not in key}, kept)
+    converted = {key: tensor for shard in read(tmp_path / "monkey").values() for key, tensor in shard.items()}
+    assert converted.keys() == parity.released_weights().keys()
+    original = {key: tensor for shard in read(folder).values() for key, tensor in shard.items()}
+    assert same({key: tensor for key, tensor in converted.items() if "_lora." not in key}, original)
 
 
-def test_a_checkpoint_of_six_tiles_loads_on_its_grid_and_comes_back(tmp_path):
+def test_checkpoint_of_six_tiles_loads_on_its_grid_and_comes_back(tmp_path):
     settings, weights = golden_settings(lora_repeat_num=6), parity.released_weights()
     for key in [key for key in weights if "_lora.0." in key]:
         for tile in (4, 5):
@@ -402,7 +405,7 @@ SPOILT += ["payload", "no tensors", "index leads out", "no JSON", "no field"]
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_a_broken_folder_raises_before_anything_is_written(how, golden, tmp_path):
+def test_broken_folder_raises_before_anything_is_written(how, golden, tmp_path):
     complaint = spoil(golden, how)
     for attempt in (
         lambda: convert.convert_from_released(golden, tmp_path / "new" / "ours"),
@@ -414,7 +417,7 @@ def test_a_broken_folder_raises_before_anything_is_written(how, golden, tmp_path
     assert not (golden / "executed").exists() and not (tmp_path / "new").exists()
 
 
-def test_a_truncated_safetensors_file_is_named_in_the_error(tmp_path):
+def test_truncated_safetensors_file_is_named_in_the_error(tmp_path):
     folder = write(tmp_path / "a", golden_settings(), parity.released_weights(), 2, ".safetensors")
     file = folder / "model-00002-of-00002.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -422,19 +425,19 @@ def test_a_truncated_safetensors_file_is_named_in_the_error(tmp_path):
         released.load_released(folder)
 
 
-def test_a_failed_conversion_leaves_no_files(golden, tmp_path, monkeypatch):
+def test_failed_conversion_leaves_no_files(golden, tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "_write_index", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         convert.convert_from_released(golden, tmp_path / "new" / "ours")
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_an_existing_folder_raises(golden):
+def test_existing_folder_raises(golden):
     with pytest.raises(FileExistsError, match="exists already"):
         convert.convert_from_released(golden, golden)
 
 
-def test_a_missing_or_different_vocabulary_raises(golden, tmp_path):
+def test_missing_or_different_vocabulary_raises(golden, tmp_path):
     shutil.copy(golden / "config.json", tmp_path)
     (golden / "qwen.tiktoken").write_bytes(
         b"\n".join((golden / "qwen.tiktoken").read_bytes().split(b"\n")[:280])
@@ -446,7 +449,7 @@ def test_a_missing_or_different_vocabulary_raises(golden, tmp_path):
         convert.convert_from_released(golden, tmp_path / "ours")
 
 
-def test_the_processor_loads_without_the_weights(golden, make_image):
+def test_processor_loads_without_the_weights(golden, make_image):
     inputs = monkeylib.load_model(golden, device="cpu").processor(images=make_image(), text="<img> what?")
     for file in golden.glob("*.bin*"):
         file.unlink()
@@ -458,7 +461,7 @@ def test_the_processor_loads_without_the_weights(golden, make_image):
         released.load_released_processor(golden, grid=Grid(2, 3))
 
 
-def test_a_device_map_needs_a_converted_folder(golden):
+def test_device_map_needs_a_converted_folder(golden):
     for option in ({"device_map": "auto"}, {"quantization_config": {}}):
         with pytest.raises(
             ValueError, match=f"loaded without {next(iter(option))}: convert it first with `monkeylib convert"
@@ -475,7 +478,7 @@ def test_a_device_map_needs_a_converted_folder(golden):
         ({"mlp_rank": 8}, "its mlp_rank is 8, the layout has 32"),
     ],
 )
-def test_a_model_that_the_released_layout_cannot_hold_raises(changes, complaint):
+def test_model_that_the_released_layout_cannot_hold_raises(changes, complaint):
     config = config_from_released(TRUE_SETTINGS)
     for name, value in changes.items():
         setattr(config, name, value)
@@ -483,7 +486,7 @@ def test_a_model_that_the_released_layout_cannot_hold_raises(changes, complaint)
         config_to_released(config, TRUE_SETTINGS)
 
 
-def test_the_configuration_converts_back_to_the_released_one():
+def test_configuration_converts_back_to_the_released_one():
     config = config_from_released(golden_settings())
     assert config_to_released(config, golden_settings()) == golden_settings()
     generated = config_to_released(config)
@@ -491,7 +494,7 @@ def test_the_configuration_converts_back_to_the_released_one():
     assert again.to_dict() == config.to_dict()
 
 
-def test_a_folder_is_checked_before_it_is_converted_back(golden, tmp_path):
+def test_folder_is_checked_before_it_is_converted_back(golden, tmp_path):
     convert.convert_from_released(golden, tmp_path / "ours")
     file = tmp_path / "ours" / "model-00001-of-00003.safetensors"
     tensors = load_file(file)
@@ -503,7 +506,7 @@ def test_a_folder_is_checked_before_it_is_converted_back(golden, tmp_path):
         convert.convert_to_released(tmp_path / "nowhere", tmp_path / "back")
 
 
-def test_the_converted_folder_has_the_released_processor(golden, tmp_path):
+def test_converted_folder_has_the_released_processor(golden, tmp_path):
     convert.convert_from_released(golden, tmp_path / "ours")
     processor = load_processor(tmp_path / "ours")
     assert (processor.queries, processor.separator) == (256, " ")

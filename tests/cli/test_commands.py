@@ -322,7 +322,7 @@ def test_assets_are_listed_and_fetched(call):
 
 def test_installed_command_starts_without_heavy_libraries():
     command = [sys.executable, "-X", "importtime", "-m", "monkeylib.cli", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
     for name in ("answer", "evaluate", "score", "caption", "convert", "train", "reproduce", "assets"):
-        assert name in done.stdout
-    assert "torch" not in done.stderr
+        assert name in process.stdout
+    assert "torch" not in process.stderr

@@ -137,7 +137,7 @@ def test_lora_of_the_attention_equals_lora_merged_into_the_weights(kind):
 @every_encoder
 @pytest.mark.parametrize("lora_input", ["residual", "normed"])
 @torch.no_grad()
-def test_the_lora_of_the_mlp_reads_the_residual_stream_or_its_norm(kind, lora_input):
+def test_lora_of_the_mlp_reads_the_residual_stream_or_its_norm(kind, lora_input):
     vision, recorded = build(kind, lora_input=lora_input).vision, {}
     block = vision.backbone.get_submodule(vision.layout.blocks)[0]
     block.get_submodule(vision.layout.mlp_norm).register_forward_hook(
@@ -197,7 +197,7 @@ def test_gradient_checkpointing_changes_no_value(kind):
 
 @every_encoder
 @torch.no_grad()
-def test_a_saved_model_loads_with_another_grid_too(kind, tmp_path):
+def test_saved_model_loads_with_another_grid_too(kind, tmp_path):
     model = build(kind)
     model.use_grid(2, 3)
     assert {len(lora.lora_A) for lora in tile_loras(model)} == {6}
@@ -229,7 +229,7 @@ def test_another_language_model_trains_and_answers(language, tmp_path):
     assert ids[0, -3:].tolist() == [7, 8, 9]
 
 
-def test_an_unknown_backbone_or_a_tile_without_whole_patches_raises():
+def test_unknown_backbone_or_a_tile_without_whole_patches_raises():
     with pytest.raises(ValueError, match="type 'vit' is not known.*clip_vision_model, dinov2"):
         MonkeyForConditionalGeneration(MonkeyConfig(vision_config=ViTConfig(**SIZES), lora_mode="none"))
     with pytest.raises(ValueError, match="tile_size 50 is not a multiple of the encoder's patch_size 14"):

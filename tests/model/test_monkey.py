@@ -39,7 +39,7 @@ def test_generate_is_greedy_argmax(tiny, processor, make_image):
 
 
 @torch.no_grad()
-def test_a_padded_batch_answers_as_each_row_alone(tiny, processor, make_image):
+def test_padded_batch_answers_as_each_row_alone(tiny, processor, make_image):
     model = tiny()
     rows = [
         ([make_image(1)], "what?"),
@@ -64,14 +64,14 @@ def test_images_are_encoded_once_per_generation(tiny, processor, make_image, mon
 
 
 @torch.no_grad()
-def test_the_image_decides_the_answer(tiny, processor, make_image):
+def test_image_decides_the_answer(tiny, processor, make_image):
     model = tiny()
     logits = [model(**processor(images=make_image(seed), text="x")).logits[:, -1] for seed in (1, 2)]
     assert (logits[0] - logits[1]).abs().max() > 0.01
 
 
 @torch.no_grad()
-def test_a_batch_may_mix_grids(tiny, processor, make_image):
+def test_batch_may_mix_grids(tiny, processor, make_image):
     model = tiny()
     model.use_grid(1, 2)
     grids, images = [Grid(2, 2), Grid(1, 2), Grid(0, 0)], [make_image(seed) for seed in range(3)]
@@ -104,7 +104,7 @@ def test_labels_without_a_supervised_token_raise(tiny, processor):
         tiny()(**inputs, labels=torch.full_like(inputs["input_ids"], IGNORE_INDEX))
 
 
-def test_a_wrong_number_of_image_placeholders_raises(tiny, processor, make_image):
+def test_wrong_number_of_image_placeholders_raises(tiny, processor, make_image):
     inputs = processor(images=make_image(), text="x")
     inputs["input_ids"] = inputs["input_ids"][:, 1:].clone()
     inputs["input_ids"][0, 0] = 9
@@ -112,7 +112,7 @@ def test_a_wrong_number_of_image_placeholders_raises(tiny, processor, make_image
         tiny()(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"], grids=inputs["grids"])
 
 
-def test_a_wrong_number_of_views_raises(tiny, processor, make_image):
+def test_wrong_number_of_views_raises(tiny, processor, make_image):
     inputs = processor.image_processor(make_image())
     with pytest.raises(ValueError, match="have 5 views, got 4"):
         tiny().get_image_features(inputs["pixel_values"][:4], inputs["grids"])
@@ -148,7 +148,7 @@ def test_loras_of_additional_tiles_are_copied_by_place_or_fresh(tiny):
 @pytest.mark.parametrize(
     "arguments, message", [((0, 2), "at least 1x1"), ((2, 3, "zero"), "'copy' or 'fresh'")]
 )
-def test_an_impossible_grid_raises(tiny, arguments, message):
+def test_impossible_grid_raises(tiny, arguments, message):
     with pytest.raises(ValueError, match=message):
         tiny().use_grid(*arguments)
 
@@ -172,7 +172,7 @@ def test_components_can_stay_frozen(tiny):
 
 
 @torch.no_grad()
-def test_a_model_survives_saving(tiny, processor, make_image, tmp_path):
+def test_model_survives_saving(tiny, processor, make_image, tmp_path):
     model = tiny()
     model.use_grid(2, 3)
     model.save_pretrained(tmp_path)
@@ -189,7 +189,7 @@ def test_a_model_survives_saving(tiny, processor, make_image, tmp_path):
 
 
 @torch.no_grad()
-def test_a_base_model_without_lora_gets_fresh_lora(tiny, tmp_path):
+def test_base_model_without_lora_gets_fresh_lora(tiny, tmp_path):
     base = tiny(lora_mode="none", views="global", grids=[])
     base.save_pretrained(tmp_path)
     model, report = MonkeyForConditionalGeneration.from_pretrained(
@@ -233,12 +233,12 @@ def test_fresh_weights_have_the_standard_deviation_of_the_initialisation(tokeniz
         (lambda: MonkeyVisionConfig(tile_size=100, patch_size=14), "not a multiple of patch_size 14"),
     ],
 )
-def test_an_impossible_configuration_raises(make, message):
+def test_impossible_configuration_raises(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_configuration_survives_saving(tiny, tmp_path):
+def test_configuration_survives_saving(tiny, tmp_path):
     config = tiny(lora_mode="shared").config
     config.save_pretrained(tmp_path)
     for loaded in (AutoConfig.from_pretrained(tmp_path), MonkeyConfig.from_pretrained(tmp_path)):

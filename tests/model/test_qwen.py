@@ -98,7 +98,7 @@ def test_decoding_with_a_cache_equals_decoding_without(model, attention):
 
 
 @torch.no_grad()
-def test_a_cache_keeps_the_alpha_of_its_prompt(model):
+def test_cache_keeps_the_alpha_of_its_prompt(model):
     """Two conversations alternate, one of them long: neither changes the other."""
     short, long, next_token = ids(10), ids(40), ids(1, seed=3)
 
@@ -136,7 +136,7 @@ def test_threads_that_share_a_model_do_not_disturb_each_other(model):
 
 
 @torch.no_grad()
-def test_a_failed_forward_pass_leaves_no_alpha_behind(model):
+def test_failed_forward_pass_leaves_no_alpha_behind(model):
     expected = model.model.rotary_emb(torch.zeros(1, 40, 32), torch.arange(40)[None])
     hook = model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -147,7 +147,7 @@ def test_a_failed_forward_pass_leaves_no_alpha_behind(model):
 
 
 @torch.no_grad()
-def test_a_short_row_beside_a_long_one_answers_as_alone(model):
+def test_short_row_beside_a_long_one_answers_as_alone(model):
     short, long = ids(10), ids(40, seed=1)
     batch = torch.cat([torch.cat([torch.zeros(1, 30, dtype=torch.long), short], 1), long])
     mask = (batch != 0).long()
@@ -158,7 +158,7 @@ def test_a_short_row_beside_a_long_one_answers_as_alone(model):
         )
 
 
-def test_a_model_survives_saving(model, tmp_path):
+def test_model_survives_saving(model, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert isinstance(loaded, QwenForCausalLM) and loaded.config.trained_length == 16

@@ -17,7 +17,7 @@ def test_patches_that_do_not_form_the_grid_raise(tiny):
 
 
 @torch.no_grad()
-def test_the_returned_attention_is_what_the_tokens_are_computed_with(tiny):
+def test_returned_attention_is_what_the_tokens_are_computed_with(tiny):
     resampler = tiny().resampler
     features = torch.randn(3, 16, 32)
     tokens, attention = resampler(features, return_attention=True)
@@ -30,7 +30,7 @@ def test_the_returned_attention_is_what_the_tokens_are_computed_with(tiny):
     assert torch.allclose(resampler.proj(resampler.ln_post(resampler.out(context))), tokens, atol=1e-5)
 
 
-def test_the_position_embedding_encodes_x_first():
+def test_position_embedding_encodes_x_first():
     embedding = sincos_position_embedding(8, 3).view(3, 3, 8)
     assert torch.equal(embedding[0, :, :4], embedding[2, :, :4]), "the first half depends on the column alone"
     assert torch.equal(embedding[:, 0, 4:], embedding[:, 2, 4:]), "the second half on the row"
@@ -39,6 +39,6 @@ def test_the_position_embedding_encodes_x_first():
     assert torch.allclose(embedding[0, 2, :4], torch.cat([angles.sin(), angles.cos()]))
 
 
-def test_a_width_that_is_no_multiple_of_four_raises():
+def test_width_that_is_no_multiple_of_four_raises():
     with pytest.raises(ValueError, match="multiple of 4"):
         sincos_position_embedding(6, 3)

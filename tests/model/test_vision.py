@@ -33,7 +33,7 @@ def test_each_lora_gives_other_features(tiny, views):
 
 
 @torch.no_grad()
-def test_the_chunk_size_does_not_change_the_features(tiny, views, monkeypatch):
+def test_chunk_size_does_not_change_the_features(tiny, views, monkeypatch):
     vision = tiny().vision
     expected = vision(views, LORA_INDEX)
     for chunk_bytes in (0, 3 * 16 * 64 * 4):  # one view, three views
@@ -43,7 +43,7 @@ def test_the_chunk_size_does_not_change_the_features(tiny, views, monkeypatch):
 
 @torch.no_grad()
 @pytest.mark.parametrize("lora_input", ["residual", "normed"])
-def test_the_lora_of_the_mlp_reads_the_residual_stream_or_its_norm(tiny, lora_input):
+def test_lora_of_the_mlp_reads_the_residual_stream_or_its_norm(tiny, lora_input):
     block = tiny(mlp_lora_input=lora_input).vision.blocks[0]
     x, group = torch.randn(1, 16, 32), torch.tensor([3])
 
@@ -76,17 +76,17 @@ def test_larger_views_interpolate_the_position_embedding(tiny):
     assert model.vision(torch.randn(2, 3, 56, 112)).shape == (2, 32, 32)
 
 
-def test_a_view_that_does_not_divide_into_patches_raises(tiny):
+def test_view_that_does_not_divide_into_patches_raises(tiny):
     with pytest.raises(ValueError, match="60x56 pixels.*patches of 14"):
         tiny().vision(torch.zeros(1, 3, 60, 56))
 
 
-def test_a_position_embedding_of_the_right_size_is_not_resampled():
+def test_position_embedding_of_the_right_size_is_not_resampled():
     embedding = torch.randn(9, 4)
     assert interpolate_position_embedding(embedding, 3, 3) is embedding
 
 
-def test_a_resampled_position_embedding_is_cached_until_it_changes():
+def test_resampled_position_embedding_is_cached_until_it_changes():
     cache, embedding = PositionEmbeddingCache(), torch.nn.Parameter(torch.randn(9, 4))
     with torch.inference_mode():
         first = cache(embedding, 6, 6)

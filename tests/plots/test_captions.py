@@ -39,12 +39,12 @@ def corners(patch: Rectangle) -> tuple[float, ...]:
 
 def test_annotations_and_dropped_annotations_are_boxed():
     turned = OcrLine(quad=((10, 10), (50, 30), (40, 50), (0, 30)), text="UP", confidence=0.9, expert="reader")
-    known = record(regions=(region(),), lines=(turned,), dropped=(GONE,))
-    ax = plots.draw_annotations([IMAGE], [known], columns=1).axes[0]
+    annotated = record(regions=(region(),), lines=(turned,), dropped=(GONE,))
+    ax = plots.draw_annotations([IMAGE], [annotated], columns=1).axes[0]
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
 
     assert {corners(box): box.get_linestyle() for box in boxes} == {
-        known.regions[0].box: "-",
+        annotated.regions[0].box: "-",
         GONE.box: "--",
     }
     (quad,) = (patch for patch in ax.patches if isinstance(patch, Polygon))
@@ -62,8 +62,8 @@ def test_large_image_is_drawn_small_in_its_own_coordinates():
 
 def test_repeated_region_names_are_written_once():
     coins = tuple(region("clock", (x, 10, x + 20, 30), score) for x, score in ((10, 0.9), (40, 0.7)))
-    known = record(regions=(*coins, region("dog", (600, 200, 700, 590))))
-    ax = plots.draw_annotations([IMAGE], [known]).axes[0]
+    annotated = record(regions=(*coins, region("dog", (600, 200, 700, 590))))
+    ax = plots.draw_annotations([IMAGE], [annotated]).axes[0]
     labels = {text.get_text(): (*text.get_position(), text.get_ha(), text.get_va()) for text in ax.texts}
 
     assert labels.pop("2 x clock") == (10, 30, "left", "top")
@@ -88,8 +88,8 @@ def test_texts_stand_below_the_image_in_reading_order(texts, below):
 
 
 def test_read_text_stands_at_its_place_and_dropped_text_is_crossed_out():
-    known = record(lines=(line(box=(10, 20, 60, 40)), line("GO", (200, 300, 260, 340))), dropped=(GONE,))
-    fig = plots.draw_ocr([IMAGE], [known])
+    annotated = record(lines=(line(box=(10, 20, 60, 40)), line("GO", (200, 300, 260, 340))), dropped=(GONE,))
+    fig = plots.draw_ocr([IMAGE], [annotated])
     above, below = fig.axes
 
     assert above.get_xlim() == below.get_xlim() and above.get_ylim() == below.get_ylim() == (600, 0)

@@ -100,9 +100,9 @@ def test_attention_is_drawn_for_all_queries_and_for_single_ones():
     titles = [ax.get_title() or ax.get_title(loc="left") for ax in axes[0]]
 
     assert titles == ["tiles", "all queries", "query 1", "query 3"]
-    shown = axes[0, 2].images[1].get_array()
+    displayed = axes[0, 2].images[1].get_array()
 
-    assert np.allclose(shown, maps.over_tiles(1) / maps.over_tiles(1).max())
+    assert np.allclose(displayed, maps.over_tiles(1) / maps.over_tiles(1).max())
     assert axes[1, 3].images[1].get_array().shape == (2, 2) and axes[0, 0].images[0].get_array().shape == (
         16,
         16,

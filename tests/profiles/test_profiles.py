@@ -1,3 +1,5 @@
+"""Profiles: the shipped ones build, the paper's have the paper's sizes, and wrong fields raise."""
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -9,26 +11,26 @@ from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.profiles import build
 
 
-def on_meta(name: str) -> MonkeyForConditionalGeneration:
+def build_on_meta(name: str) -> MonkeyForConditionalGeneration:
     with torch.device("meta"):
         return MonkeyForConditionalGeneration(profiles.build_config(profiles.load_profile(name)))
 
 
 def count(module: torch.nn.Module) -> int:
-    """Numbers in the state dict: the resampler's positions are a buffer here, a parameter in the release."""
+    """Return the values in the state dict, the resampler's fixed positions included."""
     return sum(tensor.numel() for tensor in module.state_dict().values())
 
 
-def adapters(model: MonkeyForConditionalGeneration) -> int:
+def count_lora(model: MonkeyForConditionalGeneration) -> int:
     return sum(count(module) for module in model.modules() if isinstance(module, TileLoRA))
 
 
-def test_the_names_come_in_order_of_size():
+def test_names_come_in_order_of_size():
     names = ["smoke", "nano", "small", "llava-448", "llava-672", "paper-896-qlora", "paper-896", "paper-1344"]
     assert profiles.profile_names() == names
 
 
-def test_an_unknown_name_lists_those_there_are():
+def test_unknown_name_lists_the_profiles():
     with pytest.raises(
         ValueError,
         match="'paper'.*smoke, nano, small, llava-448, llava-672, paper-896-qlora, paper-896, paper-1344",
@@ -38,56 +40,58 @@ def test_an_unknown_name_lists_those_there_are():
 
 @pytest.mark.parametrize("name", profiles.profile_names())
 def test_every_profile_builds(name):
-    profile, model = profiles.load_profile(name), on_meta(name)
+    profile, model = profiles.load_profile(name), build_on_meta(name)
     assert model.config.grids == [[profile.rows, profile.cols]]
-    assert model.config.tile_size == profile.tile_size and model.config.queries == profile.queries
+    assert model.config.tile_size == profile.tile_size
+    assert model.config.queries == profile.queries
     assert profile.visual_tokens == (profile.rows * profile.cols + 1) * profile.queries
     assert profile.training.max_length > profile.visual_tokens
 
 
-def test_paper_896_counts_its_parameters_part_by_part():
-    model = on_meta("paper-896")
+def test_components_of_paper_896_have_their_sizes():
+    model = build_on_meta("paper-896")
     assert count(model.language_model) == 7_721_324_544
-    assert count(model.vision) - adapters(model) == 1_842_770_688
-    assert adapters(model) == 51_118_656
-    after = count(model.resampler.ln_post) + count(model.resampler.proj)
-    assert after == 16_785_408
-    assert count(model.resampler) - after == 76_054_528
+    assert count(model.vision) - count_lora(model) == 1_842_770_688
+    assert count_lora(model) == 51_118_656
+
+    resampler_output = count(model.resampler.ln_post) + count(model.resampler.proj)
+    assert resampler_output == 16_785_408
+    assert count(model.resampler) - resampler_output == 76_054_528
     assert count(model) == 9_708_053_824
 
 
-def test_paper_fine_tuning_trains_what_the_release_trains():
-    model = on_meta("paper-896")
+def test_paper_fine_tuning_trains_what_the_released_code_trains():
+    model = build_on_meta("paper-896")
     model.freeze_for_finetuning()
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    # The release also trains the resampler's fixed positions, by accident.
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    # The released code also trains the resampler's fixed positions, by accident.
     assert trained + model.resampler.positions.numel() == 7_848_497_728
 
 
-def test_paper_1344_has_six_adapters_and_otherwise_the_same_model():
-    small, large = on_meta("paper-896"), on_meta("paper-1344")
-    assert adapters(large) == 76_677_984
-    assert count(large) - adapters(large) == count(small) - adapters(small)
+def test_paper_1344_has_six_loras_and_otherwise_the_same_model():
+    small, large = build_on_meta("paper-896"), build_on_meta("paper-1344")
+    assert count_lora(large) == 76_677_984
+    assert count(large) - count_lora(large) == count(small) - count_lora(small)
     assert profiles.load_profile("paper-1344").visual_tokens == 1792
 
 
-def test_a_profile_cannot_change():
+def test_profile_cannot_change():
     with pytest.raises(ValidationError, match="frozen"):
         profiles.load_profile("nano").tile_size = 1
 
 
-def test_an_unknown_field_is_refused():
+def test_unknown_field_raises():
     with pytest.raises(ValidationError, match="tilesize"):
         profiles.Profile(**profiles.load_profile("nano").model_dump(), tilesize=1)
 
 
-def test_the_tokenizer_decides_vocabulary_and_ids(tokenizer):
+def test_tokenizer_decides_vocabulary_and_ids(tokenizer):
     config = profiles.build_config(profiles.load_profile("nano"), tokenizer)
     assert config.text_config.vocab_size == len(tokenizer)
     assert config.image_token_id == tokenizer.convert_tokens_to_ids("<imgpad>")
 
 
-def test_images_have_the_size_of_their_tiles_unless_told_otherwise():
+def test_images_have_the_size_of_the_tile_grid_by_default():
     profile = profiles.load_profile("paper-1344")
     assert profile.image_size == (1344, 896)  # width, height
     assert profile.model_copy(update={"image_width": 500}).image_size == (500, 896)
@@ -109,7 +113,7 @@ def test_profile_without_its_tokenizer_raises():
         build.build_processor(smoke.model_copy(update={"language_model": changed}))
 
 
-def test_old_names_of_fields_are_refused():
+def test_old_names_of_fields_raise():
     fields = profiles.load_profile("nano").model_dump()
     with pytest.raises(ValidationError, match="text"):
         profiles.Profile(**fields, text={})

@@ -105,6 +105,18 @@ def test_dense_head_scores_the_points_of_its_cell():
     assert differs.nonzero().tolist() == [[2, 2], [2, 3], [3, 2], [3, 3]]
 
 
+def test_reading_accuracy_counts_only_written_points():
+    labels = torch.zeros(1, 3, 2, 2, dtype=torch.long)
+    labels[0, 0] = torch.tensor([[0, 3], [5, IGNORE_INDEX]])
+    character_scores = torch.zeros(1, 4, CLASSES[0])
+    character_scores[0, 1, 3] = 1
+    character_scores[0, 2, 9] = 1  # wrong: 5 is written there
+
+    scores = (character_scores, *(torch.zeros(1, 4, count) for count in CLASSES[1:]))
+    assert reading_accuracy(scores, labels).item() == 0.5
+    assert torch.isfinite(dense_loss(scores, labels))
+
+
 def test_attention_loss_equals_that_of_the_layer(tiny):
     language = tiny().language_model
     head = FirstAttentionHead(language.model.layers[1].self_attn)

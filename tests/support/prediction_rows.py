@@ -7,7 +7,7 @@ from monkeylib.evaluation.examples import Prediction
 
 
 def prediction(number: int, correct: bool, label: str = "yes", split: str = "fine") -> Prediction:
-    """Return the prediction of question `number`, which is about an image of its own."""
+    """Return the prediction of question `number`, each about another image."""
     return Prediction(
         id=f"{split}-{number}",
         image=f"nano-test-{number}",

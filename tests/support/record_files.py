@@ -45,14 +45,14 @@ def png(width=6, height=4, colour="red"):
 
 
 def png_claiming(width, height):
-    """A PNG of one pixel whose header says another size."""
+    """Return a PNG of one pixel whose header states another size."""
     content = png(1, 1)
     header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
     return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
 
 
 def write_tar(path, members, mode="w"):
-    """A tar file of (name, bytes)."""
+    """Write a tar file of (name, bytes)."""
     with tarfile.open(path, mode) as archive:
         for name, content in members:
             member = tarfile.TarInfo(name)

@@ -20,11 +20,12 @@ VOCABULARY = Path(__file__).parents[1] / "data" / "qwen.tiktoken.gz"
 
 
 def vocabulary(words: int | None = None) -> bytes:
-    """The first ranks of Qwen's vocabulary, or all of them."""
+    """Return the first ranks of Qwen's vocabulary file, or all of them."""
     return b"".join(gzip.decompress(VOCABULARY.read_bytes()).splitlines(keepends=True)[:words])
 
 
 def golden_settings(**visual) -> dict:
+    """Return the `config.json` of the golden weights, with other fields in its section `visual`."""
     settings = parity.released_config()
     return settings | {"visual": settings["visual"] | visual, "kept": "as it was"}
 
@@ -35,28 +36,35 @@ def write(folder: Path, settings: dict, weights: dict, shards: int = 3, suffix: 
     (folder / "config.json").write_text(json.dumps(settings))
     (folder / "qwen.tiktoken").write_bytes(vocabulary(parity.VOCABULARY_SIZE))
     (folder / "configuration_qwen.py").write_text("raise SystemExit('never run')\n")
+
     stem = "pytorch_model" if suffix == ".bin" else "model"
-    places = {}
+    file_of = {}
     for number in range(shards):
-        part = {key: weights[key] for key in list(weights)[number::shards]}
+        shard = {key: weights[key] for key in list(weights)[number::shards]}
         name = f"{stem}{suffix}" if shards == 1 else f"{stem}-{number + 1:05}-of-{shards:05}{suffix}"
-        torch.save(part, folder / name) if suffix == ".bin" else save_file(part, folder / name)
-        places |= dict.fromkeys(part, name)
+        if suffix == ".bin":
+            torch.save(shard, folder / name)
+        else:
+            save_file(shard, folder / name)
+        file_of |= dict.fromkeys(shard, name)
+
     if shards > 1:
         size = sum(tensor.nbytes for tensor in weights.values())
-        index = {"metadata": {"total_size": size}, "weight_map": places}
+        index = {"metadata": {"total_size": size}, "weight_map": file_of}
         (folder / f"{stem}{suffix}.index.json").write_text(json.dumps(index))
     return folder
 
 
 def read(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """File -> its tensors."""
+    """Return the tensors of each file of weights."""
     files = sorted([*folder.glob("*.bin"), *folder.glob("*.safetensors")])
-    return {f.name: load_file(f) if f.suffix == ".safetensors" else torch.load(f) for f in files}
+    return {
+        file.name: load_file(file) if file.suffix == ".safetensors" else torch.load(file) for file in files
+    }
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    """Whether keys, dtypes and bits are the same."""
+    """Return whether keys, dtypes and bits are the same."""
     return left.keys() == right.keys() and all(
         tensor.dtype == right[key].dtype and torch.equal(tensor, right[key]) for key, tensor in left.items()
     )

@@ -1,4 +1,4 @@
-"""Which rows each step, pass and device gets."""
+"""Which examples each step, micro-batch and device gets."""
 
 import multiprocessing
 
@@ -11,92 +11,114 @@ from monkeylib.data.records import BadRecord
 from monkeylib.training.data import LengthBuckets, MicroBatches, Shard, build_dataloader
 
 
-def length(number):
+def length_of(number):
     return -number % 7
 
 
-def rows_of(rows, *_):
-    return {"rows": rows}
+def collate(examples, *_):
+    return {"examples": examples}
 
 
-def passes(batches=10, start=0, batch_size=3, end=None, share=None, row=lambda n: n, collate=rows_of):
-    return MicroBatches(LengthBuckets(row, length, batch_size, 100, end), collate, batches, start, share)
+def micro_batches(
+    batches=10, start=0, batch_size=3, end=None, shard=None, load=lambda number: number, collate=collate
+):
+    """Return micro-batches of examples that are their own numbers, from 100 on."""
+    buckets = LengthBuckets(load, length_of, batch_size, 100, end)
+    return MicroBatches(buckets, collate, batches, start, shard)
+
+
+def examples_of(dataset, count=10):
+    return [dataset[number]["examples"] for number in range(count)]
 
 
 def test_batches_hold_every_example_once_and_similar_lengths():
-    made = [passes()[i]["rows"] for i in range(10)]
-    pools = [sorted(sum(made[start : start + 4], [])) for start in (0, 4)]
-    assert pools == [list(range(100, 112)), list(range(112, 124))]
-    spread = [max(map(length, rows)) - min(map(length, rows)) for rows in made]
-    assert np.mean(spread) < 3, "of 0 to 6"
-    order = [[np.mean(list(map(length, rows))) for rows in made[start : start + 4]] for start in (0, 4)]
-    assert order != [sorted(means) for means in order], "short batches don't always come first"
+    batches = examples_of(micro_batches())
+    buckets = [batches[0:4], batches[4:8]]
+    assert sorted(sum(buckets[0], [])) == list(range(100, 112))
+    assert sorted(sum(buckets[1], [])) == list(range(112, 124))
+
+    # Lengths go from 0 to 6.
+    spreads = [max(map(length_of, batch)) - min(map(length_of, batch)) for batch in batches]
+    assert np.mean(spreads) < 3
+
+    # Short batches don't always come first.
+    mean_lengths = [[np.mean(list(map(length_of, batch))) for batch in bucket] for bucket in buckets]
+    assert mean_lengths != [sorted(means) for means in mean_lengths]
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 9), st.permutations(range(10)))
-def test_a_batch_depends_on_its_number_alone(start, order):
-    straight = [passes()[i]["rows"] for i in range(10)]
-    jumping = passes(start=start)
-    assert [jumping[i]["rows"] for i in order] == [straight[i] for i in order]
+def test_batch_depends_only_on_its_number(start, order):
+    in_order = examples_of(micro_batches())
+    resumed = micro_batches(start=start)
+    assert [resumed[number]["examples"] for number in order] == [in_order[number] for number in order]
 
 
 @settings(max_examples=50)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 9), st.integers(1, 60))
-def test_an_epoch_on_several_devices_drops_and_doubles_nothing(devices, count, batch_size, rows):
-    batches = -(-rows // batch_size)
-    shares = [Shard(device, devices, count) for device in range(devices)]
-    seen = [
-        [passes(batches, 0, batch_size, 100 + rows, share)[i]["rows"] for i in range(batches * count)]
-        for share in shares
-    ]
-    assert sorted(sum((sum(made, []) for made in seen), [])) == list(range(100, 100 + rows))
-    whole = [passes(batches, 0, batch_size, 100 + rows)[i]["rows"] for i in range(batches)]
-    for number, batch in enumerate(whole):
-        parts = [sum(made[number * count : (number + 1) * count], []) for made in seen]
-        assert sorted(sum(parts, [])) == sorted(batch), "a batch is the same however it is divided"
-        assert max(map(len, parts)) - min(map(len, parts)) <= count
+def test_epoch_on_several_devices_drops_and_repeats_nothing(devices, accumulation, batch_size, num_examples):
+    num_batches = -(-num_examples // batch_size)
+    by_device = []
+    for device in range(devices):
+        shard = Shard(device, devices, accumulation)
+        dataset = micro_batches(num_batches, 0, batch_size, 100 + num_examples, shard)
+        by_device.append(examples_of(dataset, num_batches * accumulation))
+
+    all_examples = [example for batches in by_device for batch in batches for example in batch]
+    assert sorted(all_examples) == list(range(100, 100 + num_examples))
+
+    # A batch holds the same examples however it is divided.
+    undivided = examples_of(micro_batches(num_batches, 0, batch_size, 100 + num_examples), num_batches)
+    for number, batch in enumerate(undivided):
+        steps = slice(number * accumulation, (number + 1) * accumulation)
+        shards = [sum(batches[steps], []) for batches in by_device]
+        assert sorted(sum(shards, [])) == sorted(batch)
+        assert max(map(len, shards)) - min(map(len, shards)) <= accumulation
 
 
 def test_missing_examples_are_left_out():
-    made = passes(4, end=112, row=lambda n: None if n % 5 == 0 else n)
-    assert sorted(sum((made[i]["rows"] for i in range(4)), [])) == [n for n in range(100, 112) if n % 5]
+    dataset = micro_batches(4, end=112, load=lambda number: None if number % 5 == 0 else number)
+    examples = sum(examples_of(dataset, 4), [])
+    assert sorted(examples) == [number for number in range(100, 112) if number % 5]
 
 
 def test_resumed_loader_starts_at_its_batch_and_counts_all():
-    made = build_dataloader(passes(start=6))
-    assert len(made) == 10
-    assert [batch["rows"] for batch in made] == [passes()[i]["rows"] for i in range(6, 10)]
+    loader = build_dataloader(micro_batches(start=6))
+    assert len(loader) == 10
+    assert [batch["examples"] for batch in loader] == examples_of(micro_batches())[6:]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_of_any_number_of_workers_keeps_the_order(workers):
-    made = build_dataloader(passes(), workers=workers)
-    assert [batch["rows"] for batch in made] == [passes()[i]["rows"] for i in range(10)]
+def test_loader_keeps_the_order_with_any_number_of_workers(workers):
+    loader = build_dataloader(micro_batches(), workers=workers)
+    assert [batch["examples"] for batch in loader] == examples_of(micro_batches())
 
 
-def test_a_loader_works_where_processes_are_not_forked_by_default(monkeypatch):
-    """As in Python 3.14 and on macOS; on Windows they cannot be."""
-    before = multiprocessing.get_start_method()
+def test_loader_works_where_processes_are_not_forked_by_default():
+    """As in Python 3.14 and on macOS."""
+    default = multiprocessing.get_start_method()
     multiprocessing.set_start_method("forkserver", force=True)
     try:
-        assert [batch["rows"] for batch in build_dataloader(passes())] == [
-            passes()[i]["rows"] for i in range(10)
-        ]
+        batches = [batch["examples"] for batch in build_dataloader(micro_batches())]
     finally:
-        multiprocessing.set_start_method(before, force=True)
+        multiprocessing.set_start_method(default, force=True)
+    assert batches == examples_of(micro_batches())
+
+
+def test_loader_has_no_workers_where_processes_cannot_be_forked(monkeypatch):
+    """As on Windows."""
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
-    assert build_dataloader(passes(), workers=2).num_workers == 0
+    assert build_dataloader(micro_batches(), workers=2).num_workers == 0
 
 
 def test_micro_batch_index_out_of_range_raises():
     with pytest.raises(IndexError, match="expected a micro-batch from 0 to 9, got 10"):
-        passes()[10]
+        micro_batches()[10]
 
 
-def test_a_bad_record_comes_out_of_a_worker_as_its_sentence():
-    def row(number):
+def test_bad_record_leaves_a_worker_as_its_message():
+    def load(number):
         raise BadRecord(f"record {number} has no answer")
 
-    (batch,) = build_dataloader(passes(1, row=row))
+    (batch,) = build_dataloader(micro_batches(1, load=load))
     assert batch == {"failure": "record 100 has no answer"}

@@ -1,4 +1,4 @@
-"""Whole runs on two devices, sharded or not, learn what one process does."""
+"""Runs on two devices, sharded or not, learn what one process learns."""
 
 import subprocess
 import sys
@@ -10,46 +10,52 @@ from monkeylib import inference
 from tests.support.training_processes import (
     DDP,
     FSDP,
+    HANG_SECONDS,
     QUIET,
-    STALLED,
-    environment,
-    losses,
+    command_arguments,
+    read_losses,
+    read_weights,
+    run_environment,
     train,
-    weights,
-    words,
 )
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    """One process, two passes per step."""
+    """Return the folder of a run of one process with two micro-batches per step."""
     return train(tmp_path_factory.mktemp("single"))
 
 
-def agree(run, single):
-    assert losses(run) == pytest.approx(losses(single), abs=1e-4)
-    ours, theirs = weights(run), weights(single)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in theirs)
+def assert_close_runs(run, reference):
+    assert read_losses(run) == pytest.approx(read_losses(reference), abs=1e-4)
+    weights, reference_weights = read_weights(run), read_weights(reference)
+    assert weights.keys() == reference_weights.keys()
+    for name, weight in reference_weights.items():
+        assert torch.allclose(weights[name], weight, atol=1e-4), name
 
 
-def test_two_processes_learn_what_one_does(single, tmp_path):
-    """Called as people do: the first process starts the second one."""
-    command = [sys.executable, "-m", "monkeylib.cli", *words(tmp_path, **DDP)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=STALLED)
-    assert done.returncode == 0, done.stderr[-3000:]
-    agree(tmp_path / "run", single)
+def test_two_processes_learn_what_one_learns(single, tmp_path):
+    """As on the command line, where the first process starts the second one."""
+    command = [sys.executable, "-m", "monkeylib.cli", *command_arguments(tmp_path, **DDP)]
+    process = subprocess.run(
+        command, env=run_environment(), capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert_close_runs(tmp_path / "run", single)
 
 
-def test_two_shards_learn_what_one_process_does_and_are_put_together(single, tmp_path):
+def test_two_shards_learn_what_one_process_learns_and_are_joined(single, tmp_path):
     sharded = train(tmp_path, **FSDP)
-    agree(sharded, single)
+    assert_close_runs(sharded, single)
     assert inference.load_model(sharded / "model").model.config.grids == [[2, 2]]
 
 
 def test_two_shards_train_in_mixed_precision(single, tmp_path):
-    """As the scripts for a cluster do."""
-    mixed = QUIET + "training: {precision: bf16-mixed, checkpointing: true}\n"
-    sharded = train(tmp_path, mixed, **FSDP)
-    assert losses(sharded) == pytest.approx(losses(single), rel=0.02) and losses(sharded) != losses(single)
-    assert {weight.dtype for weight in weights(sharded).values()} == {torch.float32}
+    """As the scripts in cluster/ do."""
+    profile = QUIET + "training: {precision: bf16-mixed, checkpointing: true}\n"
+    sharded = train(tmp_path, profile, **FSDP)
+
+    losses = read_losses(sharded)
+    assert losses == pytest.approx(read_losses(single), rel=0.02)
+    assert losses != read_losses(single)
+    assert {weight.dtype for weight in read_weights(sharded).values()} == {torch.float32}

@@ -1,34 +1,36 @@
-"""Whole runs that are killed and called again end as those in one go, bit for bit: with dropout, the order of
-data and the optimiser's state."""
+"""Runs that are killed and called again end as uninterrupted ones, bit for bit.
+
+With dropout, so that random states matter, and with the order of the data and the state of the optimiser.
+"""
 
 import signal
 
 import pytest
 
-from tests.support.training_processes import DDP, FSDP, NOISY, killed, same, train
+from tests.support.training_processes import DDP, FSDP, NOISY, assert_same_run, train, train_and_signal
 
 STEPS = 8
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """One process in one go."""
-    return train(tmp_path_factory.mktemp("straight"), NOISY, steps=STEPS)
+def uninterrupted(tmp_path_factory):
+    """Return the folder of an uninterrupted run of one process."""
+    return train(tmp_path_factory.mktemp("uninterrupted"), NOISY, steps=STEPS)
 
 
-def test_a_killed_run_ends_as_one_in_one_go(straight, tmp_path):
-    killed(tmp_path, signal.SIGKILL, steps=STEPS)
-    same(train(tmp_path, NOISY, steps=STEPS), straight)
+def test_killed_run_ends_as_an_uninterrupted_one(uninterrupted, tmp_path):
+    train_and_signal(tmp_path, signal.SIGKILL, steps=STEPS)
+    assert_same_run(train(tmp_path, NOISY, steps=STEPS), uninterrupted)
 
 
 @pytest.mark.parametrize("devices", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_two_killed_processes_end_as_two_in_one_go(devices, tmp_path):
-    killed(tmp_path / "killed", signal.SIGKILL, steps=STEPS, **devices)
-    gone_on = train(tmp_path / "killed", NOISY, steps=STEPS, **devices)
-    same(gone_on, train(tmp_path / "straight", NOISY, steps=STEPS, **devices))
+def test_two_killed_processes_end_as_two_uninterrupted_ones(devices, tmp_path):
+    train_and_signal(tmp_path / "killed", signal.SIGKILL, steps=STEPS, **devices)
+    resumed = train(tmp_path / "killed", NOISY, steps=STEPS, **devices)
+    assert_same_run(resumed, train(tmp_path / "uninterrupted", NOISY, steps=STEPS, **devices))
 
 
-def test_a_preempted_run_saves_itself_between_two_steps(straight, tmp_path):
-    run = killed(tmp_path, signal.SIGUSR1, steps=STEPS)
+def test_preempted_run_saves_a_checkpoint_and_resumes(uninterrupted, tmp_path):
+    run = train_and_signal(tmp_path, signal.SIGUSR1, steps=STEPS)
     assert (run / "last.ckpt").exists()
-    same(train(tmp_path, NOISY, steps=STEPS), straight)
+    assert_same_run(train(tmp_path, NOISY, steps=STEPS), uninterrupted)

@@ -71,7 +71,7 @@ def test_tensors_without_memory_do_not_count():
     ],
     ids=["released", "paper", "checkpointing", "frozen language model", "full"],
 )
-def test_a_fake_step_takes_the_bytes_of_a_real_one(changes):
+def test_fake_step_takes_the_bytes_of_a_real_one(changes):
     estimate, measured = count_and_measure(NANO.with_training(**changes), examples=2, text_tokens=48)
     assert estimate.peak == measured
 
@@ -81,42 +81,51 @@ def test_a_fake_step_takes_the_bytes_of_a_real_one(changes):
     [{"components": EVERYTHING_LORA}, {"precision": "bf16-mixed"}, {"precision": "bf16-true"}],
     ids=["lora", "bf16-mixed", "bf16-true"],
 )
-def test_a_fake_step_with_lora_or_in_bf16_takes_nearly_the_bytes_of_a_real_one(changes):
+def test_fake_step_with_lora_or_in_bf16_takes_nearly_the_bytes_of_a_real_one(changes):
     estimate, measured = count_and_measure(NANO.with_training(**changes), examples=2, text_tokens=48)
     assert estimate.peak == pytest.approx(measured, rel=1e-3)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("name", ["small", "llava-448"])
-def test_a_fake_step_with_a_vision_backbone_of_transformers(name, checkpointing):
+def test_fake_step_with_a_vision_backbone_of_transformers(name, checkpointing):
     profile = profiles.load_profile(name).with_training(checkpointing=checkpointing, precision="32-true")
     estimate, measured = count_and_measure(profile, config=shrunk_config(name))
     assert estimate.peak == measured
 
 
 def shrunk_config(name):
-    """The configuration of a profile at sizes that take a moment."""
+    """Return the configuration of a profile at small sizes."""
     config = profiles.build_config(profiles.load_profile(name))
-    config.tile_size, config.image_token_id = 84, 299
+    config.tile_size = 84
+    config.image_token_id = 299
 
-    vision, text = config.vision_config, config.text_config
-    vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads = 64, 2, 2
+    vision = config.vision_config
+    vision.hidden_size = 64
+    vision.num_hidden_layers = 2
+    vision.num_attention_heads = 2
     if hasattr(vision, "intermediate_size"):
         vision.intermediate_size = 256
 
-    text.vocab_size, text.hidden_size, text.intermediate_size, text.pad_token_id = 300, 144, 384, 0
-    text.num_hidden_layers, text.num_attention_heads, text.head_dim = 2, 9, 16
+    text = config.text_config
+    text.vocab_size = 300
+    text.pad_token_id = 0
+    text.hidden_size = 144
+    text.intermediate_size = 384
+    text.num_hidden_layers = 2
+    text.num_attention_heads = 9
+    text.head_dim = 16
     text.num_key_value_heads = 3 if name == "small" else 9
     return config
 
 
-def test_a_step_counts_the_same_each_time():
+def test_step_counts_the_same_each_time():
     profile = profiles.load_profile("smoke")
     batches = [memory.random_micro_batch(profile, text_tokens=20, num_labels=5)] * 2
     assert memory.count_step(profile, batches) == memory.count_step(profile, batches)
 
 
-def test_states_are_the_bytes_of_the_weights_and_of_those_that_train():
+def test_bytes_of_states_follow_the_parameters():
     config = profiles.build_config(NANO)
     batches = [memory.random_micro_batch(NANO)]
     exact = memory.count_step(NANO, batches)
@@ -168,7 +177,7 @@ def test_quantised_weights_take_their_bits():
     [{}, {"micro_batch_size": 2}, {"checkpointing": True}, {"packing": True}],
     ids=["one micro-batch", "two micro-batches", "checkpointing", "packing"],
 )
-def test_a_run_takes_what_was_estimated(changes, tmp_path):
+def test_run_takes_the_estimated_memory(changes, tmp_path):
     profile = profiles.load_profile("smoke").with_training(steps=2, warmup=1, **changes)
     run = finetune.run(profile, tmp_path / "run").parent
     result = json.loads((run / memory.FILE).read_text())
@@ -181,7 +190,7 @@ def test_a_run_takes_what_was_estimated(changes, tmp_path):
     assert _get_current_dispatch_mode() is None
 
 
-def test_a_run_that_fails_while_it_is_measured_stops_counting(tmp_path):
+def test_failing_run_stops_counting(tmp_path):
     profile = profiles.load_profile("smoke").with_training(steps=3, warmup=1)
     records = synthetic_data(profile)
 

@@ -1,4 +1,4 @@
-"""Training on files: the command line reads a mixture, and an interrupted run goes on where it was."""
+"""Training on files: the command line reads a mixture, and an interrupted run resumes."""
 
 import json
 
@@ -16,17 +16,29 @@ from tests.support import record_files as files
 
 @pytest.fixture()
 def mixture(tmp_path):
-    """Ten rows of two formats, of which two cannot be trained on; one set of images for validation."""
+    """Return a mixture of ten records in two formats, two of them bad, with validation data."""
     for number in range(9):
         (tmp_path / f"{number}.png").write_bytes(files.png(40 + number, 30))
-    rows = [files.conversation(f"<img>{n}.png</img> which? Answer: ", f"number {n}") for n in range(5)]
-    rows[1] = files.conversation("<img>gone.png</img> which? Answer: ", "none")
-    files.write_list(tmp_path / "rows.json", rows)
-    lines = [files.example(f"which is {n}?", f"image {n}", f"{n}.png") for n in range(5)]
-    lines[3]["answer"] = ""
-    files.write_lines(tmp_path / "rows.jsonl", lines)
-    asked = [files.example(f"what is {n}?", f"image {n}", f"{n}.png", question_id=n) for n in (7, 8)]
-    files.write_lines(tmp_path / "val.jsonl", asked)
+
+    conversations = [
+        files.conversation(f"<img>{number}.png</img> which? Answer: ", f"number {number}")
+        for number in range(5)
+    ]
+    conversations[1] = files.conversation("<img>gone.png</img> which? Answer: ", "none")
+    files.write_list(tmp_path / "rows.json", conversations)
+
+    questions = [
+        files.example(f"which is {number}?", f"image {number}", f"{number}.png") for number in range(5)
+    ]
+    questions[3]["answer"] = ""
+    files.write_lines(tmp_path / "rows.jsonl", questions)
+
+    validation_questions = [
+        files.example(f"what is {number}?", f"image {number}", f"{number}.png", question_id=number)
+        for number in (7, 8)
+    ]
+    files.write_lines(tmp_path / "val.jsonl", validation_questions)
+
     sets = [
         {"name": "talks", "format": "conversations", "path": "rows.json"},
         {"name": "questions", "format": "evaluation", "path": "rows.jsonl"},
@@ -36,36 +48,39 @@ def mixture(tmp_path):
     return tmp_path / "mix.yaml"
 
 
-def train(mixture, out, *more):
+def train(mixture, out, *options):
     command = ["train", "--profile", "smoke", "--data", str(mixture), "--out", str(out), "--epochs", "2"]
-    return CliRunner().invoke(app.app, [*command, "--batch-size", "4", *more])
+    return CliRunner().invoke(app.app, [*command, "--batch-size", "4", *options])
 
 
-def test_an_interrupted_run_on_records_ends_as_one_in_one_go(mixture, tmp_path, monkeypatch):
-    straight = train(mixture, tmp_path / "straight", "--skip-bad")
-    assert straight.exit_code == 0, straight.output
-    assert "skipped 2 bad records, listed in" in straight.output
-    step = MonkeyTraining.training_step
+def test_interrupted_run_on_records_ends_as_an_uninterrupted_one(mixture, tmp_path, monkeypatch):
+    uninterrupted = train(mixture, tmp_path / "uninterrupted", "--skip-bad")
+    assert uninterrupted.exit_code == 0, uninterrupted.output
+    assert "skipped 2 bad records, listed in" in uninterrupted.output
 
-    def stopping(self, batch, number):
+    training_step = MonkeyTraining.training_step
+
+    def fail_at_step_3(self, batch, number):
         if self.trainer.global_step == 3:
             raise RuntimeError("the machine went down")
-        return step(self, batch, number)
+        return training_step(self, batch, number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(MonkeyTraining, "training_step", stopping)
-        stopped = train(mixture, tmp_path / "run", "--skip-bad")
-    assert "went down" in str(stopped.exception)
+        patched.setattr(MonkeyTraining, "training_step", fail_at_step_3)
+        interrupted = train(mixture, tmp_path / "run", "--skip-bad")
+    assert "went down" in str(interrupted.exception)
     assert train(mixture, tmp_path / "run", "--skip-bad").exit_code == 0
-    ours, theirs = (
-        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("run", "straight")
-    )
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    ours, theirs = (callbacks.read_curves(tmp_path / name / "metrics.csv") for name in ("run", "straight"))
-    assert ours == theirs
-    assert [row["step"] for row in theirs if row["part"] == "train"] == [1, 2, 3, 4, 5]
-    listed = [json.loads(line)["error"] for line in (tmp_path / "run" / "skipped.jsonl").open()]
-    assert sorted(error.split(",")[0] for error in listed) == [
+
+    weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    expected_weights = load_file(tmp_path / "uninterrupted" / "model" / "model.safetensors")
+    assert all(torch.equal(weights[name], weight) for name, weight in expected_weights.items())
+
+    curves = callbacks.read_curves(tmp_path / "run" / "metrics.csv")
+    assert curves == callbacks.read_curves(tmp_path / "uninterrupted" / "metrics.csv")
+    assert [row["step"] for row in curves if row["part"] == "train"] == [1, 2, 3, 4, 5]
+
+    errors = [json.loads(line)["error"] for line in (tmp_path / "run" / "skipped.jsonl").open()]
+    assert sorted(error.split(",")[0] for error in errors) == [
         "dataset questions: rows.jsonl",
         "dataset talks: rows.json",
     ]
@@ -73,8 +88,9 @@ def test_an_interrupted_run_on_records_ends_as_one_in_one_go(mixture, tmp_path, 
     assert {row["id"] for row in answers} == {"7", "8"}
 
 
-def test_a_bad_record_stops_the_run_with_its_sentence(mixture, tmp_path):
-    done = train(mixture, tmp_path / "run")
-    assert done.exit_code != 0
-    assert str(done.exception).startswith("dataset ") and "--skip-bad" in str(done.exception)
+def test_bad_record_stops_the_run_with_its_message(mixture, tmp_path):
+    result = train(mixture, tmp_path / "run")
+    assert result.exit_code != 0
+    assert str(result.exception).startswith("dataset ")
+    assert "--skip-bad" in str(result.exception)
     assert not (tmp_path / "run" / "model").exists()

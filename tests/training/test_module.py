@@ -1,4 +1,4 @@
-"""The training step: the same loss and gradients however the rows of a batch are put together."""
+"""Training step: the same loss and gradients however the examples of a batch are put together."""
 
 from types import SimpleNamespace
 
@@ -15,14 +15,16 @@ from monkeylib.training.data import ExampleEncoder, Shard, SkippedRecords, Train
 from monkeylib.training.module import MonkeyTraining
 
 SMOKE = profiles.load_profile("smoke")
-QUIET = SMOKE.model_copy(update={"lora": SMOKE.lora.model_copy(update={"dropout": 0.0})})
+WITHOUT_DROPOUT = SMOKE.model_copy(update={"lora": SMOKE.lora.model_copy(update={"dropout": 0.0})})
 
 
-def module_of(profile=QUIET, data=None):
+def build_module(profile=WITHOUT_DROPOUT, data=None):
+    """Return a training module whose LoRA is not zero."""
     torch.manual_seed(0)
     processor = build.build_processor(profile)
     model = build.build_model(profile, processor)
     trainable.set_trainable(model, profile)
+
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("_lora.lora_B"):
@@ -30,181 +32,197 @@ def module_of(profile=QUIET, data=None):
     return MonkeyTraining(model, processor, profile, data or synthetic_data(profile))
 
 
-def rows_of(module, count=6, packing=False):
-    maker = ExampleEncoder(module.processor, 512, packing)
-    return maker, [maker.encode(module.data.train[number]) for number in range(count)]
+def encode_examples(module, count=6, packing=False):
+    """Return an encoder and the first examples of the training data."""
+    encoder = ExampleEncoder(module.processor, 512, packing)
+    return encoder, [encoder.encode(module.data.train[number]) for number in range(count)]
 
 
-def gradients(module):
-    found = {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
+def collate(module, encoder, examples, batch=None, shard=None, step=0):
+    """Return the tensors of a micro-batch of `examples`, by default the complete batch."""
+    collator = module.collator(shard or Shard(), packing=encoder.packing)
+    return collator(examples, batch or examples, step)
+
+
+def pop_gradients(module):
+    """Return copies of the gradients by name, and clear them."""
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in module.model.named_parameters()
+        if parameter.grad is not None
+    }
     module.zero_grad()
-    return found
+    return gradients
 
 
-def close(ours, theirs, rtol=1e-4):
-    assert ours.keys() == theirs.keys() and ours
-    for name, gradient in ours.items():
-        assert (gradient - theirs[name]).norm() <= rtol * theirs[name].norm() + 1e-9, name
-
-
-def loss_of(module, maker, rows, batch=None, share=None):
-    tensors = module.collator(share or Shard(), packing=maker.packing)(rows, batch or rows, 0)
-    return module.loss_and_accuracy(tensors)["loss"]
+def assert_close(gradients, expected, rtol=1e-4):
+    assert gradients.keys() == expected.keys()
+    assert gradients
+    for name, gradient in gradients.items():
+        assert (gradient - expected[name]).norm() <= rtol * expected[name].norm() + 1e-9, name
 
 
 def test_packing_gives_the_loss_and_gradients_of_padding():
-    module = module_of()
-    found = {}
+    module = build_module()
+    results = {}
     for packing in (False, True):
-        maker, rows = rows_of(module, packing=packing)
-        tensors = module.collator(Shard(), packing=maker.packing)(rows, rows, 0)
-        out = module.loss_and_accuracy(tensors)
-        out["loss"].backward()
-        found[packing] = (
-            out["loss"].item(),
-            float(out["exact"]),
-            gradients(module),
-            tensors["input_ids"].shape,
-        )
-    assert found[True][3][0] == 1 and found[True][3][1] < torch.Size(found[False][3]).numel(), "no padding"
-    assert found[True][0] == pytest.approx(found[False][0], abs=1e-5)
-    assert found[True][1] == found[False][1]
-    close(found[True][2], found[False][2])
+        encoder, examples = encode_examples(module, packing=packing)
+        batch = collate(module, encoder, examples)
+        output = module.loss_and_accuracy(batch)
+        output["loss"].backward()
+        results[packing] = output, batch["input_ids"].shape, pop_gradients(module)
+
+    padded, padded_shape, padded_gradients = results[False]
+    packed, packed_shape, packed_gradients = results[True]
+    assert packed_shape[0] == 1
+    assert packed_shape.numel() < padded_shape.numel()
+    assert packed["loss"].item() == pytest.approx(padded["loss"].item(), abs=1e-5)
+    assert float(packed["exact"]) == float(padded["exact"])
+    assert_close(packed_gradients, padded_gradients)
 
 
-@pytest.mark.parametrize(("devices", "passes"), [(1, 3), (2, 1), (2, 2)])
-def test_micro_batches_add_up_to_the_batch(devices, passes):
-    """Gradients are averaged over devices and passes, as DDP and accumulation do."""
-    module = module_of()
-    maker, rows = rows_of(module)
-    rows.sort(key=len)
-    whole = loss_of(module, maker, rows)
-    whole.backward()
-    expected, losses = gradients(module), []
+@pytest.mark.parametrize(("devices", "accumulation"), [(1, 3), (2, 1), (2, 2)])
+def test_micro_batches_add_up_to_the_batch(devices, accumulation):
+    """Gradients are averaged over devices and micro-batches, as DDP and accumulation do."""
+    module = build_module()
+    encoder, batch = encode_examples(module)
+    batch.sort(key=len)
+    full_loss = module.loss_and_accuracy(collate(module, encoder, batch))["loss"]
+    full_loss.backward()
+    expected = pop_gradients(module)
+
+    losses = []
     for device in range(devices):
-        share = Shard(device, devices, passes)
-        for hand in share.micro_batches(rows):
-            loss = loss_of(module, maker, hand, rows, share)
-            (loss / (devices * passes)).backward()
+        shard = Shard(device, devices, accumulation)
+        for micro_batch in shard.micro_batches(batch):
+            tensors = collate(module, encoder, micro_batch, batch, shard)
+            loss = module.loss_and_accuracy(tensors)["loss"]
+            (loss / (devices * accumulation)).backward()
             losses.append(loss.item())
-    assert sum(losses) / len(losses) == pytest.approx(whole.item(), abs=1e-5)
-    close(gradients(module), expected)
+
+    assert sum(losses) / len(losses) == pytest.approx(full_loss.item(), abs=1e-5)
+    assert_close(pop_gradients(module), expected)
 
 
-def test_validation_looks_at_as_many_rows_however_they_are_divided(monkeypatch):
+def test_validation_reads_as_many_examples_however_they_are_divided(monkeypatch):
     counts = []
     for micro_batch_size in (None, 1, 2):
-        module = module_of(SMOKE.with_training(micro_batch_size=micro_batch_size))
+        module = build_module(SMOKE.with_training(micro_batch_size=micro_batch_size))
         monkeypatch.setattr(MonkeyTraining, "trainer", SimpleNamespace(global_rank=0, world_size=1))
-        made = module.val_dataloader().dataset
-        counts.append(sum(len(made.batches[number]) for number in range(len(made))))
+        dataset = module.val_dataloader().dataset
+        counts.append(sum(len(dataset.batches[number]) for number in range(len(dataset))))
     assert counts == [4 * SMOKE.training.batch_size] * 3
 
 
 def test_empty_micro_batch_has_zero_gradients_for_all_weights():
-    module = module_of()
-    maker, rows = rows_of(module, 1)
-    loss = loss_of(module, maker, [], rows, Shard(1, 2, 1))
+    module = build_module()
+    encoder, batch = encode_examples(module, 1)
+    loss = module.loss_and_accuracy(collate(module, encoder, [], batch, Shard(1, 2, 1)))["loss"]
     loss.backward()
     assert loss.item() == 0
-    found = gradients(module)
-    assert {n for n, p in module.model.named_parameters() if p.requires_grad} == found.keys()
-    assert all((gradient == 0).all() for gradient in found.values())
+
+    gradients = pop_gradients(module)
+    trained = {name for name, parameter in module.model.named_parameters() if parameter.requires_grad}
+    assert gradients.keys() == trained
+    assert all((gradient == 0).all() for gradient in gradients.values())
 
 
 def test_logits_at_labels_alone_give_the_full_computation():
-    module = module_of()
-    maker, rows = rows_of(module)
-    batch = module.collator(Shard(), packing=maker.packing)(rows, rows, 0)
-    out = module.loss_and_accuracy(batch)
-    out["loss"].backward()
-    found = gradients(module)
-    inputs = {key: batch[key] for key in ("input_ids", "pixel_values", "grids")}
+    module = build_module()
+    encoder, examples = encode_examples(module)
+    batch = collate(module, encoder, examples)
+    loss = module.loss_and_accuracy(batch)["loss"]
+    loss.backward()
+    gradients = pop_gradients(module)
+
+    inputs = {name: batch[name] for name in ("input_ids", "pixel_values", "grids")}
     logits = module.model(**inputs).logits
     assert logits.shape[:2] == batch["input_ids"].shape
-    full = torch.nn.functional.cross_entropy(
+    full_loss = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE_INDEX
     )
-    full.backward()
-    assert out["loss"].item() == pytest.approx(full.item(), abs=1e-5)
-    close(found, gradients(module))
+    full_loss.backward()
+
+    assert loss.item() == pytest.approx(full_loss.item(), abs=1e-5)
+    assert_close(gradients, pop_gradients(module))
 
 
 def test_padding_needs_no_mask_in_training():
-    module = module_of()
-    maker, rows = rows_of(module)
-    batch = module.collator(Shard(), packing=maker.packing)(rows, rows, 0)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row.input_ids) for row in rows], True, 0)
-    assert not mask.all(), "rows of several lengths"
-    found = []
+    module = build_module()
+    encoder, examples = encode_examples(module)
+    batch = collate(module, encoder, examples)
+    mask = torch.nn.utils.rnn.pad_sequence(
+        [torch.ones_like(example.input_ids) for example in examples], batch_first=True
+    )
+    assert not mask.all(), "examples of several lengths"
+
+    losses, gradients = [], []
     for inputs in (batch, batch | {"attention_mask": mask}):
-        out = module.loss_and_accuracy(inputs)
-        out["loss"].backward()
-        found.append((out["loss"].item(), gradients(module)))
-    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
-    close(found[0][1], found[1][1])
+        loss = module.loss_and_accuracy(inputs)["loss"]
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(pop_gradients(module))
+
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert_close(gradients[0], gradients[1])
 
 
-def test_gradient_checkpointing_changes_nothing():
-    module = module_of()
-    again = module_of(QUIET.with_training(checkpointing=True))
-    assert again.model.vision.blocks[0].gradient_checkpointing
-    found = []
-    for each in (module, again):
-        each.train()
-        maker, rows = rows_of(each)
-        loss_of(each, maker, rows).backward()
-        found.append(gradients(each))
-    close(found[1], found[0])
+def test_gradient_checkpointing_changes_no_gradient():
+    gradients = []
+    for checkpointing in (False, True):
+        module = build_module(WITHOUT_DROPOUT.with_training(checkpointing=checkpointing))
+        assert module.model.vision.blocks[0].gradient_checkpointing == checkpointing
+        module.train()
+        encoder, examples = encode_examples(module)
+        module.loss_and_accuracy(collate(module, encoder, examples))["loss"].backward()
+        gradients.append(pop_gradients(module))
+    assert_close(gradients[1], gradients[0])
 
 
 @pytest.mark.parametrize("order", ["progressive", "multiscale"])
-def test_a_view_grows_or_changes_with_the_steps(order):
-    profile = variant_profile(SMOKE, order, steps=9)
-    module = module_of(profile)
-    maker, rows = rows_of(module, 1)
-    sides = [
-        module.collator(Shard(), packing=maker.packing)(rows, rows, n)["pixel_values"].shape[-1]
-        for n in range(9)
-    ]
-    assert sides[-1] == 112 or order == "multiscale"
+def test_size_of_the_view_follows_the_steps(order):
+    module = build_module(variant_profile(SMOKE, order, steps=9))
+    encoder, examples = encode_examples(module, 1)
+
+    def side_at(step):
+        return collate(module, encoder, examples, step=step)["pixel_values"].shape[-1]
+
+    sides = [side_at(step) for step in range(9)]
     assert set(sides) == {56, 84, 112}
-    assert (sides == sorted(sides)) == (order == "progressive")
-    assert sides == [
-        module.collator(Shard(), packing=maker.packing)(rows, rows, n)["pixel_values"].shape[-1]
-        for n in range(9)
-    ]
-    loss = module.loss_and_accuracy(module.collator(Shard(), packing=maker.packing)(rows, rows, 0))["loss"]
-    loss.backward()
+    assert sides == [side_at(step) for step in range(9)], "the same each time"
+
+    is_growing = sides == sorted(sides)
+    assert is_growing == (order == "progressive")
+
+    module.loss_and_accuracy(collate(module, encoder, examples))["loss"].backward()
     assert module.model.vision.patch_embedding.weight.grad.abs().sum() > 0
 
 
 # --- what trains ---------------------------------------------------------------------------------
 
-
-PART = {"train": "frozen"}
+FROZEN = {"train": "frozen"}
 
 
 @pytest.mark.parametrize(
-    ("parts", "expected"),
+    ("components", "expected"),
     [
         ("released", {"LoRA", "resampler", "language model"}),
         ("paper", {"LoRA", "resampler", "resampler output", "language model"}),
-        ({"vision": {"train": "lora"}, "resampler": PART, "language_model": PART}, {"LoRA"}),
+        ({"vision": {"train": "lora"}, "resampler": FROZEN, "language_model": FROZEN}, {"LoRA"}),
         (
-            {"vision": {"train": "full"}, "resampler": PART, "language_model": PART},
+            {"vision": {"train": "full"}, "resampler": FROZEN, "language_model": FROZEN},
             {"LoRA", "ViT"},
         ),
         (
-            {"vision": PART, "resampler": {"train": "full"}, "language_model": {"train": "lora"}},
+            {"vision": FROZEN, "resampler": {"train": "full"}, "language_model": {"train": "lora"}},
             {"resampler", "LoRA of the language model"},
         ),
     ],
 )
-def test_components_train_as_configured(parts, expected):
-    module = module_of(SMOKE.with_training(components=parts))
+def test_components_train_as_configured(components, expected):
+    module = build_module(SMOKE.with_training(components=components))
 
-    def part(name):
+    def component_of(name):
         if name.startswith("vision."):
             return "LoRA" if "_lora." in name else "ViT"
         if name.startswith("resampler."):
@@ -215,22 +233,25 @@ def test_components_train_as_configured(parts, expected):
             )
         return "LoRA of the language model" if ".lora_" in name else "language model"
 
-    assert {part(name) for name, p in module.model.named_parameters() if p.requires_grad} == expected
+    trained = [name for name, parameter in module.model.named_parameters() if parameter.requires_grad]
+    assert {component_of(name) for name in trained} == expected
 
 
 def test_components_have_their_own_learning_rates():
-    parts = {
+    components = {
         "vision": {"train": "lora", "lr": 0.3},
         "resampler": {"train": "full", "lr": 0.2},
         "language_model": {"train": "lora"},
     }
-    module = module_of(SMOKE.with_training(components=parts, lr=0.1, warmup=1))
+    module = build_module(SMOKE.with_training(components=components, lr=0.1, warmup=1))
     groups = module.configure_optimizers()["optimizer"].param_groups
+
     names = {id(parameter): name for name, parameter in module.model.named_parameters()}
+    expected_rates = {"vision": 0.3, "resampler": 0.2, "language_model": 0.1}
     for group in groups:
         for parameter in group["params"]:
-            part = names[id(parameter)].split(".")[0]
-            assert group["lr"] == {"vision": 0.3, "resampler": 0.2, "language_model": 0.1}[part]
+            component = names[id(parameter)].split(".")[0]
+            assert group["lr"] == expected_rates[component]
     assert len({group["name"] for group in groups}) == len(groups)
 
 
@@ -238,7 +259,7 @@ def test_components_have_their_own_learning_rates():
     ("changes", "message"),
     [
         (
-            {"components": {"vision": PART, "resampler": {"train": "lora"}, "language_model": PART}},
+            {"components": {"vision": FROZEN, "resampler": {"train": "lora"}, "language_model": FROZEN}},
             "'frozen' or 'full'",
         ),
         ({"language_model_bits": 4}, "trains by LoRA and is saved without"),
@@ -263,7 +284,7 @@ def test_indivisible_batch_raises(tmp_path):
 # --- bad records ---------------------------------------------------------------------------------
 
 
-class Some:
+class RecordsWithErrors:
     """Synthetic records, of which one has no image and one is too long."""
 
     def __init__(self, records):
@@ -279,19 +300,26 @@ class Some:
         return Record(record.id, images, turns, "some", f"some, record {number}")
 
 
-@pytest.mark.parametrize("skipping", [False, True])
-def test_bad_records_stop_training_or_are_left_out_and_listed(tmp_path, skipping):
+def data_with_errors(skipped=None):
     data = synthetic_data(SMOKE)
-    skipped = SkippedRecords(tmp_path / "run" / "skipped.jsonl") if skipping else None
-    data = TrainingData(Some(data.train), data.validation, "some", num_records=6, skipped=skipped)
+    return TrainingData(
+        RecordsWithErrors(data.train), data.validation, "some", num_records=6, skipped=skipped
+    )
+
+
+def test_bad_record_stops_training(tmp_path):
     profile = SMOKE.with_training(steps=2, batch_size=3)
-    if not skipping:
-        with pytest.raises(BadRecord, match=r"^some, record 2: .* raise max_length .*--skip-bad$"):
-            finetune.run(profile, tmp_path / "run", data=data)
-        assert not (tmp_path / "run" / "model").exists()
-        return
-    assert finetune.run(profile, tmp_path / "run", data=data).exists()
-    listed = sorted(skipped.errors())
-    assert len(listed) == 2
-    assert listed[0].startswith("some, record 1, image 1: there is no image at no/such/image.png")
-    assert listed[1].startswith("some, record 2: The image and its first question need")
+    with pytest.raises(BadRecord, match=r"^some, record 2: .* raise max_length .*--skip-bad$"):
+        finetune.run(profile, tmp_path / "run", data=data_with_errors())
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_bad_records_are_skipped_and_listed(tmp_path):
+    skipped = SkippedRecords(tmp_path / "run" / "skipped.jsonl")
+    profile = SMOKE.with_training(steps=2, batch_size=3)
+    assert finetune.run(profile, tmp_path / "run", data=data_with_errors(skipped)).exists()
+
+    errors = sorted(skipped.errors())
+    assert len(errors) == 2
+    assert errors[0].startswith("some, record 1, image 1: there is no image at no/such/image.png")
+    assert errors[1].startswith("some, record 2: The image and its first question need")
