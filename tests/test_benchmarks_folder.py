@@ -58,13 +58,17 @@ def test_table_holds_ratios_within_rounds(tmp_path, monkeypatch, capsys):
     benchmark.main()
 
     assert order == ["ours", "released", "released", "ours", "ours", "released"]
+
     (row,) = csv.DictReader((tmp_path / "results" / "training_step.csv").read_text().splitlines())
+
     assert (row["seconds ours"], row["seconds released"]) == ("2.0", "6.0")
     assert (row["seconds ratio"], row["seconds spread"]) == ("4.0", "2.00–4.00")
     assert (row["peak ratio"], row["step ratio"]) == ("2.33", "5.0")
     assert row["processor"] and row["torch"] == torch.__version__ and float(row["load"]) >= 0
     assert "seconds ratio: 4.000" in capsys.readouterr().out
+
     page = (tmp_path / "README.md").read_text()
+
     assert "| nano | 2 | 3 | 2.000 | 6.000 | 4.000 | 2.00–4.00 | 300.0 | 700.0 | 2.330 | 5.000 |" in page
 
 
@@ -75,6 +79,7 @@ def test_seconds_are_processor_time(monkeypatch):
     )
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: pytest.fail("wall-clock time was read"))
     measured = benchmark.run_steps("ours", "nano", 1, 2)
+
     assert 0 < measured["seconds"] < 60 and measured["peak"] >= measured["loaded"] > 50
 
 
@@ -103,6 +108,7 @@ def test_prefix_sharing_gives_the_answers_of_single_questions(prefix_sharing, mo
     monkeypatch.setattr("sys.argv", ["prefix_sharing.py", *words])
     prefix_sharing.main()
     (row,) = csv.DictReader((tmp_path / "results" / "prefix_sharing.csv").read_text().splitlines())
+
     assert (row["questions"], row["rounds"], row["new tokens"]) == ("4", "2", "5")
     assert float(row["lowest ratio"]) <= float(row["ratio"]) <= float(row["highest ratio"])
     assert int(row["different answers"]) > 1, "a mix-up would show"
@@ -114,6 +120,7 @@ def test_benchmark_with_different_or_constant_answers_raises(prefix_sharing, mon
     monkeypatch.setattr(prefix_sharing, "answer", lambda way, *_: [way])
     with pytest.raises(ValueError, match="aren't the same both ways"):
         prefix_sharing.compare("smoke", 2, 1, 3)
+
     monkeypatch.setattr(prefix_sharing, "answer", lambda *_: ["same", "same"])
     with pytest.raises(ValueError, match="a mix-up wouldn't show"):
         prefix_sharing.compare("smoke", 2, 1, 3)

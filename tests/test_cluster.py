@@ -78,6 +78,7 @@ def test_caption_script_is_requeued_and_fits_its_nodes():
 
     page = text(FOLDER / "captions_ray.sbatch")
     header = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", page, re.MULTILINE))
+
     assert "requeue" in header
     assert header["open-mode"] == "append"
     assert header["ntasks-per-node"] == "1"
@@ -90,6 +91,7 @@ def test_caption_script_is_requeued_and_fits_its_nodes():
     stages = Pipeline(load_experts("paper"), load_matcher("auto", "paper")).stages(FOLDER)
     engine = RayEngine(default_workers=int(workers), cpus=float(cpus_per_worker))
     planned = engine.plan(stages, {"CPU": nodes * cpus, "GPU": nodes * gpus})
+
     assert len(planned) == len(stages)
     assert all(count == int(workers) for count, _ in planned)
 
@@ -146,6 +148,7 @@ def test_two_caption_jobs_on_a_node_use_separate_rays(tmp_path):
 
     # Port, folder and token differ between jobs.
     first, second = (steps[0] for steps, _ in jobs)
+
     for field in (0, 1, 3):
         assert first[field] != second[field]
 
@@ -166,4 +169,5 @@ def test_readme_states_the_estimated_memory(name):
 
     readme = text(FOLDER / "README.md")
     stated = re.search(rf"^\| `{re.escape(name)}` .*\| (\d+) GB", readme, re.MULTILINE)
+
     assert int(stated[1]) == round(estimate.peak / 1e9)

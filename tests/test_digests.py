@@ -43,13 +43,18 @@ def test_last_bits_of_a_float_do_not_count_and_the_others_do():
 def test_images_tables_and_files_count_with_their_content(tmp_path):
     white, black = Image.new("RGB", (4, 4), "white"), Image.new("RGB", (4, 4))
     assert digests.data_digest(white) != digests.data_digest(black)
+
     first, second = pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2]})
     assert digests.data_digest(first) != digests.data_digest(second)
+
     file = tmp_path / "a.csv"
     file.write_bytes(b"a\n1\n")
+
     assert digests.file_digest(file) == hashlib.sha256(b"a\n1\n").hexdigest()
+
     digest = digests.data_digest([file])
     file.write_bytes(b"a\n2\n")
+
     assert digests.data_digest([file]) != digest
 
 
@@ -103,10 +108,12 @@ def test_folder_digest_depends_on_names_and_content(tmp_path):
     original = digests.folder_digest(tmp_path)
 
     file.write_text("2")
+
     assert digests.folder_digest(tmp_path) != original
 
     file.write_text("1")
     file.rename(tmp_path / "b")
+
     assert digests.folder_digest(tmp_path) != original
 
 

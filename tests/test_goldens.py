@@ -73,9 +73,11 @@ def test_resized_image_is_that_of_the_released_code_byte_for_byte(row, name, ima
     about = ABOUT_VISION["images"][name]
     tiles = images["pixel_values"][5 * row : 5 * row + 4]
     assert tiles.double().mean((1, 2, 3)).tolist() == pytest.approx(about["tile_mean"], abs=1e-6)
+
     full_image = torch.cat([torch.cat([tiles[0], tiles[1]], 2), torch.cat([tiles[2], tiles[3]], 2)], 1)
     mean, std = (torch.tensor(ABOUT_VISION[part])[:, None, None] for part in ("mean", "std"))
     rgb = ((full_image * std + mean) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+
     assert torch.equal(rgb[::32, ::32], VISION[f"{name}.resized896_rgb_u8_grid32"])
     assert hashlib.sha256(rgb.numpy().tobytes()).hexdigest() == about["resized896_rgb_sha256"]
 
@@ -128,11 +130,13 @@ def test_bfloat16_stays_close_to_float32(tokens, images):
 def test_spliced_embeddings(model, tokens):
     embeds = model.splice(insert_image_ids(LANGUAGE["single.input_ids"]), tokens[:5])[0]
     assert torch.allclose(embeds[parity.EMBEDDED_ROWS], LANGUAGE["single.embeds_rows"], rtol=0, atol=2e-4)
+
     about = ABOUT_LANGUAGE["embeds_statistics"]
     assert embeds.double().square().sum().item() == pytest.approx(about["sum_of_squares"], rel=1e-5)
     # Eight ids, the tag with its own embedding, five views of 256, the other tag, 23 ids.
     parts = embeds.split([8, 1, *[256] * 5, 1, 23])
     means = [part.abs().mean().item() for part in parts]
+
     assert means == pytest.approx(list(about["per_segment_abs_mean"].values()), abs=1e-5)
 
 
@@ -151,6 +155,7 @@ def test_last_norm_of_the_language_model(model, images):
     hook = norm.register_forward_hook(lambda _, __, out: outputs.append(out[0, -4:]))
     model(**golden_inputs("single", images), logits_to_keep=1)
     hook.remove()
+
     assert torch.allclose(outputs[0], LANGUAGE["single.ln_f_last4"], rtol=0, atol=2e-4)
 
 
@@ -163,6 +168,7 @@ def test_greedy_ids_are_those_of_the_released_code(name, answers, model, images)
     ids = model.generate(
         **inputs, do_sample=False, eos_token_id=None, pad_token_id=PAD_ID, max_new_tokens=expected.shape[1]
     )
+
     assert torch.equal(ids[:, inputs["input_ids"].shape[1] :], expected)
 
 
@@ -172,10 +178,12 @@ def test_long_prompt_does_not_change_later_losses(model, images, row_pair):
     before = model(**row_pair).loss
     model(**golden_inputs("two", images), logits_to_keep=1)
     assert model(**row_pair).loss == before
+
     model(**golden_inputs("two", images), logits_to_keep=1)
     model.language_model.train()
     training = model(**row_pair).loss
     model.language_model.eval()
+
     assert training.item() == pytest.approx(ABOUT_STEP["loss"]["batch"], abs=1e-4)
 
 
@@ -187,6 +195,7 @@ def build_training() -> MonkeyForConditionalGeneration:
     for module in model.modules():
         if isinstance(module, TileLoRA):
             module.dropout = 0.0
+
     return model
 
 
@@ -234,12 +243,14 @@ def test_loss_of_single_rows_is_that_of_the_released_code(row, training, row_pai
         name: part[views if name == "pixel_values" else slice(row, row + 1)]
         for name, part in row_pair.items()
     }
+
     assert training(**alone).loss.item() == pytest.approx(ABOUT_STEP["loss"][f"row{row}"], abs=1e-4)
 
 
 def test_gradients_are_those_of_the_released_code(first_step, training):
     norm = torch.stack([p.grad.norm() for p in trained_tensors(training).values()]).norm()
     assert norm.item() == pytest.approx(ABOUT_STEP["total_grad_norm"], rel=1e-4)
+
     monkeylib_gradients = {name: p.grad for name, p in trained_tensors(training).items()}
     gradients = to_released_layout(monkeylib_gradients, training.config)
     assert gradients.keys() == ABOUT_STEP["grads"].keys() and len(gradients) == 102
@@ -251,11 +262,16 @@ def test_gradients_are_those_of_the_released_code(first_step, training):
     for name in ("transformer.wte.weight", "lm_head.weight"):
         rows, expected = gradients[name].norm(dim=1), STEP[f"grad_rownorm.{name}"]
         assert (rows - expected).norm() <= 2e-3 * expected.norm(), name
+
     words = gradients["transformer.wte.weight"].norm(dim=1)
+
     assert words[parity.IMAGE_ID] == 0, "the visual tokens stand there"
+
     tags = [words[parity.IMAGE_START_ID].item(), words[parity.IMAGE_END_ID].item()]
     about = ABOUT_STEP["wte_grad_rows"]
+
     assert tags == pytest.approx([about["img"], about["img_end"]], rel=2e-3)
+
     for key, expected in STEP.items():
         if key.startswith("grad."):
             gradient = gradients[key.removeprefix("grad.")]
@@ -276,6 +292,7 @@ def test_three_optimiser_steps_end_as_in_the_released_code(row_pair):
         {"params": [p for name, p in trained.items() if name in without_decay], "weight_decay": 0.0},
     ]
     optimiser = torch.optim.AdamW(groups, lr=about["lr"], betas=about["betas"], eps=about["eps"])
+
     for step in about["steps"]:
         loss = model(**row_pair).loss
         optimiser.zero_grad()
@@ -284,12 +301,14 @@ def test_three_optimiser_steps_end_as_in_the_released_code(row_pair):
         optimiser.step()
         assert loss.item() == pytest.approx(step["loss_before"], abs=5e-3)
         assert norm.item() == pytest.approx(step["grad_norm_before_clip"], rel=5e-3)
+
     with torch.no_grad():
         assert model(**row_pair).loss.item() == pytest.approx(about["loss_after_3"], abs=5e-3)
         after = to_released_layout({name: tensor.detach() for name, tensor in trained.items()}, model.config)
         moved = to_released_layout(
             {name: tensor - before[name] for name, tensor in trained.items()}, model.config
         )
+
     assert after.keys() == moved.keys() == about["update_norm_after_3"].keys() == about["sum_after_3"].keys()
     for name, norm in about["update_norm_after_3"].items():
         # A bias on keys without rotation changes no softmax: its gradient is rounding, which Adam enlarges.
@@ -304,12 +323,15 @@ def test_three_optimiser_steps_end_as_in_the_released_code(row_pair):
 def test_parity_report_holds_and_detects_a_difference(model):
     rows = parity.parity_report(model)
     assert len(rows) == 12 and all(row["holds"] for row in rows), rows
+
     other = build()  # x and y swapped in the resampler's positions
     with torch.no_grad():
         other.resampler.positions.copy_(
             other.resampler.positions.roll(other.resampler.positions.shape[1] // 2, 1)
         )
+
     broken = {row["quantity"] for row in parity.parity_report(other) if not row["holds"]}
+
     assert "visual tokens, five views" in broken and "logits, text alone" not in broken
 
 

@@ -19,6 +19,7 @@ def test_batch_gives_the_answers_of_single_questions(monkey, make_image):
         (make_image(2, 40, 120), "And what does this longer question ask?"),
     ]
     batch = monkey.answer_batch(questions, max_new_tokens=8)
+
     assert batch == [monkey.answer(*question, max_new_tokens=8) for question in questions]
     assert batch[0] != batch[1]
 
@@ -48,6 +49,7 @@ def test_chat_gives_the_ids_of_a_training_conversation(monkey, make_image):
     row = processor.layout.encode_conversation([processor.visual_tokens()], turns)
     inputs = monkey.prepare_chat(make_image(), "Why?", HISTORY)
     ids = inputs["input_ids"][0]
+
     assert ids.tolist() == row.input_ids[: len(ids)] and len(row.input_ids) == len(ids) + 2
     assert bool(inputs["attention_mask"].all())
 
@@ -150,10 +152,12 @@ def test_device_map_splits_the_model_between_blocks():
     reserved = sizes["language_model.model.layers.0"]  # on the first device, for weights that are moved there
     room = {0: sizes["vision"] * 2 // 3 + reserved, 1: sizes["vision"], 2: sizes[""]}
     places = infer_auto_device_map(model, room, model._no_split_modules)
+
     assert set(places.values()) == {0, 1, 2}
 
     unsplittable = [*model.vision.blocks, *model.language_model.model.layers, model.resampler]
     names = [name for name, module in model.named_modules() if module in unsplittable]
+
     assert len(names) == 13
     for name in names:
         assert not any(place.startswith(f"{name}.") for place in places)
@@ -165,6 +169,7 @@ def test_import_is_fast():
     output = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
+
     assert float(output) < 1
 
 
@@ -174,4 +179,5 @@ def test_import_loads_no_heavy_package():
     output = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
+
     assert output.strip() == "[]"

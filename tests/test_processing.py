@@ -142,6 +142,7 @@ def test_prompt_prefix_may_hold_special_tokens(processor, make_image, tmp_path):
     )
     with_prefix.save_pretrained(tmp_path)
     unknown = processor.tokenizer.unk_token_id
+
     for prefixed in (with_prefix, MonkeyProcessor.from_pretrained(tmp_path)):
         prefix_ids = [unknown, *prefixed.layout.text_ids("USER: ")]
         assert prefixed.layout.prefix_ids() == prefix_ids
@@ -163,6 +164,7 @@ def test_tokenizer_without_image_tokens_raises(processor, tokenizer):
             tokenizer.backend_tokenizer.to_str().replace("imgpad", "other")
         )
     )
+
     with pytest.raises(ValueError, match="<imgpad>"):
         MonkeyProcessor(processor.image_processor, bare)
 
@@ -171,6 +173,7 @@ def test_processors_are_the_same_after_saving_and_loading(processor, make_image,
     processor.image_processor.save_pretrained(tmp_path / "images")
     again = MonkeyImageProcessor.from_pretrained(tmp_path / "images")
     assert again.to_dict() == processor.image_processor.to_dict()
+
     processor.save_pretrained(tmp_path / "all")
     for loaded in (
         MonkeyProcessor.from_pretrained(tmp_path / "all"),

@@ -139,11 +139,13 @@ def test_answer_and_processor(monkey, expected, prompts_of, make_image, prompt):
     ids = expected(1, BEHIND_IMAGE[prompt])
 
     assert prompts_of(lambda: monkey.answer(make_image(), QUESTION, prompt)) == [ids]
+
     batch = [(make_image(1), QUESTION), (make_image(2), QUESTION)]
     assert prompts_of(lambda: monkey.answer_batch(batch, prompt)) == [ids, ids]
     assert prompts_of(lambda: list(monkey.stream(make_image(), QUESTION, prompt))) == [ids]
 
     inputs = monkey.processor(images=make_image(), text=QUESTION, prompt=prompt)
+
     assert inputs["input_ids"].tolist() == [ids]
 
 
@@ -178,6 +180,7 @@ def test_evaluation(monkey, expected, prompts_of, make_image, prompt, count):
         for number in range(count)
     ]
     predict = PrefixSharingMonkey(monkey)
+
     assert prompts_of(lambda: predict(examples)) == [expected(1, BEHIND_IMAGE[prompt])] * count
 
 
@@ -191,6 +194,7 @@ def test_lmms_eval_with_and_without_beams(
     opened = [make_image(number) for number in range(images)]
 
     requests = lmms_requests(model, opened, {}, {"num_beams": 2}, {"temperature": 0.5})
+
     assert prompts_of(lambda: model.generate_until(requests)) == [ids] * 3
 
     # The log-likelihood of a continuation is read from one forward pass.
@@ -203,6 +207,7 @@ def test_lmms_eval_with_and_without_beams(
     monkeypatch.setattr(monkey.model, "forward", record)
     (request,) = lmms_requests(model, opened, "yes")
     model.loglikelihood([request])
+
     assert input_ids == [[*ids, *monkey.processor.layout.text_ids("yes")]]
 
 
@@ -214,6 +219,7 @@ def test_vlmevalkit(expected, prompts_of, harness, make_image, tmp_path, prompt,
     for number in range(images):
         make_image(number).save(tmp_path / f"{number}.png")
         message.append({"type": "image", "value": str(tmp_path / f"{number}.png")})
+
     message.append({"type": "text", "value": QUESTION})
 
     assert prompts_of(lambda: model.generate(message, dataset)) == [expected(images, BEHIND_IMAGE[prompt])]
@@ -244,11 +250,13 @@ def test_training_rows_and_data_inspection(monkey, expected, tmp_path, prompt, i
 
     answered = [(text, answer) for _, answer in turns]
     ids = expected(images, history=answered)
+
     assert row.input_ids.tolist() == ids
     assert inspect.count_tokens(record, monkey.processor) == len(ids)
 
     # Each answer is learned with its end of text, and follows the ids that chat gives to the model.
     labels = row.labels.tolist()
+
     assert [label for label in labels if label != IGNORE_INDEX] == [
         token
         for _, answer in turns

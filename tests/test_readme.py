@@ -38,5 +38,7 @@ def test_make_targets_and_commands_exist():
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     called = re.findall(r"^\s*(?:\$ )?make ([a-z-]+)", CODE, re.MULTILINE)
     assert {"reproduce", "test"} <= set(called) <= targets
+
     commands = set(typer.main.get_command(app.app).commands)
+
     assert set(re.findall(r"\bmonkeylib ([a-z]+)", CODE)) <= commands

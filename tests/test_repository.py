@@ -127,6 +127,7 @@ def modules_of(names: set[str]) -> set[Path]:
             if (path / "__init__.py").is_file():
                 files.add(path / "__init__.py")
                 break
+
     return files
 
 
@@ -147,6 +148,7 @@ def test_importing_the_library_is_light():
     ]
     code = f"import sys, monkeylib, monkeylib.cli; print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
     assert run.stdout.strip() == "[]"
 
 
@@ -162,6 +164,7 @@ def glossary() -> tuple[set[str], set[str]]:
         _, old, new, _ = line.split("|")
         banned |= set(re.findall(r"`(\w+)`", old))
         accepted |= set(re.findall(r"`(\w+)`", new))
+
     return banned, accepted
 
 
@@ -250,6 +253,7 @@ def test_ruff_passes(command):
         text=True,
         check=False,
     )
+
     assert run.returncode == 0, run.stdout
 
 
@@ -282,4 +286,5 @@ def test_no_committed_file_contains(content):
     for name, text in committed_texts():
         if match := pattern.search(text):
             matches.append((name, match[0]))
+
     assert matches == []

@@ -28,7 +28,9 @@ def test_view_is_that_of_the_processor_in_transformers(kind, size, make_image):
     reference = REFERENCES[kind]()(image, return_tensors="pt")["pixel_values"]
     views = MonkeyImageProcessor(SIDE, views="global", resize_mode=kind.split()[0])(image)["pixel_values"]
     assert torch.allclose(views, reference, atol=1e-5)
+
     stretched = MonkeyImageProcessor(SIDE, views="global")(image)["pixel_values"]
+
     assert torch.allclose(views, stretched, atol=1e-5) == (size[0] == size[1])
 
 

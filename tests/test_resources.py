@@ -11,6 +11,7 @@ def test_outputs_lie_in_the_repository_unless_the_environment_names_a_folder(mon
     assert resources.figures("nano") == resources.REPOSITORY / "figures"
 
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+
     assert resources.results("nano") == tmp_path / "data" / "results" / "nano"
     assert resources.figures("smoke") == tmp_path / "data" / "runs" / "smoke" / "figures"
     assert resources.models() == resources.REPOSITORY / "data" / "models", "shipped files stay where they are"
@@ -47,6 +48,7 @@ def test_folder_is_created_only_if_the_block_succeeds(tmp_path):
 
     with resources.create_folder(folder) as temporary:
         (temporary / "a").write_text("1")
+
     assert [path.name for path in folder.iterdir()] == ["a"]
 
 

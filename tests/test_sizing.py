@@ -70,6 +70,7 @@ def test_operations_are_those_of_the_model(name, views, mode):
     with torch.no_grad(), count_operations() as prompt_operations:
         model(inputs_embeds=prompt.to("meta"), logits_to_keep=1)
     flops = sizing.count_flops(config, text_tokens=7)
+
     assert prompt_operations.get_total_flops() == flops.pop("language model")
     assert image_operations.get_total_flops() == sum(flops.values())
     assert (flops["LoRA"] > 0) == (mode != "none")

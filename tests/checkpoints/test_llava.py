@@ -87,6 +87,7 @@ def folder(request, llava_model, tmp_path_factory):
             tensors[name] = tensor.clone()
         save_file(tensors, path / "model.safetensors", {"format": "pt"})
         assert len(load_file(path / "model.safetensors")) == len(llava_model.state_dict())
+
     return path
 
 
@@ -116,12 +117,14 @@ def test_with_fresh_lora_each_tile_gives_the_features_of_llava(llava_model, fold
 def test_smaller_tiles_have_fewer_tokens_and_train(llava_model, folder):
     model = llava.load_llava(folder, grids=[[2, 2]], tile_size=28).train()
     assert model.config.queries == 4
+
     model.freeze_for_finetuning()
     ids = torch.tensor([[1, *[PLACE] * 20, 9, 11]])
     labels = torch.tensor([[IGNORE_INDEX] * 22 + [11]])
     model(
         input_ids=ids, labels=labels, pixel_values=views(5, 28), grids=torch.tensor([[2, 2]])
     ).loss.backward()
+
     assert model.vision.lora[1].mlp.lora_B.grad.abs().max() > 0
     assert model.resampler.linear_1.weight.grad.abs().max() > 0
     assert all(not parameter.requires_grad for parameter in model.vision.backbone.parameters())
@@ -134,8 +137,11 @@ def test_model_survives_saving(llava_model, folder, tmp_path):
     again = type(model).from_pretrained(tmp_path)
     ids = torch.tensor([[1, *[PLACE] * 80, 9]])
     inputs = {"input_ids": ids, "pixel_values": views(5), "grids": torch.tensor([[2, 2]])}
+
     assert torch.equal(model(**inputs).logits, again(**inputs).logits)
+
     generated = again.generate(**inputs, max_new_tokens=3, do_sample=False)
+
     assert generated.shape[1] <= 85
     assert json.loads((tmp_path / "config.json").read_text())["image_start_id"] is None
 
@@ -188,8 +194,11 @@ def test_prompt_has_the_ids_of_llava(llava_model, folder, make_image):
     pixels = LlavaImageProcessorPil(**size, do_pad=True)(make_image(), return_tensors="pt")["pixel_values"]
     text = "</s>USER: " + "<image>" * 16 + "\nwhat? ASSISTANT:"
     ids = torch.tensor([tokenizer()(text)["input_ids"]])
+
     assert torch.equal(inputs["input_ids"], ids)
+
     expected = llava_model(input_ids=ids, pixel_values=pixels).logits
+
     assert torch.allclose(model(**inputs).logits, expected, atol=1e-4)
 
 
@@ -225,13 +234,16 @@ def test_profile_builds_llava_with_its_own_image_token(llava_model, make_image, 
     language_model = recipe.language_model.model_copy(update={"prompt_prefix": "</s>"})
     recipe = recipe.model_copy(update={"language_model": language_model})
     processor = build.build_processor(recipe)
+
     assert processor.image_ids() == [place] * 20
     assert (
         processor.layout.prefix_ids() == [tokenizer().eos_token_id]
         and processor.image_processor.resize_mode == "pad"
     )
+
     processor.save_pretrained(tmp_path / "ours")
     processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
     model = build.build_model(recipe, processor).eval()
+
     assert model.config.text_config.vocab_size == 60, "rows without a token stay"
     assert isinstance(Monkey(model, processor).answer(make_image(), "what?", max_new_tokens=3), str)

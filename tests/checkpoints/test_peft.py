@@ -70,6 +70,7 @@ def test_written_lora_is_read_back_bit_for_bit(dtype, tiny, tmp_path):
     for tile, folder in enumerate(peft.write_lora(model.state_dict(), model.config, tmp_path / "peft")):
         peft.read_lora(folder, other, tile)
     read = other.vision.state_dict()
+
     assert expected and all(torch.equal(read[name], tensor) for name, tensor in expected.items())
 
 
@@ -79,9 +80,11 @@ def test_folder_that_peft_saved_is_read(model, folders, tiny, tmp_path):
         for name, parameter in loaded.named_parameters():
             if "lora_B" in name:
                 parameter.add_(1)
+
     loaded.save_pretrained(tmp_path / "trained")
     other = tiny(1)
     peft.read_lora(tmp_path / "trained", other, 0)
+
     for source, target in zip(tile_loras(model), tile_loras(other), strict=True):
         assert torch.equal(target.lora_B[0], source.lora_B[1] + 1)
         assert torch.equal(target.lora_A[0], source.lora_A[1])
@@ -102,6 +105,7 @@ def backbone_with_bypass(model):
         end.register_forward_hook(
             lambda _, __, output, block=block, residuals=residuals: output + block.mlp_bypass(residuals.pop())
         )
+
     return backbone
 
 
@@ -120,8 +124,10 @@ def test_peft_computes_the_same_features_in_a_vit_of_transformers(kind, tmp_path
         assert torch.allclose(features[:, model.vision.layout.class_tokens :], features_of_monkey, atol=1e-4)
         assert not torch.allclose(without, features_of_monkey, atol=1e-2)
         peft.read_lora(folder, other, tile)
+
     expected = {name: t for name, t in model.vision.state_dict().items() if name.startswith("lora.")}
     read = other.vision.state_dict()
+
     assert len(expected) == 2 * 5 * 3 and all(torch.equal(read[name], t) for name, t in expected.items())
 
 
@@ -130,10 +136,13 @@ def test_folder_of_another_kind_raises(model, folders, tmp_path):
         peft.read_lora(folders[0], model, 4)
     with pytest.raises(FileNotFoundError, match="no adapter_model.safetensors"):
         peft.read_lora(tmp_path, model, 0)
+
     settings = json.loads((folders[1] / "adapter_config.json").read_text())
     (folders[1] / "adapter_config.json").write_text(json.dumps(settings | {"use_dora": True}))
+
     with pytest.raises(ValueError, match="DoRA"):
         peft.read_lora(folders[1], model, 1)
+
     weights = load_file(folders[0] / "adapter_model.safetensors")
     key = min(weights)
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -141,6 +150,7 @@ def test_folder_of_another_kind_raises(model, folders, tmp_path):
         save_file(weights | changed, folders[0] / "adapter_model.safetensors")
         with pytest.raises(ValueError, match="differ in"):
             peft.read_lora(folders[0], model, 0)
+
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 

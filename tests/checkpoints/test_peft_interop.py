@@ -17,6 +17,7 @@ def test_lora_of_the_language_model_goes_through_peft(tiny, processor, make_imag
     model.freeze_for_finetuning(language_model="frozen")
     trained_before = trainable(model)
     model.language_model = get_peft_model(model.language_model, LORA)
+
     assert torch.equal(model(**inputs).logits, before), "a fresh LoRA changes nothing"
     assert {
         name.rpartition(".lora_")[0].rpartition(".")[2] for name in trainable(model) - trained_before
@@ -28,6 +29,7 @@ def test_lora_of_the_language_model_goes_through_peft(tiny, processor, make_imag
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
     model(**inputs, labels=labels).loss.backward()
     optimiser.step()
+
     with torch.no_grad():
         trained = model(**inputs).logits
         assert not torch.allclose(trained, before, atol=1e-3)

@@ -81,14 +81,18 @@ def test_model_has_the_weights_of_its_components(folder):
     model = build.build_model(small_profile, processor)
     encoder = AutoModel.from_pretrained(folder / "encoder").state_dict()
     assert all(torch.equal(model.vision.backbone.state_dict()[name], encoder[name]) for name in encoder)
+
     language = AutoModelForCausalLM.from_pretrained(folder / "language").state_dict()
     loaded = model.language_model.state_dict()
+
     for name, tensor in language.items():
         assert torch.equal(loaded[name][: len(tensor)], tensor), name
     assert len(loaded["lm_head.weight"]) == len(CHARACTERS) + 3 == len(processor.tokenizer)
     assert model.config.image_token_id == len(CHARACTERS) + 2
     assert processor.layout.text_ids("<img>") == tokenizer()("<img>")["input_ids"], "typed tags stay text"
+
     mean, std = normalisation("dinov2")
+
     assert processor.image_processor.image_mean == list(mean) != list(normalisation("clip_vision_model")[0])
 
 
@@ -150,6 +154,7 @@ def as_onnx(path, state):
             )
         else:
             add(f"backbone.{name}", tensor)
+
     onnx.save(helper.make_model(helper.make_graph(nodes, "tiny", [], [], initialisers)), path)
 
 
@@ -186,6 +191,7 @@ def test_fetched_dinov2_gives_the_features_of_its_onnx_file(tmp_path):
     encoder = pretrained.load_vision_backbone("facebook/dinov2-small", config).eval()
     with torch.no_grad():
         features = encoder(torch.from_numpy(pixels)).last_hidden_state
+
     assert np.abs(features.numpy() - expected).max() < 1e-3
 
 
@@ -202,8 +208,11 @@ def test_profile_small_trains_twenty_steps_and_answers(tmp_path):
     )
     with (tmp_path / "run" / "metrics.csv").open() as file:
         losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")]
+
     assert losses[-1] < losses[0]
+
     sample = synthetic.make_sample(0, "val", small.image_size)
     answer = monkey.answer(sample.image, sample.questions[0].question, max_new_tokens=20)
     print(f"loss {losses}; {sample.questions[0].question} -> {answer} ({sample.questions[0].answer})")
+
     assert answer

@@ -66,6 +66,7 @@ def test_a_thousand_strings_have_the_ids_of_tiktoken(qwen, file):
     )
     texts = list(mixed(1000))
     ids = qwen(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
     for text, text_ids in zip(texts, ids, strict=True):
         normalised = unicodedata.normalize("NFC", text)
         assert text_ids == reference.encode_ordinary(normalised), repr(text)
@@ -82,6 +83,7 @@ def test_special_tokens_have_the_released_ids(qwen):
         "</box>": 151854,
     }
     released |= {"<quad>": 151855, "</quad>": 151856, "<img>": 151857, "</img>": 151858, "<imgpad>": 151859}
+
     assert {token: qwen.convert_tokens_to_ids(token) for token in released} == released
     assert len(qwen) == 151860 and qwen.eos_token_id == qwen.pad_token_id == 151643
     assert qwen("<img></img>")["input_ids"] == [151857, 151858]
@@ -94,7 +96,9 @@ def test_tokenizer_survives_saving_and_gives_the_file_again(qwen, file, tmp_path
     texts = list(mixed(50))
     assert again(texts)["input_ids"] == qwen(texts)["input_ids"]
     assert again.pad_token_id == again.eos_token_id == 151643
+
     qwen_files.write_ranks(again, tmp_path / "back")
+
     assert (tmp_path / "back").read_bytes() == file.read_bytes()
 
 

@@ -61,6 +61,7 @@ def all_released_keys():
             for tile in range(4):
                 parts = ("lora_scale", "lora_a.weight", "lora_b.weight")
                 keys |= {f"{block}{place}.{tile}.{part}" for part in parts}
+
     keys |= {f"{name}.{part}" for name in both for part in ("weight", "bias")}
     keys |= {"transformer.wte.weight", "transformer.ln_f.weight", "lm_head.weight"}
     names = ("ln_1.weight", "ln_2.weight", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight")
@@ -81,9 +82,11 @@ def golden(tmp_path):
 def test_complete_key_set_in_three_shards_loads(tmp_path):
     shapes = {entry.released_key: entry.shape for entry in build_key_map(config_from_released(TRUE_SETTINGS))}
     assert shapes.keys() == all_released_keys() and len(shapes) == 2581
+
     generator = torch.Generator().manual_seed(0)
     weights = {key: torch.randn(shape, generator=generator).bfloat16() for key, shape in shapes.items()}
     model = load_checkpoint(write(tmp_path / "true", TRUE_SETTINGS, weights))
+
     assert same(to_released_layout(model.state_dict(), model.config), weights)
     assert not any(parameter.is_meta for parameter in model.parameters())
 
@@ -105,15 +108,20 @@ def test_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
     convert.convert_from_released(source, tmp_path / "ours")
     convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
     before, after = read(source), read(tmp_path / "back")
+
     assert before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
+
     names = sorted(path.name for path in source.iterdir())
+
     assert names == sorted(path.name for path in (tmp_path / "back").iterdir())
+
     for name in names:
         if name.endswith(".json"):
             first, second = (
                 json.loads((folder / name).read_text()) for folder in (source, tmp_path / "back")
             )
             assert first == second
+
     for name in ("qwen.tiktoken", "configuration_qwen.py"):
         assert (source / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
 
@@ -124,6 +132,7 @@ def test_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
     if converted:
         convert.convert_from_released(folder, tmp_path / "ours")
         folder = tmp_path / "ours"
+
     monkey = monkeylib.load_model(folder, device="cpu")
     about = parity.golden_facts("lmm_896")
     prompt, image = (
@@ -140,8 +149,11 @@ def test_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
         pad_token_id=511,
         max_new_tokens=24,
     )
+
     assert new[0, ids.shape[1] :].tolist() == about["greedy"]["single"]
+
     texts = ("a question", " a question")
+
     assert (
         len(
             {
@@ -159,7 +171,9 @@ def test_converted_folder_and_the_released_one_give_the_same_model(golden, tmp_p
     converted = load_checkpoint(tmp_path / "ours")
     direct = load_checkpoint(golden)
     assert direct.dtype == torch.bfloat16 and same(converted.state_dict(), direct.state_dict())
+
     single = load_checkpoint(golden, dtype=torch.float32)
+
     assert {tensor.dtype for tensor in single.state_dict().values()} == {torch.float32}
 
 
@@ -171,8 +185,11 @@ def test_model_that_was_trained_on_is_written_in_the_released_layout(golden, tmp
     load_processor(golden).save_pretrained(tmp_path / "trained")
     convert.convert_to_released(tmp_path / "trained", tmp_path / "back")
     again = load_checkpoint(tmp_path / "back")
+
     assert same(again.state_dict(), model.state_dict())
+
     changed = read(tmp_path / "back")["pytorch_model.bin"]
+
     assert changed["transformer.visual.transformer.resblocks.0.mlp_lora.2.lora_scale"] == torch.tensor([3.0])
 
 
@@ -190,6 +207,7 @@ def test_released_folder_is_trained_on_and_saved_in_either_layout(golden, make_i
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
     trainable.save_trained(model.eval(), model.state_dict(), processor, profile, tmp_path / "ours")
     convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
+
     for folder in ("ours", "back"):
         after = load_checkpoint(tmp_path / folder).state_dict()
         assert same(after, model.state_dict())
@@ -206,9 +224,11 @@ def test_changed_base_weights_change_the_run_config(golden):
     profile = profiles.load_profile("paper-896").model_copy(update={"base_checkpoint": str(golden)})
     before, again = (finetune._run_config(profile, synthetic_data(profile)) for _ in range(2))
     assert before == again and len(before["base_digest"]) == 3
+
     tensors = torch.load(golden / SHARD)
     tensors[min(tensors)] += 1
     torch.save(tensors, golden / SHARD)
+
     assert finetune._run_config(profile, synthetic_data(profile)) != before
 
 
@@ -238,6 +258,7 @@ def test_one_shard_is_in_memory_at_a_time(golden, monkeypatch, tmp_path):
     monkeypatch.setattr(released, "read_shard", reading)
     released.load_released(golden)
     convert.convert_from_released(golden, tmp_path / "ours")
+
     assert held
 
 
@@ -277,10 +298,13 @@ def test_memory_is_that_of_one_shard_and_the_model(tmp_path):
     write(tmp_path / "large", settings, weights, shards=7)
     all_bytes = sum(tensor.nbytes for tensor in weights.values())
     shard = max(file.stat().st_size for file in (tmp_path / "large").glob("*.bin"))
+
     assert all_bytes > 150e6 and shard < all_bytes / 4
+
     program = [sys.executable, "-c", MEASURE, str(tmp_path)]
     output = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
     converting, loading = map(int, output[:2])
+
     assert converting < 2 * shard + 30e6, (converting, shard)
     assert all_bytes * 0.9 < loading < all_bytes + shard + 30e6, (loading, all_bytes, shard)
     assert output[2] == "[]", "libraries that only training and engines need are not imported"
@@ -298,18 +322,24 @@ def test_qwen_vl_gets_fresh_lora_for_the_requested_grid(tmp_path):
     folder = base(tmp_path)
     model = load_checkpoint(folder)
     assert model.config.grids == [[2, 2]]
+
     lora = model.vision.blocks[1].attention.qkv_lora
     assert lora.lora_A.abs().max() > 0
     assert not lora.lora_B.any()
     assert lora.scaling.tolist() == [1] * 4
 
     wide = released.load_released(folder, grid=Grid(2, 3))
+
     assert wide.vision.blocks[0].mlp_lora.lora_B.shape == (6, 64, 32)
+
     convert.convert_from_released(folder, tmp_path / "ours", Grid(2, 2))
     convert.convert_to_released(tmp_path / "ours", tmp_path / "monkey")
     converted = {key: tensor for shard in read(tmp_path / "monkey").values() for key, tensor in shard.items()}
+
     assert converted.keys() == parity.released_weights().keys()
+
     original = {key: tensor for shard in read(folder).values() for key, tensor in shard.items()}
+
     assert same({key: tensor for key, tensor in converted.items() if "_lora." not in key}, original)
 
 
@@ -318,13 +348,19 @@ def test_checkpoint_of_six_tiles_loads_on_its_grid_and_comes_back(tmp_path):
     for key in [key for key in weights if "_lora.0." in key]:
         for tile in (4, 5):
             weights[key.replace("_lora.0.", f"_lora.{tile}.")] = weights[key] + tile
+
     folder = write(tmp_path / "six", settings, weights)
+
     with pytest.raises(ValueError, match="LoRA for 6 tiles .* the grid 2x2 has 4"):
         load_checkpoint(folder)
+
     convert.convert_from_released(folder, tmp_path / "ours", Grid(2, 3))
     convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
+
     assert all(same(shard, read(tmp_path / "back")[name]) for name, shard in read(folder).items())
+
     (folder / "config.json").write_text(json.dumps(golden_settings()))
+
     with pytest.raises(ValueError, match="LoRA for 6 tiles, its config.json describes 4"):
         load_checkpoint(folder)
 
@@ -352,6 +388,7 @@ def rename(folder, old, new, in_index):
     if in_index:
         index["weight_map"][new] = index["weight_map"].pop(old)
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
     return file
 
 
@@ -361,6 +398,7 @@ def spoil(folder, how):
     if how == "missing key":
         file = rename(folder, key, "transformer.h.1.mlp.w3.weight", True)
         return rf"lack transformer.h.1.mlp.w2.weight and hold transformer.h.1.mlp.w3.weight \({file}\)"
+
     if how == "unexpected key":
         tensors = torch.load(folder / SHARD) | {"transformer.visual.class_embedding": torch.zeros(1)}
         torch.save(tensors, folder / SHARD)
@@ -368,32 +406,40 @@ def spoil(folder, how):
         merged = {key: tensor for shard in read(folder).values() for key, tensor in shard.items()}
         torch.save(merged, folder / "pytorch_model.bin")
         return r"transformer.visual.class_embedding \(pytorch_model.bin\)"
+
     if how == "index and shard differ":
         file = rename(folder, key, "x", False)
         return f"{file} do not agree on {key}, x"
+
     if how == "shape":
         tensors = torch.load(folder / SHARD)
         name = next(name for name in tensors if name.endswith("weight"))
         torch.save(tensors | {name: torch.zeros(3, 5)}, folder / SHARD)
         return rf"{name} in .*{SHARD} has the shape \[3, 5\]"
+
     if how == "truncated":
         content = (folder / SHARD).read_bytes()
         (folder / SHARD).write_bytes(content[: len(content) // 2])
         return f"{SHARD} is cut off"
+
     if how == "missing shard":
         (folder / SHARD).unlink()
         return f"{SHARD} is missing"
+
     if how == "payload":
         torch.save({"x": Payload(folder / "executed")}, folder / SHARD)
         return f"{SHARD} holds posix.system"
+
     if how == "no tensors":
         torch.save({"x": 1}, folder / SHARD)
         return f"{SHARD} holds something other than tensors"
+
     if how == "index leads out":
         index = json.loads((folder / "pytorch_model.bin.index.json").read_text())
         index["weight_map"][key] = "../secret.bin"
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
         return "names the file '../secret.bin'"
+
     settings = golden_settings()
     del settings["hidden_size"]
     (folder / "config.json").write_text("{" if how == "no JSON" else json.dumps(settings))
@@ -444,7 +490,9 @@ def test_missing_or_different_vocabulary_raises(golden, tmp_path):
     )
     with pytest.raises(ValueError, match="gives <img> the id 494, config.json says 500"):
         monkeylib.load_model(golden)
+
     (golden / "qwen.tiktoken").unlink()
+
     with pytest.raises(FileNotFoundError, match="no vocabulary"):
         convert.convert_from_released(golden, tmp_path / "ours")
 
@@ -455,7 +503,9 @@ def test_processor_loads_without_the_weights(golden, make_image):
         file.unlink()
     processor = load_processor(golden)
     assert (processor.queries, processor.separator, processor.image_start_id) == (256, " ", 500)
+
     again = processor(images=make_image(), text="<img> what?")
+
     assert inputs.keys() == again.keys() and all(torch.equal(inputs[name], again[name]) for name in inputs)
     with pytest.raises(ValueError, match="LoRA for 4 tiles .* the grid 2x3 has 6"):
         released.load_released_processor(golden, grid=Grid(2, 3))

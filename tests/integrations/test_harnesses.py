@@ -42,6 +42,7 @@ def lmms(request, monkeypatch):
         pytest.importorskip("lmms_eval.models.registry_v2", exc_type=ImportError)
     else:
         harness_interfaces.install(monkeypatch)
+
     return fresh(monkeypatch, "lmms_eval")
 
 
@@ -76,6 +77,7 @@ def test_lmms_eval_gets_answers_in_the_order_of_its_requests(lmms, checkpoint, m
     cached = []
     model.cache_hook.add_partial = lambda kind, request, text: cached.append((kind, request[0], text))
     answers = model.generate_until(requests)
+
     for n in range(7):
         tokens = settings[n]["max_new_tokens"]
         expected = monkey.answer(docs[n]["images"][0], docs[n]["text"], max_new_tokens=tokens)
@@ -97,6 +99,7 @@ def test_lmms_eval_settings_become_generation_options(lmms, checkpoint, make_ima
         "generate_answers",
         lambda monkey, questions, prompt, length, **known: calls.append((length, known)) or ["a.b"],
     )
+
     for options in (
         {},
         {"temperature": 0, "num_beams": 1, "do_sample": False, "top_p": None},
@@ -129,6 +132,7 @@ def test_lmms_eval_log_likelihoods_are_those_of_the_model(lmms, checkpoint, monk
     prompt["attention_mask"] = torch.ones_like(prompt["input_ids"])
     with torch.no_grad():
         logits = monkey.model(**prompt).logits[0, -len(ids) - 1 : -1].log_softmax(-1)
+
     assert summed == pytest.approx(float(logits[range(len(ids)), ids].sum()), abs=1e-4)
     assert not is_greedy and always and best > summed
     with pytest.raises(NotImplementedError, match="single questions"):
@@ -140,11 +144,17 @@ def test_lmms_eval_finds_the_model_by_its_entry_point(lmms):
     place = project["entry-points"]["lmms_eval.models"]["monkeylib"]
     module, name = place.split(":")
     assert getattr(importlib.import_module(module), name) is lmms_eval_models
+
     manifest = lmms_eval_models()
+
     assert manifest.model_id == "monkeylib"
+
     module, name = manifest.simple_class_path.rsplit(".", 1)
+
     assert module == lmms.__name__ and name == lmms.MonkeyForLmmsEval.__name__
+
     base = lmms.MonkeyForLmmsEval.__mro__[1]
+
     assert base.__abstractmethods__ == {"loglikelihood", "generate_until", "generate_until_multi_round"}
 
 
@@ -154,12 +164,17 @@ def test_vlmevalkit_prompts_are_those_of_its_own_entry(kit, checkpoint, monkey, 
         make_image(n).save(file)
     model = kit.MonkeyForVLMEvalKit(checkpoint, device="cpu", max_new_tokens=14)
     one = [{"type": "image", "value": str(files[0])}, {"type": "text", "value": "what?"}]
+
     assert model.generate(one) == monkey.answer(files[0], "what?", max_new_tokens=14)
     assert model.generate(one, "OCRBench") == model.generate(one)
+
     choice = monkey.answer(files[0], "what?", "choice", max_new_tokens=10)
+
     assert model.generate(one, "MMBench_DEV_EN") == choice == model.generate(one, "HallusionBench")
+
     mixed = [{"type": "text", "value": "first"}, one[0], {"type": "image", "value": str(files[1])}, one[1]]
     inputs = monkey.processor(text=[["first", files[0], files[1], "what? Answer: "]])
+
     assert model.generate(mixed) == monkey.generate(inputs, 14)[0]
     with pytest.raises(ValueError, match="needs a question"):
         model.generate(one[:1])
@@ -186,5 +201,6 @@ def test_repeated_image_is_encoded_once(monkey, make_image, monkeypatch):
     )
     questions = [("what?", [make_image(0)]), ("who?", [make_image(0)]), ("why?", [make_image(1)])]
     answers = common.generate_answers(monkey, questions, "vqa", 4)
+
     assert len(encoded) == 2
     assert answers == [monkey.answer(images[0], text, max_new_tokens=4) for text, images in questions]

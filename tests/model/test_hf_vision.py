@@ -63,6 +63,7 @@ def build(
         for lora in tile_loras(model) if trained else []:
             lora.lora_B.normal_(std=0.3)
             lora.scaling.uniform_(0.5, 1.5)
+
     return model
 
 
@@ -103,9 +104,11 @@ def test_views_in_any_order_are_encoded_as_each_alone(kind):
     assert torch.allclose(together, torch.cat(alone), atol=1e-5)
 
     is_global = torch.tensor(LORA_INDEX) == NO_LORA
+
     assert torch.equal(together[is_global], vision(pixels[is_global]))
 
     same_view = vision(pixels[:1].expand(5, -1, -1, -1), [NO_LORA, 0, 1, 2, 3])
+
     assert torch.pdist(same_view.flatten(1)).min() > 0.1, "each LoRA gives other features"
 
 
@@ -131,6 +134,7 @@ def test_lora_of_the_attention_equals_lora_merged_into_the_weights(kind):
             weight += lora.scaling[tile] * lora.lora_B[tile] @ lora.lora_A[tile]
 
     expected = merged.vision(views(2))
+
     assert torch.allclose(model.vision(views(2), [tile, tile]), expected, atol=1e-4)
 
 
@@ -154,6 +158,7 @@ def test_lora_of_the_mlp_reads_the_residual_stream_or_its_norm(kind, lora_input)
     vision(views(1), [3])
     lora = block_lora.mlp
     added = lora.scaling[3] * mlp_input @ lora.lora_A[3].T @ lora.lora_B[3].T
+
     assert added.abs().max() > 0.1
     assert torch.allclose(recorded["output"], without_lora + added, atol=1e-5)
 
@@ -172,6 +177,7 @@ def test_fresh_lora_changes_nothing(kind):
 def test_fine_tuning_trains_lora_or_the_backbone(kind, mode, count):
     model = build(kind, mode)
     assert {len(lora.lora_A) for lora in tile_loras(model)} == ({count} if count else set())
+
     model.freeze_for_finetuning()
     model(**inputs()).loss.backward()
     for lora in tile_loras(model):
@@ -179,7 +185,9 @@ def test_fine_tuning_trains_lora_or_the_backbone(kind, mode, count):
         assert lora.lora_B.grad.abs().max() > 0
     for parameter in model.vision.backbone.parameters():
         assert parameter.requires_grad == (mode == "full")
+
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
     assert trained == sum(sizing.count_trained_parameters(model.config).values())
     assert sizing.count_in_model(model) == sizing.count_parameters(model.config)
 
@@ -191,7 +199,9 @@ def test_gradient_checkpointing_changes_no_value(kind):
     compare_checkpointed(plain, checkpointed, inputs())
     only_global = views(2), [NO_LORA, NO_LORA]
     assert not checkpointed.vision(*only_global).requires_grad
+
     checkpointed.vision.requires_grad_(True)
+
     assert checkpointed.vision(*only_global).requires_grad
 
 
@@ -201,8 +211,10 @@ def test_saved_model_loads_with_another_grid_too(kind, tmp_path):
     model = build(kind)
     model.use_grid(2, 3)
     assert {len(lora.lora_A) for lora in tile_loras(model)} == {6}
+
     model.save_pretrained(tmp_path)
     loaded = MonkeyForConditionalGeneration.from_pretrained(tmp_path)
+
     assert loaded.config.tile_size == 56 and loaded.config.grids == [[2, 2], [2, 3]]
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[name]), name
@@ -221,11 +233,14 @@ def test_another_language_model_trains_and_answers(language, tmp_path):
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
+
     assert losses[-1] < losses[0] / 4
+
     model.eval().save_pretrained(tmp_path)
     loaded, example = MonkeyForConditionalGeneration.from_pretrained(tmp_path), inputs()
     prompt = {"input_ids": example["input_ids"][:, :-3], "pixel_values": views(5), "grids": example["grids"]}
     ids = loaded.generate(**prompt, max_new_tokens=3, do_sample=False, pad_token_id=0)
+
     assert ids[0, -3:].tolist() == [7, 8, 9]
 
 

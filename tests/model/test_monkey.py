@@ -21,6 +21,7 @@ def greedy(model, inputs, steps):
         output = model(**inputs | {"input_ids": ids, "attention_mask": mask})
         ids = torch.cat([ids, output.logits[:, -1].argmax(-1, keepdim=True)], 1)
         mask = F.pad(mask, (0, 1), value=1)
+
     return ids[:, inputs["input_ids"].shape[1] :]
 
 
@@ -78,8 +79,11 @@ def test_batch_may_mix_grids(tiny, processor, make_image):
     parts = [processor.image_processor(image, grid) for image, grid in zip(images, grids, strict=True)]
     pixels = torch.cat([part["pixel_values"] for part in parts])
     together = model.get_image_features(pixels, torch.cat([part["grids"] for part in parts]))
+
     assert len(together) == 5 + 3 + 1
+
     alone = torch.cat([model.get_image_features(part["pixel_values"], part["grids"]) for part in parts])
+
     assert torch.allclose(together, alone, atol=1e-5)
 
 
@@ -91,9 +95,12 @@ def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, make_im
     output = model(**inputs, labels=labels)
     full = model(**inputs).logits
     expected = F.cross_entropy(full[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX)
+
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert output.logits.shape == (int((labels[:, 1:] != IGNORE_INDEX).sum()), full.shape[-1])
+
     with_all_logits = model(**inputs, labels=labels, logits_to_keep=0)
+
     assert with_all_logits.logits.shape == full.shape
     assert with_all_logits.loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -123,7 +130,9 @@ def test_another_grid_raises_until_it_is_opted_into(tiny, processor, make_image)
     wide = processor.image_processor(make_image(), Grid(2, 3))
     with pytest.raises(ValueError, match=r"made for the grid 2x2 .*2x3 tiles.*use_grid\(2, 3\)"):
         model.get_image_features(**wide)
+
     model.use_grid(2, 3)
+
     assert model.get_image_features(**wide).shape == (7, 16, 32)
     assert model.config.grids == [[2, 2], [2, 3]]
 
@@ -139,7 +148,9 @@ def test_loras_of_additional_tiles_are_copied_by_place_or_fresh(tiny):
         assert torch.equal(new[:4], old)
         # Tiles 4 and 5 lie in the lower row, in the middle (left half, rounded down) and on the right.
         assert torch.equal(new[4:], old[[2, 3]])
+
     lora = fresh.vision.blocks[1].mlp_lora
+
     assert torch.equal(lora.lora_B[:4], before.lora_B)
     assert lora.lora_B[4:].abs().max() == 0
     assert lora.lora_A[4:].abs().min(-1).values.max() > 0
@@ -177,7 +188,9 @@ def test_model_survives_saving(tiny, processor, make_image, tmp_path):
     model.use_grid(2, 3)
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").exists()
+
     inputs = processor(images=make_image(), text="x")
+
     for loaded in (
         MonkeyForConditionalGeneration.from_pretrained(tmp_path),
         AutoModelForImageTextToText.from_pretrained(tmp_path),
@@ -196,8 +209,10 @@ def test_base_model_without_lora_gets_fresh_lora(tiny, tmp_path):
         tmp_path, lora_mode="per_tile", grids=[[2, 2]], views="tiles+global", output_loading_info=True
     )
     lora_names = {name for name, _ in model.named_parameters() if "_lora." in name}
+
     assert report["missing_keys"] == lora_names
     assert not report["unexpected_keys"] and not report["mismatched_keys"]
+
     for name, tensor in model.state_dict().items():
         if name not in lora_names:
             assert torch.equal(tensor, base.state_dict()[name]), name

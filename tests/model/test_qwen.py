@@ -27,9 +27,11 @@ def model() -> QwenForCausalLM:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(QwenConfig(**SIZES, trained_length=16)).eval()
     assert isinstance(model, QwenForCausalLM)
+
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(8) if parameter.ndim > 1 else parameter.add_(0.2 * torch.randn_like(parameter))
+
     return model
 
 
@@ -66,6 +68,7 @@ def test_each_extension_can_be_switched_off(model, plain):
         return other(long).logits
 
     both = model(long).logits
+
     assert torch.equal(logits(), both)
     assert torch.equal(logits(dynamic_ntk=False, log_n=False), plain(long).logits)
     assert not torch.allclose(logits(log_n=False), both, atol=1e-3)
@@ -93,7 +96,9 @@ def test_decoding_with_a_cache_equals_decoding_without(model, attention):
     for _ in range(8):
         next_id = model(without_cache).logits[:, -1:].argmax(-1)
         without_cache = torch.cat([without_cache, next_id], 1)
+
     model.set_attn_implementation("sdpa")
+
     assert torch.equal(with_cache, without_cache)
 
 
@@ -131,6 +136,7 @@ def test_threads_that_share_a_model_do_not_disturb_each_other(model):
     hook = model.model.rotary_emb.register_forward_pre_hook(interrupt)
     logits.append(model(long).logits)
     hook.remove()
+
     assert torch.equal(logits[0], alone[0])
     assert torch.equal(logits[1], alone[1])
 
@@ -141,8 +147,10 @@ def test_failed_forward_pass_leaves_no_alpha_behind(model):
     hook = model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model(ids(40))
+
     hook.remove()
     after = model.model.rotary_emb(torch.zeros(1, 40, 32), torch.arange(40)[None])
+
     assert all(torch.equal(*pair) for pair in zip(expected, after, strict=True))
 
 

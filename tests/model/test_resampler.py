@@ -27,6 +27,7 @@ def test_returned_attention_is_what_the_tokens_are_computed_with(tiny):
 
     values = resampler.qkv(resampler.ln_kv(resampler.kv_proj(features)))[..., 64:].view(3, 16, 2, 16)
     context = torch.einsum("nhqk,nkhd->nqhd", attention, values).flatten(2)
+
     assert torch.allclose(resampler.proj(resampler.ln_post(resampler.out(context))), tokens, atol=1e-5)
 
 
@@ -36,6 +37,7 @@ def test_position_embedding_encodes_x_first():
     assert torch.equal(embedding[:, 0, 4:], embedding[:, 2, 4:]), "the second half on the row"
 
     angles = torch.tensor([2.0, 0.02])  # x = 2, with the frequencies 1 and 1 / 100
+
     assert torch.allclose(embedding[0, 2, :4], torch.cat([angles.sin(), angles.cos()]))
 
 

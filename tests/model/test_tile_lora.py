@@ -72,6 +72,7 @@ def test_dropout_acts_on_the_input_in_training_only():
     x, group = torch.ones(1, 400, 32), torch.tensor([0])
     in_training = lora.train().add(torch.zeros(1, 400, 32), x, group)
     in_evaluation = lora.eval().add(torch.zeros(1, 400, 32), x, group)
+
     assert (in_training - in_evaluation).abs().max() > 0.1
     assert torch.allclose(in_training.mean(1), in_evaluation.mean(1), atol=0.3)
 
@@ -82,6 +83,7 @@ def test_fresh_lora_changes_nothing(tiny, views):
         lora.reset_parameters()
         assert lora.lora_A.abs().max() <= 32**-0.5
         assert lora.lora_A.std().item() == pytest.approx(32**-0.5 / 3**0.5, rel=0.15)
+
     with torch.no_grad():
         assert torch.allclose(model.vision(views, LORA_INDEX), model.vision(views), atol=1e-6)
 
@@ -95,7 +97,9 @@ def test_only_the_tiles_in_a_batch_train_their_lora(tiny, views):
         for parameter in (lora.lora_A, lora.lora_B, lora.scaling):
             gradient_per_tile = parameter.grad.reshape(4, -1).abs().sum(1)
             assert (gradient_per_tile > 0).tolist() == [False, True, False, True]
+
     frozen = [parameter for name, parameter in model.vision.named_parameters() if "_lora" not in name]
+
     assert all(parameter.grad is None for parameter in frozen)
 
 
@@ -107,9 +111,11 @@ def test_lora_works_in_bfloat16(tiny, views, autocast):
     lower = vision if autocast else vision.to(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         rounded = lower(views, LORA_INDEX)
+
     assert torch.nn.functional.cosine_similarity(rounded.float(), exact, dim=-1).min() > 0.99
 
     rounded.float().square().mean().backward()
+
     for lora in tile_loras(vision):
         assert lora.lora_A.grad.abs().max() > 0
         assert lora.lora_B.grad.abs().max() > 0

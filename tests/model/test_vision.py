@@ -51,6 +51,7 @@ def test_lora_of_the_mlp_reads_the_residual_stream_or_its_norm(tiny, lora_input)
     mlp = block.proj(F.gelu(block.fc(block.ln_2(y))))
     lora_reads = y if lora_input == "residual" else block.ln_2(y)
     expected = y + block.mlp_lora.add(mlp.clone(), lora_reads, group)
+
     assert torch.allclose(block(x, group), expected, atol=1e-5)
 
 
@@ -97,4 +98,5 @@ def test_resampled_position_embedding_is_cached_until_it_changes():
 
     resampled = cache(embedding, 6, 6)
     resampled.sum().backward()
+
     assert embedding.grad.sum() == pytest.approx(36 * 4, rel=1e-4)

@@ -55,6 +55,7 @@ def test_components_of_paper_896_have_their_sizes():
     assert count_lora(model) == 51_118_656
 
     resampler_output = count(model.resampler.ln_post) + count(model.resampler.proj)
+
     assert resampler_output == 16_785_408
     assert count(model.resampler) - resampler_output == 76_054_528
     assert count(model) == 9_708_053_824

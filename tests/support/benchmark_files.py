@@ -64,6 +64,7 @@ def _due(annotations, wording):
             if values:
                 asked = wording.format(key=annotation["key"].replace("_", " "))
                 questions[f"{name}-{number}"] = (f"png/{name}/0.png", asked, values)
+
     return {"test/document.jsonl": rows}, {f"png/{name}/0.png" for name in annotations}, questions
 
 
@@ -92,6 +93,7 @@ def _mme():
             images.add(image)
             for number, answer in enumerate(("Yes", "No")):
                 questions[f"{task}/{name}/{number}"] = (image, asked[number], (answer,))
+
     return files, images, questions
 
 
@@ -116,6 +118,7 @@ def _docvqa(file, field, folder):
     if not folder:
         for row in rows:
             row[field] = f"documents/{row[field]}"
+
     return (
         {file: {"dataset_name": "x", "data": rows}},
         {folder + row[field] for row in rows},
@@ -354,6 +357,7 @@ def lay_out(folder, contents, images):
             record_files.write_lines(path, content)
         else:
             path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
     for number, name in enumerate(sorted(images)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(record_files.png(6 + number, 4))
@@ -380,4 +384,5 @@ def released_download(root, source):
         people = {0: ["pizzeria"] * 10, 1: ["14"] * 9 + ["12"], 2: ["j doe"] * 3 + ["J. Doe"] * 7}
         rows = [{"question_id": id, "answers": _people(*answers)} for id, answers in people.items()]
         contents[source.annotations] = {"annotations": rows}
+
     lay_out(root, contents, {"data/x/0.jpg", "data/x/1.jpg"})

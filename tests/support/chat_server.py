@@ -23,6 +23,7 @@ class Handler(BaseHTTPRequestHandler):
             server.running, self.counted = server.running + 1, 1
             server.most = max(server.most, server.running)
             how = server.script.pop(0) if server.script else server.otherwise
+
         try:
             self._answer(how, body)
         except BrokenPipeError:  # the client gave up
@@ -39,6 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(how, tuple):
             status, headers, code = how
             return self._send(json.dumps({"error": {"message": "on purpose", "code": code}}), status, headers)
+
         if how == "hang":
             return self.server.woken.wait(60)
         if how == "garbage":

@@ -86,6 +86,7 @@ def kill_after(lines: int, path: Path, processes: list[multiprocessing.Process])
         if time.monotonic() > deadline or all(process.exitcode is not None for process in processes):
             raise AssertionError(f"{lines} lines were not written")
         time.sleep(0.02)
+
     for process in processes:
         process.kill()
     for process in processes:
@@ -99,4 +100,5 @@ def wait_for(processes: list[multiprocessing.Process]) -> None:
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()
+
     assert codes == [0] * len(codes)

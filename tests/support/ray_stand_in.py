@@ -28,6 +28,7 @@ class Dataset:
     ):
         assert batch_size == 1 and batch_format == "numpy"
         assert isinstance(fn, type) == (compute is not None), "classes run in pools, functions in tasks"
+
         size = compute.size if compute else 1
         copies = [pickle.loads(pickle.dumps(fn_constructor_args)) for _ in range(size)]
         actors = [fn(*arguments) for arguments in copies] if compute else [fn]
@@ -38,6 +39,7 @@ class Dataset:
             batch = actors[number % size]({"task": column})
             assert set(batch) == {"task"} and isinstance(batch["task"][0], bytes)
             rows.append({"task": batch["task"][0]})
+
         name = fn.__name__
         return Dataset(rows, [*self.steps, (name, size, num_cpus, num_gpus)])
 

@@ -52,6 +52,7 @@ def write(folder: Path, settings: dict, weights: dict, shards: int = 3, suffix: 
         size = sum(tensor.nbytes for tensor in weights.values())
         index = {"metadata": {"total_size": size}, "weight_map": file_of}
         (folder / f"{stem}{suffix}.index.json").write_text(json.dumps(index))
+
     return folder
 
 

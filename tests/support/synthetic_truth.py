@@ -36,6 +36,7 @@ def _answer_about_signs(signs, question):
         (sign,) = (sign for sign in signs if question == f"what does the {sign.colour} sign say?")
     else:
         (sign,) = (sign for sign in signs if question == f"what is written at the {sign.location}?")
+
     return sign.text.string
 
 
@@ -55,4 +56,5 @@ def _answer_about_document(facts, question):
     if " for " in key:  # a column and a line of a table
         column, line = key.split(" for ")
         key = f"{line} {column}"
+
     return dict(facts)[key]

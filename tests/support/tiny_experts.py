@@ -48,6 +48,7 @@ def louder(model: torch.nn.Module, factor: float = 4.0) -> torch.nn.Module:
                 parameter.mul_(factor)
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
+
     return model.eval()
 
 
@@ -96,6 +97,7 @@ def blip2(root: Path, seed: int = 0) -> Path:
         model.query_tokens.normal_()
         for end in ("</s>", "Ċ"):  # or nothing would be written
             model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(end)] *= 0.1
+
     return _save(root / "blip2-opt-2.7b", model, processor)
 
 
@@ -161,6 +163,7 @@ def sam(root: Path, seed: int = 0) -> Path:
             mlp.proj_out.bias.zero_()
         decoder.iou_prediction_head.proj_out.weight.mul_(20)
         decoder.iou_prediction_head.proj_out.bias.fill_(0.9)
+
     return _save(root / "sam-vit-huge", model, processor)
 
 
@@ -212,6 +215,7 @@ def florence2(root: Path, images: list[Image.Image], answers: list[str], steps: 
             break
         losses.mean().backward()
         optimizer.step()
+
     return _save(root / "Florence-2-large-ft", model.eval(), processor)
 
 
@@ -222,6 +226,7 @@ def squares(width: int, height: int, *colours: str) -> Image.Image:
     for index, colour in enumerate(colours):
         x, y = (int((index + 0.25) * length / len(colours)) for length in (width, height))
         image.paste(colour, (x, y, x + side, y + side))
+
     return image
 
 

@@ -66,6 +66,7 @@ def _run(log: Path, arguments: list[str], environment: dict[str, str]) -> None:
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+
     faulthandler.enable()
 
     os.environ.clear()
@@ -147,6 +148,7 @@ def train(folder: Path, profile: str = QUIET, **options) -> Path:
         assert run.wait(), f"it hung twice:\n{run.output()}"
 
     assert not any(process.exitcode for process in run.processes), run.output()
+
     return folder / "run"
 
 
@@ -159,8 +161,10 @@ def train_and_signal(folder: Path, number: int, **options) -> Path:
 
     time.sleep(random.uniform(0, 0.4))
     run.send_signal(number)
+
     assert run.wait(), run.output()
     assert not (run_folder / "model").exists(), "it ended before the signal"
+
     return run_folder
 
 

@@ -134,6 +134,7 @@ def test_bytes_of_states_follow_the_parameters():
     assert exact.weights >= 4 * sum(sizing.count_parameters(config).values())
 
     half = memory.count_step(NANO.with_training(precision="bf16-true"), batches)
+
     assert half.gradients == exact.gradients // 2
     assert half.peak < exact.peak
 
@@ -145,6 +146,7 @@ def test_ddp_copies_states_and_fsdp_divides_them():
         memory.count_step(profile.with_training(strategy=strategy), batches, devices=8)
         for strategy in ("ddp", "fsdp")
     )
+
     assert (ddp.weights, ddp.gradients, ddp.optimizer) == (
         single.weights,
         single.gradients,
@@ -165,6 +167,7 @@ def test_quantised_weights_take_their_bits():
     text = profiles.build_config(NANO).text_config
     attention = 4 * text.hidden_size**2
     linear_maps = text.num_hidden_layers * (attention + 3 * text.hidden_size * text.intermediate_size)
+
     assert plain.weights - quantised.weights == pytest.approx(linear_maps * (2 - 0.5625), abs=1)
     assert quantised.peak < plain.peak
 
@@ -185,6 +188,7 @@ def test_run_takes_the_estimated_memory(changes, tmp_path):
     assert result["estimated"] == pytest.approx(result["measured"], rel=0.005)
 
     row = memory.read_memory(run)
+
     assert row["measured, MB"] == pytest.approx(result["measured"] / 1e6, abs=0.01)
     assert row["ratio"] == pytest.approx(1, abs=0.005)
     assert _get_current_dispatch_mode() is None
@@ -201,6 +205,7 @@ def test_failing_run_stops_counting(tmp_path):
             return records.train[index]
 
     data = TrainingData(BrokenRecords(), None, "broken", offset=records.offset)
+
     with pytest.raises(BadRecord):
         finetune.run(profile, tmp_path / "run", data=data)
     assert _get_current_dispatch_mode() is None
