@@ -215,10 +215,11 @@ def test_training_example_begins_with_the_prompt(make_image):
 def test_profile_builds_llava_with_its_own_image_token(llava_model, make_image, tmp_path):
     llava_model.save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    place, recipe = len(tokenizer()) - 1, profiles.load_profile("llava-448")
+    place = len(tokenizer()) - 1
+    profile = profiles.load_profile("llava-448")
     vision = llava_model.config.vision_config.to_dict() | {"num_hidden_layers": 2}
     text = llava_model.config.text_config.to_dict()
-    recipe = recipe.model_copy(
+    profile = profile.model_copy(
         update={
             "tile_size": 28,
             "queries": 4,
@@ -231,9 +232,9 @@ def test_profile_builds_llava_with_its_own_image_token(llava_model, make_image, 
             ),
         }
     )
-    language_model = recipe.language_model.model_copy(update={"prompt_prefix": "</s>"})
-    recipe = recipe.model_copy(update={"language_model": language_model})
-    processor = build.build_processor(recipe)
+    language_model = profile.language_model.model_copy(update={"prompt_prefix": "</s>"})
+    profile = profile.model_copy(update={"language_model": language_model})
+    processor = build.build_processor(profile)
 
     assert processor.image_ids() == [place] * 20
     assert (
@@ -243,7 +244,7 @@ def test_profile_builds_llava_with_its_own_image_token(llava_model, make_image, 
 
     processor.save_pretrained(tmp_path / "ours")
     processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
-    model = build.build_model(recipe, processor).eval()
+    model = build.build_model(profile, processor).eval()
 
     assert model.config.text_config.vocab_size == 60, "rows without a token stay"
     assert isinstance(Monkey(model, processor).answer(make_image(), "what?", max_new_tokens=3), str)
