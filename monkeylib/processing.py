@@ -1,8 +1,8 @@
 """From images and prompts to the model's inputs.
 
 An image becomes views: its tiles row by row, then the global view. In the prompt it becomes a span of
-`<imgpad>` placeholders, one for each visual token (`token_ids.PromptLayout`). The tokenizer never sees a path,
-and `<img>` in a user's text stays text.
+`<imgpad>` placeholders, one for each visual token (`token_ids.PromptLayout`). The tokenizer never sees a
+path, and `<img>` in a user's text stays text.
 """
 
 from collections.abc import Sequence
