@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from monkeylib.data import inspect
-from monkeylib.data.readers import read_dataset
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
@@ -237,7 +236,7 @@ def llava_record(tmp_path, prompt, images, turns):
     sides[0] = "<image>\n" * images + QUESTION
     record_files.write_list(tmp_path / "rows.json", [record_files.talk(*sides, image=names)])
     entry = record_files.entry("llava", "rows.json", prompt=prompt, max_images=images)
-    return read_dataset(entry, tmp_path)[0]
+    return record_files.read_dataset(entry, tmp_path)[0]
 
 
 @every_prompt

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monkeylib.data import readers
 from monkeylib.data.convert import convert_dataset
 from monkeylib.data.dataset_cards import training_card, training_cards
 from tests.support import record_files as files
@@ -259,7 +258,7 @@ def test_official_download_becomes_records(name, tmp_path):
 
     assert (conversion.num_records, dict(conversion.left_out)) == (1, {})
 
-    record = readers.read_dataset(
+    record = files.read_dataset(
         files.entry("conversations", "out.json", images=CARDS[name].train.images), tmp_path
     )[0]
 

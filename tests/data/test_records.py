@@ -5,7 +5,6 @@ import io
 import pytest
 from PIL import Image
 
-from monkeylib.data import readers
 from monkeylib.data.records import BadRecord
 from tests.support import record_files as files
 
@@ -50,7 +49,7 @@ def test_broken_image_raises(what, folder):
     files.write_list(
         folder / "rows.json", [files.conversation(), files.conversation("<img>b.png</img> what?")]
     )
-    records = readers.read_dataset(files.entry("conversations", "rows.json"), folder)
+    records = files.read_dataset(files.entry("conversations", "rows.json"), folder)
 
     # The good record beside it can still be read.
     assert records[0].open_images()
@@ -62,7 +61,7 @@ def test_broken_image_raises(what, folder):
 
 def test_image_is_not_downloaded_from_an_address(folder):
     files.write_list(folder / "rows.json", [files.conversation("<img>https://example.com/a.png</img> what?")])
-    record = readers.read_dataset(files.entry("conversations", "rows.json"), folder)[0]
+    record = files.read_dataset(files.entry("conversations", "rows.json"), folder)[0]
     with pytest.raises(BadRecord, match="is an address; images are files"):
         record.open_images()
 
@@ -70,6 +69,6 @@ def test_image_is_not_downloaded_from_an_address(folder):
 def test_broken_image_in_a_shard_raises(folder):
     files.write_tar(folder / "s.tar", [("1.jpg", b"x"), ("1.json", b'{"question": "q?", "answer": "x"}')])
     # Reading the record only takes its text; the image fails when it is opened.
-    record = readers.read_dataset(files.entry("webdataset", "s.tar"), folder)[0]
+    record = files.read_dataset(files.entry("webdataset", "s.tar"), folder)[0]
     with pytest.raises(BadRecord, match="dataset pets: s.tar, key 1, image 1: the image cannot be read"):
         record.open_images()

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monkeylib.data import readers
 from monkeylib.data.records import Record
 from monkeylib.data.validation import group_by_image, split_validation
 from tests.support import record_files as files
@@ -67,8 +66,8 @@ def test_images_in_tables_and_shards_are_identified_by_their_bytes(tmp_path, mon
     ]
     files.write_tar(tmp_path / "s.tar", members)
     files.write_parquet(tmp_path / "t.parquet", image=images, question=["q?"] * 4, answer=["x"] * 4)
-    datasets = [readers.read_dataset(files.entry("webdataset", "s.tar"), tmp_path)]
-    datasets += [readers.read_dataset(files.entry("datasets", "t.parquet"), tmp_path)]
+    datasets = [files.read_dataset(files.entry("webdataset", "s.tar"), tmp_path)]
+    datasets += [files.read_dataset(files.entry("datasets", "t.parquet"), tmp_path)]
 
     # Images 0 and 2 have the same bytes, in the shard and in the table.
     groups = group_by_image(datasets)

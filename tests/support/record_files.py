@@ -8,12 +8,18 @@ import zlib
 
 from PIL import Image
 
+from monkeylib.data.readers import READERS
 from monkeylib.data.schema import DatasetEntry
 
 
 def entry(format, path, **fields):
     """Return the entry of a dataset called pets."""
     return DatasetEntry(name="pets", format=format, path=path, **fields)
+
+
+def read_dataset(entry, folder):
+    """Return the records of a dataset whose paths start from a folder."""
+    return READERS[entry.format](entry, folder)
 
 
 def conversation(prompt="<img>a.png</img> what is it? Answer: ", answer="a cat", **fields):

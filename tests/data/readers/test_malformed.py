@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from monkeylib.data import readers
 from monkeylib.data.records import BadRecord, Record
 from tests.support import record_files as files
 
@@ -189,7 +188,7 @@ def test_malformed_record_raises_and_the_others_are_read(what, folder):
         name = "rows.json"
         files.write_list(folder / name, rows)
 
-    first, bad, last = outcomes(readers.read_dataset(files.entry(format, name), folder))
+    first, bad, last = outcomes(files.read_dataset(files.entry(format, name), folder))
 
     assert isinstance(first, Record) and isinstance(last, Record)
 
@@ -217,7 +216,7 @@ def test_malformed_line_raises_and_the_others_are_read(what, folder):
     # The bad line stands between two good ones.
     good = json.dumps(EXAMPLE()).encode()
     (folder / "rows.jsonl").write_bytes(b"\n".join([good, content, good]))
-    first, bad, last = outcomes(readers.read_dataset(files.entry("evaluation", "rows.jsonl"), folder))
+    first, bad, last = outcomes(files.read_dataset(files.entry("evaluation", "rows.jsonl"), folder))
 
     assert isinstance(first, Record) and isinstance(last, Record)
     assert bad.startswith("dataset pets: rows.jsonl, line 2") and sentence in bad
@@ -230,7 +229,7 @@ def test_only_the_record_that_is_not_utf8_is_bad_in_a_list(folder):
 
     # One byte of the second record is not UTF-8.
     (folder / "rows.json").write_bytes(text.encode().replace(b"X", b"\xff"))
-    first, bad, last = outcomes(readers.read_dataset(files.entry("conversations", "rows.json"), folder))
+    first, bad, last = outcomes(files.read_dataset(files.entry("conversations", "rows.json"), folder))
 
     assert first.turns[0][1] == "é" and last.turns[0][1] == "a cat"
     assert bad == "dataset pets: rows.json, record 2 (line 1): expected UTF-8, got the byte 0xff"
@@ -253,7 +252,7 @@ def test_malformed_sample_of_a_shard_raises(what, folder):
     first, last = ([(f"{n}.png", files.png()), (f"{n}.json", text)] for n in (1, 3))
     files.write_tar(folder / "s.tar", [*first, ("0.png", files.png()), ("0.json", text), *members, *last])
     first_good, second_good, bad, last_good = outcomes(
-        readers.read_dataset(files.entry("webdataset", "s.tar"), folder)
+        files.read_dataset(files.entry("webdataset", "s.tar"), folder)
     )
 
     assert [isinstance(record, Record) for record in (first_good, second_good, last_good)] == [True] * 3
@@ -276,7 +275,7 @@ def test_malformed_row_of_a_table_raises(what, folder):
     changed, sentence = COLUMNS[what]
     columns = {"image": ["a.png", "a.png"], "question": ["q?", "q?"], "answer": ["x", "y"]} | changed
     files.write_parquet(folder / "rows.parquet", **columns)
-    good, bad = outcomes(readers.read_dataset(files.entry("datasets", "rows.parquet"), folder))
+    good, bad = outcomes(files.read_dataset(files.entry("datasets", "rows.parquet"), folder))
 
     assert isinstance(good, Record)
     assert bad.startswith("dataset pets: rows.parquet, row 2") and sentence in bad
@@ -308,7 +307,7 @@ def test_malformed_file_raises_when_it_is_indexed(what, folder):
     if content is not None:
         (folder / name).write_bytes(content)
     with pytest.raises(error, match=sentence):
-        readers.read_dataset(files.entry(format, name), folder)
+        files.read_dataset(files.entry(format, name), folder)
 
 
 def test_truncated_and_compressed_shards_raise(folder):
@@ -321,7 +320,7 @@ def test_truncated_and_compressed_shards_raise(folder):
 
     for name in ("s.tar", "z.tar"):
         with pytest.raises(ValueError, match=f"{name} is no whole, uncompressed tar file"):
-            readers.read_dataset(files.entry("webdataset", name), folder)
+            files.read_dataset(files.entry("webdataset", name), folder)
 
 
 def test_missing_column_raises_with_the_list(folder):
@@ -329,8 +328,8 @@ def test_missing_column_raises_with_the_list(folder):
     files.write_parquet(folder / "rows.parquet", image=["a.png"], text=["x"])
 
     with pytest.raises(FileNotFoundError, match="has nothing at .*gone.parquet, and no hub has a dataset"):
-        readers.read_dataset(files.entry("datasets", "gone.parquet"), folder)
+        files.read_dataset(files.entry("datasets", "gone.parquet"), folder)
     with pytest.raises(ValueError, match="has the file .*a.png, expected .parquet"):
-        readers.read_dataset(files.entry("datasets", "a.png"), folder)
+        files.read_dataset(files.entry("datasets", "a.png"), folder)
     with pytest.raises(ValueError, match="has no column answer: `columns` must name some of image, text"):
-        readers.read_dataset(files.entry("datasets", "rows.parquet"), folder)
+        files.read_dataset(files.entry("datasets", "rows.parquet"), folder)

@@ -5,7 +5,6 @@ import json
 import pytest
 from PIL import Image
 
-from monkeylib.data import readers
 from tests.support import record_files as files
 
 
@@ -18,7 +17,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def read(folder, format, path, **fields):
-    return readers.read_dataset(files.entry(format, path, **fields), folder)
+    return files.read_dataset(files.entry(format, path, **fields), folder)
 
 
 def test_released_conversations_keep_their_texts(folder):
