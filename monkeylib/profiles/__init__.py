@@ -64,6 +64,7 @@ def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in override.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
+            # A section states only what differs in it.
             merged[key] = _merge(base[key], value)
         else:
             merged[key] = value

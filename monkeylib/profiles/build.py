@@ -57,6 +57,7 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
         text_fields["vocab_size"] = max(len(tokenizer), embeddings)
         text_fields["eos_token_id"] = tokenizer.eos_token_id
         text_fields["pad_token_id"] = tokenizer.pad_token_id
+        # LLaVA-1.5 has a placeholder alone, whose id its own configuration states.
         if start_id is not None:
             image_tokens = ["<img>", "</img>", "<imgpad>"]
             start_id, end_id, placeholder_id = tokenizer.convert_tokens_to_ids(image_tokens)
@@ -117,6 +118,7 @@ def build_processor(profile: Profile, tokenizer: PreTrainedTokenizerBase | None 
         if language_model.image_token_ids.start is None:
             image_tokens = (tokenizer.convert_ids_to_tokens(language_model.image_token_ids.placeholder),)
 
+    # Pixels are normalised as the vision backbone was trained.
     mean, std = normalisation(getattr(profile.vision, "model_type", "monkey_vision"))
     image_processor = MonkeyImageProcessor(
         tile_size=profile.tile_size,
@@ -142,6 +144,7 @@ def _load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
     """Load the tokenizer that a profile names, or that of its pretrained language model."""
     if profile.language_model.tokenizer is None:
         return load_pretrained_tokenizer(profile)
+
     folder = resources.REPOSITORY / profile.language_model.tokenizer
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -165,6 +168,7 @@ def load_pretrained_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
             f"The profile {profile.name} starts from {name}: convert that checkpoint with "
             "`monkeylib convert`, and name the folder as the profile's base_checkpoint."
         )
+
     tokenizer = pretrained.load_tokenizer(name)
     if profile.language_model.image_token_ids.start is not None:
         tokenizer.add_tokens(list(IMAGE_TOKENS), special_tokens=True)
@@ -256,6 +260,8 @@ def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> Non
             f"{folder} is in the released layout, whose language model is not quantised on the way: convert "
             f"it with `monkeylib convert {folder} NEW_FOLDER` and name the new folder"
         )
+
+    # Read from the configuration and the shapes alone, before any weight is loaded.
     released_config = released.open_released(folder, Grid(profile.rows, profile.cols)).config
     for name in _FIXED_BY_RELEASE:
         released_value, profile_value = getattr(released_config, name), getattr(config, name)
@@ -276,6 +282,8 @@ def _load_pretrained(profile: Profile, config: MonkeyConfig) -> MonkeyForConditi
     language_model = pretrained.load_language_model(
         profile.language_model.pretrained, config.text_config.vocab_size
     )
+
+    # LoRA and resampler have no pretrained weights: they start fresh.
     state = {f"vision.backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
     state |= {f"language_model.{name}": tensor for name, tensor in language_model.state_dict().items()}
     return build_with_weights(config, state, fresh=("vision.lora.", "resampler."))

@@ -202,6 +202,8 @@ class TrainingConfig(ProfileSection):
     def _quantized_weights_are_frozen(self) -> "TrainingConfig":
         if self.language_model_bits is None:
             return self
+
+        # The named choices train the language model in full.
         by_name = isinstance(self.components, str)
         if by_name or self.components.language_model.train == "full" or self.keep == "all":
             raise ValueError(
@@ -276,6 +278,7 @@ class Profile(ProfileSection):
         Raises:
             ValueError: a setting that does not exist, or a value that it cannot have.
         """
+        # `model_copy` alone would not validate the new values.
         training = TrainingConfig.model_validate({**self.training.model_dump(), **changes})
         return self.model_copy(update={"training": training})
 
@@ -294,6 +297,7 @@ class Profile(ProfileSection):
     @property
     def visual_tokens(self) -> int:
         """Visual tokens of an image."""
+        # One set of queries for each view.
         tiles = 0 if self.views == "global" else self.rows * self.cols
         global_views = 0 if self.views == "tiles" else 1
         return (tiles + global_views) * self.queries

@@ -124,6 +124,7 @@ def save_trained(
         return
 
     if any(name.startswith("language_model.") and ".lora_" in name for name in trained):
+        # A sharded model holds shards: put the gathered weights in before merging.
         model.load_state_dict(state)
         model.language_model = model.language_model.merge_and_unload()
         state = model.state_dict()
@@ -153,5 +154,6 @@ def load_trained(folder: Path) -> tuple[MonkeyForConditionalGeneration, MonkeyPr
             f"{folder} does not hold what its profile trains, for example {min(difference)}: "
             "train it again, or restore the files as they were written"
         )
+    # The frozen weights come from the base model.
     model.load_state_dict(state, strict=False)
     return model, processor

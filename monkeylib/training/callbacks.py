@@ -34,11 +34,10 @@ from monkeylib.training.data import ExampleEncoder
 
 
 class SaveCheckpoints(L.Callback):
-    """Save `last.ckpt` after the first step and then every `every` steps, and `best.ckpt` at the lowest
-    validation loss. Each is checked after it is written.
+    """Save `last.ckpt` after the first step and every `every` steps, and `best.ckpt` at the lowest loss.
 
-    So a disk that is full or read-only stops the run at once, not when the first checkpoint is due:
-    Lightning writes in one move, but hides some failures to write.
+    Each file is checked after it is written, since Lightning hides some failures to write. Saving after the
+    first step makes a full or read-only disk stop the run at once.
 
     A step that is validated is saved after its validation. A run that is killed during the validation
     repeats the step, and validates it.
@@ -59,10 +58,12 @@ class SaveCheckpoints(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save between two optimiser steps, when it is due."""
+        # Lightning calls this after every micro-batch; a step is complete after the last of them.
         step = trainer.global_step
         step_is_complete = (batch_idx + 1) % module.accumulation_steps == 0
         due = step_is_complete and (step == 1 or step % self.every == 0)
         validated = module.data.validation is not None and (batch_idx + 1) % trainer.val_check_batch == 0
+
         if due and not validated:
             self._save(trainer, self.folder / "last.ckpt")
 
@@ -72,10 +73,12 @@ class SaveCheckpoints(L.Callback):
         if loss is not None and float(loss) < self.best_loss:
             self.best_loss = float(loss)
             self._save(trainer, self.folder / "best.ckpt")
+
         self._save(trainer, self.folder / "last.ckpt")
 
     def _save(self, trainer: L.Trainer, path: Path) -> None:
         trainer.save_checkpoint(path)
+
         # A checkpoint is a zip file, or of FSDP a folder with a `meta.pt`.
         if trainer.is_global_zero and not (is_zipfile(path) or (path / "meta.pt").is_file()):
             raise OSError(
@@ -109,16 +112,20 @@ class Throughput(L.Callback):
         batch_idx: int,
     ) -> None:
         """Count a micro-batch, and log when Lightning does."""
+        # One grid per image. An example without images has none.
         self.images += len(batch.get("grids", ()))
         self.tokens += int(batch["tokens"])
 
         seconds = time.perf_counter() - self.start
+
+        # Every process does about as much, so the world size scales its own counts.
         rates = {
             "speed/images_per_second": self.images * trainer.world_size / seconds,
             "speed/tokens_per_second": self.tokens * trainer.world_size / seconds,
             "memory/peak_gib": _peak_bytes() / 2**30,
         }
         module.log_dict(rates, batch_size=1)
+
         if trainer.global_step % trainer.log_every_n_steps == 0:
             self._restart()
 
@@ -132,7 +139,7 @@ def _peak_bytes() -> int:
 
 
 class MemoryUse(L.Callback):
-    """Measure one optimiser step, and write it to `memory.json` beside what `memory.count_step` estimates.
+    """Measure one optimiser step, and write it to `memory.json` with the estimate of `memory.count_step`.
 
     The step is the first after a start at which AdamW's moments exist (the second step of a new run).
 
@@ -154,6 +161,7 @@ class MemoryUse(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
         """Start to measure with the first micro-batch of the step."""
+        # Count in one step alone. Several processes on CPUs share a machine and are left out.
         on_gpu = module.device.type == "cuda"
         if trainer.global_step != self.step or not (on_gpu or trainer.world_size == 1):
             return
@@ -163,12 +171,15 @@ class MemoryUse(L.Callback):
                 torch.cuda.reset_peak_memory_stats(module.device)
             else:
                 self._start_tracking(trainer, module)
+
+        # The batch was made by the data loader, before the tracker was entered.
         if self.tracker:
             self.tracker.add_all(batch)
         self.micro_batches.append(memory.without_values(batch))
 
     def _start_tracking(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.tracker = memory.AllocationTracker()
+        # What exists already: weights and AdamW's moments.
         self.tracker.add_all(module.model.state_dict())
         self.tracker.add_all(trainer.optimizers[0].state)
         self.tracker.__enter__()
@@ -177,12 +188,15 @@ class MemoryUse(L.Callback):
         """Write the measurement when the step is done."""
         if not self.micro_batches or trainer.global_step <= self.step:
             return
+
         measured = self.tracker.peak if self.tracker else torch.cuda.max_memory_allocated(module.device)
         self._stop_tracking()
 
         micro_batches, self.micro_batches = self.micro_batches, []
         if not trainer.is_global_zero:
             return
+
+        # The same step on fake tensors, with the shapes of the micro-batches just seen.
         estimate = memory.count_step(
             module.profile,
             micro_batches,
@@ -190,6 +204,7 @@ class MemoryUse(L.Callback):
             devices=trainer.world_size,
             on_gpu=module.device.type == "cuda",
         )
+
         result = {"step": self.step + 1, "measured": measured, "estimated": estimate.peak}
         with resources.atomic_write(self.file) as temporary:
             temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
@@ -221,20 +236,24 @@ class SampleAnswers(L.Callback):
         if data.validation is None:
             return
 
+        # The same first records at each validation, so that answers can be compared.
         count = self.count
         if data.num_validation_records is not None:
             count = min(count, data.num_validation_records)
         records = [data.validation[data.validation_offset + index] for index in range(count)]
         rows = [self._answer(module, record, trainer.global_step) for record in records if record.images]
+
         if trainer.is_global_zero:
             self._append(rows, trainer.global_step)
 
     def _answer(self, module: L.LightningModule, record: Record, step: int) -> dict[str, Any]:
         """Generate the answer to a record's first question."""
         encoder = ExampleEncoder(module.processor, module.profile.training.max_length)
+        # The prompt ends where the first labelled token begins.
         example = encoder.encode(record)
         first_label = int((example.labels != IGNORE_INDEX).nonzero()[0])
         input_ids = example.input_ids[None, :first_label]
+
         inputs = {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
@@ -247,6 +266,7 @@ class SampleAnswers(L.Callback):
         is_sharded = module.profile.training.strategy == "fsdp"
         monkey = Monkey(module.model, module.processor)
         prediction = monkey.generate(inputs, self.max_new_tokens, synced_gpus=is_sharded)[0]
+
         prompt, answer = record.turns[0]
         return {"step": step, "id": record.id, "prompt": prompt, "answer": answer, "prediction": prediction}
 
@@ -255,8 +275,11 @@ class SampleAnswers(L.Callback):
         lines: list[str] = []
         if self.file.exists():
             lines = self.file.read_text(encoding="utf-8").splitlines(True)
+
+        # A resumed run repeats the steps after its last checkpoint.
         lines = [line for line in lines if json.loads(line)["step"] != step]
         lines += [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+
         with resources.atomic_write(self.file) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
@@ -302,6 +325,8 @@ class Preemption(L.Callback):
         """Save after a complete step, if any process was signalled."""
         if (batch_idx + 1) % module.accumulation_steps:
             return
+
+        # A scheduler may signal one process only; all of them have to save at the same step.
         if trainer.strategy.reduce_boolean_decision(self.signalled, all=False):
             trainer.save_checkpoint(os.path.join(trainer.default_root_dir, "last.ckpt"))
             self.saved = True
@@ -310,9 +335,11 @@ class Preemption(L.Callback):
         """End the run, now that the saved step is logged too."""
         if not self.saved:
             return
+
         job = os.environ.get("SLURM_JOB_ID")
         if job and trainer.is_global_zero:
             subprocess.run(["scontrol", "requeue", job], check=True)
+
         self.teardown()
         raise Preempted(
             f"Interrupted after step {trainer.global_step}: call the same command again to resume the run."
@@ -356,6 +383,7 @@ class _ResumedWriter(ExperimentWriter):
         # The last line of a killed run may be cut off: DictReader gives None for what it lacks.
         rows = [row for row in _read_rows(file) if None not in row.values()] if file.exists() else []
         if rows:
+            # Lightning compares new rows with these columns.
             self.metrics_keys = list(rows[0])
             self._write(rows, self.metrics_keys)
         else:

@@ -108,6 +108,7 @@ class SyntheticRecords:
         self.name = f"nano-{split}"
 
     def __getitem__(self, index: int) -> Record:
+        # Each random draw has its own stream, numbered by its purpose and the index.
         families, shares = list(FAMILY_SHARES), list(FAMILY_SHARES.values())
         family = str(np.random.default_rng([31, index]).choice(families, p=shares))
         sample = make_sample(index, self.split, self.size, family)
@@ -128,9 +129,10 @@ class SyntheticRecords:
 def synthetic_data(profile: Profile) -> TrainingData:
     """Return synthetic data for a profile, rendered on the fly: other images for each seed.
 
-    The digest is taken of the first records, so that a run starts anew when what is rendered or asked about
-    it has changed.
+    The digest is that of the first records, so that a run starts from scratch when images or questions have
+    changed.
     """
+    # Seeds lie a million images apart, so that their runs read different ones.
     offset = FIRST_UNSEEN_IMAGE + profile.training.seed * 1_000_000
     train, validation = SyntheticRecords(profile, "train"), SyntheticRecords(profile, "val")
     first_records = [train[offset + index] for index in range(16)]
@@ -208,6 +210,7 @@ def pack(examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
     Positions start at 0 with each example. Without an attention mask, transformers takes that as the border
     across which no token attends to another.
     """
+    # Turns are numbered on, so that answers of different examples stay apart.
     turns, first_turn = [], 0
     for example in examples:
         turns.append(torch.where(example.turns >= 0, example.turns + first_turn, -1))
@@ -241,6 +244,7 @@ class ExampleEncoder:
         Raises:
             BadRecord: the images and the first turn are longer than `max_length`.
         """
+        # To the layout, an image is its number of visual tokens.
         images = [self.tokens_of_image] * len(record.images)
         try:
             return encode_conversation(self.layout, images, record.turns, self.max_length, record)
@@ -343,6 +347,8 @@ class LengthBuckets:
         bucket, position = divmod(index, BATCHES_PER_BUCKET)
         if bucket != self._bucket:
             self._bucket, self._batches = bucket, self._load_bucket(bucket)
+
+        # The same order each time, whatever was read before.
         order = np.random.default_rng(bucket).permutation(len(self._batches))
         return self._batches[int(order[position])]
 
@@ -352,6 +358,7 @@ class LengthBuckets:
         if self.end is not None:
             last = min(last, self.end)
 
+        # Left-out records make batches smaller, not fewer: a batch's number must not depend on them.
         loaded = [self.load_example(index) for index in range(first, last)]
         examples = [example for example in loaded if example is not None]
         examples.sort(key=self.length)
@@ -378,6 +385,7 @@ class Shard:
         A batch is sorted by length, and so all devices get examples of similar length at the same time. A
         micro-batch may be empty.
         """
+        # Neighbours go to different devices at the same time: [device 0, device 1, device 0, ...].
         micro_batches = _split_evenly(batch, self.world_size * self.accumulation)
         return micro_batches[self.rank :: self.world_size]
 
@@ -419,6 +427,7 @@ class MicroBatches(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"expected a micro-batch from 0 to {len(self) - 1}, got {index}")
+
         batch_index, number = divmod(index, self.shard.accumulation)
         try:
             batch = self.batches[batch_index]
@@ -473,6 +482,7 @@ class Collator:
             examples.append(dummy)
             images.append(dummy_images)
 
+        # Over the complete batch, which every device encodes, so that no communication is needed.
         num_labels = max(sum(example.num_labels for example in batch), 1)
         return self.encoder.collate(examples, images) | {
             "num_items_in_batch": num_labels / (self.shard.world_size * self.shard.accumulation),

@@ -66,11 +66,11 @@ def run(
     """Fine-tune as a profile says and return the folder of the trained checkpoint, `folder / "model"`.
 
     A finished run of the same profile, data and base weights is returned as it is, and an interrupted one
-    resumes at its last checkpoint; another profile, data or base starts anew. The checkpoint appears in one
-    move when training is complete.
+    resumes at its last checkpoint; with another profile, data or base, training starts from scratch. The
+    checkpoint appears in one move when training is complete.
 
     Beside it lie the losses (`metrics.csv`), answers to some validation questions (`answers.jsonl`), and the
-    memory that a step took beside its estimate (`memory.json`).
+    measured and estimated memory of a step (`memory.json`).
 
     Args:
         profile: model and training settings.
@@ -90,6 +90,8 @@ def run(
     output, config_file, last_checkpoint = folder / "model", folder / "run.json", folder / "last.ckpt"
     config = _run_config(profile, data)
     resumes = config_file.exists() and json.loads(config_file.read_text()) == config
+
+    # A killed run may have moved a sharded checkpoint aside.
     if profile.training.strategy == "fsdp":
         for checkpoint in (last_checkpoint, folder / "best.ckpt"):
             strategies.restore_checkpoint(checkpoint)
@@ -98,6 +100,8 @@ def run(
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+    # From here on random draws count: initial weights, data and dropout.
     L.seed_everything(profile.training.seed, verbose=False)
     processor = build.build_processor(profile)
     model = build.build_model(profile, processor)
@@ -108,6 +112,7 @@ def run(
         folder.mkdir(parents=True)
         config_file.write_text(json.dumps(config, indent=1))
 
+    # After the seed, since the language model's LoRA is drawn here.
     trainable.set_trainable(model, profile)
     module = MonkeyTraining(model, processor, profile, data)
     show_progress = sys.stderr.isatty() if progress is None else progress
@@ -120,6 +125,7 @@ def run(
 
 def _run_config(profile: Profile, data: TrainingData) -> dict[str, Any]:
     """Return everything that changes what a run learns."""
+    # Fields that change no weight.
     no_effect = {"evaluation": True, "ablation": True, "description": True, "training": {"workers"}}
     config = json.loads(profile.model_dump_json(exclude=no_effect))
     config["data"] = data.digest
@@ -140,6 +146,7 @@ def _base_digest(folder: Path) -> str | dict[str, str]:
 def _trainer(profile: Profile, folder: Path, progress: bool, devices: Devices) -> L.Trainer:
     training = profile.training
     accumulation = accumulation_steps(profile, devices.world_size)
+    # In optimiser steps; Lightning counts validations in micro-batches.
     checkpoint_interval = max(1, training.steps // CHECKPOINTS_PER_RUN)
 
     callbacks: list[L.Callback] = [
@@ -204,6 +211,7 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> Non
             module.load_state_dict(checkpoint["state_dict"])
 
     if training.strategy == "fsdp":
+        # Every process takes part in gathering; the first one gets the weights.
         state = strategies.gather_state_dict(module.model)
     else:
         state = module.model.state_dict()
@@ -211,6 +219,7 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> Non
     # Below, the first process removes what the others may still be reading.
     trainer.strategy.barrier()
     if trainer.is_global_zero:
+        # The finished folder appears in one move; its name tells that a run is complete.
         partial = folder / "model.partial"
         shutil.rmtree(partial, ignore_errors=True)
         trainable.save_trained(module.model.eval(), state, module.processor, module.profile, partial)

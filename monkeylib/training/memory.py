@@ -48,7 +48,7 @@ class StepMemory:
 
     Fields:
         weights, gradients, optimizer: the device's share of the model's states.
-        communication: DDP's buckets, or what FSDP gathers beside the device's share.
+        communication: DDP's buckets, or what FSDP gathers in addition to the device's share.
         peak: the fullest moment of the step. With a single micro-batch it is less than the sum of all, since
             gradients appear while activations go.
     """
@@ -61,8 +61,7 @@ class StepMemory:
 
     @property
     def activations(self) -> int:
-        """What the fullest moment holds beside weights, optimiser states and communication: activations, and
-        those gradients that exist by then."""
+        """Activations at the fullest moment, with those gradients that exist by then."""
         return self.peak - self.weights - self.optimizer - self.communication
 
 
@@ -91,6 +90,7 @@ def count_step(
     with torch.device("meta"):
         module = _build_module(plain_profile, config)
     model = module.model
+
     if on_gpu:
         model.vision.chunk_views = len
 
@@ -98,6 +98,7 @@ def count_step(
         _allocate(model)
         peak = _step_peak(module, micro_batches, tracker, keep_gradients=devices > 1)
 
+    # AdamW keeps two moments of each trained weight, in the precision of the weight.
     trainable = _bytes(weight for weight in model.parameters() if weight.requires_grad)
     memory = StepMemory(
         weights=_bytes([*model.parameters(), *model.buffers()]),
@@ -106,6 +107,7 @@ def count_step(
         communication=0,
         peak=peak,
     )
+
     if bits is not None:
         memory = _quantized(memory, model, bits)
     if devices > 1:
@@ -116,8 +118,7 @@ def count_step(
 def measure_step(
     profile: Profile, micro_batches: Sequence[MicroBatch], config: MonkeyConfig | None = None
 ) -> int:
-    """Return the bytes of tensors at the fullest moment of the same step on real tensors, on one CPU, of a
-    model with random weights."""
+    """Take the same step on real tensors, on a CPU and with random weights; return its peak in bytes."""
     torch.manual_seed(0)
     with AllocationTracker() as tracker:
         module = _build_module(profile, config)
@@ -136,7 +137,7 @@ def random_micro_batch(
     Args:
         profile: image sizes.
         examples: examples of the micro-batch.
-        text_tokens: tokens of each example beside its image.
+        text_tokens: tokens of each example without its image.
         num_labels: those of them that carry a label.
         config: the model's configuration, if not the profile's.
     """
@@ -149,6 +150,7 @@ def random_micro_batch(
     input_ids[:, 1 : 1 + visual_tokens] = config.image_token_id
 
     labels = torch.full_like(input_ids, IGNORE_INDEX)
+    # The last tokens carry the labels, as an answer does.
     labels[:, -num_labels:] = input_ids[:, -num_labels:]
     grid = sizing.default_grid(config)
     views = examples * sum(sizing.count_views(config))
@@ -156,6 +158,7 @@ def random_micro_batch(
         "input_ids": input_ids,
         "labels": labels,
         "turns": torch.where(labels == IGNORE_INDEX, -1, 0),
+        # No values: `_with_values` fills them in when the step runs.
         "pixel_values": torch.empty(views, 3, config.tile_size, config.tile_size, device="meta"),
         "grids": torch.tensor([list(grid)] * examples),
         "num_items_in_batch": examples * num_labels,
@@ -175,6 +178,7 @@ def read_memory(folder: Path) -> dict[str, int | float]:
         FileNotFoundError: nothing was measured there: a run of one step, or of several processes on CPUs.
     """
     result = json.loads((folder / FILE).read_bytes())
+    # Bytes -> MB
     measured, estimated = result["measured"] / 1e6, result["estimated"] / 1e6
     return {
         "step": result["step"],
@@ -220,6 +224,7 @@ def _step_peak(
     if keep_gradients:
         _set_gradients(trainable)
 
+    # Only now begins the step that is counted.
     tracker.peak = tracker.current
     for micro_batch in micro_batches:
         batch = {name: _with_values(value) for name, value in micro_batch.items()}
@@ -227,6 +232,7 @@ def _step_peak(
         with torch.autocast("cpu", torch.bfloat16, enabled=training.precision == "bf16-mixed"):
             loss = module.loss_and_accuracy(batch)["loss"] / len(micro_batches)
         loss.backward()
+
     nn.utils.clip_grad_norm_(trainable, training.gradient_clip)
     optimizer.step()
     optimizer.zero_grad()
@@ -277,9 +283,9 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _quantized(memory: StepMemory, model: MonkeyForConditionalGeneration, bits: int) -> StepMemory:
-    """Shrink the linear maps in the language model's layers to so many bits.
+    """Shrink the linear maps in the language model's layers to 4 or 8 bits.
 
-    Each is unpacked while it is used, so that the largest of them is there in full once more. Token
+    Each is unpacked while it is used, so that the largest of them takes its full size once more. Token
     embeddings, output projection and LoRA stay as they are.
     """
     linear_maps = [
@@ -289,6 +295,7 @@ def _quantized(memory: StepMemory, model: MonkeyForConditionalGeneration, bits: 
     ]
     values = sum(weight.numel() for weight in linear_maps)
     saved = _bytes(linear_maps) - int(values * QUANTIZED_BYTES[bits])
+
     unpacked = max(_bytes([weight]) for weight in linear_maps)
     return replace(memory, weights=memory.weights - saved, peak=memory.peak - saved + unpacked)
 
@@ -299,10 +306,11 @@ def _over_devices(
     """Divide the states of a step over devices; activations are those of each device's own micro-batch.
 
     DDP holds all states on every device, and its buckets as much again as the gradients. FSDP divides them,
-    and holds in full beside its share: what lies outside of the blocks, the block in work and the next one,
-    and the gradients of these without the next. All gradients exist from the start, as from the second
-    micro-batch of a step on.
+    and holds in full, in addition to its share: what lies outside of the blocks, the block in work and the
+    next one, and the gradients of these without the next. All gradients exist from the start, as from the
+    second micro-batch of a step on.
     """
+    # DDP gathers gradients in buckets of the same size.
     if strategy != "fsdp":
         communication = memory.gradients
         return replace(memory, communication=communication, peak=memory.peak + communication)
@@ -315,6 +323,7 @@ def _over_devices(
         optimizer=memory.optimizer // devices,
         communication=_gathered_bytes(model),
     )
+
     states = share.weights + share.gradients + share.optimizer
     return replace(share, peak=states + share.communication + activations)
 
@@ -324,6 +333,7 @@ def _gathered_bytes(model: MonkeyForConditionalGeneration) -> int:
     blocks = [list(block.parameters()) for block in strategies.sharded_blocks(model)]
     in_blocks = {id(weight) for block in blocks for weight in block}
     outside = [weight for weight in model.parameters() if id(weight) not in in_blocks]
+    # The block in work and the next one, which FSDP prefetches: both as large as the largest.
     largest = max(blocks, key=_bytes)
     gradients = [weight for weight in [*outside, *largest] if weight.requires_grad]
     return _bytes(outside) + 2 * _bytes(largest) + _bytes(gradients)
@@ -364,6 +374,8 @@ class AllocationTracker(TorchDispatchMode):
         """Count a tensor, if it isn't counted yet; one on the meta device takes no memory."""
         if tensor.device.type == "meta":
             return
+
+        # Views share a storage, and a tensor that is saved for the backward pass keeps it alive.
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key not in self._alive:

@@ -65,6 +65,7 @@ class MonkeyTraining(L.LightningModule):
         self.strict_loading = False
         self._step_sums: dict[str, Tensor] = {}
         self._sharded = False
+
         if profile.training.checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
 
@@ -115,6 +116,7 @@ class MonkeyTraining(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch; log the mean over the micro-batches of a step."""
+        # Each micro-batch adds its share, so that the last one logs the mean of the step.
         metrics = self.loss_and_accuracy(batch)
         if batch_idx % self.accumulation_steps == 0:
             self._step_sums = {}
@@ -172,6 +174,7 @@ class MonkeyTraining(L.LightningModule):
         batch_size = training.batch_size
         if training.micro_batch_size is not None:
             batch_size = training.micro_batch_size * self.trainer.world_size
+        # Many examples at once need fewer batches.
         num_batches = VALIDATION_BATCHES * training.batch_size // batch_size
 
         end = None
@@ -299,6 +302,7 @@ def exact_match(logits: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
     # The position before a label predicts it.
     targets = pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
     target_turns = pad(turns, (0, 1), value=-1)[:, 1:]
+    # [B, T], true at N positions in all
     labelled = targets != IGNORE_INDEX
 
     # Number the answers: [N] of 0 to answers - 1, by example and turn.

@@ -47,9 +47,11 @@ def parameter_groups(
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
+        # The rate of its component, else that of the run.
         prefix = next((prefix for prefix in rates if name.startswith(prefix)), "")
         decays = parameter.ndim >= 2 and not name.endswith(_LEARNED_VECTORS)
 
+        # Groups come in the order of the parameters, which checkpoints of the optimiser rely on.
         if (prefix, decays) not in groups:
             title = prefix.rstrip(".") or "other"
             group: dict[str, Any] = {

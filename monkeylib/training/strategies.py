@@ -19,6 +19,7 @@ from monkeylib.model import MonkeyForConditionalGeneration
 
 def build_strategy(name: str, world_size: int) -> Strategy:
     """Return Lightning's strategy for several devices: FSDP ("fsdp"), or else DDP."""
+    # NCCL connects GPUs, Gloo processes on CPUs.
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if name == "fsdp":
         return ShardedStrategy(
@@ -39,6 +40,7 @@ def sharded_blocks(model: MonkeyForConditionalGeneration) -> list[torch.nn.Modul
 
 def shard_model(model: MonkeyForConditionalGeneration, mesh: DeviceMesh) -> None:
     """Shard parameters, gradients and optimiser states over a mesh: block by block, then the rest."""
+    # A block is gathered while it runs, and only then.
     for block in sharded_blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
@@ -64,12 +66,14 @@ class ShardedStrategy(ModelParallelStrategy):
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
         """Write beside the destination, and move the folder there when every process is done."""
+        # All processes write into the folder that the first one names.
         path = Path(self.broadcast(filepath))
         partial = path.with_name(f".{path.name}.partial")
         super().save_checkpoint(checkpoint, partial, storage_options)
         self.barrier()
 
         if self.is_global_zero:
+            # A folder cannot replace another one, so the previous checkpoint steps aside first.
             if path.exists():
                 shutil.rmtree(_previous(path), ignore_errors=True)
                 os.replace(path, _previous(path))
