@@ -9,10 +9,10 @@ from monkeylib.data.schema import DatasetEntry
 
 __all__ = ["READERS", "DatasetRecords"]
 
-# By format: the reader takes a dataset as a mixture states it, and the folder that relative paths start from.
-# It indexes the dataset; errors of single records are raised when the records are read. It raises
-# `FileNotFoundError` where there is nothing at the path, and `ValueError` for a file that is empty or not of the
-# format.
+# Readers by format. A reader takes a dataset as a mixture states it, and the folder that relative paths start
+# from, and indexes the dataset; errors of single records are raised when the records are read. It raises
+# `FileNotFoundError` where there is nothing at the path, and `ValueError` for a file that is empty or not of
+# the format.
 READERS: Mapping[str, Callable[[DatasetEntry, Path], DatasetRecords]] = {
     "conversations": json_files.read_conversations,
     "evaluation": json_files.read_evaluation,
