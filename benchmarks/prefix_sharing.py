@@ -67,6 +67,7 @@ def make_examples(count: int) -> list[Example]:
         detail = ("", " on the right", " below the image of a cat")[number % 3]
         question = f"What stands in line {number} of the list{detail}?"
         examples.append(Example(str(number), image, question, ("",), "vqa", "one"))
+
     return examples
 
 
@@ -152,6 +153,7 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
     print(f"wrote {resources.display_path(target)}")
 
 

@@ -233,6 +233,7 @@ def compare(size: str, rows: int, rounds: int, steps: int) -> dict[str, tables.V
         values[f"{name} released"] = statistics.median(released)
         values[f"{name} ratio"] = statistics.median(ratios)
         values[f"{name} spread"] = f"{min(ratios):.2f}–{max(ratios):.2f}"
+
     return values | machine()
 
 

@@ -181,6 +181,7 @@ def _search(asset: Asset) -> tuple[Path | None, list[str]]:
     for folder in (cache_folder(asset.name), checkout):
         if folder.exists():
             candidates[resources.display_path(folder)] = folder
+
     for source in asset.sources:
         if source.kind == "installed":
             candidates[str(source)] = _installed_folder(source)
@@ -191,6 +192,7 @@ def _search(asset: Asset) -> tuple[Path | None, list[str]]:
         if problem is None:
             return candidate, problems
         problems.append(f"{label}: {problem}")
+
     return None, problems
 
 
@@ -213,6 +215,7 @@ def _find_problem(asset: Asset, folder: Path) -> str | None:
             return f"{file.name} has {path.stat().st_size} bytes instead of {file.bytes}"
         if file_digest(path) != file.sha256:
             return f"{file.name} has another SHA-256 than data/assets.toml states"
+
     return None
 
 

@@ -144,6 +144,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
             global_pixels = self._pixels(image, 1, 1)
         else:
             global_pixels = global_view(pixels, self.tile_size)
+
         return torch.cat([tiles, global_pixels[None]])
 
     def _pixels(self, image: Image.Image, rows: int, cols: int) -> torch.Tensor:
@@ -287,6 +288,7 @@ def _pair(text: Content | Sequence[Content], images: Any) -> list[tuple[Content,
             f"got {len(text)} texts and {len(entries)} entries in images: "
             "pass for each text an image, a list of images, or None"
         )
+
     return [(content, _as_list(entry)) for content, entry in zip(text, entries, strict=True)]
 
 

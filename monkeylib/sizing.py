@@ -165,6 +165,7 @@ def head_widths(text: PreTrainedConfig) -> tuple[int, int]:
             f"the sizes of a language model of type {text.model_type!r} are not known: expected 'qwen2', or "
             "'llama' without biases; count a model on the meta device instead"
         )
+
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return head_dim * text.num_attention_heads, head_dim * text.num_key_value_heads
 

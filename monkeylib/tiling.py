@@ -61,6 +61,7 @@ def compute_grid(height: int, width: int, tile: int) -> Grid:
             f"an image of {height}x{width} pixels (height x width) does not divide into tiles of {tile} "
             f"pixels: resize it to a multiple of {tile} on both sides first"
         )
+
     return Grid(height // tile, width // tile)
 
 

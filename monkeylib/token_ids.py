@@ -121,6 +121,7 @@ class PromptLayout:
             else:
                 ids = ids + self.image_ids(part)
                 follows_image = True
+
         return ids
 
     def encode_chat(

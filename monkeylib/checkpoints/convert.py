@@ -213,9 +213,11 @@ def _original_files(file_of: dict[str, str], keys: list[str]) -> dict[str, list[
     for key, name in file_of.items():
         if key in current_keys:
             files[name].append(key)
+
     for key in keys:
         if key not in file_of:
             files[last_file].append(key)
+
     return files
 
 

@@ -214,6 +214,7 @@ def _stack_tiles(name: str, tensors: Mapping[int, torch.Tensor]) -> torch.Tensor
             f"the LoRAs of {name} have the dtypes {', '.join(sorted(map(str, dtypes)))}: "
             "save all tiles in one"
         )
+
     stacked = torch.stack([tensors[tile] for tile in range(len(tensors))])
     return stacked.flatten() if name.endswith(".scaling") else stacked
 

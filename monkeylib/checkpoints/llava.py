@@ -110,4 +110,5 @@ def read_llava_weights(path: str | Path) -> dict[str, torch.Tensor]:
         for llava_prefix, prefix in _PREFIXES.items():
             if llava_name.startswith(llava_prefix):
                 state[prefix + llava_name.removeprefix(llava_prefix)] = tensor
+
     return state

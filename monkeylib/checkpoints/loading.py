@@ -32,6 +32,7 @@ def load_checkpoint(
             f"{folder} is in the released layout, which is loaded without {', '.join(options)}: convert it "
             f"first with `monkeylib convert {folder} NEW_FOLDER`"
         )
+
     return released.load_released(folder, dtype)
 
 

@@ -57,6 +57,7 @@ def peft_modules(config: MonkeyConfig) -> dict[str, str]:
         modules[f"lora.{block}.value"] = f"{place}.{layout.attention}.v_proj"
         modules[f"lora.{block}.out"] = f"{place}.{layout.attention}.{layout.out}"
         modules[f"lora.{block}.mlp"] = f"{place}.{_BYPASS}"
+
     return modules
 
 
@@ -118,6 +119,7 @@ def read_lora(folder: Path, model: MonkeyForConditionalGeneration, tile: int) ->
     for module, lora in loras.items():
         shapes[_key(module, "A")] = lora.lora_A.shape[1:]
         shapes[_key(module, "B")] = lora.lora_B.shape[1:]
+
     differing = sorted(weights.keys() ^ shapes.keys())
     if not differing:
         differing = [key for key, shape in shapes.items() if weights[key].shape != shape]

@@ -56,6 +56,7 @@ def load_vision_backbone(name: str, config: PreTrainedConfig) -> PreTrainedModel
             f"{name} does not fit the profile's encoder: {problems[0]} is missing or has another shape; "
             "check the fields under `vision`"
         )
+
     return model
 
 

@@ -100,6 +100,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
             f"{path} must hold the 256 bytes and the ranks 0, 1, 2, ... in order: "
             f"take the released {VOCABULARY}"
         )
+
     return ranks
 
 
@@ -119,6 +120,7 @@ def write_ranks(tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
     for token, rank in sorted(vocabulary.items(), key=lambda item: item[1]):
         token_bytes = bytes(byte_of[letter] for letter in token)
         lines.append(base64.b64encode(token_bytes) + b" %d\n" % rank)
+
     path.write_bytes(b"".join(lines))
 
 
@@ -144,4 +146,5 @@ def _find_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
 
         if len(parts) == 2:
             merges.append((parts[0], parts[1]))
+
     return merges

@@ -75,6 +75,7 @@ def load_released(
         # The copies are the model's memory; the tensors themselves still lie on disk.
         copies = {name: tensor.to(dtype, copy=True) for name, tensor in tensors.items()}
         model.load_state_dict(copies, strict=False, assign=True)
+
     return model.eval()
 
 
@@ -107,6 +108,7 @@ def _load_tokenizer(folder: Path, config: MonkeyConfig) -> PreTrainedTokenizerFa
             f"{path} gives <img> the id {image_start_id}, config.json says {config.image_start_id}: take the "
             "vocabulary and the config.json of one checkpoint"
         )
+
     return tokenizer
 
 
@@ -185,6 +187,7 @@ def open_released(folder: str | Path, grid: Grid | None = None) -> ReleasedCheck
             f"there is no released checkpoint at {folder}: expected a folder with a config.json that has a "
             "section `visual`, and pytorch_model*.bin or model*.safetensors"
         )
+
     settings = _read_json(folder / "config.json")
     config = config_from_released(settings, grid)
 

@@ -171,6 +171,7 @@ def config_to_released(config: MonkeyConfig, original: Mapping[str, Any] | None 
     if rows == cols or not original:
         # The released code knows square images only; a copy changed for another grid left the field alone.
         visual["image_size"] = rows * TILE_SIZE
+
     visual["lora_repeat_num"] = config.lora_count
 
     released = {**(original or _released_text(config)), "visual": visual}

@@ -158,11 +158,13 @@ def _parse_stages(text: str, option: str) -> dict[str, float]:
     for part in text.split(","):
         if not part:
             continue
+        # "blip2=4" -> "blip2" and "4"; "1" -> "" and "1"
         name, _, number = part.rpartition("=")
         try:
             numbers[name.strip()] = float(number)
         except ValueError as error:
             raise ValueError(f"{option} takes numbers, as in 1,blip2=4: got {part!r}") from error
+
     return numbers
 
 
@@ -176,6 +178,7 @@ def _print_captions(out: Path, summary: "Summary") -> None:
     for record in islice(read_records(out / RECORDS), _PRINTED_CAPTIONS):
         if record.detailed_caption:
             print(f"{record.name}: {record.detailed_caption}")
+
     if summary.records > _PRINTED_CAPTIONS:
         print(f"and {summary.records - _PRINTED_CAPTIONS} more in {resources.display_path(out / RECORDS)}")
 
@@ -203,6 +206,7 @@ def _raise_failures(out: Path) -> None:
     for record in read_records(out / RECORDS):
         for failure in record.failures:
             failures.append(f"{record.name}: {failure.error}")
+
     if not failures:
         return
 

@@ -34,6 +34,7 @@ def inspect(
     from monkeylib.plots.images import contact_sheet
     from monkeylib.profiles.build import build_processor
 
+    # The profile decides how long an example may be, and how many tokens an image has.
     settings = profiles.load_profile(profile)
     loaded = mixtures.load_mixture(mixture)
     max_length = settings.training.max_length
@@ -70,6 +71,7 @@ def convert(
 
     card = training_card(name)
     conversion = convert_dataset(card, folder, out)
+    # Why records were left out, and how many.
     left_out = "".join(f", {count} left out ({reason})" for reason, count in conversion.left_out.items())
     images = folder / card.train.images
     print(
@@ -98,6 +100,7 @@ def benchmarks(
     """List the benchmarks of the paper, where their files come from, and which of them are available."""
     from monkeylib.evaluation.benchmarks import BENCHMARKS, available
 
+    # Those whose files are in the folder.
     available_names = available(data)
     print(f"downloads: {resources.display_path(data or resources.benchmarks())}")
 

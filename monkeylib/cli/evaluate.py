@@ -134,6 +134,7 @@ def _report(folders: Sequence[Path], metrics: Sequence[str]) -> None:
     from monkeylib import tables
     from monkeylib.evaluation import results
 
+    # Scores are computed anew from the predictions, also those of an earlier call.
     console = Console()
     rows = [row for folder in folders for row in results.score_folder(folder, metrics)]
     files = ", ".join(resources.display_path(folder / results.SCORES_FILE) for folder in folders)
@@ -146,6 +147,7 @@ def _report(folders: Sequence[Path], metrics: Sequence[str]) -> None:
 
 def _model_name(path: str) -> str:
     """Return what tables call a model: its name on a hub, or the name of its folder or training run."""
+    # A name on a hub is no folder here.
     folder = Path(path).resolve()
     if not folder.exists():
         return path

@@ -35,6 +35,7 @@ def reproduce(
             f"The committed notebooks are those of profile {resources.COMMITTED_PROFILE} and seed 0."
         )
 
+    # Each line appears at once, also in a log file: a notebook may run for minutes.
     try:
         series.run_series(profile, seed, only=only, force=force, log=partial(print, flush=True))
     except series.NotebookFailed as error:

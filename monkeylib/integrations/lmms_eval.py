@@ -73,6 +73,7 @@ class MonkeyForLmmsEval(lmms):
                 answers[index] = answer
                 self.cache_hook.add_partial("generate_until", arguments[index][:2], answer)
             bar.update(len(batch))
+
         bar.close()
         return answers
 
@@ -87,6 +88,7 @@ class MonkeyForLmmsEval(lmms):
             results.append(
                 common.compute_log_likelihood(self.monkey, text, images, self.prompt, continuation)
             )
+
         return results
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:

@@ -145,7 +145,6 @@ class MonkeyConfig(PreTrainedConfig):
     grids: list[list[int]] | None = None
     views: Views = "tiles+global"
 
-    # LoRA beside the ViT.
     lora_mode: LoRAMode = "per_tile"
     attention_rank: int = 16
     mlp_rank: int = 32

@@ -159,6 +159,7 @@ class BlockLoRA(nn.Module):
             mlp_norm.register_forward_hook(self._keep_normed)
         else:
             mlp_norm.register_forward_pre_hook(self._keep_residual)
+
         block.get_submodule(layout.mlp_end).register_forward_hook(self._add_to_mlp)
 
     def _take_lora_groups(

@@ -345,4 +345,5 @@ def _token_cross_entropy(
         raise ValueError(
             "the labels hold no supervised token: check that answers were not cut off by truncation"
         )
+
     return F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX)

@@ -173,6 +173,7 @@ class QwenAttention(qwen2.Qwen2Attention):
         if self.config.log_n and not self.training:
             # Only the queries are scaled, so that the cache holds plain keys.
             query = query * self._log_n(kwargs["position_ids"]).to(query.dtype)
+
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
 

@@ -97,6 +97,7 @@ def plan_chunks(lora_index: list[int], chunk_size: int) -> list[Chunk]:
     for start in range(without_lora, len(order), chunk_size):
         views = order[start : start + chunk_size]
         chunks.append(Chunk(views, group_neighbours([lora_index[view] for view in views])))
+
     return chunks
 
 

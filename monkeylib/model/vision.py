@@ -171,6 +171,7 @@ class VisionBlock(GradientCheckpointingLayer):
         if lora_groups is not None:
             lora_input = normed if self.mlp_lora_reads_norm else x
             self.mlp_lora.add(y, lora_input, lora_groups)
+
         return x + y
 
 
@@ -241,6 +242,7 @@ class PositionEmbeddingCache(nn.Module):
             with torch.inference_mode(False), torch.no_grad():
                 resampled = interpolate_position_embedding(embedding, rows, cols).clone()
             self._resampled[rows, cols] = (state, resampled)
+
         return resampled
 
 

@@ -175,6 +175,7 @@ def draw_query_positions(similarity: torch.Tensor, centres: torch.Tensor, querie
         ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect="equal")
         ax.spines[:].set(visible=True, color=PALE)
         ax.grid(False)
+
     return fig
 
 

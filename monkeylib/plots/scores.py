@@ -105,6 +105,7 @@ def draw_variants(rows: Sequence[Row], names: Mapping[str, str], highlight: str)
         ax.set(title=_title(split), xlabel=f"{metric}, points", ylabel="")
         ax.set_xlim(left=0)
         ax.grid(axis="y", visible=True)
+
     return fig
 
 

@@ -68,4 +68,5 @@ def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
             merged[key] = _merge(base[key], value)
         else:
             merged[key] = value
+
     return merged

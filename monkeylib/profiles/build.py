@@ -151,6 +151,7 @@ def _load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
             f"there is no tokenizer at {resources.display_path(folder)}: name a folder with a "
             f"tokenizer as language_model.tokenizer of the profile {profile.name}"
         )
+
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -223,6 +224,7 @@ def quantization_config(bits: int) -> BitsAndBytesConfig:
             f"loading in {bits} bits needs the package bitsandbytes, which isn't installed here: "
             "`pip install bitsandbytes`"
         )
+
     return BitsAndBytesConfig(
         load_in_4bit=bits == 4,
         load_in_8bit=bits == 8,
@@ -246,6 +248,7 @@ def _load_base(profile: Profile, config: MonkeyConfig) -> MonkeyForConditionalGe
         device = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"
         options["quantization_config"] = quantization_config(profile.training.language_model_bits)
         options["device_map"] = {"": device}
+
     return MonkeyForConditionalGeneration.from_pretrained(folder, config=config, **options)
 
 

@@ -210,6 +210,7 @@ class TrainingConfig(ProfileSection):
                 "a language model in 4 or 8 bits trains by LoRA and is saved without its frozen weights: "
                 "set components.language_model.train to lora, and keep to trained"
             )
+
         return self
 
 

@@ -47,6 +47,7 @@ def trainable_components(profile: Profile) -> TrainableComponents:
         vision = ComponentTraining(train="full")
     else:
         vision = ComponentTraining(train="lora", lr=profile.training.lora_lr)
+
     return TrainableComponents(
         vision=vision,
         resampler=ResamplerTraining(train="full"),
@@ -72,6 +73,7 @@ def set_trainable(model: MonkeyForConditionalGeneration, profile: Profile) -> No
         model.language_model = prepare_model_for_kbit_training(
             model.language_model, use_gradient_checkpointing=training.checkpointing
         )
+
     if components.language_model.train == "lora":
         model.language_model = add_lora(
             model.language_model, training.language_model_rank, profile.lora.dropout

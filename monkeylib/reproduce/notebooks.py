@@ -91,6 +91,7 @@ def _literal_assignment(statement: ast.stmt) -> tuple[str, object]:
         targets = statement.targets
     else:
         targets = [getattr(statement, "target", None)]
+
     value = getattr(statement, "value", None)
 
     if len(targets) == 1 and isinstance(targets[0], ast.Name) and value is not None:

@@ -330,6 +330,7 @@ class NotebookRun:
                 name = file.relative_to(resources.outputs()).as_posix()
                 state = file.stat()
                 states[name] = (state.st_size, state.st_mtime_ns)
+
         return states
 
 

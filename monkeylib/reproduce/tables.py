@@ -51,6 +51,7 @@ def fill_blocks(page: str, render: Callable[[str], str]) -> str:
             "A table block opens with <!-- table:NAME --> on its own line and ends with <!-- /table -->: "
             "one of them has no partner."
         )
+
     return filled
 
 

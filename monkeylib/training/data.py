@@ -279,6 +279,7 @@ class ExampleEncoder:
                 processor.image_std,
                 resize_mode=processor.resize_mode,
             )
+
         return dict(processor(images))
 
     def dummy(self) -> tuple[EncodedExample, dict[str, Tensor]]:
@@ -521,4 +522,5 @@ def build_dataloader(micro_batches: MicroBatches, keep_workers: bool = False, wo
             "persistent_workers": keep_workers,
             "multiprocessing_context": "fork",
         }
+
     return DataLoader(micro_batches, batch_size=None, sampler=_ResumableSampler(micro_batches), **options)

@@ -95,6 +95,7 @@ def run(
     if profile.training.strategy == "fsdp":
         for checkpoint in (last_checkpoint, folder / "best.ckpt"):
             strategies.restore_checkpoint(checkpoint)
+
     if resumes and output.exists():
         return output
 
@@ -230,4 +231,5 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> Non
                 shutil.rmtree(checkpoint_path)
             else:
                 checkpoint_path.unlink(missing_ok=True)
+
     trainer.strategy.barrier()

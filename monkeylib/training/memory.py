@@ -433,4 +433,5 @@ def _mask_to_indices(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
             expanded += index.nonzero().unbind(1)
         else:
             expanded.append(index)
+
     return expanded

@@ -262,6 +262,7 @@ class MonkeyTraining(L.LightningModule):
                 f"this checkpoint is of another model: it lacks {missing or 'nothing'} and has "
                 f"{result.unexpected_keys or 'nothing'} too many"
             )
+
         return result
 
 
@@ -284,6 +285,7 @@ def accumulation_steps(profile: Profile, world_size: int) -> int:
             f"micro-batches of {training.micro_batch_size}: choose batch_size = devices x micro_batch_size "
             "x a whole number"
         )
+
     return training.batch_size // examples_at_once
 
 

@@ -79,6 +79,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 os.replace(path, _previous(path))
             os.replace(partial, path)
             shutil.rmtree(_previous(path), ignore_errors=True)
+
         self.barrier()
 
 

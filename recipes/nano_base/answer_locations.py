@@ -33,6 +33,7 @@ def locate_texts(sample: Sample, answer: str) -> list[tuple[int, Text]]:
         if match:
             matches.append((match.start(), text))
             start = match.end()
+
     return matches
 
 
@@ -76,4 +77,5 @@ def visual_token_targets(
         column = min(int((x - left) / width * side), side - 1)
         row = min(int((y - top) / height * side), side - 1)
         targets.append(row * side + column)
+
     return targets

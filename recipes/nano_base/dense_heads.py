@@ -76,6 +76,7 @@ def dense_loss(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
             reduction="mean" if is_characters else "sum",
         )
         loss = loss + (term if is_characters else term / target.numel())
+
     return loss
 
 

@@ -162,6 +162,7 @@ class BaseExamples:
             family = "scene_text" if self.details and rng.random() < (self.signs or 0.5) else "document"
         elif self.signs and rng.random() < self.signs:
             family = "scene_text"
+
         if not self.answers:
             family = str(rng.choice(["document", "scene_text", "general"], p=(0.7, 0.2, 0.1)))
 
@@ -221,6 +222,7 @@ class BaseExamples:
             # Turns that were cut off have no labels. Query 0 stands after the opening `<img>`.
             if len(positions):
                 targets[positions] = torch.where(queries >= 0, queries + 1, -1)
+
         return targets
 
     def collate(self, examples: list[BaseExample]) -> dict[str, Tensor]:
@@ -253,6 +255,7 @@ class BaseExamples:
             )
             conversations.append(conversation)
             targets.append(prompt_targets)
+
         batch |= pad(conversations, self.processor.tokenizer.pad_token_id)
 
         # Positions count from the shift of the image, from the end of its span on from that of the text.
@@ -288,6 +291,7 @@ class BaseExamples:
 
             selected.insert(int(rng.integers(0, len(selected) + 1)), number)
             images_of_prompts.append(selected)
+
         return images_of_prompts
 
     def _insert_images(
@@ -373,6 +377,7 @@ def _crop_around_question(sample: Sample, rng: np.random.Generator) -> View | No
         left, top, right, bottom = question.answer_box
         if max(right - left, bottom - top) < TILE - 1 and question.height >= LEGIBLE:
             fitting_boxes.append(question.answer_box)
+
     if not fitting_boxes:
         return None
 
