@@ -119,6 +119,7 @@ def test_smaller_tiles_have_fewer_tokens_and_train(llava_model, folder):
     assert model.config.queries == 4
 
     model.freeze_for_finetuning()
+    # Five views of four visual tokens.
     ids = torch.tensor([[1, *[PLACE] * 20, 9, 11]])
     labels = torch.tensor([[IGNORE_INDEX] * 22 + [11]])
     model(

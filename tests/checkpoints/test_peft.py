@@ -54,6 +54,7 @@ def folders(model, tmp_path):
 def test_peft_computes_the_same_features_for_each_tile(model, folders):
     size = model.config.vision_config.tile_size
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    # Without LoRA, to see that LoRA makes a difference.
     without = model.vision(pixels)
     assert [folder.name for folder in folders] == ["tile-0", "tile-1", "tile-2", "tile-3"]
     for tile, folder in enumerate(folders):
@@ -98,6 +99,7 @@ def backbone_with_bypass(model):
     backbone.load_state_dict(model.vision.backbone.state_dict())
     for block in backbone.get_submodule(layout.blocks):
         width = config.vision_config.hidden_size
+        # peft adds the MLP's LoRA to this layer, whose output joins that of the MLP.
         block.mlp_bypass, residuals = nn.Linear(width, width, bias=False), []
         nn.init.zeros_(block.mlp_bypass.weight)
         norm, end = block.get_submodule(layout.mlp_norm), block.get_submodule(layout.mlp_end)

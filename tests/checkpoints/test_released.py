@@ -71,7 +71,7 @@ def all_released_keys():
 
 @pytest.fixture()
 def golden(tmp_path):
-    """The golden weights as a released folder of three shards: bf16, but for the position table."""
+    """Write the golden weights as a released folder of three shards: bf16, the position embedding in fp32."""
     weights = {key: tensor.bfloat16() for key, tensor in parity.released_weights().items()}
     weights["transformer.visual.attn_pool.pos_embed"] = weights[
         "transformer.visual.attn_pool.pos_embed"
@@ -92,6 +92,7 @@ def test_complete_key_set_in_three_shards_loads(tmp_path):
 
 
 def test_w2_is_the_gate_and_the_fused_attention_is_split():
+    # monkeylib's name -> entry of the key map
     places = {entry.name: entry for entry in build_key_map(config_from_released(TRUE_SETTINGS))}
     layer = "language_model.model.layers.3"
     assert places[f"{layer}.mlp.gate_proj.weight"].released_key == "transformer.h.3.mlp.w2.weight"
@@ -111,6 +112,7 @@ def test_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
 
     assert before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
 
+    # Files that are not weights come back as well.
     names = sorted(path.name for path in source.iterdir())
 
     assert names == sorted(path.name for path in (tmp_path / "back").iterdir())
@@ -226,6 +228,7 @@ def test_changed_base_weights_change_the_run_config(golden):
     assert before == again and len(before["base_digest"]) == 3
 
     tensors = torch.load(golden / SHARD)
+    # One changed weight is enough.
     tensors[min(tensors)] += 1
     torch.save(tensors, golden / SHARD)
 
@@ -247,6 +250,7 @@ def test_profile_that_does_not_fit_the_released_folder_raises(golden):
 
 
 def test_one_shard_is_in_memory_at_a_time(golden, monkeypatch, tmp_path):
+    # Weak references, which tell whether a tensor still lives.
     held, original = [], released.read_shard
 
     def reading(path):
@@ -328,6 +332,7 @@ def test_qwen_vl_gets_fresh_lora_for_the_requested_grid(tmp_path):
     assert not lora.lora_B.any()
     assert lora.scaling.tolist() == [1] * 4
 
+    # Another grid needs as many LoRAs as it has tiles.
     wide = released.load_released(folder, grid=Grid(2, 3))
 
     assert wide.vision.blocks[0].mlp_lora.lora_B.shape == (6, 64, 32)

@@ -28,7 +28,7 @@ def checkpoint(monkey, tmp_path):
 
 
 def fresh(monkeypatch, name):
-    """Import an integration anew, with the harness or its recorded interface."""
+    """Import an integration again, with the harness or its recorded interface."""
     monkeypatch.delitem(sys.modules, f"monkeylib.integrations.{name}", raising=False)
     module = importlib.import_module(f"monkeylib.integrations.{name}")
     monkeypatch.delitem(sys.modules, f"monkeylib.integrations.{name}")
@@ -64,10 +64,12 @@ def instance(arguments, number):
 
 def test_lmms_eval_gets_answers_in_the_order_of_its_requests(lmms, checkpoint, monkey, make_image):
     model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), batch_size="3", device="cpu")
+    # Images that repeat, texts of several lengths, no image, and two images.
     docs = [{"images": [make_image(n % 2)], "text": "what is " + "it" * (n % 4) + "?"} for n in range(7)]
     docs.append({"images": [], "text": "no image?"})
     docs.append({"images": [make_image(3), make_image(4)], "text": "which of two?"})
     model.task_dict = {"ocr": {"test": docs}}
+    # Two kinds of settings, so that batches have to be split.
     settings = [{"max_new_tokens": 5, "temperature": 0, "do_sample": False, "until": ["\n\n"]}] * 6
     settings += [{"max_new_tokens": 3}] * 3
     requests = [

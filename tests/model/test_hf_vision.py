@@ -115,6 +115,7 @@ def test_views_in_any_order_are_encoded_as_each_alone(kind):
 @every_encoder
 @torch.no_grad()
 def test_lora_of_the_attention_equals_lora_merged_into_the_weights(kind):
+    # The MLP's LoRA bypasses the MLP, so it cannot be merged: switch it off.
     model, merged, tile = build(kind), build(kind), 2
     for block_lora in model.vision.lora:
         block_lora.mlp.lora_B.zero_()
@@ -131,6 +132,7 @@ def test_lora_of_the_attention_equals_lora_merged_into_the_weights(kind):
         }
         for name, lora in beside.items():
             weight = attention.get_submodule(name).weight
+            # W + scaling * B A, for one tile
             weight += lora.scaling[tile] * lora.lora_B[tile] @ lora.lora_A[tile]
 
     expected = merged.vision(views(2))
@@ -144,12 +146,14 @@ def test_lora_of_the_attention_equals_lora_merged_into_the_weights(kind):
 def test_lora_of_the_mlp_reads_the_residual_stream_or_its_norm(kind, lora_input):
     vision, recorded = build(kind, lora_input=lora_input).vision, {}
     block = vision.backbone.get_submodule(vision.layout.blocks)[0]
+    # The norm before the MLP sees both: its input is the residual stream.
     block.get_submodule(vision.layout.mlp_norm).register_forward_hook(
         lambda _, args, output: recorded.update(residual=args[0], normed=output)
     )
     block.register_forward_hook(lambda _, __, output: recorded.update(output=output))
 
     block_lora = vision.lora[0]
+    # Only the LoRA of the MLP stays.
     for lora in (block_lora.query, block_lora.key, block_lora.value, block_lora.out):
         lora.lora_B.zero_()
 
@@ -197,6 +201,7 @@ def test_gradient_checkpointing_changes_no_value(kind):
     plain, checkpointed = (build(kind) for _ in range(2))
     checkpointed.activation_checkpointing_enable()
     compare_checkpointed(plain, checkpointed, inputs())
+    # Checkpointing makes inputs require gradients; a frozen backbone must not build a graph for them.
     only_global = views(2), [NO_LORA, NO_LORA]
     assert not checkpointed.vision(*only_global).requires_grad
 

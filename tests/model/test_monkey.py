@@ -15,7 +15,7 @@ from monkeylib.tiling import Grid
 
 
 def greedy(model, inputs, steps):
-    """Plain argmax, the whole sequence anew for every token."""
+    """Decode by plain argmax, without a cache."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     for _ in range(steps):
         output = model(**inputs | {"input_ids": ids, "attention_mask": mask})
@@ -91,6 +91,7 @@ def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, make_im
     model = tiny()
     inputs = processor(images=[make_image(), None], text=["a question? yes", "short"], padding_side="right")
     labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORE_INDEX)
+    # Only a part of the first row is supervised.
     labels[0, :90] = IGNORE_INDEX
     output = model(**inputs, labels=labels)
     full = model(**inputs).logits
@@ -99,6 +100,7 @@ def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, make_im
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert output.logits.shape == (int((labels[:, 1:] != IGNORE_INDEX).sum()), full.shape[-1])
 
+    # Asking for all logits changes no loss.
     with_all_logits = model(**inputs, labels=labels, logits_to_keep=0)
 
     assert with_all_logits.logits.shape == full.shape
@@ -139,6 +141,7 @@ def test_another_grid_raises_until_it_is_opted_into(tiny, processor, make_image)
 
 @torch.no_grad()
 def test_loras_of_additional_tiles_are_copied_by_place_or_fresh(tiny):
+    # Three equal models, of which two get a larger grid.
     copied, fresh, before = tiny(), tiny(), tiny().vision.blocks[1].mlp_lora
     copied.use_grid(2, 3)
     fresh.use_grid(2, 3, extra="fresh")

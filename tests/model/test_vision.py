@@ -89,6 +89,7 @@ def test_position_embedding_of_the_right_size_is_not_resampled():
 
 def test_resampled_position_embedding_is_cached_until_it_changes():
     cache, embedding = PositionEmbeddingCache(), torch.nn.Parameter(torch.randn(9, 4))
+    # A tensor that was cached in inference mode must be usable in training later.
     with torch.inference_mode():
         first = cache(embedding, 6, 6)
     with torch.no_grad():
@@ -96,6 +97,7 @@ def test_resampled_position_embedding_is_cached_until_it_changes():
         embedding += 1
         assert torch.allclose(cache(embedding, 6, 6), first + 1, atol=1e-5)
 
+    # While it is trained, gradients flow through the resampling.
     resampled = cache(embedding, 6, 6)
     resampled.sum().backward()
 
