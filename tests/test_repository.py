@@ -14,6 +14,7 @@ from monkeylib import resources
 ROOT = resources.REPOSITORY
 PACKAGE = ROOT / "monkeylib"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+RECIPES = sorted((ROOT / "recipes").glob("*/**/*.py"))
 NAMES = [path.relative_to(ROOT).as_posix() for path in MODULES]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -187,7 +188,8 @@ def defined_names(body: list[ast.stmt]) -> Iterator[str]:
 
         elif isinstance(node, ast.FunctionDef):
             yield node.name
-            if not node.name.startswith("_"):
+            # The parameters of a constructor are public, too.
+            if node.name == "__init__" or not node.name.startswith("_"):
                 arguments = node.args
                 for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
                     yield argument.arg
@@ -218,7 +220,7 @@ def test_glossary_is_a_table_of_words():
     assert "world_size" in accepted
 
 
-@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+@pytest.mark.parametrize("path", [*MODULES, *RECIPES], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_names_use_the_words_of_the_glossary(path):
     banned, accepted = glossary()
 

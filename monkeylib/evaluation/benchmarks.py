@@ -133,10 +133,9 @@ def _nano_meta(question: synthetic.TestQuestion) -> dict[str, str | float | list
     return {
         "family": annotation.family,
         "kind": annotation.kind,
-        # "print" and "evidence" are the keys in existing predictions files.
-        "print": annotation.text_size,
+        "text_size": annotation.text_size,
         "height": float(annotation.height),
-        "evidence": [float(edge) for edge in annotation.answer_box],
+        "answer_box": [float(edge) for edge in annotation.answer_box],
     }
 
 
@@ -260,7 +259,8 @@ def _find_prompt(benchmark: Benchmark, name: str) -> str:
 
     if prompt is None:
         raise ValueError(
-            f"The released code doesn't evaluate {benchmark.name}, so it has no prompt: ask as documented."
+            f"The released code doesn't evaluate {benchmark.name}, so it has no prompt: "
+            "use the prompt `documented`."
         )
 
     if prompt not in PROMPTS:

@@ -39,7 +39,7 @@ class QualitativeExample:
     def answer_box(self) -> Box | None:
         """Box of the answer in pixels of the image; None for captions."""
         # JSON has no tuples.
-        box = self.prediction.meta.get("evidence")
+        box = self.prediction.meta.get("answer_box")
         return None if box is None else tuple(box)
 
 

@@ -62,7 +62,7 @@ def compute_log_likelihood(
     """
     continuation_ids = monkey.processor.layout.text_ids(continuation)
     if not continuation_ids:
-        raise ValueError("the likelihood of an empty continuation was asked for: expected some text")
+        raise ValueError("the continuation is empty: expected some text")
 
     # The continuation is appended to the prompt as ids: no token spans the boundary.
     inputs = monkey.prepare([list(images)], [text], prompt)

@@ -30,7 +30,7 @@ def draw_errors(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, columns
         title = f"{wrong.metric} {wrong.score:.2f}"
         lines = tuple(f"{term}: {text}" for term, text in describe_prediction(prediction).items())
 
-        box = prediction.meta.get("evidence")
+        box = prediction.meta.get("answer_box")
         if box is not None:
             box = tuple(box)
 

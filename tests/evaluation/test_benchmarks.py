@@ -362,8 +362,8 @@ def test_synthetic_benchmark_loads_the_same_examples_each_time_and_scores_their_
 def test_text_splits_hold_only_text_of_their_size():
     for name in ("fine", "large"):
         metas = [e.meta for e in benchmarks.get(f"nano-{name}").load(8)]
-        assert {meta["print"] for meta in metas} == {name}
-        assert all(len(meta["evidence"]) == 4 and meta["height"] > 0 for meta in metas)
+        assert {meta["text_size"] for meta in metas} == {name}
+        assert all(len(meta["answer_box"]) == 4 and meta["height"] > 0 for meta in metas)
 
 
 def test_unknown_benchmark_raises_with_the_list():

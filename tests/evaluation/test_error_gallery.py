@@ -59,7 +59,7 @@ def hostile():
     examples = [
         Example("q0", Image.new("RGB", (900, 30), "red"), HOSTILE_TEXT, (HOSTILE_TEXT, *"bcdef")),
         Example("q1", lambda: Image.new("L", (20, 40)), "", ("x",), prompt="caption", image_id="i"),
-        Example("q2", Image.new("RGB", (8, 8)), "boxed", ("y",), meta={"evidence": [1.0, 2.0, 5.0, 6.0]}),
+        Example("q2", Image.new("RGB", (8, 8)), "boxed", ("y",), meta={"answer_box": [1.0, 2.0, 5.0, 6.0]}),
         Example("q3", Image.new("RGB", (8, 8)), "\ud800", ("y",)),
     ]
     answers = {"q0": "<script>", "q1": "", "q2": "\ud800 $", "q3": "$"}

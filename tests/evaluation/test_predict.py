@@ -37,7 +37,7 @@ def _examples(images: int = 5, questions: int = 3) -> list[Example]:
             question="what is " + "x" * (7 * number + image) + "?",
             answers=("yes", "no"),
             image_id=f"image {image}",
-            meta={"family": "general" if image % 2 else "document", "evidence": (1.0, 2.0)},
+            meta={"family": "general" if image % 2 else "document", "answer_box": (1.0, 2.0)},
         )
         for image in range(images)
         for number in range(questions)
@@ -131,7 +131,7 @@ def test_predictions_hold_the_example_and_the_fingerprint_of_the_model(monkey, t
 
     row = next(row for row in rows if row.id == "1-0")
     assert row.answers == ["yes", "no"] and row.image == "image 1" and row.prompt == "vqa"
-    assert row.meta == {"family": "general", "evidence": [1.0, 2.0]}
+    assert row.meta == {"family": "general", "answer_box": [1.0, 2.0]}
     assert row.model == monkey_fingerprint(monkey, 3)
 
 

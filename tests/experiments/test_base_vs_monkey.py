@@ -36,9 +36,9 @@ def test_predictions_hold_what_scores_and_images_need(outputs):
     base_vs_monkey.evaluate(profile)
     first, second = read_predictions(base_vs_monkey.prediction_files(profile)["monkey", "nano-fine"])
 
-    assert set(first.meta) == {"family", "kind", "print", "height", "evidence"}
-    assert first.meta["print"] == "fine" and first.meta["height"] < 18
-    assert len(second.meta["evidence"]) == 4
+    assert set(first.meta) == {"family", "kind", "text_size", "height", "answer_box"}
+    assert first.meta["text_size"] == "fine" and first.meta["height"] < 18
+    assert len(second.meta["answer_box"]) == 4
 
 
 def test_profile_that_starts_from_random_weights_gets_the_same_base_each_time(outputs):

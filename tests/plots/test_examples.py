@@ -14,7 +14,7 @@ EXAMPLE = QualitativeExample(
         prompt="vqa",
         prediction="rain feb",
         model="",
-        meta={"evidence": [10.0, 20.0, 110.0, 50.0]},
+        meta={"answer_box": [10.0, 20.0, 110.0, 50.0]},
     ),
     {"base": "rain fob", "monkey": "rain feb"},
 )

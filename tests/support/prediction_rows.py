@@ -16,7 +16,7 @@ def prediction(number: int, correct: bool, label: str = "yes", split: str = "fin
         prompt="vqa",
         prediction=label if correct else "wrong",
         model="",
-        meta={"family": "document" if number % 2 else "scene_text", "evidence": [1.0, 2.0, 30.0, 40.0]},
+        meta={"family": "document" if number % 2 else "scene_text", "answer_box": [1.0, 2.0, 30.0, 40.0]},
     )
 
 

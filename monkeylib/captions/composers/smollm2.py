@@ -53,14 +53,14 @@ class SmolLm2Composer(Composer):
     version = "instruct-q4_1-2"
     licence = "Apache-2.0"
 
-    def __init__(self, minimum_kept: float = 0.9, maximum_tokens: int = 160) -> None:
+    def __init__(self, minimum_retained: float = 0.9, maximum_tokens: int = 160) -> None:
         """Create the composer; nothing is loaded yet.
 
         Args:
-            minimum_kept: share of the rules' content words that a draft has to keep, 0..1.
+            minimum_retained: share of the rules' content words that a draft has to keep, 0..1.
             maximum_tokens: maximum length of a draft.
         """
-        self.minimum_kept, self.maximum_tokens = minimum_kept, maximum_tokens
+        self.minimum_retained, self.maximum_tokens = minimum_retained, maximum_tokens
         self.rules = RuleComposer()
         self.rewrites: dict[str, RewriteResult] = {}
 
@@ -68,7 +68,8 @@ class SmolLm2Composer(Composer):
     def settings(self) -> dict[str, Any]:
         """Share of words that a draft has to keep, its maximum length, and the rules that it rewrites."""
         rules = self.rules.provenance.model_dump(mode="json")
-        return {"minimum_kept": self.minimum_kept, "maximum_tokens": self.maximum_tokens, "rules": rules}
+        # "minimum_kept" is an earlier name of the parameter: settings are keys of the cache.
+        return {"minimum_kept": self.minimum_retained, "maximum_tokens": self.maximum_tokens, "rules": rules}
 
     @cached_property
     def _parts(self) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
@@ -159,7 +160,7 @@ class SmolLm2Composer(Composer):
 
         problems += misplaced(rules_text, draft)
         words, missing = content_words(rules_text), forgotten(rules_text, draft)
-        if words and 1 - len(missing) / len(words) < self.minimum_kept:
+        if words and 1 - len(missing) / len(words) < self.minimum_retained:
             problems.append(f"it forgets {', '.join(missing)}")
         return tuple(problems)
 

@@ -41,7 +41,7 @@ class SamDistilled(Expert):
     """Segments without texts, each with its mask and the IoU that the decoder expects of it.
 
     A grid point inside an earlier segment is skipped, which halves the time or better, at the cost of parts
-    within a segment. `ask_everywhere` prompts at every point, as Segment Anything does.
+    within a segment. `prompt_everywhere` prompts at every point, as Segment Anything does.
     """
 
     name = "sam-distilled"
@@ -54,7 +54,7 @@ class SamDistilled(Expert):
         minimum_iou: float = 0.88,
         minimum_stability: float = 0.95,
         overlap: float = 0.7,
-        ask_everywhere: bool = False,
+        prompt_everywhere: bool = False,
         threads: int | None = None,
     ) -> None:
         """Create the expert; nothing is loaded yet. Thresholds are Segment Anything's.
@@ -64,7 +64,7 @@ class SamDistilled(Expert):
             minimum_iou: masks up to this expected IoU are dropped.
             minimum_stability: masks up to this stability are dropped.
             overlap: IoU of masks (not of boxes) above which the one with the lower expected IoU is dropped.
-            ask_everywhere: prompt also at points inside earlier segments.
+            prompt_everywhere: prompt also at points inside earlier segments.
             threads: threads of ONNX Runtime; all cores by default.
         """
         if points < 1:
@@ -73,7 +73,7 @@ class SamDistilled(Expert):
         self.minimum_iou = minimum_iou
         self.minimum_stability = minimum_stability
         self.overlap = overlap
-        self.ask_everywhere = ask_everywhere
+        self.prompt_everywhere = prompt_everywhere
         self.threads = threads or os.cpu_count() or 1
 
     @property
@@ -84,7 +84,8 @@ class SamDistilled(Expert):
             "minimum_iou": self.minimum_iou,
             "minimum_stability": self.minimum_stability,
             "overlap": self.overlap,
-            "ask_everywhere": self.ask_everywhere,
+            # An earlier name of the parameter: settings are keys of the cache.
+            "ask_everywhere": self.prompt_everywhere,
         }
 
     @cached_property
@@ -174,7 +175,7 @@ class SamDistilled(Expert):
 
             # Later points inside this segment are skipped.
             mask = mask_logits > 0
-            if not self.ask_everywhere and mask.mean() <= _MOST_COVERED:
+            if not self.prompt_everywhere and mask.mean() <= _MOST_COVERED:
                 covered |= mask
 
         return Candidates(np.array(logits).reshape(-1, height, width), np.array(ious))

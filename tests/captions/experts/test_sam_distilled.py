@@ -127,7 +127,7 @@ def test_segments_are_in_image_pixels_largest_first():
 def test_points_inside_earlier_segments_are_skipped_by_default():
     rectangles = [((0, 0, 512, 512), 0.97), ((640, 128, 896, 384), 0.95)]
     image = Image.new("RGB", (512, 256))
-    few, all_of_them = expert(rectangles, points=8), expert(rectangles, points=8, ask_everywhere=True)
+    few, all_of_them = expert(rectangles, points=8), expert(rectangles, points=8, prompt_everywhere=True)
     (sparse_output,), (dense_output,) = few.annotate([image]), all_of_them.annotate([image])
 
     assert sparse_output == dense_output
