@@ -1,7 +1,7 @@
 """Progress of long work: a bar for each of its tasks, with the speed and the time left.
 
-Whatever takes long (the caption pipeline, training, evaluation, the notebook series) opens one `Progress`,
-adds its tasks, and counts what they have finished:
+Whatever takes long (the caption pipeline, downloading and converting released checkpoints) opens one
+`Progress`, adds its tasks, and counts what they have finished:
 
     with Progress(unit="images") as progress:
         progress.add_task("captions", total=len(images))

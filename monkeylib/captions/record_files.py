@@ -164,7 +164,7 @@ def _read_parquet(path: Path) -> Iterator[Record]:
         for batch in parquet.ParquetFile(path).iter_batches(1000):
             for row in batch.to_pylist():
                 number += 1
-                # Settings are JSON, see `_write_parquet`.
+                # Settings are JSON, see `_parquet_table`.
                 for item in row.get("provenance") or ():
                     item["settings"] = json.loads(item["settings"])
                 yield _parse_record(row, f"Row {number} of {path}")

@@ -241,6 +241,12 @@ def _digest(
     # The text of a prompt, not only its name: rewording it changes what is trained on.
     state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt].text for records in datasets}
 
+    # A missing separator changes tokens too. Only exceptions are named, so that the digests of mixtures without
+    # any stay as they are.
+    unseparated = {name for name in state["prompts"] if not PROMPTS[name].takes_separator}
+    if unseparated:
+        state["prompts_without_separator"] = sorted(unseparated)
+
     state["files"] = [
         [records.name, len(records), *((path.name, path.stat().st_size) for path in records.raw.files)]
         for records in datasets

@@ -82,7 +82,7 @@ class VisionBackbone(nn.Module, ABC):
 
         Args:
             pixel_values: `[v, 3, side, side]`, with the views of one LoRA side by side.
-            lora_groups: `[groups]` LoRA numbers as in `lora.Chunk`, None without LoRA.
+            lora_groups: `[groups]` LoRA numbers as in `tile_lora.Chunk`, None without LoRA.
 
         Returns:
             `[v, patches, width]`.

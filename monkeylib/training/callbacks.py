@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,8 @@ def _peak_bytes() -> int:
 class MemoryUse(L.Callback):
     """Measure one optimiser step, and write it to `memory.json` with the estimate of `memory.count_step`.
 
+    If the estimate fails, it is left out with a warning, and the run goes on.
+
     The step is the first after a start at which AdamW's moments exist (the second step of a new run).
 
     A GPU's allocator reports its peak. On a CPU tensors are counted while they live, which takes a single
@@ -197,17 +200,37 @@ class MemoryUse(L.Callback):
             return
 
         # The same step on fake tensors, with the shapes of the micro-batches just seen.
-        estimate = memory.count_step(
-            module.profile,
-            micro_batches,
-            config=module.model.config,
-            devices=trainer.world_size,
-            on_gpu=module.device.type == "cuda",
-        )
+        result = {"step": self.step + 1, "measured": measured}
+        estimated = self._estimate(trainer, module, micro_batches)
+        if estimated is not None:
+            result["estimated"] = estimated
 
-        result = {"step": self.step + 1, "measured": measured, "estimated": estimate.peak}
         with resources.atomic_write(self.file) as temporary:
             temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
+
+    def _estimate(
+        self, trainer: L.Trainer, module: L.LightningModule, micro_batches: list[dict[str, Any]]
+    ) -> int | None:
+        """Count the same step on fake tensors; return its peak in bytes, None if it can't be counted."""
+        try:
+            estimate = memory.count_step(
+                module.profile,
+                micro_batches,
+                config=module.model.config,
+                devices=trainer.world_size,
+                on_gpu=module.device.type == "cuda",
+            )
+        # Whatever fails here, an operation without a fake kernel or a full memory: the run itself is sound.
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            warnings.warn(
+                f"The memory of a training step could not be estimated, so {memory.FILE} holds only what was "
+                f"measured: {reason}",
+                stacklevel=2,
+            )
+            return None
+
+        return estimate.peak
 
     def on_exception(self, *_: Any) -> None:
         """Stop counting."""

@@ -59,11 +59,6 @@ class StepMemory:
     communication: int
     peak: int
 
-    @property
-    def activations(self) -> int:
-        """Activations at the fullest moment, with those gradients that exist by then."""
-        return self.peak - self.weights - self.optimizer - self.communication
-
 
 def count_step(
     profile: Profile,
@@ -171,21 +166,28 @@ def without_values(batch: MicroBatch) -> dict[str, Any]:
     return {name: _on_meta(value) for name, value in batch.items()}
 
 
-def read_memory(folder: Path) -> dict[str, int | float]:
+def read_memory(folder: Path) -> dict[str, int | float | None]:
     """Return what a run measured, as a row of a table: bytes in MB, and the estimate's share of them.
+
+    Estimate and share are None where the estimate had failed.
 
     Raises:
         FileNotFoundError: nothing was measured there: a run of one step, or of several processes on CPUs.
     """
     result = json.loads((folder / FILE).read_bytes())
     # Bytes -> MB
-    measured, estimated = result["measured"] / 1e6, result["estimated"] / 1e6
-    return {
+    measured = result["measured"] / 1e6
+    row: dict[str, int | float | None] = {
         "step": result["step"],
         "measured, MB": round(measured, 2),
-        "estimated, MB": round(estimated, 2),
-        "ratio": round(estimated / measured, 3),
+        "estimated, MB": None,
+        "ratio": None,
     }
+
+    if "estimated" in result:
+        estimated = result["estimated"] / 1e6
+        row |= {"estimated, MB": round(estimated, 2), "ratio": round(estimated / measured, 3)}
+    return row
 
 
 # --- the step

@@ -11,6 +11,7 @@ from monkeylib.data import mixture as mixtures
 from monkeylib.data.dataset_cards import training_cards
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.data.synthetic import sample_files
+from monkeylib.prompts import PROMPTS, PromptTemplate
 from tests.support import record_files as files
 
 
@@ -113,6 +114,17 @@ def test_digest_changes_with_the_training_data_and_nothing_else(make):
     ]
 
     assert len({mixture.digest for mixture in changed} | {first}) == 6
+
+
+def test_digest_changes_with_the_separator_of_a_prompt(make, monkeypatch):
+    digest = make([4], [{}]).digest
+    template = PROMPTS["vqa"]
+
+    monkeypatch.setitem(PROMPTS, "vqa", PromptTemplate(template.text))
+    assert make([4], [{}]).digest == digest
+
+    monkeypatch.setitem(PROMPTS, "vqa", PromptTemplate(template.text, takes_separator=False))
+    assert make([4], [{}]).digest != digest
 
 
 def test_digest_changes_with_the_validation_split(make):

@@ -194,6 +194,22 @@ def test_run_takes_the_estimated_memory(changes, tmp_path):
     assert _get_current_dispatch_mode() is None
 
 
+def test_run_goes_on_when_the_estimate_fails(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise NotImplementedError("no fake kernel for this operation\nand a long trace")
+
+    monkeypatch.setattr(memory, "count_step", fail)
+    profile = profiles.load_profile("smoke").with_training(steps=2, warmup=1)
+
+    with pytest.warns(UserWarning, match="could not be estimated.*no fake kernel for this operation$"):
+        run = finetune.run(profile, tmp_path / "run").parent
+
+    assert set(json.loads((run / memory.FILE).read_text())) == {"step", "measured"}
+    row = memory.read_memory(run)
+    assert row["measured, MB"] > 0
+    assert row["estimated, MB"] is None and row["ratio"] is None
+
+
 def test_failing_run_stops_counting(tmp_path):
     profile = profiles.load_profile("smoke").with_training(steps=3, warmup=1)
     records = synthetic_data(profile)
