@@ -241,8 +241,8 @@ def _digest(
     # The text of a prompt, not only its name: rewording it changes what is trained on.
     state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt].text for records in datasets}
 
-    # A missing separator changes tokens too. Only exceptions are named, so that the digests of mixtures without
-    # any stay as they are.
+    # A missing separator changes tokens too. Only exceptions are named, so that the digests of
+    # mixtures without any stay as they are.
     unseparated = {name for name in state["prompts"] if not PROMPTS[name].takes_separator}
     if unseparated:
         state["prompts_without_separator"] = sorted(unseparated)
