@@ -29,6 +29,7 @@ from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from monkeylib.token_ids import IMAGE_TOKENS
 
 FOLDER = Path(__file__).parent
 METHODS = ("together", "alone")
@@ -39,7 +40,7 @@ def build_monkey(size: str) -> Monkey:
     tokenizer = build_tokenizer()
     config = SIZES[size]()
     config.image_start_id, config.image_end_id, config.image_token_id = tokenizer.convert_tokens_to_ids(
-        ["<img>", "</img>", "<imgpad>"]
+        list(IMAGE_TOKENS)
     )
 
     torch.manual_seed(0)

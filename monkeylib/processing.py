@@ -6,7 +6,7 @@ path, and `<img>` in a user's text stays text.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from transformers.image_utils import (
 )
 
 from monkeylib import tiling
+from monkeylib.errors import choose
 from monkeylib.images import ImageInput, open_image
-from monkeylib.model.config import MonkeyConfig
-from monkeylib.tiling import Grid, global_view, split_tiles
-from monkeylib.token_ids import PromptLayout
+from monkeylib.model.config import MonkeyConfig, Views
+from monkeylib.tiling import GlobalFrom, Grid, global_view, split_tiles
+from monkeylib.token_ids import IMAGE_TOKENS, PromptLayout
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -71,18 +72,16 @@ class MonkeyImageProcessor(BaseImageProcessor):
         tile_size: int = 448,
         rows: int = 2,
         cols: int = 2,
-        views: str = "tiles+global",
+        views: Views = "tiles+global",
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
-        global_from: str = "resized",
+        global_from: GlobalFrom = "resized",
         resize_mode: tiling.ResizeMode = "stretch",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if views not in ("tiles+global", "tiles", "global"):
-            raise ValueError(f"views is one of 'tiles+global', 'tiles' and 'global', got {views!r}")
-        if global_from not in ("resized", "original"):
-            raise ValueError(f"global_from is one of 'resized' and 'original', got {global_from!r}")
+        choose("setting of views", views, get_args(Views))
+        choose("source of the global view", global_from, get_args(GlobalFrom))
         tiling.check_resize_mode(resize_mode)
 
         self.tile_size = tile_size
@@ -183,7 +182,7 @@ class MonkeyProcessor(ProcessorMixin):
         tokenizer: Any,
         queries: int = 256,
         separator: str = "",
-        image_tokens: Sequence[str] = ("<img>", "</img>", "<imgpad>"),
+        image_tokens: Sequence[str] = IMAGE_TOKENS,
         prompt_prefix: str = "",
     ) -> None:
         super().__init__(image_processor, tokenizer)

@@ -12,6 +12,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 ResizeMode = Literal["stretch", "pad", "crop"]
+# What the global view is made of: the resized and normalised image, or the image itself.
+GlobalFrom = Literal["resized", "original"]
 
 
 class Grid(NamedTuple):
@@ -127,7 +129,8 @@ def check_resize_mode(resize_mode: str) -> None:
         ValueError: there is no such mode.
     """
     if resize_mode not in get_args(ResizeMode):
-        raise ValueError(f"resize_mode is one of 'stretch', 'pad' and 'crop', got {resize_mode!r}")
+        modes = ", ".join(get_args(ResizeMode))
+        raise ValueError(f"there is no resize mode called {resize_mode!r}: choose one of {modes}")
 
 
 def split_tiles(image: torch.Tensor, tile: int) -> torch.Tensor:

@@ -18,6 +18,8 @@ from monkeylib.prompts import build_prompt, get_template, wrap_content
 
 # The released data writes a blank between an image, or an earlier answer, and the prompt that follows.
 SEPARATOR = " "
+# Around an image's visual tokens, and in the place of each of them.
+IMAGE_TOKENS = ("<img>", "</img>", "<imgpad>")
 
 
 class Tokenizer(Protocol):

@@ -64,5 +64,5 @@ def test_tiles_and_global_view_show_the_same_resized_image(make_image):
 
 
 def test_unknown_resize_mode_raises():
-    with pytest.raises(ValueError, match="'stretch', 'pad' and 'crop', got 'squeeze'"):
+    with pytest.raises(ValueError, match="called 'squeeze': choose one of stretch, pad, crop"):
         MonkeyImageProcessor(resize_mode="squeeze")

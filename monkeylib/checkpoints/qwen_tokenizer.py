@@ -13,6 +13,8 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from monkeylib.token_ids import IMAGE_TOKENS
+
 VOCABULARY = "qwen.tiktoken"
 END_OF_TEXT = "<|endoftext|>"
 # In the order of their ids, which begin after the last rank: 151643 in the released checkpoint.
@@ -21,7 +23,7 @@ SPECIAL_TOKENS = (
     *("<|im_start|>", "<|im_end|>"),
     *(f"<|extra_{i}|>" for i in range(205)),
     *("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"),
-    *("<img>", "</img>", "<imgpad>"),
+    *IMAGE_TOKENS,
 )
 # Where Qwen splits a text before BPE: contractions, words with one character before, single digits,
 # punctuation, line ends, blanks.

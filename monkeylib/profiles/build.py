@@ -29,9 +29,7 @@ from monkeylib.model import (
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
 from monkeylib.profiles.schema import HFVisionConfig, Profile
 from monkeylib.tiling import Grid
-from monkeylib.token_ids import SEPARATOR
-
-IMAGE_TOKENS = ("<img>", "</img>", "<imgpad>")
+from monkeylib.token_ids import IMAGE_TOKENS, SEPARATOR
 
 # What a model in the released layout fixes, and a profile on it has to agree with.
 _FIXED_BY_RELEASE = ("lora_mode", "views", "attention_rank", "mlp_rank", "mlp_lora_input", "lora_dropout")
@@ -59,8 +57,7 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
         text_fields["pad_token_id"] = tokenizer.pad_token_id
         # LLaVA-1.5 has a placeholder alone, whose id its own configuration states.
         if start_id is not None:
-            image_tokens = ["<img>", "</img>", "<imgpad>"]
-            start_id, end_id, placeholder_id = tokenizer.convert_tokens_to_ids(image_tokens)
+            start_id, end_id, placeholder_id = tokenizer.convert_tokens_to_ids(list(IMAGE_TOKENS))
 
     vision_config = _vision_config(profile)
     if profile.resampler_heads is None:

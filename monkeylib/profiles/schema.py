@@ -6,9 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from monkeylib.model.config import LoRAMode, Precision, Views
 from monkeylib.model.monkey import TrainMode
-from monkeylib.tiling import ResizeMode
-
-GlobalFrom = Literal["resized", "original"]
+from monkeylib.tiling import GlobalFrom, ResizeMode
 
 
 class ProfileSection(BaseModel):

@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from monkeylib.data.synthetic.documents import KINDS
 from monkeylib.data.synthetic.scenes import COLOURS, NUMBERS, OBJECTS
+from monkeylib.token_ids import IMAGE_TOKENS
 
-SPECIALS = ("<|endoftext|>", "<img>", "</img>", "<imgpad>", "<unk>")
+SPECIALS = ("<|endoftext|>", *IMAGE_TOKENS, "<unk>")
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation + " "
 WORDS = (
     *"what is the how much many are there where colour does sign say says written at of value shop".split(),
@@ -54,7 +55,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
         unk_token="<unk>",
-        additional_special_tokens=["<img>", "</img>", "<imgpad>"],
+        additional_special_tokens=list(IMAGE_TOKENS),
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
