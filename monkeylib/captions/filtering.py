@@ -36,7 +36,7 @@ class Thresholds(NamedTuple):
 
 
 DEFAULTS = Thresholds()
-OVERLAPS: dict[str, Overlap] = {"correct": boxes.iou, "release": boxes.released_iou}
+OVERLAPS: dict[str, Overlap] = {"correct": boxes.iou, "released": boxes.released_iou}
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Filter:
 
     Attributes:
         thresholds: see `Thresholds`; None lets everything through.
-        overlap: "correct", or "release" for the overlap that the released code computes.
+        overlap: "correct", or "released" for the overlap that the released code computes.
         smallest_segment: share of the image that the box of a segment has to cover, 0..1. A classifier of
             full images is not reliable on segments of a few pixels.
     """
 
     thresholds: Thresholds | None = DEFAULTS
-    overlap: Literal["correct", "release"] = "correct"
+    overlap: Literal["correct", "released"] = "correct"
     smallest_segment: float = 0.0
 
     def __post_init__(self) -> None:

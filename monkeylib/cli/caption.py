@@ -31,7 +31,7 @@ Captions = Annotated[
     Path | None, typer.Option(help="File of original captions by image name: JSON, JSONL, CSV or TSV.")
 ]
 Overlap = Annotated[
-    Literal["correct", "release"],
+    Literal["correct", "released"],
     typer.Option(
         help="IoU by which boxes of the same text are compared: correct, or as in the released code."
     ),

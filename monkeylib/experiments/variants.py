@@ -105,6 +105,7 @@ _VARIANTS = (
     Variant("multiscale", "one view of changing size, the ViT trains", _multiscale),
     Variant("tiles_only", "tiles without global view, LoRA per tile", _tiles_only),
     Variant("released_global", "tiles + the released code's global view, LoRA per tile", _released_global),
+    # Variants are folders on disk and rows of committed tables: this one keeps its first name.
     Variant("no_adapters", "tiles + global view, no LoRA", _no_lora),
     Variant("shared", "tiles + global view, one shared LoRA", _shared_lora),
     Variant("per_tile", "tiles + global view, LoRA per tile (Monkey)", _monkey),

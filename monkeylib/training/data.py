@@ -137,6 +137,7 @@ def synthetic_data(profile: Profile) -> TrainingData:
     train, validation = SyntheticRecords(profile, "train"), SyntheticRecords(profile, "val")
     first_records = [train[offset + index] for index in range(16)]
     digest = digests.data_digest([(record.turns, record.images) for record in first_records])
+    # "nano worlds" names the data in the digests of existing runs, which another word would not resume.
     return TrainingData(
         train, validation, f"nano worlds {digest}", offset=offset, validation_offset=FIRST_UNSEEN_IMAGE
     )

@@ -216,7 +216,7 @@ def test_answer_of_several_values_needs_all_of_them(data, tmp_path):
     path = run(benchmarks.get("wtq").load(None), tmp_path / "p.jsonl", lambda e: answers[e.id])
 
     assert results.scores_by_id(path, "denotation_accuracy") == {"t-1-0": 1, "t-1-1": 0, "t-2-0": 1}
-    assert results.scores_by_id(path, "release_containment")["t-1-1"] == 1
+    assert results.scores_by_id(path, "released_containment")["t-1-1"] == 1
 
 
 def test_choices_can_be_named_by_letter(data, tmp_path):
@@ -295,7 +295,7 @@ def test_released_files_are_scored_as_by_the_released_code(name, data, tmp_path)
     score = scores(name, run(examples, tmp_path / "p.jsonl", lambda e: e.answers[0]))[benchmark.metrics[0]]
 
     # A full stop in the answer, and an answer in capitals, are defects of the released code.
-    expected = {"release_containment": 2 / 3, "release_gqa_accuracy": 2 / 3, "release_vqa_score": 2.9 / 3}
+    expected = {"released_containment": 2 / 3, "released_gqa_accuracy": 2 / 3, "released_vqa_score": 2.9 / 3}
 
     assert score == pytest.approx(expected.get(benchmark.metrics[0], 1))
 
@@ -377,7 +377,7 @@ def test_unknown_benchmark_raises_with_the_list():
 def test_metrics_of_the_released_code_are_scored_beside_the_official_ones():
     for card in CARDS.values():
         part = card.test
-        assert not part.metrics[0].startswith("release_")
+        assert not part.metrics[0].startswith("released_")
         if part.released:
             assert part.released.metric in part.metrics[1:]
         assert all(metric in registry.METRICS for metric in part.metrics)

@@ -69,8 +69,8 @@ class Handler(BaseHTTPRequestHandler):
 def completion(body: dict, how: str = "answer") -> dict:
     """What the server answers: the whole captions of the prompt, in capitals."""
     prompt = body["messages"][0]["content"]
-    said = next(line for line in prompt.splitlines() if line.startswith("Whole picture"))
-    text = {"empty": "", "null": None}.get(how, f" {said.partition(': ')[2].upper()}\n\n")
+    caption = next(line for line in prompt.splitlines() if line.startswith("Whole picture"))
+    text = {"empty": "", "null": None}.get(how, f" {caption.partition(': ')[2].upper()}\n\n")
     usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": COMPLETION}
     return {
         "id": "1",

@@ -2,7 +2,7 @@
 
 The score of a corpus is the mean over its examples for most metrics. For the others (F1 over all values of
 all documents, MME's sums over tasks) it is computed from sums of counts over examples, which a bootstrap can
-resample. Names that begin with "release_" are the metrics of the released evaluation, defects included
+resample. Names that begin with "released_" are the metrics of the released evaluation, defects included
 (`as_released`), for comparison with its scores.
 """
 
@@ -181,14 +181,14 @@ _METRICS = (
     _mme("perception", mme.MME_PERCEPTION, mme.perception),
     _mme("cognition", mme.MME_COGNITION, mme.cognition),
     # As the released code computes them
-    Metric("release_anls", "ANLS as released", _as_released(as_released.anls)),
+    Metric("released_anls", "ANLS as released", _as_released(as_released.anls)),
     Metric(
-        "release_relaxed_accuracy",
+        "released_relaxed_accuracy",
         "relaxed accuracy as released",
         _as_released(as_released.relaxed_accuracy),
     ),
-    Metric("release_containment", "containment as released", _as_released(as_released.containment)),
-    Metric("release_gqa_accuracy", "GQA accuracy as released", _as_released(_gqa_as_released)),
-    Metric("release_vqa_score", "VQA score as released", _as_released(as_released.vqa_score)),
+    Metric("released_containment", "containment as released", _as_released(as_released.containment)),
+    Metric("released_gqa_accuracy", "GQA accuracy as released", _as_released(_gqa_as_released)),
+    Metric("released_vqa_score", "VQA score as released", _as_released(as_released.vqa_score)),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}

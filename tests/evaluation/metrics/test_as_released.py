@@ -51,8 +51,8 @@ def _scores_by_name(name, items):
 @pytest.mark.parametrize(
     ("name", "section", "corpus"),
     [
-        ("release_relaxed_accuracy", "relaxed_accuracy", "corpus"),
-        ("release_containment", "exact_match_containment", "corpus_over_non_raising"),
+        ("released_relaxed_accuracy", "relaxed_accuracy", "corpus"),
+        ("released_containment", "exact_match_containment", "corpus_over_non_raising"),
     ],
 )
 def test_mean_over_a_corpus_equals_the_released_code(name, section, corpus):
@@ -66,7 +66,7 @@ def test_mean_over_a_corpus_equals_the_released_code(name, section, corpus):
 def test_vqa_percentages_of_a_corpus_equal_the_released_code():
     items = [item for item in METRICS["vqa_score"]["items"] if item["answer_ids_present"]]
     answers = [[a for a, count in item["gt_counts"] for _ in range(count)] for item in items]
-    scores = registry.get("release_vqa_score").scores([item["answer"] for item in items], answers)
+    scores = registry.get("released_vqa_score").scores([item["answer"] for item in items], answers)
 
     expected = METRICS["vqa_score"]["corpus_items_with_answer_id"]
 
@@ -80,7 +80,7 @@ def test_vqa_percentages_of_a_corpus_equal_the_released_code():
 
 
 @pytest.mark.parametrize(
-    ("name", "section"), [("release_anls", "anls"), ("release_containment", "exact_match_containment")]
+    ("name", "section"), [("released_anls", "anls"), ("released_containment", "exact_match_containment")]
 )
 def test_input_that_crashes_the_released_code_raises_an_error_sentence(name, section):
     # Items on which the released code raises have no number.

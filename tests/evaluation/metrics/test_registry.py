@@ -13,7 +13,7 @@ ANSWERS = {
     "mme_perception": ["yes"],
     "mme_cognition": ["yes"],
     "vqa_accuracy": ["plain"] * 10,
-    "release_vqa_score": ["plain"] * 10,
+    "released_vqa_score": ["plain"] * 10,
 }
 BEST = {"cider_d": 10.0, "character_error": math.inf}
 
@@ -86,7 +86,7 @@ def test_every_metric_scores_or_refuses_a_hostile_answer(name, hostile):
         assert score == (1 if hostile.strip(" |\n\t") else 0)
     elif name == "denotation_accuracy" and "|" in hostile:
         assert score == 0  # "|" separates values, so no cell that DUE asks about has it
-    elif not name.startswith(("release", "cider")):
+    elif not name.startswith(("released_", "cider")):
         assert score == 1
 
     assert math.isfinite(score)
