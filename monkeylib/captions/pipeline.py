@@ -4,7 +4,7 @@ The output folder of a run holds
 
 * `records.jsonl`, a record for each image in order,
 * `shards/`, the same as parquet, listed with their checksums in `manifest.json`,
-* `findings/`, the cached results of each model,
+* `annotations/`, the cached results of each model,
 * `summary.json`, statistics of the last run.
 
 Every result is cached, so a rerun computes only what is missing. An image that comes twice, or under another
@@ -145,7 +145,7 @@ class Pipeline:
         images = [image.absolute() for image in images]
         folder = out / "shards"
 
-        stages = self.stages(out / "findings")
+        stages = self.stages(out / "annotations")
         provenance = [item for stage in stages for item in stage.provenance]
 
         with Progress("images") if progress else nullcontext() as bars, self._releasing(stages):

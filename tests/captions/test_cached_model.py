@@ -98,8 +98,8 @@ def test_image_that_crashes_the_process_is_quarantined(folder, tmp_path):
     # The batch crashes first, then the suspect alone until it is quarantined; the fifth run ends.
     assert exit_codes == [-signal.SIGKILL] * 4 + [0], "once in a batch, three times alone"
 
-    version = next(out.glob("findings/fatal/*")).name
-    message = f"crashed the process 3 times; delete findings/fatal/{version}/died to try again"
+    version = next(out.glob("annotations/fatal/*")).name
+    message = f"crashed the process 3 times; delete annotations/fatal/{version}/died to try again"
     assert failures(out) == {"2.png": message}
 
     records = list(read_records(out / pipeline.RECORDS))
@@ -114,7 +114,7 @@ def test_image_whose_crash_was_chance_gets_its_result(folder, tmp_path):
     # It crashes once, and gives a result when it is run alone.
     assert run_in_process(folder, out, Flaky(tmp_path / "seen")) == -signal.SIGKILL
     assert run_pipeline(folder, out, Flaky(tmp_path / "seen")).failed == 0
-    assert not list(out.glob("findings/flaky/*/died/*")), "an image with a result is no suspect"
+    assert not list(out.glob("annotations/flaky/*/died/*")), "an image with a result is no suspect"
 
 
 # --- time limits ----------------------------------------------------------------------------------

@@ -300,7 +300,7 @@ def _kill_a_worker(folder, out):
     """Kill one of Ray's workers of a stage, once the first results are cached."""
     import psutil
 
-    while not list(out.glob("findings/*/*/*/*.json")):
+    while not list(out.glob("annotations/*/*/*/*.json")):
         time.sleep(0.05)
     for process in psutil.Process().children(recursive=True):
         if "StageActor" in " ".join(process.cmdline()) or "MapWorker" in process.name():

@@ -113,7 +113,7 @@ def test_interrupted_run_loses_at_most_one_batch(images, tmp_path):
 
     # No temporary files remain.
     leftovers = [
-        p.name for p in (out / "findings").rglob("*") if p.is_file() and not p.name.endswith(".json")
+        p.name for p in (out / "annotations").rglob("*") if p.is_file() and not p.name.endswith(".json")
     ]
 
     assert leftovers == []
