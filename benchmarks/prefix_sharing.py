@@ -11,7 +11,6 @@ warm up, and must give the same answers.
 """
 
 import argparse
-import csv
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import torch
 from PIL import Image
 from training_step import SIZES, machine
 
-from monkeylib import resources, sizing
+from monkeylib import resources, sizing, tables
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
@@ -147,14 +146,7 @@ def main() -> None:
         print(", ".join(f"{name}: {value}" for name, value in row.items()))
 
     target = FOLDER / "results" / "prefix_sharing.csv"
-    with (
-        resources.atomic_write(target) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
+    tables.write_csv(rows, target)
     print(f"wrote {resources.display_path(target)}")
 
 

@@ -17,7 +17,6 @@ stated with the lowest and highest. Peak memory is what the kernel reports for t
 """
 
 import argparse
-import csv
 import json
 import os
 import platform
@@ -252,14 +251,7 @@ def machine() -> dict[str, object]:
 def write_results(rows: list[dict[str, tables.Value]], folder: Path) -> Path:
     """Write results/training_step.csv, and its table into README.md beside it."""
     target = folder / "results" / "training_step.csv"
-    with (
-        resources.atomic_write(target) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _round(value) for name, value in row.items()})
+    tables.write_csv([{name: _round(value) for name, value in row.items()} for row in rows], target)
 
     page = folder / "README.md"
     text = fill_page(page.read_text(encoding="utf-8"), target)

@@ -41,9 +41,24 @@ def write_table(rows: Sequence[Row], name: str, profile: str) -> Path:
     if not rows:
         raise ValueError(f"The table {name} of profile {profile} has no rows: nothing was written.")
 
-    # dict.fromkeys drops duplicates and keeps the order.
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    path = table_path(name, profile)
+    rounded = [{column: _to_csv(value) for column, value in row.items()} for row in rows]
+    return write_csv(rounded, table_path(name, profile))
+
+
+def write_csv(rows: Sequence[Row], path: Path, columns: Sequence[str] | None = None) -> Path:
+    """Write rows to a CSV file with a header, atomically and with their values as they are.
+
+    Args:
+        rows: the rows; one may leave columns out.
+        path: the file.
+        columns: names of the columns; if not given, in the order in which the rows first name them.
+
+    Returns:
+        `path`.
+    """
+    if columns is None:
+        # dict.fromkeys drops duplicates and keeps the order.
+        columns = list(dict.fromkeys(column for row in rows for column in row))
 
     with (
         resources.atomic_write(path) as temporary,
@@ -51,8 +66,7 @@ def write_table(rows: Sequence[Row], name: str, profile: str) -> Path:
     ):
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        for row in rows:
-            writer.writerow({column: _to_csv(value) for column, value in row.items()})
+        writer.writerows(rows)
 
     return path
 

@@ -8,7 +8,6 @@ a model:
     score_folder("run")                          all files of a folder, by their benchmarks' metrics
 """
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -21,7 +20,7 @@ from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
 from monkeylib.evaluation.examples import Prediction, read_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.statistics import Interval, bootstrap_corpus_score, mean
-from monkeylib.tables import Row, Value
+from monkeylib.tables import Row, Value, write_csv
 
 ALL = "all"  # the group of all examples of a split
 SCORES_FILE = "scores.csv"
@@ -227,15 +226,8 @@ def _groups(rows: Sequence[Prediction], by: str | None) -> dict[str, list[int]]:
 
 def write_table(rows: Sequence[ScoreRow], path: Path | str) -> Path:
     """Write a score table as CSV, atomically."""
-    path = Path(path)
-
     columns = [field.name for field in fields(ScoreRow)]
-    with resources.atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-
-    return path
+    return write_csv([asdict(row) for row in rows], Path(path), columns)
 
 
 # --- folders of predictions, one file for each benchmark ----------------------------------------------------
