@@ -100,6 +100,8 @@ def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target
 def read_lora(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None:
     """Read one folder in peft's format into the LoRA of one tile position of a model.
 
+    Available from Python only: no command of `monkeylib` reads LoRA back.
+
     Raises:
         FileNotFoundError: the folder holds no LoRA.
         ValueError: its tensors do not fit this model, or the model has no LoRA for that tile.
