@@ -38,6 +38,23 @@ from monkeylib.training.module import MonkeyTraining, accumulation_steps
 CHECKPOINTS_PER_RUN = 6
 
 
+# All that a run, and its evaluation among the ablations, writes into its folder.
+RUN_FILES = {
+    "run.json",
+    "model",
+    "model.partial",
+    "last.ckpt",
+    "best.ckpt",
+    "metrics.csv",
+    "answers.jsonl",
+    "memory.json",
+    "skipped.jsonl",
+    "predictions",
+    "tensorboard",
+    "wandb",
+}
+
+
 @dataclass(frozen=True)
 class Devices:
     """Devices that train together.
@@ -81,6 +98,7 @@ def run(
 
     Raises:
         BadRecord: a record that can't be trained on, unless `data` skips such records.
+        FileExistsError: the folder holds files that no training run writes; nothing is changed then.
         FileNotFoundError: the profile's base model is missing.
         ValueError: a batch that cannot be divided over the devices.
     """
@@ -98,6 +116,8 @@ def run(
 
     if resumes and output.exists():
         return output
+    if not resumes:
+        _require_run_folder(folder)
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -122,6 +142,34 @@ def run(
 
     _save_model(trainer, module, folder)
     return output
+
+
+def _require_run_folder(folder: Path) -> None:
+    """Check that a folder may be trained in anew: it is missing, empty, or holds a training run alone.
+
+    Raises:
+        FileExistsError: it holds anything else.
+    """
+    if not folder.exists():
+        return
+
+    names = {path.name for path in folder.iterdir()}
+    foreign = sorted(name for name in names if not _belongs_to_run(name))
+    # Without its configuration, even familiar names, such as `model`, may be somebody else's.
+    if names and "run.json" not in names:
+        foreign = foreign or sorted(names)
+
+    if foreign:
+        raise FileExistsError(
+            f"{resources.display_path(folder)} holds {foreign[0]}, which is not of a training run that could "
+            "be replaced: name another folder, or move what is there away"
+        )
+
+
+def _belongs_to_run(name: str) -> bool:
+    """Return whether a training run writes a file or folder of this name; a killed one leaves `.last...`."""
+    leftover = name.startswith(".") and name[1:].split(".")[0] in {Path(file).stem for file in RUN_FILES}
+    return name in RUN_FILES or leftover
 
 
 def _run_config(profile: Profile, data: TrainingData) -> dict[str, Any]:

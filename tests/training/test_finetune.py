@@ -396,3 +396,28 @@ def test_learning_rate_warms_up_and_decays_to_its_floor():
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert rates[20] == pytest.approx(0.04)
     assert rates[12] == pytest.approx(2 * (0.02 + 0.98 / 2)), "half-way down the cosine"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git", "recipe.json", "model"])
+def test_folder_with_foreign_files_is_refused_and_untouched(name, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).write_text("mine")
+
+    with pytest.raises(FileExistsError, match=f"run holds {name}, which is not of a training run"):
+        finetune.run(SMOKE.with_training(steps=1), run)
+
+    assert [path.name for path in run.iterdir()] == [name]
+    assert (run / name).read_text() == "mine"
+
+
+def test_notes_beside_another_run_are_not_removed(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    (run / "notes.txt").write_text("mine")
+
+    with pytest.raises(FileExistsError, match="holds notes.txt"):
+        finetune.run(SMOKE.with_training(steps=1), run)
+
+    assert (run / "notes.txt").read_text() == "mine"
