@@ -28,7 +28,7 @@ from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
-from monkeylib.token_ids import IMAGE_TOKENS
+from monkeylib.prompts import IMAGE_TOKENS
 
 FOLDER = Path(__file__).parent
 METHODS = ("together", "alone")

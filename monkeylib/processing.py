@@ -1,7 +1,7 @@
 """From images and prompts to the model's inputs.
 
 An image becomes views: its tiles row by row, then the global view. In the prompt it becomes a span of
-`<imgpad>` placeholders, one for each visual token (`token_ids.PromptLayout`). The tokenizer never sees a
+`<imgpad>` placeholders, one for each visual token (`prompts.PromptLayout`). The tokenizer never sees a
 path, and `<img>` in a user's text stays text.
 """
 
@@ -24,8 +24,8 @@ from monkeylib import tiling
 from monkeylib.errors import choose
 from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig, Views
+from monkeylib.prompts import IMAGE_TOKENS, PromptLayout
 from monkeylib.tiling import GlobalFrom, Grid, global_view, split_tiles
-from monkeylib.token_ids import IMAGE_TOKENS, PromptLayout
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -166,7 +166,7 @@ class MonkeyProcessor(ProcessorMixin):
         tokenizer: of the language model; it must hold the image tokens.
         queries: number of visual tokens per view.
         separator: stands between an image and text right after it; the released checkpoints were trained
-            with a blank there (`token_ids.SEPARATOR`).
+            with a blank there (`prompts.SEPARATOR`).
         image_tokens: the tokens before and after an image, and that of its placeholders; LLaVA-1.5 has only
             the last.
         prompt_prefix: begins every prompt. Unlike in a user's text, special tokens count in it: LLaVA-1.5's

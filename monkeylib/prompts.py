@@ -1,13 +1,29 @@
-"""Prompt templates by name: those of the paper (arXiv 2311.06607, section 3.3), of the released code and of
-LLaVA-1.5, and how a question is put into one."""
+"""Prompts: their templates by name, and the layout that turns prompts, images and answers into token ids.
+
+The templates are those of the paper (arXiv 2311.06607, section 3.3), of the released code and of LLaVA-1.5.
+
+`PromptLayout` is the only place where texts and images become ids and labels: processing, inference,
+evaluation, training, data inspection and the evaluation harnesses all call it.
+
+    prefix | <img> <imgpad> ... </img> | separator + prompt | answer <end of text> | separator + prompt | ...
+             one span per image                               labels                 next turn
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from monkeylib.errors import choose
+from monkeylib.label_mask import mask_prompt, mask_tokens
+
+# The released data writes a blank between an image, or an earlier answer, and the prompt that follows.
+SEPARATOR = " "
+# Around an image's visual tokens, and in the place of each of them.
+IMAGE_TOKENS = ("<img>", "</img>", "<imgpad>")
+
+# --- templates
 
 _QUESTION = "{question}"
 _UNANSWERABLE = '{{question}} When the provided information is insufficient, respond with "{}". Answer:'
@@ -111,3 +127,175 @@ def wrap_content(parts: Sequence[Any], name: str) -> list[Any]:
     wrapped[first] = before + wrapped[first]
     wrapped[last] = wrapped[last] + after
     return wrapped
+
+
+# --- layout of token ids
+
+
+class Tokenizer(Protocol):
+    """What a layout needs of a tokenizer; all of transformers' have it."""
+
+    eos_token_id: int
+
+    def encode(self, text: str, **options: Any) -> list[int]:
+        """Return the ids of a text."""
+
+
+class TokenizedConversation(NamedTuple):
+    """Ids of a conversation with their training labels.
+
+    Attributes:
+        input_ids: `T` token ids.
+        labels: the ids of answers and their end-of-text tokens, `IGNORE_INDEX` elsewhere.
+        turns: the number of the turn whose answer a token belongs to, -1 elsewhere.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    turns: list[int]
+
+
+@dataclass(frozen=True)
+class PromptLayout:
+    """Order of everything that the language model reads.
+
+    Images are passed as numbers of visual tokens: `Part` is a text, or the number of an image's tokens.
+
+    Attributes:
+        tokenizer: encodes texts. Special tokens in them, such as a typed `<img>`, stay plain text.
+        placeholder_id: stands once for each visual token of an image.
+        image_start_id, image_end_id: around an image's placeholders; LLaVA-1.5 has none.
+        prefix: begins every prompt, and special tokens count in it: "<s>" for Vicuna, nothing for Qwen.
+        separator: stands between an image, or an earlier answer, and the text that follows.
+    """
+
+    tokenizer: Tokenizer
+    placeholder_id: int
+    image_start_id: int | None = None
+    image_end_id: int | None = None
+    prefix: str = ""
+    separator: str = ""
+
+    # Pieces of a prompt
+
+    def image_ids(self, visual_tokens: int) -> list[int]:
+        """Return the span of one image: `<img>`, a placeholder for each visual token, `</img>`."""
+        span = [self.image_start_id, *[self.placeholder_id] * visual_tokens, self.image_end_id]
+        return [token for token in span if token is not None]
+
+    def text_ids(self, text: str) -> list[int]:
+        """Encode a text in which special tokens are plain text."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    def prefix_ids(self, images: Sequence[int] = ()) -> list[int]:
+        """Return what all prompts about the same images begin with: the prefix and the images' spans.
+
+        Args:
+            images: number of visual tokens of each image.
+        """
+        ids = self.tokenizer.encode(self.prefix, add_special_tokens=False) if self.prefix else []
+        for visual_tokens in images:
+            ids = ids + self.image_ids(visual_tokens)
+        return ids
+
+    def question_ids(self, question: str, prompt: str) -> list[int]:
+        """Encode a question in a named prompt that follows an image or an earlier answer."""
+        return self.text_ids(build_prompt(prompt, question, self.separator))
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Encode an answer with the end-of-text token that closes it."""
+        return [*self.text_ids(answer), self.tokenizer.eos_token_id]
+
+    # Whole prompts
+
+    def encode(self, parts: Sequence[str | int], prompt: str | None = None) -> list[int]:
+        """Encode interleaved texts and images, ready to be completed by the model.
+
+        Args:
+            parts: texts, and numbers of visual tokens for images, in their order.
+            prompt: name of the prompt around the texts; without one, texts stand as they are.
+
+        Raises:
+            ValueError: no such prompt, or it needs a question and there is no text.
+        """
+        separator = self.separator
+        if prompt is not None:
+            parts = wrap_content(parts, prompt)
+            if not get_template(prompt).takes_separator:
+                separator = ""
+
+        ids = self.prefix_ids()
+        follows_image = False
+        for part in parts:
+            if isinstance(part, str):
+                ids = ids + self.text_ids(separator + part if follows_image else part)
+                follows_image = False
+            else:
+                ids = ids + self.image_ids(part)
+                follows_image = True
+
+        return ids
+
+    def encode_chat(
+        self,
+        images: Sequence[int],
+        question: str,
+        history: Sequence[tuple[str, str]] = (),
+        prompt: str = "vqa",
+    ) -> list[int]:
+        """Encode a question that follows earlier questions and answers about the same images.
+
+        Args:
+            images: number of visual tokens of each image; they open the conversation.
+            question: the question to be answered.
+            history: earlier pairs of question and answer, the oldest first.
+            prompt: name of the prompt around each question.
+
+        Raises:
+            ValueError: no such prompt, or it needs a question and got an empty one.
+        """
+        ids = self.prefix_ids(images)
+        for earlier_question, answer in history:
+            ids = ids + self.question_ids(earlier_question, prompt) + self.answer_ids(answer)
+        return ids + self.question_ids(question, prompt)
+
+    def encode_conversation(
+        self, images: Sequence[int], turns: Sequence[tuple[str, str]], max_length: int | None = None
+    ) -> TokenizedConversation:
+        """Encode a conversation to train on, with labels on its answers.
+
+        As in the released code, prompt and answer are tokenized separately, everything but the answers is
+        masked, and the end of text is both attended and supervised. The released code uses one turn; further
+        turns follow the same rule. A turn that does not fit into `max_length` is left out with all that
+        follow, where the released code cuts its answer silently.
+
+        Args:
+            images: number of visual tokens of each image; they open the conversation.
+            turns: prompts exactly as they are tokenized, separators included, and their answers.
+            max_length: tokens of the conversation at most.
+
+        Raises:
+            ValueError: not even the first turn fits.
+        """
+        input_ids = self.prefix_ids(images)
+        labels = mask_tokens(input_ids)
+        turn_numbers = [-1] * len(input_ids)
+
+        for number, (prompt, answer) in enumerate(turns):
+            prompt_ids = self.text_ids(prompt)
+            answer_ids = self.answer_ids(answer)
+            length = len(input_ids) + len(prompt_ids) + len(answer_ids)
+
+            if max_length is not None and length > max_length:
+                if number == 0:
+                    raise ValueError(
+                        f"The image and its first question need {length} tokens but max_length is "
+                        f"{max_length}: raise max_length or shorten the answer."
+                    )
+                break
+
+            input_ids = input_ids + prompt_ids + answer_ids
+            labels += mask_prompt(prompt_ids, answer_ids)
+            turn_numbers += [-1] * len(prompt_ids) + [number] * len(answer_ids)
+
+        return TokenizedConversation(input_ids, labels, turn_numbers)

@@ -11,9 +11,8 @@ from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import MonkeyProcessor
-from monkeylib.prompts import PROMPTS
-from monkeylib.token_ids import PromptLayout
-from monkeylib.training.data import ExampleEncoder
+from monkeylib.prompts import PROMPTS, PromptLayout
+from monkeylib.training.batches import ExampleEncoder
 from tests.support import harness_interfaces, record_files
 
 QUESTION = "what?"

@@ -13,7 +13,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from monkeylib.token_ids import IMAGE_TOKENS
+from monkeylib.prompts import IMAGE_TOKENS
 
 VOCABULARY = "qwen.tiktoken"
 END_OF_TEXT = "<|endoftext|>"

@@ -31,8 +31,8 @@ from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.progress import Progress
+from monkeylib.prompts import SEPARATOR
 from monkeylib.tiling import Grid
-from monkeylib.token_ids import SEPARATOR
 
 # A single file, and the index of several, by preference.
 _WEIGHT_FILES = (

@@ -11,7 +11,7 @@ from monkeylib.cli import options
 
 if TYPE_CHECKING:
     from monkeylib.data.mixture import Mixture
-    from monkeylib.training.data import TrainingData
+    from monkeylib.training.batches import TrainingData
 
 
 def train(
@@ -102,7 +102,7 @@ def _mixture_data(mixture: "Mixture", num_records: int | None, skipped: Path | N
         num_records: examples to train on; without an end if not given.
         skipped: file that lists skipped bad records; a bad record is an error if not given.
     """
-    from monkeylib.training.data import SkippedRecords, TrainingData
+    from monkeylib.training.batches import SkippedRecords, TrainingData
 
     validation = mixture.validation
     return TrainingData(

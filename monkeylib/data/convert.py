@@ -10,8 +10,7 @@ from typing import Any
 from monkeylib import resources
 from monkeylib.data.dataset_cards import DatasetCard
 from monkeylib.data.layouts import LAYOUTS, QARecord, checked, require_files
-from monkeylib.prompts import build_prompt
-from monkeylib.token_ids import SEPARATOR
+from monkeylib.prompts import SEPARATOR, build_prompt
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from pydantic import (
 
 from monkeylib.data.dataset_cards import training_card
 from monkeylib.errors import choose
-from monkeylib.prompts import PROMPTS
-from monkeylib.token_ids import SEPARATOR
+from monkeylib.prompts import PROMPTS, SEPARATOR
 
 Format = Literal["conversations", "evaluation", "llava", "datasets", "webdataset"]
 

@@ -17,7 +17,7 @@ from monkeylib.evaluation import results
 from monkeylib.evaluation.predict import predict_synthetic
 from monkeylib.profiles import Profile
 from monkeylib.training import finetune
-from monkeylib.training.data import synthetic_data
+from monkeylib.training.batches import synthetic_data
 
 
 @dataclass(frozen=True)

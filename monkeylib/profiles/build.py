@@ -28,8 +28,8 @@ from monkeylib.model import (
 )
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor, normalisation
 from monkeylib.profiles.schema import HFVisionConfig, Profile
+from monkeylib.prompts import IMAGE_TOKENS, SEPARATOR
 from monkeylib.tiling import Grid
-from monkeylib.token_ids import IMAGE_TOKENS, SEPARATOR
 
 # What a model in the released layout fixes, and a profile on it has to agree with.
 _FIXED_BY_RELEASE = ("lora_mode", "views", "attention_rank", "mlp_rank", "mlp_lora_input", "lora_dropout")

@@ -78,7 +78,7 @@ class LanguageModelConfig(ProfileSection):
         image_token_ids: ids of the image's tokens.
         pretrained: name of pretrained weights, whose tokenizer is used too.
         tokenizer: folder with the tokenizer, of a model without pretrained weights.
-        prompt_prefix: text that begins every prompt (`token_ids.PromptLayout`).
+        prompt_prefix: text that begins every prompt (`prompts.PromptLayout`).
     """
 
     model_type: str

@@ -29,7 +29,7 @@ from monkeylib.data.records import Record
 from monkeylib.inference import Monkey
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.training import memory
-from monkeylib.training.data import ExampleEncoder
+from monkeylib.training.batches import ExampleEncoder
 
 # --- checkpoints
 

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from monkeylib import digests, resources
 from monkeylib.profiles import Profile, build, trainable
 from monkeylib.training import strategies
+from monkeylib.training.batches import TrainingData, synthetic_data
 from monkeylib.training.callbacks import (
     MemoryUse,
     Preemption,
@@ -31,7 +32,6 @@ from monkeylib.training.callbacks import (
     SaveCheckpoints,
     Throughput,
 )
-from monkeylib.training.data import TrainingData, synthetic_data
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
 
 # A run is validated and saved this often, and after its first step.

@@ -18,7 +18,7 @@ from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.training import strategies
-from monkeylib.training.data import (
+from monkeylib.training.batches import (
     Collator,
     EncodedExample,
     ExampleEncoder,
@@ -42,7 +42,7 @@ class MonkeyTraining(L.LightningModule):
     """Fine-tuning of a model with cross-entropy on answers.
 
     The loss is the mean over all labels of a batch, however the batch is divided over devices and
-    micro-batches (`data.Collator`).
+    micro-batches (`batches.Collator`).
 
     Args:
         model: the model, of which the right components are trainable (`trainable.set_trainable`).

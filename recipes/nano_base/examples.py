@@ -18,9 +18,8 @@ from monkeylib.data.synthetic.samples import LEGIBLE, TILE, Question, Sample
 from monkeylib.data.synthetic.tasks import Turn, training_turns
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
-from monkeylib.prompts import build_prompt
-from monkeylib.token_ids import SEPARATOR
-from monkeylib.training.data import EncodedExample, encode_conversation, pad
+from monkeylib.prompts import SEPARATOR, build_prompt
+from monkeylib.training.batches import EncodedExample, encode_conversation, pad
 from recipes.nano_base.answer_locations import visual_token_targets
 from recipes.nano_base.dense_labels import dense_labels
 

@@ -26,7 +26,7 @@ from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import build
 from monkeylib.profiles.schema import HFVisionConfig, LanguageModelConfig
 from monkeylib.prompts import build_prompt
-from monkeylib.training.data import ExampleEncoder
+from monkeylib.training.batches import ExampleEncoder
 
 PLACE = 55
 

@@ -20,7 +20,7 @@ from monkeylib.experiments import parity
 from monkeylib.profiles import build, trainable
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune
-from monkeylib.training.data import ExampleEncoder, synthetic_data
+from monkeylib.training.batches import ExampleEncoder, synthetic_data
 from tests.support.released_files import golden_settings, read, same, to_released_layout, write
 
 TRUE_SETTINGS = {

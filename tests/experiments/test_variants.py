@@ -6,7 +6,7 @@ from monkeylib import profiles, tables
 from monkeylib.experiments import variants
 from monkeylib.experiments.variants import VARIANTS, variant_profile
 from monkeylib.profiles import build
-from monkeylib.training.data import synthetic_data
+from monkeylib.training.batches import synthetic_data
 from tests.support.smoke_experiments import COUNTS, smallest_profile
 
 SMOKE = profiles.load_profile("smoke")

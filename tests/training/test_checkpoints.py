@@ -15,8 +15,8 @@ from monkeylib.data import synthetic
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.profiles import build, trainable
 from monkeylib.training import finetune, strategies
+from monkeylib.training.batches import synthetic_data
 from monkeylib.training.callbacks import SampleAnswers, SaveCheckpoints
-from monkeylib.training.data import synthetic_data
 from monkeylib.training.module import MonkeyTraining
 
 SMOKE = profiles.load_profile("smoke")

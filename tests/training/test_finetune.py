@@ -13,10 +13,9 @@ from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import tile_loras
 from monkeylib.profiles import build, trainable
-from monkeylib.token_ids import PromptLayout
-from monkeylib.training import callbacks, finetune, optim
-from monkeylib.training import data as training_data
-from monkeylib.training.data import ExampleEncoder, encode_conversation, pad, synthetic_data
+from monkeylib.prompts import PromptLayout
+from monkeylib.training import batches, callbacks, finetune, optim
+from monkeylib.training.batches import ExampleEncoder, encode_conversation, pad, synthetic_data
 from monkeylib.training.module import MonkeyTraining, exact_match
 
 SMOKE = profiles.load_profile("smoke")
@@ -247,7 +246,7 @@ def test_other_synthetic_questions_give_another_digest(monkeypatch):
     digest = synthetic_data(SMOKE).digest
     assert synthetic_data(SMOKE).digest == digest
 
-    monkeypatch.setattr(training_data, "training_turns", lambda *_, **__: [(" really? Answer: ", "yes")])
+    monkeypatch.setattr(batches, "training_turns", lambda *_, **__: [(" really? Answer: ", "yes")])
     assert synthetic_data(SMOKE).digest != digest
 
 

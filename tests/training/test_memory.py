@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from monkeylib import profiles, sizing
 from monkeylib.data.records import BadRecord
 from monkeylib.training import finetune, memory
-from monkeylib.training.data import TrainingData, synthetic_data
+from monkeylib.training.batches import TrainingData, synthetic_data
 
 NANO = profiles.load_profile("nano")
 FROZEN, FULL, LORA = ({"train": mode} for mode in ("frozen", "full", "lora"))

@@ -11,7 +11,7 @@ from monkeylib.experiments.variants import variant_profile
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.profiles import build, trainable
 from monkeylib.training import finetune
-from monkeylib.training.data import ExampleEncoder, Shard, SkippedRecords, TrainingData, synthetic_data
+from monkeylib.training.batches import ExampleEncoder, Shard, SkippedRecords, TrainingData, synthetic_data
 from monkeylib.training.module import MonkeyTraining
 
 SMOKE = profiles.load_profile("smoke")

@@ -6,7 +6,7 @@ import torch
 from monkeylib import profiles
 from monkeylib.experiments.variants import variant_profile
 from monkeylib.profiles import build, trainable
-from monkeylib.training.data import ExampleEncoder, Shard, synthetic_data
+from monkeylib.training.batches import ExampleEncoder, Shard, synthetic_data
 from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.optim import parameter_groups
 

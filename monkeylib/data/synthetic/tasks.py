@@ -5,8 +5,7 @@ from __future__ import annotations
 from numpy.random import Generator
 
 from monkeylib.data.synthetic.samples import LEGIBLE, Question, Sample
-from monkeylib.prompts import build_prompt
-from monkeylib.token_ids import SEPARATOR
+from monkeylib.prompts import SEPARATOR, build_prompt
 
 Turn = tuple[str, str]  # prompt, answer
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from monkeylib.data.synthetic.documents import KINDS
 from monkeylib.data.synthetic.scenes import COLOURS, NUMBERS, OBJECTS
-from monkeylib.token_ids import IMAGE_TOKENS
+from monkeylib.prompts import IMAGE_TOKENS
 
 SPECIALS = ("<|endoftext|>", *IMAGE_TOKENS, "<unk>")
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation + " "

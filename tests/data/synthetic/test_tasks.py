@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from monkeylib.data import synthetic
 from monkeylib.data.synthetic import scenes
 from monkeylib.data.synthetic.tasks import training_turns
-from monkeylib.token_ids import SEPARATOR
+from monkeylib.prompts import SEPARATOR
 
 NUMBERS = st.integers(0, 10_000_000)
 

@@ -28,7 +28,7 @@ from monkeylib.data.synthetic.tasks import training_turns
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
-from monkeylib.token_ids import PromptLayout
+from monkeylib.prompts import PromptLayout
 
 # Number of the first synthetic image that nano-base has not been trained on.
 FIRST_UNSEEN_IMAGE = 20_000_000

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monkeylib.data.records import BadRecord
-from monkeylib.training.data import LengthBuckets, MicroBatches, Shard, build_dataloader
+from monkeylib.training.batches import LengthBuckets, MicroBatches, Shard, build_dataloader
 
 
 def length_of(number):
