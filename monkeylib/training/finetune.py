@@ -29,9 +29,9 @@ from monkeylib.training.callbacks import (
     Preemption,
     ResumedCSVLogger,
     SampleAnswers,
-    SaveCheckpoints,
     Throughput,
 )
+from monkeylib.training.checkpointing import SaveCheckpoints
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
 
 # A run is validated and saved this often, and after its first step.

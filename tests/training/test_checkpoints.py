@@ -16,7 +16,8 @@ from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.profiles import build, trainable
 from monkeylib.training import finetune, strategies
 from monkeylib.training.batches import synthetic_data
-from monkeylib.training.callbacks import SampleAnswers, SaveCheckpoints
+from monkeylib.training.callbacks import SampleAnswers
+from monkeylib.training.checkpointing import SaveCheckpoints
 from monkeylib.training.module import MonkeyTraining
 
 SMOKE = profiles.load_profile("smoke")
