@@ -63,31 +63,6 @@ def test_exif_rotation_is_applied(make_image, tmp_path):
     assert open_image(tmp_path / "a.jpg").size == (10, 20)
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
-    Image.fromarray(np.full((4, 4), 0x4000, dtype=np.uint16)).save(tmp_path / "a.png")
-    assert open_image(tmp_path / "a.png").getpixel((0, 0)) == (64, 64, 64)
-
-
-def test_missing_image_raises_with_its_path(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing.png"):
-        open_image(tmp_path / "nothing.png")
-
-
-@pytest.mark.parametrize("content", [b"", b"no image", None])
-def test_unreadable_image_raises_with_its_path(content, make_image, tmp_path):
-    path = tmp_path / "a.png"
-    make_image().save(path)
-    path.write_bytes(path.read_bytes()[:200] if content is None else content)
-    with pytest.raises(ValueError, match="a.png cannot be read as an image"):
-        open_image(path)
-
-
-@pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((3, 4, 4, 4), dtype=np.uint8)])
-def test_array_of_another_shape_or_type_raises(array):
-    with pytest.raises(ValueError, match="uint8 of shape"):
-        open_image(array)
-
-
 def test_image_becomes_a_span_of_placeholders_before_the_text(processor, make_image):
     out = processor(images=[make_image()], text="hi")
     places = 5 * 16

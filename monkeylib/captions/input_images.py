@@ -11,9 +11,8 @@ from typing import Any
 from PIL import Image
 
 from monkeylib.digests import file_digest, image_digest
-from monkeylib.images import open_image
+from monkeylib.images import SUFFIXES, open_image
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _NAME_FIELDS = ("image", "name", "file", "file_name", "path")  # of a file of original captions
 
 

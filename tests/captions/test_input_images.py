@@ -42,7 +42,7 @@ def test_missing_folder_raises_and_missing_image_becomes_an_input(folder, tmp_pa
         input_images.find_images([tmp_path / "gone"])
 
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"nothing to caption: found no images \(.bmp"):
+    with pytest.raises(ValueError, match=r"nothing to caption: found no images \(.avif .bmp"):
         input_images.find_images([tmp_path / "empty"])
     assert [image.name for image in input_images.find_images([tmp_path / "gone.png"])] == ["gone.png"]
 

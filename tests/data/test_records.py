@@ -25,16 +25,16 @@ def jpeg():
 
 
 IMAGES = {
-    "no file": (None, "there is no image at .*b.png; check the path"),
+    "no file": (None, "there is no image at .*b.png: check the path and the dataset's `images` folder"),
     "a JPEG that is cut off": (lambda: jpeg()[:1500], "cannot be read .*truncated"),
     "a PNG that is cut off": (lambda: files.png(90, 90)[:60], "cannot be read"),
-    "text": (lambda: b"not an image", "cannot be read .*expected a whole JPEG, PNG or WebP file"),
-    "an empty file": (lambda: b"", "cannot be read"),
+    "text": (lambda: b"not an image", "cannot be read .*expected a JPEG, PNG, WebP, TIFF or GIF file"),
+    "an empty file": (lambda: b"", "is an empty file"),
     "a side of 20,000 pixels": (lambda: files.png(20_000, 2), "has 20000 x 2 pixels; a side may have 16,384"),
     "a hundred megapixels": (lambda: files.png_claiming(10_000, 10_000), "has 10000 x 10000 pixels"),
     "a decompression bomb": (
         lambda: files.png_claiming(60_000, 60_000),
-        "has far more than the 89,478,485 pixels",
+        "has far more than 89,478,485 pixels",
     ),
     "PostScript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot be read"),
 }
@@ -62,7 +62,7 @@ def test_broken_image_raises(what, folder):
 def test_image_is_not_downloaded_from_an_address(folder):
     files.write_list(folder / "rows.json", [files.conversation("<img>https://example.com/a.png</img> what?")])
     record = files.read_dataset(files.entry("conversations", "rows.json"), folder)[0]
-    with pytest.raises(BadRecord, match="is an address; images are files"):
+    with pytest.raises(BadRecord, match="is an address: download the image"):
         record.open_images()
 
 

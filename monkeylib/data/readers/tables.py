@@ -7,18 +7,15 @@ data/cache/datasets.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from monkeylib import resources
 from monkeylib.data.readers.base import DatasetRecords, RawRecord, takes_question
-from monkeylib.data.records import FORMATS, Record
+from monkeylib.data.records import Record
 from monkeylib.data.schema import DatasetEntry
 
 _FILES = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv"}
@@ -115,12 +112,12 @@ class TableImage:
     table: Any
     number: int
 
-    def __call__(self) -> Image.Image:
-        """Return the image, its pixels not yet decoded."""
+    def __call__(self) -> bytes | str:
+        """Return the image's bytes or its path."""
         value = self._value()
         if not isinstance(value, bytes | str):
             raise ValueError(f"the column of images holds {type(value).__name__}, expected bytes or a path")
-        return Image.open(value if isinstance(value, str) else io.BytesIO(value), formats=FORMATS)
+        return value
 
     def content(self) -> bytes:
         """Return what identifies the image: its bytes, or its path."""

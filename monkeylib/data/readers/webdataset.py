@@ -9,7 +9,6 @@ The dataset's `columns` name the fields of a `.json` member; without one, `.txt`
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections.abc import Iterable
@@ -18,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from monkeylib import resources
 from monkeylib.data.readers.base import DatasetRecords, RawRecord, find_files, takes_question
-from monkeylib.data.records import FORMATS, BadRecord, Record
+from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.digests import text_digest
-
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+from monkeylib.images import SUFFIXES
 
 Spans = dict[str, list[int]]  # suffix of a member -> its first byte and its length
 
@@ -66,9 +63,9 @@ class TarMember:
             file.seek(self.start)
             return file.read(self.length)
 
-    def __call__(self) -> Image.Image:
-        """Return the image, its pixels not yet decoded."""
-        return Image.open(io.BytesIO(self.content()), formats=FORMATS)
+    def __call__(self) -> bytes:
+        """Return the image's bytes."""
+        return self.content()
 
 
 class ShardRecords:
@@ -93,7 +90,7 @@ class ShardRecords:
         elif "txt" in members:
             fields = {"answer": _read_text(members["txt"], "txt")}
 
-        images = [member for suffix, member in members.items() if suffix in IMAGE_SUFFIXES]
+        images = [member for suffix, member in members.items() if f".{suffix}" in SUFFIXES]
         return fields | {"key": key, "images": images}
 
     def location(self, number: int) -> str:
