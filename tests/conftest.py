@@ -25,7 +25,7 @@ LONGEST_FILES = (
     "test_smoke_series.py",
     "test_notebooks.py",
     "test_killed.py",
-    "test_devices.py",
+    "test_strategies.py",
     "test_distributed.py",
     "test_series.py",
 )

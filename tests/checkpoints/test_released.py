@@ -1,131 +1,27 @@
+"""Checkpoints in the released layout: loaded and trained on; broken ones are refused."""
+
 import json
 import os
-import shutil
 import subprocess
 import sys
 import weakref
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 import monkeylib
 from monkeylib import profiles
 from monkeylib.checkpoints import convert, released
 from monkeylib.checkpoints.key_map import build_key_map
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
-from monkeylib.checkpoints.released_config import config_from_released, config_to_released
+from monkeylib.checkpoints.released_config import config_from_released
 from monkeylib.data.records import Record
 from monkeylib.experiments import parity
 from monkeylib.profiles import build, trainable
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune
 from monkeylib.training.batches import ExampleEncoder, synthetic_data
-from tests.support.released_files import golden_settings, read, same, to_released_layout, write
-
-TRUE_SETTINGS = {
-    "vocab_size": 512,
-    "hidden_size": 128,
-    "intermediate_size": 16,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 8192,
-    "layer_norm_epsilon": 1e-6,
-    "rotary_emb_base": 10000,
-    "visual": {
-        "image_size": 896,
-        "patch_size": 14,
-        "width": 8,
-        "layers": 48,
-        "heads": 2,
-        "mlp_ratio": 4.9231,
-        "output_dim": 128,
-        "lora_repeat_num": 4,
-        "image_start_id": 500,
-    },
-}
-
-
-def all_released_keys():
-    """Return the 2,581 keys of the released Monkey, listed independently of the key map."""
-    tower, pool = "transformer.visual.", "transformer.visual.attn_pool."
-    keys = {f"{tower}{name}" for name in ("positional_embedding", "proj", "conv1.weight")}
-    keys |= {f"{pool}{name}" for name in ("pos_embed", "query", "kv_proj.weight")}
-    keys |= {f"{pool}attn.{name}" for name in ("in_proj_weight", "in_proj_bias")}
-    both = [f"{tower}ln_pre", f"{tower}ln_post", f"{pool}ln_q", f"{pool}ln_kv", f"{pool}attn.out_proj"]
-    for i in range(48):
-        block = f"{tower}transformer.resblocks.{i}."
-        names = ("ln_1", "ln_2", "attn.in_proj", "attn.out_proj", "mlp.c_fc", "mlp.c_proj")
-        both += [block + name for name in names]
-        for place in ("attn.in_proj_lora", "attn.out_proj_lora", "mlp_lora"):
-            for tile in range(4):
-                parts = ("lora_scale", "lora_a.weight", "lora_b.weight")
-                keys |= {f"{block}{place}.{tile}.{part}" for part in parts}
-
-    keys |= {f"{name}.{part}" for name in both for part in ("weight", "bias")}
-    keys |= {"transformer.wte.weight", "transformer.ln_f.weight", "lm_head.weight"}
-    names = ("ln_1.weight", "ln_2.weight", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight")
-    names += ("mlp.w1.weight", "mlp.w2.weight", "mlp.c_proj.weight")
-    return keys | {f"transformer.h.{i}.{name}" for i in range(32) for name in names}
-
-
-@pytest.fixture()
-def golden(tmp_path):
-    """Write the golden weights as a released folder of three shards: bf16, the position embedding in fp32."""
-    weights = {key: tensor.bfloat16() for key, tensor in parity.released_weights().items()}
-    weights["transformer.visual.attn_pool.pos_embed"] = weights[
-        "transformer.visual.attn_pool.pos_embed"
-    ].float()
-    return write(tmp_path / "golden", golden_settings(), weights)
-
-
-def test_complete_key_set_in_three_shards_loads(tmp_path):
-    shapes = {entry.released_key: entry.shape for entry in build_key_map(config_from_released(TRUE_SETTINGS))}
-    assert shapes.keys() == all_released_keys() and len(shapes) == 2581
-
-    generator = torch.Generator().manual_seed(0)
-    weights = {key: torch.randn(shape, generator=generator).bfloat16() for key, shape in shapes.items()}
-    model = load_checkpoint(write(tmp_path / "true", TRUE_SETTINGS, weights))
-
-    assert same(to_released_layout(model.state_dict(), model.config), weights)
-    assert not any(parameter.is_meta for parameter in model.parameters())
-
-
-def test_w2_is_the_gate_and_the_fused_attention_is_split():
-    # monkeylib's name -> entry of the key map
-    places = {entry.name: entry for entry in build_key_map(config_from_released(TRUE_SETTINGS))}
-    layer = "language_model.model.layers.3"
-    assert places[f"{layer}.mlp.gate_proj.weight"].released_key == "transformer.h.3.mlp.w2.weight"
-    key = places[f"{layer}.self_attn.k_proj.bias"]
-    assert (key.released_key, key.rows) == ("transformer.h.3.attn.c_attn.bias", (128, 256))
-
-
-@pytest.mark.parametrize("suffix, shards", [(".bin", 3), (".safetensors", 2), (".bin", 1)])
-def test_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
-    weights = parity.released_weights()
-    in_fp32 = "transformer.visual.attn_pool.pos_embed"
-    weights = {key: tensor if key == in_fp32 else tensor.bfloat16() for key, tensor in weights.items()}
-    source = write(tmp_path / "source", golden_settings(), weights, shards, suffix)
-    convert.convert_from_released(source, tmp_path / "ours")
-    convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
-    before, after = read(source), read(tmp_path / "back")
-
-    assert before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
-
-    # Files that are not weights come back as well.
-    names = sorted(path.name for path in source.iterdir())
-
-    assert names == sorted(path.name for path in (tmp_path / "back").iterdir())
-
-    for name in names:
-        if name.endswith(".json"):
-            first, second = (
-                json.loads((folder / name).read_text()) for folder in (source, tmp_path / "back")
-            )
-            assert first == second
-
-    for name in ("qwen.tiktoken", "configuration_qwen.py"):
-        assert (source / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
+from tests.support.released_files import golden_settings, read, same, write
 
 
 @pytest.mark.parametrize("converted", [False, True])
@@ -166,33 +62,6 @@ def test_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
         == 2
     )
     assert monkey.processor.separator == " "
-
-
-def test_converted_folder_and_the_released_one_give_the_same_model(golden, tmp_path):
-    convert.convert_from_released(golden, tmp_path / "ours")
-    converted = load_checkpoint(tmp_path / "ours")
-    direct = load_checkpoint(golden)
-    assert direct.dtype == torch.bfloat16 and same(converted.state_dict(), direct.state_dict())
-
-    single = load_checkpoint(golden, dtype=torch.float32)
-
-    assert {tensor.dtype for tensor in single.state_dict().values()} == {torch.float32}
-
-
-def test_model_that_was_trained_on_is_written_in_the_released_layout(golden, tmp_path):
-    model = load_checkpoint(golden)
-    with torch.no_grad():
-        model.vision.blocks[0].mlp_lora.scaling[2] = 3
-    model.save_pretrained(tmp_path / "trained")
-    load_processor(golden).save_pretrained(tmp_path / "trained")
-    convert.convert_to_released(tmp_path / "trained", tmp_path / "back")
-    again = load_checkpoint(tmp_path / "back")
-
-    assert same(again.state_dict(), model.state_dict())
-
-    changed = read(tmp_path / "back")["pytorch_model.bin"]
-
-    assert changed["transformer.visual.transformer.resblocks.0.mlp_lora.2.lora_scale"] == torch.tensor([3.0])
 
 
 def test_released_folder_is_trained_on_and_saved_in_either_layout(golden, make_image, tmp_path):
@@ -474,95 +343,3 @@ def test_truncated_safetensors_file_is_named_in_the_error(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=f"{file.name} is cut off"):
         released.load_released(folder)
-
-
-def test_failed_conversion_leaves_no_files(golden, tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "_write_index", lambda *arguments: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        convert.convert_from_released(golden, tmp_path / "new" / "ours")
-    assert list((tmp_path / "new").iterdir()) == []
-
-
-def test_existing_folder_raises(golden):
-    with pytest.raises(FileExistsError, match="exists already"):
-        convert.convert_from_released(golden, golden)
-
-
-def test_missing_or_different_vocabulary_raises(golden, tmp_path):
-    shutil.copy(golden / "config.json", tmp_path)
-    (golden / "qwen.tiktoken").write_bytes(
-        b"\n".join((golden / "qwen.tiktoken").read_bytes().split(b"\n")[:280])
-    )
-    with pytest.raises(ValueError, match="gives <img> the id 494, config.json says 500"):
-        monkeylib.load_model(golden)
-
-    (golden / "qwen.tiktoken").unlink()
-
-    with pytest.raises(FileNotFoundError, match="no vocabulary"):
-        convert.convert_from_released(golden, tmp_path / "ours")
-
-
-def test_processor_loads_without_the_weights(golden, make_image):
-    inputs = monkeylib.load_model(golden, device="cpu").processor(images=make_image(), text="<img> what?")
-    for file in golden.glob("*.bin*"):
-        file.unlink()
-    processor = load_processor(golden)
-    assert (processor.queries, processor.separator, processor.image_start_id) == (256, " ", 500)
-
-    again = processor(images=make_image(), text="<img> what?")
-
-    assert inputs.keys() == again.keys() and all(torch.equal(inputs[name], again[name]) for name in inputs)
-    with pytest.raises(ValueError, match="LoRA for 4 tiles .* the grid 2x3 has 6"):
-        released.load_released_processor(golden, grid=Grid(2, 3))
-
-
-def test_device_map_needs_a_converted_folder(golden):
-    for option in ({"device_map": "auto"}, {"quantization_config": {}}):
-        with pytest.raises(
-            ValueError, match=f"loaded without {next(iter(option))}: convert it first with `monkeylib convert"
-        ):
-            load_checkpoint(golden, **option)
-
-
-@pytest.mark.parametrize(
-    "changes, complaint",
-    [
-        ({"lora_mode": "shared"}, "each tile of one grid, this model has 1 for the grids"),
-        ({"grids": [[2, 2], [4, 1]]}, "its grids is"),
-        ({"views": "tiles"}, "its views is tiles, the layout has tiles[+]global"),
-        ({"mlp_rank": 8}, "its mlp_rank is 8, the layout has 32"),
-    ],
-)
-def test_model_that_the_released_layout_cannot_hold_raises(changes, complaint):
-    config = config_from_released(TRUE_SETTINGS)
-    for name, value in changes.items():
-        setattr(config, name, value)
-    with pytest.raises(ValueError, match=complaint):
-        config_to_released(config, TRUE_SETTINGS)
-
-
-def test_configuration_converts_back_to_the_released_one():
-    config = config_from_released(golden_settings())
-    assert config_to_released(config, golden_settings()) == golden_settings()
-    generated = config_to_released(config)
-    again = config_from_released(generated)
-    assert again.to_dict() == config.to_dict()
-
-
-def test_folder_is_checked_before_it_is_converted_back(golden, tmp_path):
-    convert.convert_from_released(golden, tmp_path / "ours")
-    file = tmp_path / "ours" / "model-00001-of-00003.safetensors"
-    tensors = load_file(file)
-    save_file({f"x.{name}" if name == min(tensors) else name: t for name, t in tensors.items()}, file)
-    with pytest.raises(ValueError, match=f"{min(tensors)} in .* does not fit its config.json"):
-        convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
-    assert not (tmp_path / "back").exists()
-    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-        convert.convert_to_released(tmp_path / "nowhere", tmp_path / "back")
-
-
-def test_converted_folder_has_the_released_processor(golden, tmp_path):
-    convert.convert_from_released(golden, tmp_path / "ours")
-    processor = load_processor(tmp_path / "ours")
-    assert (processor.queries, processor.separator) == (256, " ")
-    assert (processor.image_processor.tile_size, *processor.image_processor.grid) == (448, 2, 2)

@@ -1,12 +1,9 @@
 """Inspection of a mixture, and the commands of `monkeylib data`."""
 
-import sys
-
 import pytest
 import yaml
 from PIL import Image
 
-from monkeylib.cli import app
 from monkeylib.data import inspect
 from monkeylib.data import mixture as mixtures
 from monkeylib.plots.images import contact_sheet
@@ -71,45 +68,3 @@ def test_contact_sheet_is_one_image_of_all_records(mixture, tmp_path):
         contact_sheet([mixture.sets[0][0]], tmp_path / "sheet.gif")
     with pytest.raises(ValueError, match="there is no image to show"):
         contact_sheet([], tmp_path / "sheet.png")
-
-
-@pytest.fixture()
-def call(monkeypatch, tmp_path, capsys):
-    """Run `monkeylib data ...` and return its exit code, output and errors."""
-    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["monkeylib", "data", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            app.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run_command
-
-
-def test_inspect_command_prints_a_table_and_draws_the_sheet(call, tmp_path):
-    code, output, _ = call("inspect", "samples", "--profile", "smoke")
-    assert code == 0 and "samples: 27 records per epoch" in output
-    assert "reading" in output and "validation" in output
-    assert output.splitlines()[-1] == "images: data/cache/sheets/samples.png"
-    assert (tmp_path / "out" / "data" / "cache" / "sheets" / "samples.png").is_file()
-
-
-def test_convert_command_counts_skipped_records(call, tmp_path):
-    rows = [{"imgname": "1.png", "query": "?", "label": label} for label in ("x", "")]
-    (tmp_path / "train" / "png").mkdir(parents=True)
-    (tmp_path / "train" / "png" / "1.png").write_bytes(files.png())
-    files.write_list(tmp_path / "train" / "train_human.json", rows)
-    files.write_list(tmp_path / "train" / "train_augmented.json", [])
-    code, output, _ = call("convert", "chartqa", tmp_path, "--out", tmp_path / "chartqa.json")
-
-    assert code == 0 and "chartqa.json: 1 records, 1 left out (no answer); their images: " in output
-
-
-def test_datasets_are_listed_and_user_errors_reported(call):
-    code, output, _ = call("datasets")
-    assert code == 0 and "vqav2: https://visualqa.org/download.html (CC BY 4.0" in output
-    assert call("inspect", "nowhere")[0] == 2
-
-    code, _, errors = call("convert", "imagenet", ".", "--out", "x.json")
-    assert code == 2 and errors.startswith("monkeylib: there is no public dataset called 'imagenet'")

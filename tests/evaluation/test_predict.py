@@ -1,4 +1,4 @@
-"""Predictions on disk: prefix sharing, and files that are resumed and repaired."""
+"""Files of predictions: resumed, repaired and replaced."""
 
 import os
 import signal
@@ -7,124 +7,22 @@ import sys
 import textwrap
 import time
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from monkeylib.evaluation.examples import Example, make_batches, read_predictions
+from monkeylib.evaluation.examples import Example, read_predictions
 from monkeylib.evaluation.predict import predict
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
-from monkeylib.inference import Monkey
-from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
-from tests.support import random_monkey
-
-
-@pytest.fixture(scope="module")
-def monkey() -> Monkey:
-    return random_monkey.make_monkey()
-
-
-def _image(seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8))
-
-
-def _examples(images: int = 5, questions: int = 3) -> list[Example]:
-    return [
-        Example(
-            id=f"{image}-{number}",
-            image=lambda image=image: _image(image),
-            question="what is " + "x" * (7 * number + image) + "?",
-            answers=("yes", "no"),
-            image_id=f"image {image}",
-            meta={"family": "general" if image % 2 else "document", "answer_box": (1.0, 2.0)},
-        )
-        for image in range(images)
-        for number in range(questions)
-    ]
+from tests.support import noise_questions
 
 
 def _echo(examples):
     return [f"{example.id}: {example.question}" for example in examples]
 
 
-def test_batches_keep_the_questions_of_an_image_in_a_row():
-    examples = _examples()
-    batches = make_batches(examples, 4)
-
-    assert [len(batch) for batch in batches] == [4, 4, 4, 3]
-
-    flat = [example for batch in batches for example in batch]
-    assert sorted(e.id for e in flat) == sorted(e.id for e in examples)
-
-    keys = [example.image_key for example in flat]
-    changes = sum(first != second for first, second in zip(keys, keys[1:], strict=False))
-    assert changes == 4, "the questions of each of five images are neighbours"
-
-    # Batches do not depend on the order of the examples.
-    assert make_batches(examples[::-1], 4)[0][0].image_key == batches[0][0].image_key
-
-
-@pytest.mark.parametrize(("questions", "size"), [(3, 4), (1, 3), (8, 8)])
-def test_prefix_sharing_gives_the_answers_of_single_questions(monkey, monkeypatch, questions, size):
-    examples = _examples(images=12 // questions + 1, questions=questions)
-    encoded = []
-    read = []
-    features = monkey.model.get_image_features
-    forward = monkey.model.language_model.forward
-    monkeypatch.setattr(
-        monkey.model, "get_image_features", lambda *a, **k: encoded.append(1) or features(*a, **k)
-    )
-
-    def spy(*arguments, **options):
-        # Images come as embeddings; questions alone and new tokens come as ids.
-        embeddings = options["inputs_embeds"]
-        read.append(0 if embeddings is None else embeddings.shape[0])
-        return forward(*arguments, **options)
-
-    monkeypatch.setattr(monkey.model.language_model, "forward", spy)
-    answer = PrefixSharingMonkey(monkey, max_new_tokens=6)
-    batches = make_batches(examples, size)
-    shared = {e.id: text for batch in batches for e, text in zip(batch, answer(batch), strict=True)}
-    images = {example.image_key for example in examples}
-
-    assert len(encoded) == len(images)  # each once, though batches cut through the questions of an image
-
-    if questions == 1:
-        assert sum(read) == len(examples)
-    else:
-        assert sum(read) <= len(images) + len(batches), "the language model reads an image once in a batch"
-
-    alone = {e.id: monkey.answer(e.image(), e.question, max_new_tokens=6) for e in examples}
-
-    assert shared == alone
-
-    assert len(set(alone.values())) > 5  # the answers differ, so that a mix-up would show
-
-
-def test_prefix_is_not_shared_beyond_the_trained_length(monkey, monkeypatch):
-    monkeypatch.setattr(monkey.model.config.text_config, "trained_length", 60, raising=False)
-    short = _examples(1, 4)
-
-    # Two questions per image in both batches, but only the short ones fit the trained length.
-    long = [Example(name, _image(0), "x " * 40, ("a",), image_id="i") for name in "ab"]
-    options_of_calls = []
-    generate = monkey.model.generate
-    monkeypatch.setattr(
-        monkey.model,
-        "generate",
-        lambda **options: options_of_calls.append(set(options)) or generate(**options),
-    )
-    answer = PrefixSharingMonkey(monkey, max_new_tokens=2)
-    answer(short)
-    answer(long)
-
-    assert ["past_key_values" in options for options in options_of_calls] == [True, False]
-
-
 def test_predictions_hold_the_example_and_the_fingerprint_of_the_model(monkey, tmp_path):
     path = tmp_path / "new" / "p.jsonl"
-    assert predict(monkey, _examples(2, 2), path, max_new_tokens=3, progress=False) == (path, 4, 0)
+    examples = noise_questions.make_examples(2, 2)
+    assert predict(monkey, examples, path, max_new_tokens=3, progress=False) == (path, 4, 0)
 
     rows = read_predictions(path)
     assert {row.id for row in rows} == {"0-0", "0-1", "1-0", "1-1"}
@@ -136,7 +34,7 @@ def test_predictions_hold_the_example_and_the_fingerprint_of_the_model(monkey, t
 
 
 def test_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
-    examples = _examples()
+    examples = noise_questions.make_examples()
     uninterrupted = tmp_path / "uninterrupted.jsonl"
     predict(monkey, examples, uninterrupted, batch_size=4, max_new_tokens=4, progress=False)
     calls = []
@@ -171,7 +69,7 @@ def test_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
 
 
 def test_incomplete_line_is_predicted_again(tmp_path):
-    examples = _examples()
+    examples = noise_questions.make_examples()
     path, *_ = predict(_echo, examples, tmp_path / "p.jsonl", batch_size=5, progress=False)
     content = path.read_bytes()
     for cut in (1, 40, len(content) // 2):
@@ -216,7 +114,7 @@ def test_killed_process_leaves_complete_lines_to_resume_from(tmp_path):
 
 
 def test_stale_file_raises_or_is_replaced(monkey, tmp_path):
-    examples = _examples(2, 1)
+    examples = noise_questions.make_examples(2, 1)
     path = tmp_path / "p.jsonl"
     predict(_echo, examples, path, progress=False, name="first")
 
@@ -226,31 +124,11 @@ def test_stale_file_raises_or_is_replaced(monkey, tmp_path):
         predict(_echo, examples[:1], path, progress=False, name="first")
 
     # More examples of the same benchmark are no contradiction.
-    predict(_echo, _examples(3, 1), path, progress=False, name="first")
+    predict(_echo, noise_questions.make_examples(3, 1), path, progress=False, name="first")
     assert len(read_predictions(path)) == 3
 
     predict(_echo, examples, path, progress=False, name="second", stale="replace")
     assert [row.model for row in read_predictions(path)] == ["second"] * 2
-
-
-def test_fingerprint_depends_on_weights_grid_and_settings(monkey):
-    before = monkey_fingerprint(monkey, 4)
-    assert monkey_fingerprint(monkey, 5) != before
-
-    one_view = MonkeyProcessor(
-        MonkeyImageProcessor(16, views="global"), monkey.processor.tokenizer, queries=4
-    )
-
-    assert monkey_fingerprint(Monkey(monkey.model, one_view), 4) != before
-
-    weight = monkey.model.resampler.query
-    original = weight.detach().clone()
-    with torch.no_grad():
-        weight.add_(1e-3)
-        assert monkey_fingerprint(monkey, 4) != before
-        weight.copy_(original)
-
-    assert monkey_fingerprint(monkey, 4) == before
 
 
 @pytest.mark.parametrize(
@@ -261,22 +139,3 @@ def test_no_examples_and_repeated_ids_raise(tmp_path, examples, complaint):
     with pytest.raises(ValueError, match=complaint):
         predict(_echo, examples, tmp_path / "p.jsonl", progress=False)
     assert not (tmp_path / "p.jsonl").exists()
-
-
-def test_any_text_is_the_same_after_reading(tmp_path):
-    texts = ["", "a\nb", '"quoted"', "é漢😀", "\u2028", "\ud800", "<img>"]
-    examples = [Example(str(i), None, text, (text,)) for i, text in enumerate(texts)]
-    path = tmp_path / "p.jsonl"
-    predict(lambda batch: [e.question for e in batch], examples, path, progress=False)
-
-    assert {row.id: row.prediction for row in read_predictions(path)} == {
-        str(i): text for i, text in enumerate(texts)
-    }
-
-
-def test_damaged_or_missing_predictions_file_raises(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no predictions at"):
-        read_predictions(tmp_path / "p.jsonl")
-    (tmp_path / "p.jsonl").write_text('{"id": "a"}\n')
-    with pytest.raises(ValueError, match="Line 1 of .*p.jsonl is no prediction"):
-        read_predictions(tmp_path / "p.jsonl")

@@ -70,3 +70,20 @@ def write_parquet(path, **columns):
     from datasets import Dataset
 
     Dataset.from_dict(columns).to_parquet(path)
+
+
+def read(folder, format, path, **fields):
+    """Return the records of a dataset of one format, whose paths start from a folder."""
+    return read_dataset(entry(format, path, **fields), folder)
+
+
+def lay_out(folder, contents, images):
+    """Write the files of a download, and a small image under each name."""
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write = write_lines if name.endswith(".jsonl") else write_list
+        write(folder / name, content)
+
+    for name in images:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png())

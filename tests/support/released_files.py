@@ -18,6 +18,29 @@ from monkeylib.model import MonkeyConfig
 
 VOCABULARY = Path(__file__).parents[1] / "data" / "qwen.tiktoken.gz"
 
+# Depths and counts of the released Monkey, whose keys depend on them; the widths are small.
+TRUE_SETTINGS = {
+    "vocab_size": 512,
+    "hidden_size": 128,
+    "intermediate_size": 16,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 8192,
+    "layer_norm_epsilon": 1e-6,
+    "rotary_emb_base": 10000,
+    "visual": {
+        "image_size": 896,
+        "patch_size": 14,
+        "width": 8,
+        "layers": 48,
+        "heads": 2,
+        "mlp_ratio": 4.9231,
+        "output_dim": 128,
+        "lora_repeat_num": 4,
+        "image_start_id": 500,
+    },
+}
+
 
 def vocabulary(words: int | None = None) -> bytes:
     """Return the first ranks of Qwen's vocabulary file, or all of them."""

@@ -154,13 +154,6 @@ ROWS = {
 GOOD = {"conversations": CONVERSATION, "evaluation": EXAMPLE, "llava": lambda: TALK("<image> what?", "a cat")}
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
-    (tmp_path / "a.png").write_bytes(files.png())
-    return tmp_path
-
-
 def outcomes(records):
     """Return each record of a dataset, or the message of its error."""
     results = []

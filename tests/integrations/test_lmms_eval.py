@@ -1,8 +1,6 @@
-"""Monkey behind the interfaces of lmms-eval and VLMEvalKit."""
+"""Monkey behind the interface of lmms-eval."""
 
 import importlib
-import inspect
-import sys
 import tomllib
 
 import pytest
@@ -10,49 +8,6 @@ import torch
 
 from monkeylib import resources
 from monkeylib.integrations import common, lmms_eval_models
-from tests.support import harness_interfaces, random_monkey
-
-
-@pytest.fixture(scope="module")
-def monkey():
-    monkey = random_monkey.make_monkey()
-    monkey.model.eval()
-    return monkey
-
-
-@pytest.fixture()
-def checkpoint(monkey, tmp_path):
-    monkey.model.save_pretrained(tmp_path / "m")
-    monkey.processor.save_pretrained(tmp_path / "m")
-    return tmp_path / "m"
-
-
-def fresh(monkeypatch, name):
-    """Import an integration again, with the harness or its recorded interface."""
-    monkeypatch.delitem(sys.modules, f"monkeylib.integrations.{name}", raising=False)
-    module = importlib.import_module(f"monkeylib.integrations.{name}")
-    monkeypatch.delitem(sys.modules, f"monkeylib.integrations.{name}")
-    return module
-
-
-@pytest.fixture(params=["recorded", "installed"])
-def lmms(request, monkeypatch):
-    if request.param == "installed":
-        pytest.importorskip("lmms_eval.api.model", exc_type=ImportError)
-        pytest.importorskip("lmms_eval.models.registry_v2", exc_type=ImportError)
-    else:
-        harness_interfaces.install(monkeypatch)
-
-    return fresh(monkeypatch, "lmms_eval")
-
-
-@pytest.fixture(params=["recorded", "installed"])
-def kit(request, monkeypatch):
-    if request.param == "installed":
-        pytest.importorskip("vlmeval.vlm.base", exc_type=ImportError)
-    else:
-        harness_interfaces.install(monkeypatch)
-    return fresh(monkeypatch, "vlmevalkit")
 
 
 def instance(arguments, number):
@@ -158,51 +113,3 @@ def test_lmms_eval_finds_the_model_by_its_entry_point(lmms):
     base = lmms.MonkeyForLmmsEval.__mro__[1]
 
     assert base.__abstractmethods__ == {"loglikelihood", "generate_until", "generate_until_multi_round"}
-
-
-def test_vlmevalkit_prompts_are_those_of_its_own_entry(kit, checkpoint, monkey, make_image, tmp_path):
-    files = [tmp_path / f"{n}.png" for n in range(2)]
-    for n, file in enumerate(files):
-        make_image(n).save(file)
-    model = kit.MonkeyForVLMEvalKit(checkpoint, device="cpu", max_new_tokens=14)
-    one = [{"type": "image", "value": str(files[0])}, {"type": "text", "value": "what?"}]
-
-    assert model.generate(one) == monkey.answer(files[0], "what?", max_new_tokens=14)
-    assert model.generate(one, "OCRBench") == model.generate(one)
-
-    choice = monkey.answer(files[0], "what?", "choice", max_new_tokens=10)
-
-    assert model.generate(one, "MMBench_DEV_EN") == choice == model.generate(one, "HallusionBench")
-
-    mixed = [{"type": "text", "value": "first"}, one[0], {"type": "image", "value": str(files[1])}, one[1]]
-    inputs = monkey.processor(text=[["first", files[0], files[1], "what? Answer: "]])
-
-    assert model.generate(mixed) == monkey.generate(inputs, 14)[0]
-    with pytest.raises(ValueError, match="needs a question"):
-        model.generate(one[:1])
-    with pytest.raises(ValueError, match="not video"):
-        model.generate_inner([{"type": "video", "value": "a.mp4"}, one[1]])
-    assert list(inspect.signature(type(model).__mro__[1].generate_inner).parameters) == [
-        "self", "message", "dataset",
-    ]  # fmt: skip
-
-
-def test_vlmevalkit_finds_a_registered_checkpoint(kit, checkpoint):
-    kit.register(checkpoint, name="ours")
-    from vlmeval.config import supported_VLM
-
-    model = supported_VLM["ours"](device="cpu")
-    assert isinstance(model, kit.MonkeyForVLMEvalKit) and model.INTERLEAVE
-
-
-def test_repeated_image_is_encoded_once(monkey, make_image, monkeypatch):
-    encoded = []
-    features = monkey.model.get_image_features
-    monkeypatch.setattr(
-        monkey.model, "get_image_features", lambda *a, **k: encoded.append(1) or features(*a, **k)
-    )
-    questions = [("what?", [make_image(0)]), ("who?", [make_image(0)]), ("why?", [make_image(1)])]
-    answers = common.generate_answers(monkey, questions, "vqa", 4)
-
-    assert len(encoded) == 2
-    assert answers == [monkey.answer(images[0], text, max_new_tokens=4) for text, images in questions]

@@ -1,0 +1,134 @@
+"""A run that is killed, or that finds damaged shards, gives the same records as one that is not."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from monkeylib.captions import input_images, pipeline
+from monkeylib.captions.pipeline import LocalEngine
+from monkeylib.captions.record_files import read_records
+from tests.support.caption_models import Colours
+from tests.support.caption_runs import IMAGES, build_pipeline, outcome, run_pipeline
+
+PRELOADED = ["monkeylib.captions.pipeline", "monkeylib.captions.experts", "pyarrow.parquet", "pytest"]
+
+
+def test_every_image_has_a_record_and_failures_are_recorded(image_folder, uninterrupted_run):
+    summary, out = uninterrupted_run
+    records = list(read_records(out / pipeline.RECORDS))
+
+    assert [record.name for record in records] == [f"{n:03d}.png" for n in range(IMAGES)]
+
+    failed = {record.name: [f.stage for f in record.failures] for record in records if record.failures}
+    assert failed == {
+        "007.png": ["colours"], "100.png": ["read"], "250.png": ["colours"], "499.png": ["colours"]
+    }  # fmt: skip
+    assert {record.status for record in records if record.name not in failed} == {"ok"}
+    assert summary.failed == 4 and summary.records == IMAGES and summary.shards == 13
+    # Images that only one expert refused have other annotations.
+    assert [record.status for record in records if record.failures].count("failed") == 1
+
+
+def run_and_kill(image_folder, out, events: int) -> None:
+    """Run the pipeline in another process, and kill it when `events` more files have appeared."""
+    before = files(out)
+    child = multiprocessing.get_context("forkserver").Process(target=run_pipeline, args=(image_folder, out))
+    child.start()
+    while child.is_alive() and files(out) - before < events:
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+
+    assert child.exitcode == -signal.SIGKILL, "the process ended before it was killed"
+
+
+def files(out: Path) -> int:
+    return sum(1 for path in out.rglob("*") if path.is_file())
+
+
+def test_run_that_is_killed_five_times_gives_the_same_records(image_folder, uninterrupted_run, tmp_path):
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    rng = random.Random(0)
+    # Killed at random moments: before, between and within shards.
+    committed_counts = []
+    for _ in range(5):
+        run_and_kill(image_folder, tmp_path, rng.randint(1, 260))
+        committed_counts.append(len(list(tmp_path.glob("shards/*.json"))))
+
+    assert committed_counts == sorted(committed_counts), "each run continues the one before"
+    assert 0 < committed_counts[-1] < 13
+
+    summary = run_pipeline(image_folder, tmp_path)
+    assert outcome(tmp_path) == outcome(uninterrupted_run[1])
+    assert summary.already > 0
+
+    computed = {stage.stage: stage.computed for stage in summary.stages}
+    assert computed["halves"] < IMAGES - 1, "results from before a kill are cached"
+
+
+def test_damaged_shard_is_run_again(image_folder, uninterrupted_run, tmp_path):
+    few = input_images.find_images([image_folder])[:8]
+
+    def run_again():
+        return build_pipeline().run(few, tmp_path, shard_size=2, retry_failed=False, progress=False)
+
+    assert run_again().already == 0
+
+    expected = outcome(tmp_path)
+    first, second, third, _ = sorted(tmp_path.glob("shards/*.parquet"))
+    # A truncated shard, a missing one, and one with a damaged entry; the fourth is intact.
+    first.write_bytes(first.read_bytes()[:-20])
+    second.unlink()
+    third.with_suffix(".json").write_text('{"records": 2')
+
+    assert run_again().already == 1 and outcome(tmp_path) == expected
+
+
+def test_shard_with_failures_is_run_again_unless_told_otherwise(image_folder, tmp_path):
+    few = input_images.find_images([image_folder])[5:9]
+    options = {"shard_size": 2, "progress": False}
+    build_pipeline().run(few, tmp_path, **options)
+
+    assert build_pipeline().run(few, tmp_path, **options).already == 1, (
+        "the black image is in the other shard"
+    )
+    assert build_pipeline().run(few, tmp_path, retry_failed=False, **options).already == 2
+
+
+def test_low_memory_releases_each_model_and_changes_nothing(image_folder, uninterrupted_run, tmp_path):
+    released = []
+
+    class Heavy(Colours):
+        def release(self):
+            released.append(self.name)
+
+    few = input_images.find_images([image_folder])[:4]
+    for name, engine in (("a", LocalEngine()), ("b", LocalEngine(low_memory=True))):
+        pipeline.Pipeline([Heavy()]).run(few, tmp_path / name, engine=engine, shard_size=2, progress=False)
+
+    assert released == ["colours"] * 2 and outcome(tmp_path / "a") == outcome(tmp_path / "b")
+
+
+def test_paths_are_absolute_for_workers_in_other_folders(image_folder, tmp_path, monkeypatch):
+    """Workers have another working image_folder than the process that they work for."""
+    paths = []
+
+    class Elsewhere(LocalEngine):
+        def run(self, shards, stages, place, advance):
+            (tmp_path / "elsewhere").mkdir()
+            monkeypatch.chdir(tmp_path / "elsewhere")
+            paths.append([place, *(image.image for shard in shards for image in shard.images)])
+            yield from super().run(shards, stages, place, advance)
+
+    monkeypatch.chdir(image_folder)
+    inputs = input_images.find_images([Path("001.png"), Path("100.png")])
+    build_pipeline().run(inputs, Path("..") / "out", engine=Elsewhere(), progress=False)
+
+    assert all(path.is_absolute() for path in paths[0])
+
+    ok_record, failed_record = read_records(image_folder.parent / "out" / pipeline.RECORDS)
+    assert ok_record.status == "ok" and str(image_folder) not in failed_record.failures[0].error
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -1,0 +1,184 @@
+"""The Ray engine: its plans, and the same records as in one process."""
+
+import importlib.util
+import os
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from monkeylib.captions import input_images, pipeline
+from monkeylib.captions.composers import chat
+from monkeylib.captions.pipeline import LocalEngine
+from monkeylib.captions.ray_engine import RayEngine
+from monkeylib.captions.record_files import read_records
+from monkeylib.images import open_image
+from tests.support import ray_stand_in
+from tests.support.caption_models import ChecksumMatcher, Colours
+from tests.support.caption_runs import IMAGES, build_pipeline, outcome, run_pipeline
+from tests.support.fatal_experts import Fatal, Slow, images
+
+
+@pytest.mark.parametrize(
+    ("engine", "complaint"),
+    [
+        (RayEngine(cpus=1), "need 7 CPUs, the cluster has 2"),
+        (RayEngine(workers={"colours": 9}, cpus=0.25), "need 3.75 CPUs, the cluster has 2"),
+        (RayEngine(gpus={"colours": 0.5}), "need 0.5 GPUs, the cluster has 0"),
+        (RayEngine(workers={"sam": 2}), "no stage 'sam': the stages are colours, halves, halves.shades"),
+    ],
+)
+def test_plan_that_would_hang_raises(tmp_path, engine, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        engine.plan(build_pipeline().stages(tmp_path), {"CPU": 2.0})
+
+
+def test_model_gets_its_share_of_a_gpu_where_there_are_gpus(tmp_path):
+    class OnGpu(Colours):
+        gpu_share = 0.5
+
+    stages = pipeline.Pipeline([OnGpu()]).stages(tmp_path)
+    engine = RayEngine(workers={"colours": 3})
+
+    assert engine.plan(stages, {"CPU": 4.0, "GPU": 2.0}) == [(3, 0.5), (1, 0.0)]
+    assert engine.plan(stages, {"CPU": 4.0}) == [(3, 0.0), (1, 0.0)]
+
+
+def planned_share(stages, cluster, **options):
+    engine = RayEngine(**options)
+    return engine.cpu_share(engine.plan(stages, cluster), cluster)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 8, 64])
+def test_default_cpu_shares_fit_every_machine(tmp_path, cpus):
+    stages = build_pipeline().stages(tmp_path)
+    for workers in (1, 3, 8):
+        needed = 2 + workers * len(stages)
+        # One machine with all CPUs, and as many machines with one CPU each.
+        for machines in {1, cpus}:
+            share = planned_share(stages, {"CPU": float(cpus)}, default_workers=workers)
+            processes = machines * int(cpus / machines / share + 1e-9)
+            assert 0 < share <= 1 and processes >= needed
+
+    assert planned_share(stages, {"CPU": 64.0}) == 1
+
+
+def test_many_stages_fit_two_cpus_by_default(tmp_path):
+    stages = pipeline.Pipeline([Colours(number=n) for n in range(9)], ChecksumMatcher()).stages(tmp_path)
+    assert planned_share(stages, {"CPU": 2.0}) == pytest.approx(1 / 7, abs=1e-4)
+
+
+def test_composer_with_a_budget_gets_one_actor(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONKEYLIB_CHAT_MODEL", "some-model")
+    for limits, count in (({}, 4), ({"maximum_tokens": 1000}, 1)):
+        composer = chat.ChatComposer(tmp_path / "chat", **limits)
+        stages = pipeline.Pipeline([Colours()], composer=composer).stages(tmp_path)
+        plan = RayEngine(default_workers=4).plan(stages, {"CPU": 8.0})
+        assert plan == [(4, 0.0), (count, 0.0)]
+
+    with pytest.raises(ValueError, match="stage chat can have one worker only"):
+        RayEngine(workers={"chat": 2}).plan(stages, {"CPU": 8.0})
+
+
+def test_unreadable_image_loses_no_other_of_its_shard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
+    home = tmp_path / "images"
+    home.mkdir()
+    # A file name that is not UTF-8, which only bytes can express.
+    for name in (b"caf\xe9.png", b"broken.png"):
+        Image.new("RGB", (8, 6), (9, 200, 9)).save(home / "new.png")
+        os.rename(home / "new.png", os.path.join(os.fsencode(home), name))
+
+    def open_or_fail(image):
+        if image.name == "broken.png":
+            raise EOFError("the plugin gave up")
+        return open_image(image)
+
+    monkeypatch.setattr(input_images, "open_image", open_or_fail)
+    inputs = []
+    for input_image in input_images.find_images([home]):
+        inputs.append(replace(input_image, original_caption="a \ud800 caption"))
+    for engine in (LocalEngine(), RayEngine()):
+        out = tmp_path / type(engine).__name__
+        build_pipeline().run(inputs, out, engine=engine, progress=False)
+        # Bytes that are not UTF-8 are escaped in the name, and so is the surrogate in the caption.
+        broken, renamed = read_records(out / pipeline.RECORDS)
+        assert (broken.status, broken.failures[0].stage) == ("failed", "read")
+        assert (renamed.status, renamed.name) == ("ok", "caf\\udce9.png")
+
+
+def test_actor_pools_give_the_same_records(image_folder, uninterrupted_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
+    engine = RayEngine(workers={"colours": 2})
+    summary = run_pipeline(image_folder, tmp_path, engine)
+
+    assert outcome(tmp_path) == outcome(uninterrupted_run[1])
+
+    pooled, local = (
+        {stage.stage: (stage.computed, stage.failed) for stage in run.stages}
+        for run in (summary, uninterrupted_run[0])
+    )
+
+    assert pooled == local and summary.shards == 13
+    # Loading, five stages and committing: actors, CPUs and GPUs of each step.
+    assert [step[1:] for step in ray_stand_in.LAST.steps] == [
+        (count, 0.25, None) for count in (1, 2, 1, 1, 1, 1, 1)
+    ]
+
+    again = run_pipeline(image_folder, tmp_path, engine)
+    assert again.already == 13 - 4, "only shards with failures are run again"
+    assert outcome(tmp_path) == outcome(uninterrupted_run[1])
+
+
+def _kill_a_worker(image_folder, out):
+    """Kill one of Ray's workers of a stage, once the first results are cached."""
+    import psutil
+
+    while not list(out.glob("annotations/*/*/*/*.json")):
+        time.sleep(0.05)
+    for process in psutil.Process().children(recursive=True):
+        if "StageActor" in " ".join(process.cmdline()) or "MapWorker" in process.name():
+            process.kill()
+            return
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray[data]")
+def test_ray_gives_the_same_records_even_if_a_worker_is_killed(image_folder, uninterrupted_run, tmp_path):
+    import threading
+
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        killer = threading.Thread(target=_kill_a_worker, args=(image_folder, tmp_path), daemon=True)
+        killer.start()
+        summary = run_pipeline(image_folder, tmp_path, RayEngine(workers={"colours": 2}))
+        assert not killer.is_alive()
+    finally:
+        ray.shutdown()
+
+    assert outcome(tmp_path) == outcome(uninterrupted_run[1])
+    assert summary.records == IMAGES and summary.failed == 4
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray[data]")
+def test_ray_quarantines_crashing_images_and_kills_hanging_ones(tmp_path):
+    import ray
+
+    home = images(tmp_path / "images")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        for name, expert, limit in (("ends", Fatal(), None), ("hangs", Slow(), 5)):
+            captioner = pipeline.Pipeline([expert], batch_size=4, time_limit=limit)
+            captioner.run(
+                input_images.find_images([home]), tmp_path / name, engine=RayEngine(), progress=False
+            )
+    finally:
+        ray.shutdown()
+
+    for name, message in (("ends", "crashed the process 3 times"), ("hangs", "no result within 5 seconds")):
+        records = list(read_records(tmp_path / name / pipeline.RECORDS))
+        assert [len(record.regions) for record in records] == [1, 1, 0, 1, 1]
+        assert message in records[2].failures[0].error

@@ -1,0 +1,98 @@
+"""Conversion to the released layout and back."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from monkeylib.checkpoints import convert
+from monkeylib.checkpoints.loading import load_checkpoint, load_processor
+from monkeylib.experiments import parity
+from tests.support.released_files import golden_settings, read, same, write
+
+
+@pytest.mark.parametrize("suffix, shards", [(".bin", 3), (".safetensors", 2), (".bin", 1)])
+def test_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
+    weights = parity.released_weights()
+    in_fp32 = "transformer.visual.attn_pool.pos_embed"
+    weights = {key: tensor if key == in_fp32 else tensor.bfloat16() for key, tensor in weights.items()}
+    source = write(tmp_path / "source", golden_settings(), weights, shards, suffix)
+    convert.convert_from_released(source, tmp_path / "ours")
+    convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
+    before, after = read(source), read(tmp_path / "back")
+
+    assert before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
+
+    # Files that are not weights come back as well.
+    names = sorted(path.name for path in source.iterdir())
+
+    assert names == sorted(path.name for path in (tmp_path / "back").iterdir())
+
+    for name in names:
+        if name.endswith(".json"):
+            first, second = (
+                json.loads((folder / name).read_text()) for folder in (source, tmp_path / "back")
+            )
+            assert first == second
+
+    for name in ("qwen.tiktoken", "configuration_qwen.py"):
+        assert (source / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
+
+
+def test_converted_folder_and_the_released_one_give_the_same_model(golden, tmp_path):
+    convert.convert_from_released(golden, tmp_path / "ours")
+    converted = load_checkpoint(tmp_path / "ours")
+    direct = load_checkpoint(golden)
+    assert direct.dtype == torch.bfloat16 and same(converted.state_dict(), direct.state_dict())
+
+    single = load_checkpoint(golden, dtype=torch.float32)
+
+    assert {tensor.dtype for tensor in single.state_dict().values()} == {torch.float32}
+
+
+def test_model_that_was_trained_on_is_written_in_the_released_layout(golden, tmp_path):
+    model = load_checkpoint(golden)
+    with torch.no_grad():
+        model.vision.blocks[0].mlp_lora.scaling[2] = 3
+    model.save_pretrained(tmp_path / "trained")
+    load_processor(golden).save_pretrained(tmp_path / "trained")
+    convert.convert_to_released(tmp_path / "trained", tmp_path / "back")
+    again = load_checkpoint(tmp_path / "back")
+
+    assert same(again.state_dict(), model.state_dict())
+
+    changed = read(tmp_path / "back")["pytorch_model.bin"]
+
+    assert changed["transformer.visual.transformer.resblocks.0.mlp_lora.2.lora_scale"] == torch.tensor([3.0])
+
+
+def test_failed_conversion_leaves_no_files(golden, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "_write_index", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        convert.convert_from_released(golden, tmp_path / "new" / "ours")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_existing_folder_raises(golden):
+    with pytest.raises(FileExistsError, match="exists already"):
+        convert.convert_from_released(golden, golden)
+
+
+def test_folder_is_checked_before_it_is_converted_back(golden, tmp_path):
+    convert.convert_from_released(golden, tmp_path / "ours")
+    file = tmp_path / "ours" / "model-00001-of-00003.safetensors"
+    tensors = load_file(file)
+    save_file({f"x.{name}" if name == min(tensors) else name: t for name, t in tensors.items()}, file)
+    with pytest.raises(ValueError, match=f"{min(tensors)} in .* does not fit its config.json"):
+        convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        convert.convert_to_released(tmp_path / "nowhere", tmp_path / "back")
+
+
+def test_converted_folder_has_the_released_processor(golden, tmp_path):
+    convert.convert_from_released(golden, tmp_path / "ours")
+    processor = load_processor(tmp_path / "ours")
+    assert (processor.queries, processor.separator) == (256, " ")
+    assert (processor.image_processor.tile_size, *processor.image_processor.grid) == (448, 2, 2)

@@ -1,0 +1,40 @@
+"""`monkeylib answer`."""
+
+from monkeylib import resources
+
+
+def test_answer_prints_the_answer(call, checkpoint, image, monkey):
+    expected = monkey.answer(image, "What?", max_new_tokens=3)
+    code, output, errors = call("answer", image, "What?", "--model", checkpoint, "--max-new-tokens", 3)
+
+    assert (code, output, errors) == (0, f"{expected}\n", "")
+
+    code, output, _ = call(
+        "answer", image, "--prompt", "caption", "--model", checkpoint, "--max-new-tokens", 3
+    )
+    assert code == 0 and output == f"{monkey.answer(image, prompt='caption', max_new_tokens=3)}\n"
+
+
+def test_answer_uses_the_trained_model_or_notes_that_the_base_answers(
+    call, checkpoint, image, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(resources, "REPOSITORY", tmp_path)
+    question = ("answer", image, "What?", "--max-new-tokens", 1)
+    code, _, errors = call(*question)
+
+    assert (
+        code == 0 and "no model has been trained yet" in errors and "data/models/nano-base answers" in errors
+    )
+    trained = resources.runs("nano") / "monkey" / "model"
+    trained.parent.mkdir(parents=True)
+    checkpoint.rename(trained)
+    code, _, errors = call(*question)
+
+    assert (code, errors) == (0, "")
+
+
+def test_grid_other_than_the_checkpoints_raises(call, checkpoint, image):
+    code, output, errors = call("answer", image, "What?", "--model", checkpoint, "--grid", "3x3")
+
+    assert (code, output) == (2, "") and errors.count("\n") == 1
+    assert "made for the grid 2x2" in errors and "got an image of 3x3 tiles" in errors

@@ -1,0 +1,72 @@
+"""The command line as a whole: errors in one sentence, and a quick start."""
+
+import subprocess
+import sys
+
+import pytest
+
+from monkeylib import resources
+from monkeylib.cli import app
+
+USER_ERRORS = {
+    ("answer", "gone.png", "What?"): "gone.png",
+    ("answer", resources.REPOSITORY / "Makefile", "What?"): "cannot be read as an image",
+    ("answer", "IMAGE", ""): "needs a question",
+    ("answer", "IMAGE", "What?", "--prompt", "verse"): "no prompt called 'verse'",
+    ("answer", "IMAGE", "What?", "--model", "gone"): "no checkpoint at gone",
+    ("answer", "IMAGE", "What?", "--grid", "3"): "written as ROWSxCOLUMNS, such as 2x3, got '3'",
+    ("train", "--profile", "paper-896"): "convert that checkpoint with `monkeylib convert`",
+    ("evaluate", "--benchmarks", "gone"): "no benchmark called 'gone'",
+    ("evaluate", "--model", "gone"): "no checkpoint at gone",
+    ("score", "gone"): "no predictions in gone",
+    ("score", "gone", "--metrics", "beauty"): "no metric called 'beauty'",
+    ("convert", "gone", "x"): "no checkpoint at gone",
+    ("convert", "gone", "x", "--to", "monkeylib"): "no released checkpoint at gone",
+    ("convert", "gone", "x", "--grid", "2x2"): "--grid is for reading the released layout",
+    ("reproduce", "--profile", "gone"): "no profile called 'gone'",
+    ("reproduce", "--only", "99"): "No notebook's name begins with '99'",
+    ("reproduce", "--profile", "smoke", "--update-notebooks"): "those of profile nano and seed 0",
+    ("train", "--profile", "gone"): "no profile called 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--experts", "gone"): "no expert called 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--matcher", "gone"): "no matcher called 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--composer", "gone"): "no composer called 'gone'",
+    ("caption", "IMAGE", "--out", "x", "--engine", "ray", "--workers", "many"): "--workers takes numbers",
+    ("caption", "IMAGE", "--out", "x", "--time-limit", "0"): "more than 0 seconds, got 0",
+    ("assets", "fetch", "gone"): "no asset called 'gone'",
+}
+
+
+@pytest.mark.parametrize(
+    "arguments", USER_ERRORS, ids=[" ".join(map(str, arguments[:3])) for arguments in USER_ERRORS]
+)
+def test_user_error_is_reported_in_one_sentence(call, image, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = call(*(image if argument == "IMAGE" else argument for argument in arguments))
+
+    assert code == 2 and output == ""
+    assert errors.startswith("monkeylib: ") and errors.count("\n") == 1
+    assert USER_ERRORS[arguments] in errors
+    assert not (tmp_path / "out").exists() and not (tmp_path / "x").exists(), "nothing half-written"
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["monkeylib", "--debug", "answer", "gone.png", "What?"])
+    with pytest.raises(FileNotFoundError):
+        app.main()
+
+
+def test_missing_package_is_reported_with_what_installs_it(call, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("monkeylib.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    code, _, errors = call("train", "--profile", "smoke")
+
+    assert code == 2 and "pip install -e '.[all]'" in errors
+
+
+def test_installed_command_starts_without_heavy_libraries():
+    command = [sys.executable, "-X", "importtime", "-m", "monkeylib.cli", "--help"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    for name in ("answer", "evaluate", "score", "caption", "convert", "train", "reproduce", "assets"):
+        assert name in process.stdout
+    assert "torch" not in process.stderr

@@ -1,0 +1,11 @@
+"""`monkeylib assets`."""
+
+
+def test_assets_are_listed_and_fetched(call):
+    code, output, _ = call("assets", "list")
+
+    assert code == 0 and "licence" in output
+
+    code, output, _ = call("assets", "fetch", "scikit-image-images")
+
+    assert code == 0 and output.startswith("scikit-image-images: ")

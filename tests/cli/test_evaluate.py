@@ -1,0 +1,74 @@
+"""`monkeylib evaluate` and `monkeylib score`."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture()
+def evaluated(call, checkpoint, tmp_path):
+    """A folder of predictions, and what was said while it was made."""
+    call_of = ("evaluate", "--benchmarks", "nano-general,nano-fine", "--model", checkpoint, "--limit", 3)
+    code, output, errors = call(*call_of, "--out", tmp_path / "first")
+
+    assert code == 0, errors
+
+    return tmp_path / "first", output, call_of
+
+
+def test_evaluate_writes_predictions_scores_and_galleries(call, evaluated, monkeypatch):
+    folder, output, call_of = evaluated
+
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "errors", "nano-fine.jsonl", "nano-general.jsonl", "run.json", "scores.csv",
+    ]  # fmt: skip
+    lines = (folder / "nano-general.jsonl").read_text().splitlines()
+
+    assert len(lines) == 3 and json.loads(lines[0])["question"]
+    assert (folder / "scores.csv").read_text().startswith("model,split,group,metric,value,low,high,n\n")
+    assert "nano-base" in output and "nano-fine.html" in output
+    assert (folder / "errors" / "nano-fine.html").read_text().count("<figure>") > 0
+
+    from monkeylib.evaluation import prefix_sharing
+
+    monkeypatch.setattr(prefix_sharing.PrefixSharingMonkey, "__call__", None)
+
+    assert call(*call_of, "--out", folder)[0] == 0, "a second call asks nothing"
+
+
+def test_fresh_replaces_predictions_of_another_model(call, evaluated):
+    folder, _, call_of = evaluated
+    file = folder / "nano-fine.jsonl"
+    file.write_text(file.read_text().replace('"model": "', '"model": "other'))
+    before = file.read_bytes()
+    code, _, errors = call(*call_of, "--out", folder)
+
+    assert code == 2 and "--fresh" in errors and file.read_bytes() == before
+    assert call(*call_of, "--out", folder, "--fresh")[0] == 0 and b"other" not in file.read_bytes()
+
+
+def test_score_compares_two_folders(call, evaluated, tmp_path):
+    folder, output, _ = evaluated
+    scores = (folder / "scores.csv").read_bytes()
+    (folder / "scores.csv").unlink()
+    code, again, errors = call("score", folder)
+
+    assert (code, errors) == (0, "") and (folder / "scores.csv").read_bytes() == scores
+    assert again in output, "the same table"
+
+    other = tmp_path / "second"
+    other.mkdir()
+    for file in folder.glob("*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        (other / file.name).write_text(
+            "".join(json.dumps(row | {"prediction": row["answers"][0]}) + "\n" for row in rows)
+        )
+    code, output, errors = call("score", other, folder)
+
+    assert code == 0, errors
+    assert "second - nano-base, paired" in output and "+" in output
+
+    (other / "mine.jsonl").write_bytes((other / "nano-fine.jsonl").read_bytes())
+    code, output, errors = call("score", other, "--metrics", "anls, exact_match")
+
+    assert code == 0 and "mine" in output and output.count("100.0") >= 6, errors

@@ -1,0 +1,43 @@
+"""Batches of examples, and predictions on disk."""
+
+import pytest
+
+from monkeylib.evaluation.examples import Example, make_batches, read_predictions
+from monkeylib.evaluation.predict import predict
+from tests.support import noise_questions
+
+
+def test_batches_keep_the_questions_of_an_image_in_a_row():
+    examples = noise_questions.make_examples()
+    batches = make_batches(examples, 4)
+
+    assert [len(batch) for batch in batches] == [4, 4, 4, 3]
+
+    flat = [example for batch in batches for example in batch]
+    assert sorted(e.id for e in flat) == sorted(e.id for e in examples)
+
+    keys = [example.image_key for example in flat]
+    changes = sum(first != second for first, second in zip(keys, keys[1:], strict=False))
+    assert changes == 4, "the questions of each of five images are neighbours"
+
+    # Batches do not depend on the order of the examples.
+    assert make_batches(examples[::-1], 4)[0][0].image_key == batches[0][0].image_key
+
+
+def test_any_text_is_the_same_after_reading(tmp_path):
+    texts = ["", "a\nb", '"quoted"', "é漢😀", "\u2028", "\ud800", "<img>"]
+    examples = [Example(str(i), None, text, (text,)) for i, text in enumerate(texts)]
+    path = tmp_path / "p.jsonl"
+    predict(lambda batch: [e.question for e in batch], examples, path, progress=False)
+
+    assert {row.id: row.prediction for row in read_predictions(path)} == {
+        str(i): text for i, text in enumerate(texts)
+    }
+
+
+def test_damaged_or_missing_predictions_file_raises(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no predictions at"):
+        read_predictions(tmp_path / "p.jsonl")
+    (tmp_path / "p.jsonl").write_text('{"id": "a"}\n')
+    with pytest.raises(ValueError, match="Line 1 of .*p.jsonl is no prediction"):
+        read_predictions(tmp_path / "p.jsonl")

@@ -1,0 +1,87 @@
+"""Answers from a shared prefix equal those of single questions."""
+
+import pytest
+import torch
+
+from monkeylib.evaluation.examples import Example, make_batches
+from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
+from monkeylib.inference import Monkey
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from tests.support import noise_questions
+
+
+@pytest.mark.parametrize(("questions", "size"), [(3, 4), (1, 3), (8, 8)])
+def test_prefix_sharing_gives_the_answers_of_single_questions(monkey, monkeypatch, questions, size):
+    examples = noise_questions.make_examples(images=12 // questions + 1, questions=questions)
+    encoded = []
+    read = []
+    features = monkey.model.get_image_features
+    forward = monkey.model.language_model.forward
+    monkeypatch.setattr(
+        monkey.model, "get_image_features", lambda *a, **k: encoded.append(1) or features(*a, **k)
+    )
+
+    def spy(*arguments, **options):
+        # Images come as embeddings; questions alone and new tokens come as ids.
+        embeddings = options["inputs_embeds"]
+        read.append(0 if embeddings is None else embeddings.shape[0])
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(monkey.model.language_model, "forward", spy)
+    answer = PrefixSharingMonkey(monkey, max_new_tokens=6)
+    batches = make_batches(examples, size)
+    shared = {e.id: text for batch in batches for e, text in zip(batch, answer(batch), strict=True)}
+    images = {example.image_key for example in examples}
+
+    assert len(encoded) == len(images)  # each once, though batches cut through the questions of an image
+
+    if questions == 1:
+        assert sum(read) == len(examples)
+    else:
+        assert sum(read) <= len(images) + len(batches), "the language model reads an image once in a batch"
+
+    alone = {e.id: monkey.answer(e.image(), e.question, max_new_tokens=6) for e in examples}
+
+    assert shared == alone
+
+    assert len(set(alone.values())) > 5  # the answers differ, so that a mix-up would show
+
+
+def test_prefix_is_not_shared_beyond_the_trained_length(monkey, monkeypatch):
+    monkeypatch.setattr(monkey.model.config.text_config, "trained_length", 60, raising=False)
+    short = noise_questions.make_examples(1, 4)
+
+    # Two questions per image in both batches, but only the short ones fit the trained length.
+    long = [Example(name, noise_questions.make_image(0), "x " * 40, ("a",), image_id="i") for name in "ab"]
+    options_of_calls = []
+    generate = monkey.model.generate
+    monkeypatch.setattr(
+        monkey.model,
+        "generate",
+        lambda **options: options_of_calls.append(set(options)) or generate(**options),
+    )
+    answer = PrefixSharingMonkey(monkey, max_new_tokens=2)
+    answer(short)
+    answer(long)
+
+    assert ["past_key_values" in options for options in options_of_calls] == [True, False]
+
+
+def test_fingerprint_depends_on_weights_grid_and_settings(monkey):
+    before = monkey_fingerprint(monkey, 4)
+    assert monkey_fingerprint(monkey, 5) != before
+
+    one_view = MonkeyProcessor(
+        MonkeyImageProcessor(16, views="global"), monkey.processor.tokenizer, queries=4
+    )
+
+    assert monkey_fingerprint(Monkey(monkey.model, one_view), 4) != before
+
+    weight = monkey.model.resampler.query
+    original = weight.detach().clone()
+    with torch.no_grad():
+        weight.add_(1e-3)
+        assert monkey_fingerprint(monkey, 4) != before
+        weight.copy_(original)
+
+    assert monkey_fingerprint(monkey, 4) == before

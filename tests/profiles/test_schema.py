@@ -1,0 +1,43 @@
+"""Profiles: their names, and fields that are checked."""
+
+import pytest
+from pydantic import ValidationError
+
+from monkeylib import profiles
+
+
+def test_names_come_in_order_of_size():
+    names = ["smoke", "nano", "small", "llava-448", "llava-672", "paper-896-qlora", "paper-896", "paper-1344"]
+    assert profiles.profile_names() == names
+
+
+def test_unknown_name_lists_the_profiles():
+    with pytest.raises(
+        ValueError,
+        match="'paper'.*smoke, nano, small, llava-448, llava-672, paper-896-qlora, paper-896, paper-1344",
+    ):
+        profiles.load_profile("paper")
+
+
+def test_profile_cannot_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        profiles.load_profile("nano").tile_size = 1
+
+
+def test_unknown_field_raises():
+    with pytest.raises(ValidationError, match="tilesize"):
+        profiles.Profile(**profiles.load_profile("nano").model_dump(), tilesize=1)
+
+
+def test_images_have_the_size_of_the_tile_grid_by_default():
+    profile = profiles.load_profile("paper-1344")
+    assert profile.image_size == (1344, 896)  # width, height
+    assert profile.model_copy(update={"image_width": 500}).image_size == (500, 896)
+
+
+def test_old_names_of_fields_raise():
+    fields = profiles.load_profile("nano").model_dump()
+    with pytest.raises(ValidationError, match="text"):
+        profiles.Profile(**fields, text={})
+    with pytest.raises(ValidationError, match="per_device"):
+        profiles.load_profile("nano").with_training(per_device=2)
