@@ -1,25 +1,17 @@
-"""Callbacks and curves of a training run: throughput, memory, sample answers, preemption."""
+"""Callbacks of a training run: throughput, memory, sample answers."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import resource
-import signal
-import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch import Tensor
 
 from monkeylib import resources
@@ -246,153 +238,3 @@ class SampleAnswers(L.Callback):
 
         with resources.atomic_write(self.file) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
-
-
-# --- preemption
-
-PREEMPTION_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-
-
-class Preempted(SystemExit):
-    """A preempted run has saved itself and ends, to be resumed when it is called again."""
-
-
-class Preemption(L.Callback):
-    """Checkpoint and requeue on preemption.
-
-    On SIGUSR1 or SIGTERM to any of the processes, the running step is completed and saved, and the first
-    process puts a SLURM job back into its queue. Lightning's own handler saves in the middle of a step.
-    """
-
-    def __init__(self) -> None:
-        self.signalled = self.saved = False
-        self._previous_handlers: dict[int, Any] = {}
-
-    def on_fit_start(self, *_: Any) -> None:
-        """Install the signal handlers."""
-        self._previous_handlers = {
-            number: signal.signal(number, self._on_signal) for number in PREEMPTION_SIGNALS
-        }
-
-    def _on_signal(self, *_: Any) -> None:
-        self.signalled = True
-
-    def teardown(self, *_: Any, **__: Any) -> None:
-        """Restore the previous signal handlers."""
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
-        self._previous_handlers = {}
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save after a complete step, if any process was signalled."""
-        if (batch_idx + 1) % module.accumulation_steps:
-            return
-
-        # A scheduler may signal one process only; all of them have to save at the same step.
-        if trainer.strategy.reduce_boolean_decision(self.signalled, all=False):
-            trainer.save_checkpoint(os.path.join(trainer.default_root_dir, "last.ckpt"))
-            self.saved = True
-
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """End the run, now that the saved step is logged too."""
-        if not self.saved:
-            return
-
-        job = os.environ.get("SLURM_JOB_ID")
-        if job and trainer.is_global_zero:
-            subprocess.run(["scontrol", "requeue", job], check=True)
-
-        self.teardown()
-        raise Preempted(
-            f"Interrupted after step {trainer.global_step}: call the same command again to resume the run."
-        )
-
-
-# --- curves
-
-SPLITS = ("train", "val")
-
-
-class ResumedCSVLogger(CSVLogger):
-    """CSV logger that continues the `metrics.csv` of an interrupted run, which Lightning's own deletes.
-
-    Steps that the interrupted run had logged after its last checkpoint are logged again, with the same
-    numbers; `read_curves` takes them once.
-
-    A row is missing in two cases. A preempted run that was killed before the validation of its last step was
-    complete lacks that validation. Where nothing is validated, a run that was killed between a checkpoint
-    and its row lacks the row.
-    """
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """Return the writer of the file, which keeps the rows that it finds."""
-        if self._experiment is None:
-            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = _ResumedWriter(str(self.log_dir))
-        return self._experiment
-
-
-class _ResumedWriter(ExperimentWriter):
-    """Writer that keeps existing rows and adds columns in one move.
-
-    Lightning's own deletes existing rows, and loses all of them when it is killed while it adds a column.
-    """
-
-    def _check_log_dir_exists(self) -> None:
-        file = Path(self.metrics_file_path)
-        # The last line of a killed run may be cut off: DictReader gives None for what it lacks.
-        rows = [row for row in _read_rows(file) if None not in row.values()] if file.exists() else []
-        if rows:
-            # Lightning compares new rows with these columns.
-            self.metrics_keys = list(rows[0])
-            self._write(rows, self.metrics_keys)
-        else:
-            file.unlink(missing_ok=True)
-
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        self._write(_read_rows(Path(self.metrics_file_path)), fieldnames)
-
-    def _write(self, rows: Sequence[dict[str, str]], columns: list[str]) -> None:
-        with (
-            resources.atomic_write(Path(self.metrics_file_path)) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def read_curves(file: Path) -> list[dict[str, str | int | float]]:
-    """Return rows of `part` (train or val), `step`, `loss` and `exact` from a `metrics.csv`, by step.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not file.exists():
-        raise FileNotFoundError(f"There are no curves at {file}: train first.")
-
-    # A row holds what was logged at once: training or validation, or neither.
-    row_of_step: dict[tuple[str, int], dict[str, str]] = {}
-    for row in _read_rows(file):
-        for split in SPLITS:
-            if row.get(f"{split}/loss"):
-                row_of_step[split, int(row["step"])] = row
-
-    return [
-        {
-            "part": split,
-            "step": step + 1,  # Lightning counts steps from 0
-            "loss": float(row[f"{split}/loss"]),
-            "exact": float(row[f"{split}/exact"]),
-        }
-        for (split, step), row in sorted(row_of_step.items())
-    ]
-
-
-def _read_rows(file: Path) -> list[dict[str, str]]:
-    with open(file, newline="", encoding="utf-8") as opened:
-        return list(csv.DictReader(opened))

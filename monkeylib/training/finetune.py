@@ -26,13 +26,13 @@ from monkeylib.training import strategies
 from monkeylib.training.batches import TrainingData, synthetic_data
 from monkeylib.training.callbacks import (
     MemoryUse,
-    Preemption,
-    ResumedCSVLogger,
     SampleAnswers,
     Throughput,
 )
 from monkeylib.training.checkpointing import SaveCheckpoints
+from monkeylib.training.curves import ResumedCSVLogger
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
+from monkeylib.training.signals import Preemption
 
 # A run is validated and saved this often, and after its first step.
 CHECKPOINTS_PER_RUN = 6

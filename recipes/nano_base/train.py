@@ -41,7 +41,7 @@ from monkeylib.model.resampler import sincos_position_embedding
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile, build
 from monkeylib.training.batches import BATCHES_PER_BUCKET, LengthBuckets, MicroBatches, build_dataloader
-from monkeylib.training.callbacks import ResumedCSVLogger
+from monkeylib.training.curves import ResumedCSVLogger
 from monkeylib.training.module import exact_match
 from monkeylib.training.optim import cosine_with_warmup, parameter_groups
 from recipes.nano_base import card

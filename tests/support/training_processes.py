@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 
 from monkeylib.cli import app
-from monkeylib.training import callbacks
+from monkeylib.training import curves
 
 QUIET = "extends: smoke\ndescription: without dropout\nlora: {dropout: 0.0}\n"
 NOISY = "extends: smoke\ndescription: with dropout\nlora: {dropout: 0.3}\n"
@@ -175,8 +175,8 @@ def read_weights(run: Path) -> dict[str, torch.Tensor]:
 
 def read_losses(run: Path) -> list[float]:
     """Return the losses of training, then of validation."""
-    rows = callbacks.read_curves(run / "metrics.csv")
-    return [row["loss"] for part in callbacks.SPLITS for row in rows if row["part"] == part]
+    rows = curves.read_curves(run / "metrics.csv")
+    return [row["loss"] for part in curves.SPLITS for row in rows if row["part"] == part]
 
 
 def assert_same_run(run: Path, reference: Path) -> None:
@@ -184,4 +184,4 @@ def assert_same_run(run: Path, reference: Path) -> None:
     weights, reference_weights = read_weights(run), read_weights(reference)
     differing = {name for name, weight in reference_weights.items() if not torch.equal(weights[name], weight)}
     assert differing == set()
-    assert callbacks.read_curves(run / "metrics.csv") == callbacks.read_curves(reference / "metrics.csv")
+    assert curves.read_curves(run / "metrics.csv") == curves.read_curves(reference / "metrics.csv")

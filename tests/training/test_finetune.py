@@ -14,8 +14,9 @@ from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import tile_loras
 from monkeylib.profiles import build, trainable
 from monkeylib.prompts import PromptLayout
-from monkeylib.training import batches, callbacks, finetune, optim
+from monkeylib.training import batches, finetune, optim
 from monkeylib.training.batches import ExampleEncoder, encode_conversation, pad, synthetic_data
+from monkeylib.training.curves import SPLITS, read_curves
 from monkeylib.training.module import MonkeyTraining, exact_match
 
 SMOKE = profiles.load_profile("smoke")
@@ -170,8 +171,8 @@ def assert_same_run(model_folder, expected_folder):
     assert differing == set()
 
     run, expected_run = model_folder.parent, expected_folder.parent
-    curves = callbacks.read_curves(run / "metrics.csv")
-    assert curves == callbacks.read_curves(expected_run / "metrics.csv")
+    curves = read_curves(run / "metrics.csv")
+    assert curves == read_curves(expected_run / "metrics.csv")
     assert (run / "answers.jsonl").read_text() == (expected_run / "answers.jsonl").read_text()
 
 
@@ -201,7 +202,7 @@ def test_interrupted_validation_is_repeated(uninterrupted, tmp_path, monkeypatch
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="went down"):
         patched.setattr(MonkeyTraining, hook, failing)
         finetune.run(profile, tmp_path / "run")
-    curves = callbacks.read_curves(tmp_path / "run" / "metrics.csv")
+    curves = read_curves(tmp_path / "run" / "metrics.csv")
     assert [row["step"] for row in curves if row["part"] == "val"] == [2, 4]
 
     assert_same_run(finetune.run(profile, tmp_path / "run"), expected_folder)
@@ -260,8 +261,8 @@ def test_trained_checkpoint_loads_and_answers(uninterrupted):
 
 def test_curves_hold_training_and_validation(uninterrupted):
     _, folder = uninterrupted
-    rows = callbacks.read_curves(folder.parent / "metrics.csv")
-    steps = {part: [row["step"] for row in rows if row["part"] == part] for part in callbacks.SPLITS}
+    rows = read_curves(folder.parent / "metrics.csv")
+    steps = {part: [row["step"] for row in rows if row["part"] == part] for part in SPLITS}
     assert steps == {"train": [3, 6, 9, 12], "val": [2, 4, 6, 8, 10, 12]}
 
     losses = [row["loss"] for row in rows if row["part"] == "val"]
@@ -271,7 +272,7 @@ def test_curves_hold_training_and_validation(uninterrupted):
 
 def test_missing_curves_raise(tmp_path):
     with pytest.raises(FileNotFoundError, match="no curves.*train first"):
-        callbacks.read_curves(tmp_path / "metrics.csv")
+        read_curves(tmp_path / "metrics.csv")
 
 
 def test_seeds_train_on_different_images_and_never_on_those_of_validation():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from monkeylib.cli import app
-from monkeylib.training import callbacks
+from monkeylib.training.curves import read_curves
 from monkeylib.training.module import MonkeyTraining
 from tests.support import record_files as files
 
@@ -75,8 +75,8 @@ def test_interrupted_run_on_records_ends_as_an_uninterrupted_one(mixture, tmp_pa
     expected_weights = load_file(tmp_path / "uninterrupted" / "model" / "model.safetensors")
     assert all(torch.equal(weights[name], weight) for name, weight in expected_weights.items())
 
-    curves = callbacks.read_curves(tmp_path / "run" / "metrics.csv")
-    assert curves == callbacks.read_curves(tmp_path / "uninterrupted" / "metrics.csv")
+    curves = read_curves(tmp_path / "run" / "metrics.csv")
+    assert curves == read_curves(tmp_path / "uninterrupted" / "metrics.csv")
     assert [row["step"] for row in curves if row["part"] == "train"] == [1, 2, 3, 4, 5]
 
     errors = [json.loads(line)["error"] for line in (tmp_path / "run" / "skipped.jsonl").open()]
