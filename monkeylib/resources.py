@@ -93,12 +93,30 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         if durable:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            sync(temporary)
         os.replace(temporary, path)
+        if durable:
+            sync(path.parent)
     finally:
         # After success there is nothing left to remove.
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file's bytes, or the names in a folder, to the disk.
+
+    Raises:
+        OSError: the bytes of a file cannot be written, for example since the disk is full.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        # Some network file systems can't do it for folders.
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
