@@ -4,9 +4,12 @@ The prompt asks for fewer than six sentences, no coordinates and no single lette
 *grounded* as far as its content words (or their stems) occur in the output of an expert or in the original
 caption. Grounding says that a word has a source, not that it is right; the captions of `RuleComposer` repeat
 the experts and are always 100 % grounded.
+
+`check_caption` measures, for the record. `rejections` decides whether a chat model's answer is kept.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -14,6 +17,8 @@ from monkeylib.captions.annotations import CaptionCheck, Record
 from monkeylib.captions.filtering import group_objects
 
 MAXIMUM_SENTENCES = 5  # the paper asks for fewer than six
+MAXIMUM_CHARACTERS = 2000  # of five sentences: longer ones are none
+MINIMUM_GROUNDING = 0.2  # share of content words below which an answer is about something else
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,:/-]\d+)*")
 _COORDINATES = re.compile(r"[\[(]\s*-?\d*\.?\d+\s*(?:,\s*-?\d*\.?\d+\s*){1,3}[\])]|\b0?\.\d+\s*,\s*0?\.\d+")
@@ -22,6 +27,22 @@ _LETTER = re.compile(r"\bletters?\s+[\"'“‘]?[A-Za-z]\b[\"'”’]?(?![\w'])"
 _TITLES = frozenset("mr mrs ms dr st jr sr no vs etc e.g i.e approx".split())
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)")
 QUOTATION = re.compile(r"[\"“][^\"”]*[\"”]")
+
+# Answers of chat models that are no captions.
+_REFUSAL = re.compile(
+    r"\b(?:i['’]?m|i am) (?:very |really |so )?(?:sorry|afraid|unable)\b"
+    r"|\bi (?:can['’]?t|cannot|can not|won['’]?t|will not|am not able to|['’]m not able to)\b"
+    r"|\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
+    r"|\bi (?:apologi[sz]e|don['’]?t have enough|do not have enough|need more)\b",
+    re.IGNORECASE,
+)
+_MARKUP = re.compile(
+    r"</?[a-z!][^<>]{0,200}>|<\|[^|<>]{0,50}\|>|```|\*\*[^*]|(?:^|\s)#{1,6}\s|!?\[[^\]]{0,200}\]\(|https?://",
+    re.IGNORECASE,
+)
+# A text of some length in English has one of these; other languages have none of them.
+_ENGLISH = frozenset("the and with are there this that which from while its".split())
+_ENGLISH_LENGTH = 12  # words
 
 # Words without content: grammar, places, and talk about images and texts.
 _EMPTY = frozenset(
@@ -74,6 +95,53 @@ def check_caption(record: Record) -> CaptionCheck:
         unsupported=tuple(dict.fromkeys(ungrounded)),
         problems=tuple(_problems(text, sentence_count)),
     )
+
+
+def rejections(record: Record) -> list[str]:
+    """Return why the detailed caption of a record is to be rejected; empty if it may be kept.
+
+    It is rejected if it is longer than `MAXIMUM_CHARACTERS` or `MAXIMUM_SENTENCES`, refuses the task, has
+    markup or coordinates, is in another language than English, or if hardly any of its content words have a
+    source (a share below `MINIMUM_GROUNDING`, of three words or more). What the image says may stand in
+    quotation marks.
+    """
+    text = record.detailed_caption
+    if len(text) > MAXIMUM_CHARACTERS:
+        return [f"it has {len(text)} characters, more than {MAXIMUM_CHARACTERS}"]
+
+    problems = []
+    unquoted = QUOTATION.sub(" ", text)
+    if match := _REFUSAL.search(unquoted):
+        problems.append(f"it refuses: {match[0]}")
+    if match := _MARKUP.search(unquoted):
+        problems.append(f"it has markup: {match[0].strip()}")
+    if not _is_english(unquoted):
+        problems.append("it is not in English")
+
+    sentence_count = len(split_sentences(text))
+    if sentence_count > MAXIMUM_SENTENCES:
+        problems.append(f"it has {sentence_count} sentences, not fewer than {MAXIMUM_SENTENCES + 1}")
+    if match := _COORDINATES.search(unquoted):
+        problems.append(f"it has coordinates: {match[0]}")
+
+    # Two words may both be new to the experts, and right.
+    content_words, ungrounded = _grounding(record)
+    grounding = 1 - len(ungrounded) / content_words if content_words else 1.0
+    if content_words >= 3 and grounding < MINIMUM_GROUNDING:
+        problems.append(f"{grounding:.0%} of its words have a source, less than {MINIMUM_GROUNDING:.0%}")
+
+    return problems
+
+
+def _is_english(text: str) -> bool:
+    """Return whether a text may be English: in Latin letters, and with its commonest words if it is long."""
+    letters = [letter for letter in text if letter.isalpha()]
+    foreign = [letter for letter in letters if not unicodedata.name(letter, "").startswith("LATIN")]
+    if len(foreign) > len(letters) / 4:
+        return False
+
+    words = _words(text)
+    return len(words) < _ENGLISH_LENGTH or not _ENGLISH.isdisjoint(words)
 
 
 def split_sentences(text: str) -> list[str]:

@@ -14,6 +14,17 @@ COMPLETION = 20  # tokens that the server counts for an answer
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def do_GET(self):
+        """Answer what asks for the list of models."""
+        self.counted = 0
+        status = self.server.models
+        text = {"object": "list", "data": []} if status == 200 else {"error": {"message": self._echo()}}
+        self._send(json.dumps(text), status)
+
+    def _echo(self):
+        """An error that repeats what came, as some endpoints do."""
+        return f"cannot accept {self.headers['Authorization']} at {self.path}"
+
     def do_POST(self):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -26,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
 
         try:
             self._answer(how, body)
-        except BrokenPipeError:  # the client gave up
+        except (BrokenPipeError, ConnectionResetError):  # the client gave up
             pass
         finally:
             self._leave()
@@ -39,8 +50,11 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, how, body):
         if isinstance(how, tuple):
             status, headers, code = how
-            return self._send(json.dumps({"error": {"message": "on purpose", "code": code}}), status, headers)
+            message = self._echo() if code == "echo" else "on purpose"
+            return self._send(json.dumps({"error": {"message": message, "code": code}}), status, headers)
 
+        if how == "drip":
+            return self._drip()
         if how == "hang":
             return self.server.woken.wait(60)
         if how == "garbage":
@@ -50,6 +64,18 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(self.server.pause)
         text = json.dumps(completion(body, how))
         self._send(text[: len(text) // 2] if how == "half" else text, length=len(text))
+
+    def _drip(self):
+        """Send a byte every tenth of a second, for a minute."""
+        self.send_response(200)
+        self.send_header("Content-Length", "600")
+        self.end_headers()
+        for _ in range(600):
+            if self.server.woken.wait(0.1):
+                break
+            self.wfile.write(b" ")
+
+        self.close_connection = True
 
     def _send(self, text, status=200, headers=(), length=None):
         self._leave()
@@ -67,16 +93,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def completion(body: dict, how: str = "answer") -> dict:
-    """What the server answers: the whole captions of the prompt, in capitals."""
+    """What the server answers: the whole captions of the prompt, in capitals, or fields of a message."""
     prompt = body["messages"][0]["content"]
     caption = next(line for line in prompt.splitlines() if line.startswith("Whole picture"))
-    text = {"empty": "", "null": None}.get(how, f" {caption.partition(': ')[2].upper()}\n\n")
+    message = how if isinstance(how, dict) else {}
+    text = {"empty": "", "null": None}.get(str(how), f" {caption.partition(': ')[2].upper()}\n\n")
     usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": COMPLETION}
     return {
         "id": "1",
         "object": "chat.completion",
         "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": text},
+            {"index": 0, "message": {"role": "assistant", "content": text, **message},
              "finish_reason": how if how in ("length", "content_filter") else "stop"}
         ],
         "usage": None if how == "uncounted" else usage,
@@ -93,6 +120,7 @@ class Server(ThreadingHTTPServer):
         self.guard, self.woken = threading.Lock(), threading.Event()
         self.requests, self.times, self.script, self.otherwise = [], [], [], "answer"
         self.running, self.most, self.pause = 0, 0, 0.0
+        self.models = 200  # status of the list of models
 
 
 @contextlib.contextmanager

@@ -12,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from monkeylib import resources
 from monkeylib.boxes import Box
+from monkeylib.captions import checks
 from monkeylib.captions.annotations import GeneratedCaption, OcrLine, Record, Region
 from monkeylib.captions.composers.chat_client import (
+    AnswerRejected,
     Budget,
     ChatClient,
     ChatFailed,
@@ -25,6 +26,7 @@ from monkeylib.captions.composers.chat_client import (
     RetryPolicy,
     Usage,
     environment,
+    valid_address,
 )
 from monkeylib.captions.filtering import confidence
 from monkeylib.captions.models import Composer
@@ -51,10 +53,14 @@ _RULES = (
 class ChatComposer(Composer):
     """Composer that sends the paper's prompt to a chat model, as one user message.
 
-    Every response is stored in `cache`, so that an interrupted run requests only what is missing. Budgets
-    count the usage of this composer, not that of earlier runs. A composer with a budget runs as one copy, so
-    that the budget holds on many machines too; if that copy's process ends and Ray starts another, the new
-    one counts from zero.
+    Every response with a usable caption is stored in `cache`, so that an interrupted run requests only what
+    is missing. An answer that is no caption (`checks.rejections`) is asked for again, as often as the retry
+    policy says, and then a failure. One that is empty, cut off or filtered is a failure that the next run
+    tries again.
+
+    Budgets count the usage of this composer, not that of earlier runs. A composer with a budget runs as one
+    copy, so that the budget holds on many machines too; if that copy's process ends and Ray starts another,
+    the new one counts from zero.
     """
 
     name = "chat"
@@ -90,8 +96,8 @@ class ChatComposer(Composer):
             retry_policy: delays and number of attempts.
 
         Raises:
-            ValueError: no model is named in the environment, fewer than one request at once, or a limit in
-                dollars without prices.
+            ValueError: no model is named in the environment, the endpoint's address is none, fewer than one
+                request at once, or a limit in dollars without prices.
         """
         if concurrency < 1:
             raise ValueError(f"At least one request has to be on its way at once, got {concurrency}.")
@@ -99,6 +105,7 @@ class ChatComposer(Composer):
         # The model's name is the version in records; where it runs is part of the settings.
         self.version = environment(MODEL, "name a chat model (the released code used gpt-3.5-turbo)")
         self.base_url = os.environ.get(BASE_URL, "").strip() or OPENAI
+        self.address = valid_address(self.base_url)
         self.cache = Path(cache).absolute() if cache else resources.cache() / "chat"
         self.concurrency = concurrency
         self.retry_policy = retry_policy or RetryPolicy()
@@ -146,11 +153,9 @@ class ChatComposer(Composer):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The endpoint (without a password in its address), and the settings of prompt and answer."""
-        address = urlsplit(self.base_url)
-        without_password = address._replace(netloc=address.netloc.rpartition("@")[2])
+        """The endpoint (without secrets in its address), and the settings of prompt and answer."""
         return {
-            "base_url": urlunsplit(without_password),
+            "base_url": self.address,
             "answer_tokens": self.answer_tokens,
             "temperature": self.temperature,
             "prompt_characters": self.prompt_characters,
@@ -158,7 +163,7 @@ class ChatComposer(Composer):
 
     @cached_property
     def _client(self) -> ChatClient:
-        key = environment(KEY, f"put the key of {self.settings['base_url']} there (any word if it has none)")
+        key = environment(KEY, f"put the key of {self.address} there (any word if it has none)")
         return ChatClient(
             self.base_url,
             key,
@@ -176,6 +181,16 @@ class ChatComposer(Composer):
             ModuleNotFoundError: the package openai isn't installed.
         """
         _ = self._client
+
+    def check(self) -> None:
+        """Check that the key is there, and that the endpoint can be reached and takes it; costs nothing.
+
+        Raises:
+            ValueError: the environment holds no key.
+            ChatFailed: the endpoint cannot be reached, or refuses the key.
+            ModuleNotFoundError: the package openai isn't installed.
+        """
+        self._client.check()
 
     @property
     def usage(self) -> Usage:
@@ -203,25 +218,42 @@ class ChatComposer(Composer):
         """Return the caption; empty, without a request, for a record without annotations.
 
         Raises:
-            ChatFailed: no answer, an empty one, or one that was cut off or filtered.
+            ChatFailed: no answer, an empty one, one that was cut off or filtered, or none that is a caption.
             BudgetExhausted: the request might exceed the budget.
         """
         if not (record.captions or record.regions or record.lines or record.original_caption):
             return ""
 
-        response = self._client.send(self.request(record), self.answer_tokens)
+        def accept(response: dict[str, Any]) -> str:
+            return self._caption(record, response)
 
-        # An answer that is no caption is an error, but was paid for: it stays in the cache.
+        return self._client.send(self.request(record), self.answer_tokens, accept)
+
+    def _caption(self, record: Record, response: dict[str, Any]) -> str:
+        """Return the caption in a response.
+
+        Raises:
+            AnswerRejected: it is no caption, or breaks the rules of the prompt.
+            ChatFailed: there is none, or it was cut off.
+        """
         choice = response["choices"][0]
-        reason = choice.get("finish_reason")
+        message, reason = choice["message"], choice.get("finish_reason")
+        text = message["content"] or ""
+
         if reason == "length":
             raise ChatFailed(
-                f"The answer was cut off after {self.answer_tokens} tokens: allow more answer_tokens."
+                f"The answer was cut off after {self.answer_tokens} tokens: allow more answer_tokens.",
+                "no-answer",
             )
+        if reason == "content_filter" or message.get("refusal") or not text.strip():
+            refusal = f", and refused: {message['refusal']}" if message.get("refusal") else ""
+            raise ChatFailed(f"The chat model gave no text (it ended with {reason!r}{refusal}).", "no-answer")
 
-        text = " ".join((choice["message"]["content"] or "").split())
-        if reason == "content_filter" or not text:
-            raise ChatFailed(f"The chat model gave no text (it ended with {reason!r}).")
+        # Before its length is known, nothing else may read the text.
+        if len(text) <= checks.MAXIMUM_CHARACTERS:
+            text = " ".join(text.split())
+        if problems := checks.rejections(record.model_copy(update={"detailed_caption": text})):
+            raise AnswerRejected(f"{'; '.join(problems)} ({_excerpt(text)})")
         return text
 
     def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
@@ -290,6 +322,11 @@ def _shorten(texts: Sequence[str], characters: int) -> list[str]:
     """Cut texts after a word, so that together they have at most `characters` characters, in equal shares."""
     share = characters // max(1, len(texts))
     return [text if len(text) <= share else text[:share].rpartition(" ")[0] for text in texts]
+
+
+def _excerpt(text: str, characters: int = 80) -> str:
+    """Return the beginning of a text in quotation marks."""
+    return repr(text) if len(text) <= characters else f"{text[:characters]!r}..."
 
 
 def _one_line(text: str) -> str:

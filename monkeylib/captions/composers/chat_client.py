@@ -1,5 +1,8 @@
 """Client of an OpenAI-compatible endpoint: limited concurrency, retries, a budget, and nothing paid twice.
 
+What the endpoint answers is judged by the caller before it is kept: an answer that is no caption is not the
+answer of the next run too.
+
 Retries are implemented here. Those of the package openai are turned off, since each attempt may be billed and
 has to be reserved from the budget first, which a retry inside that package can't do. A library of retries
 such as tenacity would replace only the counting of attempts: delays are shared by all threads, and an
@@ -7,26 +10,35 @@ endpoint may request its own (Retry-After).
 """
 
 import email.utils
+import importlib
 import json
+import logging
 import os
 import random
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+from filelock import FileLock
+
 from monkeylib import resources
+from monkeylib.captions.failures import FailureKind, ModelError
 from monkeylib.digests import json_digest
+from monkeylib.redaction import address_secrets, public_address, redact, redact_values, without_user_info
 
 # --- the budget -------------------------------------------------------------------------------------------
 
 
-class BudgetExhausted(RuntimeError):
+class BudgetExhausted(ModelError):
     """The next request might exceed the budget."""
+
+    kind: FailureKind = "unavailable"
 
 
 @dataclass(frozen=True)
@@ -165,10 +177,23 @@ OVERHEAD = 64  # tokens that an endpoint may add around a message
 _RETRYABLE = {408, 409, 425, 429}  # and 5xx
 _REFUSED = {401, 403, 404}  # no other request would fare better
 _NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"}
+_LONGEST_RESPONSE = 8 << 20  # bytes: an answer of 400 tokens has some 2,000
+_CHECK_TIMEOUT = 20.0  # seconds in which an endpoint has to show that it is there
 
 
-class ChatFailed(RuntimeError):
+class ChatFailed(ModelError):
     """The endpoint gave no usable answer; the message says why."""
+
+    def __init__(self, message: str, kind: FailureKind = "unavailable") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class AnswerRejected(ChatFailed):
+    """An answer that is no caption; the same request may get a better one."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "rejected")
 
 
 class _RetryableError(Exception):
@@ -188,13 +213,17 @@ class RetryPolicy:
     `longest_delay`.
 
     Attributes:
-        attempts: maximum number of times that a request is sent.
-        timeout: seconds that one attempt may take.
+        attempts: maximum number of times that a request is sent without getting an answer.
+        answers: maximum number of answers to a request that are rejected.
+        failed_requests: requests in a row that fail in all their attempts, after which none is sent any more.
+        timeout: seconds that one attempt may take, from the connection to the last byte of the answer.
         first_delay: seconds before the second attempt.
         longest_delay: maximum number of seconds between two attempts.
     """
 
     attempts: int = 6
+    answers: int = 3
+    failed_requests: int = 3
     timeout: float = 120.0
     first_delay: float = 1.0
     longest_delay: float = 120.0
@@ -216,7 +245,7 @@ class ChatClient:
         """Create the client; no request is sent.
 
         Args:
-            base_url: address of the endpoint.
+            base_url: address of the endpoint. User and password in it are sent, and named nowhere.
             key: its API key.
             cache: folder of the responses.
             budget: budget of all requests together.
@@ -224,6 +253,7 @@ class ChatClient:
             retry_policy: delays and number of attempts.
 
         Raises:
+            ValueError: `base_url` is no address.
             ModuleNotFoundError: the package openai isn't installed.
         """
         try:
@@ -233,11 +263,20 @@ class ChatClient:
                 "Asking a chat model needs the package openai: install it with `pip install -e '.[chat]'`."
             ) from error
 
-        self.base_url, self.cache = base_url, cache
-        self.budget, self.retry_policy = budget, retry_policy
+        # In messages and as part of keys: the same endpoint with another password gives the same answers.
+        self.address = valid_address(base_url)
+        self._secrets = [key, *address_secrets(base_url)]
+        _redact_logs()
+
+        self.cache, self.budget, self.retry_policy = cache, budget, retry_policy
         self._openai = openai
+        address, user_info = without_user_info(base_url)
         self._client = openai.OpenAI(
-            base_url=base_url, api_key=key, timeout=retry_policy.timeout, max_retries=0
+            base_url=address,
+            api_key=key,
+            timeout=retry_policy.timeout,
+            max_retries=0,
+            http_client=_http_client(user_info, retry_policy.timeout),
         )
 
         self._slots = threading.BoundedSemaphore(concurrency)
@@ -245,38 +284,90 @@ class ChatClient:
         self._request_locks_guard = threading.Lock()
         self._resume_at = 0.0  # on the monotonic clock: no thread sends a request before
         self._refusal = ""  # why no request needs to be sent any more
+        self._failed_requests = 0  # in a row, in all their attempts
 
-    def send(self, request: dict[str, Any], answer_tokens: int) -> dict[str, Any]:
-        """Return the endpoint's response to a request of the chat API, from the cache if it came before.
+    def check(self) -> None:
+        """Ask the endpoint for its models, which costs nothing, to see that it is there and takes the key.
+
+        Raises:
+            ChatFailed: it cannot be reached, or refuses the key. Any other answer shows that it is there.
+        """
+        try:
+            self._client.with_options(timeout=_CHECK_TIMEOUT).models.with_raw_response.list()
+        except self._openai.AuthenticationError as error:
+            raise ChatFailed(
+                self._redact(f"The endpoint {self.address} refuses the key ({_status_reason(error)}).")
+            ) from None
+        except self._openai.APIConnectionError as error:
+            raise ChatFailed(
+                self._redact(
+                    f"The endpoint {self.address} cannot be reached ({error.__cause__ or error}): check its "
+                    "address, and that it is running."
+                )
+            ) from None
+        except self._openai.OpenAIError:
+            # Many endpoints have no list of models, or don't show it to every key.
+            pass
+
+    def send(
+        self, request: dict[str, Any], answer_tokens: int, accept: Callable[[dict[str, Any]], str]
+    ) -> str:
+        """Return the answer to a request of the chat API, from the cache if an accepted one came before.
+
+        An answer that `accept` rejects is not kept, and the request is sent again, up to the number of
+        answers of the retry policy. Any other error of `accept` is the outcome of this request; the next run
+        sends it again.
 
         Args:
             request: as sent, without the key.
             answer_tokens: maximum number of tokens of its answer.
+            accept: returns the text of a response; raises `AnswerRejected` or another `ChatFailed` if it
+                is of no use.
 
         Raises:
-            ChatFailed: refused, or failed as often as the retry policy allows.
+            ChatFailed: refused, failed or rejected as often as the retry policy allows.
             BudgetExhausted: the request might exceed the budget.
         """
         path = self.cache_path(request)
         with self._request_locks_guard:
             lock = self._request_locks.setdefault(path.name, threading.Lock())
 
-        # The lock makes two threads with the same request send it once.
-        with lock:
-            # Another thread, or an earlier run, may have received it.
+        # The locks make two threads, and two processes, with the same request send it once.
+        with lock, _locked_file(path):
+            # Another thread or process, or an earlier run, may have received it.
             response = _read_cached(path)
             if response is not None:
-                return response
+                with suppress(ChatFailed):  # kept by a version that judged less strictly
+                    return accept(response)
 
-            response = self._send_with_retries(request, answer_tokens)
+            # While the lock is held, nobody else writes this file: what is there was left by a killed run.
+            for leftover in path.parent.glob(f".{path.stem}.*"):
+                leftover.unlink(missing_ok=True)
+
+            response, answer = self._ask_until_accepted(request, answer_tokens, accept)
             with resources.atomic_write(path) as temporary:
                 temporary.write_text(json.dumps({"request": request, "response": response}), encoding="utf-8")
-            return response
+            return answer
 
     def cache_path(self, request: dict[str, Any]) -> Path:
         """Return the file of a request's response, named by the digest of the endpoint and the request."""
-        digest = json_digest([self.base_url, request])
+        digest = json_digest([self.address, request])
         return self.cache / digest[:2] / f"{digest}.json"
+
+    def _ask_until_accepted(
+        self, request: dict[str, Any], answer_tokens: int, accept: Callable[[dict[str, Any]], str]
+    ) -> tuple[dict[str, Any], str]:
+        """Return the first response that is accepted, and its answer."""
+        count = self.retry_policy.answers
+        for number in range(1, count + 1):
+            response = self._send_with_retries(request, answer_tokens)
+            try:
+                return response, accept(response)
+            except AnswerRejected as error:
+                if number == count:
+                    raise AnswerRejected(f"{count} answers were rejected, the last one: {error}") from None
+
+        raise ValueError(f"a request has to be sent at least once, got {count} answers")
 
     def _send_with_retries(self, request: dict[str, Any], answer_tokens: int) -> dict[str, Any]:
         # A token is at least a byte, so the prompt has at most as many tokens as bytes.
@@ -287,12 +378,25 @@ class ChatClient:
             self._wait_for_endpoint()
             try:
                 with self._slots, self.budget.reserve(prompt_tokens, answer_tokens) as reservation:
-                    return self._send_once(request, reservation)
+                    response = self._send_once(request, reservation)
             except _RetryableError as error:
                 failed_attempts += 1
                 if failed_attempts >= self.retry_policy.attempts:
-                    raise ChatFailed(f"{failed_attempts} attempts failed, the last one: {error}") from error
+                    self._count_failed_request(error)
+                    raise ChatFailed(f"{failed_attempts} attempts failed, the last one: {error}") from None
                 self._delay(error, failed_attempts)
+            else:
+                self._failed_requests = 0
+                return response
+
+    def _count_failed_request(self, error: _RetryableError) -> None:
+        """Stop sending after several requests in a row that failed in all their attempts."""
+        self._failed_requests += 1
+        if self._failed_requests >= self.retry_policy.failed_requests and not self._refusal:
+            self._refusal = (
+                f"The endpoint {self.address} answered none of {self._failed_requests} requests in a row "
+                f"({error}), so it is not asked any more: run again when it answers."
+            )
 
     def _wait_for_endpoint(self) -> None:
         """Wait until the endpoint accepts requests again; raise if it refuses all of them."""
@@ -309,7 +413,7 @@ class ChatClient:
             # At random, so that threads do not retry all at once.
             time.sleep(delay * (1 - random.random() / 4))
         elif error.retry_after > policy.longest_delay:
-            raise ChatFailed(f"{error}, and asks to wait for {error.retry_after:.0f} seconds") from error
+            raise ChatFailed(f"{error}, and asks to wait for {error.retry_after:.0f} seconds") from None
         else:
             self._resume_at = max(self._resume_at, time.monotonic() + error.retry_after)
 
@@ -324,17 +428,17 @@ class ChatClient:
             if type(error.__cause__).__name__ in _NEVER_SENT:
                 reservation.release()
             reason = "no answer in time" if isinstance(error, self._openai.APITimeoutError) else str(error)
-            raise _RetryableError(f"{reason} ({error.__cause__})") from error
+            raise _RetryableError(self._redact(f"{reason} ({error.__cause__})")) from None
 
         try:
-            response = json.loads(raw.http_response.text)
+            # An endpoint may repeat the key even in its answer.
+            response = json.loads(redact_values(raw.http_response.text, self._secrets))
             text = response["choices"][0]["message"]["content"]
             if not isinstance(text, str | None):
                 raise TypeError(f"its content is {text!r}")
         except (ValueError, LookupError, TypeError) as error:
-            raise _RetryableError(
-                f"a response without an answer ({type(error).__name__}: {error})"
-            ) from error
+            reason = f"a response without an answer ({type(error).__name__}: {error})"
+            raise _RetryableError(self._redact(reason)[:400]) from None
 
         # Without numbers from the endpoint, the full reservation counts as used.
         usage = response.get("usage") or {}
@@ -346,15 +450,128 @@ class ChatClient:
     def _raise_status(self, error: Any) -> None:
         """Raise the error of a status that isn't a success."""
         status = error.status_code
-        reason = f"status {status}: {str(error.message)[:300]}"
+        reason = self._redact(_status_reason(error))
 
         # A wrong key, model or address, or an empty account: no other request would be answered either.
         if status in _REFUSED or error.code == "insufficient_quota":
-            self._refusal = f"The endpoint {self.base_url} refuses requests ({reason})."
-            raise ChatFailed(self._refusal) from error
+            self._refusal = f"The endpoint {self.address} refuses requests ({reason})."
+            raise ChatFailed(self._refusal) from None
         if status in _RETRYABLE or status >= 500:
-            raise _RetryableError(reason, _retry_after(error.response.headers)) from error
-        raise ChatFailed(f"The endpoint refused the request ({reason}).") from error
+            raise _RetryableError(reason, _retry_after(error.response.headers)) from None
+        raise ChatFailed(f"The endpoint refused the request ({reason}).", "refused") from None
+
+    def _redact(self, text: str) -> str:
+        return redact(text, self._secrets)
+
+
+def valid_address(base_url: str) -> str:
+    """Return the address of an endpoint without its secrets.
+
+    Raises:
+        ValueError: it is no address of the web.
+    """
+    address = public_address(base_url)
+    try:
+        parts = urlsplit(base_url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that isn't closed
+        valid = False
+
+    if not valid:
+        raise ValueError(
+            f"The address of a chat endpoint begins with http:// or https:// and names a host, as in "
+            f"http://localhost:8000/v1: got {address!r}."
+        )
+    return address
+
+
+def _http_client(user_info: tuple[str, str] | None, timeout: float) -> Any:
+    """Return the client under openai with a limit of seconds and bytes for a whole response.
+
+    Its own limit is for each read: an endpoint that sends a byte a second would never reach it.
+    """
+    import openai
+
+    # Versions of openai are built on different libraries of the same interface.
+    base = openai.DefaultHttpxClient
+    http = importlib.import_module(base.__mro__[1].__module__.partition(".")[0])
+
+    class LimitedStream(http.SyncByteStream):
+        def __init__(self, stream: Any, deadline: float) -> None:
+            self.stream, self.deadline = stream, deadline
+
+        def __iter__(self) -> Iterator[bytes]:
+            size = 0
+            for chunk in self.stream:
+                size += len(chunk)
+                if size > _LONGEST_RESPONSE:
+                    raise http.RemoteProtocolError(f"the response has more than {_LONGEST_RESPONSE} bytes")
+                if time.monotonic() > self.deadline:
+                    raise http.ReadTimeout("the response took too long")
+                yield chunk
+
+        def close(self) -> None:
+            self.stream.close()
+
+    class LimitedClient(base):
+        def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+            deadline = time.monotonic() + timeout
+            response = super().send(request, stream=True, **options)
+            response.stream = LimitedStream(response.stream, deadline)
+            if stream:
+                return response
+
+            try:
+                response.read()
+            except BaseException:
+                response.close()
+                raise
+            return response
+
+    return LimitedClient(auth=user_info) if user_info else LimitedClient()
+
+
+class _RedactingFilter(logging.Filter):
+    """Take secrets out of the messages of a logger."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+_REDACTING_FILTER = _RedactingFilter()
+
+
+def _redact_logs() -> None:
+    """Keep secrets out of what the libraries under openai log: the addresses of requests, their headers."""
+    for name in ("openai", "openai._base_client", "httpx", "httpx2", "httpcore", "httpcore2"):
+        logging.getLogger(name).addFilter(_REDACTING_FILTER)  # the same filter is added once
+
+
+def _status_reason(error: Any) -> str:
+    """Return the status and the endpoint's message."""
+    message = str(error.message).removeprefix(f"Error code: {error.status_code} - ")
+    return f"status {error.status_code}: {message[:300]}"
+
+
+@contextmanager
+def _locked_file(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that several processes may be about to write; the lock's file goes with it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError):  # file systems without locks
+        yield
+        return
+
+    try:
+        yield
+    finally:
+        # Whoever waits finds the response, so it is harmless that the next process makes a new lock.
+        if path.exists():
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _read_cached(path: Path) -> dict[str, Any] | None:

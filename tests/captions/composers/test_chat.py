@@ -1,6 +1,8 @@
 """The chat composer and its client against a local server that speaks the chat API and fails on purpose."""
 
+import base64
 import json
+import multiprocessing
 import pickle
 import threading
 import time
@@ -13,6 +15,7 @@ from monkeylib.captions.annotations import Caption, Record
 from monkeylib.captions.composers import chat
 from monkeylib.captions.composers.chat_client import (
     OVERHEAD,
+    AnswerRejected,
     BudgetExhausted,
     ChatFailed,
     Prices,
@@ -148,14 +151,60 @@ def test_refused_request_fails_alone(server, make_composer):
         ("content_filter", "content_filter"),
         ("empty", "no text"),
         ("null", "no text"),
+        ({"content": None, "refusal": "I can't help with that."}, "refused: I can't help"),
     ],
 )
-def test_unusable_answer_raises_and_is_cached(server, make_composer, how, complaint):
-    server.otherwise = how
-    for _ in range(2):
-        with pytest.raises(ChatFailed, match=complaint):
-            make_composer().compose(record())
-    assert len(server.requests) == 1
+def test_answer_without_text_is_not_kept_and_asked_again_by_the_next_run(
+    server, make_composer, tmp_path, how, complaint
+):
+    server.script = [how]
+    with pytest.raises(ChatFailed, match=complaint) as failure:
+        make_composer().compose(record())
+
+    assert failure.value.kind == "no-answer" and len(server.requests) == 1
+    assert not list((tmp_path / "chat").rglob("*.json"))
+
+    assert make_composer().compose(record()) == "A CAT." and len(server.requests) == 2
+
+
+NO_CAPTIONS = {
+    "I'm sorry, but I can't assist with that request.": "it refuses: I'm sorry",
+    "As an AI language model, I see no picture.": "it refuses: As an AI",
+    "A giraffe and two elephants drink tea while a dragon sings.": "0% of its words have a source",
+    "这是一张图片，上面有文字。": "not in English",
+    "<script>alert(1)</script> **A cat** <img> </img> <|im_end|>": "it has markup: <script>",
+    "A cat at [0.00, 0.00, 1.00, 0.50].": "it has coordinates",
+    "A cat. It is a cat. So much a cat. Very. Still. Again. And again.": "it has 7 sentences",
+    "cat " * 400_000: "it has 1600000 characters, more than 2000",
+}
+
+
+@pytest.mark.parametrize("text", NO_CAPTIONS, ids=lambda text: text[:20])
+def test_answer_that_is_no_caption_is_rejected_and_not_kept(server, make_composer, tmp_path, text):
+    server.otherwise = {"content": text}
+    with pytest.raises(AnswerRejected, match=f"3 answers were rejected, .*{NO_CAPTIONS[text]}") as failure:
+        make_composer().compose(record())
+
+    assert failure.value.kind == "rejected" and len(server.requests) == 3
+    assert len(str(failure.value)) < 300 and not list((tmp_path / "chat").rglob("*.json"))
+
+
+def test_answer_after_a_rejected_one_is_kept(server, make_composer):
+    server.script = [{"content": "I cannot describe pictures."}]
+
+    assert make_composer().compose(record()) == "A CAT." and len(server.requests) == 2
+    assert make_composer().compose(record()) == "A CAT." and len(server.requests) == 2
+
+
+def test_refusal_that_an_earlier_version_kept_is_asked_again(server, make_composer, tmp_path):
+    make_composer().compose(record())
+    (path,) = (tmp_path / "chat").rglob("*.json")
+    kept = json.loads(path.read_text())
+    kept["response"]["choices"][0]["message"]["content"] = "I'm sorry, I can't do that."
+    path.write_text(json.dumps(kept))
+
+    assert make_composer().compose(record()) == "A CAT." and len(server.requests) == 2
+    assert json.loads(path.read_text())["response"]["choices"][0]["message"]["content"].strip() == "A CAT."
 
 
 def test_record_without_annotations_sends_no_request(server, make_composer):
@@ -169,6 +218,105 @@ def test_unreachable_endpoint_raises_and_costs_nothing(server, make_composer, mo
     with pytest.raises(ChatFailed, match="2 attempts failed"):
         composer.compose(record())
     assert composer.usage.tokens == 0
+
+
+def test_limit_of_time_is_for_the_whole_answer(server, make_composer):
+    server.otherwise = "drip"
+    composer = make_composer(retry_policy=replace(QUICK, attempts=2, timeout=0.5))
+    start = time.monotonic()
+
+    with pytest.raises(ChatFailed, match="2 attempts failed, the last one: no answer in time"):
+        composer.compose(record())
+    assert time.monotonic() - start < 10, "the server would have taken a minute"
+
+
+def test_endpoint_that_is_down_is_asked_no_more(server, make_composer):
+    server.otherwise = (500, {}, None)
+    composer = make_composer(concurrency=1, retry_policy=replace(QUICK, attempts=2, failed_requests=3))
+    answers = composer.compose_all([record(f"cat {number}") for number in range(8)])
+
+    assert len(server.requests) == 3 * 2
+    assert {answer.kind for answer in answers} == {"unavailable"}
+    assert ["not asked any more" in str(answer) for answer in answers] == [False] * 3 + [True] * 5
+    assert "answered none of 3 requests in a row (status 500: on purpose)" in str(answers[-1])
+
+
+def test_requests_that_fail_now_and_then_stop_nothing(server, make_composer):
+    server.script = [(500, {}, None), "answer"] * 4
+    composer = make_composer(concurrency=1, retry_policy=replace(QUICK, attempts=1, failed_requests=2))
+    answers = composer.compose_all([record(f"cat {number}") for number in range(8)])
+
+    assert [isinstance(answer, str) for answer in answers] == [False, True] * 4
+
+
+# --- before the first image --------------------------------------------------------------------------
+
+
+def test_check_asks_for_the_models_and_costs_nothing(server, make_composer):
+    composer = make_composer()
+    composer.check()
+
+    server.models = 404  # many endpoints have no such list
+    composer.check()
+    assert not server.requests and composer.usage.requests == 0
+
+
+def test_check_finds_what_is_missing(server, make_composer, monkeypatch):
+    server.models = 401
+    with pytest.raises(ChatFailed, match="http://127.0.0.1:.* refuses the key .status 401") as failure:
+        make_composer().check()
+    assert KEY not in str(failure.value)
+
+    monkeypatch.setenv(chat.BASE_URL, "http://name:PASSWORD123@127.0.0.1:9/v1")
+    with pytest.raises(ChatFailed, match="endpoint http://127.0.0.1:9/v1 cannot be reached .*refused"):
+        make_composer().check()
+
+    monkeypatch.delenv(chat.KEY)
+    with pytest.raises(ValueError, match="OPENAI_API_KEY isn't set"):
+        make_composer().check()
+
+
+@pytest.mark.parametrize("address", ["localhost:8000/v1", "ftp://host/v1", "http://", "http://host:port/v1"])
+def test_address_that_is_none_is_refused_at_once(server, make_composer, monkeypatch, address):
+    monkeypatch.setenv(chat.BASE_URL, address)
+    with pytest.raises(ValueError, match="begins with http:// or https:// and names a host"):
+        make_composer()
+
+
+# --- secrets -----------------------------------------------------------------------------------------
+
+
+def test_no_secret_is_in_an_error_a_file_or_a_log(server, make_composer, monkeypatch, tmp_path, caplog):
+    address = f"http://name:PASSWORD123@127.0.0.1:{server.server_port}/v1"
+    monkeypatch.setenv(chat.BASE_URL, address)
+    caplog.set_level("DEBUG")
+
+    # The endpoint repeats the header, in an error and in an answer.
+    server.script = [(401, {}, "echo")]
+    with pytest.raises(ChatFailed, match="status 401: cannot accept") as failure:
+        make_composer().compose(record())
+
+    server.otherwise = {"content": f'A cat with the text "{KEY}".'}
+    caption = make_composer().compose(record())
+    assert caption == 'A cat with the text "***".'
+
+    # The password goes out as it always did.
+    basic = base64.b64encode(b"name:PASSWORD123").decode()
+    assert {authorization for _, authorization, _ in server.requests} == {f"Basic {basic}"}
+
+    files = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    for secret in ("PASSWORD123", KEY, basic):
+        assert secret not in str(failure.value) + repr(failure.value.__cause__)
+        assert secret not in files
+        assert secret not in caplog.text
+    assert "127.0.0.1" in caplog.text, "the request was logged"
+
+
+def test_another_password_gives_the_same_answers(server, make_composer, monkeypatch):
+    make_composer().compose(record())
+    monkeypatch.setenv(chat.BASE_URL, f"http://name:other@127.0.0.1:{server.server_port}/v1")
+
+    assert make_composer().compose(record()) == "A CAT." and len(server.requests) == 1
 
 
 # --- the cache ---------------------------------------------------------------------------------------
@@ -197,9 +345,11 @@ def test_broken_cache_file_is_requested_again(server, make_composer, tmp_path):
     make_composer().compose(record())
     (path,) = (tmp_path / "chat").rglob("*.json")
     path.write_text(path.read_text()[:40])
+    path.with_name(f".{path.stem}.0123456789ab.json").touch()  # a run was killed while it wrote
 
     assert make_composer().compose(record()) == "A CAT." and len(server.requests) == 2
     assert json.loads(path.read_text())["response"]["choices"]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_interrupted_run_loses_only_running_requests(server, make_composer):
@@ -216,6 +366,27 @@ def test_equal_requests_at_one_time_are_sent_once(server, make_composer):
     server.pause = 0.1
     assert set(make_composer(concurrency=6).compose_all([record()] * 12)) == {"A CAT."}
     assert len(server.requests) == 1
+
+
+def _compose_in_another_process(cache):
+    composer = chat.ChatComposer(cache, retry_policy=QUICK)
+    assert composer.compose(record()) == "A CAT."
+
+
+def test_two_processes_send_an_equal_request_once(server, tmp_path):
+    server.pause = 1.0
+    context = multiprocessing.get_context("fork")
+    processes = []
+    for _ in range(2):
+        process = context.Process(target=_compose_in_another_process, args=(tmp_path,))
+        process.start()
+        processes.append(process)
+
+    for process in processes:
+        process.join(60)
+
+    assert [process.exitcode for process in processes] == [0, 0] and len(server.requests) == 1
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 # --- concurrency and the budget ----------------------------------------------------------------------
