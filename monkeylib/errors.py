@@ -1,10 +1,12 @@
 """Error messages that many modules share."""
 
+import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
 
 def choose(kind: str, name: str, choices: Iterable[str], *, otherwise: str = "") -> str:
@@ -34,18 +36,124 @@ def unknown_name(kind: str, name: str, choices: Iterable[str], *, otherwise: str
     return ValueError(f"there is no {kind} called {name!r}: choose one of {listed}")
 
 
-def first_problem(error: "ValidationError", top: str = "the whole") -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return "did you mean x?" for the name that is spelled most like `name`; empty without one."""
+    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"did you mean {matches[0]}?" if matches else ""
+
+
+def first_problem(
+    error: "ValidationError", top: str = "the whole", schema: "type[BaseModel] | None" = None
+) -> str:
     """Return the first problem that pydantic found, as "field.subfield: message".
 
     Args:
         error: what pydantic raised.
         top: what to call the validated object when the problem is not with one of its fields.
+        schema: the class that was validated; an unknown field is then answered with the nearest name.
     """
-    # The first one is enough: a user fixes one field at a time.
-    problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"]) or top
+    problem = _select_problem(error, schema)
+    location = problem_location(error, schema)
+    field = ".".join(str(part) for part in location) or top
 
     # What a validator raised carries pydantic's prefix.
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        section = _section_at(schema, location[:-1])
+        fields = _field_names(section) if section else []
+        hint = nearest(str(location[-1]), fields) or (f"choose one of {', '.join(fields)}" if fields else "")
+        message = f"there is no such field; {hint}" if hint else "there is no such field"
 
     return f"{field}: {message}"
+
+
+def problem_location(
+    error: "ValidationError", schema: "type[BaseModel] | None" = None
+) -> tuple[str | int, ...]:
+    """Return the field of the first problem, as the names and positions that lead to it."""
+    location, _ = _split_branches(_select_problem(error, schema)["loc"], schema)
+    return location
+
+
+def _select_problem(error: "ValidationError", schema: "type[BaseModel] | None") -> Any:
+    """Return the first problem; of a field that may be one of several kinds, in the kind that fits best."""
+    problems = error.errors(include_url=False)
+    # One is enough: a user fixes one field at a time. The first, but a misspelled name explains a missing one.
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    if problems[0]["type"] != "missing":
+        first = problems[0]
+    field, branches = _split_branches(first["loc"], schema)
+    if not branches:
+        return first
+
+    # pydantic lists the problems with each kind, also those which were never meant.
+    start = branches[0]
+    by_kind: dict[Any, list[Any]] = {}
+    for problem in problems:
+        location = problem["loc"]
+        if location[:start] == first["loc"][:start] and len(location) > start:
+            by_kind.setdefault(location[start], []).append(problem)
+
+    return min(by_kind.values(), key=_misfit)[0]
+
+
+def _misfit(problems: list[Any]) -> tuple[int, int]:
+    """Return how badly a kind fits: a value of another type altogether comes last, then the most problems."""
+    is_other_type = any(problem["type"] in ("model_type", "literal_error") for problem in problems)
+    return is_other_type, len(problems)
+
+
+def _split_branches(
+    location: tuple[str | int, ...], schema: Any
+) -> tuple[tuple[str | int, ...], list[int]]:
+    """Return a location without the names of kinds that pydantic puts into it, and where those stood."""
+    fields: list[str | int] = []
+    branches: list[int] = []
+    kind = schema
+
+    for number, part in enumerate(location):
+        members = _members(kind)
+        if len(members) > 1:
+            # The field may be one of several kinds, and this is the name of one.
+            branches.append(number)
+            kind = next((member for member in members if getattr(member, "__name__", "") == part), None)
+            continue
+
+        fields.append(part)
+        kind = _kind_of_part(members[0] if members else None, part)
+
+    return tuple(fields), branches
+
+
+def _section_at(schema: Any, location: tuple[str | int, ...]) -> Any:
+    """Return the schema's class of the section at a location, None if it is not known."""
+    kind = schema
+    for part in location:
+        sections = [member for member in _members(kind) if hasattr(member, "model_fields")]
+        kind = _kind_of_part(sections[0] if sections else next(iter(_members(kind)), None), part)
+
+    sections = [member for member in _members(kind) if hasattr(member, "model_fields")]
+    return sections[0] if sections else None
+
+
+def _kind_of_part(kind: Any, part: str | int) -> Any:
+    """Return the type of a field of a class, or of an item of a list."""
+    if hasattr(kind, "model_fields"):
+        names = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+        return names.get(str(part))
+    return next(iter(get_args(kind)), None)
+
+
+def _members(kind: Any) -> list[Any]:
+    """Return the types that a field may have, without None and without what only annotates them."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if kind is None:
+        return []
+    if get_origin(kind) in (Union, UnionType):
+        return [member for member in get_args(kind) if member is not NoneType]
+    return [kind]
+
+
+def _field_names(section: Any) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]

@@ -17,18 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from pydantic import ValidationError
-
-from monkeylib import resources
 from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.readers import READERS, DatasetRecords
 from monkeylib.data.records import Record, Records
 from monkeylib.data.schema import MixtureFile
 from monkeylib.data.validation import split_validation
 from monkeylib.digests import bytes_digest, json_digest
-from monkeylib.errors import first_problem
 from monkeylib.prompts import PROMPTS
+from monkeylib.settings_files import read_yaml, validate
 
 FOLDER = Path(__file__).parent / "mixtures"
 
@@ -160,14 +156,9 @@ def parse_mixture(path: Path) -> MixtureFile:
     """Parse the YAML of a mixture.
 
     Raises:
-        ValueError: it is not YAML, or does not fit the schema.
+        ValueError: it is not YAML, or does not fit the schema; the message names file, line and field.
     """
-    try:
-        return MixtureFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{resources.display_path(path)} is not YAML: {error}") from error
-    except ValidationError as error:
-        raise ValueError(f"{resources.display_path(path)}, {first_problem(error)}") from error
+    return validate(MixtureFile, read_yaml(path))
 
 
 class _Subset:

@@ -19,8 +19,12 @@ from monkeylib.prompts import PROMPTS, SEPARATOR
 Format = Literal["conversations", "evaluation", "llava", "datasets", "webdataset"]
 
 
+# Numbers of records and images, within what an index can count.
+_MAX_COUNT = 10**12
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Columns(_Section):
@@ -72,8 +76,8 @@ class DatasetEntry(_Section):
     images: str | None = None
     split: str = "train"
     revision: str | None = None
-    count: PositiveInt | None = None
-    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    count: int | None = Field(default=None, gt=0, le=_MAX_COUNT)
+    weight: float | None = Field(default=None, gt=0, le=10**6)
     unverified: bool = False
     prompt: str = "vqa"
     separator: str = SEPARATOR
@@ -159,7 +163,7 @@ class MixtureFile(_Section):
 
     description: str = ""
     root: str = "."
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
     sets: list[DatasetEntry] = Field(min_length=1)
     validation: Validation | None = None
 

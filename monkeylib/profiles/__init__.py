@@ -4,13 +4,12 @@ A profile may `extends:` another one and then states only what differs.
 """
 
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from monkeylib.errors import choose
+from monkeylib import resources
+from monkeylib.errors import choose, unknown_name
 from monkeylib.profiles.build import build_config
 from monkeylib.profiles.schema import Profile
+from monkeylib.settings_files import Settings, read_yaml, validate
 
 FOLDER = Path(__file__).parent
 
@@ -25,6 +24,9 @@ _ORDER = (
     "paper-896",
     "paper-1344",
 )
+
+# Profiles that extend each other, at most; the library's own need two.
+_MAX_PARENTS = 10
 
 __all__ = ["Profile", "build_config", "load_profile", "profile_names"]
 
@@ -42,31 +44,75 @@ def load_profile(name: str) -> Profile:
         name: name of one of the library's profiles, or a YAML file, which may extend one of them.
 
     Raises:
-        ValueError: there is none, or its YAML does not fit the schema.
+        ValueError: there is none, its YAML does not fit the schema, or profiles extend each other in a circle.
+            The message names file, line and field.
     """
     title = Path(name).stem if name.endswith(".yaml") else name
-    return Profile(name=title, **_read_yaml(name))
+    settings = _read_with_parents(_find(name))
+
+    if "name" in settings.values:
+        raise ValueError(
+            f"{settings.place(('name',))}, name: a profile is called after its file, here {title!r}: leave it out"
+        )
+    settings.values["name"] = title
+    return validate(Profile, settings)
 
 
-def _read_yaml(name: str) -> dict[str, Any]:
-    """Return the YAML of a profile, merged over that of the profile which it extends."""
-    file = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
-    if not file.is_file():
+def _find(name: str, folder: Path | None = None) -> Path:
+    """Return the file of a profile, a relative one in `folder` or else in the working folder.
+
+    Raises:
+        ValueError: there is no such profile.
+    """
+    if not name.endswith(".yaml"):
         choose("profile", name, profile_names(), otherwise="or a YAML file")
+        return FOLDER / f"{name}.yaml"
 
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    parent = values.pop("extends", None)
-    return values if parent is None else _merge(_read_yaml(parent), values)
+    candidates = [Path(name)] if folder is None else [folder / name, Path(name)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise unknown_name("profile", name, profile_names(), otherwise="or a YAML file")
 
 
-def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `override`, section by section."""
-    merged = dict(base)
-    for key, value in override.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            # A section states only what differs in it.
-            merged[key] = _merge(base[key], value)
-        else:
-            merged[key] = value
+def _read_with_parents(path: Path) -> Settings:
+    """Return the YAML of a profile, merged over that of the profile which it extends, and so on."""
+    chain: list[Settings] = []
+    visited: list[Path] = []
 
+    next_path: Path | None = path
+    while next_path is not None:
+        if next_path.resolve() in visited:
+            names = " -> ".join(resources.display_path(file) for file in (*visited, next_path))
+            raise ValueError(f"{chain[-1].place(('extends',))}, extends: the profiles extend each other: {names}")
+        if len(chain) == _MAX_PARENTS:
+            raise ValueError(
+                f"{chain[-1].place(('extends',))}, extends: more than {_MAX_PARENTS} profiles extend each other"
+            )
+        visited.append(next_path.resolve())
+        chain.append(read_yaml(next_path))
+        next_path = _parent(chain[-1])
+
+    # From the last parent to the profile itself.
+    merged = chain.pop()
+    while chain:
+        merged = chain.pop().merged_over(merged)
     return merged
+
+
+def _parent(settings: Settings) -> Path | None:
+    """Return the file of the profile that these settings extend, None if they extend none."""
+    if "extends" not in settings.values:
+        return None
+
+    place = f"{settings.place(('extends',))}, extends"
+    name = settings.values["extends"]
+    if not isinstance(name, str):
+        raise ValueError(f"{place}: expected the name of a profile or a YAML file, got {name!r}")
+    try:
+        parent = _find(name, settings.path.parent)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+    del settings.values["extends"]
+    return parent

@@ -1,18 +1,50 @@
 """Fields of a profile."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from monkeylib.errors import first_problem
+from monkeylib.model import limits
 from monkeylib.model.config import LoRAMode, Precision, Views
 from monkeylib.model.monkey import TrainMode
 from monkeylib.tiling import GlobalFrom, ResizeMode
 
 
-class ProfileSection(BaseModel):
-    """Base class of a profile's sections: fixed once loaded, and without unknown fields."""
+# Sizes, none of them so large that building the model would take the memory of any machine.
+Layers = Annotated[int, Field(gt=0, le=limits.MAX_LAYERS)]
+Width = Annotated[int, Field(gt=0, le=limits.MAX_WIDTH)]
+MLPWidth = Annotated[int, Field(gt=0, le=limits.MAX_MLP_WIDTH)]
+Heads = Annotated[int, Field(gt=0, le=limits.MAX_HEADS)]
+TileSize = Annotated[int, Field(gt=0, le=limits.MAX_TILE_SIZE)]
+Tiles = Annotated[int, Field(gt=0, le=limits.MAX_TILES)]
+# Counts of steps, tokens, examples and processes.
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Workers = Annotated[int, Field(gt=0, le=1_024)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+TokenId = Annotated[int, Field(ge=0, lt=limits.MAX_VOCABULARY)]
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def _check_config(config: dict[str, Any]) -> dict[str, Any]:
+    limits.check_sizes(config)
+    return config
+
+
+# Fields of a configuration of transformers, whose sizes are checked by their names.
+HFConfig = Annotated[dict[str, Any], AfterValidator(_check_config)]
+
+
+class ProfileSection(BaseModel):
+    """Base class of a profile's sections: fixed once loaded, without unknown fields, its numbers finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 # --- the model
@@ -28,12 +60,12 @@ class VisionConfig(ProfileSection):
         pretrained: name of pretrained weights.
     """
 
-    patch_size: PositiveInt
-    width: PositiveInt
-    layers: PositiveInt
-    heads: PositiveInt
-    mlp_width: PositiveInt
-    position_grid: PositiveInt
+    patch_size: Annotated[int, Field(gt=0, le=limits.MAX_PATCH_SIZE)]
+    width: Width
+    layers: Layers
+    heads: Heads
+    mlp_width: MLPWidth
+    position_grid: Annotated[int, Field(gt=0, le=limits.MAX_POSITION_GRID)]
     pretrained: str | None = None
 
 
@@ -47,7 +79,7 @@ class HFVisionConfig(ProfileSection):
     """
 
     model_type: str
-    config: dict[str, Any]
+    config: HFConfig
     pretrained: str | None = None
 
     @property
@@ -64,9 +96,9 @@ class HFVisionConfig(ProfileSection):
 class ImageTokenIds(ProfileSection):
     """Ids of `<img>`, `</img>` and of the placeholder of a visual token; LLaVA-1.5 has only the last."""
 
-    start: int | None
-    end: int | None
-    placeholder: int
+    start: TokenId | None
+    end: TokenId | None
+    placeholder: TokenId
 
 
 class LanguageModelConfig(ProfileSection):
@@ -82,7 +114,7 @@ class LanguageModelConfig(ProfileSection):
     """
 
     model_type: str
-    config: dict[str, Any]
+    config: HFConfig
     image_token_ids: ImageTokenIds
     pretrained: str | None = None
     tokenizer: str | None = None
@@ -99,8 +131,8 @@ class TileLoRAConfig(ProfileSection):
     """
 
     mode: LoRAMode
-    attention_rank: PositiveInt
-    mlp_rank: PositiveInt
+    attention_rank: Width
+    mlp_rank: Width
     dropout: float = Field(ge=0, lt=1)
 
 
@@ -172,29 +204,29 @@ class TrainingConfig(ProfileSection):
         seed: of initial weights, data and dropout.
     """
 
-    steps: PositiveInt
-    batch_size: PositiveInt
-    micro_batch_size: PositiveInt | None = None
+    steps: Count
+    batch_size: Count
+    micro_batch_size: Count | None = None
     packing: bool = False
-    max_length: PositiveInt
+    max_length: Count
     components: Literal["released", "paper"] | TrainableComponents = "released"
     lr: float = Field(gt=0)
     lora_lr: float | None = Field(default=None, gt=0)
-    warmup: int = Field(ge=0)
+    warmup: int = Field(ge=0, le=10**9)
     weight_decay: float = Field(ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clip: float = Field(default=1.0, gt=0)
-    view_sides: tuple[PositiveInt, ...] = ()
+    view_sides: tuple[TileSize, ...] = ()
     view_order: Literal["progressive", "multiscale"] = "progressive"
     precision: Precision = "32-true"
     checkpointing: bool = False
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    language_model_rank: PositiveInt = 32
+    language_model_rank: Width = 32
     language_model_bits: Literal[4, 8] | None = None
     keep: Literal["all", "trained"] = "all"
     select: Literal["last", "best"] = "last"
-    workers: PositiveInt = 1
-    seed: int
+    workers: Workers = 1
+    seed: Seed
 
     @model_validator(mode="after")
     def _quantized_weights_are_frozen(self) -> "TrainingConfig":
@@ -218,16 +250,16 @@ class TrainingConfig(ProfileSection):
 class EvaluationConfig(ProfileSection):
     """Questions of each split, and how answers are generated."""
 
-    counts: dict[str, PositiveInt]
-    max_new_tokens: PositiveInt
-    batch_size: PositiveInt
+    counts: dict[str, Count]
+    max_new_tokens: Count
+    batch_size: Count
 
 
 class AblationConfig(ProfileSection):
     """Training steps of each variant in the ablations, and questions of each split."""
 
-    steps: PositiveInt
-    counts: dict[str, PositiveInt]
+    steps: Count
+    counts: dict[str, Count]
 
 
 class Profile(ProfileSection):
@@ -253,14 +285,14 @@ class Profile(ProfileSection):
 
     name: str
     description: str
-    tile_size: PositiveInt
-    rows: PositiveInt
-    cols: PositiveInt
+    tile_size: TileSize
+    rows: Tiles
+    cols: Tiles
     views: Views
     global_from: GlobalFrom = "resized"
     resize_mode: ResizeMode = "stretch"
-    queries: PositiveInt
-    resampler_heads: PositiveInt | None
+    queries: Annotated[int, Field(gt=0, le=limits.MAX_QUERIES)]
+    resampler_heads: Heads | None
     vision: VisionConfig | HFVisionConfig
     language_model: LanguageModelConfig
     lora: TileLoRAConfig
@@ -268,8 +300,14 @@ class Profile(ProfileSection):
     evaluation: EvaluationConfig
     ablation: AblationConfig
     base_checkpoint: str | None = None
-    image_width: PositiveInt | None = None
-    image_height: PositiveInt | None = None
+    image_width: TileSize | None = None
+    image_height: TileSize | None = None
+
+    @model_validator(mode="after")
+    def _image_fits(self) -> "Profile":
+        limits.check_grids([[self.rows, self.cols]], "the profile's grid")
+        limits.check_pixels(self.rows, self.cols, self.tile_size)
+        return self
 
     def with_training(self, **changes: Any) -> "Profile":
         """Return the profile with other training settings.
@@ -278,7 +316,10 @@ class Profile(ProfileSection):
             ValueError: a setting that does not exist, or a value that it cannot have.
         """
         # `model_copy` alone would not validate the new values.
-        training = TrainingConfig.model_validate({**self.training.model_dump(), **changes})
+        try:
+            training = TrainingConfig.model_validate({**self.training.model_dump(), **changes})
+        except ValidationError as error:
+            raise ValueError(f"training.{first_problem(error, schema=TrainingConfig)}") from error
         return self.model_copy(update={"training": training})
 
     def with_seed(self, seed: int) -> "Profile":

@@ -39,5 +39,5 @@ def test_old_names_of_fields_raise():
     fields = profiles.load_profile("nano").model_dump()
     with pytest.raises(ValidationError, match="text"):
         profiles.Profile(**fields, text={})
-    with pytest.raises(ValidationError, match="per_device"):
+    with pytest.raises(ValueError, match="^training.per_device: there is no such field"):
         profiles.load_profile("nano").with_training(per_device=2)

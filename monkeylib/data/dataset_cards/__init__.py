@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 from monkeylib.data.layouts import LAYOUTS
-from monkeylib.errors import choose, first_problem
+from monkeylib.errors import choose
 from monkeylib.prompts import PROMPTS
+from monkeylib.settings_files import read_yaml, validate
 
 FOLDER = Path(__file__).parent
 
@@ -174,14 +174,12 @@ def read_card(path: Path) -> DatasetCard:
     """Read the card in a YAML file.
 
     Raises:
-        ValueError: the file does not fit the schema; one sentence names the file and the field.
+        ValueError: the file does not fit the schema; one sentence names the file, the line and the field.
     """
     # The file's name is the dataset's; everything else is in the YAML.
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    try:
-        return DatasetCard.model_validate({"name": path.stem} | content)
-    except ValidationError as error:
-        raise ValueError(f"{path.name}, {first_problem(error)}") from error
+    settings = read_yaml(path)
+    settings.values.setdefault("name", path.stem)
+    return validate(DatasetCard, settings)
 
 
 @cache

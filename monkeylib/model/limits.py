@@ -1,0 +1,116 @@
+"""The largest sizes that a configuration may state.
+
+Each is several times that of any published model. A file that states more is broken or hostile, and building
+what it describes would take the memory of the machine before anything else notices.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+MAX_LAYERS = 1_000
+MAX_WIDTH = 65_536
+MAX_MLP_WIDTH = 1_048_576
+MAX_HEADS = 4_096
+MAX_VOCABULARY = 4_194_304
+MAX_TILE_SIZE = 16_384  # pixels
+MAX_PATCH_SIZE = 1_024  # pixels
+MAX_POSITION_GRID = 1_024  # patches across
+MAX_QUERIES = 65_536
+MAX_TILES = 1_024
+MAX_PIXELS = 10**8  # of the tiles of an image: 1.2 GB in fp32
+
+# Field of a configuration, monkeylib's, the released code's or transformers' -> its largest value
+LARGEST = {
+    "layers": MAX_LAYERS,
+    "num_hidden_layers": MAX_LAYERS,
+    "width": MAX_WIDTH,
+    "hidden_size": MAX_WIDTH,
+    "output_dim": MAX_WIDTH,
+    "head_dim": MAX_WIDTH,
+    "attention_rank": MAX_WIDTH,
+    "mlp_rank": MAX_WIDTH,
+    "mlp_width": MAX_MLP_WIDTH,
+    "intermediate_size": MAX_MLP_WIDTH,
+    "heads": MAX_HEADS,
+    "num_attention_heads": MAX_HEADS,
+    "num_key_value_heads": MAX_HEADS,
+    "num_experts": MAX_HEADS,
+    "num_local_experts": MAX_HEADS,
+    "vocab_size": MAX_VOCABULARY,
+    "tile_size": MAX_TILE_SIZE,
+    "image_size": MAX_TILE_SIZE,
+    "patch_size": MAX_PATCH_SIZE,
+    "position_grid": MAX_POSITION_GRID,
+    "queries": MAX_QUERIES,
+    "n_queries": MAX_QUERIES,
+    "rows": MAX_TILES,
+    "cols": MAX_TILES,
+    "max_position_embeddings": 2**24,
+}
+
+
+def check_sizes(settings: Mapping[str, Any], prefix: str = "") -> None:
+    """Check the sizes in a configuration and in its sections, by the names of their fields.
+
+    A size that is None is left to the configuration's default.
+
+    Args:
+        settings: fields by name.
+        prefix: what stands before a field's name in the message, such as "vision_config.".
+
+    Raises:
+        ValueError: a size is no whole number, not positive, or absurdly large. The message names the field.
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            check_sizes(value, f"{prefix}{name}.")
+        elif name in LARGEST and value is not None:
+            # Some encoders state height and width.
+            for size in value if isinstance(value, list | tuple) else [value]:
+                check_size(f"{prefix}{name}", size, LARGEST[name])
+
+
+def check_size(name: str, size: Any, largest: int) -> None:
+    """Check one size.
+
+    Raises:
+        ValueError: it is no whole number from 1 to `largest`.
+    """
+    is_whole = isinstance(size, int) and not isinstance(size, bool)
+    if not is_whole or not 1 <= size <= largest:
+        raise ValueError(f"{name} is {_shorten(size)}: expected a whole number from 1 to {largest:,}")
+
+
+def check_grids(grids: Any, name: str = "grids") -> None:
+    """Check grids of tiles, `[[rows, cols], ...]`.
+
+    Raises:
+        ValueError: they are no list of pairs of whole numbers, or have too many tiles.
+    """
+    if not isinstance(grids, list | tuple):
+        raise ValueError(f"{name} is {_shorten(grids)}: expected a list such as [[2, 2]]")
+    for grid in grids:
+        if not isinstance(grid, list | tuple) or len(grid) != 2:
+            raise ValueError(f"{name} holds {_shorten(grid)}: expected rows and columns, such as [2, 2]")
+        for side in grid:
+            check_size(name, side, MAX_TILES)
+        check_size(f"the number of tiles in {name}", grid[0] * grid[1], MAX_TILES)
+
+
+def check_pixels(rows: int, cols: int, tile_size: int) -> None:
+    """Check how many pixels the tiles of an image have together.
+
+    Raises:
+        ValueError: more than `MAX_PIXELS`.
+    """
+    pixels = rows * cols * tile_size**2
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f"{rows}x{cols} tiles of {tile_size} pixels are {pixels:,} pixels an image, more than the "
+            f"{MAX_PIXELS:,} that are taken: use fewer or smaller tiles"
+        )
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
