@@ -59,8 +59,8 @@ def first_problem(
     # What a validator raised carries pydantic's prefix.
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        section = _section_at(schema, location[:-1])
-        fields = _field_names(section) if section else []
+        _, _, section = _follow(problem["loc"][:-1], schema)
+        fields = _field_names(section)
         hint = nearest(str(location[-1]), fields) or (f"choose one of {', '.join(fields)}" if fields else "")
         message = f"there is no such field; {hint}" if hint else "there is no such field"
 
@@ -71,18 +71,15 @@ def problem_location(
     error: "ValidationError", schema: "type[BaseModel] | None" = None
 ) -> tuple[str | int, ...]:
     """Return the field of the first problem, as the names and positions that lead to it."""
-    location, _ = _split_branches(_select_problem(error, schema)["loc"], schema)
+    location, _, _ = _follow(_select_problem(error, schema)["loc"], schema)
     return location
 
 
 def _select_problem(error: "ValidationError", schema: "type[BaseModel] | None") -> Any:
     """Return the first problem; of a field that may be one of several kinds, in the kind that fits best."""
     problems = error.errors(include_url=False)
-    # One is enough: a user fixes one field at a time. The first, but a misspelled name explains a missing one.
-    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    if problems[0]["type"] != "missing":
-        first = problems[0]
-    field, branches = _split_branches(first["loc"], schema)
+    first = _most_telling(problems)
+    _, branches, _ = _follow(first["loc"], schema)
     if not branches:
         return first
 
@@ -94,7 +91,15 @@ def _select_problem(error: "ValidationError", schema: "type[BaseModel] | None") 
         if location[:start] == first["loc"][:start] and len(location) > start:
             by_kind.setdefault(location[start], []).append(problem)
 
-    return min(by_kind.values(), key=_misfit)[0]
+    return _most_telling(min(by_kind.values(), key=_misfit))
+
+
+def _most_telling(problems: list[Any]) -> Any:
+    """Return the first problem, since a user fixes one field at a time; a misspelled name explains a missing
+    one."""
+    if problems[0]["type"] != "missing":
+        return problems[0]
+    return next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
 
 
 def _misfit(problems: list[Any]) -> tuple[int, int]:
@@ -103,10 +108,13 @@ def _misfit(problems: list[Any]) -> tuple[int, int]:
     return is_other_type, len(problems)
 
 
-def _split_branches(
-    location: tuple[str | int, ...], schema: Any
-) -> tuple[tuple[str | int, ...], list[int]]:
-    """Return a location without the names of kinds that pydantic puts into it, and where those stood."""
+def _follow(location: tuple[str | int, ...], schema: Any) -> tuple[tuple[str | int, ...], list[int], Any]:
+    """Follow a location through a schema.
+
+    Returns:
+        The location without the names of kinds that pydantic puts into it, where those stood, and the type
+        that it leads to (None if that is not known).
+    """
     fields: list[str | int] = []
     branches: list[int] = []
     kind = schema
@@ -122,18 +130,7 @@ def _split_branches(
         fields.append(part)
         kind = _kind_of_part(members[0] if members else None, part)
 
-    return tuple(fields), branches
-
-
-def _section_at(schema: Any, location: tuple[str | int, ...]) -> Any:
-    """Return the schema's class of the section at a location, None if it is not known."""
-    kind = schema
-    for part in location:
-        sections = [member for member in _members(kind) if hasattr(member, "model_fields")]
-        kind = _kind_of_part(sections[0] if sections else next(iter(_members(kind)), None), part)
-
-    sections = [member for member in _members(kind) if hasattr(member, "model_fields")]
-    return sections[0] if sections else None
+    return tuple(fields), branches, kind
 
 
 def _kind_of_part(kind: Any, part: str | int) -> Any:
@@ -155,5 +152,9 @@ def _members(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _field_names(section: Any) -> list[str]:
-    return [field.alias or name for name, field in section.model_fields.items()]
+def _field_names(kind: Any) -> list[str]:
+    """Return the names of a section's fields; none of another type."""
+    for member in _members(kind):
+        if hasattr(member, "model_fields"):
+            return [field.alias or name for name, field in member.model_fields.items()]
+    return []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_YAML_BYTES = 2**20
 MAX_JSON_BYTES = 2**26
 MAX_DEPTH = 32
-MAX_VALUES = 100_000
+MAX_VALUES = 50_000
 
 # The loader in C is twenty times as fast; a build of PyYAML may lack it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -202,11 +202,9 @@ class _NodeReader:
         # An alias is the node that it repeats: ten of ten of ten … are many values in few bytes.
         self._values += 1
         if self._values > MAX_VALUES or len(location) > MAX_DEPTH:
-            _raise_at(
-                self.path, node.start_mark, f"its aliases spell out more than {MAX_VALUES:,} values: shorten it"
-            )
+            self._fail(node, f"its aliases spell out more than {MAX_VALUES:,} values: shorten it")
         if id(node) in self._open:
-            _raise_at(self.path, node.start_mark, "this value contains itself by an alias: spell it out")
+            self._fail(node, "this value contains itself by an alias: spell it out")
 
         self._open.add(id(node))
         try:
@@ -235,9 +233,7 @@ class _NodeReader:
             key = self._key(key_node)
             line = key_node.start_mark.line + 1
             if key in values:
-                _raise_at(
-                    self.path, key_node.start_mark, f"{key} stands here again, after line {lines[key]}: keep one"
-                )
+                self._fail(key_node, f"{key} stands here again, after line {lines[key]}: keep one")
             values[key] = self.read(value_node, (*location, key))
             lines[key] = line
             # A section begins at its name, not at the first of its fields.
@@ -249,13 +245,13 @@ class _NodeReader:
         """Yield the mappings that `<<:` takes its fields from."""
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(source, yaml.MappingNode):
-                _raise_at(self.path, source.start_mark, "`<<` takes fields from a section, got another value")
+                self._fail(source, "`<<` takes fields from a section, got another value")
             yield source
 
     def _key(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode) or node.tag not in _TEXT_TAGS:
             shown = node.value if isinstance(node, yaml.ScalarNode) else "a list or section"
-            _raise_at(self.path, node.start_mark, f"the name of a field is text, got {shown}: quote it")
+            self._fail(node, f"the name of a field is text, got {shown}: quote it")
         return self._text(node)
 
     def _scalar(self, node: yaml.ScalarNode, location: Location) -> Any:
@@ -275,21 +271,22 @@ class _NodeReader:
 
         if isinstance(value, float) and not math.isfinite(value):
             name = ".".join(map(str, location))
-            _raise_at(self.path, node.start_mark, f"{name} is {node.value}: expected a finite number")
+            self._fail(node, f"{name} is {node.value}: expected a finite number")
         return value
 
     def _text(self, node: yaml.ScalarNode) -> str:
         """Return a text that can stand in a path and in a file."""
         if "\0" in node.value or any("\ud800" <= character <= "\udfff" for character in node.value):
-            _raise_at(self.path, node.start_mark, "a text holds NUL or half a character: remove it")
+            self._fail(node, "a text holds NUL or half a character: remove it")
         return node.value
 
     def _check_tag(self, node: yaml.Node, expected: set[str]) -> None:
         if node.tag not in expected:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-            _raise_at(
-                self.path, node.start_mark, f"the tag {tag} is not read: write plain values without tags"
-            )
+            self._fail(node, f"the tag {tag} is not read: write plain values without tags")
+
+    def _fail(self, node: yaml.Node, message: str) -> NoReturn:
+        _raise_at(self.path, node.start_mark, message)
 
 
 def validate(schema: type[Model], settings: Settings) -> Model:

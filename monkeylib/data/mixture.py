@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.readers import READERS, DatasetRecords
 from monkeylib.data.records import Record, Records

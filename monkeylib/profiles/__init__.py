@@ -44,15 +44,16 @@ def load_profile(name: str) -> Profile:
         name: name of one of the library's profiles, or a YAML file, which may extend one of them.
 
     Raises:
-        ValueError: there is none, its YAML does not fit the schema, or profiles extend each other in a circle.
-            The message names file, line and field.
+        ValueError: there is none, its YAML does not fit the schema, or profiles extend each other in a
+            circle. The message names file, line and field.
     """
     title = Path(name).stem if name.endswith(".yaml") else name
     settings = _read_with_parents(_find(name))
 
     if "name" in settings.values:
         raise ValueError(
-            f"{settings.place(('name',))}, name: a profile is called after its file, here {title!r}: leave it out"
+            f"{settings.place(('name',))}, name: a profile is called after its file, here {title!r}: "
+            "leave it out"
         )
     settings.values["name"] = title
     return validate(Profile, settings)
@@ -80,17 +81,17 @@ def _read_with_parents(path: Path) -> Settings:
     chain: list[Settings] = []
     visited: list[Path] = []
 
+    place = ""  # of the `extends` that led to the next one
     next_path: Path | None = path
     while next_path is not None:
         if next_path.resolve() in visited:
             names = " -> ".join(resources.display_path(file) for file in (*visited, next_path))
-            raise ValueError(f"{chain[-1].place(('extends',))}, extends: the profiles extend each other: {names}")
+            raise ValueError(f"{place}, extends: the profiles extend each other: {names}")
         if len(chain) == _MAX_PARENTS:
-            raise ValueError(
-                f"{chain[-1].place(('extends',))}, extends: more than {_MAX_PARENTS} profiles extend each other"
-            )
+            raise ValueError(f"{place}, extends: more than {_MAX_PARENTS} profiles extend one another")
         visited.append(next_path.resolve())
         chain.append(read_yaml(next_path))
+        place = chain[-1].place(("extends",))
         next_path = _parent(chain[-1])
 
     # From the last parent to the profile itself.

@@ -17,7 +17,6 @@ from monkeylib.model.config import LoRAMode, Precision, Views
 from monkeylib.model.monkey import TrainMode
 from monkeylib.tiling import GlobalFrom, ResizeMode
 
-
 # Sizes, none of them so large that building the model would take the memory of any machine.
 Layers = Annotated[int, Field(gt=0, le=limits.MAX_LAYERS)]
 Width = Annotated[int, Field(gt=0, le=limits.MAX_WIDTH)]

@@ -180,7 +180,11 @@ ERRORS = {
     "count and weight": ({"count": 3, "weight": 2}, {}, "has a count and a weight"),
     "an unknown prompt": ({"prompt": "poem"}, {}, "no prompt called 'poem'"),
     "an unknown format": ({"format": "csv"}, {}, "sets.0.format: Input should be 'conversations'"),
-    "an unknown field": ({"wieght": 2}, {}, r"mix.yaml, line \d+, sets.0.wieght: there is no such field; did you mean weight"),
+    "an unknown field": (
+        {"wieght": 2},
+        {},
+        r"mix.yaml, line \d+, sets.0.wieght: there is no such field; did you mean weight",
+    ),
     "a weight of nothing": ({"weight": 0}, {}, "greater than 0"),
     "images the wrong way round": ({"min_images": 3}, {}, "the minimum must not exceed the maximum"),
     "a validation without rows": ({}, {"validation": {}}, "either a `share` between 0 and 1 or a list"),
