@@ -4,7 +4,7 @@ A box is a tuple (x0, y0, x1, y1): its left, top, right and bottom edges, with y
 work in any unit, as long as both boxes use the same one: pixels, or fractions of the image's size.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
@@ -101,7 +101,29 @@ def clip(box: Box, size: tuple[int, int]) -> Box:
     return max(0.0, x0), max(0.0, y0), min(float(size[0]), x1), min(float(size[1]), y1)
 
 
+def normalise(box: Box, size: tuple[int, int]) -> Box:
+    """Return a box in pixels as fractions of the image's `size` (width, height)."""
+    x0, y0, x1, y1 = box
+    return x0 / size[0], y0 / size[1], x1 / size[0], y1 / size[1]
+
+
 def center(box: Box) -> Point:
     """Return the (x, y) of a box's centre."""
     x0, y0, x1, y1 = box
     return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+def reading_order(boxes: Sequence[Box]) -> list[int]:
+    """Return the indices of boxes row by row from the top, each row from left to right."""
+    middles = [center(box)[1] for box in boxes]
+    from_top = sorted(range(len(boxes)), key=lambda index: middles[index])
+
+    # A box whose middle lies above the bottom of a row's first box is on one level with it.
+    rows: list[list[int]] = []
+    for index in from_top:
+        if rows and middles[index] < boxes[rows[-1][0]][3]:
+            rows[-1].append(index)
+        else:
+            rows.append([index])
+
+    return [index for row in rows for index in sorted(row, key=lambda index: boxes[index][0])]

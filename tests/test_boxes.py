@@ -61,6 +61,7 @@ def test_boxes_without_area_overlap_nothing():
 
 def test_centre_halves_both_sides():
     assert boxes.center((2, 1, 5, 9)) == (3.5, 5.0)
+    assert boxes.normalise((2, 1, 5, 9), (10, 20)) == (0.2, 0.05, 0.5, 0.45)
 
 
 @given(_boxes, _boxes, st.integers(-50, 50), st.integers(1, 9))
@@ -93,3 +94,10 @@ def test_overlap_of_the_smaller_box_counts_common_pixels(first, second):
     first_pixels, second_pixels = _pixels(first), _pixels(second)
     expected = len(first_pixels & second_pixels) / min(len(first_pixels), len(second_pixels))
     assert boxes.overlap_of_smaller(first, second) == pytest.approx(expected)
+
+
+def test_boxes_are_read_row_by_row():
+    # The second box is a little higher than the first, and on one level with it; the third is below.
+    assert boxes.reading_order([(0, 10, 5, 20), (9, 8, 14, 18), (3, 25, 8, 35)]) == [0, 1, 2]
+    assert boxes.reading_order([(3, 25, 8, 35), (9, 8, 14, 18), (0, 10, 5, 20)]) == [2, 1, 0]
+    assert boxes.reading_order([]) == []

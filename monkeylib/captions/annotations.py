@@ -222,11 +222,6 @@ class Record(_Strict):
         has_content = self.captions or self.regions or self.lines or self.detailed_caption
         return "partial" if self.sha256 and has_content else "failed"
 
-    def normalised(self, box: Box) -> Box:
-        """Return a box in pixels as fractions of the image's width and height."""
-        x0, y0, x1, y1 = box
-        return x0 / self.width, y0 / self.height, x1 / self.width, y1 / self.height
-
 
 # --- COCO's encoding of masks -----------------------------------------------------------------------------
 #

@@ -95,8 +95,10 @@ def apply_filter(
     regions, weak_regions = _apply_thresholds(regions, thresholds)
     lines, weak_lines = _apply_thresholds(record.lines, thresholds)
 
+    size = record.width, record.height
+
     def overlap_in_image(first: Box, second: Box) -> float:
-        return overlap(record.normalised(first), record.normalised(second))
+        return overlap(boxes.normalise(first, size), boxes.normalise(second, size))
 
     regions, repeated_regions = suppress_same_caption(regions, overlap_in_image, thresholds.same_caption)
     lines, repeated_lines = suppress_same_caption(lines, overlap_in_image, thresholds.same_caption)
@@ -119,7 +121,7 @@ def _drop_small_segments(record: Record, smallest: float) -> tuple[list[Region],
             retained.append(region)
             continue
 
-        share = boxes.area(record.normalised(region.box))
+        share = boxes.area(boxes.normalise(region.box, (record.width, record.height)))
         if share < smallest:
             reason = f"it covers {share:.2%} of the image, less than {smallest:.2%}"
             dropped.append(_dropped(region, reason))
@@ -159,25 +161,16 @@ def suppress_same_caption(
 
     As in the released code, an annotation is compared with the first one of its text only.
     """
-    first_of_text: dict[str, tuple[Annotation, Box]] = {}
+    first_of_text: dict[str, Annotation] = {}
     retained, repeated = [], []
-    for annotation, box in zip(annotations, _boxes_of(annotations), strict=True):
-        first, first_box = first_of_text.setdefault(annotation.text, (annotation, box))
-        if first is annotation:
-            retained.append(annotation)
-        elif overlap(first_box, box) >= threshold:
+    for annotation in annotations:
+        first = first_of_text.setdefault(annotation.text, annotation)
+        if first is not annotation and overlap(first.box, annotation.box) >= threshold:
             repeated.append(annotation)
         else:
             retained.append(annotation)
 
     return retained, repeated
-
-
-def _boxes_of(annotations: Sequence[Annotation]) -> list[Box]:
-    """Return the box of each annotation, once for all comparisons: those of lines have to be computed."""
-    if annotations and isinstance(annotations[0], OcrLine):
-        return boxes.bounding_boxes([line.quad for line in annotations])
-    return [region.box for region in annotations]
 
 
 def confidence(annotation: Region | OcrLine) -> float:

@@ -49,7 +49,7 @@ def test_only_segments_can_be_too_small(items, low, high):
     assert set(apply(high).regions) <= set(apply(low).regions) <= set(apply(0).regions)
     assert apply(0) == filtering.apply_filter(full_record, everything)
     for item in apply(low).regions:
-        x0, y0, x1, y1 = full_record.normalised(item.box)
+        x0, y0, x1, y1 = boxes.normalise(item.box, (full_record.width, full_record.height))
         assert item.kind == "region" or (x1 - x0) * (y1 - y0) >= low
 
     assert len(apply(high).regions) + len(apply(high).dropped) == len(full_record.regions)

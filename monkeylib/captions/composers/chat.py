@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from monkeylib import resources
+from monkeylib import boxes, resources
 from monkeylib.boxes import Box
 from monkeylib.captions import checks
 from monkeylib.captions.annotations import GeneratedCaption, OcrLine, Record, Region
@@ -361,7 +361,8 @@ def _message(
 
 def _corners(record: Record, box: Box) -> str:
     """Return a box as fractions of the image: "[0.10, 0.20, 0.35, 0.90]"."""
-    return "[" + ", ".join(f"{side:.2f}" for side in record.normalised(box)) + "]"
+    fractions = boxes.normalise(box, (record.width, record.height))
+    return "[" + ", ".join(f"{side:.2f}" for side in fractions) + "]"
 
 
 def _environment_numbers(name: str, count: int) -> tuple[float, ...]:

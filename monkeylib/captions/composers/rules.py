@@ -41,13 +41,11 @@ class RuleComposer(Composer):
         details = [text for text in details if text]
 
         # Whole-image captions, two sentences of each, take the room that is left.
-        image_sentences = []
-        for text in [*(caption.text for caption in record.captions), record.original_caption]:
-            if text.strip():
-                for part in split_sentences(text)[:2]:
-                    image_sentences.append(as_sentence(part))
+        image_captions = [*(caption.text for caption in record.captions), record.original_caption]
+        parts = [part for text in image_captions if text.strip() for part in split_sentences(text)[:2]]
+        image_sentences = [as_sentence(part) for part in parts[: MAXIMUM_SENTENCES - len(details)]]
 
-        return " ".join([*image_sentences[: MAXIMUM_SENTENCES - len(details)], *details])
+        return " ".join([*image_sentences, *details])
 
     def _texts_sentence(self, record: Record) -> str:
         quotes = [_quote(line.text) for line in reading_order(record.lines) if len(line.text.strip()) > 1]
@@ -68,60 +66,49 @@ def _quote(text: str) -> str:
 def reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
     """Return lines from top to bottom; those whose middles are on one level, from left to right."""
     line_boxes = boxes.bounding_boxes([line.quad for line in lines])
-    from_top = sorted(zip(lines, line_boxes, strict=True), key=lambda pair: boxes.center(pair[1])[1])
+    return [lines[index] for index in boxes.reading_order(line_boxes)]
 
-    # A line whose middle lies above the bottom of a row's first line is part of that row.
-    rows: list[list[tuple[OcrLine, Box]]] = []
-    for line, box in from_top:
-        row_bottom = rows[-1][0][1][3] if rows else 0.0
-        if rows and boxes.center(box)[1] < row_bottom:
-            rows[-1].append((line, box))
+
+def describe_places(record: Record, places: Sequence[Box]) -> list[str]:
+    """Return the place of each box in words: the thirds of the image, both ways, that hold its centre."""
+    size = record.width, record.height
+    fractions = [boxes.normalise(box, size) for box in places]
+    areas = map(boxes.area, fractions)
+    centers = map(boxes.center, fractions)
+
+    descriptions = []
+    for area, (x, y) in zip(areas, centers, strict=True):
+        # A centre on the right or lower edge would give index 3.
+        column = ("left", "centre", "right")[min(2, int(3 * x))]
+        row = ("top", "middle", "bottom")[min(2, int(3 * y))]
+
+        if area > 0.6:
+            descriptions.append("filling most of the picture")
+        elif row == "middle":
+            descriptions.append("in the centre" if column == "centre" else f"on the {column}")
         else:
-            rows.append([(line, box)])
+            descriptions.append(f"at the {row}" if column == "centre" else f"at the {row} {column}")
 
-    ordered = []
-    for row in rows:
-        from_left = sorted(row, key=lambda pair: pair[1][0])
-        ordered.extend(line for line, _ in from_left)
-
-    return ordered
-
-
-def describe_place(record: Record, box: Box) -> str:
-    """Return the place of a box in words: the thirds of the image, both ways, that hold its centre."""
-    fractions = record.normalised(box)
-    if boxes.area(fractions) > 0.6:
-        return "filling most of the picture"
-
-    x, y = boxes.center(fractions)
-
-    # A centre on the right or lower edge would give index 3.
-    column = ("left", "centre", "right")[min(2, int(3 * x))]
-    row = ("top", "middle", "bottom")[min(2, int(3 * y))]
-    if row == "middle":
-        return "in the centre" if column == "centre" else f"on the {column}"
-    return f"at the {row}" if column == "centre" else f"at the {row} {column}"
+    return descriptions
 
 
 def _objects_sentence(record: Record, objects: Sequence[Region]) -> str:
     """Return the sentence of objects and their places; objects of one name are counted."""
-    by_name: dict[str, list[Region]] = {}
-    for region in objects:
-        by_name.setdefault(region.text, []).append(region)
-    if not by_name:
+    if not objects:
         return ""
 
-    phrases = []
-    for text, regions in by_name.items():
-        places: list[str] = []
-        # Each place once, in the order of the regions.
-        for region in regions:
-            place = describe_place(record, region.box)
-            if place not in places:
-                places.append(place)
+    places_of_name: dict[str, list[str]] = {}
+    for region, place in zip(
+        objects, describe_places(record, [region.box for region in objects]), strict=True
+    ):
+        places_of_name.setdefault(region.text, []).append(place)
 
-        where = join_with_and(places) if len(places) <= 3 else "in several places"
-        phrases.append(f"{with_count(text, len(regions))} {where}")
+    phrases = []
+    for name, places in places_of_name.items():
+        # Each place once, in the order of the regions.
+        unique_places = list(dict.fromkeys(places))
+        where = join_with_and(unique_places) if len(unique_places) <= 3 else "in several places"
+        phrases.append(f"{with_count(name, len(places))} {where}")
 
     return f"The picture shows {'; '.join(phrases)}."
 
@@ -133,10 +120,15 @@ def _relation_sentence(record: Record, objects: Sequence[Region]) -> str:
     if len(unique) < 2:
         return ""
 
-    # The two largest, and how far the centre of the first lies to the right of and below that of the second.
-    first, second = sorted(unique, key=lambda region: -boxes.area(region.box))[:2]
-    first_x, first_y = boxes.center(record.normalised(first.box))
-    second_x, second_y = boxes.center(record.normalised(second.box))
+    # The two largest; of two equal ones, the first comes first.
+    areas = [boxes.area(region.box) for region in unique]
+    by_size = sorted(range(len(unique)), key=lambda index: -areas[index])
+    first, second = (unique[index] for index in by_size[:2])
+
+    # How far the centre of the first lies to the right of and below that of the second.
+    size = record.width, record.height
+    first_x, first_y = boxes.center(boxes.normalise(first.box, size))
+    second_x, second_y = boxes.center(boxes.normalise(second.box, size))
     right, down = first_x - second_x, first_y - second_y  # fractions of the image
     if max(abs(right), abs(down)) < 0.15:
         return ""

@@ -82,7 +82,7 @@ def test_reading_order_goes_row_by_row():
     ],
 )  # fmt: skip
 def test_places_in_words(box, words):
-    assert rules.describe_place(record(), box) == words
+    assert rules.describe_places(record(), [box]) == [words]
 
 
 def test_rules_quote_texts_and_cut_long_captions():
