@@ -7,6 +7,7 @@ what they are computed from must not change.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from monkeylib import resources
+
 if TYPE_CHECKING:
     import torch
 
 _DECIMALS = 6
 _EDGE = 1 << 20  # bytes at either end of a large file that `quick_file_digest` reads
 _SAMPLED = 1024  # values of each weight that `weights_digest` reads, at least
+_SETTLED_NS = 2_000_000_000  # age of a file in nanoseconds from which its times tell whether it has changed
 
 
 # Bytes, text and plain values
@@ -62,6 +66,60 @@ def file_digest(path: Path) -> str:
     """Return the digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FileDigests:
+    """Digests of the bytes of many files, remembered by path, size and times of the last change.
+
+    A file is read again only if its size or one of its times has changed.
+
+    Args:
+        path: where `save` stores the digests for the next process; by default they are in memory alone. A
+            file that cannot be read as such is ignored, and the digests are computed anew.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._entries: dict[str, list[Any]] = {}
+        self._has_changed = False
+
+        if path is not None and path.is_file():
+            try:
+                self._entries = dict(json.loads(path.read_bytes()))
+            except (OSError, ValueError, TypeError):
+                self._entries = {}
+
+    def digest(self, file: Path) -> str:
+        """Return the digest of a file's bytes.
+
+        Raises:
+            OSError: the file does not exist, or cannot be read.
+        """
+        key = os.path.abspath(file)
+        status = os.stat(file)
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+        entry = self._entries.get(key)
+        if isinstance(entry, list) and entry[:-1] == state:
+            return entry[-1]
+
+        digest = file_digest(file)
+
+        # Two writes within a tick of the clock leave the same times, so a new file is read again next time.
+        is_settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS
+        if is_settled:
+            self._entries[key] = [*state, digest]
+            self._has_changed = True
+        return digest
+
+    def save(self) -> None:
+        """Write the digests to `path`, if there are new ones."""
+        if self.path is None or not self._has_changed:
+            return
+
+        with resources.atomic_write(self.path) as temporary:
+            temporary.write_text(json.dumps(self._entries), encoding="utf-8")
+        self._has_changed = False
 
 
 def quick_file_digest(path: Path) -> str:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -119,9 +120,9 @@ def _not_a_manifest(file: Path) -> ValueError:
 
 
 def code_version() -> dict[str, str]:
-    """Return the versions of the library and of torch, and the commit where there is a checkout."""
-    versions = {}
-    for package in ("monkeylib", "torch"):
+    """Return the versions of Python, the library, torch and transformers, and the commit of a checkout."""
+    versions = {"python": platform.python_version()}
+    for package in ("monkeylib", "torch", "transformers"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
 

@@ -1,7 +1,8 @@
 """`monkeylib evaluate` and `monkeylib score`: predictions on benchmarks, and their scores."""
 
+import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,12 @@ ModelOption = Annotated[
 BenchmarksOption = Annotated[
     str, typer.Option(help="Names, separated by commas. Default: all whose files exist.")
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Maximum number of questions per benchmark.")]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Maximum number of questions per benchmark. Predictions for further ones are retained."
+    ),
+]
 PromptOption = Annotated[
     str,
     typer.Option(help="Prompt in place of the benchmark's: documented, released, or the name of a prompt."),
@@ -34,7 +40,22 @@ OutOption = Annotated[
 ]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Questions answered at once.")]
 FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Replace predictions of another model or of other questions.")
+    bool,
+    typer.Option(
+        "--fresh", help="Replace the predictions in the folder, whichever model or prompt they are of."
+    ),
+]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Repeat questions that could not be answered.")
+]
+MaxFailedOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of the questions that may fail, as their image is broken; ten may in any case. A failure "
+        "counts as a wrong answer.",
+    ),
 ]
 GalleryOption = Annotated[
     int,
@@ -61,35 +82,52 @@ def evaluate(
     batch_size: BatchSizeOption = 16,
     fresh: FreshOption = False,
     gallery: GalleryOption = 24,
+    retry_failed: RetryOption = False,
+    max_failed: MaxFailedOption = 0.1,
 ) -> None:
     """Evaluate a model on benchmarks. Run it again to resume with the missing predictions.
 
     Under torchrun, processes divide the questions among them, each on its own GPU or on the CPU.
     """
-    from monkeylib.evaluation import hf_models, predict
-    from monkeylib.evaluation.benchmarks import available
+    from monkeylib.evaluation import job, results
+    from monkeylib.evaluation.benchmarks import available, get
 
-    # A wrong name or prompt is reported before the model is loaded.
-    names = benchmarks.split(",") if benchmarks else available(data)
-    selected = [_benchmark(name.strip(), prompt or None, data) for name in names]
+    # Without names, all that can be used are; synthetic ones take no other prompt.
+    if benchmarks:
+        names = [name.strip() for name in benchmarks.split(",")]
+    else:
+        names = [name for name in available(data) if get(name).card or not prompt]
+    selected = [_benchmark(name, prompt or None, data) for name in dict.fromkeys(names)]
+
     path = model or str(options.default_checkpoint())
     folder = out or _default_folder(path)
 
     _hide_loading_bars()
-    # Every process of torchrun comes here; one of them reports.
-    is_main = predict.predict_benchmarks(
-        hf_models.load_image_text_model(path),
-        selected,
-        folder,
-        model_name=_model_name(path),
-        limit=limit,
-        batch_size=batch_size,
-        fresh=fresh,
-        gallery=gallery,
-        progress=sys.stderr.isatty(),
+    result = job.run_job(
+        job.EvaluationJob(
+            model=path,
+            model_name=_model_name(path),
+            benchmarks=selected,
+            folder=folder,
+            prompt=prompt,
+            limit=limit,
+            batch_size=batch_size,
+            fresh=fresh,
+            retry_failed=retry_failed,
+            max_failed=max_failed,
+            skip_unusable=not benchmarks,
+            gallery=gallery,
+            progress=sys.stderr.isatty(),
+        )
     )
-    if is_main:
-        _report([folder], [])
+
+    # Every process of torchrun comes here; one of them reports, also what was complete before an error.
+    if result is None:
+        return
+    if result.ids and results.has_scores(folder):
+        _report([folder], [], result.ids)
+    if result.error is not None:
+        raise result.error
 
 
 def score(
@@ -100,18 +138,25 @@ def score(
 ) -> None:
     """Score predictions again, without a model. Two folders are also compared, by paired differences."""
     from monkeylib.evaluation import error_gallery, results
+    from monkeylib.evaluation.examples import read_predictions
     from monkeylib.evaluation.metrics import registry
 
     metric_names = [registry.get(name.strip()).name for name in metrics.split(",")] if metrics else []
+    folders = list({path.resolve(): path for path in folder}.values())
 
     # A gallery needs the questions and images, scores need the predictions alone.
     if gallery:
-        for predictions_folder in folder:
+        for predictions_folder in folders:
             for name, file in results.prediction_files(predictions_folder).items():
                 benchmark = _benchmark(name, None, data)
-                error_gallery.write_gallery(benchmark, file, benchmark.load(None), gallery)
+                page = predictions_folder / error_gallery.page_name(benchmark)
+                error_gallery.require_page(page)
 
-    _report(folder, metric_names)
+                rows = read_predictions(file)
+                if not results.is_unanswerable(rows):
+                    error_gallery.write_gallery(benchmark, rows, benchmark.load(None), page, gallery)
+
+    _report(folders, metric_names)
 
 
 def _benchmark(name: str, prompt: str | None, data: Path | None) -> "Benchmark":
@@ -127,8 +172,16 @@ def _default_folder(path: str) -> Path:
     return resources.runs("evaluate") / displayed.strip("/").replace("/", "--")
 
 
-def _report(folders: Sequence[Path], metrics: Sequence[str]) -> None:
-    """Write scores.csv of each folder and print all scores; of two folders, also their paired differences."""
+def _report(
+    folders: Sequence[Path], metrics: Sequence[str], ids: Mapping[str, Collection[str]] | None = None
+) -> None:
+    """Write scores.csv of each folder and print all scores; of two folders, also their paired differences.
+
+    Args:
+        folders: folders of predictions.
+        metrics: metrics in place of the benchmarks'.
+        ids: examples to be scored, by benchmark; by default all.
+    """
     from rich.console import Console
 
     from monkeylib import tables
@@ -136,12 +189,20 @@ def _report(folders: Sequence[Path], metrics: Sequence[str]) -> None:
 
     # Scores are computed anew from the predictions, also those of an earlier call.
     console = Console()
-    rows = [row for folder in folders for row in results.score_folder(folder, metrics)]
+    rows = []
+    labels = results.run_labels(folders)
+    for folder, label in zip(folders, labels, strict=True):
+        # Two runs of one model are two columns.
+        scores = results.score_folder(folder, metrics, ids=ids)
+        rows += [dataclasses.replace(row, model=label) for row in scores]
+
     files = ", ".join(resources.display_path(folder / results.SCORES_FILE) for folder in folders)
     tables.print_table(results.summary_table(rows), files, console)
+    for sentence in results.answer_warnings(rows):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     if len(folders) == 2 and not metrics:
-        first, second = (results.read_model_name(folder) for folder in folders)
+        first, second = labels
         tables.print_table(results.paired_differences(*folders), f"{first} - {second}, paired", console)
 
 

@@ -20,7 +20,8 @@ def official_examples(
     """Read the test part of a dataset, always in the same order.
 
     Images are ordered by a hash of their names, so that the first few are a fair sample. In a benchmark of
-    several tasks, the tasks take turns, and either all questions of an image are used or none.
+    several tasks, the tasks take turns, and either all questions of an image are used or none. If the answers
+    of the split aren't published, the examples have none.
 
     Args:
         card: the dataset, with the test part to read.
@@ -30,7 +31,7 @@ def official_examples(
 
     Raises:
         FileNotFoundError: a file, or the image of a question, is missing.
-        ValueError: another layout, a question without an answer, or a limit that leaves out a task.
+        ValueError: another layout, answers to some of the questions only, or a limit that leaves out a task.
     """
     part = card.test
     name = card.name
@@ -42,22 +43,24 @@ def official_examples(
 
     reader = LAYOUTS[card.layout](folder, *part.files, **part.options)
     records = list(checked(reader, name, part.files, card.home))
-    answered = [record for record in records if record.answers]
+    usable = [record for record in records if record.answers]
 
-    # Fields of DUE's documents without a plain text are left out. Elsewhere, a question without an
-    # answer means that the answers of the split are not published.
-    if card.layout != "due" and len(answered) < len(records):
+    # Fields of DUE's documents without a plain text are left out. The answers of other test splits may not be
+    # published: their questions are answered, but not scored.
+    if card.layout != "due" and not usable:
+        usable = records
+
+    if card.layout != "due" and len(usable) < len(records):
         unanswered = [record.id for record in records if not record.answers]
         raise ValueError(
             f"{name} has no answer to {len(unanswered)} of its {len(records)} questions, such as "
-            f"{unanswered[0]}: the answers of this split aren't published; choose another split, or the "
-            f"released file (released-{name})."
+            f"{unanswered[0]}: its files are incomplete; get them from {home}"
         )
 
-    if not answered:
+    if not usable:
         raise ValueError(f"{name} has no questions in {folder}: get its files from {home}")
 
-    selected = _select(answered, registry.get(part.metrics[0]).stratum, limit)
+    selected = _select(usable, registry.get(part.metrics[0]).stratum, limit)
     examples = [
         Example(
             id=record.id,

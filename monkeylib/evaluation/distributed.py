@@ -2,7 +2,7 @@
 torch.distributed has started."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -46,6 +46,42 @@ class DistributedContext:
         """
         if self.world_size > 1:
             distributed.monitored_barrier(self.group, timeout=_TIMEOUT)
+
+    def broadcast(self, value: T) -> T:
+        """Return the main process's value in every process; each has to call this."""
+        if self.world_size == 1:
+            return value
+
+        values = [value]
+        distributed.broadcast_object_list(values, src=0, group=self.group, device=torch.device("cpu"))
+        return values[0]
+
+    def run_on_main(self, function: Callable[[], T]) -> T | None:
+        """Call a function in the main process while the others wait.
+
+        Returns:
+            What the function returns; None in the other processes.
+
+        Raises:
+            ValueError, OSError: from the function, in the main process.
+            SystemExit: in the other processes, silently, if the function raised one of them.
+        """
+        result = None
+        error: ValueError | OSError | None = None
+
+        if self.is_main:
+            try:
+                result = function()
+            except (ValueError, OSError) as raised:
+                error = raised
+
+        # The main process alone reports the error, once.
+        has_failed = self.broadcast(error is not None)
+        if error is not None:
+            raise error
+        if has_failed:
+            raise SystemExit(2)
+        return result
 
     def shard(self, items: Sequence[T]) -> list[T]:
         """Return this process's items: short runs of consecutive ones, dealt to the processes in turn."""

@@ -1,5 +1,6 @@
 """Error gallery: the answers of a model with the worst scores, as a list and as an HTML page."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from monkeylib.evaluation import results
 from monkeylib.evaluation.benchmarks import Benchmark
 from monkeylib.evaluation.examples import Example, Prediction, read_predictions
 from monkeylib.evaluation.metrics import registry
-from monkeylib.images import open_image
+from monkeylib.images import ImageError, open_image
 
 ImageOf = Callable[[Prediction], Image.Image]
 
@@ -34,7 +35,9 @@ _TEMPLATE = """\
 <div class="gallery">
 {% for card in cards %}
 <figure>
+{% if card.image %}
 <img src="{{ card.image }}" alt="">
+{% endif %}
 <dl>
 {% for term, text in card.facts.items() %}
 <dt>{{ term }}</dt><dd>{{ text }}</dd>
@@ -63,7 +66,7 @@ def worst_answers(
     """Return the answers with the worst scores, the worst first.
 
     Among equal scores, those come first that are least similar to an accepted answer, letter by letter.
-    Perfect answers (1, or 0 where lower is better) are left out.
+    Perfect answers (1, or 0 where lower is better) are left out, and so are failures.
 
     Args:
         predictions: a predictions file, or what `read_predictions` returns.
@@ -83,7 +86,7 @@ def worst_answers(
     else:
         quality, perfect = {id: -score for id, score in scores.items()}, 0.0
 
-    wrong = [row for row in rows if quality[row.id] < perfect]
+    wrong = [row for row in rows if quality[row.id] < perfect and not row.error]
     wrong.sort(key=lambda row: (quality[row.id], _similarity(row), row.id))
 
     # Some images would otherwise fill the gallery with the same confusion.
@@ -144,22 +147,58 @@ def write_page(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, path: Pa
         facts = describe_prediction(prediction) | {wrong.metric: f"{wrong.score:.3f}", "id": prediction.id}
 
         # Encoded at once, so that one image at a time is in memory.
-        image = html_pages.data_uri(image_of(prediction), max_side=_MAX_SIDE)
+        try:
+            image = html_pages.data_uri(image_of(prediction), max_side=_MAX_SIDE)
+        except ImageError as error:  # it was readable when the model saw it
+            image = ""
+            facts["image"] = str(error)
         cards.append({"image": image, "facts": facts})
 
     body = html_pages.render(_TEMPLATE, cards=cards)
     return html_pages.Page(title, body, _STYLE).write(path)
 
 
+def page_name(benchmark: Benchmark) -> str:
+    """Return the name of a benchmark's page in a folder of predictions."""
+    return f"errors/{benchmark.name}.html"
+
+
+def require_page(path: Path) -> None:
+    """Check that a file is missing or a page of this library, which may be replaced.
+
+    Raises:
+        FileExistsError: it is something else.
+    """
+    if not os.path.lexists(path):
+        return
+    is_page = path.is_file() and not path.is_symlink() and b"monkey-page" in path.read_bytes()
+    if not is_page:
+        raise FileExistsError(
+            f"{resources.display_path(path)} isn't an error gallery of monkeylib and won't be replaced: "
+            "move it away"
+        )
+
+
 def write_gallery(
-    benchmark: Benchmark, predictions_file: Path, examples: Sequence[Example], count: int
+    benchmark: Benchmark,
+    predictions: Sequence[Prediction],
+    examples: Sequence[Example],
+    path: Path,
+    count: int,
 ) -> Path:
-    """Write the page of the worst answers to a benchmark, errors/<benchmark>.html beside its predictions."""
-    wrong_answers = worst_answers(predictions_file, benchmark.metrics[0], count)
+    """Write the page of the worst answers to a benchmark.
+
+    Args:
+        benchmark: the benchmark.
+        predictions: predictions for some or all of the examples.
+        examples: the examples, with their images.
+        path: the page.
+        count: maximum number of answers.
+    """
+    wrong_answers = worst_answers(predictions, benchmark.metrics[0], count)
 
     title = f"{benchmark.title}: the worst {len(wrong_answers)} answers"
 
-    path = predictions_file.parent / "errors" / f"{benchmark.name}.html"
     write_page(wrong_answers, image_lookup(examples), path, title)
     print(f"error gallery: {resources.display_path(path)}")
     return path

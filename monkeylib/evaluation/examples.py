@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,39 @@ class Example:
         return self.image() if callable(self.image) else self.image
 
 
+class Answer(str):
+    """The text of a generated answer, with how its generation ended.
+
+    Attributes:
+        tokens: number of generated tokens, the end-of-text token included; None if unknown.
+        is_cut: whether it reached the maximum length before its end.
+    """
+
+    tokens: int | None
+    is_cut: bool
+
+    def __new__(cls, text: str, tokens: int | None = None, is_cut: bool = False) -> "Answer":
+        """Return the text as an answer."""
+        answer = super().__new__(cls, text)
+        answer.tokens = tokens
+        answer.is_cut = is_cut
+        return answer
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One line of a predictions file: an example without its image, and the answer of a model to it.
 
     Attributes:
         image: the example's `image_key`.
-        prediction: the model's answer.
+        prompt: name of the prompt.
+        prediction: the model's answer; empty if there is none.
         model: the model's fingerprint or name.
+        image_digest: digest of the image's content: of a file's bytes, of the pixels of an image in memory.
+        template: text of the prompt, `{question}` in it standing for the question.
+        tokens: number of generated tokens; None if unknown.
+        is_cut: whether the answer reached the maximum length before its end.
+        error: why there is no answer, such as "damaged image"; empty if there is one.
     """
 
     id: str
@@ -61,9 +86,23 @@ class Prediction:
     prediction: str
     model: str
     meta: dict[str, Any]
+    image_digest: str = ""
+    template: str = ""
+    tokens: int | None = None
+    is_cut: bool = False
+    error: str = ""
 
     @classmethod
-    def from_example(cls, example: Example, answer: str, model: str) -> "Prediction":
+    def from_example(
+        cls,
+        example: Example,
+        answer: str,
+        model: str,
+        *,
+        image_digest: str = "",
+        template: str = "",
+        error: str = "",
+    ) -> "Prediction":
         """Return the prediction for an example, equal to what is read back from disk."""
         return cls(
             id=example.id,
@@ -71,9 +110,34 @@ class Prediction:
             question=example.question,
             answers=list(example.answers),
             prompt=example.prompt,
-            prediction=answer,
+            prediction=str(answer),
             model=model,
             meta=json.loads(json.dumps(dict(example.meta))),  # tuples become lists, as on disk
+            image_digest=image_digest,
+            template=template,
+            tokens=answer.tokens if isinstance(answer, Answer) else None,
+            is_cut=isinstance(answer, Answer) and answer.is_cut,
+            error=error,
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the model answered with nothing but white space."""
+        return not self.error and not self.prediction.strip()
+
+    def answers_example(self, example: Example, image_digest: str, template: str) -> bool:
+        """Return whether this is about the image, question and prompt of an example, whatever their names."""
+        key = (self.image_digest, self.question, self.template)
+        return key == (image_digest, example.question, template)
+
+    def with_example(self, example: Example) -> "Prediction":
+        """Return the same answer beside an example's present names, accepted answers and meta."""
+        return replace(
+            self,
+            image=example.image_key,
+            answers=list(example.answers),
+            prompt=example.prompt,
+            meta=json.loads(json.dumps(dict(example.meta))),
         )
 
     def to_line(self) -> bytes:
@@ -114,28 +178,37 @@ def read_predictions(path: Path | str) -> list[Prediction]:
             f"There are no predictions at {path}: write them with evaluation.predict first."
         )
 
-    return read_complete_lines(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    return [_parse_line(line, number, path) for number, line in enumerate(lines, 1)]
 
 
-def read_complete_lines(path: Path) -> list[Prediction]:
-    """Read the predictions of a file; a last line without its end, as a kill leaves it, is left out.
+def read_complete_lines(path: Path) -> tuple[list[Prediction], bool]:
+    """Read the predictions of a file that a run goes on with.
+
+    Returns:
+        The predictions, and whether a last line without its end, as a kill leaves it, was left out.
 
     Raises:
         ValueError: a complete line is no prediction.
     """
-    predictions = []
-
     # As bytes: a kill may have cut a line inside a character.
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        # Only the last line can be incomplete.
-        if not line.endswith(b"\n"):
-            break
+    lines = path.read_bytes().splitlines(keepends=True)
 
-        try:
-            predictions.append(Prediction(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"Line {number} of {path} is no prediction ({error}): delete the file and predict anew."
-            ) from error
+    # Only the last line can be incomplete.
+    is_torn = bool(lines) and not lines[-1].endswith(b"\n")
+    if is_torn:
+        del lines[-1]
+    return [_parse_line(line, number, path) for number, line in enumerate(lines, 1)], is_torn
 
-    return predictions
+
+def _parse_line(line: bytes, number: int, path: Path) -> Prediction:
+    try:
+        return Prediction(**json.loads(line))
+    except (ValueError, TypeError) as error:
+        is_torn = not line.endswith(b"\n")
+        remedy = (
+            "the run was interrupted while it wrote this line; run `monkeylib evaluate` again to complete it"
+            if is_torn
+            else "delete the file and predict anew"
+        )
+        raise ValueError(f"Line {number} of {path} is no prediction ({error}): {remedy}.") from error

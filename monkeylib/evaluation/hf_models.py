@@ -25,13 +25,13 @@ from transformers.utils import is_torchvision_available
 from monkeylib import inference
 from monkeylib.checkpoints import released
 from monkeylib.evaluation import distributed
-from monkeylib.evaluation.examples import Example
-from monkeylib.evaluation.prefix_sharing import model_fingerprint
+from monkeylib.evaluation.examples import Answer, Example
+from monkeylib.evaluation.prefix_sharing import decode_answers, model_fingerprint
 from monkeylib.images import open_image
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig
 from monkeylib.profiles import trainable
-from monkeylib.prompts import build_prompt
+from monkeylib.prompts import build_prompt, get_template
 
 # Prompts of chat models in place of Monkey's. Prompts that are not listed are used unchanged.
 CHAT_PROMPTS: dict[str, str] = {
@@ -84,8 +84,16 @@ class HFChatModel:
         """Return the same model with another limit for the length of an answer."""
         return HFChatModel(self.model, self.processor, max_new_tokens, self.prompts)
 
+    def template(self, prompt: str) -> str:
+        """Return the text of a named prompt, with `{question}` for the question.
+
+        Raises:
+            ValueError: no prompt has that name.
+        """
+        return self.prompts[prompt] if prompt in self.prompts else get_template(prompt).text
+
     @torch.no_grad()
-    def __call__(self, examples: Sequence[Example]) -> list[str]:
+    def __call__(self, examples: Sequence[Example]) -> list[Answer]:
         """Return one answer for each example of a batch."""
         texts = [
             self.processor.apply_chat_template(self._messages(example), add_generation_prompt=True)
@@ -106,8 +114,7 @@ class HFChatModel:
 
         # [B, new tokens]: drop the prompts, which all have the padded length.
         new_ids = output_ids[:, inputs["input_ids"].shape[1] :]
-        answers = self.processor.batch_decode(new_ids, skip_special_tokens=True)
-        return [answer.strip() for answer in answers]
+        return decode_answers(self.processor, new_ids, self.model.generation_config.eos_token_id)
 
     def _messages(self, example: Example) -> list[dict[str, Any]]:
         """Return the conversation of one example: its image, then its question in the prompt."""
@@ -134,22 +141,31 @@ def load_image_text_model(
         FileNotFoundError: neither a folder with a model nor a name on the hub.
         ValueError: not an image-text model, or one without a chat template.
     """
+    require_model(name)
     device = device or distributed.local_device()
     if is_monkey_checkpoint(name):
         return inference.load_model(name, device)
 
+    model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(device)
+    return HFChatModel(model, load_processor(name), max_new_tokens)
+
+
+def require_model(name: str | Path) -> None:
+    """Check that a name is a folder with a model or may be one on a hub, without reading or fetching it.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
     folder = Path(name)
 
     # "owner/name" that is no folder here may be a name on the hub.
     may_be_on_hub = not folder.exists() and str(name).count("/") == 1
-    if not may_be_on_hub and not (folder / "config.json").is_file():
+    is_folder = (folder / "config.json").is_file() or is_monkey_checkpoint(folder)
+    if not may_be_on_hub and not is_folder:
         raise FileNotFoundError(
             f"there is no checkpoint at {name}: expected a folder with config.json, or the name of a "
             "model on the hub, such as Qwen/Qwen2-VL-2B-Instruct"
         )
-
-    model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(device)
-    return HFChatModel(model, load_processor(name), max_new_tokens)
 
 
 def is_monkey_checkpoint(name: str | Path) -> bool:

@@ -1,6 +1,7 @@
 """Predictions for examples, on disk: batched, resumable, by one process or many.
 
-Scores are computed from the files, without a model (`evaluation.results`).
+An answer is retained as long as its image's content, its question, the text of its prompt and its model are
+the same. Scores are computed from the files, without a model (`evaluation.results`).
 """
 
 from __future__ import annotations
@@ -8,23 +9,25 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
 from monkeylib import inference, resources
-from monkeylib.evaluation import benchmarks, distributed, error_gallery, results
-from monkeylib.evaluation.benchmarks import Benchmark
+from monkeylib.digests import FileDigests
+from monkeylib.evaluation import benchmarks, distributed, failures
 from monkeylib.evaluation.distributed import DistributedContext
 from monkeylib.evaluation.examples import Example, Prediction, make_batches, read_complete_lines
-from monkeylib.evaluation.hf_models import HFChatModel
+from monkeylib.evaluation.failures import FailureLimit
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.profiles import Profile
+from monkeylib.prompts import PROMPTS
 
-AnswerFunction = Callable[[Sequence[Example]], list[str]]
+AnswerFunction = Callable[[Sequence[Example]], Sequence[str]]
 
 
 class PredictionRun(NamedTuple):
@@ -33,12 +36,20 @@ class PredictionRun(NamedTuple):
     Attributes:
         path: the predictions file.
         generated: answers that the model gave in this call, in all processes together.
-        cached: answers that were in the file before.
+        cached: answers and settled failures that were in the file before.
+        failed: examples without an answer.
+        changed: predictions that were replaced, because their image, question or prompt has changed.
+        others: predictions in the file that are about none of the examples.
+        repaired: whether the file, or a part of it, ended in an incomplete line, as a kill leaves it.
     """
 
     path: Path
     generated: int
     cached: int
+    failed: int = 0
+    changed: int = 0
+    others: int = 0
+    repaired: bool = False
 
 
 # --- predictions of one file ------------------------------------------------------------------------------
@@ -54,6 +65,9 @@ def predict(
     progress: bool = True,
     name: str | None = None,
     stale: Literal["error", "replace"] = "error",
+    retry_failed: bool = False,
+    max_failed: float = failures.MAX_FAILED_SHARE,
+    file_digests: FileDigests | None = None,
     context: DistributedContext | None = None,
 ) -> PredictionRun:
     """Answer examples and append each batch to a JSONL file, resuming where an earlier call stopped.
@@ -63,9 +77,11 @@ def predict(
     appends to a part file beside `path`, on a file system that they share, and the main process merges the
     parts. The file is then the same, byte for byte, and a run may be resumed by another number of processes.
 
+    An example that can't be answered, as its image is broken, is recorded as a failure (`Prediction.error`).
+
     Args:
         model: a Monkey, or any function from a batch of examples to their answers. An attribute `name` of
-            the function identifies it.
+            the function identifies it, and a method `template` gives the text of a prompt by its name.
         examples: with unique ids.
         path: the predictions file.
         batch_size: examples answered at once.
@@ -73,13 +89,19 @@ def predict(
         progress: show a progress bar, in the main process.
         name: identifies the model and is stored with each prediction; by default a Monkey's fingerprint of
             weights and settings.
-        stale: whether a file with predictions of another model or other examples is an error or replaced.
+        stale: whether predictions of another model are an error or replaced; with "replace", predictions of
+            other examples go as well, else they are retained.
+        retry_failed: answer examples again whose failure is recorded.
+        max_failed: share of the examples that may fail, 0 to 1; ten may in any case.
+        file_digests: digests of image files from earlier calls.
         context: the processes that divide the work; by default those that this one was started with.
 
     Raises:
         ValueError: no examples, ids that repeat, or a stale file.
+        TooManyFailures: more examples failed than may, or all of them.
     """
     _check_ids(examples)
+    limit = FailureLimit(len(examples), max_failed)
 
     answer = PrefixSharingMonkey(model, max_new_tokens) if isinstance(model, Monkey) else model
     model_name = getattr(answer, "name", "") if name is None else name
@@ -89,31 +111,55 @@ def predict(
     ordered_ids = [example.id for batch in batches for example in batch]
     context = context or distributed.join_processes()
 
+    # One process reads the images; all have to know what an answer on disk is about.
+    file_digests = FileDigests() if file_digests is None else file_digests
+    digests: dict[str, str] = {}
+    if context.is_main:
+        digests = failures.image_digests(examples, file_digests)
+    digests = context.broadcast(digests)
+
     # Clean up after an interrupted run. No process changes a file before all have read it.
-    cached = file.read_cached(examples, model_name, stale)
+    state = file.read_state(examples, digests, _templates(answer, examples), model_name, stale, retry_failed)
     context.barrier()
     if context.is_main:
-        file.consolidate(ordered_ids, cached)
+        file.consolidate(ordered_ids, state.cached, state.others)
     context.barrier()
 
-    # A batch with a missing answer is answered in full, as in an uninterrupted run.
-    pending = [batch for batch in batches if any(example.id not in cached for example in batch)]
+    # A batch with a missing answer is answered in full, as in an uninterrupted run, but for settled failures.
+    pending = [batch for batch in batches if any(example.id not in state.cached for example in batch)]
+    settled = {id for id, prediction in state.cached.items() if prediction.error}
     _answer_batches(
         answer,
-        context.shard(pending),
+        [[example for example in batch if example.id not in settled] for batch in context.shard(pending)],
         file.local_path(context),
         model_name=model_name,
-        cached=cached,
+        cached=state.cached,
+        digests=_CurrentDigests(digests, file_digests),
+        limit=limit,
         progress=progress and context.is_main,
     )
 
     context.barrier()
+    failed: list[Prediction] = []
     if context.is_main:
         # In the order of the batches, whichever process wrote them.
-        file.consolidate(ordered_ids, {prediction.id: prediction for prediction in file.read()})
+        predictions = {prediction.id: prediction for prediction in file.read()[0]}
+        file.consolidate(ordered_ids, predictions, state.others)
+        failed = [predictions[id] for id in ordered_ids if id in predictions and predictions[id].error]
 
-    context.barrier()
-    return PredictionRun(file.path, generated=sum(map(len, pending)), cached=len(cached))
+    # After the file is complete: also the answers of a run that stops here are retained.
+    num_failed, example = context.broadcast((len(failed), _describe_failure(failed)))
+    limit.check(num_failed, resources.display_path(file.path), example)
+
+    return PredictionRun(
+        file.path,
+        generated=sum(example.id not in settled for batch in pending for example in batch),
+        cached=len(state.cached),
+        failed=num_failed,
+        changed=state.changed,
+        others=len(state.others),
+        repaired=state.is_torn,
+    )
 
 
 def _check_ids(examples: Sequence[Example]) -> None:
@@ -127,6 +173,23 @@ def _check_ids(examples: Sequence[Example]) -> None:
         raise ValueError(f"Ids of examples must be unique: {id!r} repeats.")
 
 
+def _templates(answer: AnswerFunction, examples: Sequence[Example]) -> dict[str, str]:
+    """Return the text of each prompt that the examples carry, by its name."""
+    return {prompt: _template(answer, prompt) for prompt in {example.prompt for example in examples}}
+
+
+def _template(answer: AnswerFunction, prompt: str) -> str:
+    """Return the text of a prompt as the model reads it; of an unknown one, for other functions, the name."""
+    if hasattr(answer, "template"):
+        return answer.template(prompt)
+    return PROMPTS[prompt].text if prompt in PROMPTS else prompt
+
+
+def _describe_failure(failed: Sequence[Prediction]) -> str:
+    """Return the first failure in words, empty without one."""
+    return f"{failed[0].id} ({failed[0].error})" if failed else ""
+
+
 def _answer_batches(
     answer: AnswerFunction,
     batches: Sequence[Sequence[Example]],
@@ -134,25 +197,132 @@ def _answer_batches(
     *,
     model_name: str,
     cached: Mapping[str, Prediction],
+    digests: _CurrentDigests,
+    limit: FailureLimit,
     progress: bool,
 ) -> None:
-    """Append the answers that are not cached; each batch is on disk before the next one begins."""
+    """Append the predictions that are not cached; each batch is on disk before the next one begins.
+
+    It ends early where the limit of failures is exceeded.
+    """
     if not batches:
         return
 
+    num_failed = sum(bool(prediction.error) for prediction in cached.values())
     total = sum(map(len, batches))
     with path.open("ab") as file, tqdm(total=total, desc=path.stem, disable=not progress) as bar:
         for batch in batches:
-            answers = answer(batch)
-            for example, text in zip(batch, answers, strict=True):
+            # Too many even if all the others have an answer.
+            if limit.is_exceeded(num_failed):
+                break
+
+            for prediction in _answer_batch(answer, batch, model_name, digests):
                 # Answers that are on disk already were generated in the same batch, and are the same.
-                if example.id not in cached:
-                    file.write(Prediction.from_example(example, text, model_name).to_line())
+                if prediction.id not in cached:
+                    file.write(prediction.to_line())
+                    num_failed += bool(prediction.error)
 
             # On disk before the next batch: a kill loses one batch at most.
             file.flush()
             os.fsync(file.fileno())
             bar.update(len(batch))
+
+
+def _answer_batch(
+    answer: AnswerFunction, batch: Sequence[Example], model_name: str, digests: _CurrentDigests
+) -> list[Prediction]:
+    """Return the predictions for a batch; examples that can't be answered are failures."""
+    # Images are opened here, so that a broken one doesn't keep the others from an answer.
+    opened = {}
+    errors: dict[str, str] = {}
+    for example in batch:
+        opened[example.id], error = failures.open_example(example)
+        if error:
+            errors[example.id] = error
+
+    readable = [opened[example.id] for example in batch if example.id not in errors]
+    answers = {}
+    if readable:
+        answers, refused = _answer_readable(answer, readable)
+        errors |= refused
+
+    return [
+        Prediction.from_example(
+            example,
+            answers.get(example.id, ""),
+            model_name,
+            image_digest=digests.digest(example),
+            template=_template(answer, example.prompt),
+            error=errors.get(example.id, ""),
+        )
+        for example in batch
+    ]
+
+
+def _answer_readable(
+    answer: AnswerFunction, batch: Sequence[Example]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return answers by id, and by id what the model said about examples that it refused.
+
+    A model may refuse an image that is far too wide, or an empty question.
+    """
+    try:
+        texts = answer(batch)
+        refused: dict[str, str] = {}
+    except ValueError as error:
+        # One after the other, to tell which.
+        refused = {}
+        for example in batch:
+            try:
+                answer([example])
+            except ValueError as error_of_example:
+                refused[example.id] = failures.describe_refusal(error_of_example)
+
+        if not refused:  # the batch itself was wrong, not an example
+            raise error
+
+        # The others in one batch, as in a call that knows about the refused ones.
+        batch = [example for example in batch if example.id not in refused]
+        texts = answer(batch) if batch else []
+
+    ids = [example.id for example in batch]
+    return dict(zip(ids, texts, strict=True)), refused
+
+
+@dataclass(frozen=True)
+class _CurrentDigests:
+    """Digests of images when their questions are answered.
+
+    Attributes:
+        at_start: digest of each image when the run began, by `Example.image_key`.
+        of_files: digests of files, which may have changed since.
+    """
+
+    at_start: Mapping[str, str]
+    of_files: FileDigests
+
+    def digest(self, example: Example) -> str:
+        """Return the digest of an example's image as it is now."""
+        if isinstance(example.image, str | Path):
+            return failures.content_digest(example, self.of_files)
+        return self.at_start[example.image_key]
+
+
+@dataclass
+class _FileState:
+    """What a predictions file and its parts hold.
+
+    Attributes:
+        cached: predictions for the present examples, by id.
+        others: predictions for other examples, by id.
+        changed: number of examples whose predictions are about another image, question or prompt.
+        is_torn: whether a file ended in an incomplete line.
+    """
+
+    cached: dict[str, Prediction] = field(default_factory=dict)
+    others: dict[str, Prediction] = field(default_factory=dict)
+    changed: int = 0
+    is_torn: bool = False
 
 
 class _PredictionsFile:
@@ -171,120 +341,103 @@ class _PredictionsFile:
         """Return the part files that exist, whatever number of processes wrote them."""
         return sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.part*"))
 
-    def read(self) -> Iterator[Prediction]:
-        """Yield the predictions of the file and its parts, in no particular order."""
+    def read(self) -> tuple[list[Prediction], bool]:
+        """Return the predictions of the file and its parts, and whether one of them ended incompletely.
+
+        The predictions of the parts come last: they are newer.
+        """
+        predictions: list[Prediction] = []
+        is_torn = False
         for path in (self.path, *self.parts()):
             if path.exists():
-                yield from read_complete_lines(path)
+                rows, is_torn_file = read_complete_lines(path)
+                predictions += rows
+                is_torn = is_torn or is_torn_file
 
-    def read_cached(
-        self, examples: Sequence[Example], model_name: str, stale: Literal["error", "replace"]
-    ) -> dict[str, Prediction]:
-        """Return the predictions of earlier runs by id; none if they are stale and to be replaced.
+        return predictions, is_torn
+
+    def read_state(
+        self,
+        examples: Sequence[Example],
+        digests: Mapping[str, str],
+        templates: Mapping[str, str],
+        model_name: str,
+        stale: Literal["error", "replace"],
+        retry_failed: bool,
+    ) -> _FileState:
+        """Return what the file holds of earlier runs; nothing if it is stale and to be replaced.
+
+        Args:
+            examples: the present examples.
+            digests: digest of each image, by `Example.image_key`.
+            templates: text of each prompt, by name.
+            model_name: name of the present model.
+            stale: what to do with predictions of another model.
+            retry_failed: leave out failures.
 
         Raises:
-            ValueError: a prediction of another model or another example.
+            ValueError: a prediction of another model.
         """
+        predictions, is_torn = self.read()
         by_id = {example.id: example for example in examples}
-        cached: dict[str, Prediction] = {}
+        state = _FileState(is_torn=is_torn)
+        outdated: set[str] = set()
 
-        for prediction in self.read():
-            # A prediction holds its example and its model, so a stale one differs from what would be written.
-            example = by_id.get(prediction.id)
-            is_stale = example is None or prediction != Prediction.from_example(
-                example, prediction.prediction, model_name
-            )
-            if is_stale and stale == "replace":
-                return {}
-
-            if is_stale:
+        for prediction in predictions:
+            if prediction.model != model_name:
+                if stale == "replace":
+                    return _FileState(is_torn=is_torn)
                 raise ValueError(
-                    f"{self.path} holds predictions of another model or other questions, such as "
+                    f"{self.path} holds predictions of another model or of other settings of it, such as "
                     f'{prediction.id!r}: choose another file, or start anew with stale="replace" (on the '
                     "command line, --fresh)."
                 )
 
-            cached[prediction.id] = prediction
+            example = by_id.get(prediction.id)
+            if example is None:
+                if stale == "error":
+                    state.others[prediction.id] = prediction
+                continue
 
-        return cached
+            digest, template = digests[example.image_key], templates[example.prompt]
+            if not prediction.answers_example(example, digest, template):
+                outdated.add(prediction.id)
+            elif not (retry_failed and prediction.error):
+                state.cached[prediction.id] = prediction.with_example(example)
 
-    def consolidate(self, ordered_ids: Sequence[str], predictions: Mapping[str, Prediction]) -> None:
-        """Write the predictions as one file in the order of the ids, and remove the parts."""
+        # A kill may have left both the old and the new prediction.
+        state.changed = len(outdated - state.cached.keys())
+        return state
+
+    def consolidate(
+        self,
+        ordered_ids: Sequence[str],
+        predictions: Mapping[str, Prediction],
+        others: Mapping[str, Prediction],
+    ) -> None:
+        """Write the predictions as one file in the order of the ids, others after them, and remove the parts.
+
+        Where there are others, and nothing is missing, the file stays as it is.
+        """
         # Examples without an answer yet are left out.
         lines = [predictions[id].to_line() for id in ordered_ids if id in predictions]
+        lines += [prediction.to_line() for prediction in others.values()]
         content = b"".join(lines)
         existing = self.path.read_bytes() if self.path.exists() else b""
 
+        has_all = bool(others) and sorted(existing.splitlines(keepends=True)) == sorted(lines)
+
         # The parts go last: if this is interrupted, their predictions are read again.
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if content != existing:
-            with resources.atomic_write(self.path) as temporary:
+        if content != existing and not has_all:
+            with resources.atomic_write(self.path, durable=True) as temporary:
                 temporary.write_bytes(content)
 
         for part in self.parts():
             part.unlink()
 
 
-# --- predictions of many benchmarks -----------------------------------------------------------------------
-
-
-def predict_benchmarks(
-    model: Monkey | HFChatModel,
-    benchmarks: Sequence[Benchmark],
-    folder: Path,
-    *,
-    model_name: str,
-    limit: int | None = None,
-    batch_size: int = 16,
-    fresh: bool = False,
-    gallery: int = 0,
-    progress: bool = False,
-) -> bool:
-    """Answer benchmarks, one predictions file each; answers on disk are not generated again.
-
-    Args:
-        model: a model as `hf_models.load_image_text_model` returns it.
-        benchmarks: the benchmarks.
-        folder: folder of the predictions.
-        model_name: name of the model in tables.
-        limit: maximum number of examples of each benchmark.
-        batch_size: examples answered at once.
-        fresh: replace predictions of another model or other examples.
-        gallery: wrong answers in the error gallery of each benchmark; 0 for no galleries.
-        progress: show progress bars.
-
-    Returns:
-        Whether this is the main process, which alone should work on with the folder.
-
-    Raises:
-        ValueError: the folder holds other predictions, and `fresh` is not set.
-    """
-    context = distributed.join_processes()
-    is_main = context.is_main
-
-    for benchmark in benchmarks:
-        examples = benchmark.load(limit)
-
-        # A Monkey gets the limit with each call, a chat model holds it.
-        if isinstance(model, HFChatModel):
-            model = model.with_max_new_tokens(benchmark.max_new_tokens)
-
-        run = predict(
-            model,
-            examples,
-            folder / f"{benchmark.name}.jsonl",
-            batch_size=batch_size,
-            max_new_tokens=benchmark.max_new_tokens,
-            progress=progress,
-            stale="replace" if fresh else "error",
-            context=context,
-        )
-        if is_main and gallery:
-            error_gallery.write_gallery(benchmark, run.path, examples, gallery)
-
-    if is_main:
-        results.write_model_name(folder, model_name)
-    return is_main
+# --- predictions of the synthetic benchmarks --------------------------------------------------------------
 
 
 def predict_synthetic(

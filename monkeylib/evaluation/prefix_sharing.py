@@ -14,9 +14,10 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from monkeylib.digests import weights_digest
-from monkeylib.evaluation.examples import Example
+from monkeylib.evaluation.examples import Answer, Example
 from monkeylib.images import open_image
 from monkeylib.inference import Monkey
+from monkeylib.prompts import get_template
 
 
 class PrefixSharingMonkey:
@@ -44,8 +45,17 @@ class PrefixSharingMonkey:
         # Visual tokens `[views, queries, width]` of the last batch's images, by `Example.image_key`.
         self._visual_tokens: dict[str, Tensor] = {}
 
+    def template(self, prompt: str) -> str:
+        """Return the text that follows the image in a named prompt, with `{question}` for the question.
+
+        Raises:
+            ValueError: no prompt has that name.
+        """
+        template = get_template(prompt)
+        return self.processor.separator + template.text if template.takes_separator else template.text
+
     @torch.no_grad()
-    def __call__(self, examples: Sequence[Example]) -> list[str]:
+    def __call__(self, examples: Sequence[Example]) -> list[Answer]:
         """Return one answer for each example of a batch."""
         tokenizer = self.processor.tokenizer
         image_keys = [example.image_key for example in examples]
@@ -81,8 +91,7 @@ class PrefixSharingMonkey:
         )
 
         # Only the new tokens: the prompts have one padded length.
-        answers = tokenizer.batch_decode(output_ids[:, input_ids.shape[1] :], skip_special_tokens=True)
-        return [answer.strip() for answer in answers]
+        return decode_answers(tokenizer, output_ids[:, input_ids.shape[1] :], tokenizer.eos_token_id)
 
     def _encode_images(self, examples: Sequence[Example], image_keys: Sequence[str]) -> None:
         """Compute the visual tokens of the batch's images; those of the last batch are reused."""
@@ -148,6 +157,28 @@ class PrefixSharingMonkey:
         padded = self.processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         device = self.model.device
         return padded["input_ids"].to(device), padded["attention_mask"].to(device)
+
+
+def decode_answers(tokenizer: Any, new_ids: Tensor, end_ids: int | Sequence[int] | None) -> list[Answer]:
+    """Decode the generated tokens of a batch, and note which answers reached the maximum length.
+
+    Args:
+        tokenizer: decodes the tokens.
+        new_ids: generated tokens `[B, T]` without the prompts, padded after an end of text.
+        end_ids: the tokens that end a text.
+    """
+    texts = tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+    ends = torch.tensor([] if end_ids is None else end_ids, device=new_ids.device).reshape(-1)
+
+    answers = []
+    for text, row in zip(texts, new_ids, strict=True):
+        # Generation ends with the end of text of the last row, so a row without one was cut off.
+        positions = torch.isin(row, ends).nonzero()
+        is_cut = len(positions) == 0
+        tokens = len(row) if is_cut else int(positions[0]) + 1
+        answers.append(Answer(text.strip(), tokens, is_cut))
+
+    return answers
 
 
 def _visual_inputs(visual_tokens: Tensor) -> dict[str, Any]:

@@ -9,9 +9,11 @@ a model:
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +22,14 @@ from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
 from monkeylib.evaluation.examples import Prediction, read_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.statistics import Interval, bootstrap_corpus_score, mean
+from monkeylib.runs import MANIFEST
 from monkeylib.tables import Row, Value, write_csv
 
 ALL = "all"  # the group of all examples of a split
 SCORES_FILE = "scores.csv"
 PAPER_TABLE = "benchmarks"
 
-_RUN_FILE = "run.json"
+_LABEL_LENGTH = 12  # characters of a digest in the name of a run
 
 Predictions = Path | str | Sequence[Prediction]
 
@@ -44,7 +47,15 @@ class Score:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A row of a score table: the score of a model on a split, or on a `group` of its examples."""
+    """A row of a score table: the score of a model on a split, or on a `group` of its examples.
+
+    Attributes:
+        value, low, high: the score, and its 95 % interval.
+        n: number of examples.
+        failed: those without an answer, which count as wrong ones; see `evaluation.failures`.
+        empty: those whose answer is empty.
+        cut: those whose answer reached the maximum length before its end.
+    """
 
     model: str
     split: str
@@ -54,6 +65,12 @@ class ScoreRow:
     low: float
     high: float
     n: int
+    failed: int = 0
+    empty: int = 0
+    cut: int = 0
+
+
+_COUNT_COLUMNS = ("failed", "empty", "cut")
 
 
 # --- scores of one run --------------------------------------------------------------------------------------
@@ -206,11 +223,21 @@ def score_runs(
         # Counted over the full split, also for its groups: CIDEr weighs words by their rarity in the split.
         counts = {metric: _count(examples, metric) for metric in metrics_of[split]}
         for group, indices in _groups(examples, by).items():
+            answer_counts = _count_answers([examples[index] for index in indices])
             for metric in metrics_of[split]:
                 interval = counts[metric].select(indices).interval(seed)
-                rows.append(ScoreRow(model, split, group, metric, *interval))
+                rows.append(ScoreRow(model, split, group, metric, *interval, **answer_counts))
 
     return rows
+
+
+def _count_answers(rows: Sequence[Prediction]) -> dict[str, int]:
+    """Return how many predictions have no answer, an empty one, or one that was cut off."""
+    return {
+        "failed": sum(bool(row.error) for row in rows),
+        "empty": sum(row.is_empty for row in rows),
+        "cut": sum(row.is_cut for row in rows),
+    }
 
 
 def _groups(rows: Sequence[Prediction], by: str | None) -> dict[str, list[int]]:
@@ -224,27 +251,79 @@ def _groups(rows: Sequence[Prediction], by: str | None) -> dict[str, list[int]]:
     return groups
 
 
-def write_table(rows: Sequence[ScoreRow], path: Path | str) -> Path:
-    """Write a score table as CSV, atomically."""
+def write_table(rows: Sequence[ScoreRow], path: Path | str, *, answer_counts: bool = False) -> Path:
+    """Write a score table as CSV, atomically.
+
+    Args:
+        rows: the scores.
+        path: the file.
+        answer_counts: add columns for the numbers of failed, empty and cut answers.
+    """
     columns = [field.name for field in fields(ScoreRow)]
-    return write_csv([asdict(row) for row in rows], Path(path), columns)
+    if not answer_counts:
+        columns = [column for column in columns if column not in _COUNT_COLUMNS]
+
+    lines = [{column: getattr(row, column) for column in columns} for row in rows]
+    return write_csv(lines, Path(path), columns)
 
 
 # --- folders of predictions, one file for each benchmark ----------------------------------------------------
 
 
-def write_model_name(folder: Path, model: str) -> None:
-    """Store the name of the model whose predictions a folder holds."""
-    with resources.atomic_write(folder / _RUN_FILE) as temporary:
-        temporary.write_text(json.dumps({"model": model}, indent=1) + "\n", encoding="utf-8")
-
-
 def read_model_name(folder: Path) -> str:
     """Return the name of the model whose predictions a folder holds, by default the folder's name."""
-    file = folder / _RUN_FILE
-    if not file.exists():
-        return folder.resolve().name
-    return json.loads(file.read_text(encoding="utf-8"))["model"]
+    return str(_read_notes(folder).get("model", folder.resolve().name))
+
+
+def _read_notes(folder: Path) -> dict[str, Any]:
+    """Return what `monkeylib evaluate` has recorded about a folder of predictions; empty without a record."""
+    file = folder / MANIFEST
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}): evaluate into another folder") from error
+
+    # The first versions had the name of the model alone.
+    notes = content.get("notes", content) if isinstance(content, dict) else {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def run_labels(folders: Sequence[Path]) -> list[str]:
+    """Return a name for the run in each folder: that of its model, and what tells runs of one model apart.
+
+    What tells them apart is the folder, and the prompt and the digest of the weights where they differ.
+    """
+    notes = [_read_notes(folder) for folder in folders]
+    names = [read_model_name(folder) for folder in folders]
+
+    labels = []
+    for folder, name, own_notes in zip(folders, names, notes, strict=True):
+        namesakes = [index for index, other in enumerate(names) if other == name]
+        if len(namesakes) == 1:
+            labels.append(name)
+            continue
+
+        # The shortest end of the path that no namesake shares.
+        details = [_shortest_end(folder, [folders[index] for index in namesakes])]
+        for title, field in (("prompt", "prompt"), ("weights", "weights")):
+            values = [str(notes[index].get(field, "")) for index in namesakes]
+            if len(set(values)) > 1 and own_notes.get(field):
+                details.append(f"{title} {str(own_notes[field])[:_LABEL_LENGTH]}")
+        labels.append(f"{name} ({', '.join(details)})")
+
+    return labels
+
+
+def _shortest_end(folder: Path, folders: Sequence[Path]) -> str:
+    """Return the last parts of a folder's path, as many as tell it apart from the others."""
+    parts = folder.resolve().parts
+    others = [other.resolve().parts for other in folders if other.resolve() != folder.resolve()]
+    for length in range(1, len(parts)):
+        if all(other[-length:] != parts[-length:] for other in others):
+            break
+    return "/".join(parts[-length:])
 
 
 def prediction_files(folder: Path, any_name: bool = False) -> dict[str, Path]:
@@ -273,24 +352,81 @@ def prediction_files(folder: Path, any_name: bool = False) -> dict[str, Path]:
 
 
 def score_folder(
-    folder: Path, metrics: Sequence[str] = (), *, by: str | None = None, seed: int = 0
+    folder: Path,
+    metrics: Sequence[str] = (),
+    *,
+    by: str | None = None,
+    seed: int = 0,
+    ids: Mapping[str, Collection[str]] | None = None,
 ) -> list[ScoreRow]:
     """Score the predictions of a folder and write the table to its scores.csv.
+
+    Files whose questions have no accepted answers, as these aren't published, are left out.
 
     Args:
         folder: folder of predictions.
         metrics: metrics in place of the benchmarks'; then files of any name are scored.
         by: also score groups of examples with the same value of this entry of `meta`.
         seed: seed of the bootstrap.
+        ids: examples to be scored, by benchmark; by default, and for other benchmarks, all in the file.
+
+    Raises:
+        FileNotFoundError: there are no predictions.
+        FileExistsError: scores.csv isn't a score table.
+        ValueError: no question has an accepted answer.
     """
     files = prediction_files(folder, any_name=bool(metrics))
+    _require_score_table(folder / SCORES_FILE)
     model = read_model_name(folder)
-    runs = {(model, name): file for name, file in files.items()}
-    metrics_of = {name: tuple(metrics) or BENCHMARKS[name].metrics for name in files}
 
-    rows = score_runs(runs, metrics_of, by=by, seed=seed)
-    write_table(rows, folder / SCORES_FILE)
-    return rows
+    runs: dict[tuple[str, str], Predictions] = {}
+    for name, file in files.items():
+        rows = read_predictions(file)
+        if ids is not None and name in ids:
+            selected = set(ids[name])
+            rows = [row for row in rows if row.id in selected]
+        if not is_unanswerable(rows):
+            runs[model, name] = rows
+
+    if not runs:
+        raise ValueError(
+            f"nothing in {resources.display_path(folder)} can be scored: the answers of {', '.join(files)} "
+            "aren't published"
+        )
+
+    metrics_of = {name: tuple(metrics) or BENCHMARKS[name].metrics for _, name in runs}
+    rows_of_table = score_runs(runs, metrics_of, by=by, seed=seed)
+    write_table(rows_of_table, folder / SCORES_FILE, answer_counts=True)
+    return rows_of_table
+
+
+def is_unanswerable(rows: Sequence[Prediction]) -> bool:
+    """Return whether no prediction has an accepted answer, as those of the split aren't published."""
+    return bool(rows) and not any(row.answers for row in rows)
+
+
+def has_scores(folder: Path) -> bool:
+    """Return whether `score_folder` finds a benchmark with accepted answers."""
+    return not all(is_unanswerable(read_predictions(file)) for file in prediction_files(folder).values())
+
+
+def _require_score_table(file: Path) -> None:
+    """Check that a file is missing or a score table, which may be replaced.
+
+    Raises:
+        FileExistsError: it is something else.
+    """
+    header = ",".join(field.name for field in fields(ScoreRow) if field.name not in _COUNT_COLUMNS)
+    if not os.path.lexists(file):
+        return
+    if file.is_file() and not file.is_symlink():
+        with file.open("rb") as stream:
+            if stream.readline().decode("utf-8", "replace").startswith(header):
+                return
+
+    raise FileExistsError(
+        f"{resources.display_path(file)} isn't a score table of monkeylib and won't be replaced: move it away"
+    )
 
 
 # --- tables for readers, beside the paper's scores ----------------------------------------------------------
@@ -314,28 +450,63 @@ def reported_scores(benchmark: Benchmark) -> dict[str, str]:
 def summary_table(rows: Sequence[ScoreRow]) -> list[Row]:
     """Return a line for each benchmark and metric, with the score of each model and its interval in points.
 
-    The paper's scores stand beside the metric that they were measured with (`Benchmark.paper_metric`).
+    The numbers of failed, empty and cut answers stand beside the scores if any is above 0. Where models
+    differ in a number, it is given for each, as in "200 / 100". The paper's scores stand beside the metric
+    that they were measured with (`Benchmark.paper_metric`).
     """
     # One line for all models.
-    lines: dict[tuple[str, str], dict[str, Value]] = {}
+    rows = [row for row in rows if row.group == ALL]
+    rows_of_line: dict[tuple[str, str], list[ScoreRow]] = {}
     for row in rows:
-        if row.group != ALL:
-            continue
-        line = lines.setdefault((row.split, row.metric), {"benchmark": row.split, "metric": row.metric})
-        line[row.model] = _in_points(row.value, row.low, row.high)
-        line["questions"] = row.n
+        rows_of_line.setdefault((row.split, row.metric), []).append(row)
 
-    # Only next to the metric that the paper used: other metrics aren't comparable.
-    for (split, metric), line in lines.items():
+    counts = [column for column in _COUNT_COLUMNS if any(getattr(row, column) for row in rows)]
+    lines: list[dict[str, Value]] = []
+    for (split, metric), rows_of_models in rows_of_line.items():
+        line: dict[str, Value] = {"benchmark": split, "metric": metric}
+        line["questions"] = _for_each_model([row.n for row in rows_of_models])
+        for row in rows_of_models:
+            line[row.model] = _in_points(row.value, row.low, row.high)
+        for column in counts:
+            line[column] = _for_each_model([getattr(row, column) for row in rows_of_models])
+
+        # Only next to the metric that the paper used: other metrics aren't comparable.
         benchmark = BENCHMARKS.get(split)
         if benchmark is not None and metric == benchmark.paper_metric:
             line |= reported_scores(benchmark)
+        lines.append(line)
 
     # The models first, then the paper's; every line has all columns.
-    columns = dict.fromkeys(["benchmark", "metric", "questions", *(row.model for row in rows)])
-    for line in lines.values():
+    columns = dict.fromkeys(["benchmark", "metric", "questions", *(row.model for row in rows), *counts])
+    for line in lines:
         columns |= dict.fromkeys(line)
-    return [{column: line.get(column) for column in columns} for line in lines.values()]
+    return [{column: line.get(column) for column in columns} for line in lines]
+
+
+def _for_each_model(numbers: Sequence[int]) -> Value:
+    """Return a number that all models share, or the numbers of all of them."""
+    return numbers[0] if len(set(numbers)) == 1 else " / ".join(map(str, numbers))
+
+
+def answer_warnings(rows: Sequence[ScoreRow]) -> list[str]:
+    """Return a sentence for each model and benchmark of which most answers are missing, empty or cut off."""
+    # The counts of a benchmark are the same in the rows of all of its metrics.
+    first_rows = {(row.model, row.split): row for row in reversed(rows) if row.group == ALL}
+
+    sentences = []
+    for row in reversed(first_rows.values()):
+        causes = {
+            "failed": "could not be answered and count as wrong: look at `error` in the predictions file",
+            "empty": "have an empty answer: does the prompt suit the model?",
+            "cut": "have an answer that reached the maximum length before its end: does the prompt ask for a "
+            "short one?",
+        }
+        for column, cause in causes.items():
+            number = getattr(row, column)
+            if 2 * number > row.n:
+                sentences.append(f"{row.model}, {row.split}: {number} of {row.n} questions {cause}")
+
+    return sentences
 
 
 def paired_differences(first: Path, second: Path, *, seed: int = 0) -> list[Row]:
@@ -348,7 +519,11 @@ def paired_differences(first: Path, second: Path, *, seed: int = 0) -> list[Row]
     """
     first_files = prediction_files(first)
     second_files = prediction_files(second)
-    common = [name for name in first_files if name in second_files]
+    common = [
+        name
+        for name in first_files
+        if name in second_files and not is_unanswerable(read_predictions(first_files[name]))
+    ]
     if not common:
         raise ValueError(f"{first} and {second} hold no benchmark in common: evaluate both on the same ones")
 

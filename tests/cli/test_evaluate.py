@@ -25,7 +25,11 @@ def test_evaluate_writes_predictions_scores_and_galleries(call, evaluated, monke
     lines = (folder / "nano-general.jsonl").read_text().splitlines()
 
     assert len(lines) == 3 and json.loads(lines[0])["question"]
-    assert (folder / "scores.csv").read_text().startswith("model,split,group,metric,value,low,high,n\n")
+    assert (
+        (folder / "scores.csv")
+        .read_text()
+        .startswith("model,split,group,metric,value,low,high,n,failed,empty,cut\n")
+    )
     assert "nano-base" in output and "nano-fine.html" in output
     assert (folder / "errors" / "nano-fine.html").read_text().count("<figure>") > 0
 

@@ -1,15 +1,17 @@
 """Many processes write the same file as one, however often they are killed."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from monkeylib.evaluation import distributed, predict
 from monkeylib.evaluation.distributed import DistributedContext
-from monkeylib.evaluation.examples import Example, make_batches, read_predictions
+from monkeylib.evaluation.examples import Example, make_batches, read_complete_lines, read_predictions
 from monkeylib.inference import load_model
 from tests.support import evaluation_processes, random_monkey
 
@@ -56,7 +58,7 @@ def test_run_killed_twice_ends_with_the_same_file(setting, tmp_path, count):
         with (path if count == 1 else path.with_name(f"{path.name}.part1")).open("ab") as file:
             file.write(b'{"id": "torn')  # a write that was interrupted by a kill
 
-    assert not path.exists() or len(read_predictions(path)) < 24
+    assert not path.exists() or len(read_complete_lines(path)[0]) < 24
 
     evaluation_processes.wait_for(evaluation_processes.start_processes(count, *setting, path, 0.0))
     assert path.read_bytes() == expected
@@ -121,6 +123,11 @@ def test_torchrun_writes_the_files_of_one_process(setting, tmp_path):
         {file.relative_to(tmp_path / out): file.read_bytes() for file in (tmp_path / out).rglob("*.*")}
         for out in ("one", "two")
     )
+
+    # Only the record differs, in its times.
+    records = [json.loads(files.pop(Path("run.json"))) for files in (one, two)]
+    assert [record["notes"]["processes"] for record in records] == [1, 2]
+    assert records[0]["notes"]["tokens"] == records[1]["notes"]["tokens"] > 0
 
     assert one == two
     assert {"nano-general.jsonl", "nano-caption.jsonl", "scores.csv"} <= {str(name) for name in one}

@@ -1,6 +1,7 @@
 """Scores from prediction files, and the tables made of them."""
 
 import csv
+import json
 
 import pytest
 
@@ -182,7 +183,11 @@ def test_committed_table_is_computed_from_the_committed_scores():
 
 def test_model_name_of_a_folder_is_read_back(tmp_path):
     assert results.read_model_name(tmp_path) == tmp_path.name, "without a file, the folder's name"
-    results.write_model_name(tmp_path, "someone/model")
+    (tmp_path / "run.json").write_text(json.dumps({"notes": {"model": "someone/model"}}))
+    assert results.read_model_name(tmp_path) == "someone/model"
+
+    # As the first version wrote it.
+    (tmp_path / "run.json").write_text(json.dumps({"model": "someone/model"}))
     assert results.read_model_name(tmp_path) == "someone/model"
 
 

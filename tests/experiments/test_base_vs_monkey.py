@@ -27,8 +27,8 @@ def test_evaluation_runs_and_predicts_nothing_twice(outputs, monkeypatch):
 
     runs = base_vs_monkey.predict_models(profile)
     assert runs.keys() == {(model, f"nano-{split}") for model in ("base", "monkey") for split in COUNTS}
-    for (_, split), (_, generated, cached) in runs.items():
-        assert (generated, cached) == (0, COUNTS[split.removeprefix("nano-")])
+    for (_, split), run in runs.items():
+        assert (run.generated, run.cached) == (0, COUNTS[split.removeprefix("nano-")])
 
 
 def test_predictions_hold_what_scores_and_images_need(outputs):

@@ -1,0 +1,323 @@
+"""Evaluation of a model on benchmarks, as a run in a folder: checked as a whole, answered, and recorded.
+
+Everything that can be wrong is checked before the model is loaded: the benchmarks' files, images and answers,
+the model's folder, and the folder of the run. `run.json` then records what the answers come from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monkeylib import resources
+from monkeylib.digests import FileDigests, json_digest, quick_file_digest
+from monkeylib.evaluation import distributed, error_gallery, hf_models
+from monkeylib.evaluation.benchmarks import Benchmark
+from monkeylib.evaluation.distributed import DistributedContext
+from monkeylib.evaluation.examples import Prediction, read_predictions
+from monkeylib.evaluation.failures import MAX_FAILED_SHARE, FailureLimit, TooManyFailures
+from monkeylib.evaluation.hf_models import HFChatModel
+from monkeylib.evaluation.predict import PredictionRun, predict
+from monkeylib.evaluation.results import SCORES_FILE
+from monkeylib.inference import Monkey
+from monkeylib.prompts import PROMPTS
+from monkeylib.runs import RunFolder
+
+_KIND = "evaluation"
+_IMAGE_DIGESTS = "image_digests.json"
+
+# Files of a model's folder that decide about its answers; others may lie beside them.
+_MODEL_SUFFIXES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".tiktoken", ".txt", ".yaml"}
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """What is to be evaluated, and how.
+
+    Attributes:
+        model: folder of the model, or its name on a hub.
+        model_name: name of the model in tables.
+        benchmarks: the benchmarks.
+        folder: folder of the predictions.
+        prompt: name of the prompt in place of the benchmarks'; empty for theirs.
+        limit: maximum number of examples of each benchmark. Predictions for further ones are retained.
+        batch_size: examples answered at once.
+        fresh: replace the run that the folder holds, whatever its settings.
+        retry_failed: answer examples again whose failure is recorded.
+        max_failed: share of the examples of a benchmark that may fail.
+        skip_unusable: leave out benchmarks whose files are incomplete, instead of raising an error.
+        gallery: wrong answers in the error gallery of each benchmark; 0 for no galleries.
+        progress: show progress bars.
+    """
+
+    model: str
+    model_name: str
+    benchmarks: Sequence[Benchmark]
+    folder: Path
+    prompt: str = ""
+    limit: int | None = None
+    batch_size: int = 16
+    fresh: bool = False
+    retry_failed: bool = False
+    max_failed: float = MAX_FAILED_SHARE
+    skip_unusable: bool = False
+    gallery: int = 0
+    progress: bool = False
+
+
+@dataclass
+class EvaluationResult:
+    """What a job has done.
+
+    Attributes:
+        ids: ids of the examples of each benchmark that is complete.
+        error: why the job has stopped before its end; None if it hasn't.
+    """
+
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    error: TooManyFailures | None = None
+
+
+def run_job(job: EvaluationJob) -> EvaluationResult | None:
+    """Answer the questions of benchmarks, one predictions file each; answers on disk are not generated again.
+
+    Processes that torchrun has started divide the questions among them.
+
+    Returns:
+        The result; None in other processes than the main one, which alone should work on with the folder.
+
+    Raises:
+        FileNotFoundError: files of a benchmark, or the model, are missing.
+        FileExistsError: the folder holds files of somebody else.
+        BlockingIOError: another job works in the folder.
+        ValueError: the folder holds predictions of another model or prompt, and the job isn't `fresh`, or a
+            benchmark is incomplete.
+    """
+    context = distributed.join_processes()
+
+    # One process checks, and holds the folder; the others share it.
+    opened = context.run_on_main(lambda: _check(job))
+    names, run = opened if opened is not None else ([], None)
+    names = context.broadcast(names)
+    usable = [benchmark for benchmark in job.benchmarks if benchmark.name in names]
+
+    with run if run is not None else contextlib.nullcontext():
+        model = hf_models.load_image_text_model(job.model)
+        context.run_on_main(lambda: _start(run, job, model, context))
+        result = _predict_all(job, usable, model, run, context)
+
+    return result if context.is_main else None
+
+
+# --- before the model is loaded
+
+
+def _check(job: EvaluationJob) -> tuple[list[str], RunFolder]:
+    """Check the whole job, and open its folder.
+
+    Returns:
+        Names of the benchmarks that can be used, and the folder.
+    """
+    FailureLimit(1, job.max_failed)  # a share between 0 and 1
+    hf_models.require_model(job.model)
+
+    problems: dict[str, Exception] = {}
+    for benchmark in job.benchmarks:
+        try:
+            # Loaded again when its turn comes: all benchmarks at once may not fit into memory.
+            benchmark.load(job.limit)
+        except (ValueError, OSError) as error:
+            problems[benchmark.name] = error
+
+    names = [benchmark.name for benchmark in job.benchmarks if benchmark.name not in problems]
+    if problems and not (job.skip_unusable and names):
+        # All of them in one message, so that they are mended together.
+        errors = list(problems.values())
+        raise type(errors[0])("; ".join(map(str, errors))) if len(errors) > 1 else errors[0]
+    for name, error in problems.items():
+        _remark(f"{name} is left out: {error}")
+
+    run = RunFolder.open(job.folder, _KIND, _fingerprint(job), inputs=[Path(job.model)], fresh=job.fresh)
+    for remark in run.remarks:
+        _remark(remark)
+    return names, run
+
+
+def _fingerprint(job: EvaluationJob) -> dict[str, Any]:
+    """Return what all predictions of a folder have in common. Each prediction names the rest itself."""
+    return {"model": {"weights": _model_digest(job.model)}, "prompt": job.prompt or "of each benchmark"}
+
+
+def _model_digest(name: str) -> str:
+    """Return the digest of a model's files, or its name on a hub."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+
+    files = sorted(file for file in folder.iterdir() if file.suffix in _MODEL_SUFFIXES and file.is_file())
+    return json_digest({file.name: quick_file_digest(file) for file in files})
+
+
+def _remark(sentence: str) -> None:
+    """Tell the user something on standard error, at once: a job may take days."""
+    print(f"monkeylib: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+
+
+# --- with the model
+
+
+def _start(
+    run: RunFolder, job: EvaluationJob, model: Monkey | HFChatModel, context: DistributedContext
+) -> None:
+    """Begin or resume the run, and record what its answers come from."""
+    run.start()
+
+    run.own(SCORES_FILE)
+
+    # Monkey and chat models both hold the model of transformers.
+    network = model.model
+    run.note(
+        model=job.model_name,
+        model_path=resources.display_path(job.model) if Path(job.model).exists() else job.model,
+        weights=_fingerprint(job)["model"]["weights"],
+        revision=getattr(network.config, "_commit_hash", None),
+        prompt=job.prompt or "of each benchmark",
+        dtype=str(network.dtype).removeprefix("torch."),
+        device=str(network.device),
+        processes=context.world_size,
+        batch_size=job.batch_size,
+        limit=job.limit,
+    )
+
+
+def _predict_all(
+    job: EvaluationJob,
+    benchmarks: Sequence[Benchmark],
+    model: Monkey | HFChatModel,
+    run: RunFolder | None,
+    context: DistributedContext,
+) -> EvaluationResult:
+    """Answer the benchmarks one after the other, and record each."""
+    result = EvaluationResult()
+    file_digests = FileDigests(run.own(_IMAGE_DIGESTS)) if run is not None else FileDigests()
+
+    for benchmark in benchmarks:
+        examples = benchmark.load(job.limit)
+
+        # A Monkey gets the limit with each call, a chat model holds it.
+        if isinstance(model, HFChatModel):
+            model = model.with_max_new_tokens(benchmark.max_new_tokens)
+
+        context.run_on_main(lambda name=benchmark.name: _own_predictions(run, name))
+        began = time.monotonic()
+        try:
+            predictions = predict(
+                model,
+                examples,
+                job.folder / f"{benchmark.name}.jsonl",
+                batch_size=job.batch_size,
+                max_new_tokens=benchmark.max_new_tokens,
+                progress=job.progress,
+                retry_failed=job.retry_failed,
+                max_failed=job.max_failed,
+                file_digests=file_digests,
+                context=context,
+            )
+        except TooManyFailures as error:  # in all processes alike
+            result.error = error
+            return result
+
+        if run is not None:
+            ids = {example.id for example in examples}
+            rows = [row for row in read_predictions(predictions.path) if row.id in ids]
+            _record(run, benchmark, predictions, rows, time.monotonic() - began)
+            _report(benchmark, predictions, rows)
+
+            if job.gallery and any(row.answers for row in rows):
+                page = run.own(error_gallery.page_name(benchmark))
+                error_gallery.write_gallery(benchmark, rows, examples, page, job.gallery)
+            result.ids[benchmark.name] = [example.id for example in examples]
+
+    if run is not None:
+        run.finish()
+    return result
+
+
+def _own_predictions(run: RunFolder, name: str) -> None:
+    """Note the files that all processes write for a benchmark."""
+    run.own(f"{name}.jsonl")
+    run.own(f"{name}.jsonl.part*")
+
+
+def _record(
+    run: RunFolder,
+    benchmark: Benchmark,
+    predictions: PredictionRun,
+    rows: Sequence[Prediction],
+    seconds: float,
+) -> None:
+    """Record a complete benchmark: its prompt, its answers, and the seconds of all calls that ended."""
+    records = dict(run.manifest.notes.get("benchmarks", {}))
+    earlier = records.get(benchmark.name, {})
+
+    # A call that only reads answers from disk says nothing about the model's speed.
+    generated = earlier.get("generated", 0) + predictions.generated
+    seconds = earlier.get("seconds", 0.0) + (seconds if predictions.generated else 0.0)
+
+    tokens = [row.tokens for row in rows if row.tokens is not None]
+    records[benchmark.name] = {
+        "prompt": benchmark.prompt,
+        "prompt_text": sorted({row.template for row in rows}) or [PROMPTS[benchmark.prompt].text],
+        "max_new_tokens": benchmark.max_new_tokens,
+        "questions": len(rows),
+        "failed": predictions.failed,
+        "empty": sum(row.is_empty for row in rows),
+        "cut": sum(row.is_cut for row in rows),
+        "tokens": sum(tokens),
+        "generated": generated,
+        "seconds": round(seconds, 3),
+        "questions_per_second": round(generated / seconds, 3) if seconds else None,
+    }
+
+    total_seconds = sum(record["seconds"] for record in records.values())
+    total_generated = sum(record["generated"] for record in records.values())
+    run.note(
+        benchmarks=records,
+        tokens=sum(record["tokens"] for record in records.values()),
+        seconds=round(total_seconds, 3),
+        questions_per_second=round(total_generated / total_seconds, 3) if total_seconds else None,
+    )
+
+
+def _report(benchmark: Benchmark, predictions: PredictionRun, rows: Sequence[Prediction]) -> None:
+    """Tell the user what is special about a benchmark's predictions."""
+    name = benchmark.name
+    if predictions.repaired:
+        _remark(f"{name}: the last line was incomplete, as a kill leaves it, and has been predicted again")
+    if predictions.changed:
+        _remark(
+            f"{name}: {predictions.changed} predictions were replaced, since their image, question or prompt "
+            "has changed"
+        )
+    if predictions.others:
+        _remark(
+            f"{name}: {predictions.others} predictions about other questions, such as those beyond a limit, "
+            "are retained but not scored"
+        )
+
+    failed = [row for row in rows if row.error]
+    if failed:
+        _remark(
+            f"{name}: {len(failed)} of {len(rows)} questions could not be answered and count as wrong, such "
+            f"as {failed[0].id} ({failed[0].error}); mend the files and run it again, with --retry-failed if "
+            "they are the same"
+        )
+    if not any(row.answers for row in rows):
+        _remark(
+            f"{name}: the questions are answered, but not scored: the answers of this split aren't published"
+        )
