@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from monkeylib import signals
 from monkeylib.cli import answer, assets, caption, chat, convert, data, evaluate, reproduce, train
 
 app = typer.Typer(
@@ -38,7 +39,13 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:2]
 
     try:
-        app()
+        with signals.end_at_once():
+            app()
+    except signals.Interrupted as interruption:
+        # A process that another one reports for has no sentence.
+        if str(interruption):
+            print(f"\nmonkeylib: {interruption}", file=sys.stderr)
+        raise
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if debug:
             raise

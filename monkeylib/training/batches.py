@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from monkeylib import digests
+from monkeylib import digests, signals
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.synthetic import make_sample
 from monkeylib.data.synthetic.tasks import training_turns
@@ -524,4 +524,12 @@ def build_dataloader(micro_batches: MicroBatches, keep_workers: bool = False, wo
             "multiprocessing_context": "fork",
         }
 
-    return DataLoader(micro_batches, batch_size=None, sampler=_ResumableSampler(micro_batches), **options)
+    return _DataLoader(micro_batches, batch_size=None, sampler=_ResumableSampler(micro_batches), **options)
+
+
+class _DataLoader(DataLoader):
+    """Loader whose processes get no signals: they end with the training process, which completes its step."""
+
+    def __iter__(self) -> Iterator[Any]:
+        with signals.blocked():
+            return super().__iter__()

@@ -32,7 +32,7 @@ from monkeylib.training.callbacks import (
 from monkeylib.training.checkpointing import SaveCheckpoints
 from monkeylib.training.curves import ResumedCSVLogger
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
-from monkeylib.training.signals import Preemption
+from monkeylib.training.signals import StopOnSignal
 
 # A run is validated and saved this often, and after its first step.
 CHECKPOINTS_PER_RUN = 6
@@ -101,6 +101,7 @@ def run(
         FileExistsError: the folder holds files that no training run writes; nothing is changed then.
         FileNotFoundError: the profile's base model is missing.
         ValueError: a batch that cannot be divided over the devices.
+        Interrupted: a signal has ended the run after a step that is saved.
     """
     data, devices = data or synthetic_data(profile), devices or Devices()
     accumulation_steps(profile, devices.world_size)  # raises before anything is written
@@ -137,10 +138,11 @@ def run(
     trainable.set_trainable(model, profile)
     module = MonkeyTraining(model, processor, profile, data)
     show_progress = sys.stderr.isatty() if progress is None else progress
-    trainer = _trainer(profile, folder, show_progress, devices)
-    trainer.fit(module, ckpt_path=str(last_checkpoint) if resumes and last_checkpoint.exists() else None)
 
-    _save_model(trainer, module, folder)
+    with StopOnSignal() as stop:
+        trainer = _trainer(profile, folder, show_progress, devices, stop)
+        trainer.fit(module, ckpt_path=str(last_checkpoint) if resumes and last_checkpoint.exists() else None)
+        _save_model(trainer, module, folder)
     return output
 
 
@@ -192,7 +194,9 @@ def _base_digest(folder: Path) -> str | dict[str, str]:
     return {file.name: digests.file_digest(file) for file in sorted(files)}
 
 
-def _trainer(profile: Profile, folder: Path, progress: bool, devices: Devices) -> L.Trainer:
+def _trainer(
+    profile: Profile, folder: Path, progress: bool, devices: Devices, stop: StopOnSignal
+) -> L.Trainer:
     training = profile.training
     accumulation = accumulation_steps(profile, devices.world_size)
     # In optimiser steps; Lightning counts validations in micro-batches.
@@ -204,7 +208,7 @@ def _trainer(profile: Profile, folder: Path, progress: bool, devices: Devices) -
         MemoryUse(folder),
         SampleAnswers(folder / "answers.jsonl", max_new_tokens=min(48, profile.evaluation.max_new_tokens)),
         SaveCheckpoints(folder, checkpoint_interval),
-        Preemption(),
+        stop,  # after a checkpoint that is due anyway
     ]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))

@@ -1,69 +1,149 @@
-"""Signals to a training run: it completes the running step, saves, and ends."""
+"""Signals to a training run: it completes the running step, saves it, and ends."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-from typing import Any
+import sys
+from contextlib import ExitStack
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import lightning as L
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from lightning.pytorch.utilities import rank_zero_only
 
-PREEMPTION_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+from monkeylib import signals
+from monkeylib.signals import EXIT_SAVED, Interrupted
 
 
-class Preempted(SystemExit):
-    """A preempted run has saved itself and ends, to be resumed when it is called again."""
+class StopOnSignal(L.Callback):
+    """End a run at SIGINT, SIGTERM or SIGUSR1, after the running step, which is saved.
 
+    Whichever process gets the signal, all of them save the same step and end with `signals.EXIT_SAVED`. The
+    first process puts a SLURM job back into its queue, unless the signal was SIGINT, which a user sends. A
+    further SIGINT ends the process at once; the run then goes on from its last checkpoint.
 
-class Preemption(L.Callback):
-    """Checkpoint and requeue on preemption.
+    Handlers are installed while the block is entered:
 
-    On SIGUSR1 or SIGTERM to any of the processes, the running step is completed and saved, and the first
-    process puts a SLURM job back into its queue. Lightning's own handler saves in the middle of a step.
+        with StopOnSignal() as stop:
+            trainer = L.Trainer(callbacks=[..., stop])
+            trainer.fit(...)
+            ...                          # save the trained model: there is no further step to stop after
     """
 
     def __init__(self) -> None:
-        self.signalled = self.saved = False
-        self._previous_handlers: dict[int, Any] = {}
+        self.number: int | None = None
+        self._saved = self._requeues = False
+        self._trainer: L.Trainer | None = None
+        self._handlers = ExitStack()
 
-    def on_fit_start(self, *_: Any) -> None:
-        """Install the signal handlers."""
-        self._previous_handlers = {
-            number: signal.signal(number, self._on_signal) for number in PREEMPTION_SIGNALS
-        }
+    # --- handlers
 
-    def _on_signal(self, *_: Any) -> None:
-        self.signalled = True
+    def __enter__(self) -> Self:
+        self._handlers.enter_context(signals.handle(self._handle))
+        return self
 
-    def teardown(self, *_: Any, **__: Any) -> None:
-        """Restore the previous signal handlers."""
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
-        self._previous_handlers = {}
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handlers.close()
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        """Note the first signal. A further SIGINT ends at once."""
+        if self.number is not None:
+            if number == signal.SIGINT:
+                self._end_at_once()
+            return
+
+        self.number = number
+        # A user at a terminal waits for the step. The main thread may be printing: its buffer is not used.
+        if number == signal.SIGINT and rank_zero_only.rank == 0 and sys.stderr.isatty():
+            os.write(2, b"\nmonkeylib: completing and saving the running step; Ctrl-C again ends at once\n")
+
+    def _end_at_once(self) -> None:
+        """End this process and those that it has started, without saving."""
+        launcher = self._trainer.strategy.launcher if self._trainer else None
+        # Without their first process, the others would wait for it until their timeout.
+        if launcher is not None:
+            launcher.kill(signal.SIGKILL)
+
+        if rank_zero_only.rank == 0:
+            os.write(2, b"monkeylib: ended at once; the same command goes on from the last checkpoint\n")
+        os._exit(signals.exit_code(signal.SIGINT))
+
+    # --- callback
+
+    def setup(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        """Keep Lightning from replacing the handlers when training starts.
+
+        Its own handler of SIGTERM raises an exception within a step, and waits for the other processes
+        within the handler.
+        """
+        self._trainer = trainer
+        trainer._signal_connector = _NoHandlers(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after a complete step, if any process was signalled."""
+        """Save after a complete step, if any process has got a signal."""
         if (batch_idx + 1) % module.accumulation_steps:
             return
 
         # A scheduler may signal one process only; all of them have to save at the same step.
-        if trainer.strategy.reduce_boolean_decision(self.signalled, all=False):
+        if trainer.strategy.reduce_boolean_decision(self.number is not None, all=False):
             trainer.save_checkpoint(os.path.join(trainer.default_root_dir, "last.ckpt"))
-            self.saved = True
+            by_scheduler = self.number not in (None, signal.SIGINT)
+            self._requeues = trainer.strategy.reduce_boolean_decision(by_scheduler, all=False)
+            self._saved = True
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """End the run, now that the saved step is logged too."""
-        if not self.saved:
+        """End the run, now that the saved step is logged and validated too.
+
+        Raises:
+            Interrupted: the step before this one is saved.
+        """
+        if not self._saved:
             return
 
-        job = os.environ.get("SLURM_JOB_ID")
-        if job and trainer.is_global_zero:
-            subprocess.run(["scontrol", "requeue", job], check=True)
+        error = Interrupted("", EXIT_SAVED)
+        if trainer.is_global_zero:
+            cause = signals.name(self.number) if self.number else "a signal to another process"
+            sentence = (
+                f"interrupted by {cause} after step {trainer.global_step}, which is saved: the same command "
+                "goes on from there"
+            )
+            error = Interrupted(sentence + (_requeue() if self._requeues else ""), EXIT_SAVED)
 
-        self.teardown()
-        raise Preempted(
-            f"Interrupted after step {trainer.global_step}: call the same command again to resume the run."
-        )
+        # SLURM ends all processes when the first one ends, and none may end before the job is requeued.
+        trainer.strategy.barrier()
+
+        # Lightning kills all processes when one that it has started itself fails.
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if not trainer.is_global_zero and isinstance(environment, LightningEnvironment):
+            error.code = 0
+        raise error
+
+
+class _NoHandlers(_SignalConnector):
+    """Lightning's signal handlers, none of which is installed."""
+
+    def register_signal_handlers(self) -> None:
+        """Install nothing."""
+
+
+def _requeue() -> str:
+    """Put the SLURM job of this process back into its queue; return what came of it, to end a sentence."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return ""
+
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        return f"; job {job} was not requeued, since there is no scontrol here"
+    except subprocess.CalledProcessError as error:
+        return f"; job {job} was not requeued: {' '.join(error.stderr.split())}"
+    return f"; job {job} is requeued"

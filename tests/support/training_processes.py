@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 
+from monkeylib import signals
 from monkeylib.cli import app
 from monkeylib.training import curves
 
@@ -74,7 +75,7 @@ def _run(log: Path, arguments: list[str], environment: dict[str, str]) -> None:
     torch.set_num_threads(1)
     rank_zero_only.rank = int(environment.get("RANK", 0))  # read when Lightning was imported
     sys.argv = ["monkeylib", *arguments]
-    app.app(arguments)
+    app.main()
 
 
 def _torchrun_variables(count: int) -> list[dict[str, str]]:
@@ -128,7 +129,7 @@ class TrainingRun:
         deadline = time.monotonic() + HANG_SECONDS
         while not self.has_ended() and time.monotonic() < deadline:
             time.sleep(0.02)
-            if any(process.exitcode for process in self.processes):
+            if any(process.exitcode not in (None, 0, signals.EXIT_SAVED) for process in self.processes):
                 self.send_signal(signal.SIGKILL)
 
         ended_in_time = self.has_ended()
@@ -152,12 +153,17 @@ def train(folder: Path, profile: str = QUIET, **options) -> Path:
     return folder / "run"
 
 
+def wait_for_checkpoint(run: TrainingRun, folder: Path) -> None:
+    """Wait until a run has saved its first checkpoint, or has ended."""
+    while not run.has_ended() and not any(folder.rglob("*.ckpt*")):
+        time.sleep(0.02)
+
+
 def train_and_signal(folder: Path, number: int, **options) -> Path:
     """Train with dropout, and send a signal to all processes during some step after the first checkpoint."""
     run = TrainingRun(folder, NOISY, **options)
     run_folder = folder / "run"
-    while not run.has_ended() and not any(run_folder.glob("last.ckpt*")):
-        time.sleep(0.02)
+    wait_for_checkpoint(run, run_folder)
 
     time.sleep(random.uniform(0, 0.4))
     run.send_signal(number)

@@ -19,6 +19,7 @@ from monkeylib.training.batches import synthetic_data
 from monkeylib.training.callbacks import SampleAnswers
 from monkeylib.training.checkpointing import SaveCheckpoints
 from monkeylib.training.module import MonkeyTraining
+from monkeylib.training.signals import StopOnSignal
 
 SMOKE = profiles.load_profile("smoke")
 LORA_COMPONENTS = {
@@ -211,17 +212,20 @@ def test_run_logs_rates_throughput_memory_and_answers(tmp_path):
 
 def test_trainer_follows_the_profile(tmp_path):
     profile = SMOKE.with_training(gradient_clip=0.7, precision="bf16-mixed", batch_size=8, micro_batch_size=2)
-    trainer = finetune._trainer(profile, tmp_path, True, finetune.Devices())
+    trainer = finetune._trainer(profile, tmp_path, True, finetune.Devices(), StopOnSignal())
     assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.7, 4)
     assert (trainer.precision, trainer.max_steps) == ("bf16-mixed", profile.training.steps)
 
 
 def test_progress_bar_shows_the_time_left(tmp_path):
-    trainer = finetune._trainer(SMOKE, tmp_path, True, finetune.Devices())
+    trainer = finetune._trainer(SMOKE, tmp_path, True, finetune.Devices(), StopOnSignal())
     bar = trainer.progress_bar_callback.init_train_tqdm()
     assert "{remaining}" in bar.bar_format
     bar.close()
-    assert finetune._trainer(SMOKE, tmp_path, False, finetune.Devices()).progress_bar_callback is None
+    assert (
+        finetune._trainer(SMOKE, tmp_path, False, finetune.Devices(), StopOnSignal()).progress_bar_callback
+        is None
+    )
 
 
 def test_optimizer_follows_the_profile():
