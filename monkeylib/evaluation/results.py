@@ -95,10 +95,11 @@ def score(predictions: Predictions, metric: str, *, seed: int = 0) -> Score:
 def scores_by_id(predictions: Predictions, metric: str) -> dict[str, float]:
     """Return the score of every example by its id; except for F1 and MME, their mean is the corpus score."""
     rows = _load(predictions)
-    scores = registry.get(metric).scores(
-        [row.prediction for row in rows], [row.answers for row in rows], [row.meta for row in rows]
-    )
-    return dict(zip((row.id for row in rows), scores.tolist(), strict=True))
+    ids = [row.id for row in rows]
+    texts, answers, metas = zip(*((row.prediction, row.answers, row.meta) for row in rows), strict=True)
+
+    scores = registry.get(metric).scores(texts, answers, metas)
+    return dict(zip(ids, scores.tolist(), strict=True))
 
 
 def compare(first: Predictions, second: Predictions, metric: str, *, seed: int = 0) -> Interval:

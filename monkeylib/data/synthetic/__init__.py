@@ -3,7 +3,13 @@
 See `data/README.md` for its contents and for how its splits are kept disjoint.
 """
 
-from monkeylib.data.synthetic.samples import FAMILIES, Question, Sample, make_sample
-from monkeylib.data.synthetic.splits import TestQuestion, make_test_set
+from monkeylib.data.synthetic.samples import (
+    FAMILIES,
+    Question,
+    Sample,
+    TestQuestion,
+    make_sample,
+    make_test_set,
+)
 
 __all__ = ["FAMILIES", "Question", "Sample", "TestQuestion", "make_sample", "make_test_set"]

@@ -1,4 +1,4 @@
-"""A sample of the synthetic data: an image with its complete ground truth.
+"""A sample of the synthetic data: an image with its complete ground truth. And the test sets of samples.
 
 sample number ──▶ scene, signs or document ──▶ image, captions, questions with answers and answer boxes
 """
@@ -62,7 +62,7 @@ class Sample:
         family: one of `FAMILIES`.
         caption: a short caption.
         detailed_caption: a caption with locations, or the text in reading order.
-        questions: all questions that can be asked.
+        questions: all questions about it.
         objects, signs, texts: everything drawn, texts in reading order.
         facts: the (key, value) pairs that can be read.
     """
@@ -153,44 +153,41 @@ def _make_scene_sample(rng: Generator, split: str, seed: int, size: tuple[int, i
         family="general",
         caption=" and ".join(groups) + " on a photograph",
         detailed_caption=" ".join(sentences),
-        questions=tuple(_ask_about_scene(rng, objects, size)),
+        questions=tuple(_scene_questions(rng, objects, size)),
         objects=tuple(objects),
     )
 
 
-def _ask_about_scene(rng: Generator, objects: list[DrawnObject], size: tuple[int, int]) -> list[Question]:
-    questions: list[Question] = []
-
-    def ask(question: str, answer: str, kind: str, *boxes: Box) -> None:
-        if boxes:
-            answer_box = enclosing_box(*boxes)
-            # Objects are as legible as their shorter side is long.
-            height = min(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
-        else:  # the answer needs the full image
-            answer_box = (0.0, 0.0, float(size[0]), float(size[1]))
-            height = float(min(size))
-
-        questions.append(
-            Question(question, answer, "general", kind, clip(answer_box, size), height, "object")
-        )
+def _scene_questions(rng: Generator, objects: list[DrawnObject], size: tuple[int, int]) -> list[Question]:
+    # (question, answer, kind, boxes of the objects that have to be seen), in the order below
+    drafts: list[tuple[str, str, str, list[Box]]] = []
 
     # A question names an object or a location only if that is unambiguous.
     names = Counter(drawn.name for drawn in objects)
     locations = Counter(drawn.location for drawn in objects)
     for drawn in objects:
         if names[drawn.name] == 1:
-            ask(f"what colour is the {drawn.name}?", drawn.colour, "colour", drawn.box)
-            ask(f"where is the {drawn.name}?", drawn.location, "where", drawn.box)
+            drafts.append((f"what colour is the {drawn.name}?", drawn.colour, "colour", [drawn.box]))
+            drafts.append((f"where is the {drawn.name}?", drawn.location, "where", [drawn.box]))
         if locations[drawn.location] == 1:
-            ask(f"what is at the {drawn.location}?", drawn.name, "what", drawn.box)
+            drafts.append((f"what is at the {drawn.location}?", drawn.name, "what", [drawn.box]))
 
     for name, count in names.items():
         boxes = [drawn.box for drawn in objects if drawn.name == name]
-        ask(f"how many {_plural(name)} are there?", NUMBERS[count], "count", *boxes)
+        drafts.append((f"how many {_plural(name)} are there?", NUMBERS[count], "count", boxes))
 
-    # One question about something that is not in the image.
+    # One question about something that is not in the image: it needs the full image.
     absent = words.pick(rng, [name for name in OBJECTS if name not in names])[0]
-    ask(f"how many {_plural(absent)} are there?", NUMBERS[0], "count")
+    full_image = (0.0, 0.0, float(size[0]), float(size[1]))
+    drafts.append((f"how many {_plural(absent)} are there?", NUMBERS[0], "count", [full_image]))
+
+    answer_boxes = [clip(enclosing_box(*boxes), size) for *_, boxes in drafts]
+    questions = []
+    for (question, answer, kind, boxes), answer_box in zip(drafts, answer_boxes, strict=True):
+        # Objects are as legible as their shorter side is long.
+        height = min(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
+        questions.append(Question(question, answer, "general", kind, answer_box, height, "object"))
+
     return questions
 
 
@@ -211,19 +208,19 @@ def _make_sign_sample(rng: Generator, split: str, seed: int, size: tuple[int, in
         family="scene_text",
         caption=" and ".join(f"{_with_article(sign.colour)} sign" for sign in signs) + " on a photograph",
         detailed_caption=" ".join(sentences),
-        questions=tuple(_ask_about_signs(signs, size)),
+        questions=tuple(_sign_questions(signs, size)),
         signs=tuple(signs),
         texts=tuple(sign.text for sign in signs),
         facts=tuple(("sign", sign.text.string) for sign in signs),
     )
 
 
-def _ask_about_signs(signs: list[Sign], size: tuple[int, int]) -> list[Question]:
-    questions = []
-
+def _sign_questions(signs: list[Sign], size: tuple[int, int]) -> list[Question]:
     locations = Counter(sign.location for sign in signs)
+    answer_boxes = [clip(sign.box, size) for sign in signs]
 
-    for sign in signs:
+    questions = []
+    for sign, answer_box in zip(signs, answer_boxes, strict=True):
         # Questions name a sign by its colour, by its location if that is unambiguous, and as "the sign" if
         # there is no other.
         forms = [f"what does the {sign.colour} sign say?"]
@@ -240,7 +237,7 @@ def _ask_about_signs(signs: list[Sign], size: tuple[int, int]) -> list[Question]
                     answer=sign.text.string,
                     family="scene_text",
                     kind="read",
-                    answer_box=clip(sign.box, size),
+                    answer_box=answer_box,
                     height=height,
                     text_size=text_size_of(height, size),
                 )
@@ -265,7 +262,7 @@ def _make_document_sample(rng: Generator, split: str, seed: int, size: tuple[int
         family="document",
         caption=f"a {kind} with {len(document.lines)} lines titled {title}",
         detailed_caption=f"a {kind}. " + " ".join(text.string for text in document.texts),
-        questions=tuple(_ask_about_document(document, size)),
+        questions=tuple(_document_questions(document, size)),
         texts=tuple(document.texts),
         facts=tuple(_facts_of(document)),
     )
@@ -286,25 +283,25 @@ def _facts_of(document: Document) -> list[tuple[str, str]]:
     return [*facts, (title_key, document.title.string)]
 
 
-def _ask_about_document(document: Document, size: tuple[int, int]) -> list[Question]:
+def _document_questions(document: Document, size: tuple[int, int]) -> list[Question]:
     # (question, answer, kind, texts that have to be read), in the order below
     drafts: list[tuple[str, Text, str, list[Text]]] = []
 
-    def ask(question: str, answer: Text, kind: str, *texts: Text) -> None:
+    def add(question: str, answer: Text, kind: str, *texts: Text) -> None:
         drafts.append((question, answer, kind, [answer, *texts]))
 
-    ask("what shop is this?" if document.kind == "receipt" else "what is the title?", document.title, "title")
+    add("what shop is this?" if document.kind == "receipt" else "what is the title?", document.title, "title")
     for line in document.lines:
         key = line.key.string.rstrip(":")
         if document.kind == "table":
             for column, value in zip(document.columns, line.values, strict=True):
-                ask(f"what is {column.string} for {key}?", value, "cell", line.key, column)
+                add(f"what is {column.string} for {key}?", value, "cell", line.key, column)
         elif document.kind == "chart":
-            ask(f"what is the value of {key}?", line.values[0], "value", line.key)
+            add(f"what is the value of {key}?", line.values[0], "value", line.key)
         elif document.kind == "receipt" and key != "total":
-            ask(f"how much is the {key}?", line.values[0], "value", line.key)
+            add(f"how much is the {key}?", line.values[0], "value", line.key)
         else:
-            ask(f"what is the {key}?", line.values[0], "value", line.key)
+            add(f"what is the {key}?", line.values[0], "value", line.key)
 
     if document.kind == "chart":
         values = [int(line.values[0].string) for line in document.lines]
@@ -312,11 +309,12 @@ def _ask_about_document(document: Document, size: tuple[int, int]) -> list[Quest
             # A comparison needs every key and every value.
             texts = [text for line in document.lines for text in (line.key, *line.values)]
             highest, lowest = document.lines[int(np.argmax(values))], document.lines[int(np.argmin(values))]
-            ask("which is the highest?", highest.key, "compare", *texts)
-            ask("which is the lowest?", lowest.key, "compare", *texts)
+            add("which is the highest?", highest.key, "compare", *texts)
+            add("which is the lowest?", lowest.key, "compare", *texts)
 
     # A question needs its texts together: the box encloses all, and the smallest decides the text size.
-    boxes = [clip(enclosing_box(*(text.box for text in texts)), size) for *_, texts in drafts]
+    boxes_of_texts = [[text.box for text in texts] for *_, texts in drafts]
+    boxes = [clip(enclosing_box(*text_boxes), size) for text_boxes in boxes_of_texts]
     questions = []
     for (question, answer, kind, texts), box in zip(drafts, boxes, strict=True):
         height = min(text.height for text in texts)
@@ -340,3 +338,93 @@ def _plural(name: str) -> str:
 
 def _with_article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+# --- test sets --------------------------------------------------------------------------------------------
+
+TEST_SETS = ("fine", "large", "general", "caption")
+
+
+@dataclass(frozen=True)
+class TestQuestion:
+    """A question of a test set about one image.
+
+    Attributes:
+        id: unique in the test set.
+        sample: the image with its ground truth.
+        prompt: name of the prompt.
+        question: empty for captions.
+        answers: answers that count as correct.
+        annotation: the question with its answer box and text size; None for captions.
+    """
+
+    __test__ = False  # pytest: this is not a test class
+
+    id: str
+    sample: Sample
+    prompt: str
+    question: str
+    answers: tuple[str, ...]
+    annotation: Question | None
+
+
+def make_test_set(
+    name: str, count: int, split: str = "test", size: tuple[int, int] = (192, 192), per_image: int = 2
+) -> list[TestQuestion]:
+    """Make the first `count` questions of a test set, always the same ones.
+
+    Args:
+        name: `fine` (text that is not legible once the image is resized to one tile), `large` (text that is
+            still legible then), `general` (objects) or `caption`.
+        count: number of questions.
+        split: `test`, or `val` to choose settings.
+        size: width and height of the images in pixels.
+        per_image: maximum number of questions about one image.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in TEST_SETS:
+        raise unknown_name("test set", name, TEST_SETS)
+
+    # Samples in order, until they have given enough questions.
+    questions: list[TestQuestion] = []
+    seed = 0
+    while len(questions) < count:
+        sample = make_sample(seed, split, size)
+        seed += 1
+
+        if name == "caption":
+            id = f"caption-{sample.seed}"
+            questions.append(TestQuestion(id, sample, "caption", "", (sample.caption,), None))
+        else:
+            questions += _select_questions(sample, name, per_image)
+
+    return questions[:count]
+
+
+def _select_questions(sample: Sample, name: str, count: int) -> list[TestQuestion]:
+    text_size = "object" if name == "general" else name
+    matching = [question for question in sample.questions if question.text_size == text_size]
+
+    # Questions are in reading order. Start at a position that differs from image to image.
+    start = sample.seed % max(1, len(matching))
+    selected = _spread(matching[start:] + matching[:start], count)
+
+    return [
+        TestQuestion(
+            id=f"{name}-{sample.seed}-{number}",
+            sample=sample,
+            prompt="vqa",
+            question=question.question,
+            answers=(question.answer,),
+            annotation=question,
+        )
+        for number, question in enumerate(selected)
+    ]
+
+
+def _spread(questions: list[Question], count: int) -> list[Question]:
+    """Return at most `count` questions, evenly spread over their order."""
+    step = max(1, len(questions) // count)
+    return questions[::step][:count]
