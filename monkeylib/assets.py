@@ -80,7 +80,7 @@ class Asset(_Section):
         role: what it is used for.
         upstream: who made it.
         licence: licence of the files.
-        note: what else to know.
+        note: what else to know about the licence.
         files: its files.
         sources: where to get them, in order of preference.
     """

@@ -11,13 +11,14 @@ app = typer.Typer(no_args_is_help=True, help="Download models and image sets tha
 
 @app.command("list")
 def list_assets() -> None:
-    """List the assets with their size, their licence, and whether they are available."""
+    """List the assets with their size, their licence with notes on it, and whether they are available."""
     from rich.console import Console
 
     from monkeylib import assets, tables
 
+    listed = assets.list_assets()
     rows = []
-    for asset in assets.list_assets():
+    for asset in listed:
         rows.append(
             {
                 "name": asset.name,
@@ -28,6 +29,10 @@ def list_assets() -> None:
         )
 
     tables.print_table(rows, "data/assets.toml", Console())
+
+    for asset in listed:
+        if asset.note:
+            print(f"{asset.name}: {asset.note}")
 
 
 @app.command("fetch")

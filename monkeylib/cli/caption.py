@@ -184,6 +184,8 @@ def _print_captions(out: Path, summary: "Summary") -> None:
 
     if sys.stderr.isatty():
         title = f"{summary.records} images in {summary.seconds:.0f} s, US$ {summary.cost:.2f}"
+        if summary.already:
+            title += f"; {summary.already} of {summary.shards} shards were captioned before"
         tables.print_table(summary.rows(), title, Console(stderr=True))
 
 

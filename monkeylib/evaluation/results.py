@@ -35,17 +35,6 @@ Predictions = Path | str | Sequence[Prediction]
 
 
 @dataclass(frozen=True)
-class Score:
-    """A metric over a corpus with its 95 % bootstrap interval over `n` examples."""
-
-    metric: str
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
 class ScoreRow:
     """A row of a score table: the score of a model on a split, or on a `group` of its examples.
 
@@ -74,22 +63,6 @@ _COUNT_COLUMNS = ("failed", "empty", "cut")
 
 
 # --- scores of one run --------------------------------------------------------------------------------------
-
-
-def score(predictions: Predictions, metric: str, *, seed: int = 0) -> Score:
-    """Score predictions.
-
-    The bootstrap resamples images, since the questions about an image aren't independent.
-
-    Args:
-        predictions: a predictions file, or its predictions.
-        metric: a name of `metrics.registry.METRICS`.
-        seed: seed of the bootstrap.
-
-    Raises:
-        ValueError: there are no predictions, or there is no such metric.
-    """
-    return Score(metric, *_count(_load(predictions), metric).interval(seed))
 
 
 def scores_by_id(predictions: Predictions, metric: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ def test_assets_are_listed_and_fetched(call):
     code, output, _ = call("assets", "list")
 
     assert code == 0 and "licence" in output
+    assert "is AGPL-3.0; it is neither installed nor imported" in output
 
     code, output, _ = call("assets", "fetch", "scikit-image-images")
 

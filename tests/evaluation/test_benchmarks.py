@@ -11,7 +11,7 @@ from monkeylib.evaluation.examples import read_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.predict import predict
 from monkeylib.images import open_image
-from tests.support import record_files
+from tests.support import prediction_rows, record_files
 from tests.support.benchmark_files import DOWNLOADS, RELEASED_ROWS, download, released_download
 
 CARDS = dataset_cards.evaluation_cards()
@@ -161,7 +161,7 @@ def test_mme_adds_accuracies_over_questions_and_images(data, tmp_path):
         lambda e: e.answers[0] if e.id.startswith("count/0001") or e.id == "count/0002/0" else "perhaps",
     )
 
-    assert results.score(half, "mme_perception").value == pytest.approx(0.75 + 0.5)
+    assert prediction_rows.score(half, "mme_perception").value == pytest.approx(0.75 + 0.5)
 
     rows = {
         row.group: row.value
@@ -183,11 +183,11 @@ def test_mme_without_all_questions_raises(data, tmp_path):
     examples = [e for e in benchmarks.get("mme").load(None) if e.meta["task"] != "color"]
     path = run(examples, tmp_path / "p.jsonl", lambda e: "yes")
     with pytest.raises(ValueError, match="sum over 10 tasks, and no question is of color"):
-        results.score(path, "mme_perception")
+        prediction_rows.score(path, "mme_perception")
 
     without_one = [row for row in read_predictions(path) if row.id != "count/0001/0"]
     with pytest.raises(ValueError, match="both are needed: mme/count/0001.jpg has 1"):
-        results.score(without_one, "mme_cognition")
+        prediction_rows.score(without_one, "mme_cognition")
 
     # A line with another answer.
     (data / "mme" / "count" / "0001.txt").write_text("Is it?\tMaybe\n")
@@ -202,7 +202,7 @@ def test_f1_is_computed_over_all_values_of_all_documents(data, tmp_path):
     precision, recall = 2 / 3, 2 / 3  # three values predicted, two of them correct; three expected
     f1 = 2 * precision * recall / (precision + recall)
 
-    assert results.score(path, "f1").value == pytest.approx(f1)
+    assert prediction_rows.score(path, "f1").value == pytest.approx(f1)
 
     # Not the mean over documents.
     by_question = results.scores_by_id(path, "f1")

@@ -10,6 +10,7 @@ from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.benchmarks import BENCHMARKS
 from monkeylib.evaluation.examples import Prediction
 from monkeylib.evaluation.results import ScoreRow
+from tests.support import prediction_rows
 from tests.support.prediction_rows import write_predictions
 
 
@@ -37,7 +38,7 @@ def _predictions(is_correct, images=20):
 def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
     path = write_predictions(tmp_path / "half.jsonl", _predictions(lambda image: image % 2))
     # Half of the images are answered correctly, both of their questions.
-    score = results.score(path, "exact_match")
+    score = prediction_rows.score(path, "exact_match")
 
     assert (score.metric, score.value, score.n) == ("exact_match", 0.5, 40)
     assert score.low < 0.4 and score.high > 0.6, "twenty images, not forty independent questions"
@@ -74,7 +75,7 @@ def test_runs_on_different_examples_are_not_compared():
 def test_empty_file_or_split_without_metrics_raises(tmp_path):
     path = write_predictions(tmp_path / "p.jsonl", [])
     with pytest.raises(ValueError, match="got no predictions"):
-        results.score(path, "exact_match")
+        prediction_rows.score(path, "exact_match")
     with pytest.raises(ValueError, match="No metrics are given for the split 'x'"):
         results.score_runs({("m", "x"): path}, {"test": ["anls"]})
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from monkeylib.evaluation import results
 from monkeylib.evaluation.examples import Prediction
 
 
@@ -25,3 +26,8 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(row.to_line() for row in predictions))
     return path
+
+
+def score(predictions: Path | Sequence[Prediction], metric: str) -> results.ScoreRow:
+    """Return the row of one metric over all examples of a run."""
+    return results.score_runs({("model", "split"): predictions}, {"split": [metric]})[0]

@@ -34,9 +34,8 @@ _EMPTY = frozenset("the and are its with has was picture photograph image shows 
 
 
 class RewriteResult(NamedTuple):
-    """The writer of a caption ("model" or "rules"), the model's draft, and its problems."""
+    """The model's draft, and its problems; with any, the caption is that of the rules."""
 
-    writer: str
     draft: str
     problems: tuple[str, ...]
 
@@ -98,10 +97,10 @@ class SmolLm2Composer(Composer):
         # `compose_all` looks the result up by the caption that the record gets.
         problems = self.problems(record, rules_text, draft)
         if problems:
-            self.rewrites[rules_text] = RewriteResult("rules", draft, problems)
+            self.rewrites[rules_text] = RewriteResult(draft, problems)
             return rules_text
 
-        self.rewrites[draft] = RewriteResult("model", draft, problems)
+        self.rewrites[draft] = RewriteResult(draft, problems)
         return draft
 
     def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:

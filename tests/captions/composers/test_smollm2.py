@@ -35,7 +35,7 @@ GOOD = 'A picture shows a cat at the top left. The text reads "Exit 24".'
 def test_faithful_draft_is_used(monkeypatch):
     rewriter = composer(monkeypatch, GOOD)
     assert rewriter.compose(record()) == GOOD
-    assert rewriter.rewrites[GOOD] == smollm2.RewriteResult("model", GOOD, ())
+    assert rewriter.rewrites[GOOD] == smollm2.RewriteResult(GOOD, ())
     assert checks.check_caption(record(detailed_caption=GOOD)).grounding == 1
 
 
@@ -62,7 +62,7 @@ def test_unfaithful_draft_is_replaced_by_the_rules(monkeypatch, draft, problem):
     assert caption == rewriter.rules.compose(record())
 
     result = rewriter.rewrites[caption]
-    assert result.writer == "rules" and result.draft == draft
+    assert result.draft == draft
     assert any(re.search(problem, message) for message in result.problems)
 
 
@@ -98,7 +98,7 @@ def test_babbling_tiny_model_is_replaced_by_the_rules(tokenizer):
     caption = rewriter.compose(record())
 
     assert caption == rewriter.rules.compose(record())
-    assert rewriter.rewrites[caption].writer == "rules" and rewriter.rewrites[caption].problems
+    assert rewriter.rewrites[caption].problems
     assert rewriter.draft("a") == rewriter.draft("a")
 
 
