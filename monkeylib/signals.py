@@ -87,6 +87,11 @@ def end_at_once() -> Iterator[None]:
         yield
 
 
+def block() -> None:
+    """Get no signals from here on, which are left to the process that started this one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+
+
 @contextmanager
 def blocked() -> Iterator[None]:
     """Hold signals back while the block is entered; they come when it is left.

@@ -2,13 +2,15 @@
 
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-from monkeylib import profiles, resources
+from monkeylib import profiles, resources, signals
 from monkeylib.cli import app
 from monkeylib.training import memory
 
@@ -71,6 +73,50 @@ def test_each_gpu_has_a_process_that_is_signalled_before_the_time_limit(script):
     assert header["open-mode"] == "append"
 
 
+@pytest.mark.parametrize(
+    "script", [path for path in SCRIPTS if path.suffix == ".sbatch"], ids=lambda p: p.name
+)
+def test_processes_that_work_together_end_when_one_fails(script):
+    steps = re.findall(r"^srun (.*)$", text(script), re.MULTILINE)
+    assert steps
+    assert [step for step in steps if not {"--kill-on-bad-exit=1", "--ntasks=1"} & set(step.split())] == []
+
+
+def test_readme_states_the_exit_code_of_a_saved_run():
+    assert f"\n| {signals.EXIT_SAVED} | " in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_caption_job_is_requeued_at_its_signal(tmp_path):
+    stubs = {
+        "scontrol": 'echo "$@" >> "$CALLS"',
+        "sleep": ":",
+        "srun": "while [ ! -s $CALLS ]; do :; done; exit 3",
+    }
+    script = (FOLDER / "captions_ray.sbatch").read_text(encoding="utf-8")
+    for name, body in stubs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    # What comes before the last step is not of interest here.
+    (tmp_path / "job.sh").write_text("set -euo pipefail\nhead= port=\n" + script[script.index("trap ") :])
+
+    variables = {"SLURM_JOB_ID": "42", "IMAGES": "in", "OUT": "out", "CALLS": str(tmp_path / "calls")}
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **variables}
+    job = subprocess.Popen(["bash", tmp_path / "job.sh"], env=environment, cwd=tmp_path)
+    while job.poll() is None and not (tmp_path / "calls").exists():
+        job.send_signal(signal.SIGUSR1) if _handles(job.pid, signal.SIGUSR1) else time.sleep(0.01)
+
+    # The signal does not end the job: the command does, with its own exit code.
+    assert job.wait(timeout=60) == 3
+    assert set((tmp_path / "calls").read_text().splitlines()) == {"requeue 42"}
+
+
+def _handles(pid, number):
+    """Return whether a process has installed a handler of a signal."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    mask = int(re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)[1], 16)
+    return bool(mask >> (number - 1) & 1)
+
+
 def test_caption_script_is_requeued_and_fits_its_nodes():
     from monkeylib.captions.experts import load_experts, load_matcher
     from monkeylib.captions.pipeline import Pipeline
@@ -82,6 +128,7 @@ def test_caption_script_is_requeued_and_fits_its_nodes():
     assert "requeue" in header
     assert header["open-mode"] == "append"
     assert header["ntasks-per-node"] == "1"
+    assert header["signal"].startswith("B:USR1@")
 
     nodes, cpus, gpus = (int(header[name]) for name in ("nodes", "cpus-per-task", "gpus-per-node"))
     workers, cpus_per_worker = (
@@ -100,6 +147,7 @@ STUBS = {
     "scontrol": "seq -f node%g 20000",  # more than a pipe holds: nobody may stop reading early
     "sleep": ":",
     "srun": """echo "$port $ray_folder $RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> "$STEPS"
+        while [[ $1 == --* ]]; do shift; done
         case "$1" in bash) for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done;; esac""",
 }
 
@@ -122,7 +170,9 @@ def _run_job(folder, job):
     files = {name: str(folder / name.lower()) for name in ("STEPS", "CALLS")}
     environment = {"PATH": f"{folder}:/usr/bin:/bin", **variables, **files}
     script = shutil.copy(FOLDER / "captions_ray.sbatch", folder)
-    subprocess.run(["bash", "-c", f"source {script}; wait"], cwd=folder, env=environment, check=True)
+    subprocess.run(
+        ["bash", "-c", f"trap wait EXIT; source {script}"], cwd=folder, env=environment, check=True
+    )
 
     steps, calls = (Path(file).read_text(encoding="utf-8").splitlines() for file in files.values())
     return [line.split() for line in steps], calls

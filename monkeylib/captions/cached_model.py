@@ -28,7 +28,7 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
-from monkeylib import resources
+from monkeylib import resources, signals
 from monkeylib.captions.annotations import Failure, Provenance
 from monkeylib.captions.models import Model
 from monkeylib.digests import json_digest
@@ -475,6 +475,8 @@ class SubprocessWorker:
 
 def _serve(connection: Connection, model: Model, infer: InferenceFunction) -> None:
     """Load a model, then run it on batches until the other end closes the connection."""
+    # A signal to the group, such as Ctrl-C, is not a crash of this model: the parent ends it.
+    signals.block()
     # The parent may be killed without closing the connection.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     connection.send(_attempt(model.prepare))
