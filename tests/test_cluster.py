@@ -73,9 +73,7 @@ def test_each_gpu_has_a_process_that_is_signalled_before_the_time_limit(script):
     assert header["open-mode"] == "append"
 
 
-@pytest.mark.parametrize(
-    "script", [path for path in SCRIPTS if path.suffix == ".sbatch"], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("script", FOLDER.glob("*.sbatch"), ids=lambda path: path.name)
 def test_processes_that_work_together_end_when_one_fails(script):
     steps = re.findall(r"^srun (.*)$", text(script), re.MULTILINE)
     assert steps
