@@ -2,8 +2,8 @@
 
 Both methods train the same model, with the same weights, on the same rows, and reach the same loss:
 
-* `ours`: rows padded to the longest of them, logits where a label is, all views through the ViT together in
-  chunks that suit the machine;
+* `monkeylib`: rows padded to the longest of them, logits where a label is, all views through the ViT together
+  in chunks that suit the machine;
 * `released`: rows padded to 2,048 tokens, logits at every position with a shifted copy, and the views through
   ViT and resampler one tile position after the other.
 
@@ -43,7 +43,7 @@ from monkeylib.model import (
 from monkeylib.reproduce.tables import fill_blocks, markdown_table
 
 FOLDER = Path(__file__).parent
-METHODS = ("ours", "released")
+METHODS = ("monkeylib", "released")
 PADDED_LENGTH = 2048  # of the released code, in tokens
 
 # Peak memory is that of the model, the batch, the step and PyTorch itself; `step` is the step alone.
@@ -57,11 +57,11 @@ COLUMNS = {
     "size": "size",
     "rows": "rows",
     "rounds": "rounds",
-    "seconds ours": "CPU s, ours",
+    "seconds monkeylib": "CPU s, monkeylib",
     "seconds released": "CPU s, released",
     "seconds ratio": "ratio",
     "seconds spread": "lowest–highest",
-    "peak ours": "peak MB, ours",
+    "peak monkeylib": "peak MB, monkeylib",
     "peak released": "peak MB, released",
     "peak ratio": "ratio of peaks",
     "step ratio": "ratio without what is loaded",
@@ -148,7 +148,7 @@ def compute_loss(
     method: str, model: MonkeyForConditionalGeneration, batch: dict[str, torch.Tensor]
 ) -> torch.Tensor:
     """Return the loss of a batch, computed by one of the two methods."""
-    if method == "ours":
+    if method == "monkeylib":
         return model(**batch).loss
 
     # One position after the other: the same tile of every image, then the global view of every image.
@@ -224,11 +224,11 @@ def compare(size: str, rows: int, rounds: int, steps: int) -> dict[str, tables.V
 
     values: dict[str, tables.Value] = {"size": size, "rows": rows, "rounds": rounds, "steps": steps}
     for name, value_of in MEASURES.items():
-        ours = [value_of(run) for run in runs["ours"]]
+        measured = [value_of(run) for run in runs["monkeylib"]]
         released = [value_of(run) for run in runs["released"]]
-        ratios = [second / first for first, second in zip(ours, released, strict=True)]
+        ratios = [second / first for first, second in zip(measured, released, strict=True)]
 
-        values[f"{name} ours"] = statistics.median(ours)
+        values[f"{name} monkeylib"] = statistics.median(measured)
         values[f"{name} released"] = statistics.median(released)
         values[f"{name} ratio"] = statistics.median(ratios)
         values[f"{name} spread"] = f"{min(ratios):.2f}–{max(ratios):.2f}"

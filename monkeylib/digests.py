@@ -184,21 +184,21 @@ def data_digest(data: Any) -> str:
     """
     digest = hashlib.sha256()
 
-    for piece in _pieces(data):
+    for part in _parts(data):
         # The length keeps ["ab", "c"] and ["a", "bc"] apart.
-        digest.update(len(piece).to_bytes(8, "little"))
-        digest.update(piece)
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
 
     return digest.hexdigest()
 
 
-def _pieces(data: Any) -> Iterable[bytes]:
-    """Yield the bytes of a value, one piece for each of its parts."""
+def _parts(data: Any) -> Iterable[bytes]:
+    """Yield the bytes of each part of a value."""
     if isinstance(data, Path):
         yield file_digest(data).encode()
 
     elif hasattr(data, "detach"):  # a tensor; torch itself isn't imported here
-        yield from _pieces(data.detach().cpu().numpy())
+        yield from _parts(data.detach().cpu().numpy())
 
     elif isinstance(data, np.ndarray | np.generic | Image.Image):
         array = np.asarray(data)
@@ -217,13 +217,13 @@ def _pieces(data: Any) -> Iterable[bytes]:
     elif isinstance(data, Mapping):
         yield b"mapping"
         for key in sorted(data, key=str):
-            yield from _pieces(key)
-            yield from _pieces(data[key])
+            yield from _parts(key)
+            yield from _parts(data[key])
 
     elif isinstance(data, list | tuple):
         yield f"sequence of {len(data)}".encode()
         for item in data:
-            yield from _pieces(item)
+            yield from _parts(item)
 
     elif hasattr(data, "to_csv"):  # a pandas table
         yield data.to_csv(float_format=f"%.{_DECIMALS}f").encode()

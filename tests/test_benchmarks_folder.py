@@ -26,29 +26,29 @@ def test_both_methods_have_the_same_loss_and_gradients():
     model.freeze_for_finetuning()
 
     losses, gradients = {}, {}
-    for method, length in (("ours", None), ("released", 400)):
+    for method, length in (("monkeylib", None), ("released", 400)):
         loss = benchmark.compute_loss(method, model, benchmark.make_batch(config, 3, length))
         loss.backward()
         losses[method] = loss.item()
         gradients[method] = [weight.grad for weight in model.parameters() if weight.requires_grad]
         model.zero_grad()
 
-    assert losses["ours"] == pytest.approx(losses["released"], rel=1e-5)
-    assert max(gradient.abs().max() for gradient in gradients["ours"]) > 1e-3
-    for ours, released in zip(gradients["ours"], gradients["released"], strict=True):
-        assert torch.allclose(ours, released, rtol=1e-3, atol=1e-6)
+    assert losses["monkeylib"] == pytest.approx(losses["released"], rel=1e-5)
+    assert max(gradient.abs().max() for gradient in gradients["monkeylib"]) > 1e-3
+    for gradient, released in zip(gradients["monkeylib"], gradients["released"], strict=True):
+        assert torch.allclose(gradient, released, rtol=1e-3, atol=1e-6)
 
 
 def test_table_holds_ratios_within_rounds(tmp_path, monkeypatch, capsys):
     """The other method runs first in every second round, since the machine may get slower or faster."""
-    runs = {"ours": [1.0, 3.0, 2.0], "released": [4.0, 6.0, 8.0]}
+    runs = {"monkeylib": [1.0, 3.0, 2.0], "released": [4.0, 6.0, 8.0]}
     order = []
 
     class MeasuredProcess:
         def __init__(self, command, **_):
             method = command[command.index("--worker") + 1]
             order.append(method)
-            peak = {"ours": 300.0, "released": 700.0}[method]
+            peak = {"monkeylib": 300.0, "released": 700.0}[method]
             self.stdout = f'{{"seconds": {runs[method].pop(0)}, "peak": {peak}, "loaded": 200.0}}\n'
 
     (tmp_path / "README.md").write_text("<!-- table:training_step -->\n<!-- /table -->\n")
@@ -57,11 +57,11 @@ def test_table_holds_ratios_within_rounds(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["training_step.py", "--sizes", "nano", "--rounds", "3"])
     benchmark.main()
 
-    assert order == ["ours", "released", "released", "ours", "ours", "released"]
+    assert order == ["monkeylib", "released", "released", "monkeylib", "monkeylib", "released"]
 
     (row,) = csv.DictReader((tmp_path / "results" / "training_step.csv").read_text().splitlines())
 
-    assert (row["seconds ours"], row["seconds released"]) == ("2.0", "6.0")
+    assert (row["seconds monkeylib"], row["seconds released"]) == ("2.0", "6.0")
     assert (row["seconds ratio"], row["seconds spread"]) == ("4.0", "2.00–4.00")
     assert (row["peak ratio"], row["step ratio"]) == ("2.33", "5.0")
     assert row["processor"] and row["torch"] == torch.__version__ and float(row["load"]) >= 0
@@ -78,7 +78,7 @@ def test_seconds_are_processor_time(monkeypatch):
         benchmark, "SIZES", {"nano": lambda: profiles.build_config(profiles.load_profile("smoke"))}
     )
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: pytest.fail("wall-clock time was read"))
-    measured = benchmark.run_steps("ours", "nano", 1, 2)
+    measured = benchmark.run_steps("monkeylib", "nano", 1, 2)
 
     assert 0 < measured["seconds"] < 60 and measured["peak"] >= measured["loaded"] > 50
 

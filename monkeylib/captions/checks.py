@@ -249,20 +249,20 @@ def stem(word: str) -> str:
 
 
 def mark_words(text: str, words: Iterable[str]) -> list[tuple[str, bool]]:
-    """Split a text into pieces, and mark those that are one of the given words.
+    """Split a text into parts, and mark those that are one of the given words.
 
     Args:
         text: the text.
         words: in lower case, as in `CaptionCheck.unsupported`.
     """
     marked_words = set(words)
-    pieces, start = [], 0
+    parts, start = [], 0
     for match in _WORD.finditer(text):
         # A compound is marked as a whole if one of its parts is.
         if marked_words.intersection(_words(match[0])):
-            pieces.append((text[start : match.start()], False))
-            pieces.append((match[0], True))
+            parts.append((text[start : match.start()], False))
+            parts.append((match[0], True))
             start = match.end()
 
-    pieces.append((text[start:], False))
-    return [(piece, is_marked) for piece, is_marked in pieces if piece]
+    parts.append((text[start:], False))
+    return [(part, is_marked) for part, is_marked in parts if part]

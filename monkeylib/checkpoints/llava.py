@@ -75,10 +75,10 @@ def count_blocks(llava: LlavaConfig) -> int:
     layer, kind = llava.vision_feature_layer, llava.vision_config.model_type
     strategy = llava.vision_feature_select_strategy
 
-    is_known = isinstance(layer, int) and strategy == "default" and llava.multimodal_projector_bias
-    if kind != "clip_vision_model" or not is_known:
+    is_supported = isinstance(layer, int) and strategy == "default" and llava.multimodal_projector_bias
+    if kind != "clip_vision_model" or not is_supported:
         raise ValueError(
-            "only LLaVA-1.5 is known: a clip_vision_model, features of one layer, the select strategy "
+            "only LLaVA-1.5 is supported: a clip_vision_model, features of one layer, the select strategy "
             f"'default' and a projector with biases, got {kind}, layer {layer}, {strategy!r} and "
             f"multimodal_projector_bias={llava.multimodal_projector_bias}"
         )

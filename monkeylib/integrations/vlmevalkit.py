@@ -55,7 +55,7 @@ class MonkeyForVLMEvalKit(BaseModel):
 
         # The kit passes images as paths in strings.
         content = [Path(part["value"]) if part["type"] == "image" else part["value"] for part in message]
-        if _asks_for_choice(dataset):
+        if _is_multiple_choice(dataset):
             prompt, max_new_tokens = "choice", _CHOICE_TOKENS
         else:
             prompt, max_new_tokens = "vqa", self.max_new_tokens
@@ -65,7 +65,7 @@ class MonkeyForVLMEvalKit(BaseModel):
         return self.monkey.generate(inputs, max_new_tokens)[0]
 
 
-def _asks_for_choice(dataset: str | None) -> bool:
+def _is_multiple_choice(dataset: str | None) -> bool:
     """Return whether a dataset's answers are letters, or yes and no."""
     if dataset is None:
         return False

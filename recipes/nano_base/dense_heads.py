@@ -84,9 +84,9 @@ def dense_loss(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
 def reading_accuracy(scores: tuple[Tensor, ...], labels: Tensor) -> Tensor:
     """Return the share of written points whose character is right; arguments as in `dense_loss`."""
     target = labels[:, 0].flatten()
-    is_written = target > 0
+    has_character = target > 0
     predicted = scores[0].flatten(0, 1).argmax(-1)
-    return (predicted[is_written] == target[is_written]).float().mean()
+    return (predicted[has_character] == target[has_character]).float().mean()
 
 
 class FirstAttentionHead:

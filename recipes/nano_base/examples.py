@@ -132,9 +132,9 @@ class BaseExamples:
             targets = self.locate_targets(sample, view, turns, conversation)
 
             if has_other_images and self.details:
-                asked_questions = [q for q in sample.questions if (_prompt(q), q.answer) in turns]
+                questions_in_turns = [q for q in sample.questions if (_prompt(q), q.answer) in turns]
                 crop_rng = np.random.default_rng([29, number])
-                crops = _crops_without_answers(asked_questions, sample, view, crop_rng)
+                crops = _crops_without_answers(questions_in_turns, sample, view, crop_rng)
                 views += [_render_view(sample, crop) for crop in crops[: self.details]]
 
         images, dense = map(torch.stack, zip(*views, strict=True))
@@ -371,17 +371,17 @@ def _crops_without_answers(
 
 def _crop_around_question(sample: Sample, rng: np.random.Generator) -> View | None:
     """Return a crop of a tile's size around the answer to a question, None if no answer fits into one."""
-    fitting_boxes = []
+    answer_boxes = []
     for question in sample.questions:
         left, top, right, bottom = question.answer_box
         if max(right - left, bottom - top) < TILE - 1 and question.height >= LEGIBLE:
-            fitting_boxes.append(question.answer_box)
+            answer_boxes.append(question.answer_box)
 
-    if not fitting_boxes:
+    if not answer_boxes:
         return None
 
     # Anywhere inside the image, as long as the crop holds the box.
-    left, top, right, bottom = fitting_boxes[rng.integers(len(fitting_boxes))]
+    left, top, right, bottom = answer_boxes[rng.integers(len(answer_boxes))]
     width, height = sample.image.size
     x = int(rng.integers(max(0, math.ceil(right) - TILE), min(int(left), width - TILE) + 1))
     y = int(rng.integers(max(0, math.ceil(bottom) - TILE), min(int(top), height - TILE) + 1))

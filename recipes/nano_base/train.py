@@ -159,9 +159,9 @@ class BaseTraining(L.LightningModule):
     def compute_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the `loss` of a batch, its terms, and how often characters and answers are right.
 
-        loss = dense_weight * dense + answers + ATTENTION_WEIGHT * look + starts * start
+        loss = dense_weight * dense + answers + ATTENTION_WEIGHT * attention + starts * start
 
-        where `look` is the attention loss of all characters, and `start` that of the first ones of answers.
+        where `attention` is that of all characters, and `start` that of the first ones of answers.
         """
         features = self.model.vision(batch["pixel_values"])  # [V, patches, width of the ViT]
         tokens = self.model.resampler(features)  # [V, queries, width]
@@ -184,12 +184,14 @@ class BaseTraining(L.LightningModule):
         # the number of the turn changes.
         targets = batch["attention_targets"]
         query, key = self.first_head.query_and_key()
-        out["look"], out["look_right"] = attention_loss(query, key, targets)
+        out["attention"], out["attention_right"] = attention_loss(query, key, targets)
         starts = batch["turns"] != batch["turns"].roll(1, dims=1)
         start, out["start_right"] = attention_loss(query, key, targets.masked_fill(~starts, -1))
 
         out["answers"] = result.loss.detach()
-        out["loss"] = out["loss"] + result.loss + ATTENTION_WEIGHT * out["look"] + self.phase.starts * start
+        out["loss"] = (
+            out["loss"] + result.loss + ATTENTION_WEIGHT * out["attention"] + self.phase.starts * start
+        )
         out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
         return out
 

@@ -83,8 +83,8 @@ def test_ungrounded_words_are_listed():
     assert check.sentences == 2 and check.problems == ()
 
     marked = checks.mark_words(captioned_record.detailed_caption, check.unsupported)
-    assert [piece for piece, is_marked in marked if is_marked] == ["unicorn", "sign"]
-    assert "".join(piece for piece, _ in marked) == captioned_record.detailed_caption
+    assert [part for part, is_marked in marked if is_marked] == ["unicorn", "sign"]
+    assert "".join(part for part, _ in marked) == captioned_record.detailed_caption
 
 
 def test_number_is_grounded_by_a_count_of_objects():

@@ -18,8 +18,8 @@ def test_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
     in_fp32 = "transformer.visual.attn_pool.pos_embed"
     weights = {key: tensor if key == in_fp32 else tensor.bfloat16() for key, tensor in weights.items()}
     source = write(tmp_path / "source", golden_settings(), weights, shards, suffix)
-    convert.convert_from_released(source, tmp_path / "ours")
-    convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
+    convert.convert_from_released(source, tmp_path / "converted")
+    convert.convert_to_released(tmp_path / "converted", tmp_path / "back")
     before, after = read(source), read(tmp_path / "back")
 
     assert before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
@@ -41,8 +41,8 @@ def test_folder_converts_and_comes_back_bit_for_bit(suffix, shards, tmp_path):
 
 
 def test_converted_folder_and_the_released_one_give_the_same_model(golden, tmp_path):
-    convert.convert_from_released(golden, tmp_path / "ours")
-    converted = load_checkpoint(tmp_path / "ours")
+    convert.convert_from_released(golden, tmp_path / "converted")
+    converted = load_checkpoint(tmp_path / "converted")
     direct = load_checkpoint(golden)
     assert direct.dtype == torch.bfloat16 and same(converted.state_dict(), direct.state_dict())
 
@@ -70,7 +70,7 @@ def test_model_that_was_trained_on_is_written_in_the_released_layout(golden, tmp
 def test_failed_conversion_leaves_no_files(golden, tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "_write_index", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        convert.convert_from_released(golden, tmp_path / "new" / "ours")
+        convert.convert_from_released(golden, tmp_path / "new" / "converted")
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -80,19 +80,19 @@ def test_existing_folder_raises(golden):
 
 
 def test_folder_is_checked_before_it_is_converted_back(golden, tmp_path):
-    convert.convert_from_released(golden, tmp_path / "ours")
-    file = tmp_path / "ours" / "model-00001-of-00003.safetensors"
+    convert.convert_from_released(golden, tmp_path / "converted")
+    file = tmp_path / "converted" / "model-00001-of-00003.safetensors"
     tensors = load_file(file)
     save_file({f"x.{name}" if name == min(tensors) else name: t for name, t in tensors.items()}, file)
     with pytest.raises(ValueError, match=f"{min(tensors)} in .* does not fit its config.json"):
-        convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
+        convert.convert_to_released(tmp_path / "converted", tmp_path / "back")
     assert not (tmp_path / "back").exists()
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         convert.convert_to_released(tmp_path / "nowhere", tmp_path / "back")
 
 
 def test_converted_folder_has_the_released_processor(golden, tmp_path):
-    convert.convert_from_released(golden, tmp_path / "ours")
-    processor = load_processor(tmp_path / "ours")
+    convert.convert_from_released(golden, tmp_path / "converted")
+    processor = load_processor(tmp_path / "converted")
     assert (processor.queries, processor.separator) == (256, " ")
     assert (processor.image_processor.tile_size, *processor.image_processor.grid) == (448, 2, 2)

@@ -156,7 +156,7 @@ def test_model_survives_saving(llava_model, folder, tmp_path):
     ],
 )
 def test_another_llava_raises(changes):
-    with pytest.raises(ValueError, match="only LLaVA-1.5 is known"):
+    with pytest.raises(ValueError, match="only LLaVA-1.5 is supported"):
         llava.config_from_llava(config(**changes), grids=[[2, 2]])
 
 
@@ -243,8 +243,8 @@ def test_profile_builds_llava_with_its_own_image_token(llava_model, make_image, 
         and processor.image_processor.resize_mode == "pad"
     )
 
-    processor.save_pretrained(tmp_path / "ours")
-    processor = MonkeyProcessor.from_pretrained(tmp_path / "ours")
+    processor.save_pretrained(tmp_path / "converted")
+    processor = MonkeyProcessor.from_pretrained(tmp_path / "converted")
     model = build.build_model(profile, processor).eval()
 
     assert model.config.text_config.vocab_size == 60, "rows without a token stay"

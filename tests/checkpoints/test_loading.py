@@ -22,7 +22,7 @@ def test_missing_or_different_vocabulary_raises(golden, tmp_path):
     (golden / "qwen.tiktoken").unlink()
 
     with pytest.raises(FileNotFoundError, match="no vocabulary"):
-        convert.convert_from_released(golden, tmp_path / "ours")
+        convert.convert_from_released(golden, tmp_path / "converted")
 
 
 def test_processor_loads_without_the_weights(golden, make_image):

@@ -28,8 +28,8 @@ from tests.support.released_files import golden_settings, read, same, write
 def test_golden_weights_answer_with_the_golden_ids(converted, tmp_path):
     folder = write(tmp_path / "golden", golden_settings(), parity.released_weights())
     if converted:
-        convert.convert_from_released(folder, tmp_path / "ours")
-        folder = tmp_path / "ours"
+        convert.convert_from_released(folder, tmp_path / "converted")
+        folder = tmp_path / "converted"
 
     monkey = monkeylib.load_model(folder, device="cpu")
     about = parity.golden_facts("lmm_896")
@@ -76,10 +76,10 @@ def test_released_folder_is_trained_on_and_saved_in_either_layout(golden, make_i
     batch.pop("turns")
     model(**batch).loss.backward()
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
-    trainable.save_trained(model.eval(), model.state_dict(), processor, profile, tmp_path / "ours")
-    convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
+    trainable.save_trained(model.eval(), model.state_dict(), processor, profile, tmp_path / "converted")
+    convert.convert_to_released(tmp_path / "converted", tmp_path / "back")
 
-    for folder in ("ours", "back"):
+    for folder in ("converted", "back"):
         after = load_checkpoint(tmp_path / folder).state_dict()
         assert same(after, model.state_dict())
         moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
@@ -130,7 +130,7 @@ def test_one_shard_is_in_memory_at_a_time(golden, monkeypatch, tmp_path):
 
     monkeypatch.setattr(released, "read_shard", reading)
     released.load_released(golden)
-    convert.convert_from_released(golden, tmp_path / "ours")
+    convert.convert_from_released(golden, tmp_path / "converted")
 
     assert held
 
@@ -149,7 +149,7 @@ folder = Path(sys.argv[1])
 released.load_released(folder / "small")  # so that what is imported on the way is there already
 peak()
 before = peak()
-convert.convert_from_released(folder / "large", folder / "ours")
+convert.convert_from_released(folder / "large", folder / "converted")
 print(peak() - before)
 before = peak()
 model = released.load_released(folder / "large")
@@ -206,8 +206,8 @@ def test_qwen_vl_gets_fresh_lora_for_the_requested_grid(tmp_path):
 
     assert wide.vision.blocks[0].mlp_lora.lora_B.shape == (6, 64, 32)
 
-    convert.convert_from_released(folder, tmp_path / "ours", Grid(2, 2))
-    convert.convert_to_released(tmp_path / "ours", tmp_path / "monkey")
+    convert.convert_from_released(folder, tmp_path / "converted", Grid(2, 2))
+    convert.convert_to_released(tmp_path / "converted", tmp_path / "monkey")
     converted = {key: tensor for shard in read(tmp_path / "monkey").values() for key, tensor in shard.items()}
 
     assert converted.keys() == parity.released_weights().keys()
@@ -228,8 +228,8 @@ def test_checkpoint_of_six_tiles_loads_on_its_grid_and_comes_back(tmp_path):
     with pytest.raises(ValueError, match="LoRA for 6 tiles .* the grid 2x2 has 4"):
         load_checkpoint(folder)
 
-    convert.convert_from_released(folder, tmp_path / "ours", Grid(2, 3))
-    convert.convert_to_released(tmp_path / "ours", tmp_path / "back")
+    convert.convert_from_released(folder, tmp_path / "converted", Grid(2, 3))
+    convert.convert_to_released(tmp_path / "converted", tmp_path / "back")
 
     assert all(same(shard, read(tmp_path / "back")[name]) for name, shard in read(folder).items())
 
@@ -266,7 +266,7 @@ def rename(folder, old, new, in_index):
     return file
 
 
-def spoil(folder, how):
+def break_folder(folder, how):
     """Spoil a folder; gives what the complaint must say."""
     key = "transformer.h.1.mlp.w2.weight"
     if how == "missing key":
@@ -320,15 +320,15 @@ def spoil(folder, how):
     return "config.json is no JSON" if how == "no JSON" else "lacks 'hidden_size'"
 
 
-SPOILT = ["missing key", "unexpected key", "index and shard differ", "shape", "truncated", "missing shard"]
-SPOILT += ["payload", "no tensors", "index leads out", "no JSON", "no field"]
+FAULTS = ["missing key", "unexpected key", "index and shard differ", "shape", "truncated", "missing shard"]
+FAULTS += ["payload", "no tensors", "index leads out", "no JSON", "no field"]
 
 
-@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("how", FAULTS)
 def test_broken_folder_raises_before_anything_is_written(how, golden, tmp_path):
-    complaint = spoil(golden, how)
+    complaint = break_folder(golden, how)
     for attempt in (
-        lambda: convert.convert_from_released(golden, tmp_path / "new" / "ours"),
+        lambda: convert.convert_from_released(golden, tmp_path / "new" / "converted"),
         lambda: released.load_released(golden),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=complaint) as raised:

@@ -1,7 +1,7 @@
 """The paper's 18 benchmarks in the layouts of their official downloads, made up small, for tests.
 
 `DOWNLOADS` maps a benchmark to `(files, images, questions)`: what the files hold, which images lie beside
-them, and what is asked by them, as `{id: (image, question, answers)}`, answers as the reader gives them.
+them, and their questions, as `{id: (image, question, answers)}`, answers as the reader gives them.
 """
 
 import json
@@ -20,24 +20,24 @@ def _lone(question, answer, image, id):
 
 
 def _coco(prefix):
-    asked = [
+    rows = [
         {"question_id": 5, "image_id": 9, "question": "What colour is the bus?"},
         {"question_id": 6, "image_id": 9, "question": "How many wheels?"},
         {"question_id": 7, "image_id": 12, "question": "Is it raining?"},
     ]
-    given = {5: ["red"] * 7 + ["dark red"] * 3, 6: ["4"] * 6 + ["four"] * 4, 7: ["no"] * 10}
+    answers_by_id = {5: ["red"] * 7 + ["dark red"] * 3, 6: ["4"] * 6 + ["four"] * 4, 7: ["no"] * 10}
     annotations = [
         {"question_id": row["question_id"], "image_id": row["image_id"], "answer_type": "other"}
         | {
-            "answers": _people(*given[row["question_id"]]),
-            "multiple_choice_answer": given[row["question_id"]][0],
+            "answers": _people(*answers_by_id[row["question_id"]]),
+            "multiple_choice_answer": answers_by_id[row["question_id"]][0],
         }
-        for row in asked
+        for row in rows
     ]
     names = {9: "val2014/COCO_val2014_000000000009.jpg", 12: "val2014/COCO_val2014_000000000012.jpg"}
     return (
         {
-            f"{prefix}OpenEnded_mscoco_val2014_questions.json": {"questions": asked},
+            f"{prefix}OpenEnded_mscoco_val2014_questions.json": {"questions": rows},
             f"{prefix}mscoco_val2014_annotations.json": {"annotations": annotations},
         },
         set(names.values()),
@@ -45,14 +45,14 @@ def _coco(prefix):
             str(row["question_id"]): (
                 names[row["image_id"]],
                 row["question"],
-                tuple(given[row["question_id"]]),
+                tuple(answers_by_id[row["question_id"]]),
             )
-            for row in asked
+            for row in rows
         },
     )
 
 
-def _due(annotations, wording):
+def _due(annotations, template):
     rows = [
         {"name": f"{name}.pdf", "language": "en", "split": "test", "annotations": listed}
         for name, listed in annotations.items()
@@ -62,8 +62,8 @@ def _due(annotations, wording):
         for number, annotation in enumerate(listed):
             values = tuple(value["value"] for value in annotation["values"] if "value" in value)
             if values:
-                asked = wording.format(key=annotation["key"].replace("_", " "))
-                questions[f"{name}-{number}"] = (f"png/{name}/0.png", asked, values)
+                question = template.format(key=annotation["key"].replace("_", " "))
+                questions[f"{name}-{number}"] = (f"png/{name}/0.png", question, values)
 
     return {"test/document.jsonl": rows}, {f"png/{name}/0.png" for name in annotations}, questions
 
@@ -83,16 +83,16 @@ def _mme():
     tasks += ["OCR", "commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"]
     files, images, questions = {}, set(), {}
     for task in tasks:
-        apart = task in ("posters", "celebrity", "scene", "landmark", "artwork")
-        texts, shown = ("questions_answers_YN/", "images/") if apart else ("", "")
+        has_subfolders = task in ("posters", "celebrity", "scene", "landmark", "artwork")
+        texts, images_folder = ("questions_answers_YN/", "images/") if has_subfolders else ("", "")
         for name in ("0001", "0002"):
-            asked = [f"Is there a {task} {name}? Please answer yes or no.", f"Is there no {task}? yes or no."]
-            text = f"{asked[0]}\tYes\n{asked[1]}\tNo\n\n"
+            pair = [f"Is there a {task} {name}? Please answer yes or no.", f"Is there no {task}? yes or no."]
+            text = f"{pair[0]}\tYes\n{pair[1]}\tNo\n\n"
             files[f"{task}/{texts}{name}.txt"] = text
-            image = f"{task}/{shown}{name}.{'png' if name == '0002' else 'jpg'}"
+            image = f"{task}/{images_folder}{name}.{'png' if name == '0002' else 'jpg'}"
             images.add(image)
             for number, answer in enumerate(("Yes", "No")):
-                questions[f"{task}/{name}/{number}"] = (image, asked[number], (answer,))
+                questions[f"{task}/{name}/{number}"] = (image, pair[number], (answer,))
 
     return files, images, questions
 
@@ -364,7 +364,7 @@ def lay_out(folder, contents, images):
 
 
 def download(root, name):
-    """The official download of a benchmark in its folder; returns what is asked."""
+    """The official download of a benchmark in its folder; returns its questions."""
     contents, images, questions = DOWNLOADS[name]
     lay_out(root / name, contents, images)
     return questions

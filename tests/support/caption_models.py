@@ -29,9 +29,9 @@ class Colours(Expert):
 
     def annotate(self, images):
         self.batches.append(len(images))
-        return [self._look(np.asarray(image)) for image in images]
+        return [self._describe(np.asarray(image)) for image in images]
 
-    def _look(self, pixels):
+    def _describe(self, pixels):
         if not pixels.any():
             raise RuntimeError("too dark")
         name = NAMES[int(pixels.mean(axis=(0, 1)).argmax())]

@@ -24,10 +24,10 @@ class Fatal(Colours):
 
     name = "fatal"
 
-    def _look(self, pixels):
+    def _describe(self, pixels):
         if not pixels.any():
             os.kill(os.getpid(), signal.SIGKILL)
-        return super()._look(pixels)
+        return super()._describe(pixels)
 
 
 class Flaky(Colours):
@@ -35,16 +35,16 @@ class Flaky(Colours):
 
     name = "flaky"
 
-    def __init__(self, seen: Path):
+    def __init__(self, note: Path):
         super().__init__()
-        self.seen = seen
+        self.note = note
 
-    def _look(self, pixels):
-        if not pixels.any() and not self.seen.exists():
-            self.seen.touch()
+    def _describe(self, pixels):
+        if not pixels.any() and not self.note.exists():
+            self.note.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         pixels = pixels + 1
-        return super()._look(pixels)
+        return super()._describe(pixels)
 
 
 class Slow(Colours):
@@ -52,10 +52,10 @@ class Slow(Colours):
 
     name = "slow"
 
-    def _look(self, pixels):
+    def _describe(self, pixels):
         if not pixels.any():
             time.sleep(3600)
-        return super()._look(pixels)
+        return super()._describe(pixels)
 
 
 class Forgetful(Colours):

@@ -344,7 +344,7 @@ class ChatClient:
             for leftover in path.parent.glob(f".{path.stem}.*"):
                 leftover.unlink(missing_ok=True)
 
-            response, answer = self._ask_until_accepted(request, answer_tokens, accept)
+            response, answer = self._request_until_accepted(request, answer_tokens, accept)
             with resources.atomic_write(path) as temporary:
                 temporary.write_text(json.dumps({"request": request, "response": response}), encoding="utf-8")
             return answer
@@ -354,7 +354,7 @@ class ChatClient:
         digest = json_digest([self.address, request])
         return self.cache / digest[:2] / f"{digest}.json"
 
-    def _ask_until_accepted(
+    def _request_until_accepted(
         self, request: dict[str, Any], answer_tokens: int, accept: Callable[[dict[str, Any]], str]
     ) -> tuple[dict[str, Any], str]:
         """Return the first response that is accepted, and its answer."""

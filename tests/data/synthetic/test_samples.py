@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from monkeylib.boxes import center
 from monkeylib.data import synthetic
 from monkeylib.data.synthetic import samples, words
-from tests.support.synthetic_truth import answer_from_truth
+from tests.support.synthetic_ground_truth import answer_from_ground_truth
 
 NUMBERS = st.integers(0, 10_000_000)
 SPLITS = st.sampled_from(words.SPLITS)
@@ -71,7 +71,10 @@ def test_every_answer_follows_from_the_ground_truth(all_samples):
     for sample in all_samples:
         assert sample.questions
         for question in sample.questions:
-            assert answer_from_truth(sample, question.question) == question.answer, (sample.seed, question)
+            assert answer_from_ground_truth(sample, question.question) == question.answer, (
+                sample.seed,
+                question,
+            )
             kinds.add(question.kind)
 
     assert kinds == {"colour", "where", "what", "count", "read", "title", "value", "cell", "compare"}
@@ -154,7 +157,7 @@ def test_test_set_is_the_same_each_time_and_has_its_text_size(name):
     for question in first:
         assert question.sample.split == "test" and question.prompt == "vqa"
         assert question.annotation.text_size == ("object" if name == "general" else name)
-        assert question.answers == (answer_from_truth(question.sample, question.question),)
+        assert question.answers == (answer_from_ground_truth(question.sample, question.question),)
 
 
 def test_captions_are_those_of_the_test_split():

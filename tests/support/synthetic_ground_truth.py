@@ -3,7 +3,7 @@
 from monkeylib.data.synthetic import scenes
 
 
-def answer_from_truth(sample, question):
+def answer_from_ground_truth(sample, question):
     """Return the answer to a question from objects, signs or facts."""
     if sample.family == "general":
         return _answer_about_objects(sample.objects, question.removesuffix("?"))
