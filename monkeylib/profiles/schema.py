@@ -200,6 +200,7 @@ class TrainingConfig(ProfileSection):
         keep: save all weights, or only those that train.
         select: save the weights of the last step, or of the lowest validation loss ("best").
         workers: processes that prepare training data on each device.
+        max_bad_share: largest share of bad records where they are skipped; a run with more stops.
         seed: of initial weights, data and dropout.
     """
 
@@ -225,6 +226,7 @@ class TrainingConfig(ProfileSection):
     keep: Literal["all", "trained"] = "all"
     select: Literal["last", "best"] = "last"
     workers: Workers = 1
+    max_bad_share: float = Field(default=0.1, ge=0, le=1)
     seed: Seed
 
     @model_validator(mode="after")

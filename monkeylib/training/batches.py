@@ -8,6 +8,7 @@ batches on any number of devices, and an interrupted run continues with the batc
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -48,31 +49,58 @@ class RecordDataset(Protocol):
 
 
 class SkippedRecords:
-    """Log of bad records in a JSON-lines file: each once, whichever process meets it."""
+    """Log of bad records in a JSON-lines file, which is only ever appended to.
+
+    A process reads the file once and logs an error once, so that a bad record costs the same however many
+    there are. Processes that meet the same record log it each; `errors` returns it once.
+    """
 
     def __init__(self, file: Path):
         self.file = file
+        self._logged: set[str] | None = None  # errors in the file, as far as this process knows
 
     def add(self, error: Exception) -> None:
-        """Append a record's error, unless it is logged already."""
-        if str(error) in self.errors():
+        """Append a record's error, unless this process knows that it is logged already."""
+        if self._logged is None:
+            self._logged = set(self.errors())
+            self._end_last_line()
+
+        if str(error) in self._logged:
             return
 
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"error": str(error)}, ensure_ascii=False) + "\n"
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            # A single write, so that lines of several processes do not mix.
-            os.write(descriptor, line.encode(errors="backslashreplace"))
-        finally:
-            os.close(descriptor)
+        self._logged.add(str(error))
+        self._append(json.dumps({"error": str(error)}, ensure_ascii=False) + "\n")
 
     def errors(self) -> list[str]:
         """Return the logged errors, each once, in the order in which they were met."""
         if not self.file.exists():
             return []
-        lines = self.file.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
-        return list(dict.fromkeys(json.loads(line)["error"] for line in lines))
+
+        errors: dict[str, None] = {}
+        with self.file.open(encoding="utf-8", errors="backslashreplace") as lines:
+            for line in lines:
+                # A full disk may have cut a line off.
+                with contextlib.suppress(json.JSONDecodeError):
+                    errors[json.loads(line)["error"]] = None
+        return list(errors)
+
+    def _end_last_line(self) -> None:
+        """End a line that was cut off, so that the next one does not continue it."""
+        if self.file.exists() and self.file.stat().st_size > 0:
+            with self.file.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                is_cut_off = file.read() != b"\n"
+            if is_cut_off:
+                self._append("\n")
+
+    def _append(self, text: str) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            # A single write, so that lines of several processes do not mix.
+            os.write(descriptor, text.encode(errors="backslashreplace"))
+        finally:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -328,6 +356,7 @@ class LengthBuckets:
         batch_size: examples in a batch.
         offset: index of the first example.
         end: index after the last example; None for endless data.
+        cuts: indices at which a bucket ends early, since the run's data ended there before it was given more.
     """
 
     def __init__(
@@ -337,34 +366,82 @@ class LengthBuckets:
         batch_size: int,
         offset: int = 0,
         end: int | None = None,
+        cuts: Sequence[int] = (),
     ):
         self.load_example, self.length, self.batch_size = load_example, length, batch_size
         self.offset, self.end = offset, end
+        self._spans = list(zip([offset, *cuts], [*cuts, end], strict=True))
         # The bucket in use, since its batches are asked for one after the other.
         self._bucket = -1
         self._batches: list[list[Any]] = []
+        self._num_bad = 0
 
     def __getitem__(self, index: int) -> list[Any]:
         """Return the examples of a batch, sorted by length."""
-        bucket, position = divmod(index, BATCHES_PER_BUCKET)
-        if bucket != self._bucket:
-            self._bucket, self._batches = bucket, self._load_bucket(bucket)
-
+        self._load_bucket_of(index)
         # The same order each time, whatever was read before.
-        order = np.random.default_rng(bucket).permutation(len(self._batches))
-        return self._batches[int(order[position])]
+        order = np.random.default_rng(self._bucket).permutation(len(self._batches))
+        return self._batches[int(order[self._locate(index)[2]])]
 
-    def _load_bucket(self, bucket: int) -> list[list[Any]]:
-        first = self.offset + bucket * BATCHES_PER_BUCKET * self.batch_size
+    @property
+    def num_batches(self) -> int | None:
+        """Number of batches; None for endless data."""
+        if self.end is None:
+            return None
+        return sum(-(-(stop - start) // self.batch_size) for start, stop in self._spans if stop is not None)
+
+    def num_bad_records(self, index: int) -> float:
+        """Return how many records were left out for a batch: those of its bucket, divided evenly."""
+        self._load_bucket_of(index)
+        return self._num_bad / len(self._batches)
+
+    def consumed_examples(self, index: int) -> int:
+        """Return how many examples the batches before a batch hold, left-out ones included."""
+        _, (first, last), position = self._locate(index)
+        return min(first + position * self.batch_size, last) - self.offset
+
+    def batch_after(self, examples: int) -> int:
+        """Return the index of the batch that follows after so many consumed examples."""
+        position, batches = self.offset + examples, 0
+        for start, stop in self._spans:
+            if stop is None or position < stop:
+                return batches + -(-(position - start) // self.batch_size)
+            batches += -(-(stop - start) // self.batch_size)
+        return batches
+
+    def bucket_end(self, examples: int) -> int:
+        """Return how many examples are consumed when the bucket in progress after `examples` is complete."""
+        _, (first, last), position = self._locate(self.batch_after(examples))
+        return (last if position else first) - self.offset
+
+    def _locate(self, index: int) -> tuple[int, tuple[int, int], int]:
+        """Return a batch's bucket: its number, its first and last index, and the batch's position in it."""
+        bucket = 0
+        for number, (start, stop) in enumerate(self._spans, 1):
+            batches = None if stop is None else -(-(stop - start) // self.batch_size)
+            if batches is None or index < batches or number == len(self._spans):
+                break
+            index -= batches
+            bucket += -(-batches // BATCHES_PER_BUCKET)
+
+        number, position = divmod(index, BATCHES_PER_BUCKET)
+        first = start + number * BATCHES_PER_BUCKET * self.batch_size
         last = first + BATCHES_PER_BUCKET * self.batch_size
-        if self.end is not None:
-            last = min(last, self.end)
+        if stop is not None:
+            first, last = min(first, stop), min(last, stop)
+        return bucket + number, (first, last), position
+
+    def _load_bucket_of(self, index: int) -> None:
+        bucket, (first, last), _ = self._locate(index)
+        if bucket == self._bucket:
+            return
 
         # Left-out records make batches smaller, not fewer: a batch's number must not depend on them.
         loaded = [self.load_example(index) for index in range(first, last)]
         examples = [example for example in loaded if example is not None]
         examples.sort(key=self.length)
-        return _split_evenly(examples, -(-(last - first) // self.batch_size))
+        self._batches = _split_evenly(examples, -(-(last - first) // self.batch_size))
+        self._bucket, self._num_bad = bucket, len(loaded) - len(examples)
 
 
 @dataclass(frozen=True)
@@ -433,11 +510,26 @@ class MicroBatches(Dataset):
         batch_index, number = divmod(index, self.shard.accumulation)
         try:
             batch = self.batches[batch_index]
-            return self.collate(self.shard.micro_batches(batch)[number], batch, batch_index)
+            micro_batch = self.collate(self.shard.micro_batches(batch)[number], batch, batch_index)
+            return self._with_counts(micro_batch, batch_index)
         except BadRecord as error:
             # An exception of a worker process would arrive with its traceback as text; the training step
             # raises this one as it is.
             return {"failure": str(error)}
+
+    def _with_counts(self, micro_batch: dict[str, Any], batch_index: int) -> dict[str, Any]:
+        """Add the micro-batch's share of its batch's records, and of those that were left out.
+
+        Over all devices and micro-batches the shares add up to the numbers.
+        """
+        parts = self.shard.world_size * self.shard.accumulation
+        first, last = (self.batches.consumed_examples(index) for index in (batch_index, batch_index + 1))
+        left_out = self.batches.num_bad_records(batch_index) / parts
+        return micro_batch | {
+            "num_records": (last - first) / parts,
+            # The collator counts those whose image cannot be read, which this device alone has opened.
+            "num_bad_records": micro_batch.get("num_bad_records", 0) + left_out,
+        }
 
 
 class Collator:
@@ -468,15 +560,17 @@ class Collator:
     def __call__(
         self, micro_batch: Sequence[EncodedExample], batch: Sequence[EncodedExample], step: int
     ) -> dict[str, Any]:
-        """Return the model inputs, with `num_items_in_batch` and the number of `tokens`."""
+        """Return the model inputs, `num_items_in_batch`, and numbers of tokens, examples and bad records."""
         side = None if self.view_side is None else self.view_side(step)
-        examples, images = [], []
+        examples, images, num_bad = [], [], 0
         for example in micro_batch:
             try:
                 images.append(self.encoder.encode_images(example, side))
                 examples.append(example)
             except BadRecord as error:
                 self.skip(error)
+                num_bad += 1
+        num_examples = len(examples)
 
         # Every device needs an image, or its vision weights have no gradient to reduce with the others'.
         if not any(images):
@@ -489,6 +583,9 @@ class Collator:
         return self.encoder.collate(examples, images) | {
             "num_items_in_batch": num_labels / (self.shard.world_size * self.shard.accumulation),
             "tokens": sum(len(example) for example in examples),
+            "num_examples": num_examples,
+            "num_batch_examples": len(batch),
+            "num_bad_records": num_bad,
         }
 
 

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from monkeylib import resources
-from monkeylib.data.records import Record
+from monkeylib.data.records import BadRecord, Record
 from monkeylib.inference import Monkey
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.training import memory
@@ -185,9 +186,18 @@ class SampleAnswers(L.Callback):
     def __init__(self, file: Path, max_new_tokens: int, count: int = 4):
         self.file, self.max_new_tokens, self.count = file, max_new_tokens, count
 
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Drop answers that an interrupted run has written after its last checkpoint."""
+        if trainer.is_global_zero and self.file.exists():
+            self._write(row for row in self._rows() if row["step"] <= trainer.global_step)
+
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Generate on every process, since a sharded model needs them all; the first one writes."""
+        """Generate on every process, since a sharded model needs them all; the first one writes.
+
+        Raises:
+            BadRecord: a record that cannot be used, where the run skips none.
+        """
         data = module.data
         if data.validation is None:
             return
@@ -196,11 +206,20 @@ class SampleAnswers(L.Callback):
         count = self.count
         if data.num_validation_records is not None:
             count = min(count, data.num_validation_records)
-        records = [data.validation[data.validation_offset + index] for index in range(count)]
-        rows = [self._answer(module, record, trainer.global_step) for record in records if record.images]
+
+        rows = []
+        for index in range(data.validation_offset, data.validation_offset + count):
+            try:
+                record = data.validation[index]
+                if record.images:
+                    rows.append(self._answer(module, record, trainer.global_step))
+            except BadRecord as error:
+                module.skip(error)
 
         if trainer.is_global_zero:
-            self._append(rows, trainer.global_step)
+            # In place of those of an interrupted validation.
+            others = [row for row in self._rows() if row["step"] != trainer.global_step]
+            self._write([*others, *rows])
 
     def _answer(self, module: L.LightningModule, record: Record, step: int) -> dict[str, Any]:
         """Generate the answer to a record's first question."""
@@ -226,15 +245,12 @@ class SampleAnswers(L.Callback):
         prompt, answer = record.turns[0]
         return {"step": step, "id": record.id, "prompt": prompt, "answer": answer, "prediction": prediction}
 
-    def _append(self, rows: list[dict[str, Any]], step: int) -> None:
-        """Append rows, in place of those that an interrupted run has written for the same step."""
-        lines: list[str] = []
-        if self.file.exists():
-            lines = self.file.read_text(encoding="utf-8").splitlines(True)
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self.file.exists():
+            return []
+        return [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
 
-        # A resumed run repeats the steps after its last checkpoint.
-        lines = [line for line in lines if json.loads(line)["step"] != step]
-        lines += [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-
+    def _write(self, rows: Iterable[dict[str, Any]]) -> None:
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         with resources.atomic_write(self.file) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")

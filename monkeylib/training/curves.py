@@ -19,8 +19,8 @@ SPLITS = ("train", "val")
 class ResumedCSVLogger(CSVLogger):
     """CSV logger that continues the `metrics.csv` of an interrupted run, which Lightning's own deletes.
 
-    Steps that the interrupted run had logged after its last checkpoint are logged again, with the same
-    numbers; `read_curves` takes them once.
+    Steps that the interrupted run had logged after its last checkpoint are logged again; `drop_after` removes
+    them first.
 
     A row is missing in two cases. A preempted run that was killed before the validation of its last step was
     complete lacks that validation. Where nothing is validated, a run that was killed between a checkpoint
@@ -35,6 +35,14 @@ class ResumedCSVLogger(CSVLogger):
             Path(self.log_dir).mkdir(parents=True, exist_ok=True)
             self._experiment = _ResumedWriter(str(self.log_dir))
         return self._experiment
+
+    def drop_after(self, step: int) -> None:
+        """Remove the rows of later steps than the `step` steps that are complete.
+
+        The interrupted run had logged them after its last checkpoint. The resumed run may take other steps,
+        or log others.
+        """
+        self.experiment.drop_after(step)
 
 
 class _ResumedWriter(ExperimentWriter):
@@ -56,6 +64,14 @@ class _ResumedWriter(ExperimentWriter):
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         self._write(_read_rows(Path(self.metrics_file_path)), fieldnames)
+
+    def drop_after(self, step: int) -> None:
+        """Remove the rows of later steps; rows count steps from 0."""
+        file = Path(self.metrics_file_path)
+        rows = _read_rows(file) if file.exists() else []
+        remaining = [row for row in rows if int(row["step"]) < step]
+        if len(remaining) < len(rows):
+            self._write(remaining, self.metrics_keys)
 
     def _write(self, rows: Sequence[dict[str, str]], columns: list[str]) -> None:
         with (

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from monkeylib import digests, resources
 from monkeylib.profiles import Profile, build, trainable
 from monkeylib.training import strategies
-from monkeylib.training.batches import TrainingData, synthetic_data
+from monkeylib.training.batches import ExampleEncoder, TrainingData, synthetic_data
 from monkeylib.training.callbacks import (
     MemoryUse,
     SampleAnswers,
@@ -31,7 +31,9 @@ from monkeylib.training.callbacks import (
 )
 from monkeylib.training.checkpointing import SaveCheckpoints
 from monkeylib.training.curves import ResumedCSVLogger
+from monkeylib.training.health import Health, StepTimer, require_finite, require_usable_records
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
+from monkeylib.training.resuming import Resume
 from monkeylib.training.signals import StopOnSignal
 
 # A run is validated and saved this often, and after its first step.
@@ -47,6 +49,7 @@ RUN_FILES = {
     "best.ckpt",
     "metrics.csv",
     "answers.jsonl",
+    "bad_batch.jsonl",
     "memory.json",
     "skipped.jsonl",
     "predictions",
@@ -126,7 +129,10 @@ def run(
     # From here on random draws count: initial weights, data and dropout.
     L.seed_everything(profile.training.seed, verbose=False)
     processor = build.build_processor(profile)
+    if data.skipped is not None:
+        require_usable_records(data, ExampleEncoder(processor, profile.training.max_length))
     model = build.build_model(profile, processor)
+    require_finite(model.named_parameters(), "The base model")
 
     # The base model is there: from here on the folder may be changed.
     if rank_zero_only.rank == 0 and not resumes:
@@ -177,7 +183,12 @@ def _belongs_to_run(name: str) -> bool:
 def _run_config(profile: Profile, data: TrainingData) -> dict[str, Any]:
     """Return everything that changes what a run learns."""
     # Fields that change no weight.
-    no_effect = {"evaluation": True, "ablation": True, "description": True, "training": {"workers"}}
+    no_effect = {
+        "evaluation": True,
+        "ablation": True,
+        "description": True,
+        "training": {"workers", "max_bad_share"},
+    }
     config = json.loads(profile.model_dump_json(exclude=no_effect))
     config["data"] = data.digest
     if profile.base_checkpoint is not None:
@@ -202,10 +213,13 @@ def _trainer(
     # In optimiser steps; Lightning counts validations in micro-batches.
     checkpoint_interval = max(1, training.steps // CHECKPOINTS_PER_RUN)
 
+    timer = StepTimer()
     callbacks: list[L.Callback] = [
         LearningRateMonitor("step"),
         Throughput(),
         MemoryUse(folder),
+        Resume(),
+        Health(folder / "bad_batch.jsonl", training.max_bad_share, timer),
         SampleAnswers(folder / "answers.jsonl", max_new_tokens=min(48, profile.evaluation.max_new_tokens)),
         SaveCheckpoints(folder, checkpoint_interval),
         stop,  # after a checkpoint that is due anyway
@@ -238,6 +252,7 @@ def _trainer(
         num_sanity_val_steps=0,
         enable_model_summary=False,
         enable_progress_bar=progress,
+        profiler=timer,
     )
 
 

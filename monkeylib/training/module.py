@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -35,7 +36,15 @@ from monkeylib.training.optim import cosine_with_warmup, learning_rates, paramet
 VALIDATION_BATCHES = 4
 
 # Entries of a micro-batch that are not arguments of the model.
-_NOT_MODEL_INPUTS = ("turns", "grids", "tokens")
+_NOT_MODEL_INPUTS = (
+    "turns",
+    "grids",
+    "tokens",
+    "num_examples",
+    "num_batch_examples",
+    "num_records",
+    "num_bad_records",
+)
 
 
 class MonkeyTraining(L.LightningModule):
@@ -63,7 +72,12 @@ class MonkeyTraining(L.LightningModule):
         self.frozen = {name for name, weight in self.named_parameters() if not weight.requires_grad}
         # Checkpoints leave frozen weights out; `load_state_dict` checks the others itself.
         self.strict_loading = False
+        # Numbers of examples at which the data ended before a resumed run was given more.
+        self.cuts: tuple[int, ...] = ()
+        # Losses of the running step's micro-batches.
+        self.micro_batch_losses: list[Tensor] = []
         self._step_sums: dict[str, Tensor] = {}
+        self._num_validated = 0
         self._sharded = False
 
         if profile.training.checkpointing:
@@ -73,6 +87,14 @@ class MonkeyTraining(L.LightningModule):
     def accumulation_steps(self) -> int:
         """Micro-batches of an optimiser step on each device."""
         return accumulation_steps(self.profile, self.trainer.world_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of the run: the profile's, and those that cuts in the data add."""
+        batches, uncut = self.training_batches(), self.training_batches(cuts=())
+        if batches.num_batches is None or uncut.num_batches is None:
+            return self.profile.training.steps
+        return self.profile.training.steps + batches.num_batches - uncut.num_batches
 
     @cached_property
     def _encoder(self) -> ExampleEncoder:
@@ -102,7 +124,7 @@ class MonkeyTraining(L.LightningModule):
             BadRecord: a record that cannot be trained on, which the data loader reports in `failure`.
         """
         if "failure" in batch:
-            raise BadRecord(f"{batch['failure']}. Fix it, or leave bad records out with --skip-bad")
+            raise BadRecord(batch["failure"])
 
         inputs = {name: value for name, value in batch.items() if name not in _NOT_MODEL_INPUTS}
         grids = None if self.profile.views == "global" else batch.get("grids")
@@ -119,7 +141,8 @@ class MonkeyTraining(L.LightningModule):
         # Each micro-batch adds its share, so that the last one logs the mean of the step.
         metrics = self.loss_and_accuracy(batch)
         if batch_idx % self.accumulation_steps == 0:
-            self._step_sums = {}
+            self._step_sums, self.micro_batch_losses = {}, []
+        self.micro_batch_losses.append(metrics["loss"].detach())
         for name, value in metrics.items():
             self._step_sums[name] = self._step_sums.get(name, 0) + value.detach() / self.accumulation_steps
 
@@ -127,15 +150,41 @@ class MonkeyTraining(L.LightningModule):
         self.log_dict(logged, batch_size=1, prog_bar=True, sync_dist=self.trainer.world_size > 1)
         return metrics["loss"]
 
+    def on_validation_epoch_start(self) -> None:
+        """Count the examples of this validation."""
+        self._num_validated = 0
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Log the loss of a batch of images that training never sees."""
-        metrics = self.loss_and_accuracy(batch)
-        self.log_dict(
-            {f"val/{name}": value.detach() for name, value in metrics.items()},
-            batch_size=len(batch["labels"]),
-            prog_bar=True,
-            sync_dist=self.trainer.world_size > 1,
+        """Log the loss of a micro-batch of images that training never sees."""
+        metrics = {name: value.detach() for name, value in self.loss_and_accuracy(batch).items()}
+        self._num_validated += batch["num_examples"]
+
+        # The loss is a share of its whole batch's, and each batch counts by its examples, so that the mean
+        # does not depend on how batches are divided.
+        sizes = {"loss": batch["num_batch_examples"], "exact": len(batch["labels"])}
+        for name, value in metrics.items():
+            self.log(
+                f"val/{name}",
+                value,
+                batch_size=sizes[name],
+                prog_bar=True,
+                sync_dist=self.trainer.world_size > 1,
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Check that something was validated.
+
+        Raises:
+            ValueError: every validation record was left out.
+        """
+        num_validated = self.trainer.strategy.reduce(
+            torch.tensor(float(self._num_validated), device=self.device), reduce_op="sum"
         )
+        if num_validated == 0:
+            raise ValueError(
+                "none of the validation records can be used, skipped.jsonl has the reasons: fix them, or "
+                "leave the validation out of the mixture"
+            )
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW with a warm-up and a cosine decay; each component trains at its own rate."""
@@ -155,14 +204,25 @@ class MonkeyTraining(L.LightningModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the micro-batches of this device from the first one on that the run has not seen."""
-        training, data = self.profile.training, self.data
-        end = None if data.num_records is None else data.offset + data.num_records
-        batches = self._batches(data.train, training.batch_size, data.offset, end)
-
+        training = self.profile.training
         shard = Shard(self.trainer.global_rank, self.trainer.world_size, self.accumulation_steps)
         collator = self.collator(shard, packing=training.packing)
-        micro_batches = MicroBatches(batches, collator, training.steps, self.trainer.global_step, shard)
+        # On resuming, the step follows from the consumed examples (`resuming.Resume`).
+        micro_batches = MicroBatches(
+            self.training_batches(), collator, self.num_steps, self.trainer.global_step, shard
+        )
         return build_dataloader(micro_batches, workers=training.workers)
+
+    def training_batches(self, cuts: Sequence[int] | None = None) -> LengthBuckets:
+        """Return the batches of the run.
+
+        Args:
+            cuts: numbers of examples at which the data is cut, by default those of this run.
+        """
+        data = self.data
+        end = None if data.num_records is None else data.offset + data.num_records
+        cuts = [data.offset + cut for cut in (self.cuts if cuts is None else cuts)]
+        return self._batches(data.train, self.profile.training.batch_size, data.offset, end, cuts)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the same few batches each time."""
@@ -170,20 +230,19 @@ class MonkeyTraining(L.LightningModule):
         if data.validation is None:
             return []
 
-        # As many examples as in `VALIDATION_BATCHES` training batches, as many at once as in training.
-        batch_size = training.batch_size
-        if training.micro_batch_size is not None:
-            batch_size = training.micro_batch_size * self.trainer.world_size
-        # Many examples at once need fewer batches.
-        num_batches = VALIDATION_BATCHES * training.batch_size // batch_size
-
-        end = None
+        num_batches, num_examples, end = VALIDATION_BATCHES, training.batch_size, None
         if data.num_validation_records is not None:
             end = data.validation_offset + data.num_validation_records
-            num_batches = min(num_batches, -(-data.num_validation_records // batch_size))
+            num_batches = min(num_batches, -(-data.num_validation_records // training.batch_size))
+            num_examples = min(num_examples, data.num_validation_records)
 
-        batches = self._batches(data.validation, batch_size, data.validation_offset, end)
-        shard = Shard(self.trainer.global_rank, self.trainer.world_size)
+        # Batches as large as those of training, as many examples at once as in training.
+        world_size, accumulation = self.trainer.world_size, 1
+        if training.micro_batch_size is not None:
+            accumulation = -(-num_examples // (training.micro_batch_size * world_size))
+
+        batches = self._batches(data.validation, training.batch_size, data.validation_offset, end)
+        shard = Shard(self.trainer.global_rank, world_size, accumulation)
         micro_batches = MicroBatches(batches, self.collator(shard, fixed_size=True), num_batches, shard=shard)
         return build_dataloader(micro_batches, keep_workers=True)
 
@@ -198,10 +257,15 @@ class MonkeyTraining(L.LightningModule):
         encoder = self._encoder
         if packing:
             encoder = ExampleEncoder(self.processor, self.profile.training.max_length, packing=True)
-        return Collator(encoder, shard, self._skip, None if fixed_size else self._view_side)
+        return Collator(encoder, shard, self.skip, None if fixed_size else self._view_side)
 
     def _batches(
-        self, dataset: RecordDataset, batch_size: int, offset: int, end: int | None
+        self,
+        dataset: RecordDataset,
+        batch_size: int,
+        offset: int,
+        end: int | None,
+        cuts: Sequence[int] = (),
     ) -> LengthBuckets:
         encoder = self._encoder
 
@@ -209,10 +273,10 @@ class MonkeyTraining(L.LightningModule):
             try:
                 return encoder.encode(dataset[index])
             except BadRecord as error:
-                self._skip(error)
+                self.skip(error)
                 return None
 
-        return LengthBuckets(load_example, len, batch_size, offset, end)
+        return LengthBuckets(load_example, len, batch_size, offset, end, cuts)
 
     def _view_side(self, step: int) -> int | None:
         """Return the pixels of the one view at a step, where they change as training goes on."""
@@ -220,13 +284,14 @@ class MonkeyTraining(L.LightningModule):
         if not training.view_sides:
             return None
         if training.view_order == "progressive":
-            return training.view_sides[step * len(training.view_sides) // training.steps]
+            size = step * len(training.view_sides) // training.steps
+            return training.view_sides[min(size, len(training.view_sides) - 1)]
         return int(np.random.default_rng([23, training.seed, step]).choice(training.view_sides))
 
-    def _skip(self, error: BadRecord) -> None:
+    def skip(self, error: BadRecord) -> None:
         """Log a bad record, or raise its error where the run does not skip any."""
         if self.data.skipped is None:
-            raise error
+            raise BadRecord(f"{error}. Fix it, or leave bad records out with --skip-bad") from error
         self.data.skipped.add(error)
 
     # --- checkpoints

@@ -110,7 +110,7 @@ def test_validation_reads_as_many_examples_however_they_are_divided(monkeypatch)
         module = build_module(SMOKE.with_training(micro_batch_size=micro_batch_size))
         monkeypatch.setattr(MonkeyTraining, "trainer", SimpleNamespace(global_rank=0, world_size=1))
         dataset = module.val_dataloader().dataset
-        counts.append(sum(len(dataset.batches[number]) for number in range(len(dataset))))
+        counts.append(sum(dataset[number]["num_examples"] for number in range(len(dataset))))
     assert counts == [4 * SMOKE.training.batch_size] * 3
 
 
