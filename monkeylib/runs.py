@@ -643,6 +643,17 @@ class RunFolder:
                     entry.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs have left below a folder that belongs to a run as a whole.
+
+    Call it while the run's lock is held: another process may be about to rename such a file.
+    """
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            if _leftover_name(name) is not None:
+                Path(directory, name).unlink(missing_ok=True)
+
+
 # --- names
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator, model_validator
 
 from monkeylib.boxes import Box, Point, bounding_box
+from monkeylib.captions.failures import RETRIED, FailureKind
 
 SCHEMA_VERSION = 2  # of the fields below, as files hold them
 
@@ -140,10 +141,16 @@ class ExpertOutput(_Strict):
 
 
 class Failure(_Strict):
-    """A stage that failed on an image, and the message."""
+    """A stage that failed on an image, the message, and its kind (empty in files of earlier versions)."""
 
     stage: str
     error: str
+    kind: FailureKind | Literal[""] = ""
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether the next run tries again."""
+        return self.kind in RETRIED
 
 
 class DroppedAnnotation(_Strict):

@@ -30,11 +30,15 @@ from pydantic import TypeAdapter
 
 from monkeylib import resources, signals
 from monkeylib.captions.annotations import Failure, Provenance
+from monkeylib.captions.failures import FailureKind, ModelError, StageFailed, failure_kind
 from monkeylib.captions.models import Model
 from monkeylib.digests import json_digest
 from monkeylib.progress import CountCallback
+from monkeylib.redaction import redact
 
 MAXIMUM_CRASHES = 3  # processes that an input may crash before it is quarantined
+MAXIMUM_FAILURES = 20  # after which a model that hardly ever succeeds ends the run
+_HOPELESS = 0.9  # share of failures from which a model hardly ever succeeds
 
 InferenceFunction = Callable[[Sequence[Any]], Sequence[Any]]
 
@@ -43,8 +47,18 @@ class ProcessEnded(RuntimeError):
     """The process of a model ended before it gave a result."""
 
 
-class ModelFailed(RuntimeError):
+class ModelFailed(ModelError):
     """An exception that a model raised in its own process, as text: type and message."""
+
+    def __init__(self, message: str, kind: FailureKind = "raised") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class TimeLimitExceeded(ModelError, TimeoutError):
+    """A model took longer than its limit, and its process was killed."""
+
+    kind: FailureKind = "timeout"
 
 
 class InferenceRequest(NamedTuple):
@@ -57,7 +71,7 @@ class InferenceRequest(NamedTuple):
 def as_failure(stage: str, error: Exception) -> Failure:
     """Convert an exception to the failure that records store."""
     message = str(error) if isinstance(error, ModelFailed) else f"{type(error).__name__}: {error}"
-    return Failure(stage=stage, error=message)
+    return Failure(stage=stage, error=redact(message), kind=failure_kind(error))
 
 
 class CachedModel:
@@ -72,6 +86,8 @@ class CachedModel:
         name: name of the stage in failures.
         time_limit: seconds for a batch, or for an input that is run alone. The model then runs in a separate
             process, which is killed when it takes longer. None runs it in this process, without a limit.
+        max_failures: failures after which `StageFailed` is raised if nine in ten results are failures, or
+            at once if the model can't be loaded; 0 for no limit.
 
     Attributes:
         computed: requests for which the model was run, so far.
@@ -88,6 +104,7 @@ class CachedModel:
         *,
         name: str,
         time_limit: float | None = None,
+        max_failures: int = MAXIMUM_FAILURES,
     ) -> None:
         self.model: Model | SubprocessWorker = model
         self.infer = infer
@@ -95,12 +112,14 @@ class CachedModel:
             self.model = self.infer = SubprocessWorker(model, infer, time_limit)
 
         self.batch_size = batch_size
+        self.max_failures = max_failures
         self.name = name
         self.cache = ResultCache(folder, result_type)
         self.ledger = CrashLedger(folder)
         self.computed = 0
         self.cached = 0
 
+        self._results = self._failures = 0  # so far, cached ones too
         self._load_failure: Failure | None = None
         self._crashes: Counter[str] = Counter()  # of each suspect, as the ledger counts them
 
@@ -114,6 +133,9 @@ class CachedModel:
         Args:
             requests: may repeat a key, which is then computed once.
             progress: called with a number of finished requests and whether they were cached.
+
+        Raises:
+            StageFailed: nearly everything fails; see `max_failures`.
         """
         # Copies of an image have the same key, and are computed once.
         unique = {request.key: request for request in requests}
@@ -121,6 +143,7 @@ class CachedModel:
         missing = [request for key, request in unique.items() if results[key] is None]
 
         self.cached += len(unique) - len(missing)
+        self._results += len(unique) - len(missing)
         if progress:
             progress(len(requests) - len(missing), True)
 
@@ -132,8 +155,27 @@ class CachedModel:
             )
             if progress:
                 progress(len(new_results), False)
+            self._require_successes(new_results)
 
         return results
+
+    def _require_successes(self, new_results: Mapping[str, Any]) -> None:
+        """Count results, and end the run if nearly all of them are failures.
+
+        Raises:
+            StageFailed: they are.
+        """
+        failures = [result for result in new_results.values() if isinstance(result, Failure)]
+        self._results += len(new_results)
+        self._failures += len(failures)
+
+        is_hopeless = self._failures >= max(self.max_failures, _HOPELESS * self._results)
+        if self.max_failures and failures and is_hopeless:
+            raise StageFailed(
+                f"The stage {self.name} failed on {self._failures} of {self._results} images, the last time "
+                f"with: {failures[-1].error} - so the run was ended. What came before is kept: mend this and "
+                "run again, or go on despite failures with --max-failures 0."
+            )
 
     def release(self) -> None:
         """Free the model; it is loaded again on demand."""
@@ -159,7 +201,12 @@ class CachedModel:
             try:
                 self.model.prepare()
             except Exception as error:  # models raise whatever they like
-                self._load_failure = as_failure(self.name, error)
+                # Another machine, or the next run, may have the weights.
+                self._load_failure = as_failure(self.name, error).model_copy(update={"kind": "unavailable"})
+                if self.max_failures:
+                    raise StageFailed(
+                        f"The stage {self.name} can't be loaded: {self._load_failure.error}"
+                    ) from error
 
         if self._load_failure is not None:
             yield {request.key: self._load_failure for request in requests}
@@ -237,6 +284,7 @@ class CachedModel:
         return Failure(
             stage=self.name,
             error=f"crashed the process {MAXIMUM_CRASHES} times; delete {folder} to try again",
+            kind="crashed",
         )
 
 
@@ -430,7 +478,7 @@ class SubprocessWorker:
         Raises:
             ModelFailed: the model raised an exception.
             ProcessEnded: its process ended.
-            TimeoutError: it took longer than the limit; its process has been killed.
+            TimeLimitExceeded: it took longer than the limit; its process has been killed.
         """
         self.prepare()
         assert self._connection is not None
@@ -457,7 +505,7 @@ class SubprocessWorker:
         # A model that hangs can only be stopped with its process.
         if not self._connection.poll(time_limit):
             self.release()
-            raise TimeoutError(f"no result within {time_limit:g} seconds")
+            raise TimeLimitExceeded(f"no result within {time_limit:g} seconds")
 
         try:
             succeeded, value = self._connection.recv()
@@ -465,7 +513,7 @@ class SubprocessWorker:
             raise self._process_ended() from error
 
         if not succeeded:
-            raise ModelFailed(value)
+            raise ModelFailed(*value)
         return value
 
     def _process_ended(self) -> ProcessEnded:
@@ -490,11 +538,11 @@ def _serve(connection: Connection, model: Model, infer: InferenceFunction) -> No
 
 
 def _attempt(step: Callable[[], Any]) -> tuple[bool, Any]:
-    """Return whether a step succeeded, and its result or the text of its exception."""
+    """Return whether a step succeeded, and its result or the text and the kind of its exception."""
     try:
         return True, step()
     except Exception as error:  # models raise whatever they like, also what cannot be pickled
-        return False, f"{type(error).__name__}: {error}"
+        return False, (f"{type(error).__name__}: {error}", failure_kind(error))
 
 
 def _exit_with_parent() -> None:

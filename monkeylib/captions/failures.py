@@ -8,6 +8,8 @@ tries again.
 
 from typing import Literal
 
+from monkeylib.images import ImageError
+
 FailureKind = Literal[
     # The image, with the codes of `images.ImageError`.
     "missing",
@@ -40,6 +42,20 @@ class ModelError(RuntimeError):
     """
 
     kind: FailureKind = "raised"
+
+
+def failure_kind(error: BaseException) -> FailureKind:
+    """Return the kind of the failure that an error becomes."""
+    if isinstance(error, ImageError):
+        return error.code
+    if isinstance(error, ModelError):
+        return error.kind
+
+    # By name: torch's error is not imported here.
+    names = {error_type.__name__ for error_type in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError", "ConnectionError", "TimeoutError"}:
+        return "unavailable"
+    return "raised"
 
 
 class StageFailed(ValueError):

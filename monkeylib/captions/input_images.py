@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from monkeylib.digests import file_digest, image_digest
-from monkeylib.images import SUFFIXES, open_image
+from monkeylib.images import SUFFIXES, ImageError, open_image
 
 _NAME_FIELDS = ("image", "name", "file", "file_name", "path")  # of a file of original captions
 
@@ -63,18 +63,16 @@ def open_images(images: Sequence[InputImage]) -> list[Image.Image]:
     """Return the RGB images of a batch, in memory all at once.
 
     Raises:
-        FileNotFoundError: a file does not exist.
-        ValueError: a file is not a readable image. Both messages name the image instead of its path, which
-            differs between machines.
+        ImageError: a file does not exist, or is not a readable image. The message names the image instead of
+            its path, which differs between machines.
     """
 
     opened = []
     for image in images:
         try:
             opened.append(open_image(image.image))
-        except (FileNotFoundError, ValueError) as error:
-            error_type = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-            raise error_type(str(error).replace(str(image.image), image.name)) from error
+        except ImageError as error:
+            raise type(error)(error.code, str(error).replace(str(image.image), image.name)) from error
 
     return opened
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from monkeylib import assets
 from monkeylib.captions.annotations import ExpertOutput, GeneratedCaption, Provenance, Record
 
 
@@ -24,6 +25,7 @@ class Model(ABC):
         version: version of the weights.
         licence: licence of the weights.
         setting_names: attributes that change what the model returns.
+        asset_names: assets that hold its weights.
         gpu_share: share of a GPU that one copy needs, where there are GPUs; 0 if it runs on the CPU.
         alone: whether there may be only one copy, however many machines there are.
     """
@@ -32,6 +34,7 @@ class Model(ABC):
     version: str
     licence: str
     setting_names: tuple[str, ...] = ()
+    asset_names: tuple[str, ...] = ()
     gpu_share: float = 0.0
     alone: bool = False
 
@@ -47,9 +50,20 @@ class Model(ABC):
             expert=self.name, version=self.version, settings=self.settings, licence=self.licence
         )
 
+    def check(self) -> None:
+        """Check that `prepare` will find what it needs, and fetch missing assets. Nothing is loaded.
+
+        Called for all models of a run before its first image.
+
+        Raises:
+            Exception: something is missing; the message says what to do.
+        """
+        for name in self.asset_names:
+            assets.fetch(name)
+
     @abstractmethod
     def prepare(self) -> None:
-        """Load the weights. Called before the first batch, so that missing weights are reported once."""
+        """Load the weights. Called before the first batch."""
 
     def release(self) -> None:  # noqa: B027 - most models have nothing to free
         """Free the memory of the weights; `prepare` loads them again."""

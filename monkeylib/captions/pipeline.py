@@ -5,10 +5,13 @@ The output folder of a run holds
 * `records.jsonl`, a record for each image in order,
 * `shards/`, the same as parquet, listed with their checksums in `manifest.json`,
 * `annotations/`, the cached results of each model,
-* `summary.json`, statistics of the last run.
+* `summary.json`, statistics of the last run that had something to do,
+* `report.html`, the first images with their annotations, where it was asked for,
+* `run.json`, which lists these files: the folder belongs to one run at a time (see `runs.RunFolder`).
 
 Every result is cached, so a rerun computes only what is missing. An image that comes twice, or under another
-name, is processed once. Failures are recorded but not cached: the next run tries again.
+name, is processed once. Failures are recorded but not cached. Settled ones (`captions.failures`) stay as they
+are; the next run tries the others again.
 """
 
 import json
@@ -17,17 +20,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from monkeylib import resources
+from monkeylib import resources, runs
 from monkeylib.captions import filtering
-from monkeylib.captions.annotations import Record
+from monkeylib.captions.annotations import SCHEMA_VERSION, Record
+from monkeylib.captions.cached_model import MAXIMUM_FAILURES
 from monkeylib.captions.composers import Composer
 from monkeylib.captions.composers.rules import RuleComposer
 from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher
 from monkeylib.captions.record_files import (
+    MANIFEST,
+    OUTCOMES,
     RECORDS,
     SHARD_SIZE,
     Shard,
@@ -36,6 +43,7 @@ from monkeylib.captions.record_files import (
     plan_shards,
     read_entry,
     read_records,
+    remove_other_shards,
 )
 from monkeylib.captions.stages import (
     ComposeStage,
@@ -47,8 +55,11 @@ from monkeylib.captions.stages import (
     load_samples,
 )
 from monkeylib.progress import Progress, ProgressCallback
+from monkeylib.runs import RunFolder
 
 __all__ = ["RECORDS", "InputImage", "Pipeline", "Summary", "caption_images"]
+
+ANNOTATIONS, SHARDS, SUMMARY, REPORT = "annotations", "shards", "summary.json", "report.html"
 
 
 def caption_images(
@@ -99,6 +110,7 @@ class Pipeline:
         time_limit: seconds that an expert or the matcher may take for a batch, or for an image that is run
             alone because its batch failed; a timeout is a failure. Each model then runs in a
             separate process. None for no limit.
+        max_failures: failures after which a stage that hardly ever succeeds ends the run; 0 for no limit.
     """
 
     experts: Sequence[Expert]
@@ -107,6 +119,7 @@ class Pipeline:
     filters: filtering.Filter = filtering.Filter()
     batch_size: int = 8
     time_limit: float | None = None
+    max_failures: int = MAXIMUM_FAILURES
 
     def __post_init__(self) -> None:
         if self.time_limit is not None and self.time_limit <= 0:
@@ -119,64 +132,137 @@ class Pipeline:
         *,
         engine: "Engine | None" = None,
         shard_size: int = SHARD_SIZE,
-        retry_failed: bool = True,
+        retry_failed: bool = False,
+        report: int = 0,
         progress: bool = True,
     ) -> "Summary":
         """Caption images into the folder `out`, resuming an interrupted run.
 
+        The whole job is checked before the first image is read: the folder, the models' weights, the
+        endpoint and its key.
+
         Args:
             images: the images.
-            out: the folder; it may hold the results of other images and other settings too.
+            out: the folder. It is new, empty, or of an earlier run, also one with other images or settings.
             engine: runs the stages; by default this process does.
             shard_size: images that are committed together.
-            retry_failed: run shards again whose records have failures.
+            retry_failed: run shards again whose records have settled failures.
+            report: number of images in report.html; 0 writes none.
             progress: show bars on standard error.
 
         Raises:
-            ValueError: there are no images, the shard size is below 1, or the engine's plan is impossible.
+            ValueError: there are no images, the shard size is below 1, the engine's plan is impossible, or
+                something is missing that a model needs.
+            FileExistsError: the folder holds files that no such run wrote.
+            BlockingIOError: another run uses the folder.
+            StageFailed: a stage failed on nearly every image.
         """
         if not images:
             raise ValueError("There is nothing to caption: got no images.")
 
-        start = time.perf_counter()
-
         # Workers may run in other folders.
         out = Path(out).absolute()
         images = [image.absolute() for image in images]
-        folder = out / "shards"
+        stages = self.stages(out / ANNOTATIONS)
 
-        stages = self.stages(out / "annotations")
+        with self._open(out, images, stages, shard_size) as folder, self._releasing(stages):
+            return self._run(
+                folder, images, stages, engine or LocalEngine(), shard_size, retry_failed, report, progress
+            )
+
+    def _open(
+        self, out: Path, images: Sequence[InputImage], stages: Sequence[Stage], shard_size: int
+    ) -> RunFolder:
+        """Lock the output folder."""
+        if not (out / runs.MANIFEST).exists() and (out / MANIFEST).exists() and (out / SHARDS).is_dir():
+            raise FileExistsError(
+                f"{resources.display_path(out)} holds captions of an earlier version of monkeylib, which did "
+                "not list its files: move it away, or name a new folder"
+            )
+
+        # Nothing of this keeps a run from going on: results are cached by image and model.
+        fingerprint = {
+            "images": len(images),
+            "shard_size": shard_size,
+            "schema_version": SCHEMA_VERSION,
+            "models": [item.model_dump(mode="json") for stage in stages for item in stage.provenance],
+        }
+        inputs = {image.image.parent for image in images if isinstance(image.image, Path)}
+        return RunFolder.open(out, "captions", fingerprint, may_change=fingerprint, inputs=sorted(inputs))
+
+    def _run(
+        self,
+        folder: RunFolder,
+        images: Sequence[InputImage],
+        stages: Sequence[Stage],
+        engine: "Engine",
+        shard_size: int,
+        retry_failed: bool,
+        report: int,
+        progress: bool,
+    ) -> "Summary":
+        """Caption images into a locked folder."""
+        start = time.perf_counter()
+        out, shard_folder = folder.path, folder.path / SHARDS
         provenance = [item for stage in stages for item in stage.provenance]
 
-        with Progress("images") if progress else nullcontext() as bars, self._releasing(stages):
+        # What a finished run needs nothing of, such as a key, may be missing.
+        if folder.state != "finished":
+            _check_models(stages)
+
+        with Progress("images") if progress else nullcontext() as bars:
             if bars:
                 bars.add_task("checksums", len(images))
             shards = plan_shards(images, provenance, shard_size, bars and partial(bars.advance, "checksums"))
 
             # Shards that an earlier run has committed are left alone.
-            missing = [shard for shard in shards if not _is_finished(folder, shard, retry_failed)]
+            missing = [shard for shard in shards if not _is_finished(shard_folder, shard, retry_failed)]
+            if missing and folder.state == "finished":
+                _check_models(stages)
+
+            self._start(folder)
             if bars:
                 image_count = sum(len(shard.images) for shard in missing)
                 for stage in stages:
                     bars.add_task(stage.name, image_count)
 
             # Engines are generators: the shards run while their statistics are added up.
-            runs = (engine or LocalEngine()).run(missing, stages, folder, bars and bars.advance)
-            statistics = _add_up(stages, runs)
+            finished = engine.run(missing, stages, shard_folder, bars and bars.advance)
+            statistics = _add_up(stages, finished)
 
-        manifest = gather_shards(folder, shards, out)
+        manifest = gather_shards(shard_folder, shards, out)
+        remove_other_shards(shard_folder, shards)
         summary = Summary(
-            records=manifest["records"],
-            failed=manifest["failed"],
+            **{name: manifest[name] for name in OUTCOMES},
             shards=len(shards),
             already=len(shards) - len(missing),
             seconds=time.perf_counter() - start,
             stages=statistics,
         )
 
-        with resources.atomic_write(out / "summary.json") as temporary:
-            temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
+        # A run without anything to do keeps the statistics of the one before.
+        if missing or not (out / SUMMARY).exists():
+            with resources.atomic_write(out / SUMMARY) as temporary:
+                temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
+
+        if report and (missing or not (out / REPORT).exists()):
+            _write_report(out, images[:report], summary)
+        if not summary.pending:
+            folder.finish()
         return summary
+
+    def _start(self, folder: RunFolder) -> None:
+        """Begin to write into the folder, and remove what a killed run left half-written."""
+        was_killed = folder.state == "resumed"
+        folder.start()
+
+        for name in (RECORDS, MANIFEST, SUMMARY, REPORT):
+            folder.own(name)
+        folder.own(f"{SHARDS}/*.parquet")
+        folder.own(f"{SHARDS}/*.json")
+
+        if was_killed:
+            runs.remove_leftovers(folder.path / ANNOTATIONS)
 
     def stages(self, root: Path) -> list[Stage]:
         """Return the stages in order; results of models are cached under `root`."""
@@ -198,13 +284,13 @@ class Pipeline:
         # Match after all experts, and compose last.
         stages: list[Stage] = [*expert_stages.values()]
         if self.matcher:
-            stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit))
-        stages.append(ComposeStage(self.composer or RuleComposer(), self.filters, root))
+            stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit, self.max_failures))
+        stages.append(ComposeStage(self.composer or RuleComposer(), self.filters, root, self.max_failures))
         return stages
 
     def _add_expert(self, expert: Expert, root: Path, stages: dict[str, ExpertStage]) -> ExpertStage:
         """Return the stage of an expert; add it after that of its upstream expert if it is missing."""
-        stage = ExpertStage(expert, root, self.batch_size, self.time_limit)
+        stage = ExpertStage(expert, root, self.batch_size, self.time_limit, self.max_failures)
         if stage.key not in stages:
             if isinstance(expert, DependentExpert):
                 self._add_expert(expert.upstream, root, stages)
@@ -223,12 +309,39 @@ class Pipeline:
                     stage.release()
 
 
+def _check_models(stages: Sequence[Stage]) -> None:
+    """Check that each stage has what it needs, before the first image is read.
+
+    Raises:
+        ValueError: the first that has not, with the name of its stage.
+    """
+    for stage in stages:
+        try:
+            stage.model.check()
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # models raise whatever they like
+            raise ValueError(f"The stage {stage.name} cannot run, so nothing was begun: {error}") from error
+
+
 def _is_finished(folder: Path, shard: Shard, retry_failed: bool) -> bool:
     entry = read_entry(folder, shard)
-    if entry is None:
+    if entry is None or entry["pending"]:
         return False
     # A shard with failures is run again: what succeeded is cached.
     return not (retry_failed and entry["failed"])
+
+
+def _write_report(out: Path, images: Sequence[InputImage], summary: "Summary") -> None:
+    """Write report.html about the first images."""
+    from monkeylib.captions.report import build_report
+
+    # Records come in the order of the images.
+    records = list(islice(read_records(out / RECORDS), len(images)))
+    notes = [summary.sentence()]
+    if summary.records > len(images):
+        notes.append(f"The page shows the first {len(images)} of them.")
+    build_report(records, images, notes=notes).write(out / REPORT)
 
 
 def _add_up(
@@ -336,7 +449,10 @@ class Summary:
 
     Fields:
         records: images in `records.jsonl`.
+        described: images with a caption on which every stage succeeded.
+        undescribed: images on which every stage succeeded, but about which there is nothing to say.
         failed: images with failures.
+        pending: those of them that the next run tries again.
         shards: number of shards.
         already: shards that an earlier run had committed.
         seconds: from the first checksum to the last file.
@@ -344,7 +460,10 @@ class Summary:
     """
 
     records: int
+    described: int
+    undescribed: int
     failed: int
+    pending: int
     shards: int
     already: int
     seconds: float
@@ -354,6 +473,13 @@ class Summary:
     def cost(self) -> float:
         """US dollars that paid services cost."""
         return sum(stage.cost for stage in self.stages)
+
+    def sentence(self) -> str:
+        """Return how many images were described, how many were not, and how many failed."""
+        text = f"{self.described} described, {self.undescribed} without a description, {self.failed} failed"
+        if self.pending:
+            text += f", of which {self.pending} are tried again by the next run"
+        return f"{self.records} image{'' if self.records == 1 else 's'}: {text}."
 
     def rows(self) -> list[dict[str, str | int | float]]:
         """Return a row per stage, for a table."""

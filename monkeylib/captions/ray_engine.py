@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from monkeylib.captions.failures import StageFailed
 from monkeylib.captions.pipeline import ShardTask, finish_shard, load_shard, run_stage
 from monkeylib.captions.record_files import Shard
 from monkeylib.captions.stages import Stage, StageStatistics
@@ -81,7 +82,7 @@ class RayEngine:
         data = data.map_batches(_finisher(stages, folder), **options)
 
         # What comes back is small: the records have been written by the workers.
-        for row in data.iter_rows():
+        for row in _rows(data):
             image_count, statistics = pickle.loads(row["task"])
             if progress:
                 for stage in statistics:
@@ -139,6 +140,24 @@ class RayEngine:
             )
 
         return 1
+
+
+def _rows(data: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a data set, and raise what ended a stage as it was raised in its actor.
+
+    Raises:
+        StageFailed: a stage failed on nearly everything.
+    """
+    try:
+        yield from data.iter_rows()
+    except Exception as error:
+        # Ray wraps it, once or several times.
+        cause: BaseException | None = error
+        while cause is not None and type(cause) is not StageFailed:
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise
+        raise StageFailed(str(cause)) from None
 
 
 def _require(resource: str, needed: float, available: float) -> None:

@@ -12,6 +12,7 @@ the same bytes: it does not matter which process runs a shard, and how often.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -35,6 +36,9 @@ SHARD_SIZE = 1000  # images
 RECORDS = "records.jsonl"
 MANIFEST = "manifest.json"
 PARQUET = ".parquet"
+OUTCOMES = ("records", "described", "undescribed", "failed", "pending")
+
+_SHARD_FILE = re.compile(r"(\d{6}-[0-9a-f]{16})\.(?:parquet|json)")
 
 
 # --- files of records -------------------------------------------------------------------------------------
@@ -128,7 +132,7 @@ def _parquet_schema() -> "pyarrow.Schema":
         "dropped": {"text": text, "box": box, "expert": text, "reason": text, "kind": text,
                     "value": number},
         "provenance": {"expert": text, "version": text, "settings": text, "licence": text},
-        "failures": {"stage": text, "error": text},
+        "failures": {"stage": text, "error": text, "kind": text},
     }  # fmt: skip
 
     words = pa.list_(text)
@@ -259,8 +263,7 @@ def commit_shard(
     file = _parquet(folder, shard)
     entry = {
         "file": file.name,
-        "records": len(records),
-        "failed": sum(record.status != "ok" for record in records),
+        **count_outcomes(records),
         "stages": [asdict(stage) for stage in statistics],
     }
 
@@ -271,6 +274,26 @@ def commit_shard(
         temporary.write_text(json.dumps(entry), encoding="utf-8")
 
 
+def count_outcomes(records: Iterable[Record]) -> dict[str, int]:
+    """Return how many records there are, and how many of each outcome.
+
+    Returns:
+        `records` is the sum of `described` (every stage succeeded, and there is a caption), `undescribed`
+        (every stage succeeded, but there is nothing to say) and `failed` (a stage failed). `pending` of
+        the failed ones are tried again by the next run.
+    """
+    counts = dict.fromkeys(OUTCOMES, 0)
+    for record in records:
+        counts["records"] += 1
+        if record.failures:
+            counts["failed"] += 1
+            counts["pending"] += any(failure.is_retried for failure in record.failures)
+        else:
+            counts["described" if record.detailed_caption else "undescribed"] += 1
+
+    return counts
+
+
 def read_entry(folder: Path, shard: Shard) -> dict[str, Any] | None:
     """Return the entry of a committed shard, None if it or its records are missing or damaged."""
     file = _parquet(folder, shard)
@@ -278,6 +301,7 @@ def read_entry(folder: Path, shard: Shard) -> dict[str, Any] | None:
         entry = json.loads(file.with_suffix(".json").read_bytes())
         # A parquet that was cut off or changed has another digest.
         intact = entry["records"] == len(shard.images) and entry["sha256"] == file_digest(file)
+        intact = intact and all(name in entry for name in OUTCOMES)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -287,8 +311,11 @@ def read_entry(folder: Path, shard: Shard) -> dict[str, Any] | None:
 def gather_shards(folder: Path, shards: Sequence[Shard], out: Path) -> dict[str, Any]:
     """Join committed shards, in their order, to `out/records.jsonl`, and list them in `out/manifest.json`.
 
+    Nothing is written if both files are there and list these shards.
+
     Returns:
-        The manifest: `schema_version`, numbers of `records` and of `failed` ones, and the `shards`.
+        The manifest: `schema_version`, the numbers of `count_outcomes`, the `bytes` of records.jsonl, and the
+        `shards`.
 
     Raises:
         ValueError: a shard is not committed.
@@ -299,22 +326,46 @@ def gather_shards(folder: Path, shards: Sequence[Shard], out: Path) -> dict[str,
         if entry is None:
             raise ValueError(f"shard {shard.name} in {folder} is incomplete: run the same call again")
         file = f"{folder.relative_to(out).as_posix()}/{entry['file']}"
-        listed.append(
-            {**{name: entry[name] for name in ("file", "records", "failed", "sha256")}, "file": file}
-        )
+        listed.append({"file": file, "sha256": entry["sha256"], **{name: entry[name] for name in OUTCOMES}})
 
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "records": sum(entry["records"] for entry in listed),
-        "failed": sum(entry["failed"] for entry in listed),
-        "shards": listed,
-    }
+    manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+    for name in OUTCOMES:
+        manifest[name] = sum(entry[name] for entry in listed)
+
+    if gathered := _read_gathered(out, manifest, listed):
+        return gathered
 
     # Records are streamed from shard to file, never all in memory.
-    write_records(_records(folder, shards), out / RECORDS)
-    with resources.atomic_write(out / MANIFEST) as temporary:
+    records = write_records(_records(folder, shards), out / RECORDS, durable=True)
+    manifest |= {"bytes": records.stat().st_size, "shards": listed}
+    with resources.atomic_write(out / MANIFEST, durable=True) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
+
+
+def _read_gathered(
+    out: Path, manifest: dict[str, Any], listed: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Return the manifest of an earlier run if it lists the same shards, and its records are there."""
+    try:
+        gathered = json.loads((out / MANIFEST).read_bytes())
+        size = (out / RECORDS).stat().st_size
+    except (OSError, ValueError):
+        return None
+
+    return gathered if gathered == {**manifest, "bytes": size, "shards": listed} else None
+
+
+def remove_other_shards(folder: Path, shards: Sequence[Shard]) -> None:
+    """Remove the shards of earlier runs, over other images or with other settings, from a folder of shards.
+
+    The folder then holds every image once. Only files with the name of a shard are removed.
+    """
+    names = {shard.name for shard in shards}
+    for path in sorted(folder.iterdir()):
+        match = _SHARD_FILE.fullmatch(path.name)
+        if match and match[1] not in names and path.is_file():
+            path.unlink()
 
 
 def _records(folder: Path, shards: Sequence[Shard]) -> Iterator[Record]:

@@ -18,7 +18,13 @@ from PIL import Image
 from monkeylib.boxes import Box
 from monkeylib.captions import checks, filtering
 from monkeylib.captions.annotations import ExpertOutput, Failure, GeneratedCaption, Provenance, Record, Score
-from monkeylib.captions.cached_model import CachedModel, InferenceRequest, as_failure, result_folder
+from monkeylib.captions.cached_model import (
+    MAXIMUM_FAILURES,
+    CachedModel,
+    InferenceRequest,
+    as_failure,
+    result_folder,
+)
 from monkeylib.captions.composers import Composer
 from monkeylib.captions.input_images import InputImage, open_images
 from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher, Model, crop
@@ -200,6 +206,7 @@ class ExpertStage(Stage):
         root: folder of the results of all models.
         batch_size: number of images that the expert gets at once.
         time_limit: seconds for a batch, or for an image that is run alone; see `CachedModel`.
+        max_failures: failures after which the run ends if there is hardly a success; see `CachedModel`.
 
     Attributes:
         key: the same for two experts whose results are the same.
@@ -209,7 +216,14 @@ class ExpertStage(Stage):
         last_dependent: whether it is the last one to need the output of its upstream expert.
     """
 
-    def __init__(self, expert: Expert, root: Path, batch_size: int, time_limit: float | None = None) -> None:
+    def __init__(
+        self,
+        expert: Expert,
+        root: Path,
+        batch_size: int,
+        time_limit: float | None = None,
+        max_failures: int = MAXIMUM_FAILURES,
+    ) -> None:
         self.model = expert
         self.name = expert.name
         self.in_records = False
@@ -232,6 +246,7 @@ class ExpertStage(Stage):
             batch_size,
             name=self.name,
             time_limit=time_limit,
+            max_failures=max_failures,
         )
 
     @property
@@ -305,7 +320,12 @@ class MatchStage(Stage):
     """
 
     def __init__(
-        self, matcher: ImageTextMatcher, root: Path, batch_size: int, time_limit: float | None = None
+        self,
+        matcher: ImageTextMatcher,
+        root: Path,
+        batch_size: int,
+        time_limit: float | None = None,
+        max_failures: int = MAXIMUM_FAILURES,
     ) -> None:
         self.model = matcher
         self.name = matcher.name
@@ -318,6 +338,7 @@ class MatchStage(Stage):
             batch_size,
             name=self.name,
             time_limit=time_limit,
+            max_failures=max_failures,
         )
 
     @property
@@ -379,7 +400,13 @@ class MatchStage(Stage):
 class ComposeStage(Stage):
     """Filters the annotations, has the composer write the detailed caption, and checks it."""
 
-    def __init__(self, composer: Composer, filters: filtering.Filter, root: Path) -> None:
+    def __init__(
+        self,
+        composer: Composer,
+        filters: filtering.Filter,
+        root: Path,
+        max_failures: int = MAXIMUM_FAILURES,
+    ) -> None:
         self.model = composer
         self.name = composer.name
         self.filters = filters
@@ -391,6 +418,7 @@ class ComposeStage(Stage):
             result_folder(root, self._provenance),
             composer.batch_size,
             name="compose",
+            max_failures=max_failures,
         )
 
     @property

@@ -11,6 +11,7 @@ import typer
 
 from monkeylib import signals
 from monkeylib.cli import answer, assets, caption, chat, convert, data, evaluate, reproduce, train
+from monkeylib.redaction import redact
 
 app = typer.Typer(
     name="monkeylib",
@@ -55,7 +56,8 @@ def main() -> None:
 
 def _sentence(error: Exception) -> str:
     """Return the message of an error on one line."""
-    sentence = " ".join(str(error).split()) or type(error).__name__
+    # An address with a password, or a key that an endpoint repeats, may stand in any message.
+    sentence = redact(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, ModuleNotFoundError):
         sentence += ": install monkeylib's optional dependencies with `pip install -e '.[all]'` in its folder"
     return sentence

@@ -10,8 +10,11 @@ import typer
 from monkeylib import resources
 
 if TYPE_CHECKING:
-    from monkeylib.captions.input_images import InputImage
     from monkeylib.captions.pipeline import Engine, Summary
+
+# Exit codes beside 0 (all images have been through all stages) and 2 (an error).
+FAILED_IMAGES = 3  # finished; some images failed, and would fail again
+PENDING = 4  # the next run tries some images again
 
 # More of them are in the files; the terminal shows the first.
 _PRINTED_CAPTIONS = 20
@@ -62,6 +65,13 @@ Cpus = Annotated[
     typer.Option(min=0.01, help="Ray: CPUs per process; by default one, or less if the cluster has too few."),
 ]
 Address = Annotated[str | None, typer.Option(help="Ray: address of a running cluster.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try images again that failed in an earlier run for good.")
+]
+MaxFailures = Annotated[
+    int,
+    typer.Option(min=0, help="Failures after which a stage that hardly ever succeeds ends the run; 0: none."),
+]
 ReportSize = Annotated[int, typer.Option(min=0, help="Images in report.html; 0 writes no report.")]
 
 
@@ -83,15 +93,21 @@ def caption(
     gpus: Gpus = "",
     cpus: Cpus = None,
     address: Address = None,
+    retry_failed: RetryFailed = False,
+    max_failures: MaxFailures = 20,
     report: ReportSize = 100,
 ) -> None:
-    """Caption images in detail. Run it again to continue where it stopped."""
+    """Caption images in detail. Run it again to continue where it stopped.
+
+    Exit code 0: every image has been through all stages. 2: an error. 3: finished, but some images failed
+    for good, such as broken files (--retry-failed tries them again). 4: not finished, run it again.
+    """
     from monkeylib.captions.composers import load_composer
     from monkeylib.captions.experts import load_experts, load_matcher
     from monkeylib.captions.experts import smallest_segment as expert_limit
     from monkeylib.captions.filtering import Filter
     from monkeylib.captions.input_images import attach_captions, find_images
-    from monkeylib.captions.pipeline import Pipeline
+    from monkeylib.captions.pipeline import REPORT, Pipeline
 
     inputs = find_images(images)
     if captions:
@@ -110,6 +126,7 @@ def caption(
         filters=Filter(overlap=overlap, smallest_segment=smallest_segment),
         batch_size=batch_size,
         time_limit=time_limit,
+        max_failures=max_failures,
     )
 
     summary = pipeline.run(
@@ -117,14 +134,18 @@ def caption(
         out,
         engine=_ray_engine(workers, gpus, cpus, address) if engine == "ray" else _local_engine(low_memory),
         shard_size=shard_size,
+        retry_failed=retry_failed,
+        report=report,
         progress=sys.stderr.isatty(),
     )
 
-    # The error comes last, so that captions and report are there despite failures.
+    # The exit code comes last, so that captions and report are there despite failures.
     _print_captions(out, summary)
     if report:
-        _write_report(out, inputs[:report])
-    _raise_failures(out)
+        print(f"report: {resources.display_path(out / REPORT)}")
+    if summary.failed:
+        print(f"monkeylib: {_failure_sentence(out, summary)}", file=sys.stderr)
+        raise typer.Exit(PENDING if summary.pending else FAILED_IMAGES)
 
 
 def _local_engine(low_memory: bool) -> "Engine":
@@ -169,7 +190,7 @@ def _parse_stages(text: str, option: str) -> dict[str, float]:
 
 
 def _print_captions(out: Path, summary: "Summary") -> None:
-    """Print the first captions and, on a terminal, a table of the stages."""
+    """Print the first captions, how many images have none, and, on a terminal, a table of the stages."""
     from rich.console import Console
 
     from monkeylib import tables
@@ -182,37 +203,34 @@ def _print_captions(out: Path, summary: "Summary") -> None:
     if summary.records > _PRINTED_CAPTIONS:
         print(f"and {summary.records - _PRINTED_CAPTIONS} more in {resources.display_path(out / RECORDS)}")
 
-    if sys.stderr.isatty():
+    print(summary.sentence())
+    if summary.already == summary.shards:
+        print("All of this was there already: nothing was done.")
+    elif sys.stderr.isatty():
         title = f"{summary.records} images in {summary.seconds:.0f} s, US$ {summary.cost:.2f}"
         if summary.already:
             title += f"; {summary.already} of {summary.shards} shards were captioned before"
         tables.print_table(summary.rows(), title, Console(stderr=True))
 
 
-def _write_report(out: Path, inputs: "list[InputImage]") -> None:
-    """Write report.html about the first images."""
-    from monkeylib.captions.record_files import RECORDS, read_records
-    from monkeylib.captions.report import build_report
-
-    # Records come in the order of the inputs.
-    records = list(islice(read_records(out / RECORDS), len(inputs)))
-    page = build_report(records, inputs).write(out / "report.html")
-    print(f"report: {resources.display_path(page)}")
-
-
-def _raise_failures(out: Path) -> None:
-    """End with an error that names the first failures, if there are any."""
+def _failure_sentence(out: Path, summary: "Summary") -> str:
+    """Return how many images failed, the first of them, and what to do."""
     from monkeylib.captions.record_files import RECORDS, read_records
 
+    # What can still succeed is named first.
     failures = []
     for record in read_records(out / RECORDS):
         for failure in record.failures:
-            failures.append(f"{record.name}: {failure.error}")
+            if failure.is_retried or not summary.pending:
+                failures.append(f"{record.name}: {failure.error}")
+        if len(failures) >= _PRINTED_FAILURES:
+            break
 
-    if not failures:
-        return
-
-    named = "; ".join(failures[:_PRINTED_FAILURES])
-    if len(failures) > _PRINTED_FAILURES:
-        named += f"; and {len(failures) - _PRINTED_FAILURES} more"
-    raise ValueError(f"{len(failures)} of the steps failed, run the same command to try them again: {named}")
+    if summary.pending:
+        settled = summary.failed - summary.pending
+        start = f"not finished, run the same command again: {summary.pending} images are still to be done"
+        start += f", {settled} more failed for good" if settled else ""
+    else:
+        start = f"finished, but {summary.failed} of {summary.records} images failed for good "
+        start += "(--retry-failed tries them again)"
+    return f"{start}: {'; '.join(failures[:_PRINTED_FAILURES])}"

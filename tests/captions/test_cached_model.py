@@ -124,7 +124,7 @@ def test_image_that_hangs_becomes_a_failure(folder, tmp_path):
     start = time.perf_counter()
     summary = run_pipeline(folder, tmp_path / "out", Slow(), time_limit=2.5)
 
-    assert failures(tmp_path / "out") == {"2.png": "TimeoutError: no result within 2.5 seconds"}
+    assert failures(tmp_path / "out") == {"2.png": "TimeLimitExceeded: no result within 2.5 seconds"}
     assert summary.failed == 1 and time.perf_counter() - start < 3600, "it would sleep for an hour"
     assert not multiprocessing.active_children()
 

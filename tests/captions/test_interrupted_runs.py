@@ -1,15 +1,20 @@
 """A run that is killed, or that finds damaged shards, gives the same records as one that is not."""
 
+import json
 import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
+
+from PIL import Image
 
 from monkeylib.captions import input_images, pipeline
 from monkeylib.captions.pipeline import LocalEngine
 from monkeylib.captions.record_files import read_records
+from monkeylib.digests import file_digest
 from tests.support.caption_models import Colours
 from tests.support.caption_runs import IMAGES, build_pipeline, outcome, run_pipeline
 
@@ -69,11 +74,76 @@ def test_run_that_is_killed_five_times_gives_the_same_records(image_folder, unin
     assert computed["halves"] < IMAGES - 1, "results from before a kill are cached"
 
 
+def caption_few(image_folder, out):
+    """Run the pipeline over a few images, one of them unreadable, in shards of two."""
+    few = input_images.find_images([image_folder])[94:104]
+    build_pipeline().run(few, out, shard_size=2, progress=False)
+
+
+def test_kills_at_any_moment_lose_double_and_tear_nothing(image_folder, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    start = time.perf_counter()
+    caption_few(image_folder, tmp_path / "uninterrupted")
+    seconds, expected = time.perf_counter() - start, outcome(tmp_path / "uninterrupted")
+
+    rng = random.Random(0)
+    kills = finished_runs = 0
+    while kills < 16 or not finished_runs:
+        out = tmp_path / str(finished_runs)
+        child = context.Process(target=caption_few, args=(image_folder, out))
+        child.start()
+        child.join(rng.uniform(0, seconds))
+        child.kill()
+        child.join()
+
+        # Whatever bears its final name is whole, at any moment.
+        if (out / "records.jsonl").exists():
+            assert (out / "records.jsonl").read_bytes() == expected[0]
+        for entry in out.glob("shards/*.json"):
+            assert json.loads(entry.read_text())["sha256"] == file_digest(entry.with_suffix(".parquet"))
+
+        kills += child.exitcode == -signal.SIGKILL
+        # After some kills, one is let through.
+        if child.exitcode == 0 or kills % 8 == 7:
+            caption_few(image_folder, out)
+            assert outcome(out) == expected
+            assert sorted(path.name for path in out.iterdir()) == [
+                "annotations", "manifest.json", "records.jsonl", "run.json", "shards", "summary.json"
+            ]  # fmt: skip
+            assert not list(out.rglob(".*"))
+            finished_runs += 1
+
+
+def test_many_images_leave_no_handles_threads_or_locks(tmp_path):
+    """2,000 images in miniature; `make torture` runs ten times as many."""
+    sources = []
+    for number in range(2000):
+        colour = (1 + number % 250, 1 + number // 250, 9)
+        sources.append(pipeline.InputImage(Image.new("RGB", (4, 4), colour), f"{number:04d}"))
+
+    usage = []
+
+    class Watching(LocalEngine):
+        def run(self, *arguments):
+            for statistics in super().run(*arguments):
+                usage.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
+                yield statistics
+
+    run = pipeline.Pipeline([Colours()], batch_size=64)
+    summary = run.run(sources, tmp_path, engine=Watching(), shard_size=200, progress=False)
+
+    assert summary.described == 2000 and len(usage) == 10
+    handles, threads = zip(*usage, strict=True)
+    assert max(handles[1:]) <= handles[0] and max(threads[1:]) <= threads[0]
+    assert not list(tmp_path.rglob(".*"))
+
+
 def test_damaged_shard_is_run_again(image_folder, uninterrupted_run, tmp_path):
     few = input_images.find_images([image_folder])[:8]
 
     def run_again():
-        return build_pipeline().run(few, tmp_path, shard_size=2, retry_failed=False, progress=False)
+        return build_pipeline().run(few, tmp_path, shard_size=2, progress=False)
 
     assert run_again().already == 0
 
@@ -87,15 +157,14 @@ def test_damaged_shard_is_run_again(image_folder, uninterrupted_run, tmp_path):
     assert run_again().already == 1 and outcome(tmp_path) == expected
 
 
-def test_shard_with_failures_is_run_again_unless_told_otherwise(image_folder, tmp_path):
+def test_shard_with_failures_is_run_again_on_request(image_folder, tmp_path):
     few = input_images.find_images([image_folder])[5:9]
     options = {"shard_size": 2, "progress": False}
     build_pipeline().run(few, tmp_path, **options)
 
-    assert build_pipeline().run(few, tmp_path, **options).already == 1, (
-        "the black image is in the other shard"
-    )
-    assert build_pipeline().run(few, tmp_path, retry_failed=False, **options).already == 2
+    assert build_pipeline().run(few, tmp_path, **options).already == 2
+    again = build_pipeline().run(few, tmp_path, retry_failed=True, **options)
+    assert again.already == 1, "the black image is in the other shard"
 
 
 def test_low_memory_releases_each_model_and_changes_nothing(image_folder, uninterrupted_run, tmp_path):

@@ -1,5 +1,7 @@
 """Runs of the pipeline: caching, resuming and failures."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +10,7 @@ from monkeylib.captions import pipeline
 from monkeylib.captions.annotations import ExpertOutput, Provenance, Region
 from monkeylib.captions.composers import rules
 from monkeylib.captions.experts import Expert
+from monkeylib.captions.failures import StageFailed
 from monkeylib.captions.record_files import read_records
 
 
@@ -66,6 +69,16 @@ def _run(images, expert, out, **more):
     return pipeline.caption_images(images, experts, out, batch_size=2, progress=False, **more)
 
 
+def _summary(images, expert, out, *, max_failures=20, composer=None, **more):
+    experts = expert if isinstance(expert, list) else [expert]
+    inputs = [
+        image if isinstance(image, pipeline.InputImage) else pipeline.InputImage(image, image.name)
+        for image in images
+    ]
+    built = pipeline.Pipeline(experts, composer=composer, batch_size=2, max_failures=max_failures)
+    return built.run(inputs, out, progress=False, **more)
+
+
 def test_every_image_gets_a_record_in_order(images, tmp_path):
     expert = Colours({"a": 1})
     records = _run(images, expert, tmp_path / "out")
@@ -119,7 +132,7 @@ def test_interrupted_run_loses_at_most_one_batch(images, tmp_path):
     assert leftovers == []
 
 
-def test_failing_image_spoils_no_other_and_is_tried_again(images, tmp_path):
+def test_failing_image_spoils_no_other_and_is_tried_again_on_request(images, tmp_path):
     Image.new("RGB", (20, 10)).save(images[2])  # black: the expert refuses it
     out = tmp_path / "out"
     records = _run(images, Colours(), out)
@@ -129,17 +142,228 @@ def test_failing_image_spoils_no_other_and_is_tried_again(images, tmp_path):
     (failure,) = records[2].failures
     assert (failure.stage, failure.error) == ("colours", "RuntimeError: too dark")
 
+    assert failure.kind == "raised"
+
     again = Colours()
     assert _run(images, again, out)[2].failures == (failure,)
-    assert again.batches == [1]
+    assert again.batches == []
+
+    on_request = Colours()
+    summary = _summary(images, on_request, out, retry_failed=True)
+    assert (summary.failed, summary.pending) == (1, 0) and on_request.batches == [1]
+
+
+def test_expert_that_cannot_be_loaded_ends_the_run(images, tmp_path):
+    broken = Unloadable()
+    with pytest.raises(StageFailed, match="stage unloadable can't be loaded: FileNotFoundError: no weights"):
+        _run(images, [Colours(), broken], tmp_path / "out")
+
+    # What came before is kept.
+    colours = Colours()
+    assert len(_run(images, colours, tmp_path / "out")) == 5 and colours.batches == []
 
 
 def test_expert_that_cannot_be_loaded_is_tried_once(images, tmp_path):
     broken = Unloadable()
-    records = _run(images, [broken, Colours()], tmp_path / "out")
+    summary = _summary(images, [broken, Colours()], tmp_path / "out", max_failures=0)
+    records = list(read_records(tmp_path / "out" / "records.jsonl"))
 
-    assert broken.batches == [0]
+    assert broken.batches == [0] and summary.pending == 5
     assert all(r.regions and r.failures[0].error == "FileNotFoundError: no weights" for r in records)
+
+    # The next run may find the weights.
+    assert _summary(images, Colours(), tmp_path / "out").failed == 0
+
+
+# --- failures -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_stage_that_fails_on_everything_ends_the_run(tmp_path, batch_size):
+    # Images of one colour that differ in size; black, which the expert refuses.
+    black = [pipeline.InputImage(Image.new("RGB", (8, 8 + number)), str(number)) for number in range(60)]
+    expert = Colours()
+    with pytest.raises(
+        StageFailed, match="stage colours failed on (20|6.) of (20|6.) images, .*too dark.*--max-failures 0"
+    ):
+        pipeline.Pipeline([expert], batch_size=batch_size).run(black, tmp_path / "out", progress=False)
+
+    # Each failing batch is run again, image by image, until the twentieth failure.
+    assert sum(expert.batches) <= 2 * max(20, batch_size) + batch_size
+    assert not (tmp_path / "out" / "records.jsonl").exists()
+
+    summary = pipeline.Pipeline([Colours()], max_failures=0).run(black, tmp_path / "out", progress=False)
+    assert (summary.failed, summary.pending) == (60, 0)
+
+
+def test_stage_that_succeeds_now_and_then_ends_nothing(tmp_path):
+    mixed = []
+    for number in range(40):
+        colour = (0, 0, 0) if number % 4 else (200, number, 0)
+        mixed.append(pipeline.InputImage(Image.new("RGB", (8, 8 + number), colour), str(number)))
+    options = {"shard_size": 10, "progress": False}
+    build = pipeline.Pipeline([Colours()], max_failures=5)
+
+    assert build.run(mixed, tmp_path, **options).failed == 30
+
+    # The cached ones count: trying only the failed ones again is no reason to end either.
+    assert build.run(mixed, tmp_path, **options, retry_failed=True).failed == 30
+
+
+def test_unreadable_image_is_a_settled_failure_of_a_kind(images, tmp_path):
+    content = images[0].read_bytes()
+    images[0].write_bytes(content[:45])
+    images[1].write_bytes(b"")
+    images[2].write_text("<html>not found</html>")
+    sources = [*images, tmp_path / "missing.png"]
+    out = tmp_path / "out"
+    records = _run(sources, Colours(), out)
+
+    assert [[failure.kind for failure in record.failures] for record in records] == [
+        ["truncated"], ["empty"], ["unsupported"], [], [], ["missing"]
+    ]  # fmt: skip
+
+    # No shard stays open: the next run has nothing to do.
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    summary = _summary(sources, Colours(), out)
+    assert (summary.failed, summary.pending, summary.already) == (4, 0, summary.shards)
+    changed = [p.name for p in out.rglob("*") if p.is_file() and before.get(p) != p.stat().st_mtime_ns]
+    assert set(changed) <= {"run.json"}
+
+    # A file that was mended is another image.
+    images[0].write_bytes(content)
+    assert _summary(sources, Colours(), out).failed == 3
+
+
+def test_outage_is_tried_again_by_the_next_run(images, tmp_path):
+    class Busy(rules.RuleComposer):
+        def compose(self, record):
+            if record.regions[0].text == "red":
+                raise ConnectionError("busy")
+            return super().compose(record)
+
+    out = tmp_path / "out"
+    summary = _summary(images, Colours(), out, composer=Busy())
+    assert (summary.described, summary.failed, summary.pending) == (3, 2, 2)
+    assert not json.loads((out / "run.json").read_text())["finished"]
+
+    summary = _summary(images, Colours(), out)
+    assert (summary.described, summary.failed) == (5, 0)
+    assert json.loads((out / "run.json").read_text())["finished"]
+
+
+# --- the output folder ----------------------------------------------------------------------------------
+
+
+def test_shards_hold_each_image_once(images, tmp_path):
+    """`datasets` and pandas read the folder as it is."""
+    dataset = pytest.importorskip("pyarrow.dataset")
+    out = tmp_path / "out"
+
+    def names():
+        table = dataset.dataset(out / "shards", format="parquet", exclude_invalid_files=True).to_table()
+        return sorted(table["name"].to_pylist())
+
+    _summary(images[1:], Colours(), out, shard_size=2)
+    # Somebody else's file beside them stays.
+    (out / "shards" / "notes.txt").write_text("mine")
+
+    _summary(images, Colours(), out, shard_size=2)
+    assert names() == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+
+    _summary(images, Colours({"threshold": 2}), out, shard_size=2)
+    assert names() == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+
+    _summary(images[:2], Colours(), out, shard_size=2)
+    assert names() == ["0.png", "1.png"]
+    assert len(list((out / "shards").glob("*.json"))) == 1
+    assert (out / "shards" / "notes.txt").read_text() == "mine"
+
+
+def test_folder_of_somebody_else_is_refused_and_left_alone(images, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+
+    with pytest.raises(FileExistsError, match="holds files that no run of monkeylib wrote.*thesis.txt"):
+        _run(images, Colours(), out)
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_file_of_somebody_else_in_the_way_is_refused_and_left_alone(images, tmp_path):
+    out = tmp_path / "out"
+    _run(images, Colours(), out)
+    manifest = json.loads((out / "run.json").read_text())
+    manifest["files"].remove("report.html")
+    (out / "run.json").write_text(json.dumps(manifest))
+    (out / "report.html").write_text("mine")
+
+    with pytest.raises(FileExistsError, match="report.html is in the way"):
+        _run([*images, images[0]], Colours(), out)
+    assert (out / "report.html").read_text() == "mine"
+
+
+def test_folder_of_an_earlier_version_is_refused(images, tmp_path):
+    out = tmp_path / "out"
+    _run(images, Colours(), out)
+    (out / "run.json").unlink()
+
+    with pytest.raises(FileExistsError, match="captions of an earlier version of monkeylib.*move it away"):
+        _run(images, Colours(), out)
+    assert (out / "records.jsonl").exists()
+
+
+def test_folder_in_use_is_refused(images, tmp_path):
+    out = tmp_path / "out"
+    errors = []
+
+    class Meanwhile(Colours):
+        def annotate(self, images):
+            with pytest.raises(BlockingIOError) as error:
+                _run(all_images, Colours(), out)
+            errors.append(str(error.value))
+            return super().annotate(images)
+
+    all_images = list(images)
+    records = _run(images[:2], Meanwhile(), out)
+
+    assert len(records) == 2 and "is in use by process" in errors[0] and "\n" not in errors[0]
+
+
+def test_leftovers_of_a_killed_run_are_removed(images, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        _run(images, Colours(stop_after=1), out)
+
+    (result, *_) = (out / "annotations").rglob("*.json")
+    temporary = "0123456789ab"
+    leftovers = [
+        out / f".records.{temporary}.jsonl",
+        out / f".manifest.{temporary}.json",
+        out / "shards" / f".000000-0123456789abcdef.{temporary}.parquet",
+        result.with_name(f".{result.stem}.{temporary}.json"),
+    ]
+    for path in leftovers:
+        path.write_text("half")
+
+    _run(images, Colours(), out)
+    assert [path for path in leftovers if path.exists()] == []
+    assert not [path for path in out.rglob(".*") if path.is_file()]
+
+
+def test_models_are_checked_before_the_first_image(images, tmp_path):
+    class Keyless(rules.RuleComposer):
+        def check(self):
+            raise ValueError("there is no key: set OPENAI_API_KEY")
+
+    expert, out = Colours(), tmp_path / "new" / "out"
+    with pytest.raises(ValueError, match="stage rules cannot run, so nothing was begun: there is no key"):
+        _run(images, expert, out, composer=Keyless())
+    assert expert.batches == [] and not out.parent.exists()
+
+    # A finished run needs no key.
+    _run(images, Colours(), out)
+    assert len(_run(images, expert, out, composer=Keyless())) == 5
 
 
 def test_unreadable_images_are_recorded(images, tmp_path):

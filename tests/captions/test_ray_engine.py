@@ -11,6 +11,7 @@ from PIL import Image
 
 from monkeylib.captions import input_images, pipeline
 from monkeylib.captions.composers import chat
+from monkeylib.captions.failures import StageFailed
 from monkeylib.captions.pipeline import LocalEngine
 from monkeylib.captions.ray_engine import RayEngine
 from monkeylib.captions.record_files import read_records
@@ -127,9 +128,40 @@ def test_actor_pools_give_the_same_records(image_folder, uninterrupted_run, tmp_
         (count, 0.25, None) for count in (1, 2, 1, 1, 1, 1, 1)
     ]
 
-    again = run_pipeline(image_folder, tmp_path, engine)
+    assert run_pipeline(image_folder, tmp_path, engine).already == 13
+
+    again = run_pipeline(image_folder, tmp_path, engine, retry_failed=True)
     assert again.already == 13 - 4, "only shards with failures are run again"
     assert outcome(tmp_path) == outcome(uninterrupted_run[1])
+
+
+class Blind(Colours):
+    def annotate(self, images):
+        raise RuntimeError("sees nothing")
+
+
+def test_stage_that_fails_on_everything_ends_the_run(image_folder, tmp_path, monkeypatch):
+    ray = ray_stand_in.module(cpus=2.0)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+
+    # Ray raises an error of its own around that of an actor.
+    class RayTaskError(Exception):
+        def __init__(self, cause):
+            super().__init__(f"a traceback of many lines: {cause}")
+            self.cause = cause
+
+    iterate = ray_stand_in.Dataset.iter_rows
+
+    def iter_rows(dataset):
+        try:
+            yield from iterate(dataset)
+        except ValueError as error:
+            raise RayTaskError(error) from None
+
+    monkeypatch.setattr(ray_stand_in.Dataset, "iter_rows", iter_rows)
+    inputs = input_images.find_images([image_folder])[:40]
+    with pytest.raises(StageFailed, match="^The stage colours failed on .*sees nothing"):
+        pipeline.Pipeline([Blind()]).run(inputs, tmp_path / "out", engine=RayEngine(), progress=False)
 
 
 def _kill_a_worker(image_folder, out):

@@ -35,10 +35,10 @@ def images():
 OPEN = filtering.Filter(filtering.Thresholds(region=-1, segment=-1, ocr=-1, same_caption=2))
 
 
-def run_pipeline(images, out, *models, matcher=None, composer=None, **options):
+def run_pipeline(images, out, *models, matcher=None, composer=None, retry_failed=False, **options):
     """Return the summary and the records of a pipeline that filters nothing."""
     captioner = pipeline.Pipeline(models, matcher, composer, OPEN, **options)
-    summary = captioner.run(images, out, progress=False)
+    summary = captioner.run(images, out, retry_failed=retry_failed, progress=False)
     return summary, list(pipeline.read_records(out / pipeline.RECORDS))
 
 
@@ -86,7 +86,7 @@ def test_image_without_matching_scores_keeps_the_experts_confidence(images, tmp_
     assert records[1].status == "partial" and summary.failed == 1
 
     again = ChecksumMatcher()
-    run_pipeline(images, tmp_path, Colours(), matcher=again)
+    run_pipeline(images, tmp_path, Colours(), matcher=again, retry_failed=True)
     assert sum(again.batches) == 1, "only failures are tried again"
 
 

@@ -1,12 +1,16 @@
 """`monkeylib caption`, and its help, which names what the registries hold without importing them."""
 
+import base64
 from typing import get_args
 
+import pytest
 from PIL import Image
 
 from monkeylib.captions import experts, registry
 from monkeylib.captions.annotations import Caption, ExpertOutput
+from monkeylib.captions.composers import chat
 from monkeylib.cli import caption
+from tests.support import chat_server
 
 
 def help_of(option: object) -> str:
@@ -45,7 +49,171 @@ def test_caption_describes_readable_images_and_reports_the_others(call, monkeypa
     code, output, errors = call(
         "caption", tmp_path / "a.png", tmp_path / "b.png", "--out", tmp_path / "d", "--experts", "colour"
     )
-    assert code == 2 and output.startswith("a.png: ") and "b.png" in errors and errors.count("\n") == 1
+    assert code == caption.FAILED_IMAGES and output.startswith("a.png: ")
+    assert errors.startswith("monkeylib: finished, but 1 of 2 images failed for good (--retry-failed")
+    assert "b.png: MissingImageError: there is no image at b.png" in errors and errors.count("\n") == 1
+
+
+@pytest.fixture()
+def folder(monkeypatch, tmp_path):
+    """A folder of three images, and experts for them by the names of their classes."""
+    for expert in (Colour, Counting, Silent):
+        monkeypatch.setitem(experts.EXPERTS.entries, expert.name, experts.ExpertEntry(expert))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (8, 8), (number, 2, 3)).save(folder / f"{number}.png")
+    return folder
+
+
+class Counting(Colour):
+    """Counts cats."""
+
+    name = "counting"
+
+    def annotate(self, images):
+        captions = [f"{image.getpixel((0, 0))[0]} black cats" for image in images]
+        return [ExpertOutput(captions=(Caption(text=text, expert=self.name),)) for text in captions]
+
+
+class Silent(Colour):
+    """Has nothing to say about images without red."""
+
+    name = "silent"
+
+    def annotate(self, images):
+        outputs = super().annotate(images)
+        return [
+            output if image.getpixel((0, 0))[0] else ExpertOutput()
+            for image, output in zip(images, outputs, strict=True)
+        ]
+
+
+def test_caption_says_how_many_images_have_no_description(call, folder, tmp_path):
+    code, output, errors = call("caption", folder, "--out", tmp_path / "d", "--experts", "silent")
+
+    assert (code, errors) == (0, "")
+    sentence = "3 images: 2 described, 1 without a description, 0 failed."
+    assert output.splitlines()[2] == sentence
+    assert sentence in (tmp_path / "d" / "report.html").read_text()
+
+
+def test_caption_again_does_nothing(call, folder, tmp_path):
+    arguments = ("caption", folder, "--out", tmp_path / "d", "--experts", "colour", "--report", 0)
+    first = call(*arguments)
+    again = call(*arguments)
+
+    assert again[0] == 0 and again[1] == first[1] + "All of this was there already: nothing was done.\n"
+
+
+def test_broken_image_is_a_settled_failure(call, folder, tmp_path):
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:45])
+    arguments = ("caption", folder, "--out", tmp_path / "d", "--experts", "colour", "--report", 0)
+
+    for _ in range(2):
+        code, output, errors = call(*arguments)
+        assert code == caption.FAILED_IMAGES and "2 described, 0 without a description, 1 failed." in output
+        assert "1 of 3 images failed for good" in errors and errors.count("\n") == 1
+    assert "nothing was done" in output
+
+    code, output, _ = call(*arguments, "--retry-failed")
+    assert code == caption.FAILED_IMAGES and "nothing was done" not in output
+
+
+def test_stage_that_fails_on_everything_ends_the_run_in_one_sentence(call, folder, tmp_path, monkeypatch):
+    def annotate(self, images):
+        raise RuntimeError("sees nothing")
+
+    monkeypatch.setattr(Colour, "annotate", annotate)
+    arguments = ("caption", folder, "--out", tmp_path / "d", "--experts", "colour", "--max-failures")
+    code, output, errors = call(*arguments, 2)
+
+    assert (code, output) == (2, "") and errors.count("\n") == 1
+    assert "stage colour failed on 2 of 2 images" in errors and "--max-failures 0" in errors
+
+    assert call(*arguments, 0)[0] == caption.FAILED_IMAGES
+
+
+def test_folder_of_somebody_else_is_refused(call, folder, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis.txt").write_text("mine")
+    code, _, errors = call("caption", folder, "--out", tmp_path / "d", "--experts", "colour")
+
+    assert code == 2 and "holds files that no run of monkeylib wrote" in errors and errors.count("\n") == 1
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["thesis.txt"]
+
+
+# --- a chat model ------------------------------------------------------------------------------------
+
+
+@pytest.fixture()
+def server(monkeypatch):
+    pytest.importorskip("openai")
+    with chat_server.serving(monkeypatch, "a key that nobody may see") as served:
+        yield served
+
+
+@pytest.fixture()
+def chat_arguments(folder, tmp_path):
+    return ("caption", folder, "--out", tmp_path / "d", "--experts", "counting", "--composer", "chat")
+
+
+def test_missing_key_or_server_is_said_before_the_first_image(
+    call, server, chat_arguments, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Counting, "annotate", lambda *_: pytest.fail("an image was read"))
+
+    monkeypatch.setenv(chat.BASE_URL, "http://127.0.0.1:9/v1")
+    code, output, errors = call(*chat_arguments)
+    assert (code, output) == (2, "") and errors.count("\n") == 1
+    assert "stage chat cannot run, so nothing was begun: The endpoint http://127.0.0.1:9/v1" in errors
+
+    monkeypatch.delenv(chat.KEY)
+    code, output, errors = call(*chat_arguments)
+    assert (code, output) == (2, "") and errors.count("\n") == 1
+    assert "nothing was begun: The environment variable OPENAI_API_KEY isn't set" in errors
+
+    assert not (tmp_path / "d").exists()
+
+
+def test_answers_that_are_missing_leave_the_run_pending(call, server, chat_arguments):
+    server.script = ["empty", {"content": None, "refusal": "I can't help with that."}]
+    code, output, errors = call(*chat_arguments)
+
+    assert code == caption.PENDING and errors.count("\n") == 1
+    assert "1 described, 0 without a description, 2 failed, of which 2 are tried again" in output
+    assert "not finished, run the same command again: 2 images are still to be done" in errors
+    assert len(server.requests) == 3
+
+    assert call(*chat_arguments)[0] == 0 and len(server.requests) == 5
+
+
+def test_refusals_are_settled_and_not_paid_for_again(call, server, chat_arguments):
+    server.otherwise = {"content": "I'm sorry, but I can't assist with that request."}
+    code, _, errors = call(*chat_arguments)
+    assert code == caption.FAILED_IMAGES and "it refuses: I'm sorry" in errors and len(server.requests) == 9
+
+    assert call(*chat_arguments)[0] == caption.FAILED_IMAGES and len(server.requests) == 9
+
+    server.otherwise = "answer"
+    assert call(*chat_arguments, "--retry-failed")[0] == 0 and len(server.requests) == 12
+
+
+@pytest.mark.parametrize("models", [401, 404])
+def test_no_secret_reaches_the_terminal_or_a_file(
+    call, server, chat_arguments, tmp_path, monkeypatch, models
+):
+    address = f"http://name:PASSWORD123@127.0.0.1:{server.server_port}/v1?token=TOKEN456"
+    monkeypatch.setenv(chat.BASE_URL, address)
+    # The endpoint repeats header and address in its errors.
+    server.models, server.otherwise = models, (401, {}, "echo")
+    code, output, errors = call(*chat_arguments, "--max-failures", 0)
+
+    assert code == (2 if models == 401 else caption.PENDING) and "cannot accept" in errors
+    files = "".join(path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file())
+    basic = base64.b64encode(b"name:PASSWORD123").decode()
+    for secret in ("PASSWORD123", "TOKEN456", "a key that nobody may see", basic):
+        assert secret not in output + errors + files
 
 
 def test_caption_takes_folders_original_captions_and_writes_a_report(call, monkeypatch, tmp_path):

@@ -17,11 +17,12 @@ def build_pipeline() -> pipeline.Pipeline:
     return pipeline.Pipeline(experts, ChecksumMatcher(), batch_size=16)
 
 
-def run_pipeline(folder: Path, out: Path, engine: pipeline.Engine | None = None) -> pipeline.Summary:
+def run_pipeline(
+    folder: Path, out: Path, engine: pipeline.Engine | None = None, **options
+) -> pipeline.Summary:
     """Caption the images of a folder in shards of 40."""
-    return build_pipeline().run(
-        input_images.find_images([folder]), out, engine=engine, shard_size=SHARD, progress=False
-    )
+    inputs = input_images.find_images([folder])
+    return build_pipeline().run(inputs, out, engine=engine, shard_size=SHARD, progress=False, **options)
 
 
 def outcome(out: Path) -> tuple[bytes, list[dict]]:

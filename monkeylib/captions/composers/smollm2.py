@@ -51,6 +51,7 @@ class SmolLm2Composer(Composer):
     name = "smollm2-135m"
     version = "instruct-q4_1-2"
     licence = "Apache-2.0"
+    asset_names = (ASSET,)
 
     def __init__(self, minimum_retained: float = 0.9, maximum_tokens: int = 160) -> None:
         """Create the composer; nothing is loaded yet.

@@ -82,6 +82,14 @@ class GritRegions(Expert):
         checkout = os.environ.get(CHECKOUT)
         return (Path(checkout) / DEFAULT_WEIGHTS).absolute() if checkout else None
 
+    def check(self) -> None:
+        """Check that interpreter, checkout and weights are there.
+
+        Raises:
+            FileNotFoundError: one of them isn't named, or doesn't exist.
+        """
+        self._command()
+
     def prepare(self) -> None:
         """Start the other process and wait until GRIT is loaded.
 

@@ -28,6 +28,7 @@ class PpOcr(Expert):
     version = "v6-small"
     licence = "Apache-2.0"
     setting_names = ("minimum_confidence",)
+    asset_names = (ASSET,)
 
     def __init__(self, minimum_confidence: float = 0.3, threads: int | None = None) -> None:
         self.minimum_confidence = minimum_confidence

@@ -17,6 +17,15 @@ from monkeylib.digests import folder_digest
 WEIGHTS = "MONKEYLIB_WEIGHTS"
 Item = TypeVar("Item")
 
+_WEIGHT_SUFFIXES = (".safetensors", ".bin")
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_HUB_TIMEOUT = 20.0  # seconds in which the hub has to show that it has the weights
+
 
 def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """Yield batches of at most `size` items, in order."""
@@ -102,6 +111,40 @@ class Pretrained(Model):
 
         return device, dtype
 
+    def check(self) -> None:
+        """Check that the weights lie in a folder or in the hub's cache, or that the hub can be reached.
+
+        Raises:
+            FileNotFoundError: they do not, and it cannot.
+        """
+        if self.folder is not None:
+            names = [path.name for path in self.folder.iterdir()]
+            if not any(name.endswith(_WEIGHT_SUFFIXES) for name in names):
+                raise self._unavailable(f"{self.folder} holds no weights")
+            return
+
+        import huggingface_hub
+
+        for name in _WEIGHT_FILES:
+            path = huggingface_hub.try_to_load_from_cache(self.hub, name, revision=self.revision)
+            if isinstance(path, str):
+                return
+
+        try:
+            huggingface_hub.HfApi().model_info(self.hub, revision=self.revision, timeout=_HUB_TIMEOUT)
+        except Exception as error:  # the hub's own errors, and those of the library under it
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, reason: object) -> FileNotFoundError:
+        """Return the error for weights that can't be loaded."""
+        name = self.hub.rsplit("/", 1)[-1]
+        line = (str(reason).splitlines() or [type(reason).__name__])[0]
+        return FileNotFoundError(
+            f"The weights {self._identity[0]} can't be loaded ({line}): fetch them with `hf download "
+            f"{self.hub} --revision {self.revision}` on a machine that is online, or set {WEIGHTS} to a "
+            f"folder that holds them as {name}."
+        )
+
     def prepare(self) -> None:
         """Load the weights.
 
@@ -148,11 +191,6 @@ class Pretrained(Model):
             network = network_class.from_pretrained(**location, dtype=getattr(torch, dtype))
             processor = processor_class.from_pretrained(**location)
         except OSError as error:
-            name = self.hub.rsplit("/", 1)[-1]
-            raise FileNotFoundError(
-                f"The weights {self._identity[0]} can't be loaded ({str(error).splitlines()[0]}): fetch them "
-                f"with `hf download {self.hub} --revision {self.revision}` on a machine that is online, or "
-                f"set {WEIGHTS} to a folder that holds them as {name}."
-            ) from error
+            raise self._unavailable(error) from error
 
         return network.to(device).eval(), processor

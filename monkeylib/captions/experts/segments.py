@@ -44,6 +44,10 @@ class CaptionedSegments(DependentExpert):
             "describer": self.captioner.provenance.model_dump(mode="json"),
         }
 
+    def check(self) -> None:
+        """Check the captioner; the upstream expert has a stage of its own."""
+        self.captioner.check()
+
     def prepare(self) -> None:
         """Load the captioner; the pipeline prepares the upstream expert when its annotations are missing."""
         self.captioner.prepare()

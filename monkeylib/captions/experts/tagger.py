@@ -36,6 +36,7 @@ class Tagger(RegionCaptioner):
     version = "imagenet-224"
     licence = "Apache-2.0"
     setting_names = ("minimum",)
+    asset_names = (WEIGHTS, NAMES)
 
     def __init__(self, minimum: float = 0.1, batch_size: int = 16) -> None:
         """Create the tagger; nothing is loaded yet.
@@ -134,6 +135,10 @@ class TagCaption(DependentExpert):
             "source": self.upstream.provenance.model_dump(mode="json"),
             "tagger": self.tagger.provenance.model_dump(mode="json"),
         }
+
+    def check(self) -> None:
+        """Check the tagger; the upstream expert has a stage of its own."""
+        self.tagger.check()
 
     def prepare(self) -> None:
         """Load the tagger; the pipeline prepares the upstream expert when its annotations are missing."""

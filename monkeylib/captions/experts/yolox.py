@@ -37,6 +37,7 @@ class YoloxRegions(Expert):
     name = "yolox-nano"
     version = "coco-416"
     licence = "Apache-2.0"
+    asset_names = (ASSET,)
     setting_names = ("minimum_score", "overlap")
 
     def __init__(
