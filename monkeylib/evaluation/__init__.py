@@ -1,1 +1,5 @@
-"""Benchmarks, predictions, metrics, and scores computed from the predictions."""
+"""Evaluation: benchmarks, predictions, metrics, and scores computed from the predictions.
+
+`benchmarks` names them (the paper's scores stand in `data.dataset_cards`), `predict` answers them,
+`prefix_sharing` encodes an image once for all its questions, `metrics` score, `results` makes tables.
+"""

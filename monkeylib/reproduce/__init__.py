@@ -1,0 +1,4 @@
+"""The notebook series.
+
+`series` runs it, `figures` ties each figure to its data, `tables` fills the tables of pages.
+"""
