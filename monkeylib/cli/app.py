@@ -4,6 +4,7 @@ What a user can fix (a missing file, an unknown name, a package that isn't insta
 sentence on standard error, with exit code 2. `monkeylib --debug COMMAND` shows the traceback.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -41,17 +42,38 @@ def main() -> None:
 
     try:
         with signals.end_at_once():
-            app()
+            _run_and_flush()
     except signals.Interrupted as interruption:
         # A process that another one reports for has no sentence.
         if str(interruption):
             print(f"\nmonkeylib: {interruption}", file=sys.stderr)
         raise
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has seen enough; click ends so, too.
+        _discard_output()
+        raise SystemExit(1) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if debug:
             raise
         print(f"monkeylib: {_sentence(error)}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _run_and_flush() -> None:
+    """Run the command line, and write what it prints: a full disk is reported like any error."""
+    try:
+        app()
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # Python would try again when it ends.
+            _discard_output()
+            raise
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _sentence(error: Exception) -> str:

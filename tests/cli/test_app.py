@@ -1,5 +1,6 @@
 """The command line as a whole: errors in one sentence, and a quick start."""
 
+import os
 import subprocess
 import sys
 
@@ -70,3 +71,22 @@ def test_installed_command_starts_without_heavy_libraries():
     for name in ("answer", "evaluate", "score", "caption", "convert", "train", "reproduce", "assets"):
         assert name in process.stdout
     assert "torch" not in process.stderr
+
+
+@pytest.mark.parametrize("target", ["full", "closed"])
+def test_output_that_cannot_be_written_is_no_traceback(target):
+    if target == "full":
+        writing = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+
+    command = [sys.executable, "-c", "from monkeylib.cli.app import main; main()", "assets", "list"]
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writing)
+
+    assert "Traceback" not in result.stderr and "Exception ignored" not in result.stderr
+    if target == "full":
+        assert result.returncode == 2 and "No space left on device" in result.stderr
+    else:
+        assert result.returncode == 1 and result.stderr == ""

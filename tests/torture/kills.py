@@ -1,0 +1,270 @@
+"""Runs that are killed at random moments, over and over, and have to end as uninterrupted ones.
+
+A third of the runs lies on another file system than the folder of temporary files.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from monkeylib import resources
+from monkeylib.captions import pipeline
+from monkeylib.captions.annotations import ExpertOutput, Region
+from monkeylib.captions.experts import Expert
+from monkeylib.training.curves import read_curves
+from tests.torture.sandbox import Command, run
+
+TMPFS = Path("/dev/shm")
+SIGNALS = {
+    "SIGKILL": (signal.SIGKILL, False),
+    "SIGKILL to the group": (signal.SIGKILL, True),
+    "SIGTERM": (signal.SIGTERM, False),
+    "SIGTERM to the group": (signal.SIGTERM, True),
+}
+
+# With dropout, so that random states matter.
+PROFILE = """\
+extends: smoke
+description: killed again and again
+lora: {dropout: 0.3}
+training: {workers: 1}
+"""
+
+
+@dataclass
+class Kills:
+    """What became of the runs of a kind.
+
+    Fields:
+        kind: what was run.
+        kills: signals sent to a running process.
+        by_signal: the same, by signal.
+        runs: runs that came to their end, each killed several times on its way.
+        faults: what differed from an uninterrupted run.
+    """
+
+    kind: str
+    kills: int = 0
+    by_signal: dict[str, int] = field(default_factory=dict)
+    runs: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of run.
+
+    Fields:
+        name: what it is called in the table.
+        prepare: writes what the run needs into a folder, and returns its command.
+        compare: returns how a finished run differs from an uninterrupted one.
+    """
+
+    name: str
+    prepare: Callable[[Path], Sequence[str | Path] | Callable[[], None]]
+    compare: Callable[[Path, Path], Iterator[str]]
+
+
+# --- training
+
+
+def _prepare_training(folder: Path) -> list[str | Path]:
+    (folder / "profile.yaml").write_text(PROFILE, encoding="utf-8")
+    options = ["--profile", folder / "profile.yaml", "--out", folder / "run"]
+    return ["train", *options, "--steps", "12", "--micro-batch-size", "2", "--save-every", "2"]
+
+
+def _compare_training(folder: Path, reference: Path) -> Iterator[str]:
+    weights, expected = (load_file(at / "run" / "model" / "model.safetensors") for at in (folder, reference))
+    differing = [name for name in expected if not torch.equal(weights[name], expected[name])]
+    if differing:
+        yield f"{len(differing)} of {len(expected)} weights differ, such as {differing[0]}"
+
+    curves, expected_curves = (_curves(at / "run" / "metrics.csv") for at in (folder, reference))
+    if curves != expected_curves:
+        yield f"the curves differ: {len(curves)} rows for {len(expected_curves)}"
+
+    name = "answers.jsonl"
+    if (folder / "run" / name).read_text() != (reference / "run" / name).read_text():
+        yield f"{name} differs"
+
+
+def _curves(file: Path) -> list[tuple]:
+    return [(row["part"], row["step"], row["loss"], row["exact"]) for row in read_curves(file)]
+
+
+# --- evaluation
+
+
+def _prepare_evaluation(folder: Path) -> list[str | Path]:
+    model = ["--model", resources.models() / "nano-base"]
+    return [
+        "evaluate",
+        *model,
+        "--benchmarks",
+        "nano-fine,nano-large",
+        "--limit",
+        "24",
+        "--out",
+        folder / "out",
+    ]
+
+
+def _compare_evaluation(folder: Path, reference: Path) -> Iterator[str]:
+    for expected in sorted((reference / "out").rglob("*.jsonl")):
+        file = folder / "out" / expected.relative_to(reference / "out")
+        if not file.exists():
+            yield f"{file.name} is missing"
+        elif file.read_bytes() != expected.read_bytes():
+            lines, expected_lines = (at.read_bytes().splitlines() for at in (file, expected))
+            yield f"{file.name} differs: {len(lines)} lines for {len(expected_lines)}"
+
+
+# --- captions
+
+
+class BrightestChannel(Expert):
+    """Names the brightest channel of an image; takes a little time for it."""
+
+    name, version, licence = "brightest-channel", "1", "CC0-1.0"
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Return nothing: there is nothing to set."""
+        return {}
+
+    def prepare(self) -> None:
+        """Load nothing."""
+
+    def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
+        """Return one region for each image."""
+        time.sleep(0.02)
+        outputs = []
+        for image in images:
+            channel = int(np.asarray(image).mean(axis=(0, 1)).argmax())
+            region = Region(
+                box=(0, 0, *image.size), text=("red", "green", "blue")[channel], score=0.9, expert=self.name
+            )
+            outputs.append(ExpertOutput(regions=(region,)))
+        return outputs
+
+
+def _prepare_captions(folder: Path) -> Callable[[], None]:
+    images = folder / "images"
+    images.mkdir()
+    draw = random.Random(0)
+    for number in range(40):
+        colour = tuple(draw.randrange(256) for _ in range(3))
+        Image.new("RGB", (20 + number, 10), colour).save(images / f"{number:02}.png")
+    (images / "17.png").write_bytes(b"broken")
+    return partial(_caption, images, folder / "out")
+
+
+def _caption(images: Path, out: Path) -> None:
+    pipeline.caption_images(sorted(images.iterdir()), [BrightestChannel()], out, batch_size=2, progress=False)
+
+
+def _compare_captions(folder: Path, reference: Path) -> Iterator[str]:
+    lines, expected = ((at / "out" / "records.jsonl").read_bytes() for at in (folder, reference))
+    if lines != expected:
+        yield f"records.jsonl differs: {len(lines.splitlines())} records for {len(expected.splitlines())}"
+
+
+KINDS = (
+    Kind("training", _prepare_training, _compare_training),
+    Kind("evaluation", _prepare_evaluation, _compare_evaluation),
+    Kind("captions", _prepare_captions, _compare_captions),
+)
+
+
+# --- killing
+
+
+def kill_runs(kind: Kind, kills: int, seed: int, workers: int = 2) -> Kills:
+    """Kill runs of a kind `kills` times in all, and compare each that comes to its end."""
+    with tempfile.TemporaryDirectory() as temporary:
+        reference = Path(temporary)
+        # The second run is as fast as all that follow it.
+        for name in ("warm", "reference"):
+            (reference / name).mkdir()
+            outcome = run(kind.prepare(reference / name), reference / name)
+            if outcome.code != 0:
+                return Kills(kind.name, faults=[f"it does not run at all: {outcome.output[-500:]}"])
+
+        shares = [kills // workers + (number < kills % workers) for number in range(workers)]
+        draws = [random.Random(f"{seed} {number}") for number in range(workers)]
+        with ThreadPoolExecutor(workers) as pool:
+            kill = partial(_kill, kind, reference=reference / "reference", seconds=outcome.seconds)
+            parts = pool.map(kill, shares, draws)
+
+            total = Kills(kind.name)
+            for part in parts:
+                total.kills += part.kills
+                total.runs += part.runs
+                total.faults += part.faults
+                for name, count in part.by_signal.items():
+                    total.by_signal[name] = total.by_signal.get(name, 0) + count
+    return total
+
+
+def _kill(kind: Kind, kills: int, draw: random.Random, *, reference: Path, seconds: float) -> Kills:
+    result = Kills(kind.name)
+    while result.kills < kills:
+        # On a file system of memory, temporary files lie elsewhere: a move between the two is a copy.
+        on_tmpfs = draw.random() < 1 / 3 and TMPFS.is_dir()
+        folder = Path(tempfile.mkdtemp(dir=TMPFS if on_tmpfs else None))
+        try:
+            _kill_until_done(kind, folder, kills, draw, seconds, result)
+            result.faults += kind.compare(folder, reference)
+            result.runs += 1
+        except Exception as error:  # a run that cannot even be read is a fault too
+            result.faults.append(f"{type(error).__name__}: {error}")
+        finally:
+            shutil.rmtree(folder)
+    return result
+
+
+def _kill_until_done(
+    kind: Kind, folder: Path, kills: int, draw: random.Random, seconds: float, result: Kills
+) -> None:
+    """Start a run, kill it at a random moment, and so on, until it comes to its end."""
+    command = kind.prepare(folder)
+    here = 0
+    while True:
+        running = Command(command, folder)
+        # After some kills a run may end, or the loop would never.
+        patience = seconds * (1.1 + here / 6)
+        deadline = time.monotonic() + draw.uniform(0, patience)
+        while not running.has_ended() and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+        name = draw.choice(list(SIGNALS))
+        killed = not running.has_ended() and result.kills < kills
+        if killed:
+            running.send(*SIGNALS[name])
+        outcome = running.wait()
+
+        if killed:
+            here += 1
+            result.kills += 1
+            result.by_signal[name] = result.by_signal.get(name, 0) + 1
+        if outcome.has_traceback:
+            result.faults.append(f"a traceback after {name}: {outcome.output[-700:]}")
+        if outcome.code == 0:
+            return
+        if not killed:
+            raise RuntimeError(f"it ended with {outcome.code}: {outcome.output[-700:]}")
