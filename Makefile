@@ -3,6 +3,7 @@ PYTHON  ?= python3
 PROFILE ?= nano
 SEED    ?= 0
 LAB_ARGS ?=
+KILLS   ?= 300
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -15,7 +16,7 @@ LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,dev
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test lab nano-base lint lock clean
+.PHONY: help install reproduce test torture lab nano-base lint lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=
 
 test: $(STAMP) ## test the library, the results that notebooks state, and the smoke series
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+torture: $(STAMP) ## try broken inputs, full disks, signals and kills (20 minutes): KILLS=300
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills $(KILLS)
 
 lab: $(STAMP) ## open JupyterLab on the notebooks: LAB_ARGS=--no-browser
 	@$(BIN)/python -m ipykernel install --sys-prefix --name monkeylib --display-name monkeylib

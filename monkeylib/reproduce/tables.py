@@ -59,7 +59,9 @@ def render_page(page: str, profile: str, names: Mapping[str, str] | None = None)
     """Return a page with its blocks filled from the result tables of a profile, models called by `names`."""
 
     def render(name: str) -> str:
-        return markdown_table(pivot_scores(read_table(name, profile), names))
+        rows = read_table(name, profile)
+        # Scores of models are laid out with a column for each model, other tables as they are.
+        return markdown_table(pivot_scores(rows, names) if "model" in rows[0] else rows)
 
     return fill_blocks(page, render)
 

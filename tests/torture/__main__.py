@@ -13,10 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from monkeylib import resources, tables
+from monkeylib.experiments.variants import TITLES
+from monkeylib.reproduce.tables import update_page
 from tests.torture import checkpoints, disks, growth, images, kills, processes, records, yaml_files
 from tests.torture.cases import Case, Result, run_cases
 
-TABLE = resources.results("torture") / "torture.csv"
+TABLE = resources.results(resources.COMMITTED_PROFILE) / "torture.csv"
+README = resources.REPOSITORY / "README.md"
 
 AREAS: dict[str, Callable[[argparse.Namespace], Iterator[Case]]] = {
     "images": lambda arguments: images.cases(),
@@ -67,7 +70,8 @@ def main() -> None:
     tables.print_table(rows, f"torture, {(time.monotonic() - start) / 60:.0f} minutes")
     if not arguments.areas:
         tables.write_csv(rows, TABLE)
-        print(f"wrote {resources.display_path(TABLE)}")
+        update_page(README, names=TITLES)
+        print(f"wrote {resources.display_path(TABLE)} and its table in the README")
     raise SystemExit(1 if failed else 0)
 
 
