@@ -198,7 +198,8 @@ def load_model(
     Raises:
         FileNotFoundError: the folder is missing or holds no checkpoint.
         ModuleNotFoundError: `bits` without bitsandbytes.
-        ValueError: `bits` is neither 4 nor 8.
+        ValueError: `bits` is neither 4 nor 8, or the checkpoint is broken: cut off, incomplete, of another
+            model, not finite. The message names file and key.
     """
     folder = Path(path)
     if device is None:
@@ -211,13 +212,7 @@ def load_model(
             model = model.to(device)
         return Monkey(model.eval(), processor)
 
-    # A whole model, in monkeylib's or the released layout.
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"there is no checkpoint at {folder}: expected a folder with config.json, model.safetensors, "
-            "processor_config.json and a tokenizer"
-        )
-
+    # A complete model, in monkeylib's or the released layout.
     options: dict[str, Any] = {}
     if bits is not None:
         options["quantization_config"] = build.quantization_config(bits)

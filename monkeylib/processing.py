@@ -24,6 +24,7 @@ from monkeylib import tiling
 from monkeylib.errors import choose
 from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig, Views
+from monkeylib.model.limits import check_pixels, check_sizes
 from monkeylib.prompts import IMAGE_TOKENS, PromptLayout
 from monkeylib.tiling import GlobalFrom, Grid, global_view, split_tiles
 
@@ -80,6 +81,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_sizes({"tile_size": tile_size, "rows": rows, "cols": cols})
         choose("setting of views", views, get_args(Views))
         choose("source of the global view", global_from, get_args(GlobalFrom))
         tiling.check_resize_mode(resize_mode)
@@ -121,6 +123,8 @@ class MonkeyImageProcessor(BaseImageProcessor):
         """Prepare images as calling the processor does."""
         images = images if isinstance(images, list | tuple) else [images]
         grid = self.grid if grid is None else Grid(*grid)
+        # A grid of the command line may be any.
+        check_pixels(*grid, self.tile_size)
 
         # Images may differ in size but not in grid. -> [V, 3, tile_size, tile_size]
         views = torch.cat([self._views(open_image(image), grid) for image in images])
@@ -186,6 +190,7 @@ class MonkeyProcessor(ProcessorMixin):
         prompt_prefix: str = "",
     ) -> None:
         super().__init__(image_processor, tokenizer)
+        check_sizes({"queries": queries})
         self.queries = queries
         self.separator = separator
         self.image_tokens = list(image_tokens)

@@ -6,23 +6,22 @@ files) is kept in the subfolder `released/`, so that converting back restores it
 
 import json
 import shutil
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoTokenizer
 
 from monkeylib import resources
 from monkeylib.checkpoints import peft, qwen_tokenizer
 from monkeylib.checkpoints.key_map import build_key_map, build_released_tensor, group_by_released_key
 from monkeylib.checkpoints.released import is_released, load_released_processor, open_released
 from monkeylib.checkpoints.released_config import config_to_released
-from monkeylib.model import MonkeyConfig
+from monkeylib.checkpoints.saved import load_saved_processor, open_saved
+from monkeylib.checkpoints.weight_files import file_inside, is_plain_name
 from monkeylib.progress import Progress
+from monkeylib.settings_files import read_json
 from monkeylib.tiling import Grid
 
 # Subfolder of a converted checkpoint with what converting back needs, and in it the file of each key.
@@ -92,29 +91,27 @@ def convert_to_released(source: Path, target: Path, progress: bool = False) -> N
 
     Raises:
         FileNotFoundError: `source` or a file of it is missing.
-        ValueError: the released layout cannot hold the model.
+        ValueError: `source` is broken, or the released layout cannot hold the model.
         FileExistsError: `target` holds something already.
     """
-    with ExitStack() as stack:
-        reader = LazyStateDict(source, stack)
-        originals = source / _ORIGINALS
-        has_originals = originals.is_dir()
-        original_config = _read_json(originals / "config.json") if has_originals else None
+    checkpoint = open_saved(source)
+    config, weights = checkpoint.config, checkpoint.weights
+    originals = source / _ORIGINALS
+    has_originals = originals.is_dir()
+    original_config = read_json(file_inside(originals, "config.json")) if has_originals else None
 
-        # The weights must be exactly those that the configuration describes.
-        settings = config_to_released(reader.config, original_config)
-        entries_of = group_by_released_key(build_key_map(reader.config))
-        differing = {entry.name for group in entries_of.values() for entry in group} ^ set(reader.files)
-        if differing:
-            raise ValueError(f"{min(differing)} in {source} does not fit its config.json: save it anew")
-        tokenizer = AutoTokenizer.from_pretrained(source)
+    settings = config_to_released(config, original_config)
+    entries_of = group_by_released_key(build_key_map(config))
+    tokenizer = load_saved_processor(source, config).tokenizer
 
+    with weights.open() as tensors_of:
         # The same tensors in the same files as before, or new files of 10 GB.
         if has_originals:
-            files = _original_files(_read_json(originals / _FILE_OF_KEY), list(entries_of))
+            files = _original_files(originals / _FILE_OF_KEY, list(entries_of))
         else:
             shapes = {
-                key: build_released_tensor(group, reader.read_shape) for key, group in entries_of.items()
+                key: build_released_tensor(group, weights.shapes.__getitem__)
+                for key, group in entries_of.items()
             }
             split = split_torch_state_dict_into_shards(
                 shapes, filename_pattern="pytorch_model{suffix}.bin", max_shard_size="10GB"
@@ -125,7 +122,10 @@ def convert_to_released(source: Path, target: Path, progress: bool = False) -> N
             bar.add_task("writing", total=len(files))
             size = 0
             for name, keys in files.items():
-                tensors = {key: build_released_tensor(entries_of[key], reader.read) for key in keys}
+                tensors = {
+                    key: build_released_tensor(entries_of[key], lambda name: tensors_of[name].read())
+                    for key in keys
+                }
                 size += _save_tensors(tensors, folder / name)
                 # Free this file's tensors before the next file is read.
                 tensors.clear()
@@ -155,57 +155,31 @@ def export_lora(source: Path, target: Path) -> None:
         for ready in checkpoint.stream(entries):
             tensors |= ready
     else:
-        with ExitStack() as stack:
-            reader = LazyStateDict(source, stack)
-            config = reader.config
-            prefixes = tuple(f"vision.{lora}." for lora in peft.peft_modules(config))
-            for name in reader.files:
+        saved_checkpoint = open_saved(source)
+        config = saved_checkpoint.config
+        prefixes = tuple(f"vision.{lora}." for lora in peft.peft_modules(config))
+        with saved_checkpoint.weights.open() as tensors_of:
+            for name, tensor in tensors_of.items():
                 if name.startswith(prefixes):
-                    tensors[name] = reader.read(name)
+                    tensors[name] = tensor.read()
 
     peft.write_lora(tensors, config, target)
 
 
-class LazyStateDict:
-    """State dict of a folder of monkeylib's, read tensor by tensor.
-
-    Args:
-        folder: with `config.json` and safetensors files.
-        stack: closes the files.
+def _original_files(path: Path, keys: list[str]) -> dict[str, list[str]]:
+    """Return the keys of each file as they were; keys that are new go to the last file.
 
     Raises:
-        FileNotFoundError: there is no checkpoint, or a file of weights is missing.
+        FileNotFoundError, ValueError: the file of keys is missing or broken, or names a file with a folder.
     """
+    file_of = read_json(file_inside(path.parent, path.name))
+    for name in file_of.values():
+        # These files are written: a path could lead anywhere.
+        if not is_plain_name(name) or Path(name).suffix not in _INDEX_NAMES:
+            raise ValueError(f"{path} names the file {name!r}: expected the name of a .bin or .safetensors")
+    if not file_of:
+        raise ValueError(f"{path} names no file: convert the released folder again")
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"there is no checkpoint at {folder}: expected a folder with config.json")
-        self.config = MonkeyConfig.from_pretrained(folder)
-
-        # Weights lie in one file, or in several with an index.
-        index = folder / _INDEX_NAMES[".safetensors"]
-        file_names = ["model.safetensors"]
-        if index.is_file():
-            file_names = sorted(set(_read_json(index)["weight_map"].values()))
-
-        self.files: dict[str, Any] = {}
-        for file_name in file_names:
-            if not (folder / file_name).is_file():
-                raise FileNotFoundError(f"the file of weights {folder / file_name} is missing")
-            file = stack.enter_context(safe_open(folder / file_name, framework="pt"))
-            self.files |= dict.fromkeys(file.keys(), file)
-
-    def read(self, name: str) -> torch.Tensor:
-        """Read the tensor of that name."""
-        return self.files[name].get_tensor(name)
-
-    def read_shape(self, name: str) -> torch.Tensor:
-        """Read its shape and dtype alone, as a tensor on the meta device."""
-        return self.read(name).to("meta")
-
-
-def _original_files(file_of: dict[str, str], keys: list[str]) -> dict[str, list[str]]:
-    """Return the keys of each file as they were; keys that are new go to the last file."""
     files: dict[str, list[str]] = {name: [] for name in sorted(set(file_of.values()))}
     last_file = list(files)[-1]
 
@@ -245,7 +219,3 @@ def _write_index(folder: Path, file_of: dict[str, str], size: int) -> None:
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from monkeylib.checkpoints import released
+from monkeylib.checkpoints import released, saved
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, build_on_meta
 from monkeylib.processing import MonkeyProcessor
 
@@ -22,10 +22,11 @@ def load_checkpoint(
         options: of transformers' `from_pretrained`, such as `device_map`. A released folder takes none.
 
     Raises:
-        ValueError: an option that the released layout does not take, or as `released.load_released`.
+        FileNotFoundError, ValueError: as `saved.load_saved` or `released.load_released`, or an option that
+            the released layout does not take.
     """
     if not released.is_released(folder):
-        return MonkeyForConditionalGeneration.from_pretrained(folder, dtype=dtype or "auto", **options)
+        return saved.load_saved(folder, dtype, **options)
 
     if options:
         raise ValueError(
@@ -40,11 +41,12 @@ def load_processor(folder: str | Path) -> MonkeyProcessor:
     """Load the processor of a folder that `save_pretrained` wrote, or of one in the released layout.
 
     Raises:
-        FileNotFoundError, ValueError: as `released.load_released_processor`.
+        FileNotFoundError, ValueError: as `saved.load_saved_processor`, which must agree with the folder's
+            `config.json`, or as `released.load_released_processor`.
     """
     if released.is_released(folder):
         return released.load_released_processor(folder)
-    return MonkeyProcessor.from_pretrained(folder)
+    return saved.load_saved_processor(folder, saved.read_config(Path(folder)))
 
 
 def build_with_weights(

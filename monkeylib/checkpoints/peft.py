@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from monkeylib import resources
+from monkeylib.checkpoints.weight_files import explain_broken, read_finite
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyVisionConfig
 from monkeylib.model.hf_vision import layout_of
 
@@ -104,7 +105,8 @@ def read_lora(folder: Path, model: MonkeyForConditionalGeneration, tile: int) ->
 
     Raises:
         FileNotFoundError: the folder holds no LoRA.
-        ValueError: its tensors do not fit this model, or the model has no LoRA for that tile.
+        ValueError: its files are broken or not finite, its tensors do not fit this model, or the model has
+            no LoRA for that tile.
     """
     if not 0 <= tile < model.config.lora_count:
         raise ValueError(f"the model has LoRA for {model.config.lora_count} tiles, there is no tile {tile}")
@@ -112,7 +114,7 @@ def read_lora(folder: Path, model: MonkeyForConditionalGeneration, tile: int) ->
         if not (folder / name).is_file():
             raise FileNotFoundError(f"there is no {name} in {folder}: expected a folder that peft has saved")
 
-    weights = load_file(folder / _WEIGHTS)
+    weights = read_finite(folder / _WEIGHTS)
     scaling_of = _read_scalings(folder)
     loras = {module: model.vision.get_submodule(lora) for lora, module in peft_modules(model.config).items()}
 
@@ -170,7 +172,8 @@ def _read_scalings(folder: Path) -> Callable[[str, int], float]:
     from peft import LoraConfig
     from peft.utils.other import get_pattern_key
 
-    peft_config = LoraConfig.from_pretrained(str(folder))
+    with explain_broken(folder / _CONFIG):
+        peft_config = LoraConfig.from_pretrained(str(folder))
     if peft_config.use_dora or peft_config.use_rslora:
         raise ValueError(f"{folder} holds a DoRA or rank-stabilised LoRA: Monkey's is plain LoRA")
 

@@ -16,6 +16,7 @@ from transformers import (
 
 from monkeylib import assets
 from monkeylib.checkpoints import dinov2_onnx
+from monkeylib.checkpoints.weight_files import explain_broken
 
 # Name on a hub -> the asset that holds the same weights in another format (ONNX, GGUF).
 ASSETS = {
@@ -89,13 +90,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 @contextlib.contextmanager
 def explain_missing(name: str) -> Iterator[None]:
-    """Replace transformers' error about a missing model by one sentence that says what to do.
+    """Replace transformers' errors about a missing or broken model by one sentence that says what to do.
 
     Raises:
         FileNotFoundError: in place of an OSError.
+        ValueError: in place of what readers of weights raise about a broken file.
     """
     try:
-        yield
+        with explain_broken(name):
+            yield
     except OSError as error:
         fetch = f"run `monkeylib assets fetch {ASSETS[name]}`, " if name in ASSETS else ""
         raise FileNotFoundError(

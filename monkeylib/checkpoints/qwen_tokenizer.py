@@ -16,6 +16,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from monkeylib.prompts import IMAGE_TOKENS
 
 VOCABULARY = "qwen.tiktoken"
+# Ten times the released file, and its longest line.
+_MOST_BYTES, _MOST_TOKEN_BYTES = 2**25, 2_000
 END_OF_TEXT = "<|endoftext|>"
 # In the order of their ids, which begin after the last rank: 151643 in the released checkpoint.
 SPECIAL_TOKENS = (
@@ -84,10 +86,14 @@ def read_ranks(path: Path) -> dict[bytes, int]:
             "`monkeylib assets fetch qwen-vocabulary` fetches it"
         )
 
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes: take the released {VOCABULARY}")
+
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            token, rank = line.split()
+            # Joining a token takes the square of its length.
+            token, rank = line[:_MOST_TOKEN_BYTES].split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error) as error:
             raise ValueError(

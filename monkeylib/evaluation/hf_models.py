@@ -4,7 +4,6 @@
 the released layout, else an `HFChatModel`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from transformers.utils import is_torchvision_available
 
 from monkeylib import inference
 from monkeylib.checkpoints import released
+from monkeylib.checkpoints.weight_files import explain_broken
 from monkeylib.evaluation import distributed
 from monkeylib.evaluation.examples import Answer, Example
 from monkeylib.evaluation.prefix_sharing import decode_answers, model_fingerprint
@@ -32,6 +32,7 @@ from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig
 from monkeylib.profiles import trainable
 from monkeylib.prompts import build_prompt, get_template
+from monkeylib.settings_files import read_json
 
 # Prompts of chat models in place of Monkey's. Prompts that are not listed are used unchanged.
 CHAT_PROMPTS: dict[str, str] = {
@@ -146,8 +147,10 @@ def load_image_text_model(
     if is_monkey_checkpoint(name):
         return inference.load_model(name, device)
 
-    model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(device)
-    return HFChatModel(model, load_processor(name), max_new_tokens)
+    with explain_broken(name):
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(device)
+        processor = load_processor(name)
+    return HFChatModel(model, processor, max_new_tokens)
 
 
 def require_model(name: str | Path) -> None:
@@ -175,7 +178,7 @@ def is_monkey_checkpoint(name: str | Path) -> bool:
         # A checkpoint of trained weights only, without the frozen ones.
         return (folder / trainable.TRAINED_WEIGHTS).is_file()
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     return released.is_released(folder) or config.get("model_type") == MonkeyConfig.model_type
 
 

@@ -6,9 +6,14 @@ from typing import Any, Literal
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from monkeylib.model.limits import check_grids, check_sizes
+
 LoRAMode = Literal["per_tile", "shared", "none", "full"]
 Views = Literal["tiles+global", "tiles", "global"]
 Precision = Literal["32-true", "bf16-mixed", "bf16-true"]  # Lightning's names
+
+
+_VISION_SIZES = ("tile_size", "patch_size", "width", "layers", "heads", "mlp_width", "position_grid")
 
 
 class MonkeyVisionConfig(PreTrainedConfig):
@@ -45,6 +50,7 @@ class MonkeyVisionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        check_sizes({name: getattr(self, name) for name in _VISION_SIZES})
 
         # Each head takes width / heads of the features.
         if self.width % self.heads:
@@ -74,6 +80,7 @@ class MonkeyResamplerConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        check_sizes({"queries": self.queries, "heads": self.heads})
 
         # The queries have 2-D position embeddings, so they need a square grid.
         if math.isqrt(self.queries) ** 2 != self.queries:
@@ -154,6 +161,9 @@ class MonkeyConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+
+        check_sizes({name: getattr(self, name) for name in ("tile_size", "attention_rank", "mlp_rank")})
+        check_grids(self.grids or [])
 
         # Plain lists: a configuration is saved as JSON, which knows no tuples.
         self.grids = [[int(rows), int(cols)] for rows, cols in (self.grids or [])]

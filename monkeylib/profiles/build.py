@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from monkeylib import resources
-from monkeylib.checkpoints import llava, pretrained, released
+from monkeylib.checkpoints import llava, pretrained, released, saved
 from monkeylib.checkpoints.loading import build_with_weights, load_processor
 from monkeylib.model import (
     MonkeyConfig,
@@ -239,14 +239,14 @@ def _load_base(profile: Profile, config: MonkeyConfig) -> MonkeyForConditionalGe
         _check_released(profile, config, folder)
         return released.load_released(folder, grid=Grid(profile.rows, profile.cols), dtype=dtype)
 
-    options: dict[str, Any] = {"dtype": dtype}
+    options: dict[str, Any] = {}
     if profile.training.language_model_bits is not None:
         # A quantised model is loaded straight to the device of its process.
         device = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"
         options["quantization_config"] = quantization_config(profile.training.language_model_bits)
         options["device_map"] = {"": device}
 
-    return MonkeyForConditionalGeneration.from_pretrained(folder, config=config, **options)
+    return saved.load_saved(folder, dtype, config, **options)
 
 
 def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from monkeylib.checkpoints import weight_files
+from monkeylib.checkpoints.saved import load_saved_processor
+from monkeylib.checkpoints.weight_files import WeightFiles, file_inside
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles.build import build_model
@@ -19,6 +22,7 @@ from monkeylib.profiles.schema import (
     ResamplerTraining,
     TrainableComponents,
 )
+from monkeylib.settings_files import Settings, read_json, validate
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -141,21 +145,25 @@ def load_trained(folder: Path) -> tuple[MonkeyForConditionalGeneration, MonkeyPr
     names.
 
     Raises:
-        FileNotFoundError: the base is missing.
-        ValueError: the weights are not those that the profile trains.
+        FileNotFoundError: the base or a file is missing.
+        ValueError: a file is broken, or the weights are not those that the profile trains, or not finite.
     """
-    profile = Profile.model_validate_json((folder / PROFILE_FILE).read_text())
-    processor = MonkeyProcessor.from_pretrained(folder)
+    path = file_inside(folder, PROFILE_FILE)
+    profile = validate(Profile, Settings(path, read_json(path)))
+    shapes = weight_files.read_shapes(folder / TRAINED_WEIGHTS)
+    processor = load_saved_processor(folder)
     model = build_model(profile, processor)
     set_trainable(model, profile)
 
-    expected = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    state = load_file(folder / TRAINED_WEIGHTS)
-    if difference := expected ^ state.keys():
-        raise ValueError(
-            f"{folder} does not hold what its profile trains, for example {min(difference)}: "
-            "train it again, or restore the files as they were written"
-        )
+    expected = {name: weight.shape for name, weight in model.named_parameters() if weight.requires_grad}
+    weight_files.check_tensors(
+        WeightFiles(folder, {TRAINED_WEIGHTS: list(shapes)}, shapes),
+        expected,
+        advice="train it again, or restore the files as they were written",
+        described_by=PROFILE_FILE,
+    )
+
+    state = weight_files.read_finite(folder / TRAINED_WEIGHTS)
     # The frozen weights come from the base model.
     model.load_state_dict(state, strict=False)
     return model, processor

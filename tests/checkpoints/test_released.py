@@ -120,7 +120,7 @@ def test_profile_that_does_not_fit_the_released_folder_raises(golden):
 
 def test_one_shard_is_in_memory_at_a_time(golden, monkeypatch, tmp_path):
     # Weak references, which tell whether a tensor still lives.
-    held, original = [], released.read_shard
+    held, original = [], released.read_finite
 
     def reading(path):
         assert [ref for ref in held if ref() is not None] == []
@@ -128,7 +128,7 @@ def test_one_shard_is_in_memory_at_a_time(golden, monkeypatch, tmp_path):
         held[:] = [weakref.ref(tensor) for tensor in shard.values()]
         return shard
 
-    monkeypatch.setattr(released, "read_shard", reading)
+    monkeypatch.setattr(released, "read_finite", reading)
     released.load_released(golden)
     convert.convert_from_released(golden, tmp_path / "converted")
 
