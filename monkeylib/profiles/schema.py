@@ -198,6 +198,8 @@ class TrainingConfig(ProfileSection):
         language_model_rank: rank of the language model's LoRA.
         language_model_bits: bits of a quantised language model.
         keep: save all weights, or only those that train.
+        save_every_steps: save a checkpoint every so many steps; by default six in a run.
+        save_every_minutes: and so many minutes after the last checkpoint, if that is earlier.
         select: save the weights of the last step, or of the lowest validation loss ("best").
         workers: processes that prepare training data on each device.
         max_bad_share: largest share of bad records where they are skipped; a run with more stops.
@@ -224,6 +226,8 @@ class TrainingConfig(ProfileSection):
     language_model_rank: Width = 32
     language_model_bits: Literal[4, 8] | None = None
     keep: Literal["all", "trained"] = "all"
+    save_every_steps: Count | None = None
+    save_every_minutes: float | None = Field(default=15, gt=0)
     select: Literal["last", "best"] = "last"
     workers: Workers = 1
     max_bad_share: float = Field(default=0.1, ge=0, le=1)

@@ -22,22 +22,22 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from monkeylib import digests, resources
 from monkeylib.profiles import Profile, build, trainable
-from monkeylib.training import strategies
+from monkeylib.training import checkpointing, strategies
 from monkeylib.training.batches import ExampleEncoder, TrainingData, synthetic_data
 from monkeylib.training.callbacks import (
     MemoryUse,
     SampleAnswers,
     Throughput,
 )
-from monkeylib.training.checkpointing import SaveCheckpoints
+from monkeylib.training.checkpointing import DurableCheckpointIO, SaveCheckpoints
 from monkeylib.training.curves import ResumedCSVLogger
 from monkeylib.training.health import Health, StepTimer, require_finite, require_usable_records
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
 from monkeylib.training.resuming import Resume
 from monkeylib.training.signals import StopOnSignal
 
-# A run is validated and saved this often, and after its first step.
-CHECKPOINTS_PER_RUN = 6
+# A run is validated this often, and saved unless its profile says how often.
+VALIDATIONS_PER_RUN = 6
 
 
 # All that a run, and its evaluation among the ablations, writes into its folder.
@@ -45,8 +45,7 @@ RUN_FILES = {
     "run.json",
     "model",
     "model.partial",
-    "last.ckpt",
-    "best.ckpt",
+    checkpointing.FOLDER,
     "metrics.csv",
     "answers.jsonl",
     "bad_batch.jsonl",
@@ -109,19 +108,15 @@ def run(
     data, devices = data or synthetic_data(profile), devices or Devices()
     accumulation_steps(profile, devices.world_size)  # raises before anything is written
 
-    output, config_file, last_checkpoint = folder / "model", folder / "run.json", folder / "last.ckpt"
+    output, config_file = folder / "model", folder / "run.json"
     config = _run_config(profile, data)
     resumes = config_file.exists() and json.loads(config_file.read_text()) == config
-
-    # A killed run may have moved a sharded checkpoint aside.
-    if profile.training.strategy == "fsdp":
-        for checkpoint in (last_checkpoint, folder / "best.ckpt"):
-            strategies.restore_checkpoint(checkpoint)
 
     if resumes and output.exists():
         return output
     if not resumes:
         _require_run_folder(folder)
+    last_checkpoint = checkpointing.find_last_checkpoint(folder) if resumes else None
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -147,7 +142,7 @@ def run(
 
     with StopOnSignal() as stop:
         trainer = _trainer(profile, folder, show_progress, devices, stop)
-        trainer.fit(module, ckpt_path=str(last_checkpoint) if resumes and last_checkpoint.exists() else None)
+        trainer.fit(module, ckpt_path=last_checkpoint)
         _save_model(trainer, module, folder)
     return output
 
@@ -183,12 +178,8 @@ def _belongs_to_run(name: str) -> bool:
 def _run_config(profile: Profile, data: TrainingData) -> dict[str, Any]:
     """Return everything that changes what a run learns."""
     # Fields that change no weight.
-    no_effect = {
-        "evaluation": True,
-        "ablation": True,
-        "description": True,
-        "training": {"workers", "max_bad_share"},
-    }
+    training = {"workers", "max_bad_share", "save_every_steps", "save_every_minutes"}
+    no_effect = {"evaluation": True, "ablation": True, "description": True, "training": training}
     config = json.loads(profile.model_dump_json(exclude=no_effect))
     config["data"] = data.digest
     if profile.base_checkpoint is not None:
@@ -211,7 +202,8 @@ def _trainer(
     training = profile.training
     accumulation = accumulation_steps(profile, devices.world_size)
     # In optimiser steps; Lightning counts validations in micro-batches.
-    checkpoint_interval = max(1, training.steps // CHECKPOINTS_PER_RUN)
+    validation_interval = max(1, training.steps // VALIDATIONS_PER_RUN)
+    save_interval = training.save_every_steps or validation_interval
 
     timer = StepTimer()
     callbacks: list[L.Callback] = [
@@ -221,7 +213,7 @@ def _trainer(
         Resume(),
         Health(folder / "bad_batch.jsonl", training.max_bad_share, timer),
         SampleAnswers(folder / "answers.jsonl", max_new_tokens=min(48, profile.evaluation.max_new_tokens)),
-        SaveCheckpoints(folder, checkpoint_interval),
+        SaveCheckpoints(folder, save_interval, training.save_every_minutes),
         stop,  # after a checkpoint that is due anyway
     ]
     if progress:
@@ -231,13 +223,17 @@ def _trainer(
     if training.strategy != "auto" or devices.world_size > 1:
         strategy = strategies.build_strategy(training.strategy, devices.world_size)
 
+    plugins: list[Any] = [DurableCheckpointIO()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+
     return L.Trainer(
         default_root_dir=folder,
         accelerator="auto",
         devices=devices.per_node,
         num_nodes=devices.nodes,
         strategy=strategy,
-        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
+        plugins=plugins,
         use_distributed_sampler=False,
         precision=training.precision,
         max_steps=training.steps,
@@ -247,7 +243,7 @@ def _trainer(
         callbacks=callbacks,
         logger=_loggers(folder),
         enable_checkpointing=False,
-        val_check_interval=checkpoint_interval * accumulation,
+        val_check_interval=validation_interval * accumulation,
         log_every_n_steps=max(1, min(10, training.steps // 4)),
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -271,10 +267,18 @@ def _loggers(folder: Path) -> list[Logger]:
 
 
 def _save_model(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> None:
-    """Write the trained model in one move and remove the run's checkpoints; every process takes part."""
-    training, best_checkpoint = module.profile.training, folder / "best.ckpt"
-    if training.select == "best" and best_checkpoint.exists():
-        checkpoint = trainer.strategy.load_checkpoint(best_checkpoint, weights_only=False)
+    """Write the trained model in one move; every process takes part.
+
+    Of the run's checkpoints the last one stays, so that more steps can follow, and the best one where that
+    has become the model.
+    """
+    training = module.profile.training
+    best_checkpoint = None
+    if training.select == "best":
+        # The file that the first process finds, for all of them.
+        best_checkpoint = trainer.strategy.broadcast(checkpointing.find_best_checkpoint(folder))
+    if best_checkpoint is not None:
+        checkpoint = trainer.strategy.load_checkpoint(best_checkpoint, weights_only=True)
         if training.strategy != "fsdp":  # FSDP has read its shards into the model already
             module.load_state_dict(checkpoint["state_dict"])
 
@@ -293,10 +297,7 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> Non
         trainable.save_trained(module.model.eval(), state, module.processor, module.profile, partial)
         partial.rename(folder / "model")
 
-        for checkpoint_path in (folder / "last.ckpt", best_checkpoint):
-            if checkpoint_path.is_dir():
-                shutil.rmtree(checkpoint_path)
-            else:
-                checkpoint_path.unlink(missing_ok=True)
+        kept = [*checkpointing.list_checkpoints(folder)[-1:], best_checkpoint]
+        checkpointing.remove_checkpoints(folder, keep=kept)
 
     trainer.strategy.barrier()

@@ -297,10 +297,13 @@ class MonkeyTraining(L.LightningModule):
     # --- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave frozen weights out: they come from the base model.
+        """Add the profile, and leave frozen weights out: they come from the base model.
 
         A sharded checkpoint keeps them, since PyTorch reads every weight of the model back.
         """
+        # So that a checkpoint alone becomes a model.
+        checkpoint["profile"] = self.profile.model_dump_json()
+
         if self.profile.training.strategy == "fsdp":
             return
 

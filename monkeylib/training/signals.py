@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from monkeylib import signals
 from monkeylib.signals import EXIT_SAVED, Interrupted
+from monkeylib.training.checkpointing import save_checkpoint
 
 
 class StopOnSignal(L.Callback):
@@ -94,7 +95,7 @@ class StopOnSignal(L.Callback):
 
         # A scheduler may signal one process only; all of them have to save at the same step.
         if trainer.strategy.reduce_boolean_decision(self.number is not None, all=False):
-            trainer.save_checkpoint(os.path.join(trainer.default_root_dir, "last.ckpt"))
+            save_checkpoint(trainer)
             by_scheduler = self.number not in (None, signal.SIGINT)
             self._requeues = trainer.strategy.reduce_boolean_decision(by_scheduler, all=False)
             self._saved = True

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
+from monkeylib import digests, resources
 from monkeylib.model import MonkeyForConditionalGeneration
+
+# SHA-256 of each file of a sharded checkpoint.
+DIGESTS_FILE = "digests.json"
 
 
 def build_strategy(name: str, world_size: int) -> Strategy:
@@ -25,7 +32,7 @@ def build_strategy(name: str, world_size: int) -> Strategy:
         return ShardedStrategy(
             data_parallel_size=world_size, tensor_parallel_size=1, process_group_backend=backend
         )
-    return DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True)
+    return ReplicatedStrategy(process_group_backend=backend, gradient_as_bucket_view=True)
 
 
 def sharded_blocks(model: MonkeyForConditionalGeneration) -> list[torch.nn.Module]:
@@ -54,43 +61,116 @@ def gather_state_dict(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
-class ShardedStrategy(ModelParallelStrategy):
+class _FailsTogether:
+    """What a strategy of several processes adds: when one of them fails to write, all raise its error.
+
+    Otherwise the others would wait for it.
+    """
+
+    @contextlib.contextmanager
+    def fails_together(self) -> Iterator[None]:
+        """Run a block in every process, and raise the first error to write, of any of them, in all.
+
+        Raises:
+            OSError: a process could not write.
+        """
+        problem = None
+
+        try:
+            yield
+        except OSError as error:
+            problem = error.strerror or str(error)
+        # PyTorch wraps what its processes raised.
+        except CheckpointException as error:
+            cause = next(iter(error.failures.values()))[0]
+            problem = getattr(cause, "strerror", None) or str(cause)
+
+        problems = [other for other in gather_objects(problem) if other is not None]
+        if problems:
+            raise OSError(problems[0])
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return the values of all processes, in the order of their ranks; every process has to call this."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+class ReplicatedStrategy(_FailsTogether, DDPStrategy):
+    """DDP whose processes fail together when a checkpoint can't be written, and read the same one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a file in the first process.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        with self.fails_together():
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read the file that the first process names, since it alone has checked it."""
+        return super().load_checkpoint(self.broadcast(checkpoint_path), weights_only)
+
+
+class ShardedStrategy(_FailsTogether, ModelParallelStrategy):
     """FSDP whose checkpoints, folders with a file of each process, appear in one move.
 
-    A folder cannot take another one's place. So the previous checkpoint is moved aside, and removed when the
-    next one is there. Between the two moves there is none: `restore_checkpoint` puts the previous one back
-    if a run was killed then.
+    A file `DIGESTS_FILE` in the folder tells what the others must hold.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write beside the destination, and move the folder there when every process is done."""
-        # All processes write into the folder that the first one names.
-        path = Path(self.broadcast(filepath))
-        partial = path.with_name(f".{path.name}.partial")
-        super().save_checkpoint(checkpoint, partial, storage_options)
-        self.barrier()
+        """Write beside the destination, and move the folder there when every process is done.
 
-        if self.is_global_zero:
-            # A folder cannot replace another one, so the previous checkpoint steps aside first.
-            if path.exists():
-                shutil.rmtree(_previous(path), ignore_errors=True)
-                os.replace(path, _previous(path))
-            os.replace(partial, path)
-            shutil.rmtree(_previous(path), ignore_errors=True)
+        Raises:
+            OSError: a process could not write.
+        """
+        # All processes write into the folder that the first one names, and has emptied.
+        partial = Path(filepath).with_name(f".{Path(filepath).name}.partial")
+        with self.fails_together():
+            if self.is_global_zero:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
 
-        self.barrier()
+        path, partial = self.broadcast((Path(filepath), partial))
+        with self.fails_together():
+            super().save_checkpoint(checkpoint, partial, storage_options)
+
+        digests_of_files: dict[str, str] = {}
+        with self.fails_together():
+            own_files = list(partial.glob(f"__{self.global_rank}_*"))
+            if self.is_global_zero:
+                own_files += [partial / ".metadata", partial / "meta.pt"]
+            for file in own_files:
+                resources.sync(file)
+                digests_of_files[file.name] = digests.file_digest(file)
+
+        gathered = gather_objects(digests_of_files)
+        with self.fails_together():
+            if self.is_global_zero:
+                all_digests = {name: digest for part in gathered for name, digest in part.items()}
+                with resources.atomic_write(partial / DIGESTS_FILE, durable=True) as temporary:
+                    temporary.write_text(json.dumps(all_digests, indent=1) + "\n", encoding="utf-8")
+                _replace_folder(partial, path)
 
 
-def restore_checkpoint(path: Path) -> None:
-    """Put a sharded checkpoint back that was moved aside for one which a killed run did not finish."""
+def _replace_folder(new: Path, path: Path) -> None:
+    """Move a folder to a path, in place of one that may lie there."""
+    # Only a step that is saved twice, before and after its validation, has one.
+    previous = path.with_name(f".{path.name}.previous")
     if path.exists():
-        return
-    # There may be none, or another process has moved it.
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(_previous(path), path)
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(path, previous)
 
-
-def _previous(path: Path) -> Path:
-    return path.with_name(f".{path.name}.previous")
+    os.replace(new, path)
+    resources.sync(path.parent)
+    shutil.rmtree(previous, ignore_errors=True)

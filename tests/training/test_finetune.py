@@ -14,7 +14,7 @@ from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import tile_loras
 from monkeylib.profiles import build, trainable
 from monkeylib.prompts import PromptLayout
-from monkeylib.training import batches, finetune, optim
+from monkeylib.training import batches, checkpointing, finetune, optim
 from monkeylib.training.batches import ExampleEncoder, encode_conversation, pad, synthetic_data
 from monkeylib.training.curves import SPLITS, read_curves
 from monkeylib.training.module import MonkeyTraining, exact_match
@@ -184,11 +184,14 @@ def test_interrupted_run_ends_as_an_uninterrupted_one(uninterrupted, tmp_path, m
         fail_at_step(patched, step)
         finetune.run(profile, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
-    assert (tmp_path / "run" / "last.ckpt").exists(), "the first checkpoint comes after the first step"
+    assert checkpointing.find_last_checkpoint(tmp_path / "run"), "the first one comes after the first step"
 
     resumed = finetune.run(profile, tmp_path / "run")
     assert_same_run(resumed, expected_folder)
-    assert not (resumed.parent / "last.ckpt").exists()
+
+    # The last one stays, so that more steps can follow.
+    (last,) = checkpointing.list_checkpoints(resumed.parent)
+    assert last == checkpointing.checkpoint_path(resumed.parent, profile.training.steps)
 
 
 @pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_epoch_end"])

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from monkeylib.training import checkpointing
 from tests.support.training_processes import DDP, FSDP, NOISY, assert_same_run, train, train_and_signal
 
 STEPS = 8
@@ -32,5 +33,5 @@ def test_two_killed_processes_end_as_two_uninterrupted_ones(devices, tmp_path):
 
 def test_preempted_run_saves_a_checkpoint_and_resumes(uninterrupted, tmp_path):
     run = train_and_signal(tmp_path, signal.SIGUSR1, steps=STEPS)
-    assert (run / "last.ckpt").exists()
+    assert checkpointing.find_last_checkpoint(run)
     assert_same_run(train(tmp_path, NOISY, steps=STEPS), uninterrupted)

@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from monkeylib import profiles, signals
 from monkeylib.training import finetune
 from monkeylib.training import signals as training_signals
+from monkeylib.training.checkpointing import SaveCheckpoints
 from monkeylib.training.curves import read_curves
 from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.signals import StopOnSignal
@@ -105,6 +106,16 @@ def test_second_interrupt_ends_all_processes_at_once(monkeypatch, capfd, first):
 # --- SLURM and several processes
 
 
+class StubCheckpoints(SaveCheckpoints):
+    """Notes that the step is saved."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def save(self, trainer):
+        self.calls.append("save")
+
+
 class StubTrainer:
     """What the callback uses of a trainer.
 
@@ -113,19 +124,17 @@ class StubTrainer:
         others_signalled: whether another process has got a signal.
     """
 
-    default_root_dir, global_step = "run", 7
+    global_step = 7
 
     def __init__(self, is_first=True, others_signalled=False, environment=None):
         self.calls = []
+        self.callbacks = [StubCheckpoints(self.calls)]
         self.is_global_zero = is_first
         self.strategy = SimpleNamespace(
             reduce_boolean_decision=lambda signalled, all: signalled or others_signalled,
             barrier=lambda: self.calls.append("barrier"),
             cluster_environment=environment,
         )
-
-    def save_checkpoint(self, file):
-        self.calls.append("save")
 
 
 @pytest.fixture()

@@ -1,0 +1,592 @@
+"""What a run writes: checkpoints of what was trained, logs, sample answers."""
+
+import csv
+import dataclasses
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from safetensors.torch import load_file
+
+from monkeylib import inference, profiles
+from monkeylib.data import synthetic
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.profiles import build, trainable
+from monkeylib.training import checkpointing, curves, finetune
+from monkeylib.training.batches import synthetic_data
+from monkeylib.training.callbacks import SampleAnswers
+from monkeylib.training.checkpointing import DurableCheckpointIO
+from monkeylib.training.module import MonkeyTraining
+from monkeylib.training.signals import StopOnSignal
+
+SMOKE = profiles.load_profile("smoke")
+LORA_COMPONENTS = {
+    "vision": {"train": "lora"},
+    "resampler": {"train": "full"},
+    "language_model": {"train": "lora"},
+}
+
+
+def build_module(profile):
+    processor = build.build_processor(profile)
+    model = build.build_model(profile, processor)
+    trainable.set_trainable(model, profile)
+    return MonkeyTraining(model, processor, profile, synthetic_data(profile))
+
+
+def read_column(run, name):
+    """Return the numbers in a column of a run's log."""
+    with open(run / "metrics.csv") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+# --- trained weights
+
+
+@pytest.fixture()
+def profile_with_base(tmp_path):
+    """Return the smoke profile on a base model, with LoRA in the language model."""
+    torch.manual_seed(3)
+    processor = build.build_processor(SMOKE)
+    build.build_model(SMOKE, processor).save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+
+    profile = SMOKE.model_copy(update={"base_checkpoint": str(tmp_path / "base")})
+    return profile.with_training(components=LORA_COMPONENTS, language_model_rank=2, lr=0.05, steps=3)
+
+
+def compute_logits(folder):
+    monkey = inference.load_model(folder)
+    sample = synthetic.make_sample(0, "val", SMOKE.image_size)
+    with torch.no_grad():
+        return monkey.model(**monkey.prepare([sample.image], ["what?"])).logits
+
+
+def test_trained_weights_alone_load_onto_their_base(profile_with_base, tmp_path):
+    complete = finetune.run(profile_with_base, tmp_path / "complete")
+    trained = finetune.run(profile_with_base.with_training(keep="trained"), tmp_path / "trained")
+
+    assert not (trained / "model.safetensors").exists()
+    weights = load_file(trained / "trained.safetensors")
+    assert {name.split(".")[0] for name in weights} == {"vision", "resampler", "language_model"}
+    assert all(".lora_" in name for name in weights if name.startswith("language_model"))
+
+    # The complete checkpoint has the language model's LoRA merged, the other one has it apart.
+    logits = compute_logits(complete)
+    assert torch.allclose(compute_logits(trained), logits, atol=1e-4)
+    assert not torch.allclose(logits, compute_logits(tmp_path / "base"), atol=1e-2)
+
+
+def test_trained_weights_of_another_profile_raise(profile_with_base, tmp_path):
+    folder = finetune.run(profile_with_base.with_training(keep="trained"), tmp_path / "trained")
+    profile = json.loads((folder / "profile.json").read_text())
+    profile["training"]["language_model_rank"] = 3
+    profile["training"]["components"]["resampler"]["train"] = "frozen"
+    (folder / "profile.json").write_text(json.dumps(profile))
+
+    with pytest.raises(ValueError, match="does not hold what its profile trains, for example resampler"):
+        inference.load_model(folder)
+
+
+# --- checkpoints of a run
+
+
+def note_saved_steps(monkeypatch):
+    """Return a list to which the step of each checkpoint is added when it is written."""
+    steps = []
+    save = DurableCheckpointIO.save_checkpoint
+
+    def save_and_note(io, checkpoint, path, storage_options=None):
+        steps.append(checkpoint["global_step"])
+        save(io, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", save_and_note)
+    return steps
+
+
+def test_checkpoints_are_removed_only_after_all_processes_have_read_the_best(tmp_path, monkeypatch):
+    counts_at_barriers = []
+    save_model = finetune._save_model
+
+    def save_and_forget_earlier_barriers(*args):
+        counts_at_barriers.clear()
+        save_model(*args)
+
+    def count_checkpoints(*_):
+        counts_at_barriers.append(len(checkpointing.list_checkpoints(tmp_path)))
+
+    monkeypatch.setattr(SingleDeviceStrategy, "barrier", count_checkpoints)
+    monkeypatch.setattr(finetune, "_save_model", save_and_forget_earlier_barriers)
+    # The losses fall, so that the last step is the best one too.
+    finetune.run(SMOKE.with_training(steps=2, select="best"), tmp_path)
+    assert counts_at_barriers == [2, 1]
+
+
+def test_run_without_validation_saves_as_often(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "_save_model", lambda *_: None)
+    run = tmp_path / "run"
+    steps = note_saved_steps(monkeypatch)
+    profile = SMOKE.with_training(steps=3)
+    finetune.run(profile, run, data=dataclasses.replace(synthetic_data(profile), validation=None))
+
+    assert steps == [1, 2, 3]
+    assert torch.load(checkpointing.checkpoint_path(run, 3))["global_step"] == 3
+    assert not (run / "answers.jsonl").exists()
+    assert checkpointing.find_best_checkpoint(run) is None
+
+
+def test_checkpoint_holds_only_what_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "_save_model", lambda *_: None)
+    finetune.run(SMOKE.with_training(steps=2), tmp_path / "run")
+    state = torch.load(checkpointing.checkpoint_path(tmp_path / "run", 2))["state_dict"]
+
+    module = build_module(SMOKE)
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert state.keys() & {name for name, _ in module.named_parameters()} == trained
+    module.load_state_dict(state)
+
+    with pytest.raises(RuntimeError, match="it lacks .*resampler.query"):
+        module.load_state_dict({name: value for name, value in state.items() if not name.endswith("query")})
+    with pytest.raises(RuntimeError, match="has .*'model.other'.* too many"):
+        module.load_state_dict(state | {"model.other": torch.zeros(1)})
+
+
+def test_best_weights_have_the_lowest_validation_loss(tmp_path, monkeypatch):
+    """At a rate that makes training worse and worse, the best validation is not the last."""
+    loaded_states = []
+    load_state_dict = MonkeyTraining.load_state_dict
+
+    def load_and_note(module, state, *args, **options):
+        loaded_states.append(state)
+        return load_state_dict(module, state, *args, **options)
+
+    monkeypatch.setattr(MonkeyTraining, "load_state_dict", load_and_note)
+    profile = SMOKE.with_training(steps=6, lr=0.3, warmup=5, select="best")
+    weights = load_file(finetune.run(profile, tmp_path / "run") / "model.safetensors")
+
+    losses = read_column(tmp_path / "run", "val/loss")
+    assert losses.index(min(losses)) < len(losses) - 1, losses
+    (best_state,) = loaded_states
+    assert torch.equal(best_state["model.resampler.query"], weights["resampler.query"])
+
+
+def test_checkpoint_missing_after_saving_stops_the_run(tmp_path, monkeypatch):
+    """Lightning hides some failures to write."""
+    monkeypatch.setattr("lightning.Trainer.save_checkpoint", lambda *_, **__: None)
+    with pytest.raises(OSError, match=r"step-000001\.ckpt could not be written \(it is not there\)"):
+        finetune.run(SMOKE, tmp_path / "run")
+
+
+# --- logs and sample answers
+
+
+@pytest.mark.parametrize(("strategy", "is_synced"), [("fsdp", True), ("ddp", False)])
+def test_sharded_processes_generate_answers_of_one_length(tmp_path, monkeypatch, strategy, is_synced):
+    """Processes whose answers differ in length would wait for each other forever."""
+    synced = []
+    generate = MonkeyForConditionalGeneration.generate
+
+    def generate_and_note(model, synced_gpus=None, **options):
+        synced.append(synced_gpus)
+        return generate(model, **options)
+
+    monkeypatch.setattr(MonkeyForConditionalGeneration, "generate", generate_and_note)
+    trainer = SimpleNamespace(global_step=1, is_global_zero=True)
+    callback = SampleAnswers(tmp_path / "answers.jsonl", max_new_tokens=2)
+    callback.on_validation_epoch_end(trainer, build_module(SMOKE.with_training(strategy=strategy)))
+
+    assert synced == [is_synced] * 4
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 4
+
+
+def test_run_logs_rates_throughput_memory_and_answers(tmp_path):
+    run = tmp_path / "run"
+    finetune.run(SMOKE.with_training(lora_lr=0.01), run)
+
+    columns = ["lr-AdamW/vision", "lr-AdamW/other", "lr-AdamW/other without decay"]
+    columns += ["speed/images_per_second", "speed/tokens_per_second", "memory/peak_gib"]
+    for column in columns:
+        values = read_column(run, column)
+        assert values, column
+        assert min(values) > 0, column
+    assert list((run / "tensorboard").glob("events*"))
+
+    answers = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in answers} == {1, 2, 3, 4}
+    assert len(answers) == 16
+    assert set(answers[0]) == {"step", "id", "prompt", "answer", "prediction"}
+
+
+def test_trainer_follows_the_profile(tmp_path):
+    profile = SMOKE.with_training(gradient_clip=0.7, precision="bf16-mixed", batch_size=8, micro_batch_size=2)
+    trainer = finetune._trainer(profile, tmp_path, True, finetune.Devices(), StopOnSignal())
+    assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.7, 4)
+    assert (trainer.precision, trainer.max_steps) == ("bf16-mixed", profile.training.steps)
+
+
+def test_progress_bar_shows_the_time_left(tmp_path):
+    trainer = finetune._trainer(SMOKE, tmp_path, True, finetune.Devices(), StopOnSignal())
+    bar = trainer.progress_bar_callback.init_train_tqdm()
+    assert "{remaining}" in bar.bar_format
+    bar.close()
+    trainer = finetune._trainer(SMOKE, tmp_path, False, finetune.Devices(), StopOnSignal())
+    assert trainer.progress_bar_callback is None
+
+
+def test_optimizer_follows_the_profile():
+    module = build_module(SMOKE.with_training(weight_decay=0.1))
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert optimizer.defaults["betas"] == (0.9, 0.95)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.1}
+
+    paper = profiles.load_profile("paper-896").training
+    assert (paper.betas, paper.weight_decay) == ((0.9, 0.95), 0.1)
+
+
+@pytest.mark.parametrize("key", [None, "secret"])
+def test_run_logs_to_weights_and_biases_where_it_is_installed(tmp_path, monkeypatch, key):
+    calls = []
+    monkeypatch.setattr(finetune, "find_spec", lambda name: name == "wandb")
+    monkeypatch.setattr(finetune, "WandbLogger", lambda *args, **options: calls.append((args, options)))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+
+    assert len(finetune._loggers(tmp_path / "run")) == 3
+    assert calls == [(("run", tmp_path / "run"), {"offline": key is None, "project": "monkeylib"})]
+
+    monkeypatch.setattr(finetune, "find_spec", lambda name: None)
+    assert len(finetune._loggers(tmp_path / "run")) == 2
+
+
+def test_bf16_training_stays_close_to_float32(tmp_path):
+    weights, losses = {}, {}
+    for precision in ("32-true", "bf16-mixed", "bf16-true"):
+        folder = finetune.run(SMOKE.with_training(precision=precision), tmp_path / precision)
+        weights[precision] = load_file(folder / "model.safetensors")
+        losses[precision] = read_column(folder.parent, "train/loss")
+
+    assert {weight.dtype for weight in weights["bf16-mixed"].values()} == {torch.float32}
+    assert {weight.dtype for weight in weights["bf16-true"].values()} == {torch.bfloat16}
+    assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.02)
+    assert losses["bf16-mixed"] != losses["32-true"]
+    assert losses["bf16-true"] == pytest.approx(losses["32-true"], rel=0.05)
+
+
+# --- files that are whole, and files that are not
+
+
+def write_run(run, steps, best=None):
+    """Write small checkpoints as a run does, and return their paths."""
+    io = DurableCheckpointIO()
+    content = {"loops": {}, "callbacks": {}, "profile": "{}", "state_dict": {"weight": torch.rand(3, 50)}}
+    paths = [checkpointing.checkpoint_path(run, step) for step in steps]
+    for step, path in zip(steps, paths, strict=True):
+        io.save_checkpoint(content | {"global_step": step}, path)
+
+    if best is not None:
+        (run / "checkpoints" / "best.json").write_text(json.dumps({"step": best}))
+    return paths
+
+
+def cut(data):
+    return data[: len(data) // 2]
+
+
+def flip_a_bit(data):
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+
+
+DAMAGES = {
+    "cut off": cut,
+    "empty": lambda data: b"",
+    "zeros": lambda data: bytes(len(data)),
+    "garbage": lambda data: b"what is this?" * 99,
+    "bit flip": flip_a_bit,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_broken_last_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage):
+    before, last = write_run(tmp_path, [5, 10])
+    last.write_bytes(damage(last.read_bytes()))
+
+    with pytest.warns(
+        UserWarning, match=r"step-000010\.ckpt cannot be used, since .*goes on from .*step-000005"
+    ):
+        assert checkpointing.find_last_checkpoint(tmp_path) == before
+
+
+def test_run_without_a_readable_checkpoint_raises_and_removes_nothing(tmp_path):
+    paths = write_run(tmp_path, [5, 10])
+    for path in paths:
+        path.write_bytes(b"")
+
+    with pytest.raises(
+        ValueError, match=r"step-000010\.ckpt cannot .*it is empty; .*step-000005\.ckpt cannot"
+    ):
+        checkpointing.find_last_checkpoint(tmp_path)
+    assert [path.exists() for path in paths] == [True, True]
+
+
+def test_file_that_another_program_saved_is_no_checkpoint(tmp_path):
+    (path,) = write_run(tmp_path, [1])
+    torch.save({"weight": torch.zeros(2)}, path)
+    assert checkpointing.find_damage(path) == "it is not of a training run"
+
+
+def test_checkpoint_that_would_run_code_is_not_read(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (tmp_path.joinpath("harm").touch, ())
+
+    (path,) = write_run(tmp_path, [1])
+    torch.save(torch.load(path) | {"harm": Harmful()}, path)
+    assert checkpointing.find_damage(path) == "it is cut off or no checkpoint"
+    assert not (tmp_path / "harm").exists()
+
+
+def test_run_without_checkpoints_has_none(tmp_path):
+    assert checkpointing.find_last_checkpoint(tmp_path) is None
+    assert checkpointing.find_best_checkpoint(tmp_path) is None
+
+
+def test_steps_are_ordered_by_their_number(tmp_path):
+    paths = write_run(tmp_path, [999_999, 1_000_000])
+    assert checkpointing.list_checkpoints(tmp_path) == paths
+
+
+def test_run_goes_on_from_the_checkpoint_before_a_broken_one(tmp_path, monkeypatch):
+    """The run ends as an uninterrupted one, and the broken file is gone."""
+    profile = SMOKE.with_training(steps=4)
+    reference = load_file(finetune.run(profile, tmp_path / "reference") / "model.safetensors")
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(finetune, "_save_model", lambda *_: None)
+        finetune.run(profile, run)
+    last = checkpointing.checkpoint_path(run, 4)
+    last.write_bytes(cut(last.read_bytes()))
+
+    with pytest.warns(UserWarning, match=r"step-000004\.ckpt cannot be used"):
+        weights = load_file(finetune.run(profile, run) / "model.safetensors")
+    assert all(torch.equal(weights[name], weight) for name, weight in reference.items())
+    assert checkpointing.find_damage(last) is None
+
+
+# --- which checkpoints are kept, and when they are saved
+
+
+def test_last_two_and_the_best_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "_save_model", lambda *_: None)
+    losses = iter([3.0, 1.0, 2.0, 4.0, 5.0, 6.0])
+
+    def validation_step(module, batch, batch_idx):
+        if batch_idx == 0:
+            validation_step.loss = next(losses)
+        module.log("val/loss", validation_step.loss, batch_size=1)
+        module.log("val/exact", 0.0, batch_size=1)
+
+    monkeypatch.setattr(MonkeyTraining, "validation_step", validation_step)
+    finetune.run(SMOKE.with_training(steps=6), tmp_path)
+
+    steps = [2, 5, 6]
+    assert checkpointing.list_checkpoints(tmp_path) == [
+        checkpointing.checkpoint_path(tmp_path, step) for step in steps
+    ]
+    assert checkpointing.find_best_checkpoint(tmp_path) == checkpointing.checkpoint_path(tmp_path, 2)
+
+
+def test_best_checkpoint_that_is_gone_is_chosen_anew(tmp_path):
+    callback = checkpointing.SaveCheckpoints(tmp_path, every_steps=1)
+    callback.load_state_dict({"best": 0.5, "best_step": 3})
+    assert callback.state_dict() == {"best": math.inf, "best_step": None}
+
+    write_run(tmp_path, [3])
+    callback.load_state_dict({"best": 0.5, "best_step": 3})
+    assert callback.state_dict() == {"best": 0.5, "best_step": 3}
+
+
+def test_saving_follows_the_profile_and_changes_nothing_else(tmp_path, monkeypatch):
+    """Neither weights nor losses nor how often is validated."""
+    steps = note_saved_steps(monkeypatch)
+    profile = SMOKE.with_training(steps=6)
+    reference = finetune.run(profile, tmp_path / "reference")
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+    steps.clear()
+    often = finetune.run(profile.with_training(save_every_steps=5), tmp_path / "often")
+    assert {1, 5, 6} <= set(steps)
+
+    assert curves.read_curves(often.parent / "metrics.csv") == curves.read_curves(
+        reference.parent / "metrics.csv"
+    )
+    weights, expected = (load_file(folder / "model.safetensors") for folder in (often, reference))
+    assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
+
+
+def test_minutes_save_between_the_steps(tmp_path, monkeypatch):
+    """A step takes a minute on this clock."""
+    steps = note_saved_steps(monkeypatch)
+    clock = SimpleNamespace(minutes=0)
+    training_step = MonkeyTraining.training_step
+
+    def slow_training_step(module, *args):
+        clock.minutes += 1
+        return training_step(module, *args)
+
+    monkeypatch.setattr(MonkeyTraining, "training_step", slow_training_step)
+    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: 60.0 * clock.minutes)
+    profile = SMOKE.with_training(steps=6, save_every_steps=100, save_every_minutes=2)
+    finetune.run(profile, tmp_path, data=dataclasses.replace(synthetic_data(profile), validation=None))
+    assert steps == [1, 3, 5, 6]
+
+
+@pytest.mark.parametrize(("is_first", "others_are_late"), [(True, False), (False, True)])
+def test_the_clock_of_the_first_process_decides(tmp_path, is_first, others_are_late):
+    """All processes have to save at the same step."""
+    asked = []
+
+    def reduce(is_late, all):
+        asked.append(is_late)
+        return is_late or others_are_late
+
+    trainer = SimpleNamespace(
+        global_step=3,
+        max_steps=9,
+        is_global_zero=is_first,
+        strategy=SimpleNamespace(reduce_boolean_decision=reduce),
+    )
+    callback = checkpointing.SaveCheckpoints(tmp_path, every_steps=100, every_minutes=1)
+    callback.saved_at -= 61
+    assert callback._is_due(trainer)
+    assert asked == [is_first]
+
+
+# --- disks that are full or read-only, kills
+
+
+def fail_to_write(monkeypatch, after, error):
+    """Let the disk take so many bytes, and then raise an error, or kill the process where there is none."""
+    save = torch.save
+
+    class Disk:
+        def __init__(self, file):
+            self.file, self.left = file, after
+
+        def write(self, data):
+            self.left -= len(data)
+            if self.left < 0:
+                # As many of these bytes as there is room for.
+                self.file.write(data[: self.left])
+                self.file.flush()
+                if error is None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise error
+            return self.file.write(data)
+
+        def flush(self):
+            self.file.flush()
+
+    monkeypatch.setattr(torch, "save", lambda content, file: save(content, Disk(file)))
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.6, 0.99])
+def test_full_disk_leaves_the_previous_checkpoint_alone(tmp_path, monkeypatch, share):
+    (path,) = write_run(tmp_path, [1])
+    content = path.read_bytes()
+
+    fail_to_write(monkeypatch, int(share * len(content)), OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(OSError, match="No space left on device"):
+        write_run(tmp_path, [1])
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_full_disk_ends_the_run_in_one_sentence(tmp_path, monkeypatch):
+    save = DurableCheckpointIO.save_checkpoint
+
+    def fill_the_disk(io, checkpoint, path, storage_options=None):
+        if checkpoint["global_step"] == 2:
+            fail_to_write(monkeypatch, 3000, OSError(errno.ENOSPC, "No space left on device"))
+        save(io, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", fill_the_disk)
+    sentence = r"step-000002\.ckpt could not be written \(No space left on device\).*goes on from step-000001"
+    with pytest.raises(OSError, match=sentence):
+        finetune.run(SMOKE.with_training(steps=4), tmp_path)
+
+    monkeypatch.undo()
+    finetune.run(SMOKE.with_training(steps=4), tmp_path)
+    assert (tmp_path / "model").is_dir()
+
+
+def test_kill_at_any_byte_leaves_the_checkpoint_before(tmp_path):
+    """A forked process ends itself after so many bytes."""
+    (first,) = write_run(tmp_path, [1])
+    size = first.stat().st_size
+
+    for allowed in np.random.default_rng(7).integers(0, size - 1, 40):
+        child = os.fork()
+        if child == 0:
+            with pytest.MonkeyPatch.context() as patched:
+                fail_to_write(patched, int(allowed), None)
+                write_run(tmp_path, [2])
+            os._exit(0)
+
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        assert checkpointing.find_last_checkpoint(tmp_path) == first
+
+    # The next checkpoint takes the place of what is left over.
+    assert len(list(first.parent.iterdir())) == 41
+    checkpointing.remove_checkpoints(tmp_path, keep=write_run(tmp_path, [1, 2]))
+    assert checkpointing.list_checkpoints(tmp_path) == list(sorted(first.parent.iterdir()))
+
+
+@pytest.fixture()
+def small_disk(tmp_path):
+    """Return a folder on another file system than that of temporary files, with room for one checkpoint."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("file systems can't be mounted here")
+
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def remount(disk, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", "tmpfs", disk], check=True)
+
+
+def test_run_on_a_full_disk_goes_on_when_there_is_room(small_disk, tmp_path):
+    """The disk is another file system than that of the temporary files."""
+    profile = SMOKE.with_training(steps=6)
+    expected = load_file(finetune.run(profile, tmp_path / "reference") / "model.safetensors")
+
+    with pytest.raises(OSError, match=r"could not be written \(No space left on device\)"):
+        finetune.run(profile, small_disk / "run")
+    assert checkpointing.find_last_checkpoint(small_disk / "run"), "the first checkpoint is whole"
+
+    remount(small_disk, "size=20m")
+    weights = load_file(finetune.run(profile, small_disk / "run") / "model.safetensors")
+    assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
+
+
+def test_run_on_a_read_only_disk_is_said(small_disk):
+    write_run(small_disk, [1])
+    remount(small_disk, "ro")
+    with pytest.raises(OSError, match="Read-only file system"):
+        write_run(small_disk, [2])
+    assert [path.name for path in checkpointing.list_checkpoints(small_disk)] == ["step-000001.ckpt"]
