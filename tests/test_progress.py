@@ -1,26 +1,46 @@
-"""Progress bars count items and show the speed of those that were computed."""
+"""Progress is a bar on a terminal and in a notebook, and lines in a log."""
 
 import io
 import re
+import sys
+from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
-from monkeylib.progress import Progress
+from monkeylib.progress import MAXIMUM_LINES, Progress, format_seconds
 
 
-def draw(enabled=True) -> str:
-    """Draw two bars of eight images into a text, without the terminal's control codes."""
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+class Clock:
+    """Time that passes when a test says so."""
 
-    with Progress("images", enabled, console) as progress:
+    seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def work(console, enabled=True, clock=None):
+    """Count two tasks of eight images, and return what is written."""
+    clock = clock or Clock()
+    with Progress("images", enabled, console, clock) as progress:
         progress.add_task("sam", 8)
         progress.add_task("compose", 8)
         progress.advance("sam", 2, cached=True)
         for _ in range(3):
+            clock.seconds += 1
             progress.advance("sam", 2)
         progress.advance("compose", cached=True)
 
     return re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", console.file.getvalue())
+
+
+def terminal():
+    return Console(file=io.StringIO(), force_terminal=True, width=120)
+
+
+def log():
+    return Console(file=io.StringIO())
 
 
 def last_line(drawing: str, start: str) -> str:
@@ -28,14 +48,82 @@ def last_line(drawing: str, start: str) -> str:
 
 
 def test_each_task_has_a_bar_and_the_speed_leaves_cached_items_out():
-    drawing = draw()
+    drawing = work(terminal())
     sam, compose = last_line(drawing, "sam"), last_line(drawing, "compose")
 
     assert "8/8" in sam
-    assert re.search(r"\d+\.\d\d images/s", sam)
+    assert "2 images/s" in sam, "six images in three seconds"
     assert "1/8" in compose
     assert "images/s" not in compose, "cached results took no time"
 
 
-def test_disabled_progress_draws_nothing():
-    assert draw(enabled=False).strip() == ""
+@pytest.mark.parametrize("console", [terminal, log])
+def test_disabled_progress_writes_nothing(console):
+    assert work(console(), enabled=False).strip() == ""
+
+
+def test_log_gets_plain_lines():
+    lines = work(log()).splitlines()
+    assert lines == ["sam 2/8", "sam 6/8, 2 images/s, 0:01 left", "sam 8/8, 2 images/s, took 0:03"]
+
+
+def test_lines_of_a_log_become_rarer_and_its_last_one_is_always_there():
+    clock, console = Clock(), log()
+    with Progress("steps", console=console, clock=clock) as progress:
+        progress.print("train on 1 x CPU")
+        progress.add_task("step", 3600)
+        for _ in range(3600):
+            clock.seconds += 1
+            progress.advance("step")
+
+    first, *lines = console.file.getvalue().splitlines()
+    steps = [int(re.match(r"step (\d+)/3600", line)[1]) for line in lines]
+    assert first == "train on 1 x CPU"
+    assert steps[0] == 1
+    assert steps[-1] == 3600
+    assert steps[1] <= 60, "the first lines come soon"
+    pauses = [later - earlier for earlier, later in zip(steps, steps[1:], strict=False)]
+    assert max(pauses) == 60, "at least one a minute"
+
+
+def test_long_task_does_not_flood_a_log():
+    clock, console = Clock(), log()
+    with Progress("steps", console=console, clock=clock) as progress:
+        progress.add_task("step", 5000)
+        for _ in range(5000):
+            clock.seconds += 120  # a week
+            progress.advance("step")
+
+    count = len(console.file.getvalue().splitlines())
+    assert MAXIMUM_LINES / 2 < count <= MAXIMUM_LINES + 10
+
+
+def test_values_are_read_only_where_they_are_written():
+    clock, console = Clock(), log()
+    reads = 0
+    with Progress("steps", console=console, clock=clock) as progress:
+        progress.add_task("step", 1000)
+        for step in range(1000):
+            clock.seconds += 0.1
+            if progress.is_due("step"):
+                reads += 1
+                progress.set_values("step", f"loss {step}")
+            progress.advance("step")
+
+    assert reads == len(console.file.getvalue().splitlines())
+    assert "step 1000/1000, loss 999, " in console.file.getvalue()
+
+
+def test_notebook_gets_one_line_that_is_written_anew(monkeypatch):
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    drawing = work(log())
+
+    assert drawing.count("\n") == 1
+    *_, last = drawing.rstrip().split("\r")
+    assert "sam 8/8, 2 images/s, took 0:03" in last
+    assert "█" * 20 in last
+
+
+def test_durations_are_minutes_or_hours():
+    assert [format_seconds(seconds) for seconds in (5.4, 65, 3725)] == ["0:05", "1:05", "1:02:05"]

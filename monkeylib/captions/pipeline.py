@@ -17,7 +17,7 @@ are; the next run tries the others again.
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -148,7 +148,7 @@ class Pipeline:
             shard_size: images that are committed together.
             retry_failed: run shards again whose records have settled failures.
             report: number of images in report.html; 0 writes none.
-            progress: show bars on standard error.
+            progress: report progress on standard error.
 
         Raises:
             ValueError: there are no images, the shard size is below 1, the engine's plan is impossible, or
@@ -210,10 +210,9 @@ class Pipeline:
         if folder.state != "finished":
             _check_models(stages)
 
-        with Progress("images") if progress else nullcontext() as bars:
-            if bars:
-                bars.add_task("checksums", len(images))
-            shards = plan_shards(images, provenance, shard_size, bars and partial(bars.advance, "checksums"))
+        with Progress("images", enabled=progress) as bars:
+            bars.add_task("checksums", len(images))
+            shards = plan_shards(images, provenance, shard_size, partial(bars.advance, "checksums"))
 
             # Shards that an earlier run has committed are left alone.
             missing = [shard for shard in shards if not _is_finished(shard_folder, shard, retry_failed)]
@@ -221,13 +220,12 @@ class Pipeline:
                 _check_models(stages)
 
             self._start(folder)
-            if bars:
-                image_count = sum(len(shard.images) for shard in missing)
-                for stage in stages:
-                    bars.add_task(stage.name, image_count)
+            image_count = sum(len(shard.images) for shard in missing)
+            for stage in stages:
+                bars.add_task(stage.name, image_count)
 
             # Engines are generators: the shards run while their statistics are added up.
-            finished = engine.run(missing, stages, shard_folder, bars and bars.advance)
+            finished = engine.run(missing, stages, shard_folder, bars.advance)
             statistics = _add_up(stages, finished)
 
         manifest = gather_shards(shard_folder, shards, out)

@@ -136,7 +136,7 @@ def caption(
         shard_size=shard_size,
         retry_failed=retry_failed,
         report=report,
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
 
     # The exit code comes last, so that captions and report are there despite failures.

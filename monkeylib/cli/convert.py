@@ -1,6 +1,5 @@
 """`monkeylib convert`: checkpoints between monkeylib's, the released and peft's layout."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,17 +23,16 @@ def convert(
     from monkeylib.checkpoints.released import is_released
 
     tiles = options.read_grid(grid)
-    progress = sys.stderr.isatty()
     # By default the other layout.
     if to is None:
         to = "monkeylib" if is_released(source) else "released"
 
     if to == "monkeylib":
-        conversion.convert_from_released(source, target, tiles, progress)
+        conversion.convert_from_released(source, target, tiles, progress=True)
     elif grid:
         raise ValueError(f"--grid is for reading the released layout, not for writing {to}: leave it out")
     elif to == "released":
-        conversion.convert_to_released(source, target, progress)
+        conversion.convert_to_released(source, target, progress=True)
     else:
         conversion.export_lora(source, target)
 

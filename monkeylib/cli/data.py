@@ -1,6 +1,5 @@
 """`monkeylib data`: inspect mixtures, convert public datasets, list datasets and benchmarks."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +39,7 @@ def inspect(
     max_length = settings.training.max_length
     # 0 on the command line means no limit.
     reports = inspection.inspect_mixture(
-        loaded, build_processor(settings), max_length, limit or None, progress=sys.stderr.isatty()
+        loaded, build_processor(settings), max_length, limit or None, progress=True
     )
 
     title = (

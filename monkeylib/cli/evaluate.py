@@ -1,7 +1,6 @@
 """`monkeylib evaluate` and `monkeylib score`: predictions on benchmarks, and their scores."""
 
 import dataclasses
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,7 +101,7 @@ def evaluate(
     path = model or str(options.default_checkpoint())
     folder = out or _default_folder(path)
 
-    _hide_loading_bars()
+    options.hide_loading_bars()
     result = job.run_job(
         job.EvaluationJob(
             model=path,
@@ -117,7 +116,7 @@ def evaluate(
             max_failed=max_failed,
             skip_unusable=not benchmarks,
             gallery=gallery,
-            progress=sys.stderr.isatty(),
+            progress=True,
         )
     )
 
@@ -214,9 +213,3 @@ def _model_name(path: str) -> str:
         return path
     # A run keeps its weights in `<run>/model`.
     return folder.parent.name if folder.name == "model" else folder.name
-
-
-def _hide_loading_bars() -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # reading the weights is too short to watch

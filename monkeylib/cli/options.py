@@ -41,13 +41,18 @@ def default_checkpoint() -> Path:
     return base
 
 
-def load_checkpoint(folder: Path | None) -> "Monkey":
-    """Load a checkpoint, the default one if none is named."""
+def hide_loading_bars() -> None:
+    """Hide the bars of transformers, which reads and writes weights too quickly for one."""
     from transformers.utils import logging
 
+    logging.disable_progress_bar()
+
+
+def load_checkpoint(folder: Path | None) -> "Monkey":
+    """Load a checkpoint, the default one if none is named."""
     from monkeylib.inference import load_model
 
-    logging.disable_progress_bar()  # loading weights takes too little time for a bar
+    hide_loading_bars()
     return load_model(folder or default_checkpoint())
 
 

@@ -1,6 +1,5 @@
 """`monkeylib train`: fine-tune a base model into Monkey."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,6 +40,9 @@ def train(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Skip bad records and list them in skipped.jsonl.")
     ] = False,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Log to Weights & Biases too; offline without WANDB_API_KEY.")
+    ] = False,
 ) -> None:
     """Fine-tune a profile's base model into Monkey. An interrupted run resumes at its last checkpoint."""
     from lightning.pytorch.utilities import rank_zero_only
@@ -49,6 +51,7 @@ def train(
     from monkeylib.data import mixture as mixtures
     from monkeylib.training import finetune
 
+    options.hide_loading_bars()
     settings = profiles.load_profile(profile)
     if base is not None:
         settings = settings.model_copy(update={"base_checkpoint": str(base.resolve())})
@@ -78,9 +81,7 @@ def train(
     elif epochs is not None:
         raise ValueError("Synthetic data has no epochs: give --steps, or --data with --epochs.")
 
-    checkpoint = finetune.run(
-        settings, folder, sys.stderr.isatty(), training_data, finetune.Devices(devices, nodes)
-    )
+    checkpoint = finetune.run(settings, folder, True, training_data, finetune.Devices(devices, nodes), wandb)
     # Every process of a distributed run gets here.
     if rank_zero_only.rank == 0:
         _print_result(checkpoint, training_data)

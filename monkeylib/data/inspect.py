@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from monkeylib.data.mixture import Mixture
 from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.records import BadRecord, Record, Records
 from monkeylib.processing import MonkeyProcessor
+from monkeylib.progress import Progress
 
 _EXAMPLES = 3  # records of each dataset kept for the contact sheet
 
@@ -77,7 +76,7 @@ def inspect_mixture(
         processor: counts tokens, those of images included.
         max_length: maximum number of tokens of a record.
         limit: number of records of each dataset, a fixed random sample; all if not given.
-        progress: show a bar on standard error.
+        progress: report progress on standard error.
     """
     # Each dataset with its share of an epoch; validation records are not part of one.
     parts: list[tuple[Records, float | None]] = [
@@ -94,8 +93,11 @@ def inspect_mixture(
         permutation = RandomPermutation(len(records), mixture.seed, records.name, "inspect")
         indices = range(len(records) if limit is None else min(limit, len(records)))
 
-        for index in tqdm(indices, desc=records.name, disable=not progress, file=sys.stderr, leave=False):
-            _inspect_record(records, permutation[index], report, processor, max_length)
+        with Progress("records", enabled=progress) as bars:
+            bars.add_task(records.name, len(indices))
+            for index in indices:
+                _inspect_record(records, permutation[index], report, processor, max_length)
+                bars.advance(records.name)
 
         reports.append(report)
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tqdm import tqdm
-
 from monkeylib import inference, resources
 from monkeylib.digests import FileDigests
 from monkeylib.evaluation import benchmarks, distributed, failures
@@ -25,6 +23,7 @@ from monkeylib.evaluation.failures import FailureLimit
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.profiles import Profile
+from monkeylib.progress import Progress
 from monkeylib.prompts import PROMPTS
 
 AnswerFunction = Callable[[Sequence[Example]], Sequence[str]]
@@ -86,7 +85,7 @@ def predict(
         path: the predictions file.
         batch_size: examples answered at once.
         max_new_tokens: maximum length of an answer; only for a Monkey.
-        progress: show a progress bar, in the main process.
+        progress: report progress on standard error, in the main process.
         name: identifies the model and is stored with each prediction; by default a Monkey's fingerprint of
             weights and settings.
         stale: whether predictions of another model are an error or replaced; with "replace", predictions of
@@ -210,7 +209,8 @@ def _answer_batches(
 
     num_failed = sum(bool(prediction.error) for prediction in cached.values())
     total = sum(map(len, batches))
-    with path.open("ab") as file, tqdm(total=total, desc=path.stem, disable=not progress) as bar:
+    with path.open("ab") as file, Progress("questions", enabled=progress) as bars:
+        bars.add_task(path.stem, total)
         for batch in batches:
             # Too many even if all the others have an answer.
             if limit.is_exceeded(num_failed):
@@ -225,7 +225,7 @@ def _answer_batches(
             # On disk before the next batch: a kill loses one batch at most.
             file.flush()
             os.fsync(file.fileno())
-            bar.update(len(batch))
+            bars.advance(path.stem, len(batch))
 
 
 def _answer_batch(

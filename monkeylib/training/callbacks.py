@@ -57,7 +57,7 @@ class Throughput(L.Callback):
         rates = {
             "speed/images_per_second": self.images * trainer.world_size / seconds,
             "speed/tokens_per_second": self.tokens * trainer.world_size / seconds,
-            "memory/peak_gib": _peak_bytes() / 2**30,
+            "memory/peak_gib": peak_bytes() / 2**30,
         }
         module.log_dict(rates, batch_size=1)
 
@@ -65,7 +65,7 @@ class Throughput(L.Callback):
             self._restart()
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Return the most that the GPU's allocator, or else the process, has held."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()

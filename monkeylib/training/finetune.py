@@ -7,14 +7,12 @@ import json
 import logging
 import os
 import shutil
-import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import Strategy
@@ -33,6 +31,7 @@ from monkeylib.training.checkpointing import DurableCheckpointIO, SaveCheckpoint
 from monkeylib.training.curves import ResumedCSVLogger
 from monkeylib.training.health import Health, StepTimer, require_finite, require_usable_records
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
+from monkeylib.training.progress import TrainingProgress, without_wrong_warnings
 from monkeylib.training.resuming import Resume
 from monkeylib.training.signals import StopOnSignal
 
@@ -78,9 +77,10 @@ class Devices:
 def run(
     profile: Profile,
     folder: Path,
-    progress: bool | None = None,
+    progress: bool = True,
     data: TrainingData | None = None,
     devices: Devices | None = None,
+    wandb: bool = False,
 ) -> Path:
     """Fine-tune as a profile says and return the folder of the trained checkpoint, `folder / "model"`.
 
@@ -94,9 +94,10 @@ def run(
     Args:
         profile: model and training settings.
         folder: folder of the run.
-        progress: show a progress bar; by default on a terminal only.
+        progress: report steps, loss and time left: a bar on a terminal and in a notebook, else lines.
         data: records to train on; synthetic ones by default.
         devices: one device by default.
+        wandb: log to Weights & Biases too, offline without an API key in the environment.
 
     Raises:
         BadRecord: a record that can't be trained on, unless `data` skips such records.
@@ -138,10 +139,9 @@ def run(
     # After the seed, since the language model's LoRA is drawn here.
     trainable.set_trainable(model, profile)
     module = MonkeyTraining(model, processor, profile, data)
-    show_progress = sys.stderr.isatty() if progress is None else progress
 
-    with StopOnSignal() as stop:
-        trainer = _trainer(profile, folder, show_progress, devices, stop)
+    with StopOnSignal() as stop, without_wrong_warnings():
+        trainer = _trainer(profile, folder, progress, devices, stop, wandb)
         trainer.fit(module, ckpt_path=last_checkpoint)
         _save_model(trainer, module, folder)
     return output
@@ -197,7 +197,7 @@ def _base_digest(folder: Path) -> str | dict[str, str]:
 
 
 def _trainer(
-    profile: Profile, folder: Path, progress: bool, devices: Devices, stop: StopOnSignal
+    profile: Profile, folder: Path, progress: bool, devices: Devices, stop: StopOnSignal, wandb: bool = False
 ) -> L.Trainer:
     training = profile.training
     accumulation = accumulation_steps(profile, devices.world_size)
@@ -215,9 +215,8 @@ def _trainer(
         SampleAnswers(folder / "answers.jsonl", max_new_tokens=min(48, profile.evaluation.max_new_tokens)),
         SaveCheckpoints(folder, save_interval, training.save_every_minutes),
         stop,  # after a checkpoint that is due anyway
+        TrainingProgress(folder, progress),
     ]
-    if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=5))
 
     strategy: str | Strategy = "auto"
     if training.strategy != "auto" or devices.world_size > 1:
@@ -241,26 +240,29 @@ def _trainer(
         accumulate_grad_batches=accumulation,
         gradient_clip_val=training.gradient_clip,
         callbacks=callbacks,
-        logger=_loggers(folder),
+        logger=_loggers(profile, folder, wandb),
         enable_checkpointing=False,
         val_check_interval=validation_interval * accumulation,
         log_every_n_steps=max(1, min(10, training.steps // 4)),
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         profiler=timer,
     )
 
 
-def _loggers(folder: Path) -> list[Logger]:
-    """Return loggers to CSV and TensorBoard, and to Weights & Biases where it is installed.
+def _loggers(profile: Profile, folder: Path, wandb: bool) -> list[Logger]:
+    """Return loggers to CSV and TensorBoard, and to Weights & Biases where it is requested.
 
     Weights & Biases stays offline without an API key in the environment.
     """
     # Each row is written at once, so that a killed run has left it.
     csv_logger = ResumedCSVLogger(folder, "", "", flush_logs_every_n_steps=1)
-    loggers: list[Logger] = [csv_logger, TensorBoardLogger(folder, "tensorboard", "")]
-    if find_spec("wandb"):
+    tensorboard = TensorBoardLogger(folder, "tensorboard", "")
+    tensorboard.log_hyperparams(profile.model_dump(mode="json"))
+
+    loggers: list[Logger] = [csv_logger, tensorboard]
+    if wandb:
         offline = "WANDB_API_KEY" not in os.environ
         loggers.append(WandbLogger(folder.name, folder, offline=offline, project="monkeylib"))
     return loggers

@@ -232,15 +232,6 @@ def test_trainer_follows_the_profile(tmp_path):
     assert (trainer.precision, trainer.max_steps) == ("bf16-mixed", profile.training.steps)
 
 
-def test_progress_bar_shows_the_time_left(tmp_path):
-    trainer = finetune._trainer(SMOKE, tmp_path, True, finetune.Devices(), StopOnSignal())
-    bar = trainer.progress_bar_callback.init_train_tqdm()
-    assert "{remaining}" in bar.bar_format
-    bar.close()
-    trainer = finetune._trainer(SMOKE, tmp_path, False, finetune.Devices(), StopOnSignal())
-    assert trainer.progress_bar_callback is None
-
-
 def test_optimizer_follows_the_profile():
     module = build_module(SMOKE.with_training(weight_decay=0.1))
     optimizer = module.configure_optimizers()["optimizer"]

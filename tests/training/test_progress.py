@@ -1,0 +1,63 @@
+"""What a training run says of itself, and the warnings of libraries that it leaves out."""
+
+import re
+import warnings
+
+import pytest
+
+from monkeylib import profiles
+from monkeylib.training import finetune
+from monkeylib.training.progress import without_wrong_warnings
+
+SMOKE = profiles.load_profile("smoke").with_training(steps=3, batch_size=2, micro_batch_size=1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder of a run that was interrupted after a step and resumed, and what it wrote without a terminal."""
+    folder = tmp_path_factory.mktemp("training") / "run"
+    with pytest.MonkeyPatch.context() as patched, pytest.warns(UserWarning, match="is real") as caught:
+        lines = []
+        patched.setattr("monkeylib.progress._Lines.print", lambda _, text: lines.append(text))
+        warnings.warn("this one is real", UserWarning, stacklevel=1)
+        finetune.run(SMOKE, folder)
+    return folder, lines, caught
+
+
+def test_log_holds_device_data_and_folder_then_loss_rates_and_time(run):
+    folder, (first, *lines), _ = run
+    assert re.match(
+        r"train on 1 x \w+: synthetic records, steps 1 to 3 of 2 rows each in micro-batches of 1", first
+    )
+    assert first.endswith(f"into {folder}")
+
+    assert len(lines) >= 2
+    assert re.match(r"step 1/3, train loss \d+\.\d+, .* rows/s, .* GiB, .* steps/s, \d+:\d\d left", lines[0])
+    assert re.match(r"step 3/3, train loss \d+\.\d+, .*took \d+:\d\d", lines[-1])
+
+
+def test_wrong_warnings_are_left_out(run):
+    messages = [str(warning.message) for warning in run[2]]
+    assert [message for message in messages if "LeafSpec" in message or "not resumable" in message] == []
+
+
+def test_other_warnings_stay():
+    with pytest.warns(UserWarning, match="something else"), without_wrong_warnings():
+        warnings.warn("something else", UserWarning, stacklevel=1)
+
+
+def test_tensorboard_holds_the_profile(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run[0] / "tensorboard")).Reload()
+    plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"training/lr" in plugin
+    assert b"released" in plugin
+
+
+def test_weights_and_biases_are_used_on_request_only(tmp_path, monkeypatch):
+    requests = []
+    monkeypatch.setattr(finetune, "WandbLogger", lambda *args, **options: requests.append(args) or True)
+    for wandb in (False, True):
+        finetune._loggers(SMOKE, tmp_path, wandb)
+        assert len(requests) == wandb
