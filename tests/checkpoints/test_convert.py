@@ -96,3 +96,37 @@ def test_converted_folder_has_the_released_processor(golden, tmp_path):
     processor = load_processor(tmp_path / "converted")
     assert (processor.queries, processor.separator) == (256, " ")
     assert (processor.image_processor.tile_size, *processor.image_processor.grid) == (448, 2, 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_converted_in_neither_direction(value, golden, tmp_path):
+    convert.convert_from_released(golden, tmp_path / "converted")
+    file = tmp_path / "converted" / "model-00002-of-00003.safetensors"
+    tensors = load_file(file)
+    name = min(tensors)
+    tensors[name].view(-1)[3] = value
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"{name} in .*{file.name} holds 1 of .* not finite"):
+        convert.convert_to_released(tmp_path / "converted", tmp_path / "back")
+
+    shard = golden / "pytorch_model-00002-of-00003.bin"
+    tensors = torch.load(shard)
+    key = min(tensors)
+    tensors[key].view(-1)[3] = value
+    torch.save(tensors, shard)
+    with pytest.raises(ValueError, match=f"{key} in .*{shard.name} holds 1 of .* not finite"):
+        convert.convert_from_released(golden, tmp_path / "again")
+
+    assert not (tmp_path / "back").exists() and not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("name", ["../../evil.bin", "/tmp/evil.bin", "config.json", "", 5, "evil.py"])
+def test_list_of_files_that_leads_out_of_the_folder_writes_nothing(name, golden, tmp_path):
+    convert.convert_from_released(golden, tmp_path / "converted")
+    file = tmp_path / "converted" / "released" / "weight_map.json"
+    file_of = json.loads(file.read_text())
+    file.write_text(json.dumps(file_of | {min(file_of): name}))
+
+    with pytest.raises(ValueError, match="weight_map.json names the file .*: expected the name of a"):
+        convert.convert_to_released(tmp_path / "converted", tmp_path / "back")
+    assert not (tmp_path / "back").exists() and not list(tmp_path.rglob("evil*"))
