@@ -10,13 +10,14 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 LOCKENV := .lock-venv
+AUDITENV := .audit-venv
 LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,dev
 
 # A kernel of this environment wins over one that the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test torture lab nano-base lint lock clean
+.PHONY: help install reproduce test torture lab nano-base lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,5 +63,13 @@ lock: ## resolve pyproject.toml into requirements.lock
 	mv requirements.lock.new requirements.lock
 	rm -rf $(LOCKENV)
 
+# In an environment of its own: what audits is no dependency of the library.
+audit: $(STAMP) ## look for known vulnerabilities of the locked packages, and list their licences
+	test -x $(AUDITENV)/bin/python || $(PYTHON) -m venv $(AUDITENV)
+	$(AUDITENV)/bin/python -m pip --disable-pip-version-check install --quiet pip-audit pip-licenses
+	$(AUDITENV)/bin/pip-licenses --python $(BIN)/python --from=mixed --order=license \
+	    --fail-on "GNU General Public License v3 (GPLv3);GNU Affero General Public License v3;GPL-3.0-or-later;AGPL-3.0"
+	$(AUDITENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+
 clean: ## remove runs, caches and the environment (results and figures stay)
-	rm -rf $(VENV) $(LOCKENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis
