@@ -252,23 +252,26 @@ class _TaskColumn(bars.ProgressColumn):
 
 
 class _Lines:
-    """Writes a line now and then."""
+    """Writes a line now and then. Work that is complete at once is not worth a line."""
 
     def __init__(self, file: TextIO, clock: Callable[[], float]) -> None:
         self.file, self.clock = file, clock
-        self._pause, self._next = _FIRST_PAUSE, clock()
+        self._pause, self._next = _FIRST_PAUSE, clock() + _FIRST_PAUSE
+        self._has_written = False
 
     def start(self) -> None: ...
     def stop(self) -> None: ...
 
     def print(self, text: str) -> None:
         print(text, file=self.file, flush=True)
+        # What announces itself goes on at once.
+        self._next, self._has_written = self.clock(), True
 
     def add(self, task: Task) -> None: ...
 
     def is_due(self, task: Task, advanced: int = 0) -> bool:
-        # The end of a task is always said.
-        return self.clock() >= self._next or task.completed + advanced == task.total
+        is_last = task.completed + advanced == task.total
+        return self.clock() >= self._next or (is_last and self._has_written)
 
     def update(self, task: Task) -> None:
         if not self.is_due(task):

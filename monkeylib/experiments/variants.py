@@ -128,7 +128,11 @@ def variant_profile(profile: Profile, name: str, steps: int | None = None) -> Pr
     choose("variant", name, VARIANTS)
 
     # The same number of steps for every variant, so that only the change differs.
-    return VARIANTS[name].change(profile).with_training(steps=steps or profile.ablation.steps)
+    ablation = profile.ablation
+    training = {"steps": steps or ablation.steps}
+    if ablation.warmup is not None:
+        training["warmup"] = ablation.warmup
+    return VARIANTS[name].change(profile).with_training(**training)
 
 
 def run_ablation(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool = False) -> Path:

@@ -8,6 +8,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -185,7 +186,7 @@ class TrainingConfig(ProfileSection):
             projection, and the language model; "paper" also these two; or each component by itself.
         lr: learning rate of components without their own.
         lora_lr: learning rate of the ViT's LoRA where `components` is a name.
-        warmup: steps of the linear warm-up.
+        warmup: share of the steps in which the learning rate rises linearly; `warmup_steps` counts them.
         weight_decay: of matrices.
         betas: of AdamW.
         gradient_clip: largest norm of the gradients.
@@ -214,7 +215,7 @@ class TrainingConfig(ProfileSection):
     components: Literal["released", "paper"] | TrainableComponents = "released"
     lr: float = Field(gt=0)
     lora_lr: float | None = Field(default=None, gt=0)
-    warmup: int = Field(ge=0, le=10**9)
+    warmup: float = Field(ge=0)
     weight_decay: float = Field(ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clip: float = Field(default=1.0, gt=0)
@@ -232,6 +233,19 @@ class TrainingConfig(ProfileSection):
     workers: Workers = 1
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     seed: Seed
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of the warm-up."""
+        return round(self.warmup * self.steps)
+
+    @field_validator("warmup")
+    @classmethod
+    def _warmup_is_a_share(cls, share: float) -> float:
+        # It used to be a number of steps.
+        if share >= 1:
+            raise ValueError(f"the warm-up is a share of the steps below 1, such as 0.05, got {share:g}")
+        return share
 
     @model_validator(mode="after")
     def _quantized_weights_are_frozen(self) -> "TrainingConfig":
@@ -261,9 +275,16 @@ class EvaluationConfig(ProfileSection):
 
 
 class AblationConfig(ProfileSection):
-    """Training steps of each variant in the ablations, and questions of each split."""
+    """Training of each variant in the ablations, and questions of each split.
+
+    Fields:
+        steps: optimiser steps.
+        warmup: share of the steps that warm up; by default that of the training. Few steps need a larger one.
+        counts: questions of each split.
+    """
 
     steps: Count
+    warmup: float | None = Field(default=None, ge=0, lt=1)
     counts: dict[str, Count]
 
 

@@ -197,7 +197,7 @@ class MonkeyTraining(L.LightningModule):
         optimizer = torch.optim.AdamW(
             groups, lr=training.lr, betas=training.betas, fused=fused, foreach=False
         )
-        schedule = cosine_with_warmup(optimizer, training.warmup, training.steps)
+        schedule = cosine_with_warmup(optimizer, training.warmup_steps, training.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # --- data

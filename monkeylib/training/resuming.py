@@ -171,14 +171,15 @@ def _loop_state(trainer: L.Trainer, step: int, accumulation_steps: int) -> dict[
     return state
 
 
-def _changes(saved: Progress, current: Progress, step: int, warmup: int) -> list[str]:
+def _changes(saved: Progress, current: Progress, step: int, warmup: float) -> list[str]:
     """Return sentences on what differs between the saved run and the resumed one."""
     sentences = []
 
     if saved.steps != current.steps:
         result = "as if it had been planned so"
-        # In the warm-up the rate does not depend on the number of steps.
-        if step > warmup:
+        # The rate is the same in a warm-up of as many steps.
+        warmup_steps = round(warmup * current.steps)
+        if step > warmup_steps or warmup_steps != round(warmup * saved.steps):
             result = (
                 f"so that the model will differ somewhat from one that was trained for {current.steps} steps "
                 "at once"

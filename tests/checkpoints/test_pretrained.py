@@ -129,7 +129,7 @@ def test_profile_small_trains_twenty_steps_and_answers(tmp_path):
     for name in pretrained.ASSETS.values():
         assets.fetch(name)
     small = profiles.load_profile("small")
-    training = small.training.model_copy(update={"steps": 20, "batch_size": 1, "warmup": 2})
+    training = small.training.model_copy(update={"steps": 20, "batch_size": 1, "warmup": 0.1})
     monkey = inference.load_model(
         finetune.run(small.model_copy(update={"training": training}), tmp_path / "run")
     )

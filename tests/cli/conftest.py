@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from monkeylib import progress
 from monkeylib.cli import app
 
 
@@ -11,6 +12,8 @@ from monkeylib.cli import app
 def call(monkeypatch, tmp_path, capsys):
     """Return a function that runs a command and returns exit code, standard output and standard error."""
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
+    # On a busy machine also short work takes long enough for a line.
+    monkeypatch.setattr(progress._Lines, "is_due", lambda *_, **__: False)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["monkeylib", *map(str, arguments)])

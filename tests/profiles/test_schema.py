@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from monkeylib import profiles
+from monkeylib.experiments.variants import variant_profile
 
 
 def test_names_come_in_order_of_size():
@@ -41,3 +42,34 @@ def test_old_names_of_fields_raise():
         profiles.Profile(**fields, text={})
     with pytest.raises(ValueError, match="^training.per_device: there is no such field"):
         profiles.load_profile("nano").with_training(per_device=2)
+
+
+# Of runs with the profile's own numbers of steps: training, then ablations. Shipped results rest on them.
+WARMUP_STEPS = {
+    "smoke": (1, 1),
+    "nano": (15, 15),
+    "small": (100, 100),
+    "llava-448": (156, 156),
+    "llava-672": (156, 156),
+    "paper-896": (100, 100),
+    "paper-896-qlora": (100, 100),
+    "paper-1344": (100, 100),
+}
+
+
+@pytest.mark.parametrize("name", WARMUP_STEPS)
+def test_profile_warms_up_for_so_many_steps(name):
+    profile = profiles.load_profile(name)
+    ablation = variant_profile(profile, "per_tile") if name != "paper-896-qlora" else profile
+    assert (profile.training.warmup_steps, ablation.training.warmup_steps) == WARMUP_STEPS[name]
+
+
+@pytest.mark.parametrize("name", WARMUP_STEPS)
+def test_short_run_does_not_end_in_its_warm_up(name):
+    training = profiles.load_profile(name).with_training(steps=16).training
+    assert training.warmup_steps <= 4
+
+
+def test_warm_up_in_steps_is_refused():
+    with pytest.raises(ValueError, match="a share of the steps below 1, such as 0.05, got 15"):
+        profiles.load_profile("nano").with_training(warmup=15)

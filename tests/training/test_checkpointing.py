@@ -169,7 +169,7 @@ def test_best_weights_have_the_lowest_validation_loss(tmp_path, monkeypatch):
         return load_state_dict(module, state, *args, **options)
 
     monkeypatch.setattr(MonkeyTraining, "load_state_dict", load_and_note)
-    profile = SMOKE.with_training(steps=6, lr=0.3, warmup=5, select="best")
+    profile = SMOKE.with_training(steps=6, lr=0.3, warmup=0.83, select="best")
     weights = load_file(finetune.run(profile, tmp_path / "run") / "model.safetensors")
 
     losses = read_column(tmp_path / "run", "val/loss")

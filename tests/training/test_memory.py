@@ -181,7 +181,7 @@ def test_quantised_weights_take_their_bits():
     ids=["one micro-batch", "two micro-batches", "checkpointing", "packing"],
 )
 def test_run_takes_the_estimated_memory(changes, tmp_path):
-    profile = profiles.load_profile("smoke").with_training(steps=2, warmup=1, **changes)
+    profile = profiles.load_profile("smoke").with_training(steps=2, warmup=0.5, **changes)
     run = finetune.run(profile, tmp_path / "run").parent
     result = json.loads((run / memory.FILE).read_text())
     assert result["step"] == 2
@@ -199,7 +199,7 @@ def test_run_goes_on_when_the_estimate_fails(tmp_path, monkeypatch):
         raise NotImplementedError("no fake kernel for this operation\nand a long trace")
 
     monkeypatch.setattr(memory, "count_step", fail)
-    profile = profiles.load_profile("smoke").with_training(steps=2, warmup=1)
+    profile = profiles.load_profile("smoke").with_training(steps=2, warmup=0.5)
 
     with pytest.warns(UserWarning, match="could not be estimated.*no fake kernel for this operation$"):
         run = finetune.run(profile, tmp_path / "run").parent
@@ -211,7 +211,7 @@ def test_run_goes_on_when_the_estimate_fails(tmp_path, monkeypatch):
 
 
 def test_failing_run_stops_counting(tmp_path):
-    profile = profiles.load_profile("smoke").with_training(steps=3, warmup=1)
+    profile = profiles.load_profile("smoke").with_training(steps=3, warmup=0.33)
     records = synthetic_data(profile)
 
     class BrokenRecords:

@@ -243,7 +243,7 @@ def test_components_have_their_own_learning_rates():
         "resampler": {"train": "full", "lr": 0.2},
         "language_model": {"train": "lora"},
     }
-    module = build_module(SMOKE.with_training(components=components, lr=0.1, warmup=1))
+    module = build_module(SMOKE.with_training(components=components, lr=0.1, warmup=0.25))
     groups = module.configure_optimizers()["optimizer"].param_groups
 
     names = {id(parameter): name for name, parameter in module.model.named_parameters()}

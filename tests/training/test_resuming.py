@@ -174,11 +174,12 @@ def test_all_devices_together_go_on_where_the_run_was(step, devices, accumulatio
 
 def test_more_steps_after_the_end_follow_the_new_schedule(tmp_path, capsys):
     short = WITHOUT_DROPOUT.with_training(steps=3)
+    longer = short.with_training(steps=7)
     fit(tmp_path, short, stop_after=3)
-    _, observer = fit(tmp_path, short.with_training(steps=7), resume=True)
+    _, observer = fit(tmp_path, longer, resume=True)
 
     weight = torch.nn.Parameter(torch.zeros(1))
-    schedule = cosine_with_warmup(torch.optim.SGD([weight], lr=1.0), short.training.warmup, 7)
+    schedule = cosine_with_warmup(torch.optim.SGD([weight], lr=1.0), longer.training.warmup_steps, 7)
     factors = [schedule.lr_lambdas[0](step) for step in range(3, 7)]
     assert observer.rates == pytest.approx([factor * max(observer.rates) / factors[0] for factor in factors])
     assert [step for part, step in losses_of(tmp_path) if part == "train"] == list(range(1, 8))
@@ -189,8 +190,8 @@ def test_more_steps_after_the_end_follow_the_new_schedule(tmp_path, capsys):
 
 
 def test_more_steps_during_the_warm_up_change_nothing(tmp_path, capsys):
-    """The schedules of both numbers of steps agree until then."""
-    profile = SMOKE.with_training(steps=4, warmup=3)
+    """The schedules of both numbers of steps agree until then, where as many steps warm up."""
+    profile = SMOKE.with_training(steps=4, warmup=0.4)
     fit(tmp_path / "stopped", profile, stop_after=2)
     resumed, _ = fit(tmp_path / "stopped", profile.with_training(steps=6), resume=True)
     assert "as if it had been planned so" in capsys.readouterr().err
