@@ -126,7 +126,7 @@ def _resampler_parameters(config: MonkeyConfig) -> tuple[int, int]:
         return _linear(d_in, width) + _linear(width, width), 0
 
     queries = config.queries * width
-    kv_projection = d_in * width
+    kv_projection = d_in * width if config.resampler_config.kv_proj else 0
     attention = _linear(width, 3 * width) + _linear(width, width)
     # The norms of the queries and of the keys and values.
     trained = queries + kv_projection + 2 * _layer_norm(width) + attention
@@ -265,7 +265,8 @@ def _resampler_flops(config: MonkeyConfig, patches: int, views: int) -> int:
     if isinstance(config.resampler_config, MonkeyProjectorConfig):
         return views * 2 * patches * width * (d_in + width)
 
-    keys_and_values = 2 * patches * width * (d_in + 2 * width)
+    projected = d_in if config.resampler_config.kv_proj else 0
+    keys_and_values = 2 * patches * width * (projected + 2 * width)
     attention = 4 * queries * patches * width
     output = 2 * 2 * queries * width**2  # the attention's projection, and the last one
     return views * (keys_and_values + attention + output) + 2 * queries * width**2

@@ -110,7 +110,9 @@ def _resampler(config: MonkeyConfig) -> Iterator[KeyMapEntry]:
 
     yield KeyMapEntry(f"{pool}.query", "resampler.query", (queries, width))
     yield KeyMapEntry(f"{pool}.pos_embed", "resampler.positions", (queries, width))
-    yield KeyMapEntry(f"{pool}.kv_proj.weight", "resampler.kv_proj.weight", (width, vision_width))
+    # The released code has no such tensor where the ViT is as wide as the language model.
+    if config.resampler_config.kv_proj:
+        yield KeyMapEntry(f"{pool}.kv_proj.weight", "resampler.kv_proj.weight", (width, vision_width))
     yield KeyMapEntry(f"{pool}.attn.in_proj_weight", "resampler.qkv.weight", (3 * width, width))
     yield KeyMapEntry(f"{pool}.attn.in_proj_bias", "resampler.qkv.bias", (3 * width,))
     yield from _linear(f"{pool}.attn.out_proj", "resampler.out", width, width)

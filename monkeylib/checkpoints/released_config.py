@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monkeylib.model import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig, QwenConfig
+from monkeylib.model.limits import check_grids
 from monkeylib.tiling import Grid
 
 TILE_SIZE = 448
@@ -19,6 +20,9 @@ RESAMPLER_HEAD_WIDTH = 128
 _IMAGE_START_OFFSET = 214
 # The grid that Qwen-VL, which has no tiles, is given by default.
 _BASE_GRID = Grid(2, 2)
+
+# Field of a `config.json` for grids that are no square. The released code keeps and ignores it.
+_GRID_FIELD = "grid"
 
 # Fields that must survive the way to the released layout and back, or it cannot hold the model.
 _COMPARED_FIELDS = {
@@ -31,7 +35,7 @@ _COMPARED_FIELDS = {
         "position_grid",
         "layer_norm_eps",
     ),
-    "resampler_config": ("queries", "heads"),
+    "resampler_config": ("queries", "heads", "kv_proj"),
     "text_config": (
         "hidden_size",
         "intermediate_size",
@@ -63,8 +67,9 @@ def config_from_released(released: Mapping[str, Any], grid: Grid | None = None) 
 
     Args:
         released: content of `config.json`.
-        grid: rows and columns of tiles; by default the square that `image_size` gives, and 2x2 for Qwen-VL,
-            whose LoRA is then fresh.
+        grid: rows and columns of tiles; by default those of the field `grid`, which monkeylib writes for a
+            grid that is no square, else the square that `image_size` gives, and 2x2 for Qwen-VL, whose LoRA
+            is then fresh.
 
     Raises:
         ValueError: a field is missing, or there are not as many LoRAs as the grid has tiles.
@@ -85,7 +90,9 @@ def config_from_released(released: Mapping[str, Any], grid: Grid | None = None) 
         return MonkeyConfig(
             vision_config=_vision_config(visual),
             resampler_config=MonkeyResamplerConfig(
-                queries=visual.get("n_queries", 256), heads=visual["output_dim"] // RESAMPLER_HEAD_WIDTH
+                queries=visual.get("n_queries", 256),
+                heads=visual["output_dim"] // RESAMPLER_HEAD_WIDTH,
+                kv_proj=visual["output_dim"] != visual["width"],
             ),
             text_config=_text_config(released, image_start_id),
             image_start_id=image_start_id,
@@ -102,6 +109,10 @@ def config_from_released(released: Mapping[str, Any], grid: Grid | None = None) 
 
 
 def _default_grid(released: Mapping[str, Any]) -> Grid:
+    if _GRID_FIELD in released:
+        check_grids([released[_GRID_FIELD]], _GRID_FIELD)
+        return Grid(*released[_GRID_FIELD])
+
     tiles_per_side = released["visual"]["image_size"] // TILE_SIZE
     if is_base_model(released) and tiles_per_side < 2:
         return _BASE_GRID
@@ -158,7 +169,7 @@ def config_to_released(config: MonkeyConfig, original: Mapping[str, Any] | None 
             f"got {config.text_config.model_type!r}"
         )
 
-    # The layout states a count of LoRAs and a square image, no grid.
+    # The layout states a count of LoRAs and a square image. Tiles are numbered row by row in both layouts.
     rows, cols = config.grids[0] if config.grids else (0, 0)
     if config.lora_count not in (0, rows * cols):
         raise ValueError(
@@ -170,11 +181,14 @@ def config_to_released(config: MonkeyConfig, original: Mapping[str, Any] | None 
     visual = dict(original["visual"] if original else _released_visual(config))
     if rows == cols or not original:
         # The released code knows square images only; a copy changed for another grid left the field alone.
-        visual["image_size"] = rows * TILE_SIZE
+        visual["image_size"] = max(rows, cols) * TILE_SIZE
 
     visual["lora_repeat_num"] = config.lora_count
 
     released = {**(original or _released_text(config)), "visual": visual}
+    if rows != cols and not original:
+        # A folder that was read with a named grid comes back as it was, and is read so again.
+        released[_GRID_FIELD] = [rows, cols]
 
     # Reading it back is the simplest test of what the layout can hold.
     _check_round_trip(config, config_from_released(released, Grid(rows, cols) if original else None))

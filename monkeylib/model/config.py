@@ -70,6 +70,8 @@ class MonkeyResamplerConfig(PreTrainedConfig):
     Fields:
         queries: visual tokens per view, a square number.
         heads: attention heads; the released code has width // 128.
+        kv_proj: project the ViT's features to the width of the language model. The released code leaves that
+            out where both have the same width.
     """
 
     model_type = "monkey_resampler"
@@ -77,6 +79,7 @@ class MonkeyResamplerConfig(PreTrainedConfig):
 
     queries: int = 256
     heads: int = 32
+    kv_proj: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -41,7 +41,7 @@ class Resampler(nn.Module):
         self.register_buffer("positions", positions.to(self.query.dtype))
         self.position_cache = PositionEmbeddingCache()
 
-        self.kv_proj = nn.Linear(config.vision_config.hidden_size, width, bias=False)
+        self.kv_proj = _build_kv_proj(config)
         self.ln_q = nn.LayerNorm(width, eps=eps)
         self.ln_kv = nn.LayerNorm(width, eps=eps)
         self.qkv = nn.Linear(width, 3 * width)
@@ -111,6 +111,24 @@ class Resampler(nn.Module):
     def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
         """`[n, tokens, width]` -> `[n, heads, tokens, head_dim]`."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _build_kv_proj(config: MonkeyConfig) -> nn.Module:
+    """Build the projection from the ViT's width to that of the language model.
+
+    Raises:
+        ValueError: the configuration leaves it out, but the widths differ.
+    """
+    d_in, width = config.vision_config.hidden_size, config.text_config.hidden_size
+    if config.resampler_config.kv_proj:
+        return nn.Linear(d_in, width, bias=False)
+
+    if d_in != width:
+        raise ValueError(
+            f"a resampler without kv_proj needs a ViT as wide as the language model, got {d_in} and {width}: "
+            "set resampler_config.kv_proj to true"
+        )
+    return nn.Identity()
 
 
 def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:

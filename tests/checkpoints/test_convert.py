@@ -1,14 +1,21 @@
 """Conversion to the released layout and back."""
 
+import copy
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from monkeylib import sizing
 from monkeylib.checkpoints import convert
+from monkeylib.checkpoints.key_map import build_key_map
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
+from monkeylib.checkpoints.released_config import config_from_released, config_to_released
 from monkeylib.experiments import parity
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.model.resampler import Resampler
+from monkeylib.model.tile_lora import tile_loras
 from tests.support.released_files import golden_settings, read, same, write
 
 
@@ -130,3 +137,83 @@ def test_list_of_files_that_leads_out_of_the_folder_writes_nothing(name, golden,
     with pytest.raises(ValueError, match="weight_map.json names the file .*: expected the name of a"):
         convert.convert_to_released(tmp_path / "converted", tmp_path / "back")
     assert not (tmp_path / "back").exists() and not list(tmp_path.rglob("evil*"))
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 1), (2, 3), (3, 1)])
+def test_model_of_any_grid_goes_to_the_released_layout_and_back(grid, golden, tmp_path):
+    model, processor = model_of_grid(grid, golden)
+    model.save_pretrained(tmp_path / "trained")
+    processor.save_pretrained(tmp_path / "trained")
+
+    convert.convert_to_released(tmp_path / "trained", tmp_path / "released")
+    convert.convert_from_released(tmp_path / "released", tmp_path / "again")
+
+    # Both layouts give the same model, on the same grid, without naming it.
+    for folder in (tmp_path / "released", tmp_path / "again"):
+        loaded = load_checkpoint(folder)
+        assert same(loaded.state_dict(), model.state_dict())
+        assert loaded.config.grids == [list(grid)]
+        assert tuple(load_processor(folder).image_processor.grid) == grid
+
+    settings = json.loads((tmp_path / "released" / "config.json").read_text())
+    assert settings["visual"]["lora_repeat_num"] == grid[0] * grid[1]
+    assert settings["visual"]["image_size"] == 448 * max(grid)
+
+    # And again, so that a folder which came back can be converted as often as one likes.
+    convert.convert_to_released(tmp_path / "again", tmp_path / "released-again")
+    assert json.loads((tmp_path / "released-again" / "config.json").read_text()) == settings
+    assert same_files(tmp_path / "released", tmp_path / "released-again")
+
+
+def model_of_grid(grid, golden):
+    """Return a model with LoRA of each tile of a grid, as training saves it, and its processor."""
+    base = load_checkpoint(golden)
+    config = copy.deepcopy(base.config)
+    config.grids = [list(grid)]
+    torch.manual_seed(0)
+    model = MonkeyForConditionalGeneration(config).to(base.dtype).eval()
+    for lora in tile_loras(model.vision):
+        with torch.no_grad():
+            lora.lora_B.normal_()
+            lora.scaling.uniform_()
+
+    processor = load_processor(golden)
+    processor.image_processor.rows, processor.image_processor.cols = grid
+    return model, processor
+
+
+def same_files(first, second):
+    before, after = read(first), read(second)
+    return before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
+
+
+def test_resampler_as_wide_as_the_encoder_has_no_kv_proj(tmp_path):
+    """The released code then has `nn.Identity` in its place, and no key."""
+    settings = golden_settings(width=128, heads=2)
+    shapes = {entry.released_key: entry.shape for entry in build_key_map(config_from_released(settings))}
+    assert "transformer.visual.attn_pool.kv_proj.weight" not in shapes
+    generator = torch.Generator().manual_seed(0)
+    weights = {key: torch.randn(shape, generator=generator) * 0.05 for key, shape in shapes.items()}
+    source = write(tmp_path / "source", settings, weights)
+
+    model = load_checkpoint(source)
+    assert isinstance(model.resampler.kv_proj, torch.nn.Identity)
+    tokens = model.get_image_features(torch.randn(1, 3, 448, 448, generator=generator))
+    assert tokens.shape == (1, 256, 128) and bool(tokens.isfinite().all())
+    assert sizing.count_parameters(model.config) == sizing.count_in_model(model)
+
+    convert.convert_from_released(source, tmp_path / "converted")
+    convert.convert_to_released(tmp_path / "converted", tmp_path / "back")
+    assert same(load_checkpoint(tmp_path / "converted").state_dict(), model.state_dict())
+    assert same_files(source, tmp_path / "back")
+
+    # A model of the library's own with such a projection has no place for it there.
+    config = copy.deepcopy(model.config)
+    config.resampler_config.kv_proj = True
+    with pytest.raises(ValueError, match="cannot hold this model: its kv_proj is True"):
+        config_to_released(config)
+
+    config.resampler_config.kv_proj = False
+    config.text_config.hidden_size = 256
+    with pytest.raises(ValueError, match="without kv_proj needs a ViT as wide as the language model"):
+        Resampler(config)
