@@ -63,7 +63,14 @@ def image_digest(image: Image.Image) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the digest of a file's bytes."""
+    """Return the digest of a file's bytes.
+
+    Raises:
+        OSError: it is no regular file, such as a pipe, which would be waited for.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no regular file: expected a file to read")
+
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

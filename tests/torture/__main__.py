@@ -15,7 +15,7 @@ from pathlib import Path
 from monkeylib import resources, tables
 from monkeylib.experiments.variants import TITLES
 from monkeylib.reproduce.tables import update_page
-from tests.torture import disks, growth, images, kills, processes, records, yaml_files
+from tests.torture import checkpoints, disks, growth, images, kills, processes, records, yaml_files
 from tests.torture.cases import Case, Result, run_cases
 
 TABLE = resources.results(resources.COMMITTED_PROFILE) / "torture.csv"
@@ -24,6 +24,7 @@ README = resources.REPOSITORY / "README.md"
 AREAS: dict[str, Callable[[argparse.Namespace], Iterator[Case]]] = {
     "images": lambda arguments: images.cases(),
     "records": lambda arguments: records.cases(),
+    "checkpoints": lambda arguments: checkpoints.cases(),
     "yaml": lambda arguments: yaml_files.cases(),
     "disks": lambda arguments: disks.cases(),
     "processes": lambda arguments: processes.cases(),
