@@ -1,4 +1,5 @@
 import hashlib
+import os
 import random
 
 import numpy as np
@@ -125,3 +126,37 @@ def test_weights_digest_depends_on_names_values_and_settings():
     assert digests.weights_digest({"b": weight}, [1]) != original
     assert digests.weights_digest({"a": weight + 1}, [1]) != original
     assert digests.weights_digest({"a": weight}, [2]) != original
+
+
+def test_digests_of_files_are_read_again_only_after_a_change(tmp_path, monkeypatch):
+    file, store = tmp_path / "image.png", tmp_path / "digests.json"
+    file.write_bytes(b"first")
+    monkeypatch.setattr(digests, "_SETTLED_NS", 0)  # as if the file were older than two seconds
+    remembered = digests.FileDigests(store)
+    assert remembered.digest(file) == digests.file_digest(file)
+    remembered.save()
+
+    # Another process, and a file whose content differs in neither size nor time of modification.
+    status = file.stat()
+    with monkeypatch.context() as patch:
+        patch.setattr(digests, "file_digest", None)
+        assert digests.FileDigests(store).digest(file) == digests.bytes_digest(b"first")
+
+    file.write_bytes(b"other")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digests.FileDigests(store).digest(file) == digests.bytes_digest(b"other")
+
+    store.write_text("[1, 2]")
+    assert digests.FileDigests(store).digest(file) == digests.bytes_digest(b"other")
+    with pytest.raises(FileNotFoundError):
+        remembered.digest(tmp_path / "gone.png")
+
+
+def test_file_that_has_just_been_written_is_not_remembered(tmp_path):
+    """Two writes within a tick of the clock leave the same times."""
+    file, store = tmp_path / "image.png", tmp_path / "digests.json"
+    file.write_bytes(b"first")
+    remembered = digests.FileDigests(store)
+    remembered.digest(file)
+    remembered.save()
+    assert not store.exists()

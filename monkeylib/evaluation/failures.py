@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from monkeylib.digests import FileDigests, image_digest
+from tqdm import tqdm
+
+from monkeylib.digests import FileDigests, image_digest, text_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.images import ImageError, open_image
 
@@ -53,7 +55,7 @@ class FailureLimit:
         Raises:
             TooManyFailures: there are.
         """
-        advice = "mend the files and run it again, with --retry-failed if they are the same"
+        advice = "replace the images and run it again, or repeat the questions with --retry-failed"
 
         if failures >= self.questions:
             raise TooManyFailures(
@@ -93,21 +95,33 @@ def content_digest(example: Example, file_digests: FileDigests) -> str:
         return ""
 
     image = example.rendered_image
+    if isinstance(image, str) and image.startswith("data:"):
+        return text_digest(image)
+
     try:
-        if isinstance(image, str | Path) and Path(image).is_file():
-            return file_digests.digest(Path(image))
+        # A pipe would be waited for.
+        if isinstance(image, str | Path):
+            return file_digests.digest(Path(image)) if Path(image).is_file() else ""
         return image_digest(open_image(image))
     except (ImageError, OSError):  # recorded as a failure when the question's turn comes
         return ""
 
 
-def image_digests(examples: Sequence[Example], file_digests: FileDigests) -> dict[str, str]:
-    """Return the digest of each image by `Example.image_key`."""
-    digests: dict[str, str] = {}
-    for example in examples:
-        # Images are large: each is read, or rendered, once.
-        if example.image_key not in digests:
-            digests[example.image_key] = content_digest(example, file_digests)
+def image_digests(
+    examples: Sequence[Example], file_digests: FileDigests, progress: bool = False
+) -> dict[str, str]:
+    """Return the digest of each image by `Example.image_key`.
 
-    file_digests.save()
-    return digests
+    Args:
+        examples: the examples.
+        file_digests: digests from earlier calls; those of this one are saved, also if it is interrupted.
+        progress: show a progress bar.
+    """
+    # Images are large: each is read, or rendered, once.
+    by_key = {example.image_key: example for example in reversed(examples)}
+
+    try:
+        images = tqdm(by_key.items(), desc="digests of images", disable=not progress, leave=False)
+        return {key: content_digest(example, file_digests) for key, example in images}
+    finally:
+        file_digests.save()

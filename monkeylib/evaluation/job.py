@@ -204,6 +204,7 @@ def _predict_all(
 ) -> EvaluationResult:
     """Answer the benchmarks one after the other, and record each."""
     result = EvaluationResult()
+    num_generated = 0
     file_digests = FileDigests(run.own(_IMAGE_DIGESTS)) if run is not None else FileDigests()
 
     for benchmark in benchmarks:
@@ -232,6 +233,7 @@ def _predict_all(
             result.error = error
             return result
 
+        num_generated += predictions.generated
         if run is not None:
             ids = {example.id for example in examples}
             rows = [row for row in read_predictions(predictions.path) if row.id in ids]
@@ -245,6 +247,8 @@ def _predict_all(
 
     if run is not None:
         run.finish()
+        if not num_generated:
+            _remark("every question had its answer already: nothing was generated")
     return result
 
 
@@ -301,21 +305,21 @@ def _report(benchmark: Benchmark, predictions: PredictionRun, rows: Sequence[Pre
         _remark(f"{name}: the last line was incomplete, as a kill leaves it, and has been predicted again")
     if predictions.changed:
         _remark(
-            f"{name}: {predictions.changed} predictions were replaced, since their image, question or prompt "
-            "has changed"
+            f"{name}: {predictions.changed} of {len(rows)} questions have been answered again, since their "
+            "image, their text or the prompt has changed"
         )
     if predictions.others:
         _remark(
-            f"{name}: {predictions.others} predictions about other questions, such as those beyond a limit, "
-            "are retained but not scored"
+            f"{name}: {len(rows)} of {len(rows) + predictions.others} predictions are scored; the others, "
+            "such as those beyond a limit, are retained"
         )
 
     failed = [row for row in rows if row.error]
     if failed:
         _remark(
             f"{name}: {len(failed)} of {len(rows)} questions could not be answered and count as wrong, such "
-            f"as {failed[0].id} ({failed[0].error}); mend the files and run it again, with --retry-failed if "
-            "they are the same"
+            f"as {failed[0].id} ({failed[0].error}): replace the images and run it again, or repeat the "
+            "questions with --retry-failed"
         )
     if not any(row.answers for row in rows):
         _remark(

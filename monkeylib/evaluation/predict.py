@@ -114,7 +114,7 @@ def predict(
     file_digests = FileDigests() if file_digests is None else file_digests
     digests: dict[str, str] = {}
     if context.is_main:
-        digests = failures.image_digests(examples, file_digests)
+        digests = failures.image_digests(examples, file_digests, progress)
     digests = context.broadcast(digests)
 
     # Clean up after an interrupted run. No process changes a file before all have read it.

@@ -37,7 +37,7 @@ def generate_answers(
             _as_example(str(number), text, images[0], prompt)
             for number, (text, images) in enumerate(questions)
         ]
-        return PrefixSharingMonkey(monkey, max_new_tokens)(examples)
+        return [str(answer) for answer in PrefixSharingMonkey(monkey, max_new_tokens)(examples)]
 
     images = [list(images) for _, images in questions]
     texts = [text for text, _ in questions]

@@ -1,6 +1,7 @@
 """`monkeylib evaluate` and `monkeylib score`."""
 
 import json
+import shutil
 
 import pytest
 
@@ -71,6 +72,12 @@ def test_score_compares_two_folders(call, evaluated, tmp_path):
 
     assert code == 0, errors
     assert "second - nano-base, paired" in output and "+" in output
+
+    # A copy of a run is another column of the same model.
+    shutil.copytree(folder, tmp_path / "copy")
+    code, output, errors = call("score", tmp_path / "copy", folder, folder)
+    assert code == 0, errors
+    assert "nano-base (copy) - nano-base (first), paired" in output
 
     (other / "mine.jsonl").write_bytes((other / "nano-fine.jsonl").read_bytes())
     code, output, errors = call("score", other, "--metrics", "anls, exact_match")

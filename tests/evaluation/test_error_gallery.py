@@ -1,5 +1,7 @@
 """The error gallery: the worst answers, as a list, a page and a figure."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
@@ -46,6 +48,31 @@ def test_each_image_appears_once_by_default():
     predictions = _predictions("a", "b", "c", image="same")
     assert len(worst_answers(predictions, "exact_match", 5)) == 1
     assert len(worst_answers(predictions, "exact_match", 5, per_image=2)) == 2
+
+
+def test_failures_are_no_answers():
+    first, second = _predictions("", "a")
+    failure = replace(first, error="image: truncated")
+    assert _texts(worst_answers([failure, second], "exact_match", 5)) == ["a"]
+
+
+def test_page_with_an_image_that_has_become_unreadable_says_so(tmp_path):
+    example = Example("q0", tmp_path / "gone.png", "question 0", ("yes",))
+    wrong_answers = worst_answers(_predictions("a"), "exact_match", 5)
+    path = error_gallery.write_page(
+        wrong_answers, error_gallery.image_lookup([example]), tmp_path / "page.html", "title"
+    )
+    assert "there is no image at" in path.read_text() and "<img" not in path.read_text()
+
+
+def test_page_does_not_replace_a_file_of_somebody_else(tmp_path):
+    page = error_gallery.write_page([], lambda prediction: None, tmp_path / "empty.html", "none")
+    error_gallery.require_page(page)
+    error_gallery.require_page(tmp_path / "gone.html")
+
+    page.write_text("<p>mine</p>")
+    with pytest.raises(FileExistsError, match="isn't an error gallery of monkeylib"):
+        error_gallery.require_page(page)
 
 
 def test_no_predictions_raise():

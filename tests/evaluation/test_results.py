@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -80,6 +81,35 @@ def test_empty_file_or_split_without_metrics_raises(tmp_path):
         results.score_runs({("m", "x"): path}, {"test": ["anls"]})
 
 
+def test_failures_count_as_wrong_and_are_counted_beside_empty_and_cut_answers(tmp_path):
+    rows = _predictions(lambda image: True, images=5)
+    rows[0] = replace(rows[0], prediction="", error="image: truncated")
+    rows[1] = replace(rows[1], prediction=" \n")
+    rows[2] = replace(rows[2], is_cut=True)
+    path = write_predictions(tmp_path / "p.jsonl", rows)
+
+    (row,) = results.score_runs({("m", "x"): path}, {"x": ["exact_match"]})
+    assert (row.value, row.n) == (0.8, 10)
+    assert (row.failed, row.empty, row.cut) == (1, 1, 1)
+
+    # Tables of results have the scores alone, scores.csv has the counts too.
+    columns = "model,split,group,metric,value,low,high,n"
+    assert results.write_table([row], tmp_path / "a.csv").read_text().splitlines()[0] == columns
+    table = results.write_table([row], tmp_path / "b.csv", answer_counts=True)
+    assert table.read_text().splitlines()[0] == f"{columns},failed,empty,cut"
+    assert table.read_text().splitlines()[1].endswith(",10,1,1,1")
+
+
+def test_last_line_without_its_end_is_read_and_an_incomplete_one_is_an_error(tmp_path):
+    path = write_predictions(tmp_path / "p.jsonl", _predictions(lambda image: image == 0, images=2))
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    assert results.score(path, "exact_match").n == 4
+
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="Line 4 of .*interrupted.*`monkeylib evaluate` again"):
+        results.score(path, "exact_match")
+
+
 # --- tables ---------------------------------------------------------------------------------------
 
 
@@ -103,6 +133,28 @@ def test_summary_has_a_line_per_benchmark_and_metric_and_a_column_per_model(monk
     assert (lines[0]["a"], lines[0]["b"]) == ("50.0 (40.0–60.0)", "75.0 (65.0–85.0)")
     assert [line["Monkey (paper)"] for line in lines] == ["66.6", None, None], "only beside its metric"
     assert list(lines[1]) == list(lines[0]), "every line has all columns"
+
+
+def test_summary_counts_answers_only_where_there_is_something_to_count():
+    full = ScoreRow("a", "nano-fine", "all", "anls", 0.5, 0.4, 0.6, 50)
+    assert "empty" not in results.summary_table([full])[0]
+
+    fewer = replace(full, model="b", n=20, empty=11)
+    (line,) = results.summary_table([full, fewer])
+    assert (line["questions"], line["empty"]) == ("50 / 20", "0 / 11")
+    assert "failed" not in line and "cut" not in line
+
+
+def test_model_with_mostly_empty_or_cut_answers_gets_a_sentence():
+    row = ScoreRow("a", "nano-fine", "all", "anls", 0.0, 0.0, 0.0, 50)
+    rows = [replace(row, metric=metric, empty=26, cut=25) for metric in ("anls", "exact_match")]
+    rows += [replace(row, model="b", cut=50, failed=30), replace(row, group="menu", empty=50)]
+
+    first, *second = results.answer_warnings(rows)
+    assert first.startswith("a, nano-fine: 26 of 50 questions have an empty answer")
+    assert len(second) == 2
+    assert second[0].startswith("b, nano-fine: 30 of 50 questions could not be answered and count as wrong")
+    assert second[1].startswith("b, nano-fine: 50 of 50 questions have an answer that reached the maximum")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +242,47 @@ def test_model_name_of_a_folder_is_read_back(tmp_path):
     # As the first version wrote it.
     (tmp_path / "run.json").write_text(json.dumps({"model": "someone/model"}))
     assert results.read_model_name(tmp_path) == "someone/model"
+
+
+def test_runs_of_one_model_are_told_apart(tmp_path):
+    folders = [tmp_path / name for name in ("one/out", "two/out", "three")]
+    facts = [{"prompt": "vqa", "weights": "a" * 64}, {"prompt": "vqa", "weights": "b" * 64}, {}]
+    for folder, notes in zip(folders, facts, strict=True):
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"notes": {"model": "nano"} | notes}))
+
+    assert results.run_labels(folders[:1]) == ["nano"]
+    assert results.run_labels(folders[:2]) == [
+        f"nano (one/out, weights {'a' * 12})",
+        f"nano (two/out, weights {'b' * 12})",
+    ]
+
+    # Another model keeps its name.
+    (folders[2] / "run.json").write_text(json.dumps({"notes": {"model": "other"}}))
+    assert results.run_labels(folders)[2] == "other"
+
+    (folders[1] / "run.json").write_text(json.dumps({"notes": {"model": "nano", "prompt": "caption"}}))
+    assert results.run_labels(folders[:2])[1] == "nano (two/out, prompt caption)"
+
+
+def test_folder_is_scored_without_what_has_no_answers_and_foreign_files_stay(tmp_path):
+    rows = _predictions(lambda image: True, images=2)
+    write_predictions(tmp_path / "docvqa.jsonl", [replace(row, answers=[]) for row in rows])
+    assert not results.has_scores(tmp_path)
+    with pytest.raises(
+        ValueError, match="nothing in .* can be scored: the answers of docvqa aren't published"
+    ):
+        results.score_folder(tmp_path)
+
+    write_predictions(tmp_path / "nano-fine.jsonl", rows)
+    assert {row.split for row in results.score_folder(tmp_path)} == {"nano-fine"}
+    assert {row.n for row in results.score_folder(tmp_path, ids={"nano-fine": ["0-0", "1-0"]})} == {2}
+
+    for content in ("my,own,table\n", ""):
+        (tmp_path / "scores.csv").write_text(content)
+        with pytest.raises(FileExistsError, match="scores.csv isn't a score table of monkeylib"):
+            results.score_folder(tmp_path)
+        assert (tmp_path / "scores.csv").read_text() == content
 
 
 def test_prediction_files_come_in_the_order_of_the_benchmarks(tmp_path):
