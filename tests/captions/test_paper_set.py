@@ -9,7 +9,7 @@ from PIL import Image
 from monkeylib.captions.annotations import Record
 from monkeylib.captions.experts import pretrained
 from monkeylib.captions.record_files import read_records
-from monkeylib.cli import app
+from monkeylib.cli import app, caption
 from tests.support import chat_server, tiny_experts
 
 IMAGES = [tiny_experts.squares(80, 60, "red", "white"), tiny_experts.squares(40, 70, "blue")]
@@ -67,7 +67,7 @@ def test_paper_pipeline_runs_from_images_to_captions(call, server):
     server.script = [(429, {"Retry-After": "0.1"}, None), "garbage", "half"]
     code, errors, records = call()
 
-    assert code == 2 and "c.png: " in errors
+    assert code == caption.FAILED_IMAGES and "c.png: " in errors
     assert [record.name for record in records] == ["a.png", "b.png", "c.png", "d.png"]
     for record in records[:2]:
         assert not record.failures and len(record.captions) == 1

@@ -20,7 +20,7 @@ def test_records_survive_writing_and_reading(tmp_path, file):
             lines=(line(),),
             original_caption="漢",
         ),
-        Record(name="b.png", failures=(Failure(stage="read", error="OSError: no"),)),
+        Record(name="b.png", failures=(Failure(stage="read", error="OSError: no", kind="empty"),)),
     ]
     path = write_records(records, tmp_path / "new" / file)
 

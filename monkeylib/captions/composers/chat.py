@@ -3,7 +3,8 @@
 The endpoint, the model and the key come from the environment only: OPENAI_BASE_URL (OpenAI's own if not
 set), MONKEYLIB_CHAT_MODEL and OPENAI_API_KEY. The key is read when the first request is sent; it is stored
 in no file and no record. `from_environment` also takes limits from there: MONKEYLIB_CHAT_TOKENS,
-MONKEYLIB_CHAT_DOLLARS with MONKEYLIB_CHAT_PRICES, and MONKEYLIB_CHAT_CONCURRENCY.
+MONKEYLIB_CHAT_DOLLARS with MONKEYLIB_CHAT_PRICES, MONKEYLIB_CHAT_CONCURRENCY and
+MONKEYLIB_CHAT_ANSWER_TOKENS.
 """
 
 import os
@@ -34,7 +35,7 @@ from monkeylib.captions.registry import register_composer
 
 MODEL, BASE_URL, KEY = "MONKEYLIB_CHAT_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"
 TOKENS, DOLLARS, PRICES = "MONKEYLIB_CHAT_TOKENS", "MONKEYLIB_CHAT_DOLLARS", "MONKEYLIB_CHAT_PRICES"
-CONCURRENCY = "MONKEYLIB_CHAT_CONCURRENCY"
+CONCURRENCY, ANSWER_TOKENS = "MONKEYLIB_CHAT_CONCURRENCY", "MONKEYLIB_CHAT_ANSWER_TOKENS"
 OPENAI = "https://api.openai.com/v1"
 
 # Responses are cached by the full request: not a byte of the prompt may change without a reason.
@@ -125,7 +126,8 @@ class ChatComposer(Composer):
 
         MONKEYLIB_CHAT_TOKENS is the budget in tokens, MONKEYLIB_CHAT_DOLLARS that in US dollars,
         MONKEYLIB_CHAT_PRICES the prices of a million tokens of prompts and of answers ("0.5,1.5"),
-        MONKEYLIB_CHAT_CONCURRENCY the maximum number of requests at once.
+        MONKEYLIB_CHAT_CONCURRENCY the maximum number of requests at once, MONKEYLIB_CHAT_ANSWER_TOKENS the
+        maximum length of an answer.
 
         Raises:
             ValueError: one of them is no number, or an option that the composer refuses.
@@ -140,6 +142,8 @@ class ChatComposer(Composer):
             options["prices"] = prices
         if concurrency := _environment_numbers(CONCURRENCY, 1):
             options["concurrency"] = int(concurrency[0])
+        if answer_tokens := _environment_numbers(ANSWER_TOKENS, 1):
+            options["answer_tokens"] = int(answer_tokens[0])
         return cls(cache, **options)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -242,7 +246,7 @@ class ChatComposer(Composer):
 
         if reason == "length":
             raise ChatFailed(
-                f"The answer was cut off after {self.answer_tokens} tokens: allow more answer_tokens.",
+                f"The answer was cut off after {self.answer_tokens} tokens: allow more in {ANSWER_TOKENS}.",
                 "no-answer",
             )
         if reason == "content_filter" or message.get("refusal") or not text.strip():

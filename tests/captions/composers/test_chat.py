@@ -491,11 +491,13 @@ def test_limits_come_from_the_environment(server, tmp_path, monkeypatch):
     plain = chat.ChatComposer.from_environment(tmp_path)
     assert plain.concurrency == 8 and plain.compose(record()) == "A CAT."
 
-    for name, value in [(chat.TOKENS, "10"), (chat.PRICES, "0.5, 1.5"), (chat.CONCURRENCY, "3")]:
+    for name, value in [
+        (chat.TOKENS, "10"), (chat.PRICES, "0.5, 1.5"), (chat.CONCURRENCY, "3"), (chat.ANSWER_TOKENS, "9")
+    ]:  # fmt: skip
         monkeypatch.setenv(name, value)
     limited = composers.load_composer("chat")
 
-    assert limited.concurrency == 3
+    assert limited.concurrency == 3 and limited.answer_tokens == 9
     with pytest.raises(BudgetExhausted, match="10 tokens"):
         chat.ChatComposer.from_environment(tmp_path).compose(record("a dog"))
 

@@ -62,10 +62,32 @@ def test_missing_weights_raise_and_say_how_to_fetch_them(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
-    with pytest.raises(
-        FileNotFoundError, match="hf download facebook/sam-vit-huge --revision .*MONKEYLIB_WEIGHTS"
-    ):
-        sam.SamMasks().prepare()
+    for load_or_check in (sam.SamMasks().prepare, sam.SamMasks().check):
+        with pytest.raises(
+            FileNotFoundError, match="hf download facebook/sam-vit-huge --revision .*MONKEYLIB_WEIGHTS"
+        ):
+            load_or_check()
+
+
+def test_check_looks_into_folder_and_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv(pretrained.WEIGHTS, str(tmp_path / "folders"))
+    folder = tmp_path / "folders" / "sam-vit-huge"
+    folder.mkdir(parents=True)
+    expert = sam.SamMasks()
+    with pytest.raises(FileNotFoundError, match="sam-vit-huge holds no weights"):
+        expert.check()
+
+    (folder / "model.safetensors").touch()
+    expert.check()
+
+    # In the hub's cache.
+    monkeypatch.delenv(pretrained.WEIGHTS)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    snapshot = tmp_path / "cache" / "models--facebook--sam-vit-huge" / "snapshots" / expert.revision
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    sam.SamMasks().check()
 
 
 def test_release_frees_weights_and_the_next_call_reloads_them():
