@@ -4,11 +4,13 @@ A digest is a SHA-256 in hexadecimal unless its docstring says otherwise. Many a
 what they are computed from must not change.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,13 @@ from PIL import Image
 from monkeylib import resources
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import torch
 
 _DECIMALS = 6
 _EDGE = 1 << 20  # bytes at either end of a large file that `quick_file_digest` reads
 _SAMPLED = 1024  # values of each weight that `weights_digest` reads, at least
-_SETTLED_NS = 2_000_000_000  # age of a file in nanoseconds from which its times tell whether it has changed
 
 
 # Bytes, text and plain values
@@ -75,60 +78,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class FileDigests:
-    """Digests of the bytes of many files, remembered by path, size and times of the last change.
-
-    A file is read again only if its size or one of its times has changed.
-
-    Args:
-        path: where `save` stores the digests for the next process; by default they are in memory alone. A
-            file that cannot be read as such is ignored, and the digests are computed anew.
-    """
-
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
-        self._entries: dict[str, list[Any]] = {}
-        self._has_changed = False
-
-        if path is not None and path.is_file():
-            try:
-                self._entries = dict(json.loads(path.read_bytes()))
-            except (OSError, ValueError, TypeError):
-                self._entries = {}
-
-    def digest(self, file: Path) -> str:
-        """Return the digest of a file's bytes.
-
-        Raises:
-            OSError: the file does not exist, or cannot be read.
-        """
-        key = os.path.abspath(file)
-        status = os.stat(file)
-        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-        entry = self._entries.get(key)
-        if isinstance(entry, list) and entry[:-1] == state:
-            return entry[-1]
-
-        digest = file_digest(file)
-
-        # Two writes within a tick of the clock leave the same times, so a new file is read again next time.
-        is_settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS
-        if is_settled:
-            self._entries[key] = [*state, digest]
-            self._has_changed = True
-        return digest
-
-    def save(self) -> None:
-        """Write the digests to `path`, if there are new ones."""
-        if self.path is None or not self._has_changed:
-            return
-
-        with resources.atomic_write(self.path) as temporary:
-            temporary.write_text(json.dumps(self._entries), encoding="utf-8")
-        self._has_changed = False
-
-
 def quick_file_digest(path: Path) -> str:
     """Return the digest of a file's size and content; above two megabytes, of its first and last megabyte.
 
@@ -153,6 +102,167 @@ def folder_digest(folder: Path) -> str:
     """Return the digest of the names and the quick digests of the files that lie directly in a folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return text_digest("".join(f"{path.name} {quick_file_digest(path)}\n" for path in files))
+
+
+# What stands for a file that does not exist.
+MISSING = "missing"
+
+_THREADS = 16  # reading waits for the disk, and hashing releases Python's lock
+_QUERY = 500  # paths of one query
+_SETTLED_NS = 2_000_000_000  # age of a file in nanoseconds from which its times tell whether it has changed
+
+
+class FileDigests:
+    """Digests of the bytes of many files, remembered by path, size and times of change.
+
+    A file is read again only when its size or one of its times (of its content, and of its entry in the file
+    system, which no program can set back) has changed.
+
+    Args:
+        database: SQLite file in which the next process finds them; by default they are in memory alone. If it
+            can't be used, for example on a file system without locks, every file is read.
+    """
+
+    def __init__(self, database: Path | None = None) -> None:
+        self.database = database
+        self._entries: dict[Path, tuple[_FileState, str]] = {}
+        self._unsaved: set[Path] = set()
+
+    @classmethod
+    def in_cache(cls) -> "FileDigests":
+        """Return the digests that all commands share, in the cache."""
+        return cls(resources.cache() / "digests.sqlite")
+
+    def digest(self, file: Path) -> str:
+        """Return the digest of a file's bytes; `save` stores it for the next process.
+
+        Raises:
+            OSError: the file does not exist, or cannot be read.
+        """
+        path = Path(os.path.abspath(file))
+        state = _file_state(path)
+
+        if path not in self._entries:
+            self._load({path: state})
+        entry = self._entries.get(path)
+        if entry is not None and entry[0] == state:
+            return entry[1]
+
+        digest = file_digest(path)
+        self._remember(path, state, digest)
+        return digest
+
+    def digests(
+        self, files: Sequence[Path], on_read: Callable[[int, int], None] | None = None
+    ) -> dict[Path, str]:
+        """Return the digest of each file, `MISSING` for one that doesn't exist or can't be read.
+
+        Args:
+            files: the files, which are read in threads.
+            on_read: called with the number of files read so far and of those that have to be read.
+        """
+        paths = {file: Path(os.path.abspath(file)) for file in files}
+        unique = list(dict.fromkeys(paths.values()))
+        digests = {}
+
+        with ThreadPoolExecutor(_THREADS) as threads:
+            found = zip(unique, threads.map(_file_state_or_none, unique), strict=True)
+            states = {path: state for path, state in found if state is not None}
+            self._load(states)
+
+            for path, state in states.items():
+                entry = self._entries.get(path)
+                if entry is not None and entry[0] == state:
+                    digests[path] = entry[1]
+            unknown = [path for path in states if path not in digests]
+
+            for number, (path, digest) in enumerate(
+                zip(unknown, threads.map(_file_digest_or_missing, unknown), strict=True), 1
+            ):
+                digests[path] = digest
+                if digest != MISSING:
+                    self._remember(path, states[path], digest)
+                if on_read:
+                    on_read(number, len(unknown))
+
+        self.save()
+        return {file: digests.get(path, MISSING) for file, path in paths.items()}
+
+    def save(self) -> None:
+        """Store the new digests in the database."""
+        import sqlite3
+
+        rows = [(str(path), *self._entries[path][0], self._entries[path][1]) for path in self._unsaved]
+        self._unsaved = set()
+        if self.database is None or not rows:
+            return
+
+        with contextlib.suppress(sqlite3.Error, OSError), self._connect() as connection, connection:
+            connection.executemany("INSERT OR REPLACE INTO file_digests VALUES (?, ?, ?, ?, ?)", rows)
+
+    def _remember(self, path: Path, state: "_FileState", digest: str) -> None:
+        """Remember a digest, unless the file may have changed since its state was read."""
+        # Two writes within a tick of the clock leave the same times, so a new file is read again next time.
+        is_settled = time.time_ns() - max(state[1:]) > _SETTLED_NS
+        if is_settled and _file_state_or_none(path) == state:
+            self._entries[path] = (state, digest)
+            self._unsaved.add(path)
+
+    def _load(self, states: "Mapping[Path, _FileState]") -> None:
+        """Load what the database holds of some files."""
+        import sqlite3
+
+        if self.database is None or not self.database.exists():
+            return
+        names = [str(path) for path in states]
+
+        with contextlib.suppress(sqlite3.Error, OSError), self._connect() as connection:
+            for start in range(0, len(names), _QUERY):
+                part = names[start : start + _QUERY]
+                marks = ",".join("?" * len(part))
+                rows = connection.execute(f"SELECT * FROM file_digests WHERE path IN ({marks})", part)
+                for name, size, modified, changed, digest in rows:
+                    self._entries[Path(name)] = ((size, modified, changed), digest)
+
+    @contextlib.contextmanager
+    def _connect(self) -> "Iterator[sqlite3.Connection]":
+        import sqlite3
+
+        self.database.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS file_digests "
+                "(path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, digest TEXT)"
+            )
+            yield connection
+
+
+# Size in bytes, and the times of the last change of a file's content and of its entry, in nanoseconds.
+_FileState = tuple[int, int, int]
+
+
+def _file_state(path: Path) -> _FileState:
+    """Return the state of a file.
+
+    Raises:
+        OSError: it does not exist, or cannot be read.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _file_state_or_none(path: Path) -> _FileState | None:
+    try:
+        return _file_state(path)
+    except (OSError, ValueError):  # ValueError: a name with a null byte
+        return None
+
+
+def _file_digest_or_missing(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError:
+        return MISSING
 
 
 # Weights

@@ -52,6 +52,11 @@ _LOCK_SECONDS = 0.5
 
 _LISTED_FIELDS = 12
 _MISSING = "not set"
+_ALL = "/**"  # ends the name of a folder that belongs to a run with everything in it
+
+
+class RunDiffers(ValueError):
+    """A folder holds a run with other settings."""
 
 
 # --- manifest
@@ -65,8 +70,9 @@ class Manifest:
         kind: what writes into the folder, such as "training".
         finished: whether the run has written everything.
         fingerprint: what decides about the run's results, by field.
-        files: names of the run's files, relative to its folder, with `/`. A name that ends in `/` is a
-            folder that the run created; the last part of a name may be a pattern such as `events.*`.
+        files: names of the run's files, relative to its folder, with `/`. The last part of a name may be a
+            pattern such as `events.*`. A name that ends in `/` is a folder that the run created, and one that
+            ends in `/**` a folder that belongs to it with everything in it.
         obsolete: files of a replaced run that are still to be removed.
         code: versions of the library and of what it computes with, and the commit of a checkout.
         created, updated: local times.
@@ -260,8 +266,8 @@ class RunFolder:
         Raises:
             FileExistsError: the folder holds files of somebody else or a run of another kind, or is a file.
             BlockingIOError: another process uses the folder.
-            ValueError: the fingerprint differs, an input is a file of the previous run, or `run.json` is
-                damaged.
+            RunDiffers: the fingerprint differs.
+            ValueError: an input is a file of the previous run, or `run.json` is damaged.
             OSError: the folder can't be written.
         """
         run = cls(Path(path).expanduser().absolute(), kind, dict(fingerprint), main_process)
@@ -277,6 +283,11 @@ class RunFolder:
                 run.close()
                 raise
         return run
+
+    @classmethod
+    def follow(cls, path: Path | str, kind: str) -> RunFolder:
+        """Return a folder for a process that another one writes for: nothing is read, locked or changed."""
+        return cls(Path(path).expanduser().absolute(), kind, {}, main_process=False)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -315,7 +326,7 @@ class RunFolder:
         self.changes = {name: change for name, change in changes.items() if _is_within(name, allowed)}
 
         if refused := {name: change for name, change in changes.items() if name not in self.changes}:
-            raise ValueError(
+            raise RunDiffers(
                 f"{_display(self.path)} holds a run of {self.kind} with other settings "
                 f"({describe_changes(refused)}): replace it with --fresh, or name another folder"
             )
@@ -471,7 +482,8 @@ class RunFolder:
 
         Args:
             name: the file's name, relative to the folder. The last part may be a pattern, such as
-                `tensorboard/events.*`, where a library chooses the name.
+                `tensorboard/events.*`, where a library chooses the name. `step-*/**` stands for folders that
+                belong to the run with all that they hold.
 
         Raises:
             FileExistsError: there is such a file, but the run has not written it.
@@ -484,6 +496,16 @@ class RunFolder:
         self._register([name])
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def own_all(self, names: Iterable[str]) -> None:
+        """Note several names at once.
+
+        Raises:
+            FileExistsError: as `own`.
+        """
+        if self.main_process:
+            self._require_started()
+            self._register(list(names))
 
     @contextlib.contextmanager
     def create_folder(self, name: str) -> Iterator[Path]:
@@ -588,6 +610,9 @@ class RunFolder:
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
                 return folder
 
+        if name.endswith(_ALL):
+            # Files of this name have a name of their own in the manifest.
+            return next((path for path in self._paths(name.removesuffix(_ALL)) if path.is_dir()), None)
         return None if name.endswith("/") else next(self._paths(name), None)
 
     def _paths(self, name: str) -> Iterator[Path]:
@@ -614,6 +639,11 @@ class RunFolder:
             folders |= {self.path / parent for parent in path.parents if parent != PurePosixPath(".")}
             if name.endswith("/"):
                 folders.add(self.path / path)
+                continue
+            if name.endswith(_ALL):
+                for folder in self._paths(name.removesuffix(_ALL)):
+                    if folder.is_dir() and not folder.is_symlink():
+                        shutil.rmtree(folder)
                 continue
             for file in self._paths(name):
                 if file.is_symlink() or not file.is_dir():
@@ -674,7 +704,7 @@ def _is_valid_name(name: Any) -> bool:
     """Return whether a name is that of a file within the folder, and not the manifest's or the lock's."""
     if not isinstance(name, str) or "\\" in name or "\0" in name:
         return False
-    path = PurePosixPath(name)
+    path = PurePosixPath(name.removesuffix(_ALL))
     is_inside = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
     has_pattern_at_end_only = not any("*" in part for part in path.parts[:-1])
     return is_inside and has_pattern_at_end_only and name not in {MANIFEST, LOCK, HOLDER}

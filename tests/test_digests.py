@@ -128,35 +128,84 @@ def test_weights_digest_depends_on_names_values_and_settings():
     assert digests.weights_digest({"a": weight}, [2]) != original
 
 
-def test_digests_of_files_are_read_again_only_after_a_change(tmp_path, monkeypatch):
-    file, store = tmp_path / "image.png", tmp_path / "digests.json"
-    file.write_bytes(b"first")
-    monkeypatch.setattr(digests, "_SETTLED_NS", 0)  # as if the file were older than two seconds
-    remembered = digests.FileDigests(store)
-    assert remembered.digest(file) == digests.file_digest(file)
-    remembered.save()
+# Remembered digests
 
-    # Another process, and a file whose content differs in neither size nor time of modification.
-    status = file.stat()
-    with monkeypatch.context() as patch:
-        patch.setattr(digests, "file_digest", None)
-        assert digests.FileDigests(store).digest(file) == digests.bytes_digest(b"first")
 
-    file.write_bytes(b"other")
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert digests.FileDigests(store).digest(file) == digests.bytes_digest(b"other")
+@pytest.fixture()
+def write(tmp_path, monkeypatch):
+    """Return a function that writes a file, which is remembered at once."""
+    monkeypatch.setattr(digests, "_SETTLED_NS", -1_000_000_000)
 
-    store.write_text("[1, 2]")
-    assert digests.FileDigests(store).digest(file) == digests.bytes_digest(b"other")
-    with pytest.raises(FileNotFoundError):
-        remembered.digest(tmp_path / "gone.png")
+    def write_file(name, content, seconds=1_000_000):
+        path = tmp_path / name
+        path.write_text(content)
+        os.utime(path, (seconds, seconds))
+        return path
+
+    return write_file
+
+
+def test_files_are_read_once(write, tmp_path, monkeypatch):
+    remembered = digests.FileDigests(tmp_path / "cache" / "digests.sqlite")
+    paths = [write(f"{number}", f"content {number}") for number in range(1200)]
+    progress = []
+    expected = {path: digests.file_digest(path) for path in paths}
+    assert remembered.digests([*paths, paths[0]], lambda *counts: progress.append(counts)) == expected
+    assert progress[0] == (1, 1200) and progress[-1] == (1200, 1200)
+
+    monkeypatch.setattr(digests, "file_digest", lambda path: pytest.fail(f"{path} was read again"))
+    assert remembered.digests(paths) == expected
+    another_process = digests.FileDigests(remembered.database)
+    assert another_process.digests(paths[5:7]) == {path: expected[path] for path in paths[5:7]}
+    assert digests.FileDigests(remembered.database).digest(paths[3]) == expected[paths[3]]
+
+
+def test_changed_files_are_read_again(write, tmp_path):
+    remembered = digests.FileDigests(tmp_path / "digests.sqlite")
+    path = write("a", "old")
+    before = remembered.digests([path])
+
+    assert remembered.digests([write("a", "new", 1_000_001)]) == {path: digests.text_digest("new")}
+    assert remembered.digests([write("a", "longer", 1_000_001)]) == {path: digests.text_digest("longer")}
+    assert remembered.digests([write("a", "old")]) == before
+
+    # The same size, and the time set back, as programs that copy files do.
+    assert remembered.digests([write("a", "new")]) == {path: digests.text_digest("new")}
 
 
 def test_file_that_has_just_been_written_is_not_remembered(tmp_path):
-    """Two writes within a tick of the clock leave the same times."""
-    file, store = tmp_path / "image.png", tmp_path / "digests.json"
-    file.write_bytes(b"first")
-    remembered = digests.FileDigests(store)
-    remembered.digest(file)
+    remembered = digests.FileDigests(tmp_path / "digests.sqlite")
+    path = tmp_path / "a"
+    path.write_text("old")
+    state = path.stat()
+    remembered.digests([path])
+
+    # Clocks of file systems are coarse: it may change again within one tick.
+    path.write_text("new")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert remembered.digests([path]) == {path: digests.text_digest("new")}
+
+
+def test_single_file_is_read_once(write, tmp_path, monkeypatch):
+    path = write("a", "old")
+    remembered = digests.FileDigests(tmp_path / "digests.sqlite")
+    assert remembered.digest(path) == digests.text_digest("old")
+    assert digests.FileDigests().digest(path) == digests.text_digest("old")
     remembered.save()
-    assert not store.exists()
+    with pytest.raises(FileNotFoundError):
+        remembered.digest(tmp_path / "none")
+
+    monkeypatch.setattr(digests, "file_digest", lambda path: pytest.fail(f"{path} was read again"))
+    assert remembered.digest(path) == digests.text_digest("old")
+    assert digests.FileDigests(remembered.database).digest(path) == digests.text_digest("old")
+
+
+def test_missing_files_and_a_broken_database(write, tmp_path):
+    path, missing = write("a", "old"), tmp_path / "none"
+    expected = {path: digests.text_digest("old"), missing: digests.MISSING}
+
+    (tmp_path / "broken.sqlite").write_text("not a database " * 100)
+    (tmp_path / "file").write_text("")
+    for database in ("digests.sqlite", "broken.sqlite", "file/digests.sqlite"):
+        for _ in range(2):
+            assert digests.FileDigests(tmp_path / database).digests([path, missing]) == expected

@@ -43,8 +43,13 @@ def train(
     wandb: Annotated[
         bool, typer.Option("--wandb", help="Log to Weights & Biases too; offline without WANDB_API_KEY.")
     ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Train anew, in place of the run in the folder; other files stay."),
+    ] = False,
 ) -> None:
-    """Fine-tune a profile's base model into Monkey. An interrupted run resumes at its last checkpoint."""
+    """Fine-tune a profile's base model into Monkey. The same command resumes an interrupted run at its last
+    checkpoint, also with more steps, on other devices or with another micro-batch size."""
     from lightning.pytorch.utilities import rank_zero_only
 
     from monkeylib import profiles
@@ -65,9 +70,7 @@ def train(
     }
     settings = settings.with_training(**{name: value for name, value in changes.items() if value is not None})
 
-    # A run has the name of its mixture.
-    name = Path(data).stem if data else "monkey"
-    folder = out or resources.runs(settings.name) / name
+    folder = out or _default_folder(settings.name, profile, data)
 
     training_data = None  # the profile's synthetic data
     if data:
@@ -81,10 +84,42 @@ def train(
     elif epochs is not None:
         raise ValueError("Synthetic data has no epochs: give --steps, or --data with --epochs.")
 
-    checkpoint = finetune.run(settings, folder, True, training_data, finetune.Devices(devices, nodes), wandb)
+    checkpoint = finetune.run(
+        settings,
+        folder,
+        True,
+        training_data,
+        finetune.Devices(devices, nodes),
+        wandb,
+        fresh=fresh,
+        notes={"data": data or "synthetic"},
+    )
     # Every process of a distributed run gets here.
     if rank_zero_only.rank == 0:
         _print_result(checkpoint, training_data)
+
+
+def _default_folder(name: str, profile: str, data: str) -> Path:
+    """Return the folder of a run, named after its profile and its mixture.
+
+    Files of the user's may have one name in several folders, so their folders tell their runs apart.
+    """
+    from monkeylib.data import mixture as mixtures
+
+    data_name = "monkey"
+    if data:
+        file = mixtures.find_mixture(data)
+        data_name = file.stem if file.parent == mixtures.FOLDER else _name_with_folder(file)
+
+    is_file = profile.endswith(".yaml")
+    return resources.runs(_name_with_folder(Path(profile)) if is_file else name) / data_name
+
+
+def _name_with_folder(file: Path) -> str:
+    """Return the name of a file with a short digest of its folder: mixture-1f2e3d4c."""
+    from monkeylib.digests import text_digest
+
+    return f"{file.stem}-{text_digest(str(file.resolve().parent))[:8]}"
 
 
 def _num_records(epochs: float, mixture: "Mixture") -> int:
@@ -106,10 +141,11 @@ def _mixture_data(mixture: "Mixture", num_records: int | None, skipped: Path | N
     from monkeylib.training.batches import SkippedRecords, TrainingData
 
     validation = mixture.validation
+    # The fingerprint is computed in the first process alone.
     return TrainingData(
         mixture,
         validation,
-        mixture.digest,
+        mixture.fingerprint,
         num_records=num_records,
         num_validation_records=None if validation is None else len(validation),
         skipped=None if skipped is None else SkippedRecords(skipped),

@@ -11,20 +11,20 @@ from __future__ import annotations
 import bisect
 import os
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from monkeylib.data.fingerprint import mixture_fingerprint
 from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.readers import READERS, DatasetRecords
 from monkeylib.data.records import Record, Records
 from monkeylib.data.schema import MixtureFile
 from monkeylib.data.validation import split_validation
-from monkeylib.digests import bytes_digest, json_digest
-from monkeylib.prompts import PROMPTS
+from monkeylib.digests import json_digest
 from monkeylib.settings_files import read_yaml, validate
 
 FOLDER = Path(__file__).parent / "mixtures"
@@ -40,8 +40,6 @@ class Mixture:
         sets: training records of each dataset.
         counts: number of records of each dataset in an epoch.
         validation: validation records, or None.
-        digest: changes with the datasets, the sizes of their files, prompts, counts, the seed, and the
-            records in the validation split.
     """
 
     def __init__(self, name: str, file: MixtureFile, root: Path) -> None:
@@ -78,7 +76,8 @@ class Mixture:
         self._ends = list(accumulate(self.counts))  # of each dataset among the slots of an epoch
 
         self.validation: Records | None = _Concatenated("validation", validation) if validation else None
-        self.digest = _digest(file, [*datasets, *validation_datasets], validation_numbers)
+        self._datasets, self._validation_datasets = datasets, validation_datasets
+        self._validation_numbers = validation_numbers
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -86,6 +85,17 @@ class Mixture:
     def __getitem__(self, position: int) -> Record:
         dataset, number = self.locate(position)
         return self.sets[dataset][number]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides about every record, as `fingerprint.mixture_fingerprint`; reads all files."""
+        return mixture_fingerprint(
+            self.file, self._datasets, self.counts, self._validation_datasets, self._validation_numbers
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the fingerprint."""
+        return json_digest(self.fingerprint())
 
     def locate(self, position: int) -> tuple[int, int]:
         """Return the numbers of the dataset and of the record within it that belong to a position.
@@ -218,32 +228,3 @@ def _fixed_sample(records: DatasetRecords, seed: int) -> Records:
     count = min(_epoch_count(records, length), length)
     permutation = RandomPermutation(length, seed, records.name, "validation")
     return _Subset(records, [permutation[index] for index in range(count)])
-
-
-def _digest(
-    file: MixtureFile, datasets: Sequence[DatasetRecords], validation_numbers: Sequence[np.ndarray]
-) -> str:
-    """Return a digest of everything that decides which record comes at which position.
-
-    The numbers of the validation records are included: they depend on which records share an image, which the
-    sizes of files do not show.
-    """
-    state: dict[str, Any] = file.model_dump(exclude={"description", "root"})
-
-    # The text of a prompt, not only its name: rewording it changes what is trained on.
-    state["prompts"] = {records.entry.prompt: PROMPTS[records.entry.prompt].text for records in datasets}
-
-    # A missing separator changes tokens too. Only exceptions are named, so that the digests of
-    # mixtures without any stay as they are.
-    unseparated = {name for name in state["prompts"] if not PROMPTS[name].takes_separator}
-    if unseparated:
-        state["prompts_without_separator"] = sorted(unseparated)
-
-    state["files"] = [
-        [records.name, len(records), *((path.name, path.stat().st_size) for path in records.raw.files)]
-        for records in datasets
-    ]
-
-    if validation_numbers:
-        state["held"] = [bytes_digest(numbers.astype("<i8").tobytes()) for numbers in validation_numbers]
-    return json_digest(state)

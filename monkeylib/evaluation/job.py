@@ -29,7 +29,6 @@ from monkeylib.prompts import PROMPTS
 from monkeylib.runs import RunFolder
 
 _KIND = "evaluation"
-_IMAGE_DIGESTS = "image_digests.json"
 
 # Files of a model's folder that decide about its answers; others may lie beside them.
 _MODEL_SUFFIXES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".tiktoken", ".txt", ".yaml"}
@@ -205,7 +204,7 @@ def _predict_all(
     """Answer the benchmarks one after the other, and record each."""
     result = EvaluationResult()
     num_generated = 0
-    file_digests = FileDigests(run.own(_IMAGE_DIGESTS)) if run is not None else FileDigests()
+    file_digests = FileDigests.in_cache()
 
     for benchmark in benchmarks:
         examples = benchmark.load(job.limit)

@@ -21,7 +21,7 @@ def train_models(profile: Profile) -> dict[str, Path]:
     base = base_checkpoint(profile)
 
     # Returns at once if this training has ended before.
-    monkey = finetune.run(profile, resources.runs(profile.name) / "monkey")
+    monkey = finetune.run(profile, resources.runs(profile.name) / "monkey", if_changed="replace")
     return {"base": base, "monkey": monkey}
 
 

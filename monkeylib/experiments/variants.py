@@ -150,7 +150,7 @@ def run_ablation(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progr
 
         # No validation split: nothing is selected by its loss.
         data = replace(synthetic_data(changed), validation=None)
-        checkpoint = finetune.run(changed, folder, progress, data)
+        checkpoint = finetune.run(changed, folder, progress, data, if_changed="replace")
 
         runs = predict_synthetic(
             changed, checkpoint, folder / "predictions", profile.ablation.counts, progress

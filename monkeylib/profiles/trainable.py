@@ -118,9 +118,9 @@ def save_trained(
         state: the model's weights; a sharded model itself does not hold them.
         processor: saved with the model.
         profile: says which weights to save.
-        folder: a new folder.
+        folder: a new or an empty folder.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(folder)
 
     trained = sorted(name for name, weight in model.named_parameters() if weight.requires_grad)

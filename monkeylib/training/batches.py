@@ -109,7 +109,8 @@ class TrainingData:
 
     Fields:
         train, validation: the records.
-        digest: identifies the data; a run with another digest is another run.
+        digest: identifies the data: a text, or a function that returns nested fields, such as
+            `Mixture.fingerprint`, which reads all files. With other data it is another run.
         offset, validation_offset: index of the first record.
         num_records, num_validation_records: how many records there are from the offset on; None for
             endless data.
@@ -118,7 +119,7 @@ class TrainingData:
 
     train: RecordDataset
     validation: RecordDataset | None
-    digest: str
+    digest: str | Callable[[], dict[str, Any]]
     offset: int = 0
     validation_offset: int = 0
     num_records: int | None = None
@@ -165,10 +166,7 @@ def synthetic_data(profile: Profile) -> TrainingData:
     train, validation = SyntheticRecords(profile, "train"), SyntheticRecords(profile, "val")
     first_records = [train[offset + index] for index in range(16)]
     digest = digests.data_digest([(record.turns, record.images) for record in first_records])
-    # "nano worlds" names the data in the digests of existing runs, which another word would not resume.
-    return TrainingData(
-        train, validation, f"nano worlds {digest}", offset=offset, validation_offset=FIRST_UNSEEN_IMAGE
-    )
+    return TrainingData(train, validation, digest, offset=offset, validation_offset=FIRST_UNSEEN_IMAGE)
 
 
 # --- examples

@@ -3,24 +3,26 @@ section 3.1)."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 
-from monkeylib import digests, resources
+from monkeylib import resources
 from monkeylib.profiles import Profile, build, trainable
-from monkeylib.training import checkpointing, strategies
+from monkeylib.runs import RunDiffers, RunFolder
+from monkeylib.training import checkpointing, fingerprint, strategies
 from monkeylib.training.batches import ExampleEncoder, TrainingData, synthetic_data
 from monkeylib.training.callbacks import (
     MemoryUse,
@@ -39,21 +41,20 @@ from monkeylib.training.signals import StopOnSignal
 VALIDATIONS_PER_RUN = 6
 
 
-# All that a run, and its evaluation among the ablations, writes into its folder.
-RUN_FILES = {
-    "run.json",
-    "model",
-    "model.partial",
-    checkpointing.FOLDER,
+# What a run writes into its folder, besides the model.
+RUN_FILES = (
+    f"{checkpointing.FOLDER}/{checkpointing.BEST_FILE}",
+    f"{checkpointing.FOLDER}/step-*.ckpt",
+    f"{checkpointing.FOLDER}/step-*.ckpt/**",  # of FSDP, a folder
+    f"{checkpointing.FOLDER}/.step-*/**",
     "metrics.csv",
     "answers.jsonl",
     "bad_batch.jsonl",
     "memory.json",
     "skipped.jsonl",
-    "predictions",
-    "tensorboard",
-    "wandb",
-}
+    "tensorboard/events.out.tfevents.*",
+    "tensorboard/hparams.yaml",
+)
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,20 @@ def run(
     data: TrainingData | None = None,
     devices: Devices | None = None,
     wandb: bool = False,
+    *,
+    fresh: bool = False,
+    if_changed: Literal["refuse", "replace"] = "refuse",
+    notes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Fine-tune as a profile says and return the folder of the trained checkpoint, `folder / "model"`.
 
-    A finished run of the same profile, data and base weights is returned as it is, and an interrupted one
-    resumes at its last checkpoint; with another profile, data or base, training starts from scratch. The
+    A finished run of the same settings, data and base weights is returned as it is, and an interrupted one
+    resumes at its last checkpoint. More steps, other devices and another micro-batch resume it, too. The
     checkpoint appears in one move when training is complete.
 
     Beside it lie the losses (`metrics.csv`), answers to some validation questions (`answers.jsonl`), and the
-    measured and estimated memory of a step (`memory.json`).
+    measured and estimated memory of a step (`memory.json`). The folder may hold other files, but not before
+    its first run; they are left alone.
 
     Args:
         profile: model and training settings.
@@ -98,102 +104,157 @@ def run(
         data: records to train on; synthetic ones by default.
         devices: one device by default.
         wandb: log to Weights & Biases too, offline without an API key in the environment.
+        fresh: train anew, in place of the run that the folder holds.
+        if_changed: what to do with a run of other settings, data or base weights: refuse it, or train anew in
+            its place.
+        notes: what `run.json` records beside the settings.
 
     Raises:
         BadRecord: a record that can't be trained on, unless `data` skips such records.
-        FileExistsError: the folder holds files that no training run writes; nothing is changed then.
+        BlockingIOError: another process trains in the folder.
+        FileExistsError: the folder holds files that no training run wrote; nothing is changed then.
         FileNotFoundError: the profile's base model is missing.
+        runs.RunDiffers: the folder holds a run with other settings, data or base weights.
         ValueError: a batch that cannot be divided over the devices.
         Interrupted: a signal has ended the run after a step that is saved.
     """
     data, devices = data or synthetic_data(profile), devices or Devices()
     accumulation_steps(profile, devices.world_size)  # raises before anything is written
 
-    output, config_file = folder / "model", folder / "run.json"
-    config = _run_config(profile, data)
-    resumes = config_file.exists() and json.loads(config_file.read_text()) == config
-
-    if resumes and output.exists():
-        return output
-    if not resumes:
-        _require_run_folder(folder)
-    last_checkpoint = checkpointing.find_last_checkpoint(folder) if resumes else None
-
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
-    # From here on random draws count: initial weights, data and dropout.
-    L.seed_everything(profile.training.seed, verbose=False)
-    processor = build.build_processor(profile)
-    if data.skipped is not None:
-        require_usable_records(data, ExampleEncoder(processor, profile.training.max_length))
-    model = build.build_model(profile, processor)
-    require_finite(model.named_parameters(), "The base model")
-
-    # The base model is there: from here on the folder may be changed.
-    if rank_zero_only.rank == 0 and not resumes:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        config_file.write_text(json.dumps(config, indent=1))
-
-    # After the seed, since the language model's LoRA is drawn here.
-    trainable.set_trainable(model, profile)
-    module = MonkeyTraining(model, processor, profile, data)
-
-    with StopOnSignal() as stop, without_wrong_warnings():
+    with _open_run_folder(profile, folder, data, devices, fresh, if_changed) as run_folder:
+        folder = run_folder.path
+        output = folder / "model"
+        stop = StopOnSignal()
         trainer = _trainer(profile, folder, progress, devices, stop, wandb)
-        trainer.fit(module, ckpt_path=last_checkpoint)
-        _save_model(trainer, module, folder)
+
+        # Other processes follow the first one, which alone has read the folder.
+        is_complete = run_folder.state == "finished" and "training.steps" not in run_folder.changes
+        if _from_main_process(trainer, is_complete):
+            _say(f"{resources.display_path(folder)} is finished already, nothing was done")
+            return output
+
+        # From here on random draws count: initial weights, data and dropout.
+        L.seed_everything(profile.training.seed, verbose=False)
+        processor = build.build_processor(profile)
+        if data.skipped is not None:
+            require_usable_records(data, ExampleEncoder(processor, profile.training.max_length))
+        model = build.build_model(profile, processor)
+        require_finite(model.named_parameters(), "The base model")
+
+        # The base model is there: from here on the folder may be changed.
+        checkpoint = _from_main_process(trainer, _start(run_folder, profile, notes))
+
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(profile.model_dump(mode="json"))
+
+        # After the seed, since the language model's LoRA is drawn here.
+        trainable.set_trainable(model, profile)
+        module = MonkeyTraining(model, processor, profile, data)
+        with stop, without_wrong_warnings():
+            trainer.fit(module, ckpt_path=checkpoint)
+            _save_model(trainer, module, run_folder)
     return output
 
 
-def _require_run_folder(folder: Path) -> None:
-    """Check that a folder may be trained in anew: it is missing, empty, or holds a training run alone.
+def _open_run_folder(
+    profile: Profile,
+    folder: Path,
+    data: TrainingData,
+    devices: Devices,
+    fresh: bool,
+    if_changed: Literal["refuse", "replace"],
+) -> RunFolder:
+    """Open the folder in the first process, which compares what it holds with what is to be trained.
+
+    Raises: as `RunFolder.open`.
+    """
+    if rank_zero_only.rank > 0:
+        return RunFolder.follow(folder, fingerprint.KIND)
+
+    fields, defaults = fingerprint.training_fingerprint(profile, data, devices.per_node, devices.nodes)
+    inputs = [] if profile.base_checkpoint is None else [build.base_folder(profile)]
+    options = {"may_change": fingerprint.MAY_CHANGE, "defaults": defaults, "inputs": inputs}
+
+    try:
+        run_folder = RunFolder.open(folder, fingerprint.KIND, fields, fresh=fresh, **options)
+        try:
+            _require_no_fewer_steps(run_folder)
+        except RunDiffers:
+            run_folder.close()
+            raise
+    except RunDiffers:
+        if if_changed == "refuse":
+            raise
+        run_folder = RunFolder.open(folder, fingerprint.KIND, fields, fresh=True, **options)
+
+    for remark in run_folder.remarks:
+        _say(f"{resources.display_path(folder)}: {remark}")
+    return run_folder
+
+
+def _require_no_fewer_steps(run_folder: RunFolder) -> None:
+    """Check that a run is not to end before where it may have got to already.
 
     Raises:
-        FileExistsError: it holds anything else.
+        RunDiffers: it has fewer steps than before.
     """
-    if not folder.exists():
-        return
-
-    names = {path.name for path in folder.iterdir()}
-    foreign = sorted(name for name in names if not _belongs_to_run(name))
-    # Without its configuration, even familiar names, such as `model`, may be somebody else's.
-    if names and "run.json" not in names:
-        foreign = foreign or sorted(names)
-
-    if foreign:
-        raise FileExistsError(
-            f"{resources.display_path(folder)} holds {foreign[0]}, which is not of a training run that could "
-            "be replaced: name another folder, or move what is there away"
+    before, after = run_folder.changes.get("training.steps", (0, 0))
+    if after < before:
+        raise RunDiffers(
+            f"{resources.display_path(run_folder.path)} holds a run of {before} steps, which cannot be "
+            f"trained for {after} (training.steps {before} -> {after}): give at least as many, replace it "
+            "with --fresh, or name another folder"
         )
 
 
-def _belongs_to_run(name: str) -> bool:
-    """Return whether a training run writes a file or folder of this name; a killed one leaves `.last...`."""
-    leftover = name.startswith(".") and name[1:].split(".")[0] in {Path(file).stem for file in RUN_FILES}
-    return name in RUN_FILES or leftover
+def _start(run_folder: RunFolder, profile: Profile, notes: Mapping[str, Any] | None) -> Path | None:
+    """Start the run, and return the checkpoint at which it resumes, None if it begins anew.
+
+    Raises:
+        ValueError: none of the checkpoints can be read, or a finished run that is to be trained further has
+            none.
+    """
+    # What lies in the folder of a run that is replaced counts no more.
+    checkpoint = None
+    if run_folder.state != "new" or not run_folder.main_process:
+        checkpoint = checkpointing.find_last_checkpoint(run_folder.path)
+
+    if run_folder.state == "finished" and checkpoint is None:
+        raise ValueError(
+            f"{resources.display_path(run_folder.path)} is finished and its last checkpoint, from which it "
+            "would be trained further, is not there: train its model further as --base with another --out, "
+            "or train anew with --fresh"
+        )
+
+    run_folder.start()
+    run_folder.own_all(RUN_FILES)
+    if run_folder.main_process:
+        run_folder.note(profile=profile.name, **(notes or {}))
+    return checkpoint
 
 
-def _run_config(profile: Profile, data: TrainingData) -> dict[str, Any]:
-    """Return everything that changes what a run learns."""
-    # Fields that change no weight.
-    training = {"workers", "max_bad_share", "save_every_steps", "save_every_minutes"}
-    no_effect = {"evaluation": True, "ablation": True, "description": True, "training": training}
-    config = json.loads(profile.model_dump_json(exclude=no_effect))
-    config["data"] = data.digest
-    if profile.base_checkpoint is not None:
-        config["base_digest"] = _base_digest(resources.REPOSITORY / profile.base_checkpoint)
-    return config
+def _from_main_process(trainer: L.Trainer, value: Any) -> Any:
+    """Return the value of the first process in every process that a scheduler or torchrun has started.
+
+    Processes that Lightning starts come later, when the first one has changed the folder: they have a value
+    of their own.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.world_size == 1 or environment is None or not environment.creates_processes_externally:
+        return value
+
+    if not torch.distributed.is_initialized():
+        trainer.strategy.setup_environment()
+    return trainer.strategy.broadcast(value)
 
 
-def _base_digest(folder: Path) -> str | dict[str, str]:
-    """Return the digest of a base model's weights: of one file, or of several by their names."""
-    single_file = folder / "model.safetensors"
-    if single_file.is_file():
-        return digests.file_digest(single_file)
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    return {file.name: digests.file_digest(file) for file in sorted(files)}
+def _say(sentence: str) -> None:
+    if rank_zero_only.rank == 0:
+        print(f"monkeylib: {sentence}", file=sys.stderr, flush=True)
 
 
 def _trainer(
@@ -240,7 +301,7 @@ def _trainer(
         accumulate_grad_batches=accumulation,
         gradient_clip_val=training.gradient_clip,
         callbacks=callbacks,
-        logger=_loggers(profile, folder, wandb),
+        logger=_loggers(folder, wandb),
         enable_checkpointing=False,
         val_check_interval=validation_interval * accumulation,
         log_every_n_steps=max(1, min(10, training.steps // 4)),
@@ -251,30 +312,27 @@ def _trainer(
     )
 
 
-def _loggers(profile: Profile, folder: Path, wandb: bool) -> list[Logger]:
+def _loggers(folder: Path, wandb: bool) -> list[Logger]:
     """Return loggers to CSV and TensorBoard, and to Weights & Biases where it is requested.
 
     Weights & Biases stays offline without an API key in the environment.
     """
     # Each row is written at once, so that a killed run has left it.
     csv_logger = ResumedCSVLogger(folder, "", "", flush_logs_every_n_steps=1)
-    tensorboard = TensorBoardLogger(folder, "tensorboard", "")
-    tensorboard.log_hyperparams(profile.model_dump(mode="json"))
-
-    loggers: list[Logger] = [csv_logger, tensorboard]
+    loggers: list[Logger] = [csv_logger, TensorBoardLogger(folder, "tensorboard", "")]
     if wandb:
         offline = "WANDB_API_KEY" not in os.environ
         loggers.append(WandbLogger(folder.name, folder, offline=offline, project="monkeylib"))
     return loggers
 
 
-def _save_model(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> None:
+def _save_model(trainer: L.Trainer, module: MonkeyTraining, run_folder: RunFolder) -> None:
     """Write the trained model in one move; every process takes part.
 
     Of the run's checkpoints the last one stays, so that more steps can follow, and the best one where that
     has become the model.
     """
-    training = module.profile.training
+    training, folder = module.profile.training, run_folder.path
     best_checkpoint = None
     if training.select == "best":
         # The file that the first process finds, for all of them.
@@ -293,11 +351,9 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, folder: Path) -> Non
     # Below, the first process removes what the others may still be reading.
     trainer.strategy.barrier()
     if trainer.is_global_zero:
-        # The finished folder appears in one move; its name tells that a run is complete.
-        partial = folder / "model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        trainable.save_trained(module.model.eval(), state, module.processor, module.profile, partial)
-        partial.rename(folder / "model")
+        with run_folder.create_folder("model") as temporary:
+            trainable.save_trained(module.model.eval(), state, module.processor, module.profile, temporary)
+        run_folder.finish()
 
         kept = [*checkpointing.list_checkpoints(folder)[-1:], best_checkpoint]
         checkpointing.remove_checkpoints(folder, keep=kept)

@@ -18,9 +18,10 @@ from monkeylib.checkpoints.released_config import config_from_released
 from monkeylib.data.records import Record
 from monkeylib.experiments import parity
 from monkeylib.profiles import build, trainable
+from monkeylib.runs import differences
 from monkeylib.tiling import Grid
-from monkeylib.training import finetune
 from monkeylib.training.batches import ExampleEncoder, synthetic_data
+from monkeylib.training.fingerprint import training_fingerprint
 from tests.support.released_files import golden_settings, read, same, write
 
 
@@ -90,18 +91,19 @@ def test_released_folder_is_trained_on_and_saved_in_either_layout(golden, make_i
         assert again.separator == processor.separator == " "
 
 
-def test_changed_base_weights_change_the_run_config(golden):
+def test_changed_base_weights_change_the_fingerprint(golden):
     """So that training neither resumes nor counts as finished on another base model."""
     profile = profiles.load_profile("paper-896").model_copy(update={"base_checkpoint": str(golden)})
-    before, again = (finetune._run_config(profile, synthetic_data(profile)) for _ in range(2))
-    assert before == again and len(before["base_digest"]) == 3
+    before, again = (training_fingerprint(profile, synthetic_data(profile))[0] for _ in range(2))
+    assert before == again and sum(name.endswith(".bin") for name in before["base"]) == 3
 
     tensors = torch.load(golden / SHARD)
     # One changed weight is enough.
     tensors[min(tensors)] += 1
     torch.save(tensors, golden / SHARD)
 
-    assert finetune._run_config(profile, synthetic_data(profile)) != before
+    after, _ = training_fingerprint(profile, synthetic_data(profile))
+    assert list(differences(before, after)) == [f"base.{SHARD}"]
 
 
 def test_profile_that_does_not_fit_the_released_folder_raises(golden):

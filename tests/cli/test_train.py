@@ -8,7 +8,7 @@ def test_train_writes_the_default_checkpoint_of_answer(call, monkeypatch):
 
     trained = []
 
-    def run(profile, folder, *_):
+    def run(profile, folder, *_, **__):
         trained.append((profile.name, folder))
         return folder / "model"
 

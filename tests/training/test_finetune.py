@@ -14,6 +14,7 @@ from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import tile_loras
 from monkeylib.profiles import build, trainable
 from monkeylib.prompts import PromptLayout
+from monkeylib.runs import RunDiffers
 from monkeylib.training import batches, checkpointing, finetune, optim
 from monkeylib.training.batches import ExampleEncoder, encode_conversation, pad, synthetic_data
 from monkeylib.training.curves import SPLITS, read_curves
@@ -225,25 +226,140 @@ def test_finished_run_returns_at_once(tmp_path, monkeypatch):
     assert (folder / "model.safetensors").stat().st_mtime_ns == modified
 
 
-def test_another_profile_trains_anew(tmp_path):
-    profile = smoke_profile(2)
-    first = read_weights(finetune.run(profile, tmp_path / "run"))
-    second = read_weights(finetune.run(profile.with_seed(1), tmp_path / "run"))
+def file_contents(folder):
+    """Return the bytes of every file below a folder, by name."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_run_with_other_settings_is_refused(uninterrupted, tmp_path):
+    profile, model = uninterrupted
+    before = file_contents(model.parent)
+
+    other = profile.with_training(lr=0.5, seed=1)
+    with pytest.raises(
+        RunDiffers,
+        match=r"other settings \(training.lr 0\.\d+ -> 0.5, training.seed 0 -> 1, data.records .*--fresh",
+    ):
+        finetune.run(other, model.parent)
+    # Fewer steps would end before where the run has got to.
+    with pytest.raises(RunDiffers, match=r"a run of 12 steps.*\(training.steps 12 -> 2\)"):
+        finetune.run(profile.with_training(steps=2), model.parent)
+    # Shards of a model are saved in other files than copies of it.
+    with pytest.raises(RunDiffers, match="training.strategy auto or ddp -> fsdp"):
+        finetune.run(profile.with_training(strategy="fsdp"), model.parent)
+    assert file_contents(model.parent) == before
+
+
+def test_name_of_a_profile_and_how_its_work_is_divided_make_no_other_run(uninterrupted, monkeypatch, capsys):
+    profile, model = uninterrupted
+    monkeypatch.setattr(build, "build_model", lambda *_: pytest.fail("a finished run was trained again"))
+
+    renamed = profile.model_copy(update={"name": "two", "description": "other words"})
+    assert finetune.run(renamed, model.parent) == model
+    divided = profile.with_training(micro_batch_size=1, workers=2, strategy="ddp")
+    assert finetune.run(divided, model.parent, devices=finetune.Devices(1, 1)) == model
+    assert "is finished already, nothing was done" in capsys.readouterr().err
+
+
+def test_fresh_run_takes_the_place_of_another_one_and_leaves_foreign_files(tmp_path):
+    profile, run = smoke_profile(1), tmp_path / "run"
+    first = read_weights(finetune.run(profile, run))
+    (run / "notes.txt").write_text("mine")
+    (run / "model" / "README.md").write_text("mine")
+    (run / "tensorboard" / "notes.txt").write_text("mine")
+
+    second = read_weights(finetune.run(profile.with_seed(1), run, fresh=True))
     assert not torch.equal(second["resampler.query"], first["resampler.query"])
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["training"]["seed"] == 1
+    for name in ("notes.txt", "model/README.md", "tensorboard/notes.txt"):
+        assert (run / name).read_text() == "mine"
+    assert len(list((run / "tensorboard").glob("events*"))) == 1, "the curves of one run"
+
+    # As notebooks do, whose profile and seed are parameters.
+    third = read_weights(finetune.run(profile, run, if_changed="replace"))
+    assert torch.equal(third["resampler.query"], first["resampler.query"])
 
 
-def test_another_base_model_trains_anew(tmp_path):
-    profile = profile_from_base(tmp_path)
-    first = read_weights(finetune.run(profile, tmp_path / "run"))
+def test_fresh_run_that_cannot_start_leaves_the_trained_model(tmp_path, monkeypatch):
+    profile, run = smoke_profile(1), tmp_path / "run"
+    finetune.run(profile, run)
+    before = file_contents(run)
 
-    other_base = MonkeyForConditionalGeneration.from_pretrained(tmp_path / "base")
+    with pytest.raises(FileNotFoundError, match="no base model"):
+        finetune.run(profile.model_copy(update={"base_checkpoint": "none-such"}), run, fresh=True)
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr(build, "build_model", lambda *_: (_ for _ in ()).throw(MemoryError))
+        finetune.run(profile.with_seed(1), run, fresh=True)
+    assert file_contents(run) == before
+
+
+def test_base_model_of_a_run_is_not_replaced_by_it(tmp_path):
+    run = tmp_path / "run"
+    model = finetune.run(smoke_profile(1), run)
+    before = file_contents(run)
+    for fresh in (False, True):
+        with pytest.raises(ValueError, match="model is a file of the run in .*can't be its input"):
+            finetune.run(smoke_profile(1, base_checkpoint=str(model)), run, fresh=fresh)
+    assert file_contents(run) == before
+
+
+def test_base_model_counts_with_its_weights_and_not_with_its_place(tmp_path):
+    profile = profile_from_base(tmp_path).with_training(steps=1)
+    run = tmp_path / "run"
+    model = finetune.run(profile, run)
+
+    (tmp_path / "base").rename(tmp_path / "moved")
+    moved = profile.model_copy(update={"base_checkpoint": str(tmp_path / "moved")})
+    assert finetune.run(moved, run) == model
+
+    other_base = MonkeyForConditionalGeneration.from_pretrained(tmp_path / "moved")
     with torch.no_grad():
         other_base.resampler.query.mul_(2)
-    other_base.save_pretrained(tmp_path / "base")
+    other_base.save_pretrained(tmp_path / "moved")
+    with pytest.raises(RunDiffers, match=r"\(base.model.safetensors \w{12} -> \w{12}\)"):
+        finetune.run(moved, run)
 
-    second = read_weights(finetune.run(profile, tmp_path / "run"))
-    assert not torch.equal(first["resampler.query"], second["resampler.query"])
+
+def test_field_that_a_later_version_adds_resumes_earlier_runs(tmp_path):
+    profile, run = smoke_profile(1), tmp_path / "run"
+    model = finetune.run(profile, run)
+    record = json.loads((run / "run.json").read_text())
+    del record["fingerprint"]["training"]["packing"]
+    del record["fingerprint"]["resize_mode"]
+    (run / "run.json").write_text(json.dumps(record))
+
+    assert finetune.run(profile, run) == model
+    with pytest.raises(RunDiffers, match="training.packing not set -> true"):
+        finetune.run(profile.with_training(packing=True), run)
+
+
+def test_second_training_in_a_folder_is_refused(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    sentences = []
+    build_model = build.build_model
+
+    def train_again_meanwhile(*arguments):
+        with monkeypatch.context() as patched:
+            patched.setattr(build, "build_model", build_model)
+            with pytest.raises(BlockingIOError) as error:
+                finetune.run(smoke_profile(1), run)
+        sentences.append(str(error.value))
+        return build_model(*arguments)
+
+    monkeypatch.setattr(build, "build_model", train_again_meanwhile)
+    assert finetune.run(smoke_profile(1), run).exists()
+    assert "is in use by process" in sentences[0]
+
+
+def test_finished_run_without_its_checkpoint_is_not_trained_further(tmp_path):
+    model = finetune.run(smoke_profile(1), tmp_path / "run")
+    for checkpoint in (*model.parent.glob("*.ckpt"), *model.parent.glob("checkpoints/*.ckpt")):
+        checkpoint.unlink()
+    before = file_contents(model.parent)
+    with pytest.raises(ValueError, match="would be trained further, is not there: train its model further"):
+        finetune.run(smoke_profile(2), tmp_path / "run")
+    assert file_contents(model.parent) == before
 
 
 def test_other_synthetic_questions_give_another_digest(monkeypatch):
@@ -374,7 +490,7 @@ def test_folder_with_foreign_files_is_refused_and_untouched(name, tmp_path):
     run.mkdir()
     (run / name).write_text("mine")
 
-    with pytest.raises(FileExistsError, match=f"run holds {name}, which is not of a training run"):
+    with pytest.raises(FileExistsError, match=f"run holds files that no run .* wrote, such as {name}"):
         finetune.run(SMOKE.with_training(steps=1), run)
 
     assert [path.name for path in run.iterdir()] == [name]
@@ -387,7 +503,7 @@ def test_notes_beside_another_run_are_not_removed(tmp_path):
     (run / "run.json").write_text("{}")
     (run / "notes.txt").write_text("mine")
 
-    with pytest.raises(FileExistsError, match="holds notes.txt"):
-        finetune.run(SMOKE.with_training(steps=1), run)
+    with pytest.raises(ValueError, match="run.json is damaged or not the record of a run"):
+        finetune.run(SMOKE.with_training(steps=1), run, fresh=True)
 
     assert (run / "notes.txt").read_text() == "mine"

@@ -59,5 +59,5 @@ def test_weights_and_biases_are_used_on_request_only(tmp_path, monkeypatch):
     requests = []
     monkeypatch.setattr(finetune, "WandbLogger", lambda *args, **options: requests.append(args) or True)
     for wandb in (False, True):
-        finetune._loggers(SMOKE, tmp_path, wandb)
+        finetune._loggers(tmp_path, wandb)
         assert len(requests) == wandb

@@ -1,0 +1,87 @@
+"""What makes a training run: two runs of the same fingerprint end with the same weights.
+
+The settings are those that train, whatever the profile is called; base weights, tokenizer and data count
+with their content, wherever they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from monkeylib import resources
+from monkeylib.digests import FileDigests
+from monkeylib.profiles import Profile, build
+from monkeylib.runs import flatten
+from monkeylib.training.batches import TrainingData
+
+KIND = "training"
+
+# Fields with which a run may go on: how far it trains, how the work is divided, how often it is saved, and
+# how much of the data may be bad.
+MAY_CHANGE = (
+    "training.steps",
+    "training.micro_batch_size",
+    "training.workers",
+    "training.max_bad_share",
+    "training.save_every_steps",
+    "training.save_every_minutes",
+    "data.epoch_records",
+    "devices",
+)
+
+# Fields of a profile that change no weight, or that stand for files whose content counts.
+_NOT_TRAINED: dict[str, Any] = {
+    "name": True,
+    "description": True,
+    "evaluation": True,
+    "ablation": True,
+    "base_checkpoint": True,
+    "language_model": {"tokenizer"},
+}
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.onnx")
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "*.tiktoken", "vocab.json", "merges.txt")
+
+
+def training_fingerprint(
+    profile: Profile, data: TrainingData, devices: int = 1, nodes: int = 1
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fingerprint of a run, and the fields of it that have their default value.
+
+    A manifest of an earlier version may lack the latter.
+
+    Raises:
+        FileNotFoundError: the base model is missing.
+    """
+    fields = profile.model_dump(mode="json", exclude=_NOT_TRAINED)
+    given = flatten(profile.model_dump(mode="json", exclude=_NOT_TRAINED, exclude_defaults=True))
+    defaults = {name: value for name, value in flatten(fields).items() if name not in given}
+
+    # One device alone or several with a copy each: the same sums, and the same checkpoints.
+    if fields["training"]["strategy"] != "fsdp":
+        fields["training"]["strategy"] = "auto or ddp"
+    fields["devices"] = {"per_node": devices, "nodes": nodes}
+
+    for component in ("vision", "language_model"):
+        name = fields[component]["pretrained"]
+        if name is not None and Path(name).is_dir():
+            fields[component]["pretrained"] = _content(Path(name), (*_WEIGHTS, *_TOKENIZER))
+    if profile.language_model.tokenizer is not None:
+        folder = resources.REPOSITORY / profile.language_model.tokenizer
+        fields["language_model"]["tokenizer"] = _content(folder, _TOKENIZER)
+    if profile.base_checkpoint is not None:
+        fields["base"] = _content(build.base_folder(profile), (*_WEIGHTS, *_TOKENIZER))
+
+    fields["data"] = {"records": data.digest} if isinstance(data.digest, str) else data.digest()
+    if data.num_records is not None:
+        fields["data"]["epoch_records"] = data.num_records
+    return fields, defaults
+
+
+def _content(folder: Path, patterns: Iterable[str]) -> dict[str, str]:
+    """Return the digests of files in a folder by their names."""
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+    digests = FileDigests.in_cache().digests(files)
+    return {file.name: digests[file] for file in files}
