@@ -23,18 +23,19 @@ def inspect(
     sheet: Annotated[
         Path | None, typer.Option(help="PNG file of the contact sheet: images with prompt and answer.")
     ] = None,
+    assignments: options.Set = None,
 ) -> None:
     """Report sizes, lengths, truncations and broken images of a mixture, and write a contact sheet."""
     from rich.console import Console
 
-    from monkeylib import profiles, tables
+    from monkeylib import tables
     from monkeylib.data import inspect as inspection
     from monkeylib.data import mixture as mixtures
     from monkeylib.plots.images import contact_sheet
     from monkeylib.profiles.build import build_processor
 
     # The profile decides how long an example may be, and how many tokens an image has.
-    settings = profiles.load_profile(profile)
+    settings = options.load_profile(profile, assignments)
     loaded = mixtures.load_mixture(mixture)
     max_length = settings.training.max_length
     # 0 on the command line means no limit.

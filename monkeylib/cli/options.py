@@ -1,6 +1,7 @@
 """Options that several commands share, and the default checkpoint."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 from monkeylib import resources
 
 if TYPE_CHECKING:
+    from monkeylib import profiles
     from monkeylib.inference import Monkey
     from monkeylib.tiling import Grid
 
@@ -21,6 +23,14 @@ Checkpoint = Annotated[
 Profile = Annotated[
     str,
     typer.Option("--profile", help="Preset of all sizes: smoke, nano, small, paper-896, ... or a YAML file."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Another value of a field of the profile, such as training.lr=1e-4. May be repeated.",
+    ),
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")]
 
@@ -54,6 +64,18 @@ def load_checkpoint(folder: Path | None) -> "Monkey":
 
     hide_loading_bars()
     return load_model(folder or default_checkpoint())
+
+
+def load_profile(name: str, assignments: Sequence[str] | None) -> "profiles.Profile":
+    """Load a profile, with other values of the fields that `--set` gives.
+
+    Raises:
+        ValueError: there is no such profile or field, or it cannot have this value.
+    """
+    from monkeylib import profiles
+    from monkeylib.profiles.overrides import override, parse_assignments
+
+    return override(profiles.load_profile(name), parse_assignments(assignments or ()))
 
 
 def read_grid(text: str) -> "Grid | None":

@@ -32,6 +32,21 @@ def train(
     micro_batch_size: Annotated[
         int | None, typer.Option(min=1, help="Micro-batch: examples per device at once.")
     ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate of components without their own: training.lr.")
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Warm-up of the learning rate: training.warmup.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Lightning's name of a precision, such as bf16-mixed.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that prepare data on each device.")] = None,
+    save_every: Annotated[
+        str,
+        typer.Option(metavar="N|Nmin", help="Save a checkpoint every N steps, or every N minutes (30min)."),
+    ] = "",
+    assignments: options.Set = None,
     devices: Annotated[int, typer.Option(min=1, help="Devices per node.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Number of nodes.")] = 1,
     strategy: Annotated[
@@ -54,21 +69,30 @@ def train(
 
     from monkeylib import profiles
     from monkeylib.data import mixture as mixtures
+    from monkeylib.profiles.overrides import override, parse_assignments
     from monkeylib.training import finetune
 
     options.hide_loading_bars()
-    settings = profiles.load_profile(profile)
-    if base is not None:
-        settings = settings.model_copy(update={"base_checkpoint": str(base.resolve())})
-
     # Only options that were given override the profile.
-    changes = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "micro_batch_size": micro_batch_size,
-        "strategy": strategy,
+    short_forms = {
+        "base_checkpoint": None if base is None else str(base.resolve()),
+        "training.steps": steps,
+        "training.batch_size": batch_size,
+        "training.micro_batch_size": micro_batch_size,
+        "training.strategy": strategy,
+        "training.lr": lr,
+        "training.warmup": warmup,
+        "training.precision": precision,
+        "training.workers": workers,
+        **_save_interval(save_every),
     }
-    settings = settings.with_training(**{name: value for name, value in changes.items() if value is not None})
+    changes = {name: value for name, value in short_forms.items() if value is not None}
+    assigned = parse_assignments(assignments or ())
+    if twice := sorted(changes.keys() & assigned.keys()):
+        raise ValueError(f"{twice[0]} is given by --set and by an option of its own: leave one of them out")
+
+    changes |= assigned
+    settings = override(profiles.load_profile(profile), changes)
 
     folder = out or _default_folder(settings.name, profile, data)
 
@@ -92,11 +116,28 @@ def train(
         finetune.Devices(devices, nodes),
         wandb,
         fresh=fresh,
-        notes={"data": data or "synthetic"},
+        notes={"data": data or "synthetic", "overrides": changes},
     )
     # Every process of a distributed run gets here.
     if rank_zero_only.rank == 0:
         _print_result(checkpoint, training_data)
+
+
+def _save_interval(text: str) -> dict[str, float]:
+    """Return the fields of a saving interval in steps ("500") or in minutes ("30min").
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not text:
+        return {}
+    number, is_minutes = text.removesuffix("min"), text.endswith("min")
+    try:
+        if is_minutes:
+            return {"training.save_every_minutes": float(number)}
+        return {"training.save_every_steps": int(number)}
+    except ValueError as error:
+        raise ValueError(f"--save-every takes steps (500) or minutes (30min), got {text!r}") from error
 
 
 def _default_folder(name: str, profile: str, data: str) -> Path:

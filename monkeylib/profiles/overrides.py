@@ -31,7 +31,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         name = name.strip()
         if not separator or not name:
             raise ValueError(
-                f"--set takes a field of the profile and its value, such as training.lr=1e-4, got {assignment!r}"
+                f"--set takes a field of the profile and its value, such as training.lr=1e-4, got "
+                f"{assignment!r}"
             )
         if name in values:
             raise ValueError(f"--set gives {name} twice: leave one of them out")
@@ -86,7 +87,17 @@ def override(profile: Profile, values: Mapping[str, Any]) -> Profile:
 def _unknown_field(name: str, profile: Profile) -> ValueError:
     """Return the error for a field that does not exist, with the one that is probably meant."""
     fields = list(flatten(profile.model_dump()))
+    section, _, last = name.rpartition(".")
+
     # The last part alone is often right.
-    same_end = [field for field in fields if field.split(".")[-1] == name.split(".")[-1]]
-    hint = f"did you mean {same_end[0]}?" if same_end else nearest(name, fields)
-    return ValueError(f"a profile has no field {name}" + (f": {hint}" if hint else ""))
+    same_end = [field for field in fields if field.rpartition(".")[2] == last]
+    if same_end:
+        return ValueError(f"a profile has no field {name}: did you mean {same_end[0]}?")
+
+    prefix = f"{section}." if section else ""
+    siblings = [field.removeprefix(prefix).split(".")[0] for field in fields if field.startswith(prefix)]
+    siblings = list(dict.fromkeys(siblings))
+    if hint := nearest(last, siblings):
+        return ValueError(f"a profile has no field {name}: {hint}")
+    listed = f": {section or 'it'} has {', '.join(siblings)}" if siblings else ""
+    return ValueError(f"a profile has no field {name}{listed}")

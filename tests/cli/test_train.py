@@ -1,19 +1,126 @@
 """`monkeylib train`."""
 
+import json
+
+import pytest
+import yaml
+
 from monkeylib import resources
+from tests.support import record_files as files
 
 
-def test_train_writes_the_default_checkpoint_of_answer(call, monkeypatch):
+@pytest.fixture()
+def train(call, monkeypatch):
+    """Return a function that runs `monkeylib train` without training, and the calls of `finetune.run`."""
     from monkeylib.training import finetune
 
-    trained = []
+    calls = []
 
-    def run(profile, folder, *_, **__):
-        trained.append((profile.name, folder))
+    def run(profile, folder, *_, **options):
+        calls.append((profile, folder, options))
         return folder / "model"
 
     monkeypatch.setattr(finetune, "run", run)
-    code, output, _ = call("train", "--profile", "smoke")
 
-    assert code == 0 and output == "trained model: data/runs/smoke/monkey/model\n"
-    assert trained == [("smoke", resources.runs("smoke") / "monkey")]
+    def train(*arguments):
+        code, output, error = call("train", "--profile", "smoke", *arguments)
+        assert code == 0, error
+        return calls[-1]
+
+    return train
+
+
+def test_train_writes_the_default_checkpoint_of_answer(call, train):
+    profile, folder, _ = train()
+    assert (profile.name, folder) == ("smoke", resources.runs("smoke") / "monkey")
+
+
+def write_mixture(folder):
+    """Write a mixture of one record, called mixture.yaml in every folder."""
+    folder.mkdir()
+    (folder / "a.png").write_bytes(files.png())
+    files.write_lines(folder / "rows.jsonl", [files.example()])
+    entry = {"name": "pets", "format": "evaluation", "path": "rows.jsonl"}
+    (folder / "mixture.yaml").write_text(yaml.safe_dump({"sets": [entry]}))
+    return folder / "mixture.yaml"
+
+
+def test_mixtures_of_one_name_have_folders_of_their_own(train, tmp_path, monkeypatch):
+    first, second = write_mixture(tmp_path / "cats"), write_mixture(tmp_path / "dogs")
+    folders = [train("--data", first)[1], train("--data", second)[1]]
+    assert folders[0] != folders[1]
+    assert all(folder.parent == resources.runs("smoke") for folder in folders)
+    assert all(folder.name.startswith("mixture-") for folder in folders)
+
+    # The same one from another place, so that the same command resumes.
+    monkeypatch.chdir(tmp_path / "cats")
+    assert train("--data", "mixture.yaml")[1] == folders[0]
+    assert train("--data", "samples")[1] == resources.runs("smoke") / "samples"
+
+
+def test_profiles_of_one_name_have_folders_of_their_own(train, tmp_path):
+    folders = set()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "nano.yaml").write_text("extends: smoke\n")
+        folders.add(train("--profile", tmp_path / name / "nano.yaml")[1])
+    assert len(folders) == 2
+    assert resources.runs("nano") / "monkey" not in folders
+
+
+def test_fields_are_overridden_and_recorded(train):
+    profile, _, options = train(
+        "--steps", "3", "--lr", "0.01", "--precision", "bf16-mixed", "--workers", "2",
+        "--save-every", "5", "--set", "lora.dropout=0.5", "--set", "training.seed=4", "--fresh",
+    )  # fmt: skip
+    training = profile.training
+    assert (training.steps, training.lr, training.precision, training.workers) == (3, 0.01, "bf16-mixed", 2)
+    assert (training.save_every_steps, profile.lora.dropout, training.seed) == (5, 0.5, 4)
+    assert options["fresh"] is True
+    assert options["notes"]["overrides"] == {
+        "training.steps": 3,
+        "training.lr": 0.01,
+        "training.precision": "bf16-mixed",
+        "training.workers": 2,
+        "training.save_every_steps": 5,
+        "lora.dropout": 0.5,
+        "training.seed": 4,
+    }
+
+    assert train("--save-every", "2.5min")[0].training.save_every_minutes == 2.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--lr", "1", "--set", "training.lr=2"],
+            "training.lr is given by --set and by an option of its own",
+        ),
+        (["--set", "training.lerning=2"], "a profile has no field training.lerning"),
+        (["--precision", "7-bit"], "training.precision: Input should be"),
+        (["--save-every", "soon"], "--save-every takes steps (500) or minutes (30min), got 'soon'"),
+        (["--lr", "-1"], "training.lr: Input should be greater than 0"),
+    ],
+)
+def test_wrong_option_is_one_sentence(call, arguments, sentence):
+    code, _, error = call("train", "--profile", "smoke", *arguments)
+    assert code == 2
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_trained_run_of_the_default_folder_is_not_harmed(call):
+    command = ["train", "--profile", "smoke", "--steps", "1"]
+    assert call(*command)[0] == 0
+    run = resources.runs("smoke") / "monkey"
+    record = json.loads((run / "run.json").read_text())
+    assert record["notes"]["overrides"] == {"training.steps": 1} and record["finished"]
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    code, output, error = call(*command)
+    assert code == 0 and "is finished already, nothing was done" in error
+
+    code, _, error = call(*command, "--set", "training.seed=1")
+    assert code == 2 and "other settings (training.seed 0 -> 1" in error and "--fresh" in error
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
