@@ -3,7 +3,7 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,13 +111,29 @@ def find_images(paths: Iterable[Path | str]) -> list[InputImage]:
 
 def _images_at(path: Path) -> list[InputImage]:
     if path.is_dir():
-        files = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+        files = [file for file in _visible_files(path) if file.suffix.lower() in SUFFIXES]
         return [InputImage(file, file.relative_to(path).as_posix()) for file in sorted(files)]
 
     # A file with an image's name that does not exist becomes a record with a failure.
     if path.suffix.lower() not in SUFFIXES and not path.is_file():
         raise FileNotFoundError(f"there is no folder and no image at {path}: check the path")
     return [InputImage(path, path.name)]
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and its subfolders, without hidden ones such as macOS's ._a.png."""
+    for path in folder.rglob("*"):
+        if not path.name.startswith(".") and path.is_file():
+            yield path
+
+
+def left_out(paths: Iterable[Path | str]) -> Counter[str]:
+    """Return how many files, hidden ones aside, `find_images` leaves out in folders, by their endings."""
+    endings: Counter[str] = Counter()
+    for path in paths:
+        files = _visible_files(Path(path)) if Path(path).is_dir() else []
+        endings.update(file.suffix.lower() for file in files if file.suffix.lower() not in SUFFIXES)
+    return endings
 
 
 def attach_captions(images: Sequence[InputImage], path: Path | str) -> list[InputImage]:

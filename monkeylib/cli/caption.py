@@ -10,6 +10,8 @@ import typer
 from monkeylib import resources
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from monkeylib.captions.pipeline import Engine, Summary
 
 # Exit codes beside 0 (all images have been through all stages) and 2 (an error).
@@ -19,6 +21,7 @@ PENDING = 4  # the next run tries some images again
 # More of them are in the files; the terminal shows the first.
 _PRINTED_CAPTIONS = 20
 _PRINTED_FAILURES = 3
+_PRINTED_ENDINGS = 5
 
 Experts = Annotated[
     str, typer.Option(help="A set of experts (cpu, paper, paper-grit), or names separated by commas.")
@@ -106,10 +109,11 @@ def caption(
     from monkeylib.captions.experts import load_experts, load_matcher
     from monkeylib.captions.experts import smallest_segment as expert_limit
     from monkeylib.captions.filtering import Filter
-    from monkeylib.captions.input_images import attach_captions, find_images
+    from monkeylib.captions.input_images import attach_captions, find_images, left_out
     from monkeylib.captions.pipeline import REPORT, Pipeline
 
     inputs = find_images(images)
+    _say_what_is_left_out(left_out(images))
     if captions:
         inputs = attach_captions(inputs, captions)
 
@@ -146,6 +150,16 @@ def caption(
     if summary.failed:
         print(f"monkeylib: {_failure_sentence(out, summary)}", file=sys.stderr)
         raise typer.Exit(PENDING if summary.pending else FAILED_IMAGES)
+
+
+def _say_what_is_left_out(endings: "Counter[str]") -> None:
+    """Print how many files in the folders do not have the ending of an image."""
+    if not endings:
+        return
+    count = endings.total()
+    listed = ", ".join(ending or "none" for ending, _ in endings.most_common(_PRINTED_ENDINGS))
+    files = "file" if count == 1 else "files"
+    print(f"left out: {count} {files} without the ending of an image ({listed})", file=sys.stderr)
 
 
 def _local_engine(low_memory: bool) -> "Engine":

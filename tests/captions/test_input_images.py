@@ -27,6 +27,16 @@ def test_folder_gives_its_images_in_order_named_by_their_path(folder):
     assert all(image.open().size == (4, 4) for image in images)
 
 
+def test_hidden_files_are_no_images_and_others_are_counted(folder):
+    (folder / "._a.png").write_bytes(b"of macOS")
+    (folder / "sub" / "noending").touch()
+    (folder / "sub" / "more.txt").touch()
+
+    assert len(input_images.find_images([folder])) == 5
+    assert input_images.left_out([folder, folder / "a.png"]) == {".txt": 2, "": 1}
+    assert not input_images.left_out([folder / "notes.txt"])
+
+
 def test_images_of_one_name_get_their_full_paths(folder):
     images = input_images.find_images([folder / "a.png", folder / "sub", folder / "b.JPG"])
     full_paths = [(folder / name).as_posix() for name in ("a.png", "sub/a.png")]

@@ -98,6 +98,17 @@ def test_caption_says_how_many_images_have_no_description(call, folder, tmp_path
     assert sentence in (tmp_path / "d" / "report.html").read_text()
 
 
+def test_caption_says_what_it_leaves_out(call, folder, tmp_path):
+    for name in ("notes.txt", "noending", ".hidden"):
+        (folder / name).touch()
+    code, _, errors = call("caption", folder, "--out", tmp_path / "d", "--experts", "colour", "--report", 0)
+
+    assert code == 0
+    assert errors == "left out: 2 files without the ending of an image (none, .txt)\n" or errors == (
+        "left out: 2 files without the ending of an image (.txt, none)\n"
+    )
+
+
 def test_caption_again_does_nothing(call, folder, tmp_path):
     arguments = ("caption", folder, "--out", tmp_path / "d", "--experts", "colour", "--report", 0)
     first = call(*arguments)
