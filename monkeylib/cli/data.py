@@ -25,7 +25,7 @@ def inspect(
     ] = None,
     assignments: options.Set = None,
 ) -> None:
-    """Report sizes, lengths, truncations and broken images of a mixture, and write a contact sheet."""
+    """Report lengths, truncations, lost characters and broken images of a mixture, and write a contact sheet."""
     from rich.console import Console
 
     from monkeylib import tables
@@ -47,6 +47,10 @@ def inspect(
         f"{loaded.name}: {len(loaded)} records per epoch; lengths in tokens, cut at {max_length} ({profile})"
     )
     tables.print_table([report.row() for report in reports], title, Console())
+
+    for report in reports:
+        if report.lost is not None and report.lost.example:
+            print(f"{report.name}: {report.lost.describe()}")
 
     problems = inspection.list_problems(reports)
     for problem in problems[:_MAX_PROBLEMS]:

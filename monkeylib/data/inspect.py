@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from monkeylib.data.lost_characters import LostCharacters
 from monkeylib.data.mixture import Mixture
 from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.records import BadRecord, Record, Records
@@ -31,6 +32,7 @@ class DatasetReport:
         broken_images: number of records with an image that cannot be opened.
         problems: a message for each of these.
         examples: a few good records.
+        lost: characters that the tokenizer has no token for.
     """
 
     name: str
@@ -43,6 +45,7 @@ class DatasetReport:
     broken_images: int = 0
     problems: list[str] = field(default_factory=list)
     examples: list[Record] = field(default_factory=list)
+    lost: LostCharacters | None = None
 
     def row(self) -> dict[str, str | int | float | None]:
         """Return the report as a row of a table."""
@@ -59,6 +62,7 @@ class DatasetReport:
             "cut": self.truncated,
             "bad": self.bad_records,
             "broken": self.broken_images,
+            "lossy": 0 if self.lost is None else self.lost.affected_texts,
         }
 
 
@@ -87,7 +91,7 @@ def inspect_mixture(
 
     reports = []
     for records, share in parts:
-        report = DatasetReport(records.name, len(records), share)
+        report = DatasetReport(records.name, len(records), share, lost=LostCharacters(processor.layout))
 
         # Its own key: the sample does not depend on the order of training.
         permutation = RandomPermutation(len(records), mixture.seed, records.name, "inspect")
@@ -126,6 +130,9 @@ def _inspect_record(
         report.bad_records += 1
         report.problems.append(str(error))
         return
+
+    if report.lost is not None:
+        report.lost.add_record(record)
 
     # A record that is too long is reported, and still counts among the lengths.
     length = count_tokens(record, processor)

@@ -33,7 +33,7 @@ from monkeylib.training.checkpointing import DurableCheckpointIO, SaveCheckpoint
 from monkeylib.training.curves import ResumedCSVLogger
 from monkeylib.training.health import Health, StepTimer, require_finite, require_usable_records
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
-from monkeylib.training.progress import TrainingProgress, without_wrong_warnings
+from monkeylib.training.progress import TrainingProgress, report_lost_characters, without_wrong_warnings
 from monkeylib.training.resuming import Resume
 from monkeylib.training.signals import StopOnSignal
 
@@ -141,6 +141,8 @@ def run(
         processor = build.build_processor(profile)
         if data.skipped is not None:
             require_usable_records(data, ExampleEncoder(processor, profile.training.max_length))
+        if progress and rank_zero_only.rank == 0:
+            report_lost_characters(data, processor)
         model = build.build_model(profile, processor)
         require_finite(model.named_parameters(), "The base model")
 

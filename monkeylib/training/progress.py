@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ import lightning as L
 import torch
 
 from monkeylib import resources
+from monkeylib.data.lost_characters import LostCharacters
+from monkeylib.data.records import BadRecord
+from monkeylib.processing import MonkeyProcessor
 from monkeylib.progress import Progress, format_rate
+from monkeylib.training.batches import TrainingData
 from monkeylib.training.callbacks import peak_bytes
+
+# Records that are read at the start to find characters that the tokenizer loses.
+SAMPLED_RECORDS = 200
 
 # Warnings of libraries that are wrong here: the beginning of the message, and why.
 WRONG_WARNINGS = (
     # Lightning's own code calls what PyTorch deprecates.
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # Without validation, there is no loader for it.
+    r"Total length of `list` across ranks is zero",
     # The loader starts at the first micro-batch that the run has not seen (`MicroBatches`).
     r"You're resuming from a checkpoint that ended before the epoch ended and your dataloader is not",
 )
@@ -96,6 +106,24 @@ def describe_run(trainer: L.Trainer, module: L.LightningModule, folder: Path) ->
         f"train on {trainer.world_size} x {name}: {records}, {first} {trainer.max_steps} of "
         f"{training.batch_size} rows each{micro_batch}, into {resources.display_path(folder)}"
     )
+
+
+def report_lost_characters(data: TrainingData, processor: MonkeyProcessor) -> None:
+    """Write a sentence about characters that the tokenizer loses in a sample of the records, if any.
+
+    Synthetic data is written for its tokenizer.
+    """
+    if not hasattr(data.train, "__len__"):
+        return
+
+    lost = LostCharacters(processor.layout)
+    # A mixture is in random order: its first records are a sample.
+    for index in range(min(SAMPLED_RECORDS, len(data.train))):
+        with suppress(BadRecord):  # which is reported when training meets it
+            lost.add_record(data.train[data.offset + index])
+
+    if sentence := lost.describe():
+        print(f"monkeylib: {sentence}", file=sys.stderr)
 
 
 @contextmanager

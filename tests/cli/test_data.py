@@ -1,5 +1,7 @@
 """`monkeylib data`."""
 
+import json
+
 from tests.support import record_files as files
 
 
@@ -29,3 +31,22 @@ def test_datasets_are_listed_and_user_errors_reported(call):
 
     code, _, errors = call("data", "convert", "imagenet", ".", "--out", "x.json")
     assert code == 2 and errors.startswith("monkeylib: there is no public dataset called 'imagenet'")
+
+
+def test_inspect_command_lists_the_characters_that_the_tokenizer_loses(call, tmp_path, image):
+    records = [
+        {
+            "id": "1",
+            "image": image.name,
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhat does it say?"},
+                {"from": "gpt", "value": "Größe"},
+            ],
+        }
+    ]
+    (tmp_path / "r.json").write_text(json.dumps(records), encoding="utf-8")
+    (tmp_path / "r.yaml").write_text("sets:\n  - {name: r, format: llava, path: r.json}\n")
+
+    code, output, _ = call("data", "inspect", tmp_path / "r.yaml", "--profile", "smoke")
+    assert code == 0
+    assert "r: the tokenizer has no token for 'ö' (1), 'ß' (1): 1 of 2 prompts and answers lose" in output

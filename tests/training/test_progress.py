@@ -6,8 +6,11 @@ import warnings
 import pytest
 
 from monkeylib import profiles
+from monkeylib.data.records import BadRecord, Record
+from monkeylib.profiles.build import build_processor
 from monkeylib.training import finetune
-from monkeylib.training.progress import without_wrong_warnings
+from monkeylib.training.batches import TrainingData, synthetic_data
+from monkeylib.training.progress import report_lost_characters, without_wrong_warnings
 
 SMOKE = profiles.load_profile("smoke").with_training(steps=3, batch_size=2, micro_batch_size=1)
 
@@ -61,3 +64,23 @@ def test_weights_and_biases_are_used_on_request_only(tmp_path, monkeypatch):
     for wandb in (False, True):
         finetune._loggers(tmp_path, wandb)
         assert len(requests) == wandb
+
+
+def test_lost_characters_are_said_at_the_start(capsys):
+    processor = build_processor(SMOKE)
+    turns = [("What does it say?", "Größe")]
+    good = Record("1", (), tuple(turns), "r", "r")
+
+    class Records:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            if index:
+                raise BadRecord("broken")
+            return good
+
+    report_lost_characters(TrainingData(Records(), None, "digest"), processor)
+    assert "no token for 'ö' (1), 'ß' (1): 1 of 2 prompts and answers lose" in capsys.readouterr().err
+    report_lost_characters(synthetic_data(SMOKE), processor)
+    assert capsys.readouterr().err == ""

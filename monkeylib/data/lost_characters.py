@@ -1,0 +1,75 @@
+"""Characters that a tokenizer has no token for: a model can neither read nor write them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from monkeylib.data.records import Record
+from monkeylib.prompts import PromptLayout
+
+_LISTED = 8
+
+
+@dataclass
+class LostCharacters:
+    """Counts the characters of texts that a tokenizer turns into its unknown token.
+
+    Attributes:
+        layout: encodes texts as the model reads them.
+        counts: how often each lost character occurs.
+        texts, affected_texts: number of texts, and of those with a lost character.
+        example: the first such text, and what the model reads in its place.
+    """
+
+    layout: PromptLayout
+    counts: Counter[str] = field(default_factory=Counter)
+    texts: int = 0
+    affected_texts: int = 0
+    example: tuple[str, str] | None = None
+    _is_lost: dict[str, bool] = field(default_factory=dict)
+
+    def add(self, text: str) -> None:
+        """Count the lost characters of a text."""
+        self.texts += 1
+        characters = Counter(text)
+        lost = {character: count for character, count in characters.items() if self._loses(character)}
+        if not lost:
+            return
+
+        self.affected_texts += 1
+        self.counts.update(lost)
+        if self.example is None:
+            self.example = text, self.layout.tokenizer.decode(self.layout.text_ids(text))
+
+    def add_record(self, record: Record) -> None:
+        """Count the lost characters of a record's prompts and answers."""
+        for turn in record.turns:
+            for text in turn:
+                self.add(text)
+
+    def describe(self) -> str:
+        """Return a sentence about what is lost; an empty one where nothing is."""
+        if self.example is None:
+            return ""
+
+        listed = [f"{character!r} ({count})" for character, count in self.counts.most_common(_LISTED)]
+        if len(self.counts) > _LISTED:
+            listed.append(f"and {len(self.counts) - _LISTED} more")
+        text, as_read = (_shorten(part) for part in self.example)
+        return (
+            f"the tokenizer has no token for {', '.join(listed)}: {self.affected_texts} of {self.texts} "
+            f"prompts and answers lose characters, such as {text!r}, which the model reads as {as_read!r}"
+        )
+
+    def _loses(self, character: str) -> bool:
+        unknown = self.layout.tokenizer.unk_token_id
+        if unknown is None:
+            return False
+        if character not in self._is_lost:
+            self._is_lost[character] = unknown in self.layout.text_ids(character)
+        return self._is_lost[character]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."

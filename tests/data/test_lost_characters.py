@@ -1,0 +1,39 @@
+"""Characters that a tokenizer has no token for are counted."""
+
+import pytest
+
+from monkeylib import profiles
+from monkeylib.data.lost_characters import LostCharacters
+from monkeylib.data.records import Record
+from monkeylib.profiles.build import build_processor
+
+
+@pytest.fixture(scope="module")
+def layout():
+    return build_processor(profiles.load_profile("nano")).layout
+
+
+def test_lost_characters_are_counted_with_an_example(layout):
+    lost = LostCharacters(layout)
+    lost.add_record(Record("1", (), (("What does it say?", "Größe"), ("How much?", "€45.30")), "r", "r"))
+    lost.add("Straße")
+
+    assert lost.counts == {"ß": 2, "ö": 1, "€": 1}
+    assert (lost.texts, lost.affected_texts) == (5, 3)
+    assert lost.describe() == (
+        "the tokenizer has no token for 'ß' (2), 'ö' (1), '€' (1): 3 of 5 prompts and answers lose "
+        "characters, such as 'Größe', which the model reads as 'gr<unk><unk>e'"
+    )
+
+
+def test_text_in_the_vocabulary_loses_nothing(layout):
+    lost = LostCharacters(layout)
+    lost.add("How much is 45.30?")
+    assert (lost.texts, lost.affected_texts, lost.describe()) == (1, 0, "")
+
+
+def test_long_lists_and_texts_are_shortened(layout):
+    lost = LostCharacters(layout)
+    lost.add("äöüßéèêëîïôûç" + "x" * 100)
+    assert "and 5 more" in lost.describe()
+    assert len(lost.describe()) < 400
