@@ -25,7 +25,7 @@ def inspect(
     ] = None,
     assignments: options.Set = None,
 ) -> None:
-    """Report lengths, truncations, lost characters and broken images of a mixture, and write a contact sheet."""
+    """Report lengths, truncations, lost characters and broken images of a mixture; write a contact sheet."""
     from rich.console import Console
 
     from monkeylib import tables

@@ -62,7 +62,6 @@ class DatasetReport:
             "cut": self.truncated,
             "bad": self.bad_records,
             "broken": self.broken_images,
-            "lossy": 0 if self.lost is None else self.lost.affected_texts,
         }
 
 

@@ -50,7 +50,6 @@ def test_lengths_truncations_and_broken_records_are_counted(mixture, processor):
         "cut": 2,
         "bad": 1,
         "broken": 1,
-        "lossy": 0,
     }
 
 

@@ -1,6 +1,8 @@
 """What a training run says of itself, and the warnings of libraries that it leaves out."""
 
+import io
 import re
+import sys
 import warnings
 
 import pytest
@@ -20,11 +22,11 @@ def run(tmp_path_factory):
     """Folder of a run that was interrupted after a step and resumed, and what it wrote without a terminal."""
     folder = tmp_path_factory.mktemp("training") / "run"
     with pytest.MonkeyPatch.context() as patched, pytest.warns(UserWarning, match="is real") as caught:
-        lines = []
-        patched.setattr("monkeylib.progress._Lines.print", lambda _, text: lines.append(text))
+        output = io.StringIO()
+        patched.setattr(sys, "stderr", output)
         warnings.warn("this one is real", UserWarning, stacklevel=1)
         finetune.run(SMOKE, folder)
-    return folder, lines, caught
+    return folder, output.getvalue().splitlines(), caught
 
 
 def test_log_holds_device_data_and_folder_then_loss_rates_and_time(run):
