@@ -86,8 +86,8 @@ def require_one_sentence(outcome: Outcome, *mentions: str) -> str:
     return sentence
 
 
-def require_success(outcome: Outcome) -> str:
-    """Check that a command succeeded without a traceback, and return its last line."""
+def require_success(outcome: Outcome, code: int = 0) -> str:
+    """Check that a command was done, with its exit code and without a traceback; return its last line."""
     assert outcome.code is not None, f"it did not end within {outcome.seconds:.0f} s"
     assert outcome.code == 0 and not outcome.has_traceback, (
         f"exit code {outcome.code}: {outcome.output[-400:]}"

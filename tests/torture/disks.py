@@ -58,19 +58,19 @@ def _full(kind: Kind, share: float, folder: Path) -> str:
     (folder / "reference").mkdir()
     command = kind.prepare(folder / "reference")
     prepared = _size(folder / "reference")
-    require_success(sandbox.run(command, folder / "reference"))
+    require_success(sandbox.run(command, folder / "reference"), kind.done)
     needed = _size(folder / "reference") - prepared
 
     with _mounted(folder / "disk", prepared + int(needed * share) + 65536) as disk:
         command = kind.prepare(disk)
         outcome = sandbox.run(command, disk)
-        assert outcome.code != 0, "it says that it succeeded"
+        assert outcome.code != kind.done, "it says that it succeeded"
         assert not outcome.has_traceback or "No space left" in outcome.last_line, outcome.output[-400:]
         assert "space" in outcome.output, f"it does not say why: {outcome.output[-400:]}"
 
         _remount(disk, f"size={prepared + 10 * needed + (64 << 20)}")
         again = sandbox.run(command, disk)
-        require_success(again)
+        require_success(again, kind.done)
         differences = list(kind.compare(disk, folder / "reference"))
         assert not differences, "; ".join(differences)
     return "said, then resumed to the same end"
@@ -81,7 +81,7 @@ def _read_only(kind: Kind, folder: Path) -> str:
         command = kind.prepare(disk)
         _remount(disk, "ro")
         outcome = sandbox.run(command, folder / "log")
-        assert outcome.code not in (0, None), f"exit code {outcome.code}"
+        assert outcome.code not in (kind.done, None), f"exit code {outcome.code}"
         assert "read-only" in outcome.output.lower(), outcome.output[-400:]
         _remount(disk, "rw")
     return outcome.last_line
@@ -89,10 +89,11 @@ def _read_only(kind: Kind, folder: Path) -> str:
 
 def _elsewhere(kind: Kind, folder: Path) -> str:
     (folder / "reference").mkdir()
-    require_success(sandbox.run(kind.prepare(folder / "reference"), folder / "reference"))
+    reference = sandbox.run(kind.prepare(folder / "reference"), folder / "reference")
+    require_success(reference, kind.done)
     with _mounted(folder / "disk", 256 << 20) as disk:
         outcome = sandbox.run(kind.prepare(disk), disk, environment={"TMPDIR": str(folder)})
-        require_success(outcome)
+        require_success(outcome, kind.done)
         differences = list(kind.compare(disk, folder / "reference"))
         assert not differences, "; ".join(differences)
         leftovers = [path.name for path in folder.iterdir() if path.name not in ("reference", "disk")]

@@ -49,7 +49,7 @@ def _signal(kind: Kind, number: signal.Signals, group: bool, folder: Path) -> st
     for name in ("reference", "run"):
         (folder / name).mkdir()
     reference = sandbox.run(kind.prepare(folder / "reference"), folder / "reference")
-    require_success(reference)
+    require_success(reference, kind.done)
 
     command = kind.prepare(folder / "run")
     running = sandbox.Command(command, folder / "run")
@@ -62,14 +62,14 @@ def _signal(kind: Kind, number: signal.Signals, group: bool, folder: Path) -> st
     assert interrupted.code is not None, "it did not end within a minute"
     assert not interrupted.has_traceback, interrupted.output[-400:]
     if number == signal.SIGKILL:
-        assert interrupted.code in (-signal.SIGKILL, 0), f"exit code {interrupted.code}"
-    elif interrupted.code == 0:
+        assert interrupted.code in (-signal.SIGKILL, kind.done), f"exit code {interrupted.code}"
+    elif interrupted.code == kind.done:
         # It was just about to end, and did.
         assert not list(kind.compare(folder / "run", folder / "reference")), (
             "exit code 0, but it is not complete"
         )
 
-    require_success(sandbox.run(command, folder / "run"))
+    require_success(sandbox.run(command, folder / "run"), kind.done)
     differences = list(kind.compare(folder / "run", folder / "reference"))
     assert not differences, "; ".join(differences)
     return f"exit code {interrupted.code}, then as uninterrupted"
@@ -85,12 +85,11 @@ def _twice(kind: Kind, folder: Path) -> str:
     for outcome in outcomes:
         assert not outcome.has_traceback or "in use by" in outcome.output, outcome.output[-400:]
     codes = [outcome.code for outcome in outcomes]
-    assert 0 in codes, codes
-    if codes == [0, 0]:
+    assert kind.done in codes, codes
+    if codes == [kind.done] * 2:
         return "one after the other"
-    assert any("in use by" in outcome.output for outcome in outcomes), outcomes[codes.index(0) - 1].output[
-        -300:
-    ]
+    refused = outcomes[1 - codes.index(kind.done)]
+    assert "in use by" in refused.output, refused.output[-300:]
     return "the second is told who is there"
 
 
