@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monkeylib.model import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig, QwenConfig
-from monkeylib.model.limits import check_grids
+from monkeylib.model.limits import check_grids, check_sizes
 from monkeylib.tiling import Grid
 
 TILE_SIZE = 448
@@ -72,8 +72,9 @@ def config_from_released(released: Mapping[str, Any], grid: Grid | None = None) 
             is then fresh.
 
     Raises:
-        ValueError: a field is missing, or there are not as many LoRAs as the grid has tiles.
+        ValueError: a field is missing or absurd, or there are not as many LoRAs as the grid has tiles.
     """
+    check_sizes(released)
     try:
         visual = released["visual"]
         rows, cols = grid or _default_grid(released)
@@ -120,6 +121,10 @@ def _default_grid(released: Mapping[str, Any]) -> Grid:
 
 
 def _vision_config(visual: Mapping[str, Any]) -> MonkeyVisionConfig:
+    for name in ("mlp_ratio", "image_start_id"):
+        if not isinstance(visual[name], int | float):
+            raise ValueError(f"visual.{name} is {visual[name]!r}: expected a number")
+
     return MonkeyVisionConfig(
         tile_size=TILE_SIZE,
         patch_size=visual["patch_size"],

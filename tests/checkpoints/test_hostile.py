@@ -21,7 +21,15 @@ from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.profiles import build, load_profile, trainable
 from monkeylib.profiles.trainable import PROFILE_FILE, TRAINED_WEIGHTS
-from tests.support.hostile_checkpoints import HOSTILE, WEIGHTS, HostileCheckpoint, bytes_of, field, gone
+from tests.support.hostile_checkpoints import (
+    HOSTILE,
+    HOSTILE_RELEASED,
+    WEIGHTS,
+    HostileCheckpoint,
+    bytes_of,
+    field,
+    gone,
+)
 
 FIRST = "vision.blocks.0.mlp_lora.lora_A"
 MOST_SECONDS, MOST_KILOBYTES = 5, 200_000
@@ -222,3 +230,16 @@ def test_processor_is_checked_without_the_weights(sound, tmp_path):
     folder = shutil.copytree(sound, tmp_path / "model")
     (folder / WEIGHTS).unlink()
     assert load_processor(folder).queries == 16
+
+
+@pytest.mark.parametrize("name", HOSTILE_RELEASED)
+def test_hostile_released_configuration_is_refused_in_one_sentence(name, golden, tmp_path):
+    path, value, sentence = HOSTILE_RELEASED[name]
+    field("config.json", path, value)(golden)
+
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence) as raised:
+        monkeylib.load_model(golden, device="cpu")
+
+    assert str(golden) in str(raised.value) and "\n" not in str(raised.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MOST_KILOBYTES

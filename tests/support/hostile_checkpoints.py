@@ -459,3 +459,25 @@ HOSTILE: dict[str, HostileCheckpoint] = {
         field(CONFIG, "image_token_id", 7), "gives the image's tokens the ids", True
     ),
 }
+
+
+# Fields of a released `config.json`, and what must be said about each.
+HOSTILE_RELEASED: dict[str, tuple[str, Any, str]] = {
+    "a billion layers": ("num_hidden_layers", 10**9, "num_hidden_layers is 1000000000"),
+    "900 layers": ("num_hidden_layers", 900, "num_hidden_layers, is 900, but the files"),
+    "a billion blocks": ("visual.layers", 10**9, "visual.layers is 1000000000"),
+    "no heads": ("visual.heads", 0, "visual.heads is 0"),
+    "a width in words": ("visual.width", "wide", "visual.width is 'wide'"),
+    "a width of nothing": ("hidden_size", None, "config.json"),
+    "another width": ("hidden_size", 256, "has the shape"),
+    "a ratio in words": ("visual.mlp_ratio", "four", "visual.mlp_ratio is 'four': expected a number"),
+    "a ratio that is too large": ("visual.mlp_ratio", 1e300, "config.json"),
+    "an image of 10^9 pixels": ("visual.image_size", 10**9, "visual.image_size is 1000000000"),
+    "a million LoRAs": ("visual.lora_repeat_num", 10**6, "LoRA for 1000000 tiles"),
+    "LoRAs in words": ("visual.lora_repeat_num", "four", "LoRA for four tiles"),
+    "a grid of words": ("grid", "2x2", "grid holds '2x2'"),
+    "a grid of 10^12": ("grid", [10**6, 10**6], "grid is 1000000"),
+    "a start id in words": ("visual.image_start_id", "x", "visual.image_start_id is 'x'"),
+    "a base of nothing": ("rotary_emb_base", None, "config.json: its values describe no model"),
+    "a section that is a list": ("visual", [], "model_type|no released checkpoint"),
+}
