@@ -36,6 +36,21 @@ def unknown_name(kind: str, name: str, choices: Iterable[str], *, otherwise: str
     return ValueError(f"there is no {kind} called {name!r}: choose one of {listed}")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is a lack of memory: Python's own, or torch's on a CPU or an accelerator."""
+    if isinstance(error, MemoryError):
+        return True
+
+    # torch raises a subclass for accelerators and a plain RuntimeError for the CPU; it isn't imported here.
+    is_of_accelerator = type(error).__name__ == "OutOfMemoryError"
+    return is_of_accelerator or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def shorten(text: str, length: int = 40) -> str:
+    """Return a text in quotes for a message, its beginning if it is long."""
+    return ascii(text) if len(text) <= length else f"{ascii(text[:length])}…"
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return "did you mean x?" for the name that is spelled most like `name`; empty without one."""
     matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)

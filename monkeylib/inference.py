@@ -133,8 +133,12 @@ class Monkey:
         Args:
             images: for each text its image, a list of images, or None.
             texts, prompt, grid: as in `MonkeyProcessor.__call__`.
+
+        Raises:
+            ValueError: a prompt is longer than the model reads, or as `MonkeyProcessor.__call__`.
         """
         inputs = self.processor(images=list(images), text=list(texts), prompt=prompt, grid=grid)
+        self._check_length(inputs["input_ids"])
         return inputs.to(self.model.device)
 
     def prepare_chat(
@@ -145,16 +149,39 @@ class Monkey:
         prompt: str = "vqa",
         grid: Grid | None = None,
     ) -> BatchFeature:
-        """Return model inputs of a conversation: the image, the history, the question."""
+        """Return model inputs of a conversation: the image, the history, the question.
+
+        Raises:
+            ValueError: the conversation is longer than the model reads.
+        """
         visual_tokens = self.processor.visual_tokens(grid)
         # [1, T]: one conversation needs no padding.
         ids = self.processor.layout.encode_chat([visual_tokens], question, history, prompt)
         input_ids = torch.tensor([ids])
+        self._check_length(input_ids)
 
         features = self.processor.image_processor(image, grid)
         features["input_ids"] = input_ids
         features["attention_mask"] = torch.ones_like(input_ids)
         return features.to(self.model.device)
+
+    def _check_length(self, input_ids: torch.Tensor) -> None:
+        """Check that prompts fit into the model's context: beyond it, answers are noise.
+
+        Args:
+            input_ids: `[B, T]`, padded to the longest prompt.
+
+        Raises:
+            ValueError: they do not.
+        """
+        context = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        tokens = input_ids.shape[1]
+        if context is not None and tokens > context:
+            visual_tokens = (input_ids == self.processor.image_token_id).sum(dim=1)
+            raise ValueError(
+                f"the prompt has {tokens} tokens, up to {int(visual_tokens.max())} of them visual; the model "
+                f"takes {context}: shorten the question or the conversation, or take fewer tiles"
+            )
 
     @torch.no_grad()
     def generate(self, inputs: Mapping[str, Any], max_new_tokens: int, **generation: Any) -> list[str]:

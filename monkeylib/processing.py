@@ -223,8 +223,12 @@ class MonkeyProcessor(ProcessorMixin):
 
         Args:
             grid: another grid than the processor's.
+
+        Raises:
+            ValueError: its tiles have too many pixels.
         """
         grid = self.image_processor.grid if grid is None else grid
+        check_pixels(*grid, self.image_processor.tile_size)
         return self.image_processor.view_count(grid) * self.queries
 
     def image_ids(self, grid: Grid | None = None) -> list[int]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from monkeylib.errors import choose
+from monkeylib.errors import choose, shorten
 from monkeylib.label_mask import mask_prompt, mask_tokens
 
 # The released data writes a blank between an image, or an earlier answer, and the prompt that follows.
@@ -184,7 +184,16 @@ class PromptLayout:
         return [token for token in span if token is not None]
 
     def text_ids(self, text: str) -> list[int]:
-        """Encode a text in which special tokens are plain text."""
+        """Encode a text in which special tokens are plain text.
+
+        Raises:
+            ValueError: the text holds half a character, which no tokenizer can read.
+        """
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(
+                f"the text {shorten(text)} is not Unicode: it holds a byte that is not UTF-8, or half of a "
+                "surrogate pair; write it in UTF-8"
+            )
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def prefix_ids(self, images: Sequence[int] = ()) -> list[int]:

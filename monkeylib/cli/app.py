@@ -12,6 +12,7 @@ import typer
 
 from monkeylib import signals
 from monkeylib.cli import answer, assets, caption, chat, convert, data, evaluate, reproduce, train
+from monkeylib.errors import is_out_of_memory
 from monkeylib.redaction import redact
 
 app = typer.Typer(
@@ -52,8 +53,10 @@ def main() -> None:
         # Whoever read the output, such as `head`, has seen enough; click ends so, too.
         _discard_output()
         raise SystemExit(1) from None
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        if debug:
+    except (ValueError, OSError, ModuleNotFoundError, MemoryError, RuntimeError) as error:
+        # Of the errors of torch, only the lack of memory is the user's to mend.
+        is_expected = not isinstance(error, RuntimeError) or is_out_of_memory(error)
+        if debug or not is_expected:
             raise
         print(f"monkeylib: {_sentence(error)}", file=sys.stderr)
         raise SystemExit(2) from error
@@ -80,6 +83,11 @@ def _sentence(error: Exception) -> str:
     """Return the message of an error on one line."""
     # An address with a password, or a key that an endpoint repeats, may stand in any message.
     sentence = redact(" ".join(str(error).split())) or type(error).__name__
+    if is_out_of_memory(error):
+        return (
+            f"there is not enough memory ({sentence[:200]}): take less at once (a smaller batch, fewer or "
+            "smaller tiles), a smaller model, or a computer with more memory"
+        )
     if isinstance(error, ModuleNotFoundError):
         sentence += ": install monkeylib's optional dependencies with `pip install -e '.[all]'` in its folder"
     return sentence

@@ -182,8 +182,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         accepted = ", ".join(f"{rows}x{cols}" for rows, cols in self.config.grids)
         raise ValueError(
             f"this checkpoint was made for the grid {accepted or 'none (one global view per image)'} "
-            f"(rows x columns), got an image of {rows}x{cols} tiles: resize the image, or opt in with "
-            f"model.use_grid({rows}, {cols})"
+            f"(rows x columns), got an image of {rows}x{cols} tiles: choose a grid that it was made for "
+            f"(in Python, model.use_grid({rows}, {cols}) adds this one)"
         )
 
     def splice(self, input_ids: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,9 @@
 """`monkeylib answer`."""
 
+import re
+
+import pytest
+
 from monkeylib import resources
 
 
@@ -38,3 +42,29 @@ def test_grid_other_than_the_checkpoints_raises(call, checkpoint, image):
 
     assert (code, output) == (2, "") and errors.count("\n") == 1
     assert "made for the grid 2x2" in errors and "got an image of 3x3 tiles" in errors
+
+
+def test_prompt_beyond_the_context_is_reported_with_its_numbers(call, checkpoint, image, monkey):
+    context = monkey.model.config.text_config.max_position_embeddings
+    question = "what? " * context
+    for command in (("answer", image, question), ("answer", image, "what?", "--grid", "99x9")):
+        code, output, errors = call(*command, "--model", checkpoint)
+        assert (code, output) == (2, "") and errors.count("\n") == 1
+        assert re.search(
+            rf"the prompt has \d+ tokens, up to \d+ of them visual; the model takes {context}", errors
+        )
+
+    code, _, errors = call("answer", image, "what?", "--grid", "1000x1000", "--model", checkpoint)
+    assert code == 2 and "pixels an image, more than" in errors
+
+
+def test_advice_about_a_grid_can_be_followed_on_the_command_line(call, checkpoint, image):
+    code, _, errors = call("answer", image, "What?", "--model", checkpoint, "--grid", "3x1")
+    assert code == 2
+    assert "choose a grid that it was made for (in Python, model.use_grid(3, 1) adds this one)" in errors
+
+
+@pytest.mark.parametrize("question", ["what\udcff?", "\ud83d what?"])
+def test_question_that_is_not_unicode_is_reported(question, call, checkpoint, image):
+    code, output, errors = call("answer", image, question, "--model", checkpoint)
+    assert (code, output) == (2, "") and errors.count("\n") == 1 and "is not Unicode" in errors

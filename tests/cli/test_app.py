@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from monkeylib import resources
 from monkeylib.cli import app
+from monkeylib.inference import Monkey
 
 USER_ERRORS = {
     ("answer", "gone.png", "What?"): "gone.png",
@@ -53,6 +55,34 @@ def test_user_error_is_reported_in_one_sentence(call, image, arguments, tmp_path
 def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["monkeylib", "--debug", "answer", "gone.png", "What?"])
     with pytest.raises(FileNotFoundError):
+        app.main()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 4 TB"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has ..."),
+    ],
+)
+def test_lack_of_memory_is_reported_in_one_sentence(error, call, checkpoint, image, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(Monkey, "generate", fail)
+    code, output, errors = call("answer", image, "What?", "--model", checkpoint)
+    assert (code, output) == (2, "") and errors.count("\n") == 1
+    assert "there is not enough memory (" in errors and "take less at once" in errors
+
+
+def test_other_errors_of_torch_are_not_hidden(checkpoint, image, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("a fault of the library")
+
+    monkeypatch.setattr(Monkey, "generate", fail)
+    monkeypatch.setattr(sys, "argv", ["monkeylib", "answer", str(image), "What?", "--model", str(checkpoint)])
+    with pytest.raises(RuntimeError, match="a fault of the library"):
         app.main()
 
 
