@@ -218,25 +218,40 @@ def load_model(
             one in the layout of the released Monkey or Qwen-VL.
         device: where to run; a GPU if there is one.
         dtype: of the weights; as saved if not given.
-        device_map: spread the model over devices as transformers does ("auto"), instead of `device`.
+        device_map: spread the model over devices as transformers does ("auto"), instead of `device`. Trained
+            weights alone take none, and no `bits`.
         bits: quantise the language model to 4 or 8 bits with bitsandbytes; ViT, LoRA and resampler stay as
             they are.
 
     Raises:
         FileNotFoundError: the folder is missing or holds no checkpoint.
         ModuleNotFoundError: `bits` without bitsandbytes.
-        ValueError: `bits` is neither 4 nor 8, or the checkpoint is broken: cut off, incomplete, of another
-            model, not finite. The message names file and key.
+        ValueError: `bits` is neither 4 nor 8, the folder is that of a run or does not take an option, or the
+            checkpoint is broken: cut off, incomplete, of another model, not finite. The message names file
+            and key.
     """
     folder = Path(path)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
 
+    if (folder / "checkpoints").is_dir() or folder.suffix == ".ckpt":
+        raise ValueError(
+            f"{folder} is of a training run and no model: "
+            + (f"name {folder / 'model'}" if (folder / "model").is_dir() else _convert_first(folder))
+        )
+
     # Trained weights alone, on the base model that their profile names.
     if (folder / trainable.TRAINED_WEIGHTS).is_file():
+        if device_map is not None or bits is not None:
+            raise ValueError(
+                f"{folder} holds trained weights alone, which load without device_map and bits: "
+                + _convert_first(folder)
+            )
         model, processor = trainable.load_trained(folder)
         if not getattr(model, "is_quantized", False):  # bitsandbytes has placed a quantised model already
-            model = model.to(device)
+            model = model.to(device, dtype)
+        elif dtype is not None:
+            raise ValueError(f"{folder} has a quantised language model, whose dtype is fixed: give none")
         return Monkey(model.eval(), processor)
 
     # A complete model, in monkeylib's or the released layout.
@@ -252,3 +267,8 @@ def load_model(
     if "device_map" not in options:
         model = model.to(device)
     return Monkey(model.eval(), processor)
+
+
+def _convert_first(folder: Path) -> str:
+    """Return what makes a complete model of what a training run has saved, to end a sentence."""
+    return f"make a complete model of it with `monkeylib convert {folder} NEW_FOLDER`"

@@ -6,8 +6,9 @@ weights by their names and shapes, before memory is taken for any of them.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
 from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.utils import logging
 
 from monkeylib.checkpoints import weight_files
 from monkeylib.checkpoints.weight_files import WeightFiles, file_inside, first_line
@@ -219,8 +221,9 @@ def load_saved(
         dtype = checkpoint.config.dtype or next(iter(checkpoint.weights.shapes.values())).dtype
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
-    # transformers takes the tensors from here, not from the folder, so that it reads what was checked.
-    with checkpoint.weights.open() as tensors:
+    # transformers takes the tensors from here, not from the folder, so that it reads what was checked. Its
+    # report of fresh LoRA as missing weights would be wrong.
+    with checkpoint.weights.open() as tensors, _without_warnings():
         return MonkeyForConditionalGeneration.from_pretrained(
             None,
             config=checkpoint.config,
@@ -229,6 +232,17 @@ def load_saved(
             generation_config=_read_generation_config(checkpoint.folder),
             **options,
         )
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep transformers from warning while a block runs."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _read_generation_config(folder: Path) -> GenerationConfig | None:

@@ -10,17 +10,45 @@ from monkeylib.cli import options
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Checkpoint folder, in the released or monkeylib's layout.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Checkpoint folder, in the released or monkeylib's layout; a training run, or a checkpoint "
+            "in it."
+        ),
+    ],
     target: Annotated[Path, typer.Argument(help="New folder.")],
     to: Annotated[
         Literal["monkeylib", "released", "peft"] | None,
-        typer.Option(help="Layout to write. Default: monkeylib from released, released from monkeylib."),
+        typer.Option(
+            help="Layout to write. Default: monkeylib from released or a training run, released from "
+            "monkeylib."
+        ),
     ] = None,
     grid: Annotated[str, typer.Option(help="Tiles as ROWSxCOLUMNS. Default for Qwen-VL: 2x2.")] = "",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint of a training run: last, best or a step. Default: the trained model, or last."
+        ),
+    ] = None,
 ) -> None:
-    """Convert a released Monkey or Qwen-VL checkpoint to monkeylib's layout or back; export LoRA to peft."""
+    """Convert a released Monkey or Qwen-VL checkpoint to monkeylib's layout or back; export LoRA to peft;
+    make a model of a training run."""
     from monkeylib.checkpoints import convert as conversion
     from monkeylib.checkpoints.released import is_released
+    from monkeylib.training import export
+
+    if export.is_from_training(source):
+        if grid:
+            raise ValueError(
+                "--grid is for reading the released layout, not for a training run: leave it out"
+            )
+        export.convert_training(source, target, to or "monkeylib", checkpoint)
+        print(f"wrote {resources.display_path(target)}")
+        return
+    if checkpoint is not None:
+        raise ValueError(f"{resources.display_path(source)} is no training run: leave out --checkpoint")
 
     tiles = options.read_grid(grid)
     # By default the other layout.

@@ -15,7 +15,7 @@ from monkeylib.checkpoints.saved import load_saved_processor
 from monkeylib.checkpoints.weight_files import WeightFiles, file_inside
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
-from monkeylib.profiles.build import build_model
+from monkeylib.profiles.build import build_config, build_model
 from monkeylib.profiles.schema import (
     ComponentTraining,
     Profile,
@@ -129,20 +129,73 @@ def save_trained(
         (folder / PROFILE_FILE).write_text(profile.model_dump_json(indent=1))
         return
 
-    if any(name.startswith("language_model.") and ".lora_" in name for name in trained):
-        # A sharded model holds shards: put the gathered weights in before merging.
-        model.load_state_dict(state)
-        model.language_model = model.language_model.merge_and_unload()
-        state = model.state_dict()
+    if profile.training.strategy == "fsdp":
+        # The model itself holds shards, which nothing can be merged into.
+        model = _assemble(model, state, processor, profile)
+    save_complete(model, processor, folder)
 
-    # Tied weights are one tensor in the model, but two when they come from shards.
+
+def _assemble(
+    model: MonkeyForConditionalGeneration,
+    state: dict[str, torch.Tensor],
+    processor: MonkeyProcessor,
+    profile: Profile,
+) -> MonkeyForConditionalGeneration:
+    """Return a model like a sharded one that consists of gathered weights, without a copy of them."""
+    with torch.device("meta"):
+        complete = MonkeyForConditionalGeneration(build_config(profile, processor.tokenizer))
+        set_trainable(complete, profile)
+
+    complete.load_state_dict(state, assign=True)
+    # Tied weights, two tensors when they come from shards, are one again.
+    language_model = complete.language_model
+    if has_language_model_lora(complete):
+        language_model = language_model.get_base_model()
+    language_model.tie_weights()
+    complete.generation_config = model.generation_config
+    return complete
+
+
+def save_complete(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: Path) -> None:
+    """Write all weights and the processor; the language model's LoRA is merged into its projections, in the
+    model too."""
+    if has_language_model_lora(model):
+        model.language_model = model.language_model.merge_and_unload()
+    state = model.state_dict()
+
+    # Tied weights are saved once.
     tied = model.all_tied_weights_keys or {}
+    processor.save_pretrained(folder)
     model.save_pretrained(folder, state_dict={name: state[name] for name in state if name not in tied})
 
 
-def load_trained(folder: Path) -> tuple[MonkeyForConditionalGeneration, MonkeyProcessor]:
+def has_language_model_lora(model: MonkeyForConditionalGeneration) -> bool:
+    """Return whether a model's language model has LoRA beside its projections."""
+    return any(".lora_" in name for name, _ in model.language_model.named_parameters())
+
+
+def build_trainable(profile: Profile, processor: MonkeyProcessor) -> MonkeyForConditionalGeneration:
+    """Build a profile's model with what trains in it as it is before the first step.
+
+    Weights that the profile neither loads nor trains are drawn as in its run; the random state is left as it
+    was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(profile.training.seed)
+        model = build_model(profile, processor)
+        set_trainable(model, profile)
+    return model
+
+
+def load_trained(
+    folder: Path, quantized: bool = True
+) -> tuple[MonkeyForConditionalGeneration, MonkeyProcessor]:
     """Load the model and the processor of a checkpoint of trained weights, on the base that its profile
     names.
+
+    Args:
+        folder: the checkpoint.
+        quantized: have the language model in the bits in which it was trained, where LoRA can't be merged.
 
     Raises:
         FileNotFoundError: the base or a file is missing.
@@ -150,10 +203,11 @@ def load_trained(folder: Path) -> tuple[MonkeyForConditionalGeneration, MonkeyPr
     """
     path = file_inside(folder, PROFILE_FILE)
     profile = validate(Profile, Settings(path, read_json(path)))
+    if not quantized:
+        profile = profile.with_training(language_model_bits=None)
     shapes = weight_files.read_shapes(folder / TRAINED_WEIGHTS)
     processor = load_saved_processor(folder)
-    model = build_model(profile, processor)
-    set_trainable(model, profile)
+    model = build_trainable(profile, processor)
 
     expected = {name: weight.shape for name, weight in model.named_parameters() if weight.requires_grad}
     weight_files.check_tensors(

@@ -126,7 +126,7 @@ def find_last_checkpoint(run: Path) -> Path | None:
         if damage is None:
             if problems:
                 warnings.warn(
-                    f"{'; '.join(problems)}: the run goes on from {resources.display_path(path)}",
+                    f"{'; '.join(problems)}: {resources.display_path(path)} is used instead",
                     stacklevel=2,
                 )
             return path

@@ -41,6 +41,7 @@ from monkeylib.model.resampler import sincos_position_embedding
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile, build
 from monkeylib.training.batches import BATCHES_PER_BUCKET, LengthBuckets, MicroBatches, build_dataloader
+from monkeylib.training.checkpointing import DurableCheckpointIO
 from monkeylib.training.curves import ResumedCSVLogger
 from monkeylib.training.module import exact_match
 from monkeylib.training.optim import cosine_with_warmup, parameter_groups
@@ -310,6 +311,7 @@ def train_phase(module: BaseTraining, folder: Path) -> None:
         max_epochs=1,
         gradient_clip_val=1.0,
         callbacks=[checkpoint],
+        plugins=[DurableCheckpointIO()],
         logger=ResumedCSVLogger(folder, "", ""),
         val_check_interval=150,
         check_val_every_n_epoch=None,

@@ -307,7 +307,7 @@ def test_broken_last_checkpoint_is_named_and_the_one_before_is_used(tmp_path, da
     last.write_bytes(damage(last.read_bytes()))
 
     with pytest.warns(
-        UserWarning, match=r"step-000010\.ckpt cannot be used, since .*goes on from .*step-000005"
+        UserWarning, match=r"step-000010\.ckpt cannot be used, since .*step-000005.ckpt is used instead"
     ):
         assert checkpointing.find_last_checkpoint(tmp_path) == before
 
