@@ -83,3 +83,54 @@ def test_score_compares_two_folders(call, evaluated, tmp_path):
     code, output, errors = call("score", other, "--metrics", "anls, exact_match")
 
     assert code == 0 and "mine" in output and output.count("100.0") >= 6, errors
+
+
+def test_options_reach_the_job(call, monkeypatch, tmp_path):
+    from monkeylib.evaluation import job
+
+    jobs = []
+    monkeypatch.setattr(job, "run_job", jobs.append)
+    options = (
+        "--limit",
+        7,
+        "--batch-size",
+        3,
+        "--gallery",
+        0,
+        "--max-failed",
+        0.25,
+        "--retry-failed",
+        "--fresh",
+    )
+    names = "nano-fine, nano-large,nano-fine"
+    assert (
+        call("evaluate", "--model", "some/model", "--benchmarks", names, "--out", tmp_path, *options)[0] == 0
+    )
+    assert call("evaluate", "--model", "some/model", "--data", tmp_path)[0] == 0
+
+    first, default = jobs
+    assert [benchmark.name for benchmark in first.benchmarks] == ["nano-fine", "nano-large"]
+    assert (first.model, first.model_name, first.folder) == ("some/model", "some/model", tmp_path)
+    assert (first.limit, first.batch_size, first.gallery, first.max_failed) == (7, 3, 0, 0.25)
+    assert first.retry_failed and first.fresh and not first.skip_unusable
+
+    # Without names, all that can be used are.
+    assert len(default.benchmarks) == 4 and default.skip_unusable and default.limit is None
+    assert (default.max_failed, default.retry_failed, default.fresh) == (0.1, False, False)
+    assert default.folder.name == "some--model"
+
+    assert call("evaluate", "--benchmarks", "nano-fine", "--max-failed", 2)[0] == 2
+
+
+def test_error_of_a_job_follows_the_scores_of_what_is_complete(call, monkeypatch, tmp_path):
+    from monkeylib.evaluation import failures, job, results
+
+    error = failures.TooManyFailures("none of the 3 questions")
+    ids = {"nano-fine": ["fine-0-0"]}
+    monkeypatch.setattr(job, "run_job", lambda _: job.EvaluationResult(ids, error))
+    monkeypatch.setattr(results, "has_scores", lambda folder: True)
+    monkeypatch.setattr("monkeylib.cli.evaluate._report", lambda *arguments: print("reported", arguments[2]))
+    code, output, errors = call("evaluate", "--model", "some/model", "--out", tmp_path)
+
+    assert (code, errors) == (2, "monkeylib: none of the 3 questions\n")
+    assert output == f"reported {ids}\n"

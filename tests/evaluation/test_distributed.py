@@ -13,6 +13,7 @@ from monkeylib.evaluation import distributed, predict
 from monkeylib.evaluation.distributed import DistributedContext
 from monkeylib.evaluation.examples import Example, make_batches, read_complete_lines, read_predictions
 from monkeylib.inference import load_model
+from monkeylib.runs import RunFolder
 from tests.support import evaluation_processes, random_monkey
 
 
@@ -132,6 +133,58 @@ def test_torchrun_writes_the_files_of_one_process(setting, tmp_path):
     assert one == two
     assert {"nano-general.jsonl", "nano-caption.jsonl", "scores.csv"} <= {str(name) for name in one}
     assert process.stdout.count("exact_match") == 1, "one process prints the table"
+
+
+def test_broken_images_are_the_same_failures_in_two_processes(tmp_path, make_image):
+    examples = []
+    for number in range(20):
+        file = tmp_path / f"{number}.png"
+        make_image(number).save(file)
+        if number % 7 == 0:
+            file.write_bytes(file.read_bytes()[:100])
+        examples.append(Example(str(number), file, "q" * number, ("a",)))
+
+    def predict_twice(context, path):
+        """Predict, and again: settled failures are not repeated."""
+        first = predict.predict(_ids, examples, path, batch_size=2, progress=False, context=context)
+        again = predict.predict(_fail, examples, path, batch_size=2, progress=False, context=context)
+        return first.failed, again.failed, again.generated
+
+    assert predict_twice(DistributedContext(), tmp_path / "one.jsonl") == (3, 3, 0)
+    results = evaluation_processes.fork(2, predict_twice, tmp_path / "two.jsonl")
+    assert results == [(3, 3, 0)] * 2
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+
+
+def _ids(examples):
+    return [example.id for example in examples]
+
+
+def _fail(examples):
+    raise AssertionError(f"answered again: {_ids(examples)}")
+
+
+def test_main_process_alone_holds_the_folder_and_reports_its_error(tmp_path):
+    def open_folder(context, path):
+        """Open a run folder as `evaluate` does, and return how that ended."""
+        try:
+            run = context.run_on_main(lambda: RunFolder.open(path, "evaluation", {}))
+        except BlockingIOError as error:
+            return str(error)
+        except SystemExit as end:
+            return end.code
+
+        # Both are in the folder at the same time.
+        context.barrier()
+        if run is not None:
+            run.close()
+        return "opened"
+
+    assert evaluation_processes.fork(2, open_folder, tmp_path / "free") == ["opened", "opened"]
+
+    with RunFolder.open(tmp_path / "used", "evaluation", {}):
+        main, other = evaluation_processes.fork(2, open_folder, tmp_path / "used")
+    assert "in use by process" in main and other == 2
 
 
 LIGHTNING = """

@@ -220,6 +220,30 @@ def test_fresh_job_whose_model_cannot_be_loaded_removes_nothing(chartqa, monkeyp
     assert contents(chartqa.folder) == before
 
 
+def test_leftovers_of_kills_go_with_the_next_call(chartqa):
+    run_job(chartqa)
+    leftovers = [
+        ".chartqa.0123456789ab.jsonl",
+        ".scores.0123456789ab.csv",
+        "errors/.chartqa.0123456789ab.html",
+    ]
+    foreign = [".mine.0123456789ab.jsonl", ".chartqa.jsonl", "errors/mine.html"]
+    (chartqa.folder / "errors").mkdir()
+    for name in (*leftovers, *foreign):
+        (chartqa.folder / name).write_text("half")
+
+    # What another number of processes had written when it was killed.
+    lines = (chartqa.folder / "chartqa.jsonl").read_bytes().splitlines(keepends=True)
+    (chartqa.folder / "chartqa.jsonl").write_bytes(lines[0])
+    (chartqa.folder / "chartqa.jsonl.part3").write_bytes(lines[1] + lines[2][:20])
+    run_job(replace(chartqa, gallery=1))
+    run_job(replace(chartqa, gallery=1))
+
+    names = {path.relative_to(chartqa.folder).as_posix() for path in chartqa.folder.rglob("*")}
+    assert names.isdisjoint({*leftovers, "chartqa.jsonl.part3"}) and names >= set(foreign)
+    assert (chartqa.folder / "chartqa.jsonl").read_bytes() == b"".join(lines)
+
+
 def test_limit_retains_the_predictions_beyond_it(chartqa, capsys):
     run_job(chartqa)
     before = (chartqa.folder / "chartqa.jsonl").read_bytes()

@@ -4,11 +4,13 @@ import multiprocessing
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from monkeylib.evaluation import predict
+from monkeylib.evaluation import distributed, predict
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
 from monkeylib.images import open_image
@@ -63,12 +65,44 @@ def run_process(
     )
 
 
+def _find_port() -> int:
+    """Return a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def fork(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Call a function in several processes at once, and return its results in the order of the ranks.
+
+    Args:
+        world_size: number of processes.
+        function: takes the context of the processes, then the arguments.
+        arguments: further arguments.
+    """
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    port = _find_port()
+
+    def run(rank: int) -> None:
+        torch.set_num_threads(1)  # a forked process does not have the threads of its parent
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        joined = distributed.join_processes()
+        results.put((rank, function(joined, *arguments)))
+        joined.barrier()
+
+    processes = [context.Process(target=run, args=(rank,)) for rank in range(world_size)]
+    for process in processes:
+        process.start()
+    wait_for(processes)
+    return [result for _, result in sorted(results.get(timeout=60) for _ in processes)]
+
+
 def start_processes(world_size: int, *arguments) -> list[multiprocessing.Process]:
     """Fork processes that call `run_process`, from this one, which has imported the library."""
     context = multiprocessing.get_context("fork")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _find_port()
 
     processes = [
         context.Process(target=run_process, args=(rank, world_size, port, *arguments))
