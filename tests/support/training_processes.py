@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -153,19 +154,30 @@ def train(folder: Path, profile: str = QUIET, **options) -> Path:
     return folder / "run"
 
 
-def wait_for_checkpoint(run: TrainingRun, folder: Path) -> None:
-    """Wait until a run has saved its first checkpoint, or has ended."""
-    while not run.has_ended() and not any(folder.rglob("*.ckpt*")):
+def wait_for_checkpoint(run: TrainingRun, folder: Path, earlier: Collection[Path] = ()) -> None:
+    """Wait until a run has saved its first checkpoint besides earlier ones, or has ended."""
+    while not run.has_ended() and not set(folder.rglob("*.ckpt*")).difference(earlier):
         time.sleep(0.02)
 
 
-def train_and_signal(folder: Path, number: int, **options) -> Path:
-    """Train with dropout, and send a signal to all processes during some step after the first checkpoint."""
-    run = TrainingRun(folder, NOISY, **options)
-    run_folder = folder / "run"
-    wait_for_checkpoint(run, run_folder)
+def train_and_signal(
+    folder: Path, number: int, profile: str = NOISY, longest_delay: float = 0.4, **options
+) -> Path:
+    """Train with dropout, and send a signal to all processes during some step after the first checkpoint.
 
-    time.sleep(random.uniform(0, 0.4))
+    Args:
+        folder: folder of the run and its profile.
+        number: the signal.
+        profile: YAML of the profile.
+        longest_delay: seconds between the checkpoint and the signal, at most.
+        options: of the command line.
+    """
+    run_folder = folder / "run"
+    earlier = set(run_folder.rglob("*.ckpt*"))
+    run = TrainingRun(folder, profile, **options)
+    wait_for_checkpoint(run, run_folder, earlier)
+
+    time.sleep(random.uniform(0, longest_delay))
     run.send_signal(number)
 
     assert run.wait(), run.output()

@@ -1,5 +1,6 @@
 """Runs on two devices, sharded or not, learn what one process learns."""
 
+import signal
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from tests.support.training_processes import (
     read_weights,
     run_environment,
     train,
+    train_and_signal,
 )
 
 
@@ -42,6 +44,18 @@ def test_two_processes_learn_what_one_learns(single, tmp_path):
     )
     assert process.returncode == 0, process.stderr[-3000:]
     assert_close_runs(tmp_path / "run", single)
+
+
+@pytest.mark.parametrize("several", [DDP, FSDP], ids=["ddp", "fsdp"])
+def test_run_goes_on_with_another_number_of_devices(single, tmp_path, several):
+    """On one device, then on two, and on one again."""
+    one = several | {"devices": 1}
+    for options in (one, several):
+        train_and_signal(tmp_path, signal.SIGUSR1, QUIET, longest_delay=0, **options)
+
+    resumed = train(tmp_path, **one)
+    assert read_losses(resumed) == pytest.approx(read_losses(single), abs=1e-5)
+    assert_close_runs(resumed, single)
 
 
 def test_two_shards_learn_what_one_process_learns_and_are_joined(single, tmp_path):
