@@ -254,8 +254,8 @@ class Health(L.Callback):
         """Check that what is saved is finite: a checkpoint that isn't would replace one that is."""
         self._require_finite(trainer, module)
 
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Check that something was learned, and that it is finite.
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Check that something was learned, and that it is finite, also where no step was left to take.
 
         Raises:
             ValueError: no record could be used, or the last step has made weights infinite.
