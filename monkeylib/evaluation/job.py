@@ -31,7 +31,8 @@ from monkeylib.runs import RunFolder
 _KIND = "evaluation"
 
 # Files of a model's folder that decide about its answers; others may lie beside them.
-_MODEL_SUFFIXES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".tiktoken", ".txt", ".yaml"}
+_MODEL_SUFFIXES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".tiktoken", ".yaml"}
+_MODEL_NAMES = {"merges.txt", "vocab.txt"}
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,11 @@ def _model_digest(name: str) -> str:
     if not folder.is_dir():
         return name
 
-    files = sorted(file for file in folder.iterdir() if file.suffix in _MODEL_SUFFIXES and file.is_file())
+    files = [
+        file
+        for file in sorted(folder.iterdir())
+        if file.is_file() and (file.suffix in _MODEL_SUFFIXES or file.name in _MODEL_NAMES)
+    ]
     return json_digest({file.name: quick_file_digest(file) for file in files})
 
 
