@@ -10,6 +10,7 @@ import pytest
 from monkeylib.captions import input_images, pipeline
 from monkeylib.captions.cached_model import CrashLedger
 from monkeylib.captions.experts.segments import CaptionedSegments
+from monkeylib.captions.failures import StageFailed
 from monkeylib.captions.record_files import read_records
 from tests.support.caption_models import ChecksumMatcher, Colours, Halves, Shades
 from tests.support.fatal_experts import Fatal, Flaky, Forgetful, Slow, images
@@ -150,9 +151,9 @@ def test_time_limit_changes_no_record(folder, tmp_path):
     assert one == two and b"too dark" in one
 
 
-def test_model_that_cannot_be_loaded_in_its_process_is_recorded(folder, tmp_path):
-    run_pipeline(folder, tmp_path / "out", Forgetful(), time_limit=60)
-    assert set(failures(tmp_path / "out").values()) == {"FileNotFoundError: no weights"}
+def test_model_that_cannot_be_loaded_in_its_process_ends_the_run(folder, tmp_path):
+    with pytest.raises(StageFailed, match="stage forgetful can't be loaded: FileNotFoundError: no weights"):
+        run_pipeline(folder, tmp_path / "out", Forgetful(), time_limit=60)
 
 
 def test_time_limit_of_zero_raises():
