@@ -177,9 +177,9 @@ class TrainingConfig(ProfileSection):
     Fields:
         steps: optimiser steps.
         batch_size: examples of an optimiser step over all devices.
-        micro_batch_size: examples that go through the model at once on each device; all of a device's
-            examples by default. Gradients accumulate over `batch_size / (devices x micro_batch_size)`
-            micro-batches.
+        micro_batch_size: examples that go through the model at once on each device; by default all of a
+            device's examples, or as many as its memory has room for. Gradients accumulate over
+            `batch_size / (devices x micro_batch_size)` micro-batches.
         packing: put the examples of a micro-batch into one sequence instead of padding them.
         max_length: longest example in tokens.
         components: what trains. "released" trains the ViT's LoRA, the resampler without its last norm and

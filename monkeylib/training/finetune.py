@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from monkeylib import resources
 from monkeylib.profiles import Profile, build, trainable
 from monkeylib.runs import RunDiffers, RunFolder
-from monkeylib.training import checkpointing, fingerprint, strategies
+from monkeylib.training import checkpointing, fingerprint, micro_batch, strategies
 from monkeylib.training.batches import ExampleEncoder, TrainingData, synthetic_data
 from monkeylib.training.callbacks import (
     MemoryUse,
@@ -115,10 +115,16 @@ def run(
         FileExistsError: the folder holds files that no training run wrote; nothing is changed then.
         FileNotFoundError: the profile's base model is missing.
         runs.RunDiffers: the folder holds a run with other settings, data or base weights.
-        ValueError: a batch that cannot be divided over the devices.
+        ValueError: a batch that cannot be divided over the devices, or a step that does not fit into their
+            memory.
         Interrupted: a signal has ended the run after a step that is saved.
     """
     data, devices = data or synthetic_data(profile), devices or Devices()
+    available = micro_batch.available_memory(devices.per_node, devices.nodes)
+    size, remark = micro_batch.choose_micro_batch(profile, devices.per_node, devices.nodes, available)
+    if remark:
+        profile = profile.with_training(micro_batch_size=size)
+        _say(remark)
     accumulation_steps(profile, devices.world_size)  # raises before anything is written
 
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -1,0 +1,123 @@
+"""The micro-batch that a device has memory for, where a profile names none.
+
+A step is counted on fake tensors (`training.memory`), which takes seconds, so what is small beyond doubt
+is not counted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from monkeylib.profiles import Profile
+from monkeylib.profiles.schema import VisionConfig
+from monkeylib.training import memory
+
+# The rest is for the context of a device and for what its allocator leaves unused.
+USABLE_SHARE = 0.9
+
+
+def choose_micro_batch(
+    profile: Profile, devices_per_node: int, nodes: int, available: int | None
+) -> tuple[int | None, str]:
+    """Return the micro-batch of a profile, and a sentence if it was chosen here.
+
+    A profile that names one, or whose whole batch fits, keeps its own.
+
+    Args:
+        profile: the profile.
+        devices_per_node, nodes: what trains together.
+        available: bytes of memory for each device, None where that is unknown (`available_memory`).
+
+    Raises:
+        ValueError: not even one example at once fits.
+    """
+    training, devices = profile.training, devices_per_node * nodes
+    examples = training.batch_size // devices
+    if training.micro_batch_size is not None or available is None or training.batch_size % devices:
+        return training.micro_batch_size, ""
+
+    usable = int(USABLE_SHARE * available)
+    if generous_bytes(profile, examples) <= usable:
+        return None, ""
+
+    # Memory grows with each example by the same amount.
+    one = _count(profile, 1, devices)
+    if one > usable:
+        raise ValueError(
+            f"one example at once needs {_gb(one)}, and {_gb(usable)} of {_gb(available)} can be used: train "
+            "with bf16-true precision or checkpointing, on more devices with --strategy fsdp, or a smaller "
+            "profile"
+        )
+    if examples == 1:
+        return None, ""
+
+    each = _count(profile, 2, devices) - one
+    if one + (examples - 1) * each <= usable:
+        return None, ""
+
+    divisors = [size for size in range(1, examples + 1) if examples % size == 0]
+    size = max(size for size in divisors if one + (size - 1) * each <= usable)
+    total = one + (examples - 1) * each
+    return size, (
+        f"micro-batches of {size}: {examples} examples at once would need {_gb(total)}, and {_gb(usable)} of "
+        f"{_gb(available)} can be used"
+    )
+
+
+def available_memory(devices_per_node: int, nodes: int) -> int | None:
+    """Return the bytes of memory for each device, None where the system does not tell.
+
+    A single process takes what is free. Several take their share of all memory, since each of them has to
+    come to the same result.
+    """
+    is_alone = devices_per_node * nodes == 1
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        return free if is_alone else total
+
+    file = Path("/proc/meminfo")
+    if not file.exists():
+        return None
+    # "MemAvailable:   20341 kB"
+    fields = dict(line.split(":") for line in file.read_text(encoding="utf-8").splitlines())
+    name = "MemAvailable" if is_alone else "MemTotal"
+    return int(fields[name].split()[0]) * 1024 // devices_per_node
+
+
+def generous_bytes(profile: Profile, examples: int) -> int:
+    """Return bytes that a step certainly does not need, by arithmetic alone.
+
+    Each block is given 60 values for each token and feature, and 6 for each pair of tokens and head; weights
+    are held four times, with gradients and two moments.
+    """
+    vision, text = profile.vision, profile.language_model.config
+    if isinstance(vision, VisionConfig):
+        heads, patch = vision.heads, vision.patch_size
+    else:
+        heads, patch = vision.config["num_attention_heads"], vision.config["patch_size"]
+
+    views = profile.visual_tokens // profile.queries
+    patches = (profile.tile_size // patch) ** 2 + 1
+    tokens = profile.training.max_length
+    width, layers, vocabulary = text["hidden_size"], text["num_hidden_layers"], text["vocab_size"]
+
+    vision_values = views * patches * vision.layers * (60 * vision.width + 6 * heads * patches)
+    text_values = tokens * layers * (60 * width + 6 * text["num_attention_heads"] * tokens)
+    logits = 4 * tokens * vocabulary
+    weights = 16 * vision.layers * vision.width**2 + 20 * layers * width**2 + 3 * vocabulary * width
+    return 4 * (examples * (vision_values + text_values + logits) + 4 * weights)
+
+
+def _count(profile: Profile, examples: int, devices: int) -> int:
+    """Return the peak of a step of examples that are as long as they may be."""
+    # The random ids of a fake batch must not change what is drawn later.
+    with torch.random.fork_rng(devices=[]):
+        text_tokens = max(64, profile.training.max_length - profile.visual_tokens - 2)
+        batch = memory.random_micro_batch(profile, examples, text_tokens=text_tokens)
+    return memory.count_step(profile, [batch], devices=devices, on_gpu=torch.cuda.is_available()).peak
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
