@@ -48,6 +48,12 @@ _ATTENTION = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 _MOST_TOKENIZER_BYTES = 2**28
 _MOST_BEAMS = 1_024
+_HEADS = (
+    ("vision_config", "num_attention_heads"),
+    ("resampler_config", "heads"),
+    ("text_config", "num_attention_heads"),
+    ("text_config", "num_key_value_heads"),
+)
 
 
 @dataclass(frozen=True)
@@ -98,16 +104,16 @@ def _read_config(folder: Path) -> tuple[MonkeyConfig, dict[str, Any]]:
         _check_settings(settings)
         return MonkeyConfig.from_dict(settings), settings
     except CONFIGURATION_ERRORS as error:
-        raise ValueError(f"{path}: {_describe(error)}") from error
+        raise ValueError(f"{path}: {describe_problem(error)}") from error
 
 
-def _describe(error: Exception) -> str:
-    """Return what is wrong with a configuration."""
+def describe_problem(error: Exception) -> str:
+    """Return what is wrong with a configuration, from one of `CONFIGURATION_ERRORS`."""
     # transformers puts the field into the first line, and the reason into a later one.
     if isinstance(error, StrictDataclassError):
         return " ".join(str(error).split())
     if isinstance(error, KeyError):
-        return f"the field {error} is missing"
+        return f"{error} is missing or unknown"
     if isinstance(error, ValueError):
         return first_line(error)
     return f"its values describe no model ({type(error).__name__}: {first_line(error)})"
@@ -166,11 +172,15 @@ def open_saved(folder: str | Path, config: MonkeyConfig | None = None) -> SavedC
     weights = weight_files.open_weights(folder)
     weight_files.check_layers(weights, settings, folder / "config.json")
 
-    config = own_config if config is None else config
+    if config is None:
+        config = own_config
+    else:
+        _check_heads(folder, own_config, config)
+
     try:
         model = build_on_meta(config)
     except CONFIGURATION_ERRORS as error:
-        raise ValueError(f"{folder / 'config.json'}: {_describe(error)}") from error
+        raise ValueError(f"{folder / 'config.json'}: {describe_problem(error)}") from error
 
     # A language model of experts is saved under other names than those of its modules: transformers knows.
     if not get_model_conversion_mapping(model, add_legacy=False):
@@ -187,6 +197,24 @@ def open_saved(folder: str | Path, config: MonkeyConfig | None = None) -> SavedC
         )
 
     return SavedCheckpoint(folder, config, weights)
+
+
+def _check_heads(folder: Path, own_config: MonkeyConfig, config: MonkeyConfig) -> None:
+    """Check that weights are divided among as many attention heads as they were trained with.
+
+    Shapes do not show it: with other heads they load, and compute something else.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for section, name in _HEADS:
+        trained = getattr(getattr(own_config, section), name, None)
+        requested = getattr(getattr(config, section), name, None)
+        if trained != requested:
+            raise ValueError(
+                f"{folder / 'config.json'}, {section}.{name}, is {trained}, the profile asks for "
+                f"{requested}: change the profile, or name another base model"
+            )
 
 
 def _lora_names(model: MonkeyForConditionalGeneration) -> set[str]:
@@ -264,7 +292,7 @@ def _read_generation_config(folder: Path) -> GenerationConfig | None:
     try:
         return GenerationConfig.from_dict(settings)
     except CONFIGURATION_ERRORS as error:
-        raise ValueError(f"{path}: {_describe(error)}") from error
+        raise ValueError(f"{path}: {describe_problem(error)}") from error
 
 
 # --- processor
@@ -297,17 +325,27 @@ def load_saved_processor(folder: str | Path, config: MonkeyConfig | None = None)
         raise ValueError(f"{path}, {error}") from error
     _check_tokenizer_files(folder)
 
-    try:
+    with explain_tokenizer(folder, "the processor or the tokenizer"):
         processor = MonkeyProcessor.from_pretrained(folder)
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise ValueError(
-            f"the processor or the tokenizer in {folder} cannot be loaded ({first_line(error)}): save both "
-            "anew, or fetch them again"
-        ) from error
 
     if config is not None:
         _check_agreement(folder, processor, config)
     return processor
+
+
+@contextlib.contextmanager
+def explain_tokenizer(folder: Path, subject: str = "the tokenizer") -> Iterator[None]:
+    """Replace what readers of tokenizers raise about a broken file by one sentence with its folder.
+
+    Raises:
+        ValueError: in place of the reader's errors.
+    """
+    try:
+        yield
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise ValueError(
+            f"{subject} in {folder} cannot be loaded ({first_line(error)}): save it anew, or fetch it again"
+        ) from error
 
 
 def _check_processor_settings(settings: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     BitsAndBytesConfig,
     PreTrainedConfig,
@@ -19,6 +20,8 @@ from transformers import (
 from monkeylib import resources
 from monkeylib.checkpoints import llava, pretrained, released, saved
 from monkeylib.checkpoints.loading import build_with_weights, load_processor
+from monkeylib.checkpoints.saved import CONFIGURATION_ERRORS, describe_problem, explain_tokenizer
+from monkeylib.errors import is_out_of_memory, nearest
 from monkeylib.model import (
     MonkeyConfig,
     MonkeyForConditionalGeneration,
@@ -51,7 +54,7 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
 
     if tokenizer is not None:
         # A pretrained model may have more embeddings than its tokenizer has tokens.
-        embeddings = text_fields["vocab_size"] if profile.language_model.pretrained else 0
+        embeddings = text_fields.get("vocab_size", 0) if profile.language_model.pretrained else 0
         text_fields["vocab_size"] = max(len(tokenizer), embeddings)
         text_fields["eos_token_id"] = tokenizer.eos_token_id
         text_fields["pad_token_id"] = tokenizer.pad_token_id
@@ -68,7 +71,7 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
     return MonkeyConfig(
         vision_config=vision_config,
         resampler_config=resampler_config,
-        text_config=AutoConfig.for_model(profile.language_model.model_type, **text_fields),
+        text_config=_hf_config(profile, "language_model", text_fields),
         tile_size=profile.tile_size,
         image_start_id=start_id,
         image_end_id=end_id,
@@ -82,9 +85,27 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
     )
 
 
+def _hf_config(profile: Profile, section: str, fields: dict[str, Any]) -> PreTrainedConfig:
+    """Build a configuration of transformers from a section of a profile.
+
+    Raises:
+        ValueError: an unknown type, or a value that fits no model.
+    """
+    model_type = getattr(profile, section).model_type
+    place = f"the profile {profile.name}, {section}"
+    if model_type not in CONFIG_MAPPING:
+        hint = nearest(model_type, CONFIG_MAPPING)
+        raise ValueError(f"{place}.model_type: transformers knows no {model_type!r}; {hint}".rstrip("; "))
+
+    try:
+        return AutoConfig.for_model(model_type, **fields)
+    except CONFIGURATION_ERRORS as error:
+        raise ValueError(f"{place}.config: {describe_problem(error)}") from error
+
+
 def _vision_config(profile: Profile) -> PreTrainedConfig:
     if isinstance(profile.vision, HFVisionConfig):
-        return AutoConfig.for_model(profile.vision.model_type, **profile.vision.config)
+        return _hf_config(profile, "vision", profile.vision.config)
     return MonkeyVisionConfig(
         tile_size=profile.tile_size, **profile.vision.model_dump(exclude={"pretrained"})
     )
@@ -149,7 +170,8 @@ def _load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
             f"tokenizer as language_model.tokenizer of the profile {profile.name}"
         )
 
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    with explain_tokenizer(folder):
+        return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def load_pretrained_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
@@ -189,7 +211,12 @@ def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForCondit
         return _load_base(profile, config)
     if profile.language_model.pretrained is not None:
         return _load_pretrained(profile, config)
-    return MonkeyForConditionalGeneration(config)
+    try:
+        return MonkeyForConditionalGeneration(config)
+    except CONFIGURATION_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"the profile {profile.name}: {describe_problem(error)}") from error
 
 
 def base_folder(profile: Profile) -> Path:

@@ -82,3 +82,36 @@ def test_profile_without_its_tokenizer_raises():
     changed = smoke.language_model.model_copy(update={"tokenizer": "no/such/folder"})
     with pytest.raises(FileNotFoundError, match="no tokenizer at .*no/such/folder"):
         build.build_processor(smoke.model_copy(update={"language_model": changed}))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "{model_type: lama}",
+            "own, language_model.model_type: transformers knows no 'lama'; did you mean llama",
+        ),
+        ("{config: {rms_norm_eps: tiny}}", "own, language_model.config: .*'rms_norm_eps' expected float"),
+        ("{config: {hidden_act: boom}}", "the profile own: 'boom' is missing or unknown"),
+        ("{config: {num_attention_heads: 5}}", "line 2, language_model.config: num_attention_heads is 5"),
+        ("{config: {num_attention_heads: 6}}", "line 2, language_model.config: hidden_size is 32: .* the 6"),
+        ("{tokenizer: tests}", "the tokenizer in .*tests cannot be loaded"),
+    ],
+)
+def test_profile_that_describes_no_model_raises(text, sentence, tmp_path):
+    (tmp_path / "own.yaml").write_text(f"extends: smoke\nlanguage_model: {text}\n")
+    with pytest.raises(ValueError, match=sentence) as raised:
+        profile = profiles.load_profile(str(tmp_path / "own.yaml"))
+        build.build_model(profile, build.build_processor(profile))
+    assert "\n" not in str(raised.value)
+
+
+def test_base_of_other_heads_raises(tmp_path):
+    smoke = profiles.load_profile("smoke")
+    processor = build.build_processor(smoke)
+    build.build_model(smoke, processor).save_pretrained(tmp_path)
+
+    vision = smoke.vision.model_copy(update={"heads": 4})
+    profile = smoke.model_copy(update={"vision": vision, "base_checkpoint": str(tmp_path)})
+    with pytest.raises(ValueError, match="vision_config.num_attention_heads, is 2, the profile asks for 4"):
+        build.build_model(profile, processor)

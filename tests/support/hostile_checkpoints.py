@@ -338,6 +338,12 @@ HOSTILE: dict[str, HostileCheckpoint] = {
     "config: heads that do not divide": HostileCheckpoint(
         field(CONFIG, "resampler_config.heads", 3), "config.json: .* does not divide by its 3 heads"
     ),
+    "config: three heads of the language model": HostileCheckpoint(
+        field(CONFIG, "text_config.num_attention_heads", 3), "text_config.num_attention_heads is 3"
+    ),
+    "config: an unknown activation": HostileCheckpoint(
+        field(CONFIG, "text_config.hidden_act", "boom"), "config.json: 'boom' is missing or unknown"
+    ),
     "config: ten billion queries": HostileCheckpoint(
         field(CONFIG, "resampler_config.queries", 10**10), "resampler_config.queries is 10000000000"
     ),
