@@ -15,12 +15,13 @@ import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from safetensors.torch import load_file
+from torch.distributed.checkpoint.api import CheckpointException
 
 from monkeylib import inference, profiles
 from monkeylib.data import synthetic
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.profiles import build, trainable
-from monkeylib.training import checkpointing, curves, finetune
+from monkeylib.training import checkpointing, curves, finetune, strategies
 from monkeylib.training.batches import synthetic_data
 from monkeylib.training.callbacks import SampleAnswers
 from monkeylib.training.checkpointing import DurableCheckpointIO
@@ -577,3 +578,107 @@ def test_run_on_a_read_only_disk_is_said(small_disk):
     with pytest.raises(OSError, match="Read-only file system"):
         write_run(small_disk, [2])
     assert [path.name for path in checkpointing.list_checkpoints(small_disk)] == ["step-000001.ckpt"]
+
+
+# --- sharded checkpoints
+
+
+class SingleProcessStrategy(strategies.ShardedStrategy):
+    """Sharding of one process, without a process group."""
+
+    is_global_zero, global_rank = True, 0
+
+    def __init__(self):
+        pass
+
+    def broadcast(self, value):
+        return value
+
+
+@pytest.fixture()
+def write_shards(monkeypatch):
+    """Let sharded checkpoints consist of three files, one of which holds the content; return a strategy."""
+
+    def write(self, content, folder, _=None):
+        for name in ("__0_0.distcp", ".metadata", "meta.pt"):
+            (folder / name).write_text(content)
+
+    monkeypatch.setattr(strategies.ModelParallelStrategy, "save_checkpoint", write)
+    return SingleProcessStrategy()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "complaint"),
+    [
+        ("__0_0.distcp", cut, "its file __0_0.distcp is broken"),
+        ("meta.pt", None, "its file meta.pt is missing"),
+        ("digests.json", cut, "its digests.json is broken"),
+        ("digests.json", None, "it has no digests.json"),
+    ],
+)
+def test_broken_sharded_checkpoint_is_named(write_shards, tmp_path, name, damage, complaint):
+    before, last = (checkpointing.checkpoint_path(tmp_path, step) for step in (1, 2))
+    for path in (before, last):
+        write_shards.save_checkpoint("some content", path)
+    assert checkpointing.find_damage(last) is None
+
+    file = last / name
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage(file.read_bytes()))
+
+    with pytest.warns(UserWarning, match=f"step-000002.ckpt cannot be used, since {complaint}"):
+        assert checkpointing.find_last_checkpoint(tmp_path) == before
+
+
+def test_sharded_checkpoint_survives_a_kill_while_the_next_one_is_saved(write_shards, tmp_path, monkeypatch):
+    first, second = (checkpointing.checkpoint_path(tmp_path, step) for step in (1, 2))
+    write_shards.save_checkpoint("first", first)
+
+    for allowed_changes in range(3):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            stop_after(patched, allowed_changes)
+            # The step is saved twice, before and after its validation.
+            write_shards.save_checkpoint("second", second)
+            write_shards.save_checkpoint("second again", second)
+        assert checkpointing.find_last_checkpoint(tmp_path) in (first, second)
+
+    write_shards.save_checkpoint("second", second)
+    assert (second / "meta.pt").read_text() == "second"
+    checkpointing.remove_checkpoints(tmp_path, keep=[second])
+    assert list((tmp_path / "checkpoints").iterdir()) == [second]
+
+
+def stop_after(monkeypatch, allowed_changes):
+    """Interrupt the process when it moves a file or folder after so many allowed moves."""
+    replace, moves = os.replace, iter(range(9))
+
+    def move(*args):
+        if next(moves) == allowed_changes:
+            raise KeyboardInterrupt
+        replace(*args)
+
+    monkeypatch.setattr(os, "replace", move)
+
+
+def test_process_that_cannot_write_its_shard_fails_all(write_shards, tmp_path, monkeypatch):
+    """PyTorch's own error is no OSError, not even an Exception."""
+    path = checkpointing.checkpoint_path(tmp_path, 1)
+
+    def fail(*_):
+        error = OSError(errno.ENOSPC, "No space left on device")
+        raise CheckpointException("save failed", {1: (error, None)})
+
+    monkeypatch.setattr(strategies.ModelParallelStrategy, "save_checkpoint", fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_shards.save_checkpoint("content", path)
+    assert checkpointing.list_checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize("strategy", [strategies.ReplicatedStrategy, strategies.ShardedStrategy])
+def test_process_fails_with_another_one(monkeypatch, strategy):
+    """Or it would wait for it at the next barrier."""
+    monkeypatch.setattr(strategies, "gather_objects", lambda problem: [None, "Read-only file system"])
+    with pytest.raises(OSError, match="Read-only file system"), strategy.fails_together(None):
+        pass
