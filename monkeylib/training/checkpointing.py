@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 import shutil
 import time
@@ -33,6 +34,25 @@ LAST_COUNT = 2
 
 # What every checkpoint holds, besides the weights and the state of the optimiser.
 _ENTRIES = {"global_step", "loops", "callbacks", "profile"}
+
+# What the file `.metadata` of a sharded checkpoint consists of, besides dtypes.
+_METADATA_NAMES = {
+    "collections": {"OrderedDict"},
+    "pathlib": {"Path", "PosixPath", "WindowsPath"},
+    "torch": {"Size"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.serialization": {"_get_layout"},
+}
 
 
 # --- files
@@ -82,7 +102,30 @@ def _damage_of_folder(folder: Path) -> str | None:
         if digests.file_digest(part) != digest:
             return f"its file {name} is broken"
 
+    # PyTorch unpickles this file as it is, whatever it names.
+    try:
+        with (folder / ".metadata").open("rb") as opened:
+            _MetadataUnpickler(opened).load()
+    except OSError:
+        raise
+    except Exception:
+        return "its file .metadata is not one of PyTorch's"
     return None
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    """Reads what a sharded checkpoint says about its tensors, and refuses to name anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class or function that a file names.
+
+        Raises:
+            pickle.UnpicklingError: such a file has no need of it.
+        """
+        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if not (is_dtype or name in _METADATA_NAMES.get(module, ())):
+            raise pickle.UnpicklingError(f"{module}.{name}")
+        return super().find_class(module, name)
 
 
 def _damage_of_file(file: Path) -> str | None:

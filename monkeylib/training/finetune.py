@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
+from safetensors import SafetensorError
 
 from monkeylib import resources
 from monkeylib.profiles import Profile, build, trainable
@@ -360,7 +361,16 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, run_folder: RunFolde
     trainer.strategy.barrier()
     if trainer.is_global_zero:
         with run_folder.create_folder("model") as temporary:
-            trainable.save_trained(module.model.eval(), state, module.processor, module.profile, temporary)
+            try:
+                trainable.save_trained(
+                    module.model.eval(), state, module.processor, module.profile, temporary
+                )
+            # No OSError, though it is raised where a file cannot be written.
+            except SafetensorError as error:
+                raise OSError(
+                    f"the trained model could not be written ({error}): check space and rights of the disk, "
+                    "and call the same command again, which goes on from the last step"
+                ) from error
         run_folder.finish()
 
         kept = [*checkpointing.list_checkpoints(folder)[-1:], best_checkpoint]

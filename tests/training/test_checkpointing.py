@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import pickle
 import signal
 import subprocess
 from types import SimpleNamespace
@@ -14,10 +15,13 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.distributed import checkpoint as sharded
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
 
-from monkeylib import inference, profiles
+from monkeylib import digests, inference, profiles
 from monkeylib.data import synthetic
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.profiles import build, trainable
@@ -572,6 +576,20 @@ def test_run_on_a_full_disk_goes_on_when_there_is_room(small_disk, tmp_path):
     assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
 
 
+def test_model_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    """The library that writes weights has an error of its own."""
+
+    def fail(*_):
+        raise SafetensorError("I/O error: No space left on device")
+
+    profile = SMOKE.with_training(steps=1)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=r"model could not .*No space left"):
+        patched.setattr(trainable, "save_trained", fail)
+        finetune.run(profile, tmp_path / "run")
+
+    assert finetune.run(profile, tmp_path / "run").is_dir()
+
+
 def test_run_on_a_read_only_disk_is_said(small_disk):
     write_run(small_disk, [1])
     remount(small_disk, "ro")
@@ -600,8 +618,9 @@ def write_shards(monkeypatch):
     """Let sharded checkpoints consist of three files, one of which holds the content; return a strategy."""
 
     def write(self, content, folder, _=None):
-        for name in ("__0_0.distcp", ".metadata", "meta.pt"):
+        for name in ("__0_0.distcp", "meta.pt"):
             (folder / name).write_text(content)
+        (folder / ".metadata").write_bytes(pickle.dumps(Metadata({})))
 
     monkeypatch.setattr(strategies.ModelParallelStrategy, "save_checkpoint", write)
     return SingleProcessStrategy()
@@ -648,6 +667,40 @@ def test_sharded_checkpoint_survives_a_kill_while_the_next_one_is_saved(write_sh
     assert (second / "meta.pt").read_text() == "second"
     checkpointing.remove_checkpoints(tmp_path, keep=[second])
     assert list((tmp_path / "checkpoints").iterdir()) == [second]
+
+
+def test_sharded_checkpoint_that_would_run_code_is_not_read(write_shards, tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (tmp_path.joinpath("harm").touch, ())
+
+    path = checkpointing.checkpoint_path(tmp_path, 1)
+    write_shards.save_checkpoint("content", path)
+    (path / ".metadata").write_bytes(pickle.dumps(Harmful()))
+    digests_of_files = json.loads((path / "digests.json").read_text())
+    digests_of_files[".metadata"] = digests.file_digest(path / ".metadata")
+    (path / "digests.json").write_text(json.dumps(digests_of_files))
+
+    assert checkpointing.find_damage(path) == "its file .metadata is not one of PyTorch's"
+    assert not (tmp_path / "harm").exists()
+
+
+def test_sharded_checkpoint_of_pytorch_is_whole(tmp_path, monkeypatch):
+    """With the tensors, numbers and dtypes that weights and optimisers have."""
+
+    def write(self, content, folder, _=None):
+        sharded.save(content, checkpoint_id=folder, no_dist=True)
+        torch.save({}, folder / "meta.pt")
+
+    monkeypatch.setattr(strategies.ModelParallelStrategy, "save_checkpoint", write)
+    path = checkpointing.checkpoint_path(tmp_path, 1)
+    tensors = {str(dtype): torch.zeros(2, 3, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
+    content = {
+        "state_dict": tensors,
+        "optimizer_0": {"state": {"step": torch.tensor(1.0)}, "lr": [0.1, None]},
+    }
+    SingleProcessStrategy().save_checkpoint(content, path)
+    assert checkpointing.find_damage(path) is None
 
 
 def stop_after(monkeypatch, allowed_changes):
