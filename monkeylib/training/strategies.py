@@ -126,6 +126,13 @@ class ShardedStrategy(_FailsTogether, ModelParallelStrategy):
     A file `DIGESTS_FILE` in the folder tells what the others must hold.
     """
 
+    def setup_environment(self) -> None:
+        """Connect the processes, and prepare sharding where there is a module already."""
+        if self.lightning_module is None:
+            self._setup_distributed()
+        else:
+            super().setup_environment()
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
