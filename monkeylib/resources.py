@@ -8,6 +8,7 @@ folder. Tests set it, so that they leave the checkout as it was.
 import contextlib
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,22 @@ def figures(profile: str) -> Path:
 
 
 def display_path(path: Path | str) -> str:
-    """Return a path for messages: relative to the outputs or to the repository if it lies in one of them."""
+    """Return a path for messages, as it can be used where they are printed: relative to the working folder if
+    it lies below it, and else in full.
+
+    In a notebook, whose output is the same on every machine, it is the `recorded_path`.
+    """
+    if "ipykernel.kernelapp" in sys.modules:
+        return recorded_path(path)
+
+    path = Path(path).resolve()
+    folder = Path.cwd()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def recorded_path(path: Path | str) -> str:
+    """Return a path for files that are read on other machines: relative to the outputs or to the repository
+    if it lies in one of them."""
     path = Path(path).resolve()
 
     for folder in (outputs(), REPOSITORY):
@@ -102,6 +118,16 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_new(path: Path) -> None:
+    """Check that nothing lies at a path that a user has named for a new file.
+
+    Raises:
+        FileExistsError: something does.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(f"{display_path(path)} exists already: name a new file")
+
+
 def sync(path: Path) -> None:
     """Have the system write a file's bytes, or the names in a folder, to the disk.
 
@@ -131,7 +157,7 @@ def create_folder(path: Path) -> Iterator[Path]:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside its destination: a rename is one move only within a file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     temporary.mkdir()
 
     try:

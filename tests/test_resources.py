@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,29 @@ def test_outputs_lie_in_the_repository_unless_the_environment_names_a_folder(mon
     assert resources.models() == resources.REPOSITORY / "data" / "models", "shipped files stay where they are"
 
 
-def test_displayed_paths_are_relative_to_outputs_or_repository(monkeypatch, tmp_path):
+def test_displayed_paths_can_be_used_where_they_are_printed(monkeypatch, tmp_path):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "outputs"))
+    (tmp_path / "outputs" / "figures").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "outputs", tmp_path / "outputs" / "figures", resources.REPOSITORY):
+        monkeypatch.chdir(folder)
+        for path in (tmp_path / "outputs" / "figures", resources.REPOSITORY / "Makefile"):
+            assert Path(resources.display_path(path)).samefile(path)
+
+    monkeypatch.chdir(tmp_path)
+    assert resources.display_path("outputs/figures/tiles.png") == "outputs/figures/tiles.png"
+    assert resources.display_path("/elsewhere/x") == str(Path("/elsewhere/x").resolve())
+
+    # The output of a notebook is committed.
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", sys)
+    assert resources.display_path(tmp_path / "outputs" / "figures" / "tiles.png") == "figures/tiles.png"
+
+
+def test_recorded_paths_are_relative_to_outputs_or_repository(monkeypatch, tmp_path):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
 
-    assert resources.display_path(tmp_path / "figures" / "tiles.png") == "figures/tiles.png"
-    assert resources.display_path(resources.REPOSITORY / "Makefile") == "Makefile"
-    assert resources.display_path("/elsewhere/x") == str(Path("/elsewhere/x").resolve())
+    assert resources.recorded_path(tmp_path / "figures" / "tiles.png") == "figures/tiles.png"
+    assert resources.recorded_path(resources.REPOSITORY / "Makefile") == "Makefile"
+    assert resources.recorded_path("/elsewhere/x") == str(Path("/elsewhere/x").resolve())
 
 
 @pytest.mark.parametrize("durable", [False, True])

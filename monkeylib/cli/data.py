@@ -34,6 +34,9 @@ def inspect(
     from monkeylib.plots.images import contact_sheet
     from monkeylib.profiles.build import build_processor
 
+    if sheet is not None:
+        resources.require_new(sheet)
+
     # The profile decides how long an example may be, and how many tokens an image has.
     settings = options.load_profile(profile, assignments)
     loaded = mixtures.load_mixture(mixture)

@@ -167,8 +167,8 @@ def _benchmark(name: str, prompt: str | None, data: Path | None) -> "Benchmark":
 
 def _default_folder(path: str) -> Path:
     """Return the folder for the predictions of a model, named after its path or its name on a hub."""
-    displayed = resources.display_path(path) if Path(path).exists() else path
-    return resources.runs("evaluate") / displayed.strip("/").replace("/", "--")
+    recorded = resources.recorded_path(path) if Path(path).exists() else path
+    return resources.runs("evaluate") / recorded.strip("/").replace("/", "--")
 
 
 def _report(

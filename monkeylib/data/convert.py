@@ -33,10 +33,12 @@ def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
         out: JSON file to write.
 
     Raises:
+        FileExistsError: there is something at `out`.
         FileNotFoundError: a file of the download is missing.
         ValueError: a file is not laid out as the official one, or no record is left.
     """
     part = card.train
+    resources.require_new(out)
     require_files(card.name, folder, part.files, card.home)
     records = LAYOUTS[card.layout](folder, *part.files, **part.options)
 

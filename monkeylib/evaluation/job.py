@@ -187,7 +187,7 @@ def _start(
     network = model.model
     run.note(
         model=job.model_name,
-        model_path=resources.display_path(job.model) if Path(job.model).exists() else job.model,
+        model_path=resources.recorded_path(job.model) if Path(job.model).exists() else job.model,
         weights=_fingerprint(job)["model"]["weights"],
         revision=getattr(network.config, "_commit_hash", None),
         prompt=job.prompt or "of each benchmark",

@@ -47,7 +47,7 @@ def save(fig: Figure, name: str, *, data: Any, profile: str, source: str) -> Non
     entry = {
         "profile": profile,
         "source": source,
-        "data": [resources.display_path(file) for file in files],
+        "data": [resources.recorded_path(file) for file in files],
         "sha256": data_digest(files or data),
         "files": [f"{name}.{ending}" for ending in _METADATA],
     }

@@ -212,7 +212,7 @@ class NotebookRun:
 
         inputs = (resources.REPOSITORY / name for name in ("requirements.lock", *self.notebook.inputs))
         for file in _files(inputs):
-            digests[resources.display_path(file)] = file_digest(file)
+            digests[resources.recorded_path(file)] = file_digest(file)
 
         for name in self.notebook.needs:
             digests[f"the run of {name}"] = self._read_record(name).get("run", "none")

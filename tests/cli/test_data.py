@@ -2,6 +2,7 @@
 
 import json
 
+from monkeylib import resources
 from tests.support import record_files as files
 
 
@@ -9,7 +10,7 @@ def test_inspect_command_prints_a_table_and_draws_the_sheet(call, tmp_path):
     code, output, _ = call("data", "inspect", "samples", "--profile", "smoke")
     assert code == 0 and "samples: 27 records per epoch" in output
     assert "reading" in output and "validation" in output
-    assert output.splitlines()[-1] == "images: data/cache/sheets/samples.png"
+    assert output.splitlines()[-1] == f"images: {resources.cache() / 'sheets' / 'samples.png'}"
     assert (tmp_path / "out" / "data" / "cache" / "sheets" / "samples.png").is_file()
 
 
