@@ -1,5 +1,6 @@
 """`monkeylib train`: fine-tune a base model into Monkey."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -165,6 +166,8 @@ def _name_with_folder(file: Path) -> str:
 
 def _num_records(epochs: float, mixture: "Mixture") -> int:
     """Return how many examples the epochs have."""
+    if not math.isfinite(epochs):
+        raise ValueError(f"--epochs has to be a finite number, got {epochs}.")
     num_records = round(epochs * len(mixture))
     if num_records < 1:
         raise ValueError(f"--epochs {epochs} of {len(mixture)} records is less than one: give more.")

@@ -32,7 +32,13 @@ from monkeylib.training.callbacks import (
 )
 from monkeylib.training.checkpointing import DurableCheckpointIO, SaveCheckpoints
 from monkeylib.training.curves import ResumedCSVLogger
-from monkeylib.training.health import Health, StepTimer, require_finite, require_usable_records
+from monkeylib.training.health import (
+    Health,
+    StepTimer,
+    require_finite,
+    require_trainable,
+    require_usable_records,
+)
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
 from monkeylib.training.progress import TrainingProgress, report_lost_characters, without_wrong_warnings
 from monkeylib.training.resuming import Resume
@@ -91,8 +97,9 @@ def run(
     """Fine-tune as a profile says and return the folder of the trained checkpoint, `folder / "model"`.
 
     A finished run of the same settings, data and base weights is returned as it is, and an interrupted one
-    resumes at its last checkpoint. More steps, other devices and another micro-batch resume it, too. The
-    checkpoint appears in one move when training is complete.
+    resumes at its last checkpoint. More steps, other devices and another micro-batch resume it, too: see
+    `resuming.Resume` for what the result then is. The checkpoint appears in one move when training is
+    complete.
 
     Beside it lie the losses (`metrics.csv`), answers to some validation questions (`answers.jsonl`), and the
     measured and estimated memory of a step (`memory.json`). The folder may hold other files, but not before
@@ -152,6 +159,9 @@ def run(
             report_lost_characters(data, processor)
         model = build.build_model(profile, processor)
         require_finite(model.named_parameters(), "The base model")
+        # After the seed, since the language model's LoRA is drawn here.
+        trainable.set_trainable(model, profile)
+        require_trainable(model)
 
         # The base model is there: from here on the folder may be changed.
         checkpoint = _from_main_process(trainer, _start(run_folder, profile, notes))
@@ -160,8 +170,6 @@ def run(
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(profile.model_dump(mode="json"))
 
-        # After the seed, since the language model's LoRA is drawn here.
-        trainable.set_trainable(model, profile)
         module = MonkeyTraining(model, processor, profile, data)
         with stop, without_wrong_warnings():
             trainer.fit(module, ckpt_path=checkpoint)

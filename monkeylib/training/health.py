@@ -64,6 +64,19 @@ def not_finite(weights: Iterable[tuple[str, Tensor]]) -> list[str]:
     return names
 
 
+def require_trainable(model: nn.Module) -> None:
+    """Check that some weights train.
+
+    Raises:
+        ValueError: all are frozen.
+    """
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ValueError(
+            "nothing would be trained: all components of the profile are frozen (training.components), or "
+            "train by a LoRA that the model does not have (lora.mode)"
+        )
+
+
 # --- records
 
 

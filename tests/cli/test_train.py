@@ -1,11 +1,13 @@
 """`monkeylib train`."""
 
 import json
+import math
 
 import pytest
 import yaml
 
 from monkeylib import resources
+from monkeylib.cli.train import _num_records
 from tests.support import record_files as files
 
 
@@ -124,3 +126,9 @@ def test_trained_run_of_the_default_folder_is_not_harmed(call):
     code, _, error = call(*command, "--set", "training.seed=1")
     assert code == 2 and "other settings (training.seed 0 -> 1" in error and "--fresh" in error
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("epochs", [math.inf, math.nan, 0, -1])
+def test_epochs_that_are_no_number_of_records_are_refused(epochs):
+    with pytest.raises(ValueError, match=f"--epochs.*{epochs}"):
+        _num_records(epochs, range(3))
