@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -326,12 +326,14 @@ def train_phase(module: BaseTraining, folder: Path) -> None:
 
 
 def save_model(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: Path) -> None:
-    """Write model and processor in one move, in place of what lies there."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    model.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    """Write model and processor, file by file in place of those of the same names; other files stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+
+        for file in sorted(Path(temporary).iterdir()):
+            file.replace(folder / file.name)
 
 
 def score_model(profile: Profile, folder: Path, runs: Path, model: MonkeyForConditionalGeneration) -> None:

@@ -347,3 +347,15 @@ def test_loss_falls_on_one_batch(processor, phase):
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_saved_model_replaces_its_own_files_only(tiny, processor, tmp_path):
+    for content in ("old", "new"):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / "config.json").write_text(content)
+        (tmp_path / "model" / "notes.txt").write_text("mine")
+        base.save_model(tiny(), processor, tmp_path / "model")
+
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "model" / "config.json").read_text().startswith("{")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
