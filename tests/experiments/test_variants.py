@@ -48,6 +48,8 @@ def test_variant_changes_only_the_fields_it_is_about(profile, name):
     expected = set(CHANGED_FIELDS[name])
     if base.training.steps != base.ablation.steps:
         expected.add("training.steps")
+    if base.ablation.warmup is not None:
+        expected.add("training.warmup")
 
     assert {name for name in base_fields if base_fields[name] != changed_fields[name]} == expected
 
