@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from monkeylib.errors import is_out_of_memory
 from monkeylib.settings_files import read_json
 
 # A single file, and the index of several, by preference.
@@ -317,6 +318,9 @@ def explain_broken(path: Path | str) -> Iterator[None]:
             "not loaded: take the weights from their publisher"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+        # The file may be sound and the memory too small.
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
             f"{path} is cut off or is no file of weights ({first_line(error)}): fetch it again"
         ) from error

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import monkeylib
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
-from monkeylib.checkpoints.weight_files import file_inside
+from monkeylib.checkpoints.weight_files import explain_broken, file_inside
 from monkeylib.cli import app
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
@@ -243,3 +243,13 @@ def test_hostile_released_configuration_is_refused_in_one_sentence(name, golden,
 
     assert str(golden) in str(raised.value) and "\n" not in str(raised.value)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MOST_KILOBYTES
+
+
+def test_lack_of_memory_is_not_taken_for_a_broken_file():
+    with pytest.raises(RuntimeError, match="can't allocate memory"), explain_broken("model"):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB")
+    with (
+        pytest.raises(ValueError, match="^model is cut off or is no file of weights"),
+        explain_broken("model"),
+    ):
+        raise RuntimeError("invalid header")

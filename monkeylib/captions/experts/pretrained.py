@@ -178,6 +178,8 @@ class Pretrained(Model):
         import torch
         import transformers
 
+        from monkeylib.checkpoints.weight_files import explain_broken
+
         device, dtype = self._device_and_dtype()
         location = {"pretrained_model_name_or_path": str(self.folder or self.hub)}
 
@@ -188,8 +190,9 @@ class Pretrained(Model):
         network_class = getattr(transformers, self.network)
         processor_class = getattr(transformers, self.processor)
         try:
-            network = network_class.from_pretrained(**location, dtype=getattr(torch, dtype))
-            processor = processor_class.from_pretrained(**location)
+            with explain_broken(location["pretrained_model_name_or_path"]):
+                network = network_class.from_pretrained(**location, dtype=getattr(torch, dtype))
+                processor = processor_class.from_pretrained(**location)
         except OSError as error:
             raise self._unavailable(error) from error
 
