@@ -381,13 +381,22 @@ def test_last_two_and_the_best_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(finetune, "_save_model", lambda *_: None)
     losses = iter([3.0, 1.0, 2.0, 4.0, 5.0, 6.0])
 
-    def validation_step(module, batch, batch_idx):
-        if batch_idx == 0:
-            validation_step.loss = next(losses)
-        module.log("val/loss", validation_step.loss, batch_size=1)
-        module.log("val/exact", 0.0, batch_size=1)
+    on_validation_end = checkpointing.SaveCheckpoints.on_validation_end
 
-    monkeypatch.setattr(MonkeyTraining, "validation_step", validation_step)
+    class WithLoss:
+        """A trainer that has another validation loss."""
+
+        def __init__(self, trainer):
+            self.trainer, self.callback_metrics = trainer, {"val/loss": next(losses)}
+
+        def __getattr__(self, name):
+            return getattr(self.trainer, name)
+
+    monkeypatch.setattr(
+        checkpointing.SaveCheckpoints,
+        "on_validation_end",
+        lambda callback, trainer, module: on_validation_end(callback, WithLoss(trainer), module),
+    )
     finetune.run(SMOKE.with_training(steps=6), tmp_path)
 
     steps = [2, 5, 6]
