@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Command:
 
     Args:
         arguments: what follows `monkeylib` on the command line, or a function to call in its place.
-        folder: working folder; the output goes to a file in it.
+        folder: working folder.
         environment: variables beside those of this process.
         memory: bytes that it may take, without a limit if None.
     """
@@ -83,7 +84,10 @@ class Command:
         memory: int | None = MEMORY,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / f".output-{time.monotonic_ns()}"
+        # Not in the folder, whose disk may be full.
+        descriptor, log = tempfile.mkstemp(prefix="torture-output-")
+        os.close(descriptor)
+        self.log = Path(log)
         self.start_time = time.monotonic()
         variables = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
         variables |= {"MONKEYLIB_OUTPUTS": str(folder)} | dict(environment or {})
@@ -107,8 +111,8 @@ class Command:
             self.send(signal.SIGKILL, group=True)
             self.process.join()
 
-        output = self.log.read_text(errors="replace") if self.log.exists() else ""
-        self.log.unlink(missing_ok=True)
+        output = self.log.read_text(errors="replace")
+        self.log.unlink()
         return Outcome(code, output, time.monotonic() - self.start_time)
 
 
