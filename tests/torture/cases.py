@@ -89,7 +89,6 @@ def require_one_sentence(outcome: Outcome, *mentions: str) -> str:
 def require_success(outcome: Outcome, code: int = 0) -> str:
     """Check that a command was done, with its exit code and without a traceback; return its last line."""
     assert outcome.code is not None, f"it did not end within {outcome.seconds:.0f} s"
-    assert outcome.code == 0 and not outcome.has_traceback, (
-        f"exit code {outcome.code}: {outcome.output[-400:]}"
-    )
+    assert outcome.code == code, f"exit code {outcome.code}: {outcome.output[-400:]}"
+    assert not outcome.has_traceback, outcome.output[-400:]
     return outcome.last_line

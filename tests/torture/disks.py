@@ -69,7 +69,7 @@ def _full(kind: Kind, share: float, folder: Path) -> str:
             assert not differences, f"it says that it succeeded, but {differences[0]}"
             return "it was enough"
         assert not outcome.has_traceback or "No space left" in outcome.last_line, outcome.output[-400:]
-        assert "space" in outcome.output, f"it does not say why: {outcome.output[-400:]}"
+        assert "space" in outcome.output, f"exit code {outcome.code}: {outcome.output[-800:]}"
 
         _remount(disk, f"size={prepared + 10 * needed + (64 << 20)}")
         again = sandbox.run(command, disk)
