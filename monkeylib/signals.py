@@ -87,17 +87,28 @@ def end_at_once() -> Iterator[None]:
         yield
 
 
-def block() -> None:
-    """Get no signals from here on, which are left to the process that started this one."""
+def obey_parent_alone() -> None:
+    """End this process at a signal of the process that started it, and at nobody else's.
+
+    A signal to a group of processes is left to the parent, which ends its children when it is ready.
+    """
+    parent = os.getppid()
+    # Blocked, signals wait until they are fetched with their sender.
     signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    threading.Thread(target=_wait_for_signal, args=(parent,), daemon=True).start()
+
+
+def _wait_for_signal(sender: int) -> None:
+    while signal.sigwaitinfo(NUMBERS).si_pid != sender:
+        pass
+    os._exit(0)
 
 
 @contextmanager
 def blocked() -> Iterator[None]:
     """Hold signals back while the block is entered; they come when it is left.
 
-    Processes that start in the block never get them: a signal to a group of processes is left to the one
-    that started them, which ends them.
+    Processes that start in the block get none, until they call `obey_parent_alone` or let them through.
     """
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
     try:

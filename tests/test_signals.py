@@ -68,6 +68,26 @@ def test_process_that_starts_while_signals_are_blocked_never_gets_them():
 
 
 @each_signal
+def test_process_obeys_its_parent_alone(number):
+    script = (
+        "import time; from monkeylib import signals; signals.obey_parent_alone();"
+        "print('ready', flush=True); time.sleep(120)"
+    )
+    with signals.blocked():
+        child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "ready\n"
+
+    # A shell sends it, as a scheduler would.
+    subprocess.run(["kill", f"-{int(number)}", str(child.pid)], check=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.3)
+
+    child.send_signal(number)
+    assert child.wait(30) == 0
+    child.stdout.close()
+
+
+@each_signal
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_command_ends_with_one_sentence_of_its_first_process(monkeypatch, capsys, number, rank):
     monkeypatch.setenv("RANK", rank)

@@ -524,7 +524,7 @@ class SubprocessWorker:
 def _serve(connection: Connection, model: Model, infer: InferenceFunction) -> None:
     """Load a model, then run it on batches until the other end closes the connection."""
     # A signal to the group, such as Ctrl-C, is not a crash of this model: the parent ends it.
-    signals.block()
+    signals.obey_parent_alone()
     # The parent may be killed without closing the connection.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     connection.send(_attempt(model.prepare))

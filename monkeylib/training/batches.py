@@ -617,9 +617,14 @@ def build_dataloader(micro_batches: MicroBatches, keep_workers: bool = False, wo
             "prefetch_factor": 2 * BATCHES_PER_BUCKET,
             "persistent_workers": keep_workers,
             "multiprocessing_context": "fork",
+            "worker_init_fn": _obey_parent_alone,
         }
 
     return _DataLoader(micro_batches, batch_size=None, sampler=_ResumableSampler(micro_batches), **options)
+
+
+def _obey_parent_alone(worker: int) -> None:
+    signals.obey_parent_alone()
 
 
 class _DataLoader(DataLoader):

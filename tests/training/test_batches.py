@@ -122,3 +122,31 @@ def test_bad_record_leaves_a_worker_as_its_message():
 
     (batch,) = build_dataloader(micro_batches(1, load=load))
     assert batch == {"failure": "record 100 has no answer"}
+
+
+def _fail_beside_a_worker():
+    loader = build_dataloader(_Endless(), keep_workers=True)
+    for _ in loader:
+        # The exception's traceback keeps the loader's worker alive while the process ends.
+        raise RuntimeError("broken")
+
+
+class _Endless:
+    """Micro-batches of nothing."""
+
+    first = 0
+
+    def __len__(self):
+        return 1_000
+
+    def __getitem__(self, number):
+        return number
+
+
+def test_process_that_fails_ends_with_its_workers():
+    process = multiprocessing.get_context("forkserver").Process(target=_fail_beside_a_worker)
+    process.start()
+    process.join(60)
+    ended, code = not process.is_alive(), process.exitcode
+    process.kill()
+    assert ended and code == 1
