@@ -15,21 +15,47 @@ All downloads lie in one folder, `resources.benchmarks()` unless `get` is given 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from monkeylib import resources
 from monkeylib.data import synthetic
-from monkeylib.data.dataset_cards import DatasetCard, Kind, ReportedScore, evaluation_cards
+from monkeylib.data.dataset_cards import DatasetCard, Kind, evaluation_cards
 from monkeylib.errors import unknown_name
 from monkeylib.evaluation.benchmark_files import official_examples, released_examples
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
 from monkeylib.prompts import PROMPTS
+from monkeylib.settings_files import read_yaml, validate
 
 __all__ = ["BENCHMARKS", "Benchmark", "Kind", "available", "get"]
 
 _NANO_SIZE = 600  # questions of a test set of the synthetic data
 _RELEASED_HOME = "https://github.com/Yuliang-Liu/Monkey"
+
+
+class ReportedScore(BaseModel):
+    """A score that the paper reports; `paper_scores.yaml` says what the fields mean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    model: Literal["Monkey", "Qwen-VL"]
+    value: float
+    source: Literal["Table 2", "Table 3", "text", "chart", "derived"] = Field(alias="from")
+
+
+class _PaperScores(RootModel[dict[str, list[ReportedScore]]]):
+    pass
+
+
+@cache
+def paper_scores() -> dict[str, list[ReportedScore]]:
+    """Return the scores that the paper reports, by the name of the benchmark."""
+    file = Path(__file__).parent / "paper_scores.yaml"
+    return validate(_PaperScores, read_yaml(file)).root
 
 
 @dataclass(frozen=True)
@@ -162,7 +188,7 @@ def _official_benchmark(card: DatasetCard, prompt: str, data: Path | None = None
         source=card.home,
         prompt=prompt,
         split=card.test.split,
-        reported=tuple(card.test.reported),
+        reported=tuple(paper_scores().get(card.name, ())),
         card=card,
     )
 
@@ -192,7 +218,6 @@ def _validation_card(card: DatasetCard) -> DatasetCard:
             "split": validation.split,
             "files": validation.files,
             "released": None,
-            "reported": [],
             "validation": None,
         }
     )

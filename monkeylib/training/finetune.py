@@ -40,8 +40,8 @@ from monkeylib.training.health import (
     require_usable_records,
 )
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
+from monkeylib.training.position import Resume
 from monkeylib.training.progress import TrainingProgress, report_lost_characters, without_wrong_warnings
-from monkeylib.training.resuming import Resume
 from monkeylib.training.signals import StopOnSignal
 
 # A run is validated this often, and saved unless its profile says how often.

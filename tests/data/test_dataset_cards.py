@@ -37,7 +37,6 @@ def test_no_two_cards_share_a_position():
         ),
         ("documented: vqa,", "documented: vqb,", "test.prompts.documented: .*no prompt called 'vqb'"),
         ("prompt: vqa", "prompt: vqb", "train.prompt: .*no prompt called 'vqb'"),
-        ("from: Table 3", "from: memory", "Input should be 'Table 2'"),
         ("title: TextVQA", "titel: TextVQA", "titel: there is no such field; did you mean title[?]"),
         ("kind: scene text", "kind: scenes", "kind: Input should be 'captions'"),
         ("files: [TextVQA_0.5.1_val.json]", "files: []", "test.files: List should have at least 1 item"),

@@ -103,11 +103,11 @@ def test_failures_count_as_wrong_and_are_counted_beside_empty_and_cut_answers(tm
 def test_last_line_without_its_end_is_read_and_an_incomplete_one_is_an_error(tmp_path):
     path = write_predictions(tmp_path / "p.jsonl", _predictions(lambda image: image == 0, images=2))
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
-    assert results.score(path, "exact_match").n == 4
+    assert len(results.scores_by_id(path, "exact_match")) == 4
 
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="Line 4 of .*interrupted.*`monkeylib evaluate` again"):
-        results.score(path, "exact_match")
+        results.scores_by_id(path, "exact_match")
 
 
 # --- tables ---------------------------------------------------------------------------------------

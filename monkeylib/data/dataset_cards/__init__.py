@@ -97,21 +97,6 @@ class ReleasedFile(_Section):
     metric: str
 
 
-class ReportedScore(_Section):
-    """A score that the paper reports.
-
-    Attributes:
-        model: as the paper calls it.
-        value: in the metric's points: CIDEr times 100, percent, or MME's points.
-        source: a table of the paper or its text; `chart` if read off the authors' radar chart, since the
-            table itself could not be read; `derived` if it follows from averages that the paper states.
-    """
-
-    model: Literal["Monkey", "Qwen-VL"]
-    value: float
-    source: Literal["Table 2", "Table 3", "text", "chart", "derived"] = Field(alias="from")
-
-
 class OtherSplit(_Section):
     """Another split of the test part, read in the same way."""
 
@@ -129,7 +114,6 @@ class TestPart(Part):
             and yes-or-no questions, Qwen-VL's for captions.
         metrics: names of metrics, the official one first.
         released: the file of the released evaluation, if it covers the dataset.
-        reported: scores that the paper reports.
         validation: a split whose answers are published, where those of `split` are not.
     """
 
@@ -140,7 +124,6 @@ class TestPart(Part):
     max_new_tokens: PositiveInt
     metrics: list[str] = Field(min_length=1)
     released: ReleasedFile | None = None
-    reported: list[ReportedScore] = []
     validation: OtherSplit | None = None
 
 

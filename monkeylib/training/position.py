@@ -1,4 +1,5 @@
-"""Resume a run, also on other devices, with another micro-batch size or with more steps.
+"""The position of a run in its data, from which it resumes, also on other devices, with another micro-batch
+size or with more steps.
 
 A run's progress is counted once, in consumed examples. A checkpoint holds this number, and what Lightning
 counts (micro-batches, optimiser steps, steps of the schedule) follows from it, for the devices and the

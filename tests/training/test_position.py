@@ -16,7 +16,7 @@ from monkeylib.training.batches import LengthBuckets, MicroBatches, Shard, Train
 from monkeylib.training.curves import ResumedCSVLogger
 from monkeylib.training.module import MonkeyTraining, accumulation_steps
 from monkeylib.training.optim import cosine_with_warmup
-from monkeylib.training.resuming import Progress, Resume, _cuts
+from monkeylib.training.position import Progress, Resume, _cuts
 
 SMOKE = profiles.load_profile("smoke")
 WITHOUT_DROPOUT = SMOKE.model_copy(update={"lora": SMOKE.lora.model_copy(update={"dropout": 0.0})})
