@@ -42,7 +42,7 @@ MANIFEST, LOCK, HOLDER = "run.json", ".lock", ".lock.json"
 State = Literal["new", "resumed", "finished"]
 
 # What systems put into any folder; an otherwise empty folder is empty.
-_SYSTEM_FILES = {".DS_Store", ".gitkeep"}
+_SYSTEM_FILES = {".DS_Store", ".gitkeep", ".ipynb_checkpoints"}
 
 # What `atomic_write` and `create_folder` leave behind when they are killed: `.stem.<12 hex digits>.suffix`.
 _LEFTOVER = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{12}(?P<suffix>\.[^.]+)?")
@@ -233,6 +233,7 @@ class RunFolder:
         self.manifest: Manifest | None = None
 
         self._started = False
+        self._adopted: set[str] = set()
         self._created_folders: list[Path] = []
         self._lock = FileLock(path / LOCK, timeout=_LOCK_SECONDS, thread_local=False)
 
@@ -246,6 +247,7 @@ class RunFolder:
         may_change: Iterable[str] = (),
         defaults: Mapping[str, Any] | None = None,
         inputs: Iterable[Path] = (),
+        adopt: Iterable[str] = (),
         fresh: bool = False,
         main_process: bool = True,
     ) -> RunFolder:
@@ -259,6 +261,8 @@ class RunFolder:
             may_change: dotted names of fields, or of groups of them, with which a run may go on all the same.
             defaults: values of fields that the manifest of an earlier version may lack.
             inputs: files and folders that the run reads.
+            adopt: names of files in the folder that become the run's if it has no manifest: those of an
+                earlier version, which wrote none.
             fresh: start anew whatever the fingerprint; `start` then removes the files of the previous run.
             main_process: whether this process writes. Others don't lock, and their `start`, `own` and
                 `finish` change nothing.
@@ -271,6 +275,7 @@ class RunFolder:
             OSError: the folder can't be written.
         """
         run = cls(Path(path).expanduser().absolute(), kind, dict(fingerprint), main_process)
+        run._adopted = set(adopt)
         # Refused before anything is created.
         run._read(may_change, defaults or {}, list(inputs), fresh)
 
@@ -350,14 +355,14 @@ class RunFolder:
             raise FileExistsError(f"{_display(self.path)} is a file: name a folder") from None
 
         # A run that was killed before it had written its manifest leaves its lock.
-        own = {LOCK, HOLDER, *_SYSTEM_FILES}
+        own = {LOCK, HOLDER, *_SYSTEM_FILES, *self._adopted}
         foreign = [
             name for name in names if name not in own and _leftover_name(name) not in {MANIFEST, HOLDER}
         ]
         if foreign:
             raise FileExistsError(
                 f"{_display(self.path)} holds files that no run of monkeylib wrote, such as {foreign[0]}: "
-                "name a new folder"
+                "name a new folder, or move them away"
             )
 
     def _require_foreign(self, inputs: list[Path]) -> None:
@@ -466,7 +471,10 @@ class RunFolder:
         previous, now = self.manifest, _now()
         if self.state == "new":
             obsolete = [*previous.obsolete, *previous.files] if previous else []
-            manifest = Manifest(self.kind, False, self.fingerprint, [], obsolete, code_version(), created=now)
+            files = [] if previous else sorted(self._adopted)
+            manifest = Manifest(
+                self.kind, False, self.fingerprint, files, obsolete, code_version(), created=now
+            )
         else:
             manifest = replace(previous, finished=False, fingerprint=self.fingerprint, code=code_version())
 
@@ -671,6 +679,29 @@ class RunFolder:
                     shutil.rmtree(entry, ignore_errors=True)
                 else:
                     entry.unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove the files that a run has written into a folder, and its manifest.
+
+    Where somebody else's files lie beside them, these stay, and with them an empty manifest: without one, no
+    run could go there again.
+
+    Raises:
+        BlockingIOError: another process uses the folder.
+        ValueError: its `run.json` is damaged.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+
+    with RunFolder.open(folder, manifest.kind, manifest.fingerprint, fresh=True) as run:
+        run.start()
+        if {entry.name for entry in folder.iterdir()} <= {MANIFEST, LOCK, HOLDER}:
+            (folder / MANIFEST).unlink()
+
+    with contextlib.suppress(OSError):  # not empty
+        folder.rmdir()
 
 
 def remove_leftovers(folder: Path) -> None:

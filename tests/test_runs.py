@@ -585,3 +585,42 @@ def test_file_system_without_locks(tmp_path, monkeypatch):
         with pytest.raises(BlockingIOError, match="in use by process"):
             open_run(tmp_path / "run")
     assert contents(tmp_path).keys() == {"run/run.json"}
+
+
+# --- clearing
+
+
+def test_cleared_folder_disappears_unless_it_holds_foreign_files(tmp_path):
+    write_run(tmp_path / "run", ["metrics.csv", "model/config.json"])
+    runs.clear(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+    write_run(tmp_path / "run", ["metrics.csv", "model/config.json"])
+    (tmp_path / "run" / "model" / "notes.txt").write_text("mine")
+    runs.clear(tmp_path / "run")
+    assert contents(tmp_path / "run").keys() == {"run.json", "model/notes.txt"}
+
+    # The same run can go there again.
+    with open_run(tmp_path / "run") as run:
+        assert run.state == "resumed" and run.manifest.files == []
+
+
+def test_folder_in_use_is_not_cleared(tmp_path):
+    write_run(tmp_path / "run")
+    with open_run(tmp_path / "run"), pytest.raises(BlockingIOError, match="in use"):
+        runs.clear(tmp_path / "run")
+    assert "metrics.csv" in contents(tmp_path / "run")
+
+
+def test_files_of_an_earlier_version_are_adopted(tmp_path):
+    (tmp_path / "old.csv").write_text("1")
+    with open_run(tmp_path, adopt=["old.csv"]) as run:
+        run.start()
+        assert run.own("old.csv").read_text() == "1"
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "old.csv").write_text("1")
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="such as notes.txt"):
+        open_run(other, adopt=["old.csv"])

@@ -3,9 +3,11 @@
 Each notebook leaves a run record beside its executed copy in data/runs/<profile>/notebooks/: what it depended
 on (its code, its parameters, the library code that it reaches, the locked versions, the shipped files it
 reads, the runs of the notebooks that it builds on) and which files it wrote. While the record is up to date,
-the notebook isn't run again.
+the notebook isn't run again. The folder is a `RunFolder`: one process uses it at a time, and what else lies
+there is never replaced.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -20,13 +22,18 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from rich.console import Console
 
-from monkeylib import resources, tables
+from monkeylib import resources, runs, tables
 from monkeylib.digests import data_digest, file_digest
 from monkeylib.reproduce import notebooks
 from monkeylib.reproduce.code_digests import code_digests
+from monkeylib.runs import RunFolder
 
 _BASE, _SAMPLES = "data/models/nano-base", "data/samples"
 _INTERRUPTED = "its last run was interrupted"
+
+_KIND = "series"
+_RECORD_ENDING = ".run.json"
+_RECORD_FIELDS = {"dependencies", "run", "ended", "outputs"}
 
 
 @dataclass(frozen=True)
@@ -88,28 +95,68 @@ def run_series(
     Raises:
         NotebookFailed: a cell raised an error, or the kernel died; later notebooks aren't run.
         FileNotFoundError: a notebook of the series is missing.
-        ValueError: no notebook's name begins with `only`, or a notebook's parameters cell isn't right.
+        FileExistsError: a file that the series has not written is in the way of one that it writes.
+        BlockingIOError: another process runs the series under this profile.
+        ValueError: no notebook's name begins with `only`, a notebook's parameters cell isn't right, or a run
+            record is damaged.
     """
     selected = [notebook for notebook in series if notebook.name.startswith(only)]
     if not selected:
         names = ", ".join(notebook.name for notebook in series)
         raise ValueError(f"No notebook's name begins with {only!r}: the series is {names}.")
 
+    folder = _folder(profile)
     executed = []
-    for notebook in selected:
-        run = NotebookRun(notebook, profile, seed)
+    with RunFolder.open(folder, _KIND, {}, adopt=_files_of_earlier_version(folder)) as run_folder:
+        for notebook in selected:
+            run = NotebookRun(notebook, profile, seed)
 
-        reason = "--force" if force else run.why_outdated()
-        if reason is None:
-            log(f"{notebook.name}: unchanged since its last run")
-            continue
+            reason = "--force" if force else run.why_outdated()
+            if reason is None:
+                log(f"{notebook.name}: unchanged since its last run")
+                continue
 
-        log(f"{notebook.name}: running ({reason})")
-        seconds = run.execute(resume=reason == _INTERRUPTED)
-        log(f"{notebook.name}: finished in {seconds:.0f} s")
-        executed.append(notebook.name)
+            # All of them at once: a file in the way is reported before the first notebook runs.
+            if not executed:
+                run_folder.start()
+                run_folder.own_all(name for other in selected for name in _file_names(other.name))
 
+            log(f"{notebook.name}: running ({reason})")
+            seconds = run.execute(resume=reason == _INTERRUPTED)
+            log(f"{notebook.name}: finished in {seconds:.0f} s")
+            executed.append(notebook.name)
+
+        if executed:
+            run_folder.finish()
     return executed
+
+
+def _folder(profile: str) -> Path:
+    """Return the folder of a profile's executed notebooks and their run records."""
+    return resources.runs(profile) / "notebooks"
+
+
+def _file_names(notebook: str) -> tuple[str, str]:
+    """Return the names of a notebook's executed copy and of its run record."""
+    return f"{notebook}.ipynb", f"{notebook}{_RECORD_ENDING}"
+
+
+def _files_of_earlier_version(folder: Path) -> list[str]:
+    """Return the names of the run records, and of their notebooks, in a folder that has no manifest."""
+    if (folder / runs.MANIFEST).exists():
+        return []
+
+    names = []
+    for file in folder.glob(f"*{_RECORD_ENDING}"):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and record.keys() >= _RECORD_FIELDS:
+            # A run that was killed at once has left no notebook.
+            notebook = file.name.removesuffix(_RECORD_ENDING)
+            names += [name for name in _file_names(notebook) if (folder / name).exists()]
+    return names
 
 
 def update_notebooks(series: Sequence[Notebook] = SERIES) -> list[Path]:
@@ -142,7 +189,7 @@ def print_report(profile: str, console: Console) -> None:
     folders = {
         "All tables": results,
         "Figures": resources.figures(profile),
-        "Executed notebooks": resources.runs(profile) / "notebooks",
+        "Executed notebooks": _folder(profile),
     }
     for title, folder in folders.items():
         console.print(f"{title}: {resources.display_path(folder)}/", highlight=False)
@@ -162,7 +209,7 @@ class NotebookRun:
         self.notebook = notebook
         self.profile = profile
         self.source = resources.notebooks() / f"{notebook.name}.ipynb"
-        self.folder = resources.runs(profile) / "notebooks"
+        self.folder = _folder(profile)
         self.executed = self.folder / self.source.name
         self.document = notebooks.read(self.source)
 
@@ -225,7 +272,7 @@ class NotebookRun:
         Args:
             resume: keep what an interrupted run of the same code has left in data/runs, and resume from it.
         """
-        earlier_outputs = self._read_record(self.notebook.name).get("outputs", [])
+        earlier_outputs = self._read_record(self.notebook.name).get("outputs", {})
         if not resume:
             self._remove(earlier_outputs)
 
@@ -246,10 +293,10 @@ class NotebookRun:
         finally:
             after = self._file_states()
             # What this run has written; a resumed run also keeps what the first part wrote.
-            outputs = {name for name, state in after.items() if before.get(name) != state}
+            outputs = {name: state for name, state in after.items() if before.get(name) != state}
             if resume:
-                outputs |= after.keys() & set(earlier_outputs)
-            record["outputs"] = sorted(outputs)
+                outputs = {name: earlier_outputs[name] for name in earlier_outputs if name in after} | outputs
+            record["outputs"] = dict(sorted(outputs.items()))
             self._write_record(record)
 
         return time.monotonic() - start
@@ -284,13 +331,32 @@ class NotebookRun:
     # The run record
 
     def _record_path(self, name: str) -> Path:
-        return self.folder / f"{name}.run.json"
+        return self.folder / f"{name}{_RECORD_ENDING}"
 
     def _read_record(self, name: str) -> dict[str, Any]:
+        """Return the run record of a notebook, empty if there is none.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         path = self._record_path(name)
         if not path.exists():
             return {}
-        return json.loads(path.read_text(encoding="utf-8"))
+
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or not record.keys() >= _RECORD_FIELDS:
+            raise ValueError(
+                f"{resources.display_path(path)} is damaged or not the record of a notebook's run: "
+                "move it away"
+            )
+
+        # Earlier versions noted names alone.
+        if isinstance(record["outputs"], list):
+            record["outputs"] = dict.fromkeys(record["outputs"])
+        return record
 
     def _write_record(self, record: dict[str, Any]) -> None:
         with resources.atomic_write(self._record_path(self.notebook.name)) as temporary:
@@ -298,25 +364,50 @@ class NotebookRun:
 
     # The files of a run
 
-    def _remove(self, outputs: Sequence[str]) -> None:
+    def _remove(self, outputs: Iterable[str]) -> None:
         """Remove the files of an outdated run in data/runs, so that nothing is resumed from them.
 
+        Only files go that are as a notebook of the series has left them. Training and the like write their
+        files into run folders: these go as a whole, without what somebody else has put there.
         Results and figures stay until they are written again.
         """
-        runs, figures = resources.runs(self.profile), resources.figures(self.profile)
+        root = resources.runs(self.profile)
+        current = self._file_states()
+        recorded = self._recorded_states()
 
-        for path in (resources.outputs() / name for name in outputs):
-            if not path.is_relative_to(runs) or path.is_relative_to(figures):
-                continue
+        unchanged = set()
+        for name in outputs:
+            path = resources.outputs() / name
+            # `current` holds normal names below the folders of the profile alone, whatever a record says.
+            is_below_runs = name in current and path.is_relative_to(root)
+            if is_below_runs and not path.is_relative_to(resources.figures(self.profile)):
+                if current[name] in recorded[name]:
+                    unchanged.add(path)
 
-            path.unlink(missing_ok=True)
+        # Whose files are whose is decided before the first one goes.
+        run_folders = {path: _run_folder(path, root) for path in unchanged}
+        for folder in {folder for folder in run_folders.values() if folder is not None}:
+            if folder / runs.MANIFEST in unchanged:
+                runs.clear(folder)
+
+        for path, run_folder in run_folders.items():
+            if run_folder is None:
+                path.unlink(missing_ok=True)
             # Folders that are now empty go too, the innermost first.
-            for parent in path.relative_to(runs).parents[:-1]:
-                folder = runs / parent
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+            for parent in path.relative_to(root).parents[:-1]:
+                with contextlib.suppress(OSError):  # not empty, or gone
+                    (root / parent).rmdir()
 
-    def _file_states(self) -> dict[str, tuple[int, int]]:
+    def _recorded_states(self) -> dict[str, list[list[int] | None]]:
+        """Return in which states the notebooks of the profile have left each file."""
+        states: dict[str, list[list[int] | None]] = {}
+        for file in self.folder.glob(f"*{_RECORD_ENDING}"):
+            record = self._read_record(file.name.removesuffix(_RECORD_ENDING))
+            for name, state in record["outputs"].items():
+                states.setdefault(name, []).append(state)
+        return states
+
+    def _file_states(self) -> dict[str, list[int]]:
         """Return size and modification time of every file that the profile's notebooks have written."""
         folders = (
             resources.runs(self.profile),
@@ -329,9 +420,15 @@ class NotebookRun:
             if file.parent != self.folder:  # not the executed notebooks and their records
                 name = file.relative_to(resources.outputs()).as_posix()
                 state = file.stat()
-                states[name] = (state.st_size, state.st_mtime_ns)
+                states[name] = [state.st_size, state.st_mtime_ns]
 
         return states
+
+
+def _run_folder(file: Path, root: Path) -> Path | None:
+    """Return the folder of the run, below a root, in which a file lies; None if it is in none."""
+    folders = (folder for folder in file.parents if root in folder.parents)
+    return next((folder for folder in folders if (folder / runs.MANIFEST).exists()), None)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from monkeylib import resources, tables
 from monkeylib.reproduce import notebooks, series
-from monkeylib.reproduce.series import Notebook, NotebookFailed, run_series
+from monkeylib.reproduce.series import Notebook, NotebookFailed, NotebookRun, run_series
+from monkeylib.runs import RunFolder, read_manifest
 from tests.support.notebook_files import write_notebook
 
 SERIES = (
@@ -134,16 +135,117 @@ def test_interrupted_run_is_resumed_and_outdated_one_is_not(repository):
 def test_run_records_list_dependencies_and_outputs(repository):
     run(only="00")
     folder = resources.runs("nano") / "notebooks"
-    assert sorted(file.name for file in folder.iterdir()) == ["00_first.ipynb", "00_first.run.json"]
+    written = ["00_first.ipynb", "00_first.run.json"]
+    assert sorted(file.name for file in folder.iterdir()) == [*written, "run.json"]
+    assert set(written) <= set(read_manifest(folder).files)
 
     record = json.loads((folder / "00_first.run.json").read_text())
     assert record["ended"]
-    assert record["outputs"] == ["data/runs/nano/model.txt"]
+    state = (resources.runs("nano") / "model.txt").stat()
+    assert record["outputs"] == {"data/runs/nano/model.txt": [state.st_size, state.st_mtime_ns]}
 
     # Of the library, only the code that the notebook reaches.
     dependencies = record["dependencies"].keys()
     assert {"its code", "data/models/base/weights.bin", "monkeylib/resources.py"} <= dependencies
     assert "monkeylib/tables.py" not in dependencies
+
+
+@pytest.fixture()
+def without_kernel(monkeypatch):
+    """Have notebooks write a text and a run folder instead of being executed in a kernel of their own."""
+
+    def write(self):
+        root = resources.runs(self.profile)
+        self.executed.write_text("executed")
+        (root / "text.txt").write_text("written")
+        with RunFolder.open(root / f"model-{self.notebook.name[:2]}", "training", {}) as folder:
+            assert folder.state == "new" or not folder.manifest.files
+            folder.start()
+            folder.own("weights.bin").write_text("trained")
+            folder.finish()
+
+    monkeypatch.setattr(NotebookRun, "_execute_cells", write)
+
+
+@pytest.mark.parametrize("name", ["00_first.ipynb", "00_first.run.json", "notes.txt"])
+def test_foreign_file_among_the_executed_notebooks_stays(repository, without_kernel, name):
+    file = resources.runs("nano") / "notebooks" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(FileExistsError, match=f"no run of monkeylib wrote, such as {name}: .*move them away"):
+        run(only="00")
+    assert [path.name for path in file.parent.iterdir()] == [name] and file.read_text() == "mine"
+
+
+def test_file_in_the_way_of_a_later_notebook_is_reported_before_the_first_one_runs(
+    repository, without_kernel
+):
+    assert run(only="00") == ["00_first"]
+    file = resources.runs("nano") / "notebooks" / "02_after_first.ipynb"
+    file.write_text("mine")
+    with pytest.raises(FileExistsError, match="02_after_first.ipynb is in the way"):
+        run(force=True)
+    assert file.read_text() == "mine"
+    assert not (file.parent / "01_independent.ipynb").exists()
+
+
+def test_series_runs_once_at_a_time_per_profile(repository, without_kernel):
+    with RunFolder.open(resources.runs("nano") / "notebooks", "series", {}):
+        with pytest.raises(BlockingIOError, match="data/runs/nano/notebooks is in use by process"):
+            run(only="00")
+        assert run_series("smoke", series=SERIES[:1], log=lambda line: None) == ["00_first"]
+
+
+def test_only_files_of_the_series_are_removed_before_a_notebook_runs_again(repository, without_kernel):
+    run(only="00")
+    root = resources.runs("nano")
+    (root / "notes.txt").write_text("mine")
+    (root / "model-00" / "notes.txt").write_text("mine")
+
+    # A run record names whatever somebody has written into it.
+    victim = repository / "victim.txt"
+    victim.write_text("mine")
+    record_file = root / "notebooks" / "00_first.run.json"
+    record = json.loads(record_file.read_text())
+    for name in ("victim.txt", "data/runs/nano/notes.txt", "data/runs/nano/../../../../victim.txt"):
+        state = (resources.outputs() / name if ".." in name else victim).stat()
+        record["outputs"][name] = [state.st_size, state.st_mtime_ns]
+    record_file.write_text(json.dumps(record))
+
+    # The notebook asserts that the files of its earlier run are gone.
+    assert run(only="00", force=True) == ["00_first"]
+    for file in (victim, root / "notes.txt", root / "model-00" / "notes.txt"):
+        assert file.read_text() == "mine"
+
+
+def test_changed_files_of_an_earlier_run_stay(repository, without_kernel):
+    run(only="00")
+    text = resources.runs("nano") / "text.txt"
+    text.write_text("changed by hand")
+    NotebookRun(SERIES[0], "nano", 0)._remove(["data/runs/nano/text.txt"])
+    assert text.read_text() == "changed by hand"
+
+
+def test_folder_of_an_earlier_version_is_adopted(repository, without_kernel):
+    run(only="00")
+    folder = resources.runs("nano") / "notebooks"
+    (folder / "run.json").unlink()
+    (folder / ".ipynb_checkpoints").mkdir()
+    record = json.loads((folder / "00_first.run.json").read_text())
+    record["outputs"] = list(record["outputs"])  # without the states of the files
+    (folder / "00_first.run.json").write_text(json.dumps(record))
+
+    assert run(only="00") == [], "up to date as before"
+    assert run(only="01") == ["01_independent"]
+    assert {"00_first.ipynb", "00_first.run.json"} <= set(read_manifest(folder).files)
+
+
+def test_damaged_run_record_is_named(repository, without_kernel):
+    run(only="00")
+    record = resources.runs("nano") / "notebooks" / "00_first.run.json"
+    record.write_text(record.read_text()[:100])
+    with pytest.raises(ValueError, match="00_first.run.json is damaged or not the record"):
+        run(only="00")
 
 
 def test_executed_notebooks_go_back_in_committed_form(repository):
