@@ -24,9 +24,9 @@ from monkeylib import tiling
 from monkeylib.errors import choose
 from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig, Views
-from monkeylib.model.limits import check_pixels, check_sizes
+from monkeylib.model.limits import check_sizes
 from monkeylib.prompts import IMAGE_TOKENS, PromptLayout
-from monkeylib.tiling import GlobalFrom, Grid, global_view, split_tiles
+from monkeylib.tiling import GlobalFrom, Grid, check_pixels, global_view, split_tiles
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

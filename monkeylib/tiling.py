@@ -15,6 +15,8 @@ ResizeMode = Literal["stretch", "pad", "crop"]
 # What the global view is made of: the resized and normalised image, or the image itself.
 GlobalFrom = Literal["resized", "original"]
 
+MAX_PIXELS = 10**8  # of the tiles of an image: 1.2 GB in fp32
+
 
 class Grid(NamedTuple):
     """Grid of the tiles of an image: `rows` down, `cols` across."""
@@ -44,6 +46,20 @@ def parse_grid(text: str) -> Grid:
     if not (rows.isdecimal() and cols.isdecimal() and int(rows) and int(cols)):
         raise ValueError(f"a grid is written as ROWSxCOLUMNS, such as 2x3, got {text!r}")
     return Grid(int(rows), int(cols))
+
+
+def check_pixels(rows: int, cols: int, tile_size: int) -> None:
+    """Check how many pixels the tiles of an image have together.
+
+    Raises:
+        ValueError: more than `MAX_PIXELS`.
+    """
+    pixels = rows * cols * tile_size**2
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f"{rows}x{cols} tiles of {tile_size} pixels are {pixels:,} pixels an image, more than the "
+            f"{MAX_PIXELS:,} that are taken: use fewer or smaller tiles"
+        )
 
 
 def compute_grid(height: int, width: int, tile: int) -> Grid:

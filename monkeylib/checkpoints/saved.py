@@ -22,10 +22,11 @@ from transformers.utils import logging
 from monkeylib.checkpoints import weight_files
 from monkeylib.checkpoints.weight_files import WeightFiles, file_inside, first_line
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, build_on_meta
-from monkeylib.model.limits import check_grids, check_pixels, check_sizes
+from monkeylib.model.limits import check_grids, check_sizes
 from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.settings_files import read_json
+from monkeylib.tiling import check_pixels
 
 # What transformers raises on a configuration with values that fit no model.
 CONFIGURATION_ERRORS = (

@@ -1,4 +1,4 @@
-"""Examples of a benchmark, and predictions for them on disk."""
+"""Examples of a benchmark, their images, and predictions for them on disk."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from monkeylib.images import ImageInput
+from tqdm import tqdm
+
+from monkeylib.digests import FileDigests, image_digest, text_digest
+from monkeylib.images import ImageError, ImageInput, open_image
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,82 @@ def make_batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
     for group in groups:
         ordered += sorted(group, key=question_length)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+# --- images -----------------------------------------------------------------------------------------------
+
+
+def open_images(examples: Sequence[Example]) -> tuple[list[Example], dict[str, str]]:
+    """Open the images of a batch, each once, whatever number of its questions are about it.
+
+    Returns:
+        The examples whose images could be opened, with them, and the errors of the others by id.
+    """
+    images: dict[str, ImageInput] = {}
+    errors_of_images: dict[str, str] = {}
+    for key, example in {example.image_key: example for example in reversed(examples)}.items():
+        # Functions that read no images take examples without one.
+        if example.image is None:
+            continue
+
+        try:
+            images[key] = open_image(example.rendered_image)
+        except ImageError as error:
+            errors_of_images[key] = f"image: {error.code}"
+
+    opened = []
+    errors = {}
+    for example in examples:
+        if example.image_key in errors_of_images:
+            errors[example.id] = errors_of_images[example.image_key]
+        else:
+            opened.append(replace(example, image=images.get(example.image_key)))
+
+    return opened, errors
+
+
+def content_digest(example: Example, file_digests: FileDigests) -> str:
+    """Return the digest of an example's image: of a file's bytes, or of the pixels of an image in memory.
+
+    It is empty if there is no image, or if it can't be read.
+    """
+    if example.image is None:
+        return ""
+
+    image = example.rendered_image
+    if isinstance(image, str) and image.startswith("data:"):
+        return text_digest(image)
+
+    try:
+        # A pipe would be waited for.
+        if isinstance(image, str | Path):
+            return file_digests.digest(Path(image)) if Path(image).is_file() else ""
+        return image_digest(open_image(image))
+    except (ImageError, OSError):  # recorded as a failure when the question's turn comes
+        return ""
+
+
+def image_digests(
+    examples: Sequence[Example], file_digests: FileDigests, progress: bool = False
+) -> dict[str, str]:
+    """Return the digest of each image by `Example.image_key`.
+
+    Args:
+        examples: the examples.
+        file_digests: digests from earlier calls; those of this one are saved, also if it is interrupted.
+        progress: show a progress bar.
+    """
+    # Images are large: each is read, or rendered, once.
+    by_key = {example.image_key: example for example in reversed(examples)}
+
+    try:
+        images = tqdm(by_key.items(), desc="digests of images", disable=not progress, leave=False)
+        return {key: content_digest(example, file_digests) for key, example in images}
+    finally:
+        file_digests.save()
+
+
+# --- predictions on disk ----------------------------------------------------------------------------------
 
 
 def read_predictions(path: Path | str) -> list[Prediction]:

@@ -20,9 +20,14 @@ from monkeylib.evaluation import distributed, error_gallery, hf_models
 from monkeylib.evaluation.benchmarks import Benchmark
 from monkeylib.evaluation.distributed import DistributedContext
 from monkeylib.evaluation.examples import Prediction, read_predictions
-from monkeylib.evaluation.failures import MAX_FAILED_SHARE, FailureLimit, TooManyFailures
 from monkeylib.evaluation.hf_models import HFChatModel
-from monkeylib.evaluation.predict import PredictionRun, predict
+from monkeylib.evaluation.predict import (
+    MAX_FAILED_SHARE,
+    FailureLimit,
+    PredictionRun,
+    TooManyFailures,
+    predict,
+)
 from monkeylib.evaluation.results import SCORES_FILE
 from monkeylib.inference import Monkey
 from monkeylib.prompts import PROMPTS
@@ -188,7 +193,7 @@ def _start(
     run.note(
         model=job.model_name,
         model_path=resources.recorded_path(job.model) if Path(job.model).exists() else job.model,
-        weights=_fingerprint(job)["model"]["weights"],
+        weights=run.fingerprint["model"]["weights"],
         revision=getattr(network.config, "_commit_hash", None),
         prompt=job.prompt or "of each benchmark",
         dtype=str(network.dtype).removeprefix("torch."),

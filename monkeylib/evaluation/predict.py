@@ -2,6 +2,10 @@
 
 An answer is retained as long as its image's content, its question, the text of its prompt and its model are
 the same. Scores are computed from the files, without a model (`evaluation.results`).
+
+A question that the model cannot answer, such as one about a broken image, is a failure. It is recorded in the
+file and counts as a wrong answer: it is scored like an empty one. So scores of different models stay over the
+same questions. It is settled: a later call repeats it only if the image has changed, or with `retry_failed`.
 """
 
 from __future__ import annotations
@@ -16,15 +20,26 @@ from typing import Literal, NamedTuple
 
 from monkeylib import inference, resources
 from monkeylib.digests import FileDigests
-from monkeylib.evaluation import benchmarks, distributed, failures
+from monkeylib.evaluation import benchmarks, distributed
 from monkeylib.evaluation.distributed import DistributedContext
-from monkeylib.evaluation.examples import Example, Prediction, make_batches, read_complete_lines
-from monkeylib.evaluation.failures import FailureLimit
+from monkeylib.evaluation.examples import (
+    Example,
+    Prediction,
+    content_digest,
+    image_digests,
+    make_batches,
+    open_images,
+    read_complete_lines,
+)
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
 from monkeylib.profiles import Profile
 from monkeylib.progress import Progress
 from monkeylib.prompts import PROMPTS
+
+MAX_FAILED_SHARE = 0.1  # of the questions of a benchmark
+_MIN_LIMIT = 10  # failures that are accepted of any number of questions, unless there is nothing else
+_MAX_MESSAGE = 200  # characters of a model's message that are recorded
 
 AnswerFunction = Callable[[Sequence[Example]], Sequence[str]]
 
@@ -51,6 +66,62 @@ class PredictionRun(NamedTuple):
     repaired: bool = False
 
 
+# --- failures ---------------------------------------------------------------------------------------------
+
+
+class TooManyFailures(ValueError):
+    """More questions failed than a run accepts."""
+
+
+@dataclass(frozen=True)
+class FailureLimit:
+    """Number of failures from which a run stops.
+
+    Attributes:
+        questions: number of questions.
+        share: share of them that may fail; ten failures are accepted in any case.
+    """
+
+    questions: int
+    share: float = MAX_FAILED_SHARE
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"the share of questions that may fail is from 0 to 1, got {self.share}")
+
+    def is_exceeded(self, failures: int) -> bool:
+        """Return whether a run with so many failures stops."""
+        return failures > max(_MIN_LIMIT, self.share * self.questions)
+
+    def check(self, failures: int, path: Path, example: str) -> None:
+        """Raise an error if there are too many failures, or nothing else.
+
+        Args:
+            failures: number of failures.
+            path: the file in which they are recorded.
+            example: one of them, for the message.
+
+        Raises:
+            TooManyFailures: there are.
+        """
+        if failures < self.questions and not self.is_exceeded(failures):
+            return
+
+        location = resources.display_path(path)
+        advice = "replace the images and run it again, or repeat the questions with --retry-failed"
+
+        if failures >= self.questions:
+            raise TooManyFailures(
+                f"none of the {self.questions} questions of {location} could be answered, such as {example}: "
+                f"{advice}"
+            )
+
+        raise TooManyFailures(
+            f"{failures} of the {self.questions} questions of {location} could not be answered, such as "
+            f"{example}, and {100 * self.share:g} % may fail: {advice}, or allow more with --max-failed"
+        )
+
+
 # --- predictions of one file ------------------------------------------------------------------------------
 
 
@@ -65,7 +136,7 @@ def predict(
     name: str | None = None,
     stale: Literal["error", "replace"] = "error",
     retry_failed: bool = False,
-    max_failed: float = failures.MAX_FAILED_SHARE,
+    max_failed: float = MAX_FAILED_SHARE,
     file_digests: FileDigests | None = None,
     context: DistributedContext | None = None,
 ) -> PredictionRun:
@@ -114,11 +185,12 @@ def predict(
     file_digests = FileDigests() if file_digests is None else file_digests
     digests: dict[str, str] = {}
     if context.is_main:
-        digests = failures.image_digests(examples, file_digests, progress)
+        digests = image_digests(examples, file_digests, progress)
     digests = context.broadcast(digests)
 
     # Clean up after an interrupted run. No process changes a file before all have read it.
-    state = file.read_state(examples, digests, _templates(answer, examples), model_name, stale, retry_failed)
+    templates = _templates(answer, examples)
+    state = file.read_state(examples, digests, templates, model_name, stale, retry_failed)
     context.barrier()
     if context.is_main:
         file.consolidate(ordered_ids, state.cached, state.others)
@@ -133,6 +205,7 @@ def predict(
         file.local_path(context),
         model_name=model_name,
         cached=state.cached,
+        templates=templates,
         digests=_CurrentDigests(digests, file_digests),
         limit=limit,
         progress=progress and context.is_main,
@@ -148,7 +221,7 @@ def predict(
 
     # After the file is complete: also the answers of a run that stops here are retained.
     num_failed, example = context.broadcast((len(failed), _describe_failure(failed)))
-    limit.check(num_failed, resources.display_path(file.path), example)
+    limit.check(num_failed, file.path, example)
 
     return PredictionRun(
         file.path,
@@ -174,14 +247,14 @@ def _check_ids(examples: Sequence[Example]) -> None:
 
 def _templates(answer: AnswerFunction, examples: Sequence[Example]) -> dict[str, str]:
     """Return the text of each prompt that the examples carry, by its name."""
-    return {prompt: _template(answer, prompt) for prompt in {example.prompt for example in examples}}
+    prompts = {example.prompt for example in examples}
 
-
-def _template(answer: AnswerFunction, prompt: str) -> str:
-    """Return the text of a prompt as the model reads it; of an unknown one, for other functions, the name."""
+    # As the model reads them.
     if hasattr(answer, "template"):
-        return answer.template(prompt)
-    return PROMPTS[prompt].text if prompt in PROMPTS else prompt
+        return {prompt: answer.template(prompt) for prompt in prompts}
+
+    # Other functions may have prompts of their own.
+    return {prompt: PROMPTS[prompt].text if prompt in PROMPTS else prompt for prompt in prompts}
 
 
 def _describe_failure(failed: Sequence[Prediction]) -> str:
@@ -196,6 +269,7 @@ def _answer_batches(
     *,
     model_name: str,
     cached: Mapping[str, Prediction],
+    templates: Mapping[str, str],
     digests: _CurrentDigests,
     limit: FailureLimit,
     progress: bool,
@@ -216,7 +290,7 @@ def _answer_batches(
             if limit.is_exceeded(num_failed):
                 break
 
-            for prediction in _answer_batch(answer, batch, model_name, digests):
+            for prediction in _answer_batch(answer, batch, model_name, templates, digests):
                 # Answers that are on disk already were generated in the same batch, and are the same.
                 if prediction.id not in cached:
                     file.write(prediction.to_line())
@@ -229,18 +303,15 @@ def _answer_batches(
 
 
 def _answer_batch(
-    answer: AnswerFunction, batch: Sequence[Example], model_name: str, digests: _CurrentDigests
+    answer: AnswerFunction,
+    batch: Sequence[Example],
+    model_name: str,
+    templates: Mapping[str, str],
+    digests: _CurrentDigests,
 ) -> list[Prediction]:
     """Return the predictions for a batch; examples that can't be answered are failures."""
     # Images are opened here, so that a broken one doesn't keep the others from an answer.
-    opened = {}
-    errors: dict[str, str] = {}
-    for example in batch:
-        opened[example.id], error = failures.open_example(example)
-        if error:
-            errors[example.id] = error
-
-    readable = [opened[example.id] for example in batch if example.id not in errors]
+    readable, errors = open_images(batch)
     answers = {}
     if readable:
         answers, refused = _answer_readable(answer, readable)
@@ -252,7 +323,7 @@ def _answer_batch(
             answers.get(example.id, ""),
             model_name,
             image_digest=digests.digest(example),
-            template=_template(answer, example.prompt),
+            template=templates[example.prompt],
             error=errors.get(example.id, ""),
         )
         for example in batch
@@ -276,7 +347,7 @@ def _answer_readable(
             try:
                 answer([example])
             except ValueError as error_of_example:
-                refused[example.id] = failures.describe_refusal(error_of_example)
+                refused[example.id] = _describe_refusal(error_of_example)
 
         if not refused:  # the batch itself was wrong, not an example
             raise error
@@ -287,6 +358,11 @@ def _answer_readable(
 
     ids = [example.id for example in batch]
     return dict(zip(ids, texts, strict=True)), refused
+
+
+def _describe_refusal(error: ValueError) -> str:
+    """Return a model's message about an example that it refused, on one line."""
+    return f"refused: {' '.join(str(error).split())}"[:_MAX_MESSAGE]
 
 
 @dataclass(frozen=True)
@@ -304,7 +380,7 @@ class _CurrentDigests:
     def digest(self, example: Example) -> str:
         """Return the digest of an example's image as it is now."""
         if isinstance(example.image, str | Path):
-            return failures.content_digest(example, self.of_files)
+            return content_digest(example, self.of_files)
         return self.at_start[example.image_key]
 
 

@@ -41,7 +41,7 @@ class ScoreRow:
     Attributes:
         value, low, high: the score, and its 95 % interval.
         n: number of examples.
-        failed: those without an answer, which count as wrong ones; see `evaluation.failures`.
+        failed: those without an answer, which count as wrong ones; see `evaluation.predict`.
         empty: those whose answer is empty.
         cut: those whose answer reached the maximum length before its end.
     """

@@ -17,7 +17,6 @@ MAX_PATCH_SIZE = 1_024  # pixels
 MAX_POSITION_GRID = 1_024  # patches across
 MAX_QUERIES = 65_536
 MAX_TILES = 1_024
-MAX_PIXELS = 10**8  # of the tiles of an image: 1.2 GB in fp32
 
 # Field of a configuration, monkeylib's, the released code's or transformers' -> its largest value
 LARGEST = {
@@ -113,20 +112,6 @@ def check_grids(grids: Any, name: str = "grids") -> None:
         for side in grid:
             check_size(name, side, MAX_TILES)
         check_size(f"the number of tiles in {name}", grid[0] * grid[1], MAX_TILES)
-
-
-def check_pixels(rows: int, cols: int, tile_size: int) -> None:
-    """Check how many pixels the tiles of an image have together.
-
-    Raises:
-        ValueError: more than `MAX_PIXELS`.
-    """
-    pixels = rows * cols * tile_size**2
-    if pixels > MAX_PIXELS:
-        raise ValueError(
-            f"{rows}x{cols} tiles of {tile_size} pixels are {pixels:,} pixels an image, more than the "
-            f"{MAX_PIXELS:,} that are taken: use fewer or smaller tiles"
-        )
 
 
 def _shorten(value: Any) -> str:

@@ -16,7 +16,7 @@ from monkeylib.errors import first_problem
 from monkeylib.model import limits
 from monkeylib.model.config import LoRAMode, Precision, Views
 from monkeylib.model.monkey import TrainMode
-from monkeylib.tiling import GlobalFrom, ResizeMode
+from monkeylib.tiling import GlobalFrom, ResizeMode, check_pixels
 
 # Sizes, none of them so large that building the model would take the memory of any machine.
 Layers = Annotated[int, Field(gt=0, le=limits.MAX_LAYERS)]
@@ -332,7 +332,7 @@ class Profile(ProfileSection):
     @model_validator(mode="after")
     def _image_fits(self) -> "Profile":
         limits.check_grids([[self.rows, self.cols]], "the profile's grid")
-        limits.check_pixels(self.rows, self.cols, self.tile_size)
+        check_pixels(self.rows, self.cols, self.tile_size)
         return self
 
     def with_training(self, **changes: Any) -> "Profile":

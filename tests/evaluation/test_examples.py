@@ -1,8 +1,9 @@
 """Batches of examples, and predictions on disk."""
 
 import pytest
+from PIL import Image
 
-from monkeylib.evaluation.examples import Example, make_batches, read_predictions
+from monkeylib.evaluation.examples import Example, make_batches, open_images, read_predictions
 from monkeylib.evaluation.predict import predict
 from tests.support import noise_questions
 
@@ -41,3 +42,22 @@ def test_damaged_or_missing_predictions_file_raises(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"id": "a"}\n')
     with pytest.raises(ValueError, match="Line 1 of .*p.jsonl is no prediction"):
         read_predictions(tmp_path / "p.jsonl")
+
+
+def test_image_of_several_questions_is_opened_once(tmp_path):
+    rendered = []
+
+    def render():
+        rendered.append(1)
+        return Image.new("RGB", (8, 6))
+
+    shared = [Example(id, render, "what?", ("a",), image_id="page") for id in ("q1", "q2")]
+    broken = [Example(id, tmp_path / "gone.png", "what?", ("a",), image_id="gone") for id in ("q3", "q4")]
+    without_image = Example("q5", None, "what?", ("a",))
+    opened, errors = open_images([*shared, *broken, without_image])
+
+    assert len(rendered) == 1
+    assert [example.id for example in opened] == ["q1", "q2", "q5"]
+    assert opened[0].image is opened[1].image and opened[0].image.size == (8, 6)
+    assert opened[2].image is None
+    assert errors == {"q3": "image: missing", "q4": "image: missing"}

@@ -8,8 +8,8 @@ import pytest
 
 from monkeylib.evaluation import benchmarks, hf_models, job
 from monkeylib.evaluation.examples import read_predictions
-from monkeylib.evaluation.failures import TooManyFailures
 from monkeylib.evaluation.job import EvaluationJob, run_job
+from monkeylib.evaluation.predict import TooManyFailures
 from monkeylib.runs import RunFolder, read_manifest
 from tests.support import benchmark_files
 

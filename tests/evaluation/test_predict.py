@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from monkeylib import prompts
-from monkeylib.evaluation import failures
 from monkeylib.evaluation.examples import Example, read_complete_lines, read_predictions
-from monkeylib.evaluation.predict import predict
+from monkeylib.evaluation.predict import TooManyFailures, predict
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, decode_answers, monkey_fingerprint
 from tests.support import noise_questions
 
@@ -304,7 +303,7 @@ def test_run_stops_where_too_many_examples_fail(tmp_path):
     ]
     path = tmp_path / "p.jsonl"
 
-    with pytest.raises(failures.TooManyFailures, match="16 of the 150 questions.*image: missing.*10 % may"):
+    with pytest.raises(TooManyFailures, match="16 of the 150 questions.*image: missing.*10 % may"):
         predict(_echo, examples, path, batch_size=4, progress=False)
     assert len(read_predictions(path)) == 16, "nothing was answered after the limit"
 
@@ -312,7 +311,7 @@ def test_run_stops_where_too_many_examples_fail(tmp_path):
     run = predict(_echo, examples, path, batch_size=4, progress=False, max_failed=0.5)
     assert (run.failed, run.cached) == (30, 16) and len(read_predictions(path)) == 150
 
-    with pytest.raises(failures.TooManyFailures, match="none of the 5 questions"):
+    with pytest.raises(TooManyFailures, match="none of the 5 questions"):
         predict(_echo, examples[:5], tmp_path / "none.jsonl", progress=False)
     with pytest.raises(ValueError, match="from 0 to 1, got 10"):
         predict(_echo, examples, path, progress=False, max_failed=10)
