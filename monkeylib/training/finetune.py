@@ -63,6 +63,14 @@ RUN_FILES = (
     "tensorboard/hparams.yaml",
 )
 
+# Those of Weights & Biases: a folder of each start, and links to the latest one.
+WANDB_FILES = (
+    "wandb/run-*/**",
+    "wandb/offline-run-*/**",
+    "wandb/latest-run",
+    "wandb/debug*.log",
+)
+
 
 @dataclass(frozen=True)
 class Devices:
@@ -164,7 +172,7 @@ def run(
         require_trainable(model)
 
         # The base model is there: from here on the folder may be changed.
-        checkpoint = _from_main_process(trainer, _start(run_folder, profile, notes))
+        checkpoint = _from_main_process(trainer, _start(run_folder, profile, notes, wandb))
 
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -228,7 +236,9 @@ def _require_no_fewer_steps(run_folder: RunFolder) -> None:
         )
 
 
-def _start(run_folder: RunFolder, profile: Profile, notes: Mapping[str, Any] | None) -> Path | None:
+def _start(
+    run_folder: RunFolder, profile: Profile, notes: Mapping[str, Any] | None, wandb: bool = False
+) -> Path | None:
     """Start the run, and return the checkpoint at which it resumes, None if it begins anew.
 
     Raises:
@@ -248,7 +258,7 @@ def _start(run_folder: RunFolder, profile: Profile, notes: Mapping[str, Any] | N
         )
 
     run_folder.start()
-    run_folder.own_all(RUN_FILES)
+    run_folder.own_all([*RUN_FILES, *(WANDB_FILES if wandb else ())])
     if run_folder.main_process:
         run_folder.note(profile=profile.name, **(notes or {}))
     return checkpoint
@@ -353,7 +363,8 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, run_folder: RunFolde
     best_checkpoint = None
     if training.select == "best":
         # The file that the first process finds, for all of them.
-        best_checkpoint = trainer.strategy.broadcast(checkpointing.find_best_checkpoint(folder))
+        found = _find_best_checkpoint(folder) if trainer.is_global_zero else None
+        best_checkpoint = trainer.strategy.broadcast(found)
     if best_checkpoint is not None:
         checkpoint = trainer.strategy.load_checkpoint(best_checkpoint, weights_only=True)
         if training.strategy != "fsdp":  # FSDP has read its shards into the model already
@@ -385,3 +396,17 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, run_folder: RunFolde
         checkpointing.remove_checkpoints(folder, keep=kept)
 
     trainer.strategy.barrier()
+
+
+def _find_best_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint of the lowest validation loss; None, with a sentence, if it can't be read."""
+    path = checkpointing.find_best_checkpoint(folder)
+    damage = checkpointing.find_damage(path) if path is not None else None
+    if damage is None:
+        return path
+
+    _say(
+        f"the checkpoint of the lowest validation loss, {resources.display_path(path)}, cannot be used, "
+        f"since {damage}: the model of the last step is saved instead"
+    )
+    return None

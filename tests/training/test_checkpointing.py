@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pickle
+import re
 import signal
 import subprocess
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from monkeylib import digests, inference, profiles
 from monkeylib.data import synthetic
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.profiles import build, trainable
+from monkeylib.runs import RunFolder
 from monkeylib.training import checkpointing, curves, finetune, strategies
 from monkeylib.training.batches import synthetic_data
 from monkeylib.training.callbacks import SampleAnswers
@@ -181,6 +183,42 @@ def test_best_weights_have_the_lowest_validation_loss(tmp_path, monkeypatch):
     assert losses.index(min(losses)) < len(losses) - 1, losses
     (best_state,) = loaded_states
     assert torch.equal(best_state["model.resampler.query"], weights["resampler.query"])
+
+
+def test_best_weights_that_cannot_be_read_give_way_to_the_last_ones(tmp_path, monkeypatch, capsys):
+    save_model = finetune._save_model
+
+    def break_best_and_save(trainer, module, run_folder):
+        best = checkpointing.find_best_checkpoint(run_folder.path)
+        os.truncate(best, best.stat().st_size // 2)
+        save_model(trainer, module, run_folder)
+
+    monkeypatch.setattr(finetune, "_save_model", break_best_and_save)
+    profile = SMOKE.with_training(steps=6, lr=0.3, warmup=0.83, select="best")
+    model = finetune.run(profile, tmp_path)
+
+    sentence = (
+        r"lowest validation loss, \S+, cannot be used, since it is cut off .* last step is saved instead"
+    )
+    assert re.search(sentence, capsys.readouterr().err)
+    (last,) = checkpointing.list_checkpoints(tmp_path)
+    assert last.name == "step-000006.ckpt"
+    saved = load_file(model / "model.safetensors")["resampler.query"]
+    assert torch.equal(torch.load(last)["state_dict"]["model.resampler.query"], saved)
+
+
+def test_files_of_weights_and_biases_belong_to_the_run(tmp_path):
+    with RunFolder.open(tmp_path, "training", {}) as run_folder:
+        finetune._start(run_folder, SMOKE, None, wandb=True)
+        for start in ("offline-run-1", "run-2"):
+            (tmp_path / "wandb" / start).mkdir(parents=True)
+            (tmp_path / "wandb" / start / "run.wandb").write_text("curves")
+        (tmp_path / "wandb" / "latest-run").symlink_to(tmp_path / "wandb" / "run-2")
+        (tmp_path / "wandb" / "notes.txt").write_text("mine")
+
+    with RunFolder.open(tmp_path, "training", {}, fresh=True) as run_folder:
+        run_folder.start()
+        assert [file.name for file in (tmp_path / "wandb").iterdir()] == ["notes.txt"]
 
 
 def test_checkpoint_missing_after_saving_stops_the_run(tmp_path, monkeypatch):
