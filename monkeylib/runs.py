@@ -37,7 +37,7 @@ from filelock import FileLock, Timeout
 
 from monkeylib import resources
 
-MANIFEST, LOCK, HOLDER = "run.json", ".lock", ".lock.json"
+MANIFEST, LOCK, HOLDER = "run.json", ".monkeylib.lock", ".monkeylib.lock.json"
 
 State = Literal["new", "resumed", "finished"]
 
@@ -108,15 +108,36 @@ def read_manifest(folder: Path) -> Manifest | None:
 
     try:
         manifest = Manifest(**json.loads(text))
-    except (ValueError, TypeError) as error:
+        # As it is written again with every change: what is nested too deeply fails here.
+        json.dumps(asdict(manifest))
+    except (ValueError, TypeError, RecursionError) as error:
         raise _not_a_manifest(file) from error
 
-    # The names decide what may be removed: nothing outside of the folder, whatever the file says.
-    names = [manifest.files, manifest.obsolete]
-    is_valid = all(isinstance(part, list) and all(_is_valid_name(name) for name in part) for part in names)
-    if not is_valid or not isinstance(manifest.fingerprint, dict) or not isinstance(manifest.kind, str):
+    if not _has_valid_fields(manifest):
         raise _not_a_manifest(file)
     return manifest
+
+
+def _has_valid_fields(manifest: Manifest) -> bool:
+    """Return whether all fields of a manifest have their types, and all files names that a run may own."""
+    types = {
+        "kind": str,
+        "finished": bool,
+        "fingerprint": dict,
+        "files": list,
+        "obsolete": list,
+        "code": dict,
+        "created": str,
+        "updated": str,
+        "notes": dict,
+    }
+    if not all(isinstance(getattr(manifest, name), type_) for name, type_ in types.items()):
+        return False
+    if not all(isinstance(version, str) for version in manifest.code.values()):
+        return False
+
+    # The names decide what may be removed: nothing outside of the folder, whatever the file says.
+    return all(_is_valid_name(name) for name in [*manifest.files, *manifest.obsolete])
 
 
 def _not_a_manifest(file: Path) -> ValueError:
@@ -430,9 +451,21 @@ class RunFolder:
             process = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
         except (OSError, ValueError, KeyError, TypeError):
             process = "another process"
-        return (
+        sentence = (
             f"{_display(self.path)} is in use by {process}: wait until it has ended, or name another folder"
         )
+
+        # Where the file system has no locks, the file is the lock, and a kill leaves it behind.
+        if self._is_lock_of_its_own():
+            sentence += f"; if that process is gone, remove {_display(self.path / LOCK)}"
+        return sentence
+
+    def _is_lock_of_its_own(self) -> bool:
+        """Return whether the lock's file says who holds it: the file system keeps no locks then."""
+        try:
+            return (self.path / LOCK).stat().st_size > 0
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Release the folder. A new one in which no run was started disappears."""
@@ -442,10 +475,8 @@ class RunFolder:
         (self.path / HOLDER).unlink(missing_ok=True)
         # While it is still held: whoever waits for this file finds it gone, and makes a new one. Where the
         # file system has no locks, the file is the lock, holds its owner, and goes with the release.
-        lock = self.path / LOCK
-        with contextlib.suppress(FileNotFoundError):
-            if lock.stat().st_size == 0:
-                lock.unlink()
+        if not self._is_lock_of_its_own():
+            (self.path / LOCK).unlink(missing_ok=True)
         self._lock.release()
 
         if not self._started:
@@ -738,7 +769,9 @@ def _is_valid_name(name: Any) -> bool:
     path = PurePosixPath(name.removesuffix(_ALL))
     is_inside = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
     has_pattern_at_end_only = not any("*" in part for part in path.parts[:-1])
-    return is_inside and has_pattern_at_end_only and name not in {MANIFEST, LOCK, HOLDER}
+    # A pattern without a fixed part would be anybody's file.
+    has_fixed_part = is_inside and path.name.strip("*.") != ""
+    return is_inside and has_pattern_at_end_only and has_fixed_part and name not in {MANIFEST, LOCK, HOLDER}
 
 
 def _is_within(name: str, fields: Iterable[str]) -> bool:

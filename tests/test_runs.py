@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from filelock import SoftFileLock
 
 from monkeylib import resources, runs
 from monkeylib.runs import RunFolder
@@ -225,6 +226,19 @@ def test_run_of_another_kind_is_refused(tmp_path, fresh):
         '{"kind": "training", "finished": true, "fingerprint": {}, "files": ["*/notes.txt"]}',
         '{"kind": "training", "finished": true, "fingerprint": {}, "files": [3]}',
         b"\xff\xfe\x00",
+        '{"kind": "training", "finished": "no", "fingerprint": {}}',
+        '{"kind": "training", "finished": true, "fingerprint": {}, "code": []}',
+        '{"kind": "training", "finished": true, "fingerprint": {}, "code": {"torch": {"a": 1}}}',
+        '{"kind": "training", "finished": true, "fingerprint": {}, "notes": 3}',
+        '{"kind": "training", "finished": true, "fingerprint": {}, "created": 3}',
+        '{"kind": "training", "finished": true, "fingerprint": {}, "files": ["*"]}',
+        '{"kind": "training", "finished": true, "fingerprint": {}, "files": ["a.txt", "*/**"]}',
+        '{"kind": "training", "finished": true, "fingerprint": {}, "obsolete": ["a/*.*"]}',
+        pytest.param("[" * 100_000, id="deep list"),
+        pytest.param(
+            '{"kind": "training", "finished": true, "fingerprint": ' + '{"a":' * 700 + "1" + "}" * 701,
+            id="deep fingerprint",
+        ),
     ],
 )
 def test_damaged_manifest_is_refused(tmp_path, text):
@@ -335,7 +349,7 @@ def test_killed_replacement_is_completed_by_the_next_run(tmp_path, monkeypatch):
     with open_run(tmp_path, changed(lr=1)) as run:
         assert run.state == "resumed"
         run.start()
-        assert list(contents(tmp_path).keys() - {".lock", ".lock.json"}) == ["run.json"]
+        assert list(contents(tmp_path).keys() - {runs.LOCK, runs.HOLDER}) == ["run.json"]
 
 
 def test_removal_does_not_follow_links(tmp_path):
@@ -374,7 +388,9 @@ def test_foreign_file_is_not_overwritten(tmp_path):
     assert read_manifest(tmp_path / "run")["files"] == []
 
 
-@pytest.mark.parametrize("name", ["", "..", "../a", "/a", "a/../../b", "run.json", ".lock", "*/a", "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["", "..", "../a", "/a", "a/../../b", "run.json", runs.LOCK, "*/a", "a\\b", "*", "*/**", "a/*.*"]
+)
 def test_names_lie_within_the_folder(tmp_path, name):
     with open_run(tmp_path / "run") as run:
         run.start()
@@ -482,7 +498,8 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path):
 
 
 def test_run_that_was_killed_before_its_manifest_is_begun_again(tmp_path):
-    for name in (".lock", ".lock.json", ".run.0123456789ab.json", "..lock.0123456789ab.json", ".DS_Store"):
+    leftovers = (".run.0123456789ab.json", "..monkeylib.lock.0123456789ab.json")
+    for name in (runs.LOCK, runs.HOLDER, *leftovers, ".DS_Store"):
         (tmp_path / name).write_text("")
     with open_run(tmp_path) as run:
         assert run.state == "new"
@@ -533,6 +550,32 @@ def test_second_process_is_told_who_uses_the_folder(tmp_path):
 
     with open_run(tmp_path / "run") as run:
         assert run.state == "resumed"
+
+
+@pytest.mark.parametrize("name", [".lock", ".lock.json"])
+def test_locks_of_other_programs_are_foreign_files(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(FileExistsError, match=f"no run of monkeylib wrote, such as {name}"):
+        open_run(tmp_path)
+    assert contents(tmp_path) == {name: "{}"}
+
+    # Nor does a run touch those that come later.
+    write_run(tmp_path / "run")
+    (tmp_path / "run" / name).write_text("{}")
+    write_run(tmp_path / "run", fresh=True)
+    assert (tmp_path / "run" / name).read_text() == "{}"
+
+
+def test_lock_without_locks_of_the_file_system_is_named(tmp_path):
+    with SoftFileLock(tmp_path / runs.LOCK):
+        # The file stands for the lock, so only its being there keeps the second one out.
+        with open_run(tmp_path / "other") as run:
+            run._lock = SoftFileLock(tmp_path / runs.LOCK, timeout=0.1)
+            run.path = tmp_path
+            with pytest.raises(
+                BlockingIOError, match=f"if that process is gone, remove {tmp_path / runs.LOCK}"
+            ):
+                run._acquire()
 
 
 CHILD = """

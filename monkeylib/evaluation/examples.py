@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from monkeylib.digests import FileDigests, image_digest, text_digest
 from monkeylib.images import ImageError, ImageInput, open_image
+from monkeylib.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -229,14 +228,19 @@ def image_digests(
     Args:
         examples: the examples.
         file_digests: digests from earlier calls; those of this one are saved, also if it is interrupted.
-        progress: show a progress bar.
+        progress: report progress on standard error.
     """
     # Images are large: each is read, or rendered, once.
     by_key = {example.image_key: example for example in reversed(examples)}
 
+    digests = {}
     try:
-        images = tqdm(by_key.items(), desc="digests of images", disable=not progress, leave=False)
-        return {key: content_digest(example, file_digests) for key, example in images}
+        with Progress("images", enabled=progress) as bars:
+            bars.add_task("checksums", len(by_key))
+            for key, example in by_key.items():
+                digests[key] = content_digest(example, file_digests)
+                bars.advance("checksums")
+        return digests
     finally:
         file_digests.save()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib import resources
-from monkeylib.digests import FileDigests, json_digest, quick_file_digest
+from monkeylib.digests import FileDigests, json_digest
 from monkeylib.evaluation import distributed, error_gallery, hf_models
 from monkeylib.evaluation.benchmarks import Benchmark
 from monkeylib.evaluation.distributed import DistributedContext
@@ -26,6 +26,7 @@ from monkeylib.evaluation.predict import (
     FailureLimit,
     PredictionRun,
     TooManyFailures,
+    part_name,
     predict,
 )
 from monkeylib.evaluation.results import SCORES_FILE
@@ -169,7 +170,8 @@ def _model_digest(name: str) -> str:
         for file in sorted(folder.iterdir())
         if file.is_file() and (file.suffix in _MODEL_SUFFIXES or file.name in _MODEL_NAMES)
     ]
-    return json_digest({file.name: quick_file_digest(file) for file in files})
+    digests = FileDigests.in_cache().digests(files)
+    return json_digest({file.name: digest for file, digest in digests.items()})
 
 
 def _remark(sentence: str) -> None:
@@ -223,7 +225,7 @@ def _predict_all(
         if isinstance(model, HFChatModel):
             model = model.with_max_new_tokens(benchmark.max_new_tokens)
 
-        context.run_on_main(lambda name=benchmark.name: _own_predictions(run, name))
+        context.run_on_main(lambda name=benchmark.name: _own_predictions(run, name, context))
         began = time.monotonic()
         try:
             predictions = predict(
@@ -261,10 +263,11 @@ def _predict_all(
     return result
 
 
-def _own_predictions(run: RunFolder, name: str) -> None:
+def _own_predictions(run: RunFolder, name: str, context: DistributedContext) -> None:
     """Note the files that all processes write for a benchmark."""
-    run.own(f"{name}.jsonl")
-    run.own(f"{name}.jsonl.part*")
+    file = f"{name}.jsonl"
+    parts = [part_name(file, rank) for rank in range(context.world_size)]
+    run.own_all([file, *(parts if context.world_size > 1 else [])])
 
 
 def _record(

@@ -10,8 +10,8 @@ same questions. It is settled: a later call repeats it only if the image has cha
 
 from __future__ import annotations
 
-import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -401,6 +401,11 @@ class _FileState:
     is_torn: bool = False
 
 
+def part_name(name: str, rank: int) -> str:
+    """Return the name of the part of a predictions file that a process writes."""
+    return f"{name}.part{rank}"
+
+
 class _PredictionsFile:
     """A predictions file, and the part files beside it that several processes write."""
 
@@ -411,11 +416,17 @@ class _PredictionsFile:
         """Return the file that this process appends to."""
         if context.world_size == 1:
             return self.path
-        return self.path.with_name(f"{self.path.name}.part{context.rank}")
+        return self.path.with_name(part_name(self.path.name, context.rank))
 
     def parts(self) -> list[Path]:
         """Return the part files that exist, whatever number of processes wrote them."""
-        return sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.part*"))
+        folder = self.path.parent
+        if not folder.is_dir():
+            return []
+
+        # Exactly their names: a file such as `textvqa.jsonl.partial` is somebody else's.
+        part = re.compile(re.escape(self.path.name) + r"\.part[0-9]+")
+        return sorted(path for path in folder.iterdir() if part.fullmatch(path.name))
 
     def read(self) -> tuple[list[Prediction], bool]:
         """Return the predictions of the file and its parts, and whether one of them ended incompletely.

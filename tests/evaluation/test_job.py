@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from monkeylib.evaluation import benchmarks, hf_models, job
+from monkeylib.evaluation.distributed import DistributedContext
 from monkeylib.evaluation.examples import read_predictions
 from monkeylib.evaluation.job import EvaluationJob, run_job
 from monkeylib.evaluation.predict import TooManyFailures
@@ -320,3 +321,44 @@ def test_split_without_published_answers_is_answered_but_not_scored(chartqa, dat
     rows = read_predictions(chartqa.folder / "docvqa.jsonl")
     assert len(rows) == 2 and all(row.answers == [] and row.tokens for row in rows)
     assert not (chartqa.folder / "errors/docvqa.html").exists()
+
+
+def test_file_whose_name_begins_like_a_part_is_left_alone(chartqa, loaded):
+    run_job(chartqa)
+    lines = (chartqa.folder / "chartqa.jsonl").read_bytes().splitlines(keepends=True)
+    (chartqa.folder / "chartqa.jsonl").write_bytes(lines[0])
+
+    # Copies of the user's: the answers in them are not the run's.
+    names = [f"chartqa.jsonl.{ending}" for ending in ("partial", "part", "part1.bak", "part-1")]
+    for name in names:
+        (chartqa.folder / name).write_bytes(lines[1])
+    generated = read_manifest(chartqa.folder).notes["benchmarks"]["chartqa"]["generated"]
+    run_job(chartqa)
+
+    manifest = read_manifest(chartqa.folder)
+    assert all((chartqa.folder / name).read_bytes() == lines[1] for name in names)
+    assert manifest.notes["benchmarks"]["chartqa"]["generated"] > generated, "asked again, not merged"
+    assert (chartqa.folder / "chartqa.jsonl").read_bytes() == b"".join(lines)
+
+    # Nor are they among the files that a new run removes.
+    run_job(replace(chartqa, fresh=True))
+    assert all((chartqa.folder / name).exists() for name in names)
+
+
+def test_processes_own_their_parts_by_name(tmp_path):
+    with RunFolder.open(tmp_path / "out", "evaluation", {}) as run:
+        run.start()
+        job._own_predictions(run, "chartqa", DistributedContext(0, 2))
+        assert run.manifest.files == ["chartqa.jsonl", "chartqa.jsonl.part0", "chartqa.jsonl.part1"]
+
+
+def test_weights_that_differ_in_the_middle_of_a_file_are_another_model(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(bytes(3 << 20))
+    before = job._model_digest(str(tmp_path))
+
+    # Fine-tuning may change no more than a layer in the middle.
+    content = bytearray(3 << 20)
+    content[3 << 19] = 1
+    weights.write_bytes(content)
+    assert job._model_digest(str(tmp_path)) != before
