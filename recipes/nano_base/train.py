@@ -19,8 +19,8 @@ The curriculum has eight phases, all on synthetic images that are rendered on th
 
 from __future__ import annotations
 
-import json
 import math
+import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,8 +40,9 @@ from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.resampler import sincos_position_embedding
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile, build
+from monkeylib.runs import RunDiffers, RunFolder, describe_changes, differences, read_manifest
+from monkeylib.training import checkpointing
 from monkeylib.training.batches import BATCHES_PER_BUCKET, LengthBuckets, MicroBatches, build_dataloader
-from monkeylib.training.checkpointing import DurableCheckpointIO
 from monkeylib.training.curves import ResumedCSVLogger
 from monkeylib.training.module import exact_match
 from monkeylib.training.optim import cosine_with_warmup, parameter_groups
@@ -57,6 +58,8 @@ from recipes.nano_base.examples import POINTS, BaseExample, BaseExamples
 
 ATTENTION_LAYER = 2  # whose first head learns to look at the character to write next
 ATTENTION_WEIGHT = 0.3
+
+SAVE_INTERVAL = 100  # steps
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,16 @@ class BaseTraining(L.LightningModule):
         out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
         return out
 
+    def on_train_start(self) -> None:
+        """Remove what an interrupted run had logged after its last checkpoint."""
+        for logger in self.loggers:
+            if isinstance(logger, ResumedCSVLogger):
+                logger.drop_after(self.trainer.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the profile, as every checkpoint of the library does."""
+        checkpoint["profile"] = base_profile().model_dump_json()
+
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Return the loss of a batch."""
         out = self.compute_losses(batch)
@@ -282,36 +295,60 @@ def initialize_weights(model: MonkeyForConditionalGeneration) -> None:
 
 
 def train_phase(module: BaseTraining, folder: Path) -> None:
-    """Run a phase, or resume it. Its last checkpoint, `metrics.csv` and settings lie in `folder`.
+    """Run a phase, or resume it. Its last two checkpoints, `metrics.csv` and `run.json` lie in `folder`.
 
     Raises:
-        ValueError: the folder holds the phase, trained with other settings.
+        BlockingIOError: another process trains in the folder.
+        FileExistsError: the folder holds files that no run of this phase wrote.
+        RunDiffers: the folder holds the phase, trained with other settings.
+        ValueError: none of its checkpoints can be read.
     """
-    settings_file = folder / "phase.json"
-    settings = json.dumps(asdict(module.phase))
-    if settings_file.exists() and settings_file.read_text() != settings:
-        raise ValueError(
-            f"{resources.display_path(folder)} holds this phase, trained with other settings: to train it "
-            "again, remove that folder and those of the later phases."
-        )
+    with _open_folder(module, folder) as run_folder:
+        last = checkpointing.find_last_checkpoint(folder) if run_folder.state != "new" else None
 
-    folder.mkdir(parents=True, exist_ok=True)
-    settings_file.write_text(settings)
+        run_folder.start()
+        run_folder.own_all([f"{checkpointing.FOLDER}/step-*.ckpt", "metrics.csv"])
+        _trainer(module.phase, folder).fit(module, ckpt_path=last)
+        run_folder.finish()
 
-    checkpoint = ModelCheckpoint(
-        folder,
-        filename="last",
-        every_n_train_steps=100,
+
+def _open_folder(module: BaseTraining, folder: Path) -> RunFolder:
+    """Open the folder of a phase.
+
+    Raises: as `train_phase`.
+    """
+    fingerprint = {"phase": asdict(module.phase), "seed": module.seed}
+    try:
+        return RunFolder.open(folder, "nano-base", fingerprint)
+    except RunDiffers as error:
+        changes = differences(read_manifest(folder).fingerprint, fingerprint)
+        raise RunDiffers(
+            f"{resources.display_path(folder)} holds this phase, trained with other settings "
+            f"({describe_changes(changes)}): to train it again, move that folder and those of the later "
+            "phases away"
+        ) from error
+
+
+def _trainer(phase: Phase, folder: Path) -> L.Trainer:
+    # The last two, as `checkpointing` names them.
+    checkpoints = ModelCheckpoint(
+        folder / checkpointing.FOLDER,
+        filename="step-{step:06d}",
+        auto_insert_metric_name=False,
+        monitor="step",
+        mode="max",
+        save_top_k=checkpointing.LAST_COUNT,
+        every_n_train_steps=SAVE_INTERVAL,
         enable_version_counter=False,
         save_on_train_epoch_end=True,
     )
-    trainer = L.Trainer(
+    return L.Trainer(
         accelerator="cpu",
-        max_steps=module.phase.steps,
+        max_steps=phase.steps,
         max_epochs=1,
         gradient_clip_val=1.0,
-        callbacks=[checkpoint],
-        plugins=[DurableCheckpointIO()],
+        callbacks=[checkpoints],
+        plugins=[checkpointing.DurableCheckpointIO()],
         logger=ResumedCSVLogger(folder, "", ""),
         val_check_interval=150,
         check_val_every_n_epoch=None,
@@ -320,9 +357,6 @@ def train_phase(module: BaseTraining, folder: Path) -> None:
         num_sanity_val_steps=0,
         enable_progress_bar=False,
     )
-
-    last = folder / "last.ckpt"
-    trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
 
 
 def save_model(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: Path) -> None:
@@ -384,4 +418,8 @@ def main(seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (BlockingIOError, FileExistsError, RunDiffers) as error:
+        print(f"nano-base: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,7 +1,8 @@
 """nano-base: dense losses, attention targets, examples with several images, and phases."""
 
+import contextlib
 import dataclasses
-import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,8 @@ from monkeylib.boxes import contains
 from monkeylib.data.synthetic import make_sample
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.profiles import build
+from monkeylib.runs import RunDiffers, read_manifest
+from monkeylib.training import checkpointing
 from recipes.nano_base import train as base
 from recipes.nano_base.answer_locations import locate_texts, visual_token_targets
 from recipes.nano_base.dense_heads import (
@@ -317,13 +320,48 @@ def test_loss_weighs_the_starts_of_answers_as_the_phase_says(processor):
     assert torch.allclose(module.compute_losses(batch)["loss"], expected, atol=1e-4)
 
 
-def test_phase_trained_with_other_settings_raises(tmp_path):
-    (tmp_path / "phase.json").write_text(json.dumps(dataclasses.asdict(base.PARTS)))
-    module = SimpleNamespace(phase=dataclasses.replace(base.PARTS, lr=1.0))
-    with pytest.raises(
-        ValueError, match="trained with other settings: to train it again, remove that folder"
-    ):
+def build_phase(processor, **settings):
+    """Return a phase of three steps on two images each, the same with every call."""
+    torch.manual_seed(0)
+    profile = base.base_profile()
+    heads = DenseHead(profile.vision.width, 12, POINTS), DenseHead(192, 8, POINTS)
+    phase = dataclasses.replace(base.READING, steps=3, batch_size=2, **settings)
+    return base.BaseTraining(build.build_model(profile, processor), heads, phase, processor, 0)
+
+
+def test_phase_resumes_at_its_last_readable_checkpoint(processor, tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "SAVE_INTERVAL", 1)
+    module = build_phase(processor)
+    base.train_phase(module, tmp_path)
+    weights = {name: weight.clone() for name, weight in module.state_dict().items()}
+    checkpoints = checkpointing.list_checkpoints(tmp_path)
+    assert [path.name for path in checkpoints] == ["step-000002.ckpt", "step-000003.ckpt"]
+    assert read_manifest(tmp_path).finished
+
+    # A finished phase gives its weights, and so does one whose last checkpoint was cut off.
+    for size in (None, 1000):
+        if size is not None:
+            os.truncate(checkpoints[-1], size)
+        resumed = build_phase(processor)
+        with (
+            pytest.warns(UserWarning, match="step-000002.ckpt is used") if size else contextlib.nullcontext()
+        ):
+            base.train_phase(resumed, tmp_path)
+        assert all(torch.equal(weights[name], weight) for name, weight in resumed.state_dict().items())
+
+    with pytest.raises(RunDiffers, match=r"other settings \(phase.lr 0.002 -> 1.0\): .*move that folder"):
+        base.train_phase(build_phase(processor, lr=1.0), tmp_path)
+
+
+def test_phase_shares_no_folder(tmp_path):
+    module = SimpleNamespace(phase=base.PARTS, seed=0)
+    with base._open_folder(module, tmp_path), pytest.raises(BlockingIOError, match="in use by process"):
         base.train_phase(module, tmp_path)
+
+    (tmp_path / "metrics.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match="such as metrics.csv"):
+        base.train_phase(module, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
 @pytest.mark.parametrize("phase", [base.READING, base.LANGUAGE, base.MIXED], ids=lambda phase: phase.name)
