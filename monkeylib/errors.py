@@ -43,7 +43,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     # torch raises a subclass for accelerators and a plain RuntimeError for the CPU; it isn't imported here.
     is_of_accelerator = type(error).__name__ == "OutOfMemoryError"
-    return is_of_accelerator or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    return is_of_accelerator or (
+        isinstance(error, RuntimeError)
+        and any(words in str(error) for words in ("can't allocate memory", "Cannot allocate memory"))
+    )
 
 
 def shorten(text: str, length: int = 40) -> str:

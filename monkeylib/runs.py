@@ -584,14 +584,20 @@ class RunFolder:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def remove(self, name: str) -> None:
-        """Remove a file, or a folder with its files, that the run has written; what is foreign stays."""
+    def owns(self, name: str) -> bool:
+        """Return whether a file of this name belongs to the run, under this name or a pattern."""
+        return self.manifest is not None and any(_matches(name, file) for file in self.manifest.files)
+
+    def remove_all(self, names: Iterable[str]) -> None:
+        """Remove files of these names that the run owns, as given to `own`; what is foreign stays."""
         if not self.main_process:
             return
         self._require_started()
-        files = [file for file in self.manifest.files if _matches(name, file) or file.startswith(f"{name}/")]
-        self._remove_files(files)
-        self._write(replace(self.manifest, files=[file for file in self.manifest.files if file not in files]))
+        names = {name for name in names if self.owns(name)}
+        if names:
+            self._remove_files(names)
+            files = [file for file in self.manifest.files if file not in names]
+            self._write(replace(self.manifest, files=files))
 
     def note(self, **notes: Any) -> None:
         """Record values in the manifest, beside the fingerprint."""
@@ -627,7 +633,7 @@ class RunFolder:
             if not _is_valid_name(name):
                 raise ValueError(f"a run's file needs a name within its folder, got {name!r}")
 
-        new = [name for name in names if name not in self.manifest.files]
+        new = [name for name in names if not self.owns(name)]
         for name in new:
             if obstacle := self._obstacle(name):
                 raise FileExistsError(

@@ -86,7 +86,7 @@ def test_nothing_is_written_before_the_start(tmp_path):
             lambda: run.own("a"),
             run.finish,
             lambda: run.note(a=1),
-            lambda: run.remove("a"),
+            lambda: run.remove_all(["a"]),
             lambda: run.create_folder("model").__enter__(),
         ):
             with pytest.raises(RuntimeError, match="call start"):
@@ -98,7 +98,7 @@ def test_other_processes_of_a_run_write_no_manifest(tmp_path):
         run.start()
         assert run.own("metrics.csv") == tmp_path / "run" / "metrics.csv"
         run.note(a=1)
-        run.remove("metrics.csv")
+        run.remove_all(["metrics.csv"])
         run.finish()
     assert not (tmp_path / "run").exists()
 
@@ -404,8 +404,8 @@ def test_pattern_owns_what_a_library_names(tmp_path):
         run.own("tensorboard/events.*")
         (tmp_path / "tensorboard" / "events.12.host").write_text("1")
         (tmp_path / "tensorboard" / "notes.txt").write_text("mine")
-        run.remove("tensorboard/events.12.host")
-        run.own("tensorboard/events.*")
+        run.remove_all(["tensorboard/events.12.host", "tensorboard/notes.txt"])
+        assert not (tmp_path / "tensorboard" / "events.12.host").exists()
         (tmp_path / "tensorboard" / "events.13.host").write_text("1")
 
     with open_run(tmp_path, fresh=True) as run:
@@ -464,10 +464,9 @@ def test_removed_files_leave_the_manifest(tmp_path):
             run.own(name).write_text("1")
         (tmp_path / "checkpoints" / "mine").write_text("mine")
 
-        run.remove("checkpoints/a.ckpt")
+        run.remove_all(["checkpoints/a.ckpt", "missing"])
         assert run.manifest.files == ["checkpoints/b.ckpt", "metrics.csv"]
-        run.remove("checkpoints")
-        run.remove("missing")
+        run.remove_all(["checkpoints/b.ckpt", "checkpoints/mine"])
         assert run.manifest.files == ["metrics.csv"]
     assert contents(tmp_path).keys() == {"run.json", "metrics.csv", "checkpoints/mine"}
 

@@ -7,16 +7,16 @@ each process. The last two are kept, and the one with the lowest validation loss
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import pickle
 import re
-import shutil
 import time
 import warnings
 import zipfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import lightning as L
@@ -25,12 +25,17 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from monkeylib import digests, resources
-from monkeylib.training.strategies import DIGESTS_FILE
+from monkeylib.errors import is_out_of_memory
+from monkeylib.runs import RunFolder
+from monkeylib.training.strategies import DIGESTS_FILE, LEFTOVER_ENDS, ShardedStrategy
 
 FOLDER, BEST_FILE = "checkpoints", "best.json"
 
 # Besides the best one.
 LAST_COUNT = 2
+
+# In errors of PyTorch's writer of files.
+_WRITER_WORDS = ("inline_container", "PytorchStreamWriter", "unexpected pos")
 
 # What every checkpoint holds, besides the weights and the state of the optimiser.
 _ENTRIES = {"global_step", "loops", "callbacks", "profile"}
@@ -78,11 +83,22 @@ def find_damage(path: Path) -> str | None:
     """Return what is wrong with a checkpoint, None if it is whole.
 
     A file carries a checksum of each tensor, and a folder the digests of its files.
+
+    Raises:
+        MemoryError: there is too little memory to read it.
+        OSError: it cannot be read now, which says nothing about what is in it.
     """
     try:
         return _damage_of_folder(path) if path.is_dir() else _damage_of_file(path)
     except OSError as error:
-        return error.strerror or str(error)
+        # A broken file may name a position before its beginning.
+        if error.errno == errno.EINVAL:
+            return "it is cut off or no checkpoint"
+
+        raise OSError(
+            f"the checkpoint {resources.display_path(path)} cannot be read ({error.strerror or error}), "
+            "though it may be whole: check the disk and its rights, and call the same command again"
+        ) from error
 
 
 def _damage_of_folder(folder: Path) -> str | None:
@@ -108,7 +124,9 @@ def _damage_of_folder(folder: Path) -> str | None:
             _MetadataUnpickler(opened).load()
     except OSError:
         raise
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return "its file .metadata is not one of PyTorch's"
     return None
 
@@ -142,7 +160,12 @@ def _damage_of_file(file: Path) -> str | None:
     except OSError:
         raise
     # Whatever the bytes look like to the readers of zip files and of pickles.
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        # The checksums fit: it is the system that fails.
+        if "unable to mmap" in str(error) or "unable to open file" in str(error):
+            raise OSError(str(error).split(": ")[-1]) from error
         return "it is cut off or no checkpoint"
 
     if not isinstance(content, dict) or not content.keys() >= _ENTRIES | {"state_dict"}:
@@ -157,7 +180,8 @@ def find_last_checkpoint(run: Path) -> Path | None:
     load what it has found.
 
     Raises:
-        ValueError: there are checkpoints, but none of them can be read.
+        OSError: the disk does not give a checkpoint, which may be whole.
+        ValueError: there are checkpoints, but all of them are broken.
     """
     paths = list_checkpoints(run)
     if rank_zero_only.rank != 0:
@@ -195,18 +219,30 @@ def find_best_checkpoint(run: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def remove_checkpoints(run: Path, keep: Iterable[Path | None]) -> None:
-    """Remove all checkpoints of a run but some, and what killed processes have left half-written."""
-    half_written = (run / FOLDER).glob(".step-*")
-    for path in {*half_written, *list_checkpoints(run)} - set(keep):
-        _remove(path)
+def file_names(step: int, sharded: bool = False) -> list[str]:
+    """Return the names, in the manifest of a run, of what is written for a checkpoint."""
+    name = checkpoint_path(Path(), step).as_posix()
+    if not sharded:
+        return [name]
+
+    beside = [(Path(FOLDER) / f".{Path(name).name}.{end}").as_posix() for end in LEFTOVER_ENDS]
+    return [name, *(f"{folder}/**" for folder in (name, *beside))]
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def owned_checkpoints(run: RunFolder) -> list[Path]:
+    """Return the paths of the checkpoints that a run has written or has begun to write, the oldest first.
+
+    The checkpoints that a user has put there are not among them.
+    """
+    paths = {run.path / name for name in run.manifest.files if PurePosixPath(name).parent.name == FOLDER}
+    paths |= {path for path in list_checkpoints(run.path) if run.owns(path.relative_to(run.path).as_posix())}
+    return sorted((path for path in paths if _step_of(path) is not None), key=_step_of)
+
+
+def remove_checkpoints(run: RunFolder, keep: Iterable[Path | None]) -> None:
+    """Remove all checkpoints that a run has written but some, and what is half-written of them."""
+    obsolete = [path for path in owned_checkpoints(run) if path not in set(keep)]
+    run.remove_all(name for path in obsolete for name in file_names(_step_of(path), sharded=True))
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -221,8 +257,11 @@ class DurableCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Write a checkpoint tensor by tensor.
 
+        What lay at its path is as it was if this fails.
+
         Raises:
-            OSError: the file could not be written; what lay at its path is as it was.
+            OSError: the file could not be written.
+            RuntimeError: the weights could not be read from their device.
         """
         with resources.atomic_write(Path(path), durable=True) as temporary, temporary.open("xb") as file:
             try:
@@ -231,6 +270,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 # PyTorch hides what stopped it in the middle of a file.
                 if error.__context__ is not None:
                     raise error.__context__ from None
+                if is_out_of_memory(error) or not any(words in str(error) for words in _WRITER_WORDS):
+                    raise
                 raise OSError(str(error)) from error
 
 
@@ -247,17 +288,18 @@ class SaveCheckpoints(L.Callback):
     repeats the step, and validates it.
 
     Args:
-        run: folder of the run.
+        run: folder of the run, which has been started.
         every_steps: optimiser steps.
         every_minutes: minutes since the last checkpoint, whichever comes first; None: steps alone.
     """
 
-    def __init__(self, run: Path, every_steps: int, every_minutes: float | None = None):
+    def __init__(self, run: RunFolder, every_steps: int, every_minutes: float | None = None):
         self.run, self.every_steps, self.every_minutes = run, every_steps, every_minutes
         self.best_loss, self.best_step = math.inf, None
         self.is_due = False
         self.saved_step: int | None = None
         self.saved_at = time.monotonic()
+        self.unread: set[Path] = set()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the lowest validation loss so far, and its step."""
@@ -266,12 +308,15 @@ class SaveCheckpoints(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the lowest validation loss, unless its checkpoint is gone."""
         step = state_dict["best_step"]
-        if step is not None and checkpoint_path(self.run, step).exists():
+        if step is not None and checkpoint_path(self.run.path, step).exists():
             self.best_loss, self.best_step = state_dict["best"], step
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock; a resumed run has the step where it stopped."""
         self.saved_step, self.saved_at = trainer.global_step or None, time.monotonic()
+        # Later ones are broken, or the run would have resumed there.
+        paths = list_checkpoints(self.run.path)
+        self.unread = {path for path in paths if _step_of(path) > trainer.global_step}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -319,7 +364,8 @@ class SaveCheckpoints(L.Callback):
         if step == self.saved_step:
             return
 
-        path = checkpoint_path(self.run, step)
+        path = checkpoint_path(self.run.path, step)
+        self._own(trainer, path)
         try:
             trainer.save_checkpoint(path)
         except OSError as error:
@@ -333,9 +379,27 @@ class SaveCheckpoints(L.Callback):
 
         self.saved_step, self.saved_at, self.is_due = step, time.monotonic(), False
 
+    def _own(self, trainer: L.Trainer, path: Path) -> None:
+        """Note in the manifest that a checkpoint belongs to the run, before it is written.
+
+        Raises:
+            OSError: in all processes: it cannot be noted, or somebody else's file has its name.
+        """
+        problem = None
+        if trainer.is_global_zero:
+            is_sharded = isinstance(trainer.strategy, ShardedStrategy)
+            try:
+                self.run.own_all(file_names(_step_of(path), is_sharded))
+            except OSError as error:
+                problem = error.strerror or str(error)
+
+        problem = trainer.strategy.broadcast(problem)
+        if problem is not None:
+            raise self._error(path, problem)
+
     def _error(self, path: Path, reason: str) -> OSError:
         """Return the error for a checkpoint that could not be written."""
-        others = [other for other in list_checkpoints(self.run) if other != path]
+        others = [other for other in list_checkpoints(self.run.path) if other != path]
         rest = f"goes on from {others[-1].name}" if others else "starts anew"
         return OSError(
             f"the checkpoint {resources.display_path(path)} could not be written ({reason}): check space and "
@@ -343,15 +407,20 @@ class SaveCheckpoints(L.Callback):
         )
 
     def _remove_old(self, step: int) -> None:
-        """Remove all checkpoints but the best and the last ones, this step's among them."""
-        # Later ones could not be read, or the run would have gone on from there.
-        earlier = [path for path in list_checkpoints(self.run) if _step_of(path) <= step]
-        keep = earlier[-LAST_COUNT:]
+        """Remove all checkpoints but the best and the last ones, this step's among them.
+
+        Those that could not be read when the run resumed stay until it has passed their step: somebody may
+        still want to recover what is in them.
+        """
+        self.unread.discard(checkpoint_path(self.run.path, step))
+        paths = owned_checkpoints(self.run)
+        keep = [path for path in paths if _step_of(path) <= step and path not in self.unread][-LAST_COUNT:]
+        keep += [path for path in self.unread if _step_of(path) > step]
 
         # Before the best one of until now is removed.
         if self.best_step is not None:
-            keep.append(checkpoint_path(self.run, self.best_step))
-            with resources.atomic_write(self.run / FOLDER / BEST_FILE, durable=True) as temporary:
+            keep.append(checkpoint_path(self.run.path, self.best_step))
+            with resources.atomic_write(self.run.path / FOLDER / BEST_FILE, durable=True) as temporary:
                 best = {"step": self.best_step, "loss": self.best_loss}
                 temporary.write_text(json.dumps(best) + "\n", encoding="utf-8")
 

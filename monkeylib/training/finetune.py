@@ -48,12 +48,9 @@ from monkeylib.training.signals import StopOnSignal
 VALIDATIONS_PER_RUN = 6
 
 
-# What a run writes into its folder, besides the model.
+# What a run writes into its folder, besides its checkpoints and the model.
 RUN_FILES = (
     f"{checkpointing.FOLDER}/{checkpointing.BEST_FILE}",
-    f"{checkpointing.FOLDER}/step-*.ckpt",
-    f"{checkpointing.FOLDER}/step-*.ckpt/**",  # of FSDP, a folder
-    f"{checkpointing.FOLDER}/.step-*/**",
     "metrics.csv",
     "answers.jsonl",
     "bad_batch.jsonl",
@@ -150,7 +147,7 @@ def run(
         folder = run_folder.path
         output = folder / "model"
         stop = StopOnSignal()
-        trainer = _trainer(profile, folder, progress, devices, stop, wandb)
+        trainer = _trainer(profile, run_folder, progress, devices, stop, wandb)
 
         # Other processes follow the first one, which alone has read the folder.
         is_complete = run_folder.state == "finished" and "training.steps" not in run_folder.changes
@@ -285,9 +282,14 @@ def _say(sentence: str) -> None:
 
 
 def _trainer(
-    profile: Profile, folder: Path, progress: bool, devices: Devices, stop: StopOnSignal, wandb: bool = False
+    profile: Profile,
+    run_folder: RunFolder,
+    progress: bool,
+    devices: Devices,
+    stop: StopOnSignal,
+    wandb: bool = False,
 ) -> L.Trainer:
-    training = profile.training
+    training, folder = profile.training, run_folder.path
     accumulation = accumulation_steps(profile, devices.world_size)
     # In optimiser steps; Lightning counts validations in micro-batches.
     validation_interval = max(1, training.steps // VALIDATIONS_PER_RUN)
@@ -301,7 +303,7 @@ def _trainer(
         Resume(),
         Health(folder / "bad_batch.jsonl", training.max_bad_share, timer),
         SampleAnswers(folder / "answers.jsonl", max_new_tokens=min(48, profile.evaluation.max_new_tokens)),
-        SaveCheckpoints(folder, save_interval, training.save_every_minutes),
+        SaveCheckpoints(run_folder, save_interval, training.save_every_minutes),
         stop,  # after a checkpoint that is due anyway
         TrainingProgress(folder, progress),
     ]
@@ -393,7 +395,7 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, run_folder: RunFolde
         run_folder.finish()
 
         kept = [*checkpointing.list_checkpoints(folder)[-1:], best_checkpoint]
-        checkpointing.remove_checkpoints(folder, keep=kept)
+        checkpointing.remove_checkpoints(run_folder, keep=kept)
 
     trainer.strategy.barrier()
 

@@ -18,10 +18,14 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from monkeylib import digests, resources
+from monkeylib.errors import is_out_of_memory
 from monkeylib.model import MonkeyForConditionalGeneration
 
 # SHA-256 of each file of a sharded checkpoint.
 DIGESTS_FILE = "digests.json"
+
+# Of the folders beside a sharded checkpoint while it is written: the new one, and the one that it replaces.
+LEFTOVER_ENDS = PARTIAL, PREVIOUS = "partial", "previous"
 
 
 def build_strategy(name: str, world_size: int) -> Strategy:
@@ -73,6 +77,7 @@ class _FailsTogether:
 
         Raises:
             OSError: a process could not write.
+            RuntimeError: a process of FSDP lacked memory.
         """
         problem = None
 
@@ -83,6 +88,8 @@ class _FailsTogether:
         # PyTorch wraps what its processes raised.
         except CheckpointException as error:
             cause = next(iter(error.failures.values()))[0]
+            if is_out_of_memory(cause):
+                raise cause from error
             problem = getattr(cause, "strerror", None) or str(cause)
 
         problems = [other for other in gather_objects(problem) if other is not None]
@@ -142,7 +149,7 @@ class ShardedStrategy(_FailsTogether, ModelParallelStrategy):
             OSError: a process could not write.
         """
         # All processes write into the folder that the first one names, and has emptied.
-        partial = Path(filepath).with_name(f".{Path(filepath).name}.partial")
+        partial = Path(filepath).with_name(f".{Path(filepath).name}.{PARTIAL}")
         with self.fails_together():
             if self.is_global_zero:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -173,7 +180,7 @@ class ShardedStrategy(_FailsTogether, ModelParallelStrategy):
 def _replace_folder(new: Path, path: Path) -> None:
     """Move a folder to a path, in place of one that may lie there."""
     # Only a step that is saved twice, before and after its validation, has one.
-    previous = path.with_name(f".{path.name}.previous")
+    previous = path.with_name(f".{path.name}.{PREVIOUS}")
     if path.exists():
         shutil.rmtree(previous, ignore_errors=True)
         os.replace(path, previous)

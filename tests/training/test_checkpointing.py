@@ -10,6 +10,7 @@ import pickle
 import re
 import signal
 import subprocess
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -270,7 +271,8 @@ def test_run_logs_rates_throughput_memory_and_answers(tmp_path):
 
 def test_trainer_follows_the_profile(tmp_path):
     profile = SMOKE.with_training(gradient_clip=0.7, precision="bf16-mixed", batch_size=8, micro_batch_size=2)
-    trainer = finetune._trainer(profile, tmp_path, True, finetune.Devices(), StopOnSignal())
+    run = RunFolder.follow(tmp_path, "training")
+    trainer = finetune._trainer(profile, run, True, finetune.Devices(), StopOnSignal())
     assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.7, 4)
     assert (trainer.precision, trainer.max_steps) == ("bf16-mixed", profile.training.steps)
 
@@ -384,6 +386,48 @@ def test_checkpoint_that_would_run_code_is_not_read(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
+def test_checkpoint_that_the_disk_does_not_give_is_not_damaged(tmp_path, monkeypatch):
+    """Or the run would fall back to an earlier one, and later remove it."""
+    (file,) = write_run(tmp_path, [1])
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", fail)
+    with pytest.raises(OSError, match=r"step-000001\.ckpt cannot be read \(Input/output error\), though"):
+        checkpointing.find_last_checkpoint(tmp_path)
+    assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (MemoryError(), MemoryError),
+        (RuntimeError("unable to mmap 9 bytes from file <a>: Cannot allocate memory (12)"), RuntimeError),
+        (RuntimeError("unable to mmap 9 bytes from file <a>: No such device (19)"), OSError),
+    ],
+)
+def test_checkpoint_that_cannot_be_mapped_is_not_damaged(tmp_path, monkeypatch, error, raised):
+    (file,) = write_run(tmp_path, [1])
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(raised):
+        checkpointing.find_damage(file)
+
+
+def test_checkpoint_with_impossible_positions_is_damaged(tmp_path, monkeypatch):
+    (file,) = write_run(tmp_path, [1])
+
+    def seek_before_the_beginning(archive):
+        archive.fp.seek(-5)
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", seek_before_the_beginning)
+    assert checkpointing.find_damage(file) == "it is cut off or no checkpoint"
+
+
 def test_run_without_checkpoints_has_none(tmp_path):
     assert checkpointing.find_last_checkpoint(tmp_path) is None
     assert checkpointing.find_best_checkpoint(tmp_path) is None
@@ -410,6 +454,97 @@ def test_run_goes_on_from_the_checkpoint_before_a_broken_one(tmp_path, monkeypat
         weights = load_file(finetune.run(profile, run) / "model.safetensors")
     assert all(torch.equal(weights[name], weight) for name, weight in reference.items())
     assert checkpointing.find_damage(last) is None
+
+
+@pytest.fixture()
+def run_folder(tmp_path):
+    """Return the folder of a training run that has been started."""
+    with RunFolder.open(tmp_path, "training", {}) as run:
+        run.start()
+        yield run
+
+
+def write_owned(run, step):
+    """Write a small checkpoint that belongs to the run."""
+    run.own_all(checkpointing.file_names(step))
+    return write_run(run.path, [step])[0]
+
+
+def test_broken_checkpoint_stays_until_the_run_has_passed_its_step(run_folder):
+    """Its content may still be recovered, and it is not among the last ones that are kept."""
+    for step in (4, 5, 7):
+        write_owned(run_folder, step)
+    callback = checkpointing.SaveCheckpoints(run_folder, every_steps=1)
+    callback.on_train_start(SimpleNamespace(global_step=5), None)
+
+    kept = []
+    for step in (6, 8):
+        write_owned(run_folder, step)
+        callback._remove_old(step)
+        kept.append([path.name for path in checkpointing.list_checkpoints(run_folder.path)])
+    assert kept == [
+        ["step-000005.ckpt", "step-000006.ckpt", "step-000007.ckpt"],
+        ["step-000006.ckpt", "step-000008.ckpt"],
+    ]
+
+
+def test_only_checkpoints_of_the_run_are_removed(run_folder, tmp_path_factory):
+    """Whatever a user has put beside them."""
+    folder = run_folder.path / "checkpoints"
+    write_owned(run_folder, 3)
+    write_run(run_folder.path, [2])
+    mine = [folder / "step-000001-good.ckpt", folder / ".step-000001", folder / "step-000001-old.ckpt" / "a"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+
+    # What a user has moved elsewhere.
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "meta.pt").write_text("1")
+    run_folder.own_all(checkpointing.file_names(1))
+    (folder / "step-000001.ckpt").symlink_to(elsewhere)
+
+    # Sharded ones of a killed process.
+    run_folder.own_all(checkpointing.file_names(4, sharded=True))
+    leftovers = [folder / ".step-000004.ckpt.partial", folder / ".step-000004.ckpt.previous"]
+    for path in leftovers:
+        path.mkdir()
+
+    checkpointing.remove_checkpoints(run_folder, keep=[])
+    left = [folder / "step-000002.ckpt", *mine]
+    assert all(path.exists() for path in left)
+    assert {path for path in folder.rglob("*") if path.is_file()} == set(left)
+    assert (elsewhere / "meta.pt").exists()
+    assert run_folder.manifest.files == []
+
+
+def test_fresh_run_leaves_checkpoints_of_a_user(tmp_path):
+    profile = SMOKE.with_training(steps=1)
+    finetune.run(profile, tmp_path)
+    copy = tmp_path / "checkpoints" / "step-000001-good.ckpt"
+    copy.write_text("mine")
+    folder = tmp_path / "checkpoints" / "step-000001-old.ckpt"
+    folder.mkdir()
+    (folder / "notes").write_text("mine")
+
+    finetune.run(profile, tmp_path, fresh=True)
+    assert copy.read_text() == (folder / "notes").read_text() == "mine"
+
+
+def test_checkpoint_of_a_user_is_not_overwritten(tmp_path, monkeypatch):
+    path = checkpointing.checkpoint_path(tmp_path, 2)
+    save = DurableCheckpointIO.save_checkpoint
+
+    def save_and_put_another(*args, **options):
+        save(*args, **options)
+        path.write_text("mine")
+
+    monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", save_and_put_another)
+    with pytest.raises(
+        OSError, match=r"step-000002\.ckpt could not be written \(.* was not written by the run"
+    ):
+        finetune.run(SMOKE.with_training(steps=2), tmp_path)
+    assert path.read_text() == "mine"
 
 
 # --- which checkpoints are kept, and when they are saved
@@ -445,7 +580,7 @@ def test_last_two_and_the_best_are_kept(tmp_path, monkeypatch):
 
 
 def test_best_checkpoint_that_is_gone_is_chosen_anew(tmp_path):
-    callback = checkpointing.SaveCheckpoints(tmp_path, every_steps=1)
+    callback = checkpointing.SaveCheckpoints(RunFolder.follow(tmp_path, "training"), every_steps=1)
     callback.load_state_dict({"best": 0.5, "best_step": 3})
     assert callback.state_dict() == {"best": math.inf, "best_step": None}
 
@@ -504,7 +639,8 @@ def test_the_clock_of_the_first_process_decides(tmp_path, is_first, others_are_l
         is_global_zero=is_first,
         strategy=SimpleNamespace(reduce_boolean_decision=reduce),
     )
-    callback = checkpointing.SaveCheckpoints(tmp_path, every_steps=100, every_minutes=1)
+    run = RunFolder.follow(tmp_path, "training")
+    callback = checkpointing.SaveCheckpoints(run, every_steps=100, every_minutes=1)
     callback.saved_at -= 61
     assert callback._is_due(trainer)
     assert asked == [is_first]
@@ -550,6 +686,18 @@ def test_full_disk_leaves_the_previous_checkpoint_alone(tmp_path, monkeypatch, s
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    "sentence", ["CUDA error: device-side assert triggered", "DefaultCPUAllocator: can't allocate memory"]
+)
+def test_failing_device_is_not_taken_for_a_full_disk(tmp_path, monkeypatch, sentence):
+    def fail(*_):
+        raise RuntimeError(sentence)
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match=sentence):
+        write_run(tmp_path, [1])
+
+
 def test_full_disk_ends_the_run_in_one_sentence(tmp_path, monkeypatch):
     save = DurableCheckpointIO.save_checkpoint
 
@@ -568,9 +716,11 @@ def test_full_disk_ends_the_run_in_one_sentence(tmp_path, monkeypatch):
     assert (tmp_path / "model").is_dir()
 
 
-def test_kill_at_any_byte_leaves_the_checkpoint_before(tmp_path):
+def test_kill_at_any_byte_leaves_the_checkpoint_before(run_folder):
     """A forked process ends itself after so many bytes."""
-    (first,) = write_run(tmp_path, [1])
+    tmp_path = run_folder.path
+    first = write_owned(run_folder, 1)
+    run_folder.own_all(checkpointing.file_names(2))
     size = first.stat().st_size
 
     for allowed in np.random.default_rng(7).integers(0, size - 1, 40):
@@ -584,10 +734,12 @@ def test_kill_at_any_byte_leaves_the_checkpoint_before(tmp_path):
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         assert checkpointing.find_last_checkpoint(tmp_path) == first
 
-    # The next checkpoint takes the place of what is left over.
+    # The next run removes what is left over.
     assert len(list(first.parent.iterdir())) == 41
-    checkpointing.remove_checkpoints(tmp_path, keep=write_run(tmp_path, [1, 2]))
-    assert checkpointing.list_checkpoints(tmp_path) == list(sorted(first.parent.iterdir()))
+    run_folder.close()
+    with RunFolder.open(tmp_path, "training", {}) as run:
+        run.start()
+    assert list(first.parent.iterdir()) == [first]
 
 
 @pytest.fixture()
@@ -712,8 +864,13 @@ def test_sharded_checkpoint_survives_a_kill_while_the_next_one_is_saved(write_sh
 
     write_shards.save_checkpoint("second", second)
     assert (second / "meta.pt").read_text() == "second"
-    checkpointing.remove_checkpoints(tmp_path, keep=[second])
-    assert list((tmp_path / "checkpoints").iterdir()) == [second]
+    with RunFolder.open(tmp_path / "run", "training", {}) as run:
+        run.start()
+        for step in (1, 2):
+            run.own_all(checkpointing.file_names(step, sharded=True))
+        (tmp_path / "checkpoints").rename(run.path / "checkpoints")
+        checkpointing.remove_checkpoints(run, keep=[checkpointing.checkpoint_path(run.path, 2)])
+        assert [path.name for path in (run.path / "checkpoints").iterdir()] == [second.name]
 
 
 def test_sharded_checkpoint_that_would_run_code_is_not_read(write_shards, tmp_path):
