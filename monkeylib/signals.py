@@ -6,11 +6,15 @@ temporary ones removed, processes ended. Its exit code and its sentence tell tha
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -18,6 +22,14 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 # Exit code of work that was interrupted and saved, EX_TEMPFAIL of sysexits.h: the same command goes on.
 EXIT_SAVED = 75
+
+# What `end_at_once` says of work that keeps what is complete.
+GOES_ON = "what is complete is saved, and the same command goes on"
+
+# A process may get one SIGINT twice, itself and in its group; a user's next one takes longer (seconds).
+_SAME_INTERRUPT = 1.0
+
+_outcome: ContextVar[str] = ContextVar("outcome", default="")
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -70,21 +82,59 @@ def handle(handler: Handler) -> Iterator[None]:
 
 
 @contextmanager
+def say_when_interrupted(outcome: str) -> Iterator[None]:
+    """Let the sentence of `end_at_once` tell what has become of the work, such as `GOES_ON`, while the block
+    is entered."""
+    token = _outcome.set(outcome)
+    try:
+        yield
+    finally:
+        _outcome.reset(token)
+
+
+@contextmanager
 def end_at_once() -> Iterator[None]:
     """Leave the block at the first signal with `Interrupted`.
+
+    Further ones are ignored while the block is left, so that files are closed and processes ended in peace;
+    only a user's second SIGINT ends the process without that.
 
     Raises:
         Interrupted: a signal has come.
     """
+    first: float | None = None
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        # Processes that work together report once.
-        is_main = os.environ.get("RANK", "0") == "0"
-        sentence = f"interrupted by {name(number)}: what is complete is saved, and the same command goes on"
-        raise Interrupted(sentence if is_main else "", exit_code(number))
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            if not _is_interrupted(sys.exception()):
+                raise _interrupted(number)
+
+        if number == signal.SIGINT and time.monotonic() - first > _SAME_INTERRUPT:
+            os.write(2, b"\nmonkeylib: ended at once\n")
+            os._exit(exit_code(number))
 
     with handle(interrupt):
         yield
+
+
+def _interrupted(number: int) -> Interrupted:
+    """Return the exception of a signal."""
+    # Processes that work together report once.
+    if os.environ.get("RANK", "0") != "0":
+        return Interrupted("", exit_code(number))
+    outcome = _outcome.get()
+    return Interrupted(
+        f"interrupted by {name(number)}" + (f": {outcome}" if outcome else ""), exit_code(number)
+    )
+
+
+def _is_interrupted(error: BaseException | None) -> bool:
+    """Return whether an exception that is being handled comes from `Interrupted`."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error is not None
 
 
 def obey_parent_alone() -> None:
@@ -92,7 +142,9 @@ def obey_parent_alone() -> None:
 
     A signal to a group of processes is left to the parent, which ends its children when it is ready.
     """
-    parent = os.getppid()
+    # Of a process that a server has forked, the parent is who has asked the server for it.
+    process = multiprocessing.parent_process()
+    parent = os.getppid() if process is None else process.pid
     # Blocked, signals wait until they are fetched with their sender.
     signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
     threading.Thread(target=_wait_for_signal, args=(parent,), daemon=True).start()

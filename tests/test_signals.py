@@ -1,10 +1,13 @@
 """Signals end the work of a command with one sentence and an exit code of their own."""
 
+import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -28,6 +31,76 @@ def test_signal_leaves_the_block_and_restores_the_handlers(number):
     assert raised.value.code == 128 + number
     assert cleaned_up == [True]
     assert signal.getsignal(number) == previous
+
+
+@contextlib.contextmanager
+def closing(closed):
+    """A generator's clean-up gets a signal, too."""
+    try:
+        yield
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        closed.append("context")
+
+
+@each_signal
+def test_further_signals_let_the_cleaning_up_finish(number):
+    closed = []
+    with pytest.raises(signals.Interrupted, match=signals.name(number)), signals.end_at_once():
+        try:
+            with closing(closed):
+                os.kill(os.getpid(), number)
+        finally:
+            # The signal to a group comes to its first process twice.
+            os.kill(os.getpid(), number)
+            closed.append("block")
+
+    assert closed == ["context", "block"]
+
+
+def test_signal_while_another_interruption_leaves_the_block_is_ignored():
+    with pytest.raises(signals.Interrupted, match="step 2 is saved"), signals.end_at_once():
+        try:
+            raise signals.Interrupted("step 2 is saved", signals.EXIT_SAVED)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_later_interrupt_of_a_user_ends_the_process_at_once():
+    script = (
+        "import os, signal, time; from monkeylib import signals\n"
+        "signals._SAME_INTERRUPT = 0.1\n"
+        "with signals.end_at_once():\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    finally:\n"
+        "        time.sleep(0.2); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        print('cleaning up', flush=True); os.kill(os.getpid(), signal.SIGINT)\n"
+        "        print('not reached', flush=True)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        130,
+        "cleaning up\n",
+        "\nmonkeylib: ended at once\n",
+    )
+
+
+def test_sentence_tells_what_has_become_of_the_work_where_that_is_known():
+    for outcome, sentence in [
+        ("", "interrupted by SIGTERM"),
+        ("x is kept", "interrupted by SIGTERM: x is kept"),
+    ]:
+        with (
+            pytest.raises(signals.Interrupted) as raised,
+            signals.end_at_once(),
+            signals.say_when_interrupted(outcome),
+        ):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert str(raised.value) == sentence
+
+    with pytest.raises(signals.Interrupted) as raised, signals.end_at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert str(raised.value) == "interrupted by SIGTERM"
 
 
 def test_signal_that_is_ignored_from_the_start_stays_ignored():
@@ -85,6 +158,33 @@ def test_process_obeys_its_parent_alone(number):
     child.send_signal(number)
     assert child.wait(30) == 0
     child.stdout.close()
+
+
+def obey(connection):
+    """Say when signals of the parent end this process, and wait for one."""
+    signals.obey_parent_alone()
+    connection.send("ready")
+    time.sleep(120)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_process_of_a_fork_server_obeys_who_has_started_it(method):
+    context = multiprocessing.get_context(method)
+    ours, theirs = context.Pipe()
+    child = context.Process(target=obey, args=(theirs,), daemon=True)
+    with signals.blocked():
+        child.start()
+    assert ours.poll(60) and ours.recv() == "ready"
+
+    subprocess.run(["kill", "-TERM", str(child.pid)], check=True)
+    child.join(0.3)
+    assert child.is_alive()
+
+    child.terminate()
+    child.join(30)
+    is_ended = not child.is_alive()
+    child.kill()
+    assert is_ended
 
 
 @each_signal

@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from monkeylib import resources, runs
+from monkeylib import resources, runs, signals
 from monkeylib.captions import filtering
 from monkeylib.captions.annotations import SCHEMA_VERSION, Record
 from monkeylib.captions.cached_model import MAXIMUM_FAILURES
@@ -165,7 +165,11 @@ class Pipeline:
         images = [image.absolute() for image in images]
         stages = self.stages(out / ANNOTATIONS)
 
-        with self._open(out, images, stages, shard_size) as folder, self._releasing(stages):
+        with (
+            self._open(out, images, stages, shard_size) as folder,
+            self._releasing(stages),
+            signals.say_when_interrupted(signals.GOES_ON),
+        ):
             return self._run(
                 folder, images, stages, engine or LocalEngine(), shard_size, retry_failed, report, progress
             )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monkeylib import resources
+from monkeylib import resources, signals
 from monkeylib.digests import FileDigests, json_digest
 from monkeylib.evaluation import distributed, error_gallery, hf_models
 from monkeylib.evaluation.benchmarks import Benchmark
@@ -115,7 +115,8 @@ def run_job(job: EvaluationJob) -> EvaluationResult | None:
     with run if run is not None else contextlib.nullcontext():
         model = hf_models.load_image_text_model(job.model)
         context.run_on_main(lambda: _start(run, job, model, context))
-        result = _predict_all(job, usable, model, run, context)
+        with signals.say_when_interrupted(signals.GOES_ON):
+            result = _predict_all(job, usable, model, run, context)
 
     return result if context.is_main else None
 
@@ -142,7 +143,7 @@ def _check(job: EvaluationJob) -> tuple[list[str], RunFolder]:
 
     names = [benchmark.name for benchmark in job.benchmarks if benchmark.name not in problems]
     if problems and not (job.skip_unusable and names):
-        # All of them in one message, so that they are mended together.
+        # All of them in one message, so that the user mends them at one time.
         errors = list(problems.values())
         raise type(errors[0])("; ".join(map(str, errors))) if len(errors) > 1 else errors[0]
     for name, error in problems.items():

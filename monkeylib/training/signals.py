@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from monkeylib import signals
 from monkeylib.signals import EXIT_SAVED, Interrupted
+from monkeylib.training import checkpointing
 from monkeylib.training.checkpointing import save_checkpoint
 
 
@@ -72,7 +74,10 @@ class StopOnSignal(L.Callback):
             launcher.kill(signal.SIGKILL)
 
         if rank_zero_only.rank == 0:
-            os.write(2, b"monkeylib: ended at once; the same command goes on from the last checkpoint\n")
+            folder = self._trainer.default_root_dir if self._trainer else None
+            is_saved = folder is not None and checkpointing.list_checkpoints(Path(folder))
+            what_follows = "; the same command goes on from the last checkpoint" if is_saved else ""
+            os.write(2, f"monkeylib: ended at once{what_follows}\n".encode())
         os._exit(signals.exit_code(signal.SIGINT))
 
     # --- callback

@@ -1,11 +1,14 @@
 """Runs of the pipeline: caching, resuming and failures."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from monkeylib import signals
 from monkeylib.captions import pipeline
 from monkeylib.captions.annotations import ExpertOutput, Provenance, Region
 from monkeylib.captions.composers import rules
@@ -130,6 +133,12 @@ def test_interrupted_run_loses_at_most_one_batch(images, tmp_path):
     ]
 
     assert leftovers == []
+
+
+def test_interruption_tells_that_complete_shards_are_kept(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(Colours, "annotate", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(signals.Interrupted, match=f"by SIGTERM: {signals.GOES_ON}$"), signals.end_at_once():
+        _run(images, Colours(), tmp_path / "out")
 
 
 def test_failing_image_spoils_no_other_and_is_tried_again_on_request(images, tmp_path):

@@ -1,11 +1,14 @@
 """Evaluation as a run: checked before the model is loaded, recorded, and harmless to what is there."""
 
+import os
 import shutil
+import signal
 import time
 from dataclasses import replace
 
 import pytest
 
+from monkeylib import signals
 from monkeylib.evaluation import benchmarks, hf_models, job
 from monkeylib.evaluation.distributed import DistributedContext
 from monkeylib.evaluation.examples import read_predictions
@@ -99,6 +102,12 @@ def test_second_call_generates_nothing_and_says_so(chartqa, capsys, loaded):
 
 
 # --- checked before the model is loaded
+
+
+def test_interruption_tells_that_the_answers_are_kept(chartqa, loaded, monkeypatch):
+    monkeypatch.setattr(job, "predict", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(signals.Interrupted, match=f"by SIGTERM: {signals.GOES_ON}$"), signals.end_at_once():
+        run_job(chartqa)
 
 
 def break_image(job, data):

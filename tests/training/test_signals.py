@@ -83,13 +83,19 @@ class Ended(BaseException):
     """Stands for the end of this process."""
 
 
+@pytest.mark.parametrize("is_saved", [True, False], ids=["saved", "nothing saved"])
 @pytest.mark.parametrize("first", signals.NUMBERS, ids=signals.name)
-def test_second_interrupt_ends_all_processes_at_once(monkeypatch, capfd, first):
+def test_second_interrupt_ends_all_processes_at_once(monkeypatch, capfd, tmp_path, first, is_saved):
+    if is_saved:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "step-000001.ckpt").touch()
+
     def end(code):
         raise Ended(code)
 
     monkeypatch.setattr(training_signals.os, "_exit", end)
     trainer, killed = StubTrainer(), []
+    trainer.default_root_dir = tmp_path
     trainer.strategy.launcher = SimpleNamespace(kill=killed.append)
 
     with StopOnSignal() as callback, pytest.raises(Ended) as ended:
@@ -100,7 +106,10 @@ def test_second_interrupt_ends_all_processes_at_once(monkeypatch, capfd, first):
 
     assert ended.value.args == (130,)
     assert killed == [signal.SIGKILL]
-    assert capfd.readouterr().err.count("monkeylib: ended at once") == 1
+    said = "monkeylib: ended at once"
+    if is_saved:
+        said += "; the same command goes on from the last checkpoint"
+    assert capfd.readouterr().err.splitlines()[-1] == said
 
 
 # --- SLURM and several processes
