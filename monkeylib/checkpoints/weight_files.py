@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from monkeylib.errors import is_out_of_memory
@@ -270,8 +270,12 @@ def read_shard(path: Path) -> dict[str, torch.Tensor]:
     with explain_broken(path):
         if path.suffix == ".safetensors":
             return load_file(path)
-        # mmap: only the tensors that are used are read from disk.
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        try:
+            # mmap: only the tensors that are used are read from disk.
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except ValueError as error:
+            # Of broken content; `explain_broken` leaves a ValueError as it is.
+            raise RuntimeError(str(error)) from error
 
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
         raise ValueError(f"{path} holds something other than tensors by name: take the weights alone")
@@ -308,6 +312,8 @@ def explain_broken(path: Path | str) -> Iterator[None]:
 
     Raises:
         ValueError: in place of the reader's errors.
+        OSError, ImportError, MemoryError, RuntimeError: as they come, where the file may be sound: it cannot
+            be read, a package is missing, or there is not enough memory.
     """
     try:
         yield
@@ -317,9 +323,11 @@ def explain_broken(path: Path | str) -> Iterator[None]:
             f"{path} holds {match[1] if match else 'an object'}, which could run code when loaded, and was "
             "not loaded: take the weights from their publisher"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
-        # The file may be sound and the memory too small.
-        if is_out_of_memory(error):
+    # Readers of a broken file raise whatever they stumble over, from IndexError to AssertionError.
+    except Exception as error:
+        # The file may be sound; a ValueError is a sentence already, unless it is of text that is none.
+        is_sentence = isinstance(error, ValueError) and not isinstance(error, UnicodeError)
+        if is_sentence or isinstance(error, (OSError, ImportError)) or is_out_of_memory(error):
             raise
         raise ValueError(
             f"{path} is cut off or is no file of weights ({first_line(error)}): fetch it again"

@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,21 @@ def _pickled(content: Callable[[Path], Any], protocol: str) -> Callable[[Path], 
     return spoil
 
 
+def _torch_pickle(content: bytes) -> Callable[[Path], None]:
+    """Put bytes in the weights' place, where torch expects the pickle of its archive."""
+
+    def spoil(folder: Path) -> None:
+        (folder / WEIGHTS).unlink()
+        sound = folder / "sound.bin"
+        torch.save({KEY: torch.zeros(2)}, sound)
+        with zipfile.ZipFile(sound) as source, zipfile.ZipFile(folder / "pytorch_model.bin", "w") as target:
+            for name in source.namelist():
+                target.writestr(name, content if name.endswith("/data.pkl") else source.read(name))
+        sound.unlink()
+
+    return spoil
+
+
 def _sparse(name: str, size: int) -> Callable[[Path], None]:
     """Make a file of so many bytes that takes no room on the disk."""
     return lambda folder: os.truncate(folder / name, size)
@@ -188,6 +204,7 @@ def _drop(word: str) -> Callable[[dict[str, torch.Tensor]], None]:
 # --- the table
 
 CUT = f"{WEIGHTS} is cut off or is no file of weights"
+BIN_CUT = "pytorch_model.bin is cut off or is no file of weights"
 CONFIG, PROCESSOR, TOKENIZER = "config.json", "processor_config.json", "tokenizer.json"
 
 HOSTILE: dict[str, HostileCheckpoint] = {
@@ -270,6 +287,14 @@ HOSTILE: dict[str, HostileCheckpoint] = {
     "a sparse tensor": HostileCheckpoint(
         _pickled(lambda folder: {KEY: torch.zeros(2, 2).to_sparse()}, "torch"),
         f"{KEY} in .*is of the dtype|cut off",
+    ),
+    "a pickle of one byte": HostileCheckpoint(_torch_pickle(b"."), f"{BIN_CUT} .pop from empty list"),
+    "a pickle cut in a number": HostileCheckpoint(_torch_pickle(b"\x80\x02J\x01"), BIN_CUT),
+    "a pickle of bytes for text": HostileCheckpoint(
+        _torch_pickle(b"\x80\x02X\x01\x00\x00\x00\xff."), BIN_CUT
+    ),
+    "a pickle of a storage that is none": HostileCheckpoint(
+        _torch_pickle(b"\x80\x02(X\x07\x00\x00\x00storagetQ."), BIN_CUT
     ),
     # the index
     "an index to a file outside": HostileCheckpoint(
