@@ -295,7 +295,7 @@ class RunFolder:
             ValueError: an input is a file of the previous run, or `run.json` is damaged.
             OSError: the folder can't be written.
         """
-        run = cls(Path(path).expanduser().absolute(), kind, dict(fingerprint), main_process)
+        run = cls(_absolute(path), kind, dict(fingerprint), main_process)
         run._adopted = set(adopt)
         # Refused before anything is created.
         run._read(may_change, defaults or {}, list(inputs), fresh)
@@ -313,7 +313,7 @@ class RunFolder:
     @classmethod
     def follow(cls, path: Path | str, kind: str) -> RunFolder:
         """Return a folder for a process that another one writes for: nothing is read, locked or changed."""
-        return cls(Path(path).expanduser().absolute(), kind, {}, main_process=False)
+        return cls(_absolute(path), kind, {}, main_process=False)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -394,7 +394,7 @@ class RunFolder:
         """
         folder = self.path.resolve()
         for path in inputs:
-            resolved = Path(path).expanduser().resolve()
+            resolved = _absolute(path).resolve()
             if not resolved.is_relative_to(folder):
                 continue
             name = resolved.relative_to(folder).as_posix()
@@ -783,6 +783,11 @@ def _is_valid_name(name: Any) -> bool:
 def _is_within(name: str, fields: Iterable[str]) -> bool:
     """Return whether a dotted name is one of the fields, or of a group of them."""
     return any(name == group or name.startswith(f"{group}.") for group in fields)
+
+
+def _absolute(path: Path | str) -> Path:
+    """Return an absolute path, with the home folder in place of `~`."""
+    return Path(os.path.expanduser(path)).absolute()
 
 
 def _display(path: Path) -> str:

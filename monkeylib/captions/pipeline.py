@@ -15,6 +15,7 @@ are; the next run tries the others again.
 """
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ def caption_images(
         batch_size=batch_size,
     )
     pipeline.run(inputs, out, progress=progress)
-    return list(read_records(Path(out) / RECORDS))
+    return list(read_records(_absolute(out) / RECORDS))
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Pipeline:
             raise ValueError("There is nothing to caption: got no images.")
 
         # Workers may run in other folders.
-        out = Path(out).absolute()
+        out = _absolute(out)
         images = [image.absolute() for image in images]
         stages = self.stages(out / ANNOTATIONS)
 
@@ -324,6 +325,11 @@ def _check_models(stages: Sequence[Stage]) -> None:
             raise
         except Exception as error:  # models raise whatever they like
             raise ValueError(f"The stage {stage.name} cannot run, so nothing was begun: {error}") from error
+
+
+def _absolute(out: Path | str) -> Path:
+    """Return an output folder's absolute path, with the home folder in place of `~`."""
+    return Path(os.path.expanduser(out)).absolute()
 
 
 def _is_finished(folder: Path, shard: Shard, retry_failed: bool) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from monkeylib import resources
+from monkeylib.cli import options
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -112,10 +113,12 @@ def caption(
     from monkeylib.captions.input_images import attach_captions, find_images, left_out
     from monkeylib.captions.pipeline import REPORT, Pipeline
 
+    out = options.expand_home(out)
+    images = [options.expand_home(path) for path in images]
     inputs = find_images(images)
     _say_what_is_left_out(left_out(images))
     if captions:
-        inputs = attach_captions(inputs, captions)
+        inputs = attach_captions(inputs, options.expand_home(captions))
 
     # A single name may be a set, so only several names become a list.
     names = experts.split(",") if "," in experts else experts

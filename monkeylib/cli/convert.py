@@ -39,6 +39,7 @@ def convert(
     from monkeylib.checkpoints.released import is_released
     from monkeylib.training import export
 
+    source, target = options.expand_home(source), options.expand_home(target)
     if export.is_from_training(source):
         if grid:
             raise ValueError(

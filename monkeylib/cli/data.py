@@ -76,6 +76,7 @@ def convert(
     from monkeylib.data.convert import convert_dataset
     from monkeylib.data.dataset_cards import training_card
 
+    folder, out = options.expand_home(folder), options.expand_home(out)
     card = training_card(name)
     conversion = convert_dataset(card, folder, out)
     # Why records were left out, and how many.

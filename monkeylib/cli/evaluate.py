@@ -98,8 +98,8 @@ def evaluate(
         names = [name for name in available(data) if get(name).card or not prompt]
     selected = [_benchmark(name, prompt or None, data) for name in dict.fromkeys(names)]
 
-    path = model or str(options.default_checkpoint())
-    folder = out or _default_folder(path)
+    path = str(options.expand_home(Path(model))) if model else str(options.default_checkpoint())
+    folder = options.expand_home(out) if out else _default_folder(path)
 
     options.hide_loading_bars()
     result = job.run_job(
@@ -141,7 +141,8 @@ def score(
     from monkeylib.evaluation.metrics import registry
 
     metric_names = [registry.get(name.strip()).name for name in metrics.split(",")] if metrics else []
-    folders = list({path.resolve(): path for path in folder}.values())
+    expanded = [options.expand_home(path) for path in folder]
+    folders = list({path.resolve(): path for path in expanded}.values())
 
     # A gallery needs the questions and images, scores need the predictions alone.
     if gallery:

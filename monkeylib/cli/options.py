@@ -1,5 +1,6 @@
 """Options that several commands share, and the default checkpoint."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,14 @@ Set = Annotated[
     ),
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")]
+
+
+def expand_home(path: Path) -> Path:
+    """Return a path with the home folder in place of its `~`, which shells leave in `--out=~/run`.
+
+    Commands call it once, so that all that use the path mean the same folder.
+    """
+    return Path(os.path.expanduser(path))
 
 
 def default_checkpoint() -> Path:

@@ -74,9 +74,10 @@ def train(
     from monkeylib.training import finetune
 
     options.hide_loading_bars()
+    data = str(options.expand_home(Path(data))) if data else ""
     # Only options that were given override the profile.
     short_forms = {
-        "base_checkpoint": None if base is None else str(base.resolve()),
+        "base_checkpoint": None if base is None else str(options.expand_home(base).resolve()),
         "training.steps": steps,
         "training.batch_size": batch_size,
         "training.micro_batch_size": micro_batch_size,
@@ -95,7 +96,7 @@ def train(
     changes |= assigned
     settings = override(profiles.load_profile(profile), changes)
 
-    folder = out or _default_folder(settings.name, profile, data)
+    folder = options.expand_home(out) if out else _default_folder(settings.name, profile, data)
 
     training_data = None  # the profile's synthetic data
     if data:

@@ -7,10 +7,11 @@ the model's folder, and the folder of the run. `run.json` then records what the 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,8 @@ def run_job(job: EvaluationJob) -> EvaluationResult | None:
             benchmark is incomplete.
     """
     context = distributed.join_processes()
+    # Once, for all who use it.
+    job = replace(job, folder=Path(os.path.expanduser(job.folder)))
 
     # One process checks, and holds the folder; the others share it.
     opened = context.run_on_main(lambda: _check(job))

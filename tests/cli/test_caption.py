@@ -39,6 +39,19 @@ class Colour(experts.Expert):
         return [ExpertOutput(captions=(Caption(text=text, expert=self.name),)) for text in captions]
 
 
+def test_folder_below_home_is_one_folder(call, monkeypatch, tmp_path):
+    monkeypatch.setitem(experts.EXPERTS.entries, "colour", experts.ExpertEntry(Colour))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "home" / "a.png")
+    code, output, errors = call("caption", "~/a.png", "--out=~/captions", "--experts", "colour")
+
+    assert code == 0 and output.startswith("a.png: "), errors
+    assert (tmp_path / "home" / "captions" / "records.jsonl").exists()
+    assert not (tmp_path / "~").exists()
+
+
 def test_caption_describes_readable_images_and_reports_the_others(call, monkeypatch, tmp_path):
     monkeypatch.setitem(experts.EXPERTS.entries, "colour", experts.ExpertEntry(Colour))
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "a.png")

@@ -4,14 +4,15 @@ from monkeylib.experiments import parity
 from tests.support import released_files
 
 
-def test_convert_round_trip_and_lora_export(call, tmp_path):
+def test_convert_round_trip_and_lora_export(call, tmp_path, monkeypatch):
     source = released_files.write(
         tmp_path / "source", released_files.golden_settings(), parity.released_weights()
     )
     code, output, errors = call("convert", source, tmp_path / "converted")
 
     assert (code, errors) == (0, "") and output.startswith("wrote ")
-    assert call("convert", tmp_path / "converted", tmp_path / "back")[0] == 0
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert call("convert", "~/converted", "~/back")[0] == 0
 
     before, after = (released_files.read(folder) for folder in (source, tmp_path / "back"))
 

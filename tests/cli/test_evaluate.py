@@ -41,6 +41,19 @@ def test_evaluate_writes_predictions_scores_and_galleries(call, evaluated, monke
     assert call(*call_of, "--out", folder)[0] == 0, "a second call asks nothing"
 
 
+def test_folder_below_home_is_one_folder(call, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    call_of = ("evaluate", "--benchmarks", "nano-fine", "--model", checkpoint, "--limit", 2, "--gallery", 0)
+    code, output, errors = call(*call_of, "--out=~/e")
+
+    assert code == 0, errors
+    names = sorted(file.name for file in (tmp_path / "home" / "e").iterdir())
+    assert names == ["nano-fine.jsonl", "run.json", "scores.csv"]
+    assert not (tmp_path / "~").exists()
+    assert call("score", "~/e")[0] == 0
+
+
 def test_fresh_replaces_predictions_of_another_model(call, evaluated):
     folder, _, call_of = evaluated
     file = folder / "nano-fine.jsonl"

@@ -60,6 +60,12 @@ def test_mixtures_of_one_name_have_folders_of_their_own(train, tmp_path, monkeyp
     assert train("--data", "samples")[1] == resources.runs("smoke") / "samples"
 
 
+def test_folder_below_home_is_one_folder(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_mixture(tmp_path / "cats")
+    assert train("--out=~/run", "--data=~/cats/mixture.yaml")[1] == tmp_path / "run"
+
+
 def test_profiles_of_one_name_have_folders_of_their_own(train, tmp_path):
     folders = set()
     for name in ("a", "b"):
