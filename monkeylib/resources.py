@@ -150,9 +150,10 @@ def create_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` if the block succeeds, and is removed if not.
 
     Raises:
-        FileExistsError: `path` is a file, or a folder that is not empty.
+        FileExistsError: `path` is a file or a folder that is not empty, before or after the block.
+        OSError: the files cannot be written, for example since the disk is full.
     """
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{display_path(path)} exists already: name a new folder")
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +163,16 @@ def create_folder(path: Path) -> Iterator[Path]:
 
     try:
         yield temporary
-        os.replace(temporary, path)
+
+        for file in temporary.rglob("*"):
+            if not file.is_dir():
+                sync(file)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            # Another process has written it in the meantime; an empty folder would have been replaced.
+            if os.path.lexists(path):
+                raise FileExistsError(f"{display_path(path)} exists already: name a new folder") from error
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -13,13 +13,12 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
-from monkeylib import resources
 from monkeylib.checkpoints import peft, qwen_tokenizer
 from monkeylib.checkpoints.key_map import build_key_map, build_released_tensor, group_by_released_key
 from monkeylib.checkpoints.released import is_released, load_released_processor, open_released
 from monkeylib.checkpoints.released_config import config_to_released
 from monkeylib.checkpoints.saved import load_saved_processor, open_saved
-from monkeylib.checkpoints.weight_files import file_inside, is_plain_name
+from monkeylib.checkpoints.weight_files import create_folder, file_inside, is_plain_name
 from monkeylib.progress import Progress
 from monkeylib.settings_files import read_json
 from monkeylib.tiling import Grid
@@ -53,7 +52,7 @@ def convert_from_released(
     checkpoint = open_released(source, grid)
     processor = load_released_processor(source, grid)
 
-    with resources.create_folder(target) as folder:
+    with create_folder(target) as folder:
         file_of: dict[str, str] = {}
         size = 0
         for number, tensors in enumerate(checkpoint.stream(progress=progress), start=1):
@@ -118,7 +117,7 @@ def convert_to_released(source: Path, target: Path, progress: bool = False) -> N
             )
             files = split.filename_to_tensors
 
-        with resources.create_folder(target) as folder, Progress(unit="files", enabled=progress) as bar:
+        with create_folder(target) as folder, Progress(unit="files", enabled=progress) as bar:
             bar.add_task("writing", total=len(files))
             size = 0
             for name, keys in files.items():

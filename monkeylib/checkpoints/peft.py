@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
-from monkeylib import resources
-from monkeylib.checkpoints.weight_files import explain_broken, read_finite
+from monkeylib.checkpoints.weight_files import create_folder, explain_broken, read_finite
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyVisionConfig
 from monkeylib.model.hf_vision import layout_of
 
@@ -80,7 +79,7 @@ def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target
     if not config.lora_count:
         raise ValueError(f"a model of lora_mode {config.lora_mode!r} has no LoRA to write")
 
-    with resources.create_folder(target) as folder:
+    with create_folder(target) as folder:
         # Tile i of the stacked tensors becomes the folder tile-i.
         for tile in range(config.lora_count):
             weights: dict[str, torch.Tensor] = {}

@@ -9,6 +9,7 @@ are loaded, which costs about 0.1 seconds a gigabyte.
 from __future__ import annotations
 
 import contextlib
+import errno
 import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from monkeylib import resources
 from monkeylib.errors import is_out_of_memory
 from monkeylib.settings_files import read_json
 
@@ -28,8 +30,41 @@ _WEIGHT_FILES = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
+# The disk is full, its quota or a file's size exhausted, or it fails.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
 # As a safetensors header spells them; weights of any other kind are refused.
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@contextlib.contextmanager
+def create_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder for weights that becomes `path` if the block succeeds, and is removed if not.
+
+    Raises:
+        FileExistsError: `path` is a file, or a folder that is not empty.
+        OSError: the files cannot be written, for example since the disk is full.
+    """
+    try:
+        with resources.create_folder(path) as folder:
+            yield folder
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if (reason := _disk_error(error)) is None:
+            raise
+        raise OSError(
+            f"the new checkpoint could not be written ({reason}): check space and rights of the disk"
+        ) from error
+
+
+def _disk_error(error: Exception) -> str | None:
+    """Return what kept a library from writing a file, None if the error is another one."""
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in _DISK_ERRORS else None
+    if isinstance(error, SafetensorError):
+        return str(error) if "I/O error" in str(error) else None
+    # PyTorch's writer hides the error of the system.
+    is_of_writer = "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
+    return "PyTorch could not write a file" if is_of_writer else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.distributed import checkpoint as sharded
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from monkeylib import resources
-from monkeylib.checkpoints import convert, loading, peft
+from monkeylib.checkpoints import convert, loading, peft, weight_files
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile, build, trainable
@@ -45,7 +45,7 @@ def convert_training(source: Path, target: Path, to: Layout = "monkeylib", which
     path = _choose(source, which)
 
     # Refused before anything is loaded.
-    with resources.create_folder(target) as folder:
+    with weight_files.create_folder(target) as folder:
         model, processor = _load(path)
         if to == "monkeylib":
             trainable.save_complete(model, processor, folder)

@@ -1,5 +1,10 @@
 """`monkeylib convert`."""
 
+import resource
+
+import pytest
+
+from monkeylib import resources
 from monkeylib.experiments import parity
 from tests.support import released_files
 
@@ -27,3 +32,44 @@ def test_convert_round_trip_and_lora_export(call, tmp_path, monkeypatch):
     code, _, errors = call("convert", source, tmp_path / "converted")
 
     assert code == 2 and "exists already" in errors and errors.count("\n") == 1
+
+
+@pytest.fixture()
+def small_files():
+    """Let no file grow beyond 20 kB, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("to", ["monkeylib", "released", "peft"])
+def test_conversion_that_cannot_be_written_leaves_nothing(call, tmp_path, request, to):
+    source = tmp_path / "source"
+    released_files.write(source, released_files.golden_settings(), parity.released_weights())
+    if to == "released":
+        source = tmp_path / "converted"
+        assert call("convert", tmp_path / "source", source)[0] == 0
+
+    request.getfixturevalue("small_files")
+    code, _, errors = call("convert", source, tmp_path / "new" / "target", "--to", to)
+    assert code == 2 and errors.count("\n") == 1
+    assert "the new checkpoint could not be written (" in errors
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_second_conversion_into_one_folder_is_refused_at_its_end(call, checkpoint, tmp_path, monkeypatch):
+    """Both began when there was no such folder."""
+    target = tmp_path / "new" / "target"
+    sync = resources.sync
+
+    def sync_behind_the_other(file):
+        target.mkdir(exist_ok=True)
+        (target / "config.json").write_text("of the other one")
+        sync(file)
+
+    monkeypatch.setattr(resources, "sync", sync_behind_the_other)
+    code, _, errors = call("convert", checkpoint, target, "--to", "peft")
+    assert code == 2 and errors.count("\n") == 1 and "target exists already: name a new folder" in errors
+    assert [file.name for file in target.parent.iterdir()] == ["target"]
+    assert (target / "config.json").read_text() == "of the other one"
