@@ -201,8 +201,10 @@ class _NodeReader:
 
         # An alias is the node that it repeats: ten of ten of ten … are many values in few bytes.
         self._values += 1
-        if self._values > MAX_VALUES or len(location) > MAX_DEPTH:
+        if self._values > MAX_VALUES:
             self._fail(node, f"its aliases spell out more than {MAX_VALUES:,} values: shorten it")
+        if len(location) > MAX_DEPTH:
+            self._fail(node, f"its aliases spell out more than {MAX_DEPTH} levels: make it flatter")
         if id(node) in self._open:
             self._fail(node, "this value contains itself by an alias: spell it out")
 

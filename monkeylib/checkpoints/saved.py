@@ -49,7 +49,11 @@ _ATTENTION = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 _MOST_TOKENIZER_BYTES = 2**28
 _MOST_BEAMS = 1_024
-_HEADS = (
+# What decides about a model and does not show in the shapes of its weights.
+_NOT_IN_SHAPES = (
+    ("vision_config", "model_type"),
+    ("resampler_config", "model_type"),
+    ("text_config", "model_type"),
     ("vision_config", "num_attention_heads"),
     ("resampler_config", "heads"),
     ("text_config", "num_attention_heads"),
@@ -176,7 +180,7 @@ def open_saved(folder: str | Path, config: MonkeyConfig | None = None) -> SavedC
     if config is None:
         config = own_config
     else:
-        _check_heads(folder, own_config, config)
+        _check_same_model(folder, own_config, config)
 
     try:
         model = build_on_meta(config)
@@ -200,15 +204,15 @@ def open_saved(folder: str | Path, config: MonkeyConfig | None = None) -> SavedC
     return SavedCheckpoint(folder, config, weights)
 
 
-def _check_heads(folder: Path, own_config: MonkeyConfig, config: MonkeyConfig) -> None:
-    """Check that weights are divided among as many attention heads as they were trained with.
+def _check_same_model(folder: Path, own_config: MonkeyConfig, config: MonkeyConfig) -> None:
+    """Check that a base model is of the same kinds, and has as many attention heads, as the profile's model.
 
-    Shapes do not show it: with other heads they load, and compute something else.
+    Shapes do not show it: the weights load into another model, and compute something else.
 
     Raises:
         ValueError: they are not.
     """
-    for section, name in _HEADS:
+    for section, name in _NOT_IN_SHAPES:
         trained = getattr(getattr(own_config, section), name, None)
         requested = getattr(getattr(config, section), name, None)
         if trained != requested:

@@ -8,6 +8,7 @@ from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.profiles import build
+from tests.support import hostile_checkpoints
 
 
 def build_on_meta(name: str) -> MonkeyForConditionalGeneration:
@@ -115,3 +116,18 @@ def test_base_of_other_heads_raises(tmp_path):
     profile = smoke.model_copy(update={"vision": vision, "base_checkpoint": str(tmp_path)})
     with pytest.raises(ValueError, match="vision_config.num_attention_heads, is 2, the profile asks for 4"):
         build.build_model(profile, processor)
+
+
+@pytest.mark.parametrize("section", ["vision_config", "resampler_config", "text_config"])
+def test_base_of_another_kind_of_model_raises(section, tmp_path):
+    smoke = profiles.load_profile("smoke")
+    processor = build.build_processor(smoke)
+    build.build_model(smoke, processor).save_pretrained(tmp_path)
+    hostile_checkpoints.field("config.json", f"{section}.model_type", "clip_vision_model")(tmp_path)
+
+    profile = smoke.model_copy(update={"base_checkpoint": str(tmp_path)})
+    with pytest.raises(
+        ValueError, match=f"config.json, {section}.model_type, is clip_vision_model"
+    ) as raised:
+        build.build_model(profile, processor)
+    assert "\n" not in str(raised.value)

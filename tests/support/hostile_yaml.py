@@ -41,6 +41,11 @@ def _bomb(levels: int = 12) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _ladder(levels: int = 100) -> str:
+    """Return lists that each hold an alias of the one before: flat to read, deep once spelt out."""
+    return "a0: &a0 x\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, levels))
+
+
 def _deep(depth: int) -> str:
     return "description: " + "[" * depth + "]" * depth + "\n"
 
@@ -83,6 +88,7 @@ BROKEN: dict[str, HostileYAML] = {
         "description: x\nseed: 1\ndescription: y\n", "description stands here again, after line 1", 3
     ),
     "a bomb of aliases": HostileYAML(_bomb(), "more than 50,000 values"),
+    "levels of aliases": HostileYAML(_ladder(), "aliases spell out more than 32 levels"),
     "a value within itself": HostileYAML("description: &a [*a]\n", "contains itself by an alias", 1),
     "a merge of a word": HostileYAML("<<: word\n", "takes fields from a section", 1),
     "100 levels": HostileYAML(_deep(100), "beyond 32 levels", 1),
