@@ -15,7 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors import SafetensorError
@@ -268,7 +268,8 @@ def _from_main_process(trainer: L.Trainer, value: Any) -> Any:
     of their own.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size == 1 or environment is None or not environment.creates_processes_externally:
+    # Of Lightning's own environment, only the first process is here while the others are being started.
+    if trainer.world_size == 1 or environment is None or isinstance(environment, LightningEnvironment):
         return value
 
     if not torch.distributed.is_initialized():
