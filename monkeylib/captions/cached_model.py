@@ -144,7 +144,7 @@ class CachedModel:
 
         self.cached += len(unique) - len(missing)
         self._results += len(unique) - len(missing)
-        if progress:
+        if progress and len(requests) > len(missing):
             progress(len(requests) - len(missing), True)
 
         # Each batch is cached before the next one runs, so a kill loses one batch at most.

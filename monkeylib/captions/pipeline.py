@@ -224,8 +224,8 @@ class Pipeline:
             if missing and folder.state == "finished":
                 _check_models(stages)
 
-            self._start(folder)
             image_count = sum(len(shard.images) for shard in missing)
+            self._start(folder)
             for stage in stages:
                 bars.add_task(stage.name, image_count)
 
@@ -293,13 +293,12 @@ class Pipeline:
 
     def _add_expert(self, expert: Expert, root: Path, stages: dict[str, ExpertStage]) -> ExpertStage:
         """Return the stage of an expert; add it after that of its upstream expert if it is missing."""
-        stage = ExpertStage(expert, root, self.batch_size, self.time_limit, self.max_failures)
-        if stage.key not in stages:
-            if isinstance(expert, DependentExpert):
-                self._add_expert(expert.upstream, root, stages)
-            stages[stage.key] = stage
+        upstream = None
+        if isinstance(expert, DependentExpert):
+            upstream = self._add_expert(expert.upstream, root, stages)
 
-        return stages[stage.key]
+        stage = ExpertStage(expert, root, self.batch_size, self.time_limit, self.max_failures, upstream)
+        return stages.setdefault(stage.key, stage)
 
     @contextmanager
     def _releasing(self, stages: Sequence[Stage]) -> Iterator[None]:

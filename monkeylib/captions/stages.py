@@ -207,10 +207,11 @@ class ExpertStage(Stage):
         batch_size: number of images that the expert gets at once.
         time_limit: seconds for a batch, or for an image that is run alone; see `CachedModel`.
         max_failures: failures after which the run ends if there is hardly a success; see `CachedModel`.
+        upstream: for a dependent expert, the stage that it takes its input from.
 
     Attributes:
         key: the same for two experts whose results are the same.
-        upstream_key: key of the expert that a dependent one takes its input from, else empty.
+        upstream_key: key of the upstream stage, empty without one.
         in_records: whether its annotations are part of the records.
         has_dependents: whether dependent experts need its output.
         last_dependent: whether it is the last one to need the output of its upstream expert.
@@ -223,6 +224,7 @@ class ExpertStage(Stage):
         batch_size: int,
         time_limit: float | None = None,
         max_failures: int = MAXIMUM_FAILURES,
+        upstream: "ExpertStage | None" = None,
     ) -> None:
         self.model = expert
         self.name = expert.name
@@ -234,9 +236,7 @@ class ExpertStage(Stage):
         self._provenance = expert.provenance
         folder = result_folder(root, self._provenance)
         self.key = folder.as_posix()
-        self.upstream_key = ""
-        if isinstance(expert, DependentExpert):
-            self.upstream_key = result_folder(root, expert.upstream.provenance).as_posix()
+        self.upstream_key = upstream.key if upstream else ""
 
         self.cached_model = CachedModel(
             expert,

@@ -229,7 +229,8 @@ def _predict_all(
         if isinstance(model, HFChatModel):
             model = model.with_max_new_tokens(benchmark.max_new_tokens)
 
-        context.run_on_main(lambda name=benchmark.name: _own_predictions(run, name, context))
+        page = error_gallery.page_name(benchmark) if job.gallery else ""
+        context.run_on_main(lambda name=benchmark.name, page=page: _own_files(run, name, page, context))
         began = time.monotonic()
         try:
             predictions = predict(
@@ -255,9 +256,8 @@ def _predict_all(
             _record(run, benchmark, predictions, rows, time.monotonic() - began)
             _report(benchmark, predictions, rows)
 
-            if job.gallery and any(row.answers for row in rows):
-                page = run.own(error_gallery.page_name(benchmark))
-                error_gallery.write_gallery(benchmark, rows, examples, page, job.gallery)
+            if page and any(row.answers for row in rows):
+                error_gallery.write_gallery(benchmark, rows, examples, run.path / page, job.gallery)
             result.ids[benchmark.name] = [example.id for example in examples]
 
     if run is not None:
@@ -267,11 +267,18 @@ def _predict_all(
     return result
 
 
-def _own_predictions(run: RunFolder, name: str, context: DistributedContext) -> None:
-    """Note the files that all processes write for a benchmark."""
+def _own_files(run: RunFolder, name: str, page: str, context: DistributedContext) -> None:
+    """Note the files of a benchmark before its first question: one that is in the way ends the job.
+
+    Args:
+        run: the run.
+        name: name of the benchmark.
+        page: name of its gallery's page, empty for no gallery.
+        context: the processes, which write a part each.
+    """
     file = f"{name}.jsonl"
     parts = [part_name(file, rank) for rank in range(context.world_size)]
-    run.own_all([file, *(parts if context.world_size > 1 else [])])
+    run.own_all([file, *(parts if context.world_size > 1 else []), *([page] if page else [])])
 
 
 def _record(

@@ -289,6 +289,18 @@ def test_digests_of_images_are_remembered(chartqa, data, monkeypatch, tmp_path):
     assert run_job(chartqa).ids, "no file is read again"
 
 
+def test_page_that_is_in_the_way_of_a_gallery_ends_the_job_before_the_first_question(chartqa):
+    page = chartqa.folder / "errors/chartqa.html"
+    run_job(chartqa)
+    (chartqa.folder / "chartqa.jsonl").unlink()
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("mine")
+
+    with pytest.raises(FileExistsError, match="errors/chartqa.html is in the way"):
+        run_job(replace(chartqa, gallery=2))
+    assert page.read_text() == "mine" and not (chartqa.folder / "chartqa.jsonl").exists()
+
+
 # --- failures
 
 
@@ -357,7 +369,7 @@ def test_file_whose_name_begins_like_a_part_is_left_alone(chartqa, loaded):
 def test_processes_own_their_parts_by_name(tmp_path):
     with RunFolder.open(tmp_path / "out", "evaluation", {}) as run:
         run.start()
-        job._own_predictions(run, "chartqa", DistributedContext(0, 2))
+        job._own_files(run, "chartqa", "", DistributedContext(0, 2))
         assert run.manifest.files == ["chartqa.jsonl", "chartqa.jsonl.part0", "chartqa.jsonl.part1"]
 
 
