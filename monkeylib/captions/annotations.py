@@ -115,6 +115,11 @@ class Region(_Strict):
         return self
 
 
+def largest_first(regions: Sequence[Region]) -> list[Region]:
+    """Return regions by the area of their masks; of equal ones the earlier first, those without one last."""
+    return sorted(regions, key=lambda region: -region.mask.area if region.mask else 0)
+
+
 class OcrLine(_Strict):
     """A line of text, with its corners clockwise from the top left of the text."""
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import assets
-from monkeylib.captions.annotations import ExpertOutput, Mask, Region
+from monkeylib.captions.annotations import ExpertOutput, Mask, Region, largest_first
 from monkeylib.captions.models import Expert
 from monkeylib.captions.registry import register_expert
 
@@ -137,7 +137,7 @@ class SamDistilled(Expert):
             )
             regions.append(region)
 
-        return tuple(sorted(regions, key=lambda region: -region.mask.area if region.mask else 0))
+        return tuple(largest_first(regions))
 
     def _encode(self, image: Image.Image, input_size: tuple[int, int]) -> np.ndarray:
         """Return the features of the image, scaled into the top left of a black square."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from monkeylib.captions.annotations import ExpertOutput, Region
+from monkeylib.captions.annotations import ExpertOutput, Region, largest_first
 from monkeylib.captions.experts.blip2 import Blip2Segments
 from monkeylib.captions.experts.sam import SamMasks
 from monkeylib.captions.experts.sam_distilled import SamDistilled
@@ -94,7 +94,7 @@ class CaptionedSegments(DependentExpert):
 
 def largest(regions: Sequence[Region], count: int = LARGEST) -> list[Region]:
     """Return the regions with the largest masks, largest first; of equal ones the earlier first."""
-    return sorted(regions, key=lambda region: -(region.mask.area if region.mask else 0))[:count]
+    return largest_first(regions)[:count]
 
 
 def cut_out(image: Image.Image, region: Region) -> Image.Image:
