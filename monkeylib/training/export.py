@@ -10,20 +10,27 @@ import torch
 from torch.distributed import checkpoint as sharded
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from monkeylib import resources
+from monkeylib import resources, runs
 from monkeylib.checkpoints import convert, loading, peft, weight_files
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile, build, trainable
-from monkeylib.training import checkpointing
+from monkeylib.training import checkpointing, fingerprint
 
 Layout = Literal["monkeylib", "released", "peft"]
 
 
 def is_from_training(path: Path) -> bool:
     """Return whether a path is a training run, a checkpoint of one, or a folder of trained weights alone."""
-    is_run = (path / checkpointing.FOLDER).is_dir()
-    return is_run or path.suffix == ".ckpt" or (path / trainable.TRAINED_WEIGHTS).is_file()
+    return _is_run(path) or path.suffix == ".ckpt" or (path / trainable.TRAINED_WEIGHTS).is_file()
+
+
+def _is_run(path: Path) -> bool:
+    """Return whether a path is the folder of a training run that has saved something."""
+    if not (path / checkpointing.FOLDER).is_dir():
+        return False
+    manifest = runs.read_manifest(path)
+    return manifest is not None and manifest.kind == fingerprint.KIND
 
 
 def convert_training(source: Path, target: Path, to: Layout = "monkeylib", which: str | None = None) -> None:
@@ -64,12 +71,14 @@ def _choose(source: Path, which: str | None) -> Path:
     Raises: as `convert_training`.
     """
     run = resources.display_path(source)
-    if not (source / checkpointing.FOLDER).is_dir():
+    if not _is_run(source):
         if which is not None:
             raise ValueError(f"{run} is no folder of a run, whose checkpoint {which} could be chosen")
         return source
 
-    if which is None and (source / "model").is_dir():
+    # A run that is trained further still has the model of its earlier end.
+    is_finished = runs.read_manifest(source).finished
+    if which is None and is_finished and (source / "model").is_dir():
         return source / "model"
 
     saved = checkpointing.list_checkpoints(source)

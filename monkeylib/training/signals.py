@@ -21,6 +21,9 @@ from monkeylib.signals import EXIT_SAVED, Interrupted
 from monkeylib.training import checkpointing
 from monkeylib.training.checkpointing import save_checkpoint
 
+# A controller that is restarted may be silent.
+_SCONTROL_SECONDS = 60
+
 
 class StopOnSignal(L.Callback):
     """End a run at SIGINT, SIGTERM or SIGUSR1, after the running step, which is saved.
@@ -147,9 +150,17 @@ def _requeue() -> str:
         return ""
 
     try:
-        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+        subprocess.run(
+            ["scontrol", "requeue", job],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_SCONTROL_SECONDS,
+        )
     except FileNotFoundError:
         return f"; job {job} was not requeued, since there is no scontrol here"
+    except subprocess.TimeoutExpired:
+        return f"; job {job} was not requeued: scontrol has not answered for {_SCONTROL_SECONDS} seconds"
     except subprocess.CalledProcessError as error:
         return f"; job {job} was not requeued: {' '.join(error.stderr.split())}"
     return f"; job {job} is requeued"

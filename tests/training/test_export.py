@@ -6,11 +6,12 @@ import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from monkeylib import inference, profiles
+from monkeylib import inference, profiles, runs
 from monkeylib.checkpoints import loading
 from monkeylib.data import synthetic
 from monkeylib.experiments import parity
 from monkeylib.profiles import Profile, build, trainable
+from monkeylib.runs import RunFolder
 from monkeylib.training import checkpointing, export, finetune
 from tests.support import released_files
 from tests.support.training_processes import FSDP, train
@@ -89,6 +90,26 @@ def test_trained_model_of_a_finished_run_is_the_default(trained, tmp_path):
     (trained / "model").rename(tmp_path / "elsewhere")
     assert export._choose(trained, None) == checkpointing.list_checkpoints(trained)[-1]
     (tmp_path / "elsewhere").rename(trained / "model")
+
+
+def test_checkpoint_of_a_run_that_is_trained_further_is_its_model(tmp_path):
+    """The folder `model` is of the end before."""
+    run = tmp_path / "run"
+    finetune.run(SMOKE.with_training(steps=1), run)
+    with RunFolder.open(run, "training", runs.read_manifest(run).fingerprint) as run_folder:
+        run_folder.start()
+    assert (run / "model").is_dir()
+    assert export._choose(run, None) == checkpointing.checkpoint_path(run, 1)
+
+
+def test_folder_with_checkpoints_is_no_run_of_training_by_itself(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    assert not export.is_from_training(tmp_path)
+
+    with RunFolder.open(tmp_path / "captions", "captions", {}) as run_folder:
+        run_folder.start()
+        run_folder.own("checkpoints/a").write_text("1")
+    assert not export.is_from_training(tmp_path / "captions")
 
 
 def test_weights_that_a_profile_neither_loads_nor_trains_are_drawn_as_in_the_run(tmp_path):

@@ -151,8 +151,9 @@ def slurm(monkeypatch):
     """Stand-in for SLURM's scontrol: its calls, and what it answers."""
     state = SimpleNamespace(calls=[], error=None)
 
-    def run(command, **_):
+    def run(command, **options):
         state.calls.append(command)
+        state.options = options
         if state.error:
             raise state.error
 
@@ -187,6 +188,12 @@ def test_job_is_requeued_once_all_processes_have_saved(slurm, number):
     assert str(error).endswith("; job 42 is requeued")
 
 
+def test_silent_controller_is_not_waited_for(slurm):
+    """The time before SLURM kills a job is short."""
+    stop_after_step(StubTrainer(), signal.SIGTERM)
+    assert slurm.options["timeout"] == 60
+
+
 def test_job_of_a_user_who_interrupts_is_not_requeued(slurm):
     assert "requeue" not in str(stop_after_step(StubTrainer(), signal.SIGINT))
     assert slurm.calls == []
@@ -200,6 +207,7 @@ def test_job_of_a_user_who_interrupts_is_not_requeued(slurm):
             subprocess.CalledProcessError(1, "scontrol", stderr="Job\n expired\n"),
             "Job expired",
         ),
+        (subprocess.TimeoutExpired("scontrol", 60), "scontrol has not answered for 60 seconds"),
     ],
 )
 def test_job_that_cannot_be_requeued_is_said(slurm, error, reason):
