@@ -103,7 +103,7 @@ def run(
 
     A finished run of the same settings, data and base weights is returned as it is, and an interrupted one
     resumes at its last checkpoint. More steps, other devices and another micro-batch resume it, too: see
-    `resuming.Resume` for what the result then is. The checkpoint appears in one move when training is
+    `position.Resume` for what the result then is. The checkpoint appears in one move when training is
     complete.
 
     Beside it lie the losses (`metrics.csv`), answers to some validation questions (`answers.jsonl`), and the
@@ -128,8 +128,8 @@ def run(
         FileExistsError: the folder holds files that no training run wrote; nothing is changed then.
         FileNotFoundError: the profile's base model is missing.
         runs.RunDiffers: the folder holds a run with other settings, data or base weights.
-        ValueError: a batch that cannot be divided over the devices, or a step that does not fit into their
-            memory.
+        ValueError: a batch that cannot be divided over the devices, a step that does not fit into their
+            memory, or training that ended before its last step.
         Interrupted: a signal has ended the run after a step that is saved.
     """
     data, devices = data or synthetic_data(profile), devices or Devices()
@@ -178,6 +178,7 @@ def run(
         module = MonkeyTraining(model, processor, profile, data)
         with stop, without_wrong_warnings():
             trainer.fit(module, ckpt_path=checkpoint)
+            _require_all_steps(trainer.global_step, module.num_steps)
             _save_model(trainer, module, run_folder)
     return output
 
@@ -354,6 +355,20 @@ def _loggers(folder: Path, wandb: bool) -> list[Logger]:
         offline = "WANDB_API_KEY" not in os.environ
         loggers.append(WandbLogger(folder.name, folder, offline=offline, project="monkeylib"))
     return loggers
+
+
+def _require_all_steps(done: int, planned: int) -> None:
+    """Check that training has not ended early.
+
+    Raises:
+        ValueError: it has.
+    """
+    if done != planned:
+        raise ValueError(
+            f"training ended after step {done} of {planned}, and no model was written: call the same command "
+            "again, which goes on from the last checkpoint; if it ends there again, check whether the "
+            "training records are still the same"
+        )
 
 
 def _save_model(trainer: L.Trainer, module: MonkeyTraining, run_folder: RunFolder) -> None:

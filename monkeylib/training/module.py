@@ -207,7 +207,7 @@ class MonkeyTraining(L.LightningModule):
         training = self.profile.training
         shard = Shard(self.trainer.global_rank, self.trainer.world_size, self.accumulation_steps)
         collator = self.collator(shard, packing=training.packing)
-        # On resuming, the step follows from the consumed examples (`resuming.Resume`).
+        # On resuming, the step follows from the consumed examples (`position.Resume`).
         micro_batches = MicroBatches(
             self.training_batches(), collator, self.num_steps, self.trainer.global_step, shard
         )

@@ -2,6 +2,7 @@
 
 import json
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -279,6 +280,23 @@ def test_fresh_run_takes_the_place_of_another_one_and_leaves_foreign_files(tmp_p
     # As notebooks do, whose profile and seed are parameters.
     third = read_weights(finetune.run(profile, run, if_changed="replace"))
     assert torch.equal(third["resampler.query"], first["resampler.query"])
+
+
+def test_run_that_ends_early_writes_no_model(tmp_path, monkeypatch):
+    fit = lightning.Trainer.fit
+
+    def end_early(trainer, module, ckpt_path=None):
+        trainer.fit_loop.epoch_loop.max_steps = 1
+        fit(trainer, module, ckpt_path=ckpt_path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lightning.Trainer, "fit", end_early)
+        with pytest.raises(ValueError, match="training ended after step 1 of 2, and no model was written"):
+            finetune.run(smoke_profile(2), tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+    assert not json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+
+    assert finetune.run(smoke_profile(2), tmp_path / "run").is_dir()
 
 
 def test_fresh_run_that_cannot_start_leaves_the_trained_model(tmp_path, monkeypatch):
