@@ -134,7 +134,8 @@ def run(
     """
     data, devices = data or synthetic_data(profile), devices or Devices()
     available = micro_batch.available_memory(devices.per_node, devices.nodes)
-    size, remark = micro_batch.choose_micro_batch(profile, devices.per_node, devices.nodes, available)
+    total = micro_batch.total_memory(devices.per_node)
+    size, remark = micro_batch.choose_micro_batch(profile, devices.per_node, devices.nodes, available, total)
     if remark:
         profile = profile.with_training(micro_batch_size=size)
         _say(remark)

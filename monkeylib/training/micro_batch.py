@@ -6,6 +6,7 @@ is not counted.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -19,25 +20,33 @@ USABLE_SHARE = 0.9
 
 
 def choose_micro_batch(
-    profile: Profile, devices_per_node: int, nodes: int, available: int | None
+    profile: Profile, devices_per_node: int, nodes: int, available: int | None, total: int | None = None
 ) -> tuple[int | None, str]:
     """Return the micro-batch of a profile, and a sentence if it was chosen here.
 
-    A profile that names one, or whose whole batch fits, keeps its own.
+    A profile that names one keeps it, unless it certainly does not fit. So does one whose whole batch fits.
 
     Args:
         profile: the profile.
         devices_per_node, nodes: what trains together.
         available: bytes of memory for each device, None where that is unknown (`available_memory`).
+        total: bytes of memory that each device has, used ones included (`total_memory`); `available` by
+            default.
 
     Raises:
-        ValueError: not even one example at once fits.
+        ValueError: not even one example at once fits, or what the profile names is more than the device has.
     """
     training, devices = profile.training, devices_per_node * nodes
-    examples = training.batch_size // devices
-    if training.micro_batch_size is not None or available is None or training.batch_size % devices:
+    if available is None:
         return training.micro_batch_size, ""
 
+    # Where devices get different numbers of examples, these are not divided further.
+    if training.micro_batch_size is not None or training.batch_size % devices:
+        size = training.micro_batch_size or math.ceil(training.batch_size / devices)
+        _require_memory(profile, size, devices, available if total is None else total)
+        return training.micro_batch_size, ""
+
+    examples = training.batch_size // devices
     usable = int(USABLE_SHARE * available)
     if generous_bytes(profile, examples) <= usable:
         return None, ""
@@ -66,6 +75,30 @@ def choose_micro_batch(
     )
 
 
+def _require_memory(profile: Profile, size: int, devices: int, total: int) -> None:
+    """Check that a device has the memory for a micro-batch, all but what certainly does not matter.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if generous_bytes(profile, size) <= USABLE_SHARE * total:
+        return
+    needed = _count(profile, size, devices)
+    if needed > total:
+        raise ValueError(
+            f"micro-batches of {size} need {_gb(needed)}, and a device has {_gb(total)}: give a smaller "
+            "--micro-batch-size that divides the batch, or leave it out to have it chosen"
+        )
+
+
+def total_memory(devices_per_node: int) -> int | None:
+    """Return the bytes of memory that each device has, used ones included; None where that is unknown."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[1]
+    total = _system_memory("MemTotal")
+    return None if total is None else total // devices_per_node
+
+
 def available_memory(devices_per_node: int, nodes: int) -> int | None:
     """Return the bytes of memory for each device, None where the system does not tell.
 
@@ -77,13 +110,18 @@ def available_memory(devices_per_node: int, nodes: int) -> int | None:
         free, total = torch.cuda.mem_get_info()
         return free if is_alone else total
 
+    memory_bytes = _system_memory("MemAvailable" if is_alone else "MemTotal")
+    return None if memory_bytes is None else memory_bytes // devices_per_node
+
+
+def _system_memory(name: str) -> int | None:
+    """Return bytes of the system's memory, None where it does not tell."""
     file = Path("/proc/meminfo")
     if not file.exists():
         return None
     # "MemAvailable:   20341 kB"
     fields = dict(line.split(":") for line in file.read_text(encoding="utf-8").splitlines())
-    name = "MemAvailable" if is_alone else "MemTotal"
-    return int(fields[name].split()[0]) * 1024 // devices_per_node
+    return int(fields[name].split()[0]) * 1024
 
 
 def generous_bytes(profile: Profile, examples: int) -> int:

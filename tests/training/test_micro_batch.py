@@ -45,8 +45,24 @@ def test_what_cannot_fit_is_refused_with_the_numbers(counted):
 
 
 def test_micro_batch_of_the_profile_is_kept(counted):
-    assert choose_micro_batch(SMALL.with_training(micro_batch_size=32), 1, 1, GB) == (32, "")
+    named = SMALL.with_training(micro_batch_size=16)
+    # What is free now counts for nothing here.
+    assert choose_micro_batch(named, 1, 1, GB, total=20 * GB) == (16, "")
     assert choose_micro_batch(SMALL, 1, 1, None) == (None, "")
+    assert counted == [16]
+
+
+@pytest.mark.parametrize(("devices", "named", "size"), [(1, 16, 16), (5, None, 7)])
+def test_micro_batch_that_certainly_does_not_fit_is_refused(counted, devices, named, size):
+    """The profile's own, and what a device gets of a batch that cannot be divided evenly."""
+    profile = SMALL.with_training(micro_batch_size=named)
+    with pytest.raises(ValueError, match=f"micro-batches of {size} need {size + 2}.0 GB, and a device has 8"):
+        choose_micro_batch(profile, devices, 1, 4 * GB, total=8 * GB)
+
+
+def test_named_micro_batch_that_is_small_beyond_doubt_is_not_counted(counted):
+    profile = profiles.load_profile("smoke").with_training(micro_batch_size=2)
+    assert choose_micro_batch(profile, 1, 1, 12 * GB) == (2, "")
     assert counted == []
 
 
