@@ -1,12 +1,14 @@
 """Error messages that many modules share."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
+
+T = TypeVar("T")
 
 
 def choose(kind: str, name: str, choices: Iterable[str], *, otherwise: str = "") -> str:
@@ -47,6 +49,39 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and any(words in str(error) for words in ("can't allocate memory", "Cannot allocate memory"))
     )
+
+
+def run_on_main(function: Callable[[], T], is_main: bool, broadcast: Callable[[bool], bool]) -> T | None:
+    """Call a function in the main process of several, while the others wait; each has to call this.
+
+    Args:
+        function: what the main process does for all of them.
+        is_main: whether this is the main process.
+        broadcast: returns the main process's value in every process.
+
+    Returns:
+        What the function returns; None in the other processes.
+
+    Raises:
+        ValueError, OSError: from the function, in the main process.
+        SystemExit: in the other processes, silently, if the function raised one of them.
+    """
+    result = None
+    error: ValueError | OSError | None = None
+
+    if is_main:
+        try:
+            result = function()
+        except (ValueError, OSError) as raised:
+            error = raised
+
+    # The main process alone reports the error, once.
+    has_failed = broadcast(error is not None)
+    if error is not None:
+        raise error
+    if has_failed:
+        raise SystemExit(2)
+    return result
 
 
 def shorten(text: str, length: int = 40) -> str:

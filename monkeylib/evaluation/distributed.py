@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
+from monkeylib import errors
+
 T = TypeVar("T")
 
 _TIMEOUT = timedelta(days=7)  # one process may be ready days before another
@@ -66,22 +68,7 @@ class DistributedContext:
             ValueError, OSError: from the function, in the main process.
             SystemExit: in the other processes, silently, if the function raised one of them.
         """
-        result = None
-        error: ValueError | OSError | None = None
-
-        if self.is_main:
-            try:
-                result = function()
-            except (ValueError, OSError) as raised:
-                error = raised
-
-        # The main process alone reports the error, once.
-        has_failed = self.broadcast(error is not None)
-        if error is not None:
-            raise error
-        if has_failed:
-            raise SystemExit(2)
-        return result
+        return errors.run_on_main(function, self.is_main, self.broadcast)
 
     def shard(self, items: Sequence[T]) -> list[T]:
         """Return this process's items: short runs of consecutive ones, dealt to the processes in turn."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,13 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors import SafetensorError
 
 from monkeylib import resources
+from monkeylib.errors import run_on_main
 from monkeylib.profiles import Profile, build, trainable
 from monkeylib.runs import RunDiffers, RunFolder
 from monkeylib.training import checkpointing, fingerprint, micro_batch, strategies
@@ -144,15 +145,23 @@ def run(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
-    with _open_run_folder(profile, folder, data, devices, fresh, if_changed) as run_folder:
+    error: ValueError | OSError | None = None
+    try:
+        run_folder = _open_run_folder(profile, folder, data, devices, fresh, if_changed)
+    except (ValueError, OSError) as raised:
+        if devices.world_size == 1:
+            raise
+        # Raised below, where other processes wait for this one.
+        error, run_folder = raised, RunFolder.follow(folder, fingerprint.KIND)
+
+    with run_folder:
         folder = run_folder.path
         output = folder / "model"
         stop = StopOnSignal()
         trainer = _trainer(profile, run_folder, progress, devices, stop, wandb)
 
         # Other processes follow the first one, which alone has read the folder.
-        is_complete = run_folder.state == "finished" and "training.steps" not in run_folder.changes
-        if _from_main_process(trainer, is_complete):
+        if _from_main_process(trainer, lambda: _is_complete(run_folder, error)):
             _say(f"{resources.display_path(folder)} is finished already, nothing was done")
             return output
 
@@ -169,8 +178,10 @@ def run(
         trainable.set_trainable(model, profile)
         require_trainable(model)
 
-        # The base model is there: from here on the folder may be changed.
-        checkpoint = _from_main_process(trainer, _start(run_folder, profile, notes, wandb))
+        # Every process has the base model: from here on the folder may be changed.
+        if _has_processes_of_others(trainer):
+            trainer.strategy.barrier()
+        checkpoint = _from_main_process(trainer, lambda: _start(run_folder, profile, notes, wandb))
 
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -263,20 +274,37 @@ def _start(
     return checkpoint
 
 
-def _from_main_process(trainer: L.Trainer, value: Any) -> Any:
-    """Return the value of the first process in every process that a scheduler or torchrun has started.
+def _is_complete(run_folder: RunFolder, error: ValueError | OSError | None) -> bool:
+    """Return whether the run has nothing left to do; raise the error that opening its folder has met."""
+    if error is not None:
+        raise error
+    return run_folder.state == "finished" and "training.steps" not in run_folder.changes
+
+
+def _has_processes_of_others(trainer: L.Trainer) -> bool:
+    """Return whether a scheduler or torchrun has started several processes, and not Lightning."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return trainer.world_size > 1 and environment is not None and environment.creates_processes_externally
+
+
+def _from_main_process(trainer: L.Trainer, function: Callable[[], Any]) -> Any:
+    """Return what a function returns in the first process, in every process that a scheduler or torchrun has
+    started.
 
     Processes that Lightning starts come later, when the first one has changed the folder: they have a value
     of their own.
+
+    Raises:
+        ValueError, OSError: from the function, in the first process.
+        SystemExit: in the others, which would wait for the first one otherwise.
     """
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    # Of Lightning's own environment, only the first process is here while the others are being started.
-    if trainer.world_size == 1 or environment is None or isinstance(environment, LightningEnvironment):
-        return value
+    if not _has_processes_of_others(trainer):
+        return function()
 
     if not torch.distributed.is_initialized():
         trainer.strategy.setup_environment()
-    return trainer.strategy.broadcast(value)
+    broadcast = trainer.strategy.broadcast
+    return broadcast(run_on_main(function, rank_zero_only.rank == 0, broadcast))
 
 
 def _say(sentence: str) -> None:

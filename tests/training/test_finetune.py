@@ -1,6 +1,7 @@
 """Fine-tuning at its smallest size: what trains, and that an interrupted run ends as an uninterrupted one."""
 
 import json
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -368,6 +369,50 @@ def test_second_training_in_a_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "build_model", train_again_meanwhile)
     assert finetune.run(smoke_profile(1), run).exists()
     assert "is in use by process" in sentences[0]
+
+
+class TwoProcesses:
+    """Stand-in for a trainer of two processes that torchrun has started."""
+
+    world_size = 2
+
+    def __init__(self, broadcast=lambda value: value):
+        environment = SimpleNamespace(creates_processes_externally=True)
+        self.strategy = SimpleNamespace(
+            cluster_environment=environment, broadcast=broadcast, setup_environment=lambda: None
+        )
+
+
+def test_error_of_the_first_process_ends_the_others(monkeypatch):
+    """Or they would wait for it until their timeout."""
+
+    def fail():
+        raise RunDiffers("another run")
+
+    said = []
+    with pytest.raises(RunDiffers, match="another run"):
+        finetune._from_main_process(TwoProcesses(said.append), fail)
+    assert said == [True]
+
+    monkeypatch.setattr(finetune.rank_zero_only, "rank", 1)
+    with pytest.raises(SystemExit) as ended:
+        finetune._from_main_process(TwoProcesses(lambda _: True), fail)
+    assert ended.value.code == 2
+
+
+def test_folder_that_cannot_be_opened_is_said_where_others_wait(uninterrupted, monkeypatch):
+    profile, folder = uninterrupted
+    waiting = []
+
+    def note(trainer, function):
+        waiting.append(trainer)
+        return function()
+
+    monkeypatch.setattr(finetune, "_trainer", lambda *_: TwoProcesses())
+    monkeypatch.setattr(finetune, "_from_main_process", note)
+    with pytest.raises(RunDiffers, match="seed"):
+        finetune.run(profile.with_training(seed=3), folder.parent, devices=finetune.Devices(2))
+    assert len(waiting) == 1
 
 
 def test_finished_run_without_its_checkpoint_is_not_trained_further(tmp_path):
