@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors import SafetensorError
 
-from monkeylib import resources
+from monkeylib import resources, runs
 from monkeylib.errors import run_on_main
 from monkeylib.profiles import Profile, build, trainable
 from monkeylib.runs import RunDiffers, RunFolder
@@ -48,6 +48,9 @@ from monkeylib.training.signals import StopOnSignal
 # A run is validated this often, and saved unless its profile says how often.
 VALIDATIONS_PER_RUN = 6
 
+
+# The name in the manifest of how a step is divided, where the library has chosen it.
+CHOSEN = "chosen_division"
 
 # What a run writes into its folder, besides its checkpoints and the model.
 RUN_FILES = (
@@ -134,12 +137,8 @@ def run(
         Interrupted: a signal has ended the run after a step that is saved.
     """
     data, devices = data or synthetic_data(profile), devices or Devices()
-    available = micro_batch.available_memory(devices.per_node, devices.nodes)
-    total = micro_batch.total_memory(devices.per_node)
-    size, remark = micro_batch.choose_micro_batch(profile, devices.per_node, devices.nodes, available, total)
-    if remark:
-        profile = profile.with_training(micro_batch_size=size)
-        _say(remark)
+    is_chosen = profile.training.micro_batch_size is None
+    profile = _with_micro_batch(profile, folder, devices, fresh)
     accumulation_steps(profile, devices.world_size)  # raises before anything is written
 
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -161,7 +160,14 @@ def run(
         trainer = _trainer(profile, run_folder, progress, devices, stop, wandb)
 
         # Other processes follow the first one, which alone has read the folder.
-        if _from_main_process(trainer, lambda: _is_complete(run_folder, error)):
+        is_complete, size = _from_main_process(
+            trainer, lambda: (_is_complete(run_folder, error), profile.training.micro_batch_size)
+        )
+        # Another node may have another memory, but all of them have to divide a step alike.
+        if size != profile.training.micro_batch_size:
+            profile = profile.with_training(micro_batch_size=size)
+            trainer = _trainer(profile, run_folder, progress, devices, stop, wandb)
+        if is_complete:
             _say(f"{resources.display_path(folder)} is finished already, nothing was done")
             return output
 
@@ -182,6 +188,8 @@ def run(
         if _has_processes_of_others(trainer):
             trainer.strategy.barrier()
         checkpoint = _from_main_process(trainer, lambda: _start(run_folder, profile, notes, wandb))
+        if is_chosen:
+            run_folder.note(**{CHOSEN: _division(profile, devices)})
 
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -193,6 +201,41 @@ def run(
             _require_all_steps(trainer.global_step, module.num_steps)
             _save_model(trainer, module, run_folder)
     return output
+
+
+def _division(profile: Profile, devices: Devices) -> dict[str, int | None]:
+    """Return how a step is divided, as it is noted in the manifest where the library has chosen it."""
+    training = profile.training
+    return {
+        "micro_batch_size": training.micro_batch_size,
+        "batch_size": training.batch_size,
+        "devices": devices.world_size,
+    }
+
+
+def _with_micro_batch(profile: Profile, folder: Path, devices: Devices, fresh: bool) -> Profile:
+    """Return a profile with the micro-batch that fits; a run that resumes keeps the one that was chosen.
+
+    The memory that is free may differ from one start to the next, and with it the rounding of the sums.
+
+    Raises:
+        ValueError: a step does not fit, or the folder's manifest is damaged.
+    """
+    if profile.training.micro_batch_size is None and not fresh:
+        manifest = runs.read_manifest(folder.expanduser())
+        chosen = manifest.notes.get(CHOSEN) if manifest is not None else None
+        if isinstance(chosen, dict) and chosen == _division(profile, devices) | {
+            "micro_batch_size": chosen.get("micro_batch_size")
+        }:
+            return profile.with_training(micro_batch_size=chosen["micro_batch_size"])
+
+    available = micro_batch.available_memory(devices.per_node, devices.nodes)
+    total = micro_batch.total_memory(devices.per_node)
+    size, remark = micro_batch.choose_micro_batch(profile, devices.per_node, devices.nodes, available, total)
+    if not remark:
+        return profile
+    _say(remark)
+    return profile.with_training(micro_batch_size=size)
 
 
 def _open_run_folder(

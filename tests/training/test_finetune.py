@@ -17,7 +17,7 @@ from monkeylib.model.tile_lora import tile_loras
 from monkeylib.profiles import build, trainable
 from monkeylib.prompts import PromptLayout
 from monkeylib.runs import RunDiffers
-from monkeylib.training import batches, checkpointing, finetune, optim
+from monkeylib.training import batches, checkpointing, finetune, micro_batch, optim
 from monkeylib.training.batches import ExampleEncoder, encode_conversation, pad, synthetic_data
 from monkeylib.training.curves import SPLITS, read_curves
 from monkeylib.training.module import MonkeyTraining, exact_match
@@ -369,6 +369,23 @@ def test_second_training_in_a_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "build_model", train_again_meanwhile)
     assert finetune.run(smoke_profile(1), run).exists()
     assert "is in use by process" in sentences[0]
+
+
+def test_micro_batch_that_was_chosen_is_kept_on_resuming(tmp_path, monkeypatch):
+    """However much memory is free now; what the user names counts more."""
+    answers = iter([(2, "micro-batches of 2"), (1, "micro-batches of 1")])
+    monkeypatch.setattr(micro_batch, "choose_micro_batch", lambda *_: next(answers))
+    profile = smoke_profile(1)
+    finetune.run(profile, tmp_path)
+
+    def read_size():
+        return json.loads((tmp_path / "run.json").read_text())["fingerprint"]["training"]["micro_batch_size"]
+
+    assert read_size() == 2
+    devices = finetune.Devices()
+    kept = finetune._with_micro_batch(profile, tmp_path, devices, fresh=False)
+    assert kept.training.micro_batch_size == 2
+    assert finetune._with_micro_batch(profile, tmp_path, devices, fresh=True).training.micro_batch_size == 1
 
 
 class TwoProcesses:
