@@ -144,7 +144,7 @@ def _select_problem(error: "ValidationError", schema: "type[BaseModel] | None") 
         if location[:start] == first["loc"][:start] and len(location) > start:
             by_kind.setdefault(location[start], []).append(problem)
 
-    return _most_telling(min(by_kind.values(), key=_misfit))
+    return _most_telling(min(by_kind.values(), key=lambda problems: _misfit(problems, start + 1)))
 
 
 def _most_telling(problems: list[Any]) -> Any:
@@ -155,9 +155,17 @@ def _most_telling(problems: list[Any]) -> Any:
     return next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
 
 
-def _misfit(problems: list[Any]) -> tuple[int, int]:
-    """Return how badly a kind fits: a value of another type altogether comes last, then the most problems."""
-    is_other_type = any(problem["type"] in ("model_type", "literal_error") for problem in problems)
+def _misfit(problems: list[Any], depth: int) -> tuple[int, int]:
+    """Return how badly a kind fits: a value of another type altogether comes last, then the most problems.
+
+    Args:
+        problems: with this kind.
+        depth: length of the location of a problem with the value as a whole, not with one of its fields.
+    """
+    other_type = ("model_type", "literal_error")
+    is_other_type = any(
+        problem["type"] in other_type and len(problem["loc"]) <= depth for problem in problems
+    )
     return is_other_type, len(problems)
 
 

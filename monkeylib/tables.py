@@ -148,7 +148,7 @@ def print_table(rows: Sequence[Row], title: str, console: "rich.console.Console"
     for row in rows[:_MAX_PRINTED_ROWS]:
         table.add_row(*(format_value(row.get(column)) for column in rows[0]))
 
-    console.print(title, style="bold", highlight=False)
+    console.print(title, style="bold", highlight=False, soft_wrap=True)
     console.print(table)
     if len(rows) > _MAX_PRINTED_ROWS:
         console.print(f"and {len(rows) - _MAX_PRINTED_ROWS} more rows", highlight=False)

@@ -101,7 +101,10 @@ def test_caption_job_is_requeued_at_its_signal(tmp_path):
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **variables}
     job = subprocess.Popen(["bash", tmp_path / "job.sh"], env=environment, cwd=tmp_path)
     while job.poll() is None and not (tmp_path / "calls").exists():
-        job.send_signal(signal.SIGUSR1) if _handles(job.pid, signal.SIGUSR1) else time.sleep(0.01)
+        if _handles(job.pid, signal.SIGUSR1):
+            job.send_signal(signal.SIGUSR1)
+            break
+        time.sleep(0.01)
 
     # The signal does not end the job: the command does, with its own exit code.
     assert job.wait(timeout=60) == 3

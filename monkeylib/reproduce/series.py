@@ -192,7 +192,7 @@ def print_report(profile: str, console: Console) -> None:
         "Executed notebooks": _folder(profile),
     }
     for title, folder in folders.items():
-        console.print(f"{title}: {resources.display_path(folder)}/", highlight=False)
+        console.print(f"{title}: {resources.display_path(folder)}/", highlight=False, soft_wrap=True)
 
 
 class NotebookRun:

@@ -284,7 +284,7 @@ def test_questions_about_test_diagrams_are_skipped(tmp_path):
     # Listed as a test diagram, it has no training questions.
     (tmp_path / "ai2d_test_ids.csv").write_text("7\n0\n")
     with pytest.raises(ValueError, match="no row of ai2d can be used .it holds none."):
-        convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "out.json")
+        convert_dataset(CARDS["ai2d"], tmp_path, tmp_path / "without.json")
 
 
 def test_letters_are_drawn_into_diagrams_that_need_them(tmp_path):
