@@ -50,7 +50,7 @@ VALIDATIONS_PER_RUN = 6
 
 
 # The name in the manifest of how a step is divided, where the library has chosen it.
-CHOSEN = "chosen_division"
+DIVISION_NOTE = "chosen_division"
 
 # What a run writes into its folder, besides its checkpoints and the model.
 RUN_FILES = (
@@ -189,7 +189,7 @@ def run(
             trainer.strategy.barrier()
         checkpoint = _from_main_process(trainer, lambda: _start(run_folder, profile, notes, wandb))
         if is_chosen:
-            run_folder.note(**{CHOSEN: _division(profile, devices)})
+            run_folder.note(**{DIVISION_NOTE: _division(profile, devices)})
 
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -223,7 +223,7 @@ def _with_micro_batch(profile: Profile, folder: Path, devices: Devices, fresh: b
     """
     if profile.training.micro_batch_size is None and not fresh:
         manifest = runs.read_manifest(folder.expanduser())
-        chosen = manifest.notes.get(CHOSEN) if manifest is not None else None
+        chosen = manifest.notes.get(DIVISION_NOTE) if manifest is not None else None
         if isinstance(chosen, dict) and chosen == _division(profile, devices) | {
             "micro_batch_size": chosen.get("micro_batch_size")
         }:
