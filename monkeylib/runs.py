@@ -255,6 +255,7 @@ class RunFolder:
 
         self._started = False
         self._adopted: set[str] = set()
+        self._kept: set[str] = set()
         self._created_folders: list[Path] = []
         self._lock = FileLock(path / LOCK, timeout=_LOCK_SECONDS, thread_local=False)
 
@@ -269,6 +270,7 @@ class RunFolder:
         defaults: Mapping[str, Any] | None = None,
         inputs: Iterable[Path] = (),
         adopt: Iterable[str] = (),
+        keep: Iterable[str] = (),
         fresh: bool = False,
         main_process: bool = True,
     ) -> RunFolder:
@@ -284,6 +286,8 @@ class RunFolder:
             inputs: files and folders that the run reads.
             adopt: names of files in the folder that become the run's if it has no manifest: those of an
                 earlier version, which wrote none.
+            keep: names in the manifest, such as that of a cache, which a run that replaces another one takes
+                over.
             fresh: start anew whatever the fingerprint; `start` then removes the files of the previous run.
             main_process: whether this process writes. Others don't lock, and their `start`, `own` and
                 `finish` change nothing.
@@ -296,6 +300,7 @@ class RunFolder:
             OSError: the folder can't be written.
         """
         run = cls(_absolute(path), kind, dict(fingerprint), main_process)
+        run._kept = set(keep)
         run._adopted = set(adopt)
         # Refused before anything is created.
         run._read(may_change, defaults or {}, list(inputs), fresh)
@@ -501,8 +506,10 @@ class RunFolder:
 
         previous, now = self.manifest, _now()
         if self.state == "new":
-            obsolete = [*previous.obsolete, *previous.files] if previous else []
-            files = [] if previous else sorted(self._adopted)
+            earlier = [*previous.obsolete, *previous.files] if previous else []
+            obsolete = [name for name in earlier if name not in self._kept]
+            files = [name for name in earlier if name in self._kept]
+            files += [] if previous else sorted(self._adopted)
             manifest = Manifest(
                 self.kind, False, self.fingerprint, files, obsolete, code_version(), created=now
             )

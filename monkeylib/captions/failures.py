@@ -18,7 +18,6 @@ FailureKind = Literal[
     "truncated",
     "unsupported",
     "too-large",
-    "unreadable",
     # The model: it raised, took too long, or ended its process too often.
     "raised",
     "timeout",

@@ -7,23 +7,25 @@ The output folder of a run holds
 * `annotations/`, the cached results of each model,
 * `summary.json`, statistics of the last run that had something to do,
 * `report.html`, the first images with their annotations, where it was asked for,
-* `run.json`, which lists these files: the folder belongs to one run at a time (see `runs.RunFolder`).
+* `run.json`, which lists all of these: the folder belongs to one run at a time (see `runs.RunFolder`).
 
-Every result is cached, so a rerun computes only what is missing. An image that comes twice, or under another
-name, is processed once. Failures are recorded but not cached. Settled ones (`captions.failures`) stay as they
-are; the next run tries the others again.
+A run goes on with the same settings and all of its images; more of them may come. Every result is cached, so
+a rerun computes only what is missing. An image that comes twice, or under another name, is processed once.
+Failures are recorded but not cached. Settled ones (`captions.failures`) stay as they are; the next run tries
+the others again.
 """
 
 import json
 import os
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from monkeylib import resources, runs, signals
 from monkeylib.captions import filtering
@@ -34,12 +36,13 @@ from monkeylib.captions.composers.rules import RuleComposer
 from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher
 from monkeylib.captions.record_files import (
-    MANIFEST,
     OUTCOMES,
     RECORDS,
+    SHARD_LIST,
     SHARD_SIZE,
     Shard,
     commit_shard,
+    committed_images,
     gather_shards,
     plan_shards,
     read_entry,
@@ -55,8 +58,9 @@ from monkeylib.captions.stages import (
     StageStatistics,
     load_samples,
 )
+from monkeylib.digests import json_digest
 from monkeylib.progress import Progress, ProgressCallback
-from monkeylib.runs import RunFolder
+from monkeylib.runs import RunDiffers, RunFolder
 
 __all__ = ["RECORDS", "InputImage", "Pipeline", "Summary", "caption_images"]
 
@@ -72,6 +76,7 @@ def caption_images(
     composer: Composer | None = None,
     thresholds: filtering.Thresholds | None = filtering.DEFAULTS,
     batch_size: int = 8,
+    fresh: bool = False,
     progress: bool = True,
 ) -> list[Record]:
     """Caption images in this process and return their records, in their order; see `Pipeline`.
@@ -81,6 +86,7 @@ def caption_images(
 
     Raises:
         ValueError: there are no images.
+        RunDiffers: the folder holds captions of other images or settings, and the run isn't `fresh`.
     """
     inputs = []
     for image in images:
@@ -93,7 +99,7 @@ def caption_images(
         filters=filtering.Filter(thresholds),
         batch_size=batch_size,
     )
-    pipeline.run(inputs, out, progress=progress)
+    pipeline.run(inputs, out, fresh=fresh, progress=progress)
     return list(read_records(_absolute(out) / RECORDS))
 
 
@@ -135,6 +141,7 @@ class Pipeline:
         shard_size: int = SHARD_SIZE,
         retry_failed: bool = False,
         report: int = 0,
+        fresh: bool = False,
         progress: bool = True,
     ) -> "Summary":
         """Caption images into the folder `out`, resuming an interrupted run.
@@ -144,11 +151,14 @@ class Pipeline:
 
         Args:
             images: the images.
-            out: the folder. It is new, empty, or of an earlier run, also one with other images or settings.
+            out: the folder. It is new, empty, or of an earlier run with the same settings, whose images are
+                all among these.
             engine: runs the stages; by default this process does.
             shard_size: images that are committed together.
             retry_failed: run shards again whose records have settled failures.
             report: number of images in report.html; 0 writes none.
+            fresh: replace the records of an earlier run, whatever its images and settings. The cached results
+                of its models stay.
             progress: report progress on standard error.
 
         Raises:
@@ -156,6 +166,8 @@ class Pipeline:
                 something is missing that a model needs.
             FileExistsError: the folder holds files that no such run wrote.
             BlockingIOError: another run uses the folder.
+            RunDiffers: the folder holds captions by other models or settings, or of images that are missing
+                now or have changed.
             StageFailed: a stage failed on nearly every image.
         """
         if not images:
@@ -166,72 +178,92 @@ class Pipeline:
         images = [image.absolute() for image in images]
         stages = self.stages(out / ANNOTATIONS)
 
+        engine = engine or LocalEngine()
+        start = time.perf_counter()
+        settings = _settings(stages, shard_size)
+        inputs = sorted({image.image.parent for image in images if isinstance(image.image, Path)})
+
+        # Before the images are read, which may take long. A finished run needs no key, for example.
+        if self._open(out, settings, inputs, fresh, main_process=False).state != "finished":
+            _check_models(stages)
+
         with (
-            self._open(out, images, stages, shard_size) as folder,
-            self._releasing(stages),
             signals.say_when_interrupted(signals.GOES_ON),
+            self._releasing(stages),
+            Progress("images", enabled=progress) as bars,
         ):
-            return self._run(
-                folder, images, stages, engine or LocalEngine(), shard_size, retry_failed, report, progress
-            )
+            bars.add_task("checksums", len(images))
+            provenance = [item for stage in stages for item in stage.provenance]
+            shards = plan_shards(images, provenance, shard_size, partial(bars.advance, "checksums"))
+            settings["images"] = _describe_images(shards)
+
+            with self._open(out, settings, inputs, fresh) as folder:
+                if "images.digest" in folder.changes:
+                    _require_earlier_images(folder, shards)
+                bars.print(_describe(images, stages, engine, shard_size, out))
+                for remark in folder.remarks:
+                    bars.print(f"monkeylib: {resources.display_path(out)}: {remark}")
+                return self._run(folder, shards, stages, engine, retry_failed, report, bars, start)
 
     def _open(
-        self, out: Path, images: Sequence[InputImage], stages: Sequence[Stage], shard_size: int
+        self,
+        out: Path,
+        settings: Mapping[str, Any],
+        inputs: Sequence[Path],
+        fresh: bool,
+        main_process: bool = True,
     ) -> RunFolder:
-        """Lock the output folder."""
-        if not (out / runs.MANIFEST).exists() and (out / MANIFEST).exists() and (out / SHARDS).is_dir():
+        """Open the output folder, and lock it in the main process.
+
+        Raises: as `RunFolder.open`.
+        """
+        if not (out / runs.MANIFEST).exists() and (out / SHARD_LIST).exists() and (out / SHARDS).is_dir():
             raise FileExistsError(
                 f"{resources.display_path(out)} holds captions of an earlier version of monkeylib, which did "
                 "not list its files: move it away, or name a new folder"
             )
 
-        # Nothing of this keeps a run from going on: results are cached by image and model.
-        fingerprint = {
-            "images": len(images),
-            "shard_size": shard_size,
-            "schema_version": SCHEMA_VERSION,
-            "models": [item.model_dump(mode="json") for stage in stages for item in stage.provenance],
-        }
-        inputs = {image.image.parent for image in images if isinstance(image.image, Path)}
-        return RunFolder.open(out, "captions", fingerprint, may_change=fingerprint, inputs=sorted(inputs))
+        # Images may be added, and how they are divided makes no difference to their records.
+        return RunFolder.open(
+            out,
+            "captions",
+            settings,
+            may_change=("images", "shard_size"),
+            inputs=inputs,
+            keep=(f"{ANNOTATIONS}/**",),
+            fresh=fresh,
+            main_process=main_process,
+        )
 
     def _run(
         self,
         folder: RunFolder,
-        images: Sequence[InputImage],
+        shards: Sequence[Shard],
         stages: Sequence[Stage],
         engine: "Engine",
-        shard_size: int,
         retry_failed: bool,
         report: int,
-        progress: bool,
+        bars: Progress,
+        start: float,
     ) -> "Summary":
         """Caption images into a locked folder."""
-        start = time.perf_counter()
         out, shard_folder = folder.path, folder.path / SHARDS
-        provenance = [item for stage in stages for item in stage.provenance]
 
-        # What a finished run needs nothing of, such as a key, may be missing.
-        if folder.state != "finished":
+        # Shards that an earlier run has committed are left alone; with `fresh`, they go.
+        missing = list(shards)
+        if folder.state != "new":
+            missing = [shard for shard in shards if not _is_finished(shard_folder, shard, retry_failed)]
+        if missing and folder.state == "finished":
             _check_models(stages)
 
-        with Progress("images", enabled=progress) as bars:
-            bars.add_task("checksums", len(images))
-            shards = plan_shards(images, provenance, shard_size, partial(bars.advance, "checksums"))
+        image_count = sum(len(shard.images) for shard in missing)
+        self._start(folder)
+        for stage in stages:
+            bars.add_task(stage.name, image_count)
 
-            # Shards that an earlier run has committed are left alone.
-            missing = [shard for shard in shards if not _is_finished(shard_folder, shard, retry_failed)]
-            if missing and folder.state == "finished":
-                _check_models(stages)
-
-            image_count = sum(len(shard.images) for shard in missing)
-            self._start(folder)
-            for stage in stages:
-                bars.add_task(stage.name, image_count)
-
-            # Engines are generators: the shards run while their statistics are added up.
-            finished = engine.run(missing, stages, shard_folder, bars.advance)
-            statistics = _add_up(stages, finished)
+        # Engines are generators: the shards run while their statistics are added up.
+        finished = engine.run(missing, stages, shard_folder, bars.advance)
+        statistics = _add_up(stages, finished)
 
         manifest = gather_shards(shard_folder, shards, out)
         remove_other_shards(shard_folder, shards)
@@ -249,7 +281,8 @@ class Pipeline:
                 temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
 
         if report and (missing or not (out / REPORT).exists()):
-            _write_report(out, images[:report], summary)
+            images = islice((image for shard in shards for image in shard.images), report)
+            _write_report(out, list(images), summary)
         if not summary.pending:
             folder.finish()
         return summary
@@ -259,10 +292,13 @@ class Pipeline:
         was_killed = folder.state == "resumed"
         folder.start()
 
-        for name in (RECORDS, MANIFEST, SUMMARY, REPORT):
+        for name in (RECORDS, SHARD_LIST, SUMMARY, REPORT):
             folder.own(name)
         folder.own(f"{SHARDS}/*.parquet")
         folder.own(f"{SHARDS}/*.json")
+        # Earlier versions did not list this folder: it is then left as it is.
+        if not (folder.path / ANNOTATIONS).exists():
+            folder.own(f"{ANNOTATIONS}/**")
 
         if was_killed:
             runs.remove_leftovers(folder.path / ANNOTATIONS)
@@ -309,6 +345,77 @@ class Pipeline:
             if self.time_limit:
                 for stage in stages:
                     stage.release()
+
+
+def _settings(stages: Sequence[Stage], shard_size: int) -> dict[str, Any]:
+    """Return what decides about the records beside the images."""
+    models: dict[str, Any] = {}
+    for item in (item for stage in stages for item in stage.provenance):
+        fields = item.model_dump(mode="json", exclude={"expert"})
+        fields = {name: value for name, value in fields.items() if value}
+        # Two of one name are told apart by their numbers.
+        names = chain([item.expert], (f"{item.expert} {number}" for number in count(2)))
+        models[next(name for name in names if name not in models)] = fields
+
+    return {"models": models, "schema_version": SCHEMA_VERSION, "shard_size": shard_size}
+
+
+def _describe_images(shards: Sequence[Shard]) -> dict[str, Any]:
+    """Return the number of the images, and a digest of their names, contents and original captions."""
+    images = list(_image_keys(shards))
+    return {"count": len(images), "digest": json_digest(images)}
+
+
+def _image_keys(shards: Sequence[Shard]) -> Iterator[tuple[str, str, str]]:
+    """Yield name, SHA-256 and original caption of each image."""
+    for shard in shards:
+        for image, sha256 in zip(shard.images, shard.sha256, strict=True):
+            yield image.name, sha256, image.original_caption
+
+
+def _require_earlier_images(folder: RunFolder, shards: Sequence[Shard]) -> None:
+    """Check that all images that the folder has records of are among those of the shards.
+
+    An image that could not be read may have been replaced.
+
+    Raises:
+        RunDiffers: one is missing, or has changed.
+    """
+    images = set(_image_keys(shards))
+    names = {name for name, _, _ in images}
+
+    lost = []
+    for name, sha256, caption in committed_images(folder.path / SHARDS):
+        if name not in names:
+            lost.append(f"{name} is missing")
+        elif sha256 and (name, sha256, caption) not in images:
+            lost.append(f"{name} or its original caption has changed")
+
+    if lost:
+        raise RunDiffers(
+            f"{resources.display_path(folder.path)} holds captions of {len(lost)} images that are not among "
+            f"these, such as the first: {lost[0]}. Images may be added to a run, but not taken away: replace "
+            "it with --fresh, or name another folder"
+        )
+
+
+def _describe(
+    images: Sequence[InputImage], stages: Sequence[Stage], engine: "Engine", shard_size: int, out: Path
+) -> str:
+    """Return a line about the device, the models, the images and the folder of a run."""
+    device = "CPU"
+    # Models that compute with torch have imported it by now.
+    torch = sys.modules.get("torch")
+    if not isinstance(engine, LocalEngine):
+        device = "other processes"
+    elif torch is not None and torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+
+    names = ", ".join(stage.name for stage in stages)
+    return (
+        f"caption on {device}: {len(images)} images with {names}, in shards of {shard_size}, into "
+        f"{resources.display_path(out)}"
+    )
 
 
 def _check_models(stages: Sequence[Stage]) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SHARD_SIZE = 1000  # images
 RECORDS = "records.jsonl"
-MANIFEST = "manifest.json"
+SHARD_LIST = "manifest.json"
 PARQUET = ".parquet"
 OUTCOMES = ("records", "described", "undescribed", "failed", "pending")
 
@@ -308,6 +308,28 @@ def read_entry(folder: Path, shard: Shard) -> dict[str, Any] | None:
     return entry if intact else None
 
 
+def committed_images(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield name, SHA-256 and original caption of each image in a folder of shards, from any of its runs.
+
+    The SHA-256 is empty where the image could not be read. Damaged files, which hold no results, are left
+    out.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = ["name", "sha256", "original_caption"]
+    for file in sorted(folder.glob(f"*{PARQUET}")):
+        # Without its entry a shard is not committed.
+        if not _SHARD_FILE.fullmatch(file.name) or not file.with_suffix(".json").exists():
+            continue
+        try:
+            rows = parquet.read_table(file, columns=columns).to_pylist()
+        except (pa.ArrowException, OSError):
+            continue
+        for row in rows:
+            yield row["name"], row["sha256"] or "", row["original_caption"] or ""
+
+
 def gather_shards(folder: Path, shards: Sequence[Shard], out: Path) -> dict[str, Any]:
     """Join committed shards, in their order, to `out/records.jsonl`, and list them in `out/manifest.json`.
 
@@ -338,7 +360,7 @@ def gather_shards(folder: Path, shards: Sequence[Shard], out: Path) -> dict[str,
     # Records are streamed from shard to file, never all in memory.
     records = write_records(_records(folder, shards), out / RECORDS, durable=True)
     manifest |= {"bytes": records.stat().st_size, "shards": listed}
-    with resources.atomic_write(out / MANIFEST, durable=True) as temporary:
+    with resources.atomic_write(out / SHARD_LIST, durable=True) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 
@@ -348,7 +370,7 @@ def _read_gathered(
 ) -> dict[str, Any] | None:
     """Return the manifest of an earlier run if it lists the same shards, and its records are there."""
     try:
-        gathered = json.loads((out / MANIFEST).read_bytes())
+        gathered = json.loads((out / SHARD_LIST).read_bytes())
         size = (out / RECORDS).stat().st_size
     except (OSError, ValueError):
         return None

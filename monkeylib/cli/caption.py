@@ -76,6 +76,13 @@ MaxFailures = Annotated[
     int,
     typer.Option(min=0, help="Failures after which a stage that hardly ever succeeds ends the run; 0: none."),
 ]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh",
+        help="Replace the records in the folder, of whichever images and models; cached results stay.",
+    ),
+]
 ReportSize = Annotated[int, typer.Option(min=0, help="Images in report.html; 0 writes no report.")]
 
 
@@ -100,6 +107,7 @@ def caption(
     retry_failed: RetryFailed = False,
     max_failures: MaxFailures = 20,
     report: ReportSize = 100,
+    fresh: Fresh = False,
 ) -> None:
     """Caption images in detail. Run it again to continue where it stopped.
 
@@ -143,6 +151,7 @@ def caption(
         shard_size=shard_size,
         retry_failed=retry_failed,
         report=report,
+        fresh=fresh,
         progress=True,
     )
 

@@ -44,7 +44,8 @@ def record_path() -> Path:
 def annotate(scenes: Sequence[CompositeScene], out: Path) -> list[Record]:
     """Annotate scenes with the CPU experts, and return the records unfiltered and without masks."""
     images = [pipeline.InputImage(scene.image, scene.name, scene.original_caption) for scene in scenes]
-    records = pipeline.caption_images(images, load_experts("cpu"), out, thresholds=None, batch_size=2)
+    experts = load_experts("cpu")
+    records = pipeline.caption_images(images, experts, out, thresholds=None, batch_size=2, fresh=True)
 
     annotations = []
     for record in records:

@@ -15,6 +15,7 @@ from monkeylib.captions.composers import rules
 from monkeylib.captions.experts import Expert
 from monkeylib.captions.failures import StageFailed
 from monkeylib.captions.record_files import read_records
+from monkeylib.runs import RunDiffers
 
 
 class Colours(Expert):
@@ -112,7 +113,7 @@ def test_rerun_computes_only_what_is_missing(images, tmp_path):
     assert third.batches == []
 
     other = Colours({"threshold": 2})
-    _run(images, other, out)
+    _run(images, other, out, fresh=True)
     assert sum(other.batches) == 5, "other settings have other results"
 
 
@@ -169,7 +170,7 @@ def test_expert_that_cannot_be_loaded_ends_the_run(images, tmp_path):
 
     # What came before is kept.
     colours = Colours()
-    assert len(_run(images, colours, tmp_path / "out")) == 5 and colours.batches == []
+    assert len(_run(images, colours, tmp_path / "out", fresh=True)) == 5 and colours.batches == []
 
 
 def test_expert_that_cannot_be_loaded_is_tried_once(images, tmp_path):
@@ -180,8 +181,8 @@ def test_expert_that_cannot_be_loaded_is_tried_once(images, tmp_path):
     assert broken.batches == [0] and summary.pending == 5
     assert all(r.regions and r.failures[0].error == "FileNotFoundError: no weights" for r in records)
 
-    # The next run may find the weights.
-    assert _summary(images, Colours(), tmp_path / "out").failed == 0
+    # The next run may do without it.
+    assert _summary(images, Colours(), tmp_path / "out", fresh=True).failed == 0
 
 
 # --- failures -----------------------------------------------------------------------------------------
@@ -280,13 +281,81 @@ def test_shards_hold_each_image_once(images, tmp_path):
     _summary(images, Colours(), out, shard_size=2)
     assert names() == ["0.png", "1.png", "2.png", "3.png", "4.png"]
 
-    _summary(images, Colours({"threshold": 2}), out, shard_size=2)
+    _summary(images, Colours({"threshold": 2}), out, shard_size=2, fresh=True)
     assert names() == ["0.png", "1.png", "2.png", "3.png", "4.png"]
 
-    _summary(images[:2], Colours(), out, shard_size=2)
+    _summary(images[:2], Colours(), out, shard_size=2, fresh=True)
     assert names() == ["0.png", "1.png"]
     assert len(list((out / "shards").glob("*.json"))) == 1
     assert (out / "shards" / "notes.txt").read_text() == "mine"
+
+
+def _contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_other_settings_are_refused_by_name(images, tmp_path):
+    out = tmp_path / "out"
+    _run(images, Colours({"threshold": 1}), out)
+    before = _contents(out)
+
+    with pytest.raises(RunDiffers, match=r"\(models.colours.settings.threshold 1 -> 2\): replace.*--fresh"):
+        _run(images, Colours({"threshold": 2}), out)
+    with pytest.raises(RunDiffers, match="models.colours.version 1 -> not set"):
+        _run(images, [], out)
+    assert _contents(out) == before
+
+
+def test_images_may_be_added_but_not_taken_away_or_changed(images, tmp_path):
+    out = tmp_path / "out"
+    _run(images[:4], Colours(), out)
+    before = _contents(out)
+
+    with pytest.raises(RunDiffers, match="captions of 3 images.*the first: 0.png is missing.*--fresh"):
+        _run(images[3:], Colours(), out)
+    content = images[1].read_bytes()
+    images[1].write_bytes(images[2].read_bytes())
+    with pytest.raises(RunDiffers, match="captions of 1 images.*1.png or its original caption has changed"):
+        _run(images, Colours(), out)
+    assert _contents(out) == before
+
+    images[1].write_bytes(content)
+    assert len(_run(images, Colours(), out)) == 5
+
+
+def test_interrupted_run_keeps_its_shards_from_other_images(images, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        _summary(images, Colours(stop_after=1), out, shard_size=2)
+    shards = _contents(out / "shards")
+
+    assert shards and not (out / "records.jsonl").exists()
+    with pytest.raises(RunDiffers, match="0.png is missing"):
+        _summary(images[1:], Colours(), out, shard_size=2)
+    assert _contents(out / "shards") == shards
+
+
+def test_fresh_replaces_the_records_and_keeps_the_cache(images, tmp_path):
+    out = tmp_path / "out"
+    _run(images, Colours(), out)
+    (out / "notes.txt").write_text("mine")
+    again = Colours()
+
+    assert [record.name for record in _run(images[3:], again, out, fresh=True)] == ["3.png", "4.png"]
+    assert again.batches == [], "nothing is computed twice"
+    assert (out / "notes.txt").read_text() == "mine"
+    assert "annotations/**" in json.loads((out / "run.json").read_text())["files"]
+
+
+def test_first_line_and_what_has_changed_are_said(images, tmp_path, capsys):
+    out = tmp_path / "out"
+    pipeline.caption_images(images[:4], [Colours()], out)
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"caption on CPU: 4 images with colours, rules, in shards of 1000, into {out}"
+    )
+
+    pipeline.caption_images(images, [Colours()], out)
+    assert "settings changed since the run was started: images.count 4 -> 5" in capsys.readouterr().err
 
 
 def test_folder_of_somebody_else_is_refused_and_left_alone(images, tmp_path):

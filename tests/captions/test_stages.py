@@ -35,10 +35,12 @@ def images():
 OPEN = filtering.Filter(filtering.Thresholds(region=-1, segment=-1, ocr=-1, same_caption=2))
 
 
-def run_pipeline(images, out, *models, matcher=None, composer=None, retry_failed=False, **options):
+def run_pipeline(
+    images, out, *models, matcher=None, composer=None, retry_failed=False, fresh=False, **options
+):
     """Return the summary and the records of a pipeline that filters nothing."""
     captioner = pipeline.Pipeline(models, matcher, composer, OPEN, **options)
-    summary = captioner.run(images, out, retry_failed=retry_failed, progress=False)
+    summary = captioner.run(images, out, retry_failed=retry_failed, fresh=fresh, progress=False)
     return summary, list(pipeline.read_records(out / pipeline.RECORDS))
 
 
@@ -133,7 +135,7 @@ def test_another_region_captioner_segments_no_image_again(images, tmp_path):
     run_pipeline(images, tmp_path, CaptionedSegments(Halves(), Shades()))
     # The same segments, captioned with other words.
     halves, other = Halves(), Shades(words=("black", "bright"))
-    _, records = run_pipeline(images, tmp_path, CaptionedSegments(halves, other))
+    _, records = run_pipeline(images, tmp_path, CaptionedSegments(halves, other), fresh=True)
 
     assert halves.batches == [] and sum(other.batches) == 6
     assert records[0].regions[1].text == "bright"
@@ -247,7 +249,7 @@ def test_changed_filter_runs_no_expert_again(images, tmp_path):
     colours, composer = Colours(), Billed()
     strict = filtering.Filter(filtering.Thresholds(region=0.95))
     # The experts' results are cached unfiltered.
-    pipeline.Pipeline([colours], None, composer, strict).run(images, tmp_path, progress=False)
+    pipeline.Pipeline([colours], None, composer, strict).run(images, tmp_path, fresh=True, progress=False)
 
     assert colours.batches == [] and composer.composed == 3
 

@@ -26,6 +26,18 @@ def test_help_names_the_composers():
     assert all(name in text for name in registry.COMPOSERS.entries)
 
 
+@pytest.fixture()
+def call(call):
+    """Return a function as the one of all commands, whose standard error lacks the first line of a run."""
+
+    def run(*arguments):
+        code, output, errors = call(*arguments)
+        lines = [line for line in errors.splitlines(True) if not line.startswith("caption on ")]
+        return code, output, "".join(lines)
+
+    return run
+
+
 class Colour(experts.Expert):
     """Says what colour an image has."""
 
@@ -63,8 +75,17 @@ def test_caption_describes_readable_images_and_reports_the_others(call, monkeypa
         "caption", tmp_path / "a.png", tmp_path / "b.png", "--out", tmp_path / "d", "--experts", "colour"
     )
     assert code == caption.FAILED_IMAGES and output.startswith("a.png: ")
-    assert errors.startswith("monkeylib: finished, but 1 of 2 images failed for good (--retry-failed")
-    assert "b.png: MissingImageError: there is no image at b.png" in errors and errors.count("\n") == 1
+    # An image more is another setting of the run, which is said.
+    remark, failure = errors.splitlines()
+    assert "settings changed since the run was started: images.count 1 -> 2" in remark
+    assert failure.startswith("monkeylib: finished, but 1 of 2 images failed for good (--retry-failed")
+    assert "b.png: MissingImageError: there is no image at b.png" in failure
+
+    # Fewer of them are refused, and --fresh replaces the records.
+    arguments = ("caption", tmp_path / "a.png", "--out", tmp_path / "d", "--experts", "colour")
+    code, _, errors = call(*arguments)
+    assert code == 2 and "b.png is missing" in errors and errors.count("\n") == 1
+    assert call(*arguments, "--fresh")[0] == 0
 
 
 @pytest.fixture()
