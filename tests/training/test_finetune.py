@@ -388,6 +388,15 @@ def test_micro_batch_that_was_chosen_is_kept_on_resuming(tmp_path, monkeypatch):
     assert finetune._with_micro_batch(profile, tmp_path, devices, fresh=True).training.micro_batch_size == 1
 
 
+def test_process_takes_the_micro_batch_of_the_first_one(tmp_path, monkeypatch):
+    """Another node may have more memory."""
+    sizes = []
+    monkeypatch.setattr(finetune, "_trainer", lambda profile, *_: sizes.append(profile))
+    monkeypatch.setattr(finetune, "_from_main_process", lambda *_: (True, 2))
+    finetune.run(smoke_profile(1), tmp_path / "run")
+    assert [profile.training.micro_batch_size for profile in sizes] == [None, 2]
+
+
 class TwoProcesses:
     """Stand-in for a trainer of two processes that torchrun has started."""
 
