@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from monkeylib import resources, signals
 from monkeylib.digests import FileDigests, json_digest
 from monkeylib.evaluation import distributed, error_gallery, hf_models
@@ -118,6 +120,7 @@ def run_job(job: EvaluationJob) -> EvaluationResult | None:
     with run if run is not None else contextlib.nullcontext():
         model = hf_models.load_image_text_model(job.model)
         context.run_on_main(lambda: _start(run, job, model, context))
+        context.run_on_main(lambda: _announce(job, usable, model, context))
         with signals.say_when_interrupted(signals.GOES_ON):
             result = _predict_all(job, usable, model, run, context)
 
@@ -207,6 +210,28 @@ def _start(
         processes=context.world_size,
         batch_size=job.batch_size,
         limit=job.limit,
+    )
+
+
+def _announce(
+    job: EvaluationJob,
+    benchmarks: Sequence[Benchmark],
+    model: Monkey | HFChatModel,
+    context: DistributedContext,
+) -> None:
+    """Write the first line of a job: its devices, model, benchmarks and folder."""
+    if not job.progress:
+        return
+
+    device = model.model.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    listed = ", ".join(benchmark.name for benchmark in benchmarks)
+    limit = f", up to {job.limit} questions each," if job.limit else ""
+    print(
+        f"evaluate on {context.world_size} x {name}: {job.model_name} on {listed}{limit} in batches of "
+        f"{job.batch_size}, into {resources.display_path(job.folder)}",
+        file=sys.stderr,
+        flush=True,
     )
 
 

@@ -383,3 +383,11 @@ def test_weights_that_differ_in_the_middle_of_a_file_are_another_model(tmp_path)
     content[3 << 19] = 1
     weights.write_bytes(content)
     assert job._model_digest(str(tmp_path)) != before
+
+
+def test_first_line_says_what_is_done(chartqa, capsys):
+    run_job(replace(chartqa, progress=True, limit=2))
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "evaluate on 1 x CPU: tiny on chartqa, up to 2 questions each, in batches of 2, into "
+        f"{chartqa.folder}"
+    )
