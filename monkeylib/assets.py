@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from monkeylib import resources
 from monkeylib.digests import file_digest
-from monkeylib.errors import choose
+from monkeylib.errors import choose, first_line
 
 MANIFEST = resources.REPOSITORY / "data" / "assets.toml"
 _RETRIES = 2
@@ -152,7 +152,7 @@ def fetch(name: str) -> Path:
         try:
             _download(asset, source, target)
         except (_SourceError, OSError) as error:
-            problems.append(f"{source}: {_first_line(error)}")
+            problems.append(f"{source}: {first_line(error)}")
         else:
             return _path_of(asset, target)
 
@@ -279,7 +279,7 @@ def _hub(source: Source, folder: Path) -> Iterator[Opener]:
         try:
             path = hf_hub_download(source.package, name, revision=source.version, local_dir=folder)
         except HfHubHTTPError as error:
-            raise _SourceError(_first_line(error)) from error
+            raise _SourceError(first_line(error)) from error
         return Path(path).open("rb")
 
     yield open_file
@@ -314,8 +314,3 @@ def _open_member(open_member: Callable[[str], IO[bytes] | None], name: str) -> I
     if stream is None:
         raise _SourceError(f"{name} is no file in the package")
     return stream
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0].strip() if lines else type(error).__name__

@@ -166,8 +166,8 @@ class FileDigests:
         digests = {}
 
         with ThreadPoolExecutor(_THREADS) as threads:
-            found = zip(unique, threads.map(_file_state_or_none, unique), strict=True)
-            states = {path: state for path, state in found if state is not None}
+            stated = zip(unique, threads.map(_file_state_or_none, unique), strict=True)
+            states = {path: state for path, state in stated if state is not None}
             self._load(states)
 
             for path, state in states.items():

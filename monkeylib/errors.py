@@ -89,6 +89,17 @@ def shorten(text: str, length: int = 40) -> str:
     return ascii(text) if len(text) <= length else f"{ascii(text[:length])}…"
 
 
+def beginning(text: str, length: int) -> str:
+    """Return a text as it is, its beginning if it is longer than `length` characters."""
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    lines = str(error).strip().splitlines()
+    return beginning(lines[0].strip(), 200) if lines else type(error).__name__
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return "did you mean x?" for the name that is spelled most like `name`; empty without one."""
     matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)

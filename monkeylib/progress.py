@@ -152,6 +152,11 @@ class Progress:
         self._tasks[name].values = values
 
 
+def say(sentence: str) -> None:
+    """Tell the user something in one line on standard error, at once: work may take days."""
+    print(f"monkeylib: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+
+
 def in_notebook() -> bool:
     """Return whether the code runs in the kernel of a notebook."""
     ipython = sys.modules.get("IPython")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from monkeylib.progress import MAXIMUM_LINES, Progress, format_seconds
+from monkeylib.progress import MAXIMUM_LINES, Progress, format_seconds, say
 
 
 class Clock:
@@ -137,3 +137,8 @@ def test_notebook_gets_one_line_that_is_written_anew(monkeypatch):
 
 def test_durations_are_minutes_or_hours():
     assert [format_seconds(seconds) for seconds in (5.4, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+
+
+def test_what_is_said_is_one_line_on_standard_error(capsys):
+    say("two\nlines")
+    assert capsys.readouterr() == ("", "monkeylib: two lines\n")

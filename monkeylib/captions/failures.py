@@ -8,16 +8,11 @@ tries again.
 
 from typing import Literal
 
-from monkeylib.images import ImageError
+from monkeylib.images import ErrorCode, ImageError
 
 FailureKind = Literal[
-    # The image, with the codes of `images.ImageError`.
-    "missing",
-    "permission",
-    "empty",
-    "truncated",
-    "unsupported",
-    "too-large",
+    # The image.
+    ErrorCode,
     # The model: it raised, took too long, or ended its process too often.
     "raised",
     "timeout",

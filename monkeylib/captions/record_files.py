@@ -224,10 +224,10 @@ def plan_shards(
     # A change of any of these gives other shards.
     configuration = [SCHEMA_VERSION, *(item.model_dump(mode="json") for item in provenance)]
     shards = []
-    with ThreadPoolExecutor(4) as pool:  # reading and hashing release the interpreter's lock
+    with ThreadPoolExecutor(4) as threads:  # reading and hashing release the interpreter's lock
         for start in range(0, len(images), size):
             members = tuple(images[start : start + size])
-            checksums = tuple(pool.map(_checksum, members))
+            checksums = tuple(threads.map(_checksum, members))
 
             content = [
                 (image.name, image.original_caption, checksum)

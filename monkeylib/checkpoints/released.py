@@ -24,6 +24,7 @@ from monkeylib.checkpoints.key_map import (
 from monkeylib.checkpoints.released_config import config_from_released, is_base_model
 from monkeylib.checkpoints.saved import CONFIGURATION_ERRORS
 from monkeylib.checkpoints.weight_files import WeightFiles, file_inside, read_finite
+from monkeylib.errors import first_line
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
@@ -216,7 +217,7 @@ def _convert_config(folder: Path, settings: dict[str, Any], grid: Grid | None) -
     except CONFIGURATION_ERRORS as error:
         raise ValueError(
             f"{folder / 'config.json'}: its values describe no model ({type(error).__name__}: "
-            f"{weight_files.first_line(error)})"
+            f"{first_line(error)})"
         ) from error
 
 

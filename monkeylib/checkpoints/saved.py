@@ -20,7 +20,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.utils import logging
 
 from monkeylib.checkpoints import weight_files
-from monkeylib.checkpoints.weight_files import WeightFiles, file_inside, first_line
+from monkeylib.checkpoints.weight_files import WeightFiles, file_inside
+from monkeylib.errors import first_line
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, build_on_meta
 from monkeylib.model.limits import check_grids, check_sizes
 from monkeylib.model.tile_lora import TileLoRA

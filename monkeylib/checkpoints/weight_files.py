@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from monkeylib import resources
-from monkeylib.errors import is_out_of_memory
+from monkeylib.errors import first_line, is_out_of_memory
 from monkeylib.settings_files import read_json
 
 # A single file, and the index of several, by preference.
@@ -443,10 +443,3 @@ def _first_names(names: list[str]) -> str:
     if len(names) <= 3:
         return listed
     return f"{listed} and {len(names) - 3} more"
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    lines = str(error).strip().splitlines()
-    line = lines[0].strip() if lines else type(error).__name__
-    return line if len(line) <= 200 else f"{line[:200]}…"

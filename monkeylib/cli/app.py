@@ -13,6 +13,7 @@ import typer
 from monkeylib import signals
 from monkeylib.cli import answer, assets, caption, chat, convert, data, evaluate, reproduce, train
 from monkeylib.errors import is_out_of_memory
+from monkeylib.progress import say
 from monkeylib.redaction import redact
 
 app = typer.Typer(
@@ -58,7 +59,7 @@ def main() -> None:
         is_expected = not isinstance(error, RuntimeError) or is_out_of_memory(error)
         if debug or not is_expected:
             raise
-        print(f"monkeylib: {_sentence(error)}", file=sys.stderr)
+        say(_sentence(error))
         raise SystemExit(2) from error
 
 

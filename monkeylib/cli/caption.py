@@ -9,6 +9,7 @@ import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
+from monkeylib.progress import say
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -160,7 +161,7 @@ def caption(
     if report:
         print(f"report: {resources.display_path(out / REPORT)}")
     if summary.failed:
-        print(f"monkeylib: {_failure_sentence(out, summary)}", file=sys.stderr)
+        say(_failure_sentence(out, summary))
         raise typer.Exit(PENDING if summary.pending else FAILED_IMAGES)
 
 

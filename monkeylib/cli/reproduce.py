@@ -1,6 +1,5 @@
 """`monkeylib reproduce`: run the series of notebooks."""
 
-import sys
 from functools import partial
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
+from monkeylib.progress import say
 
 
 def reproduce(
@@ -39,7 +39,7 @@ def reproduce(
     try:
         series.run_series(profile, seed, only=only, force=force, log=partial(print, flush=True))
     except series.NotebookFailed as error:
-        print(f"monkeylib: {error}", file=sys.stderr)
+        say(str(error))
         raise typer.Exit(1) from error
 
     if update_notebooks:

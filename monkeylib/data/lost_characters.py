@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from monkeylib.data.records import Record
+from monkeylib.errors import beginning
 from monkeylib.prompts import PromptLayout
 
 _LISTED = 8
@@ -56,7 +57,7 @@ class LostCharacters:
         listed = [f"{character!r} ({count})" for character, count in self.counts.most_common(_LISTED)]
         if len(self.counts) > _LISTED:
             listed.append(f"and {len(self.counts) - _LISTED} more")
-        text, as_read = (_shorten(part) for part in self.example)
+        text, as_read = (beginning(part, 40) for part in self.example)
         return (
             f"the tokenizer has no token for {', '.join(listed)}: {self.affected_texts} of {self.texts} "
             f"prompts and answers lose characters, such as {text!r}, which the model reads as {as_read!r}"
@@ -69,7 +70,3 @@ class LostCharacters:
         if character not in self._is_lost:
             self._is_lost[character] = unknown in self.layout.text_ids(character)
         return self._is_lost[character]
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +33,7 @@ from monkeylib.evaluation.predict import (
 )
 from monkeylib.evaluation.results import SCORES_FILE
 from monkeylib.inference import Monkey
+from monkeylib.progress import say
 from monkeylib.prompts import PROMPTS
 from monkeylib.runs import RunFolder
 
@@ -153,11 +153,11 @@ def _check(job: EvaluationJob) -> tuple[list[str], RunFolder]:
         errors = list(problems.values())
         raise type(errors[0])("; ".join(map(str, errors))) if len(errors) > 1 else errors[0]
     for name, error in problems.items():
-        _remark(f"{name} is left out: {error}")
+        say(f"{name} is left out: {error}")
 
     run = RunFolder.open(job.folder, _KIND, _fingerprint(job), inputs=[Path(job.model)], fresh=job.fresh)
     for remark in run.remarks:
-        _remark(remark)
+        say(remark)
     return names, run
 
 
@@ -179,11 +179,6 @@ def _model_digest(name: str) -> str:
     ]
     digests = FileDigests.in_cache().digests(files)
     return json_digest({file.name: digest for file, digest in digests.items()})
-
-
-def _remark(sentence: str) -> None:
-    """Tell the user something on standard error, at once: a job may take days."""
-    print(f"monkeylib: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
 
 
 # --- with the model
@@ -288,7 +283,7 @@ def _predict_all(
     if run is not None:
         run.finish()
         if not num_generated:
-            _remark("every question had its answer already: nothing was generated")
+            say("every question had its answer already: nothing was generated")
     return result
 
 
@@ -350,26 +345,24 @@ def _report(benchmark: Benchmark, predictions: PredictionRun, rows: Sequence[Pre
     """Tell the user what is special about a benchmark's predictions."""
     name = benchmark.name
     if predictions.repaired:
-        _remark(f"{name}: the last line was incomplete, as a kill leaves it, and has been predicted again")
+        say(f"{name}: the last line was incomplete, as a kill leaves it, and has been predicted again")
     if predictions.changed:
-        _remark(
+        say(
             f"{name}: {predictions.changed} of {len(rows)} questions have been answered again, since their "
             "image, their text or the prompt has changed"
         )
     if predictions.others:
-        _remark(
+        say(
             f"{name}: {len(rows)} of {len(rows) + predictions.others} predictions are scored; the others, "
             "such as those beyond a limit, are retained"
         )
 
     failed = [row for row in rows if row.error]
     if failed:
-        _remark(
+        say(
             f"{name}: {len(failed)} of {len(rows)} questions could not be answered and count as wrong, such "
             f"as {failed[0].id} ({failed[0].error}): replace the images and run it again, or repeat the "
             "questions with --retry-failed"
         )
     if not any(row.answers for row in rows):
-        _remark(
-            f"{name}: the questions are answered, but not scored: the answers of this split aren't published"
-        )
+        say(f"{name}: the questions are answered, but not scored: the answers of this split aren't published")

@@ -15,6 +15,7 @@ from PIL import Image
 from monkeylib import resources
 from monkeylib.boxes import Box
 from monkeylib.data.records import Record
+from monkeylib.errors import beginning
 from monkeylib.plots.style import COLOURS, STYLE
 
 PANEL_WIDTH = 2.3  # inches
@@ -126,12 +127,8 @@ def _record_panel(record: Record) -> ImagePanel:
     image.thumbnail((_SHEET_SIDE, _SHEET_SIDE))
 
     prompt, answer = record.turns[0]
-    lines = [_shorten(prompt.strip()), _shorten(f"→ {answer}")]
+    lines = [beginning(prompt.strip(), _SHEET_TEXT), beginning(f"→ {answer}", _SHEET_TEXT)]
     if len(record.turns) > 1:
         lines.append(f"(the first of {len(record.turns)} turns)")
 
     return ImagePanel(image, record.dataset, tuple(lines))
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _SHEET_TEXT else text[:_SHEET_TEXT] + "…"

@@ -182,14 +182,8 @@ def load_pretrained_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
         FileNotFoundError: it is neither a local folder nor on a hub.
         ValueError: the profile starts from a complete checkpoint of another kind.
     """
-    name = profile.language_model.pretrained
-    if name is None or not isinstance(profile.vision, HFVisionConfig):
-        raise ValueError(
-            f"The profile {profile.name} starts from {name}: convert that checkpoint with "
-            "`monkeylib convert`, and name the folder as the profile's base_checkpoint."
-        )
-
-    tokenizer = pretrained.load_tokenizer(name)
+    require_start(profile)
+    tokenizer = pretrained.load_tokenizer(profile.language_model.pretrained)
     if profile.language_model.image_token_ids.start is not None:
         tokenizer.add_tokens(list(IMAGE_TOKENS), special_tokens=True)
     return tokenizer
@@ -217,6 +211,25 @@ def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForCondit
         if is_out_of_memory(error):
             raise
         raise ValueError(f"the profile {profile.name}: {describe_problem(error)}") from error
+
+
+def require_start(profile: Profile) -> None:
+    """Check that there is something to start from, before anything is computed.
+
+    Raises:
+        FileNotFoundError: the base checkpoint isn't there.
+        ValueError: the profile starts from a complete checkpoint of another kind, which has to be converted.
+    """
+    if profile.base_checkpoint is not None:
+        base_folder(profile)
+        return
+
+    name, has_tokenizer = profile.language_model.pretrained, profile.language_model.tokenizer is not None
+    if not has_tokenizer and (name is None or not isinstance(profile.vision, HFVisionConfig)):
+        raise ValueError(
+            f"The profile {profile.name} starts from {name}: convert that checkpoint with "
+            "`monkeylib convert`, and name the folder as the profile's base_checkpoint."
+        )
 
 
 def base_folder(profile: Profile) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from monkeylib import resources, runs
 from monkeylib.errors import run_on_main
 from monkeylib.profiles import Profile, build, trainable
+from monkeylib.progress import say
 from monkeylib.runs import RunDiffers, RunFolder
 from monkeylib.training import checkpointing, fingerprint, micro_batch, strategies
 from monkeylib.training.batches import ExampleEncoder, TrainingData, synthetic_data
@@ -137,6 +137,7 @@ def run(
         Interrupted: a signal has ended the run after a step that is saved.
     """
     data, devices = data or synthetic_data(profile), devices or Devices()
+    build.require_start(profile)
     is_chosen = profile.training.micro_batch_size is None
     profile = _with_micro_batch(profile, folder, devices, fresh)
     accumulation_steps(profile, devices.world_size)  # raises before anything is written
@@ -352,7 +353,7 @@ def _from_main_process(trainer: L.Trainer, function: Callable[[], Any]) -> Any:
 
 def _say(sentence: str) -> None:
     if rank_zero_only.rank == 0:
-        print(f"monkeylib: {sentence}", file=sys.stderr, flush=True)
+        say(sentence)
 
 
 def _trainer(
@@ -482,8 +483,8 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, run_folder: RunFolde
                 ) from error
         run_folder.finish()
 
-        kept = [*checkpointing.list_checkpoints(folder)[-1:], best_checkpoint]
-        checkpointing.remove_checkpoints(run_folder, keep=kept)
+        keep = [*checkpointing.list_checkpoints(folder)[-1:], best_checkpoint]
+        checkpointing.remove_checkpoints(run_folder, keep=keep)
 
     trainer.strategy.barrier()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from monkeylib import resources
 from monkeylib.data.lost_characters import LostCharacters
 from monkeylib.data.records import BadRecord
 from monkeylib.processing import MonkeyProcessor
-from monkeylib.progress import Progress, format_rate
+from monkeylib.progress import Progress, format_rate, say
 from monkeylib.training.batches import TrainingData
 from monkeylib.training.callbacks import peak_bytes
 
@@ -123,7 +122,7 @@ def report_lost_characters(data: TrainingData, processor: MonkeyProcessor) -> No
             lost.add_record(data.train[data.offset + index])
 
     if sentence := lost.describe():
-        print(f"monkeylib: {sentence}", file=sys.stderr)
+        say(sentence)
 
 
 @contextmanager

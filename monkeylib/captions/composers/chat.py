@@ -270,11 +270,11 @@ class ChatComposer(Composer):
                 return error
 
         # Threads wait for the endpoint most of the time; results come in the order of the records.
-        pool = ThreadPoolExecutor(self.concurrency)
+        threads = ThreadPoolExecutor(self.concurrency)
         try:
-            return list(pool.map(compose_or_error, records))
+            return list(threads.map(compose_or_error, records))
         finally:
-            pool.shutdown(cancel_futures=True)  # an interrupted run sends nothing more
+            threads.shutdown(cancel_futures=True)  # an interrupted run sends nothing more
 
 
 @register_composer("chat")

@@ -395,7 +395,7 @@ class ChatClient:
         if self._failed_requests >= self.retry_policy.failed_requests and not self._refusal:
             self._refusal = (
                 f"The endpoint {self.address} answered none of {self._failed_requests} requests in a row "
-                f"({error}), so it is not asked any more: run again when it answers."
+                f"({error}), so no more requests are sent to it: run again when it answers."
             )
 
     def _wait_for_endpoint(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from monkeylib.data.records import BadRecord, ImageSource, Record
 from monkeylib.data.schema import DatasetEntry
+from monkeylib.errors import beginning
 from monkeylib.prompts import build_prompt, get_template
 
 _MAX_VALUE_LENGTH = 60  # characters of a wrong value in a message
@@ -224,4 +225,4 @@ def _shorten(value: Any) -> str:
     """Return a value for a message, with its type unless it is a text."""
     text = value if isinstance(value, str) and value.strip() else repr(value)
     kind = "" if isinstance(value, str) or value is None else f"{type(value).__name__} "
-    return kind + (text if len(text) <= _MAX_VALUE_LENGTH else text[:_MAX_VALUE_LENGTH] + "...")
+    return kind + beginning(text, _MAX_VALUE_LENGTH)

@@ -237,7 +237,9 @@ def test_endpoint_that_is_down_is_asked_no_more(server, make_composer):
 
     assert len(server.requests) == 3 * 2
     assert {answer.kind for answer in answers} == {"unavailable"}
-    assert ["not asked any more" in str(answer) for answer in answers] == [False] * 3 + [True] * 5
+    assert ["no more requests are sent to it" in str(answer) for answer in answers] == [False] * 3 + [
+        True
+    ] * 5
     assert "answered none of 3 requests in a row (status 500: on purpose)" in str(answers[-1])
 
 
