@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors import SafetensorError
@@ -328,7 +328,9 @@ def _is_complete(run_folder: RunFolder, error: ValueError | OSError | None) -> b
 def _has_processes_of_others(trainer: L.Trainer) -> bool:
     """Return whether a scheduler or torchrun has started several processes, and not Lightning."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    return trainer.world_size > 1 and environment is not None and environment.creates_processes_externally
+    # Asked in a process that Lightning has started, its own environment says yes, too.
+    is_foreign = environment is not None and not isinstance(environment, LightningEnvironment)
+    return trainer.world_size > 1 and is_foreign
 
 
 def _from_main_process(trainer: L.Trainer, function: Callable[[], Any]) -> Any:
