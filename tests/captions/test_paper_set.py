@@ -34,8 +34,9 @@ def call(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "outputs"))
     (tmp_path / "images").mkdir()
 
-    def run_command() -> tuple[int, str, list[Record]]:
+    def run_command(*more: str) -> tuple[int, str, list[Record]]:
         arguments = [
+            *more,
             tmp_path / "images",
             "--out",
             tmp_path / "out",
@@ -91,8 +92,10 @@ def test_paper_pipeline_runs_from_images_to_captions(call, server):
     num_requests = len(server.requests)
     (call.images / "d.png").unlink()
     IMAGES[1].save(call.images / "c.png")  # now a copy of b.png
-    code, errors, new_records = call()
+    code, errors, _ = call()
+    assert code == 2 and "--fresh" in errors, "an image is gone"
 
+    code, errors, new_records = call("--fresh")
     assert code == 0 and len(server.requests) == num_requests
     assert [record.detailed_caption for record in new_records[:2]] == [
         r.detailed_caption for r in records[:2]
