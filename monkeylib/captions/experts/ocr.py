@@ -1,5 +1,6 @@
 """Lines of text by PP-OCR (the paper's text expert), run by rapidocr on ONNX Runtime."""
 
+import math
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,6 +15,11 @@ from monkeylib.captions.models import Expert
 from monkeylib.captions.registry import register_expert
 
 ASSET = "pp-ocr-v6-small"
+
+# Of an image: letters need some pixels, and the detector enlarges the shorter side, and the longer one with
+# it, whatever memory that takes.
+SMALLEST_SIDE = 5  # pixels
+LARGEST_RATIO = 16  # of the longer side to the shorter one
 
 
 @register_expert("pp-ocr", sets={"cpu": 1, "paper": 4, "paper-grit": 4}, assets=(ASSET,))
@@ -60,7 +66,10 @@ class PpOcr(Expert):
         return [ExpertOutput(lines=self._read(image)) for image in images]
 
     def _read(self, image: Image.Image) -> tuple[OcrLine, ...]:
-        bgr = np.asarray(image.convert("RGB"))[:, :, ::-1]  # rapidocr takes BGR
+        if min(image.size) < SMALLEST_SIDE:
+            return ()
+
+        bgr = np.asarray(_widen(image.convert("RGB")))[:, :, ::-1]  # rapidocr takes BGR
         result = self._engine(bgr)
         if result.boxes is None:
             return ()
@@ -74,3 +83,15 @@ class PpOcr(Expert):
                 lines.append(line)
 
         return tuple(lines)
+
+
+def _widen(image: Image.Image) -> Image.Image:
+    """Add white beside a very long or tall image, until its sides are within `LARGEST_RATIO`."""
+    least = math.ceil(max(image.size) / LARGEST_RATIO)
+    if min(image.size) >= least:
+        return image
+
+    # At the top left, so that places in the image stay what they are.
+    canvas = Image.new("RGB", (max(image.width, least), max(image.height, least)), "white")
+    canvas.paste(image, (0, 0))
+    return canvas

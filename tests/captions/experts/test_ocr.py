@@ -1,7 +1,9 @@
 """PP-OCR on a rendered page."""
 
 from importlib.resources import files
+from types import SimpleNamespace
 
+import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from monkeylib.captions import filtering
@@ -25,3 +27,24 @@ def test_pp_ocr_reads_a_rendered_page():
     x0, y0, x1, y1 = page_output.lines[0].box
     assert x0 < 45 and 15 < y0 < 45 and 200 < x1 < 300 and 50 < y1 < 85
     assert empty_output.lines == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [
+        ((1, 5000), None),
+        ((5000, 4), None),
+        ((3000, 5), (188, 3000, 3)),
+        ((5, 3000), (3000, 188, 3)),
+        ((600, 40), (40, 600, 3)),
+        ((640, 40), (40, 640, 3)),
+        ((641, 40), (41, 641, 3)),
+    ],
+)
+def test_detector_gets_no_image_that_it_would_enlarge_without_bounds(size, shape, monkeypatch):
+    shapes = []
+    engine = lambda pixels: shapes.append(pixels.shape) or SimpleNamespace(boxes=None)  # noqa: E731
+    monkeypatch.setattr(PpOcr, "_engine", staticmethod(engine))
+
+    assert PpOcr().annotate([Image.new("RGB", size)])[0].lines == ()
+    assert shapes == ([] if shape is None else [shape])
