@@ -48,7 +48,7 @@ def _kill(kind: kills.Kind, count: int, seed: int, folder: Path) -> str:
 
 
 def main() -> None:
-    """Run the cases of some areas, print each, and write the table if all areas were run."""
+    """Run the cases of some areas, print each, and write their rows of the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,11 +68,17 @@ def main() -> None:
         failed += sum(not result.passed for result in results)
 
     tables.print_table(rows, f"torture, {(time.monotonic() - start) / 60:.0f} minutes")
-    if not arguments.areas:
-        tables.write_csv(rows, TABLE)
-        update_page(README, names=TITLES)
-        print(f"wrote {resources.display_path(TABLE)} and its table in the README")
+    write_table(rows, TABLE)
+    update_page(README, names=TITLES)
+    print(f"wrote {resources.display_path(TABLE)} and its table in the README")
     raise SystemExit(1 if failed else 0)
+
+
+def write_table(rows: list[tables.Row], path: Path) -> None:
+    """Write the rows of the areas that were run; those of others stay."""
+    previous = tables.read_csv(path) if path.exists() else []
+    by_area = {row["area"]: row for row in [*previous, *rows]}
+    tables.write_csv(list(by_area.values()), path)
 
 
 def count_results(results: list[Result]) -> list[dict[str, str | int]]:

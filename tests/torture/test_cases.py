@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from tests.torture import sandbox
+from tests.torture.__main__ import write_table
 from tests.torture.cases import Case, Skipped, require_one_sentence, run_cases
 
 
@@ -39,6 +40,13 @@ def test_results_tell_right_from_wrong_and_leave_skipped_cases_out():
 
     assert [(result.name, result.passed) for result in results] == [("right", True), ("wrong", False)]
     assert results == reported and results[1].outcome == "broken"
+
+
+def test_table_keeps_the_areas_that_were_not_run(tmp_path):
+    path = tmp_path / "torture.csv"
+    write_table([{"area": "a", "cases": 2, "right": 1}, {"area": "b", "cases": 3, "right": 3}], path)
+    write_table([{"area": "a", "cases": 2, "right": 2}], path)
+    assert path.read_text().splitlines() == ["area,cases,right", "a,2,2", "b,3,3"]
 
 
 def test_command_of_a_user_who_errs_is_one_sentence(tmp_path):
