@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from rich.console import Console
+
 from monkeylib import resources, tables
 from monkeylib.experiments.variants import TITLES
 from monkeylib.reproduce.tables import update_page
@@ -67,7 +69,8 @@ def main() -> None:
         rows += count_results(results)
         failed += sum(not result.passed for result in results)
 
-    tables.print_table(rows, f"torture, {(time.monotonic() - start) / 60:.0f} minutes")
+    minutes = (time.monotonic() - start) / 60
+    tables.print_table(rows, f"torture, {minutes:.0f} minutes", Console())
     write_table(rows, TABLE)
     update_page(README, names=TITLES)
     print(f"wrote {resources.display_path(TABLE)} and its table in the README")

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from tests.torture import __main__ as torture
 from tests.torture import sandbox
 from tests.torture.__main__ import write_table
 from tests.torture.cases import Case, Skipped, require_one_sentence, run_cases
@@ -47,6 +48,22 @@ def test_table_keeps_the_areas_that_were_not_run(tmp_path):
     write_table([{"area": "a", "cases": 2, "right": 1}, {"area": "b", "cases": 3, "right": 3}], path)
     write_table([{"area": "a", "cases": 2, "right": 2}], path)
     assert path.read_text().splitlines() == ["area,cases,right", "a,2,2", "b,3,3"]
+
+
+def test_areas_are_run_and_counted(monkeypatch, tmp_path, capsys):
+    cases = [Case("a", "right", str), Case("a", "wrong", _fail)]
+    monkeypatch.setattr(torture, "AREAS", {"a": lambda arguments: cases})
+    monkeypatch.setattr(torture, "TABLE", tmp_path / "torture.csv")
+    monkeypatch.setattr(torture, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text("# monkeylib\n")
+    monkeypatch.setattr("sys.argv", ["torture", "a"])
+
+    with pytest.raises(SystemExit) as end:
+        torture.main()
+
+    assert end.value.code == 1
+    assert (tmp_path / "torture.csv").read_text().splitlines() == ["area,cases,right", "a,2,1"]
+    assert "WRONG  a: wrong: broken" in capsys.readouterr().out
 
 
 def test_command_of_a_user_who_errs_is_one_sentence(tmp_path):
