@@ -226,7 +226,7 @@ Opener = Callable[[str], IO[bytes]]
 
 
 def _download(asset: Asset, source: Source, target: Path) -> None:
-    """Fill `target` with the asset's files in one move, once they are verified."""
+    """Fill `target` with the asset's files once they are verified: in one move if it is new."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{asset.name}.", dir=target.parent) as temporary:
         downloads = Path(temporary, "downloads")
@@ -245,9 +245,15 @@ def _download(asset: Asset, source: Source, target: Path) -> None:
         if problem is not None:
             raise _SourceError(problem)
 
-        # Files that did not pass the check are replaced as a whole.
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(files, target)
+        if not target.exists():
+            os.replace(files, target)
+            return
+
+        # In place of files that did not pass the check; others in the folder are somebody's.
+        for file in asset.files:
+            path = target / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(files / file.name, path)
 
 
 @contextlib.contextmanager

