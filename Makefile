@@ -4,6 +4,7 @@ PROFILE ?= nano
 SEED    ?= 0
 LAB_ARGS ?=
 KILLS   ?= 300
+TORTURE_ARGS ?=
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -40,8 +41,8 @@ reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=
 test: $(STAMP) ## test the library, the results that notebooks state, and the smoke series
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-torture: $(STAMP) ## try broken inputs, full disks, signals and kills (20 minutes): KILLS=300
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills $(KILLS)
+torture: $(STAMP) ## try broken inputs, full disks, signals and kills (20 minutes): KILLS=300, TORTURE_ARGS=--resume
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills $(KILLS) $(TORTURE_ARGS)
 
 lab: $(STAMP) ## open JupyterLab on the notebooks: LAB_ARGS=--no-browser
 	@$(BIN)/python -m ipykernel install --sys-prefix --name monkeylib --display-name monkeylib

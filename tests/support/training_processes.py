@@ -100,12 +100,17 @@ class TrainingRun:
         arguments = command_arguments(folder, profile, **options)
         self.processes = []
         self.logs = []
+        self.start_time = time.monotonic()
         for rank, variables in enumerate(_torchrun_variables(options.get("devices", 1))):
             log = folder / f"output-{rank}.txt"
             process = SERVER.Process(target=_run, args=(log, arguments, run_environment(**variables)))
             process.start()
             self.logs.append(log)
             self.processes.append(process)
+
+    def seconds(self) -> float:
+        """Return the seconds since it was started."""
+        return time.monotonic() - self.start_time
 
     def output(self) -> str:
         """Return the end of the output of each process."""

@@ -1,15 +1,22 @@
 """Run the torture and write its table: `python -m tests.torture`, or `make torture`.
 
 Every case runs the command line in a process of its own. What it prints is the outcome of each case; what it
-writes is the number of cases of each area and how many of them came out right.
+writes is the number of cases of each area and how many of them came out right. In the areas "kills" and
+"starts", it counts kills and starts.
+
+The outcomes are noted as they come, in `data/runs/nano/torture`, those of kills with the seed of each. With
+`--resume`, cases that were right are not tried again: a torture that was interrupted goes on, and one of
+1,000 kills may follow one of 300.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -17,10 +24,11 @@ from rich.console import Console
 from monkeylib import resources, tables
 from monkeylib.experiments.variants import TITLES
 from monkeylib.reproduce.tables import update_page
-from tests.torture import checkpoints, disks, growth, images, kills, processes, records, yaml_files
+from tests.torture import checkpoints, disks, growth, images, kills, processes, records, starts, yaml_files
 from tests.torture.cases import Case, Result, run_cases
 
 TABLE = resources.results(resources.COMMITTED_PROFILE) / "torture.csv"
+OUTCOMES = resources.runs(resources.COMMITTED_PROFILE) / "torture"
 README = resources.REPOSITORY / "README.md"
 
 AREAS: dict[str, Callable[[argparse.Namespace], Iterator[Case]]] = {
@@ -30,23 +38,56 @@ AREAS: dict[str, Callable[[argparse.Namespace], Iterator[Case]]] = {
     "yaml": lambda arguments: yaml_files.cases(),
     "disks": lambda arguments: disks.cases(),
     "processes": lambda arguments: processes.cases(),
-    "kills": lambda arguments: _kill_cases(arguments.kills, arguments.seed),
+    "kills": lambda arguments: kills.cases(arguments.kills, arguments.seed),
     "growth": lambda arguments: growth.cases(arguments.images),
+    "starts": lambda arguments: starts.cases(arguments.starts),
 }
 
-
-def _kill_cases(count: int, seed: int) -> Iterator[Case]:
-    """Yield a case for each kind of run, which is killed again and again."""
-    for number, kind in enumerate(kills.KINDS):
-        share = count // len(kills.KINDS) + (number < count % len(kills.KINDS))
-        yield Case("kills", f"{share} kills of {kind.name}", partial(_kill, kind, share, seed))
+# Not among those that run by default: it takes hours.
+LONG_AREAS = {"starts"}
 
 
-def _kill(kind: kills.Kind, count: int, seed: int, folder: Path) -> str:
-    result = kills.kill_runs(kind, count, seed, workers=1)
-    assert not result.faults, f"{len(result.faults)} faults, such as: {result.faults[0]}"
-    by_signal = ", ".join(f"{number} {name}" for name, number in sorted(result.by_signal.items()))
-    return f"{result.runs} runs as uninterrupted ones after {by_signal}"
+class Outcomes:
+    """File of the outcomes of an area's cases, one JSON object a line. The latest one of a case counts.
+
+    Args:
+        path: the file.
+        resume: keep the outcomes that it holds.
+    """
+
+    def __init__(self, path: Path, resume: bool) -> None:
+        self.path = path
+        self.results: dict[tuple[str, str], Result] = {}
+        self._lock = threading.Lock()
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            path.unlink(missing_ok=True)
+        if path.exists():
+            # A killed torture may have left half a line.
+            lines = [
+                line for line in path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")
+            ]
+            path.write_text("".join(lines), encoding="utf-8")
+            for line in lines:
+                self._keep(Result(**json.loads(line)))
+
+    def _keep(self, result: Result) -> None:
+        self.results[result.area, result.name] = result
+
+    def add(self, result: Result) -> None:
+        """Print an outcome, and note it."""
+        verdict = "right" if result.passed else "WRONG"
+        print(f"{verdict}  {result.area}: {result.name}: {result.outcome}", flush=True)
+
+        with self._lock, self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(result)) + "\n")
+            self._keep(result)
+
+    def is_right(self, case: Case) -> bool:
+        """Return whether a case has come out right."""
+        result = self.results.get((case.area, case.name))
+        return result is not None and result.passed
 
 
 def main() -> None:
@@ -54,24 +95,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("areas", nargs="*", choices=[*AREAS, []], help="areas to run; all by default")
+    parser.add_argument(
+        "areas", nargs="*", choices=[*AREAS, []], help="areas to run; all but starts by default"
+    )
     parser.add_argument("--kills", type=int, default=300, help="kills in all")
+    parser.add_argument("--starts", type=int, default=300, help="starts of two processes")
     parser.add_argument("--images", type=int, default=20_000, help="images of the runs that watch memory")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which runs are killed")
     parser.add_argument("--workers", type=int, default=2, help="cases at a time")
+    parser.add_argument("--resume", action="store_true", help="leave out cases that were right")
     arguments = parser.parse_args()
 
     start = time.monotonic()
     rows = []
     failed = 0
-    for area in arguments.areas or AREAS:
-        results = run_cases(AREAS[area](arguments), arguments.workers, _print)
-        rows += count_results(results)
+    for area in arguments.areas or [area for area in AREAS if area not in LONG_AREAS]:
+        cases = list(AREAS[area](arguments))
+        outcomes = Outcomes(OUTCOMES / f"{area}.jsonl", arguments.resume)
+        run_cases(
+            [case for case in cases if not outcomes.is_right(case)],
+            arguments.workers,
+            outcomes.add,
+        )
+
+        # A skipped case has no result.
+        results = [
+            outcomes.results[key] for case in cases if (key := (case.area, case.name)) in outcomes.results
+        ]
         failed += sum(not result.passed for result in results)
+        area_rows = count_results(results)
+        rows += area_rows
+        write_table(area_rows, TABLE)
 
     minutes = (time.monotonic() - start) / 60
     tables.print_table(rows, f"torture, {minutes:.0f} minutes", Console())
-    write_table(rows, TABLE)
     update_page(README, names=TITLES)
     print(f"wrote {resources.display_path(TABLE)} and its table in the README")
     raise SystemExit(1 if failed else 0)
@@ -85,21 +142,16 @@ def write_table(rows: list[tables.Row], path: Path) -> None:
 
 
 def count_results(results: list[Result]) -> list[dict[str, str | int]]:
-    """Return the number of cases of each area, and of those that came out right."""
+    """Return the number of cases of each area, and of those that came out right, each with its trials."""
     areas = dict.fromkeys(result.area for result in results)
     return [
         {
             "area": area,
-            "cases": sum(result.area == area for result in results),
-            "right": sum(result.area == area and result.passed for result in results),
+            "cases": sum(result.trials for result in results if result.area == area),
+            "right": sum(result.trials for result in results if result.area == area and result.passed),
         }
         for area in areas
     ]
-
-
-def _print(result: Result) -> None:
-    verdict = "right" if result.passed else "WRONG"
-    print(f"{verdict}  {result.area}: {result.name}: {result.outcome}", flush=True)
 
 
 if __name__ == "__main__":

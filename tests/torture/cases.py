@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 
 from tests.torture.sandbox import Outcome
 
+LENGTH = 8000  # of the outcome of a case that went wrong: stacks of processes that stand still need it
+
 
 @dataclass(frozen=True)
 class Case:
@@ -21,11 +23,13 @@ class Case:
         name: what is tried.
         run: tries it in the folder that it is given and returns what came of it, in a few words. It raises
             `AssertionError` if that is wrong.
+        trials: how often it tries it.
     """
 
     area: str
     name: str
     run: Callable[[Path], str]
+    trials: int = 1
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,14 @@ class Result:
         area, name: as of the case.
         outcome: in a few words.
         passed: whether it is right.
+        trials: as of the case.
     """
 
     area: str
     name: str
     outcome: str
     passed: bool
+    trials: int = 1
 
 
 class Skipped(Exception):
@@ -62,13 +68,13 @@ def run_cases(cases: Iterable[Case], workers: int, report: Callable[[Result], No
 def _run_case(case: Case) -> Result | None:
     with TemporaryDirectory(prefix="torture ä ") as folder:
         try:
-            return Result(case.area, case.name, case.run(Path(folder)), True)
+            return Result(case.area, case.name, case.run(Path(folder)), True, case.trials)
         except Skipped as error:
             print(f"skipped: {case.area}, {case.name}: {error}")
             return None
         except Exception as error:  # a case that cannot be tried has failed
             reason = str(error) or traceback.format_exc().splitlines()[-2]
-            return Result(case.area, case.name, " ".join(reason.split())[:400], False)
+            return Result(case.area, case.name, " ".join(reason.split())[:LENGTH], False, case.trials)
 
 
 def require_one_sentence(outcome: Outcome, *mentions: str) -> str:

@@ -5,14 +5,18 @@ A third of the runs lies on another file system than the folder of temporary fil
 
 from __future__ import annotations
 
+import atexit
+import functools
+import math
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +33,7 @@ from monkeylib.captions.registry import register_expert
 from monkeylib.cli import app
 from monkeylib.cli import caption as cli_caption
 from monkeylib.training.curves import read_curves
+from tests.torture.cases import Case, require_success
 from tests.torture.sandbox import Command, run
 
 TMPFS = Path("/dev/shm")
@@ -50,19 +55,15 @@ training: {workers: 1}
 
 @dataclass
 class Kills:
-    """What became of the runs of a kind.
+    """What became of runs that were killed.
 
     Fields:
-        kind: what was run.
-        kills: signals sent to a running process.
-        by_signal: the same, by signal.
+        signals: what was sent to a running process, in this order.
         runs: runs that came to their end, each killed several times on its way.
         faults: what differed from an uninterrupted run.
     """
 
-    kind: str
-    kills: int = 0
-    by_signal: dict[str, int] = field(default_factory=dict)
+    signals: list[str] = field(default_factory=list)
     runs: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -202,48 +203,70 @@ KINDS = (
 
 # --- killing
 
+KILLS_PER_CASE = 10
 
-def kill_runs(kind: Kind, kills: int, seed: int, workers: int = 2) -> Kills:
-    """Kill runs of a kind `kills` times in all, and compare each that comes to its end."""
-    with tempfile.TemporaryDirectory() as temporary:
-        reference = Path(temporary)
-        # The second run is as fast as all that follow it.
-        for name in ("warm", "reference"):
-            (reference / name).mkdir()
-            outcome = run(kind.prepare(reference / name), reference / name)
-            if outcome.code != kind.done:
-                return Kills(kind.name, faults=[f"it does not run at all: {outcome.output[-500:]}"])
-
-        shares = [kills // workers + (number < kills % workers) for number in range(workers)]
-        draws = [random.Random(f"{seed} {number}") for number in range(workers)]
-        with ThreadPoolExecutor(workers) as pool:
-            kill = partial(_kill, kind, reference=reference / "reference", seconds=outcome.seconds)
-            parts = pool.map(kill, shares, draws)
-
-            total = Kills(kind.name)
-            for part in parts:
-                total.kills += part.kills
-                total.runs += part.runs
-                total.faults += part.faults
-                for name, count in part.by_signal.items():
-                    total.by_signal[name] = total.by_signal.get(name, 0) + count
-    return total
+_reference_lock = threading.Lock()
 
 
-def _kill(kind: Kind, kills: int, draw: random.Random, *, reference: Path, seconds: float) -> Kills:
-    result = Kills(kind.name)
-    while result.kills < kills:
+def cases(count: int, seed: int) -> Iterator[Case]:
+    """Yield cases of some kills each, `count` in all. A case is repeated exactly by its seed, in its name."""
+    for number in range(math.ceil(count / KILLS_PER_CASE)):
+        kind = KINDS[number % len(KINDS)]
+        kills = min(KILLS_PER_CASE, count - number * KILLS_PER_CASE)
+        name = f"{kills} kills of {kind.name}, seed {seed}, number {number}"
+        yield Case("kills", name, partial(_kill, kind, kills, f"{seed} {number}"), kills)
+
+
+def _kill(kind: Kind, kills: int, seed: str, folder: Path) -> str:
+    with _reference_lock:  # cases that run at the same time wait for the one that makes it
+        reference, seconds = _reference(kind)
+
+    result = kill_runs(kind, kills, random.Random(seed), folder, reference, seconds)
+    assert not result.faults, f"{len(result.faults)} faults, such as: {result.faults[0]}"
+    by_signal = ", ".join(f"{number} {name}" for name, number in sorted(Counter(result.signals).items()))
+    return f"{result.runs} runs as uninterrupted ones after {by_signal}"
+
+
+@functools.cache
+def _reference(kind: Kind) -> tuple[Path, float]:
+    """Return the folder of an uninterrupted run of a kind, and the seconds that it took."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+
+    # The second run is as fast as all that follow it.
+    for name in ("warm", "reference"):
+        (folder / name).mkdir()
+        outcome = run(kind.prepare(folder / name), folder / name)
+        require_success(outcome, kind.done)
+    return folder / "reference", outcome.seconds
+
+
+def kill_runs(
+    kind: Kind, kills: int, draw: random.Random, folder: Path, reference: Path, seconds: float
+) -> Kills:
+    """Kill runs of a kind, `kills` times in all, and compare each that comes to its end.
+
+    Args:
+        kind: what is run.
+        kills: how often.
+        draw: draws the file system of a run, and the moment and the signal of a kill.
+        folder: folder of the runs that don't lie in memory.
+        reference: folder of an uninterrupted run.
+        seconds: how long that one took.
+    """
+    result = Kills()
+    while len(result.signals) < kills:
         # On a file system of memory, temporary files lie elsewhere: a move between the two is a copy.
         on_tmpfs = draw.random() < 1 / 3 and TMPFS.is_dir()
-        folder = Path(tempfile.mkdtemp(dir=TMPFS if on_tmpfs else None))
+        run_folder = Path(tempfile.mkdtemp(dir=TMPFS if on_tmpfs else folder))
         try:
-            _kill_until_done(kind, folder, kills, draw, seconds, result)
-            result.faults += kind.compare(folder, reference)
+            _kill_until_done(kind, run_folder, kills, draw, seconds, result)
+            result.faults += kind.compare(run_folder, reference)
             result.runs += 1
         except Exception as error:  # a run that cannot even be read is a fault too
             result.faults.append(f"{type(error).__name__}: {error}")
         finally:
-            shutil.rmtree(folder)
+            shutil.rmtree(run_folder)
     return result
 
 
@@ -262,15 +285,14 @@ def _kill_until_done(
             time.sleep(0.005)
 
         name = draw.choice(list(SIGNALS))
-        killed = not running.has_ended() and result.kills < kills
+        killed = not running.has_ended() and len(result.signals) < kills
         if killed:
             running.send(*SIGNALS[name])
         outcome = running.wait()
 
         if killed:
             here += 1
-            result.kills += 1
-            result.by_signal[name] = result.by_signal.get(name, 0) + 1
+            result.signals.append(name)
         if outcome.has_traceback:
             result.faults.append(f"a traceback after {name}: {outcome.output[-700:]}")
         if outcome.code == kind.done:

@@ -6,7 +6,6 @@ Processes are forked from a server that has imported the library, so that a case
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import resource
 import signal
@@ -17,10 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SERVER = multiprocessing.get_context("forkserver")
+from tests.support.training_processes import SERVER
+
+# One server for all processes of the torture, also for those that train together.
 SERVER.set_forkserver_preload(
     [
         "tests.torture.sandbox",
+        "tests.support.training_processes",
         "lightning.pytorch",
         "monkeylib.cli.app",
         "monkeylib.inference",

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from tests.torture import __main__ as torture
-from tests.torture import sandbox
+from tests.torture import kills, sandbox, starts
 from tests.torture.__main__ import write_table
 from tests.torture.cases import Case, Skipped, require_one_sentence, run_cases
 
@@ -52,18 +52,56 @@ def test_table_keeps_the_areas_that_were_not_run(tmp_path):
 
 def test_areas_are_run_and_counted(monkeypatch, tmp_path, capsys):
     cases = [Case("a", "right", str), Case("a", "wrong", _fail)]
-    monkeypatch.setattr(torture, "AREAS", {"a": lambda arguments: cases})
-    monkeypatch.setattr(torture, "TABLE", tmp_path / "torture.csv")
-    monkeypatch.setattr(torture, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text("# monkeylib\n")
-    monkeypatch.setattr("sys.argv", ["torture", "a"])
+    _redirect(monkeypatch, tmp_path, cases)
 
-    with pytest.raises(SystemExit) as end:
-        torture.main()
-
-    assert end.value.code == 1
+    assert _main(monkeypatch) == 1
     assert (tmp_path / "torture.csv").read_text().splitlines() == ["area,cases,right", "a,2,1"]
     assert "WRONG  a: wrong: broken" in capsys.readouterr().out
+
+
+def test_resumed_torture_tries_only_what_was_not_right(monkeypatch, tmp_path, capsys):
+    cases = [Case("a", "right", str, trials=10), Case("a", "wrong", _fail)]
+    _redirect(monkeypatch, tmp_path, cases)
+    assert _main(monkeypatch) == 1
+    capsys.readouterr()
+
+    # Killed while it noted an outcome, and called with more cases.
+    with (tmp_path / "outcomes" / "a.jsonl").open("a") as file:
+        file.write('{"area": "a", "na')
+    cases[1:] = [Case("a", "wrong", str), Case("a", "new", str, trials=5)]
+    assert _main(monkeypatch, "--resume") == 0
+    assert "a: right" not in capsys.readouterr().out
+    assert (tmp_path / "torture.csv").read_text().splitlines() == ["area,cases,right", "a,16,16"]
+
+    assert _main(monkeypatch) == 0
+    assert "a: right" in capsys.readouterr().out
+
+
+def _redirect(monkeypatch, tmp_path, cases):
+    monkeypatch.setattr(torture, "AREAS", {"a": lambda arguments: cases})
+    monkeypatch.setattr(torture, "TABLE", tmp_path / "torture.csv")
+    monkeypatch.setattr(torture, "OUTCOMES", tmp_path / "outcomes")
+    monkeypatch.setattr(torture, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text("# monkeylib\n")
+
+
+def _main(monkeypatch, *options):
+    monkeypatch.setattr("sys.argv", ["torture", "a", *options])
+    with pytest.raises(SystemExit) as end:
+        torture.main()
+    return end.value.code
+
+
+def test_kills_are_cases_of_ten_that_name_their_seed():
+    cases = list(kills.cases(25, seed=7))
+    assert [case.trials for case in cases] == [10, 10, 5]
+    assert cases[2].name == "5 kills of captions, seed 7, number 2"
+
+
+def test_process_of_a_start_that_fails_is_a_wrong_case(monkeypatch, tmp_path):
+    monkeypatch.setattr(starts, "DDP", {"devices": 2, "strategy": "ddp", "micro-batch-size": 7})
+    (result,) = run_cases(starts.cases(1), 1, lambda result: None)
+    assert not result.passed and "exit codes" in result.outcome
 
 
 def test_command_of_a_user_who_errs_is_one_sentence(tmp_path):
