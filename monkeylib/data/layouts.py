@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 from PIL import Image, ImageDraw, ImageFont
 
 from monkeylib import resources
+from monkeylib.data.json_rows import read_json_or_jsonl
 
 MME_PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
@@ -62,7 +63,8 @@ def read_json(path: Path, *fields: str) -> Any:
         ValueError: the file is not JSON, or has no such field.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        # As bytes: a byte order mark says which encoding of Unicode it is.
+        value = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): download it again") from error
 
@@ -75,19 +77,12 @@ def read_json(path: Path, *fields: str) -> Any:
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:
-    """Yield the value on each line of a JSON lines file.
+    """Yield the value on each line of a JSON lines file, blank lines apart.
 
     Raises:
         ValueError: a line is not JSON.
     """
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(
-                    f"line {number} of {path} is not JSON ({error}): download it again"
-                ) from error
+    return (value for _, value in read_json_or_jsonl(path))
 
 
 def require_files(name: str, folder: Path, files: Sequence[str], home: str) -> None:
