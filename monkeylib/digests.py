@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import resources
+from monkeylib.images import split_page
 
 if TYPE_CHECKING:
     import sqlite3
@@ -107,6 +108,21 @@ def folder_digest(folder: Path) -> str:
 # What stands for a file that does not exist.
 MISSING = "missing"
 
+
+def image_file_digest(path: Path) -> str:
+    """Return the digest of an image's file; of a page of a document (`scan.pdf#3`), with its number.
+
+    Raises:
+        OSError: it is no regular file.
+    """
+    file, page = split_page(path)
+    return _with_page(file_digest(file), page)
+
+
+def _with_page(digest: str, page: int | None) -> str:
+    return digest if page is None else text_digest(f"{digest}#{page}")
+
+
 _THREADS = 16  # reading waits for the disk, and hashing releases Python's lock
 _QUERY = 500  # paths of one query
 _SETTLED_NS = 2_000_000_000  # age of a file in nanoseconds from which its times tell whether it has changed
@@ -116,7 +132,8 @@ class FileDigests:
     """Digests of the bytes of many files, remembered by path, size and times of change.
 
     A file is read again only when its size or one of its times (of its content, and of its entry in the file
-    system, which no program can set back) has changed.
+    system, which no program can set back) has changed. A page of a document (`scan.pdf#3`) has the digest of
+    the document and of its number.
 
     Args:
         database: SQLite file in which the next process finds them; by default they are in memory alone. If it
@@ -139,18 +156,19 @@ class FileDigests:
         Raises:
             OSError: the file does not exist, or cannot be read.
         """
-        path = Path(os.path.abspath(file))
+        document, page = split_page(file)
+        path = Path(os.path.abspath(document))
         state = _file_state(path)
 
         if path not in self._entries:
             self._load({path: state})
         entry = self._entries.get(path)
         if entry is not None and entry[0] == state:
-            return entry[1]
+            return _with_page(entry[1], page)
 
         digest = file_digest(path)
         self._remember(path, state, digest)
-        return digest
+        return _with_page(digest, page)
 
     def digests(
         self, files: Sequence[Path], on_read: Callable[[int, int], None] | None = None
@@ -161,7 +179,8 @@ class FileDigests:
             files: the files, which are read in threads.
             on_read: called with the number of files read so far and of those that have to be read.
         """
-        paths = {file: Path(os.path.abspath(file)) for file in files}
+        pages = {file: split_page(file) for file in files}
+        paths = {file: Path(os.path.abspath(document)) for file, (document, _) in pages.items()}
         unique = list(dict.fromkeys(paths.values()))
         digests = {}
 
@@ -186,7 +205,12 @@ class FileDigests:
                     on_read(number, len(unknown))
 
         self.save()
-        return {file: digests.get(path, MISSING) for file, path in paths.items()}
+
+        digests_of_files = {}
+        for file, (_, page) in pages.items():
+            digest = digests.get(paths[file], MISSING)
+            digests_of_files[file] = digest if digest == MISSING else _with_page(digest, page)
+        return digests_of_files
 
     def save(self) -> None:
         """Store the new digests in the database."""

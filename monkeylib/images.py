@@ -1,8 +1,10 @@
 """The one place where anything becomes an image: files, bytes, `data:` URIs, Pillow images, arrays, tensors.
 
 `open_image` returns what an image viewer shows, in RGB: turned as the camera was held, laid on white where it
-is transparent, and with deep pixels (10 to 32 bits, floats) scaled to 8 bits. Only the first frame of an
-animation and the first page of a document are read.
+is transparent, and with deep pixels (10 to 32 bits, floats) scaled to 8 bits.
+
+`scan.pdf#3` is the third page of a document, PDF or TIFF, and `list_pages` lists them. Of a document without
+a number, and of an animation, the first page or frame is read, and an `ImageWarning` tells of the others.
 
 What can't be read raises `ImageError`, whose `code` tells why. Nothing is decoded before its size is known.
 """
@@ -12,14 +14,43 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
+import re
 import stat
 import struct
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from monkeylib import pdf_files
+from monkeylib.image_errors import (
+    ErrorCode,
+    ImageError,
+    ImageWarning,
+    MissingImageError,
+    truncated,
+)
+
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "SUFFIXES",
+    "ErrorCode",
+    "ImageError",
+    "ImageInput",
+    "ImageWarning",
+    "MissingImageError",
+    "list_pages",
+    "open_image",
+    "split_page",
+]
 
 ImageInput = Image.Image | np.ndarray | str | Path | bytes | BinaryIO
 
@@ -32,8 +63,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .avif .jp2 .j2k".split()
 )
-
-ErrorCode = Literal["missing", "permission", "empty", "truncated", "unsupported", "too-large"]
 
 # Whatever Pillow's decoders raise on broken files.
 _DECODING_ERRORS = (
@@ -49,36 +78,23 @@ _DECODING_ERRORS = (
     zlib.error,
 )
 
+# A page of a document: its path, and its number from 1.
+_PAGE = re.compile(r"(.+)#([0-9]{1,9})", re.DOTALL)
+# NewSubfileType of a TIFF page: bits of a smaller copy of another page, and of a mask.
+_SUBFILE_TYPE, _COPY_OR_MASK = 254, 0b101
+
 _WHITE = (255, 255, 255, 255)
 _LONGEST_PATH = 4096  # characters; a longer text is no path
 _BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras, scanners and medical devices
-
-
-class ImageError(ValueError):
-    """Something that cannot be read as an image.
-
-    Attributes:
-        code: `missing`, `permission`, `empty`, `truncated`, `unsupported` or `too-large`.
-    """
-
-    def __init__(self, code: ErrorCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.code, str(self))
-
-
-class MissingImageError(ImageError, FileNotFoundError):
-    """There is no file where an image is looked for."""
 
 
 def open_image(image: ImageInput) -> Image.Image:
     """Return an image in RGB as a viewer shows it.
 
     Args:
-        image: path, encoded bytes, file object, `data:` URI or Pillow image. Arrays and tensors are
-            `[H, W]`, `[H, W, 1 or 3 or 4]` or `[1 or 3 or 4, H, W]`, as uint8 or as floats from 0 to 1.
+        image: path, page of a document (`scan.pdf#3`), encoded bytes, file object, `data:` URI or Pillow
+            image. Arrays and tensors are `[H, W]`, `[H, W, 1 or 3 or 4]` or `[1 or 3 or 4, H, W]`, as uint8
+            or as floats from 0 to 1.
 
     Raises:
         ImageError: it is no image, damaged, or larger than `MAX_SIDE` or `MAX_PIXELS`.
@@ -99,8 +115,8 @@ def open_image(image: ImageInput) -> Image.Image:
 
     if isinstance(image, str) and image.startswith("data:"):
         return _from_bytes(_data_uri_content(image), "the image of a data: URI")
-    if isinstance(image, str | Path):
-        return _from_path(image)
+    if isinstance(image, str | os.PathLike):
+        return _from_path(os.fspath(image))
 
     raise ImageError(
         "unsupported",
@@ -109,11 +125,50 @@ def open_image(image: ImageInput) -> Image.Image:
     )
 
 
+def list_pages(path: str | Path) -> list[Path]:
+    """Return the pages of a document, each as a path that `open_image` takes.
+
+    A PDF file gives `scan.pdf#1`, `scan.pdf#2` and so on, also if it has one page, and a TIFF file of several
+    pages likewise. Any other image is its own only page, and so is an animation.
+
+    Raises:
+        ImageError: it is no document and no image, or damaged.
+        MissingImageError: there is no such file.
+    """
+    file_path, page = split_page(path)
+    name = str(path)
+
+    with _open_file(file_path, name) as file:
+        if pdf_files.is_pdf(file):
+            count = pdf_files.count_pages(file, name)
+            is_document = True
+        else:
+            with _identify(file, name) as image:
+                count = len(_page_frames(image, name)) if image.format == "TIFF" else 1
+            is_document = count > 1
+
+    if page is not None:
+        pdf_files.check_page(page, count, name)
+    if page is not None or not is_document:
+        return [Path(path)]
+    return [Path(f"{path}#{number}") for number in range(1, count + 1)]
+
+
+def split_page(path: str | Path) -> tuple[Path, int | None]:
+    """Return the file and the number of `scan.pdf#3`; the number is None where none is named.
+
+    A file that bears such a name itself is a file.
+    """
+    match = _PAGE.fullmatch(str(path))
+    if match is None or os.path.lexists(path):
+        return Path(path), None
+    return Path(match[1]), int(match[2])
+
+
 # --- what an image is made of
 
 
-def _from_path(source: str | Path) -> Image.Image:
-    path = Path(source)
+def _from_path(source: str) -> Image.Image:
     name = str(source)
 
     if name.startswith(("http://", "https://")):
@@ -124,11 +179,19 @@ def _from_path(source: str | Path) -> Image.Image:
             f"a text of {len(name)} characters is no path of an image: pass bytes, or a data: URI for base64",
         )
 
+    path, page = split_page(source)
+    with _open_file(path, name) as file:
+        return _from_file(file, name, page)
+
+
+@contextmanager
+def _open_file(path: Path, name: str) -> Iterator[BinaryIO]:
+    """Open a regular file; `name` stands for it in messages."""
     try:
         status = path.stat()
     except PermissionError as error:
         raise ImageError("permission", f"{name} cannot be read: its folder may not be opened") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise MissingImageError("missing", f"there is no image at {name}: check the path") from error
 
     # A pipe or a device would be waited for.
@@ -140,7 +203,7 @@ def _from_path(source: str | Path) -> Image.Image:
 
     try:
         with path.open("rb") as file:
-            return _from_file(file, name)
+            yield file
     except PermissionError as error:
         raise ImageError("permission", f"{name} cannot be read: its permissions don't allow it") from error
 
@@ -151,24 +214,72 @@ def _from_bytes(content: bytes, name: str) -> Image.Image:
     return _from_file(io.BytesIO(content), name)
 
 
-def _from_file(file: BinaryIO, name: str) -> Image.Image:
+def _from_file(file: BinaryIO, name: str, page: int | None = None) -> Image.Image:
     """Return the image of an open file; `name` stands for it in messages."""
+    if pdf_files.is_pdf(file):
+        image, count = pdf_files.render_page(
+            file, name, 1 if page is None else page, max_side=MAX_SIDE, max_pixels=MAX_PIXELS
+        )
+        if page is None:
+            _warn_of_others(name, count, "page")
+        return image
+
+    with _identify(file, name) as image:
+        frames = _page_frames(image, name)
+        if page is not None:
+            pdf_files.check_page(page, len(frames), name)
+            image.seek(frames[page - 1])
+        else:
+            _warn_of_others(name, len(frames), "page" if image.format == "TIFF" else "frame")
+        return _decode(image, name)
+
+
+def _identify(file: BinaryIO, name: str) -> Image.Image:
+    """Return the image of an open file, of which only the header is read."""
     try:
-        # Only the header is read here.
-        opened = Image.open(file, formats=FORMATS)
+        return Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise _too_large(name, f"far more than {MAX_PIXELS:,}") from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            "unsupported", f"{name} cannot be read as an image: expected a JPEG, PNG, WebP, TIFF or GIF file"
+            "unsupported",
+            f"{name} cannot be read as an image: expected a JPEG, PNG, WebP, TIFF, GIF or PDF file",
         ) from error
     except PermissionError:
         raise
     except _DECODING_ERRORS as error:
-        raise _truncated(name, error) from error
+        raise truncated(name, error) from error
 
-    with opened:
-        return _decode(opened, name)
+
+def _page_frames(image: Image.Image, name: str) -> list[int]:
+    """Return the numbers of the frames that are pages: of a TIFF file all but smaller copies and masks."""
+    try:
+        # The further images of a JPEG are previews and depth maps.
+        count = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):
+            return list(range(count))
+
+        pages = []
+        for frame in range(count):
+            image.seek(frame)
+            if not int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & _COPY_OR_MASK:
+                pages.append(frame)
+
+        image.seek(pages[0] if pages else 0)
+        return pages or list(range(count))
+    except _DECODING_ERRORS as error:
+        raise truncated(name, error) from error
+
+
+def _warn_of_others(name: str, count: int, unit: str) -> None:
+    """Say that one page or frame of several is read."""
+    if count > 1:
+        advice = f"; {name}#2 is the next" if unit == "page" else ""
+        warnings.warn(
+            f"{name} has {count} {unit}s: the first is read, {count - 1} left out{advice}",
+            ImageWarning,
+            stacklevel=2,
+        )
 
 
 def _data_uri_content(uri: str) -> bytes:
@@ -234,7 +345,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_large(name, f"far more than {MAX_PIXELS:,}") from error
     except _DECODING_ERRORS as error:
-        raise _truncated(name, error) from error
+        raise truncated(name, error) from error
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -282,14 +393,6 @@ def _to_8_bits(pixels: np.ndarray, name: str) -> np.ndarray:
 
 
 # --- errors
-
-
-def _truncated(name: str, error: Exception) -> ImageError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return ImageError(
-        "truncated",
-        f"{name} cannot be read as an image ({reason}): expected a whole JPEG, PNG, WebP, TIFF or GIF file",
-    )
 
 
 def _too_large(name: str, size: str) -> ImageError:

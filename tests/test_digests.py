@@ -209,3 +209,20 @@ def test_missing_files_and_a_broken_database(write, tmp_path):
     for database in ("digests.sqlite", "broken.sqlite", "file/digests.sqlite"):
         for _ in range(2):
             assert digests.FileDigests(tmp_path / database).digests([path, missing]) == expected
+
+
+def test_pages_of_a_document_have_digests_of_their_own(tmp_path):
+    document = tmp_path / "a.pdf"
+    document.write_bytes(b"%PDF")
+    pages = [tmp_path / "a.pdf#1", tmp_path / "a.pdf#2"]
+    file_digests = digests.FileDigests()
+
+    each = [file_digests.digest(path) for path in (document, *pages)]
+    assert len(set(each)) == 3
+    assert each == [digests.image_file_digest(path) for path in (document, *pages)]
+    assert each == list(digests.FileDigests().digests([document, *pages]).values())
+
+    document.write_bytes(b"%PDF-1.7")
+    assert digests.FileDigests().digest(pages[0]) != each[1]
+    gone = tmp_path / "gone.pdf#1"
+    assert digests.FileDigests().digests([gone]) == {gone: digests.MISSING}

@@ -9,17 +9,28 @@ import stat
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from monkeylib import resources
-from monkeylib.images import MAX_PIXELS, ImageError, MissingImageError, open_image
+from monkeylib.images import (
+    MAX_PIXELS,
+    ImageError,
+    ImageWarning,
+    MissingImageError,
+    list_pages,
+    open_image,
+    split_page,
+)
 from tests.support import image_files
-from tests.support.image_files import encoded, scene, with_alpha
+from tests.support.image_files import encoded, pdf, scene, with_alpha
 
 READABLE = image_files.readable_files()
 UNREADABLE = image_files.unreadable_files()
 
-pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
+    pytest.mark.filterwarnings("ignore::monkeylib.images.ImageWarning"),
+]
 
 
 @pytest.mark.parametrize("name", READABLE)
@@ -177,3 +188,106 @@ def test_sample_images_are_the_same_as_pillow_reads_them():
         with Image.open(path) as image:
             if image.mode in ("RGB", "L"):
                 assert open_image(path).tobytes() == image.convert("RGB").tobytes()
+
+
+# --- pages
+
+COLORS = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+
+
+@pytest.fixture(params=["a.pdf", "a.tif"])
+def document(request, tmp_path):
+    pages = [Image.new("RGB", (60, 40), color) for color in COLORS]
+    path = tmp_path / request.param
+    if path.suffix == ".pdf":
+        path.write_bytes(pdf(pages))
+    else:
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    return path
+
+
+def test_pages_of_a_document_are_images(document):
+    pages = list_pages(document)
+    assert pages == [document.with_name(f"{document.name}#{number}") for number in (1, 2, 3)]
+    assert pages == list_pages(str(document))
+
+    for page, color in zip(pages, COLORS, strict=True):
+        for given in (page, str(page)):
+            image = open_image(given)
+            assert image.mode == "RGB" and image.size == (60, 40)
+            assert np.abs(np.array(image.getpixel((9, 9))) - color).max() < 20
+        assert list_pages(page) == [page]
+
+
+@pytest.mark.parametrize("number", [0, 4, 999_999_999])
+def test_page_that_a_document_lacks_is_refused(document, number):
+    for read in (open_image, list_pages):
+        with pytest.raises(ImageError, match=rf"a\....#{number}: the file has 3 pages.* no page") as error:
+            read(f"{document}#{number}")
+        assert error.value.code == "missing"
+
+
+def test_pages_that_are_left_out_are_told(document):
+    with pytest.warns(ImageWarning, match=r"a\.... has 3 pages: the first is read, 2 left out; .*#2 is the"):
+        image = open_image(document)
+    assert np.abs(np.array(image.getpixel((9, 9))) - COLORS[0]).max() < 20
+
+
+def test_frames_that_are_left_out_are_told(tmp_path):
+    frames = [Image.new("RGB", (60, 40), color) for color in COLORS]
+    for ending in ("gif", "webp", "png"):
+        path = tmp_path / f"a.{ending}"
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+        with pytest.warns(ImageWarning, match=rf"a.{ending} has 3 frames: the first is read, 2 left out"):
+            open_image(path)
+        assert list_pages(path) == [path]
+
+
+@pytest.mark.filterwarnings("error::monkeylib.images.ImageWarning")
+def test_single_images_and_named_pages_cause_no_warning(document, tmp_path):
+    open_image(f"{document}#1")
+    for ending in ("png", "tif", "gif", "webp", "jpg", "mpo"):
+        scene().save(tmp_path / f"one.{ending}", **({"append_images": [scene()]} if ending == "mpo" else {}))
+        open_image(tmp_path / f"one.{ending}")
+
+
+def test_one_page_of_a_pdf_has_a_number_and_of_a_tiff_has_none(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(pdf([scene()]))
+    scene().save(tmp_path / "a.tif")
+
+    assert list_pages(tmp_path / "a.pdf") == [tmp_path / "a.pdf#1"]
+    assert list_pages(tmp_path / "a.tif") == [tmp_path / "a.tif"]
+    assert open_image(tmp_path / "a.tif#1").size == scene().size
+    with pytest.raises(ImageError, match="has one page, counted from 1, so there is no page 2"):
+        open_image(tmp_path / "a.tif#2")
+
+
+def test_smaller_copies_in_a_tiff_are_no_pages(tmp_path):
+    path = tmp_path / "a.tif"
+    with TiffImagePlugin.AppendingTiffWriter(path) as file:
+        for image, kind in [(scene((16, 12)), 1), (scene(), 0), (scene((16, 12)), 1), (scene((60, 40)), 2)]:
+            image.save(file, "TIFF", tiffinfo={254: kind})
+            file.newFrame()
+
+    assert open_image(path).size == (64, 48)
+    assert [open_image(page).size for page in list_pages(path)] == [(64, 48), (60, 40)]
+
+
+def test_file_whose_name_ends_like_a_page_is_a_file(tmp_path):
+    for name in ("a#3", "a.pdf#2", "a.tif#1"):
+        (tmp_path / name).write_bytes(PNG)
+        assert open_image(tmp_path / name).tobytes() == scene().tobytes()
+        assert split_page(tmp_path / name) == (tmp_path / name, None)
+        assert list_pages(tmp_path / name) == [tmp_path / name]
+
+    with pytest.raises(MissingImageError, match="there is no image at .*gone.pdf#2: check"):
+        open_image(tmp_path / "gone.pdf#2")
+
+
+def test_list_of_pages_needs_a_document_that_can_be_read(tmp_path):
+    os.mkfifo(tmp_path / "p.pdf")
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4")
+    for name, code in [("gone.pdf", "missing"), ("p.pdf", "unsupported"), ("broken.pdf", "truncated")]:
+        with pytest.raises(ImageError, match=name) as error:
+            list_pages(tmp_path / name)
+        assert error.value.code == code

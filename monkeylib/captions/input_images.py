@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from monkeylib.digests import file_digest, image_digest
+from monkeylib.digests import image_digest, image_file_digest
 from monkeylib.images import SUFFIXES, ImageError, open_image
 
 _NAME_FIELDS = ("image", "name", "file", "file_name", "path")  # of a file of original captions
@@ -56,7 +56,7 @@ class InputImage:
         """
         if isinstance(self.image, Image.Image):
             return image_digest(open_image(self.image))
-        return file_digest(Path(self.image))
+        return image_file_digest(Path(self.image))
 
 
 def open_images(images: Sequence[InputImage]) -> list[Image.Image]:

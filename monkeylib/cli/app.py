@@ -6,13 +6,17 @@ sentence on standard error, with exit code 2. `monkeylib --debug COMMAND` shows 
 
 import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
 from monkeylib import signals
 from monkeylib.cli import answer, assets, caption, chat, convert, data, evaluate, reproduce, train
 from monkeylib.errors import is_out_of_memory
+from monkeylib.image_errors import ImageWarning
 from monkeylib.progress import say
 from monkeylib.redaction import redact
 
@@ -43,7 +47,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:2]
 
     try:
-        with signals.end_at_once():
+        with signals.end_at_once(), _warnings_of_images_as_sentences():
             _run_and_flush()
     except signals.Interrupted as interruption:
         # A process that another one reports for has no sentence.
@@ -61,6 +65,24 @@ def main() -> None:
             raise
         say(_sentence(error))
         raise SystemExit(2) from error
+
+
+@contextmanager
+def _warnings_of_images_as_sentences() -> Iterator[None]:
+    """Print warnings of images without the line of code that raised them."""
+    show_warning = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, ImageWarning):
+            say(str(message))
+        else:
+            show_warning(message, category, *place, **options)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = show_warning
 
 
 def _run_and_flush() -> None:

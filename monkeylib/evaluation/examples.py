@@ -212,11 +212,10 @@ def content_digest(example: Example, file_digests: FileDigests) -> str:
         return text_digest(image)
 
     try:
-        # A pipe would be waited for.
         if isinstance(image, str | Path):
-            return file_digests.digest(Path(image)) if Path(image).is_file() else ""
+            return file_digests.digest(Path(image))
         return image_digest(open_image(image))
-    except (ImageError, OSError):  # recorded as a failure when the question's turn comes
+    except (ValueError, OSError):  # recorded as a failure when the question's turn comes
         return ""
 
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from PIL import Image
 
 from monkeylib import resources
 
@@ -62,6 +63,26 @@ def test_advice_about_a_grid_can_be_followed_on_the_command_line(call, checkpoin
     code, _, errors = call("answer", image, "What?", "--model", checkpoint, "--grid", "3x1")
     assert code == 2
     assert "choose a grid that it was made for (in Python, model.use_grid(3, 1) adds this one)" in errors
+
+
+def test_page_of_a_document_is_answered_about(call, checkpoint, image, monkey, tmp_path):
+    document = tmp_path / "a.tif"
+    with Image.open(image) as first:
+        first.convert("RGB").save(
+            document, save_all=True, append_images=[Image.new("RGB", first.size, "red")] * 2
+        )
+    question = ("What?", "--model", checkpoint, "--max-new-tokens", 3)
+
+    code, output, errors = call("answer", f"{document}#2", *question)
+    assert (code, errors) == (0, "")
+    assert output == f"{monkey.answer(f'{document}#2', 'What?', max_new_tokens=3)}\n"
+
+    code, _, errors = call("answer", document, *question)
+    assert code == 0 and errors.count("\n") == 1
+    assert errors.startswith("monkeylib: ") and "has 3 pages: the first is read, 2 left out" in errors
+
+    code, output, errors = call("answer", f"{document}#4", *question)
+    assert (code, output) == (2, "") and "a.tif#4: the file has 3 pages" in errors
 
 
 @pytest.mark.parametrize("question", ["what\udcff?", "\ud83d what?"])

@@ -82,6 +82,23 @@ def png_of_size(width: int, height: int, bits: int = 1) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
+def pdf(pages: list[Image.Image], resolution: float = 200) -> bytes:
+    """Return a PDF file of images that cover its pages; at 200 pixels an inch they are drawn as they are."""
+    return encoded(pages[0], "PDF", save_all=True, append_images=pages[1:], resolution=resolution)
+
+
+def locked_pdf() -> bytes:
+    """Return a PDF file that no password opens: its hashes are of none."""
+    hashes = b"41" * 32
+    return (
+        b"%PDF-1.4\n1 0 obj <</Type /Catalog /Pages 2 0 R>> endobj\n"
+        b"2 0 obj <</Type /Pages /Kids [3 0 R] /Count 1>> endobj\n"
+        b"3 0 obj <</Type /Page /Parent 2 0 R /MediaBox [0 0 90 90]>> endobj\n"
+        b"4 0 obj <</Filter /Standard /V 1 /R 2 /P -4 /O <" + hashes + b"> /U <" + hashes + b">>> endobj\n"
+        b"trailer <</Root 1 0 R /Encrypt 4 0 R /ID [<4142> <4142>]>>\n%%EOF\n"
+    )
+
+
 def readable_files() -> dict[str, ImageFile]:
     """Return files that show a scene, by what they are."""
     image, gray = scene(), gray_scene()
@@ -195,6 +212,11 @@ def readable_files() -> dict[str, ImageFile]:
     gif = encoded(gray, "GIF", save_all=True, append_images=[Image.new("L", gray.size, 90)])
     add("GIF of two frames", "a.gif", gif, 1.0, gray)
 
+    document = pdf([image, other])
+    for file in ("a.pdf", "a.png", "a"):
+        add(f"PDF named {file}", file, document, LOSSY, image)
+    add("PDF after other bytes", "a.pdf", b"\xef\xbb\xbf\n" + document, LOSSY, image)
+
     # Odd shapes.
     for size in [(1, 1), (1, 5000), (5000, 1), (3, 900)]:
         small = Image.new("RGB", size, (10, 200, 30))
@@ -217,7 +239,6 @@ def unreadable_files() -> dict[str, ImageFile]:
         "text": b"not an image",
         "HTML": b"<!doctype html><html><body>404</body></html>",
         "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
-        "PDF": b"%PDF-1.4\n1 0 obj <<>> endobj\n%%EOF\n",
         "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
         "zeros": b"\0" * 5000,
         "a zip file": b"PK\x03\x04" + b"\0" * 200,
@@ -231,6 +252,10 @@ def unreadable_files() -> dict[str, ImageFile]:
         "JSON": b'{"image": "a.png"}',
     }.items():
         add(name, content, "unsupported")
+
+    add("PDF without pages", b"%PDF-1.4\n1 0 obj <<>> endobj\n%%EOF\n", "truncated", "a.pdf")
+    add("PDF that a password locks", locked_pdf(), "unsupported", "a.pdf")
+    add("PDF cut at 10%", pdf([image])[:200], "truncated", "a.pdf")
 
     # Cut off, at different places of the file.
     endings = {
