@@ -31,9 +31,11 @@ def test_smoke_series_runs(smoke_runs):
     executed = sorted(path.stem for path in (outputs / "data/runs/smoke/notebooks").glob("*.ipynb"))
     assert executed == [notebook.name for notebook in series.SERIES]
 
-    assert "data/results/smoke/" in first.stdout
-    assert "Figures: data/runs/smoke/figures/" in first.stdout
-    assert list((outputs / "data/runs/smoke/figures").glob("*.png"))
+    # Printed paths must work where the command was called, which is not where the outputs are.
+    figures = outputs / "data/runs/smoke/figures"
+    assert f"All tables: {outputs / 'data/results/smoke'}/" in first.stdout
+    assert f"Figures: {figures}/" in first.stdout
+    assert list(figures.glob("*.png"))
 
 
 def test_second_smoke_run_has_nothing_to_do(smoke_runs):
