@@ -1,6 +1,6 @@
 """Metrics of the released evaluation, defects included, for comparison with its scores.
 
-Each differs from its namesake in `text`, which is the one to report:
+Each differs from its namesake in `text` or `vqa`, which is the one to report:
 
 - `anls`: blanks around an answer lengthen the divisor, and a lone string is taken as a list of letters;
 - `relaxed_accuracy`: prediction and answer are swapped, so the 5 % are of the prediction; "12,000" is text;
@@ -14,12 +14,8 @@ from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
 
-from monkeylib.evaluation.metrics.text import (
-    ANLS_THRESHOLD,
-    RELAXED_TOLERANCE,
-    normalise_vqa_words,
-    remove_vqa_punctuation,
-)
+from monkeylib.evaluation.metrics.text import ANLS_THRESHOLD, RELAXED_TOLERANCE
+from monkeylib.evaluation.metrics.vqa import normalise_vqa_words, remove_vqa_punctuation
 
 _MAX_PERIODS = 32  # the released code passes the flag of a regular expression where the count is due
 
@@ -105,7 +101,7 @@ def vqa_score(prediction: str, answers: Sequence[str], *, answer_ids: bool = Tru
     if len(set(annotated)) > 1:
         annotated = [remove_vqa_punctuation(answer, _MAX_PERIODS) for answer in annotated]
 
-    # As in `text.vqa_accuracy`, except for the number of others who agree with an agreeing annotator.
+    # As in `vqa.vqa_accuracy`, except for the number of others who agree with an agreeing annotator.
     agreeing = annotated.count(predicted)
     dissenting = len(annotated) - agreeing
     agreeing_others = agreeing - 1 if answer_ids else 0

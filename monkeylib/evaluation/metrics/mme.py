@@ -9,7 +9,7 @@ Perception is the sum over ten tasks, cognition over four. Scores are shares her
 of 25 %.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,8 +22,15 @@ _LETTERS_READ = 4
 
 
 def parse_yes_no(prediction: str) -> str:
-    """Return "yes", "no" or "other", read from the first four letters as the official script does."""
-    start = prediction.strip().lower()[:_LETTERS_READ]
+    """Return "yes", "no" or "other", read from the first four letters as the official script does.
+
+    "The answer is yes." and "**Yes**" are therefore other.
+    """
+    return _read_start(prediction.strip().lower())
+
+
+def _read_start(text: str) -> str:
+    start = text[:_LETTERS_READ]
 
     # Anywhere among the four letters: "(no)" counts, too.
     if "yes" in start:
@@ -31,8 +38,19 @@ def parse_yes_no(prediction: str) -> str:
     return "no" if "no" in start else "other"
 
 
-def yes_no_accuracy(prediction: str, answers: Answers) -> float:
+def parse_yes_no_lmms_eval(prediction: str) -> str:
+    """Return "yes", "no" or "other" as lmms-eval reads it: "y" and "n" count, and full stops are left out."""
+    text = prediction.lower().strip().replace(".", "")
+    return {"y": "yes", "n": "no"}.get(text) or _read_start(text)
+
+
+def yes_no_accuracy(prediction: str, answers: Answers, parse: Callable[[str], str] = parse_yes_no) -> float:
     """Return 1 if the prediction says yes or no as the answer does, else 0.
+
+    Args:
+        prediction: the model's answer.
+        answers: "yes" or "no".
+        parse: how the prediction is read.
 
     Raises:
         ValueError: the answer is neither yes nor no, or there are several.
@@ -41,11 +59,15 @@ def yes_no_accuracy(prediction: str, answers: Answers) -> float:
     answer = accepted[0].strip().lower()
     if len(accepted) > 1 or answer not in ("yes", "no"):
         raise ValueError(f"An answer of MME is either yes or no: got {answers!r:.60}.")
-    return float(parse_yes_no(prediction) == answer)
+    return float(parse(prediction) == answer)
 
 
 def count_corpus(
-    predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta], images: Sequence[str]
+    predictions: Sequence[str],
+    answers: Sequence[Answers],
+    metas: Sequence[Meta],
+    images: Sequence[str],
+    parse: Callable[[str], str] = parse_yes_no,
 ) -> np.ndarray:
     """Return the counts whose sums make the scores, `[questions, 14 tasks x 4]`.
 
@@ -65,7 +87,7 @@ def count_corpus(
             raise ValueError(f"MME has no task {name!r:.60}: expected one of {', '.join(_TASKS)}.")
 
         task = _TASKS.index(name)
-        counts[row, task, 0] = yes_no_accuracy(prediction, answer)
+        counts[row, task, 0] = yes_no_accuracy(prediction, answer, parse)
         counts[row, task, 1] = 1
         rows_of_image.setdefault((task, images[row]), []).append(row)
 

@@ -2,8 +2,12 @@
 
 The score of a corpus is the mean over its examples for most metrics. For the others (F1 over all values of
 all documents, MME's sums over tasks) it is computed from sums of counts over examples, which a bootstrap can
-resample. Names that begin with "released_" are the metrics of the released evaluation, defects included
-(`as_released`), for comparison with its scores.
+resample.
+
+Where official scorers disagree, each exists: a name that ends with a scorer (`_script`, `_evalai`, `_due`,
+`_lmms_eval`, `_pix2struct`, `_paper`) gives that scorer's values, and docs/metrics.md says how they differ.
+Names that begin with "released_" are the metrics of the released evaluation, defects included
+(`as_released`).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monkeylib.errors import unknown_name
-from monkeylib.evaluation.metrics import as_released, due, mme, text, wtq
+from monkeylib.evaluation.metrics import as_released, choices, due, mme, text, vqa, wtq
 from monkeylib.evaluation.metrics.text import Answers, Meta
 
 ExampleScores = Callable[[Sequence[str], Sequence[Answers], Sequence[Meta]], np.ndarray]
@@ -136,13 +140,19 @@ def _gqa_as_released(prediction: str, answers: list[str]) -> float:
     return max(as_released.gqa_accuracy(prediction, answer) for answer in answers)
 
 
-def _mme(name: str, tasks: Sequence[str], combine: Callable[[np.ndarray], np.ndarray]) -> Metric:
-    """Build the metric of one of MME's two sums over tasks."""
+def _mme(
+    name: str,
+    tasks: Sequence[str],
+    combine: Callable[[np.ndarray], np.ndarray],
+    parse: Callable[[str], str] = mme.parse_yes_no,
+    scorer: str = "",
+) -> Metric:
+    """Build the metric of one of MME's two sums over tasks, by the rules of a scorer."""
 
     def count(
         predictions: Sequence[str], answers: Sequence[Answers], metas: Sequence[Meta], images: Sequence[str]
     ) -> np.ndarray:
-        counts = mme.count_corpus(predictions, answers, metas, images)
+        counts = mme.count_corpus(predictions, answers, metas, images, parse)
 
         # A sum that lacks a task would look like a low score.
         if missing := mme.missing_tasks(metas, tasks):
@@ -154,9 +164,9 @@ def _mme(name: str, tasks: Sequence[str], combine: Callable[[np.ndarray], np.nda
         return counts
 
     return Metric(
-        f"mme_{name}",
-        f"MME {name}",
-        _per_example(mme.yes_no_accuracy),
+        f"mme_{name}" + (f"_{scorer}" if scorer else ""),
+        f"MME {name}" + (f" ({scorer})" if scorer else ""),
+        _per_example(lambda prediction, answers: mme.yes_no_accuracy(prediction, answers, parse)),
         corpus_score=CorpusScore(count, combine, stratum="task"),
     )
 
@@ -166,12 +176,12 @@ _METRICS = (
     Metric("exact_match", "exact match", _per_example(text.exact_match)),
     Metric("anls", "ANLS", _per_example(text.anls)),
     Metric("relaxed_accuracy", "relaxed accuracy", _per_example(text.relaxed_accuracy)),
-    Metric("vqa_accuracy", "VQA accuracy", _per_example(text.vqa_accuracy)),
+    Metric("vqa_accuracy", "VQA accuracy", _per_example(vqa.vqa_accuracy)),
     Metric("character_error", "character error", _per_example(text.character_error), higher_is_better=False),
     Metric("cider_d", "CIDEr-D", _cider_d),
     # Metrics of single benchmarks
-    Metric("multiple_choice", "accuracy", _per_example_with_meta(text.multiple_choice)),
-    Metric("denotation_accuracy", "denotation accuracy", _per_example(wtq.denotation_accuracy)),
+    Metric("multiple_choice", "accuracy", _per_example_with_meta(choices.multiple_choice)),
+    Metric("denotation_accuracy", "denotation accuracy", _per_example_with_meta(wtq.denotation_accuracy)),
     Metric(
         "f1",
         "F1",
@@ -180,6 +190,28 @@ _METRICS = (
     ),
     _mme("perception", mme.MME_PERCEPTION, mme.perception),
     _mme("cognition", mme.MME_COGNITION, mme.cognition),
+    # As other official scorers compute them
+    Metric("anls_paper", "ANLS (paper)", _per_example(text.anls_paper)),
+    Metric(
+        "relaxed_accuracy_pix2struct",
+        "relaxed accuracy (pix2struct)",
+        _per_example(text.relaxed_accuracy_pix2struct),
+    ),
+    Metric("vqa_accuracy_script", "VQA accuracy (script)", _per_example(vqa.vqa_accuracy_script)),
+    Metric("vqa_accuracy_evalai", "VQA accuracy (EvalAI)", _per_example(vqa.vqa_accuracy_evalai)),
+    Metric("gqa_accuracy_script", "GQA accuracy (script)", _per_example(text.exact_match_verbatim)),
+    Metric(
+        "gqa_accuracy_lmms_eval",
+        "GQA accuracy (lmms-eval)",
+        _per_example(text.exact_match_without_punctuation),
+    ),
+    Metric(
+        "denotation_accuracy_due",
+        "denotation accuracy (DUE)",
+        _per_example(wtq.denotation_accuracy_due),
+    ),
+    _mme("perception", mme.MME_PERCEPTION, mme.perception, mme.parse_yes_no_lmms_eval, "lmms_eval"),
+    _mme("cognition", mme.MME_COGNITION, mme.cognition, mme.parse_yes_no_lmms_eval, "lmms_eval"),
     # As the released code computes them
     Metric("released_anls", "ANLS as released", _as_released(as_released.anls)),
     Metric(

@@ -12,10 +12,27 @@ from monkeylib.evaluation.metrics import mme, registry
     [
         ("Yes", "yes"), ("yes, there is", "yes"), (" NO.", "no"), ("Not at all", "no"), ("perhaps", "other"),
         ("", "other"), ("I say yes", "other"), ("The answer is no", "other"), ("know", "no"),
+        ("**Yes**", "other"), ("The answer is yes.", "other"), ("Y", "other"), ("(no)", "no"),
     ],
 )  # fmt: skip
 def test_yes_and_no_are_parsed_as_by_the_official_script(prediction, expected):
     assert mme.parse_yes_no(prediction) == expected
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [("Y", "yes"), ("n.", "no"), ("...no", "no"), (". x no", "other"), ("Yes", "yes"), ("**Yes**", "other")],
+)
+def test_lmms_eval_reads_letters_and_drops_full_stops(prediction, expected):
+    assert mme.parse_yes_no_lmms_eval(prediction) == expected
+
+    # The corpus is counted by the same rule.
+    answers = ["yes", "no"]
+    metas = [{"task": "count"}] * 2
+    counts = mme.count_corpus(
+        [prediction] * 2, [[a] for a in answers], metas, ["a", "a"], mme.parse_yes_no_lmms_eval
+    )
+    assert counts.sum() == 3 + (expected != "other")
 
 
 @pytest.mark.parametrize("answers", [["maybe"], [""], ["yes no"], ["1"], ["yes", "no"], ["yes", "yes"]])

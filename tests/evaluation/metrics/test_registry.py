@@ -10,10 +10,9 @@ from tests.support.hostile_texts import HOSTILE_TEXTS
 
 META = {"choices": ["plain", "other"], "answer": 0, "task": "count", "variants": None}
 ANSWERS = {
-    "mme_perception": ["yes"],
-    "mme_cognition": ["yes"],
-    "vqa_accuracy": ["plain"] * 10,
-    "released_vqa_score": ["plain"] * 10,
+    name: ["yes"] if name.startswith("mme") else ["plain"] * 10
+    for name in registry.METRICS
+    if "mme" in name or "vqa" in name
 }
 BEST = {"cider_d": 10.0, "character_error": math.inf}
 
@@ -84,8 +83,12 @@ def test_every_metric_scores_or_refuses_a_hostile_answer(name, hostile):
         assert score == 0
     elif name == "f1":
         assert score == (1 if hostile.strip(" |\n\t") else 0)
-    elif name == "denotation_accuracy" and "|" in hostile:
+    elif name.startswith("denotation_accuracy") and "|" in hostile:
         assert score == 0  # "|" separates values, so no cell that DUE asks about has it
+    elif name == "relaxed_accuracy_pix2struct" and hostile in ("nan", "1e400", "9" * 10_000):
+        assert score == 0  # float() reads no finite number, and their difference is none
+    elif name == "gqa_accuracy_lmms_eval" and hostile != hostile.strip():
+        assert score == 0  # blanks around the prediction are cut off, those around the answer aren't
     elif not name.startswith(("released_", "cider")):
         assert score == 1
 

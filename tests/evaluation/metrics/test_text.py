@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeylib.evaluation.metrics import text
+from monkeylib.evaluation.metrics import text, vqa
 from tests.support.hostile_texts import HOSTILE_TEXTS
 
 METRICS = json.loads((Path(__file__).parents[2] / "goldens" / "metrics.json").read_text())
@@ -15,7 +15,7 @@ SCORES = [
     text.exact_match,
     text.anls,
     text.relaxed_accuracy,
-    lambda prediction, answers: text.vqa_accuracy(prediction, list(answers) * 10),
+    lambda prediction, answers: vqa.vqa_accuracy(prediction, list(answers) * 10),
 ]
 answer_texts = st.text(st.sampled_from("abcdeABC 0123.,%-é"), max_size=12)
 
@@ -51,33 +51,6 @@ def test_scores_are_correct_where_the_goldens_state_a_value(metric, item):
 )  # fmt: skip
 def test_exact_match(prediction, answers, expected):
     assert text.exact_match(prediction, answers) == expected
-
-
-@pytest.mark.parametrize(
-    ("prediction", "counts", "expected"),
-    [
-        ("yes", {"yes": 10}, 1.0), ("yes", {"yes": 4, "no": 6}, 1.0), ("yes", {"yes": 3, "no": 7}, 0.9),
-        ("yes", {"yes": 2, "no": 8}, 0.6), ("yes", {"yes": 1, "no": 9}, 0.3), ("maybe", {"yes": 10}, 0.0),
-        ("two", {"two": 10}, 1.0), ("The cat", {"the cat": 10}, 1.0), ("yes!", {"Yes": 10}, 1.0),
-        ("dont know", {"don't know": 10}, 1.0), ("." * 40 + "x", {"x": 10}, 1.0),
-    ],
-)  # fmt: skip
-def test_vqa_accuracy(prediction, counts, expected):
-    # One answer for each annotator.
-    answers = [answer for answer, count in counts.items() for _ in range(count)]
-    assert text.vqa_accuracy(prediction, answers) == pytest.approx(expected)
-
-
-def test_vqa_accuracy_with_too_few_annotators_raises():
-    with pytest.raises(ValueError, match="at least 4 annotators.*got 1"):
-        text.vqa_accuracy("yes", ["yes"])
-
-
-@pytest.mark.parametrize("item", METRICS["vqa_process_only"], ids=lambda item: item["text"])
-def test_vqa_normalisation_equals_the_official_one(item):
-    assert text.remove_vqa_punctuation(item["text"]) == item["punctuation"]
-    assert text.normalise_vqa_words(item["text"]) == item["digit_article"]
-    assert text.normalise_vqa(item["text"]) == item["both"]
 
 
 def test_character_error_counts_edits_per_character():
@@ -119,78 +92,50 @@ def test_hostile_strings_have_a_score(hostile):
     assert text.cider_d([hostile, "a dog"], [["a cat", hostile], ["a dog"]])[1] > 0
 
 
-# --- multiple choice ------------------------------------------------------------------------------
-
-ANIMALS = ["the fox", "the hare", "the arctic hare", "none of the above"]
+# --- blanks, commas, and scorers that differ ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("prediction", "expected"),
+    ("prediction", "answers", "expected"),
     [
-        ("B", 1), ("b", 1), ("(B)", 1), ("B.", 1), ("B)", 1), (" B: ", 1), ("[B]", None), ("E", None),
-        ("The answer is C.", 2), ("Answer: D", 3), ("the correct answer is (a)", 0), ("B. the hare", 1),
-        ("C) because it is white", 2), ("I think the answer is B because it eats grass.", 1),
-        ("the hare", 1), ("The Hare.", 1), ("It is the hare", 1), ("the arctic hare", 2),
-        ("That is the arctic hare, of course", 2), ("the fox or the hare", None), ("a fox", None),
-        ("harebell", None), ("", None), ("A fox runs", None), ("foxes", None),
+        ("a  b", ["a b"], 1), ("a\nb", ["a b"], 1), ("a b", [" A\t B "], 1),
+        ("ITC Limited", ["itc limited"], 1),
+        ("ab", ["ac"], 0.5), ("abc", ["abd", "x"], 2 / 3), ("abc", ["xyz"], 0),
     ],
 )  # fmt: skip
-def test_choice_is_parsed_from_free_text(prediction, expected):
-    assert text.parse_choice(prediction, ANIMALS) == expected
+def test_anls_takes_runs_of_blanks_as_one(prediction, answers, expected):
+    assert text.anls(prediction, answers) == pytest.approx(expected)
+
+    # By the paper's formula, a similarity of exactly one half is too little.
+    assert text.anls_paper(prediction, answers) == pytest.approx(0 if expected == 0.5 else expected)
 
 
 @pytest.mark.parametrize(
-    ("prediction", "options", "expected"),
+    ("prediction", "answer", "expected", "pix2struct"),
     [
-        ("A", ["C", "A", "B"], 1),  # labels drawn into a diagram: the text wins over the letter
-        ("A.", ["C", "A", "B"], 1),
-        ("D", ["C", "A", "B"], None),
-        ("2", ["1", "2", "12"], 1),
-        ("12", ["1", "2", "12"], 2),
-        ("it has 12 legs", ["1", "2", "12"], 2),
-        ("B", ["same", "same"], 1),
-        ("same", ["same", "same"], 0),
-        ("c++ (old)", ["c", "c++ (old)"], 1),
+        # A comma groups three digits; else it makes no number.
+        ("1,990", "1990", 1, 0), ("12,000", "12000", 1, 0), ("-1,234.5", "-1234.5", 1, 0),
+        ("12,000", "12,000", 1, 1),
+        ("1,2,3", "12,5", 0, 0), ("12,5", "125", 0, 0), ("1,23", "123", 0, 0), ("1234,567", "1234567", 0, 0),
+        (",123", "123", 0, 0), ("12,5", "12,5", 1, 1),
+        # Percent signs, blanks, zero, rounding.
+        ("5 %", "5%", 1, 1), ("5%", "0.05", 1, 1), (" 7", "7", 1, 1), ("0.0", "0", 1, 0),
+        (" yes", "Yes", 1, 0),
+        ("95", "100", 1, 1), ("94.9", "100", 0, 0),
     ],
-)
-def test_choices_may_be_letters_numbers_or_marks(prediction, options, expected):
-    assert text.parse_choice(prediction, options) == expected
-
-
-@given(
-    st.lists(st.text(st.sampled_from("abcXY12 .'-"), min_size=1, max_size=8), min_size=1, max_size=5),
-    st.data(),
-)
-def test_letter_and_text_of_a_choice_name_it(options, data):
-    number = data.draw(st.integers(0, len(options) - 1))
-    normalised = [text.normalise(option) for option in options]
-
-    # Only a text that no other choice has can name one.
-    if normalised.count(normalised[number]) == 1:
-        assert text.parse_choice(options[number], options) == number
-
-    # A choice that is a letter itself wins over the letter of its position.
-    letter = chr(ord("A") + number)
-    if letter.lower() not in normalised:
-        assert text.parse_choice(letter, options) == number
-        assert text.parse_choice(f"({letter})", options) == number
-
-    assert text.parse_choice("zebra", options) is None
+)  # fmt: skip
+def test_relaxed_accuracy_reads_numbers(prediction, answer, expected, pix2struct):
+    assert text.relaxed_accuracy(prediction, [answer]) == expected
+    assert text.relaxed_accuracy_pix2struct(prediction, [answer]) == pix2struct
 
 
 @pytest.mark.parametrize(
-    ("meta", "sentence"),
+    ("prediction", "answer", "script", "lmms_eval"),
     [
-        ({}, "needs the entry 'choices'"),
-        (None, "needs the entry 'choices'"),
-        ({"choices": ["a", "b"]}, "needs the entry 'answer'"),
-        ({"choices": "ab", "answer": 0}, "choices must be a list of texts: got 'ab'"),
-        ({"choices": ["a", "b"], "answer": 2}, "a number from 0 to 1: got 2"),
-        ({"choices": ["a", "b"], "answer": "0"}, "a number from 0 to 1: got '0'"),
-        ({"choices": ["a", 5], "answer": 0}, "must be a string: got int"),
-        ({"choices": [], "answer": 0}, "a number from 0 to -1|non-empty"),
+        ("yes", "yes", 1, 1), ("Yes", "yes", 0, 1), ("yes.", "yes", 0, 1), (" yes\n", "yes", 0, 1),
+        ("t-shirt", "tshirt", 0, 1), ("Yes, it is", "yes", 0, 0), ("red  car", "red car", 0, 0),
     ],
-)
-def test_multiple_choice_without_valid_choices_raises(meta, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        text.multiple_choice("a", ["a"], meta)
+)  # fmt: skip
+def test_gqa_is_compared_verbatim_or_without_punctuation(prediction, answer, script, lmms_eval):
+    assert text.exact_match_verbatim(prediction, [answer]) == script
+    assert text.exact_match_without_punctuation(prediction, [answer]) == lmms_eval
