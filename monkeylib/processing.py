@@ -6,7 +6,7 @@ path, and `<img>` in a user's text stays text.
 """
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ from transformers.image_utils import (
 )
 
 from monkeylib import tiling
-from monkeylib.errors import choose
+from monkeylib.errors import choose, nearest, shorten
 from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig, Views
-from monkeylib.model.limits import check_sizes
+from monkeylib.model.limits import check_size, check_sizes
 from monkeylib.prompts import IMAGE_TOKENS, PromptLayout
-from monkeylib.tiling import GlobalFrom, Grid, check_pixels, global_view, split_tiles
+from monkeylib.tiling import AutoGrid, GlobalFrom, Grid, as_grid, check_pixels, global_view, split_tiles
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -39,6 +39,13 @@ _NORMALISATIONS = {
 
 # A text, or texts and images in their order.
 Content = str | Sequence[str | ImageInput]
+# A grid, the choice of one by each image's shape, or one of both as a text.
+GridInput = Grid | AutoGrid | str
+
+# transformers' names of the type of tensors that are returned.
+TensorType = Literal["pt", "np"]
+# What transformers writes into the file of an image processor beside the arguments of its class.
+_WRITTEN_BY_TRANSFORMERS = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
 
 
 def normalisation(model_type: str) -> tuple[Sequence[float], Sequence[float]]:
@@ -57,6 +64,8 @@ class MonkeyImageProcessor(BaseImageProcessor):
     Args:
         tile_size: side of a tile, and of the global view, in pixels.
         rows, cols: grid of tiles.
+        max_tiles: give each image the grid of its own shape, of at most so many tiles
+            (`tiling.select_grid`), in place of `rows` and `cols`.
         views: "tiles+global", "tiles", or "global", where the image is resized straight to one view.
         image_mean, image_std: of red, green and blue, for values from 0 to 1.
         global_from: "resized" as in the released code, whose global view is made from the resized and
@@ -78,10 +87,15 @@ class MonkeyImageProcessor(BaseImageProcessor):
         image_std: Sequence[float] = CLIP_STD,
         global_from: GlobalFrom = "resized",
         resize_mode: tiling.ResizeMode = "stretch",
+        max_tiles: int | None = None,
         **kwargs: Any,
     ) -> None:
+        for name in kwargs.keys() - set(_WRITTEN_BY_TRANSFORMERS):
+            hint = nearest(name, ("tile_size", "resize_mode", "global_from", "max_tiles", "views"))
+            raise TypeError(f"an image processor has no argument {name!r}; {hint}".rstrip("; "))
+
         super().__init__(**kwargs)
-        check_sizes({"tile_size": tile_size, "rows": rows, "cols": cols})
+        check_sizes({"tile_size": tile_size, "rows": rows, "cols": cols, "max_tiles": max_tiles})
         choose("setting of views", views, get_args(Views))
         choose("source of the global view", global_from, get_args(GlobalFrom))
         tiling.check_resize_mode(resize_mode)
@@ -89,6 +103,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         self.tile_size = tile_size
         self.rows = rows
         self.cols = cols
+        self.max_tiles = max_tiles
         self.views = views
         self.global_from = global_from
         self.resize_mode = resize_mode
@@ -96,11 +111,31 @@ class MonkeyImageProcessor(BaseImageProcessor):
         self.image_std = list(image_std)
 
     @property
-    def grid(self) -> Grid:
-        """The grid of an image; (0, 0) if it has only the global view."""
+    def grid(self) -> Grid | AutoGrid:
+        """The grid of an image, or the choice of one by its shape; (0, 0) if it has only the global view."""
         if self.views == "global":
             return Grid(0, 0)
-        return Grid(self.rows, self.cols)
+        return Grid(self.rows, self.cols) if self.max_tiles is None else AutoGrid(self.max_tiles)
+
+    def select_grid(self, size: tuple[int, int], grid: GridInput | None = None) -> Grid:
+        """Return the grid of an image.
+
+        Args:
+            size: width and height of the image in pixels.
+            grid: another grid than the processor's. An automatic one without a number of tiles has at most
+                as many as the processor gives an image.
+
+        Raises:
+            ValueError: `grid` is none, or its tiles have too many pixels.
+        """
+        grid = self.grid if grid is None else as_grid(grid)
+        if isinstance(grid, AutoGrid):
+            max_tiles = grid.max_tiles or self.max_tiles or self.rows * self.cols
+            grid = tiling.select_grid(*size, self.tile_size, max_tiles, grid.within)
+
+        # A grid of the command line may be any.
+        check_pixels(*grid, self.tile_size)
+        return grid
 
     def view_count(self, grid: Grid) -> int:
         """Return the number of views of an image with this grid."""
@@ -109,27 +144,52 @@ class MonkeyImageProcessor(BaseImageProcessor):
         return tiles + int(has_global_view)
 
     def __call__(
-        self, images: ImageInput | Sequence[ImageInput], grid: Grid | None = None, **kwargs: Any
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        grid: GridInput | Sequence[Grid] | None = None,
+        return_tensors: TensorType = "pt",
     ) -> BatchFeature:
         """Return `pixel_values [V, 3, tile_size, tile_size]` and `grids [images, 2]`.
 
         Args:
             images: one image or several.
-            grid: another grid than the processor's for these images.
+            grid: another grid than the processor's for these images (`select_grid`), or one for each.
+            return_tensors: "pt" for PyTorch or "np" for NumPy.
+
+        Raises:
+            ValueError: an image that cannot be read, no image, or an impossible grid.
         """
-        return self.preprocess(images, grid)
+        return self.preprocess(images, grid, return_tensors)
 
-    def preprocess(self, images: ImageInput | Sequence[ImageInput], grid: Grid | None = None) -> BatchFeature:
+    def preprocess(
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        grid: GridInput | Sequence[Grid] | None = None,
+        return_tensors: TensorType = "pt",
+    ) -> BatchFeature:
         """Prepare images as calling the processor does."""
-        images = images if isinstance(images, list | tuple) else [images]
-        grid = self.grid if grid is None else Grid(*grid)
-        # A grid of the command line may be any.
-        check_pixels(*grid, self.tile_size)
+        check_tensor_type(return_tensors)
+        images = list(images) if isinstance(images, list | tuple) else [images]
+        if not images:
+            raise ValueError("there is no image to prepare: pass one or more")
 
-        # Images may differ in size but not in grid. -> [V, 3, tile_size, tile_size]
-        views = torch.cat([self._views(open_image(image), grid) for image in images])
-        grids = torch.tensor([list(grid)] * len(images))
-        return BatchFeature({"pixel_values": views, "grids": grids})
+        # One grid for all images, or a list of as many.
+        grids = grid if _is_grid_list(grid) else [grid] * len(images)
+        if len(grids) != len(images):
+            raise ValueError(
+                f"got {len(images)} images and {len(grids)} grids: pass one grid, or one for each"
+            )
+
+        # Opened one after the other: views are smaller than the images that they are made of.
+        views, grid_rows = [], []
+        for image, choice in zip(images, grids, strict=True):
+            opened = open_image(image)
+            grid_of_image = self.select_grid(opened.size, choice)
+            views.append(self._views(opened, grid_of_image))
+            grid_rows.append(list(grid_of_image))
+
+        features = {"pixel_values": torch.cat(views), "grids": torch.tensor(grid_rows)}
+        return BatchFeature(_convert(features, return_tensors))
 
     def _views(self, image: Image.Image, grid: Grid) -> torch.Tensor:
         """Return the views `[views, 3, tile_size, tile_size]` of one image, the global view last."""
@@ -218,20 +278,26 @@ class MonkeyProcessor(ProcessorMixin):
             separator=self.separator,
         )
 
-    def visual_tokens(self, grid: Grid | None = None) -> int:
+    def visual_tokens(self, grid: GridInput | None = None, size: tuple[int, int] | None = None) -> int:
         """Return the number of visual tokens of one image.
 
         Args:
             grid: another grid than the processor's.
+            size: width and height of the image, on which an automatic grid depends.
 
         Raises:
-            ValueError: its tiles have too many pixels.
+            ValueError: its tiles have too many pixels, or an automatic grid without a size.
         """
-        grid = self.image_processor.grid if grid is None else grid
-        check_pixels(*grid, self.image_processor.tile_size)
-        return self.image_processor.view_count(grid) * self.queries
+        images = self.image_processor
+        grid = images.grid if grid is None else as_grid(grid)
+        if isinstance(grid, AutoGrid) and size is None:
+            raise ValueError(
+                "the number of visual tokens depends on the shape of the image, since its grid is chosen by "
+                "it: pass the size of the image, or a grid"
+            )
+        return images.view_count(images.select_grid(size or (1, 1), grid)) * self.queries
 
-    def image_ids(self, grid: Grid | None = None) -> list[int]:
+    def image_ids(self, grid: GridInput | None = None) -> list[int]:
         """Return the ids of one image in a prompt; `grid` as in `visual_tokens`."""
         return self.layout.image_ids(self.visual_tokens(grid))
 
@@ -240,9 +306,13 @@ class MonkeyProcessor(ProcessorMixin):
         images: ImageInput | Sequence[Any] | None = None,
         text: Content | Sequence[Content] = "",
         prompt: str | None = None,
-        grid: Grid | None = None,
-        padding_side: str = "left",
-        **kwargs: Any,
+        grid: GridInput | None = None,
+        padding_side: Literal["left", "right"] = "left",
+        padding: bool | str = True,
+        max_length: int | None = None,
+        truncation: bool | str = False,
+        add_special_tokens: bool = False,
+        return_tensors: TensorType = "pt",
     ) -> BatchFeature:
         """Prepare one prompt or a batch.
 
@@ -253,17 +323,36 @@ class MonkeyProcessor(ProcessorMixin):
                 texts and images (Pillow, array or `Path`) keeps their order.
             prompt: name of the prompt around each text (see `prompts.PROMPTS`); without one, texts stand as
                 they are.
-            grid: another grid than the processor's.
+            grid: another grid than the processor's; "auto" chooses one by the shape of each image
+                (`MonkeyImageProcessor.select_grid`).
             padding_side: "left" to generate, "right" to train.
+            padding: True or "longest" pads to the longest prompt, "max_length" to `max_length`; False does
+                not pad, and then all prompts need one length.
+            max_length: the most tokens of a prompt.
+            truncation: True cuts the end of a longer prompt off, but no visual tokens; False refuses it.
+            add_special_tokens: always False: the special tokens of a prompt are those of its images and those
+                in the processor's `prompt_prefix`.
+            return_tensors: "pt" for PyTorch or "np" for NumPy.
 
         Raises:
-            ValueError: not as many entries in `images` as texts, an image that cannot be read, or as
-                `PromptLayout.encode`.
+            ValueError: not as many entries in `images` as texts, an image that cannot be read, a prompt that
+                is too long, or as `PromptLayout.encode`.
+            TypeError: an entry that is neither text nor image.
         """
+        check_tensor_type(return_tensors)
+        choose("side of padding", padding_side, ("left", "right"))
+        padding = _check_padding(padding, max_length)
+        is_truncated = _check_truncation(truncation, max_length)
+        if add_special_tokens:
+            raise ValueError(
+                "add_special_tokens=True: a prompt has no special tokens but those of its images; put others "
+                "into the prompt_prefix of the processor"
+            )
+
         layout = self.layout
-        visual_tokens = self.visual_tokens(grid)
         rows: list[list[int]] = []
         opened_images: list[Image.Image] = []
+        grids: list[Grid] = []
 
         for content, leading_images in _pair(text, images):
             # To the layout, an image is the number of its visual tokens.
@@ -272,24 +361,130 @@ class MonkeyProcessor(ProcessorMixin):
                 if isinstance(part, str):
                     parts.append(part)
                 else:
-                    parts.append(visual_tokens)
                     opened_images.append(part)
-            rows.append(layout.encode(parts, prompt))
+                    grids.append(self.image_processor.select_grid(part.size, grid))
+                    parts.append(self.visual_tokens(grids[-1]))
+
+            ids = layout.encode(parts, prompt)
+            rows.append(ids if max_length is None else self._limit(ids, max_length, is_truncated))
+
+        if padding == "do_not_pad" and len({len(ids) for ids in rows}) > 1:
+            raise ValueError(
+                "the prompts have different lengths, which make no tensor without padding: pass padding=True"
+            )
 
         # Also gives the attention mask, 0 on padding.
-        features = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
+        features = self.tokenizer.pad(
+            {"input_ids": rows},
+            padding=padding,
+            max_length=max_length if padding == "max_length" else None,
+            padding_side=padding_side,
+            return_tensors="pt",
+        )
         if opened_images:
-            features = {**features, **self.image_processor(opened_images, grid)}
-        return BatchFeature(dict(features))
+            features = {**features, **self.image_processor(opened_images, grids)}
+        return BatchFeature(_convert(dict(features), return_tensors))
+
+    def _limit(self, ids: list[int], max_length: int, is_truncated: bool) -> list[int]:
+        """Return the ids of a prompt that may have `max_length` tokens, cut at their end if that is allowed.
+
+        Raises:
+            ValueError: the prompt is too long, or would lose visual tokens.
+        """
+        if len(ids) <= max_length:
+            return ids
+
+        cut = ids[max_length:]
+        if not is_truncated:
+            raise ValueError(
+                f"the prompt has {len(ids):,} tokens, max_length is {max_length:,}: shorten it, raise "
+                "max_length, or cut its end off with truncation=True"
+            )
+        if self.image_token_id in cut or self.image_end_id in cut:
+            raise ValueError(
+                f"max_length={max_length:,} would cut off visual tokens of the prompt, which has "
+                f"{len(ids):,} tokens: raise max_length, or take fewer tiles"
+            )
+        return ids[:max_length]
+
+
+# --- keywords
+
+
+def check_tensor_type(return_tensors: str) -> None:
+    """Check transformers' name of a type of tensors.
+
+    Raises:
+        ValueError: PyTorch and NumPy are the only ones.
+    """
+    choose("type of tensors", return_tensors, get_args(TensorType))
+
+
+def _convert(tensors: dict[str, torch.Tensor], return_tensors: TensorType) -> dict[str, Any]:
+    if return_tensors == "pt":
+        return tensors
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _is_grid_list(grid: Any) -> bool:
+    """Tell a list of grids from one grid, which may be a list of two numbers."""
+    return isinstance(grid, list | tuple) and not isinstance(grid, Grid) and not _are_numbers(grid)
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int) for value in values)
+
+
+def _check_padding(padding: bool | str, max_length: int | None) -> str:
+    """Return how prompts are padded, by transformers' name.
+
+    Raises:
+        ValueError: an unknown way, or no positive length to pad to.
+    """
+    if max_length is not None:
+        check_size("max_length", max_length, 2**31)
+
+    if isinstance(padding, bool):
+        return "longest" if padding else "do_not_pad"
+    choose("way of padding", padding, ("longest", "max_length", "do_not_pad"))
+    if padding == "max_length" and max_length is None:
+        raise ValueError('padding="max_length" needs a max_length: pass one, or padding=True')
+    return padding
+
+
+def _check_truncation(truncation: bool | str, max_length: int | None) -> bool:
+    """Return whether longer prompts are cut.
+
+    Raises:
+        ValueError: an unknown way, or no length to cut them to.
+    """
+    if not isinstance(truncation, bool):
+        choose("way of truncation", truncation, ("longest_first", "only_first", "do_not_truncate"))
+        truncation = truncation != "do_not_truncate"
+    if truncation and max_length is None:
+        raise ValueError("truncation needs a max_length: pass one, or leave truncation out")
+    return truncation
+
+
+# --- texts and images
 
 
 def _pair(text: Content | Sequence[Content], images: Any) -> list[tuple[Content, list[ImageInput]]]:
-    """Return each text with the images that come before it."""
-    entries = _as_list(images)
+    """Return each text with the images that come before it.
+
+    Raises:
+        ValueError: there is no text, or not an entry in `images` for each.
+        TypeError: `text` is neither text nor list.
+    """
     if isinstance(text, str):
-        return [(text, entries)]
+        return [(text, _as_list(images, "the images of one text"))]
+    if not isinstance(text, list | tuple):
+        raise TypeError(f"text is {_describe(text)}: pass a text or a list of texts")
+    if not text:
+        raise ValueError("text is an empty list: pass at least one text")
 
     # No images at all: texts alone.
+    entries = list(images) if isinstance(images, list | tuple) else [images] if images is not None else []
     entries = entries or [None] * len(text)
     if len(entries) != len(text):
         raise ValueError(
@@ -297,23 +492,57 @@ def _pair(text: Content | Sequence[Content], images: Any) -> list[tuple[Content,
             "pass for each text an image, a list of images, or None"
         )
 
-    return [(content, _as_list(entry)) for content, entry in zip(text, entries, strict=True)]
+    return [
+        (content, _as_list(entry, f"entry {number} of images"))
+        for number, (content, entry) in enumerate(zip(text, entries, strict=True), 1)
+    ]
 
 
-def _as_list(images: Any) -> list[ImageInput]:
-    """Return no image, one image or several as a list."""
+def _as_list(images: Any, name: str) -> list[ImageInput]:
+    """Return no image, one image or several as a list; `name` stands for them in messages."""
     if images is None:
         return []
-    return list(images) if isinstance(images, list | tuple) else [images]
+    if not isinstance(images, list | tuple):
+        return [images]
+
+    for image in images:
+        if isinstance(image, list | tuple) or image is None:
+            raise TypeError(
+                f"{name} hold {_describe(image)}: pass images in one flat list for each text, and a list of "
+                "such lists only with a list of texts"
+            )
+    return list(images)
 
 
 def _open_images(content: Content, leading_images: list[ImageInput]) -> list[str | Image.Image]:
-    """Return texts and opened images in their order."""
+    """Return texts and opened images in their order.
+
+    Raises:
+        TypeError: the content is no text and no flat list of texts and images.
+    """
+    if not isinstance(content, str | list | tuple):
+        raise TypeError(f"a text is {_describe(content)}: pass a text, or a list of texts and images")
+
     parts = [content] if isinstance(content, str) else content
+    for part in parts:
+        if isinstance(part, list | tuple) or part is None:
+            raise TypeError(
+                f"a text holds {_describe(part)}: pass texts and images in one flat list for each prompt"
+            )
+
     return [
         *(open_image(image) for image in leading_images),
         *(part if isinstance(part, str) else open_image(part) for part in parts),
     ]
+
+
+def _describe(value: Any) -> str:
+    """Return what a value is, for a message."""
+    if value is None:
+        return "None"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return f"of type {type(value).__name__} ({shorten(str(value))})"
 
 
 # So that `MonkeyProcessor.from_pretrained` and `AutoProcessor` find the image processor by the model's type.

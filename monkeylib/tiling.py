@@ -1,11 +1,14 @@
 """Resize an image, cut it into tiles, join tiles again, and make the global view.
 
 An image of `rows x cols` tiles of one size is a `Grid`. Tiles are numbered row by row. Paper section 3.1;
-sizes and the global view follow the released code.
+sizes and the global view follow the released code. There every image has the same grid, whatever its shape;
+an `AutoGrid` chooses one by the image's shape (`select_grid`).
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from PIL import Image
@@ -33,19 +36,140 @@ class Grid(NamedTuple):
         return f"{self.rows}x{self.cols}"
 
 
-def parse_grid(text: str) -> Grid:
-    """Parse a grid that is written as rows, "x", columns.
+@dataclass(frozen=True)
+class AutoGrid:
+    """The choice of a grid by each image's shape, see `select_grid`; written "auto" or "auto:6".
+
+    Fields:
+        max_tiles: the most tiles of an image; by default as many as the processor is set to.
+        within: choose only grids of at most these rows and columns.
+    """
+
+    max_tiles: int | None = None
+    within: Grid | None = None
+
+    def __post_init__(self) -> None:
+        tiles = self.max_tiles
+        if tiles is not None and (not isinstance(tiles, int) or isinstance(tiles, bool) or tiles < 1):
+            raise ValueError(f"an automatic grid has at least 1 tile, got at most {tiles!r}")
+
+    def __str__(self) -> str:
+        return "auto" if self.max_tiles is None else f"auto:{self.max_tiles}"
+
+
+def parse_grid(text: str) -> Grid | AutoGrid:
+    """Parse a grid that is written as rows, "x", columns, or the automatic choice with its most tiles.
 
     Raises:
         ValueError: the text is not of that form.
 
     >>> parse_grid("2x3")
     Grid(rows=2, cols=3)
+    >>> parse_grid("auto:6")
+    AutoGrid(max_tiles=6, within=None)
     """
+    if text == "auto":
+        return AutoGrid()
+
+    name, _, tiles = text.partition(":")
+    if name == "auto" and tiles.isdecimal() and int(tiles):
+        return AutoGrid(int(tiles))
+
     rows, _, cols = text.partition("x")
     if not (rows.isdecimal() and cols.isdecimal() and int(rows) and int(cols)):
-        raise ValueError(f"a grid is written as ROWSxCOLUMNS, such as 2x3, got {text!r}")
+        raise ValueError(
+            f"a grid is written as ROWSxCOLUMNS, such as 2x3, or as auto or auto:TILES, such as auto:6, "
+            f"got {text!r}"
+        )
     return Grid(int(rows), int(cols))
+
+
+def as_grid(grid: Any) -> Grid | AutoGrid:
+    """Return a grid that may be given as a text (`parse_grid`) or as a pair of rows and columns.
+
+    Rows and columns of 0 stand for an image without tiles.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(grid, AutoGrid):
+        return grid
+    if isinstance(grid, str):
+        return parse_grid(grid)
+
+    is_pair = isinstance(grid, list | tuple) and len(grid) == 2
+    if not is_pair or not all(isinstance(side, int) and side >= 0 for side in grid):
+        raise ValueError(
+            f'a grid is a pair of rows and columns, or a text such as "2x3" or "auto", got {grid!r}'
+        )
+    return Grid(*grid)
+
+
+def select_grid(width: int, height: int, tile: int, max_tiles: int, within: Grid | None = None) -> Grid:
+    """Choose the grid of an image by its shape.
+
+    A side of the image has at most as many tiles as its pixels fill, the last of them perhaps in part: no
+    tile shows enlarged pixels alone. Of these grids the one is chosen that distorts the image least when it
+    is stretched over the tiles (`distortion`), and of grids of one shape, such as 1x2 and 2x4, the one with
+    the most tiles, which keeps most of the image's pixels.
+
+    There is always one such grid. Grids of two shapes would distort equally only if the image's own shape lay
+    halfway between them, and then a grid of that shape has no more rows, columns or tiles than the larger.
+    The arithmetic is exact, so that equal is equal on any machine.
+
+    Args:
+        width, height: of the image, in pixels.
+        tile: side of a tile in pixels.
+        max_tiles: the most tiles of the grid.
+        within: take only grids of at most these rows and columns.
+
+    Raises:
+        ValueError: an image without pixels, or no grid is allowed.
+
+    >>> select_grid(width=300, height=3000, tile=448, max_tiles=6)
+    Grid(rows=6, cols=1)
+    >>> select_grid(width=2000, height=1300, tile=448, max_tiles=6)
+    Grid(rows=2, cols=3)
+    """
+    if min(width, height, tile, max_tiles) < 1:
+        raise ValueError(
+            f"a grid needs an image, tiles and at least one of them, got {width}x{height} pixels, tiles of "
+            f"{tile} and at most {max_tiles}"
+        )
+
+    # Rounded up: the last tile of a side may be filled in part.
+    max_rows, max_cols = -(-height // tile), -(-width // tile)
+    if within is not None:
+        max_rows, max_cols = min(max_rows, within.rows), min(max_cols, within.cols)
+
+    candidates = [
+        Grid(rows, cols)
+        for rows in range(1, min(max_rows, max_tiles) + 1)
+        for cols in range(1, min(max_cols, max_tiles // rows) + 1)
+    ]
+
+    return min(candidates, key=lambda grid: (distortion(width, height, grid), -grid.tiles))
+
+
+def distortion(width: int, height: int, grid: Grid) -> Fraction:
+    """Return how many times more an image is stretched along one side than along the other: 1 for not at all.
+
+    >>> distortion(width=300, height=3000, grid=Grid(2, 2))
+    Fraction(10, 1)
+    """
+    across, down = Fraction(grid.cols, width), Fraction(grid.rows, height)
+    return max(across, down) / min(across, down)
+
+
+def grid_positions(max_tiles: int) -> list[tuple[int, int]]:
+    """Return the positions `(row, col)` of the tiles of all grids of at most so many tiles, row by row.
+
+    A position is a tile of such a grid if the grid that ends with it, `(row + 1) x (col + 1)`, is one.
+
+    >>> grid_positions(3)
+    [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0)]
+    """
+    return [(row, col) for row in range(max_tiles) for col in range(max_tiles // (row + 1))]
 
 
 def check_pixels(rows: int, cols: int, tile_size: int) -> None:

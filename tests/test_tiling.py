@@ -11,7 +11,21 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from monkeylib import tiling
 from monkeylib.processing import CLIP_MEAN, MonkeyImageProcessor
-from monkeylib.tiling import Grid, compute_grid, global_view, join_tiles, resize, split_tiles, tile_boxes
+from monkeylib.tiling import (
+    AutoGrid,
+    Grid,
+    as_grid,
+    compute_grid,
+    distortion,
+    global_view,
+    grid_positions,
+    join_tiles,
+    parse_grid,
+    resize,
+    select_grid,
+    split_tiles,
+    tile_boxes,
+)
 
 sizes = st.integers(1, 4)
 
@@ -54,6 +68,114 @@ def test_sizes_that_do_not_divide_raise(height, width, tile):
 def test_joining_the_wrong_number_of_tiles_raises():
     with pytest.raises(ValueError, match="2x2 grid has 4 tiles, got 3"):
         join_tiles(torch.zeros(3, 1, 2, 2), Grid(2, 2))
+
+
+sides = st.integers(1, 3000)
+tile_sides = st.sampled_from([56, 96, 448])
+
+
+@given(width=sides, height=sides, tile=tile_sides, max_tiles=st.integers(1, 12))
+def test_no_other_grid_distorts_an_image_less_than_the_selected_one(width, height, tile, max_tiles):
+    selected = select_grid(width, height, tile, max_tiles)
+    assert 1 <= selected.tiles <= max_tiles
+
+    # No tile without a pixel of its own.
+    assert (selected.rows - 1) * tile < height and (selected.cols - 1) * tile < width
+
+    def kept(grid: Grid) -> int:
+        return min(width, grid.cols * tile) * min(height, grid.rows * tile)
+
+    for row, col in grid_positions(max_tiles):
+        other = Grid(row + 1, col + 1)
+        if row * tile < height and col * tile < width:
+            # It alone is the best: the order of the candidates doesn't matter.
+            better = (-distortion(width, height, selected), kept(selected))
+            assert selected == other or better > (-distortion(width, height, other), kept(other))
+
+
+@given(width=sides, height=sides, tile=tile_sides, max_tiles=st.integers(1, 12))
+def test_grid_of_the_turned_image_is_the_turned_grid(width, height, tile, max_tiles):
+    grid, turned = select_grid(width, height, tile, max_tiles), select_grid(height, width, tile, max_tiles)
+    assert turned == Grid(grid.cols, grid.rows)
+
+
+@given(width=sides, height=sides, tile=tile_sides, more=st.integers(0, 6))
+def test_more_tiles_never_distort_more(width, height, tile, more):
+    few, many = select_grid(width, height, tile, 6), select_grid(width, height, tile, 6 + more)
+    assert distortion(width, height, many) <= distortion(width, height, few)
+
+
+@pytest.mark.parametrize(
+    "size, max_tiles, grid",
+    [
+        ((448, 448), 9, "1x1"),  # has pixels for one tile
+        ((449, 449), 9, "2x2"),
+        ((896, 896), 4, "2x2"),
+        ((896, 896), 3, "1x1"),  # 1x1 keeps the shape, 1x2 would not
+        ((1344, 1344), 9, "3x3"),  # of one shape with 1x1 and 2x2, but with more pixels
+        ((1344, 896), 6, "2x3"),
+        ((896, 1344), 6, "3x2"),
+        ((300, 3000), 10, "7x1"),  # 3000 pixels fill seven tiles
+        ((3000, 300), 4, "1x4"),
+        ((10, 3000), 4, "4x1"),
+        ((60, 40), 6, "1x1"),
+        ((1600, 900), 4, "1x2"),
+    ],
+)
+def test_selected_grids(size, max_tiles, grid):
+    assert str(select_grid(*size, 448, max_tiles)) == grid
+
+
+def test_selection_within_a_grid():
+    assert select_grid(300, 3000, 56, 6, within=Grid(2, 2)) == Grid(2, 1)
+    assert select_grid(300, 300, 56, 6, within=Grid(2, 2)) == Grid(2, 2)
+
+
+@pytest.mark.parametrize("arguments", [(0, 5, 8, 4), (5, 0, 8, 4), (5, 5, 0, 4), (5, 5, 8, 0)])
+def test_selection_for_nothing_raises(arguments):
+    with pytest.raises(ValueError, match="a grid needs an image"):
+        select_grid(*arguments)
+
+
+@given(max_tiles=st.integers(1, 20))
+def test_positions_are_those_of_all_grids(max_tiles):
+    grids = [
+        Grid(rows, cols)
+        for rows in range(1, max_tiles + 1)
+        for cols in range(1, max_tiles + 1)
+        if rows * cols <= max_tiles
+    ]
+    expected = {(row, col) for grid in grids for row in range(grid.rows) for col in range(grid.cols)}
+    positions = grid_positions(max_tiles)
+    assert set(positions) == expected and positions == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    "text, grid",
+    [("2x3", Grid(2, 3)), ("10x1", Grid(10, 1)), ("auto", AutoGrid()), ("auto:12", AutoGrid(12))],
+)
+def test_grids_are_parsed_as_they_are_written(text, grid):
+    assert parse_grid(text) == grid and str(grid) == text and as_grid(text) == grid == as_grid(grid)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "2x", "x2", "0x2", "2x-1", "2 x 3", "auto:", "auto:0", "auto:x", "Auto"]
+)
+def test_texts_that_are_no_grid_raise(text):
+    with pytest.raises(ValueError, match="ROWSxCOLUMNS, such as 2x3, or as auto"):
+        parse_grid(text)
+
+
+@pytest.mark.parametrize("value", [6, (2,), (2, 3, 4), (2, -1), ("2", "3"), {"rows": 2}, 2.0])
+def test_values_that_are_no_grid_raise(value):
+    with pytest.raises(ValueError, match="a pair of rows and columns"):
+        as_grid(value)
+
+
+@pytest.mark.parametrize("tiles", [0, -3, 2.5, True])
+def test_automatic_grid_without_tiles_raises(tiles):
+    with pytest.raises(ValueError, match="at least 1 tile"):
+        AutoGrid(tiles)
 
 
 def test_global_view_of_a_batch_is_that_of_each_image():

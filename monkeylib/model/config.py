@@ -7,12 +7,14 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from monkeylib.model.limits import check_grids, check_sizes
+from monkeylib.tiling import AutoGrid, Grid, grid_positions
 
 LoRAMode = Literal["per_tile", "shared", "none", "full"]
 Views = Literal["tiles+global", "tiles", "global"]
 Precision = Literal["32-true", "bf16-mixed", "bf16-true"]  # Lightning's names
 
 
+_SIZES = ("tile_size", "attention_rank", "mlp_rank", "max_tiles")
 _VISION_SIZES = ("tile_size", "patch_size", "width", "layers", "heads", "mlp_width", "position_grid")
 
 
@@ -120,11 +122,15 @@ class MonkeyConfig(PreTrainedConfig):
         tile_size: side of a view in pixels; by default that of the vision configuration.
         image_token_id, image_start_id, image_end_id: ids of `<imgpad>`, `<img>` and `</img>`; LLaVA-1.5 has
             only the first.
-        grids: the `[rows, cols]` grids that the checkpoint accepts; `model.use_grid` adds another one.
+        grids: the `[rows, cols]` grids that the checkpoint was trained on, tile i of each with LoRA i;
+            `model.use_grid` adds another one.
+        max_tiles: the most tiles of an image where each has the grid of its own shape (`tiling.select_grid`),
+            in place of `grids`. Then there is a LoRA for each position (row, column) in such grids, and a
+            tile meets that of its position whatever the grid. None for the paper's one grid.
         views: which views an image has: its tiles and the global view (the paper), tiles alone, or the
             global view alone.
-        lora_mode: "per_tile" (LoRA i for tile i, as in the paper), "shared" (LoRA 0 for every tile), "none",
-            or "full" (no LoRA; the ViT itself trains).
+        lora_mode: "per_tile" (a LoRA for each tile, as in the paper), "shared" (LoRA 0 for every tile),
+            "none", or "full" (no LoRA; the ViT itself trains).
         attention_rank, mlp_rank: ranks of the LoRA beside the attention projections and beside the MLP (paper
             section 4: 16 and 32).
         lora_dropout: dropout on the input of the LoRA in training.
@@ -153,6 +159,7 @@ class MonkeyConfig(PreTrainedConfig):
     image_start_id: int | None = 151857
     image_end_id: int | None = 151858
     grids: list[list[int]] | None = None
+    max_tiles: int | None = None
     views: Views = "tiles+global"
 
     lora_mode: LoRAMode = "per_tile"
@@ -165,7 +172,7 @@ class MonkeyConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
 
-        check_sizes({name: getattr(self, name) for name in ("tile_size", "attention_rank", "mlp_rank")})
+        check_sizes({name: getattr(self, name) for name in _SIZES})
         check_grids(self.grids or [])
 
         # Plain lists: a configuration is saved as JSON, which knows no tuples.
@@ -173,7 +180,7 @@ class MonkeyConfig(PreTrainedConfig):
 
         if self.mlp_lora_input not in ("residual", "normed"):
             raise ValueError(f"mlp_lora_input is 'residual' or 'normed', got {self.mlp_lora_input!r}")
-        if self.lora_mode == "per_tile" and not self.grids:
+        if self.lora_mode == "per_tile" and not self.grids and self.max_tiles is None:
             raise ValueError(
                 "lora_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]"
             )
@@ -199,15 +206,110 @@ class MonkeyConfig(PreTrainedConfig):
             return (self.tile_size // self.vision_config.patch_size) ** 2
         return self.resampler_config.queries
 
+    # Tiles and their LoRA
+
     @property
     def lora_count(self) -> int:
         """LoRAs beside each projection of the ViT: one per tile position, one for all tiles, or none."""
         if self.lora_mode == "per_tile":
             # LoRA i serves tile i of every grid, so the largest grid decides.
-            return max(rows * cols for rows, cols in self.grids)
+            most_tiles = max((rows * cols for rows, cols in self.grids), default=0)
+            return max(most_tiles, len(self.lora_positions))
         if self.lora_mode == "shared":
             return 1
         return 0
+
+    @property
+    def lora_positions(self) -> list[tuple[int, int]]:
+        """Positions `(row, col)` of the per-tile LoRAs: LoRA i is that of position i of this list.
+
+        They are the tiles of the first grid row by row, or those of all grids of `max_tiles` tiles. LoRAs
+        that `model.use_grid` has added have no position.
+        """
+        if self.max_tiles is not None:
+            return grid_positions(self.max_tiles)
+        if not self.grids:
+            return []
+        rows, cols = self.grids[0]
+        return [(row, col) for row in range(rows) for col in range(cols)]
+
+    def lora_of_tiles(self, rows: int, cols: int) -> list[int]:
+        """Return the per-tile LoRA that each tile of a grid meets, row by row.
+
+        In a grid of `grids` tile i meets LoRA i. In another one, a tile meets the LoRA of its position.
+
+        Raises:
+            ValueError: there is no LoRA for some of its tiles.
+        """
+        self.check_grid(rows, cols)
+        if [rows, cols] in self.grids:
+            return list(range(rows * cols))
+
+        number_at = {position: number for number, position in enumerate(self.lora_positions)}
+        return [number_at[row, col] for row in range(rows) for col in range(cols)]
+
+    def check_grid(self, rows: int, cols: int) -> None:
+        """Check that the model takes images of a grid; without per-tile LoRA it takes tiles of any.
+
+        Raises:
+            ValueError: it has seen no tiles in training, or has no LoRA for some tiles of this grid.
+        """
+        tiles = rows * cols
+        if not tiles or [rows, cols] in self.grids:
+            return
+
+        if not self.grids and self.max_tiles is None:
+            raise ValueError(
+                f"this checkpoint was made for one global view per image, got an image of {rows}x{cols} "
+                f"tiles: leave the grid out, or train it with tiles (in Python, model.use_grid({rows}, "
+                f"{cols}) adds this grid)"
+            )
+        if self.lora_mode != "per_tile":
+            return
+
+        if self.max_tiles is not None:
+            if tiles > self.max_tiles:
+                raise ValueError(
+                    f"this checkpoint was made for grids of up to {self.max_tiles} tiles, got an image of "
+                    f"{rows}x{cols} tiles: choose a smaller grid"
+                )
+        elif (rows - 1, cols - 1) not in self.lora_positions:
+            first = Grid(*self.grids[0])
+            accepted = ", ".join(f"{rows}x{cols}" for rows, cols in self.grids)
+            raise ValueError(
+                f"this checkpoint was made for the grid {accepted} (rows x columns), got an image of "
+                f"{rows}x{cols} tiles: choose a grid that it was made for, one inside {first}, or auto, "
+                "which chooses one of these by the image's shape; or train with `--set grid=auto` for grids "
+                f"of any shape (in Python, model.use_grid({rows}, {cols}) adds this one)"
+            )
+
+    def auto_grid(self, max_tiles: int | None = None) -> AutoGrid:
+        """Return the automatic choice among the grids that the model takes.
+
+        Args:
+            max_tiles: the most tiles; by default as many as the model was trained with.
+
+        Raises:
+            ValueError: the model takes no tiles, or has no LoRA for so many.
+        """
+        if not self.grids and self.max_tiles is None:
+            raise ValueError(
+                "this checkpoint was made for one global view per image and takes no tiles: leave the grid "
+                "out, or train it with tiles"
+            )
+
+        first = None if self.max_tiles is not None else Grid(*self.grids[0])
+        trained = self.max_tiles if first is None else first.tiles
+        if self.lora_mode != "per_tile":
+            return AutoGrid(max_tiles or trained)
+
+        if max_tiles is not None and max_tiles > trained:
+            grids = f"grids of up to {trained} tiles" if first is None else f"the grid {first}"
+            raise ValueError(
+                f"this checkpoint has LoRA for the tiles of {grids}, not for {max_tiles} tiles: write "
+                f"auto:{trained} or auto, or train with `--set grid=auto --set max_tiles={max_tiles}`"
+            )
+        return AutoGrid(max_tiles or trained, within=first)
 
 
 def mlp_width(vision: PreTrainedConfig) -> int:

@@ -44,6 +44,7 @@ LARGEST = {
     "n_queries": MAX_QUERIES,
     "rows": MAX_TILES,
     "cols": MAX_TILES,
+    "max_tiles": MAX_TILES,
     "max_position_embeddings": 2**24,
 }
 

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOu
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig
 from monkeylib.model.hf_vision import HFVisionBackbone
+from monkeylib.model.limits import MAX_TILES, check_size
 from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
 from monkeylib.model.tile_lora import TileLoRA, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
@@ -170,21 +171,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         index: list[int] = []
         for rows, cols in grids.tolist():
-            self._check_grid(rows, cols)
             index += lora_index_of_image(self.config, rows, cols)
         return index
-
-    def _check_grid(self, rows: int, cols: int) -> None:
-        has_tiles = rows * cols > 0
-        if not has_tiles or [rows, cols] in self.config.grids:
-            return
-
-        accepted = ", ".join(f"{rows}x{cols}" for rows, cols in self.config.grids)
-        raise ValueError(
-            f"this checkpoint was made for the grid {accepted or 'none (one global view per image)'} "
-            f"(rows x columns), got an image of {rows}x{cols} tiles: choose a grid that it was made for "
-            f"(in Python, model.use_grid({rows}, {cols}) adds this one)"
-        )
 
     def splice(self, input_ids: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
         """Embed a prompt, with the visual tokens in the places of `<imgpad>`, in order.
@@ -254,17 +242,19 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def use_grid(self, rows: int, cols: int, extra: Literal["copy", "fresh"] = "copy") -> None:
         """Accept images of `rows x cols` tiles beside the grids that the checkpoint was trained on.
 
-        Tile i keeps LoRA i. Where the new grid has more tiles than there are LoRAs, each additional one is
+        Tile i meets LoRA i. Where the new grid has more tiles than there are LoRAs, each additional one is
         copied from the tile of the first grid that covers the same part of the image, or starts fresh.
 
         Raises:
-            ValueError: a grid without tiles, or another `extra`.
+            ValueError: a grid without tiles, another `extra`, or a model of automatic grids with fewer tiles.
         """
         if rows < 1 or cols < 1:
             raise ValueError(f"a grid has at least 1x1 tiles, got {rows}x{cols}")
-        if extra not in ("copy", "fresh"):
-            raise ValueError(f"extra LoRAs are made by 'copy' or 'fresh', got {extra!r}")
+        _check_extra(extra)
         if [rows, cols] in self.config.grids:
+            return
+        if self.config.max_tiles is not None:
+            self.config.check_grid(rows, cols)
             return
 
         count_before = self.config.lora_count
@@ -272,14 +262,43 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         first_rows, first_cols = self.config.grids[0]
 
         # For each additional tile, the tile of the first grid that covers its upper left corner.
-        sources = []
+        sources: list[int | None] = list(range(count_before))
         for tile in range(count_before, self.config.lora_count):
             row, col = divmod(tile, cols)
-            sources.append((row * first_rows // rows) * first_cols + col * first_cols // cols)
+            covering = (row * first_rows // rows) * first_cols + col * first_cols // cols
+            sources.append(covering if extra == "copy" else None)
 
-        if sources:
+        if len(sources) > count_before:
             for lora in tile_loras(self.vision):
-                lora.extend(sources, fresh=extra == "fresh")
+                lora.rearrange(sources)
+
+    @torch.no_grad()
+    def use_auto_grid(self, max_tiles: int, extra: Literal["copy", "fresh"] = "copy") -> None:
+        """Accept images of all grids of at most `max_tiles` tiles, with a LoRA for each position in them.
+
+        A position that has a LoRA keeps it. Another one gets a copy of that of the nearest position, or
+        starts fresh. The model no longer numbers its LoRAs by the grids that it was made for.
+
+        Raises:
+            ValueError: no tiles, or another `extra`.
+        """
+        _check_extra(extra)
+        check_size("max_tiles", max_tiles, MAX_TILES)
+        positions_before = self.config.lora_positions
+        self.config.max_tiles, self.config.grids = max_tiles, []
+
+        sources: list[int | None] = []
+        for row, col in self.config.lora_positions:
+            distances = [
+                abs(row - other_row) + abs(col - other_col) for other_row, other_col in positions_before
+            ]
+            nearest = min(range(len(distances)), key=distances.__getitem__, default=None)
+            is_fresh = nearest is None or (extra == "fresh" and distances[nearest] > 0)
+            sources.append(None if is_fresh else nearest)
+
+        if self.config.lora_mode == "per_tile":
+            for lora in tile_loras(self.vision):
+                lora.rearrange(sources)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the language model's token embeddings."""
@@ -318,6 +337,11 @@ def build_on_meta(config: MonkeyConfig) -> MonkeyForConditionalGeneration:
     """Build a model on the meta device: every shape, no memory."""
     with torch.device("meta"):
         return MonkeyForConditionalGeneration(config).eval()
+
+
+def _check_extra(extra: str) -> None:
+    if extra not in ("copy", "fresh"):
+        raise ValueError(f"extra LoRAs are made by 'copy' or 'fresh', got {extra!r}")
 
 
 def _token_cross_entropy(

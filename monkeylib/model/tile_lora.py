@@ -18,6 +18,7 @@ ViT together:
 """
 
 import math
+from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -35,19 +36,25 @@ def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]
     """Return the LoRA that each view of an image meets: its tiles row by row, then the global view.
 
     Args:
-        config: its `lora_mode` decides. "per_tile" gives tile `i` LoRA `i`, "shared" gives every tile LoRA 0,
-            and "none" and "full" have no LoRA.
+        config: its `lora_mode` decides. "per_tile" gives tile `i` LoRA `i`, or the LoRA of its position
+            (`MonkeyConfig.lora_of_tiles`), "shared" gives every tile LoRA 0, and "none" and "full" have no
+            LoRA.
         rows, cols: the image's grid; 0 and 0 for an image of one global view.
+
+    Raises:
+        ValueError: a grid that the model was not trained on.
 
     >>> from monkeylib.model import MonkeyConfig
     >>> lora_index_of_image(MonkeyConfig(grids=[[2, 2]]), 2, 2)
     [0, 1, 2, 3, -1]
+    >>> lora_index_of_image(MonkeyConfig(max_tiles=4), 2, 1)  # the LoRAs of the positions (0, 0) and (1, 0)
+    [0, 4, -1]
     """
+    config.check_grid(rows, cols)
     tiles = rows * cols
 
-    # Tile i meets LoRA i.
     if config.lora_mode == "per_tile":
-        index = list(range(tiles))
+        index = config.lora_of_tiles(rows, cols)
     elif config.lora_mode == "shared":
         index = [0] * tiles
     else:
@@ -174,17 +181,19 @@ class TileLoRA(nn.Module):
         return output
 
     @torch.no_grad()
-    def extend(self, sources: list[int], fresh: bool) -> None:
-        """Append one LoRA per entry of `sources`: a copy of the LoRA of that number, or a fresh one."""
+    def rearrange(self, sources: Sequence[int | None]) -> None:
+        """Replace the LoRAs by copies of those of the numbers in `sources`, fresh ones in place of None."""
         _, rank, d_in = self.lora_A.shape
         d_out = self.lora_B.shape[1]
         # `.to` gives it the device and precision of this one.
-        added = TileLoRA(len(sources), rank, d_in, d_out, self.dropout).to(self.lora_A)
+        fresh = TileLoRA(len(sources), rank, d_in, d_out, self.dropout).to(self.lora_A)
 
-        for name, fresh_values in added.named_parameters():
+        for name, values in fresh.named_parameters():
             parameter = getattr(self, name)
-            joined = torch.cat([parameter, fresh_values if fresh else parameter[sources]])
-            setattr(self, name, nn.Parameter(joined, requires_grad=parameter.requires_grad))
+            for number, source in enumerate(sources):
+                if source is not None:
+                    values[number] = parameter[source]
+            setattr(self, name, nn.Parameter(values.detach(), requires_grad=parameter.requires_grad))
 
 
 def tile_loras(module: nn.Module) -> list[TileLoRA]:
