@@ -12,9 +12,9 @@ from transformers import BatchFeature, TextIteratorStreamer
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.images import ImageInput
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.processing import Content, MonkeyProcessor
+from monkeylib.processing import Content, GridInput, MonkeyProcessor
 from monkeylib.profiles import build, trainable
-from monkeylib.tiling import Grid
+from monkeylib.tiling import AutoGrid, Grid, as_grid
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Monkey:
         question: str = "",
         prompt: str = "vqa",
         max_new_tokens: int = 128,
-        grid: Grid | None = None,
+        grid: GridInput | None = None,
         **generation: Any,
     ) -> str:
         """Answer a question about an image, greedily unless `generation` says otherwise.
@@ -40,7 +40,8 @@ class Monkey:
             question: may be empty for prompts that take none (captions).
             prompt: a name from `prompts.PROMPTS`.
             max_new_tokens: maximum length of the answer.
-            grid: another grid of tiles than the checkpoint's default; the checkpoint must support it.
+            grid: another grid of tiles than the checkpoint's default, such as "2x3"; "auto" chooses one by
+                the shape of the image, "auto:6" one of up to six tiles. The checkpoint must have LoRA for it.
             generation: further arguments of `generate`, e.g. `do_sample=True, temperature=0.7` or
                 `num_beams=3`.
         """
@@ -51,7 +52,7 @@ class Monkey:
         questions: Sequence[tuple[ImageInput, str]],
         prompt: str = "vqa",
         max_new_tokens: int = 128,
-        grid: Grid | None = None,
+        grid: GridInput | None = None,
         **generation: Any,
     ) -> list[str]:
         """Answer pairs of an image and a question in one batch; other arguments as in `answer`."""
@@ -70,7 +71,7 @@ class Monkey:
         history: Sequence[tuple[str, str]] = (),
         prompt: str = "vqa",
         max_new_tokens: int = 128,
-        grid: Grid | None = None,
+        grid: GridInput | None = None,
         **generation: Any,
     ) -> str:
         """Answer a question that follows earlier questions and answers about the same image.
@@ -92,6 +93,7 @@ class Monkey:
         prompt: str = "vqa",
         max_new_tokens: int = 128,
         history: Sequence[tuple[str, str]] = (),
+        grid: GridInput | None = None,
         **generation: Any,
     ) -> Iterator[str]:
         """Yield the answer in pieces as the model generates them; `history` as in `chat`.
@@ -99,7 +101,7 @@ class Monkey:
         Errors of the model are raised to the caller.
         """
         # Errors in the arguments are raised here, before the thread starts.
-        inputs = self.prepare_chat(image, question, history, prompt)
+        inputs = self.prepare_chat(image, question, history, prompt, grid)
         options = self._generation_options(max_new_tokens, generation)
         streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
 
@@ -126,7 +128,7 @@ class Monkey:
         images: Sequence[Any],
         texts: Sequence[Content],
         prompt: str | None = None,
-        grid: Grid | None = None,
+        grid: GridInput | None = None,
     ) -> BatchFeature:
         """Return model inputs of a batch, padded on the left, on the model's device.
 
@@ -137,7 +139,9 @@ class Monkey:
         Raises:
             ValueError: a prompt is longer than the model reads, or as `MonkeyProcessor.__call__`.
         """
-        inputs = self.processor(images=list(images), text=list(texts), prompt=prompt, grid=grid)
+        inputs = self.processor(
+            images=list(images), text=list(texts), prompt=prompt, grid=self.limit_grid(grid)
+        )
         self._check_length(inputs["input_ids"])
         return inputs.to(self.model.device)
 
@@ -147,23 +151,35 @@ class Monkey:
         question: str,
         history: Sequence[tuple[str, str]] = (),
         prompt: str = "vqa",
-        grid: Grid | None = None,
+        grid: GridInput | None = None,
     ) -> BatchFeature:
         """Return model inputs of a conversation: the image, the history, the question.
 
         Raises:
             ValueError: the conversation is longer than the model reads.
         """
-        visual_tokens = self.processor.visual_tokens(grid)
+        features = self.processor.image_processor(image, self.limit_grid(grid))
+        visual_tokens = [self.processor.visual_tokens(Grid(*grid)) for grid in features["grids"].tolist()]
+
         # [1, T]: one conversation needs no padding.
-        ids = self.processor.layout.encode_chat([visual_tokens], question, history, prompt)
+        ids = self.processor.layout.encode_chat(visual_tokens, question, history, prompt)
         input_ids = torch.tensor([ids])
         self._check_length(input_ids)
 
-        features = self.processor.image_processor(image, grid)
         features["input_ids"] = input_ids
         features["attention_mask"] = torch.ones_like(input_ids)
         return features.to(self.model.device)
+
+    def limit_grid(self, grid: GridInput | None) -> Grid | AutoGrid | None:
+        """Return a grid as the processor takes it, an automatic one limited to those that the model takes.
+
+        Raises:
+            ValueError: it is no grid, or the model has no LoRA for so many tiles.
+        """
+        if grid is None:
+            return None
+        grid = as_grid(grid)
+        return self.model.config.limit_auto_grid(grid) if isinstance(grid, AutoGrid) else grid
 
     def _check_length(self, input_ids: torch.Tensor) -> None:
         """Check that prompts fit into the model's context: beyond it, answers are noise.

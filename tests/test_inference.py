@@ -35,6 +35,27 @@ def test_error_in_a_stream_reaches_the_caller(monkey, make_image):
         list(monkey.stream(make_image(), "What?", max_new_tokens=4, num_beams=2))
 
 
+def test_answers_about_images_of_different_grids_are_those_of_single_questions(monkey, make_image):
+    monkey.model.use_auto_grid(6)
+    questions = [(make_image(1, 20, 120), "What?"), (make_image(2, 120, 30), "Why?"), (make_image(3), "Who?")]
+    batch = monkey.answer_batch(questions, max_new_tokens=6, grid="auto")
+    for (image, question), answer in zip(questions, batch, strict=True):
+        options = {"max_new_tokens": 6, "grid": "auto:6"}
+        assert monkey.answer(image, question, **options) == answer
+        assert monkey.chat(image, question, **options) == answer
+        assert "".join(monkey.stream(image, question, **options)).strip() == answer
+
+
+@pytest.mark.parametrize("size, grid", [((30, 200), "2x1"), ((200, 30), "1x2"), ((90, 90), "2x2")])
+def test_automatic_grids_of_a_fixed_checkpoint_have_lora_for_each_tile(monkey, make_image, size, grid):
+    image = make_image(1, *size)
+    inputs = monkey.prepare([image], ["What?"], grid="auto")
+    assert "x".join(map(str, inputs["grids"][0].tolist())) == grid
+
+    with pytest.raises(ValueError, match="LoRA for the tiles of the grid 2x2, not for 5 tiles"):
+        monkey.answer(image, "What?", grid="auto:5")
+
+
 HISTORY = (("What is it?", "a cat"), ("Which colour?", "red <img>"))
 
 

@@ -6,7 +6,7 @@ from transformers import AutoProcessor
 
 from monkeylib.images import open_image
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
-from monkeylib.tiling import Grid
+from monkeylib.tiling import AutoGrid, Grid
 
 
 def test_views_are_tiles_row_by_row_then_the_global_view(make_image):
@@ -97,6 +97,175 @@ def test_padding_side(processor, make_image):
 
 def test_text_without_image_has_no_pixels(processor):
     assert set(processor(text="a")) == {"input_ids", "attention_mask"}
+
+
+# --- grids by the shape of an image
+
+
+def test_each_image_has_the_grid_of_its_shape(processor, make_image):
+    images = [make_image(0, 40, 200), make_image(1, 200, 40), make_image(2, 30, 30)]
+    out = processor(images=images, text=["a", "b", "c"], grid="auto:3")
+    assert out["grids"].tolist() == [[3, 1], [1, 3], [1, 1]]
+    assert (out["input_ids"] == 3).sum(1).tolist() == [4 * 16, 4 * 16, 2 * 16]
+    assert len(out["pixel_values"]) == 4 + 4 + 2
+
+    # The views of an image are those of its grid.
+    expected = processor.image_processor(images[0], Grid(3, 1))["pixel_values"]
+    assert torch.equal(out["pixel_values"][:4], expected)
+
+
+def test_automatic_grid_has_as_many_tiles_as_the_processor_gives_an_image(make_image):
+    image = make_image(0, 20, 300)
+    fixed, automatic = MonkeyImageProcessor(8, 2, 3), MonkeyImageProcessor(8, 2, 3, max_tiles=4)
+    assert fixed(image)["grids"].tolist() == [[2, 3]]
+    assert fixed(image, "auto")["grids"].tolist() == [[6, 1]]
+    assert automatic(image)["grids"].tolist() == automatic(image, "auto")["grids"].tolist() == [[4, 1]]
+    assert automatic(image, "2x3")["grids"].tolist() == automatic(image, (2, 3))["grids"].tolist() == [[2, 3]]
+    assert fixed(image, AutoGrid(6, within=Grid(2, 2)))["grids"].tolist() == [[2, 1]]
+
+
+def test_visual_tokens_of_an_automatic_grid_need_the_size_of_the_image(processor):
+    assert processor.visual_tokens("auto:3", size=(300, 100)) == 4 * 16
+    assert processor.visual_tokens("2x1") == 3 * 16
+    with pytest.raises(ValueError, match="depends on the shape of the image"):
+        processor.visual_tokens("auto")
+
+
+def test_automatic_processor_is_the_same_after_saving_and_loading(make_image, tmp_path):
+    MonkeyImageProcessor(8, max_tiles=5).save_pretrained(tmp_path)
+    loaded = MonkeyImageProcessor.from_pretrained(tmp_path)
+    assert loaded.max_tiles == 5
+    assert loaded(make_image(0, 10, 90))["grids"].tolist() == [[5, 1]]
+
+
+def test_one_grid_for_each_image(make_image):
+    images = MonkeyImageProcessor(8)
+    assert images([make_image(), make_image(1)], [Grid(1, 2), Grid(2, 1)])["grids"].tolist() == [
+        [1, 2],
+        [2, 1],
+    ]
+    with pytest.raises(ValueError, match="2 images and 1 grids"):
+        images([make_image(), make_image(1)], [Grid(1, 2)])
+
+
+@pytest.mark.parametrize("grid", ["3", "auto:0", 4, (2,), ("a", "b")])
+def test_impossible_grid_raises(processor, make_image, grid):
+    with pytest.raises(ValueError, match="a grid is"):
+        processor(images=make_image(), text="a", grid=grid)
+
+
+# --- keywords are obeyed or refused
+
+LONG = "what is on it? " * 200
+
+
+def test_prompt_beyond_max_length_raises_with_its_numbers(processor, make_image):
+    with pytest.raises(ValueError, match=r"the prompt has [\d,]+ tokens, max_length is 500"):
+        processor(images=make_image(), text=LONG, max_length=500)
+
+
+def test_truncation_cuts_the_end_of_a_prompt(processor, make_image):
+    full = processor(images=make_image(), text=LONG)["input_ids"]
+    for truncation in (True, "longest_first"):
+        cut = processor(images=make_image(), text=LONG, max_length=100, truncation=truncation)
+        assert torch.equal(cut["input_ids"], full[:, :100]) and cut["attention_mask"].all()
+
+    # As much as there is room for; a shorter prompt stays as it is.
+    assert torch.equal(
+        processor(images=make_image(), text="a", max_length=500, truncation=True)["input_ids"],
+        processor(images=make_image(), text="a")["input_ids"],
+    )
+
+
+def test_truncation_cuts_no_visual_tokens(processor, make_image):
+    for max_length in (50, 81):
+        with pytest.raises(ValueError, match="would cut off visual tokens"):
+            processor(images=make_image(), text=LONG, max_length=max_length, truncation=True)
+
+
+def test_padding_is_as_requested(processor):
+    padded = processor(text=["a", "bcd"], padding="max_length", max_length=9, padding_side="right")
+    assert padded["input_ids"].shape == (2, 9)
+    assert padded["attention_mask"].sum(1).tolist() == [1, 3]
+
+    assert processor(text=["a", "b"], padding=False)["input_ids"].shape == (2, 1)
+    with pytest.raises(ValueError, match="different lengths"):
+        processor(text=["a", "bcd"], padding=False)
+
+
+def test_tensors_are_of_the_requested_type(processor, make_image):
+    tensors = processor(images=make_image(), text="a")
+    arrays = processor(images=make_image(), text="a", return_tensors="np")
+    assert set(tensors) == set(arrays)
+    for name, array in arrays.items():
+        assert isinstance(array, np.ndarray) and np.array_equal(array, tensors[name].numpy())
+
+    views = processor.image_processor(make_image(), return_tensors="np")["pixel_values"]
+    assert np.array_equal(views, arrays["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    "keywords, message",
+    [
+        ({"return_tensors": "tf"}, "no type of tensors called 'tf': choose one of pt, np"),
+        ({"padding": "longer"}, "no way of padding called 'longer'"),
+        ({"padding": "max_length"}, "needs a max_length"),
+        ({"padding_side": "middle"}, "no side of padding called 'middle'"),
+        ({"truncation": True}, "truncation needs a max_length"),
+        ({"truncation": "only_second", "max_length": 9}, "no way of truncation called 'only_second'"),
+        ({"max_length": 0}, "max_length is 0"),
+        ({"max_length": "50"}, "max_length is '50'"),
+        ({"add_special_tokens": True}, "no special tokens but those of its images"),
+    ],
+)
+def test_keyword_that_cannot_be_obeyed_raises(processor, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        processor(text="a", **keywords)
+
+
+def test_unknown_keyword_raises(processor, make_image):
+    with pytest.raises(TypeError, match="max_lenght"):
+        processor(text="a", max_lenght=5)
+    with pytest.raises(TypeError, match="do_resize"):
+        processor.image_processor(make_image(), do_resize=False)
+    with pytest.raises(TypeError, match="no argument 'tile_sice'; did you mean tile_size"):
+        MonkeyImageProcessor(tile_sice=8)
+
+
+@pytest.mark.parametrize(
+    "text, images, error, message",
+    [
+        (None, None, TypeError, "text is None: pass a text or a list of texts"),
+        (5, None, TypeError, r"text is of type int \('5'\)"),
+        (b"a", None, TypeError, "text is of type bytes"),
+        ([], None, ValueError, "an empty list"),
+        (["a", None], None, TypeError, "a text is None"),
+        (["a", 5], None, TypeError, "a text is of type int"),
+        ([["a", ["b"]]], None, TypeError, "a text holds a list"),
+        ([["a", None]], None, TypeError, "a text holds None"),
+        ("a", 5, ValueError, "no image in int"),
+        ("a", [5], ValueError, "no image in int"),
+        ("a", [["IMAGE"]], TypeError, "the images of one text hold a list"),
+        ("a", [None], TypeError, "the images of one text hold None"),
+        (["a"], [[["IMAGE"]]], TypeError, "entry 1 of images hold a list"),
+        (["a"], ["IMAGE", "IMAGE"], ValueError, "1 texts and 2 entries"),
+        (["a", "b"], "IMAGE", ValueError, "2 texts and 1 entries"),
+    ],
+)
+def test_wrong_type_is_refused_in_one_sentence(processor, make_image, text, images, error, message):
+    def with_image(value):
+        if isinstance(value, list):
+            return [with_image(entry) for entry in value]
+        return make_image() if isinstance(value, str) else value
+
+    with pytest.raises(error, match=message) as raised:
+        processor(images=with_image(images), text=text)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_image_raises(processor):
+    with pytest.raises(ValueError, match="there is no image to prepare"):
+        processor.image_processor([])
 
 
 def test_unequal_numbers_of_images_and_texts_raise(processor, make_image):

@@ -14,7 +14,7 @@ def answer(
     model: options.Checkpoint = None,
     prompt: Annotated[str, typer.Option(help="Prompt template: vqa, caption, detailed_caption, ...")] = "vqa",
     max_new_tokens: options.MaxNewTokens = 128,
-    grid: Annotated[str, typer.Option(help="Tiles as ROWSxCOLUMNS. Default: the checkpoint's grid.")] = "",
+    grid: options.GridOption = "",
 ) -> None:
     """Answer a question about an image."""
     # Imported here, so that `monkeylib --help` starts at once.
@@ -26,4 +26,6 @@ def answer(
     build_prompt(prompt, question)
     tiles = options.read_grid(grid)
 
-    print(options.load_checkpoint(model).answer(opened, question, prompt, max_new_tokens, tiles))
+    monkey = options.load_checkpoint(model)
+    options.note_distortion(monkey, opened, tiles)
+    print(monkey.answer(opened, question, prompt, max_new_tokens, tiles))

@@ -37,6 +37,7 @@ def convert(
     make a model of a training run."""
     from monkeylib.checkpoints import convert as conversion
     from monkeylib.checkpoints.released import is_released
+    from monkeylib.tiling import AutoGrid
     from monkeylib.training import export
 
     source, target = options.expand_home(source), options.expand_home(target)
@@ -52,6 +53,10 @@ def convert(
         raise ValueError(f"{resources.display_path(source)} is no training run: leave out --checkpoint")
 
     tiles = options.read_grid(grid)
+    if isinstance(tiles, AutoGrid):
+        raise ValueError(
+            "a model in the released layout has one grid for all images: name it as --grid ROWSxCOLUMNS"
+        )
     # By default the other layout.
     if to is None:
         to = "monkeylib" if is_released(source) else "released"

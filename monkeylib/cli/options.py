@@ -11,9 +11,14 @@ import typer
 from monkeylib import resources
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from monkeylib import profiles
     from monkeylib.inference import Monkey
-    from monkeylib.tiling import Grid
+    from monkeylib.tiling import AutoGrid, Grid
+
+# How many times more an image is stretched along one side than along the other before that is noted.
+_NOTED_DISTORTION = 3
 
 Checkpoint = Annotated[
     Path | None,
@@ -31,6 +36,15 @@ Set = Annotated[
         "--set",
         metavar="FIELD=VALUE",
         help="Another value of a field of the profile, such as training.lr=1e-4. May be repeated.",
+    ),
+]
+GridOption = Annotated[
+    str,
+    typer.Option(
+        "--grid",
+        metavar="GRID",
+        help="Tiles as ROWSxCOLUMNS; or auto: by the image's shape, auto:6: of up to six tiles. Default: the "
+        "checkpoint's grid.",
     ),
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")]
@@ -87,8 +101,41 @@ def load_profile(name: str, assignments: Sequence[str] | None) -> "profiles.Prof
     return override(profiles.load_profile(name), parse_assignments(assignments or ()))
 
 
-def read_grid(text: str) -> "Grid | None":
-    """Return the grid of ROWSxCOLUMNS; None for an empty text."""
+def read_grid(text: str) -> "Grid | AutoGrid | None":
+    """Return the grid of ROWSxCOLUMNS, auto or auto:TILES; None for an empty text.
+
+    Raises:
+        ValueError: the text is none of these.
+    """
     from monkeylib.tiling import parse_grid
 
     return parse_grid(text) if text else None
+
+
+def note_distortion(monkey: "Monkey", image: "Image.Image", grid: "Grid | AutoGrid | None") -> None:
+    """Note on standard error that the model will see an image squeezed along one side.
+
+    Nothing is said about a grid that was named: whoever names it knows.
+    """
+    from monkeylib import tiling
+
+    images = monkey.processor.image_processor
+    if images.resize_mode != "stretch" or isinstance(grid, tiling.Grid):
+        return
+
+    selected = images.select_grid(image.size, monkey.limit_grid(grid))
+    # An image of one view is squeezed into a square.
+    factor = tiling.distortion(*image.size, selected if selected.tiles else tiling.Grid(1, 1))
+    if factor < _NOTED_DISTORTION:
+        return
+
+    width, height = image.size
+    advice = ""
+    if selected.tiles and grid is None:
+        advice = "; --grid auto chooses tiles by its shape"
+    print(
+        f"monkeylib: the image of {width}x{height} pixels is stretched over "
+        f"{f'{selected} tiles' if selected.tiles else 'one square view'} (rows x columns), "
+        f"{float(factor):.3g} times more along one side than along the other{advice}.",
+        file=sys.stderr,
+    )

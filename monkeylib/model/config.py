@@ -206,6 +206,13 @@ class MonkeyConfig(PreTrainedConfig):
             return (self.tile_size // self.vision_config.patch_size) ** 2
         return self.resampler_config.queries
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields; the file of a model of the paper's one grid does not mention automatic ones."""
+        fields = super().to_dict()
+        if self.max_tiles is None:
+            fields.pop("max_tiles", None)
+        return fields
+
     # Tiles and their LoRA
 
     @property
@@ -283,11 +290,10 @@ class MonkeyConfig(PreTrainedConfig):
                 f"of any shape (in Python, model.use_grid({rows}, {cols}) adds this one)"
             )
 
-    def auto_grid(self, max_tiles: int | None = None) -> AutoGrid:
-        """Return the automatic choice among the grids that the model takes.
+    def limit_auto_grid(self, grid: AutoGrid) -> AutoGrid:
+        """Return an automatic grid limited to the grids that the model takes.
 
-        Args:
-            max_tiles: the most tiles; by default as many as the model was trained with.
+        Without a number of tiles it has at most as many as the model was trained with.
 
         Raises:
             ValueError: the model takes no tiles, or has no LoRA for so many.
@@ -300,16 +306,23 @@ class MonkeyConfig(PreTrainedConfig):
 
         first = None if self.max_tiles is not None else Grid(*self.grids[0])
         trained = self.max_tiles if first is None else first.tiles
+        if grid.max_tiles is None:
+            grid = AutoGrid(trained, grid.within)
         if self.lora_mode != "per_tile":
-            return AutoGrid(max_tiles or trained)
+            return grid
 
-        if max_tiles is not None and max_tiles > trained:
-            grids = f"grids of up to {trained} tiles" if first is None else f"the grid {first}"
+        if grid.max_tiles > trained:
+            trained_with = f"grids of up to {trained} tiles" if first is None else f"the grid {first}"
             raise ValueError(
-                f"this checkpoint has LoRA for the tiles of {grids}, not for {max_tiles} tiles: write "
-                f"auto:{trained} or auto, or train with `--set grid=auto --set max_tiles={max_tiles}`"
+                f"this checkpoint has LoRA for the tiles of {trained_with}, not for {grid.max_tiles} tiles: "
+                f"choose auto or auto:{trained}, or train with `--set grid=auto --set "
+                f"max_tiles={grid.max_tiles}`"
             )
-        return AutoGrid(max_tiles or trained, within=first)
+
+        if first is not None:
+            within = grid.within or first
+            grid = AutoGrid(grid.max_tiles, Grid(min(first.rows, within.rows), min(first.cols, within.cols)))
+        return grid
 
 
 def mlp_width(vision: PreTrainedConfig) -> int:

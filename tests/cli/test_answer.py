@@ -43,6 +43,7 @@ def test_grid_other_than_the_checkpoints_raises(call, checkpoint, image):
 
     assert (code, output) == (2, "") and errors.count("\n") == 1
     assert "made for the grid 2x2" in errors and "got an image of 3x3 tiles" in errors
+    assert "--set grid=auto" in errors
 
 
 def test_prompt_beyond_the_context_is_reported_with_its_numbers(call, checkpoint, image, monkey):
@@ -62,7 +63,47 @@ def test_prompt_beyond_the_context_is_reported_with_its_numbers(call, checkpoint
 def test_advice_about_a_grid_can_be_followed_on_the_command_line(call, checkpoint, image):
     code, _, errors = call("answer", image, "What?", "--model", checkpoint, "--grid", "3x1")
     assert code == 2
-    assert "choose a grid that it was made for (in Python, model.use_grid(3, 1) adds this one)" in errors
+    assert "choose a grid that it was made for, one inside 2x2, or auto, which" in errors
+
+    # Both pieces of advice can be followed.
+    for grid in ("1x2", "auto"):
+        code, output, errors = call(
+            "answer", image, "What?", "--model", checkpoint, "--grid", grid, "--max-new-tokens", 2
+        )
+        assert (code, errors) == (0, "")
+
+
+def test_automatic_grid_follows_the_shape_of_the_image(call, checkpoint, make_image, monkey, tmp_path):
+    path = tmp_path / "long.png"
+    make_image(0, 40, 300).save(path)
+    question = ("answer", path, "What?", "--model", checkpoint, "--max-new-tokens", 3)
+    code, output, errors = call(*question, "--grid", "auto")
+
+    assert code == 0
+    assert output == f"{monkey.answer(path, 'What?', max_new_tokens=3, grid='2x1')}\n"
+
+    # More tiles than there are LoRAs.
+    code, output, errors = call(*question, "--grid", "auto:6")
+    assert (code, output) == (2, "") and errors.count("\n") == 1
+    assert "choose auto or auto:4, or train with `--set grid=auto --set max_tiles=6`" in errors
+
+
+def test_squeezed_image_is_noted(call, checkpoint, make_image, tmp_path):
+    path = tmp_path / "long.png"
+    make_image(0, 30, 300).save(path)
+    question = ("answer", path, "What?", "--model", checkpoint, "--max-new-tokens", 1)
+    code, _, errors = call(*question)
+
+    assert code == 0 and errors.count("\n") == 1
+    assert "30x300 pixels is stretched over 2x2 tiles" in errors and "10 times more along one side" in errors
+    assert "--grid auto chooses tiles by its shape" in errors
+
+    # What was requested is noted without advice, an ordinary image or a named grid not at all.
+    code, _, errors = call(*question, "--grid", "auto")
+    assert "over 2x1 tiles" in errors and "--grid auto" not in errors
+    assert call(*question, "--grid", "2x2")[2] == ""
+    make_image(0, 40, 60).save(path)
+    assert call(*question)[2] == ""
 
 
 def test_page_of_a_document_is_answered_about(call, checkpoint, image, monkey, tmp_path):

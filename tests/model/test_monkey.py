@@ -87,6 +87,21 @@ def test_batch_may_mix_grids(tiny, processor, make_image):
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+@torch.no_grad()
+def test_batch_of_automatic_grids_gives_what_each_image_gives_alone(tiny, processor, make_image):
+    model = tiny()
+    model.use_auto_grid(4)
+    images = [make_image(0, 60, 20), make_image(1, 20, 90), make_image(2, 64, 64), make_image(3, 9, 9)]
+    inputs = processor(images=images, text=["what?", "why?", "a", "b"], grid="auto:4")
+
+    assert len({tuple(grid) for grid in inputs["grids"].tolist()}) == 4
+
+    batch = model(**inputs).logits[:, -1]
+    for row, (image, text) in enumerate(zip(images, ("what?", "why?", "a", "b"), strict=True)):
+        alone = model(**processor(images=image, text=text, grid="auto:4")).logits[0, -1]
+        assert torch.allclose(batch[row], alone, atol=1e-4)
+
+
 def test_loss_is_the_token_mean_at_supervised_positions(tiny, processor, make_image):
     model = tiny()
     inputs = processor(images=[make_image(), None], text=["a question? yes", "short"], padding_side="right")
@@ -157,6 +172,58 @@ def test_loras_of_additional_tiles_are_copied_by_place_or_fresh(tiny):
     assert torch.equal(lora.lora_B[:4], before.lora_B)
     assert lora.lora_B[4:].abs().max() == 0
     assert lora.lora_A[4:].abs().min(-1).values.max() > 0
+
+
+@torch.no_grad()
+def test_automatic_grids_keep_the_lora_of_each_position(tiny):
+    copied, fresh, before = tiny(), tiny(), tiny().vision.blocks[1].mlp_lora
+    copied.use_auto_grid(4)
+    fresh.use_auto_grid(4, extra="fresh")
+
+    assert copied.config.grids == [] and copied.config.max_tiles == 4
+
+    # Positions: (0, 0) to (0, 3), (1, 0), (1, 1), (2, 0), (3, 0); those outside of 2x2 take a neighbour's.
+    nearest = [0, 1, 1, 1, 2, 3, 2, 2]
+    lora = copied.vision.blocks[1].mlp_lora
+    for name in ("lora_A", "lora_B", "scaling"):
+        assert torch.equal(getattr(lora, name), getattr(before, name)[nearest])
+
+    lora = fresh.vision.blocks[1].mlp_lora
+    inside, outside = [0, 1, 4, 5], [2, 3, 6, 7]
+    assert torch.equal(lora.lora_B[inside], before.lora_B)
+    assert lora.lora_B[outside].abs().max() == 0
+
+    # The model now takes any such grid, and no larger one.
+    copied.use_grid(4, 1)
+    assert copied.config.grids == []
+    with pytest.raises(ValueError, match="up to 4 tiles"):
+        copied.use_grid(5, 1)
+
+
+@torch.no_grad()
+def test_the_trained_grid_gives_the_same_tokens_once_grids_are_automatic(tiny, processor, make_image):
+    model, inputs = tiny(), processor.image_processor(make_image())
+    before = model.get_image_features(**inputs)
+    model.use_auto_grid(6)
+    assert torch.equal(model.get_image_features(**inputs), before)
+
+
+def test_only_the_lora_of_positions_that_occur_gets_a_gradient(tiny, processor, make_image):
+    model = tiny()
+    model.use_auto_grid(4)
+    model.freeze_for_finetuning()
+    model.get_image_features(**processor.image_processor(make_image(), Grid(1, 3))).sum().backward()
+    gradient = model.vision.blocks[1].mlp_lora.lora_A.grad.flatten(1).abs().sum(1)
+    assert (gradient > 0).tolist() == [True] * 3 + [False] * 5
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [((0,), "max_tiles is 0"), ((10**6,), "max_tiles"), ((4, "zero"), "'copy' or 'fresh'")],
+)
+def test_impossible_automatic_grid_raises(tiny, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny().use_auto_grid(*arguments)
 
 
 @pytest.mark.parametrize(
