@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from monkeylib import pdf_files
 from monkeylib.image_errors import (
@@ -59,6 +59,8 @@ MAX_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb: 
 
 # Formats that Pillow decodes itself. Others, such as EPS, start another program, or are of no use here.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+# Those of them whose header states the size of what is shown.
+_SIZED_BY_HEADER = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 # Endings of their files, as folders and archives are searched for them.
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .avif .jp2 .j2k".split()
@@ -123,6 +125,26 @@ def open_image(image: ImageInput) -> Image.Image:
         f"there is no image in {type(image).__name__}: pass a path, bytes, a file object, a data: URI, a "
         "Pillow image, an array or a tensor",
     )
+
+
+def read_size(image: ImageInput) -> tuple[int, int]:
+    """Return width and height in pixels of what `open_image` gives.
+
+    Of the usual files only the header is read.
+
+    Raises:
+        ImageError, MissingImageError: as `open_image`, but for damage behind the header.
+    """
+    size = None
+    if isinstance(image, bytes):
+        size = _read_header(io.BytesIO(image))
+    elif isinstance(image, str | os.PathLike):
+        path, page = split_page(os.fspath(image))
+        if page is None and os.path.isfile(path):
+            with _open_file(path, str(path)) as file:
+                size = _read_header(file)
+
+    return open_image(image).size if size is None else size
 
 
 def list_pages(path: str | Path) -> list[Path]:
@@ -206,6 +228,21 @@ def _open_file(path: Path, name: str) -> Iterator[BinaryIO]:
             yield file
     except PermissionError as error:
         raise ImageError("permission", f"{name} cannot be read: its permissions don't allow it") from error
+
+
+def _read_header(file: BinaryIO) -> tuple[int, int] | None:
+    """Return the size that the header of a file states; None where the pixels have to be decoded to tell."""
+    try:
+        with Image.open(file, formats=_SIZED_BY_HEADER) as image:
+            width, height = image.size
+            # A PNG file may have its EXIF behind the pixels, for which it would be decoded.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
+    except _DECODING_ERRORS:
+        return None
+
+    is_on_its_side = orientation in (5, 6, 7, 8)
+    return (height, width) if is_on_its_side else (width, height)
 
 
 def _from_bytes(content: bytes, name: str) -> Image.Image:

@@ -19,6 +19,7 @@ from monkeylib.images import (
     MissingImageError,
     list_pages,
     open_image,
+    read_size,
     split_page,
 )
 from tests.support import image_files
@@ -44,6 +45,37 @@ def test_file_is_read_as_a_viewer_shows_it(name, tmp_path):
     assert image.mode == "RGB" and image.size == case.reference.size
     difference = np.asarray(image).astype(float) - np.asarray(case.reference.convert("RGB"))
     assert np.abs(difference).mean() <= case.expected
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_size_that_is_read_is_that_of_the_opened_image(name, tmp_path):
+    case = READABLE[name]
+    path = tmp_path / case.name
+    path.write_bytes(case.content)
+    assert read_size(path) == read_size(str(path)) == read_size(case.content) == open_image(path).size
+
+
+def test_size_is_read_from_the_header_alone(tmp_path):
+    content = encoded(scene((640, 480)), "JPEG")
+    assert read_size(content[:700]) == (640, 480)
+    with pytest.raises(ImageError):
+        open_image(content[:700])
+
+
+@pytest.mark.parametrize("image", [scene(), np.zeros((48, 64), np.uint8), "data:image/png;base64,"])
+def test_size_of_what_is_no_file_is_that_of_the_opened_image(image):
+    if isinstance(image, str):
+        image += base64.b64encode(encoded(scene(), "PNG")).decode()
+    assert read_size(image) == open_image(image).size == (64, 48)
+
+
+def test_size_of_what_is_no_image_is_refused_as_opening_it(tmp_path):
+    for source in (tmp_path / "gone.png", tmp_path, b"text", "http://host/a.png", 5, "a" * 5000):
+        with pytest.raises(ImageError) as opened:
+            open_image(source)
+        with pytest.raises(ImageError) as sized:
+            read_size(source)
+        assert str(sized.value) == str(opened.value)
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
