@@ -9,6 +9,7 @@ import torch
 from monkeylib.checkpoints import released, saved
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, build_on_meta
 from monkeylib.processing import MonkeyProcessor
+from monkeylib.tiling import Grid
 
 
 def load_checkpoint(
@@ -35,6 +36,25 @@ def load_checkpoint(
         )
 
     return released.load_released(folder, dtype)
+
+
+def check_checkpoint(folder: str | Path, grid: Grid | None = None) -> None:
+    """Check a folder as strictly as loading its model and its processor does, but for the values of its
+    weights, which are not read.
+
+    Args:
+        folder: in either layout.
+        grid: of a folder in the released layout, by default its own.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_checkpoint` and `load_processor`.
+    """
+    if released.is_released(folder):
+        released.open_released(folder, grid)
+        released.load_released_processor(folder, grid)
+    else:
+        config = saved.open_saved(folder).config
+        saved.load_saved_processor(folder, config)
 
 
 def load_processor(folder: str | Path) -> MonkeyProcessor:

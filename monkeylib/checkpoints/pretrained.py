@@ -16,6 +16,7 @@ from transformers import (
 
 from monkeylib import assets
 from monkeylib.checkpoints import dinov2_onnx
+from monkeylib.checkpoints.saved import check_tokenizer_sizes
 from monkeylib.checkpoints.weight_files import explain_broken
 
 # Name on a hub -> the asset that holds the same weights in another format (ONNX, GGUF).
@@ -81,7 +82,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     Raises:
         FileNotFoundError: there is neither a folder nor an asset, and no hub has it.
+        ValueError: a file in its folder is larger than a tokenizer may be.
     """
+    check_tokenizer_sizes(Path(name))
     with explain_missing(name):
         tokenizer = AutoTokenizer.from_pretrained(**_source(name))
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token

@@ -23,7 +23,7 @@ from monkeylib.checkpoints import weight_files
 from monkeylib.checkpoints.weight_files import WeightFiles, file_inside
 from monkeylib.errors import first_line
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, build_on_meta
-from monkeylib.model.limits import check_grids, check_sizes
+from monkeylib.model.limits import MAX_TOKENIZER_BYTES, check_file_size, check_grids, check_sizes
 from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.settings_files import read_json
@@ -48,7 +48,7 @@ _ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "experts_imp
 _ATTENTION = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 # A tokenizer has its vocabulary in one of these.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
-_MOST_TOKENIZER_BYTES = 2**28
+_TOKENIZER_SETTINGS = "tokenizer_config.json"
 _MOST_BEAMS = 1_024
 # What decides about a model and does not show in the shapes of its weights.
 _NOT_IN_SHAPES = (
@@ -70,11 +70,13 @@ class SavedCheckpoint:
         folder: the folder.
         config: of the model.
         weights: what its files hold.
+        generation_config: how the model generates; None where the folder does not say.
     """
 
     folder: Path
     config: MonkeyConfig
     weights: WeightFiles
+    generation_config: GenerationConfig | None
 
 
 def read_config(folder: Path) -> MonkeyConfig:
@@ -202,7 +204,7 @@ def open_saved(folder: str | Path, config: MonkeyConfig | None = None) -> SavedC
             described_by="config.json" if config is own_config else "the profile",
         )
 
-    return SavedCheckpoint(folder, config, weights)
+    return SavedCheckpoint(folder, config, weights, _read_generation_config(folder))
 
 
 def _check_same_model(folder: Path, own_config: MonkeyConfig, config: MonkeyConfig) -> None:
@@ -263,7 +265,7 @@ def load_saved(
             config=checkpoint.config,
             state_dict=tensors,
             dtype=dtype,
-            generation_config=_read_generation_config(checkpoint.folder),
+            generation_config=checkpoint.generation_config,
             **options,
         )
 
@@ -329,7 +331,7 @@ def load_saved_processor(folder: str | Path, config: MonkeyConfig | None = None)
         _check_processor_settings(settings)
     except ValueError as error:
         raise ValueError(f"{path}, {error}") from error
-    _check_tokenizer_files(folder)
+    _require_tokenizer(folder)
 
     with explain_tokenizer(folder, "the processor or the tokenizer"):
         processor = MonkeyProcessor.from_pretrained(folder)
@@ -376,7 +378,12 @@ def _check_processor_settings(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"image_processor.{name} is {values!r}: expected three numbers above 0")
 
 
-def _check_tokenizer_files(folder: Path) -> None:
+def _require_tokenizer(folder: Path) -> None:
+    """Check that a folder holds a tokenizer, whose files lie in it and have sizes that one may have.
+
+    Raises:
+        FileNotFoundError, ValueError: it does not.
+    """
     names = [name for name in _TOKENIZER_FILES if (folder / name).exists()]
     if not names:
         raise FileNotFoundError(
@@ -384,15 +391,21 @@ def _check_tokenizer_files(folder: Path) -> None:
             "`processor.save_pretrained`"
         )
 
-    for name in (*names, "tokenizer_config.json"):
-        if not (folder / name).exists():
-            continue
-        path = file_inside(folder, name)
-        if path.stat().st_size > _MOST_TOKENIZER_BYTES:
-            raise ValueError(
-                f"{path} has {path.stat().st_size:,} bytes, more than the {_MOST_TOKENIZER_BYTES:,} that a "
-                "tokenizer may have"
-            )
+    for name in (*names, _TOKENIZER_SETTINGS):
+        if (folder / name).exists():
+            file_inside(folder, name)
+    check_tokenizer_sizes(folder)
+
+
+def check_tokenizer_sizes(folder: Path) -> None:
+    """Check that a tokenizer's files in a folder are not larger than one may be; it may have none.
+
+    Raises:
+        ValueError: one is larger.
+    """
+    for name in (*_TOKENIZER_FILES, _TOKENIZER_SETTINGS):
+        if (folder / name).is_file():
+            check_file_size(folder / name, MAX_TOKENIZER_BYTES, "a tokenizer")
 
 
 def _check_agreement(folder: Path, processor: MonkeyProcessor, config: MonkeyConfig) -> None:

@@ -1,10 +1,12 @@
-"""The largest sizes that a configuration may state.
+"""The largest sizes that a configuration may state, and that a file of a checkpoint may have.
 
-Each is several times that of any published model. A file that states more is broken or hostile, and building
-what it describes would take the memory of the machine before anything else notices.
+Each is several times that of any published model. A file that states or has more is broken or hostile, and
+building what it describes, or reading it, would take the memory of the machine or days before anything else
+notices.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 MAX_LAYERS = 1_000
@@ -17,6 +19,8 @@ MAX_PATCH_SIZE = 1_024  # pixels
 MAX_POSITION_GRID = 1_024  # patches across
 MAX_QUERIES = 65_536
 MAX_TILES = 1_024
+MAX_TOKENIZER_BYTES = 2**28  # of one file
+MAX_WEIGHTS_BYTES = 2**39  # of one file
 
 # Field of a configuration, monkeylib's, the released code's or transformers' -> its largest value
 LARGEST = {
@@ -97,6 +101,25 @@ def check_size(name: str, size: Any, largest: int) -> None:
     is_whole = isinstance(size, int) and not isinstance(size, bool)
     if not is_whole or not 1 <= size <= largest:
         raise ValueError(f"{name} is {_shorten(size)}: expected a whole number from 1 to {largest:,}")
+
+
+def check_file_size(path: Path, largest: int, content: str) -> None:
+    """Check the size of a file before it is read.
+
+    Args:
+        path: the file.
+        largest: bytes that it may have.
+        content: what it should hold, such as "a tokenizer".
+
+    Raises:
+        ValueError: it is larger.
+    """
+    size = path.stat().st_size
+    if size > largest:
+        raise ValueError(
+            f"{path} has {size:,} bytes, more than the {largest:,} that a file of {content} may have: "
+            "fetch it again"
+        )
 
 
 def check_grids(grids: Any, name: str = "grids") -> None:

@@ -19,8 +19,13 @@ from transformers import (
 
 from monkeylib import resources
 from monkeylib.checkpoints import llava, pretrained, released, saved
-from monkeylib.checkpoints.loading import build_with_weights, load_processor
-from monkeylib.checkpoints.saved import CONFIGURATION_ERRORS, describe_problem, explain_tokenizer
+from monkeylib.checkpoints.loading import build_with_weights, check_checkpoint, load_processor
+from monkeylib.checkpoints.saved import (
+    CONFIGURATION_ERRORS,
+    check_tokenizer_sizes,
+    describe_problem,
+    explain_tokenizer,
+)
 from monkeylib.errors import is_out_of_memory, nearest
 from monkeylib.model import (
     MonkeyConfig,
@@ -170,6 +175,7 @@ def _load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
             f"tokenizer as language_model.tokenizer of the profile {profile.name}"
         )
 
+    check_tokenizer_sizes(folder)
     with explain_tokenizer(folder):
         return PreTrainedTokenizerFast.from_pretrained(folder)
 
@@ -216,12 +222,16 @@ def build_model(profile: Profile, processor: MonkeyProcessor) -> MonkeyForCondit
 def require_start(profile: Profile) -> None:
     """Check that there is something to start from, before anything is computed.
 
+    Of a base checkpoint, everything is checked, whatever of it the profile uses: what is broken there was
+    meant for another model, or is no base at all.
+
     Raises:
-        FileNotFoundError: the base checkpoint isn't there.
-        ValueError: the profile starts from a complete checkpoint of another kind, which has to be converted.
+        FileNotFoundError: the base checkpoint, or a part of it, isn't there.
+        ValueError: the base checkpoint is broken, or the profile starts from a complete checkpoint of another
+            kind, which has to be converted.
     """
     if profile.base_checkpoint is not None:
-        base_folder(profile)
+        check_checkpoint(base_folder(profile), Grid(profile.rows, profile.cols))
         return
 
     name, has_tokenizer = profile.language_model.pretrained, profile.language_model.tokenizer is not None

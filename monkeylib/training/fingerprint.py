@@ -6,12 +6,12 @@ with their content, wherever they lie.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from monkeylib import resources
 from monkeylib.digests import FileDigests
+from monkeylib.model import limits
 from monkeylib.profiles import Profile, build
 from monkeylib.runs import flatten
 from monkeylib.training.batches import TrainingData
@@ -54,6 +54,7 @@ def training_fingerprint(
 
     Raises:
         FileNotFoundError: the base model is missing.
+        ValueError: a file of weights or of a tokenizer is absurdly large.
     """
     fields = profile.model_dump(mode="json", exclude=_NOT_TRAINED)
     given = flatten(profile.model_dump(mode="json", exclude=_NOT_TRAINED, exclude_defaults=True))
@@ -67,12 +68,12 @@ def training_fingerprint(
     for component in ("vision", "language_model"):
         name = fields[component]["pretrained"]
         if name is not None and Path(name).is_dir():
-            fields[component]["pretrained"] = _content(Path(name), (*_WEIGHTS, *_TOKENIZER))
+            fields[component]["pretrained"] = _content(Path(name))
     if profile.language_model.tokenizer is not None:
         folder = resources.REPOSITORY / profile.language_model.tokenizer
-        fields["language_model"]["tokenizer"] = _content(folder, _TOKENIZER)
+        fields["language_model"]["tokenizer"] = _content(folder, weights=False)
     if profile.base_checkpoint is not None:
-        fields["base"] = _content(build.base_folder(profile), (*_WEIGHTS, *_TOKENIZER))
+        fields["base"] = _content(build.base_folder(profile))
 
     fields["data"] = {"records": data.digest} if isinstance(data.digest, str) else data.digest()
     if data.num_records is not None:
@@ -80,8 +81,22 @@ def training_fingerprint(
     return fields, defaults
 
 
-def _content(folder: Path, patterns: Iterable[str]) -> dict[str, str]:
-    """Return the digests of files in a folder by their names."""
-    files = sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+def _content(folder: Path, *, weights: bool = True) -> dict[str, str]:
+    """Return the digests of a folder's tokenizer and, if requested, of its weights, by the files' names.
+
+    Raises:
+        ValueError: a file is larger than one of its kind may be, and would be read for hours.
+    """
+    kinds = [(_TOKENIZER, limits.MAX_TOKENIZER_BYTES, "a tokenizer")]
+    if weights:
+        kinds.append((_WEIGHTS, limits.MAX_WEIGHTS_BYTES, "weights"))
+
+    files = []
+    for patterns, largest, content in kinds:
+        for file in (file for pattern in patterns for file in folder.glob(pattern)):
+            if file.is_file():
+                limits.check_file_size(file, largest, content)
+                files.append(file)
+
     digests = FileDigests.in_cache().digests(files)
-    return {file.name: digests[file] for file in files}
+    return {file.name: digests[file] for file in sorted(files)}

@@ -33,6 +33,7 @@ from tests.support.hostile_checkpoints import (
 
 FIRST = "vision.blocks.0.mlp_lora.lora_A"
 MOST_SECONDS, MOST_KILOBYTES = 5, 200_000
+VALUES = ("NaN", "infinity", "minus infinity", "all NaN")
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,20 @@ def test_hostile_checkpoint_is_refused_in_one_sentence(name, sound, tmp_path):
 
     assert seconds < MOST_SECONDS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MOST_KILOBYTES
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name not in VALUES])
+def test_hostile_base_is_refused_before_training(name, sound, tmp_path):
+    """Whatever of a base the profile uses; the values of its weights are checked when they are loaded."""
+    folder = HOSTILE[name].write(sound, tmp_path / "model")
+    start = time.process_time()
+    with pytest.raises((ValueError, FileNotFoundError), match=HOSTILE[name].sentence):
+        build.require_start(load_profile("smoke").model_copy(update={"base_checkpoint": str(folder)}))
+    assert time.process_time() - start < MOST_SECONDS
+
+
+def test_sound_base_may_be_trained_on(sound):
+    build.require_start(load_profile("smoke").model_copy(update={"base_checkpoint": str(sound)}))
 
 
 @pytest.fixture()

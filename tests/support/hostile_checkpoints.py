@@ -312,7 +312,7 @@ HOSTILE: dict[str, HostileCheckpoint] = {
     "an index without a map": HostileCheckpoint(text(INDEX, "{}"), f"{INDEX} has no weight_map"),
     "an index that is a list": HostileCheckpoint(text(INDEX, "[]"), f"{INDEX} must hold a JSON object"),
     # config.json
-    "no config": HostileCheckpoint(gone(CONFIG), "there is no checkpoint at|no config.json"),
+    "no config": HostileCheckpoint(gone(CONFIG), "[Tt]here is no (checkpoint|base model) at|no config.json"),
     "config: cut off": HostileCheckpoint(text(CONFIG, "{"), "config.json is no JSON"),
     "config: a list": HostileCheckpoint(text(CONFIG, "[]"), "config.json must hold a JSON object"),
     "config: deep": HostileCheckpoint(text(CONFIG, _deep(100_000)), "config.json is nested too deeply"),
@@ -467,7 +467,9 @@ HOSTILE: dict[str, HostileCheckpoint] = {
     "tokenizer: another JSON": HostileCheckpoint(
         text(TOKENIZER, '{"version": "1.0"}'), "cannot be loaded", True
     ),
-    "tokenizer: a terabyte": HostileCheckpoint(_sparse(TOKENIZER, 10**12), "that a tokenizer may have", True),
+    "tokenizer: a terabyte": HostileCheckpoint(
+        _sparse(TOKENIZER, 10**12), "that a file of a tokenizer may have", True
+    ),
     "tokenizer: settings that are a list": HostileCheckpoint(
         text("tokenizer_config.json", "[1]"), "cannot be loaded", True
     ),

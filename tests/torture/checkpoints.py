@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,9 +21,6 @@ SIGN = resources.samples() / "sign.png"
 SECONDS = 60
 MEMORY = 1 << 30
 
-# Cases whose fault lies in the weights, not in the configuration, the processor or the tokenizer.
-WEIGHTS = re.compile("^(?!(config|processor|tokenizer|no processor|no tokenizer)\\b)")
-
 COMMANDS = {
     "answer": ["answer", SIGN, "what?", "--model", "model"],
     "train": ["train", "--profile", "smoke", "--steps", "1", "--base", "model", "--out", "run"],
@@ -40,9 +36,7 @@ def cases() -> Iterator[Case]:
 
     for name, checkpoint in HOSTILE.items():
         for command, arguments in COMMANDS.items():
-            # The profile says what is trained: of a base, only the weights count.
-            is_unread = command == "train" and not WEIGHTS.search(name)
-            run = partial(_refuse, sound, checkpoint, arguments, is_unread)
+            run = partial(_refuse, sound, checkpoint, arguments)
             yield Case("checkpoints", f"{name}, by `{command}`", run)
 
 
@@ -56,17 +50,11 @@ def _write_sound_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def _refuse(
-    sound: Path, checkpoint: HostileCheckpoint, arguments: list[str | Path], is_unread: bool, folder: Path
-) -> str:
+def _refuse(sound: Path, checkpoint: HostileCheckpoint, arguments: list[str | Path], folder: Path) -> str:
     checkpoint.write(sound, folder / "model")
     outcome = sandbox.run(arguments, folder, SECONDS, memory=MEMORY)
 
-    if is_unread and outcome.code == 0:
-        assert not (folder / "model" / "executed").exists(), "what it holds was executed"
-        return "not read: trained on the weights, as the profile says"
-
     sentence = require_one_sentence(outcome, "model")
     assert not (folder / "model" / "executed").exists(), "what it holds was executed"
-    assert not (folder / "run" / "model").exists(), "it trained on it"
+    assert not (folder / "run").exists(), "it trained on it"
     return sentence

@@ -61,7 +61,9 @@ def profile_from_base(folder):
     """Return the smoke profile on a new base model of one view in `folder`."""
     one_view = smoke_profile(views="global", lora=SMOKE.lora.model_copy(update={"mode": "none"}))
     torch.manual_seed(5)
-    build.build_model(one_view, build.build_processor(one_view)).save_pretrained(folder / "base")
+    processor = build.build_processor(one_view)
+    build.build_model(one_view, processor).save_pretrained(folder / "base")
+    processor.save_pretrained(folder / "base")
     return smoke_profile(base_checkpoint=str(folder / "base"))
 
 
