@@ -28,14 +28,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from monkeylib import pdf_files
-from monkeylib.image_errors import (
-    ErrorCode,
-    ImageError,
-    ImageWarning,
-    MissingImageError,
-    truncated,
-)
+from monkeylib import image_addresses, pdf_files
+from monkeylib.image_damage import find_jpeg_damage
+from monkeylib.image_errors import ErrorCode, ImageError, ImageWarning, MissingImageError, truncated
+from monkeylib.redaction import redact
 
 __all__ = [
     "FORMATS",
@@ -49,13 +45,21 @@ __all__ = [
     "MissingImageError",
     "list_pages",
     "open_image",
+    "read_image",
+    "read_size",
     "split_page",
 ]
 
 ImageInput = Image.Image | np.ndarray | str | Path | bytes | BinaryIO
+# An image in RGB, and what is to be told of it.
+_Reading = tuple[Image.Image, tuple[str, ...]]
 
 MAX_SIDE = 16_384  # pixels
-MAX_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb: 256 MiB of RGB
+MAX_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb
+
+# Rows that are converted at once, where their intermediate forms take far more memory than the image: Pillow
+# holds 4 bytes for each pixel, and an image is at most there twice, as it was stored and in RGB (0.7 GB).
+_ROWS = 256
 
 # Formats that Pillow decodes itself. Others, such as EPS, start another program, or are of no use here.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -90,35 +94,48 @@ _LONGEST_PATH = 4096  # characters; a longer text is no path
 _BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras, scanners and medical devices
 
 
-def open_image(image: ImageInput) -> Image.Image:
+def open_image(image: ImageInput, *, allow_address: bool = False) -> Image.Image:
     """Return an image in RGB as a viewer shows it.
+
+    An `ImageWarning` tells of pages and frames that are left out, and of signs of damage.
 
     Args:
         image: path, page of a document (`scan.pdf#3`), encoded bytes, file object, `data:` URI or Pillow
             image. Arrays and tensors are `[H, W]`, `[H, W, 1 or 3 or 4]` or `[1 or 3 or 4, H, W]`, as uint8
             or as floats from 0 to 1.
+        allow_address: whether an http or https address is fetched, within the limits of `image_addresses`.
+            Pass True only for what the user typed, never for what a prompt or a record holds.
 
     Raises:
         ImageError: it is no image, damaged, or larger than `MAX_SIDE` or `MAX_PIXELS`.
         MissingImageError: there is no such file.
     """
+    rgb_image, notices = read_image(image, allow_address=allow_address)
+    for notice in notices:
+        warnings.warn(notice, ImageWarning, stacklevel=2)
+    return rgb_image
+
+
+def read_image(image: ImageInput, *, allow_address: bool = False) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return an image like `open_image`, and the notices that it would warn with."""
     if isinstance(image, Image.Image):
-        return _decode(image, "the image")
+        return _decode(image, "the image"), ()
     if isinstance(image, np.ndarray) or hasattr(image, "is_floating_point"):
-        return _from_array(image)
+        return _from_array(image), ()
 
     if isinstance(image, bytes | bytearray | memoryview):
         return _from_bytes(bytes(image), "the image")
     if hasattr(image, "read"):
-        content = image.read()
-        if not isinstance(content, bytes):
-            raise ImageError("unsupported", "an image's file must be opened in binary mode: open(path, 'rb')")
-        return _from_bytes(content, str(getattr(image, "name", "the image")))
+        return _from_file_object(image)
 
     if isinstance(image, str) and image.startswith("data:"):
         return _from_bytes(_data_uri_content(image), "the image of a data: URI")
     if isinstance(image, str | os.PathLike):
-        return _from_path(os.fspath(image))
+        name = os.fspath(image)
+        if image_addresses.is_address(name):
+            return _from_address(name, allow_address)
+        if isinstance(name, str):
+            return _from_path(name)
 
     raise ImageError(
         "unsupported",
@@ -190,18 +207,14 @@ def split_page(path: str | Path) -> tuple[Path, int | None]:
 # --- what an image is made of
 
 
-def _from_path(source: str) -> Image.Image:
-    name = str(source)
-
-    if name.startswith(("http://", "https://")):
-        raise ImageError("unsupported", f"{name} is an address: download the image and pass its path")
+def _from_path(name: str) -> _Reading:
     if len(name) > _LONGEST_PATH or "\0" in name:
         raise ImageError(
             "unsupported",
             f"a text of {len(name)} characters is no path of an image: pass bytes, or a data: URI for base64",
         )
 
-    path, page = split_page(source)
+    path, page = split_page(name)
     with _open_file(path, name) as file:
         return _from_file(file, name, page)
 
@@ -245,30 +258,53 @@ def _read_header(file: BinaryIO) -> tuple[int, int] | None:
     return (height, width) if is_on_its_side else (width, height)
 
 
-def _from_bytes(content: bytes, name: str) -> Image.Image:
+def _from_address(address: str, is_allowed: bool) -> _Reading:
+    if not is_allowed:
+        raise ImageError(
+            "unsupported",
+            f"{redact(address)} is an address: download the image and pass its path, or allow addresses "
+            "(--allow-address, allow_address=True)",
+        )
+
+    content = image_addresses.fetch(address)
+    page = _PAGE.fullmatch(address)
+    return _from_bytes(content, redact(address), int(page[2]) if page else None)
+
+
+def _from_file_object(file: BinaryIO) -> _Reading:
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise ImageError("unsupported", "an image's file must be opened in binary mode: open(path, 'rb')")
+    return _from_bytes(content, str(getattr(file, "name", "the image")))
+
+
+def _from_bytes(content: bytes, name: str, page: int | None = None) -> _Reading:
     if not content:
         raise ImageError("empty", f"{name} has no bytes")
-    return _from_file(io.BytesIO(content), name)
+    return _from_file(io.BytesIO(content), name, page)
 
 
-def _from_file(file: BinaryIO, name: str, page: int | None = None) -> Image.Image:
+def _from_file(file: BinaryIO, name: str, page: int | None) -> _Reading:
     """Return the image of an open file; `name` stands for it in messages."""
     if pdf_files.is_pdf(file):
-        image, count = pdf_files.render_page(
-            file, name, 1 if page is None else page, max_side=MAX_SIDE, max_pixels=MAX_PIXELS
-        )
-        if page is None:
-            _warn_of_others(name, count, "page")
-        return image
+        number = 1 if page is None else page
+        image, count = pdf_files.render_page(file, name, number, max_side=MAX_SIDE, max_pixels=MAX_PIXELS)
+        return image, _notices_of_others(name, count, "page") if page is None else ()
 
     with _identify(file, name) as image:
         frames = _page_frames(image, name)
-        if page is not None:
+        if page is None:
+            unit = "page" if image.format == "TIFF" else "frame"
+            notices = _notices_of_others(name, len(frames), unit)
+        else:
             pdf_files.check_page(page, len(frames), name)
             image.seek(frames[page - 1])
-        else:
-            _warn_of_others(name, len(frames), "page" if image.format == "TIFF" else "frame")
-        return _decode(image, name)
+            notices = ()
+        rgb_image = _decode(image, name)
+
+    if image.format in ("JPEG", "MPO"):
+        notices += _notices_of_damage(file, name)
+    return rgb_image, notices
 
 
 def _identify(file: BinaryIO, name: str) -> Image.Image:
@@ -308,15 +344,29 @@ def _page_frames(image: Image.Image, name: str) -> list[int]:
         raise truncated(name, error) from error
 
 
-def _warn_of_others(name: str, count: int, unit: str) -> None:
-    """Say that one page or frame of several is read."""
-    if count > 1:
-        advice = f"; {name}#2 is the next" if unit == "page" else ""
-        warnings.warn(
-            f"{name} has {count} {unit}s: the first is read, {count - 1} left out{advice}",
-            ImageWarning,
-            stacklevel=2,
+def _notices_of_others(name: str, count: int, unit: str) -> tuple[str, ...]:
+    """Return what tells that one page or frame of several is read."""
+    if count <= 1:
+        return ()
+    advice = f"; {name}#2 is the next" if unit == "page" else ""
+    return (f"{name} has {count} {unit}s: the first is read, {count - 1} left out{advice}",)
+
+
+def _notices_of_damage(file: BinaryIO, name: str) -> tuple[str, ...]:
+    """Return what tells that a JPEG file may be damaged within.
+
+    Raises:
+        ImageError: a part of it is surely lost.
+    """
+    file.seek(0)
+    damage = find_jpeg_damage(file.read())
+    if damage is None:
+        return ()
+    if damage.is_certain:
+        raise ImageError(
+            "truncated", f"{name} is damaged within ({damage.description}): fetch the image again"
         )
+    return (f"{name} may be damaged ({damage.description}): compare it with its original",)
 
 
 def _data_uri_content(uri: str) -> bytes:
@@ -386,47 +436,78 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    image = _upright(image)
+    upright = _upright(image)
 
-    if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;"):
-        return Image.fromarray(_to_8_bits(np.asarray(image), name)).convert("RGB")
+    if upright.mode == "I" or upright.mode == "F" or upright.mode.startswith("I;"):
+        return _to_8_bits(upright, name).convert("RGB")
 
     # `transparency` is a palette's or a colour's alpha, of GIF and PNG files.
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        with_alpha = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), with_alpha).convert("RGB")
+    if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+        return _on_white(upright)
 
-    return image.convert("RGB")
+    # What is returned is the caller's own.
+    return upright.convert("RGB") if upright.mode != "RGB" or upright is image else upright
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF says; EXIF that can't be read says nothing."""
     try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image
         return ImageOps.exif_transpose(image)
     except _DECODING_ERRORS:
         return image
 
 
-def _to_8_bits(pixels: np.ndarray, name: str) -> np.ndarray:
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield the rows of an image, some at a time, each with the number of the first one."""
+    for top in range(0, image.height, _ROWS):
+        yield top, image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return a transparent image as it lies on white."""
+    result = Image.new("RGB", image.size)
+    for top, band in _bands(image):
+        white = Image.new("RGBA", band.size, _WHITE)
+        result.paste(Image.alpha_composite(white, band.convert("RGBA")).convert("RGB"), (0, top))
+    return result
+
+
+def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
     """Scale deep grey values to 0-255.
 
     Whole numbers take the smallest usual bit depth that holds them, since a file with 16 bits for each pixel
     may come from a scanner of 12. Floats are from 0 to 1 or to 255. Any other range is stretched.
     """
-    low, high = float(pixels.min()), float(pixels.max())
-    if not np.isfinite([low, high]).all():
+    extremes = []
+    for _, band in _bands(image):
+        pixels = np.asarray(band)
+        extremes += [float(pixels.min()), float(pixels.max())]
+        is_whole = np.issubdtype(pixels.dtype, np.integer)
+    if not np.isfinite(extremes).all():
         raise ImageError("unsupported", f"{name} has pixels that are not finite: save it with whole numbers")
 
-    if np.issubdtype(pixels.dtype, np.integer):
+    low, high = min(extremes), max(extremes)
+    result = Image.new("L", image.size)
+    for top, band in _bands(image):
+        scaled = _scale_pixels(np.asarray(band), low, high, is_whole)
+        result.paste(Image.fromarray(scaled.astype(np.uint8)), (0, top))
+    return result
+
+
+def _scale_pixels(pixels: np.ndarray, low: float, high: float, is_whole: bool) -> np.ndarray:
+    """Return pixels of an image with values from `low` to `high`, scaled to 0-255."""
+    if is_whole:
         for bits in _BIT_DEPTHS:
             if low >= 0 and high < 2**bits:
-                return (pixels.astype(np.int64) >> (bits - 8)).astype(np.uint8)
+                return pixels.astype(np.int64) >> (bits - 8)
     elif low >= 0 and high <= 255:
-        return np.round(pixels * (255 if high <= 1 else 1)).astype(np.uint8)
+        return np.round(pixels * (255 if high <= 1 else 1))
 
     # An image of one value has no range to divide by.
     spread = (pixels.astype(np.float64) - low) / max(high - low, 1e-30)
-    return np.round(spread * 255).astype(np.uint8)
+    return np.round(spread * 255)
 
 
 # --- errors

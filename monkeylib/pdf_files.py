@@ -61,6 +61,8 @@ def render_page(
     Raises:
         ImageError: the file is damaged or locked by a password, or it has no such page.
     """
+    from pypdfium2.raw import FPDFBitmap_BGR
+
     with _document(file, name) as document:
         check_page(page, len(document), name)
         document.init_forms()
@@ -74,7 +76,8 @@ def render_page(
             math.sqrt(max_pixels / (width * height)) * 0.999,
         )
         # Sides are rounded up, which must not add a line for the last digit of a size in points.
-        return drawn.render(scale=scale * (1 - 1e-5)).to_pil().convert("RGB"), len(document)
+        bitmap = drawn.render(scale=scale * (1 - 1e-5), force_bitmap_format=FPDFBitmap_BGR)
+        return bitmap.to_pil(), len(document)
 
 
 def check_page(page: int, count: int, name: str) -> None:

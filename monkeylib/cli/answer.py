@@ -1,6 +1,5 @@
 """`monkeylib answer`: one question about one image."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,12 +8,13 @@ from monkeylib.cli import options
 
 
 def answer(
-    image: Annotated[Path, typer.Argument(help="Image file.")],
+    image: options.ImageSource,
     question: Annotated[str, typer.Argument(help="The question; prompts for captions need none.")] = "",
     model: options.Checkpoint = None,
     prompt: Annotated[str, typer.Option(help="Prompt template: vqa, caption, detailed_caption, ...")] = "vqa",
     max_new_tokens: options.MaxNewTokens = 128,
     grid: options.GridOption = "",
+    allow_address: options.AllowAddress = False,
 ) -> None:
     """Answer a question about an image."""
     # Imported here, so that `monkeylib --help` starts at once.
@@ -22,7 +22,7 @@ def answer(
     from monkeylib.prompts import build_prompt
 
     # Before the model is loaded, so that a wrong argument is reported at once.
-    opened = open_image(image)
+    opened = open_image(image, allow_address=allow_address)
     build_prompt(prompt, question)
     tiles = options.read_grid(grid)
 

@@ -1,7 +1,6 @@
 """`monkeylib chat`: a conversation about one image."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,15 +9,16 @@ from monkeylib.cli import options
 
 
 def chat(
-    image: Annotated[Path, typer.Argument(help="Image file.")],
+    image: options.ImageSource,
     model: options.Checkpoint = None,
     max_new_tokens: options.MaxNewTokens = 128,
     grid: options.GridOption = "",
+    allow_address: options.AllowAddress = False,
 ) -> None:
     """Chat about an image: one question per line, until an empty line or the end of the input."""
     from monkeylib.images import open_image
 
-    opened = open_image(image)
+    opened = open_image(image, allow_address=allow_address)
     tiles = options.read_grid(grid)
     monkey = options.load_checkpoint(model)
     options.note_distortion(monkey, opened, tiles)

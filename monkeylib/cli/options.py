@@ -47,6 +47,12 @@ GridOption = Annotated[
         "checkpoint's grid.",
     ),
 ]
+ImageSource = Annotated[
+    str, typer.Argument(help="Image file, or page of a document, such as scan.pdf#3.", metavar="IMAGE")
+]
+AllowAddress = Annotated[
+    bool, typer.Option("--allow-address", help="Fetch the image if it is an http or https address.")
+]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")]
 
 

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from monkeylib import resources
+from tests.support.web_server import web_server
 
 
 def test_answer_prints_the_answer(call, checkpoint, image, monkey):
@@ -124,6 +125,23 @@ def test_page_of_a_document_is_answered_about(call, checkpoint, image, monkey, t
 
     code, output, errors = call("answer", f"{document}#4", *question)
     assert (code, output) == (2, "") and "a.tif#4: the file has 3 pages" in errors
+
+
+def test_address_is_fetched_with_a_switch_only(call, checkpoint, image, monkey, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    options = ("What?", "--model", checkpoint, "--max-new-tokens", 3)
+
+    with web_server({"/image.png": image.read_bytes()}) as (address, paths):
+        code, output, errors = call("answer", f"{address}/image.png", *options)
+        assert (code, output, paths) == (2, "", []) and errors.count("\n") == 1
+        assert f"{address}/image.png is an address" in errors and "--allow-address" in errors
+
+        code, output, errors = call("answer", f"{address}/image.png", *options, "--allow-address")
+        assert (code, errors, paths) == (0, "", ["/image.png"])
+        assert output == f"{monkey.answer(image, 'What?', max_new_tokens=3)}\n"
+
+        code, output, errors = call("answer", f"{address}/gone.png", *options, "--allow-address")
+        assert (code, output) == (2, "") and "gone.png answers 404" in errors
 
 
 @pytest.mark.parametrize("question", ["what\udcff?", "\ud83d what?"])
