@@ -1,9 +1,6 @@
 """`monkeylib chat`: a conversation about one image."""
 
 import sys
-from typing import Annotated
-
-import typer
 
 from monkeylib.cli import options
 
