@@ -171,13 +171,15 @@ class FileDigests:
         return _with_page(digest, page)
 
     def digests(
-        self, files: Sequence[Path], on_read: Callable[[int, int], None] | None = None
+        self, files: Sequence[Path], progress: Callable[[int, bool], None] | None = None
     ) -> dict[Path, str]:
         """Return the digest of each file, `MISSING` for one that doesn't exist or can't be read.
 
+        The new ones are stored for the next process, also if this call is interrupted.
+
         Args:
             files: the files, which are read in threads.
-            on_read: called with the number of files read so far and of those that have to be read.
+            progress: called with a number of finished files and whether their digests were known.
         """
         pages = {file: split_page(file) for file in files}
         paths = {file: Path(os.path.abspath(document)) for file, (document, _) in pages.items()}
@@ -194,17 +196,18 @@ class FileDigests:
                 if entry is not None and entry[0] == state:
                     digests[path] = entry[1]
             unknown = [path for path in states if path not in digests]
+            if progress:
+                progress(len(files) - len(unknown), True)
 
-            for number, (path, digest) in enumerate(
-                zip(unknown, threads.map(_file_digest_or_missing, unknown), strict=True), 1
-            ):
-                digests[path] = digest
-                if digest != MISSING:
-                    self._remember(path, states[path], digest)
-                if on_read:
-                    on_read(number, len(unknown))
-
-        self.save()
+            try:
+                for path, digest in zip(unknown, threads.map(_file_digest_or_missing, unknown), strict=True):
+                    digests[path] = digest
+                    if digest != MISSING:
+                        self._remember(path, states[path], digest)
+                    if progress:
+                        progress(1, False)
+            finally:
+                self.save()
 
         digests_of_files = {}
         for file, (_, page) in pages.items():

@@ -101,15 +101,17 @@ def _image_files(records: DatasetRecords) -> Iterable[Path]:
 
 def _read_digests(paths: Sequence[Path]) -> Mapping[Path, str]:
     with Progress("files", enabled=sys.stderr.isatty() and len(paths) >= _MANY_FILES) as progress:
-        counted: list[int] = []
 
-        def count(_: int, total: int) -> None:
-            if not counted:
-                progress.add_task("reading the data to know it again", total)
-                if total >= _MANY_FILES and not sys.stderr.isatty():
-                    print(f"reading {total:,} files to know the data again", file=sys.stderr, flush=True)
-            counted.append(1)
-            progress.advance("reading the data to know it again")
+        def count(files: int, are_known: bool) -> None:
+            if not are_known:
+                progress.advance("reading the data to know it again", files)
+                return
+
+            # First of all: what is left has to be read.
+            total = len(paths) - files
+            progress.add_task("reading the data to know it again", total)
+            if total >= _MANY_FILES and not sys.stderr.isatty():
+                print(f"reading {total:,} files to know the data again", file=sys.stderr, flush=True)
 
         return FileDigests.in_cache().digests(paths, count)
 

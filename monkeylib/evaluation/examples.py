@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from monkeylib.digests import FileDigests, image_digest, text_digest
+from monkeylib.digests import MISSING, FileDigests, image_digest, image_file_digest, text_digest
 from monkeylib.images import ImageError, ImageInput, open_image
 from monkeylib.progress import Progress
 
@@ -170,21 +171,40 @@ def make_batches(examples: Sequence[Example], size: int) -> list[list[Example]]:
 # --- images -----------------------------------------------------------------------------------------------
 
 
-def open_images(examples: Sequence[Example]) -> tuple[list[Example], dict[str, str]]:
+class OpenedImages(NamedTuple):
+    """The images of a batch.
+
+    Attributes:
+        examples: those whose images could be opened, with them.
+        errors: why the images of the others could not, by the ids of the examples.
+        file_digests: digests of image files as they are now, by `Example.image_key`.
+    """
+
+    examples: list[Example]
+    errors: dict[str, str]
+    file_digests: dict[str, str]
+
+
+def open_images(examples: Sequence[Example], file_digests: FileDigests) -> OpenedImages:
     """Open the images of a batch, each once, whatever number of its questions are about it.
 
-    Returns:
-        The examples whose images could be opened, with them, and the errors of the others by id.
+    Args:
+        examples: the examples of the batch.
+        file_digests: digests of files from earlier calls.
     """
-    images: dict[str, ImageInput] = {}
-    errors_of_images: dict[str, str] = {}
-    for key, example in {example.image_key: example for example in reversed(examples)}.items():
-        # Functions that read no images take examples without one.
-        if example.image is None:
-            continue
+    # Functions that read no images take examples without one.
+    by_key = {example.image_key: example for example in reversed(examples) if example.image is not None}
+    images = {key: example.rendered_image for key, example in by_key.items()}
 
+    # Before the images are opened: if a file is replaced in between, the next run sees another digest.
+    files = _image_files(by_key)
+    digests = file_digests.digests(list(files.values()))
+
+    opened_images: dict[str, ImageInput] = {}
+    errors_of_images: dict[str, str] = {}
+    for key, image in images.items():
         try:
-            images[key] = open_image(example.rendered_image)
+            opened_images[key] = open_image(image)
         except ImageError as error:
             errors_of_images[key] = f"image: {error.code}"
 
@@ -194,35 +214,31 @@ def open_images(examples: Sequence[Example]) -> tuple[list[Example], dict[str, s
         if example.image_key in errors_of_images:
             errors[example.id] = errors_of_images[example.image_key]
         else:
-            opened.append(replace(example, image=images.get(example.image_key)))
+            opened.append(replace(example, image=opened_images.get(example.image_key)))
 
-    return opened, errors
+    return OpenedImages(opened, errors, _digests_by_key(files, digests))
 
 
-def content_digest(example: Example, file_digests: FileDigests) -> str:
-    """Return the digest of an example's image: of a file's bytes, or of the pixels of an image in memory.
+def _image_files(examples: Mapping[str, Example]) -> dict[str, Path]:
+    """Return the files of the images that are given by their names, by the keys of the examples."""
+    files = {}
+    for key, example in examples.items():
+        is_name = isinstance(example.image, str) and not example.image.startswith("data:")
+        if is_name or isinstance(example.image, Path):
+            files[key] = Path(example.image)
+    return files
 
-    It is empty if there is no image, or if it can't be read.
-    """
-    if example.image is None:
-        return ""
 
-    image = example.rendered_image
-    if isinstance(image, str) and image.startswith("data:"):
-        return text_digest(image)
-
-    try:
-        if isinstance(image, str | Path):
-            return file_digests.digest(Path(image))
-        return image_digest(open_image(image))
-    except (ValueError, OSError):  # recorded as a failure when the question's turn comes
-        return ""
+def _digests_by_key(files: Mapping[str, Path], digests: Mapping[Path, str]) -> dict[str, str]:
+    """Return the digests of files by their keys, empty for a file that can't be read."""
+    return {key: "" if digests[file] == MISSING else digests[file] for key, file in files.items()}
 
 
 def image_digests(
     examples: Sequence[Example], file_digests: FileDigests, progress: bool = False
 ) -> dict[str, str]:
-    """Return the digest of each image by `Example.image_key`.
+    """Return the digest of each image by `Example.image_key`: of a file's bytes, or of the pixels of an image
+    in memory. It is empty if there is no image, or if it can't be read.
 
     Args:
         examples: the examples.
@@ -231,17 +247,36 @@ def image_digests(
     """
     # Images are large: each is read, or rendered, once.
     by_key = {example.image_key: example for example in reversed(examples)}
+    files = _image_files(by_key)
 
-    digests = {}
+    with Progress("images", enabled=progress) as bars:
+        bars.add_task("checksums", len(by_key))
+        digests_of_files = file_digests.digests(list(files.values()), partial(bars.advance, "checksums"))
+
+        rendered = {}
+        for key in by_key.keys() - files.keys():
+            rendered[key] = _rendered_digest(by_key[key])
+            bars.advance("checksums")
+
+    return rendered | _digests_by_key(files, digests_of_files)
+
+
+def _rendered_digest(example: Example) -> str:
+    """Return the digest of an image that isn't given as a file; empty without one, or if it can't be read."""
+    if example.image is None:
+        return ""
+
+    image = example.rendered_image
+    if isinstance(image, str) and image.startswith("data:"):
+        return text_digest(image)
+
     try:
-        with Progress("images", enabled=progress) as bars:
-            bars.add_task("checksums", len(by_key))
-            for key, example in by_key.items():
-                digests[key] = content_digest(example, file_digests)
-                bars.advance("checksums")
-        return digests
-    finally:
-        file_digests.save()
+        # A function may return the name of a file, too.
+        if isinstance(image, str | Path):
+            return image_file_digest(Path(image))
+        return image_digest(open_image(image))
+    except (ValueError, OSError):  # recorded as a failure when the question's turn comes
+        return ""
 
 
 # --- predictions on disk ----------------------------------------------------------------------------------

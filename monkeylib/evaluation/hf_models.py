@@ -31,7 +31,7 @@ from monkeylib.images import open_image
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig
 from monkeylib.profiles import trainable
-from monkeylib.prompts import build_prompt, get_template
+from monkeylib.prompts import PROMPTS, build_prompt
 from monkeylib.settings_files import read_json
 
 # Prompts of chat models in place of Monkey's. Prompts that are not listed are used unchanged.
@@ -85,13 +85,10 @@ class HFChatModel:
         """Return the same model with another limit for the length of an answer."""
         return HFChatModel(self.model, self.processor, max_new_tokens, self.prompts)
 
-    def template(self, prompt: str) -> str:
-        """Return the text of a named prompt, with `{question}` for the question.
-
-        Raises:
-            ValueError: no prompt has that name.
-        """
-        return self.prompts[prompt] if prompt in self.prompts else get_template(prompt).text
+    @property
+    def templates(self) -> dict[str, str]:
+        """The text of each prompt by its name, with `{question}` for the question."""
+        return {name: template.text for name, template in PROMPTS.items()} | self.prompts
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example]) -> list[Answer]:

@@ -20,12 +20,12 @@ from typing import Literal, NamedTuple
 
 from monkeylib import inference, resources
 from monkeylib.digests import FileDigests
+from monkeylib.errors import choose
 from monkeylib.evaluation import benchmarks, distributed
 from monkeylib.evaluation.distributed import DistributedContext
 from monkeylib.evaluation.examples import (
     Example,
     Prediction,
-    content_digest,
     image_digests,
     make_batches,
     open_images,
@@ -151,7 +151,7 @@ def predict(
 
     Args:
         model: a Monkey, or any function from a batch of examples to their answers. An attribute `name` of
-            the function identifies it, and a method `template` gives the text of a prompt by its name.
+            the function identifies it, and `templates` has the texts of its prompts by their names.
         examples: with unique ids.
         path: the predictions file.
         batch_size: examples answered at once.
@@ -206,7 +206,8 @@ def predict(
         model_name=model_name,
         cached=state.cached,
         templates=templates,
-        digests=_CurrentDigests(digests, file_digests),
+        digests=digests,
+        file_digests=file_digests,
         limit=limit,
         progress=progress and context.is_main,
     )
@@ -250,8 +251,10 @@ def _templates(answer: AnswerFunction, examples: Sequence[Example]) -> dict[str,
     prompts = {example.prompt for example in examples}
 
     # As the model reads them.
-    if hasattr(answer, "template"):
-        return {prompt: answer.template(prompt) for prompt in prompts}
+    if hasattr(answer, "templates"):
+        for prompt in prompts - answer.templates.keys():
+            choose("prompt", prompt, answer.templates)
+        return {prompt: answer.templates[prompt] for prompt in prompts}
 
     # Other functions may have prompts of their own.
     return {prompt: PROMPTS[prompt].text if prompt in PROMPTS else prompt for prompt in prompts}
@@ -270,7 +273,8 @@ def _answer_batches(
     model_name: str,
     cached: Mapping[str, Prediction],
     templates: Mapping[str, str],
-    digests: _CurrentDigests,
+    digests: Mapping[str, str],
+    file_digests: FileDigests,
     limit: FailureLimit,
     progress: bool,
 ) -> None:
@@ -290,7 +294,7 @@ def _answer_batches(
             if limit.is_exceeded(num_failed):
                 break
 
-            for prediction in _answer_batch(answer, batch, model_name, templates, digests):
+            for prediction in _answer_batch(answer, batch, model_name, templates, digests, file_digests):
                 # Answers that are on disk already were generated in the same batch, and are the same.
                 if prediction.id not in cached:
                     file.write(prediction.to_line())
@@ -307,22 +311,24 @@ def _answer_batch(
     batch: Sequence[Example],
     model_name: str,
     templates: Mapping[str, str],
-    digests: _CurrentDigests,
+    digests: Mapping[str, str],
+    file_digests: FileDigests,
 ) -> list[Prediction]:
     """Return the predictions for a batch; examples that can't be answered are failures."""
     # Images are opened here, so that a broken one doesn't keep the others from an answer.
-    readable, errors = open_images(batch)
-    answers = {}
-    if readable:
-        answers, refused = _answer_readable(answer, readable)
-        errors |= refused
+    images = open_images(batch, file_digests)
+    answers, errors = {}, images.errors
+    if images.examples:
+        answers, refused = _answer_readable(answer, images.examples)
+        errors = errors | refused
 
     return [
         Prediction.from_example(
             example,
             answers.get(example.id, ""),
             model_name,
-            image_digest=digests.digest(example),
+            # A file may have changed since the run began.
+            image_digest=images.file_digests.get(example.image_key, digests[example.image_key]),
             template=templates[example.prompt],
             error=errors.get(example.id, ""),
         )
@@ -363,25 +369,6 @@ def _answer_readable(
 def _describe_refusal(error: ValueError) -> str:
     """Return a model's message about an example that it refused, on one line."""
     return f"refused: {' '.join(str(error).split())}"[:_MAX_MESSAGE]
-
-
-@dataclass(frozen=True)
-class _CurrentDigests:
-    """Digests of images when their questions are answered.
-
-    Attributes:
-        at_start: digest of each image when the run began, by `Example.image_key`.
-        of_files: digests of files, which may have changed since.
-    """
-
-    at_start: Mapping[str, str]
-    of_files: FileDigests
-
-    def digest(self, example: Example) -> str:
-        """Return the digest of an example's image as it is now."""
-        if isinstance(example.image, str | Path):
-            return content_digest(example, self.of_files)
-        return self.at_start[example.image_key]
 
 
 @dataclass

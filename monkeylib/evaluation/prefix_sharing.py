@@ -15,9 +15,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from monkeylib.digests import weights_digest
 from monkeylib.evaluation.examples import Answer, Example
-from monkeylib.images import open_image
+from monkeylib.images import ImageInput
 from monkeylib.inference import Monkey
-from monkeylib.prompts import get_template
+from monkeylib.prompts import PROMPTS
 
 
 class PrefixSharingMonkey:
@@ -30,6 +30,8 @@ class PrefixSharingMonkey:
 
     Attributes:
         name: the Monkey's fingerprint, which is stored with its predictions.
+        templates: the text that follows the image in each prompt, by its name; `{question}` in it stands for
+            the question.
     """
 
     def __init__(self, monkey: Monkey, max_new_tokens: int = 64) -> None:
@@ -42,26 +44,29 @@ class PrefixSharingMonkey:
         self.layout = self.processor.layout
         self.prefix = self.layout.prefix_ids([self.processor.visual_tokens()])
 
+        self.templates: dict[str, str] = {}
+        for name, template in PROMPTS.items():
+            separator = self.processor.separator if template.takes_separator else ""
+            self.templates[name] = separator + template.text
+
         # Visual tokens `[views, queries, width]` of the last batch's images, by `Example.image_key`.
         self._visual_tokens: dict[str, Tensor] = {}
-
-    def template(self, prompt: str) -> str:
-        """Return the text that follows the image in a named prompt, with `{question}` for the question.
-
-        Raises:
-            ValueError: no prompt has that name.
-        """
-        template = get_template(prompt)
-        return self.processor.separator + template.text if template.takes_separator else template.text
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example]) -> list[Answer]:
         """Return one answer for each example of a batch."""
         tokenizer = self.processor.tokenizer
         image_keys = [example.image_key for example in examples]
-        self._encode_images(examples, image_keys)
+        images = self._select_new_images(examples)
 
+        # The ids of the questions, the views of the images, and then their visual tokens: image by image, so
+        # that they don't depend on the other images of the batch.
         questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
+        views_of_images = {key: self.processor.image_processor(image) for key, image in images.items()}
+        for key, views in views_of_images.items():
+            views = views.to(self.model.device)
+            self._visual_tokens[key] = self.model.get_image_features(views["pixel_values"], views["grids"])
+
         max_length = len(self.prefix) + max(map(len, questions))
         cache = None
         if self._shares_prefix(len(examples), len(set(image_keys)), max_length):
@@ -93,22 +98,16 @@ class PrefixSharingMonkey:
         # Only the new tokens: the prompts have one padded length.
         return decode_answers(tokenizer, output_ids[:, input_ids.shape[1] :], tokenizer.eos_token_id)
 
-    def _encode_images(self, examples: Sequence[Example], image_keys: Sequence[str]) -> None:
-        """Compute the visual tokens of the batch's images; those of the last batch are reused."""
+    def _select_new_images(self, examples: Sequence[Example]) -> dict[str, ImageInput]:
+        """Return the batch's images that have no visual tokens yet, and drop the tokens of all others."""
         by_key: dict[str, Example] = {}
-        for key, example in zip(image_keys, examples, strict=True):
-            by_key.setdefault(key, example)
+        for example in examples:
+            by_key.setdefault(example.image_key, example)
 
         # Batches keep the questions of an image together, so at most the last batch shares an image.
-        reused = {key: tokens for key, tokens in self._visual_tokens.items() if key in by_key}
-        self._visual_tokens = reused
-        for key, example in by_key.items():
-            if key not in reused:
-                image = open_image(example.rendered_image)
-                views = self.processor.image_processor(image).to(self.model.device)
-                self._visual_tokens[key] = self.model.get_image_features(
-                    views["pixel_values"], views["grids"]
-                )
+        self._visual_tokens = {key: tokens for key, tokens in self._visual_tokens.items() if key in by_key}
+        new = [key for key in by_key if key not in self._visual_tokens]
+        return {key: by_key[key].rendered_image for key in new}
 
     def _shares_prefix(self, questions: int, images: int, max_length: int) -> bool:
         """Return whether the language model should read each image once.

@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 
+from monkeylib.digests import FileDigests, file_digest
 from monkeylib.evaluation.examples import Example, make_batches, open_images, read_predictions
 from monkeylib.evaluation.predict import predict
 from tests.support import noise_questions
@@ -54,10 +55,13 @@ def test_image_of_several_questions_is_opened_once(tmp_path):
     shared = [Example(id, render, "what?", ("a",), image_id="page") for id in ("q1", "q2")]
     broken = [Example(id, tmp_path / "gone.png", "what?", ("a",), image_id="gone") for id in ("q3", "q4")]
     without_image = Example("q5", None, "what?", ("a",))
-    opened, errors = open_images([*shared, *broken, without_image])
+    with_file = Example("q6", tmp_path / "file.png", "what?", ("a",))
+    Image.new("RGB", (3, 2)).save(with_file.image)
+    opened, errors, digests = open_images([*shared, *broken, without_image, with_file], FileDigests())
 
     assert len(rendered) == 1
-    assert [example.id for example in opened] == ["q1", "q2", "q5"]
+    assert [example.id for example in opened] == ["q1", "q2", "q5", "q6"]
     assert opened[0].image is opened[1].image and opened[0].image.size == (8, 6)
     assert opened[2].image is None
     assert errors == {"q3": "image: missing", "q4": "image: missing"}
+    assert digests == {"gone": "", "q6": file_digest(with_file.image)}, "images in memory don't change"
