@@ -269,7 +269,10 @@ class PromptLayout:
         return ids + self.question_ids(question, prompt)
 
     def encode_conversation(
-        self, images: Sequence[int], turns: Sequence[tuple[str, str]], max_length: int | None = None
+        self,
+        images: Sequence[int],
+        turns: Sequence[tuple[str | Sequence[str | int], str]],
+        max_length: int | None = None,
     ) -> TokenizedConversation:
         """Encode a conversation to train on, with labels on its answers.
 
@@ -279,8 +282,9 @@ class PromptLayout:
         follow, where the released code cuts its answer silently.
 
         Args:
-            images: number of visual tokens of each image; they open the conversation.
-            turns: prompts exactly as they are tokenized, separators included, and their answers.
+            images: number of visual tokens of each image that opens the conversation.
+            turns: prompts exactly as they are tokenized, separators included, and their answers. A prompt is
+                a text, or texts and numbers of visual tokens in their order.
             max_length: tokens of the conversation at most.
 
         Raises:
@@ -291,7 +295,11 @@ class PromptLayout:
         turn_numbers = [-1] * len(input_ids)
 
         for number, (prompt, answer) in enumerate(turns):
-            prompt_ids = self.text_ids(prompt)
+            parts = [prompt] if isinstance(prompt, str) else prompt
+            prompt_ids: list[int] = []
+            for part in parts:
+                prompt_ids += self.text_ids(part) if isinstance(part, str) else self.image_ids(part)
+
             answer_ids = self.answer_ids(answer)
             length = len(input_ids) + len(prompt_ids) + len(answer_ids)
 

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from monkeylib import resources
 from monkeylib.data.dataset_cards import DatasetCard
 from monkeylib.data.layouts import LAYOUTS, QARecord, checked, require_files
+from monkeylib.data.readers.forms import most_frequent
 from monkeylib.prompts import SEPARATOR, build_prompt
 
 
@@ -95,11 +95,6 @@ def training_answer(record: QARecord, rule: str) -> str:
 
     # Only VQAv2 names its most frequent answer.
     return record.meta.get("frequent") or most_frequent(record.answers)
-
-
-def most_frequent(answers: Sequence[str]) -> str:
-    """Return the most frequent answer; of several, the one that comes first."""
-    return Counter(answers).most_common(1)[0][0]
 
 
 def _conversation(record: QARecord, answer: str, prompt: str) -> dict[str, Any]:

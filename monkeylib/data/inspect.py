@@ -114,8 +114,8 @@ def list_problems(reports: Sequence[DatasetReport]) -> list[str]:
 
 def count_tokens(record: Record, processor: MonkeyProcessor) -> int:
     """Return the number of tokens of a record, all of its turns included."""
-    images = [processor.visual_tokens()] * len(record.images)
-    return len(processor.layout.encode_conversation(images, record.turns).input_ids)
+    turns = record.layout_turns([processor.visual_tokens()] * len(record.images))
+    return len(processor.layout.encode_conversation((), turns).input_ids)
 
 
 def _inspect_record(
@@ -154,9 +154,9 @@ def _inspect_record(
 
 def _length_problems(record: Record, processor: MonkeyProcessor, max_length: int) -> list[str]:
     """Return why training would refuse a record; nothing if it only loses later turns."""
-    images = [processor.visual_tokens()] * len(record.images)
+    turns = record.layout_turns([processor.visual_tokens()] * len(record.images))
     try:
-        processor.layout.encode_conversation(images, record.turns, max_length)
+        processor.layout.encode_conversation((), turns, max_length)
     except ValueError as error:
         return [f"{record.location}: {error}"]
 

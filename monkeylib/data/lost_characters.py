@@ -45,9 +45,8 @@ class LostCharacters:
 
     def add_record(self, record: Record) -> None:
         """Count the lost characters of a record's prompts and answers."""
-        for turn in record.turns:
-            for text in turn:
-                self.add(text)
+        for text in record.texts():
+            self.add(text)
 
     def describe(self) -> str:
         """Return a sentence about what is lost; an empty one where nothing is."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from monkeylib.data.fingerprint import mixture_fingerprint
 from monkeylib.data.permutation import RandomPermutation
-from monkeylib.data.readers import READERS, DatasetRecords
+from monkeylib.data.readers import DatasetRecords, open_dataset
 from monkeylib.data.records import Record, Records
 from monkeylib.data.schema import MixtureFile
 from monkeylib.data.validation import split_validation
@@ -47,7 +47,7 @@ class Mixture:
         self.file = file
         self.seed = file.seed
 
-        datasets = [READERS[entry.format](entry, root) for entry in file.sets]
+        datasets = [open_dataset(entry, root) for entry in file.sets]
         self.sets: list[Records] = list(datasets)
 
         validation: list[Records] = []
@@ -65,7 +65,7 @@ class Mixture:
                     validation.append(_Subset(records, numbers))
         elif file.validation:
             # Datasets used for validation only, which leave training as it is.
-            validation_datasets = [READERS[entry.format](entry, root) for entry in file.validation.sets]
+            validation_datasets = [open_dataset(entry, root) for entry in file.validation.sets]
             validation = [_fixed_sample(records, self.seed) for records in validation_datasets]
 
         # Counts are given per epoch, or follow from the number of training records.

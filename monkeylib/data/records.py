@@ -1,17 +1,34 @@
-"""The record that every format is read into: images, followed by turns of a prompt and its answer."""
+"""The record that every format is read into, for training and for evaluation: a conversation with images.
+
+A record is a list of messages. A message has a role and parts, texts and images in their order, so an image
+may stand in any turn and in the middle of a sentence. Only `prompts.PromptLayout` makes token ids of it:
+
+    system text | <img> ... </img> | prompt | answer <end of text> | prompt | <img> ... </img> | prompt | ...
+    a line of plain text                      labels
+
+A system message is plain text in front of everything, on a line of its own: neither Qwen-VL nor Monkey was
+trained with a form for it. Like prompts, it has no labels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, Protocol
 
 from PIL import Image
 
 from monkeylib.images import ImageError, ImageInput, MissingImageError, open_image
+from monkeylib.prompts import get_template, wrap_content
 
 # An image, or a function that fetches it.
 ImageSource = ImageInput | Callable[[], ImageInput]
+
+Role = Literal["system", "user", "assistant"]
+
+# Stands for an image where a prompt is written as one text.
+IMAGE_PLACEHOLDER = "<image>"
 
 
 class BadRecord(ValueError):
@@ -19,22 +36,151 @@ class BadRecord(ValueError):
 
 
 @dataclass(frozen=True)
-class Record:
-    """A conversation about images.
+class ImagePart:
+    """An image at its place in a message. It is opened only when it is needed."""
+
+    source: ImageSource
+
+
+Part = str | ImagePart
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of a conversation.
 
     Attributes:
-        id: id of the record within its dataset.
-        images: the images, in order; they precede the conversation and are opened only when needed.
-        turns: prompts, exactly as they are tokenised, and their answers.
+        role: system, user or assistant. An assistant's message is one text.
+        parts: texts and images in their order.
+    """
+
+    role: Role
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """The texts without the images."""
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """The images."""
+        return tuple(part.source for part in self.parts if isinstance(part, ImagePart))
+
+
+@dataclass(frozen=True)
+class Record:
+    """A conversation with images.
+
+    Attributes:
+        id: id of the record within its dataset; it may repeat.
+        messages: perhaps a system message, then a user's and an assistant's in turns.
         dataset: name of the dataset.
         location: where the record lies, for messages: "dataset coco: captions.json, record 17 (line 52)".
+        prompt: name of the prompt around each text of the user; without one, texts are tokenised as they are.
+        separator: stands between an image, or an earlier answer, and the text that follows, unless the prompt
+            takes none. Only used with a prompt.
+        answers: all answers that count as correct to the last question; by default that of the assistant.
+        source: where the record comes from, if it says so.
+        licence: licence of the record, if it says so.
+        note: what reading it has changed, for reports.
     """
 
     id: str
-    images: tuple[ImageSource, ...]
-    turns: tuple[tuple[str, str], ...]
+    messages: tuple[Message, ...]
     dataset: str
     location: str
+    prompt: str | None = None
+    separator: str = ""
+    answers: tuple[str, ...] = ()
+    source: str = ""
+    licence: str = ""
+    note: str = ""
+
+    @classmethod
+    def from_turns(
+        cls,
+        id: str,
+        images: Sequence[ImageSource],
+        turns: Sequence[tuple[str, str]],
+        dataset: str,
+        location: str,
+    ) -> Record:
+        """Return a record of images in front of prompts, as they are tokenised, and their answers."""
+        messages: list[Message] = []
+        leading = tuple(ImagePart(image) for image in images)
+        for prompt, answer in turns:
+            messages += [Message("user", (*leading, prompt)), Message("assistant", (answer,))]
+            leading = ()
+
+        return cls(id, tuple(messages), dataset, location)
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """The images of all messages, in order."""
+        return tuple(image for message in self.messages for image in message.images)
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The user's texts, without images and prompt."""
+        return tuple(message.text.strip() for message in self.messages if message.role == "user")
+
+    @cached_property
+    def prompts(self) -> tuple[tuple[tuple[Part, ...], str], ...]:
+        """For each answer the texts and images before it, exactly as they are tokenised, and the answer."""
+        turns = []
+        parts: list[Part] = []
+        for message in self.messages:
+            if message.role == "system":
+                parts.append(f"{message.text}\n")
+            elif message.role == "user":
+                parts += self._wrap(message, opens=not turns)
+            else:
+                turns.append((tuple(parts), message.text))
+                parts = []
+
+        return tuple(turns)
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        """Prompts, as they are tokenised, and their answers, as texts.
+
+        Images that open the conversation are left out; others are written as `<image>`.
+        """
+        turns = []
+        for number, (parts, answer) in enumerate(self.prompts):
+            is_leading = not number
+            text = ""
+            for part in parts:
+                is_leading = is_leading and isinstance(part, ImagePart)
+                if not is_leading:
+                    text += IMAGE_PLACEHOLDER if isinstance(part, ImagePart) else part
+            turns.append((text, answer))
+
+        return tuple(turns)
+
+    def texts(self) -> Iterator[str]:
+        """Yield each prompt without its images, and each answer."""
+        for parts, answer in self.prompts:
+            yield "".join(part for part in parts if isinstance(part, str))
+            yield answer
+
+    def layout_turns(self, visual_tokens: Sequence[int]) -> list[tuple[list[str | int], str]]:
+        """Return the prompts and answers as `PromptLayout.encode_conversation` takes them.
+
+        Args:
+            visual_tokens: number of tokens of each image.
+        """
+        tokens = iter(visual_tokens)
+        return [
+            ([part if isinstance(part, str) else next(tokens) for part in parts], answer)
+            for parts, answer in self.prompts
+        ]
+
+    def first_turns(self, count: int) -> Record:
+        """Return the record with the first `count` answers and what stands before them."""
+        ends = [number for number, message in enumerate(self.messages, 1) if message.role == "assistant"]
+        return replace(self, messages=self.messages[: ends[count - 1]])
 
     def open_images(self) -> list[Image.Image]:
         """Return the images, decoded, in RGB.
@@ -45,6 +191,27 @@ class Record:
         return [
             _open(image, f"{self.location}, image {number}") for number, image in enumerate(self.images, 1)
         ]
+
+    def _wrap(self, message: Message, opens: bool) -> list[Part]:
+        """Return a user's parts in the record's prompt, with a separator in front of the texts."""
+        if self.prompt is None:
+            return list(message.parts)
+
+        parts: list[Part] = wrap_content(message.parts, self.prompt)
+        if not self.separator or not get_template(self.prompt).takes_separator:
+            return parts
+
+        # A text that opens a conversation and stands before an image has nothing to be separated from, as in
+        # `PromptLayout.encode`.
+        is_separated = not (opens and message.images)
+        separated: list[Part] = []
+        for part in parts:
+            if isinstance(part, str) and is_separated:
+                part = self.separator + part
+            separated.append(part)
+            is_separated = not isinstance(part, str)
+
+        return separated
 
 
 class Records(Protocol):

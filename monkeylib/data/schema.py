@@ -1,5 +1,6 @@
 """Schema of a mixture's YAML."""
 
+import os
 from typing import Any, Literal
 
 from pydantic import (
@@ -16,7 +17,19 @@ from monkeylib.data.dataset_cards import training_card
 from monkeylib.errors import choose
 from monkeylib.prompts import PROMPTS, SEPARATOR
 
-Format = Literal["conversations", "evaluation", "llava", "datasets", "webdataset"]
+Format = Literal[
+    "conversations",
+    "evaluation",
+    "llava",
+    "sharegpt",
+    "messages",
+    "cauldron",
+    "records",
+    "datasets",
+    "webdataset",
+]
+# Formats whose records are about one image, unless the dataset says otherwise.
+_ONE_IMAGE = ("conversations", "evaluation", "llava", "datasets", "webdataset")
 
 
 # Numbers of records and images, within what an index can count.
@@ -52,26 +65,31 @@ class DatasetEntry(_Section):
 
     Attributes:
         name: name of the dataset, in messages and tables.
-        format: format of its records, see `monkeylib.data.readers`.
-        path: a file, several files, a folder or a hub id; `{split}` in it stands for the split.
-        images: folder that the records' images are named from, by default the mixture's `root`.
+        format: format of its records, see `monkeylib.data.readers`; by default told from the first one.
+        path: a file, several files, a folder or a hub id; `{split}` in it stands for the split. Braces and
+            wildcards name several files: `shard-{0000..0099}.tar`, `part-*.jsonl`.
+        images: folder that the records' images are named from, by default the mixture's `root`, or else the
+            folder of the file.
         split: split of a hub dataset or of a saved one.
         revision: commit of a hub dataset.
         count: number of records in an epoch, by default all. If it exceeds the dataset's size, some are
             repeated.
         weight: instead of a count, how many times an epoch draws each record on average.
         unverified: the count could not be checked against its source.
-        prompt: name of the prompt around a question, for formats that hold questions instead of prompts.
+        prompt: name of the prompt around a question, for formats that hold questions instead of prompts; by
+            default `vqa`, and `detailed_caption` for the records of the caption pipeline.
         separator: text between an image, or an earlier answer, and a prompt that takes one.
         columns: names of the fields in the formats `datasets` and `webdataset`.
         turns: "first" reads one question with its answer, as the released code does; "all" reads the
             full conversation.
-        min_images, max_images: number of images that a record may have.
+        min_images, max_images: number of images that a record may have; by default one in the formats that
+            are about one image, and any number in `sharegpt`, `messages`, `cauldron` and where no format is
+            given.
         unique_ids: whether two records with the same id are an error.
     """
 
     name: str = Field(min_length=1)
-    format: Format
+    format: Format | None = None
     path: str | list[str] = Field(min_length=1)
     images: str | None = None
     split: str = "train"
@@ -83,9 +101,9 @@ class DatasetEntry(_Section):
     separator: str = SEPARATOR
     columns: Columns = Columns()
     turns: Literal["first", "all"] = "all"
-    min_images: NonNegativeInt = 1
-    max_images: PositiveInt = 1
-    unique_ids: bool = True
+    min_images: NonNegativeInt | None = None
+    max_images: PositiveInt | None = None
+    unique_ids: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -107,6 +125,13 @@ class DatasetEntry(_Section):
         # Fields of the entry take precedence over those of the card.
         return defaults | fields
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_prompt(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and fields.get("format") == "records":
+            return {"prompt": "detailed_caption"} | fields
+        return fields
+
     @field_validator("prompt")
     @classmethod
     def _check_prompt(cls, prompt: str) -> str:
@@ -116,19 +141,30 @@ class DatasetEntry(_Section):
     def _check_sizes(self) -> "DatasetEntry":
         if self.count is not None and self.weight is not None:
             raise ValueError(f"the dataset {self.name} has a count and a weight: leave one of them out")
-        if self.min_images > self.max_images:
+        minimum, maximum = self.image_limits
+        if minimum > maximum:
             raise ValueError(
-                f"the dataset {self.name} has a min_images of {self.min_images} and a max_images of "
-                f"{self.max_images}: the minimum must not exceed the maximum"
+                f"the dataset {self.name} has a min_images of {minimum} and a max_images of {maximum}: the "
+                "minimum must not exceed the maximum"
             )
 
         return self
 
     @property
+    def image_limits(self) -> tuple[int, int]:
+        """The smallest and the largest number of images that a record may have."""
+        minimum, maximum = (1, 1) if self.format in _ONE_IMAGE else (0, _MAX_COUNT)
+        if self.min_images is not None:
+            minimum = self.min_images
+        if self.max_images is not None:
+            maximum = self.max_images
+        return minimum, maximum
+
+    @property
     def paths(self) -> list[str]:
         """The path or paths, with the split filled in."""
         paths = [self.path] if isinstance(self.path, str) else self.path
-        return [path.replace("{split}", self.split) for path in paths]
+        return [os.path.expanduser(path.replace("{split}", self.split)) for path in paths]
 
 
 class Validation(_Section):

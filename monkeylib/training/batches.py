@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,7 +152,7 @@ class SyntheticRecords:
             independent=True,
         )
         name = f"{self.name}-{index}"
-        return Record(name, (sample.image,), tuple(turns), self.name, name)
+        return Record.from_turns(name, (sample.image,), turns, self.name, name)
 
 
 def synthetic_data(profile: Profile) -> TrainingData:
@@ -200,7 +200,7 @@ class EncodedExample:
 def encode_conversation(
     layout: PromptLayout,
     images: Sequence[int],
-    turns: Sequence[tuple[str, str]],
+    turns: Sequence[tuple[str | Sequence[str | int], str]],
     max_length: int,
     record: Record | None = None,
 ) -> EncodedExample:
@@ -272,11 +272,17 @@ class ExampleEncoder:
             BadRecord: the images and the first turn are longer than `max_length`.
         """
         # To the layout, an image is its number of visual tokens.
-        images = [self.tokens_of_image] * len(record.images)
+        turns = record.layout_turns([self.tokens_of_image] * len(record.images))
         try:
-            return encode_conversation(self.layout, images, record.turns, self.max_length, record)
+            example = encode_conversation(self.layout, (), turns, self.max_length, record)
         except ValueError as error:
             raise BadRecord(f"{record.location}: {error}") from error
+
+        # Turns that do not fit are left out, with their images.
+        num_turns = int(example.turns.max()) + 1
+        if num_turns < len(turns):
+            return replace(example, record=record.first_turns(num_turns))
+        return example
 
     def encode_images(self, example: EncodedExample, side: int | None = None) -> dict[str, Tensor]:
         """Open an example's images.

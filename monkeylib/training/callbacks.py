@@ -225,7 +225,7 @@ class SampleAnswers(L.Callback):
         """Generate the answer to a record's first question."""
         encoder = ExampleEncoder(module.processor, module.profile.training.max_length)
         # The prompt ends where the first labelled token begins.
-        example = encoder.encode(record)
+        example = encoder.encode(record.first_turns(1))
         first_label = int((example.labels != IGNORE_INDEX).nonzero()[0])
         input_ids = example.input_ids[None, :first_label]
 

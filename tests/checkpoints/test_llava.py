@@ -206,7 +206,9 @@ def test_prompt_has_the_ids_of_llava(llava_model, folder, make_image):
 def test_training_example_begins_with_the_prompt(make_image):
     processor = llava_processor()
     prompt = build_prompt("llava", "what?")
-    row = ExampleEncoder(processor, 100).encode(Record("0", (make_image(),), ((prompt, "a cat"),), "x", "x"))
+    row = ExampleEncoder(processor, 100).encode(
+        Record.from_turns("0", (make_image(),), ((prompt, "a cat"),), "x", "x")
+    )
     prompt_ids = processor(images=make_image(), text=prompt)["input_ids"][0]
     assert torch.equal(row.input_ids[: len(prompt_ids)], prompt_ids)
     assert (row.labels[: len(prompt_ids)] == IGNORE_INDEX).all() and row.num_labels == len("a cat") + 1

@@ -72,7 +72,9 @@ def test_released_folder_is_trained_on_and_saved_in_either_layout(golden, make_i
     trainable.set_trainable(model, profile)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     encoder = ExampleEncoder(processor, profile.training.max_length)
-    example = encoder.encode(Record("0", (make_image(),), ((" what? Answer: ", "a cat"),), "x", "x"))
+    example = encoder.encode(
+        Record.from_turns("0", (make_image(),), ((" what? Answer: ", "a cat"),), "x", "x")
+    )
     batch = encoder.collate([example], [encoder.encode_images(example)])
     batch.pop("turns")
     model(**batch).loss.backward()

@@ -15,7 +15,9 @@ def layout():
 
 def test_lost_characters_are_counted_with_an_example(layout):
     lost = LostCharacters(layout)
-    lost.add_record(Record("1", (), (("What does it say?", "Größe"), ("How much?", "€45.30")), "r", "r"))
+    lost.add_record(
+        Record.from_turns("1", (), (("What does it say?", "Größe"), ("How much?", "€45.30")), "r", "r")
+    )
     lost.add("Straße")
 
     assert lost.counts == {"ß": 2, "ö": 1, "€": 1}

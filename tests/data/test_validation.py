@@ -18,7 +18,7 @@ class FakeRecords(list):
 
     def __getitem__(self, number):
         images = tuple(Path(f"images/./{name}") for name in super().__getitem__(number))
-        return Record(str(number), images, (), self.name, "")
+        return Record.from_turns(str(number), images, [("what?", "a cat")], self.name, "")
 
 
 IMAGES = st.lists(st.lists(st.integers(0, 12), max_size=2), min_size=1, max_size=25)

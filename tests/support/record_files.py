@@ -8,7 +8,7 @@ import zlib
 
 from PIL import Image
 
-from monkeylib.data.readers import READERS
+from monkeylib.data.readers import open_dataset
 from monkeylib.data.schema import DatasetEntry
 
 
@@ -19,7 +19,7 @@ def entry(format, path, **fields):
 
 def read_dataset(entry, folder):
     """Return the records of a dataset whose paths start from a folder."""
-    return READERS[entry.format](entry, folder)
+    return open_dataset(entry, folder)
 
 
 def conversation(prompt="<img>a.png</img> what is it? Answer: ", answer="a cat", **fields):

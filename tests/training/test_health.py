@@ -32,7 +32,7 @@ class Records:
             images = ("no/such/image.png",)
         if number in self.too_long:
             turns = ((" why? answer: ", "because " * 200),)
-        return Record(record.id, images, turns, "some", f"some, record {number}")
+        return Record.from_turns(record.id, images, turns, "some", f"some, record {number}")
 
 
 def data_of(folder, train=(), validation=(), too_long=(), count=32, skip=True):

@@ -297,7 +297,7 @@ class RecordsWithErrors:
             images = ("no/such/image.png",)
         if number == 2:
             turns = ((" why? answer: ", "because " * 200),)
-        return Record(record.id, images, turns, "some", f"some, record {number}")
+        return Record.from_turns(record.id, images, turns, "some", f"some, record {number}")
 
 
 def data_with_errors(skipped=None):

@@ -71,7 +71,7 @@ def test_weights_and_biases_are_used_on_request_only(tmp_path, monkeypatch):
 def test_lost_characters_are_said_at_the_start(capsys):
     processor = build_processor(SMOKE)
     turns = [("What does it say?", "Größe")]
-    good = Record("1", (), tuple(turns), "r", "r")
+    good = Record.from_turns("1", (), tuple(turns), "r", "r")
 
     class Records:
         def __len__(self):

@@ -1,22 +1,139 @@
-"""Readers of training data: JSON files, tables and WebDataset shards, each read into `Record`s."""
+"""Readers of training and evaluation data: JSON files, tables and WebDataset shards, read into `Record`s.
 
-from collections.abc import Callable, Mapping
+A dataset is a file in one of these, told by its content, with records in one of the forms of
+`monkeylib.data.readers.forms`. The formats of a mixture are the forms, and for a table or shards of any form
+`datasets` and `webdataset`.
+"""
+
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Literal
 
-from monkeylib.data.readers import json_files, tables, webdataset
-from monkeylib.data.readers.base import DatasetRecords
+from monkeylib.data.json_rows import text_encoding
+from monkeylib.data.readers import forms
+from monkeylib.data.readers.base import DatasetRecords, RawRecords, find_files
+from monkeylib.data.readers.json_files import JsonRecords
+from monkeylib.data.readers.tables import TABLE_SUFFIXES, TableRecords, is_saved_folder, table_kind
+from monkeylib.data.readers.webdataset import ShardRecords
+from monkeylib.data.records import BadRecord
 from monkeylib.data.schema import DatasetEntry
+from monkeylib.errors import beginning
 
-__all__ = ["READERS", "DatasetRecords"]
+__all__ = ["Container", "DatasetRecords", "describe", "open_dataset", "tell_container"]
 
-# Readers by format. A reader takes a dataset as a mixture states it, and the folder that relative paths start
-# from, and indexes the dataset; errors of single records are raised when the records are read. It raises
-# `FileNotFoundError` where there is nothing at the path, and `ValueError` for a file that is empty or not of
-# the format.
-READERS: Mapping[str, Callable[[DatasetEntry, Path], DatasetRecords]] = {
-    "conversations": json_files.read_conversations,
-    "evaluation": json_files.read_evaluation,
-    "llava": json_files.read_llava,
-    "datasets": tables.read_table,
-    "webdataset": webdataset.read_shards,
+Container = Literal["json", "table", "shards"]
+
+_TAR_MAGIC = (257, b"ustar")  # position and content
+# Names for people.
+_CONTAINERS = {"json": "JSON", "table": "a table", "shards": "WebDataset shards"}
+_FORMS = {
+    "conversations": "conversations of the released data or of Qwen-VL",
+    "llava": "conversations of LLaVA or ShareGPT",
+    "messages": "messages of OpenAI or TRL",
+    "cauldron": "texts of the_cauldron or FineVision",
+    "evaluation": "questions and answers",
+    "records": "records of `monkeylib caption`",
 }
+_TOLD_RECORDS = 20  # that are looked at for their form
+
+
+def open_dataset(entry: DatasetEntry, root: Path) -> DatasetRecords:
+    """Index a dataset; errors of single records are raised when they are read.
+
+    Args:
+        entry: the dataset. Without a format, it is told from its first records.
+        root: folder that relative paths start from.
+
+    Raises:
+        FileNotFoundError: there is nothing at a path.
+        ModuleNotFoundError: a package that reads tables is not installed.
+        ValueError: a file is empty, no JSON, table or tar file, or its records are of no form.
+    """
+    container = tell_container(entry, root)
+    raw: RawRecords
+    if container == "table":
+        raw = TableRecords(entry, root)
+    elif container == "shards":
+        raw = ShardRecords(find_files(entry, root))
+    else:
+        raw = JsonRecords(find_files(entry, root))
+
+    form = tell_form(entry, raw)
+    if entry.format is None:
+        entry = _with_format(entry, form)
+
+    left_out = forms.reason_left_out if form == "records" else None
+    return DatasetRecords(entry, root, raw, forms.parse, left_out)
+
+
+def describe(records: DatasetRecords) -> str:
+    """Return what a dataset was taken for: "JSON, messages of OpenAI or TRL"."""
+    kinds = {JsonRecords: "json", TableRecords: "table", ShardRecords: "shards"}
+    form = tell_form(records.entry, records.raw)
+    return f"{_CONTAINERS[kinds[type(records.raw)]]}, {_FORMS[form]}"
+
+
+def tell_container(entry: DatasetEntry, root: Path) -> Container:
+    """Return in what kind of file a dataset lies, by the content of its first one."""
+    path = root / entry.paths[0]
+    # A folder, or an id of the hub.
+    if entry.format in (None, "datasets") and (path.is_dir() or entry.format and not path.exists()):
+        return "table"
+    if is_saved_folder(path):
+        return "table"
+
+    file = find_files(entry, root)[0]
+    with open(file, "rb") as content:
+        start = content.read(512)
+    if start[_TAR_MAGIC[0] :].startswith(_TAR_MAGIC[1]) or entry.format == "webdataset":
+        return "shards"
+    if table_kind(file) != "CSV":
+        return "table"
+
+    # A text: CSV has no brackets in its first line.
+    is_json = start.decode(text_encoding(file), errors="replace").lstrip("\ufeff \t\r\n")[:1] in ("[", "{")
+    if is_json or (file.suffix.lower() not in TABLE_SUFFIXES and entry.format != "datasets"):
+        return "json"
+    return "table"
+
+
+def tell_form(entry: DatasetEntry, raw: RawRecords) -> str:
+    """Return the form of a dataset's records: the one that its format names, or that of the first ones.
+
+    Raises:
+        ValueError: no format is given, and the records are of no form.
+    """
+    if entry.format == "sharegpt":
+        return "llava"
+    if entry.format in forms.PARSERS:
+        return entry.format
+
+    first_value = None
+    for number in range(min(_TOLD_RECORDS, len(raw))):
+        try:
+            value = raw[number]
+        except BadRecord:
+            continue
+        if form := forms.tell_form(value):
+            return form
+        first_value = first_value or value
+
+    # Columns of any name hold questions.
+    if entry.format or not len(raw):
+        return "evaluation"
+
+    fields = ", ".join(map(str, first_value)) if isinstance(first_value, dict) else repr(first_value)
+    raise ValueError(
+        f"the records of {', '.join(entry.paths)} are of no form that can be told ({beginning(fields, 80)}): "
+        "state their `format` in a mixture, and the names of their `columns`"
+    )
+
+
+def _with_format(entry: DatasetEntry, form: str) -> DatasetEntry:
+    """Return an entry with the format that was told, and still with any number of images."""
+    minimum, maximum = entry.image_limits
+    fields = {"format": form, "min_images": minimum, "max_images": maximum}
+    if form == "records" and "prompt" not in entry.model_fields_set:
+        fields["prompt"] = "detailed_caption"
+    return entry.model_copy(update=fields)

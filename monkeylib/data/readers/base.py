@@ -1,25 +1,39 @@
-"""Shared parts of the readers: raw records of any format, and checks of their fields."""
+"""Shared parts of the readers: raw records of any file, checks of their fields, files of a dataset."""
 
 from __future__ import annotations
 
+import glob
+import math
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from monkeylib.data.records import BadRecord, ImageSource, Record
+import numpy as np
+
+from monkeylib.data.records import BadRecord, ImagePart, ImageSource, Message, Part, Record
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.errors import beginning
-from monkeylib.prompts import build_prompt, get_template
+from monkeylib.prompts import get_template
 
 _MAX_VALUE_LENGTH = 60  # characters of a wrong value in a message
+
+# Fields in which datasets state the id, the source and the licence of a record.
+_ID_FIELDS = ("id", "question_id", "questionId")
+_SOURCE_FIELDS = ("source", "dataset", "origin")
+_LICENCE_FIELDS = ("licence", "license")
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_PATTERN_CHARACTERS = frozenset("*?[{")
 
 
 class RawRecords(Protocol):
     """The undecoded records of a dataset, and where they lie."""
 
-    files: list[Path]  # files whose sizes are part of the mixture's digest
+    files: list[Path]  # files whose content is part of the mixture's fingerprint
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -29,9 +43,6 @@ class RawRecords(Protocol):
 
     def location(self, number: int) -> str:
         """Return where record `number` lies: its file, and its position there."""
-
-    def ids(self) -> Iterable[Any]:
-        """Return the id of every record, None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +54,14 @@ class RawRecord:
         location: where it lies, for messages.
         number: its number in the dataset.
         entry: the dataset that it belongs to.
-        folder: folder of the images.
+        folders: folders in which its images may lie.
     """
 
     value: Any
     location: str
     number: int
     entry: DatasetEntry
-    folder: Path
+    folders: Sequence[Path]
 
     def error(self, field: str, expected: str, value: Any) -> BadRecord:
         """Return the error of a wrong field."""
@@ -68,7 +79,8 @@ class RawRecord:
         return self.value[name]
 
     def text(self, value: Any, field: str) -> str:
-        """Check that a value is a text that is not empty."""
+        """Check that a value is a text that is not empty, or a number, and return it as text."""
+        value = number_as_text(value)
         if not isinstance(value, str):
             raise self.error(field, "a text", value)
         if not value.strip():
@@ -79,55 +91,120 @@ class RawRecord:
             raise self.error(field, "a text of Unicode", f"half a surrogate pair in {value!a}")
         return value
 
-    def answer(self, value: Any, field: str) -> str:
-        """Check an answer; of a list of texts, return the most frequent one, or the first of several."""
+    def answers(self, value: Any, field: str) -> tuple[str, ...]:
+        """Check an answer, or a list of answers."""
         if isinstance(value, list) and value:
-            texts = [self.text(item, f"{field}[{n}]") for n, item in enumerate(value)]
-            return Counter(texts).most_common(1)[0][0]
-        return self.text(value, field)
+            return tuple(self.text(item, f"{field}[{n}]") for n, item in enumerate(value))
+        return (self.text(value, field),)
 
-    def prompt(self, question: Any, field: str) -> str:
-        """Return the dataset's prompt with a question filled in, which prompts for captions ignore."""
+    def question(self, parts: Iterable[Part], field: str) -> Message:
+        """Return a user's message that the dataset's prompt is put around.
+
+        Where the text is in one piece, its images come first, as in the prompts of the paper and in LLaVA's
+        own training; elsewhere they stay at their places.
+        """
+        parts = [part for part in parts if not isinstance(part, str) or part.strip()]
+        texts = [part for part in parts if isinstance(part, str)]
         if takes_question(self.entry.prompt):
-            question = self.text(question, field)
-        return build_prompt(self.entry.prompt, question, self.entry.separator)
+            self.text("".join(texts), field)
 
-    def image_paths(self, value: Any, field: str) -> list[ImageSource]:
-        """Return the paths of images, given as one path or a list of them, below the dataset's folder."""
+        if len(texts) == 1:
+            images = [part for part in parts if isinstance(part, ImagePart)]
+            return Message("user", (*images, texts[0].strip()))
+
+        # The ends of the message are not part of its text.
+        if parts and isinstance(parts[0], str):
+            parts[0] = parts[0].lstrip()
+        if parts and isinstance(parts[-1], str):
+            parts[-1] = parts[-1].rstrip()
+        return Message("user", tuple(parts))
+
+    def images(self, value: Any, field: str) -> list[ImageSource]:
+        """Return images that are given, alone or in a list, as paths, `data:` URIs, or bytes."""
         if isinstance(value, list):
-            names = [self.text(item, f"{field}[{n}]") for n, item in enumerate(value)]
-        else:
-            names = [self.text(value, field)]
+            return [self._image(item, f"{field}[{n}]") for n, item in enumerate(value)]
+        return [self._image(value, field)]
 
-        if any("\0" in name for name in names):
+    def _image(self, value: Any, field: str) -> ImageSource:
+        # What a table or a shard holds is opened later.
+        if callable(value) or (isinstance(value, bytes) and value):
+            return value
+        # As `datasets` and the hub's parquet files write images.
+        if isinstance(value, dict) and (value.get("bytes") or value.get("path")):
+            return value.get("bytes") or self._image(value["path"], field)
+        if isinstance(value, dict) and isinstance(value.get("url"), str):
+            return self._image(value["url"], field)
+
+        if not isinstance(value, str):
+            raise self.error(field, "a text", value)
+        name = self.text(value, field)
+        if "\0" in name:
             raise self.error(field, "a path", value)
 
         # Addresses are refused, with a better message, when the image is opened.
-        return [name if "://" in name else self.folder / name for name in names]
+        if "://" in name or name.startswith("data:"):
+            return name
+        return self._find(name)
 
-    def to_record(self, images: Iterable[Any], turns: Iterable[tuple[str, str]], id: Any = None) -> Record:
-        """Return the record, after checking its id and its number of images."""
+    def _find(self, name: str) -> Path:
+        """Return the path of an image below one of the folders, the first one if it lies in none."""
+        paths = [folder / name for folder in self.folders]
+        if len(paths) > 1:
+            return next((path for path in paths if path.exists()), paths[0])
+        return paths[0]
+
+    def to_record(
+        self,
+        messages: Sequence[Message],
+        *,
+        is_exact: bool = False,
+        id: Any = None,
+        answers: tuple[str, ...] = (),
+        note: str = "",
+    ) -> Record:
+        """Return the record, after checking its id and its number of images.
+
+        Args:
+            messages: perhaps a system message, then a user's and an assistant's in turns.
+            is_exact: whether the user's texts are prompts already, with all that belongs around a question.
+            id: the id, if it is not in a field of the usual names.
+            answers: all answers that count as correct.
+            note: what reading the record has changed.
+        """
+        if self.entry.turns == "first":
+            first_answer = next(n for n, message in enumerate(messages) if message.role == "assistant")
+            messages = messages[: first_answer + 1]
+
         # Models trained on one image per prompt should not meet several by accident.
-        images = tuple(images)
-        minimum, maximum = self.entry.min_images, self.entry.max_images
-        if not minimum <= len(images) <= maximum:
+        num_images = sum(len(message.images) for message in messages)
+        minimum, maximum = self.entry.image_limits
+        if not minimum <= num_images <= maximum:
             allowed = f"{minimum}" if minimum == maximum else f"{minimum} to {maximum}"
             raise BadRecord(
-                f"{self.location}: expected {allowed} images, got {len(images)}; the dataset's "
+                f"{self.location}: expected {allowed} images, got {num_images}; the dataset's "
                 "min_images and max_images say how many"
             )
 
-        # JSON's true is an int in Python, but not a good id.
-        if id is not None and (isinstance(id, bool) or not isinstance(id, str | int)):
+        if id is None:
+            id = number_as_text(self._first_of(_ID_FIELDS))
+        if id is not None and not isinstance(id, str):
             raise self.error("id", "a text or a whole number", id)
 
         return Record(
-            id=str(self.number) if id is None else str(id),
-            images=images,
-            turns=tuple(turns),
+            id=str(self.number) if id is None else id,
+            messages=tuple(messages),
             dataset=self.entry.name,
             location=self.location,
+            prompt=None if is_exact else self.entry.prompt,
+            separator="" if is_exact else self.entry.separator,
+            answers=answers,
+            source=_text_or_nothing(self._first_of(_SOURCE_FIELDS)),
+            licence=_text_or_nothing(self._first_of(_LICENCE_FIELDS)),
+            note=note,
         )
+
+    def _first_of(self, fields: Iterable[str]) -> Any:
+        return next((self.value[name] for name in fields if self.value.get(name) is not None), None)
 
 
 class DatasetRecords:
@@ -138,49 +215,114 @@ class DatasetRecords:
         root: folder that relative paths start from.
         raw: its undecoded records.
         parse: checks a raw record and returns the record.
+        left_out: returns why a raw record is not one of the dataset's, empty if it is; the others are counted
+            in the attribute of this name.
 
     Raises:
         ValueError: the dataset holds no records.
     """
 
     def __init__(
-        self, entry: DatasetEntry, root: Path, raw: RawRecords, parse: Callable[[RawRecord], Record]
+        self,
+        entry: DatasetEntry,
+        root: Path,
+        raw: RawRecords,
+        parse: Callable[[RawRecord], Record],
+        left_out: Callable[[Any], str] | None = None,
     ) -> None:
         self.name = entry.name
         self.entry = entry
         self.raw = raw
+        self.left_out: Counter[str] = Counter()
         self._parse = parse
-        self._folder = root / (entry.images or "")
 
-        # Ids are read even if they are not checked: a reader holds them until then.
-        ids = raw.ids()
-        self._duplicates = _find_duplicates(ids) if entry.unique_ids else {}
+        # Images are named from the folder that the entry states, else from the root or from the file's own.
+        self._folders = [root / (entry.images or "")]
+        own_folder = (root / entry.paths[0]).parent
+        if entry.images is None and own_folder.resolve() != root.resolve():
+            self._folders.append(own_folder)
 
-        if not len(raw):
-            raise ValueError(f"the dataset {entry.name} is empty: {', '.join(entry.paths)} holds no records")
+        # Without a filter, record n is raw record n.
+        self._numbers = None if left_out is None else self._filter(left_out)
+        self._duplicates = _find_duplicates(self._ids()) if entry.unique_ids else {}
+
+        if not len(self):
+            reasons = f" ({self.describe_left_out()})" if self.left_out else ""
+            raise ValueError(
+                f"the dataset {entry.name} is empty: {', '.join(entry.paths)} holds no records{reasons}"
+            )
 
     def __len__(self) -> int:
-        return len(self.raw)
+        return len(self.raw) if self._numbers is None else len(self._numbers)
 
     def __getitem__(self, number: int) -> Record:
         if not 0 <= number < len(self):
             raise IndexError(f"the dataset {self.name} has the records 0 to {len(self) - 1}, not {number}")
 
         # Every message about a record begins with where it lies.
-        location = f"dataset {self.name}: {self.raw.location(number)}"
+        location = self._location(number)
         if number in self._duplicates:
-            first = self.raw.location(self._duplicates[number])
+            first = self._location(self._duplicates[number]).removeprefix(f"dataset {self.name}: ")
             raise BadRecord(
                 f"{location}, field id: expected one that no other record has, but {first} has the same; "
                 "the dataset's `unique_ids: false` allows it"
             )
 
+        return self._read(number)
+
+    def describe_left_out(self) -> str:
+        """Return how many records were left out, and why: "3 left out: 2 failed, 1 without a caption"."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        return f"{self.left_out.total()} left out: {reasons}" if reasons else ""
+
+    def _raw_number(self, number: int) -> int:
+        return number if self._numbers is None else int(self._numbers[number])
+
+    def _location(self, number: int) -> str:
+        return f"dataset {self.name}: {self.raw.location(self._raw_number(number))}"
+
+    def _read(self, number: int) -> Record:
+        location = self._location(number)
         try:
-            value = self.raw[number]
+            value = self.raw[self._raw_number(number)]
         except BadRecord as error:
             raise BadRecord(f"{location}: {error}") from error
 
-        return self._parse(RawRecord(value, location, number, self.entry, self._folder))
+        return self._parse(RawRecord(value, location, number, self.entry, self._folders))
+
+    def _filter(self, left_out: Callable[[Any], str]) -> np.ndarray:
+        """Return the numbers of the raw records that are not left out; bad ones stay, and raise later."""
+        numbers = []
+        for number in range(len(self.raw)):
+            try:
+                reason = left_out(self.raw[number])
+            except BadRecord:
+                reason = ""
+
+            if reason:
+                self.left_out[reason] += 1
+            else:
+                numbers.append(number)
+
+        return np.array(numbers, dtype=np.int64)
+
+    def _ids(self) -> Iterator[str | None]:
+        for number in range(len(self)):
+            try:
+                record = self._read(number)
+            except BadRecord:
+                yield None
+            else:
+                yield None if record.id == str(number) else record.id
+
+
+def number_as_text(value: Any) -> Any:
+    """Return a number as text, and any other value as it is; true and infinity are no numbers here."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    return value
 
 
 def takes_question(prompt: str) -> bool:
@@ -189,22 +331,62 @@ def takes_question(prompt: str) -> bool:
 
 
 def find_files(entry: DatasetEntry, root: Path) -> list[Path]:
-    """Return the files of a dataset.
+    """Return the files of a dataset, those of its patterns in the order of their names.
 
     Raises:
-        FileNotFoundError: one does not exist.
+        FileNotFoundError: one does not exist, or a pattern matches none.
     """
-    files = [root / path for path in entry.paths]
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"the dataset {entry.name} has no file at {file}: check its path in the mixture"
-            )
+    files = []
+    for path in entry.paths:
+        matches = [root / path] if (root / path).exists() else expand_pattern(path, root)
+        for file in matches:
+            if not file.is_file():
+                raise FileNotFoundError(
+                    f"the dataset {entry.name} has no file at {file}: check its path in the mixture"
+                )
+        files += matches
 
     return files
 
 
-def _find_duplicates(ids: Iterable[Any]) -> dict[int, int]:
+def is_pattern(path: str) -> bool:
+    """Return whether a path holds braces or wildcards."""
+    return bool(_PATTERN_CHARACTERS & set(path))
+
+
+def expand_pattern(path: str, root: Path) -> list[Path]:
+    """Return the files of a path with braces (`{0000..0007}`, `{a,b}`) and wildcards (`*`, `?`, `[abc]`).
+
+    Braces name files that have to exist; wildcards stand for those that do. A path that matches nothing is
+    returned as it is.
+    """
+    files = []
+    for name in _expand_braces(path):
+        if glob.has_magic(name):
+            files += sorted(root / match for match in glob.glob(name, root_dir=root, recursive=True))
+        else:
+            files.append(root / name)
+
+    return files or [root / path]
+
+
+def _expand_braces(path: str) -> list[str]:
+    match = _BRACES.search(path)
+    if match is None:
+        return [path]
+
+    content = match[1]
+    if numbers := _RANGE.fullmatch(content):
+        first, last = numbers[1], numbers[2]
+        values = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    else:
+        values = content.split(",")
+
+    before, after = path[: match.start()], path[match.end() :]
+    return [name for value in values for name in _expand_braces(before + value + after)]
+
+
+def _find_duplicates(ids: Iterable[str | None]) -> dict[int, int]:
     """Return a map from each record whose id an earlier record has to that earlier record."""
     first_with: dict[str, int] = {}
     duplicates: dict[int, int] = {}
@@ -213,12 +395,15 @@ def _find_duplicates(ids: Iterable[Any]) -> dict[int, int]:
         if id is None:
             continue
 
-        # As text, since 7 and "7" are one id in a `Record`.
-        first = first_with.setdefault(str(id), number)
+        first = first_with.setdefault(id, number)
         if first != number:
             duplicates[number] = first
 
     return duplicates
+
+
+def _text_or_nothing(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _shorten(value: Any) -> str:

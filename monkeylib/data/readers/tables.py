@@ -1,183 +1,289 @@
-"""Tables read with Hugging Face's `datasets`: saved folders, parquet and other files, hub ids.
+"""Records in tables: parquet, Arrow, CSV and TSV files, saved folders of Hugging Face's `datasets`, hub ids.
 
-The dataset's `columns` name the image (an image column, bytes, or a path), the question, the answer (a text,
-or a list of texts of which the most frequent one is used) and the id. Conversions and downloads are cached in
-data/cache/datasets.
+Files are read as their writers write them, pandas and polars among them: texts of any type, categories, and
+images as paths, as bytes, or as a struct of both. In CSV and TSV all values are texts. A table is mapped into
+memory: parquet, CSV and TSV files are first converted to Arrow, in data/cache/tables.
 """
 
 from __future__ import annotations
 
+import csv
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock
 
 from monkeylib import resources
-from monkeylib.data.readers.base import DatasetRecords, RawRecord, takes_question
-from monkeylib.data.records import Record
+from monkeylib.data.json_rows import text_encoding
+from monkeylib.data.readers.base import find_files, is_pattern, takes_question
+from monkeylib.data.readers.forms import tell_form
 from monkeylib.data.schema import DatasetEntry
+from monkeylib.digests import text_digest
+from monkeylib.errors import first_line
 
-_FILES = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TABLE_SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def read_table(entry: DatasetEntry, root: Path) -> DatasetRecords:
-    """Read a split of a dataset.
-
-    Raises:
-        ModuleNotFoundError: the package datasets is not installed.
-        FileNotFoundError: there is nothing at the path, and no hub dataset has that id.
-        ValueError: the dataset lacks the split or a column.
-    """
-    return DatasetRecords(entry, root, TableRecords(entry, root), _parse)
-
-
-def _parse(raw: RawRecord) -> Record:
-    """Parse the columns of a row; its image is read when it is opened."""
-    columns = raw.entry.columns
-
-    # Captions need no question, so the column may be missing.
-    question = raw.field(columns.question) if takes_question(raw.entry.prompt) else ""
-    prompt = raw.prompt(question, columns.question)
-    answer = raw.answer(raw.field(columns.answer), columns.answer)
-
-    image = raw.field(columns.image)
-
-    if image is None:
-        raise raw.error(columns.image, "an image", image)
-    images = raw.image_paths(image, columns.image) if isinstance(image, str | list) else [image]
-    return raw.to_record(images, [(prompt, answer)], raw.value.get(columns.id))
+_BATCH_BYTES = 2**26  # of a converted table, held in memory at once
+_MAX_BATCH = 2**16  # rows
+_SEPARATORS = ",\t;|"
 
 
 class TableRecords:
-    """Rows of a table: their texts, and for each image a function that opens it."""
+    """Rows of a table: their texts, and for each image a function that opens it.
+
+    Raises:
+        ModuleNotFoundError: the package pyarrow, or for saved folders and hub ids datasets, is not installed.
+        FileNotFoundError: there is nothing at the path, and no hub dataset has that id.
+        ValueError: a file is no table, or the dataset lacks the split or a column.
+    """
 
     def __init__(self, entry: DatasetEntry, root: Path) -> None:
-        columns = entry.columns
-        table = _load_table(entry, root)
-
-        required = [columns.image, columns.answer]
-        if columns.id:
-            required.append(columns.id)
-        if takes_question(entry.prompt):
-            required.append(columns.question)
-
-        for column in required:
-            if column not in table.column_names:
-                raise ValueError(
-                    f"the dataset {entry.name} has no column {column}: `columns` must name some of "
-                    f"{', '.join(table.column_names)}"
-                )
-
-        # Files of a hub dataset are not known; its revision stands for them in the digest.
-        self.files = [Path(path) for path in _local_files(entry, root) or []]
-        self._columns = columns
+        # Files of a hub dataset are not known; its revision stands for them in the fingerprint.
+        self.files = _local_files(entry, root) or []
         self._paths = ", ".join(entry.paths)
 
-        feature = table.features[columns.image]
+        batches, self._class_names = _load(entry, root)
+        self._batches = [batch for batch in batches if batch.num_rows]
+        self._first_rows = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
 
-        # A column of paths is text; images and bytes are only opened on demand.
-        self._images_are_paths = getattr(feature, "dtype", None) == "string"
-        if type(feature).__name__ == "Image":  # give bytes: Record.open_images decodes them
-            table = table.cast_column(columns.image, type(feature)(decode=False))
-
-        # Without the column of images, reading a row's texts does not read its image.
-        self._images = table.select_columns([columns.image])
-        texts = [column for column in required if column != columns.image or self._images_are_paths]
-        self._texts = table.select_columns(texts)
+        self._images: set[str] = set()
+        if self._batches:
+            schema = self._batches[0].schema
+            self._images = {field.name for field in schema if _holds_images(field.type)}
+            self._check_columns(entry, schema.names)
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return int(self._first_rows[-1])
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        row = self._texts[number]
-        if self._images_are_paths:
-            return row
-        return row | {self._columns.image: TableImage(self._images, number)}
+        chunk = int(np.searchsorted(self._first_rows, number, side="right")) - 1
+        batch, row = self._batches[chunk], number - int(self._first_rows[chunk])
+
+        fields: dict[str, Any] = {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if name in self._images:
+                fields[name] = _images_of(column, row)
+                continue
+
+            value = column[row].as_py()
+            # A class is stored as its number.
+            if name in self._class_names and isinstance(value, int):
+                value = self._class_names[name][value]
+            fields[name] = value
+
+        return fields
 
     def location(self, number: int) -> str:
         """Return the dataset's path and the number of the row."""
         return f"{self._paths}, row {number + 1}"
 
-    def ids(self) -> Iterable[Any]:
-        """Return the column of ids, if the dataset names one."""
-        return self._texts[self._columns.id] if self._columns.id else ()
+    def _check_columns(self, entry: DatasetEntry, names: Sequence[str]) -> None:
+        """Check that the columns of questions are there, in a table that holds nothing else."""
+        if tell_form(self[0]) not in (None, "evaluation"):
+            return
+
+        columns = entry.columns
+        required = [columns.image] if entry.image_limits[0] else []
+        required.append(columns.answer)
+        if columns.id:
+            required.append(columns.id)
+        if takes_question(entry.prompt):
+            required.append(columns.question)
+
+        # Names that are read where the usual ones are missing.
+        others = {"image": "images", "answer": "answers"}
+        for column in required:
+            if column not in names and others.get(column) not in names:
+                raise ValueError(
+                    f"the dataset {entry.name} has no column {column}: `columns` must name some of "
+                    f"{', '.join(names)}"
+                )
 
 
 @dataclass(frozen=True)
 class TableImage:
-    """Opens the image of a row: plain bytes, or a struct of bytes and path."""
+    """An image of a table: plain bytes, or a struct of bytes and path.
 
-    table: Any
-    number: int
+    Attributes:
+        column: the column, or the list in a cell of it.
+        row: the image's place there.
+    """
 
-    def __call__(self) -> bytes | str:
-        """Return the image's bytes or its path."""
-        value = self._value()
-        if not isinstance(value, bytes | str):
-            raise ValueError(f"the column of images holds {type(value).__name__}, expected bytes or a path")
-        return value
+    column: Any
+    row: int
+
+    def __call__(self) -> bytes:
+        """Return the image's bytes."""
+        value = self.column[self.row].as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(content, bytes):
+            raise ValueError(f"the column of images holds {type(content).__name__}, expected bytes or a path")
+        return content
 
     def content(self) -> bytes:
-        """Return what identifies the image: its bytes, or its path."""
-        value = self._value()
-        return value if isinstance(value, bytes) else repr(value).encode()
-
-    def _value(self) -> Any:
-        # A row of the table that has only this column.
-        (value,) = self.table[self.number].values()
-        if not isinstance(value, dict):
-            return value
-        if value.get("bytes") is not None:
-            return value["bytes"]
-        return value.get("path") or None
+        """Return what identifies the image: its bytes."""
+        return self()
 
 
-def _local_files(entry: DatasetEntry, root: Path) -> list[str] | None:
-    """Return the files of a dataset on disk, None for a hub id."""
-    paths = [root / path for path in entry.paths]
-    if all(path.is_file() for path in paths):
-        return [str(path) for path in paths]
+def _images_of(column: Any, row: int) -> Any:
+    """Return the image or images in a cell without reading their bytes; paths where there are no bytes."""
+    import pyarrow as pa
 
-    # A folder counts with all of its files.
-    if len(paths) == 1 and paths[0].is_dir():
-        return sorted(str(file) for file in paths[0].rglob("*") if file.is_file())
-    return None
+    cell = column[row]
+    if not cell.is_valid:
+        return None
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return [_image_at(cell.values, index) for index in range(len(cell))]
+    return _image_at(column, row)
 
 
-def _load_table(entry: DatasetEntry, root: Path) -> Any:
-    """Load the split of a dataset from files, a folder, or the hub."""
-    path = root / entry.paths[0]
+def _image_at(array: Any, row: int) -> Any:
+    import pyarrow as pa
+
+    cell = array[row]
+    if not cell.is_valid:
+        return None
+    if pa.types.is_struct(array.type) and not cell["bytes"].is_valid:
+        return cell["path"].as_py() if "path" in cell else None
+    return TableImage(array, row)
+
+
+# --- types
+
+
+def _holds_images(type: pa.DataType) -> bool:
+    """Return whether a column holds encoded images: bytes, or structs or lists of them."""
+    import pyarrow as pa
+
+    if pa.types.is_list(type) or pa.types.is_large_list(type):
+        return _holds_images(type.value_type)
+    if pa.types.is_struct(type):
+        return type.get_field_index("bytes") >= 0 and _holds_images(type.field("bytes").type)
+    return pa.types.is_binary(type) or pa.types.is_large_binary(type)
+
+
+def _plain_type(type: pa.DataType) -> pa.DataType:
+    """Return the type that a column is converted to: categories and views become texts and bytes."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(type):
+        return _plain_type(type.value_type)
+    if pa.types.is_string_view(type):
+        return pa.large_string()
+    if pa.types.is_binary_view(type):
+        return pa.large_binary()
+    if pa.types.is_list(type):
+        return pa.list_(_plain_type(type.value_type))
+    if pa.types.is_large_list(type):
+        return pa.large_list(_plain_type(type.value_type))
+    if pa.types.is_struct(type):
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in type])
+    return type
+
+
+def _plain_schema(schema: pa.Schema) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([field.with_type(_plain_type(field.type)) for field in schema], schema.metadata)
+
+
+def _class_names(schema: pa.Schema) -> Mapping[str, list[str]]:
+    """Return the names of the classes in columns that `datasets` stores as numbers."""
     try:
-        return _load_from(entry, path, _local_files(entry, root))
-    except (FileNotFoundError, ConnectionError) as error:
-        raise FileNotFoundError(
-            f"the dataset {entry.name} has nothing at {path}, and no hub has a dataset {entry.paths[0]}: "
-            "check its path in the mixture"
-        ) from error
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = metadata.get("info", {}).get("features", {})
+        return {
+            name: feature["names"]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, AttributeError, KeyError):
+        return {}
 
 
-def _load_from(entry: DatasetEntry, path: Path, files: list[str] | None) -> Any:
+# --- files
+
+
+def _local_files(entry: DatasetEntry, root: Path) -> list[Path] | None:
+    """Return the files of a dataset on disk, None for a hub id."""
+    path = root / entry.paths[0]
+    # A folder counts with all of its files.
+    if len(entry.paths) == 1 and path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+
+    is_hub_id = len(entry.paths) == 1 and _HUB_ID.fullmatch(entry.paths[0]) and not path.exists()
+    if is_hub_id and path.suffix.lower() not in TABLE_SUFFIXES and not is_pattern(entry.paths[0]):
+        return None
+
+    return find_files(entry, root)
+
+
+def _load(entry: DatasetEntry, root: Path) -> tuple[list[pa.RecordBatch], Mapping[str, list[str]]]:
+    """Return the rows of a dataset in batches, mapped from the disk, and the names of its classes."""
+    path = root / entry.paths[0]
+    files = _local_files(entry, root)
+    if files is None or path.is_dir():
+        return _from_datasets(entry, path)
+
+    batches: list[pa.RecordBatch] = []
+    for file in files:
+        of_file = list(_map_arrow(file))
+        if batches and of_file and of_file[0].schema.names != batches[0].schema.names:
+            raise ValueError(
+                f"{file} has the columns {', '.join(of_file[0].schema.names)}, the files before it have "
+                f"{', '.join(batches[0].schema.names)}: make them a dataset each"
+            )
+        batches += of_file
+    return batches, _class_names(batches[0].schema) if batches else {}
+
+
+def _from_datasets(entry: DatasetEntry, path: Path) -> tuple[list[pa.RecordBatch], Mapping[str, list[str]]]:
+    """Return the rows of a saved folder, a folder of files, or a dataset of the hub."""
+    import datasets
+
+    table = _load_dataset(entry, path)
+
+    # A selection of rows is an index over the others.
+    if table._indices is not None:
+        table = table.flatten_indices(cache_file_name=None)
+
+    class_names = {
+        name: feature.names
+        for name, feature in table.features.items()
+        if isinstance(feature, datasets.ClassLabel)
+    }
+    arrow = table.data.table
+    plain = _plain_schema(arrow.schema)
+    if plain != arrow.schema:
+        arrow = arrow.cast(plain)
+    return arrow.to_batches(), class_names
+
+
+def _load_dataset(entry: DatasetEntry, path: Path) -> Any:
     import datasets
 
     cache = str(resources.cache() / "datasets")
+    if not path.is_dir():
+        try:
+            return datasets.load_dataset(
+                entry.paths[0], split=entry.split, revision=entry.revision, cache_dir=cache
+            )
+        except (FileNotFoundError, ConnectionError) as error:
+            raise FileNotFoundError(
+                f"the dataset {entry.name} has nothing at {path}, and no hub has a dataset {entry.paths[0]}: "
+                "check its path in the mixture"
+            ) from error
 
-    # Nothing on disk: a hub id, unless the path can only mean a file.
-    if files is None:
-        hub_id = entry.paths[0]
-        if len(entry.paths) > 1 or path.suffix in _FILES or not _HUB_ID.fullmatch(hub_id):
-            raise FileNotFoundError
-        return datasets.load_dataset(hub_id, split=entry.split, revision=entry.revision, cache_dir=cache)
-
-    if path.is_file():
-        if path.suffix not in _FILES:
-            raise ValueError(f"the dataset {entry.name} has the file {path}, expected {', '.join(_FILES)}")
-        # Loaded from files, a dataset has the one split "train".
-        return datasets.load_dataset(_FILES[path.suffix], data_files=files, split="train", cache_dir=cache)
-
-    # A folder that `save_to_disk` wrote: several splits, or one.
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+    # Several splits, or one.
+    if is_saved_folder(path):
         saved = datasets.load_from_disk(str(path))
         if not isinstance(saved, datasets.DatasetDict):
             return saved
@@ -189,4 +295,117 @@ def _load_from(entry: DatasetEntry, path: Path, files: list[str] | None) -> Any:
         return saved[entry.split]
 
     # A folder of parquet or other files, which the library recognises itself.
-    return datasets.load_dataset(str(path), split=entry.split, cache_dir=cache)
+    try:
+        return datasets.load_dataset(str(path), split=entry.split, cache_dir=cache)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"the dataset {entry.name} has no table in the folder {path} ({first_line(error)}): name a file"
+        ) from error
+
+
+def is_saved_folder(path: Path) -> bool:
+    """Return whether a folder was written by `save_to_disk` of `datasets`."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def _map_arrow(file: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a file, mapped into memory.
+
+    Raises:
+        ValueError: the file is no table.
+    """
+    import pyarrow as pa
+
+    # A file that was written again has another size or time.
+    stat = file.stat()
+    state = text_digest(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}")[:16]
+    converted = resources.cache() / "tables" / f"{file.stem}-{state}.arrow"
+
+    if not converted.is_file():
+        converted.parent.mkdir(parents=True, exist_ok=True)
+        # The first process of a machine converts; the others wait and map its file.
+        with FileLock(f"{converted}.lock"):
+            if not converted.is_file():
+                try:
+                    _convert(file, converted)
+                except (pa.ArrowException, UnicodeError, csv.Error) as error:
+                    raise ValueError(
+                        f"{file} is no {table_kind(file)} file that can be read ({first_line(error)}): write "
+                        "it anew"
+                    ) from error
+
+    reader = pa.ipc.open_file(pa.memory_map(str(converted)))
+    for number in range(reader.num_record_batches):
+        yield reader.get_batch(number)
+
+
+def _convert(file: Path, converted: Path) -> None:
+    import pyarrow as pa
+
+    schema, batches = _READERS[table_kind(file)](file)
+    plain = _plain_schema(schema)
+    with resources.atomic_write(converted) as temporary, pa.ipc.new_file(str(temporary), plain) as writer:
+        for batch in batches:
+            writer.write_table(pa.Table.from_batches([batch]).cast(plain))
+
+
+def table_kind(file: Path) -> str:
+    """Return the kind of a table's file: parquet, Arrow or CSV, by its first bytes."""
+    with open(file, "rb") as content:
+        start = content.read(6)
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    # Files begin with a magic word, streams with a marker.
+    return "Arrow" if start == b"ARROW1" or start.startswith(b"\xff\xff\xff\xff") else "CSV"
+
+
+def _read_parquet(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    from pyarrow import parquet
+
+    table = parquet.ParquetFile(file, memory_map=True)
+    metadata = table.metadata
+
+    # Rows with images are large: so many that a batch fits into memory.
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    row_size = max(1, size // max(1, metadata.num_rows))
+    batch_size = max(1, min(_MAX_BATCH, _BATCH_BYTES // row_size))
+    return table.schema_arrow, table.iter_batches(batch_size=batch_size)
+
+
+def _read_arrow(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    import pyarrow as pa
+
+    source = pa.memory_map(str(file))
+    try:
+        reader = pa.ipc.open_file(source)
+    except pa.ArrowInvalid:
+        stream = pa.ipc.open_stream(source)
+        return stream.schema, iter(stream)
+    return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
+
+
+def _read_csv(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Read a table of texts, separated by the character that separates the names of its columns."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    encoding = text_encoding(file)
+    with open(file, encoding=encoding, newline="") as text:
+        header = text.readline()
+    separator = max(_SEPARATORS, key=header.count)
+    names = next(csv.reader([header], delimiter=separator), [])
+
+    reader = arrow_csv.open_csv(
+        file,
+        arrow_csv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding),
+        # A text in quotes may have several lines.
+        arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+        # "NA" and "3.10" are what they are.
+        arrow_csv.ConvertOptions(
+            column_types={name.strip("\ufeff"): pa.string() for name in names}, strings_can_be_null=False
+        ),
+    )
+    return reader.schema, iter(reader)
+
+
+_READERS = {"parquet": _read_parquet, "Arrow": _read_arrow, "CSV": _read_csv}

@@ -56,7 +56,6 @@ ROWS = {
         CONVERSATION(answer=" \n"),
         r"\[1\].value: expected a text that is not",
     ),
-    "an answer that is a number": ("conversations", CONVERSATION(answer=3), "expected a text, got int 3"),
     "an answer that is null": (
         "conversations",
         CONVERSATION(answer=None),
@@ -77,9 +76,9 @@ ROWS = {
     "an image after the question": (
         "conversations",
         CONVERSATION("<img>a.png</img> like <img>b.png</img>? "),
-        "every <img>path</img> must stand at the front of the first prompt",
+        "expected 1 images, got 2; the dataset's min_images and max_images say how many",
     ),
-    "an image in a later prompt": (
+    "an image without a prompt later": (
         "conversations",
         user(
             ("user", "<img>a.png</img> q? "),
@@ -87,9 +86,13 @@ ROWS = {
             ("user", "<img>a.png</img>"),
             ("assistant", "y"),
         ),
-        r"\[2\].value: every <img>path</img> must stand at the front",
+        r"\[2\].value after the images: expected a text that is not empty",
     ),
-    "an image that does not end": ("conversations", CONVERSATION("<img>a.png what?"), "got another <img> in"),
+    "an image that does not end": (
+        "conversations",
+        CONVERSATION("<img>a.png what?"),
+        "expected 1 images, got 0",
+    ),
     "an image without a path": ("conversations", CONVERSATION("<img></img> what?"), "not empty, got ''"),
     "a path with a zero byte": ("conversations", CONVERSATION("<img>a\0b</img> what?"), "expected a path"),
     "two images": (
@@ -112,10 +115,10 @@ ROWS = {
     "no question": ("evaluation", {"image": "a.png", "answer": "x"}, "the field question is missing"),
     "an empty question": ("evaluation", EXAMPLE(" "), "field question: expected a text that is not empty"),
     "no answer of many": ("evaluation", EXAMPLE(answer=[]), r"field answer: expected a text, got list \[\]"),
-    "a number among answers": (
+    "true among answers": (
         "evaluation",
-        EXAMPLE(answer=["x", 5]),
-        r"field answer\[1\]: expected a text, got int",
+        EXAMPLE(answer=["x", True]),
+        r"field answer\[1\]: expected a text, got bool",
     ),
     "an image that is a number": ("evaluation", EXAMPLE(image=5), "field image: expected a text, got int 5"),
     "a line that is a list": ("evaluation", [1], "expected an object with fields, got list"),
@@ -123,17 +126,52 @@ ROWS = {
     "a placeholder without its image": (
         "llava",
         TALK("<image>\n<image> q?", "x"),
-        "expected a <image> for each of the 1 images of the field image, got 2",
+        "expected an <image> for each of the 1 images of the field image, got 2",
     ),
-    "an image without its placeholder": (
-        "llava",
-        TALK("q?", "x"),
-        "of the 1 images of the field image, got 0",
-    ),
-    "a placeholder in a later question": (
+    "a placeholder too many in a later question": (
         "llava",
         TALK("<image> q?", "x", "<image>?", "y"),
-        "every <image> must stand in the first question",
+        "for each of the 1 images of the field image, got 2",
+    ),
+    "an image in an answer": (
+        "messages",
+        {
+            "messages": [
+                {"role": "user", "content": "q?"},
+                {"role": "assistant", "content": [{"type": "image", "image": "a.png"}]},
+            ]
+        },
+        r"field messages\[1\].content: expected text in a message of assistant, got an image",
+    ),
+    "a sound in a message": (
+        "messages",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "audio", "audio": "a.wav"}]},
+                {"role": "assistant", "content": "x"},
+            ]
+        },
+        r"field messages\[0\].content\[0\].type: expected text or image, got audio",
+    ),
+    "a message of a tool": (
+        "messages",
+        {"messages": [{"role": "user", "content": "q?"}, {"role": "tool", "content": "x"}]},
+        r"messages\[1\].role: expected assistant .user and assistant take turns., got tool",
+    ),
+    "an answer that is not to be learned": (
+        "messages",
+        {
+            "messages": [
+                {"role": "user", "content": "q?"},
+                {"role": "assistant", "content": "x", "weight": 0},
+            ]
+        },
+        r"messages\[1\].weight: expected an answer to train on",
+    ),
+    "texts without an answer": (
+        "cauldron",
+        {"images": ["a.png"], "texts": [{"user": "q?"}]},
+        "an object with",
     ),
     "a question of nothing but its placeholder": (
         "llava",
@@ -143,7 +181,7 @@ ROWS = {
     "a system prompt": (
         "llava",
         {"image": "a.png", "conversations": [{"from": "system", "value": "x"}]},
-        "expected human .human and gpt take turns., got system",
+        "expected an answer after every prompt, got 1 turns",
     ),
     "an image in a dictionary": (
         "llava",
@@ -151,7 +189,15 @@ ROWS = {
         r"field image: expected a text, got dict",
     ),
 }
-GOOD = {"conversations": CONVERSATION, "evaluation": EXAMPLE, "llava": lambda: TALK("<image> what?", "a cat")}
+GOOD = {
+    "conversations": CONVERSATION,
+    "evaluation": EXAMPLE,
+    "llava": lambda: TALK("<image> what?", "a cat"),
+    "messages": lambda: {
+        "messages": [{"role": "user", "content": "what?"}, {"role": "assistant", "content": "a cat"}]
+    },
+    "cauldron": lambda: {"images": ["a.png"], "texts": [{"user": "what?", "assistant": "a cat"}]},
+}
 
 
 def outcomes(records):
@@ -181,7 +227,7 @@ def test_malformed_record_raises_and_the_others_are_read(what, folder):
         name = "rows.json"
         files.write_list(folder / name, rows)
 
-    first, bad, last = outcomes(files.read_dataset(files.entry(format, name), folder))
+    first, bad, last = outcomes(files.read(folder, format, name, unique_ids=True))
 
     assert isinstance(first, Record) and isinstance(last, Record)
 
@@ -233,7 +279,10 @@ SHARDS = {
     "no text": ([("2.png", b"")], "the field question is missing"),
     "JSON that is none": ([("2.png", b""), ("2.json", b"{")], "the member .json must be UTF-8 and JSON"),
     "JSON that is a list": ([("2.png", b""), ("2.json", b"[]")], "must be an object with fields, got list"),
-    "the key of another": ([("1.png", b""), ("1.json", b"{}")], "s.tar, key 1 has the same"),
+    "the key of another": (
+        [("1.png", b""), ("1.json", b'{"question": "q?", "answer": "x"}')],
+        "s.tar, key 1 has the same",
+    ),
 }
 
 
@@ -245,7 +294,7 @@ def test_malformed_sample_of_a_shard_raises(what, folder):
     first, last = ([(f"{n}.png", files.png()), (f"{n}.json", text)] for n in (1, 3))
     files.write_tar(folder / "s.tar", [*first, ("0.png", files.png()), ("0.json", text), *members, *last])
     first_good, second_good, bad, last_good = outcomes(
-        files.read_dataset(files.entry("webdataset", "s.tar"), folder)
+        files.read(folder, "webdataset", "s.tar", unique_ids=True)
     )
 
     assert [isinstance(record, Record) for record in (first_good, second_good, last_good)] == [True] * 3
@@ -278,11 +327,20 @@ FILES = {
     "no file": ("conversations", "rows.json", None, FileNotFoundError, "has no file at .*rows.json"),
     "an empty file": ("conversations", "rows.json", b"", ValueError, "rows.json is empty"),
     "a list of nothing": ("conversations", "rows.json", b"[]", ValueError, "the dataset pets is empty"),
-    "an object": ("conversations", "rows.json", b'{"a": 1}', ValueError, "must hold a list of records"),
+    "an object": ("conversations", "rows.json", b'{\n"a": 1}', ValueError, "must hold a list of records"),
     "a list that is cut off": ("llava", "rows.json", b'[{"a": 1}, {', ValueError, "is not JSON"),
     "a list without commas": ("llava", "rows.json", b"[{} {}]", ValueError, "is not JSON .*line 1 column 5"),
     "a list with more after it": ("llava", "rows.json", b"[{}] {}", ValueError, "is not JSON .*Extra data"),
-    "another ending": ("llava", "rows.csv", b"a,b", ValueError, "must end in .json .a list. or .jsonl"),
+    "a table of nothing": ("llava", "rows.csv", b"a,b\n", ValueError, "the dataset pets is empty"),
+    "a folder": ("llava", ".", None, FileNotFoundError, "the dataset pets has no file at"),
+    "wildcards that match nothing": ("llava", "*.jsonl", None, FileNotFoundError, r"no file at .*\*.jsonl"),
+    "a shard of braces that is missing": (
+        "webdataset",
+        "s-{0..1}.tar",
+        None,
+        FileNotFoundError,
+        "no file at .*s-0.tar",
+    ),
     "lines of blanks": ("evaluation", "rows.jsonl", b"\n \n", ValueError, "holds no records"),
     "a shard of nonsense": (
         "webdataset",
@@ -303,26 +361,39 @@ def test_malformed_file_raises_when_it_is_indexed(what, folder):
         files.read_dataset(files.entry(format, name), folder)
 
 
-def test_truncated_and_compressed_shards_raise(folder):
-    members = [("1.png", files.png(50, 50)), ("2.png", bytes(5000))]
+def test_truncated_shard_keeps_what_is_whole_and_compressed_one_raises(folder):
+    text = b'{"question": "q?", "answer": "x"}'
+    members = [
+        (f"{n}.{ending}", content)
+        for n in range(3)
+        for ending, content in (("png", files.png(50, 50)), ("json", text))
+    ]
     files.write_tar(folder / "s.tar", members)
+    files.write_tar(folder / "other.tar", [("9.png", files.png()), ("9.json", text)])
+    content = (folder / "s.tar").read_bytes()
 
-    # Cut inside of the second member.
-    (folder / "s.tar").write_bytes((folder / "s.tar").read_bytes()[:3000])
+    # Within the last image, its padding, and the header of the text that follows it.
+    for size in (4 * 1024 + 512 + 20, 4 * 1024 + 1000, 4 * 1024 + 1024 + 10):
+        (folder / "s.tar").write_bytes(content[:size])
+        *good, bad, other = outcomes(files.read(folder, "webdataset", ["s.tar", "other.tar"]))
+        assert [record.id for record in (*good, other)] == ["0", "1", "9"]
+        assert bad == (
+            f"dataset pets: s.tar, key 2: the shard is cut off here, after {size} bytes: this record and all "
+            "behind it are lost; fetch it anew"
+        )
+
     files.write_tar(folder / "z.tar", members, "w:gz")
-
-    for name in ("s.tar", "z.tar"):
-        with pytest.raises(ValueError, match=f"{name} is no whole, uncompressed tar file"):
-            files.read_dataset(files.entry("webdataset", name), folder)
+    with pytest.raises(ValueError, match="z.tar is no whole, uncompressed tar file"):
+        files.read(folder, "webdataset", "z.tar")
 
 
 def test_missing_column_raises_with_the_list(folder):
     pytest.importorskip("datasets")
     files.write_parquet(folder / "rows.parquet", image=["a.png"], text=["x"])
 
-    with pytest.raises(FileNotFoundError, match="has nothing at .*gone.parquet, and no hub has a dataset"):
+    with pytest.raises(FileNotFoundError, match="the dataset pets has no file at .*gone.parquet"):
         files.read_dataset(files.entry("datasets", "gone.parquet"), folder)
-    with pytest.raises(ValueError, match="has the file .*a.png, expected .parquet"):
+    with pytest.raises(ValueError, match="a.png is no CSV file that can be read"):
         files.read_dataset(files.entry("datasets", "a.png"), folder)
     with pytest.raises(ValueError, match="has no column answer: `columns` must name some of image, text"):
         files.read_dataset(files.entry("datasets", "rows.parquet"), folder)
