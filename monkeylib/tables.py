@@ -17,6 +17,7 @@ Value = str | int | float | None
 Row = Mapping[str, Value]
 
 _MAX_PRINTED_ROWS = 40
+_MAX_WIDTH = 10_000  # characters of a line
 _SCORE_COLUMNS = {"model", "split", "metric", "value", "low", "high"}
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _FLOAT = re.compile(r"-?\d+\.\d+(e[+-]?\d+)?|-?\d+e[+-]?\d+")
@@ -139,17 +140,30 @@ def _parse(field: str) -> Value:
 
 
 def print_table(rows: Sequence[Row], title: str, console: "rich.console.Console") -> None:
-    """Print rows on the terminal under a title, numbers to the right, at most the first 40."""
+    """Print rows under a title, numbers to the right, at most the first 40.
+
+    Nothing is cut: on a narrow terminal, long words are broken, and elsewhere lines are as long as they need.
+    """
+    from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table()
     for column in rows[0]:
-        table.add_column(column, justify="right" if is_numeric(rows, column) else "left")
+        justify = "right" if is_numeric(rows, column) else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in rows[:_MAX_PRINTED_ROWS]:
         table.add_row(*(format_value(row.get(column)) for column in rows[0]))
 
     console.print(title, style="bold", highlight=False, soft_wrap=True)
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+    else:
+        # A file or a pipe has no width of its own.
+        options = console.options.update(max_width=_MAX_WIDTH)
+        width = Measurement.get(console, options, table).maximum
+        Console(file=console.file, width=max(width, console.width)).print(table)
+
     if len(rows) > _MAX_PRINTED_ROWS:
         console.print(f"and {len(rows) - _MAX_PRINTED_ROWS} more rows", highlight=False)
 

@@ -124,9 +124,8 @@ def benchmarks(
             files = [part.released.file]
             images = "named from the same folder"
         else:
-            folder = name.removesuffix("-val")
-            files = [f"{folder}/{file}" for file in part.files]
-            images = part.images
+            files = [f"{benchmark.card.folder}/{file}" for file in part.files]
+            images = part.images or " or ".join(part.options.get("image_folders", ()))
         print(f"    {benchmark.split}; reads {', '.join(files)}; images {images or 'beside them'}")
         if part.unverified and not name.startswith("released-"):
             print(f"    unverified: {part.unverified}")

@@ -62,6 +62,13 @@ GalleryOption = Annotated[
         "--gallery", min=0, help="Wrong answers in each benchmark's error gallery; 0 writes no gallery."
     ),
 ]
+ByOption = Annotated[
+    str,
+    typer.Option(
+        help="Also score groups of questions with the same value of a field, such as MME's task, ChartQA's "
+        "family, VQAv2's answer_type, ScienceQA's subject or EST-VQA's language."
+    ),
+]
 FoldersArgument = Annotated[list[Path], typer.Argument(help="Folders that `monkeylib evaluate` has written.")]
 MetricsOption = Annotated[
     str,
@@ -83,6 +90,7 @@ def evaluate(
     gallery: GalleryOption = 24,
     retry_failed: RetryOption = False,
     max_failed: MaxFailedOption = 0.1,
+    by: ByOption = "",
 ) -> None:
     """Evaluate a model on benchmarks. Run it again to resume with the missing predictions.
 
@@ -124,7 +132,7 @@ def evaluate(
     if result is None:
         return
     if result.ids and results.has_scores(folder):
-        _report([folder], [], result.ids)
+        _report([folder], [], by=by, ids=result.ids)
     if result.error is not None:
         raise result.error
 
@@ -134,9 +142,14 @@ def score(
     metrics: MetricsOption = "",
     data: DataOption = None,
     gallery: GalleryOption = 0,
+    by: ByOption = "",
 ) -> None:
-    """Score predictions again, without a model. Two folders are also compared, by paired differences."""
-    from monkeylib.evaluation import error_gallery, results
+    """Score predictions again, without a model. Two folders are also compared, by paired differences.
+
+    Files for test servers, and the texts of MME, are written again as well.
+    """
+    from monkeylib.evaluation import error_gallery, results, submissions
+    from monkeylib.evaluation.benchmarks import BENCHMARKS
     from monkeylib.evaluation.examples import read_predictions
     from monkeylib.evaluation.metrics import registry
 
@@ -156,7 +169,16 @@ def score(
                 if not results.is_unanswerable(rows):
                     error_gallery.write_gallery(benchmark, rows, benchmark.load(None), page, gallery)
 
-    _report(folders, metric_names)
+    for predictions_folder in folders:
+        for name, file in results.prediction_files(predictions_folder, bool(metric_names)).items():
+            rows = read_predictions(file)
+            if name in BENCHMARKS and submissions.needs_submission(BENCHMARKS[name], rows):
+                submissions.report_submission(BENCHMARKS[name], rows, predictions_folder)
+
+    # Predictions for test servers alone have no scores here.
+    scored = [path for path in folders if results.has_scores(path, any_name=bool(metric_names))]
+    if scored:
+        _report(scored, metric_names, by=by)
 
 
 def _benchmark(name: str, prompt: str | None, data: Path | None) -> "Benchmark":
@@ -173,13 +195,18 @@ def _default_folder(path: str) -> Path:
 
 
 def _report(
-    folders: Sequence[Path], metrics: Sequence[str], ids: Mapping[str, Collection[str]] | None = None
+    folders: Sequence[Path],
+    metrics: Sequence[str],
+    *,
+    by: str = "",
+    ids: Mapping[str, Collection[str]] | None = None,
 ) -> None:
     """Write scores.csv of each folder and print all scores; of two folders, also their paired differences.
 
     Args:
         folders: folders of predictions.
         metrics: metrics in place of the benchmarks'.
+        by: field whose values divide the examples into groups; empty for none.
         ids: examples to be scored, by benchmark; by default all.
     """
     from rich.console import Console
@@ -193,7 +220,7 @@ def _report(
     labels = results.run_labels(folders)
     for folder, label in zip(folders, labels, strict=True):
         # Two runs of one model are two columns.
-        scores = results.score_folder(folder, metrics, ids=ids)
+        scores = results.score_folder(folder, metrics, by=by or None, ids=ids)
         rows += [dataclasses.replace(row, model=label) for row in scores]
 
     files = ", ".join(resources.display_path(folder / results.SCORES_FILE) for folder in folders)

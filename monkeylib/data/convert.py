@@ -10,6 +10,7 @@ from monkeylib import resources
 from monkeylib.data.dataset_cards import DatasetCard
 from monkeylib.data.layouts import LAYOUTS, QARecord, checked, require_files
 from monkeylib.data.readers.forms import most_frequent
+from monkeylib.images import split_page
 from monkeylib.prompts import SEPARATOR, build_prompt
 
 
@@ -55,7 +56,7 @@ def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
         for record in checked(records, card.name, part.files, card.home):
             answer = training_answer(record, part.answer).strip()
             if record.image not in image_exists:
-                image_exists[record.image] = (images / record.image).is_file()
+                image_exists[record.image] = split_page(images / record.image)[0].is_file()
 
             if not answer:
                 left_out["no answer"] += 1

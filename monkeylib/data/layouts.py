@@ -6,8 +6,9 @@ give those of ten people, DocVQA gives several that are all correct, DUE gives t
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from monkeylib import resources
 from monkeylib.data.json_rows import read_json_or_jsonl
+from monkeylib.images import ImageError, list_pages
 
 MME_PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
@@ -23,6 +25,7 @@ MME_PERCEPTION = (
 MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_CHINESE = re.compile("[\u4e00-\u9fa5]")
 _SMALLEST_LETTER = 6  # points
 
 
@@ -37,6 +40,7 @@ class QARecord:
         answers: all answers; of a multiple choice the text of the correct one.
         choices: options of a multiple choice, in their order.
         meta: what else metrics need: the number of the correct choice, the task, the key of a field.
+        pages: all pages of a document, of which `image` is the first; empty where the image is all.
     """
 
     id: str
@@ -45,6 +49,7 @@ class QARecord:
     answers: tuple[str, ...]
     choices: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    pages: tuple[str, ...] = ()
 
     @property
     def full_question(self) -> str:
@@ -76,13 +81,10 @@ def read_json(path: Path, *fields: str) -> Any:
     return value
 
 
-def read_json_lines(path: Path) -> Iterator[Any]:
-    """Yield the value on each line of a JSON lines file, blank lines apart.
-
-    Raises:
-        ValueError: a line is not JSON.
-    """
-    return (value for _, value in read_json_or_jsonl(path))
+def as_text(value: Any) -> Any:
+    """Return a number as a text; other values unchanged."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
 
 
 def require_files(name: str, folder: Path, files: Sequence[str], home: str) -> None:
@@ -97,7 +99,7 @@ def require_files(name: str, folder: Path, files: Sequence[str], home: str) -> N
 
 
 def checked(records: Iterable[QARecord], name: str, files: Sequence[str], home: str) -> Iterator[QARecord]:
-    """Yield the records of a dataset unchanged, after checking that their fields are texts.
+    """Yield the records of a dataset, after checking that their fields are texts; answers may be numbers.
 
     Raises:
         ValueError: a field is not a text, or the files lack one that the reader expects.
@@ -107,6 +109,7 @@ def checked(records: Iterable[QARecord], name: str, files: Sequence[str], home: 
     try:
         for record in records:
             count += 1
+            record = replace(record, answers=tuple(map(as_text, record.answers)))
             _check_texts(record)
             yield record
     except (KeyError, TypeError, IndexError, AttributeError) as error:
@@ -179,51 +182,85 @@ def textcaps(folder: Path, file: str, by_image: bool = False) -> Iterator[QAReco
 # --- general questions ----------------------------------------------------------------------------
 
 
-def coco_questions(folder: Path, questions: str, annotations: str, coco_split: str) -> Iterator[QARecord]:
+def coco_questions(
+    folder: Path, questions: str, annotations: str | None = None, *, coco_split: str
+) -> Iterator[QARecord]:
     """Read VQAv2 or OKVQA: questions in one file, the answers of ten people in another.
 
     Args:
         folder: folder of both files.
         questions: file with rows of `questions`.
-        annotations: file with rows of `annotations`. VQAv2's hold the most frequent answer, too.
+        annotations: file with rows of `annotations`. VQAv2's hold the most frequent answer, too. Its test
+            splits have none.
         coco_split: COCO's name of the split in the names of its images, such as "train2014".
     """
-    question_of = {row["question_id"]: row["question"] for row in read_json(folder / questions, "questions")}
 
+    # COCO pads numbers of images to twelve digits.
+    def image_of(row: Mapping[str, Any]) -> str:
+        return f"COCO_{coco_split}_{row['image_id']:012d}.jpg"
+
+    question_rows = read_json(folder / questions, "questions")
+    if annotations is None:
+        for row in question_rows:
+            yield QARecord(str(row["question_id"]), image_of(row), row["question"], ())
+        return
+
+    question_of = {row["question_id"]: row["question"] for row in question_rows}
     for row in read_json(folder / annotations, "annotations"):
         yield QARecord(
             id=str(row["question_id"]),
-            # COCO pads numbers of images to twelve digits.
-            image=f"COCO_{coco_split}_{row['image_id']:012d}.jpg",
+            image=image_of(row),
             question=question_of[row["question_id"]],
             answers=tuple(answer["answer"] for answer in row["answers"]),
-            meta={"frequent": row.get("multiple_choice_answer", ""), "kind": row.get("answer_type", "")},
+            meta={"frequent": row.get("multiple_choice_answer", "")}
+            | _present(row, "answer_type", "question_type"),
         )
 
 
 def gqa(folder: Path, file: str) -> Iterator[QARecord]:
     """Read GQA: a map from question ids to `imageId`, `question` and the short `answer`."""
     for id, row in read_json(folder / file).items():
-        yield QARecord(id, f"{row['imageId']}.jpg", row["question"], (row["answer"],))
+        meta = _present(row.get("types") or {}, "structural", "semantic", "detailed")
+        yield QARecord(id, f"{row['imageId']}.jpg", row["question"], (row["answer"],), meta=meta)
 
 
-def vizwiz(folder: Path, file: str) -> Iterator[QARecord]:
-    """Read VizWiz: the answers of ten people; questions without an answer have "unanswerable"."""
+def vizwiz(folder: Path, file: str, answers: bool = True) -> Iterator[QARecord]:
+    """Read VizWiz: the answers of ten people; questions without an answer have "unanswerable".
+
+    Args:
+        folder: folder of the download.
+        file: name of the annotation file.
+        answers: whether the file has answers; that of the test split has none.
+    """
     for number, row in enumerate(read_json(folder / file)):
-        answers = tuple(answer["answer"] for answer in row["answers"])
-        yield QARecord(str(number), row["image"], row["question"], answers)
+        answers_of_people = tuple(answer["answer"] for answer in row["answers"]) if answers else ()
+        meta = _present(row, "answer_type", "answerable")
+        yield QARecord(str(number), row["image"], row["question"], answers_of_people, meta=meta)
 
 
-def scienceqa(folder: Path, problems: str, splits: str, split: str) -> Iterator[QARecord]:
-    """Read the questions of a split of ScienceQA that have an image, at ID/image.png: multiple choice."""
+def scienceqa(folder: Path, problems: str, splits: str, split: str, hint: bool = False) -> Iterator[QARecord]:
+    """Read the questions of a split of ScienceQA that have an image, at ID/image.png: multiple choice.
+
+    Args:
+        folder: folder of the download.
+        problems: file of all questions by id.
+        splits: file of the ids in each split.
+        split: name of the split.
+        hint: put "Context: " and the hint of a question before it if it has one, as LLaVA and lmms-eval do.
+    """
     rows = read_json(folder / problems)
 
     for id in read_json(folder / splits, split):
         row = rows[id]
         # More than half of the questions have no image.
         if row["image"]:
+            question = row["question"]
+            if hint and row.get("hint", "").strip():
+                question = f"Context: {row['hint']}\n{question}"
+
             image = f"{id}/{row['image']}"
-            yield _multiple_choice(id, image, row["question"], row["choices"], row["answer"])
+            meta = _present(row, "subject", "topic", "category", "skill", "grade")
+            yield _multiple_choice(id, image, question, row["choices"], row["answer"], meta)
 
 
 def mme(folder: Path, *tasks: str) -> Iterator[QARecord]:
@@ -265,11 +302,18 @@ def mme(folder: Path, *tasks: str) -> Iterator[QARecord]:
 # --- scene text and diagrams ----------------------------------------------------------------------
 
 
-def textvqa(folder: Path, file: str) -> Iterator[QARecord]:
-    """Read TextVQA: the answers of ten people in each row of `data`."""
+def textvqa(folder: Path, file: str, answers: bool = True) -> Iterator[QARecord]:
+    """Read TextVQA: the answers of ten people in each row of `data`.
+
+    Args:
+        folder: folder of the download.
+        file: name of the annotation file.
+        answers: whether the file has answers; that of the test split has none.
+    """
     for row in read_json(folder / file, "data"):
         image = f"{row['image_id']}.jpg"
-        yield QARecord(str(row["question_id"]), image, row["question"], tuple(row["answers"]))
+        answers_of_people = tuple(row["answers"]) if answers else ()
+        yield QARecord(str(row["question_id"]), image, row["question"], answers_of_people)
 
 
 def ocrvqa(folder: Path, file: str, split: int) -> Iterator[QARecord]:
@@ -289,16 +333,27 @@ def stvqa(folder: Path, file: str) -> Iterator[QARecord]:
     """Read ST-VQA (task 3): rows of `data` with `file_path`, `question_id`, `question` and `answers`."""
     for row in read_json(folder / file, "data"):
         answers = _as_tuple(row["answers"])
-        yield QARecord(str(row["question_id"]), row["file_path"], row["question"], answers)
+        meta = _present(row, "dataset")
+        yield QARecord(str(row["question_id"]), row["file_path"], row["question"], answers, meta=meta)
 
 
 def estvqa(folder: Path, file: str) -> Iterator[QARecord]:
-    """Read EST-VQA: a list of images, each with `image` and an `annotation` of questions with `answer`."""
+    """Read EST-VQA: a list of images, each with `image` and an `annotation` of questions with `answer`.
+
+    As in the official script, a question is Chinese if it holds a Chinese character.
+    """
     for row_number, row in enumerate(read_json(folder / file)):
         for number, pair in enumerate(row["annotation"]):
             # One record a question: an image of EST-VQA may have several.
             id = f"{row.get('id', row_number)}-{number}"
-            yield QARecord(id, row["image"], pair["question"], _as_tuple(pair["answer"]))
+            language = "Chinese" if _CHINESE.search(pair["question"]) else "English"
+            yield QARecord(
+                id,
+                row["image"],
+                pair["question"],
+                _as_tuple(pair["answer"]),
+                meta={"language": language},
+            )
 
 
 def ai2d(
@@ -367,7 +422,7 @@ def draw_letters(image: Path, texts: dict[str, dict[str, Any]], out: Path) -> No
 # --- documents ------------------------------------------------------------------------------------
 
 
-def docvqa(folder: Path, file: str, image: str = "image") -> Iterator[QARecord]:
+def docvqa(folder: Path, file: str, image: str, image_folders: Sequence[str]) -> Iterator[QARecord]:
     """Read DocVQA or InfographicVQA: rows of `data` with `questionId` and several correct answers.
 
     The published files of the test splits have no answers; their records have none either.
@@ -375,11 +430,21 @@ def docvqa(folder: Path, file: str, image: str = "image") -> Iterator[QARecord]:
     Args:
         folder: folder of the download.
         file: name of the annotation file.
-        image: field that names the image: "image" (documents/NAME.png) or "image_local_name".
+        image: field that names the image: "image" or "image_local_name". DocVQA writes "documents/NAME.png"
+            there, also where the folder of images is called spdocvqa_images.
+        image_folders: names that the folder of images has in the versions of the download.
     """
+    images = _existing_folder(folder, image_folders)
     for row in read_json(folder / file, "data"):
         answers = _as_tuple(row.get("answers", ()))
-        yield QARecord(str(row["questionId"]), row[image], row["question"], answers)
+        meta = _present(row, "question_types", "answer_type", "operation/reasoning")
+        yield QARecord(
+            str(row["questionId"]),
+            f"{images}/{PurePosixPath(row[image]).name}",
+            row["question"],
+            answers,
+            meta=meta,
+        )
 
 
 def chartqa(folder: Path, *files: str) -> Iterator[QARecord]:
@@ -393,7 +458,7 @@ def chartqa(folder: Path, *files: str) -> Iterator[QARecord]:
 
 def visualmrc(folder: Path, file: str) -> Iterator[QARecord]:
     """Read VisualMRC: one line for each page, with sentences as answers."""
-    for row in read_json_lines(folder / file):
+    for _, row in read_json_or_jsonl(folder / file):
         for number, pair in enumerate(row["qa_data"]):
             answers = (pair["answer"]["text"],)
             yield QARecord(f"{row['id']}-{number}", row["image_filename"], pair["question"]["text"], answers)
@@ -403,44 +468,89 @@ def due(folder: Path, file: str, question: str) -> Iterator[QARecord]:
     """Read a dataset of DUE: one line for each document, with `annotations` of a `key` and its `values`.
 
     A value is a text with `value_variants` of its spelling, which are kept in `meta`. Values with `children`
-    instead of a text give no answer. The download holds PDF files; page png/NAME/0.png has to be rendered.
+    instead of a text give no answer. The download holds PDF files, whose pages are drawn when they are
+    needed; pages that have been drawn already, as png/NAME/0.png and so on, take precedence.
 
     Args:
         folder: folder of the download.
         file: name of the annotation file.
         question: template of the question. The {key} is a question itself (WTQ), a statement (TableFact) or
-            the name of a field (DeepForm, KLC).
+            the name of a field (DeepForm, KLC), which is given in words: "address__post_town" as "address
+            post town".
     """
-    for row in read_json_lines(folder / file):
+    for _, row in read_json_or_jsonl(folder / file):
         name = row["name"].removesuffix(".pdf")
+        pages = _document_pages(folder, name)
 
         for number, annotation in enumerate(row["annotations"]):
+            key = annotation["key"]
+            words = key if question == "{key}" else " ".join(key.replace("_", " ").split())
+
             # Values with children, such as the rows of a table, have no text.
             values = [value for value in annotation["values"] if "value" in value]
             variants = [list(value.get("value_variants", [])) for value in values]
             yield QARecord(
                 id=f"{name}-{number}",
-                image=f"{name}/0.png",
-                question=question.format(key=annotation["key"].replace("_", " ")),
+                image=pages[0],
+                question=question.format(key=words),
                 answers=tuple(value["value"] for value in values),
-                meta={"key": annotation["key"], "variants": variants},
+                meta={"key": key, "variants": variants},
+                pages=pages,
             )
+
+
+def _document_pages(folder: Path, name: str) -> tuple[str, ...]:
+    """Return the pages of a document of DUE, relative to the folder of the download."""
+    images = [path for path in (folder / "png" / name).glob("*.png") if path.stem.isdecimal()]
+    if images:
+        images.sort(key=lambda path: int(path.stem))
+        return tuple(path.relative_to(folder).as_posix() for path in images)
+
+    document = f"{_existing_folder(folder, ('pdf', 'pdfs'))}/{name}.pdf"
+    try:
+        pages = list_pages(folder / document)
+    except ImageError:
+        # What is missing is counted by the caller, and what is damaged is a failure of its questions.
+        return (document,)
+    return tuple(path.relative_to(folder).as_posix() for path in pages)
 
 
 # --- helpers --------------------------------------------------------------------------------------
 
 
-def _multiple_choice(id: str, image: str, question: str, choices: Sequence[str], answer: int) -> QARecord:
+def _multiple_choice(
+    id: str,
+    image: str,
+    question: str,
+    choices: Sequence[str],
+    answer: int,
+    meta: Mapping[str, Any] | None = None,
+) -> QARecord:
     if not 0 <= answer < len(choices):
         raise IndexError(f"question {id} has {len(choices)} choices, and its answer is number {answer}")
 
-    meta = {"choices": list(choices), "answer": answer}
+    meta = {**(meta or {}), "choices": list(choices), "answer": answer}
     return QARecord(id, image, question, (choices[answer],), tuple(choices), meta)
 
 
+def _present(row: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    """Return the fields of a row that say something, which scores can be grouped by; lists become texts."""
+    values = {field: row.get(field) for field in fields}
+    return {
+        field: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for field, value in values.items()
+        if value not in (None, "", [])
+    }
+
+
+def _existing_folder(folder: Path, names: Sequence[str]) -> str:
+    """Return the first of several names that is a folder, else the first name."""
+    return next((name for name in names if (folder / name).is_dir()), names[0])
+
+
 def _as_tuple(answers: Any) -> tuple[str, ...]:
-    """Return answers as a tuple; a single text becomes a tuple of one."""
-    return (answers,) if isinstance(answers, str) else tuple(answers)
+    """Return answers as a tuple; a single text or number becomes a tuple of one."""
+    return tuple(answers) if isinstance(answers, list | tuple) else (answers,)
 
 
 _READERS: tuple[Callable[..., Iterator[QARecord]], ...] = (

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib.data.dataset_cards import DatasetCard
-from monkeylib.data.layouts import LAYOUTS, QARecord, checked, read_json, read_json_lines, require_files
+from monkeylib.data.json_rows import read_json_or_jsonl
+from monkeylib.data.layouts import LAYOUTS, QARecord, as_text, checked, read_json, require_files
 from monkeylib.digests import text_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
+from monkeylib.images import split_page
 
 _HINT = "the folder of all downloads is set by MONKEYLIB_DATA"
 _RELEASED_HOME = f"https://github.com/Yuliang-Liu/Monkey, section Evaluate ({_HINT})"
@@ -71,6 +73,7 @@ def official_examples(
             image_id=f"{name}/{record.image}",
             # "frequent" is for training only; empty entries say nothing.
             meta={key: value for key, value in record.meta.items() if key != "frequent" and value != ""},
+            pages=tuple(folder / part.images / page for page in record.pages),
         )
         for record in selected
     ]
@@ -145,18 +148,17 @@ def released_examples(
     require_files(f"released-{card.name}", folder, [released.file, *annotations], _RELEASED_HOME)
 
     file = folder / released.file
-    rows = list(read_json_lines(file))
+    rows = list(read_json_or_jsonl(file))
     if not rows:
         raise ValueError(f"{file} is empty: get it from {_RELEASED_HOME}")
     answers = _annotated_answers(folder / released.annotations) if released.annotations else None
 
     # Some of the released files repeat ids: then the number of the line makes them unique.
-    ids = [str(row.get("question_id")) if isinstance(row, dict) else "None" for row in rows]
+    ids = [str(row.get("question_id")) if isinstance(row, dict) else "None" for _, row in rows]
     ids_repeat = len(set(ids)) < len(ids)
 
     examples = []
-    for number, (row, id) in enumerate(zip(rows[:limit], ids, strict=False), 1):
-        location = f"line {number} of {file}"
+    for number, ((location, row), id) in enumerate(zip(rows[:limit], ids, strict=False), 1):
         answers_of_row = _released_answers(row, answers, location)
         image = _text_field(row, "image", location)
         examples.append(
@@ -208,11 +210,9 @@ def _released_answers(
 
     value = fields.get("answer")
 
-    # One text, or a list of texts.
-    if isinstance(value, str):
-        answers: tuple[str, ...] = (value,)
-    else:
-        answers = tuple(value) if isinstance(value, list) else ()
+    # One text or number, or a list of them.
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    answers = tuple(map(as_text, values))
     if not answers or not all(isinstance(answer, str) for answer in answers):
         raise ValueError(f"{location}: expected an answer, a text or a list of texts, got {value!r:.60}")
     return answers
@@ -220,7 +220,7 @@ def _released_answers(
 
 def _require_images(name: str, files: Iterable[Path], home: str) -> None:
     """Check that all images exist; the error counts those that are missing."""
-    files = set(files)
+    files = {split_page(file)[0] for file in files}
     missing = sorted(file for file in files if not file.is_file())
     if missing:
         raise FileNotFoundError(

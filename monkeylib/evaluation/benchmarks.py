@@ -1,12 +1,14 @@
 """Benchmarks by name: their examples, prompts and metrics.
 
 A benchmark is declarative: the examples to load with the prompt that they carry, the maximum length of an
-answer, and the metrics, the first of which is the main one. There are four kinds:
+answer, and the metrics, the first of which is the main one. There are four kinds here, and `own_benchmarks`
+makes one of any file of questions:
 
 - the test sets of the synthetic data: `nano-fine` and others;
 - the paper's 18 (`monkeylib.data.dataset_cards`), read from their official downloads: `textvqa` from the
   folder textvqa, and so on;
-- `docvqa-val` and `infovqa-val`, since the answers of those test splits aren't published;
+- their other splits and forms: `docvqa-val` and `infovqa-val`, since the answers of those test splits aren't
+  published, `textvqa-test` and others for test servers, `scienceqa-without-hint`;
 - `released-textvqa` and so on: the 14 that the released code evaluates, from its own files, with its prompt
   and its metric, defects included.
 
@@ -170,11 +172,9 @@ def _nano_meta(question: synthetic.TestQuestion) -> dict[str, str | float | list
 
 def _official_benchmark(card: DatasetCard, prompt: str, data: Path | None = None) -> Benchmark:
     """Build the benchmark of a dataset's official files, which lie in the folder of its name."""
-    # The validation split lies in the download of its dataset.
-    folder = card.name.removesuffix("-val")
 
     def load(limit: int | None = None) -> list[Example]:
-        return official_examples(card, (data or resources.benchmarks()) / folder, prompt, limit)
+        return official_examples(card, (data or resources.benchmarks()) / card.folder, prompt, limit)
 
     return Benchmark(
         name=card.name,
@@ -210,27 +210,30 @@ def _released_benchmark(card: DatasetCard, prompt: str, data: Path | None = None
     )
 
 
-def _validation_card(card: DatasetCard) -> DatasetCard:
-    """Return the card with its validation split as the test part; the paper reports no scores on it."""
-    validation = card.test.validation
+def _variant_card(card: DatasetCard, ending: str) -> DatasetCard:
+    """Return the card with another split or form as its test part; the paper reports no scores on it."""
+    variant = card.test.variants[ending]
     part = card.test.model_copy(
         update={
-            "split": validation.split,
-            "files": validation.files,
+            "split": variant.split,
+            "files": variant.files or card.test.files,
+            "images": card.test.images if variant.images is None else variant.images,
+            "options": card.test.options | variant.options,
             "released": None,
-            "validation": None,
+            "variants": {},
         }
     )
+    # The folder of the download stays that of the dataset.
     return card.model_copy(
-        update={"name": f"{card.name}-val", "title": f"{card.title}, validation", "test": part}
+        update={"name": f"{card.name}-{ending}", "title": f"{card.title}, {variant.split}", "test": part}
     )
 
 
 # --- all of them --------------------------------------------------------------------------------------------
 
 _CARDS = list(evaluation_cards().values())
-_VALIDATION_CARDS = [_validation_card(card) for card in _CARDS if card.test.validation]
-_OFFICIAL = {card.name: card for card in (*_CARDS, *_VALIDATION_CARDS)}
+_VARIANTS = [_variant_card(card, ending) for card in _CARDS for ending in card.test.variants]
+_OFFICIAL = {card.name: card for card in (*_CARDS, *_VARIANTS)}
 _RELEASED = {f"released-{card.name}": card for card in _CARDS if card.test.released}
 
 _BENCHMARKS = (
@@ -301,8 +304,7 @@ def available(data: Path | str | None = None) -> list[str]:
     names = [name for name, benchmark in BENCHMARKS.items() if benchmark.card is None]
 
     for name, card in _OFFICIAL.items():
-        folder = root / name.removesuffix("-val")
-        if all((folder / file).exists() for file in card.test.files):
+        if all((root / card.folder / file).exists() for file in card.test.files):
             names.append(name)
 
     for name, card in _RELEASED.items():

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monkeylib.digests import MISSING, FileDigests, image_digest, image_file_digest, text_digest
+from monkeylib.digests import MISSING, FileDigests, image_digest, image_file_digest, json_digest, text_digest
 from monkeylib.images import ImageError, ImageInput, open_image
 from monkeylib.progress import Progress
 
@@ -25,6 +25,7 @@ class Example:
         image_id: the same for examples about the same image, which is encoded once for all of them; if
             empty, no other example shares the image.
         meta: family, text size and so on, stored with the prediction for scores by group.
+        pages: all pages of a document of several, the first of which is `image`; see `evaluation.documents`.
     """
 
     id: str
@@ -34,6 +35,12 @@ class Example:
     prompt: str = "vqa"
     image_id: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    pages: tuple[ImageInput, ...] = ()
+
+    @property
+    def is_document(self) -> bool:
+        """Whether the question is about several pages."""
+        return len(self.pages) > 1
 
     @property
     def image_key(self) -> str:
@@ -194,11 +201,12 @@ def open_images(examples: Sequence[Example], file_digests: FileDigests) -> Opene
     """
     # Functions that read no images take examples without one.
     by_key = {example.image_key: example for example in reversed(examples) if example.image is not None}
-    images = {key: example.rendered_image for key, example in by_key.items()}
+    # Documents may have many pages, which are opened one after the other (`documents`).
+    images = {key: example.rendered_image for key, example in by_key.items() if not example.is_document}
 
     # Before the images are opened: if a file is replaced in between, the next run sees another digest.
     files = _image_files(by_key)
-    digests = file_digests.digests(list(files.values()))
+    digests = file_digests.digests([file for group in files.values() for file in group])
 
     opened_images: dict[str, ImageInput] = {}
     errors_of_images: dict[str, str] = {}
@@ -214,24 +222,31 @@ def open_images(examples: Sequence[Example], file_digests: FileDigests) -> Opene
         if example.image_key in errors_of_images:
             errors[example.id] = errors_of_images[example.image_key]
         else:
-            opened.append(replace(example, image=opened_images.get(example.image_key)))
+            opened.append(replace(example, image=opened_images.get(example.image_key, example.image)))
 
     return OpenedImages(opened, errors, _digests_by_key(files, digests))
 
 
-def _image_files(examples: Mapping[str, Example]) -> dict[str, Path]:
-    """Return the files of the images that are given by their names, by the keys of the examples."""
+def _image_files(examples: Mapping[str, Example]) -> dict[str, list[Path]]:
+    """Return the files of the images that are given by their names, by the keys of the examples.
+
+    A document has a file for each of its pages, other images have one.
+    """
     files = {}
     for key, example in examples.items():
-        is_name = isinstance(example.image, str) and not example.image.startswith("data:")
-        if is_name or isinstance(example.image, Path):
-            files[key] = Path(example.image)
+        images = example.pages if example.is_document else (example.image,)
+        if all(isinstance(image, str | Path) and not str(image).startswith("data:") for image in images):
+            files[key] = [Path(image) for image in images]
     return files
 
 
-def _digests_by_key(files: Mapping[str, Path], digests: Mapping[Path, str]) -> dict[str, str]:
-    """Return the digests of files by their keys, empty for a file that can't be read."""
-    return {key: "" if digests[file] == MISSING else digests[file] for key, file in files.items()}
+def _digests_by_key(files: Mapping[str, Sequence[Path]], digests: Mapping[Path, str]) -> dict[str, str]:
+    """Return the digests of images by their keys, empty for a file that can't be read."""
+    digests_by_key = {}
+    for key, files_of_image in files.items():
+        own_digests = ["" if digests[file] == MISSING else digests[file] for file in files_of_image]
+        digests_by_key[key] = own_digests[0] if len(own_digests) == 1 else json_digest(own_digests)
+    return digests_by_key
 
 
 def image_digests(
@@ -249,9 +264,11 @@ def image_digests(
     by_key = {example.image_key: example for example in reversed(examples)}
     files = _image_files(by_key)
 
+    paths = [file for group in files.values() for file in group]
+
     with Progress("images", enabled=progress) as bars:
-        bars.add_task("checksums", len(by_key))
-        digests_of_files = file_digests.digests(list(files.values()), partial(bars.advance, "checksums"))
+        bars.add_task("checksums", len(paths) + len(by_key.keys() - files.keys()))
+        digests_of_files = file_digests.digests(paths, partial(bars.advance, "checksums"))
 
         rendered = {}
         for key in by_key.keys() - files.keys():

@@ -19,10 +19,10 @@ import torch
 
 from monkeylib import resources, signals
 from monkeylib.digests import FileDigests, json_digest
-from monkeylib.evaluation import distributed, error_gallery, hf_models
+from monkeylib.evaluation import distributed, error_gallery, hf_models, submissions
 from monkeylib.evaluation.benchmarks import Benchmark
 from monkeylib.evaluation.distributed import DistributedContext
-from monkeylib.evaluation.examples import Prediction, read_predictions
+from monkeylib.evaluation.examples import Example, Prediction, read_predictions
 from monkeylib.evaluation.hf_models import HFChatModel
 from monkeylib.evaluation.predict import (
     MAX_FAILED_SHARE,
@@ -251,7 +251,10 @@ def _predict_all(
             model = model.with_max_new_tokens(benchmark.max_new_tokens)
 
         page = error_gallery.page_name(benchmark) if job.gallery else ""
-        context.run_on_main(lambda name=benchmark.name, page=page: _own_files(run, name, page, context))
+        further_files = [*([page] if page else []), *_submission_names(benchmark, examples)]
+        context.run_on_main(
+            lambda name=benchmark.name, files=further_files: _own_files(run, name, files, context)
+        )
         began = time.monotonic()
         try:
             predictions = predict(
@@ -279,6 +282,8 @@ def _predict_all(
 
             if page and any(row.answers for row in rows):
                 error_gallery.write_gallery(benchmark, rows, examples, run.path / page, job.gallery)
+            if submissions.needs_submission(benchmark, rows):
+                submissions.report_submission(benchmark, rows, run.path)
             result.ids[benchmark.name] = [example.id for example in examples]
 
     if run is not None:
@@ -288,18 +293,23 @@ def _predict_all(
     return result
 
 
-def _own_files(run: RunFolder, name: str, page: str, context: DistributedContext) -> None:
+def _own_files(run: RunFolder, name: str, further_files: Sequence[str], context: DistributedContext) -> None:
     """Note the files of a benchmark before its first question: one that is in the way ends the job.
 
     Args:
         run: the run.
         name: name of the benchmark.
-        page: name of its gallery's page, empty for no gallery.
+        further_files: names of its gallery's page and of its submission files.
         context: the processes, which write a part each.
     """
     file = f"{name}.jsonl"
     parts = [part_name(file, rank) for rank in range(context.world_size)]
-    run.own_all([file, *(parts if context.world_size > 1 else []), *([page] if page else [])])
+    run.own_all([file, *(parts if context.world_size > 1 else []), *further_files])
+
+
+def _submission_names(benchmark: Benchmark, examples: Sequence[Example]) -> list[str]:
+    """Return the names of the submission files that the answers to examples go into."""
+    return submissions.file_names(benchmark) if submissions.needs_submission(benchmark, examples) else []
 
 
 def _record(
@@ -319,6 +329,7 @@ def _record(
 
     tokens = [row.tokens for row in rows if row.tokens is not None]
     records[benchmark.name] = {
+        "metrics": list(benchmark.metrics),
         "prompt": benchmark.prompt,
         "prompt_text": sorted({row.template for row in rows}) or [PROMPTS[benchmark.prompt].text],
         "max_new_tokens": benchmark.max_new_tokens,

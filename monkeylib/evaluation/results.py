@@ -3,12 +3,11 @@
 Predictions are scored from their files, so that a score can be computed again, or by another metric, without
 a model:
 
-    score("run/textvqa.jsonl", "vqa_accuracy")   one metric over one file
-    compare(first, second, "anls")               the difference of two runs on the same examples
-    score_folder("run")                          all files of a folder, by their benchmarks' metrics
+    score_runs({("Monkey", "textvqa"): "run/textvqa.jsonl"})   a table of scores, also of groups of examples
+    compare(first, second, "anls")                             the difference of two runs on the same examples
+    score_folder("run")                                        all files of a folder, by their metrics
 """
 
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,7 +21,8 @@ from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
 from monkeylib.evaluation.examples import Prediction, read_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.statistics import Interval, bootstrap_corpus_score, mean
-from monkeylib.runs import MANIFEST
+from monkeylib.progress import say
+from monkeylib.runs import read_manifest
 from monkeylib.tables import Row, Value, write_csv
 
 ALL = "all"  # the group of all examples of a split
@@ -30,6 +30,7 @@ SCORES_FILE = "scores.csv"
 PAPER_TABLE = "benchmarks"
 
 _LABEL_LENGTH = 12  # characters of a digest in the name of a run
+_MAX_GROUPS = 200
 
 Predictions = Path | str | Sequence[Prediction]
 
@@ -116,6 +117,11 @@ class _CorpusCounts:
     images: list[str]
     strata: list[str] | None
 
+    def covers(self, indices: Sequence[int]) -> bool:
+        """Return whether some of the examples count in this metric; a sum over tasks has only its tasks."""
+        tasks = self.metric.corpus_score.strata if self.metric.corpus_score else ()
+        return not tasks or any(self.strata[index] in tasks for index in indices)
+
     def select(self, indices: Sequence[int]) -> "_CorpusCounts":
         """Return the counts of some of the examples."""
         images = [self.images[index] for index in indices]
@@ -176,12 +182,15 @@ def score_runs(
     Args:
         runs: predictions of each (model, split).
         metrics_of: names of the metrics of each split; by default a split is a benchmark, with its metrics.
-        by: also score every group of examples with the same value of this entry of `meta` ("family").
+        by: also score every group of examples with the same value of this entry of `meta` ("family"), of the
+            splits that have it.
         seed: seed of the bootstrap.
 
     Raises:
-        ValueError: a split without metrics.
+        ValueError: a split without metrics, or no split has the entry, or it is none to group by.
     """
+    if by is not None:
+        _check_field(by, {split: _load(predictions) for (_, split), predictions in runs.items()})
     if metrics_of is None:
         metrics_of = {name: benchmark.metrics for name, benchmark in BENCHMARKS.items()}
 
@@ -199,6 +208,9 @@ def score_runs(
         for group, indices in _groups(examples, by).items():
             answer_counts = _count_answers([examples[index] for index in indices])
             for metric in metrics_of[split]:
+                # MME's sum over perception tasks says nothing about a cognition task.
+                if group != ALL and not counts[metric].covers(indices):
+                    continue
                 interval = counts[metric].select(indices).interval(seed)
                 rows.append(ScoreRow(model, split, group, metric, *interval, **answer_counts))
 
@@ -214,15 +226,43 @@ def _count_answers(rows: Sequence[Prediction]) -> dict[str, int]:
     }
 
 
+def _check_field(by: str, rows_of_split: Mapping[str, Sequence[Prediction]]) -> None:
+    """Check that a field of `meta` divides the examples of a split into groups.
+
+    Raises:
+        ValueError: it does not.
+    """
+    rows = [row for rows in rows_of_split.values() for row in rows]
+    values = [row.meta[by] for row in rows if by in row.meta]
+    if not values:
+        fields = dict.fromkeys(field for row in rows for field in row.meta)
+        raise ValueError(
+            f"no question has a field {by!r}: choose one of {', '.join(fields)}"
+            if fields
+            else f"no question has a field {by!r}, nor any other to group by"
+        )
+
+    for value in values:
+        if isinstance(value, list | dict):
+            raise ValueError(
+                f"questions cannot be grouped by {by!r}: expected texts or numbers, got {value!r:.60}"
+            )
+    if len(set(map(str, values))) > _MAX_GROUPS:
+        raise ValueError(
+            f"questions cannot be grouped by {by!r}: it has {len(set(map(str, values)))} values, "
+            f"expected at most {_MAX_GROUPS}"
+        )
+
+
 def _groups(rows: Sequence[Prediction], by: str | None) -> dict[str, list[int]]:
-    """Return the indices of the predictions in every group, and of all of them."""
+    """Return the indices of all predictions, and of those in each group, in the order of the names."""
     # Every example is in the group of all, and in that of its value.
-    groups = {ALL: list(range(len(rows)))}
-    if by is not None:
+    groups: dict[str, list[int]] = {}
+    if any(by in row.meta for row in rows):
         for index, row in enumerate(rows):
             groups.setdefault(str(row.meta.get(by, "unknown")), []).append(index)
 
-    return groups
+    return {ALL: list(range(len(rows)))} | {group: groups[group] for group in sorted(groups)}
 
 
 def write_table(rows: Sequence[ScoreRow], path: Path | str, *, answer_counts: bool = False) -> Path:
@@ -249,19 +289,36 @@ def read_model_name(folder: Path) -> str:
     return str(_read_notes(folder).get("model", folder.resolve().name))
 
 
-def _read_notes(folder: Path) -> dict[str, Any]:
-    """Return what `monkeylib evaluate` has recorded about a folder of predictions; empty without a record."""
-    file = folder / MANIFEST
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}): evaluate into another folder") from error
+def _read_notes(folder: Path, report: bool = False) -> dict[str, Any]:
+    """Return what `monkeylib evaluate` has recorded about a folder of predictions; empty without a record.
 
-    # The first versions had the name of the model alone.
-    notes = content.get("notes", content) if isinstance(content, dict) else {}
-    return notes if isinstance(notes, dict) else {}
+    Args:
+        folder: the folder.
+        report: tell the user of a `run.json` that is no record.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except ValueError as error:
+        # Predictions can be scored without it, as those of other programs are.
+        if report:
+            say(f"{error}; the predictions in the folder are scored without it")
+        return {}
+    return manifest.notes if manifest else {}
+
+
+def metrics_of_benchmark(folder: Path, name: str) -> tuple[str, ...]:
+    """Return the metrics that the predictions of a benchmark are scored by, the main one first.
+
+    Those of a benchmark of one's own are recorded in the folder. None for a name that is no benchmark.
+    """
+    if name in BENCHMARKS:
+        return BENCHMARKS[name].metrics
+    return tuple(_recorded_benchmarks(folder).get(name, {}).get("metrics", ()))
+
+
+def _recorded_benchmarks(folder: Path) -> dict[str, Any]:
+    recorded = _read_notes(folder).get("benchmarks")
+    return recorded if isinstance(recorded, dict) else {}
 
 
 def run_labels(folders: Sequence[Path]) -> list[str]:
@@ -269,7 +326,7 @@ def run_labels(folders: Sequence[Path]) -> list[str]:
 
     What tells them apart is the folder, and the prompt and the digest of the weights where they differ.
     """
-    notes = [_read_notes(folder) for folder in folders]
+    notes = [_read_notes(folder, report=True) for folder in folders]
     names = [read_model_name(folder) for folder in folders]
 
     labels = []
@@ -305,7 +362,8 @@ def prediction_files(folder: Path, any_name: bool = False) -> dict[str, Path]:
 
     Args:
         folder: the folder.
-        any_name: also return files whose names are no benchmarks.
+        any_name: also return files whose names are no benchmarks; those of benchmarks of one's own, which the
+            folder has a record of, are among the others in any case.
 
     Raises:
         FileNotFoundError: the folder has none.
@@ -313,8 +371,8 @@ def prediction_files(folder: Path, any_name: bool = False) -> dict[str, Path]:
     # The files of benchmarks are taken out, so that only other names remain.
     others = {file.stem: file for file in sorted(folder.glob("*.jsonl"))}
     files = {name: others.pop(name) for name in BENCHMARKS if name in others}
-    if any_name:
-        files |= others
+    recorded = _recorded_benchmarks(folder)
+    files |= {name: file for name, file in others.items() if any_name or name in recorded}
 
     if not files:
         raise FileNotFoundError(
@@ -368,7 +426,7 @@ def score_folder(
             "aren't published"
         )
 
-    metrics_of = {name: tuple(metrics) or BENCHMARKS[name].metrics for _, name in runs}
+    metrics_of = {name: tuple(metrics) or metrics_of_benchmark(folder, name) for _, name in runs}
     rows_of_table = score_runs(runs, metrics_of, by=by, seed=seed)
     write_table(rows_of_table, folder / SCORES_FILE, answer_counts=True)
     return rows_of_table
@@ -379,9 +437,10 @@ def is_unanswerable(rows: Sequence[Prediction]) -> bool:
     return bool(rows) and not any(row.answers for row in rows)
 
 
-def has_scores(folder: Path) -> bool:
+def has_scores(folder: Path, any_name: bool = False) -> bool:
     """Return whether `score_folder` finds a benchmark with accepted answers."""
-    return not all(is_unanswerable(read_predictions(file)) for file in prediction_files(folder).values())
+    files = prediction_files(folder, any_name).values()
+    return not all(is_unanswerable(read_predictions(file)) for file in files)
 
 
 def _require_score_table(file: Path) -> None:
@@ -422,22 +481,25 @@ def reported_scores(benchmark: Benchmark) -> dict[str, str]:
 
 
 def summary_table(rows: Sequence[ScoreRow]) -> list[Row]:
-    """Return a line for each benchmark and metric, with the score of each model and its interval in points.
+    """Return a line for each benchmark, group and metric, with each model's score and its interval in points.
 
     The numbers of failed, empty and cut answers stand beside the scores if any is above 0. Where models
     differ in a number, it is given for each, as in "200 / 100". The paper's scores stand beside the metric
     that they were measured with (`Benchmark.paper_metric`).
     """
-    # One line for all models.
-    rows = [row for row in rows if row.group == ALL]
-    rows_of_line: dict[tuple[str, str], list[ScoreRow]] = {}
+    # One line for all models. Without groups, all examples need no name.
+    has_groups = any(row.group != ALL for row in rows)
+    rows_of_line: dict[tuple[str, str, str], list[ScoreRow]] = {}
     for row in rows:
-        rows_of_line.setdefault((row.split, row.metric), []).append(row)
+        rows_of_line.setdefault((row.split, row.group, row.metric), []).append(row)
 
     counts = [column for column in _COUNT_COLUMNS if any(getattr(row, column) for row in rows)]
     lines: list[dict[str, Value]] = []
-    for (split, metric), rows_of_models in rows_of_line.items():
-        line: dict[str, Value] = {"benchmark": split, "metric": metric}
+    for (split, group, metric), rows_of_models in rows_of_line.items():
+        line: dict[str, Value] = {"benchmark": split}
+        if has_groups:
+            line["group"] = group
+        line["metric"] = metric
         line["questions"] = _for_each_model([row.n for row in rows_of_models])
         for row in rows_of_models:
             line[row.model] = _in_points(row.value, row.low, row.high)
@@ -446,12 +508,13 @@ def summary_table(rows: Sequence[ScoreRow]) -> list[Row]:
 
         # Only next to the metric that the paper used: other metrics aren't comparable.
         benchmark = BENCHMARKS.get(split)
-        if benchmark is not None and metric == benchmark.paper_metric:
+        if benchmark is not None and metric == benchmark.paper_metric and group == ALL:
             line |= reported_scores(benchmark)
         lines.append(line)
 
     # The models first, then the paper's; every line has all columns.
-    columns = dict.fromkeys(["benchmark", "metric", "questions", *(row.model for row in rows), *counts])
+    first_columns = ["benchmark", *(["group"] if has_groups else []), "metric", "questions"]
+    columns = dict.fromkeys([*first_columns, *(row.model for row in rows), *counts])
     for line in lines:
         columns |= dict.fromkeys(line)
     return [{column: line.get(column) for column in columns} for line in lines]
@@ -503,7 +566,7 @@ def paired_differences(first: Path, second: Path, *, seed: int = 0) -> list[Row]
 
     lines: list[Row] = []
     for name in common:
-        metric = BENCHMARKS[name].metrics[0]
+        metric = metrics_of_benchmark(first, name)[0]
         difference = compare(first_files[name], second_files[name], metric, seed=seed)
         # The last field of an interval is its number of examples.
         value, low, high = (f"{100 * number:+.1f}" for number in difference[:3])

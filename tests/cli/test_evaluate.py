@@ -1,9 +1,12 @@
 """`monkeylib evaluate` and `monkeylib score`."""
 
+import csv
 import json
 import shutil
 
 import pytest
+
+from tests.support import benchmark_files
 
 
 @pytest.fixture()
@@ -142,8 +145,111 @@ def test_error_of_a_job_follows_the_scores_of_what_is_complete(call, monkeypatch
     ids = {"nano-fine": ["fine-0-0"]}
     monkeypatch.setattr(job, "run_job", lambda _: job.EvaluationResult(ids, error))
     monkeypatch.setattr(results, "has_scores", lambda folder: True)
-    monkeypatch.setattr("monkeylib.cli.evaluate._report", lambda *arguments: print("reported", arguments[2]))
+    monkeypatch.setattr("monkeylib.cli.evaluate._report", lambda *_, by, ids: print("reported", ids))
     code, output, errors = call("evaluate", "--model", "some/model", "--out", tmp_path)
 
     assert (code, errors) == (2, "monkeylib: none of the 3 questions\n")
     assert output == f"reported {ids}\n"
+
+
+# --- test splits, groups, downloads as they are today
+
+
+@pytest.fixture()
+def evaluate(call, checkpoint, tmp_path):
+    """Return a function that evaluates benchmarks on the downloads in a folder."""
+
+    def run(*arguments):
+        folders = ("--data", tmp_path / "data", "--out", tmp_path / "out")
+        return call("evaluate", "--model", checkpoint, "--gallery", 0, *folders, *arguments)
+
+    return run
+
+
+def test_test_split_gets_a_submission_file_and_the_other_benchmarks_their_scores(call, evaluate, tmp_path):
+    benchmark_files.download(tmp_path / "data", "docvqa")
+    benchmark_files.download(tmp_path / "data", "chartqa")
+    test_file = tmp_path / "data/docvqa/test_v1.0.json"
+    shutil.copy(test_file, test_file.with_name("val_v1.0_withQT.json"))
+    test_file.write_text(test_file.read_text().replace('"answers"', '"hidden"'))
+
+    code, output, errors = evaluate("--benchmarks", "docvqa,docvqa-val,chartqa")
+    assert code == 0, errors
+    assert "docvqa-val" in output and "chartqa" in output
+    assert "docvqa: 2 answers for https://rrc.cvc.uab.es" in errors
+
+    submission = tmp_path / "out/docvqa.submission.json"
+    entries = json.loads(submission.read_text())
+    assert sorted(entry["questionId"] for entry in entries) == [1, 2]
+    assert not (tmp_path / "out/docvqa-val.submission.json").exists()
+
+    # `score` writes it again, also where there is nothing else.
+    submission.unlink()
+    for file in (tmp_path / "out").glob("[!d]*.jsonl"):
+        file.unlink()
+    (tmp_path / "out/docvqa-val.jsonl").unlink()
+    code, output, errors = call("score", tmp_path / "out")
+    assert code == 0 and "answers for" in errors and json.loads(submission.read_text()) == entries
+
+
+def test_scores_of_groups_stand_in_the_table_and_in_the_file(call, evaluate, tmp_path):
+    benchmark_files.download(tmp_path / "data", "chartqa")
+    code, output, errors = evaluate("--benchmarks", "chartqa", "--by", "family")
+    assert code == 0, errors
+    assert "augmented" in output and "human" in output
+
+    rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
+    assert [(row["group"], row["n"]) for row in rows if row["metric"] == "relaxed_accuracy"] == [
+        ("all", "3"), ("augmented", "2"), ("human", "1"),
+    ]  # fmt: skip
+
+    code, output, errors = call("score", tmp_path / "out", "--by", "famly")
+    assert code == 2 and "no question has a field 'famly': choose one of family" in errors
+
+
+def test_estvqa_is_asked_on_its_test_split_and_scored_by_language(evaluate, tmp_path):
+    folder = tmp_path / "data/estvqa"
+    rows = [
+        {
+            "id": 0,
+            "image": "0.jpg",
+            "annotation": [{"question": "这家店的名字是什么?", "answer": "禾不銹鋼"}],
+        },
+        {"id": 1, "image": "0.jpg", "annotation": [{"question": "what is it?", "answer": "please"}]},
+    ]
+    files = {f"annotations/{split}.json": rows for split in ("test", "train")}
+    benchmark_files.lay_out(folder, files, {"images/test/0.jpg", "images/train/0.jpg"})
+    code, output, errors = evaluate("--benchmarks", "estvqa", "--by", "language")
+
+    assert code == 0, errors
+    assert "Chinese" in output and "English" in output and "estvqa_anls" in output
+    lines = (tmp_path / "out/estvqa.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["id"] for line in lines) == ["0-0", "1-0"]
+
+
+def test_scienceqa_gives_its_hint_unless_the_other_benchmark_is_named(evaluate, tmp_path):
+    problem = {
+        "question": "Which is farthest north?", "choices": ["Ohio", "Texas"], "answer": 0,
+        "hint": "Look at the map.", "image": "image.png", "subject": "social science",
+    }  # fmt: skip
+    splits = {"train": [], "test": ["5"]}
+    files = {"problems.json": {"5": problem}, "pid_splits.json": splits}
+    benchmark_files.lay_out(tmp_path / "data/scienceqa", files, {"images/test/5/image.png"})
+    code, output, errors = evaluate("--benchmarks", "scienceqa,scienceqa-without-hint", "--by", "subject")
+
+    assert code == 0 and "social science" in output, errors
+    questions = {
+        name: json.loads((tmp_path / f"out/{name}.jsonl").read_text())["question"]
+        for name in ("scienceqa", "scienceqa-without-hint")
+    }
+    assert questions == {
+        "scienceqa": "Context: Look at the map.\nWhich is farthest north? A. Ohio B. Texas",
+        "scienceqa-without-hint": "Which is farthest north? A. Ohio B. Texas",
+    }
+
+
+def test_files_are_looked_for_before_the_model(call, monkeypatch, tmp_path):
+    monkeypatch.setattr("monkeylib.evaluation.hf_models.load_image_text_model", None)
+    arguments = ("--model", "Qwen/Qwen2-VL-2B-Instruct", "--benchmarks", "textvqa", "--data", tmp_path)
+    code, _, errors = call("evaluate", *arguments, "--out", tmp_path / "out")
+    assert code == 2 and "textvqa needs" in errors and "Traceback" not in errors

@@ -166,9 +166,9 @@ LAYOUTS = {
                     ]
                 }
             },
-            {"documents/x_1.png"},
+            {"spdocvqa_images/x_1.png"},
         ),
-        ("documents/x_1.png", "Date? Answer: ", "1/8"),
+        ("spdocvqa_images/x_1.png", "Date? Answer: ", "1/8"),
     ),
     "chartqa": (
         (
@@ -194,25 +194,25 @@ LAYOUTS = {
                     ]
                 }
             },
-            {"images/2.jpeg"},
+            {"infographicsvqa_images/2.jpeg"},
         ),
-        ("2.jpeg", "Who? Answer: ", "they"),
+        ("infographicsvqa_images/2.jpeg", "Who? Answer: ", "they"),
     ),
     "deepform": (
         due({"key": "gross_amount", "values": [{"value": "$2", "value_variants": ["$2"]}]}),
-        ("doc/0.png", "What is the value for the gross amount? Answer: ", "$2"),
+        ("png/doc/0.png", "What is the value for the gross amount? Answer: ", "$2"),
     ),
     "klc": (
         due({"key": "charity_name", "values": [{"value": "Aid"}]}),
-        ("doc/0.png", "What is the value for the charity name? Answer: ", "Aid"),
+        ("png/doc/0.png", "What is the value for the charity name? Answer: ", "Aid"),
     ),
     "wtq": (
         due({"key": "who {won}?", "values": [{"value": "she"}]}),
-        ("doc/0.png", "who {won}? Answer: ", "she"),
+        ("png/doc/0.png", "who {won}? Answer: ", "she"),
     ),
     "tablefact": (
         due({"key": "it rained", "values": [{"value": "1"}]}),
-        ("doc/0.png", "it rained Answer: ", "1"),
+        ("png/doc/0.png", "it rained Answer: ", "1"),
     ),
     "visualmrc": (
         (
@@ -266,8 +266,8 @@ def test_official_download_becomes_records(name, tmp_path):
             "question is 5, not a text",
         ),
         (
-            {"data": [{"question_id": 1, "image_id": "f0", "question": "?", "answers": ["x", 5]}]},
-            "answers is 5, not a text",
+            {"data": [{"question_id": 1, "image_id": "f0", "question": "?", "answers": ["x", None]}]},
+            "answers is None, not a text",
         ),
     ],
 )

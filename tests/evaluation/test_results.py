@@ -57,6 +57,25 @@ def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
     assert len(lines) == 6
 
 
+def test_group_needs_a_field_with_few_values():
+    rows = [replace(row, meta=row.meta | {"box": [1, 2], "key": row.id}) for row in _predictions(bool)]
+    rows[0].meta["family"] = "<other>"
+    runs = {("m", "x"): rows}
+    by_field = {"box": "by 'box': expected texts or numbers, got .1, 2.", "gone": "choose one of family, box"}
+    for field, sentence in by_field.items():
+        with pytest.raises(ValueError, match=sentence):
+            results.score_runs(runs, {"x": ["exact_match"]}, by=field)
+
+    many = {("m", "x"): [replace(row, meta={"key": str(n)}) for n, row in enumerate(rows * 6)]}
+    with pytest.raises(ValueError, match="by 'key': it has 240 values, expected at most 200"):
+        results.score_runs(many, {"x": ["exact_match"]}, by="key")
+
+    # A split without the field is scored as a whole.
+    both = runs | {("m", "y"): [replace(row, meta={}) for row in rows]}
+    groups = results.score_runs(both, {"x": ["anls"], "y": ["anls"]}, by="family")
+    assert [row.group for row in groups if row.split == "y"] == ["all"]
+
+
 def test_two_runs_are_compared_example_by_example():
     better = _predictions(lambda image: image < 15)
     worse = _predictions(lambda image: image < 8)
@@ -118,7 +137,7 @@ def test_summary_has_a_line_per_benchmark_and_metric_and_a_column_per_model(monk
         ScoreRow(model, split, group, metric, value, value - 0.1, value + 0.1, 50)
         for model, value in (("a", 0.5), ("b", 0.75))
         for split, metric in (("nano-fine", "exact_match"), ("nano-fine", "anls"), ("nano-large", "anls"))
-        for group in ("all", "menu")
+        for group in ("all",)
     ]
     # The same reported score for each benchmark, whichever metric it belongs to.
     monkeypatch.setattr(results, "reported_scores", lambda benchmark: {"Monkey (paper)": "66.6"})
@@ -133,6 +152,18 @@ def test_summary_has_a_line_per_benchmark_and_metric_and_a_column_per_model(monk
     assert (lines[0]["a"], lines[0]["b"]) == ("50.0 (40.0–60.0)", "75.0 (65.0–85.0)")
     assert [line["Monkey (paper)"] for line in lines] == ["66.6", None, None], "only beside its metric"
     assert list(lines[1]) == list(lines[0]), "every line has all columns"
+
+
+def test_groups_are_lines_of_their_own_without_the_papers_scores():
+    rows = [
+        ScoreRow("a", "textvqa", group, "released_vqa_score", 0.5, 0.4, 0.6, 50)
+        for group in ("all", "menu", "sign")
+    ]
+    lines = results.summary_table(rows)
+    assert [line["group"] for line in lines] == ["all", "menu", "sign"]
+    assert list(lines[0])[:4] == ["benchmark", "group", "metric", "questions"]
+    assert [line["Monkey (paper)"] for line in lines] == ["67.6", None, None]
+    assert "group" not in results.summary_table(rows[:1])[0]
 
 
 def test_summary_counts_answers_only_where_there_is_something_to_count():
@@ -234,22 +265,30 @@ def test_committed_table_is_computed_from_the_committed_scores():
 # --- folders --------------------------------------------------------------------------------------
 
 
-def test_model_name_of_a_folder_is_read_back(tmp_path):
+def write_notes(folder, **notes):
+    """Write the record of a run with these notes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {"kind": "evaluation", "finished": True, "fingerprint": {}, "notes": notes}
+    (folder / "run.json").write_text(json.dumps(manifest))
+
+
+def test_model_name_of_a_folder_is_read_back(tmp_path, capsys):
     assert results.read_model_name(tmp_path) == tmp_path.name, "without a file, the folder's name"
-    (tmp_path / "run.json").write_text(json.dumps({"notes": {"model": "someone/model"}}))
+    write_notes(tmp_path, model="someone/model")
     assert results.read_model_name(tmp_path) == "someone/model"
 
-    # As the first version wrote it.
-    (tmp_path / "run.json").write_text(json.dumps({"model": "someone/model"}))
-    assert results.read_model_name(tmp_path) == "someone/model"
+    # A file of somebody else is said once, and the predictions are scored without it.
+    (tmp_path / "run.json").write_text(json.dumps({"model": "m"}))
+    assert results.run_labels([tmp_path]) == [tmp_path.name]
+    errors = capsys.readouterr().err
+    assert errors.count("not the record of a run") == 1 and "are scored without it" in errors
 
 
 def test_runs_of_one_model_are_told_apart(tmp_path):
     folders = [tmp_path / name for name in ("one/out", "two/out", "three")]
     facts = [{"prompt": "vqa", "weights": "a" * 64}, {"prompt": "vqa", "weights": "b" * 64}, {}]
     for folder, notes in zip(folders, facts, strict=True):
-        folder.mkdir(parents=True)
-        (folder / "run.json").write_text(json.dumps({"notes": {"model": "nano"} | notes}))
+        write_notes(folder, model="nano", **notes)
 
     assert results.run_labels(folders[:1]) == ["nano"]
     assert results.run_labels(folders[:2]) == [
@@ -258,10 +297,10 @@ def test_runs_of_one_model_are_told_apart(tmp_path):
     ]
 
     # Another model keeps its name.
-    (folders[2] / "run.json").write_text(json.dumps({"notes": {"model": "other"}}))
+    write_notes(folders[2], model="other")
     assert results.run_labels(folders)[2] == "other"
 
-    (folders[1] / "run.json").write_text(json.dumps({"notes": {"model": "nano", "prompt": "caption"}}))
+    write_notes(folders[1], model="nano", prompt="caption")
     assert results.run_labels(folders[:2])[1] == "nano (two/out, prompt caption)"
 
 

@@ -6,7 +6,9 @@ them, and their questions, as `{id: (image, question, answers)}`, answers as the
 
 import json
 
-from tests.support import record_files
+from PIL import Image
+
+from tests.support import image_files, record_files
 
 
 def _people(*answers):
@@ -62,10 +64,10 @@ def _due(annotations, template):
         for number, annotation in enumerate(listed):
             values = tuple(value["value"] for value in annotation["values"] if "value" in value)
             if values:
-                question = template.format(key=annotation["key"].replace("_", " "))
-                questions[f"{name}-{number}"] = (f"png/{name}/0.png", question, values)
+                question = template.format(key=annotation["key"].replace("__", " ").replace("_", " "))
+                questions[f"{name}-{number}"] = (f"pdf/{name}.pdf#1", question, values)
 
-    return {"test/document.jsonl": rows}, {f"png/{name}/0.png" for name in annotations}, questions
+    return {"test/document.jsonl": rows}, {f"pdf/{name}.pdf" for name in annotations}, questions
 
 
 def _mme():
@@ -110,23 +112,20 @@ def _ai2d_file(name, **questions):
     return {"imageName": name, "questions": rows}
 
 
-def _docvqa(file, field, folder):
+def _docvqa(file, field, written_folder, folder):
+    """DocVQA or InfographicVQA, whose records name images in one folder and whose images lie in another."""
     rows = [
         {"questionId": 1, field: "x_1.png", "question": "What is the date?", "answers": ["1/8/93", "1.8.93"]},
         {"questionId": 2, field: "x_2.png", "question": "Who wrote it?", "answers": ["J. Doe"]},
     ]
-    if not folder:
-        for row in rows:
-            row[field] = f"documents/{row[field]}"
-
-    return (
-        {file: {"dataset_name": "x", "data": rows}},
-        {folder + row[field] for row in rows},
-        {
-            str(row["questionId"]): (folder + row[field], row["question"], tuple(row["answers"]))
-            for row in rows
-        },
-    )
+    images = {row["questionId"]: f"{folder}/{row[field]}" for row in rows}
+    questions = {
+        str(row["questionId"]): (images[row["questionId"]], row["question"], tuple(row["answers"]))
+        for row in rows
+    }
+    for row in rows:
+        row[field] = written_folder + row[field]
+    return {file: {"dataset_name": "x", "data": rows}}, set(images.values()), questions
 
 
 _CAPTIONS = {
@@ -310,7 +309,7 @@ DOWNLOADS = {
     ),
     "estvqa": (
         {
-            "annotations/train.json": [
+            "annotations/test.json": [
                 {
                     "id": 0,
                     "image": "011364.jpg",
@@ -322,12 +321,12 @@ DOWNLOADS = {
                 {"id": 1, "image": "2.jpg", "annotation": [{"question": "这是什么店?", "answer": "药店"}]},
             ]
         },
-        {"images/train/011364.jpg", "images/train/2.jpg"},
-        _lone("What is this store?", "pizzeria", "images/train/011364.jpg", "0-0")
-        | _lone("What number?", "14", "images/train/011364.jpg", "0-1")
-        | _lone("这是什么店?", "药店", "images/train/2.jpg", "1-0"),
+        {"images/test/011364.jpg", "images/test/2.jpg"},
+        _lone("What is this store?", "pizzeria", "images/test/011364.jpg", "0-0")
+        | _lone("What number?", "14", "images/test/011364.jpg", "0-1")
+        | _lone("这是什么店?", "药店", "images/test/2.jpg", "1-0"),
     ),
-    "docvqa": _docvqa("test_v1.0.json", "image", ""),
+    "docvqa": _docvqa("test_v1.0.json", "image", "documents/", "spdocvqa_images"),
     "chartqa": (
         {
             "test/test_human.json": [{"imgname": "1.png", "query": "How many?", "label": "14"}],
@@ -341,7 +340,7 @@ DOWNLOADS = {
         | _lone("Which year?", "2015", "test/png/2.png", "test_augmented-0")
         | _lone("Who leads?", "Norway", "test/png/2.png", "test_augmented-1"),
     ),
-    "infovqa": _docvqa("infographicsVQA_test_v1.0.json", "image_local_name", "images/"),
+    "infovqa": _docvqa("infographicsVQA_test_v1.0.json", "image_local_name", "", "infographicsvqa_images"),
     "deepform": _due(_DEEPFORM, "What is the value for the {key}?"),
     "klc": _due(_KLC, "What is the value for the {key}?"),
     "wtq": _due(_WTQ, "{key}"),
@@ -360,7 +359,11 @@ def lay_out(folder, contents, images):
 
     for number, name in enumerate(sorted(images)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(record_files.png(6 + number, 4))
+        if name.endswith(".pdf"):
+            page = Image.new("RGB", (60 + number, 40), "white")
+            (folder / name).write_bytes(image_files.pdf([page]))
+        else:
+            (folder / name).write_bytes(record_files.png(6 + number, 4))
 
 
 def download(root, name):

@@ -97,11 +97,20 @@ class ReleasedFile(_Section):
     metric: str
 
 
-class OtherSplit(_Section):
-    """Another split of the test part, read in the same way."""
+class Variant(_Section):
+    """Another split of the test part, or another form of its questions: a benchmark of its own.
+
+    Attributes:
+        split: name of the split, in words.
+        files: as in the test part, by default those of it.
+        images: as in the test part, by default that of it.
+        options: options in addition to those of the test part.
+    """
 
     split: str
-    files: list[str]
+    files: list[str] | None = None
+    images: str | None = None
+    options: dict[str, Any] = {}
 
 
 class TestPart(Part):
@@ -114,7 +123,9 @@ class TestPart(Part):
             and yes-or-no questions, Qwen-VL's for captions.
         metrics: names of metrics, the official one first.
         released: the file of the released evaluation, if it covers the dataset.
-        validation: a split whose answers are published, where those of `split` are not.
+        submission: form of the file that the dataset's test server takes, or its official script; a name of
+            `monkeylib.evaluation.submissions`.
+        variants: other splits and forms by what their names end in: "val" is the benchmark NAME-val.
     """
 
     __test__ = False  # pytest: this is not a test class
@@ -124,14 +135,16 @@ class TestPart(Part):
     max_new_tokens: PositiveInt
     metrics: list[str] = Field(min_length=1)
     released: ReleasedFile | None = None
-    validation: OtherSplit | None = None
+    submission: Literal["question_id", "questionId", "image", "mme"] | None = None
+    variants: dict[str, Variant] = {}
 
 
 class DatasetCard(_Section):
     """A public dataset.
 
     Attributes:
-        name: name of the card's file, used in commands and as the name of the dataset's folder.
+        name: name of the card's file, used in commands.
+        folder: name of the dataset's folder among the downloads, by default the name of the card.
         title: name for readers.
         kind: group of the paper's tables.
         position: position within its kind, in lists and tables.
@@ -143,6 +156,7 @@ class DatasetCard(_Section):
     """
 
     name: str
+    folder: str = ""
     title: str
     kind: Kind
     position: PositiveInt
@@ -162,6 +176,7 @@ def read_card(path: Path) -> DatasetCard:
     # The file's name is the dataset's; everything else is in the YAML.
     settings = read_yaml(path)
     settings.values.setdefault("name", path.stem)
+    settings.values.setdefault("folder", settings.values["name"])
     return validate(DatasetCard, settings)
 
 

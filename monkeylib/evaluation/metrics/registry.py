@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monkeylib.errors import unknown_name
-from monkeylib.evaluation.metrics import as_released, choices, due, mme, text, vqa, wtq
+from monkeylib.evaluation.metrics import as_released, choices, due, estvqa, mme, text, vqa, wtq
 from monkeylib.evaluation.metrics.text import Answers, Meta
 
 ExampleScores = Callable[[Sequence[str], Sequence[Answers], Sequence[Meta]], np.ndarray]
@@ -31,11 +31,13 @@ class CorpusScore:
         combine: the score from sums of counts, `[..., columns]` -> `[...]`.
         stratum: entry of `meta` that divides the corpus into strata, such as tasks: a bootstrap resamples
             within each. None if there are none.
+        strata: the strata that count in the score, such as MME's ten tasks of perception.
     """
 
     count: Callable[[Sequence[str], Sequence[Answers], Sequence[Meta], Sequence[str]], np.ndarray]
     combine: Callable[[np.ndarray], np.ndarray]
     stratum: str | None = None
+    strata: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def _mme(
         f"mme_{name}" + (f"_{scorer}" if scorer else ""),
         f"MME {name}" + (f" ({scorer})" if scorer else ""),
         _per_example(lambda prediction, answers: mme.yes_no_accuracy(prediction, answers, parse)),
-        corpus_score=CorpusScore(count, combine, stratum="task"),
+        corpus_score=CorpusScore(count, combine, stratum="task", strata=tuple(tasks)),
     )
 
 
@@ -181,6 +183,7 @@ _METRICS = (
     Metric("cider_d", "CIDEr-D", _cider_d),
     # Metrics of single benchmarks
     Metric("multiple_choice", "accuracy", _per_example_with_meta(choices.multiple_choice)),
+    Metric("estvqa_anls", "ANLS", _per_example(estvqa.estvqa_anls)),
     Metric("denotation_accuracy", "denotation accuracy", _per_example_with_meta(wtq.denotation_accuracy)),
     Metric(
         "f1",
