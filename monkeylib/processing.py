@@ -117,6 +117,11 @@ class MonkeyImageProcessor(BaseImageProcessor):
             return Grid(0, 0)
         return Grid(self.rows, self.cols) if self.max_tiles is None else AutoGrid(self.max_tiles)
 
+    @property
+    def has_auto_grid(self) -> bool:
+        """Whether the grid of an image follows its shape."""
+        return isinstance(self.grid, AutoGrid)
+
     def select_grid(self, size: tuple[int, int], grid: GridInput | None = None) -> Grid:
         """Return the grid of an image.
 

@@ -174,7 +174,12 @@ def head_widths(text: PreTrainedConfig) -> tuple[int, int]:
 
 
 def default_grid(config: MonkeyConfig) -> Grid:
-    """Return the grid that the model was trained on, 0x0 where it sees one global view."""
+    """Return the grid that the model was trained on, 0x0 where it sees one global view.
+
+    Of a model whose grids follow the shapes of images it is one of the most tiles.
+    """
+    if config.max_tiles is not None and config.views != "global":
+        return Grid(1, config.max_tiles)
     if config.views == "global" or not config.grids:
         return Grid(0, 0)
     return Grid(*config.grids[0])

@@ -1,5 +1,7 @@
 """Per-tile LoRA in peft's file format: folders `tile-0`, `tile-1`, ..., each of which peft loads as one LoRA.
 
+Where grids follow the shapes of images, the folders are called after row and column: `tile-0-0`, `tile-0-1`.
+
 peft multiplies by `lora_alpha / r` where Monkey learns a scaling, so `lora_alpha` is written as scaling x
 rank. The names of the modules are those of monkeylib's ViT, with one exception. The LoRA beside the MLP
 reads the residual stream before its norm and is added to the MLP's output. It belongs to a linear layer
@@ -79,6 +81,11 @@ def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target
     if not config.lora_count:
         raise ValueError(f"a model of lora_mode {config.lora_mode!r} has no LoRA to write")
 
+    if config.max_tiles is not None and config.lora_mode == "per_tile":
+        names = [f"tile-{row}-{col}" for row, col in config.lora_positions]
+    else:
+        names = [f"tile-{tile}" for tile in range(config.lora_count)]
+
     with create_folder(target) as folder:
         # Tile i of the stacked tensors becomes the folder tile-i.
         for tile in range(config.lora_count):
@@ -89,12 +96,12 @@ def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target
                 weights[_key(module, "B")] = tensors[f"vision.{lora}.lora_B"][tile].contiguous()
                 scalings[module] = tensors[f"vision.{lora}.scaling"][tile].item()
 
-            tile_folder = folder / f"tile-{tile}"
+            tile_folder = folder / names[tile]
             tile_folder.mkdir()
             save_file(weights, tile_folder / _WEIGHTS, metadata={"format": "pt"})
             _build_peft_config(config, scalings).save_pretrained(tile_folder)
 
-    return [target / f"tile-{tile}" for tile in range(config.lora_count)]
+    return [target / name for name in names]
 
 
 def read_lora(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None:

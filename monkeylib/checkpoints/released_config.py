@@ -168,6 +168,12 @@ def config_to_released(config: MonkeyConfig, original: Mapping[str, Any] | None 
     Raises:
         ValueError: the released layout cannot hold this model.
     """
+    if config.max_tiles is not None:
+        raise ValueError(
+            "the released layout has one grid for all images, this model gives each a grid of up to "
+            f"{config.max_tiles} tiles by its shape: save it with save_pretrained"
+        )
+
     if not isinstance(config.text_config, QwenConfig):
         raise ValueError(
             "the released layout holds a language model of Qwen-7B's kind, "

@@ -114,8 +114,17 @@ def list_problems(reports: Sequence[DatasetReport]) -> list[str]:
 
 def count_tokens(record: Record, processor: MonkeyProcessor) -> int:
     """Return the number of tokens of a record, all of its turns included."""
-    turns = record.layout_turns([processor.visual_tokens()] * len(record.images))
+    turns = record.layout_turns(_visual_tokens(record, processor))
     return len(processor.layout.encode_conversation((), turns).input_ids)
+
+
+def _visual_tokens(record: Record, processor: MonkeyProcessor) -> list[int]:
+    """Return the number of visual tokens of each image of a record.
+
+    Raises:
+        BadRecord: it depends on the size of an image, which cannot be read.
+    """
+    return [processor.visual_tokens(grid) for grid in record.select_grids(processor.image_processor)]
 
 
 def _inspect_record(
@@ -133,8 +142,15 @@ def _inspect_record(
     if report.lost is not None:
         report.lost.add_record(record)
 
+    # An automatic grid depends on the sizes of the images, which may be broken.
+    try:
+        length = count_tokens(record, processor)
+    except BadRecord as error:
+        report.broken_images += 1
+        report.problems.append(str(error))
+        return
+
     # A record that is too long is reported, and still counts among the lengths.
-    length = count_tokens(record, processor)
     report.lengths.append(length)
     if length > max_length:
         report.truncated += 1
@@ -154,7 +170,7 @@ def _inspect_record(
 
 def _length_problems(record: Record, processor: MonkeyProcessor, max_length: int) -> list[str]:
     """Return why training would refuse a record; nothing if it only loses later turns."""
-    turns = record.layout_turns([processor.visual_tokens()] * len(record.images))
+    turns = record.layout_turns(_visual_tokens(record, processor))
     try:
         processor.layout.encode_conversation((), turns, max_length)
     except ValueError as error:

@@ -15,12 +15,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from PIL import Image
 
-from monkeylib.images import ImageError, ImageInput, MissingImageError, open_image
+from monkeylib.images import ImageError, ImageInput, MissingImageError, open_image, read_size
 from monkeylib.prompts import get_template, wrap_content
+
+if TYPE_CHECKING:
+    from monkeylib.processing import MonkeyImageProcessor
+    from monkeylib.tiling import Grid
+
+T = TypeVar("T")
 
 # An image, or a function that fetches it.
 ImageSource = ImageInput | Callable[[], ImageInput]
@@ -182,6 +188,23 @@ class Record:
         ends = [number for number, message in enumerate(self.messages, 1) if message.role == "assistant"]
         return replace(self, messages=self.messages[: ends[count - 1]])
 
+    def select_grids(self, processor: MonkeyImageProcessor) -> list[Grid]:
+        """Return the grid that a processor gives each image.
+
+        Where it follows the image's shape, the size of the image is read, mostly from its header.
+
+        Raises:
+            BadRecord: as `open_images`, but for damage behind the header.
+        """
+        if not processor.has_auto_grid:
+            return [processor.grid] * len(self.images)
+
+        grids = []
+        for number, image in enumerate(self.images, 1):
+            size = _read(read_size, image, f"{self.location}, image {number}")
+            grids.append(processor.select_grid(size))
+        return grids
+
     def open_images(self) -> list[Image.Image]:
         """Return the images, decoded, in RGB.
 
@@ -189,7 +212,8 @@ class Record:
             BadRecord: a file is missing, not an image, truncated, or too large (`images.MAX_PIXELS`).
         """
         return [
-            _open(image, f"{self.location}, image {number}") for number, image in enumerate(self.images, 1)
+            _read(open_image, image, f"{self.location}, image {number}")
+            for number, image in enumerate(self.images, 1)
         ]
 
     def _wrap(self, message: Message, opens: bool) -> list[Part]:
@@ -230,9 +254,9 @@ class Records(Protocol):
         """
 
 
-def _open(image: ImageSource, location: str) -> Image.Image:
+def _read(read: Callable[[ImageInput], T], image: ImageSource, location: str) -> T:
     try:
-        return open_image(image() if callable(image) else image)
+        return read(image() if callable(image) else image)
     except MissingImageError as error:
         raise BadRecord(f"{location}: {error} and the dataset's `images` folder") from error
     except (ImageError, OSError, ValueError) as error:

@@ -73,6 +73,7 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
     else:
         resampler_config = MonkeyResamplerConfig(queries=profile.queries, heads=profile.resampler_heads)
 
+    has_fixed_grid = profile.views != "global" and profile.auto_tiles is None
     return MonkeyConfig(
         vision_config=vision_config,
         resampler_config=resampler_config,
@@ -81,7 +82,8 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
         image_start_id=start_id,
         image_end_id=end_id,
         image_token_id=placeholder_id,
-        grids=[] if profile.views == "global" else [[profile.rows, profile.cols]],
+        grids=[[profile.rows, profile.cols]] if has_fixed_grid else [],
+        max_tiles=profile.auto_tiles,
         views=profile.views,
         lora_mode=profile.lora.mode,
         attention_rank=profile.lora.attention_rank,
@@ -152,6 +154,7 @@ def build_processor(profile: Profile, tokenizer: PreTrainedTokenizerBase | None 
         image_std=std,
         global_from=profile.global_from,
         resize_mode=profile.resize_mode,
+        max_tiles=profile.auto_tiles,
     )
     return MonkeyProcessor(
         image_processor,
@@ -287,7 +290,8 @@ def _load_base(profile: Profile, config: MonkeyConfig) -> MonkeyForConditionalGe
     dtype = torch.bfloat16 if profile.training.precision == "bf16-true" else torch.float32
     if released.is_released(folder):
         _check_released(profile, config, folder)
-        return released.load_released(folder, grid=Grid(profile.rows, profile.cols), dtype=dtype)
+        model = released.load_released(folder, grid=Grid(profile.rows, profile.cols), dtype=dtype)
+        return _with_auto_grid(model, profile)
 
     options: dict[str, Any] = {}
     if profile.training.language_model_bits is not None:
@@ -296,7 +300,21 @@ def _load_base(profile: Profile, config: MonkeyConfig) -> MonkeyForConditionalGe
         options["quantization_config"] = quantization_config(profile.training.language_model_bits)
         options["device_map"] = {"": device}
 
-    return saved.load_saved(folder, dtype, config, **options)
+    # Tile LoRA of other positions is loaded as it is, and then rearranged.
+    own_config = saved.read_config(folder)
+    if profile.auto_tiles is not None and own_config.lora_mode == config.lora_mode == "per_tile":
+        config.grids, config.max_tiles = own_config.grids, own_config.max_tiles
+
+    return _with_auto_grid(saved.load_saved(folder, dtype, config, **options), profile)
+
+
+def _with_auto_grid(
+    model: MonkeyForConditionalGeneration, profile: Profile
+) -> MonkeyForConditionalGeneration:
+    """Return the model with LoRA for the automatic grids of a profile, copied from that of a fixed grid."""
+    if profile.auto_tiles is not None and model.config.max_tiles != profile.auto_tiles:
+        model.use_auto_grid(profile.auto_tiles)
+    return model
 
 
 def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> None:

@@ -295,6 +295,9 @@ class Profile(ProfileSection):
         name, description: what the profile is called, and what it is for.
         tile_size: side of a tile in pixels.
         rows, cols: tile grid of an image.
+        grid: "fixed" gives every image this grid, as in the paper; "auto" gives each the grid of its own
+            shape (`tiling.select_grid`).
+        max_tiles: the most tiles of an automatic grid; by default as many as `rows` and `cols` make.
         views: tiles and global view, tiles alone, or the global view alone.
         global_from: the global view comes from the "resized" image, without antialiasing, as in the released
             code, or from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
@@ -314,6 +317,8 @@ class Profile(ProfileSection):
     tile_size: TileSize
     rows: Tiles
     cols: Tiles
+    grid: Literal["fixed", "auto"] = "fixed"
+    max_tiles: Tiles | None = None
     views: Views
     global_from: GlobalFrom = "resized"
     resize_mode: ResizeMode = "stretch"
@@ -333,6 +338,16 @@ class Profile(ProfileSection):
     def _image_fits(self) -> "Profile":
         limits.check_grids([[self.rows, self.cols]], "the profile's grid")
         check_pixels(self.rows, self.cols, self.tile_size)
+        return self
+
+    @model_validator(mode="after")
+    def _automatic_grid_has_tiles(self) -> "Profile":
+        if self.grid == "fixed" and self.max_tiles is not None:
+            raise ValueError("max_tiles is for automatic grids: set grid to auto, or leave max_tiles out")
+        if self.grid == "auto" and self.views == "global":
+            raise ValueError("an image of views: global has no tiles: leave grid: auto out, or change views")
+        if self.max_tiles is not None:
+            check_pixels(1, self.max_tiles, self.tile_size)
         return self
 
     def with_training(self, **changes: Any) -> "Profile":
@@ -361,9 +376,17 @@ class Profile(ProfileSection):
         return self.image_width or self.cols * self.tile_size, self.image_height or self.rows * self.tile_size
 
     @property
+    def auto_tiles(self) -> int | None:
+        """The most tiles of an automatic grid; None where every image has the same grid."""
+        # A variant of the profile may show the global view alone.
+        if self.grid == "fixed" or self.views == "global":
+            return None
+        return self.max_tiles or self.rows * self.cols
+
+    @property
     def visual_tokens(self) -> int:
-        """Visual tokens of an image."""
+        """Visual tokens of an image; the most where its grid follows its shape."""
         # One set of queries for each view.
-        tiles = 0 if self.views == "global" else self.rows * self.cols
+        tiles = 0 if self.views == "global" else self.auto_tiles or self.rows * self.cols
         global_views = 0 if self.views == "tiles" else 1
         return (tiles + global_views) * self.queries

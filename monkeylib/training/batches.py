@@ -30,6 +30,7 @@ from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.prompts import PromptLayout
+from monkeylib.tiling import Grid, grid_positions
 
 # Number of the first synthetic image that nano-base has not been trained on.
 FIRST_UNSEEN_IMAGE = 20_000_000
@@ -128,10 +129,14 @@ class TrainingData:
 
 
 class SyntheticRecords:
-    """Endless dataset of conversations about synthetic images of a split."""
+    """Endless dataset of conversations about synthetic images of a split.
+
+    Where the grid of an image follows its shape, images have the sizes of all such grids.
+    """
 
     def __init__(self, profile: Profile, split: str):
         self.size, self.split = profile.image_size, split
+        self.tile_size, self.auto_tiles = profile.tile_size, profile.auto_tiles
         # Pixels of the finest view per pixel of the image: what is too small to read is mostly not asked.
         self.scale = 1.0 if profile.views != "global" else profile.tile_size / self.size[0]
         self.name = f"nano-{split}"
@@ -140,7 +145,11 @@ class SyntheticRecords:
         # Each random draw has its own stream, numbered by its purpose and the index.
         families, shares = list(FAMILY_SHARES), list(FAMILY_SHARES.values())
         family = str(np.random.default_rng([31, index]).choice(families, p=shares))
-        sample = make_sample(index, self.split, self.size, family)
+        size = self._size_of(index)
+        # A document takes two tiles across.
+        if size[0] < 2 * self.tile_size and self.auto_tiles is not None and family == "document":
+            family = "scene_text"
+        sample = make_sample(index, self.split, size, family)
 
         # Most of an example are visual tokens: more text costs little time and teaches more.
         turns = training_turns(
@@ -153,6 +162,14 @@ class SyntheticRecords:
         )
         name = f"{self.name}-{index}"
         return Record.from_turns(name, (sample.image,), turns, self.name, name)
+
+    def _size_of(self, index: int) -> tuple[int, int]:
+        """Return width and height of an image in pixels, those of all grids in turn."""
+        if self.auto_tiles is None:
+            return self.size
+        positions = grid_positions(self.auto_tiles)
+        row, col = positions[index % len(positions)]
+        return (col + 1) * self.tile_size, (row + 1) * self.tile_size
 
 
 def synthetic_data(profile: Profile) -> TrainingData:
@@ -181,12 +198,14 @@ class EncodedExample:
         labels: `[T]`, `IGNORE_INDEX` where there is no label.
         turns: `[T]`, the turn whose answer a token belongs to, -1 elsewhere.
         record: the record with the images.
+        grids: the grid of each image.
     """
 
     input_ids: Tensor
     labels: Tensor
     turns: Tensor
     record: Record | None = None
+    grids: tuple[Grid, ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -203,10 +222,11 @@ def encode_conversation(
     turns: Sequence[tuple[str | Sequence[str | int], str]],
     max_length: int,
     record: Record | None = None,
+    grids: Sequence[Grid] = (),
 ) -> EncodedExample:
     """Return a conversation as tensors.
 
-    Args, Raises: as `PromptLayout.encode_conversation`.
+    Args, Raises: as `PromptLayout.encode_conversation`; `record` and `grids` are those of the example.
     """
     conversation = layout.encode_conversation(images, turns, max_length)
     return EncodedExample(
@@ -214,6 +234,7 @@ def encode_conversation(
         labels=torch.tensor(conversation.labels),
         turns=torch.tensor(conversation.turns),
         record=record,
+        grids=tuple(grids),
     )
 
 
@@ -263,25 +284,30 @@ class ExampleEncoder:
 
     def __init__(self, processor: MonkeyProcessor, max_length: int, packing: bool = False):
         self.processor, self.max_length, self.packing = processor, max_length, packing
-        self.layout, self.tokens_of_image = processor.layout, processor.visual_tokens()
+        self.layout = processor.layout
 
     def encode(self, record: Record) -> EncodedExample:
         """Return token ids and labels of a record, without opening its images.
 
+        Where the grid of an image follows its shape, its size is read.
+
         Raises:
-            BadRecord: the images and the first turn are longer than `max_length`.
+            BadRecord: the images and the first turn are longer than `max_length`, or the size of an image
+                cannot be read.
         """
         # To the layout, an image is its number of visual tokens.
-        turns = record.layout_turns([self.tokens_of_image] * len(record.images))
+        grids = record.select_grids(self.processor.image_processor)
+        turns = record.layout_turns([self.processor.visual_tokens(grid) for grid in grids])
         try:
-            example = encode_conversation(self.layout, (), turns, self.max_length, record)
+            example = encode_conversation(self.layout, (), turns, self.max_length, record, grids)
         except ValueError as error:
             raise BadRecord(f"{record.location}: {error}") from error
 
         # Turns that do not fit are left out, with their images.
         num_turns = int(example.turns.max()) + 1
         if num_turns < len(turns):
-            return replace(example, record=record.first_turns(num_turns))
+            record = record.first_turns(num_turns)
+            return replace(example, record=record, grids=example.grids[: len(record.images)])
         return example
 
     def encode_images(self, example: EncodedExample, side: int | None = None) -> dict[str, Tensor]:
@@ -302,30 +328,33 @@ class ExampleEncoder:
         images = example.record.open_images()
 
         processor = self.processor.image_processor
-        if side is not None:
-            processor = MonkeyImageProcessor(
-                side,
-                1,
-                1,
-                "global",
-                processor.image_mean,
-                processor.image_std,
-                resize_mode=processor.resize_mode,
-            )
+        if side is None:
+            # Those whose visual tokens were counted.
+            return dict(processor(images, example.grids))
 
-        return dict(processor(images))
+        one_view = MonkeyImageProcessor(
+            side,
+            1,
+            1,
+            "global",
+            processor.image_mean,
+            processor.image_std,
+            resize_mode=processor.resize_mode,
+        )
+        return dict(one_view(images))
 
     def dummy(self) -> tuple[EncodedExample, dict[str, Tensor]]:
         """Return an example without labels and its black image.
 
         A device that has no image in a step takes part in it with this one.
         """
-        ids = torch.tensor([*self.processor.image_ids(), self.processor.tokenizer.eos_token_id])
-        example = EncodedExample(ids, torch.full_like(ids, IGNORE_INDEX), torch.full_like(ids, -1))
-
         image_processor = self.processor.image_processor
         black = np.zeros((image_processor.tile_size, image_processor.tile_size, 3), np.uint8)
-        return example, dict(image_processor(black))
+        images = dict(image_processor(black))
+
+        grid = Grid(*images["grids"][0].tolist())
+        ids = torch.tensor([*self.processor.image_ids(grid), self.processor.tokenizer.eos_token_id])
+        return EncodedExample(ids, torch.full_like(ids, IGNORE_INDEX), torch.full_like(ids, -1)), images
 
     def collate(
         self, examples: Sequence[EncodedExample], images: Sequence[dict[str, Tensor]]
