@@ -70,6 +70,8 @@ PROMPTS: dict[str, PromptTemplate] = {
     "llava": PromptTemplate("\n{question} ASSISTANT:"),
     # The question as it is.
     "plain": PromptTemplate("{question}"),
+    # A prompt with all that belongs around a question, as conversations of the released data hold it.
+    "exact": PromptTemplate("{question}", takes_separator=False),
 }
 
 

@@ -36,11 +36,14 @@ def test_empty_question_raises():
         wrap_content([0], "vqa")
 
 
-def test_only_the_default_of_the_released_evaluation_takes_no_separator():
+def test_the_default_of_the_released_evaluation_and_full_prompts_take_no_separator():
     assert build_prompt("vqa_no_blank", "Q", " ") == "Q Answer:"
     assert build_prompt("vqa", "Q", " ") == " Q Answer: "
     assert build_prompt("vizwiz", "Q", " ").startswith(" Q When")
-    assert [name for name, template in PROMPTS.items() if not template.takes_separator] == ["vqa_no_blank"]
+    assert [name for name, template in PROMPTS.items() if not template.takes_separator] == [
+        "vqa_no_blank",
+        "exact",
+    ]
 
 
 def test_words_of_a_prompt_go_to_the_first_and_the_last_text():

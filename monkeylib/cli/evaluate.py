@@ -9,6 +9,7 @@ import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
+from monkeylib.progress import say
 
 if TYPE_CHECKING:
     from monkeylib.evaluation.benchmarks import Benchmark
@@ -31,9 +32,19 @@ LimitOption = Annotated[
 ]
 PromptOption = Annotated[
     str,
-    typer.Option(help="Prompt in place of the benchmark's: documented, released, or the name of a prompt."),
+    typer.Option(
+        help="Prompt in place of the benchmark's: documented, released, or the name of a prompt. Questions "
+        "of your own have vqa by default."
+    ),
 ]
-DataOption = Annotated[Path | None, typer.Option(help="Folder of the downloads. Default: MONKEYLIB_DATA.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the downloads (default: MONKEYLIB_DATA), or questions of your own: a file of JSON, "
+        "JSON lines, CSV, TSV or parquet with image, question, answer or answers, and perhaps id and others; "
+        "a file of any form that training reads; or the YAML of a mixture with validation records."
+    ),
+]
 OutOption = Annotated[
     Path | None, typer.Option(help="Folder for the predictions, scores.csv and the error galleries.")
 ]
@@ -73,7 +84,8 @@ FoldersArgument = Annotated[list[Path], typer.Argument(help="Folders that `monke
 MetricsOption = Annotated[
     str,
     typer.Option(
-        help="Metrics in place of the benchmarks', separated by commas. Files of any name are then scored."
+        help="Metrics in place of the benchmarks', separated by commas, the main one first. Questions of "
+        "your own have anls,exact by default, and cider_d with a prompt for captions."
     ),
 ]
 
@@ -91,20 +103,17 @@ def evaluate(
     retry_failed: RetryOption = False,
     max_failed: MaxFailedOption = 0.1,
     by: ByOption = "",
+    metrics: MetricsOption = "",
 ) -> None:
-    """Evaluate a model on benchmarks. Run it again to resume with the missing predictions.
+    """Evaluate a model on benchmarks, or on questions of your own (--data FILE).
 
-    Under torchrun, processes divide the questions among them, each on its own GPU or on the CPU.
+    Run it again to resume with the missing predictions. Under torchrun, processes divide the questions among
+    them, each on its own GPU or on the CPU.
     """
     from monkeylib.evaluation import job, results
-    from monkeylib.evaluation.benchmarks import available, get
 
-    # Without names, all that can be used are; synthetic ones take no other prompt.
-    if benchmarks:
-        names = [name.strip() for name in benchmarks.split(",")]
-    else:
-        names = [name for name in available(data) if get(name).card or not prompt]
-    selected = [_benchmark(name, prompt or None, data) for name in dict.fromkeys(names)]
+    metric_names = _metric_names(metrics)
+    selected = _select_benchmarks(benchmarks, data, prompt, metric_names)
 
     path = str(options.expand_home(Path(model))) if model else str(options.default_checkpoint())
     folder = options.expand_home(out) if out else _default_folder(path)
@@ -122,7 +131,7 @@ def evaluate(
             fresh=fresh,
             retry_failed=retry_failed,
             max_failed=max_failed,
-            skip_unusable=not benchmarks,
+            skip_unusable=len(selected) > 1 and not benchmarks,
             gallery=gallery,
             progress=True,
         )
@@ -132,7 +141,7 @@ def evaluate(
     if result is None:
         return
     if result.ids and results.has_scores(folder):
-        _report([folder], [], by=by, ids=result.ids)
+        _report([folder], metric_names, by=by, ids=result.ids)
     if result.error is not None:
         raise result.error
 
@@ -151,9 +160,8 @@ def score(
     from monkeylib.evaluation import error_gallery, results, submissions
     from monkeylib.evaluation.benchmarks import BENCHMARKS
     from monkeylib.evaluation.examples import read_predictions
-    from monkeylib.evaluation.metrics import registry
 
-    metric_names = [registry.get(name.strip()).name for name in metrics.split(",")] if metrics else []
+    metric_names = _metric_names(metrics)
     expanded = [options.expand_home(path) for path in folder]
     folders = list({path.resolve(): path for path in expanded}.values())
 
@@ -161,7 +169,7 @@ def score(
     if gallery:
         for predictions_folder in folders:
             for name, file in results.prediction_files(predictions_folder).items():
-                benchmark = _benchmark(name, None, data)
+                benchmark = _benchmark_of_predictions(name, data)
                 page = predictions_folder / error_gallery.page_name(benchmark)
                 error_gallery.require_page(page)
 
@@ -181,11 +189,73 @@ def score(
         _report(scored, metric_names, by=by)
 
 
+def _metric_names(metrics: str) -> list[str]:
+    """Return the names of metrics that are separated by commas.
+
+    Raises:
+        ValueError: there is no such metric.
+    """
+    from monkeylib.evaluation.metrics import registry
+
+    return [registry.get(name.strip()).name for name in metrics.split(",")] if metrics else []
+
+
+def _select_benchmarks(
+    names: str, data: Path | None, prompt: str, metrics: Sequence[str]
+) -> "list[Benchmark]":
+    """Return the benchmarks of a call: those that are named, one's own, or all whose files exist."""
+    from monkeylib.evaluation.benchmarks import available, get
+    from monkeylib.evaluation.own_benchmarks import describe, is_own_data, own_benchmark
+
+    if data is not None and is_own_data(options.expand_home(data)):
+        if names:
+            raise ValueError(
+                f"--data {data} is a file of questions, a benchmark of its own: leave --benchmarks {names} "
+                "out, or name the folder of the downloads"
+            )
+        benchmark = own_benchmark(options.expand_home(data), metrics, prompt)
+        say(describe(benchmark))
+        return [benchmark]
+
+    # Without names, all that can be used are; synthetic ones take no other prompt.
+    if names:
+        selected = [name.strip() for name in names.split(",")]
+    else:
+        selected = [name for name in available(data) if get(name).card or not prompt]
+    benchmarks = [_benchmark(name, prompt or None, data) for name in dict.fromkeys(selected)]
+    return [dataclasses.replace(entry, metrics=tuple(metrics)) if metrics else entry for entry in benchmarks]
+
+
 def _benchmark(name: str, prompt: str | None, data: Path | None) -> "Benchmark":
     """Return the benchmark of that name. Synthetic benchmarks need no folder of downloads."""
-    from monkeylib.evaluation.benchmarks import get
+    from monkeylib.evaluation.benchmarks import BENCHMARKS, get
 
+    if name not in BENCHMARKS and (Path(name).is_file() or ((data or Path()) / name).is_file()):
+        raise ValueError(f"{name} is a file of questions, and no benchmark's name: pass it as --data {name}")
+    if data is not None and not data.exists():
+        raise FileNotFoundError(
+            f"there is nothing at {data}: name the folder of the downloads, or a file of questions"
+        )
     return get(name, prompt=prompt, data=data if get(name).card else None)
+
+
+def _benchmark_of_predictions(name: str, data: Path | None) -> "Benchmark":
+    """Return the benchmark that a predictions file is named after, with its questions and images.
+
+    Raises:
+        ValueError: it is one's own, and `--data` doesn't name its file.
+    """
+    from monkeylib.evaluation.benchmarks import BENCHMARKS
+    from monkeylib.evaluation.own_benchmarks import is_own_data, own_benchmark
+
+    own = None
+    if data is not None and is_own_data(options.expand_home(data)):
+        own = own_benchmark(options.expand_home(data))
+    if own is not None and own.name == name:
+        return own
+    if name not in BENCHMARKS:
+        raise ValueError(f"the images of {name} are needed: name its file of questions with --data")
+    return _benchmark(name, None, None if own else data)
 
 
 def _default_folder(path: str) -> Path:

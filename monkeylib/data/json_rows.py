@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from array import array
 from collections.abc import Iterable, Iterator
@@ -64,6 +65,15 @@ def read_json_or_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
         except RowError as error:
             raise ValueError(f"{place} of {path} is not JSON: {error}") from error
         yield f"{place} of {path}", value
+
+
+def number_as_text(value: Any) -> Any:
+    """Return a number as text, and any other value as it is; true and infinity are no numbers here."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    return value
 
 
 class JsonRows:

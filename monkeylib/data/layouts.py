@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 from PIL import Image, ImageDraw, ImageFont
 
 from monkeylib import resources
-from monkeylib.data.json_rows import read_json_or_jsonl
+from monkeylib.data.json_rows import number_as_text, read_json_or_jsonl
 from monkeylib.images import ImageError, list_pages
 
 MME_PERCEPTION = (
@@ -81,12 +81,6 @@ def read_json(path: Path, *fields: str) -> Any:
     return value
 
 
-def as_text(value: Any) -> Any:
-    """Return a number as a text; other values unchanged."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if is_number else value
-
-
 def require_files(name: str, folder: Path, files: Sequence[str], home: str) -> None:
     """Check that the files of a download exist.
 
@@ -109,7 +103,7 @@ def checked(records: Iterable[QARecord], name: str, files: Sequence[str], home: 
     try:
         for record in records:
             count += 1
-            record = replace(record, answers=tuple(map(as_text, record.answers)))
+            record = replace(record, answers=tuple(map(number_as_text, record.answers)))
             _check_texts(record)
             yield record
     except (KeyError, TypeError, IndexError, AttributeError) as error:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib.data.dataset_cards import DatasetCard
-from monkeylib.data.json_rows import read_json_or_jsonl
-from monkeylib.data.layouts import LAYOUTS, QARecord, as_text, checked, read_json, require_files
+from monkeylib.data.json_rows import number_as_text, read_json_or_jsonl
+from monkeylib.data.layouts import LAYOUTS, QARecord, checked, read_json, require_files
 from monkeylib.digests import text_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
@@ -79,7 +79,7 @@ def official_examples(
     ]
 
     # All of them, before a model spends hours on the first ones.
-    _require_images(name, [example.image for example in examples], home)
+    require_images(name, [example.image for example in examples], home)
     return examples
 
 
@@ -172,7 +172,7 @@ def released_examples(
             )
         )
 
-    _require_images(f"released-{card.name}", [example.image for example in examples], _RELEASED_HOME)
+    require_images(f"released-{card.name}", [example.image for example in examples], _RELEASED_HOME)
     return examples
 
 
@@ -212,13 +212,13 @@ def _released_answers(
 
     # One text or number, or a list of them.
     values = value if isinstance(value, list) else [] if value is None else [value]
-    answers = tuple(map(as_text, values))
+    answers = tuple(map(number_as_text, values))
     if not answers or not all(isinstance(answer, str) for answer in answers):
         raise ValueError(f"{location}: expected an answer, a text or a list of texts, got {value!r:.60}")
     return answers
 
 
-def _require_images(name: str, files: Iterable[Path], home: str) -> None:
+def require_images(name: str, files: Iterable[Path], home: str) -> None:
     """Check that all images exist; the error counts those that are missing."""
     files = {split_page(file)[0] for file in files}
     missing = sorted(file for file in files if not file.is_file())

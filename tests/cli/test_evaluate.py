@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.support import benchmark_files
+from tests.support import benchmark_files, record_files
 
 
 @pytest.fixture()
@@ -253,3 +253,63 @@ def test_files_are_looked_for_before_the_model(call, monkeypatch, tmp_path):
     arguments = ("--model", "Qwen/Qwen2-VL-2B-Instruct", "--benchmarks", "textvqa", "--data", tmp_path)
     code, _, errors = call("evaluate", *arguments, "--out", tmp_path / "out")
     assert code == 2 and "textvqa needs" in errors and "Traceback" not in errors
+
+
+# --- questions of one's own
+
+
+def test_own_questions_are_evaluated_like_a_benchmark(call, checkpoint, tmp_path):
+    (tmp_path / "a.png").write_bytes(record_files.png())
+    rows = [
+        {"image": "a.png", "question": f"how much is number {n}?", "answer": "1.86", "shop": "abc"[n]}
+        for n in range(3)
+    ]
+    with (tmp_path / "held_out.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+    call_of = (
+        "evaluate",
+        "--model",
+        checkpoint,
+        "--data",
+        tmp_path / "held_out.csv",
+        "--out",
+        tmp_path / "o",
+    )
+    code, output, errors = call(*call_of, "--limit", 2)
+    assert code == 0, errors
+    assert "held_out: the prompt vqa ('{question} Answer: ') and the metrics anls, exact_match" in errors
+    assert (tmp_path / "o/errors/held_out.html").exists() and "exact_match" in output
+    first = (tmp_path / "o/held_out.jsonl").read_bytes()
+
+    # The third question alone is asked, and scored with the others.
+    code, output, errors = call(*call_of, "--by", "shop")
+    assert code == 0, errors
+    assert set(first.splitlines()) < set((tmp_path / "o/held_out.jsonl").read_bytes().splitlines())
+    table = list(csv.DictReader((tmp_path / "o/scores.csv").open()))
+    assert {(row["group"], row["n"]) for row in table} == {("all", "3"), ("a", "1"), ("b", "1"), ("c", "1")}
+
+    # Scored again by its own metrics, with a gallery of its images, and compared.
+    shutil.copytree(tmp_path / "o", tmp_path / "p")
+    code, output, errors = call("score", tmp_path / "o", tmp_path / "p")
+    assert code == 0 and "paired" in output and "anls" in output, errors
+    assert call("score", tmp_path / "o", "--gallery", 2)[0] == 2
+    code, _, errors = call("score", tmp_path / "o", "--gallery", 2, "--data", tmp_path / "held_out.csv")
+    assert code == 0, errors
+
+
+def test_file_of_questions_in_the_place_of_a_name_is_a_sentence(call, checkpoint, monkeypatch, tmp_path):
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"image": "a.png", "question": "q", "answer": "a"}))
+    monkeypatch.chdir(tmp_path)
+    for arguments, sentence in {
+        ("--benchmarks", "mine.jsonl", "--data", "."): "pass it as --data mine.jsonl",
+        ("--benchmarks", "chartqa", "--data", "mine.jsonl"): "leave --benchmarks chartqa out",
+        ("--benchmarks", "chartqa", "--data", "gone"): "there is nothing at gone",
+        ("--data", "mine.jsonl", "--metrics", "anlz"): "no metric called 'anlz'",
+        ("--data", "mine.jsonl"): "mine lacks 1 of 1 images, such as",
+    }.items():
+        code, _, errors = call("evaluate", "--model", checkpoint, *arguments, "--out", "o")
+        assert code == 2 and sentence in errors and "Traceback" not in errors
+        assert not (tmp_path / "o").exists()

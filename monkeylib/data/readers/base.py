@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import glob
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from monkeylib.data.json_rows import number_as_text
 from monkeylib.data.records import BadRecord, ImagePart, ImageSource, Message, Part, Record
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.errors import beginning
@@ -270,6 +270,15 @@ class DatasetRecords:
 
         return self._read(number)
 
+    def fields(self, number: int) -> Mapping[str, Any]:
+        """Return all fields of a record as its file has them; none if it is no object with fields.
+
+        Raises:
+            BadRecord: it cannot be read.
+        """
+        value = self.raw[self._raw_number(number)]
+        return value if isinstance(value, dict) else {}
+
     def describe_left_out(self) -> str:
         """Return how many records were left out, and why: "3 left out: 2 failed, 1 without a caption"."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
@@ -314,15 +323,6 @@ class DatasetRecords:
                 yield None
             else:
                 yield None if record.id == str(number) else record.id
-
-
-def number_as_text(value: Any) -> Any:
-    """Return a number as text, and any other value as it is; true and infinity are no numbers here."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return repr(value)
-    return value
 
 
 def takes_question(prompt: str) -> bool:

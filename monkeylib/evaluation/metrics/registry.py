@@ -86,12 +86,16 @@ class Metric:
         return self.score_examples(predictions, answers, metas)
 
 
+_SHORT_NAMES = {"exact": "exact_match"}
+
+
 def get(name: str) -> Metric:
     """Return the metric of that name.
 
     Raises:
         ValueError: there is no such metric; the message lists the names.
     """
+    name = _SHORT_NAMES.get(name, name)
     if name not in METRICS:
         raise unknown_name("metric", name, METRICS)
     return METRICS[name]

@@ -1,0 +1,258 @@
+"""A benchmark of one's own: a file of questions about images with answers, or a mixture's validation records.
+
+The file may have any form that training reads (`monkeylib.data.readers`): JSON, JSON lines, CSV, TSV or
+parquet with the fields `image`, `question`, `answer` or `answers`, perhaps `id` and others, or conversations:
+
+    {"image": "a.png", "question": "how much is the juice?", "answers": ["1.86"], "shop": "corner"}
+
+Images are named from the file's folder. Fields beside these are kept: scores can be grouped by them. Of a PDF
+or TIFF file without the number of a page, all pages are read. Of a conversation, the first question is asked.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from monkeylib import resources
+from monkeylib.data.json_rows import number_as_text
+from monkeylib.data.mixture import load_mixture
+from monkeylib.data.readers import open_dataset
+from monkeylib.data.readers.base import takes_question
+from monkeylib.data.readers.tables import is_saved_folder
+from monkeylib.data.records import BadRecord, ImageSource, Record
+from monkeylib.data.schema import DatasetEntry
+from monkeylib.errors import choose
+from monkeylib.evaluation.benchmark_files import require_images
+from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
+from monkeylib.evaluation.examples import Example
+from monkeylib.evaluation.metrics import registry
+from monkeylib.images import ImageError, list_pages
+from monkeylib.progress import say
+from monkeylib.prompts import PROMPTS
+
+QUESTION_METRICS = ("anls", "exact_match")
+CAPTION_METRICS = ("cider_d",)
+PROMPT = "vqa"
+
+_MAX_NEW_TOKENS = 100  # as the released code for documents, and enough for a caption
+_MIXTURES = (".yaml", ".yml")
+_DOCUMENTS = (".pdf", ".tif", ".tiff")
+# Fields that are no description of a question.
+_OWN_FIELDS = {
+    "id", "question_id", "questionId", "key", "image", "images", "question", "answer", "answers",
+    "conversations", "messages", "texts", "prompt", "completion", "system", "tools",
+}  # fmt: skip
+
+
+def is_own_data(path: Path) -> bool:
+    """Return whether a path is that of a benchmark of one's own, and no folder of downloads."""
+    return path.is_file() or is_saved_folder(path)
+
+
+def own_benchmark(path: Path, metrics: Sequence[str] = (), prompt: str = "") -> Benchmark:
+    """Return the benchmark of a file, a folder that `datasets` has saved, or a mixture's validation records.
+
+    Args:
+        path: the file or folder; a mixture is a YAML file.
+        metrics: names of metrics, the main one first; by default `anls` and `exact_match`, or `cider_d` with
+            a prompt that takes no question.
+        prompt: name of the prompt, by default `vqa`. Conversations of the released data hold their prompts.
+
+    Raises:
+        ValueError: there is no such prompt or metric.
+    """
+    prompt = choose("prompt", prompt or PROMPT, PROMPTS)
+    default_metrics = QUESTION_METRICS if takes_question(prompt) else CAPTION_METRICS
+    names = tuple(registry.get(name).name for name in metrics or default_metrics)
+
+    # The name of its files beside those of other benchmarks.
+    name = re.sub(r"[^\w.-]+", "-", path.stem)
+    if name in BENCHMARKS:
+        name = f"own-{name}"
+
+    def load(limit: int | None = None) -> list[Example]:
+        return _load_examples(path, name, names, prompt, limit)
+
+    return Benchmark(
+        name=name,
+        title=path.name,
+        kind="general",
+        load=load,
+        metrics=names,
+        max_new_tokens=_MAX_NEW_TOKENS,
+        size=None,
+        licence="",
+        source=str(path),
+        prompt=prompt,
+        split="of the file",
+    )
+
+
+def describe(benchmark: Benchmark) -> str:
+    """Return how a benchmark is asked and scored, for users who named neither prompt nor metrics."""
+    template = PROMPTS[benchmark.prompt].text
+    return (
+        f"{benchmark.name}: the prompt {benchmark.prompt} ({template!r}) and the metrics "
+        f"{', '.join(benchmark.metrics)}; --prompt and --metrics take others"
+    )
+
+
+def _load_examples(
+    path: Path, name: str, metrics: Sequence[str], prompt: str, limit: int | None
+) -> list[Example]:
+    """Read the first questions of a file, in its order.
+
+    Raises:
+        FileNotFoundError: the file or an image is missing.
+        ValueError: records that can't be used, no validation records, or questions that a metric can't score.
+    """
+    examples: list[Example] = []
+    problems: list[str] = []
+    numbers: dict[str, int] = {}
+    num_further = 0
+
+    for record, fields in _read_records(path, name, prompt):
+        if limit is not None and len(examples) == limit:
+            break
+        if isinstance(record, BadRecord):
+            problems.append(str(record))
+            continue
+
+        try:
+            example = _to_example(record, fields, name, path)
+            # Ids may repeat in a mixture.
+            number = numbers[example.id] = numbers.get(example.id, 0) + 1
+            examples.append(replace(example, id=f"{example.id}-{number}") if number > 1 else example)
+            num_further += len(record.turns) - 1
+        except BadRecord as error:
+            problems.append(str(error))
+
+    if problems:
+        raise ValueError(
+            f"{len(problems)} records of {resources.display_path(path)} cannot be used, such as {problems[0]}"
+        )
+    if num_further:
+        say(f"{name}: only the first question of a conversation is asked, {num_further} others are not")
+
+    files = [example.image for example in examples if isinstance(example.image, Path)]
+    require_images(name, files, f"the folder that {resources.display_path(path)} names them from")
+    _check_metrics(examples, metrics, name)
+    return examples
+
+
+def _read_records(
+    path: Path, name: str, prompt: str
+) -> Iterator[tuple[Record | BadRecord, Mapping[str, Any]]]:
+    """Yield the records of a file with all of their fields; those of a mixture have no others."""
+    if path.suffix.lower() in _MIXTURES:
+        validation = load_mixture(path).validation
+        if validation is None:
+            raise ValueError(f"the mixture {path.name} has no `validation`: evaluation needs its records")
+        for number in range(len(validation)):
+            yield _read(validation, number), {}
+        return
+
+    entry = DatasetEntry(
+        name=name, path=path.name, prompt=prompt, min_images=1, max_images=1, unique_ids=True
+    )
+    records = open_dataset(entry, path.parent)
+    for number in range(len(records)):
+        record = _read(records, number)
+        yield record, {} if isinstance(record, BadRecord) else records.fields(number)
+
+
+def _read(records: Any, number: int) -> Record | BadRecord:
+    try:
+        return records[number]
+    except BadRecord as error:
+        return error
+
+
+def _to_example(record: Record, fields: Mapping[str, Any], name: str, path: Path) -> Example:
+    """Return the first question of a record.
+
+    Raises:
+        BadRecord: it is not about one image.
+    """
+    if len(record.images) != 1:
+        raise BadRecord(f"{record.location}: expected a question about one image, got {len(record.images)}")
+
+    (image,) = record.images
+    prompt, answer = record.turns[0]
+    is_only = len(record.turns) == 1
+    # The records of a mixture come from several datasets, and have no further fields here.
+    is_of_mixture = record.dataset != name
+    answers = record.answers if record.answers and is_only else (answer,)
+
+    return Example(
+        id=f"{record.dataset}/{record.id}" if is_of_mixture else record.id,
+        image=image,
+        # Without a prompt of its own, the text is one, with the blank behind the image.
+        question=prompt if record.prompt is None else record.questions[0],
+        answers=_split_list(answers),
+        prompt="exact" if record.prompt is None else record.prompt,
+        image_id=f"{name}/{_relative(image, path.parent)}" if isinstance(image, str | Path) else "",
+        meta={"dataset": record.dataset} if is_of_mixture else _describing_fields(fields),
+        pages=_pages(image),
+    )
+
+
+def _relative(image: str | Path, folder: Path) -> str:
+    """Return the name of an image as the file has it."""
+    file = Path(image)
+    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(image)
+
+
+def _pages(image: ImageSource) -> tuple[Path, ...]:
+    """Return the pages of a document of several; none of any other image."""
+    if not isinstance(image, Path) or image.suffix.lower() not in _DOCUMENTS:
+        return ()
+    try:
+        pages = list_pages(image)
+    except ImageError:  # said when its question's turn comes
+        return ()
+    return tuple(pages) if len(pages) > 1 else ()
+
+
+def _split_list(answers: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the answers of a list that a table holds as a text, in the form of Python (pandas) or JSON."""
+    if len(answers) != 1 or not (answers[0].startswith("[") and answers[0].endswith("]")):
+        return answers
+
+    try:
+        values = ast.literal_eval(answers[0])
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return answers
+    texts = tuple(map(number_as_text, values)) if isinstance(values, list) else ()
+    return texts if texts and all(isinstance(text, str) for text in texts) else answers
+
+
+def _describing_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields beside question, image and answer that are texts, numbers, or lists of them."""
+    described = {}
+    for name, value in fields.items():
+        is_list = isinstance(value, list) and all(isinstance(entry, str | int | float) for entry in value)
+        if name not in _OWN_FIELDS and (is_list or isinstance(value, str | int | float)):
+            described[name] = value
+    return described
+
+
+def _check_metrics(examples: Sequence[Example], metrics: Sequence[str], name: str) -> None:
+    """Check that the metrics can score the questions, before a model spends hours on them.
+
+    Raises:
+        ValueError: one can't.
+    """
+    answers = [example.answers for example in examples]
+    metas = [example.meta for example in examples]
+    for metric in metrics:
+        # CIDEr-D scores any captions, and takes long.
+        if metric in CAPTION_METRICS:
+            continue
+        try:
+            registry.get(metric).scores([""] * len(examples), answers, metas)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be scored by {metric}: {error}") from error
