@@ -1,15 +1,16 @@
 """Inference: load a checkpoint and ask it about images: one question, a batch, a chat, or a stream."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Any, Literal
 
 import torch
-from transformers import BatchFeature, TextIteratorStreamer
+from transformers import BatchFeature
 
+from monkeylib import generation
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
+from monkeylib.generation import Answer, AnswerStream
 from monkeylib.images import ImageInput
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
@@ -26,54 +27,69 @@ class Monkey:
 
     def answer(
         self,
-        image: ImageInput,
+        image: ImageInput | Sequence[ImageInput],
         question: str = "",
         prompt: str = "vqa",
         max_new_tokens: int = 128,
         grid: GridInput | None = None,
-        **generation: Any,
-    ) -> str:
-        """Answer a question about an image, greedily unless `generation` says otherwise.
+        **options: Any,
+    ) -> Answer:
+        """Answer a question about an image, greedily unless the options say otherwise.
 
         Args:
-            image: a path, an array or a Pillow image.
+            image: anything that `images.open_image` reads, or a list of images, which stand before the
+                question in their order.
             question: may be empty for prompts that take none (captions).
             prompt: a name from `prompts.PROMPTS`.
             max_new_tokens: maximum length of the answer.
             grid: another grid of tiles than the checkpoint's default, such as "2x3"; "auto" chooses one by
                 the shape of the image, "auto:6" one of up to six tiles. The checkpoint must have LoRA for it.
-            generation: further arguments of `generate`, e.g. `do_sample=True, temperature=0.7` or
-                `num_beams=3`.
+            options: arguments of transformers' `generate`, such as `do_sample=True, temperature=0.7`,
+                `num_beams=3`, `num_return_sequences=3` (with sampling or beams), `stop_strings=["\n"]` or
+                `output_scores=True`; and `seed=1`, from which samples are drawn whatever the state of torch's
+                generator, which is left as it was.
+
+        Returns:
+            The answer; of several (`num_return_sequences`), the first one, which holds all as `samples`.
+
+        Raises:
+            ValueError: prompt and answer do not fit into the model's context, an unknown or useless option, a
+                prompt without the question that it needs, or an image that cannot be read.
         """
-        return self.answer_batch([(image, question)], prompt, max_new_tokens, grid, **generation)[0]
+        return self.answer_batch([(image, question)], prompt, max_new_tokens, grid, **options)[0]
 
     def answer_batch(
         self,
-        questions: Sequence[tuple[ImageInput, str]],
+        questions: Sequence[tuple[ImageInput | Sequence[ImageInput], str]],
         prompt: str = "vqa",
         max_new_tokens: int = 128,
         grid: GridInput | None = None,
-        **generation: Any,
-    ) -> list[str]:
-        """Answer pairs of an image and a question in one batch; other arguments as in `answer`."""
+        **options: Any,
+    ) -> list[Answer]:
+        """Answer pairs of an image and a question in one batch: one answer each; arguments as in `answer`.
+
+        The answers are those of single questions, except where they are sampled.
+        """
         if not questions:
             return []
 
+        # Before the images are read, which takes longer.
+        generation.check_options(max_new_tokens, options)
         images = [image for image, _ in questions]
         texts = [question for _, question in questions]
         inputs = self.prepare(images, texts, prompt, grid)
-        return self.generate(inputs, max_new_tokens, **generation)
+        return self.generate(inputs, max_new_tokens, **options)
 
     def chat(
         self,
-        image: ImageInput,
+        image: ImageInput | Sequence[ImageInput],
         question: str,
-        history: Sequence[tuple[str, str]] = (),
+        history: Sequence[tuple[str, str | Answer]] = (),
         prompt: str = "vqa",
         max_new_tokens: int = 128,
         grid: GridInput | None = None,
-        **generation: Any,
-    ) -> str:
+        **options: Any,
+    ) -> Answer:
         """Answer a question that follows earlier questions and answers about the same image.
 
         The released code answers single questions. The history stands in the prompt as conversations do in
@@ -81,47 +97,36 @@ class Monkey:
 
         Args:
             history: pairs of question and answer, the oldest first.
-            image, question, prompt, max_new_tokens, grid, generation: as in `answer`.
+            image, question, prompt, max_new_tokens, grid, options: as in `answer`.
         """
+        generation.check_options(max_new_tokens, options)
         inputs = self.prepare_chat(image, question, history, prompt, grid)
-        return self.generate(inputs, max_new_tokens, **generation)[0]
+        return self.generate(inputs, max_new_tokens, **options)[0]
 
     def stream(
         self,
-        image: ImageInput,
+        image: ImageInput | Sequence[ImageInput],
         question: str = "",
         prompt: str = "vqa",
         max_new_tokens: int = 128,
-        history: Sequence[tuple[str, str]] = (),
+        history: Sequence[tuple[str, str | Answer]] = (),
         grid: GridInput | None = None,
-        **generation: Any,
-    ) -> Iterator[str]:
-        """Yield the answer in pieces as the model generates them; `history` as in `chat`.
+        **options: Any,
+    ) -> AnswerStream:
+        """Return an iterator over parts of the answer as the model generates them; `history` as in `chat`.
 
-        Errors of the model are raised to the caller.
+        After its end, `stream.answer` is the `Answer`:
+
+            with monkey.stream(image, question) as stream:
+                for part in stream:
+                    print(part, end="", flush=True)
+            print(stream.answer.ended_by)
+
+        Errors in the arguments are raised at once, those of the model while the parts are read.
         """
-        # Errors in the arguments are raised here, before the thread starts.
+        generation.check_options(max_new_tokens, options)
         inputs = self.prepare_chat(image, question, history, prompt, grid)
-        options = self._generation_options(max_new_tokens, generation)
-        streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-
-        # `generate` returns at the end only, so it runs in a thread and hands over pieces by the streamer.
-        errors: list[BaseException] = []
-
-        def generate() -> None:
-            try:
-                self.model.generate(**inputs, streamer=streamer, **options)
-            except BaseException as error:  # raised below, in the caller's thread
-                errors.append(error)
-                streamer.end()
-
-        thread = Thread(target=generate, daemon=True)
-        thread.start()
-        yield from streamer
-        thread.join()
-
-        if errors:
-            raise errors[0]
+        return generation.stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
 
     def prepare(
         self,
@@ -142,32 +147,32 @@ class Monkey:
         inputs = self.processor(
             images=list(images), text=list(texts), prompt=prompt, grid=self.limit_grid(grid)
         )
-        self._check_length(inputs["input_ids"])
+        self._check_context(inputs)
         return inputs.to(self.model.device)
 
     def prepare_chat(
         self,
-        image: ImageInput,
+        image: ImageInput | Sequence[ImageInput],
         question: str,
-        history: Sequence[tuple[str, str]] = (),
+        history: Sequence[tuple[str, str | Answer]] = (),
         prompt: str = "vqa",
         grid: GridInput | None = None,
     ) -> BatchFeature:
-        """Return model inputs of a conversation: the image, the history, the question.
+        """Return model inputs of a conversation: the image or images, the history, the question.
 
         Raises:
             ValueError: the conversation is longer than the model reads.
         """
-        features = self.processor.image_processor(image, self.limit_grid(grid))
+        images = list(image) if isinstance(image, list | tuple) else [image]
+        features = self.processor.image_processor(images, self.limit_grid(grid))
         visual_tokens = [self.processor.visual_tokens(Grid(*grid)) for grid in features["grids"].tolist()]
+        turns = [(earlier_question, str(answer)) for earlier_question, answer in history]
 
         # [1, T]: one conversation needs no padding.
-        ids = self.processor.layout.encode_chat(visual_tokens, question, history, prompt)
-        input_ids = torch.tensor([ids])
-        self._check_length(input_ids)
-
-        features["input_ids"] = input_ids
-        features["attention_mask"] = torch.ones_like(input_ids)
+        ids = self.processor.layout.encode_chat(visual_tokens, question, turns, prompt)
+        features["input_ids"] = torch.tensor([ids])
+        features["attention_mask"] = torch.ones_like(features["input_ids"])
+        self._check_context(features)
         return features.to(self.model.device)
 
     def limit_grid(self, grid: GridInput | None) -> Grid | AutoGrid | None:
@@ -181,43 +186,19 @@ class Monkey:
         grid = as_grid(grid)
         return self.model.config.limit_auto_grid(grid) if isinstance(grid, AutoGrid) else grid
 
-    def _check_length(self, input_ids: torch.Tensor) -> None:
-        """Check that prompts fit into the model's context: beyond it, answers are noise.
-
-        Args:
-            input_ids: `[B, T]`, padded to the longest prompt.
+    def _check_context(self, inputs: Mapping[str, Any]) -> None:
+        """Check that prompts fit into the model's context.
 
         Raises:
             ValueError: they do not.
         """
-        context = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        tokens = input_ids.shape[1]
-        if context is not None and tokens > context:
-            visual_tokens = (input_ids == self.processor.image_token_id).sum(dim=1)
-            raise ValueError(
-                f"the prompt has {tokens} tokens, up to {int(visual_tokens.max())} of them visual; the model "
-                f"takes {context}: shorten the question or the conversation, or take fewer tiles"
-            )
+        prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
+        visual_tokens = generation.count_visual_tokens(self.model, inputs["input_ids"])
+        generation.check_context(self.model, prompt_tokens, visual_tokens)
 
-    @torch.no_grad()
-    def generate(self, inputs: Mapping[str, Any], max_new_tokens: int, **generation: Any) -> list[str]:
-        """Return the texts that complete the prompts of prepared `inputs`."""
-        output_ids = self.model.generate(**inputs, **self._generation_options(max_new_tokens, generation))
-
-        # Prompts are padded on the left, so every answer begins at the same position.
-        prompt_length = inputs["input_ids"].shape[1]
-        texts = self.processor.tokenizer.batch_decode(output_ids[:, prompt_length:], skip_special_tokens=True)
-        return [text.strip() for text in texts]
-
-    def _generation_options(self, max_new_tokens: int, generation: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments of `generate`: greedy, unless `generation` overrides it."""
-        return {
-            "max_new_tokens": max_new_tokens,
-            "do_sample": False,
-            "pad_token_id": self.processor.tokenizer.pad_token_id,
-            "eos_token_id": self.processor.tokenizer.eos_token_id,
-            **generation,
-        }
+    def generate(self, inputs: Mapping[str, Any], max_new_tokens: int, **options: Any) -> list[Answer]:
+        """Return the answers that complete the prompts of prepared `inputs`; options as in `answer`."""
+        return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
 
 
 def load_model(

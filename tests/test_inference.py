@@ -24,17 +24,6 @@ def test_batch_gives_the_answers_of_single_questions(monkey, make_image):
     assert batch[0] != batch[1]
 
 
-def test_stream_yields_the_answer_in_pieces(monkey, make_image):
-    pieces = list(monkey.stream(make_image(), "What?", max_new_tokens=8))
-    assert len(pieces) > 1
-    assert "".join(pieces).strip() == monkey.answer(make_image(), "What?", max_new_tokens=8)
-
-
-def test_error_in_a_stream_reaches_the_caller(monkey, make_image):
-    with pytest.raises(ValueError, match="beam"):
-        list(monkey.stream(make_image(), "What?", max_new_tokens=4, num_beams=2))
-
-
 def test_answers_about_images_of_different_grids_are_those_of_single_questions(monkey, make_image):
     monkey.model.use_auto_grid(6)
     questions = [(make_image(1, 20, 120), "What?"), (make_image(2, 120, 30), "Why?"), (make_image(3), "Who?")]
@@ -106,7 +95,7 @@ def test_only_the_language_model_is_quantised(bits, monkey, make_image, tmp_path
     assert not any(
         "bit" in type(m).__name__ for m in (*loaded.model.vision.modules(), *loaded.model.resampler.modules())
     )
-    assert isinstance(loaded.answer(make_image(), "What?", max_new_tokens=4), str)
+    assert loaded.answer(make_image(), "What?", max_new_tokens=4).tokens
 
 
 def test_device_map_spreads_a_checkpoint_over_devices(monkey, make_image, tmp_path):
@@ -123,11 +112,11 @@ def test_bfloat16_checkpoint_answers(monkey, make_image, tmp_path):
     monkey.processor.save_pretrained(tmp_path)
     loaded = monkeylib.load_model(tmp_path, device="cpu", dtype=torch.bfloat16)
     assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
-    assert isinstance(loaded.answer(make_image(), "What?", max_new_tokens=4), str)
+    assert loaded.answer(make_image(), "What?", max_new_tokens=4).tokens
 
 
 def test_caption_needs_no_question(monkey, make_image):
-    assert isinstance(monkey.answer(make_image(), prompt="detailed_caption", max_new_tokens=2), str)
+    assert monkey.answer(make_image(), prompt="detailed_caption", max_new_tokens=2).tokens
 
 
 def test_no_questions_give_no_answers(monkey):

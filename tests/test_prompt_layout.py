@@ -4,6 +4,8 @@ import importlib
 import sys
 
 import pytest
+import torch
+from transformers.generation import GenerateBeamDecoderOnlyOutput
 
 from monkeylib.data import inspect
 from monkeylib.evaluation.examples import Example
@@ -89,7 +91,10 @@ def prompts_of(monkey, monkeypatch):
         calls.append([row[keep == 1].tolist() for row, keep in zip(input_ids, attention_mask, strict=True)])
         if streamer is not None:
             streamer.end()
-        return input_ids
+        if not options["return_dict_in_generate"]:
+            return input_ids
+        no_beams = torch.zeros(len(input_ids), 0, dtype=torch.long)
+        return GenerateBeamDecoderOnlyOutput(sequences=input_ids, logits=(), beam_indices=no_beams)
 
     monkeypatch.setattr(monkey.model, "generate", generate)
 

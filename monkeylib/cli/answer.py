@@ -1,4 +1,4 @@
-"""`monkeylib answer`: one question about one image."""
+"""`monkeylib answer`: one question about one image, or several."""
 
 from typing import Annotated
 
@@ -10,22 +10,49 @@ from monkeylib.cli import options
 def answer(
     image: options.ImageSource,
     question: Annotated[str, typer.Argument(help="The question; prompts for captions need none.")] = "",
+    more_images: Annotated[
+        list[str] | None,
+        typer.Option("--image", help="Another image, which follows the first one. May be repeated."),
+    ] = None,
     model: options.Checkpoint = None,
     prompt: Annotated[str, typer.Option(help="Prompt template: vqa, caption, detailed_caption, ...")] = "vqa",
     max_new_tokens: options.MaxNewTokens = 128,
     grid: options.GridOption = "",
+    samples: Annotated[
+        int, typer.Option(help="Number of sampled answers, one a line; more than 1 need --temperature.")
+    ] = 1,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    json: options.Json = False,
     allow_address: options.AllowAddress = False,
 ) -> None:
-    """Answer a question about an image."""
+    """Answer a question about an image; - reads it from standard input."""
     # Imported here, so that `monkeylib --help` starts at once.
-    from monkeylib.images import open_image
+    from monkeylib.generation import check_options
     from monkeylib.prompts import build_prompt
 
     # Before the model is loaded, so that a wrong argument is reported at once.
-    opened = open_image(image, allow_address=allow_address)
+    generation = options.sampling_options(temperature, seed)
+    if samples != 1:
+        if temperature is None:
+            raise ValueError(
+                f"--samples is {samples}: greedy answers are all the same, so give a --temperature, such as "
+                "0.7"
+            )
+        generation["num_return_sequences"] = samples
+    check_options(max_new_tokens, generation)
     build_prompt(prompt, question)
     tiles = options.read_grid(grid)
+    images = [options.open_source(source, allow_address) for source in [image, *(more_images or [])]]
 
     monkey = options.load_checkpoint(model)
-    options.note_distortion(monkey, opened, tiles)
-    print(monkey.answer(opened, question, prompt, max_new_tokens, tiles))
+    for opened in images:
+        options.note_distortion(monkey, opened, tiles)
+    result = monkey.answer(images, question, prompt, max_new_tokens, tiles, **generation)
+
+    if json:
+        options.print_json(result.to_dict())
+    else:
+        for sample in result.samples or [result]:
+            print(sample.text)
+    options.report_cut(result.samples or [result], max_new_tokens)

@@ -9,12 +9,18 @@ def chat(
     image: options.ImageSource,
     model: options.Checkpoint = None,
     max_new_tokens: options.MaxNewTokens = 128,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    json: options.Json = False,
     grid: options.GridOption = "",
     allow_address: options.AllowAddress = False,
 ) -> None:
     """Chat about an image: one question per line, until an empty line or the end of the input."""
+    from monkeylib.generation import check_options
     from monkeylib.images import open_image
 
+    generation = options.sampling_options(temperature, seed)
+    check_options(max_new_tokens, generation)
     opened = open_image(image, allow_address=allow_address)
     tiles = options.read_grid(grid)
     monkey = options.load_checkpoint(model)
@@ -22,15 +28,21 @@ def chat(
 
     history: list[tuple[str, str]] = []  # questions with their answers
     while question := _read_question():
-        answer = ""
-        # Print pieces as they come; the whole answer joins the history.
-        for text in monkey.stream(
-            opened, question, max_new_tokens=max_new_tokens, history=history, grid=tiles
-        ):
-            print(text, end="", flush=True)
-            answer += text
-        print()
-        history.append((question, answer.strip()))
+        # Ctrl-C in the middle of an answer ends its thread, too.
+        with monkey.stream(
+            opened, question, max_new_tokens=max_new_tokens, history=history, grid=tiles, **generation
+        ) as stream:
+            for part in stream:
+                if not json:
+                    print(part, end="", flush=True)
+            answer = stream.answer
+
+        if json:
+            options.print_json({"question": question, **answer.to_dict()})
+        else:
+            print()
+        options.report_cut([answer], max_new_tokens)
+        history.append((question, answer.text))
 
 
 def _read_question() -> str:

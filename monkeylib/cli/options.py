@@ -1,19 +1,22 @@
 """Options that several commands share, and the default checkpoint."""
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from monkeylib import resources
+from monkeylib.progress import say
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from monkeylib import profiles
+    from monkeylib.generation import Answer
     from monkeylib.inference import Monkey
     from monkeylib.tiling import AutoGrid, Grid
 
@@ -54,6 +57,13 @@ AllowAddress = Annotated[
     bool, typer.Option("--allow-address", help="Fetch the image if it is an http or https address.")
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="Sample at this temperature. Default: the greedy answer.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of the samples, which then are the same every time.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print a line of JSON with all that is known of the answer.")
+]
 
 
 def expand_home(path: Path) -> Path:
@@ -105,6 +115,45 @@ def load_profile(name: str, assignments: Sequence[str] | None) -> "profiles.Prof
     from monkeylib.profiles.overrides import override, parse_assignments
 
     return override(profiles.load_profile(name), parse_assignments(assignments or ()))
+
+
+def sampling_options(temperature: float | None, seed: int | None) -> dict[str, Any]:
+    """Return how to generate answers: greedily without a temperature.
+
+    Raises:
+        ValueError: a seed without a temperature.
+    """
+    if temperature is not None:
+        return {"do_sample": True, "temperature": temperature, "seed": seed}
+    if seed is not None:
+        raise ValueError("--seed is of samples: give a --temperature, such as 0.7, or leave it out")
+    return {}
+
+
+def print_json(fields: dict[str, Any]) -> None:
+    """Print one line of JSON."""
+    print(json.dumps(fields, ensure_ascii=False))
+
+
+def report_cut(answers: "Sequence[Answer]", max_new_tokens: int) -> None:
+    """Say on standard error that answers have reached their maximum length."""
+    count = sum(answer.is_cut for answer in answers)
+    if count:
+        subject = "the answer was" if len(answers) == 1 else f"{count} of {len(answers)} answers were"
+        say(f"{subject} cut after {max_new_tokens} tokens: allow more with --max-new-tokens")
+
+
+def open_source(source: str, allow_address: bool) -> "Image.Image":
+    """Open a file, a page or an address, or standard input for `-`.
+
+    Raises:
+        ImageError: it cannot be read; the second `-` finds nothing to read.
+    """
+    from monkeylib.images import open_image
+
+    if source == "-":
+        return open_image(sys.stdin.buffer.read())
+    return open_image(source, allow_address=allow_address)
 
 
 def read_grid(text: str) -> "Grid | AutoGrid | None":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monkeylib.digests import MISSING, FileDigests, image_digest, image_file_digest, json_digest, text_digest
+from monkeylib.generation import Answer
 from monkeylib.images import ImageError, ImageInput, open_image
 from monkeylib.progress import Progress
 
@@ -53,25 +54,6 @@ class Example:
         return self.image() if callable(self.image) else self.image
 
 
-class Answer(str):
-    """The text of a generated answer, with how its generation ended.
-
-    Attributes:
-        tokens: number of generated tokens, the end-of-text token included; None if unknown.
-        is_cut: whether it reached the maximum length before its end.
-    """
-
-    tokens: int | None
-    is_cut: bool
-
-    def __new__(cls, text: str, tokens: int | None = None, is_cut: bool = False) -> "Answer":
-        """Return the text as an answer."""
-        answer = super().__new__(cls, text)
-        answer.tokens = tokens
-        answer.is_cut = is_cut
-        return answer
-
-
 @dataclass(frozen=True)
 class Prediction:
     """One line of a predictions file: an example without its image, and the answer of a model to it.
@@ -106,7 +88,7 @@ class Prediction:
     def from_example(
         cls,
         example: Example,
-        answer: str,
+        answer: str | Answer,
         model: str,
         *,
         image_digest: str = "",

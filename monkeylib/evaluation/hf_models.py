@@ -25,8 +25,9 @@ from monkeylib import inference
 from monkeylib.checkpoints import released
 from monkeylib.checkpoints.weight_files import explain_broken
 from monkeylib.evaluation import distributed
-from monkeylib.evaluation.examples import Answer, Example
-from monkeylib.evaluation.prefix_sharing import decode_answers, model_fingerprint
+from monkeylib.evaluation.examples import Example
+from monkeylib.evaluation.prefix_sharing import model_fingerprint
+from monkeylib.generation import Answer, generate
 from monkeylib.images import open_image
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig
@@ -103,16 +104,8 @@ class HFChatModel:
         inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
 
-        output_ids = self.model.generate(
-            **inputs,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-        )
-
-        # [B, new tokens]: drop the prompts, which all have the padded length.
-        new_ids = output_ids[:, inputs["input_ids"].shape[1] :]
-        return decode_answers(self.processor, new_ids, self.model.generation_config.eos_token_id)
+        end_ids = self.model.generation_config.eos_token_id
+        return generate(self.model, self.processor, inputs, self.max_new_tokens, end_ids=end_ids)
 
     def _messages(self, example: Example) -> list[dict[str, Any]]:
         """Return the conversation of one example: its image, then its question in the prompt."""

@@ -32,6 +32,7 @@ from monkeylib.evaluation.examples import (
     read_complete_lines,
 )
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
+from monkeylib.generation import Answer
 from monkeylib.inference import Monkey
 from monkeylib.profiles import Profile
 from monkeylib.progress import Progress
@@ -41,7 +42,7 @@ MAX_FAILED_SHARE = 0.1  # of the questions of a benchmark
 _MIN_LIMIT = 10  # failures that are accepted of any number of questions, unless there is nothing else
 _MAX_MESSAGE = 200  # characters of a model's message that are recorded
 
-AnswerFunction = Callable[[Sequence[Example]], Sequence[str]]
+AnswerFunction = Callable[[Sequence[Example]], Sequence[str | Answer]]
 
 
 class PredictionRun(NamedTuple):
@@ -317,7 +318,8 @@ def _answer_batch(
     """Return the predictions for a batch; examples that can't be answered are failures."""
     # Images are opened here, so that a broken one doesn't keep the others from an answer.
     images = open_images(batch, file_digests)
-    answers, errors = {}, images.errors
+    answers: dict[str, str | Answer] = {}
+    errors = images.errors
     if images.examples:
         answers, refused = _answer_readable(answer, images.examples)
         errors = errors | refused
@@ -338,7 +340,7 @@ def _answer_batch(
 
 def _answer_readable(
     answer: AnswerFunction, batch: Sequence[Example]
-) -> tuple[dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, str | Answer], dict[str, str]]:
     """Return answers by id, and by id what the model said about examples that it refused.
 
     A model may refuse an image that is far too wide, or an empty question.

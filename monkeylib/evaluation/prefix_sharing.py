@@ -14,7 +14,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from monkeylib.digests import weights_digest
-from monkeylib.evaluation.examples import Answer, Example
+from monkeylib.evaluation.examples import Example
+from monkeylib.generation import Answer, check_context, generate
 from monkeylib.images import ImageInput
 from monkeylib.inference import Monkey
 from monkeylib.prompts import PROMPTS
@@ -54,14 +55,19 @@ class PrefixSharingMonkey:
 
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example]) -> list[Answer]:
-        """Return one answer for each example of a batch."""
-        tokenizer = self.processor.tokenizer
+        """Return one answer for each example of a batch.
+
+        Raises:
+            ValueError: a question that does not fit into the model's context beside its image and answer.
+        """
+        questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
+        self._check_context(questions)
+
         image_keys = [example.image_key for example in examples]
         images = self._select_new_images(examples)
 
-        # The ids of the questions, the views of the images, and then their visual tokens: image by image, so
-        # that they don't depend on the other images of the batch.
-        questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
+        # The views of the images, and then their visual tokens: image by image, so that they don't depend on
+        # the other images of the batch.
         views_of_images = {key: self.processor.image_processor(image) for key, image in images.items()}
         for key, views in views_of_images.items():
             views = views.to(self.model.device)
@@ -85,18 +91,14 @@ class PrefixSharingMonkey:
             mask = torch.cat([torch.ones_like(prefix_ids), question_mask], dim=1)
             state = {"past_key_values": cache}
 
-        output_ids = self.model.generate(
-            input_ids=input_ids,
-            attention_mask=mask,
-            **state,
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
+        inputs = {"input_ids": input_ids, "attention_mask": mask, **state}
+        return generate(self.model, self.processor.tokenizer, inputs, self.max_new_tokens)
 
-        # Only the new tokens: the prompts have one padded length.
-        return decode_answers(tokenizer, output_ids[:, input_ids.shape[1] :], tokenizer.eos_token_id)
+    def _check_context(self, questions: Sequence[Sequence[int]]) -> None:
+        """Check questions before images are encoded, which takes longer."""
+        prompt_tokens = [len(self.prefix) + len(question) for question in questions]
+        visual_tokens = [self.processor.visual_tokens()] * len(questions)
+        check_context(self.model, prompt_tokens, visual_tokens, self.max_new_tokens)
 
     def _select_new_images(self, examples: Sequence[Example]) -> dict[str, ImageInput]:
         """Return the batch's images that have no visual tokens yet, and drop the tokens of all others."""
@@ -156,28 +158,6 @@ class PrefixSharingMonkey:
         padded = self.processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         device = self.model.device
         return padded["input_ids"].to(device), padded["attention_mask"].to(device)
-
-
-def decode_answers(tokenizer: Any, new_ids: Tensor, end_ids: int | Sequence[int] | None) -> list[Answer]:
-    """Decode the generated tokens of a batch, and note which answers reached the maximum length.
-
-    Args:
-        tokenizer: decodes the tokens.
-        new_ids: generated tokens `[B, T]` without the prompts, padded after an end of text.
-        end_ids: the tokens that end a text.
-    """
-    texts = tokenizer.batch_decode(new_ids, skip_special_tokens=True)
-    ends = torch.tensor([] if end_ids is None else end_ids, device=new_ids.device).reshape(-1)
-
-    answers = []
-    for text, row in zip(texts, new_ids, strict=True):
-        # Generation ends with the end of text of the last row, so a row without one was cut off.
-        positions = torch.isin(row, ends).nonzero()
-        is_cut = len(positions) == 0
-        tokens = len(row) if is_cut else int(positions[0]) + 1
-        answers.append(Answer(text.strip(), tokens, is_cut))
-
-    return answers
 
 
 def _visual_inputs(visual_tokens: Tensor) -> dict[str, Any]:

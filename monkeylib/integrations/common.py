@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from monkeylib.digests import image_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
+from monkeylib.generation import check_context, count_visual_tokens
 from monkeylib.images import ImageInput, open_image
 from monkeylib.inference import Monkey
 
@@ -37,12 +38,12 @@ def generate_answers(
             _as_example(str(number), text, images[0], prompt)
             for number, (text, images) in enumerate(questions)
         ]
-        return [str(answer) for answer in PrefixSharingMonkey(monkey, max_new_tokens)(examples)]
+        return [answer.text for answer in PrefixSharingMonkey(monkey, max_new_tokens)(examples)]
 
     images = [list(images) for _, images in questions]
     texts = [text for text, _ in questions]
     inputs = monkey.prepare(images, texts, prompt)
-    return monkey.generate(inputs, max_new_tokens, **generation)
+    return [answer.text for answer in monkey.generate(inputs, max_new_tokens, **generation)]
 
 
 def _as_example(name: str, text: str, image: ImageInput, prompt: str) -> Example:
@@ -58,7 +59,7 @@ def compute_log_likelihood(
     """Return the summed log-probability of a continuation, and whether greedy decoding gives it.
 
     Raises:
-        ValueError: an empty continuation.
+        ValueError: an empty continuation, or one that does not fit into the model's context.
     """
     continuation_ids = monkey.processor.layout.text_ids(continuation)
     if not continuation_ids:
@@ -66,6 +67,9 @@ def compute_log_likelihood(
 
     # The continuation is appended to the prompt as ids: no token spans the boundary.
     inputs = monkey.prepare([list(images)], [text], prompt)
+    visual_tokens = count_visual_tokens(monkey.model, inputs["input_ids"])
+    check_context(monkey.model, [inputs["input_ids"].shape[1]], visual_tokens, len(continuation_ids))
+
     targets = torch.tensor([continuation_ids], device=monkey.model.device)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], targets], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])

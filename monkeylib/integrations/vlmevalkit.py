@@ -62,7 +62,7 @@ class MonkeyForVLMEvalKit(BaseModel):
 
         # The images are inside the content, none stands before it.
         inputs = self.monkey.prepare([None], [content], prompt)
-        return self.monkey.generate(inputs, max_new_tokens)[0]
+        return self.monkey.generate(inputs, max_new_tokens)[0].text
 
 
 def _is_multiple_choice(dataset: str | None) -> bool:

@@ -240,7 +240,7 @@ class SampleAnswers(L.Callback):
         # needs all of them: with answers of different lengths they would wait for each other forever.
         is_sharded = module.profile.training.strategy == "fsdp"
         monkey = Monkey(module.model, module.processor)
-        prediction = monkey.generate(inputs, self.max_new_tokens, synced_gpus=is_sharded)[0]
+        prediction = monkey.generate(inputs, self.max_new_tokens, synced_gpus=is_sharded)[0].text
 
         prompt, answer = record.turns[0]
         return {"step": step, "id": record.id, "prompt": prompt, "answer": answer, "prediction": prediction}

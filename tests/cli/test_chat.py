@@ -1,6 +1,7 @@
 """`monkeylib chat`."""
 
 import io
+import json
 import sys
 
 
@@ -10,5 +11,22 @@ def test_chat_remembers_the_conversation(call, checkpoint, image, monkey, monkey
     first = monkey.chat(image, "What?", max_new_tokens=3)
     second = monkey.chat(image, "Why?", [("What?", first)], max_new_tokens=3)
 
-    assert (code, errors) == (0, "")
+    cut = "monkeylib: the answer was cut after 3 tokens: allow more with --max-new-tokens\n"
+    assert (code, errors) == (0, cut * 2)
     assert [line.strip() for line in output.split("\n")[:2]] == [first, second]
+
+
+def test_json_holds_a_line_for_each_answer(call, checkpoint, image, monkey, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What?\nWhy?\n"))
+    code, output, _ = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3, "--json")
+    first, second = map(json.loads, output.splitlines())
+    assert code == 0 and (first["question"], second["question"]) == ("What?", "Why?")
+    assert first["text"] == monkey.chat(image, "What?", max_new_tokens=3).text
+    assert second["prompt_tokens"] > first["prompt_tokens"]
+
+
+def test_conversation_beyond_the_context_is_reported(call, checkpoint, image, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"What?\n{'why? ' * 500}\nnever\n"))
+    code, output, errors = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3)
+    assert code == 2 and output.count("\n") == 1 and "but the model takes 2048" in errors.splitlines()[-1]
+    assert call("chat", image, "--model", checkpoint, "--temperature", 0)[0] == 2

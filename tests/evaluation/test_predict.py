@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from monkeylib import prompts
 from monkeylib.evaluation.examples import Example, read_complete_lines, read_predictions
 from monkeylib.evaluation.predict import TooManyFailures, predict
-from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, decode_answers, monkey_fingerprint
+from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
 from tests.support import noise_questions
 
 
@@ -322,11 +321,6 @@ def test_predictions_say_how_generation_ended(monkey, tmp_path):
     examples = noise_questions.make_examples(2, 2)
     path, *_ = predict(monkey, examples, tmp_path / "p.jsonl", max_new_tokens=1, progress=False)
     assert {(row.tokens, row.is_cut) for row in read_predictions(path)} == {(1, True)}
-
-    ids = torch.tensor([[5, 2, 0, 0], [5, 6, 7, 2], [5, 6, 7, 8]])
-    answers = decode_answers(monkey.processor.tokenizer, ids, 2)
-    assert [(answer.tokens, answer.is_cut) for answer in answers] == [(2, False), (4, False), (4, True)]
-    assert [answer.tokens for answer in decode_answers(monkey.processor.tokenizer, ids, [6, 2])] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

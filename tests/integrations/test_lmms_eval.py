@@ -38,7 +38,7 @@ def test_lmms_eval_gets_answers_in_the_order_of_its_requests(lmms, checkpoint, m
     for n in range(7):
         tokens = settings[n]["max_new_tokens"]
         expected = monkey.answer(docs[n]["images"][0], docs[n]["text"], max_new_tokens=tokens)
-        assert answers[n] == expected.split("\n\n")[0]
+        assert answers[n] == expected.text.split("\n\n")[0]
     for n in (7, 8):
         inputs = monkey.prepare([docs[n]["images"]], [f"{docs[n]['text']} Answer: "])
         assert answers[n] == monkey.generate(inputs, 3)[0]
