@@ -1,12 +1,16 @@
 """`monkeylib data`: inspect mixtures, convert public datasets, list datasets and benchmarks."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
+
+if TYPE_CHECKING:
+    from monkeylib.data.records import Record
 
 app = typer.Typer(
     no_args_is_help=True, help="Inspect training data, convert public datasets, list benchmarks."
@@ -17,15 +21,22 @@ _MAX_PROBLEMS = 10  # that are printed
 
 @app.command()
 def inspect(
-    mixture: Annotated[str, typer.Argument(help="YAML file of a mixture, or the name of a shipped one.")],
+    mixture: Annotated[
+        str,
+        typer.Argument(help="YAML file of a mixture, the name of a shipped one, or a file of records."),
+    ],
     profile: options.Profile = resources.COMMITTED_PROFILE,
     limit: Annotated[int, typer.Option(min=0, help="Records to inspect per dataset; 0 for all.")] = 1000,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images of a file of records. Default: its own.")
+    ] = None,
     sheet: Annotated[
         Path | None, typer.Option(help="PNG file of the contact sheet: images with prompt and answer.")
     ] = None,
     assignments: options.Set = None,
 ) -> None:
-    """Report lengths, truncations, lost characters and broken images of a mixture; write a contact sheet."""
+    """Say what data is taken for, show three records as the model will read them, and report lengths,
+    truncations, lost characters and broken images; write a contact sheet."""
     from rich.console import Console
 
     from monkeylib import tables
@@ -34,17 +45,17 @@ def inspect(
     from monkeylib.plots.images import contact_sheet
     from monkeylib.profiles.build import build_processor
 
+    sheet = sheet and options.expand_home(sheet)
     if sheet is not None:
         resources.require_new(sheet)
 
     # The profile decides how long an example may be, and how many tokens an image has.
     settings = options.load_profile(profile, assignments)
-    loaded = mixtures.load_mixture(mixture)
+    loaded = mixtures.load_mixture(mixture, images and options.expand_home(images))
+    processor = build_processor(settings)
     max_length = settings.training.max_length
     # 0 on the command line means no limit.
-    reports = inspection.inspect_mixture(
-        loaded, build_processor(settings), max_length, limit or None, progress=True
-    )
+    reports = inspection.inspect_mixture(loaded, processor, max_length, limit or None, progress=True)
 
     title = (
         f"{loaded.name}: {len(loaded)} records per epoch; lengths in tokens, cut at {max_length} ({profile})"
@@ -52,8 +63,12 @@ def inspect(
     tables.print_table([report.row() for report in reports], title, Console())
 
     for report in reports:
-        if report.lost is not None and report.lost.example:
-            print(f"{report.name}: {report.lost.describe()}")
+        for remark in report.remarks():
+            print(remark)
+        for record in report.first_records:
+            print(f"    {inspection.show_record(record, processor)}")
+    if any(report.first_records for report in reports):
+        print("records as the model reads them, their labels between « and »")
 
     problems = inspection.list_problems(reports)
     for problem in problems[:_MAX_PROBLEMS]:
@@ -61,22 +76,92 @@ def inspect(
     if len(problems) > _MAX_PROBLEMS:
         print(f"and {len(problems) - _MAX_PROBLEMS} more")
 
-    path = sheet or resources.cache() / "sheets" / f"{loaded.name}.png"
     records = [record for report in reports for record in report.examples]
-    print(f"images: {resources.display_path(contact_sheet(records, path))}")
+    # Texts alone have no contact sheet, unless one is named.
+    if records or sheet is not None or problems:
+        path = sheet or resources.cache() / "sheets" / f"{loaded.name}.png"
+        print(f"images: {resources.display_path(contact_sheet(records, path))}")
 
 
 @app.command()
 def convert(
-    name: Annotated[str, typer.Argument(help="A public dataset; `monkeylib data datasets` lists them.")],
-    folder: Annotated[Path, typer.Argument(help="Folder of its official download.")],
-    out: Annotated[Path, typer.Option(help="JSON file of the records.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A file of records, the YAML file of a mixture, or with FOLDER a public dataset; `monkeylib "
+            "data datasets` lists them."
+        ),
+    ],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of a public dataset's official download.")
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="File of the records: .json (LLaVA), .jsonl (messages), .tar (WebDataset) or .parquet."
+        ),
+    ] = ...,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images of a file of records. Default: its own.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad records out and count them.")
+    ] = False,
 ) -> None:
-    """Convert the official download of a public dataset into training records."""
+    """Convert records into another format, or a public dataset's official download into training records."""
+    out = options.expand_home(out)
+    if folder is None:
+        _convert_records(data, out, images and options.expand_home(images), skip_bad)
+    else:
+        _convert_download(data, options.expand_home(folder), out)
+
+
+def _convert_records(data: str, out: Path, images: Path | None, skip_bad: bool) -> None:
+    from monkeylib.data import mixture as mixtures
+    from monkeylib.data import writers
+    from monkeylib.data.records import BadRecord
+    from monkeylib.progress import Progress
+
+    resources.require_new(out)
+    writers.format_of(out)
+    mixture = mixtures.load_mixture(data, images)
+    num_records = sum(len(records) for records in mixture.datasets)
+    problems: list[str] = []
+
+    def readable() -> Iterator["Record"]:
+        for records in mixture.datasets:
+            for number in range(len(records)):
+                try:
+                    yield records[number]
+                except BadRecord as error:
+                    if not skip_bad:
+                        raise
+                    problems.append(str(error))
+
+    with Progress("records", enabled=True) as bars:
+        bars.add_task("convert", num_records)
+        result = writers.write_records(readable(), out, advance=lambda: bars.advance("convert"))
+
+    left_out = [f"{count} left out ({reason})" for reason, count in result.left_out.items()]
+    if problems:
+        left_out.append(f"{len(problems)} bad ones left out")
+    print(", ".join([f"{resources.display_path(out)}: {result.num_records} records", *left_out]))
+    for sentence in (*mixture.left_out(), *problems[:_MAX_PROBLEMS]):
+        print(sentence)
+
+    if result.images is not None:
+        print(f"images that had no file: {resources.display_path(result.images)}")
+    if result.num_with_prompt:
+        print(
+            f"{result.num_with_prompt} records have complete prompts instead of questions: train on them "
+            "with `prompt: plain` in a mixture"
+        )
+
+
+def _convert_download(name: str, folder: Path, out: Path) -> None:
     from monkeylib.data.convert import convert_dataset
     from monkeylib.data.dataset_cards import training_card
 
-    folder, out = options.expand_home(folder), options.expand_home(out)
     card = training_card(name)
     conversion = convert_dataset(card, folder, out)
     # Why records were left out, and how many.

@@ -1,6 +1,7 @@
 """`monkeylib train`: fine-tune a base model into Monkey."""
 
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 def train(
     profile: options.Profile = resources.COMMITTED_PROFILE,
-    data: Annotated[str, typer.Option(help="Name or YAML file of a mixture. Default: synthetic data.")] = "",
+    data: Annotated[
+        str,
+        typer.Option(help="Name or YAML file of a mixture, or a file of records. Default: synthetic data."),
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     base: Annotated[
         Path | None, typer.Option(help="Checkpoint of the base model. Default: the profile's.")
@@ -101,6 +105,9 @@ def train(
     training_data = None  # the profile's synthetic data
     if data:
         mixture = mixtures.load_mixture(data)
+        if rank_zero_only.rank == 0:
+            for sentence in mixture.left_out():
+                print(sentence, file=sys.stderr)
         num_records = None
         if epochs is not None:
             num_records = _num_records(epochs, mixture)

@@ -1,20 +1,26 @@
-"""Inspection of a mixture: lengths in tokens, records that are too long, broken records and images."""
+"""Inspection of a mixture: what its files are taken for, a few records as the model will read them, lengths
+in tokens, records that are too long, broken records and images."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from monkeylib.data.lost_characters import LostCharacters
 from monkeylib.data.mixture import Mixture
 from monkeylib.data.permutation import RandomPermutation
-from monkeylib.data.records import BadRecord, Record, Records
+from monkeylib.data.readers import describe
+from monkeylib.data.records import BadRecord, ImageSource, Record, Records
+from monkeylib.errors import beginning
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.progress import Progress
 
-_EXAMPLES = 3  # records of each dataset kept for the contact sheet
+_EXAMPLES = 3  # records of each dataset for the contact sheet, and as the model reads them
+_SHOWN = 300  # characters of a prompt or an answer
 
 
 @dataclass
@@ -31,7 +37,12 @@ class DatasetReport:
         bad_records: number of records that cannot be read.
         broken_images: number of records with an image that cannot be opened.
         problems: a message for each of these.
-        examples: a few good records.
+        examples: a few good records, with images where there are some.
+        first_records: the first good records of the sample.
+        notes: what reading records has changed, and for how many.
+        repeated_ids: number of inspected records with the id of an earlier one.
+        kind: what the dataset was taken for, empty for validation.
+        left_out: which records its format leaves out, empty if none.
         lost: characters that the tokenizer has no token for.
     """
 
@@ -45,7 +56,26 @@ class DatasetReport:
     broken_images: int = 0
     problems: list[str] = field(default_factory=list)
     examples: list[Record] = field(default_factory=list)
+    first_records: list[Record] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    repeated_ids: int = 0
+    kind: str = ""
+    left_out: str = ""
     lost: LostCharacters | None = None
+
+    def remarks(self) -> list[str]:
+        """Return sentences about the dataset, apart from its problems."""
+        remarks = [f"{self.name}: {self.kind}"] if self.kind else []
+        if self.left_out:
+            remarks.append(f"{self.name}: {self.left_out}")
+        remarks += [f"{self.name}: of {count} records, {note}" for note, count in self.notes.items()]
+        if self.repeated_ids:
+            remarks.append(
+                f"{self.name}: {self.repeated_ids} records have the id of another one; all of them are read"
+            )
+        if self.lost is not None and (sentence := self.lost.describe()):
+            remarks.append(f"{self.name}: {sentence}")
+        return remarks
 
     def row(self) -> dict[str, str | int | float | None]:
         """Return the report as a row of a table."""
@@ -88,9 +118,14 @@ def inspect_mixture(
     if mixture.validation is not None:
         parts.append((mixture.validation, None))
 
+    datasets = {dataset.name: dataset for dataset in mixture.datasets}
     reports = []
     for records, share in parts:
         report = DatasetReport(records.name, len(records), share, lost=LostCharacters(processor.layout))
+        if records.name in datasets:
+            report.kind = describe(datasets[records.name])
+            report.left_out = datasets[records.name].describe_left_out()
+        ids: set[str] = set()
 
         # Its own key: the sample does not depend on the order of training.
         permutation = RandomPermutation(len(records), mixture.seed, records.name, "inspect")
@@ -99,7 +134,7 @@ def inspect_mixture(
         with Progress("records", enabled=progress) as bars:
             bars.add_task(records.name, len(indices))
             for index in indices:
-                _inspect_record(records, permutation[index], report, processor, max_length)
+                _inspect_record(records, permutation[index], report, ids, processor, max_length)
                 bars.advance(records.name)
 
         reports.append(report)
@@ -118,6 +153,7 @@ def count_tokens(record: Record, processor: MonkeyProcessor) -> int:
     return len(processor.layout.encode_conversation((), turns).input_ids)
 
 
+<<<<<<< HEAD
 def _visual_tokens(record: Record, processor: MonkeyProcessor) -> list[int]:
     """Return the number of visual tokens of each image of a record.
 
@@ -125,10 +161,46 @@ def _visual_tokens(record: Record, processor: MonkeyProcessor) -> list[int]:
         BadRecord: it depends on the size of an image, which cannot be read.
     """
     return [processor.visual_tokens(grid) for grid in record.select_grids(processor.image_processor)]
+=======
+def show_record(record: Record, processor: MonkeyProcessor) -> str:
+    """Return a record as the model reads it: images at their places, and its labels between « and ».
+
+    Texts are decoded from their tokens, so what the tokenizer loses is lost here, too.
+    """
+    layout = processor.layout
+
+    def read(ids: list[int]) -> str:
+        return layout.tokenizer.decode(ids).replace("\n", "⏎")
+
+    images = [processor.visual_tokens()] * len(record.images)
+    names = iter([_image_name(image) for image in record.images])
+    shown = read(layout.prefix_ids())
+    for parts, answer in record.layout_turns(images):
+        for part in parts:
+            if isinstance(part, str):
+                shown += beginning(read(layout.text_ids(part)), _SHOWN)
+            else:
+                shown += f"<{next(names)}: {part} tokens>"
+        shown += f"«{beginning(read(layout.answer_ids(answer)), _SHOWN)}»"
+
+    return shown
+
+
+def _image_name(image: ImageSource) -> str:
+    if isinstance(image, Path):
+        return image.name
+    is_data = isinstance(image, str) and image.startswith("data:")
+    return "image" if is_data or not isinstance(image, str) else image
+>>>>>>> e9b973b (Data inspect says what a file is taken for and shows records as the model reads them; data convert writes four formats)
 
 
 def _inspect_record(
-    records: Records, number: int, report: DatasetReport, processor: MonkeyProcessor, max_length: int
+    records: Records,
+    number: int,
+    report: DatasetReport,
+    ids: set[str],
+    processor: MonkeyProcessor,
+    max_length: int,
 ) -> None:
     """Add a record to the report of its dataset."""
     report.inspected += 1
@@ -141,6 +213,10 @@ def _inspect_record(
 
     if report.lost is not None:
         report.lost.add_record(record)
+    if record.note:
+        report.notes[record.note] += 1
+    report.repeated_ids += record.id in ids
+    ids.add(record.id)
 
     # An automatic grid depends on the sizes of the images, which may be broken.
     try:
@@ -163,6 +239,8 @@ def _inspect_record(
         report.problems.append(str(error))
         return
 
+    if len(report.first_records) < _EXAMPLES:
+        report.first_records.append(record)
     # Text-only records have nothing to show on a contact sheet.
     if record.images and len(report.examples) < _EXAMPLES:
         report.examples.append(record)

@@ -21,6 +21,7 @@ import numpy as np
 from monkeylib.data.fingerprint import mixture_fingerprint
 from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.readers import DatasetRecords, open_dataset
+from monkeylib.data.readers.base import expand_pattern, is_pattern
 from monkeylib.data.records import Record, Records
 from monkeylib.data.schema import MixtureFile
 from monkeylib.data.validation import split_validation
@@ -28,6 +29,8 @@ from monkeylib.digests import json_digest
 from monkeylib.settings_files import read_yaml, validate
 
 FOLDER = Path(__file__).parent / "mixtures"
+
+_YAML_SUFFIXES = (".yaml", ".yml")
 
 
 class Mixture:
@@ -86,6 +89,19 @@ class Mixture:
         dataset, number = self.locate(position)
         return self.sets[dataset][number]
 
+    @property
+    def datasets(self) -> list[DatasetRecords]:
+        """The datasets of training in the order of the file, validation shares included."""
+        return self._datasets
+
+    def left_out(self) -> list[str]:
+        """Return a sentence for each dataset whose format leaves records out, such as failed captions."""
+        return [
+            f"dataset {records.name}: {records.describe_left_out()}"
+            for records in (*self._datasets, *self._validation_datasets)
+            if records.left_out
+        ]
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what decides about every record, as `fingerprint.mixture_fingerprint`; reads all files."""
         return mixture_fingerprint(
@@ -120,8 +136,14 @@ class Mixture:
         return dataset, _permutation(length, self.seed, records.name, turn)[step]
 
 
-def load_mixture(path_or_name: str | Path) -> Mixture:
+def load_mixture(path_or_name: str | Path, images: Path | None = None) -> Mixture:
     """Load a mixture from a YAML file, or one that the library ships by its name, and index its files.
+
+    A file of records, several by braces or wildcards, or a saved folder is a mixture of one dataset.
+
+    Args:
+        path_or_name: the mixture.
+        images: folder of the images of a file of records; by default its own.
 
     Raises:
         FileNotFoundError: there is no such mixture, or a file of a dataset is missing.
@@ -129,6 +151,13 @@ def load_mixture(path_or_name: str | Path) -> Mixture:
             a dataset's files are empty or not of their format.
     """
     path = find_mixture(path_or_name)
+    if path.suffix.lower() not in _YAML_SUFFIXES:
+        return _mixture_of_file(path, images)
+
+    if images is not None:
+        raise ValueError(
+            f"{path} states the folders of its images itself: give a file of records, or no folder"
+        )
     file = parse_mixture(path)
 
     # expandvars leaves variables that are not set as they are.
@@ -148,19 +177,22 @@ def mixture_names() -> list[str]:
 
 
 def find_mixture(path_or_name: str | Path) -> Path:
-    """Return the YAML file of a path or of a shipped mixture's name.
+    """Return the YAML file of a path or of a shipped mixture's name, or the path of records.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     shipped = FOLDER / f"{path_or_name}.yaml"
-    path = shipped if shipped.is_file() else Path(path_or_name)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no mixture at {path}: name a YAML file or one of {', '.join(mixture_names())}"
-        )
+    path = shipped if shipped.is_file() else Path(path_or_name).expanduser()
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        return path
+    if is_pattern(str(path)) and expand_pattern(str(path), Path())[0].is_file():
+        return path
 
-    return path
+    raise FileNotFoundError(
+        f"there is no mixture at {path}: name a YAML file, a file of records, or one of "
+        f"{', '.join(mixture_names())}"
+    )
 
 
 def parse_mixture(path: Path) -> MixtureFile:
@@ -170,6 +202,20 @@ def parse_mixture(path: Path) -> MixtureFile:
         ValueError: it is not YAML, or does not fit the schema; the message names file, line and field.
     """
     return validate(MixtureFile, read_yaml(path))
+
+
+def _mixture_of_file(path: Path, images: Path | None) -> Mixture:
+    """Return the mixture of one dataset, whose format is told by its content."""
+    # Wildcards may stand in the names of folders, too.
+    root = path.parent
+    while is_pattern(str(root)):
+        root = root.parent
+
+    fields = {"name": path.name if path.is_dir() else path.stem, "path": str(path.relative_to(root))}
+    if images is not None:
+        fields["images"] = str(images.resolve())
+    file = MixtureFile.model_validate({"sets": [fields]})
+    return Mixture(fields["name"], file, root.resolve())
 
 
 class _Subset:

@@ -4,15 +4,16 @@ A record is a list of messages. A message has a role and parts, texts and images
 may stand in any turn and in the middle of a sentence. Only `prompts.PromptLayout` makes token ids of it:
 
     system text | <img> ... </img> | prompt | answer <end of text> | prompt | <img> ... </img> | prompt | ...
-    a line of plain text                      labels
+                                              labels
 
-A system message is plain text in front of everything, on a line of its own: neither Qwen-VL nor Monkey was
-trained with a form for it. Like prompts, it has no labels.
+A system message is plain text in front of everything, with the separator of prompts behind it (a line break
+where there is none): neither Qwen-VL nor Monkey was trained with a form for it. Like prompts, it
+has no labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
@@ -138,7 +139,7 @@ class Record:
         parts: list[Part] = []
         for message in self.messages:
             if message.role == "system":
-                parts.append(f"{message.text}\n")
+                parts.append(message.text + (self.separator or "\n"))
             elif message.role == "user":
                 parts += self._wrap(message, opens=not turns)
             else:
@@ -164,12 +165,6 @@ class Record:
             turns.append((text, answer))
 
         return tuple(turns)
-
-    def texts(self) -> Iterator[str]:
-        """Yield each prompt without its images, and each answer."""
-        for parts, answer in self.prompts:
-            yield "".join(part for part in parts if isinstance(part, str))
-            yield answer
 
     def layout_turns(self, visual_tokens: Sequence[int]) -> list[tuple[list[str | int], str]]:
         """Return the prompts and answers as `PromptLayout.encode_conversation` takes them.

@@ -177,8 +177,7 @@ def run(
         processor = build.build_processor(profile)
         if data.skipped is not None:
             require_usable_records(data, ExampleEncoder(processor, profile.training.max_length))
-        if progress and rank_zero_only.rank == 0:
-            report_lost_characters(data, processor)
+        report_lost_characters(data, processor, is_silent=not progress or rank_zero_only.rank != 0)
         model = build.build_model(profile, processor)
         require_finite(model.named_parameters(), "The base model")
         # After the seed, since the language model's LoRA is drawn here.

@@ -107,10 +107,18 @@ def describe_run(trainer: L.Trainer, module: L.LightningModule, folder: Path) ->
     )
 
 
-def report_lost_characters(data: TrainingData, processor: MonkeyProcessor) -> None:
+def report_lost_characters(data: TrainingData, processor: MonkeyProcessor, is_silent: bool = False) -> None:
     """Write a sentence about characters that the tokenizer loses in a sample of the records, if any.
 
     Synthetic data is written for its tokenizer.
+
+    Args:
+        data: the records.
+        processor: with the tokenizer.
+        is_silent: write nothing. Every process checks, so that all of them end where one does.
+
+    Raises:
+        ValueError: most answers cannot be learned.
     """
     if not hasattr(data.train, "__len__"):
         return
@@ -121,7 +129,8 @@ def report_lost_characters(data: TrainingData, processor: MonkeyProcessor) -> No
         with suppress(BadRecord):  # which is reported when training meets it
             lost.add_record(data.train[data.offset + index])
 
-    if sentence := lost.describe():
+    lost.check()
+    if (sentence := lost.describe()) and not is_silent:
         say(sentence)
 
 

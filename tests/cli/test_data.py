@@ -51,3 +51,91 @@ def test_inspect_command_lists_the_characters_that_the_tokenizer_loses(call, tmp
     code, output, _ = call("data", "inspect", tmp_path / "r.yaml", "--profile", "smoke")
     assert code == 0
     assert "r: the tokenizer has no token for 'ö' (1), 'ß' (1): 1 of 2 prompts and answers lose" in output
+
+
+def write_messages(folder, image, name="m.jsonl"):
+    """Write three records of messages that name an image."""
+    rows = [
+        {
+            "id": "7",
+            "messages": [
+                {"role": "user", "content": "<image>What does it say?"},
+                {"role": "assistant", "content": answer},
+            ],
+            "images": [image.name],
+        }
+        for answer in ("please", "stop", "five")
+    ]
+    files.write_lines(folder / name, rows)
+    return folder / name
+
+
+def test_inspect_command_says_what_a_file_is_and_shows_rows_as_the_model_reads_them(call, tmp_path, image):
+    path = write_messages(tmp_path, image)
+    code, output, _ = call("data", "inspect", path, "--profile", "smoke")
+    assert code == 0
+    assert "m: JSON, messages of OpenAI or TRL" in output
+    assert "m: 2 records have the id of another one; all of them are read" in output
+
+    for answer in ("please", "stop", "five"):
+        row = f"    <{image.name}: 80 tokens> what does it say? answer: «{answer}<|endoftext|>»"
+        assert row in output.splitlines()
+    assert "records as the model reads them, their labels between « and »" in output
+
+
+def test_inspect_command_reads_texts_alone_and_counts_what_a_format_leaves_out(call, tmp_path, image):
+    rows = [
+        {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]},
+    ]
+    files.write_lines(tmp_path / "t.jsonl", rows)
+    code, output, _ = call("data", "inspect", tmp_path / "t.jsonl", "--profile", "smoke")
+    assert code == 0 and " hi answer: «hello<|endoftext|>»" in output and "images:" not in output
+
+    records = [
+        {"schema_version": 2, "name": image.name, "detailed_caption": "a sign", "status": status}
+        for status in ("ok", "failed")
+    ]
+    files.write_lines(tmp_path / "records.jsonl", records)
+    code, output, _ = call("data", "inspect", tmp_path / "records.jsonl", "--profile", "smoke")
+    assert code == 0 and "records: records of `monkeylib caption`" not in output
+    assert "records: JSON, records of `monkeylib caption`" in output
+    assert "records: 1 left out: 1 with the status failed" in output
+
+
+def test_inspect_command_notes_images_without_a_place(call, tmp_path, image):
+    files.write_list(tmp_path / "r.json", [files.talk("what?", "x", image=image.name)])
+    code, output, _ = call("data", "inspect", tmp_path / "r.json", "--profile", "smoke")
+    assert code == 0
+    assert "r: of 1 records, no <image> says where its image belongs: it stands in front" in output
+
+
+def test_convert_command_writes_any_format_and_counts_bad_records(call, tmp_path, image):
+    path = write_messages(tmp_path, image)
+    for ending in (".json", ".tar", ".parquet"):
+        code, output, _ = call("data", "convert", path, "--out", tmp_path / f"new{ending}")
+        assert code == 0 and f"new{ending}: 3 records" in output
+        assert (
+            call("data", "convert", tmp_path / f"new{ending}", "--out", tmp_path / f"b{ending}.jsonl")[0] == 0
+        )
+
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "{", *lines[1:]]) + "\n")
+    code, _, errors = call("data", "convert", path, "--out", tmp_path / "again.json")
+    assert code == 2 and "m.jsonl, line 2: expected an object of JSON" in errors
+    assert not (tmp_path / "again.json").exists()
+
+    code, output, _ = call("data", "convert", path, "--out", tmp_path / "again.json", "--skip-bad")
+    assert code == 0 and "again.json: 3 records, 1 bad ones left out" in output
+
+    code, _, errors = call("data", "convert", path, "--out", path)
+    assert code == 2 and "exists already" in errors
+
+
+def test_sheet_and_out_begin_at_home(call, tmp_path, image, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_messages(tmp_path, image)
+    sheet = ["--sheet", "~/sheet.png", "--images", "~"]
+    assert call("data", "inspect", "~/m.jsonl", "--profile", "smoke", *sheet)[0] == 0
+    assert (tmp_path / "sheet.png").is_file()
+    assert call("data", "convert", "~/m.jsonl", "--out", "~/m.json")[0] == 0
+    assert (tmp_path / "m.json").is_file()

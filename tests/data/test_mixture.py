@@ -245,3 +245,33 @@ def test_entry_may_name_a_public_dataset():
     assert DatasetEntry.model_validate({"dataset": "chartqa", "images": "png"}).images == "png"
     with pytest.raises(ValueError, match="no public dataset called 'mme': choose one of detailed-caption"):
         DatasetEntry.model_validate({"dataset": "mme"})
+
+
+def test_file_of_records_is_a_mixture_of_one_dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(files.png())
+    for number in range(3):
+        files.write_lines(tmp_path / f"{number}.jsonl", [files.example(answer=str(number))])
+
+    for path in (tmp_path / "1.jsonl", "~/1.jsonl"):
+        mixture = mixtures.load_mixture(path, tmp_path / "pictures")
+        assert (mixture.name, answers(mixture, range(1))) == ("1", ["1"])
+        assert mixture[0].open_images()
+
+    # Braces and wildcards name several files.
+    assert len(mixtures.load_mixture(tmp_path / "*.jsonl")) == 3
+    assert len(mixtures.load_mixture(f"{tmp_path}/{{0..1}}.jsonl")) == 2
+    with pytest.raises(FileNotFoundError, match="name a YAML file, a file of records, or one of paper-1.44M"):
+        mixtures.load_mixture(f"{tmp_path}/*.csv")
+
+
+def test_format_may_be_left_out_and_paths_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.png").write_bytes(files.png())
+    files.write_lines(tmp_path / "0.jsonl", [files.example(), files.talk("<image>what?", "x")])
+    yaml_text = "root: /\nsets: [{name: a, path: ~/0.jsonl, images: ~}]\n"
+    (tmp_path / "mix.yaml").write_text(yaml_text.replace("images: ~", 'images: "~"'))
+    mixture = mixtures.load_mixture(tmp_path / "mix.yaml")
+    assert sorted(answers(mixture, range(2))) == ["a cat", "x"]
+    assert mixture[0].open_images()

@@ -13,7 +13,7 @@ from monkeylib.data.schema import DatasetEntry
 
 
 def entry(format, path, **fields):
-    """Return the entry of a dataset called pets."""
+    """Return the entry of a dataset called pets; without a format, it is told."""
     return DatasetEntry(name="pets", format=format, path=path, **fields)
 
 

@@ -70,7 +70,7 @@ def test_weights_and_biases_are_used_on_request_only(tmp_path, monkeypatch):
 
 def test_lost_characters_are_said_at_the_start(capsys):
     processor = build_processor(SMOKE)
-    turns = [("What does it say?", "Größe")]
+    turns = [("What does it say?", "Größe"), ("what?", "a cat")]
     good = Record.from_turns("1", (), tuple(turns), "r", "r")
 
     class Records:
@@ -83,6 +83,13 @@ def test_lost_characters_are_said_at_the_start(capsys):
             return good
 
     report_lost_characters(TrainingData(Records(), None, "digest"), processor)
-    assert "no token for 'ö' (1), 'ß' (1): 1 of 2 prompts and answers lose" in capsys.readouterr().err
+    assert "no token for 'ö' (1), 'ß' (1): 1 of 4 prompts and answers lose" in capsys.readouterr().err
+    report_lost_characters(TrainingData(Records(), None, "digest"), processor, is_silent=True)
     report_lost_characters(synthetic_data(SMOKE), processor)
+
+    # Labels of which most cannot be written are an error, in every process.
+    turns[1] = ("what?", "€5")
+    good = Record.from_turns("1", (), tuple(turns), "r", "r")
+    with pytest.raises(ValueError, match="2 of 2 answers hold characters that the model cannot write"):
+        report_lost_characters(TrainingData(Records(), None, "digest"), processor, is_silent=True)
     assert capsys.readouterr().err == ""

@@ -71,6 +71,10 @@ def describe(records: DatasetRecords) -> str:
     """Return what a dataset was taken for: "JSON, messages of OpenAI or TRL"."""
     kinds = {JsonRecords: "json", TableRecords: "table", ShardRecords: "shards"}
     form = tell_form(records.entry, records.raw)
+    told = tell_form(records.entry.model_copy(update={"format": None}), records.raw, form)
+    # Conversations are the released ones, or LLaVA's, as their format says.
+    if {form, told} != {"conversations", "llava"}:
+        form = told
     return f"{_CONTAINERS[kinds[type(records.raw)]]}, {_FORMS[form]}"
 
 
@@ -98,8 +102,13 @@ def tell_container(entry: DatasetEntry, root: Path) -> Container:
     return "table"
 
 
-def tell_form(entry: DatasetEntry, raw: RawRecords) -> str:
+def tell_form(entry: DatasetEntry, raw: RawRecords, otherwise: str | None = None) -> str:
     """Return the form of a dataset's records: the one that its format names, or that of the first ones.
+
+    Args:
+        entry: the dataset.
+        raw: its records.
+        otherwise: the form of records whose fields tell none.
 
     Raises:
         ValueError: no format is given, and the records are of no form.
@@ -119,6 +128,8 @@ def tell_form(entry: DatasetEntry, raw: RawRecords) -> str:
             return form
         first_value = first_value or value
 
+    if otherwise is not None:
+        return otherwise
     # Columns of any name hold questions.
     if entry.format or not len(raw):
         return "evaluation"

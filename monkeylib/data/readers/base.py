@@ -237,7 +237,7 @@ class DatasetRecords:
         self._parse = parse
 
         # Images are named from the folder that the entry states, else from the root or from the file's own.
-        self._folders = [root / (entry.images or "")]
+        self._folders = [root / Path(entry.images or "").expanduser()]
         own_folder = (root / entry.paths[0]).parent
         if entry.images is None and own_folder.resolve() != root.resolve():
             self._folders.append(own_folder)

@@ -354,9 +354,6 @@ def _read_content(raw: RawRecord, content: Any, place: str, has_placeholders: bo
         else:
             raise raw.error(f"{part_place}.type", "text or image", kind)
 
-    # A list of texts alone may hold placeholders, as a text does.
-    if has_placeholders and all(isinstance(part, str) for part in parts):
-        return _split_placeholders("".join(parts))
     return parts
 
 

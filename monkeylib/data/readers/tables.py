@@ -346,7 +346,17 @@ def _convert(file: Path, converted: Path) -> None:
     plain = _plain_schema(schema)
     with resources.atomic_write(converted) as temporary, pa.ipc.new_file(str(temporary), plain) as writer:
         for batch in batches:
-            writer.write_table(pa.Table.from_batches([batch]).cast(plain))
+            columns = [_decode_views(column) for column in batch.columns]
+            writer.write_table(pa.table(columns, batch.schema.names).cast(plain))
+
+
+def _decode_views(column: pa.Array) -> pa.Array:
+    """Return categories whose names are views, as polars writes them, with names that pyarrow can look up."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type) or not pa.types.is_string_view(column.type.value_type):
+        return column
+    return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.large_string()))
 
 
 def table_kind(file: Path) -> str:

@@ -1,5 +1,7 @@
 """Parquet files, saved folders and datasets of the hub are read into records."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -59,3 +61,146 @@ def test_column_of_paths_is_relative_to_the_folder_of_images(folder):
     record = files.read(folder, "datasets", "rows.parquet", images="images")[0]
 
     assert record.open_images()[0].size == (9, 9)
+
+
+TABLES = ("string", "large_string", "string_view", "dictionary")
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_paths_of_any_type_of_text_are_relative_to_the_folder_of_images(folder, kind):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (folder / "pictures").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "pictures" / "b.png")
+
+    columns = {"image": ["b.png", "b.png"], "question": ["what?", "how many?"], "answer": ["x", "3"]}
+    table = pa.table(columns)
+    if kind == "dictionary":
+        table = pa.table({name: table[name].dictionary_encode() for name in columns})
+    elif kind != "string":
+        table = table.cast(pa.schema({name: getattr(pa, kind)() for name in columns}))
+    parquet.write_table(table, folder / "rows.parquet")
+
+    for fields in ({"images": "pictures"}, {"images": "pictures", "format": None}):
+        records = files.read(folder, fields.pop("format", "datasets"), "rows.parquet", **fields)
+        assert records[1].turns == ((" how many? Answer: ", "3"),)
+        assert records[0].open_images()[0].size == (9, 9)
+
+
+def test_tables_of_pandas_are_read(folder):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(
+        {
+            "image": pd.Categorical(["a.png", "a.png"]),
+            "question": ["What?", "How many?"],
+            "answer": [3, 4],
+            "id": [7.0, 8.0],
+        }
+    )
+    frame.to_parquet(folder / "rows.parquet")
+    frame.astype({"answer": str}).to_csv(folder / "rows.csv", index=False)
+    frame.astype({"answer": str}).to_csv(folder / "rows.tsv", index=False, sep="\t")
+
+    for name in ("rows.parquet", "rows.csv", "rows.tsv"):
+        records = files.read(folder, None, name)
+        assert [record.turns[0] for record in records] == [
+            (" What? Answer: ", "3"),
+            (" How many? Answer: ", "4"),
+        ]
+        assert records[0].open_images()[0].size == (6, 4)
+
+
+@pytest.mark.parametrize("name", ["polars.parquet", "polars.arrow"])
+def test_tables_of_polars_are_read(folder, name):
+    (folder / name).write_bytes((Path(__file__).parent / name).read_bytes())
+    (folder / "sign.png").write_bytes(files.png(8, 8))
+    records = files.read(folder, None, name)
+    assert [record.turns[0] for record in records] == [
+        (" What? Answer: ", "please"),
+        (" How many? Answer: ", "3"),
+    ]
+    assert records[0].open_images()[0].size == (8, 8)
+
+
+def test_values_of_csv_are_texts_as_they_stand(folder):
+    text = 'image,question,answer\na.png,"What, exactly?",3.10\na.png,"Two\nlines",NA\n'
+    contents = {
+        "rows.csv": text.encode(),
+        "windows.CSV": text.replace("\n", "\r\n").encode("utf-8-sig"),
+        "wide.csv": text.encode("utf-16"),
+        "semicolons.csv": text.replace(", ", "_").replace(",", ";").replace("_", ", ").encode(),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+        first, second = files.read(folder, None, name)
+        assert first.turns == ((" What, exactly? Answer: ", "3.10"),)
+        assert second.questions[0].splitlines() == ["Two", "lines"] and second.turns[0][1] == "NA"
+
+
+def test_finevision_parquet_keeps_images_closed_and_in_order(folder):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {
+            "images": datasets.List(datasets.Image()),
+            "texts": datasets.List({"user": datasets.Value("string"), "assistant": datasets.Value("string")}),
+            "source": datasets.Value("string"),
+        }
+    )
+    image = {"bytes": files.png(5, 5), "path": None}
+    rows = {
+        "images": [[image, {"bytes": None, "path": str(folder / "a.png")}], []],
+        "texts": [[{"user": "Compare", "assistant": "differ"}], [{"user": "fruit?", "assistant": "apple"}]],
+        "source": ["x", "y"],
+    }
+    table = datasets.Dataset.from_dict(rows, features)
+    table.to_parquet(folder / "rows.parquet")
+    table.save_to_disk(folder / "saved")
+
+    columns = {"image": "images", "question": "texts", "answer": "texts"}
+    for path in ("rows.parquet", "saved"):
+        for fields in ({}, {"format": "datasets", "columns": columns, "min_images": 0, "max_images": 2}):
+            first, second = files.read(folder, fields.pop("format", None), path, **fields)
+            assert [image.size for image in first.open_images()] == [(5, 5), (6, 4)]
+            assert first.turns == ((" Compare Answer: ", "differ"),) and first.source == "x"
+            assert second.images == () and second.turns == ((" fruit? Answer: ", "apple"),)
+
+
+def test_class_labels_are_read_by_their_names(folder):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "question": datasets.Value("string"),
+            "answer": datasets.ClassLabel(names=["cat", "dog"]),
+        }
+    )
+    image = {"bytes": files.png(5, 5), "path": None}
+    table = datasets.Dataset.from_dict({"image": [image], "question": ["what?"], "answer": [1]}, features)
+    table.to_parquet(folder / "rows.parquet")
+    table.save_to_disk(folder / "saved")
+    for path in ("rows.parquet", "saved"):
+        assert files.read(folder, None, path)[0].turns[0][1] == "dog"
+
+
+def test_tables_are_converted_once_and_mapped(folder, monkeypatch):
+    pytest.importorskip("pyarrow")
+    from monkeylib.data.readers import tables
+
+    (folder / "rows.csv").write_text("image,question,answer\na.png,what?,x\n")
+    assert len(files.read(folder, None, "rows.csv")) == 1
+    monkeypatch.setattr(tables, "_convert", None)
+    assert len(files.read(folder, None, "rows.csv")) == 1
+
+
+def test_tables_of_other_columns_and_broken_ones_are_named(folder):
+    (folder / "a.csv").write_text("image,question,answer\na.png,what?,x\n")
+    (folder / "b.csv").write_text("image,words\na.png,what?\n")
+    with pytest.raises(ValueError, match="b.csv has the columns image, words, the files before it have"):
+        files.read(folder, None, ["a.csv", "b.csv"])
+
+    (folder / "c.csv").write_text("image,question,answer\na.png,what?\n")
+    with pytest.raises(ValueError, match="c.csv is no CSV file that can be read .*Expected 3 columns, got 2"):
+        files.read(folder, None, "c.csv")
+    (folder / "d.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(ValueError, match="d.parquet is no parquet file that can be read"):
+        files.read(folder, None, "d.parquet")

@@ -39,3 +39,37 @@ def test_captions_of_shards_are_text_members(folder):
     files.write_tar(folder / "s.tar", [("1.png", files.png()), ("1.txt", "a café".encode())])
     record = files.read(folder, "webdataset", "s.tar", prompt="caption")[0]
     assert record.turns == ((" Generate the caption in English:", "a café"),)
+
+
+def test_conversations_in_json_members_have_the_images_of_their_key(folder):
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "please"}]
+    two = [{"from": "human", "value": "<image> or <image>?"}, {"from": "gpt", "value": "the first"}]
+    rows = {
+        "0": {"conversations": turns},
+        "1": {"image": "1.a.png", "conversations": turns},
+        "2": {"conversations": two},
+    }
+    members = [(f"{key}.json", json.dumps(row).encode()) for key, row in rows.items()]
+    members += [("0.jpg", files.png(3, 3))]
+    members.insert(2, ("1.a.png", files.png(4, 4)))
+    members = sorted(members) + [("2.1.png", files.png(6, 6)), ("2.0.png", files.png(5, 5))]
+    files.write_tar(folder / "s.tar", members)
+
+    for format in ("webdataset", None):
+        first, second, third = files.read(folder, format, "s.tar", max_images=2)
+        assert first.turns == second.turns == ((" What? Answer: ", "please"),)
+        assert [record.open_images()[0].size for record in (first, second)] == [(3, 3), (4, 4)]
+        assert [image.size for image in third.open_images()] == [(5, 5), (6, 6)]
+        assert third.turns[0][0] == "  or <image> ? Answer: "
+
+
+def test_braces_and_wildcards_name_shards(folder):
+    text = b'{"question": "q?", "answer": "x"}'
+    for number in range(3):
+        files.write_tar(
+            folder / f"w-{number:04d}.tar", [(f"{number}.png", files.png()), (f"{number}.json", text)]
+        )
+
+    for path in ("w-{0000..0002}.tar", "w-*.tar", "w-000[0-2].tar", "w-{0000,0001,0002}.tar"):
+        assert [record.id for record in files.read(folder, "webdataset", path)] == ["0", "1", "2"]
+    assert [record.id for record in files.read(folder, None, "w-{0001..0002}.tar")] == ["1", "2"]
