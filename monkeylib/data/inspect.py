@@ -153,7 +153,6 @@ def count_tokens(record: Record, processor: MonkeyProcessor) -> int:
     return len(processor.layout.encode_conversation((), turns).input_ids)
 
 
-<<<<<<< HEAD
 def _visual_tokens(record: Record, processor: MonkeyProcessor) -> list[int]:
     """Return the number of visual tokens of each image of a record.
 
@@ -161,7 +160,8 @@ def _visual_tokens(record: Record, processor: MonkeyProcessor) -> list[int]:
         BadRecord: it depends on the size of an image, which cannot be read.
     """
     return [processor.visual_tokens(grid) for grid in record.select_grids(processor.image_processor)]
-=======
+
+
 def show_record(record: Record, processor: MonkeyProcessor) -> str:
     """Return a record as the model reads it: images at their places, and its labels between « and ».
 
@@ -172,7 +172,7 @@ def show_record(record: Record, processor: MonkeyProcessor) -> str:
     def read(ids: list[int]) -> str:
         return layout.tokenizer.decode(ids).replace("\n", "⏎")
 
-    images = [processor.visual_tokens()] * len(record.images)
+    images = _visual_tokens(record, processor)
     names = iter([_image_name(image) for image in record.images])
     shown = read(layout.prefix_ids())
     for parts, answer in record.layout_turns(images):
@@ -191,7 +191,6 @@ def _image_name(image: ImageSource) -> str:
         return image.name
     is_data = isinstance(image, str) and image.startswith("data:")
     return "image" if is_data or not isinstance(image, str) else image
->>>>>>> e9b973b (Data inspect says what a file is taken for and shows records as the model reads them; data convert writes four formats)
 
 
 def _inspect_record(
