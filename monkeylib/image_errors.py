@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-ErrorCode = Literal["missing", "permission", "empty", "truncated", "unsupported", "too-large"]
+ErrorCode = Literal["missing", "permission", "empty", "truncated", "unsupported", "too-large", "too-small"]
 
 
 class ImageError(ValueError):
     """Something that cannot be read as an image.
 
     Attributes:
-        code: `missing`, `permission`, `empty`, `truncated`, `unsupported` or `too-large`.
+        code: `missing`, `permission`, `empty`, `truncated`, `unsupported`, `too-large`, or `too-small` to be
+            described.
     """
 
     def __init__(self, code: ErrorCode, message: str) -> None:

@@ -37,12 +37,14 @@ __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "MAX_SIDE",
+    "PDF_SUFFIX",
     "SUFFIXES",
     "ErrorCode",
     "ImageError",
     "ImageInput",
     "ImageWarning",
     "MissingImageError",
+    "is_image_file",
     "list_pages",
     "open_image",
     "read_image",
@@ -67,8 +69,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000
 _SIZED_BY_HEADER = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 # Endings of their files, as folders and archives are searched for them.
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .avif .jp2 .j2k".split()
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .j2k "
+    ".jpf .jpx .j2c".split()
 )
+PDF_SUFFIX = ".pdf"
 
 # Whatever Pillow's decoders raise on broken files.
 _DECODING_ERRORS = (
@@ -191,6 +195,17 @@ def list_pages(path: str | Path) -> list[Path]:
     if page is not None or not is_document:
         return [Path(path)]
     return [Path(f"{path}#{number}") for number in range(1, count + 1)]
+
+
+def is_image_file(path: str | Path) -> bool:
+    """Return whether a file is an image or a PDF file by its first bytes, whatever its name."""
+    try:
+        with _open_file(Path(path), str(path)) as file:
+            if not pdf_files.is_pdf(file):
+                _identify(file, str(path)).close()
+            return True
+    except (ImageError, OSError):
+        return False
 
 
 def split_page(path: str | Path) -> tuple[Path, int | None]:

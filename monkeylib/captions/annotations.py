@@ -199,7 +199,7 @@ class Record(_Strict):
     """Everything about one image: one line of the pipeline's output.
 
     `detailed_caption` is empty if there are no annotations. An image that could not be read has a failure,
-    and neither size nor checksum.
+    and neither size nor checksum. `notices` tell of frames that were left out, and of signs of damage.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -216,6 +216,7 @@ class Record(_Strict):
     check: CaptionCheck | None = None
     provenance: tuple[Provenance, ...] = ()
     failures: tuple[Failure, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

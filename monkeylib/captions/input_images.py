@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections import Counter
+import os
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,22 @@ from typing import Any
 from PIL import Image
 
 from monkeylib.digests import image_digest, image_file_digest
-from monkeylib.images import SUFFIXES, ImageError, open_image
+from monkeylib.images import (
+    PDF_SUFFIX,
+    SUFFIXES,
+    ImageError,
+    is_image_file,
+    list_pages,
+    open_image,
+    read_image,
+    split_page,
+)
 
 _NAME_FIELDS = ("image", "name", "file", "file_name", "path")  # of a file of original captions
+# Of an image: a letter has about as many pixels, and experts see skis and cats in anything smaller.
+LEAST_SIDE = 8
+_PAGED_SUFFIXES = frozenset({PDF_SUFFIX, ".tif", ".tiff", ""})
+_NAMED_REASONS = 5  # why files are left out
 
 
 @dataclass(frozen=True)
@@ -45,8 +59,28 @@ class InputImage:
         return replace(self, image=Path(self.image).absolute())
 
     def open(self) -> Image.Image:
-        """Return the RGB image; see `open_images`."""
-        return open_images([self])[0]
+        """Return the RGB image; see `read`."""
+        return self.read()[0]
+
+    def read(self) -> tuple[Image.Image, tuple[str, ...]]:
+        """Return the RGB image, and what is to be told of its file: pages left out, signs of damage.
+
+        Messages name the image instead of its path, which differs between machines.
+
+        Raises:
+            ImageError: the file does not exist, is not a readable image, or has a side below `LEAST_SIDE`.
+        """
+        try:
+            pixels, notices = read_image(self.image)
+        except ImageError as error:
+            raise type(error)(error.code, str(error).replace(str(self.image), self.name)) from error
+
+        if min(pixels.size) < LEAST_SIDE:
+            size = f"{pixels.width} x {pixels.height}"
+            raise ImageError(
+                "too-small", f"{self.name} has {size} pixels: to be described, a side needs {LEAST_SIDE}"
+            )
+        return pixels, tuple(notice.replace(str(self.image), self.name) for notice in notices)
 
     def sha256(self) -> str:
         """Return the digest of the file's bytes, or of the size and pixels of an image in memory.
@@ -63,37 +97,53 @@ def open_images(images: Sequence[InputImage]) -> list[Image.Image]:
     """Return the RGB images of a batch, in memory all at once.
 
     Raises:
-        ImageError: a file does not exist, or is not a readable image. The message names the image instead of
-            its path, which differs between machines.
+        ImageError: as `InputImage.read`.
+    """
+    return [image.open() for image in images]
+
+
+@dataclass(frozen=True)
+class ImageListing:
+    """The images at some paths.
+
+    Fields:
+        images: the images, without doubles of a name.
+        left_out: how many files in folders are no images, by reason: their ending, "hidden" and so on.
     """
 
-    opened = []
-    for image in images:
-        try:
-            opened.append(open_image(image.image))
-        except ImageError as error:
-            raise type(error)(error.code, str(error).replace(str(image.image), image.name)) from error
-
-    return opened
+    images: list[InputImage]
+    left_out: Counter[str]
 
 
 def find_images(paths: Iterable[Path | str]) -> list[InputImage]:
-    """Return the images at paths: files, and folders with all their subfolders in alphabetical order.
+    """Return the images at paths; see `list_images`."""
+    return list_images(paths).images
 
-    An image in a folder is named by its path within the folder, an image given as a file by its file name.
-    Where two images would share a name, both are named by their full paths.
+
+def list_images(paths: Iterable[Path | str]) -> ImageListing:
+    """List the images at paths: files, and folders with all their subfolders, in alphabetical order.
+
+    In a folder, images are known by their endings, and by their content where a file has none. Linked folders
+    are followed, each folder once; what is hidden (`._a.png` of macOS, `.thumbnails`) is left out. Each page
+    of a PDF file, and of a TIFF file of several pages, is an image.
+
+    An image in a folder is named by its path within the folder, an image given as a file by its file name,
+    pages with their number: `scan.pdf#3`. Where two images would share a name, both are named by their full
+    paths.
 
     Raises:
         FileNotFoundError: a path is no folder and does not have the name of an image.
-        ValueError: there are no images.
+        ValueError: there are no images, or a path is a pipe or a device.
     """
-
-    images = []
+    images: list[InputImage] = []
+    left_out: Counter[str] = Counter()
     for path in paths:
-        images.extend(_images_at(Path(path)))
+        images.extend(_images_at(Path(path), left_out))
+
     if not images:
-        suffixes = " ".join(sorted(SUFFIXES))
-        raise ValueError(f"There is nothing to caption: found no images ({suffixes}).")
+        suffixes = " ".join(sorted([*SUFFIXES, PDF_SUFFIX]))
+        reasons = f"; {describe_left_out(left_out)}" if left_out else ""
+        raise ValueError(f"There is nothing to caption: found no images ({suffixes}){reasons}.")
 
     # Names identify images in the records, so two images must not share one.
     paths_of_name: dict[str, set[Path]] = {}
@@ -106,34 +156,83 @@ def find_images(paths: Iterable[Path | str]) -> list[InputImage]:
             image = replace(image, name=Path(image.image).as_posix())
         unique.append(image)
 
-    return unique
+    return ImageListing(unique, left_out)
 
 
-def _images_at(path: Path) -> list[InputImage]:
+def describe_left_out(left_out: Counter[str]) -> str:
+    """Return what was left out, and why, in words: `left out: 3 files (2 .txt, 1 hidden)`."""
+    count = left_out.total()
+    by_frequency = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    reasons = [f"{number} {reason}" for reason, number in by_frequency[:_NAMED_REASONS]]
+    if others := sum(number for _, number in by_frequency[_NAMED_REASONS:]):
+        reasons.append(f"{others} others")
+    return f"left out: {count} {'file' if count == 1 else 'files'} ({', '.join(reasons)})"
+
+
+def _images_at(path: Path, left_out: Counter[str]) -> list[InputImage]:
     if path.is_dir():
-        files = [file for file in _visible_files(path) if file.suffix.lower() in SUFFIXES]
-        return [InputImage(file, file.relative_to(path).as_posix()) for file in sorted(files)]
+        files = sorted(_image_files(path, left_out))
+        return [
+            InputImage(page, page.relative_to(path).as_posix()) for file in files for page in _pages(file)
+        ]
 
+    file, _ = split_page(path)
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{path} is no regular file: expected an image or a folder of images")
     # A file with an image's name that does not exist becomes a record with a failure.
-    if path.suffix.lower() not in SUFFIXES and not path.is_file():
+    if not file.is_file() and not _has_image_suffix(file):
         raise FileNotFoundError(f"there is no folder and no image at {path}: check the path")
-    return [InputImage(path, path.name)]
+    return [InputImage(page, page.name) for page in _pages(path)]
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and its subfolders, without hidden ones such as macOS's ._a.png."""
-    for path in folder.rglob("*"):
-        if not path.name.startswith(".") and path.is_file():
-            yield path
+def _pages(path: Path) -> list[Path]:
+    """Return the pages of a document; a file that cannot be read is itself, and will become a failure."""
+    # Others have one page, whatever they hold.
+    file, _ = split_page(path)
+    if file.suffix.lower() not in _PAGED_SUFFIXES:
+        return [path]
+
+    try:
+        return list_pages(path)
+    except (ImageError, OSError):
+        return [path]
 
 
-def left_out(paths: Iterable[Path | str]) -> Counter[str]:
-    """Return how many files, hidden ones aside, `find_images` leaves out in folders, by their endings."""
-    endings: Counter[str] = Counter()
-    for path in paths:
-        files = _visible_files(Path(path)) if Path(path).is_dir() else []
-        endings.update(file.suffix.lower() for file in files if file.suffix.lower() not in SUFFIXES)
-    return endings
+def _has_image_suffix(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES or path.suffix.lower() == PDF_SUFFIX
+
+
+def _image_files(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
+    """Yield the image files of a folder and its subfolders, and count what else is in there."""
+    # Links come last: a folder that is reached without one keeps its own path.
+    folders, links = deque([folder]), deque()
+    visited = set()
+
+    while folders or links:
+        current = folders.popleft() if folders else links.popleft()
+        real_path = os.path.realpath(current)
+        if real_path in visited:
+            continue
+        visited.add(real_path)
+
+        try:
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except OSError:
+            left_out["folder that may not be opened"] += 1
+            continue
+
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.name.startswith("."):
+                left_out["hidden"] += 1
+            elif entry.is_dir():
+                (links if entry.is_symlink() else folders).append(path)
+            elif not entry.is_file():
+                left_out["broken link" if entry.is_symlink() else "pipe or device"] += 1
+            elif _has_image_suffix(path) or (not path.suffix and is_image_file(path)):
+                yield path
+            else:
+                left_out[path.suffix.lower() or "without an ending"] += 1
 
 
 def attach_captions(images: Sequence[InputImage], path: Path | str) -> list[InputImage]:

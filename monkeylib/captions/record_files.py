@@ -141,6 +141,7 @@ def _parquet_schema() -> "pyarrow.Schema":
         "status": text, "original_caption": text, "detailed_caption": text,
         "check": pa.struct({"grounding": number, "sentences": pa.int32(), "unsupported": words,
                             "problems": words}),
+        "notices": words,
     }  # fmt: skip
 
     return pa.schema({**columns, **{name: pa.list_(pa.struct(fields)) for name, fields in lists.items()}})

@@ -74,6 +74,9 @@ _ARTICLE = """\
 {% for failure in record.failures %}
 <p class="bad">{{ failure.stage }}: {{ failure.error }}</p>
 {% endfor %}
+{% for notice in record.notices %}
+<p class="note">{{ notice }}</p>
+{% endfor %}
 {% if record.original_caption %}
 <p><small>original caption</small> {{ record.original_caption }}</p>
 {% endif %}

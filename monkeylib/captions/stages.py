@@ -5,8 +5,9 @@ same samples give the same samples wherever it runs. Whatever a model raises end
 """
 
 import time
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +30,7 @@ from monkeylib.captions.composers import Composer
 from monkeylib.captions.input_images import InputImage, open_images
 from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher, Model, crop
 from monkeylib.digests import json_digest
+from monkeylib.images import MAX_PIXELS, ImageWarning
 from monkeylib.progress import CountCallback, ProgressCallback
 
 
@@ -105,28 +107,49 @@ def load_samples(images: Sequence[InputImage], sha256: Sequence[str]) -> list[Pi
     """
     # Decode a few images at a time: a shard has up to a thousand.
     with ThreadPoolExecutor(4) as pool:  # reading and decoding release the interpreter's lock
-        sizes = list(pool.map(_read_size, images, sha256))
+        readings = list(pool.map(_read_size, images, sha256))
 
     samples = []
-    for image, digest, size in zip(images, sha256, sizes, strict=True):
+    for image, digest, reading in zip(images, sha256, readings, strict=True):
         sample = PipelineSample(image, Record(name=image.name, original_caption=image.original_caption))
-        if isinstance(size, Failure):
-            samples.append(sample.with_failure(size))
-        else:
-            samples.append(sample.with_record(sha256=digest, width=size[0], height=size[1]))
+        if isinstance(reading, Failure):
+            samples.append(sample.with_failure(reading))
+            continue
+
+        (width, height), notices = reading
+        for notice in notices:
+            warnings.warn(notice, ImageWarning, stacklevel=2)
+        samples.append(sample.with_record(sha256=digest, width=width, height=height, notices=notices))
 
     return samples
 
 
-def _read_size(image: InputImage, digest: str) -> tuple[int, int] | Failure:
-    """Return width and height of an image that can be decoded, else the failure."""
+def _read_size(image: InputImage, digest: str) -> tuple[tuple[int, int], tuple[str, ...]] | Failure:
+    """Return width and height of an image that can be decoded with its notices, else the failure."""
     try:
-        (pixels,) = open_images([image])
+        pixels, notices = image.read()
         if not digest:
             raise OSError("the file could not be read when its checksum was taken")
-        return pixels.size
+        return pixels.size, notices
     except Exception as error:  # Pillow's plugins raise whatever they like on broken files
         return as_failure("read", error)
+
+
+def _parts_in_memory(samples: Sequence[PipelineSample]) -> Iterator[list[PipelineSample]]:
+    """Divide a batch whose images have more pixels together than one image may have."""
+    part: list[PipelineSample] = []
+    pixels = 0
+
+    for sample in samples:
+        size = sample.record.width * sample.record.height
+        if part and pixels + size > MAX_PIXELS:
+            yield part
+            part, pixels = [], 0
+        part.append(sample)
+        pixels += size
+
+    if part:
+        yield part
 
 
 class Stage(ABC):
@@ -283,15 +306,18 @@ class ExpertStage(Stage):
         return requests
 
     def _infer(self, samples: Sequence[PipelineSample]) -> Sequence[ExpertOutput]:
-        # All images of the batch are in memory until it is finished.
-        images = open_images([sample.image for sample in samples])
+        outputs: list[ExpertOutput] = []
+        for part in _parts_in_memory(samples):
+            images = open_images([sample.image for sample in part])
 
-        if isinstance(self.model, DependentExpert):
-            upstream = [sample.intermediate[self.upstream_key] for sample in samples]
-            return self.model.annotate_from(images, upstream)
+            if isinstance(self.model, DependentExpert):
+                upstream = [sample.intermediate[self.upstream_key] for sample in part]
+                outputs += self.model.annotate_from(images, upstream)
+            else:
+                assert isinstance(self.model, Expert)
+                outputs += self.model.annotate(images)
 
-        assert isinstance(self.model, Expert)
-        return self.model.annotate(images)
+        return outputs
 
     def add_result(self, sample: PipelineSample, result: ExpertOutput | Failure) -> PipelineSample:
         """Append the expert's annotations to those of earlier experts."""

@@ -12,8 +12,6 @@ from monkeylib.cli import options
 from monkeylib.progress import say
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     from monkeylib.captions.pipeline import Engine, Summary
 
 # Exit codes beside 0 (all images have been through all stages) and 2 (an error).
@@ -23,7 +21,6 @@ PENDING = 4  # the next run tries some images again
 # More of them are in the files; the terminal shows the first.
 _PRINTED_CAPTIONS = 20
 _PRINTED_FAILURES = 3
-_PRINTED_ENDINGS = 5
 
 Experts = Annotated[
     str, typer.Option(help="A set of experts (cpu, paper, paper-grit), or names separated by commas.")
@@ -119,13 +116,15 @@ def caption(
     from monkeylib.captions.experts import load_experts, load_matcher
     from monkeylib.captions.experts import smallest_segment as expert_limit
     from monkeylib.captions.filtering import Filter
-    from monkeylib.captions.input_images import attach_captions, find_images, left_out
+    from monkeylib.captions.input_images import attach_captions, describe_left_out, list_images
     from monkeylib.captions.pipeline import REPORT, Pipeline
 
     out = options.expand_home(out)
     images = [options.expand_home(path) for path in images]
-    inputs = find_images(images)
-    _say_what_is_left_out(left_out(images))
+    listing = list_images(images)
+    inputs = listing.images
+    if listing.left_out:
+        print(describe_left_out(listing.left_out), file=sys.stderr)
     if captions:
         inputs = attach_captions(inputs, options.expand_home(captions))
 
@@ -163,16 +162,6 @@ def caption(
     if summary.failed:
         say(_failure_sentence(out, summary))
         raise typer.Exit(PENDING if summary.pending else FAILED_IMAGES)
-
-
-def _say_what_is_left_out(endings: "Counter[str]") -> None:
-    """Print how many files in the folders do not have the ending of an image."""
-    if not endings:
-        return
-    count = endings.total()
-    listed = ", ".join(ending or "none" for ending, _ in endings.most_common(_PRINTED_ENDINGS))
-    files = "file" if count == 1 else "files"
-    print(f"left out: {count} {files} without the ending of an image ({listed})", file=sys.stderr)
 
 
 def _local_engine(low_memory: bool) -> "Engine":

@@ -1,12 +1,16 @@
 """The images of a folder, their names and their original captions."""
 
 import json
+import os
+from collections import Counter
 
 import pytest
 from PIL import Image
 
 from monkeylib.captions import input_images
 from monkeylib.captions.input_images import InputImage
+from monkeylib.images import ImageError
+from tests.support.image_files import pdf
 
 
 @pytest.fixture
@@ -14,7 +18,7 @@ def folder(tmp_path):
     home = tmp_path / "images"
     for name in ("b.JPG", "a.png", "sub/a.png", "sub/c.webp", "x.y.jpeg"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), (len(name), 0, 0)).save(home / name)
+        Image.new("RGB", (9, 9), (len(name), 0, 0)).save(home / name)
 
     (home / "notes.txt").write_text("no image")
     (home / "d.png").mkdir()
@@ -24,17 +28,105 @@ def folder(tmp_path):
 def test_folder_gives_its_images_in_order_named_by_their_path(folder):
     images = input_images.find_images([folder])
     assert [image.name for image in images] == ["a.png", "b.JPG", "sub/a.png", "sub/c.webp", "x.y.jpeg"]
-    assert all(image.open().size == (4, 4) for image in images)
+    assert all(image.open().size == (9, 9) for image in images)
 
 
-def test_hidden_files_are_no_images_and_others_are_counted(folder):
+def test_files_that_are_no_images_are_counted_by_reason(folder):
     (folder / "._a.png").write_bytes(b"of macOS")
+    (folder / ".thumbnails").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / ".thumbnails" / "a.png")
     (folder / "sub" / "noending").touch()
     (folder / "sub" / "more.txt").touch()
+    os.mkfifo(folder / "pipe.png")
+    (folder / "broken.png").symlink_to(folder / "gone.png")
 
-    assert len(input_images.find_images([folder])) == 5
-    assert input_images.left_out([folder, folder / "a.png"]) == {".txt": 2, "": 1}
-    assert not input_images.left_out([folder / "notes.txt"])
+    listing = input_images.list_images([folder, folder / "a.png"])
+    assert len(listing.images) == 6
+    assert listing.left_out == {
+        ".txt": 2, "hidden": 2, "without an ending": 1, "pipe or device": 1, "broken link": 1
+    }  # fmt: skip
+    assert not input_images.list_images([folder / "notes.txt"]).left_out
+
+    sentence = input_images.describe_left_out(listing.left_out)
+    assert sentence.startswith("left out: 7 files (2 .txt, 2 hidden, 1 ") and sentence.endswith(
+        ", 1 without an ending)"
+    )
+    assert input_images.describe_left_out(Counter({".txt": 1})) == "left out: 1 file (1 .txt)"
+    many = Counter({f".{number}": 1 for number in range(9)})
+    assert input_images.describe_left_out(many).endswith("1 .4, 4 others)")
+
+
+def test_images_are_known_by_any_of_their_endings_and_by_content_without_one(tmp_path):
+    image = Image.new("RGB", (9, 9), "red")
+    for ending, format in [("jfif", "JPEG"), ("JPE", "JPEG"), ("avif", "AVIF"), ("jp2", "JPEG2000")]:
+        image.save(tmp_path / f"a.{ending}", format)
+    image.save(tmp_path / "photo", "PNG")
+    (tmp_path / "page").write_bytes(pdf([image]))
+    (tmp_path / "README").write_text("no image")
+
+    listing = input_images.list_images([tmp_path])
+    names = ["a.JPE", "a.avif", "a.jfif", "a.jp2", "page#1", "photo"]
+    assert [image.name for image in listing.images] == names
+    assert listing.left_out == {"without an ending": 1}
+    assert all(image.open().size in [(9, 9), (10, 10)] for image in listing.images)
+
+
+def test_linked_folders_are_followed_once(tmp_path):
+    home, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
+    for path in (home / "sub" / "a.png", elsewhere / "b.png"):
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(path)
+    (home / "link").symlink_to(elsewhere)
+    (home / "again").symlink_to(home / "sub")
+    (elsewhere / "back").symlink_to(home)
+
+    assert [image.name for image in input_images.find_images([home])] == ["link/b.png", "sub/a.png"]
+
+
+def test_pages_of_documents_are_images(tmp_path):
+    pages = [Image.new("RGB", (20, 20), color) for color in ("red", "lime", "blue")]
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.pdf").write_bytes(pdf(pages))
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "c.tif")
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4")
+
+    images = input_images.find_images([tmp_path])
+    names = [f"{file}#{number}" for file in ("b.tif", "sub/a.pdf") for number in (1, 2, 3)]
+    assert [image.name for image in images] == [*names[:3], "broken.pdf", "c.tif", *names[3:]]
+    assert len({image.sha256() for image in images}) == len(images)
+    assert images[-1].open().getpixel((9, 9))[2] > 200
+    with pytest.raises(ImageError, match="^broken.pdf cannot be read as a PDF file"):
+        images[3].open()
+
+    document = tmp_path / "sub" / "a.pdf"
+    assert [image.name for image in input_images.find_images([document])] == ["a.pdf#1", "a.pdf#2", "a.pdf#3"]
+    (second,) = input_images.find_images([f"{document}#2"])
+    assert second.name == "a.pdf#2" and second.open().getpixel((9, 9))[1] > 200
+    (beyond,) = input_images.find_images([f"{document}#9"])
+    with pytest.raises(ImageError, match="^a.pdf#9: the file has 3 pages"):
+        beyond.open()
+
+
+def test_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "p.jpg")
+    with pytest.raises(ValueError, match="p.jpg is no regular file: expected an image or a folder"):
+        input_images.find_images([tmp_path / "p.jpg"])
+
+
+@pytest.mark.parametrize("size", [(7, 5), (1, 1), (3, 900), (900, 7)])
+def test_image_that_is_too_small_to_be_described_is_refused(size):
+    with pytest.raises(ImageError, match=f"^a has {size[0]} x {size[1]} pixels: .* a side needs 8") as error:
+        InputImage(Image.new("RGB", size, "red"), "a").open()
+    assert error.value.code == "too-small"
+    assert InputImage(Image.new("RGB", (8, 8)), "a").open().size == (8, 8)
+
+
+def test_notices_name_the_image(tmp_path):
+    frames = [Image.new("RGB", (9, 9), color) for color in ("red", "lime")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    (image,) = input_images.find_images([tmp_path])
+    assert image.read()[1] == ("a.gif has 2 frames: the first is read, 1 left out",)
 
 
 def test_images_of_one_name_get_their_full_paths(folder):
@@ -52,7 +144,7 @@ def test_missing_folder_raises_and_missing_image_becomes_an_input(folder, tmp_pa
         input_images.find_images([tmp_path / "gone"])
 
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"nothing to caption: found no images \(.avif .bmp"):
+    with pytest.raises(ValueError, match=r"nothing to caption: found no images \(.apng .avif"):
         input_images.find_images([tmp_path / "empty"])
     assert [image.name for image in input_images.find_images([tmp_path / "gone.png"])] == ["gone.png"]
 

@@ -120,7 +120,7 @@ def test_many_images_leave_no_handles_threads_or_locks(tmp_path):
     sources = []
     for number in range(2000):
         colour = (1 + number % 250, 1 + number // 250, 9)
-        sources.append(pipeline.InputImage(Image.new("RGB", (4, 4), colour), f"{number:04d}"))
+        sources.append(pipeline.InputImage(Image.new("RGB", (8, 8), colour), f"{number:04d}"))
 
     usage = []
 

@@ -467,7 +467,7 @@ def test_image_that_comes_twice_is_annotated_once(images, tmp_path):
 
 def test_images_in_memory_and_original_captions(tmp_path):
     sources = [
-        pipeline.InputImage(Image.new("RGB", (4, 4), colour), name, "as the web says")
+        pipeline.InputImage(Image.new("RGB", (9, 9), colour), name, "as the web says")
         for name, colour in (("a", "red"), ("b", "blue"))
     ]
     records = _run(sources, Colours(), tmp_path / "out")

@@ -15,7 +15,7 @@ from monkeylib.captions.failures import StageFailed
 from monkeylib.captions.pipeline import LocalEngine
 from monkeylib.captions.ray_engine import RayEngine
 from monkeylib.captions.record_files import read_records
-from monkeylib.images import open_image
+from monkeylib.images import read_image
 from tests.support import ray_stand_in
 from tests.support.caption_models import ChecksumMatcher, Colours
 from tests.support.caption_runs import IMAGES, build_pipeline, outcome, run_pipeline
@@ -89,15 +89,15 @@ def test_unreadable_image_loses_no_other_of_its_shard(tmp_path, monkeypatch):
     home.mkdir()
     # A file name that is not UTF-8, which only bytes can express.
     for name in (b"caf\xe9.png", b"broken.png"):
-        Image.new("RGB", (8, 6), (9, 200, 9)).save(home / "new.png")
+        Image.new("RGB", (12, 8), (9, 200, 9)).save(home / "new.png")
         os.rename(home / "new.png", os.path.join(os.fsencode(home), name))
 
-    def open_or_fail(image):
+    def read_or_fail(image):
         if image.name == "broken.png":
             raise EOFError("the plugin gave up")
-        return open_image(image)
+        return read_image(image)
 
-    monkeypatch.setattr(input_images, "open_image", open_or_fail)
+    monkeypatch.setattr(input_images, "read_image", read_or_fail)
     inputs = []
     for input_image in input_images.find_images([home]):
         inputs.append(replace(input_image, original_caption="a \ud800 caption"))

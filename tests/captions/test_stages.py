@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monkeylib.captions import experts, filtering, pipeline
+from monkeylib.captions import experts, filtering, pipeline, stages
 from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts.segments import CaptionedSegments, cut_out, largest
 from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.models import crop
+from monkeylib.captions.record_files import write_records
 from monkeylib.captions.stages import load_samples
+from monkeylib.images import ImageWarning
 from tests.support.caption_models import Billed, ChecksumMatcher, Colours, Halves, Shades, score
 
 
@@ -42,6 +44,37 @@ def run_pipeline(
     captioner = pipeline.Pipeline(models, matcher, composer, OPEN, **options)
     summary = captioner.run(images, out, retry_failed=retry_failed, fresh=fresh, progress=False)
     return summary, list(pipeline.read_records(out / pipeline.RECORDS))
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def test_large_images_are_not_in_memory_at_once(images, tmp_path, monkeypatch):
+    class Counted(Colours):
+        batches = []
+
+        def annotate(self, images):
+            self.batches.append(len(images))
+            return super().annotate(images)
+
+    _, together = run_pipeline(images, tmp_path / "a", Counted(), batch_size=3)
+    monkeypatch.setattr(stages, "MAX_PIXELS", 2 * 16 * 10)
+    _, divided = run_pipeline(images, tmp_path / "b", Counted(), batch_size=3)
+
+    assert Counted.batches == [3, 2, 1] and divided == together
+
+
+def test_notices_of_an_image_are_in_its_record_and_said(tmp_path):
+    frames = [image((200, 10, 10)), image((10, 200, 10))]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    notice = "a.gif has 2 frames: the first is read, 1 left out"
+
+    with pytest.warns(ImageWarning, match=f"^{notice}$"):
+        _, (record,) = run_pipeline([InputImage(tmp_path / "a.gif", "a.gif")], tmp_path / "out", Colours())
+
+    assert record.status == "ok" and record.notices == (notice,)
+    write_records([record], tmp_path / "a.parquet")
+    assert list(pipeline.read_records(tmp_path / "a.parquet")) == [record]
 
 
 # --- matching -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ def images(home: Path) -> Path:
     home.mkdir()
     for number in range(5):
         colour = (0, 0, 0) if number == 2 else (200, number, 0)
-        Image.new("RGB", (8, 6), colour).save(home / f"{number}.png")
+        Image.new("RGB", (12, 8), colour).save(home / f"{number}.png")
     return home
 
 

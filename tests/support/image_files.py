@@ -84,6 +84,8 @@ def png_of_size(width: int, height: int, bits: int = 1) -> bytes:
 
 def pdf(pages: list[Image.Image], resolution: float = 200) -> bytes:
     """Return a PDF file of images that cover its pages; at 200 pixels an inch they are drawn as they are."""
+    # Pillow leaves the options of a file in its images.
+    pages = [page.copy() for page in pages]
     return encoded(pages[0], "PDF", save_all=True, append_images=pages[1:], resolution=resolution)
 
 
