@@ -50,18 +50,12 @@ def run_pipeline(
 
 
 def test_large_images_are_not_in_memory_at_once(images, tmp_path, monkeypatch):
-    class Counted(Colours):
-        batches = []
-
-        def annotate(self, images):
-            self.batches.append(len(images))
-            return super().annotate(images)
-
-    _, together = run_pipeline(images, tmp_path / "a", Counted(), batch_size=3)
+    expert = Colours()
+    _, together = run_pipeline(images, tmp_path / "a", expert, batch_size=3)
     monkeypatch.setattr(stages, "MAX_PIXELS", 2 * 16 * 10)
-    _, divided = run_pipeline(images, tmp_path / "b", Counted(), batch_size=3)
+    _, divided = run_pipeline(images, tmp_path / "b", expert, batch_size=3)
 
-    assert Counted.batches == [3, 2, 1] and divided == together
+    assert expert.batches == [3, 2, 1] and divided == together
 
 
 def test_notices_of_an_image_are_in_its_record_and_said(tmp_path):
