@@ -27,6 +27,8 @@ from rich import progress as bars
 from rich.console import Console
 from rich.text import Text
 
+from monkeylib import resources
+
 # What reports progress calls these with a number of finished items and whether their results were cached. The
 # first one takes the name of the task before them.
 ProgressCallback = Callable[[str, int, bool], None]
@@ -157,13 +159,6 @@ def say(sentence: str) -> None:
     print(f"monkeylib: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
 
 
-def in_notebook() -> bool:
-    """Return whether the code runs in the kernel of a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return shell is not None and hasattr(shell, "kernel")
-
-
 def format_seconds(seconds: float) -> str:
     """Return a duration as `1:02:03`, or `2:03` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
@@ -191,7 +186,7 @@ class _Display(Protocol):
 
 
 def _display(console: Console, clock: Callable[[], float]) -> _Display:
-    if in_notebook():
+    if resources.in_notebook():
         return _NotebookLine(console.file, clock)
     return _Bars(console) if console.is_terminal else _Lines(console.file, clock)
 

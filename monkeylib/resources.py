@@ -70,12 +70,19 @@ def display_path(path: Path | str) -> str:
 
     In a notebook, whose output is the same on every machine, it is the `recorded_path`.
     """
-    if "ipykernel.kernelapp" in sys.modules:
+    if in_notebook():
         return recorded_path(path)
 
     path = Path(path).resolve()
     folder = Path.cwd()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def in_notebook() -> bool:
+    """Return whether the code runs in the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")
 
 
 def recorded_path(path: Path | str) -> str:

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,7 +32,8 @@ def test_displayed_paths_can_be_used_where_they_are_printed(monkeypatch, tmp_pat
     assert resources.display_path("/elsewhere/x") == str(Path("/elsewhere/x").resolve())
 
     # The output of a notebook is committed.
-    monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", sys)
+    shell = SimpleNamespace(kernel=None)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     assert resources.display_path(tmp_path / "outputs" / "figures" / "tiles.png") == "figures/tiles.png"
 
 

@@ -66,6 +66,13 @@ __all__ = ["RECORDS", "InputImage", "Pipeline", "Summary", "caption_images"]
 
 ANNOTATIONS, SHARDS, SUMMARY, REPORT = "annotations", "shards", "summary.json", "report.html"
 
+# Results of models and notes about crashes, see `cached_model`: NAME/VERSION-SETTINGS/DIGITS/DIGEST.json.
+ANNOTATION_FILES = (
+    f"{ANNOTATIONS}/*/*/*/<hex>.json",
+    f"{ANNOTATIONS}/*/*/died/<hex>.<hex>",
+    f"{ANNOTATIONS}/*/*/died/<hex>.batch",
+)
+
 
 def caption_images(
     images: Iterable[InputImage | Path | str],
@@ -184,7 +191,7 @@ class Pipeline:
         inputs = sorted({image.image.parent for image in images if isinstance(image.image, Path)})
 
         # Before the images are read, which may take long. A finished run needs no key, for example.
-        if self._open(out, settings, inputs, fresh, main_process=False).state != "finished":
+        if self._open(out, settings, inputs, fresh, lock=False).state != "finished":
             _check_models(stages)
 
         with (
@@ -211,9 +218,9 @@ class Pipeline:
         settings: Mapping[str, Any],
         inputs: Sequence[Path],
         fresh: bool,
-        main_process: bool = True,
+        lock: bool = True,
     ) -> RunFolder:
-        """Open the output folder, and lock it in the main process.
+        """Open the output folder; without a lock, only compare it.
 
         Raises: as `RunFolder.open`.
         """
@@ -230,9 +237,9 @@ class Pipeline:
             settings,
             may_change=("images", "shard_size"),
             inputs=inputs,
-            keep=(f"{ANNOTATIONS}/**",),
+            keep=ANNOTATION_FILES,
             fresh=fresh,
-            main_process=main_process,
+            lock=lock,
         )
 
     def _run(
@@ -289,19 +296,15 @@ class Pipeline:
 
     def _start(self, folder: RunFolder) -> None:
         """Begin to write into the folder, and remove what a killed run left half-written."""
-        was_killed = folder.state == "resumed"
         folder.start()
 
         for name in (RECORDS, SHARD_LIST, SUMMARY, REPORT):
             folder.own(name)
-        folder.own(f"{SHARDS}/*.parquet")
-        folder.own(f"{SHARDS}/*.json")
-        # Earlier versions did not list this folder: it is then left as it is.
+        folder.own(f"{SHARDS}/*-<hex>.parquet")
+        folder.own(f"{SHARDS}/*-<hex>.json")
+        # Earlier versions did not list what lies in this folder: it is then left as it is.
         if not (folder.path / ANNOTATIONS).exists():
-            folder.own(f"{ANNOTATIONS}/**")
-
-        if was_killed:
-            runs.remove_leftovers(folder.path / ANNOTATIONS)
+            folder.own_all(ANNOTATION_FILES)
 
     def stages(self, root: Path) -> list[Stage]:
         """Return the stages in order; results of models are cached under `root`."""

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from monkeylib import resources
 from monkeylib.errors import first_line, is_out_of_memory
+from monkeylib.fields import flatten
 from monkeylib.settings_files import read_json
 
 # A single file, and the index of several, by preference.
@@ -419,22 +420,13 @@ def check_layers(weights: WeightFiles, settings: Mapping[str, Any], path: Path) 
     Raises:
         ValueError: it has; the message names file and field.
     """
-    for name, value in _flatten(settings):
+    for name, value in flatten(settings).items():
         is_count = name.rpartition(".")[2] in ("layers", "num_hidden_layers")
         if is_count and isinstance(value, int) and value > len(weights.shapes):
             raise ValueError(
                 f"{path}, {name}, is {value:,}, but the files of weights hold {len(weights.shapes)} tensors: "
                 "take both from one checkpoint"
             )
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a configuration and of its sections, with their names joined by dots."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _first_names(names: list[str]) -> str:

@@ -9,9 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from monkeylib.errors import first_problem, nearest, problem_location
+from monkeylib.fields import flatten
 from monkeylib.profiles.schema import Profile
 from monkeylib.profiles.trainable import trainable_components
-from monkeylib.runs import flatten
 
 # A profile is called after its file, and folders of runs after it.
 _FIXED = ("name",)

@@ -27,7 +27,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from monkeylib import digests, resources
 from monkeylib.errors import is_out_of_memory
 from monkeylib.runs import RunFolder
-from monkeylib.training.strategies import DIGESTS_FILE, LEFTOVER_ENDS, ShardedStrategy
+from monkeylib.training.strategies import DIGESTS_FILE, LEFTOVER_ENDS, SHARD_FILES, ShardedStrategy
 
 FOLDER, BEST_FILE = "checkpoints", "best.json"
 
@@ -226,7 +226,7 @@ def file_names(step: int, sharded: bool = False) -> list[str]:
         return [name]
 
     beside = [(Path(FOLDER) / f".{Path(name).name}.{end}").as_posix() for end in LEFTOVER_ENDS]
-    return [name, *(f"{folder}/**" for folder in (name, *beside))]
+    return [name, *(f"{folder}/{file}" for folder in (name, *beside) for file in SHARD_FILES)]
 
 
 def owned_checkpoints(run: RunFolder) -> list[Path]:

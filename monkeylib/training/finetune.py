@@ -66,10 +66,22 @@ RUN_FILES = (
 
 # Those of Weights & Biases: a folder of each start, and links to the latest one.
 WANDB_FILES = (
-    "wandb/run-*/**",
-    "wandb/offline-run-*/**",
     "wandb/latest-run",
     "wandb/debug*.log",
+    *(
+        f"wandb/{folder}/{name}"
+        for folder in ("run-*", "offline-run-*")
+        for name in (
+            "run-*.wandb",
+            "files/config.yaml",
+            "files/output.log",
+            "files/requirements.txt",
+            "files/conda-environment.yaml",
+            "files/wandb-metadata.json",
+            "files/wandb-summary.json",
+            "logs/debug*.log",
+        )
+    ),
 )
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from monkeylib import resources
 from monkeylib.digests import FileDigests
+from monkeylib.fields import flatten
 from monkeylib.model import limits
 from monkeylib.profiles import Profile, build
-from monkeylib.runs import flatten
 from monkeylib.training.batches import TrainingData
 
 KIND = "training"

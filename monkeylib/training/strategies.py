@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,9 @@ from monkeylib.model import MonkeyForConditionalGeneration
 
 # SHA-256 of each file of a sharded checkpoint.
 DIGESTS_FILE = "digests.json"
+
+# What a sharded checkpoint consists of: the shards of each process, and what the first one writes.
+SHARD_FILES = ("__*.distcp", ".metadata", "meta.pt", DIGESTS_FILE)
 
 # Of the folders beside a sharded checkpoint while it is written: the new one, and the one that it replaces.
 LEFTOVER_ENDS = PARTIAL, PREVIOUS = "partial", "previous"
@@ -152,8 +154,8 @@ class ShardedStrategy(_FailsTogether, ModelParallelStrategy):
         partial = Path(filepath).with_name(f".{Path(filepath).name}.{PARTIAL}")
         with self.fails_together():
             if self.is_global_zero:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
+                _remove_shards(partial)
+                partial.mkdir(parents=True, exist_ok=True)
 
         path, partial = self.broadcast((Path(filepath), partial))
         with self.fails_together():
@@ -178,13 +180,37 @@ class ShardedStrategy(_FailsTogether, ModelParallelStrategy):
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """Move a folder to a path, in place of one that may lie there."""
+    """Move a folder to a path, in place of a sharded checkpoint that may lie there.
+
+    What else lies in that one's folder is moved into the new one.
+    """
     # Only a step that is saved twice, before and after its validation, has one.
     previous = path.with_name(f".{path.name}.{PREVIOUS}")
     if path.exists():
-        shutil.rmtree(previous, ignore_errors=True)
+        _move_rest(previous, path)
         os.replace(path, previous)
 
     os.replace(new, path)
     resources.sync(path.parent)
-    shutil.rmtree(previous, ignore_errors=True)
+    _move_rest(previous, path)
+
+
+def _move_rest(folder: Path, target: Path) -> None:
+    """Remove a sharded checkpoint, and move what else lies in its folder into another one."""
+    _remove_shards(folder)
+    if folder.is_dir():
+        for file in list(folder.iterdir()):
+            os.replace(file, target / file.name)
+        folder.rmdir()
+
+
+def _remove_shards(folder: Path) -> None:
+    """Remove a sharded checkpoint, if there is one, and its folder unless something else lies there."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+
+    for pattern in SHARD_FILES:
+        for file in folder.glob(pattern):
+            file.unlink()
+    with contextlib.suppress(OSError):  # not empty
+        folder.rmdir()

@@ -36,11 +36,12 @@ from monkeylib import profiles, resources
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.evaluation import results
 from monkeylib.evaluation.predict import predict_synthetic
+from monkeylib.fields import describe_changes, differences
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.resampler import sincos_position_embedding
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile, build
-from monkeylib.runs import RunDiffers, RunFolder, describe_changes, differences, read_manifest
+from monkeylib.runs import RunDiffers, RunFolder, read_manifest
 from monkeylib.training import checkpointing
 from monkeylib.training.batches import BATCHES_PER_BUCKET, LengthBuckets, MicroBatches, build_dataloader
 from monkeylib.training.curves import ResumedCSVLogger

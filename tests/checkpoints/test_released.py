@@ -17,8 +17,8 @@ from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.checkpoints.released_config import config_from_released
 from monkeylib.data.records import Record
 from monkeylib.experiments import parity
+from monkeylib.fields import differences
 from monkeylib.profiles import build, trainable
-from monkeylib.runs import differences
 from monkeylib.tiling import Grid
 from monkeylib.training.batches import ExampleEncoder, synthetic_data
 from monkeylib.training.fingerprint import training_fingerprint

@@ -119,6 +119,26 @@ def test_foreign_files_stay_as_they_are(call, checkpoint, image, chartqa, foreig
     assert contents(foreign) == before
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "caption"])
+def test_files_put_into_a_run_stay(call, checkpoint, image, chartqa, tmp_path, command, monkeypatch):
+    """At every depth, whatever they are called, when the run is made anew."""
+    monkeypatch.setitem(experts.EXPERTS.entries, "colour", experts.ExpertEntry(Colour))
+    folder = tmp_path / "run"
+    places = {"folder": folder, "model": checkpoint, "image": image, "chartqa": chartqa}
+    arguments = [part.format(**places) for part in COMMANDS[command]]
+    assert call(*arguments)[0] == 0
+
+    foreign = {}
+    for directory in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        for name in ("notes.txt", "more.json", "more.jsonl", ".hidden", "step-7.ckpt"):
+            foreign[directory / name] = b"mine"
+            (directory / name).write_bytes(b"mine")
+
+    code, _, error = call(*arguments, "--fresh")
+    assert code == 0, error
+    assert foreign.items() <= contents(folder).items()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_works_where_nothing_is_in_its_way(
     call, checkpoint, image, chartqa, command, tmp_path, monkeypatch

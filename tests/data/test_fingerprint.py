@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from monkeylib.data.mixture import load_mixture
-from monkeylib.runs import differences
+from monkeylib.fields import differences
 from tests.support import record_files as files
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from monkeylib import inference
+from monkeylib.training import strategies
 from tests.support.training_processes import (
     DDP,
     FSDP,
@@ -73,3 +74,24 @@ def test_two_shards_train_in_mixed_precision(single, tmp_path):
     assert losses == pytest.approx(read_losses(single), rel=0.02)
     assert losses != read_losses(single)
     assert {weight.dtype for weight in read_weights(sharded).values()} == {torch.float32}
+
+
+def test_files_put_into_a_sharded_checkpoint_stay(tmp_path):
+    """When its step is saved again, also after a kill between the two moves."""
+
+    def write(folder, content):
+        folder.mkdir()
+        for name in ("__0_0.distcp", ".metadata", "meta.pt", "digests.json"):
+            (folder / name).write_text(content)
+        return folder
+
+    path = write(tmp_path / "step-000001.ckpt", "first")
+    previous = write(tmp_path / ".step-000001.ckpt.previous", "before")
+    (path / "notes.txt").write_text("mine")
+    (previous / "older.txt").write_text("mine")
+
+    strategies._replace_folder(write(tmp_path / ".step-000001.ckpt.partial", "second"), path)
+    contents = {file.name: file.read_text() for file in path.iterdir()}
+    own = dict.fromkeys(("__0_0.distcp", ".metadata", "meta.pt", "digests.json"), "second")
+    assert contents == own | {"notes.txt": "mine", "older.txt": "mine"}
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,64 @@
+"""Nested fields of settings by their dotted names, and what differs between two sets of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_LISTED_FIELDS = 12
+_MISSING = "not set"
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested fields by their dotted names: {"a": {"b": 1}} gives {"a.b": 1}."""
+    flat = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> dict[str, tuple[Any, Any]]:
+    """Return the old and the new value of every field, by its dotted name, in which two sets differ.
+
+    Args:
+        old, new: nested fields of JSON values.
+        defaults: values of fields that one of them lacks, such as a field that a later version has added.
+    """
+    old_fields, new_fields = flatten(as_json(old)), flatten(as_json(new))
+    default_fields = flatten(as_json(defaults or {}))
+
+    changes = {}
+    for name in [*new_fields, *(name for name in old_fields if name not in new_fields)]:
+        default = default_fields.get(name, _MISSING)
+        before, after = old_fields.get(name, default), new_fields.get(name, default)
+        if before != after:
+            changes[name] = (before, after)
+
+    return changes
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as it comes back from a JSON file: tuples are lists there."""
+    return json.loads(json.dumps(value))
+
+
+def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return changed fields in a line: "training.lr 0.001 -> 0.0001, training.seed 0 -> 1"."""
+    listed = [f"{name} {_short(old)} -> {_short(new)}" for name, (old, new) in changes.items()]
+    if len(listed) > _LISTED_FIELDS:
+        listed[_LISTED_FIELDS:] = [f"and {len(listed) - _LISTED_FIELDS} more"]
+    return ", ".join(listed)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    if re.fullmatch(r"[0-9a-f]{32,}", text):
+        return text[:12]
+    return text if len(text) <= 60 else f"{text[:57]}..."
