@@ -33,6 +33,7 @@ BEHIND_IMAGE = {
     "choice": " \n what? Answer: ",
     "llava": " \nwhat? ASSISTANT:",
     "plain": " what?",
+    "exact": "what?",
 }
 HISTORY = [(QUESTION, "a cat"), (QUESTION, "red <img>")]
 

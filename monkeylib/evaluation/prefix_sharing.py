@@ -5,7 +5,7 @@ per image and copied for each question: a shared prefix cache.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,9 +41,7 @@ class PrefixSharingMonkey:
         self.processor = monkey.processor
         self.max_new_tokens = max_new_tokens
 
-        # All images have the same grid, so all prompts begin with the same ids.
         self.layout = self.processor.layout
-        self.prefix = self.layout.prefix_ids([self.processor.visual_tokens()])
 
         self.templates: dict[str, str] = {}
         for name, template in PROMPTS.items():
@@ -60,45 +58,50 @@ class PrefixSharingMonkey:
         Raises:
             ValueError: a question that does not fit into the model's context beside its image and answer.
         """
-        questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
-        self._check_context(questions)
-
         image_keys = [example.image_key for example in examples]
-        images = self._select_new_images(examples)
+        questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
 
-        # The views of the images, and then their visual tokens: image by image, so that they don't depend on
-        # the other images of the batch.
-        views_of_images = {key: self.processor.image_processor(image) for key, image in images.items()}
+        # Of an automatic grid, the number of views depends on the image.
+        views_of_images = {
+            key: self.processor.image_processor(image)
+            for key, image in self._select_new_images(examples).items()
+        }
+        num_views = {key: len(tokens) for key, tokens in self._visual_tokens.items()}
+        num_views |= {key: len(views["pixel_values"]) for key, views in views_of_images.items()}
+        num_tokens = {key: count * self.processor.queries for key, count in num_views.items()}
+        prefixes = {key: self.layout.prefix_ids([count]) for key, count in num_tokens.items()}
+
+        # Before images are encoded, which takes longer.
+        lengths = [
+            len(prefixes[key]) + len(question) for key, question in zip(image_keys, questions, strict=True)
+        ]
+        check_context(self.model, lengths, [num_tokens[key] for key in image_keys], self.max_new_tokens)
+
+        # Image by image, so that visual tokens don't depend on the other images of the batch.
         for key, views in views_of_images.items():
             views = views.to(self.model.device)
             self._visual_tokens[key] = self.model.get_image_features(views["pixel_values"], views["grids"])
 
-        max_length = len(self.prefix) + max(map(len, questions))
         cache = None
-        if self._shares_prefix(len(examples), len(set(image_keys)), max_length):
-            cache = self._prefill(image_keys)
+        if self._shares_prefix(len(examples), prefixes, max(lengths)):
+            cache = self._prefill(prefixes, image_keys)
 
         if cache is None:
-            # Full prompts, with the visual tokens of each example's image [B * views, queries, width].
-            input_ids, mask = self._pad([self.prefix + question for question in questions])
+            # Full prompts, with the visual tokens of each example's image [views, queries, width].
+            rows = [prefixes[key] + question for key, question in zip(image_keys, questions, strict=True)]
+            input_ids, mask = self._pad(rows)
             visual_tokens = torch.cat([self._visual_tokens[key] for key in image_keys])
             state = _visual_inputs(visual_tokens)
         else:
             # The prefix is in the cache already, so the padding stands between it and the question.
             question_ids, question_mask = self._pad(questions)
-            prefix_ids = torch.tensor(self.prefix, device=self.model.device).expand(len(examples), -1)
+            prefix_ids = torch.tensor([prefixes[key] for key in image_keys], device=self.model.device)
             input_ids = torch.cat([prefix_ids, question_ids], dim=1)
             mask = torch.cat([torch.ones_like(prefix_ids), question_mask], dim=1)
             state = {"past_key_values": cache}
 
         inputs = {"input_ids": input_ids, "attention_mask": mask, **state}
         return generate(self.model, self.processor.tokenizer, inputs, self.max_new_tokens)
-
-    def _check_context(self, questions: Sequence[Sequence[int]]) -> None:
-        """Check questions before images are encoded, which takes longer."""
-        prompt_tokens = [len(self.prefix) + len(question) for question in questions]
-        visual_tokens = [self.processor.visual_tokens()] * len(questions)
-        check_context(self.model, prompt_tokens, visual_tokens, self.max_new_tokens)
 
     def _select_new_images(self, examples: Sequence[Example]) -> dict[str, ImageInput]:
         """Return the batch's images that have no visual tokens yet, and drop the tokens of all others."""
@@ -111,29 +114,31 @@ class PrefixSharingMonkey:
         new = [key for key in by_key if key not in self._visual_tokens]
         return {key: by_key[key].rendered_image for key in new}
 
-    def _shares_prefix(self, questions: int, images: int, max_length: int) -> bool:
+    def _shares_prefix(self, questions: int, prefixes: Mapping[str, list[int]], max_length: int) -> bool:
         """Return whether the language model should read each image once.
 
-        It is not worth the memory for fewer than two questions per image. And a language model that rescales
-        positions beyond its trained length reads an image differently before a long question.
+        It is not worth the memory for fewer than two questions per image, and prefixes of different lengths
+        make no cache. And a language model that rescales positions beyond its trained length reads an image
+        differently before a long question.
         """
         trained_length = getattr(self.model.config.text_config, "trained_length", math.inf)
-        return 2 * images <= questions and max_length <= trained_length
+        has_one_length = len({len(prefix) for prefix in prefixes.values()}) == 1
+        return has_one_length and 2 * len(prefixes) <= questions and max_length <= trained_length
 
-    def _prefill(self, image_keys: Sequence[str]) -> DynamicCache | None:
+    def _prefill(self, prefixes: Mapping[str, list[int]], image_keys: Sequence[str]) -> DynamicCache | None:
         """Return the keys and values of each example's prefix, computed once per image.
 
         Args:
+            prefixes: the prefix of each image, all of one length.
             image_keys: the image of each example.
 
         Returns:
             None if a layer caches something else, such as a sliding window, which cannot be copied like this.
         """
-        input_ids = torch.tensor([self.prefix], device=self.model.device)
-
         images = list(dict.fromkeys(image_keys))
         caches = []
         for key in images:
+            input_ids = torch.tensor([prefixes[key]], device=self.model.device)
             output = self.model(
                 input_ids, **_visual_inputs(self._visual_tokens[key]), use_cache=True, logits_to_keep=1
             )
@@ -180,6 +185,9 @@ def monkey_fingerprint(monkey: Monkey, max_new_tokens: int) -> str:
         monkey.processor.separator,
         max_new_tokens,
     ]
+    # Fingerprints of earlier versions, which had fixed grids alone, stay valid.
+    if images.max_tiles is not None:
+        settings.append(images.max_tiles)
     return model_fingerprint(monkey.model, settings)
 
 

@@ -1,5 +1,7 @@
 """Answers from a shared prefix equal those of single questions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -45,6 +47,29 @@ def test_prefix_sharing_gives_the_answers_of_single_questions(monkey, monkeypatc
     assert shared == alone
 
     assert len(set(alone.values())) > 5  # the answers differ, so that a mix-up would show
+
+
+def test_images_of_different_grids_have_the_answers_of_single_questions(monkey, make_image):
+    monkey.model.use_auto_grid(6)
+    images = MonkeyImageProcessor(16, max_tiles=6)
+    automatic = Monkey(monkey.model, MonkeyProcessor(images, monkey.processor.tokenizer, queries=4))
+    shapes = {"wide": (120, 30), "tall": (30, 120), "large": (90, 60)}
+    examples = [
+        Example(f"{name} {number}", make_image(number, *shape), f"what {number}?", (), image_id=f"{name}")
+        for name, shape in shapes.items()
+        for number in range(3)
+    ]
+    examples = [replace(example, image=make_image(0, *shapes[example.image_key])) for example in examples]
+    predict = PrefixSharingMonkey(automatic, max_new_tokens=5)
+
+    # All in one batch, and then images of one grid, which share a prefix.
+    answers = predict(examples)
+    assert {answer.visual_tokens for answer in answers} == {5 * 4, 7 * 4}
+    assert predict(examples[:6]) == answers[:6]
+    assert answers == [
+        automatic.answer(example.image, example.question, max_new_tokens=5) for example in examples
+    ]
+    assert monkey_fingerprint(automatic, 4) != monkey_fingerprint(monkey, 4)
 
 
 def test_prefix_is_not_shared_beyond_the_trained_length(monkey, monkeypatch):
