@@ -5,7 +5,7 @@ An image becomes views: its tiles row by row, then the global view. In the promp
 path, and `<img>` in a user's text stays text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -44,6 +44,18 @@ GridInput = Grid | AutoGrid | str
 
 # transformers' names of the type of tensors that are returned.
 TensorType = Literal["pt", "np"]
+# Arguments of the image processor.
+_ARGUMENTS = (
+    "tile_size",
+    "rows",
+    "cols",
+    "views",
+    "image_mean",
+    "image_std",
+    "global_from",
+    "resize_mode",
+    "max_tiles",
+)
 # What transformers writes into the file of an image processor beside the arguments of its class.
 _WRITTEN_BY_TRANSFORMERS = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
 
@@ -91,7 +103,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ) -> None:
         for name in kwargs.keys() - set(_WRITTEN_BY_TRANSFORMERS):
-            hint = nearest(name, ("tile_size", "resize_mode", "global_from", "max_tiles", "views"))
+            hint = nearest(name, _ARGUMENTS)
             raise TypeError(f"an image processor has no argument {name!r}; {hint}".rstrip("; "))
 
         super().__init__(**kwargs)
@@ -109,6 +121,15 @@ class MonkeyImageProcessor(BaseImageProcessor):
         self.resize_mode = resize_mode
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: Mapping[str, Any], **kwargs: Any) -> Any:
+        """Build an image processor of saved settings, other ones in `kwargs` in place of theirs.
+
+        transformers would set the latter unchecked.
+        """
+        arguments = {name: kwargs.pop(name) for name in _ARGUMENTS if name in kwargs}
+        return super().from_dict({**image_processor_dict, **arguments}, **kwargs)
 
     @property
     def grid(self) -> Grid | AutoGrid:

@@ -232,6 +232,15 @@ def test_unknown_keyword_raises(processor, make_image):
         MonkeyImageProcessor(tile_sice=8)
 
 
+def test_settings_given_on_loading_are_checked(make_image, tmp_path):
+    MonkeyImageProcessor(8, 2, 3).save_pretrained(tmp_path)
+    loaded = MonkeyImageProcessor.from_pretrained(tmp_path, rows=1, max_tiles=4)
+    assert (loaded.rows, loaded.cols, loaded.max_tiles) == (1, 3, 4)
+    for keywords in ({"views": "all"}, {"tile_size": 0}, {"max_tiles": "many"}):
+        with pytest.raises(ValueError, match=next(iter(keywords))):
+            MonkeyImageProcessor.from_pretrained(tmp_path, **keywords)
+
+
 @pytest.mark.parametrize(
     "text, images, error, message",
     [

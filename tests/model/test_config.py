@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkeylib.model import MonkeyConfig
+from monkeylib.model import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig
 from monkeylib.tiling import AutoGrid, Grid
 
 
@@ -94,3 +94,25 @@ def test_most_tiles_are_saved_where_grids_are_automatic(tmp_path):
     MonkeyConfig(max_tiles=6).save_pretrained(tmp_path)
     assert MonkeyConfig.from_pretrained(tmp_path).max_tiles == 6
     assert "max_tiles" not in MonkeyConfig(grids=[[2, 2]]).to_json_string()
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (
+            lambda: MonkeyConfig(tile_sice=56, grids=[[2, 2]]),
+            "MonkeyConfig has no field 'tile_sice': .* tile_size",
+        ),
+        (lambda: MonkeyConfig(grid=[[2, 2]], lora_mode="none"), "no field 'grid': did you mean grids"),
+        (lambda: MonkeyVisionConfig(patchsize=14), "no field 'patchsize': did you mean patch_size"),
+        (lambda: MonkeyResamplerConfig(querries=64), "no field 'querries': did you mean queries"),
+    ],
+)
+def test_misspelled_field_raises(build, message):
+    with pytest.raises(TypeError, match=message):
+        build()
+
+
+def test_field_of_another_version_is_kept():
+    config = MonkeyConfig(grids=[[2, 2]], model_type="monkey", architectures=["x"], later_addition=3)
+    assert config.later_addition == 3
