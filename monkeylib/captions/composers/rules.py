@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from monkeylib import boxes
-from monkeylib.boxes import Box
+from monkeylib.boxes import Box, Point
 from monkeylib.captions.annotations import OcrLine, Record, Region
 from monkeylib.captions.checks import MAXIMUM_SENTENCES, split_sentences
 from monkeylib.captions.filtering import bare_name, group_objects
@@ -22,7 +22,7 @@ class RuleComposer(Composer):
     (`filtering.group_objects`). Single letters are left out, as in the paper's prompt.
     """
 
-    name, version, licence = "rules", "2", "Apache-2.0"
+    name, version, licence = "rules", "3", "Apache-2.0"
     setting_names = ("maximum_texts",)
 
     def __init__(self, maximum_texts: int = 8) -> None:
@@ -64,9 +64,35 @@ def _quote(text: str) -> str:
 
 
 def reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
-    """Return lines from top to bottom; those whose middles are on one level, from left to right."""
-    line_boxes = boxes.bounding_boxes([line.quad for line in lines])
-    return [lines[index] for index in boxes.reading_order(line_boxes)]
+    """Return lines from the top of their page to its bottom, and from left to right on one level.
+
+    The page is turned as most of the text is, in steps of 90 degrees: of an upside-down page, the top is at
+    the bottom of the image.
+    """
+    turns: Counter[int] = Counter()
+    for line in lines:
+        # Long lines are surely text, and tell the direction best.
+        turns[_quarter_turns(line)] += len(line.text)
+    # Of two equal ones, the fewer turns.
+    turn = min(turns, key=lambda turn: (-turns[turn], turn), default=0)
+
+    upright = [[_turn_back(point, turn) for point in line.quad] for line in lines]
+    return [lines[index] for index in boxes.reading_order(boxes.bounding_boxes(upright))]
+
+
+def _quarter_turns(line: OcrLine) -> int:
+    """Return by how many quarters a line is turned clockwise, from 0 to 3."""
+    (x0, y0), (x1, y1), *_ = line.quad
+    right, down = x1 - x0, y1 - y0
+    if abs(right) >= abs(down):
+        return 0 if right >= 0 else 2
+    return 1 if down > 0 else 3
+
+
+def _turn_back(point: Point, quarters: int) -> Point:
+    """Turn a point counterclockwise about the corner of the image."""
+    x, y = point
+    return [(x, y), (y, -x), (-x, -y), (-y, x)][quarters]
 
 
 def describe_places(record: Record, places: Sequence[Box]) -> list[str]:

@@ -20,6 +20,7 @@ ASSET = "pp-ocr-v6-small"
 # it, whatever memory that takes.
 SMALLEST_SIDE = 5  # pixels
 LARGEST_RATIO = 16  # of the longer side to the shorter one
+_TALL = 1.5  # height / width from which rapidocr takes a line for a vertical one
 
 
 @register_expert("pp-ocr", sets={"cpu": 1, "paper": 4, "paper-grit": 4}, assets=(ASSET,))
@@ -31,7 +32,7 @@ class PpOcr(Expert):
     """
 
     name = "pp-ocr"
-    version = "v6-small"
+    version = "v6-small-2"  # 2: corners begin at the top left of the text, however it is turned
     licence = "Apache-2.0"
     setting_names = ("minimum_confidence",)
     asset_names = (ASSET,)
@@ -42,11 +43,9 @@ class PpOcr(Expert):
 
     @cached_property
     def _engine(self) -> Any:
-        from rapidocr import RapidOCR
-
         # Detection, direction of the lines, recognition.
         folder = assets.fetch(ASSET)
-        return RapidOCR(
+        return _oriented_engine_type()(
             params={
                 "Global.log_level": "error",
                 "Global.text_score": self.minimum_confidence,
@@ -83,6 +82,47 @@ class PpOcr(Expert):
                 lines.append(line)
 
         return tuple(lines)
+
+
+def _oriented_engine_type() -> type:
+    """Return rapidocr's engine with the corners of each line in the order of its text.
+
+    The engine turns lines until they can be read, and reports corners as they lie in the image.
+    """
+    from rapidocr import RapidOCR
+
+    class OrientedEngine(RapidOCR):
+        def build_final_output(
+            self, ori_img: Any, det_res: Any, cls_res: Any, rec_res: Any, *others: Any
+        ) -> Any:
+            # Here all lines are together; afterwards those without text are left out.
+            if det_res.boxes is not None and cls_res.cls_res is not None:
+                least = self.text_cls.cls_thresh
+                turned = ["180" in label and score > least for label, score in cls_res.cls_res]
+                corners = [
+                    text_corners(quad, is_turned)
+                    for quad, is_turned in zip(det_res.boxes, turned, strict=True)
+                ]
+                det_res.boxes = np.array(corners)
+
+            return super().build_final_output(ori_img, det_res, cls_res, rec_res, *others)
+
+    return OrientedEngine
+
+
+def text_corners(quad: np.ndarray, is_turned: bool) -> np.ndarray:
+    """Return corners clockwise from the top left of the text.
+
+    Args:
+        quad: `[4, 2]`, clockwise from the top left in the image.
+        is_turned: whether the engine turned the line by 180 degrees to read it.
+    """
+    width = max(np.linalg.norm(quad[0] - quad[1]), np.linalg.norm(quad[2] - quad[3]))
+    height = max(np.linalg.norm(quad[0] - quad[3]), np.linalg.norm(quad[1] - quad[2]))
+
+    # Tall lines are first turned to the left: their top right corner comes to the top left.
+    first = 1 if int(height) >= _TALL * int(width) else 0
+    return np.roll(quad, -(first + 2 * is_turned), axis=0)
 
 
 def _widen(image: Image.Image) -> Image.Image:

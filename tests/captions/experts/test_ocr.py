@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from monkeylib.captions import filtering
+from monkeylib.captions.composers import rules
 from monkeylib.captions.experts.ocr import PpOcr
 
 
@@ -27,6 +28,25 @@ def test_pp_ocr_reads_a_rendered_page():
     x0, y0, x1, y1 = page_output.lines[0].box
     assert x0 < 45 and 15 < y0 < 45 and 200 < x1 < 300 and 50 < y1 < 85
     assert empty_output.lines == ()
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_page_is_read_in_its_order_however_it_is_turned(quarters):
+    texts = ["INVOICE 2041", "Total due 318.50", "Pay by 12 March"]
+    font = ImageFont.truetype(str(files("matplotlib") / "mpl-data/fonts/ttf/DejaVuSans.ttf"), 28)
+    page = Image.new("RGB", (420, 260), "white")
+    for row, text in enumerate(texts):
+        ImageDraw.Draw(page).text((30, 30 + 70 * row), text, font=font, fill="black")
+
+    # Clockwise, as Pillow turns the other way.
+    turned = page.rotate(-90 * quarters, expand=True)
+    (output,) = PpOcr(threads=1).annotate([turned])
+    ordered = rules.reading_order(output.lines)
+    assert [line.text.replace(" ", "") for line in ordered] == [text.replace(" ", "") for text in texts]
+
+    (x0, y0), (x1, y1), *_ = ordered[0].quad
+    direction = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarters]
+    assert ((x1 - x0) * direction[0] + (y1 - y0) * direction[1]) > 100
 
 
 @pytest.mark.parametrize(
