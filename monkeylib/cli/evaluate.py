@@ -80,7 +80,24 @@ ByOption = Annotated[
         "family, VQAv2's answer_type, ScienceQA's subject or EST-VQA's language."
     ),
 ]
-FoldersArgument = Annotated[list[Path], typer.Argument(help="Folders that `monkeylib evaluate` has written.")]
+PathsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Folders that `monkeylib evaluate` has written, or files of predictions that any tool has "
+        "written: JSON, JSON lines, CSV, TSV or parquet."
+    ),
+]
+BenchmarkOption = Annotated[
+    str,
+    typer.Option(
+        "--benchmark",
+        help="Benchmark whose questions and answers a file of predictions is for, if it holds no answers. "
+        "Questions of your own are named by --data.",
+    ),
+]
+TableOption = Annotated[
+    Path | None, typer.Option("--out", help="CSV file for the scores of files. Folders have theirs inside.")
+]
 MetricsOption = Annotated[
     str,
     typer.Option(
@@ -147,46 +164,152 @@ def evaluate(
 
 
 def score(
-    folder: FoldersArgument,
+    paths: PathsArgument,
     metrics: MetricsOption = "",
     data: DataOption = None,
     gallery: GalleryOption = 0,
     by: ByOption = "",
+    benchmark: BenchmarkOption = "",
+    out: TableOption = None,
 ) -> None:
-    """Score predictions again, without a model. Two folders are also compared, by paired differences.
+    """Score predictions again, without a model. Two runs are also compared, by paired differences.
 
     Files for test servers, and the texts of MME, are written again as well.
     """
-    from monkeylib.evaluation import error_gallery, results, submissions
-    from monkeylib.evaluation.benchmarks import BENCHMARKS
-    from monkeylib.evaluation.examples import read_predictions
+    from monkeylib.evaluation import results
 
     metric_names = _metric_names(metrics)
-    expanded = [options.expand_home(path) for path in folder]
-    folders = list({path.resolve(): path for path in expanded}.values())
+    expanded = [options.expand_home(path) for path in paths]
+    unique = list({path.resolve(): path for path in expanded}.values())
 
-    # A gallery needs the questions and images, scores need the predictions alone.
+    for path in unique:
+        if not path.exists():
+            raise FileNotFoundError(f"there are no predictions at {path}: name a folder or a file of them")
+    files = [path for path in unique if not path.is_dir()]
+    if files and len(files) < len(unique):
+        raise ValueError(f"{files[0]} is a file, others are folders: score them one after the other")
+    if files:
+        if gallery:
+            raise ValueError("--gallery is for folders of `monkeylib evaluate`, not for files of predictions")
+        return _score_files(files, metric_names, benchmark, data, by, out and options.expand_home(out))
+    if benchmark or out:
+        raise ValueError(
+            "--benchmark and --out are for files of predictions: a folder knows its benchmarks and has a "
+            "scores.csv of its own"
+        )
+
     if gallery:
-        for predictions_folder in folders:
-            for name, file in results.prediction_files(predictions_folder).items():
-                benchmark = _benchmark_of_predictions(name, data)
-                page = predictions_folder / error_gallery.page_name(benchmark)
-                error_gallery.require_page(page)
-
-                rows = read_predictions(file)
-                if not results.is_unanswerable(rows):
-                    error_gallery.write_gallery(benchmark, rows, benchmark.load(None), page, gallery)
-
-    for predictions_folder in folders:
-        for name, file in results.prediction_files(predictions_folder, bool(metric_names)).items():
-            rows = read_predictions(file)
-            if name in BENCHMARKS and submissions.needs_submission(BENCHMARKS[name], rows):
-                submissions.report_submission(BENCHMARKS[name], rows, predictions_folder)
+        for folder in unique:
+            _write_galleries(folder, data, gallery)
+    for folder in unique:
+        _write_submissions(folder)
 
     # Predictions for test servers alone have no scores here.
-    scored = [path for path in folders if results.has_scores(path, any_name=bool(metric_names))]
+    scored = [path for path in unique if results.has_scores(path, any_name=bool(metric_names))]
     if scored:
         _report(scored, metric_names, by=by)
+
+
+def _write_galleries(folder: Path, data: Path | None, count: int) -> None:
+    """Write the error galleries of a folder: they need the questions and images, scores don't."""
+    from monkeylib.evaluation import error_gallery, results
+    from monkeylib.evaluation.examples import read_predictions
+
+    for name, file in results.prediction_files(folder).items():
+        benchmark = _benchmark_of_predictions(name, data)
+        page = folder / error_gallery.page_name(benchmark)
+        error_gallery.require_page(page)
+
+        rows = read_predictions(file)
+        if not results.is_unanswerable(rows):
+            error_gallery.write_gallery(benchmark, rows, benchmark.load(None), page, count)
+
+
+def _write_submissions(folder: Path) -> None:
+    """Write the submission files of a folder."""
+    from monkeylib.evaluation import results, submissions
+    from monkeylib.evaluation.benchmarks import BENCHMARKS
+    from monkeylib.evaluation.foreign_predictions import read_any_predictions
+
+    for name, file in results.prediction_files(folder, any_name=True).items():
+        # Other files need not be predictions.
+        if name in BENCHMARKS and submissions.file_names(BENCHMARKS[name]):
+            rows = read_any_predictions(file)
+            if submissions.needs_submission(BENCHMARKS[name], rows):
+                submissions.report_submission(BENCHMARKS[name], rows, folder)
+
+
+def _score_files(
+    files: Sequence[Path],
+    metrics: Sequence[str],
+    benchmark_name: str,
+    data: Path | None,
+    by: str,
+    out: Path | None,
+) -> None:
+    """Score files of predictions, each as a model of its own, and print the scores.
+
+    Args:
+        files: the files.
+        metrics: names of metrics; empty for those of the benchmark.
+        benchmark_name: benchmark that the predictions are for; empty if they hold answers, or for one's own.
+        data: folder of the downloads, or file of questions.
+        by: field whose values divide the questions into groups; empty for none.
+        out: CSV file for the scores.
+    """
+    from rich.console import Console
+
+    from monkeylib import tables
+    from monkeylib.evaluation import foreign_predictions, own_benchmarks, results, submissions
+
+    benchmark = None
+    if benchmark_name or (data is not None and own_benchmarks.is_own_data(options.expand_home(data))):
+        (benchmark,) = _select_benchmarks(benchmark_name, data, "", metrics)
+
+    labels = [file.name for file in files]
+    if len(set(labels)) < len(labels):
+        labels = [str(file) for file in files]
+
+    runs = {}
+    for file, label in zip(files, labels, strict=True):
+        rows = foreign_predictions.read_any_predictions(file)
+        if benchmark is not None:
+            rows = foreign_predictions.match(rows, benchmark, file)
+            if submissions.needs_submission(benchmark, rows):
+                submissions.report_submission(benchmark, rows, file.parent)
+
+        if not results.is_unanswerable(rows):
+            runs[label, benchmark.name if benchmark else "predictions"] = rows
+        elif benchmark is None:
+            raise ValueError(
+                f"{resources.display_path(file)} holds no accepted answers: name the benchmark that they are "
+                "in with --benchmark, and --data for its files or for your own file of questions"
+            )
+    if not runs:
+        return
+
+    if benchmark is None and not metrics:
+        # Those that the run of the file is scored by, if it is one's own.
+        metrics = results.metrics_of_benchmark(files[0].parent, files[0].stem)
+        if not metrics:
+            metrics = own_benchmarks.QUESTION_METRICS
+            say(f"the metrics are {', '.join(metrics)}; --metrics takes others")
+    names = tuple(metrics) or benchmark.metrics
+    table = results.score_runs(runs, {split: names for _, split in runs}, by=by or None)
+
+    console = Console()
+    tables.print_table(results.summary_table(table), ", ".join(map(resources.display_path, files)), console)
+    for sentence in results.answer_warnings(table):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    if len(runs) == 2:
+        first, second = runs.values()
+        if {row.id for row in first} == {row.id for row in second}:
+            row = results.difference_row(table[0].split, names[0], first, second)
+            tables.print_table([row], f"{labels[0]} - {labels[1]}, paired", console)
+    if out is not None:
+        results.require_score_table(out)
+        results.write_table(table, out, answer_counts=True)
+        print(f"scores: {resources.display_path(out)}")
 
 
 def _metric_names(metrics: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Examples of a benchmark, their images, and predictions for them on disk."""
 
+import codecs
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -294,8 +295,8 @@ def read_predictions(path: Path | str) -> list[Prediction]:
             f"There are no predictions at {path}: write them with evaluation.predict first."
         )
 
-    lines = path.read_bytes().splitlines(keepends=True)
-    return [_parse_line(line, number, path) for number, line in enumerate(lines, 1)]
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
+    return [_parse_line(line, number, path) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def read_complete_lines(path: Path) -> tuple[list[Prediction], bool]:

@@ -192,10 +192,10 @@ def _to_example(record: Record, fields: Mapping[str, Any], name: str, path: Path
         image=image,
         # Without a prompt of its own, the text is one, with the blank behind the image.
         question=prompt if record.prompt is None else record.questions[0],
-        answers=_split_list(answers),
+        answers=split_list(answers),
         prompt="exact" if record.prompt is None else record.prompt,
         image_id=f"{name}/{_relative(image, path.parent)}" if isinstance(image, str | Path) else "",
-        meta={"dataset": record.dataset} if is_of_mixture else _describing_fields(fields),
+        meta={"dataset": record.dataset} if is_of_mixture else describing_fields(fields),
         pages=_pages(image),
     )
 
@@ -217,7 +217,7 @@ def _pages(image: ImageSource) -> tuple[Path, ...]:
     return tuple(pages) if len(pages) > 1 else ()
 
 
-def _split_list(answers: tuple[str, ...]) -> tuple[str, ...]:
+def split_list(answers: tuple[str, ...]) -> tuple[str, ...]:
     """Return the answers of a list that a table holds as a text, in the form of Python (pandas) or JSON."""
     if len(answers) != 1 or not (answers[0].startswith("[") and answers[0].endswith("]")):
         return answers
@@ -230,12 +230,16 @@ def _split_list(answers: tuple[str, ...]) -> tuple[str, ...]:
     return texts if texts and all(isinstance(text, str) for text in texts) else answers
 
 
-def _describing_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+def describing_fields(fields: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
     """Return the fields beside question, image and answer that are texts, numbers, or lists of them."""
     described = {}
     for name, value in fields.items():
         is_list = isinstance(value, list) and all(isinstance(entry, str | int | float) for entry in value)
-        if name not in _OWN_FIELDS and (is_list or isinstance(value, str | int | float)):
+        if (
+            name not in _OWN_FIELDS
+            and name not in left_out
+            and (is_list or isinstance(value, str | int | float))
+        ):
             described[name] = value
     return described
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from monkeylib import resources
 from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
-from monkeylib.evaluation.examples import Prediction, read_predictions
+from monkeylib.evaluation.examples import Prediction
+from monkeylib.evaluation.foreign_predictions import read_any_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.statistics import Interval, bootstrap_corpus_score, mean
 from monkeylib.progress import say
@@ -161,7 +162,8 @@ def _count(rows: Sequence[Prediction], name: str) -> _CorpusCounts:
 
 
 def _load(predictions: Predictions) -> Sequence[Prediction]:
-    rows = read_predictions(predictions) if isinstance(predictions, Path | str) else predictions
+    """Return predictions, which may be those of any tool."""
+    rows = read_any_predictions(Path(predictions)) if isinstance(predictions, Path | str) else predictions
     if not rows:
         raise ValueError("There is nothing to score: got no predictions.")
     return rows
@@ -408,12 +410,12 @@ def score_folder(
         ValueError: no question has an accepted answer.
     """
     files = prediction_files(folder, any_name=bool(metrics))
-    _require_score_table(folder / SCORES_FILE)
+    require_score_table(folder / SCORES_FILE)
     model = read_model_name(folder)
 
     runs: dict[tuple[str, str], Predictions] = {}
     for name, file in files.items():
-        rows = read_predictions(file)
+        rows = read_any_predictions(file)
         if ids is not None and name in ids:
             selected = set(ids[name])
             rows = [row for row in rows if row.id in selected]
@@ -440,10 +442,10 @@ def is_unanswerable(rows: Sequence[Prediction]) -> bool:
 def has_scores(folder: Path, any_name: bool = False) -> bool:
     """Return whether `score_folder` finds a benchmark with accepted answers."""
     files = prediction_files(folder, any_name).values()
-    return not all(is_unanswerable(read_predictions(file)) for file in files)
+    return not all(is_unanswerable(read_any_predictions(file)) for file in files)
 
 
-def _require_score_table(file: Path) -> None:
+def require_score_table(file: Path) -> None:
     """Check that a file is missing or a score table, which may be replaced.
 
     Raises:
@@ -559,20 +561,31 @@ def paired_differences(first: Path, second: Path, *, seed: int = 0) -> list[Row]
     common = [
         name
         for name in first_files
-        if name in second_files and not is_unanswerable(read_predictions(first_files[name]))
+        if name in second_files and not is_unanswerable(read_any_predictions(first_files[name]))
     ]
     if not common:
         raise ValueError(f"{first} and {second} hold no benchmark in common: evaluate both on the same ones")
 
-    lines: list[Row] = []
-    for name in common:
-        metric = metrics_of_benchmark(first, name)[0]
-        difference = compare(first_files[name], second_files[name], metric, seed=seed)
-        # The last field of an interval is its number of examples.
-        value, low, high = (f"{100 * number:+.1f}" for number in difference[:3])
-        lines.append({"benchmark": name, "metric": metric, "difference": f"{value} ({low} to {high})"})
+    return [
+        difference_row(
+            name, metrics_of_benchmark(first, name)[0], first_files[name], second_files[name], seed=seed
+        )
+        for name in common
+    ]
 
-    return lines
+
+def difference_row(
+    benchmark: str, metric: str, first: Predictions, second: Predictions, *, seed: int = 0
+) -> Row:
+    """Return the line of a benchmark in a table of paired differences.
+
+    Raises:
+        ValueError: the predictions are for other questions.
+    """
+    difference = compare(first, second, metric, seed=seed)
+    # The last field of an interval is its number of examples.
+    value, low, high = (f"{100 * number:+.1f}" for number in difference[:3])
+    return {"benchmark": benchmark, "metric": metric, "difference": f"{value} ({low} to {high})"}
 
 
 def paper_table(score_rows: Sequence[Row]) -> list[dict[str, Value]]:

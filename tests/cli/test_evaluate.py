@@ -313,3 +313,77 @@ def test_file_of_questions_in_the_place_of_a_name_is_a_sentence(call, checkpoint
         code, _, errors = call("evaluate", "--model", checkpoint, *arguments, "--out", "o")
         assert code == 2 and sentence in errors and "Traceback" not in errors
         assert not (tmp_path / "o").exists()
+
+
+# --- predictions of any tool
+
+
+def test_file_of_any_tool_is_scored_and_its_last_line_counts(call, monkeypatch, tmp_path):
+    rows = [{"id": n, "prediction": "yes", "answer": answer, "shop": "a"} for n, answer in enumerate("yn")]
+    rows = [rows[0] | {"answer": "yes"}, rows[1] | {"answer": "no"}]
+    (tmp_path / "my.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, output, errors = call(
+        "score", tmp_path / "my.jsonl", "--by", "shop", "--out", tmp_path / "scores.csv"
+    )
+
+    assert code == 0, errors
+    assert "the metrics are anls, exact_match; --metrics takes others" in errors
+    table = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert {(row["group"], row["metric"], float(row["value"]), row["n"]) for row in table} == {
+        (group, metric, 0.5, "2") for group in ("all", "a") for metric in ("anls", "exact_match")
+    }
+
+    # In a folder as well, by its name.
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = call("score", ".", "--metrics", "exact")
+    assert code == 0 and "50.0" in output and "│         2 │" in output, errors
+
+
+def test_file_without_answers_is_scored_against_a_benchmark_and_compared(call, tmp_path):
+    benchmark_files.download(tmp_path / "data", "textvqa")
+    for name, answers in {"a.json": ("nokia", "10:10"), "b.json": ("nokia", "noon")}.items():
+        entries = [{"question_id": n, "answer": answer} for n, answer in enumerate(answers, 1)]
+        (tmp_path / name).write_text(json.dumps(entries))
+
+    code, _, errors = call("score", tmp_path / "a.json")
+    assert code == 2 and "a.json holds no accepted answers: name the benchmark" in errors
+
+    arguments = ("--benchmark", "textvqa", "--data", tmp_path / "data")
+    code, output, errors = call("score", tmp_path / "a.json", tmp_path / "b.json", *arguments)
+    assert code == 0 and errors == ""
+    assert "100.0" in output and "50.0" in output and "a.json - b.json, paired" in output
+
+    # Against questions of one's own.
+    (tmp_path / "image.png").write_bytes(record_files.png())
+    question = {"image": "image.png", "question": "what brand?", "answer": "nokia", "id": 1}
+    (tmp_path / "mine.json").write_text(json.dumps([question]))
+    code, output, errors = call("score", tmp_path / "a.json", "--data", tmp_path / "mine.json")
+    assert code == 0 and "mine" in output and "100.0" in output
+    assert "1 predictions are for no question of mine and are left out, such as 2" in errors
+
+
+def test_file_for_a_test_server_is_written_from_any_predictions(call, tmp_path):
+    benchmark_files.download(tmp_path / "data", "docvqa")
+    file = tmp_path / "data/docvqa/test_v1.0.json"
+    file.write_text(file.read_text().replace('"answers"', '"hidden"'))
+    (tmp_path / "p.jsonl").write_text(
+        '{"questionId": 1, "response": "x"}\n{"questionId": 2, "response": "y"}'
+    )
+
+    arguments = ("--benchmark", "docvqa", "--data", tmp_path / "data")
+    code, output, errors = call("score", tmp_path / "p.jsonl", *arguments)
+    assert code == 0 and "2 answers for" in errors, errors
+    entries = json.loads((tmp_path / "docvqa.submission.json").read_text())
+    assert sorted(entries, key=str) == [{"questionId": 1, "answer": "x"}, {"questionId": 2, "answer": "y"}]
+
+
+def test_files_and_folders_are_not_mixed(call, tmp_path):
+    (tmp_path / "p.json").write_text('[{"id": 1, "prediction": "a", "answer": "a"}]')
+    for arguments, sentence in {
+        (tmp_path / "gone",): "there are no predictions at",
+        (tmp_path / "p.json", tmp_path): "is a file, others are folders",
+        (tmp_path / "p.json", "--gallery", 3): "--gallery is for folders",
+        (tmp_path, "--benchmark", "textvqa"): "--benchmark and --out are for files",
+    }.items():
+        code, _, errors = call("score", *arguments)
+        assert code == 2 and sentence in errors and "Traceback" not in errors

@@ -94,8 +94,10 @@ def test_runs_on_different_examples_are_not_compared():
 
 def test_empty_file_or_split_without_metrics_raises(tmp_path):
     path = write_predictions(tmp_path / "p.jsonl", [])
-    with pytest.raises(ValueError, match="got no predictions"):
+    with pytest.raises(ValueError, match="p.jsonl is empty"):
         prediction_rows.score(path, "exact_match")
+    with pytest.raises(ValueError, match="got no predictions"):
+        prediction_rows.score([], "exact_match")
     with pytest.raises(ValueError, match="No metrics are given for the split 'x'"):
         results.score_runs({("m", "x"): path}, {"test": ["anls"]})
 

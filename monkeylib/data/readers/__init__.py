@@ -7,10 +7,11 @@ A dataset is a file in one of these, told by its content, with records in one of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from monkeylib.data.json_rows import text_encoding
+from monkeylib.data.json_rows import read_json_or_jsonl, text_encoding
 from monkeylib.data.readers import forms
 from monkeylib.data.readers.base import DatasetRecords, RawRecords, find_files
 from monkeylib.data.readers.json_files import JsonRecords
@@ -20,7 +21,7 @@ from monkeylib.data.records import BadRecord
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.errors import beginning
 
-__all__ = ["Container", "DatasetRecords", "describe", "open_dataset", "tell_container"]
+__all__ = ["Container", "DatasetRecords", "describe", "open_dataset", "read_rows", "tell_container"]
 
 Container = Literal["json", "table", "shards"]
 
@@ -54,6 +55,7 @@ def open_dataset(entry: DatasetEntry, root: Path) -> DatasetRecords:
     raw: RawRecords
     if container == "table":
         raw = TableRecords(entry, root)
+        raw.check_columns(entry)
     elif container == "shards":
         raw = ShardRecords(find_files(entry, root))
     else:
@@ -65,6 +67,27 @@ def open_dataset(entry: DatasetEntry, root: Path) -> DatasetRecords:
 
     left_out = forms.reason_left_out if form == "records" else None
     return DatasetRecords(entry, root, raw, forms.parse, left_out)
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield each row of a file of JSON or of a table, whatever its fields, with its place.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModuleNotFoundError: pyarrow, which reads tables, is not installed.
+        ValueError: it is neither JSON nor a table; the message names the line.
+    """
+    entry = DatasetEntry(name=path.stem or path.name, path=path.name)
+    container = tell_container(entry, path.parent)
+    if container == "shards":
+        raise ValueError(f"{path} is a tar file: expected JSON, JSON lines, CSV, TSV or parquet")
+    if container == "json":
+        yield from read_json_or_jsonl(path)
+        return
+
+    table = TableRecords(entry, path.parent)
+    for number in range(len(table)):
+        yield f"row {number + 1} of {path}", table[number]
 
 
 def describe(records: DatasetRecords) -> str:

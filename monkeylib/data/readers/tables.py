@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,6 @@ class TableRecords:
         if self._batches:
             schema = self._batches[0].schema
             self._images = {field.name for field in schema if _holds_images(field.type)}
-            self._check_columns(entry, schema.names)
 
     def __len__(self) -> int:
         return int(self._first_rows[-1])
@@ -85,11 +84,16 @@ class TableRecords:
         """Return the dataset's path and the number of the row."""
         return f"{self._paths}, row {number + 1}"
 
-    def _check_columns(self, entry: DatasetEntry, names: Sequence[str]) -> None:
-        """Check that the columns of questions are there, in a table that holds nothing else."""
-        if tell_form(self[0]) not in (None, "evaluation"):
+    def check_columns(self, entry: DatasetEntry) -> None:
+        """Check that the columns of questions are there, in a table that holds nothing else.
+
+        Raises:
+            ValueError: one isn't.
+        """
+        if not self._batches or tell_form(self[0]) not in (None, "evaluation"):
             return
 
+        names = self._batches[0].schema.names
         columns = entry.columns
         required = [columns.image] if entry.image_limits[0] else []
         required.append(columns.answer)
