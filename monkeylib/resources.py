@@ -7,6 +7,7 @@ folder. Tests set it, so that they leave the checkout as it was.
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -97,6 +98,22 @@ def recorded_path(path: Path | str) -> str:
     return str(path)
 
 
+# What `atomic_write` and `create_folder` leave behind when they are killed: `.stem.<12 hex digits>.suffix`.
+_LEFTOVER = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{12}(?P<suffix>\.[^.]+)?")
+
+
+def temporary_path(path: Path, suffix: str = "") -> Path:
+    """Return a path beside another one. Its name is random: process ids may repeat on other machines."""
+    stem = path.name.removesuffix(suffix)
+    return path.with_name(f".{stem}.{uuid.uuid4().hex[:12]}{suffix}")
+
+
+def leftover_name(name: str) -> str | None:
+    """Return the name that a temporary file or folder would have got; None for any other name."""
+    match = _LEFTOVER.fullmatch(name)
+    return None if match is None else match["stem"] + (match["suffix"] or "")
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it if the block succeeds, and is removed if not.
@@ -108,10 +125,9 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         durable: have the system write the bytes to the disk before they get their name, so that the file is
             complete also after a power cut.
     """
-    # Processes on several machines may share the folder: another one may create it first, and process ids
-    # may repeat, so the temporary name is random.
+    # Processes on several machines may share the folder, so another one may create it first.
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+    temporary = temporary_path(path, path.suffix)
 
     try:
         yield temporary
@@ -156,6 +172,8 @@ def sync(path: Path) -> None:
 def create_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` if the block succeeds, and is removed if not.
 
+    What a killed process has left of a folder of this name is removed.
+
     Raises:
         FileExistsError: `path` is a file or a folder that is not empty, before or after the block.
         OSError: the files cannot be written, for example since the disk is full.
@@ -164,22 +182,70 @@ def create_folder(path: Path) -> Iterator[Path]:
         raise FileExistsError(f"{display_path(path)} exists already: name a new folder")
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_folders(path)
+
     # Beside its destination: a rename is one move only within a file system.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    temporary.mkdir()
+    temporary = temporary_path(path)
+    with _lock_file(temporary):
+        temporary.mkdir()
+        try:
+            yield temporary
+
+            for file in temporary.rglob("*"):
+                if not file.is_dir():
+                    sync(file)
+            try:
+                os.replace(temporary, path)
+            except OSError as error:
+                # Another process has written it in the meantime; an empty folder would have been replaced.
+                if os.path.lexists(path):
+                    raise FileExistsError(
+                        f"{display_path(path)} exists already: name a new folder"
+                    ) from error
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock_file(temporary: Path) -> Iterator[None]:
+    """Hold the lock of a temporary folder, a file beside it, which tells others that it is in use."""
+    from filelock import FileLock
+
+    lock = FileLock(_lock_path(temporary))
+    try:
+        lock.acquire()
+    except NotImplementedError:  # a file system without locks
+        yield
+        return
 
     try:
-        yield temporary
-
-        for file in temporary.rglob("*"):
-            if not file.is_dir():
-                sync(file)
-        try:
-            os.replace(temporary, path)
-        except OSError as error:
-            # Another process has written it in the meantime; an empty folder would have been replaced.
-            if os.path.lexists(path):
-                raise FileExistsError(f"{display_path(path)} exists already: name a new folder") from error
-            raise
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _lock_path(temporary).unlink(missing_ok=True)
+        lock.release()
+
+
+def _lock_path(temporary: Path) -> Path:
+    return temporary.with_name(f"{temporary.name}.lock")
+
+
+def _remove_left_folders(path: Path) -> None:
+    """Remove the temporary folders of killed processes: those with a lock that nobody holds."""
+    from filelock import FileLock, Timeout
+
+    for lock_path in list(path.parent.iterdir()):
+        temporary = lock_path.with_suffix("")
+        if lock_path != _lock_path(temporary) or leftover_name(temporary.name) != path.name:
+            continue
+
+        lock = FileLock(lock_path, timeout=0)
+        try:
+            lock.acquire()
+        except (Timeout, OSError, NotImplementedError):  # in use, or somebody else's
+            continue
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            lock_path.unlink(missing_ok=True)
+        finally:
+            lock.release()

@@ -76,3 +76,30 @@ def test_existing_folder_is_not_overwritten(tmp_path):
     (tmp_path / "a").write_text("1")
     with pytest.raises(FileExistsError, match="name a new folder"), resources.create_folder(tmp_path):
         pass
+
+
+def test_folder_of_a_killed_process_is_removed_by_the_next_one(tmp_path):
+    """Only where a lock tells that it is one."""
+    digits = "0123456789ab"
+    left, without_lock = f".new.{digits}", f".new.{digits[::-1]}"
+    for name in (left, without_lock, f".other.{digits}", ".new.old", f".new.x.{digits}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text("1")
+    for name in (f"{left}.lock", f".other.{digits}.lock", f".new.x.{digits}.lock", ".new.old.lock"):
+        (tmp_path / name).touch()
+    before = {path.name for path in tmp_path.iterdir()}
+
+    with resources.create_folder(tmp_path / "new"):
+        pass
+    after = {path.name for path in tmp_path.iterdir()}
+    assert before - after == {left, f"{left}.lock"}
+    assert after - before == {"new"}
+
+
+def test_folder_in_use_is_not_removed(tmp_path):
+    with resources.create_folder(tmp_path / "new") as first:
+        (first / "a").write_text("1")
+        with pytest.raises(RuntimeError), resources.create_folder(tmp_path / "new"):
+            raise RuntimeError
+        assert (first / "a").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

@@ -21,7 +21,6 @@ import contextlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -39,7 +38,6 @@ from monkeylib.runs.names import (
     MANIFEST,
     find_paths,
     is_valid_name,
-    leftover_name,
     matches,
 )
 
@@ -192,9 +190,8 @@ class RunFolder:
 
         # A run that was killed before it had written its manifest leaves its lock.
         own = {LOCK, HOLDER, *_SYSTEM_FILES, *self._adopted}
-        foreign = [
-            name for name in names if name not in own and leftover_name(name) not in {MANIFEST, HOLDER}
-        ]
+        own |= {name for name in names if resources.leftover_name(name) in {MANIFEST, HOLDER}}
+        foreign = [name for name in names if name not in own]
         if foreign:
             raise FileExistsError(
                 f"{_display(self.path)} holds files that no run of monkeylib wrote, such as {foreign[0]}: "
@@ -300,7 +297,7 @@ class RunFolder:
         self._register([f"{name}/"])
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}")
+        temporary = resources.temporary_path(target)
         temporary.mkdir()
 
         try:
@@ -430,7 +427,7 @@ class RunFolder:
                 if folder.is_symlink() or not folder.is_dir():
                     continue
                 for entry in list(folder.iterdir()):
-                    target = leftover_name(entry.name)
+                    target = resources.leftover_name(entry.name)
                     if target is None or not any(matches(target, name) for name in names):
                         continue
                     if entry.is_dir() and not entry.is_symlink():

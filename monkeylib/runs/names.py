@@ -16,9 +16,6 @@ from typing import Any
 
 MANIFEST, LOCK, HOLDER = "run.json", ".monkeylib.lock", ".monkeylib.lock.json"
 
-# What `atomic_write` and `create_folder` leave behind when they are killed: `.stem.<12 hex digits>.suffix`.
-_LEFTOVER = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{12}(?P<suffix>\.[^.]+)?")
-
 _WILDCARDS = {"*": "[^/]*", "<hex>": "[0-9a-f]{16,64}"}
 
 
@@ -75,9 +72,3 @@ def _find_entries(folder: Path, part: str) -> Iterator[Path]:
         for entry in sorted(folder.iterdir()):
             if matches(entry.name, part):
                 yield entry
-
-
-def leftover_name(name: str) -> str | None:
-    """Return the name that a temporary file or folder would have got; None for any other name."""
-    match = _LEFTOVER.fullmatch(name)
-    return None if match is None else match["stem"] + (match["suffix"] or "")

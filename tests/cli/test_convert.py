@@ -1,12 +1,19 @@
 """`monkeylib convert`."""
 
 import resource
+import signal
+import sys
+import time
+from functools import partial
 
 import pytest
 
 from monkeylib import resources
+from monkeylib.checkpoints import peft
+from monkeylib.cli import app
 from monkeylib.experiments import parity
 from tests.support import released_files
+from tests.torture import sandbox
 
 
 def test_convert_round_trip_and_lora_export(call, tmp_path, monkeypatch):
@@ -73,3 +80,39 @@ def test_second_conversion_into_one_folder_is_refused_at_its_end(call, checkpoin
     assert code == 2 and errors.count("\n") == 1 and "target exists already: name a new folder" in errors
     assert [file.name for file in target.parent.iterdir()] == ["target"]
     assert (target / "config.json").read_text() == "of the other one"
+
+
+def _convert_slowly(source, target):
+    """Convert, and stop where the folder is half-written."""
+    write = peft.write_lora
+
+    def write_and_wait(*arguments):
+        write(*arguments)
+        time.sleep(60)
+
+    peft.write_lora = write_and_wait
+    sys.argv = ["monkeylib", "convert", str(source), str(target), "--to", "peft"]
+    app.main()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
+def test_conversion_that_is_ended_leaves_nothing_half_written(call, checkpoint, tmp_path, number, code):
+    """At its destination; what lies beside it after a kill is removed by the next call."""
+    folder = tmp_path / "new"
+    running = sandbox.Command(partial(_convert_slowly, checkpoint, folder / "target"), tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(".target.*/tile-0/*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send(number)
+    outcome = running.wait(60)
+
+    assert outcome.code == code and not outcome.has_traceback, outcome.output
+    if number != signal.SIGKILL:
+        assert outcome.output.strip() == f"monkeylib: interrupted by {number.name}"
+        assert list(folder.iterdir()) == []
+    assert not (folder / "target").exists()
+
+    assert call("convert", checkpoint, folder / "target", "--to", "peft")[0] == 0
+    assert [path.name for path in folder.iterdir()] == ["target"]
