@@ -10,6 +10,7 @@ from transformers import BatchFeature
 
 from monkeylib import generation
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
+from monkeylib.errors import first_line
 from monkeylib.generation import Answer, AnswerStream
 from monkeylib.images import ImageInput
 from monkeylib.model import MonkeyForConditionalGeneration
@@ -203,8 +204,8 @@ class Monkey:
 
 def load_model(
     path: str | Path,
-    device: str | None = None,
-    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
     device_map: str | dict[str, Any] | None = None,
     bits: Literal[4, 8] | None = None,
 ) -> Monkey:
@@ -214,7 +215,7 @@ def load_model(
         path: a folder written by `save_pretrained` of model and processor, one of trained weights alone, or
             one in the layout of the released Monkey or Qwen-VL.
         device: where to run; a GPU if there is one.
-        dtype: of the weights; as saved if not given.
+        dtype: of the weights, also as a text such as "bfloat16"; as saved if not given.
         device_map: spread the model over devices as transformers does ("auto"), instead of `device`. Trained
             weights alone take none, and no `bits`.
         bits: quantise the language model to 4 or 8 bits with bitsandbytes; ViT, LoRA and resampler stay as
@@ -223,13 +224,18 @@ def load_model(
     Raises:
         FileNotFoundError: the folder is missing or holds no checkpoint.
         ModuleNotFoundError: `bits` without bitsandbytes.
-        ValueError: `bits` is neither 4 nor 8, the folder is that of a run or does not take an option, or the
-            checkpoint is broken: cut off, incomplete, of another model, not finite. The message names file
-            and key.
+        ValueError: `bits` is neither 4 nor 8, there is no such device or dtype, the folder is that of a run
+            or does not take an option, or the checkpoint is broken: cut off, incomplete, of another model,
+            not finite. The message names file and key.
     """
     folder = Path(path)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device is not None and device_map is not None:
+        raise ValueError(
+            f"device={str(device)!r} puts the model on one device and device_map={device_map!r} spreads it: "
+            "give one of them"
+        )
+    device = _find_device(device)
+    dtype = None if dtype is None else _find_dtype(dtype)
 
     if (folder / "checkpoints").is_dir() or folder.suffix == ".ckpt":
         raise ValueError(
@@ -264,6 +270,39 @@ def load_model(
     if "device_map" not in options:
         model = model.to(device)
     return Monkey(model.eval(), processor)
+
+
+def _find_device(device: str | torch.device | None) -> torch.device:
+    """Return a device by its name, by default a GPU if there is one.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    try:
+        existing = torch.device(device)
+        torch.empty(1, device=existing)
+    # torch raises an AssertionError where it was built without a kind of device.
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"the device {device!r} is not there ({first_line(error)}): expected a name such as cpu, cuda or "
+            "cuda:1"
+        ) from error
+    return existing
+
+
+def _find_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """Return a floating-point dtype that may be given by its name.
+
+    Raises:
+        ValueError: it is none.
+    """
+    named = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(named, torch.dtype) or not named.is_floating_point:
+        raise ValueError(f"weights have no dtype {dtype!r}: expected float32, bfloat16 or float16")
+    return named
 
 
 def _convert_first(folder: Path) -> str:

@@ -115,6 +115,39 @@ def test_bfloat16_checkpoint_answers(monkey, make_image, tmp_path):
     assert loaded.answer(make_image(), "What?", max_new_tokens=4).tokens
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "torch.bfloat16"])
+def test_dtype_may_be_named(dtype, monkey, tmp_path):
+    monkey.model.save_pretrained(tmp_path)
+    monkey.processor.save_pretrained(tmp_path)
+    assert monkeylib.load_model(tmp_path, device="cpu", dtype=dtype).model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"device": "gpu"}, "the device 'gpu' is not there"),
+        ({"device": "meta:x"}, "the device 'meta:x' is not there"),
+        ({"device": 2.5}, "the device 2.5 is not there"),
+        ({"device": "cpu", "device_map": "auto"}, "one device .* spreads it: give one of them"),
+        ({"dtype": "float33"}, "no dtype 'float33': expected float32, bfloat16 or float16"),
+        ({"dtype": torch.int8}, "no dtype torch.int8"),
+        ({"dtype": 16}, "no dtype 16"),
+        ({"bits": "4"}, "4 or 8 bits"),
+    ],
+)
+def test_option_that_cannot_be_obeyed_raises(options, message, monkey, tmp_path):
+    monkey.model.save_pretrained(tmp_path)
+    monkey.processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message) as raised:
+        monkeylib.load_model(tmp_path, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_unknown_option_raises(tmp_path):
+    with pytest.raises(TypeError, match="torch_dtype"):
+        monkeylib.load_model(tmp_path, torch_dtype=torch.bfloat16)
+
+
 def test_caption_needs_no_question(monkey, make_image):
     assert monkey.answer(make_image(), prompt="detailed_caption", max_new_tokens=2).tokens
 
