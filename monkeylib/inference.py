@@ -13,6 +13,7 @@ from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.errors import first_line
 from monkeylib.generation import Answer, AnswerStream
 from monkeylib.images import ImageInput
+from monkeylib.messages import ImagePart, Message, Part, lay_out, read_messages, replace_images
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
 from monkeylib.profiles import build, trainable
@@ -100,8 +101,35 @@ class Monkey:
             history: pairs of question and answer, the oldest first.
             image, question, prompt, max_new_tokens, grid, options: as in `answer`.
         """
+        messages = _write_messages(image, question, history)
+        return self.answer_messages(messages, prompt, max_new_tokens, grid, **options)
+
+    def answer_messages(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        prompt: str = "vqa",
+        max_new_tokens: int = 128,
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Answer the last question of a conversation, with images at their places in any message.
+
+            monkey.answer_messages([
+                {"role": "system", "content": "Answer in one word."},
+                {"role": "user", "content": ["Which is cheaper,", first_image, "or", second_image, "?"]},
+            ])
+
+        Token ids are those of the same conversation in training. A system message stands as plain text in
+        front of everything: Monkey was trained without.
+
+        Args:
+            messages: as OpenAI and transformers write them (`messages.read_messages`). A string in a part of
+                type image is the path of a file, or a `data:` URI.
+            prompt: name of the prompt around the texts of each of the user's messages.
+            max_new_tokens, grid, options: as in `answer`.
+        """
         generation.check_options(max_new_tokens, options)
-        inputs = self.prepare_chat(image, question, history, prompt, grid)
+        inputs = self.prepare_messages(messages, prompt, grid)
         return self.generate(inputs, max_new_tokens, **options)[0]
 
     def stream(
@@ -126,7 +154,7 @@ class Monkey:
         Errors in the arguments are raised at once, those of the model while the parts are read.
         """
         generation.check_options(max_new_tokens, options)
-        inputs = self.prepare_chat(image, question, history, prompt, grid)
+        inputs = self.prepare_messages(_write_messages(image, question, history), prompt, grid)
         return generation.stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
 
     def prepare(
@@ -151,26 +179,31 @@ class Monkey:
         self._check_context(inputs)
         return inputs.to(self.model.device)
 
-    def prepare_chat(
+    def prepare_messages(
         self,
-        image: ImageInput | Sequence[ImageInput],
-        question: str,
-        history: Sequence[tuple[str, str | Answer]] = (),
+        messages: Sequence[Message | Mapping[str, Any]],
         prompt: str = "vqa",
         grid: GridInput | None = None,
     ) -> BatchFeature:
-        """Return model inputs of a conversation: the image or images, the history, the question.
+        """Return model inputs of a conversation; arguments as in `answer_messages`.
 
         Raises:
-            ValueError: the conversation is longer than the model reads.
+            ValueError: the conversation is longer than the model reads, or as `messages.read_messages`.
         """
-        images = list(image) if isinstance(image, list | tuple) else [image]
-        features = self.processor.image_processor(images, self.limit_grid(grid))
-        visual_tokens = [self.processor.visual_tokens(Grid(*grid)) for grid in features["grids"].tolist()]
-        turns = [(earlier_question, str(answer)) for earlier_question, answer in history]
+        turns = lay_out(read_messages(messages), prompt, self.processor.separator)
+        prompts = [*(parts for parts, _ in turns.answered), turns.last]
+        images = [part.source for parts in prompts for part in parts if isinstance(part, ImagePart)]
+
+        # To the layout, an image is the number of its visual tokens.
+        features = BatchFeature({})
+        if images:
+            features = self.processor.image_processor(images, self.limit_grid(grid))
+        grids = [Grid(*grid) for grid in features.get("grids", torch.zeros(0, 2)).tolist()]
+        visual_tokens = iter([self.processor.visual_tokens(grid) for grid in grids])
+        answered = [(replace_images(parts, visual_tokens), answer) for parts, answer in turns.answered]
 
         # [1, T]: one conversation needs no padding.
-        ids = self.processor.layout.encode_chat(visual_tokens, question, turns, prompt)
+        ids = self.processor.layout.encode_turns(answered, replace_images(turns.last, visual_tokens))
         features["input_ids"] = torch.tensor([ids])
         features["attention_mask"] = torch.ones_like(features["input_ids"])
         self._check_context(features)
@@ -200,6 +233,20 @@ class Monkey:
     def generate(self, inputs: Mapping[str, Any], max_new_tokens: int, **options: Any) -> list[Answer]:
         """Return the answers that complete the prompts of prepared `inputs`; options as in `answer`."""
         return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
+
+
+def _write_messages(
+    image: ImageInput | Sequence[ImageInput], question: str, history: Sequence[tuple[str, str | Answer]]
+) -> list[Message]:
+    """Return a conversation about an image, or several, that open it."""
+    images = image if isinstance(image, list | tuple) else [image]
+    leading: tuple[Part, ...] = tuple(ImagePart(image) for image in images)
+
+    messages = []
+    for earlier_question, answer in history:
+        messages += [Message("user", (*leading, earlier_question)), Message("assistant", (str(answer),))]
+        leading = ()
+    return [*messages, Message("user", (*leading, question))]
 
 
 def load_model(

@@ -213,6 +213,13 @@ class PromptLayout:
         """Encode a question in a named prompt that follows an image or an earlier answer."""
         return self.text_ids(build_prompt(prompt, question, self.separator))
 
+    def parts_ids(self, parts: Sequence[str | int]) -> list[int]:
+        """Encode texts, and numbers of visual tokens for images, in their order, as they are."""
+        ids: list[int] = []
+        for part in parts:
+            ids += self.text_ids(part) if isinstance(part, str) else self.image_ids(part)
+        return ids
+
     def answer_ids(self, answer: str) -> list[int]:
         """Encode an answer with the end-of-text token that closes it."""
         return [*self.text_ids(answer), self.tokenizer.eos_token_id]
@@ -247,28 +254,20 @@ class PromptLayout:
 
         return ids
 
-    def encode_chat(
-        self,
-        images: Sequence[int],
-        question: str,
-        history: Sequence[tuple[str, str]] = (),
-        prompt: str = "vqa",
+    def encode_turns(
+        self, answered: Sequence[tuple[Sequence[str | int], str]], last: Sequence[str | int]
     ) -> list[int]:
-        """Encode a question that follows earlier questions and answers about the same images.
+        """Encode a conversation whose last prompt is to be answered.
 
         Args:
-            images: number of visual tokens of each image; they open the conversation.
-            question: the question to be answered.
-            history: earlier pairs of question and answer, the oldest first.
-            prompt: name of the prompt around each question.
-
-        Raises:
-            ValueError: no such prompt, or it needs a question and got an empty one.
+            answered: earlier prompts exactly as they are tokenized, texts and numbers of visual tokens in
+                their order, and their answers.
+            last: the prompt to be answered.
         """
-        ids = self.prefix_ids(images)
-        for earlier_question, answer in history:
-            ids = ids + self.question_ids(earlier_question, prompt) + self.answer_ids(answer)
-        return ids + self.question_ids(question, prompt)
+        ids = self.prefix_ids()
+        for parts, answer in answered:
+            ids = ids + self.parts_ids(parts) + self.answer_ids(answer)
+        return ids + self.parts_ids(last)
 
     def encode_conversation(
         self,
@@ -297,11 +296,7 @@ class PromptLayout:
         turn_numbers = [-1] * len(input_ids)
 
         for number, (prompt, answer) in enumerate(turns):
-            parts = [prompt] if isinstance(prompt, str) else prompt
-            prompt_ids: list[int] = []
-            for part in parts:
-                prompt_ids += self.text_ids(part) if isinstance(part, str) else self.image_ids(part)
-
+            prompt_ids = self.parts_ids([prompt] if isinstance(prompt, str) else prompt)
             answer_ids = self.answer_ids(answer)
             length = len(input_ids) + len(prompt_ids) + len(answer_ids)
 

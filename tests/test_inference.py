@@ -8,9 +8,12 @@ from accelerate import infer_auto_device_map
 
 import monkeylib
 from monkeylib import profiles
+from monkeylib.data.records import Record
+from monkeylib.messages import Message, read_messages
 from monkeylib.model import build_on_meta
 from monkeylib.profiles import build
-from monkeylib.prompts import build_prompt
+from monkeylib.tiling import Grid
+from monkeylib.training.batches import ExampleEncoder
 
 
 def test_batch_gives_the_answers_of_single_questions(monkey, make_image):
@@ -48,20 +51,48 @@ def test_automatic_grids_of_a_fixed_checkpoint_have_lora_for_each_tile(monkey, m
 HISTORY = (("What is it?", "a cat"), ("Which colour?", "red <img>"))
 
 
-def test_chat_gives_the_ids_of_a_training_conversation(monkey, make_image):
-    """Up to the answer to be given, its ids are those of a training row with the same turns."""
-    processor, prompts = (
-        monkey.processor,
-        [build_prompt("vqa", q) for q in ("What is it?", "Which colour?", "Why?")],
-    )
-    turns = list(zip(prompts, ("a cat", "red <img>", "x"), strict=True))
-    turns = [(processor.separator + prompt, answer) for prompt, answer in turns]
-    row = processor.layout.encode_conversation([processor.visual_tokens()], turns)
-    inputs = monkey.prepare_chat(make_image(), "Why?", HISTORY)
-    ids = inputs["input_ids"][0]
+@pytest.mark.parametrize("prompt", ["vqa", "vqa_no_blank", "plain"])
+def test_messages_give_the_ids_of_a_training_conversation(monkey, make_image, prompt):
+    """Up to the answer to be given, with a system message and images in the middle of sentences."""
+    first, second, third = make_image(1), make_image(2), make_image(3)
+    messages = [
+        {"role": "system", "content": "Answer in one word."},
+        {
+            "role": "user",
+            "content": ["Which is cheaper,", first, "or", {"type": "image", "image": second}, "?"],
+        },
+        {"role": "assistant", "content": "the red <img>"},
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": third}, {"type": "text", "text": "And this?"}],
+        },
+    ]
+    inputs = monkey.prepare_messages(messages, prompt)
+    ids = inputs["input_ids"][0].tolist()
 
-    assert ids.tolist() == row.input_ids[: len(ids)] and len(row.input_ids) == len(ids) + 2
-    assert bool(inputs["attention_mask"].all())
+    complete = (*read_messages(messages), Message("assistant", ("x",)))
+    record = Record("1", complete, "a", "a: 1", prompt, monkey.processor.separator)
+    row = ExampleEncoder(monkey.processor, max_length=10_000).encode(record)
+    assert ids == row.input_ids[: len(ids)].tolist() and len(row.input_ids) == len(ids) + 2
+
+    side = monkey.processor.image_processor.view_count(Grid(2, 2))
+    assert len(inputs["pixel_values"]) == 3 * side and bool(inputs["attention_mask"].all())
+    answer = monkey.answer_messages(messages, prompt, max_new_tokens=4)
+    assert answer.prompt_tokens == len(ids) and answer.visual_tokens == 3 * monkey.processor.visual_tokens()
+
+
+def test_messages_of_one_question_are_an_answer(monkey, make_image):
+    image = make_image()
+    expected = monkey.answer(image, "What?", max_new_tokens=8)
+    content = [image, "What?"]
+    assert monkey.answer_messages([{"role": "user", "content": content}], max_new_tokens=8) == expected
+
+    text = monkey.answer_messages([{"role": "user", "content": "What is two and two?"}], max_new_tokens=8)
+    assert text.visual_tokens == 0
+    with pytest.raises(ValueError, match="the prompt has .* but the model takes"):
+        monkey.answer_messages([{"role": "user", "content": [image, "what? " * 2048]}])
+    with pytest.raises(ValueError, match="no option of generation called 'foo'"):
+        monkey.answer_messages([{"role": "user", "content": content}], foo=1)
 
 
 def test_history_changes_the_answer(monkey, make_image):

@@ -14,8 +14,9 @@ from monkeylib.data.lost_characters import LostCharacters
 from monkeylib.data.mixture import Mixture
 from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.readers import describe
-from monkeylib.data.records import BadRecord, ImageSource, Record, Records
+from monkeylib.data.records import BadRecord, Record, Records
 from monkeylib.errors import beginning
+from monkeylib.messages import ImageSource
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.progress import Progress
 

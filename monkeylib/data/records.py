@@ -1,14 +1,10 @@
 """The record that every format is read into, for training and for evaluation: a conversation with images.
 
-A record is a list of messages. A message has a role and parts, texts and images in their order, so an image
-may stand in any turn and in the middle of a sentence. Only `prompts.PromptLayout` makes token ids of it:
+A record is a list of messages, which `messages.lay_out` puts in order. Only `prompts.PromptLayout` makes
+token ids of it:
 
     system text | <img> ... </img> | prompt | answer <end of text> | prompt | <img> ... </img> | prompt | ...
                                               labels
-
-A system message is plain text in front of everything, with the separator of prompts behind it (a line break
-where there is none): neither Qwen-VL nor Monkey was trained with a form for it. Like prompts, it
-has no labels.
 """
 
 from __future__ import annotations
@@ -16,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from PIL import Image
 
 from monkeylib.images import ImageError, ImageInput, MissingImageError, open_image, read_size
-from monkeylib.prompts import get_template, wrap_content
+from monkeylib.messages import ImagePart, ImageSource, Message, Part, lay_out, replace_images
 
 if TYPE_CHECKING:
     from monkeylib.processing import MonkeyImageProcessor
@@ -29,50 +25,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# An image, or a function that fetches it.
-ImageSource = ImageInput | Callable[[], ImageInput]
-
-Role = Literal["system", "user", "assistant"]
-
 # Stands for an image where a prompt is written as one text.
 IMAGE_PLACEHOLDER = "<image>"
 
 
 class BadRecord(ValueError):
     """A record that cannot be used; the message names dataset, file, record, field, and what is wrong."""
-
-
-@dataclass(frozen=True)
-class ImagePart:
-    """An image at its place in a message. It is opened only when it is needed."""
-
-    source: ImageSource
-
-
-Part = str | ImagePart
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message of a conversation.
-
-    Attributes:
-        role: system, user or assistant. An assistant's message is one text.
-        parts: texts and images in their order.
-    """
-
-    role: Role
-    parts: tuple[Part, ...]
-
-    @property
-    def text(self) -> str:
-        """The texts without the images."""
-        return "".join(part for part in self.parts if isinstance(part, str))
-
-    @property
-    def images(self) -> tuple[ImageSource, ...]:
-        """The images."""
-        return tuple(part.source for part in self.parts if isinstance(part, ImagePart))
 
 
 @dataclass(frozen=True)
@@ -135,18 +93,7 @@ class Record:
     @cached_property
     def prompts(self) -> tuple[tuple[tuple[Part, ...], str], ...]:
         """For each answer the texts and images before it, exactly as they are tokenised, and the answer."""
-        turns = []
-        parts: list[Part] = []
-        for message in self.messages:
-            if message.role == "system":
-                parts.append(message.text + (self.separator or "\n"))
-            elif message.role == "user":
-                parts += self._wrap(message, opens=not turns)
-            else:
-                turns.append((tuple(parts), message.text))
-                parts = []
-
-        return tuple(turns)
+        return tuple(lay_out(self.messages, self.prompt, self.separator).answered)
 
     @property
     def turns(self) -> tuple[tuple[str, str], ...]:
@@ -173,10 +120,7 @@ class Record:
             visual_tokens: number of tokens of each image.
         """
         tokens = iter(visual_tokens)
-        return [
-            ([part if isinstance(part, str) else next(tokens) for part in parts], answer)
-            for parts, answer in self.prompts
-        ]
+        return [(replace_images(parts, tokens), answer) for parts, answer in self.prompts]
 
     def first_turns(self, count: int) -> Record:
         """Return the record with the first `count` answers and what stands before them."""
@@ -210,27 +154,6 @@ class Record:
             _read(open_image, image, f"{self.location}, image {number}")
             for number, image in enumerate(self.images, 1)
         ]
-
-    def _wrap(self, message: Message, opens: bool) -> list[Part]:
-        """Return a user's parts in the record's prompt, with a separator in front of the texts."""
-        if self.prompt is None:
-            return list(message.parts)
-
-        parts: list[Part] = wrap_content(message.parts, self.prompt)
-        if not self.separator or not get_template(self.prompt).takes_separator:
-            return parts
-
-        # A text that opens a conversation and stands before an image has nothing to be separated from, as in
-        # `PromptLayout.encode`.
-        is_separated = not (opens and message.images)
-        separated: list[Part] = []
-        for part in parts:
-            if isinstance(part, str) and is_separated:
-                part = self.separator + part
-            separated.append(part)
-            is_separated = not isinstance(part, str)
-
-        return separated
 
 
 class Records(Protocol):

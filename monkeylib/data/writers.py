@@ -22,9 +22,10 @@ from typing import Any
 from PIL import Image
 
 from monkeylib import resources
-from monkeylib.data.records import IMAGE_PLACEHOLDER, BadRecord, ImagePart, ImageSource, Message, Part, Record
+from monkeylib.data.records import IMAGE_PLACEHOLDER, BadRecord, Record
 from monkeylib.errors import choose
 from monkeylib.images import SUFFIXES, ImageError, open_image
+from monkeylib.messages import ImagePart, ImageSource, Message, Part
 from monkeylib.prompts import get_template
 
 # The format that a file's ending stands for.

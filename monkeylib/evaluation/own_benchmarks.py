@@ -22,7 +22,7 @@ from monkeylib.data.mixture import load_mixture
 from monkeylib.data.readers import open_dataset
 from monkeylib.data.readers.base import takes_question
 from monkeylib.data.readers.tables import is_saved_folder
-from monkeylib.data.records import BadRecord, ImageSource, Record
+from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.errors import choose
 from monkeylib.evaluation.benchmark_files import require_images
@@ -30,6 +30,7 @@ from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
 from monkeylib.images import ImageError, list_pages
+from monkeylib.messages import ImageSource
 from monkeylib.progress import say
 from monkeylib.prompts import PROMPTS
 

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from monkeylib.data.readers import open_dataset
-from monkeylib.data.records import BadRecord, ImagePart
+from monkeylib.data.records import BadRecord
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.data.writers import FORMATS, write_records
+from monkeylib.messages import ImagePart
 from tests.support import record_files as files
 
 ENDINGS = list(FORMATS.values())

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from monkeylib.data.json_rows import number_as_text
-from monkeylib.data.records import BadRecord, ImagePart, ImageSource, Message, Part, Record
+from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.errors import beginning
+from monkeylib.messages import ImagePart, ImageSource, Message, Part
 from monkeylib.prompts import get_template
 
 _MAX_VALUE_LENGTH = 60  # characters of a wrong value in a message

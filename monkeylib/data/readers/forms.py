@@ -40,23 +40,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from monkeylib.data.readers.base import RawRecord, takes_question
-from monkeylib.data.records import IMAGE_PLACEHOLDER, BadRecord, ImagePart, Message, Part, Record
+from monkeylib.data.records import IMAGE_PLACEHOLDER, BadRecord, Record
+from monkeylib.messages import IMAGE_TYPES, ROLES, TEXT_TYPES, ImagePart, Message, Part, image_field
 
 # Markup of the released data. An `<img>` that does not end is a word about HTML.
 _IMAGE_TAG = re.compile(r"<img>((?:(?!<img>).)*?)</img>", re.DOTALL)
 
-_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-}
-_TEXT_TYPES = ("text", "input_text", "output_text")
-_IMAGE_TYPES = ("image", "image_url", "input_image")
 _NO_PLACEHOLDER = "no <image> says where its image belongs: it stands in front of the first question"
 
 
@@ -254,7 +243,7 @@ def _read_turns(
             raise raw.error(f"{place}.weight", "an answer to train on: every answer carries labels", 0)
 
         name = turn[keys[0]]
-        role = _ROLES.get(name) if isinstance(name, str) else None
+        role = ROLES.get(name) if isinstance(name, str) else None
         if role is None:
             raise raw.error(
                 f"{place}.{keys[0]}", f"{names[number % 2]} ({' and '.join(names)} take turns)", name
@@ -347,9 +336,9 @@ def _read_content(raw: RawRecord, content: Any, place: str, has_placeholders: bo
             raise raw.error(part_place, "a part with a type", part)
 
         kind = part.get("type")
-        if kind in _TEXT_TYPES:
+        if kind in TEXT_TYPES:
             parts.append(raw.text(part.get("text"), f"{part_place}.text"))
-        elif kind in _IMAGE_TYPES:
+        elif kind in IMAGE_TYPES:
             parts.append(_image_of_part(raw, part, part_place))
         else:
             raise raw.error(f"{part_place}.type", "text or image", kind)
@@ -359,11 +348,11 @@ def _read_content(raw: RawRecord, content: Any, place: str, has_placeholders: bo
 
 def _image_of_part(raw: RawRecord, part: Mapping[str, Any], place: str) -> ImagePart | None:
     """Return the image that a part names, None if it is the next one of the record."""
-    for name in ("image_url", "image", "url", "path"):
-        if part.get(name) is not None:
-            (image,) = raw.images(part[name], f"{place}.{name}")
-            return ImagePart(image)
-    return None
+    name = image_field(part)
+    if name is None:
+        return None
+    (image,) = raw.images(part[name], f"{place}.{name}")
+    return ImagePart(image)
 
 
 def _split_placeholders(text: str) -> list[Part | None]:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from monkeylib.data.readers import describe, open_dataset
-from monkeylib.data.records import BadRecord, ImagePart
+from monkeylib.data.records import BadRecord
 from monkeylib.data.schema import DatasetEntry
+from monkeylib.messages import ImagePart
 from tests.support import record_files as files
 
 IMAGE = "<image>"

@@ -1,0 +1,96 @@
+"""Messages as callers write them, and how they are laid out."""
+
+import pytest
+
+from monkeylib.messages import ImagePart, Message, lay_out, read_messages, replace_images
+
+QUESTION = {"role": "user", "content": "Why?"}
+ANSWER = {"role": "assistant", "content": "So."}
+
+
+def test_contents_are_read_in_all_their_forms(make_image):
+    image = make_image()
+    uri = "data:image/png;base64,AAAA"
+    (message,) = read_messages(
+        [
+            {
+                "role": "user",
+                "content": [
+                    "which of",
+                    image,
+                    {"type": "text", "text": "and"},
+                    {"type": "image", "image": "a.png"},
+                    {"type": "input_text", "text": ","},
+                    {"type": "image_url", "image_url": {"url": uri}},
+                    {"type": "input_image", "image_url": uri},
+                ],
+            }
+        ]
+    )
+    assert message.parts == (
+        "which of", ImagePart(image), "and", ImagePart("a.png"), ",", ImagePart(uri), ImagePart(uri),
+    )  # fmt: skip
+    assert message.text == "which ofand," and message.images == (image, "a.png", uri, uri)
+
+    roles = [message.role for message in read_messages([{"role": "developer", "content": "Be."}, QUESTION])]
+    assert roles == ["system", "user"]
+    assert read_messages([Message("user", ("Why?",)), ANSWER, QUESTION])[0].text == "Why?"
+
+
+@pytest.mark.parametrize(
+    ("messages", "complaint"),
+    [
+        ([], "messages are []: expected a list of objects with role and content"),
+        ("Why?", "messages are 'Why?': expected a list"),
+        (QUESTION, "expected a list of objects"),
+        (["Why?"], "messages[0] is 'Why?': expected an object with role and content"),
+        ([{"role": "user"}], "expected an object with role and content"),
+        (
+            [{"role": "tool", "content": "x"}],
+            "messages[0].role is 'tool': expected system, user or assistant",
+        ),
+        ([{"role": 3, "content": "x"}], "messages[0].role is 3"),
+        ([ANSWER, QUESTION], "messages[0].role is assistant: expected user"),
+        ([QUESTION, QUESTION], "messages[1].role is user: expected assistant"),
+        ([QUESTION, {"role": "system", "content": "x"}, QUESTION], "messages[1].role is system"),
+        ([QUESTION, ANSWER], "the last message is of assistant: expected a question of the user"),
+        ([{"role": "system", "content": "x"}], "the last message is of system"),
+        ([{"role": "user", "content": None}], "messages[0].content is None: expected a text, or a list"),
+        ([{"role": "user", "content": [{"type": "video"}]}], "messages[0].content[0].type is 'video'"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text is None"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "messages[0].content[0] has no image"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
+            "messages[0].content[0] has no image",
+        ),
+        (
+            [QUESTION, {"role": "assistant", "content": [ImagePart("a.png")]}, QUESTION],
+            "messages[1].content holds an image: a message of assistant is text",
+        ),
+    ],
+)
+def test_wrong_message_is_one_sentence(messages, complaint):
+    with pytest.raises(ValueError) as raised:
+        read_messages(messages)
+    assert complaint in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_layout_keeps_images_at_their_places():
+    image = ImagePart("a.png")
+    messages = [
+        Message("system", ("Be brief.",)),
+        Message("user", (image, "What?")),
+        Message("assistant", ("red",)),
+        Message("user", ("Like", image, "?")),
+    ]
+    turns = lay_out(messages, "vqa", " ")
+    assert turns.answered == [(("Be brief. ", image, " What? Answer: "), "red")]
+    assert turns.last == (" Like", image, " ? Answer: ")
+    assert replace_images(turns.last, iter([7])) == [" Like", 7, " ? Answer: "]
+
+    assert lay_out(messages).answered == [(("Be brief.\n", image, "What?"), "red")]
+    # Nothing stands before a text that opens a conversation about images.
+    assert lay_out(messages[3:], "vqa", " ").last == ("Like", image, " ? Answer: ")
+    assert lay_out(messages[:3], "vqa").last == ()
+    # A prompt for captions takes no question.
+    assert lay_out(messages[1:2], "caption", " ").last == (image, " Generate the caption in English:")
