@@ -148,6 +148,7 @@ def evaluate(
             fresh=fresh,
             retry_failed=retry_failed,
             max_failed=max_failed,
+            by=by,
             skip_unusable=len(selected) > 1 and not benchmarks,
             gallery=gallery,
             progress=True,

@@ -109,14 +109,17 @@ def _similarity(row: Prediction) -> float:
 
 
 def image_lookup(examples: Sequence[Example]) -> ImageOf:
-    """Return a function from a prediction to the image of its example.
+    """Return a function from a prediction to the image of its example, of a document the page of the answer.
 
     The function raises `KeyError` for a prediction of another example.
     """
     by_id = {example.id: example for example in examples}
 
     def image_of(prediction: Prediction) -> Image.Image:
-        return open_image(by_id[prediction.id].rendered_image)
+        example = by_id[prediction.id]
+        if example.is_document and prediction.page is not None:
+            return open_image(example.pages[prediction.page - 1])
+        return open_image(example.rendered_image)
 
     return image_of
 
@@ -145,6 +148,8 @@ def write_page(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, path: Pa
     for wrong in wrong_answers:
         prediction = wrong.prediction
         facts = describe_prediction(prediction) | {wrong.metric: f"{wrong.score:.3f}", "id": prediction.id}
+        if prediction.page is not None:
+            facts["page"] = str(prediction.page)
 
         # Encoded at once, so that one image at a time is in memory.
         try:

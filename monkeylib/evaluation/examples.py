@@ -68,6 +68,7 @@ class Prediction:
         template: text of the prompt, `{question}` in it standing for the question.
         tokens: number of generated tokens; None if unknown.
         is_cut: whether the answer reached the maximum length before its end.
+        page: number of the page that the answer was read from, for a document of several; None otherwise.
         error: why there is no answer, such as "damaged image"; empty if there is one.
     """
 
@@ -84,6 +85,7 @@ class Prediction:
     tokens: int | None = None
     is_cut: bool = False
     error: str = ""
+    page: int | None = None
 
     @classmethod
     def from_example(
@@ -111,6 +113,7 @@ class Prediction:
             tokens=answer.tokens if isinstance(answer, Answer) else None,
             is_cut=isinstance(answer, Answer) and answer.is_cut,
             error=error,
+            page=getattr(answer, "page", None),
         )
 
     @property

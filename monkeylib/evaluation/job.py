@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from monkeylib.evaluation.predict import (
     part_name,
     predict,
 )
-from monkeylib.evaluation.results import SCORES_FILE
+from monkeylib.evaluation.results import SCORES_FILE, check_field
 from monkeylib.inference import Monkey
 from monkeylib.progress import say
 from monkeylib.prompts import PROMPTS
@@ -61,6 +61,7 @@ class EvaluationJob:
         retry_failed: answer examples again whose failure is recorded.
         max_failed: share of the examples of a benchmark that may fail.
         skip_unusable: leave out benchmarks whose files are incomplete, instead of raising an error.
+        by: field of the questions that scores are grouped by; empty for none. Some must have it.
         gallery: wrong answers in the error gallery of each benchmark; 0 for no galleries.
         progress: show progress bars.
     """
@@ -76,6 +77,7 @@ class EvaluationJob:
     retry_failed: bool = False
     max_failed: float = MAX_FAILED_SHARE
     skip_unusable: bool = False
+    by: str = ""
     gallery: int = 0
     progress: bool = False
 
@@ -141,10 +143,12 @@ def _check(job: EvaluationJob) -> tuple[list[str], RunFolder]:
     hf_models.require_model(job.model)
 
     problems: dict[str, Exception] = {}
+    metas: list[Mapping[str, Any]] = []
     for benchmark in job.benchmarks:
         try:
             # Loaded again when its turn comes: all benchmarks at once may not fit into memory.
-            benchmark.load(job.limit)
+            examples = benchmark.load(job.limit)
+            metas += [example.meta for example in examples if job.by]
         except (ValueError, OSError) as error:
             problems[benchmark.name] = error
 
@@ -155,6 +159,9 @@ def _check(job: EvaluationJob) -> tuple[list[str], RunFolder]:
         raise type(errors[0])("; ".join(map(str, errors))) if len(errors) > 1 else errors[0]
     for name, error in problems.items():
         say(f"{name} is left out: {error}")
+
+    if job.by:
+        check_field(job.by, metas)
 
     run = RunFolder.open(job.folder, _KIND, _fingerprint(job), inputs=[Path(job.model)], fresh=job.fresh)
     for remark in run.remarks:

@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from monkeylib.digests import FileDigests
 from monkeylib.errors import choose
 from monkeylib.evaluation import benchmarks, distributed
 from monkeylib.evaluation.distributed import DistributedContext
+from monkeylib.evaluation.documents import answer_documents
 from monkeylib.evaluation.examples import (
     Example,
     Prediction,
@@ -33,6 +35,7 @@ from monkeylib.evaluation.examples import (
 )
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.generation import Answer
+from monkeylib.images import ImageError
 from monkeylib.inference import Monkey
 from monkeylib.profiles import Profile
 from monkeylib.progress import Progress
@@ -320,9 +323,15 @@ def _answer_batch(
     images = open_images(batch, file_digests)
     answers: dict[str, str | Answer] = {}
     errors = images.errors
-    if images.examples:
-        answers, refused = _answer_readable(answer, images.examples)
-        errors = errors | refused
+
+    # Documents are asked page by page.
+    documents = [example for example in images.examples if example.is_document]
+    single_images = [example for example in images.examples if not example.is_document]
+    for function, examples in (answer, single_images), (partial(answer_documents, answer), documents):
+        if examples:
+            answers_of_kind, refused = _answer_readable(function, examples)
+            answers |= answers_of_kind
+            errors = errors | refused
 
     return [
         Prediction.from_example(
@@ -369,7 +378,9 @@ def _answer_readable(
 
 
 def _describe_refusal(error: ValueError) -> str:
-    """Return a model's message about an example that it refused, on one line."""
+    """Return why an example was refused, on one line: by the model, or since a page can't be read."""
+    if isinstance(error, ImageError):
+        return f"image: {error.code}"
     return f"refused: {' '.join(str(error).split())}"[:_MAX_MESSAGE]
 
 

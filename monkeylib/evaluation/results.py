@@ -21,6 +21,7 @@ from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
 from monkeylib.evaluation.examples import Prediction
 from monkeylib.evaluation.foreign_predictions import read_any_predictions
 from monkeylib.evaluation.metrics import registry
+from monkeylib.evaluation.metrics.text import Meta
 from monkeylib.evaluation.statistics import Interval, bootstrap_corpus_score, mean
 from monkeylib.progress import say
 from monkeylib.runs import read_manifest
@@ -192,7 +193,7 @@ def score_runs(
         ValueError: a split without metrics, or no split has the entry, or it is none to group by.
     """
     if by is not None:
-        _check_field(by, {split: _load(predictions) for (_, split), predictions in runs.items()})
+        check_field(by, [row.meta for predictions in runs.values() for row in _load(predictions)])
     if metrics_of is None:
         metrics_of = {name: benchmark.metrics for name, benchmark in BENCHMARKS.items()}
 
@@ -228,32 +229,32 @@ def _count_answers(rows: Sequence[Prediction]) -> dict[str, int]:
     }
 
 
-def _check_field(by: str, rows_of_split: Mapping[str, Sequence[Prediction]]) -> None:
-    """Check that a field of `meta` divides the examples of a split into groups.
+def check_field(by: str, metas: Sequence[Meta]) -> None:
+    """Check that a field of `meta` divides some of the examples into groups.
 
     Raises:
         ValueError: it does not.
     """
-    rows = [row for rows in rows_of_split.values() for row in rows]
-    values = [row.meta[by] for row in rows if by in row.meta]
+    values = [meta[by] for meta in metas if by in meta]
     if not values:
-        fields = dict.fromkeys(field for row in rows for field in row.meta)
-        raise ValueError(
-            f"no question has a field {by!r}: choose one of {', '.join(fields)}"
-            if fields
-            else f"no question has a field {by!r}, nor any other to group by"
-        )
+        names = dict.fromkeys(name for meta in metas for name, value in meta.items() if _is_group(value))
+        choices = f"choose one of {', '.join(names)}" if names else "there is none to group by"
+        raise ValueError(f"no question has a field {by!r}: {choices}")
 
     for value in values:
-        if isinstance(value, list | dict):
+        if not _is_group(value):
             raise ValueError(
                 f"questions cannot be grouped by {by!r}: expected texts or numbers, got {value!r:.60}"
             )
-    if len(set(map(str, values))) > _MAX_GROUPS:
+    num_groups = len(set(map(str, values)))
+    if num_groups > _MAX_GROUPS:
         raise ValueError(
-            f"questions cannot be grouped by {by!r}: it has {len(set(map(str, values)))} values, "
-            f"expected at most {_MAX_GROUPS}"
+            f"questions cannot be grouped by {by!r}: it has {num_groups} values, expected at most {_MAX_GROUPS}"
         )
+
+
+def _is_group(value: Any) -> bool:
+    return not isinstance(value, list | dict)
 
 
 def _groups(rows: Sequence[Prediction], by: str | None) -> dict[str, list[int]]:

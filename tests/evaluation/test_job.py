@@ -151,6 +151,13 @@ def test_problem_is_reported_before_the_model_is_loaded(chartqa, data, loaded, p
     assert loaded == [] and contents(data.parent) == before
 
 
+def test_field_that_no_question_has_is_reported_before_the_model_is_loaded(chartqa, loaded):
+    with pytest.raises(ValueError, match="no question has a field 'famly': choose one of family"):
+        run_job(replace(chartqa, by="famly"))
+    assert loaded == [] and not chartqa.folder.exists()
+    assert run_job(replace(chartqa, by="family")).ids
+
+
 def test_missing_model_is_reported_before_files_are_read(chartqa):
     with pytest.raises(FileNotFoundError, match="no checkpoint at gone"):
         run_job(replace(chartqa, model="gone"))

@@ -61,7 +61,7 @@ def test_group_needs_a_field_with_few_values():
     rows = [replace(row, meta=row.meta | {"box": [1, 2], "key": row.id}) for row in _predictions(bool)]
     rows[0].meta["family"] = "<other>"
     runs = {("m", "x"): rows}
-    by_field = {"box": "by 'box': expected texts or numbers, got .1, 2.", "gone": "choose one of family, box"}
+    by_field = {"box": "by 'box': expected texts or numbers, got .1, 2.", "gone": "choose one of family, key"}
     for field, sentence in by_field.items():
         with pytest.raises(ValueError, match=sentence):
             results.score_runs(runs, {"x": ["exact_match"]}, by=field)
