@@ -249,7 +249,8 @@ def check_field(by: str, metas: Sequence[Meta]) -> None:
     num_groups = len(set(map(str, values)))
     if num_groups > _MAX_GROUPS:
         raise ValueError(
-            f"questions cannot be grouped by {by!r}: it has {num_groups} values, expected at most {_MAX_GROUPS}"
+            f"questions cannot be grouped by {by!r}: it has {num_groups} values, expected at most "
+            f"{_MAX_GROUPS}"
         )
 
 
