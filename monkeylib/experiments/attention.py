@@ -61,7 +61,8 @@ def compute_attention_maps(monkey: Monkey, image: ImageInput) -> AttentionMaps:
 
     # [V, heads, queries, patches] -> mean over the heads, patches back in their rows and columns
     weights = weights.mean(1).unflatten(-1, (side, side))
-    return AttentionMaps(denormalise(pixels.cpu(), images), weights.cpu(), images.grid)
+    grid = Grid(*features["grids"][0].tolist())
+    return AttentionMaps(denormalise(pixels.cpu(), images), weights.cpu(), grid)
 
 
 def denormalise(pixel_values: torch.Tensor, images: MonkeyImageProcessor) -> torch.Tensor:

@@ -27,6 +27,14 @@ def test_maps_hold_the_views_as_the_model_gets_them(monkey, make_image):
     assert torch.allclose(maps.views[1], pixels[:, :56, 56:], atol=1e-5), "the tile at the top right"
 
 
+def test_maps_of_an_automatic_grid_have_that_of_the_image(monkey, make_image, monkeypatch):
+    monkey.model.use_auto_grid(4)
+    monkeypatch.setattr(monkey.processor.image_processor, "max_tiles", 4)
+    maps = attention.compute_attention_maps(monkey, make_image(0, 40, 200))
+    assert maps.grid == Grid(4, 1) and len(maps.views) == 5
+    assert maps.over_tiles().shape[0] == 4 * maps.over_tiles().shape[1]
+
+
 def test_attention_is_laid_out_like_the_tiles():
     weights = torch.arange(5 * 2 * 2 * 2, dtype=torch.float).reshape(5, 2, 2, 2)
     maps = AttentionMaps(torch.zeros(5, 3, 4, 4), weights, Grid(2, 2))

@@ -379,6 +379,16 @@ HOSTILE: dict[str, HostileCheckpoint] = {
         field(CONFIG, "grids", [[10**6, 10**6]]), "grids is 1000000"
     ),
     "config: a grid of words": HostileCheckpoint(field(CONFIG, "grids", ["2x2"]), "grids holds '2x2'"),
+    "config: automatic grids of 10^6 tiles": HostileCheckpoint(
+        field(CONFIG, "max_tiles", 10**6), "max_tiles is 1000000"
+    ),
+    "config: automatic grids of no tile": HostileCheckpoint(field(CONFIG, "max_tiles", 0), "max_tiles is 0"),
+    "config: automatic grids of half a tile": HostileCheckpoint(
+        field(CONFIG, "max_tiles", 0.5), "max_tiles is 0.5"
+    ),
+    "config: automatic grids of more tiles": HostileCheckpoint(
+        field(CONFIG, "max_tiles", 4), r"lora_A in .* has the shape .* config.json asks for \[8"
+    ),
     "config: another grid": HostileCheckpoint(
         field(CONFIG, "grids", [[3, 3]]), r"lora_A in .* has the shape .* config.json asks for \[9"
     ),
@@ -426,6 +436,9 @@ HOSTILE: dict[str, HostileCheckpoint] = {
     ),
     "processor: 10^5 rows": HostileCheckpoint(
         field(PROCESSOR, "image_processor.rows", 10**5), "image_processor.rows is 100000", True
+    ),
+    "processor: automatic grids of 10^6 tiles": HostileCheckpoint(
+        field(PROCESSOR, "image_processor.max_tiles", 10**6), "image_processor.max_tiles is 1000000", True
     ),
     "processor: no rows": HostileCheckpoint(
         field(PROCESSOR, "image_processor.rows", 0), "image_processor.rows is 0", True

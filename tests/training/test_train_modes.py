@@ -44,12 +44,7 @@ def train_on_eight_samples(profile, model):
     # The first question of each record.
     encoder = ExampleEncoder(processor, profile.training.max_length, profile.training.packing)
     records = [data.train[number] for number in range(8)]
-    examples = [
-        encoder.encode(
-            type(record)(record.id, record.images, record.turns[:1], record.dataset, record.location)
-        )
-        for record in records
-    ]
+    examples = [encoder.encode(record.first_turns(1)) for record in records]
     batch = module.collator(Shard(), packing=encoder.packing)(examples, examples, 0)
 
     adamw = torch.optim.AdamW(parameter_groups(model, 0.0), lr=1e-2)
