@@ -84,9 +84,14 @@ def run_on_main(function: Callable[[], T], is_main: bool, broadcast: Callable[[b
     return result
 
 
-def shorten(text: str, length: int = 40) -> str:
-    """Return a text in quotes for a message, its beginning if it is long."""
-    return ascii(text) if len(text) <= length else f"{ascii(text[:length])}…"
+def shorten(value: Any, length: int = 40) -> str:
+    """Return a value for a message: a text in quotes and in ASCII, anything else as Python writes it.
+
+    Of a long one, its beginning.
+    """
+    if isinstance(value, str):
+        return ascii(value) if len(value) <= length else f"{ascii(value[:length])}…"
+    return beginning(repr(value), length)
 
 
 def beginning(text: str, length: int) -> str:

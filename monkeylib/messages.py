@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from monkeylib.errors import beginning
+from monkeylib.errors import shorten
 from monkeylib.images import ImageInput
 from monkeylib.prompts import get_template, wrap_content
 
@@ -154,7 +154,7 @@ def read_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Messa
     """
     if isinstance(messages, str | Mapping | Message) or not isinstance(messages, Sequence) or not messages:
         raise ValueError(
-            f"messages are {_excerpt(messages)}: expected a list of objects with role and content, such as "
+            f"messages are {shorten(messages)}: expected a list of objects with role and content, such as "
             '[{"role": "user", "content": [image, "a question"]}]'
         )
 
@@ -177,11 +177,11 @@ def _read_message(message: Any, place: str) -> Message:
     if isinstance(message, Message):
         return message
     if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-        raise ValueError(f"{place} is {_excerpt(message)}: expected an object with role and content")
+        raise ValueError(f"{place} is {shorten(message)}: expected an object with role and content")
 
     role = ROLES.get(message["role"]) if isinstance(message["role"], str) else None
     if role is None:
-        raise ValueError(f"{place}.role is {_excerpt(message['role'])}: expected system, user or assistant")
+        raise ValueError(f"{place}.role is {shorten(message['role'])}: expected system, user or assistant")
 
     parts = tuple(_read_parts(message["content"], f"{place}.content"))
     if role == "user":
@@ -198,7 +198,7 @@ def _read_parts(content: Any, place: str) -> Iterator[Part]:
         yield content
         return
     if not isinstance(content, list | tuple):
-        raise ValueError(f"{place} is {_excerpt(content)}: expected a text, or a list of texts and images")
+        raise ValueError(f"{place} is {shorten(content)}: expected a text, or a list of texts and images")
 
     for number, part in enumerate(content):
         yield _read_part(part, f"{place}[{number}]")
@@ -215,7 +215,7 @@ def _read_part(part: Any, place: str) -> Part:
     if kind in TEXT_TYPES:
         text = part.get("text")
         if not isinstance(text, str):
-            raise ValueError(f"{place}.text is {_excerpt(text)}: expected a text")
+            raise ValueError(f"{place}.text is {shorten(text)}: expected a text")
         return text
 
     if kind in IMAGE_TYPES:
@@ -226,14 +226,10 @@ def _read_part(part: Any, place: str) -> Part:
             raise ValueError(f"{place} has no image: expected it in the field image or image_url")
         return ImagePart(image)
 
-    raise ValueError(f"{place}.type is {_excerpt(kind)}: expected text or image")
+    raise ValueError(f"{place}.type is {shorten(kind)}: expected text or image")
 
 
 def image_field(part: Mapping[str, Any]) -> str | None:
     """Return the field in which a part of type image holds it, None if there is none."""
     fields = ("image_url", "image", "url", "path")
     return next((name for name in fields if part.get(name) is not None), None)
-
-
-def _excerpt(value: Any) -> str:
-    return beginning(repr(value), 40)

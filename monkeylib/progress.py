@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TextIO
@@ -157,6 +158,23 @@ class Progress:
 def say(sentence: str) -> None:
     """Tell the user something in one line on standard error, at once: work may take days."""
     print(f"monkeylib: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def hide_transformers_bars() -> Iterator[None]:
+    """Hide transformers' bars while a block runs, unless somebody watches them: in a log they are noise."""
+    from transformers.utils import logging
+
+    is_watched = sys.stderr.isatty() or resources.in_notebook()
+    if is_watched or not logging.is_progress_bar_enabled():
+        yield
+        return
+
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def format_seconds(seconds: float) -> str:

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from accelerate import infer_auto_device_map
+from transformers.utils import logging
 
 import monkeylib
 from monkeylib import profiles
@@ -255,3 +256,11 @@ def test_import_loads_no_heavy_package():
     ).stdout
 
     assert output.strip() == "[]"
+
+
+def test_saving_and_loading_print_nothing_in_a_log(monkey, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    monkey.model.save_pretrained(tmp_path)
+    monkey.processor.save_pretrained(tmp_path)
+    monkeylib.load_model(tmp_path, device="cpu")
+    assert capfd.readouterr() == ("", "")

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from transformers.utils import logging
 
-from monkeylib.progress import MAXIMUM_LINES, Progress, format_seconds, say
+from monkeylib.progress import MAXIMUM_LINES, Progress, format_seconds, hide_transformers_bars, say
 
 
 class Clock:
@@ -142,3 +143,14 @@ def test_durations_are_minutes_or_hours():
 def test_what_is_said_is_one_line_on_standard_error(capsys):
     say("two\nlines")
     assert capsys.readouterr() == ("", "monkeylib: two lines\n")
+
+
+def test_bars_of_transformers_are_for_a_terminal_alone(monkeypatch):
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    with hide_transformers_bars():
+        assert not logging.is_progress_bar_enabled()
+    assert logging.is_progress_bar_enabled()
+
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
+    with hide_transformers_bars():
+        assert logging.is_progress_bar_enabled()

@@ -26,6 +26,7 @@ from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, build_
 from monkeylib.model.limits import MAX_TOKENIZER_BYTES, check_file_size, check_grids, check_sizes
 from monkeylib.model.tile_lora import TileLoRA
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from monkeylib.progress import hide_transformers_bars
 from monkeylib.settings_files import read_json
 from monkeylib.tiling import check_pixels
 
@@ -259,7 +260,7 @@ def load_saved(
 
     # transformers takes the tensors from here, not from the folder, so that it reads what was checked. Its
     # report of fresh LoRA as missing weights would be wrong.
-    with checkpoint.weights.open() as tensors, _without_warnings():
+    with checkpoint.weights.open() as tensors, _without_warnings(), hide_transformers_bars():
         return MonkeyForConditionalGeneration.from_pretrained(
             None,
             config=checkpoint.config,

@@ -46,6 +46,10 @@ def main() -> None:
     # Read here: errors are caught outside of the commands, to which typer hands the options.
     debug = "--debug" in sys.argv[1:2]
 
+    # Bars of transformers and of hubs fill a log; these libraries are imported later.
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
     try:
         with signals.end_at_once(), _warnings_of_images_as_sentences():
             _run_and_flush()

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monkeylib.errors import shorten
+
 MAX_LAYERS = 1_000
 MAX_WIDTH = 65_536
 MAX_MLP_WIDTH = 1_048_576
@@ -100,7 +102,7 @@ def check_size(name: str, size: Any, largest: int) -> None:
     """
     is_whole = isinstance(size, int) and not isinstance(size, bool)
     if not is_whole or not 1 <= size <= largest:
-        raise ValueError(f"{name} is {_shorten(size)}: expected a whole number from 1 to {largest:,}")
+        raise ValueError(f"{name} is {shorten(size)}: expected a whole number from 1 to {largest:,}")
 
 
 def check_file_size(path: Path, largest: int, content: str) -> None:
@@ -129,15 +131,10 @@ def check_grids(grids: Any, name: str = "grids") -> None:
         ValueError: they are no list of pairs of whole numbers, or have too many tiles.
     """
     if not isinstance(grids, list | tuple):
-        raise ValueError(f"{name} is {_shorten(grids)}: expected a list such as [[2, 2]]")
+        raise ValueError(f"{name} is {shorten(grids)}: expected a list such as [[2, 2]]")
     for grid in grids:
         if not isinstance(grid, list | tuple) or len(grid) != 2:
-            raise ValueError(f"{name} holds {_shorten(grid)}: expected rows and columns, such as [2, 2]")
+            raise ValueError(f"{name} holds {shorten(grid)}: expected rows and columns, such as [2, 2]")
         for side in grid:
             check_size(name, side, MAX_TILES)
         check_size(f"the number of tiles in {name}", grid[0] * grid[1], MAX_TILES)
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -15,6 +15,7 @@ from monkeylib.model.limits import MAX_TILES, check_size
 from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
 from monkeylib.model.tile_lora import TileLoRA, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
+from monkeylib.progress import hide_transformers_bars
 
 TrainMode = Literal["frozen", "lora", "full"]
 
@@ -299,6 +300,11 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if self.config.lora_mode == "per_tile":
             for lora in tile_loras(self.vision):
                 lora.rearrange(sources)
+
+    def save_pretrained(self, *arguments: Any, **options: Any) -> None:
+        """Write configuration and weights to a folder, as transformers does."""
+        with hide_transformers_bars():
+            super().save_pretrained(*arguments, **options)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the language model's token embeddings."""

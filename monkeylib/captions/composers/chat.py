@@ -308,7 +308,7 @@ def chat_prompt(record: Record, maximum_characters: int = 6000) -> str:
     lines = list(record.lines)
 
     if len(_message(record, captions, regions, lines)) > maximum_characters:
-        captions = _shorten(captions, (maximum_characters - frame) // 3)
+        captions = _cut_to_shares(captions, (maximum_characters - frame) // 3)
 
     # Drop the least certain region or line, whichever are more, until the message fits.
     while len(message := _message(record, captions, regions, lines)) > maximum_characters:
@@ -322,7 +322,7 @@ def chat_prompt(record: Record, maximum_characters: int = 6000) -> str:
     return message
 
 
-def _shorten(texts: Sequence[str], characters: int) -> list[str]:
+def _cut_to_shares(texts: Sequence[str], characters: int) -> list[str]:
     """Cut texts after a word, so that together they have at most `characters` characters, in equal shares."""
     share = characters // max(1, len(texts))
     return [text if len(text) <= share else text[:share].rpartition(" ")[0] for text in texts]
