@@ -23,7 +23,7 @@ USER_ERRORS = {
     ("train", "--profile", "paper-896"): "convert that checkpoint with `monkeylib convert`",
     ("evaluate", "--benchmarks", "gone"): "no benchmark called 'gone'",
     ("evaluate", "--model", "gone"): "no checkpoint at gone",
-    ("score", "gone"): "no predictions in gone",
+    ("score", "gone"): "there are no predictions at gone",
     ("score", "gone", "--metrics", "beauty"): "no metric called 'beauty'",
     ("convert", "gone", "x"): "no checkpoint at gone",
     ("convert", "gone", "x", "--to", "monkeylib"): "no released checkpoint at gone",
