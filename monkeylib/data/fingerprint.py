@@ -1,7 +1,7 @@
 """What a mixture trains on, by the content of its files, as the fields of a run's fingerprint.
 
 Where the files lie and what they are called does not count. An image counts with its bytes, at the place
-where a record names it.
+where a record names it. Of a dataset of millions, the images of evenly spaced records count.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from monkeylib.prompts import PROMPTS
 # Fields of a dataset that change no record: its place, and what is only checked.
 _NO_CONTENT = {"name", "path", "images", "unverified", "count", "weight"}
 
+# Records of a dataset whose images are read, at most.
+MOST_RECORDS = 1_000_000
 # So many files take long enough to read for a bar.
 _MANY_FILES = 2_000
 
@@ -59,6 +61,7 @@ def mixture_fingerprint(
             "records": len(records),
             "files": json_digest([digests[path] for path in files[records.name]]),
             "images": json_digest([digests[path] for path in images[records.name]]),
+            **({"images_of_every": step} if (step := _image_step(records)) > 1 else {}),
         }
 
     fingerprint: dict[str, Any] = {"seed": file.seed, "datasets": {}}
@@ -91,12 +94,17 @@ def _settings(entry: DatasetEntry) -> dict[str, Any]:
 
 def _image_files(records: DatasetRecords) -> Iterable[Path]:
     """Yield the image file of each record that names one; shards and tables hold their images themselves."""
-    for number in range(len(records)):
+    for number in range(0, len(records), _image_step(records)):
         try:
             record = records[number]
         except BadRecord:
             continue  # its text counts with its file
         yield from (image for image in record.images if isinstance(image, Path))
+
+
+def _image_step(records: DatasetRecords) -> int:
+    """Return from one record whose images are read to the next."""
+    return max(1, -(-len(records) // MOST_RECORDS))
 
 
 def _read_digests(paths: Sequence[Path]) -> Mapping[Path, str]:

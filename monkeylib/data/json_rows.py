@@ -29,6 +29,7 @@ from monkeylib.digests import text_digest
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 _CHUNK = 2**20  # bytes that are read at once
 _MAX_ROW = 2**26  # bytes; where a row of a list doesn't end by then, the file is broken
+_INDEX_ROWS = 2**14  # that are written at once
 _IN_MEMORY = 2**20  # bytes; the index of a smaller file is made anew each time
 
 # Only the borders of rows matter to the index: numbers need no value, however long they are.
@@ -215,7 +216,7 @@ def _write_spans(spans: Iterable[Span], file: BinaryIO) -> None:
     numbers = array("q")
     for span in spans:
         numbers.extend(span)
-        if len(numbers) >= 3 * 2**14:
+        if len(numbers) >= 3 * _INDEX_ROWS:
             numbers.tofile(file)
             del numbers[:]
     numbers.tofile(file)

@@ -24,7 +24,7 @@ from monkeylib.data.readers import DatasetRecords, open_dataset
 from monkeylib.data.readers.base import expand_pattern, is_pattern
 from monkeylib.data.records import Record, Records
 from monkeylib.data.schema import MixtureFile
-from monkeylib.data.validation import split_validation
+from monkeylib.data.validation import MOST_GROUPED, SampledSplit, split_validation
 from monkeylib.digests import json_digest
 from monkeylib.settings_files import read_yaml, validate
 
@@ -59,13 +59,22 @@ class Mixture:
 
         if file.validation and file.validation.share is not None:
             # A share of every dataset: its records are taken out of training.
-            validation_numbers = split_validation(datasets, file.validation.share, self.seed)
-            self.sets = []
-            for records, numbers in zip(datasets, validation_numbers, strict=True):
-                training_numbers = np.setdiff1d(np.arange(len(records)), numbers)
-                self.sets.append(_Subset(records, training_numbers))
-                if len(numbers):
-                    validation.append(_Subset(records, numbers))
+            if sum(map(len, datasets)) > MOST_GROUPED:
+                split = SampledSplit(datasets, file.validation.share, self.seed)
+                validation_numbers = split.numbers
+                self.sets = [split.training_records(number) for number in range(len(datasets))]
+            else:
+                validation_numbers = split_validation(datasets, file.validation.share, self.seed)
+                self.sets = [
+                    _Subset(records, np.setdiff1d(np.arange(len(records)), numbers))
+                    for records, numbers in zip(datasets, validation_numbers, strict=True)
+                ]
+
+            validation = [
+                _Subset(records, numbers)
+                for records, numbers in zip(datasets, validation_numbers, strict=True)
+                if len(numbers)
+            ]
         elif file.validation:
             # Datasets used for validation only, which leave training as it is.
             validation_datasets = [open_dataset(entry, root) for entry in file.validation.sets]

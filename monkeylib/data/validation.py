@@ -1,7 +1,7 @@
 """Validation split of a mixture: a share of every dataset, grouped by image.
 
 No image is used both for training and for validation, not even where several records or several datasets show
-it.
+it. Where there are many records, `SampledSplit` holds this without reading all of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,107 @@ import numpy as np
 from PIL import Image
 
 from monkeylib.data.permutation import RandomPermutation
-from monkeylib.data.records import BadRecord, Records
+from monkeylib.data.records import BadRecord, Record, Records
 from monkeylib.digests import short_digest
+
+# Of more records than these, a share is sampled: to group them by their images, all have to be read, which
+# takes a minute for a million.
+MOST_GROUPED = 100_000
+_MOST_REPLACED = 1000
+
+
+class SampledSplit:
+    """A validation split of many records, of which only those of the share are read.
+
+    The share is drawn at random. A training record that shows an image of a validation record, of any
+    dataset, is replaced by the next record that does not when it is drawn; no list of them is made.
+
+    Args:
+        datasets: the records.
+        share: of each dataset.
+        seed: of the draw.
+
+    Attributes:
+        numbers: for each dataset the numbers of its validation records, in random order.
+
+    Raises:
+        ValueError: a dataset would have no record left for training.
+    """
+
+    def __init__(self, datasets: Sequence[Records], share: float, seed: int) -> None:
+        self._datasets = datasets
+        self.numbers: list[np.ndarray] = []
+        keys: list[int] = []
+
+        for records in datasets:
+            count = max(1, round(share * len(records)))
+            if count >= len(records):
+                raise _no_training_records(records, share)
+
+            permutation = RandomPermutation(len(records), seed, records.name, "validation")
+            numbers = np.fromiter((permutation[index] for index in range(count)), np.int64, count)
+            keys += [_number(key) for number in numbers.tolist() for key in _image_keys(records, number)]
+            self.numbers.append(numbers)
+
+        self._keys = np.unique(np.array(keys, dtype=np.uint64))
+
+    def training_records(self, dataset: int) -> "TrainingPart":
+        """Return the records of a dataset that are trained on."""
+        return TrainingPart(self._datasets[dataset], self.numbers[dataset], self._keys)
+
+
+class TrainingPart:
+    """The records of a dataset without those of a validation split, and without their images.
+
+    Args:
+        records: the dataset.
+        validation: numbers of its validation records.
+        keys: numbers of the images of all validation records, sorted.
+    """
+
+    def __init__(self, records: Records, validation: np.ndarray, keys: np.ndarray) -> None:
+        self.name = records.name
+        self._records = records
+        self._keys = keys
+        # For each validation record, in order, how many training records come before it.
+        self._before = np.sort(validation) - np.arange(len(validation))
+
+    def __len__(self) -> int:
+        return len(self._records) - len(self._before)
+
+    def __getitem__(self, number: int) -> Record:
+        if not 0 <= number < len(self):
+            raise IndexError(f"there are {len(self)} records of the dataset {self.name}, not {number + 1}")
+
+        for step in range(_MOST_REPLACED):
+            training_number = (number + step) % len(self)
+            skipped = int(np.searchsorted(self._before, training_number, side="right"))
+            record = self._records[training_number + skipped]
+            if not any(self._is_validated(image) for image in record.images):
+                return record
+
+        raise BadRecord(
+            f"{record.location}: {_MOST_REPLACED} records in a row show images that are validated with: give "
+            "validation a dataset of its own"
+        )
+
+    def _is_validated(self, image: Any) -> bool:
+        key = np.uint64(_number(short_digest(_identity(image), 16)))
+        position = int(np.searchsorted(self._keys, key))
+        return position < len(self._keys) and self._keys[position] == key
+
+
+def _number(key: bytes) -> int:
+    """Return the first eight bytes of a key as a number."""
+    return int.from_bytes(key[:8], "little")
+
+
+def _no_training_records(records: Records, share: float) -> ValueError:
+    return ValueError(
+        f"the dataset {records.name} has {len(records)} records, which a validation share of {share} "
+        "leaves without any for training (records of one image stay together): give validation a "
+        "dataset of its own"
+    )
 
 
 def split_validation(datasets: Sequence[Records], share: float, seed: int) -> list[np.ndarray]:
@@ -46,11 +145,7 @@ def split_validation(datasets: Sequence[Records], share: float, seed: int) -> li
     for records, groups in zip(datasets, groups_of_records, strict=True):
         selected = np.flatnonzero(np.isin(groups, list(validation_groups)))
         if len(selected) == len(records):
-            raise ValueError(
-                f"the dataset {records.name} has {len(records)} records, which a validation share of {share} "
-                "leaves without any for training (records of one image stay together): give validation a "
-                "dataset of its own"
-            )
+            raise _no_training_records(records, share)
 
         permutation = RandomPermutation(len(selected), seed, records.name, "validation", "rows")
         numbers.append(selected[list(permutation)])

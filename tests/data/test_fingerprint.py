@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 
+from monkeylib.data import fingerprint as data_fingerprint
 from monkeylib.data.mixture import load_mixture
 from monkeylib.fields import differences
 from tests.support import record_files as files
@@ -127,3 +128,17 @@ def test_bad_records_count_with_their_file(folder):
 def test_fingerprint_is_plain_json(folder):
     fields = fingerprint(folder)
     assert json.loads(json.dumps(fields)) == fields
+
+
+def test_of_many_records_the_images_of_some_are_read(folder, monkeypatch):
+    before = fingerprint(folder)
+    monkeypatch.setattr(data_fingerprint, "MOST_RECORDS", 2)
+    sampled = fingerprint(folder)
+    assert sampled["datasets"]["a"]["images_of_every"] == 2
+    assert "images_of_every" not in before["datasets"]["a"]
+
+    # Images 0 and 2 are read, 1 is not; the records themselves always count.
+    (folder / "images" / "1.png").unlink()
+    assert fingerprint(folder) == sampled
+    (folder / "images" / "2.png").unlink()
+    assert changed_fields(sampled, fingerprint(folder)) == ["datasets.a.images"]

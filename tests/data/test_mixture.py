@@ -1,15 +1,19 @@
 """Mixtures: exact counts, deterministic order, random access."""
 
+import gc
+import tracemalloc
 from collections import Counter
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monkeylib.data import json_rows
 from monkeylib.data import mixture as mixtures
 from monkeylib.data.dataset_cards import training_cards
-from monkeylib.data.schema import DatasetEntry
+from monkeylib.data.schema import DatasetEntry, MixtureFile
 from monkeylib.data.synthetic import sample_files
 from monkeylib.prompts import PROMPTS, PromptTemplate
 from tests.support import record_files as files
@@ -275,3 +279,65 @@ def test_format_may_be_left_out_and_paths_begin_at_home(tmp_path, monkeypatch):
     mixture = mixtures.load_mixture(tmp_path / "mix.yaml")
     assert sorted(answers(mixture, range(2))) == ["a cat", "x"]
     assert mixture[0].open_images()
+
+
+def test_share_of_many_records_is_sampled(make, monkeypatch):
+    def split():
+        mixture = make([40], [{}], validation={"share": 0.2}, images=lambda _, row: row % 10)
+        validation = {mixture.validation[number].images for number in range(len(mixture.validation))}
+        training = {mixture[position].images for position in range(2 * len(mixture))}
+        assert not validation & training
+        return mixture, len(mixture.validation)
+
+    grouped, _ = split()
+    monkeypatch.setattr(mixtures, "MOST_GROUPED", 30)
+    sampled, count = split()
+    assert count == 8 and len(sampled) == 32
+    assert sampled.digest != grouped.digest and sampled.digest == split()[0].digest
+
+
+@pytest.mark.parametrize("kind", ["lines", "a list", "a shard", "CSV"])
+def test_memory_does_not_grow_with_the_number_of_records(kind, tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
+    monkeypatch.setattr(mixtures, "MOST_GROUPED", 100)
+    monkeypatch.setattr(json_rows, "_IN_MEMORY", 0)
+    # Small files have to be read in several parts, too.
+    monkeypatch.setattr(json_rows, "_CHUNK", 2**14)
+    monkeypatch.setattr(json_rows, "_INDEX_ROWS", 2**8)
+
+    def write(path, count):
+        rows = [files.example(answer=str(number), image=f"{number}.png") for number in range(count)]
+        if kind == "lines":
+            files.write_lines(path, rows)
+        elif kind == "a list":
+            files.write_list(path, rows)
+        elif kind == "CSV":
+            lines = [f"{row['image']},{row['question']},{row['answer']}\n" for row in rows]
+            path.write_text("".join(["image,question,answer\n", *lines]))
+        else:
+            files.write_tar(path, [(f"{number}.txt", b"x") for number in range(count)])
+
+    def memory(count):
+        """Return the bytes that a mixture of so many records holds, and the most while it opened."""
+        path = tmp_path / f"{count}{'.csv' if kind == 'CSV' else ''}"
+        write(path, count)
+        entry = {"name": "a", "path": path.name, "min_images": 0}
+        if kind == "a shard":
+            entry |= {"format": "webdataset", "prompt": "caption"}
+        mixture_file = MixtureFile.model_validate({"sets": [entry], "validation": {"share": 10 / count}})
+
+        tracemalloc.start()
+        try:
+            mixture = mixtures.Mixture("m", mixture_file, tmp_path)
+            assert mixture[0].turns and len(mixture) == count - 10
+            gc.collect()
+            return np.array(tracemalloc.get_traced_memory())
+        finally:
+            tracemalloc.stop()
+
+    # What is loaded at the first use does not count.
+    memory(200)
+    held, peak = memory(6_000) - memory(2_000)
+    # 4,000 records more, which would be at least 96,000 bytes of places.
+    assert held < 4_000 and peak < 48_000, (held, peak)

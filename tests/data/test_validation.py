@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monkeylib.data.records import Record
-from monkeylib.data.validation import group_by_image, split_validation
+from monkeylib.data.records import BadRecord, Record
+from monkeylib.data.validation import SampledSplit, group_by_image, split_validation
 from tests.support import record_files as files
 
 
@@ -73,3 +73,63 @@ def test_images_in_tables_and_shards_are_identified_by_their_bytes(tmp_path, mon
     groups = group_by_image(datasets)
 
     assert [dataset_groups.tolist() for dataset_groups in groups] == [[0, 1, 0, 3]] * 2
+
+
+class CountedRecords(FakeRecords):
+    """Counts the records that are read."""
+
+    count = 0
+
+    def __getitem__(self, number):
+        self.count += 1
+        return super().__getitem__(number)
+
+
+def test_share_of_many_records_reads_no_others():
+    datasets = [CountedRecords([[number] for number in range(1000)]) for _ in range(2)]
+    datasets[1].name = "other"
+    split = SampledSplit(datasets, 0.02, seed=3)
+    assert [len(numbers) for numbers in split.numbers] == [20, 20]
+    assert [records.count for records in datasets] == [20, 20]
+
+
+@given(st.lists(IMAGES, min_size=1, max_size=3), st.floats(0.01, 0.6), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_sampled_share_keeps_images_in_one_split(images, share, seed):
+    datasets = [FakeRecords(rows) for rows in images]
+    try:
+        split = SampledSplit(datasets, share, seed)
+    except ValueError as error:
+        assert "leaves without any for training" in str(error)
+        return
+
+    validated = {
+        image
+        for rows, numbers in zip(images, split.numbers, strict=True)
+        for n in numbers.tolist()
+        for image in rows[n]
+    }
+    for number, rows in enumerate(images):
+        validation = set(split.numbers[number].tolist())
+        assert len(validation) == max(1, round(share * len(rows)))
+        training = split.training_records(number)
+        assert len(training) == len(rows) - len(validation)
+
+        drawn = []
+        for position in range(len(training)):
+            try:
+                record = training[position]
+            except BadRecord as error:
+                assert "records in a row show images that are validated with" in str(error)
+                continue
+            drawn.append(int(record.id))
+            assert not validated & set(rows[int(record.id)])
+
+        # Every record that shows no validated image is drawn, and none of the validation records.
+        expected = {n for n, row in enumerate(rows) if n not in validation and not validated & set(row)}
+        assert set(drawn) == expected
+
+    assert all(
+        (first == second).all()
+        for first, second in zip(split.numbers, SampledSplit(datasets, share, seed).numbers, strict=True)
+    )
