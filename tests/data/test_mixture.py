@@ -1,6 +1,5 @@
 """Mixtures: exact counts, deterministic order, random access."""
 
-import gc
 import tracemalloc
 from collections import Counter
 
@@ -331,7 +330,6 @@ def test_memory_does_not_grow_with_the_number_of_records(kind, tmp_path, monkeyp
         try:
             mixture = mixtures.Mixture("m", mixture_file, tmp_path)
             assert mixture[0].turns and len(mixture) == count - 10
-            gc.collect()
             return np.array(tracemalloc.get_traced_memory())
         finally:
             tracemalloc.stop()
