@@ -1,10 +1,12 @@
 """Every benchmark, from its files through predictions to its score."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
+from monkeylib import resources
 from monkeylib.data import dataset_cards
 from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.examples import read_predictions
@@ -141,6 +143,17 @@ def test_folder_and_prompt_can_be_given(tmp_path):
         benchmarks.get("mme", prompt="released")
     with pytest.raises(ValueError, match="nano-fine is synthetic"):
         benchmarks.get("nano-fine", data=tmp_path)
+
+
+def test_page_of_the_benchmarks_names_what_exists():
+    page = (resources.REPOSITORY / "docs/benchmarks.md").read_text()
+    endings = ("-val", "-test", "-test-dev", "-train", "-without-hint", "released-")
+    variants = {name for name in benchmarks.BENCHMARKS if name not in PAPER and name.endswith(endings[:-1])}
+    named = set(re.findall(r"`((?:released-)?[a-z0-9]+(?:-[a-z]+)*)`", page))
+
+    assert variants <= named
+    assert {name for name in named if name.endswith(endings[:-1])} == variants
+    assert {name for name in named if name.startswith("released-")} <= benchmarks.BENCHMARKS.keys()
 
 
 # --- single benchmarks ----------------------------------------------------------------------------
