@@ -16,12 +16,20 @@ spec.loader.exec_module(call_paths)
 Call = call_paths.Call
 
 
-@pytest.mark.parametrize("name", ["training", "prediction", "answer"])
-def test_way_stays_within_its_limits(name):
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("training", "model/monkey.py"),
+        ("captions", "captions/composers/rules.py"),
+        ("prediction", "model/monkey.py"),
+        ("answer", "model/monkey.py"),
+    ],
+)
+def test_way_stays_within_its_limits(name, file):
     way = call_paths.WAYS[name]
     calls = call_paths.follow(way)
 
-    assert "model/monkey.py" in {call.file for call in calls}, "it has been recorded"
+    assert file in {call.file for call in calls}, "it has been recorded"
     assert call_paths.count_files(calls) <= way.files
     assert call_paths.count_changes(calls) <= way.changes
 

@@ -4,13 +4,15 @@ Boxes and points are in pixels of the image, with (0, 0) at its top left corner;
 Field names are those of the files (`captions.record_files`), so they only change with `SCHEMA_VERSION`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator, model_validator
 
-from monkeylib.boxes import Box, Point, bounding_box
+from monkeylib import boxes
+from monkeylib.boxes import Box, Point
 from monkeylib.captions.failures import RETRIED, FailureKind
 
 SCHEMA_VERSION = 2  # of the fields below, as files hold them
@@ -131,7 +133,40 @@ class OcrLine(_Strict):
     @property
     def box(self) -> Box:
         """Upright box around the corners (the released code takes two opposite corners instead)."""
-        return bounding_box(self.quad)
+        xs, ys = zip(*self.quad, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+
+def reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
+    """Return lines from the top of their page to its bottom, and from left to right on one level.
+
+    The page is turned as most of the text is, in steps of 90 degrees: of an upside-down page, the top is at
+    the bottom of the image.
+    """
+    turns: Counter[int] = Counter()
+    for line in lines:
+        # Long lines are surely text, and tell the direction best.
+        turns[_quarter_turns(line)] += len(line.text)
+    # Of two equal ones, the fewer turns.
+    turn = min(turns, key=lambda turn: (-turns[turn], turn), default=0)
+
+    upright = [[_turn_back(point, turn) for point in line.quad] for line in lines]
+    return [lines[index] for index in boxes.reading_order(boxes.bounding_boxes(upright))]
+
+
+def _quarter_turns(line: OcrLine) -> int:
+    """Return by how many quarters a line is turned clockwise, from 0 to 3."""
+    (x0, y0), (x1, y1), *_ = line.quad
+    right, down = x1 - x0, y1 - y0
+    if abs(right) >= abs(down):
+        return 0 if right >= 0 else 2
+    return 1 if down > 0 else 3
+
+
+def _turn_back(point: Point, quarters: int) -> Point:
+    """Turn a point counterclockwise about the corner of the image."""
+    x, y = point
+    return [(x, y), (y, -x), (-x, -y), (-y, x)][quarters]
 
 
 class ExpertOutput(_Strict):

@@ -351,20 +351,22 @@ class CrashLedger:
     @contextmanager
     def running(self, keys: Sequence[str]) -> Iterator[None]:
         """Leave a note while inputs run. It stays only if the process ends."""
-        note = self.folder / "working" / f"{uuid.uuid4().hex}.json"
+        folder = self.folder / "working"
+        folder.mkdir(parents=True, exist_ok=True)
+        crash_id = uuid.uuid4().hex
 
-        with resources.atomic_write(note) as temporary:
-            file = temporary.open("w", encoding="utf-8")  # open, and so locked, until the block ends
+        # The note gets its name when it is locked: before that, another process would take it for a crash.
+        with (folder / f".{crash_id}.{crash_id[:12]}.json").open("w", encoding="utf-8") as file:
             with suppress(OSError):  # file systems without locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             json.dump(list(keys), file)
             file.flush()
+            note = Path(file.name).rename(folder / f"{crash_id}.json")
 
-        try:
-            yield
-        finally:
-            note.unlink(missing_ok=True)
-            file.close()
+            try:
+                yield
+            finally:
+                note.unlink(missing_ok=True)
 
     def count_crashes(self) -> Counter[str]:
         """Return how many processes each suspect has crashed while it ran alone; 0 for one of a batch."""

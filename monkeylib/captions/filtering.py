@@ -95,26 +95,25 @@ def apply_filter(
     regions, weak_regions = _apply_thresholds(regions, thresholds)
     lines, weak_lines = _apply_thresholds(record.lines, thresholds)
 
-    size = record.width, record.height
+    retained, repeated = suppress_same_caption(
+        [*regions, *lines], (record.width, record.height), overlap, thresholds.same_caption
+    )
 
-    def overlap_in_image(first: Box, second: Box) -> float:
-        return overlap(boxes.normalise(first, size), boxes.normalise(second, size))
-
-    regions, repeated_regions = suppress_same_caption(regions, overlap_in_image, thresholds.same_caption)
-    lines, repeated_lines = suppress_same_caption(lines, overlap_in_image, thresholds.same_caption)
-    repeated = [
-        _dropped(annotation, "the same text was said of this place")
-        for annotation in (*repeated_regions, *repeated_lines)
-    ]
-
-    dropped = (*record.dropped, *small, *weak_regions, *weak_lines, *repeated)
+    repetitions = [_dropped(annotation, "the same text was said of this place") for annotation in repeated]
     return record.model_copy(
-        update={"regions": tuple(regions), "lines": tuple(lines), "dropped": dropped},
+        update={
+            "regions": tuple(annotation for annotation in retained if isinstance(annotation, Region)),
+            "lines": tuple(annotation for annotation in retained if isinstance(annotation, OcrLine)),
+            "dropped": (*record.dropped, *small, *weak_regions, *weak_lines, *repetitions),
+        },
     )
 
 
 def _drop_small_segments(record: Record, smallest: float) -> tuple[list[Region], list[DroppedAnnotation]]:
     """Split the regions into those that are large enough and the segments that are too small."""
+    if smallest == 0:
+        return list(record.regions), []
+
     retained, dropped = [], []
     for region in record.regions:
         if region.kind != "segment":
@@ -155,17 +154,30 @@ def _apply_thresholds(
 
 
 def suppress_same_caption(
-    annotations: Sequence[Annotation], overlap: Overlap = boxes.iou, threshold: float = SAME_CAPTION_IOU
-) -> tuple[list[Annotation], list[Annotation]]:
+    annotations: Sequence[Region | OcrLine],
+    size: tuple[int, int],
+    overlap: Overlap = boxes.iou,
+    threshold: float = SAME_CAPTION_IOU,
+) -> tuple[list[Region | OcrLine], list[Region | OcrLine]]:
     """Split annotations into new ones and those that repeat a text at its place.
 
-    As in the released code, an annotation is compared with the first one of its text only.
+    As in the released code, an annotation is compared with the first one of its text only. Regions and lines
+    repeat only their own kind.
+
+    Args:
+        annotations: regions and lines.
+        size: width and height of the image, of which boxes become fractions.
+        overlap: overlap of two boxes.
+        threshold: overlap from which a text is repeated.
     """
-    first_of_text: dict[str, Annotation] = {}
+    own_boxes = [annotation.box for annotation in annotations]
+    places = [boxes.normalise(box, size) for box in own_boxes]
+
+    first_places: dict[tuple[type, str], Box] = {}
     retained, repeated = [], []
-    for annotation in annotations:
-        first = first_of_text.setdefault(annotation.text, annotation)
-        if first is not annotation and overlap(first.box, annotation.box) >= threshold:
+    for annotation, place in zip(annotations, places, strict=True):
+        first = first_places.setdefault((type(annotation), annotation.text), place)
+        if first is not place and overlap(first, place) >= threshold:
             repeated.append(annotation)
         else:
             retained.append(annotation)

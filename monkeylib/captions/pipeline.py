@@ -59,6 +59,7 @@ from monkeylib.captions.stages import (
     load_samples,
 )
 from monkeylib.digests import json_digest
+from monkeylib.images import MAX_PIXELS
 from monkeylib.progress import Progress, ProgressCallback
 from monkeylib.runs import RunDiffers, RunFolder
 
@@ -210,7 +211,7 @@ class Pipeline:
                 bars.print(_describe(images, stages, engine, shard_size, out))
                 for remark in folder.remarks:
                     bars.print(f"monkeylib: {resources.display_path(out)}: {remark}")
-                return self._run(folder, shards, stages, engine, retry_failed, report, bars, start)
+                return self._run(folder, shards, stages, engine, retry_failed, report, bars, progress, start)
 
     def _open(
         self,
@@ -251,6 +252,7 @@ class Pipeline:
         retry_failed: bool,
         report: int,
         bars: Progress,
+        progress: bool,
         start: float,
     ) -> "Summary":
         """Caption images into a locked folder."""
@@ -269,7 +271,7 @@ class Pipeline:
             bars.add_task(stage.name, image_count)
 
         # Engines are generators: the shards run while their statistics are added up.
-        finished = engine.run(missing, stages, shard_folder, bars.advance)
+        finished = engine.run(missing, stages, shard_folder, bars.advance if progress else None)
         statistics = _add_up(stages, finished)
 
         manifest = gather_shards(shard_folder, shards, out)
@@ -494,7 +496,7 @@ class ShardTask:
 
 
 def load_shard(shard: Shard) -> ShardTask:
-    """Read the images of a shard."""
+    """Read the sizes of a shard's images."""
     return ShardTask(shard, tuple(load_samples(shard.images, shard.sha256)))
 
 
@@ -534,11 +536,14 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Runs in this process: shard by shard, and within a shard stage by stage.
+    """Runs in this process: shard by shard.
+
+    A batch of images goes through all experts and the matcher before the next one, so that each image is
+    decoded once. Then the captions of the shard are composed.
 
     Args:
-        low_memory: free a model when its stage is done, so that never more than one is loaded. It is loaded
-            again for the next shard.
+        low_memory: bring the full shard through a stage before the next one, and free its model, so that
+            never more than one is loaded. It is loaded again for the next shard.
     """
 
     low_memory: bool = False
@@ -551,13 +556,45 @@ class LocalEngine:
         progress: ProgressCallback | None,
     ) -> Iterator[list[StageStatistics]]:
         """Commit each shard in `folder`, and yield its statistics."""
+        image_stages = [stage for stage in stages if stage.reads_images]
+        text_stages = [stage for stage in stages if not stage.reads_images]
+
         for shard in shards:
-            task = load_shard(shard)
-            for stage in stages:
-                task = run_stage(stage, task, progress)
-                if self.low_memory:
+            if self.low_memory:
+                task = load_shard(shard)
+                for stage in stages:
+                    task = run_stage(stage, task, progress)
                     stage.release()
+            else:
+                task = _annotate_in_batches(shard, image_stages, progress)
+                for stage in text_stages:
+                    task = run_stage(stage, task, progress)
+
             yield finish_shard(task, stages, folder)
+
+
+def _annotate_in_batches(
+    shard: Shard, stages: Sequence[Stage], progress: ProgressCallback | None
+) -> ShardTask:
+    """Bring a shard through the stages that read images, a batch at a time."""
+    size = max((stage.cached_model.batch_size for stage in stages), default=len(shard.images))
+    samples: list[PipelineSample] = []
+    totals = {stage.name: StageStatistics(stage.name) for stage in stages}
+
+    for start in range(0, len(shard.images), size):
+        # The images of a batch may have as many pixels together as a single one.
+        batch = load_samples(
+            shard.images[start : start + size],
+            shard.sha256[start : start + size],
+            largest_in_memory=MAX_PIXELS // size,
+        )
+        for stage in stages:
+            batch, statistics = stage(batch, progress)
+            totals[stage.name] += statistics
+
+        samples += [replace(sample, pixels=None) for sample in batch]
+
+    return ShardTask(shard, tuple(samples), tuple(totals.values()))
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from PIL import Image
 from monkeylib import boxes, html_pages
 from monkeylib.boxes import Box
 from monkeylib.captions import checks
-from monkeylib.captions.annotations import Mask, Record, Region
-from monkeylib.captions.composers.rules import reading_order
+from monkeylib.captions.annotations import Mask, Record, Region, reading_order
 from monkeylib.captions.input_images import InputImage
 
 LEVELS = {"region": "#0b6e99", "segment": "#3f7f33", "line": "#b0437b", "dropped": "#b85c1b"}

@@ -27,7 +27,7 @@ from monkeylib.captions.cached_model import (
     result_folder,
 )
 from monkeylib.captions.composers import Composer
-from monkeylib.captions.input_images import InputImage, open_images
+from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher, Model, crop
 from monkeylib.digests import json_digest
 from monkeylib.images import MAX_PIXELS, ImageWarning
@@ -42,11 +42,22 @@ class PipelineSample:
         image: the image.
         record: its record so far.
         intermediate: outputs that later dependent experts need, by `ExpertStage.key`.
+        pixels: the opened image, while one process runs several stages on it; None where each stage has to
+            open it. It never goes to another process.
     """
 
     image: InputImage
     record: Record
     intermediate: dict[str, ExpertOutput] = field(default_factory=dict)
+    pixels: Image.Image | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the pixels out: a file is smaller."""
+        return {**self.__dict__, "pixels": None}
+
+    def open(self) -> Image.Image:
+        """Return the RGB image; see `input_images.open_images`."""
+        return self.image.open() if self.pixels is None else self.pixels
 
     def with_failure(self, failure: Failure) -> "PipelineSample":
         """Return the sample with one more failure."""
@@ -98,41 +109,39 @@ class StageStatistics:
         )
 
 
-def load_samples(images: Sequence[InputImage], sha256: Sequence[str]) -> list[PipelineSample]:
+def load_samples(
+    images: Sequence[InputImage], sha256: Sequence[str], largest_in_memory: int = 0
+) -> list[PipelineSample]:
     """Return the samples of images. One that cannot be read gets a failure, and no size.
 
     Args:
         images: the images.
         sha256: their digests, empty where the file could not be read.
+        largest_in_memory: images of up to so many pixels stay in memory, for the stages that follow.
     """
     # Decode a few images at a time: a shard has up to a thousand.
     with ThreadPoolExecutor(4) as pool:  # reading and decoding release the interpreter's lock
-        readings = list(pool.map(_read_size, images, sha256))
+        samples = list(pool.map(partial(_load_sample, largest_in_memory=largest_in_memory), images, sha256))
 
-    samples = []
-    for image, digest, reading in zip(images, sha256, readings, strict=True):
-        sample = PipelineSample(image, Record(name=image.name, original_caption=image.original_caption))
-        if isinstance(reading, Failure):
-            samples.append(sample.with_failure(reading))
-            continue
-
-        (width, height), notices = reading
-        for notice in notices:
+    for sample in samples:
+        for notice in sample.record.notices:
             warnings.warn(notice, ImageWarning, stacklevel=2)
-        samples.append(sample.with_record(sha256=digest, width=width, height=height, notices=notices))
-
     return samples
 
 
-def _read_size(image: InputImage, digest: str) -> tuple[tuple[int, int], tuple[str, ...]] | Failure:
-    """Return width and height of an image that can be decoded with its notices, else the failure."""
+def _load_sample(image: InputImage, digest: str, largest_in_memory: int) -> PipelineSample:
+    """Return the sample of an image that can be decoded, else one with the failure."""
+    sample = PipelineSample(image, Record(name=image.name, original_caption=image.original_caption))
     try:
         pixels, notices = image.read()
         if not digest:
             raise OSError("the file could not be read when its checksum was taken")
-        return pixels.size, notices
     except Exception as error:  # Pillow's plugins raise whatever they like on broken files
-        return as_failure("read", error)
+        return sample.with_failure(as_failure("read", error))
+
+    width, height = pixels.size
+    sample = sample.with_record(sha256=digest, width=width, height=height, notices=notices)
+    return replace(sample, pixels=pixels) if width * height <= largest_in_memory else sample
 
 
 def _parts_in_memory(samples: Sequence[PipelineSample]) -> Iterator[list[PipelineSample]]:
@@ -162,11 +171,13 @@ class Stage(ABC):
         name: name of the stage, in progress and statistics.
         model: the model that it runs.
         cached_model: the model with the cache of its results.
+        reads_images: whether its model gets the images.
     """
 
     name: str
     model: Model
     cached_model: CachedModel
+    reads_images: bool = True
 
     @property
     @abstractmethod
@@ -308,7 +319,7 @@ class ExpertStage(Stage):
     def _infer(self, samples: Sequence[PipelineSample]) -> Sequence[ExpertOutput]:
         outputs: list[ExpertOutput] = []
         for part in _parts_in_memory(samples):
-            images = open_images([sample.image for sample in part])
+            images = [sample.open() for sample in part]
 
             if isinstance(self.model, DependentExpert):
                 upstream = [sample.intermediate[self.upstream_key] for sample in part]
@@ -387,7 +398,7 @@ class MatchStage(Stage):
     def _infer(self, samples: Sequence[PipelineSample]) -> list[list[float]]:
         crops, texts = [], []
         for sample in samples:
-            image = sample.image.open()
+            image = sample.open()
 
             # Regions of one box share a crop object, which the matcher encodes once.
             crop_of_box: dict[Box, Image.Image] = {}
@@ -425,6 +436,8 @@ class MatchStage(Stage):
 
 class ComposeStage(Stage):
     """Filters the annotations, has the composer write the detailed caption, and checks it."""
+
+    reads_images = False
 
     def __init__(
         self,

@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from monkeylib.captions.annotations import Record
-from monkeylib.captions.composers.rules import reading_order
+from monkeylib.captions.annotations import Record, reading_order
 from monkeylib.captions.experts.ocr import PpOcr
 from monkeylib.data.synthetic import Sample
 from monkeylib.evaluation.metrics.text import character_error

@@ -14,8 +14,7 @@ from PIL import Image
 
 from monkeylib.boxes import Box, iou, released_iou
 from monkeylib.captions import filtering
-from monkeylib.captions.annotations import Record, Region
-from monkeylib.captions.composers.rules import reading_order
+from monkeylib.captions.annotations import Record, Region, reading_order
 from monkeylib.plots.style import COLOURS, INK, draw_intervals
 from monkeylib.tables import Row
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from monkeylib.captions import annotations
-from monkeylib.captions.annotations import Mask, OcrLine, Record
-from tests.support.caption_records import record, region
+from monkeylib.captions.annotations import Mask, OcrLine, Record, reading_order
+from tests.support.caption_records import line, record, region
 
 
 @pytest.mark.parametrize(
@@ -114,3 +114,33 @@ def test_invalid_text_is_refused(text):
 def test_arrays_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"shape \[H, W\]"):
         annotations.mask_to_run_lengths(np.zeros(shape, dtype=bool))
+
+
+def test_reading_order_goes_row_by_row():
+    lines = [
+        line("d", (60, 31, 90, 41)),
+        line("b", (60, 10, 90, 20)),
+        line("c", (10, 30, 50, 40)),
+        line("a", (10, 12, 50, 22)),
+    ]
+    assert "".join(item.text for item in reading_order(lines)) == "abcd"
+    assert reading_order([]) == []
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_reading_order_is_that_of_the_page_however_it_is_turned(quarters):
+    page = [
+        line("first", (10, 12, 50, 22)),
+        line("second", (60, 10, 90, 20)),
+        line("third", (10, 30, 50, 40)),
+        line("last", (60, 31, 90, 41)),
+    ]
+
+    def turn(point):
+        x, y = point
+        return [(x, y), (100 - y, x), (100 - x, 100 - y), (y, 100 - x)][quarters]
+
+    turned = [item.model_copy(update={"quad": tuple(map(turn, item.quad))}) for item in page]
+    upright = line("a", (90, 80, 99, 90))
+    order = [item.text for item in reading_order([*turned[::-1], upright])]
+    assert [text for text in order if text != "a"] == ["first", "second", "third", "last"]

@@ -11,7 +11,7 @@ from tests.support.caption_records import boxes_within, line, record, region, re
 
 @given(st.lists(regions, max_size=8))
 def test_suppression_retains_the_first_of_a_text_and_those_at_other_places(items):
-    retained, repeated = filtering.suppress_same_caption(items)
+    retained, repeated = filtering.suppress_same_caption(items, (1, 1))
     assert sorted(map(id, retained + repeated)) == sorted(map(id, items))
 
     # The first annotation of each text.

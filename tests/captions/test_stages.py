@@ -1,14 +1,15 @@
 """Stages: inputs of matchers, dependent experts and composers, caching, and failures."""
 
+import pickle
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from monkeylib.captions import experts, filtering, pipeline, stages
-from monkeylib.captions.annotations import ExpertOutput, Region
-from monkeylib.captions.experts.segments import CaptionedSegments, cut_out, largest
+from monkeylib.captions.annotations import ExpertOutput
+from monkeylib.captions.experts.segments import CaptionedSegments
 from monkeylib.captions.input_images import InputImage
-from monkeylib.captions.models import crop
 from monkeylib.captions.record_files import write_records
 from monkeylib.captions.stages import load_samples
 from monkeylib.images import ImageWarning
@@ -132,13 +133,6 @@ def test_scores_are_clipped_to_probabilities_and_missing_ones_recorded(images, t
     assert "returned 0 scores for 1 regions" in records[0].failures[0].error
 
 
-def test_crops_are_full_pixels_inside_the_image():
-    stripes = image((1, 2, 3), (4, 5, 6))
-    assert crop(stripes, (-3, 2.6, 8.4, 99)).size == (8, 8)
-    assert crop(stripes, (15.9, 9.9, 16, 10)).size == (1, 1)
-    assert crop(stripes, (40, 40, 50, 50)).size == (1, 1)
-
-
 # --- segments -------------------------------------------------------------------------------------
 
 
@@ -237,16 +231,14 @@ def test_cpu_set_loads_yolox_once(tmp_path):
     assert len(set(names)) == len(names) == 6 and "yolox-nano" in names
 
 
-def test_segments_are_the_largest_on_white():
-    (output,) = Halves().annotate([image((0, 0, 0), (9, 9, 9))])
-    without_mask = output.regions[0].model_copy(update={"mask": None})
+def test_largest_segments_are_captioned(images, tmp_path):
+    class Uneven(Halves):
+        def _cut(self, width, height):
+            left, right = super()._cut(width, height)
+            yield from (left, right.model_copy(update={"mask": None}))
 
-    assert largest([without_mask, *output.regions], 1) == [output.regions[0]]
-
-    # Outside of the mask, the crop is white.
-    inside = Region(box=(0, 0, 16, 10), text="", score=1, expert="e", mask=output.regions[1].mask)
-    cut_pixels = np.asarray(cut_out(image((0, 0, 0), (9, 9, 9)), inside))
-    assert (cut_pixels[:, :8] == 255).all() and (cut_pixels[:, 8:] == 9).all()
+    _, records = run_pipeline(images[:1], tmp_path, CaptionedSegments(Uneven(), Shades(), count=1))
+    assert [region.box for region in records[0].regions] == [(0, 0, 8, 10)], "those without a mask come last"
 
 
 def test_missing_region_captions_are_recorded(images, tmp_path):
@@ -256,6 +248,34 @@ def test_missing_region_captions_are_recorded(images, tmp_path):
 
     _, records = run_pipeline(images[:1], tmp_path, CaptionedSegments(Halves(), Short()))
     assert "shades captioned 1 of 2 segments" in records[0].failures[0].error
+
+
+# --- images in memory -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_image_is_decoded_once_for_all_experts(low_memory, images, tmp_path, monkeypatch):
+    opened = []
+    read = InputImage.read
+    monkeypatch.setattr(InputImage, "read", lambda self: opened.append(self.name) or read(self))
+    captioner = pipeline.Pipeline([Colours(), Halves()], None, None, OPEN, batch_size=2)
+    engine = pipeline.LocalEngine(low_memory)
+    captioner.run(images, tmp_path, engine=engine, progress=False)
+
+    # With little memory, they are opened for their sizes, and again by each stage.
+    times = 3 if low_memory else 1
+    assert sorted(opened) == sorted(times * [image.name for image in images])
+
+
+def test_sample_goes_to_another_process_without_its_pixels(images):
+    (sample,) = load_samples(images[:1], ["0" * 64], largest_in_memory=16 * 10)
+    assert sample.pixels is not None and sample.open() is sample.pixels
+
+    (large,) = load_samples(images[:1], ["0" * 64], largest_in_memory=16 * 10 - 1)
+    assert large.pixels is None and large == sample, "it would take too much memory"
+
+    copy = pickle.loads(pickle.dumps(sample))
+    assert copy == sample and copy.pixels is None and copy.open().size == sample.pixels.size
 
 
 # --- composing ------------------------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from monkeylib import boxes
-from monkeylib.boxes import Box, Point
-from monkeylib.captions.annotations import OcrLine, Record, Region
+from monkeylib.boxes import Point
+from monkeylib.captions.annotations import Record, reading_order
 from monkeylib.captions.checks import MAXIMUM_SENTENCES, split_sentences
 from monkeylib.captions.filtering import bare_name, group_objects
 from monkeylib.captions.models import Composer
@@ -30,31 +31,49 @@ class RuleComposer(Composer):
 
     def compose(self, record: Record) -> str:
         """Return at most five sentences."""
-        details = []
-        if record.regions:
-            # Each group of regions is one object, its best region first.
-            objects = [group[0] for group in group_objects(record.regions)]
-            details += [_objects_sentence(record, objects), _relation_sentence(record, objects)]
-
-        if record.lines:
-            details.append(self._texts_sentence(record))
-        details = [text for text in details if text]
-
-        # Whole-image captions, two sentences of each, take the room that is left.
+        # Each group of regions is one object, its best region first.
+        regions = [group[0] for group in group_objects(record.regions)]
+        bare_names = [bare_name(region) for region in regions]
         image_captions = [*(caption.text for caption in record.captions), record.original_caption]
         parts = [part for text in image_captions if text.strip() for part in split_sentences(text)[:2]]
-        image_sentences = [as_sentence(part) for part in parts[: MAXIMUM_SENTENCES - len(details)]]
+        lines = reading_order(record.lines)
 
+        # Where the objects are, and how large.
+        size = record.width, record.height
+        fractions = [boxes.normalise(region.box, size) for region in regions]
+        centers = [boxes.center(box) for box in fractions]
+        shares = [boxes.area(box) for box in fractions]
+        areas = [boxes.area(region.box) for region in regions]
+
+        objects = []
+        for region, name, center, share, area in zip(
+            regions, bare_names, centers, shares, areas, strict=True
+        ):
+            objects.append(_Object(region.text, name, describe_place(center, share), center, area))
+        quotes = [_quote(line.text) for line in lines if len(line.text.strip()) > 1]
+        details = _detail_sentences(objects, quotes, self.maximum_texts)
+
+        # Whole-image captions, two sentences of each, take the room that is left.
+        image_sentences = [as_sentence(part) for part in parts[: MAXIMUM_SENTENCES - len(details)]]
         return " ".join([*image_sentences, *details])
 
-    def _texts_sentence(self, record: Record) -> str:
-        quotes = [_quote(line.text) for line in reading_order(record.lines) if len(line.text.strip()) > 1]
-        if not quotes:
-            return ""
 
-        if len(quotes) > self.maximum_texts:
-            return f"The text reads {', '.join(quotes[: self.maximum_texts])} and more."
-        return f"The text reads {join_with_and(quotes)}."
+class _Object(NamedTuple):
+    """An object as the sentences need it.
+
+    Attributes:
+        name: its text.
+        bare_name: its text without article, in lower case.
+        place: its place in words.
+        center: of its box, as fractions of the image.
+        area: of its box, in pixels.
+    """
+
+    name: str
+    bare_name: str
+    place: str
+    center: Point
+    area: float
 
 
 def _quote(text: str) -> str:
@@ -63,71 +82,33 @@ def _quote(text: str) -> str:
     return '"' + one_line.translate({ord(mark): "'" for mark in '"“”'}) + '"'
 
 
-def reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
-    """Return lines from the top of their page to its bottom, and from left to right on one level.
+def describe_place(center: Point, share: float) -> str:
+    """Return the place of a box in words: the thirds of the image, both ways, that hold its centre.
 
-    The page is turned as most of the text is, in steps of 90 degrees: of an upside-down page, the top is at
-    the bottom of the image.
+    Args:
+        center: x and y of its centre, as fractions of the image.
+        share: share of the image that it covers.
     """
-    turns: Counter[int] = Counter()
-    for line in lines:
-        # Long lines are surely text, and tell the direction best.
-        turns[_quarter_turns(line)] += len(line.text)
-    # Of two equal ones, the fewer turns.
-    turn = min(turns, key=lambda turn: (-turns[turn], turn), default=0)
+    # A centre on the right or lower edge would give index 3.
+    column = ("left", "centre", "right")[min(2, int(3 * center[0]))]
+    row = ("top", "middle", "bottom")[min(2, int(3 * center[1]))]
 
-    upright = [[_turn_back(point, turn) for point in line.quad] for line in lines]
-    return [lines[index] for index in boxes.reading_order(boxes.bounding_boxes(upright))]
-
-
-def _quarter_turns(line: OcrLine) -> int:
-    """Return by how many quarters a line is turned clockwise, from 0 to 3."""
-    (x0, y0), (x1, y1), *_ = line.quad
-    right, down = x1 - x0, y1 - y0
-    if abs(right) >= abs(down):
-        return 0 if right >= 0 else 2
-    return 1 if down > 0 else 3
+    if share > 0.6:
+        return "filling most of the picture"
+    if row == "middle":
+        return "in the centre" if column == "centre" else f"on the {column}"
+    return f"at the {row}" if column == "centre" else f"at the {row} {column}"
 
 
-def _turn_back(point: Point, quarters: int) -> Point:
-    """Turn a point counterclockwise about the corner of the image."""
-    x, y = point
-    return [(x, y), (y, -x), (-x, -y), (-y, x)][quarters]
+def _detail_sentences(objects: Sequence[_Object], quotes: Sequence[str], maximum_texts: int) -> list[str]:
+    """Return the sentences of the objects and their places, of their relation, and of the texts."""
+    relation = _relation_sentence(objects)
+    sentences = []
 
-
-def describe_places(record: Record, places: Sequence[Box]) -> list[str]:
-    """Return the place of each box in words: the thirds of the image, both ways, that hold its centre."""
-    size = record.width, record.height
-    fractions = [boxes.normalise(box, size) for box in places]
-    areas = map(boxes.area, fractions)
-    centers = map(boxes.center, fractions)
-
-    descriptions = []
-    for area, (x, y) in zip(areas, centers, strict=True):
-        # A centre on the right or lower edge would give index 3.
-        column = ("left", "centre", "right")[min(2, int(3 * x))]
-        row = ("top", "middle", "bottom")[min(2, int(3 * y))]
-
-        if area > 0.6:
-            descriptions.append("filling most of the picture")
-        elif row == "middle":
-            descriptions.append("in the centre" if column == "centre" else f"on the {column}")
-        else:
-            descriptions.append(f"at the {row}" if column == "centre" else f"at the {row} {column}")
-
-    return descriptions
-
-
-def _objects_sentence(record: Record, objects: Sequence[Region]) -> str:
-    """Return the sentence of objects and their places; objects of one name are counted."""
-    if not objects:
-        return ""
-
+    # Objects of one name are counted.
     places_of_name: dict[str, list[str]] = {}
-    for region, place in zip(
-        objects, describe_places(record, [region.box for region in objects]), strict=True
-    ):
-        places_of_name.setdefault(region.text, []).append(place)
+    for item in objects:
+        places_of_name.setdefault(item.name, []).append(item.place)
 
     phrases = []
     for name, places in places_of_name.items():
@@ -136,26 +117,31 @@ def _objects_sentence(record: Record, objects: Sequence[Region]) -> str:
         where = join_with_and(unique_places) if len(unique_places) <= 3 else "in several places"
         phrases.append(f"{with_count(name, len(places))} {where}")
 
-    return f"The picture shows {'; '.join(phrases)}."
+    if phrases:
+        sentences.append(f"The picture shows {'; '.join(phrases)}.")
+    if relation:
+        sentences.append(relation)
+
+    if len(quotes) > maximum_texts:
+        sentences.append(f"The text reads {', '.join(quotes[:maximum_texts])} and more.")
+    elif quotes:
+        sentences.append(f"The text reads {join_with_and(quotes)}.")
+    return sentences
 
 
-def _relation_sentence(record: Record, objects: Sequence[Region]) -> str:
+def _relation_sentence(objects: Sequence[_Object]) -> str:
     """Return the sentence of the relation of the two largest objects with unique names, if clearly apart."""
-    counts = Counter(region.text for region in objects)
-    unique = [region for region in objects if counts[region.text] == 1]
+    counts = Counter(item.name for item in objects)
+    unique = [item for item in objects if counts[item.name] == 1]
     if len(unique) < 2:
         return ""
 
     # The two largest; of two equal ones, the first comes first.
-    areas = [boxes.area(region.box) for region in unique]
-    by_size = sorted(range(len(unique)), key=lambda index: -areas[index])
-    first, second = (unique[index] for index in by_size[:2])
+    first, second = sorted(unique, key=lambda item: -item.area)[:2]
 
-    # How far the centre of the first lies to the right of and below that of the second.
-    size = record.width, record.height
-    first_x, first_y = boxes.center(boxes.normalise(first.box, size))
-    second_x, second_y = boxes.center(boxes.normalise(second.box, size))
-    right, down = first_x - second_x, first_y - second_y  # fractions of the image
+    # How far the centre of the first lies to the right of and below that of the second, in fractions.
+    right = first.center[0] - second.center[0]
+    down = first.center[1] - second.center[1]
     if max(abs(right), abs(down)) < 0.15:
         return ""
 
@@ -165,4 +151,4 @@ def _relation_sentence(record: Record, objects: Sequence[Region]) -> str:
     else:
         relation = "below" if down > 0 else "above"
 
-    return f"The {bare_name(first)} is {relation} the {bare_name(second)}."
+    return f"The {first.bare_name} is {relation} the {second.bare_name}."

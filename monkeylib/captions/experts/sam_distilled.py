@@ -24,6 +24,7 @@ ASSET = "sam-distilled"
 SIDE = 1024  # input pixels
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _LOGITS = 256  # side of the decoder's masks: a quarter of the input's
+_ENLARGED = 1 << 25  # pixels of masks that are enlarged at once: 128 MB of logits
 # Share of the image: points inside a larger mask, such as the background, are not skipped.
 _MOST_COVERED = 0.5
 _NO_MASK = np.zeros((1, 1, _LOGITS, _LOGITS), dtype=np.float32)
@@ -122,20 +123,21 @@ class SamDistilled(Expert):
         input_size = round(image.width * scale), round(image.height * scale)
         candidates = self._candidates(self._encode(image, input_size), input_size)
 
+        # A few masks at a time: each has as many pixels as the image.
+        selected = distinct(candidates.logits > 0, candidates.ious, self.overlap)
         regions = []
-        for index in distinct(candidates.logits > 0, candidates.ious, self.overlap):
-            mask = _enlarge(candidates.logits[index], input_size, image.size)
-            if not mask.any():
-                continue
-            region = Region(
-                box=mask_box(mask),
-                text="",
-                score=min(max(float(candidates.ious[index]), 0.0), 1.0),
-                expert=self.name,
-                kind="segment",
-                mask=Mask.from_array(mask),
-            )
-            regions.append(region)
+        masks_at_once = max(1, _ENLARGED // (image.width * image.height))
+        for start in range(0, len(selected), masks_at_once):
+            indices = selected[start : start + masks_at_once]
+            masks = _enlarge(candidates.logits[indices], input_size, image.size)
+            scores = candidates.ious[indices].clip(0.0, 1.0).tolist()
+            boxes = [mask_box(mask) if mask.any() else None for mask in masks]
+
+            for mask, box, score in zip(masks, boxes, scores, strict=True):
+                if box is not None:
+                    rle = Mask.from_array(mask)
+                    region = Region(box=box, text="", score=score, expert=self.name, kind="segment", mask=rle)
+                    regions.append(region)
 
         return tuple(largest_first(regions))
 
@@ -245,10 +247,10 @@ def mask_box(mask: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def _enlarge(logits: np.ndarray, input_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Return the mask `[H, W]` in the image's own pixels.
+    """Return masks `[N, H, W]` in the image's own pixels.
 
     Args:
-        logits: `[h, w]`, covering the image's part of the decoder's grid.
+        logits: `[N, h, w]`, covering the image's part of the decoder's grid.
         input_size: width and height of the image within the square input.
         size: width and height of the image.
     """
@@ -257,6 +259,6 @@ def _enlarge(logits: np.ndarray, input_size: tuple[int, int], size: tuple[int, i
 
     # First to input pixels, where the padding can be cut off exactly, then to the image's own.
     scale = SIDE // _LOGITS
-    enlarged = F.interpolate(torch.from_numpy(logits)[None, None], scale_factor=scale, mode="bilinear")
+    enlarged = F.interpolate(torch.from_numpy(logits)[:, None], scale_factor=scale, mode="bilinear")
     enlarged = enlarged[..., : input_size[1], : input_size[0]]
-    return (F.interpolate(enlarged, size=size[::-1], mode="bilinear")[0, 0] > 0).numpy()
+    return (F.interpolate(enlarged, size=size[::-1], mode="bilinear")[:, 0] > 0).numpy()

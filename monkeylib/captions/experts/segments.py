@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from monkeylib.captions.annotations import ExpertOutput, Region, largest_first
@@ -11,7 +10,7 @@ from monkeylib.captions.experts.blip2 import Blip2Segments
 from monkeylib.captions.experts.sam import SamMasks
 from monkeylib.captions.experts.sam_distilled import SamDistilled
 from monkeylib.captions.experts.tagger import Tagger
-from monkeylib.captions.models import DependentExpert, Expert, RegionCaptioner, crop
+from monkeylib.captions.models import DependentExpert, Expert, RegionCaptioner, cut_out
 from monkeylib.captions.registry import register_expert
 
 LARGEST = 20  # released code: number of masks of an image that are captioned, by area
@@ -60,7 +59,8 @@ class CaptionedSegments(DependentExpert):
         self, images: Sequence[Image.Image], upstream: Sequence[ExpertOutput]
     ) -> list[ExpertOutput]:
         """Return the captioned segments of each image, without those that get an empty caption."""
-        segments = [largest(annotations.regions, self.count) for annotations in upstream]
+        # The largest masks; of equal ones the earlier first.
+        segments = [largest_first(annotations.regions)[: self.count] for annotations in upstream]
 
         # Caption the crops of all images together, so that batches are full.
         crops = []
@@ -90,20 +90,6 @@ class CaptionedSegments(DependentExpert):
                 captioned.append(region.model_copy(update=changes))
 
         return tuple(captioned)
-
-
-def largest(regions: Sequence[Region], count: int = LARGEST) -> list[Region]:
-    """Return the regions with the largest masks, largest first; of equal ones the earlier first."""
-    return largest_first(regions)[:count]
-
-
-def cut_out(image: Image.Image, region: Region) -> Image.Image:
-    """Crop a region to its box, white outside its mask, as the released code shows segments to BLIP-2."""
-    if region.mask is not None:
-        pixels = np.asarray(image).copy()
-        pixels[~region.mask.array()] = 255
-        image = Image.fromarray(pixels)
-    return crop(image, region.box)
 
 
 @register_expert("sam-blip2", sets={"paper": 3, "paper-grit": 3})

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monkeylib import boxes
 from monkeylib.captions.annotations import Caption
 from monkeylib.captions.composers import rules
 from tests.support.caption_records import line, record, region, regions
@@ -63,36 +64,6 @@ def test_caption_is_short_grounded_and_without_coordinates(regions, texts):
     assert rules.RuleComposer().compose(full_record) == text
 
 
-def test_reading_order_goes_row_by_row():
-    lines = [
-        line("d", (60, 31, 90, 41)),
-        line("b", (60, 10, 90, 20)),
-        line("c", (10, 30, 50, 40)),
-        line("a", (10, 12, 50, 22)),
-    ]
-    assert "".join(item.text for item in rules.reading_order(lines)) == "abcd"
-    assert rules.reading_order([]) == []
-
-
-@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
-def test_reading_order_is_that_of_the_page_however_it_is_turned(quarters):
-    page = [
-        line("first", (10, 12, 50, 22)),
-        line("second", (60, 10, 90, 20)),
-        line("third", (10, 30, 50, 40)),
-        line("last", (60, 31, 90, 41)),
-    ]
-
-    def turn(point):
-        x, y = point
-        return [(x, y), (100 - y, x), (100 - x, 100 - y), (y, 100 - x)][quarters]
-
-    turned = [item.model_copy(update={"quad": tuple(map(turn, item.quad))}) for item in page]
-    upright = line("a", (90, 80, 99, 90))
-    order = [item.text for item in rules.reading_order([*turned[::-1], upright])]
-    assert [text for text in order if text != "a"] == ["first", "second", "third", "last"]
-
-
 @pytest.mark.parametrize(
     ("box", "words"),
     [
@@ -102,7 +73,8 @@ def test_reading_order_is_that_of_the_page_however_it_is_turned(quarters):
     ],
 )  # fmt: skip
 def test_places_in_words(box, words):
-    assert rules.describe_places(record(), [box]) == [words]
+    fractions = boxes.normalise(box, (100, 100))
+    assert rules.describe_place(boxes.center(fractions), boxes.area(fractions)) == words
 
 
 def test_rules_quote_texts_and_cut_long_captions():

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from monkeylib.captions import filtering
-from monkeylib.captions.composers import rules
+from monkeylib.captions import annotations, filtering
 from monkeylib.captions.experts.ocr import PpOcr
 
 
@@ -41,7 +40,7 @@ def test_page_is_read_in_its_order_however_it_is_turned(quarters):
     # Clockwise, as Pillow turns the other way.
     turned = page.rotate(-90 * quarters, expand=True)
     (output,) = PpOcr(threads=1).annotate([turned])
-    ordered = rules.reading_order(output.lines)
+    ordered = annotations.reading_order(output.lines)
     assert [line.text.replace(" ", "") for line in ordered] == [text.replace(" ", "") for text in texts]
 
     (x0, y0), (x1, y1), *_ = ordered[0].quad
