@@ -129,6 +129,11 @@ _REFUSED = {
 _RUNTIME_OPTIONS = ("logits_processor", "prefix_allowed_tokens_fn", "synced_gpus")
 
 
+def context_length(model: nn.Module) -> int | None:
+    """Return the most tokens that a model takes, None if its configuration does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 def check_context(
     model: nn.Module, prompt_tokens: Sequence[int], visual_tokens: Sequence[int], max_new_tokens: int = 0
 ) -> None:
@@ -143,7 +148,7 @@ def check_context(
     Raises:
         ValueError: the longest prompt does not fit.
     """
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(model)
     if context is None or not prompt_tokens or max(prompt_tokens) + max_new_tokens <= context:
         return
 
@@ -571,7 +576,7 @@ class _TokenLogProbabilities(StoppingCriteria):
 
     def log_probabilities(self, ids: Tensor) -> Tensor:
         """Return the log-probabilities of generated tokens, `[B, T]` like these."""
-        # On a GPU, transformers takes back steps that it began before it knew that all rows had ended.
+        # On Apple's GPUs, transformers takes back a step that it began before it knew that all had ended.
         steps = self._steps[: ids.shape[1]]
         return torch.stack(steps, dim=1).cpu() if steps else torch.zeros(ids.shape)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from monkeylib import resources
 from monkeylib.data.records import BadRecord, Record
+from monkeylib.generation import context_length
 from monkeylib.inference import Monkey
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.training import memory
@@ -240,7 +241,12 @@ class SampleAnswers(L.Callback):
         # needs all of them: with answers of different lengths they would wait for each other forever.
         is_sharded = module.profile.training.strategy == "fsdp"
         monkey = Monkey(module.model, module.processor)
-        prediction = monkey.generate(inputs, self.max_new_tokens, synced_gpus=is_sharded)[0].text
+        # An example may fill the context, which then has room for its answer alone.
+        max_new_tokens = self.max_new_tokens
+        context = context_length(module.model)
+        if context is not None:
+            max_new_tokens = min(max_new_tokens, context - first_label)
+        prediction = monkey.generate(inputs, max_new_tokens, synced_gpus=is_sharded)[0].text
 
         prompt, answer = record.turns[0]
         return {"step": step, "id": record.id, "prompt": prompt, "answer": answer, "prediction": prediction}

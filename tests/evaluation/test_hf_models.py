@@ -49,6 +49,14 @@ def test_model_loads_from_its_folder_and_predicts(folder, examples, tmp_path):
     assert model.with_max_new_tokens(7).name != model.name == model.with_max_new_tokens(6).name
 
 
+def test_question_beyond_the_context_is_refused_with_its_numbers(folder, examples):
+    model = hf_models.load_image_text_model(folder, max_new_tokens=6, device="cpu")
+    prompt_tokens = model(examples[:1])[0].prompt_tokens
+    model.model.config.get_text_config().max_position_embeddings = prompt_tokens + 5
+    with pytest.raises(ValueError, match=f"has {prompt_tokens} tokens.* model takes {prompt_tokens + 5}"):
+        model(examples[:1])
+
+
 def test_image_reaches_the_model(folder, examples, make_image):
     model = hf_models.load_image_text_model(folder, max_new_tokens=8, device="cpu")
     same_question = [Example("a", make_image(seed, 60, 50), "what is it?", ("a",)) for seed in range(4)]

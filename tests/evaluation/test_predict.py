@@ -1,6 +1,7 @@
 """Files of predictions: resumed, repaired and replaced."""
 
 import multiprocessing
+import re
 import time
 from dataclasses import replace
 
@@ -314,6 +315,21 @@ def test_run_stops_where_too_many_examples_fail(tmp_path):
         predict(_echo, examples[:5], tmp_path / "none.jsonl", progress=False)
     with pytest.raises(ValueError, match="from 0 to 1, got 10"):
         predict(_echo, examples, path, progress=False, max_failed=10)
+
+
+def test_question_beyond_the_context_is_a_failure_with_its_numbers(monkey, tmp_path):
+    """Beside others about the same image, and where its answer alone does not fit."""
+    first, *others = noise_questions.make_examples(1, 4)
+    long = replace(first, id="long", question="what? " * 100)
+    context = monkey.model.config.text_config.max_position_embeddings = 100
+    run = predict(monkey, [first, long, *others], tmp_path / "p.jsonl", max_new_tokens=3, progress=False)
+    rows = {row.id: row for row in read_predictions(run.path)}
+
+    assert run.failed == 1 and all(not rows[example.id].error for example in (first, *others))
+    assert re.search(
+        rf"refused: .* \d+ tokens, 20 of them visual, and max_new_tokens is 3, .* takes {context}",
+        rows["long"].error,
+    )
 
 
 def test_predictions_say_how_generation_ended(monkey, tmp_path):

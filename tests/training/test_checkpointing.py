@@ -251,6 +251,24 @@ def test_sharded_processes_generate_answers_of_one_length(tmp_path, monkeypatch,
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 4
 
 
+def test_answer_to_an_example_that_fills_the_context_is_as_long_as_there_is_room(tmp_path, monkeypatch):
+    lengths = []
+    generate = MonkeyForConditionalGeneration.generate
+
+    def generate_and_note(model, input_ids, max_new_tokens, **options):
+        lengths.append(input_ids.shape[1] + max_new_tokens)
+        return generate(model, input_ids=input_ids, max_new_tokens=max_new_tokens, **options)
+
+    monkeypatch.setattr(MonkeyForConditionalGeneration, "generate", generate_and_note)
+    module = build_module(SMOKE)
+    # Prompts have 89 to 96 tokens.
+    module.model.config.text_config.max_position_embeddings = 100
+
+    trainer = SimpleNamespace(global_step=1, is_global_zero=True)
+    SampleAnswers(tmp_path / "answers.jsonl", max_new_tokens=60).on_validation_epoch_end(trainer, module)
+    assert lengths == [100] * 4
+
+
 def test_run_logs_rates_throughput_memory_and_answers(tmp_path):
     run = tmp_path / "run"
     finetune.run(SMOKE.with_training(lora_lr=0.01), run)
