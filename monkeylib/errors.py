@@ -111,6 +111,24 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {matches[0]}?" if matches else ""
 
 
+def refuse_misspelled(sentence: str, names: Iterable[str], existing: Iterable[str]) -> None:
+    """Refuse names that are probably misspelled, where others have to be accepted.
+
+    Args:
+        sentence: what to say before the name, such as "MonkeyConfig has no field".
+        names: the names that were given.
+        existing: the names that exist.
+
+    Raises:
+        TypeError: a name is spelled almost like one of them.
+    """
+    existing = list(existing)
+    for name in names:
+        matches = difflib.get_close_matches(name, existing, n=1, cutoff=0.8)
+        if matches and matches[0] != name:
+            raise TypeError(f"{sentence} {name!r}: did you mean {matches[0]}?")
+
+
 def first_problem(
     error: "ValidationError", top: str = "the whole", schema: "type[BaseModel] | None" = None
 ) -> str:

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from monkeylib.errors import choose, first_problem
+from monkeylib.errors import choose, first_problem, refuse_misspelled
 
 
 def test_known_name_is_returned():
@@ -14,6 +14,12 @@ def test_unknown_name_lists_the_choices():
 
     with pytest.raises(ValueError, match="choose one of nano, or a YAML file$"):
         choose("profile", "x", ["nano"], otherwise="or a YAML file")
+
+
+def test_name_that_is_almost_right_is_refused():
+    refuse_misspelled("a box has no field", ["width", "colour"], ["width", "height"])
+    with pytest.raises(TypeError, match=r"^a box has no field 'heigth': did you mean height\?$"):
+        refuse_misspelled("a box has no field", ["width", "heigth"], ["width", "height"])
 
 
 class Inner(BaseModel):

@@ -1,13 +1,12 @@
 """Configuration of a Monkey model: sizes of its components, and how images are split into tiles."""
 
-import difflib
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from monkeylib.errors import refuse_misspelled
 from monkeylib.model.limits import check_grids, check_sizes
 from monkeylib.tiling import AutoGrid, Grid, grid_positions
 
@@ -18,21 +17,6 @@ Precision = Literal["32-true", "bf16-mixed", "bf16-true"]  # Lightning's names
 
 _SIZES = ("tile_size", "attention_rank", "mlp_rank", "max_tiles")
 _VISION_SIZES = ("tile_size", "patch_size", "width", "layers", "heads", "mlp_width", "position_grid")
-
-
-def _refuse_misspelled(config_class: type[PreTrainedConfig], fields: Mapping[str, Any]) -> None:
-    """Refuse fields that are probably misspelled.
-
-    transformers keeps every field that it does not know, since files of other versions have more of them.
-
-    Raises:
-        TypeError: a field is spelled almost like one of the class.
-    """
-    existing = config_class.__dataclass_fields__
-    for name in fields:
-        matches = difflib.get_close_matches(name, existing, n=1, cutoff=0.8)
-        if matches and not hasattr(config_class, name):
-            raise TypeError(f"{config_class.__name__} has no field {name!r}: did you mean {matches[0]}?")
 
 
 class MonkeyVisionConfig(PreTrainedConfig):
@@ -68,7 +52,7 @@ class MonkeyVisionConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
 
     def __post_init__(self, **kwargs: Any) -> None:
-        _refuse_misspelled(type(self), kwargs)
+        refuse_misspelled(f"{type(self).__name__} has no field", kwargs, type(self).__dataclass_fields__)
         super().__post_init__(**kwargs)
         check_sizes({name: getattr(self, name) for name in _VISION_SIZES})
 
@@ -102,7 +86,7 @@ class MonkeyResamplerConfig(PreTrainedConfig):
     kv_proj: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        _refuse_misspelled(type(self), kwargs)
+        refuse_misspelled(f"{type(self).__name__} has no field", kwargs, type(self).__dataclass_fields__)
         super().__post_init__(**kwargs)
         check_sizes({"queries": self.queries, "heads": self.heads})
 
@@ -189,7 +173,7 @@ class MonkeyConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        _refuse_misspelled(type(self), kwargs)
+        refuse_misspelled(f"{type(self).__name__} has no field", kwargs, type(self).__dataclass_fields__)
         super().__post_init__(**kwargs)
 
         check_sizes({name: getattr(self, name) for name in _SIZES})

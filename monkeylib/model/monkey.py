@@ -7,7 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.utils.generic import TransformersKwargs
 
+from monkeylib.errors import refuse_misspelled
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig
 from monkeylib.model.hf_vision import HFVisionBackbone
@@ -16,6 +18,18 @@ from monkeylib.model.resampler import Projector, Resampler, sincos_position_embe
 from monkeylib.model.tile_lora import TileLoRA, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
 from monkeylib.progress import hide_transformers_bars
+
+# Arguments of `forward`, and those that it hands on to any language model.
+_ARGUMENTS = (
+    "input_ids",
+    "attention_mask",
+    "pixel_values",
+    "grids",
+    "labels",
+    "past_key_values",
+    "inputs_embeds",
+)
+_FORWARDED = {"use_cache", "return_dict", *TransformersKwargs.__annotations__}
 
 TrainMode = Literal["frozen", "lora", "full"]
 
@@ -88,7 +102,12 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Raises:
             ValueError: images that do not fit the prompt, or labels without a supervised position.
+            TypeError: an argument whose name is almost one of these.
         """
+        # The language model would ignore them.
+        if unknown := kwargs.keys() - _FORWARDED:
+            refuse_misspelled("the model takes no argument", unknown, _ARGUMENTS)
+
         # Put the visual tokens in the places of `<imgpad>`. While `generate` decodes, there are none to put.
         if inputs_embeds is None:
             image_features = (mm_encoder_outputs or {}).get("image")

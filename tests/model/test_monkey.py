@@ -136,6 +136,17 @@ def test_wrong_number_of_image_placeholders_raises(tiny, processor, make_image):
         tiny()(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"], grids=inputs["grids"])
 
 
+@pytest.mark.parametrize("name", ["pixel_value", "grid", "label", "attention_masks"])
+def test_misspelled_argument_raises(name, tiny, processor):
+    with pytest.raises(TypeError, match=f"takes no argument '{name}': did you mean"):
+        tiny()(**processor(text="abc"), **{name: torch.zeros(1)})
+
+
+def test_arguments_of_the_language_model_are_handed_on(tiny, processor):
+    output = tiny()(**processor(text="abc"), output_hidden_states=True, use_cache=False)
+    assert len(output.hidden_states) == 3 and output.past_key_values is None
+
+
 def test_wrong_number_of_views_raises(tiny, processor, make_image):
     inputs = processor.image_processor(make_image())
     with pytest.raises(ValueError, match="have 5 views, got 4"):
