@@ -3,10 +3,11 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from tests.support import benchmark_files, record_files
+from tests.support import benchmark_files, prediction_rows, record_files
 
 
 @pytest.fixture()
@@ -313,6 +314,30 @@ def test_file_of_questions_in_the_place_of_a_name_is_a_sentence(call, checkpoint
         code, _, errors = call("evaluate", "--model", checkpoint, *arguments, "--out", "o")
         assert code == 2 and sentence in errors and "Traceback" not in errors
         assert not (tmp_path / "o").exists()
+
+
+# --- runs beside each other
+
+
+def test_folders_of_one_model_are_a_column_each(call, tmp_path):
+    rows = [prediction_rows.prediction(n, correct=True) for n in range(3)]
+    wrong = [prediction_rows.prediction(n, correct=False) for n in range(3)]
+    for name, predictions in {"one": rows, "two": wrong}.items():
+        prediction_rows.write_predictions(tmp_path / name / "nano-fine.jsonl", predictions)
+        (tmp_path / name / "run.json").write_text('{"model": "m"}')  # as the first versions wrote it
+    code, output, errors = call("score", tmp_path / "one", tmp_path / "two")
+
+    assert code == 0 and errors.count("scored without it") == 2
+    (line,) = [line for line in output.splitlines() if "exact_match" in line and "questions" not in line][:1]
+    assert "100.0" in line and " 0.0 " in line
+    assert "one - two, paired" in output and "+100.0" in output
+
+
+def test_empty_answers_are_counted_and_said(call, tmp_path):
+    rows = [replace(prediction_rows.prediction(n, correct=False), prediction=" ") for n in range(3)]
+    prediction_rows.write_predictions(tmp_path / "nano-fine.jsonl", rows)
+    code, output, _ = call("score", tmp_path)
+    assert code == 0 and "empty" in output and "3 of 3 questions have an empty answer" in output
 
 
 # --- predictions of any tool
