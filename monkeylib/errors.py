@@ -1,14 +1,18 @@
 """Error messages that many modules share."""
 
 import difflib
+import time
 from collections.abc import Callable, Iterable
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 T = TypeVar("T")
+
+# For which the other processes leave the main one to report an error.
+_REPORT_SECONDS = 1.0
 
 
 def choose(kind: str, name: str, choices: Iterable[str], *, otherwise: str = "") -> str:
@@ -80,8 +84,18 @@ def run_on_main(function: Callable[[], T], is_main: bool, broadcast: Callable[[b
     if error is not None:
         raise error
     if has_failed:
-        raise SystemExit(2)
+        leave_report_to_main()
     return result
+
+
+def leave_report_to_main() -> NoReturn:
+    """End a process whose error the main one reports.
+
+    Raises:
+        SystemExit: after a moment, since launchers end all processes when the first one has ended.
+    """
+    time.sleep(_REPORT_SECONDS)
+    raise SystemExit(2)
 
 
 def shorten(value: Any, length: int = 40) -> str:

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from monkeylib import assets
-from monkeylib.checkpoints import dinov2_onnx
+from monkeylib.checkpoints import dinov2_onnx, hub
 from monkeylib.checkpoints.saved import check_tokenizer_sizes
 from monkeylib.checkpoints.weight_files import explain_broken
 
@@ -99,6 +99,7 @@ def explain_missing(name: str) -> Iterator[None]:
         FileNotFoundError: in place of an OSError.
         ValueError: in place of what readers of weights raise about a broken file.
     """
+    hub.go_offline_if_unreachable(name)
     try:
         with explain_broken(name):
             yield

@@ -22,7 +22,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
 
 from monkeylib import inference
-from monkeylib.checkpoints import released
+from monkeylib.checkpoints import hub, released
 from monkeylib.checkpoints.weight_files import explain_broken
 from monkeylib.evaluation import distributed
 from monkeylib.evaluation.examples import Example
@@ -137,6 +137,7 @@ def load_image_text_model(
     if is_monkey_checkpoint(name):
         return inference.load_model(name, device)
 
+    hub.go_offline_if_unreachable(name)
     with explain_broken(name):
         model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(device)
         processor = load_processor(name)

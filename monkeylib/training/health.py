@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from monkeylib import resources
 from monkeylib.data.records import BadRecord, Record
+from monkeylib.training import strategies
 from monkeylib.training.batches import ExampleEncoder, RecordDataset, Shard, TrainingData
 
 # So many bad records are skipped before their share counts: a few prove nothing.
@@ -152,7 +153,8 @@ class Health(L.Callback):
     """Stop a run that learns nothing sensible, before the optimiser step, on all devices together.
 
     It stops where a loss or the gradient is not finite, and where more bad records are skipped than
-    `max_bad_share`. Its checkpoints are those of before. Each step logs `grad_norm`, the norm of the gradient
+    `max_bad_share`. Its checkpoints are those of before. A step whose records are all bad changes nothing: no
+    weight, no moment of the optimiser. Each step logs `grad_norm`, the norm of the gradient
     before clipping; and `time/data` and `time/compute`, mean seconds of a step.
 
     Args:
@@ -165,7 +167,7 @@ class Health(L.Callback):
         self.bad_batch, self.max_bad_share, self.timer = bad_batch, max_bad_share, timer
         self.num_records = self.num_bad = 0.0
         self.gradient_norm = 0.0
-        self._step_counts = [0.0, 0.0]
+        self._step_counts = [0.0, 0.0, 0.0]  # records, bad ones, examples
         self._timed_steps = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -181,9 +183,9 @@ class Health(L.Callback):
     ) -> None:
         """Count the records of a micro-batch."""
         if batch_idx % module.accumulation_steps == 0:
-            self._step_counts = [0.0, 0.0]
-        self._step_counts[0] += batch.get("num_records", 0)
-        self._step_counts[1] += batch.get("num_bad_records", 0)
+            self._step_counts = [0.0, 0.0, 0.0]
+        for index, name in enumerate(("num_records", "num_bad_records", "num_examples")):
+            self._step_counts[index] += batch.get(name, 0)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -202,7 +204,7 @@ class Health(L.Callback):
         # All devices decide alike, or one would wait for the others.
         is_finite = torch.isfinite(losses).all() & torch.isfinite(norm).to(losses.device)
         counts = torch.stack([~is_finite, *map(torch.tensor, self._step_counts)])
-        num_failed, num_records, num_bad = trainer.strategy.reduce(
+        num_failed, num_records, num_bad, num_examples = trainer.strategy.reduce(
             counts.to(module.device, torch.float32), reduce_op="sum"
         ).tolist()
 
@@ -213,11 +215,18 @@ class Health(L.Callback):
         self.num_records += num_records
         self.num_bad += num_bad
         if self.num_bad > max(FEWEST_BAD_RECORDS, self.max_bad_share * self.num_records):
-            raise ValueError(
-                f"{self.num_bad:.0f} of the first {self.num_records:.0f} records are bad, more than the "
-                f"share of {self.max_bad_share:g} that the profile allows (training.max_bad_share); "
-                "skipped.jsonl lists them: fix them, or allow more"
+            strategies.raise_together(
+                ValueError(
+                    f"{self.num_bad:.0f} of the first {self.num_records:.0f} records are bad, more than the "
+                    f"share of {self.max_bad_share:g} that the profile allows (training.max_bad_share); "
+                    "skipped.jsonl lists them: fix them, or allow more"
+                )
             )
+
+        # The optimiser passes over weights without a gradient. Of zeros it would make a step by its moments.
+        if num_examples == 0:
+            for weight in module.parameters():
+                weight.grad = None
 
     def _stop(
         self, trainer: L.Trainer, module: L.LightningModule, losses: Tensor, optimizer: torch.optim.Optimizer
@@ -239,11 +248,13 @@ class Health(L.Callback):
         rates = sorted({group["lr"] for group in optimizer.param_groups})
         ids = [row["id"] for row in rows]
         more = f" and {len(ids) - LISTED_IDS} more" if len(ids) > LISTED_IDS else ""
-        raise ValueError(
-            f"{value} in step {trainer.global_step + 1}, at a learning rate of "
-            f"{' and '.join(f'{rate:.3g}' for rate in rates)}: the step was not taken, and the last "
-            f"checkpoint stays. Its records ({', '.join(ids[:LISTED_IDS])}{more}) are in "
-            f"{resources.display_path(self.bad_batch)}: fix them, or lower the learning rate"
+        strategies.raise_together(
+            ValueError(
+                f"{value} in step {trainer.global_step + 1}, at a learning rate of "
+                f"{' and '.join(f'{rate:.3g}' for rate in rates)}: the step was not taken, and the last "
+                f"checkpoint stays. Its records ({', '.join(ids[:LISTED_IDS])}{more}) are in "
+                f"{resources.display_path(self.bad_batch)}: fix them, or lower the learning rate"
+            )
         )
 
     def on_train_batch_end(
@@ -276,9 +287,11 @@ class Health(L.Callback):
         self._require_finite(trainer, module)
         # Shares of records are added up, so they may differ from whole numbers by rounding.
         if self.num_records and round(self.num_records - self.num_bad, 3) <= 0:
-            raise ValueError(
-                f"none of the {self.num_records:.0f} records can be used, so nothing was learned; "
-                "skipped.jsonl has the reasons"
+            strategies.raise_together(
+                ValueError(
+                    f"none of the {self.num_records:.0f} records can be used, so nothing was learned; "
+                    "skipped.jsonl has the reasons"
+                )
             )
 
     def _require_finite(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -286,10 +299,12 @@ class Health(L.Callback):
         names = not_finite(trained)
         # With sharded weights one device may see what the others don't.
         if trainer.strategy.reduce_boolean_decision(bool(names), all=False):
-            raise ValueError(
-                f"step {trainer.global_step} has made weights infinite or not a number"
-                f"{f' ({names[0]})' if names else ''}, so it is not saved; the last checkpoint stays: lower "
-                "the learning rate"
+            strategies.raise_together(
+                ValueError(
+                    f"step {trainer.global_step} has made weights infinite or not a number"
+                    f"{f' ({names[0]})' if names else ''}, so it is not saved; the last checkpoint stays: "
+                    "lower the learning rate"
+                )
             )
 
 

@@ -121,10 +121,10 @@ class MonkeyTraining(L.LightningModule):
         """Return the `loss` of a micro-batch, and in `exact` the share of its answers that are right.
 
         Raises:
-            BadRecord: a record that cannot be trained on, which the data loader reports in `failure`.
+            BadRecord: a record that cannot be trained on, which the data loader of any device reports in
+                `failure`.
         """
-        if "failure" in batch:
-            raise BadRecord(batch["failure"])
+        self._require_no_failure(batch.get("failure"))
 
         inputs = {name: value for name, value in batch.items() if name not in _NOT_MODEL_INPUTS}
         grids = None if self.profile.views == "global" else batch.get("grids")
@@ -135,6 +135,19 @@ class MonkeyTraining(L.LightningModule):
         if output.logits.shape[0] > 0:
             exact = exact_match(output.logits.detach(), batch["labels"], batch["turns"])
         return {"loss": output.loss, "exact": torch.as_tensor(exact)}
+
+    def _require_no_failure(self, failure: str | None) -> None:
+        """Raise the error of a bad record on all devices: an image is opened by one of them alone, and the
+        others would wait for it.
+
+        Raises:
+            BadRecord: there is one.
+        """
+        strategy = self.trainer.strategy
+        if not strategy.reduce_boolean_decision(failure is not None, all=False):
+            return
+        failures = [message for message in strategies.gather_objects(failure) if message is not None]
+        strategies.raise_together(BadRecord(failures[0]))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch; log the mean over the micro-batches of a step."""
@@ -181,9 +194,11 @@ class MonkeyTraining(L.LightningModule):
             torch.tensor(float(self._num_validated), device=self.device), reduce_op="sum"
         )
         if num_validated == 0:
-            raise ValueError(
-                "none of the validation records can be used, skipped.jsonl has the reasons: fix them, or "
-                "leave the validation out of the mixture"
+            strategies.raise_together(
+                ValueError(
+                    "none of the validation records can be used, skipped.jsonl has the reasons: fix them, or "
+                    "leave the validation out of the mixture"
+                )
             )
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -7,17 +7,18 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from monkeylib import digests, resources
-from monkeylib.errors import is_out_of_memory
+from monkeylib.errors import is_out_of_memory, leave_report_to_main
 from monkeylib.model import MonkeyForConditionalGeneration
 
 # SHA-256 of each file of a sharded checkpoint.
@@ -97,6 +98,13 @@ class _FailsTogether:
         problems = [other for other in gather_objects(problem) if other is not None]
         if problems:
             raise OSError(problems[0])
+
+
+def raise_together(error: Exception) -> NoReturn:
+    """Raise an error that every process has met: the first one reports it, the others end silently."""
+    if rank_zero_only.rank > 0:
+        leave_report_to_main()
+    raise error
 
 
 def gather_objects(value: Any) -> list[Any]:

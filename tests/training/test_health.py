@@ -12,8 +12,9 @@ import torch
 from monkeylib import profiles
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.profiles import build
-from monkeylib.training import finetune, health
+from monkeylib.training import batches, checkpointing, finetune, health
 from monkeylib.training.batches import SkippedRecords, TrainingData, synthetic_data
+from monkeylib.training.checkpointing import SaveCheckpoints
 from monkeylib.training.module import MonkeyTraining
 
 SMOKE = profiles.load_profile("smoke")
@@ -188,6 +189,36 @@ def test_run_that_has_learned_from_no_record_is_no_model(kind, tmp_path):
         with pytest.raises(ValueError, match="none of the 8 records can be used, so nothing was learned"):
             finetune.run(SMOKE.with_training(steps=2), tmp_path / "run", data=data)
     assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize("kind", ["train", "too_long"])
+def test_step_without_a_usable_record_changes_nothing(kind, tmp_path, monkeypatch):
+    """Adam would make a step of its moments, and of the weight decay."""
+    monkeypatch.setattr(batches, "BATCHES_PER_BUCKET", 1)
+    size = SMOKE.training.batch_size
+    bad = range(size, 2 * size)  # those of the second step
+    data = data_of(tmp_path, count=3 * size, **{kind: bad})
+    folder = tmp_path / "run"
+    profile = SMOKE.with_training(steps=3, save_every_steps=1, max_bad_share=1.0)
+
+    states = {}
+    save = SaveCheckpoints.save
+
+    def save_and_note(self, trainer):
+        save(self, trainer)
+        path = checkpointing.checkpoint_path(folder, trainer.global_step)
+        states[trainer.global_step] = torch.load(path, weights_only=True)
+
+    monkeypatch.setattr(SaveCheckpoints, "save", save_and_note)
+    finetune.run(profile, folder, data=data)
+
+    for name, weight in states[1]["state_dict"].items():
+        assert torch.equal(states[2]["state_dict"][name], weight), name
+        is_fixed = name == "model.resampler.positions"
+        assert torch.equal(states[3]["state_dict"][name], weight) == is_fixed, name
+    moments, unchanged = (states[step]["optimizer_states"][0]["state"] for step in (1, 2))
+    for number, values in moments.items():
+        assert all(torch.equal(unchanged[number][name], value) for name, value in values.items())
 
 
 def test_run_with_too_many_bad_records_stops(tmp_path):

@@ -1,6 +1,8 @@
 """Training on files: the command line reads a mixture, and an interrupted run resumes."""
 
 import json
+import signal
+import time
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from monkeylib.cli import app
 from monkeylib.training.curves import read_curves
 from monkeylib.training.module import MonkeyTraining
 from tests.support import record_files as files
+from tests.support.training_processes import DDP, TrainingRun
 
 
 @pytest.fixture()
@@ -94,3 +97,20 @@ def test_bad_record_stops_the_run_with_its_message(mixture, tmp_path):
     assert str(result.exception).startswith("dataset ")
     assert "--skip-bad" in str(result.exception)
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_bad_record_ends_all_processes_with_one_sentence(mixture, tmp_path):
+    """Its image is opened by one of them alone; the others would wait for it."""
+    questions = [files.example("which?", "image", f"{number}.png") for number in range(5)]
+    files.write_lines(tmp_path / "rows.jsonl", questions)
+    run = TrainingRun(tmp_path / "two", data=mixture, steps=4, **DDP)
+    deadline = time.monotonic() + 120
+    while not run.has_ended() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    is_over = run.has_ended()
+    run.send_signal(signal.SIGKILL)
+    assert is_over, run.output()
+    assert [process.exitcode for process in run.processes] == [2, 2], run.output()
+    assert run.output().count("gone.png: check the path") == 1
+    assert "Traceback" not in run.output()

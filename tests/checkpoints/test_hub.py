@@ -1,0 +1,72 @@
+"""Without a hub, its client is not left to try again and again."""
+
+import socket
+import time
+
+import pytest
+from huggingface_hub import constants
+
+from monkeylib.checkpoints import hub, pretrained
+from monkeylib.evaluation import hf_models
+
+
+@pytest.fixture()
+def hub_at(monkeypatch):
+    """Return a function that moves the hub to an address, for a client that is not offline."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    def move(address):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        hub._is_reachable.cache_clear()
+
+    yield move
+    hub._is_reachable.cache_clear()
+
+
+@pytest.fixture()
+def closed_port():
+    """Return the number of a port at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        pretrained.load_tokenizer,
+        lambda name: pretrained.load_language_model(name, 100),
+        lambda name: hf_models.load_image_text_model(name, "cpu"),
+    ],
+    ids=["tokenizer", "language model", "evaluated model"],
+)
+def test_hub_out_of_reach_is_said_at_once(hub_at, closed_port, load):
+    hub_at(f"http://127.0.0.1:{closed_port}")
+    start = time.monotonic()
+    with pytest.raises(OSError, match="hub|connect"):
+        load("nobody/no-model")
+    assert time.monotonic() - start < 10
+
+
+def test_hub_that_answers_and_local_folders_are_left_to_the_client(
+    hub_at, closed_port, tmp_path, monkeypatch
+):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        hub_at(f"http://127.0.0.1:{server.getsockname()[1]}")
+        hub.go_offline_if_unreachable("nobody/no-model")
+        assert not constants.HF_HUB_OFFLINE
+
+    hub_at(f"http://127.0.0.1:{closed_port}")
+    hub.go_offline_if_unreachable(tmp_path)
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:1")
+    hub.go_offline_if_unreachable("nobody/no-model")
+    assert not constants.HF_HUB_OFFLINE
+
+    monkeypatch.delenv("HTTP_PROXY")
+    hub._is_reachable.cache_clear()
+    hub.go_offline_if_unreachable("nobody/no-model")
+    assert constants.HF_HUB_OFFLINE
