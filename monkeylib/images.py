@@ -44,6 +44,7 @@ __all__ = [
     "ImageInput",
     "ImageWarning",
     "MissingImageError",
+    "encode_image",
     "is_image_file",
     "list_pages",
     "open_image",
@@ -166,6 +167,36 @@ def read_size(image: ImageInput) -> tuple[int, int]:
                 size = _read_header(file)
 
     return open_image(image).size if size is None else size
+
+
+def encode_image(image: ImageInput) -> tuple[bytes, str]:
+    """Return an image as the content of a file, and Pillow's name of its format.
+
+    What is encoded already stays as it is; pixels, and pages of documents, become PNG.
+
+    Raises:
+        ImageError, MissingImageError: as `open_image`, but for damage behind the header of a file.
+    """
+    content = None
+    name = "the image"
+    if isinstance(image, bytes | bytearray | memoryview):
+        content = bytes(image)
+    elif isinstance(image, str) and image.startswith("data:"):
+        content = _data_uri_content(image)
+    elif isinstance(image, str | os.PathLike):
+        name = os.fspath(image)
+        path, page = split_page(name)
+        if page is None and os.path.isfile(path):
+            with _open_file(path, name) as file:
+                content = file.read()
+
+    if content and not pdf_files.is_pdf(io.BytesIO(content)):
+        with _identify(io.BytesIO(content), name) as opened:
+            return content, opened.format or ""
+
+    png = io.BytesIO()
+    open_image(image).save(png, "PNG")
+    return png.getvalue(), "PNG"
 
 
 def list_pages(path: str | Path) -> list[Path]:

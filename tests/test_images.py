@@ -17,6 +17,7 @@ from monkeylib.images import (
     ImageError,
     ImageWarning,
     MissingImageError,
+    encode_image,
     list_pages,
     open_image,
     read_size,
@@ -323,3 +324,31 @@ def test_list_of_pages_needs_a_document_that_can_be_read(tmp_path):
         with pytest.raises(ImageError, match=name) as error:
             list_pages(tmp_path / name)
         assert error.value.code == code
+
+
+# --- encoded images
+
+
+def test_encoded_images_stay_as_they_are(tmp_path):
+    for format in ("PNG", "JPEG", "WEBP"):
+        content = encoded(scene(), format)
+        path = tmp_path / "a"
+        path.write_bytes(content)
+        uri = "data:image/png;base64," + base64.b64encode(content).decode()
+        for source in (content, bytearray(content), path, str(path), uri):
+            assert encode_image(source) == (content, format)
+
+
+def test_pixels_and_pages_are_encoded_as_png(document):
+    for source in (scene(), PIXELS, f"{document}#2"):
+        content, format = encode_image(source)
+        assert format == "PNG" and open_image(content).tobytes() == open_image(source).tobytes()
+
+    content, format = encode_image(document)
+    assert format == ("PNG" if document.suffix == ".pdf" else "TIFF")
+
+
+@pytest.mark.parametrize("source", [b"", b"text", "gone.png", None, "https://a.b/c.png"])
+def test_what_is_no_image_is_not_encoded(source):
+    with pytest.raises(ImageError):
+        encode_image(source)

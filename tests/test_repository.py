@@ -103,6 +103,12 @@ def test_modules_do_not_import_each_other_in_a_circle():
     assert sorted(path.relative_to(PACKAGE).as_posix() for path in remaining) == []
 
 
+def test_images_are_opened_in_one_module_only():
+    opening = {name for name in NAMES if "Image.open(" in (ROOT / name).read_text(encoding="utf-8")}
+    # GRIT's process has an interpreter of its own, without this library, and reads what is written for it.
+    assert opening == {"monkeylib/images.py", "monkeylib/captions/experts/grit_runner.py"}
+
+
 @pytest.mark.parametrize(("library", "room"), [("hashlib", "digests"), ("jinja2", "html_pages")])
 def test_library_is_used_in_one_module_only(library, room):
     users = {layer_of(path) for path in MODULES if library in top_level(imported_names(path))}

@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageDraw, ImageFont
 
 from monkeylib import resources
 from monkeylib.data.json_rows import number_as_text, read_json_or_jsonl
-from monkeylib.images import ImageError, list_pages
+from monkeylib.images import ImageError, list_pages, open_image
 
 MME_PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
@@ -396,9 +396,7 @@ def draw_letters(image: Path, texts: dict[str, dict[str, Any]], out: Path) -> No
             `replacementText`.
         out: PNG file to write.
     """
-    with Image.open(image) as file:
-        diagram = file.convert("RGB")
-
+    diagram = open_image(image)
     draw = ImageDraw.Draw(diagram)
     for text in texts.values():
         (left, top), (right, bottom) = text["rectangle"]

@@ -6,8 +6,6 @@ as those of a table, are written into a folder beside it. Shards and parquet hol
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import json
 import os
@@ -19,12 +17,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from monkeylib import resources
 from monkeylib.data.records import IMAGE_PLACEHOLDER, BadRecord, Record
 from monkeylib.errors import choose
-from monkeylib.images import SUFFIXES, ImageError, open_image
+from monkeylib.images import SUFFIXES, encode_image
 from monkeylib.messages import ImagePart, ImageSource, Message, Part
 from monkeylib.prompts import get_template
 
@@ -157,21 +153,8 @@ def _image_bytes(source: ImageSource, record: Record) -> tuple[bytes, str]:
         BadRecord: it cannot be read, or is no image.
     """
     try:
-        value = source() if callable(source) else source
-        if isinstance(value, str | Path) and not str(value).startswith(("data:", "http:", "https:")):
-            content = Path(value).read_bytes()
-        elif isinstance(value, str) and value.startswith("data:"):
-            content = base64.b64decode(value.partition(",")[2], validate=True)
-        elif isinstance(value, bytes):
-            content = value
-        else:  # pixels
-            buffer = io.BytesIO()
-            open_image(value).save(buffer, "PNG")
-            content = buffer.getvalue()
-
-        with Image.open(io.BytesIO(content)) as image:
-            kind = image.format or ""
-    except (OSError, ImageError, binascii.Error, ValueError) as error:
+        content, kind = encode_image(source() if callable(source) else source)
+    except (OSError, ValueError) as error:
         raise BadRecord(f"{record.location}: its image cannot be read ({error})") from error
 
     suffix = _JPEG_SUFFIXES.get(kind, f".{kind.lower()}")

@@ -10,9 +10,9 @@ from typing import Any
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
-from PIL import Image
 
 from monkeylib import resources
+from monkeylib.images import open_image
 
 PARAMETERS = "parameters"
 CHECKED = "nbval-check-output"  # the cell states a result: tests run it and compare
@@ -146,11 +146,9 @@ def _compress_image(output: NotebookNode) -> NotebookNode:
     if len(encoded) < MAX_PNG_CHARACTERS:
         return output
 
-    image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA")
-    # JPEG has no transparency: put the figure on white.
-    background = Image.new("RGBA", image.size, "white")
+    # JPEG has no transparency: the figure is put on white.
     jpeg = io.BytesIO()
-    Image.alpha_composite(background, image).convert("RGB").save(jpeg, "JPEG", quality=85)
+    open_image(base64.b64decode(encoded)).save(jpeg, "JPEG", quality=85)
 
     # A copy, since the executed notebook keeps its PNG.
     compressed = nbformat.from_dict(output)

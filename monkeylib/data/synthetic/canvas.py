@@ -13,6 +13,7 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
 from monkeylib.boxes import Box
+from monkeylib.images import open_image
 
 FONTS = ("DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf")
 
@@ -95,7 +96,7 @@ def font(name: str, height: int) -> ImageFont.FreeTypeFont:
 @lru_cache(maxsize=32)
 def photo(name: str) -> Image.Image:
     """Load a photograph as RGB, its short side resized to 300 pixels."""
-    image = Image.open(photo_file(name)).convert("RGB")
+    image = open_image(photo_file(name))
 
     scale = _PHOTO_SIDE / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))

@@ -17,6 +17,7 @@ from monkeylib import assets
 from monkeylib.boxes import Box
 from monkeylib.data.synthetic.canvas import draw_text, text_width
 from monkeylib.english import join_with_and, with_count
+from monkeylib.images import open_image
 
 ASSET = "scikit-image-images"
 SIZE = (576, 432)  # width and height of a scene in pixels
@@ -176,7 +177,7 @@ def make_composite_scene(seed: int) -> CompositeScene:
 
 
 def _open(folder: Path, name: str) -> Image.Image:
-    return Image.open(folder / name).convert("RGB")
+    return open_image(folder / name)
 
 
 def _cell(index: int) -> tuple[int, int, int, int]:

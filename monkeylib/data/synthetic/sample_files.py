@@ -14,6 +14,7 @@ from monkeylib import resources
 from monkeylib.data.synthetic import Sample, make_sample
 from monkeylib.data.synthetic.canvas import photo_file
 from monkeylib.errors import choose
+from monkeylib.images import open_image
 
 # File -> number and family of the sample, at the size of the nano profile. Test sets use far lower numbers.
 SYNTHETIC = {
@@ -49,7 +50,7 @@ def make_image(name: str) -> Image.Image:
     choose("sample image", name, NAMES)
 
     if name in PHOTOGRAPHS:
-        return Image.open(photo_file(PHOTOGRAPHS[name])).convert("RGB")
+        return open_image(photo_file(PHOTOGRAPHS[name]))
     return synthetic_sample(name).image
 
 
