@@ -143,8 +143,7 @@ class MonkeyTraining(L.LightningModule):
         Raises:
             BadRecord: there is one.
         """
-        strategy = self.trainer.strategy
-        if not strategy.reduce_boolean_decision(failure is not None, all=False):
+        if not strategies.is_true_anywhere(failure is not None, self.device):
             return
         failures = [message for message in strategies.gather_objects(failure) if message is not None]
         strategies.raise_together(BadRecord(failures[0]))

@@ -107,6 +107,20 @@ def raise_together(error: Exception) -> NoReturn:
     raise error
 
 
+def is_true_anywhere(value: bool, device: torch.device) -> bool:
+    """Return whether a value is true in any process; every process has to call this.
+
+    Args:
+        value: this process's value.
+        device: on which processes exchange values.
+    """
+    if not torch.distributed.is_initialized():
+        return value
+    count = torch.tensor(float(value), device=device)
+    torch.distributed.all_reduce(count)
+    return bool(count > 0)
+
+
 def gather_objects(value: Any) -> list[Any]:
     """Return the values of all processes, in the order of their ranks; every process has to call this."""
     if not torch.distributed.is_initialized():
