@@ -1,7 +1,7 @@
 """Inference: load a checkpoint and ask it about images: one question, a batch, a chat, or a stream."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +22,27 @@ from monkeylib.tiling import AutoGrid, Grid, as_grid
 
 @dataclass
 class Monkey:
-    """Model and processor of a checkpoint, ready to answer."""
+    """Model and processor of a checkpoint, ready to answer.
+
+    Fields:
+        model, processor: of one checkpoint.
+        grid: another grid of tiles than the processor's, see `with_grid`.
+    """
 
     model: MonkeyForConditionalGeneration
     processor: MonkeyProcessor
+    grid: Grid | AutoGrid | None = None
+
+    def with_grid(self, grid: GridInput) -> "Monkey":
+        """Return the same model with another grid for images where none is named.
+
+        Raises:
+            ValueError: it is no grid, or the model has no LoRA for its tiles.
+        """
+        limited = self.limit_grid(grid)
+        if isinstance(limited, Grid):
+            self.model.config.check_grid(*limited)
+        return replace(self, grid=limited)
 
     def answer(
         self,
@@ -212,11 +229,13 @@ class Monkey:
     def limit_grid(self, grid: GridInput | None) -> Grid | AutoGrid | None:
         """Return a grid as the processor takes it, an automatic one limited to those that the model takes.
 
+        None stands for this Monkey's own.
+
         Raises:
             ValueError: it is no grid, or the model has no LoRA for so many tiles.
         """
         if grid is None:
-            return None
+            return self.grid
         grid = as_grid(grid)
         return self.model.config.limit_auto_grid(grid) if isinstance(grid, AutoGrid) else grid
 

@@ -49,6 +49,19 @@ def test_automatic_grids_of_a_fixed_checkpoint_have_lora_for_each_tile(monkey, m
         monkey.answer(image, "What?", grid="auto:5")
 
 
+def test_grid_of_a_model_stands_where_none_is_named(monkey, make_image):
+    image = make_image(1, 30, 200)
+    wide = monkey.with_grid("1x2")
+    assert wide.answer(image, "What?", max_new_tokens=6) == monkey.answer(
+        image, "What?", max_new_tokens=6, grid="1x2"
+    )
+    assert wide.prepare([image], ["What?"])["grids"].tolist() == [[1, 2]]
+    assert wide.prepare([image], ["What?"], grid="auto")["grids"].tolist() == [[2, 1]]
+    for grid in ("3x1", "auto:9", "auto:x"):
+        with pytest.raises(ValueError, match="grid"):
+            monkey.with_grid(grid)
+
+
 HISTORY = (("What is it?", "a cat"), ("Which colour?", "red <img>"))
 
 

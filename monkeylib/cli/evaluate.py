@@ -121,6 +121,7 @@ def evaluate(
     max_failed: MaxFailedOption = 0.1,
     by: ByOption = "",
     metrics: MetricsOption = "",
+    grid: options.GridOption = "",
 ) -> None:
     """Evaluate a model on benchmarks, or on questions of your own (--data FILE).
 
@@ -148,6 +149,7 @@ def evaluate(
             fresh=fresh,
             retry_failed=retry_failed,
             max_failed=max_failed,
+            grid=grid,
             by=by,
             skip_unusable=len(selected) > 1 and not benchmarks,
             gallery=gallery,

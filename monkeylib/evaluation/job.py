@@ -37,6 +37,7 @@ from monkeylib.inference import Monkey
 from monkeylib.progress import say
 from monkeylib.prompts import PROMPTS
 from monkeylib.runs import RunFolder
+from monkeylib.tiling import parse_grid
 
 _KIND = "evaluation"
 
@@ -61,6 +62,7 @@ class EvaluationJob:
         retry_failed: answer examples again whose failure is recorded.
         max_failed: share of the examples of a benchmark that may fail.
         skip_unusable: leave out benchmarks whose files are incomplete, instead of raising an error.
+        grid: another grid of tiles than the model's, such as "2x3" or "auto"; only for a Monkey.
         by: field of the questions that scores are grouped by; empty for none. Some must have it.
         gallery: wrong answers in the error gallery of each benchmark; 0 for no galleries.
         progress: show progress bars.
@@ -77,6 +79,7 @@ class EvaluationJob:
     retry_failed: bool = False
     max_failed: float = MAX_FAILED_SHARE
     skip_unusable: bool = False
+    grid: str = ""
     by: str = ""
     gallery: int = 0
     progress: bool = False
@@ -121,7 +124,7 @@ def run_job(job: EvaluationJob) -> EvaluationResult | None:
     usable = [benchmark for benchmark in job.benchmarks if benchmark.name in names]
 
     with run if run is not None else contextlib.nullcontext():
-        model = hf_models.load_image_text_model(job.model)
+        model = _with_grid(hf_models.load_image_text_model(job.model), job.grid)
         context.run_on_main(lambda: _start(run, job, model, context))
         context.run_on_main(lambda: _announce(job, usable, model, context))
         with signals.say_when_interrupted(signals.GOES_ON):
@@ -140,6 +143,8 @@ def _check(job: EvaluationJob) -> tuple[list[str], RunFolder]:
         Names of the benchmarks that can be used, and the folder.
     """
     FailureLimit(1, job.max_failed)  # a share between 0 and 1
+    if job.grid:
+        parse_grid(job.grid)
     hf_models.require_model(job.model)
 
     problems: dict[str, Exception] = {}
@@ -171,7 +176,8 @@ def _check(job: EvaluationJob) -> tuple[list[str], RunFolder]:
 
 def _fingerprint(job: EvaluationJob) -> dict[str, Any]:
     """Return what all predictions of a folder have in common. Each prediction names the rest itself."""
-    return {"model": {"weights": _model_digest(job.model)}, "prompt": job.prompt or "of each benchmark"}
+    fields = {"model": {"weights": _model_digest(job.model)}, "prompt": job.prompt or "of each benchmark"}
+    return {**fields, "grid": job.grid} if job.grid else fields
 
 
 def _model_digest(name: str) -> str:
@@ -192,6 +198,19 @@ def _model_digest(name: str) -> str:
 # --- with the model
 
 
+def _with_grid(model: Monkey | HFChatModel, grid: str) -> Monkey | HFChatModel:
+    """Return a model with another grid of tiles, if one is named.
+
+    Raises:
+        ValueError: the model has no such grid, or is none of Monkey's.
+    """
+    if not grid:
+        return model
+    if not isinstance(model, Monkey):
+        raise ValueError("a grid of tiles is for checkpoints of Monkey: leave --grid out")
+    return model.with_grid(grid)
+
+
 def _start(
     run: RunFolder, job: EvaluationJob, model: Monkey | HFChatModel, context: DistributedContext
 ) -> None:
@@ -208,6 +227,7 @@ def _start(
         weights=run.fingerprint["model"]["weights"],
         revision=getattr(network.config, "_commit_hash", None),
         prompt=job.prompt or "of each benchmark",
+        grid=job.grid or "of the model",
         dtype=str(network.dtype).removeprefix("torch."),
         device=str(network.device),
         processes=context.world_size,

@@ -39,6 +39,7 @@ class PrefixSharingMonkey:
         self.name = monkey_fingerprint(monkey, max_new_tokens)
         self.model = monkey.model.eval()
         self.processor = monkey.processor
+        self.grid = monkey.grid
         self.max_new_tokens = max_new_tokens
 
         self.layout = self.processor.layout
@@ -63,7 +64,7 @@ class PrefixSharingMonkey:
 
         # Of an automatic grid, the number of views depends on the image.
         views_of_images = {
-            key: self.processor.image_processor(image)
+            key: self.processor.image_processor(image, self.grid)
             for key, image in self._select_new_images(examples).items()
         }
         num_views = {key: len(tokens) for key, tokens in self._visual_tokens.items()}
@@ -188,6 +189,8 @@ def monkey_fingerprint(monkey: Monkey, max_new_tokens: int) -> str:
     # Fingerprints of earlier versions, which had fixed grids alone, stay valid.
     if images.max_tiles is not None:
         settings.append(images.max_tiles)
+    if monkey.grid is not None:
+        settings.append(repr(monkey.grid))
     return model_fingerprint(monkey.model, settings)
 
 

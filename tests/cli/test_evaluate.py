@@ -118,6 +118,8 @@ def test_options_reach_the_job(call, monkeypatch, tmp_path):
         0.25,
         "--retry-failed",
         "--fresh",
+        "--grid",
+        "auto:4",
     )
     names = "nano-fine, nano-large,nano-fine"
     assert (
@@ -130,6 +132,7 @@ def test_options_reach_the_job(call, monkeypatch, tmp_path):
     assert (first.model, first.model_name, first.folder) == ("some/model", "some/model", tmp_path)
     assert (first.limit, first.batch_size, first.gallery, first.max_failed) == (7, 3, 0, 0.25)
     assert first.retry_failed and first.fresh and not first.skip_unusable
+    assert (first.grid, default.grid) == ("auto:4", "")
 
     # Without names, all that can be used are.
     assert len(default.benchmarks) == 4 and default.skip_unusable and default.limit is None

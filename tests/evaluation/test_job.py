@@ -224,6 +224,27 @@ def test_another_model_or_prompt_is_named_and_fresh_replaces_only_what_was_writt
     assert notes.read_text() == "mine"
 
 
+def test_answers_of_another_grid_are_another_run(chartqa):
+    run_job(chartqa)
+    before = read_rows(chartqa.folder)
+    with pytest.raises(ValueError, match="grid"):
+        run_job(replace(chartqa, grid="1x2"))
+
+    run_job(replace(chartqa, grid="1x2", fresh=True))
+    after = read_rows(chartqa.folder)
+    assert after.keys() == before.keys()
+    assert {row.model for row in after.values()}.isdisjoint(row.model for row in before.values())
+
+
+@pytest.mark.parametrize(
+    "grid, message", [("3", "ROWSxCOLUMNS"), ("3x3", "made for the grid 2x2"), ("auto:5", "not for 5 tiles")]
+)
+def test_grid_that_the_model_does_not_take_is_refused(chartqa, grid, message):
+    with pytest.raises(ValueError, match=message):
+        run_job(replace(chartqa, grid=grid))
+    assert not (chartqa.folder / "chartqa.jsonl").exists()
+
+
 def test_fresh_job_whose_model_cannot_be_loaded_removes_nothing(chartqa, monkeypatch):
     run_job(chartqa)
     before = contents(chartqa.folder)

@@ -9,7 +9,7 @@ from monkeylib.evaluation.examples import Example, make_batches
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
-from tests.support import noise_questions
+from tests.support import noise_questions, random_monkey
 
 
 @pytest.mark.parametrize(("questions", "size"), [(3, 4), (1, 3), (8, 8)])
@@ -49,7 +49,8 @@ def test_prefix_sharing_gives_the_answers_of_single_questions(monkey, monkeypatc
     assert len(set(alone.values())) > 5  # the answers differ, so that a mix-up would show
 
 
-def test_images_of_different_grids_have_the_answers_of_single_questions(monkey, make_image):
+def test_images_of_different_grids_have_the_answers_of_single_questions(make_image):
+    monkey = random_monkey.make_monkey()
     monkey.model.use_auto_grid(6)
     images = MonkeyImageProcessor(16, max_tiles=6)
     automatic = Monkey(monkey.model, MonkeyProcessor(images, monkey.processor.tokenizer, queries=4))
@@ -70,6 +71,22 @@ def test_images_of_different_grids_have_the_answers_of_single_questions(monkey, 
         automatic.answer(example.image, example.question, max_new_tokens=5) for example in examples
     ]
     assert monkey_fingerprint(automatic, 4) != monkey_fingerprint(monkey, 4)
+
+
+def test_another_grid_gives_the_answers_of_that_grid(monkey, make_image):
+    examples = [
+        replace(example, image=make_image(number // 2, 20, 90))
+        for number, example in enumerate(noise_questions.make_examples(2, 2))
+    ]
+    other = monkey.with_grid("auto")
+    answers = PrefixSharingMonkey(other, max_new_tokens=5)(examples)
+    assert answers == [
+        monkey.answer(example.image, example.question, max_new_tokens=5, grid="2x1") for example in examples
+    ]
+    assert answers != PrefixSharingMonkey(monkey, max_new_tokens=5)(examples)
+
+    names = {monkey_fingerprint(each, 5) for each in (monkey, other, monkey.with_grid("1x2"))}
+    assert len(names) == 3
 
 
 def test_prefix_is_not_shared_beyond_the_trained_length(monkey, monkeypatch):
