@@ -1,0 +1,357 @@
+"""From prepared prompts to answers: greedily, by sampling, or with beams."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+
+from monkeylib.generation.answer import Answer, EndReason
+from monkeylib.generation.context import check_context, count_visual_tokens
+from monkeylib.generation.options import check_options, list_stop_strings
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    tokenizer: Any,
+    inputs: Mapping[str, Any],
+    max_new_tokens: int,
+    *,
+    end_ids: int | Sequence[int] | None = None,
+    **options: Any,
+) -> list[Answer]:
+    """Complete a batch of prompts, greedily unless the options say otherwise.
+
+    Where it searches with beams, it holds the logits of all steps: 4 bytes for each beam, token and entry of
+    the vocabulary.
+
+    Args:
+        model: a Monkey, or another model of transformers that generates.
+        tokenizer: decodes the answers; a processor will do.
+        inputs: of the model, with `input_ids` and `attention_mask` `[B, T]`, padded on the left.
+        max_new_tokens: maximum length of an answer.
+        end_ids: the tokens that end a text; by default the tokenizer's end of text.
+        options: as in `inference.Monkey.answer`.
+
+    Returns:
+        One answer for each prompt; with `num_return_sequences`, the others are its `samples`.
+
+    Raises:
+        ValueError: a prompt that does not fit into the model's context, or as `check_options`.
+    """
+    check_options(max_new_tokens, options)
+    return decode(model, tokenizer, inputs, max_new_tokens, end_ids, options)
+
+
+def decode(
+    model: Any,
+    tokenizer: Any,
+    inputs: Mapping[str, Any],
+    max_new_tokens: int,
+    end_ids: int | Sequence[int] | None,
+    options: Mapping[str, Any],
+    streamer: TextIteratorStreamer | None = None,
+    interruption: Event | None = None,
+) -> list[Answer]:
+    """Complete a batch of prompts with checked options.
+
+    Args:
+        model, tokenizer, inputs, max_new_tokens, end_ids, options: as in `generate`.
+        streamer: receives the tokens of a single answer.
+        interruption: once it is set, generation ends after the token at hand.
+    """
+    prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
+    visual_tokens = count_visual_tokens(model, inputs["input_ids"])
+    check_context(model, prompt_tokens, visual_tokens, max_new_tokens)
+
+    # A processor of a chat model has its tokenizer inside.
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id if end_ids is None else end_ids,
+        **options,
+    }
+    seed = settings.pop("seed", None)
+    stop_strings = list_stop_strings(settings.pop("stop_strings", None))
+
+    stops = _StopStrings(tokenizer, stop_strings, inputs["input_ids"].shape[1])
+    with _seeded(seed):
+        if _setting(model, settings, "num_beams") > 1:
+            sequences = _search_beams(model, inputs, settings, stops)
+        else:
+            sequences = _extend(model, inputs, settings, stops, streamer, interruption)
+
+    count = _setting(model, settings, "num_return_sequences")
+    answers = []
+    for row, length in enumerate(sequences.lengths):
+        ids = sequences.ids[row, :length].tolist()
+        text, ended_by = _read_text(tokenizer, ids, settings["eos_token_id"], stop_strings)
+        answers.append(
+            Answer(
+                text=text,
+                ended_by=ended_by,
+                token_ids=tuple(ids),
+                token_log_probabilities=tuple(sequences.log_probabilities[row, :length].tolist()),
+                prompt_tokens=prompt_tokens[row // count],
+                visual_tokens=visual_tokens[row // count],
+                scores=sequences.select(sequences.scores, row) if options.get("output_scores") else None,
+                logits=sequences.select(sequences.logits, row) if options.get("output_logits") else None,
+            )
+        )
+
+    # The answers to one question stand together.
+    return [_join_samples(answers[start : start + count]) for start in range(0, len(answers), count)]
+
+
+def _setting(model: Any, settings: Mapping[str, Any], name: str) -> int:
+    """Return a number among the settings, else what the model's own configuration says, else 1."""
+    return settings.get(name) or getattr(model.generation_config, name, None) or 1
+
+
+@dataclass(frozen=True)
+class _Sequences:
+    """What a decoder has generated: `S` sequences of up to `T` tokens, those of one prompt side by side.
+
+    Attributes:
+        ids: generated tokens `[S, T]` without the prompts, padded behind the end of each sequence.
+        lengths: number of tokens of each, its end of text included.
+        log_probabilities: of the tokens, `[S, T]`.
+        rows: the row of each token in the tensors of its step, `[S, T]`.
+        scores, logits: for each step `[rows, vocabulary]`; empty unless requested.
+    """
+
+    ids: Tensor
+    lengths: list[int]
+    log_probabilities: Tensor
+    rows: Tensor
+    scores: Sequence[Tensor] = ()
+    logits: Sequence[Tensor] = ()
+
+    def select(self, steps: Sequence[Tensor], number: int) -> Tensor:
+        """Return the rows of one sequence from the tensors of all steps: `[tokens, vocabulary]`."""
+        rows = self.rows[number, : self.lengths[number]].tolist()
+        return torch.stack([steps[step][row] for step, row in enumerate(rows)])
+
+
+def _extend(
+    model: Any,
+    inputs: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    stops: _StopStrings,
+    streamer: TextIteratorStreamer | None,
+    interruption: Event | None,
+) -> _Sequences:
+    """Extend each prompt token by token, greedily or by sampling."""
+    returns_steps = bool(settings.get("output_scores") or settings.get("output_logits"))
+    recorder = _TokenLogProbabilities()
+    criteria: list[StoppingCriteria] = [recorder, stops]
+    if interruption is not None:
+        criteria.append(_Interruption(interruption))
+
+    with recorder.attached(model):
+        output = model.generate(
+            **inputs,
+            **{**settings, "return_dict_in_generate": returns_steps},
+            stopping_criteria=StoppingCriteriaList(criteria),
+            streamer=streamer,
+        )
+
+    # Prompts are padded on the left, so every answer begins at the same position.
+    ids = (output.sequences if returns_steps else output)[:, inputs["input_ids"].shape[1] :]
+    ends = _as_ids(settings["eos_token_id"])
+    return _Sequences(
+        ids=ids,
+        lengths=[
+            min(_length(row, ends), stops.lengths.get(number, len(row)))
+            for number, row in enumerate(ids.tolist())
+        ],
+        log_probabilities=recorder.log_probabilities(ids),
+        rows=torch.arange(len(ids))[:, None].expand(ids.shape),
+        scores=(output.scores or ()) if returns_steps else (),
+        logits=(output.logits or ()) if returns_steps else (),
+    )
+
+
+def _search_beams(
+    model: Any, inputs: Mapping[str, Any], settings: Mapping[str, Any], stops: _StopStrings
+) -> _Sequences:
+    """Search the most probable answers with beams."""
+    output = model.generate(
+        **inputs,
+        **{**settings, "return_dict_in_generate": True, "output_logits": True},
+        stopping_criteria=StoppingCriteriaList([stops]),
+    )
+
+    ids = output.sequences[:, inputs["input_ids"].shape[1] :]
+    rows = output.beam_indices[:, : ids.shape[1]].to(ids.device)
+    return _Sequences(
+        ids=ids,
+        # There is no beam behind the end of a sequence.
+        lengths=(rows >= 0).sum(dim=1).tolist(),
+        log_probabilities=_beam_log_probabilities(output.logits, rows, ids),
+        rows=rows,
+        scores=output.scores or (),
+        logits=output.logits,
+    )
+
+
+def _join_samples(samples: list[Answer]) -> Answer:
+    """Return the first of the answers to a question, with all of them if there are several."""
+    if len(samples) == 1:
+        return samples[0]
+    return dataclasses.replace(samples[0], samples=tuple(samples))
+
+
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Draw the samples of a block from a seed; the random numbers after it are as without it."""
+    if seed is None:
+        yield
+        return
+
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+# --- how generation ends
+
+
+class _StopStrings(StoppingCriteria):
+    """Ends a row once its answer holds a stop string; unlike transformers', it leaves out the prompt.
+
+    Attributes:
+        lengths: number of tokens after which a row has ended so, by its number.
+    """
+
+    def __init__(self, tokenizer: Any, stop_strings: Sequence[str], prompt_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.stop_strings = stop_strings
+        self.prompt_length = prompt_length
+        # A character has four bytes at most, and a token one at least; and one more token around them.
+        self.window = 4 * max(map(len, stop_strings), default=0) + 2
+        self.lengths: dict[int, int] = {}
+
+    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
+        has_ended = [False] * len(input_ids)
+        if self.stop_strings:
+            answers = input_ids[:, self.prompt_length :]
+            texts = self.tokenizer.batch_decode(answers[:, -self.window :].tolist())
+            for row, text in enumerate(texts):
+                has_ended[row] = cut_at_stop_string(text, self.stop_strings)[1]
+                if has_ended[row]:
+                    self.lengths.setdefault(row, answers.shape[1])
+
+        return torch.tensor(has_ended, device=input_ids.device)
+
+
+class _Interruption(StoppingCriteria):
+    """Ends all rows once an event is set."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
+def _length(ids: list[int], end_ids: set[int]) -> int:
+    """Return the number of tokens of an answer, its end of text included, without the padding behind it."""
+    positions = [position for position, token in enumerate(ids) if token in end_ids]
+    return positions[0] + 1 if positions else len(ids)
+
+
+def _as_ids(end_ids: int | Sequence[int] | None) -> set[int]:
+    if end_ids is None:
+        return set()
+    return {end_ids} if isinstance(end_ids, int) else set(end_ids)
+
+
+def _read_text(
+    tokenizer: Any, ids: list[int], end_ids: int | Sequence[int] | None, stop_strings: Sequence[str]
+) -> tuple[str, EndReason]:
+    """Return the text of generated tokens, and why they ended."""
+    text, _ = cut_at_stop_string(tokenizer.decode(ids, skip_special_tokens=True), stop_strings)
+    text = text.strip()
+
+    has_end = bool(ids) and ids[-1] in _as_ids(end_ids)
+    # A stop string may be a special token, which is no part of the text.
+    raw_text = tokenizer.decode(ids[:-1] if has_end else ids)
+    if cut_at_stop_string(raw_text, stop_strings)[1]:
+        return text, "stop string"
+    return text, "end of text" if has_end else "length limit"
+
+
+def cut_at_stop_string(text: str, stop_strings: Sequence[str]) -> tuple[str, bool]:
+    """Return a text up to the first of the stop strings, and whether it holds one."""
+    positions = [text.find(string) for string in stop_strings if string in text]
+    return (text[: min(positions)], True) if positions else (text, False)
+
+
+# --- log-probabilities
+
+
+class _TokenLogProbabilities(StoppingCriteria):
+    """Records the log-probability of each token as it is generated; it never ends a row.
+
+    So it holds the logits of one step only, where transformers' `output_logits` holds those of all.
+    """
+
+    def __init__(self) -> None:
+        self._logits: Tensor | None = None
+        self._steps: list[Tensor] = []
+
+    @contextlib.contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        """Read the model's logits while a block runs."""
+        thread = threading.get_ident()
+
+        def read(module: nn.Module, arguments: Any, output: Any) -> None:
+            # Another thread may generate with the same model.
+            if threading.get_ident() == thread:
+                self._logits = output.logits[:, -1]
+
+        hook = model.register_forward_hook(read)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
+        """Record the last token of each row `[B, T]`."""
+        newest = input_ids[:, -1:].to(self._logits.device)
+        self._steps.append(self._logits.float().log_softmax(dim=-1).gather(1, newest)[:, 0])
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+    def log_probabilities(self, ids: Tensor) -> Tensor:
+        """Return the log-probabilities of generated tokens, `[B, T]` like these."""
+        # On Apple's GPUs, transformers takes back a step that it began before it knew that all had ended.
+        steps = self._steps[: ids.shape[1]]
+        return torch.stack(steps, dim=1).cpu() if steps else torch.zeros(ids.shape)
+
+
+def _beam_log_probabilities(logits: Sequence[Tensor], beams: Tensor, ids: Tensor) -> Tensor:
+    """Return the log-probabilities of the tokens of beams, 0 behind their ends.
+
+    Args:
+        logits: of each step, `[B * num_beams, vocabulary]`.
+        beams: the beam from which each token comes, -1 behind the end of a sequence: `[S, T]`.
+        ids: tokens of the sequences, `[S, T]`.
+    """
+    log_probabilities = torch.zeros(ids.shape)
+    for step in range(ids.shape[1]):
+        beam = beams[:, step]
+        of_step = logits[step].log_softmax(dim=-1)[beam.clamp(min=0), ids[:, step]]
+        log_probabilities[:, step] = of_step.where(beam >= 0, 0.0).cpu()
+    return log_probabilities
