@@ -102,7 +102,7 @@ def load_checkpoint(folder: Path | None) -> "Monkey":
     from monkeylib.inference import load_model
 
     hide_loading_bars()
-    return load_model(folder or default_checkpoint())
+    return load_model(expand_home(folder) if folder else default_checkpoint())
 
 
 def load_profile(name: str, assignments: Sequence[str] | None) -> "profiles.Profile":

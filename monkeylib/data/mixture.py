@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import os
+import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -220,7 +221,9 @@ def _mixture_of_file(path: Path, images: Path | None) -> Mixture:
     while is_pattern(str(root)):
         root = root.parent
 
-    fields = {"name": path.name if path.is_dir() else path.stem, "path": str(path.relative_to(root))}
+    # The name becomes part of the names of files.
+    name = re.sub(r"[^\w.-]+", "-", path.name if path.is_dir() else path.stem).strip("-") or root.name
+    fields = {"name": name or "data", "path": str(path.relative_to(root))}
     if images is not None:
         fields["images"] = str(images.resolve())
     file = MixtureFile.model_validate({"sets": [fields]})

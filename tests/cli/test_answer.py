@@ -223,3 +223,11 @@ def test_images_come_from_several_files_and_from_standard_input(
     pipe()
     code, _, errors = call("answer", "-", "What?", "--image", "-", *options)
     assert code == 2 and errors.count("\n") == 1
+
+
+def test_checkpoint_begins_at_home(call, checkpoint, image, monkeypatch):
+    monkeypatch.setenv("HOME", str(checkpoint.parent))
+    code, output, errors = call(
+        "answer", image, "what?", f"--model=~/{checkpoint.name}", "--max-new-tokens", 2
+    )
+    assert code == 0, errors

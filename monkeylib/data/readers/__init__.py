@@ -8,6 +8,7 @@ A dataset is a file in one of these, told by its content, with records in one of
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ __all__ = ["Container", "DatasetRecords", "describe", "open_dataset", "read_rows
 Container = Literal["json", "table", "shards"]
 
 _TAR_MAGIC = (257, b"ustar")  # position and content
+# First bytes of gzip, zip, bzip2, xz and zstd.
+_COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 # Names for people.
 _CONTAINERS = {"json": "JSON", "table": "a table", "shards": "WebDataset shards"}
 _FORMS = {
@@ -63,7 +66,7 @@ def open_dataset(entry: DatasetEntry, root: Path) -> DatasetRecords:
 
     form = tell_form(entry, raw)
     if entry.format is None:
-        entry = _with_format(entry, form)
+        entry = _with_format(entry, form, raw)
 
     left_out = forms.reason_left_out if form == "records" else None
     return DatasetRecords(entry, root, raw, forms.parse, left_out)
@@ -113,8 +116,11 @@ def tell_container(entry: DatasetEntry, root: Path) -> Container:
     file = find_files(entry, root)[0]
     with open(file, "rb") as content:
         start = content.read(512)
-    if start[_TAR_MAGIC[0] :].startswith(_TAR_MAGIC[1]) or entry.format == "webdataset":
+    is_tar = start[_TAR_MAGIC[0] :].startswith(_TAR_MAGIC[1]) or file.suffix.lower() == ".tar"
+    if is_tar or entry.format == "webdataset":
         return "shards"
+    if start.startswith(_COMPRESSED):
+        raise ValueError(f"{file} is compressed: unpack it")
     if table_kind(file) != "CSV":
         return "table"
 
@@ -141,15 +147,16 @@ def tell_form(entry: DatasetEntry, raw: RawRecords, otherwise: str | None = None
     if entry.format in forms.PARSERS:
         return entry.format
 
-    first_value = None
+    first_value, problem = None, ""
     for number in range(min(_TOLD_RECORDS, len(raw))):
         try:
             value = raw[number]
-        except BadRecord:
+        except BadRecord as error:
+            problem = problem or f"{raw.location(number)}: {error}"
             continue
         if form := forms.tell_form(value):
             return form
-        first_value = first_value or value
+        first_value = value if first_value is None else first_value
 
     if otherwise is not None:
         return otherwise
@@ -157,6 +164,8 @@ def tell_form(entry: DatasetEntry, raw: RawRecords, otherwise: str | None = None
     if entry.format or not len(raw):
         return "evaluation"
 
+    if first_value is None:
+        raise ValueError(f"no record of {', '.join(entry.paths)} can be read, such as {problem}")
     fields = ", ".join(map(str, first_value)) if isinstance(first_value, dict) else repr(first_value)
     raise ValueError(
         f"the records of {', '.join(entry.paths)} are of no form that can be told ({beginning(fields, 80)}): "
@@ -164,10 +173,24 @@ def tell_form(entry: DatasetEntry, raw: RawRecords, otherwise: str | None = None
     )
 
 
-def _with_format(entry: DatasetEntry, form: str) -> DatasetEntry:
+def _with_format(entry: DatasetEntry, form: str, raw: RawRecords) -> DatasetEntry:
     """Return an entry with the format that was told, and still with any number of images."""
     minimum, maximum = entry.image_limits
     fields = {"format": form, "min_images": minimum, "max_images": maximum}
-    if form == "records" and "prompt" not in entry.model_fields_set:
-        fields["prompt"] = "detailed_caption"
+
+    # Texts about images, without questions, are captions.
+    if "prompt" not in entry.model_fields_set:
+        if form == "records":
+            fields["prompt"] = "detailed_caption"
+        elif form == "evaluation" and entry.columns.question not in (_first_value(raw) or ()):
+            fields["prompt"] = "caption"
+
     return entry.model_copy(update=fields)
+
+
+def _first_value(raw: RawRecords) -> Any:
+    """Return the first record that can be read, None if none of the first ones can."""
+    for number in range(min(_TOLD_RECORDS, len(raw))):
+        with suppress(BadRecord):
+            return raw[number]
+    return None

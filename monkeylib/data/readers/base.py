@@ -22,7 +22,8 @@ from monkeylib.prompts import get_template
 _MAX_VALUE_LENGTH = 60  # characters of a wrong value in a message
 
 # Fields in which datasets state the id, the source and the licence of a record.
-_ID_FIELDS = ("id", "question_id", "questionId")
+# WebDataset's members have a key.
+_ID_FIELDS = ("id", "question_id", "questionId", "key")
 _SOURCE_FIELDS = ("source", "dataset", "origin")
 _LICENCE_FIELDS = ("licence", "license")
 
@@ -68,10 +69,12 @@ class RawRecord:
         """Return the error of a wrong field."""
         return BadRecord(f"{self.location}, field {field}: expected {expected}, got {_shorten(value)}")
 
+    def not_an_object(self) -> BadRecord:
+        """Return the error of a record without fields."""
+        return BadRecord(f"{self.location}: expected an object with fields, got {_shorten(self.value)}")
+
     def field(self, name: str) -> Any:
         """Return the value of a required field."""
-        if not isinstance(self.value, dict):
-            raise BadRecord(f"{self.location}: expected an object with fields, got {_shorten(self.value)}")
         if name not in self.value:
             # A misspelled column is the usual cause, so say which fields there are.
             names = ", ".join(map(str, self.value)) or "none"

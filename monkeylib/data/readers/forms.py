@@ -71,13 +71,15 @@ def tell_form(value: Any) -> str | None:
         return "cauldron"
     if {"schema_version", "detailed_caption", "name"} <= value.keys():
         return "records"
-    if ("answer" in value or "answers" in value) and ("image" in value or "question" in value):
+    if value.keys() & {"answer", "answers"} and value.keys() & {"image", "images", "question"}:
         return "evaluation"
     return None
 
 
 def parse(raw: RawRecord) -> Record:
     """Parse a record in the form of its dataset; where its fields are those of another form, in that one."""
+    if not isinstance(raw.value, dict):
+        raise raw.not_an_object()
     return PARSERS[_form_of(raw)](raw)
 
 
@@ -380,14 +382,14 @@ def _parse_question(raw: RawRecord) -> Record:
     answers = raw.answers(*_answer_field(raw))
     message = raw.question([*_question_images(raw), *question], columns.question)
     answer = Message("assistant", (most_frequent(answers),))
-    id = raw.value.get(columns.id) if columns.id else raw.value.get("key")
+    id = raw.value.get(columns.id) if columns.id else None
     return raw.to_record([message, answer], answers=answers, id=None if id is None else str(id))
 
 
 def _answer_field(raw: RawRecord) -> tuple[Any, str]:
     """Return the answers of a question, and their field."""
     name = raw.entry.columns.answer
-    if isinstance(raw.value, dict) and name not in raw.value and "answers" in raw.value:
+    if name not in raw.value and "answers" in raw.value:
         return raw.value["answers"], "answers"
     return raw.field(name), name
 

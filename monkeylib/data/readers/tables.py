@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv")
+_FILE_SUFFIXES = (*TABLE_SUFFIXES, ".json", ".jsonl")  # of what is no id of a hub
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _BATCH_BYTES = 2**26  # of a converted table, held in memory at once
 _MAX_BATCH = 2**16  # rows
@@ -224,7 +225,7 @@ def _local_files(entry: DatasetEntry, root: Path) -> list[Path] | None:
         return sorted(file for file in path.rglob("*") if file.is_file())
 
     is_hub_id = len(entry.paths) == 1 and _HUB_ID.fullmatch(entry.paths[0]) and not path.exists()
-    if is_hub_id and path.suffix.lower() not in TABLE_SUFFIXES and not is_pattern(entry.paths[0]):
+    if is_hub_id and path.suffix.lower() not in _FILE_SUFFIXES and not is_pattern(entry.paths[0]):
         return None
 
     return find_files(entry, root)

@@ -4,7 +4,7 @@ Shards are not streamed but read through an index of where each member lies. So 
 order, and the order of a mixture is the same on any number of processes. The index is cached in
 data/cache/shards.
 
-A `.json` member holds the fields of a record in any form; without one, `.txt` holds the answer. The images
+A `.json` member holds the fields of a record in any form, a `.txt` member an answer. The images
 are the members that end as images do, `0001.png` or, where there are several, `0001.0.png`, `0001.1.png`; the
 JSON may name them.
 """
@@ -82,11 +82,12 @@ class ShardRecords:
         # Members are opened later: here they are only places in the shard.
         members = {suffix: TarMember(shard, *span) for suffix, span in spans.items()}
 
+        # Downloaders write the caption twice, among other facts and alone.
         fields: dict[str, Any] = {}
-        if "json" in members:
-            fields = _read_json(members["json"])
-        elif "txt" in members:
+        if "txt" in members:
             fields = {"answer": _read_text(members["txt"], "txt")}
+        if "json" in members:
+            fields |= _read_json(members["json"])
 
         return _with_images(fields | {"key": key}, members)
 

@@ -393,3 +393,41 @@ def test_images_of_a_turn_that_is_left_out_are_not_opened(folder):
     assert len(first.images) == 1 and first.open_images() and first.turns == record.turns[:1]
     (record,) = read_rows(folder, rows, turns="first")
     assert record.open_images()
+
+
+def test_rows_that_are_no_objects_are_bad_in_every_form(folder):
+    formats = ("conversations", "llava", "sharegpt", "messages", "cauldron", "evaluation", "records")
+    for format in formats:
+        (record,) = (read_rows(folder, [5], format),)
+        with pytest.raises(BadRecord, match="expected an object with fields, got int 5"):
+            record[0]
+
+
+def test_file_without_a_good_record_is_named(folder):
+    (folder / "page.json").write_text("<!doctype html><title>404</title>")
+    with pytest.raises(
+        ValueError, match="no record of page.json can be read, such as page.json, line 1: expect"
+    ):
+        open_dataset(DatasetEntry(name="pets", path="page.json"), folder)
+
+
+def test_compressed_file_is_named(folder):
+    import gzip
+
+    (folder / "rows.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}'))
+    with pytest.raises(ValueError, match="rows.jsonl.gz is compressed: unpack it"):
+        open_dataset(DatasetEntry(name="pets", path="rows.jsonl.gz"), folder)
+
+
+def test_missing_file_of_any_format_is_not_looked_for_on_a_hub(folder):
+    for format in ("datasets", "llava", None):
+        for name in ("gone.json", "gone.jsonl", "gone.csv", "gone.parquet"):
+            with pytest.raises(FileNotFoundError, match=f"the dataset pets has no file at .*{name}"):
+                open_dataset(DatasetEntry(name="pets", path=name, format=format), folder)
+
+
+def test_questions_without_images_and_captions_without_questions_are_told(folder):
+    (record,) = read_rows(folder, [{"question": "what?", "answer": "x"}])
+    assert record.turns == ((" what? Answer: ", "x"),) and not record.images
+    (record,) = read_rows(folder, [{"image": "sign.png", "answer": "a sign"}])
+    assert record.turns == ((" Generate the caption in English:", "a sign"),)

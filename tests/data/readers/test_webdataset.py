@@ -73,3 +73,14 @@ def test_braces_and_wildcards_name_shards(folder):
     for path in ("w-{0000..0002}.tar", "w-*.tar", "w-000[0-2].tar", "w-{0000,0001,0002}.tar"):
         assert [record.id for record in files.read(folder, "webdataset", path)] == ["0", "1", "2"]
     assert [record.id for record in files.read(folder, None, "w-{0001..0002}.tar")] == ["1", "2"]
+
+
+def test_captions_of_a_downloader_need_neither_format_nor_prompt(folder):
+    facts = json.dumps(
+        {"caption": "a café", "url": "https://example.org/1.jpg", "key": "1", "status": "success"}
+    )
+    members = [("1.jpg", files.png()), ("1.json", facts.encode()), ("1.txt", "a café".encode())]
+    files.write_tar(folder / "s.tar", members)
+    (record,) = files.read(folder, None, "s.tar")
+    assert record.turns == ((" Generate the caption in English:", "a café"),)
+    assert record.id == "1" and record.open_images()
