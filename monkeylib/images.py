@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from monkeylib import image_addresses, pdf_files
+from monkeylib.errors import beginning
 from monkeylib.image_damage import find_jpeg_damage
 from monkeylib.image_errors import ErrorCode, ImageError, ImageWarning, MissingImageError, truncated
 from monkeylib.redaction import redact
@@ -45,6 +46,7 @@ __all__ = [
     "ImageWarning",
     "MissingImageError",
     "encode_image",
+    "is_data_uri",
     "is_image_file",
     "list_pages",
     "open_image",
@@ -94,6 +96,11 @@ _PAGE = re.compile(r"(.+)#([0-9]{1,9})", re.DOTALL)
 # NewSubfileType of a TIFF page: bits of a smaller copy of another page, and of a mask.
 _SUBFILE_TYPE, _COPY_OR_MASK = 254, 0b101
 
+# s3://..., file:///...; `Path` makes one slash of two.
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+# Of JPEG, PNG, GIF, WebP and PDF files.
+_BASE64_BEGINNINGS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "JVBERi0")
+
 _WHITE = (255, 255, 255, 255)
 _LONGEST_PATH = 4096  # characters; a longer text is no path
 _BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras, scanners and medical devices
@@ -133,7 +140,7 @@ def read_image(image: ImageInput, *, allow_address: bool = False) -> tuple[Image
     if hasattr(image, "read"):
         return _from_file_object(image)
 
-    if isinstance(image, str) and image.startswith("data:"):
+    if is_data_uri(image):
         return _from_bytes(_data_uri_content(image), "the image of a data: URI")
     if isinstance(image, str | os.PathLike):
         name = os.fspath(image)
@@ -181,7 +188,7 @@ def encode_image(image: ImageInput) -> tuple[bytes, str]:
     name = "the image"
     if isinstance(image, bytes | bytearray | memoryview):
         content = bytes(image)
-    elif isinstance(image, str) and image.startswith("data:"):
+    elif is_data_uri(image):
         content = _data_uri_content(image)
     elif isinstance(image, str | os.PathLike):
         name = os.fspath(image)
@@ -226,6 +233,11 @@ def list_pages(path: str | Path) -> list[Path]:
     if page is not None or not is_document:
         return [Path(path)]
     return [Path(f"{path}#{number}") for number in range(1, count + 1)]
+
+
+def is_data_uri(source: object) -> bool:
+    """Return whether something is the text of a `data:` URI."""
+    return isinstance(source, str) and source[:5].lower() == "data:"
 
 
 def is_image_file(path: str | Path) -> bool:
@@ -273,7 +285,7 @@ def _open_file(path: Path, name: str) -> Iterator[BinaryIO]:
     except PermissionError as error:
         raise ImageError("permission", f"{name} cannot be read: its folder may not be opened") from error
     except (OSError, ValueError) as error:
-        raise MissingImageError("missing", f"there is no image at {name}: check the path") from error
+        raise _missing(name) from error
 
     # A pipe or a device would be waited for.
     if not stat.S_ISREG(status.st_mode):
@@ -318,10 +330,17 @@ def _from_address(address: str, is_allowed: bool) -> _Reading:
 
 
 def _from_file_object(file: BinaryIO) -> _Reading:
-    content = file.read()
-    if not isinstance(content, bytes):
-        raise ImageError("unsupported", "an image's file must be opened in binary mode: open(path, 'rb')")
-    return _from_bytes(content, str(getattr(file, "name", "the image")))
+    name = str(getattr(file, "name", "the image"))
+    try:
+        content = file.read()
+    except UnicodeDecodeError:  # a file of text that holds none
+        content = ""
+    except (OSError, ValueError) as error:
+        raise ImageError("unsupported", f"{name} cannot be read ({error}): pass an open file") from error
+
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise ImageError("unsupported", f"{name} must be opened in binary mode: open(path, 'rb')")
+    return _from_bytes(bytes(content), name)
 
 
 def _from_bytes(content: bytes, name: str, page: int | None = None) -> _Reading:
@@ -418,13 +437,14 @@ def _notices_of_damage(file: BinaryIO, name: str) -> tuple[str, ...]:
 def _data_uri_content(uri: str) -> bytes:
     """Return the bytes of a `data:image/...;base64,` URI."""
     header, separator, content = uri.partition(",")
-    if not separator or not header.endswith(";base64"):
+    if not separator or not header.rstrip().lower().endswith(";base64"):
         raise ImageError(
             "unsupported", "a data: URI of an image must look like data:image/png;base64,CONTENT"
         )
 
     try:
-        return base64.b64decode(content, validate=True)
+        # Mails and some tools break the lines.
+        return base64.b64decode("".join(content.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError("truncated", f"the data: URI holds no valid base64 ({error})") from error
 
@@ -432,7 +452,13 @@ def _data_uri_content(uri: str) -> bytes:
 def _from_array(array: Any) -> Image.Image:
     """Return the image of a NumPy array or a tensor."""
     if hasattr(array, "is_floating_point"):  # torch itself isn't imported here
-        array = array.detach().cpu().float().numpy() if array.is_floating_point() else array.cpu().numpy()
+        try:
+            array = array.detach().cpu()
+            array = array.float().numpy() if array.is_floating_point() else array.numpy()
+        except (RuntimeError, TypeError) as error:  # sparse, or without values
+            raise ImageError(
+                "unsupported", f"a tensor of {array.layout} on {array.device} has no pixels: pass a dense one"
+            ) from error
 
     expected = "uint8, or floats from 0 to 1, of shape [H, W], [H, W, C] or [C, H, W] with 1, 3 or 4 channels"
     got = f"got {array.dtype} of shape {list(array.shape)}"
@@ -484,6 +510,10 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     upright = _upright(image)
 
+    if upright.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(upright, *profiles, outputMode="RGB")
+
     if upright.mode == "I" or upright.mode == "F" or upright.mode.startswith("I;"):
         return _to_8_bits(upright, name).convert("RGB")
 
@@ -515,6 +545,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     """Return a transparent image as it lies on white."""
     result = Image.new("RGB", image.size)
     for top, band in _bands(image):
+        if band.mode == "La":  # multiplied by its alpha, which Pillow takes back in this way alone
+            band = band.convert("LA")
         white = Image.new("RGBA", band.size, _WHITE)
         result.paste(Image.alpha_composite(white, band.convert("RGBA")).convert("RGB"), (0, top))
     return result
@@ -557,6 +589,27 @@ def _scale_pixels(pixels: np.ndarray, low: float, high: float, is_whole: bool) -
 
 
 # --- errors
+
+
+def _missing(name: str) -> ImageError:
+    """Return the error for a path at which there is nothing."""
+    if name.startswith(_BASE64_BEGINNINGS):
+        return ImageError(
+            "unsupported",
+            f"{beginning(name, 20)} is base64, not a path: pass its bytes, or data:image/png;base64,...",
+        )
+    if _ADDRESS.match(name):
+        return ImageError(
+            "unsupported",
+            f"{redact(beginning(name, 200))} is an address: download the image and pass its path",
+        )
+
+    advice = "check the path"
+    if name.startswith("~"):
+        advice += ", in which ~ stands for no folder here"
+    elif name != name.strip():
+        advice += ", which begins or ends with white space"
+    return MissingImageError("missing", f"there is no image at {beginning(name, 300)}: {advice}")
 
 
 def _too_large(name: str, size: str) -> ImageError:

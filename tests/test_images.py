@@ -1,15 +1,17 @@
 """Whatever people pass as an image is read as a viewer shows it, or refused with a reason."""
 
 import base64
+import gzip
 import io
 import os
 import pickle
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from monkeylib import resources
 from monkeylib.images import (
@@ -138,7 +140,54 @@ VALUES = {
     "a tensor": lambda path: torch.from_numpy(PIXELS.copy()),
     "a tensor [3, H, W] of floats": lambda path: torch.from_numpy(PIXELS.copy()).permute(2, 0, 1) / 255,
     "a tensor with gradients": lambda path: (torch.from_numpy(PIXELS.copy()) / 255).requires_grad_(),
+    "a link": lambda path: linked(path),
+    "an object with a path": lambda path: _PathLike(path),
+    "the first page of an image": lambda path: f"{path}#1",
+    "a path relative to the working folder": lambda path: os.path.relpath(path),
+    "an unpacked file": lambda path: packed(path),
+    "an unbuffered file": lambda path: path.open("rb", buffering=0),
+    "a data: URI with parameters": lambda path: uri("data:image/png;charset=utf-8;base64,"),
+    "a data: URI in capitals": lambda path: uri("DATA:image/png;BASE64,"),
+    "a data: URI of no type": lambda path: uri("data:;base64,"),
+    "a data: URI in lines": lambda path: "data:image/png;base64," + base64.encodebytes(PNG).decode(),
+    "RGBX": lambda path: scene().convert("RGBX"),
+    "an opaque RGBA image": lambda path: scene().convert("RGBA"),
+    "a lazily read Pillow image of bytes": lambda path: Image.open(io.BytesIO(PNG)),
+    "[4, H, W]": lambda path: np.asarray(scene().convert("RGBA")).transpose(2, 0, 1),
+    "an array in Fortran's order": lambda path: np.asfortranarray(PIXELS),
+    "a read-only array": lambda path: PIXELS,
+    "float64 in channels first": lambda path: PIXELS.transpose(2, 0, 1) / 255,
+    "a memory map": lambda path: mapped(path),
+    "a tensor of bfloat16": lambda path: (torch.from_numpy(PIXELS // 128) * 1.0).bfloat16(),
 }
+
+
+class _PathLike(os.PathLike):
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return str(self.path)
+
+
+def uri(beginning):
+    return beginning + base64.b64encode(PNG).decode()
+
+
+def linked(path):
+    path.with_name("link.png").symlink_to(path)
+    return path.with_name("link.png")
+
+
+def packed(path):
+    with gzip.open(path.with_name("a.png.gz"), "wb") as file:
+        file.write(PNG)
+    return gzip.open(path.with_name("a.png.gz"))
+
+
+def mapped(path):
+    PIXELS.tofile(path.with_name("a.raw"))
+    return np.memmap(path.with_name("a.raw"), np.uint8, "r", shape=PIXELS.shape)
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -146,10 +195,85 @@ def test_value_is_read(name, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(PNG)
 
-    assert np.array_equal(np.asarray(open_image(VALUES[name](path))), PIXELS)
+    expected = PIXELS // 128 * 255 if "bfloat16" in name else PIXELS
+    assert np.array_equal(np.asarray(open_image(VALUES[name](path))), expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "tolerance"),
+    [("1", 0), ("L", 0), ("LA", 0), ("P", 30), ("PA", 30), ("La", 1), ("RGBa", 1), ("CMYK", 1),
+     ("YCbCr", 2), ("HSV", 3), ("LAB", 3), ("I", 1), ("F", 1), ("I;16", 1)],
+)  # fmt: skip
+def test_every_mode_of_a_pillow_image_is_read(mode, tolerance):
+    image, expected = scene(), scene()
+    if mode in ("1", "L", "LA", "La", "I", "F", "I;16"):
+        image = expected = image_files.gray_scene()
+    if mode == "LAB":
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        image = ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
+    elif mode in ("La", "RGBa", "PA"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA", "PA": "P"}[mode]).convert(mode)
+    else:
+        image = image.convert(mode)
+        expected = image.convert("L") if mode == "1" else expected
+
+    difference = np.asarray(open_image(image)).astype(float) - np.asarray(expected.convert("RGB"))
+    assert np.abs(difference).mean() <= tolerance
+
+
+def closed_file():
+    file = io.BytesIO(PNG)
+    file.close()
+    return file
+
+
+def closed_image():
+    image = Image.open(io.BytesIO(PNG))
+    image.close()
+    return image
+
+
+def read_file():
+    file = io.BytesIO(PNG)
+    file.read()
+    return file
 
 
 NO_VALUES = {
+    "truth": (True, "unsupported", "there is no image in bool"),
+    "zero": (0, "unsupported", "there is no image in int"),
+    "an empty list": ([], "unsupported", "there is no image in list"),
+    "a list of paths": (["a.png"], "unsupported", "there is no image in list"),
+    "a dictionary": ({"bytes": PNG}, "unsupported", "there is no image in dict"),
+    "a class": (Image.Image, "unsupported", "there is no image in type"),
+    "a file address": ("file:///home/a.png", "unsupported", "file:///home/a.png is an address.* path"),
+    "a bucket's address": (Path("s3://b/a.png"), "unsupported", "s3:/b/a.png is an address"),
+    "the home folder": ("~/a.png", "missing", "no image at ~/a.png: check the path, in which ~ stands"),
+    "a blank behind a path": ("a.png ", "missing", "no image at a.png : .* ends with white space"),
+    "a path of many characters": ("a" * 400, "missing", "no image at a{300}…: check the path"),
+    "half of a surrogate pair": ("\ud800.png", "missing", "check the path"),
+    "base64 of a small image": (base64.b64encode(PNG).decode(), "unsupported", "is base64, not a path"),
+    "base64 of a JPEG": ("/9j/4AAQSkZJRgABAQ", "unsupported", "is base64, not a path"),
+    "a device": ("/dev/zero", "unsupported", "/dev/zero is no regular file"),
+    "a folder": (Path("/"), "unsupported", "/ is a folder, not an image file"),
+    "a path below a file": (f"{__file__}/a.png", "missing", "test_images.py/a.png: check the path"),
+    "a page of a file that is gone": ("gone.pdf#2", "missing", "there is no image at gone.pdf#2"),
+    "the path as bytes": (b"/home/a.png", "unsupported", "the image cannot be read"),
+    "text": (Path(__file__), "unsupported", "test_images.py cannot be read as an image"),
+    "a data: URI that is cut off": ("data:image/png;base64", "unsupported", "must look like data:"),
+    "a data: URI of text": ("data:text/plain;base64,aGVsbG8=", "unsupported", "data: URI cannot be read"),
+    "a closed file": (closed_file(), "unsupported", "the image cannot be read .*closed.*: pass an open file"),
+    "a closed image": (closed_image(), "truncated", "the image cannot be read"),
+    "a file that has been read": (read_file(), "empty", "has no bytes"),
+    "bytes cut off": (PNG[:100], "truncated", "the image cannot be read"),
+    "bool": (np.ones((5, 5), bool), "unsupported", "must be uint8.* got bool"),
+    "uint16": (np.ones((5, 5), np.uint16), "unsupported", "must be uint8.* got uint16"),
+    "complex": (np.ones((5, 5), complex), "unsupported", "must be uint8.* got complex"),
+    "objects": (np.array([[None]]), "unsupported", "must be uint8.* got object"),
+    "negative floats": (-np.ones((5, 5)), "unsupported", "values from 0 to 1"),
+    "a tensor without values": (torch.empty(3, 5, 5, device="meta"), "unsupported", "on meta has no pixels"),
+    "a sparse tensor": (torch.eye(5).to_sparse(), "unsupported", "has no pixels: pass a dense one"),
+    "an integer tensor": (torch.ones(3, 5, 5, dtype=torch.long), "unsupported", "must be uint8.* got int64"),
     "nothing": (None, "unsupported", "there is no image in NoneType"),
     "a number": (5, "unsupported", "there is no image in int"),
     "a list": ([PIXELS], "unsupported", "there is no image in list"),
@@ -180,6 +304,22 @@ def test_value_is_refused(name):
     with pytest.raises(ImageError, match=message) as error:
         open_image(value)
     assert error.value.code == code
+
+
+def test_tables_of_files_and_ways_are_long_enough():
+    assert len(READABLE) + len(UNREADABLE) >= 120
+    assert len(VALUES) >= 20 and len(VALUES) + len(NO_VALUES) >= 46
+
+
+def test_file_that_is_opened_as_text_is_named(tmp_path):
+    for content in (PNG, b"text"):
+        (tmp_path / "a.png").write_bytes(content)
+        with (tmp_path / "a.png").open(encoding="utf-8") as file:
+            with pytest.raises(ImageError, match=r"a.png must be opened in binary mode: open\(path, 'rb'\)"):
+                open_image(file)
+
+    with (tmp_path / "b.png").open("wb") as file, pytest.raises(ImageError, match="b.png cannot be read"):
+        open_image(file)
 
 
 def test_pipe_is_refused_at_once(tmp_path):
