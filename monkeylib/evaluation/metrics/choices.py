@@ -59,10 +59,11 @@ _STATEMENTS = tuple(
         # "B is correct"
         r"""(?<![A-Za-z0-9_]) ([A-Z]) [)\]}>"'”’」】]* \s+ (?:is|seems)
             \s+ (?:the\s+)? (?:correct|right|best|true)""",
-        # "I choose B", "option B", "I think it is B"
+        # "I choose B", "option B", "I think it is B", "so B"
         rf"\b(?: choose | pick | select | go\s+with ) (?: \s+ (?:option|choice) )? {_LETTER}",
         rf"\b(?:[Oo]ption|[Cc]hoice) {_LETTER}",
         rf"\bI\s+(?:think|believe|guess) (?: \s+ (?: it\s+is | it's ) )? {_LETTER} (?= $ | \s*[.,;!)\]] )",
+        rf"\b(?: so | thus | hence | therefore ) ,? {_LETTER} (?= $ | \s*[.;!)\]] )",
     )
 )
 

@@ -1,7 +1,9 @@
-"""CIDEr-D, the consensus score of captions (Vedantam et al., CVPR 2015), as pycocoevalcap computes it."""
+"""CIDEr-D, the consensus score of captions (Vedantam et al., CVPR 2015), as pycocoevalcap computes it.
+
+Captions are sequences of tokens; `ptb.tokenize_caption` makes them of strings.
+"""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,40 +14,6 @@ Ngram = tuple[str, ...]
 
 _MAX_N = 4  # n-grams of 1 to 4 words
 _SIGMA = 6.0  # of the Gaussian length penalty
-
-# Words that the Penn Treebank tokeniser splits.
-_SPLITS = [
-    (re.compile(r"\bcannot\b"), "can not"),
-    (re.compile(r"\b(gon|wan)na\b"), r"\1 na"),
-    (re.compile(r"\bgotta\b"), "got ta"),
-    (re.compile(r"n't\b"), " n't"),
-    (re.compile(r"(?<=\w)'(s|re|ve|ll|d|m)\b"), r" '\1"),
-]
-_TOKEN = re.compile(
-    r"""(?:[a-z]\.){2,}                     # u.s.
-      | (?:mr|mrs|ms|dr|st|jr|sr)\.         # titles keep their full stop
-      | n't(?=\s|$) | '(?:s|re|ve|ll|d|m)(?=\s|$)
-      | \d+(?:[.,:]\d+)*                    # 5.99  10:15  1,000
-      | [^\W_]+(?:[-.&/][^\W_]+)*            # coca-cola  www.example.com
-      | \.{2,} | -{2,} | !+ | \?+ | \S""",
-    re.VERBOSE,
-)
-_BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-_PUNCTUATION = {"'", '"', "`", "''", "``", ".", "...", "?", "!", ",", ":", "-", "--", ";"}
-
-
-def tokenize_caption(text: str) -> list[str]:
-    """Split a caption as the Penn Treebank tokeniser of the COCO caption evaluation does.
-
-    Lower case, clitics are separate tokens ("it's" -> "it", "'s"), punctuation is dropped, brackets stay
-    ("(" -> "-lrb-").
-    """
-    text = text.lower()
-    for pattern, replacement in _SPLITS:
-        text = pattern.sub(replacement, text)
-
-    tokens = [_BRACKETS.get(token, token) for token in _TOKEN.findall(text)]
-    return [token for token in tokens if token not in _PUNCTUATION]
 
 
 class _Vector(NamedTuple):

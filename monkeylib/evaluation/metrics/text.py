@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from monkeylib.evaluation.metrics import cider
+from monkeylib.evaluation.metrics import cider, ptb
 
 Answers = Sequence[str] | str
 Meta = Mapping[str, Any]
@@ -224,6 +224,6 @@ def cider_d(predictions: Sequence[str], references: Sequence[Answers]) -> np.nda
     """Return the CIDEr-D of every caption, 0 to 10, from plain strings; `cider.cider_d` takes tokens."""
     groups = [check_answers(p, group) for p, group in zip(predictions, references, strict=True)]
     return cider.cider_d(
-        [cider.tokenize_caption(prediction) for prediction in predictions],
-        [[cider.tokenize_caption(reference) for reference in group] for group in groups],
+        [ptb.tokenize_caption(prediction) for prediction in predictions],
+        [[ptb.tokenize_caption(reference) for reference in group] for group in groups],
     )
