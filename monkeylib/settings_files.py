@@ -252,8 +252,8 @@ class _NodeReader:
 
     def _key(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode) or node.tag not in _TEXT_TAGS:
-            shown = node.value if isinstance(node, yaml.ScalarNode) else "a list or section"
-            self._fail(node, f"the name of a field is text, got {shown}: quote it")
+            value_text = node.value if isinstance(node, yaml.ScalarNode) else "a list or section"
+            self._fail(node, f"the name of a field is text, got {value_text}: quote it")
         return self._text(node)
 
     def _scalar(self, node: yaml.ScalarNode, location: Location) -> Any:
@@ -265,10 +265,10 @@ class _NodeReader:
             value = self._constructor.construct_object(node)
         except (ValueError, KeyError, yaml.YAMLError) as error:
             # A number of thousands of digits, or `!!int` before a word.
-            shown = node.value if len(node.value) < 20 else f"{node.value[:20]}…"
+            value_text = node.value if len(node.value) < 20 else f"{node.value[:20]}…"
             raise ValueError(
-                f"{resources.display_path(self.path)}, line {node.start_mark.line + 1}: {shown} is no value "
-                f"of the kind {node.tag.rpartition(':')[2]}"
+                f"{resources.display_path(self.path)}, line {node.start_mark.line + 1}: {value_text} is no "
+                f"value of the kind {node.tag.rpartition(':')[2]}"
             ) from error
 
         if isinstance(value, float) and not math.isfinite(value):

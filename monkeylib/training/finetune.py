@@ -235,11 +235,10 @@ def _with_micro_batch(profile: Profile, folder: Path, devices: Devices, fresh: b
     """
     if profile.training.micro_batch_size is None and not fresh:
         manifest = runs.read_manifest(folder.expanduser())
-        chosen = manifest.notes.get(DIVISION_NOTE) if manifest is not None else None
-        if isinstance(chosen, dict) and chosen == _division(profile, devices) | {
-            "micro_batch_size": chosen.get("micro_batch_size")
-        }:
-            return profile.with_training(micro_batch_size=chosen["micro_batch_size"])
+        noted = manifest.notes.get(DIVISION_NOTE) if manifest is not None else None
+        size = noted.get("micro_batch_size") if isinstance(noted, dict) else None
+        if size is not None and noted == _division(profile, devices) | {"micro_batch_size": size}:
+            return profile.with_training(micro_batch_size=size)
 
     available = micro_batch.available_memory(devices.per_node, devices.nodes)
     total = micro_batch.total_memory(devices.per_node)
@@ -443,17 +442,17 @@ def _loggers(folder: Path, wandb: bool) -> list[Logger]:
     return loggers
 
 
-def _require_all_steps(done: int, planned: int) -> None:
+def _require_all_steps(taken: int, planned: int) -> None:
     """Check that training has not ended early.
 
     Raises:
         ValueError: it has.
     """
-    if done != planned:
+    if taken != planned:
         raise ValueError(
-            f"training ended after step {done} of {planned}, and no model was written: call the same command "
-            "again, which goes on from the last checkpoint; if it ends there again, check whether the "
-            "training records are still the same"
+            f"training ended after step {taken} of {planned}, and no model was written: call the same "
+            "command again, which goes on from the last checkpoint; if it ends there again, check whether "
+            "the training records are still the same"
         )
 
 
@@ -467,8 +466,9 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, run_folder: RunFolde
     best_checkpoint = None
     if training.select == "best":
         # The file that the first process finds, for all of them.
-        found = _find_best_checkpoint(folder) if trainer.is_global_zero else None
-        best_checkpoint = trainer.strategy.broadcast(found)
+        if trainer.is_global_zero:
+            best_checkpoint = _find_best_checkpoint(folder)
+        best_checkpoint = trainer.strategy.broadcast(best_checkpoint)
     if best_checkpoint is not None:
         checkpoint = trainer.strategy.load_checkpoint(best_checkpoint, weights_only=True)
         if training.strategy != "fsdp":  # FSDP has read its shards into the model already

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import re
 import resource
 import shutil
@@ -14,17 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import monkeylib
-from monkeylib.checkpoints.loading import load_checkpoint, load_processor
-from monkeylib.checkpoints.weight_files import explain_broken, file_inside
 from monkeylib.cli import app
-from monkeylib.inference import Monkey
-from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.profiles import build, load_profile, trainable
 from monkeylib.profiles.trainable import PROFILE_FILE, TRAINED_WEIGHTS
 from tests.support.hostile_checkpoints import (
     HOSTILE,
     HOSTILE_RELEASED,
-    WEIGHTS,
     HostileCheckpoint,
     bytes_of,
     field,
@@ -34,23 +28,6 @@ from tests.support.hostile_checkpoints import (
 FIRST = "vision.blocks.0.mlp_lora.lora_A"
 MOST_SECONDS, MOST_KILOBYTES = 5, 200_000
 VALUES = ("NaN", "infinity", "minus infinity", "all NaN")
-
-
-@pytest.fixture(scope="module")
-def model():
-    """Build the model of the profile `smoke`, whose values are as good as any."""
-    profile = load_profile("smoke")
-    torch.manual_seed(0)
-    return build.build_model(profile, build.build_processor(profile)).eval()
-
-
-@pytest.fixture(scope="module")
-def sound(model, tmp_path_factory):
-    """Write a sound checkpoint."""
-    folder = tmp_path_factory.mktemp("sound") / "model"
-    model.save_pretrained(folder)
-    build.build_processor(load_profile("smoke")).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -135,59 +112,6 @@ def test_command_ends_with_one_sentence_and_code_2(
     assert not (tmp_path / "new").exists() and not (folder / "executed").exists()
 
 
-def test_sound_checkpoint_loads_as_transformers_loads_it(sound, model):
-    loaded = load_checkpoint(sound)
-    reference = MonkeyForConditionalGeneration.from_pretrained(sound)
-    state = model.state_dict()
-
-    assert loaded.state_dict().keys() == state.keys()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
-    assert loaded.generation_config.to_dict() == reference.generation_config.to_dict()
-    assert loaded.config.to_dict() | {"_name_or_path": ""} == reference.config.to_dict() | {
-        "_name_or_path": ""
-    }
-
-
-def test_weights_of_two_files_and_of_torch_load(sound, tmp_path, model):
-    state = model.state_dict()
-    weights = load_file(sound / WEIGHTS)
-
-    shards = shutil.copytree(sound, tmp_path / "shards")
-    (shards / WEIGHTS).unlink()
-    names = sorted(weights)
-    file_of = {name: f"model-{number % 2}.safetensors" for number, name in enumerate(names)}
-    for file in set(file_of.values()):
-        save_file({name: weights[name] for name in names if file_of[name] == file}, shards / file)
-    (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": file_of}))
-
-    pickled = shutil.copytree(sound, tmp_path / "pickled")
-    (pickled / WEIGHTS).unlink()
-    torch.save(weights, pickled / "pytorch_model.bin")
-
-    for folder in (shards, pickled):
-        loaded = load_checkpoint(folder).state_dict()
-        assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.items())
-
-    assert load_checkpoint(pickled, dtype=torch.bfloat16).dtype == torch.bfloat16
-
-
-def test_links_of_a_hub_cache_are_followed(sound, tmp_path):
-    cache = tmp_path / "models--a--b"
-    blobs, snapshot = cache / "blobs", cache / "snapshots" / "0123"
-    blobs.mkdir(parents=True)
-    snapshot.mkdir(parents=True)
-    for path in sound.iterdir():
-        shutil.copy(path, blobs / f"digest-of-{path.name}")
-        (snapshot / path.name).symlink_to(f"../../blobs/digest-of-{path.name}")
-
-    assert isinstance(monkeylib.load_model(snapshot, device="cpu"), Monkey)
-
-    (snapshot / "config.json").unlink()
-    (snapshot / "config.json").symlink_to(sound / "config.json")
-    with pytest.raises(ValueError, match="leads out of its folder"):
-        file_inside(snapshot, "config.json")
-
-
 TRAINED = {
     "cut off": (bytes_of(TRAINED_WEIGHTS, lambda b: b[:-10]), f"{TRAINED_WEIGHTS} is cut off"),
     "gone": (gone(TRAINED_WEIGHTS), "no checkpoint at"),
@@ -241,12 +165,6 @@ def test_hostile_trained_weights_are_refused_in_one_sentence(name, sound_trained
     assert "\n" not in str(raised.value)
 
 
-def test_processor_is_checked_without_the_weights(sound, tmp_path):
-    folder = shutil.copytree(sound, tmp_path / "model")
-    (folder / WEIGHTS).unlink()
-    assert load_processor(folder).queries == 16
-
-
 @pytest.mark.parametrize("name", HOSTILE_RELEASED)
 def test_hostile_released_configuration_is_refused_in_one_sentence(name, golden, tmp_path):
     path, value, sentence = HOSTILE_RELEASED[name]
@@ -258,13 +176,3 @@ def test_hostile_released_configuration_is_refused_in_one_sentence(name, golden,
 
     assert str(golden) in str(raised.value) and "\n" not in str(raised.value)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MOST_KILOBYTES
-
-
-def test_lack_of_memory_is_not_taken_for_a_broken_file():
-    with pytest.raises(RuntimeError, match="can't allocate memory"), explain_broken("model"):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB")
-    with (
-        pytest.raises(ValueError, match="^model is cut off or is no file of weights"),
-        explain_broken("model"),
-    ):
-        raise RuntimeError("invalid header")

@@ -1,4 +1,4 @@
-"""What a run writes: checkpoints of what was trained, logs, sample answers."""
+"""Checkpoints of a run: what they hold, when they are saved, and which ones can be read."""
 
 import csv
 import dataclasses
@@ -25,12 +25,10 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from monkeylib import digests, inference, profiles
 from monkeylib.data import synthetic
-from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.profiles import build, trainable
 from monkeylib.runs import RunFolder
 from monkeylib.training import checkpointing, curves, finetune, strategies
 from monkeylib.training.batches import synthetic_data
-from monkeylib.training.callbacks import SampleAnswers
 from monkeylib.training.checkpointing import DurableCheckpointIO
 from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.signals import StopOnSignal
@@ -229,62 +227,7 @@ def test_checkpoint_missing_after_saving_stops_the_run(tmp_path, monkeypatch):
         finetune.run(SMOKE, tmp_path / "run")
 
 
-# --- logs and sample answers
-
-
-@pytest.mark.parametrize(("strategy", "is_synced"), [("fsdp", True), ("ddp", False)])
-def test_sharded_processes_generate_answers_of_one_length(tmp_path, monkeypatch, strategy, is_synced):
-    """Processes whose answers differ in length would wait for each other forever."""
-    synced = []
-    generate = MonkeyForConditionalGeneration.generate
-
-    def generate_and_note(model, synced_gpus=None, **options):
-        synced.append(synced_gpus)
-        return generate(model, **options)
-
-    monkeypatch.setattr(MonkeyForConditionalGeneration, "generate", generate_and_note)
-    trainer = SimpleNamespace(global_step=1, is_global_zero=True)
-    callback = SampleAnswers(tmp_path / "answers.jsonl", max_new_tokens=2)
-    callback.on_validation_epoch_end(trainer, build_module(SMOKE.with_training(strategy=strategy)))
-
-    assert synced == [is_synced] * 4
-    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 4
-
-
-def test_answer_to_an_example_that_fills_the_context_is_as_long_as_there_is_room(tmp_path, monkeypatch):
-    lengths = []
-    generate = MonkeyForConditionalGeneration.generate
-
-    def generate_and_note(model, input_ids, max_new_tokens, **options):
-        lengths.append(input_ids.shape[1] + max_new_tokens)
-        return generate(model, input_ids=input_ids, max_new_tokens=max_new_tokens, **options)
-
-    monkeypatch.setattr(MonkeyForConditionalGeneration, "generate", generate_and_note)
-    module = build_module(SMOKE)
-    # Prompts have 89 to 96 tokens.
-    module.model.config.text_config.max_position_embeddings = 100
-
-    trainer = SimpleNamespace(global_step=1, is_global_zero=True)
-    SampleAnswers(tmp_path / "answers.jsonl", max_new_tokens=60).on_validation_epoch_end(trainer, module)
-    assert lengths == [100] * 4
-
-
-def test_run_logs_rates_throughput_memory_and_answers(tmp_path):
-    run = tmp_path / "run"
-    finetune.run(SMOKE.with_training(lora_lr=0.01), run)
-
-    columns = ["lr-AdamW/vision", "lr-AdamW/other", "lr-AdamW/other without decay"]
-    columns += ["speed/images_per_second", "speed/tokens_per_second", "memory/peak_gib"]
-    for column in columns:
-        values = read_column(run, column)
-        assert values, column
-        assert min(values) > 0, column
-    assert list((run / "tensorboard").glob("events*"))
-
-    answers = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
-    assert {row["step"] for row in answers} == {1, 2, 3, 4}
-    assert len(answers) == 16
-    assert set(answers[0]) == {"step", "id", "prompt", "answer", "prediction"}
+# --- the trainer
 
 
 def test_trainer_follows_the_profile(tmp_path):
