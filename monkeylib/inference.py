@@ -170,8 +170,20 @@ class Monkey:
 
         Errors in the arguments are raised at once, those of the model while the parts are read.
         """
+        messages = _write_messages(image, question, history)
+        return self.stream_messages(messages, prompt, max_new_tokens, grid, **options)
+
+    def stream_messages(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        prompt: str = "vqa",
+        max_new_tokens: int = 128,
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> AnswerStream:
+        """Answer as `answer_messages` does, part by part as in `stream`."""
         generation.check_options(max_new_tokens, options)
-        inputs = self.prepare_messages(_write_messages(image, question, history), prompt, grid)
+        inputs = self.prepare_messages(messages, prompt, grid)
         return generation.stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
 
     def prepare(

@@ -93,6 +93,7 @@ def test_messages_give_the_ids_of_a_training_conversation(monkey, make_image, pr
     assert len(inputs["pixel_values"]) == 3 * side and bool(inputs["attention_mask"].all())
     answer = monkey.answer_messages(messages, prompt, max_new_tokens=4)
     assert answer.prompt_tokens == len(ids) and answer.visual_tokens == 3 * monkey.processor.visual_tokens()
+    assert monkey.stream_messages(messages, prompt, max_new_tokens=4).answer == answer
 
 
 def test_messages_of_one_question_are_an_answer(monkey, make_image):

@@ -16,7 +16,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStr
 
 from monkeylib.generation.answer import Answer, EndReason
 from monkeylib.generation.context import check_context, count_visual_tokens
-from monkeylib.generation.options import check_options, list_stop_strings
+from monkeylib.generation.options import check_options, convert_options, list_stop_strings
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def decode(
         "do_sample": False,
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id if end_ids is None else end_ids,
-        **options,
+        **convert_options(options),
     }
     seed = settings.pop("seed", None)
     stop_strings = list_stop_strings(settings.pop("stop_strings", None))

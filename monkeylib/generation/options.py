@@ -21,10 +21,12 @@ class _Kind:
     Attributes:
         expected: in words.
         accepts: whether a value is that.
+        convert: makes Python's number of it, which transformers wants to have.
     """
 
     expected: str
     accepts: Callable[[Any], bool]
+    convert: Callable[[Any], Any] = lambda value: value
 
 
 def _is_whole(value: Any, least: int) -> bool:
@@ -37,13 +39,13 @@ def _is_number(value: Any) -> bool:
 
 
 _FLAG = _Kind("True or False", lambda value: isinstance(value, bool))
-_COUNT = _Kind("a whole number from 1", lambda value: _is_whole(value, 1))
-_COUNT_OR_NONE = _Kind("a whole number from 0", lambda value: _is_whole(value, 0))
-_NUMBER = _Kind("a number", _is_number)
-_POSITIVE = _Kind("a number above 0", lambda value: _is_number(value) and value > 0)
-_TEMPERATURE = _Kind("a number above 0 (answers without sampling are greedy)", _POSITIVE.accepts)
-_SHARE = _Kind("a number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1)
-_PROBABILITY = _Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_COUNT = _Kind("a whole number from 1", lambda value: _is_whole(value, 1), int)
+_COUNT_OR_NONE = _Kind("a whole number from 0", lambda value: _is_whole(value, 0), int)
+_NUMBER = _Kind("a number", _is_number, float)
+_POSITIVE = _Kind("a number above 0", lambda value: _is_number(value) and value > 0, float)
+_TEMPERATURE = _Kind("a number above 0 (answers without sampling are greedy)", _POSITIVE.accepts, float)
+_SHARE = _Kind("a number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1, float)
+_PROBABILITY = _Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1, float)
 # Transformers checks these.
 _ANYTHING = _Kind("anything", lambda value: True)
 
@@ -145,6 +147,11 @@ def check_options(max_new_tokens: int, options: Mapping[str, Any]) -> None:
     least = given.get("min_new_tokens", 0)
     if least > max_new_tokens:
         raise ValueError(f"min_new_tokens is {least}: expected at most max_new_tokens, {max_new_tokens}")
+
+
+def convert_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return checked options without those that are None, their numbers as Python's."""
+    return {name: _OPTIONS[name].convert(value) for name, value in options.items() if value is not None}
 
 
 def _check_number_of_answers(count: int, beams: int, has_sampling: bool) -> None:

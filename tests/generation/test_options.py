@@ -61,3 +61,11 @@ def test_numbers_of_numpy_and_none_are_options(monkey, questions):
     options = {"num_beams": np.int64(2), "length_penalty": np.float32(1.5), "temperature": None}
     expected = monkey.answer(*questions[0], max_new_tokens=4, num_beams=2, length_penalty=1.5)
     assert monkey.answer(*questions[0], max_new_tokens=4, **options) == expected
+
+    sampling = {"do_sample": True, "temperature": np.float32(2), "repetition_penalty": 1, "seed": 1}
+    expected = monkey.answer(*questions[0], max_new_tokens=4, do_sample=True, temperature=2.0, seed=1)
+    assert monkey.answer(*questions[0], max_new_tokens=4, **sampling) == expected
+
+    end = monkey.answer(*questions[0], max_new_tokens=4).token_ids[1]
+    monkey.processor.tokenizer.eos_token_id = end
+    assert monkey.answer(*questions[0], max_new_tokens=4, eos_token_id=None).ended_by == "end of text"
