@@ -4,11 +4,14 @@ import multiprocessing
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monkeylib.data.records import BadRecord
-from monkeylib.training.batches import LengthBuckets, MicroBatches, Shard, build_dataloader
+from monkeylib.data.records import BadRecord, Record
+from monkeylib.label_mask import IGNORE_INDEX
+from monkeylib.messages import ImagePart, Message
+from monkeylib.training.batches import ExampleEncoder, LengthBuckets, MicroBatches, Shard, build_dataloader
 
 
 def length_of(number):
@@ -150,3 +153,54 @@ def test_process_that_fails_ends_with_its_workers():
     ended, code = not process.is_alive(), process.exitcode
     process.kill()
     assert ended and code == 1
+
+
+def interleaved_record(make_image):
+    """Return a conversation with an image within its first question and one in its second."""
+    first, second, third = (ImagePart(make_image(number)) for number in range(3))
+    messages = (
+        Message("system", ("be brief",)),
+        Message("user", ("is ", first, " or ", second, " cheaper?")),
+        Message("assistant", ("the first",)),
+        Message("user", (third, "and this?")),
+        Message("assistant", ("no",)),
+    )
+    return Record("0", messages, "r", "r", prompt="vqa", separator=" ")
+
+
+def test_images_stand_at_their_places_among_the_tokens(processor, make_image):
+    record = interleaved_record(make_image)
+    layout, tokens = processor.layout, processor.visual_tokens()
+    example = ExampleEncoder(processor, 10_000).encode(record)
+
+    span, text = layout.image_ids(tokens), layout.text_ids
+    answers = [layout.answer_ids("the first"), layout.answer_ids("no")]
+    first_turn = [
+        *text("be brief "),
+        *text("is "),
+        *span,
+        *text("  or "),
+        *span,
+        *text("  cheaper? Answer: "),
+    ]
+    second_turn = [*span, *text(" and this? Answer: ")]
+    expected = [*first_turn, *answers[0], *second_turn, *answers[1]]
+    assert example.input_ids.tolist() == expected
+    labels = [label for label in example.labels.tolist() if label != IGNORE_INDEX]
+    assert labels == [*answers[0], *answers[1]]
+
+    # The images come in the order of their spans.
+    images = ExampleEncoder(processor, 10_000).encode_images(example)
+    alone = [processor.image_processor(record.open_images()[number]) for number in range(3)]
+    assert torch.equal(images["pixel_values"], torch.cat([views["pixel_values"] for views in alone]))
+
+
+def test_turn_that_does_not_fit_is_left_out_with_its_image(processor, make_image):
+    record = interleaved_record(make_image)
+    encoder = ExampleEncoder(processor, 10_000)
+    length = len(encoder.encode(record))
+
+    cut = ExampleEncoder(processor, length - 1).encode(record)
+    assert cut.input_ids.tolist() == encoder.encode(record.first_turns(1)).input_ids.tolist()
+    assert cut.input_ids.tolist().count(1) == 2
+    assert len(encoder.encode_images(cut)["grids"]) == 2

@@ -46,6 +46,8 @@ from monkeylib.messages import IMAGE_TYPES, ROLES, TEXT_TYPES, ImagePart, Messag
 # Markup of the released data. An `<img>` that does not end is a word about HTML.
 _IMAGE_TAG = re.compile(r"<img>((?:(?!<img>).)*?)</img>", re.DOTALL)
 
+# How rows say that they have none; tables and downloads have the field in every row.
+_NO_IMAGES = (None, "", [])
 _NO_PLACEHOLDER = "no <image> says where its image belongs: it stands in front of the first question"
 
 
@@ -203,7 +205,7 @@ def _parse_cauldron(raw: RawRecord) -> Record:
     """Parse questions and answers about images that stand in front of the first."""
     texts = raw.field("texts")
     value = raw.value.get("images")
-    images = raw.images(value, "images") if value else []
+    images = [] if value in _NO_IMAGES else raw.images(value, "images")
 
     messages = []
     leading: list[Part] = [ImagePart(image) for image in images]
@@ -281,7 +283,7 @@ def _with_placeholders(raw: RawRecord, turns: Sequence[tuple[Any, Any]], field: 
     """Return the record of turns whose texts name the images of the field `image` or `images`."""
     image_field = "images" if raw.value.get("images") is not None else "image"
     value = raw.value.get(image_field)
-    images = [] if value is None or value == [] else raw.images(value, image_field)
+    images = [] if value in _NO_IMAGES else raw.images(value, image_field)
 
     # Placeholders in a list of parts are parts, those in a text `<image>`. In an answer it is text.
     contents: list[list[Part | None]] = []
@@ -400,13 +402,11 @@ def _question_images(raw: RawRecord) -> list[ImagePart]:
         name = "images"
 
     value = raw.value.get(name)
-    if value is None:
-        # A dataset of texts needs no images.
-        if raw.entry.image_limits[0] == 0:
+    if value in _NO_IMAGES:
+        # A dataset of texts needs no images; of others, the number is checked.
+        if value == [] or raw.entry.image_limits[0] == 0:
             return []
         raise raw.error(name, "an image", raw.field(name))
-    if value == []:
-        return []
     return [ImagePart(image) for image in raw.images(value, name)]
 
 

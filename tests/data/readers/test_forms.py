@@ -431,3 +431,17 @@ def test_questions_without_images_and_captions_without_questions_are_told(folder
     assert record.turns == ((" what? Answer: ", "x"),) and not record.images
     (record,) = read_rows(folder, [{"image": "sign.png", "answer": "a sign"}])
     assert record.turns == ((" Generate the caption in English:", "a sign"),)
+
+
+@pytest.mark.parametrize("value", [None, "", []])
+def test_rows_without_an_image_say_so_in_several_ways(folder, value):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "x"}]
+    rows = [
+        {"image": value, "conversations": talk("hi", "hello")},
+        {"images": value, "messages": turns},
+        {"image": value, "question": "hi", "answer": "x"},
+        {"images": value, "texts": [{"user": "hi", "assistant": "x"}]},
+    ]
+    for row in rows:
+        (record,) = read_rows(folder, [row])
+        assert not record.images and record.questions == ("hi",)

@@ -204,3 +204,27 @@ def test_tables_of_other_columns_and_broken_ones_are_named(folder):
     (folder / "d.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(ValueError, match="d.parquet is no parquet file that can be read"):
         files.read(folder, None, "d.parquet")
+
+
+def test_conversations_of_a_hub_table_have_their_image_in_a_column(folder):
+    datasets = pytest.importorskip("datasets")
+    turn = {"from": datasets.Value("string"), "value": datasets.Value("string")}
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "image": datasets.Image(),
+            "conversations": datasets.List(turn),
+            "data_source": datasets.Value("string"),
+        }
+    )
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "x"}]
+    rows = {
+        "id": ["a", "b"],
+        "image": [{"bytes": files.png(5, 5), "path": "1.png"}, None],
+        "conversations": [turns, [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]],
+        "data_source": ["x", "y"],
+    }
+    datasets.Dataset.from_dict(rows, features).to_parquet(folder / "rows.parquet")
+    first, second = files.read(folder, None, "rows.parquet")
+    assert first.turns == ((" What? Answer: ", "x"),) and first.open_images()[0].size == (5, 5)
+    assert (second.id, second.images) == ("b", ())
