@@ -1,5 +1,6 @@
 """Complete model: views -> vision backbone with per-tile LoRA -> resampler -> language model."""
 
+import os
 from typing import Any, Literal
 
 import torch
@@ -325,6 +326,37 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         with hide_transformers_bars():
             super().save_pretrained(*arguments, **options)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *arguments: Any,
+        output_loading_info: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Load a model as transformers does, and check that its weights came from the files and are finite.
+
+        transformers finds the files (on a hub, of a revision, in a cache) and reads them in one go, so they
+        can be checked afterwards only. `monkeylib.load_model` checks a folder before it takes memory, and
+        refuses files that would run code or lie elsewhere.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a name on a hub; None for weights in memory, which
+                are not checked.
+            arguments, options: of transformers' `from_pretrained`.
+            output_loading_info: return a report, too.
+
+        Raises:
+            ValueError: a weight is missing, unknown or not finite. LoRA may be missing as a whole, and is
+                fresh then.
+        """
+        model, report = super().from_pretrained(
+            pretrained_model_name_or_path, *arguments, output_loading_info=True, **options
+        )
+        if pretrained_model_name_or_path is not None:
+            _check_loaded_weights(model, report, pretrained_model_name_or_path)
+        return (model, report) if output_loading_info else model
+
     def get_input_embeddings(self) -> nn.Module:
         """Return the language model's token embeddings."""
         return self.language_model.get_input_embeddings()
@@ -356,6 +388,43 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if not getattr(module.positions, "_is_hf_initialized", False):
                 queries, width = module.positions.shape
                 module.positions.copy_(sincos_position_embedding(width, round(queries**0.5)))
+
+
+def _check_loaded_weights(
+    model: MonkeyForConditionalGeneration, report: dict[str, Any], source: str | os.PathLike[str]
+) -> None:
+    """Check what transformers has loaded.
+
+    Args:
+        model: the model.
+        report: of transformers, with `missing_keys` and `unexpected_keys`.
+        source: where it comes from, for the message.
+
+    Raises:
+        ValueError: as `MonkeyForConditionalGeneration.from_pretrained`.
+    """
+    missing = set(report["missing_keys"])
+    lora = {name for name in model.state_dict() if "_lora." in name}
+    if lora <= missing:
+        missing -= lora
+
+    for names, problem in ((missing, "lack"), (set(report["unexpected_keys"]), "have an unknown")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(
+                f"the weights of {source} {problem} {min(names)}{more}: fetch them again, or take weights "
+                "and configuration of one checkpoint"
+            )
+
+    for name, weight in model.named_parameters():
+        if weight.is_meta or not weight.is_floating_point() or not weight.numel():
+            continue
+        # No number spreads to both ends.
+        if not torch.isfinite(torch.stack(torch.aminmax(weight.detach()))).all():
+            raise ValueError(
+                f"{name} of {source} holds values that are not finite (NaN or infinity): take the weights of "
+                "an earlier step, or fetch them again"
+            )
 
 
 def build_on_meta(config: MonkeyConfig) -> MonkeyForConditionalGeneration:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -341,3 +342,25 @@ def test_configuration_survives_saving(tiny, tmp_path):
         assert loaded.lora_mode == "shared"
         for part in ("vision_config", "resampler_config", "text_config"):
             assert getattr(loaded, part).to_diff_dict() == getattr(config, part).to_diff_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda state: state.pop("resampler.query"), "lack resampler.query: fetch"),
+        (lambda state: state.update(more=torch.zeros(1)), "have an unknown more: fetch"),
+        (lambda state: state["resampler.query"].fill_(torch.nan), "resampler.query of .* not finite"),
+        (lambda state: state.pop("vision.blocks.0.mlp_lora.lora_A"), "lack vision.blocks.0.mlp_lora.lora_A"),
+    ],
+    ids=["missing", "unknown", "not finite", "a LoRA"],
+)
+def test_from_pretrained_refuses_what_transformers_only_warns_about(tiny, tmp_path, change, sentence):
+    model = tiny()
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    change(state)
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+
+    for model_class in (MonkeyForConditionalGeneration, AutoModelForImageTextToText):
+        with pytest.raises(ValueError, match=sentence):
+            model_class.from_pretrained(tmp_path)
