@@ -38,6 +38,32 @@ def test_same_figure_gives_the_same_bytes(tmp_path):
     assert b"Matplotlib" not in pdf
 
 
+def test_file_that_is_no_figure_is_not_replaced(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    (folder / "line.pdf").write_text("mine")
+    with pytest.raises(FileExistsError, match="line.pdf is in the way and is no figure of monkeylib"):
+        figures.save(draw([1, 2]), "line", data=[1, 2], profile="nano", source="here")
+    assert [path.name for path in folder.iterdir()] == ["line.pdf"]
+
+    (folder / "manifest.json").write_text('{"name": "my web app"}')
+    with pytest.raises(ValueError, match="manifest.json is damaged or no list of figures"):
+        figures.save(draw([1, 2]), "other", data=[1, 2], profile="nano", source="here")
+    assert (folder / "manifest.json").read_text() == '{"name": "my web app"}'
+
+
+def test_figure_whose_drawing_was_killed_is_drawn_again(tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("matplotlib.figure.Figure.savefig", stop)
+        with pytest.raises(KeyboardInterrupt):
+            figures.save(draw([1, 2]), "line", data=[1, 2], profile="nano", source="here")
+    figures.save(draw([1, 2]), "line", data=[1, 2], profile="nano", source="here")
+    assert (tmp_path / "figures" / "line.png").exists()
+
+
 def test_manifest_ties_each_figure_to_its_data(tmp_path):
     table = tables.write_table([{"a": 1}], "t", "nano")
     figures.save(draw([1, 2]), "second", data=table, profile="nano", source="07_ablations")
