@@ -130,8 +130,7 @@ def evaluate(
     """
     from monkeylib.evaluation import job, results
 
-    metric_names = _metric_names(metrics)
-    selected = _select_benchmarks(benchmarks, data, prompt, metric_names)
+    selected = _select_benchmarks(benchmarks, data, prompt, _metric_names(metrics))
 
     path = str(options.expand_home(Path(model))) if model else str(options.default_checkpoint())
     folder = options.expand_home(out) if out else _default_folder(path)
@@ -161,7 +160,8 @@ def evaluate(
     if result is None:
         return
     if result.ids and results.has_scores(folder):
-        _report([folder], metric_names, by=by, ids=result.ids)
+        # The run has recorded its metrics, also for files of earlier calls.
+        _report([folder], [], by=by, ids=result.ids)
     if result.error is not None:
         raise result.error
 
@@ -331,7 +331,7 @@ def _select_benchmarks(
 ) -> "list[Benchmark]":
     """Return the benchmarks of a call: those that are named, one's own, or all whose files exist."""
     from monkeylib.evaluation.benchmarks import available, get
-    from monkeylib.evaluation.own_benchmarks import describe, is_own_data, own_benchmark
+    from monkeylib.evaluation.own_benchmarks import is_own_data, own_benchmark
 
     if data is not None and is_own_data(options.expand_home(data)):
         if names:
@@ -339,9 +339,7 @@ def _select_benchmarks(
                 f"--data {data} is a file of questions, a benchmark of its own: leave --benchmarks {names} "
                 "out, or name the folder of the downloads"
             )
-        benchmark = own_benchmark(options.expand_home(data), metrics, prompt)
-        say(describe(benchmark))
-        return [benchmark]
+        return [own_benchmark(options.expand_home(data), metrics, prompt)]
 
     # Without names, all that can be used are; synthetic ones take no other prompt.
     if names:

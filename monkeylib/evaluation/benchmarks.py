@@ -77,7 +77,8 @@ class Benchmark:
         prompt: name of the prompt that the examples carry.
         split: name of the split, in words.
         reported: scores that the paper reports, measured with `paper_metric`.
-        card: card of the dataset; None for synthetic data.
+        card: card of the dataset; None for synthetic data and questions of one's own.
+        remark: what users should know before it is asked, empty for most.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Benchmark:
     split: str = "test"
     reported: tuple[ReportedScore, ...] = ()
     card: DatasetCard | None = None
+    remark: str = ""
 
     def __post_init__(self) -> None:
         # A misspelled metric fails on import, not after a day of predictions.

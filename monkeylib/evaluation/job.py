@@ -165,6 +165,10 @@ def _check(job: EvaluationJob) -> tuple[list[str], RunFolder]:
     for name, error in problems.items():
         say(f"{name} is left out: {error}")
 
+    for benchmark in job.benchmarks:
+        if benchmark.remark:
+            say(f"{benchmark.name}: {benchmark.remark}")
+
     if job.by:
         check_field(job.by, metas)
 

@@ -31,7 +31,6 @@ from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
 from monkeylib.images import ImageError, list_pages
 from monkeylib.messages import ImageSource
-from monkeylib.progress import say
 from monkeylib.prompts import PROMPTS
 
 QUESTION_METRICS = ("anls", "exact_match")
@@ -89,15 +88,8 @@ def own_benchmark(path: Path, metrics: Sequence[str] = (), prompt: str = "") -> 
         source=str(path),
         prompt=prompt,
         split="of the file",
-    )
-
-
-def describe(benchmark: Benchmark) -> str:
-    """Return how a benchmark is asked and scored, for users who named neither prompt nor metrics."""
-    template = PROMPTS[benchmark.prompt].text
-    return (
-        f"{benchmark.name}: the prompt {benchmark.prompt} ({template!r}) and the metrics "
-        f"{', '.join(benchmark.metrics)}; --prompt and --metrics take others"
+        remark=f"the prompt is {prompt} ({PROMPTS[prompt].text!r}) and the metrics are {', '.join(names)}; "
+        "--prompt and --metrics take others, and of a conversation the first question is asked",
     )
 
 
@@ -113,7 +105,6 @@ def _load_examples(
     examples: list[Example] = []
     problems: list[str] = []
     numbers: dict[str, int] = {}
-    num_further = 0
 
     for record, fields in _read_records(path, name, prompt):
         if limit is not None and len(examples) == limit:
@@ -127,7 +118,6 @@ def _load_examples(
             # Ids may repeat in a mixture.
             number = numbers[example.id] = numbers.get(example.id, 0) + 1
             examples.append(replace(example, id=f"{example.id}-{number}") if number > 1 else example)
-            num_further += len(record.turns) - 1
         except BadRecord as error:
             problems.append(str(error))
 
@@ -135,9 +125,6 @@ def _load_examples(
         raise ValueError(
             f"{len(problems)} records of {resources.display_path(path)} cannot be used, such as {problems[0]}"
         )
-    if num_further:
-        say(f"{name}: only the first question of a conversation is asked, {num_further} others are not")
-
     files = [example.image for example in examples if isinstance(example.image, Path)]
     require_images(name, files, f"the folder that {resources.display_path(path)} names them from")
     _check_metrics(examples, metrics, name)

@@ -313,11 +313,13 @@ def _read_notes(folder: Path, report: bool = False) -> dict[str, Any]:
 def metrics_of_benchmark(folder: Path, name: str) -> tuple[str, ...]:
     """Return the metrics that the predictions of a benchmark are scored by, the main one first.
 
-    Those of a benchmark of one's own are recorded in the folder. None for a name that is no benchmark.
+    They are those that the run in the folder has recorded, else the benchmark's. None for a name that is no
+    benchmark.
     """
-    if name in BENCHMARKS:
-        return BENCHMARKS[name].metrics
-    return tuple(_recorded_benchmarks(folder).get(name, {}).get("metrics", ()))
+    recorded = tuple(_recorded_benchmarks(folder).get(name, {}).get("metrics", ()))
+    if recorded and all(metric in registry.METRICS for metric in recorded):
+        return recorded
+    return BENCHMARKS[name].metrics if name in BENCHMARKS else ()
 
 
 def _recorded_benchmarks(folder: Path) -> dict[str, Any]:

@@ -284,7 +284,9 @@ def test_own_questions_are_evaluated_like_a_benchmark(call, checkpoint, tmp_path
     )
     code, output, errors = call(*call_of, "--limit", 2)
     assert code == 0, errors
-    assert "held_out: the prompt vqa ('{question} Answer: ') and the metrics anls, exact_match" in errors
+    assert (
+        "held_out: the prompt is vqa ('{question} Answer: ') and the metrics are anls, exact_match" in errors
+    )
     assert (tmp_path / "o/errors/held_out.html").exists() and "exact_match" in output
     first = (tmp_path / "o/held_out.jsonl").read_bytes()
 
@@ -302,6 +304,20 @@ def test_own_questions_are_evaluated_like_a_benchmark(call, checkpoint, tmp_path
     assert call("score", tmp_path / "o", "--gallery", 2)[0] == 2
     code, _, errors = call("score", tmp_path / "o", "--gallery", 2, "--data", tmp_path / "held_out.csv")
     assert code == 0, errors
+
+
+def test_metrics_of_a_call_are_those_of_its_folder(call, evaluate, tmp_path):
+    for name in ("chartqa", "vizwiz"):
+        benchmark_files.download(tmp_path / "data", name)
+    assert evaluate("--benchmarks", "vizwiz")[0] == 0
+    code, output, errors = evaluate("--benchmarks", "chartqa", "--metrics", "exact,anls")
+    assert code == 0, errors
+
+    (tmp_path / "out/notes.jsonl").write_text("mine")  # and no predictions
+    code, again, errors = call("score", tmp_path / "out")
+    assert code == 0, errors
+    for text in (output, again):
+        assert "exact_match" in text and "vqa_accuracy" in text and "relaxed_accuracy" not in text
 
 
 def test_file_of_questions_in_the_place_of_a_name_is_a_sentence(call, checkpoint, monkeypatch, tmp_path):
