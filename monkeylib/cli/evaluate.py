@@ -186,7 +186,7 @@ def score(
     unique = list({path.resolve(): path for path in expanded}.values())
 
     for path in unique:
-        if not path.exists():
+        if not path.is_dir() and not path.is_file():
             raise FileNotFoundError(f"there are no predictions at {path}: name a folder or a file of them")
     files = [path for path in unique if not path.is_dir()]
     if files and len(files) < len(unique):

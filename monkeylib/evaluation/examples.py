@@ -323,7 +323,12 @@ def read_complete_lines(path: Path) -> tuple[list[Prediction], bool]:
 
 def _parse_line(line: bytes, number: int, path: Path) -> Prediction:
     try:
-        return Prediction(**json.loads(line))
+        prediction = Prediction(**json.loads(line))
+        fields = {"id": str, "question": str, "prediction": str, "answers": list, "meta": dict}
+        for name, kind in fields.items():
+            if not isinstance(getattr(prediction, name), kind):
+                raise TypeError(f"its {name} is {getattr(prediction, name)!r:.40}")
+        return prediction
     except (ValueError, TypeError) as error:
         is_torn = not line.endswith(b"\n")
         remedy = (

@@ -50,13 +50,15 @@ def read_any_predictions(path: Path) -> list[Prediction]:
     """
     rows = read_rows(path)
     first_place, first_row = next(rows, ("", None))
-    if first_place.startswith("line") and isinstance(first_row, dict) and first_row.keys() >= _OWN_FIELDS:
+    if not first_place:
+        raise ValueError(f"there are no predictions in {resources.display_path(path)}: it is empty")
+    if first_place.startswith("line") and _is_own(first_row):
         return _merge_repeated(read_predictions(path), path)
 
     predictions = []
     for number, (place, row) in enumerate(chain([(first_place, first_row)], rows), 1):
         if not isinstance(row, dict):
-            raise ValueError(f"{place or path}: expected predictions, an object each, got {row!r:.60}")
+            raise ValueError(f"{place}: expected a prediction, an object with fields, got {row!r:.60}")
         predictions.append(_read_row(row, place, number))
 
     return _merge_repeated(predictions, path)
@@ -107,6 +109,11 @@ def _match_example(example: Example, prediction: Prediction | None) -> Predictio
     if prediction is None:
         return Prediction.from_example(example, "", "", error=_NO_PREDICTION)
     return Prediction.from_example(example, prediction.prediction, prediction.model, error=prediction.error)
+
+
+def _is_own(row: Any) -> bool:
+    """Return whether a row was written by monkeylib: other tools may have fields of the same names."""
+    return isinstance(row, dict) and row.keys() >= _OWN_FIELDS and isinstance(row["id"], str)
 
 
 def _read_row(row: Mapping[str, Any], place: str, number: int) -> Prediction:

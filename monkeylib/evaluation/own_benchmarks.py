@@ -49,7 +49,8 @@ _OWN_FIELDS = {
 
 def is_own_data(path: Path) -> bool:
     """Return whether a path is that of a benchmark of one's own, and no folder of downloads."""
-    return path.is_file() or is_saved_folder(path)
+    # A pipe is no folder either, and is refused when it is read.
+    return (path.exists() and not path.is_dir()) or is_saved_folder(path)
 
 
 def own_benchmark(path: Path, metrics: Sequence[str] = (), prompt: str = "") -> Benchmark:

@@ -1,12 +1,14 @@
 """Batches of examples, and predictions on disk."""
 
+import json
+
 import pytest
 from PIL import Image
 
 from monkeylib.digests import FileDigests, file_digest
 from monkeylib.evaluation.examples import Example, make_batches, open_images, read_predictions
 from monkeylib.evaluation.predict import predict
-from tests.support import noise_questions
+from tests.support import noise_questions, prediction_rows
 
 
 def test_batches_keep_the_questions_of_an_image_in_a_row():
@@ -42,6 +44,14 @@ def test_damaged_or_missing_predictions_file_raises(tmp_path):
         read_predictions(tmp_path / "p.jsonl")
     (tmp_path / "p.jsonl").write_text('{"id": "a"}\n')
     with pytest.raises(ValueError, match="Line 1 of .*p.jsonl is no prediction"):
+        read_predictions(tmp_path / "p.jsonl")
+
+
+@pytest.mark.parametrize(("field", "value"), [("prediction", None), ("answers", "yes"), ("id", 1)])
+def test_field_of_another_type_is_named(field, value, tmp_path):
+    row = json.loads(prediction_rows.prediction(1, correct=True).to_line()) | {field: value}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=f"Line 1 of .* is no prediction .its {field} is {value!r}"):
         read_predictions(tmp_path / "p.jsonl")
 
 

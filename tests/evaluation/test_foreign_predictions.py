@@ -96,9 +96,10 @@ def test_unfinished_line_is_named(tmp_path):
             "line 1 of .*, field prediction: expected a text, got {'a': 1}",
         ),
         ('{"id": 1, "prediction": ["a", "b"]}', "field prediction: expected a text"),
-        ("[1, 2]", "record 1 of .*: expected predictions, an object each, got 1"),
+        ("[1, 2]", "record 1 of .*: expected a prediction, an object with fields, got 1"),
         ('{"id": 1, "prediction": "a", "answers": [null, {}]}', None),
-        ("\n \n", "expected predictions"),
+        ("\n \n", "there are no predictions in .*p.jsonl: it is empty"),
+        ("[]", "there are no predictions in .*p.jsonl: it is empty"),
     ],
 )
 def test_row_that_is_no_prediction_is_one_sentence(content, sentence, tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -160,3 +161,10 @@ def test_folder_of_downloads_is_no_benchmark(folder):
     (folder / "saved/state.json").write_text(json.dumps({}))
     assert is_own_data(folder / "saved") and is_own_data(folder / "a.png")
     assert own_benchmarks.PROMPT == "vqa"
+
+
+def test_pipe_is_not_waited_for(folder):
+    os.mkfifo(folder / "mine.jsonl")
+    assert is_own_data(folder / "mine.jsonl")
+    with pytest.raises(FileNotFoundError, match="no file at .*mine.jsonl"):
+        own_benchmark(folder / "mine.jsonl").load(None)

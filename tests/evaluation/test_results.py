@@ -102,6 +102,13 @@ def test_empty_file_or_split_without_metrics_raises(tmp_path):
         results.score_runs({("m", "x"): path}, {"test": ["anls"]})
 
 
+def test_questions_without_an_accepted_answer_are_named():
+    rows = _predictions(lambda image: True, images=2)
+    rows[1] = replace(rows[1], answers=[])
+    with pytest.raises(ValueError, match="1 of the 4 questions of x have no accepted answer, such as '0-1'"):
+        results.score_runs({("m", "x"): rows}, {"x": ["anls"]})
+
+
 def test_failures_count_as_wrong_and_are_counted_beside_empty_and_cut_answers(tmp_path):
     rows = _predictions(lambda image: True, images=5)
     rows[0] = replace(rows[0], prediction="", error="image: truncated")
