@@ -21,7 +21,7 @@ from transformers.image_utils import (
 )
 
 from monkeylib import tiling
-from monkeylib.errors import choose, nearest, shorten
+from monkeylib.errors import choose, nearest, refuse_misspelled, shorten
 from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig, Views
 from monkeylib.model.limits import check_size, check_sizes
@@ -44,8 +44,9 @@ GridInput = Grid | AutoGrid | str
 
 # transformers' names of the type of tensors that are returned.
 TensorType = Literal["pt", "np"]
-# Arguments of the image processor.
-_ARGUMENTS = (
+# Arguments of the processor beside its parts, and of the image processor.
+_PROMPT_ARGUMENTS = ("queries", "separator", "image_tokens", "prompt_prefix")
+_IMAGE_ARGUMENTS = (
     "tile_size",
     "rows",
     "cols",
@@ -103,7 +104,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ) -> None:
         for name in kwargs.keys() - set(_WRITTEN_BY_TRANSFORMERS):
-            hint = nearest(name, _ARGUMENTS)
+            hint = nearest(name, _IMAGE_ARGUMENTS)
             raise TypeError(f"an image processor has no argument {name!r}; {hint}".rstrip("; "))
 
         super().__init__(**kwargs)
@@ -128,7 +129,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
 
         transformers would set the latter unchecked.
         """
-        arguments = {name: kwargs.pop(name) for name in _ARGUMENTS if name in kwargs}
+        arguments = {name: kwargs.pop(name) for name in _IMAGE_ARGUMENTS if name in kwargs}
         return super().from_dict({**image_processor_dict, **arguments}, **kwargs)
 
     @property
@@ -291,6 +292,27 @@ class MonkeyProcessor(ProcessorMixin):
 
         *boundary_ids, self.image_token_id = ids
         self.image_start_id, self.image_end_id = boundary_ids or (None, None)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "MonkeyProcessor":
+        """Load a processor from a folder.
+
+        Arguments of this class and of the image processor may be given in place of those in the folder.
+
+        Raises:
+            TypeError: the name of an argument is almost one of these.
+        """
+        # Others are transformers' own, or of the tokenizer.
+        refuse_misspelled("a processor has no argument", kwargs, (*_PROMPT_ARGUMENTS, *_IMAGE_ARGUMENTS))
+
+        # transformers would take them for fields of the model.
+        arguments = {name: kwargs.pop(name) for name in _PROMPT_ARGUMENTS if name in kwargs}
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if not arguments:
+            return processor
+
+        settings = {name: getattr(processor, name) for name in _PROMPT_ARGUMENTS}
+        return cls(processor.image_processor, processor.tokenizer, **{**settings, **arguments})
 
     @property
     def layout(self) -> PromptLayout:

@@ -241,6 +241,18 @@ def test_settings_given_on_loading_are_checked(make_image, tmp_path):
             MonkeyImageProcessor.from_pretrained(tmp_path, **keywords)
 
 
+@pytest.mark.parametrize("load", [MonkeyProcessor.from_pretrained, AutoProcessor.from_pretrained])
+def test_arguments_given_on_loading_are_obeyed(load, processor, make_image, tmp_path):
+    processor.save_pretrained(tmp_path)
+    loaded = load(tmp_path, queries=9, prompt_prefix="a", max_tiles=3, padding_side="right")
+    assert (loaded.queries, loaded.prompt_prefix, loaded.separator) == (9, "a", processor.separator)
+    assert loaded.image_processor.max_tiles == 3 and loaded.tokenizer.padding_side == "right"
+
+    for keywords in ({"queriess": 9}, {"max_tile": 3}, {"view": "tiles"}):
+        with pytest.raises(TypeError, match="a processor has no argument .*: did you mean"):
+            load(tmp_path, **keywords)
+
+
 @pytest.mark.parametrize(
     "text, images, error, message",
     [
