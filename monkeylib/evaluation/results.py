@@ -207,8 +207,8 @@ def score_runs(
         examples = _load(predictions)
         if unanswered := [row.id for row in examples if not row.answers]:
             raise ValueError(
-                f"{len(unanswered)} of the {len(examples)} questions of {split} have no accepted answer, such as "
-                f"{unanswered[0]!r}: leave them out, or give their answers"
+                f"{len(unanswered)} of the {len(examples)} questions of {split} have no accepted answer, "
+                f"such as {unanswered[0]!r}: leave them out, or give their answers"
             )
 
         # Counted over the full split, also for its groups: CIDEr weighs words by their rarity in the split.
