@@ -79,7 +79,8 @@ def _warnings_of_images_as_sentences() -> Iterator[None]:
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if issubclass(category, ImageWarning):
             say(str(message))
-        else:
+        # Pillow's, of an image that is refused in a sentence of our own.
+        elif category.__name__ != "DecompressionBombWarning":
             show_warning(message, category, *place, **options)
 
     warnings.showwarning = show

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from monkeylib import resources
+from tests.support.image_files import png_of_size
 from tests.support.web_server import web_server
 
 
@@ -134,6 +135,12 @@ def test_page_of_a_document_is_answered_about(call, checkpoint, image, monkey, t
 
     code, output, errors = call("answer", f"{document}#4", *question)
     assert (code, output) == (2, "") and "a.tif#4: the file has 3 pages" in errors
+
+
+def test_image_that_is_too_large_is_one_sentence(call, checkpoint, tmp_path):
+    (tmp_path / "a.png").write_bytes(png_of_size(13_300, 13_300))
+    code, output, errors = call("answer", tmp_path / "a.png", "What?", "--model", checkpoint)
+    assert (code, output) == (2, "") and errors.count("\n") == 1 and "13300 x 13300" in errors
 
 
 def test_address_is_fetched_with_a_switch_only(call, checkpoint, image, monkey, monkeypatch):
