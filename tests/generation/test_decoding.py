@@ -5,7 +5,10 @@ from collections import Counter
 import pytest
 import torch
 
+from monkeylib.checkpoints import qwen_tokenizer
+from monkeylib.generation.decoding import _StopStrings
 from monkeylib.inference import Monkey
+from tests.support.released_files import vocabulary
 
 
 @torch.no_grad()
@@ -131,6 +134,20 @@ def test_rows_of_a_batch_end_for_their_own_reasons(monkey, questions):
 def test_stop_string_in_the_prompt_does_not_count(monkey, questions):
     answer = monkey.answer(*questions[0], max_new_tokens=4, stop_strings=["Answer: ", "?"])
     assert answer == monkey.answer(*questions[0], max_new_tokens=4) and answer.tokens == 4
+
+
+@pytest.mark.parametrize("stop", ["。", "子。", "\n\n", "😀", "monkey", "<|im_end|>"])
+def test_stop_string_of_bytes_ends_the_row_with_its_last_token(stop, tmp_path):
+    """A token of Qwen's may be a part of a character, and a stop string a special token."""
+    path = tmp_path / qwen_tokenizer.VOCABULARY
+    path.write_bytes(vocabulary(3000))
+    tokenizer = qwen_tokenizer.build_tokenizer(path)
+    ids = tokenizer.encode(f"a very long text about {'猴子' * 20}。 a monkey\n\n😀<|im_end|> and more")
+
+    stops = _StopStrings(tokenizer, [stop], prompt_length=1)
+    ended = [count for count in range(1, len(ids)) if stops(torch.tensor([[0, *ids[:count]]]), None)]
+    expected = next(count for count in range(1, len(ids)) if stop in tokenizer.decode(ids[:count]))
+    assert ended[0] == expected == stops.lengths[0]
 
 
 def test_prompt_is_counted_without_padding(monkey, questions):
