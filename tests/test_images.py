@@ -6,6 +6,8 @@ import io
 import os
 import pickle
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from monkeylib.images import (
     split_page,
 )
 from tests.support import image_files
-from tests.support.image_files import encoded, pdf, scene, with_alpha
+from tests.support.image_files import encoded, pdf, png_of_size, scene, with_alpha
 
 READABLE = image_files.readable_files()
 UNREADABLE = image_files.unreadable_files()
@@ -342,6 +344,31 @@ def test_missing_file_is_a_file_not_found_error(tmp_path):
     with pytest.raises(MissingImageError, match="there is no image at .*gone.png: check the path") as error:
         open_image(tmp_path / "gone.png")
     assert isinstance(error.value, FileNotFoundError) and error.value.code == "missing"
+
+
+READ_AND_MEASURE = """
+import resource, sys, warnings
+from monkeylib.images import open_image
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+open_image(sys.argv[1])  # what is imported on the first call does not count
+before = peak()
+for path in sys.argv[2:]:
+    open_image(path)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
+def test_image_takes_little_more_memory_than_two_copies(tmp_path):
+    small, *large = [tmp_path / f"{number}.png" for number in range(4)]
+    small.write_bytes(PNG)
+    for path, bits, channels in zip(large, (1, 16, 8), (1, 1, 4), strict=True):
+        path.write_bytes(png_of_size(5000, 5000, bits, channels))
+
+    # Of 4 bytes a pixel, as Pillow holds them.
+    command = [sys.executable, "-c", READ_AND_MEASURE, small, *large]
+    taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert taken < 2.6 * 4 * 5000 * 5000
 
 
 def test_errors_pass_between_processes():

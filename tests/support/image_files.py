@@ -72,12 +72,13 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png_of_size(width: int, height: int, bits: int = 1) -> bytes:
-    """Return a small PNG file of many gray pixels, all of them 0."""
-    row = b"\0" * (1 + (width * bits + 7) // 8)
+def png_of_size(width: int, height: int, bits: int = 1, channels: int = 1) -> bytes:
+    """Return a small PNG file of many pixels, all of them 0: gray, or RGBA of 4 channels."""
+    row = b"\0" * (1 + (width * channels * bits + 7) // 8)
     packer = zlib.compressobj(9)
     rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    color_type = {1: 0, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
     chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
