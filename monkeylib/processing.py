@@ -21,7 +21,7 @@ from transformers.image_utils import (
 )
 
 from monkeylib import tiling
-from monkeylib.errors import choose, nearest, refuse_misspelled, shorten
+from monkeylib.errors import choose, nearest, refuse_misspelled, shorten, unknown_name
 from monkeylib.images import ImageInput, open_image
 from monkeylib.model.config import MonkeyConfig, Views
 from monkeylib.model.limits import check_size, check_sizes
@@ -388,7 +388,8 @@ class MonkeyProcessor(ProcessorMixin):
             TypeError: an entry that is neither text nor image.
         """
         check_tensor_type(return_tensors)
-        choose("side of padding", padding_side, ("left", "right"))
+        if padding_side not in ("left", "right"):
+            raise unknown_name("side of padding", padding_side, ("left", "right"))
         padding = _check_padding(padding, max_length)
         is_truncated = _check_truncation(truncation, max_length)
         if add_special_tokens:
@@ -465,7 +466,9 @@ def check_tensor_type(return_tensors: str) -> None:
     Raises:
         ValueError: PyTorch and NumPy are the only ones.
     """
-    choose("type of tensors", return_tensors, get_args(TensorType))
+    types = get_args(TensorType)
+    if return_tensors not in types:
+        raise unknown_name("type of tensors", return_tensors, types)
 
 
 def _convert(tensors: dict[str, torch.Tensor], return_tensors: TensorType) -> dict[str, Any]:

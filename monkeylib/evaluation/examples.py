@@ -105,13 +105,13 @@ class Prediction:
             question=example.question,
             answers=list(example.answers),
             prompt=example.prompt,
-            prediction=str(answer),
+            prediction=answer.text if isinstance(answer, Answer) else answer,
             model=model,
             meta=json.loads(json.dumps(dict(example.meta))),  # tuples become lists, as on disk
             image_digest=image_digest,
             template=template,
-            tokens=answer.tokens if isinstance(answer, Answer) else None,
-            is_cut=isinstance(answer, Answer) and answer.is_cut,
+            tokens=len(answer.token_ids) if isinstance(answer, Answer) else None,
+            is_cut=isinstance(answer, Answer) and answer.ended_by == "length limit",
             error=error,
             page=getattr(answer, "page", None),
         )

@@ -60,12 +60,12 @@ class PrefixSharingMonkey:
             ValueError: a question that does not fit into the model's context beside its image and answer.
         """
         image_keys = [example.image_key for example in examples]
+        new_images = self._select_new_images(examples)
         questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
 
         # Of an automatic grid, the number of views depends on the image.
         views_of_images = {
-            key: self.processor.image_processor(image, self.grid)
-            for key, image in self._select_new_images(examples).items()
+            key: self.processor.image_processor(image, self.grid) for key, image in new_images.items()
         }
         num_views = {key: len(tokens) for key, tokens in self._visual_tokens.items()}
         num_views |= {key: len(views["pixel_values"]) for key, views in views_of_images.items()}
