@@ -12,7 +12,8 @@ A way begins where the data is first touched and ends where its result is return
 names both. What happens before and after is not part of it: checking the job, opening the folder of the
 run, loading models, indexing a mixture, the checkpoint after a step, pages about the results. Each way
 runs twice, on other data and in another folder the second time, and the second run counts: by then the
-modules are imported and the models loaded. Progress bars are off.
+modules are imported and the models loaded. Progress bars are off, and an answer is one token long: each
+further one repeats the same calls.
 
 The experts of the captions are stand-ins of this script, which count no files, since each expert is a
 file of its own; a row of its own counts the CPU set with all of its experts.
@@ -228,7 +229,7 @@ def _samples(seed: int) -> list[Path]:
 
 def predict_question(folder: Path) -> Callable[[int], Any]:
     """Return what predicts the answers to two questions, about an image each."""
-    model, digests = PrefixSharingMonkey(_monkey(), max_new_tokens=4), FileDigests()
+    model, digests = PrefixSharingMonkey(_monkey(), max_new_tokens=1), FileDigests()
 
     def run(seed: int) -> None:
         examples = []
@@ -244,7 +245,7 @@ def answer_question(folder: Path) -> Callable[[int], Any]:
     """Return what answers a question about an image."""
     monkey = _monkey()
     return lambda seed: monkey.answer(
-        _images(folder / "images", 1, seed)[0], "what is this?", max_new_tokens=4
+        _images(folder / "images", 1, seed)[0], "what is this?", max_new_tokens=1
     )
 
 

@@ -10,6 +10,7 @@ same questions. It is settled: a later call repeats it only if the image has cha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import Counter
@@ -291,8 +292,12 @@ def _answer_batches(
 
     num_failed = sum(bool(prediction.error) for prediction in cached.values())
     total = sum(map(len, batches))
-    with path.open("ab") as file, Progress("questions", enabled=progress) as bars:
-        bars.add_task(path.stem, total)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("ab"))
+        bars = stack.enter_context(Progress("questions")) if progress else None
+        if bars:
+            bars.add_task(path.stem, total)
+
         for batch in batches:
             # Too many even if all the others have an answer.
             if limit.is_exceeded(num_failed):
@@ -307,7 +312,8 @@ def _answer_batches(
             # On disk before the next batch: a kill loses one batch at most.
             file.flush()
             os.fsync(file.fileno())
-            bars.advance(path.stem, len(batch))
+            if bars:
+                bars.advance(path.stem, len(batch))
 
 
 def _answer_batch(
