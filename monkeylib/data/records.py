@@ -80,10 +80,11 @@ class Record:
 
         return cls(id, tuple(messages), dataset, location)
 
-    @property
+    @cached_property
     def images(self) -> tuple[ImageSource, ...]:
         """The images of all messages, in order."""
-        return tuple(image for message in self.messages for image in message.images)
+        parts = [part for message in self.messages for part in message.parts]
+        return tuple(part.source for part in parts if isinstance(part, ImagePart))
 
     @property
     def questions(self) -> tuple[str, ...]:
@@ -135,11 +136,12 @@ class Record:
         Raises:
             BadRecord: as `open_images`, but for damage behind the header.
         """
+        images = self.images
         if not processor.has_auto_grid:
-            return [processor.grid] * len(self.images)
+            return [processor.grid] * len(images)
 
         grids = []
-        for number, image in enumerate(self.images, 1):
+        for number, image in enumerate(images, 1):
             size = _read(read_size, image, f"{self.location}, image {number}")
             grids.append(processor.select_grid(size))
         return grids

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from monkeylib.data.json_rows import number_as_text
+from monkeylib.data.readers.json_rows import number_as_text
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.errors import beginning
@@ -180,7 +180,7 @@ class RawRecord:
             messages = messages[: first_answer + 1]
 
         # Models trained on one image per prompt should not meet several by accident.
-        num_images = sum(len(message.images) for message in messages)
+        num_images = sum(isinstance(part, ImagePart) for message in messages for part in message.parts)
         minimum, maximum = self.entry.image_limits
         if not minimum <= num_images <= maximum:
             allowed = f"{minimum}" if minimum == maximum else f"{minimum} to {maximum}"

@@ -158,9 +158,10 @@ def _parse_conversation(raw: RawRecord) -> Record:
             elif piece:
                 parts.append(piece)
 
-        message = Message("user", tuple(parts))
-        raw.text(message.text, f"{place} after the images" if message.images else place)
-        messages.append(message)
+        # Checked again: what is left beside the images may be nothing.
+        texts = [part for part in parts if isinstance(part, str)]
+        raw.text("".join(texts), place if len(texts) == len(parts) else f"{place} after the images")
+        messages.append(Message("user", tuple(parts)))
 
     return raw.to_record(messages, is_exact=True)
 
