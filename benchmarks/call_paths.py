@@ -272,7 +272,7 @@ WAYS = {
     "training": Way(
         "mixture → one training step",
         train_on_mixture,
-        22,
+        29,
         35,
         start="LengthBuckets.__getitem__",
         end="Health.on_train_batch_end",
@@ -294,7 +294,7 @@ WAYS = {
         end="gather_shards",
     ),
     "prediction": Way("question → prediction", predict_question, 20, 14),
-    "answer": Way("image → answer", answer_question, 12, 1),
+    "answer": Way("image → answer", answer_question, 15, 7),
 }
 
 
