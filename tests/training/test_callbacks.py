@@ -11,7 +11,7 @@ from monkeylib import profiles
 from monkeylib.data.records import BadRecord
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.profiles import build, trainable
-from monkeylib.training import finetune, memory
+from monkeylib.training import callbacks, finetune, memory
 from monkeylib.training.batches import SkippedRecords, synthetic_data
 from monkeylib.training.callbacks import MemoryUse, SampleAnswers, Throughput
 from monkeylib.training.module import MonkeyTraining
@@ -37,7 +37,7 @@ def read_column(run, name):
 
 def test_rates_are_those_of_all_processes_since_the_last_log(monkeypatch):
     now = 10.0
-    monkeypatch.setattr("monkeylib.training.callbacks.time.perf_counter", lambda: now)
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: now))
     logged = []
     module = SimpleNamespace(log_dict=lambda values, **_: logged.append(values))
     trainer = SimpleNamespace(world_size=2, global_step=1, log_every_n_steps=2)

@@ -209,15 +209,21 @@ def test_best_weights_that_cannot_be_read_give_way_to_the_last_ones(tmp_path, mo
 def test_files_of_weights_and_biases_belong_to_the_run(tmp_path):
     with RunFolder.open(tmp_path, "training", {}) as run_folder:
         finetune._start(run_folder, SMOKE, None, wandb=True)
-        for start in ("offline-run-1", "run-2"):
-            (tmp_path / "wandb" / start).mkdir(parents=True)
-            (tmp_path / "wandb" / start / "run.wandb").write_text("curves")
+        for start in ("offline-run-20260101_120000-abc", "run-2"):
+            for name in ("run-abc.wandb", "files/config.yaml", "logs/debug-internal.log"):
+                (tmp_path / "wandb" / start / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / "wandb" / start / name).write_text("curves")
+        (tmp_path / "wandb" / "run-2" / "files" / "notes.txt").write_text("mine")
         (tmp_path / "wandb" / "latest-run").symlink_to(tmp_path / "wandb" / "run-2")
         (tmp_path / "wandb" / "notes.txt").write_text("mine")
 
     with RunFolder.open(tmp_path, "training", {}, fresh=True) as run_folder:
         run_folder.start()
-        assert [file.name for file in (tmp_path / "wandb").iterdir()] == ["notes.txt"]
+        files = [path for path in (tmp_path / "wandb").rglob("*") if not path.is_dir()]
+        assert sorted(file.relative_to(tmp_path / "wandb").as_posix() for file in files) == [
+            "notes.txt",
+            "run-2/files/notes.txt",
+        ]
 
 
 def test_checkpoint_missing_after_saving_stops_the_run(tmp_path, monkeypatch):
@@ -579,7 +585,8 @@ def test_minutes_save_between_the_steps(tmp_path, monkeypatch):
         return training_step(module, *args)
 
     monkeypatch.setattr(MonkeyTraining, "training_step", slow_training_step)
-    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: 60.0 * clock.minutes)
+    # This module's alone: processes that wait for each other on a clock that stands still wait forever.
+    monkeypatch.setattr(checkpointing, "time", SimpleNamespace(monotonic=lambda: 60.0 * clock.minutes))
     profile = SMOKE.with_training(steps=6, save_every_steps=100, save_every_minutes=2)
     finetune.run(profile, tmp_path, data=dataclasses.replace(synthetic_data(profile), validation=None))
     assert steps == [1, 3, 5, 6]
