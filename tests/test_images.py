@@ -4,7 +4,6 @@ import base64
 import gzip
 import io
 import os
-import pickle
 import stat
 import subprocess
 import sys
@@ -369,11 +368,6 @@ def test_image_takes_little_more_memory_than_two_copies(tmp_path):
     command = [sys.executable, "-c", READ_AND_MEASURE, small, *large]
     taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert taken < 2.6 * 4 * 5000 * 5000
-
-
-def test_errors_pass_between_processes():
-    error = pickle.loads(pickle.dumps(ImageError("empty", "a.png is an empty file")))
-    assert (error.code, str(error)) == ("empty", "a.png is an empty file")
 
 
 def test_image_of_the_caller_stays_as_it_is():
