@@ -66,6 +66,7 @@ REFUSALS = (
     "evaluate into another folder",
     "won't be replaced: move it away",
     "no predictions",
+    "is not JSON",
 )
 
 TRAIN = ["train", "--profile", "smoke", "--steps", "1", "--out", "{folder}"]
@@ -91,6 +92,7 @@ COMMANDS = {
     "caption": CAPTION,
     "convert": ["convert", "{model}", "{folder}", "--to", "peft"],
     "data convert": ["data", "convert", "chartqa", "{chartqa}", "--out", "{folder}/notes.txt"],
+    "data convert of records": ["data", "convert", "samples", "--out", "{folder}/notes.txt"],
     "data inspect": ["data", "inspect", "samples", "--profile", "smoke", "--sheet", "{folder}/sheet.png"],
 }
 
