@@ -99,7 +99,8 @@ def explain_missing(name: str) -> Iterator[None]:
         FileNotFoundError: in place of an OSError.
         ValueError: in place of what readers of weights raise about a broken file.
     """
-    hub.go_offline_if_unreachable(name)
+    if _find_asset_file(name) is None:
+        hub.go_offline_if_unreachable(name)
     try:
         with explain_broken(name):
             yield
