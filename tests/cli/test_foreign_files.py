@@ -25,12 +25,14 @@ NAMES = (
     "shards/000000.jsonl",
     "config.json",
     "chartqa.json",
+    "notes.jsonl",
     "sheet.png",
 )
 
 
 @pytest.fixture(
-    params=[NAMES, [name for name in NAMES if name != "run.json"], ["notes.txt", "sheet.png"]], ids=len
+    params=[NAMES, [name for name in NAMES if name != "run.json"], ["notes.txt", "notes.jsonl", "sheet.png"]],
+    ids=len,
 )
 def foreign(request, tmp_path):
     """Return a folder of files that belong to somebody else."""
@@ -92,7 +94,7 @@ COMMANDS = {
     "caption": CAPTION,
     "convert": ["convert", "{model}", "{folder}", "--to", "peft"],
     "data convert": ["data", "convert", "chartqa", "{chartqa}", "--out", "{folder}/notes.txt"],
-    "data convert of records": ["data", "convert", "samples", "--out", "{folder}/notes.txt"],
+    "data convert of records": ["data", "convert", "samples", "--out", "{folder}/notes.jsonl"],
     "data inspect": ["data", "inspect", "samples", "--profile", "smoke", "--sheet", "{folder}/sheet.png"],
 }
 
