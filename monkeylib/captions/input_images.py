@@ -93,15 +93,6 @@ class InputImage:
         return image_file_digest(Path(self.image))
 
 
-def open_images(images: Sequence[InputImage]) -> list[Image.Image]:
-    """Return the RGB images of a batch, in memory all at once.
-
-    Raises:
-        ImageError: as `InputImage.read`.
-    """
-    return [image.open() for image in images]
-
-
 @dataclass(frozen=True)
 class ImageListing:
     """The images at some paths.

@@ -56,7 +56,7 @@ class PipelineSample:
         return {**self.__dict__, "pixels": None}
 
     def open(self) -> Image.Image:
-        """Return the RGB image; see `input_images.open_images`."""
+        """Return the RGB image; see `InputImage.read`."""
         return self.image.open() if self.pixels is None else self.pixels
 
     def with_failure(self, failure: Failure) -> "PipelineSample":
