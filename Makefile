@@ -12,16 +12,17 @@ STAMP   := $(VENV)/.installed
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 LOCKENV := .lock-venv
 AUDITENV := .audit-venv
+HARNESSENV := .harness-venv
 LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,dev
 
 # A kernel of this environment wins over one that the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test torture lab nano-base lint lock audit clean
+.PHONY: help install reproduce test test-harness torture lab nano-base lint lock audit clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## create .venv and install the locked dependencies and monkeylib (once)
 
@@ -40,6 +41,19 @@ reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=
 
 test: $(STAMP) ## test the library, the results that notebooks state, and the smoke series
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# In an environment of its own, over that of the library: what harnesses need is no dependency of it.
+test-harness: $(HARNESSENV)/.installed ## run lmms-eval, VLMEvalKit and the official scorers (CIDEr's needs Java)
+	OMP_NUM_THREADS=1 $(HARNESSENV)/bin/python -m tests.support.torchvision_operators \
+	    pytest tests/integrations tests/evaluation/metrics/test_foreign_scorers.py
+
+$(HARNESSENV)/.installed: $(STAMP) requirements-harness.lock
+	@rm -f $@
+	@test -x $(HARNESSENV)/bin/python || $(BIN)/python -m venv $(HARNESSENV)
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > \
+	    $$($(HARNESSENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/library.pth
+	@$(HARNESSENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r requirements-harness.lock
+	@touch $@
 
 torture: $(STAMP) ## try broken inputs, full disks, signals and kills (20 minutes): KILLS=300, TORTURE_ARGS=--resume
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills $(KILLS) $(TORTURE_ARGS)
@@ -73,4 +87,4 @@ audit: $(STAMP) ## look for known vulnerabilities of the locked packages, and li
 	$(AUDITENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 clean: ## remove runs, caches and the environment (results and figures stay)
-	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) $(HARNESSENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -38,7 +38,8 @@ USED_WITHOUT_IMPORT = {
     "scikit-image",
     "tensorboard",
 }
-EVALUATION_HARNESSES = {"lmms-eval", "vlmeval"}  # they load this library, not the other way round
+# In requirements-harness.lock: harnesses load this library, not the other way round; nor do scorers.
+EVALUATION_HARNESSES = {"lmms-eval", "vlmeval", "anls", "anls-star", "pycocoevalcap"}
 
 
 def names(requirements: list[Requirement]) -> set[str]:

@@ -74,16 +74,24 @@ def test_lmms_eval_settings_become_generation_options(lmms, checkpoint, make_ima
     ]
 
 
+def _likelihood_requests(monkey, image, targets):
+    place = (lambda doc: [image], 0, "ocr", "test")
+    return [instance(("what?", target, *place), n) for n, target in enumerate(targets)]
+
+
 def test_lmms_eval_log_likelihoods_are_those_of_the_model(lmms, checkpoint, monkey, make_image):
     model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), device="cpu")
     model.task_dict = {"ocr": {"test": [{"answer": "ab"}]}}
     image = make_image(1)
     prompt = monkey.prepare([image], ["what? Answer: "])
     greedy_token = monkey.model.generate(**prompt, max_new_tokens=1, do_sample=False)[0, -1]
-    place = (lambda doc: [image], 0, "ocr", "test")
-    targets = (lambda doc: doc["answer"], monkey.processor.tokenizer.decode(greedy_token))
-    requests = [instance(("what?", target, *place), n) for n, target in enumerate(targets)]
-    (summed, is_greedy), (best, always) = model.loglikelihood(requests)
+    greedy_text = monkey.processor.tokenizer.decode(greedy_token)
+
+    # A function of the document: a task of the type "loglikelihood". A text: a choice.
+    targets = (lambda doc: doc["answer"], "ab", greedy_text)
+    results = model.loglikelihood(_likelihood_requests(monkey, image, targets))
+    (summed, is_greedy), (loss, same), (best_loss, always) = results
+
     ids = monkey.processor.layout.text_ids("ab")
     prompt["input_ids"] = torch.cat([prompt["input_ids"], torch.tensor([ids])], 1)
     prompt["attention_mask"] = torch.ones_like(prompt["input_ids"])
@@ -91,9 +99,68 @@ def test_lmms_eval_log_likelihoods_are_those_of_the_model(lmms, checkpoint, monk
         logits = monkey.model(**prompt).logits[0, -len(ids) - 1 : -1].log_softmax(-1)
 
     assert summed == pytest.approx(float(logits[range(len(ids)), ids].sum()), abs=1e-4)
-    assert not is_greedy and always and best > summed
+    assert loss == pytest.approx(-summed)
+    assert not is_greedy and not same and always and best_loss < loss
+
     with pytest.raises(NotImplementedError, match="single questions"):
         model.generate_until_multi_round([])
+
+
+def test_lmms_eval_gets_losses_of_choices_since_version_0_3(
+    lmms, checkpoint, monkey, make_image, monkeypatch
+):
+    """The harness takes the smallest number since 0.3, and the largest before."""
+    model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), device="cpu")
+    model.task_dict = {"ocr": {"test": [{}]}}
+    requests = _likelihood_requests(monkey, make_image(1), ["ab", "a", "ba b"])
+
+    numbers = {}
+    for version in ("0.2.4", "0.3.0", "0.7.3", "1.0"):
+        monkeypatch.setattr(lmms.metadata, "version", lambda name, version=version: version)
+        numbers[version] = [number for number, _ in model.loglikelihood(requests)]
+
+    assert all(number < 0 for number in numbers["0.2.4"])
+    for version in ("0.3.0", "0.7.3", "1.0"):
+        assert numbers[version] == [-number for number in numbers["0.2.4"]]
+
+
+def test_lmms_eval_request_without_image_is_refused(lmms, checkpoint):
+    model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), device="cpu")
+    with pytest.raises(ValueError, match="leave this metric out"):
+        model.loglikelihood([instance(("", "a choice"), 0)])
+
+
+def test_lmms_eval_batch_size_is_halved_when_the_memory_is_full(lmms, checkpoint, make_image, monkeypatch):
+    model = lmms.MonkeyForLmmsEval(
+        pretrained=str(checkpoint), batch_size="auto", max_batch_size="8", device="cpu"
+    )
+    model.task_dict = {"ocr": {"test": [{"number": number} for number in range(10)]}}
+    sizes = []
+
+    def answer(monkey, questions, *arguments, **options):
+        sizes.append(len(questions))
+        if len(questions) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+        return [text for text, _ in questions]
+
+    monkeypatch.setattr(common, "generate_answers", answer)
+    place = (lambda doc: [make_image()], 0, "ocr", "test")
+    requests = [instance((f"question {number}", {}, *place), number) for number in range(10)]
+
+    assert model.generate_until(requests) == [f"question {number}" for number in range(10)]
+    assert sizes == [8, 4, 2, 2, 2, 2, 2]
+
+    # A batch size that was asked for isn't changed.
+    model = lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), batch_size=8, device="cpu")
+    model.task_dict = {"ocr": {"test": [{}]}}
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        model.generate_until(requests)
+
+
+@pytest.mark.parametrize("batch_size", ["many", "0", "-1", "2.5", ""])
+def test_lmms_eval_batch_size_that_is_no_number_is_refused(lmms, checkpoint, batch_size):
+    with pytest.raises(ValueError, match='a positive number or "auto"'):
+        lmms.MonkeyForLmmsEval(pretrained=str(checkpoint), batch_size=batch_size, device="cpu")
 
 
 def test_lmms_eval_finds_the_model_by_its_entry_point(lmms):
