@@ -1,6 +1,10 @@
+import io
+import re
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from monkeylib import tables
 
@@ -72,3 +76,18 @@ def test_scores_become_one_row_per_model():
     assert tables.pivot_scores(rows[:1]) == [{"model": "Monkey", "fine": "63.3 (60.1–66.5)"}]
     assert tables.pivot_scores(rows[:1], {"Monkey": "trained"})[0]["model"] == "trained"
     assert tables.pivot_scores([{"a": 1}]) == [{"a": 1}]
+
+
+def test_printed_table_is_cut_nowhere():
+    row = {"benchmark": "scienceqa-without-hint", "metric": "released_relaxed_accuracy", "questions": 300}
+    row |= {f"model {n}": "50.0 (40.0–60.0)" for n in range(6)}
+
+    # A file or a pipe gets full lines; a terminal breaks words.
+    for is_terminal in (False, True):
+        stream = io.StringIO()
+        console = Console(file=stream, width=80, force_terminal=is_terminal, no_color=True)
+        tables.print_table([row], "scores", console)
+        text = re.sub(r"\x1b\[\d*m", "", stream.getvalue())
+        assert "…" not in text
+        assert ("scienceqa-without-hint" in text) != is_terminal
+        assert (max(map(len, text.splitlines())) > 80) != is_terminal

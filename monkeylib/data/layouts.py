@@ -41,6 +41,7 @@ class QARecord:
         choices: options of a multiple choice, in their order.
         meta: what else metrics need: the number of the correct choice, the task, the key of a field.
         pages: all pages of a document, of which `image` is the first; empty where the image is all.
+        name: name of the image that is the same in all versions of the download; by default `image`.
     """
 
     id: str
@@ -50,6 +51,7 @@ class QARecord:
     choices: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     pages: tuple[str, ...] = ()
+    name: str = ""
 
     @property
     def full_question(self) -> str:
@@ -428,14 +430,14 @@ def docvqa(folder: Path, file: str, image: str, image_folders: Sequence[str]) ->
     """
     images = _existing_folder(folder, image_folders)
     for row in read_json(folder / file, "data"):
-        answers = _as_tuple(row.get("answers", ()))
-        meta = _present(row, "question_types", "answer_type", "operation/reasoning")
+        name = PurePosixPath(row[image]).name
         yield QARecord(
-            str(row["questionId"]),
-            f"{images}/{PurePosixPath(row[image]).name}",
-            row["question"],
-            answers,
-            meta=meta,
+            id=str(row["questionId"]),
+            image=f"{images}/{name}",
+            question=row["question"],
+            answers=_as_tuple(row.get("answers", ())),
+            meta=_present(row, "question_types", "answer_type", "operation/reasoning"),
+            name=name,
         )
 
 
@@ -488,6 +490,7 @@ def due(folder: Path, file: str, question: str) -> Iterator[QARecord]:
                 answers=tuple(value["value"] for value in values),
                 meta={"key": key, "variants": variants},
                 pages=pages,
+                name=name,
             )
 
 

@@ -90,7 +90,7 @@ def _select(records: list[QARecord], stratum: str | None, limit: int | None) -> 
         by_image.setdefault(record.image, []).append(record)
 
     # A hash mixes images whose names are sorted by topic, and is the same on every machine.
-    groups = sorted(by_image.values(), key=lambda group: text_digest(group[0].image))
+    groups = sorted(by_image.values(), key=lambda group: text_digest(group[0].name or group[0].image))
 
     if stratum is None:
         return [record for group in groups for record in group][:limit]

@@ -160,7 +160,16 @@ def test_error_of_a_job_follows_the_scores_of_what_is_complete(call, monkeypatch
 
 
 @pytest.fixture()
-def evaluate(call, checkpoint, tmp_path):
+def short_answers(monkeypatch):
+    """The tiny model never ends an answer."""
+    from monkeylib.evaluation import predict
+    from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
+
+    monkeypatch.setattr(predict, "PrefixSharingMonkey", lambda monkey, _: PrefixSharingMonkey(monkey, 2))
+
+
+@pytest.fixture()
+def evaluate(call, checkpoint, short_answers, tmp_path):
     """Return a function that evaluates benchmarks on the downloads in a folder."""
 
     def run(*arguments):
@@ -262,7 +271,7 @@ def test_files_are_looked_for_before_the_model(call, monkeypatch, tmp_path):
 # --- questions of one's own
 
 
-def test_own_questions_are_evaluated_like_a_benchmark(call, checkpoint, tmp_path):
+def test_own_questions_are_evaluated_like_a_benchmark(call, checkpoint, short_answers, tmp_path):
     (tmp_path / "a.png").write_bytes(record_files.png())
     rows = [
         {"image": "a.png", "question": f"how much is number {n}?", "answer": "1.86", "shop": "abc"[n]}

@@ -76,6 +76,20 @@ def test_folder_of_images_may_have_its_old_or_its_new_name(name, images, tmp_pat
     assert all(open_image(example.image).size[1] == 4 for example in examples)
 
 
+def test_limited_sample_is_the_same_whatever_the_folder_of_images_is_called(tmp_path):
+    rows = [
+        {"questionId": n, "image": f"documents/{n}.png", "question": "What?", "answers": ["x"]}
+        for n in range(12)
+    ]
+    samples = []
+    for images in ("documents", "spdocvqa_images"):
+        files = {"val_v1.0_withQT.json": {"data": rows}}
+        lay_out(tmp_path / images / "docvqa", files, {f"{images}/{n}.png" for n in range(12)})
+        examples = benchmarks.get("docvqa-val", data=tmp_path / images).load(6)
+        samples.append([example.id for example in examples])
+    assert samples[0] == samples[1] and samples[0] != [str(n) for n in range(6)]
+
+
 def test_fields_that_say_something_are_kept_for_groups(tmp_path):
     row = {
         "questionId": 1, "image": "documents/a.png", "question": "What?", "answers": ["x"],
