@@ -85,7 +85,7 @@ ReportSize = Annotated[int, typer.Option(min=0, help="Images in report.html; 0 w
 
 
 def caption(
-    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, documents (PDF, TIFF), and folders of them.")],
     out: Annotated[Path, typer.Option(help="Output folder, with the cached results of every model.")],
     experts: Experts = "cpu",
     matcher: MatcherName = "auto",
