@@ -273,7 +273,7 @@ WAYS = {
         "mixture → one training step",
         train_on_mixture,
         29,
-        35,
+        64,
         start="LengthBuckets.__getitem__",
         end="Health.on_train_batch_end",
     ),

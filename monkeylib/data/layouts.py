@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 from PIL import ImageDraw, ImageFont
 
 from monkeylib import resources
-from monkeylib.data.readers.json_rows import number_as_text, read_json_or_jsonl
+from monkeylib.data.json_rows import number_as_text, read_json_or_jsonl
 from monkeylib.images import ImageError, list_pages, open_image
 
 MME_PERCEPTION = (

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib.data.dataset_cards import DatasetCard
+from monkeylib.data.json_rows import number_as_text, read_json_or_jsonl
 from monkeylib.data.layouts import LAYOUTS, QARecord, checked, read_json, require_files
-from monkeylib.data.readers.json_rows import number_as_text, read_json_or_jsonl
 from monkeylib.digests import text_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry

@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from monkeylib import resources
+from monkeylib.data.json_rows import number_as_text
 from monkeylib.data.readers import read_rows
-from monkeylib.data.readers.json_rows import number_as_text
 from monkeylib.evaluation.benchmarks import Benchmark
 from monkeylib.evaluation.examples import Example, Prediction, read_predictions
 from monkeylib.evaluation.own_benchmarks import describing_fields, split_list

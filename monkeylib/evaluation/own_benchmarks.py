@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib import resources
+from monkeylib.data.json_rows import number_as_text
 from monkeylib.data.mixture import load_mixture
 from monkeylib.data.readers import open_dataset
 from monkeylib.data.readers.base import takes_question
-from monkeylib.data.readers.json_rows import number_as_text
 from monkeylib.data.readers.tables import is_saved_folder
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.schema import DatasetEntry

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monkeylib.data import json_rows
 from monkeylib.data import mixture as mixtures
 from monkeylib.data.dataset_cards import training_cards
-from monkeylib.data.readers import json_rows
 from monkeylib.data.schema import DatasetEntry, MixtureFile
 from monkeylib.data.synthetic import sample_files
 from monkeylib.prompts import PROMPTS, PromptTemplate

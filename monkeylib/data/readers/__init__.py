@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from monkeylib.data.json_rows import read_json_or_jsonl, text_encoding
 from monkeylib.data.readers import forms
 from monkeylib.data.readers.base import DatasetRecords, RawRecords, find_files
 from monkeylib.data.readers.json_files import JsonRecords
-from monkeylib.data.readers.json_rows import read_json_or_jsonl, text_encoding
 from monkeylib.data.readers.tables import TABLE_SUFFIXES, TableRecords, is_saved_folder, table_kind
 from monkeylib.data.readers.webdataset import ShardRecords
 from monkeylib.data.records import BadRecord

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from monkeylib.data.readers.json_rows import number_as_text
+from monkeylib.data.json_rows import number_as_text
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.errors import beginning

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from monkeylib.data.readers.json_rows import JsonRows, RowError
+from monkeylib.data.json_rows import JsonRows, RowError
 from monkeylib.data.records import BadRecord
 
 

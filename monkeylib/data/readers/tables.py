@@ -19,9 +19,9 @@ import numpy as np
 from filelock import FileLock
 
 from monkeylib import resources
+from monkeylib.data.json_rows import text_encoding
 from monkeylib.data.readers.base import find_files, is_pattern, takes_question
 from monkeylib.data.readers.forms import tell_form
-from monkeylib.data.readers.json_rows import text_encoding
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.digests import text_digest
 from monkeylib.errors import first_line

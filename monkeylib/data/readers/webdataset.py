@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from monkeylib import resources
-from monkeylib.data.readers.json_rows import JsonRows
+from monkeylib.data.json_rows import JsonRows
 from monkeylib.data.records import BadRecord
 from monkeylib.digests import text_digest
 from monkeylib.images import SUFFIXES

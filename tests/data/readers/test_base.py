@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from monkeylib.data.json_rows import number_as_text
 from monkeylib.data.readers.base import expand_pattern, find_files, is_pattern
-from monkeylib.data.readers.json_rows import number_as_text
 from tests.support import record_files as files
 
 PATTERNS = {

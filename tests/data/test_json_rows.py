@@ -6,8 +6,8 @@ import os
 import pytest
 
 from monkeylib import resources
-from monkeylib.data.readers import json_rows
-from monkeylib.data.readers.json_rows import JsonRows, read_json_or_jsonl
+from monkeylib.data import json_rows
+from monkeylib.data.json_rows import JsonRows, read_json_or_jsonl
 
 ROWS = [{"n": 0, "text": "é 日本 🐈"}, {"n": 1, "text": 'a\nb [ ] { } \\ " ,'}, {"n": 2, "text": ""}]
 LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n"
