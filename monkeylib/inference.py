@@ -12,7 +12,7 @@ from monkeylib import generation
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.errors import first_line
 from monkeylib.generation import Answer, AnswerStream
-from monkeylib.images import ImageInput
+from monkeylib.images import ImageError, ImageInput
 from monkeylib.messages import ImagePart, Message, Part, lay_out, read_messages, replace_images
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
@@ -94,7 +94,7 @@ class Monkey:
 
         # Before the images are read, which takes longer.
         generation.check_options(max_new_tokens, options)
-        images = [image for image, _ in questions]
+        images = [_require_image(image) for image, _ in questions]
         texts = [question for _, question in questions]
         inputs = self.prepare(images, texts, prompt, grid)
         return self.generate(inputs, max_new_tokens, **options)
@@ -266,10 +266,24 @@ class Monkey:
         return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
 
 
+def _require_image(image: Any) -> Any:
+    """Return an image, or a list of images, that must not be missing.
+
+    Raises:
+        ImageError: it is None, or a list of none.
+    """
+    if image is None or (isinstance(image, list | tuple) and not image):
+        raise ImageError(
+            "unsupported", f"there is no image, got {image}: ask without one by `answer_messages`"
+        )
+    return image
+
+
 def _write_messages(
     image: ImageInput | Sequence[ImageInput], question: str, history: Sequence[tuple[str, str | Answer]]
 ) -> list[Message]:
     """Return a conversation about an image, or several, that open it."""
+    image = _require_image(image)
     images = image if isinstance(image, list | tuple) else [image]
     leading: tuple[Part, ...] = tuple(ImagePart(image) for image in images)
 

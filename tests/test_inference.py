@@ -10,6 +10,7 @@ from transformers.utils import logging
 import monkeylib
 from monkeylib import profiles
 from monkeylib.data.records import Record
+from monkeylib.images import ImageError
 from monkeylib.messages import Message, read_messages
 from monkeylib.model import build_on_meta
 from monkeylib.profiles import build
@@ -200,6 +201,18 @@ def test_caption_needs_no_question(monkey, make_image):
 
 def test_no_questions_give_no_answers(monkey):
     assert monkey.answer_batch([]) == []
+
+
+@pytest.mark.parametrize("nothing", [None, [], ()])
+def test_nothing_is_no_image(nothing, monkey):
+    for answer in (
+        lambda: monkey.answer(nothing, "What?"),
+        lambda: monkey.answer_batch([(nothing, "What?")]),
+        lambda: monkey.chat(nothing, "What?"),
+        lambda: monkey.stream(nothing, "What?"),
+    ):
+        with pytest.raises(ImageError, match=r"there is no image, got (None|\[\]|\(\)): ask without one by"):
+            answer()
 
 
 def test_sampling_depends_on_the_seed(monkey, make_image):
