@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from monkeylib import resources
 from monkeylib.data.json_rows import JsonRows
@@ -171,13 +172,22 @@ def _load_index(shard: Path) -> JsonRows:
     cached = resources.cache() / "shards" / f"{shard.stem}-{state}.jsonl"
 
     if not cached.is_file():
-        with resources.atomic_write(cached) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            for key, spans in _index(shard):
-                file.write(json.dumps({"key": key, "members": spans}) + "\n")
-            if not file.tell():
-                file.write("[]\n")
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        # The first process of a machine indexes; the others wait and read its index.
+        with FileLock(f"{cached}.lock"):
+            if not cached.is_file():
+                _write_index(shard, cached)
 
     return JsonRows(cached)
+
+
+def _write_index(shard: Path, index: Path) -> None:
+    with resources.atomic_write(index) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for key, spans in _index(shard):
+            file.write(json.dumps({"key": key, "members": spans}) + "\n")
+        # An empty list, since an empty file is none.
+        if not file.tell():
+            file.write("[]\n")
 
 
 def _index(shard: Path) -> Iterator[tuple[str, Spans]]:

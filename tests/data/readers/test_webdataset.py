@@ -27,7 +27,7 @@ def test_shards_are_read_in_any_order_and_indexed_once(folder):
     assert (records[1].id, records[1].location) == ("x/2", "dataset pets: s-0.tar, key x/2")
     assert records[1].open_images()[0].size == (2, 2)
 
-    indices = sorted((folder / "out" / "data" / "cache" / "shards").iterdir())
+    indices = sorted((folder / "out" / "data" / "cache" / "shards").glob("*.jsonl"))
     assert len(indices) == 2
 
     # A shard whose cached index is empty has no records: shards are not scanned again.
