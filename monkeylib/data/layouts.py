@@ -458,7 +458,7 @@ def visualmrc(folder: Path, file: str) -> Iterator[QARecord]:
             yield QARecord(f"{row['id']}-{number}", row["image_filename"], pair["question"]["text"], answers)
 
 
-def due(folder: Path, file: str, question: str) -> Iterator[QARecord]:
+def due(folder: Path, file: str, question: str, canonical: str | None = None) -> Iterator[QARecord]:
     """Read a dataset of DUE: one line for each document, with `annotations` of a `key` and its `values`.
 
     A value is a text with `value_variants` of its spelling, which are kept in `meta`. Values with `children`
@@ -471,7 +471,11 @@ def due(folder: Path, file: str, question: str) -> Iterator[QARecord]:
         question: template of the question. The {key} is a question itself (WTQ), a statement (TableFact) or
             the name of a field (DeepForm, KLC), which is given in words: "address__post_town" as "address
             post town".
+        canonical: folder of the tagged files of WikiTableQuestions, which aren't part of DUE. Where they lie,
+            the canonical forms of the answers are added to `meta`.
     """
+    canonical_forms = _canonical_forms(folder / canonical) if canonical else {}
+
     for _, row in read_json_or_jsonl(folder / file):
         name = row["name"].removesuffix(".pdf")
         pages = _document_pages(folder, name)
@@ -483,15 +487,55 @@ def due(folder: Path, file: str, question: str) -> Iterator[QARecord]:
             # Values with children, such as the rows of a table, have no text.
             values = [value for value in annotation["values"] if "value" in value]
             variants = [list(value.get("value_variants", [])) for value in values]
+            answers = tuple(value["value"] for value in values)
+            meta = {"key": key, "variants": variants}
+            if forms := canonical_forms.get((key, answers)):
+                meta["canonical"] = forms
+
             yield QARecord(
                 id=f"{name}-{number}",
                 image=pages[0],
                 question=question.format(key=words),
-                answers=tuple(value["value"] for value in values),
-                meta={"key": key, "variants": variants},
+                answers=answers,
+                meta=meta,
                 pages=pages,
                 name=name,
             )
+
+
+def _canonical_forms(folder: Path) -> dict[tuple[str, tuple[str, ...]], list[str]]:
+    """Return the canonical forms of answers, by question and answers, from the files `*.tagged` of a folder.
+
+    They are WikiTableQuestions' own: tab-separated columns below a line of names, lists joined by "|", and
+    line breaks, bars and backslashes in a text written as "\\n", "\\p" and "\\\\".
+
+    Raises:
+        ValueError: a file lacks one of the columns.
+    """
+    forms = {}
+    for path in sorted(folder.glob("*.tagged")):
+        names, *rows = (line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line)
+        for column in ("utterance", "targetValue", "targetCanon"):
+            if column not in names:
+                raise ValueError(
+                    f"{path} lacks the column {column}: expected a tagged file of WikiTableQuestions."
+                )
+
+        for row in rows:
+            cells = dict(zip(names, row, strict=False))
+            answers, canonical = (
+                [_unescape(value) for value in cells[column].split("|")]
+                for column in ("targetValue", "targetCanon")
+            )
+            if len(answers) == len(canonical):
+                forms[_unescape(cells["utterance"]), tuple(answers)] = canonical
+
+    return forms
+
+
+def _unescape(text: str) -> str:
+    escapes = {"n": "\n", "p": "|", "\\": "\\"}
+    return re.sub(r"\\([np\\])", lambda match: escapes[match[1]], text)
 
 
 def _document_pages(folder: Path, name: str) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """A small copy of each official layout becomes readable records."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from monkeylib.data import layouts
 from monkeylib.data.convert import convert_dataset
 from monkeylib.data.dataset_cards import training_cards
 from tests.support import record_files as files
@@ -312,3 +315,30 @@ def test_letters_are_drawn_into_diagrams_that_need_them(tmp_path):
 
     dark = np.argwhere(inside < 50)
     assert np.abs(dark.mean(0) - 15).max() < 5, "in the middle"
+
+
+def test_tagged_files_of_wikitablequestions_add_canonical_forms(tmp_path):
+    values = [
+        {"key": "how long?", "values": [{"value": "17 years"}]},
+        {"key": "which?", "values": [{"value": "a|b"}, {"value": "1,000"}]},
+        {"key": "who?", "values": [{"value": "she"}]},
+    ]
+    (tmp_path / "document.jsonl").write_text(json.dumps({"name": "t", "annotations": values}) + "\n")
+
+    records = list(layouts.due(tmp_path, "document.jsonl", "{key}", "tagged/data"))
+    assert all("canonical" not in record.meta for record in records)
+
+    (tmp_path / "tagged" / "data").mkdir(parents=True)
+    tagged = tmp_path / "tagged" / "data" / "pristine-unseen-tables.tagged"
+    tagged.write_text(
+        "id\tutterance\tcontext\ttargetValue\ttargetCanon\ttargetCanonType\n"
+        "nu-0\thow long?\tcsv/1.csv\t17 years\t17.0\tnumber\n"
+        "nu-1\twhich?\tcsv/1.csv\ta\\pb|1,000\ta\\pb|1000.0\tnumber\n"
+        "nu-2\twho?\tcsv/1.csv\the\the\tstring\n"
+    )
+    records = list(layouts.due(tmp_path, "document.jsonl", "{key}", "tagged/data"))
+    assert [record.meta.get("canonical") for record in records] == [["17.0"], ["a|b", "1000.0"], None]
+
+    tagged.write_text("id\tutterance\n")
+    with pytest.raises(ValueError, match="tagged lacks the column targetValue: expected a tagged file"):
+        list(layouts.due(tmp_path, "document.jsonl", "{key}", "tagged/data"))
