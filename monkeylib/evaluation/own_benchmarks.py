@@ -105,7 +105,8 @@ def _load_examples(
     """
     examples: list[Example] = []
     problems: list[str] = []
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int] = {}  # of examples with each id: in a mixture, ids may repeat
+    is_mixture = path.suffix.lower() in _MIXTURES
 
     for record, fields in _read_records(path, name, prompt):
         if limit is not None and len(examples) == limit:
@@ -116,8 +117,11 @@ def _load_examples(
 
         try:
             example = _to_example(record, fields, name, path)
-            # Ids may repeat in a mixture.
             number = numbers[example.id] = numbers.get(example.id, 0) + 1
+            if number > 1 and not is_mixture:
+                raise BadRecord(
+                    f"{record.location}, field id: {example.id!r} is the id of another record, too"
+                )
             examples.append(replace(example, id=f"{example.id}-{number}") if number > 1 else example)
         except BadRecord as error:
             problems.append(str(error))

@@ -112,6 +112,12 @@ def test_all_pages_of_a_document_are_read(folder):
     assert document.image_key != page.image_key
 
 
+def test_number_and_text_are_one_id(folder):
+    write(folder / "mine.jsonl", [ROWS[0] | {"id": 1}, ROWS[1] | {"id": "1"}])
+    with pytest.raises(ValueError, match="line 2, field id: '1' is the id of another record, too"):
+        own_benchmark(folder / "mine.jsonl").load(None)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
