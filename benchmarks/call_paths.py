@@ -272,8 +272,8 @@ WAYS = {
     "training": Way(
         "mixture → one training step",
         train_on_mixture,
-        29,
-        64,
+        28,
+        35,
         start="LengthBuckets.__getitem__",
         end="Health.on_train_batch_end",
     ),

@@ -226,3 +226,18 @@ def test_pages_of_a_document_have_digests_of_their_own(tmp_path):
     assert digests.FileDigests().digest(pages[0]) != each[1]
     gone = tmp_path / "gone.pdf#1"
     assert digests.FileDigests().digests([gone]) == {gone: digests.MISSING}
+
+
+def test_interrupted_reading_stores_what_it_has_read(write, tmp_path, monkeypatch):
+    paths = [write(f"{number}", f"content {number}") for number in range(20)]
+    expected = digests.file_digest(paths[0])
+
+    def interrupt(files, are_known):
+        if not are_known:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        digests.FileDigests(tmp_path / "digests.sqlite").digests(paths, interrupt)
+
+    monkeypatch.setattr(digests, "file_digest", lambda path: pytest.fail(f"{path} was read again"))
+    assert digests.FileDigests(tmp_path / "digests.sqlite").digest(paths[0]) == expected

@@ -29,7 +29,7 @@ from monkeylib.data.synthetic.tasks import training_turns
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
-from monkeylib.prompts import PromptLayout
+from monkeylib.prompts import TokenizedConversation
 from monkeylib.tiling import Grid, grid_positions
 
 # Number of the first synthetic image that nano-base has not been trained on.
@@ -207,6 +207,22 @@ class EncodedExample:
     record: Record | None = None
     grids: tuple[Grid, ...] = ()
 
+    @classmethod
+    def from_conversation(
+        cls,
+        conversation: TokenizedConversation,
+        record: Record | None = None,
+        grids: Sequence[Grid] = (),
+    ) -> EncodedExample:
+        """Return a tokenized conversation as tensors."""
+        return cls(
+            input_ids=torch.tensor(conversation.input_ids),
+            labels=torch.tensor(conversation.labels),
+            turns=torch.tensor(conversation.turns),
+            record=record,
+            grids=tuple(grids),
+        )
+
     def __len__(self) -> int:
         return len(self.input_ids)
 
@@ -214,28 +230,6 @@ class EncodedExample:
     def num_labels(self) -> int:
         """Number of tokens that carry a label."""
         return int((self.labels != IGNORE_INDEX).sum())
-
-
-def encode_conversation(
-    layout: PromptLayout,
-    images: Sequence[int],
-    turns: Sequence[tuple[str | Sequence[str | int], str]],
-    max_length: int,
-    record: Record | None = None,
-    grids: Sequence[Grid] = (),
-) -> EncodedExample:
-    """Return a conversation as tensors.
-
-    Args, Raises: as `PromptLayout.encode_conversation`; `record` and `grids` are those of the example.
-    """
-    conversation = layout.encode_conversation(images, turns, max_length)
-    return EncodedExample(
-        input_ids=torch.tensor(conversation.input_ids),
-        labels=torch.tensor(conversation.labels),
-        turns=torch.tensor(conversation.turns),
-        record=record,
-        grids=tuple(grids),
-    )
 
 
 def pad(examples: Sequence[EncodedExample], pad_id: int) -> dict[str, Tensor]:
@@ -299,9 +293,10 @@ class ExampleEncoder:
         grids = record.select_grids(self.processor.image_processor)
         turns = record.layout_turns([self.processor.visual_tokens(grid) for grid in grids])
         try:
-            example = encode_conversation(self.layout, (), turns, self.max_length, record, grids)
+            conversation = self.layout.encode_conversation((), turns, self.max_length)
         except ValueError as error:
             raise BadRecord(f"{record.location}: {error}") from error
+        example = EncodedExample.from_conversation(conversation, record, grids)
 
         # Turns that do not fit are left out, with their images.
         num_turns = int(example.turns.max()) + 1

@@ -19,7 +19,7 @@ from monkeylib.data.synthetic.tasks import Turn, training_turns
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import CLIP_MEAN, CLIP_STD, MonkeyProcessor
 from monkeylib.prompts import SEPARATOR, build_prompt
-from monkeylib.training.batches import EncodedExample, encode_conversation, pad
+from monkeylib.training.batches import EncodedExample, pad
 from recipes.nano_base.answer_locations import visual_token_targets
 from recipes.nano_base.dense_labels import dense_labels
 
@@ -128,7 +128,8 @@ class BaseExamples:
 
             turns, has_other_images = self._turns(sample, view, rng, has_other_images)
             images = [self.processor.visual_tokens()]
-            conversation = encode_conversation(self.processor.layout, images, turns, max_length=512)
+            tokenized = self.processor.layout.encode_conversation(images, turns, max_length=512)
+            conversation = EncodedExample.from_conversation(tokenized)
             targets = self.locate_targets(sample, view, turns, conversation)
 
             if has_other_images and self.details:

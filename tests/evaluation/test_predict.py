@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from monkeylib import prompts
+from monkeylib.evaluation import examples as evaluation_examples
 from monkeylib.evaluation.examples import Example, read_complete_lines, read_predictions
 from monkeylib.evaluation.predict import TooManyFailures, predict
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
@@ -347,3 +348,31 @@ def test_no_examples_and_repeated_ids_raise(tmp_path, examples, complaint):
     with pytest.raises(ValueError, match=complaint):
         predict(_echo, examples, tmp_path / "p.jsonl", progress=False)
     assert not (tmp_path / "p.jsonl").exists()
+
+
+def test_prompt_that_a_model_does_not_have_ends_the_run_before_its_first_answer(monkey, tmp_path):
+    examples = [replace(noise_questions.make_examples()[0], prompt="vqb")]
+    with pytest.raises(ValueError, match="no prompt called 'vqb': choose one of vqa, chat"):
+        predict(monkey, examples, tmp_path / "p.jsonl", progress=False)
+    assert not (tmp_path / "p.jsonl").exists()
+
+
+def test_image_that_is_replaced_while_it_is_read_is_asked_about_again(pages, tmp_path, monkeypatch):
+    """The digest of a file is taken before it is opened, so that it never belongs to a later image."""
+    (example, *_), folder = pages
+    path = tmp_path / "p.jsonl"
+    open_image = evaluation_examples.open_image
+
+    def open_and_replace(image):
+        opened = open_image(image)
+        noise_questions.make_image(9).save(folder / "0.png")
+        return opened
+
+    monkeypatch.setattr(evaluation_examples, "open_image", open_and_replace)
+    predict(_mean_pixel, [example], path, progress=False)
+    monkeypatch.setattr(evaluation_examples, "open_image", open_image)
+
+    (before,) = read_predictions(path)
+    again = predict(_mean_pixel, [example], path, progress=False)
+    assert (again.generated, again.changed) == (1, 1)
+    assert read_predictions(path)[0].prediction != before.prediction

@@ -18,7 +18,7 @@ from monkeylib.profiles import build, trainable
 from monkeylib.prompts import PromptLayout
 from monkeylib.runs import RunDiffers
 from monkeylib.training import batches, checkpointing, finetune, micro_batch, optim
-from monkeylib.training.batches import ExampleEncoder, encode_conversation, pad, synthetic_data
+from monkeylib.training.batches import EncodedExample, ExampleEncoder, pad, synthetic_data
 from monkeylib.training.curves import SPLITS, read_curves
 from monkeylib.training.module import MonkeyTraining, exact_match
 
@@ -559,15 +559,18 @@ def test_conversation_that_does_not_fit_loses_complete_turns(tokenizer):
     turns = [("ab", "cd"), ("ef", "ghi")]
     layout = PromptLayout(tokenizer, placeholder_id=3, image_start_id=1, image_end_id=2)
 
-    truncated = encode_conversation(layout, [2], turns, max_length=12)
+    def encode(images, turns, max_length):
+        return EncodedExample.from_conversation(layout.encode_conversation(images, turns, max_length))
+
+    truncated = encode([2], turns, max_length=12)
     assert tokenizer.decode(truncated.input_ids[4:]) == "abcd<|endoftext|>"
     assert int(truncated.turns.max()) == 0
 
-    assert len(encode_conversation(layout, [2], turns, max_length=15)) == 15
+    assert len(encode([2], turns, max_length=15)) == 15
     with pytest.raises(ValueError, match="need 9 tokens but max_length is 8: raise max_length"):
-        encode_conversation(layout, [2], turns, max_length=8)
+        encode([2], turns, max_length=8)
 
-    padded = pad([truncated, encode_conversation(layout, [0], turns[:1], 20)], pad_id=0)
+    padded = pad([truncated, encode([0], turns[:1], 20)], pad_id=0)
     assert padded["attention_mask"].sum(1).tolist() == [9, 7]
     assert (padded["labels"][padded["attention_mask"] == 0] == IGNORE_INDEX).all()
 

@@ -57,6 +57,7 @@ class RawRecord:
         number: its number in the dataset.
         entry: the dataset that it belongs to.
         folders: folders in which its images may lie.
+        image_limits: the smallest and the largest number of its images.
     """
 
     value: Any
@@ -64,6 +65,7 @@ class RawRecord:
     number: int
     entry: DatasetEntry
     folders: Sequence[Path]
+    image_limits: tuple[int, int]
 
     def error(self, field: str, expected: str, value: Any) -> BadRecord:
         """Return the error of a wrong field."""
@@ -84,7 +86,8 @@ class RawRecord:
 
     def text(self, value: Any, field: str) -> str:
         """Check that a value is a text that is not empty, or a number, and return it as text."""
-        value = number_as_text(value)
+        if not isinstance(value, str):
+            value = number_as_text(value)
         if not isinstance(value, str):
             raise self.error(field, "a text", value)
         if not value.strip():
@@ -181,7 +184,7 @@ class RawRecord:
 
         # Models trained on one image per prompt should not meet several by accident.
         num_images = sum(isinstance(part, ImagePart) for message in messages for part in message.parts)
-        minimum, maximum = self.entry.image_limits
+        minimum, maximum = self.image_limits
         if not minimum <= num_images <= maximum:
             allowed = f"{minimum}" if minimum == maximum else f"{minimum} to {maximum}"
             raise BadRecord(
@@ -190,7 +193,9 @@ class RawRecord:
             )
 
         if id is None:
-            id = number_as_text(self._first_of(_ID_FIELDS))
+            id = self._first_of(_ID_FIELDS)
+            if id is not None and not isinstance(id, str):
+                id = number_as_text(id)
         if id is not None and not isinstance(id, str):
             raise self.error("id", "a text or a whole number", id)
 
@@ -239,6 +244,7 @@ class DatasetRecords:
         self.raw = raw
         self.left_out: Counter[str] = Counter()
         self._parse = parse
+        self._image_limits = entry.image_limits
 
         # Images are named from the folder that the entry states, else from the root or from the file's own.
         self._folders = [root / Path(entry.images or "").expanduser()]
@@ -272,7 +278,7 @@ class DatasetRecords:
                 "the dataset's `unique_ids: false` allows it"
             )
 
-        return self._read(number)
+        return self._read(number, location)
 
     def fields(self, number: int) -> Mapping[str, Any]:
         """Return all fields of a record as its file has them; none if it is no object with fields.
@@ -294,14 +300,14 @@ class DatasetRecords:
     def _location(self, number: int) -> str:
         return f"dataset {self.name}: {self.raw.location(self._raw_number(number))}"
 
-    def _read(self, number: int) -> Record:
-        location = self._location(number)
+    def _read(self, number: int, location: str) -> Record:
         try:
             value = self.raw[self._raw_number(number)]
         except BadRecord as error:
             raise BadRecord(f"{location}: {error}") from error
 
-        return self._parse(RawRecord(value, location, number, self.entry, self._folders))
+        raw = RawRecord(value, location, number, self.entry, self._folders, self._image_limits)
+        return self._parse(raw)
 
     def _filter(self, left_out: Callable[[Any], str]) -> np.ndarray:
         """Return the numbers of the raw records that are not left out; bad ones stay, and raise later."""
@@ -322,7 +328,7 @@ class DatasetRecords:
     def _ids(self) -> Iterator[str | None]:
         for number in range(len(self)):
             try:
-                record = self._read(number)
+                record = self._read(number, self._location(number))
             except BadRecord:
                 yield None
             else:
