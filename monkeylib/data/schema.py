@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from monkeylib.data.dataset_cards import training_card
 from monkeylib.errors import choose
 from monkeylib.prompts import PROMPTS, SEPARATOR
 
@@ -111,9 +112,6 @@ class DatasetEntry(_Section):
             return fields
 
         fields = dict(fields)
-        # Here, since the cards know how downloads are read, and the readers know this module.
-        from monkeylib.data.dataset_cards import training_card
-
         card = training_card(fields.pop("dataset"))
         images = f"{card.name}/{card.train.images}".rstrip("/")
 
