@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw
 
 EXACT, LOSSY = 0.0, 12.0  # mean difference from the scene, of 255
 
@@ -128,7 +128,9 @@ def readable_files() -> dict[str, ImageFile]:
     add("progressive JPEG", "a.jpg", encoded(image, "JPEG", progressive=True), LOSSY, image)
     add("CMYK JPEG", "a.jpg", encoded(image.convert("CMYK"), "JPEG"), LOSSY, image)
     add("CMYK TIFF", "a.tif", encoded(image.convert("CMYK"), "TIFF"), LOSSY, image)
-    add("LAB TIFF", "a.tif", encoded(gray.convert("RGB"), "TIFF", compression="tiff_lzw"), EXACT, gray)
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    lab = ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
+    add("LAB TIFF", "a.tif", encoded(lab, "TIFF"), 3.0, image)
     add("palette PNG", "a.png", encoded(image.quantize(255), "PNG"), LOSSY, image)
     add("interlaced BMP", "a.bmp", encoded(image.convert("P"), "BMP"), 40.0, image)
 
