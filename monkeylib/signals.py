@@ -29,6 +29,9 @@ GOES_ON = "what is complete is saved, and the same command goes on"
 # A process may get one SIGINT twice, itself and in its group; a user's next one takes longer (seconds).
 _SAME_INTERRUPT = 1.0
 
+# After which a signal is sent again that Python has dropped.
+_AGAIN_SECONDS = 0.1
+
 _outcome: ContextVar[str] = ContextVar("outcome", default="")
 
 Handler = Callable[[int, FrameType | None], Any]
@@ -103,6 +106,7 @@ def end_at_once() -> Iterator[None]:
         Interrupted: a signal has come.
     """
     first: float | None = None
+    timers: list[threading.Timer] = []
 
     def interrupt(number: int, _: FrameType | None) -> None:
         nonlocal first
@@ -115,8 +119,40 @@ def end_at_once() -> Iterator[None]:
             os.write(2, b"\nmonkeylib: ended at once\n")
             os._exit(exit_code(number))
 
-    with handle(interrupt):
+    def send_again(number: int) -> None:
+        nonlocal first
+        first = None
+        timers.append(threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)))
+        timers[-1].daemon = True
+        timers[-1].start()
+
+    with handle(interrupt), _noticing_dropped_interruptions(send_again):
+        try:
+            yield
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+
+@contextmanager
+def _noticing_dropped_interruptions(notice: Callable[[int], None]) -> Iterator[None]:
+    """Call a function with the number of a signal whose exception Python has dropped.
+
+    It does so where the exception is raised in a `__del__` method, or in a callback of the garbage collector.
+    """
+    previous_hook = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, Interrupted):
+            notice(unraisable.exc_value.code - exit_code(0))
+        else:
+            previous_hook(unraisable)
+
+    sys.unraisablehook = hook
+    try:
         yield
+    finally:
+        sys.unraisablehook = previous_hook
 
 
 def _interrupted(number: int) -> Interrupted:

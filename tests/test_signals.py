@@ -201,3 +201,22 @@ def test_command_ends_with_one_sentence_of_its_first_process(monkeypatch, capsys
     output = capsys.readouterr().err.strip()
     assert output.startswith(sentence) if rank == "0" else output == ""
     assert output.count("\n") == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_that_comes_while_an_object_is_freed_is_not_lost(number, capsys):
+    """Python drops what is raised there, and prints a traceback."""
+
+    class Freed:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    start = time.monotonic()
+    with pytest.raises(signals.Interrupted) as interruption, signals.end_at_once():
+        freed = Freed()
+        del freed
+        time.sleep(20)
+    assert interruption.value.code == 128 + number
+    assert time.monotonic() - start < 10
+    assert capsys.readouterr().err == ""
