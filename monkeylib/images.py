@@ -274,6 +274,10 @@ def _from_path(name: str) -> _Reading:
             f"a text of {len(name)} characters is no path of an image: pass bytes, or a data: URI for base64",
         )
 
+    # `Path` makes the current folder of it.
+    if not name:
+        raise ImageError("unsupported", "an empty text is no path of an image: name a file")
+
     path, page = split_page(name)
     with _open_file(path, name) as file:
         return _from_file(file, name, page)
@@ -311,7 +315,8 @@ def _read_header(file: BinaryIO) -> tuple[int, int] | None:
             # A PNG file may have its EXIF behind the pixels, for which it would be decoded.
             has_exif = image.format != "PNG" or "exif" in image.info
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
-    except _DECODING_ERRORS:
+    # Those who decode it tell what is wrong.
+    except (Image.DecompressionBombError, *_DECODING_ERRORS):
         return None
 
     is_on_its_side = orientation in (5, 6, 7, 8)
