@@ -10,7 +10,7 @@ from transformers import BatchFeature
 
 from monkeylib import generation
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
-from monkeylib.errors import first_line
+from monkeylib.errors import first_line, shorten
 from monkeylib.generation import Answer, AnswerStream
 from monkeylib.images import ImageError, ImageInput
 from monkeylib.messages import ImagePart, Message, Part, lay_out, read_messages, replace_images
@@ -89,6 +89,7 @@ class Monkey:
 
         The answers are those of single questions, except where they are sampled.
         """
+        _check_pairs("questions", questions, "an image and a question")
         if not questions:
             return []
 
@@ -266,6 +267,19 @@ class Monkey:
         return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
 
 
+def _check_pairs(name: str, pairs: Any, content: str) -> None:
+    """Check that an argument is a list of pairs.
+
+    Raises:
+        ValueError: it is none; `name` and `content` stand in the message.
+    """
+    if not isinstance(pairs, list | tuple):
+        raise ValueError(f"{name} is {shorten(pairs)}: expected a list of pairs, each {content}")
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ValueError(f"{name}[{number}] is {shorten(pair)}: expected a pair, {content}")
+
+
 def _require_image(image: Any) -> Any:
     """Return an image, or a list of images, that must not be missing.
 
@@ -282,7 +296,16 @@ def _require_image(image: Any) -> Any:
 def _write_messages(
     image: ImageInput | Sequence[ImageInput], question: str, history: Sequence[tuple[str, str | Answer]]
 ) -> list[Message]:
-    """Return a conversation about an image, or several, that open it."""
+    """Return a conversation about an image, or several, that open it.
+
+    Raises:
+        ValueError: no image, a history of something else than pairs, or a text that is none.
+    """
+    _check_pairs("history", history, "a question and its answer")
+    for text in (question, *(text for pair in history for text in pair)):
+        if not isinstance(text, str | Answer):
+            raise ValueError(f"a question or an answer is {shorten(text)}: expected a text")
+
     image = _require_image(image)
     images = image if isinstance(image, list | tuple) else [image]
     leading: tuple[Part, ...] = tuple(ImagePart(image) for image in images)

@@ -174,8 +174,9 @@ def read_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Messa
 
 
 def _read_message(message: Any, place: str) -> Message:
+    # A caller's own may hold images as they are, or images in an answer.
     if isinstance(message, Message):
-        return message
+        message = {"role": message.role, "content": message.parts}
     if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
         raise ValueError(f"{place} is {shorten(message)}: expected an object with role and content")
 

@@ -203,6 +203,30 @@ def test_no_questions_give_no_answers(monkey):
     assert monkey.answer_batch([]) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"question": None}, "a question or an answer is None: expected a text"),
+        ({"question": 5}, "a question or an answer is 5: expected a text"),
+        ({"question": "Why?", "history": None}, "history is None: expected a list of pairs, each a question"),
+        ({"question": "Why?", "history": ["So?"]}, r"history\[0\] is 'So.': expected a pair, a question and"),
+        ({"question": "Why?", "history": [("So?",)]}, r"history\[0\] is \('So.',\): expected a pair"),
+        ({"question": "Why?", "history": [("So?", None)]}, "a question or an answer is None"),
+    ],
+)
+def test_conversation_that_is_none_is_refused_in_one_sentence(arguments, complaint, monkey, make_image):
+    for call in (monkey.chat, monkey.stream):
+        with pytest.raises(ValueError, match=complaint):
+            call(make_image(), prompt="caption", **arguments)
+
+
+def test_batch_is_a_list_of_pairs(monkey, make_image):
+    question = (make_image(), "Why?")
+    for questions in (question, [make_image()], [(*question, "Because.")], iter([question])):
+        with pytest.raises(ValueError, match=r"^questions.* is .*: expected a .*an image and a question"):
+            monkey.answer_batch(questions)
+
+
 @pytest.mark.parametrize("nothing", [None, [], ()])
 def test_nothing_is_no_image(nothing, monkey):
     for answer in (

@@ -34,7 +34,8 @@ def test_contents_are_read_in_all_their_forms(make_image):
 
     roles = [message.role for message in read_messages([{"role": "developer", "content": "Be."}, QUESTION])]
     assert roles == ["system", "user"]
-    assert read_messages([Message("user", ("Why?",)), ANSWER, QUESTION])[0].text == "Why?"
+    own_message = Message("user", (image, "Why?"))
+    assert read_messages([own_message, ANSWER, QUESTION])[0].parts == (ImagePart(image), "Why?")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,10 @@ def test_contents_are_read_in_all_their_forms(make_image):
         ),
         (
             [QUESTION, {"role": "assistant", "content": [ImagePart("a.png")]}, QUESTION],
+            "messages[1].content holds an image: a message of assistant is text",
+        ),
+        (
+            [QUESTION, Message("assistant", ("So.", ImagePart("a.png"))), QUESTION],
             "messages[1].content holds an image: a message of assistant is text",
         ),
     ],

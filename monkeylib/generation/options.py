@@ -38,6 +38,22 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_id(value: Any) -> bool:
+    return _is_whole(value, 0)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_list(value: Any, accepts: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and all(map(accepts, value))
+
+
+def _convert_ids(value: Any) -> int | list[int]:
+    return list(map(int, value)) if isinstance(value, list | tuple) else int(value)
+
+
 _FLAG = _Kind("True or False", lambda value: isinstance(value, bool))
 _COUNT = _Kind("a whole number from 1", lambda value: _is_whole(value, 1), int)
 _COUNT_OR_NONE = _Kind("a whole number from 0", lambda value: _is_whole(value, 0), int)
@@ -46,6 +62,23 @@ _POSITIVE = _Kind("a number above 0", lambda value: _is_number(value) and value 
 _TEMPERATURE = _Kind("a number above 0 (answers without sampling are greedy)", _POSITIVE.accepts, float)
 _SHARE = _Kind("a number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1, float)
 _PROBABILITY = _Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1, float)
+_IDS = _Kind(
+    "the id of a token, or a list of ids",
+    lambda value: _is_id(value) or (_is_list(value, _is_id) and len(value) > 0),
+    _convert_ids,
+)
+_ID_LIST = _Kind("a list of ids of tokens", lambda value: _is_list(value, _is_id), _convert_ids)
+_TEXTS = _Kind(
+    "a text that is not empty, or a list of such texts",
+    lambda value: _is_text(value) or _is_list(value, _is_text),
+)
+_DECAY = _Kind(
+    "a pair: the token at which the penalty begins, and its factor",
+    lambda value: _is_list(value, _is_number) and len(value) == 2 and _is_whole(value[0], 0),
+    lambda value: (int(value[0]), float(value[1])),
+)
+_FUNCTION = _Kind("a function", callable)
+_FUNCTIONS = _Kind("a list of functions", lambda value: _is_list(value, callable))
 # Transformers checks these.
 _ANYTHING = _Kind("anything", lambda value: True)
 
@@ -73,20 +106,20 @@ _OPTIONS = {
     "repetition_penalty": _POSITIVE,
     "no_repeat_ngram_size": _COUNT_OR_NONE,
     "bad_words_ids": _ANYTHING,
-    "suppress_tokens": _ANYTHING,
-    "begin_suppress_tokens": _ANYTHING,
+    "suppress_tokens": _ID_LIST,
+    "begin_suppress_tokens": _ID_LIST,
     "sequence_bias": _ANYTHING,
     "remove_invalid_values": _FLAG,
     "renormalize_logits": _FLAG,
-    "logits_processor": _ANYTHING,
-    "prefix_allowed_tokens_fn": _ANYTHING,
+    "logits_processor": _FUNCTIONS,
+    "prefix_allowed_tokens_fn": _FUNCTION,
     # When an answer ends
     "min_new_tokens": _COUNT_OR_NONE,
-    "stop_strings": _ANYTHING,
-    "eos_token_id": _ANYTHING,
+    "stop_strings": _TEXTS,
+    "eos_token_id": _IDS,
     "pad_token_id": _COUNT_OR_NONE,
-    "forced_eos_token_id": _ANYTHING,
-    "exponential_decay_length_penalty": _ANYTHING,
+    "forced_eos_token_id": _IDS,
+    "exponential_decay_length_penalty": _DECAY,
     # What is returned, and how it is computed
     "output_scores": _FLAG,
     "output_logits": _FLAG,
@@ -131,7 +164,6 @@ def check_options(max_new_tokens: int, options: Mapping[str, Any]) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
         _check_value(name, value, _OPTIONS[name])
-    list_stop_strings(given.get("stop_strings"))
 
     has_sampling, beams = given.get("do_sample", False), given.get("num_beams", 1)
     for name, value in given.items():
@@ -182,13 +214,5 @@ def _check_value(name: str, value: Any, kind: _Kind) -> None:
 
 
 def list_stop_strings(stop_strings: str | Sequence[str] | None) -> list[str]:
-    """Return one stop string or several as a list.
-
-    Raises:
-        ValueError: an empty one, or something else than text.
-    """
-    strings = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or ())
-    for string in strings:
-        if not isinstance(string, str) or not string:
-            raise ValueError(f"stop_strings holds {string!r}: expected texts that are not empty")
-    return strings
+    """Return one stop string or several as a list."""
+    return [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or ())

@@ -24,8 +24,18 @@ import torch
         ({"num_return_sequences": 3, "num_beams": 2}, "expected at most num_beams, which is 2"),
         ({"num_return_sequences": 0}, "num_return_sequences is 0"),
         ({"num_beams": 0}, "num_beams is 0"),
-        ({"stop_strings": ["a", ""]}, "stop_strings holds ''"),
-        ({"stop_strings": [3]}, "stop_strings holds 3"),
+        ({"stop_strings": ["a", ""]}, "stop_strings is .*: expected a text that is not empty, or a list"),
+        ({"stop_strings": [3]}, "stop_strings is .3.: expected a text"),
+        ({"stop_strings": 5}, "stop_strings is 5: expected a text"),
+        ({"stop_strings": {"a": 1}}, "stop_strings is .*: expected a text"),
+        ({"eos_token_id": "a"}, "eos_token_id is 'a': expected the id of a token, or a list of ids"),
+        ({"eos_token_id": -1}, "eos_token_id is -1: expected the id of a token"),
+        ({"forced_eos_token_id": "q"}, "forced_eos_token_id is 'q': expected the id of a token"),
+        ({"suppress_tokens": 7}, "suppress_tokens is 7: expected a list of ids of tokens"),
+        ({"begin_suppress_tokens": ["x"]}, "begin_suppress_tokens is .*: expected a list of ids"),
+        ({"exponential_decay_length_penalty": 3}, "exponential_decay_length_penalty is 3: expected a pair"),
+        ({"logits_processor": 5}, "logits_processor is 5: expected a list of functions"),
+        ({"prefix_allowed_tokens_fn": 5}, "prefix_allowed_tokens_fn is 5: expected a function"),
         ({"seed": "one"}, "seed is 'one'"),
         ({"generator": torch.Generator()}, "answers take no generator: .*pass seed=1"),
         ({"max_length": 50}, "answers take no max_length: it counts the prompt"),
@@ -67,5 +77,8 @@ def test_numbers_of_numpy_and_none_are_options(monkey, questions):
     assert monkey.answer(*questions[0], max_new_tokens=4, **sampling) == expected
 
     end = monkey.answer(*questions[0], max_new_tokens=4).token_ids[1]
+    answer = monkey.answer(*questions[0], max_new_tokens=4, eos_token_id=np.int64(end))
+    assert answer.tokens == 2 and answer.ended_by == "end of text"
+
     monkey.processor.tokenizer.eos_token_id = end
     assert monkey.answer(*questions[0], max_new_tokens=4, eos_token_id=None).ended_by == "end of text"
