@@ -538,6 +538,34 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\([np\\])", lambda match: escapes[match[1]], text)
 
 
+def _canonical_answers(folder: Path, names: Sequence[str]) -> dict[tuple[str, tuple[str, ...]], list[str]]:
+    """Return the canonical forms of answers by question and answers, from the first file that is there."""
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None:
+        return {}
+
+    # Not csv: quotes have no meaning in these files.
+    header, *lines = file.read_text(encoding="utf-8").splitlines()
+    columns = header.split("\t")
+    rows = (dict(zip(columns, line.split("\t"), strict=False)) for line in lines)
+    return {
+        (_unescape(row["utterance"]), _split_values(row["targetValue"])): list(
+            _split_values(row["targetCanon"])
+        )
+        for row in rows
+    }
+
+
+def _split_values(text: str) -> tuple[str, ...]:
+    return tuple(map(_unescape, text.split("|")))
+
+
+def _unescape(text: str) -> str:
+    """Return a text of WikiTableQuestions without its escapes."""
+    escapes = {"\\n": "\n", "\\p": "|", "\\\\": "\\"}
+    return re.sub(r"\\[np\\]", lambda match: escapes[match[0]], text)
+
+
 def _document_pages(folder: Path, name: str) -> tuple[str, ...]:
     """Return the pages of a document of DUE, relative to the folder of the download."""
     images = [path for path in (folder / "png" / name).glob("*.png") if path.stem.isdecimal()]

@@ -7,6 +7,8 @@ parquet with the fields `image`, `question`, `answer` or `answers`, perhaps `id`
 
 Images are named from the file's folder. Fields beside these are kept: scores can be grouped by them. Of a PDF
 or TIFF file without the number of a page, all pages are read. Of a conversation, the first question is asked.
+With a list `choices`, a question is a multiple choice, whose answer is one of them or its letter; it is
+scored by `--metrics multiple_choice`, best with `--prompt choice`.
 """
 
 import ast
@@ -180,7 +182,7 @@ def _to_example(record: Record, fields: Mapping[str, Any], name: str, path: Path
     is_of_mixture = record.dataset != name
     answers = record.answers if record.answers and is_only else (answer,)
 
-    return Example(
+    example = Example(
         id=f"{record.dataset}/{record.id}" if is_of_mixture else record.id,
         image=image,
         # Without a prompt of its own, the text is one, with the blank behind the image.
@@ -190,6 +192,39 @@ def _to_example(record: Record, fields: Mapping[str, Any], name: str, path: Path
         image_id=f"{name}/{_relative(image, path.parent)}" if isinstance(image, str | Path) else "",
         meta={"dataset": record.dataset} if is_of_mixture else describing_fields(fields),
         pages=_pages(image),
+    )
+    choices = _read_choices(fields.get("choices"))
+    return _with_choices(example, choices, record.location) if choices else example
+
+
+def _read_choices(value: Any) -> tuple[str, ...]:
+    """Return the texts of a list, in a table as a text; none of fewer than two, and of anything else."""
+    values = value if isinstance(value, list) else split_list((value,)) if isinstance(value, str) else ()
+    choices = tuple(map(number_as_text, values))
+    return choices if len(choices) > 1 and all(isinstance(choice, str) for choice in choices) else ()
+
+
+def _with_choices(example: Example, choices: tuple[str, ...], location: str) -> Example:
+    """Return a question as a multiple choice: "which? A. this B. that", with what `multiple_choice` needs.
+
+    Raises:
+        BadRecord: the answer is none of the choices, neither their text nor their letter.
+    """
+    letters = [chr(ord("A") + number) for number in range(len(choices))]
+    (answer, *others) = example.answers
+    if others or answer not in (*choices, *letters):
+        raise BadRecord(
+            f"{location}, field answer: expected one of the choices or its letter, got "
+            f"{', '.join(example.answers)!r:.60}"
+        )
+
+    correct = choices.index(answer) if answer in choices else letters.index(answer)
+    lettered = [f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True)]
+    return replace(
+        example,
+        question=" ".join([example.question, *lettered]),
+        answers=(choices[correct],),
+        meta={**example.meta, "choices": list(choices), "answer": correct},
     )
 
 

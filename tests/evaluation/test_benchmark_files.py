@@ -6,6 +6,7 @@ import pytest
 
 from monkeylib.data import dataset_cards
 from monkeylib.evaluation import benchmarks
+from monkeylib.evaluation.metrics import registry
 from monkeylib.images import open_image
 from tests.support import record_files
 from tests.support.benchmark_files import RELEASED_ROWS, download, lay_out, released_download
@@ -132,3 +133,33 @@ def test_question_of_a_table_is_asked_as_it_is_written(tmp_path):
     (example,) = benchmarks.get("wtq", data=tmp_path).load(None)
     assert example.question == "who is  __ on the left?" and example.image == image
     assert not example.is_document
+
+
+def test_canonical_answers_of_tables_are_read_where_their_file_is(tmp_path):
+    answers = {"how many?": ["100,000"], "which two?": ["Oslo|x", "Bergen"], "who?": ["Ana"]}
+    rows = [{"key": key, "values": [{"value": value} for value in values]} for key, values in answers.items()]
+    (tmp_path / "wtq/test").mkdir(parents=True)
+    row = {"name": "t", "language": "en", "split": "test", "annotations": rows}
+    record_files.write_lines(tmp_path / "wtq/test/document.jsonl", [row])
+    (tmp_path / "wtq/png/t").mkdir(parents=True)
+    (tmp_path / "wtq/png/t/0.png").write_bytes(record_files.png())
+
+    benchmark = benchmarks.get("wtq", data=tmp_path)
+    assert all("canonical" not in example.meta for example in benchmark.load(None))
+
+    lines = [
+        "id\tutterance\tcontext\ttargetValue\ttargetCanon",
+        "nu-0\thow many?\tcsv\t100,000\t100000.0",
+        "nu-1\twhich two?\tcsv\tOslo\\px|Bergen\tOslo\\px|Bergen",
+        "nu-2\twho?\tcsv\tOther\tOther",
+    ]
+    file = tmp_path / "wtq/tagged/data/pristine-unseen-tables.tagged"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(lines) + "\n")
+    canonical = {example.question: example.meta.get("canonical") for example in benchmark.load(None)}
+    assert canonical == {"how many?": ["100000.0"], "which two?": ["Oslo|x", "Bergen"], "who?": None}
+
+    # As the official evaluator, which takes a plain number for its form with a comma.
+    (example,) = [example for example in benchmark.load(None) if example.question == "how many?"]
+    for metric, score in {"denotation_accuracy": 1, "denotation_accuracy_due": 0}.items():
+        assert registry.get(metric).scores(["100000"], [example.answers], [example.meta])[0] == score

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from monkeylib.evaluation import own_benchmarks
+from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.own_benchmarks import is_own_data, own_benchmark
 from monkeylib.images import open_image
 from tests.support import image_files, record_files
@@ -110,6 +111,23 @@ def test_all_pages_of_a_document_are_read(folder):
     assert document.is_document and [open_image(page).height for page in document.pages] == [40, 50, 60]
     assert not page.is_document and open_image(page.image).height == 50
     assert document.image_key != page.image_key
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+@pytest.mark.parametrize("answer", ["tea", "B"])
+def test_question_with_choices_is_a_multiple_choice(ending, answer, folder):
+    row = ROWS[0] | {"choices": ["milk", "tea"], "answer": answer}
+    benchmark = own_benchmark(write(folder / f"mine.{ending}", [row]), ["multiple_choice"], "choice")
+    (example,) = benchmark.load(None)
+    assert (example.question, example.answers) == ("how much is it? A. milk B. tea", ("tea",))
+
+    (metric,) = benchmark.metrics
+    scores = registry.get(metric).scores(["B", "milk"], [example.answers] * 2, [example.meta] * 2)
+    assert scores.tolist() == [1, 0]
+
+    write(folder / f"mine.{ending}", [row | {"answer": "coffee"}])
+    with pytest.raises(ValueError, match="field answer: expected one of the choices or its letter, got"):
+        benchmark.load(None)
 
 
 def test_number_and_text_are_one_id(folder):
