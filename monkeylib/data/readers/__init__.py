@@ -156,6 +156,8 @@ def tell_form(entry: DatasetEntry, raw: RawRecords, otherwise: str | None = None
             continue
         if form := forms.tell_form(value):
             return form
+        if value is None:
+            problem = problem or f"{raw.location(number)}: expected an object with fields, got null"
         first_value = value if first_value is None else first_value
 
     if otherwise is not None:

@@ -205,6 +205,8 @@ def _parse_messages(raw: RawRecord) -> Record:
 def _parse_cauldron(raw: RawRecord) -> Record:
     """Parse questions and answers about images that stand in front of the first."""
     texts = raw.field("texts")
+    if not isinstance(texts, list) or not texts:
+        raise raw.error("texts", "a list of questions and answers", texts)
     value = raw.value.get("images")
     images = [] if value in _NO_IMAGES else raw.images(value, "images")
 
@@ -356,8 +358,10 @@ def _image_of_part(raw: RawRecord, part: Mapping[str, Any], place: str) -> Image
     name = image_field(part)
     if name is None:
         return None
-    (image,) = raw.images(part[name], f"{place}.{name}")
-    return ImagePart(image)
+    images = raw.images(part[name], f"{place}.{name}")
+    if len(images) != 1:
+        raise raw.error(f"{place}.{name}", "one image", part[name])
+    return ImagePart(images[0])
 
 
 def _split_placeholders(text: str) -> list[Part | None]:

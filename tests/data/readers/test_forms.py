@@ -410,6 +410,10 @@ def test_file_without_a_good_record_is_named(folder):
     ):
         open_dataset(DatasetEntry(name="pets", path="page.json"), folder)
 
+    (folder / "page.json").write_text("[null, null]")
+    with pytest.raises(ValueError, match="such as page.json, record 1 .line 1.: expected an object with"):
+        open_dataset(DatasetEntry(name="pets", path="page.json"), folder)
+
 
 def test_compressed_file_is_named(folder):
     import gzip

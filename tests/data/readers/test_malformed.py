@@ -173,6 +173,36 @@ ROWS = {
         {"images": ["a.png"], "texts": [{"user": "q?"}]},
         "an object with",
     ),
+    "no texts": (
+        "cauldron",
+        {"images": ["a.png"], "texts": []},
+        r"field texts: expected a list of questions and answers, got list \[\]",
+    ),
+    "texts that are null": (
+        "cauldron",
+        {"images": ["a.png"], "texts": None},
+        "field texts: expected a list of questions and answers, got None",
+    ),
+    "two images in a part of one": (
+        "messages",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "image": ["a.png", "b.png"]}, "q?"]},
+                {"role": "assistant", "content": "x"},
+            ]
+        },
+        r"messages\[0\].content\[0\].image: expected one image, got list",
+    ),
+    "a part with a list of no image": (
+        "messages",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image", "image": []}, "q?"]},
+                {"role": "assistant", "content": "x"},
+            ]
+        },
+        r"messages\[0\].content\[0\].image: expected one image, got list \[\]",
+    ),
     "a question of nothing but its placeholder": (
         "llava",
         TALK("<image>", "x"),
