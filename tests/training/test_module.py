@@ -10,6 +10,7 @@ from monkeylib.data.records import BadRecord, Record
 from monkeylib.experiments.variants import variant_profile
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.profiles import build, trainable
+from monkeylib.profiles.overrides import override
 from monkeylib.training import finetune
 from monkeylib.training.batches import ExampleEncoder, Shard, SkippedRecords, TrainingData, synthetic_data
 from monkeylib.training.module import MonkeyTraining
@@ -81,12 +82,18 @@ def test_packing_gives_the_loss_and_gradients_of_padding():
     assert_close(packed_gradients, padded_gradients)
 
 
+@pytest.mark.parametrize("changes", [{}, {"grid": "auto", "max_tiles": 4}], ids=["2x2", "auto"])
 @pytest.mark.parametrize(("devices", "accumulation"), [(1, 3), (2, 1), (2, 2)])
-def test_micro_batches_add_up_to_the_batch(devices, accumulation):
-    """Gradients are averaged over devices and micro-batches, as DDP and accumulation do."""
-    module = build_module()
+def test_micro_batches_add_up_to_the_batch(devices, accumulation, changes):
+    """Gradients are averaged over devices and micro-batches, as DDP and accumulation do.
+
+    With grids by shape, devices have different numbers of tiles at the same time.
+    """
+    module = build_module(override(WITHOUT_DROPOUT, changes))
     encoder, batch = encode_examples(module)
     batch.sort(key=len)
+    assert len({example.grids for example in batch}) == (6 if changes else 1)
+
     full_loss = module.loss_and_accuracy(collate(module, encoder, batch))["loss"]
     full_loss.backward()
     expected = pop_gradients(module)
