@@ -10,7 +10,8 @@ functions):
 
 A way begins where the data is first touched and ends where its result is returned or on disk; `WAYS`
 names both. What happens before and after is not part of it: checking the job, opening the folder of the
-run, loading models, indexing a mixture, the checkpoint after a step, pages about the results. Each way
+run, loading models, indexing a mixture, the checkpoint after a step, pages about the results. Nor is what
+Lightning calls around a training step: callbacks, loggers and timers; a row of its own counts them. Each way
 runs twice, on other data and in another folder the second time, and the second run counts: by then the
 modules are imported and the models loaded. Progress bars are off, and an answer is one token long: each
 further one repeats the same calls.
@@ -258,6 +259,7 @@ class Way:
         prepare: loads what it needs and returns what runs it, on data that a number chooses.
         files, changes: the most that it may have; None for no limit.
         start, end: functions between which it is recorded, as in `Recorder`.
+        beside: files that are no part of it.
     """
 
     title: str
@@ -266,14 +268,28 @@ class Way:
     changes: int | None
     start: str = ""
     end: str = ""
+    beside: tuple[str, ...] = ()
 
+
+AROUND_A_STEP = tuple(
+    f"training/{name}.py" for name in ("callbacks", "curves", "health", "progress", "signals")
+)
 
 WAYS = {
     "training": Way(
         "mixture → one training step",
         train_on_mixture,
-        28,
+        22,
         35,
+        start="LengthBuckets.__getitem__",
+        end="Health.on_train_batch_end",
+        beside=AROUND_A_STEP,
+    ),
+    "training-with-callbacks": Way(
+        "the same with callbacks, loggers and timers",
+        train_on_mixture,
+        None,
+        None,
         start="LengthBuckets.__getitem__",
         end="Health.on_train_batch_end",
     ),
@@ -294,7 +310,7 @@ WAYS = {
         end="gather_shards",
     ),
     "prediction": Way("question → prediction", predict_question, 20, 14),
-    "answer": Way("image → answer", answer_question, 15, 7),
+    "answer": Way("image → answer", answer_question, 12, 1),
 }
 
 
@@ -306,7 +322,8 @@ def follow(way: Way) -> list[Call]:
         with tempfile.TemporaryDirectory() as folder:
             run = way.prepare(Path(folder))
             run(0)
-            return Recorder(way.start, way.end).run(lambda: run(1))
+            calls = Recorder(way.start, way.end).run(lambda: run(1))
+            return [call for call in calls if call.file not in way.beside]
     finally:
         logging.disable(logging.NOTSET)
 

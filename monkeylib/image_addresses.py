@@ -17,14 +17,7 @@ MAX_BYTES = 64 * 2**20
 MAX_SECONDS = 30.0  # for all of it: the name, redirects, and the last byte
 
 _CHUNK = 1 << 16  # bytes
-# `Path` makes one slash of two.
-_ADDRESS = re.compile(r"https?:/", re.IGNORECASE)
 _NOT_ALLOWED = (401, 403, 407)
-
-
-def is_address(source: object) -> bool:
-    """Return whether something is the text of an http or https address."""
-    return isinstance(source, str) and _ADDRESS.match(source) is not None
 
 
 def fetch(address: str, max_bytes: int = MAX_BYTES, max_seconds: float = MAX_SECONDS) -> bytes:

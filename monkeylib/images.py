@@ -46,8 +46,10 @@ __all__ = [
     "ImageWarning",
     "MissingImageError",
     "encode_image",
+    "is_address",
     "is_data_uri",
     "is_image_file",
+    "is_pdf",
     "list_pages",
     "open_image",
     "read_image",
@@ -67,6 +69,11 @@ MAX_PIXELS = 89_478_485
 
 # Rows that are converted at once, where their intermediate forms take far more memory than the image.
 _ROWS = 256
+
+# `Path` makes one slash of two.
+_ADDRESS = re.compile(r"https?:/", re.IGNORECASE)
+_PDF_MAGIC = b"%PDF-"
+_PDF_MAGIC_RANGE = 1024  # bytes of a file within which readers look for it
 
 # Formats that Pillow decodes itself. Others, such as EPS, start another program, or are of no use here.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -146,7 +153,7 @@ def read_image(image: ImageInput, *, allow_address: bool = False) -> tuple[Image
         return _from_bytes(_data_uri_content(image), "the image of a data: URI")
     if isinstance(image, str | os.PathLike):
         name = os.fspath(image)
-        if image_addresses.is_address(name):
+        if is_address(name):
             return _from_address(name, allow_address)
         if isinstance(name, str):
             return _from_path(name)
@@ -199,7 +206,7 @@ def encode_image(image: ImageInput) -> tuple[bytes, str]:
             with _open_file(path, name) as file:
                 content = file.read()
 
-    if content and not pdf_files.is_pdf(io.BytesIO(content)):
+    if content and not is_pdf(io.BytesIO(content)):
         with _identify(io.BytesIO(content), name) as opened:
             return content, opened.format or ""
 
@@ -222,7 +229,7 @@ def list_pages(path: str | Path) -> list[Path]:
     name = str(path)
 
     with _open_file(file_path, name) as file:
-        if pdf_files.is_pdf(file):
+        if is_pdf(file):
             count = pdf_files.count_pages(file, name)
             is_document = True
         else:
@@ -237,6 +244,19 @@ def list_pages(path: str | Path) -> list[Path]:
     return [Path(f"{path}#{number}") for number in range(1, count + 1)]
 
 
+def is_address(source: object) -> bool:
+    """Return whether something is the text of an http or https address."""
+    return isinstance(source, str) and _ADDRESS.match(source) is not None
+
+
+def is_pdf(file: BinaryIO) -> bool:
+    """Return whether an open file is a PDF file; it is left at its start."""
+    file.seek(0)
+    beginning = file.read(_PDF_MAGIC_RANGE)
+    file.seek(0)
+    return _PDF_MAGIC in beginning
+
+
 def is_data_uri(source: object) -> bool:
     """Return whether something is the text of a `data:` URI."""
     return isinstance(source, str) and source[:5].lower() == "data:"
@@ -246,7 +266,7 @@ def is_image_file(path: str | Path) -> bool:
     """Return whether a file is an image or a PDF file by its first bytes, whatever its name."""
     try:
         with _open_file(Path(path), str(path)) as file:
-            if not pdf_files.is_pdf(file):
+            if not is_pdf(file):
                 _identify(file, str(path)).close()
             return True
     except (ImageError, OSError):
@@ -358,7 +378,7 @@ def _from_bytes(content: bytes, name: str, page: int | None = None) -> _Reading:
 
 def _from_file(file: BinaryIO, name: str, page: int | None) -> _Reading:
     """Return the image of an open file; `name` stands for it in messages."""
-    if pdf_files.is_pdf(file):
+    if is_pdf(file):
         number = 1 if page is None else page
         image, count = pdf_files.render_page(file, name, number, max_side=MAX_SIDE, max_pixels=MAX_PIXELS)
         return image, _notices_of_others(name, count, "page") if page is None else ()

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import torch
 from transformers import BatchFeature
 
-from monkeylib import generation
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.errors import first_line, shorten
-from monkeylib.generation import Answer, AnswerStream
 from monkeylib.images import ImageError, ImageInput
 from monkeylib.messages import ImagePart, Message, Part, lay_out, read_messages, replace_images
-from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.model import MonkeyForConditionalGeneration, generation
+from monkeylib.model.generation import Answer
+from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
 from monkeylib.profiles import build, trainable
 from monkeylib.tiling import AutoGrid, Grid, as_grid
@@ -93,12 +93,10 @@ class Monkey:
         if not questions:
             return []
 
-        # Before the images are read, which takes longer.
-        generation.check_options(max_new_tokens, options)
         images = [_require_image(image) for image, _ in questions]
         texts = [question for _, question in questions]
         inputs = self.prepare(images, texts, prompt, grid)
-        return self.generate(inputs, max_new_tokens, **options)
+        return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
 
     def chat(
         self,
@@ -146,7 +144,6 @@ class Monkey:
             prompt: name of the prompt around the texts of each of the user's messages.
             max_new_tokens, grid, options: as in `answer`.
         """
-        generation.check_options(max_new_tokens, options)
         inputs = self.prepare_messages(messages, prompt, grid)
         return self.generate(inputs, max_new_tokens, **options)[0]
 
@@ -183,9 +180,8 @@ class Monkey:
         **options: Any,
     ) -> AnswerStream:
         """Answer as `answer_messages` does, part by part as in `stream`."""
-        generation.check_options(max_new_tokens, options)
         inputs = self.prepare_messages(messages, prompt, grid)
-        return generation.stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
+        return stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
 
     def prepare(
         self,

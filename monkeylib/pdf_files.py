@@ -17,20 +17,10 @@ if TYPE_CHECKING:
 
 RESOLUTION = 200  # pixels per inch: A4 becomes 1654 x 2339, and print of 6 points stays legible
 
-_MAGIC = b"%PDF-"
-_MAGIC_RANGE = 1024  # bytes of a file within which readers look for it
 _POINTS_PER_INCH = 72
 
 # PDFium serves one thread at a time, also for different documents.
 _ONE_THREAD = threading.Lock()
-
-
-def is_pdf(file: BinaryIO) -> bool:
-    """Return whether an open file is a PDF file; it is left at its start."""
-    file.seek(0)
-    beginning = file.read(_MAGIC_RANGE)
-    file.seek(0)
-    return _MAGIC in beginning
 
 
 def count_pages(file: BinaryIO, name: str) -> int:

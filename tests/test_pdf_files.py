@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monkeylib import pdf_files
+from monkeylib import images, pdf_files
 from monkeylib.image_errors import ImageError
 from tests.support.image_files import encoded, locked_pdf, pdf, scene
 
@@ -79,7 +79,7 @@ def test_pdf_is_told_by_its_first_bytes(document):
         (b"", False),
     ]:
         file = io.BytesIO(content)
-        assert pdf_files.is_pdf(file) is expected and file.tell() == 0
+        assert images.is_pdf(file) is expected and file.tell() == 0
 
 
 def test_threads_may_draw_at_once(document):

@@ -28,7 +28,7 @@ def answer(
 ) -> None:
     """Answer a question about an image; - reads it from standard input."""
     # Imported here, so that `monkeylib --help` starts at once.
-    from monkeylib.generation import check_options
+    from monkeylib.model.generation_options import check_options
     from monkeylib.prompts import build_prompt
 
     # Before the model is loaded, so that a wrong argument is reported at once.

@@ -16,8 +16,8 @@ def chat(
     allow_address: options.AllowAddress = False,
 ) -> None:
     """Chat about an image: one question per line, until an empty line or the end of the input."""
-    from monkeylib.generation import check_options
     from monkeylib.images import open_image
+    from monkeylib.model.generation_options import check_options
 
     generation = options.sampling_options(temperature, seed)
     check_options(max_new_tokens, generation)

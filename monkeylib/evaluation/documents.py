@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 from monkeylib.evaluation.examples import Example
-from monkeylib.generation import Answer
 from monkeylib.images import open_image
+from monkeylib.model.generation import Answer
 
 
 @dataclass(frozen=True, eq=False)

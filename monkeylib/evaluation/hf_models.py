@@ -27,10 +27,10 @@ from monkeylib.checkpoints.weight_files import explain_broken
 from monkeylib.evaluation import distributed
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import model_fingerprint
-from monkeylib.generation import Answer, generate
 from monkeylib.images import open_image
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig
+from monkeylib.model.generation import Answer, generate
 from monkeylib.profiles import trainable
 from monkeylib.prompts import PROMPTS, build_prompt
 from monkeylib.settings_files import read_json

@@ -35,9 +35,9 @@ from monkeylib.evaluation.examples import (
     read_complete_lines,
 )
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
-from monkeylib.generation import Answer
 from monkeylib.images import ImageError
 from monkeylib.inference import Monkey
+from monkeylib.model.generation import Answer
 from monkeylib.profiles import Profile
 from monkeylib.progress import Progress
 from monkeylib.prompts import PROMPTS

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from monkeylib.digests import image_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
-from monkeylib.generation import check_context, count_visual_tokens
 from monkeylib.images import ImageInput, open_image
 from monkeylib.inference import Monkey
+from monkeylib.model.generation import check_context, count_visual_tokens
 
 
 def generate_answers(

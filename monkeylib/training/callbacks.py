@@ -17,9 +17,9 @@ from torch import Tensor
 
 from monkeylib import resources
 from monkeylib.data.records import BadRecord, Record
-from monkeylib.generation import context_length
 from monkeylib.inference import Monkey
 from monkeylib.label_mask import IGNORE_INDEX
+from monkeylib.model.generation import context_length
 from monkeylib.training import memory
 from monkeylib.training.batches import ExampleEncoder
 

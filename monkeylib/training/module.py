@@ -143,8 +143,12 @@ class MonkeyTraining(L.LightningModule):
         Raises:
             BadRecord: there is one.
         """
+        # A single process has no others to ask.
+        if failure is None and not torch.distributed.is_initialized():
+            return
         if not strategies.is_true_anywhere(failure is not None, self.device):
             return
+
         failures = [message for message in strategies.gather_objects(failure) if message is not None]
         strategies.raise_together(BadRecord(failures[0]))
 

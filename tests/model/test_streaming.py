@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from monkeylib.generation import streaming
+from monkeylib.model import streaming
 
 
 def stream_threads() -> list[threading.Thread]:

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from transformers import TextIteratorStreamer
 
-from monkeylib.generation.answer import Answer
-from monkeylib.generation.context import check_context, count_visual_tokens
-from monkeylib.generation.decoding import cut_at_stop_string, decode
-from monkeylib.generation.options import check_options, list_stop_strings
+from monkeylib.model.generation import Answer, check_context, count_visual_tokens, cut_at_stop_string, decode
+from monkeylib.model.generation_options import check_options, list_stop_strings
 
 
 class AnswerStream(Iterator[str]):

@@ -1,4 +1,9 @@
-"""From prepared prompts to answers: greedily, by sampling, or with beams."""
+"""Generation: from prepared prompts to answers, greedily, by sampling, or with beams.
+
+An `Answer` is a text with what is to be known about it: why it ended, its tokens, and how probable the model
+finds it. All answers of the library come from `generate` and `streaming.stream`: those of `inference`, of the
+evaluation, and of the harnesses.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,87 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
-from monkeylib.generation.answer import Answer, EndReason
-from monkeylib.generation.context import check_context, count_visual_tokens
-from monkeylib.generation.options import check_options, convert_options, list_stop_strings
+from monkeylib.model.generation_options import check_options, convert_options, list_stop_strings
+
+EndReason = Literal["end of text", "stop string", "length limit"]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A generated answer. It prints as its text, and equals any answer or string of the same text.
+
+    Attributes:
+        text: without special tokens, stop strings, and white space around it.
+        ended_by: the end-of-text token, a stop string, or the limit on new tokens, which cut the answer.
+        token_ids: ids of the generated tokens, the end-of-text token included.
+        token_log_probabilities: for each of them, its log-probability given the prompt and those before it.
+            It is the model's own: the softmax over the full vocabulary at temperature 1, however the tokens
+            were selected (greedily, by beams, or sampled at another temperature).
+        prompt_tokens: length of the prompt in tokens, visual tokens included.
+        visual_tokens: number of visual tokens in the prompt.
+        samples: with several answers to a question (`num_return_sequences`), all of them, this one first;
+            else empty.
+        scores: with `output_scores=True`, what the tokens were selected by, after temperature and other
+            processing: `[tokens, vocabulary]`.
+        logits: with `output_logits=True`, the model's logits: `[tokens, vocabulary]`.
+    """
+
+    text: str
+    ended_by: EndReason
+    token_ids: tuple[int, ...] = field(repr=False)
+    token_log_probabilities: tuple[float, ...] = field(repr=False)
+    prompt_tokens: int
+    visual_tokens: int
+    samples: tuple[Answer, ...] = ()
+    scores: Tensor | None = field(default=None, repr=False)
+    logits: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """Number of generated tokens, the end-of-text token included."""
+        return len(self.token_ids)
+
+    @property
+    def log_probability(self) -> float:
+        """Log-probability of the answer: the sum over its tokens."""
+        return sum(self.token_log_probabilities)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the limit on new tokens ended the answer."""
+        return self.ended_by == "length limit"
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __eq__(self, other: object) -> bool:
+        # Not field by field: probabilities differ in their last digits from batch to batch.
+        return self.text == str(other) if isinstance(other, Answer | str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON holds of the answer: all but scores and logits, with those of its samples."""
+        return {
+            "text": self.text,
+            "ended_by": self.ended_by,
+            "tokens": self.tokens,
+            "log_probability": self.log_probability,
+            "prompt_tokens": self.prompt_tokens,
+            "visual_tokens": self.visual_tokens,
+            "token_ids": list(self.token_ids),
+            "token_log_probabilities": list(self.token_log_probabilities),
+            "samples": [sample.to_dict() for sample in self.samples],
+        }
 
 
 @torch.no_grad()
@@ -223,6 +298,53 @@ def _seeded(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
+
+
+# --- the context
+
+
+def context_length(model: nn.Module) -> int | None:
+    """Return the most tokens that a model takes, None if its configuration does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def check_context(
+    model: nn.Module, prompt_tokens: Sequence[int], visual_tokens: Sequence[int], max_new_tokens: int = 0
+) -> None:
+    """Check that prompts and their answers fit into the model's context: beyond it, answers are noise.
+
+    Args:
+        model: its configuration states the context; one that does not reads any length.
+        prompt_tokens: length of each prompt.
+        visual_tokens: how many of them are visual.
+        max_new_tokens: maximum length of an answer.
+
+    Raises:
+        ValueError: the longest prompt does not fit.
+    """
+    context = context_length(model)
+    if context is None or not prompt_tokens or max(prompt_tokens) + max_new_tokens <= context:
+        return
+
+    longest = max(range(len(prompt_tokens)), key=prompt_tokens.__getitem__)
+    prompt = "the prompt" if len(prompt_tokens) == 1 else f"prompt {longest + 1} of {len(prompt_tokens)}"
+    tokens = prompt_tokens[longest]
+    sentence = f"{prompt} has {tokens} tokens, {visual_tokens[longest]} of them visual, "
+    if max_new_tokens:
+        sentence += f"and max_new_tokens is {max_new_tokens}, {tokens + max_new_tokens} together, "
+
+    advice = "shorten the question or the conversation, or take fewer tiles"
+    if tokens < context:
+        advice += f", or set max_new_tokens to {context - tokens} at most"
+    raise ValueError(f"{sentence}but the model takes {context}: {advice}")
+
+
+def count_visual_tokens(model: Any, input_ids: Tensor) -> list[int]:
+    """Return the number of visual tokens in each prompt of a batch `[B, T]`."""
+    image_token_id = getattr(model.config, "image_token_id", None)
+    if image_token_id is None:
+        return [0] * len(input_ids)
+    return (input_ids == image_token_id).sum(dim=1).tolist()
 
 
 # --- how generation ends

@@ -1,13 +1,17 @@
 """Answers: log-probabilities against a forward pass, why they end, scores and seeds."""
 
+import json
 from collections import Counter
 
 import pytest
 import torch
 
 from monkeylib.checkpoints import qwen_tokenizer
-from monkeylib.generation.decoding import _StopStrings
+from monkeylib.evaluation.examples import Example
+from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import Monkey
+from monkeylib.integrations import common
+from monkeylib.model.generation import _StopStrings
 from tests.support.released_files import vocabulary
 
 
@@ -196,3 +200,57 @@ def test_seed_decides_the_samples_and_leaves_torch_alone(monkey, questions):
     assert sample(1) == sample(1) != sample(2)
     assert len(set(sample(1))) > 1
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_answer_prints_and_compares_as_its_text(monkey, questions):
+    answer = monkey.answer(*questions[0], max_new_tokens=5)
+    assert str(answer) == f"{answer}" == answer.text == answer
+    assert answer != "something else" and answer != 5
+    assert {answer: 1}[answer.text] == 1
+
+    fields = json.loads(json.dumps(answer.to_dict()))
+    assert fields["text"] == answer.text and fields["tokens"] == 5 and fields["samples"] == []
+
+
+def test_history_takes_answers(monkey, make_image):
+    first = monkey.chat(make_image(), "What?", max_new_tokens=4)
+    expected = monkey.chat(make_image(), "Why?", [("What?", first.text)], max_new_tokens=4)
+    second = monkey.chat(make_image(), "Why?", [("What?", first)], max_new_tokens=4)
+    assert second == expected and second.prompt_tokens == expected.prompt_tokens
+
+
+def test_every_door_refuses_a_prompt_beyond_the_context(monkey, make_image):
+    """Also a prompt that fits alone, but not together with its answer."""
+    image, question = make_image(), "What?"
+    prompt_tokens = monkey.prepare([image], [question], "vqa")["input_ids"].shape[1]
+    context = monkey.model.config.text_config.max_position_embeddings = prompt_tokens + 9
+    numbers = (
+        rf"has {prompt_tokens} tokens, 20 of them visual, and max_new_tokens is 10, {context + 1} together"
+    )
+    refused = pytest.raises(ValueError, match=rf"{numbers}, but the model takes {context}: .* to 9 at most")
+
+    monkey.answer(image, question, max_new_tokens=9)
+    with refused:
+        monkey.answer(image, question, max_new_tokens=10)
+    with refused:
+        monkey.chat(image, question, max_new_tokens=10)
+    with refused:
+        monkey.stream(image, question, max_new_tokens=10)
+    with refused:
+        PrefixSharingMonkey(monkey, 10)([Example("a", image, question, ())])
+    with refused:
+        common.generate_answers(monkey, [(question, [image])], "vqa", 10)
+    with refused:
+        common.generate_answers(monkey, [(question, [image])], "vqa", 10, num_beams=2)
+    with pytest.raises(ValueError, match=f"prompt 2 of 2 has {prompt_tokens} tokens"):
+        monkey.answer_batch([(image, "?"), (image, question)], max_new_tokens=10)
+
+    assert common.compute_log_likelihood(monkey, question, [image], "vqa", "y" * 4)
+    with pytest.raises(ValueError, match=f"but the model takes {context}"):
+        common.compute_log_likelihood(monkey, question, [image], "vqa", "y" * 10)
+
+    # A prompt that does not fit at all.
+    with pytest.raises(ValueError, match=r"has \d+ tokens, 20 of them visual, but the model takes"):
+        monkey.prepare([image], ["what? " * 50], "vqa")
+    with pytest.raises(ValueError, match=f"but the model takes {context}"):
+        monkey.chat(image, question, [("What?", "an answer " * 20)], max_new_tokens=1)
