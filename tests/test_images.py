@@ -283,7 +283,7 @@ NO_VALUES = {
     "an address": ("https://example.org/a.png", "unsupported", "download the image and pass its path"),
     "base64 alone": ("iVBORw0KGgo" * 1000, "unsupported", "data: URI for base64"),
     "NUL in a path": ("a\0.png", "unsupported", "no path of an image"),
-    "an empty text": ("", "unsupported", "is a folder"),
+    "an empty text": ("", "unsupported", "an empty text is no path"),
     "a data: URI without base64": ("data:image/png,abc", "unsupported", "must look like data:"),
     "a data: URI of broken base64": ("data:image/png;base64,@@@", "truncated", "no valid base64"),
     "a data: URI of nothing": ("data:image/png;base64,", "empty", "has no bytes"),
