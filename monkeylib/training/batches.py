@@ -31,6 +31,7 @@ from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.prompts import TokenizedConversation
 from monkeylib.tiling import Grid, grid_positions
+from monkeylib.training.data_parallel import Shard, split_evenly
 
 # Number of the first synthetic image that nano-base has not been trained on.
 FIRST_UNSEEN_IMAGE = 20_000_000
@@ -468,39 +469,8 @@ class LengthBuckets:
         loaded = [self.load_example(index) for index in range(first, last)]
         examples = [example for example in loaded if example is not None]
         examples.sort(key=self.length)
-        self._batches = _split_evenly(examples, -(-(last - first) // self.batch_size))
+        self._batches = split_evenly(examples, -(-(last - first) // self.batch_size))
         self._bucket, self._num_bad = bucket, len(loaded) - len(examples)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Data-parallel shard: the part of each batch that one device gets, and in how many micro-batches.
-
-    Fields:
-        rank: number of the device.
-        world_size: number of devices.
-        accumulation: micro-batches of an optimiser step on each device.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    accumulation: int = 1
-
-    def micro_batches(self, batch: list[Any]) -> list[list[Any]]:
-        """Split a batch into `world_size x accumulation` micro-batches and return those of this device.
-
-        A batch is sorted by length, and so all devices get examples of similar length at the same time. A
-        micro-batch may be empty.
-        """
-        # Neighbours go to different devices at the same time: [device 0, device 1, device 0, ...].
-        micro_batches = _split_evenly(batch, self.world_size * self.accumulation)
-        return micro_batches[self.rank :: self.world_size]
-
-
-def _split_evenly(examples: list[Any], count: int) -> list[list[Any]]:
-    """Cut a list into `count` lists whose lengths differ by at most one."""
-    edges = np.linspace(0, len(examples), count + 1).round().astype(int)
-    return [examples[start:end] for start, end in zip(edges, edges[1:], strict=False)]
 
 
 class MicroBatches(Dataset):

@@ -24,7 +24,7 @@ from monkeylib.errors import run_on_main
 from monkeylib.profiles import Profile, build, trainable
 from monkeylib.progress import say
 from monkeylib.runs import RunDiffers, RunFolder
-from monkeylib.training import checkpointing, fingerprint, micro_batch, strategies
+from monkeylib.training import checkpointing, fingerprint, micro_batch_size, strategies
 from monkeylib.training.batches import ExampleEncoder, TrainingData, synthetic_data
 from monkeylib.training.callbacks import (
     MemoryUse,
@@ -33,6 +33,7 @@ from monkeylib.training.callbacks import (
 )
 from monkeylib.training.checkpointing import DurableCheckpointIO, SaveCheckpoints
 from monkeylib.training.curves import ResumedCSVLogger
+from monkeylib.training.data_parallel import accumulation_steps
 from monkeylib.training.health import (
     Health,
     StepTimer,
@@ -40,7 +41,7 @@ from monkeylib.training.health import (
     require_trainable,
     require_usable_records,
 )
-from monkeylib.training.module import MonkeyTraining, accumulation_steps
+from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.position import Resume
 from monkeylib.training.progress import TrainingProgress, report_lost_characters, without_wrong_warnings
 from monkeylib.training.signals import StopOnSignal
@@ -240,9 +241,11 @@ def _with_micro_batch(profile: Profile, folder: Path, devices: Devices, fresh: b
         if size is not None and noted == _division(profile, devices) | {"micro_batch_size": size}:
             return profile.with_training(micro_batch_size=size)
 
-    available = micro_batch.available_memory(devices.per_node, devices.nodes)
-    total = micro_batch.total_memory(devices.per_node)
-    size, remark = micro_batch.choose_micro_batch(profile, devices.per_node, devices.nodes, available, total)
+    available = micro_batch_size.available_memory(devices.per_node, devices.nodes)
+    total = micro_batch_size.total_memory(devices.per_node)
+    size, remark = micro_batch_size.choose_micro_batch(
+        profile, devices.per_node, devices.nodes, available, total
+    )
     if not remark:
         return profile
     _say(remark)

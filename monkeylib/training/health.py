@@ -17,7 +17,8 @@ from torch.distributed.tensor import DTensor
 from monkeylib import resources
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.training import strategies
-from monkeylib.training.batches import ExampleEncoder, RecordDataset, Shard, TrainingData
+from monkeylib.training.batches import ExampleEncoder, RecordDataset, TrainingData
+from monkeylib.training.data_parallel import Shard
 
 # So many bad records are skipped before their share counts: a few prove nothing.
 FEWEST_BAD_RECORDS = 10

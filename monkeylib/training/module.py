@@ -26,10 +26,10 @@ from monkeylib.training.batches import (
     LengthBuckets,
     MicroBatches,
     RecordDataset,
-    Shard,
     TrainingData,
     build_dataloader,
 )
+from monkeylib.training.data_parallel import Shard, accumulation_steps
 from monkeylib.training.optim import cosine_with_warmup, learning_rates, parameter_groups
 
 # Batches of the training batch's size that a validation goes through.
@@ -350,29 +350,6 @@ class MonkeyTraining(L.LightningModule):
             )
 
         return result
-
-
-def accumulation_steps(profile: Profile, world_size: int) -> int:
-    """Return the number of micro-batches of an optimiser step on each device:
-
-        batch_size / (world_size * micro_batch_size)
-
-    Raises:
-        ValueError: the batch cannot be divided so.
-    """
-    training = profile.training
-    if training.micro_batch_size is None:
-        return 1
-
-    examples_at_once = world_size * training.micro_batch_size
-    if training.batch_size % examples_at_once:
-        raise ValueError(
-            f"a batch of {training.batch_size} examples cannot be divided over {world_size} devices with "
-            f"micro-batches of {training.micro_batch_size}: choose batch_size = devices x micro_batch_size "
-            "x a whole number"
-        )
-
-    return training.batch_size // examples_at_once
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.messages import ImagePart, Message
-from monkeylib.training.batches import ExampleEncoder, LengthBuckets, MicroBatches, Shard, build_dataloader
+from monkeylib.training.batches import ExampleEncoder, LengthBuckets, MicroBatches, build_dataloader
+from monkeylib.training.data_parallel import Shard
 
 
 def length_of(number):

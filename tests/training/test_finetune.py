@@ -17,7 +17,7 @@ from monkeylib.model.tile_lora import tile_loras
 from monkeylib.profiles import build, trainable
 from monkeylib.prompts import PromptLayout
 from monkeylib.runs import RunDiffers
-from monkeylib.training import batches, checkpointing, finetune, micro_batch, optim
+from monkeylib.training import batches, checkpointing, finetune, micro_batch_size, optim
 from monkeylib.training.batches import EncodedExample, ExampleEncoder, pad, synthetic_data
 from monkeylib.training.curves import SPLITS, read_curves
 from monkeylib.training.module import MonkeyTraining, exact_match
@@ -376,7 +376,7 @@ def test_second_training_in_a_folder_is_refused(tmp_path, monkeypatch):
 def test_micro_batch_that_was_chosen_is_kept_on_resuming(tmp_path, monkeypatch):
     """However much memory is free now; what the user names counts more."""
     answers = iter([(2, "micro-batches of 2"), (1, "micro-batches of 1")])
-    monkeypatch.setattr(micro_batch, "choose_micro_batch", lambda *_: next(answers))
+    monkeypatch.setattr(micro_batch_size, "choose_micro_batch", lambda *_: next(answers))
     profile = smoke_profile(1)
     finetune.run(profile, tmp_path)
 

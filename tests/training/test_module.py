@@ -12,7 +12,8 @@ from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.profiles import build, trainable
 from monkeylib.profiles.overrides import override
 from monkeylib.training import finetune
-from monkeylib.training.batches import ExampleEncoder, Shard, SkippedRecords, TrainingData, synthetic_data
+from monkeylib.training.batches import ExampleEncoder, SkippedRecords, TrainingData, synthetic_data
+from monkeylib.training.data_parallel import Shard
 from monkeylib.training.module import MonkeyTraining
 
 SMOKE = profiles.load_profile("smoke")

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from monkeylib import profiles
 from monkeylib.profiles import build, trainable
 from monkeylib.training import curves
-from monkeylib.training.batches import LengthBuckets, MicroBatches, Shard, TrainingData, synthetic_data
+from monkeylib.training.batches import LengthBuckets, MicroBatches, TrainingData, synthetic_data
 from monkeylib.training.curves import ResumedCSVLogger
-from monkeylib.training.module import MonkeyTraining, accumulation_steps
+from monkeylib.training.data_parallel import Shard, accumulation_steps
+from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.optim import cosine_with_warmup
 from monkeylib.training.position import Progress, Resume, _cuts
 

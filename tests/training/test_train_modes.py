@@ -6,7 +6,8 @@ import torch
 from monkeylib import profiles
 from monkeylib.experiments.variants import variant_profile
 from monkeylib.profiles import build, trainable
-from monkeylib.training.batches import ExampleEncoder, Shard, synthetic_data
+from monkeylib.training.batches import ExampleEncoder, synthetic_data
+from monkeylib.training.data_parallel import Shard
 from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.optim import parameter_groups
 

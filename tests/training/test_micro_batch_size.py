@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from monkeylib import profiles
-from monkeylib.training import memory, micro_batch
-from monkeylib.training.micro_batch import available_memory, choose_micro_batch, generous_bytes
+from monkeylib.training import memory, micro_batch_size
+from monkeylib.training.micro_batch_size import available_memory, choose_micro_batch, generous_bytes
 
 SMALL = profiles.load_profile("small")
 GB = 10**9
@@ -81,7 +81,7 @@ def test_what_is_small_beyond_doubt_is_not_counted(counted, name):
 def test_generous_bytes_are_more_than_a_step_needs(name):
     profile = profiles.load_profile(name)
     state = torch.get_rng_state()
-    assert micro_batch._count(profile, 1, 1) < generous_bytes(profile, 1)
+    assert micro_batch_size._count(profile, 1, 1) < generous_bytes(profile, 1)
     assert torch.equal(torch.get_rng_state(), state)
 
 
