@@ -112,6 +112,9 @@ class MonkeyImageProcessor(BaseImageProcessor):
         choose("setting of views", views, get_args(Views))
         choose("source of the global view", global_from, get_args(GlobalFrom))
         tiling.check_resize_mode(resize_mode)
+        _check_channels("image_mean", image_mean, minimum=0)
+        # Pixels are divided by it.
+        _check_channels("image_std", image_std, minimum=1e-6)
 
         self.tile_size = tile_size
         self.rows = rows
@@ -458,6 +461,21 @@ class MonkeyProcessor(ProcessorMixin):
 
 
 # --- keywords
+
+
+def _check_channels(name: str, values: Any, minimum: float) -> None:
+    """Check a number for red, green and blue each, by which pixels from 0 to 1 are normalised.
+
+    Raises:
+        ValueError: they are not three numbers from `minimum` to 1.
+    """
+    are_numbers = isinstance(values, list | tuple) and all(
+        isinstance(value, int | float) and minimum <= value <= 1 for value in values
+    )
+    if not are_numbers or len(values) != 3:
+        raise ValueError(
+            f"{name} is {shorten(values)}: expected three numbers from {minimum:g} to 1, one for each colour"
+        )
 
 
 def check_tensor_type(return_tensors: str) -> None:

@@ -52,6 +52,8 @@ class AutoGrid:
         tiles = self.max_tiles
         if tiles is not None and (not isinstance(tiles, int) or isinstance(tiles, bool) or tiles < 1):
             raise ValueError(f"an automatic grid has at least 1 tile, got at most {tiles!r}")
+        if self.within is not None and (not isinstance(self.within, Grid) or min(self.within) < 1):
+            raise ValueError(f"an automatic grid lies within a Grid of at least 1x1, got {self.within!r}")
 
     def __str__(self) -> str:
         return "auto" if self.max_tiles is None else f"auto:{self.max_tiles}"
@@ -98,7 +100,9 @@ def as_grid(grid: Any) -> Grid | AutoGrid:
         return parse_grid(grid)
 
     is_pair = isinstance(grid, list | tuple) and len(grid) == 2
-    if not is_pair or not all(isinstance(side, int) and side >= 0 for side in grid):
+    is_whole = is_pair and all(type(side) is int and side >= 0 for side in grid)
+    # An image has rows and columns of tiles, or neither.
+    if not is_whole or (0 in grid and any(grid)):
         raise ValueError(
             f'a grid is a pair of rows and columns, or a text such as "2x3" or "auto", got {grid!r}'
         )
@@ -131,7 +135,7 @@ def select_grid(width: int, height: int, tile: int, max_tiles: int, within: Grid
     >>> select_grid(width=2000, height=1300, tile=448, max_tiles=6)
     Grid(rows=2, cols=3)
     """
-    if min(width, height, tile, max_tiles) < 1:
+    if min(width, height, tile, max_tiles, *(within or ())) < 1:
         raise ValueError(
             f"a grid needs an image, tiles and at least one of them, got {width}x{height} pixels, tiles of "
             f"{tile} and at most {max_tiles}"

@@ -49,6 +49,16 @@ def test_unknown_views_raise():
         MonkeyImageProcessor(views="all")
 
 
+@pytest.mark.parametrize("name", ["image_mean", "image_std"])
+@pytest.mark.parametrize("values", [None, 5, "abc", [0.5], [0.5, 0.5, "a"], [0.5, 0.5, 2], [0.5, 0.5, -1]])
+def test_what_is_no_normalisation_raises(name, values):
+    with pytest.raises(ValueError, match=f"{name} is .*: expected three numbers from .* to 1"):
+        MonkeyImageProcessor(**{name: values})
+    # Pixels would become infinite.
+    with pytest.raises(ValueError, match="image_std is"):
+        MonkeyImageProcessor(image_std=[0, 0, 0])
+
+
 def test_path_array_and_pillow_give_the_same_image(make_image, tmp_path):
     image = make_image()
     image.save(tmp_path / "a.png")

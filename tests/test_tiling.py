@@ -166,7 +166,9 @@ def test_texts_that_are_no_grid_raise(text):
         parse_grid(text)
 
 
-@pytest.mark.parametrize("value", [6, (2,), (2, 3, 4), (2, -1), ("2", "3"), {"rows": 2}, 2.0])
+@pytest.mark.parametrize(
+    "value", [6, (2,), (2, 3, 4), (2, -1), (2, 0), (0, 2), (True, 2), ("2", "3"), {"rows": 2}, 2.0]
+)
 def test_values_that_are_no_grid_raise(value):
     with pytest.raises(ValueError, match="a pair of rows and columns"):
         as_grid(value)
@@ -176,6 +178,17 @@ def test_values_that_are_no_grid_raise(value):
 def test_automatic_grid_without_tiles_raises(tiles):
     with pytest.raises(ValueError, match="at least 1 tile"):
         AutoGrid(tiles)
+
+
+@pytest.mark.parametrize("within", [Grid(0, 0), Grid(2, 0), (2, 2)])
+def test_automatic_grid_within_no_grid_raises(within):
+    with pytest.raises(ValueError, match="lies within a Grid of at least 1x1, got "):
+        AutoGrid(4, within)
+
+
+def test_selection_within_no_grid_raises():
+    with pytest.raises(ValueError, match="a grid needs an image, tiles and at least one of them"):
+        tiling.select_grid(5, 5, 8, 4, Grid(0, 1))
 
 
 def test_global_view_of_a_batch_is_that_of_each_image():

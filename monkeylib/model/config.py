@@ -1,16 +1,17 @@
 """Configuration of a Monkey model: sizes of its components, and how images are split into tiles."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from monkeylib.errors import refuse_misspelled
-from monkeylib.model.limits import check_grids, check_sizes
+from monkeylib.errors import choose, refuse_misspelled, shorten
+from monkeylib.model.limits import LARGEST, check_grids, check_size, check_sizes
 from monkeylib.tiling import AutoGrid, Grid, grid_positions
 
 LoRAMode = Literal["per_tile", "shared", "none", "full"]
+LoRAInput = Literal["residual", "normed"]
 Views = Literal["tiles+global", "tiles", "global"]
 Precision = Literal["32-true", "bf16-mixed", "bf16-true"]  # Lightning's names
 
@@ -54,7 +55,8 @@ class MonkeyVisionConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelled(f"{type(self).__name__} has no field", kwargs, type(self).__dataclass_fields__)
         super().__post_init__(**kwargs)
-        check_sizes({name: getattr(self, name) for name in _VISION_SIZES})
+        for name in _VISION_SIZES:
+            check_size(name, getattr(self, name), LARGEST[name])
 
         # Each head takes width / heads of the features.
         if self.width % self.heads:
@@ -88,7 +90,8 @@ class MonkeyResamplerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelled(f"{type(self).__name__} has no field", kwargs, type(self).__dataclass_fields__)
         super().__post_init__(**kwargs)
-        check_sizes({"queries": self.queries, "heads": self.heads})
+        for name in ("queries", "heads"):
+            check_size(name, getattr(self, name), LARGEST[name])
 
         # The queries have 2-D position embeddings, so they need a square grid.
         if math.isqrt(self.queries) ** 2 != self.queries:
@@ -169,7 +172,7 @@ class MonkeyConfig(PreTrainedConfig):
     attention_rank: int = 16
     mlp_rank: int = 32
     lora_dropout: float = 0.05
-    mlp_lora_input: Literal["residual", "normed"] = "residual"
+    mlp_lora_input: LoRAInput = "residual"
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -182,8 +185,14 @@ class MonkeyConfig(PreTrainedConfig):
         # Plain lists: a configuration is saved as JSON, which knows no tuples.
         self.grids = [[int(rows), int(cols)] for rows, cols in (self.grids or [])]
 
-        if self.mlp_lora_input not in ("residual", "normed"):
-            raise ValueError(f"mlp_lora_input is 'residual' or 'normed', got {self.mlp_lora_input!r}")
+        choose("setting of views", self.views, get_args(Views))
+        choose("lora_mode", self.lora_mode, get_args(LoRAMode))
+        choose("mlp_lora_input", self.mlp_lora_input, get_args(LoRAInput))
+        is_share = isinstance(self.lora_dropout, int | float) and 0 <= self.lora_dropout < 1
+        if not is_share or isinstance(self.lora_dropout, bool):
+            raise ValueError(
+                f"lora_dropout is {shorten(self.lora_dropout)}: expected a number from 0, below 1"
+            )
         if self.lora_mode == "per_tile" and not self.grids and self.max_tiles is None:
             raise ValueError(
                 "lora_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]"

@@ -81,14 +81,18 @@ def check_sizes(settings: Mapping[str, Any], prefix: str = "") -> None:
 def _check_heads(settings: Mapping[str, Any], prefix: str) -> None:
     """Check that the width divides by the attention heads, and these by the heads of keys and values."""
     heads, key_heads = settings.get("num_attention_heads"), settings.get("num_key_value_heads")
-    if heads and key_heads and heads % key_heads:
+    # Some models state a number for each layer.
+    if not isinstance(heads, int):
+        return
+
+    if isinstance(key_heads, int) and heads % key_heads:
         raise ValueError(
             f"{prefix}num_attention_heads is {heads}: expected a multiple of the {key_heads} heads of keys "
             "and values (num_key_value_heads)"
         )
 
     width = settings.get("hidden_size")
-    if heads and isinstance(width, int) and not settings.get("head_dim") and width % heads:
+    if isinstance(width, int) and not settings.get("head_dim") and width % heads:
         raise ValueError(
             f"{prefix}hidden_size is {width}: expected a multiple of the {heads} attention heads"
         )

@@ -90,6 +90,24 @@ def test_impossible_number_of_tiles_raises(max_tiles):
         MonkeyConfig(max_tiles=max_tiles)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"views": "tile"}, "no setting of views called 'tile': choose one of tiles.global"),
+        ({"lora_mode": "per-tile"}, "no lora_mode called 'per-tile': choose one of per_tile"),
+        ({"mlp_lora_input": "norm"}, "no mlp_lora_input called 'norm': choose one of residual"),
+        ({"lora_dropout": 1.5}, "lora_dropout is 1.5: expected a number from 0, below 1"),
+        ({"lora_dropout": "a"}, "lora_dropout is 'a'"),
+        ({"vision_config": {"width": [8, 8]}}, "width is .8, 8.: expected a whole number"),
+        ({"vision_config": {"num_attention_heads": [8]}}, "heads is .8.: expected a whole number"),
+        ({"resampler_config": {"queries": [16]}}, "queries is .16.: expected a whole number"),
+    ],
+)
+def test_value_that_a_field_cannot_have_raises(fields, message):
+    with pytest.raises(ValueError, match=message):
+        MonkeyConfig(grids=[[2, 2]], **fields)
+
+
 def test_most_tiles_are_saved_where_grids_are_automatic(tmp_path):
     MonkeyConfig(max_tiles=6).save_pretrained(tmp_path)
     assert MonkeyConfig.from_pretrained(tmp_path).max_tiles == 6

@@ -37,6 +37,10 @@ def test_heads_that_do_not_divide_are_refused(settings, message):
         check_sizes(settings)
 
 
+def test_heads_of_each_layer_are_no_one_number():
+    check_sizes({"num_attention_heads": [4, 8], "num_key_value_heads": 3, "hidden_size": 63})
+
+
 def test_heads_of_a_stated_width_need_not_divide():
     check_sizes({"num_attention_heads": 5, "hidden_size": 64, "head_dim": 16})
 
