@@ -268,6 +268,11 @@ def _score_files(
     benchmark = None
     if benchmark_name or (data is not None and own_benchmarks.is_own_data(options.expand_home(data))):
         (benchmark,) = _select_benchmarks(benchmark_name, data, "", metrics)
+    elif data is not None:
+        raise ValueError(
+            f"--data {data} is no file of questions: name one, or the benchmark of a folder of downloads "
+            "with --benchmark"
+        )
 
     labels = [file.name for file in files]
     if len(set(labels)) < len(labels):

@@ -17,6 +17,7 @@ import math
 import re
 from array import array
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -74,6 +75,9 @@ def number_as_text(value: Any) -> Any:
         return str(value)
     if isinstance(value, float) and math.isfinite(value):
         return repr(value)
+    # Of databases, in tables.
+    if isinstance(value, Decimal) and value.is_finite():
+        return f"{value:f}"
     return value
 
 

@@ -22,9 +22,10 @@ from typing import Any
 from monkeylib import resources
 from monkeylib.data.json_rows import number_as_text
 from monkeylib.data.readers import read_rows
+from monkeylib.data.readers.base import split_list
 from monkeylib.evaluation.benchmarks import Benchmark
 from monkeylib.evaluation.examples import Example, Prediction, read_predictions
-from monkeylib.evaluation.own_benchmarks import describing_fields, split_list
+from monkeylib.evaluation.own_benchmarks import describing_fields
 from monkeylib.progress import say
 
 _ID_FIELDS = ("question_id", "questionId", "id", "index", "doc_id")
@@ -172,7 +173,8 @@ def _read_answers(value: Any, field: str, place: str) -> tuple[str, ...]:
     """Return accepted answers: one, a list, or objects with an `answer` as in the annotations of VQA."""
     values = value if isinstance(value, list) else [value]
     values = [entry.get("answer") if isinstance(entry, dict) else entry for entry in values]
-    texts = tuple(_read_prediction(entry, field, place) for entry in values)
+    # Nothing is no answer: empty predictions would be right.
+    texts = tuple(_read_prediction(entry, field, place) for entry in values if entry is not None)
     return split_list(texts)
 
 
@@ -180,7 +182,7 @@ def _merge_repeated(predictions: Sequence[Prediction], path: Path) -> list[Predi
     """Return each prediction once. Where a run was killed, the newer one of monkeylib's own counts.
 
     Raises:
-        ValueError: a question has two different predictions of another tool.
+        ValueError: a question has two different predictions of another tool, or two questions have one id.
     """
     by_id: dict[str, Prediction] = {}
     repeated: list[str] = []
@@ -194,8 +196,17 @@ def _merge_repeated(predictions: Sequence[Prediction], path: Path) -> list[Predi
                     f"question {prediction.id} has two predictions in {resources.display_path(path)}, "
                     f"{earlier.prediction!r:.40} and {prediction.prediction!r:.40}: leave one of them out"
                 )
+            if not is_own and _question_of(earlier) != _question_of(prediction):
+                raise ValueError(
+                    f"two questions have the id {prediction.id} in {resources.display_path(path)}: give each "
+                    "an id of its own, such as a question_id"
+                )
         by_id[prediction.id] = prediction
 
     if repeated:
         say(f"{path.name}: {len(repeated)} predictions are repeated and count once, such as {repeated[0]}")
     return list(by_id.values())
+
+
+def _question_of(prediction: Prediction) -> tuple[str, str, list[str]]:
+    return prediction.image, prediction.question, prediction.answers

@@ -11,7 +11,7 @@ With a list `choices`, a question is a multiple choice, whose answer is one of t
 scored by `--metrics multiple_choice`, best with `--prompt choice`.
 """
 
-import ast
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from monkeylib import resources
 from monkeylib.data.json_rows import number_as_text
 from monkeylib.data.mixture import load_mixture
 from monkeylib.data.readers import open_dataset
-from monkeylib.data.readers.base import takes_question
+from monkeylib.data.readers.base import split_list, takes_question
 from monkeylib.data.readers.tables import is_saved_folder
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.schema import DatasetEntry
@@ -31,9 +31,10 @@ from monkeylib.evaluation.benchmark_files import require_images
 from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
-from monkeylib.images import ImageError, list_pages
+from monkeylib.images import ImageError, is_data_uri, list_pages
 from monkeylib.messages import ImageSource
 from monkeylib.prompts import PROMPTS
+from monkeylib.redaction import redact
 
 QUESTION_METRICS = ("anls", "exact_match")
 CAPTION_METRICS = ("cider_d",)
@@ -170,24 +171,32 @@ def _to_example(record: Record, fields: Mapping[str, Any], name: str, path: Path
     """Return the first question of a record.
 
     Raises:
-        BadRecord: it is not about one image.
+        BadRecord: it is not about one image, the image is an address, or its list of answers is empty.
     """
     if len(record.images) != 1:
         raise BadRecord(f"{record.location}: expected a question about one image, got {len(record.images)}")
 
     (image,) = record.images
+    # Every question about it would fail.
+    if isinstance(image, str) and not is_data_uri(image):
+        raise BadRecord(
+            f"{record.location}: {redact(image)} is an address: download the image and name its file"
+        )
+
     prompt, answer = record.turns[0]
     is_only = len(record.turns) == 1
     # The records of a mixture come from several datasets, and have no further fields here.
     is_of_mixture = record.dataset != name
-    answers = record.answers if record.answers and is_only else (answer,)
+    answers = split_list(record.answers if record.answers and is_only else (answer,))
+    if not answers:
+        raise BadRecord(f"{record.location}: expected an answer, got an empty list")
 
     example = Example(
         id=f"{record.dataset}/{record.id}" if is_of_mixture else record.id,
         image=image,
         # Without a prompt of its own, the text is one, with the blank behind the image.
         question=prompt if record.prompt is None else record.questions[0],
-        answers=split_list(answers),
+        answers=answers,
         prompt="exact" if record.prompt is None else record.prompt,
         image_id=f"{name}/{_relative(image, path.parent)}" if isinstance(image, str | Path) else "",
         meta={"dataset": record.dataset} if is_of_mixture else describing_fields(fields),
@@ -245,31 +254,20 @@ def _pages(image: ImageSource) -> tuple[Path, ...]:
     return tuple(pages) if len(pages) > 1 else ()
 
 
-def split_list(answers: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the answers of a list that a table holds as a text, in the form of Python (pandas) or JSON."""
-    if len(answers) != 1 or not (answers[0].startswith("[") and answers[0].endswith("]")):
-        return answers
-
-    try:
-        values = ast.literal_eval(answers[0])
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return answers
-    texts = tuple(map(number_as_text, values)) if isinstance(values, list) else ()
-    return texts if texts and all(isinstance(text, str) for text in texts) else answers
-
-
 def describing_fields(fields: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
     """Return the fields beside question, image and answer that are texts, numbers, or lists of them."""
     described = {}
     for name, value in fields.items():
-        is_list = isinstance(value, list) and all(isinstance(entry, str | int | float) for entry in value)
-        if (
-            name not in _OWN_FIELDS
-            and name not in left_out
-            and (is_list or isinstance(value, str | int | float))
-        ):
+        if name in _OWN_FIELDS or name in left_out:
+            continue
+        if _is_plain(value) or (isinstance(value, list) and all(map(_is_plain, value))):
             described[name] = value
     return described
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is a text or a number; NaN, with which pandas fills gaps, is none."""
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _check_metrics(examples: Sequence[Example], metrics: Sequence[str], name: str) -> None:

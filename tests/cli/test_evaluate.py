@@ -440,3 +440,11 @@ def test_files_and_folders_are_not_mixed(call, tmp_path):
     }.items():
         code, _, errors = call("score", *arguments)
         assert code == 2 and sentence in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("data", ["missing.csv", "."])
+def test_questions_that_are_not_there_are_not_passed_over(data, call, tmp_path):
+    file = tmp_path / "p.jsonl"
+    record_files.write_lines(file, [{"id": 1, "prediction": "x", "answers": ["x"]}])
+    code, output, errors = call("score", file, "--data", tmp_path / data)
+    assert code == 2 and "is no file of questions" in errors and not output

@@ -105,7 +105,7 @@ def test_unfinished_line_is_named(tmp_path):
 def test_row_that_is_no_prediction_is_one_sentence(content, sentence, tmp_path):
     (tmp_path / "p.jsonl").write_text(content)
     if sentence is None:
-        assert read_any_predictions(tmp_path / "p.jsonl")[0].answers == ["", ""]
+        assert read_any_predictions(tmp_path / "p.jsonl")[0].answers == []
         return
     with pytest.raises(ValueError, match=sentence) as error:
         read_any_predictions(tmp_path / "p.jsonl")
@@ -155,3 +155,15 @@ def test_vizwiz_is_matched_by_image(tmp_path):
     record_files.write_list(tmp_path / "p.json", [{"image": f"V_{n}.jpg", "answer": "can"} for n in range(2)])
     rows = match(read_any_predictions(tmp_path / "p.json"), benchmark, tmp_path / "p.json")
     assert sorted(row.id for row in rows) == ["0", "1"] and {row.prediction for row in rows} == {"can"}
+
+
+def test_two_questions_of_one_id_are_refused(tmp_path):
+    rows = [{"doc_id": 0, "response": "yes", "target": answer} for answer in ("yes", "no")]
+    record_files.write_lines(tmp_path / "p.jsonl", rows)
+    with pytest.raises(ValueError, match="two questions have the id 0 in .*give each an id of its own"):
+        read_any_predictions(tmp_path / "p.jsonl")
+
+
+def test_nothing_is_no_accepted_answer(tmp_path):
+    record_files.write_lines(tmp_path / "p.jsonl", [{"id": 1, "prediction": "", "answers": ["x", None]}])
+    assert read_any_predictions(tmp_path / "p.jsonl")[0].answers == ["x"]

@@ -192,3 +192,29 @@ def test_pipe_is_not_waited_for(folder):
     assert is_own_data(folder / "mine.jsonl")
     with pytest.raises(FileNotFoundError, match="no file at .*mine.jsonl"):
         own_benchmark(folder / "mine.jsonl").load(None)
+
+
+@pytest.mark.parametrize("image", ["https://shop.example/a.png", "file:///a.png"])
+def test_images_at_addresses_are_refused_before_a_model_is_asked(image, folder):
+    path = write(folder / "mine.json", [{"image": image, "question": "what?", "answer": "x"}])
+    with pytest.raises(ValueError, match="is an address: download the image"):
+        own_benchmark(path).load(None)
+
+
+def test_an_empty_list_is_no_answer(folder):
+    path = write(folder / "mine.csv", [{"image": "a.png", "question": "what?", "answers": "[]"}])
+    with pytest.raises(ValueError, match=r"row 1.*\[\]|row 1.*empty list"):
+        own_benchmark(path).load(None)
+
+
+def test_boxes_are_one_answer(folder):
+    path = write(
+        folder / "mine.json", [{"image": "a.png", "question": "where?", "answer": "[10, 20, 30, 40]"}]
+    )
+    assert [example.answers for example in own_benchmark(path).load(None)] == [("[10, 20, 30, 40]",)]
+
+
+def test_gaps_of_pandas_describe_no_question(folder):
+    row = {"image": "a.png", "question": "what?", "answer": "x", "price": float("nan"), "shop": "corner"}
+    (example,) = own_benchmark(write(folder / "mine.json", [row])).load(None)
+    assert example.meta == {"shop": "corner"}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import glob
+import io
 import re
+import tokenize
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +24,7 @@ from monkeylib.messages import ImagePart, ImageSource, Message, Part
 from monkeylib.prompts import get_template
 
 _MAX_VALUE_LENGTH = 60  # characters of a wrong value in a message
+_LONGEST_PATH = 4096  # characters; a longer text is mostly base64
 
 # Fields in which datasets state the id, the source and the licence of a record.
 # WebDataset's members have a key.
@@ -147,6 +152,8 @@ class RawRecord:
         name = self.text(value, field)
         if "\0" in name:
             raise self.error(field, "a path", value)
+        if len(name) > _LONGEST_PATH and not name.startswith("data:"):
+            raise self.error(field, "a path, or base64 as data:image/png;base64,CONTENT", value)
 
         # Addresses are refused, with a better message, when the image is opened.
         if "://" in name or name.startswith("data:"):
@@ -338,6 +345,31 @@ class DatasetRecords:
 def takes_question(prompt: str) -> bool:
     """Return whether a named prompt has a place for a question."""
     return get_template(prompt).takes_question
+
+
+def split_list(answers: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the answers of a list that a table holds as a text, as Python, pandas, NumPy or JSON write it.
+
+    A list of numbers alone, such as a box, is one answer.
+    """
+    if len(answers) != 1 or not (answers[0].startswith("[") and answers[0].endswith("]")):
+        return answers
+
+    try:
+        # NumPy writes no commas, and Python would join the texts.
+        tokens = list(tokenize.generate_tokens(io.StringIO(answers[0]).readline))
+        tokens = [token for token in tokens if token.type in (tokenize.STRING, tokenize.OP)]
+        if any(one.type == two.type == tokenize.STRING for one, two in pairwise(tokens)):
+            values = [ast.literal_eval(token.string) for token in tokens[1:-1]]
+        else:
+            values = ast.literal_eval(answers[0])
+    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
+        return answers
+
+    if not isinstance(values, list) or (values and not any(isinstance(value, str) for value in values)):
+        return answers
+    texts = tuple(map(number_as_text, values))
+    return texts if all(isinstance(text, str) for text in texts) else answers
 
 
 def find_files(entry: DatasetEntry, root: Path) -> list[Path]:

@@ -39,7 +39,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from monkeylib.data.readers.base import RawRecord, takes_question
+from monkeylib.data.readers.base import RawRecord, split_list, takes_question
 from monkeylib.data.records import IMAGE_PLACEHOLDER, BadRecord, Record
 from monkeylib.messages import IMAGE_TYPES, ROLES, TEXT_TYPES, ImagePart, Message, Part, image_field
 
@@ -396,8 +396,12 @@ def _parse_question(raw: RawRecord) -> Record:
 def _answer_field(raw: RawRecord) -> tuple[Any, str]:
     """Return the answers of a question, and their field."""
     name = raw.entry.columns.answer
-    if name not in raw.value and "answers" in raw.value:
-        return raw.value["answers"], "answers"
+    answers = raw.value.get("answers")
+    # Rows of a table have all of the columns.
+    if raw.value.get(name) is None and answers is not None:
+        if isinstance(answers, str):
+            answers = list(split_list((answers,)))
+        return answers, "answers"
     return raw.field(name), name
 
 

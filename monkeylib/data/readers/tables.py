@@ -73,7 +73,7 @@ class TableRecords:
                 fields[name] = _images_of(column, row)
                 continue
 
-            value = column[row].as_py()
+            value = _value_at(column, row)
             # A class is stored as its number.
             if name in self._class_names and isinstance(value, int):
                 value = self._class_names[name][value]
@@ -136,6 +136,16 @@ class TableImage:
     def content(self) -> bytes:
         """Return what identifies the image: its bytes."""
         return self()
+
+
+def _value_at(column: Any, row: int) -> Any:
+    """Return the value in a cell; of a float of 32 or 16 bits the number that was meant, 1.86."""
+    import pyarrow as pa
+
+    value = column[row].as_py()
+    if value is not None and (pa.types.is_float32(column.type) or pa.types.is_float16(column.type)):
+        return float(str(column.type.to_pandas_dtype()(value)))
+    return value
 
 
 def _images_of(column: Any, row: int) -> Any:
@@ -333,10 +343,18 @@ def _map_arrow(file: Path) -> Iterator[pa.RecordBatch]:
             if not converted.is_file():
                 try:
                     _convert(file, converted)
+                except OSError as error:
+                    # pyarrow's, of damaged content; the system's have a number.
+                    if error.errno is not None:
+                        raise
+                    raise ValueError(
+                        f"{file} is a damaged {table_kind(file)} file ({first_line(error)}): write it anew"
+                    ) from error
                 except (pa.ArrowException, UnicodeError, csv.Error) as error:
+                    encoding = " in UTF-8" if isinstance(error, UnicodeError) else ""
                     raise ValueError(
                         f"{file} is no {table_kind(file)} file that can be read ({first_line(error)}): write "
-                        "it anew"
+                        f"it anew{encoding}"
                     ) from error
 
     reader = pa.ipc.open_file(pa.memory_map(str(converted)))
@@ -351,8 +369,15 @@ def _convert(file: Path, converted: Path) -> None:
     plain = _plain_schema(schema)
     with resources.atomic_write(converted) as temporary, pa.ipc.new_file(str(temporary), plain) as writer:
         for batch in batches:
-            columns = [_decode_views(column) for column in batch.columns]
-            writer.write_table(pa.table(columns, batch.schema.names).cast(plain))
+            columns = [
+                _to_plain(column, field.type) for column, field in zip(batch.columns, plain, strict=True)
+            ]
+            writer.write_table(pa.table(columns, schema=plain))
+
+
+def _to_plain(column: pa.Array, plain_type: pa.DataType) -> pa.Array:
+    """Return a column as its plain type; one that has it stays, as pyarrow can't cast structs with nulls."""
+    return column if column.type == plain_type else _decode_views(column).cast(plain_type)
 
 
 def _decode_views(column: pa.Array) -> pa.Array:
@@ -409,6 +434,9 @@ def _read_csv(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         header = text.readline()
     separator = max(_SEPARATORS, key=header.count)
     names = next(csv.reader([header], delimiter=separator), [])
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{file} has {names.count(name)} columns called {name!r}: name each differently")
 
     reader = arrow_csv.open_csv(
         file,

@@ -214,7 +214,8 @@ def _index(shard: Path) -> Iterator[tuple[str, Spans]]:
 
                     # Members of one key follow each other, as the format demands.
                     key_of_member = f"{folder}/{stem}" if folder else stem
-                    if key_of_member != key:
+                    # A second member of one ending is another record, whose key repeats.
+                    if key_of_member != key or suffix.lower() in spans:
                         if spans:
                             yield key, spans
                         key, spans = key_of_member, {}

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from monkeylib.data.json_rows import number_as_text
-from monkeylib.data.readers.base import expand_pattern, find_files, is_pattern
+from monkeylib.data.readers.base import expand_pattern, find_files, is_pattern, split_list
 from tests.support import record_files as files
 
 PATTERNS = {
@@ -47,3 +47,25 @@ def test_numbers_become_texts_and_nothing_else_does():
     assert [number_as_text(value) for value in (3, -1, 1.86, 1e30)] == ["3", "-1", "1.86", "1e+30"]
     for value in (True, None, "3", [3], math.inf):
         assert number_as_text(value) is value or number_as_text(value) == value
+
+
+LISTS = {
+    "['a', 'b']": ("a", "b"),
+    '["a", "b"]': ("a", "b"),
+    # As NumPy writes them: without commas, over several lines.
+    "['a' 'b']": ("a", "b"),
+    "['1.86'\n 'it\\'s 2']": ("1.86", "it's 2"),
+    "['a', 2]": ("a", "2"),
+    "[]": (),
+    # No lists of answers.
+    "[10, 20, 30, 40]": ("[10, 20, 30, 40]",),
+    "[['a'], ['b']]": ("[['a'], ['b']]",),
+    "['a', None]": ("['a', None]",),
+    "[sic]": ("[sic]",),
+    "['": ("['",),
+}
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_lists_that_a_table_holds_as_texts_are_split(text):
+    assert split_list((text,)) == LISTS[text]

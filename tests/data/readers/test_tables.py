@@ -1,10 +1,12 @@
 """Parquet files, saved folders and datasets of the hub are read into records."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from monkeylib.data.records import BadRecord
 from tests.support import record_files as files
 
 
@@ -228,3 +230,83 @@ def test_conversations_of_a_hub_table_have_their_image_in_a_column(folder):
     first, second = files.read(folder, None, "rows.parquet")
     assert first.turns == ((" What? Answer: ", "x"),) and first.open_images()[0].size == (5, 5)
     assert (second.id, second.images) == ("b", ())
+
+
+def test_answers_that_a_table_holds_as_the_text_of_a_list_are_a_list(folder):
+    (folder / "rows.csv").write_text("image,question,answers\na.png,what?,\"['x', 'y', 'y']\"\n")
+    (record,) = files.read(folder, None, "rows.csv")
+    assert (record.turns, record.answers) == (((" what? Answer: ", "y"),), ("x", "y", "y"))
+
+
+def test_numbers_of_databases_are_the_texts_that_were_meant(folder):
+    pa = pytest.importorskip("pyarrow")
+    prices = [Decimal("1.86"), Decimal("2.00")]
+    columns = {
+        "decimals": pa.array(prices, pa.decimal128(10, 2)),
+        "floats": pa.array([1.86, 2], pa.float32()),
+    }
+    for name, column in columns.items():
+        files.write_parquet(
+            folder / f"{name}.parquet", image=["a.png"] * 2, question=["what?"] * 2, answer=column
+        )
+
+    assert [record.answers for record in files.read(folder, None, "decimals.parquet")] == [
+        ("1.86",),
+        ("2.00",),
+    ]
+    assert [record.answers for record in files.read(folder, None, "floats.parquet")] == [("1.86",), ("2.0",)]
+
+
+def test_null_fields_of_messages_are_read(folder):
+    turns = [("user", "<image>what?"), ("assistant", "x")]
+    messages = [{"role": role, "content": text, "tool_calls": None} for role, text in turns]
+    files.write_parquet(folder / "rows.parquet", images=[["a.png"]], messages=[messages])
+    (record,) = files.read(folder, None, "rows.parquet")
+    assert record.turns == ((" what? Answer: ", "x"),)
+
+
+def test_the_first_field_of_answers_with_a_value_counts(folder):
+    files.write_parquet(
+        folder / "rows.parquet",
+        image=["a.png"] * 2,
+        question=["what?"] * 2,
+        answer=["x", None],
+        answers=[None, ["y", "z"]],
+    )
+    assert [record.answers for record in files.read(folder, None, "rows.parquet")] == [("x",), ("y", "z")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("latin.csv", "image,question,answer\na.png,what?,é\n".encode("latin-1"), "write it anew in UTF-8"),
+        ("twice.csv", b"image,question,answer,answer\na.png,what?,x,y\n", "2 columns called 'answer'"),
+    ],
+)
+def test_tables_that_cannot_be_read_right_are_refused(name, content, message, folder):
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        files.read(folder, None, name)
+
+
+def test_damaged_parquet_is_named(folder):
+    path = folder / "rows.parquet"
+    texts = [f"text {number}" for number in range(5000)]
+    files.write_parquet(path, image=["a.png"] * 5000, question=texts, answer=texts)
+    content = bytearray(path.read_bytes())
+    content[2000:2400] = b"\xff" * 400
+    path.write_bytes(content)
+
+    with pytest.raises(ValueError, match=r"rows\.parquet .*write it anew"):
+        files.read(folder, None, "rows.parquet")
+
+
+def test_base64_in_place_of_a_path_is_named(folder):
+    files.write_parquet(
+        folder / "rows.parquet", image=["/9j/" + "A" * 9000], question=["what?"], answer=["x"]
+    )
+    with pytest.raises(
+        BadRecord, match=r"expected a path, or base64 as data:image/png;base64,CONTENT"
+    ) as error:
+        files.read(folder, None, "rows.parquet")[0]
+    assert len(str(error.value)) < 300

@@ -84,3 +84,14 @@ def test_captions_of_a_downloader_need_neither_format_nor_prompt(folder):
     (record,) = files.read(folder, None, "s.tar")
     assert record.turns == ((" Generate the caption in English:", "a café"),)
     assert record.id == "1" and record.open_images()
+
+
+def test_records_of_one_key_that_follow_each_other_are_all_read(folder):
+    members = []
+    for answer in ("one", "two"):
+        members += [
+            ("1.png", files.png()),
+            ("1.json", json.dumps({"question": "q?", "answer": answer}).encode()),
+        ]
+    files.write_tar(folder / "s.tar", members)
+    assert [record.turns[0][1] for record in files.read(folder, "webdataset", "s.tar")] == ["one", "two"]
