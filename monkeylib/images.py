@@ -174,15 +174,20 @@ def read_size(image: ImageInput) -> tuple[int, int]:
         ImageError, MissingImageError: as `open_image`, but for damage behind the header.
     """
     size = None
+    name = "the image"
     if isinstance(image, bytes):
         size = _read_header(io.BytesIO(image))
     elif isinstance(image, str | os.PathLike):
-        path, page = split_page(os.fspath(image))
+        name = os.fspath(image)
+        path, page = split_page(name)
         if page is None and os.path.isfile(path):
-            with _open_file(path, str(path)) as file:
+            with _open_file(path, name) as file:
                 size = _read_header(file)
 
-    return open_image(image).size if size is None else size
+    if size is None:
+        return open_image(image).size
+    _check_size(size, name)
+    return size
 
 
 def encode_image(image: ImageInput) -> tuple[bytes, str]:
@@ -208,6 +213,7 @@ def encode_image(image: ImageInput) -> tuple[bytes, str]:
 
     if content and not is_pdf(io.BytesIO(content)):
         with _identify(io.BytesIO(content), name) as opened:
+            _check_size(opened.size, name)
             return content, opened.format or ""
 
     png = io.BytesIO()
@@ -517,12 +523,7 @@ def _from_array(array: Any) -> Image.Image:
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
     """Decode an image of which only the header may have been read, and return it in RGB."""
-    width, height = image.size
-    if width == 0 or height == 0:
-        raise ImageError("empty", f"{name} has no pixels ({width} x {height})")
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise _too_large(name, f"{width} x {height}")
-
+    _check_size(image.size, name)
     try:
         image.load()
         return _to_rgb(image, name)
@@ -532,6 +533,15 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise _too_large(name, f"far more than {MAX_PIXELS:,}") from error
     except _DECODING_ERRORS as error:
         raise truncated(name, error) from error
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    """Raise an `ImageError` unless an image of this width and height has pixels, and not too many."""
+    width, height = size
+    if width == 0 or height == 0:
+        raise ImageError("empty", f"{name} has no pixels ({width} x {height})")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise _too_large(name, f"{width} x {height}")
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

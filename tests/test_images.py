@@ -76,12 +76,16 @@ def test_size_of_what_is_no_file_is_that_of_the_opened_image(image):
 def test_size_of_what_is_no_image_is_refused_as_opening_it(tmp_path):
     # Pillow refuses its header.
     huge = UNREADABLE["GIF that claims 65,535 x 65,535 pixels"].content
-    for source in (tmp_path / "gone.png", tmp_path, b"text", huge, "http://host/a.png", 5, "", "a" * 5000):
+    wide = UNREADABLE["a side of 20,000 pixels"].content
+    sources = (tmp_path / "gone.png", tmp_path, b"text", huge, wide, "http://host/a.png", 5, "", "a" * 5000)
+    for source in sources:
         with pytest.raises(ImageError) as opened:
             open_image(source)
         with pytest.raises(ImageError) as sized:
             read_size(source)
-        assert str(sized.value) == str(opened.value)
+        with pytest.raises(ImageError) as encoded_again:
+            encode_image(source)
+        assert str(sized.value) == str(opened.value) == str(encoded_again.value)
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
