@@ -267,7 +267,7 @@ class MonkeyProcessor(ProcessorMixin):
             Vicuna was trained with `<s>` there, Qwen with nothing.
 
     Raises:
-        ValueError: the tokenizer lacks an image token.
+        ValueError: the tokenizer lacks an image token, or an argument is of another type.
     """
 
     def __init__(
@@ -281,6 +281,17 @@ class MonkeyProcessor(ProcessorMixin):
     ) -> None:
         super().__init__(image_processor, tokenizer)
         check_sizes({"queries": queries})
+        for name, text in (("separator", separator), ("prompt_prefix", prompt_prefix)):
+            if not isinstance(text, str):
+                raise ValueError(f"{name} is {shorten(text)}: expected a text, which may be empty")
+
+        is_list = isinstance(image_tokens, list | tuple)
+        if not is_list or len(image_tokens) not in (1, 3):
+            raise ValueError(
+                f"image_tokens is {shorten(image_tokens)}: expected the tokens before and after an image and "
+                "that of its placeholders, or the last alone"
+            )
+
         self.queries = queries
         self.separator = separator
         self.image_tokens = list(image_tokens)

@@ -59,6 +59,16 @@ def test_what_is_no_normalisation_raises(name, values):
         MonkeyImageProcessor(image_std=[0, 0, 0])
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"separator": 5}, {"prompt_prefix": None}, {"image_tokens": "<img>"}, {"image_tokens": []}],
+)
+def test_argument_of_another_type_raises(processor, arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"^{name} is .*: expected "):
+        MonkeyProcessor(processor.image_processor, processor.tokenizer, **arguments)
+
+
 def test_path_array_and_pillow_give_the_same_image(make_image, tmp_path):
     image = make_image()
     image.save(tmp_path / "a.png")

@@ -14,7 +14,7 @@ from monkeylib.errors import refuse_misspelled
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig
 from monkeylib.model.hf_vision import HFVisionBackbone
-from monkeylib.model.limits import MAX_TILES, check_size
+from monkeylib.model.limits import MAX_TILES, check_grids, check_size
 from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
 from monkeylib.model.tile_lora import TileLoRA, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
@@ -267,10 +267,10 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         copied from the tile of the first grid that covers the same part of the image, or starts fresh.
 
         Raises:
-            ValueError: a grid without tiles, another `extra`, or a model of automatic grids with fewer tiles.
+            ValueError: a grid without tiles or of too many, another `extra`, or a model of automatic grids
+                with fewer tiles.
         """
-        if rows < 1 or cols < 1:
-            raise ValueError(f"a grid has at least 1x1 tiles, got {rows}x{cols}")
+        check_grids([[rows, cols]], "the grid")
         _check_extra(extra)
         if [rows, cols] in self.config.grids:
             return

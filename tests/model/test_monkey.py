@@ -239,7 +239,13 @@ def test_impossible_automatic_grid_raises(tiny, arguments, message):
 
 
 @pytest.mark.parametrize(
-    "arguments, message", [((0, 2), "at least 1x1"), ((2, 3, "zero"), "'copy' or 'fresh'")]
+    "arguments, message",
+    [
+        ((0, 2), "the grid is 0: expected a whole number from 1"),
+        (("2", 2), "the grid is '2'"),
+        ((1000, 1000), "the number of tiles in the grid is 1000000"),
+        ((2, 3, "zero"), "'copy' or 'fresh'"),
+    ],
 )
 def test_impossible_grid_raises(tiny, arguments, message):
     with pytest.raises(ValueError, match=message):
