@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+FILE_FORMATS = "JPEG, PNG, WebP, TIFF, GIF, BMP, PPM, AVIF, JPEG 2000 or PDF"  # for messages
+
 ErrorCode = Literal["missing", "permission", "empty", "truncated", "unsupported", "too-large", "too-small"]
 
 
@@ -39,6 +41,5 @@ def truncated(name: str, error: Exception) -> ImageError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return ImageError(
         "truncated",
-        f"{name} cannot be read as an image ({reason}): expected a whole JPEG, PNG, WebP, TIFF, GIF or PDF "
-        "file",
+        f"{name} cannot be read as an image ({reason}): expected a whole {FILE_FORMATS} file",
     )

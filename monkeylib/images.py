@@ -31,7 +31,14 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, Unidentifi
 from monkeylib import image_addresses, pdf_files
 from monkeylib.errors import beginning
 from monkeylib.image_damage import find_jpeg_damage
-from monkeylib.image_errors import ErrorCode, ImageError, ImageWarning, MissingImageError, truncated
+from monkeylib.image_errors import (
+    FILE_FORMATS,
+    ErrorCode,
+    ImageError,
+    ImageWarning,
+    MissingImageError,
+    truncated,
+)
 from monkeylib.redaction import redact
 
 __all__ = [
@@ -76,6 +83,7 @@ _PDF_MAGIC = b"%PDF-"
 _PDF_MAGIC_RANGE = 1024  # bytes of a file within which readers look for it
 
 # Formats that Pillow decodes itself. Others, such as EPS, start another program, or are of no use here.
+# With PDF, those of `image_errors.FILE_FORMATS`.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 # Those of them whose header states the size of what is shown.
 _SIZED_BY_HEADER = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -414,7 +422,7 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
     except UnidentifiedImageError as error:
         raise ImageError(
             "unsupported",
-            f"{name} cannot be read as an image: expected a JPEG, PNG, WebP, TIFF, GIF or PDF file",
+            f"{name} cannot be read as an image: expected a {FILE_FORMATS} file",
         ) from error
     except PermissionError:
         raise
