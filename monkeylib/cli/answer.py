@@ -19,7 +19,10 @@ def answer(
     max_new_tokens: options.MaxNewTokens = 128,
     grid: options.GridOption = "",
     samples: Annotated[
-        int, typer.Option(help="Number of sampled answers, one a line; more than 1 need --temperature.")
+        int,
+        typer.Option(
+            help="Number of answers to sample, one per line. For more than one, give a --temperature."
+        ),
     ] = 1,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
@@ -33,7 +36,9 @@ def answer(
 
     # Before the model is loaded, so that a wrong argument is reported at once.
     generation = options.sampling_options(temperature, seed)
-    if samples != 1:
+    if samples < 1:
+        raise ValueError(f"--samples is {samples}: expected at least 1")
+    if samples > 1:
         if temperature is None:
             raise ValueError(
                 f"--samples is {samples}: greedy answers are all the same, so give a --temperature, such as "

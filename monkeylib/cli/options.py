@@ -149,10 +149,17 @@ def open_source(source: str, allow_address: bool) -> "Image.Image":
     Raises:
         ImageError: it cannot be read; the second `-` finds nothing to read.
     """
-    from monkeylib.images import open_image
+    from monkeylib.images import ImageError, open_image
 
     if source == "-":
-        return open_image(sys.stdin.buffer.read())
+        content = sys.stdin.buffer.read()
+        if not content:
+            raise ImageError(
+                "empty",
+                "standard input is empty: `-` reads one image from it, as in `monkeylib answer - QUESTION < "
+                "image.png`, and can be given once",
+            )
+        return open_image(content)
     return open_image(source, allow_address=allow_address)
 
 

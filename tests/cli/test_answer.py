@@ -197,7 +197,8 @@ def test_json_holds_the_answer_with_its_samples(call, checkpoint, image, monkey)
     ("option", "complaint"),
     [
         (("--samples", 3), "so give a --temperature"),
-        (("--samples", 0, "--temperature", 1), "num_return_sequences is 0"),
+        (("--samples", 0), "--samples is 0: expected at least 1"),
+        (("--samples", -1, "--temperature", 1), "--samples is -1: expected at least 1"),
         (("--temperature", 0), "temperature is 0.0: expected a number above 0"),
         (("--temperature", "nan"), "temperature is nan: expected a number above 0"),
         (("--seed", 1), "give a --temperature"),
@@ -229,7 +230,14 @@ def test_images_come_from_several_files_and_from_standard_input(
     assert call("answer", image, "What?", "--image", "-", *options)[1] == output
     pipe()
     code, _, errors = call("answer", "-", "What?", "--image", "-", *options)
-    assert code == 2 and errors.count("\n") == 1
+    assert code == 2 and errors.count("\n") == 1 and "standard input is empty" in errors
+
+
+def test_empty_standard_input_is_one_sentence(call, checkpoint, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO()))
+    code, output, errors = call("answer", "-", "What?", "--model", checkpoint)
+    assert (code, output) == (2, "") and errors.count("\n") == 1
+    assert "standard input is empty: `-` reads one image from it" in errors
 
 
 def test_checkpoint_begins_at_home(call, checkpoint, image, monkeypatch):
