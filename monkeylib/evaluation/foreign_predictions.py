@@ -39,7 +39,7 @@ _ANSWER_FIELDS = (
 )  # fmt: skip
 # Of a row that monkeylib has written.
 _OWN_FIELDS = {"id", "image", "question", "answers", "prompt", "prediction", "model", "meta"}
-_NO_PREDICTION = "no prediction"
+NO_PREDICTION = "no prediction"  # the error of a question that has none
 
 
 def read_any_predictions(path: Path) -> list[Prediction]:
@@ -108,7 +108,7 @@ def match(predictions: Sequence[Prediction], benchmark: Benchmark, path: Path) -
 
 def _match_example(example: Example, prediction: Prediction | None) -> Prediction:
     if prediction is None:
-        return Prediction.from_example(example, "", "", error=_NO_PREDICTION)
+        return Prediction.from_example(example, "", "", error=NO_PREDICTION)
     return Prediction.from_example(example, prediction.prediction, prediction.model, error=prediction.error)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from monkeylib import resources
 from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
 from monkeylib.evaluation.examples import Prediction
-from monkeylib.evaluation.foreign_predictions import read_any_predictions
+from monkeylib.evaluation.foreign_predictions import NO_PREDICTION, read_any_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.metrics.text import Meta
 from monkeylib.evaluation.statistics import Interval, bootstrap_corpus_score, mean
@@ -44,7 +44,8 @@ class ScoreRow:
     Attributes:
         value, low, high: the score, and its 95 % interval.
         n: number of examples.
-        failed: those without an answer, which count as wrong ones; see `evaluation.predict`.
+        failed: those that could not be answered, which count as wrong; see `evaluation.predict`.
+        missing: those for which a file of predictions has none, which count as wrong.
         empty: those whose answer is empty.
         cut: those whose answer reached the maximum length before its end.
     """
@@ -58,11 +59,12 @@ class ScoreRow:
     high: float
     n: int
     failed: int = 0
+    missing: int = 0
     empty: int = 0
     cut: int = 0
 
 
-_COUNT_COLUMNS = ("failed", "empty", "cut")
+_COUNT_COLUMNS = ("failed", "missing", "empty", "cut")
 
 
 # --- scores of one run --------------------------------------------------------------------------------------
@@ -226,9 +228,11 @@ def score_runs(
 
 
 def _count_answers(rows: Sequence[Prediction]) -> dict[str, int]:
-    """Return how many predictions have no answer, an empty one, or one that was cut off."""
+    """Return how many questions failed or have no prediction, an empty one, or one that was cut off."""
+    missing = sum(row.error == NO_PREDICTION for row in rows)
     return {
-        "failed": sum(bool(row.error) for row in rows),
+        "failed": sum(bool(row.error) for row in rows) - missing,
+        "missing": missing,
         "empty": sum(row.is_empty for row in rows),
         "cut": sum(row.is_cut for row in rows),
     }
@@ -280,7 +284,7 @@ def write_table(rows: Sequence[ScoreRow], path: Path | str, *, answer_counts: bo
     Args:
         rows: the scores.
         path: the file.
-        answer_counts: add columns for the numbers of failed, empty and cut answers.
+        answer_counts: add columns for the numbers of failed, missing, empty and cut answers.
     """
     columns = [field.name for field in fields(ScoreRow)]
     if not answer_counts:
@@ -494,9 +498,9 @@ def reported_scores(benchmark: Benchmark) -> dict[str, str]:
 def summary_table(rows: Sequence[ScoreRow]) -> list[Row]:
     """Return a line for each benchmark, group and metric, with each model's score and its interval in points.
 
-    The numbers of failed, empty and cut answers stand beside the scores if any is above 0. Where models
-    differ in a number, it is given for each, as in "200 / 100". The paper's scores stand beside the metric
-    that they were measured with (`Benchmark.paper_metric`).
+    The numbers of failed, missing, empty and cut answers stand beside the scores if any is above 0. Where
+    models differ in a number, it is given for each, as in "200 / 100". The paper's scores stand beside the
+    metric that they were measured with (`Benchmark.paper_metric`).
     """
     # One line for all models. Without groups, all examples need no name.
     has_groups = any(row.group != ALL for row in rows)
@@ -537,7 +541,9 @@ def _for_each_model(numbers: Sequence[int]) -> Value:
 
 
 def answer_warnings(rows: Sequence[ScoreRow]) -> list[str]:
-    """Return a sentence for each model and benchmark of which most answers are missing, empty or cut off."""
+    """Return a sentence for each model and benchmark of which most questions failed, or have an empty
+    answer or one that was cut off; `foreign_predictions.match` says how many predictions are missing.
+    """
     # The counts of a benchmark are the same in the rows of all of its metrics.
     first_rows = {(row.model, row.split): row for row in reversed(rows) if row.group == ALL}
 

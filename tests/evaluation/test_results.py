@@ -10,6 +10,7 @@ from monkeylib import tables
 from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.benchmarks import BENCHMARKS
 from monkeylib.evaluation.examples import Prediction
+from monkeylib.evaluation.foreign_predictions import NO_PREDICTION
 from monkeylib.evaluation.results import ScoreRow
 from tests.support import prediction_rows
 from tests.support.prediction_rows import write_predictions
@@ -124,8 +125,19 @@ def test_failures_count_as_wrong_and_are_counted_beside_empty_and_cut_answers(tm
     columns = "model,split,group,metric,value,low,high,n"
     assert results.write_table([row], tmp_path / "a.csv").read_text().splitlines()[0] == columns
     table = results.write_table([row], tmp_path / "b.csv", answer_counts=True)
-    assert table.read_text().splitlines()[0] == f"{columns},failed,empty,cut"
-    assert table.read_text().splitlines()[1].endswith(",10,1,1,1")
+    assert table.read_text().splitlines()[0] == f"{columns},failed,missing,empty,cut"
+    assert table.read_text().splitlines()[1].endswith(",10,1,0,1,1")
+
+
+def test_missing_predictions_are_no_failures():
+    rows = _predictions(lambda image: True, images=2)
+    rows[1:] = [replace(row, prediction="", error=NO_PREDICTION) for row in rows[1:]]
+
+    table = results.score_runs({("m", "x"): rows}, {"x": ["exact_match"]})
+    assert (table[0].value, table[0].failed, table[0].missing, table[0].empty) == (0.25, 0, 3, 0)
+    (line,) = results.summary_table(table)
+    assert line["missing"] == 3 and "failed" not in line
+    assert results.answer_warnings(table) == []
 
 
 def test_last_line_without_its_end_is_read_and_an_incomplete_one_is_an_error(tmp_path):
