@@ -31,7 +31,11 @@ def inspect(
         Path | None, typer.Option(help="Folder of the images of a file of records. Default: its own.")
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="PNG file of the contact sheet: images with prompt and answer.")
+        Path | None,
+        typer.Option(
+            help="PNG file of the contact sheet: images with prompt and answer. Default: a file in "
+            "data/cache/sheets, whose path is printed."
+        ),
     ] = None,
     assignments: options.Set = None,
 ) -> None:
@@ -79,8 +83,23 @@ def inspect(
     records = [record for report in reports for record in report.examples]
     # Texts alone have no contact sheet, unless one is named.
     if records or sheet is not None or problems:
-        path = sheet or resources.cache() / "sheets" / f"{loaded.name}.png"
+        path = sheet or _default_sheet(mixture, loaded.name)
         print(f"images: {resources.display_path(contact_sheet(records, path))}")
+
+
+def _default_sheet(mixture: str, name: str) -> Path:
+    """Return the file of a mixture's contact sheet.
+
+    Files of the user's may have one name in several folders, or with several endings: their paths tell the
+    sheets apart.
+    """
+    from monkeylib.data import mixture as mixtures
+    from monkeylib.digests import text_digest
+
+    file = mixtures.find_mixture(mixture)
+    if file.parent != mixtures.FOLDER:
+        name = f"{name}-{text_digest(str(file.resolve()))[:8]}"
+    return resources.cache() / "sheets" / f"{name}.png"
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """`monkeylib data`."""
 
 import json
+import re
 import shlex
 import shutil
 
@@ -14,6 +15,23 @@ def test_inspect_command_prints_a_table_and_draws_the_sheet(call, tmp_path):
     assert "reading" in output and "validation" in output
     assert output.splitlines()[-1] == f"images: {resources.cache() / 'sheets' / 'samples.png'}"
     assert (tmp_path / "out" / "data" / "cache" / "sheets" / "samples.png").is_file()
+
+
+def test_files_of_one_name_have_contact_sheets_of_their_own(call, tmp_path, image):
+    sheets = set()
+    for name in ("a/train.csv", "b/train.csv", "b/train.tsv"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        shutil.copy(image, file.parent / "x.png")
+        separator = "\t" if file.suffix == ".tsv" else ","
+        rows = (["image", "question", "answer"], ["x.png", "what?", "this"])
+        file.write_text("".join(f"{separator.join(row)}\n" for row in rows))
+
+        code, output, _ = call("data", "inspect", file, "--profile", "smoke")
+        assert code == 0
+        sheets.add(output.splitlines()[-1])
+
+    assert len(sheets) == 3 and all(re.search(r"sheets/train-\w{8}\.png$", sheet) for sheet in sheets)
 
 
 def test_convert_command_counts_skipped_records(call, tmp_path):
@@ -30,7 +48,10 @@ def test_convert_command_counts_skipped_records(call, tmp_path):
 def test_datasets_are_listed_and_user_errors_reported(call):
     code, output, _ = call("data", "datasets")
     assert code == 0 and "vqav2: https://visualqa.org/download.html (CC BY 4.0" in output
-    assert call("data", "inspect", "nowhere")[0] == 2
+    code, _, errors = call("data", "inspect", "nowhere.csv")
+    assert code == 2 and errors.startswith(
+        "monkeylib: there is no file nowhere.csv: name the YAML file of a "
+    )
 
     code, _, errors = call("data", "convert", "imagenet", ".", "--out", "x.json")
     assert code == 2 and errors.startswith("monkeylib: there is no public dataset called 'imagenet'")
