@@ -97,20 +97,28 @@ class TableRecords:
         names = self._batches[0].schema.names
         columns = entry.columns
         required = [columns.image] if entry.image_limits[0] else []
+        if takes_question(entry.prompt):
+            required.append(columns.question)
         required.append(columns.answer)
         if columns.id:
             required.append(columns.id)
-        if takes_question(entry.prompt):
-            required.append(columns.question)
 
         # Names that are read where the usual ones are missing.
         others = {"image": "images", "answer": "answers"}
-        for column in required:
-            if column not in names and others.get(column) not in names:
-                raise ValueError(
-                    f"the dataset {entry.name} has no column {column}: `columns` must name some of "
-                    f"{', '.join(names)}"
-                )
+        missing = [column for column in required if column not in names and others.get(column) not in names]
+        if missing:
+            # Questions need no image, but a table that has this column keeps it.
+            if columns.image in names and columns.image not in required:
+                required.insert(0, columns.image)
+
+            field_of_name = {name: field for field, name in columns}
+            given = ", ".join(f"{field_of_name[column]}: NAME" for column in missing)
+            example = f"{{name: {entry.name}, path: {self._paths}, columns: {{{given}}}}}"
+            raise ValueError(
+                f"the dataset {entry.name} has no column {' and no column '.join(missing)}: expected the "
+                f"columns {', '.join(required)}, got {', '.join(names)}; rename yours, or name them in a "
+                f"mixture, a YAML file such as `sets: [{example}]`"
+            )
 
 
 @dataclass(frozen=True)

@@ -425,5 +425,7 @@ def test_missing_column_raises_with_the_list(folder):
         files.read_dataset(files.entry("datasets", "gone.parquet"), folder)
     with pytest.raises(ValueError, match="a.png is no CSV file that can be read"):
         files.read_dataset(files.entry("datasets", "a.png"), folder)
-    with pytest.raises(ValueError, match="has no column answer: `columns` must name some of image, text"):
+    with pytest.raises(ValueError, match="has no column question and no column answer: ") as error:
         files.read_dataset(files.entry("datasets", "rows.parquet"), folder)
+    assert "expected the columns image, question, answer, got image, text; rename" in str(error.value)
+    assert "columns: {question: NAME, answer: NAME}}]" in str(error.value)
