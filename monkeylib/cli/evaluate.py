@@ -27,7 +27,9 @@ BenchmarksOption = Annotated[
 LimitOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Maximum number of questions per benchmark. Predictions for further ones are retained."
+        min=1,
+        help="Number of questions to answer in each benchmark, its first ones. Predictions that the folder "
+        "has for other questions stay there.",
     ),
 ]
 PromptOption = Annotated[
@@ -52,7 +54,8 @@ BatchSizeOption = Annotated[int, typer.Option(min=1, help="Questions answered at
 FreshOption = Annotated[
     bool,
     typer.Option(
-        "--fresh", help="Replace the predictions in the folder, whichever model or prompt they are of."
+        "--fresh",
+        help="Discard the predictions in the folder and start again, also with another model or prompt.",
     ),
 ]
 RetryOption = Annotated[
@@ -102,7 +105,7 @@ MetricsOption = Annotated[
     str,
     typer.Option(
         help="Metrics in place of the benchmarks', separated by commas, the main one first. Questions of "
-        "your own have anls,exact by default, and cider_d with a prompt for captions."
+        "your own have anls,exact_match by default, and cider_d with a prompt for captions."
     ),
 ]
 

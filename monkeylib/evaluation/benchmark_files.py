@@ -79,7 +79,7 @@ def official_examples(
     ]
 
     # All of them, before a model spends hours on the first ones.
-    require_images(name, [example.image for example in examples], home)
+    require_images(name, [example.image for example in examples], f"get them from {home}")
     return examples
 
 
@@ -172,7 +172,8 @@ def released_examples(
             )
         )
 
-    require_images(f"released-{card.name}", [example.image for example in examples], _RELEASED_HOME)
+    images = [example.image for example in examples]
+    require_images(f"released-{card.name}", images, f"get them from {_RELEASED_HOME}")
     return examples
 
 
@@ -218,11 +219,16 @@ def _released_answers(
     return answers
 
 
-def require_images(name: str, files: Iterable[Path], home: str) -> None:
-    """Check that all images exist; the error counts those that are missing."""
+def require_images(name: str, files: Iterable[Path], remedy: str) -> None:
+    """Check that all images exist.
+
+    Raises:
+        FileNotFoundError: some are missing; the message counts them, and ends with the remedy.
+    """
     files = {split_page(file)[0] for file in files}
     missing = sorted(file for file in files if not file.is_file())
     if missing:
         raise FileNotFoundError(
-            f"{name} lacks {len(missing)} of {len(files)} images, such as {missing[0]}: get them from {home}"
+            f"there is no file for {len(missing)} of the {len(files)} images of {name}, such as {missing[0]}"
+            f": {remedy}"
         )

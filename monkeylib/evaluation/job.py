@@ -56,7 +56,7 @@ class EvaluationJob:
         benchmarks: the benchmarks.
         folder: folder of the predictions.
         prompt: name of the prompt in place of the benchmarks'; empty for theirs.
-        limit: maximum number of examples of each benchmark. Predictions for further ones are retained.
+        limit: maximum number of examples of each benchmark. Predictions for others stay in the folder.
         batch_size: examples answered at once.
         fresh: replace the run that the folder holds, whatever its settings.
         retry_failed: answer examples again whose failure is recorded.

@@ -134,7 +134,7 @@ def _load_examples(
             f"{len(problems)} records of {resources.display_path(path)} cannot be used, such as {problems[0]}"
         )
     files = [example.image for example in examples if isinstance(example.image, Path)]
-    require_images(name, files, f"the folder that {resources.display_path(path)} names them from")
+    require_images(name, files, f"put them there, or correct their names in {resources.display_path(path)}")
     _check_metrics(examples, metrics, name)
     return examples
 

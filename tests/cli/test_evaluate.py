@@ -33,7 +33,7 @@ def test_evaluate_writes_predictions_scores_and_galleries(call, evaluated, monke
     assert (
         (folder / "scores.csv")
         .read_text()
-        .startswith("model,split,group,metric,value,low,high,n,failed,empty,cut\n")
+        .startswith("model,split,group,metric,value,low,high,n,failed,missing,empty,cut\n")
     )
     assert "nano-base" in output and "nano-fine.html" in output
     assert (folder / "errors" / "nano-fine.html").read_text().count("<figure>") > 0
@@ -337,7 +337,7 @@ def test_file_of_questions_in_the_place_of_a_name_is_a_sentence(call, checkpoint
         ("--benchmarks", "chartqa", "--data", "mine.jsonl"): "leave --benchmarks chartqa out",
         ("--benchmarks", "chartqa", "--data", "gone"): "there is nothing at gone",
         ("--data", "mine.jsonl", "--metrics", "anlz"): "no metric called 'anlz'",
-        ("--data", "mine.jsonl"): "mine lacks 1 of 1 images, such as",
+        ("--data", "mine.jsonl"): "there is no file for 1 of the 1 images of mine, such as",
     }.items():
         code, _, errors = call("evaluate", "--model", checkpoint, *arguments, "--out", "o")
         assert code == 2 and sentence in errors and "Traceback" not in errors

@@ -127,7 +127,9 @@ def test_missing_download_raises_with_its_home(name, data):
     example = benchmarks.get(name).load(None)[0]
     file, _ = split_page(example.image)
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name} lacks 1 of .* images, such as .*{file.stem}"):
+    with pytest.raises(
+        FileNotFoundError, match=f"no file for 1 of the .* images of {name}, such as .*{file.stem}"
+    ):
         benchmarks.get(name).load(None)
 
 
@@ -329,7 +331,10 @@ def test_released_files_are_scored_as_by_the_released_code(name, data, tmp_path)
         ),
         ({"question": "What?", "answer": "a"}, "a text in the field 'image', got None"),
         (["data/x/0.jpg"], "expected an answer, .*got None"),
-        ({"image": "data/x/9.jpg", "question": "What?", "answer": "a"}, "lacks 1 of 1 images, such as"),
+        (
+            {"image": "data/x/9.jpg", "question": "What?", "answer": "a"},
+            "no file for 1 of the 1 images of .*, such as",
+        ),
     ],
 )
 def test_incomplete_released_line_raises(row, sentence, data):

@@ -133,7 +133,7 @@ def make_file(job, data):
 
 
 PROBLEMS = {
-    break_image: "chartqa lacks 1 of 2 images, such as .*2.png",
+    break_image: "there is no file for 1 of the 2 images of chartqa, such as .*2.png",
     remove_questions: "chartqa needs .*test_human.json",
     remove_answers: "chartqa is not laid out .*label",
     make_foreign: "holds files that no run of monkeylib wrote, such as notes.txt",

@@ -139,7 +139,7 @@ def test_number_and_text_are_one_id(folder):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"image": "gone.png"}, "mine lacks 1 of 2 images, such as .*gone.png"),
+        ({"image": "gone.png"}, "there is no file for 1 of the 2 images of mine, such as .*gone.png"),
         ({"answer": ""}, "1 records of .*mine.jsonl cannot be used, such as .*line 2, field answer"),
         ({"question": None}, "1 records of .*field question"),
         ({"id": "q1"}, "1 records of .*field id: expected one that no other record has"),
@@ -157,7 +157,7 @@ def test_metric_that_cannot_score_the_questions_is_refused_before_they_are_asked
     write(folder / "mine.jsonl", ROWS)
     with pytest.raises(ValueError, match="mine cannot be scored by multiple_choice: .*'choices'"):
         own_benchmark(folder / "mine.jsonl", ["multiple_choice"]).load(None)
-    with pytest.raises(ValueError, match="no metric called 'anlz'"):
+    with pytest.raises(ValueError, match="no metric called 'anlz': .*, exact .short for exact_match.$"):
         own_benchmark(folder / "mine.jsonl", ["anlz"])
     with pytest.raises(ValueError, match="no prompt called 'vqb'"):
         own_benchmark(folder / "mine.jsonl", prompt="vqb")

@@ -97,7 +97,8 @@ def get(name: str) -> Metric:
     """
     name = _SHORT_NAMES.get(name, name)
     if name not in METRICS:
-        raise unknown_name("metric", name, METRICS)
+        short_names = [f"{short} (short for {long})" for short, long in _SHORT_NAMES.items()]
+        raise unknown_name("metric", name, [*METRICS, *short_names])
     return METRICS[name]
 
 
