@@ -200,8 +200,8 @@ def find_mixture(path_or_name: str | Path) -> Path:
         return path
 
     raise FileNotFoundError(
-        f"there is no file {path}: name the YAML file of a mixture, a file of records, or a mixture of the "
-        f"library ({', '.join(mixture_names())})"
+        f"there is no file {path}: name a mixture's YAML file, a file of records, or a mixture of the "
+        f"library, one of {', '.join(mixture_names())}"
     )
 
 

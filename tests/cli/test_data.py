@@ -50,7 +50,7 @@ def test_datasets_are_listed_and_user_errors_reported(call):
     assert code == 0 and "vqav2: https://visualqa.org/download.html (CC BY 4.0" in output
     code, _, errors = call("data", "inspect", "nowhere.csv")
     assert code == 2 and errors.startswith(
-        "monkeylib: there is no file nowhere.csv: name the YAML file of a "
+        "monkeylib: there is no file nowhere.csv: name a mixture's YAML file, "
     )
 
     code, _, errors = call("data", "convert", "imagenet", ".", "--out", "x.json")

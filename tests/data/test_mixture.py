@@ -265,7 +265,9 @@ def test_file_of_records_is_a_mixture_of_one_dataset(tmp_path, monkeypatch):
     # Braces and wildcards name several files.
     assert len(mixtures.load_mixture(tmp_path / "*.jsonl")) == 3
     assert len(mixtures.load_mixture(f"{tmp_path}/{{0..1}}.jsonl")) == 2
-    with pytest.raises(FileNotFoundError, match="name a YAML file, a file of records, or one of paper-1.44M"):
+    with pytest.raises(
+        FileNotFoundError, match="name a mixture's YAML file, a file of records, or a mixture of the library"
+    ):
         mixtures.load_mixture(f"{tmp_path}/*.csv")
 
 
