@@ -9,7 +9,7 @@ import torch
 
 from monkeylib import resources
 from monkeylib.cli import app
-from monkeylib.inference import Monkey
+from monkeylib.model import generation
 
 USER_ERRORS = {
     ("answer", "gone.png", "What?"): "gone.png",
@@ -72,7 +72,7 @@ def test_lack_of_memory_is_reported_in_one_sentence(error, call, checkpoint, ima
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr(Monkey, "generate", fail)
+    monkeypatch.setattr(generation, "generate", fail)
     code, output, errors = call("answer", image, "What?", "--model", checkpoint)
     assert (code, output) == (2, "") and errors.count("\n") == 1
     assert "there is not enough memory (" in errors and "take less at once" in errors
@@ -82,7 +82,7 @@ def test_other_errors_of_torch_are_not_hidden(checkpoint, image, monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("a fault of the library")
 
-    monkeypatch.setattr(Monkey, "generate", fail)
+    monkeypatch.setattr(generation, "generate", fail)
     monkeypatch.setattr(sys, "argv", ["monkeylib", "answer", str(image), "What?", "--model", str(checkpoint)])
     with pytest.raises(RuntimeError, match="a fault of the library"):
         app.main()
