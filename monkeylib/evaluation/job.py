@@ -20,7 +20,7 @@ import torch
 from monkeylib import resources, signals
 from monkeylib.digests import FileDigests, json_digest
 from monkeylib.evaluation import distributed, error_gallery, hf_models, submissions
-from monkeylib.evaluation.benchmarks import Benchmark
+from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
 from monkeylib.evaluation.distributed import DistributedContext
 from monkeylib.evaluation.examples import Example, Prediction, read_predictions
 from monkeylib.evaluation.hf_models import HFChatModel
@@ -36,10 +36,11 @@ from monkeylib.evaluation.results import SCORES_FILE, check_field
 from monkeylib.inference import Monkey
 from monkeylib.progress import say
 from monkeylib.prompts import PROMPTS
-from monkeylib.runs import RunFolder
+from monkeylib.runs import RunFolder, read_manifest
 from monkeylib.tiling import parse_grid
 
 _KIND = "evaluation"
+_FILES_NOTE = "question_files"  # in the record of a run: the files of one's own questions, by name
 
 # Files of a model's folder that decide about its answers; others may lie beside them.
 _MODEL_SUFFIXES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".tiktoken", ".yaml"}
@@ -171,11 +172,39 @@ def _check(job: EvaluationJob) -> tuple[list[str], RunFolder]:
 
     if job.by:
         check_field(job.by, metas)
+    if not job.fresh:
+        _require_same_files(job)
 
     run = RunFolder.open(job.folder, _KIND, _fingerprint(job), inputs=[Path(job.model)], fresh=job.fresh)
     for remark in run.remarks:
         say(remark)
     return names, run
+
+
+def _question_files(job: EvaluationJob) -> dict[str, str]:
+    """Return the files of one's own questions: other benchmarks are known by their names."""
+    return {
+        benchmark.name: str(Path(benchmark.source).resolve())
+        for benchmark in job.benchmarks
+        if benchmark.name not in BENCHMARKS
+    }
+
+
+def _require_same_files(job: EvaluationJob) -> None:
+    """Check that the folder holds no answers to another file of the same name, which would be replaced.
+
+    Raises:
+        ValueError: it does, and that file is still there.
+    """
+    manifest = read_manifest(job.folder)
+    earlier_files = manifest.notes.get(_FILES_NOTE, {}) if manifest else {}
+    for name, file in _question_files(job).items():
+        earlier = earlier_files.get(name, file)
+        if earlier != file and Path(earlier).exists():
+            raise ValueError(
+                f"{resources.display_path(job.folder)} holds the answers to another file of this name, "
+                f"{resources.display_path(earlier)}: name another folder with --out, or rename the file"
+            )
 
 
 def _fingerprint(job: EvaluationJob) -> dict[str, Any]:
@@ -237,6 +266,7 @@ def _start(
         processes=context.world_size,
         batch_size=job.batch_size,
         limit=job.limit,
+        **{_FILES_NOTE: {**run.manifest.notes.get(_FILES_NOTE, {}), **_question_files(job)}},
     )
 
 

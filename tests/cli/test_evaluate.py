@@ -448,3 +448,25 @@ def test_questions_that_are_not_there_are_not_passed_over(data, call, tmp_path):
     record_files.write_lines(file, [{"id": 1, "prediction": "x", "answers": ["x"]}])
     code, output, errors = call("score", file, "--data", tmp_path / data)
     assert code == 2 and "is no file of questions" in errors and not output
+
+
+def test_answers_to_another_file_of_the_same_name_are_not_replaced(call, checkpoint, tmp_path):
+    for shop in ("a", "b"):
+        (tmp_path / shop).mkdir()
+        (tmp_path / shop / "i.png").write_bytes(record_files.png())
+        row = {"image": "i.png", "question": f"which is {shop}?", "answer": "x"}
+        record_files.write_lines(tmp_path / shop / "test.jsonl", [row])
+
+    def evaluate(file):
+        return call("evaluate", "--model", checkpoint, "--data", file, "--out", tmp_path / "out")
+
+    assert evaluate(tmp_path / "a/test.jsonl")[0] == 0
+    answers = (tmp_path / "out/test.jsonl").read_bytes()
+    code, _, errors = evaluate(tmp_path / "b/test.jsonl")
+    assert code == 2 and "holds the answers to another file of this name" in errors
+    assert (tmp_path / "out/test.jsonl").read_bytes() == answers
+
+    # The file has moved.
+    shutil.move(tmp_path / "a", tmp_path / "c")
+    assert evaluate(tmp_path / "c/test.jsonl")[0] == 0
+    assert (tmp_path / "out/test.jsonl").read_bytes() == answers
