@@ -72,13 +72,13 @@ RetryFailed = Annotated[
 ]
 MaxFailures = Annotated[
     int,
-    typer.Option(min=0, help="Failures after which a stage that hardly ever succeeds ends the run; 0: none."),
+    typer.Option(min=0, help="Failures that end the run where a stage hardly ever succeeds; 0 for no limit."),
 ]
 Fresh = Annotated[
     bool,
     typer.Option(
         "--fresh",
-        help="Replace the records in the folder, of whichever images and models; cached results stay.",
+        help="Replace the records in the folder, also those of other images and models; cached results stay.",
     ),
 ]
 ReportSize = Annotated[int, typer.Option(min=0, help="Images in report.html; 0 writes no report.")]

@@ -28,8 +28,8 @@ LimitOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Number of questions to answer in each benchmark, its first ones. Predictions that the folder "
-        "has for other questions stay there.",
+        help="Maximum number of questions to answer in each benchmark. Predictions that the folder has for "
+        "other questions stay there.",
     ),
 ]
 PromptOption = Annotated[
