@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 RESOLUTION = 200  # pixels per inch: A4 becomes 1654 x 2339, and print of 6 points stays legible
 
+MAX_PAGES = 10_000  # a file of a few bytes may claim any number
+
 _POINTS_PER_INCH = 72
 
 # PDFium serves one thread at a time, also for different documents.
@@ -27,10 +29,17 @@ def count_pages(file: BinaryIO, name: str) -> int:
     """Return the number of pages of a PDF file; `name` stands for it in messages.
 
     Raises:
-        ImageError: the file is damaged, or locked by a password.
+        ImageError: the file is damaged, locked by a password, or has more than `MAX_PAGES`.
     """
     with _document(file, name) as document:
-        return len(document)
+        count = len(document)
+    if count > MAX_PAGES:
+        raise ImageError(
+            "too-large",
+            f"{name} has {count:,} pages, and {MAX_PAGES:,} at most are read: name one, as in {name}#1, or "
+            "split the file",
+        )
+    return count
 
 
 def render_page(

@@ -51,15 +51,19 @@ def write_csv(rows: Sequence[Row], path: Path, columns: Sequence[str] | None = N
 
     Args:
         rows: the rows; one may leave columns out.
-        path: the file.
+        path: the file. An earlier table there is replaced.
         columns: names of the columns; if not given, in the order in which the rows first name them.
 
     Returns:
         `path`.
+
+    Raises:
+        FileExistsError: there is a file that is no earlier version of this table.
     """
     if columns is None:
         # dict.fromkeys drops duplicates and keeps the order.
         columns = list(dict.fromkeys(column for row in rows for column in row))
+    _require_earlier_version(path, columns)
 
     with (
         resources.atomic_write(path) as temporary,
@@ -70,6 +74,26 @@ def write_csv(rows: Sequence[Row], path: Path, columns: Sequence[str] | None = N
         writer.writerows(rows)
 
     return path
+
+
+def _require_earlier_version(path: Path, columns: Sequence[str]) -> None:
+    """Check that a file is missing or an earlier version of a table, whose first column is the same.
+
+    Raises:
+        FileExistsError: it is something else.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.is_file() and not path.is_symlink():
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            header = next(csv.reader(file), [])
+        if header[:1] == list(columns[:1]):
+            return
+
+    raise FileExistsError(
+        f"{resources.display_path(path)} is in the way and is no table of monkeylib with the columns "
+        f"{', '.join(columns)}: move it away"
+    )
 
 
 def read_table(name: str, profile: str) -> list[dict[str, Value]]:

@@ -30,6 +30,13 @@ def test_each_page_is_drawn(document):
         assert np.abs(np.asarray(image).astype(int) - np.asarray(expected)).max() < 20  # it is stored as JPEG
 
 
+def test_more_pages_than_anyone_reads_are_refused(document, monkeypatch):
+    monkeypatch.setattr(pdf_files, "MAX_PAGES", 2)
+    with pytest.raises(ImageError, match="a.pdf has 3 pages, and 2 at most are read") as error:
+        pdf_files.count_pages(io.BytesIO(document), "a.pdf")
+    assert error.value.code == "too-large"
+
+
 @pytest.mark.parametrize("number", [0, 4, 10**8])
 def test_page_out_of_range_is_refused(document, number):
     with pytest.raises(ImageError, match=f"a.pdf: the file has 3 pages.* there is no page {number}") as error:

@@ -23,6 +23,7 @@ def _outputs(monkeypatch, tmp_path):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.fixed_dictionaries({"a": NUMBERS | st.none(), "b": TEXTS}), min_size=1, max_size=4))
 def test_table_is_read_back_as_it_was_written(rows):
+    tables.table_path("t", "nano").unlink(missing_ok=True)
     tables.write_table(rows, "t", "nano")
     read_back = tables.read_table("t", "nano")
 
@@ -35,6 +36,32 @@ def test_columns_come_in_the_order_of_their_first_mention():
 
     assert path.read_text() == "model,fine,large\nx,0.333333,\ny,,2.0\n"
     assert tables.read_frame("t", "smoke").shape == (2, 3)
+
+
+@pytest.mark.parametrize("content", ["my notes\n", "", "\xff\xfe", "step,loss\n1,2\n"])
+def test_file_that_is_no_such_table_is_not_replaced(content):
+    path = tables.table_path("t", "smoke")
+    path.parent.mkdir(parents=True)
+    path.write_text(content, encoding="latin-1")
+
+    with pytest.raises(FileExistsError, match=r"t\.csv is in the way .* columns model, value: move it away"):
+        tables.write_table([{"model": "x", "value": 1}], "t", "smoke")
+    assert path.read_text(encoding="latin-1") == content
+
+
+def test_earlier_version_of_a_table_is_replaced():
+    tables.write_table([{"model": "x", "fine": 1}], "t", "smoke")
+    path = tables.write_table([{"model": "x", "large": 2}], "t", "smoke")
+    assert path.read_text() == "model,large\nx,2\n"
+
+
+def test_link_is_not_replaced(tmp_path):
+    (tmp_path / "mine.csv").write_text("model,value\n")
+    path = tables.table_path("t", "smoke")
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "mine.csv")
+    with pytest.raises(FileExistsError, match="in the way"):
+        tables.write_table([{"model": "x", "value": 1}], "t", "smoke")
 
 
 def test_names_that_resemble_numbers_stay_text():
