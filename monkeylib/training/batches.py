@@ -12,6 +12,8 @@ import contextlib
 import json
 import multiprocessing
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -617,14 +619,33 @@ def build_dataloader(micro_batches: MicroBatches, keep_workers: bool = False, wo
             "prefetch_factor": 2 * BATCHES_PER_BUCKET,
             "persistent_workers": keep_workers,
             "multiprocessing_context": "fork",
-            "worker_init_fn": _obey_parent_alone,
+            "worker_init_fn": _follow_parent,
         }
 
     return _DataLoader(micro_batches, batch_size=None, sampler=_ResumableSampler(micro_batches), **options)
 
 
-def _obey_parent_alone(worker: int) -> None:
+def _follow_parent(worker: int) -> None:
+    """Let a process that prepares data end with the training process, and without a word of its own."""
     signals.obey_parent_alone()
+
+    parent, report = os.getppid(), sys.excepthook
+
+    # A thread of PyTorch hands tensors over. It fails where the training process is killed meanwhile.
+    def report_while_parent_lives(kind: type[BaseException], *error: Any) -> None:
+        is_cut_off = issubclass(kind, EOFError | ConnectionError)
+        if not (is_cut_off and _has_ended(parent)):
+            report(kind, *error)
+
+    sys.excepthook = report_while_parent_lives
+
+
+def _has_ended(parent: int) -> bool:
+    """Return whether the parent of this process has ended, or ends within a second."""
+    deadline = time.monotonic() + 1
+    while os.getppid() == parent and time.monotonic() < deadline:
+        time.sleep(0.01)  # its connections are closed a moment before it is gone
+    return os.getppid() != parent
 
 
 class _DataLoader(DataLoader):

@@ -1,6 +1,8 @@
 """Which examples each step, micro-batch and device gets."""
 
 import multiprocessing
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -205,3 +207,35 @@ def test_turn_that_does_not_fit_is_left_out_with_its_image(processor, make_image
     assert cut.input_ids.tolist() == encoder.encode(record.first_turns(1)).input_ids.tolist()
     assert cut.input_ids.tolist().count(1) == 2
     assert len(encoder.encode_images(cut)["grids"]) == 2
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_worker_reports_a_lost_connection_unless_its_parent_was_killed(is_killed, tmp_path):
+    """As the thread that hands tensors over does, which fails with the training process."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"""
+import os, signal, sys, time
+from monkeylib.training.batches import _follow_parent
+
+read_end, write_end = os.pipe()
+parent = os.getpid()
+if os.fork():
+    os.read(read_end, 1)
+    if {is_killed}:
+        os.kill(parent, signal.SIGKILL)
+    os.wait()
+else:
+    _follow_parent(0)
+    os.write(write_end, b"x")
+    time.sleep(0.2)
+    try:
+        raise ConnectionResetError(104, "Connection reset by peer")
+    except ConnectionResetError:
+        sys.excepthook(*sys.exc_info())
+    sys.stderr.flush()
+    os._exit(0)
+"""
+    )
+    process = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert ("ConnectionResetError" in process.stderr) is not is_killed
