@@ -9,11 +9,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from monkeylib import signals
+from monkeylib import resources, signals
 from monkeylib.cli import answer, assets, caption, chat, convert, data, evaluate, reproduce, train
 from monkeylib.errors import is_out_of_memory
 from monkeylib.image_errors import ImageWarning
@@ -50,6 +51,10 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+    # A wheel lies among other packages, where no run belongs.
+    if not _is_in_repository():
+        os.environ.setdefault("MONKEYLIB_OUTPUTS", str(Path.cwd()))
+
     try:
         with signals.end_at_once(), _warnings_of_images_as_sentences():
             _run_and_flush()
@@ -69,6 +74,11 @@ def main() -> None:
             raise
         say(_sentence(error))
         raise SystemExit(2) from error
+
+
+def _is_in_repository() -> bool:
+    """Return whether the package lies in its repository, whose models and lists of files it needs."""
+    return resources.models().is_dir()
 
 
 @contextmanager
@@ -118,6 +128,10 @@ def _sentence(error: Exception) -> str:
         )
     if isinstance(error, ModuleNotFoundError):
         sentence += ": install monkeylib's optional dependencies with `pip install -e '.[all]'` in its folder"
+    # A file that a clone would have.
+    if isinstance(error, FileNotFoundError) and not _is_in_repository():
+        if str(resources.REPOSITORY) in sentence:
+            sentence += ": a wheel holds the code alone, so clone the repository and `pip install -e .` in it"
     return sentence
 
 

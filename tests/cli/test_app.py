@@ -1,6 +1,7 @@
 """The command line as a whole: errors in one sentence, and a quick start."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -122,3 +123,35 @@ def test_output_that_cannot_be_written_is_no_traceback(target):
         assert result.returncode == 2 and "No space left on device" in result.stderr
     else:
         assert result.returncode == 1 and result.stderr == ""
+
+
+def test_package_without_its_repository_says_what_is_missing(tmp_path):
+    """As a wheel installs it."""
+    site = tmp_path / "site-packages"
+    shutil.copytree(
+        resources.REPOSITORY / "monkeylib", site / "monkeylib", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "monkeylib.cli", "assets", "list"],
+        env=os.environ | {"PYTHONPATH": str(site)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 2 and run.stdout == "" and run.stderr.count("\n") == 1
+    assert "assets.toml" in run.stderr and "clone the repository and `pip install -e .`" in run.stderr
+    assert [path.name for path in site.iterdir()] == ["monkeylib"]
+
+
+def test_package_without_its_repository_writes_to_the_working_folder(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "REPOSITORY", tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "chosen"))
+    assert call("score", "gone")[0] == 2
+    assert resources.outputs() == tmp_path / "chosen"
+
+    monkeypatch.delenv("MONKEYLIB_OUTPUTS")
+    assert call("score", "gone")[0] == 2
+    assert resources.outputs() == tmp_path
