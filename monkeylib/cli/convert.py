@@ -52,6 +52,15 @@ def convert(
     if checkpoint is not None:
         raise ValueError(f"{resources.display_path(source)} is no training run: leave out --checkpoint")
 
+    is_lora_alone = not (source / "config.json").exists() and (
+        any(source.glob("adapter_config.json")) or any(source.glob("*/adapter_config.json"))
+    )
+    if is_lora_alone:
+        raise ValueError(
+            f"{resources.display_path(source)} holds LoRA in peft's layout, without the model it belongs to: "
+            "name the run or the checkpoint that it was exported from"
+        )
+
     tiles = options.read_grid(grid)
     if isinstance(tiles, AutoGrid):
         raise ValueError(

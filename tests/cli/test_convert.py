@@ -41,6 +41,17 @@ def test_convert_round_trip_and_lora_export(call, tmp_path, monkeypatch):
     assert code == 2 and "exists already" in errors and errors.count("\n") == 1
 
 
+@pytest.mark.parametrize("place", ["adapters", "adapters/tile-0"])
+def test_lora_without_its_model_is_named(call, checkpoint, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    assert call("convert", checkpoint, "adapters", "--to", "peft")[0] == 0
+
+    code, output, errors = call("convert", place, "model")
+    assert (code, output) == (2, "") and errors.count("\n") == 1
+    assert f"{place} holds LoRA in peft's layout" in errors and "was exported from" in errors
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.fixture()
 def small_files():
     """Let no file grow beyond 20 kB, as on a full disk."""

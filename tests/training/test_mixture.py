@@ -114,3 +114,12 @@ def test_bad_record_ends_all_processes_with_one_sentence(mixture, tmp_path):
     assert [process.exitcode for process in run.processes] == [2, 2], run.output()
     assert run.output().count("gone.png: check the path") == 1
     assert "Traceback" not in run.output()
+
+
+def test_records_without_images_are_trained_on(tmp_path):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    files.write_lines(tmp_path / "texts.jsonl", [{"messages": turns}] * 8)
+
+    result = train(tmp_path / "texts.jsonl", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "model" / "config.json").exists()
