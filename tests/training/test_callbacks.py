@@ -1,6 +1,5 @@
 """Throughput, memory and sample answers that a run logs."""
 
-import csv
 import dataclasses
 import json
 from types import SimpleNamespace
@@ -10,26 +9,12 @@ import pytest
 from monkeylib import profiles
 from monkeylib.data.records import BadRecord
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.profiles import build, trainable
 from monkeylib.training import callbacks, finetune, memory
-from monkeylib.training.batches import SkippedRecords, synthetic_data
+from monkeylib.training.batches import SkippedRecords
 from monkeylib.training.callbacks import MemoryUse, SampleAnswers, Throughput
-from monkeylib.training.module import MonkeyTraining
+from tests.support.training_modules import build_module, read_column
 
 SMOKE = profiles.load_profile("smoke")
-
-
-def build_module(profile):
-    processor = build.build_processor(profile)
-    model = build.build_model(profile, processor)
-    trainable.set_trainable(model, profile)
-    return MonkeyTraining(model, processor, profile, synthetic_data(profile))
-
-
-def read_column(run, name):
-    """Return the numbers in a column of a run's log."""
-    with open(run / "metrics.csv") as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
 # --- throughput and memory

@@ -1,6 +1,5 @@
 """Checkpoints of a run: what they hold, when they are saved, and which ones can be read."""
 
-import csv
 import dataclasses
 import errno
 import json
@@ -32,6 +31,7 @@ from monkeylib.training.batches import synthetic_data
 from monkeylib.training.checkpointing import DurableCheckpointIO
 from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.signals import StopOnSignal
+from tests.support.training_modules import build_module, read_column
 
 SMOKE = profiles.load_profile("smoke")
 LORA_COMPONENTS = {
@@ -39,19 +39,6 @@ LORA_COMPONENTS = {
     "resampler": {"train": "full"},
     "language_model": {"train": "lora"},
 }
-
-
-def build_module(profile):
-    processor = build.build_processor(profile)
-    model = build.build_model(profile, processor)
-    trainable.set_trainable(model, profile)
-    return MonkeyTraining(model, processor, profile, synthetic_data(profile))
-
-
-def read_column(run, name):
-    """Return the numbers in a column of a run's log."""
-    with open(run / "metrics.csv") as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
 # --- trained weights
