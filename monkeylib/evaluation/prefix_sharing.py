@@ -92,7 +92,7 @@ class PrefixSharingMonkey:
             rows = [prefixes[key] + question for key, question in zip(image_keys, questions, strict=True)]
             input_ids, mask = self._pad(rows)
             visual_tokens = torch.cat([self._visual_tokens[key] for key in image_keys])
-            state = _visual_inputs(visual_tokens)
+            state = visual_inputs(visual_tokens)
         else:
             # The prefix is in the cache already, so the padding stands between it and the question.
             question_ids, question_mask = self._pad(questions)
@@ -141,7 +141,7 @@ class PrefixSharingMonkey:
         for key in images:
             input_ids = torch.tensor([prefixes[key]], device=self.model.device)
             output = self.model(
-                input_ids, **_visual_inputs(self._visual_tokens[key]), use_cache=True, logits_to_keep=1
+                input_ids, **visual_inputs(self._visual_tokens[key]), use_cache=True, logits_to_keep=1
             )
             caches.append(output.past_key_values)
 
@@ -166,7 +166,7 @@ class PrefixSharingMonkey:
         return padded["input_ids"].to(device), padded["attention_mask"].to(device)
 
 
-def _visual_inputs(visual_tokens: Tensor) -> dict[str, Any]:
+def visual_inputs(visual_tokens: Tensor) -> dict[str, Any]:
     """Return visual tokens `[views, queries, width]` as the model's `generate` and `forward` take them."""
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=visual_tokens)}}
 
