@@ -110,7 +110,8 @@ def _lora_shapes(config: MonkeyConfig) -> list[tuple[int, int]]:
 
     shapes = [(config.attention_rank, sides) for sides in attention]
     shapes.append((config.mlp_rank, 2 * width))
-    return shapes
+    # Where the rank is 0 there is no LoRA.
+    return [(rank, sides) for rank, sides in shapes if rank]
 
 
 def _lora_parameters(config: MonkeyConfig) -> int:
@@ -258,7 +259,7 @@ def count_flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int
     prompt_tokens = count_visual_tokens(config, grid) + 2 + text_tokens  # `<img>` and `</img>` count too
     return {
         "ViT": views * view,
-        "LoRA": tiles * lora,
+        "LoRA": (views if config.lora_on_global_view else tiles) * lora,
         "resampler": _resampler_flops(config, patches, views),
         "language model": _language_model_flops(config.text_config, prompt_tokens),
     }

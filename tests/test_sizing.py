@@ -76,6 +76,23 @@ def test_operations_are_those_of_the_model(name, views, mode):
     assert (flops["LoRA"] > 0) == (mode != "none")
 
 
+@pytest.mark.parametrize(
+    "lora", [{"attention_rank": 0}, {"mlp_rank": 0}, {"on_global_view": True}], ids=lambda lora: min(lora)
+)
+@pytest.mark.parametrize("name", ["smoke", "small"])
+def test_sizes_follow_where_lora_stands(name, lora):
+    profile = profiles.load_profile(name)
+    config = shallow(config_of(name, lora=profile.lora.model_copy(update=lora)))
+    model, side = build_on_meta(config), config.tile_size
+    assert sizing.count_parameters(config) == sizing.count_in_model(model)
+
+    pixels = torch.empty(5, 3, side, side, device="meta")
+    with torch.no_grad(), count_operations() as operations:
+        model.get_image_features(pixels, torch.tensor([[2, 2]]))
+    flops = sizing.count_flops(config)
+    assert operations.get_total_flops() == sum(flops.values()) - flops["language model"]
+
+
 def test_visual_tokens_follow_the_grid():
     paper = config_of("paper-896")
     assert sizing.count_visual_tokens(paper) == 1280

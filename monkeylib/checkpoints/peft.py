@@ -1,5 +1,7 @@
 """Per-tile LoRA in peft's file format: folders `tile-0`, `tile-1`, ..., each of which peft loads as one LoRA.
 
+A LoRA of the global view is a folder `global-view`.
+
 Where grids follow the shapes of images, the folders are called after row and column: `tile-0-0`, `tile-0-1`.
 
 peft multiplies by `lora_alpha / r` where Monkey learns a scaling, so `lora_alpha` is written as scaling x
@@ -60,7 +62,13 @@ def peft_modules(config: MonkeyConfig) -> dict[str, str]:
         modules[f"lora.{block}.out"] = f"{place}.{layout.attention}.{layout.out}"
         modules[f"lora.{block}.mlp"] = f"{place}.{_BYPASS}"
 
-    return modules
+    # Where the rank is 0 there is no LoRA.
+    return {lora: module for lora, module in modules.items() if _rank(config, module)}
+
+
+def _rank(config: MonkeyConfig, module: str) -> int:
+    """Return the rank of the LoRA beside a module."""
+    return config.mlp_rank if module.endswith(_BYPASS) else config.attention_rank
 
 
 def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target: Path) -> list[Path]:
@@ -85,6 +93,8 @@ def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target
         names = [f"tile-{row}-{col}" for row, col in config.lora_positions]
     else:
         names = [f"tile-{tile}" for tile in range(config.lora_count)]
+    if config.lora_on_global_view and config.lora_mode == "per_tile":
+        names[config.tile_lora_count :] = ["global-view"]
 
     with create_folder(target) as folder:
         # Tile i of the stacked tensors becomes the folder tile-i.
@@ -154,18 +164,21 @@ def _build_peft_config(config: MonkeyConfig, scalings: Mapping[str, float]) -> "
     # peft multiplies by alpha / rank, so alpha = scaling * rank gives the learned scaling.
     alphas = {}
     for module, scaling in scalings.items():
-        rank = config.mlp_rank if module.endswith(_BYPASS) else config.attention_rank
-        alphas[module] = scaling * rank
+        alphas[module] = scaling * _rank(config, module)
 
     # The modules of the first block, relative to it: peft finds them in every block.
-    bypass_of_first_block = next(module for module in scalings if module.endswith(f".0.{_BYPASS}"))
-    first_block = bypass_of_first_block.removesuffix(_BYPASS)
+    blocks = "blocks"
+    if not isinstance(config.vision_config, MonkeyVisionConfig):
+        blocks = layout_of(config.vision_config).blocks
+    first_block = f"{blocks}.0."
     targets = [module.removeprefix(first_block) for module in scalings if module.startswith(first_block)]
 
+    # peft takes no rank of 0, and nothing has it then.
+    rank = config.attention_rank or config.mlp_rank
     return LoraConfig(
-        r=config.attention_rank,
-        lora_alpha=config.attention_rank,
-        rank_pattern={_BYPASS: config.mlp_rank},
+        r=rank,
+        lora_alpha=rank,
+        rank_pattern={_BYPASS: config.mlp_rank} if config.mlp_rank else {},
         alpha_pattern=alphas,
         target_modules=sorted(targets),
         lora_dropout=config.lora_dropout,

@@ -174,6 +174,12 @@ def config_to_released(config: MonkeyConfig, original: Mapping[str, Any] | None 
             f"{config.max_tiles} tiles by its shape: save it with save_pretrained"
         )
 
+    if config.lora_on_global_view:
+        raise ValueError(
+            "the released layout has LoRA for tiles alone, this model has one for the global view too: save "
+            "it with save_pretrained"
+        )
+
     if not isinstance(config.text_config, QwenConfig):
         raise ValueError(
             "the released layout holds a language model of Qwen-7B's kind, "

@@ -138,7 +138,9 @@ class MonkeyConfig(PreTrainedConfig):
         lora_mode: "per_tile" (a LoRA for each tile, as in the paper), "shared" (LoRA 0 for every tile),
             "none", or "full" (no LoRA; the ViT itself trains).
         attention_rank, mlp_rank: ranks of the LoRA beside the attention projections and beside the MLP (paper
-            section 4: 16 and 32).
+            section 4: 16 and 32); 0 for no LoRA there.
+        lora_on_global_view: give the global view a LoRA too: its own after those of the tiles ("per_tile"),
+            or LoRA 0 as every tile ("shared"). Neither the paper nor the released code does so.
         lora_dropout: dropout on the input of the LoRA in training.
         mlp_lora_input: "residual", the residual stream before its norm, as in the released code; or "normed",
             what the MLP itself reads, which is the plain reading of the paper's LoRA "in the MLP" (section
@@ -171,6 +173,7 @@ class MonkeyConfig(PreTrainedConfig):
     lora_mode: LoRAMode = "per_tile"
     attention_rank: int = 16
     mlp_rank: int = 32
+    lora_on_global_view: bool = False
     lora_dropout: float = 0.05
     mlp_lora_input: LoRAInput = "residual"
     tie_word_embeddings: bool = False
@@ -193,10 +196,7 @@ class MonkeyConfig(PreTrainedConfig):
             raise ValueError(
                 f"lora_dropout is {shorten(self.lora_dropout)}: expected a number from 0, below 1"
             )
-        if self.lora_mode == "per_tile" and not self.grids and self.max_tiles is None:
-            raise ValueError(
-                "lora_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]"
-            )
+        self._check_lora()
 
         vision = self.vision_config
         if hasattr(vision, "vision_use_head"):
@@ -211,6 +211,34 @@ class MonkeyConfig(PreTrainedConfig):
                 f"{vision.patch_size}: change tile_size"
             )
 
+    def _check_lora(self) -> None:
+        """Check that what the LoRA mode needs is there.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if type(self.lora_on_global_view) is not bool:
+            raise ValueError(
+                f"lora_on_global_view is {shorten(self.lora_on_global_view)}: expected true or false"
+            )
+        if self.lora_on_global_view and self.views == "tiles":
+            raise ValueError(
+                "lora_on_global_view needs a global view, and views is 'tiles': leave it out, or set views "
+                "to 'tiles+global'"
+            )
+
+        if self.lora_mode in ("per_tile", "shared") and not self.attention_rank and not self.mlp_rank:
+            raise ValueError(
+                f"lora_mode {self.lora_mode!r} with attention_rank 0 and mlp_rank 0 has no LoRA: set one of "
+                "them, or lora_mode to 'none'"
+            )
+
+        has_tiles = self.grids or self.max_tiles is not None
+        if self.lora_mode == "per_tile" and not has_tiles and not self.lora_on_global_view:
+            raise ValueError(
+                "lora_mode 'per_tile' needs the grid of tiles: pass grids=[[rows, cols]], e.g. [[2, 2]]"
+            )
+
     @property
     def queries(self) -> int:
         """Visual tokens of a view: the resampler's queries, or one per patch after a projector."""
@@ -220,10 +248,12 @@ class MonkeyConfig(PreTrainedConfig):
         return self.resampler_config.queries
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields; the file of a model of the paper's one grid does not mention automatic ones."""
+        """Return the fields; the file of a model like the paper's does not mention what only others have."""
         fields = super().to_dict()
         if self.max_tiles is None:
             fields.pop("max_tiles", None)
+        if not self.lora_on_global_view:
+            fields.pop("lora_on_global_view", None)
         return fields
 
     # Tiles and their LoRA
@@ -232,12 +262,18 @@ class MonkeyConfig(PreTrainedConfig):
     def lora_count(self) -> int:
         """LoRAs beside each projection of the ViT: one per tile position, one for all tiles, or none."""
         if self.lora_mode == "per_tile":
-            # LoRA i serves tile i of every grid, so the largest grid decides.
-            most_tiles = max((rows * cols for rows, cols in self.grids), default=0)
-            return max(most_tiles, len(self.lora_positions))
+            # That of the global view, if it has one, comes last.
+            return self.tile_lora_count + int(self.lora_on_global_view)
         if self.lora_mode == "shared":
             return 1
         return 0
+
+    @property
+    def tile_lora_count(self) -> int:
+        """Tile positions that a LoRA of mode "per_tile" belongs to."""
+        # LoRA i serves tile i of every grid, so the largest grid decides.
+        most_tiles = max((rows * cols for rows, cols in self.grids), default=0)
+        return max(most_tiles, len(self.lora_positions))
 
     @property
     def lora_positions(self) -> list[tuple[int, int]]:

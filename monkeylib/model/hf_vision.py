@@ -132,8 +132,10 @@ class BlockLoRA(nn.Module):
         super().__init__()
         width = config.vision_config.hidden_size
 
-        # Every projection maps width to width: transformers fuses none of them.
-        def build_lora(rank: int) -> TileLoRA:
+        # Every projection maps width to width: transformers fuses none of them. Rank 0 means no LoRA there.
+        def build_lora(rank: int) -> TileLoRA | None:
+            if not rank:
+                return None
             return TileLoRA(config.lora_count, rank, width, width, config.lora_dropout)
 
         self.query = build_lora(config.attention_rank)
@@ -151,7 +153,12 @@ class BlockLoRA(nn.Module):
         attention.register_forward_pre_hook(self._take_lora_groups, with_kwargs=True)
         beside = {"q_proj": self.query, "k_proj": self.key, "v_proj": self.value, layout.out: self.out}
         for name, lora in beside.items():
+            if lora is None:
+                continue
             attention.get_submodule(name).register_forward_hook(partial(self._add_to_projection, lora))
+
+        if self.mlp is None:
+            return
 
         # The norm before the MLP shows what the MLP's LoRA reads, the end of the MLP where it is added.
         mlp_norm = block.get_submodule(layout.mlp_norm)

@@ -53,6 +53,8 @@ LARGEST = {
     "max_tiles": MAX_TILES,
     "max_position_embeddings": 2**24,
 }
+# Of these, 0 says that there is none.
+_MAY_BE_ZERO = ("attention_rank", "mlp_rank")
 
 
 def check_sizes(settings: Mapping[str, Any], prefix: str = "") -> None:
@@ -73,7 +75,7 @@ def check_sizes(settings: Mapping[str, Any], prefix: str = "") -> None:
         elif name in LARGEST and value is not None:
             # Some encoders state height and width.
             for size in value if isinstance(value, list | tuple) else [value]:
-                check_size(f"{prefix}{name}", size, LARGEST[name])
+                check_size(f"{prefix}{name}", size, LARGEST[name], smallest=0 if name in _MAY_BE_ZERO else 1)
 
     _check_heads(settings, prefix)
 
@@ -98,15 +100,15 @@ def _check_heads(settings: Mapping[str, Any], prefix: str) -> None:
         )
 
 
-def check_size(name: str, size: Any, largest: int) -> None:
+def check_size(name: str, size: Any, largest: int, smallest: int = 1) -> None:
     """Check one size.
 
     Raises:
-        ValueError: it is no whole number from 1 to `largest`.
+        ValueError: it is no whole number from `smallest` to `largest`.
     """
     is_whole = isinstance(size, int) and not isinstance(size, bool)
-    if not is_whole or not 1 <= size <= largest:
-        raise ValueError(f"{name} is {shorten(size)}: expected a whole number from 1 to {largest:,}")
+    if not is_whole or not smallest <= size <= largest:
+        raise ValueError(f"{name} is {shorten(size)}: expected a whole number from {smallest} to {largest:,}")
 
 
 def check_file_size(path: Path, largest: int, content: str) -> None:

@@ -1,6 +1,7 @@
 """Complete model: views -> vision backbone with per-tile LoRA -> resampler -> language model."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -164,8 +165,11 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 fit the grids.
         """
         # The LoRA of each view, in the order of `pixel_values`: tiles row by row, then the global view.
-        lora_index = None if grids is None else self.lora_index(grids)
-        if lora_index is not None and len(lora_index) != len(pixel_values):
+        if grids is None:
+            lora_index = lora_index_of_image(self.config, 0, 0) * len(pixel_values)
+        else:
+            lora_index = self.lora_index(grids)
+        if grids is not None and len(lora_index) != len(pixel_values):
             raise ValueError(
                 f"images of the grids {grids.tolist()} with views={self.config.views!r} have "
                 f"{len(lora_index)} views, got {len(pixel_values)}: prepare them with the processor of this "
@@ -278,20 +282,19 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.config.check_grid(rows, cols)
             return
 
-        count_before = self.config.lora_count
+        count_before = self.config.tile_lora_count
         self.config.grids = [*self.config.grids, [rows, cols]]
         first_rows, first_cols = self.config.grids[0]
 
         # For each additional tile, the tile of the first grid that covers its upper left corner.
         sources: list[int | None] = list(range(count_before))
-        for tile in range(count_before, self.config.lora_count):
+        for tile in range(count_before, self.config.tile_lora_count):
             row, col = divmod(tile, cols)
             covering = (row * first_rows // rows) * first_cols + col * first_cols // cols
             sources.append(covering if extra == "copy" else None)
 
         if len(sources) > count_before:
-            for lora in tile_loras(self.vision):
-                lora.rearrange(sources)
+            self._rearrange_tiles(sources, count_before)
 
     @torch.no_grad()
     def use_auto_grid(self, max_tiles: int, extra: Literal["copy", "fresh"] = "copy") -> None:
@@ -305,7 +308,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         _check_extra(extra)
         check_size("max_tiles", max_tiles, MAX_TILES)
-        positions_before = self.config.lora_positions
+        positions_before, count_before = self.config.lora_positions, self.config.tile_lora_count
         self.config.max_tiles, self.config.grids = max_tiles, []
 
         sources: list[int | None] = []
@@ -317,9 +320,43 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             is_fresh = nearest is None or (extra == "fresh" and distances[nearest] > 0)
             sources.append(None if is_fresh else nearest)
 
-        if self.config.lora_mode == "per_tile":
-            for lora in tile_loras(self.vision):
-                lora.rearrange(sources)
+        self._rearrange_tiles(sources, count_before)
+
+    @torch.no_grad()
+    def permute_tiles(self, order: Sequence[int]) -> None:
+        """Let tile `i` meet the LoRA that tile `order[i]` has met: what a per-tile LoRA has learned of its
+        position then serves another one. The global view keeps its own, if it has one.
+
+        Args:
+            order: each tile position once.
+
+        Raises:
+            ValueError: the order is no permutation of the tile positions, or no LoRA belongs to a position.
+        """
+        count = self.config.tile_lora_count
+        if self.config.lora_mode != "per_tile":
+            raise ValueError(
+                f"a model of lora_mode {self.config.lora_mode!r} has no LoRA that belongs to a tile position"
+            )
+        if sorted(order) != list(range(count)):
+            raise ValueError(
+                f"the order of tiles is {list(order)}: expected each number from 0 to {count - 1} once"
+            )
+        self._rearrange_tiles(list(order), count)
+
+    def _rearrange_tiles(self, sources: list[int | None], count_before: int) -> None:
+        """Replace the LoRAs of tile positions as `TileLoRA.rearrange` does; that of the global view stays.
+
+        Args:
+            sources: number of the LoRA that each position gets, None for a fresh one.
+            count_before: tile positions that had a LoRA so far.
+        """
+        if self.config.lora_mode != "per_tile":
+            return
+        if self.config.lora_on_global_view:
+            sources = [*sources, count_before]
+        for lora in tile_loras(self.vision):
+            lora.rearrange(sources)
 
     def save_pretrained(self, *arguments: Any, **options: Any) -> None:
         """Write configuration and weights to a folder, as transformers does."""

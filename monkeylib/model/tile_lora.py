@@ -1,4 +1,5 @@
-"""Per-tile LoRA: tile `i` of an image goes through LoRA `i`, the global view through none.
+"""Per-tile LoRA: tile `i` of an image goes through LoRA `i`, the global view through none (unless the
+configuration's `lora_on_global_view` says otherwise).
 
 Beside each projection `W` of the frozen ViT stands one low-rank adapter (LoRA) per tile position. The patches
 `x` of tile `i` become (paper section 3.1)
@@ -38,7 +39,7 @@ def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]
     Args:
         config: its `lora_mode` decides. "per_tile" gives tile `i` LoRA `i`, or the LoRA of its position
             (`MonkeyConfig.lora_of_tiles`), "shared" gives every tile LoRA 0, and "none" and "full" have no
-            LoRA.
+            LoRA. The global view meets one only where `lora_on_global_view` says so.
         rows, cols: the image's grid; 0 and 0 for an image of one global view.
 
     Raises:
@@ -60,10 +61,17 @@ def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]
     else:
         index = [NO_LORA] * tiles
 
-    # The global view meets none. An image of one view always has it.
+    # An image of one view always has the global view.
     if config.views != "tiles" or not tiles:
-        index.append(NO_LORA)
+        index.append(_lora_of_global_view(config))
     return index
+
+
+def _lora_of_global_view(config: MonkeyConfig) -> int:
+    """Return the LoRA of the global view: the last one, LoRA 0 in the mode "shared", or `NO_LORA`."""
+    if not config.lora_on_global_view or not config.lora_count:
+        return NO_LORA
+    return config.lora_count - 1
 
 
 class Chunk(NamedTuple):

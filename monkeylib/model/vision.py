@@ -168,7 +168,7 @@ class VisionBlock(GradientCheckpointingLayer):
 
         normed = self.ln_2(x)
         y = self.proj(F.gelu(self.fc(normed)))
-        if lora_groups is not None:
+        if lora_groups is not None and self.mlp_lora is not None:
             lora_input = normed if self.mlp_lora_reads_norm else x
             self.mlp_lora.add(y, lora_input, lora_groups)
 
@@ -193,7 +193,7 @@ class VisionAttention(nn.Module):
         views, patches, width = x.shape
 
         qkv = self.qkv(x)
-        if lora_groups is not None:
+        if lora_groups is not None and self.qkv_lora is not None:
             self.qkv_lora.add(qkv, x, lora_groups)
 
         # The query, key and value of a head lie side by side. -> 3 x [views, heads, patches, head_dim]
@@ -203,14 +203,14 @@ class VisionAttention(nn.Module):
         context = context.transpose(1, 2).reshape(views, patches, width)
 
         y = self.out(context)
-        if lora_groups is not None:
+        if lora_groups is not None and self.out_lora is not None:
             self.out_lora.add(y, context, lora_groups)
         return y
 
 
 def _build_lora(config: MonkeyConfig, rank: int, d_out: int) -> TileLoRA | None:
-    """Build the LoRAs beside one projection; None in the modes without LoRA."""
-    if not config.lora_count:
+    """Build the LoRAs beside one projection; None in the modes without LoRA, or where the rank is 0."""
+    if not config.lora_count or not rank:
         return None
     return TileLoRA(config.lora_count, rank, config.vision_config.width, d_out, config.lora_dropout)
 

@@ -40,7 +40,15 @@ from monkeylib.prompts import IMAGE_TOKENS, SEPARATOR
 from monkeylib.tiling import Grid
 
 # What a model in the released layout fixes, and a profile on it has to agree with.
-_FIXED_BY_RELEASE = ("lora_mode", "views", "attention_rank", "mlp_rank", "mlp_lora_input", "lora_dropout")
+_FIXED_BY_RELEASE = (
+    "lora_mode",
+    "views",
+    "attention_rank",
+    "mlp_rank",
+    "mlp_lora_input",
+    "lora_on_global_view",
+    "lora_dropout",
+)
 
 
 # --- configuration
@@ -88,6 +96,7 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
         lora_mode=profile.lora.mode,
         attention_rank=profile.lora.attention_rank,
         mlp_rank=profile.lora.mlp_rank,
+        lora_on_global_view=profile.lora.on_global_view,
         lora_dropout=profile.lora.dropout,
     )
 

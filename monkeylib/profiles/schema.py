@@ -22,6 +22,7 @@ from monkeylib.tiling import GlobalFrom, ResizeMode, check_pixels
 Layers = Annotated[int, Field(gt=0, le=limits.MAX_LAYERS)]
 Width = Annotated[int, Field(gt=0, le=limits.MAX_WIDTH)]
 MLPWidth = Annotated[int, Field(gt=0, le=limits.MAX_MLP_WIDTH)]
+Rank = Annotated[int, Field(ge=0, le=limits.MAX_WIDTH)]
 Heads = Annotated[int, Field(gt=0, le=limits.MAX_HEADS)]
 TileSize = Annotated[int, Field(gt=0, le=limits.MAX_TILE_SIZE)]
 Tiles = Annotated[int, Field(gt=0, le=limits.MAX_TILES)]
@@ -126,14 +127,18 @@ class TileLoRAConfig(ProfileSection):
 
     Fields:
         mode: LoRA of each tile position, shared by all tiles, none, or the whole ViT trains.
-        attention_rank, mlp_rank: ranks beside the attention's projections and beside the MLP.
+        attention_rank, mlp_rank: ranks beside the attention's projections and beside the MLP; 0 for no LoRA
+            there.
         dropout: dropout on the input of the LoRA.
+        on_global_view: give the global view a LoRA too: its own, or the shared one. For the ablation: neither
+            the paper nor the released code does so.
     """
 
     mode: LoRAMode
-    attention_rank: Width
-    mlp_rank: Width
+    attention_rank: Rank
+    mlp_rank: Rank
     dropout: float = Field(ge=0, lt=1)
+    on_global_view: bool = False
 
 
 # --- training

@@ -75,6 +75,26 @@ def test_written_lora_is_read_back_bit_for_bit(dtype, tiny, tmp_path):
     assert expected and all(torch.equal(read[name], tensor) for name, tensor in expected.items())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("ranks", [{"attention_rank": 0}, {"mlp_rank": 0}])
+def test_lora_beside_attention_or_mlp_alone_is_written(ranks, tiny, tmp_path):
+    model = tiny(**ranks)
+    pixels = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    folder = peft.write_lora(model.state_dict(), model.config, tmp_path / "peft")[3]
+    loaded = PeftModel.from_pretrained(without_lora(model), str(folder)).eval()
+    assert torch.allclose(loaded(pixels), model.vision(pixels, [3]), rtol=1e-4, atol=1e-4)
+
+
+def test_lora_of_the_global_view_has_its_own_folder(tiny, tmp_path):
+    model, other = tiny(lora_on_global_view=True), tiny(1, lora_on_global_view=True)
+    folders = peft.write_lora(model.state_dict(), model.config, tmp_path / "peft")
+    assert [folder.name for folder in folders] == ["tile-0", "tile-1", "tile-2", "tile-3", "global-view"]
+
+    peft.read_lora(folders[4], other, 4)
+    for source, target in zip(tile_loras(model), tile_loras(other), strict=True):
+        assert torch.equal(target.lora_B[4], source.lora_B[4])
+
+
 def test_folder_that_peft_saved_is_read(model, folders, tiny, tmp_path):
     loaded = PeftModel.from_pretrained(without_lora(model), str(folders[1]), is_trainable=True)
     with torch.no_grad():

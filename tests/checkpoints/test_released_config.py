@@ -13,6 +13,8 @@ from tests.support.released_files import TRUE_SETTINGS, golden_settings
         ({"grids": [[2, 2], [4, 1]]}, "its grids is"),
         ({"views": "tiles"}, "its views is tiles, the layout has tiles[+]global"),
         ({"mlp_rank": 8}, "its mlp_rank is 8, the layout has 32"),
+        ({"attention_rank": 0}, "its attention_rank is 0, the layout has 16"),
+        ({"lora_on_global_view": True}, "LoRA for tiles alone, this model has one for the global view too"),
     ],
 )
 def test_model_that_the_released_layout_cannot_hold_raises(changes, complaint):

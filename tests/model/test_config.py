@@ -101,6 +101,10 @@ def test_impossible_number_of_tiles_raises(max_tiles):
         ({"vision_config": {"width": [8, 8]}}, "width is .8, 8.: expected a whole number"),
         ({"vision_config": {"num_attention_heads": [8]}}, "heads is .8.: expected a whole number"),
         ({"resampler_config": {"queries": [16]}}, "queries is .16.: expected a whole number"),
+        ({"attention_rank": -1}, "attention_rank is -1: expected a whole number from 0 to"),
+        ({"attention_rank": 0, "mlp_rank": 0}, "'per_tile' with .* 0 and mlp_rank 0 has no LoRA: set one"),
+        ({"lora_on_global_view": 1}, "lora_on_global_view is 1: expected true or false"),
+        ({"lora_on_global_view": True, "views": "tiles"}, "needs a global view, and views is 'tiles'"),
     ],
 )
 def test_value_that_a_field_cannot_have_raises(fields, message):
@@ -112,6 +116,17 @@ def test_most_tiles_are_saved_where_grids_are_automatic(tmp_path):
     MonkeyConfig(max_tiles=6).save_pretrained(tmp_path)
     assert MonkeyConfig.from_pretrained(tmp_path).max_tiles == 6
     assert "max_tiles" not in MonkeyConfig(grids=[[2, 2]]).to_json_string()
+
+
+def test_lora_of_the_global_view_is_saved_where_there_is_one(tmp_path):
+    MonkeyConfig(grids=[[2, 2]], lora_on_global_view=True).save_pretrained(tmp_path)
+    assert MonkeyConfig.from_pretrained(tmp_path).lora_count == 5
+    assert "lora_on_global_view" not in MonkeyConfig(grids=[[2, 2]]).to_json_string()
+
+
+def test_one_view_may_have_a_lora():
+    config = MonkeyConfig(views="global", lora_on_global_view=True)
+    assert (config.lora_count, config.tile_lora_count) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,20 @@ def test_fine_tuning_trains_lora_or_the_backbone(kind, mode, count):
 
 
 @every_encoder
+@pytest.mark.parametrize(("name", "modules"), [("attention_rank", 2), ("mlp_rank", 8)])
+def test_rank_zero_leaves_that_lora_out(kind, name, modules):
+    base = build(kind)
+    config = MonkeyConfig.from_dict({**base.config.to_dict(), name: 0})
+    model = MonkeyForConditionalGeneration(config).eval()
+    assert len(tile_loras(model)) == modules  # of two blocks
+
+    model.load_state_dict({key: base.state_dict()[key] for key in model.state_dict()})
+    with torch.no_grad():
+        changed = (model.vision(views(2), [0, NO_LORA]) - model.vision(views(2))).abs().amax((1, 2))
+    assert changed[0] > 1e-3 and changed[1] == 0
+
+
+@every_encoder
 def test_gradient_checkpointing_changes_no_value(kind):
     plain, checkpointed = (build(kind) for _ in range(2))
     checkpointed.activation_checkpointing_enable()

@@ -8,8 +8,16 @@ from monkeylib.model.limits import LARGEST, MAX_TILES, check_file_size, check_gr
 @pytest.mark.parametrize("name", LARGEST)
 def test_largest_size_is_accepted_and_one_more_is_refused(name):
     check_sizes({name: LARGEST[name]})
-    with pytest.raises(ValueError, match=f"{name} is {LARGEST[name] + 1}: expected a whole number from 1 to"):
-        check_sizes({name: LARGEST[name] + 1})
+    one_more = LARGEST[name] + 1
+    with pytest.raises(ValueError, match=f"{name} is {one_more}: expected a whole number from [01] to"):
+        check_sizes({name: one_more})
+
+
+@pytest.mark.parametrize("name", ["attention_rank", "mlp_rank"])
+def test_rank_may_be_zero(name):
+    check_sizes({name: 0})
+    with pytest.raises(ValueError, match=f"{name} is -1: expected a whole number from 0 to"):
+        check_sizes({name: -1})
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, "8", True, [8, 0], {"height": 8}, "9" * 100])

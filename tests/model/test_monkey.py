@@ -370,3 +370,52 @@ def test_from_pretrained_refuses_what_transformers_only_warns_about(tiny, tmp_pa
     for model_class in (MonkeyForConditionalGeneration, AutoModelForImageTextToText):
         with pytest.raises(ValueError, match=sentence):
             model_class.from_pretrained(tmp_path)
+
+
+@torch.no_grad()
+def test_one_global_view_meets_its_lora_without_grids(tiny):
+    model = tiny(views="global", grids=[], lora_on_global_view=True)
+    pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    features = model.get_image_features(pixels)
+    assert torch.equal(features, model.get_image_features(pixels, torch.zeros(2, 2, dtype=torch.long)))
+    assert not torch.allclose(features, model.resampler(model.vision(pixels)), atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("on_global_view", [False, True])
+def test_permuted_tiles_meet_the_lora_of_another_position(on_global_view, tiny, processor, make_image):
+    model, inputs = tiny(lora_on_global_view=on_global_view), processor.image_processor(make_image())
+    index = model.lora_index(inputs["grids"])
+    expected = model.vision(inputs["pixel_values"], [2, 0, 3, 1, index[4]])
+
+    model.permute_tiles([2, 0, 3, 1])
+    assert torch.allclose(model.vision(inputs["pixel_values"], index), expected, atol=1e-5)
+
+    # The inverse gives the first order back.
+    before = model.vision.blocks[1].mlp_lora.lora_A.clone()
+    model.permute_tiles([1, 3, 0, 2])
+    assert torch.equal(model.vision.blocks[1].mlp_lora.lora_A[:4], before[[1, 3, 0, 2]])
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [0, 1, 2, 2], [1, 2, 3, 4]])
+def test_order_that_is_no_permutation_of_the_tiles_raises(order, tiny):
+    with pytest.raises(ValueError, match="each number from 0 to 3 once"):
+        tiny().permute_tiles(order)
+
+
+def test_tiles_of_a_shared_lora_are_not_permuted(tiny):
+    with pytest.raises(ValueError, match="'shared' has no LoRA that belongs to a tile position"):
+        tiny(lora_mode="shared").permute_tiles([0])
+
+
+def test_lora_of_the_global_view_stays_the_last_one_in_other_grids(tiny):
+    wider, automatic = tiny(lora_on_global_view=True), tiny(lora_on_global_view=True)
+    first = wider.vision.blocks[0].mlp_lora.lora_A.clone()
+
+    wider.use_grid(2, 3)
+    assert torch.equal(wider.vision.blocks[0].mlp_lora.lora_A[[0, 1, 2, 3, 6]], first)
+
+    automatic.use_auto_grid(3)
+    assert torch.equal(automatic.vision.blocks[0].mlp_lora.lora_A[-1], first[-1])
+    for model in (wider, automatic):
+        assert len(model.vision.blocks[0].mlp_lora.lora_A) == model.config.lora_count

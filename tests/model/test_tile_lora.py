@@ -125,3 +125,36 @@ def test_examples_in_docstrings_hold():
     results = doctest.testmod(lora_module)
     assert results.attempted > 0
     assert results.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("ranks", "kept"),
+    [
+        ({"attention_rank": 0}, {"mlp_lora"}),
+        ({"mlp_rank": 0}, {"attention.qkv_lora", "attention.out_lora"}),
+    ],
+)
+def test_rank_zero_leaves_that_lora_out(ranks, kept, tiny, views):
+    model = tiny(**ranks)
+    names = {
+        name.removeprefix("blocks.0.")
+        for name, module in model.vision.blocks.named_modules(prefix="blocks")
+        if isinstance(module, TileLoRA) and name.startswith("blocks.0.")
+    }
+    assert names == kept
+
+    with torch.no_grad():
+        changed = (model.vision(views, LORA_INDEX) - model.vision(views)).abs().amax((1, 2)) > 0
+    assert changed.tolist() == [number != NO_LORA for number in LORA_INDEX]
+
+
+def test_global_view_has_the_last_lora_or_the_shared_one(tiny):
+    grids = torch.tensor([[2, 2], [0, 0]])
+    per_tile, shared = tiny(lora_on_global_view=True), tiny(lora_on_global_view=True, lora_mode="shared")
+    assert per_tile.lora_index(grids) == [0, 1, 2, 3, 4, 4]
+    assert len(per_tile.vision.blocks[0].mlp_lora.lora_A) == 5
+    assert shared.lora_index(grids) == [0] * 6
+    assert len(shared.vision.blocks[0].mlp_lora.lora_A) == 1
+
+    without = tiny(lora_on_global_view=True, lora_mode="none")
+    assert without.lora_index(grids) == [NO_LORA] * 6
