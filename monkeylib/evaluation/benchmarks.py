@@ -4,7 +4,8 @@ A benchmark is declarative: the examples to load with the prompt that they carry
 answer, and the metrics, the first of which is the main one. There are four kinds here, and `own_benchmarks`
 makes one of any file of questions:
 
-- the test sets of the synthetic data: `nano-fine` and others;
+- the test sets of the synthetic data: `nano-fine` and others, and `nano-fixed-fine` and so on, whose images
+  have transformed quadrants (`data.synthetic.renderings`);
 - the paper's 18 (`monkeylib.data.dataset_cards`), read from their official downloads: `textvqa` from the
   folder textvqa, and so on;
 - their other splits and forms: `docvqa-val` and `infovqa-val`, since the answers of those test splits aren't
@@ -19,13 +20,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from monkeylib import resources
 from monkeylib.data import synthetic
 from monkeylib.data.dataset_cards import DatasetCard, Kind, evaluation_cards
+from monkeylib.data.synthetic.renderings import RENDERINGS, transforms_at
 from monkeylib.errors import unknown_name
 from monkeylib.evaluation.benchmark_files import official_examples, released_examples
 from monkeylib.evaluation.examples import Example
@@ -119,19 +121,35 @@ class Benchmark:
 # --- synthetic data -----------------------------------------------------------------------------------------
 
 
+def synthetic_name(split: str, rendering: str = "ordinary") -> str:
+    """Return the name of the benchmark of a test set: nano-fine, nano-fixed-fine.
+
+    Args:
+        split: a name of `synthetic.TEST_SETS`.
+        rendering: one of `renderings.RENDERINGS`.
+    """
+    return f"nano-{split}" if rendering == "ordinary" else f"nano-{rendering}-{split}"
+
+
 def _nano_benchmark(
-    split: str, title: str, kind: Kind, metrics: tuple[str, ...], max_new_tokens: int
+    split: str,
+    title: str,
+    kind: Kind,
+    metrics: tuple[str, ...],
+    max_new_tokens: int,
+    rendering: str = "ordinary",
 ) -> Benchmark:
     """Build the benchmark of a test set of the synthetic data."""
 
     # Loaded on demand: the table below is built on import.
     def load(limit: int | None = None) -> list[Example]:
         count = _NANO_SIZE if limit is None else min(limit, _NANO_SIZE)
-        return [_nano_example(question) for question in synthetic.make_test_set(split, count)]
+        questions = synthetic.make_test_set(split, count, rendering=rendering)
+        return [_nano_example(question) for question in questions]
 
     return Benchmark(
-        name=f"nano-{split}",
-        title=title,
+        name=synthetic_name(split, rendering),
+        title=title if rendering == "ordinary" else f"{title}, {rendering} transforms of quadrants",
         kind=kind,
         load=load,
         metrics=metrics,
@@ -150,23 +168,29 @@ def _nano_example(question: synthetic.TestQuestion) -> Example:
         question=question.question,
         answers=question.answers,
         prompt=question.prompt,
-        image_id=f"nano-test-{question.sample.seed}",
+        image_id=synthetic_name(f"test-{question.sample.seed}", question.sample.rendering),
         meta=_nano_meta(question),
     )
 
 
-def _nano_meta(question: synthetic.TestQuestion) -> dict[str, str | float | list[float]]:
-    """Return the fields that group scores and annotate figures: family, text size, answer box."""
-    annotation = question.annotation
+def _nano_meta(question: synthetic.TestQuestion) -> dict[str, Any]:
+    """Return the fields that group scores and annotate figures: family, text size, answer box, and how the
+    quadrants that hold the answer are transformed."""
+    sample, annotation = question.sample, question.annotation
     if annotation is None:
-        return {"family": question.sample.family}
-    return {
+        return {"family": sample.family}
+
+    meta = {
         "family": annotation.family,
         "kind": annotation.kind,
         "text_size": annotation.text_size,
         "height": float(annotation.height),
         "answer_box": [float(edge) for edge in annotation.answer_box],
     }
+    if sample.rendering != "ordinary":
+        names = transforms_at(annotation.answer_box, sample.image.size, sample.rendering, sample.seed)
+        meta["transforms"] = " + ".join(sorted(names))
+    return meta
 
 
 # --- public datasets ----------------------------------------------------------------------------------------
@@ -238,11 +262,14 @@ _VARIANTS = [_variant_card(card, ending) for card in _CARDS for ending in card.t
 _OFFICIAL = {card.name: card for card in (*_CARDS, *_VARIANTS)}
 _RELEASED = {f"released-{card.name}": card for card in _CARDS if card.test.released}
 
+_NANO = (
+    ("fine", "Nano, small text", "documents", ("exact_match", "anls"), 24),
+    ("large", "Nano, large text", "documents", ("exact_match", "anls"), 24),
+    ("general", "Nano, general questions", "general", ("exact_match", "anls"), 24),
+    ("caption", "Nano, captions", "captions", ("cider_d",), 96),
+)
 _BENCHMARKS = (
-    _nano_benchmark("fine", "Nano, small text", "documents", ("exact_match", "anls"), 24),
-    _nano_benchmark("large", "Nano, large text", "documents", ("exact_match", "anls"), 24),
-    _nano_benchmark("general", "Nano, general questions", "general", ("exact_match", "anls"), 24),
-    _nano_benchmark("caption", "Nano, captions", "captions", ("cider_d",), 96),
+    *(_nano_benchmark(*test_set, rendering) for rendering in RENDERINGS for test_set in _NANO),
     *(_official_benchmark(card, card.test.prompts.documented) for card in _OFFICIAL.values()),
     *(_released_benchmark(card, card.test.prompts.released) for card in _RELEASED.values()),
 )
@@ -299,11 +326,14 @@ def _find_prompt(benchmark: Benchmark, name: str) -> str:
 
 
 def available(data: Path | str | None = None) -> list[str]:
-    """Return the names of the benchmarks whose files exist; the synthetic ones always do."""
+    """Return the names of the benchmarks whose files exist; the synthetic ones always do.
+
+    Of these, only the ordinary test sets are among them: the others are for experiments, by their names.
+    """
     root = Path(data) if data else resources.benchmarks()
 
     # Synthetic benchmarks are rendered, so they need no files.
-    names = [name for name, benchmark in BENCHMARKS.items() if benchmark.card is None]
+    names = [synthetic_name(split) for split, *_ in _NANO]
 
     for name, card in _OFFICIAL.items():
         if all((root / card.folder / file).exists() for file in card.test.files):

@@ -541,7 +541,7 @@ def predict_synthetic(
     Answers on disk are not generated again; those of another checkpoint are replaced.
 
     Args:
-        profile: sets batch size and length of answers.
+        profile: sets batch size, length of answers, and the rendering of the images.
         checkpoint: folder of the model.
         folder: folder of the predictions.
         counts: examples of each split (`fine`, `large`, `general`, `caption`).
@@ -553,7 +553,7 @@ def predict_synthetic(
 
     runs = {}
     for split, count in counts.items():
-        benchmark = benchmarks.get(f"nano-{split}")
+        benchmark = benchmarks.get(benchmarks.synthetic_name(split, profile.rendering))
         runs[benchmark.name] = predict(
             monkey,
             benchmark.load(count),

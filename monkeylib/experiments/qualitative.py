@@ -8,6 +8,7 @@ from PIL import Image
 
 from monkeylib.boxes import Box
 from monkeylib.data import synthetic
+from monkeylib.data.synthetic.renderings import RENDERINGS
 from monkeylib.evaluation.examples import Prediction, read_predictions
 from monkeylib.evaluation.metrics.text import exact_match
 
@@ -45,9 +46,10 @@ class QualitativeExample:
 
 def render_image(prediction: Prediction) -> Image.Image:
     """Render the synthetic image of a prediction again from the seed in its name."""
-    # "nano-test-17" -> 17
-    seed = int(prediction.image.rsplit("-", 1)[1])
-    return synthetic.make_sample(seed, "test").image
+    # "nano-test-17" or "nano-fixed-test-17" -> 17
+    *path, seed = prediction.image.split("-")
+    rendering = path[1] if path[1] in RENDERINGS else "ordinary"
+    return synthetic.make_sample(int(seed), "test", rendering=rendering).image
 
 
 def read_examples(files: Mapping[str, Path]) -> list[QualitativeExample]:

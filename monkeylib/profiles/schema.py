@@ -315,6 +315,8 @@ class Profile(ProfileSection):
         training, evaluation, ablation: settings of the runs.
         base_checkpoint: folder of the base model, from which fine-tuning starts.
         image_width, image_height: size of synthetic images, if not that of the tile grid.
+        rendering: whether the quadrants of synthetic images are transformed, in training and evaluation
+            (`data.synthetic.renderings`).
     """
 
     name: str
@@ -338,6 +340,7 @@ class Profile(ProfileSection):
     base_checkpoint: str | None = None
     image_width: TileSize | None = None
     image_height: TileSize | None = None
+    rendering: Literal["ordinary", "fixed", "dealt"] = "ordinary"
 
     @model_validator(mode="after")
     def _image_fits(self) -> "Profile":

@@ -140,6 +140,7 @@ class SyntheticRecords:
     def __init__(self, profile: Profile, split: str):
         self.size, self.split = profile.image_size, split
         self.tile_size, self.auto_tiles = profile.tile_size, profile.auto_tiles
+        self.rendering = profile.rendering
         # Pixels of the finest view per pixel of the image: what is too small to read is mostly not asked.
         self.scale = 1.0 if profile.views != "global" else profile.tile_size / self.size[0]
         self.name = f"nano-{split}"
@@ -152,7 +153,7 @@ class SyntheticRecords:
         # A document takes two tiles across.
         if size[0] < 2 * self.tile_size and self.auto_tiles is not None and family == "document":
             family = "scene_text"
-        sample = make_sample(index, self.split, size, family)
+        sample = make_sample(index, self.split, size, family, self.rendering)
 
         # Most of an example are visual tokens: more text costs little time and teaches more.
         turns = training_turns(

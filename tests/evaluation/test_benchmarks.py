@@ -8,6 +8,7 @@ import pytest
 
 from monkeylib import resources
 from monkeylib.data import dataset_cards
+from monkeylib.data.synthetic.renderings import QUADRANTS
 from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.examples import read_predictions
 from monkeylib.evaluation.metrics import registry
@@ -388,6 +389,25 @@ def test_text_splits_hold_only_text_of_their_size():
         metas = [e.meta for e in benchmarks.get(f"nano-{name}").load(8)]
         assert {meta["text_size"] for meta in metas} == {name}
         assert all(len(meta["answer_box"]) == 4 and meta["height"] > 0 for meta in metas)
+
+
+def test_transformed_quadrants_are_benchmarks_of_their_own_that_name_the_transforms():
+    ordinary, fixed, dealt = (
+        benchmarks.get(name).load(12) for name in ("nano-large", "nano-fixed-large", "nano-dealt-large")
+    )
+    assert [(e.id, e.question, e.answers) for e in fixed] == [(e.id, e.question, e.answers) for e in dealt]
+
+    keys = [{example.image_key for example in examples} for examples in (ordinary, fixed, dealt)]
+    assert not keys[0] & keys[1] and not keys[1] & keys[2] and not keys[0] & keys[2]
+
+    assert not any("transforms" in example.meta for example in ordinary)
+    for example in fixed:
+        transforms = example.meta["transforms"].split(" + ")
+        assert set(transforms) <= set(QUADRANTS) and len(transforms) in (1, 2, 4)
+
+
+def test_benchmarks_without_names_are_the_ordinary_test_sets(data):
+    assert benchmarks.available() == ["nano-fine", "nano-large", "nano-general", "nano-caption"]
 
 
 def test_unknown_benchmark_raises_with_the_list():

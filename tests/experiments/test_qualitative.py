@@ -1,5 +1,7 @@
 """Qualitative examples: answers of several models, joined by question."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,12 @@ def test_examples_join_models_and_are_grouped_by_outcome(files):
     assert counts == {"only first": 10, "only second": 0, "both": 5, "neither": 5}
     assert groups["both"][0].correct == {"first": True, "second": True}
     assert groups["neither"][0].answers == {"first": "wrong", "second": "wrong"}
+
+
+def test_transformed_image_is_rendered_with_its_transforms():
+    example = replace(prediction(0, True), image="nano-dealt-test-17")
+    expected = synthetic.make_sample(17, "test", rendering="dealt").image
+    assert np.array_equal(np.asarray(qualitative.render_image(example)), np.asarray(expected))
 
 
 def test_example_renders_its_image_and_has_the_box_of_its_answer(files):

@@ -11,10 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monkeylib.data.records import BadRecord, Record
+from monkeylib.data.synthetic.renderings import QUADRANTS, quadrant_transforms
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.messages import ImagePart, Message
-from monkeylib.training.batches import ExampleEncoder, LengthBuckets, MicroBatches, build_dataloader
+from monkeylib.profiles import load_profile
+from monkeylib.training.batches import (
+    ExampleEncoder,
+    LengthBuckets,
+    MicroBatches,
+    SyntheticRecords,
+    build_dataloader,
+    synthetic_data,
+)
 from monkeylib.training.data_parallel import Shard
+
+# Before there were renderings.
+NANO_DIGEST = "24654abb0d03645bd6949ccf925f8bb42f0f0b4f8fdff410caced472aaa7b226"
 
 
 def length_of(number):
@@ -239,3 +251,23 @@ else:
     )
     process = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
     assert ("ConnectionResetError" in process.stderr) is not is_killed
+
+
+def test_ordinary_records_have_not_changed():
+    assert synthetic_data(load_profile("nano")).digest == NANO_DIGEST
+
+
+def test_renderings_ask_the_same_about_images_with_other_quadrants():
+    profile = load_profile("nano")
+    fixed, dealt = (
+        SyntheticRecords(profile.model_copy(update={"rendering": rendering}), "train")
+        for rendering in ("fixed", "dealt")
+    )
+
+    for index in range(12):
+        assert fixed[index].turns == dealt[index].turns
+
+        # A deal may be the fixed order by chance.
+        pixels = [np.asarray(records[index].images[0]) for records in (fixed, dealt)]
+        is_same_order = quadrant_transforms("dealt", index) == QUADRANTS
+        assert np.array_equal(*pixels) == is_same_order

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -17,6 +17,7 @@ from monkeylib.boxes import Box, clip, enclosing_box
 from monkeylib.data.synthetic import words
 from monkeylib.data.synthetic.canvas import Text
 from monkeylib.data.synthetic.documents import KINDS, Document, make_document
+from monkeylib.data.synthetic.renderings import is_cut, render
 from monkeylib.data.synthetic.scenes import NUMBERS, OBJECTS, DrawnObject, Sign, make_scene, make_signs
 from monkeylib.errors import unknown_name
 
@@ -65,6 +66,7 @@ class Sample:
         questions: all questions about it.
         objects, signs, texts: everything drawn, texts in reading order.
         facts: the (key, value) pairs that can be read.
+        rendering: one of `renderings.RENDERINGS`. All boxes are those of the image before.
     """
 
     image: Image.Image
@@ -78,6 +80,7 @@ class Sample:
     signs: tuple[Sign, ...] = ()
     texts: tuple[Text, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    rendering: str = "ordinary"
 
     @property
     def transcript(self) -> str:
@@ -86,7 +89,11 @@ class Sample:
 
 
 def make_sample(
-    seed: int, split: str, size: tuple[int, int] = (192, 192), family: str | None = None
+    seed: int,
+    split: str,
+    size: tuple[int, int] = (192, 192),
+    family: str | None = None,
+    rendering: str = "ordinary",
 ) -> Sample:
     """Make sample number `seed` of a split: the same image and ground truth on every machine.
 
@@ -95,9 +102,11 @@ def make_sample(
         split: `train`, `val` or `test`.
         size: width and height in pixels.
         family: one of `FAMILIES`; drawn at random if not given.
+        rendering: one of `renderings.RENDERINGS`. Where quadrants are transformed, there may be no question
+            about an image.
 
     Raises:
-        ValueError: unknown split or family.
+        ValueError: unknown split, family or rendering.
     """
     if split not in words.SPLITS:
         raise unknown_name("split", split, words.SPLITS)
@@ -107,7 +116,12 @@ def make_sample(
     # The family is drawn even if it is given, so that it does not change anything else.
     rng = np.random.default_rng([words.SPLITS.index(split), seed, *size])
     random_family = FAMILIES[rng.choice(len(FAMILIES), p=_FAMILY_SHARES)]
-    return _MAKE[family or random_family](rng, split, seed, size)
+    make = _MAKE[family or random_family]
+    if rendering == "ordinary":
+        return make(rng, split, seed, size, False)
+
+    sample = make(rng, split, seed, size, True)
+    return replace(sample, image=render(sample.image, rendering, seed), rendering=rendering)
 
 
 # --- sizes of text --------------------------------------------------------------------------------
@@ -132,8 +146,10 @@ def draw_font_heights(rng: Generator, size: tuple[int, int], count: int) -> list
 # --- scenes of objects ----------------------------------------------------------------------------
 
 
-def _make_scene_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
-    image, objects = make_scene(rng, split, size)
+def _make_scene_sample(
+    rng: Generator, split: str, seed: int, size: tuple[int, int], by_quadrant: bool
+) -> Sample:
+    image, objects = make_scene(rng, split, size, by_quadrant)
 
     # The short caption counts objects: "a ball, two stars and a tree on a photograph".
     counts = Counter(drawn.name for drawn in objects)
@@ -194,9 +210,11 @@ def _scene_questions(rng: Generator, objects: list[DrawnObject], size: tuple[int
 # --- signs ----------------------------------------------------------------------------------------
 
 
-def _make_sign_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
+def _make_sign_sample(
+    rng: Generator, split: str, seed: int, size: tuple[int, int], by_quadrant: bool
+) -> Sample:
     heights = draw_font_heights(rng, size, int(rng.integers(1, 4)))
-    image, signs = make_signs(rng, split, size, heights)
+    image, signs = make_signs(rng, split, size, heights, by_quadrant)
 
     sentences = [
         f"{_with_article(sign.colour)} sign at the {sign.location} says {sign.text.string}." for sign in signs
@@ -249,7 +267,9 @@ def _sign_questions(signs: list[Sign], size: tuple[int, int]) -> list[Question]:
 # --- documents ------------------------------------------------------------------------------------
 
 
-def _make_document_sample(rng: Generator, split: str, seed: int, size: tuple[int, int]) -> Sample:
+def _make_document_sample(
+    rng: Generator, split: str, seed: int, size: tuple[int, int], by_quadrant: bool
+) -> Sample:
     kind = KINDS[rng.integers(len(KINDS))]
     height, title_height = draw_font_heights(rng, size, 2)
     image, document = make_document(rng, split, size, kind, height, max(height, title_height))
@@ -262,7 +282,7 @@ def _make_document_sample(rng: Generator, split: str, seed: int, size: tuple[int
         family="document",
         caption=f"a {kind} with {len(document.lines)} lines titled {title}",
         detailed_caption=f"a {kind}. " + " ".join(text.string for text in document.texts),
-        questions=tuple(_document_questions(document, size)),
+        questions=tuple(_document_questions(document, size, by_quadrant)),
         texts=tuple(document.texts),
         facts=tuple(_facts_of(document)),
     )
@@ -283,7 +303,7 @@ def _facts_of(document: Document) -> list[tuple[str, str]]:
     return [*facts, (title_key, document.title.string)]
 
 
-def _document_questions(document: Document, size: tuple[int, int]) -> list[Question]:
+def _document_questions(document: Document, size: tuple[int, int], by_quadrant: bool) -> list[Question]:
     # (question, answer, kind, texts that have to be read), in the order below
     drafts: list[tuple[str, Text, str, list[Text]]] = []
 
@@ -312,6 +332,10 @@ def _document_questions(document: Document, size: tuple[int, int]) -> list[Quest
             add("which is the highest?", highest.key, "compare", *texts)
             add("which is the lowest?", lowest.key, "compare", *texts)
 
+    # Where quadrants are transformed, a text that a border cuts cannot be read.
+    if by_quadrant:
+        drafts = [draft for draft in drafts if not any(is_cut(text.box, size) for text in draft[3])]
+
     # A question needs its texts together: the box encloses all, and the smallest decides the text size.
     boxes_of_texts = [[text.box for text in texts] for *_, texts in drafts]
     boxes = [clip(enclosing_box(*text_boxes), size) for text_boxes in boxes_of_texts]
@@ -324,7 +348,7 @@ def _document_questions(document: Document, size: tuple[int, int]) -> list[Quest
     return questions
 
 
-_MAKE: dict[str, Callable[[Generator, str, int, tuple[int, int]], Sample]] = {
+_MAKE: dict[str, Callable[[Generator, str, int, tuple[int, int], bool], Sample]] = {
     "general": _make_scene_sample,
     "scene_text": _make_sign_sample,
     "document": _make_document_sample,
@@ -369,7 +393,12 @@ class TestQuestion:
 
 
 def make_test_set(
-    name: str, count: int, split: str = "test", size: tuple[int, int] = (192, 192), per_image: int = 2
+    name: str,
+    count: int,
+    split: str = "test",
+    size: tuple[int, int] = (192, 192),
+    per_image: int = 2,
+    rendering: str = "ordinary",
 ) -> list[TestQuestion]:
     """Make the first `count` questions of a test set, always the same ones.
 
@@ -380,9 +409,10 @@ def make_test_set(
         split: `test`, or `val` to choose settings.
         size: width and height of the images in pixels.
         per_image: maximum number of questions about one image.
+        rendering: one of `renderings.RENDERINGS`. All questions of `fixed` are those of `dealt`.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, split or rendering.
     """
     if name not in TEST_SETS:
         raise unknown_name("test set", name, TEST_SETS)
@@ -391,7 +421,7 @@ def make_test_set(
     questions: list[TestQuestion] = []
     seed = 0
     while len(questions) < count:
-        sample = make_sample(seed, split, size)
+        sample = make_sample(seed, split, size, rendering=rendering)
         seed += 1
 
         if name == "caption":

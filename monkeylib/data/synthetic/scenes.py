@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from monkeylib.boxes import Box, center
 from monkeylib.data.synthetic import words
 from monkeylib.data.synthetic.canvas import FONTS, Text, draw_text, photo_background, text_width
+from monkeylib.data.synthetic.renderings import quadrant_boxes
 
 COLOURS = {
     "red": (214, 40, 40),
@@ -24,6 +25,9 @@ COLOURS = {
 }
 OBJECTS = ("ball", "box", "star", "ring", "cross", "heart", "arrow", "house", "tree", "fish", "moon", "kite")
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
+
+# Colours that keep their names where quadrants are transformed (`renderings`).
+_LASTING_COLOURS = tuple(colour for colour in COLOURS if colour not in ("white", "black"))
 
 _OVERSAMPLING = 4  # objects are drawn at this multiple of their size, then averaged down
 _MARGIN = 2  # pixels between two boxes, and between a box and the edge of the image
@@ -150,17 +154,28 @@ def draw_object(image: Image.Image, name: str, colour: str, box: Box) -> None:
 
 
 def _free_box(
-    rng: Generator, size: tuple[int, int], width: float, height: float, taken: list[Box]
+    rng: Generator,
+    size: tuple[int, int],
+    width: float,
+    height: float,
+    taken: list[Box],
+    in_quadrant: bool,
 ) -> Box | None:
     """Find a box that keeps clear of those taken and whose centre lies clearly in one quadrant.
+
+    With `in_quadrant`, all of the box does.
 
     Returns:
         The box, or None after 30 tries.
     """
     for _ in range(30):
-        # A margin of two pixels to the edges of the image.
-        x = rng.uniform(2, max(3, size[0] - width - 2))
-        y = rng.uniform(2, max(3, size[1] - height - 2))
+        left, top, right, bottom = (0, 0, *size)
+        if in_quadrant:
+            left, top, right, bottom = quadrant_boxes(size)[rng.integers(4)]
+
+        # A margin of two pixels to the edges.
+        x = rng.uniform(left + 2, max(left + 3, right - width - 2))
+        y = rng.uniform(top + 2, max(top + 3, bottom - height - 2))
         box = (x, y, x + width, y + height)
 
         # Near the middle lines, words such as "top left" would be ambiguous.
@@ -183,8 +198,16 @@ def _keep_clear(first: Box, second: Box) -> bool:
     )
 
 
-def make_scene(rng: Generator, split: str, size: tuple[int, int]) -> tuple[Image.Image, list[DrawnObject]]:
+def make_scene(
+    rng: Generator, split: str, size: tuple[int, int], by_quadrant: bool = False
+) -> tuple[Image.Image, list[DrawnObject]]:
     """Draw one to five objects on a photograph.
+
+    Args:
+        rng: random numbers.
+        split: split of the photograph.
+        size: width and height in pixels.
+        by_quadrant: draw what keeps its place and colour where quadrants are transformed (`renderings`).
 
     Returns:
         The image, and its objects: those in the upper half first, each half from left to right.
@@ -202,11 +225,11 @@ def make_scene(rng: Generator, split: str, size: tuple[int, int]) -> tuple[Image
         # A sixth to a third of the image's shorter side.
         width = rng.uniform(0.17, 0.32) * min(size)
         height = width * rng.uniform(0.85, 1.15)
-        box = _free_box(rng, size, width, height, [drawn.box for drawn in objects])
+        box = _free_box(rng, size, width, height, [drawn.box for drawn in objects], by_quadrant)
         if box is None:
             continue
 
-        colour = words.pick(rng, list(COLOURS))[0]
+        colour = words.pick(rng, _LASTING_COLOURS if by_quadrant else tuple(COLOURS))[0]
         draw_object(image, name, colour, box)
         objects.append(DrawnObject(name, colour, box, quadrant_of(box, size)))
 
@@ -233,9 +256,16 @@ def sign_text(rng: Generator, split: str, limit: float, name: str, height: int, 
 
 
 def make_signs(
-    rng: Generator, split: str, size: tuple[int, int], heights: list[int]
+    rng: Generator, split: str, size: tuple[int, int], heights: list[int], by_quadrant: bool = False
 ) -> tuple[Image.Image, list[Sign]]:
     """Draw a sign for each font height on a photograph, all of different colours.
+
+    Args:
+        rng: random numbers.
+        split: split of photograph and texts.
+        size: width and height in pixels.
+        heights: font sizes in pixels.
+        by_quadrant: draw what keeps its place and colour where quadrants are transformed (`renderings`).
 
     Returns:
         The image, and its signs from top to bottom. Signs that find no free space are left out.
@@ -244,16 +274,18 @@ def make_signs(
     draw = ImageDraw.Draw(image)
     signs: list[Sign] = []
 
-    for height, colour in zip(heights, words.pick(rng, list(COLOURS), len(heights)), strict=True):
+    room = size[0] // 2 if by_quadrant else size[0]
+    colours = words.pick(rng, _LASTING_COLOURS if by_quadrant else tuple(COLOURS), len(heights))
+    for height, colour in zip(heights, colours, strict=True):
         name = FONTS[rng.integers(len(FONTS))]
         upper = bool(rng.random() < 0.35)
         pad = max(3, height // 4)
-        string = sign_text(rng, split, size[0] - 2 * pad - 6, name, height, upper)
+        string = sign_text(rng, split, room - 2 * pad - 6, name, height, upper)
 
         # The plate: the text with a margin.
         plate_width = text_width(string.upper() if upper else string, name, height) + 2 * pad
         plate_height = height * 1.2 + 2 * pad * 0.6
-        box = _free_box(rng, size, plate_width, plate_height, [sign.box for sign in signs])
+        box = _free_box(rng, size, plate_width, plate_height, [sign.box for sign in signs], by_quadrant)
         if box is None and not signs:  # an image has at least one sign
             box = (2.0, 2.0, 2 + plate_width, 2 + plate_height)
         if box is None:
