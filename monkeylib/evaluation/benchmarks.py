@@ -144,8 +144,7 @@ def _nano_benchmark(
     # Loaded on demand: the table below is built on import.
     def load(limit: int | None = None) -> list[Example]:
         count = _NANO_SIZE if limit is None else min(limit, _NANO_SIZE)
-        questions = synthetic.make_test_set(split, count, rendering=rendering)
-        return [_nano_example(question) for question in questions]
+        return synthetic_examples(split, count, rendering=rendering)
 
     return Benchmark(
         name=synthetic_name(split, rendering),
@@ -159,6 +158,21 @@ def _nano_benchmark(
         source="rendered by monkeylib.data.synthetic",
         prompt="caption" if kind == "captions" else "vqa",
     )
+
+
+def synthetic_examples(
+    split: str, count: int, size: tuple[int, int] = (192, 192), rendering: str = "ordinary"
+) -> list[Example]:
+    """Return the first questions of a test set of the synthetic data.
+
+    Args:
+        split: a name of `synthetic.TEST_SETS`.
+        count: number of questions.
+        size: width and height of the images in pixels.
+        rendering: one of `renderings.RENDERINGS`.
+    """
+    questions = synthetic.make_test_set(split, count, size=size, rendering=rendering)
+    return [_nano_example(question) for question in questions]
 
 
 def _nano_example(question: synthetic.TestQuestion) -> Example:

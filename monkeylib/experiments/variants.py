@@ -1,23 +1,18 @@
-"""Ablation: named variants of a profile, each of which changes one thing about Monkey.
+"""Named variants of a profile, each of which changes one thing about Monkey.
 
 The paper's ablation asks what resolution, tiles, per-tile LoRA and the global view are worth. Every variant
 is trained from the same base model on the same images, for the same number of steps, and evaluated on the
-same questions.
+same questions (`grid`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
-from monkeylib import resources
 from monkeylib.errors import choose
-from monkeylib.evaluation import results
-from monkeylib.evaluation.predict import predict_synthetic
 from monkeylib.profiles import Profile
-from monkeylib.training import finetune
-from monkeylib.training.batches import synthetic_data
 
 
 @dataclass(frozen=True)
@@ -28,11 +23,20 @@ class Variant:
         name: name in files and commands.
         title: name in tables and figures.
         change: returns the profile of the variant.
+        renderings: renderings of synthetic data in which it is trained and asked (`data.synthetic.renderings`).
+        seeds: number of seeds with which it is trained in each of them.
+        permuted: ask the trained model once more with its tiles' LoRAs permuted.
     """
 
     name: str
     title: str
     change: Callable[[Profile], Profile]
+    renderings: tuple[str, ...] = ("ordinary",)
+    seeds: int = 3
+    permuted: bool = False
+
+
+# --- changes ----------------------------------------------------------------------------------------------
 
 
 def _change(profile: Profile, lora_mode: str | None = None, **fields: object) -> Profile:
@@ -45,12 +49,28 @@ def _change(profile: Profile, lora_mode: str | None = None, **fields: object) ->
     return profile.model_copy(update={"image_width": width, "image_height": height, **fields})
 
 
+def _change_lora(profile: Profile, **fields: object) -> Profile:
+    return profile.model_copy(update={"lora": profile.lora.model_copy(update=fields)})
+
+
+def _scale_ranks(profile: Profile, factor: float, mode: str = "per_tile") -> Profile:
+    """Multiply both ranks of the LoRA."""
+    lora = profile.lora
+    ranks = {name: round(factor * getattr(lora, name)) for name in ("attention_rank", "mlp_rank")}
+    return _change_lora(profile, mode=mode, **ranks)
+
+
 def _one_view(profile: Profile) -> Profile:
     return _change(profile, "none", views="global")
 
 
 def _interpolated(profile: Profile) -> Profile:
     return _change(profile, "none", views="global", tile_size=max(profile.image_size))
+
+
+def _interpolated_lora(profile: Profile) -> Profile:
+    """One view at full size, which is the global one, with a LoRA beside it."""
+    return _change_lora(_interpolated(profile), mode="shared", on_global_view=True)
 
 
 def _growing_view(profile: Profile, order: str) -> Profile:
@@ -70,14 +90,6 @@ def _growing_view(profile: Profile, order: str) -> Profile:
     return changed.with_training(view_sides=(tile_side, middle_side, full_side), view_order=order)
 
 
-def _progressive(profile: Profile) -> Profile:
-    return _growing_view(profile, "progressive")
-
-
-def _multiscale(profile: Profile) -> Profile:
-    return _growing_view(profile, "multiscale")
-
-
 def _tiles_only(profile: Profile) -> Profile:
     return _change(profile, "per_tile", views="tiles")
 
@@ -86,90 +98,118 @@ def _released_global(profile: Profile) -> Profile:
     return _change(profile, "per_tile", global_from="resized")
 
 
-def _no_lora(profile: Profile) -> Profile:
-    return _change(profile, "none")
+def _with_mode(profile: Profile, mode: str) -> Profile:
+    return _change(profile, mode)
 
 
-def _shared_lora(profile: Profile) -> Profile:
-    return _change(profile, "shared")
+def _with_grid(profile: Profile, rows: int, cols: int) -> Profile:
+    """Give images of another size as many tiles as they need, and conversations as much room for text."""
+    changed = profile.model_copy(update={"rows": rows, "cols": cols})
+    more_tokens = changed.visual_tokens - profile.visual_tokens
+    return changed.with_training(max_length=profile.training.max_length + max(0, more_tokens))
 
 
 def _monkey(profile: Profile) -> Profile:
     return profile
 
 
+# --- variants ---------------------------------------------------------------------------------------------
+
+_ALL_RENDERINGS = ("ordinary", "fixed", "dealt")
+
+# Variants are folders on disk and rows of committed tables: their names stay.
 _VARIANTS = (
+    # Adapters: the paper's claim is that each tile needs its own.
+    Variant("per_tile", "tiles + global view, LoRA per tile (Monkey)", _monkey, _ALL_RENDERINGS, 5, True),
+    Variant(
+        "no_adapters", "tiles + global view, no LoRA", partial(_with_mode, mode="none"), _ALL_RENDERINGS, 5
+    ),
+    Variant(
+        "shared",
+        "tiles + global view, one shared LoRA",
+        partial(_with_mode, mode="shared"),
+        _ALL_RENDERINGS,
+        5,
+    ),
+    Variant(
+        "shared_wide",
+        "tiles + global view, one shared LoRA of four times the rank",
+        partial(_scale_ranks, factor=4, mode="shared"),
+        _ALL_RENDERINGS,
+        5,
+    ),
+    # How resolution is raised.
     Variant("one_view", "one view at tile size", _one_view),
-    Variant("interpolated", "one view at full size, positions interpolated", _interpolated),
-    Variant("progressive", "one view that grows to full size, the ViT trains", _progressive),
-    Variant("multiscale", "one view of changing size, the ViT trains", _multiscale),
+    Variant("interpolated_lora", "one view at full size, positions interpolated, LoRA", _interpolated_lora),
     Variant("tiles_only", "tiles without global view, LoRA per tile", _tiles_only),
+    Variant("interpolated", "one view at full size, positions interpolated", _interpolated),
     Variant("released_global", "tiles + the released code's global view, LoRA per tile", _released_global),
-    # Variants are folders on disk and rows of committed tables: this one keeps its first name.
-    Variant("no_adapters", "tiles + global view, no LoRA", _no_lora),
-    Variant("shared", "tiles + global view, one shared LoRA", _shared_lora),
-    Variant("per_tile", "tiles + global view, LoRA per tile (Monkey)", _monkey),
+    Variant(
+        "progressive",
+        "one view that grows to full size, the ViT trains",
+        partial(_growing_view, order="progressive"),
+    ),
+    Variant(
+        "multiscale",
+        "one view of changing size, the ViT trains",
+        partial(_growing_view, order="multiscale"),
+    ),
+    # Resolution: images of the grid's size.
+    Variant("tiles_1x2", "1x2 tiles + global view, LoRA per tile", partial(_with_grid, rows=1, cols=2)),
+    Variant("tiles_2x3", "2x3 tiles + global view, LoRA per tile", partial(_with_grid, rows=2, cols=3)),
+    Variant("tiles_3x3", "3x3 tiles + global view, LoRA per tile", partial(_with_grid, rows=3, cols=3)),
+    # What is adapted, and by how much.
+    Variant("full", "tiles + global view, the ViT trains", partial(_with_mode, mode="full")),
+    Variant(
+        "rank_quarter",
+        "tiles + global view, LoRA per tile of a quarter of the rank",
+        partial(_scale_ranks, factor=0.25),
+    ),
+    Variant(
+        "rank_four",
+        "tiles + global view, LoRA per tile of four times the rank",
+        partial(_scale_ranks, factor=4),
+    ),
+    Variant(
+        "attention_only",
+        "tiles + global view, LoRA per tile beside the attention alone",
+        partial(_change_lora, mlp_rank=0),
+    ),
+    Variant(
+        "mlp_only",
+        "tiles + global view, LoRA per tile beside the MLP alone",
+        partial(_change_lora, attention_rank=0),
+    ),
+    Variant(
+        "global_lora",
+        "tiles + global view, LoRA per tile and on the global view",
+        partial(_change_lora, on_global_view=True),
+    ),
 )
 VARIANTS = {variant.name: variant for variant in _VARIANTS}
 TITLES = {variant.name: variant.title for variant in _VARIANTS}
 
 
-def variant_profile(profile: Profile, name: str, steps: int | None = None) -> Profile:
-    """Return the profile of a variant.
+def variant_profile(profile: Profile, name: str, rendering: str = "ordinary") -> Profile:
+    """Return the profile of a variant, trained as the profile's ablation says.
 
     Args:
         profile: the profile to change.
         name: a name of `VARIANTS`.
-        steps: training steps; by default those of the profile's ablation, the same for every variant.
+        rendering: the rendering of synthetic data.
 
     Raises:
         ValueError: there is no such variant.
     """
     choose("variant", name, VARIANTS)
 
-    # The same number of steps for every variant, so that only the change differs.
+    # The same training for every variant, so that only the change differs.
     ablation = profile.ablation
-    training = {"steps": steps or ablation.steps}
+    training: dict[str, object] = {"steps": ablation.steps}
     if ablation.warmup is not None:
         training["warmup"] = ablation.warmup
-    return VARIANTS[name].change(profile).with_training(**training)
+    if ablation.micro_batch_size is not None:
+        training["micro_batch_size"] = ablation.micro_batch_size
 
-
-def run_ablation(profile: Profile, names: Iterable[str] = tuple(VARIANTS), progress: bool = False) -> Path:
-    """Train, evaluate and score the variants, and write the table `ablation.csv` of the profile's results.
-
-    Each variant has its own folder in the profile's runs; completed training and predictions are reused.
-
-    Returns:
-        The path of the table.
-    """
-    predictions = {}
-    for name in names:
-        changed = variant_profile(profile, name)
-        folder = _folder(profile, name)
-
-        # No validation split: nothing is selected by its loss.
-        data = replace(synthetic_data(changed), validation=None)
-        checkpoint = finetune.run(changed, folder, progress, data, if_changed="replace")
-
-        runs = predict_synthetic(
-            changed, checkpoint, folder / "predictions", profile.ablation.counts, progress
-        )
-        for split, run in runs.items():
-            predictions[name, split] = run.path
-
-    table = resources.results(profile.name) / "ablation.csv"
-    return results.write_table(results.score_runs(predictions), table)
-
-
-def prediction_files(profile: Profile) -> dict[tuple[str, str], Path]:
-    """Return the predictions files of the variants by (variant, split), as `run_ablation` leaves them."""
-    return {
-        (name, f"nano-{split}"): _folder(profile, name) / "predictions" / f"nano-{split}.jsonl"
-        for name in VARIANTS
-        for split in profile.ablation.counts
-    }
-
-
-def _folder(profile: Profile, name: str) -> Path:
-    return resources.runs(profile.name) / "ablation" / name
+    changed = VARIANTS[name].change(profile.with_training(**training))
+    return changed if rendering == "ordinary" else changed.model_copy(update={"rendering": rendering})

@@ -285,12 +285,18 @@ class AblationConfig(ProfileSection):
     Fields:
         steps: optimiser steps.
         warmup: share of the steps that warm up; by default that of the training. Few steps need a larger one.
-        counts: questions of each split.
+        micro_batch_size: examples that go through the model at once; by default as many as fit.
+        counts: questions of each split, before the first step and after the last one.
+        curve_steps: steps between them after which a variant is scored, too.
+        curve_counts: questions of each split then, the first ones of `counts`.
     """
 
     steps: Count
     warmup: float | None = Field(default=None, ge=0, lt=1)
+    micro_batch_size: Count | None = None
     counts: dict[str, Count]
+    curve_steps: tuple[Count, ...] = ()
+    curve_counts: dict[str, Count] = Field(default_factory=dict)
 
 
 class Profile(ProfileSection):

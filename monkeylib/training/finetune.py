@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -115,6 +115,7 @@ def run(
     fresh: bool = False,
     if_changed: Literal["refuse", "replace"] = "refuse",
     notes: Mapping[str, Any] | None = None,
+    callbacks: Sequence[L.Callback] = (),
 ) -> Path:
     """Fine-tune as a profile says and return the folder of the trained checkpoint, `folder / "model"`.
 
@@ -138,6 +139,7 @@ def run(
         if_changed: what to do with a run of other settings, data or base weights: refuse it, or train anew in
             its place.
         notes: what `run.json` records beside the settings.
+        callbacks: called after the run's own, such as `experiments.scoring.ScoreAtSteps`.
 
     Raises:
         BadRecord: a record that can't be trained on, unless `data` skips such records.
@@ -171,7 +173,7 @@ def run(
         folder = run_folder.path
         output = folder / "model"
         stop = StopOnSignal()
-        trainer = _trainer(profile, run_folder, progress, devices, stop, wandb)
+        trainer = _trainer(profile, run_folder, progress, devices, stop, wandb, callbacks)
 
         # Other processes follow the first one, which alone has read the folder.
         is_complete, size = _from_main_process(
@@ -180,7 +182,7 @@ def run(
         # Another node may have another memory, but all of them have to divide a step alike.
         if size != profile.training.micro_batch_size:
             profile = profile.with_training(micro_batch_size=size)
-            trainer = _trainer(profile, run_folder, progress, devices, stop, wandb)
+            trainer = _trainer(profile, run_folder, progress, devices, stop, wandb, callbacks)
         if is_complete:
             _say(f"{resources.display_path(folder)} is finished already, nothing was done")
             return output
@@ -378,6 +380,7 @@ def _trainer(
     devices: Devices,
     stop: StopOnSignal,
     wandb: bool = False,
+    more_callbacks: Sequence[L.Callback] = (),
 ) -> L.Trainer:
     training, folder = profile.training, run_folder.path
     accumulation = accumulation_steps(profile, devices.world_size)
@@ -396,6 +399,7 @@ def _trainer(
         SaveCheckpoints(run_folder, save_interval, training.save_every_minutes),
         stop,  # after a checkpoint that is due anyway
         TrainingProgress(folder, progress),
+        *more_callbacks,
     ]
 
     strategy: str | Strategy = "auto"

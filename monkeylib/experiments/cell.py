@@ -1,0 +1,223 @@
+"""A cell of the grid of experiments: one variant in one rendering with one seed, trained and scored.
+
+cell ──▶ profile ──fine-tune──▶ scores at steps 0, 10, 30, ... ──▶ rows of a tidy table, scores by question
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from monkeylib import resources, sizing
+from monkeylib.digests import json_digest, quick_file_digest
+from monkeylib.experiments import scoring
+from monkeylib.experiments.scoring import ScoreAtSteps, step_file
+from monkeylib.experiments.variants import VARIANTS, variant_profile
+from monkeylib.inference import Monkey, load_model
+from monkeylib.profiles import Profile, build, trainable
+from monkeylib.runs.manifest import code_version
+from monkeylib.tables import Row
+from monkeylib.training import finetune, memory
+from monkeylib.training.batches import synthetic_data
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid.
+
+    Attributes:
+        variant: a name of `variants.VARIANTS`.
+        rendering: a rendering of `data.synthetic.renderings`.
+        seed: of data, initial weights and dropout.
+    """
+
+    variant: str
+    rendering: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name in files."""
+        return f"{self.variant}-{self.rendering}-{self.seed}"
+
+    def profile(self, profile: Profile) -> Profile:
+        """Return the profile that the cell trains."""
+        return variant_profile(profile, self.variant, self.rendering).with_seed(self.seed)
+
+    def recipe(self, profile: Profile) -> str:
+        """Return a digest of what decides about the cell's scores: settings, base weights and questions."""
+        changed = self.profile(profile)
+        settings = changed.model_dump(mode="json", exclude_defaults=True)
+        for name in ("name", "description", "evaluation"):
+            settings.pop(name, None)
+
+        base = []
+        if changed.base_checkpoint is not None:
+            folder = build.base_folder(changed)
+            base = [quick_file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
+        return json_digest([settings, base])[:16]
+
+
+def folder_of(profile: Profile) -> Path:
+    """Return the folder of the grid's runs."""
+    return resources.runs(profile.name) / "grid"
+
+
+def read_result(folder: Path, recipe: str) -> dict[str, Any] | None:
+    """Return the result of a finished cell in its folder, None if there is none of this recipe."""
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return result if result.get("recipe") == recipe else None
+
+
+def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, Any]:
+    """Train and score a cell, and return its result; a finished one is read from disk.
+
+    An interrupted cell goes on at its last checkpoint. Its folder holds the run, the scores by question, and
+    `result.json`, which is written last.
+
+    Returns:
+        The `cell`, its `recipe`, what it was made with, its `costs`, and mean scores as `rows` of `step`,
+        `condition` ("as trained" or "permuted"), `split`, `metric`, `value` and number of questions `n`.
+    """
+    folder, recipe = folder_of(profile) / cell.name, cell.recipe(profile)
+    result = read_result(folder, recipe)
+    if result is not None:
+        return result
+
+    changed, ablation = cell.profile(profile), profile.ablation
+    questions: dict[int, scoring.Questions] = {
+        step: scoring.load_questions(changed, ablation.curve_counts) for step in ablation.curve_steps
+    }
+    final_questions = scoring.load_questions(changed, ablation.counts)
+    questions |= {0: final_questions, ablation.steps: final_questions}
+
+    # No validation split: nothing is selected by its loss.
+    data = replace(synthetic_data(changed), validation=None)
+    scores_folder = folder / "scores" / recipe
+    timer = _TrainingTime()
+    callbacks = [timer, ScoreAtSteps(questions, scores_folder, folder_of(profile) / "untrained")]
+    checkpoint = finetune.run(
+        changed, folder / "run", progress, data, if_changed="replace", callbacks=callbacks
+    )
+
+    processor = build.build_processor(changed)
+    model = trainable.build_trainable(changed, processor)
+    if VARIANTS[cell.variant].permuted:
+        _score_permuted(changed, checkpoint, final_questions, scores_folder / scoring.PERMUTED)
+
+    costs = {
+        "visual_tokens": processor.visual_tokens(),
+        "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        "flops": sum(sizing.count_flops(model.config).values()),
+        "images_per_second": timer.images_per_second(changed.training.batch_size),
+        "step_bytes": _step_bytes(folder / "run"),
+    }
+    result: dict[str, Any] = {
+        "cell": {"variant": cell.variant, "rendering": cell.rendering, "seed": cell.seed},
+        "recipe": recipe,
+        "machine": _machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+        **code_version(),
+        "costs": costs,
+        "rows": _summarise(scores_folder, sorted(questions)),
+    }
+    with resources.atomic_write(folder / RESULT) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+class _TrainingTime(L.Callback):
+    """Seconds of the steps of a run, scoring left out; the first step of a start is left out, too."""
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+        self._start: float | None = None
+        self._step = 0
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Start the clock with the first micro-batch of a step."""
+        if self._start is None:
+            self._start, self._step = time.perf_counter(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Stop it with the last one."""
+        if trainer.global_step > self._step and self._start is not None:
+            self._seconds.append(time.perf_counter() - self._start)
+            self._start = None
+
+    def images_per_second(self, batch_size: int) -> float | None:
+        """Return images per second of the median step; None if no step was timed."""
+        if len(self._seconds) < 2:
+            return None
+        return round(batch_size / float(np.median(self._seconds[1:])), 3)
+
+
+def _step_bytes(run: Path) -> int | None:
+    """Return the bytes of a training step at its peak, as the run has measured them."""
+    try:
+        return json.loads((run / memory.FILE).read_text(encoding="utf-8"))["measured"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return None
+
+
+def _machine() -> str:
+    """Return the model of the GPU, or else of the CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _score_permuted(profile: Profile, checkpoint: Path, questions: scoring.Questions, path: Path) -> None:
+    """Score the trained model with the LoRAs of its tiles permuted: tile i meets the LoRA of tile i + 1."""
+    if path.exists():
+        return
+    processor = build.build_processor(profile)
+    model = load_model(checkpoint).model
+    tiles = profile.rows * profile.cols
+    model.permute_tiles([(tile + 1) % tiles for tile in range(tiles)])
+    scoring.write_scores(scoring.score_questions(Monkey(model, processor), questions), path)
+
+
+def _summarise(scores_folder: Path, steps: Sequence[int]) -> list[Row]:
+    """Return the mean scores of each step and split."""
+    files = [("as trained", step, step_file(scores_folder, step)) for step in steps]
+    files.append(("permuted", steps[-1], scores_folder / scoring.PERMUTED))
+
+    rows: list[Row] = []
+    for condition, step, path in files:
+        if not path.exists():
+            continue
+        for split, scores in scoring.read_scores(path).items():
+            for metric, values in (("log-likelihood", scores.log_likelihood), ("exact match", scores.exact)):
+                rows.append(
+                    {
+                        "step": step,
+                        "condition": condition,
+                        "split": split,
+                        "metric": metric,
+                        "value": round(float(values.mean()), 5),
+                        "n": len(values),
+                    }
+                )
+    return rows
