@@ -126,14 +126,14 @@ def _resampler_parameters(config: MonkeyConfig) -> tuple[int, int]:
     if isinstance(config.resampler_config, MonkeyProjectorConfig):
         return _linear(d_in, width) + _linear(width, width), 0
 
-    queries = config.queries * width
+    queries = config.resampler_config.queries * width
     kv_projection = d_in * width if config.resampler_config.kv_proj else 0
     attention = _linear(width, 3 * width) + _linear(width, width)
     # The norms of the queries and of the keys and values.
     trained = queries + kv_projection + 2 * _layer_norm(width) + attention
 
     # Fixed positions, and what comes after the attention, which fine-tuning freezes.
-    positions = config.queries * width
+    positions = queries
     last_projection = width * width
     return trained, positions + _layer_norm(width) + last_projection
 
@@ -194,7 +194,7 @@ def count_views(config: MonkeyConfig, grid: Grid | None = None) -> tuple[int, in
 
 
 def count_visual_tokens(config: MonkeyConfig, grid: Grid | None = None) -> int:
-    """Return the visual tokens of an image: `queries` for each view."""
+    """Return the visual tokens of an image: those of each of its views."""
     return sum(count_views(config, grid)) * config.queries
 
 
@@ -267,10 +267,11 @@ def count_flops(config: MonkeyConfig, grid: Grid | None = None, text_tokens: int
 
 def _resampler_flops(config: MonkeyConfig, patches: int, views: int) -> int:
     """Count the operations of the resampler or the projector; the resampler projects its queries once."""
-    d_in, width, queries = config.vision_config.hidden_size, config.text_config.hidden_size, config.queries
+    d_in, width = config.vision_config.hidden_size, config.text_config.hidden_size
     if isinstance(config.resampler_config, MonkeyProjectorConfig):
         return views * 2 * patches * width * (d_in + width)
 
+    queries = config.resampler_config.queries
     projected = d_in if config.resampler_config.kv_proj else 0
     keys_and_values = 2 * patches * width * (projected + 2 * width)
     attention = 4 * queries * patches * width

@@ -35,7 +35,7 @@ _COMPARED_FIELDS = {
         "position_grid",
         "layer_norm_eps",
     ),
-    "resampler_config": ("queries", "heads", "kv_proj"),
+    "resampler_config": ("queries", "pool", "heads", "kv_proj"),
     "text_config": (
         "hidden_size",
         "intermediate_size",
@@ -184,6 +184,13 @@ def config_to_released(config: MonkeyConfig, original: Mapping[str, Any] | None 
         raise ValueError(
             "the released layout holds a language model of Qwen-7B's kind, "
             f"got {config.text_config.model_type!r}"
+        )
+
+    query_rows, query_cols = config.resampler_config.query_grid
+    if query_rows != query_cols:
+        raise ValueError(
+            "the released layout has queries on a square grid, those of this model lie on one of "
+            f"{query_rows}x{query_cols}: save it with save_pretrained"
         )
 
     # The layout states a count of LoRAs and a square image. Tiles are numbered row by row in both layouts.

@@ -189,6 +189,9 @@ def monkey_fingerprint(monkey: Monkey, max_new_tokens: int) -> str:
     # Fingerprints of earlier versions, which had fixed grids alone, stay valid.
     if images.max_tiles is not None:
         settings.append(images.max_tiles)
+    # Averaging visual tokens shows in no weight.
+    if monkey.model.config.resampler_config.pool != 1:
+        settings.append(f"pool {monkey.model.config.resampler_config.pool}")
     if monkey.grid is not None:
         settings.append(repr(monkey.grid))
     return model_fingerprint(monkey.model, settings)

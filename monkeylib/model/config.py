@@ -74,7 +74,9 @@ class MonkeyResamplerConfig(PreTrainedConfig):
     """Shared resampler. Its width is that of the language model.
 
     Fields:
-        queries: visual tokens per view, a square number.
+        queries: learned queries, each of which becomes a visual token. They lie on a grid (`query_grid`).
+        pool: average the tokens of `pool x pool` neighbouring queries to one visual token; 1 for the paper's
+            model, where every query is one.
         heads: attention heads; the released code has width // 128.
         kv_proj: project the ViT's features to the width of the language model. The released code leaves that
             out where both have the same width.
@@ -84,20 +86,30 @@ class MonkeyResamplerConfig(PreTrainedConfig):
     base_config_key = "resampler_config"
 
     queries: int = 256
+    pool: int = 1
     heads: int = 32
     kv_proj: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelled(f"{type(self).__name__} has no field", kwargs, type(self).__dataclass_fields__)
         super().__post_init__(**kwargs)
-        for name in ("queries", "heads"):
+        for name in ("queries", "pool", "heads"):
             check_size(name, getattr(self, name), LARGEST[name])
 
-        # The queries have 2-D position embeddings, so they need a square grid.
-        if math.isqrt(self.queries) ** 2 != self.queries:
+        rows, cols = self.query_grid
+        if cols > 2 * rows:
             raise ValueError(
-                f"the resampler's queries lie on a square grid: {self.queries} is not a square number"
+                f"{self.queries} queries make a grid of {rows}x{cols}: the resampler needs one that is at "
+                f"most twice as wide as high, such as that of {math.isqrt(self.queries) ** 2}"
             )
+        check_pool(self.pool, self.query_grid)
+
+    @property
+    def query_grid(self) -> tuple[int, int]:
+        """Rows and columns of the queries, as square as their number allows: 256 are 16x16, 320 are 16x20."""
+        # The largest divisor up to the root.
+        rows = next(rows for rows in range(math.isqrt(self.queries), 0, -1) if self.queries % rows == 0)
+        return rows, self.queries // rows
 
 
 class MonkeyProjectorConfig(PreTrainedConfig):
@@ -105,12 +117,33 @@ class MonkeyProjectorConfig(PreTrainedConfig):
 
     Fields:
         hidden_act: name of the activation between them.
+        pool: average the tokens of `pool x pool` neighbouring patches to one visual token; 1 for LLaVA-1.5.
     """
 
     model_type = "monkey_projector"
     base_config_key = "resampler_config"
 
     hidden_act: str = "gelu"
+    pool: int = 1
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        refuse_misspelled(f"{type(self).__name__} has no field", kwargs, type(self).__dataclass_fields__)
+        super().__post_init__(**kwargs)
+        check_size("pool", self.pool, LARGEST["pool"])
+
+
+def check_pool(pool: int, grid: tuple[int, int]) -> None:
+    """Check that a grid of tokens divides into squares of `pool x pool`.
+
+    Raises:
+        ValueError: it does not.
+    """
+    rows, cols = grid
+    if rows % pool or cols % pool:
+        raise ValueError(
+            f"a grid of {rows}x{cols} visual tokens does not divide into squares of {pool}x{pool}, which are "
+            "averaged: set pool to a number that divides both sides"
+        )
 
 
 # So that a saved configuration finds its class by `model_type`.
@@ -211,6 +244,10 @@ class MonkeyConfig(PreTrainedConfig):
                 f"{vision.patch_size}: change tile_size"
             )
 
+        if isinstance(self.resampler_config, MonkeyProjectorConfig):
+            patches = self.tile_size // vision.patch_size
+            check_pool(self.resampler_config.pool, (patches, patches))
+
     def _check_lora(self) -> None:
         """Check that what the LoRA mode needs is there.
 
@@ -241,11 +278,14 @@ class MonkeyConfig(PreTrainedConfig):
 
     @property
     def queries(self) -> int:
-        """Visual tokens of a view: the resampler's queries, or one per patch after a projector."""
+        """Visual tokens of a view: the resampler's queries, or one per patch after a projector; fewer where
+        neighbouring tokens are averaged."""
         if isinstance(self.resampler_config, MonkeyProjectorConfig):
             # tile_size / patch_size patches down and across
-            return (self.tile_size // self.vision_config.patch_size) ** 2
-        return self.resampler_config.queries
+            tokens = (self.tile_size // self.vision_config.patch_size) ** 2
+        else:
+            tokens = self.resampler_config.queries
+        return tokens // self.resampler_config.pool**2
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; the file of a model like the paper's does not mention what only others have."""

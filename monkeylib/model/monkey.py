@@ -358,6 +358,18 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         for lora in tile_loras(self.vision):
             lora.rearrange(sources)
 
+    def use_queries(self, queries: int) -> None:
+        """Change the number of the resampler's queries, interpolated from those there are
+        (`Resampler.resize_queries`).
+
+        Raises:
+            ValueError: another number than `MonkeyResamplerConfig` takes, or a model with a projector.
+        """
+        if not isinstance(self.resampler, Resampler):
+            raise ValueError("a model with a projector has no queries: its visual tokens are its patches")
+        self.resampler.resize_queries(queries)
+        self.config.resampler_config.queries = queries
+
     def save_pretrained(self, *arguments: Any, **options: Any) -> None:
         """Write configuration and weights to a folder, as transformers does."""
         with hide_transformers_bars():
@@ -423,8 +435,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             nn.init.trunc_normal_(module.query, std=0.02)
             # transformers marks what it has loaded from a file.
             if not getattr(module.positions, "_is_hf_initialized", False):
-                queries, width = module.positions.shape
-                module.positions.copy_(sincos_position_embedding(width, round(queries**0.5)))
+                width = module.positions.shape[1]
+                module.positions.copy_(sincos_position_embedding(width, *module.query_grid))
 
 
 def _check_loaded_weights(

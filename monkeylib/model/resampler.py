@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
-from monkeylib.model.config import MonkeyConfig
-from monkeylib.model.vision import PositionEmbeddingCache
+from monkeylib.model.config import MonkeyConfig, MonkeyResamplerConfig, check_pool
+from monkeylib.model.vision import PositionEmbeddingCache, interpolate_position_embedding
 
 
 class Resampler(nn.Module):
@@ -22,12 +22,15 @@ class Resampler(nn.Module):
         tokens = norm(A Z W_v W_out) W_proj
 
     per head and with biases. Positions are added to queries and keys, never to values. The number of visual
-    tokens of a view is that of the queries, however many patches it has.
+    tokens of a view is that of the queries, however many patches it has; where the configuration's `pool`
+    says so, the tokens of neighbouring queries are then averaged (`pool_tokens`).
     """
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
         queries = config.resampler_config.queries
+        self.query_grid = config.resampler_config.query_grid
+        self.pool = config.resampler_config.pool
         width = config.text_config.hidden_size
         eps = config.vision_config.layer_norm_eps
 
@@ -37,7 +40,7 @@ class Resampler(nn.Module):
 
         self.query = nn.Parameter(torch.empty(queries, width))
         # A buffer, since these positions are fixed. The released fine-tuning trains them by accident.
-        positions = sincos_position_embedding(width, math.isqrt(queries))
+        positions = sincos_position_embedding(width, *self.query_grid)
         self.register_buffer("positions", positions.to(self.query.dtype))
         self.position_cache = PositionEmbeddingCache()
 
@@ -49,7 +52,7 @@ class Resampler(nn.Module):
         self.ln_post = nn.LayerNorm(width, eps=eps)
         self.proj = nn.Linear(width, width, bias=False)
 
-        nn.init.trunc_normal_(self.query, std=0.02)
+        self.reset_queries()
 
     def forward(
         self,
@@ -65,7 +68,8 @@ class Resampler(nn.Module):
             return_attention: also return the attention weights.
 
         Returns:
-            Visual tokens `[V, queries, width]`, and if asked for, attention `[V, heads, queries, patches]`.
+            Visual tokens `[V, queries / pool^2, width]`, and if asked for, attention
+            `[V, heads, queries, patches]`.
 
         Raises:
             ValueError: the patches do not form the grid.
@@ -87,7 +91,7 @@ class Resampler(nn.Module):
 
         # A buffer keeps the precision of the file when a model is loaded in a lower one.
         query_positions = self.positions.to(kv.dtype)
-        patch_positions = self.position_cache(self.positions, rows, cols).to(kv.dtype)
+        patch_positions = self.position_cache(self.positions, rows, cols, self.query_grid).to(kv.dtype)
 
         q = F.linear(self.ln_q(self.query) + query_positions, w_q, b_q)
         k = F.linear(kv + patch_positions, w_k, b_k)
@@ -101,12 +105,37 @@ class Resampler(nn.Module):
         # [V, heads, queries, head_dim] -> [V, queries, width]
         context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         tokens = self.proj(self.ln_post(self.out(context)))  # [V, queries, width]
+        tokens = pool_tokens(tokens, self.query_grid, self.pool)
         if not return_attention:
             return tokens
 
         # The fused kernel does not return its weights, so compute them again. [V, heads, queries, patches]
         attention = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
         return tokens, attention
+
+    @torch.no_grad()
+    def resize_queries(self, queries: int) -> None:
+        """Change the number of queries; the new ones are interpolated from the old ones (bicubic).
+
+        Queries that were learned on one grid are resampled to the other like the position embedding of a ViT
+        that is given another image size: each new query stands between old ones, and its position too. The
+        positions stay in the old grid's coordinates, in which the projections were trained.
+
+        Raises:
+            ValueError: another number than `MonkeyResamplerConfig` takes.
+        """
+        grid = MonkeyResamplerConfig(queries=queries, pool=self.pool).query_grid
+        query = interpolate_position_embedding(self.query, *grid, self.query_grid)
+        positions = interpolate_position_embedding(self.positions, *grid, self.query_grid)
+
+        self.query = nn.Parameter(query.detach().clone(), requires_grad=self.query.requires_grad)
+        self.positions = positions.clone()
+        self.query_grid = grid
+        self.position_cache = PositionEmbeddingCache()
+
+    def reset_queries(self) -> None:
+        """Draw the queries at random, as they are before any training; their positions stay."""
+        nn.init.trunc_normal_(self.query, std=0.02)
 
     def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
         """`[n, tokens, width]` -> `[n, heads, tokens, head_dim]`."""
@@ -131,14 +160,42 @@ def _build_kv_proj(config: MonkeyConfig) -> nn.Module:
     return nn.Identity()
 
 
-def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:
-    """Return the fixed 2-D sine-cosine position embedding of MAE, `[grid * grid, width]`, row by row.
+def pool_tokens(tokens: torch.Tensor, grid: tuple[int, int], pool: int) -> torch.Tensor:
+    """Average each square of `pool x pool` neighbouring tokens.
+
+    Args:
+        tokens: `[V, rows * cols, width]`, row by row.
+        grid: rows and columns.
+        pool: side of the squares; 1 changes nothing.
+
+    Returns:
+        `[V, rows / pool * cols / pool, width]`, row by row.
+
+    Raises:
+        ValueError: the grid does not divide into such squares.
+    """
+    if pool == 1:
+        return tokens
+
+    check_pool(pool, grid)
+    rows, cols = grid
+    # [V, rows / pool, pool, cols / pool, pool, width]
+    squares = tokens.reshape(len(tokens), rows // pool, pool, cols // pool, pool, -1)
+    return squares.mean((2, 4)).flatten(1, 2)
+
+
+def sincos_position_embedding(width: int, rows: int, cols: int | None = None) -> torch.Tensor:
+    """Return the fixed 2-D sine-cosine position embedding of MAE, `[rows * cols, width]`, row by row.
 
     A coordinate `p` is encoded by `width / 2` numbers, with `w_i = 10000 ** (-i / (width / 4))`:
 
         sin(w_0 p), sin(w_1 p), ..., cos(w_0 p), cos(w_1 p), ...
 
     The first half of the width encodes x, the second y.
+
+    Args:
+        width: of an embedding.
+        rows, cols: of the grid; a square by default.
 
     Raises:
         ValueError: the width is no multiple of 4.
@@ -148,20 +205,22 @@ def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:
 
     # In fp64, as the released code computes it.
     frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    # [grid, 1] * [width / 4] -> [grid, width / 4]
-    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies
-    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # [grid, width / 2]
+    cols = rows if cols is None else cols
+    # [cells, 1] * [width / 4] -> [cells, width / 4]
+    angles = torch.arange(max(rows, cols), dtype=torch.float64)[:, None] * frequencies
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # [cells, width / 2]
 
     # Row by row: x changes with every cell, y with every row.
-    x = axis.repeat(grid, 1)
-    y = axis.repeat_interleave(grid, dim=0)
+    x = axis[:cols].repeat(rows, 1)
+    y = axis[:rows].repeat_interleave(cols, dim=0)
     return torch.cat([x, y], dim=1).float()
 
 
 class Projector(nn.Module):
     """LLaVA-1.5's projector in the resampler's place: two linear layers with an activation between them.
 
-    Every patch becomes one visual token.
+    Every patch becomes one visual token. Where the configuration's `pool` says so, those of neighbouring
+    patches are then averaged (`pool_tokens`).
     """
 
     def __init__(self, config: MonkeyConfig) -> None:
@@ -170,7 +229,18 @@ class Projector(nn.Module):
         self.linear_1 = nn.Linear(config.vision_config.hidden_size, width)
         self.act = ACT2FN[config.resampler_config.hidden_act]
         self.linear_2 = nn.Linear(width, width)
+        self.pool = config.resampler_config.pool
 
     def forward(self, features: torch.Tensor, patch_grid: tuple[int, int] | None = None) -> torch.Tensor:
-        """`[V, patches, width of the ViT]` -> `[V, patches, width]`; `patch_grid` makes no difference."""
-        return self.linear_2(self.act(self.linear_1(features)))
+        """Project the patches of each view.
+
+        Args:
+            features: `[V, patches, width of the ViT]`.
+            patch_grid: rows and columns of patches in a view; a square by default.
+
+        Returns:
+            Visual tokens `[V, patches / pool^2, width]`.
+        """
+        tokens = self.linear_2(self.act(self.linear_1(features)))
+        side = math.isqrt(features.shape[1])
+        return pool_tokens(tokens, patch_grid or (side, side), self.pool)

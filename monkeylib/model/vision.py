@@ -227,10 +227,12 @@ class PositionEmbeddingCache(nn.Module):
         # (rows, cols) -> state of the embedding that was resampled, and the result
         self._resampled: dict[tuple[int, int], tuple[tuple, torch.Tensor]] = {}
 
-    def forward(self, embedding: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
-        """`[n * n, width]` -> `[rows * cols, width]`."""
+    def forward(
+        self, embedding: torch.Tensor, rows: int, cols: int, grid: tuple[int, int] | None = None
+    ) -> torch.Tensor:
+        """Resample `embedding` as `interpolate_position_embedding` does."""
         if embedding.requires_grad and torch.is_grad_enabled():
-            return interpolate_position_embedding(embedding, rows, cols)
+            return interpolate_position_embedding(embedding, rows, cols, grid)
 
         # Fake tensors, with which memory is counted, have no address.
         address = 0 if isinstance(embedding, FakeTensor) else embedding.data_ptr()
@@ -240,29 +242,33 @@ class PositionEmbeddingCache(nn.Module):
         if cached_state != state:
             # A tensor made in inference mode could not be used in training later.
             with torch.inference_mode(False), torch.no_grad():
-                resampled = interpolate_position_embedding(embedding, rows, cols).clone()
+                resampled = interpolate_position_embedding(embedding, rows, cols, grid).clone()
             self._resampled[rows, cols] = (state, resampled)
 
         return resampled
 
 
-def interpolate_position_embedding(embedding: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
-    """Resample the position embedding of a square patch grid to `rows x cols` patches.
+def interpolate_position_embedding(
+    embedding: torch.Tensor, rows: int, cols: int, grid: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """Resample the position embedding of a patch grid to `rows x cols` patches.
 
     Bicubic in fp32 as in the released code, then cast back.
 
     Args:
-        embedding: `[n * n, width]`.
+        embedding: `[n, width]`.
         rows, cols: patches down and across.
+        grid: rows and columns of the embedding itself; a square by default.
 
     Returns:
         `[rows * cols, width]`; the embedding itself where its grid is that one already.
     """
     side = math.isqrt(embedding.shape[0])
-    if (rows, cols) == (side, side):
+    own_rows, own_cols = grid or (side, side)
+    if (rows, cols) == (own_rows, own_cols):
         return embedding
 
-    # Interpolation takes images: [1, width, n, n].
-    square = embedding.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(square, size=(rows, cols), mode="bicubic", align_corners=False)
+    # Interpolation takes images: [1, width, own_rows, own_cols].
+    image = embedding.float().reshape(1, own_rows, own_cols, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(image, size=(rows, cols), mode="bicubic", align_corners=False)
     return resized.permute(0, 2, 3, 1).reshape(rows * cols, -1).to(embedding.dtype)

@@ -77,9 +77,11 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
 
     vision_config = _vision_config(profile)
     if profile.resampler_heads is None:
-        resampler_config: PreTrainedConfig = MonkeyProjectorConfig()
+        resampler_config: PreTrainedConfig = MonkeyProjectorConfig(pool=profile.pool)
     else:
-        resampler_config = MonkeyResamplerConfig(queries=profile.queries, heads=profile.resampler_heads)
+        resampler_config = MonkeyResamplerConfig(
+            queries=profile.queries, pool=profile.pool, heads=profile.resampler_heads
+        )
 
     has_fixed_grid = profile.views != "global" and profile.auto_tiles is None
     return MonkeyConfig(
@@ -168,7 +170,7 @@ def build_processor(profile: Profile, tokenizer: PreTrainedTokenizerBase | None 
     return MonkeyProcessor(
         image_processor,
         tokenizer,
-        queries=profile.queries,
+        queries=profile.tokens_per_view,
         separator=SEPARATOR,
         image_tokens=image_tokens,
         prompt_prefix=language_model.prompt_prefix,
@@ -300,7 +302,7 @@ def _load_base(profile: Profile, config: MonkeyConfig) -> MonkeyForConditionalGe
     if released.is_released(folder):
         _check_released(profile, config, folder)
         model = released.load_released(folder, grid=Grid(profile.rows, profile.cols), dtype=dtype)
-        return _with_auto_grid(model, profile)
+        return _with_queries(_with_auto_grid(model, profile), profile)
 
     options: dict[str, Any] = {}
     if profile.training.language_model_bits is not None:
@@ -314,7 +316,23 @@ def _load_base(profile: Profile, config: MonkeyConfig) -> MonkeyForConditionalGe
     if profile.auto_tiles is not None and own_config.lora_mode == config.lora_mode == "per_tile":
         config.grids, config.max_tiles = own_config.grids, own_config.max_tiles
 
-    return _with_auto_grid(saved.load_saved(folder, dtype, config, **options), profile)
+    # So are queries of another number.
+    if profile.resampler_heads is not None and isinstance(own_config.resampler_config, MonkeyResamplerConfig):
+        config.resampler_config.queries = own_config.resampler_config.queries
+
+    model = saved.load_saved(folder, dtype, config, **options)
+    return _with_queries(_with_auto_grid(model, profile), profile)
+
+
+def _with_queries(model: MonkeyForConditionalGeneration, profile: Profile) -> MonkeyForConditionalGeneration:
+    """Return the model with as many queries as a profile has, interpolated from the base's or fresh."""
+    if profile.resampler_heads is None:
+        return model
+    if model.config.resampler_config.queries != profile.queries:
+        model.use_queries(profile.queries)
+    if profile.fresh_queries:
+        model.resampler.reset_queries()
+    return model
 
 
 def _with_auto_grid(
@@ -336,6 +354,12 @@ def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> Non
         raise ValueError(
             f"{folder} is in the released layout, whose language model is not quantised on the way: convert "
             f"it with `monkeylib convert {folder} NEW_FOLDER` and name the new folder"
+        )
+
+    if profile.pool != 1:
+        raise ValueError(
+            f"the model of {folder} is in the released layout, which averages no visual tokens: leave pool "
+            f"out of the profile {profile.name}, or convert the model with `monkeylib convert`"
         )
 
     # Read from the configuration and the shapes alone, before any weight is loaded.

@@ -14,7 +14,7 @@ from pydantic import (
 
 from monkeylib.errors import first_problem
 from monkeylib.model import limits
-from monkeylib.model.config import LoRAMode, Precision, Views
+from monkeylib.model.config import LoRAMode, MonkeyResamplerConfig, Precision, Views
 from monkeylib.model.monkey import TrainMode
 from monkeylib.tiling import GlobalFrom, ResizeMode, check_pixels
 
@@ -313,9 +313,12 @@ class Profile(ProfileSection):
         global_from: the global view comes from the "resized" image, without antialiasing, as in the released
             code, or from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
         resize_mode: what becomes of an image's aspect ratio (`tiling.resize`); the released code ignores it.
-        queries: visual tokens of a view.
+        queries: the resampler's queries, each a visual token of a view. Another number than the base model's
+            is interpolated from its queries (`Resampler.resize_queries`).
+        pool: average the tokens of `pool x pool` neighbouring queries (or patches) to one visual token.
+        fresh_queries: start from random queries in place of the base model's.
         resampler_heads: attention heads of the resampler. Without them a projector takes its place, and
-            `queries` is the number of patches in a tile.
+            `queries` is the number of patches in a view.
         vision, language_model: the pretrained components.
         lora: LoRA of the ViT.
         training, evaluation, ablation: settings of the runs.
@@ -336,6 +339,8 @@ class Profile(ProfileSection):
     global_from: GlobalFrom = "resized"
     resize_mode: ResizeMode = "stretch"
     queries: Annotated[int, Field(gt=0, le=limits.MAX_QUERIES)]
+    pool: Annotated[int, Field(gt=0, le=limits.MAX_QUERIES)] = 1
+    fresh_queries: bool = False
     resampler_heads: Heads | None
     vision: VisionConfig | HFVisionConfig
     language_model: LanguageModelConfig
@@ -362,6 +367,14 @@ class Profile(ProfileSection):
             raise ValueError("an image of views: global has no tiles: leave grid: auto out, or change views")
         if self.max_tiles is not None:
             check_pixels(1, self.max_tiles, self.tile_size)
+        return self
+
+    @model_validator(mode="after")
+    def _queries_are_as_the_resampler_takes_them(self) -> "Profile":
+        if self.resampler_heads is not None:
+            MonkeyResamplerConfig(queries=self.queries, pool=self.pool)
+        elif self.fresh_queries:
+            raise ValueError("a projector has no queries: leave fresh_queries out")
         return self
 
     def with_training(self, **changes: Any) -> "Profile":
@@ -398,9 +411,13 @@ class Profile(ProfileSection):
         return self.max_tiles or self.rows * self.cols
 
     @property
+    def tokens_per_view(self) -> int:
+        """Visual tokens of a view."""
+        return self.queries // self.pool**2
+
+    @property
     def visual_tokens(self) -> int:
         """Visual tokens of an image; the most where its grid follows its shape."""
-        # One set of queries for each view.
         tiles = 0 if self.views == "global" else self.auto_tiles or self.rows * self.cols
         global_views = 0 if self.views == "tiles" else 1
-        return (tiles + global_views) * self.queries
+        return (tiles + global_views) * self.tokens_per_view

@@ -136,7 +136,7 @@ def generous_bytes(profile: Profile, examples: int) -> int:
     else:
         heads, patch = vision.config["num_attention_heads"], vision.config["patch_size"]
 
-    views = profile.visual_tokens // profile.queries
+    views = profile.visual_tokens // profile.tokens_per_view
     patches = (profile.tile_size // patch) ** 2 + 1
     tokens = profile.training.max_length
     width, layers, vocabulary = text["hidden_size"], text["num_hidden_layers"], text["vocab_size"]

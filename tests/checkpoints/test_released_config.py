@@ -3,6 +3,7 @@
 import pytest
 
 from monkeylib.checkpoints.released_config import config_from_released, config_to_released
+from monkeylib.model import MonkeyResamplerConfig
 from tests.support.released_files import TRUE_SETTINGS, golden_settings
 
 
@@ -13,6 +14,8 @@ from tests.support.released_files import TRUE_SETTINGS, golden_settings
         ({"grids": [[2, 2], [4, 1]]}, "its grids is"),
         ({"views": "tiles"}, "its views is tiles, the layout has tiles[+]global"),
         ({"mlp_rank": 8}, "its mlp_rank is 8, the layout has 32"),
+        ({"resampler_config": MonkeyResamplerConfig(queries=320)}, "square grid, .* lie on one of 16x20"),
+        ({"resampler_config": MonkeyResamplerConfig(pool=2)}, "its pool is 2, the layout has 1"),
         ({"attention_rank": 0}, "its attention_rank is 0, the layout has 16"),
         ({"lora_on_global_view": True}, "LoRA for tiles alone, this model has one for the global view too"),
     ],

@@ -131,3 +131,50 @@ def test_base_of_another_kind_of_model_raises(section, tmp_path):
     ) as raised:
         build.build_model(profile, processor)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({"queries": 320, "views": "global", "tile_size": 192}, 320),
+        ({"pool": 2}, 5 * 16),
+        ({"pool": 8}, 5),
+        ({"fresh_queries": True}, 5 * 64),
+    ],
+    ids=lambda value: min(value) if isinstance(value, dict) else value,
+)
+def test_base_model_takes_another_number_of_visual_tokens(fields, tokens, make_image):
+    nano = profiles.load_profile("nano")
+    if fields.get("views") == "global":
+        fields = fields | {"lora": nano.lora.model_copy(update={"mode": "none"})}
+    profile = nano.model_copy(update=fields)
+    processor = build.build_processor(profile)
+    base = build.build_model(nano, processor)
+    model = build.build_model(profile, processor)
+    assert profile.visual_tokens == tokens == processor.visual_tokens()
+    assert model.config.queries == profile.tokens_per_view
+
+    # All other weights are the base's.
+    for name, tensor in base.resampler.state_dict().items():
+        is_changed = name == "query" if profile.queries == 64 else name in ("query", "positions")
+        if not is_changed:
+            assert torch.equal(tensor, model.resampler.state_dict()[name]), name
+    assert torch.equal(model.resampler.query, base.resampler.query) == ("pool" in fields)
+
+    inputs = processor(make_image(), "What is it?")
+    assert (inputs["input_ids"] == processor.image_token_id).sum() == tokens
+    labels = inputs["input_ids"].clone()
+    loss = model(**inputs, labels=labels).loss
+    loss.backward()
+    assert loss.isfinite() and model.resampler.query.grad.abs().max() > 0
+
+
+def test_wrong_number_of_queries_raises():
+    nano = profiles.load_profile("nano").model_dump()
+    for fields, message in (
+        ({"queries": 67}, "67 queries make a grid of 1x67"),
+        ({"pool": 3}, "squares of 3x3"),
+        ({"resampler_heads": None, "fresh_queries": True}, "a projector has no queries"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            profiles.Profile.model_validate(nano | fields)
