@@ -28,6 +28,9 @@ from monkeylib.model.limits import check_size, check_sizes
 from monkeylib.prompts import IMAGE_TOKENS, PromptLayout
 from monkeylib.tiling import AutoGrid, GlobalFrom, Grid, as_grid, check_pixels, global_view, split_tiles
 
+# Advice where a grid that follows the image's shape cannot be had.
+_ONE_GRID = "give all images one grid of rows and columns, or set tile_overlap to 0"
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -56,6 +59,7 @@ _IMAGE_ARGUMENTS = (
     "global_from",
     "resize_mode",
     "max_tiles",
+    "tile_overlap",
 )
 # What transformers writes into the file of an image processor beside the arguments of its class.
 _WRITTEN_BY_TRANSFORMERS = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
@@ -72,7 +76,8 @@ def normalisation(model_type: str) -> tuple[Sequence[float], Sequence[float]]:
 class MonkeyImageProcessor(BaseImageProcessor):
     """Resizes and normalises images and splits them into tiles, as the released code does.
 
-    An image is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic) and split.
+    An image is resized to `rows * tile_size x cols * tile_size` pixels (Pillow bicubic) and split. With an
+    overlap of tiles it is resized to what they cover together (`tiling.covered_side`).
 
     Args:
         tile_size: side of a tile, and of the global view, in pixels.
@@ -86,6 +91,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
             the image itself is resized (Pillow bicubic).
         resize_mode: "stretch" as in the released code, which ignores the aspect ratio, or "pad" or "crop",
             which keep it as LLaVA-1.5 and CLIP do (`tiling.resize`).
+        tile_overlap: pixels that neighbouring tiles share; none in the paper. Not with automatic grids.
     """
 
     model_input_names = ["pixel_values", "grids"]
@@ -101,6 +107,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         global_from: GlobalFrom = "resized",
         resize_mode: tiling.ResizeMode = "stretch",
         max_tiles: int | None = None,
+        tile_overlap: int = 0,
         **kwargs: Any,
     ) -> None:
         for name in kwargs.keys() - set(_WRITTEN_BY_TRANSFORMERS):
@@ -112,6 +119,11 @@ class MonkeyImageProcessor(BaseImageProcessor):
         choose("setting of views", views, get_args(Views))
         choose("source of the global view", global_from, get_args(GlobalFrom))
         tiling.check_resize_mode(resize_mode)
+        tiling.check_overlap(tile_overlap, tile_size)
+        if tile_overlap and max_tiles is not None:
+            raise ValueError(
+                f"an automatic grid has no overlap of tiles, got {tile_overlap} pixels: {_ONE_GRID}"
+            )
         _check_channels("image_mean", image_mean, minimum=0)
         # Pixels are divided by it.
         _check_channels("image_std", image_std, minimum=1e-6)
@@ -120,6 +132,7 @@ class MonkeyImageProcessor(BaseImageProcessor):
         self.rows = rows
         self.cols = cols
         self.max_tiles = max_tiles
+        self.tile_overlap = tile_overlap
         self.views = views
         self.global_from = global_from
         self.resize_mode = resize_mode
@@ -134,6 +147,13 @@ class MonkeyImageProcessor(BaseImageProcessor):
         """
         arguments = {name: kwargs.pop(name) for name in _IMAGE_ARGUMENTS if name in kwargs}
         return super().from_dict({**image_processor_dict, **arguments}, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings; the file of a processor like the paper's does not mention an overlap."""
+        settings = super().to_dict()
+        if not self.tile_overlap:
+            settings.pop("tile_overlap", None)
+        return settings
 
     @property
     def grid(self) -> Grid | AutoGrid:
@@ -160,6 +180,11 @@ class MonkeyImageProcessor(BaseImageProcessor):
         """
         grid = self.grid if grid is None else as_grid(grid)
         if isinstance(grid, AutoGrid):
+            if self.tile_overlap:
+                raise ValueError(
+                    f"an automatic grid has no overlap of tiles, this processor's overlap by "
+                    f"{self.tile_overlap} pixels: {_ONE_GRID}"
+                )
             max_tiles = grid.max_tiles or self.max_tiles or self.rows * self.cols
             grid = tiling.select_grid(*size, self.tile_size, max_tiles, grid.within)
 
@@ -226,9 +251,9 @@ class MonkeyImageProcessor(BaseImageProcessor):
         if not grid.tiles:
             return self._pixels(image, 1, 1)[None]
 
-        # `[3, rows * tile_size, cols * tile_size]` -> `[tiles, 3, tile_size, tile_size]`, row by row
+        # `[3, height, width]` -> `[tiles, 3, tile_size, tile_size]`, row by row
         pixels = self._pixels(image, *grid)
-        tiles = split_tiles(pixels, self.tile_size)
+        tiles = split_tiles(pixels, self.tile_size, self.tile_overlap)
         if self.views == "tiles":
             return tiles
 
@@ -241,8 +266,10 @@ class MonkeyImageProcessor(BaseImageProcessor):
         return torch.cat([tiles, global_pixels[None]])
 
     def _pixels(self, image: Image.Image, rows: int, cols: int) -> torch.Tensor:
-        """Return an image as normalised values `[3, rows * tile_size, cols * tile_size]`."""
-        width, height = cols * self.tile_size, rows * self.tile_size
+        """Return an image as normalised values `[3, height, width]`, of the size that its tiles cover."""
+        height, width = (
+            tiling.covered_side(tiles, self.tile_size, self.tile_overlap) for tiles in (rows, cols)
+        )
         resized = tiling.resize(image, width, height, self.resize_mode, self.image_mean)
 
         # [height, width, 3] bytes -> [3, height, width] from 0 to 1

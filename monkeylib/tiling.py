@@ -3,6 +3,8 @@
 An image of `rows x cols` tiles of one size is a `Grid`. Tiles are numbered row by row. Paper section 3.1;
 sizes and the global view follow the released code. There every image has the same grid, whatever its shape;
 an `AutoGrid` chooses one by the image's shape (`select_grid`).
+
+Neighbouring tiles may share a strip of `overlap` pixels, as sliding windows do. In the paper they share none.
 """
 
 from collections.abc import Sequence
@@ -190,25 +192,58 @@ def check_pixels(rows: int, cols: int, tile_size: int) -> None:
         )
 
 
-def compute_grid(height: int, width: int, tile: int) -> Grid:
-    """Return the grid of an image of `height x width` pixels that is cut into tiles of `tile` pixels.
+def check_overlap(overlap: Any, tile: int) -> None:
+    """Check how many pixels neighbouring tiles share.
 
     Raises:
-        ValueError: a side is not a positive multiple of `tile` (the released code silently drops the
-            remainder).
+        ValueError: no whole number from 0, below the tile's side.
+    """
+    if type(overlap) is not int or not 0 <= overlap < tile:
+        raise ValueError(
+            f"the overlap of tiles of {tile} pixels is a whole number of pixels from 0 to {tile - 1}, got "
+            f"{overlap!r}"
+        )
+
+
+def covered_side(tiles: int, tile: int, overlap: int = 0) -> int:
+    """Return the pixels that tiles in a row, or in a column, cover together.
+
+    >>> covered_side(3, tile=96, overlap=48)
+    192
+    """
+    return tile + (tiles - 1) * (tile - overlap)
+
+
+def compute_grid(height: int, width: int, tile: int, overlap: int = 0) -> Grid:
+    """Return the grid of an image of `height x width` pixels that is cut into tiles of `tile` pixels.
+
+    Args:
+        height, width: of the image, in pixels.
+        tile: side of a tile in pixels.
+        overlap: pixels that neighbouring tiles share.
+
+    Raises:
+        ValueError: tiles do not cover a side exactly (the released code silently drops the remainder), or an
+            impossible overlap.
 
     >>> compute_grid(height=896, width=1344, tile=448)
     Grid(rows=2, cols=3)
     """
     if tile <= 0:
         raise ValueError(f"the tile size must be a positive number of pixels, got {tile}")
-    if height <= 0 or width <= 0 or height % tile or width % tile:
+    check_overlap(overlap, tile)
+
+    # The first tile of a side, and as many more as there are steps to the next one.
+    step = tile - overlap
+    if min(height, width) < tile or (height - tile) % step or (width - tile) % step:
+        shared = f" that share {overlap}" if overlap else ""
+        sides = f"{tile} and multiples of {step} more" if overlap else f"a multiple of {tile}"
         raise ValueError(
             f"an image of {height}x{width} pixels (height x width) does not divide into tiles of {tile} "
-            f"pixels: resize it to a multiple of {tile} on both sides first"
+            f"pixels{shared}: resize it to {sides} on both sides first"
         )
 
-    return Grid(height // tile, width // tile)
+    return Grid((height - tile) // step + 1, (width - tile) // step + 1)
 
 
 def resize(
@@ -277,12 +312,13 @@ def check_resize_mode(resize_mode: str) -> None:
         raise ValueError(f"there is no resize mode called {resize_mode!r}: choose one of {modes}")
 
 
-def split_tiles(image: torch.Tensor, tile: int) -> torch.Tensor:
-    """Cut an image into tiles, row by row, without overlap.
+def split_tiles(image: torch.Tensor, tile: int, overlap: int = 0) -> torch.Tensor:
+    """Cut an image into tiles, row by row.
 
     Args:
         image: `[..., C, H, W]`.
         tile: side of a tile in pixels.
+        overlap: pixels that neighbouring tiles share.
 
     Returns:
         `[..., rows * cols, C, tile, tile]`.
@@ -298,36 +334,41 @@ def split_tiles(image: torch.Tensor, tile: int) -> torch.Tensor:
     torch.Size([5, 6, 3, 448, 448])
     """
     *batch, channels, height, width = image.shape
-    rows, cols = compute_grid(height, width, tile)
+    rows, cols = compute_grid(height, width, tile, overlap)
 
-    # Split the height into rows of tiles and the width into columns: [..., C, rows, tile, cols, tile]
-    cells = image.reshape(*batch, channels, rows, tile, cols, tile)
+    # Windows down the height, then along the width: [..., C, rows, cols, tile, tile]
+    step = tile - overlap
+    cells = image.unfold(-2, tile, step).unfold(-2, tile, step)
 
-    # Bring the place of a tile before its pixels: [..., rows, cols, C, tile, tile]
+    # Bring the place of a tile before its channels: [..., rows, cols, C, tile, tile]
     n = len(batch)
-    cells = cells.permute(*range(n), n + 1, n + 3, n, n + 2, n + 4)
+    cells = cells.permute(*range(n), n + 1, n + 2, n, n + 3, n + 4)
 
     # Number the tiles row by row.
     return cells.reshape(*batch, rows * cols, channels, tile, tile)
 
 
-def join_tiles(tiles: torch.Tensor, grid: Grid) -> torch.Tensor:
+def join_tiles(tiles: torch.Tensor, grid: Grid, overlap: int = 0) -> torch.Tensor:
     """Join tiles to the image that they were cut from: the inverse of `split_tiles`.
 
     Args:
         tiles: `[..., rows * cols, C, tile, tile]`.
         grid: rows and columns.
+        overlap: pixels that neighbouring tiles share; there the image is the mean of what the tiles say.
 
     Returns:
-        `[..., C, rows * tile, cols * tile]`.
+        `[..., C, height, width]`, without overlap `[..., C, rows * tile, cols * tile]`.
 
     Raises:
-        ValueError: the number of tiles is not that of the grid.
+        ValueError: the number of tiles is not that of the grid, or an impossible overlap.
     """
     *batch, count, channels, tile, _ = tiles.shape
     rows, cols = grid
     if count != rows * cols:
         raise ValueError(f"a {rows}x{cols} grid has {rows * cols} tiles, got {count}")
+    check_overlap(overlap, tile)
+    if overlap:
+        return _join_by_mean(tiles, Grid(rows, cols), overlap)
 
     # Number the tiles by row and column: [..., rows, cols, C, tile, tile]
     cells = tiles.reshape(*batch, rows, cols, channels, tile, tile)
@@ -338,12 +379,31 @@ def join_tiles(tiles: torch.Tensor, grid: Grid) -> torch.Tensor:
     return cells.reshape(*batch, channels, rows * tile, cols * tile)
 
 
-def tile_boxes(grid: Grid, tile: int) -> list[tuple[int, int, int, int]]:
-    """Return the pixel boxes `(x0, y0, x1, y1)` of the tiles, row by row; `x1` and `y1` lie outside."""
+def _join_by_mean(tiles: torch.Tensor, grid: Grid, overlap: int) -> torch.Tensor:
+    """Join overlapping tiles: every pixel is the mean of the tiles that show it."""
+    tile = tiles.shape[-1]
+    height, width = covered_side(grid.rows, tile, overlap), covered_side(grid.cols, tile, overlap)
+    total = tiles.new_zeros(*tiles.shape[:-4], tiles.shape[-3], height, width)
+    counts = tiles.new_zeros(height, width)
+
+    for number, (x0, y0, x1, y1) in enumerate(tile_boxes(grid, tile, overlap)):
+        total[..., y0:y1, x0:x1] += tiles[..., number, :, :, :]
+        counts[y0:y1, x0:x1] += 1
+    return total / counts
+
+
+def tile_boxes(grid: Grid, tile: int, overlap: int = 0) -> list[tuple[int, int, int, int]]:
+    """Return the pixel boxes `(x0, y0, x1, y1)` of the tiles, row by row; `x1` and `y1` lie outside.
+
+    >>> tile_boxes(Grid(1, 3), tile=96, overlap=48)
+    [(0, 0, 96, 96), (48, 0, 144, 96), (96, 0, 192, 96)]
+    """
+    step = tile - overlap
     boxes = []
     for row in range(grid.rows):
         for col in range(grid.cols):
-            boxes.append((col * tile, row * tile, (col + 1) * tile, (row + 1) * tile))
+            x0, y0 = col * step, row * step
+            boxes.append((x0, y0, x0 + tile, y0 + tile))
     return boxes
 
 

@@ -6,7 +6,7 @@ from transformers import AutoProcessor
 
 from monkeylib.images import open_image
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
-from monkeylib.tiling import AutoGrid, Grid
+from monkeylib.tiling import AutoGrid, Grid, join_tiles, tile_boxes
 
 
 def test_views_are_tiles_row_by_row_then_the_global_view(make_image):
@@ -367,3 +367,27 @@ def test_processors_are_the_same_after_saving_and_loading(processor, make_image,
         assert (loaded.queries, loaded.separator) == (processor.queries, processor.separator)
         before, after = (p(images=make_image(), text="<img> hi") for p in (processor, loaded))
         assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_overlapping_tiles_are_windows_of_the_image_that_they_cover_together(make_image):
+    images = MonkeyImageProcessor(56, 3, 2, tile_overlap=28, global_from="original")
+    covered = MonkeyImageProcessor(28, 4, 3)  # the same 112 x 84 pixels, in tiles that share none
+    views, parts = images(make_image()), covered(make_image())
+    assert views["pixel_values"].shape == (7, 3, 56, 56)
+
+    whole = join_tiles(parts["pixel_values"][:-1], Grid(4, 3))
+    for view, (x0, y0, x1, y1) in zip(views["pixel_values"], tile_boxes(Grid(3, 2), 56, 28), strict=False):
+        assert torch.equal(view, whole[:, y0:y1, x0:x1])
+
+
+def test_overlap_is_saved_where_there_is_one(tmp_path):
+    MonkeyImageProcessor(56, tile_overlap=28).save_pretrained(tmp_path)
+    assert MonkeyImageProcessor.from_pretrained(tmp_path).tile_overlap == 28
+    assert "tile_overlap" not in MonkeyImageProcessor(56).to_dict()
+
+
+def test_overlap_of_tiles_in_automatic_grids_raises(make_image):
+    with pytest.raises(ValueError, match="an automatic grid has no overlap of tiles, got 28 pixels: give"):
+        MonkeyImageProcessor(56, max_tiles=4, tile_overlap=28)
+    with pytest.raises(ValueError, match="this processor's overlap by 28 pixels"):
+        MonkeyImageProcessor(56, tile_overlap=28)(make_image(), "auto")

@@ -15,7 +15,9 @@ from monkeylib.tiling import (
     AutoGrid,
     Grid,
     as_grid,
+    check_overlap,
     compute_grid,
+    covered_side,
     distortion,
     global_view,
     grid_positions,
@@ -45,6 +47,43 @@ def test_boxes_are_where_the_tiles_were_cut(rows, cols, tile):
     boxes = tile_boxes(Grid(rows, cols), tile)
     cut = torch.stack([image[:, y0:y1, x0:x1] for x0, y0, x1, y1 in boxes])
     assert torch.equal(cut, split_tiles(image, tile))
+
+
+overlapping = st.tuples(st.integers(1, 6), st.integers(0, 5)).filter(lambda sides: sides[1] < sides[0])
+
+
+@given(rows=sizes, cols=sizes, sides=overlapping, batch=st.lists(st.integers(1, 2), max_size=2))
+def test_joining_undoes_splitting_into_overlapping_tiles(rows, cols, sides, batch):
+    tile, overlap = sides
+    size = covered_side(rows, tile, overlap), covered_side(cols, tile, overlap)
+    image = torch.rand(*batch, 2, *size, dtype=torch.float64)
+    tiles = split_tiles(image, tile, overlap)
+    assert tiles.shape == (*batch, rows * cols, 2, tile, tile)
+    assert compute_grid(*size, tile, overlap) == Grid(rows, cols)
+    assert torch.allclose(join_tiles(tiles, Grid(rows, cols), overlap), image)
+
+    boxes = tile_boxes(Grid(rows, cols), tile, overlap)
+    cut = torch.stack([image[..., y0:y1, x0:x1] for x0, y0, x1, y1 in boxes], dim=-4)
+    assert torch.equal(cut, tiles)
+
+
+def test_where_tiles_overlap_their_mean_counts():
+    tiles = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
+    joined = join_tiles(tiles, Grid(1, 2), overlap=2)
+    assert joined.shape == (1, 4, 6)
+    assert joined[0, 0].tolist() == [0, 0, 0.5, 0.5, 1, 1]
+
+
+@pytest.mark.parametrize("overlap", [-1, 4, 1.0, True])
+def test_impossible_overlap_raises(overlap):
+    for cut in (lambda: split_tiles(torch.zeros(1, 8, 8), 4, overlap), lambda: check_overlap(overlap, 4)):
+        with pytest.raises(ValueError, match="overlap of tiles of 4 pixels .* from 0 to 3, got"):
+            cut()
+
+
+def test_image_that_overlapping_tiles_do_not_cover_raises():
+    with pytest.raises(ValueError, match="200x192 .* share 48: resize it to 96 and multiples of 48 more"):
+        compute_grid(200, 192, 96, 48)
 
 
 def test_tiles_are_numbered_row_by_row():

@@ -189,6 +189,8 @@ def monkey_fingerprint(monkey: Monkey, max_new_tokens: int) -> str:
     # Fingerprints of earlier versions, which had fixed grids alone, stay valid.
     if images.max_tiles is not None:
         settings.append(images.max_tiles)
+    if images.tile_overlap:
+        settings.append(f"overlap {images.tile_overlap}")
     # Averaging visual tokens shows in no weight.
     if monkey.model.config.resampler_config.pool != 1:
         settings.append(f"pool {monkey.model.config.resampler_config.pool}")

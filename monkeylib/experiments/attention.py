@@ -11,7 +11,7 @@ from monkeylib.images import ImageInput
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyImageProcessor
 from monkeylib.tables import Value
-from monkeylib.tiling import Grid, join_tiles, split_tiles
+from monkeylib.tiling import Grid, covered_side, join_tiles, split_tiles
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,23 @@ class AttentionMaps:
             the global view last.
         weights: `[V, queries, patches, patches]`, the mean over the heads; those of a query sum to 1.
         grid: rows and columns of tiles.
+        overlap: patches that neighbouring tiles share.
     """
 
     views: torch.Tensor
     weights: torch.Tensor
     grid: Grid
+    overlap: int = 0
 
     def over_tiles(self, query: int | None = None) -> torch.Tensor:
-        """Return the attention over the tiles side by side, `[rows * patches, cols * patches]`.
+        """Return the attention over the tiles side by side, `[rows * patches, cols * patches]`; where they
+        overlap, the mean.
 
         Args:
             query: a query, the same one in every tile; None for the mean over all queries.
         """
         tiles = self._of_query(query)[: self.grid.tiles]
-        return join_tiles(tiles[:, None], self.grid)[0]
+        return join_tiles(tiles[:, None], self.grid, self.overlap)[0]
 
     def over_global_view(self, query: int | None = None) -> torch.Tensor:
         """Return the attention over the global view, `[patches, patches]`."""
@@ -48,21 +51,32 @@ class AttentionMaps:
 
 @torch.no_grad()
 def compute_attention_maps(monkey: Monkey, image: ImageInput) -> AttentionMaps:
-    """Encode an image and return the resampler's attention; the model is put in evaluation mode."""
+    """Encode an image and return the resampler's attention; the model is put in evaluation mode.
+
+    Raises:
+        ValueError: tiles overlap by less than whole patches.
+    """
     model = monkey.model.eval()
     images = monkey.processor.image_processor
+    patch_size = model.config.vision_config.patch_size
+    if images.tile_overlap % patch_size:
+        raise ValueError(
+            f"tiles that overlap by {images.tile_overlap} pixels share no whole patches of {patch_size}: the "
+            "attention over them cannot be joined to one map"
+        )
     features = images(image).to(model.device)
     pixels = features["pixel_values"]  # [V, 3, side, side]
 
     # [V, patches, width] -> attention [V, heads, queries, patches]
     patches = model.vision(pixels, model.lora_index(features["grids"]))
-    side = pixels.shape[-1] // model.config.vision_config.patch_size
+    side = pixels.shape[-1] // patch_size
     _, weights = model.resampler(patches, (side, side), return_attention=True)
 
     # [V, heads, queries, patches] -> mean over the heads, patches back in their rows and columns
     weights = weights.mean(1).unflatten(-1, (side, side))
     grid = Grid(*features["grids"][0].tolist())
-    return AttentionMaps(denormalise(pixels.cpu(), images), weights.cpu(), grid)
+    overlap = images.tile_overlap // patch_size
+    return AttentionMaps(denormalise(pixels.cpu(), images), weights.cpu(), grid, overlap)
 
 
 def denormalise(pixel_values: torch.Tensor, images: MonkeyImageProcessor) -> torch.Tensor:
@@ -72,7 +86,7 @@ def denormalise(pixel_values: torch.Tensor, images: MonkeyImageProcessor) -> tor
     return (pixel_values * std + mean).clamp(0, 1)
 
 
-def text_coverage(sample: Sample, grid: Grid, side: int, tile: int) -> torch.Tensor:
+def text_coverage(sample: Sample, grid: Grid, side: int, tile: int, overlap: int = 0) -> torch.Tensor:
     """Return the share of each patch that letters cover, `[tiles + 1, side, side]`, tiles first.
 
     Args:
@@ -80,6 +94,7 @@ def text_coverage(sample: Sample, grid: Grid, side: int, tile: int) -> torch.Ten
         grid: rows and columns of tiles.
         side: patches along a view's side.
         tile: a view's side in pixels.
+        overlap: pixels that neighbouring tiles share.
     """
     # A mask of the glyphs at the size of the image.
     width, height = sample.image.size
@@ -90,9 +105,10 @@ def text_coverage(sample: Sample, grid: Grid, side: int, tile: int) -> torch.Ten
             mask[..., y0:y1, x0:x1] = 1
 
     # The views as the processor makes them from the image.
-    full_image = F.interpolate(mask, size=(grid.rows * tile, grid.cols * tile), mode="area")[0]
+    covered = [covered_side(tiles, tile, overlap) for tiles in grid]
+    full_image = F.interpolate(mask, size=covered, mode="area")[0]
     global_view = F.interpolate(full_image[None], size=(tile, tile), mode="area")
-    views = torch.cat([split_tiles(full_image, tile), global_view])
+    views = torch.cat([split_tiles(full_image, tile, overlap), global_view])
     return F.adaptive_avg_pool2d(views, side)[:, 0]
 
 
@@ -107,7 +123,8 @@ def attention_on_text(monkey: Monkey, samples: Sequence[Sample]) -> list[dict[st
     shares = []
     for sample in samples:
         maps = compute_attention_maps(monkey, sample.image)
-        coverage = text_coverage(sample, maps.grid, maps.weights.shape[-1], maps.views.shape[-1])
+        overlap = monkey.processor.image_processor.tile_overlap
+        coverage = text_coverage(sample, maps.grid, maps.weights.shape[-1], maps.views.shape[-1], overlap)
         # The mean over queries sums to 1 over a view, so this is a share, [V].
         attention = (maps.weights.mean(1) * coverage).sum((1, 2))
         shares.append(torch.stack([coverage.mean((1, 2)), attention], dim=1))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from monkeylib.boxes import Box
 from monkeylib.plots.style import COLOURS
-from monkeylib.tiling import Grid, join_tiles, tile_boxes
+from monkeylib.tiling import Grid, covered_side, join_tiles, tile_boxes
 
 _GAP = 0.06  # between separated tiles, as a fraction of a tile's side
 _WIDTH = 8.5  # inches
@@ -28,13 +28,14 @@ def _draw_pixels(ax: Axes, pixels: torch.Tensor, extent: Box | None = None) -> N
     ax.imshow(pixels.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation=smoothing, extent=extent)
 
 
-def draw_views(tiles: torch.Tensor, global_view: torch.Tensor, grid: Grid) -> Figure:
+def draw_views(tiles: torch.Tensor, global_view: torch.Tensor, grid: Grid, overlap: int = 0) -> Figure:
     """Draw an image with its grid, its separated tiles, and its global view, all in the same scale.
 
     Args:
         tiles: `[rows * cols, 3, tile, tile]`, values from 0 to 1.
         global_view: `[3, tile, tile]`.
         grid: rows and columns.
+        overlap: pixels that neighbouring tiles share.
     """
     side = tiles.shape[-1]
 
@@ -43,9 +44,10 @@ def draw_views(tiles: torch.Tensor, global_view: torch.Tensor, grid: Grid) -> Fi
     height = _WIDTH / sum(widths) * grid.rows * (1 + _GAP) + 0.3
     fig, axes = plt.subplots(1, 3, figsize=(_WIDTH, height), width_ratios=widths)
 
-    size = f"{grid.cols * side} x {grid.rows * side} pixels, grid {grid}"
-    show_view(axes[0], join_tiles(tiles, grid), size)
-    for x0, y0, x1, y1 in tile_boxes(grid, side):
+    width, height = covered_side(grid.cols, side, overlap), covered_side(grid.rows, side, overlap)
+    size = f"{width} x {height} pixels, grid {grid}"
+    show_view(axes[0], join_tiles(tiles, grid, overlap), size)
+    for x0, y0, x1, y1 in tile_boxes(grid, side, overlap):
         axes[0].add_patch(
             Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=COLOURS[1], clip_on=False)
         )

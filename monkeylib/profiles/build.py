@@ -166,6 +166,7 @@ def build_processor(profile: Profile, tokenizer: PreTrainedTokenizerBase | None 
         global_from=profile.global_from,
         resize_mode=profile.resize_mode,
         max_tiles=profile.auto_tiles,
+        tile_overlap=profile.tile_overlap,
     )
     return MonkeyProcessor(
         image_processor,

@@ -16,7 +16,7 @@ from monkeylib.errors import first_problem
 from monkeylib.model import limits
 from monkeylib.model.config import LoRAMode, MonkeyResamplerConfig, Precision, Views
 from monkeylib.model.monkey import TrainMode
-from monkeylib.tiling import GlobalFrom, ResizeMode, check_pixels
+from monkeylib.tiling import GlobalFrom, ResizeMode, check_overlap, check_pixels, covered_side
 
 # Sizes, none of them so large that building the model would take the memory of any machine.
 Layers = Annotated[int, Field(gt=0, le=limits.MAX_LAYERS)]
@@ -309,6 +309,8 @@ class Profile(ProfileSection):
         grid: "fixed" gives every image this grid, as in the paper; "auto" gives each the grid of its own
             shape (`tiling.select_grid`).
         max_tiles: the most tiles of an automatic grid; by default as many as `rows` and `cols` make.
+        tile_overlap: pixels that neighbouring tiles of a fixed grid share; none in the paper. A 3x3 grid of
+            tiles of 96 pixels that share 48 covers 192 pixels, as a 2x2 grid without overlap does.
         views: tiles and global view, tiles alone, or the global view alone.
         global_from: the global view comes from the "resized" image, without antialiasing, as in the released
             code, or from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
@@ -335,6 +337,7 @@ class Profile(ProfileSection):
     cols: Tiles
     grid: Literal["fixed", "auto"] = "fixed"
     max_tiles: Tiles | None = None
+    tile_overlap: Annotated[int, Field(ge=0)] = 0
     views: Views
     global_from: GlobalFrom = "resized"
     resize_mode: ResizeMode = "stretch"
@@ -357,6 +360,11 @@ class Profile(ProfileSection):
     def _image_fits(self) -> "Profile":
         limits.check_grids([[self.rows, self.cols]], "the profile's grid")
         check_pixels(self.rows, self.cols, self.tile_size)
+        check_overlap(self.tile_overlap, self.tile_size)
+        if self.tile_overlap and self.grid == "auto":
+            raise ValueError(
+                "tiles of automatic grids do not overlap: set grid to fixed, or tile_overlap to 0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -400,7 +408,9 @@ class Profile(ProfileSection):
 
         A variant that shows such images in fewer or other views states their size.
         """
-        return self.image_width or self.cols * self.tile_size, self.image_height or self.rows * self.tile_size
+        width = self.image_width or covered_side(self.cols, self.tile_size, self.tile_overlap)
+        height = self.image_height or covered_side(self.rows, self.tile_size, self.tile_overlap)
+        return width, height
 
     @property
     def auto_tiles(self) -> int | None:

@@ -8,7 +8,9 @@ from PIL import Image
 from monkeylib.data import synthetic
 from monkeylib.experiments import attention
 from monkeylib.experiments.attention import AttentionMaps
-from monkeylib.tiling import Grid
+from monkeylib.inference import Monkey
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from monkeylib.tiling import Grid, join_tiles
 
 
 def test_maps_hold_the_views_as_the_model_gets_them(monkey, make_image):
@@ -101,3 +103,17 @@ def test_denormalise_restores_the_colours(processor):
     views = attention.denormalise(images(image)["pixel_values"], images)
 
     assert views[0, :, 5, 5].tolist() == pytest.approx([1, 128 / 255, 0], abs=1e-5)
+
+
+def test_overlapping_tiles_give_one_map_of_the_image(tiny, tokenizer, document):
+    images = MonkeyImageProcessor(56, 3, 3, tile_overlap=28)
+    monkey = Monkey(tiny(lora_mode="shared"), MonkeyProcessor(images, tokenizer, queries=16))
+    maps = attention.compute_attention_maps(monkey, document.image)
+    assert maps.over_tiles().shape == (8, 8)  # 112 pixels, patches of 14
+
+    coverage = attention.text_coverage(document, maps.grid, side=4, tile=56, overlap=28)
+    assert torch.allclose(join_tiles(coverage[:9, None], maps.grid, 2)[0, :4, :4], coverage[0], atol=1e-6)
+
+    images.tile_overlap = 20
+    with pytest.raises(ValueError, match="overlap by 20 pixels share no whole patches of 14"):
+        attention.compute_attention_maps(monkey, document.image)

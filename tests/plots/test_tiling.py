@@ -37,6 +37,17 @@ def test_tiles_are_drawn_with_boxes_and_numbers(grid):
     assert len(tiles_ax.images) == grid.tiles and global_ax.images[0].get_array().shape[:2] == (8, 8)
 
 
+def test_boxes_of_overlapping_tiles_lie_where_they_were_cut():
+    image = torch.rand(3, 16, 16)
+    fig = plots.draw_views(split_tiles(image, 8, 4), global_view(image, 8), Grid(3, 3), overlap=4)
+    drawn = torch.as_tensor(fig.axes[0].images[0].get_array()).permute(2, 0, 1)
+    assert torch.allclose(drawn, image, atol=1e-6)
+    assert fig.axes[0].get_title() == "16 x 16 pixels, grid 3x3"
+
+    boxes = [patch for patch in fig.axes[0].patches if isinstance(patch, Rectangle)]
+    assert [box.get_x() + 0.5 for box in boxes] == [0, 4, 8] * 3
+
+
 def test_separated_tiles_keep_their_order():
     image = torch.rand(3, 16, 24)
     tiles = split_tiles(image, 8)

@@ -6,8 +6,8 @@ import torch
 from monkeylib import profiles
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.tile_lora import TileLoRA
-from monkeylib.profiles import build
+from monkeylib.model.tile_lora import TileLoRA, tile_loras
+from monkeylib.profiles import build, trainable
 from tests.support import hostile_checkpoints
 
 
@@ -178,3 +178,48 @@ def test_wrong_number_of_queries_raises():
     ):
         with pytest.raises(ValueError, match=message):
             profiles.Profile.model_validate(nano | fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "views", "loras"),
+    [
+        ({"rows": 1, "cols": 2}, (192, 96), 3, 2),
+        ({"rows": 2, "cols": 3}, (288, 192), 7, 6),
+        ({"rows": 3, "cols": 3}, (288, 288), 10, 9),
+        ({"rows": 3, "cols": 3, "tile_overlap": 48}, (192, 192), 10, 9),
+        ({"rows": 1, "cols": 1, "tile_size": 192, "views": "tiles"}, (192, 192), 1, 1),
+        ({"tile_size": 192, "views": "global", "lora.on_global_view": True}, (384, 384), 1, 1),
+        ({"lora.on_global_view": True}, (192, 192), 5, 5),
+        ({"lora.attention_rank": 0}, (192, 192), 5, 4),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_variant_of_nano_starts_from_the_base_and_trains(fields, size, views, loras, make_image):
+    nano = profiles.load_profile("nano").model_dump()
+    for name, value in fields.items():
+        section, _, field = name.rpartition(".")
+        (nano[section] if section else nano)[field] = value
+    profile = profiles.Profile.model_validate(nano)
+    assert profile.image_size == size
+
+    processor = build.build_processor(profile)
+    model = build.build_model(profile, processor)
+    trainable.set_trainable(model, profile)
+    assert {len(lora.lora_A) for lora in tile_loras(model)} == {loras}
+
+    inputs = processor(make_image(), "What is it?")
+    assert inputs["pixel_values"].shape == (views, 3, profile.tile_size, profile.tile_size)
+    assert profile.visual_tokens == views * 64
+
+    # B is zero before the first step, and learns first.
+    model(**inputs, labels=inputs["input_ids"].clone()).loss.backward()
+    for lora in tile_loras(model):
+        assert (lora.lora_B.grad.abs().amax((1, 2)) > 0).all()
+
+
+def test_overlap_of_a_profile_fits_its_tiles():
+    nano = profiles.load_profile("nano").model_dump()
+    with pytest.raises(ValueError, match="overlap of tiles of 96 pixels"):
+        profiles.Profile.model_validate(nano | {"tile_overlap": 96})
+    with pytest.raises(ValueError, match="tiles of automatic grids do not overlap"):
+        profiles.Profile.model_validate(nano | {"tile_overlap": 48, "grid": "auto"})
