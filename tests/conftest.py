@@ -16,6 +16,7 @@ from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import tile_loras
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from tests.support import weights
 
 # On a busy machine the quickest example may take long.
 settings.register_profile("any machine", deadline=None)
@@ -66,17 +67,17 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def tiny(tokenizer) -> Callable[..., MonkeyForConditionalGeneration]:
     """Return a function that builds a tiny model: `tiny(lora_mode="shared")`.
 
-    All weights matter: no lora_B is zero, no scaling is one.
+    All weights matter: no lora_B is zero, no scaling is one. No greedy answer ends before its limit,
+    and all of its tokens are visible.
     """
 
     def build(seed: int = 0, **changes) -> MonkeyForConditionalGeneration:
-        torch.manual_seed(seed)
         config = profiles.build_config(profiles.load_profile("smoke"), tokenizer)
         for name, value in changes.items():
             setattr(config, name, value)
-        model = MonkeyForConditionalGeneration(config).eval()
 
-        with torch.no_grad():
+        with weights.numpy_numbers(seed), torch.no_grad():
+            model = MonkeyForConditionalGeneration(config).eval()
             for parameter in model.parameters():
                 if parameter.ndim > 1:
                     parameter.mul_(3)
@@ -86,6 +87,8 @@ def tiny(tokenizer) -> Callable[..., MonkeyForConditionalGeneration]:
             for lora in tile_loras(model):
                 lora.lora_B.normal_(std=0.3)
                 lora.scaling.uniform_(0.5, 1.5)
+
+        weights.say_visible_tokens_alone(model, tokenizer)
 
         return model
 

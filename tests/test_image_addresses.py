@@ -83,7 +83,7 @@ def test_slow_server_ends_at_the_limit_of_time(server, path):
     start = time.monotonic()
     with pytest.raises(ImageError, match=r"within 0.3 s|cannot be fetched \(.*(timed out|TimeoutError)"):
         image_addresses.fetch(f"{server[0]}{path}", max_seconds=0.3)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15, "the server would go on for 20 seconds, or for ever"
 
 
 @pytest.mark.parametrize(

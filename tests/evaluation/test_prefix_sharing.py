@@ -10,6 +10,7 @@ from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fing
 from monkeylib.inference import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from tests.support import noise_questions, random_monkey
+from tests.support.answers import assert_distinct, assert_same
 
 
 @pytest.mark.parametrize(("questions", "size"), [(3, 4), (1, 3), (8, 8)])
@@ -32,7 +33,7 @@ def test_prefix_sharing_gives_the_answers_of_single_questions(monkey, monkeypatc
     monkeypatch.setattr(monkey.model.language_model, "forward", spy)
     answer = PrefixSharingMonkey(monkey, max_new_tokens=6)
     batches = make_batches(examples, size)
-    shared = {e.id: text for batch in batches for e, text in zip(batch, answer(batch), strict=True)}
+    shared = {e.id: given for batch in batches for e, given in zip(batch, answer(batch), strict=True)}
     images = {example.image_key for example in examples}
 
     assert len(encoded) == len(images)  # each once, though batches cut through the questions of an image
@@ -44,9 +45,8 @@ def test_prefix_sharing_gives_the_answers_of_single_questions(monkey, monkeypatc
 
     alone = {e.id: monkey.answer(e.image(), e.question, max_new_tokens=6) for e in examples}
 
-    assert shared == alone
-
-    assert len(set(alone.values())) > 5  # the answers differ, so that a mix-up would show
+    assert_same([shared[id] for id in alone], list(alone.values()))
+    assert_distinct(list(alone.values()))  # so that a mix-up would show
 
 
 def test_images_of_different_grids_have_the_answers_of_single_questions(make_image):
@@ -66,10 +66,10 @@ def test_images_of_different_grids_have_the_answers_of_single_questions(make_ima
     # All in one batch, and then images of one grid, which share a prefix.
     answers = predict(examples)
     assert {answer.visual_tokens for answer in answers} == {5 * 4, 7 * 4}
-    assert predict(examples[:6]) == answers[:6]
-    assert answers == [
-        automatic.answer(example.image, example.question, max_new_tokens=5) for example in examples
-    ]
+    assert_same(predict(examples[:6]), answers[:6])
+    alone = [automatic.answer(example.image, example.question, max_new_tokens=5) for example in examples]
+    assert_same(answers, alone)
+    assert_distinct(answers)
     assert monkey_fingerprint(automatic, 4) != monkey_fingerprint(monkey, 4)
 
 
@@ -80,10 +80,9 @@ def test_another_grid_gives_the_answers_of_that_grid(monkey, make_image):
     ]
     other = monkey.with_grid("auto")
     answers = PrefixSharingMonkey(other, max_new_tokens=5)(examples)
-    assert answers == [
-        monkey.answer(example.image, example.question, max_new_tokens=5, grid="2x1") for example in examples
-    ]
-    assert answers != PrefixSharingMonkey(monkey, max_new_tokens=5)(examples)
+    alone = [monkey.answer(e.image, e.question, max_new_tokens=5, grid="2x1") for e in examples]
+    assert_same(answers, alone)
+    assert_distinct([*answers, *PrefixSharingMonkey(monkey, max_new_tokens=5)(examples)])
 
     names = {monkey_fingerprint(each, 5) for each in (monkey, other, monkey.with_grid("1x2"))}
     assert len(names) == 3

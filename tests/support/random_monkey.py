@@ -1,17 +1,19 @@
 """Tiny Monkey with random weights whose answers depend on image and question, so that a mix-up shows."""
 
-import torch
 from transformers import Qwen2Config
 
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
+from tests.support import weights
 
 
 def make_monkey() -> Monkey:
-    """Return a model of 2x2 tiles of 16 px, in training mode as fine-tuning leaves it."""
-    torch.manual_seed(0)
+    """Return a model of 2x2 tiles of 16 px, in training mode as fine-tuning leaves it.
+
+    No greedy answer ends before its limit, and all of its tokens are visible.
+    """
     tokenizer = build_tokenizer()
     start, end, place = tokenizer.convert_tokens_to_ids(["<img>", "</img>", "<imgpad>"])
     config = MonkeyConfig(
@@ -29,4 +31,8 @@ def make_monkey() -> Monkey:
         image_start_id=start, image_end_id=end, image_token_id=place,
     )  # fmt: skip
     processor = MonkeyProcessor(MonkeyImageProcessor(16, 2, 2), tokenizer, queries=4)
-    return Monkey(MonkeyForConditionalGeneration(config).train(), processor)
+    with weights.numpy_numbers():
+        model = MonkeyForConditionalGeneration(config).train()
+    weights.say_visible_tokens_alone(model, tokenizer)
+
+    return Monkey(model, processor)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -15,6 +14,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
 )
+
+from tests.support.weights import numpy_numbers
 
 TEXT = {
     "hidden_size": 32,
@@ -56,8 +57,8 @@ def llava(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
         text_config=LlamaConfig(vocab_size=len(words), eos_token_id=words.eos_token_id, **TEXT),
         image_token_index=words.convert_tokens_to_ids("<image>"),
     )
-    torch.manual_seed(0)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    with numpy_numbers():
+        LlavaForConditionalGeneration(config).save_pretrained(folder)
     images = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     LlavaProcessor(
         images,
@@ -89,8 +90,8 @@ def qwen2_vl(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
         vision_start_token_id=start,
         vision_end_token_id=end,
     )
-    torch.manual_seed(0)
-    Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+    with numpy_numbers():
+        Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
     images = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 84 * 84})
     template = _TURN.replace("IMAGE", "".join(marks[:3]))
     images.save_pretrained(folder)  # the processor as a whole would need torchvision, for videos

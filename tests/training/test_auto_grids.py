@@ -15,6 +15,7 @@ from monkeylib.tiling import Grid
 from monkeylib.training import finetune, memory
 from monkeylib.training.batches import ExampleEncoder, SyntheticRecords, synthetic_data
 from monkeylib.training.module import MonkeyTraining
+from tests.support.answers import assert_distinct, assert_same
 
 SMOKE = profiles.load_profile("smoke")
 AUTO = override(SMOKE, {"grid": "auto", "max_tiles": 4})
@@ -170,7 +171,8 @@ def test_trained_checkpoint_answers_about_images_of_any_shape(trained, make_imag
     assert inputs["grids"].tolist() == [list(grid) for grid in SHAPES.values()]
 
     answers = monkey.answer_batch(questions, max_new_tokens=3)
-    assert answers == [monkey.answer(*question, max_new_tokens=3) for question in questions]
+    assert_same(answers, [monkey.answer(*question, max_new_tokens=3) for question in questions])
+    assert_distinct(answers)
     with pytest.raises(ValueError, match="up to 4 tiles, got an image of 1x5 tiles"):
         monkey.answer(questions[0][0], "what?", grid="1x5")
 

@@ -55,10 +55,10 @@ def test_pretrained_folder_counts_with_its_content_and_not_its_name(tmp_path):
 )
 def test_absurdly_large_file_is_refused_and_not_read(tmp_path, name, largest):
     write_sparse(tmp_path / name, largest + 1)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError, match=f"{name} has .* bytes, more than the {largest:,} that a file of"):
         fields_of(profile_on(tmp_path))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_absurdly_large_tokenizer_of_a_profile_is_refused(tmp_path):

@@ -139,6 +139,6 @@ def test_no_choice_is_read_from_negations_several_letters_and_articles(predictio
     ids=lambda prediction: prediction[:9],
 )
 def test_long_predictions_are_read_quickly(prediction):
-    started = time.perf_counter()
+    started = time.process_time()
     choices.parse_choice(prediction, GASES)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

@@ -54,7 +54,7 @@ def test_words_of_every_kind_are_tokens_as_in_the_treebank(caption, tokens):
     "text", [*HOSTILE_TEXTS, "a." * 5000, "<" * 20_000, "a-" * 9000, "http://" * 2000, "'" * 9000]
 )
 def test_hostile_text_is_tokenised_quickly(text):
-    started = time.perf_counter()
+    started = time.process_time()
     tokens = ptb.tokenize_caption(text)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert all(token and token == token.lower() for token in tokens)
