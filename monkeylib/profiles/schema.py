@@ -326,6 +326,8 @@ class Profile(ProfileSection):
         training, evaluation, ablation: settings of the runs.
         base_checkpoint: folder of the base model, from which fine-tuning starts.
         image_width, image_height: size of synthetic images, if not that of the tile grid.
+        labels: what synthetic images are trained with: questions and captions ("questions"), or captions
+            alone at a level of detail, or those of the caption pipeline (`data.synthetic.label_levels`).
         rendering: whether the quadrants of synthetic images are transformed, in training and evaluation
             (`data.synthetic.renderings`).
     """
@@ -354,6 +356,7 @@ class Profile(ProfileSection):
     base_checkpoint: str | None = None
     image_width: TileSize | None = None
     image_height: TileSize | None = None
+    labels: Literal["questions", "short", "global", "regions", "segments", "text", "pipeline"] = "questions"
     rendering: Literal["ordinary", "fixed", "dealt"] = "ordinary"
 
     @model_validator(mode="after")

@@ -25,9 +25,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from monkeylib import digests, signals
+from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.records import BadRecord, Record
-from monkeylib.data.synthetic import make_sample
-from monkeylib.data.synthetic.tasks import training_turns
+from monkeylib.data.synthetic import Sample, label_levels, make_sample
+from monkeylib.data.synthetic.tasks import Turn, training_turns
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
@@ -135,6 +136,12 @@ class SyntheticRecords:
     """Endless dataset of conversations about synthetic images of a split.
 
     Where the grid of an image follows its shape, images have the sizes of all such grids.
+
+    Where the profile trains on captions (`data.synthetic.label_levels`), training images are the same few in
+    every run, in another order each time. Validation records keep their questions.
+
+    Raises:
+        ValueError: the labels are the caption pipeline's, which has not described images of this kind.
     """
 
     def __init__(self, profile: Profile, split: str):
@@ -145,17 +152,21 @@ class SyntheticRecords:
         self.scale = 1.0 if profile.views != "global" else profile.tile_size / self.size[0]
         self.name = f"nano-{split}"
 
+        self.labels = profile.labels if split == "train" else "questions"
+        is_described = self.size == label_levels.IMAGE_SIZE and self.auto_tiles is None
+        if self.labels == label_levels.PIPELINE and not (is_described and self.rendering == "ordinary"):
+            width, height = label_levels.IMAGE_SIZE
+            raise ValueError(
+                f"the caption pipeline has described ordinary synthetic images of {width} x {height} pixels "
+                "only: train with labels: text, or with images of that kind"
+            )
+
     def __getitem__(self, index: int) -> Record:
-        # Each random draw has its own stream, numbered by its purpose and the index.
-        families, shares = list(FAMILY_SHARES), list(FAMILY_SHARES.values())
-        family = str(np.random.default_rng([31, index]).choice(families, p=shares))
-        size = self._size_of(index)
-        # A document takes two tiles across.
-        if size[0] < 2 * self.tile_size and self.auto_tiles is not None and family == "document":
-            family = "scene_text"
-        sample = make_sample(index, self.split, size, family, self.rendering)
+        if self.labels != "questions":
+            return self._caption_record(index)
 
         # Most of an example are visual tokens: more text costs little time and teaches more.
+        sample = self.sample(index)
         turns = training_turns(
             sample,
             np.random.default_rng([13, index]),
@@ -164,8 +175,31 @@ class SyntheticRecords:
             detailed=0.25,
             independent=True,
         )
-        name = f"{self.name}-{index}"
+        return self._record(index, sample, turns)
+
+    def _caption_record(self, index: int) -> Record:
+        """Return an image with its caption: every image once in each epoch."""
+        epoch, position = divmod(index, label_levels.NUM_IMAGES)
+        order = RandomPermutation(label_levels.NUM_IMAGES, "labels", epoch)
+        number = FIRST_UNSEEN_IMAGE + order[position]
+
+        sample = self.sample(number)
+        return self._record(number, sample, [label_levels.label_turn(sample, self.labels, self.scale)])
+
+    def _record(self, number: int, sample: Sample, turns: Sequence[Turn]) -> Record:
+        name = f"{self.name}-{number}"
         return Record.from_turns(name, (sample.image,), turns, self.name, name)
+
+    def sample(self, index: int) -> Sample:
+        """Return a synthetic image with its ground truth."""
+        # Each random draw has its own stream, numbered by its purpose and the index.
+        families, shares = list(FAMILY_SHARES), list(FAMILY_SHARES.values())
+        family = str(np.random.default_rng([31, index]).choice(families, p=shares))
+        size = self._size_of(index)
+        # A document takes two tiles across.
+        if size[0] < 2 * self.tile_size and self.auto_tiles is not None and family == "document":
+            family = "scene_text"
+        return make_sample(index, self.split, size, family, self.rendering)
 
     def _size_of(self, index: int) -> tuple[int, int]:
         """Return width and height of an image in pixels, those of all grids in turn."""

@@ -3,6 +3,7 @@
 import multiprocessing
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monkeylib.data.records import BadRecord, Record
+from monkeylib.data.synthetic import label_levels
 from monkeylib.data.synthetic.renderings import QUADRANTS, quadrant_transforms
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.messages import ImagePart, Message
 from monkeylib.profiles import load_profile
+from monkeylib.prompts import SEPARATOR, build_prompt
 from monkeylib.training.batches import (
+    FIRST_UNSEEN_IMAGE,
     ExampleEncoder,
     LengthBuckets,
     MicroBatches,
@@ -271,3 +275,54 @@ def test_renderings_ask_the_same_about_images_with_other_quadrants():
         pixels = [np.asarray(records[index].images[0]) for records in (fixed, dealt)]
         is_same_order = quadrant_transforms("dealt", index) == QUADRANTS
         assert np.array_equal(*pixels) == is_same_order
+
+
+# --- labels of synthetic images ------------------------------------------------------------------------
+
+
+def label_records(labels, **changes):
+    profile = load_profile("nano").model_copy(update={"labels": labels, **changes})
+    return SyntheticRecords(profile, "train")
+
+
+def test_labels_differ_in_nothing_but_the_answer():
+    datasets = {labels: label_records(labels) for labels in label_levels.LEVELS}
+    for index in range(FIRST_UNSEEN_IMAGE, FIRST_UNSEEN_IMAGE + 6):
+        records = {labels: dataset[index] for labels, dataset in datasets.items()}
+        assert len({record.images[0].tobytes() for record in records.values()}) == 1
+
+        prompts = {prompt for record in records.values() for prompt, _ in record.turns}
+        assert prompts == {build_prompt("detailed_caption", separator=SEPARATOR)}
+
+        answers = [answer for record in records.values() for _, answer in record.turns]
+        assert len(answers) == len(datasets)
+        assert all(after.startswith(before) for before, after in pairwise(answers))
+
+
+def test_runs_on_captions_see_each_of_their_images_once_in_an_epoch():
+    count = label_levels.NUM_IMAGES
+    dataset = label_records("short")
+    start = count * 1_000
+    epochs = [[dataset[start + epoch * count + i].id for i in range(count)] for epoch in range(2)]
+
+    # In another order each time, whatever the seed.
+    assert epochs[0] != epochs[1]
+    assert set(epochs[0]) == set(epochs[1])
+    assert len(set(epochs[0])) == count
+
+
+def test_validation_keeps_its_questions():
+    questions, captions = (
+        SyntheticRecords(load_profile("nano").model_copy(update={"labels": labels}), "val")
+        for labels in ("questions", "text")
+    )
+    assert captions[5].turns == questions[5].turns
+
+
+def test_captions_of_the_pipeline_are_of_its_images_only():
+    with pytest.raises(ValueError, match="images of 192 x 192 pixels only: train with labels: text"):
+        label_records("pipeline", image_width=96, image_height=96)
+    with pytest.raises(ValueError, match="images of 192 x 192 pixels only"):
+        label_records("pipeline", grid="auto")
+    with pytest.raises(ValueError, match="has described ordinary synthetic images"):
+        label_records("pipeline", rendering="fixed")

@@ -66,6 +66,7 @@ class Sample:
         questions: all questions about it.
         objects, signs, texts: everything drawn, texts in reading order.
         facts: the (key, value) pairs that can be read.
+        document: title, columns and lines of a document.
         rendering: one of `renderings.RENDERINGS`. All boxes are those of the image before.
     """
 
@@ -80,6 +81,7 @@ class Sample:
     signs: tuple[Sign, ...] = ()
     texts: tuple[Text, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    document: Document | None = None
     rendering: str = "ordinary"
 
     @property
@@ -285,6 +287,7 @@ def _make_document_sample(
         questions=tuple(_document_questions(document, size, by_quadrant)),
         texts=tuple(document.texts),
         facts=tuple(_facts_of(document)),
+        document=document,
     )
 
 
