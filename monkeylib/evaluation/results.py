@@ -22,7 +22,13 @@ from monkeylib.evaluation.examples import Prediction
 from monkeylib.evaluation.foreign_predictions import NO_PREDICTION, read_any_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.metrics.text import Meta
-from monkeylib.evaluation.statistics import Interval, bootstrap_corpus_score, mean
+from monkeylib.evaluation.statistics import (
+    Interval,
+    bootstrap_interval,
+    difference_interval,
+    mean,
+    mean_interval,
+)
 from monkeylib.progress import say
 from monkeylib.runs import read_manifest
 from monkeylib.tables import Row, Value, write_csv
@@ -133,17 +139,32 @@ class _CorpusCounts:
         return _CorpusCounts(self.metric, self.counts[indices], images, strata)
 
     def interval(self, seed: int, other_counts: np.ndarray | None = None) -> Interval:
-        """Return the score, or its difference to that of another run, with its interval."""
+        """Return the score, or its difference to that of another run, with its 95 % interval."""
+        if self.metric.is_share:
+            # Counts are [score, 1] for each example.
+            if other_counts is None:
+                return mean_interval(self.counts[:, 0], clusters=self.images)
+            return difference_interval(self.counts[:, 0] - other_counts[:, 0], clusters=self.images)
+
         corpus_score = self.metric.corpus_score
-        return bootstrap_corpus_score(
+        return bootstrap_interval(
             self.counts,
-            # Without a corpus score, the counts are [score, 1] for each example.
             corpus_score.combine if corpus_score else mean,
             other_counts=other_counts,
             clusters=self.images,
             strata=self.strata,
+            maximum=self._maximum(),
             seed=seed,
         )
+
+    def _maximum(self) -> float | None:
+        """Return the highest score that the corpus could have."""
+        corpus_score = self.metric.corpus_score
+        if corpus_score is None:
+            return self.metric.maximum
+        if self.strata is None:
+            return corpus_score.maximum
+        return corpus_score.maximum * len(set(self.strata) & set(corpus_score.strata))
 
 
 def _count(rows: Sequence[Prediction], name: str) -> _CorpusCounts:
@@ -189,7 +210,7 @@ def score_runs(
         metrics_of: names of the metrics of each split; by default a split is a benchmark, with its metrics.
         by: also score every group of examples with the same value of this entry of `meta` ("family"), of the
             splits that have it.
-        seed: seed of the bootstrap.
+        seed: seed of the bootstrap, which scores that are no mean of shares have.
 
     Raises:
         ValueError: a split without metrics, or no split has the entry, or it is none to group by.
@@ -414,7 +435,7 @@ def score_folder(
         folder: folder of predictions.
         metrics: metrics in place of the benchmarks'; then files of any name are scored.
         by: also score groups of examples with the same value of this entry of `meta`.
-        seed: seed of the bootstrap.
+        seed: seed of the bootstrap, which scores that are no mean of shares have.
         ids: examples to be scored, by benchmark; by default, and for other benchmarks, all in the file.
 
     Raises:

@@ -32,12 +32,14 @@ class CorpusScore:
         stratum: entry of `meta` that divides the corpus into strata, such as tasks: a bootstrap resamples
             within each. None if there are none.
         strata: the strata that count in the score, such as MME's ten tasks of perception.
+        maximum: the highest score, with strata of each of them; the lowest is 0.
     """
 
     count: Callable[[Sequence[str], Sequence[Answers], Sequence[Meta], Sequence[str]], np.ndarray]
     combine: Callable[[np.ndarray], np.ndarray]
     stratum: str | None = None
     strata: tuple[str, ...] = ()
+    maximum: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Metric:
         title: name in tables for readers.
         score_examples: one score for each example; multiple choice, MME and F1 need the examples' `meta`.
         higher_is_better: False for errors.
+        maximum: the highest score of an example, of which the lowest is 0; None for an error rate without a
+            highest one.
         corpus_score: score of a corpus; None if it is the mean of the examples' scores.
     """
 
@@ -56,7 +60,13 @@ class Metric:
     title: str
     score_examples: ExampleScores
     higher_is_better: bool = True
+    maximum: float | None = 1.0
     corpus_score: CorpusScore | None = None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the score of a corpus is a mean of shares between 0 and 1, as accuracy is."""
+        return self.corpus_score is None and self.maximum == 1
 
     @property
     def stratum(self) -> str | None:
@@ -174,7 +184,8 @@ def _mme(
         f"mme_{name}" + (f"_{scorer}" if scorer else ""),
         f"MME {name}" + (f" ({scorer})" if scorer else ""),
         _per_example(lambda prediction, answers: mme.yes_no_accuracy(prediction, answers, parse)),
-        corpus_score=CorpusScore(count, combine, stratum="task", strata=tuple(tasks)),
+        # Accuracy and accuracy+ of each task.
+        corpus_score=CorpusScore(count, combine, stratum="task", strata=tuple(tasks), maximum=2.0),
     )
 
 
@@ -184,8 +195,14 @@ _METRICS = (
     Metric("anls", "ANLS", _per_example(text.anls)),
     Metric("relaxed_accuracy", "relaxed accuracy", _per_example(text.relaxed_accuracy)),
     Metric("vqa_accuracy", "VQA accuracy", _per_example(vqa.vqa_accuracy)),
-    Metric("character_error", "character error", _per_example(text.character_error), higher_is_better=False),
-    Metric("cider_d", "CIDEr-D", _cider_d),
+    Metric(
+        "character_error",
+        "character error",
+        _per_example(text.character_error),
+        higher_is_better=False,
+        maximum=None,
+    ),
+    Metric("cider_d", "CIDEr-D", _cider_d, maximum=10.0),
     # Metrics of single benchmarks
     Metric("multiple_choice", "accuracy", _per_example_with_meta(choices.multiple_choice)),
     Metric("estvqa_anls", "ANLS", _per_example(estvqa.estvqa_anls)),
