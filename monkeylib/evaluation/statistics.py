@@ -1,7 +1,7 @@
 """95 % intervals of scores, and of the difference between two runs on the same examples.
 
-Questions about an image aren't independent, so images are the units (clusters), and all quantiles are Student's
-with one degree of freedom less than there are clusters. `n` examples lie in `C` clusters.
+Questions about an image aren't independent, so images are the units (clusters), and all quantiles are
+Student's with one degree of freedom less than there are clusters. `n` examples lie in `C` clusters.
 
     mean_interval        mean of shares such as accuracy: Wilson's interval. It holds near 0 and 1, where the
                          resamples of a bootstrap are all alike and its interval shrinks to nothing
