@@ -95,13 +95,14 @@ def label_turn(sample: Sample, labels: str, scale: float = 1.0) -> Turn:
     """Return the prompt for a detailed caption and its answer, for one of `LABELS`.
 
     Raises:
-        ValueError: unknown labels.
-        KeyError: the pipeline has not described the sample.
+        ValueError: unknown labels, or the pipeline has not described the sample.
+        FileNotFoundError: there are no descriptions by the pipeline.
     """
     choose("labels", labels, LABELS)
-    caption = (
-        pipeline_captions()[sample.seed] if labels == PIPELINE else caption_at_level(sample, labels, scale)
-    )
+    if labels == PIPELINE:
+        caption = _pipeline_caption(sample)
+    else:
+        caption = caption_at_level(sample, labels, scale)
     return build_prompt("detailed_caption", separator=SEPARATOR), caption
 
 
@@ -207,5 +208,20 @@ def pipeline_captions() -> dict[int, str]:
         FileNotFoundError: there is no file of records.
         ValueError: it is not JSON.
     """
-    rows = read_json_or_jsonl(pipeline_file())
-    return {int(row["name"]): row["detailed_caption"] for _, row in rows}
+    path = pipeline_file()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there are no descriptions at {resources.display_path(path)}: write them with "
+            "python -m monkeylib.experiments.label_descriptions"
+        )
+    return {int(row["name"]): row["detailed_caption"] for _, row in read_json_or_jsonl(path)}
+
+
+def _pipeline_caption(sample: Sample) -> str:
+    captions = pipeline_captions()
+    if sample.split != "train" or sample.seed not in captions:
+        raise ValueError(
+            f"the caption pipeline has not described image {sample.seed} of the split {sample.split}, only "
+            f"{len(captions)} training images: use another level for it"
+        )
+    return captions[sample.seed]
