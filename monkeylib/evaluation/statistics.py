@@ -56,7 +56,7 @@ def mean_interval(
         ValueError: no scores, a score that isn't finite or no share, or a confidence outside (0, 1).
     """
     values = _check_scores(scores)
-    (sums,), sizes = _sum_over_clusters(values[None], clusters)
+    (sums,), sizes = sum_over_clusters(values[None], clusters)
     if not is_share:
         return _as_interval(values.mean(), *_student_limits(sums, sizes, confidence), len(values))
 
@@ -88,7 +88,7 @@ def difference_interval(
         ValueError: no differences, one that isn't finite or none of shares, or a confidence outside (0, 1).
     """
     values = _check_scores(differences)
-    (sums,), sizes = _sum_over_clusters(values[None], clusters)
+    (sums,), sizes = sum_over_clusters(values[None], clusters)
     if not is_share:
         return _as_interval(values.mean(), *_student_limits(sums, sizes, confidence), len(values))
 
@@ -263,7 +263,7 @@ def crossed_interval(
     if differences.ndim != 2 or not differences.size:
         raise ValueError(f"Expected differences [seeds, examples]: got shape {differences.shape}.")
     _check_finite(differences.T)
-    sums, sizes = _sum_over_clusters(differences, clusters)
+    sums, sizes = sum_over_clusters(differences, clusters)
     if min(sums.shape) < 2:
         raise ValueError(
             "An interval over seeds and examples needs at least two seeds and two clusters: got "
@@ -366,7 +366,7 @@ def bootstrap_interval(
     totals = [np.asarray([column.sum() for column in np.ascontiguousarray(table.T)]) for table in tables]
     value = float(score(totals))
 
-    cluster_sums = [_sum_over_clusters(table.T, clusters)[0].T for table in tables]
+    cluster_sums = [sum_over_clusters(table.T, clusters)[0].T for table in tables]
     members = _clusters_of_strata(len(tables[0]), clusters, strata)
     resampled = [score(sums) for sums in _resample(cluster_sums, members, resamples, seed)]
     draws = np.concatenate(resampled)
@@ -493,9 +493,7 @@ def _cluster_of_each(examples: int, clusters: Sequence[Hashable] | None) -> np.n
     return np.asarray([numbers.setdefault(label, len(numbers)) for label in clusters])
 
 
-def _sum_over_clusters(
-    rows: np.ndarray, clusters: Sequence[Hashable] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def sum_over_clusters(rows: np.ndarray, clusters: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the sums of each row over clusters, `[rows, examples]` -> `[rows, C]`, and the sizes, `[C]`."""
     numbers = _cluster_of_each(rows.shape[1], clusters)
     sums = np.stack([np.bincount(numbers, weights=row) for row in rows])
