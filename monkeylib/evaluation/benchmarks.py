@@ -5,7 +5,8 @@ answer, and the metrics, the first of which is the main one. There are four kind
 makes one of any file of questions:
 
 - the test sets of the synthetic data: `nano-fine` and others, and `nano-fixed-fine` and so on, whose images
-  have transformed quadrants (`data.synthetic.renderings`);
+  have transformed quadrants (`data.synthetic.renderings`), and `nano-transfer-fine` and so on, whose images
+  differ from those of training (`data.synthetic.transfer`);
 - the paper's 18 (`monkeylib.data.dataset_cards`), read from their official downloads: `textvqa` from the
   folder textvqa, and so on;
 - their other splits and forms: `docvqa-val` and `infovqa-val`, since the answers of those test splits aren't
@@ -18,7 +19,7 @@ All downloads lie in one folder, `resources.benchmarks()` unless `get` is given 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from monkeylib import resources
 from monkeylib.data import synthetic
 from monkeylib.data.dataset_cards import DatasetCard, Kind, evaluation_cards
 from monkeylib.data.synthetic.renderings import RENDERINGS, transforms_at
+from monkeylib.data.synthetic.transfer import make_transfer_sample
 from monkeylib.errors import unknown_name
 from monkeylib.evaluation.benchmark_files import official_examples, released_examples
 from monkeylib.evaluation.examples import Example
@@ -38,6 +40,14 @@ from monkeylib.settings_files import read_yaml, validate
 __all__ = ["BENCHMARKS", "Benchmark", "Kind", "available", "get"]
 
 _NANO_SIZE = 600  # questions of a test set of the synthetic data
+_TRANSFER_SIZE = 1200  # of one that is scored by the change of its images
+TRANSFER = "transfer"  # in place of a rendering: images that differ from those of training
+_TITLE_ENDINGS = {
+    "ordinary": "",
+    "fixed": ", quadrants transformed by position",
+    "dealt": ", quadrants transformed in random order",
+    TRANSFER: ", images unlike those of training",
+}
 _RELEASED_HOME = "https://github.com/Yuliang-Liu/Monkey"
 
 
@@ -122,11 +132,11 @@ class Benchmark:
 
 
 def synthetic_name(split: str, rendering: str = "ordinary") -> str:
-    """Return the name of the benchmark of a test set: nano-fine, nano-fixed-fine.
+    """Return the name of the benchmark of a test set: nano-fine, nano-fixed-fine, nano-transfer-fine.
 
     Args:
         split: a name of `synthetic.TEST_SETS`.
-        rendering: one of `renderings.RENDERINGS`.
+        rendering: one of `renderings.RENDERINGS`, or `transfer`.
     """
     return f"nano-{split}" if rendering == "ordinary" else f"nano-{rendering}-{split}"
 
@@ -140,20 +150,21 @@ def _nano_benchmark(
     rendering: str = "ordinary",
 ) -> Benchmark:
     """Build the benchmark of a test set of the synthetic data."""
+    size = _TRANSFER_SIZE if rendering == TRANSFER else _NANO_SIZE
 
     # Loaded on demand: the table below is built on import.
     def load(limit: int | None = None) -> list[Example]:
-        count = _NANO_SIZE if limit is None else min(limit, _NANO_SIZE)
+        count = size if limit is None else min(limit, size)
         return synthetic_examples(split, count, rendering=rendering)
 
     return Benchmark(
         name=synthetic_name(split, rendering),
-        title=title if rendering == "ordinary" else f"{title}, {rendering} transforms of quadrants",
+        title=title + _TITLE_ENDINGS[rendering],
         kind=kind,
         load=load,
         metrics=metrics,
         max_new_tokens=max_new_tokens,
-        size=_NANO_SIZE,
+        size=size,
         licence="Apache-2.0",
         source="rendered by monkeylib.data.synthetic",
         prompt="caption" if kind == "captions" else "vqa",
@@ -169,30 +180,36 @@ def synthetic_examples(
         split: a name of `synthetic.TEST_SETS`.
         count: number of questions.
         size: width and height of the images in pixels.
-        rendering: one of `renderings.RENDERINGS`.
+        rendering: one of `renderings.RENDERINGS`, or `transfer` for images that differ from those of training
+            (`data.synthetic.transfer`).
     """
-    questions = synthetic.make_test_set(split, count, size=size, rendering=rendering)
+    if rendering == TRANSFER:
+        questions = synthetic.make_test_set(split, count, make=partial(make_transfer_sample, size=size))
+    else:
+        questions = synthetic.make_test_set(split, count, size=size, rendering=rendering)
     return [_nano_example(question) for question in questions]
 
 
 def _nano_example(question: synthetic.TestQuestion) -> Example:
+    sample = question.sample
     return Example(
         id=question.id,
-        image=question.sample.image,
+        image=sample.image,
         question=question.question,
         answers=question.answers,
         prompt=question.prompt,
-        image_id=synthetic_name(f"test-{question.sample.seed}", question.sample.rendering),
+        image_id=synthetic_name(f"test-{sample.seed}", TRANSFER if sample.change else sample.rendering),
         meta=_nano_meta(question),
     )
 
 
 def _nano_meta(question: synthetic.TestQuestion) -> dict[str, Any]:
-    """Return the fields that group scores and annotate figures: family, text size, answer box, and how the
-    quadrants that hold the answer are transformed."""
+    """Return the fields that group scores and annotate figures: family, text size, answer box, how the
+    quadrants that hold the answer are transformed, and how the image differs from those of training."""
     sample, annotation = question.sample, question.annotation
+    change = {"change": sample.change} if sample.change else {}
     if annotation is None:
-        return {"family": sample.family}
+        return {"family": sample.family, **change}
 
     meta = {
         "family": annotation.family,
@@ -200,6 +217,7 @@ def _nano_meta(question: synthetic.TestQuestion) -> dict[str, Any]:
         "text_size": annotation.text_size,
         "height": float(annotation.height),
         "answer_box": [float(edge) for edge in annotation.answer_box],
+        **change,
     }
     if sample.rendering != "ordinary":
         names = transforms_at(annotation.answer_box, sample.image.size, sample.rendering, sample.seed)
@@ -283,7 +301,7 @@ _NANO = (
     ("caption", "Nano, captions", "captions", ("cider_d",), 96),
 )
 _BENCHMARKS = (
-    *(_nano_benchmark(*test_set, rendering) for rendering in RENDERINGS for test_set in _NANO),
+    *(_nano_benchmark(*test_set, rendering) for rendering in (*RENDERINGS, TRANSFER) for test_set in _NANO),
     *(_official_benchmark(card, card.test.prompts.documented) for card in _OFFICIAL.values()),
     *(_released_benchmark(card, card.test.prompts.released) for card in _RELEASED.values()),
 )

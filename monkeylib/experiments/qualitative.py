@@ -9,6 +9,8 @@ from PIL import Image
 from monkeylib.boxes import Box
 from monkeylib.data import synthetic
 from monkeylib.data.synthetic.renderings import RENDERINGS
+from monkeylib.data.synthetic.transfer import make_transfer_sample
+from monkeylib.evaluation.benchmarks import TRANSFER
 from monkeylib.evaluation.examples import Prediction, read_predictions
 from monkeylib.evaluation.metrics.text import exact_match
 
@@ -46,10 +48,13 @@ class QualitativeExample:
 
 def render_image(prediction: Prediction) -> Image.Image:
     """Render the synthetic image of a prediction again from the seed in its name."""
-    # "nano-test-17" or "nano-fixed-test-17" -> 17
-    *path, seed = prediction.image.split("-")
-    rendering = path[1] if path[1] in RENDERINGS else "ordinary"
-    return synthetic.make_sample(int(seed), "test", rendering=rendering).image
+    # "nano-test-17", or "nano-fixed-test-17" and "nano-transfer-test-17"
+    _, name, *_, seed = prediction.image.split("-")
+    if name == TRANSFER:
+        return make_transfer_sample(int(seed)).image
+    return synthetic.make_sample(
+        int(seed), "test", rendering=name if name in RENDERINGS else "ordinary"
+    ).image
 
 
 def read_examples(files: Mapping[str, Path]) -> list[QualitativeExample]:

@@ -406,6 +406,24 @@ def test_transformed_quadrants_are_benchmarks_of_their_own_that_name_the_transfo
         assert set(transforms) <= set(QUADRANTS) and len(transforms) in (1, 2, 4)
 
 
+def test_transfer_is_scored_by_the_change_of_an_image(tmp_path):
+    examples = benchmarks.get("nano-transfer-large").load(12)
+    changes = [example.meta["change"] for example in examples]
+    assert len(set(changes)) > 1 and examples[0].image_key.startswith("nano-transfer-test-")
+
+    # Right where the image was compressed, wrong elsewhere.
+    path = tmp_path / "p.jsonl"
+    predict(
+        lambda batch: [e.answers[0] if e.meta["change"] == "jpeg" else "nothing" for e in batch],
+        examples,
+        path,
+        progress=False,
+    )
+    rows = results.score_runs({("model", "nano-transfer-large"): path}, by="change")
+    exact = {row.group: row.value for row in rows if row.metric == "exact_match" and row.group != "all"}
+    assert exact == {change: float(change == "jpeg") for change in set(changes)}
+
+
 def test_benchmarks_without_names_are_the_ordinary_test_sets(data):
     assert benchmarks.available() == ["nano-fine", "nano-large", "nano-general", "nano-caption"]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from monkeylib.data import synthetic
+from monkeylib.data.synthetic.transfer import make_transfer_sample
 from monkeylib.experiments import qualitative
 from tests.support.prediction_rows import prediction, write_predictions
 
@@ -35,6 +36,10 @@ def test_examples_join_models_and_are_grouped_by_outcome(files):
 def test_transformed_image_is_rendered_with_its_transforms():
     example = replace(prediction(0, True), image="nano-dealt-test-17")
     expected = synthetic.make_sample(17, "test", rendering="dealt").image
+    assert np.array_equal(np.asarray(qualitative.render_image(example)), np.asarray(expected))
+
+    example = replace(prediction(0, True), image="nano-transfer-test-17")
+    expected = make_transfer_sample(17).image
     assert np.array_equal(np.asarray(qualitative.render_image(example)), np.asarray(expected))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -38,9 +39,35 @@ PHOTOS = {
     "test": ("coffee.png", "rocket.jpg", "gravel.png"),
 }
 
+# Another photograph, in the matplotlib wheel.
+_MATPLOTLIB_PHOTO = "grace_hopper.jpg"
+
+# Faces whose capitals are lower than those of DejaVu at the same font size, and the factor that evens it out.
+_SCALES = {"STIXGeneralBol.ttf": 1.07, "cmss10.ttf": 1.06, "cmtt10.ttf": 1.20}
+
 _PHOTO_SIDE = 300  # pixels of a photograph's short side
 _CAP_HEIGHT = 0.76  # of DejaVu, as a share of the font size
 _BELOW_BASELINE = 0.08  # share of the font size that the boxes of lower-case glyphs reach below the baseline
+
+
+@dataclass(frozen=True)
+class Style:
+    """What images are drawn with.
+
+    Attributes:
+        fonts: files of fonts that matplotlib ships.
+        photos: files of photographs by split.
+        by_quadrant: draw what stays true where quadrants are transformed (`renderings`): objects and signs
+            that lie within one quadrant and are neither white nor black, and no question about a text that
+            a border between quadrants cuts.
+    """
+
+    fonts: tuple[str, ...] = FONTS
+    photos: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: PHOTOS)
+    by_quadrant: bool = False
+
+
+STYLE = Style()
 
 
 @dataclass(frozen=True)
@@ -78,19 +105,22 @@ def _package_folder(package: str, purpose: str) -> Path:
 
 
 def photo_file(name: str) -> Path:
-    """Return the file of a photograph in the scikit-image wheel."""
+    """Return the file of a photograph in the scikit-image wheel, or of the one in matplotlib's."""
+    if name == _MATPLOTLIB_PHOTO:
+        return _package_folder("matplotlib", "photographs") / "mpl-data" / "sample_data" / name
     return _package_folder("skimage", "photographs") / "data" / name
 
 
 @lru_cache(maxsize=256)
 def font(name: str, height: int) -> ImageFont.FreeTypeFont:
-    """Load one of the DejaVu fonts that matplotlib ships.
+    """Load one of the fonts that matplotlib ships, with capitals as high as those of DejaVu.
 
     The basic layout engine of Pillow puts the same glyphs in the same positions on every machine, whether or
     not the system has the library (Raqm) that Pillow prefers.
     """
     file = _package_folder("matplotlib", "fonts") / "mpl-data" / "fonts" / "ttf" / name
-    return ImageFont.truetype(str(file), height, layout_engine=ImageFont.Layout.BASIC)
+    size = round(height * _SCALES.get(name, 1))
+    return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @lru_cache(maxsize=32)
@@ -103,12 +133,13 @@ def photo(name: str) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC)
 
 
-def photo_background(rng: Generator, split: str, size: tuple[int, int]) -> Image.Image:
+def photo_background(rng: Generator, split: str, size: tuple[int, int], style: Style = STYLE) -> Image.Image:
     """Draw a random crop of one of the split's photographs.
 
     The crop is zoomed and mirrored, its colour channels are permuted, and it is dimmed or lightened a little.
     """
-    source = photo(PHOTOS[split][rng.integers(len(PHOTOS[split]))])
+    names = style.photos[split]
+    source = photo(names[rng.integers(len(names))])
 
     # A crop of the image's proportions, half as large as the photograph allows or larger.
     zoom = rng.uniform(0.5, 1.0) * min(source.width / size[0], source.height / size[1])
@@ -178,11 +209,13 @@ def draw_text(
     """
     face = font(name, height)
     visible = string.upper() if upper else string
-    draw.text(xy, visible, font=face, fill=fill)
+
+    # Other faces stand on the baseline of DejaVu.
+    x, y = xy
+    baseline = y + font(FONTS[0] if name in _SCALES else name, height).getmetrics()[0]
+    draw.text((x, baseline - face.getmetrics()[0]), visible, font=face, fill=fill)
 
     # Lower-case glyphs get some room below the baseline; capitals have no descenders.
-    x, y = xy
-    baseline = y + face.getmetrics()[0]
     top = baseline - _CAP_HEIGHT * height
     bottom = baseline + (0.0 if upper else _BELOW_BASELINE * height)
 

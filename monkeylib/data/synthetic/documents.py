@@ -9,7 +9,7 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from monkeylib.data.synthetic import words
-from monkeylib.data.synthetic.canvas import FONTS, Text, draw_text, paper_background, text_width
+from monkeylib.data.synthetic.canvas import STYLE, Style, Text, draw_text, paper_background, text_width
 
 KINDS = ("receipt", "form", "table", "chart")
 BAR_COLOURS = ((200, 70, 60), (70, 120, 200), (80, 160, 90), (210, 150, 50), (140, 90, 170))
@@ -55,13 +55,13 @@ class _Page:
         ink: colour of the text.
     """
 
-    def __init__(self, rng: Generator, size: tuple[int, int], height: int) -> None:
+    def __init__(self, rng: Generator, size: tuple[int, int], height: int, style: Style) -> None:
         # One page in eight is dark with light text.
         dark = bool(rng.random() < 0.12)
         self.image = paper_background(rng, size, dark)
         self.draw = ImageDraw.Draw(self.image)
 
-        self.face = FONTS[rng.integers(len(FONTS))]
+        self.face = style.fonts[rng.integers(len(style.fonts))]
         self.height = height
         self.pitch = height * rng.uniform(1.22, 1.5)
 
@@ -256,7 +256,13 @@ _DRAW: dict[str, Callable[[Generator, str, _Page, int], Document]] = {
 
 
 def make_document(
-    rng: Generator, split: str, size: tuple[int, int], kind: str, height: int, title_height: int
+    rng: Generator,
+    split: str,
+    size: tuple[int, int],
+    kind: str,
+    height: int,
+    title_height: int,
+    style: Style = STYLE,
 ) -> tuple[Image.Image, Document]:
     """Draw a document of one of `KINDS`.
 
@@ -267,6 +273,7 @@ def make_document(
         kind: one of `KINDS`.
         height: font size of the body in pixels.
         title_height: font size of the title in pixels.
+        style: what the image is drawn with.
     """
-    page = _Page(rng, size, height)
+    page = _Page(rng, size, height, style)
     return page.image, _DRAW[kind](rng, split, page, title_height)

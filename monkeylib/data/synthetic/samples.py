@@ -15,7 +15,7 @@ from PIL import Image
 
 from monkeylib.boxes import Box, clip, enclosing_box
 from monkeylib.data.synthetic import words
-from monkeylib.data.synthetic.canvas import Text
+from monkeylib.data.synthetic.canvas import STYLE, Style, Text
 from monkeylib.data.synthetic.documents import KINDS, Document, make_document
 from monkeylib.data.synthetic.renderings import is_cut, render
 from monkeylib.data.synthetic.scenes import NUMBERS, OBJECTS, DrawnObject, Sign, make_scene, make_signs
@@ -68,6 +68,7 @@ class Sample:
         facts: the (key, value) pairs that can be read.
         document: title, columns and lines of a document.
         rendering: one of `renderings.RENDERINGS`. All boxes are those of the image before.
+        change: what differs from training, one of `transfer.CHANGES`; empty for ordinary samples.
     """
 
     image: Image.Image
@@ -83,6 +84,7 @@ class Sample:
     facts: tuple[tuple[str, str], ...] = ()
     document: Document | None = None
     rendering: str = "ordinary"
+    change: str = ""
 
     @property
     def transcript(self) -> str:
@@ -96,6 +98,7 @@ def make_sample(
     size: tuple[int, int] = (192, 192),
     family: str | None = None,
     rendering: str = "ordinary",
+    style: Style = STYLE,
 ) -> Sample:
     """Make sample number `seed` of a split: the same image and ground truth on every machine.
 
@@ -106,6 +109,7 @@ def make_sample(
         family: one of `FAMILIES`; drawn at random if not given.
         rendering: one of `renderings.RENDERINGS`. Where quadrants are transformed, there may be no question
             about an image.
+        style: what the image is drawn with.
 
     Raises:
         ValueError: unknown split, family or rendering.
@@ -120,9 +124,9 @@ def make_sample(
     random_family = FAMILIES[rng.choice(len(FAMILIES), p=_FAMILY_SHARES)]
     make = _MAKE[family or random_family]
     if rendering == "ordinary":
-        return make(rng, split, seed, size, False)
+        return make(rng, split, seed, size, style)
 
-    sample = make(rng, split, seed, size, True)
+    sample = make(rng, split, seed, size, replace(style, by_quadrant=True))
     return replace(sample, image=render(sample.image, rendering, seed), rendering=rendering)
 
 
@@ -148,10 +152,8 @@ def draw_font_heights(rng: Generator, size: tuple[int, int], count: int) -> list
 # --- scenes of objects ----------------------------------------------------------------------------
 
 
-def _make_scene_sample(
-    rng: Generator, split: str, seed: int, size: tuple[int, int], by_quadrant: bool
-) -> Sample:
-    image, objects = make_scene(rng, split, size, by_quadrant)
+def _make_scene_sample(rng: Generator, split: str, seed: int, size: tuple[int, int], style: Style) -> Sample:
+    image, objects = make_scene(rng, split, size, style)
 
     # The short caption counts objects: "a ball, two stars and a tree on a photograph".
     counts = Counter(drawn.name for drawn in objects)
@@ -212,11 +214,9 @@ def _scene_questions(rng: Generator, objects: list[DrawnObject], size: tuple[int
 # --- signs ----------------------------------------------------------------------------------------
 
 
-def _make_sign_sample(
-    rng: Generator, split: str, seed: int, size: tuple[int, int], by_quadrant: bool
-) -> Sample:
+def _make_sign_sample(rng: Generator, split: str, seed: int, size: tuple[int, int], style: Style) -> Sample:
     heights = draw_font_heights(rng, size, int(rng.integers(1, 4)))
-    image, signs = make_signs(rng, split, size, heights, by_quadrant)
+    image, signs = make_signs(rng, split, size, heights, style)
 
     sentences = [
         f"{_with_article(sign.colour)} sign at the {sign.location} says {sign.text.string}." for sign in signs
@@ -270,11 +270,11 @@ def _sign_questions(signs: list[Sign], size: tuple[int, int]) -> list[Question]:
 
 
 def _make_document_sample(
-    rng: Generator, split: str, seed: int, size: tuple[int, int], by_quadrant: bool
+    rng: Generator, split: str, seed: int, size: tuple[int, int], style: Style
 ) -> Sample:
     kind = KINDS[rng.integers(len(KINDS))]
     height, title_height = draw_font_heights(rng, size, 2)
-    image, document = make_document(rng, split, size, kind, height, max(height, title_height))
+    image, document = make_document(rng, split, size, kind, height, max(height, title_height), style)
 
     title = document.title.string
     return Sample(
@@ -284,7 +284,7 @@ def _make_document_sample(
         family="document",
         caption=f"a {kind} with {len(document.lines)} lines titled {title}",
         detailed_caption=f"a {kind}. " + " ".join(text.string for text in document.texts),
-        questions=tuple(_document_questions(document, size, by_quadrant)),
+        questions=tuple(_document_questions(document, size, style)),
         texts=tuple(document.texts),
         facts=tuple(_facts_of(document)),
         document=document,
@@ -306,7 +306,7 @@ def _facts_of(document: Document) -> list[tuple[str, str]]:
     return [*facts, (title_key, document.title.string)]
 
 
-def _document_questions(document: Document, size: tuple[int, int], by_quadrant: bool) -> list[Question]:
+def _document_questions(document: Document, size: tuple[int, int], style: Style) -> list[Question]:
     # (question, answer, kind, texts that have to be read), in the order below
     drafts: list[tuple[str, Text, str, list[Text]]] = []
 
@@ -336,7 +336,7 @@ def _document_questions(document: Document, size: tuple[int, int], by_quadrant: 
             add("which is the lowest?", lowest.key, "compare", *texts)
 
     # Where quadrants are transformed, a text that a border cuts cannot be read.
-    if by_quadrant:
+    if style.by_quadrant:
         drafts = [draft for draft in drafts if not any(is_cut(text.box, size) for text in draft[3])]
 
     # A question needs its texts together: the box encloses all, and the smallest decides the text size.
@@ -351,7 +351,7 @@ def _document_questions(document: Document, size: tuple[int, int], by_quadrant: 
     return questions
 
 
-_MAKE: dict[str, Callable[[Generator, str, int, tuple[int, int], bool], Sample]] = {
+_MAKE: dict[str, Callable[[Generator, str, int, tuple[int, int], Style], Sample]] = {
     "general": _make_scene_sample,
     "scene_text": _make_sign_sample,
     "document": _make_document_sample,
@@ -402,6 +402,7 @@ def make_test_set(
     size: tuple[int, int] = (192, 192),
     per_image: int = 2,
     rendering: str = "ordinary",
+    make: Callable[[int], Sample] | None = None,
 ) -> list[TestQuestion]:
     """Make the first `count` questions of a test set, always the same ones.
 
@@ -413,6 +414,7 @@ def make_test_set(
         size: width and height of the images in pixels.
         per_image: maximum number of questions about one image.
         rendering: one of `renderings.RENDERINGS`. All questions of `fixed` are those of `dealt`.
+        make: makes a sample from its number, in place of `make_sample` with these settings.
 
     Raises:
         ValueError: unknown name, split or rendering.
@@ -424,7 +426,7 @@ def make_test_set(
     questions: list[TestQuestion] = []
     seed = 0
     while len(questions) < count:
-        sample = make_sample(seed, split, size, rendering=rendering)
+        sample = make(seed) if make else make_sample(seed, split, size, rendering=rendering)
         seed += 1
 
         if name == "caption":

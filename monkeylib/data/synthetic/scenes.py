@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from monkeylib.boxes import Box, center
 from monkeylib.data.synthetic import words
-from monkeylib.data.synthetic.canvas import FONTS, Text, draw_text, photo_background, text_width
+from monkeylib.data.synthetic.canvas import STYLE, Style, Text, draw_text, photo_background, text_width
 from monkeylib.data.synthetic.renderings import quadrant_boxes
 
 COLOURS = {
@@ -199,7 +199,7 @@ def _keep_clear(first: Box, second: Box) -> bool:
 
 
 def make_scene(
-    rng: Generator, split: str, size: tuple[int, int], by_quadrant: bool = False
+    rng: Generator, split: str, size: tuple[int, int], style: Style = STYLE
 ) -> tuple[Image.Image, list[DrawnObject]]:
     """Draw one to five objects on a photograph.
 
@@ -207,12 +207,12 @@ def make_scene(
         rng: random numbers.
         split: split of the photograph.
         size: width and height in pixels.
-        by_quadrant: draw what keeps its place and colour where quadrants are transformed (`renderings`).
+        style: what the image is drawn with.
 
     Returns:
         The image, and its objects: those in the upper half first, each half from left to right.
     """
-    image = photo_background(rng, split, size)
+    image = photo_background(rng, split, size, style)
 
     # Up to three kinds of objects, each once or, less often, up to three times.
     names: list[str] = []
@@ -225,11 +225,11 @@ def make_scene(
         # A sixth to a third of the image's shorter side.
         width = rng.uniform(0.17, 0.32) * min(size)
         height = width * rng.uniform(0.85, 1.15)
-        box = _free_box(rng, size, width, height, [drawn.box for drawn in objects], by_quadrant)
+        box = _free_box(rng, size, width, height, [drawn.box for drawn in objects], style.by_quadrant)
         if box is None:
             continue
 
-        colour = words.pick(rng, _LASTING_COLOURS if by_quadrant else tuple(COLOURS))[0]
+        colour = words.pick(rng, _LASTING_COLOURS if style.by_quadrant else tuple(COLOURS))[0]
         draw_object(image, name, colour, box)
         objects.append(DrawnObject(name, colour, box, quadrant_of(box, size)))
 
@@ -256,7 +256,7 @@ def sign_text(rng: Generator, split: str, limit: float, name: str, height: int, 
 
 
 def make_signs(
-    rng: Generator, split: str, size: tuple[int, int], heights: list[int], by_quadrant: bool = False
+    rng: Generator, split: str, size: tuple[int, int], heights: list[int], style: Style = STYLE
 ) -> tuple[Image.Image, list[Sign]]:
     """Draw a sign for each font height on a photograph, all of different colours.
 
@@ -265,19 +265,19 @@ def make_signs(
         split: split of photograph and texts.
         size: width and height in pixels.
         heights: font sizes in pixels.
-        by_quadrant: draw what keeps its place and colour where quadrants are transformed (`renderings`).
+        style: what the image is drawn with.
 
     Returns:
         The image, and its signs from top to bottom. Signs that find no free space are left out.
     """
-    image = photo_background(rng, split, size)
+    image = photo_background(rng, split, size, style)
     draw = ImageDraw.Draw(image)
     signs: list[Sign] = []
 
-    room = size[0] // 2 if by_quadrant else size[0]
-    colours = words.pick(rng, _LASTING_COLOURS if by_quadrant else tuple(COLOURS), len(heights))
+    room = size[0] // 2 if style.by_quadrant else size[0]
+    colours = words.pick(rng, _LASTING_COLOURS if style.by_quadrant else tuple(COLOURS), len(heights))
     for height, colour in zip(heights, colours, strict=True):
-        name = FONTS[rng.integers(len(FONTS))]
+        name = style.fonts[rng.integers(len(style.fonts))]
         upper = bool(rng.random() < 0.35)
         pad = max(3, height // 4)
         string = sign_text(rng, split, room - 2 * pad - 6, name, height, upper)
@@ -285,7 +285,7 @@ def make_signs(
         # The plate: the text with a margin.
         plate_width = text_width(string.upper() if upper else string, name, height) + 2 * pad
         plate_height = height * 1.2 + 2 * pad * 0.6
-        box = _free_box(rng, size, plate_width, plate_height, [sign.box for sign in signs], by_quadrant)
+        box = _free_box(rng, size, plate_width, plate_height, [sign.box for sign in signs], style.by_quadrant)
         if box is None and not signs:  # an image has at least one sign
             box = (2.0, 2.0, 2 + plate_width, 2 + plate_height)
         if box is None:
