@@ -4,6 +4,7 @@ PROFILE ?= nano
 SEED    ?= 0
 LAB_ARGS ?=
 KILLS   ?= 300
+ONLY    ?=
 TORTURE_ARGS ?=
 
 VENV    := .venv
@@ -19,7 +20,7 @@ LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,dev
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-harness torture lab nano-base lint lock audit clean
+.PHONY: help install reproduce ablations test test-harness torture lab nano-base lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,10 @@ $(STAMP): requirements.lock pyproject.toml
 
 reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=0
 	$(BIN)/monkeylib reproduce --profile $(PROFILE) --seed $(SEED)
+
+# SEED counts here only if it is given on the command line: the grid has seeds of its own.
+ablations: $(STAMP) ## run the grid of experiments, for hours; interrupt and go on: ONLY=variant SEED=0 PROFILE=nano
+	$(BIN)/monkeylib ablations --profile $(PROFILE) $(ONLY:%=--only %) $(if $(filter command line,$(origin SEED)),--seed $(SEED))
 
 test: $(STAMP) ## test the library, the results that notebooks state, and the smoke series
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

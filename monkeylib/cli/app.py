@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from monkeylib import resources, signals
-from monkeylib.cli import answer, assets, caption, chat, convert, data, evaluate, reproduce, train
+from monkeylib.cli import ablations, answer, assets, caption, chat, convert, data, evaluate, reproduce, train
 from monkeylib.errors import is_out_of_memory
 from monkeylib.image_errors import ImageWarning
 from monkeylib.progress import say
@@ -38,6 +38,7 @@ app.command()(evaluate.score)
 app.command()(caption.caption)
 app.command()(convert.convert)
 app.command()(reproduce.reproduce)
+app.command()(ablations.ablations)
 app.add_typer(data.app, name="data")
 app.add_typer(assets.app, name="assets")
 

@@ -100,10 +100,12 @@ def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, 
         return result
 
     changed, ablation = cell.profile(profile), profile.ablation
-    questions: dict[int, scoring.Questions] = {
-        step: scoring.load_questions(changed, ablation.curve_counts) for step in ablation.curve_steps
-    }
     final_questions = scoring.load_questions(changed, ablation.counts)
+    # In between, the first ones of them.
+    first_questions = {
+        split: final_questions[split][:count] for split, count in ablation.curve_counts.items()
+    }
+    questions: dict[int, scoring.Questions] = {step: first_questions for step in ablation.curve_steps}
     questions |= {0: final_questions, ablation.steps: final_questions}
 
     # No validation split: nothing is selected by its loss.

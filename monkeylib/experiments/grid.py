@@ -64,9 +64,10 @@ def list_cells(
             if not renderings or rendering in renderings:
                 cells += [Cell(name, rendering, seed) for seed in (seeds or range(variant.seeds))]
     if not cells:
+        known = sorted({rendering for name in variants for rendering in VARIANTS[name].renderings})
         raise ValueError(
-            f"no cell of the grid has one of the renderings {', '.join(renderings)}: the variants are trained in "
-            f"{', '.join(sorted({rendering for name in variants for rendering in VARIANTS[name].renderings}))}"
+            f"none of these variants is trained in the rendering {', '.join(renderings)}: give one of "
+            f"{', '.join(known)}"
         )
 
     # Stable: within a seed, the variants keep their order.
@@ -249,8 +250,8 @@ def plan(profile: Profile, cells: Sequence[Cell], with_memory: bool = True) -> l
 def collect(profile: Profile, cells: Iterable[Cell]) -> list[Row]:
     """Return the rows of the cells that this machine has finished, one for each score.
 
-    Columns: the cell (`variant`, `rendering`, `seed`), `step`, `condition`, `split`, `metric`, `value`, `n`; the
-    costs (`visual_tokens`, `trained_parameters`, `flops` of an image, `images_per_second` in training,
+    Columns: the cell (`variant`, `rendering`, `seed`), `step`, `condition`, `split`, `metric`, `value`, `n`;
+    the costs (`visual_tokens`, `trained_parameters`, `flops` of an image, `images_per_second` in training,
     `step_bytes`); and `machine`, `date`, `commit`, `recipe`.
     """
     rows: list[Row] = []
@@ -264,6 +265,38 @@ def collect(profile: Profile, cells: Iterable[Cell]) -> list[Row]:
 def _rows_of_result(result: Mapping[str, Any]) -> list[Row]:
     origin = {name: result.get(name) for name in ("machine", "date", "commit", "recipe")}
     return [{**result["cell"], **row, **result["costs"], **origin} for row in result["rows"]]
+
+
+def beside_committed(profile: Profile, cells: Iterable[Cell]) -> list[Row]:
+    """Return a row for each score after the last step, with the committed ones of the same variant.
+
+    Columns: the cell, split and metric, `value` of this machine's run; of the committed runs of all seeds the
+    `committed_mean`, their number and `committed_spread`, from the lowest to the highest.
+    """
+    path = tables.table_path(TABLE, profile.name)
+    committed = tables.read_table(TABLE, profile.name) if path.exists() else []
+
+    rows: list[Row] = []
+    for row in _final_rows(profile, collect(profile, cells)):
+        key = [row[column] for column in _SCORE_COLUMNS]
+        values = [
+            float(other["value"] or 0)
+            for other in _final_rows(profile, committed)
+            if [other[column] for column in _SCORE_COLUMNS] == key
+        ]
+        line: Row = {column: row[column] for column in (*_SCORE_COLUMNS, "seed", "value")}
+        line["committed_runs"] = len(values)
+        line["committed_mean"] = round(sum(values) / len(values), 4) if values else None
+        line["committed_spread"] = f"{min(values):.4f} to {max(values):.4f}" if values else None
+        rows.append(line)
+    return rows
+
+
+_SCORE_COLUMNS = ("variant", "rendering", "condition", "split", "metric")
+
+
+def _final_rows(profile: Profile, rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row["step"] == profile.ablation.steps]
 
 
 def committed_recipes(profile: Profile) -> dict[Cell, str]:
@@ -280,7 +313,7 @@ def _cell_of(row: Row) -> Cell:
 def publish(profile: Profile) -> list[Cell]:
     """Put the finished cells of this machine into the committed results, in place of earlier ones of theirs.
 
-    Writes the table `experiments.csv`, and a file of scores by question for each cell.
+    Writes the table `experiments.csv`, a file of scores by question for each cell, and their questions.
 
     Returns:
         The cells that were written.
@@ -299,6 +332,7 @@ def publish(profile: Profile) -> list[Cell]:
         key=lambda row: (order.index(str(row["variant"])), str(row["rendering"]), int(row["seed"] or 0)),
     )
     for cell in cells:
+        _publish_questions(profile, cell)
         _publish_scores(profile, cell)
     tables.write_table(everything, TABLE, profile.name)
     return cells
@@ -315,6 +349,31 @@ def scores_path(profile: Profile, cell: Cell) -> Path:
     log-likelihoods are of half precision.
     """
     return resources.results(profile.name) / TABLE / f"{cell.name}.npz"
+
+
+def questions_path(profile: Profile, cell: Cell) -> Path:
+    """Return the committed table of the questions that a cell was asked, see `scoring.describe_questions`."""
+    width, height = cell.profile(profile).image_size
+    name = f"questions-{cell.rendering}-{width}x{height}.csv"
+    return resources.results(profile.name) / TABLE / name
+
+
+def _publish_questions(profile: Profile, cell: Cell) -> None:
+    path = questions_path(profile, cell)
+    if not path.exists():
+        questions = scoring.load_questions(cell.profile(profile), profile.ablation.counts)
+        tables.write_csv(scoring.describe_questions(questions), path)
+
+
+def read_questions(profile: Profile, cell: Cell) -> list[Row]:
+    """Return the rows of the questions that a cell was asked, in the order of its scores."""
+    return tables.read_csv(questions_path(profile, cell))
+
+
+def read_final_scores(profile: Profile, cell: Cell) -> dict[str, np.ndarray]:
+    """Return a cell's committed scores by question, by the names that `scores_path` describes."""
+    with np.load(scores_path(profile, cell)) as arrays:
+        return {name: arrays[name].astype(float) for name in arrays}
 
 
 def _publish_scores(profile: Profile, cell: Cell) -> None:

@@ -21,6 +21,7 @@ from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import AnswerScores, score_answers
 from monkeylib.inference import Monkey
 from monkeylib.profiles import Profile
+from monkeylib.tables import Row
 
 Questions = Mapping[str, Sequence[Example]]  # by split
 Scores = dict[str, AnswerScores]  # by split
@@ -32,6 +33,20 @@ def load_questions(profile: Profile, counts: Mapping[str, int]) -> dict[str, lis
         split: benchmarks.synthetic_examples(split, count, profile.image_size, profile.rendering)
         for split, count in counts.items()
     }
+
+
+def describe_questions(questions: Questions) -> list[Row]:
+    """Return a row for each question: `split`, `image` (its cluster), `kind`, and `height`.
+
+    The height in pixels is that of the smallest text that the answer needs, or of the object. Captions have
+    neither kind nor height.
+    """
+    rows: list[Row] = []
+    for split, examples in questions.items():
+        for example in examples:
+            kind, height = example.meta.get("kind"), example.meta.get("height")
+            rows.append({"split": split, "image": example.image_key, "kind": kind, "height": height})
+    return rows
 
 
 def score_questions(monkey: Monkey, questions: Questions) -> Scores:

@@ -23,7 +23,7 @@ class Variant:
         name: name in files and commands.
         title: name in tables and figures.
         change: returns the profile of the variant.
-        renderings: renderings of synthetic data in which it is trained and asked (`data.synthetic.renderings`).
+        renderings: those of synthetic images in which it is trained and asked (`data.synthetic.renderings`).
         seeds: number of seeds with which it is trained in each of them.
         permuted: ask the trained model once more with its tiles' LoRAs permuted.
     """
