@@ -113,9 +113,22 @@ def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, 
     scores_folder = folder / "scores" / recipe
     timer = _TrainingTime()
     callbacks = [timer, ScoreAtSteps(questions, scores_folder, folder_of(profile) / "untrained")]
-    checkpoint = finetune.run(
-        changed, folder / "run", progress, data, if_changed="replace", callbacks=callbacks
-    )
+
+    def train(fresh: bool) -> Path:
+        return finetune.run(
+            changed,
+            folder / "run",
+            progress,
+            data,
+            fresh=fresh,
+            if_changed="replace",
+            callbacks=callbacks,
+        )
+
+    checkpoint = train(fresh=False)
+    # A finished run whose scores are gone says nothing about its earlier steps.
+    if not all(step_file(scores_folder, step).exists() for step in questions):
+        checkpoint = train(fresh=True)
 
     processor = build.build_processor(changed)
     model = trainable.build_trainable(changed, processor)
@@ -208,7 +221,7 @@ def _summarise(scores_folder: Path, steps: Sequence[int]) -> list[Row]:
 
     rows: list[Row] = []
     for condition, step, path in files:
-        if not path.exists():
+        if condition == "permuted" and not path.exists():
             continue
         for split, scores in scoring.read_scores(path).items():
             for metric, values in (("log-likelihood", scores.log_likelihood), ("exact match", scores.exact)):

@@ -234,8 +234,8 @@ def plan(profile: Profile, cells: Sequence[Cell], with_memory: bool = True) -> l
             "runs": count,
             "steps": training.steps,
             "visual_tokens": sizing.count_visual_tokens(config),
-            "exaflops_per_run": round(total / 1e18, 4),
-            "gpu_hours": round(count * total / _GPU_FLOPS / 3600, 4),
+            "petaflops_per_run": round(total / 1e15, 3),
+            "gpu_hours": count * total / _GPU_FLOPS / 3600,
         }
         if with_memory:
             step = memory.count_step(changed, [memory.random_micro_batch(changed)])

@@ -7,6 +7,7 @@ same questions (`grid`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -73,6 +74,14 @@ def _interpolated_lora(profile: Profile) -> Profile:
     return _change_lora(_interpolated(profile), mode="shared", on_global_view=True)
 
 
+def _as_many_tokens(profile: Profile, change: Callable[[Profile], Profile]) -> Profile:
+    """Give one view as many visual tokens as tiles and global view have together.
+
+    Without it, a variant of one view also has fewer tokens, which the language model could make use of.
+    """
+    return change(profile).model_copy(update={"queries": profile.visual_tokens})
+
+
 def _growing_view(profile: Profile, order: str) -> Profile:
     """One view at tile size, half way and full size; the ViT trains, as is usual in high-resolution training.
 
@@ -102,11 +111,31 @@ def _with_mode(profile: Profile, mode: str) -> Profile:
     return _change(profile, mode)
 
 
-def _with_grid(profile: Profile, rows: int, cols: int) -> Profile:
-    """Give images of another size as many tiles as they need, and conversations as much room for text."""
-    changed = profile.model_copy(update={"rows": rows, "cols": cols})
+def _with_grid(profile: Profile, rows: int, cols: int, tile_overlap: int = 0) -> Profile:
+    """Give images more or fewer tiles, and conversations the same room for text.
+
+    Tiles that overlap show an image of the same size; others show one of their own size.
+    """
+    changed = profile.model_copy(update={"rows": rows, "cols": cols, "tile_overlap": tile_overlap})
     more_tokens = changed.visual_tokens - profile.visual_tokens
     return changed.with_training(max_length=profile.training.max_length + max(0, more_tokens))
+
+
+def _overlapping(profile: Profile) -> Profile:
+    """Cut one more row and column of tiles, each half a tile after the one before.
+
+    Two tiles in each direction that overlapped would cover a smaller image: resolution would change, too.
+    """
+    return _with_grid(profile, profile.rows + 1, profile.cols + 1, profile.tile_size // 2)
+
+
+def _mean_pooled(profile: Profile) -> Profile:
+    """Average all visual tokens of a view, which come from a square of queries."""
+    return profile.model_copy(update={"pool": math.isqrt(profile.queries)})
+
+
+def _with_fields(profile: Profile, **fields: object) -> Profile:
+    return profile.model_copy(update=fields)
 
 
 def _monkey(profile: Profile) -> Profile:
@@ -141,8 +170,18 @@ _VARIANTS = (
     # How resolution is raised.
     Variant("one_view", "one view at tile size", _one_view),
     Variant("interpolated_lora", "one view at full size, positions interpolated, LoRA", _interpolated_lora),
+    Variant(
+        "interpolated_lora_tokens",
+        "one view at full size, LoRA, as many visual tokens as Monkey",
+        partial(_as_many_tokens, change=_interpolated_lora),
+    ),
     Variant("tiles_only", "tiles without global view, LoRA per tile", _tiles_only),
     Variant("interpolated", "one view at full size, positions interpolated", _interpolated),
+    Variant(
+        "interpolated_tokens",
+        "one view at full size, as many visual tokens as Monkey",
+        partial(_as_many_tokens, change=_interpolated),
+    ),
     Variant("released_global", "tiles + the released code's global view, LoRA per tile", _released_global),
     Variant(
         "progressive",
@@ -154,10 +193,15 @@ _VARIANTS = (
         "one view of changing size, the ViT trains",
         partial(_growing_view, order="multiscale"),
     ),
+    Variant("overlapping", "3x3 overlapping tiles + global view, LoRA per tile", _overlapping),
     # Resolution: images of the grid's size.
     Variant("tiles_1x2", "1x2 tiles + global view, LoRA per tile", partial(_with_grid, rows=1, cols=2)),
     Variant("tiles_2x3", "2x3 tiles + global view, LoRA per tile", partial(_with_grid, rows=2, cols=3)),
     Variant("tiles_3x3", "3x3 tiles + global view, LoRA per tile", partial(_with_grid, rows=3, cols=3)),
+    # Resampler. More queries that were trained as such need another base model.
+    Variant("pooled", "a quarter of the visual tokens, averaged", partial(_with_fields, pool=2)),
+    Variant("mean_pooled", "one visual token for each view, averaged", _mean_pooled),
+    Variant("fresh_queries", "queries that start at random", partial(_with_fields, fresh_queries=True)),
     # What is adapted, and by how much.
     Variant("full", "tiles + global view, the ViT trains", partial(_with_mode, mode="full")),
     Variant(

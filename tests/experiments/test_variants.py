@@ -1,26 +1,43 @@
-"""The variants of the ablation, and the ablation in its smallest form."""
+"""The named variants: what each of them changes, and that everything else stays the same."""
 
 import pytest
 
-from monkeylib import profiles, tables
-from monkeylib.experiments import variants
+from monkeylib import profiles
 from monkeylib.experiments.variants import VARIANTS, variant_profile
-from monkeylib.profiles import build
 from monkeylib.training.batches import synthetic_data
-from tests.support.smoke_experiments import COUNTS, smallest_profile
 
 SMOKE = profiles.load_profile("smoke")
+NANO = profiles.load_profile("nano")
 
 SIZE = {"image_width", "image_height"}  # set explicitly, with unchanged values
+RANKS = {"lora.attention_rank", "lora.mlp_rank"}
+ONE_VIEW = {"views", "lora.mode", "tile_size"} | SIZE
 CHANGED_FIELDS = {
     "one_view": {"views", "lora.mode"} | SIZE,
-    "interpolated": {"views", "lora.mode", "tile_size"} | SIZE,
-    "progressive": {"views", "lora.mode", "tile_size", "training.view_sides"} | SIZE,
-    "multiscale": {"views", "lora.mode", "tile_size", "training.view_sides", "training.view_order"} | SIZE,
+    "interpolated": ONE_VIEW,
+    "interpolated_lora": ONE_VIEW | {"lora.on_global_view"},
+    "interpolated_tokens": ONE_VIEW | {"queries"},
+    "interpolated_lora_tokens": ONE_VIEW | {"lora.on_global_view", "queries"},
+    "progressive": ONE_VIEW | {"training.view_sides"},
+    "multiscale": ONE_VIEW | {"training.view_sides", "training.view_order"},
     "tiles_only": {"views"} | SIZE,
     "released_global": {"global_from"} | SIZE,
+    "overlapping": {"rows", "cols", "tile_overlap", "training.max_length"},
+    "tiles_1x2": {"rows"},
+    "tiles_2x3": {"cols", "training.max_length"},
+    "tiles_3x3": {"rows", "cols", "training.max_length"},
+    "pooled": {"pool"},
+    "mean_pooled": {"pool"},
+    "fresh_queries": {"fresh_queries"},
     "no_adapters": {"lora.mode"} | SIZE,
     "shared": {"lora.mode"} | SIZE,
+    "shared_wide": {"lora.mode"} | RANKS,
+    "full": {"lora.mode"} | SIZE,
+    "rank_quarter": RANKS,
+    "rank_four": RANKS,
+    "attention_only": {"lora.mlp_rank"},
+    "mlp_only": {"lora.attention_rank"},
+    "global_lora": {"lora.on_global_view"},
     "per_tile": set(),
 }
 
@@ -37,64 +54,72 @@ def _fields(profile):
     return fields
 
 
-@pytest.mark.parametrize("profile", ["smoke", "nano"])
+@pytest.mark.parametrize("profile", [SMOKE, NANO], ids=["smoke", "nano"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant_changes_only_the_fields_it_is_about(profile, name):
-    base = profiles.load_profile(profile)
-    changed = variant_profile(base, name)
+    changed = variant_profile(profile, name)
+    before, after = _fields(profile), _fields(changed)
 
-    base_fields = _fields(base)
-    changed_fields = _fields(changed)
-    expected = set(CHANGED_FIELDS[name])
-    if base.training.steps != base.ablation.steps:
-        expected.add("training.steps")
-    if base.ablation.warmup is not None:
-        expected.add("training.warmup")
+    of_all = {f"training.{field}" for field in ("steps", "warmup", "micro_batch_size")}
+    different = {field for field in before if before[field] != after[field]}
+    assert different - of_all == CHANGED_FIELDS[name]
 
-    assert {name for name in base_fields if base_fields[name] != changed_fields[name]} == expected
-
-    assert changed.image_size == base.image_size
-    assert changed.training.steps == base.ablation.steps
-    assert variant_profile(base, name, steps=7).training.steps == 7
+    assert changed.training.steps == profile.ablation.steps
+    # Only grids of other sizes show images of other sizes.
+    assert (changed.image_size == profile.image_size) == (name not in ("tiles_1x2", "tiles_2x3", "tiles_3x3"))
 
 
-def test_variants_have_the_views_and_lora_modes_of_their_titles():
-    nano = profiles.load_profile("nano")
-    changed = {name: variant_profile(nano, name) for name in VARIANTS}
-
+def test_variants_have_the_tokens_and_lora_modes_of_their_titles():
+    changed = {name: variant_profile(NANO, name) for name in VARIANTS}
     assert set(CHANGED_FIELDS) == set(VARIANTS)
 
-    views = {name: profile.visual_tokens // nano.queries for name, profile in changed.items()}
-    # One global view, four tiles, or both.
-    assert views == {
-        "one_view": 1,
-        "interpolated": 1,
-        "progressive": 1,
-        "multiscale": 1,
+    # 64 queries for each of one global view, the tiles, or both.
+    views = {
+        **dict.fromkeys(("one_view", "interpolated", "interpolated_lora", "progressive", "multiscale"), 1),
         "tiles_only": 4,
-        "released_global": 5,
-        "no_adapters": 5,
-        "shared": 5,
-        "per_tile": 5,
+        "tiles_1x2": 3,
+        "tiles_2x3": 7,
+        "tiles_3x3": 10,
+        "overlapping": 10,
     }
+    tokens = {name: 64 * views.get(name, 5) for name in VARIANTS}
+    tokens |= {"pooled": 80, "mean_pooled": 5}
+    assert {name: profile.visual_tokens for name, profile in changed.items()} == tokens
+    assert tokens["interpolated_lora_tokens"] == tokens["interpolated_tokens"] == tokens["per_tile"]
+
+    modes = dict.fromkeys(("one_view", "interpolated", "interpolated_tokens", "no_adapters"), "none")
+    modes |= dict.fromkeys(("progressive", "multiscale", "full"), "full")
+    modes |= dict.fromkeys(
+        ("shared", "shared_wide", "interpolated_lora", "interpolated_lora_tokens"), "shared"
+    )
     assert {name: profile.lora.mode for name, profile in changed.items()} == {
-        "one_view": "none",
-        "interpolated": "none",
-        "progressive": "full",
-        "multiscale": "full",
-        "tiles_only": "per_tile",
-        "released_global": "per_tile",
-        "no_adapters": "none",
-        "shared": "shared",
-        "per_tile": "per_tile",
+        name: modes.get(name, "per_tile") for name in VARIANTS
     }
+
     for name in ("progressive", "multiscale"):
         assert changed[name].training.view_sides == (96, 144, 192)
-    assert changed["interpolated"].tile_size == nano.image_size[0]
-    assert changed["one_view"].tile_size == nano.tile_size < nano.image_size[0]
+    assert changed["interpolated"].tile_size == NANO.image_size[0]
+    assert changed["one_view"].tile_size == NANO.tile_size < NANO.image_size[0]
+
+
+def test_shared_wide_has_as_many_parameters_as_lora_per_tile():
+    lora = [variant_profile(NANO, name).lora for name in ("per_tile", "shared_wide")]
+    tiles = NANO.rows * NANO.cols
+    assert lora[1].attention_rank == tiles * lora[0].attention_rank
+    assert lora[1].mlp_rank == tiles * lora[0].mlp_rank
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+def test_conversations_have_the_same_room_for_text(name):
+    changed = variant_profile(NANO, name)
+    room = NANO.training.max_length - NANO.visual_tokens
+    assert changed.training.max_length - changed.visual_tokens >= room
+
+
+SAME_IMAGES = [name for name in VARIANTS if not name.startswith("tiles_") or name == "tiles_only"]
+
+
+@pytest.mark.parametrize("name", SAME_IMAGES)
 def test_every_variant_trains_on_the_same_images(name):
     """The conversations are the same too, except where a single small view can't show the small text."""
     records = synthetic_data(variant_profile(SMOKE, name)).train
@@ -102,28 +127,18 @@ def test_every_variant_trains_on_the_same_images(name):
 
     # The first eight records of both.
     pairs = [(records[index], reference[index]) for index in range(8)]
-
     assert all(first.images[0].tobytes() == second.images[0].tobytes() for first, second in pairs)
 
     same_turns = [first.turns == second.turns for first, second in pairs]
     assert all(same_turns) if name != "one_view" else not all(same_turns)
 
 
+def test_rendering_of_the_images_is_part_of_the_profile():
+    changed = variant_profile(SMOKE, "shared", "dealt")
+    assert changed.rendering == "dealt"
+    assert changed.model_copy(update={"rendering": "ordinary"}) == variant_profile(SMOKE, "shared")
+
+
 def test_unknown_variant_raises():
-    with pytest.raises(ValueError, match="no variant called 'lora': choose one of one_view, interpolated"):
+    with pytest.raises(ValueError, match="no variant called 'lora': choose one of per_tile, no_adapters"):
         variant_profile(SMOKE, "lora")
-
-
-def test_ablation_runs_and_trains_nothing_twice(outputs, monkeypatch):
-    profile = smallest_profile()
-    names = ("one_view", "interpolated", "shared", "per_tile")
-    rows = tables.read_csv(variants.run_ablation(profile, names))
-
-    assert [row["model"] for row in rows if row["split"] == "nano-caption"] == list(names)
-
-    files = variants.prediction_files(profile)
-    assert all(files[name, f"nano-{split}"].exists() for name in names for split in COUNTS)
-
-    # From here on, building a model for training would fail.
-    monkeypatch.setattr(build, "build_model", lambda *_: pytest.fail("a variant was trained twice"))
-    assert tables.read_csv(variants.run_ablation(profile, names)) == rows

@@ -189,7 +189,7 @@ def test_gradient_checkpointing_changes_no_gradient():
 
 @pytest.mark.parametrize("order", ["progressive", "multiscale"])
 def test_size_of_the_view_follows_the_steps(order):
-    module = build_module(variant_profile(SMOKE, order, steps=9))
+    module = build_module(variant_profile(SMOKE, order).with_training(steps=9))
     encoder, examples = encode_examples(module, 1)
 
     def side_at(step):

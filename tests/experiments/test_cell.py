@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from monkeylib.experiments import cell as cells
+from monkeylib.experiments.cell import Cell, run_cell
+from monkeylib.profiles import build
+from tests.support.smoke_experiments import smallest_profile
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return smallest_profile()
+
+
+def test_cell_is_trained_once_and_scored_from_step_0(profile, outputs, monkeypatch):
+    cell = Cell("per_tile", "fixed", 1)
+    result = run_cell(profile, cell)
+
+    assert result["cell"] == {"variant": "per_tile", "rendering": "fixed", "seed": 1}
+    assert result["recipe"] == cell.recipe(profile)
+    assert {"machine", "date", "torch", "commit"} <= result.keys()
+
+    counts = profile.ablation.counts
+    expected = {
+        (step, condition, split, metric)
+        for step, condition in ((0, "as trained"), (1, "as trained"), (1, "permuted"))
+        for split in counts
+        for metric in ("log-likelihood", "exact match")
+    }
+    rows = {(row["step"], row["condition"], row["split"], row["metric"]): row for row in result["rows"]}
+    assert set(rows) == expected and len(result["rows"]) == len(expected)
+    assert all(row["n"] == counts[split] for (_, _, split, _), row in rows.items())
+    assert rows[0, "as trained", "fine", "log-likelihood"] != rows[1, "as trained", "fine", "log-likelihood"]
+
+    costs = result["costs"]
+    assert costs["visual_tokens"] == profile.visual_tokens
+    assert costs["trained_parameters"] > 0 and costs["flops"] > 0 and costs["step_bytes"] != 0
+
+    # Read from disk from here on.
+    monkeypatch.setattr(build, "build_model", lambda *_: pytest.fail("trained twice"))
+    assert run_cell(profile, cell) == result
+    assert json.loads((cells.folder_of(profile) / cell.name / "result.json").read_text()) == result
+
+
+def test_seeds_train_on_other_images(profile, outputs):
+    first, second = (run_cell(profile, Cell("no_adapters", "ordinary", seed)) for seed in (0, 1))
+    assert first["recipe"] != second["recipe"]
+
+    def values(result, step):
+        return [row["value"] for row in result["rows"] if row["step"] == step]
+
+    assert values(first, 1) != values(second, 1)
+
+
+@pytest.mark.parametrize("lost", ["permuted.npz", "step-0001.npz"])
+def test_lost_scores_are_made_again_and_are_the_same(lost, profile, outputs):
+    cell = Cell("per_tile", "ordinary", 0)
+    result = run_cell(profile, cell)
+
+    folder = cells.folder_of(profile) / cell.name
+    (folder / "result.json").unlink()
+    (folder / "scores" / cell.recipe(profile) / lost).unlink()
+    assert run_cell(profile, cell)["rows"] == result["rows"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Cell("shared", "ordinary", 0),
+        Cell("per_tile", "dealt", 0),
+        Cell("per_tile", "ordinary", 1),
+    ],
+)
+def test_recipe_names_what_decides(profile, changed):
+    assert changed.recipe(profile) != Cell("per_tile", "ordinary", 0).recipe(profile)
+
+
+def test_recipe_follows_training_and_questions_but_not_names(profile):
+    cell = Cell("per_tile", "ordinary", 0)
+    recipe = cell.recipe(profile)
+
+    longer = profile.model_copy(update={"ablation": profile.ablation.model_copy(update={"steps": 9})})
+    more = profile.model_copy(
+        update={"ablation": profile.ablation.model_copy(update={"counts": {"fine": 9}})}
+    )
+    assert recipe not in (cell.recipe(longer), cell.recipe(more))
+    assert cell.recipe(profile.model_copy(update={"description": "another"})) == recipe
+
+
+def test_result_of_another_recipe_is_none(tmp_path):
+    (tmp_path / "result.json").write_text('{"recipe": "abc", "rows": []}')
+    assert cells.read_result(tmp_path, "abc") == {"recipe": "abc", "rows": []}
+    assert cells.read_result(tmp_path, "def") is None
+    # A file that was cut off, as no kill of ours leaves it.
+    (tmp_path / "result.json").write_text('{"recipe": "abc"')
+    assert cells.read_result(tmp_path, "abc") is None

@@ -1,0 +1,143 @@
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from monkeylib import profiles, tables
+from monkeylib.experiments import grid
+from monkeylib.experiments.cell import Cell, folder_of, read_result, run_cell
+from monkeylib.experiments.variants import VARIANTS
+
+NANO = profiles.load_profile("nano")
+SMOKE = profiles.load_profile("smoke")
+PAIR = [Cell("no_adapters", "ordinary", 0), Cell("one_view", "ordinary", 0)]
+
+
+def test_grid_has_every_variant_rendering_and_seed_once():
+    cells = grid.list_cells()
+    assert len(set(cells)) == len(cells)
+    assert len(cells) == sum(len(variant.renderings) * variant.seeds for variant in VARIANTS.values())
+    assert all(variant.seeds >= 3 for variant in VARIANTS.values())
+    # All variants of a seed come before the next seed.
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+
+
+def test_cells_are_chosen_by_variant_rendering_and_seed():
+    assert grid.list_cells(["shared"], ["dealt"], [7]) == [Cell("shared", "dealt", 7)]
+    assert grid.list_cells(["one_view", "full"], seeds=[2]) == [
+        Cell("one_view", "ordinary", 2),
+        Cell("full", "ordinary", 2),
+    ]
+    with pytest.raises(ValueError, match="no variant called 'lora'"):
+        grid.list_cells(["lora"])
+    with pytest.raises(ValueError, match="trained in the rendering dealt: give one of ordinary"):
+        grid.list_cells(["one_view"], ["dealt"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder of outputs in which a pair of cells is finished, and how their run went."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONKEYLIB_OUTPUTS", str(folder))
+        outcome = grid.run_grid(SMOKE, PAIR, workers=2, progress=False)
+    return folder, outcome
+
+
+@pytest.fixture()
+def outputs(finished, outputs):
+    """A copy of this folder, for everything that a test writes."""
+    shutil.copytree(finished[0], outputs, dirs_exist_ok=True)
+    return outputs
+
+
+def test_cells_run_side_by_side_once(finished, outputs):
+    assert set(finished[1].finished) == set(PAIR)
+    assert not finished[1].skipped and not finished[1].failed
+
+    again = grid.run_grid(SMOKE, PAIR, workers=2, progress=False)
+    assert set(again.skipped) == set(PAIR) and not again.finished
+
+
+def test_finished_cells_are_published(outputs):
+    assert grid.publish(SMOKE) == PAIR
+    rows = tables.read_table(grid.TABLE, "smoke")
+    per_cell = (2 * len(SMOKE.ablation.counts) + len(SMOKE.ablation.curve_counts)) * 2
+    assert len(rows) == 2 * per_cell
+
+    # Scores by question have the means that the table states.
+    arrays = grid.read_final_scores(SMOKE, PAIR[0])
+    row = next(
+        row
+        for row in rows
+        if (row["variant"], row["split"], row["metric"]) == ("no_adapters", "fine", "log-likelihood")
+        and row["step"] == SMOKE.ablation.steps
+    )
+    assert np.isclose(arrays["end_fine_log_likelihood"].mean(), float(row["value"]), atol=5e-3)
+    assert len(grid.read_questions(SMOKE, PAIR[0])) == sum(SMOKE.ablation.counts.values())
+
+    # What is committed is not run again where nothing else is known of it.
+    for cell in PAIR:
+        (folder_of(SMOKE) / cell.name / "result.json").unlink()
+    assert grid.run_grid(SMOKE, PAIR, progress=False).skipped == PAIR
+
+    # Publishing other cells leaves these in the table.
+    assert grid.publish(SMOKE) == []
+    assert tables.read_table(grid.TABLE, "smoke") == rows
+
+
+def test_failed_cell_is_told_and_the_others_go_on(outputs):
+    # A folder that no run of ours has written.
+    broken = Cell("no_adapters", "ordinary", 1)
+    folder = folder_of(SMOKE) / broken.name / "run"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("a stranger's file")
+
+    outcome = grid.run_grid(SMOKE, [broken, PAIR[1]], workers=1, progress=False)
+    assert outcome.skipped == [PAIR[1]]
+    assert "notes.txt" in outcome.failed[broken]
+    assert (folder / "notes.txt").read_text() == "a stranger's file"
+
+
+def test_interrupted_grid_ends_its_processes_and_goes_on(outputs):
+    cell = Cell("one_view", "ordinary", 1)
+    command = [sys.executable, "-m", "monkeylib.cli", "ablations", "--profile", "smoke"]
+    command += ["--only", cell.variant, "--seed", str(cell.seed)]
+    process = subprocess.Popen(command, start_new_session=True)
+    log = folder_of(SMOKE) / cell.name / "log.txt"
+    while not (log.exists() and "train on" in log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) != 0
+
+    # The cell's process has ended, too: its folder is free, and its run goes on.
+    run_cell(SMOKE, cell)
+    assert read_result(folder_of(SMOKE) / cell.name, cell.recipe(SMOKE)) is not None
+
+
+def test_plan_counts_runs_operations_and_memory():
+    cells = grid.list_cells(["per_tile", "one_view"])
+    rows = {row["variant"]: row for row in grid.plan(NANO, cells)}
+    assert rows["per_tile"]["runs"] == 15 and rows["one_view"]["runs"] == 3
+    assert rows["per_tile"]["visual_tokens"] == 5 * rows["one_view"]["visual_tokens"]
+    assert rows["per_tile"]["petaflops_per_run"] > 3 * rows["one_view"]["petaflops_per_run"]
+    assert rows["per_tile"]["step_gb"] > 0
+
+    paper = grid.plan(profiles.load_profile("paper-896"), cells, with_memory=False)
+    hours = {row["variant"]: row["gpu_hours"] for row in paper}
+    assert hours["per_tile"] > 1000 * rows["per_tile"]["gpu_hours"]
+
+
+def test_scores_stand_beside_committed_ones(outputs):
+    assert {row["committed_runs"] for row in grid.beside_committed(SMOKE, PAIR[:1])} == {0}
+
+    grid.publish(SMOKE)
+    rows = grid.beside_committed(SMOKE, PAIR[:1])
+    assert {row["committed_runs"] for row in rows} == {1}
+    assert all(abs(row["value"] - row["committed_mean"]) < 1e-3 for row in rows)
