@@ -62,7 +62,8 @@ def ablations(
         say(f"published {names or 'nothing, since no run is finished'}")
 
     rows = grid.beside_committed(loaded, cells)
-    print_table(rows, "After the last step, beside what is committed", Console())
+    if rows:
+        print_table(rows, "After the last step, beside what is committed", Console())
     if outcome.failed:
         folder = resources.display_path(Path(grid.folder_of(loaded)))
         say(f"{len(outcome.failed)} runs failed, see log.txt in their folders in {folder}")

@@ -1,0 +1,46 @@
+"""`monkeylib ablations`."""
+
+from monkeylib.experiments import grid
+from monkeylib.experiments.cell import Cell
+
+
+def test_dry_run_lists_runs_and_runs_nothing(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(grid, "run_grid", lambda *_, **__: 1 / 0)
+    code, output, _ = call(
+        "ablations", "--profile", "smoke", "--only", "per_tile", "--only", "one_view", "--dry-run"
+    )
+    assert code == 0
+    assert "18 runs of profile smoke" in output
+    assert "per_tile" in output and "GPU hours in all" in output
+
+
+def test_named_runs_are_repeated_although_they_are_committed(call, monkeypatch):
+    asked = []
+
+    def run_grid(profile, cells, workers, committed):
+        asked.append((cells, workers, committed))
+        return grid.GridRun(skipped=list(cells))
+
+    monkeypatch.setattr(grid, "run_grid", run_grid)
+    monkeypatch.setattr(grid, "beside_committed", lambda *_: [{"variant": "shared", "value": 1.0}])
+
+    call("ablations", "--profile", "smoke", "--only", "shared", "--rendering", "dealt", "--seed", "9")
+    call("ablations", "--profile", "smoke", "--seed", "0", "--rendering", "dealt", "--workers", "3")
+    assert asked[0] == ([Cell("shared", "dealt", 9)], None, False)
+    assert asked[1][1:] == (3, True)
+    assert {cell.rendering for cell in asked[1][0]} == {"dealt"}
+
+
+def test_failed_runs_end_with_code_1(call, monkeypatch):
+    failed = grid.GridRun(failed={Cell("shared", "dealt", 9): "no space left"})
+    monkeypatch.setattr(grid, "run_grid", lambda *_, **__: failed)
+    monkeypatch.setattr(grid, "beside_committed", lambda *_: [])
+    code, _, errors = call("ablations", "--profile", "smoke", "--only", "shared")
+    assert code == 1
+    assert "1 runs failed, see log.txt" in errors
+
+
+def test_unknown_variant_is_a_sentence(call):
+    code, _, errors = call("ablations", "--profile", "smoke", "--only", "lora")
+    assert code == 2
+    assert "no variant called 'lora'" in errors
