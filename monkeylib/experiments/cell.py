@@ -56,7 +56,7 @@ class Cell:
         """Return the profile that the cell trains."""
         return variant_profile(profile, self.variant, self.rendering).with_seed(self.seed)
 
-    def recipe(self, profile: Profile) -> str:
+    def fingerprint(self, profile: Profile) -> str:
         """Return a digest of what decides about the cell's scores: settings, base weights and questions."""
         changed = self.profile(profile)
         settings = changed.model_dump(mode="json", exclude_defaults=True)
@@ -75,13 +75,13 @@ def folder_of(profile: Profile) -> Path:
     return resources.runs(profile.name) / "grid"
 
 
-def read_result(folder: Path, recipe: str) -> dict[str, Any] | None:
-    """Return the result of a finished cell in its folder, None if there is none of this recipe."""
+def read_result(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return the result of a finished cell in its folder, None if there is none of this fingerprint."""
     try:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return result if result.get("recipe") == recipe else None
+    return result if result.get("fingerprint") == fingerprint else None
 
 
 def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, Any]:
@@ -91,11 +91,11 @@ def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, 
     `result.json`, which is written last.
 
     Returns:
-        The `cell`, its `recipe`, what it was made with, its `costs`, and mean scores as `rows` of `step`,
+        The `cell`, its `fingerprint`, what it was made with, its `costs`, and mean scores as `rows`: `step`,
         `condition` ("as trained" or "permuted"), `split`, `metric`, `value` and number of questions `n`.
     """
-    folder, recipe = folder_of(profile) / cell.name, cell.recipe(profile)
-    result = read_result(folder, recipe)
+    folder, fingerprint = folder_of(profile) / cell.name, cell.fingerprint(profile)
+    result = read_result(folder, fingerprint)
     if result is not None:
         return result
 
@@ -110,7 +110,7 @@ def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, 
 
     # No validation split: nothing is selected by its loss.
     data = replace(synthetic_data(changed), validation=None)
-    scores_folder = folder / "scores" / recipe
+    scores_folder = folder / "scores" / fingerprint
     timer = _TrainingTime()
     callbacks = [timer, ScoreAtSteps(questions, scores_folder, folder_of(profile) / "untrained")]
 
@@ -144,7 +144,7 @@ def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, 
     }
     result: dict[str, Any] = {
         "cell": {"variant": cell.variant, "rendering": cell.rendering, "seed": cell.seed},
-        "recipe": recipe,
+        "fingerprint": fingerprint,
         "machine": _machine(),
         "date": datetime.now(UTC).date().isoformat(),
         **code_version(),

@@ -113,10 +113,13 @@ def run_grid(
     """
     outcome = GridRun()
     pending = []
-    done = committed_recipes(profile) if committed else {}
+    done = committed_fingerprints(profile) if committed else {}
     for cell in cells:
-        recipe = cell.recipe(profile)
-        is_done = done.get(cell) == recipe or read_result(folder_of(profile) / cell.name, recipe) is not None
+        fingerprint = cell.fingerprint(profile)
+        is_done = (
+            done.get(cell) == fingerprint
+            or read_result(folder_of(profile) / cell.name, fingerprint) is not None
+        )
         (outcome.skipped if is_done else pending).append(cell)
 
     gpus = torch.cuda.device_count()
@@ -252,18 +255,18 @@ def collect(profile: Profile, cells: Iterable[Cell]) -> list[Row]:
 
     Columns: the cell (`variant`, `rendering`, `seed`), `step`, `condition`, `split`, `metric`, `value`, `n`;
     the costs (`visual_tokens`, `trained_parameters`, `flops` of an image, `images_per_second` in training,
-    `step_bytes`); and `machine`, `date`, `commit`, `recipe`.
+    `step_bytes`); and `machine`, `date`, `commit`, `fingerprint`.
     """
     rows: list[Row] = []
     for cell in cells:
-        result = read_result(folder_of(profile) / cell.name, cell.recipe(profile))
+        result = read_result(folder_of(profile) / cell.name, cell.fingerprint(profile))
         if result is not None:
             rows += _rows_of_result(result)
     return rows
 
 
 def _rows_of_result(result: Mapping[str, Any]) -> list[Row]:
-    origin = {name: result.get(name) for name in ("machine", "date", "commit", "recipe")}
+    origin = {name: result.get(name) for name in ("machine", "date", "commit", "fingerprint")}
     return [{**result["cell"], **row, **result["costs"], **origin} for row in result["rows"]]
 
 
@@ -299,11 +302,11 @@ def _final_rows(profile: Profile, rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row["step"] == profile.ablation.steps]
 
 
-def committed_recipes(profile: Profile) -> dict[Cell, str]:
-    """Return the recipes of the cells of the committed table."""
+def committed_fingerprints(profile: Profile) -> dict[Cell, str]:
+    """Return the fingerprints of the cells of the committed table."""
     if not tables.table_path(TABLE, profile.name).exists():
         return {}
-    return {_cell_of(row): str(row["recipe"]) for row in tables.read_table(TABLE, profile.name)}
+    return {_cell_of(row): str(row["fingerprint"]) for row in tables.read_table(TABLE, profile.name)}
 
 
 def _cell_of(row: Row) -> Cell:
@@ -339,7 +342,7 @@ def publish(profile: Profile) -> list[Cell]:
 
 
 def _is_finished(profile: Profile, cell: Cell) -> bool:
-    return read_result(folder_of(profile) / cell.name, cell.recipe(profile)) is not None
+    return read_result(folder_of(profile) / cell.name, cell.fingerprint(profile)) is not None
 
 
 def scores_path(profile: Profile, cell: Cell) -> Path:
@@ -377,7 +380,7 @@ def read_final_scores(profile: Profile, cell: Cell) -> dict[str, np.ndarray]:
 
 
 def _publish_scores(profile: Profile, cell: Cell) -> None:
-    folder = folder_of(profile) / cell.name / "scores" / cell.recipe(profile)
+    folder = folder_of(profile) / cell.name / "scores" / cell.fingerprint(profile)
     files = {
         "start": scoring.step_file(folder, 0),
         "end": scoring.step_file(folder, profile.ablation.steps),

@@ -18,7 +18,7 @@ def test_cell_is_trained_once_and_scored_from_step_0(profile, outputs, monkeypat
     result = run_cell(profile, cell)
 
     assert result["cell"] == {"variant": "per_tile", "rendering": "fixed", "seed": 1}
-    assert result["recipe"] == cell.recipe(profile)
+    assert result["fingerprint"] == cell.fingerprint(profile)
     assert {"machine", "date", "torch", "commit"} <= result.keys()
 
     counts = profile.ablation.counts
@@ -45,7 +45,7 @@ def test_cell_is_trained_once_and_scored_from_step_0(profile, outputs, monkeypat
 
 def test_seeds_train_on_other_images(profile, outputs):
     first, second = (run_cell(profile, Cell("no_adapters", "ordinary", seed)) for seed in (0, 1))
-    assert first["recipe"] != second["recipe"]
+    assert first["fingerprint"] != second["fingerprint"]
 
     def values(result, step):
         return [row["value"] for row in result["rows"] if row["step"] == step]
@@ -60,7 +60,7 @@ def test_lost_scores_are_made_again_and_are_the_same(lost, profile, outputs):
 
     folder = cells.folder_of(profile) / cell.name
     (folder / "result.json").unlink()
-    (folder / "scores" / cell.recipe(profile) / lost).unlink()
+    (folder / "scores" / cell.fingerprint(profile) / lost).unlink()
     assert run_cell(profile, cell)["rows"] == result["rows"]
 
 
@@ -72,26 +72,26 @@ def test_lost_scores_are_made_again_and_are_the_same(lost, profile, outputs):
         Cell("per_tile", "ordinary", 1),
     ],
 )
-def test_recipe_names_what_decides(profile, changed):
-    assert changed.recipe(profile) != Cell("per_tile", "ordinary", 0).recipe(profile)
+def test_fingerprint_names_what_decides(profile, changed):
+    assert changed.fingerprint(profile) != Cell("per_tile", "ordinary", 0).fingerprint(profile)
 
 
-def test_recipe_follows_training_and_questions_but_not_names(profile):
+def test_fingerprint_follows_training_and_questions_but_not_names(profile):
     cell = Cell("per_tile", "ordinary", 0)
-    recipe = cell.recipe(profile)
+    fingerprint = cell.fingerprint(profile)
 
     longer = profile.model_copy(update={"ablation": profile.ablation.model_copy(update={"steps": 9})})
     more = profile.model_copy(
         update={"ablation": profile.ablation.model_copy(update={"counts": {"fine": 9}})}
     )
-    assert recipe not in (cell.recipe(longer), cell.recipe(more))
-    assert cell.recipe(profile.model_copy(update={"description": "another"})) == recipe
+    assert fingerprint not in (cell.fingerprint(longer), cell.fingerprint(more))
+    assert cell.fingerprint(profile.model_copy(update={"description": "another"})) == fingerprint
 
 
-def test_result_of_another_recipe_is_none(tmp_path):
-    (tmp_path / "result.json").write_text('{"recipe": "abc", "rows": []}')
-    assert cells.read_result(tmp_path, "abc") == {"recipe": "abc", "rows": []}
+def test_result_of_another_fingerprint_is_none(tmp_path):
+    (tmp_path / "result.json").write_text('{"fingerprint": "abc", "rows": []}')
+    assert cells.read_result(tmp_path, "abc") == {"fingerprint": "abc", "rows": []}
     assert cells.read_result(tmp_path, "def") is None
     # A file that was cut off, as no kill of ours leaves it.
-    (tmp_path / "result.json").write_text('{"recipe": "abc"')
+    (tmp_path / "result.json").write_text('{"fingerprint": "abc"')
     assert cells.read_result(tmp_path, "abc") is None

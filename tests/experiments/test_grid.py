@@ -117,7 +117,7 @@ def test_interrupted_grid_ends_its_processes_and_goes_on(outputs):
 
     # The cell's process has ended, too: its folder is free, and its run goes on.
     run_cell(SMOKE, cell)
-    assert read_result(folder_of(SMOKE) / cell.name, cell.recipe(SMOKE)) is not None
+    assert read_result(folder_of(SMOKE) / cell.name, cell.fingerprint(SMOKE)) is not None
 
 
 def test_plan_counts_runs_operations_and_memory():
