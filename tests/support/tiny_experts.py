@@ -24,6 +24,8 @@ from transformers import (
     SamModel,
 )
 
+from tests.support.weights import numpy_numbers, say_visible_tokens_alone
+
 SIDE = 28  # pixels that BLIP-2 sees, in patches of 14
 QUERIES = 4
 TEXT = ["a cat on a mat", "two dogs and a red bus", "a man holds a cup of tea", "the sign says stop\n"]
@@ -67,7 +69,6 @@ def byte_pairs(special: list[str], size: int = 320, **tokens: str) -> PreTrained
 
 def blip2(root: Path, seed: int = 0) -> Path:
     """`root/blip2-opt-2.7b`: captions, with OPT as the language model."""
-    torch.manual_seed(seed)
     tokenizer = byte_pairs(["<s>", "<pad>", "</s>"], bos_token="</s>", eos_token="</s>", pad_token="<pad>")
     processor = Blip2Processor(
         BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}), tokenizer, num_query_tokens=QUERIES
@@ -92,18 +93,16 @@ def blip2(root: Path, seed: int = 0) -> Path:
         num_query_tokens=QUERIES,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
-    model = louder(Blip2ForConditionalGeneration(config))
-    with torch.no_grad():
+    with numpy_numbers(seed), torch.no_grad():
+        model = louder(Blip2ForConditionalGeneration(config))
         model.query_tokens.normal_()
-        for end in ("</s>", "Ċ"):  # or nothing would be written
-            model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(end)] *= 0.1
+    say_visible_tokens_alone(model, tokenizer)  # or a caption could end before it begins
 
     return _save(root / "blip2-opt-2.7b", model, processor)
 
 
 def blip2_itm(root: Path, placeholders: bool = True, seed: int = 0) -> Path:
     """`root/blip2-itm-vit-g`: the matching head, saved with or without placeholders for the queries."""
-    torch.manual_seed(seed)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -126,15 +125,14 @@ def blip2_itm(root: Path, placeholders: bool = True, seed: int = 0) -> Path:
         image_text_hidden_size=16,
         image_token_index=words.convert_tokens_to_ids("<image>") if placeholders else None,
     )
-    model = louder(Blip2ForImageTextRetrieval(config))
-    with torch.no_grad():
+    with numpy_numbers(seed), torch.no_grad():
+        model = louder(Blip2ForImageTextRetrieval(config))
         model.query_tokens.normal_()
     return _save(root / "blip2-itm-vit-g", model, processor)
 
 
 def sam(root: Path, seed: int = 0) -> Path:
     """`root/sam-vit-huge`: an image encoder, prompt encoder and mask decoder for 64 x 64 pixels."""
-    torch.manual_seed(seed)
     side = {"height": 64, "width": 64}
     config = SamConfig(
         vision_config={
@@ -153,18 +151,45 @@ def sam(root: Path, seed: int = 0) -> Path:
         size={"longest_edge": 64}, pad_size=side, mask_size={"longest_edge": 16},
         mask_pad_size={"height": 16, "width": 16},
     )  # fmt: skip
-    model = louder(SamModel(config))
-    decoder = model.mask_decoder
-    with torch.no_grad():  # smooth and decided masks, and predicted IoUs on either side of the threshold
-        for conv in (decoder.upscale_conv1, decoder.upscale_conv2):
-            conv.weight.copy_(conv.weight.mean(dim=(2, 3), keepdim=True).expand_as(conv.weight))
-        for mlp in decoder.output_hypernetworks_mlps:
-            mlp.proj_out.weight.sub_(mlp.proj_out.weight.mean(dim=0)).mul_(2000)
-            mlp.proj_out.bias.zero_()
-        decoder.iou_prediction_head.proj_out.weight.mul_(20)
-        decoder.iou_prediction_head.proj_out.bias.fill_(0.9)
-
+    with numpy_numbers(seed):
+        model = louder(SamModel(config))
+    _decide_masks(model, processor)
     return _save(root / "sam-vit-huge", model, processor)
+
+
+@torch.no_grad()
+def _decide_masks(model: SamModel, processor: SamImageProcessorPil) -> None:
+    """Make SAM's masks smooth and decided, each with pixels inside and outside, whatever the weights.
+
+    About half of the predicted IoUs pass the threshold of 0.88.
+    """
+    decoder = model.mask_decoder
+    for conv in (decoder.upscale_conv1, decoder.upscale_conv2):
+        conv.weight.copy_(conv.weight.mean(dim=(2, 3), keepdim=True).expand_as(conv.weight))
+
+    features, ious = [], []
+    hooks = (
+        decoder.upscale_conv2.register_forward_hook(lambda module, _, output: features.append(output)),
+        decoder.iou_prediction_head.register_forward_hook(lambda module, _, output: ious.append(output)),
+    )
+    points = torch.tensor([[[[x, y]] for x in (8.0, 32.0, 56.0) for y in (8.0, 32.0, 56.0)]])
+    for image in IMAGES:
+        model(processor(images=image, return_tensors="pt").pixel_values, input_points=points)
+    for hook in hooks:
+        hook.remove()
+
+    # A mask's logits are products with the features; across their mean, they have both signs.
+    mean = torch.nn.functional.gelu(torch.cat(features)).mean(dim=(0, 2, 3))
+    for mlp in decoder.output_hypernetworks_mlps:
+        weight = mlp.proj_out.weight
+        weight.sub_(torch.outer(mean, mean @ weight) / mean.dot(mean)).mul_(2000)
+        mlp.proj_out.bias.zero_()
+
+    predicted = torch.cat(ious).flatten(0, 1)
+    scale = 0.05 / predicted.std(dim=0)
+    head = decoder.iou_prediction_head.proj_out
+    head.weight.mul_(scale[:, None])
+    head.bias.sub_(predicted.median(dim=0).values).mul_(scale).add_(0.88)
 
 
 def florence2(root: Path, images: list[Image.Image], answers: list[str], steps: int = 600) -> Path:
@@ -172,7 +197,6 @@ def florence2(root: Path, images: list[Image.Image], answers: list[str], steps: 
 
     Random weights name no places, so there would be nothing to read from what they write.
     """
-    torch.manual_seed(0)
     side, locations = 32, [f"<loc_{i}>" for i in range(1000)]
     special = ["<s>", "<pad>", "</s>", "<unk>", "<image>", *locations]
     tokenizer = byte_pairs(
@@ -200,7 +224,8 @@ def florence2(root: Path, images: list[Image.Image], answers: list[str], steps: 
         },
         image_token_id=tokenizer.image_token_id,
     )  # fmt: skip
-    model = Florence2ForConditionalGeneration(config).train()
+    with numpy_numbers():
+        model = Florence2ForConditionalGeneration(config).train()
     model.generation_config.update(num_beams=3, early_stopping=True)  # or beams go on without end
     prompts = ["<DENSE_REGION_CAPTION>"] * len(images)
     inputs = processor(text=prompts, images=images, return_tensors="pt")

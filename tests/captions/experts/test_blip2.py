@@ -28,7 +28,7 @@ def test_captions_match_transformers_generate():
         (caption,) = item.captions
         assert caption.text == " ".join(text.split()) != "" and caption.expert == "blip2"
 
-    assert len({item.captions[0].text for item in outputs}) > 1
+    assert len({round(item.captions[0].score, 6) for item in outputs}) == 3, "the image counts"
 
 
 def newline(processor) -> int:
