@@ -32,7 +32,7 @@ from monkeylib.evaluation.predict import (
     part_name,
     predict,
 )
-from monkeylib.evaluation.results import SCORES_FILE, check_field
+from monkeylib.evaluation.results import QUESTION_FILES, SCORES_FILE, check_field
 from monkeylib.inference import Monkey
 from monkeylib.progress import say
 from monkeylib.prompts import PROMPTS
@@ -40,7 +40,6 @@ from monkeylib.runs import RunFolder, read_manifest
 from monkeylib.tiling import parse_grid
 
 _KIND = "evaluation"
-_FILES_NOTE = "question_files"  # in the record of a run: the files of one's own questions, by name
 
 # Files of a model's folder that decide about its answers; others may lie beside them.
 _MODEL_SUFFIXES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".tiktoken", ".yaml"}
@@ -197,7 +196,7 @@ def _require_same_files(job: EvaluationJob) -> None:
         ValueError: it does, and that file is still there.
     """
     manifest = read_manifest(job.folder)
-    earlier_files = manifest.notes.get(_FILES_NOTE, {}) if manifest else {}
+    earlier_files = manifest.notes.get(QUESTION_FILES, {}) if manifest else {}
     for name, file in _question_files(job).items():
         earlier = earlier_files.get(name, file)
         if earlier != file and Path(earlier).exists():
@@ -266,7 +265,7 @@ def _start(
         processes=context.world_size,
         batch_size=job.batch_size,
         limit=job.limit,
-        **{_FILES_NOTE: {**run.manifest.notes.get(_FILES_NOTE, {}), **_question_files(job)}},
+        **{QUESTION_FILES: {**run.manifest.notes.get(QUESTION_FILES, {}), **_question_files(job)}},
     )
 
 

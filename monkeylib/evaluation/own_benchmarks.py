@@ -100,7 +100,7 @@ def own_benchmark(path: Path, metrics: Sequence[str] = (), prompt: str = "") -> 
 def _load_examples(
     path: Path, name: str, metrics: Sequence[str], prompt: str, limit: int | None
 ) -> list[Example]:
-    """Read the first questions of a file, in its order.
+    """Read the first questions of a file, in its order; with a limit, what comes behind it is not read.
 
     Raises:
         FileNotFoundError: the file or an image is missing.
@@ -108,26 +108,13 @@ def _load_examples(
     """
     examples: list[Example] = []
     problems: list[str] = []
-    numbers: dict[str, int] = {}  # of examples with each id: in a mixture, ids may repeat
-    is_mixture = path.suffix.lower() in _MIXTURES
-
-    for record, fields in _read_records(path, name, prompt):
+    for example in _read_examples(path, name, prompt, unique_ids=limit is None):
         if limit is not None and len(examples) == limit:
             break
-        if isinstance(record, BadRecord):
-            problems.append(str(record))
-            continue
-
-        try:
-            example = _to_example(record, fields, name, path)
-            number = numbers[example.id] = numbers.get(example.id, 0) + 1
-            if number > 1 and not is_mixture:
-                raise BadRecord(
-                    f"{record.location}, field id: {example.id!r} is the id of another record, too"
-                )
-            examples.append(replace(example, id=f"{example.id}-{number}") if number > 1 else example)
-        except BadRecord as error:
-            problems.append(str(error))
+        if isinstance(example, BadRecord):
+            problems.append(str(example))
+        else:
+            examples.append(example)
 
     if problems:
         raise ValueError(
@@ -139,8 +126,57 @@ def _load_examples(
     return examples
 
 
+def read_questions(path: Path, prompt: str = "") -> dict[str, str]:
+    """Return the text of all questions of a file by their ids, also of those whose images are gone.
+
+    Args:
+        path: as for `own_benchmark`.
+        prompt: as for `own_benchmark`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no records.
+    """
+    examples = _read_examples(path, own_benchmark(path).name, prompt or PROMPT)
+    return {example.id: example.question for example in examples if isinstance(example, Example)}
+
+
+def _read_examples(
+    path: Path, name: str, prompt: str, unique_ids: bool = False
+) -> Iterator[Example | BadRecord]:
+    """Yield the first question of each record of a file, or what is wrong with the record.
+
+    Args:
+        path: the file.
+        name: name of the benchmark.
+        prompt: name of the prompt.
+        unique_ids: compare the ids of all records before the first is yielded, and not only as they come.
+    """
+    numbers: dict[str, int] = {}  # of examples with each id: in a mixture, ids may repeat
+    is_mixture = path.suffix.lower() in _MIXTURES
+
+    for record, fields in _read_records(path, name, prompt, unique_ids):
+        if isinstance(record, BadRecord):
+            yield record
+            continue
+
+        try:
+            example = _to_example(record, fields, name, path)
+        except BadRecord as error:
+            yield error
+            continue
+
+        number = numbers[example.id] = numbers.get(example.id, 0) + 1
+        if number == 1:
+            yield example
+        elif is_mixture:
+            yield replace(example, id=f"{example.id}-{number}")
+        else:
+            yield BadRecord(f"{record.location}, field id: {example.id!r} is the id of another record, too")
+
+
 def _read_records(
-    path: Path, name: str, prompt: str
+    path: Path, name: str, prompt: str, unique_ids: bool
 ) -> Iterator[tuple[Record | BadRecord, Mapping[str, Any]]]:
     """Yield the records of a file with all of their fields; those of a mixture have no others."""
     if path.suffix.lower() in _MIXTURES:
@@ -152,7 +188,7 @@ def _read_records(
         return
 
     entry = DatasetEntry(
-        name=name, path=path.name, prompt=prompt, min_images=1, max_images=1, unique_ids=True
+        name=name, path=path.name, prompt=prompt, min_images=1, max_images=1, unique_ids=unique_ids
     )
     records = open_dataset(entry, path.parent)
     for number in range(len(records)):

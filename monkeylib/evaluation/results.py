@@ -22,6 +22,7 @@ from monkeylib.evaluation.examples import Prediction
 from monkeylib.evaluation.foreign_predictions import NO_PREDICTION, read_any_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.metrics.text import Meta
+from monkeylib.evaluation.own_benchmarks import read_questions
 from monkeylib.evaluation.statistics import (
     Interval,
     bootstrap_interval,
@@ -35,6 +36,7 @@ from monkeylib.tables import Row, Value, write_csv
 
 ALL = "all"  # the group of all examples of a split
 SCORES_FILE = "scores.csv"
+QUESTION_FILES = "question_files"  # in the record of a run: the files of one's own questions, by name
 PAPER_TABLE = "benchmarks"
 
 _LABEL_LENGTH = 12  # characters of a digest in the name of a run
@@ -429,7 +431,8 @@ def score_folder(
 ) -> list[ScoreRow]:
     """Score the predictions of a folder and write the table to its scores.csv.
 
-    Files whose questions have no accepted answers, as these aren't published, are left out.
+    Files whose questions have no accepted answers, as these aren't published, are left out, and so are
+    predictions for questions that one's own file has no longer.
 
     Args:
         folder: folder of predictions.
@@ -441,7 +444,7 @@ def score_folder(
     Raises:
         FileNotFoundError: there are no predictions.
         FileExistsError: scores.csv isn't a score table.
-        ValueError: no question has an accepted answer.
+        ValueError: no question has an accepted answer, or all of one's own have been removed.
     """
     files = prediction_files(folder, any_name=bool(metrics))
     require_score_table(folder / SCORES_FILE)
@@ -453,6 +456,8 @@ def score_folder(
         if ids is not None and name in ids:
             selected = set(ids[name])
             rows = [row for row in rows if row.id in selected]
+        else:
+            rows = _without_removed(folder, name, rows, report=True)
         if not is_unanswerable(rows):
             runs[model, name] = rows
 
@@ -466,6 +471,42 @@ def score_folder(
     rows_of_table = score_runs(runs, metrics_of, by=by, seed=seed)
     write_table(rows_of_table, folder / SCORES_FILE, answer_counts=True)
     return rows_of_table
+
+
+def _without_removed(
+    folder: Path, name: str, rows: Sequence[Prediction], report: bool = False
+) -> list[Prediction]:
+    """Return the predictions whose questions one's own file still has; all where it is gone, or of others.
+
+    Args:
+        folder: folder of the predictions, whose record names the file.
+        name: name of the benchmark.
+        rows: its predictions.
+        report: tell the user how many are left out.
+
+    Raises:
+        ValueError: the file has none of the questions any more.
+    """
+    files = _read_notes(folder).get(QUESTION_FILES)
+    file = Path(files[name]) if isinstance(files, dict) and name in files else None
+    if file is None or not file.exists():
+        return list(rows)
+
+    # Without ids of their own, questions are numbered: then a text tells that another one is meant.
+    questions = read_questions(file, _recorded_benchmarks(folder).get(name, {}).get("prompt", ""))
+    remaining = [row for row in rows if questions.get(row.id) == row.question]
+    removed = [row.id for row in rows if questions.get(row.id) != row.question]
+    if rows and not remaining:
+        raise ValueError(
+            f"{resources.display_path(file)} has none of the {len(rows)} questions any more that "
+            f"{resources.display_path(folder)} holds predictions for: evaluate the model on it again"
+        )
+    if removed and report:
+        say(
+            f"{name}: {len(removed)} of {len(rows)} predictions are left out, as "
+            f"{resources.display_path(file)} has their questions no longer, such as {removed[0]}"
+        )
+    return remaining
 
 
 def is_unanswerable(rows: Sequence[Prediction]) -> bool:
@@ -604,7 +645,11 @@ def paired_differences(first: Path, second: Path, *, seed: int = 0) -> list[Row]
 
     return [
         difference_row(
-            name, metrics_of_benchmark(first, name)[0], first_files[name], second_files[name], seed=seed
+            name,
+            metrics_of_benchmark(first, name)[0],
+            _without_removed(first, name, read_any_predictions(first_files[name])),
+            _without_removed(second, name, read_any_predictions(second_files[name])),
+            seed=seed,
         )
         for name in common
     ]

@@ -470,3 +470,36 @@ def test_answers_to_another_file_of_the_same_name_are_not_replaced(call, checkpo
     shutil.move(tmp_path / "a", tmp_path / "c")
     assert evaluate(tmp_path / "c/test.jsonl")[0] == 0
     assert (tmp_path / "out/test.jsonl").read_bytes() == answers
+
+
+def test_questions_that_were_removed_from_the_file_are_not_scored(call, checkpoint, tmp_path):
+    """Also questions without ids, which are numbered: the number of a removed one is another's then."""
+    (tmp_path / "i.png").write_bytes(record_files.png())
+    file, out = tmp_path / "mine.jsonl", tmp_path / "out"
+    rows = [{"image": "i.png", "question": f"which is {n}?", "answer": "x"} for n in range(5)]
+    record_files.write_lines(file, rows)
+    assert call("evaluate", "--model", checkpoint, "--data", file, "--out", out)[0] == 0
+
+    def scored_questions():
+        with open(out / "scores.csv") as table:
+            return {int(row["n"]) for row in csv.DictReader(table)}
+
+    assert scored_questions() == {5}
+    predictions = (out / "mine.jsonl").read_bytes()
+
+    record_files.write_lines(file, rows[:3])
+    code, _, errors = call("score", out)
+    assert code == 0 and scored_questions() == {3}
+    assert "mine: 2 of 5 predictions are left out, as" in errors and "has their questions no longer" in errors
+
+    record_files.write_lines(file, [*rows[:1], *rows[2:]])
+    assert call("score", out)[0] == 0 and scored_questions() == {1}
+
+    record_files.write_lines(file, [{**rows[0], "question": "why?"}])
+    code, output, errors = call("score", out)
+    assert (code, output) == (2, "") and errors.count("\n") == 1
+    assert "none of the 5 questions any more" in errors
+
+    file.unlink()
+    assert call("score", out)[0] == 0 and scored_questions() == {5}
+    assert (out / "mine.jsonl").read_bytes() == predictions

@@ -7,6 +7,7 @@ import os
 import pytest
 from PIL import Image
 
+from monkeylib.data.readers.json_files import JsonRecords
 from monkeylib.evaluation import own_benchmarks
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.own_benchmarks import is_own_data, own_benchmark
@@ -61,6 +62,20 @@ def test_questions_are_read_with_their_fields_in_every_format(ending, folder):
     assert [e.meta for e in examples] == [{"shop": "corner"}, {"shop": "market"}]
     assert all(open_image(e.rendered_image).size == (6, 4) for e in examples)
     assert [e.id for e in benchmark.load(1)] == ["q1"]
+
+
+def test_limit_reads_the_first_questions_alone(folder, monkeypatch):
+    rows = [{"id": f"q{n}", "image": "a.png", "question": "how?", "answer": "x"} for n in range(1000)]
+    benchmark = own_benchmark(write(folder / "mine.jsonl", rows))
+    read = set()
+    get = JsonRecords.__getitem__
+    monkeypatch.setattr(
+        JsonRecords, "__getitem__", lambda self, number: read.add(number) or get(self, number)
+    )
+
+    assert [example.id for example in benchmark.load(3)] == ["q0", "q1", "q2"]
+    assert max(read) < 50
+    assert len(benchmark.load(None)) == 1000 and len(read) == 1000
 
 
 def test_any_number_of_answers_counts(folder):
