@@ -103,7 +103,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 are only a part of a batch. They may then hold no label at all.
 
         Raises:
-            ValueError: images that do not fit the prompt, or labels without a supervised position.
+            ValueError: images that do not fit the prompt, or are missing, or labels without a supervised
+                position.
             TypeError: an argument whose name is almost one of these.
         """
         # The language model would ignore them.
@@ -119,6 +120,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 # pooler_output: [V, queries, width] -> inputs_embeds: [B, T, width]
                 inputs_embeds = self.splice(input_ids, image_features.pooler_output)
                 input_ids = None
+            elif input_ids is not None and not _has_tokens(past_key_values):
+                self._refuse_empty_places(input_ids)
 
         targets = None
         if labels is not None:
@@ -225,6 +228,19 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         # Row by row, as the views come. [B, T, 1] is broadcast over the width.
         return embeds.masked_scatter(is_place[..., None], visual_tokens.to(embeds.dtype))
+
+    def _refuse_empty_places(self, input_ids: torch.Tensor) -> None:
+        """Check that a prompt without images has no places for visual tokens, which nothing would fill.
+
+        Raises:
+            ValueError: it has.
+        """
+        places = int((input_ids == self.config.image_token_id).sum())
+        if places:
+            raise ValueError(
+                f"the prompt holds {places} places for visual tokens, but no images came with it: pass the "
+                "pixel_values and grids of the same processor call, too"
+            )
 
     def freeze_for_finetuning(
         self,
@@ -480,6 +496,11 @@ def build_on_meta(config: MonkeyConfig) -> MonkeyForConditionalGeneration:
     """Build a model on the meta device: every shape, no memory."""
     with torch.device("meta"):
         return MonkeyForConditionalGeneration(config).eval()
+
+
+def _has_tokens(past_key_values: Any) -> bool:
+    """Return whether a cache holds a part of the prompt, with its visual tokens."""
+    return past_key_values is not None and past_key_values.get_seq_length() > 0
 
 
 def _check_extra(extra: str) -> None:

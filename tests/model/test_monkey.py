@@ -73,6 +73,31 @@ def test_image_decides_the_answer(tiny, processor, make_image):
 
 
 @torch.no_grad()
+def test_prompt_with_places_for_images_that_did_not_come_is_refused(tiny, processor, make_image):
+    model = tiny()
+    inputs = dict(processor(images=[make_image(), None], text=["x", "text only"]))
+    places = int((inputs["input_ids"] == model.config.image_token_id).sum())
+    for name in ("pixel_values", "grids"):
+        inputs.pop(name)
+
+    for call in (model, model.generate):
+        with pytest.raises(
+            ValueError, match=f"holds {places} places for visual tokens, but no images"
+        ) as raised:
+            call(**inputs)
+        assert "\n" not in str(raised.value)
+
+    # Texts alone have no places, and what is decoded with a cache has had its images.
+    texts = processor(text=["a", "text only"])
+    assert model(**texts).logits.shape[0] == 2
+
+    inputs = dict(processor(images=make_image(), text="x"))
+    cache = model(**inputs).past_key_values
+    token = torch.full((1, 1), model.config.image_token_id)
+    model(input_ids=token, past_key_values=cache)
+
+
+@torch.no_grad()
 def test_batch_may_mix_grids(tiny, processor, make_image):
     model = tiny()
     model.use_grid(1, 2)
