@@ -312,7 +312,7 @@ def _predict_all(
 
         page = error_gallery.page_name(benchmark) if job.gallery else ""
         further_files = [*([page] if page else []), *_submission_names(benchmark, examples)]
-        context.run_on_main(
+        own_files = context.run_on_main(
             lambda name=benchmark.name, files=further_files: _own_files(run, name, files, context)
         )
         began = time.monotonic()
@@ -327,6 +327,7 @@ def _predict_all(
                 retry_failed=job.retry_failed,
                 max_failed=job.max_failed,
                 file_digests=file_digests,
+                own_parts=context.broadcast(own_files),
                 context=context,
             )
         except TooManyFailures as error:  # in all processes alike
@@ -353,7 +354,9 @@ def _predict_all(
     return result
 
 
-def _own_files(run: RunFolder, name: str, further_files: Sequence[str], context: DistributedContext) -> None:
+def _own_files(
+    run: RunFolder, name: str, further_files: Sequence[str], context: DistributedContext
+) -> list[str]:
     """Note the files of a benchmark before its first question: one that is in the way ends the job.
 
     Args:
@@ -361,10 +364,14 @@ def _own_files(run: RunFolder, name: str, further_files: Sequence[str], context:
         name: name of the benchmark.
         further_files: names of its gallery's page and of its submission files.
         context: the processes, which write a part each.
+
+    Returns:
+        Names of all files of the run; those of parts that other processes wrote before are among them.
     """
     file = f"{name}.jsonl"
     parts = [part_name(file, rank) for rank in range(context.world_size)]
     run.own_all([file, *(parts if context.world_size > 1 else []), *further_files])
+    return run.manifest.files
 
 
 def _submission_names(benchmark: Benchmark, examples: Sequence[Example]) -> list[str]:

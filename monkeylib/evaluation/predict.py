@@ -14,7 +14,7 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -143,6 +143,7 @@ def predict(
     retry_failed: bool = False,
     max_failed: float = MAX_FAILED_SHARE,
     file_digests: FileDigests | None = None,
+    own_parts: Collection[str] | None = None,
     context: DistributedContext | None = None,
 ) -> PredictionRun:
     """Answer examples and append each batch to a JSONL file, resuming where an earlier call stopped.
@@ -169,6 +170,8 @@ def predict(
         retry_failed: answer examples again whose failure is recorded.
         max_failed: share of the examples that may fail, 0 to 1; ten may in any case.
         file_digests: digests of image files from earlier calls.
+        own_parts: names of the part files that may be merged and removed, such as those in the record of a
+            run; by default all with the name of a part of this file.
         context: the processes that divide the work; by default those that this one was started with.
 
     Raises:
@@ -181,7 +184,7 @@ def predict(
     answer = PrefixSharingMonkey(model, max_new_tokens) if isinstance(model, Monkey) else model
     model_name = getattr(answer, "name", "") if name is None else name
 
-    file = _PredictionsFile(Path(path))
+    file = _PredictionsFile(Path(path), own_parts)
     batches = make_batches(examples, batch_size)
     ordered_ids = [example.id for batch in batches for example in batch]
     context = context or distributed.join_processes()
@@ -415,8 +418,9 @@ def part_name(name: str, rank: int) -> str:
 class _PredictionsFile:
     """A predictions file, and the part files beside it that several processes write."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, own_parts: Collection[str] | None = None) -> None:
         self.path = path
+        self._own_parts = own_parts
 
     def local_path(self, context: DistributedContext) -> Path:
         """Return the file that this process appends to."""
@@ -432,7 +436,8 @@ class _PredictionsFile:
 
         # Exactly their names: a file such as `textvqa.jsonl.partial` is somebody else's.
         part = re.compile(re.escape(self.path.name) + r"\.part[0-9]+")
-        return sorted(path for path in folder.iterdir() if part.fullmatch(path.name))
+        parts = sorted(path for path in folder.iterdir() if part.fullmatch(path.name))
+        return [path for path in parts if self._own_parts is None or path.name in self._own_parts]
 
     def read(self) -> tuple[list[Prediction], bool]:
         """Return the predictions of the file and its parts, and whether one of them ended incompletely.

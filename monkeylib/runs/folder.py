@@ -293,11 +293,12 @@ class RunFolder:
             FileExistsError: a file of that name is there, but the run has not written it.
         """
         self._require_started()
-        # Noted, so that the next run removes what a killed one leaves.
-        self._register([f"{name}/"])
         target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = resources.temporary_path(target)
+        # Noted by its very name, so that the next run removes what a killed one leaves, and no other folder.
+        mark = f"{temporary.relative_to(self.path).as_posix()}/"
+        self._register([f"{name}/", mark])
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
 
         try:
@@ -317,6 +318,7 @@ class RunFolder:
                 for file in files:
                     (target / file).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(temporary / file, target / file)
+            self._write(replace(self.manifest, files=[file for file in self.manifest.files if file != mark]))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -394,10 +396,15 @@ class RunFolder:
         return None if name.endswith("/") else next(find_paths(self.path, name), None)
 
     def _remove_files(self, names: Iterable[str]) -> None:
-        """Remove files of these names, and the folders that are empty then. What else lies there stays."""
+        """Remove files of these names, temporary folders, and the folders that are empty then.
+
+        What else lies there stays.
+        """
         folders = set()
         for name in names:
-            if name.endswith("/"):
+            if _is_temporary_folder(name) and not (self.path / name).is_symlink():
+                shutil.rmtree(self.path / name, ignore_errors=True)
+            elif name.endswith("/"):
                 folders.add(self.path / name)
             parents = {self.path / parent for parent in PurePosixPath(name).parents}
             for path in find_paths(self.path, name):
@@ -414,8 +421,15 @@ class RunFolder:
     def _remove_leftovers(self) -> None:
         """Remove what killed runs have left of files and folders that had not got their names yet.
 
-        Such a name consists of one of the manifest and of random digits: nobody else gives it.
+        Such a folder is in the manifest. The name of such a file consists of one in the manifest and of
+        random digits.
         """
+        folders = [name for name in self.manifest.files if _is_temporary_folder(name)]
+        if folders:
+            self._remove_files(folders)
+            files = [name for name in self.manifest.files if name not in folders]
+            self._write(replace(self.manifest, files=files))
+
         targets: dict[str, set[str]] = {".": {MANIFEST, HOLDER}}
         for name in self.manifest.files:
             path = PurePosixPath(name)
@@ -428,12 +442,15 @@ class RunFolder:
                     continue
                 for entry in list(folder.iterdir()):
                     target = resources.leftover_name(entry.name)
-                    if target is None or not any(matches(target, name) for name in names):
+                    if target is None or (entry.is_dir() and not entry.is_symlink()):
                         continue
-                    if entry.is_dir() and not entry.is_symlink():
-                        shutil.rmtree(entry, ignore_errors=True)
-                    else:
+                    if any(matches(target, name) for name in names):
                         entry.unlink(missing_ok=True)
+
+
+def _is_temporary_folder(name: str) -> bool:
+    """Return whether a name in the manifest is that of a folder whose files had not got their names yet."""
+    return name.endswith("/") and resources.leftover_name(PurePosixPath(name).name) is not None
 
 
 def clear(folder: Path) -> None:

@@ -260,17 +260,22 @@ def test_fresh_job_whose_model_cannot_be_loaded_removes_nothing(chartqa, monkeyp
 
 def test_leftovers_of_kills_go_with_the_next_call(chartqa):
     run_job(chartqa)
+    # Parts of another number of processes, and somebody else's file with the name of one.
+    with RunFolder.open(chartqa.folder, "evaluation", read_manifest(chartqa.folder).fingerprint) as run:
+        run.start()
+        run.own("chartqa.jsonl.part3")
+
     leftovers = [
         ".chartqa.0123456789ab.jsonl",
         ".scores.0123456789ab.csv",
         "errors/.chartqa.0123456789ab.html",
     ]
-    foreign = [".mine.0123456789ab.jsonl", ".chartqa.jsonl", "errors/mine.html"]
+    foreign = [".mine.0123456789ab.jsonl", ".chartqa.jsonl", "errors/mine.html", "chartqa.jsonl.part7"]
     (chartqa.folder / "errors").mkdir()
     for name in (*leftovers, *foreign):
         (chartqa.folder / name).write_text("half")
 
-    # What another number of processes had written when it was killed.
+    # What they had written when they were killed.
     lines = (chartqa.folder / "chartqa.jsonl").read_bytes().splitlines(keepends=True)
     (chartqa.folder / "chartqa.jsonl").write_bytes(lines[0])
     (chartqa.folder / "chartqa.jsonl.part3").write_bytes(lines[1] + lines[2][:20])

@@ -1,6 +1,7 @@
 """A run's folder: what is refused, and that nothing foreign is changed or removed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -265,6 +266,35 @@ def test_folder_is_shared_with_foreign_files(tmp_path):
     with open_run(tmp_path / "run", fresh=True) as run:
         run.start()
     assert contents(tmp_path / "run" / "model") == {"notes.txt": "mine", "README.md": "mine"}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_temporary_folder_of_a_killed_run_goes_and_a_foreign_one_of_such_a_name_stays(tmp_path, fresh):
+    with open_run(tmp_path) as run:
+        run.start()
+        killed = run.create_folder("model")
+        temporary = killed.__enter__()
+        (temporary / "sub").mkdir()
+        (temporary / "sub" / "weights").write_text("half")
+        manifest = (tmp_path / "run.json").read_bytes()
+
+        shutil.copytree(temporary, tmp_path / "copy")
+        killed.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+
+    # As a kill leaves it.
+    (tmp_path / "copy").rename(temporary)
+    (tmp_path / "run.json").write_bytes(manifest)
+    foreign = tmp_path / ".model.0123456789ab"
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("mine")
+
+    with open_run(tmp_path, fresh=fresh) as run:
+        run.start()
+        assert not temporary.exists()
+        with run.create_folder("model") as folder:
+            (folder / "config.json").write_text("1")
+        assert [name for name in run.manifest.files if name.endswith("/")] == ["model/"]
+    assert contents(foreign) == {"notes.txt": "mine"}
 
 
 def test_removed_files_leave_the_manifest(tmp_path):

@@ -44,9 +44,15 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path):
         f".metrics.{digits}.csv",
         f".run.{digits}.json",
         f"checkpoints/.step-1.{digits}.ckpt",
+    ]
+    # A folder belongs to a run by the manifest alone.
+    foreign = [
+        f".notes.{digits}.txt",
+        ".metrics.csv.swp",
+        ".metrics.old.csv",
+        f"checkpoints/.mine.{digits}",
         f".model.{digits}/weights",
     ]
-    foreign = [f".notes.{digits}.txt", ".metrics.csv.swp", ".metrics.old.csv", f"checkpoints/.mine.{digits}"]
     for name in [*leftovers, *foreign]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1")
