@@ -1,15 +1,21 @@
 """monkeylib: the Monkey large multimodal model, rebuilt as a library with an executable series of
 notebooks."""
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["load_model"]
+# What is imported on first use, so that `import monkeylib` stays light: name -> module.
+_MODULES = {
+    "load_model": "monkeylib.inference",
+    "check_raising": "monkeylib.raising",
+    "raise_resolution": "monkeylib.raising",
+}
+
+__all__ = ["check_raising", "load_model", "raise_resolution"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load_model` on first use, so that `import monkeylib` stays light."""
-    if name == "load_model":
-        from monkeylib.inference import load_model
-
-        return load_model
+    """Import a public function on first use."""
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'monkeylib' has no attribute {name!r}")

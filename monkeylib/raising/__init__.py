@@ -1,0 +1,7 @@
+"""Monkey for any vision-language model of transformers: more pixels by tiles, a global view and per-tile
+LoRA."""
+
+from monkeylib.raising.check import RaisingCheck, check_raising
+from monkeylib.raising.raised import Raised, raise_resolution
+
+__all__ = ["Raised", "RaisingCheck", "check_raising", "raise_resolution"]
