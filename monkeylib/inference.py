@@ -140,7 +140,8 @@ class Monkey:
 
         Args:
             messages: as OpenAI and transformers write them (`messages.read_messages`). A string in a part of
-                type image is the path of a file, or a `data:` URI.
+                type image is the path of a file, or a `data:` URI. A text with `<image>`, as in training
+                data, is refused: the image itself stands in its place here.
             prompt: name of the prompt around the texts of each of the user's messages.
             max_new_tokens, grid, options: as in `answer`.
         """

@@ -24,6 +24,9 @@ Role = Literal["system", "user", "assistant"]
 # An image, or a function that fetches it.
 ImageSource = ImageInput | Callable[[], ImageInput]
 
+# Stands for an image where a message is written as one text.
+IMAGE_PLACEHOLDER = "<image>"
+
 # What formats call the roles, and the types of a message's parts.
 ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -146,7 +149,9 @@ def read_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Messa
     Args:
         messages: as OpenAI and transformers write them. A content is a text, or a list of parts: texts,
             images, `{"type": "text", "text": ...}`, `{"type": "image", "image": ...}` and
-            `{"type": "image_url", "image_url": {"url": "data:..."}}`.
+            `{"type": "image_url", "image_url": {"url": "data:..."}}`. `<image>` in a text, which stands for
+            an image in training data, is refused, as no image belongs to it here; in a part of type text, it
+            is a text like any other.
 
     Raises:
         ValueError: a message or a part that is none; roles out of order, or no question at the end. The
@@ -175,7 +180,8 @@ def read_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Messa
 
 def _read_message(message: Any, place: str) -> Message:
     # A caller's own may hold images as they are, or images in an answer.
-    if isinstance(message, Message):
+    is_read = isinstance(message, Message)
+    if is_read:
         message = {"role": message.role, "content": message.parts}
     if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
         raise ValueError(f"{place} is {shorten(message)}: expected an object with role and content")
@@ -184,6 +190,8 @@ def _read_message(message: Any, place: str) -> Message:
     if role is None:
         raise ValueError(f"{place}.role is {shorten(message['role'])}: expected system, user or assistant")
 
+    if role == "user" and not is_read:
+        _refuse_placeholder(message["content"], f"{place}.content")
     parts = tuple(_read_parts(message["content"], f"{place}.content"))
     if role == "user":
         return Message(role, parts)
@@ -192,6 +200,21 @@ def _read_message(message: Any, place: str) -> Message:
     if len(texts) < len(parts):
         raise ValueError(f"{place}.content holds an image: a message of {role} is text")
     return Message(role, ("".join(texts),))
+
+
+def _refuse_placeholder(content: Any, place: str) -> None:
+    """Check that no text of a caller stands for an image that isn't there.
+
+    Raises:
+        ValueError: one does.
+    """
+    texts = content if isinstance(content, list | tuple) else [content]
+    if any(isinstance(text, str) and IMAGE_PLACEHOLDER in text for text in texts):
+        raise ValueError(
+            f"{place} holds {IMAGE_PLACEHOLDER} in a text, but no image belongs to it: put the image itself "
+            'in its place, as in [image, "a question"], or, if the text is meant, pass it as '
+            '{"type": "text", "text": ...}'
+        )
 
 
 def _read_parts(content: Any, place: str) -> Iterator[Part]:

@@ -99,3 +99,23 @@ def test_layout_keeps_images_at_their_places():
     assert lay_out(messages[:3], "vqa").last == ()
     # A prompt for captions takes no question.
     assert lay_out(messages[1:2], "caption", " ").last == (image, " Generate the caption in English:")
+
+
+@pytest.mark.parametrize("content", ["<image>\nWhy?", ["<image>", "Why?"], ["Why is <image> so?"]])
+def test_text_that_stands_for_an_image_is_refused(content):
+    """In training data it does, and its image lies in another field, which would not be seen."""
+    complaint = r"messages\[2\].content holds <image> in a text, but no image belongs to it: put the image"
+    with pytest.raises(ValueError, match=complaint) as raised:
+        read_messages([QUESTION, ANSWER, {"role": "user", "content": content}])
+    assert "\n" not in str(raised.value)
+
+
+def test_text_about_such_a_text_can_be_asked():
+    meant = [{"type": "text", "text": "What does <image> mean?"}]
+    (message,) = read_messages([{"role": "user", "content": meant}])
+    assert message.parts == ("What does <image> mean?",)
+
+    # What has been read stays as it is, and so do other roles.
+    assert read_messages([message]) == [message]
+    answer = {"role": "assistant", "content": "An <image>."}
+    assert read_messages([QUESTION, answer, QUESTION])[1].text == "An <image>."

@@ -17,16 +17,21 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from PIL import Image
 
 from monkeylib.images import ImageError, ImageInput, MissingImageError, open_image, read_size
-from monkeylib.messages import ImagePart, ImageSource, Message, Part, lay_out, replace_images
+from monkeylib.messages import (
+    IMAGE_PLACEHOLDER,
+    ImagePart,
+    ImageSource,
+    Message,
+    Part,
+    lay_out,
+    replace_images,
+)
 
 if TYPE_CHECKING:
     from monkeylib.processing import MonkeyImageProcessor
     from monkeylib.tiling import Grid
 
 T = TypeVar("T")
-
-# Stands for an image where a prompt is written as one text.
-IMAGE_PLACEHOLDER = "<image>"
 
 
 class BadRecord(ValueError):

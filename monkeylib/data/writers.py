@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from monkeylib import resources
-from monkeylib.data.records import IMAGE_PLACEHOLDER, BadRecord, Record
+from monkeylib.data.records import BadRecord, Record
 from monkeylib.errors import choose
 from monkeylib.images import SUFFIXES, encode_image
-from monkeylib.messages import ImagePart, ImageSource, Message, Part
+from monkeylib.messages import IMAGE_PLACEHOLDER, ImagePart, ImageSource, Message, Part
 from monkeylib.prompts import get_template
 
 # The format that a file's ending stands for.

@@ -40,8 +40,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from monkeylib.data.readers.base import RawRecord, split_list, takes_question
-from monkeylib.data.records import IMAGE_PLACEHOLDER, BadRecord, Record
-from monkeylib.messages import IMAGE_TYPES, ROLES, TEXT_TYPES, ImagePart, Message, Part, image_field
+from monkeylib.data.records import BadRecord, Record
+from monkeylib.messages import (
+    IMAGE_PLACEHOLDER,
+    IMAGE_TYPES,
+    ROLES,
+    TEXT_TYPES,
+    ImagePart,
+    Message,
+    Part,
+    image_field,
+)
 
 # Markup of the released data. An `<img>` that does not end is a word about HTML.
 _IMAGE_TAG = re.compile(r"<img>((?:(?!<img>).)*?)</img>", re.DOTALL)
