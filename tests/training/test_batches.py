@@ -299,16 +299,23 @@ def test_labels_differ_in_nothing_but_the_answer():
         assert all(after.startswith(before) for before, after in pairwise(answers))
 
 
-def test_runs_on_captions_see_each_of_their_images_once_in_an_epoch():
-    count = label_levels.NUM_IMAGES
-    dataset = label_records("short")
-    start = count * 1_000
-    epochs = [[dataset[start + epoch * count + i].id for i in range(count)] for epoch in range(2)]
+def test_runs_on_captions_see_each_of_their_images_once_in_an_epoch(monkeypatch):
+    profile = load_profile("nano").model_copy(update={"labels": "short"})
+    first, second = (synthetic_data(profile.with_seed(seed)) for seed in (0, 1))
+    assert first.offset % label_levels.NUM_IMAGES == second.offset % label_levels.NUM_IMAGES == 0
 
-    # In another order each time, whatever the seed.
-    assert epochs[0] != epochs[1]
-    assert set(epochs[0]) == set(epochs[1])
-    assert len(set(epochs[0])) == count
+    # Fewer images than there are, which divide the offsets as well.
+    count = 20
+    monkeypatch.setattr(label_levels, "NUM_IMAGES", count)
+
+    # Two epochs of a seed, and one of another.
+    starts = [first.offset, first.offset + count, second.offset]
+    epochs = [[first.train[start + i].id for i in range(count)] for start in starts]
+
+    # The same images in another order each time.
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert all(len(set(epoch)) == count for epoch in epochs)
+    assert set(epochs[0]) == set(epochs[1]) == set(epochs[2])
 
 
 def test_validation_keeps_its_questions():

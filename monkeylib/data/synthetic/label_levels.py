@@ -48,7 +48,7 @@ LEVELS = {
 PIPELINE = "pipeline"
 LABELS = (*LEVELS, PIPELINE)
 
-NUM_IMAGES = 240
+NUM_IMAGES = 250  # every seed's data begins with a new epoch of them
 IMAGE_SIZE = (192, 192)  # width and height in pixels of the images that the pipeline has described
 
 # Width of an object as a share of the image's shorter side: objects below the first are small, from the
