@@ -87,6 +87,8 @@ _PDF_MAGIC_RANGE = 1024  # bytes of a file within which readers look for it
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 # Those of them whose header states the size of what is shown.
 _SIZED_BY_HEADER = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that can state the orientation
 # Endings of their files, as folders and archives are searched for them.
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .j2k "
@@ -346,15 +348,33 @@ def _read_header(file: BinaryIO) -> tuple[int, int] | None:
     try:
         with Image.open(file, formats=_SIZED_BY_HEADER) as image:
             width, height = image.size
-            # A PNG file may have its EXIF behind the pixels, for which it would be decoded.
-            has_exif = image.format != "PNG" or "exif" in image.info
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
+            # Of a PNG file, Pillow decodes the pixels to see what is behind them: mostly nothing is.
+            if image.format == "PNG" and not _has_text_behind_pixels(file):
+                exif = Image.Image.getexif(image)
+            else:
+                exif = image.getexif()
+            orientation = exif.get(ExifTags.Base.Orientation, 1)
     # Those who decode it tell what is wrong.
     except (Image.DecompressionBombError, *_DECODING_ERRORS):
         return None
 
     is_on_its_side = orientation in (5, 6, 7, 8)
     return (height, width) if is_on_its_side else (width, height)
+
+
+def _has_text_behind_pixels(file: BinaryIO) -> bool:
+    """Return whether a PNG file has chunks behind its pixels that can hold EXIF; their heads alone are read."""
+    position = file.tell()
+    is_behind = found = False
+    file.seek(len(_PNG_SIGNATURE))
+    while not found and len(head := file.read(8)) == 8:
+        kind = head[4:]
+        is_behind = is_behind or kind == b"IDAT"
+        found = is_behind and kind in _PNG_TEXTS
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)  # the content, and its checksum
+
+    file.seek(position)
+    return found
 
 
 def _from_address(address: str, is_allowed: bool) -> _Reading:

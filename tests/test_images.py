@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
 from monkeylib import resources
 from monkeylib.images import (
@@ -64,6 +64,20 @@ def test_size_is_read_from_the_header_alone(tmp_path):
     assert read_size(content[:700]) == (640, 480)
     with pytest.raises(ImageError):
         open_image(content[:700])
+
+
+def test_size_of_a_png_file_whose_exif_is_behind_its_pixels_is_that_of_the_opened_image(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    content = encoded(scene((640, 480)), "PNG", exif=exif)
+    start = content.index(b"eXIf") - 4
+    chunk = content[start : start + 12 + int.from_bytes(content[start : start + 4], "big")]
+    end = content.index(b"IEND") - 4
+    path = tmp_path / "a.png"
+    path.write_bytes(content.replace(chunk, b"")[: end - len(chunk)] + chunk + content[end:])
+
+    assert read_size(path) == open_image(path).size == (480, 640)
+    assert read_size(path.read_bytes()) == (480, 640)
 
 
 @pytest.mark.parametrize("image", [scene(), np.zeros((48, 64), np.uint8), "data:image/png;base64,"])
