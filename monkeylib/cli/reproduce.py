@@ -48,13 +48,14 @@ def reproduce(
 
 
 def _update_committed_files() -> None:
-    """Write the executed notebooks and the README's tables into the repository."""
+    """Write the executed notebooks and the tables of the README and the data card into the repository."""
     from monkeylib.experiments.variants import TITLES
     from monkeylib.reproduce import series
     from monkeylib.reproduce.tables import update_page
 
-    readme = resources.REPOSITORY / "README.md"
-    paths = [*series.update_notebooks(), readme]
-    update_page(readme, names=TITLES)
+    pages = [resources.REPOSITORY / "README.md", resources.REPOSITORY / "data" / "README.md"]
+    paths = [*series.update_notebooks(), *pages]
+    for page in pages:
+        update_page(page, names=TITLES)
 
     print("wrote", *(resources.display_path(path) for path in paths))
