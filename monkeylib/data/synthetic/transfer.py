@@ -25,6 +25,7 @@ from PIL import Image
 from monkeylib.boxes import Box, clip, enclosing_box
 from monkeylib.data.synthetic.canvas import Style
 from monkeylib.data.synthetic.samples import Sample, make_sample
+from monkeylib.images import open_image
 
 FACES = ("STIXGeneralBol.ttf", "cmss10.ttf", "cmtt10.ttf")
 PHOTOS = ("grace_hopper.jpg", "clock_motion.png", "coins.png")
@@ -68,7 +69,7 @@ def make_transfer_sample(seed: int, size: tuple[int, int] = (192, 192)) -> Sampl
 def _compress(image: Image.Image, quality: int) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
+    return open_image(buffer.getvalue())
 
 
 def rotate(sample: Sample, degrees: float) -> Sample:
