@@ -229,6 +229,18 @@ _VARIANTS = (
         "tiles + global view, LoRA per tile and on the global view",
         partial(_change_lora, on_global_view=True),
     ),
+    # Labels: the same images, described by captions of more and more levels, in place of questions.
+    *(
+        Variant(f"labels_{labels}", f"trained on captions: {title}", partial(_with_fields, labels=labels))
+        for labels, title in (
+            ("short", "short ones"),
+            ("global", "and the whole scene"),
+            ("regions", "and regions"),
+            ("segments", "and segments"),
+            ("text", "and text, all levels"),
+            ("pipeline", "the pipeline's own descriptions"),
+        )
+    ),
 )
 VARIANTS = {variant.name: variant for variant in _VARIANTS}
 TITLES = {variant.name: variant.title for variant in _VARIANTS}
