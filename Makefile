@@ -20,7 +20,7 @@ LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,dev
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test test-harness torture lab nano-base lint lock audit clean
+.PHONY: help install reproduce ablations test test-harness torture lab nano-base nano-llava lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ lab: $(STAMP) ## open JupyterLab on the notebooks: LAB_ARGS=--no-browser
 
 nano-base: $(STAMP) ## train data/models/nano-base from scratch (about six hours on 2 cores)
 	$(BIN)/python -m recipes.nano_base.train
+
+nano-llava: $(STAMP) ## train the projector in data/models/nano-llava, on nano-base (under an hour)
+	$(BIN)/python -m recipes.nano_llava.train
 
 lint: $(STAMP) ## check the style of the code and of the notebooks
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ _COMPARED_FIELDS = {
         "position_grid",
         "layer_norm_eps",
     ),
-    "resampler_config": ("queries", "pool", "heads", "kv_proj"),
+    "resampler_config": ("queries", "pooling", "heads", "kv_proj"),
     "text_config": (
         "hidden_size",
         "intermediate_size",

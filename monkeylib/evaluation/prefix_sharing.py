@@ -192,8 +192,8 @@ def monkey_fingerprint(monkey: Monkey, max_new_tokens: int) -> str:
     if images.tile_overlap:
         settings.append(f"overlap {images.tile_overlap}")
     # Averaging visual tokens shows in no weight.
-    if monkey.model.config.resampler_config.pool != 1:
-        settings.append(f"pool {monkey.model.config.resampler_config.pool}")
+    if monkey.model.config.resampler_config.pooling != 1:
+        settings.append(f"pooling {monkey.model.config.resampler_config.pooling}")
     if monkey.grid is not None:
         settings.append(repr(monkey.grid))
     return model_fingerprint(monkey.model, settings)

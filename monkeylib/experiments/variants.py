@@ -131,7 +131,7 @@ def _overlapping(profile: Profile) -> Profile:
 
 def _mean_pooled(profile: Profile) -> Profile:
     """Average all visual tokens of a view, which come from a square of queries."""
-    return profile.model_copy(update={"pool": math.isqrt(profile.queries)})
+    return profile.model_copy(update={"pooling": math.isqrt(profile.queries)})
 
 
 def _with_fields(profile: Profile, **fields: object) -> Profile:
@@ -199,7 +199,7 @@ _VARIANTS = (
     Variant("tiles_2x3", "2x3 tiles + global view, LoRA per tile", partial(_with_grid, rows=2, cols=3)),
     Variant("tiles_3x3", "3x3 tiles + global view, LoRA per tile", partial(_with_grid, rows=3, cols=3)),
     # Resampler. More queries that were trained as such need another base model.
-    Variant("pooled", "a quarter of the visual tokens, averaged", partial(_with_fields, pool=2)),
+    Variant("pooled", "a quarter of the visual tokens, averaged", partial(_with_fields, pooling=2)),
     Variant("mean_pooled", "one visual token for each view, averaged", _mean_pooled),
     Variant("fresh_queries", "queries that start at random", partial(_with_fields, fresh_queries=True)),
     # What is adapted, and by how much.

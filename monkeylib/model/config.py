@@ -75,8 +75,8 @@ class MonkeyResamplerConfig(PreTrainedConfig):
 
     Fields:
         queries: learned queries, each of which becomes a visual token. They lie on a grid (`query_grid`).
-        pool: average the tokens of `pool x pool` neighbouring queries to one visual token; 1 for the paper's
-            model, where every query is one.
+        pooling: average the tokens of `pooling x pooling` neighbouring queries to one visual token; 1 for the
+            paper's model, where every query is one.
         heads: attention heads; the released code has width // 128.
         kv_proj: project the ViT's features to the width of the language model. The released code leaves that
             out where both have the same width.
@@ -86,14 +86,14 @@ class MonkeyResamplerConfig(PreTrainedConfig):
     base_config_key = "resampler_config"
 
     queries: int = 256
-    pool: int = 1
+    pooling: int = 1
     heads: int = 32
     kv_proj: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelled(f"{type(self).__name__} has no field", kwargs, type(self).__dataclass_fields__)
         super().__post_init__(**kwargs)
-        for name in ("queries", "pool", "heads"):
+        for name in ("queries", "pooling", "heads"):
             check_size(name, getattr(self, name), LARGEST[name])
 
         rows, cols = self.query_grid
@@ -102,7 +102,7 @@ class MonkeyResamplerConfig(PreTrainedConfig):
                 f"{self.queries} queries make a grid of {rows}x{cols}: the resampler needs one that is at "
                 f"most twice as wide as high, such as that of {math.isqrt(self.queries) ** 2}"
             )
-        check_pool(self.pool, self.query_grid)
+        check_pooling(self.pooling, self.query_grid)
 
     @property
     def query_grid(self) -> tuple[int, int]:
@@ -117,32 +117,33 @@ class MonkeyProjectorConfig(PreTrainedConfig):
 
     Fields:
         hidden_act: name of the activation between them.
-        pool: average the tokens of `pool x pool` neighbouring patches to one visual token; 1 for LLaVA-1.5.
+        pooling: average the tokens of `pooling x pooling` neighbouring patches to one visual token; 1 for
+            LLaVA-1.5.
     """
 
     model_type = "monkey_projector"
     base_config_key = "resampler_config"
 
     hidden_act: str = "gelu"
-    pool: int = 1
+    pooling: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelled(f"{type(self).__name__} has no field", kwargs, type(self).__dataclass_fields__)
         super().__post_init__(**kwargs)
-        check_size("pool", self.pool, LARGEST["pool"])
+        check_size("pooling", self.pooling, LARGEST["pooling"])
 
 
-def check_pool(pool: int, grid: tuple[int, int]) -> None:
-    """Check that a grid of tokens divides into squares of `pool x pool`.
+def check_pooling(pooling: int, grid: tuple[int, int]) -> None:
+    """Check that a grid of tokens divides into squares of `pooling x pooling`.
 
     Raises:
         ValueError: it does not.
     """
     rows, cols = grid
-    if rows % pool or cols % pool:
+    if rows % pooling or cols % pooling:
         raise ValueError(
-            f"a grid of {rows}x{cols} visual tokens does not divide into squares of {pool}x{pool}, which are "
-            "averaged: set pool to a number that divides both sides"
+            f"a grid of {rows}x{cols} visual tokens does not divide into squares of {pooling}x{pooling}, "
+            "which are averaged: set pooling to a number that divides both sides"
         )
 
 
@@ -246,7 +247,7 @@ class MonkeyConfig(PreTrainedConfig):
 
         if isinstance(self.resampler_config, MonkeyProjectorConfig):
             patches = self.tile_size // vision.patch_size
-            check_pool(self.resampler_config.pool, (patches, patches))
+            check_pooling(self.resampler_config.pooling, (patches, patches))
 
     def _check_lora(self) -> None:
         """Check that what the LoRA mode needs is there.
@@ -285,7 +286,7 @@ class MonkeyConfig(PreTrainedConfig):
             tokens = (self.tile_size // self.vision_config.patch_size) ** 2
         else:
             tokens = self.resampler_config.queries
-        return tokens // self.resampler_config.pool**2
+        return tokens // self.resampler_config.pooling**2
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; the file of a model like the paper's does not mention what only others have."""

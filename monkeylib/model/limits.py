@@ -48,7 +48,7 @@ LARGEST = {
     "position_grid": MAX_POSITION_GRID,
     "queries": MAX_QUERIES,
     "n_queries": MAX_QUERIES,
-    "pool": MAX_QUERIES,
+    "pooling": MAX_QUERIES,
     "rows": MAX_TILES,
     "cols": MAX_TILES,
     "max_tiles": MAX_TILES,

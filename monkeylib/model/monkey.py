@@ -1,7 +1,7 @@
 """Complete model: views -> vision backbone with per-tile LoRA -> resampler -> language model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,7 @@ from transformers.utils.generic import TransformersKwargs
 
 from monkeylib.errors import refuse_misspelled
 from monkeylib.label_mask import IGNORE_INDEX
-from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig
+from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig, check_pooling
 from monkeylib.model.hf_vision import HFVisionBackbone
 from monkeylib.model.limits import MAX_TILES, check_grids, check_size
 from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
@@ -385,6 +385,25 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise ValueError("a model with a projector has no queries: its visual tokens are its patches")
         self.resampler.resize_queries(queries)
         self.config.resampler_config.queries = queries
+
+    def use_projector(self, config: MonkeyProjectorConfig, weights: Mapping[str, torch.Tensor]) -> None:
+        """Put a projector in the resampler's place; the rest of the model stays as it is.
+
+        Args:
+            config: of the projector.
+            weights: its state dict.
+
+        Raises:
+            ValueError: patches that cannot be averaged as the configuration says.
+            RuntimeError: weights of another projector.
+        """
+        patches = self.config.tile_size // self.config.vision_config.patch_size
+        check_pooling(config.pooling, (patches, patches))
+
+        self.config.resampler_config = config
+        projector = Projector(self.config).to(self.device, self.dtype)
+        projector.load_state_dict(weights)
+        self.resampler = projector
 
     def save_pretrained(self, *arguments: Any, **options: Any) -> None:
         """Write configuration and weights to a folder, as transformers does."""

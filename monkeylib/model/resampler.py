@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
-from monkeylib.model.config import MonkeyConfig, MonkeyResamplerConfig, check_pool
+from monkeylib.model.config import MonkeyConfig, MonkeyResamplerConfig, check_pooling
 from monkeylib.model.vision import PositionEmbeddingCache, interpolate_position_embedding
 
 
@@ -22,15 +22,15 @@ class Resampler(nn.Module):
         tokens = norm(A Z W_v W_out) W_proj
 
     per head and with biases. Positions are added to queries and keys, never to values. The number of visual
-    tokens of a view is that of the queries, however many patches it has; where the configuration's `pool`
-    says so, the tokens of neighbouring queries are then averaged (`pool_tokens`).
+    tokens of a view is that of the queries, however many patches it has; where the configuration's `pooling`
+    says so, the tokens of neighbouring queries are then averaged (`average_tokens`).
     """
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
         queries = config.resampler_config.queries
         self.query_grid = config.resampler_config.query_grid
-        self.pool = config.resampler_config.pool
+        self.pooling = config.resampler_config.pooling
         width = config.text_config.hidden_size
         eps = config.vision_config.layer_norm_eps
 
@@ -68,7 +68,7 @@ class Resampler(nn.Module):
             return_attention: also return the attention weights.
 
         Returns:
-            Visual tokens `[V, queries / pool^2, width]`, and if asked for, attention
+            Visual tokens `[V, queries / pooling^2, width]`, and if asked for, attention
             `[V, heads, queries, patches]`.
 
         Raises:
@@ -105,7 +105,7 @@ class Resampler(nn.Module):
         # [V, heads, queries, head_dim] -> [V, queries, width]
         context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         tokens = self.proj(self.ln_post(self.out(context)))  # [V, queries, width]
-        tokens = pool_tokens(tokens, self.query_grid, self.pool)
+        tokens = average_tokens(tokens, self.query_grid, self.pooling)
         if not return_attention:
             return tokens
 
@@ -124,7 +124,7 @@ class Resampler(nn.Module):
         Raises:
             ValueError: another number than `MonkeyResamplerConfig` takes.
         """
-        grid = MonkeyResamplerConfig(queries=queries, pool=self.pool).query_grid
+        grid = MonkeyResamplerConfig(queries=queries, pooling=self.pooling).query_grid
         query = interpolate_position_embedding(self.query, *grid, self.query_grid)
         positions = interpolate_position_embedding(self.positions, *grid, self.query_grid)
 
@@ -160,27 +160,27 @@ def _build_kv_proj(config: MonkeyConfig) -> nn.Module:
     return nn.Identity()
 
 
-def pool_tokens(tokens: torch.Tensor, grid: tuple[int, int], pool: int) -> torch.Tensor:
-    """Average each square of `pool x pool` neighbouring tokens.
+def average_tokens(tokens: torch.Tensor, grid: tuple[int, int], pooling: int) -> torch.Tensor:
+    """Average each square of `pooling x pooling` neighbouring tokens.
 
     Args:
         tokens: `[V, rows * cols, width]`, row by row.
         grid: rows and columns.
-        pool: side of the squares; 1 changes nothing.
+        pooling: side of the squares; 1 changes nothing.
 
     Returns:
-        `[V, rows / pool * cols / pool, width]`, row by row.
+        `[V, rows / pooling * cols / pooling, width]`, row by row.
 
     Raises:
         ValueError: the grid does not divide into such squares.
     """
-    if pool == 1:
+    if pooling == 1:
         return tokens
 
-    check_pool(pool, grid)
+    check_pooling(pooling, grid)
     rows, cols = grid
-    # [V, rows / pool, pool, cols / pool, pool, width]
-    squares = tokens.reshape(len(tokens), rows // pool, pool, cols // pool, pool, -1)
+    # [V, rows / pooling, pooling, cols / pooling, pooling, width]
+    squares = tokens.reshape(len(tokens), rows // pooling, pooling, cols // pooling, pooling, -1)
     return squares.mean((2, 4)).flatten(1, 2)
 
 
@@ -219,8 +219,8 @@ def sincos_position_embedding(width: int, rows: int, cols: int | None = None) ->
 class Projector(nn.Module):
     """LLaVA-1.5's projector in the resampler's place: two linear layers with an activation between them.
 
-    Every patch becomes one visual token. Where the configuration's `pool` says so, those of neighbouring
-    patches are then averaged (`pool_tokens`).
+    Every patch becomes one visual token. Where the configuration's `pooling` says so, those of neighbouring
+    patches are then averaged (`average_tokens`).
     """
 
     def __init__(self, config: MonkeyConfig) -> None:
@@ -229,7 +229,7 @@ class Projector(nn.Module):
         self.linear_1 = nn.Linear(config.vision_config.hidden_size, width)
         self.act = ACT2FN[config.resampler_config.hidden_act]
         self.linear_2 = nn.Linear(width, width)
-        self.pool = config.resampler_config.pool
+        self.pooling = config.resampler_config.pooling
 
     def forward(self, features: torch.Tensor, patch_grid: tuple[int, int] | None = None) -> torch.Tensor:
         """Project the patches of each view.
@@ -239,8 +239,8 @@ class Projector(nn.Module):
             patch_grid: rows and columns of patches in a view; a square by default.
 
         Returns:
-            Visual tokens `[V, patches / pool^2, width]`.
+            Visual tokens `[V, patches / pooling^2, width]`.
         """
         tokens = self.linear_2(self.act(self.linear_1(features)))
         side = math.isqrt(features.shape[1])
-        return pool_tokens(tokens, patch_grid or (side, side), self.pool)
+        return average_tokens(tokens, patch_grid or (side, side), self.pooling)

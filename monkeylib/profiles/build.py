@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from monkeylib import resources
-from monkeylib.checkpoints import llava, pretrained, released, saved
+from monkeylib.checkpoints import llava, pretrained, released, saved, weight_files
 from monkeylib.checkpoints.loading import build_with_weights, check_checkpoint, load_processor
 from monkeylib.checkpoints.saved import (
     CONFIGURATION_ERRORS,
@@ -26,6 +26,7 @@ from monkeylib.checkpoints.saved import (
     describe_problem,
     explain_tokenizer,
 )
+from monkeylib.checkpoints.weight_files import WeightFiles
 from monkeylib.errors import is_out_of_memory, nearest
 from monkeylib.model import (
     MonkeyConfig,
@@ -77,10 +78,10 @@ def build_config(profile: Profile, tokenizer: PreTrainedTokenizerBase | None = N
 
     vision_config = _vision_config(profile)
     if profile.resampler_heads is None:
-        resampler_config: PreTrainedConfig = MonkeyProjectorConfig(pool=profile.pool)
+        resampler_config: PreTrainedConfig = MonkeyProjectorConfig(pooling=profile.pooling)
     else:
         resampler_config = MonkeyResamplerConfig(
-            queries=profile.queries, pool=profile.pool, heads=profile.resampler_heads
+            queries=profile.queries, pooling=profile.pooling, heads=profile.resampler_heads
         )
 
     has_fixed_grid = profile.views != "global" and profile.auto_tiles is None
@@ -247,6 +248,8 @@ def require_start(profile: Profile) -> None:
     """
     if profile.base_checkpoint is not None:
         check_checkpoint(base_folder(profile), Grid(profile.rows, profile.cols))
+        if profile.projector is not None:
+            projector_file(profile)
         return
 
     name, has_tokenizer = profile.language_model.pretrained, profile.language_model.tokenizer is not None
@@ -317,12 +320,63 @@ def _load_base(profile: Profile, config: MonkeyConfig) -> MonkeyForConditionalGe
     if profile.auto_tiles is not None and own_config.lora_mode == config.lora_mode == "per_tile":
         config.grids, config.max_tiles = own_config.grids, own_config.max_tiles
 
-    # So are queries of another number.
+    # A projector comes from its own file.
+    projector_config = config.resampler_config
+    if profile.projector is not None:
+        config.resampler_config = own_config.resampler_config
+
+    # Queries of another number are loaded as they are, too.
     if profile.resampler_heads is not None and isinstance(own_config.resampler_config, MonkeyResamplerConfig):
         config.resampler_config.queries = own_config.resampler_config.queries
 
     model = saved.load_saved(folder, dtype, config, **options)
+    if profile.projector is not None:
+        model.use_projector(projector_config, _read_projector(profile, model.config))
     return _with_queries(_with_auto_grid(model, profile), profile)
+
+
+def _read_projector(profile: Profile, config: MonkeyConfig) -> dict[str, torch.Tensor]:
+    """Read the weights of a profile's projector.
+
+    Args:
+        profile: names the file.
+        config: of the model that it is for.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds other weights than the model's projector has, or some that are not finite.
+    """
+    file = projector_file(profile)
+    widths = (config.vision_config.hidden_size, config.text_config.hidden_size)
+    expected = {
+        "linear_1.weight": torch.Size([widths[1], widths[0]]),
+        "linear_1.bias": torch.Size([widths[1]]),
+        "linear_2.weight": torch.Size([widths[1], widths[1]]),
+        "linear_2.bias": torch.Size([widths[1]]),
+    }
+    shapes = weight_files.read_shapes(file)
+    weight_files.check_tensors(
+        WeightFiles(file.parent, {file.name: list(shapes)}, shapes),
+        expected,
+        advice="name a projector that was trained for this ViT and this language model",
+        described_by="the profile",
+    )
+    return weight_files.read_finite(file)
+
+
+def projector_file(profile: Profile) -> Path:
+    """Return the file of a profile's projector.
+
+    Raises:
+        FileNotFoundError: it isn't there.
+    """
+    file = resources.REPOSITORY / profile.projector
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no projector at {resources.display_path(file)}: name a safetensors file (that of "
+            "nano-llava is part of the repository, and `make nano-llava` trains it anew)."
+        )
+    return file
 
 
 def _with_queries(model: MonkeyForConditionalGeneration, profile: Profile) -> MonkeyForConditionalGeneration:
@@ -357,10 +411,10 @@ def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> Non
             f"it with `monkeylib convert {folder} NEW_FOLDER` and name the new folder"
         )
 
-    if profile.pool != 1:
+    if profile.pooling != 1:
         raise ValueError(
-            f"the model of {folder} is in the released layout, which averages no visual tokens: leave pool "
-            f"out of the profile {profile.name}, or convert the model with `monkeylib convert`"
+            f"the model of {folder} is in the released layout, which averages no visual tokens: leave "
+            f"pooling out of the profile {profile.name}, or convert the model with `monkeylib convert`"
         )
 
     # Read from the configuration and the shapes alone, before any weight is loaded.

@@ -1,6 +1,7 @@
 """Fields of a profile."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from monkeylib.errors import first_problem
+from monkeylib.errors import choose, first_problem
 from monkeylib.model import limits
 from monkeylib.model.config import LoRAMode, MonkeyResamplerConfig, Precision, Views
 from monkeylib.model.monkey import TrainMode
@@ -46,6 +47,16 @@ class ProfileSection(BaseModel):
     """Base class of a profile's sections: fixed once loaded, without unknown fields, its numbers finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values of some fields, which are not checked.
+
+        Raises:
+            ValueError: a field that there is none of, which pydantic would add.
+        """
+        for name in update or {}:
+            choose("field", name, type(self).model_fields)
+        return super().model_copy(update=update, deep=deep)
 
 
 # --- the model
@@ -317,7 +328,8 @@ class Profile(ProfileSection):
         resize_mode: what becomes of an image's aspect ratio (`tiling.resize`); the released code ignores it.
         queries: the resampler's queries, each a visual token of a view. Another number than the base model's
             is interpolated from its queries (`Resampler.resize_queries`).
-        pool: average the tokens of `pool x pool` neighbouring queries (or patches) to one visual token.
+        pooling: average the tokens of `pooling x pooling` neighbouring queries (or patches) to one visual
+            token.
         fresh_queries: start from random queries in place of the base model's.
         resampler_heads: attention heads of the resampler. Without them a projector takes its place, and
             `queries` is the number of patches in a view.
@@ -325,6 +337,7 @@ class Profile(ProfileSection):
         lora: LoRA of the ViT.
         training, evaluation, ablation: settings of the runs.
         base_checkpoint: folder of the base model, from which fine-tuning starts.
+        projector: safetensors file of a projector that takes the place of the base model's resampler.
         image_width, image_height: size of synthetic images, if not that of the tile grid.
         labels: what synthetic images are trained with: questions and captions ("questions"), or captions
             alone at a level of detail, or those of the caption pipeline (`data.synthetic.label_levels`).
@@ -344,7 +357,7 @@ class Profile(ProfileSection):
     global_from: GlobalFrom = "resized"
     resize_mode: ResizeMode = "stretch"
     queries: Annotated[int, Field(gt=0, le=limits.MAX_QUERIES)]
-    pool: Annotated[int, Field(gt=0, le=limits.MAX_QUERIES)] = 1
+    pooling: Annotated[int, Field(gt=0, le=limits.MAX_QUERIES)] = 1
     fresh_queries: bool = False
     resampler_heads: Heads | None
     vision: VisionConfig | HFVisionConfig
@@ -354,6 +367,7 @@ class Profile(ProfileSection):
     evaluation: EvaluationConfig
     ablation: AblationConfig
     base_checkpoint: str | None = None
+    projector: str | None = None
     image_width: TileSize | None = None
     image_height: TileSize | None = None
     labels: Literal["questions", "short", "global", "regions", "segments", "text", "pipeline"] = "questions"
@@ -383,9 +397,15 @@ class Profile(ProfileSection):
     @model_validator(mode="after")
     def _queries_are_as_the_resampler_takes_them(self) -> "Profile":
         if self.resampler_heads is not None:
-            MonkeyResamplerConfig(queries=self.queries, pool=self.pool)
+            MonkeyResamplerConfig(queries=self.queries, pooling=self.pooling)
         elif self.fresh_queries:
             raise ValueError("a projector has no queries: leave fresh_queries out")
+
+        if self.projector is not None and (self.resampler_heads is not None or self.base_checkpoint is None):
+            raise ValueError(
+                "projector takes the place of a base model's resampler: set base_checkpoint too, and "
+                "resampler_heads to null"
+            )
         return self
 
     def with_training(self, **changes: Any) -> "Profile":
@@ -426,7 +446,7 @@ class Profile(ProfileSection):
     @property
     def tokens_per_view(self) -> int:
         """Visual tokens of a view."""
-        return self.queries // self.pool**2
+        return self.queries // self.pooling**2
 
     @property
     def visual_tokens(self) -> int:

@@ -38,6 +38,7 @@ _NOT_TRAINED: dict[str, Any] = {
     "evaluation": True,
     "ablation": True,
     "base_checkpoint": True,
+    "projector": True,
     "language_model": {"tokenizer"},
 }
 
@@ -74,6 +75,10 @@ def training_fingerprint(
         fields["language_model"]["tokenizer"] = _content(folder, weights=False)
     if profile.base_checkpoint is not None:
         fields["base"] = _content(build.base_folder(profile))
+
+    if profile.projector is not None:
+        file = build.projector_file(profile)
+        fields["projector"] = FileDigests.in_cache().digests([file])[file]
 
     fields["data"] = {"records": data.digest} if isinstance(data.digest, str) else data.digest()
     if data.num_records is not None:

@@ -15,7 +15,7 @@ from tests.support.released_files import TRUE_SETTINGS, golden_settings
         ({"views": "tiles"}, "its views is tiles, the layout has tiles[+]global"),
         ({"mlp_rank": 8}, "its mlp_rank is 8, the layout has 32"),
         ({"resampler_config": MonkeyResamplerConfig(queries=320)}, "square grid, .* lie on one of 16x20"),
-        ({"resampler_config": MonkeyResamplerConfig(pool=2)}, "its pool is 2, the layout has 1"),
+        ({"resampler_config": MonkeyResamplerConfig(pooling=2)}, "its pooling is 2, the layout has 1"),
         ({"attention_rank": 0}, "its attention_rank is 0, the layout has 16"),
         ({"lora_on_global_view": True}, "LoRA for tiles alone, this model has one for the global view too"),
     ],

@@ -357,7 +357,7 @@ def test_fresh_weights_have_the_standard_deviation_of_the_initialisation(tokeniz
     [
         (lambda: MonkeyConfig(lora_mode="per_tile"), "grids="),
         (lambda: MonkeyResamplerConfig(queries=62), "62 queries make a grid of 2x31.* such as that of 49"),
-        (lambda: MonkeyResamplerConfig(queries=64, pool=3), "8x8 visual tokens .* squares of 3x3"),
+        (lambda: MonkeyResamplerConfig(queries=64, pooling=3), "8x8 visual tokens .* squares of 3x3"),
         (lambda: MonkeyVisionConfig(width=100, heads=3), "100 does not divide by its 3 heads"),
         (lambda: MonkeyVisionConfig(tile_size=100, patch_size=14), "not a multiple of patch_size 14"),
     ],

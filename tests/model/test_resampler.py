@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from monkeylib.model import MonkeyForConditionalGeneration, MonkeyResamplerConfig
-from monkeylib.model.resampler import pool_tokens, sincos_position_embedding
+from monkeylib.model.resampler import average_tokens, sincos_position_embedding
 
 
 @torch.no_grad()
@@ -59,17 +59,17 @@ def test_positions_of_a_grid_that_is_no_square_are_those_of_its_rows_and_columns
 
 def test_neighbouring_tokens_are_averaged_in_squares():
     tokens = torch.arange(8.0).view(1, 8, 1)  # 2 rows of 4
-    assert pool_tokens(tokens, (2, 4), 2).flatten().tolist() == [2.5, 4.5]
-    assert pool_tokens(tokens, (2, 4), 1) is tokens
+    assert average_tokens(tokens, (2, 4), 2).flatten().tolist() == [2.5, 4.5]
+    assert average_tokens(tokens, (2, 4), 1) is tokens
     with pytest.raises(ValueError, match="2x4 visual tokens does not divide into squares of 4x4"):
-        pool_tokens(tokens, (2, 4), 4)
+        average_tokens(tokens, (2, 4), 4)
 
 
 @torch.no_grad()
 def test_resampler_averages_its_tokens_where_the_configuration_says_so(tiny):
     model = tiny()
     config = type(model.config).from_dict(model.config.to_dict())
-    config.resampler_config = MonkeyResamplerConfig(queries=16, pool=2, heads=2)
+    config.resampler_config = MonkeyResamplerConfig(queries=16, pooling=2, heads=2)
     pooled = MonkeyForConditionalGeneration(config).eval()
     pooled.load_state_dict(model.state_dict())
     assert pooled.config.queries == 4

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from monkeylib import profiles
+from monkeylib import inference, profiles
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.model.resampler import Projector
 from monkeylib.model.tile_lora import TileLoRA, tile_loras
 from monkeylib.profiles import build, trainable
 from tests.support import hostile_checkpoints
@@ -137,8 +139,8 @@ def test_base_of_another_kind_of_model_raises(section, tmp_path):
     ("fields", "tokens"),
     [
         ({"queries": 320, "views": "global", "tile_size": 192}, 320),
-        ({"pool": 2}, 5 * 16),
-        ({"pool": 8}, 5),
+        ({"pooling": 2}, 5 * 16),
+        ({"pooling": 8}, 5),
         ({"fresh_queries": True}, 5 * 64),
     ],
     ids=lambda value: min(value) if isinstance(value, dict) else value,
@@ -159,7 +161,7 @@ def test_base_model_takes_another_number_of_visual_tokens(fields, tokens, make_i
         is_changed = name == "query" if profile.queries == 64 else name in ("query", "positions")
         if not is_changed:
             assert torch.equal(tensor, model.resampler.state_dict()[name]), name
-    assert torch.equal(model.resampler.query, base.resampler.query) == ("pool" in fields)
+    assert torch.equal(model.resampler.query, base.resampler.query) == ("pooling" in fields)
 
     inputs = processor(make_image(), "What is it?")
     assert (inputs["input_ids"] == processor.image_token_id).sum() == tokens
@@ -173,7 +175,7 @@ def test_wrong_number_of_queries_raises():
     nano = profiles.load_profile("nano").model_dump()
     for fields, message in (
         ({"queries": 67}, "67 queries make a grid of 1x67"),
-        ({"pool": 3}, "squares of 3x3"),
+        ({"pooling": 3}, "squares of 3x3"),
         ({"resampler_heads": None, "fresh_queries": True}, "a projector has no queries"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -223,3 +225,63 @@ def test_overlap_of_a_profile_fits_its_tiles():
         profiles.Profile.model_validate(nano | {"tile_overlap": 96})
     with pytest.raises(ValueError, match="tiles of automatic grids do not overlap"):
         profiles.Profile.model_validate(nano | {"tile_overlap": 48, "grid": "auto"})
+
+
+def projector_profile(file, **fields):
+    """Return the profile nano with a projector's file in the resampler's place."""
+    nano = profiles.load_profile("nano").model_dump()
+    changes = {"queries": 144, "resampler_heads": None, "projector": str(file)}
+    return profiles.Profile.model_validate(nano | changes | fields)
+
+
+@pytest.fixture()
+def projector_weights():
+    config = profiles.build_config(projector_profile("unread"))
+    return Projector(config).state_dict()
+
+
+def test_projector_takes_the_place_of_the_base_models_resampler(projector_weights, tmp_path, make_image):
+    save_file(projector_weights, tmp_path / "projector.safetensors")
+    profile = projector_profile(tmp_path / "projector.safetensors")
+    processor = build.build_processor(profile)
+    model = build.build_model(profile, processor)
+    base = build.build_model(profiles.load_profile("nano"), processor)
+
+    assert profile.visual_tokens == processor.visual_tokens() == 5 * 144
+    for name, tensor in base.state_dict().items():
+        if not name.startswith("resampler.") and "_lora." not in name:
+            assert torch.equal(tensor, model.state_dict()[name]), name
+    for name, tensor in projector_weights.items():
+        assert torch.equal(tensor, model.state_dict()[f"resampler.{name}"])
+
+    # LoRA per tile, as on any base; saved whole, and loaded without the file.
+    assert {len(lora.lora_A) for lora in tile_loras(model)} == {4}
+    trainable.save_complete(model, processor, tmp_path / "model")
+    loaded = inference.load_model(tmp_path / "model")
+    inputs = processor(make_image(), "What is it?")
+    with torch.no_grad():
+        assert torch.equal(loaded.model(**inputs).logits, model.eval()(**inputs).logits)
+
+
+def test_pooled_projector_gives_fewer_tokens(projector_weights, tmp_path, make_image):
+    save_file(projector_weights, tmp_path / "projector.safetensors")
+    profile = projector_profile(tmp_path / "projector.safetensors", pooling=2)
+    processor = build.build_processor(profile)
+    tokens = build.build_model(profile, processor).get_image_features(
+        **processor.image_processor(make_image())
+    )
+    assert tokens.shape == (5, 36, 192) and processor.queries == 36
+
+
+def test_projector_that_cannot_be_used_raises(projector_weights, tmp_path):
+    file = tmp_path / "projector.safetensors"
+    profile = projector_profile(file)
+    processor = build.build_processor(profile)
+    with pytest.raises(FileNotFoundError, match="There is no projector at"):
+        build.require_start(profile)
+
+    save_file(projector_weights | {"linear_2.bias": torch.zeros(3)}, file)
+    with pytest.raises(ValueError, match="linear_2.bias in .* the profile asks for .192."):
+        build.build_model(profile, processor)
+    with pytest.raises(ValueError, match="set base_checkpoint too, and resampler_heads to null"):
+        projector_profile(file, resampler_heads=6)

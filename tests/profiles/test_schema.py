@@ -73,3 +73,8 @@ def test_short_run_does_not_end_in_its_warm_up(name):
 def test_warm_up_in_steps_is_refused():
     with pytest.raises(ValueError, match="a share of the steps below 1, such as 0.05, got 15"):
         profiles.load_profile("nano").with_training(warmup=15)
+
+
+def test_copy_with_a_field_that_there_is_none_of_raises():
+    with pytest.raises(ValueError, match="no field called 'pool'.*pooling"):
+        profiles.load_profile("nano").model_copy(update={"pool": 2})

@@ -65,3 +65,15 @@ def test_absurdly_large_tokenizer_of_a_profile_is_refused(tmp_path):
     write_sparse(tmp_path / "tokenizer.json", limits.MAX_TOKENIZER_BYTES + 1)
     with pytest.raises(ValueError, match=r"tokenizer.json has .* that a file of a tokenizer may have"):
         fields_of(profile_on(tmp_path, pretrained=None, tokenizer=str(tmp_path)))
+
+
+def test_projector_counts_with_its_content_and_not_its_name(tmp_path):
+    nano = load_profile("nano")
+    files = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
+    digests = []
+    for file, content in zip(files * 2, ("weights", "weights", "weights", "others"), strict=True):
+        file.write_text(content)
+        profile = nano.model_copy(update={"projector": str(file)})
+        digests.append(fields_of(profile)["projector"])
+    assert digests[0] == digests[1] == digests[2] != digests[3]
+    assert "projector" not in fields_of(nano)
