@@ -363,7 +363,7 @@ def _read_header(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def _has_text_behind_pixels(file: BinaryIO) -> bool:
-    """Return whether a PNG file has chunks behind its pixels that can hold EXIF; their heads alone are read."""
+    """Return whether a PNG file has chunks behind its pixels that can hold EXIF, by their heads."""
     position = file.tell()
     is_behind = found = False
     file.seek(len(_PNG_SIGNATURE))

@@ -3,6 +3,7 @@ weights are saved and loaded."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,10 @@ def add_lora(language_model: PreTrainedModel, rank: int, dropout: float) -> Peft
         target_modules=LORA_TARGETS,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(language_model.requires_grad_(False), config)
+    with warnings.catch_warnings():
+        # peft reads an attribute by its former name, which the user can do nothing about.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        return get_peft_model(language_model.requires_grad_(False), config)
 
 
 # --- trained weights

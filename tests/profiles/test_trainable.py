@@ -62,6 +62,13 @@ def test_components_are_trained_as_each_of_them_says():
         assert weight.requires_grad == ("lora" in name), name
 
 
+def test_lora_of_the_language_model_warns_of_nothing(recwarn):
+    profile = SMOKE.with_training(components=LORA_ALONE)
+    model = trainable.build_trainable(profile, build.build_processor(profile))
+    assert trainable.has_language_model_lora(model)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_fresh_weights_leave_the_random_state_as_it_was():
     processor = build.build_processor(SMOKE)
     torch.manual_seed(3)
