@@ -142,13 +142,13 @@ class _CorpusCounts:
 
     def interval(self, seed: int, other_counts: np.ndarray | None = None) -> Interval:
         """Return the score, or its difference to that of another run, with its 95 % interval."""
-        if self.metric.is_share:
+        corpus_score = self.metric.corpus_score
+        if corpus_score is None and self.metric.is_share:
             # Counts are [score, 1] for each example.
             if other_counts is None:
                 return mean_interval(self.counts[:, 0], clusters=self.images)
             return difference_interval(self.counts[:, 0] - other_counts[:, 0], clusters=self.images)
 
-        corpus_score = self.metric.corpus_score
         return bootstrap_interval(
             self.counts,
             corpus_score.combine if corpus_score else mean,
@@ -159,7 +159,7 @@ class _CorpusCounts:
             seed=seed,
         )
 
-    def _maximum(self) -> float | None:
+    def _maximum(self) -> float:
         """Return the highest score that the corpus could have."""
         corpus_score = self.metric.corpus_score
         if corpus_score is None:

@@ -22,6 +22,7 @@ _DRAWS_AT_ONCE = 200  # bounds the memory to 200 x examples
 _PRIOR_EVENTS = 2  # weight of the assumed dependence within clusters, in events
 _PRIOR_CORRELATION = 0.5  # of the answers to the questions of an image
 _CONTINUITY = 0.25  # events
+_ROUNDING = 1e-9
 
 
 class Interval(NamedTuple):
@@ -60,7 +61,7 @@ def mean_interval(
     if not is_share:
         return _as_interval(values.mean(), *_student_limits(sums, sizes, confidence), len(values))
 
-    if values.min() < 0 or values.max() > 1:
+    if values.min() < 0 or values.max() > 1 + _ROUNDING:
         raise ValueError(
             f"Shares lie between 0 and 1: got {values.min():g} to {values.max():g}. "
             "Other scores need is_share=False."
@@ -92,7 +93,7 @@ def difference_interval(
     if not is_share:
         return _as_interval(values.mean(), *_student_limits(sums, sizes, confidence), len(values))
 
-    if np.abs(values).max() > 1:
+    if np.abs(values).max() > 1 + _ROUNDING:
         raise ValueError(
             f"Differences of shares lie between -1 and 1: got {values.min():g} to {values.max():g}. "
             "Other scores need is_share=False."
@@ -320,7 +321,7 @@ def bootstrap_interval(
     other_counts: np.ndarray | None = None,
     clusters: Sequence[Hashable] | None = None,
     strata: Sequence[Hashable] | None = None,
-    maximum: float | None = 1.0,
+    maximum: float = 1.0,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -344,7 +345,7 @@ def bootstrap_interval(
         clusters: see `mean_interval`.
         strata: the stratum of each example, such as its task: as many clusters of each stratum are drawn as
             there are.
-        maximum: the highest score, if the lowest is 0; None if scores are unbounded.
+        maximum: the highest score, if the lowest is 0; for an error rate, the score of wrong answers.
         confidence: see `mean_interval`.
         resamples: number of bootstrap draws.
         seed: seed of the draws; the same input and seed give the same interval.
@@ -372,7 +373,7 @@ def bootstrap_interval(
     draws = np.concatenate(resampled)
 
     # Sums in another order round differently.
-    tolerance = 1e-9 * max(1.0, abs(value))
+    tolerance = _ROUNDING * max(1.0, abs(value))
     if np.ptp(draws) <= tolerance:
         is_difference = other_counts is not None
         limits = _limits_without_spread(value, members, maximum, is_difference, confidence)
@@ -430,14 +431,11 @@ def _acceleration(without_each: np.ndarray, members: Sequence[np.ndarray]) -> fl
 def _limits_without_spread(
     value: float,
     members: Sequence[np.ndarray],
-    maximum: float | None,
+    maximum: float,
     is_difference: bool,
     confidence: float,
 ) -> tuple[float, float]:
     """Return both ends of the interval of a score that is the same in all draws."""
-    if maximum is None:
-        return -np.inf, np.inf
-
     # The score of strata is the mean of theirs, whose variance is that of so many clusters in one stratum.
     num_clusters = max(1, round(len(members) ** 2 / sum(1 / len(indices) for indices in members)))
     sizes = np.ones(num_clusters)

@@ -188,7 +188,7 @@ class Verdict:
 
     @property
     def row(self) -> Row:
-        """The row of a table of verdicts."""
+        """The row of a table of verdicts; without a detectable effect if there is a single seed."""
         return {
             "claim": self.claim.name,
             "rendering": self.claim.rendering,
@@ -198,7 +198,7 @@ class Verdict:
             "high": self.interval.high,
             "confidence": self.confidence,
             "smallest_effect": self.claim.smallest_effect,
-            "detectable_effect": self.detectable,
+            "detectable_effect": self.detectable if np.isfinite(self.detectable) else None,
             "seeds": self.seeds,
             "n": self.interval.n,
             "verdict": self.outcome,

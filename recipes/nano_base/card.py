@@ -49,8 +49,9 @@ heads were trained anew on the weights of the phase before.)
 
 ## Test scores
 
-Exact match (captions: CIDEr-D, 0 to 10) with 95 % bootstrap intervals, on test images of {pixels} pixels
-resized to {tile}. Their photographs, layouts and written facts never appear in training.
+Exact match (captions: CIDEr-D, 0 to 10) with 95 % intervals over images (Wilson's; captions: BCa bootstrap),
+on test images of {pixels} pixels resized to {tile}. Their photographs, layouts and written facts never appear
+in training.
 
 {scores}
 Small text (`nano-fine`) is not legible at this resolution, so its answers are guesses. Tiling is what makes

@@ -11,6 +11,7 @@ from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.benchmarks import BENCHMARKS
 from monkeylib.evaluation.examples import Prediction
 from monkeylib.evaluation.foreign_predictions import NO_PREDICTION
+from monkeylib.evaluation.metrics import mme
 from monkeylib.evaluation.results import ScoreRow
 from tests.support import prediction_rows
 from tests.support.prediction_rows import write_predictions
@@ -85,6 +86,41 @@ def test_two_runs_are_compared_example_by_example():
     assert difference.value == pytest.approx(7 / 20)
     assert difference.low > 0 and difference.n == 40
     assert results.compare(worse, better, "exact_match").high < 0
+
+
+def _equal_answers(prediction, images):
+    """Return two predictions about each image, of one of ten tasks; only "yes" is right."""
+    return [
+        replace(
+            row, answers=["yes"], prediction=prediction, meta={"task": mme.MME_PERCEPTION[number // 2 % 10]}
+        )
+        for number, row in enumerate(_predictions(bool, images))
+    ]
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "anls", "character_error", "cider_d", "mme_perception"])
+@pytest.mark.parametrize("prediction", ["yes", "maybe"])
+def test_answers_that_all_have_one_score_leave_an_interval(metric, prediction):
+    """Twenty images that are all right, or all wrong, do not say that all others are."""
+    rows = _equal_answers(prediction, images=20)
+    score = prediction_rows.score(rows, metric)
+
+    assert score.high - score.low > 0.1
+    assert score.low <= score.value <= score.high
+
+    # Nor do two runs that answer alike.
+    difference = results.compare(rows, rows, metric)
+    assert difference.value == 0 and difference.low < -0.05 and difference.high > 0.05
+
+
+def test_interval_of_a_task_of_mme_is_on_the_scale_of_one_task():
+    runs = {("m", "mme"): _equal_answers("yes", images=200)}
+    groups = results.score_runs(runs, {"mme": ["mme_perception"]}, by="task")
+
+    # Accuracy and accuracy+ of each task.
+    assert {row.value for row in groups} == {2, 20}
+    for row in groups:
+        assert 0.7 * row.value < row.low < row.value == row.high
 
 
 def test_runs_on_different_examples_are_not_compared():

@@ -128,6 +128,7 @@ def test_one_seed_decides_nothing():
 
     assert verdict.outcome == "undecided" and "One seed" in verdict.reason
     assert verdict.interval.low > 0.4 and verdict.detectable == np.inf and verdict.seeds == 1
+    assert verdict.row["detectable_effect"] is None
 
 
 def test_equal_scores_are_one_model():

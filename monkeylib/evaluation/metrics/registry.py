@@ -51,8 +51,8 @@ class Metric:
         title: name in tables for readers.
         score_examples: one score for each example; multiple choice, MME and F1 need the examples' `meta`.
         higher_is_better: False for errors.
-        maximum: the highest score of an example, of which the lowest is 0; None for an error rate without a
-            highest one.
+        is_share: whether the score of every example lies between 0 and 1.
+        maximum: the score of an example that is entirely right, or of an error rate entirely wrong.
         corpus_score: score of a corpus; None if it is the mean of the examples' scores.
     """
 
@@ -60,13 +60,9 @@ class Metric:
     title: str
     score_examples: ExampleScores
     higher_is_better: bool = True
-    maximum: float | None = 1.0
+    is_share: bool = True
+    maximum: float = 1.0
     corpus_score: CorpusScore | None = None
-
-    @property
-    def is_share(self) -> bool:
-        """Whether the score of a corpus is a mean of shares between 0 and 1, as accuracy is."""
-        return self.corpus_score is None and self.maximum == 1
 
     @property
     def stratum(self) -> str | None:
@@ -200,9 +196,9 @@ _METRICS = (
         "character error",
         _per_example(text.character_error),
         higher_is_better=False,
-        maximum=None,
+        is_share=False,
     ),
-    Metric("cider_d", "CIDEr-D", _cider_d, maximum=10.0),
+    Metric("cider_d", "CIDEr-D", _cider_d, is_share=False, maximum=10.0),
     # Metrics of single benchmarks
     Metric("multiple_choice", "accuracy", _per_example_with_meta(choices.multiple_choice)),
     Metric("estvqa_anls", "ANLS", _per_example(estvqa.estvqa_anls)),
