@@ -8,10 +8,11 @@ from typing import Any
 _MODULES = {
     "load_model": "monkeylib.inference",
     "check_raising": "monkeylib.raising",
+    "load_raised": "monkeylib.raising",
     "raise_resolution": "monkeylib.raising",
 }
 
-__all__ = ["check_raising", "load_model", "raise_resolution"]
+__all__ = ["check_raising", "load_model", "load_raised", "raise_resolution"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,6 @@
 LoRA."""
 
 from monkeylib.raising.check import RaisingCheck, check_raising
-from monkeylib.raising.raised import Raised, raise_resolution
+from monkeylib.raising.raised import Raised, load_raised, raise_resolution
 
-__all__ = ["Raised", "RaisingCheck", "check_raising", "raise_resolution"]
+__all__ = ["Raised", "RaisingCheck", "check_raising", "load_raised", "raise_resolution"]

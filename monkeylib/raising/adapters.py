@@ -71,7 +71,8 @@ class LayerAdapters(nn.ModuleList):
         """Add `scaling_i * B_i A_i dropout(x)` in place: x `[v, n, d_in]`, output `[v, n, d_out]`."""
         adapters = [self[number] for number in part.adapters]
         # [v, rank, d_in] and [v, d_out, rank], or one for all views
-        lora_A = torch.cat([adapter.lora_A * adapter.scaling for adapter in adapters])
+        scaling = torch.cat([adapter.scaling for adapter in adapters])
+        lora_A = torch.cat([adapter.lora_A for adapter in adapters]) * scaling[:, None, None]
         lora_B = torch.cat([adapter.lora_B for adapter in adapters])
         if len(adapters) == 1:
             lora_A, lora_B = lora_A.expand(len(x), -1, -1), lora_B.expand(len(x), -1, -1)
@@ -94,19 +95,19 @@ def _refuse_unplanned_backward() -> None:
 
 
 def add_adapters(
-    tower: nn.Module, ranks: Mapping[str, int], count: int, dropout: float, state: ViewState
+    model: nn.Module, ranks: Mapping[str, int], count: int, dropout: float, state: ViewState
 ) -> None:
-    """Put adapters beside layers of a tower.
+    """Put adapters beside layers of a model.
 
     Args:
-        tower: of the model.
-        ranks: rank for each layer, by its name in the tower.
+        model: that holds the layers.
+        ranks: rank for each layer, by its name.
         count: adapters of each layer.
         dropout: before each.
         state: of the model.
     """
     for name, rank in ranks.items():
-        layer = tower.get_submodule(name)
+        layer = model.get_submodule(name)
         adapters = LayerAdapters(count, rank, layer, dropout, state)
         adapters.train(layer.training)
         layer.add_module(ADAPTERS, adapters)

@@ -102,7 +102,7 @@ class TileGrids:
         if grid in self.grids or not grid.tiles:
             return list(range(grid.tiles))
 
-        number_at = {position: number for number, position in enumerate(self._positions)}
+        number_at = {position: number for number, position in enumerate(self.positions)}
         positions = [(row, col) for row in range(grid.rows) for col in range(grid.cols)]
         if not number_at.keys() >= set(positions):
             raise ValueError(
@@ -112,7 +112,8 @@ class TileGrids:
         return [number_at[position] for position in positions]
 
     @property
-    def _positions(self) -> list[tuple[int, int]]:
+    def positions(self) -> list[tuple[int, int]]:
+        """Row and column of each tile number: those of the first grid, or of all grids of so many tiles."""
         if self.max_tiles is not None:
             return grid_positions(self.max_tiles)
         rows, cols = self.grids[0]

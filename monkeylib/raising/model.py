@@ -3,13 +3,15 @@
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from monkeylib.errors import choose
+from monkeylib.errors import shorten
+from monkeylib.raising import files
 from monkeylib.raising.adapters import (
     ADAPTERS,
     LayerAdapters,
@@ -18,13 +20,10 @@ from monkeylib.raising.adapters import (
     checkpoint_with_views,
     layer_adapters,
 )
-from monkeylib.raising.grids import TileGrids
 from monkeylib.raising.places import count_places
+from monkeylib.raising.settings import RaisingSettings
 from monkeylib.raising.tower import find_tower
 from monkeylib.raising.views import CheckpointedPart, ViewState
-
-Mode = Literal["per_tile", "shared", "none", "full"]
-MODES: tuple[Mode, ...] = ("per_tile", "shared", "none", "full")
 
 
 class RaisedModel:
@@ -32,11 +31,11 @@ class RaisedModel:
 
     Attributes:
         view_state: which views the tower is about to read.
-        tokens_per_view: places that a view takes in the prompt.
+        raising_settings: how it was raised.
     """
 
     view_state: ViewState
-    tokens_per_view: int
+    raising_settings: RaisingSettings
 
     def generate(self, *args: Any, tile_index: Any = None, **kwargs: Any) -> Any:
         """Generate as the model does, with the adapters of the views' tiles.
@@ -53,6 +52,29 @@ class RaisedModel:
         # Views are encoded before the first token, by a method that takes no `tile_index`.
         with self.view_state.use(tile_index):
             return super().generate(*args, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Save all weights as the model does, and what was learned as `files.write_raised` does.
+
+        The base's class, which would load the weights without the adapters, refuses the folder
+        (`files.mark_config`); `monkeylib.load_raised` reads it.
+
+        Raises:
+            FileExistsError: the folder holds another model.
+            ValueError: `push_to_hub`, which is a method of the raised model and its processor.
+        """
+        if kwargs.get("push_to_hub"):
+            raise ValueError(
+                "a raised model goes to the hub by `push_to_hub` of what `raise_resolution` returned"
+            )
+        folder = Path(save_directory)
+        if files.holds_other_model(folder):
+            raise FileExistsError(f"{folder} holds a model that is not raised: name a new folder")
+
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            files.mark_config(folder)
+            files.write_files(self, self.raising_settings, folder)
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         super()._set_gradient_checkpointing(*args, **kwargs)
@@ -102,59 +124,48 @@ def check_places(model: Any, inputs: Mapping[str, Any], view_count: int) -> None
         ValueError: it has not.
     """
     places = count_places(inputs, getattr(model.config, "image_token_id", None))
-    expected = view_count * model.tokens_per_view
+    tokens = model.raising_settings.tokens_per_view
+    expected = view_count * tokens
     if places is not None and places != expected:
         raise ValueError(
             f"the prompt holds {places} places for visual tokens, {view_count} views x "
-            f"{model.tokens_per_view} tokens are {expected}: build prompt and views with one call of the "
+            f"{tokens} tokens are {expected}: build prompt and views with one call of the "
             "raised processor"
         )
 
 
-def raise_model(
-    model: PreTrainedModel,
-    layers: Sequence[str],
-    grids: TileGrids,
-    tokens_per_view: int,
-    rank: int | Mapping[str, int] = 16,
-    mode: Mode = "per_tile",
-    dropout: float = 0.0,
-) -> PreTrainedModel:
+def raise_model(model: PreTrainedModel, settings: RaisingSettings) -> PreTrainedModel:
     """Add adapters to a model, in place, and have it take `tile_index`.
 
     Everything is frozen but the adapters; in the mode "full", all but the vision tower.
 
     Args:
         model: of transformers.
-        layers: linear layers of the tower, by their names in it (`tower.try_image`).
-        grids: of the images.
-        tokens_per_view: places that a view takes in the prompt.
-        rank: of the adapters, or one for each layer by its name or the end of it, such as `{"q_proj": 8}`.
-        mode: "per_tile" has an adapter a tile, "shared" one for all tiles, "none" and "full" have none.
-        dropout: before each adapter.
+        settings: how to raise it.
 
     Returns:
         The same model, of a class of the same name that takes `tile_index`.
 
     Raises:
-        ValueError: an unknown mode, no layer with a rank, or a model that is raised already.
+        ValueError: the model is raised already, is of another class, or lacks a layer.
     """
-    choose("mode", mode, MODES)
     if isinstance(model, RaisedModel):
         raise ValueError("this model is raised already: load the base anew to raise it differently")
+    if type(model).__name__ != settings.family:
+        raise ValueError(f"the model is a {type(model).__name__}: expected a {settings.family}")
 
-    if mode == "per_tile":
-        adapter_of_tile = list(range(grids.tiles))
-    else:
-        adapter_of_tile = [0 if mode == "shared" else -1] * grids.tiles
-    state = ViewState(adapter_of_tile)
+    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if missing := sorted(settings.ranks.keys() - linears):
+        raise ValueError(
+            f"{settings.family} has no linear layer {missing[0]}, beside which there are adapters: take the "
+            "base that was raised"
+        )
 
+    state = ViewState(settings.adapter_of_tile)
     tower = find_tower(model)
     model.requires_grad_(False)
-    tower.requires_grad_(mode == "full")
-    if mode in ("per_tile", "shared"):
-        ranks = ranks_of_layers(layers, rank)
-        add_adapters(tower, ranks, max(adapter_of_tile) + 1, dropout, state)
+    tower.requires_grad_(settings.mode == "full")
+    add_adapters(model, settings.ranks, len(settings.adapter_names), settings.dropout, state)
 
     TowerState(state).attach(tower)
     CallState(state).attach(model)
@@ -162,7 +173,7 @@ def raise_model(
 
     model.__class__ = raised_class(type(model))
     model.view_state = state
-    model.tokens_per_view = tokens_per_view
+    model.raising_settings = settings
     _extend_patched_forward(model)
     return model
 
@@ -180,9 +191,9 @@ def ranks_of_layers(layers: Sequence[str], rank: int | Mapping[str, int]) -> dic
     >>> ranks_of_layers(["0.attn.q_proj", "0.mlp.fc1"], {"q_proj": 8})
     {'0.attn.q_proj': 8}
     """
-    rank_of = {"": rank} if isinstance(rank, int) else dict(rank)
-    if not rank_of or min(rank_of.values()) < 1:
-        raise ValueError(f"rank is {rank!r}: expected a whole number from 1, or one for each layer")
+    rank_of = dict(rank) if isinstance(rank, Mapping) else {"": rank}
+    if not rank_of or not all(type(value) is int and value >= 1 for value in rank_of.values()):
+        raise ValueError(f"rank is {shorten(rank)}: expected a whole number from 1, or one for each layer")
 
     ranks = {}
     unused = set(rank_of)
@@ -287,7 +298,7 @@ def detach(model: PreTrainedModel) -> None:
             module._gradient_checkpointing_func = checkpoint.checkpoint
 
     _, model.__class__ = type(model).__bases__
-    del model.view_state, model.tokens_per_view
+    del model.view_state, model.raising_settings
 
 
 def _remove_hooks(module: nn.Module, owner: type) -> None:

@@ -76,11 +76,11 @@ def raise_processor(processor: ProcessorMixin, settings: ViewSettings) -> Proces
     if issubclass(base, RaisedProcessor):
         raise ValueError("this processor is raised already: pass that of the base")
 
-    raised = copy.copy(processor)
     route = ViewsRoute if settings.family.route == "views" else RepeatRoute
-    raised.__class__ = type(
-        base.__name__, (route, base), {"view_settings": settings, "__doc__": base.__doc__}
-    )
+    members = {"view_settings": settings, "__doc__": base.__doc__}
+
+    raised = copy.copy(processor)
+    raised.__class__ = type(base.__name__, (route, base), members)
     return raised
 
 
@@ -92,6 +92,13 @@ class RaisedProcessor:
     """
 
     view_settings: ViewSettings
+
+    def __reduce__(self) -> tuple:
+        """Be pickled, for the workers of a data loader, as the base's processor that is raised again."""
+        _, base = type(self).__bases__
+        processor = base.__new__(base)
+        vars(processor).update(vars(self))
+        return raise_processor, (processor, self.view_settings)
 
     @property
     def model_input_names(self) -> list[str]:

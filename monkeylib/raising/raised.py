@@ -1,14 +1,24 @@
 """Raise the resolution of a vision-language model of transformers: Monkey's method for any of them."""
 
+from __future__ import annotations
+
+import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
 
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from monkeylib.raising.check import RaisingCheck, check_raising
-from monkeylib.raising.model import Mode, merge_adapters, raise_model
-from monkeylib.raising.processor import raise_processor
+from monkeylib.checkpoints import hub
+from monkeylib.errors import choose
+from monkeylib.raising.check import check_raising
+from monkeylib.raising.families import processor_family
+from monkeylib.raising.files import read_settings, read_weights, write_raised
+from monkeylib.raising.model import merge_adapters, raise_model, ranks_of_layers
+from monkeylib.raising.processor import ViewSettings, raise_processor
+from monkeylib.raising.settings import Mode, RaisingSettings
+from monkeylib.raising.tower import tower_name
 from monkeylib.tiling import ResizeMode
 
 
@@ -19,21 +29,45 @@ class Raised:
     Fields:
         model: takes `tile_index`; without it, it is the base.
         processor: cuts images, and gives `tile_index`.
-        check: what was known before.
-        mode: of the adapters.
-        rank: of the adapters, or one a name of layers.
-        dropout: before each adapter.
+        settings: how the model was raised.
     """
 
     model: PreTrainedModel
     processor: ProcessorMixin
-    check: RaisingCheck
-    mode: Mode
-    rank: int | Mapping[str, int] = field(default=16)
-    dropout: float = 0.0
+    settings: RaisingSettings
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.processor))
+
+    def save(self, folder: str | Path) -> None:
+        """Write what was learned into a new folder: adapters, and weights of the base that have a gradient.
+
+        See `files`; `load_raised` reads it.
+
+        Raises:
+            FileExistsError: `folder` holds something already.
+        """
+        write_raised(self.model, self.settings, Path(folder))
+
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+        """Put on the hub what `save` writes, and return its address.
+
+        Args:
+            repo_id: "owner/name"; created where there is none.
+            private: whether only its owner sees it.
+            token: of the owner, by default the one that is logged in.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        address = api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent) / "raised"
+            self.save(folder)
+            api.upload_folder(
+                repo_id=repo_id, folder_path=folder, commit_message="Per-tile LoRA of monkeylib"
+            )
+        return str(address)
 
     def merge(self) -> PreTrainedModel:
         """Add the adapters of the mode "shared" to the weights, and return the model, now of its base class.
@@ -84,10 +118,84 @@ def raise_resolution(
     Raises:
         ValueError: the model cannot be raised (`check_raising` says why), or an argument is impossible.
     """
+    choose("mode", mode, get_args(Mode))
     check = check_raising(model, processor, grid, tile_size, resize_mode)
     if not check.is_possible:
         raise ValueError(check.sentence)
 
-    raised_processor = raise_processor(processor, check.settings)
-    raise_model(model, check.layers, check.grids, check.tokens_per_view, rank, mode, dropout)
-    return Raised(model, raised_processor, check, mode, rank, dropout)
+    ranks: dict[str, int] = {}
+    if mode in ("per_tile", "shared"):
+        tower = tower_name(model)
+        ranks = {f"{tower}.{layer}": value for layer, value in ranks_of_layers(check.layers, rank).items()}
+
+    settings = RaisingSettings(
+        family=type(model).__name__,
+        base=model.name_or_path,
+        grids=check.grids,
+        ranks=ranks,
+        mode=mode,
+        dropout=dropout,
+        tile_size=check.tile_size,
+        tokens_per_view=check.tokens_per_view,
+        resize_mode=resize_mode,
+        resizes_global_view=tile_size is not None,
+    )
+    return _raise(model, processor, settings)
+
+
+def load_raised(
+    folder: str | Path,
+    model: PreTrainedModel | None = None,
+    processor: ProcessorMixin | None = None,
+    **options: Any,
+) -> Raised:
+    """Load a raised model: its base, raised again, with what was learned.
+
+    Args:
+        folder: that `save`, or `save_pretrained` of the model, has written; or the name of one on the hub.
+        model, processor: the base, by default the one that was raised, from where it was then.
+        options: of transformers' `from_pretrained` for the base, such as `dtype` or `device_map`.
+
+    Raises:
+        FileNotFoundError: the folder holds no raised model.
+        ValueError: a file is broken, or the base is another one.
+    """
+    folder = _fetch(folder)
+    settings = read_settings(folder)
+    if (model is None or processor is None) and not settings.base:
+        raise ValueError(
+            f"{folder} does not say what its base was, which had no name: pass the base's model and processor"
+        )
+    if model is None:
+        model = AutoModelForImageTextToText.from_pretrained(settings.base, **options)
+    if processor is None:
+        processor = AutoProcessor.from_pretrained(settings.base)
+
+    raised = _raise(model, processor, settings)
+    read_weights(model, settings, folder)
+    return raised
+
+
+def _fetch(folder: str | Path) -> Path:
+    """Return a folder, or that of a name on the hub in the hub's cache."""
+    if Path(folder).exists() or str(folder).count("/") != 1:
+        return Path(folder)
+
+    from huggingface_hub import snapshot_download
+
+    hub.go_offline_if_unreachable(folder)
+    return Path(snapshot_download(str(folder)))
+
+
+def _raise(model: PreTrainedModel, processor: ProcessorMixin, settings: RaisingSettings) -> Raised:
+    views = ViewSettings(
+        settings.grids,
+        settings.tile_size,
+        settings.tokens_per_view,
+        settings.resize_mode,
+        processor_family(processor),
+        getattr(model.config, "image_token_id", None),
+        settings.resizes_global_view,
+    )
+    raised_processor = raise_processor(processor, views)
+    return Raised(raise_model(model, settings), raised_processor, settings)

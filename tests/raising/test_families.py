@@ -1,0 +1,220 @@
+"""Each family of models, on tiny random weights: one test a family and check, whose table is in the docs."""
+
+import copy
+
+import pytest
+import torch
+from peft import PeftModel
+
+from monkeylib.raising import Raised, load_raised, raise_resolution
+from monkeylib.raising.adapters import layer_adapters
+from monkeylib.raising.families import processor_family
+from monkeylib.raising.tower import encode_image, find_tower
+from monkeylib.tiling import resize
+from tests.raising.conftest import noise_image, run, train_adapters
+from tests.support import tiny_vlms
+from tests.support.family_table import CHECKS, EXCEPTIONS, PAGE, family_table
+
+
+class Family:
+    """A raised family, its base, and inputs of one image."""
+
+    def __init__(self, name):
+        self.name = name
+        self.vlm = tiny_vlms.build(name)
+        self.base = copy.deepcopy(self.vlm.model)
+        self.model, self.processor = raise_resolution(
+            self.vlm.model, self.vlm.processor, rank=4, tile_size=self.vlm.tile_size
+        )
+        self.fresh = copy.deepcopy(self.model)
+        train_adapters(self.model)
+        self.inputs = self.prepare()
+        self.without_index = {name: value for name, value in self.inputs.items() if name != "tile_index"}
+        # Characters alone: an image token among the answers would ask for an image.
+        tokenizer = self.vlm.processor.tokenizer
+        characters = set(tokenizer.convert_tokens_to_ids(list(tiny_vlms.CHARACTERS)))
+        self.generation = {
+            "max_new_tokens": 4,
+            "do_sample": False,
+            "suppress_tokens": sorted(set(range(self.vocabulary)) - characters),
+        }
+
+    @property
+    def vocabulary(self):
+        return self.model.config.get_text_config().vocab_size
+
+    def prepare(self, seed=0, **options):
+        prompt = self.vlm.prompt()
+        return self.processor(images=[noise_image(seed)], text=[prompt], return_tensors="pt", **options)
+
+    def prepare_base(self):
+        image = noise_image()
+        if self.vlm.tile_size:
+            image = resize(image, self.vlm.tile_size, self.vlm.tile_size)
+        options = processor_family(self.vlm.processor).image_options
+        return self.vlm.processor(images=[image], text=[self.vlm.prompt()], return_tensors="pt", **options)
+
+    def prepare_batch(self):
+        return self.processor(
+            images=[noise_image(0), noise_image(1)],
+            text=[self.vlm.prompt()] * 2,
+            grid=[(2, 2), (1, 2)],
+            padding=True,
+            return_tensors="pt",
+        )
+
+    def features(self, tile_index):
+        """Return what the tower's output becomes for each view: `[V, ...]`."""
+        outputs = []
+        hook = find_tower(self.model).register_forward_hook(
+            lambda _, __, output: outputs.append(output.last_hidden_state)
+        )
+        try:
+            with torch.no_grad(), self.model.view_state.use(tile_index):
+                encode_image(self.model, self.inputs)
+        finally:
+            hook.remove()
+        return outputs[0].reshape(len(tile_index), -1)
+
+
+@pytest.fixture(scope="module", params=tiny_vlms.FAMILIES)
+def family(request):
+    return Family(request.param)
+
+
+@pytest.fixture(autouse=True)
+def exceptions(request):
+    """Skip what the table says is not so."""
+    if "family" in request.fixturenames:
+        check = request.function.__name__.removeprefix("test_")
+        reason = EXCEPTIONS.get((request.getfixturevalue("family").name, check))
+        if reason:
+            pytest.skip(reason)
+
+
+@torch.no_grad()
+def test_parity(family):
+    """Fresh adapters, and no numbers of tiles, leave the base as it is, and so does one view."""
+    plain = run(family.base, family.without_index).logits
+    assert torch.equal(run(family.fresh, family.inputs).logits, plain)
+    assert torch.equal(run(family.model, family.without_index).logits, plain)
+    assert not torch.allclose(run(family.model, family.inputs).logits, plain, atol=1e-4)
+
+    one = run(family.model, family.prepare(grid=(0, 0))).logits
+    assert torch.equal(one, run(family.base, family.prepare_base()).logits)
+
+
+def test_tiles(family):
+    """The adapters of a tile change the view of that tile alone."""
+    base = family.features([-1] * 5)
+    for tile in range(4):
+        numbers = [-1] * 5
+        numbers[tile] = tile
+        is_changed = (family.features(numbers) - base).abs().amax(dim=1) > 1e-4
+        assert is_changed.tolist() == [view == tile for view in range(5)]
+
+
+def test_gradients(family):
+    """They reach every adapter of the tiles that are there, and no other."""
+    model = copy.deepcopy(family.model)
+    run(model, family.prepare(grid=(1, 2))).logits.float().square().mean().backward()
+    for adapters in layer_adapters(model).values():
+        assert all(adapters[tile].lora_A.grad.abs().max() > 0 for tile in (0, 1))
+        assert all(adapters[tile].lora_A.grad is None for tile in (2, 3))
+
+
+def test_generate(family):
+    """Greedily as step by step without a cache; samples of the likeliest token, and beams, as each alone."""
+    model, inputs = family.model, family.inputs
+    greedy = model.generate(**inputs, **family.generation)
+    if not model.config.is_encoder_decoder:
+        without_cache = model.generate(**inputs, **family.generation, use_cache=False)
+        assert torch.equal(without_cache, greedy)
+
+    options = {**family.generation, "do_sample": True, "top_k": 1}
+    samples = model.generate(**inputs, **options, num_return_sequences=3)
+    assert torch.equal(samples, greedy.repeat(3, 1))
+    beams = model.generate(**inputs, **family.generation, num_beams=2)
+    assert beams.shape == greedy.shape
+
+
+def test_batch(family):
+    """Two images of different grids, padded, as each alone."""
+    batch = family.prepare_batch()
+    alone = [family.inputs, family.prepare(seed=1, grid=(1, 2))]
+    with torch.no_grad():
+        logits = run(family.model, batch).logits[:, -1]
+        expected = torch.cat([run(family.model, inputs).logits[:, -1] for inputs in alone])
+    assert torch.allclose(logits, expected, rtol=1e-3, atol=1e-3)
+
+    new_tokens = family.generation["max_new_tokens"]
+    for options in ({}, {"num_beams": 2}):
+        generated = family.model.generate(**batch, **family.generation, **options)[:, -new_tokens:]
+        each = [family.model.generate(**inputs, **family.generation, **options) for inputs in alone]
+        assert torch.equal(generated, torch.cat([ids[:, -new_tokens:] for ids in each]))
+
+
+def test_training(family):
+    """A small step along the gradient lowers the loss: in double precision, since it may be a tiny bit."""
+    # transformers' Kosmos-2 masks with a number that has no double precision.
+    dtype = torch.float32 if family.name == "kosmos2" else torch.float64
+    model = copy.deepcopy(family.model).to(dtype)
+    inputs = {
+        name: value.to(dtype) if value.is_floating_point() else value for name, value in family.inputs.items()
+    }
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def loss():
+        return run(model, inputs).logits[:, -1].log_softmax(dim=-1)[:, 5].neg().mean()
+
+    before = loss()
+    gradients = torch.autograd.grad(before, learning)
+    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+    with torch.no_grad():
+        for parameter, gradient in zip(learning, gradients, strict=True):
+            parameter -= 1e-3 * gradient / norm
+    assert loss() < before
+
+
+def test_checkpointing(family):
+    """Two calls before one backward pass have the gradients that they have without checkpointing."""
+    model = copy.deepcopy(family.model)
+    others = family.prepare(seed=1, grid=(1, 2))
+
+    def gradients():
+        model.zero_grad()
+        model.train()
+        # Dropout draws the same numbers in both runs.
+        torch.manual_seed(0)
+        sum(run(model, inputs).logits.square().mean() for inputs in (family.inputs, others)).backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    checkpointed = gradients()
+    assert checkpointed.keys() == plain.keys() and plain
+    for name, gradient in plain.items():
+        assert torch.allclose(checkpointed[name], gradient, rtol=1e-3, atol=1e-5), name
+
+
+def test_files(family, tmp_path):
+    """What is saved is loaded on the base, and peft alone computes the same of it."""
+    Raised(family.model, family.processor, family.model.raising_settings).save(tmp_path / "raised")
+    vlm = tiny_vlms.build(family.name)
+    loaded = load_raised(tmp_path / "raised", vlm.model, vlm.processor)
+    with torch.no_grad():
+        expected = run(family.model, family.inputs).logits
+        assert torch.equal(run(loaded.model, family.inputs).logits, expected)
+
+        # One adapter for all views, since peft tells no views apart here.
+        of_tile = run(family.model, {**family.inputs, "tile_index": torch.full((5,), 2)}).logits
+        model = PeftModel.from_pretrained(
+            copy.deepcopy(family.base), str(tmp_path / "raised" / "tile-2")
+        ).eval()
+        assert torch.allclose(run(model, family.without_index).logits, of_tile, rtol=1e-4, atol=1e-4)
+
+
+def test_table_in_the_docs_is_that_of_these_tests():
+    names = {name for name in globals() if name.startswith("test_")}
+    assert {f"test_{check}" for check in CHECKS} < names
+    assert family_table() in PAGE.read_text(encoding="utf-8")
