@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from filelock import FileLock
 
 from monkeylib import resources
-from monkeylib.digests import text_digest
+from monkeylib.data.file_cache import cached_file
 
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 _CHUNK = 2**20  # bytes that are read at once
@@ -153,18 +152,16 @@ def _utf8_copy(path: Path) -> Path:
     if encoding.startswith("utf-8"):
         return path
 
-    copy = _cache_file(path, path.suffix)
-    if not copy.is_file():
-        try:
-            with resources.atomic_write(copy) as temporary:
-                with open(path, encoding=encoding, newline="") as source:
-                    with open(temporary, "w", encoding="utf-8", newline="") as target:
-                        while text := source.read(_CHUNK):
-                            target.write(text)
-        except UnicodeError as error:
-            raise ValueError(f"{path} is not JSON ({error}): write it in UTF-8") from error
+    def write(copy: Path) -> None:
+        with open(path, encoding=encoding, newline="") as source:
+            with open(copy, "w", encoding="utf-8", newline="") as target:
+                while text := source.read(_CHUNK):
+                    target.write(text)
 
-    return copy
+    try:
+        return cached_file(path, "rows", path.suffix, write)
+    except UnicodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): write it in UTF-8") from error
 
 
 def _first_line(path: Path) -> bytes:
@@ -175,13 +172,6 @@ def _first_line(path: Path) -> bytes:
 
 
 # --- index
-
-
-def _cache_file(path: Path, suffix: str) -> Path:
-    """Return the file of the cache that belongs to a state of a file: another size or time is another."""
-    stat = path.stat()
-    state = text_digest(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}")[:16]
-    return resources.cache() / "rows" / f"{path.stem}-{state}{suffix}"
 
 
 def _load_index(utf8: Path, path: Path, is_list: bool) -> np.ndarray:
@@ -199,14 +189,12 @@ def _load_index(utf8: Path, path: Path, is_list: bool) -> np.ndarray:
     if utf8.stat().st_size < _IN_MEMORY:
         return in_memory()
 
-    index = _cache_file(path, ".index")
+    def write(index: Path) -> None:
+        with open(index, "wb") as file:
+            _write_spans(spans(), file)
+
     try:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        # The first process of a machine indexes; the others wait and map its index.
-        with FileLock(f"{index}.lock"):
-            if not index.is_file():
-                with resources.atomic_write(index) as temporary, open(temporary, "wb") as file:
-                    _write_spans(spans(), file)
+        index = cached_file(path, "rows", ".index", write)
     except OSError:
         # The cache cannot be written: each process keeps an index of its own.
         return in_memory()

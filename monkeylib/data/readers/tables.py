@@ -12,18 +12,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
 
 from monkeylib import resources
+from monkeylib.data.file_cache import cached_file
 from monkeylib.data.json_rows import text_encoding
 from monkeylib.data.readers.base import find_files, is_pattern, takes_question
 from monkeylib.data.readers.forms import tell_form
 from monkeylib.data.schema import DatasetEntry
-from monkeylib.digests import text_digest
 from monkeylib.errors import first_line
 
 if TYPE_CHECKING:
@@ -339,31 +339,21 @@ def _map_arrow(file: Path) -> Iterator[pa.RecordBatch]:
     """
     import pyarrow as pa
 
-    # A file that was written again has another size or time.
-    stat = file.stat()
-    state = text_digest(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}")[:16]
-    converted = resources.cache() / "tables" / f"{file.stem}-{state}.arrow"
-
-    if not converted.is_file():
-        converted.parent.mkdir(parents=True, exist_ok=True)
-        # The first process of a machine converts; the others wait and map its file.
-        with FileLock(f"{converted}.lock"):
-            if not converted.is_file():
-                try:
-                    _convert(file, converted)
-                except OSError as error:
-                    # pyarrow's, of damaged content; the system's have a number.
-                    if error.errno is not None:
-                        raise
-                    raise ValueError(
-                        f"{file} is a damaged {table_kind(file)} file ({first_line(error)}): write it anew"
-                    ) from error
-                except (pa.ArrowException, UnicodeError, csv.Error) as error:
-                    encoding = " in UTF-8" if isinstance(error, UnicodeError) else ""
-                    raise ValueError(
-                        f"{file} is no {table_kind(file)} file that can be read ({first_line(error)}): write "
-                        f"it anew{encoding}"
-                    ) from error
+    try:
+        converted = cached_file(file, "tables", ".arrow", partial(_convert, file))
+    except OSError as error:
+        # pyarrow's, of damaged content; the system's have a number.
+        if error.errno is not None:
+            raise
+        raise ValueError(
+            f"{file} is a damaged {table_kind(file)} file ({first_line(error)}): write it anew"
+        ) from error
+    except (pa.ArrowException, UnicodeError, csv.Error) as error:
+        encoding = " in UTF-8" if isinstance(error, UnicodeError) else ""
+        raise ValueError(
+            f"{file} is no {table_kind(file)} file that can be read ({first_line(error)}): write it anew"
+            f"{encoding}"
+        ) from error
 
     reader = pa.ipc.open_file(pa.memory_map(str(converted)))
     for number in range(reader.num_record_batches):
@@ -375,7 +365,7 @@ def _convert(file: Path, converted: Path) -> None:
 
     schema, batches = _READERS[table_kind(file)](file)
     plain = _plain_schema(schema)
-    with resources.atomic_write(converted) as temporary, pa.ipc.new_file(str(temporary), plain) as writer:
+    with pa.ipc.new_file(str(converted), plain) as writer:
         for batch in batches:
             columns = [
                 _to_plain(column, field.type) for column, field in zip(batch.columns, plain, strict=True)

@@ -16,16 +16,15 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
-from monkeylib import resources
+from monkeylib.data.file_cache import cached_file
 from monkeylib.data.json_rows import JsonRows
 from monkeylib.data.records import BadRecord
-from monkeylib.digests import text_digest
 from monkeylib.images import SUFFIXES
 
 Spans = dict[str, list[int]]  # suffix of a member -> its first byte and its length
@@ -166,23 +165,11 @@ def _load_index(shard: Path) -> JsonRows:
 
     The index is a file of JSON lines, which is not held in memory either.
     """
-    # A shard that was written again has another size or time, and gets another index.
-    stat = shard.stat()
-    state = text_digest(f"{shard.resolve()} {stat.st_size} {stat.st_mtime_ns}")[:16]
-    cached = resources.cache() / "shards" / f"{shard.stem}-{state}.jsonl"
-
-    if not cached.is_file():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        # The first process of a machine indexes; the others wait and read its index.
-        with FileLock(f"{cached}.lock"):
-            if not cached.is_file():
-                _write_index(shard, cached)
-
-    return JsonRows(cached)
+    return JsonRows(cached_file(shard, "shards", ".jsonl", partial(_write_index, shard)))
 
 
 def _write_index(shard: Path, index: Path) -> None:
-    with resources.atomic_write(index) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with open(index, "w", encoding="utf-8") as file:
         for key, spans in _index(shard):
             file.write(json.dumps({"key": key, "members": spans}) + "\n")
         # An empty list, since an empty file is none.

@@ -190,7 +190,7 @@ def test_tables_are_converted_once_and_mapped(folder, monkeypatch):
 
     (folder / "rows.csv").write_text("image,question,answer\na.png,what?,x\n")
     assert len(files.read(folder, None, "rows.csv")) == 1
-    monkeypatch.setattr(tables, "_convert", None)
+    monkeypatch.setattr(tables, "_convert", lambda *_: pytest.fail("converted again"))
     assert len(files.read(folder, None, "rows.csv")) == 1
 
 

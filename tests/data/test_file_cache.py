@@ -1,0 +1,72 @@
+"""Files of the cache that are made of data files."""
+
+import os
+import threading
+
+import pytest
+
+from monkeylib import resources
+from monkeylib.data.file_cache import cached_file
+
+
+@pytest.fixture()
+def source(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
+    path = tmp_path / "rows.json"
+    path.write_text("one")
+    return path
+
+
+def cached_files():
+    return {path for path in (resources.cache() / "rows").iterdir() if path.suffix != ".lock"}
+
+
+def test_file_is_made_once_for_each_state_of_its_source(source):
+    made = []
+
+    def write(path):
+        made.append(source.read_text())
+        path.write_text(source.read_text().upper())
+
+    first = cached_file(source, "rows", ".index", write)
+    assert first.read_text() == "ONE" and first.suffix == ".index"
+    assert cached_file(source, "rows", ".index", write) == first and made == ["one"]
+
+    # Of the same length, at another time.
+    source.write_text("two")
+    os.utime(source, ns=(0, 0))
+    second = cached_file(source, "rows", ".index", write)
+    assert second.read_text() == "TWO" and made == ["one", "two"]
+    assert cached_files() == {first, second}
+
+
+def test_others_wait_for_the_first_who_makes_it(source):
+    made, waiting, threads = [], threading.Event(), []
+
+    def write(path):
+        made.append(path)
+        # The other one has begun by now, and cannot get here.
+        waiting.wait(timeout=30)
+        path.write_text("x")
+
+    def run():
+        cached_file(source, "rows", ".index", write)
+
+    for _ in range(2):
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+    waiting.set()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(made) == 1 and len(cached_files()) == 1
+
+
+def test_nothing_half_written_stays(source):
+    def fail(path):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        cached_file(source, "rows", ".index", fail)
+    assert cached_files() == set()
+    assert cached_file(source, "rows", ".index", lambda path: path.write_text("whole")).read_text() == "whole"
