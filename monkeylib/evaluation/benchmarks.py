@@ -187,10 +187,11 @@ def synthetic_examples(
         questions = synthetic.make_test_set(split, count, make=partial(make_transfer_sample, size=size))
     else:
         questions = synthetic.make_test_set(split, count, size=size, rendering=rendering)
-    return [_nano_example(question) for question in questions]
+    return [nano_example(question) for question in questions]
 
 
-def _nano_example(question: synthetic.TestQuestion) -> Example:
+def nano_example(question: synthetic.TestQuestion) -> Example:
+    """Return a question of a synthetic test set as an example."""
     sample = question.sample
     return Example(
         id=question.id,
