@@ -20,9 +20,11 @@ stands beside the verdict.
 **Power.** Beside each verdict stands the smallest true difference that would have been told from 0 in 80 % of
 such grids, given the variance that was observed (`detectable_effect`): what *undecided* leaves open.
 
-**Smallest effects of interest.** 0.1 nats per character where the views change: an answer of five characters
-becomes 1.6 times as likely. 0.05 where only LoRA changes: 1.3 times. They were chosen before any score of the
-grid had been read.
+**Smallest effects of interest.** 0.1 nats per character where views or labels change: an answer of five
+characters becomes 1.6 times as likely. 0.05 where only LoRA changes: 1.3 times. They were chosen before any
+score of the grid had been read.
+
+Images of another size are other images, so the curve over resolutions is no paired comparison, and no claim.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ OUTCOMES: tuple[Outcome, ...] = ("supported", "not supported", "undecided")
 ERROR_RATE = 0.05  # of all claims together
 POWER = 0.8
 
-_VIEWS = 0.1
+_VIEWS = 0.1  # views or labels
 _LORA = 0.05
 
 
@@ -98,9 +100,9 @@ CLAIMS = (
     ),
     Claim(
         "interpolation",
-        "Tiles with LoRA read small text better than one interpolated view of all pixels with LoRA.",
+        "Tiles with LoRA read small text better than one interpolated view with LoRA and as many tokens.",
         ("per_tile", "end"),
-        ("interpolated_lora", "end"),
+        ("interpolated_lora_tokens", "end"),
         _VIEWS,
     ),
     Claim(
@@ -110,6 +112,21 @@ CLAIMS = (
         ("tiles_only", "end"),
         _VIEWS,
         split="large",
+    ),
+    Claim(
+        "visual tokens",
+        "All visual tokens read small text better than a quarter of them, averaged.",
+        ("per_tile", "end"),
+        ("pooled", "end"),
+        _VIEWS,
+    ),
+    # Labels
+    Claim(
+        "richer captions",
+        "Training on captions of all levels of detail teaches more about small text than on short ones.",
+        ("labels_text", "end"),
+        ("labels_short", "end"),
+        _VIEWS,
     ),
     # LoRA
     Claim(
@@ -218,7 +235,7 @@ def decide(
     Args:
         claim: the claim.
         better: scores of its first variant, `[seeds, questions]`.
-        worse: scores of the other, of the same seeds and questions.
+        worse: scores of the other, of the same seeds and questions, in the same order.
         clusters: the image of each question; by default each question has its own.
         num_claims: number of claims that are decided together.
 
