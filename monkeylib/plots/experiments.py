@@ -1,0 +1,227 @@
+"""The grid of experiments: curves, paired differences, text size, cost, and what trained LoRA became.
+
+Every drawing works with the cells that there are: a variant without runs is left out, or named as not run.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from monkeylib.evaluation import benchmarks
+from monkeylib.plots.style import COLOURS, INK, draw_intervals
+from monkeylib.tables import Row
+
+METRICS = {"log-likelihood": "log-likelihood, nats per character", "exact match": "exact match, %"}
+_LINES = ("-", "--", ":", "-.")
+
+
+def draw_learning_curves(
+    rows: Sequence[Row], names: Mapping[str, str], splits: Sequence[str] = ("fine", "large", "general")
+) -> Figure:
+    """Draw scores from step 0 on: lines are means over seeds, bands reach from the lowest to the highest.
+
+    Args:
+        rows: rows of the grid's table, of one rendering.
+        names: the variants to draw, and what to call them; those without rows are left out.
+        splits: the splits, one column of panels each.
+
+    Raises:
+        ValueError: none of the variants has rows.
+    """
+    frame = _select(rows, names)
+    frame = _in_percent(frame[frame["condition"] == "as trained"])
+    size = (2.6 * len(splits) + 0.6, 5 + 0.2 * frame["variant"].nunique())
+    fig, axes = plt.subplots(len(METRICS), len(splits), figsize=size, sharex=True, squeeze=False)
+
+    colours, lines = _colours(names), _line_styles(names)
+    for panels, (metric, title) in zip(axes, METRICS.items(), strict=True):
+        for ax, split in zip(panels, splits, strict=True):
+            drawn = frame[(frame["metric"] == metric) & (frame["split"] == split)]
+            for variant in dict.fromkeys(drawn["variant"]):
+                # Percentiles 0 to 100: from the lowest to the highest seed.
+                sns.lineplot(
+                    drawn[drawn["variant"] == variant],
+                    x="step",
+                    y="value",
+                    errorbar=("pi", 100),
+                    color=colours[variant],
+                    linestyle=lines[variant],
+                    marker="o",
+                    markersize=4,
+                    label=names[variant],
+                    legend=False,
+                    ax=ax,
+                )
+            ax.set(title=_split_title(split), ylabel="", xlabel="")
+        panels[0].set_ylabel(title)
+    for ax in axes[-1]:
+        ax.set_xlabel("training step")
+
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig
+
+
+def draw_differences(
+    rows: Sequence[Row], names: Mapping[str, str], by: str = "split", reference: str = "Monkey"
+) -> Figure:
+    """Draw paired differences to one variant as a forest plot: points with their intervals.
+
+    Hollow points rest on a single seed, so that their interval is over questions alone.
+
+    Args:
+        rows: `variant`, `difference`, `low`, `high`, `seeds`, and the column of the panels.
+        names: the variants to draw, from top to bottom, and what to call them. One without rows gets a line
+            that says so.
+        by: the column whose values get a panel each.
+        reference: name of the variant that the others are compared with.
+    """
+    frame = pd.DataFrame(rows)
+    panels = list(dict.fromkeys(frame[by]))
+    run = set(frame["variant"])
+    labels = [title if name in run else f"{title} (not run yet)" for name, title in names.items()]
+
+    size = (4.2 + 2.2 * len(panels), 1.0 + 0.27 * len(names))
+    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for ax, panel in zip(axes[0], panels, strict=True):
+        drawn = frame[(frame[by] == panel) & frame["variant"].isin(list(names))]
+        places = [list(names).index(name) for name in drawn["variant"]]
+        filled = [COLOURS[0] if seeds > 1 else "white" for seeds in drawn["seeds"]]
+
+        ax.axvline(0, color=COLOURS[1], linewidth=1)
+        draw_intervals(ax, drawn["difference"], places, drawn["low"], drawn["high"], horizontal=True)
+        ax.scatter(drawn["difference"], places, c=filled, edgecolors=COLOURS[0], s=32, zorder=3)
+        ax.set_title(_split_title(panel) if by == "split" else f"quadrants {panel}")
+        ax.set_xlabel(f"minus {reference}, nats per character")
+
+    axes[0, 0].set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5))
+    return fig
+
+
+def draw_text_sizes(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
+    """Draw exact match against the height of the text that the answer needs, before and after training.
+
+    Args:
+        rows: `variant`, `moment` ("start" or "end"), `height` in pixels, `value` as a share.
+        names: the variants to draw, and what to call them.
+
+    Raises:
+        ValueError: none of the variants has rows.
+    """
+    frame = _select(rows, names)
+    colours = _colours(names)
+    fig, ax = plt.subplots(figsize=(7.4, 3.4 + 0.2 * frame["variant"].nunique()))
+
+    moments = {"start": ("--", "without training"), "end": ("-", "trained")}
+    for variant in dict.fromkeys(frame["variant"]):
+        for moment, (line, _) in moments.items():
+            drawn = frame[(frame["variant"] == variant) & (frame["moment"] == moment)].sort_values("height")
+            ax.plot(
+                drawn["height"], 100 * drawn["value"], line, color=colours[variant], marker="o", markersize=4
+            )
+
+    ax.set(xlabel="height of the smallest text that the answer needs, pixels", ylabel=METRICS["exact match"])
+    ax.set_ylim(-2, 102)
+    handles = [Line2D([], [], color=colours[name], label=names[name]) for name in _in_order(frame, names)]
+    handles += [Line2D([], [], color=INK, linestyle=line, label=label) for line, label in moments.values()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=2)
+    return fig
+
+
+def draw_costs(rows: Sequence[Row], names: Mapping[str, str], split: str = "fine") -> Figure:
+    """Draw exact match after the last step against floating-point operations and visual tokens of an image.
+
+    Args:
+        rows: rows of the grid's table, of one rendering.
+        names: the variants to draw, and what to call them; a point is the mean over seeds.
+        split: the questions.
+
+    Raises:
+        ValueError: none of the variants has rows.
+    """
+    frame = _select(rows, names)
+    chosen = (frame["condition"] == "as trained") & (frame["metric"] == "exact match")
+    frame = _in_percent(frame[chosen & (frame["split"] == split)])
+    frame = frame[frame["step"] == frame["step"].max()]
+    means = frame.groupby("variant")[["value", "flops", "visual_tokens"]].mean()
+    means = means.loc[_in_order(frame, names)]
+
+    size = (8, 3.2 + 0.2 * len(means))
+    fig, axes = plt.subplots(1, 2, figsize=size, sharey=True)
+    costs = {"flops": (1e9, "GFLOPs per image"), "visual_tokens": (1, "visual tokens per image")}
+    colours = list(sns.color_palette("husl", len(names)))
+    for ax, (column, (unit, label)) in zip(axes, costs.items(), strict=True):
+        for variant, values in means.iterrows():
+            number = list(names).index(variant)
+            point = (values[column] / unit, values["value"])
+            ax.plot(*point, "o", color=colours[number], label=f"{number + 1} {names[variant]}")
+            ax.annotate(str(number + 1), point, xytext=(4, 4), textcoords="offset points")
+        ax.set(xlabel=label, xlim=(0, 1.1 * means[column].max() / unit))
+        ax.set_title(_split_title(split))
+    axes[0].set_ylabel(METRICS["exact match"])
+
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig
+
+
+def draw_lora_weights(rows: Sequence[Row]) -> Figure:
+    """Draw the size of each tile's trained LoRA in each block, and how alike those of two tiles are.
+
+    Args:
+        rows: rows of `experiments.lora_effect.describe_loras`.
+    """
+    frame = pd.DataFrame(rows)
+    norms = frame[frame["tile"] == frame["other"]].pivot(index="tile", columns="block", values="norm")
+    pairs = frame[frame["tile"] < frame["other"]]
+    names = [f"{tile} and {other}" for tile, other in zip(pairs["tile"], pairs["other"], strict=True)]
+    cosines = pairs.assign(pair=names).pivot(index="pair", columns="block", values="cosine")
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 1.4 + 0.35 * max(len(norms), len(cosines))))
+    options = {"annot": True, "cbar": False}
+    sns.heatmap(norms, fmt=".2f", cmap="Blues", vmin=0, ax=left, **options)
+    sns.heatmap(cosines, fmt="+.2f", cmap="RdBu_r", vmin=-1, vmax=1, ax=right, **options)
+
+    left.set(title="norm of the LoRA's update", xlabel="block", ylabel="tile")
+    right.set(title="cosine of two tiles' updates", xlabel="block", ylabel="tiles")
+    for ax in (left, right):
+        ax.tick_params(axis="y", rotation=0)
+    return fig
+
+
+def _select(rows: Sequence[Row], names: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rows of the named variants, in the order of the names."""
+    frame = pd.DataFrame(rows)
+    frame = frame[frame["variant"].isin(list(names))] if len(frame) else frame
+    if frame.empty:
+        raise ValueError(f"none of these variants has been run: {', '.join(names)}")
+
+    order = {name: place for place, name in enumerate(names)}
+    return frame.sort_values("variant", key=lambda column: column.map(order), kind="stable")
+
+
+def _in_order(frame: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
+    """Return the variants of a frame in the order of the names."""
+    present = set(frame["variant"])
+    return [name for name in names if name in present]
+
+
+def _in_percent(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return scores with exact match in percent."""
+    factors = frame["metric"].map(lambda metric: 100.0 if metric == "exact match" else 1.0)
+    return frame.assign(value=frame["value"].astype(float) * factors)
+
+
+def _colours(names: Mapping[str, str]) -> dict[str, str]:
+    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+
+
+def _line_styles(names: Mapping[str, str]) -> dict[str, str]:
+    """Return lines that tell apart variants of the same colour."""
+    return {name: _LINES[place // len(COLOURS) % len(_LINES)] for place, name in enumerate(names)}
+
+
+def _split_title(split: str) -> str:
+    return benchmarks.get(f"nano-{split}").title.removeprefix("Nano, ")

@@ -1,0 +1,118 @@
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.collections import LineCollection, PathCollection
+
+from monkeylib.plots import experiments
+
+NAMES = {"per_tile": "Monkey", "one_view": "one view", "full": "the ViT trains"}
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def score(variant, seed, step, value, split="fine", metric="exact match", condition="as trained"):
+    costs = {"flops": 2e9 if variant == "one_view" else 5e9, "visual_tokens": 64}
+    cell = {"variant": variant, "rendering": "ordinary", "seed": seed}
+    scores = {"split": split, "metric": metric, "value": value, "n": 10, "condition": condition}
+    return cell | {"step": step} | scores | costs
+
+
+ROWS = [
+    score("per_tile", 0, 0, 0.25),
+    score("per_tile", 0, 10, 0.5),
+    score("per_tile", 1, 0, 0.25),
+    score("per_tile", 1, 10, 0.75),
+    score("per_tile", 1, 10, 0.1, condition="permuted"),
+    score("one_view", 0, 0, 0),
+    score("one_view", 0, 10, 0.125),
+    score("per_tile", 0, 10, -0.5, metric="log-likelihood"),
+]
+
+
+def labels_of(fig):
+    return [text.get_text() for text in fig.legends[0].get_texts()]
+
+
+def test_curves_are_means_over_seeds_with_their_range():
+    fig = experiments.draw_learning_curves(ROWS, NAMES, splits=["fine"])
+    likelihood, exact = fig.axes
+    monkey, one_view = exact.lines
+
+    assert monkey.get_xdata().tolist() == [0, 10] and monkey.get_ydata().tolist() == [25, 62.5]
+    assert one_view.get_ydata().tolist() == [0, 12.5]
+    assert likelihood.lines[0].get_ydata().tolist() == [-0.5]
+    band = exact.collections[0].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == (25, 75)
+
+
+def test_curves_of_variants_without_runs_are_left_out():
+    fig = experiments.draw_learning_curves(ROWS, NAMES)
+    assert "the ViT trains" not in labels_of(fig)
+    with pytest.raises(ValueError, match="none of these variants has been run: full"):
+        experiments.draw_learning_curves(ROWS, {"full": "the ViT trains"})
+    with pytest.raises(ValueError, match="has been run"):
+        experiments.draw_costs([], NAMES)
+
+
+def difference(variant, split, value, seeds):
+    row = {"variant": variant, "split": split, "seeds": seeds}
+    return row | {"difference": value, "low": value - 0.25, "high": value + 0.5}
+
+
+def test_forest_has_points_intervals_and_names_of_what_is_not_run():
+    rows = [difference("per_tile", "fine", 0.5, 3), difference("full", "fine", -0.5, 1)]
+    fig = experiments.draw_differences([*rows, difference("full", "large", 1, 1)], NAMES)
+    fine, large = fig.axes
+    (points,) = [part for part in fine.collections if isinstance(part, PathCollection)]
+    (lines,) = [part for part in fine.collections if isinstance(part, LineCollection)]
+
+    assert points.get_offsets().tolist() == [[0.5, 0], [-0.5, 2]]
+    assert [segment[:, 0].tolist() for segment in lines.get_segments()] == [[0.25, 1], [-0.75, 0]]
+    # A single seed is hollow.
+    assert points.get_facecolors()[1].tolist() == [1, 1, 1, 1] != points.get_facecolors()[0].tolist()
+    labels = [tick.get_text() for tick in fine.get_yticklabels()]
+    assert labels == ["Monkey", "one view (not run yet)", "the ViT trains"]
+    assert large.get_title(loc="left") + large.get_title() == "large text"
+
+
+def test_text_sizes_are_drawn_before_and_after_training():
+    rows = [
+        {"variant": "per_tile", "moment": moment, "height": height, "value": value}
+        for moment, height, value in [
+            ("start", 10, 0.25),
+            ("end", 24, 1),
+            ("end", 10, 0.5),
+            ("start", 24, 0.75),
+        ]
+    ]
+    fig = experiments.draw_text_sizes(rows, NAMES)
+    start, end = fig.axes[0].lines
+
+    assert (start.get_xdata().tolist(), start.get_ydata().tolist()) == ([10, 24], [25, 75])
+    assert (end.get_xdata().tolist(), end.get_ydata().tolist()) == ([10, 24], [50, 100])
+    assert start.get_linestyle() != end.get_linestyle()
+    assert labels_of(fig) == ["Monkey", "without training", "trained"]
+
+
+def test_costs_are_those_of_the_last_step():
+    flops, tokens = experiments.draw_costs(ROWS, NAMES).axes
+    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in flops.lines]
+
+    assert points == [(5, 62.5), (2, 12.5)]
+    assert [line.get_xdata()[0] for line in tokens.lines] == [64, 64]
+    assert [text.get_text() for text in flops.texts] == ["1", "2"]
+
+
+def test_lora_weights_are_annotated():
+    rows = [
+        {"block": 0, "tile": tile, "other": other, "norm": norm, "cosine": cosine}
+        for tile, other, norm, cosine in [(0, 0, 1.5, 1), (0, 1, None, -0.25), (1, 1, 2.5, 1)]
+    ]
+    norms, cosines = experiments.draw_lora_weights(rows).axes
+
+    assert [text.get_text() for text in norms.texts] == ["1.50", "2.50"]
+    assert [text.get_text() for text in cosines.texts] == ["-0.25"]
+    assert [tick.get_text() for tick in cosines.get_yticklabels()] == ["0 and 1"]
