@@ -339,8 +339,8 @@ class Profile(ProfileSection):
         base_checkpoint: folder of the base model, from which fine-tuning starts.
         projector: safetensors file of a projector that takes the place of the base model's resampler.
         image_width, image_height: size of synthetic images, if not that of the tile grid.
-        labels: what synthetic images are trained with: questions and captions ("questions"), or captions
-            alone at a level of detail, or those of the caption pipeline (`data.synthetic.label_levels`).
+        labels: what synthetic images are trained with: questions and captions ("questions"), or captions at
+            a level of detail or of the caption pipeline, to compare them (`data.synthetic.label_levels`).
         rendering: whether the quadrants of synthetic images are transformed, in training and evaluation
             (`data.synthetic.renderings`).
     """

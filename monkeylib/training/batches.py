@@ -178,13 +178,14 @@ class SyntheticRecords:
         return self._record(index, sample, turns)
 
     def _caption_record(self, index: int) -> Record:
-        """Return an image with its caption: every image once in each epoch."""
+        """Return an image with its caption behind a few questions: every image once in each epoch."""
         epoch, position = divmod(index, label_levels.NUM_IMAGES)
         order = RandomPermutation(label_levels.NUM_IMAGES, "labels", epoch)
         number = FIRST_UNSEEN_IMAGE + order[position]
 
         sample = self.sample(number)
-        return self._record(number, sample, [label_levels.label_turn(sample, self.labels, self.scale)])
+        rng = np.random.default_rng([13, index])
+        return self._record(number, sample, label_levels.label_turns(sample, self.labels, rng, self.scale))
 
     def _record(self, number: int, sample: Sample, turns: Sequence[Turn]) -> Record:
         name = f"{self.name}-{number}"

@@ -77,7 +77,7 @@ def test_profile_selects_the_descriptions(samples, described, monkeypatch):
 
     for index in range(FIRST_UNSEEN_IMAGE, FIRST_UNSEEN_IMAGE + 6):
         assert by_pipeline[index].images[0].tobytes() == short[index].images[0].tobytes()
-        assert 'The text reads "KEEP LEFT".' in by_pipeline[index].turns[0][1]
+        assert 'The text reads "KEEP LEFT".' in by_pipeline[index].turns[-1][1]
 
 
 def test_image_without_a_description_raises(described):

@@ -16,7 +16,7 @@ from monkeylib.data.synthetic import label_levels
 from monkeylib.data.synthetic.renderings import QUADRANTS, quadrant_transforms
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.messages import ImagePart, Message
-from monkeylib.profiles import load_profile
+from monkeylib.profiles import build, load_profile
 from monkeylib.prompts import SEPARATOR, build_prompt
 from monkeylib.training.batches import (
     FIRST_UNSEEN_IMAGE,
@@ -291,12 +291,12 @@ def test_labels_differ_in_nothing_but_the_answer():
         records = {labels: dataset[index] for labels, dataset in datasets.items()}
         assert len({record.images[0].tobytes() for record in records.values()}) == 1
 
-        prompts = {prompt for record in records.values() for prompt, _ in record.turns}
-        assert prompts == {build_prompt("detailed_caption", separator=SEPARATOR)}
+        # The same questions first.
+        assert len({tuple(record.turns[:-1]) for record in records.values()}) == 1
 
-        answers = [answer for record in records.values() for _, answer in record.turns]
-        assert len(answers) == len(datasets)
-        assert all(after.startswith(before) for before, after in pairwise(answers))
+        captions = [record.turns[-1] for record in records.values()]
+        assert {prompt for prompt, _ in captions} == {build_prompt("detailed_caption", separator=SEPARATOR)}
+        assert all(after.startswith(before) for (_, before), (_, after) in pairwise(captions))
 
 
 def test_runs_on_captions_see_each_of_their_images_once_in_an_epoch(monkeypatch):
@@ -316,6 +316,17 @@ def test_runs_on_captions_see_each_of_their_images_once_in_an_epoch(monkeypatch)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert all(len(set(epoch)) == count for epoch in epochs)
     assert set(epochs[0]) == set(epochs[1]) == set(epochs[2])
+
+
+def test_no_caption_is_cut_off():
+    profile = load_profile("nano")
+    encoder = ExampleEncoder(build.build_processor(profile), profile.training.max_length)
+    dataset = label_records("text")
+
+    # Turns that are too long would be left out, the caption first.
+    for index in range(FIRST_UNSEEN_IMAGE, FIRST_UNSEEN_IMAGE + label_levels.NUM_IMAGES):
+        record = dataset[index]
+        assert int(encoder.encode(record).turns.max()) + 1 == len(record.turns)
 
 
 def test_validation_keeps_its_questions():

@@ -1,4 +1,4 @@
-"""Captions of a synthetic image at several levels of detail, to train on in place of its questions.
+"""Captions of a synthetic image at several levels of detail, to train on.
 
 The paper describes images at several levels (section 3.2): the dataset's short caption, the full image, its
 regions, its segments, and its text. Each level adds a sentence or more to those before it:
@@ -9,11 +9,12 @@ regions, its segments, and its text. Each level adds a sentence or more to those
     segments   the ball at the top left is red and large. the star at the bottom right is blue and small.
     text       the text says: open 24, keep left.
 
-To compare labels, runs train on the same images for as many steps, and nothing but the answer differs: each
-image comes with one turn, the prompt for a detailed caption. There are no questions in any run, not even the
-same ones in all: they would teach to read fine print by themselves, and what a caption adds would be hidden.
-So all that a model answers better after training comes from captions. The number of labelled tokens grows
-with the level, as it does in the paper.
+To compare labels, runs train on the same images for as many steps, and nothing but the caption differs. As in
+the paper, captions are mixed with questions, the same ones in all runs: a small model that is trained on
+captions alone soon forgets how to answer (LOG.md, 2026-11-30). But no question is about fine print, so that
+what a model reads better there it has learned from captions. Questions come first: the answer to one behind a
+caption could be copied from it, from a rich one more often than from a short one. The number of labelled
+tokens grows with the level, as it does in the paper.
 
 `pipeline` is no level but the description of the same images by the caption pipeline, with its errors. The
 pipeline takes seconds for an image, so that all runs train on the few images that it has described,
@@ -23,16 +24,19 @@ pipeline takes seconds for an image, so that all runs train on the few images th
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from numpy.random import Generator
 
 from monkeylib import resources
 from monkeylib.data.json_rows import read_json_or_jsonl
 from monkeylib.data.synthetic.canvas import Text
 from monkeylib.data.synthetic.samples import LEGIBLE, Sample, text_size_of
 from monkeylib.data.synthetic.scenes import NUMBERS
-from monkeylib.data.synthetic.tasks import Turn
+from monkeylib.data.synthetic.tasks import Turn, training_turns
 from monkeylib.english import join_with_and, with_count
 from monkeylib.errors import choose
 from monkeylib.prompts import SEPARATOR, build_prompt
@@ -49,6 +53,7 @@ PIPELINE = "pipeline"
 LABELS = (*LEVELS, PIPELINE)
 
 NUM_IMAGES = 250  # every seed's data begins with a new epoch of them
+QUESTION_BUDGET = 60  # characters of the questions and answers before a caption, about
 IMAGE_SIZE = (192, 192)  # width and height in pixels of the images that the pipeline has described
 
 # Width of an object as a share of the image's shorter side: objects below the first are small, from the
@@ -89,6 +94,30 @@ def level_sentences(sample: Sample, scale: float = 1.0) -> dict[str, str]:
         "segments": _describe_segments(sample),
         "text": f"the text says: {', '.join(texts)}." if texts else "",
     }
+
+
+def label_turns(sample: Sample, labels: str, rng: Generator, scale: float = 1.0) -> list[Turn]:
+    """Return a conversation to train on: a few questions that are the same for all labels, then the caption.
+
+    Args:
+        sample: the image with its ground truth.
+        labels: one of `LABELS`.
+        rng: random numbers, for the choice of questions.
+        scale: see `caption_at_level`.
+
+    Raises: as `label_turn`.
+    """
+    without_fine_print = tuple(question for question in sample.questions if question.text_size != "fine")
+    questions = training_turns(
+        replace(sample, questions=without_fine_print),
+        rng,
+        1.0,
+        budget=QUESTION_BUDGET,
+        detailed=0.0,
+        captions=False,
+        independent=True,
+    )
+    return [*questions, label_turn(sample, labels, scale)]
 
 
 def label_turn(sample: Sample, labels: str, scale: float = 1.0) -> Turn:

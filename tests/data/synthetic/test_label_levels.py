@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from monkeylib.data import synthetic
@@ -163,6 +164,20 @@ def test_label_is_the_answer_to_the_prompt_for_a_detailed_caption(samples):
     turns = [label_levels.label_turn(samples[0], level) for level in LEVELS]
     assert {prompt for prompt, _ in turns} == {" Generate the detailed caption in English:"}
     assert [answer for _, answer in turns] == [caption_at_level(samples[0], level) for level in LEVELS]
+
+
+def test_questions_before_a_caption_are_true_and_never_about_fine_print(samples):
+    num_questions = 0
+    for sample in samples:
+        *questions, caption = label_levels.label_turns(sample, "text", np.random.default_rng(sample.seed))
+        assert caption == label_levels.label_turn(sample, "text")
+
+        answers = {item.question: item.answer for item in sample.questions if item.text_size != "fine"}
+        for prompt, answer in questions:
+            assert answers[prompt.strip().removesuffix(" Answer:")] == answer
+        num_questions += len(questions)
+
+    assert num_questions > len(samples)
 
 
 def test_unknown_level_raises(samples):
