@@ -42,7 +42,7 @@ def ablations(
     from rich.console import Console
 
     from monkeylib import profiles
-    from monkeylib.experiments import grid
+    from monkeylib.experiments import claims, grid
     from monkeylib.tables import print_table
 
     loaded = profiles.load_profile(profile)
@@ -60,6 +60,8 @@ def ablations(
     if publish:
         names = ", ".join(cell.name for cell in grid.publish(loaded))
         say(f"published {names or 'nothing, since no run is finished'}")
+        if names:
+            claims.write_claims(loaded)
 
     rows = grid.beside_committed(loaded, cells)
     if rows:

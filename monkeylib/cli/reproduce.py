@@ -49,13 +49,12 @@ def reproduce(
 
 def _update_committed_files() -> None:
     """Write the executed notebooks and the tables of the README and the data card into the repository."""
-    from monkeylib.experiments.variants import TITLES
     from monkeylib.reproduce import series
     from monkeylib.reproduce.tables import update_page
 
     pages = [resources.REPOSITORY / "README.md", resources.REPOSITORY / "data" / "README.md"]
     paths = [*series.update_notebooks(), *pages]
     for page in pages:
-        update_page(page, names=TITLES)
+        update_page(page)
 
     print("wrote", *(resources.display_path(path) for path in paths))

@@ -1,9 +1,11 @@
-"""Effect of the LoRA of a single tile on the features of each view."""
+"""Effect of the LoRA of a single tile on the features of each view, and what trained LoRAs have become."""
 
 import torch
+from torch.nn import functional as F
 
 from monkeylib.model.tile_lora import TileLoRA, tile_loras
 from monkeylib.model.vision import VisionTransformer
+from monkeylib.tables import Row
 
 _STD = 0.05  # standard deviation of the random weights
 
@@ -56,3 +58,38 @@ def measure_lora_effect(
         changes.append((after - before).norm(dim=(1, 2)) / before.norm(dim=(1, 2)))
 
     return torch.stack(changes)
+
+
+@torch.no_grad()
+def describe_loras(vision: VisionTransformer) -> list[Row]:
+    """Return the size of each tile's LoRA in each block, and how alike those of two tiles are.
+
+    The update of tile i is the vector of all numbers of `scaling_i * B_i A_i`, over the projections of the
+    block.
+
+    Returns:
+        A row for each `block` and each pair of `tile` and `other`, also of a tile with itself: the `cosine`
+        of the two updates (0 if one is zero), and the `norm` of the update of `tile`.
+    """
+    rows: list[Row] = []
+    for number, block in enumerate(vision.blocks):
+        layers = tile_loras(block)
+        if not layers:
+            continue
+
+        updates = torch.cat([_updates(layer) for layer in layers], dim=1)  # [tiles, numbers]
+        norms = updates.norm(dim=1).tolist()
+        directions = F.normalize(updates, dim=1)
+        cosines = (directions @ directions.T).tolist()
+        rows += [
+            {"block": number, "tile": tile, "other": other, "norm": norm, "cosine": cosines[tile][other]}
+            for tile, norm in enumerate(norms)
+            for other in range(len(norms))
+        ]
+    return rows
+
+
+def _updates(layer: TileLoRA) -> torch.Tensor:
+    """Return what the LoRA of each tile adds to the projection, `[tiles, d_out * d_in]`."""
+    updates = torch.bmm(layer.lora_B, layer.lora_A) * layer.scaling[:, None, None]
+    return updates.flatten(1).float()

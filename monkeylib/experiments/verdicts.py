@@ -78,6 +78,13 @@ class Claim:
 CLAIMS = (
     # Views
     Claim(
+        "views alone",
+        "Before any training, tiles and a global view read small text better than one view at tile size.",
+        ("per_tile", "start"),
+        ("one_view", "start"),
+        _VIEWS,
+    ),
+    Claim(
         "tiles",
         "Tiles and a global view read small text better than one view at tile size that is trained as long.",
         ("no_adapters", "end"),
@@ -118,6 +125,13 @@ CLAIMS = (
         "All visual tokens read small text better than a quarter of them, averaged.",
         ("per_tile", "end"),
         ("pooled", "end"),
+        _VIEWS,
+    ),
+    Claim(
+        "pretrained queries",
+        "The base model's queries read small text better than queries that start at random.",
+        ("per_tile", "end"),
+        ("fresh_queries", "end"),
         _VIEWS,
     ),
     # Labels

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -16,6 +17,7 @@ from monkeylib.plots.style import COLOURS, INK, draw_intervals
 from monkeylib.tables import Row
 
 METRICS = {"log-likelihood": "log-likelihood, nats per character", "exact match": "exact match, %"}
+_GREY = COLOURS[-1]
 _LINES = ("-", "--", ":", "-.")
 
 
@@ -66,39 +68,51 @@ def draw_learning_curves(
 
 
 def draw_differences(
-    rows: Sequence[Row], names: Mapping[str, str], by: str = "split", reference: str = "Monkey"
+    rows: Sequence[Row],
+    names: Mapping[str, str],
+    panels: Sequence[str] = ("fine", "large", "general"),
+    by: str = "split",
+    reference: str = "Monkey",
 ) -> Figure:
     """Draw paired differences to one variant as a forest plot: points with their intervals.
 
-    Hollow points rest on a single seed, so that their interval is over questions alone.
+    Hollow points rest on a single seed, so that their interval is over questions alone. Variants without rows
+    are named as not run yet.
 
     Args:
         rows: `variant`, `difference`, `low`, `high`, `seeds`, and the column of the panels.
-        names: the variants to draw, from top to bottom, and what to call them. One without rows gets a line
-            that says so.
-        by: the column whose values get a panel each.
+        names: the variants to draw, from top to bottom, and what to call them.
+        panels: the values that get a panel each.
+        by: their column, "split" or "rendering".
         reference: name of the variant that the others are compared with.
     """
-    frame = pd.DataFrame(rows)
-    panels = list(dict.fromkeys(frame[by]))
-    run = set(frame["variant"])
-    labels = [title if name in run else f"{title} (not run yet)" for name, title in names.items()]
-
     size = (4.2 + 2.2 * len(panels), 1.0 + 0.27 * len(names))
     fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+
     for ax, panel in zip(axes[0], panels, strict=True):
-        drawn = frame[(frame[by] == panel) & frame["variant"].isin(list(names))]
-        places = [list(names).index(name) for name in drawn["variant"]]
-        filled = [COLOURS[0] if seeds > 1 else "white" for seeds in drawn["seeds"]]
-
         ax.axvline(0, color=COLOURS[1], linewidth=1)
-        draw_intervals(ax, drawn["difference"], places, drawn["low"], drawn["high"], horizontal=True)
-        ax.scatter(drawn["difference"], places, c=filled, edgecolors=COLOURS[0], s=32, zorder=3)
+        of_panel = {row["variant"]: row for row in rows if row[by] == panel}
+        for place, name in enumerate(names):
+            if name in of_panel:
+                _draw_difference(ax, place, of_panel[name])
+            else:
+                ax.text(
+                    0.02, place, "not run yet", transform=ax.get_yaxis_transform(), color=_GREY, va="center"
+                )
         ax.set_title(_split_title(panel) if by == "split" else f"quadrants {panel}")
-        ax.set_xlabel(f"minus {reference}, nats per character")
 
-    axes[0, 0].set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5))
+    axes[0, 0].set(yticks=range(len(names)), yticklabels=names.values(), ylim=(len(names) - 0.5, -0.5))
+    fig.supxlabel(f"log-likelihood minus that of {reference}, nats per character", fontsize="medium")
     return fig
+
+
+def _draw_difference(ax: Axes, place: int, row: Row) -> None:
+    """Draw a difference as a point with its interval, hollow if it rests on a single seed."""
+    value, low, high, seeds = (float(row[column] or 0) for column in ("difference", "low", "high", "seeds"))
+    draw_intervals(ax, [value], [place], [low], [high], horizontal=True)
+    ax.scatter(
+        value, place, color=COLOURS[0] if seeds > 1 else "white", edgecolors=COLOURS[0], s=32, zorder=3
+    )
 
 
 def draw_text_sizes(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
@@ -152,16 +166,15 @@ def draw_costs(rows: Sequence[Row], names: Mapping[str, str], split: str = "fine
     size = (8, 3.2 + 0.2 * len(means))
     fig, axes = plt.subplots(1, 2, figsize=size, sharey=True)
     costs = {"flops": (1e9, "GFLOPs per image"), "visual_tokens": (1, "visual tokens per image")}
-    colours = list(sns.color_palette("husl", len(names)))
+    colours = sns.color_palette("husl", len(means))
     for ax, (column, (unit, label)) in zip(axes, costs.items(), strict=True):
-        for variant, values in means.iterrows():
-            number = list(names).index(variant)
+        for number, (variant, values) in enumerate(means.iterrows()):
             point = (values[column] / unit, values["value"])
             ax.plot(*point, "o", color=colours[number], label=f"{number + 1} {names[variant]}")
             ax.annotate(str(number + 1), point, xytext=(4, 4), textcoords="offset points")
         ax.set(xlabel=label, xlim=(0, 1.1 * means[column].max() / unit))
         ax.set_title(_split_title(split))
-    axes[0].set_ylabel(METRICS["exact match"])
+    axes[0].set(ylabel=METRICS["exact match"], ylim=(0, 100))
 
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig

@@ -29,6 +29,8 @@ from monkeylib.reproduce.code_digests import code_digests
 from monkeylib.runs import RunFolder
 
 _BASE, _SAMPLES = "data/models/nano-base", "data/samples"
+# The published cells of the grid of experiments, and the baseline that stands beside them.
+_GRID = ("data/results/nano/experiments.csv", "data/results/nano/synthetic_answers.csv")
 _INTERRUPTED = "its last run was interrupted"
 
 _KIND = "series"
@@ -57,12 +59,8 @@ SERIES = (
     ),
     Notebook("05_finetuning", inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures")),
     Notebook("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,)),
-    Notebook("07_ablations", needs=("05_finetuning", "06_evaluation"), inputs=(_BASE,)),
-    Notebook(
-        "08_visualization",
-        needs=("05_finetuning", "06_evaluation", "07_ablations"),
-        inputs=(_BASE, _SAMPLES),
-    ),
+    Notebook("07_ablations", inputs=(_BASE, *_GRID)),
+    Notebook("08_visualization", needs=("05_finetuning", "06_evaluation"), inputs=(_BASE, _SAMPLES)),
     Notebook("A1_official_weights", inputs=("tests/goldens", "tests/data", _SAMPLES)),
 )
 

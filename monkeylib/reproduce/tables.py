@@ -16,6 +16,20 @@ from monkeylib.tables import Row, format_value, is_numeric, pivot_scores, read_t
 _BLOCK = re.compile(r"(<!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<end><!-- /table -->)", re.DOTALL)
 _MARK = re.compile(r"<!-- /?table")
 
+# Of tables with more columns than a page has room for: those to show, with their headings.
+_COLUMNS = {
+    "claims": {
+        "statement": "claim",
+        "paper": "the paper says",
+        "rendering": "rendering",
+        "measured": "difference, nats per character",
+        "detectable_effect": "detectable",
+        "exact_match": "exact match, %",
+        "seeds": "seeds",
+        "verdict": "verdict",
+    }
+}
+
 
 def markdown_table(rows: Sequence[Row], columns: Mapping[str, str] | None = None) -> str:
     """Return rows as a Markdown table, numbers to the right.
@@ -55,22 +69,20 @@ def fill_blocks(page: str, render: Callable[[str], str]) -> str:
     return filled
 
 
-def render_page(page: str, profile: str, names: Mapping[str, str] | None = None) -> str:
-    """Return a page with its blocks filled from the result tables of a profile, models called by `names`."""
+def render_page(page: str, profile: str) -> str:
+    """Return a page with its blocks filled from the result tables of a profile."""
 
     def render(name: str) -> str:
         rows = read_table(name, profile)
-        # Scores of models are laid out with a column for each model, other tables as they are.
-        return markdown_table(pivot_scores(rows, names) if "model" in rows[0] else rows)
+        # Scores of models are laid out with a row for each model, other tables as they are.
+        return markdown_table(pivot_scores(rows) if "model" in rows[0] else rows, _COLUMNS.get(name))
 
     return fill_blocks(page, render)
 
 
-def update_page(
-    path: Path, profile: str = resources.COMMITTED_PROFILE, names: Mapping[str, str] | None = None
-) -> None:
+def update_page(path: Path, profile: str = resources.COMMITTED_PROFILE) -> None:
     """Rewrite the marked blocks of a Markdown page from the result tables of a profile."""
-    page = render_page(path.read_text(encoding="utf-8"), profile, names)
+    page = render_page(path.read_text(encoding="utf-8"), profile)
 
     with resources.atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

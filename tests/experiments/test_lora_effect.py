@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monkeylib.experiments.lora_effect import lora_layers, measure_lora_effect
+from monkeylib.experiments.lora_effect import describe_loras, lora_layers, measure_lora_effect
 from monkeylib.model.vision import VisionTransformer
 from monkeylib.profiles import build_config, load_profile
 
@@ -56,3 +56,24 @@ def test_every_block_has_three_lora_layers():
 def test_encoder_without_lora_raises():
     with pytest.raises(ValueError, match="no LoRA.*per_tile"):
         measure_lora_effect(_encoder("full"), torch.randn(1, 3, 56, 56), [-1])
+
+
+def test_trained_loras_are_described_by_norm_and_similarity():
+    vision = _encoder("per_tile")
+    layers = lora_layers(vision.blocks[1])
+    with torch.no_grad():
+        for layer in layers:
+            # Tiles 0 and 1 add opposite updates, that of tile 1 twice as large; the others add none.
+            layer.lora_A[1] = layer.lora_A[0]
+            layer.lora_B[0] = 1
+            layer.lora_B[1] = -1
+            layer.scaling[1] = 2
+    rows = {(row["block"], row["tile"], row["other"]): row for row in describe_loras(vision)}
+
+    assert len(rows) == 2 * 4 * 4
+    expected = sum(float((layer.lora_B[0] @ layer.lora_A[0]).square().sum()) for layer in layers) ** 0.5
+    assert rows[1, 0, 1]["norm"] == pytest.approx(expected, rel=1e-5)
+    assert rows[1, 1, 0]["norm"] == pytest.approx(2 * expected, rel=1e-5)
+    assert rows[1, 0, 1]["cosine"] == pytest.approx(-1) and rows[1, 0, 0]["cosine"] == pytest.approx(1)
+    assert rows[1, 2, 3]["cosine"] == 0 and rows[0, 0, 1]["norm"] == 0
+    assert describe_loras(_encoder("none")) == []

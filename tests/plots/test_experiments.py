@@ -62,19 +62,22 @@ def difference(variant, split, value, seeds):
     return row | {"difference": value, "low": value - 0.25, "high": value + 0.5}
 
 
-def test_forest_has_points_intervals_and_names_of_what_is_not_run():
+def test_forest_has_points_intervals_and_says_what_is_not_run():
     rows = [difference("per_tile", "fine", 0.5, 3), difference("full", "fine", -0.5, 1)]
-    fig = experiments.draw_differences([*rows, difference("full", "large", 1, 1)], NAMES)
+    fig = experiments.draw_differences(rows, NAMES, ["fine", "large"])
     fine, large = fig.axes
-    (points,) = [part for part in fine.collections if isinstance(part, PathCollection)]
-    (lines,) = [part for part in fine.collections if isinstance(part, LineCollection)]
+    points = [part for part in fine.collections if isinstance(part, PathCollection)]
+    lines = [part for part in fine.collections if isinstance(part, LineCollection)]
 
-    assert points.get_offsets().tolist() == [[0.5, 0], [-0.5, 2]]
-    assert [segment[:, 0].tolist() for segment in lines.get_segments()] == [[0.25, 1], [-0.75, 0]]
+    assert [part.get_offsets().tolist() for part in points] == [[[0.5, 0]], [[-0.5, 2]]]
+    assert [part.get_segments()[0][:, 0].tolist() for part in lines] == [[0.25, 1], [-0.75, 0]]
     # A single seed is hollow.
-    assert points.get_facecolors()[1].tolist() == [1, 1, 1, 1] != points.get_facecolors()[0].tolist()
-    labels = [tick.get_text() for tick in fine.get_yticklabels()]
-    assert labels == ["Monkey", "one view (not run yet)", "the ViT trains"]
+    assert points[1].get_facecolors()[0].tolist() == [1, 1, 1, 1] != points[0].get_facecolors()[0].tolist()
+    assert [tick.get_text() for tick in fine.get_yticklabels()] == list(NAMES.values())
+
+    missing = {"fine": [(1, "not run yet")], "large": [(place, "not run yet") for place in range(3)]}
+    for ax, expected in zip((fine, large), missing.values(), strict=True):
+        assert [(text.get_position()[1], text.get_text()) for text in ax.texts] == expected
     assert large.get_title(loc="left") + large.get_title() == "large text"
 
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from rich.console import Console
 
 from monkeylib import resources, tables
-from monkeylib.experiments.variants import TITLES
 from monkeylib.reproduce.tables import update_page
 from tests.torture import checkpoints, disks, growth, images, kills, processes, records, starts, yaml_files
 from tests.torture.cases import Case, Result, run_cases
@@ -129,7 +128,7 @@ def main() -> None:
 
     minutes = (time.monotonic() - start) / 60
     tables.print_table(rows, f"torture, {minutes:.0f} minutes", Console())
-    update_page(README, names=TITLES)
+    update_page(README)
     print(f"wrote {resources.display_path(TABLE)} and its table in the README")
     raise SystemExit(1 if failed else 0)
 
