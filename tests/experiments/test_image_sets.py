@@ -6,7 +6,6 @@ from monkeylib.data.synthetic.transfer import CHANGES_OF
 from monkeylib.experiments import image_sets
 from monkeylib.inference import load_model
 
-
 COUNTS = {"large": 6, "general": 4}
 
 
