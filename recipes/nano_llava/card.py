@@ -37,11 +37,11 @@ On synthetic images (`monkeylib.data.synthetic`), the projector alone; `make nan
 
 Exact match, and log-likelihood of the true answer in nats per character, on questions about validation
 images of 192 pixels: large text in one view of 96 pixels, fine text in four tiles and the global view, for
-which neither model has been trained. `nano-base` with other numbers of queries has them interpolated.
+which no model here has been trained. Other numbers of queries than nano-base's 64 are interpolated.
 
 {scores}
-One token per patch is kept, as in LLaVA-1.5: the language model was trained on 64 visual tokens a view, and
-the row of 36 queries shows what fewer of them cost it.
+One token per patch is kept, as in LLaVA-1.5: averaging squares of patches would leave fewer tokens than the
+64 a view that the language model was trained on.
 
 ## Limits
 
