@@ -55,8 +55,9 @@ class Family:
         return self.vlm.processor(images=[image], text=[self.vlm.prompt()], return_tensors="pt", **options)
 
     def prepare_batch(self):
+        images = [noise_image(0), noise_image(1)]
         return self.processor(
-            images=[noise_image(0), noise_image(1)],
+            images=[[image] for image in images] if self.vlm.nests_images else images,
             text=[self.vlm.prompt()] * 2,
             grid=[(2, 2), (1, 2)],
             padding=True,

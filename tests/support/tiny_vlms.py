@@ -33,12 +33,20 @@ CHARACTERS = "abcdefghijklmnopqrstuvwxyz ?\n:"
 
 
 class TinyVLM(NamedTuple):
-    """A tiny model, its processor, the marker of an image in a prompt, and the tile size that it is told."""
+    """A tiny model and its processor.
+
+    Fields:
+        model, processor: of one family.
+        marker: of an image in a prompt.
+        tile_size: that it has to be told.
+        nests_images: whether the processor takes the images of several prompts only as one list a prompt.
+    """
 
     model: PreTrainedModel
     processor: ProcessorMixin
     marker: str = "<image>"
     tile_size: int | None = None
+    nests_images: bool = False
 
     def prompt(self, text: str = "ab") -> str:
         """Return a prompt about one image."""
@@ -194,7 +202,7 @@ def gemma3() -> tuple:
         eoi_token_index=tokenizer.convert_tokens_to_ids("<eoi>"),
         image_token_index=tokenizer.convert_tokens_to_ids("<soft>"),
     )
-    return tf.Gemma3ForConditionalGeneration(config), processor, "<boi>"
+    return tf.Gemma3ForConditionalGeneration(config), processor, "<boi>", None, True
 
 
 def _qformer(kind: Any, vision: Any, former: Any, model: Any, tokenizer: PreTrainedTokenizerFast) -> Any:
@@ -324,7 +332,7 @@ def smolvlm() -> tuple:
         processor = without_videos(processing_smolvlm.SmolVLMProcessor)(
             images, tokenizer, None, image_seq_len=4
         )
-    return tf.SmolVLMForConditionalGeneration(config), processor
+    return tf.SmolVLMForConditionalGeneration(config), processor, "<image>", None, True
 
 
 def internvl() -> tuple:
