@@ -90,12 +90,17 @@ def test_page_shows_the_committed_results():
     assert ("| nano |" in page) == results.is_file()
 
 
-@pytest.fixture()
-def prefix_sharing(monkeypatch):
+def load_benchmark(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "training_step", benchmark)  # its neighbour, when it is run
-    spec = importlib.util.spec_from_file_location("prefix_sharing", FILE.with_name("prefix_sharing.py"))
+    spec = importlib.util.spec_from_file_location(name, FILE.with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture()
+def prefix_sharing(monkeypatch):
+    module = load_benchmark("prefix_sharing", monkeypatch)
     smoke = partial(profiles.build_config, profiles.load_profile("smoke"), build_tokenizer())
     monkeypatch.setattr(module, "SIZES", {"smoke": smoke})
     return module
@@ -124,3 +129,12 @@ def test_benchmark_with_different_or_constant_answers_raises(prefix_sharing, mon
     monkeypatch.setattr(prefix_sharing, "answer", lambda *_: ["same", "same"])
     with pytest.raises(ValueError, match="a mix-up wouldn't show"):
         prefix_sharing.compare("smoke", 2, 1, 3)
+
+
+def test_adapters_beside_a_tower_give_what_peft_gives(monkeypatch):
+    tile_adapters = load_benchmark("tile_adapters", monkeypatch)
+    monkeypatch.setattr(tile_adapters, "SIDE", 32)
+    monkeypatch.setattr(tile_adapters, "TOKENS", 4)
+    row = tile_adapters.compare(rank=4, rounds=1, layers=1)
+    assert all(row[f"seconds {method}"] > 0 for method in ("base", "monkeylib", "peft"))
+    assert {"added percent monkeylib", "added percent peft", "torch"} < row.keys()
