@@ -192,16 +192,12 @@ def print_table(rows: Sequence[Row], title: str, console: "rich.console.Console"
         console.print(f"and {len(rows) - _MAX_PRINTED_ROWS} more rows", highlight=False)
 
 
-def pivot_scores(rows: Sequence[Row], names: Mapping[str, str] | None = None) -> Sequence[Row]:
+def pivot_scores(rows: Sequence[Row]) -> Sequence[Row]:
     """Return score rows as one row per model with a column for each split; other rows as they are.
 
     Rows are scores if they have the columns model, split, metric, value, low and high (the score with its
     95 % interval, 0 to 1). A field then reads "63.3 (60.1–66.5)", in points: the first metric of the split,
     over all of its examples (group "all"). A prefix that all splits share ("nano-") is left out.
-
-    Args:
-        rows: the rows.
-        names: what to call the models; as they are named, if not given.
     """
     if not rows or not rows[0].keys() >= _SCORE_COLUMNS:
         return rows  # not a table of scores
@@ -221,9 +217,8 @@ def pivot_scores(rows: Sequence[Row], names: Mapping[str, str] | None = None) ->
         scores.setdefault(row["model"], {}).setdefault(split, f"{value} ({low}–{high})")
 
     columns = [split.removeprefix(prefix) for split in splits]
-    names = names or {}
     return [
-        {"model": names.get(str(model), model), **{column: of_model.get(column) for column in columns}}
+        {"model": model, **{column: of_model.get(column) for column in columns}}
         for model, of_model in scores.items()
     ]
 

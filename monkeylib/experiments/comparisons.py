@@ -92,25 +92,6 @@ def verdict(row: Row) -> str:
     return "worse" if high < 0 else NOT_SIGNIFICANT
 
 
-def verdict_table(rows: Sequence[Row], titles: Mapping[str, str] | None = None) -> list[dict[str, Value]]:
-    """Return a row for each model that was compared `against`, with the verdict on each split.
-
-    Args:
-        rows: rows of `paired_differences`, all of one model.
-        titles: names of the other models for readers.
-    """
-    titles = titles or {}
-
-    # One line for each other model, one column for each split.
-    lines: dict[str, dict[str, Value]] = {}
-    for row in rows:
-        other = titles.get(str(row["against"]), str(row["against"]))
-        line = lines.setdefault(other, {"against": other})
-        line[benchmarks.get(str(row["split"])).title] = verdict(row)
-
-    return list(lines.values())
-
-
 def describe_difference(row: Row, titles: Mapping[str, str] | None = None) -> str:
     """Return a row of `paired_differences` as a sentence, with the verdict that its interval supports.
 

@@ -78,17 +78,17 @@ class Claim:
 CLAIMS = (
     # Views
     Claim(
-        "views alone",
-        "Before any training, tiles and a global view read small text better than one view at tile size.",
-        ("per_tile", "start"),
-        ("one_view", "start"),
-        _VIEWS,
-    ),
-    Claim(
         "tiles",
         "Tiles and a global view read small text better than one view at tile size that is trained as long.",
         ("no_adapters", "end"),
         ("one_view", "end"),
+        _VIEWS,
+    ),
+    Claim(
+        "views alone",
+        "Before any training, tiles and a global view read small text better than one view at tile size.",
+        ("per_tile", "start"),
+        ("one_view", "start"),
         _VIEWS,
     ),
     Claim(

@@ -18,11 +18,13 @@ from monkeylib.tables import Row
 
 METRICS = {"log-likelihood": "log-likelihood, nats per character", "exact match": "exact match, %"}
 _GREY = COLOURS[-1]
-_LINES = ("-", "--", ":", "-.")
 
 
 def draw_learning_curves(
-    rows: Sequence[Row], names: Mapping[str, str], splits: Sequence[str] = ("fine", "large", "general")
+    rows: Sequence[Row],
+    names: Mapping[str, str],
+    splits: Sequence[str] = ("fine", "large", "general"),
+    beside: Sequence[Row] = (),
 ) -> Figure:
     """Draw scores from step 0 on: lines are means over seeds, bands reach from the lowest to the highest.
 
@@ -30,41 +32,54 @@ def draw_learning_curves(
         rows: rows of the grid's table, of one rendering.
         names: the variants to draw, and what to call them; those without rows are left out.
         splits: the splits, one column of panels each.
+        beside: rows of the same variants that this machine has trained, for dashed lines.
 
     Raises:
         ValueError: none of the variants has rows.
     """
     frame = _select(rows, names)
-    frame = _in_percent(frame[frame["condition"] == "as trained"])
     size = (2.6 * len(splits) + 0.6, 5 + 0.2 * frame["variant"].nunique())
     fig, axes = plt.subplots(len(METRICS), len(splits), figsize=size, sharex=True, squeeze=False)
 
-    colours, lines = _colours(names), _line_styles(names)
     for panels, (metric, title) in zip(axes, METRICS.items(), strict=True):
         for ax, split in zip(panels, splits, strict=True):
-            drawn = frame[(frame["metric"] == metric) & (frame["split"] == split)]
-            for variant in dict.fromkeys(drawn["variant"]):
-                # Percentiles 0 to 100: from the lowest to the highest seed.
-                sns.lineplot(
-                    drawn[drawn["variant"] == variant],
-                    x="step",
-                    y="value",
-                    errorbar=("pi", 100),
-                    color=colours[variant],
-                    linestyle=lines[variant],
-                    marker="o",
-                    markersize=4,
-                    label=names[variant],
-                    legend=False,
-                    ax=ax,
-                )
+            _draw_curves(ax, frame, names, split, metric)
+            if beside:
+                _draw_curves(ax, _select(beside, names), names, split, metric, dashed=True)
             ax.set(title=_split_title(split), ylabel="", xlabel="")
         panels[0].set_ylabel(title)
     for ax in axes[-1]:
         ax.set_xlabel("training step")
 
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    handles = [
+        Line2D([], [], color=_colours(names)[name], marker="o", markersize=4, label=names[name])
+        for name in _in_order(frame, names)
+    ]
+    if beside:
+        handles.append(Line2D([], [], color=INK, linestyle="--", label="trained here"))
+    fig.legend(handles=handles, loc="outside lower center", ncols=2)
     return fig
+
+
+def _draw_curves(
+    ax: Axes, frame: pd.DataFrame, names: Mapping[str, str], split: str, metric: str, dashed: bool = False
+) -> None:
+    """Draw the curve of each variant on one split."""
+    frame = _in_percent(frame[frame["condition"] == "as trained"])
+    drawn = frame[(frame["metric"] == metric) & (frame["split"] == split)]
+    for variant in _in_order(drawn, names):
+        # Percentiles 0 to 100: from the lowest to the highest seed.
+        sns.lineplot(
+            drawn[drawn["variant"] == variant],
+            x="step",
+            y="value",
+            errorbar=("pi", 100),
+            color=_colours(names)[variant],
+            linestyle="--" if dashed else "-",
+            marker="o",
+            markersize=4,
+            ax=ax,
+        )
 
 
 def draw_differences(
@@ -229,11 +244,6 @@ def _in_percent(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _colours(names: Mapping[str, str]) -> dict[str, str]:
     return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
-
-
-def _line_styles(names: Mapping[str, str]) -> dict[str, str]:
-    """Return lines that tell apart variants of the same colour."""
-    return {name: _LINES[place // len(COLOURS) % len(_LINES)] for place, name in enumerate(names)}
 
 
 def _split_title(split: str) -> str:

@@ -71,44 +71,6 @@ def _draw_bars(ax: Axes, scores: pd.DataFrame, names: Mapping[str, str]) -> None
     ax.set_ylim(bottom=0)
 
 
-def draw_variants(rows: Sequence[Row], names: Mapping[str, str], highlight: str) -> Figure:
-    """Draw the score of each variant as a point with its interval, one panel per split.
-
-    Args:
-        rows: score rows, one per model and split.
-        names: the variants to draw, from top to bottom, and what to call them.
-        highlight: the variant that the others are compared with: in another colour, with a line through it.
-
-    Raises:
-        KeyError: a variant has no score on a split.
-    """
-    scores = _points(rows)
-    splits = list(dict.fromkeys(scores["split"]))
-    # A colour for each variant: hue is the variant, so that seaborn takes them in order.
-    palette = [COLOURS[1] if name == highlight else COLOURS[0] for name in names]
-
-    size = (2.6 + 1.9 * len(splits), 0.5 + 0.36 * len(names))
-    fig, axes = plt.subplots(1, len(splits), figsize=size, sharey=True, squeeze=False)
-
-    for ax, split in zip(axes[0], splits, strict=True):
-        drawn = _ordered(scores[scores["split"] == split], "model", list(names))
-        labels = drawn["model"].map(names)
-
-        reference = float(drawn.loc[drawn["model"] == highlight, "value"].iloc[0])
-        ax.axvline(reference, color=COLOURS[1], linewidth=1, alpha=0.5)
-        sns.stripplot(
-            x=drawn["value"], y=labels, hue=labels, palette=palette, jitter=False, size=7, legend=False, ax=ax
-        )
-        draw_intervals(ax, drawn["value"], range(len(names)), drawn["low"], drawn["high"], horizontal=True)
-
-        metric = METRIC_TITLES[benchmarks.get(split).metrics[0]]
-        ax.set(title=_title(split), xlabel=f"{metric}, points", ylabel="")
-        ax.set_xlim(left=0)
-        ax.grid(axis="y", visible=True)
-
-    return fig
-
-
 def _points(rows: Sequence[Row]) -> pd.DataFrame:
     """Return score rows as a data frame, in points: 100 times the score."""
     frame = pd.DataFrame(rows)

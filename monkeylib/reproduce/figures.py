@@ -1,8 +1,8 @@
 """Figures as files that know what they were drawn from.
 
-    fig = draw_variants(scores, names)
-    data = tables.table_path("ablation", profile)
-    figures.save(fig, "ablation", data=data, profile=profile, source="07_ablations")
+    fig = draw_models(scores, names)
+    data = tables.table_path("evaluation", profile)
+    figures.save(fig, "evaluation", data=data, profile=profile, source="06_evaluation")
 
 `save` writes the figure as PNG and PDF and notes in the manifest beside them the profile, the notebook or
 function that drew it, and the digest of its data.

@@ -53,21 +53,6 @@ def test_sentence_states_the_verdict_of_the_interval(numbers, order, interval, v
     assert comparisons.verdict(row) == verdict
 
 
-def test_verdict_table_has_a_row_per_model_and_a_column_per_split():
-    rows = [
-        {"model": "m", "against": other, "split": split, "low": low, "high": high}
-        for other, split, low, high in (
-            ("shared", "nano-fine", 0.01, 0.2),
-            ("shared", "nano-large", -0.2, -0.01),
-            ("none", "nano-fine", 0.0, 0.1),
-        )
-    ]
-    assert comparisons.verdict_table(rows, {"shared": "one LoRA"}) == [
-        {"against": "one LoRA", "Nano, small text": "better", "Nano, large text": "worse"},
-        {"against": "none", "Nano, small text": "no significant difference"},
-    ]
-
-
 def test_main_scores_and_groups_are_selected_from_a_score_table():
     row = {"model": "m", "split": "nano-fine", "group": "all", "metric": "exact_match", "value": 0.5}
     row |= {"low": 0.4, "high": 0.625, "n": 7}

@@ -71,7 +71,9 @@ def test_trained_loras_are_described_by_norm_and_similarity():
     rows = {(row["block"], row["tile"], row["other"]): row for row in describe_loras(vision)}
 
     assert len(rows) == 2 * 4 * 4
-    expected = sum(float((layer.lora_B[0] @ layer.lora_A[0]).square().sum()) for layer in layers) ** 0.5
+    expected = (
+        sum(float((layer.lora_B[0] @ layer.lora_A[0]).detach().square().sum()) for layer in layers) ** 0.5
+    )
     assert rows[1, 0, 1]["norm"] == pytest.approx(expected, rel=1e-5)
     assert rows[1, 1, 0]["norm"] == pytest.approx(2 * expected, rel=1e-5)
     assert rows[1, 0, 1]["cosine"] == pytest.approx(-1) and rows[1, 0, 0]["cosine"] == pytest.approx(1)

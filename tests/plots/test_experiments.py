@@ -48,6 +48,16 @@ def test_curves_are_means_over_seeds_with_their_range():
     assert (band.y0, band.y1) == (25, 75)
 
 
+def test_curves_of_this_machine_are_dashed_beside_the_others():
+    beside = [score("per_tile", 0, 0, 0.25), score("per_tile", 0, 10, 1)]
+    fig = experiments.draw_learning_curves(ROWS, NAMES, splits=["fine"], beside=beside)
+    monkey, _, here = fig.axes[1].lines
+
+    assert here.get_ydata().tolist() == [25, 100] and here.get_color() == monkey.get_color()
+    assert here.get_linestyle() == "--" and monkey.get_linestyle() == "-"
+    assert labels_of(fig) == ["Monkey", "one view", "trained here"]
+
+
 def test_curves_of_variants_without_runs_are_left_out():
     fig = experiments.draw_learning_curves(ROWS, NAMES)
     assert "the ViT trains" not in labels_of(fig)

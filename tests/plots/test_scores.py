@@ -1,9 +1,9 @@
 import matplotlib.pyplot as plt
 import pytest
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import LineCollection
 from matplotlib.container import BarContainer
 
-from monkeylib.plots.scores import draw_models, draw_variants
+from monkeylib.plots.scores import draw_models
 
 NAMES = {"base": "base at 96 px", "monkey": "Monkey at 192 px"}
 
@@ -48,21 +48,6 @@ def test_models_are_drawn_as_bars_and_each_metric_has_its_axes():
     base_intervals = [tuple(y) for _, y in intervals(answers)[0]]
 
     assert base_intervals == [pytest.approx((10, 25)), pytest.approx((40, 55))]
-    plt.close(fig)
-
-
-def test_variants_are_drawn_as_points_with_the_highlighted_one_in_another_colour():
-    fig = draw_variants(ROWS[:4], NAMES, highlight="monkey")
-    fine = fig.axes[0]
-    points = [points for points in fine.collections if isinstance(points, PathCollection)]
-    values = [x for group in points for x, _ in group.get_offsets()]
-    colours = {tuple(colour) for group in points for colour in group.get_facecolors()}
-
-    assert values == pytest.approx([20, 60])
-    assert len(colours) == 2
-    assert [tick.get_text() for tick in fine.get_yticklabels()] == list(NAMES.values())
-    assert [tuple(x) for x, _ in intervals(fine)[0]] == [pytest.approx((10, 25)), pytest.approx((50, 65))]
-    assert fine.get_xlabel() == "exact match, points"
     plt.close(fig)
 
 
