@@ -45,6 +45,9 @@ class Statement(NamedTuple):
     checked: str = ""
 
 
+# Of all questions: a height that only a few of them need says nothing.
+_MIN_SHARE_OF_HEIGHT = 0.03
+
 _RESOLUTION_TABLE = "ablation of resolution and LoRA"
 _EQUAL_TRAINING = "both start from the same weights and see the same images in the same order"
 
@@ -379,6 +382,8 @@ def _difference(
 def scores_by_height(profile: Profile, splits: Sequence[str] = ("fine", "large")) -> list[Row]:
     """Return exact match by the height in whole pixels of the text that the answer needs.
 
+    Heights that fewer than 3 % of the questions have are left out.
+
     Returns:
         Rows with `variant`, `moment` ("start" or "end"), `height`, `value` (a share, the mean over seeds),
         questions `n` and `seeds`, in the ordinary rendering.
@@ -403,6 +408,8 @@ def scores_by_height(profile: Profile, splits: Sequence[str] = ("fine", "large")
             )
             for height in np.unique(heights):
                 chosen = values[heights == height]
+                if len(chosen) < _MIN_SHARE_OF_HEIGHT * len(values):
+                    continue
                 row: Row = {"variant": variant, "moment": moment, "height": int(height)}
                 rows.append({**row, "value": float(chosen.mean()), "n": len(chosen), "seeds": len(seeds)})
     return rows
