@@ -425,12 +425,12 @@ def scores_table(profile: Profile, rendering: str = "ordinary") -> list[Row]:
     rows: list[Row] = []
     if any(share is not None for share in blind.values()):
         shares = {split: f"{100 * share:.1f}" for split, share in blind.items() if share is not None}
-        rows.append({"variant": "blind baseline, sees no image", "seeds": None, **shares})
+        rows.append({"variant": "blind baseline, sees no image", "seeds": "-", **shares})
 
     for variant in VARIANTS:
         seeds = scores.seeds(variant, rendering)
         if seeds:
-            row: dict[str, tables.Value] = {"variant": TITLES[variant], "seeds": len(seeds)}
+            row: dict[str, tables.Value] = {"variant": TITLES[variant], "seeds": str(len(seeds))}
             for split in SPLITS:
                 start, end = (
                     100 * scores.read_seeds((variant, moment), rendering, seeds, split, "exact").mean()
