@@ -123,6 +123,11 @@ PAPER: Mapping[str, Statement] = {
         "section 3.1",
         "tile i meets the LoRA of tile i + 1, in the trained model",
     ),
+    "permuted, ordinary": Statement(
+        "Follows from the same mechanism: there is nothing that depends on the tile.",
+        "section 3.1",
+        "each A starts at random numbers of its own, and what reads the tiles adapts to each",
+    ),
 }
 
 

@@ -192,6 +192,16 @@ CLAIMS = (
         _LORA,
         rendering="fixed",
     ),
+    # Its control, added after the first cells of seed 0 had been read: permuting cost about as much here.
+    Claim(
+        "permuted, ordinary",
+        "In ordinary images, whose quadrants are all drawn alike, a LoRA serves its own tile no better than "
+        "another one.",
+        ("per_tile", "end"),
+        ("per_tile", "permuted"),
+        _LORA,
+        is_advantage=False,
+    ),
 )
 
 
