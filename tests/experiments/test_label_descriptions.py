@@ -5,10 +5,12 @@ import pytest
 
 from monkeylib.captions.annotations import ExpertOutput, Mask, OcrLine, Region
 from monkeylib.captions.experts import Expert
+from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.data.synthetic import label_levels
 from monkeylib.experiments import label_descriptions
-from monkeylib.profiles import load_profile
+from monkeylib.profiles import build, load_profile
+from monkeylib.prompts import SEPARATOR, build_prompt
 from monkeylib.training.batches import FIRST_UNSEEN_IMAGE, SyntheticRecords
 
 
@@ -100,3 +102,24 @@ def test_experts_are_those_of_the_cpu_set():
         "tag-caption",
         "sam-distilled+efficientnet-lite0",
     ]
+
+
+def test_committed_descriptions_are_of_the_images_that_runs_train_on():
+    records = list(read_records(label_levels.pipeline_file()))
+    numbers = range(FIRST_UNSEEN_IMAGE, FIRST_UNSEEN_IMAGE + label_levels.NUM_IMAGES)
+    assert [record.name for record in records] == [str(number) for number in numbers]
+    assert all(record.status == "ok" and record.detailed_caption for record in records)
+
+    for sample, record in zip(label_descriptions.label_samples(12), records, strict=False):
+        assert InputImage(sample.image, record.name).sha256() == record.sha256
+        assert record.original_caption == sample.caption
+
+
+def test_committed_descriptions_fit_into_a_conversation():
+    profile = load_profile("nano")
+    processor = build.build_processor(profile)
+    prompt = build_prompt("detailed_caption", separator=SEPARATOR)
+
+    for caption in label_levels.pipeline_captions().values():
+        images = [processor.visual_tokens()]
+        processor.layout.encode_conversation(images, [(prompt, caption)], profile.training.max_length)
