@@ -75,11 +75,14 @@ def expand_home(path: Path) -> Path:
 
 
 def default_checkpoint() -> Path:
-    """Return the trained nano model, or else its base model with a note on standard error."""
-    # Where notebook 05 leaves it.
+    """Return the nano model that notebook 05 has trained here, or else the one in the repository.
+
+    Without either, its base model answers, with a note on standard error.
+    """
     trained = resources.runs(resources.COMMITTED_PROFILE) / "monkey" / "model"
-    if (trained / "config.json").exists():
-        return trained
+    for folder in (trained, resources.models() / "nano-monkey"):
+        if (folder / "config.json").exists():
+            return folder
 
     base = resources.models() / "nano-base"
     print(
