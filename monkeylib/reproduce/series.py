@@ -28,6 +28,9 @@ from monkeylib.reproduce import notebooks
 from monkeylib.reproduce.code_digests import code_digests
 from monkeylib.runs import RunFolder
 
+# Folder of the grid's cells among the runs of a profile (`experiments.cell.folder_of`).
+GRID = "grid"
+
 _BASE, _SAMPLES = "data/models/nano-base", "data/samples"
 # The published cells of the grid of experiments, and the baseline that stands beside them.
 _GRID = ("data/results/nano/experiments.csv", "data/results/nano/synthetic_answers.csv")
@@ -406,7 +409,12 @@ class NotebookRun:
         return states
 
     def _file_states(self) -> dict[str, list[int]]:
-        """Return size and modification time of every file that the profile's notebooks have written."""
+        """Return size and modification time of every file that the profile's notebooks have written.
+
+        Cells of the grid of experiments are no notebook's: `monkeylib ablations` may write them meanwhile,
+        for days, and each cell knows by itself whether it is up to date.
+        """
+        grid = resources.runs(self.profile) / GRID
         folders = (
             resources.runs(self.profile),
             resources.results(self.profile),
@@ -415,7 +423,8 @@ class NotebookRun:
 
         states = {}
         for file in _files(folders):
-            if file.parent != self.folder:  # not the executed notebooks and their records
+            # Not the executed notebooks and their records.
+            if file.parent != self.folder and grid not in file.parents:
                 name = file.relative_to(resources.outputs()).as_posix()
                 state = file.stat()
                 states[name] = [state.st_size, state.st_mtime_ns]

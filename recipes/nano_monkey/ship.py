@@ -63,8 +63,8 @@ training, by what differs.
 $sets
 ## Answers about the sample images
 
-All questions about the synthetic images in `data/samples`, right and wrong. Exactly so many of them are
-right: $right of $asked.
+All questions about the synthetic images in `data/samples`, of which $right of $asked are answered rightly.
+Notebook 06 shows errors on test images.
 
 $answers
 ## Limits

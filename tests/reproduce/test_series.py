@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from monkeylib import resources, tables
+from monkeylib.experiments.cell import folder_of
+from monkeylib.profiles import load_profile
 from monkeylib.reproduce import notebooks, series
 from monkeylib.reproduce.series import Notebook, NotebookFailed, NotebookRun, run_series
 from monkeylib.runs import RunFolder, read_manifest
@@ -216,6 +218,25 @@ def test_only_files_of_the_series_are_removed_before_a_notebook_runs_again(repos
     assert run(only="00", force=True) == ["00_first"]
     for file in (victim, root / "notes.txt", root / "model-00" / "notes.txt"):
         assert file.read_text() == "mine"
+
+
+def test_cells_of_the_grid_stay_although_they_came_while_a_notebook_ran(repository):
+    cell = folder_of(load_profile("nano")) / "shared-ordinary-0" / "result.json"
+    assert cell.is_relative_to(resources.runs("nano") / series.GRID)
+
+    write = f"from pathlib import Path\nPath({str(cell.parent)!r}).mkdir(parents=True, exist_ok=True)\n"
+    write += f"Path({str(cell)!r}).write_text('hours of work')\n{WRITE}"
+    write_notebook(repository / "notebooks/00_first.ipynb", write)
+    assert run(only="00") == ["00_first"]
+
+    # The notebook is outdated, and its own files go.
+    write_notebook(repository / "notebooks/00_first.ipynb", WRITE)
+    assert run(only="00") == ["00_first"]
+    assert cell.read_text() == "hours of work"
+
+    # Nor is it outdated where a cell is gone.
+    cell.unlink()
+    assert run(only="00") == []
 
 
 def test_changed_files_of_an_earlier_run_stay(repository, without_kernel):
