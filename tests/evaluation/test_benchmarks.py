@@ -100,7 +100,8 @@ def test_correct_answers_get_the_best_score_and_wrong_ones_0(name, data, tmp_pat
     assert all(wrong[metric] == pytest.approx(0, abs=1e-9) for metric in benchmark.metrics)
 
     difference = results.compare(tmp_path / "correct.jsonl", tmp_path / "wrong.jsonl", official)
-    assert difference.value == pytest.approx(best[official]) and difference.low > 0
+    # A few questions are too few to exclude any difference.
+    assert difference.value == pytest.approx(best[official]) and difference.low < difference.value
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -182,7 +182,7 @@ def _decide_masks(model: SamModel, processor: SamImageProcessorPil) -> None:
     mean = torch.nn.functional.gelu(torch.cat(features)).mean(dim=(0, 2, 3))
     for mlp in decoder.output_hypernetworks_mlps:
         weight = mlp.proj_out.weight
-        weight.sub_(torch.outer(mean, mean @ weight) / mean.dot(mean)).mul_(2000)
+        weight.sub_(torch.outer(mean, mean @ weight) / mean.dot(mean)).mul_(10_000_000)
         mlp.proj_out.bias.zero_()
 
     predicted = torch.cat(ious).flatten(0, 1)
