@@ -4,6 +4,8 @@ notebooks."""
 from importlib import import_module
 from typing import Any
 
+from monkeylib.integrations import transformers
+
 # What is imported on first use, so that `import monkeylib` stays light: name -> module.
 _MODULES = {
     "load_model": "monkeylib.inference",
@@ -11,6 +13,10 @@ _MODULES = {
     "load_raised": "monkeylib.raising",
     "raise_resolution": "monkeylib.raising",
 }
+
+# So that transformers' Auto classes and pipelines find Monkey.
+transformers.list_monkey()
+del transformers
 
 __all__ = ["check_raising", "load_model", "load_raised", "raise_resolution"]
 

@@ -11,7 +11,7 @@ from transformers import BatchFeature
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.errors import first_line, shorten
 from monkeylib.images import ImageError, ImageInput
-from monkeylib.messages import ImagePart, Message, Part, lay_out, read_messages, replace_images
+from monkeylib.messages import ImagePart, Message, Part, read_messages
 from monkeylib.model import MonkeyForConditionalGeneration, generation
 from monkeylib.model.generation import Answer
 from monkeylib.model.streaming import AnswerStream, stream
@@ -217,24 +217,15 @@ class Monkey:
         Raises:
             ValueError: the conversation is longer than the model reads, or as `messages.read_messages`.
         """
-        turns = lay_out(read_messages(messages), prompt, self.processor.separator)
-        prompts = [*(parts for parts, _ in turns.answered), turns.last]
-        images = [part.source for parts in prompts for part in parts if isinstance(part, ImagePart)]
-
-        # To the layout, an image is the number of its visual tokens.
-        features = BatchFeature({})
-        if images:
-            features = self.processor.image_processor(images, self.limit_grid(grid))
-        grids = [Grid(*grid) for grid in features.get("grids", torch.zeros(0, 2)).tolist()]
-        visual_tokens = iter([self.processor.visual_tokens(grid) for grid in grids])
-        answered = [(replace_images(parts, visual_tokens), answer) for parts, answer in turns.answered]
-
-        # [1, T]: one conversation needs no padding.
-        ids = self.processor.layout.encode_turns(answered, replace_images(turns.last, visual_tokens))
-        features["input_ids"] = torch.tensor([ids])
-        features["attention_mask"] = torch.ones_like(features["input_ids"])
-        self._check_context(features)
-        return features.to(self.model.device)
+        inputs = self.processor.apply_chat_template(
+            [list(read_messages(messages))],
+            prompt=prompt,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"grid": self.limit_grid(grid)},
+        )
+        self._check_context(inputs)
+        return inputs.to(self.model.device)
 
     def limit_grid(self, grid: GridInput | None) -> Grid | AutoGrid | None:
         """Return a grid as the processor takes it, an automatic one limited to those that the model takes.

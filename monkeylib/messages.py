@@ -143,7 +143,12 @@ def _wrap(message: Message, prompt: str | None, separator: str, opens: bool) -> 
 # --- messages of a caller
 
 
-def read_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
+def read_messages(
+    messages: Sequence[Message | Mapping[str, Any]],
+    *,
+    accepts_answer: bool = False,
+    accepts_missing_images: bool = False,
+) -> list[Message]:
     """Read the messages of a conversation whose last question is to be answered.
 
     Args:
@@ -152,6 +157,8 @@ def read_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Messa
             `{"type": "image_url", "image_url": {"url": "data:..."}}`. `<image>` in a text, which stands for
             an image in training data, is refused, as no image belongs to it here; in a part of type text, it
             is a text like any other.
+        accepts_answer: the conversation may end with an answer.
+        accepts_missing_images: a part of type image may be without one, where only its place counts.
 
     Raises:
         ValueError: a message or a part that is none; roles out of order, or no question at the end. The
@@ -163,7 +170,10 @@ def read_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Messa
             '[{"role": "user", "content": [image, "a question"]}]'
         )
 
-    read = [_read_message(message, f"messages[{number}]") for number, message in enumerate(messages)]
+    read = [
+        _read_message(message, f"messages[{number}]", accepts_missing_images)
+        for number, message in enumerate(messages)
+    ]
     start = 1 if read[0].role == "system" else 0
     for number, message in enumerate(read[start:]):
         expected = "assistant" if number % 2 else "user"
@@ -173,12 +183,12 @@ def read_messages(messages: Sequence[Message | Mapping[str, Any]]) -> list[Messa
                 "message, if there is one, user and assistant take turns)"
             )
 
-    if read[-1].role != "user":
+    if read[-1].role != "user" and not (accepts_answer and read[-1].role == "assistant"):
         raise ValueError(f"the last message is of {read[-1].role}: expected a question of the user")
     return read
 
 
-def _read_message(message: Any, place: str) -> Message:
+def _read_message(message: Any, place: str, accepts_missing_images: bool) -> Message:
     # A caller's own may hold images as they are, or images in an answer.
     is_read = isinstance(message, Message)
     if is_read:
@@ -192,7 +202,7 @@ def _read_message(message: Any, place: str) -> Message:
 
     if role == "user" and not is_read:
         _refuse_placeholder(message["content"], f"{place}.content")
-    parts = tuple(_read_parts(message["content"], f"{place}.content"))
+    parts = tuple(_read_parts(message["content"], f"{place}.content", accepts_missing_images))
     if role == "user":
         return Message(role, parts)
 
@@ -217,7 +227,7 @@ def _refuse_placeholder(content: Any, place: str) -> None:
         )
 
 
-def _read_parts(content: Any, place: str) -> Iterator[Part]:
+def _read_parts(content: Any, place: str, accepts_missing_images: bool) -> Iterator[Part]:
     if isinstance(content, str):
         yield content
         return
@@ -225,10 +235,10 @@ def _read_parts(content: Any, place: str) -> Iterator[Part]:
         raise ValueError(f"{place} is {shorten(content)}: expected a text, or a list of texts and images")
 
     for number, part in enumerate(content):
-        yield _read_part(part, f"{place}[{number}]")
+        yield _read_part(part, f"{place}[{number}]", accepts_missing_images)
 
 
-def _read_part(part: Any, place: str) -> Part:
+def _read_part(part: Any, place: str, accepts_missing_images: bool) -> Part:
     if isinstance(part, str | ImagePart):
         return part
     if not isinstance(part, Mapping):
@@ -246,7 +256,7 @@ def _read_part(part: Any, place: str) -> Part:
         image = part.get(image_field(part))
         # OpenAI's `{"url": ...}`
         image = image.get("url") if isinstance(image, Mapping) else image
-        if image is None:
+        if image is None and not accepts_missing_images:
             raise ValueError(f"{place} has no image: expected it in the field image or image_url")
         return ImagePart(image)
 

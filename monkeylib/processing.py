@@ -5,7 +5,8 @@ An image becomes views: its tiles row by row, then the global view. In the promp
 path, and `<img>` in a user's text stays text.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,9 +21,13 @@ from transformers.image_utils import (
     IMAGENET_STANDARD_STD,
 )
 
+from monkeylib import chat_template as templates
 from monkeylib import tiling
+from monkeylib.chat_template import ChatText
 from monkeylib.errors import choose, nearest, refuse_misspelled, shorten, unknown_name
 from monkeylib.images import ImageInput, open_image
+from monkeylib.label_mask import IGNORE_INDEX
+from monkeylib.messages import ImagePart, Turns, lay_out, read_messages, replace_images
 from monkeylib.model.config import MonkeyConfig, Views
 from monkeylib.model.limits import check_size, check_sizes
 from monkeylib.prompts import IMAGE_TOKENS, PromptLayout
@@ -49,6 +54,7 @@ GridInput = Grid | AutoGrid | str
 TensorType = Literal["pt", "np"]
 # Arguments of the processor beside its parts, and of the image processor.
 _PROMPT_ARGUMENTS = ("queries", "separator", "image_tokens", "prompt_prefix")
+_CALL_ARGUMENTS = ("grid", "padding_side", "padding", "max_length", "truncation", "return_tensors")
 _IMAGE_ARGUMENTS = (
     "tile_size",
     "rows",
@@ -292,6 +298,8 @@ class MonkeyProcessor(ProcessorMixin):
             the last.
         prompt_prefix: begins every prompt. Unlike in a user's text, special tokens count in it: LLaVA-1.5's
             Vicuna was trained with `<s>` there, Qwen with nothing.
+        chat_template: another Jinja template than Monkey's own (`monkeylib.chat_template`), for the text of
+            conversations.
 
     Raises:
         ValueError: the tokenizer lacks an image token, or an argument is of another type.
@@ -305,8 +313,9 @@ class MonkeyProcessor(ProcessorMixin):
         separator: str = "",
         image_tokens: Sequence[str] = IMAGE_TOKENS,
         prompt_prefix: str = "",
+        chat_template: str | dict[str, str] | None = None,
     ) -> None:
-        super().__init__(image_processor, tokenizer)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
         check_sizes({"queries": queries})
         for name, text in (("separator", separator), ("prompt_prefix", prompt_prefix)):
             if not isinstance(text, str):
@@ -333,6 +342,7 @@ class MonkeyProcessor(ProcessorMixin):
 
         *boundary_ids, self.image_token_id = ids
         self.image_start_id, self.image_end_id = boundary_ids or (None, None)
+        self.image_token = self.image_tokens[-1]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "MonkeyProcessor":
@@ -352,8 +362,28 @@ class MonkeyProcessor(ProcessorMixin):
         if not arguments:
             return processor
 
-        settings = {name: getattr(processor, name) for name in _PROMPT_ARGUMENTS}
+        settings = {name: getattr(processor, name) for name in (*_PROMPT_ARGUMENTS, "chat_template")}
         return cls(processor.image_processor, processor.tokenizer, **{**settings, **arguments})
+
+    @property
+    def chat_template(self) -> str | dict[str, str]:
+        """The Jinja template that writes the text of a conversation: Monkey's own, unless it is replaced."""
+        if self._chat_template is not None:
+            return self._chat_template
+        return templates.build_template(
+            self.separator, self.prompt_prefix, self._image_text, self.tokenizer.eos_token
+        )
+
+    @chat_template.setter
+    def chat_template(self, template: str | dict[str, str] | None) -> None:
+        # Monkey's own is written anew, by the prompts of this version and the settings of this processor.
+        self._chat_template = None if templates.is_own(template) else template
+
+    @property
+    def _image_text(self) -> str:
+        """An image in the text of a conversation: its tokens around one placeholder."""
+        start, end = self.image_tokens[:-1] or ("", "")
+        return f"{start}{self.image_token}{end}"
 
     @property
     def layout(self) -> PromptLayout:
@@ -409,7 +439,8 @@ class MonkeyProcessor(ProcessorMixin):
             images: with one text, its image or images; with a list of texts, for each text an image, a list
                 of images, or None.
             text: a text, or a list of texts. Images come before the text; a text that is itself a list of
-                texts and images (Pillow, array or `Path`) keeps their order.
+                texts and images (Pillow, array or `Path`) keeps their order; the text of a conversation from
+                `apply_chat_template` takes them at its places.
             prompt: name of the prompt around each text (see `prompts.PROMPTS`); without one, texts stand as
                 they are.
             grid: another grid than the processor's; "auto" chooses one by the shape of each image
@@ -439,23 +470,18 @@ class MonkeyProcessor(ProcessorMixin):
                 "into the prompt_prefix of the processor"
             )
 
-        layout = self.layout
         rows: list[list[int]] = []
         opened_images: list[Image.Image] = []
         grids: list[Grid] = []
 
         for content, leading_images in _pair(text, images):
-            # To the layout, an image is the number of its visual tokens.
-            parts: list[str | int] = []
-            for part in _open_images(content, leading_images):
-                if isinstance(part, str):
-                    parts.append(part)
-                else:
-                    opened_images.append(part)
-                    grids.append(self.image_processor.select_grid(part.size, grid))
-                    parts.append(self.visual_tokens(grids[-1]))
+            parts = _open_images(content, leading_images)
+            images_of_text = [part for part in parts if not isinstance(part, str)]
+            grids_of_text = [self.image_processor.select_grid(image.size, grid) for image in images_of_text]
+            opened_images += images_of_text
+            grids += grids_of_text
 
-            ids = layout.encode(parts, prompt)
+            ids = self._encode(content, parts, grids_of_text, prompt)
             rows.append(ids if max_length is None else self._limit(ids, max_length, is_truncated))
 
         if padding == "do_not_pad" and len({len(ids) for ids in rows}) > 1:
@@ -474,6 +500,42 @@ class MonkeyProcessor(ProcessorMixin):
         if opened_images:
             features = {**features, **self.image_processor(opened_images, grids)}
         return BatchFeature(_convert(dict(features), return_tensors))
+
+    def _encode(
+        self, content: Content, parts: Sequence[Any], grids: Sequence[Grid], prompt: str | None
+    ) -> list[int]:
+        """Return the ids of one prompt.
+
+        Args:
+            content: as the caller gave it.
+            parts: its texts and images in their order.
+            grids: of its images.
+            prompt: name of the prompt around the texts.
+
+        Raises:
+            ValueError: as many images as a conversation has places are needed, or as `PromptLayout.encode`.
+        """
+        # To the layout, an image is the number of its visual tokens.
+        visual_tokens = iter([self.visual_tokens(grid) for grid in grids])
+        if not isinstance(content, ChatText):
+            counted = [part if isinstance(part, str) else next(visual_tokens) for part in parts]
+            return self.layout.encode(counted, prompt)
+
+        if prompt is not None:
+            raise ValueError(
+                f"prompt={prompt!r} and the text of a conversation, which has its prompt already: pass it to "
+                "apply_chat_template"
+            )
+        places = _images_of(content.turns)
+        if len(places) != len(grids):
+            raise ValueError(
+                f"the conversation has {len(places)} places for images, got {len(grids)}: pass for each text "
+                "a list of its images"
+            )
+        answered = [
+            (replace_images(parts, visual_tokens), answer) for parts, answer in content.turns.answered
+        ]
+        return self.layout.encode_turns(answered, replace_images(content.turns.last, visual_tokens))
 
     def _limit(self, ids: list[int], max_length: int, is_truncated: bool) -> list[int]:
         """Return the ids of a prompt that may have `max_length` tokens, cut at their end if that is allowed.
@@ -496,6 +558,159 @@ class MonkeyProcessor(ProcessorMixin):
                 f"{len(ids):,} tokens: raise max_length, or take fewer tiles"
             )
         return ids[:max_length]
+
+    # Conversations
+
+    def apply_chat_template(  # type: ignore[override]
+        self,
+        conversation: Sequence[Any],
+        chat_template: str | None = None,
+        *,
+        prompt: str = templates.DEFAULT_PROMPT,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        return_assistant_tokens_mask: bool = False,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: TensorType | Literal["auto"] = "auto",
+        processor_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return the text of a conversation, or with `tokenize=True` its ids or the model's inputs.
+
+        Ids are those of the same conversation in training and in `Monkey.answer_messages`: the text of
+        messages is text, whatever markup stands in it.
+
+        Args:
+            conversation: messages as `messages.read_messages` takes them, which may end with an answer, or a
+                list of such conversations. Images may be missing where they aren't tokenized.
+            chat_template: another template, or the name of one, for the text alone.
+            prompt: name of the prompt around the user's texts.
+            add_generation_prompt: without effect, since the prompt of a question ends where its answer
+                begins.
+            continue_final_message: leave the last answer open, to be completed.
+            return_assistant_tokens_mask: also return `assistant_masks [B, T]`, 1 on answers and the end of
+                text that closes each.
+            tokenize: make ids of it.
+            return_dict: return all inputs of the model, not `input_ids` alone.
+            return_tensors: as in calling the processor.
+            processor_kwargs: arguments of calling the processor, such as `grid` and `padding`.
+            options: the same, or variables of another template.
+
+        Returns:
+            A text, or a list of texts for a list of conversations; with `tokenize=True` tensors `[B, T]`, or
+            a dictionary of them.
+
+        Raises:
+            ValueError: as `messages.read_messages`, or another template where ids are asked for.
+            TypeError: an argument that the processor doesn't take.
+        """
+        is_batch = _is_batch(conversation)
+        conversations = list(conversation) if is_batch else [conversation]
+        template = self.chat_template if chat_template is None else chat_template
+        if isinstance(template, dict):
+            template = template.get("default")
+
+        if not templates.is_own(template):
+            if tokenize:
+                raise ValueError(
+                    "this chat template isn't Monkey's own, which alone gives the ids that Monkey was "
+                    "trained with: leave chat_template out and name a prompt, such as prompt='caption', or "
+                    "take the text with tokenize=False"
+                )
+            return super().apply_chat_template(
+                conversation,
+                chat_template,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **options,
+            )
+
+        given = {**(processor_kwargs or {}), **options}
+        arguments = {name: value for name, value in given.items() if value is not None}
+        if unknown := arguments.keys() - set(_CALL_ARGUMENTS):
+            name = min(unknown)
+            hint = nearest(name, _CALL_ARGUMENTS)
+            raise TypeError(f"the processor takes no argument {name!r}; {hint}".rstrip("; "))
+
+        texts, images = [], []
+        for messages in conversations:
+            read = read_messages(messages, accepts_answer=True, accepts_missing_images=not tokenize)
+            turns = _open_answer(lay_out(read, prompt, self.separator), continue_final_message)
+            eos_token = self.tokenizer.eos_token
+            texts.append(templates.write_text(turns, self._image_text, self.prompt_prefix, eos_token))
+            images.append([part.source for part in _images_of(turns)])
+        if not tokenize:
+            return texts if is_batch else texts[0]
+
+        if return_tensors != "auto":
+            arguments["return_tensors"] = return_tensors
+        features = self(images=images, text=texts, **arguments)
+        if return_assistant_tokens_mask:
+            features["assistant_masks"] = self._mask_answers(texts, features)
+        return features if return_dict else features["input_ids"]
+
+    def _mask_answers(self, texts: Sequence[ChatText], features: Mapping[str, Any]) -> Any:
+        """Return 1 on the answers of conversations and the ends of text that close them, 0 elsewhere.
+
+        Args:
+            texts: of the conversations.
+            features: what they have become, with `attention_mask [B, T]`.
+
+        Returns:
+            `[B, T]`, of the type of the attention mask.
+        """
+        attention = torch.as_tensor(features["attention_mask"])
+        places = torch.as_tensor(features["input_ids"]) == self.image_token_id
+        masks = torch.zeros_like(attention)
+
+        for row, text in enumerate(texts):
+            # How many visual tokens an image has doesn't matter: answers have none, and lie between texts.
+            answered = [(replace_images(parts, _zeros()), answer) for parts, answer in text.turns.answered]
+            labels = self.layout.encode_conversation([], answered).labels if answered else []
+            last = self.layout.parts_ids(replace_images(text.turns.last, _zeros()))
+            mask = torch.tensor([int(label != IGNORE_INDEX) for label in labels] + [0] * len(last))
+
+            is_text = (attention[row] == 1) & ~places[row]
+            masks[row, is_text] = mask[: int(is_text.sum())].to(masks.dtype)
+        return masks if torch.is_tensor(features["attention_mask"]) else masks.numpy()
+
+
+def _is_batch(conversation: Any) -> bool:
+    """Tell a list of conversations from one conversation."""
+    return (
+        isinstance(conversation, list | tuple)
+        and bool(conversation)
+        and isinstance(conversation[0], list | tuple)
+    )
+
+
+def _images_of(turns: Turns) -> list[ImagePart]:
+    """Return the images of a conversation in their order."""
+    prompts = [*(parts for parts, _ in turns.answered), turns.last]
+    return [part for parts in prompts for part in parts if isinstance(part, ImagePart)]
+
+
+def _open_answer(turns: Turns, is_open: bool) -> Turns:
+    """Return a conversation whose last answer, if that is asked for, is a beginning to be completed.
+
+    Raises:
+        ValueError: it ends with a question.
+    """
+    if not is_open:
+        return turns
+    if not turns.answered or turns.last:
+        raise ValueError(
+            "continue_final_message needs a conversation whose last message is of the assistant: this one "
+            "ends with a question"
+        )
+    *earlier, (parts, answer) = turns.answered
+    return Turns(earlier, (*parts, answer))
+
+
+def _zeros() -> Iterator[int]:
+    """Yield 0 forever."""
+    return itertools.repeat(0)
 
 
 # --- keywords
@@ -630,6 +845,10 @@ def _open_images(content: Content, leading_images: list[ImageInput]) -> list[str
     if not isinstance(content, str | list | tuple):
         raise TypeError(f"a text is {_describe(content)}: pass a text, or a list of texts and images")
 
+    # The parts of a conversation are in its layout.
+    if isinstance(content, ChatText):
+        return [open_image(image) for image in leading_images]
+
     parts = [content] if isinstance(content, str) else content
     for part in parts:
         if isinstance(part, list | tuple) or part is None:
@@ -652,6 +871,9 @@ def _describe(value: Any) -> str:
     return f"of type {type(value).__name__} ({shorten(str(value))})"
 
 
-# So that `MonkeyProcessor.from_pretrained` and `AutoProcessor` find the image processor by the model's type.
-AutoImageProcessor.register(MonkeyConfig, image_processor_classes={"pil": MonkeyImageProcessor})
-AutoProcessor.register(MonkeyConfig, MonkeyProcessor)
+# So that `MonkeyProcessor.from_pretrained` and `AutoProcessor` find the image processor by the model's type;
+# `exist_ok`: `integrations.transformers` has named them before.
+AutoImageProcessor.register(
+    MonkeyConfig, image_processor_classes={"pil": MonkeyImageProcessor}, exist_ok=True
+)
+AutoProcessor.register(MonkeyConfig, MonkeyProcessor, exist_ok=True)

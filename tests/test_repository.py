@@ -21,9 +21,9 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 # From the bottom up: a module imports only what stands before it.
 LAYERS = """
     tiling boxes errors fields redaction english signals resources settings_files runs image_errors
-    image_damage image_addresses pdf_files images digests progress tables html_pages assets label_mask prompts
-    messages model processing checkpoints sizing profiles raising inference data training evaluation
-    captions experiments plots reproduce integrations cli
+    image_damage image_addresses pdf_files images digests progress tables html_pages assets label_mask
+    prompts messages chat_template model processing checkpoints sizing profiles raising inference data
+    training evaluation captions experiments plots reproduce integrations cli
 """.split()
 
 

@@ -1,6 +1,6 @@
 """Model: configuration, vision backbone with per-tile LoRA, resampler, language model, and Monkey itself."""
 
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
 
 from monkeylib.model.config import (
     MonkeyConfig,
@@ -11,8 +11,10 @@ from monkeylib.model.config import (
 from monkeylib.model.monkey import MonkeyForConditionalGeneration, build_on_meta
 from monkeylib.model.qwen import QwenConfig
 
-AutoConfig.register(MonkeyConfig.model_type, MonkeyConfig)
-AutoModelForImageTextToText.register(MonkeyConfig, MonkeyForConditionalGeneration)
+# `exist_ok`: `integrations.transformers` has named them before.
+AutoConfig.register(MonkeyConfig.model_type, MonkeyConfig, exist_ok=True)
+for _auto in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
+    _auto.register(MonkeyConfig, MonkeyForConditionalGeneration)
 
 __all__ = [
     "MonkeyConfig",

@@ -453,6 +453,14 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Return the language model's output projection."""
         return self.language_model.get_output_embeddings()
 
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the language model's output projection."""
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """Return the vision backbone for "image", as other models of transformers do."""
+        return self.vision if modality == "image" else super().get_encoder(modality)
+
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise a module of the vision backbone or resampler; the language model initialises itself."""
         if isinstance(module, TileLoRA):

@@ -1,0 +1,51 @@
+"""The test mixins of transformers' own repository, which are in no installed package.
+
+`TRANSFORMERS_TESTS` names a checkout of the installed version, or its unpacked source archive; the archive
+lacks subfolders of `tests`, so the mixin for generation is there in a checkout only.
+"""
+
+import importlib
+import os
+import sys
+import types
+from pathlib import Path
+
+VARIABLE = "TRANSFORMERS_TESTS"
+_PACKAGE = "transformers_tests"
+# Modules in subfolders -> the mixin that others import from them
+_IN_SUBFOLDERS = {
+    "exporters.test_export": "ExportTesterMixin",
+    "generation.test_utils": "GenerationTesterMixin",
+}
+
+
+def checkout() -> Path | None:
+    """Return the folder that the environment names, None if it names none."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else None
+
+
+def load(module: str) -> types.ModuleType:
+    """Import a module of transformers' tests under a name that does not clash with ours.
+
+    Mixins that the folder lacks are empty.
+    """
+    if _PACKAGE not in sys.modules:
+        _add_package(checkout() / "tests")
+    return importlib.import_module(f"{_PACKAGE}.{module}")
+
+
+def _add_package(folder: Path) -> None:
+    package = types.ModuleType(_PACKAGE)
+    package.__path__ = [str(folder)]
+    sys.modules[_PACKAGE] = package
+
+    for name, mixin in _IN_SUBFOLDERS.items():
+        if not (folder / name.replace(".", "/")).with_suffix(".py").exists():
+            stand_in = types.ModuleType(f"{_PACKAGE}.{name}")
+            setattr(stand_in, mixin, type(mixin, (), {}))
+            sys.modules[f"{_PACKAGE}.{name}"] = stand_in
+            parent = sys.modules.setdefault(
+                f"{_PACKAGE}.{name.split('.')[0]}", types.ModuleType(f"{_PACKAGE}.{name.split('.')[0]}")
+            )
+            parent.__path__ = []
