@@ -26,12 +26,16 @@ class VisionBackbone(nn.Module, ABC):
 
     A subclass says how one chunk of views is encoded: `VisionTransformer` below, or `HFVisionBackbone` for a
     ViT of transformers.
+
+    Attributes:
+        all_at_once: let all views go through at once on a CPU too, as they do on an accelerator.
     """
 
     def __init__(self, config: MonkeyConfig) -> None:
         super().__init__()
         self.patch_size = config.vision_config.patch_size
         self.mlp_width = mlp_width(config.vision_config)
+        self.all_at_once = False
 
     def forward(self, pixel_values: torch.Tensor, lora_index: list[int] | None = None) -> torch.Tensor:
         """Encode views.
@@ -90,7 +94,7 @@ class VisionBackbone(nn.Module, ABC):
 
     def chunk_size(self, pixel_values: torch.Tensor) -> int:
         """Return how many views go through at once: all on an accelerator, what fits the cache on a CPU."""
-        if pixel_values.device.type != "cpu":
+        if self.all_at_once or pixel_values.device.type != "cpu":
             return len(pixel_values)
 
         height, width = pixel_values.shape[-2:]

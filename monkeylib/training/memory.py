@@ -86,8 +86,7 @@ def count_step(
         module = _build_module(plain_profile, config)
     model = module.model
 
-    if on_gpu:
-        model.vision.chunk_views = len
+    model.vision.all_at_once = on_gpu
 
     with FakeStepMode(), AllocationTracker() as tracker:
         _allocate(model)

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from monkeylib import profiles, sizing
 from monkeylib.data.records import BadRecord
+from monkeylib.model import vision
 from monkeylib.training import finetune, memory
 from monkeylib.training.batches import TrainingData, synthetic_data
 
@@ -123,6 +124,23 @@ def test_step_counts_the_same_each_time():
     profile = profiles.load_profile("smoke")
     batches = [memory.random_micro_batch(profile, text_tokens=20, num_labels=5)] * 2
     assert memory.count_step(profile, batches) == memory.count_step(profile, batches)
+
+
+@pytest.mark.parametrize(("on_gpu", "chunks"), [(True, [2, 8]), (False, [1] * 10)])
+def test_a_gpu_encodes_all_views_at_once(monkeypatch, on_gpu, chunks):
+    """Those without LoRA are a chunk of their own: the global views of two images, and their eight tiles."""
+    encode, encoded = vision.VisionTransformer.encode, []
+
+    def watched_encode(self, pixel_values, lora_groups):
+        encoded.append(len(pixel_values))
+        return encode(self, pixel_values, lora_groups)
+
+    monkeypatch.setattr(vision.VisionTransformer, "encode", watched_encode)
+    monkeypatch.setattr(vision, "CPU_CHUNK_BYTES", 1)
+
+    memory.count_step(NANO, [memory.random_micro_batch(NANO, examples=2)], on_gpu=on_gpu)
+
+    assert encoded == chunks
 
 
 def test_bytes_of_states_follow_the_parameters():
