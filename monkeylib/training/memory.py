@@ -41,6 +41,9 @@ QUANTIZED_BYTES = {4: 0.5 + 4 / 64, 8: 1.0}
 
 MicroBatch = Mapping[str, Any]
 
+# Asked for a tensor's device, PyTorch calls an operation, too: two of three in a step.
+_DEVICE = torch.ops.prim.device.default
+
 
 @dataclass(frozen=True)
 class StepMemory:
@@ -362,6 +365,9 @@ class AllocationTracker(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run an operation and count what it has allocated."""
         result = func(*args, **(kwargs or {}))
+        if func is _DEVICE:
+            return result
+
         self.add_all(result)
         return result
 
@@ -403,6 +409,9 @@ class FakeStepMode(FakeTensorMode):
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation on integers for real, and any other one on fake tensors."""
         kwargs = kwargs or {}
+        if func is _DEVICE:
+            return super().dispatch(func, types, args, kwargs)
+
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         any_fake = any(isinstance(tensor, FakeTensor) for tensor in inputs)
 
