@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monkeylib import profiles, resources, sizing, tables
+from monkeylib import resources, sizing, tables
 from monkeylib.errors import choose
 from monkeylib.experiments import scoring
 from monkeylib.experiments.cell import Cell, folder_of, read_result, run_cell
@@ -175,7 +175,13 @@ class _Processes:
 
         log = _log_file(profile, cell)
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "monkeylib.experiments.grid", profile.name]
+
+        # As a file: a profile need not be one of the library's, nor be as its YAML file is by now.
+        settings = log.with_name("profile.json")
+        with resources.atomic_write(settings) as temporary:
+            temporary.write_text(profile.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+        command = [sys.executable, "-m", "monkeylib.experiments.grid", str(settings)]
         command += [cell.variant, cell.rendering, str(cell.seed)]
         with log.open("wb") as file:
             # A session of its own: Ctrl-C reaches this process alone, which then asks the others.
@@ -402,7 +408,7 @@ def _publish_scores(profile: Profile, cell: Cell) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one cell in this process, as `run_grid` asks for it."""
     parser = argparse.ArgumentParser(description="Train and score one cell of the grid.")
-    parser.add_argument("profile")
+    parser.add_argument("profile", type=Path, help="JSON file of the profile")
     parser.add_argument("variant")
     parser.add_argument("rendering")
     parser.add_argument("seed", type=int)
@@ -410,7 +416,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
     cell = Cell(options.variant, options.rendering, options.seed)
-    run_cell(profiles.load_profile(options.profile), cell, progress=True)
+    profile = Profile.model_validate_json(options.profile.read_bytes())
+    run_cell(profile, cell, progress=True)
     say(f"{cell.name} is finished")
 
 

@@ -102,12 +102,16 @@ def test_failed_cell_is_told_and_the_others_go_on(outputs):
     assert (folder / "notes.txt").read_text() == "a stranger's file"
 
 
-def test_interrupted_grid_ends_its_processes_and_goes_on(outputs):
+def test_interrupted_grid_of_an_own_profile_ends_its_processes_and_goes_on(outputs, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: smoke\ndescription: somebody's own\nablation: {steps: 3}\n")
+    profile = profiles.load_profile(str(file))
     cell = Cell("one_view", "ordinary", 1)
-    command = [sys.executable, "-m", "monkeylib.cli", "ablations", "--profile", "smoke"]
+
+    command = [sys.executable, "-m", "monkeylib.cli", "ablations", "--profile", file.name]
     command += ["--only", cell.variant, "--seed", str(cell.seed)]
-    process = subprocess.Popen(command, start_new_session=True)
-    log = folder_of(SMOKE) / cell.name / "log.txt"
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    log = folder_of(profile) / cell.name / "log.txt"
     while not (log.exists() and "train on" in log.read_text()):
         assert process.poll() is None
         time.sleep(0.05)
@@ -116,8 +120,14 @@ def test_interrupted_grid_ends_its_processes_and_goes_on(outputs):
     assert process.wait(60) != 0
 
     # The cell's process has ended, too: its folder is free, and its run goes on.
-    run_cell(SMOKE, cell)
-    assert read_result(folder_of(SMOKE) / cell.name, cell.fingerprint(SMOKE)) is not None
+    run_cell(profile, cell)
+    assert read_result(folder_of(profile) / cell.name, cell.fingerprint(profile)) is not None
+
+
+@pytest.mark.parametrize("name", profiles.profile_names())
+def test_profile_reaches_the_process_of_a_cell_as_it_is(name):
+    profile = profiles.load_profile(name)
+    assert type(profile).model_validate_json(profile.model_dump_json()) == profile
 
 
 def test_plan_counts_runs_operations_and_memory():
