@@ -20,7 +20,7 @@ LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,dev
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test test-harness torture lab nano-base nano-llava lint lock audit clean
+.PHONY: help install reproduce ablations test test-series test-harness torture lab nano-base nano-llava lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,8 +44,14 @@ reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=
 ablations: $(STAMP) ## run the grid of experiments, for hours; interrupt and go on: ONLY=variant SEED=0 PROFILE=nano
 	$(BIN)/monkeylib ablations --profile $(PROFILE) $(ONLY:%=--only %) $(if $(filter command line,$(origin SEED)),--seed $(SEED))
 
-test: $(STAMP) ## test the library, the results that notebooks state, and the smoke series
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+SERIES_TESTS := tests/test_smoke_series.py
+
+test: $(STAMP) ## test the library, and the results that notebooks state
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	    --ignore $(SERIES_TESTS)
+
+test-series: $(STAMP) ## run all notebooks from end to end under the profile smoke (4 minutes)
+	$(BIN)/python -m pytest $(SERIES_TESTS)
 
 # In an environment of its own, over that of the library: what harnesses need is no dependency of it.
 test-harness: $(HARNESSENV)/.installed ## run lmms-eval, VLMEvalKit and the official scorers (CIDEr's needs Java)

@@ -23,7 +23,6 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 LONGEST_FILES = (
-    "test_smoke_series.py",
     "test_notebooks.py",
     "test_killed.py",
     "test_strategies.py",

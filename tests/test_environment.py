@@ -251,11 +251,21 @@ def test_make_help_lists_the_targets():
         assert f"make {target} " in run.stdout
 
 
-def test_continuous_integration_calls_make_test():
+def test_continuous_integration_runs_every_test():
     script = ROOT / ".ci" / "run"
-
     assert os.access(script, os.X_OK)
-    assert script.read_text(encoding="utf-8").rstrip().endswith("make test")
+    assert script.read_text(encoding="utf-8").splitlines()[-2:] == ["make test", "make test-series"]
+
+    # The one file that the first leaves out is the one that the second runs.
+    commands = {
+        target: subprocess.run(
+            ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        for target in ("test", "test-series")
+    }
+    assert "--ignore tests/test_smoke_series.py" in " ".join(commands["test"].split())
+    assert commands["test"].count("--ignore") == 1
+    assert commands["test-series"].rstrip().endswith("pytest tests/test_smoke_series.py")
 
 
 def test_citation_names_the_paper():
