@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from monkeylib import resources, sizing
+from monkeylib.data.synthetic import label_levels
 from monkeylib.digests import json_digest, quick_file_digest
 from monkeylib.experiments import scoring
 from monkeylib.experiments.scoring import ScoreAtSteps, step_file
@@ -57,17 +58,18 @@ class Cell:
         return variant_profile(profile, self.variant, self.rendering).with_seed(self.seed)
 
     def fingerprint(self, profile: Profile) -> str:
-        """Return a digest of what decides about the cell's scores: settings, base weights and questions."""
+        """Return a digest of what decides about the scores: settings, base weights, labels and questions."""
         changed = self.profile(profile)
         settings = changed.model_dump(mode="json", exclude_defaults=True)
         for name in ("name", "description", "evaluation"):
             settings.pop(name, None)
 
-        base = []
+        files = []
         if changed.base_checkpoint is not None:
-            folder = build.base_folder(changed)
-            base = [quick_file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
-        return json_digest([settings, base])[:16]
+            files += sorted(build.base_folder(changed).glob("*.safetensors"))
+        if changed.labels == "pipeline":
+            files.append(label_levels.pipeline_file())
+        return json_digest([settings, [quick_file_digest(path) for path in files]])[:16]
 
 
 def folder_of(profile: Profile) -> Path:

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from monkeylib.data.synthetic import label_levels
 from monkeylib.experiments import cell as cells
 from monkeylib.experiments.cell import Cell, run_cell
 from monkeylib.profiles import build
@@ -86,6 +87,18 @@ def test_fingerprint_follows_training_and_questions_but_not_names(profile):
     )
     assert fingerprint not in (cell.fingerprint(longer), cell.fingerprint(more))
     assert cell.fingerprint(profile.model_copy(update={"description": "another"})) == fingerprint
+
+
+def test_fingerprint_follows_the_descriptions_that_labels_come_from(profile, monkeypatch, tmp_path):
+    described, questions = Cell("labels_pipeline", "ordinary", 0), Cell("per_tile", "ordinary", 0)
+    before = described.fingerprint(profile), questions.fingerprint(profile)
+
+    file = tmp_path / "records.jsonl"
+    file.write_bytes(label_levels.pipeline_file().read_bytes() + b"\n")
+    monkeypatch.setattr(label_levels, "pipeline_file", lambda: file)
+
+    assert described.fingerprint(profile) != before[0]
+    assert questions.fingerprint(profile) == before[1]
 
 
 def test_result_of_another_fingerprint_is_none(tmp_path):
