@@ -1,5 +1,6 @@
 """Inference: load a checkpoint and ask it about images: one question, a batch, a chat, or a stream."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any, Literal
 import torch
 from transformers import BatchFeature
 
+from monkeylib import resources
+from monkeylib.checkpoints.hub import fetch_model
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
+from monkeylib.checkpoints.model_card import write_card
 from monkeylib.errors import first_line, shorten
 from monkeylib.images import ImageError, ImageInput
 from monkeylib.messages import ImagePart, Message, Part, read_messages
@@ -254,6 +258,42 @@ class Monkey:
         """Return the answers that complete the prompts of prepared `inputs`; options as in `answer`."""
         return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
 
+    def save(self, folder: str | Path, name: str | None = None) -> None:
+        """Write model, processor and a model card into a new folder, which `load_model` reads.
+
+        Args:
+            folder: to be made.
+            name: of the model in its card, by default that of the folder.
+
+        Raises:
+            FileExistsError: there is something already.
+        """
+        folder = Path(folder)
+        resources.require_new(folder)
+        with resources.create_folder(folder) as new_folder:
+            self.model.save_pretrained(new_folder)
+            self.processor.save_pretrained(new_folder)
+            card = write_card(name or folder.name, self.model, self.processor)
+            (new_folder / "README.md").write_text(card, encoding="utf-8")
+
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+        """Put on the hub what `save` writes, and return its address.
+
+        Args:
+            repo_id: "owner/name"; created where there is none.
+            private: whether only its owner sees it.
+            token: of the owner, by default the one that is logged in.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        address = api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent) / "model"
+            self.save(folder, repo_id)
+            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Monkey of monkeylib")
+        return str(address)
+
 
 def _check_pairs(name: str, pairs: Any, content: str) -> None:
     """Check that an argument is a list of pairs.
@@ -312,11 +352,12 @@ def load_model(
     device_map: str | dict[str, Any] | None = None,
     bits: Literal[4, 8] | None = None,
 ) -> Monkey:
-    """Load a checkpoint folder.
+    """Load a checkpoint: a folder, or a model of a hub.
 
     Args:
         path: a folder written by `save_pretrained` of model and processor, one of trained weights alone, or
-            one in the layout of the released Monkey or Qwen-VL.
+            one in the layout of the released Monkey or Qwen-VL; or, where there is no such folder, the name
+            of one on a hub, such as "owner/name".
         device: where to run; a GPU if there is one.
         dtype: of the weights, also as a text such as "bfloat16"; as saved if not given.
         device_map: spread the model over devices as transformers does ("auto"), instead of `device`. Trained
@@ -331,7 +372,7 @@ def load_model(
             or does not take an option, or the checkpoint is broken: cut off, incomplete, of another model,
             not finite. The message names file and key.
     """
-    folder = Path(path)
+    folder = fetch_model(path)
     if device is not None and device_map is not None:
         raise ValueError(
             f"device={str(device)!r} puts the model on one device and device_map={device_map!r} spreads it: "

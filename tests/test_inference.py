@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -321,3 +322,31 @@ def test_saving_and_loading_print_nothing_in_a_log(monkey, tmp_path, capfd, monk
     monkey.processor.save_pretrained(tmp_path)
     monkeylib.load_model(tmp_path, device="cpu")
     assert capfd.readouterr() == ("", "")
+
+
+def test_hub_gets_model_processor_and_card(monkey, tmp_path, monkeypatch):
+    uploads = {}
+
+    class Hub:
+        def __init__(self, token=None):
+            uploads["token"] = token
+
+        def create_repo(self, repo_id, private, exist_ok):
+            return f"hub/{repo_id}"
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            shutil.copytree(folder_path, tmp_path / "uploaded")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert monkey.push_to_hub("me/monkey", token="secret") == "hub/me/monkey"
+    assert uploads["token"] == "secret"
+
+    card = (tmp_path / "uploaded/README.md").read_text(encoding="utf-8")
+    assert "needs the package `monkeylib`" in card and 'load_model("me/monkey")' in card
+    assert "| tiles (rows x columns) | 2x2 |" in card
+    loaded = monkeylib.load_model(tmp_path / "uploaded", device="cpu")
+    assert torch.equal(loaded.model.vision.positions, monkey.model.vision.positions)
+    assert (tmp_path / "uploaded/chat_template.jinja").exists()
+
+    with pytest.raises(FileExistsError, match="exists already"):
+        monkey.save(tmp_path / "uploaded")

@@ -1,16 +1,50 @@
-"""Whether a model hub can be reached: without one, its client tries again and again for a minute or more."""
+"""Models by their name on a hub, and whether a hub can be reached at all: without one, its client tries again
+and again for a minute or more."""
 
 from __future__ import annotations
 
 import functools
+import re
 import socket
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from monkeylib.errors import first_line
 
 _SECONDS = 5  # until the hub counts as out of reach
+# A name such as "owner/name"; folders are looked for first.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# What a checkpoint consists of: no code, and no weights in formats that may hold some.
+_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.md")
+
+
+def fetch_model(name: str | Path) -> Path:
+    """Return the folder of a model, which may be named as on a hub: "owner/name".
+
+    A folder of that path comes first. A model of a hub is fetched into the client's cache, once.
+
+    Args:
+        name: path of a folder, which need not be there, or name on a hub.
+
+    Raises:
+        FileNotFoundError: there is neither such a folder nor such a model.
+    """
+    folder = Path(name)
+    if folder.exists() or not _NAME.fullmatch(str(name)):
+        return folder
+
+    go_offline_if_unreachable(name)
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=list(_FILES)))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"there is no checkpoint at {name}: it is no folder, and no model hub gave a model of that name "
+            f"({first_line(error)}); check the name, or connect to a hub"
+        ) from error
 
 
 def go_offline_if_unreachable(name: str | Path) -> None:

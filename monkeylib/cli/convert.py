@@ -13,8 +13,8 @@ def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Checkpoint folder, in the released or monkeylib's layout; a training run, or a checkpoint "
-            "in it."
+            help="Checkpoint folder, in the released or monkeylib's layout, or its name on a hub; a training "
+            "run, or a checkpoint in it."
         ),
     ],
     target: Annotated[Path, typer.Argument(help="New folder.")],
@@ -36,11 +36,12 @@ def convert(
     """Convert a released Monkey or Qwen-VL checkpoint to monkeylib's layout or back; export LoRA to peft;
     make a model of a training run."""
     from monkeylib.checkpoints import convert as conversion
+    from monkeylib.checkpoints import hub
     from monkeylib.checkpoints.released import is_released
     from monkeylib.tiling import AutoGrid
     from monkeylib.training import export
 
-    source, target = options.expand_home(source), options.expand_home(target)
+    source, target = hub.fetch_model(options.expand_home(source)), options.expand_home(target)
     if export.is_from_training(source):
         if grid:
             raise ValueError(

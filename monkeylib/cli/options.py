@@ -26,7 +26,9 @@ _NOTED_DISTORTION = 3
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        "--model", help="Checkpoint folder. Default: the trained nano model, or else its base model."
+        "--model",
+        help="Checkpoint folder, or name of a Monkey on a hub. Default: the trained nano model, or else its "
+        "base model.",
     ),
 ]
 Profile = Annotated[

@@ -139,6 +139,9 @@ def load_image_text_model(
 
     hub.go_offline_if_unreachable(name)
     with explain_broken(name):
+        # A Monkey on the hub, too, is asked in its own way.
+        if AutoConfig.from_pretrained(name).model_type == MonkeyConfig.model_type:
+            return inference.load_model(name, device)
         model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(device)
         processor = load_processor(name)
     return HFChatModel(model, processor, max_new_tokens)

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -70,3 +71,30 @@ def test_hub_that_answers_and_local_folders_are_left_to_the_client(
     hub._is_reachable.cache_clear()
     hub.go_offline_if_unreachable("nobody/no-model")
     assert constants.HF_HUB_OFFLINE
+
+
+def test_model_named_as_on_a_hub_is_fetched_where_there_is_no_folder(hub_at, tmp_path, monkeypatch):
+    fetched = []
+
+    def fetch(name, allow_patterns):
+        fetched.append(name)
+        assert "*.safetensors" in allow_patterns and not {"*.py", "*.bin"} & set(allow_patterns)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
+    monkeypatch.setattr(hub, "go_offline_if_unreachable", lambda name: None)
+    assert hub.fetch_model("owner/name") == tmp_path / "cache"
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    assert hub.fetch_model("owner/name") == Path("owner/name")
+    for path in (tmp_path / "gone", Path("gone"), Path("a/b/c"), Path("../gone")):
+        assert hub.fetch_model(path) == path
+    assert fetched == ["owner/name"]
+
+
+def test_model_that_no_hub_gives_is_said_in_one_sentence(hub_at, closed_port):
+    hub_at(f"http://127.0.0.1:{closed_port}")
+    with pytest.raises(FileNotFoundError, match="no model hub gave a model of that name") as raised:
+        hub.fetch_model("nobody/no-model")
+    assert "\n" not in str(raised.value)

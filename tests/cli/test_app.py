@@ -18,6 +18,7 @@ USER_ERRORS = {
     ("answer", "IMAGE", ""): "needs a question",
     ("answer", "IMAGE", "What?", "--prompt", "verse"): "no prompt called 'verse'",
     ("answer", "IMAGE", "What?", "--model", "gone"): "no checkpoint at gone",
+    ("answer", "IMAGE", "What?", "--model", "nobody/no-model"): "no model hub gave a model of that name",
     ("answer", "IMAGE", "What?", "--grid", "3"): "written as ROWSxCOLUMNS, such as 2x3, or as auto",
     ("chat", "IMAGE", "--grid", "auto:0"): "such as auto:6, got 'auto:0'",
     ("convert", resources.models() / "nano-base", "x", "--to", "monkeylib", "--grid", "auto"): "has one grid",

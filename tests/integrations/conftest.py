@@ -5,7 +5,12 @@ import sys
 
 import pytest
 
-from tests.support import harness_interfaces, random_monkey
+from tests.support import harness_interfaces, random_monkey, transformers_tests
+
+
+def pytest_configure(config):
+    for marker in transformers_tests.MARKERS:
+        config.addinivalue_line("markers", f"{marker}: of transformers' own tests")
 
 
 @pytest.fixture(scope="module")

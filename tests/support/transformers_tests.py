@@ -11,6 +11,17 @@ import types
 from pathlib import Path
 
 VARIABLE = "TRANSFORMERS_TESTS"
+# Marks on its tests
+MARKERS = (
+    "accelerate_tests",
+    "flash_attn_test",
+    "flash_attn_3_test",
+    "flash_attn_4_test",
+    "generate",
+    "order",
+    "torch_compile_test",
+    "torch_export_test",
+)
 _PACKAGE = "transformers_tests"
 # Modules in subfolders -> the mixin that others import from them
 _IN_SUBFOLDERS = {
