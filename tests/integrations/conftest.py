@@ -9,7 +9,7 @@ from tests.support import harness_interfaces, random_monkey, transformers_tests
 
 
 def pytest_configure(config):
-    for marker in transformers_tests.MARKERS:
+    for marker in transformers_tests.markers():
         config.addinivalue_line("markers", f"{marker}: of transformers' own tests")
 
 

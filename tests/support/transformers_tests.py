@@ -6,22 +6,14 @@ lacks subfolders of `tests`, so the mixin for generation is there in a checkout 
 
 import importlib
 import os
+import re
 import sys
 import types
 from pathlib import Path
 
+from transformers import testing_utils
+
 VARIABLE = "TRANSFORMERS_TESTS"
-# Marks on its tests
-MARKERS = (
-    "accelerate_tests",
-    "flash_attn_test",
-    "flash_attn_3_test",
-    "flash_attn_4_test",
-    "generate",
-    "order",
-    "torch_compile_test",
-    "torch_export_test",
-)
 _PACKAGE = "transformers_tests"
 # Modules in subfolders -> the mixin that others import from them
 _IN_SUBFOLDERS = {
@@ -34,6 +26,16 @@ def checkout() -> Path | None:
     """Return the folder that the environment names, None if it names none."""
     named = os.environ.get(VARIABLE)
     return Path(named) if named else None
+
+
+def markers() -> set[str]:
+    """Return the names of pytest's markers on transformers' tests, none without a checkout."""
+    if checkout() is None:
+        return set()
+    sources = [*(checkout() / "tests").glob("test_*_common.py"), *(checkout() / "tests").glob("*/test_*.py")]
+    sources.append(Path(testing_utils.__file__))
+    names = [re.findall(r"\bmark\.([a-z_0-9]+)", path.read_text(encoding="utf-8")) for path in sources]
+    return {name for found in names for name in found}
 
 
 def load(module: str) -> types.ModuleType:
