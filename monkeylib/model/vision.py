@@ -7,6 +7,7 @@ nor a final norm. Which view meets which LoRA is decided in `monkeylib.model.til
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -37,15 +38,22 @@ class VisionBackbone(nn.Module, ABC):
         self.mlp_width = mlp_width(config.vision_config)
         self.all_at_once = False
 
-    def forward(self, pixel_values: torch.Tensor, lora_index: list[int] | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        lora_index: list[int] | None = None,
+        reduce: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Encode views.
 
         Args:
             pixel_values: `[V, 3, side, side]`, normalised.
             lora_index: the LoRA of each view, `NO_LORA` for none; without the list, no view has one.
+            reduce: is called on the features `[v, patches, width]` of each chunk before the next one is
+                encoded, and returns what is kept of them, `[v, ...]`. A resampler keeps a small part.
 
         Returns:
-            Patch features `[V, patches, width]`.
+            Patch features `[V, patches, width]`, or what `reduce` has kept of them, `[V, ...]`.
 
         Raises:
             ValueError: the views do not divide into patches.
@@ -55,30 +63,22 @@ class VisionBackbone(nn.Module, ABC):
         if lora_index is None:
             lora_index = [NO_LORA] * views
 
-        # Put views that meet the same LoRA side by side; a chunk is then a slice.
+        reduce = reduce or nn.Identity()
+        # Views that meet the same LoRA go side by side.
         chunks = plan_chunks(lora_index, self.chunk_size(pixel_values))
-        order = [view for chunk in chunks for view in chunk.views]
-        is_sorted = order == list(range(views))
-        if not is_sorted:
-            pixel_values = pixel_values[order]
-
-        features = []
-        start = 0
+        kept = []
         for chunk in chunks:
-            end = start + len(chunk.views)
             groups = chunk.lora_groups
             lora_groups = None if groups is None else torch.tensor(groups, device=pixel_values.device)
-            features.append(self.encode(pixel_values[start:end], lora_groups))
-            start = end
+            # Under no name, the features are gone before the next chunk is encoded.
+            kept.append(reduce(self.encode(_take(pixel_values, chunk.views), lora_groups)))
 
-        joined = features[0] if len(features) == 1 else torch.cat(features)
-        if is_sorted:
-            return joined
+        joined = kept[0] if len(kept) == 1 else torch.cat(kept)
 
         # Back to the order of the batch.
-        inverse = torch.empty(views, dtype=torch.long)
-        inverse[order] = torch.arange(views)
-        return joined[inverse.to(joined.device)]
+        order = [view for chunk in chunks for view in chunk.views]
+        inverse = sorted(range(views), key=order.__getitem__)
+        return _take(joined, inverse)
 
     @abstractmethod
     def encode(self, pixel_values: torch.Tensor, lora_groups: torch.Tensor | None) -> torch.Tensor:
@@ -110,6 +110,14 @@ class VisionBackbone(nn.Module, ABC):
                 f"a view of {height}x{width} pixels does not divide into patches of {self.patch_size} "
                 f"pixels: use a tile size that is a multiple of {self.patch_size}"
             )
+
+
+def _take(rows: torch.Tensor, numbers: list[int]) -> torch.Tensor:
+    """Return rows of a tensor by their numbers; those that follow one another are a slice, not a copy."""
+    start = numbers[0]
+    if numbers == list(range(start, start + len(numbers))):
+        return rows[start : start + len(numbers)]
+    return rows[torch.tensor(numbers, device=rows.device)]
 
 
 class VisionTransformer(VisionBackbone):

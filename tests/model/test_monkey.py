@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,6 +13,7 @@ from monkeylib.model import (
     MonkeyForConditionalGeneration,
     MonkeyResamplerConfig,
     MonkeyVisionConfig,
+    vision,
 )
 from monkeylib.tiling import Grid
 
@@ -60,9 +63,35 @@ def test_padded_batch_answers_as_each_row_alone(tiny, processor, make_image):
 def test_images_are_encoded_once_per_generation(tiny, processor, make_image, monkeypatch):
     model, calls = tiny(), []
     encode = model.vision.forward
-    monkeypatch.setattr(model.vision, "forward", lambda *args: calls.append(len(args[0])) or encode(*args))
+
+    def watched_encode(pixel_values, *arguments, **options):
+        calls.append(len(pixel_values))
+        return encode(pixel_values, *arguments, **options)
+
+    monkeypatch.setattr(model.vision, "forward", watched_encode)
     generate(model, processor(images=make_image(), text="x"), num_beams=3)
     assert calls == [5]
+
+
+@torch.no_grad()
+def test_features_of_a_chunk_of_views_are_gone_before_the_next_one(tiny, processor, make_image, monkeypatch):
+    model = tiny()
+    inputs = processor(images=[make_image(seed) for seed in range(2)], text=["x"] * 2)
+    expected = model.get_image_features(inputs["pixel_values"], inputs["grids"])
+
+    resample, seen = model.resampler.forward, []
+
+    def watched_resample(features, *arguments, **options):
+        assert all(earlier() is None for earlier in seen)
+        seen.append(weakref.ref(features))
+        return resample(features, *arguments, **options)
+
+    monkeypatch.setattr(model.resampler, "forward", watched_resample)
+    monkeypatch.setattr(vision, "CPU_CHUNK_BYTES", 0)  # one view at a time
+    tokens = model.get_image_features(inputs["pixel_values"], inputs["grids"])
+
+    assert len(seen) == 10
+    assert torch.allclose(tokens, expected, atol=1e-5)
 
 
 @torch.no_grad()
