@@ -273,13 +273,16 @@ class NotebookRun:
         Args:
             resume: keep what an interrupted run of the same code has left in data/runs, and resume from it.
         """
-        earlier_outputs = self._read_record(self.notebook.name).get("outputs", {})
+        earlier = self._read_record(self.notebook.name)
+        earlier_outputs = earlier.get("outputs", {})
         if not resume:
             self._remove(earlier_outputs)
 
         record = {
             "dependencies": self.dependencies(),
             "run": uuid.uuid4().hex,
+            # What the first part of an interrupted run has started is this run's, too.
+            "starts_as": (earlier.get("starts_as") if resume else None) or uuid.uuid4().hex,
             "ended": False,
             "outputs": earlier_outputs,
         }
@@ -289,10 +292,13 @@ class NotebookRun:
         before = self._file_states()
         start = time.monotonic()
         try:
+            # For the kernel, and what it starts.
+            os.environ[runs.STARTED_BY] = record["starts_as"]
             self._execute_cells()
             record["ended"] = True
         finally:
-            after = self._file_states()
+            del os.environ[runs.STARTED_BY]
+            after = self._without_runs_of_others(self._file_states(), record["starts_as"])
             # What this run has written; a resumed run also keeps what the first part wrote.
             outputs = {name: state for name, state in after.items() if before.get(name) != state}
             if resume:
@@ -408,6 +414,23 @@ class NotebookRun:
                 states.setdefault(name, []).append(state)
         return states
 
+    def _without_runs_of_others(self, states: dict[str, list[int]], starts_as: str) -> dict[str, list[int]]:
+        """Leave out the files of runs that something else has started, such as a command in a terminal.
+
+        They may have come or changed while the notebook ran, but they are not its own.
+        """
+        root = resources.runs(self.profile)
+        is_own: dict[Path | None, bool] = {None: True}  # files outside of run folders are
+
+        own = {}
+        for name, state in states.items():
+            folder = _run_folder(resources.outputs() / name, root)
+            if folder not in is_own:
+                is_own[folder] = folder is not None and _is_started_by(folder, starts_as)
+            if is_own[folder]:
+                own[name] = state
+        return own
+
     def _file_states(self) -> dict[str, list[int]]:
         """Return size and modification time of every file that the profile's notebooks have written.
 
@@ -430,6 +453,15 @@ class NotebookRun:
                 states[name] = [state.st_size, state.st_mtime_ns]
 
         return states
+
+
+def _is_started_by(folder: Path, starts_as: str) -> bool:
+    """Return whether a run folder's manifest says that this notebook has started its run."""
+    try:
+        manifest = runs.read_manifest(folder)
+    except (OSError, ValueError):  # not ours to mend
+        return False
+    return manifest is not None and manifest.started_by == starts_as
 
 
 def _run_folder(file: Path, root: Path) -> Path | None:

@@ -31,7 +31,7 @@ from monkeylib import resources
 from monkeylib.fields import as_json
 from monkeylib.runs import resuming
 from monkeylib.runs.lock import FolderLock
-from monkeylib.runs.manifest import Manifest, code_version, read_manifest
+from monkeylib.runs.manifest import STARTED_BY, Manifest, code_version, read_manifest
 from monkeylib.runs.names import (
     HOLDER,
     LOCK,
@@ -240,7 +240,14 @@ class RunFolder:
             files = [name for name in earlier if name in self._kept]
             files += [] if previous else sorted(self._adopted)
             manifest = Manifest(
-                self.kind, False, self.fingerprint, files, obsolete, code_version(), created=now
+                self.kind,
+                False,
+                self.fingerprint,
+                files,
+                obsolete,
+                code_version(),
+                created=now,
+                started_by=os.environ.get(STARTED_BY, ""),
             )
         else:
             manifest = replace(previous, finished=False, fingerprint=self.fingerprint, code=code_version())

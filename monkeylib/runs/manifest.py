@@ -16,6 +16,9 @@ from monkeylib.runs.names import MANIFEST, is_valid_name
 
 _EVERYTHING = "/**"
 
+# Environment variable by which a run knows who has started it.
+STARTED_BY = "MONKEYLIB_STARTED_BY"
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -30,6 +33,8 @@ class Manifest:
         code: versions of the library and of what it computes with, and the commit of a checkout.
         created, updated: local times.
         notes: what else the run records.
+        started_by: what the environment variable `STARTED_BY` held when the run began: the notebook of the
+            series that has started it, nothing for a command in a terminal.
     """
 
     kind: str
@@ -41,6 +46,7 @@ class Manifest:
     created: str = ""
     updated: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
+    started_by: str = ""
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -88,6 +94,7 @@ def _has_valid_fields(manifest: Manifest) -> bool:
         "created": str,
         "updated": str,
         "notes": dict,
+        "started_by": str,
     }
     if not all(isinstance(getattr(manifest, name), type_) for name, type_ in types.items()):
         return False

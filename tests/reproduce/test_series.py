@@ -2,13 +2,14 @@
 
 import io
 import json
+import os
 import sys
 
 import nbformat
 import pytest
 from rich.console import Console
 
-from monkeylib import resources, tables
+from monkeylib import resources, runs, tables
 from monkeylib.experiments.cell import folder_of
 from monkeylib.profiles import load_profile
 from monkeylib.reproduce import notebooks, series
@@ -237,6 +238,35 @@ def test_cells_of_the_grid_stay_although_they_came_while_a_notebook_ran(reposito
     # Nor is it outdated where a cell is gone.
     cell.unlink()
     assert run(only="00") == []
+
+
+RUNS = """
+import os
+from monkeylib import resources, runs
+
+for name in ("by_the_notebook", "by_another_terminal"):
+    with runs.RunFolder.open(resources.runs(profile) / name, "training", {}) as folder:
+        folder.start()
+        folder.own("model.txt").write_text("hours of work")
+        folder.finish()
+    os.environ.pop(runs.STARTED_BY, None)  # for the second one
+"""
+
+
+def test_runs_of_another_terminal_stay_although_they_came_while_a_notebook_ran(repository):
+    write_notebook(repository / "notebooks/00_first.ipynb", RUNS)
+    assert run(only="00") == ["00_first"]
+    models = [
+        resources.runs("nano") / name / "model.txt" for name in ("by_the_notebook", "by_another_terminal")
+    ]
+    assert all(model.exists() for model in models)
+
+    # The notebook is outdated, and its own run goes.
+    write_notebook(repository / "notebooks/00_first.ipynb", WRITE)
+    assert run(only="00") == ["00_first"]
+    assert not models[0].exists()
+    assert models[1].read_text() == "hours of work"
+    assert runs.STARTED_BY not in os.environ
 
 
 def test_changed_files_of_an_earlier_run_stay(repository, without_kernel):
