@@ -21,6 +21,7 @@ from monkeylib.model.generation import Answer
 from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
 from monkeylib.profiles import build, trainable
+from monkeylib.session import Session
 from monkeylib.tiling import AutoGrid, Grid, as_grid
 
 
@@ -89,9 +90,10 @@ class Monkey:
         grid: GridInput | None = None,
         **options: Any,
     ) -> list[Answer]:
-        """Answer pairs of an image and a question in one batch: one answer each; arguments as in `answer`.
+        """Answer pairs of an image and a question: one answer each; arguments as in `answer`.
 
-        The answers are those of single questions, except where they are sampled.
+        An image with several questions is opened, encoded and read once; other questions are one batch. The
+        answers are those of single questions, except where they are sampled.
         """
         _check_pairs("questions", questions, "an image and a question")
         if not questions:
@@ -99,8 +101,25 @@ class Monkey:
 
         images = [_require_image(image) for image, _ in questions]
         texts = [question for _, question in questions]
-        inputs = self.prepare(images, texts, prompt, grid)
-        return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
+        answers: dict[int, Answer] = {}
+
+        # Questions about one image share it. Samples of a batch are drawn together.
+        rows = {} if options.get("do_sample") else _rows_of_images(images)
+        for numbers in rows.values():
+            if len(numbers) > 1:
+                session = self.session(images[numbers[0]], grid)
+                shared = [texts[number] for number in numbers]
+                of_image = session.answer_batch(shared, prompt, max_new_tokens, **options)
+                answers.update(zip(numbers, of_image, strict=True))
+
+        others = [number for number in range(len(questions)) if number not in answers]
+        if others:
+            inputs = self.prepare(
+                [images[number] for number in others], [texts[number] for number in others], prompt, grid
+            )
+            generated = self.generate(inputs, max_new_tokens, **options)
+            answers.update(zip(others, generated, strict=True))
+        return [answers[number] for number in range(len(questions))]
 
     def chat(
         self,
@@ -187,6 +206,22 @@ class Monkey:
         """Answer as `answer_messages` does, part by part as in `stream`."""
         inputs = self.prepare_messages(messages, prompt, grid)
         return stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
+
+    def session(self, image: ImageInput | Sequence[ImageInput], grid: GridInput | None = None) -> Session:
+        """Return a session about an image, or about several that stand in front of each question.
+
+        The image is opened, encoded and read once, however many questions follow:
+
+            session = monkey.session("receipt.png")
+            session.answer("What is the total?")
+            session.answer_batch(["Which shop is it?", "On which day?"])
+
+        Raises:
+            ValueError: an image that cannot be read, or as `limit_grid`.
+        """
+        image = _require_image(image)
+        images = list(image) if isinstance(image, list | tuple) else [image]
+        return Session(self.model, self.processor, images, self.limit_grid(grid))
 
     def prepare(
         self,
@@ -319,6 +354,19 @@ def _require_image(image: Any) -> Any:
             "unsupported", f"there is no image, got {image}: ask without one by `answer_messages`"
         )
     return image
+
+
+def _rows_of_images(images: Sequence[Any]) -> dict[Any, list[int]]:
+    """Return for each image, or list of images, the numbers of its rows.
+
+    A file is the same by its path, anything else if it is the same object.
+    """
+    rows: dict[Any, list[int]] = {}
+    for number, image in enumerate(images):
+        parts = image if isinstance(image, list | tuple) else [image]
+        key = tuple(str(part) if isinstance(part, str | Path) else id(part) for part in parts)
+        rows.setdefault(key, []).append(number)
+    return rows
 
 
 def _write_messages(

@@ -31,6 +31,25 @@ def test_batch_gives_the_answers_of_single_questions(monkey, make_image):
     assert_distinct(batch)
 
 
+def test_questions_about_one_image_share_it(monkey, make_image, monkeypatch, tmp_path):
+    image, file = make_image(), tmp_path / "page.png"
+    make_image(1).save(file)
+    questions = [(image, "x"), (file, "who?"), (make_image(2), "y"), (image, "why?"), (str(file), "x")]
+    expected = [monkey.answer(image, question, max_new_tokens=6) for image, question in questions]
+
+    encoded, encode = [], monkey.model.vision.forward
+
+    def watched_encode(pixel_values, *arguments, **options):
+        encoded.append(len(pixel_values))
+        return encode(pixel_values, *arguments, **options)
+
+    monkeypatch.setattr(monkey.model.vision, "forward", watched_encode)
+    answers = monkey.answer_batch(questions, max_new_tokens=6)
+
+    assert_same(answers, expected)
+    assert encoded == [5, 5, 5], "three images"
+
+
 def test_answers_about_images_of_different_grids_are_those_of_single_questions(monkey, make_image):
     monkey.model.use_auto_grid(6)
     questions = [(make_image(1, 20, 120), "What?"), (make_image(2, 120, 30), "Why?"), (make_image(3), "Who?")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Thread
 from typing import Any
 
@@ -32,9 +32,11 @@ class AnswerStream(Iterator[str]):
         inputs: Mapping[str, Any],
         max_new_tokens: int,
         options: Mapping[str, Any],
+        on_end: Callable[[Answer], None] | None = None,
     ) -> None:
         self._streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._interruption = Event()
+        self._on_end = on_end
         self._stop_strings = list_stop_strings(options.get("stop_strings"))
         self._text = ""  # what has come and is not yet yielded
         self._is_stopped = False  # by a stop string
@@ -94,6 +96,8 @@ class AnswerStream(Iterator[str]):
                 self._thread.join()
                 if self._errors:
                     raise self._errors[0]
+                if self._on_end is not None:
+                    self._on_end(self._answers[0])
             if text := self._release(part or ""):
                 return text
         raise StopIteration
@@ -133,9 +137,20 @@ class AnswerStream(Iterator[str]):
 
 
 def stream(
-    model: Any, tokenizer: Any, inputs: Mapping[str, Any], max_new_tokens: int, **options: Any
+    model: Any,
+    tokenizer: Any,
+    inputs: Mapping[str, Any],
+    max_new_tokens: int,
+    *,
+    on_end: Callable[[Answer], None] | None = None,
+    **options: Any,
 ) -> AnswerStream:
-    """Return the stream of one answer; arguments as in `generate`.
+    """Return the stream of one answer.
+
+    Args:
+        model, tokenizer, inputs, max_new_tokens, options: as in `generate`.
+        on_end: is called with the complete answer when the reader comes to its end; not if the stream is
+            closed before.
 
     Raises:
         ValueError: more than one prompt or answer, or as `generate`.
@@ -149,4 +164,4 @@ def stream(
 
     prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
     check_context(model, prompt_tokens, count_visual_tokens(model, inputs["input_ids"]), max_new_tokens)
-    return AnswerStream(model, tokenizer, inputs, max_new_tokens, options)
+    return AnswerStream(model, tokenizer, inputs, max_new_tokens, options, on_end)

@@ -1,0 +1,248 @@
+"""Sessions: an image is opened, encoded and read once, for any number of questions.
+
+    session = monkey.session("receipt.png")
+    session.answer("What is the total?")
+    session.answer_batch(["Which shop is it?", "On which day?"])
+    session.chat("And the tax?")
+
+A session keeps the image's visual tokens, and the keys and values of what the language model has read last.
+The next prompt continues from where the two agree: a question from the image, a turn of a chat from all that
+was said before. Answers are those of `Monkey.answer` and `Monkey.chat`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from monkeylib.images import ImageInput, open_image
+from monkeylib.messages import ImagePart, Message, lay_out, replace_images
+from monkeylib.model import MonkeyForConditionalGeneration, generation
+from monkeylib.model.generation import Answer
+from monkeylib.model.streaming import AnswerStream, stream
+from monkeylib.processing import MonkeyProcessor
+from monkeylib.tiling import AutoGrid, Grid
+
+# Options of `generate` that copy, reorder or replace the keys and values of a prompt.
+_OTHER_CACHES = (
+    "cache_implementation",
+    "num_beams",
+    "num_return_sequences",
+    "past_key_values",
+    "use_cache",
+)
+
+
+class Session:
+    """Questions about one image, or about several that stand in front of each question.
+
+    A session belongs to the weights with which it was begun, and to one thread at a time.
+
+    Attributes:
+        turns: questions and answers of the chat, the oldest first.
+    """
+
+    def __init__(
+        self,
+        model: MonkeyForConditionalGeneration,
+        processor: MonkeyProcessor,
+        images: Sequence[ImageInput],
+        grid: Grid | AutoGrid | None = None,
+    ) -> None:
+        """Open and encode the images; `Monkey.session` calls this.
+
+        Args:
+            model, processor: of one checkpoint.
+            images: anything that `images.open_image` reads.
+            grid: another grid of tiles than the processor's.
+
+        Raises:
+            ValueError: an image that cannot be read, or a grid that the model has no LoRA for.
+        """
+        self.model, self.processor = model, processor
+        self.turns: list[tuple[str, Answer]] = []
+
+        opened = [open_image(image) for image in images]
+        select_grid = partial(processor.image_processor.select_grid, grid=grid)
+        grids = [select_grid(image.size) for image in opened]
+        views = processor.image_processor(opened, grids).to(model.device)
+        with torch.no_grad():
+            # [views, queries, width of the language model]
+            self._visual_tokens = model.get_image_features(views["pixel_values"], views["grids"])
+
+        # What every prompt begins with: the number of visual tokens of each image, and the ids.
+        self._counts = [processor.visual_tokens(of_image) for of_image in grids]
+        self._prefix = processor.layout.prefix_ids(self._counts)
+
+        # The ids that the language model has read last, and their keys and values.
+        self._read: list[int] = []
+        self._cache: DynamicCache | None = None
+
+    def answer(
+        self, question: str = "", prompt: str = "vqa", max_new_tokens: int = 128, **options: Any
+    ) -> Answer:
+        """Answer a question by itself, whatever was asked before; arguments as in `Monkey.answer`."""
+        return self._complete(self._question_ids(question, prompt), max_new_tokens, options)
+
+    def answer_batch(
+        self, questions: Sequence[str], prompt: str = "vqa", max_new_tokens: int = 128, **options: Any
+    ) -> list[Answer]:
+        """Answer several questions, each by itself, in one batch; arguments as in `Monkey.answer`."""
+        rows = [self._question_ids(question, prompt) for question in questions]
+        if len(rows) < 2 or not all(self._may_continue(ids, max_new_tokens, options) for ids in rows):
+            return [self._complete(ids, max_new_tokens, options) for ids in rows]
+
+        # The images once, for all questions: keys and values [1, heads, T, width], not copied yet.
+        cache = self._read_images()
+        shared = [
+            (layer.keys.expand(len(rows), -1, -1, -1), layer.values.expand(len(rows), -1, -1, -1))
+            for layer in cache.layers
+        ]
+
+        # Padding stands between the images and the questions, so that all answers begin at one position.
+        questions_alone = [ids[len(self._prefix) :] for ids in rows]
+        padded = self.processor.tokenizer.pad(
+            {"input_ids": questions_alone}, padding_side="left", return_tensors="pt"
+        )
+        images_alone = torch.tensor([self._prefix] * len(rows))
+        inputs = {
+            "input_ids": torch.cat([images_alone, padded["input_ids"]], dim=1).to(self.model.device),
+            "attention_mask": torch.cat([torch.ones_like(images_alone), padded["attention_mask"]], dim=1).to(
+                self.model.device
+            ),
+            "past_key_values": DynamicCache(shared),
+        }
+        return self._generate(inputs, max_new_tokens, options)
+
+    def chat(self, question: str, prompt: str = "vqa", max_new_tokens: int = 128, **options: Any) -> Answer:
+        """Answer a question that follows the earlier ones of this method; arguments as in `Monkey.chat`."""
+        answer = self._complete(self._chat_ids(question, prompt), max_new_tokens, options)
+        self.turns.append((question, answer))
+        return answer
+
+    def stream(
+        self, question: str, prompt: str = "vqa", max_new_tokens: int = 128, **options: Any
+    ) -> AnswerStream:
+        """Answer as `chat` does, part by part as in `Monkey.stream`.
+
+        The turn joins the chat when the stream is at its end.
+        """
+        ids = self._chat_ids(question, prompt)
+        inputs = self._prepare(ids, max_new_tokens, options)
+
+        def end(answer: Answer) -> None:
+            self._remember(ids, answer, inputs)
+            self.turns.append((question, answer))
+
+        return stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, on_end=end, **options)
+
+    def forget(self) -> None:
+        """Begin the chat anew, about the same image."""
+        self.turns = []
+
+    # Ids of a prompt
+
+    def _question_ids(self, question: str, prompt: str) -> list[int]:
+        return self.processor.layout.encode([*self._counts, question], prompt)
+
+    def _chat_ids(self, question: str, prompt: str) -> list[int]:
+        # The images stand in front of the first question.
+        leading = tuple(ImagePart(lambda: None) for _ in self._counts)
+        messages = []
+        for asked, answer in self.turns:
+            messages += [Message("user", (*leading, asked)), Message("assistant", (str(answer),))]
+            leading = ()
+        messages.append(Message("user", (*leading, question)))
+
+        turns = lay_out(messages, prompt, self.processor.separator)
+        counts = iter(self._counts)
+        answered = [(replace_images(parts, counts), answer) for parts, answer in turns.answered]
+        return self.processor.layout.encode_turns(answered, replace_images(turns.last, counts))
+
+    # Keys and values
+
+    def _may_continue(self, ids: Sequence[int], max_new_tokens: int, options: Mapping[str, Any]) -> bool:
+        """Return whether a prompt may continue from keys and values that are there.
+
+        A language model that rescales positions beyond its trained length reads everything anew there.
+        """
+        if any(options.get(name) not in (None, 1) for name in _OTHER_CACHES):
+            return False
+        trained_length = getattr(self.model.config.text_config, "trained_length", math.inf)
+        return len(ids) + max_new_tokens <= trained_length
+
+    def _continue(self, ids: Sequence[int]) -> DynamicCache | None:
+        """Return the keys and values of the longest beginning of a prompt that has been read; None if none.
+
+        They now belong to the caller: an error on the way must not leave them half changed here.
+        """
+        cache, self._cache = self._cache, None
+        if cache is None or any(type(layer) is not DynamicLayer for layer in cache.layers):
+            return None
+
+        # At least the last token of a prompt is read again: the next one is predicted from it.
+        limit = min(len(self._read), len(ids) - 1)
+        common = next((n for n in range(limit) if self._read[n] != ids[n]), limit)
+        if common < len(self._prefix):
+            return None
+
+        cache.crop(common - cache.get_seq_length())
+        return cache
+
+    @torch.no_grad()
+    def _read_images(self) -> DynamicCache:
+        """Return the keys and values of the images alone, and keep them for the next prompt."""
+        # One id more, which is not read: what is asked for is everything before a question.
+        cache = self._continue([*self._prefix, -1])
+        if cache is None:
+            cache = DynamicCache()
+            input_ids = torch.tensor([self._prefix], device=self.model.device)
+            self.model(
+                input_ids,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+                mm_encoder_outputs=self._images(),
+            )
+        self._read, self._cache = self._prefix, cache
+        return cache
+
+    def _prepare(self, ids: Sequence[int], max_new_tokens: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the model's inputs for one prompt: with what has been read of it, or with its images."""
+        input_ids = torch.tensor([ids], device=self.model.device)
+        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        if not self._may_continue(ids, max_new_tokens, options):
+            return inputs | {"mm_encoder_outputs": self._images()}
+
+        cache = self._continue(ids)
+        if cache is not None:
+            return inputs | {"past_key_values": cache}
+        return inputs | {"past_key_values": DynamicCache(), "mm_encoder_outputs": self._images()}
+
+    def _remember(self, ids: Sequence[int], answer: Answer, inputs: Mapping[str, Any]) -> None:
+        """Keep the keys and values of a prompt and its answer; those of the last token were never needed."""
+        cache = inputs.get("past_key_values")
+        if cache is not None:
+            self._read = [*ids, *answer.token_ids][: cache.get_seq_length()]
+            self._cache = cache
+
+    def _images(self) -> dict[str, Any]:
+        """Return the visual tokens as the model takes them."""
+        return {"image": BaseModelOutputWithPooling(pooler_output=self._visual_tokens)}
+
+    def _complete(self, ids: list[int], max_new_tokens: int, options: Mapping[str, Any]) -> Answer:
+        inputs = self._prepare(ids, max_new_tokens, options)
+        (answer,) = self._generate(inputs, max_new_tokens, options)
+        self._remember(ids, answer, inputs)
+        return answer
+
+    def _generate(
+        self, inputs: Mapping[str, Any], max_new_tokens: int, options: Mapping[str, Any]
+    ) -> list[Answer]:
+        return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
