@@ -16,11 +16,12 @@ from monkeylib.checkpoints.model_card import write_card
 from monkeylib.errors import first_line, shorten
 from monkeylib.images import ImageError, ImageInput
 from monkeylib.messages import ImagePart, Message, Part, read_messages
-from monkeylib.model import MonkeyForConditionalGeneration, generation
+from monkeylib.model import MonkeyForConditionalGeneration, cpu, generation
 from monkeylib.model.generation import Answer
 from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
 from monkeylib.profiles import build, trainable
+from monkeylib.progress import say
 from monkeylib.session import Session
 from monkeylib.tiling import AutoGrid, Grid, as_grid
 
@@ -407,7 +408,8 @@ def load_model(
             one in the layout of the released Monkey or Qwen-VL; or, where there is no such folder, the name
             of one on a hub, such as "owner/name".
         device: where to run; a GPU if there is one.
-        dtype: of the weights, also as a text such as "bfloat16"; as saved if not given.
+        dtype: of the weights, also as a text such as "bfloat16". If not given, as saved; on a CPU that
+            multiplies the saved one more slowly than float32, weights become float32 where they fit.
         device_map: spread the model over devices as transformers does ("auto"), instead of `device`. Trained
             weights alone take none, and no `bits`.
         bits: quantise the language model to 4 or 8 bits with bitsandbytes; ViT, LoRA and resampler stay as
@@ -461,7 +463,31 @@ def load_model(
     model = load_checkpoint(folder, dtype, **options)
     if "device_map" not in options:
         model = model.to(device)
+        if device.type == "cpu" and dtype is None:
+            model = _to_fastest_dtype(model)
     return Monkey(model.eval(), processor)
+
+
+def _to_fastest_dtype(model: MonkeyForConditionalGeneration) -> MonkeyForConditionalGeneration:
+    """Turn a model on a CPU to the precision that the CPU multiplies fastest, and say so."""
+    if model.dtype == torch.float32 or cpu.relative_speed(model.dtype) >= 1:
+        return model
+
+    own = _dtype_name(model.dtype)
+    times = f"{1 / cpu.relative_speed(model.dtype):.0f} times as"
+    if cpu.choose_dtype(model) == model.dtype:
+        say(f"this CPU multiplies {own} {times} slowly as float32, for which there is no memory")
+        return model
+
+    say(
+        f"weights in {own} are computed in float32, which this CPU multiplies {times} fast: dtype={own!r} "
+        "keeps them"
+    )
+    return model.float()
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _find_device(device: str | torch.device | None) -> torch.device:

@@ -13,7 +13,7 @@ from monkeylib import profiles
 from monkeylib.data.records import Record
 from monkeylib.images import ImageError
 from monkeylib.messages import Message, read_messages
-from monkeylib.model import build_on_meta
+from monkeylib.model import build_on_meta, cpu
 from monkeylib.profiles import build
 from monkeylib.tiling import Grid
 from monkeylib.training.batches import ExampleEncoder
@@ -182,6 +182,29 @@ def test_bfloat16_checkpoint_answers(monkey, make_image, tmp_path):
     loaded = monkeylib.load_model(tmp_path, device="cpu", dtype=torch.bfloat16)
     assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
     assert loaded.answer(make_image(), "What?", max_new_tokens=4).tokens
+
+
+@pytest.mark.parametrize(("speed", "expected"), [(0.02, torch.float32), (2.0, torch.float16)])
+def test_float16_checkpoint_is_computed_in_what_the_cpu_is_faster_in(
+    monkey, make_image, tmp_path, monkeypatch, capsys, speed, expected
+):
+    monkey.model.half().save_pretrained(tmp_path)
+    monkey.processor.save_pretrained(tmp_path)
+    monkeypatch.setattr(cpu, "relative_speed", lambda dtype: 1.0 if dtype == torch.float32 else speed)
+
+    loaded = monkeylib.load_model(tmp_path, device="cpu")
+    assert {weight.dtype for weight in loaded.model.parameters()} == {expected}
+    said = capsys.readouterr().err
+    if expected == torch.float32:
+        assert (
+            "weights in float16 are computed in float32, which this CPU multiplies 50 times as fast" in said
+        )
+        assert loaded.answer(make_image(), "What?", max_new_tokens=2).tokens
+    else:
+        assert said == ""
+
+    # What is named is obeyed.
+    assert monkeylib.load_model(tmp_path, device="cpu", dtype="float16").model.dtype == torch.float16
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "torch.bfloat16"])

@@ -7,10 +7,10 @@ is not counted.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import torch
 
+from monkeylib.model.cpu import system_memory
 from monkeylib.profiles import Profile
 from monkeylib.profiles.schema import VisionConfig
 from monkeylib.training import memory
@@ -95,7 +95,7 @@ def total_memory(devices_per_node: int) -> int | None:
     """Return the bytes of memory that each device has, used ones included; None where that is unknown."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[1]
-    total = _system_memory("MemTotal")
+    total = system_memory("MemTotal")
     return None if total is None else total // devices_per_node
 
 
@@ -110,18 +110,8 @@ def available_memory(devices_per_node: int, nodes: int) -> int | None:
         free, total = torch.cuda.mem_get_info()
         return free if is_alone else total
 
-    memory_bytes = _system_memory("MemAvailable" if is_alone else "MemTotal")
+    memory_bytes = system_memory("MemAvailable" if is_alone else "MemTotal")
     return None if memory_bytes is None else memory_bytes // devices_per_node
-
-
-def _system_memory(name: str) -> int | None:
-    """Return bytes of the system's memory, None where it does not tell."""
-    file = Path("/proc/meminfo")
-    if not file.exists():
-        return None
-    # "MemAvailable:   20341 kB"
-    fields = dict(line.split(":") for line in file.read_text(encoding="utf-8").splitlines())
-    return int(fields[name].split()[0]) * 1024
 
 
 def generous_bytes(profile: Profile, examples: int) -> int:
