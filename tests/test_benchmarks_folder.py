@@ -1,6 +1,7 @@
 """Benchmarks: both methods do the same work, and their tables hold what was measured."""
 
 import csv
+import dataclasses
 import importlib.util
 import sys
 from functools import partial
@@ -11,6 +12,7 @@ import torch
 from monkeylib import profiles, resources
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyForConditionalGeneration
+from tests.support import grit_goldens
 
 FILE = resources.REPOSITORY / "benchmarks" / "training_step.py"
 spec = importlib.util.spec_from_file_location("training_step", FILE)
@@ -138,3 +140,18 @@ def test_adapters_beside_a_tower_give_what_peft_gives(monkeypatch):
     row = tile_adapters.compare(rank=4, rounds=1, layers=1)
     assert all(row[f"seconds {method}"] > 0 for method in ("base", "monkeylib", "peft"))
     assert {"added percent monkeylib", "added percent peft", "torch"} < row.keys()
+
+
+def test_page_on_grit_shows_the_committed_results(monkeypatch):
+    region_captions = load_benchmark("region_captions", monkeypatch)
+    page = region_captions.PAGE.read_text(encoding="utf-8")
+    results = FILE.parent / "results" / "region_captions.csv"
+    assert region_captions.fill_page(page, results) == page, "run benchmarks/region_captions.py"
+    assert "| 800 | 1333 |" in page
+
+
+def test_region_captions_are_timed_and_their_memory_is_counted(monkeypatch):
+    region_captions = load_benchmark("region_captions", monkeypatch)
+    row = region_captions.measure(dataclasses.replace(grit_goldens.CONFIG, short_side=64, long_side=96))
+    assert row["seconds detection"] >= 0 and row["seconds captions"] >= 0
+    assert row["peak MB"] >= row["loaded MB"] > 50 and (row["height"], row["width"]) == (64, 96)

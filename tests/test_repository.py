@@ -105,8 +105,7 @@ def test_modules_do_not_import_each_other_in_a_circle():
 
 def test_images_are_opened_in_one_module_only():
     opening = {name for name in NAMES if "Image.open(" in (ROOT / name).read_text(encoding="utf-8")}
-    # GRIT's process has an interpreter of its own, without this library, and reads what is written for it.
-    assert opening == {"monkeylib/images.py", "monkeylib/captions/experts/grit_runner.py"}
+    assert opening == {"monkeylib/images.py"}
 
 
 @pytest.mark.parametrize(("library", "room"), [("hashlib", "digests"), ("jinja2", "html_pages")])

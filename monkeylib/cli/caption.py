@@ -22,9 +22,7 @@ PENDING = 4  # the next run tries some images again
 _PRINTED_CAPTIONS = 20
 _PRINTED_FAILURES = 3
 
-Experts = Annotated[
-    str, typer.Option(help="A set of experts (cpu, paper, paper-grit), or names separated by commas.")
-]
+Experts = Annotated[str, typer.Option(help="A set of experts (cpu, paper), or names separated by commas.")]
 MatcherName = Annotated[
     str,
     typer.Option(

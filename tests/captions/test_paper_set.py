@@ -13,7 +13,6 @@ from monkeylib.cli import app, caption
 from tests.support import chat_server, tiny_experts
 
 IMAGES = [tiny_experts.squares(80, 60, "red", "white"), tiny_experts.squares(40, 70, "blue")]
-DENSE_CAPTIONS = "a cat<loc_10><loc_20><loc_400><loc_500>the sign<loc_0><loc_0><loc_999><loc_999>"
 
 
 @pytest.fixture()
@@ -29,7 +28,8 @@ def call(monkeypatch, tmp_path, capsys):
     tiny_experts.blip2(tmp_path)
     tiny_experts.blip2_itm(tmp_path)
     tiny_experts.sam(tmp_path)
-    tiny_experts.florence2(tmp_path, IMAGES, [DENSE_CAPTIONS] * 2)
+    tiny_experts.grit(tmp_path)
+    tiny_experts.use_tiny_grit(monkeypatch, tmp_path)
     monkeypatch.setenv(pretrained.WEIGHTS, str(tmp_path))
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "outputs"))
     (tmp_path / "images").mkdir()
@@ -74,12 +74,12 @@ def test_paper_pipeline_runs_from_images_to_captions(call, server):
         assert not record.failures and len(record.captions) == 1
         assert record.captions[0].text.upper() in record.detailed_caption.upper()
         everything = [*record.regions, *record.dropped]
-        assert {item.text for item in everything if item.expert == "florence2"} == {"a cat", "the sign"}
+        assert any(item.kind == "region" and item.expert == "grit" and item.text for item in everything)
         assert any(item.kind == "segment" and item.expert == "sam+blip2" for item in everything)
         assert all(region.match is not None and region.match > 0.4 for region in record.regions)
         assert all(item.value is not None for item in record.dropped)
         named = {item.expert: item for item in record.provenance}
-        models = ("blip2", "florence2", "sam+blip2", "pp-ocr", "blip2-itm", "chat")
+        models = ("blip2", "grit", "sam+blip2", "pp-ocr", "blip2-itm", "chat")
         assert all(named[model].licence for model in models) and named["chat"].version == "a-model"
 
     assert {failure.stage for failure in records[2].failures} == {"read"}

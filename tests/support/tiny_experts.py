@@ -1,9 +1,12 @@
 """Folders of tiny random weights of the experts' true architectures, as the hub would give them."""
 
+import dataclasses
+import json
 import string
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -24,6 +27,9 @@ from transformers import (
     SamModel,
 )
 
+from monkeylib import assets
+from monkeylib.captions.experts.grit.expert import CHECKPOINTS, VOCABULARY, GritRegions
+from tests.support import grit_goldens
 from tests.support.weights import numpy_numbers, say_visible_tokens_alone
 
 SIDE = 28  # pixels that BLIP-2 sees, in patches of 14
@@ -242,6 +248,30 @@ def florence2(root: Path, images: list[Image.Image], answers: list[str], steps: 
         optimizer.step()
 
     return _save(root / "Florence-2-large-ft", model.eval(), processor)
+
+
+def grit(root: Path) -> Path:
+    """`root/grit_b_densecap.pth`: the small GRiT of the goldens, with as many words as it has ids."""
+    words = ["[PAD]", *(f"▁word{i}" if i % 7 else f"piece{i}" for i in range(1, 512))]
+    words[100:104] = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (root / "vocab.json").write_text(json.dumps(words), encoding="utf-8")
+
+    tensors = {key: tensor.float() for key, tensor in grit_goldens.weights().items()}
+    torch.save({"model": tensors, "iteration": 9}, root / CHECKPOINTS[0])
+    return root / CHECKPOINTS[0]
+
+
+def use_tiny_grit(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Let the expert find the sizes and the vocabulary of `grit`; images become small, and any box counts."""
+    config = dataclasses.replace(
+        grit_goldens.CONFIG, short_side=96, long_side=160, score_threshold=0.02, detections=3
+    )
+    monkeypatch.setattr(GritRegions, "config", config)
+
+    fetch = assets.fetch
+    monkeypatch.setattr(
+        assets, "fetch", lambda name: root / "vocab.json" if name == VOCABULARY else fetch(name)
+    )
 
 
 def squares(width: int, height: int, *colours: str) -> Image.Image:

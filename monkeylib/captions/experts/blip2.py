@@ -113,7 +113,7 @@ class _Blip2Captioner(Pretrained):
         return [min(1.0, float(value)) for value in mean_logs.exp()]
 
 
-@register_expert("blip2", sets={"paper": 1, "paper-grit": 1})
+@register_expert("blip2", sets={"paper": 1})
 class Blip2Captions(_Blip2Captioner, Expert):
     """Captions of full images: beam search of width 5, as in the released code."""
 
@@ -164,7 +164,7 @@ def clean(text: str) -> str:
     return " ".join(words[:ITM_MAXIMUM_WORDS])
 
 
-@register_matcher("blip2-itm", sets=("paper", "paper-grit"))
+@register_matcher("blip2-itm", sets=("paper",))
 class Blip2Matcher(Pretrained, ImageTextMatcher):
     """The probability that a text belongs to a crop, by BLIP-2's image-text matching head.
 

@@ -1,4 +1,4 @@
-"""Dense region captions by Florence-2: the maintained stand-in for GRIT, which needs detectron2."""
+"""Dense region captions by Florence-2: a stand-in for GRIT with weights on the Hugging Face hub."""
 
 import math
 import re
@@ -18,7 +18,7 @@ MAXIMUM_TOKENS = 1024  # as its authors run it
 _LOCATION = re.compile(r"<loc_\d+>")
 
 
-@register_expert("florence2", sets={"paper": 2})
+@register_expert("florence2")
 class Florence2Regions(Pretrained, Expert):
     """Regions with a phrase each, in the order in which Florence-2 generates them.
 

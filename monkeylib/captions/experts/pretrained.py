@@ -1,11 +1,13 @@
-"""Models of transformers as experts: their weights, and the device and data type that they run in.
+"""Models in PyTorch as experts: their weights, and the device and data type that they run in.
 
-Weights come from the Hugging Face hub at a pinned revision, or from a folder: with the environment variable
-MONKEYLIB_WEIGHTS set to `folder`, the weights of `owner/name` are taken from `folder/name` if it exists.
+Weights of transformers' models come from the Hugging Face hub at a pinned revision, or from a folder: with
+the environment variable MONKEYLIB_WEIGHTS set to `folder`, those of `owner/name` are taken from `folder/name`
+if it exists.
 """
 
 import gc
 import os
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,8 +35,66 @@ def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
-class Pretrained(Model):
-    """A model and its processor from transformers, loaded on demand and freed by `release`.
+class TorchModel(Model):
+    """A network and its processor or tokenizer, loaded on demand and freed by `release`."""
+
+    def __init__(self, device: str = "auto", batch_size: int = 8) -> None:
+        """Create the model; nothing is loaded yet.
+
+        Args:
+            device: "cpu", "cuda", "cuda:1"; "auto" is the GPU if there is one.
+            batch_size: number of images or crops per forward pass; results do not depend on it.
+        """
+        self.device, self.batch_size = device, batch_size
+        if device == "cpu":
+            self.gpu_share = 0.0
+        self._loaded: tuple[Any, Any] | None = None
+
+    @property
+    def resolved_device(self) -> str:
+        """The device, with "auto" resolved."""
+        import torch
+
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def prepare(self) -> None:
+        """Load the weights.
+
+        Raises:
+            FileNotFoundError: they are not where they are looked for, and can't be fetched.
+        """
+        _ = self.parts
+
+    def release(self) -> None:
+        """Free the weights."""
+        if self._loaded is None:
+            return
+
+        import torch
+
+        self._loaded = None
+
+        # Networks hold reference cycles, so the memory is only free after a collection.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @property
+    def parts(self) -> tuple[Any, Any]:
+        """The network and its processor or tokenizer."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    @abstractmethod
+    def _load(self) -> tuple[Any, Any]:
+        """Return the network on its device, and its processor or tokenizer."""
+
+
+class Pretrained(TorchModel):
+    """A model and its processor from transformers.
 
     `version` and `settings` hold the repository and the revision, or the name and the digest of a folder.
 
@@ -56,14 +116,12 @@ class Pretrained(Model):
         """Create the model; nothing is loaded yet.
 
         Args:
-            device: "cpu", "cuda", "cuda:1"; "auto" is the GPU if there is one.
+            device: see `TorchModel`.
             dtype: "float32", "float16", "bfloat16"; "auto" is the model's `precision` on a GPU, else float32.
-            batch_size: number of images or crops per forward pass; results do not depend on it.
+            batch_size: see `TorchModel`.
         """
-        self.device, self.dtype, self.batch_size = device, dtype, batch_size
-        if device == "cpu":
-            self.gpu_share = 0.0
-        self._loaded: tuple[Any, Any] | None = None
+        super().__init__(device, batch_size)
+        self.dtype = dtype
 
     @property
     def folder(self) -> Path | None:
@@ -98,12 +156,7 @@ class Pretrained(Model):
 
     def _device_and_dtype(self) -> tuple[str, str]:
         """Return device and data type with "auto" resolved."""
-        import torch
-
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-
+        device = self.resolved_device
         dtype = self.dtype
         if dtype == "auto":
             # Half precision is slow or missing on CPUs.
@@ -144,35 +197,6 @@ class Pretrained(Model):
             f"{self.hub} --revision {self.revision}` on a machine that is online, or set {WEIGHTS} to a "
             f"folder that holds them as {name}."
         )
-
-    def prepare(self) -> None:
-        """Load the weights.
-
-        Raises:
-            FileNotFoundError: they are neither in a folder nor in the hub's cache, and can't be fetched.
-        """
-        _ = self.parts
-
-    def release(self) -> None:
-        """Free the weights."""
-        if self._loaded is None:
-            return
-
-        import torch
-
-        self._loaded = None
-
-        # Networks hold reference cycles, so the memory is only free after a collection.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    @property
-    def parts(self) -> tuple[Any, Any]:
-        """The network and its processor."""
-        if self._loaded is None:
-            self._loaded = self._load()
-        return self._loaded
 
     def _load(self) -> tuple[Any, Any]:
         import torch

@@ -92,7 +92,7 @@ class CaptionedSegments(DependentExpert):
         return tuple(captioned)
 
 
-@register_expert("sam-blip2", sets={"paper": 3, "paper-grit": 3})
+@register_expert("sam-blip2", sets={"paper": 3})
 def sam_blip2() -> CaptionedSegments:
     """Return SAM's largest masks, each captioned by BLIP-2: the paper's segments."""
     return CaptionedSegments(SamMasks(), Blip2Segments())

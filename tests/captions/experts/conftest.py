@@ -13,6 +13,7 @@ def tiny_weights(tmp_path_factory):
     tiny_experts.blip2(root)
     tiny_experts.blip2_itm(root)
     tiny_experts.sam(root)
+    tiny_experts.grit(root)
     tiny_experts.florence2(root, tiny_experts.PLAIN, tiny_experts.ANSWERS)
     return root
 
@@ -20,5 +21,6 @@ def tiny_weights(tmp_path_factory):
 @pytest.fixture
 def tiny(tiny_weights, monkeypatch):
     """Let experts load tiny weights."""
+    tiny_experts.use_tiny_grit(monkeypatch, tiny_weights)
     monkeypatch.setenv(pretrained.WEIGHTS, str(tiny_weights))
     return tiny_weights

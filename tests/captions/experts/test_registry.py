@@ -25,8 +25,7 @@ def test_experts_are_loaded_by_name_or_by_set():
 def test_sets_have_their_experts_in_order():
     assert experts.expert_sets() == {
         "cpu": ("pp-ocr", "yolox", "tag-caption", "tagged-segments"),
-        "paper": ("blip2", "florence2", "sam-blip2", "pp-ocr"),
-        "paper-grit": ("blip2", "grit", "sam-blip2", "pp-ocr"),
+        "paper": ("blip2", "grit", "sam-blip2", "pp-ocr"),
     }
 
 
@@ -66,7 +65,7 @@ def test_two_experts_of_one_name_are_refused():
 def test_looking_up_experts_and_composers_imports_no_heavy_library():
     code = (
         "import sys; from monkeylib.captions import composers, experts; experts.load_experts('cpu'); "
-        "experts.load_experts('paper-grit'); composers.COMPOSERS.entries; "
+        "experts.load_experts('paper'); composers.COMPOSERS.entries; "
         "print({'torch', 'transformers', 'onnxruntime', 'rapidocr', 'openai'} & sys.modules.keys())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
