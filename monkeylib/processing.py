@@ -249,7 +249,8 @@ class MonkeyImageProcessor(BaseImageProcessor):
             views.append(self._views(opened, grid_of_image))
             grid_rows.append(list(grid_of_image))
 
-        features = {"pixel_values": torch.cat(views), "grids": torch.tensor(grid_rows)}
+        pixel_values = views[0] if len(views) == 1 else torch.cat(views)
+        features = {"pixel_values": pixel_values, "grids": torch.tensor(grid_rows)}
         return BatchFeature(_convert(features, return_tensors))
 
     def _views(self, image: Image.Image, grid: Grid) -> torch.Tensor:
@@ -257,19 +258,19 @@ class MonkeyImageProcessor(BaseImageProcessor):
         if not grid.tiles:
             return self._pixels(image, 1, 1)[None]
 
-        # `[3, height, width]` -> `[tiles, 3, tile_size, tile_size]`, row by row
+        # `[3, height, width]` -> `[tiles, 3, tile_size, tile_size]`, row by row, each written in its place
         pixels = self._pixels(image, *grid)
-        tiles = split_tiles(pixels, self.tile_size, self.tile_overlap)
+        views = torch.empty(self.view_count(grid), 3, self.tile_size, self.tile_size)
+        split_tiles(pixels, self.tile_size, self.tile_overlap, out=views[: grid.tiles])
         if self.views == "tiles":
-            return tiles
+            return views
 
         # The paper resizes the original image (section 3.1), the released code the resized one.
         if self.global_from == "original":
-            global_pixels = self._pixels(image, 1, 1)
+            views[-1] = self._pixels(image, 1, 1)
         else:
-            global_pixels = global_view(pixels, self.tile_size)
-
-        return torch.cat([tiles, global_pixels[None]])
+            views[-1] = global_view(pixels, self.tile_size)
+        return views
 
     def _pixels(self, image: Image.Image, rows: int, cols: int) -> torch.Tensor:
         """Return an image as normalised values `[3, height, width]`, of the size that its tiles cover."""
@@ -278,8 +279,9 @@ class MonkeyImageProcessor(BaseImageProcessor):
         )
         resized = tiling.resize(image, width, height, self.resize_mode, self.image_mean)
 
-        # [height, width, 3] bytes -> [3, height, width] from 0 to 1
-        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
+        # [height, width, 3] bytes -> [3, height, width] from 0 to 1. Channel by channel in memory, while they
+        # are bytes: every step that follows would else read pixels three apart.
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous().float().div_(255)
         mean = torch.tensor(self.image_mean)[:, None, None]
         std = torch.tensor(self.image_std)[:, None, None]
         return pixels.sub_(mean).div_(std)

@@ -312,13 +312,16 @@ def check_resize_mode(resize_mode: str) -> None:
         raise ValueError(f"there is no resize mode called {resize_mode!r}: choose one of {modes}")
 
 
-def split_tiles(image: torch.Tensor, tile: int, overlap: int = 0) -> torch.Tensor:
+def split_tiles(
+    image: torch.Tensor, tile: int, overlap: int = 0, out: torch.Tensor | None = None
+) -> torch.Tensor:
     """Cut an image into tiles, row by row.
 
     Args:
         image: `[..., C, H, W]`.
         tile: side of a tile in pixels.
         overlap: pixels that neighbouring tiles share.
+        out: receives the tiles, instead of a new tensor.
 
     Returns:
         `[..., rows * cols, C, tile, tile]`.
@@ -345,7 +348,10 @@ def split_tiles(image: torch.Tensor, tile: int, overlap: int = 0) -> torch.Tenso
     cells = cells.permute(*range(n), n + 1, n + 2, n, n + 3, n + 4)
 
     # Number the tiles row by row.
-    return cells.reshape(*batch, rows * cols, channels, tile, tile)
+    if out is None:
+        return cells.reshape(*batch, rows * cols, channels, tile, tile)
+    out.unflatten(n, (rows, cols)).copy_(cells)
+    return out
 
 
 def join_tiles(tiles: torch.Tensor, grid: Grid, overlap: int = 0) -> torch.Tensor:
