@@ -462,6 +462,8 @@ class MonkeyProcessor(ProcessorMixin):
             TypeError: an entry that is neither text nor image.
         """
         check_tensor_type(return_tensors)
+        if images is None and text == "" and prompt is None and not self.prompt_prefix:
+            raise ValueError("there is nothing to prepare: pass a text, images, or both")
         if padding_side not in ("left", "right"):
             raise unknown_name("side of padding", padding_side, ("left", "right"))
         padding = _check_padding(padding, max_length)

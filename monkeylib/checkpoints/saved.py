@@ -49,7 +49,8 @@ _ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "experts_imp
 _ATTENTION = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 # A tokenizer has its vocabulary in one of these.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
-_TOKENIZER_SETTINGS = "tokenizer_config.json"
+# Read beside it: its settings, and the template of conversations.
+_BESIDE_TOKENIZER = ("tokenizer_config.json", "chat_template.jinja")
 _MOST_BEAMS = 1_024
 # What decides about a model and does not show in the shapes of its weights.
 _NOT_IN_SHAPES = (
@@ -392,7 +393,7 @@ def _require_tokenizer(folder: Path) -> None:
             "`processor.save_pretrained`"
         )
 
-    for name in (*names, _TOKENIZER_SETTINGS):
+    for name in (*names, *_BESIDE_TOKENIZER):
         if (folder / name).exists():
             file_inside(folder, name)
     check_tokenizer_sizes(folder)
@@ -404,7 +405,7 @@ def check_tokenizer_sizes(folder: Path) -> None:
     Raises:
         ValueError: one is larger.
     """
-    for name in (*_TOKENIZER_FILES, _TOKENIZER_SETTINGS):
+    for name in (*_TOKENIZER_FILES, *_BESIDE_TOKENIZER):
         if (folder / name).is_file():
             check_file_size(folder / name, MAX_TOKENIZER_BYTES, "a tokenizer")
 

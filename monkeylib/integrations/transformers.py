@@ -9,7 +9,6 @@ imported for that: where transformers comes later, the names are entered while i
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -55,7 +54,7 @@ def _enter(module: ModuleType) -> None:
             models.setdefault(_TYPE, entry)
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds `transformers.models.monkey`, and has Monkey entered in the lists when they are loaded."""
 
     def find_spec(
@@ -80,8 +79,11 @@ class _Finder(MetaPathFinder):
         return spec
 
 
-class _MonkeyLoader(Loader):
+class _MonkeyLoader:
     """Loads `transformers.models.monkey`, whose classes are imported once they are needed."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave the module to the import system."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Say what the names of the module are."""

@@ -41,6 +41,7 @@ class MonkeyVisionConfig(PreTrainedConfig):
         "num_hidden_layers": "layers",
         "num_attention_heads": "heads",
         "intermediate_size": "mlp_width",
+        "layer_norm_epsilon": "layer_norm_eps",
     }
 
     tile_size: int = 448

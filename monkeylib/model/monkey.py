@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import nn
@@ -88,7 +88,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
         num_items_in_batch: int | float | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         """Compute logits and, with labels, the cross-entropy averaged over tokens.
 

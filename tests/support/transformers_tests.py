@@ -9,9 +9,10 @@ import os
 import re
 import sys
 import types
+import unittest
 from pathlib import Path
 
-from transformers import testing_utils
+from monkeylib import resources
 
 VARIABLE = "TRANSFORMERS_TESTS"
 _PACKAGE = "transformers_tests"
@@ -32,10 +33,26 @@ def markers() -> set[str]:
     """Return the names of pytest's markers on transformers' tests, none without a checkout."""
     if checkout() is None:
         return set()
+    # Imported here, since every run of our tests reads this module.
+    from transformers import testing_utils
+
     sources = [*(checkout() / "tests").glob("test_*_common.py"), *(checkout() / "tests").glob("*/test_*.py")]
     sources.append(Path(testing_utils.__file__))
     names = [re.findall(r"\bmark\.([a-z_0-9]+)", path.read_text(encoding="utf-8")) for path in sources]
     return {name for found in names for name in found}
+
+
+def explained() -> dict[str, str]:
+    """Return the tests that Monkey does not pass, by the beginning of their names, and why not."""
+    page = (resources.REPOSITORY / "docs/transformers.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| `(test_\w+)` \| (.+) \|$", page, re.MULTILINE))
+
+
+def skip_explained(case: unittest.TestCase) -> None:
+    """Skip a test that `docs/transformers.md` explains."""
+    for name, reason in explained().items():
+        if case._testMethodName.startswith(name):
+            case.skipTest(reason)
 
 
 def load(module: str) -> types.ModuleType:
@@ -52,6 +69,12 @@ def _add_package(folder: Path) -> None:
     package = types.ModuleType(_PACKAGE)
     package.__path__ = [str(folder)]
     sys.modules[_PACKAGE] = package
+
+    # A script of the repository, outside of `tests`.
+    if not (folder.parent / "utils/fetch_hub_objects_for_ci.py").exists():
+        script = types.ModuleType("fetch_hub_objects_for_ci")
+        script.url_to_local_path = lambda url, **options: url
+        sys.modules["fetch_hub_objects_for_ci"] = script
 
     for name, mixin in _IN_SUBFOLDERS.items():
         if not (folder / name.replace(".", "/")).with_suffix(".py").exists():
