@@ -1,5 +1,7 @@
 """Inference: load a checkpoint and ask it about images: one question, a batch, a chat, or a stream."""
 
+from __future__ import annotations
+
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import BatchFeature
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from monkeylib import resources
 from monkeylib.checkpoints.hub import fetch_model
@@ -22,6 +24,8 @@ from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
 from monkeylib.profiles import build, trainable
 from monkeylib.progress import say
+from monkeylib.raising import loading
+from monkeylib.raising.conversations import Conversations
 from monkeylib.session import Session
 from monkeylib.tiling import AutoGrid, Grid, as_grid
 
@@ -39,7 +43,17 @@ class Monkey:
     processor: MonkeyProcessor
     grid: Grid | AutoGrid | None = None
 
-    def with_grid(self, grid: GridInput) -> "Monkey":
+    @property
+    def default_prompt(self) -> str:
+        """Name of the prompt where none is requested."""
+        return "vqa"
+
+    @property
+    def end_ids(self) -> list[int] | None:
+        """Tokens that end an answer, None for the tokenizer's end of text."""
+        return None
+
+    def with_grid(self, grid: GridInput) -> Monkey:
         """Return the same model with another grid for images where none is named.
 
         Raises:
@@ -54,7 +68,7 @@ class Monkey:
         self,
         image: ImageInput | Sequence[ImageInput],
         question: str = "",
-        prompt: str = "vqa",
+        prompt: str | None = None,
         max_new_tokens: int = 128,
         grid: GridInput | None = None,
         **options: Any,
@@ -65,7 +79,7 @@ class Monkey:
             image: anything that `images.open_image` reads, or a list of images, which stand before the
                 question in their order.
             question: may be empty for prompts that take none (captions).
-            prompt: a name from `prompts.PROMPTS`.
+            prompt: a name from `prompts.PROMPTS`, by default `default_prompt`.
             max_new_tokens: maximum length of the answer.
             grid: another grid of tiles than the checkpoint's default, such as "2x3"; "auto" chooses one by
                 the shape of the image, "auto:6" one of up to six tiles. The checkpoint must have LoRA for it.
@@ -86,7 +100,7 @@ class Monkey:
     def answer_batch(
         self,
         questions: Sequence[tuple[ImageInput | Sequence[ImageInput], str]],
-        prompt: str = "vqa",
+        prompt: str | None = None,
         max_new_tokens: int = 128,
         grid: GridInput | None = None,
         **options: Any,
@@ -110,13 +124,16 @@ class Monkey:
             if len(numbers) > 1:
                 session = self.session(images[numbers[0]], grid)
                 shared = [texts[number] for number in numbers]
-                of_image = session.answer_batch(shared, prompt, max_new_tokens, **options)
+                of_image = session.answer_batch(shared, prompt or self.default_prompt, max_new_tokens, **options)
                 answers.update(zip(numbers, of_image, strict=True))
 
         others = [number for number in range(len(questions)) if number not in answers]
         if others:
             inputs = self.prepare(
-                [images[number] for number in others], [texts[number] for number in others], prompt, grid
+                [images[number] for number in others],
+                [texts[number] for number in others],
+                prompt or self.default_prompt,
+                grid,
             )
             generated = self.generate(inputs, max_new_tokens, **options)
             answers.update(zip(others, generated, strict=True))
@@ -127,7 +144,7 @@ class Monkey:
         image: ImageInput | Sequence[ImageInput],
         question: str,
         history: Sequence[tuple[str, str | Answer]] = (),
-        prompt: str = "vqa",
+        prompt: str | None = None,
         max_new_tokens: int = 128,
         grid: GridInput | None = None,
         **options: Any,
@@ -147,7 +164,7 @@ class Monkey:
     def answer_messages(
         self,
         messages: Sequence[Message | Mapping[str, Any]],
-        prompt: str = "vqa",
+        prompt: str | None = None,
         max_new_tokens: int = 128,
         grid: GridInput | None = None,
         **options: Any,
@@ -176,7 +193,7 @@ class Monkey:
         self,
         image: ImageInput | Sequence[ImageInput],
         question: str = "",
-        prompt: str = "vqa",
+        prompt: str | None = None,
         max_new_tokens: int = 128,
         history: Sequence[tuple[str, str | Answer]] = (),
         grid: GridInput | None = None,
@@ -199,14 +216,16 @@ class Monkey:
     def stream_messages(
         self,
         messages: Sequence[Message | Mapping[str, Any]],
-        prompt: str = "vqa",
+        prompt: str | None = None,
         max_new_tokens: int = 128,
         grid: GridInput | None = None,
         **options: Any,
     ) -> AnswerStream:
         """Answer as `answer_messages` does, part by part as in `stream`."""
         inputs = self.prepare_messages(messages, prompt, grid)
-        return stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
+        return stream(
+            self.model, self.processor.tokenizer, inputs, max_new_tokens, end_ids=self.end_ids, **options
+        )
 
     def session(self, image: ImageInput | Sequence[ImageInput], grid: GridInput | None = None) -> Session:
         """Return a session about an image, or about several that stand in front of each question.
@@ -249,7 +268,7 @@ class Monkey:
     def prepare_messages(
         self,
         messages: Sequence[Message | Mapping[str, Any]],
-        prompt: str = "vqa",
+        prompt: str | None = None,
         grid: GridInput | None = None,
     ) -> BatchFeature:
         """Return model inputs of a conversation; arguments as in `answer_messages`.
@@ -259,7 +278,7 @@ class Monkey:
         """
         inputs = self.processor.apply_chat_template(
             [list(read_messages(messages))],
-            prompt=prompt,
+            prompt=prompt or self.default_prompt,
             tokenize=True,
             return_dict=True,
             processor_kwargs={"grid": self.limit_grid(grid)},
@@ -280,6 +299,24 @@ class Monkey:
         grid = as_grid(grid)
         return self.model.config.limit_auto_grid(grid) if isinstance(grid, AutoGrid) else grid
 
+    def text_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text that continues a prompt."""
+        return self.processor.layout.text_ids(text)
+
+    def append_ids(self, inputs: Mapping[str, Any], ids: torch.Tensor) -> dict[str, Any]:
+        """Return prepared `inputs` of one prompt with more tokens `[1, T]` behind it."""
+        input_ids = torch.cat([inputs["input_ids"], ids], dim=1)
+        return {**inputs, "input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+    def select_grid(self, size: tuple[int, int], grid: GridInput | None = None) -> Grid:
+        """Return the grid of an image of this width and height in pixels."""
+        return self.processor.image_processor.select_grid(size, self.limit_grid(grid))
+
+    @property
+    def resize_mode(self) -> str:
+        """How images are brought to the shape of their grid (`tiling.resize`)."""
+        return self.processor.image_processor.resize_mode
+
     def _check_context(self, inputs: Mapping[str, Any]) -> None:
         """Check that prompts fit into the model's context.
 
@@ -292,7 +329,9 @@ class Monkey:
 
     def generate(self, inputs: Mapping[str, Any], max_new_tokens: int, **options: Any) -> list[Answer]:
         """Return the answers that complete the prompts of prepared `inputs`; options as in `answer`."""
-        return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
+        return generation.generate(
+            self.model, self.processor.tokenizer, inputs, max_new_tokens, end_ids=self.end_ids, **options
+        )
 
     def save(self, folder: str | Path, name: str | None = None) -> None:
         """Write model, processor and a model card into a new folder, which `load_model` reads.
@@ -329,6 +368,143 @@ class Monkey:
             self.save(folder, repo_id)
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Monkey of monkeylib")
         return str(address)
+
+
+@dataclass
+class RaisedMonkey(Monkey):
+    """A raised model of transformers (`raising.raise_resolution`), ready to answer as a Monkey does.
+
+    Prompts stand in the base's chat template, or as plain text where it has none.
+
+    Fields:
+        model, processor: what `raise_resolution` or `load_raised` returned.
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+
+    def __post_init__(self) -> None:
+        self.conversations = Conversations(self.model, self.processor)
+
+    @property
+    def default_prompt(self) -> str:
+        """Name of the prompt where none is requested: a chat model reads the question as it is."""
+        return self.conversations.default_prompt
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end an answer."""
+        return self.conversations.end_ids
+
+    def with_grid(self, grid: GridInput) -> RaisedMonkey:
+        """Return the same model with another grid for images where none is named.
+
+        Raises:
+            ValueError: it is no grid, or the model has no adapters for its tiles.
+        """
+        requested = as_grid(grid)
+        if isinstance(requested, Grid):
+            self.conversations.views.grids.tile_numbers(requested)
+        return replace(self, grid=requested)
+
+    def limit_grid(self, grid: GridInput | None) -> Grid | AutoGrid | None:
+        """Return a grid as the processor takes it; None stands for this model's own."""
+        return self.grid if grid is None else as_grid(grid)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text that continues a prompt."""
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def append_ids(self, inputs: Mapping[str, Any], ids: torch.Tensor) -> dict[str, Any]:
+        """Return prepared `inputs` of one prompt with more tokens `[1, T]` behind it.
+
+        Raises:
+            ValueError: the model has an encoder and a decoder.
+        """
+        return self.conversations.append_ids(inputs, ids)
+
+    def select_grid(self, size: tuple[int, int], grid: GridInput | None = None) -> Grid:
+        """Return the grid of an image of this width and height in pixels."""
+        views = self.conversations.views
+        return views.grids.select(size, views.tile_size, self.limit_grid(grid))
+
+    @property
+    def resize_mode(self) -> str:
+        """How images are brought to the shape of their grid (`tiling.resize`)."""
+        return self.conversations.views.resize_mode
+
+    def answer_batch(
+        self,
+        questions: Sequence[tuple[ImageInput | Sequence[ImageInput], str]],
+        prompt: str | None = None,
+        max_new_tokens: int = 128,
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> list[Answer]:
+        """Answer pairs of an image and a question in one batch, as `Monkey.answer_batch`."""
+        _check_pairs("questions", questions, "an image and a question")
+        if not questions:
+            return []
+        images = [_require_image(image) for image, _ in questions]
+        texts = [question for _, question in questions]
+        inputs = self.prepare(images, texts, prompt or self.default_prompt, grid)
+        return self.generate(inputs, max_new_tokens, **options)
+
+    def session(self, image: ImageInput | Sequence[ImageInput], grid: GridInput | None = None) -> Session:
+        """Refuse a session: where an image stands in a prompt is up to the base's chat template.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a raised model has no sessions: ask it by `answer_batch`, or evaluate its questions")
+
+    def prepare(
+        self,
+        images: Sequence[Any],
+        texts: Sequence[Content],
+        prompt: str | None = None,
+        grid: GridInput | None = None,
+    ) -> BatchFeature:
+        """Return model inputs of a batch, padded on the left, on the model's device; as `Monkey.prepare`."""
+        conversations = [
+            [Message("user", (*_as_parts(image), *_as_content(text)))]
+            for image, text in zip(images, texts, strict=True)
+        ]
+        return self.prepare_conversations(
+            [self.conversations.wrap(messages, prompt) for messages in conversations], grid
+        )
+
+    def prepare_messages(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        prompt: str | None = None,
+        grid: GridInput | None = None,
+    ) -> BatchFeature:
+        """Return model inputs of a conversation; arguments as in `answer_messages`."""
+        wrapped = self.conversations.wrap(read_messages(messages), prompt or self.default_prompt)
+        return self.prepare_conversations([wrapped], grid)
+
+    def prepare_conversations(
+        self, conversations: Sequence[Sequence[Message]], grid: GridInput | None = None
+    ) -> BatchFeature:
+        """Return model inputs of conversations whose prompts are wrapped already (`Conversations.wrap`)."""
+        inputs = self.conversations.prepare(conversations, self.limit_grid(grid))
+        self._check_context(inputs)
+        return inputs.to(self.model.device, self.model.dtype)
+
+
+def _as_parts(image: Any) -> list[ImagePart]:
+    """Return an image, a list of images, or None as parts of a message."""
+    if image is None:
+        return []
+    images = image if isinstance(image, list | tuple) else [image]
+    return [ImagePart(one) for one in images]
+
+
+def _as_content(content: Content) -> list[Part]:
+    """Return a text, or texts and images in their order, as parts of a message."""
+    parts = [content] if isinstance(content, str) else content
+    return [part if isinstance(part, str) else ImagePart(part) for part in parts]
 
 
 def _check_pairs(name: str, pairs: Any, content: str) -> None:
@@ -400,13 +576,15 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     device_map: str | dict[str, Any] | None = None,
     bits: Literal[4, 8] | None = None,
+    grid: GridInput | None = None,
 ) -> Monkey:
     """Load a checkpoint: a folder, or a model of a hub.
 
     Args:
         path: a folder written by `save_pretrained` of model and processor, one of trained weights alone, or
             one in the layout of the released Monkey or Qwen-VL; or, where there is no such folder, the name
-            of one on a hub, such as "owner/name".
+            of one on a hub, such as "owner/name". Also a raised model (`raising.load_raised`), and with a
+            `grid` any model of transformers that can be raised.
         device: where to run; a GPU if there is one.
         dtype: of the weights, also as a text such as "bfloat16". If not given, as saved; on a CPU that
             multiplies the saved one more slowly than float32, weights become float32 where they fit.
@@ -414,6 +592,8 @@ def load_model(
             weights alone take none, and no `bits`.
         bits: quantise the language model to 4 or 8 bits with bitsandbytes; ViT, LoRA and resampler stay as
             they are.
+        grid: another grid for images where none is named (`Monkey.with_grid`). A model of transformers is
+            raised to it, with adapters that are not trained.
 
     Raises:
         FileNotFoundError: the folder is missing or holds no checkpoint.
@@ -422,7 +602,6 @@ def load_model(
             or does not take an option, or the checkpoint is broken: cut off, incomplete, of another model,
             not finite. The message names file and key.
     """
-    folder = fetch_model(path)
     if device is not None and device_map is not None:
         raise ValueError(
             f"device={str(device)!r} puts the model on one device and device_map={device_map!r} spreads it: "
@@ -431,6 +610,27 @@ def load_model(
     device = _find_device(device)
     dtype = None if dtype is None else _find_dtype(dtype)
 
+    is_base = loading.may_be_raised(path)
+    if is_base and grid is None and not loading.is_raised(path):
+        raise ValueError(
+            f"{path} is a model of transformers that is not raised: give it a grid, such as 2x2, to raise it"
+        )
+    if is_base or loading.is_raised(path):
+        model, processor = loading.load(path, grid, device, dtype, device_map, bits)
+        return RaisedMonkey(model.eval(), processor, None if grid is None else as_grid(grid))
+
+    monkey = _load_checkpoint(fetch_model(path), device, dtype, device_map, bits)
+    return monkey if grid is None else monkey.with_grid(grid)
+
+
+def _load_checkpoint(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    device_map: str | dict[str, Any] | None,
+    bits: Literal[4, 8] | None,
+) -> Monkey:
+    """Load a checkpoint of Monkey; arguments as in `load_model`."""
     if (folder / "checkpoints").is_dir() or folder.suffix == ".ckpt":
         raise ValueError(
             f"{folder} is of a training run and no model: "

@@ -75,6 +75,19 @@ PROMPTS: dict[str, PromptTemplate] = {
 }
 
 
+# Prompts of chat models in place of Monkey's. Prompts that are not listed are used unchanged.
+CHAT_PROMPTS: dict[str, str] = {
+    "vqa": "{question}\nAnswer the question using a single word or phrase.",
+    "vqa_no_blank": "{question}\nAnswer the question using a single word or phrase.",
+    "vizwiz": "{question}\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n"
+    "Answer the question using a single word or phrase.",
+    "choice": "{question}\nAnswer with the option's letter from the given choices directly.",
+    "caption": "Describe the image in one sentence.",
+    "detailed_caption": "Describe the image in detail.",
+}
+CHAT_PROMPTS["vizwiz_lower"] = CHAT_PROMPTS["vizwiz"].replace("Unanswerable", "unanswerable")
+
+
 def get_template(name: str) -> PromptTemplate:
     """Return a prompt template by name.
 
@@ -101,7 +114,16 @@ def build_prompt(name: str, question: str = "", separator: str = "") -> str:
     return separator + text if get_template(name).takes_separator else text
 
 
-def wrap_content(parts: Sequence[Any], name: str) -> list[Any]:
+def get_chat_template(name: str) -> PromptTemplate:
+    """Return the template of that name for chat models.
+
+    Raises:
+        ValueError: no prompt has that name.
+    """
+    return PromptTemplate(CHAT_PROMPTS.get(name, get_template(name).text))
+
+
+def wrap_content(parts: Sequence[Any], name: str, *, for_chat_model: bool = False) -> list[Any]:
     """Put a named prompt around texts that are interleaved with images.
 
     The template's words before the question go to the first text, those after it to the last. A prompt that
@@ -110,11 +132,12 @@ def wrap_content(parts: Sequence[Any], name: str) -> list[Any]:
     Args:
         parts: texts, and anything else as images, in their order.
         name: a key of `PROMPTS`.
+        for_chat_model: take the prompt of chat models (`CHAT_PROMPTS`).
 
     Raises:
         ValueError: no prompt has that name, or it needs a question and there is no text.
     """
-    template = get_template(name)
+    template = get_chat_template(name) if for_chat_model else get_template(name)
     images = [part for part in parts if not isinstance(part, str)]
     if not template.takes_question:
         return [*images, template.text]

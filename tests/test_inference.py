@@ -18,6 +18,7 @@ from monkeylib.profiles import build
 from monkeylib.tiling import Grid
 from monkeylib.training.batches import ExampleEncoder
 from tests.support.answers import assert_distinct, assert_same
+from tests.support.raised_models import save_base, save_raised
 
 
 def test_batch_gives_the_answers_of_single_questions(monkey, make_image):
@@ -392,3 +393,78 @@ def test_hub_gets_model_processor_and_card(monkey, tmp_path, monkeypatch):
 
     with pytest.raises(FileExistsError, match="exists already"):
         monkey.save(tmp_path / "uploaded")
+
+
+# Raised models of transformers
+
+
+@pytest.fixture(scope="module")
+def llava_base(tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("bases") / "llava")
+
+
+@pytest.fixture(scope="module")
+def raised_monkey(llava_base, tmp_path_factory):
+    folder = save_raised(tmp_path_factory.mktemp("raised") / "llava", llava_base)
+    return monkeylib.load_model(folder, device="cpu")
+
+
+def test_raised_model_answers_as_its_processor_and_generate_do(raised_monkey, make_image):
+    model, processor = raised_monkey.model, raised_monkey.processor
+    image = make_image(1)
+    answer = raised_monkey.answer(image, "why", max_new_tokens=4)
+
+    inputs = processor(images=image, text="user: <image>why\nassistant:", return_tensors="pt")
+    ids = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert answer.token_ids == tuple(ids.tolist())
+    assert (answer.visual_tokens, answer.prompt_tokens) == (20, inputs["input_ids"].shape[1])
+    assert raised_monkey.answer(image, "why", max_new_tokens=4, grid="1x2").visual_tokens == 12
+
+
+def test_raised_model_answers_in_batches_and_streams(raised_monkey, make_image):
+    questions = [(make_image(1), "what"), (make_image(2, 40, 120), "why is this so")]
+    batch = raised_monkey.prepare([image for image, _ in questions], [text for _, text in questions], "plain")
+    with torch.no_grad():
+        logits = raised_monkey.model(**batch).logits[:, -1]
+        for (image, question), row in zip(questions, logits, strict=True):
+            alone = raised_monkey.model(**raised_monkey.prepare([image], [question], "plain")).logits[0, -1]
+            torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
+
+    image, question = questions[0]
+    stream = raised_monkey.stream(image, question, max_new_tokens=3)
+    assert_same([stream.answer], [raised_monkey.answer(image, question, max_new_tokens=3)])
+
+
+def test_raised_model_chats_in_its_template(raised_monkey, make_image):
+    image = make_image(1)
+    history = [("what", "a cat")]
+    answer = raised_monkey.chat(image, "why", history, max_new_tokens=3)
+    text = "user: <image>what\nassistant: a cat</s>\nuser: why\nassistant:"
+    inputs = raised_monkey.processor(images=image, text=text, return_tensors="pt")
+    assert answer.prompt_tokens == inputs["input_ids"].shape[1]
+    prepared = raised_monkey.prepare_messages(
+        [
+            {"role": "user", "content": [image, "what"]},
+            {"role": "assistant", "content": "a cat"},
+            {"role": "user", "content": "why"},
+        ]
+    )
+    assert torch.equal(prepared["input_ids"], inputs["input_ids"])
+
+
+def test_base_is_raised_to_the_grid_that_is_named(llava_base, make_image):
+    monkey = monkeylib.load_model(llava_base, device="cpu", grid="1x2")
+    assert monkey.answer(make_image(1), "what", max_new_tokens=1).visual_tokens == 12
+    with pytest.raises(ValueError, match="no adapters for the tiles of 3x3"):
+        monkey.answer(make_image(1), "what", grid="3x3")
+    with pytest.raises(ValueError, match="no adapters for the tiles of 3x3"):
+        monkey.with_grid("3x3")
+    with pytest.raises(ValueError, match="give it a grid"):
+        monkeylib.load_model(llava_base)
+
+
+def test_checkpoint_takes_another_grid(monkey, tmp_path, make_image):
+    monkey.model.save_pretrained(tmp_path)
+    monkey.processor.save_pretrained(tmp_path)
+    wide = monkeylib.load_model(tmp_path, device="cpu", grid="1x2")
+    assert wide.grid == Grid(1, 2)

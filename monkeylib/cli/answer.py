@@ -15,7 +15,13 @@ def answer(
         typer.Option("--image", help="Another image, which follows the first one. May be repeated."),
     ] = None,
     model: options.Checkpoint = None,
-    prompt: Annotated[str, typer.Option(help="Prompt template: vqa, caption, detailed_caption, ...")] = "vqa",
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="Prompt template: vqa, caption, detailed_caption, ... Default: vqa; of a raised chat model, "
+            "the question as it is."
+        ),
+    ] = "",
     max_new_tokens: options.MaxNewTokens = 128,
     grid: options.GridOption = "",
     samples: Annotated[
@@ -46,14 +52,14 @@ def answer(
             )
         generation["num_return_sequences"] = samples
     check_options(max_new_tokens, generation)
-    build_prompt(prompt, question)
+    build_prompt(prompt or "vqa", question)
     tiles = options.read_grid(grid)
     images = [options.open_source(source, allow_address) for source in [image, *(more_images or [])]]
 
-    monkey = options.load_checkpoint(model)
+    monkey = options.load_checkpoint(model, tiles)
     for opened in images:
         options.note_distortion(monkey, opened, tiles)
-    result = monkey.answer(images, question, prompt, max_new_tokens, tiles, **generation)
+    result = monkey.answer(images, question, prompt or None, max_new_tokens, tiles, **generation)
 
     if json:
         options.print_json(result.to_dict())

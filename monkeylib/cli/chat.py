@@ -23,7 +23,7 @@ def chat(
     check_options(max_new_tokens, generation)
     opened = open_image(image, allow_address=allow_address)
     tiles = options.read_grid(grid)
-    monkey = options.load_checkpoint(model)
+    monkey = options.load_checkpoint(model, tiles)
     options.note_distortion(monkey, opened, tiles)
 
     history: list[tuple[str, str]] = []  # questions with their answers

@@ -27,8 +27,8 @@ Checkpoint = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="Checkpoint folder, or name of a Monkey on a hub. Default: the trained nano model, or else its "
-        "base model.",
+        help="Folder, or name on a hub, of a Monkey or a raised model; with --grid also of a model of "
+        "transformers, which is raised. Default: the trained nano model, or else its base model.",
     ),
 ]
 Profile = Annotated[
@@ -102,12 +102,15 @@ def hide_loading_bars() -> None:
     logging.disable_progress_bar()
 
 
-def load_checkpoint(folder: Path | None) -> "Monkey":
-    """Load a checkpoint, the default one if none is named."""
+def load_checkpoint(folder: Path | None, grid: "Grid | AutoGrid | None" = None) -> "Monkey":
+    """Load a checkpoint, the default one if none is named; with a grid also a model that is raised to it."""
     from monkeylib.inference import load_model
+    from monkeylib.raising import loading
 
     hide_loading_bars()
-    return load_model(expand_home(folder) if folder else default_checkpoint())
+    path = expand_home(folder) if folder else default_checkpoint()
+    # Of all others, a grid is checked with the question.
+    return load_model(path, grid=grid if loading.may_be_raised(path) else None)
 
 
 def load_profile(name: str, assignments: Sequence[str] | None) -> "profiles.Profile":
@@ -186,11 +189,10 @@ def note_distortion(monkey: "Monkey", image: "Image.Image", grid: "Grid | AutoGr
     """
     from monkeylib import tiling
 
-    images = monkey.processor.image_processor
-    if images.resize_mode != "stretch" or isinstance(grid, tiling.Grid):
+    if monkey.resize_mode != "stretch" or isinstance(grid, tiling.Grid):
         return
 
-    selected = images.select_grid(image.size, monkey.limit_grid(grid))
+    selected = monkey.select_grid(image.size, grid)
     # An image of one view is squeezed into a square.
     factor = tiling.distortion(*image.size, selected if selected.tiles else tiling.Grid(1, 1))
     if factor < _NOTED_DISTORTION:

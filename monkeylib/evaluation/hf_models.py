@@ -11,15 +11,10 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
     PreTrainedModel,
     ProcessorMixin,
 )
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.utils import is_torchvision_available
 
 from monkeylib import inference
 from monkeylib.checkpoints import hub, released
@@ -32,20 +27,10 @@ from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig
 from monkeylib.model.generation import Answer, generate
 from monkeylib.profiles import trainable
-from monkeylib.prompts import PROMPTS, build_prompt
+from monkeylib.prompts import CHAT_PROMPTS, PROMPTS, build_prompt
+from monkeylib.raising import loading
+from monkeylib.raising.bases import load_base_processor
 from monkeylib.settings_files import read_json
-
-# Prompts of chat models in place of Monkey's. Prompts that are not listed are used unchanged.
-CHAT_PROMPTS: dict[str, str] = {
-    "vqa": "{question}\nAnswer the question using a single word or phrase.",
-    "vqa_no_blank": "{question}\nAnswer the question using a single word or phrase.",
-    "vizwiz": "{question}\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n"
-    "Answer the question using a single word or phrase.",
-    "choice": "{question}\nAnswer with the option's letter from the given choices directly.",
-    "caption": "Describe the image in one sentence.",
-    "detailed_caption": "Describe the image in detail.",
-}
-CHAT_PROMPTS["vizwiz_lower"] = CHAT_PROMPTS["vizwiz"].replace("Unanswerable", "unanswerable")
 
 
 class HFChatModel:
@@ -119,7 +104,7 @@ class HFChatModel:
 
 
 def load_image_text_model(
-    name: str | Path, max_new_tokens: int = 64, device: str | None = None
+    name: str | Path, max_new_tokens: int = 64, device: str | None = None, grid: str = ""
 ) -> Monkey | HFChatModel:
     """Load a model for evaluation by its folder or its name on a hub.
 
@@ -127,6 +112,8 @@ def load_image_text_model(
         name: a folder, or a name such as "Qwen/Qwen2-VL-2B-Instruct".
         max_new_tokens: maximum length of an answer; only for models other than Monkey.
         device: where to run; by default this process's own GPU if there is one.
+        grid: another grid of tiles than a Monkey's own; a model of transformers is raised to it, with
+            adapters that are not trained. Empty for none.
 
     Raises:
         FileNotFoundError: neither a folder with a model nor a name on the hub.
@@ -134,8 +121,8 @@ def load_image_text_model(
     """
     require_model(name)
     device = device or distributed.local_device()
-    if is_monkey_checkpoint(name):
-        return inference.load_model(name, device)
+    if grid or is_monkey_checkpoint(name):
+        return inference.load_model(name, device, grid=grid or None)
 
     hub.go_offline_if_unreachable(name)
     with explain_broken(name):
@@ -143,7 +130,7 @@ def load_image_text_model(
         if AutoConfig.from_pretrained(name).model_type == MonkeyConfig.model_type:
             return inference.load_model(name, device)
         model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(device)
-        processor = load_processor(name)
+        processor = load_base_processor(name)
     return HFChatModel(model, processor, max_new_tokens)
 
 
@@ -166,41 +153,13 @@ def require_model(name: str | Path) -> None:
 
 
 def is_monkey_checkpoint(name: str | Path) -> bool:
-    """Return whether it is a folder that `inference.load_model` reads."""
+    """Return whether it is a folder that `inference.load_model` reads, that of a raised model too."""
     folder = Path(name)
+    if loading.is_raised(folder):
+        return True
     if not (folder / "config.json").is_file():
         # A checkpoint of trained weights only, without the frozen ones.
         return (folder / trainable.TRAINED_WEIGHTS).is_file()
 
     config = read_json(folder / "config.json")
     return released.is_released(folder) or config.get("model_type") == MonkeyConfig.model_type
-
-
-def load_processor(name: str | Path) -> ProcessorMixin:
-    """Load the processor of a model.
-
-    Video processors need torchvision. Without it, the processor reads images only.
-    """
-    processor_class = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(name)), None)
-    reads_videos = processor_class is not None and "video_processor" in processor_class.get_attributes()
-    if is_torchvision_available() or not reads_videos:
-        return AutoProcessor.from_pretrained(name)
-
-    # The same processor, with None in place of its video processor.
-    class ImageOnlyProcessor(processor_class):
-        def check_argument_for_proper_class(self, argument_name: str, argument: object) -> object:
-            if argument_name == "video_processor":
-                return type(argument)  # accepts None
-            return super().check_argument_for_proper_class(argument_name, argument)
-
-    # The name is part of the settings that a prediction is identified by.
-    ImageOnlyProcessor.__name__ = processor_class.__name__
-    settings, _ = processor_class.get_processor_dict(name)
-
-    components = {
-        "image_processor": AutoImageProcessor.from_pretrained(name),
-        "tokenizer": AutoTokenizer.from_pretrained(name),
-        "video_processor": None,
-    }
-    arguments = [components[attribute] for attribute in processor_class.get_attributes()]
-    return ImageOnlyProcessor.from_args_and_dict(arguments, settings)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import GenerationMixin, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from monkeylib.model.generation_options import check_options, convert_options, list_stop_strings
 
@@ -160,7 +160,7 @@ def decode(
     seed = settings.pop("seed", None)
     stop_strings = list_stop_strings(settings.pop("stop_strings", None))
 
-    stops = _StopStrings(tokenizer, stop_strings, inputs["input_ids"].shape[1])
+    stops = _StopStrings(tokenizer, stop_strings, _prompt_length(model, inputs))
     with _seeded(seed):
         if _setting(model, settings, "num_beams") > 1:
             sequences = _search_beams(model, inputs, settings, stops)
@@ -243,7 +243,7 @@ def _extend(
         )
 
     # Prompts are padded on the left, so every answer begins at the same position.
-    ids = (output.sequences if returns_steps else output)[:, inputs["input_ids"].shape[1] :]
+    ids = (output.sequences if returns_steps else output)[:, _prompt_length(model, inputs) :]
     ends = _as_ids(settings["eos_token_id"])
     return _Sequences(
         ids=ids,
@@ -268,7 +268,7 @@ def _search_beams(
         stopping_criteria=StoppingCriteriaList([stops]),
     )
 
-    ids = output.sequences[:, inputs["input_ids"].shape[1] :]
+    ids = output.sequences[:, _prompt_length(model, inputs) :]
     rows = output.beam_indices[:, : ids.shape[1]].to(ids.device)
     return _Sequences(
         ids=ids,
@@ -279,6 +279,11 @@ def _search_beams(
         scores=output.scores or (),
         logits=output.logits,
     )
+
+
+def _prompt_length(model: Any, inputs: Mapping[str, Any]) -> int:
+    """Return the number of tokens before an answer: a decoder beside an encoder has a token to start with."""
+    return 1 if getattr(model.config, "is_encoder_decoder", False) else inputs["input_ids"].shape[1]
 
 
 def _join_samples(samples: list[Answer]) -> Answer:
@@ -444,11 +449,14 @@ class _TokenLogProbabilities(StoppingCriteria):
             if threading.get_ident() == thread:
                 self._logits = output.logits[:, -1]
 
-        hook = model.register_forward_hook(read)
+        # Some models, such as BLIP-2, leave generation to the language model inside them.
+        modules = [module for module in model.modules() if isinstance(module, GenerationMixin)]
+        hooks = [module.register_forward_hook(read) for module in modules]
         try:
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
         """Record the last token of each row `[B, T]`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event, Thread
 from typing import Any
 
@@ -32,6 +32,7 @@ class AnswerStream(Iterator[str]):
         inputs: Mapping[str, Any],
         max_new_tokens: int,
         options: Mapping[str, Any],
+        end_ids: int | Sequence[int] | None = None,
         on_end: Callable[[Answer], None] | None = None,
     ) -> None:
         self._streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -53,7 +54,7 @@ class AnswerStream(Iterator[str]):
         def run() -> None:
             try:
                 answers.extend(
-                    decode(model, tokenizer, inputs, max_new_tokens, None, options, streamer, interruption)
+                    decode(model, tokenizer, inputs, max_new_tokens, end_ids, options, streamer, interruption)
                 )
             except BaseException as error:  # raised in the caller's thread
                 errors.append(error)
@@ -142,6 +143,7 @@ def stream(
     inputs: Mapping[str, Any],
     max_new_tokens: int,
     *,
+    end_ids: int | Sequence[int] | None = None,
     on_end: Callable[[Answer], None] | None = None,
     **options: Any,
 ) -> AnswerStream:
@@ -164,4 +166,4 @@ def stream(
 
     prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
     check_context(model, prompt_tokens, count_visual_tokens(model, inputs["input_ids"]), max_new_tokens)
-    return AnswerStream(model, tokenizer, inputs, max_new_tokens, options, on_end)
+    return AnswerStream(model, tokenizer, inputs, max_new_tokens, options, end_ids, on_end)

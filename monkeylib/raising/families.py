@@ -18,11 +18,16 @@ class ProcessorFamily:
             "repeat" writes the text of one image and repeats its places.
         image_options: arguments of the image processor that turn the family's own splitting of images off.
         has_marker: whether a prompt holds a marker for each image; the others write it themselves.
+        nests_images: whether images are passed in one list a prompt; GOT-OCR2 takes one image a prompt.
+        marks_answers: whether the tokens of answers have the type 1, by which PaliGemma tells them from the
+            prompt, all of whose tokens see each other.
     """
 
     route: Route = "views"
     image_options: Mapping[str, Any] = field(default_factory=dict)
     has_marker: bool = True
+    nests_images: bool = True
+    marks_answers: bool = False
 
 
 _WITHOUT_SPLITTING = ProcessorFamily(image_options={"do_image_splitting": False})
@@ -43,7 +48,8 @@ PROCESSORS = {
     "Cohere2VisionProcessor": _WITHOUT_PATCHES,
     "Ovis2Processor": _WITHOUT_PATCHES,
     "Gemma3Processor": ProcessorFamily(image_options={"do_pan_and_scan": False}),
-    "GotOcr2Processor": _WITHOUT_PATCHES,
+    "GotOcr2Processor": ProcessorFamily(image_options={"crop_to_patches": False}, nests_images=False),
+    "PaliGemmaProcessor": ProcessorFamily(marks_answers=True),
     # Its processor writes the marker before any text.
     "Florence2Processor": ProcessorFamily(has_marker=False),
 }

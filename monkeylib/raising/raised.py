@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 from monkeylib.checkpoints import hub
 from monkeylib.errors import choose
+from monkeylib.raising.bases import Bits, load_base, load_base_processor
 from monkeylib.raising.check import check_raising
 from monkeylib.raising.families import processor_family
 from monkeylib.raising.files import read_settings, read_weights, write_raised
@@ -147,6 +148,7 @@ def load_raised(
     folder: str | Path,
     model: PreTrainedModel | None = None,
     processor: ProcessorMixin | None = None,
+    bits: Bits | None = None,
     **options: Any,
 ) -> Raised:
     """Load a raised model: its base, raised again, with what was learned.
@@ -154,6 +156,7 @@ def load_raised(
     Args:
         folder: that `save`, or `save_pretrained` of the model, has written; or the name of one on the hub.
         model, processor: the base, by default the one that was raised, from where it was then.
+        bits: quantise the base's language model to 4 or 8 bits with bitsandbytes.
         options: of transformers' `from_pretrained` for the base, such as `dtype` or `device_map`.
 
     Raises:
@@ -167,9 +170,9 @@ def load_raised(
             f"{folder} does not say what its base was, which had no name: pass the base's model and processor"
         )
     if model is None:
-        model = AutoModelForImageTextToText.from_pretrained(settings.base, **options)
+        model = load_base(settings.base, bits, **options)
     if processor is None:
-        processor = AutoProcessor.from_pretrained(settings.base)
+        processor = load_base_processor(settings.base)
 
     raised = _raise(model, processor, settings)
     read_weights(model, settings, folder)

@@ -121,6 +121,15 @@ def encode_image(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[torc
 
     None for a model that cannot encode images without a prompt.
     """
+    output = run_image_encoder(model, inputs)
+    if output is None:
+        return None
+    features = output.pooler_output
+    return [features] if isinstance(features, torch.Tensor) else list(features)
+
+
+def run_image_encoder(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Any:
+    """Return what encodes images as `generate` has it, an output with `pooler_output`; or None."""
     function = getattr(model.base_model, "get_image_features", None)
     if function is None:
         return None
@@ -128,8 +137,7 @@ def encode_image(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[torc
     # As `generate` selects them.
     names = inspect.signature(function).parameters
     arguments = {name: inputs[name] for name in names if name in inputs}
-    features = function(**arguments, return_dict=True).pooler_output
-    return [features] if isinstance(features, torch.Tensor) else list(features)
+    return function(**arguments, return_dict=True)
 
 
 def _is_in_numbered_block(name: str) -> bool:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from monkeylib import resources
 from tests.support.image_files import png_of_size
+from tests.support.raised_models import save_base, save_raised
 from tests.support.web_server import web_server
 
 
@@ -246,3 +247,17 @@ def test_checkpoint_begins_at_home(call, checkpoint, image, monkeypatch):
         "answer", image, "what?", f"--model=~/{checkpoint.name}", "--max-new-tokens", 2
     )
     assert code == 0, errors
+
+
+def test_raised_folder_answers_and_a_base_is_raised(call, image, tmp_path):
+    base = save_base(tmp_path / "llava")
+    raised = save_raised(tmp_path / "raised", base)
+    question = ("answer", image, "what", "--max-new-tokens", 2, "--json")
+
+    code, output, errors = call(*question, "--model", raised)
+    assert code == 0 and json.loads(output)["visual_tokens"] == 20, errors
+    code, output, errors = call(*question, "--model", base, "--grid", "1x2")
+    assert code == 0 and json.loads(output)["visual_tokens"] == 12, errors
+
+    code, _, errors = call(*question, "--model", base)
+    assert code == 2 and "is not raised: give it a grid, such as 2x2" in errors

@@ -6,11 +6,14 @@ import pytest
 import torch
 from peft import PeftModel
 
+from monkeylib.label_mask import IGNORE_INDEX
+from monkeylib.messages import ImagePart, Message
 from monkeylib.raising import Raised, load_raised, raise_resolution
 from monkeylib.raising.adapters import layer_adapters
+from monkeylib.raising.conversations import Conversations
 from monkeylib.raising.families import processor_family
 from monkeylib.raising.tower import encode_image, find_tower
-from monkeylib.tiling import resize
+from monkeylib.tiling import Grid, resize
 from tests.raising.conftest import noise_image, run, train_adapters
 from tests.support import tiny_vlms
 from tests.support.family_table import CHECKS, EXCEPTIONS, PAGE, family_table
@@ -175,6 +178,31 @@ def test_training(family):
         for parameter, gradient in zip(learning, gradients, strict=True):
             parameter -= 1e-3 * gradient / norm
     assert loss() < before
+
+
+def test_conversations(family):
+    """Answers alone are learned, and a padded batch of two has the loss of each alone."""
+    conversations = Conversations(family.model, family.processor)
+    records = [(0, (2, 2), "ab", "cde"), (1, (1, 2), "abcd", "f")]
+
+    def loss(records):
+        rows, images = [], []
+        for seed, grid, question, answer in records:
+            image = ImagePart(noise_image(seed))
+            messages = [Message("user", (image, question)), Message("assistant", (answer,))]
+            rows.append(conversations.encode(messages, [Grid(*grid)]))
+            learned = [label for label in rows[-1].labels if label != IGNORE_INDEX]
+            assert conversations.tokenizer.decode(learned) == f"{answer}</s>"
+            images.append([image.source])
+        views = conversations.views_of(images, [[Grid(*grid)] for _, grid, _, _ in records])
+        batch = conversations.pad(rows)
+        del batch["turns"]
+        with torch.no_grad():
+            return family.model(**batch, **views).loss.item()
+
+    # The loss is a mean over labels: four of the first, two of the second.
+    expected = (4 * loss(records[:1]) + 2 * loss(records[1:])) / 6
+    assert loss(records) == pytest.approx(expected, rel=1e-3)
 
 
 def test_checkpointing(family):

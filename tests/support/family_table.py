@@ -20,12 +20,14 @@ CHECKS = {
     "generate": "generate",
     "batch": "batch",
     "training": "learns",
+    "conversations": "conversations",
     "checkpointing": "checkpointing",
     "files": "files, peft alone",
 }
 # What is not as it should be: family and check -> reason. These tests are skipped, and the table says why.
 EXCEPTIONS = {
     ("kosmos2", "tiles"): "encodes images only together with a prompt",
+    ("florence2", "conversations"): "has a decoder for answers, which are then no part of the prompt",
 }
 # Families of the same kind whose needs are not among the library's dependencies.
 NOT_TRIED = {"FastVLM": "timm", "PerceptionLM": "timm and torchvision"}
