@@ -3,7 +3,7 @@
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,8 @@ from monkeylib.cli import options
 
 if TYPE_CHECKING:
     from monkeylib.data.mixture import Mixture
+    from monkeylib.profiles import Profile
+    from monkeylib.profiles.raised import RaisedProfile
     from monkeylib.training.batches import TrainingData
 
 
@@ -23,8 +25,20 @@ def train(
     ] = "",
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     base: Annotated[
-        Path | None, typer.Option(help="Checkpoint of the base model. Default: the profile's.")
+        Path | None,
+        typer.Option(
+            help="Checkpoint of the base model, by default the profile's; or a model of transformers that is "
+            "raised, by its folder or its name on a hub."
+        ),
     ] = None,
+    grid: Annotated[
+        str,
+        typer.Option(
+            metavar="GRID",
+            help="Tiles that a model of transformers is raised to: ROWSxCOLUMNS, or auto:6 for those of an "
+            "image's shape, up to six. Default: 2x2.",
+        ),
+    ] = "",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Number of optimizer steps. Default: the profile's.")
     ] = None,
@@ -68,11 +82,13 @@ def train(
         typer.Option("--fresh", help="Train anew, in place of the run in the folder; other files stay."),
     ] = False,
 ) -> None:
-    """Fine-tune a profile's base model into Monkey. The same command resumes an interrupted run at its last
-    checkpoint, also with more steps, on other devices or with another micro-batch size."""
+    """Fine-tune a profile's base model into Monkey, or a model of transformers that is raised.
+
+    The same command resumes an interrupted run at its last checkpoint, also with more steps, on other devices
+    or with another micro-batch size.
+    """
     from lightning.pytorch.utilities import rank_zero_only
 
-    from monkeylib import profiles
     from monkeylib.data import mixture as mixtures
     from monkeylib.profiles.overrides import override, parse_assignments
     from monkeylib.training import finetune
@@ -81,7 +97,6 @@ def train(
     data = str(options.expand_home(Path(data))) if data else ""
     # Only options that were given override the profile.
     short_forms = {
-        "base_checkpoint": None if base is None else str(options.expand_home(base).resolve()),
         "training.steps": steps,
         "training.batch_size": batch_size,
         "training.micro_batch_size": micro_batch_size,
@@ -92,13 +107,14 @@ def train(
         "training.workers": workers,
         **_save_interval(save_every),
     }
-    changes = {name: value for name, value in short_forms.items() if value is not None}
+    start, changes = _start(profile, base, grid, data)
+    changes |= {name: value for name, value in short_forms.items() if value is not None}
     assigned = parse_assignments(assignments or ())
     if twice := sorted(changes.keys() & assigned.keys()):
         raise ValueError(f"{twice[0]} is given by --set and by an option of its own: leave one of them out")
 
     changes |= assigned
-    settings = override(profiles.load_profile(profile), changes)
+    settings = override(start, changes)
 
     folder = options.expand_home(out) if out else _default_folder(settings.name, profile, data)
 
@@ -130,6 +146,43 @@ def train(
     # Every process of a distributed run gets here.
     if rank_zero_only.rank == 0:
         _print_result(checkpoint, training_data)
+
+
+def _start(
+    profile: str, base: Path | None, grid: str, data: str
+) -> "tuple[Profile | RaisedProfile, dict[str, Any]]":
+    """Return the profile of a run, and the fields of it that options say.
+
+    Raises:
+        ValueError: options of a Monkey for a base of transformers, or the other way round.
+    """
+    from monkeylib import profiles
+    from monkeylib.profiles.raised import RaisedProfile
+    from monkeylib.raising import loading
+    from monkeylib.tiling import parse_grid
+
+    path = None if base is None else options.expand_home(base)
+    if path is None or not (loading.is_raised(path) or loading.may_be_raised(path)):
+        if grid:
+            raise ValueError(
+                "--grid is of a model of transformers, which --base names: a Monkey's grid is said by its "
+                "profile, such as --set rows=2 --set cols=3"
+            )
+        changes = {} if path is None else {"base_checkpoint": str(path.resolve())}
+        return profiles.load_profile(profile), changes
+
+    if profile != resources.COMMITTED_PROFILE:
+        raise ValueError(
+            f"--profile {profile} is of a Monkey, and {base} is a model of transformers: leave it out, and "
+            "change single fields by --set, such as --set rank=8 or --set connector=frozen"
+        )
+    if not data:
+        raise ValueError("a model of transformers that is raised trains on your records: name them by --data")
+    if grid:
+        parse_grid(grid)
+    name = str(path.resolve()) if path.exists() else str(path)
+    changes = {"base": name, **({"grid": grid} if grid else {})}
+    return RaisedProfile(name=f"raised-{path.name}", base=name), changes
 
 
 def _save_interval(text: str) -> dict[str, float]:

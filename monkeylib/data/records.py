@@ -145,11 +145,18 @@ class Record:
         if not processor.has_auto_grid:
             return [processor.grid] * len(images)
 
-        grids = []
-        for number, image in enumerate(images, 1):
-            size = _read(read_size, image, f"{self.location}, image {number}")
-            grids.append(processor.select_grid(size))
-        return grids
+        return [processor.select_grid(size) for size in self.read_sizes()]
+
+    def read_sizes(self) -> list[tuple[int, int]]:
+        """Return width and height of each image in pixels, mostly from its header.
+
+        Raises:
+            BadRecord: as `open_images`, but for damage behind the header.
+        """
+        return [
+            _read(read_size, image, f"{self.location}, image {number}")
+            for number, image in enumerate(self.images, 1)
+        ]
 
     def open_images(self) -> list[Image.Image]:
         """Return the images, decoded, in RGB.

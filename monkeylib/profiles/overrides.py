@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from monkeylib.errors import first_problem, nearest, problem_location
 from monkeylib.fields import flatten
+from monkeylib.profiles.raised import RaisedProfile
 from monkeylib.profiles.schema import Profile
 from monkeylib.profiles.trainable import trainable_components
+
+P = TypeVar("P", Profile, RaisedProfile)
 
 # A profile is called after its file, and folders of runs after it.
 _FIXED = ("name",)
@@ -47,7 +50,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def override(profile: Profile, values: Mapping[str, Any]) -> Profile:
+def override(profile: P, values: Mapping[str, Any]) -> P:
     """Return the profile with other values of some fields, by their dotted names.
 
     Raises:
@@ -56,13 +59,15 @@ def override(profile: Profile, values: Mapping[str, Any]) -> Profile:
     if not values:
         return profile
 
+    schema = type(profile)
     fields = profile.model_dump()
     for name, value in values.items():
         if name in _FIXED:
             raise ValueError(f"the field {name} of a profile cannot be set: it is the name of its file")
 
         # The named choices of what trains, spelled out where one of their parts is set.
-        if name.startswith("training.components.") and isinstance(fields["training"]["components"], str):
+        is_named = isinstance(fields["training"]["components"], str)
+        if name.startswith("training.components.") and is_named and isinstance(profile, Profile):
             fields["training"]["components"] = trainable_components(profile).model_dump()
 
         section: Any = fields
@@ -74,17 +79,17 @@ def override(profile: Profile, values: Mapping[str, Any]) -> Profile:
         section[last] = value
 
     try:
-        return Profile.model_validate(fields)
+        return schema.model_validate(fields)
     except ValidationError as error:
-        location = ".".join(map(str, problem_location(error, Profile)))
+        location = ".".join(map(str, problem_location(error, schema)))
         if location in values and any(problem["type"] == "extra_forbidden" for problem in error.errors()):
             raise _unknown_field(location, profile) from error
         raise ValueError(
-            f"the overridden profile does not fit: {first_problem(error, 'it', Profile)}"
+            f"the overridden profile does not fit: {first_problem(error, 'it', schema)}"
         ) from error
 
 
-def _unknown_field(name: str, profile: Profile) -> ValueError:
+def _unknown_field(name: str, profile: Profile | RaisedProfile) -> ValueError:
     """Return the error for a field that does not exist, with the one that is probably meant."""
     fields = list(flatten(profile.model_dump()))
     section, _, last = name.rpartition(".")

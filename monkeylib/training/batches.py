@@ -377,6 +377,22 @@ class ExampleEncoder:
         )
         return dict(one_view(images))
 
+    def prompt(self, record: Record) -> dict[str, Tensor]:
+        """Return the model's inputs of a record's first question.
+
+        Raises:
+            BadRecord: the record cannot be used.
+        """
+        # The prompt ends where the first labelled token begins.
+        example = self.encode(record.first_turns(1))
+        first_label = int((example.labels != IGNORE_INDEX).nonzero()[0])
+        input_ids = example.input_ids[None, :first_label]
+        return {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            **self.encode_images(example),
+        }
+
     def dummy(self) -> tuple[EncodedExample, dict[str, Tensor]]:
         """Return an example without labels and its black image.
 

@@ -17,11 +17,9 @@ from torch import Tensor
 
 from monkeylib import resources
 from monkeylib.data.records import BadRecord, Record
-from monkeylib.inference import Monkey
-from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model.generation import context_length
+from monkeylib.profiles import Profile
 from monkeylib.training import memory
-from monkeylib.training.batches import ExampleEncoder
 
 # --- throughput and memory
 
@@ -147,6 +145,9 @@ class MemoryUse(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, micro_batches: list[dict[str, Any]]
     ) -> int | None:
         """Count the same step on fake tensors; return its peak in bytes, None if it can't be counted."""
+        # The base of a raised model is none that is built on fake tensors.
+        if not isinstance(module.profile, Profile):
+            return None
         try:
             estimate = memory.count_step(
                 module.profile,
@@ -224,29 +225,17 @@ class SampleAnswers(L.Callback):
 
     def _answer(self, module: L.LightningModule, record: Record, step: int) -> dict[str, Any]:
         """Generate the answer to a record's first question."""
-        encoder = ExampleEncoder(module.processor, module.profile.training.max_length)
-        # The prompt ends where the first labelled token begins.
-        example = encoder.encode(record.first_turns(1))
-        first_label = int((example.labels != IGNORE_INDEX).nonzero()[0])
-        input_ids = example.input_ids[None, :first_label]
-
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": torch.ones_like(input_ids),
-            **encoder.encode_images(example),
-        }
-        inputs = {name: tensor.to(module.device) for name, tensor in inputs.items()}
+        inputs = {name: tensor.to(module.device) for name, tensor in module.encoder.prompt(record).items()}
 
         # Processes with a shard each go on until the longest of their answers is complete, since each step
         # needs all of them: with answers of different lengths they would wait for each other forever.
         is_sharded = module.profile.training.strategy == "fsdp"
-        monkey = Monkey(module.model, module.processor)
         # An example may fill the context, which then has room for its answer alone.
         max_new_tokens = self.max_new_tokens
         context = context_length(module.model)
         if context is not None:
-            max_new_tokens = min(max_new_tokens, context - first_label)
-        prediction = monkey.generate(inputs, max_new_tokens, synced_gpus=is_sharded)[0].text
+            max_new_tokens = min(max_new_tokens, context - inputs["input_ids"].shape[1])
+        prediction = module.monkey.generate(inputs, max_new_tokens, synced_gpus=is_sharded)[0].text
 
         prompt, answer = record.turns[0]
         return {"step": step, "id": record.id, "prompt": prompt, "answer": answer, "prediction": prediction}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -119,6 +120,11 @@ def load_checkpoint(path: Path) -> tuple[MonkeyForConditionalGeneration, MonkeyP
         raise ValueError(f"the checkpoint {resources.display_path(path)} cannot be used, since {damage}")
 
     content = _read_sharded(path) if path.is_dir() else _read_file(path)
+    if "base" in json.loads(content["profile"]):
+        raise ValueError(
+            f"the checkpoint {resources.display_path(path)} is of a raised model: go on with its run, which "
+            "writes a folder that monkeylib.load_raised reads"
+        )
     profile = Profile.model_validate_json(content["profile"])
     # A quantised language model trains by LoRA, which can be merged into all of its bits only.
     profile = profile.with_training(language_model_bits=None)

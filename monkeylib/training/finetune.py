@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 
 from monkeylib import resources, runs
 from monkeylib.errors import run_on_main
-from monkeylib.profiles import Profile, build, trainable
+from monkeylib.profiles import Profile
 from monkeylib.progress import say
 from monkeylib.runs import RunDiffers, RunFolder
 from monkeylib.training import checkpointing, fingerprint, micro_batch_size, strategies
-from monkeylib.training.batches import ExampleEncoder, TrainingData, synthetic_data
+from monkeylib.training.batches import TrainingData, synthetic_data
 from monkeylib.training.callbacks import (
     MemoryUse,
     SampleAnswers,
@@ -45,6 +45,7 @@ from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.position import Resume
 from monkeylib.training.progress import TrainingProgress, report_lost_characters, without_wrong_warnings
 from monkeylib.training.signals import StopOnSignal
+from monkeylib.training.trainees import AnyProfile, Trainee, trainee_of
 
 # A run is validated this often, and saved unless its profile says how often.
 VALIDATIONS_PER_RUN = 6
@@ -105,7 +106,7 @@ class Devices:
 
 
 def run(
-    profile: Profile,
+    profile: AnyProfile,
     folder: Path,
     progress: bool = True,
     data: TrainingData | None = None,
@@ -151,8 +152,11 @@ def run(
             memory, or training that ended before its last step.
         Interrupted: a signal has ended the run after a step that is saved.
     """
+    trainee = trainee_of(profile)
+    if data is None and not isinstance(profile, Profile):
+        raise ValueError("a raised model trains on records, and not on synthetic ones: pass them as data")
     data, devices = data or synthetic_data(profile), devices or Devices()
-    build.require_start(profile)
+    trainee.require_start()
     is_chosen = profile.training.micro_batch_size is None
     profile = _with_micro_batch(profile, folder, devices, fresh)
     accumulation_steps(profile, devices.world_size)  # raises before anything is written
@@ -189,14 +193,15 @@ def run(
 
         # From here on random draws count: initial weights, data and dropout.
         L.seed_everything(profile.training.seed, verbose=False)
-        processor = build.build_processor(profile)
+        processor = trainee.build_processor()
         if data.skipped is not None:
-            require_usable_records(data, ExampleEncoder(processor, profile.training.max_length))
-        report_lost_characters(data, processor, is_silent=not progress or rank_zero_only.rank != 0)
-        model = build.build_model(profile, processor)
+            require_usable_records(data, trainee.module.build_encoder(processor, profile))
+        if isinstance(profile, Profile):  # pretrained tokenizers lose nothing that their model could read
+            report_lost_characters(data, processor, is_silent=not progress or rank_zero_only.rank != 0)
+        model = trainee.build_model(processor)
         require_finite(model.named_parameters(), "The base model")
         # After the seed, since the language model's LoRA is drawn here.
-        trainable.set_trainable(model, profile)
+        trainee.set_trainable(model)
         require_trainable(model)
 
         # Every process has the base model: from here on the folder may be changed.
@@ -210,15 +215,15 @@ def run(
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(profile.model_dump(mode="json"))
 
-        module = MonkeyTraining(model, processor, profile, data)
+        module = trainee.module(model, processor, profile, data)
         with stop, without_wrong_warnings():
             trainer.fit(module, ckpt_path=checkpoint)
             _require_all_steps(trainer.global_step, module.num_steps)
-            _save_model(trainer, module, run_folder)
+            _save_model(trainer, trainee, module, run_folder)
     return output
 
 
-def _division(profile: Profile, devices: Devices) -> dict[str, int | None]:
+def _division(profile: AnyProfile, devices: Devices) -> dict[str, int | None]:
     """Return how a step is divided, as it is noted in the manifest where the library has chosen it."""
     training = profile.training
     return {
@@ -228,7 +233,7 @@ def _division(profile: Profile, devices: Devices) -> dict[str, int | None]:
     }
 
 
-def _with_micro_batch(profile: Profile, folder: Path, devices: Devices, fresh: bool) -> Profile:
+def _with_micro_batch(profile: AnyProfile, folder: Path, devices: Devices, fresh: bool) -> Profile:
     """Return a profile with the micro-batch that fits; a run that resumes keeps the one that was chosen.
 
     The memory that is free may differ from one start to the next, and with it the rounding of the sums.
@@ -243,6 +248,10 @@ def _with_micro_batch(profile: Profile, folder: Path, devices: Devices, fresh: b
         if size is not None and noted == _division(profile, devices) | {"micro_batch_size": size}:
             return profile.with_training(micro_batch_size=size)
 
+    # The step of a base of transformers is not counted.
+    if not isinstance(profile, Profile):
+        return profile
+
     available = micro_batch_size.available_memory(devices.per_node, devices.nodes)
     total = micro_batch_size.total_memory(devices.per_node)
     size, remark = micro_batch_size.choose_micro_batch(
@@ -255,7 +264,7 @@ def _with_micro_batch(profile: Profile, folder: Path, devices: Devices, fresh: b
 
 
 def _open_run_folder(
-    profile: Profile,
+    profile: AnyProfile,
     folder: Path,
     data: TrainingData,
     devices: Devices,
@@ -270,7 +279,7 @@ def _open_run_folder(
         return RunFolder.follow(folder, fingerprint.KIND)
 
     fields, defaults = fingerprint.training_fingerprint(profile, data, devices.per_node, devices.nodes)
-    inputs = [] if profile.base_checkpoint is None else [build.base_folder(profile)]
+    inputs = trainee_of(profile).inputs
     options = {"may_change": fingerprint.MAY_CHANGE, "defaults": defaults, "inputs": inputs}
 
     try:
@@ -306,7 +315,7 @@ def _require_no_fewer_steps(run_folder: RunFolder) -> None:
 
 
 def _start(
-    run_folder: RunFolder, profile: Profile, notes: Mapping[str, Any] | None, wandb: bool = False
+    run_folder: RunFolder, profile: AnyProfile, notes: Mapping[str, Any] | None, wandb: bool = False
 ) -> Path | None:
     """Start the run, and return the checkpoint at which it resumes, None if it begins anew.
 
@@ -374,7 +383,7 @@ def _say(sentence: str) -> None:
 
 
 def _trainer(
-    profile: Profile,
+    profile: AnyProfile,
     run_folder: RunFolder,
     progress: bool,
     devices: Devices,
@@ -463,7 +472,7 @@ def _require_all_steps(taken: int, planned: int) -> None:
         )
 
 
-def _save_model(trainer: L.Trainer, module: MonkeyTraining, run_folder: RunFolder) -> None:
+def _save_model(trainer: L.Trainer, trainee: Trainee, module: MonkeyTraining, run_folder: RunFolder) -> None:
     """Write the trained model in one move; every process takes part.
 
     Of the run's checkpoints the last one stays, so that more steps can follow, and the best one where that
@@ -492,9 +501,7 @@ def _save_model(trainer: L.Trainer, module: MonkeyTraining, run_folder: RunFolde
     if trainer.is_global_zero:
         with run_folder.create_folder("model") as temporary:
             try:
-                trainable.save_trained(
-                    module.model.eval(), state, module.processor, module.profile, temporary
-                )
+                trainee.save(module, state, temporary)
             # No OSError, though it is raised where a file cannot be written.
             except SafetensorError as error:
                 raise OSError(

@@ -14,6 +14,7 @@ from monkeylib.digests import FileDigests
 from monkeylib.fields import flatten
 from monkeylib.model import limits
 from monkeylib.profiles import Profile, build
+from monkeylib.profiles.raised import RaisedProfile
 from monkeylib.training.batches import TrainingData
 
 KIND = "training"
@@ -42,12 +43,19 @@ _NOT_TRAINED: dict[str, Any] = {
     "language_model": {"tokenizer"},
 }
 
+_NOT_TRAINED_OF_RAISED: dict[str, Any] = {
+    "name": True,
+    "description": True,
+    "evaluation": True,
+    "base": True,
+}
+
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.onnx")
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "*.tiktoken", "vocab.json", "merges.txt")
 
 
 def training_fingerprint(
-    profile: Profile, data: TrainingData, devices: int = 1, nodes: int = 1
+    profile: Profile | RaisedProfile, data: TrainingData, devices: int = 1, nodes: int = 1
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fingerprint of a run, and the fields of it that have their default value.
 
@@ -57,8 +65,10 @@ def training_fingerprint(
         FileNotFoundError: the base model is missing.
         ValueError: a file of weights or of a tokenizer is absurdly large.
     """
-    fields = profile.model_dump(mode="json", exclude=_NOT_TRAINED)
-    given = flatten(profile.model_dump(mode="json", exclude=_NOT_TRAINED, exclude_defaults=True))
+    is_raised = isinstance(profile, RaisedProfile)
+    excluded = _NOT_TRAINED_OF_RAISED if is_raised else _NOT_TRAINED
+    fields = profile.model_dump(mode="json", exclude=excluded)
+    given = flatten(profile.model_dump(mode="json", exclude=excluded, exclude_defaults=True))
     defaults = {name: value for name, value in flatten(fields).items() if name not in given}
 
     # One device alone or several with a copy each: the same sums, and the same checkpoints.
@@ -66,6 +76,20 @@ def training_fingerprint(
         fields["training"]["strategy"] = "auto or ddp"
     fields["devices"] = {"per_node": devices, "nodes": nodes}
 
+    if is_raised:
+        folder = Path(profile.base)
+        fields["base"] = _content(folder) if folder.is_dir() else profile.base
+    else:
+        _add_files(fields, profile)
+
+    fields["data"] = {"records": data.digest} if isinstance(data.digest, str) else data.digest()
+    if data.num_records is not None:
+        fields["data"]["epoch_records"] = data.num_records
+    return fields, defaults
+
+
+def _add_files(fields: dict[str, Any], profile: Profile) -> None:
+    """Add the digests of what a Monkey is built from."""
     for component in ("vision", "language_model"):
         name = fields[component]["pretrained"]
         if name is not None and Path(name).is_dir():
@@ -79,11 +103,6 @@ def training_fingerprint(
     if profile.projector is not None:
         file = build.projector_file(profile)
         fields["projector"] = FileDigests.in_cache().digests([file])[file]
-
-    fields["data"] = {"records": data.digest} if isinstance(data.digest, str) else data.digest()
-    if data.num_records is not None:
-        fields["data"]["epoch_records"] = data.num_records
-    return fields, defaults
 
 
 def _content(folder: Path, *, weights: bool = True) -> dict[str, str]:

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
 from monkeylib.data.records import BadRecord
+from monkeylib.inference import Monkey
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
@@ -38,7 +39,6 @@ VALIDATION_BATCHES = 4
 # Entries of a micro-batch that are not arguments of the model.
 _NOT_MODEL_INPUTS = (
     "turns",
-    "grids",
     "tokens",
     "num_examples",
     "num_batch_examples",
@@ -97,9 +97,23 @@ class MonkeyTraining(L.LightningModule):
         return self.profile.training.steps + batches.num_batches - uncut.num_batches
 
     @cached_property
-    def _encoder(self) -> ExampleEncoder:
+    def encoder(self) -> Any:
         """Encodes the records of training and validation; packed examples have their own."""
-        return ExampleEncoder(self.processor, self.profile.training.max_length)
+        return self.build_encoder(self.processor, self.profile)
+
+    @staticmethod
+    def build_encoder(processor: Any, profile: Any) -> Any:
+        """Return what encodes records for a processor, as a profile says."""
+        return ExampleEncoder(processor, profile.training.max_length)
+
+    @property
+    def monkey(self) -> Monkey:
+        """The model as it is now, ready to answer."""
+        return Monkey(self.model, self.processor)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return the learning rates of parts that have their own, by the prefix of their weights' names."""
+        return learning_rates(self.profile)
 
     def configure_model(self) -> None:
         """Shard the model where the strategy is FSDP."""
@@ -127,14 +141,19 @@ class MonkeyTraining(L.LightningModule):
         self._require_no_failure(batch.get("failure"))
 
         inputs = {name: value for name, value in batch.items() if name not in _NOT_MODEL_INPUTS}
-        grids = None if self.profile.views == "global" else batch.get("grids")
-        output = self.model(**inputs, grids=grids)
+        loss, logits = self.loss_and_logits(inputs)
 
-        # The logits are those of labelled positions alone; a dummy example has none.
+        # A dummy example has no labels.
         exact: Tensor | float = 0.0
-        if output.logits.shape[0] > 0:
-            exact = exact_match(output.logits.detach(), batch["labels"], batch["turns"])
-        return {"loss": output.loss, "exact": torch.as_tensor(exact)}
+        if logits.shape[0] > 0:
+            exact = exact_match(logits.detach(), batch["labels"], batch["turns"])
+        return {"loss": loss, "exact": torch.as_tensor(exact)}
+
+    def loss_and_logits(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the loss of a micro-batch, and the logits `[N, vocabulary]` that predict its labels."""
+        grids = None if self.profile.views == "global" else inputs.get("grids")
+        output = self.model(**{**inputs, "grids": grids})
+        return output.loss, output.logits
 
     def _require_no_failure(self, failure: str | None) -> None:
         """Raise the error of a bad record on all devices: an image is opened by one of them alone, and the
@@ -207,7 +226,7 @@ class MonkeyTraining(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW with a warm-up and a cosine decay; each component trains at its own rate."""
         training = self.profile.training
-        groups = parameter_groups(self.model, training.weight_decay, learning_rates(self.profile))
+        groups = parameter_groups(self.model, training.weight_decay, self.learning_rates())
 
         # FSDP has no fused steps on a CPU, and Lightning clips no gradients before one in mixed precision.
         # Otherwise weight by weight: `foreach` holds another copy of all of them.
@@ -272,7 +291,7 @@ class MonkeyTraining(L.LightningModule):
             packing: pack examples instead of padding them.
             fixed_size: show images as the processor does, where training changes the size of its one view.
         """
-        encoder = self._encoder
+        encoder = self.encoder
         if packing:
             encoder = ExampleEncoder(self.processor, self.profile.training.max_length, packing=True)
         return Collator(encoder, shard, self.skip, None if fixed_size else self._view_side)
@@ -285,7 +304,7 @@ class MonkeyTraining(L.LightningModule):
         end: int | None,
         cuts: Sequence[int] = (),
     ) -> LengthBuckets:
-        encoder = self._encoder
+        encoder = self.encoder
 
         def load_example(index: int) -> EncodedExample | None:
             try:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import yaml
+from transformers import LlavaConfig
 
 from monkeylib import resources
 from monkeylib.cli.train import _num_records
@@ -138,3 +139,52 @@ def test_trained_run_of_the_default_folder_is_not_harmed(call):
 def test_epochs_that_are_no_number_of_records_are_refused(epochs):
     with pytest.raises(ValueError, match=f"--epochs.*{epochs}"):
         _num_records(epochs, range(3))
+
+
+@pytest.fixture()
+def llava(tmp_path):
+    LlavaConfig().save_pretrained(tmp_path / "llava")
+    return tmp_path / "llava"
+
+
+def test_base_of_transformers_is_raised(call, train, llava, tmp_path, monkeypatch):
+    from monkeylib.training import finetune
+
+    runs = []
+
+    def run(profile, folder, *_, **options):
+        runs.append((profile, folder))
+        return folder / "model"
+
+    monkeypatch.setattr(finetune, "run", run)
+    data = write_mixture(tmp_path / "cats")
+    arguments = ("train", "--base", llava, "--data", data, "--grid", "1x2", "--steps", 7, "--set", "rank=8")
+    code, _, errors = call(*arguments, "--set", "connector=frozen", "--out", tmp_path / "run")
+    assert code == 0, errors
+
+    profile, folder = runs[-1]
+    assert (profile.base, profile.grid, profile.rank, profile.connector) == (str(llava), "1x2", 8, "frozen")
+    assert (profile.training.steps, folder) == (7, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--base", "BASE"), "trains on your records: name them by --data"),
+        (("--base", "BASE", "--profile", "smoke", "--data", "DATA"), "leave it out"),
+        (("--base", "BASE", "--grid", "2", "--data", "DATA"), "ROWSxCOLUMNS"),
+        (("--grid", "2x2"), "--grid is of a model of transformers"),
+        (
+            ("--base", "BASE", "--data", "DATA", "--set", "training.packing=true"),
+            "packing is not for a raised",
+        ),
+        (("--base", "BASE", "--data", "DATA", "--set", "rows=3"), "no field rows"),
+    ],
+    ids=["no data", "profile", "grid", "Monkey", "packing", "field"],
+)
+def test_options_of_a_raised_model_that_do_not_fit_are_one_sentence(
+    arguments, sentence, call, llava, tmp_path
+):
+    places = {"BASE": llava, "DATA": write_mixture(tmp_path / "cats")}
+    code, output, errors = call("train", *(places.get(argument, argument) for argument in arguments))
+    assert (code, output) == (2, "") and sentence in errors and errors.count("\n") == 1
