@@ -62,7 +62,8 @@ class EvaluationJob:
         retry_failed: answer examples again whose failure is recorded.
         max_failed: share of the examples of a benchmark that may fail.
         skip_unusable: leave out benchmarks whose files are incomplete, instead of raising an error.
-        grid: another grid of tiles than the model's, such as "2x3" or "auto"; only for a Monkey.
+        grid: another grid of tiles than the model's, such as "2x3" or "auto"; a model of transformers is
+            raised to it.
         by: field of the questions that scores are grouped by; empty for none. Some must have it.
         gallery: wrong answers in the error gallery of each benchmark; 0 for no galleries.
         progress: show progress bars.
@@ -124,7 +125,7 @@ def run_job(job: EvaluationJob) -> EvaluationResult | None:
     usable = [benchmark for benchmark in job.benchmarks if benchmark.name in names]
 
     with run if run is not None else contextlib.nullcontext():
-        model = _with_grid(hf_models.load_image_text_model(job.model), job.grid)
+        model = hf_models.load_image_text_model(job.model, grid=job.grid)
         context.run_on_main(lambda: _start(run, job, model, context))
         context.run_on_main(lambda: _announce(job, usable, model, context))
         with signals.say_when_interrupted(signals.GOES_ON):
@@ -218,29 +219,17 @@ def _model_digest(name: str) -> str:
     if not folder.is_dir():
         return name
 
+    # The adapters of a raised model lie in a folder each.
     files = [
         file
-        for file in sorted(folder.iterdir())
+        for file in sorted([*folder.iterdir(), *folder.glob("tile-*/*")])
         if file.is_file() and (file.suffix in _MODEL_SUFFIXES or file.name in _MODEL_NAMES)
     ]
     digests = FileDigests.in_cache().digests(files)
-    return json_digest({file.name: digest for file, digest in digests.items()})
+    return json_digest({file.relative_to(folder).as_posix(): digest for file, digest in digests.items()})
 
 
 # --- with the model
-
-
-def _with_grid(model: Monkey | HFChatModel, grid: str) -> Monkey | HFChatModel:
-    """Return a model with another grid of tiles, if one is named.
-
-    Raises:
-        ValueError: the model has no such grid, or is none of Monkey's.
-    """
-    if not grid:
-        return model
-    if not isinstance(model, Monkey):
-        raise ValueError("a grid of tiles is for checkpoints of Monkey: leave --grid out")
-    return model.with_grid(grid)
 
 
 def _start(

@@ -26,6 +26,7 @@ from monkeylib.errors import choose
 from monkeylib.evaluation import benchmarks, distributed
 from monkeylib.evaluation.distributed import DistributedContext
 from monkeylib.evaluation.documents import answer_documents
+from monkeylib.evaluation.encoding_sharing import EncodingSharingRaised
 from monkeylib.evaluation.examples import (
     Example,
     Prediction,
@@ -36,7 +37,7 @@ from monkeylib.evaluation.examples import (
 )
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.images import ImageError
-from monkeylib.inference import Monkey
+from monkeylib.inference import Monkey, RaisedMonkey
 from monkeylib.model.generation import Answer
 from monkeylib.profiles import Profile
 from monkeylib.progress import Progress
@@ -181,7 +182,7 @@ def predict(
     _check_ids(examples)
     limit = FailureLimit(len(examples), max_failed)
 
-    answer = PrefixSharingMonkey(model, max_new_tokens) if isinstance(model, Monkey) else model
+    answer = answer_function(model, max_new_tokens)
     model_name = getattr(answer, "name", "") if name is None else name
 
     file = _PredictionsFile(Path(path), own_parts)
@@ -241,6 +242,13 @@ def predict(
         others=len(state.others),
         repaired=state.is_torn,
     )
+
+
+def answer_function(model: Monkey | AnswerFunction, max_new_tokens: int) -> AnswerFunction:
+    """Return what answers batches of examples; a Monkey encodes each image once."""
+    if isinstance(model, RaisedMonkey):
+        return EncodingSharingRaised(model, max_new_tokens)
+    return PrefixSharingMonkey(model, max_new_tokens) if isinstance(model, Monkey) else model
 
 
 def _check_ids(examples: Sequence[Example]) -> None:
