@@ -1,5 +1,6 @@
 """What both harnesses need of a model: answers about images, and log-likelihoods of continuations."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,10 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from monkeylib.digests import image_digest
+from monkeylib.evaluation.encoding_sharing import EncodingSharingRaised
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.images import ImageInput, open_image
-from monkeylib.inference import Monkey
+from monkeylib.inference import Monkey, RaisedMonkey
 from monkeylib.model.generation import check_context, count_visual_tokens
 
 
@@ -38,7 +40,8 @@ def generate_answers(
             _as_example(str(number), text, images[0], prompt)
             for number, (text, images) in enumerate(questions)
         ]
-        return [answer.text for answer in PrefixSharingMonkey(monkey, max_new_tokens)(examples)]
+        sharing = EncodingSharingRaised if isinstance(monkey, RaisedMonkey) else PrefixSharingMonkey
+        return [answer.text for answer in sharing(monkey, max_new_tokens)(examples)]
 
     images = [list(images) for _, images in questions]
     texts = [text for text, _ in questions]
@@ -61,7 +64,7 @@ def compute_log_likelihood(
     Raises:
         ValueError: an empty continuation, or one that does not fit into the model's context.
     """
-    continuation_ids = monkey.processor.layout.text_ids(continuation)
+    continuation_ids = monkey.text_ids(continuation)
     if not continuation_ids:
         raise ValueError("the continuation is empty: expected some text")
 
@@ -71,10 +74,12 @@ def compute_log_likelihood(
     check_context(monkey.model, [inputs["input_ids"].shape[1]], visual_tokens, len(continuation_ids))
 
     targets = torch.tensor([continuation_ids], device=monkey.model.device)
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], targets], dim=1)
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    inputs = monkey.append_ids(inputs, targets)
 
     # The logits of a position are about the next token: from the prompt's last token to the last but one.
-    logits = monkey.model(**inputs, logits_to_keep=len(continuation_ids) + 1).logits[:, :-1].float()
+    count = len(continuation_ids) + 1
+    takes_count = "logits_to_keep" in inspect.signature(monkey.model.forward).parameters
+    options = {"logits_to_keep": count} if takes_count else {}
+    logits = monkey.model(**inputs, **options).logits[:, -count:-1].float()
     is_greedy = bool((logits.argmax(-1) == targets).all())
     return -float(F.cross_entropy(logits[0], targets[0], reduction="sum")), is_greedy

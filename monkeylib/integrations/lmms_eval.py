@@ -27,13 +27,15 @@ class MonkeyForLmmsEval(lmms):
     """A checkpoint in either layout behind lmms-eval's interface.
 
     Args:
-        pretrained: folder of the checkpoint.
+        pretrained: folder of the checkpoint, or of a raised model; with a grid also a base that is raised.
         batch_size: questions answered at once; "auto" begins with `max_batch_size`, and halves it whenever
             the memory doesn't suffice.
-        prompt: name of the prompt around each question, a key of `prompts.PROMPTS`.
+        prompt: name of the prompt around each question, a key of `prompts.PROMPTS`; by default vqa, and for a
+            raised chat model the question as the task writes it.
         max_new_tokens: maximum length of an answer where a task does not set it.
         device: where to run; by default the GPU of this process, if there is one.
         max_batch_size: largest batch for `batch_size="auto"`, 16 by default.
+        grid: another grid of tiles than the model's, such as "2x3".
 
     Raises:
         ValueError: a batch size that is neither a positive number nor "auto".
@@ -43,10 +45,11 @@ class MonkeyForLmmsEval(lmms):
         self,
         pretrained: str,
         batch_size: int | str = 1,
-        prompt: str = "vqa",
+        prompt: str | None = None,
         max_new_tokens: int | str = 64,
         device: str | None = None,
         max_batch_size: int | str | None = None,
+        grid: str | None = None,
     ) -> None:
         super().__init__()
         self.batch_size, self._is_auto = _read_batch_size(batch_size, max_batch_size)
@@ -57,10 +60,10 @@ class MonkeyForLmmsEval(lmms):
         # With several processes, one device for all would put every model on the same GPU.
         if device is None or self._world_size > 1:
             device = distributed.local_device()
-        self.monkey = inference.load_model(pretrained, device)
+        self.monkey = inference.load_model(pretrained, device, grid=grid)
 
         self.max_new_tokens = int(max_new_tokens)
-        self.prompt = prompt
+        self.prompt = prompt or self.monkey.default_prompt
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Return answers in the order of the requests; those with the same settings are batched by length."""

@@ -24,12 +24,13 @@ class MonkeyForVLMEvalKit(BaseModel):
     """A checkpoint in either layout behind VLMEvalKit's interface.
 
     Prompts are those of the kit's own entry for Monkey: `choice` with 10 new tokens for choices, and `vqa`
-    with 512 for all else.
+    with 512 for all else. A raised chat model reads the texts as the kit writes them.
 
     Args:
-        model_path: folder of the checkpoint.
+        model_path: folder of the checkpoint, or of a raised model; with a grid also a base that is raised.
         device: where to run; by default the GPU of this process, if there is one.
         max_new_tokens: maximum length of answers that are not a choice.
+        grid: another grid of tiles than the model's, such as "2x3".
     """
 
     # What the kit asks of a model: no package to install, and texts and images may alternate.
@@ -37,10 +38,14 @@ class MonkeyForVLMEvalKit(BaseModel):
     INTERLEAVE = True
 
     def __init__(
-        self, model_path: str | Path, device: str | None = None, max_new_tokens: int = _MAX_NEW_TOKENS
+        self,
+        model_path: str | Path,
+        device: str | None = None,
+        max_new_tokens: int = _MAX_NEW_TOKENS,
+        grid: str | None = None,
     ) -> None:
         super().__init__()
-        self.monkey = inference.load_model(model_path, device or distributed.local_device())
+        self.monkey = inference.load_model(model_path, device or distributed.local_device(), grid=grid)
         self.max_new_tokens = max_new_tokens
 
     def generate_inner(self, message: list[dict[str, str]], dataset: str | None = None) -> str:
@@ -59,6 +64,8 @@ class MonkeyForVLMEvalKit(BaseModel):
             prompt, max_new_tokens = "choice", _CHOICE_TOKENS
         else:
             prompt, max_new_tokens = "vqa", self.max_new_tokens
+        if isinstance(self.monkey, inference.RaisedMonkey):
+            prompt = self.monkey.default_prompt
 
         # The images are inside the content, none stands before it.
         inputs = self.monkey.prepare([None], [content], prompt)
@@ -72,8 +79,8 @@ def _is_multiple_choice(dataset: str | None) -> bool:
     return dataset == "HallusionBench" or DATASET_TYPE(dataset) in _CHOICE_TYPES
 
 
-def register(model_path: str | Path, name: str = "monkeylib") -> None:
+def register(model_path: str | Path, name: str = "monkeylib", grid: str | None = None) -> None:
     """Register a checkpoint with the kit under a name, for its `--model`."""
     from vlmeval.config import supported_VLM
 
-    supported_VLM[name] = partial(MonkeyForVLMEvalKit, model_path=model_path)
+    supported_VLM[name] = partial(MonkeyForVLMEvalKit, model_path=model_path, grid=grid)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.support import harness_interfaces, random_monkey, transformers_tests
+from tests.support import harness_interfaces, raised_models, random_monkey, transformers_tests
 
 
 def pytest_configure(config):
@@ -25,6 +25,12 @@ def checkpoint(monkey, tmp_path):
     monkey.model.save_pretrained(tmp_path / "m")
     monkey.processor.save_pretrained(tmp_path / "m")
     return tmp_path / "m"
+
+
+@pytest.fixture(scope="session")
+def raised_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raised")
+    return raised_models.save_raised(folder / "raised", raised_models.save_base(folder / "base"))
 
 
 def fresh(monkeypatch, name):

@@ -181,3 +181,12 @@ def test_lmms_eval_finds_the_model_by_its_entry_point(lmms):
     base = lmms.MonkeyForLmmsEval.__mro__[1]
 
     assert base.__abstractmethods__ == {"loglikelihood", "generate_until", "generate_until_multi_round"}
+
+
+def test_lmms_eval_reads_a_raised_model_in_the_words_of_the_task(lmms, raised_folder, make_image):
+    model = lmms.MonkeyForLmmsEval(pretrained=str(raised_folder), device="cpu", grid="1x2")
+    assert model.prompt == "plain"
+    model.task_dict = {"ocr": {"test": [{}]}}
+    request = instance(("what", {"max_new_tokens": 2}, lambda doc: [make_image(1)], 0, "ocr", "test"), 0)
+    expected = model.monkey.answer(make_image(1), "what", max_new_tokens=2, grid="1x2")
+    assert model.generate_until([request]) == [expected.text]

@@ -38,3 +38,11 @@ def test_vlmevalkit_finds_a_registered_checkpoint(kit, checkpoint):
 
     model = supported_VLM["ours"](device="cpu")
     assert isinstance(model, kit.MonkeyForVLMEvalKit) and model.INTERLEAVE
+
+
+def test_vlmevalkit_reads_a_raised_model_in_the_words_of_the_kit(kit, raised_folder, make_image, tmp_path):
+    make_image(1).save(tmp_path / "image.png")
+    model = kit.MonkeyForVLMEvalKit(raised_folder, device="cpu", max_new_tokens=2, grid="1x2")
+    message = [{"type": "image", "value": str(tmp_path / "image.png")}, {"type": "text", "value": "what"}]
+    expected = model.monkey.answer(tmp_path / "image.png", "what", "plain", max_new_tokens=2, grid="1x2")
+    assert model.generate(message) == expected.text
