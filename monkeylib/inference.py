@@ -116,6 +116,7 @@ class Monkey:
 
         images = [_require_image(image) for image, _ in questions]
         texts = [question for _, question in questions]
+        prompt = prompt or self.default_prompt
         answers: dict[int, Answer] = {}
 
         # Questions about one image share it. Samples of a batch are drawn together.
@@ -124,7 +125,7 @@ class Monkey:
             if len(numbers) > 1:
                 session = self.session(images[numbers[0]], grid)
                 shared = [texts[number] for number in numbers]
-                of_image = session.answer_batch(shared, prompt or self.default_prompt, max_new_tokens, **options)
+                of_image = session.answer_batch(shared, prompt, max_new_tokens, **options)
                 answers.update(zip(numbers, of_image, strict=True))
 
         others = [number for number in range(len(questions)) if number not in answers]
@@ -132,10 +133,12 @@ class Monkey:
             inputs = self.prepare(
                 [images[number] for number in others],
                 [texts[number] for number in others],
-                prompt or self.default_prompt,
+                prompt,
                 grid,
             )
-            generated = self.generate(inputs, max_new_tokens, **options)
+            generated = generation.generate(
+                self.model, self.processor.tokenizer, inputs, max_new_tokens, **options
+            )
             answers.update(zip(others, generated, strict=True))
         return [answers[number] for number in range(len(questions))]
 
@@ -456,7 +459,7 @@ class RaisedMonkey(Monkey):
         Raises:
             ValueError: always.
         """
-        raise ValueError("a raised model has no sessions: ask it by `answer_batch`, or evaluate its questions")
+        raise ValueError("a raised model has no sessions: ask it by `answer_batch`, or in one evaluation")
 
     def prepare(
         self,

@@ -463,6 +463,15 @@ def test_base_is_raised_to_the_grid_that_is_named(llava_base, make_image):
         monkeylib.load_model(llava_base)
 
 
+def test_raised_model_answers_questions_about_one_image_without_a_session(raised_monkey, make_image):
+    image = make_image(1)
+    answers = raised_monkey.answer_batch([(image, "what"), (image, "why")], max_new_tokens=1)
+    assert_same(answers, [raised_monkey.answer(image, text, max_new_tokens=1) for text in ("what", "why")])
+    assert raised_monkey.answer_batch([]) == []
+    with pytest.raises(ValueError, match="a raised model has no sessions"):
+        raised_monkey.session(image)
+
+
 def test_checkpoint_takes_another_grid(monkey, tmp_path, make_image):
     monkey.model.save_pretrained(tmp_path)
     monkey.processor.save_pretrained(tmp_path)
