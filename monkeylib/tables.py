@@ -171,15 +171,17 @@ def print_table(rows: Sequence[Row], title: str, console: "rich.console.Console"
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
     table = Table()
     for column in rows[0]:
         justify = "right" if is_numeric(rows, column) else "left"
         table.add_column(column, justify=justify, overflow="fold")
     for row in rows[:_MAX_PRINTED_ROWS]:
-        table.add_row(*(format_value(row.get(column)) for column in rows[0]))
+        # Text: what stands in brackets would else be taken for markup.
+        table.add_row(*(Text(format_value(row.get(column))) for column in rows[0]))
 
-    console.print(title, style="bold", highlight=False, soft_wrap=True)
+    console.print(Text(title), style="bold", highlight=False, soft_wrap=True)
     if console.is_terminal:
         console.print(table)
     else:

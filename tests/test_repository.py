@@ -23,7 +23,7 @@ LAYERS = """
     tiling boxes errors fields redaction english signals resources settings_files runs image_errors
     image_damage image_addresses pdf_files images digests progress tables html_pages assets label_mask
     prompts messages chat_template model processing checkpoints sizing profiles raising session inference data
-    training evaluation captions experiments plots reproduce integrations cli
+    training evaluation captions experiments plots reproduce integrations doctor cli
 """.split()
 
 

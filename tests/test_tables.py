@@ -117,3 +117,10 @@ def test_printed_table_is_cut_nowhere():
         assert "…" not in text
         assert ("scienceqa-without-hint" in text) != is_terminal
         assert (max(map(len, text.splitlines())) > 80) != is_terminal
+
+
+def test_brackets_in_a_table_are_text():
+    console = Console(file=io.StringIO(), width=80)
+    tables.print_table([{"model": "own[bold]", "remedy": "pip install x[train]"}], "scores of [/a]", console)
+    for text in ("own[bold]", "x[train]", "scores of [/a]"):
+        assert text in console.file.getvalue()

@@ -9,13 +9,26 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from monkeylib import resources, signals
-from monkeylib.cli import ablations, answer, assets, caption, chat, convert, data, evaluate, reproduce, train
+from monkeylib.cli import (
+    ablations,
+    answer,
+    assets,
+    caption,
+    chat,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    reproduce,
+    train,
+)
 from monkeylib.errors import is_out_of_memory
 from monkeylib.image_errors import ImageWarning
 from monkeylib.progress import say
@@ -26,7 +39,7 @@ app = typer.Typer(
     help="Monkey: a large multimodal model that reads images in tiles.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 # In the order in which the help lists them.
@@ -41,6 +54,7 @@ app.command()(reproduce.reproduce)
 app.command()(ablations.ablations)
 app.add_typer(data.app, name="data")
 app.add_typer(assets.app, name="assets")
+app.command()(doctor.doctor)
 
 
 def main() -> None:
@@ -136,8 +150,18 @@ def _sentence(error: Exception) -> str:
     return sentence
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"monkeylib {metadata.version('monkeylib')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end."),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Declare the options before the command; `main` itself reads --debug."""

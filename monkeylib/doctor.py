@@ -1,0 +1,197 @@
+"""Diagnosis of this machine: what monkeylib finds here, what will run, and how to mend what will not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from monkeylib import assets, resources
+from monkeylib.errors import first_line
+
+Status = Literal["ok", "missing", "note"]
+
+# What needs which extra of the package, in the order of a newcomer.
+_PURPOSES = {
+    "synthetic": "the synthetic images of the profiles nano and smoke",
+    "train": "fine-tuning: monkeylib train",
+    "data": "data of other projects: monkeylib data",
+    "captions": "descriptions: monkeylib caption",
+    "chat": "descriptions written by a chat model",
+    "pretrained": "the profile small",
+    "notebooks": "the series: make reproduce, make lab",
+    "cluster": "descriptions on many machines: Ray",
+}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One thing that was examined.
+
+    Attributes:
+        area: "machine", "packages", "folders", "models" or "assets".
+        name: what was examined.
+        status: "ok"; "missing" where something will not run; "note" where it runs, but not as it could.
+        detail: what is there.
+        remedy: how to mend it; empty if there is nothing to mend.
+    """
+
+    area: str
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return its fields."""
+        return asdict(self)
+
+
+def diagnose() -> list[Diagnosis]:
+    """Examine machine, packages, folders, shipped models and assets."""
+    return [*_machine(), *_packages(), *_folders(), *_models(), *_assets()]
+
+
+# --- machine and packages ---------------------------------------------------------------------------------
+
+
+def _machine() -> Iterator[Diagnosis]:
+    import torch
+
+    from monkeylib.model import cpu
+
+    yield Diagnosis("machine", "Python", "ok", f"{platform.python_version()} on {platform.platform()}")
+
+    total, free = cpu.system_memory("MemTotal"), cpu.system_memory("MemAvailable")
+    memory = "" if total is None or free is None else f", {_gigabytes(free)} of {_gigabytes(total)} free"
+    yield Diagnosis("machine", "CPU", "ok", f"{os.cpu_count()} cores, {torch.get_num_threads()} used{memory}")
+
+    speed = cpu.relative_speed(torch.bfloat16)
+    if speed < 1:
+        detail = (
+            f"bfloat16 is {1 / speed:.0f} times as slow as float32: weights become float32 where they fit"
+        )
+        yield Diagnosis("machine", "CPU's precision", "note", detail)
+    else:
+        yield Diagnosis(
+            "machine", "CPU's precision", "ok", f"bfloat16 is {speed:.1f} times as fast as float32"
+        )
+
+    for number in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        detail = f"{torch.cuda.get_device_name(number)}, {_gigabytes(free)} of {_gigabytes(total)} free"
+        yield Diagnosis("machine", f"GPU {number}", "ok", detail)
+    if not torch.cuda.is_available():
+        remedy = ""
+        if shutil.which("nvidia-smi"):
+            remedy = "this build of PyTorch sees none, although there is a driver: install one for CUDA"
+        yield Diagnosis("machine", "GPU", "note", "none: models run on the CPU", remedy)
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
+
+
+def _packages() -> Iterator[Diagnosis]:
+    version = metadata.version("monkeylib")
+    core = [name for name in ("torch", "transformers", "numpy", "pillow") if _installed(name)]
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in core)
+    yield Diagnosis("packages", "monkeylib", "ok", f"{version} with {versions}")
+
+    requirements = [Requirement(text) for text in metadata.requires("monkeylib") or ()]
+    yield _find_missing("core", "everything", _of_extra(requirements, ""), "pip install monkeylib")
+    for extra, purpose in _PURPOSES.items():
+        remedy = f'pip install "monkeylib[{extra}]"'
+        yield _find_missing(extra, purpose, _of_extra(requirements, extra), remedy)
+
+    bits = _installed("bitsandbytes")
+    detail = "quantised language models: --bits 4 and 8"
+    remedy = "" if bits else "pip install bitsandbytes, where there is a GPU"
+    yield Diagnosis("packages", "bitsandbytes", "ok" if bits else "note", detail, remedy)
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _of_extra(requirements: list[Requirement], extra: str) -> list[Requirement]:
+    """Return what an extra requires, those of the extras that it names included."""
+    selected: list[Requirement] = []
+    for requirement in requirements:
+        marker = requirement.marker
+        is_core = marker is None or marker.evaluate({"extra": ""})
+        is_of_extra = marker is not None and marker.evaluate({"extra": extra})
+        if is_core if not extra else is_of_extra and not is_core:
+            if requirement.name == "monkeylib":
+                for other in requirement.extras:
+                    selected += _of_extra(requirements, other)
+            else:
+                selected.append(requirement)
+    return selected
+
+
+def _find_missing(name: str, purpose: str, requirements: list[Requirement], remedy: str) -> Diagnosis:
+    missing = []
+    for requirement in requirements:
+        if not _installed(requirement.name):
+            missing.append(requirement.name)
+        elif not requirement.specifier.contains(metadata.version(requirement.name), prereleases=True):
+            missing.append(f"{requirement.name}{requirement.specifier}")
+
+    if missing:
+        return Diagnosis("packages", name, "missing", f"{purpose}: without {', '.join(missing)}", remedy)
+    return Diagnosis("packages", name, "ok", purpose)
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def _folders() -> Iterator[Diagnosis]:
+    for name, folder in {
+        "outputs": resources.outputs() / "data" / "runs",
+        "cache": resources.cache(),
+    }.items():
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = _gigabytes(shutil.disk_usage(existing).free)
+        shown = resources.display_path(folder)
+        if os.access(existing, os.W_OK):
+            yield Diagnosis("folders", name, "ok", f"{shown}, {free} free")
+        else:
+            remedy = "set MONKEYLIB_OUTPUTS to a folder that you may write to"
+            yield Diagnosis("folders", name, "missing", f"{shown} may not be written", remedy)
+
+
+def _models() -> Iterator[Diagnosis]:
+    for name in ("nano-monkey", "nano-base"):
+        folder = resources.models() / name
+        if (folder / "model.safetensors").exists():
+            yield Diagnosis("models", name, "ok", resources.display_path(folder))
+        else:
+            remedy = "it is in the repository: clone it, or name a model with --model"
+            yield Diagnosis("models", name, "missing", f"not at {resources.display_path(folder)}", remedy)
+
+
+def _assets() -> Iterator[Diagnosis]:
+    try:
+        listed = assets.list_assets()
+    except OSError as error:
+        yield Diagnosis("assets", "list", "missing", first_line(error), "it is in the repository: clone it")
+        return
+
+    for asset in listed:
+        folder = assets.locate(asset)
+        if folder is not None:
+            yield Diagnosis("assets", asset.name, "ok", f"{asset.role}: {resources.display_path(folder)}")
+        else:
+            remedy = f"monkeylib assets fetch {asset.name} ({asset.bytes / 1e6:.0f} MB)"
+            yield Diagnosis("assets", asset.name, "missing", asset.role, remedy)

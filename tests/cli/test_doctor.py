@@ -1,0 +1,29 @@
+"""`monkeylib doctor`, and the options before a command."""
+
+import json
+from importlib import metadata
+
+from monkeylib import doctor
+
+
+def test_findings_are_tables_or_lines_of_json(call):
+    code, output, _ = call("doctor")
+    assert code == 0
+    for text in ("machine", "packages", "assets", "nano-monkey"):
+        assert text in output
+
+    code, output, _ = call("doctor", "--json")
+    diagnoses = [json.loads(line) for line in output.splitlines()]
+    assert code == 0 and {"area", "name", "status", "detail", "remedy"} == set(diagnoses[0])
+
+
+def test_incomplete_core_ends_with_code_1(call, monkeypatch):
+    missing = doctor.Diagnosis("packages", "core", "missing", "without torch", "pip install monkeylib")
+    monkeypatch.setattr(doctor, "diagnose", lambda: [missing])
+    code, output, _ = call("doctor")
+    assert code == 1 and "pip install monkeylib" in output
+
+
+def test_version_and_short_help(call):
+    assert call("--version")[:2] == (0, f"monkeylib {metadata.version('monkeylib')}\n")
+    assert "Usage" in call("-h")[1] and "Usage" in call("answer", "-h")[1]

@@ -1,0 +1,77 @@
+"""What `monkeylib doctor` finds on a machine where something is missing."""
+
+import pytest
+from packaging.requirements import Requirement
+
+from monkeylib import assets, doctor, resources
+
+
+def by_name(diagnoses):
+    return {diagnosis.name: diagnosis for diagnosis in diagnoses}
+
+
+def test_everything_is_there_in_the_environment_of_the_tests():
+    diagnoses = doctor.diagnose()
+    assert {diagnosis.area for diagnosis in diagnoses} == {
+        "machine",
+        "packages",
+        "folders",
+        "models",
+        "assets",
+    }
+    detail = by_name(diagnoses)
+    for name in ("core", "synthetic", "train", "data", "captions", "notebooks", "nano-monkey", "nano-base"):
+        assert detail[name].status == "ok", detail[name]
+    assert all(diagnosis.remedy for diagnosis in diagnoses if diagnosis.status == "missing")
+
+
+def test_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
+    installed = doctor._installed
+    monkeypatch.setattr(doctor, "_installed", lambda name: name != "peft" and installed(name))
+    train = by_name(doctor.diagnose())["train"]
+    assert train.status == "missing" and train.detail.endswith("without peft")
+    assert train.remedy == 'pip install "monkeylib[train]"'
+
+
+def test_package_of_another_version_is_missing():
+    diagnosis = doctor._find_missing("core", "everything", [Requirement("numpy>=999")], "pip install numpy")
+    assert diagnosis.status == "missing" and "numpy>=999" in diagnosis.detail
+
+
+def test_extra_of_an_extra_is_followed():
+    requirements = [
+        Requirement(text)
+        for text in (
+            "torch",
+            "matplotlib; extra == 'synthetic'",
+            "monkeylib[synthetic]; extra == 'notebooks'",
+            "papermill; extra == 'notebooks'",
+        )
+    ]
+
+    def names(extra):
+        return [requirement.name for requirement in doctor._of_extra(requirements, extra)]
+
+    assert names("") == ["torch"]
+    assert names("synthetic") == ["matplotlib"]
+    assert names("notebooks") == ["matplotlib", "papermill"]
+
+
+def test_folder_that_may_not_be_written(monkeypatch):
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    outputs = by_name(doctor.diagnose())["outputs"]
+    assert outputs.status == "missing" and "MONKEYLIB_OUTPUTS" in outputs.remedy
+
+
+def test_wheel_without_models_and_assets(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(assets, "MANIFEST", tmp_path / "data" / "assets.toml")
+    detail = by_name(doctor.diagnose())
+    assert detail["nano-monkey"].status == detail["list"].status == "missing"
+    assert "clone it" in detail["nano-monkey"].remedy
+
+
+@pytest.mark.parametrize(("speed", "status"), [(0.02, "note"), (2.0, "ok")])
+def test_slow_bfloat16_is_said(monkeypatch, speed, status):
+    monkeypatch.setattr("monkeylib.model.cpu.relative_speed", lambda dtype: speed)
+    assert by_name(doctor.diagnose())["CPU's precision"].status == status
