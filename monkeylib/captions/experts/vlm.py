@@ -60,13 +60,10 @@ class VLMCaptions(Expert):
         """Name and revision of the model; of a raised one, its base is named in its files.
 
         Raises:
-            ValueError: the environment names none.
             FileNotFoundError: there is none of this name.
         """
         if not self.model:
-            raise ValueError(
-                f"the expert vlm needs a model: set {MODEL} to its folder or its name on the hub"
-            )
+            return "no model", "none"
         folder = Path(self.model)
         if folder.is_dir():
             # The adapters of a raised model lie in a folder each.
@@ -96,6 +93,10 @@ class VLMCaptions(Expert):
         Raises:
             ValueError, FileNotFoundError: there is none.
         """
+        if not self.model:
+            raise ValueError(
+                f"the expert vlm needs a model: set {MODEL} to its folder or its name on the hub"
+            )
         _ = self._identity
 
     def prepare(self) -> None:
