@@ -1,8 +1,18 @@
 """`monkeylib chat`: a conversation about one image."""
 
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from monkeylib.cli import options
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from monkeylib.inference import Monkey
+    from monkeylib.model.generation import Answer
+    from monkeylib.model.streaming import AnswerStream
+    from monkeylib.processing import GridInput
 
 
 def chat(
@@ -26,12 +36,10 @@ def chat(
     monkey = options.load_checkpoint(model, tiles)
     options.note_distortion(monkey, opened, tiles)
 
-    history: list[tuple[str, str]] = []  # questions with their answers
+    conversation = _conversation(monkey, opened, tiles)
     while question := _read_question():
         # Ctrl-C in the middle of an answer ends its thread, too.
-        with monkey.stream(
-            opened, question, max_new_tokens=max_new_tokens, history=history, grid=tiles, **generation
-        ) as stream:
+        with conversation(question, max_new_tokens=max_new_tokens, **generation) as stream:
             for part in stream:
                 if not json:
                     print(part, end="", flush=True)
@@ -42,7 +50,32 @@ def chat(
         else:
             print()
         options.report_cut([answer], max_new_tokens)
-        history.append((question, answer.text))
+
+
+def _conversation(
+    monkey: "Monkey", image: "Image", grid: "GridInput | None"
+) -> "Callable[..., AnswerStream]":
+    """Return a function that streams the answer to the next question of a conversation about an image."""
+    from monkeylib.inference import RaisedMonkey
+
+    # Monkey encodes and reads the image once. A raised model has the chat template of its base, which says
+    # where the image stands, and reads everything for each question.
+    if not isinstance(monkey, RaisedMonkey):
+        return monkey.session(image, grid).stream
+
+    history: list[tuple[str, Answer]] = []
+
+    def stream(question: str, **settings: Any) -> "AnswerStream":
+        return monkey.stream(
+            image,
+            question,
+            history=history,
+            grid=grid,
+            on_end=lambda answer: history.append((question, answer)),
+            **settings,
+        )
+
+    return stream
 
 
 def _read_question() -> str:

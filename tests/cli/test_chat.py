@@ -4,6 +4,10 @@ import io
 import json
 import sys
 
+from monkeylib.inference import load_model
+from monkeylib.raising import raise_resolution
+from tests.support import tiny_vlms
+
 
 def test_chat_remembers_the_conversation(call, checkpoint, image, monkey, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("What?\nWhy?\n"))
@@ -30,3 +34,22 @@ def test_conversation_beyond_the_context_is_reported(call, checkpoint, image, mo
     code, output, errors = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3)
     assert code == 2 and output.count("\n") == 1 and "but the model takes 2048" in errors.splitlines()[-1]
     assert call("chat", image, "--model", checkpoint, "--temperature", 0)[0] == 2
+
+
+def test_raised_model_remembers_the_conversation(call, image, monkeypatch, tmp_path):
+    vlm = tiny_vlms.build("llava_clip")
+    vlm.model.save_pretrained(tmp_path / "base")
+    vlm.processor.save_pretrained(tmp_path / "base")
+    base = type(vlm.model).from_pretrained(tmp_path / "base")
+    raise_resolution(base, vlm.processor, grid="1x2", rank=2).save(tmp_path / "raised")
+    monkey = load_model(tmp_path / "raised")
+    first = monkey.chat(image, "ab", max_new_tokens=3)
+    second = monkey.chat(image, "cd", [("ab", first)], max_new_tokens=3)
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("ab\ncd\n"))
+    code, output, _ = call("chat", image, "--model", tmp_path / "raised", "--max-new-tokens", 3, "--json")
+
+    assert code == 0
+    answers = [tuple(json.loads(line)["token_ids"]) for line in output.splitlines()]
+    assert answers == [first.token_ids, second.token_ids]
+    assert second.prompt_tokens > first.prompt_tokens
