@@ -118,7 +118,7 @@ def harness(monkey, monkeypatch):
         monkeypatch.delitem(sys.modules, module_name, raising=False)
         module = importlib.import_module(module_name)
         monkeypatch.delitem(sys.modules, module_name)
-        monkeypatch.setattr(module.inference, "load_model", lambda *arguments: monkey)
+        monkeypatch.setattr(module.inference, "load_model", lambda *arguments, **options: monkey)
         return getattr(module, classes[name])("a checkpoint", device="cpu", **options)
 
     return wrap

@@ -31,7 +31,7 @@ def loaded(monkey, monkeypatch):
     """Return the list of models that were loaded; loading takes no time."""
     models = []
 
-    def load(name):
+    def load(name, grid=None):
         models.append(name)
         return monkey
 
