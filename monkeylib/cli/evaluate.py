@@ -131,7 +131,7 @@ def evaluate(
     Run it again to resume with the missing predictions. Under torchrun, processes divide the questions among
     them, each on its own GPU or on the CPU.
     """
-    from monkeylib.evaluation import job, results
+    from monkeylib.evaluation import job, prediction_folders
 
     selected = _select_benchmarks(benchmarks, data, prompt, _metric_names(metrics))
 
@@ -162,7 +162,7 @@ def evaluate(
     # Every process of torchrun comes here; one of them reports, also what was complete before an error.
     if result is None:
         return
-    if result.ids and results.has_scores(folder):
+    if result.ids and prediction_folders.has_scores(folder):
         # The run has recorded its metrics, also for files of earlier calls.
         _report([folder], [], by=by, ids=result.ids)
     if result.error is not None:
@@ -182,7 +182,7 @@ def score(
 
     Files for test servers, and the texts of MME, are written again as well.
     """
-    from monkeylib.evaluation import results
+    from monkeylib.evaluation import prediction_folders
 
     metric_names = _metric_names(metrics)
     expanded = [options.expand_home(path) for path in paths]
@@ -211,33 +211,33 @@ def score(
         _write_submissions(folder)
 
     # Predictions for test servers alone have no scores here.
-    scored = [path for path in unique if results.has_scores(path, any_name=bool(metric_names))]
+    scored = [path for path in unique if prediction_folders.has_scores(path, any_name=bool(metric_names))]
     if scored:
         _report(scored, metric_names, by=by)
 
 
 def _write_galleries(folder: Path, data: Path | None, count: int) -> None:
     """Write the error galleries of a folder: they need the questions and images, scores don't."""
-    from monkeylib.evaluation import error_gallery, results
+    from monkeylib.evaluation import error_gallery, prediction_folders
     from monkeylib.evaluation.examples import read_predictions
 
-    for name, file in results.prediction_files(folder).items():
+    for name, file in prediction_folders.prediction_files(folder).items():
         benchmark = _benchmark_of_predictions(name, data)
         page = folder / error_gallery.page_name(benchmark)
         error_gallery.require_page(page)
 
         rows = read_predictions(file)
-        if not results.is_unanswerable(rows):
+        if not prediction_folders.is_unanswerable(rows):
             error_gallery.write_gallery(benchmark, rows, benchmark.load(None), page, count)
 
 
 def _write_submissions(folder: Path) -> None:
     """Write the submission files of a folder."""
-    from monkeylib.evaluation import results, submissions
+    from monkeylib.evaluation import prediction_folders, submissions
     from monkeylib.evaluation.benchmarks import BENCHMARKS
     from monkeylib.evaluation.foreign_predictions import read_any_predictions
 
-    for name, file in results.prediction_files(folder, any_name=True).items():
+    for name, file in prediction_folders.prediction_files(folder, any_name=True).items():
         # Other files need not be predictions.
         if name in BENCHMARKS and submissions.file_names(BENCHMARKS[name]):
             rows = read_any_predictions(file)
@@ -266,7 +266,14 @@ def _score_files(
     from rich.console import Console
 
     from monkeylib import tables
-    from monkeylib.evaluation import foreign_predictions, own_benchmarks, results, submissions
+    from monkeylib.evaluation import (
+        foreign_predictions,
+        own_benchmarks,
+        prediction_folders,
+        results,
+        score_tables,
+        submissions,
+    )
 
     benchmark = None
     if benchmark_name or (data is not None and own_benchmarks.is_own_data(options.expand_home(data))):
@@ -289,7 +296,7 @@ def _score_files(
             if submissions.needs_submission(benchmark, rows):
                 submissions.report_submission(benchmark, rows, file.parent)
 
-        if not results.is_unanswerable(rows):
+        if not prediction_folders.is_unanswerable(rows):
             runs[label, benchmark.name if benchmark else "predictions"] = rows
         elif benchmark is None:
             raise ValueError(
@@ -301,7 +308,7 @@ def _score_files(
 
     if benchmark is None and not metrics:
         # Those that the run of the file is scored by, if it is one's own.
-        metrics = results.metrics_of_benchmark(files[0].parent, files[0].stem)
+        metrics = prediction_folders.metrics_of_benchmark(files[0].parent, files[0].stem)
         if not metrics:
             metrics = own_benchmarks.QUESTION_METRICS
             say(f"the metrics are {', '.join(metrics)}; --metrics takes others")
@@ -309,16 +316,17 @@ def _score_files(
     table = results.score_runs(runs, {split: names for _, split in runs}, by=by or None)
 
     console = Console()
-    tables.print_table(results.summary_table(table), ", ".join(map(resources.display_path, files)), console)
-    for sentence in results.answer_warnings(table):
+    title = ", ".join(map(resources.display_path, files))
+    tables.print_table(score_tables.summary_table(table), title, console)
+    for sentence in score_tables.answer_warnings(table):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     if len(runs) == 2:
         first, second = runs.values()
         if {row.id for row in first} == {row.id for row in second}:
-            row = results.difference_row(table[0].split, names[0], first, second)
+            row = score_tables.difference_row(table[0].split, names[0], first, second)
             tables.print_table([row], f"{labels[0]} - {labels[1]}, paired", console)
     if out is not None:
-        results.require_score_table(out)
+        prediction_folders.require_score_table(out)
         results.write_table(table, out, answer_counts=True)
         print(f"scores: {resources.display_path(out)}")
 
@@ -414,25 +422,25 @@ def _report(
     from rich.console import Console
 
     from monkeylib import tables
-    from monkeylib.evaluation import results
+    from monkeylib.evaluation import prediction_folders, score_tables
 
     # Scores are computed anew from the predictions, also those of an earlier call.
     console = Console()
     rows = []
-    labels = results.run_labels(folders)
+    labels = prediction_folders.run_labels(folders)
     for folder, label in zip(folders, labels, strict=True):
         # Two runs of one model are two columns.
-        scores = results.score_folder(folder, metrics, by=by or None, ids=ids)
+        scores = prediction_folders.score_folder(folder, metrics, by=by or None, ids=ids)
         rows += [dataclasses.replace(row, model=label) for row in scores]
 
-    files = ", ".join(resources.display_path(folder / results.SCORES_FILE) for folder in folders)
-    tables.print_table(results.summary_table(rows), files, console)
-    for sentence in results.answer_warnings(rows):
+    files = ", ".join(resources.display_path(folder / prediction_folders.SCORES_FILE) for folder in folders)
+    tables.print_table(score_tables.summary_table(rows), files, console)
+    for sentence in score_tables.answer_warnings(rows):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     if len(folders) == 2 and not metrics:
         first, second = labels
-        tables.print_table(results.paired_differences(*folders), f"{first} - {second}, paired", console)
+        tables.print_table(score_tables.paired_differences(*folders), f"{first} - {second}, paired", console)
 
 
 def _model_name(path: str) -> str:

@@ -32,7 +32,8 @@ from monkeylib.evaluation.predict import (
     part_name,
     predict,
 )
-from monkeylib.evaluation.results import QUESTION_FILES, SCORES_FILE, check_field
+from monkeylib.evaluation.prediction_folders import QUESTION_FILES, SCORES_FILE
+from monkeylib.evaluation.results import check_field
 from monkeylib.inference import Monkey
 from monkeylib.progress import say
 from monkeylib.prompts import PROMPTS

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from monkeylib import resources, tables
-from monkeylib.evaluation import results
+from monkeylib.evaluation import results, score_tables
 from monkeylib.evaluation.predict import PredictionRun, predict_synthetic
 from monkeylib.experiments.variants import variant_profile
 from monkeylib.profiles import Profile, build
@@ -77,7 +77,8 @@ def evaluate(profile: Profile, progress: bool = False) -> Path:
     path = results.write_table(rows, resources.results(profile.name) / "evaluation.csv")
 
     # Read back, so that the second table follows from the first as it is on disk.
-    tables.write_table(results.paper_table(tables.read_csv(path)), results.PAPER_TABLE, profile.name)
+    beside_paper = score_tables.paper_table(tables.read_csv(path))
+    tables.write_table(beside_paper, score_tables.PAPER_TABLE, profile.name)
     return path
 
 

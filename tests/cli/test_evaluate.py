@@ -143,12 +143,12 @@ def test_options_reach_the_job(call, monkeypatch, tmp_path):
 
 
 def test_error_of_a_job_follows_the_scores_of_what_is_complete(call, monkeypatch, tmp_path):
-    from monkeylib.evaluation import job, predict, results
+    from monkeylib.evaluation import job, predict, prediction_folders
 
     error = predict.TooManyFailures("none of the 3 questions")
     ids = {"nano-fine": ["fine-0-0"]}
     monkeypatch.setattr(job, "run_job", lambda _: job.EvaluationResult(ids, error))
-    monkeypatch.setattr(results, "has_scores", lambda folder: True)
+    monkeypatch.setattr(prediction_folders, "has_scores", lambda folder: True)
     monkeypatch.setattr("monkeylib.cli.evaluate._report", lambda *_, by, ids: print("reported", ids))
     code, output, errors = call("evaluate", "--model", "some/model", "--out", tmp_path)
 

@@ -31,9 +31,9 @@ def loaded(monkey, monkeypatch):
     """Return the list of models that were loaded; loading takes no time."""
     models = []
 
-    def load(name, grid=None):
+    def load(name, grid=""):
         models.append(name)
-        return monkey
+        return monkey.with_grid(grid) if grid else monkey
 
     monkeypatch.setattr(hf_models, "load_image_text_model", load)
     return models
@@ -249,7 +249,7 @@ def test_fresh_job_whose_model_cannot_be_loaded_removes_nothing(chartqa, monkeyp
     run_job(chartqa)
     before = contents(chartqa.folder)
 
-    def fail(name):
+    def fail(name, grid=""):
         raise ValueError("damaged weights")
 
     monkeypatch.setattr(hf_models, "load_image_text_model", fail)
