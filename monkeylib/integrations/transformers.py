@@ -14,18 +14,22 @@ from types import ModuleType
 from typing import Any
 
 _TYPE = "monkey"
+# Its ViT alone, which may be the vision tower of another model.
+_VISION_TYPE = "monkey_vision"
 _MONKEY = f"transformers.models.{_TYPE}"
 _AUTO = "transformers.models.auto"
 
-# List of transformers -> its entry for Monkey
-_ENTRIES: dict[str, Any] = {
-    "CONFIG_MAPPING_NAMES": "MonkeyConfig",
-    "PROCESSOR_MAPPING_NAMES": "MonkeyProcessor",
-    "IMAGE_PROCESSOR_MAPPING_NAMES": {"pil": "MonkeyImageProcessor"},
+# List of transformers -> its entries for Monkey
+_ENTRIES: dict[str, dict[str, Any]] = {
+    "CONFIG_MAPPING_NAMES": {_TYPE: "MonkeyConfig", _VISION_TYPE: "MonkeyVisionConfig"},
+    "SPECIAL_MODEL_TYPE_TO_MODULE_NAME": {_VISION_TYPE: _TYPE},
+    "PROCESSOR_MAPPING_NAMES": {_TYPE: "MonkeyProcessor"},
+    "IMAGE_PROCESSOR_MAPPING_NAMES": {_TYPE: {"pil": "MonkeyImageProcessor"}},
 }
 # Class of `transformers.models.monkey` -> where it is defined
 _CLASSES = {
     "MonkeyConfig": "monkeylib.model",
+    "MonkeyVisionConfig": "monkeylib.model",
     "MonkeyForConditionalGeneration": "monkeylib.model",
     "MonkeyProcessor": "monkeylib.processing",
     "MonkeyImageProcessor": "monkeylib.processing",
@@ -48,10 +52,11 @@ def list_monkey() -> None:
 
 def _enter(module: ModuleType) -> None:
     """Enter Monkey in the lists of a module."""
-    for name, entry in _ENTRIES.items():
+    for name, entries in _ENTRIES.items():
         models = getattr(module, name, None)
         if models is not None:
-            models.setdefault(_TYPE, entry)
+            for model_type, entry in entries.items():
+                models.setdefault(model_type, entry)
 
 
 class _Finder:

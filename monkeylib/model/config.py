@@ -150,7 +150,7 @@ def check_pooling(pooling: int, grid: tuple[int, int]) -> None:
 
 # So that a saved configuration finds its class by `model_type`.
 for _config in (MonkeyVisionConfig, MonkeyResamplerConfig, MonkeyProjectorConfig):
-    AutoConfig.register(_config.model_type, _config)
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
 
 
 class MonkeyConfig(PreTrainedConfig):

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 from transformers import pipeline
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, model_type_to_module_name
 
 from monkeylib import resources
+from monkeylib.model import MonkeyVisionConfig
 from tests.support import random_monkey
 
 IMPORTS = {
@@ -55,6 +58,12 @@ def test_auto_classes_find_monkey(folder, order):
         "MonkeyForConditionalGeneration",
         "MonkeyForConditionalGeneration",
     ]
+
+
+def test_vision_tower_in_another_model_is_found_where_transformers_looks_for_it():
+    """As for a LLaVA whose configuration names it, before any module of the model is imported."""
+    module = import_module(f"transformers.models.{model_type_to_module_name('monkey_vision')}")
+    assert getattr(module, CONFIG_MAPPING_NAMES["monkey_vision"]) is MonkeyVisionConfig
 
 
 def test_pipeline_answers_as_monkey_does(monkey, folder, messages, make_image):
