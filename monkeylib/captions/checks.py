@@ -5,11 +5,10 @@ The prompt asks for fewer than six sentences, no coordinates and no single lette
 caption. Grounding says that a word has a source, not that it is right; the captions of `RuleComposer` repeat
 the experts and are always 100 % grounded.
 
-`check_caption` measures, for the record. `rejections` decides whether a chat model's answer is kept.
+`check_caption` measures, for the record; `answers.rejections` decides whether a chat model's answer is kept.
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -17,32 +16,21 @@ from monkeylib.captions.annotations import CaptionCheck, Record
 from monkeylib.captions.filtering import group_objects
 
 MAXIMUM_SENTENCES = 5  # the paper asks for fewer than six
-MAXIMUM_CHARACTERS = 2000  # of five sentences: longer ones are none
-MINIMUM_GROUNDING = 0.2  # share of content words below which an answer is about something else
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,:/-]\d+)*")
-_COORDINATES = re.compile(r"[\[(]\s*-?\d*\.?\d+\s*(?:,\s*-?\d*\.?\d+\s*){1,3}[\])]|\b0?\.\d+\s*,\s*0?\.\d+")
+_NUMBER = r"-?\d*\.?\d+\s*%?"
+COORDINATES = re.compile(
+    rf"[\[(]\s*{_NUMBER}\s*(?:[,;]\s*{_NUMBER}\s*){{1,3}}[\])]"  # (10, 20), [0.1; 0.2; 0.3; 0.4]
+    r"|\b0?\.\d+\b\W{1,3}(?:(?:and|to|y)\W{1,3})?0?\.\d+\b"  # 0.1, 0.2 and 0.1 to 0.2
+    r"|\b[xy]\s*[=:]\s*-?\d"
+    r"|\b(?:bbox|coordinates?)\W{1,3}\d",
+    re.IGNORECASE,
+)
 _LETTER = re.compile(r"\bletters?\s+[\"'“‘]?[A-Za-z]\b[\"'”’]?(?![\w'])", re.IGNORECASE)
 
 _TITLES = frozenset("mr mrs ms dr st jr sr no vs etc e.g i.e approx".split())
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)")
 QUOTATION = re.compile(r"[\"“][^\"”]*[\"”]")
-
-# Answers of chat models that are no captions.
-_REFUSAL = re.compile(
-    r"\b(?:i['’]?m|i am) (?:very |really |so )?(?:sorry|afraid|unable)\b"
-    r"|\bi (?:can['’]?t|cannot|can not|won['’]?t|will not|am not able to|['’]m not able to)\b"
-    r"|\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
-    r"|\bi (?:apologi[sz]e|don['’]?t have enough|do not have enough|need more)\b",
-    re.IGNORECASE,
-)
-_MARKUP = re.compile(
-    r"</?[a-z!][^<>]{0,200}>|<\|[^|<>]{0,50}\|>|```|\*\*[^*]|(?:^|\s)#{1,6}\s|!?\[[^\]]{0,200}\]\(|https?://",
-    re.IGNORECASE,
-)
-# A text of some length in English has one of these; other languages have none of them.
-_ENGLISH = frozenset("the and with are there this that which from while its".split())
-_ENGLISH_LENGTH = 12  # words
 
 # Words without content: grammar, places, and talk about images and texts.
 _EMPTY = frozenset(
@@ -87,61 +75,14 @@ def check_caption(record: Record) -> CaptionCheck:
     """Return the check of a record's detailed caption."""
     text = record.detailed_caption
     sentence_count = len(split_sentences(text))
-    content_words, ungrounded = _grounding(record)
+    word_count, ungrounded = _grounding(record)
 
     return CaptionCheck(
-        grounding=1 - len(ungrounded) / content_words if content_words else 1.0,
+        grounding=1 - len(ungrounded) / word_count if word_count else 1.0,
         sentences=sentence_count,
         unsupported=tuple(dict.fromkeys(ungrounded)),
         problems=tuple(_problems(text, sentence_count)),
     )
-
-
-def rejections(record: Record) -> list[str]:
-    """Return why the detailed caption of a record is to be rejected; empty if it may be kept.
-
-    It is rejected if it is longer than `MAXIMUM_CHARACTERS` or `MAXIMUM_SENTENCES`, refuses the task, has
-    markup or coordinates, is in another language than English, or if hardly any of its content words have a
-    source (a share below `MINIMUM_GROUNDING`, of three words or more). What the image says may stand in
-    quotation marks.
-    """
-    text = record.detailed_caption
-    if len(text) > MAXIMUM_CHARACTERS:
-        return [f"it has {len(text)} characters, more than {MAXIMUM_CHARACTERS}"]
-
-    problems = []
-    unquoted = QUOTATION.sub(" ", text)
-    if match := _REFUSAL.search(unquoted):
-        problems.append(f"it refuses: {match[0]}")
-    if match := _MARKUP.search(unquoted):
-        problems.append(f"it has markup: {match[0].strip()}")
-    if not _is_english(unquoted):
-        problems.append("it is not in English")
-
-    sentence_count = len(split_sentences(text))
-    if sentence_count > MAXIMUM_SENTENCES:
-        problems.append(f"it has {sentence_count} sentences, not fewer than {MAXIMUM_SENTENCES + 1}")
-    if match := _COORDINATES.search(unquoted):
-        problems.append(f"it has coordinates: {match[0]}")
-
-    # Two words may both be new to the experts, and right.
-    content_words, ungrounded = _grounding(record)
-    grounding = 1 - len(ungrounded) / content_words if content_words else 1.0
-    if content_words >= 3 and grounding < MINIMUM_GROUNDING:
-        problems.append(f"{grounding:.0%} of its words have a source, less than {MINIMUM_GROUNDING:.0%}")
-
-    return problems
-
-
-def _is_english(text: str) -> bool:
-    """Return whether a text may be English: in Latin letters, and with its commonest words if it is long."""
-    letters = [letter for letter in text if letter.isalpha()]
-    foreign = [letter for letter in letters if not unicodedata.name(letter, "").startswith("LATIN")]
-    if len(foreign) > len(letters) / 4:
-        return False
-
-    words = _words(text)
-    return len(words) < _ENGLISH_LENGTH or not _ENGLISH.isdisjoint(words)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -174,7 +115,7 @@ def _problems(text: str, sentence_count: int) -> Iterator[str]:
 
     # Numbers in a quoted text are no coordinates.
     unquoted = QUOTATION.sub(" ", text)
-    if match := _COORDINATES.search(unquoted):
+    if match := COORDINATES.search(unquoted):
         yield f"coordinates: {match[0]}"
     if match := _LETTER.search(text):
         yield f"a single letter: {match[0]}"
@@ -182,20 +123,33 @@ def _problems(text: str, sentence_count: int) -> Iterator[str]:
 
 def _grounding(record: Record) -> tuple[int, list[str]]:
     """Return the number of content words in the detailed caption, and the ungrounded ones."""
-    # Annotations and the original caption support a word.
-    texts = [caption.text for caption in record.captions] + [record.original_caption]
-    texts += [region.text for region in record.regions] + [line.text for line in record.lines]
-    supported_stems = {stem(word) for text in texts for word in _words(text)}
+    supported_stems = source_stems(record)
     supported_counts = _object_counts(record)  # "three" is supported by three objects of one name
 
-    content_words = [word for word in _words(record.detailed_caption) if word not in _EMPTY]
+    words = content_words(record.detailed_caption)
     ungrounded = []
-    for word in content_words:
+    for word in words:
         is_count = _NUMBERS.get(word) in supported_counts
         if stem(word) not in supported_stems and not is_count:
             ungrounded.append(word)
 
-    return len(content_words), ungrounded
+    return len(words), ungrounded
+
+
+def content_words(text: str) -> list[str]:
+    """Return the words of a text that say something: not grammar, places or talk about images."""
+    return [word for word in words_of(text) if word not in _EMPTY]
+
+
+def source_stems(record: Record) -> set[str]:
+    """Return the stems of all words of the annotations and of the original caption, which support a word."""
+    return {stem(word) for text in source_texts(record) for word in words_of(text)}
+
+
+def source_texts(record: Record) -> list[str]:
+    """Return the texts of the annotations, and the original caption."""
+    texts = [caption.text for caption in record.captions] + [record.original_caption]
+    return texts + [region.text for region in record.regions] + [line.text for line in record.lines]
 
 
 def _object_counts(record: Record) -> set[int]:
@@ -212,13 +166,13 @@ def _object_counts(record: Record) -> set[int]:
 
     counts: set[int] = set()
     for texts in (*by_expert.values(), objects):
-        stems = Counter(stem(word) for text in texts for word in set(_words(text)))
+        stems = Counter(stem(word) for text in texts for word in set(words_of(text)))
         counts.update(stems.values())
 
     return counts
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """Return words and numbers in lower case; compounds are split into their parts."""
     words = []
     for match in _WORD.finditer(text):
@@ -259,7 +213,7 @@ def mark_words(text: str, words: Iterable[str]) -> list[tuple[str, bool]]:
     parts, start = [], 0
     for match in _WORD.finditer(text):
         # A compound is marked as a whole if one of its parts is.
-        if marked_words.intersection(_words(match[0])):
+        if marked_words.intersection(words_of(match[0])):
             parts.append((text[start : match.start()], False))
             parts.append((match[0], True))
             start = match.end()

@@ -7,6 +7,7 @@ batch size do not, and neither does an API key.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -137,9 +138,11 @@ class Composer(Model):
         cost: US dollars spent since the composer was created. It is stored beside the records, not in them: a
             second run with cached answers costs nothing and gives the same records.
         batch_size: number of records that the composer gets at once, and the most that a kill can lose.
+        account: file of what the runs into one folder spent, for composers with a budget.
     """
 
     cost: float = 0.0
+    account: Path | None = None
     batch_size: int = 8
 
     def prepare(self) -> None:

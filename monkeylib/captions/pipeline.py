@@ -6,6 +6,7 @@ The output folder of a run holds
 * `shards/`, the same as parquet, listed with their checksums in `manifest.json`,
 * `annotations/`, the cached results of each model,
 * `summary.json`, statistics of the last run that had something to do,
+* `spending.json`, what a chat model with a budget cost in all runs,
 * `report.html`, the first images with their annotations, where it was asked for,
 * `run.json`, which lists all of these: the folder belongs to one run at a time (see `runs.RunFolder`).
 
@@ -66,6 +67,7 @@ from monkeylib.runs import RunDiffers, RunFolder
 __all__ = ["RECORDS", "InputImage", "Pipeline", "Summary", "caption_images"]
 
 ANNOTATIONS, SHARDS, SUMMARY, REPORT = "annotations", "shards", "summary.json", "report.html"
+SPENDING = "spending.json"
 
 # Results of models and notes about crashes, see `cached_model`: NAME/VERSION-SETTINGS/DIGITS/DIGEST.json.
 ANNOTATION_FILES = (
@@ -185,6 +187,8 @@ class Pipeline:
         out = _absolute(out)
         images = [image.absolute() for image in images]
         stages = self.stages(out / ANNOTATIONS)
+        if self.composer:
+            self.composer.account = out / SPENDING
 
         engine = engine or LocalEngine()
         start = time.perf_counter()
@@ -238,7 +242,7 @@ class Pipeline:
             settings,
             may_change=("images", "shard_size"),
             inputs=inputs,
-            keep=ANNOTATION_FILES,
+            keep=(*ANNOTATION_FILES, SPENDING),
             fresh=fresh,
             lock=lock,
         )
@@ -300,7 +304,7 @@ class Pipeline:
         """Begin to write into the folder, and remove what a killed run left half-written."""
         folder.start()
 
-        for name in (RECORDS, SHARD_LIST, SUMMARY, REPORT):
+        for name in (RECORDS, SHARD_LIST, SUMMARY, REPORT, SPENDING):
             folder.own(name)
         folder.own(f"{SHARDS}/*-<hex>.parquet")
         folder.own(f"{SHARDS}/*-<hex>.json")

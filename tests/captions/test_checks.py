@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from monkeylib.captions import checks
 from monkeylib.captions.annotations import Caption, OcrLine, Record, Region
 from monkeylib.captions.composers import rules
-from tests.support import caption_records
-from tests.support.caption_records import region
 
 
 def box(number):
@@ -140,38 +138,3 @@ def test_captions_of_the_rules_pass_every_check(regions, lines, captions, origin
 
     assert (check.grounding, check.unsupported, check.problems) == (1, (), ())
     assert check.sentences <= checks.MAXIMUM_SENTENCES
-
-
-GOOD_ANSWERS = [
-    "A cat.",
-    "A black cat sits on a red mat in the centre, and a dog sleeps beside it.",
-    'A red sign with the white text "I\'m sorry, <b>no</b> entry [1, 2]" stands to the left of the cat.',
-    "In this picture, a large black cat with green eyes lies on a mat. To its right, a dog looks at it. "
-    "The mat is red, and the room behind them is dark.",
-    "The cat, whose fur is black, can't be missed: it fills the left half, from top to bottom.",
-]
-
-
-@pytest.mark.parametrize("text", GOOD_ANSWERS, ids=range(len(GOOD_ANSWERS)))
-def test_answers_that_describe_are_not_rejected(text):
-    regions = [region("black cat"), region("red mat"), region("dog"), region("sign")]
-    assert checks.rejections(caption_records.record(regions=regions, detailed_caption=text)) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("Ein schwarzer Kater liegt auf einer roten Matte vor dem Hund im Zimmer links.", "not in English"),
-        ("Un chat noir est assis sur un tapis rouge devant un chien qui dort.", "not in English"),
-        ("Чёрная кошка.", "not in English"),
-        ("I am unable to see the black cat on the red mat.", "it refuses: I am unable"),
-        ("## A cat\nA black cat.", "it has markup: ##"),
-        ("A black cat, see https://cats.example.", "it has markup: https://"),
-        ("A cat <|endoftext|>", "it has markup"),
-    ],
-)
-def test_answers_that_are_no_descriptions_are_rejected(text, reason):
-    problems = checks.rejections(
-        caption_records.record(regions=[region("black cat on a red mat")], detailed_caption=text)
-    )
-    assert any(reason in problem for problem in problems), problems

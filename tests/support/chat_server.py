@@ -1,6 +1,7 @@
 """A server on this machine that speaks the chat API and fails on purpose, as its script says."""
 
 import contextlib
+import gzip
 import json
 import threading
 import time
@@ -48,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.running, self.counted = self.server.running - self.counted, 0
 
     def _answer(self, how, body):
+        if callable(how):
+            how = how(body)
         if isinstance(how, tuple):
             status, headers, code = how
             message = self._echo() if code == "echo" else "on purpose"
@@ -55,6 +58,14 @@ class Handler(BaseHTTPRequestHandler):
 
         if how == "drip":
             return self._drip()
+        if how == "drip headers":
+            return self._drip_headers()
+        if how == "endless":
+            return self._endless()
+        if how == "compressed":
+            return self._compressed()
+        if isinstance(how, str) and how.startswith("raw:"):
+            return self._send(how.removeprefix("raw:"))
         if how == "hang":
             return self.server.woken.wait(60)
         if how == "garbage":
@@ -62,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         if how == "no answer":
             return self._send(json.dumps({"choices": []}))
         time.sleep(self.server.pause)
-        text = json.dumps(completion(body, how))
+        text = json.dumps(completion(body, how))  # ASCII: its length is that of its bytes
         self._send(text[: len(text) // 2] if how == "half" else text, length=len(text))
 
     def _drip(self):
@@ -77,15 +88,42 @@ class Handler(BaseHTTPRequestHandler):
 
         self.close_connection = True
 
+    def _drip_headers(self):
+        """Send a byte of a header every tenth of a second, for a minute."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not self.server.woken.wait(0.1):
+            self.wfile.write(b"a")
+
+        self.close_connection = True
+
+    def _endless(self):
+        """Send more than any answer has, until the client gives up."""
+        self.send_response(200)
+        self.end_headers()
+        while not self.server.woken.is_set():
+            self.wfile.write(b" " * (1 << 20))
+
+    def _compressed(self):
+        """Send megabytes in a few bytes, though nobody asked for compression."""
+        body = gzip.compress(b" " * (16 << 20))
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def _send(self, text, status=200, headers=(), length=None):
+        content = text.encode("utf-8", "surrogatepass")
         self._leave()
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **dict(headers)}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(text) if length is None else length))
+        self.send_header(
+            "Content-Length", str(len(text.encode("utf-8", "surrogatepass")) if length is None else length)
+        )
         self.send_header("Connection", "close")  # or the client may reuse a connection that is being closed
         self.end_headers()
-        self.wfile.write(text.encode())
+        self.wfile.write(content)
         self.close_connection = True
 
     def log_message(self, *_):

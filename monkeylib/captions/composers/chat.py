@@ -16,16 +16,14 @@ from typing import Any, Literal
 
 from monkeylib import boxes, resources
 from monkeylib.boxes import Box
-from monkeylib.captions import checks
+from monkeylib.captions import answers
 from monkeylib.captions.annotations import GeneratedCaption, OcrLine, Record, Region
+from monkeylib.captions.composers.budget import Budget, Prices, Usage
 from monkeylib.captions.composers.chat_client import (
     AnswerRejected,
-    Budget,
     ChatClient,
     ChatFailed,
-    Prices,
     RetryPolicy,
-    Usage,
     environment,
     valid_address,
 )
@@ -55,13 +53,12 @@ class ChatComposer(Composer):
     """Composer that sends the paper's prompt to a chat model, as one user message.
 
     Every response with a usable caption is stored in `cache`, so that an interrupted run requests only what
-    is missing. An answer that is no caption (`checks.rejections`) is asked for again, as often as the retry
-    policy says, and then a failure. One that is empty, cut off or filtered is a failure that the next run
-    tries again.
+    is missing. An answer that is no caption (`answers.rejections`) is asked for again, with the reason, as
+    often as the retry policy says, and then a failure. One that is empty, cut off or filtered is a failure
+    that the next run tries again.
 
-    Budgets count the usage of this composer, not that of earlier runs. A composer with a budget runs as one
-    copy, so that the budget holds on many machines too; if that copy's process ends and Ray starts another,
-    the new one counts from zero.
+    A budget is that of all runs into one folder: what was spent stands in the `account`, before a request is
+    sent. A composer with a budget runs as one copy, so that the budget holds on many machines too.
     """
 
     name = "chat"
@@ -172,7 +169,7 @@ class ChatComposer(Composer):
             self.base_url,
             key,
             cache=self.cache,
-            budget=Budget(**self._limits),
+            budget=Budget(**self._limits, account=self.account if self.alone else None),
             concurrency=self.concurrency,
             retry_policy=self.retry_policy,
         )
@@ -253,12 +250,9 @@ class ChatComposer(Composer):
             refusal = f", and refused: {message['refusal']}" if message.get("refusal") else ""
             raise ChatFailed(f"The chat model gave no text (it ended with {reason!r}{refusal}).", "no-answer")
 
-        # Before its length is known, nothing else may read the text.
-        if len(text) <= checks.MAXIMUM_CHARACTERS:
-            text = " ".join(text.split())
-        if problems := checks.rejections(record.model_copy(update={"detailed_caption": text})):
+        if problems := answers.rejections(record.model_copy(update={"detailed_caption": text})):
             raise AnswerRejected(f"{'; '.join(problems)} ({_excerpt(text)})")
-        return text
+        return " ".join(text.split())
 
     def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
         """Return the captions, up to `concurrency` requested at once, an exception for each that failed."""

@@ -10,9 +10,9 @@ endpoint may request its own (Retry-After).
 """
 
 import email.utils
-import importlib
 import json
 import logging
+import math
 import os
 import random
 import threading
@@ -28,156 +28,19 @@ from weakref import WeakValueDictionary
 from filelock import FileLock
 
 from monkeylib import resources
+from monkeylib.captions.composers.budget import Budget, Reservation
+from monkeylib.captions.composers.http_limits import limited_client
 from monkeylib.captions.failures import FailureKind, ModelError
 from monkeylib.digests import json_digest
+from monkeylib.progress import say
 from monkeylib.redaction import address_secrets, public_address, redact, redact_values, without_user_info
-
-# --- the budget -------------------------------------------------------------------------------------------
-
-
-class BudgetExhausted(ModelError):
-    """The next request might exceed the budget."""
-
-    kind: FailureKind = "unavailable"
-
-
-@dataclass(frozen=True)
-class Prices:
-    """US dollars for a million tokens of prompts and of answers."""
-
-    prompt: float
-    completion: float
-
-    def dollars(self, prompt: int, completion: int) -> float:
-        """Return the cost of numbers of tokens in US dollars."""
-        return (prompt * self.prompt + completion * self.completion) / 1e6
-
-
-@dataclass
-class Usage:
-    """Requests sent, tokens, and dollars (0 where no prices are known)."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    dollars: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of prompts and answers."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-class Reservation:
-    """Tokens set aside for one request. They count as used unless `settle` or `release` says otherwise."""
-
-    def __init__(self, prompt: int, completion: int) -> None:
-        self.prompt, self.completion = prompt, completion
-
-    def settle(self, prompt: int, completion: int) -> None:
-        """Replace the reserved numbers by those that the endpoint reports."""
-        self.prompt, self.completion = prompt, completion
-
-    def release(self) -> None:
-        """Use nothing: the endpoint refused the request, or never got it."""
-        self.prompt = self.completion = 0
-
-
-class Budget:
-    """Tokens and dollars of requests that may run side by side.
-
-    A request first reserves the most that it can use. If that does not fit but other requests are running, it
-    waits for what they leave unused.
-    """
-
-    def __init__(
-        self, tokens: int | None = None, dollars: float | None = None, prices: Prices | None = None
-    ) -> None:
-        """Create a budget of which nothing is used.
-
-        Args:
-            tokens: maximum number of tokens of prompts and answers together; None for no limit.
-            dollars: maximum number of US dollars; None for no limit.
-            prices: prices of tokens.
-
-        Raises:
-            ValueError: a limit in dollars without prices.
-        """
-        if dollars is not None and prices is None:
-            raise ValueError(
-                f"A budget of {dollars} dollars needs the model's prices: give what a million tokens of "
-                "prompts and of answers cost."
-            )
-
-        self.tokens, self.dollars, self.prices = tokens, dollars, prices
-        self.usage = Usage()
-        self._reservations: set[Reservation] = set()
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def reserve(self, prompt: int, completion: int) -> Iterator[Reservation]:
-        """Reserve the most tokens that a request can use; at the end its `Reservation` is counted as used.
-
-        Raises:
-            BudgetExhausted: the request might exceed the limit, and no running request can leave enough.
-        """
-        reservation = Reservation(prompt, completion)
-
-        # Running requests may use less than they reserved: wait for them before giving up.
-        with self._changed:
-            while not self._fits(reservation):
-                if not self._reservations:
-                    raise BudgetExhausted(self._exhausted_message(reservation))
-                self._changed.wait()
-            self._reservations.add(reservation)
-
-        try:
-            yield reservation
-        finally:
-            with self._changed:
-                # Only now is the usage known; requests that wait may fit.
-                self._reservations.remove(reservation)
-                self.usage.requests += 1
-                self.usage.prompt_tokens += reservation.prompt
-                self.usage.completion_tokens += reservation.completion
-                self.usage.dollars += self._cost(reservation)
-                self._changed.notify_all()
-
-    def _cost(self, reservation: Reservation) -> float:
-        return self.prices.dollars(reservation.prompt, reservation.completion) if self.prices else 0.0
-
-    def _fits(self, reservation: Reservation) -> bool:
-        """Return whether the limit holds if all reservations and this one are used up."""
-        tokens, dollars = self.usage.tokens, self.usage.dollars
-        for item in [*self._reservations, reservation]:
-            tokens += item.prompt + item.completion
-            dollars += self._cost(item)
-
-        tokens_fit = self.tokens is None or tokens <= self.tokens
-        dollars_fit = self.dollars is None or dollars <= self.dollars
-        return tokens_fit and dollars_fit
-
-    def _exhausted_message(self, reservation: Reservation) -> str:
-        limits = []
-        if self.tokens is not None:
-            limits.append(f"{self.tokens} tokens")
-        if self.dollars is not None:
-            limits.append(f"{self.dollars} dollars")
-        return (
-            f"The budget of {' and '.join(limits)} is used up: {self.usage.tokens} tokens "
-            f"({self.usage.dollars:.4f} dollars) are spent and the next request may take "
-            f"{reservation.prompt + reservation.completion} more. Allow more and run again: what came "
-            "is kept."
-        )
-
-
-# --- requests ---------------------------------------------------------------------------------------------
 
 OVERHEAD = 64  # tokens that an endpoint may add around a message
 _RETRYABLE = {408, 409, 425, 429}  # and 5xx
 _REFUSED = {401, 403, 404}  # no other request would fare better
 _NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"}
-_LONGEST_RESPONSE = 8 << 20  # bytes: an answer of 400 tokens has some 2,000
+_REPEATED_CHARACTERS = 2000  # of a rejected answer, when the endpoint is asked again
+_AGAIN = "Write the description again: plain sentences in English about the picture, and nothing else."
 _CHECK_TIMEOUT = 20.0  # seconds in which an endpoint has to show that it is there
 
 
@@ -185,12 +48,13 @@ class ChatFailed(ModelError):
     """The endpoint gave no usable answer; the message says why."""
 
     def __init__(self, message: str, kind: FailureKind = "unavailable") -> None:
-        super().__init__(message)
+        # It may hold what the endpoint said: no control characters for a terminal or a file.
+        super().__init__("".join(letter if letter.isprintable() else "?" for letter in message))
         self.kind = kind
 
 
 class AnswerRejected(ChatFailed):
-    """An answer that is no caption; the same request may get a better one."""
+    """An answer that is no caption; if asked again with the reason, the endpoint may give a better one."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "rejected")
@@ -214,16 +78,20 @@ class RetryPolicy:
 
     Attributes:
         attempts: maximum number of times that a request is sent without getting an answer.
-        answers: maximum number of answers to a request that are rejected.
-        failed_requests: requests in a row that fail in all their attempts, after which none is sent any more.
+        answers: maximum number of answers to a request that are rejected. The endpoint is told the reason
+            when it is asked again.
+        failed_requests: requests in a row that fail in all their attempts, after which none is sent for a
+            while.
+        pause: seconds of this while; then one request is sent, and others if it is answered.
         timeout: seconds that one attempt may take, from the connection to the last byte of the answer.
         first_delay: seconds before the second attempt.
         longest_delay: maximum number of seconds between two attempts.
     """
 
     attempts: int = 6
-    answers: int = 3
+    answers: int = 2
     failed_requests: int = 3
+    pause: float = 300.0
     timeout: float = 120.0
     first_delay: float = 1.0
     longest_delay: float = 120.0
@@ -276,14 +144,15 @@ class ChatClient:
             api_key=key,
             timeout=retry_policy.timeout,
             max_retries=0,
-            http_client=_http_client(user_info, retry_policy.timeout),
+            http_client=limited_client(user_info),
         )
 
         self._slots = threading.BoundedSemaphore(concurrency)
         self._request_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._request_locks_guard = threading.Lock()
         self._resume_at = 0.0  # on the monotonic clock: no thread sends a request before
-        self._refusal = ""  # why no request needs to be sent any more
+        self._refusal = ""  # why no request is sent
+        self._refused_until = 0.0  # on the monotonic clock
         self._failed_requests = 0  # in a row, in all their attempts
 
     def check(self) -> None:
@@ -314,9 +183,9 @@ class ChatClient:
     ) -> str:
         """Return the answer to a request of the chat API, from the cache if an accepted one came before.
 
-        An answer that `accept` rejects is not kept, and the request is sent again, up to the number of
-        answers of the retry policy. Any other error of `accept` is the outcome of this request; the next run
-        sends it again.
+        An answer that `accept` rejects is not kept, and the request is sent again with the reason, up to the
+        number of answers of the retry policy. Any other error of `accept` is the outcome of this request; the
+        next run sends it again.
 
         Args:
             request: as sent, without the key.
@@ -359,13 +228,15 @@ class ChatClient:
     ) -> tuple[dict[str, Any], str]:
         """Return the first response that is accepted, and its answer."""
         count = self.retry_policy.answers
+        asked = request
         for number in range(1, count + 1):
-            response = self._send_with_retries(request, answer_tokens)
+            response = self._send_with_retries(asked, answer_tokens)
             try:
                 return response, accept(response)
             except AnswerRejected as error:
                 if number == count:
                     raise AnswerRejected(f"{count} answers were rejected, the last one: {error}") from None
+                asked = _with_objection(request, response, error)
 
         raise ValueError(f"a request has to be sent at least once, got {count} answers")
 
@@ -381,29 +252,48 @@ class ChatClient:
                     response = self._send_once(request, reservation)
             except _RetryableError as error:
                 failed_attempts += 1
-                if failed_attempts >= self.retry_policy.attempts:
+                if failed_attempts >= self.retry_policy.attempts or self._refusal:
                     self._count_failed_request(error)
                     raise ChatFailed(f"{failed_attempts} attempts failed, the last one: {error}") from None
                 self._delay(error, failed_attempts)
             else:
-                self._failed_requests = 0
+                self._count_answered_request()
                 return response
 
+    def _count_answered_request(self) -> None:
+        self._failed_requests = 0
+        if self._refusal:
+            self._refusal = ""
+            say(f"The endpoint {self.address} answers again.")
+
     def _count_failed_request(self, error: _RetryableError) -> None:
-        """Stop sending after several requests in a row that failed in all their attempts."""
+        """Stop sending for a while after several requests in a row that failed in all their attempts."""
         self._failed_requests += 1
-        if self._failed_requests >= self.retry_policy.failed_requests and not self._refusal:
-            self._refusal = (
-                f"The endpoint {self.address} answered none of {self._failed_requests} requests in a row "
-                f"({error}), so no more requests are sent to it: run again when it answers."
-            )
+        if self._failed_requests < self.retry_policy.failed_requests:
+            return
+
+        is_new = not self._refusal
+        self._refused_until = time.monotonic() + self.retry_policy.pause
+        self._refusal = (
+            f"The endpoint {self.address} answered none of {self._failed_requests} requests in a row "
+            f"({error}), so none is sent to it for {self.retry_policy.pause:.0f} seconds: run again when it "
+            "answers."
+        )
+        if is_new:
+            say(str(ChatFailed(self._refusal)))
 
     def _wait_for_endpoint(self) -> None:
         """Wait until the endpoint accepts requests again; raise if it refuses all of them."""
         while (remaining := self._resume_at - time.monotonic()) > 0:
             time.sleep(remaining)
-        if self._refusal:
-            raise ChatFailed(self._refusal)
+        if not self._refusal:
+            return
+
+        # After the pause, one thread tries while the others still refuse.
+        with self._request_locks_guard:
+            if time.monotonic() < self._refused_until:
+                raise ChatFailed(self._refusal)
+            self._refused_until = time.monotonic() + self.retry_policy.pause
 
     def _delay(self, error: _RetryableError, failed_attempts: int) -> None:
         """Wait before the next attempt; a delay that the endpoint requests holds for all threads."""
@@ -431,20 +321,20 @@ class ChatClient:
             raise _RetryableError(self._redact(f"{reason} ({error.__cause__})")) from None
 
         try:
-            # An endpoint may repeat the key even in its answer.
-            response = json.loads(redact_values(raw.http_response.text, self._secrets))
+            # An endpoint may repeat the key even in its answer, escaped or not.
+            plain = json.dumps(json.loads(raw.http_response.text), ensure_ascii=False)
+            response = json.loads(redact_values(plain, self._secrets))
             text = response["choices"][0]["message"]["content"]
             if not isinstance(text, str | None):
                 raise TypeError(f"its content is {text!r}")
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             reason = f"a response without an answer ({type(error).__name__}: {error})"
             raise _RetryableError(self._redact(reason)[:400]) from None
 
         # Without numbers from the endpoint, the full reservation counts as used.
-        usage = response.get("usage") or {}
-        prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(prompt_tokens, int) and isinstance(completion_tokens, int):
-            reservation.settle(prompt_tokens, completion_tokens)
+        match response.get("usage"):
+            case {"prompt_tokens": int(prompt_tokens), "completion_tokens": int(completion_tokens)}:
+                reservation.settle(prompt_tokens, completion_tokens)
         return response
 
     def _raise_status(self, error: Any) -> None:
@@ -454,6 +344,7 @@ class ChatClient:
 
         # A wrong key, model or address, or an empty account: no other request would be answered either.
         if status in _REFUSED or error.code == "insufficient_quota":
+            self._refused_until = math.inf
             self._refusal = f"The endpoint {self.address} refuses requests ({reason})."
             raise ChatFailed(self._refusal) from None
         if status in _RETRYABLE or status >= 500:
@@ -462,6 +353,18 @@ class ChatClient:
 
     def _redact(self, text: str) -> str:
         return redact(text, self._secrets)
+
+
+def _with_objection(
+    request: dict[str, Any], response: dict[str, Any], error: AnswerRejected
+) -> dict[str, Any]:
+    """Return a request that continues the conversation with a rejected answer, and says why it is none."""
+    text = response["choices"][0]["message"]["content"] or ""
+    # Lone surrogates cannot be sent.
+    text = text[:_REPEATED_CHARACTERS].encode("utf-8", "replace").decode()
+    objection = f"This answer cannot be used: {error}. {_AGAIN}"
+    turns = [{"role": "assistant", "content": text}, {"role": "user", "content": objection}]
+    return {**request, "messages": [*request["messages"], *turns]}
 
 
 def valid_address(base_url: str) -> str:
@@ -485,52 +388,6 @@ def valid_address(base_url: str) -> str:
     return address
 
 
-def _http_client(user_info: tuple[str, str] | None, timeout: float) -> Any:
-    """Return the client under openai with a limit of seconds and bytes for a whole response.
-
-    Its own limit is for each read: an endpoint that sends a byte a second would never reach it.
-    """
-    import openai
-
-    # Versions of openai are built on different libraries of the same interface.
-    base = openai.DefaultHttpxClient
-    http = importlib.import_module(base.__mro__[1].__module__.partition(".")[0])
-
-    class LimitedStream(http.SyncByteStream):
-        def __init__(self, stream: Any, deadline: float) -> None:
-            self.stream, self.deadline = stream, deadline
-
-        def __iter__(self) -> Iterator[bytes]:
-            size = 0
-            for chunk in self.stream:
-                size += len(chunk)
-                if size > _LONGEST_RESPONSE:
-                    raise http.RemoteProtocolError(f"the response has more than {_LONGEST_RESPONSE} bytes")
-                if time.monotonic() > self.deadline:
-                    raise http.ReadTimeout("the response took too long")
-                yield chunk
-
-        def close(self) -> None:
-            self.stream.close()
-
-    class LimitedClient(base):
-        def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
-            deadline = time.monotonic() + timeout
-            response = super().send(request, stream=True, **options)
-            response.stream = LimitedStream(response.stream, deadline)
-            if stream:
-                return response
-
-            try:
-                response.read()
-            except BaseException:
-                response.close()
-                raise
-            return response
-
-    return LimitedClient(auth=user_info) if user_info else LimitedClient()
-
-
 class _RedactingFilter(logging.Filter):
     """Take secrets out of the messages of a logger."""
 
@@ -544,7 +401,18 @@ _REDACTING_FILTER = _RedactingFilter()
 
 def _redact_logs() -> None:
     """Keep secrets out of what the libraries under openai log: the addresses of requests, their headers."""
-    for name in ("openai", "openai._base_client", "httpx", "httpx2", "httpcore", "httpcore2"):
+    # The filter of a logger is not that of the loggers under it.
+    names = [
+        "openai",
+        "openai._base_client",
+        "openai._legacy_response",
+        "openai._response",
+        "httpx",
+        "httpx2",
+    ]
+    for core in ("httpcore", "httpcore2"):
+        names += [core, *(f"{core}.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))]
+    for name in names:
         logging.getLogger(name).addFilter(_REDACTING_FILTER)  # the same filter is added once
 
 

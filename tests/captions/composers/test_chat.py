@@ -13,12 +13,11 @@ import pytest
 from monkeylib.captions import composers
 from monkeylib.captions.annotations import Caption, Record
 from monkeylib.captions.composers import chat
+from monkeylib.captions.composers.budget import BudgetExhausted, Prices
 from monkeylib.captions.composers.chat_client import (
     OVERHEAD,
     AnswerRejected,
-    BudgetExhausted,
     ChatFailed,
-    Prices,
     RetryPolicy,
 )
 from tests.support import chat_server
@@ -168,25 +167,25 @@ def test_answer_without_text_is_not_kept_and_asked_again_by_the_next_run(
 
 
 NO_CAPTIONS = {
-    "I'm sorry, but I can't assist with that request.": "it refuses: I'm sorry",
+    "I'm sorry, but I can't assist with that request.": "it refuses: can't assist",
     "As an AI language model, I see no picture.": "it refuses: As an AI",
     "A giraffe and two elephants drink tea while a dragon sings.": "0% of its words have a source",
     "这是一张图片，上面有文字。": "not in English",
     "<script>alert(1)</script> **A cat** <img> </img> <|im_end|>": "it has markup: <script>",
     "A cat at [0.00, 0.00, 1.00, 0.50].": "it has coordinates",
     "A cat. It is a cat. So much a cat. Very. Still. Again. And again.": "it has 7 sentences",
-    "cat " * 400_000: "it has 1600000 characters, more than 2000",
+    "cat " * 400_000: "it has 1599999 characters, more than 2000",
 }
 
 
 @pytest.mark.parametrize("text", NO_CAPTIONS, ids=lambda text: text[:20])
 def test_answer_that_is_no_caption_is_rejected_and_not_kept(server, make_composer, tmp_path, text):
     server.otherwise = {"content": text}
-    with pytest.raises(AnswerRejected, match=f"3 answers were rejected, .*{NO_CAPTIONS[text]}") as failure:
+    with pytest.raises(AnswerRejected, match=f"2 answers were rejected, .*{NO_CAPTIONS[text]}") as failure:
         make_composer().compose(record())
 
-    assert failure.value.kind == "rejected" and len(server.requests) == 3
-    assert len(str(failure.value)) < 300 and not list((tmp_path / "chat").rglob("*.json"))
+    assert failure.value.kind == "rejected" and len(server.requests) == 2
+    assert len(str(failure.value)) < 400 and not list((tmp_path / "chat").rglob("*.json"))
 
 
 def test_answer_after_a_rejected_one_is_kept(server, make_composer):
@@ -194,6 +193,20 @@ def test_answer_after_a_rejected_one_is_kept(server, make_composer):
 
     assert make_composer().compose(record()) == "A CAT." and len(server.requests) == 2
     assert make_composer().compose(record()) == "A CAT." and len(server.requests) == 2
+
+
+def test_the_reason_is_told_when_it_is_asked_again(server, make_composer):
+    server.script = [{"content": "A giraffe \ud800."}]
+    assert make_composer().compose(record()) == "A CAT."
+
+    (_, _, first), (_, _, second) = server.requests
+    assert second["messages"][:1] == first["messages"]
+    answer, objection = second["messages"][1:]
+    assert answer == {"role": "assistant", "content": "A giraffe ?."}
+    assert (
+        "nobody said giraffe" in objection["content"]
+        and "Write the description again" in objection["content"]
+    )
 
 
 def test_refusal_that_an_earlier_version_kept_is_asked_again(server, make_composer, tmp_path):
@@ -237,10 +250,21 @@ def test_endpoint_that_is_down_is_asked_no_more(server, make_composer):
 
     assert len(server.requests) == 3 * 2
     assert {answer.kind for answer in answers} == {"unavailable"}
-    assert ["no more requests are sent to it" in str(answer) for answer in answers] == [False] * 3 + [
+    assert ["none is sent to it for 300 seconds" in str(answer) for answer in answers] == [False] * 3 + [
         True
     ] * 5
     assert "answered none of 3 requests in a row (status 500: on purpose)" in str(answers[-1])
+
+
+def test_endpoint_that_answers_again_is_asked_again_after_the_pause(server, make_composer, capsys):
+    policy = replace(QUICK, attempts=1, failed_requests=2, pause=0.0)
+    composer = make_composer(concurrency=1, retry_policy=policy)
+    server.script = [(500, {}, None)] * 3
+    answers = composer.compose_all([record(f"cat {number}") for number in range(5)])
+
+    assert [isinstance(answer, str) for answer in answers] == [False] * 3 + [True] * 2
+    said = capsys.readouterr().err
+    assert said.count("answered none of 2 requests in a row") == 1 and said.count("answers again") == 1
 
 
 def test_requests_that_fail_now_and_then_stop_nothing(server, make_composer):
@@ -312,6 +336,15 @@ def test_no_secret_is_in_an_error_a_file_or_a_log(server, make_composer, monkeyp
         assert secret not in files
         assert secret not in caplog.text
     assert "127.0.0.1" in caplog.text, "the request was logged"
+
+
+def test_key_that_is_repeated_with_escapes_is_taken_out(server, make_composer, tmp_path):
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in KEY)
+    body = {"choices": [{"message": {"content": "A cat with the text 'KEY'."}, "finish_reason": "stop"}]}
+    server.otherwise = "raw:" + json.dumps(body).replace("KEY", escaped)
+
+    assert KEY not in make_composer().compose(record())
+    assert KEY not in "".join(path.read_text() for path in tmp_path.rglob("*.json"))
 
 
 def test_another_password_gives_the_same_answers(server, make_composer, monkeypatch):
