@@ -5,7 +5,8 @@ import torch
 
 from monkeylib.captions.annotations import Failure
 from monkeylib.captions.cached_model import ModelFailed, TimeLimitExceeded, as_failure
-from monkeylib.captions.composers.chat_client import AnswerRejected, BudgetExhausted, ChatFailed
+from monkeylib.captions.composers.budget import BudgetExhausted
+from monkeylib.captions.composers.chat_client import AnswerRejected, ChatFailed
 from monkeylib.captions.failures import failure_kind
 from monkeylib.images import ImageError, MissingImageError
 
