@@ -192,7 +192,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             tokens = resample(features)  # [V, queries, width of the language model]
         else:
             # Features are gone before the next chunk of views is encoded: a third of the memory.
-            tokens = self.vision(pixel_values, lora_index, reduce=resample)
+            tokens = self.vision(pixel_values, lora_index, reduce=partial(resample, shared={}))
         return BaseModelOutputWithPooling(pooler_output=tokens) if return_dict else tokens
 
     def lora_index(self, grids: torch.Tensor) -> list[int]:

@@ -59,6 +59,7 @@ class Resampler(nn.Module):
         features: torch.Tensor,
         patch_grid: tuple[int, int] | None = None,
         return_attention: bool = False,
+        shared: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Resample the patches of each view.
 
@@ -66,6 +67,8 @@ class Resampler(nn.Module):
             features: `[V, patches, width of the ViT]`.
             patch_grid: rows and columns of patches in a view; a square by default.
             return_attention: also return the attention weights.
+            shared: what the calls for chunks of the same views share, empty for the first of them: the
+                projected queries.
 
         Returns:
             Visual tokens `[V, queries / pooling^2, width]`, and if asked for, attention
@@ -93,7 +96,10 @@ class Resampler(nn.Module):
         query_positions = self.positions.to(kv.dtype)
         patch_positions = self.position_cache(self.positions, rows, cols, self.query_grid).to(kv.dtype)
 
-        q = F.linear(self.ln_q(self.query) + query_positions, w_q, b_q)
+        shared = {} if shared is None else shared
+        if "queries" not in shared:
+            shared["queries"] = F.linear(self.ln_q(self.query) + query_positions, w_q, b_q)
+        q = shared["queries"]
         k = F.linear(kv + patch_positions, w_k, b_k)
         v = F.linear(kv, w_v, b_v)
 
@@ -231,12 +237,18 @@ class Projector(nn.Module):
         self.linear_2 = nn.Linear(width, width)
         self.pooling = config.resampler_config.pooling
 
-    def forward(self, features: torch.Tensor, patch_grid: tuple[int, int] | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        features: torch.Tensor,
+        patch_grid: tuple[int, int] | None = None,
+        shared: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Project the patches of each view.
 
         Args:
             features: `[V, patches, width of the ViT]`.
             patch_grid: rows and columns of patches in a view; a square by default.
+            shared: nothing here, see `Resampler.forward`.
 
         Returns:
             Visual tokens `[V, patches / pooling^2, width]`.

@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HFValidationError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from monkeylib.checkpoints import hub, released
 from monkeylib.model import MonkeyConfig
@@ -41,13 +42,20 @@ def _may_be_on_hub(name: str | Path) -> bool:
 
 
 def may_be_raised(name: str | Path) -> bool:
-    """Tell whether a name is that of a base: a folder of another model than Monkey, or a name on the hub."""
+    """Tell whether a name is that of a base: an image-text model of transformers other than Monkey, in a
+    folder or on the hub."""
     folder = Path(name)
     if not folder.exists():
-        return _type_on_hub(name) not in (None, MonkeyConfig.model_type)
+        return _is_image_text_type(_type_on_hub(name))
     if not (folder / "config.json").is_file() or released.is_released(folder):
         return False
-    return read_json(folder / "config.json").get("model_type") != MonkeyConfig.model_type
+    return _is_image_text_type(read_json(folder / "config.json").get("model_type"))
+
+
+def _is_image_text_type(model_type: Any) -> bool:
+    """Tell whether transformers knows an image-text model of a type, which is not Monkey's."""
+    registered = {config.model_type for config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING}
+    return model_type in registered - {MonkeyConfig.model_type}
 
 
 def _type_on_hub(name: str | Path) -> str | None:

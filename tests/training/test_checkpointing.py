@@ -174,10 +174,10 @@ def test_best_weights_have_the_lowest_validation_loss(tmp_path, monkeypatch):
 def test_best_weights_that_cannot_be_read_give_way_to_the_last_ones(tmp_path, monkeypatch, capsys):
     save_model = finetune._save_model
 
-    def break_best_and_save(trainer, module, run_folder):
+    def break_best_and_save(trainer, trainee, module, run_folder):
         best = checkpointing.find_best_checkpoint(run_folder.path)
         os.truncate(best, best.stat().st_size // 2)
-        save_model(trainer, module, run_folder)
+        save_model(trainer, trainee, module, run_folder)
 
     monkeypatch.setattr(finetune, "_save_model", break_best_and_save)
     profile = SMOKE.with_training(steps=6, lr=0.3, warmup=0.83, select="best")
