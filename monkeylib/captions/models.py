@@ -152,6 +152,15 @@ class Composer(Model):
     def compose(self, record: Record) -> str:
         """Return the caption; empty for a record without annotations."""
 
+    def estimate(self, count: int, records: Sequence[Record] = ()) -> str:
+        """Return a sentence about what the captions of images will cost; empty if they are free.
+
+        Args:
+            count: number of images.
+            records: some records like theirs.
+        """
+        return ""
+
     def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
         """Return the captions of several records, an exception in the place of each that failed.
 

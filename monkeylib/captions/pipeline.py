@@ -68,6 +68,7 @@ __all__ = ["RECORDS", "InputImage", "Pipeline", "Summary", "caption_images"]
 
 ANNOTATIONS, SHARDS, SUMMARY, REPORT = "annotations", "shards", "summary.json", "report.html"
 SPENDING = "spending.json"
+_ESTIMATE_RECORDS = 1000  # records whose prompts an estimate takes as examples
 
 # Results of models and notes about crashes, see `cached_model`: NAME/VERSION-SETTINGS/DIGITS/DIGEST.json.
 ANNOTATION_FILES = (
@@ -216,6 +217,49 @@ class Pipeline:
                 for remark in folder.remarks:
                     bars.print(f"monkeylib: {resources.display_path(out)}: {remark}")
                 return self._run(folder, shards, stages, engine, retry_failed, report, bars, progress, start)
+
+    def estimate(
+        self, images: Sequence[InputImage], out: Path | str, *, shard_size: int = SHARD_SIZE
+    ) -> list[str]:
+        """Check a run as far as it can be without its images, and return what it will take, in sentences.
+
+        Nothing is written, and no request is billed; missing weights are fetched. Times are those of the last
+        run into this folder, so a run over a few images makes an estimate for all.
+
+        Args:
+            images: all images.
+            out: the folder of the run.
+            shard_size: images that are committed together.
+
+        Raises: as `run`.
+        """
+        if not images:
+            raise ValueError("There is nothing to caption: got no images.")
+        out = _absolute(out)
+        stages = self.stages(out / ANNOTATIONS)
+        if self.composer:
+            self.composer.account = out / SPENDING
+
+        self._open(out, _settings(stages, shard_size), (), fresh=False, lock=False)
+        _check_models(stages)
+
+        sentences = [f"{len(images)} images with {', '.join(stage.name for stage in stages)}: all checked."]
+        if (out / SUMMARY).exists():
+            for stage in json.loads((out / SUMMARY).read_text(encoding="utf-8"))["stages"]:
+                if stage["computed"]:
+                    each = stage["seconds"] / stage["computed"]
+                    sentences.append(
+                        f"{stage['stage']}: {each:.3g} s an image in the last run, "
+                        f"{each * len(images) / 3600:.3g} hours for all."
+                    )
+
+        records: list[Record] = []
+        if (out / RECORDS).exists():
+            read = islice(read_records(out / RECORDS), _ESTIMATE_RECORDS)
+            records = [record for record in read if record.sha256]
+        if cost := (self.composer or RuleComposer()).estimate(len(images), records):
+            sentences.append(f"{stages[-1].name}: {cost}")
+        return sentences
 
     def _open(
         self,

@@ -79,6 +79,13 @@ Fresh = Annotated[
         help="Replace the records in the folder, also those of other images and models; cached results stay.",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check everything, print what the run will take and cost for all images, and write nothing.",
+    ),
+]
 ReportSize = Annotated[int, typer.Option(min=0, help="Images in report.html; 0 writes no report.")]
 
 
@@ -104,6 +111,7 @@ def caption(
     max_failures: MaxFailures = 20,
     report: ReportSize = 100,
     fresh: Fresh = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Caption images in detail. Run it again to continue where it stopped.
 
@@ -141,6 +149,10 @@ def caption(
         time_limit=time_limit,
         max_failures=max_failures,
     )
+
+    if dry_run:
+        print("\n".join(pipeline.estimate(inputs, out, shard_size=shard_size)))
+        return
 
     summary = pipeline.run(
         inputs,

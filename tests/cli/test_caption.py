@@ -219,6 +219,27 @@ def test_missing_key_or_server_is_said_before_the_first_image(
     assert not (tmp_path / "d").exists()
 
 
+def test_dry_run_checks_and_estimates_all_images_and_writes_nothing(
+    call, server, chat_arguments, tmp_path, monkeypatch
+):
+    before = sorted(tmp_path.rglob("*"))
+    code, output, errors = call(*chat_arguments, "--dry-run")
+    assert code == 0, errors
+    assert "all checked" in output and "requests to a-model" in output and "at most" in output
+    assert sorted(tmp_path.rglob("*")) == before and not server.requests
+
+    # After a run, its times and its prompts are known.
+    call(*chat_arguments)
+    sent = len(server.requests)
+    code, output, errors = call(*chat_arguments, "--dry-run")
+    assert "s an image in the last run" in output and "as those of" in output
+    assert len(server.requests) == sent
+
+    monkeypatch.delenv(chat.KEY)
+    code, _, errors = call(*chat_arguments, "--dry-run")
+    assert code == 2 and "OPENAI_API_KEY isn't set" in errors
+
+
 def test_answers_that_are_missing_leave_the_run_pending(call, server, chat_arguments):
     server.script = ["empty", {"content": None, "refusal": "I can't help with that."}]
     code, output, errors = call(*chat_arguments)
@@ -234,12 +255,14 @@ def test_answers_that_are_missing_leave_the_run_pending(call, server, chat_argum
 def test_refusals_are_settled_and_not_paid_for_again(call, server, chat_arguments):
     server.otherwise = {"content": "I'm sorry, but I can't assist with that request."}
     code, _, errors = call(*chat_arguments)
-    assert code == caption.FAILED_IMAGES and "it refuses: I'm sorry" in errors and len(server.requests) == 9
+    assert (
+        code == caption.FAILED_IMAGES and "it refuses: can't assist" in errors and len(server.requests) == 6
+    )
 
-    assert call(*chat_arguments)[0] == caption.FAILED_IMAGES and len(server.requests) == 9
+    assert call(*chat_arguments)[0] == caption.FAILED_IMAGES and len(server.requests) == 6
 
     server.otherwise = "answer"
-    assert call(*chat_arguments, "--retry-failed")[0] == 0 and len(server.requests) == 12
+    assert call(*chat_arguments, "--retry-failed")[0] == 0 and len(server.requests) == 9
 
 
 @pytest.mark.parametrize("models", [401, 404])

@@ -7,6 +7,7 @@ MONKEYLIB_CHAT_DOLLARS with MONKEYLIB_CHAT_PRICES, MONKEYLIB_CHAT_CONCURRENCY an
 MONKEYLIB_CHAT_ANSWER_TOKENS.
 """
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,8 @@ MODEL, BASE_URL, KEY = "MONKEYLIB_CHAT_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KE
 TOKENS, DOLLARS, PRICES = "MONKEYLIB_CHAT_TOKENS", "MONKEYLIB_CHAT_DOLLARS", "MONKEYLIB_CHAT_PRICES"
 CONCURRENCY, ANSWER_TOKENS = "MONKEYLIB_CHAT_CONCURRENCY", "MONKEYLIB_CHAT_ANSWER_TOKENS"
 OPENAI = "https://api.openai.com/v1"
+
+_CHARACTERS_OF_A_TOKEN = 4  # in English, about
 
 # Responses are cached by the full request: not a byte of the prompt may change without a reason.
 _TASK = (
@@ -202,6 +205,29 @@ class ChatComposer(Composer):
     def cost(self) -> float:
         """US dollars since this composer was created; 0 where no prices are known."""
         return self.usage.dollars
+
+    def estimate(self, count: int, records: Sequence[Record] = ()) -> str:
+        """Return how many requests, tokens and dollars the captions of images need.
+
+        A token is taken for four characters, as in English. Prompts are as long as those of the records,
+        else as long as they may be; so are answers always. Answers that are asked for again are not counted,
+        nor are those that come from the cache.
+        """
+        lengths = [len(chat_prompt(record, self.prompt_characters)) for record in records]
+        length = sum(lengths) / len(lengths) if lengths else self.prompt_characters
+        prompt = count * math.ceil(length / _CHARACTERS_OF_A_TOKEN)
+        answer = count * self.answer_tokens
+
+        text = f"{count} requests to {self.version}, {prompt} tokens of prompts"
+        text += f" (as those of {len(lengths)} records)" if lengths else " at most"
+        text += f" and {answer} of answers at most"
+        prices = self._limits["prices"]
+        if prices is None:
+            return f"{text}; {PRICES} would say what they cost."
+
+        text += f": US$ {prices.dollars(prompt, answer):.2f}"
+        budget = self._limits["dollars"]
+        return f"{text}, and the budget is US$ {budget:.2f}." if budget is not None else f"{text}."
 
     def request(self, record: Record) -> dict[str, Any]:
         """Return the request about a filtered record, as it is sent."""

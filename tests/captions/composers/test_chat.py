@@ -554,3 +554,16 @@ def test_pickle_has_no_key(server, make_composer):
     assert KEY.encode() not in pickled
     assert pickle.loads(pickled).compose(record("a dog")) == "A DOG."
     assert pickle.loads(pickled).provenance == composer.provenance
+
+
+def test_estimate_is_for_all_images_by_the_prompts_of_some(make_composer):
+    composer = make_composer(prices=(1.0, 2.0), maximum_dollars=5.0, answer_tokens=100)
+    longest_prompts = composer.estimate(3_000_000)
+    assert longest_prompts == (
+        "3000000 requests to a-model, 4500000000 tokens of prompts at most and 300000000 of answers at most: "
+        "US$ 5100.00, and the budget is US$ 5.00."
+    )
+
+    prompt = -(-len(chat.chat_prompt(record())) // 4)
+    assert f"{prompt * 10} tokens of prompts (as those of 2 records)" in composer.estimate(10, [record()] * 2)
+    assert "MONKEYLIB_CHAT_PRICES would say what they cost" in make_composer().estimate(10)
