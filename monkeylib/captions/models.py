@@ -138,10 +138,12 @@ class Composer(Model):
         cost: US dollars spent since the composer was created. It is stored beside the records, not in them: a
             second run with cached answers costs nothing and gives the same records.
         batch_size: number of records that the composer gets at once, and the most that a kill can lose.
+        reads_images: whether it is shown the images.
         account: file of what the runs into one folder spent, for composers with a budget.
     """
 
     cost: float = 0.0
+    reads_images: bool = False
     account: Path | None = None
     batch_size: int = 8
 
@@ -175,6 +177,17 @@ class Composer(Model):
                 results.append(error)
 
         return results
+
+    def compose_with_images(
+        self, records: Sequence[Record], images: Sequence[Image.Image]
+    ) -> list[str | GeneratedCaption | Exception]:
+        """Return the captions of records, as `compose_all`, by a composer that `reads_images`.
+
+        Args:
+            records: the records.
+            images: the RGB image of each record.
+        """
+        raise NotImplementedError(f"the composer {self.name} reads no images")
 
 
 def crop(image: Image.Image, box: Sequence[float]) -> Image.Image:

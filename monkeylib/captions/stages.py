@@ -437,8 +437,6 @@ class MatchStage(Stage):
 class ComposeStage(Stage):
     """Filters the annotations, has the composer write the detailed caption, and checks it."""
 
-    reads_images = False
-
     def __init__(
         self,
         composer: Composer,
@@ -446,13 +444,14 @@ class ComposeStage(Stage):
         root: Path,
         max_failures: int = MAXIMUM_FAILURES,
     ) -> None:
-        self.model = composer
+        self.model: Composer = composer
+        self.reads_images = composer.reads_images
         self.name = composer.name
         self.filters = filters
         self._provenance = composer.provenance
         self.cached_model = CachedModel(
             composer,
-            composer.compose_all,
+            self._infer,
             str | GeneratedCaption,
             result_folder(root, self._provenance),
             composer.batch_size,
@@ -464,6 +463,16 @@ class ComposeStage(Stage):
     def provenance(self) -> tuple[Provenance, ...]:
         """Provenance of the filter and of the composer."""
         return self.filters.provenance, self._provenance
+
+    def _infer(self, samples: Sequence[PipelineSample]) -> list[str | GeneratedCaption | Exception]:
+        if not self.reads_images:
+            return self.model.compose_all([sample.record for sample in samples])
+
+        captions: list[str | GeneratedCaption | Exception] = []
+        for part in _parts_in_memory(samples):
+            records, images = [sample.record for sample in part], [sample.open() for sample in part]
+            captions += self.model.compose_with_images(records, images)
+        return captions
 
     def run(self, samples: Sequence[PipelineSample], progress: CountCallback | None) -> list[PipelineSample]:
         """Return the samples with finished records: filtered, captioned, checked."""
@@ -485,7 +494,7 @@ class ComposeStage(Stage):
         requests: list[InferenceRequest | None] = []
         for sample, content in zip(samples, contents, strict=True):
             if sample.record.sha256:
-                requests.append(InferenceRequest(json_digest([content]), sample.record))
+                requests.append(InferenceRequest(json_digest([content]), sample))
             else:
                 requests.append(None)
 

@@ -133,6 +133,8 @@ class Handler(BaseHTTPRequestHandler):
 def completion(body: dict, how: str = "answer") -> dict:
     """What the server answers: the whole captions of the prompt, in capitals, or fields of a message."""
     prompt = body["messages"][0]["content"]
+    if not isinstance(prompt, str):  # with an image
+        prompt = prompt[0]["text"]
     caption = next(line for line in prompt.splitlines() if line.startswith("Whole picture"))
     message = how if isinstance(how, dict) else {}
     text = {"empty": "", "null": None}.get(str(how), f" {caption.partition(': ')[2].upper()}\n\n")

@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
+
 from monkeylib import boxes, resources
 from monkeylib.boxes import Box
 from monkeylib.captions import answers
@@ -28,6 +30,7 @@ from monkeylib.captions.composers.chat_client import (
     environment,
     valid_address,
 )
+from monkeylib.captions.composers.chat_images import image_part, image_tokens
 from monkeylib.captions.filtering import confidence
 from monkeylib.captions.models import Composer
 from monkeylib.captions.registry import register_composer
@@ -35,6 +38,7 @@ from monkeylib.captions.registry import register_composer
 MODEL, BASE_URL, KEY = "MONKEYLIB_CHAT_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"
 TOKENS, DOLLARS, PRICES = "MONKEYLIB_CHAT_TOKENS", "MONKEYLIB_CHAT_DOLLARS", "MONKEYLIB_CHAT_PRICES"
 CONCURRENCY, ANSWER_TOKENS = "MONKEYLIB_CHAT_CONCURRENCY", "MONKEYLIB_CHAT_ANSWER_TOKENS"
+IMAGE = "MONKEYLIB_CHAT_IMAGE"
 OPENAI = "https://api.openai.com/v1"
 
 _CHARACTERS_OF_A_TOKEN = 4  # in English, about
@@ -50,6 +54,8 @@ _RULES = (
     "form one sentence. Name the main objects with their place, colour and shape, and how they lie to each "
     "other. Write fewer than six sentences. Give no coordinates, and don't describe single letters."
 )
+_SEEN = "The picture is attached. Where it shows that somebody is wrong, follow the picture."
+_SEEN_GROUNDING = 0.1  # of the answers of a model that sees what the experts have not said
 
 
 class ChatComposer(Composer):
@@ -80,6 +86,7 @@ class ChatComposer(Composer):
         answer_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
         temperature: float | None = None,
         prompt_characters: int = 6000,
+        image_side: int = 0,
         retry_policy: RetryPolicy | None = None,
     ) -> None:
         """Create the composer; no request is sent yet.
@@ -94,6 +101,7 @@ class ChatComposer(Composer):
             answer_limit: name of `answer_tokens` in requests: OpenAI's newer models take the longer one.
             temperature: the endpoint's default if not given, as in the released code.
             prompt_characters: maximum length of a prompt, see `chat_prompt`.
+            image_side: longest side in pixels of the image that the model is shown; 0 for none.
             retry_policy: delays and number of attempts.
 
         Raises:
@@ -119,6 +127,8 @@ class ChatComposer(Composer):
         self.answer_tokens, self.answer_limit = answer_tokens, answer_limit
         self.temperature = temperature
         self.prompt_characters = prompt_characters
+        self.image_side = image_side
+        self.reads_images = image_side > 0
 
     @classmethod
     def from_environment(cls, cache: Path | str | None = None) -> "ChatComposer":
@@ -127,7 +137,7 @@ class ChatComposer(Composer):
         MONKEYLIB_CHAT_TOKENS is the budget in tokens, MONKEYLIB_CHAT_DOLLARS that in US dollars,
         MONKEYLIB_CHAT_PRICES the prices of a million tokens of prompts and of answers ("0.5,1.5"),
         MONKEYLIB_CHAT_CONCURRENCY the maximum number of requests at once, MONKEYLIB_CHAT_ANSWER_TOKENS the
-        maximum length of an answer.
+        maximum length of an answer, MONKEYLIB_CHAT_IMAGE the longest side of the image that is sent.
 
         Raises:
             ValueError: one of them is no number, or an option that the composer refuses.
@@ -144,6 +154,8 @@ class ChatComposer(Composer):
             options["concurrency"] = int(concurrency[0])
         if answer_tokens := _environment_numbers(ANSWER_TOKENS, 1):
             options["answer_tokens"] = int(answer_tokens[0])
+        if image_side := _environment_numbers(IMAGE, 1):
+            options["image_side"] = int(image_side[0])
         return cls(cache, **options)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,12 +170,14 @@ class ChatComposer(Composer):
     @property
     def settings(self) -> dict[str, Any]:
         """The endpoint (without secrets in its address), and the settings of prompt and answer."""
-        return {
+        settings = {
             "base_url": self.address,
             "answer_tokens": self.answer_tokens,
             "temperature": self.temperature,
             "prompt_characters": self.prompt_characters,
         }
+        # Settings are keys of the cache: those of a model that sees nothing stay as they were.
+        return {**settings, "image_side": self.image_side} if self.image_side else settings
 
     @cached_property
     def _client(self) -> ChatClient:
@@ -215,7 +229,7 @@ class ChatComposer(Composer):
         """
         lengths = [len(chat_prompt(record, self.prompt_characters)) for record in records]
         length = sum(lengths) / len(lengths) if lengths else self.prompt_characters
-        prompt = count * math.ceil(length / _CHARACTERS_OF_A_TOKEN)
+        prompt = count * (math.ceil(length / _CHARACTERS_OF_A_TOKEN) + image_tokens(self.image_side))
         answer = count * self.answer_tokens
 
         text = f"{count} requests to {self.version}, {prompt} tokens of prompts"
@@ -229,9 +243,13 @@ class ChatComposer(Composer):
         budget = self._limits["dollars"]
         return f"{text}, and the budget is US$ {budget:.2f}." if budget is not None else f"{text}."
 
-    def request(self, record: Record) -> dict[str, Any]:
-        """Return the request about a filtered record, as it is sent."""
-        prompt = chat_prompt(record, self.prompt_characters)
+    def request(self, record: Record, image: Image.Image | None = None) -> dict[str, Any]:
+        """Return the request about a filtered record, as it is sent, with the image if the model sees it."""
+        prompt: Any = chat_prompt(record, self.prompt_characters)
+        if image is not None:
+            text = {"type": "text", "text": f"{prompt}\n{_SEEN}"}
+            prompt = [text, image_part(image, self.image_side)]
+
         request = {
             "model": self.version,
             "messages": [{"role": "user", "content": prompt}],
@@ -241,7 +259,7 @@ class ChatComposer(Composer):
             request["temperature"] = self.temperature
         return request
 
-    def compose(self, record: Record) -> str:
+    def compose(self, record: Record, image: Image.Image | None = None) -> str:
         """Return the caption; empty, without a request, for a record without annotations.
 
         Raises:
@@ -254,7 +272,8 @@ class ChatComposer(Composer):
         def accept(response: dict[str, Any]) -> str:
             return self._caption(record, response)
 
-        return self._client.send(self.request(record), self.answer_tokens, accept)
+        request = self.request(record, image)
+        return self._client.send(request, self.answer_tokens, accept, image_tokens(self.image_side))
 
     def _caption(self, record: Record, response: dict[str, Any]) -> str:
         """Return the caption in a response.
@@ -276,23 +295,34 @@ class ChatComposer(Composer):
             refusal = f", and refused: {message['refusal']}" if message.get("refusal") else ""
             raise ChatFailed(f"The chat model gave no text (it ended with {reason!r}{refusal}).", "no-answer")
 
-        if problems := answers.rejections(record.model_copy(update={"detailed_caption": text})):
+        minimum = _SEEN_GROUNDING if self.reads_images else answers.MINIMUM_GROUNDING
+        if problems := answers.rejections(record.model_copy(update={"detailed_caption": text}), minimum):
             raise AnswerRejected(f"{'; '.join(problems)} ({_excerpt(text)})")
         return " ".join(text.split())
 
     def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
         """Return the captions, up to `concurrency` requested at once, an exception for each that failed."""
+        return self._compose_each(records, [None] * len(records))
 
-        def compose_or_error(record: Record) -> str | GeneratedCaption | Exception:
+    def compose_with_images(
+        self, records: Sequence[Record], images: Sequence[Image.Image]
+    ) -> list[str | GeneratedCaption | Exception]:
+        """Return the captions, as `compose_all`, by a model that is shown the images."""
+        return self._compose_each(records, images)
+
+    def _compose_each(
+        self, records: Sequence[Record], images: Sequence[Image.Image | None]
+    ) -> list[str | GeneratedCaption | Exception]:
+        def compose_or_error(record: Record, image: Image.Image | None) -> str | GeneratedCaption | Exception:
             try:
-                return self.compose(record)
+                return self.compose(record, image)
             except Exception as error:  # recorded by the pipeline; the others go on
                 return error
 
         # Threads wait for the endpoint most of the time; results come in the order of the records.
         threads = ThreadPoolExecutor(self.concurrency)
         try:
-            return list(threads.map(compose_or_error, records))
+            return list(threads.map(compose_or_error, records, images))
         finally:
             threads.shutdown(cancel_futures=True)  # an interrupted run sends nothing more
 

@@ -29,6 +29,7 @@ from filelock import FileLock
 
 from monkeylib import resources
 from monkeylib.captions.composers.budget import Budget, Reservation
+from monkeylib.captions.composers.chat_images import texts_of, without_images
 from monkeylib.captions.composers.http_limits import limited_client
 from monkeylib.captions.failures import FailureKind, ModelError
 from monkeylib.digests import json_digest
@@ -179,7 +180,11 @@ class ChatClient:
             pass
 
     def send(
-        self, request: dict[str, Any], answer_tokens: int, accept: Callable[[dict[str, Any]], str]
+        self,
+        request: dict[str, Any],
+        answer_tokens: int,
+        accept: Callable[[dict[str, Any]], str],
+        image_tokens: int = 0,
     ) -> str:
         """Return the answer to a request of the chat API, from the cache if an accepted one came before.
 
@@ -192,6 +197,7 @@ class ChatClient:
             answer_tokens: maximum number of tokens of its answer.
             accept: returns the text of a response; raises `AnswerRejected` or another `ChatFailed` if it
                 is of no use.
+            image_tokens: maximum number of tokens of the images in the request.
 
         Raises:
             ChatFailed: refused, failed or rejected as often as the retry policy allows.
@@ -213,24 +219,29 @@ class ChatClient:
             for leftover in path.parent.glob(f".{path.stem}.*"):
                 leftover.unlink(missing_ok=True)
 
-            response, answer = self._request_until_accepted(request, answer_tokens, accept)
+            response, answer = self._request_until_accepted(request, answer_tokens, accept, image_tokens)
             with resources.atomic_write(path) as temporary:
-                temporary.write_text(json.dumps({"request": request, "response": response}), encoding="utf-8")
+                content = json.dumps({"request": without_images(request), "response": response})
+                temporary.write_text(content, encoding="utf-8")
             return answer
 
     def cache_path(self, request: dict[str, Any]) -> Path:
         """Return the file of a request's response, named by the digest of the endpoint and the request."""
-        digest = json_digest([self.address, request])
+        digest = json_digest([self.address, without_images(request)])
         return self.cache / digest[:2] / f"{digest}.json"
 
     def _request_until_accepted(
-        self, request: dict[str, Any], answer_tokens: int, accept: Callable[[dict[str, Any]], str]
+        self,
+        request: dict[str, Any],
+        answer_tokens: int,
+        accept: Callable[[dict[str, Any]], str],
+        image_tokens: int,
     ) -> tuple[dict[str, Any], str]:
         """Return the first response that is accepted, and its answer."""
         count = self.retry_policy.answers
         asked = request
         for number in range(1, count + 1):
-            response = self._send_with_retries(asked, answer_tokens)
+            response = self._send_with_retries(asked, answer_tokens, image_tokens)
             try:
                 return response, accept(response)
             except AnswerRejected as error:
@@ -240,9 +251,13 @@ class ChatClient:
 
         raise ValueError(f"a request has to be sent at least once, got {count} answers")
 
-    def _send_with_retries(self, request: dict[str, Any], answer_tokens: int) -> dict[str, Any]:
+    def _send_with_retries(
+        self, request: dict[str, Any], answer_tokens: int, image_tokens: int
+    ) -> dict[str, Any]:
         # A token is at least a byte, so the prompt has at most as many tokens as bytes.
-        prompt_tokens = sum(len(message["content"].encode()) + OVERHEAD for message in request["messages"])
+        prompt_tokens = image_tokens
+        for message in request["messages"]:
+            prompt_tokens += sum(len(text.encode()) for text in texts_of(message)) + OVERHEAD
 
         failed_attempts = 0
         while True:
