@@ -19,7 +19,11 @@ class Handler(BaseHTTPRequestHandler):
         """Answer what asks for the list of models."""
         self.counted = 0
         status = self.server.models
-        text = {"object": "list", "data": []} if status == 200 else {"error": {"message": self._echo()}}
+        text = (
+            {"object": "list", "data": self.server.listed}
+            if status == 200
+            else {"error": {"message": self._echo()}}
+        )
         self._send(json.dumps(text), status)
 
     def _echo(self):
@@ -160,7 +164,7 @@ class Server(ThreadingHTTPServer):
         self.guard, self.woken = threading.Lock(), threading.Event()
         self.requests, self.times, self.script, self.otherwise = [], [], [], "answer"
         self.running, self.most, self.pause = 0, 0, 0.0
-        self.models = 200  # status of the list of models
+        self.models, self.listed = 200, []  # status of the list of models, and the list
 
 
 @contextlib.contextmanager

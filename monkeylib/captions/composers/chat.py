@@ -208,7 +208,7 @@ class ChatComposer(Composer):
             ChatFailed: the endpoint cannot be reached, or refuses the key.
             ModuleNotFoundError: the package openai isn't installed.
         """
-        self._client.check()
+        self._client.check(self.version)
 
     @property
     def usage(self) -> Usage:

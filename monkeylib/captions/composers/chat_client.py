@@ -42,6 +42,7 @@ _REFUSED = {401, 403, 404}  # no other request would fare better
 _NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"}
 _REPEATED_CHARACTERS = 2000  # of a rejected answer, when the endpoint is asked again
 _AGAIN = "Write the description again: plain sentences in English about the picture, and nothing else."
+_NAMED_MODELS, _NAMED_CHARACTERS = 5, 200  # of those that an endpoint lists
 _CHECK_TIMEOUT = 20.0  # seconds in which an endpoint has to show that it is there
 
 
@@ -156,14 +157,16 @@ class ChatClient:
         self._refused_until = 0.0  # on the monotonic clock
         self._failed_requests = 0  # in a row, in all their attempts
 
-    def check(self) -> None:
+    def check(self, model: str) -> None:
         """Ask the endpoint for its models, which costs nothing, to see that it is there and takes the key.
+
+        If it lists models, and not this one, that is said: lists need not be complete.
 
         Raises:
             ChatFailed: it cannot be reached, or refuses the key. Any other answer shows that it is there.
         """
         try:
-            self._client.with_options(timeout=_CHECK_TIMEOUT).models.with_raw_response.list()
+            raw = self._client.with_options(timeout=_CHECK_TIMEOUT).models.with_raw_response.list()
         except self._openai.AuthenticationError as error:
             raise ChatFailed(
                 self._redact(f"The endpoint {self.address} refuses the key ({_status_reason(error)}).")
@@ -177,7 +180,15 @@ class ChatClient:
             ) from None
         except self._openai.OpenAIError:
             # Many endpoints have no list of models, or don't show it to every key.
-            pass
+            return
+
+        try:
+            models = [str(item["id"]) for item in json.loads(raw.http_response.text)["data"]]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return
+        if models and model not in models:
+            names = self._redact(", ".join(models[:_NAMED_MODELS]))[:_NAMED_CHARACTERS]
+            say(str(ChatFailed(f"The endpoint {self.address} does not list the model {model}, but {names}.")))
 
     def send(
         self,

@@ -287,6 +287,20 @@ def test_check_asks_for_the_models_and_costs_nothing(server, make_composer):
     assert not server.requests and composer.usage.requests == 0
 
 
+def test_check_says_that_the_model_is_not_listed(server, make_composer, capsys):
+    server.listed = [{"id": "a-model"}]
+    make_composer().check()
+    assert capsys.readouterr().err == ""
+
+    server.listed = [{"id": "another"}, {"id": "\x1b[31mred"}]
+    make_composer().check()
+    said = capsys.readouterr().err
+    assert "does not list the model a-model, but another, ?[31mred." in said
+
+    server.listed = "no list"
+    make_composer().check()
+
+
 def test_check_finds_what_is_missing(server, make_composer, monkeypatch):
     server.models = 401
     with pytest.raises(ChatFailed, match="http://127.0.0.1:.* refuses the key .status 401") as failure:
