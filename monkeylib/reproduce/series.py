@@ -65,6 +65,7 @@ SERIES = (
     Notebook("07_ablations", inputs=(_BASE, *_GRID)),
     Notebook("08_visualization", needs=("05_finetuning", "06_evaluation"), inputs=(_BASE, _SAMPLES)),
     Notebook("A1_official_weights", inputs=("tests/goldens", "tests/data", _SAMPLES)),
+    Notebook("A4_your_model_more_pixels", inputs=(_BASE, "data/models/nano-llava")),
 )
 
 
