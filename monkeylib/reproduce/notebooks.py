@@ -10,7 +10,6 @@ from typing import Any
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
-from PIL import Image
 
 from monkeylib import resources
 from monkeylib.images import open_image
@@ -23,6 +22,7 @@ TAGS = {PARAMETERS, CHECKED, SKIPPED, "nbval-ignore-output", "nbval-raises-excep
 MAX_CELL_LINES = 25
 MAX_FUNCTION_LINES = 5
 MAX_FILE_BYTES = 800_000
+_PNG_COLOUR_TYPE, _PALETTE = 25, b"\x03"  # place of the colour type in a PNG file, and one of its values
 MAX_PNG_CHARACTERS = 60_000  # in base 64
 
 
@@ -171,8 +171,7 @@ def _compress_image(output: NotebookNode) -> NotebookNode:
 
 def _has_palette(png: bytes) -> bool:
     """Return whether an image is a PNG with a palette: one that `_compress_image` has made."""
-    with Image.open(io.BytesIO(png)) as image:
-        return image.mode == "P"
+    return png[_PNG_COLOUR_TYPE : _PNG_COLOUR_TYPE + 1] == _PALETTE
 
 
 # Rules
