@@ -20,7 +20,7 @@ LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,dev
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test test-series test-harness torture lab nano-base nano-llava lint lock audit clean
+.PHONY: help install reproduce ablations test test-notebooks test-harness torture lab nano-base nano-llava lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,14 +44,16 @@ reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=
 ablations: $(STAMP) ## run the grid of experiments, for hours; interrupt and go on: ONLY=variant SEED=0 PROFILE=nano
 	$(BIN)/monkeylib ablations --profile $(PROFILE) $(ONLY:%=--only %) $(if $(filter command line,$(origin SEED)),--seed $(SEED))
 
-SERIES_TESTS := tests/test_smoke_series.py
+# Three processes on two cores: much of the time, one of them waits for a process that it tests.
+TEST_PROCESSES ?= 3
+NOTEBOOK_TESTS := tests/test_smoke_series.py tests/test_stated_results.py
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
-test: $(STAMP) ## test the library, and the results that notebooks state
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-	    --ignore $(SERIES_TESTS)
+test: $(STAMP) ## test everything but whole notebooks
+	$(PYTEST) --numprocesses $(TEST_PROCESSES) $(NOTEBOOK_TESTS:%=--ignore %)
 
-test-series: $(STAMP) ## run all notebooks from end to end under the profile smoke (4 minutes)
-	$(BIN)/python -m pytest $(SERIES_TESTS)
+test-notebooks: $(STAMP) ## check the results that notebooks state, and run all on tiny models (5 minutes)
+	$(PYTEST) --numprocesses 2 $(NOTEBOOK_TESTS)
 
 # In an environment of its own, over that of the library: what harnesses need is no dependency of it.
 test-harness: $(HARNESSENV)/.installed ## run lmms-eval, VLMEvalKit and the official scorers (CIDEr's needs Java)

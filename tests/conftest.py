@@ -28,6 +28,18 @@ LONGEST_FILES = (
     "test_strategies.py",
     "test_distributed.py",
     "test_series.py",
+    "test_checkpointing.py",
+    "test_memory.py",
+    "test_grid.py",
+    "test_finetune.py",
+    "test_signals.py",
+    "test_position.py",
+    "test_health.py",
+    "test_export.py",
+    "test_cluster.py",
+    "test_cases.py",
+    "test_families.py",
+    "test_convert.py",
 )
 
 

@@ -1,10 +1,14 @@
 """Tiny notebooks for tests."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from monkeylib import resources
 from monkeylib.reproduce import notebooks
 
 
@@ -30,3 +34,17 @@ def write_notebook(
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path
+
+
+def run_nbval(path, outputs):
+    """Run a notebook's cells and compare the stated results; files are written to `outputs`."""
+    sanitize = resources.notebooks() / "sanitize.cfg"
+    command = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", sanitize]
+
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *command, path],
+        env={**os.environ, "MONKEYLIB_OUTPUTS": str(outputs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
