@@ -275,12 +275,12 @@ def base_folder(profile: Profile) -> Path:
     return folder
 
 
-def quantization_config(bits: int) -> BitsAndBytesConfig:
-    """Quantise the language model to 4 or 8 bits, and leave vision and resampler as they are.
+def require_bits(bits: int) -> None:
+    """Check that weights can be quantised to so many bits here.
 
     Raises:
         ModuleNotFoundError: bitsandbytes is not installed.
-        ValueError: other bits.
+        ValueError: neither 4 nor 8 bits.
     """
     if bits not in (4, 8):
         raise ValueError(f"weights are quantised to 4 or 8 bits, got {bits}: pass bits=4, bits=8 or nothing")
@@ -290,6 +290,14 @@ def quantization_config(bits: int) -> BitsAndBytesConfig:
             "`pip install bitsandbytes`"
         )
 
+
+def quantization_config(bits: int) -> BitsAndBytesConfig:
+    """Quantise the language model to 4 or 8 bits, and leave vision and resampler as they are.
+
+    Raises:
+        ModuleNotFoundError, ValueError: as `require_bits`.
+    """
+    require_bits(bits)
     return BitsAndBytesConfig(
         load_in_4bit=bits == 4,
         load_in_8bit=bits == 8,

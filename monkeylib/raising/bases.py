@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from transformers.utils import is_torchvision_available
 
 from monkeylib.checkpoints import hub
 from monkeylib.checkpoints.weight_files import explain_broken
+from monkeylib.profiles import build
 from monkeylib.raising.families import refusal
 from monkeylib.raising.tower import tower_name
 
@@ -85,13 +85,7 @@ def quantize_language_model(config: PreTrainedConfig, bits: int) -> BitsAndBytes
         ModuleNotFoundError: bitsandbytes is not installed.
         ValueError: other bits.
     """
-    if bits not in (4, 8):
-        raise ValueError(f"weights are quantised to 4 or 8 bits, got {bits}: pass bits=4, bits=8 or nothing")
-    if find_spec("bitsandbytes") is None:
-        raise ModuleNotFoundError(
-            f"loading in {bits} bits needs the package bitsandbytes, which isn't installed here: "
-            "`pip install bitsandbytes`"
-        )
+    build.require_bits(bits)
     return BitsAndBytesConfig(
         load_in_4bit=bits == 4,
         load_in_8bit=bits == 8,

@@ -6,26 +6,7 @@ from dataclasses import replace
 import pytest
 
 from monkeylib.evaluation import prediction_folders
-from monkeylib.evaluation.examples import Prediction
-from tests.support.prediction_rows import write_predictions
-
-
-def _predictions(is_correct, images=20):
-    """Two questions about each image, answered correctly where `is_correct(image)`."""
-    return [
-        Prediction(
-            id=f"{image}-{number}",
-            image=f"image {image}",
-            question="what is it?",
-            answers=["yes", "no"],
-            prompt="vqa",
-            prediction="yes" if is_correct(image) else "maybe",
-            model="",
-            meta={"family": "general" if image % 2 else "document"},
-        )
-        for image in range(images)
-        for number in range(2)
-    ]
+from tests.support.prediction_rows import predictions_of_images, write_predictions
 
 
 def write_notes(folder, **notes):
@@ -68,7 +49,7 @@ def test_runs_of_one_model_are_told_apart(tmp_path):
 
 
 def test_folder_is_scored_without_what_has_no_answers_and_foreign_files_stay(tmp_path):
-    rows = _predictions(lambda image: True, images=2)
+    rows = predictions_of_images(lambda image: True, images=2)
     write_predictions(tmp_path / "docvqa.jsonl", [replace(row, answers=[]) for row in rows])
     assert not prediction_folders.has_scores(tmp_path)
     with pytest.raises(

@@ -6,36 +6,16 @@ from dataclasses import replace
 import pytest
 
 from monkeylib.evaluation import results, score_tables
-from monkeylib.evaluation.examples import Prediction
 from monkeylib.evaluation.foreign_predictions import NO_PREDICTION
 from monkeylib.evaluation.metrics import mme
 from tests.support import prediction_rows
-from tests.support.prediction_rows import write_predictions
-
-
-def _predictions(is_correct, images=20):
-    """Two questions about each image, answered correctly where `is_correct(image)`."""
-    return [
-        Prediction(
-            id=f"{image}-{number}",
-            image=f"image {image}",
-            question="what is it?",
-            answers=["yes", "no"],
-            prompt="vqa",
-            prediction="yes" if is_correct(image) else "maybe",
-            model="",
-            meta={"family": "general" if image % 2 else "document"},
-        )
-        for image in range(images)
-        for number in range(2)
-    ]
-
+from tests.support.prediction_rows import predictions_of_images, write_predictions
 
 # --- scores ---------------------------------------------------------------------------------------
 
 
 def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
-    path = write_predictions(tmp_path / "half.jsonl", _predictions(lambda image: image % 2))
+    path = write_predictions(tmp_path / "half.jsonl", predictions_of_images(lambda image: image % 2))
     # Half of the images are answered correctly, both of their questions.
     score = prediction_rows.score(path, "exact_match")
 
@@ -56,7 +36,9 @@ def test_scores_intervals_and_groups_come_from_the_file(tmp_path):
 
 
 def test_group_needs_a_field_with_few_values():
-    rows = [replace(row, meta=row.meta | {"box": [1, 2], "key": row.id}) for row in _predictions(bool)]
+    rows = [
+        replace(row, meta=row.meta | {"box": [1, 2], "key": row.id}) for row in predictions_of_images(bool)
+    ]
     rows[0].meta["family"] = "<other>"
     runs = {("m", "x"): rows}
     by_field = {"box": "by 'box': expected texts or numbers, got .1, 2.", "gone": "choose one of family, key"}
@@ -75,8 +57,8 @@ def test_group_needs_a_field_with_few_values():
 
 
 def test_two_runs_are_compared_example_by_example():
-    better = _predictions(lambda image: image < 15)
-    worse = _predictions(lambda image: image < 8)
+    better = predictions_of_images(lambda image: image < 15)
+    worse = predictions_of_images(lambda image: image < 8)
     difference = results.compare(better, worse, "exact_match")
 
     assert difference.value == pytest.approx(7 / 20)
@@ -90,7 +72,7 @@ def _equal_answers(prediction, images):
         replace(
             row, answers=["yes"], prediction=prediction, meta={"task": mme.MME_PERCEPTION[number // 2 % 10]}
         )
-        for number, row in enumerate(_predictions(bool, images))
+        for number, row in enumerate(predictions_of_images(bool, images))
     ]
 
 
@@ -120,7 +102,7 @@ def test_interval_of_a_task_of_mme_is_on_the_scale_of_one_task():
 
 
 def test_runs_on_different_examples_are_not_compared():
-    predictions = _predictions(lambda image: True)
+    predictions = predictions_of_images(lambda image: True)
     with pytest.raises(ValueError, match="1 ids are in one alone, such as"):
         results.compare(predictions, predictions[1:], "exact_match")
 
@@ -136,14 +118,14 @@ def test_empty_file_or_split_without_metrics_raises(tmp_path):
 
 
 def test_questions_without_an_accepted_answer_are_named():
-    rows = _predictions(lambda image: True, images=2)
+    rows = predictions_of_images(lambda image: True, images=2)
     rows[1] = replace(rows[1], answers=[])
     with pytest.raises(ValueError, match="1 of the 4 questions of x have no accepted answer, such as '0-1'"):
         results.score_runs({("m", "x"): rows}, {"x": ["anls"]})
 
 
 def test_failures_count_as_wrong_and_are_counted_beside_empty_and_cut_answers(tmp_path):
-    rows = _predictions(lambda image: True, images=5)
+    rows = predictions_of_images(lambda image: True, images=5)
     rows[0] = replace(rows[0], prediction="", error="image: truncated")
     rows[1] = replace(rows[1], prediction=" \n")
     rows[2] = replace(rows[2], is_cut=True)
@@ -162,7 +144,7 @@ def test_failures_count_as_wrong_and_are_counted_beside_empty_and_cut_answers(tm
 
 
 def test_missing_predictions_are_no_failures():
-    rows = _predictions(lambda image: True, images=2)
+    rows = predictions_of_images(lambda image: True, images=2)
     rows[1:] = [replace(row, prediction="", error=NO_PREDICTION) for row in rows[1:]]
 
     table = results.score_runs({("m", "x"): rows}, {"x": ["exact_match"]})
@@ -173,7 +155,7 @@ def test_missing_predictions_are_no_failures():
 
 
 def test_last_line_without_its_end_is_read_and_an_incomplete_one_is_an_error(tmp_path):
-    path = write_predictions(tmp_path / "p.jsonl", _predictions(lambda image: image == 0, images=2))
+    path = write_predictions(tmp_path / "p.jsonl", predictions_of_images(lambda image: image == 0, images=2))
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert len(results.scores_by_id(path, "exact_match")) == 4
 

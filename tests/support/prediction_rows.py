@@ -21,6 +21,24 @@ def prediction(number: int, correct: bool, label: str = "yes", split: str = "fin
     )
 
 
+def predictions_of_images(is_correct, images=20):
+    """Two questions about each image, answered correctly where `is_correct(image)`."""
+    return [
+        Prediction(
+            id=f"{image}-{number}",
+            image=f"image {image}",
+            question="what is it?",
+            answers=["yes", "no"],
+            prompt="vqa",
+            prediction="yes" if is_correct(image) else "maybe",
+            model="",
+            meta={"family": "general" if image % 2 else "document"},
+        )
+        for image in range(images)
+        for number in range(2)
+    ]
+
+
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> Path:
     """Write a predictions file."""
     path.parent.mkdir(parents=True, exist_ok=True)
