@@ -27,13 +27,14 @@ help: ## list the targets
 
 install: $(STAMP) ## create .venv and install the locked dependencies and monkeylib (once)
 
-# The stamp is written last, so that an interrupted installation is resumed.
+# The stamp is written last, so that an interrupted installation is resumed. Python compiles what is imported
+# when it is imported first: compiling everything here takes as long as the rest of the installation.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("monkeylib needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.12" % v[:2])'
 	@rm -f $@
 	@echo "Installing the locked environment into $(VENV): a few minutes, once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --quiet -r requirements.lock
+	@$(PIP) install --quiet --no-compile -r requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
