@@ -6,13 +6,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from monkeylib.boxes import Box
+from monkeylib.boxes import Box, contains
 from monkeylib.data import synthetic
 from monkeylib.data.synthetic.renderings import RENDERINGS
 from monkeylib.data.synthetic.transfer import make_transfer_sample
 from monkeylib.evaluation.benchmarks import TRANSFER
 from monkeylib.evaluation.examples import Prediction, read_predictions
 from monkeylib.evaluation.metrics.text import exact_match
+from monkeylib.evaluation.statistics import mean_interval
+from monkeylib.tables import Row
+from monkeylib.tiling import Grid
 
 
 @dataclass(frozen=True)
@@ -105,3 +108,42 @@ def group_by_outcome(
         groups[names[correct[first], correct[second]]].append(example)
 
     return groups
+
+
+def border_scores(examples: Sequence[QualitativeExample], grid: Grid) -> list[Row]:
+    """Compare answers that a border between tiles cuts with those that lie in one tile.
+
+    Args:
+        examples: questions about the text of images, with the answers of models.
+        grid: rows and columns of tiles.
+
+    Returns:
+        A row for each model and `place` of the answer, "in one tile" or "cut by a border": `correct`, the
+        share of exact matches with its interval (`low`, `high`), and `n`. A place without questions is left
+        out.
+    """
+    rows: list[Row] = []
+    for model in examples[0].answers:
+        for place, is_cut in (("in one tile", False), ("cut by a border", True)):
+            at_place = [example for example in examples if _is_cut(example, grid) == is_cut]
+            if not at_place:
+                continue
+
+            correct = [float(example.correct[model]) for example in at_place]
+            interval = mean_interval(correct, clusters=[example.prediction.image for example in at_place])
+            limits = {"correct": interval.value, "low": interval.low, "high": interval.high}
+            rows.append({"model": model, "place": place, **limits, "n": interval.n})
+    return rows
+
+
+def _is_cut(example: QualitativeExample, grid: Grid) -> bool:
+    """Return whether no tile holds the answer's box as a whole."""
+    width, height = example.image.size
+    tiles = [
+        (col * width / grid.cols, row * height / grid.rows)
+        + ((col + 1) * width / grid.cols, (row + 1) * height / grid.rows)
+        for row in range(grid.rows)
+        for col in range(grid.cols)
+    ]
+    assert example.answer_box is not None
+    return not any(contains(tile, example.answer_box) for tile in tiles)

@@ -8,6 +8,7 @@ import pytest
 from monkeylib.data import synthetic
 from monkeylib.data.synthetic.transfer import make_transfer_sample
 from monkeylib.experiments import qualitative
+from monkeylib.tiling import Grid
 from tests.support.prediction_rows import prediction, write_predictions
 
 
@@ -58,3 +59,22 @@ def test_predictions_of_other_questions_raise(files, tmp_path):
         ValueError, match="predictions of fewer in .* answer other questions than those of first"
     ):
         qualitative.read_examples({"first": files["first"], "fewer": fewer})
+
+
+def test_answers_that_a_border_cuts_are_compared_with_those_in_one_tile(files):
+    examples = qualitative.read_examples(files)
+    cut = [
+        replace(e, prediction=replace(e.prediction, meta={"answer_box": [90, 10, 120, 20]})) for e in examples
+    ]
+
+    # Images have 192 pixels; the box of all other answers lies in the first of 2 x 2 tiles.
+    rows = qualitative.border_scores([*examples[:12], *cut[12:]], Grid(2, 2))
+    assert [(row["model"], row["place"], row["n"], row["correct"]) for row in rows] == [
+        ("first", "in one tile", 12, 1),
+        ("first", "cut by a border", 8, 3 / 8),
+        ("second", "in one tile", 12, 5 / 12),
+        ("second", "cut by a border", 8, 0),
+    ]
+
+    # One column of two tiles: the border is the other one.
+    assert {row["place"] for row in qualitative.border_scores(cut, Grid(2, 1))} == {"in one tile"}
