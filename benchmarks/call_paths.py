@@ -49,7 +49,7 @@ from monkeylib.digests import FileDigests
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.predict import predict
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 from monkeylib.profiles import build
 from monkeylib.training import finetune
 from monkeylib.training.batches import TrainingData

@@ -25,8 +25,8 @@ from monkeylib import resources, sizing, tables
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
-from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.prompts import IMAGE_TOKENS
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from monkeylib.inference import Monkey
 from monkeylib.messages import read_messages
+from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.prompts import PROMPTS, SEPARATOR, build_prompt
 

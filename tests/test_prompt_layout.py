@@ -10,8 +10,8 @@ from transformers.generation import GenerateBeamDecoderOnlyOutput
 from monkeylib.data import inspect
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
-from monkeylib.inference import Monkey
 from monkeylib.label_mask import IGNORE_INDEX
+from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.prompts import PROMPTS, PromptLayout
 from monkeylib.training.batches import ExampleEncoder

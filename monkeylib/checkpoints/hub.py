@@ -6,7 +6,9 @@ from __future__ import annotations
 import functools
 import re
 import socket
+import tempfile
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -45,6 +47,33 @@ def fetch_model(name: str | Path) -> Path:
             f"there is no checkpoint at {name}: it is no folder, and no model hub gave a model of that name "
             f"({first_line(error)}); check the name, or connect to a hub"
         ) from error
+
+
+def push_folder(
+    save: Callable[[Path], None],
+    repo_id: str,
+    commit_message: str,
+    private: bool | None = None,
+    token: str | None = None,
+) -> str:
+    """Put on the hub what a function writes into a new folder, and return its address.
+
+    Args:
+        save: writes the folder, which is not there yet.
+        repo_id: "owner/name"; created where there is none.
+        commit_message: of the change.
+        private: whether only its owner sees it.
+        token: of the owner, by default the one that is logged in.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    address = api.create_repo(repo_id, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "model"
+        save(folder)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+    return str(address)
 
 
 def go_offline_if_unreachable(name: str | Path) -> None:

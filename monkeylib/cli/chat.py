@@ -9,9 +9,9 @@ from monkeylib.cli import options
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from monkeylib.inference import Monkey
     from monkeylib.model.generation import Answer
     from monkeylib.model.streaming import AnswerStream
+    from monkeylib.monkey import Monkey
     from monkeylib.processing import GridInput
 
 
@@ -56,7 +56,7 @@ def _conversation(
     monkey: "Monkey", image: "Image", grid: "GridInput | None"
 ) -> "Callable[..., AnswerStream]":
     """Return a function that streams the answer to the next question of a conversation about an image."""
-    from monkeylib.inference import RaisedMonkey
+    from monkeylib.raised_monkey import RaisedMonkey
 
     # Monkey encodes and reads the image once. A raised model has the chat template of its base, which says
     # where the image stands, and reads everything for each question.

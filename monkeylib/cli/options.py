@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from monkeylib import profiles
-    from monkeylib.inference import Monkey
     from monkeylib.model.generation import Answer
+    from monkeylib.monkey import Monkey
     from monkeylib.tiling import AutoGrid, Grid
 
 # How many times more an image is stretched along one side than along the other before that is noted.

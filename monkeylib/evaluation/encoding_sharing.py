@@ -16,9 +16,9 @@ from transformers import BatchFeature, GenerationMixin
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import model_fingerprint
 from monkeylib.images import open_image
-from monkeylib.inference import RaisedMonkey
 from monkeylib.messages import ImagePart, Message
 from monkeylib.model.generation import Answer, check_context, count_visual_tokens
+from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.raising.tower import run_image_encoder
 from monkeylib.tiling import Grid
 

@@ -23,9 +23,9 @@ from monkeylib.evaluation import distributed
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import model_fingerprint
 from monkeylib.images import open_image
-from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig
 from monkeylib.model.generation import Answer, generate
+from monkeylib.monkey import Monkey
 from monkeylib.profiles import trainable
 from monkeylib.prompts import CHAT_PROMPTS, PROMPTS, build_prompt
 from monkeylib.raising import loading

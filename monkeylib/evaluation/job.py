@@ -34,7 +34,7 @@ from monkeylib.evaluation.predict import (
 )
 from monkeylib.evaluation.prediction_folders import QUESTION_FILES, SCORES_FILE
 from monkeylib.evaluation.results import check_field
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 from monkeylib.progress import say
 from monkeylib.prompts import PROMPTS
 from monkeylib.runs import RunFolder, read_manifest

@@ -37,11 +37,12 @@ from monkeylib.evaluation.examples import (
 )
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.images import ImageError
-from monkeylib.inference import Monkey, RaisedMonkey
 from monkeylib.model.generation import Answer
+from monkeylib.monkey import Monkey
 from monkeylib.profiles import Profile
 from monkeylib.progress import Progress
 from monkeylib.prompts import PROMPTS
+from monkeylib.raised_monkey import RaisedMonkey
 
 MAX_FAILED_SHARE = 0.1  # of the questions of a benchmark
 _MIN_LIMIT = 10  # failures that are accepted of any number of questions, unless there is nothing else

@@ -16,8 +16,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from monkeylib.digests import weights_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.images import ImageInput
-from monkeylib.inference import Monkey
 from monkeylib.model.generation import Answer, check_context, generate
+from monkeylib.monkey import Monkey
 from monkeylib.prompts import PROMPTS
 
 

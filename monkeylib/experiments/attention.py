@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from monkeylib.data.synthetic import Sample
 from monkeylib.images import ImageInput
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyImageProcessor
 from monkeylib.tables import Value
 from monkeylib.tiling import Grid, covered_side, join_tiles, split_tiles

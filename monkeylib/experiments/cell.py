@@ -24,7 +24,8 @@ from monkeylib.digests import json_digest, quick_file_digest
 from monkeylib.experiments import scoring
 from monkeylib.experiments.scoring import ScoreAtSteps, step_file
 from monkeylib.experiments.variants import VARIANTS, variant_profile
-from monkeylib.inference import Monkey, load_model
+from monkeylib.inference import load_model
+from monkeylib.monkey import Monkey
 from monkeylib.profiles import Profile, build, trainable
 from monkeylib.runs.manifest import code_version
 from monkeylib.tables import Row

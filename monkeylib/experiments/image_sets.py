@@ -20,7 +20,7 @@ from monkeylib.evaluation.benchmarks import nano_example
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import score_answers
 from monkeylib.evaluation.statistics import Interval, difference_interval, mean_interval
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 from monkeylib.tables import Row
 
 # Number of the first fresh image. Test sets and the sample images have lower numbers.

@@ -19,7 +19,7 @@ from monkeylib.data.synthetic.canvas import Style
 from monkeylib.data.synthetic.renderings import TRANSFORMS, transform_quadrants
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import score_answers
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 from monkeylib.profiles import build, trainable
 from monkeylib.tables import Row
 

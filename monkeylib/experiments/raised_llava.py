@@ -20,11 +20,11 @@ from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import AnswerScores
 from monkeylib.experiments import scoring
 from monkeylib.experiments.nano_llava import llava_profile, write_base
-from monkeylib.inference import RaisedMonkey
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.messages import ImagePart, Message
 from monkeylib.profiles import Profile
 from monkeylib.profiles.raised import RaisedProfile
+from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.raising import load_raised, raise_resolution
 from monkeylib.raising.bases import load_base, load_base_processor
 from monkeylib.raising.tower import run_image_encoder

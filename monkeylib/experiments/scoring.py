@@ -19,7 +19,7 @@ from monkeylib.digests import weights_digest
 from monkeylib.evaluation import benchmarks
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import AnswerScores, score_answers
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 from monkeylib.profiles import Profile
 from monkeylib.tables import Row
 

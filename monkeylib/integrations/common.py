@@ -12,8 +12,9 @@ from monkeylib.evaluation.encoding_sharing import EncodingSharingRaised
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.images import ImageInput, open_image
-from monkeylib.inference import Monkey, RaisedMonkey
 from monkeylib.model.generation import check_context, count_visual_tokens
+from monkeylib.monkey import Monkey
+from monkeylib.raised_monkey import RaisedMonkey
 
 
 def generate_answers(

@@ -14,6 +14,7 @@ from vlmeval.vlm.base import BaseModel
 
 from monkeylib import inference
 from monkeylib.evaluation import distributed
+from monkeylib.raised_monkey import RaisedMonkey
 
 _CHOICE_TYPES = ("MCQ", "Y/N")
 _CHOICE_TOKENS = 10  # maximum length of the answer to a choice, as in the kit's own entry for Monkey
@@ -64,7 +65,7 @@ class MonkeyForVLMEvalKit(BaseModel):
             prompt, max_new_tokens = "choice", _CHOICE_TOKENS
         else:
             prompt, max_new_tokens = "vqa", self.max_new_tokens
-        if isinstance(self.monkey, inference.RaisedMonkey):
+        if isinstance(self.monkey, RaisedMonkey):
             prompt = self.monkey.default_prompt
 
         # The images are inside the content, none stands before it.

@@ -115,7 +115,7 @@ def generate(
         inputs: of the model, with `input_ids` and `attention_mask` `[B, T]`, padded on the left.
         max_new_tokens: maximum length of an answer.
         end_ids: the tokens that end a text; by default the tokenizer's end of text.
-        options: as in `inference.Monkey.answer`.
+        options: as in `monkey.Monkey.answer`.
 
     Returns:
         One answer for each prompt; with `num_return_sequences`, the others are its `samples`.

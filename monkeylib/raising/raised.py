@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,17 +57,7 @@ class Raised:
             private: whether only its owner sees it.
             token: of the owner, by default the one that is logged in.
         """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        address = api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as parent:
-            folder = Path(parent) / "raised"
-            self.save(folder)
-            api.upload_folder(
-                repo_id=repo_id, folder_path=folder, commit_message="Per-tile LoRA of monkeylib"
-            )
-        return str(address)
+        return hub.push_folder(self.save, repo_id, "Per-tile LoRA of monkeylib", private, token)
 
     def merge(self) -> PreTrainedModel:
         """Add the adapters of the mode "shared" to the weights, and return the model, now of its base class.

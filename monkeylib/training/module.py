@@ -14,9 +14,9 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
 from monkeylib.data.records import BadRecord
-from monkeylib.inference import Monkey
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile
 from monkeylib.training import strategies

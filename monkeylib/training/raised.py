@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monkeylib.data.records import BadRecord, Record
-from monkeylib.inference import RaisedMonkey
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.messages import ImagePart, Message
 from monkeylib.profiles.raised import RaisedProfile
+from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.raising import loading, raise_resolution
 from monkeylib.raising.bases import load_base, load_base_processor, require_base
 from monkeylib.raising.conversations import Conversations, EncodedTurns

@@ -25,9 +25,9 @@ from monkeylib import profiles, resources, tables
 from monkeylib.data.synthetic import make_sample, make_test_set
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import score_answers
-from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.resampler import Projector
+from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile, build
 from monkeylib.profiles.schema import ComponentTraining, ResamplerTraining, TrainableComponents

@@ -18,7 +18,8 @@ from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import score_answers
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.experiments.image_sets import compare_on_image_sets
-from monkeylib.inference import Monkey, load_model
+from monkeylib.inference import load_model
+from monkeylib.monkey import Monkey
 from monkeylib.profiles import Profile
 from monkeylib.reproduce.tables import markdown_table
 from monkeylib.tables import Row

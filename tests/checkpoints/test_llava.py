@@ -20,8 +20,8 @@ from monkeylib import profiles
 from monkeylib.checkpoints import llava
 from monkeylib.data.inspect import count_tokens
 from monkeylib.data.records import Record
-from monkeylib.inference import Monkey
 from monkeylib.label_mask import IGNORE_INDEX
+from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import build
 from monkeylib.profiles.schema import HFVisionConfig, LanguageModelConfig

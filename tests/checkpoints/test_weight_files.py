@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 import monkeylib
 from monkeylib.checkpoints import weight_files
 from monkeylib.checkpoints.weight_files import explain_broken, file_inside, open_weights
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 
 
 def write_weights(folder, **files):

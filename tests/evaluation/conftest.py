@@ -2,7 +2,7 @@
 
 import pytest
 
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 from tests.support import random_monkey
 
 

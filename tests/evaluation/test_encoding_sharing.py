@@ -3,7 +3,7 @@ import torch
 
 from monkeylib.evaluation.encoding_sharing import EncodingSharingRaised, can_share, join_encodings
 from monkeylib.evaluation.examples import Example
-from monkeylib.inference import RaisedMonkey
+from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.raising import raise_resolution
 from monkeylib.raising.tower import find_tower
 from tests.raising.conftest import noise_image

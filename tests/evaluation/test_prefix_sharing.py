@@ -7,7 +7,7 @@ import torch
 
 from monkeylib.evaluation.examples import Example, make_batches
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from tests.support import noise_questions, random_monkey
 from tests.support.answers import assert_distinct, assert_same

@@ -8,7 +8,7 @@ from PIL import Image
 from monkeylib.data import synthetic
 from monkeylib.experiments import attention
 from monkeylib.experiments.attention import AttentionMaps
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.tiling import Grid, join_tiles
 

@@ -7,8 +7,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 from monkeylib import profiles, raise_resolution
 from monkeylib.evaluation.benchmarks import synthetic_examples
 from monkeylib.experiments import nano_llava
-from monkeylib.inference import Monkey, RaisedMonkey
+from monkeylib.monkey import Monkey
 from monkeylib.profiles import build
+from monkeylib.raised_monkey import RaisedMonkey
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import torch
 from monkeylib import profiles
 from monkeylib.evaluation.likelihood import AnswerScores, score_answers
 from monkeylib.experiments import scoring
-from monkeylib.inference import Monkey
 from monkeylib.model.tile_lora import tile_loras
+from monkeylib.monkey import Monkey
 from monkeylib.profiles import build, trainable
 from monkeylib.training.batches import synthetic_data
 from monkeylib.training.module import MonkeyTraining

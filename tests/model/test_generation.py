@@ -9,9 +9,9 @@ import torch
 from monkeylib.checkpoints import qwen_tokenizer
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
-from monkeylib.inference import Monkey
 from monkeylib.integrations import common
 from monkeylib.model.generation import _StopStrings
+from monkeylib.monkey import Monkey
 from tests.support.answers import assert_same
 from tests.support.released_files import vocabulary
 

@@ -10,6 +10,7 @@ from monkeylib.raising import load_raised, raise_resolution
 from monkeylib.raising.adapters import layer_adapters
 from tests.raising.conftest import noise_image
 from tests.support import tiny_vlms
+from tests.support.hub_uploads import HubUploads
 
 
 def load(folder):
@@ -213,22 +214,11 @@ def test_broken_adapters_raise_and_change_nothing(raised, tmp_path):
 
 
 def test_hub_gets_what_is_saved(raised, tmp_path, monkeypatch):
-    uploads = {}
-
-    class Hub:
-        def __init__(self, token=None):
-            uploads["token"] = token
-
-        def create_repo(self, repo_id, private, exist_ok):
-            return f"hub/{repo_id}"
-
-        def upload_folder(self, repo_id, folder_path, commit_message):
-            uploads["names"] = sorted(path.name for path in folder_path.iterdir())
-            uploads["card"] = (folder_path / "README.md").read_text()
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    uploads = HubUploads(tmp_path / "uploaded", monkeypatch)
     assert raised.push_to_hub("me/raised") == "hub/me/raised"
-    assert uploads["names"][:3] == ["README.md", "monkey.json", "tile-0"]
-    assert 'adapter_names=["tile-0", "tile-1", "tile-2", "tile-3", "__base__"]' in uploads["card"]
+    names = sorted(path.name for path in uploads.folder.iterdir())
+    assert names[:3] == ["README.md", "monkey.json", "tile-0"]
+    card = (uploads.folder / "README.md").read_text(encoding="utf-8")
+    assert 'adapter_names=["tile-0", "tile-1", "tile-2", "tile-3", "__base__"]' in card
     with pytest.raises(ValueError, match="goes to the hub by"):
         raised.model.save_pretrained(tmp_path / "model", push_to_hub=True)

@@ -3,8 +3,8 @@
 from transformers import Qwen2Config
 
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
-from monkeylib.inference import Monkey
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from tests.support import weights
 

@@ -16,7 +16,7 @@ from PIL import Image
 from monkeylib import profiles
 from monkeylib.captions import pipeline
 from monkeylib.captions.input_images import InputImage
-from monkeylib.inference import Monkey
+from monkeylib.monkey import Monkey
 from monkeylib.profiles import build
 from tests.torture import sandbox
 from tests.torture.cases import Case

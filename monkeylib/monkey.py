@@ -1,0 +1,425 @@
+"""Monkey: a model with its processor, asked about images: one question, a batch, a chat, or a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import BatchFeature
+
+from monkeylib import resources
+from monkeylib.checkpoints import hub
+from monkeylib.checkpoints.model_card import write_card
+from monkeylib.errors import shorten
+from monkeylib.images import ImageError, ImageInput
+from monkeylib.messages import ImagePart, Message, Part, read_messages
+from monkeylib.model import MonkeyForConditionalGeneration, generation
+from monkeylib.model.generation import Answer
+from monkeylib.model.streaming import AnswerStream, stream
+from monkeylib.processing import Content, GridInput, MonkeyProcessor
+from monkeylib.session import Session
+from monkeylib.tiling import AutoGrid, Grid, as_grid
+
+
+@dataclass
+class Monkey:
+    """Model and processor of a checkpoint, ready to answer.
+
+    Fields:
+        model, processor: of one checkpoint.
+        grid: another grid of tiles than the processor's, see `with_grid`.
+    """
+
+    model: MonkeyForConditionalGeneration
+    processor: MonkeyProcessor
+    grid: Grid | AutoGrid | None = None
+
+    # Whether questions about one image share a session.
+    has_sessions: ClassVar[bool] = True
+
+    @property
+    def default_prompt(self) -> str:
+        """Name of the prompt where none is requested."""
+        return "vqa"
+
+    @property
+    def end_ids(self) -> list[int] | None:
+        """Tokens that end an answer, None for the tokenizer's end of text."""
+        return None
+
+    def with_grid(self, grid: GridInput) -> Monkey:
+        """Return the same model with another grid for images where none is named.
+
+        Raises:
+            ValueError: it is no grid, or the model has no LoRA for its tiles.
+        """
+        limited = self.limit_grid(grid)
+        if isinstance(limited, Grid):
+            self.model.config.check_grid(*limited)
+        return replace(self, grid=limited)
+
+    def answer(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        question: str = "",
+        prompt: str | None = None,
+        max_new_tokens: int = 128,
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Answer a question about an image, greedily unless the options say otherwise.
+
+        Args:
+            image: anything that `images.open_image` reads, or a list of images, which stand before the
+                question in their order.
+            question: may be empty for prompts that take none (captions).
+            prompt: a name from `prompts.PROMPTS`, by default `default_prompt`.
+            max_new_tokens: maximum length of the answer.
+            grid: another grid of tiles than the checkpoint's default, such as "2x3"; "auto" chooses one by
+                the shape of the image, "auto:6" one of up to six tiles. The checkpoint must have LoRA for it.
+            options: arguments of transformers' `generate`, such as `do_sample=True, temperature=0.7`,
+                `num_beams=3`, `num_return_sequences=3` (with sampling or beams), `stop_strings=["\n"]` or
+                `output_scores=True`; and `seed=1`, from which samples are drawn whatever the state of torch's
+                generator, which is left as it was.
+
+        Returns:
+            The answer; of several (`num_return_sequences`), the first one, which holds all as `samples`.
+
+        Raises:
+            ValueError: prompt and answer do not fit into the model's context, an unknown or useless option, a
+                prompt without the question that it needs, or an image that cannot be read.
+        """
+        return self.answer_batch([(image, question)], prompt, max_new_tokens, grid, **options)[0]
+
+    def answer_batch(
+        self,
+        questions: Sequence[tuple[ImageInput | Sequence[ImageInput], str]],
+        prompt: str | None = None,
+        max_new_tokens: int = 128,
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> list[Answer]:
+        """Answer pairs of an image and a question: one answer each; arguments as in `answer`.
+
+        An image with several questions is opened, encoded and read once; other questions are one batch. The
+        answers are those of single questions, except where they are sampled.
+        """
+        _check_pairs("questions", questions, "an image and a question")
+        if not questions:
+            return []
+
+        images = [_require_image(image) for image, _ in questions]
+        texts = [question for _, question in questions]
+        prompt = prompt or self.default_prompt
+        answers: dict[int, Answer] = {}
+
+        # Questions about one image share it. Samples of a batch are drawn together.
+        shares = self.has_sessions and not options.get("do_sample")
+        rows = _rows_of_images(images) if shares else {}
+        for numbers in rows.values():
+            if len(numbers) > 1:
+                session = self.session(images[numbers[0]], grid)
+                shared = [texts[number] for number in numbers]
+                of_image = session.answer_batch(shared, prompt, max_new_tokens, **options)
+                answers.update(zip(numbers, of_image, strict=True))
+
+        others = [number for number in range(len(questions)) if number not in answers]
+        if others:
+            inputs = self.prepare(
+                [images[number] for number in others],
+                [texts[number] for number in others],
+                prompt,
+                grid,
+            )
+            answers.update(zip(others, self.generate(inputs, max_new_tokens, **options), strict=True))
+        return [answers[number] for number in range(len(questions))]
+
+    def chat(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        question: str,
+        history: Sequence[tuple[str, str | Answer]] = (),
+        prompt: str | None = None,
+        max_new_tokens: int = 128,
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Answer a question that follows earlier questions and answers about the same image.
+
+        The released code answers single questions. The history stands in the prompt as conversations do in
+        training: each answer is followed by the end-of-text token.
+
+        Args:
+            history: pairs of question and answer, the oldest first.
+            image, question, prompt, max_new_tokens, grid, options: as in `answer`.
+        """
+        messages = _write_messages(image, question, history)
+        return self.answer_messages(messages, prompt, max_new_tokens, grid, **options)
+
+    def answer_messages(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        prompt: str | None = None,
+        max_new_tokens: int = 128,
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Answer the last question of a conversation, with images at their places in any message.
+
+            monkey.answer_messages([
+                {"role": "system", "content": "Answer in one word."},
+                {"role": "user", "content": ["Which is cheaper,", first_image, "or", second_image, "?"]},
+            ])
+
+        Token ids are those of the same conversation in training. A system message stands as plain text in
+        front of everything: Monkey was trained without.
+
+        Args:
+            messages: as OpenAI and transformers write them (`messages.read_messages`). A string in a part of
+                type image is the path of a file, or a `data:` URI. A text with `<image>`, as in training
+                data, is refused: the image itself stands in its place here.
+            prompt: name of the prompt around the texts of each of the user's messages.
+            max_new_tokens, grid, options: as in `answer`.
+        """
+        inputs = self.prepare_messages(messages, prompt, grid)
+        return self.generate(inputs, max_new_tokens, **options)[0]
+
+    def stream(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        question: str = "",
+        prompt: str | None = None,
+        max_new_tokens: int = 128,
+        history: Sequence[tuple[str, str | Answer]] = (),
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> AnswerStream:
+        """Return an iterator over parts of the answer as the model generates them; `history` as in `chat`.
+
+        After its end, `stream.answer` is the `Answer`:
+
+            with monkey.stream(image, question) as stream:
+                for part in stream:
+                    print(part, end="", flush=True)
+            print(stream.answer.ended_by)
+
+        Errors in the arguments are raised at once, those of the model while the parts are read.
+        """
+        messages = _write_messages(image, question, history)
+        return self.stream_messages(messages, prompt, max_new_tokens, grid, **options)
+
+    def stream_messages(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        prompt: str | None = None,
+        max_new_tokens: int = 128,
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> AnswerStream:
+        """Answer as `answer_messages` does, part by part as in `stream`."""
+        inputs = self.prepare_messages(messages, prompt, grid)
+        return stream(
+            self.model, self.processor.tokenizer, inputs, max_new_tokens, end_ids=self.end_ids, **options
+        )
+
+    def session(self, image: ImageInput | Sequence[ImageInput], grid: GridInput | None = None) -> Session:
+        """Return a session about an image, or about several that stand in front of each question.
+
+        The image is opened, encoded and read once, however many questions follow:
+
+            session = monkey.session("receipt.png")
+            session.answer("What is the total?")
+            session.answer_batch(["Which shop is it?", "On which day?"])
+
+        Raises:
+            ValueError: an image that cannot be read, or as `limit_grid`.
+        """
+        image = _require_image(image)
+        images = list(image) if isinstance(image, list | tuple) else [image]
+        return Session(self.model, self.processor, images, self.limit_grid(grid))
+
+    def prepare(
+        self,
+        images: Sequence[Any],
+        texts: Sequence[Content],
+        prompt: str | None = None,
+        grid: GridInput | None = None,
+    ) -> BatchFeature:
+        """Return model inputs of a batch, padded on the left, on the model's device.
+
+        Args:
+            images: for each text its image, a list of images, or None.
+            texts, prompt, grid: as in `MonkeyProcessor.__call__`.
+
+        Raises:
+            ValueError: a prompt is longer than the model reads, or as `MonkeyProcessor.__call__`.
+        """
+        inputs = self.processor(
+            images=list(images), text=list(texts), prompt=prompt, grid=self.limit_grid(grid)
+        )
+        self._check_context(inputs)
+        return inputs.to(self.model.device)
+
+    def prepare_messages(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        prompt: str | None = None,
+        grid: GridInput | None = None,
+    ) -> BatchFeature:
+        """Return model inputs of a conversation; arguments as in `answer_messages`.
+
+        Raises:
+            ValueError: the conversation is longer than the model reads, or as `messages.read_messages`.
+        """
+        inputs = self.processor.apply_chat_template(
+            [list(read_messages(messages))],
+            prompt=prompt or self.default_prompt,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"grid": self.limit_grid(grid)},
+        )
+        self._check_context(inputs)
+        return inputs.to(self.model.device)
+
+    def limit_grid(self, grid: GridInput | None) -> Grid | AutoGrid | None:
+        """Return a grid as the processor takes it, an automatic one limited to those that the model takes.
+
+        None stands for this Monkey's own.
+
+        Raises:
+            ValueError: it is no grid, or the model has no LoRA for so many tiles.
+        """
+        if grid is None:
+            return self.grid
+        grid = as_grid(grid)
+        return self.model.config.limit_auto_grid(grid) if isinstance(grid, AutoGrid) else grid
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text that continues a prompt."""
+        return self.processor.layout.text_ids(text)
+
+    def append_ids(self, inputs: Mapping[str, Any], ids: torch.Tensor) -> dict[str, Any]:
+        """Return prepared `inputs` of one prompt with more tokens `[1, T]` behind it."""
+        input_ids = torch.cat([inputs["input_ids"], ids], dim=1)
+        return {**inputs, "input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+    def select_grid(self, size: tuple[int, int], grid: GridInput | None = None) -> Grid:
+        """Return the grid of an image of this width and height in pixels."""
+        return self.processor.image_processor.select_grid(size, self.limit_grid(grid))
+
+    @property
+    def resize_mode(self) -> str:
+        """How images are brought to the shape of their grid (`tiling.resize`)."""
+        return self.processor.image_processor.resize_mode
+
+    def _check_context(self, inputs: Mapping[str, Any]) -> None:
+        """Check that prompts fit into the model's context.
+
+        Raises:
+            ValueError: they do not.
+        """
+        prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
+        visual_tokens = generation.count_visual_tokens(self.model, inputs["input_ids"])
+        generation.check_context(self.model, prompt_tokens, visual_tokens)
+
+    def generate(self, inputs: Mapping[str, Any], max_new_tokens: int, **options: Any) -> list[Answer]:
+        """Return the answers that complete the prompts of prepared `inputs`; options as in `answer`."""
+        return generation.generate(
+            self.model, self.processor.tokenizer, inputs, max_new_tokens, end_ids=self.end_ids, **options
+        )
+
+    def save(self, folder: str | Path, name: str | None = None) -> None:
+        """Write model, processor and a model card into a new folder, which `load_model` reads.
+
+        Args:
+            folder: to be made.
+            name: of the model in its card, by default that of the folder.
+
+        Raises:
+            FileExistsError: there is something already.
+        """
+        folder = Path(folder)
+        resources.require_new(folder)
+        with resources.create_folder(folder) as new_folder:
+            self.model.save_pretrained(new_folder)
+            self.processor.save_pretrained(new_folder)
+            card = write_card(name or folder.name, self.model, self.processor)
+            (new_folder / "README.md").write_text(card, encoding="utf-8")
+
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+        """Put on the hub what `save` writes, and return its address.
+
+        Args:
+            repo_id: "owner/name"; created where there is none.
+            private: whether only its owner sees it.
+            token: of the owner, by default the one that is logged in.
+        """
+        return hub.push_folder(
+            lambda folder: self.save(folder, repo_id), repo_id, "Monkey of monkeylib", private, token
+        )
+
+
+def _check_pairs(name: str, pairs: Any, content: str) -> None:
+    """Check that an argument is a list of pairs.
+
+    Raises:
+        ValueError: it is none; `name` and `content` stand in the message.
+    """
+    if not isinstance(pairs, list | tuple):
+        raise ValueError(f"{name} is {shorten(pairs)}: expected a list of pairs, each {content}")
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ValueError(f"{name}[{number}] is {shorten(pair)}: expected a pair, {content}")
+
+
+def _require_image(image: Any) -> Any:
+    """Return an image, or a list of images, that must not be missing.
+
+    Raises:
+        ImageError: it is None, or a list of none.
+    """
+    if image is None or (isinstance(image, list | tuple) and not image):
+        raise ImageError(
+            "unsupported", f"there is no image, got {image}: ask without one by `answer_messages`"
+        )
+    return image
+
+
+def _rows_of_images(images: Sequence[Any]) -> dict[Any, list[int]]:
+    """Return for each image, or list of images, the numbers of its rows.
+
+    A file is the same by its path, anything else if it is the same object.
+    """
+    rows: dict[Any, list[int]] = {}
+    for number, image in enumerate(images):
+        parts = image if isinstance(image, list | tuple) else [image]
+        key = tuple(str(part) if isinstance(part, str | Path) else id(part) for part in parts)
+        rows.setdefault(key, []).append(number)
+    return rows
+
+
+def _write_messages(
+    image: ImageInput | Sequence[ImageInput], question: str, history: Sequence[tuple[str, str | Answer]]
+) -> list[Message]:
+    """Return a conversation about an image, or several, that open it.
+
+    Raises:
+        ValueError: no image, a history of something else than pairs, or a text that is none.
+    """
+    _check_pairs("history", history, "a question and its answer")
+    for text in (question, *(text for pair in history for text in pair)):
+        if not isinstance(text, str | Answer):
+            raise ValueError(f"a question or an answer is {shorten(text)}: expected a text")
+
+    image = _require_image(image)
+    images = image if isinstance(image, list | tuple) else [image]
+    leading: tuple[Part, ...] = tuple(ImagePart(image) for image in images)
+
+    messages = []
+    for earlier_question, answer in history:
+        messages += [Message("user", (*leading, earlier_question)), Message("assistant", (str(answer),))]
+        leading = ()
+    return [*messages, Message("user", (*leading, question))]

@@ -1,0 +1,154 @@
+"""A raised model of transformers, asked about images as a Monkey is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+
+from monkeylib.images import ImageInput
+from monkeylib.messages import ImagePart, Message, Part, read_messages
+from monkeylib.monkey import Monkey
+from monkeylib.processing import Content, GridInput
+from monkeylib.raising import Raised
+from monkeylib.raising.conversations import Conversations
+from monkeylib.session import Session
+from monkeylib.tiling import AutoGrid, Grid, as_grid
+
+
+@dataclass
+class RaisedMonkey(Monkey):
+    """A raised model of transformers (`raising.raise_resolution`), ready to answer as a Monkey does.
+
+    Prompts stand in the base's chat template, or as plain text where it has none.
+
+    Fields:
+        model, processor: what `raise_resolution` or `load_raised` returned.
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+
+    has_sessions: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self.conversations = Conversations(self.model, self.processor)
+
+    @property
+    def default_prompt(self) -> str:
+        """Name of the prompt where none is requested: a chat model reads the question as it is."""
+        return self.conversations.default_prompt
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end an answer."""
+        return self.conversations.end_ids
+
+    def with_grid(self, grid: GridInput) -> RaisedMonkey:
+        """Return the same model with another grid for images where none is named.
+
+        Raises:
+            ValueError: it is no grid, or the model has no adapters for its tiles.
+        """
+        requested = as_grid(grid)
+        if isinstance(requested, Grid):
+            self.conversations.views.grids.tile_numbers(requested)
+        return replace(self, grid=requested)
+
+    def limit_grid(self, grid: GridInput | None) -> Grid | AutoGrid | None:
+        """Return a grid as the processor takes it; None stands for this model's own."""
+        return self.grid if grid is None else as_grid(grid)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text that continues a prompt."""
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def append_ids(self, inputs: Mapping[str, Any], ids: torch.Tensor) -> dict[str, Any]:
+        """Return prepared `inputs` of one prompt with more tokens `[1, T]` behind it.
+
+        Raises:
+            ValueError: the model has an encoder and a decoder.
+        """
+        return self.conversations.append_ids(inputs, ids)
+
+    def select_grid(self, size: tuple[int, int], grid: GridInput | None = None) -> Grid:
+        """Return the grid of an image of this width and height in pixels."""
+        views = self.conversations.views
+        return views.grids.select(size, views.tile_size, self.limit_grid(grid))
+
+    @property
+    def resize_mode(self) -> str:
+        """How images are brought to the shape of their grid (`tiling.resize`)."""
+        return self.conversations.views.resize_mode
+
+    def session(self, image: ImageInput | Sequence[ImageInput], grid: GridInput | None = None) -> Session:
+        """Refuse a session: where an image stands in a prompt is up to the base's chat template.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a raised model has no sessions: ask it by `answer_batch`, or in one evaluation")
+
+    def prepare(
+        self,
+        images: Sequence[Any],
+        texts: Sequence[Content],
+        prompt: str | None = None,
+        grid: GridInput | None = None,
+    ) -> BatchFeature:
+        """Return model inputs of a batch, padded on the left, on the model's device; as `Monkey.prepare`."""
+        conversations = [
+            [Message("user", (*_as_parts(image), *_as_content(text)))]
+            for image, text in zip(images, texts, strict=True)
+        ]
+        return self.prepare_conversations(
+            [self.conversations.wrap(messages, prompt) for messages in conversations], grid
+        )
+
+    def prepare_messages(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        prompt: str | None = None,
+        grid: GridInput | None = None,
+    ) -> BatchFeature:
+        """Return model inputs of a conversation; arguments as in `answer_messages`."""
+        wrapped = self.conversations.wrap(read_messages(messages), prompt or self.default_prompt)
+        return self.prepare_conversations([wrapped], grid)
+
+    def prepare_conversations(
+        self, conversations: Sequence[Sequence[Message]], grid: GridInput | None = None
+    ) -> BatchFeature:
+        """Return model inputs of conversations whose prompts are wrapped already (`Conversations.wrap`)."""
+        inputs = self.conversations.prepare(conversations, self.limit_grid(grid))
+        self._check_context(inputs)
+        return inputs.to(self.model.device, self.model.dtype)
+
+    def save(self, folder: str | Path, name: str | None = None) -> None:
+        """Write what was learned into a new folder, which `load_model` reads; see `Raised.save`.
+
+        Args:
+            folder: to be made.
+            name: of no use here: the card names the base.
+
+        Raises:
+            FileExistsError: there is something already.
+        """
+        Raised(self.model, self.processor, self.model.raising_settings).save(folder)
+
+
+def _as_parts(image: Any) -> list[ImagePart]:
+    """Return an image, a list of images, or None as parts of a message."""
+    if image is None:
+        return []
+    images = image if isinstance(image, list | tuple) else [image]
+    return [ImagePart(one) for one in images]
+
+
+def _as_content(content: Content) -> list[Part]:
+    """Return a text, or texts and images in their order, as parts of a message."""
+    parts = [content] if isinstance(content, str) else content
+    return [part if isinstance(part, str) else ImagePart(part) for part in parts]
