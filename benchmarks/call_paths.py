@@ -279,7 +279,7 @@ WAYS = {
     "training": Way(
         "mixture → one training step",
         train_on_mixture,
-        22,
+        23,
         35,
         start="LengthBuckets.__getitem__",
         end="Health.on_train_batch_end",
@@ -310,7 +310,7 @@ WAYS = {
         end="gather_shards",
     ),
     "prediction": Way("question → prediction", predict_question, 20, 14),
-    "answer": Way("image → answer", answer_question, 12, 1),
+    "answer": Way("image → answer", answer_question, 13, 1),
 }
 
 

@@ -22,9 +22,9 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 LAYERS = """
     tiling boxes errors fields redaction english signals resources settings_files runs image_errors
     image_damage image_addresses pdf_files images digests progress tables html_pages assets label_mask
-    prompts messages chat_template model processing checkpoints sizing profiles raising session monkey
-    raised_monkey inference data training evaluation captions experiments plots reproduce integrations doctor
-    cli
+    prompts messages chat_template model image_processor chat_processor processing checkpoints sizing
+    profiles raising session monkey raised_monkey inference data training evaluation captions experiments
+    plots reproduce integrations doctor cli
 """.split()
 
 

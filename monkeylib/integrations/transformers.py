@@ -32,7 +32,7 @@ _CLASSES = {
     "MonkeyVisionConfig": "monkeylib.model",
     "MonkeyForConditionalGeneration": "monkeylib.model",
     "MonkeyProcessor": "monkeylib.processing",
-    "MonkeyImageProcessor": "monkeylib.processing",
+    "MonkeyImageProcessor": "monkeylib.image_processor",
 }
 # Where the lists lie. The other modules take theirs from the first one, and may change them.
 _LISTS = "auto_mappings"
