@@ -14,13 +14,14 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 LOCKENV := .lock-venv
 AUDITENV := .audit-venv
 HARNESSENV := .harness-venv
-LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,dev
+BROWSERENV := .browser-venv
+LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,serve,demo,dev
 
 # A kernel of this environment wins over one that the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test test-notebooks test-harness torture lab nano-base nano-llava lint lock audit clean
+.PHONY: help install reproduce ablations test test-notebooks test-harness test-browser torture lab nano-base nano-llava lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +70,18 @@ $(HARNESSENV)/.installed: $(STAMP) requirements-harness.lock
 	@$(HARNESSENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r requirements-harness.lock
 	@touch $@
 
+# In an environment of its own, as that of the harnesses. Chromium comes from the machine, or CHROMIUM names one.
+test-browser: $(BROWSERENV)/.installed ## drive the demo in headless Chromium, and the widgets: SCREENSHOTS=1 for those of docs/
+	OMP_NUM_THREADS=1 $(BROWSERENV)/bin/python -m pytest tests/browser tests/explore/widgets
+
+$(BROWSERENV)/.installed: $(STAMP) requirements-browser.lock
+	@rm -f $@
+	@test -x $(BROWSERENV)/bin/python || $(BIN)/python -m venv $(BROWSERENV)
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > \
+	    $$($(BROWSERENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/library.pth
+	@$(BROWSERENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-compile -r requirements-browser.lock
+	@touch $@
+
 torture: $(STAMP) ## try broken inputs, full disks, signals and kills (20 minutes): KILLS=300, TORTURE_ARGS=--resume
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills $(KILLS) $(TORTURE_ARGS)
 
@@ -104,4 +117,4 @@ audit: $(STAMP) ## look for known vulnerabilities of the locked packages, and li
 	$(AUDITENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 clean: ## remove runs, caches and the environment (results and figures stay)
-	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) $(HARNESSENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) $(HARNESSENV) $(BROWSERENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis

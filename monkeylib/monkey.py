@@ -20,7 +20,7 @@ from monkeylib.model import MonkeyForConditionalGeneration, generation
 from monkeylib.model.generation import Answer
 from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
-from monkeylib.session import Session
+from monkeylib.session import Session, encode_images
 from monkeylib.tiling import AutoGrid, Grid, as_grid
 
 
@@ -239,7 +239,8 @@ class Monkey:
         """
         image = _require_image(image)
         images = list(image) if isinstance(image, list | tuple) else [image]
-        return Session(self.model, self.processor, images, self.limit_grid(grid))
+        encoded = encode_images(self.model, self.processor, images, self.limit_grid(grid))
+        return Session(self.model, self.processor, encoded)
 
     def prepare(
         self,

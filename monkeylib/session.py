@@ -13,11 +13,11 @@ was said before. Answers are those of `Monkey.answer` and `Monkey.chat`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -39,6 +39,48 @@ _OTHER_CACHES = (
 )
 
 
+class EncodedImage(NamedTuple):
+    """An image as the language model reads it, good for any number of sessions.
+
+    Attributes:
+        visual_tokens: `[views, queries, width of the language model]`.
+        grid: rows and columns of its tiles.
+    """
+
+    visual_tokens: Tensor
+    grid: Grid
+
+
+@torch.no_grad()
+def encode_images(
+    model: MonkeyForConditionalGeneration,
+    processor: MonkeyProcessor,
+    images: Sequence[ImageInput],
+    grid: Grid | AutoGrid | None = None,
+) -> list[EncodedImage]:
+    """Open and encode images.
+
+    Args:
+        model, processor: of one checkpoint.
+        images: anything that `images.open_image` reads.
+        grid: another grid of tiles than the processor's.
+
+    Raises:
+        ValueError: an image that cannot be read, or a grid that the model has no LoRA for.
+    """
+    opened = [open_image(image) for image in images]
+    grids = [processor.image_processor.select_grid(image.size, grid) for image in opened]
+    views = processor.image_processor(opened, grids).to(model.device)
+    visual_tokens = model.get_image_features(views["pixel_values"], views["grids"])
+
+    # The views of all images lie one after the other.
+    counts = [processor.image_processor.view_count(of_image) for of_image in grids]
+    return [
+        EncodedImage(tokens, of_image)
+        for tokens, of_image in zip(visual_tokens.split(counts), grids, strict=True)
+    ]
+
+
 class Session:
     """Questions about one image, or about several that stand in front of each question.
 
@@ -52,32 +94,22 @@ class Session:
         self,
         model: MonkeyForConditionalGeneration,
         processor: MonkeyProcessor,
-        images: Sequence[ImageInput],
-        grid: Grid | AutoGrid | None = None,
+        images: Sequence[EncodedImage],
     ) -> None:
-        """Open and encode the images; `Monkey.session` calls this.
+        """Begin with images that are encoded; `Monkey.session` opens and encodes them, and calls this.
 
         Args:
             model, processor: of one checkpoint.
-            images: anything that `images.open_image` reads.
-            grid: another grid of tiles than the processor's.
-
-        Raises:
-            ValueError: an image that cannot be read, or a grid that the model has no LoRA for.
+            images: as `encode_images` returns them.
         """
         self.model, self.processor = model, processor
         self.turns: list[tuple[str, Answer]] = []
 
-        opened = [open_image(image) for image in images]
-        select_grid = partial(processor.image_processor.select_grid, grid=grid)
-        grids = [select_grid(image.size) for image in opened]
-        views = processor.image_processor(opened, grids).to(model.device)
-        with torch.no_grad():
-            # [views, queries, width of the language model]
-            self._visual_tokens = model.get_image_features(views["pixel_values"], views["grids"])
+        # [views of all images, queries, width of the language model]
+        self._visual_tokens = torch.cat([image.visual_tokens for image in images])
 
         # What every prompt begins with: the number of visual tokens of each image, and the ids.
-        self._counts = [processor.visual_tokens(of_image) for of_image in grids]
+        self._counts = [processor.visual_tokens(image.grid) for image in images]
         self._prefix = processor.layout.prefix_ids(self._counts)
 
         # The ids that the language model has read last, and their keys and values.
@@ -133,14 +165,34 @@ class Session:
 
         The turn joins the chat when the stream is at its end.
         """
-        ids = self._chat_ids(question, prompt)
-        inputs = self._prepare(ids, max_new_tokens, options)
+        return self._stream(
+            self._chat_ids(question, prompt),
+            max_new_tokens,
+            options,
+            on_end=lambda answer: self.turns.append((question, answer)),
+        )
 
-        def end(answer: Answer) -> None:
-            self._remember(ids, answer, inputs)
-            self.turns.append((question, answer))
+    def stream_messages(
+        self, messages: Sequence[Message], prompt: str = "vqa", max_new_tokens: int = 128, **options: Any
+    ) -> AnswerStream:
+        """Answer the last question of a conversation, part by part as in `Monkey.stream`.
 
-        return stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, on_end=end, **options)
+        The conversation is the caller's: it is no turn of this session's chat. What it shares with the last
+        prompt isn't read again.
+
+        Args:
+            messages: with the places of this session's images, in their order, in any message.
+            prompt, max_new_tokens, options: as in `Monkey.stream_messages`.
+
+        Raises:
+            ValueError: the messages have places for more or fewer images.
+        """
+        places = sum(len(message.images) for message in messages)
+        if places != len(self._counts):
+            raise ValueError(
+                f"the messages have places for {places} images, but the session has {len(self._counts)}"
+            )
+        return self._stream(self._message_ids(messages, prompt), max_new_tokens, options)
 
     def forget(self) -> None:
         """Begin the chat anew, about the same image."""
@@ -159,7 +211,9 @@ class Session:
             messages += [Message("user", (*leading, asked)), Message("assistant", (str(answer),))]
             leading = ()
         messages.append(Message("user", (*leading, question)))
+        return self._message_ids(messages, prompt)
 
+    def _message_ids(self, messages: Sequence[Message], prompt: str) -> list[int]:
         turns = lay_out(messages, prompt, self.processor.separator)
         counts = iter(self._counts)
         answered = [(replace_images(parts, counts), answer) for parts, answer in turns.answered]
@@ -189,7 +243,8 @@ class Session:
         # At least the last token of a prompt is read again: the next one is predicted from it.
         limit = min(len(self._read), len(ids) - 1)
         common = next((n for n in range(limit) if self._read[n] != ids[n]), limit)
-        if common < len(self._prefix):
+        # The images of a prompt come with its beginning.
+        if self.processor.image_token_id in ids[common:]:
             return None
 
         cache.crop(common - cache.get_seq_length())
@@ -235,6 +290,22 @@ class Session:
     def _images(self) -> dict[str, Any]:
         """Return the visual tokens as the model takes them."""
         return {"image": BaseModelOutputWithPooling(pooler_output=self._visual_tokens)}
+
+    def _stream(
+        self,
+        ids: list[int],
+        max_new_tokens: int,
+        options: Mapping[str, Any],
+        on_end: Callable[[Answer], None] | None = None,
+    ) -> AnswerStream:
+        inputs = self._prepare(ids, max_new_tokens, options)
+
+        def end(answer: Answer) -> None:
+            self._remember(ids, answer, inputs)
+            if on_end is not None:
+                on_end(answer)
+
+        return stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, on_end=end, **options)
 
     def _complete(self, ids: list[int], max_new_tokens: int, options: Mapping[str, Any]) -> Answer:
         inputs = self._prepare(ids, max_new_tokens, options)

@@ -24,7 +24,7 @@ LAYERS = """
     image_damage image_addresses pdf_files images digests progress tables html_pages assets label_mask
     prompts messages chat_template model image_processor chat_processor processing checkpoints sizing
     profiles raising session monkey raised_monkey inference data training evaluation captions experiments
-    plots reproduce integrations doctor cli
+    plots reproduce integrations serving explore demo doctor cli
 """.split()
 
 

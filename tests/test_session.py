@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from monkeylib.messages import ImagePart, Message
+from monkeylib.session import Session, encode_images
 from tests.support.answers import assert_same
 
 QUESTIONS = ["x", "what is in line 2?", "who?", "what is in line 3?"]
@@ -200,3 +202,35 @@ def test_session_does_not_change_the_model(monkey, make_image):
     before = {name: value.clone() for name, value in monkey.model.state_dict().items()}
     monkey.session(make_image()).answer_batch(QUESTIONS, max_new_tokens=2)
     assert all(torch.equal(value, before[name]) for name, value in monkey.model.state_dict().items())
+
+
+def test_conversation_of_a_caller_has_its_images_anywhere(watched, make_image):
+    monkey, encoded, read = watched
+    images = [make_image(1), make_image(2)]
+    messages = [
+        Message("system", ("Be brief.",)),
+        Message("user", ("Is", ImagePart(images[0]), "a cat?")),
+        Message("assistant", ("no",)),
+        Message("user", ("And", ImagePart(images[1]), "?")),
+    ]
+    expected = [
+        monkey.answer_messages(messages[:2], max_new_tokens=3),
+        monkey.answer_messages(messages, max_new_tokens=3),
+    ]
+    encoded.clear()
+
+    first, second = encode_images(monkey.model, monkey.processor, images)
+    session = Session(monkey.model, monkey.processor, [first])
+    assert_same([session.stream_messages(messages[:2], max_new_tokens=3).answer], expected[:1])
+    session = Session(monkey.model, monkey.processor, [first, second])
+    read.clear()
+    assert_same([session.stream_messages(messages, max_new_tokens=3).answer], expected[1:])
+    assert encoded == [10] and session.turns == []
+
+    # What is said again behind the last image is not read again.
+    before = read[0]
+    read.clear()
+    assert_same([session.stream_messages(messages, max_new_tokens=3).answer], expected[1:])
+    assert read[0] == 1 < before
+    with pytest.raises(ValueError, match="places for 1 images, but the session has 2"):
+        session.stream_messages(messages[:2])

@@ -24,9 +24,11 @@ from monkeylib.cli import (
     chat,
     convert,
     data,
+    demo,
     doctor,
     evaluate,
     reproduce,
+    serve,
     train,
 )
 from monkeylib.errors import is_out_of_memory
@@ -43,8 +45,10 @@ app = typer.Typer(
 )
 
 # In the order in which the help lists them.
+app.command()(demo.demo)
 app.command()(answer.answer)
 app.command()(chat.chat)
+app.command()(serve.serve)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.score)

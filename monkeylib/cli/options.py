@@ -95,6 +95,17 @@ def default_checkpoint() -> Path:
     return base
 
 
+def model_name(folder: Path) -> str:
+    """Return the name of a checkpoint for those who see it: that of its folder, or its name on a hub.
+
+    In a run's `monkey/model`, both folders tell something.
+    """
+    if not folder.exists():
+        return folder.as_posix()
+    path = folder.resolve()
+    return f"{path.parent.name}-{path.name}" if path.name == "model" else path.name
+
+
 def hide_loading_bars() -> None:
     """Hide the bars of transformers, which reads and writes weights too quickly for one."""
     from transformers.utils import logging

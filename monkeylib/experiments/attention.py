@@ -64,7 +64,7 @@ def compute_attention_maps(monkey: Monkey, image: ImageInput) -> AttentionMaps:
             f"tiles that overlap by {images.tile_overlap} pixels share no whole patches of {patch_size}: the "
             "attention over them cannot be joined to one map"
         )
-    features = images(image).to(model.device)
+    features = images(image, monkey.grid).to(model.device)
     pixels = features["pixel_values"]  # [V, 3, side, side]
 
     # [V, patches, width] -> attention [V, heads, queries, patches]

@@ -37,6 +37,11 @@ def test_maps_of_an_automatic_grid_have_that_of_the_image(monkey, make_image, mo
     assert maps.over_tiles().shape[0] == 4 * maps.over_tiles().shape[1]
 
 
+def test_maps_have_the_grid_of_the_model(monkey, make_image):
+    maps = attention.compute_attention_maps(monkey.with_grid("1x2"), make_image())
+    assert maps.grid == Grid(1, 2) and len(maps.views) == 3
+
+
 def test_attention_is_laid_out_like_the_tiles():
     weights = torch.arange(5 * 2 * 2 * 2, dtype=torch.float).reshape(5, 2, 2, 2)
     maps = AttentionMaps(torch.zeros(5, 3, 4, 4), weights, Grid(2, 2))

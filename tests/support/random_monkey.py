@@ -1,9 +1,11 @@
 """Tiny Monkey with random weights whose answers depend on image and question, so that a mix-up shows."""
 
+import torch
 from transformers import Qwen2Config
 
 from monkeylib.data.synthetic.tokenizer import build_tokenizer
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.model.tile_lora import tile_loras
 from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from tests.support import weights
@@ -36,3 +38,10 @@ def make_monkey() -> Monkey:
     weights.say_visible_tokens_alone(model, tokenizer)
 
     return Monkey(model, processor)
+
+
+def train_loras(model: MonkeyForConditionalGeneration) -> None:
+    """Give LoRAs the weights that training might give them: fresh ones change nothing."""
+    with weights.numpy_numbers(), torch.no_grad():
+        for lora in tile_loras(model):
+            lora.lora_B.normal_(std=0.5)

@@ -1,0 +1,76 @@
+"""`monkeylib demo`: a page in the browser."""
+
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from monkeylib import resources
+from monkeylib.cli import options
+from monkeylib.progress import say
+
+if TYPE_CHECKING:
+    from monkeylib.monkey import Monkey
+
+
+def demo(
+    model: options.Checkpoint = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(help="A base model that answers beside it. Default: nano-base beside the nano model."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. Others than this machine's are seen by others.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 7860,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, help="Longest time of a request, waiting included, in seconds.")
+    ] = 120,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, help="Requests that may wait while one is answered.")
+    ] = 8,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Largest image, in MB.")] = 16,
+) -> None:
+    """Show in the browser what tiles are worth: one question to one view and to tiles, side by side.
+
+    Attention, chat and the caption pipeline are there, too, and the chat API of `monkeylib serve`.
+
+        monkeylib demo
+    """
+    try:
+        from monkeylib.demo import app
+        from monkeylib.serving import http
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the demo needs {error.name}: install it with `pip install 'monkeylib[demo]'`"
+        ) from error
+    from monkeylib.serving.limits import Limits
+
+    # An image is a third larger as a data URL, and may come more than once in a conversation.
+    limits = Limits(max_bytes=3 * max_megabytes * 2**20, max_seconds=max_seconds, max_waiting=max_waiting)
+    folder = options.expand_home(model) if model else options.default_checkpoint()
+    monkey = options.load_checkpoint(folder)
+    shown = app.Demo(monkey, options.model_name(folder), limits, _load_base(model, base, folder))
+
+    is_local = http.is_loopback(host)
+    if not is_local:
+        say(f"everybody who reaches {host} can use this page")
+
+    def start(address: str) -> None:
+        print(f"{shown.name} is at {address} (Ctrl-C ends)", flush=True)
+        if browser:
+            webbrowser.open(address)
+
+    http.run(app.build_app(shown, is_local), host, port, start)
+
+
+def _load_base(model: Path | None, base: Path | None, folder: Path) -> "Monkey | None":
+    """Return the base model that answers beside the model; by default that of the nano model."""
+    if base is not None:
+        return options.load_checkpoint(base)
+    shipped = resources.models() / "nano-base"
+    if model is not None or folder == shipped or not shipped.is_dir():
+        return None
+    return options.load_checkpoint(shipped)

@@ -1,0 +1,60 @@
+"""Explore the model in a notebook; each function's result is a widget, and a figure without a kernel.
+
+    from monkeylib import explore
+
+    explore.show_tiles(monkey, "receipt.png")
+    explore.compare_answers(monkey, "receipt.png", "how much is the juice?", base=base)
+    explore.show_attention(monkey, "receipt.png", "how much is the juice?")
+    explore.show_captions("coffee.jpg")
+    explore.show_errors("data/runs/nano/monkey/predictions")
+
+The modules beside `widgets` compute what widgets show, and what the pages of `monkeylib demo` show.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monkeylib.explore.widgets.answers import AnswersExplorer
+    from monkeylib.explore.widgets.attention import AttentionExplorer
+    from monkeylib.explore.widgets.captions import CaptionsExplorer
+    from monkeylib.explore.widgets.errors import ErrorsExplorer
+    from monkeylib.explore.widgets.tiles import TilesExplorer
+
+__all__ = ["compare_answers", "show_attention", "show_captions", "show_errors", "show_tiles"]
+
+
+def show_tiles(*arguments: Any, **options: Any) -> TilesExplorer:
+    """Move the grid of an image; arguments as of `widgets.tiles.TilesExplorer`."""
+    from monkeylib.explore.widgets.tiles import TilesExplorer
+
+    return TilesExplorer(*arguments, **options)
+
+
+def compare_answers(*arguments: Any, **options: Any) -> AnswersExplorer:
+    """Compare answers to one question; arguments as of `widgets.answers.AnswersExplorer`."""
+    from monkeylib.explore.widgets.answers import AnswersExplorer
+
+    return AnswersExplorer(*arguments, **options)
+
+
+def show_attention(*arguments: Any, **options: Any) -> AttentionExplorer:
+    """See what each token of an answer attends to; arguments as of `widgets.attention.AttentionExplorer`."""
+    from monkeylib.explore.widgets.attention import AttentionExplorer
+
+    return AttentionExplorer(*arguments, **options)
+
+
+def show_captions(*arguments: Any, **options: Any) -> CaptionsExplorer:
+    """Go through the stages of the caption pipeline; arguments as of `widgets.captions.CaptionsExplorer`."""
+    from monkeylib.explore.widgets.captions import CaptionsExplorer
+
+    return CaptionsExplorer(*arguments, **options)
+
+
+def show_errors(*arguments: Any, **options: Any) -> ErrorsExplorer:
+    """Go through wrong answers; arguments as of `widgets.errors.ErrorsExplorer`."""
+    from monkeylib.explore.widgets.errors import ErrorsExplorer
+
+    return ErrorsExplorer(*arguments, **options)

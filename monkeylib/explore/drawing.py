@@ -1,0 +1,110 @@
+"""Images for widgets and web pages: the grid over an image, and attention over it."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from monkeylib.explore.tiles import TiledImage, to_image
+from monkeylib.plots.style import COLOURS
+from monkeylib.tiling import tile_boxes
+
+SIDE = 512  # pixels of the longer side of a drawn image
+_LINE = 2  # pixels
+_FONT = 16  # pixels
+
+
+def enlarge(image: Image.Image, side: int = SIDE) -> Image.Image:
+    """Return an image whose longer side has `side` pixels; small ones are enlarged by whole pixels."""
+    factor = side / max(image.size)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS)
+
+
+def draw_grid(tiled: TiledImage, side: int = SIDE) -> Image.Image:
+    """Return the image as the tiles show it together, with the borders and numbers of the tiles."""
+    image = enlarge(to_image(tiled.joined), side)
+    if not tiled.grid.tiles:
+        return image
+
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(_FONT)
+    tile_side = tiled.tiles.shape[-1]
+    factor = image.width / tiled.joined.shape[-1]
+    for number, box in enumerate(tile_boxes(tiled.grid, tile_side, tiled.overlap)):
+        x0, y0, x1, y1 = (edge * factor for edge in box)
+        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=COLOURS[1], width=_LINE)
+
+        label = str(number)
+        width = draw.textlength(label, font) + 8
+        draw.rectangle((x0, y0, x0 + width, y0 + _FONT + 6), fill=COLOURS[1])
+        draw.text((x0 + 4, y0 + 2), label, "white", font)
+    return image
+
+
+def draw_views(tiled: TiledImage, side: int = SIDE) -> Image.Image:
+    """Return the tiles with gaps between them, and the global view beside them, all at one scale."""
+    grid = tiled.grid
+    if not grid.tiles:
+        return enlarge(to_image(tiled.global_view), side // 2)
+
+    tile_side = max(1, side // max(grid.rows, grid.cols))
+    gap = max(4, tile_side // 16)
+    columns = grid.cols + (tiled.global_view is not None)
+    canvas = Image.new(
+        "RGB",
+        (columns * (tile_side + gap) + 2 * gap, grid.rows * (tile_side + gap) - gap),
+        "white",
+    )
+    for number, tile in enumerate(tiled.tiles):
+        row, col = divmod(number, grid.cols)
+        place = (col * (tile_side + gap), row * (tile_side + gap))
+        canvas.paste(enlarge(to_image(tile), tile_side), place)
+    if tiled.global_view is not None:
+        place = (grid.cols * (tile_side + gap) + 2 * gap, 0)
+        canvas.paste(enlarge(to_image(tiled.global_view), tile_side), place)
+    return canvas
+
+
+def overlay_attention(
+    image: Image.Image, attention: torch.Tensor, maximum: float | None = None, side: int = SIDE
+) -> Image.Image:
+    """Return an image in grey, with attention over it in colours.
+
+    Args:
+        image: what is attended to.
+        attention: `[rows, cols]` over it.
+        maximum: the attention that has the brightest colour; its own largest value by default. Images that
+            are compared have one.
+        side: pixels of the longer side.
+    """
+    largest = float(attention.max()) if maximum is None else maximum
+    strength = (attention.float() / max(largest, 1e-12)).clamp(0, 1).numpy()
+
+    grey = enlarge(image, side).convert("L").convert("RGB")
+    colours = (mpl.colormaps["magma"](strength)[..., :3] * 255).astype(np.uint8)
+    colours = Image.fromarray(colours).resize(grey.size, Image.Resampling.NEAREST)
+    # Where there is little attention, the image itself shows.
+    alpha = Image.fromarray((255 * (0.15 + 0.65 * strength)).astype(np.uint8))
+    alpha = alpha.resize(grey.size, Image.Resampling.BILINEAR)
+    return Image.composite(colours, grey, alpha)
+
+
+def grid_choices(max_tiles: int) -> list[str]:
+    """Return all grids of up to so many tiles, the small ones first, as texts.
+
+    >>> grid_choices(3)
+    ['1x1', '1x2', '2x1', '1x3', '3x1']
+    """
+    grids = [
+        (rows, cols)
+        for rows in range(1, max_tiles + 1)
+        for cols in range(1, max_tiles + 1)
+        if rows * cols <= max_tiles
+    ]
+    grids.sort(key=lambda grid: (math.prod(grid), grid))
+    return [f"{rows}x{cols}" for rows, cols in grids]

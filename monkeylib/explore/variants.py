@@ -1,0 +1,105 @@
+"""One model that sees an image in different ways: in one view, in tiles, in tiles without their LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+from monkeylib.errors import choose
+from monkeylib.images import ImageInput
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.monkey import Monkey
+from monkeylib.processing import GridInput
+from monkeylib.raised_monkey import RaisedMonkey
+from monkeylib.session import EncodedImage, Session, encode_images
+from monkeylib.tiling import Grid
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to see an image.
+
+    Attributes:
+        name: for programs.
+        title: for readers.
+        has_tiles: tiles and global view, not the global view alone.
+        has_lora: tiles meet their LoRA.
+    """
+
+    name: str
+    title: str
+    has_tiles: bool
+    has_lora: bool
+
+
+ONE_VIEW = Variant("one_view", "one view", has_tiles=False, has_lora=False)
+TILES_WITHOUT_LORA = Variant("tiles_without_lora", "tiles, no LoRA", has_tiles=True, has_lora=False)
+TILES = Variant("tiles", "tiles, LoRA per tile", has_tiles=True, has_lora=True)
+VARIANTS: Mapping[str, Variant] = {one.name: one for one in (ONE_VIEW, TILES_WITHOUT_LORA, TILES)}
+
+
+def get_variant(name: str) -> Variant:
+    """Return a variant by its name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    return VARIANTS[choose("way to see an image", name, VARIANTS)]
+
+
+def variants_of(monkey: Monkey) -> list[Variant]:
+    """Return the ways in which a model can see an image: a base model sees one view alone."""
+    config = require_monkey(monkey).model.config
+    if not config.grids and config.max_tiles is None:
+        return [ONE_VIEW]
+    return list(VARIANTS.values()) if config.lora_count else [ONE_VIEW, TILES]
+
+
+def encode(
+    monkey: Monkey, images: Sequence[ImageInput], variant: Variant, grid: GridInput | None = None
+) -> list[EncodedImage]:
+    """Open and encode images as a variant sees them.
+
+    Args:
+        monkey: the model.
+        images: anything that `images.open_image` reads.
+        variant: how they are seen.
+        grid: another grid of tiles than the model's, for variants with tiles.
+
+    Raises:
+        ValueError: an image that cannot be read, or a grid that the model has no LoRA for.
+    """
+    model = require_monkey(monkey).model
+    limited = monkey.limit_grid(grid) if variant.has_tiles else Grid(0, 0)
+    with nullcontext() if variant.has_lora else without_lora(model):
+        return encode_images(model, monkey.processor, images, limited)
+
+
+def begin_session(
+    monkey: Monkey, images: Sequence[ImageInput], variant: Variant, grid: GridInput | None = None
+) -> Session:
+    """Return a session about images as a variant sees them; arguments as in `encode`."""
+    return Session(monkey.model, monkey.processor, encode(monkey, images, variant, grid))
+
+
+@contextmanager
+def without_lora(model: MonkeyForConditionalGeneration) -> Iterator[None]:
+    """Encode images without the tiles' LoRA while a block runs; no weight changes."""
+    mode = model.config.lora_mode
+    model.config.lora_mode = "none"
+    try:
+        yield
+    finally:
+        model.config.lora_mode = mode
+
+
+def require_monkey(monkey: Monkey) -> Monkey:
+    """Return a Monkey.
+
+    Raises:
+        ValueError: it is a raised model, which encodes images in its base's own way.
+    """
+    if isinstance(monkey, RaisedMonkey):
+        raise ValueError("this needs a Monkey, got a raised model: ask that one by `answer` and `chat`")
+    return monkey

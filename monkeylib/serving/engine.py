@@ -1,0 +1,76 @@
+"""Requests become answers of one model. Which requests share what: see `encodings`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from monkeylib.images import open_image
+from monkeylib.messages import ImagePart, Message
+from monkeylib.model.generation import Answer
+from monkeylib.model.streaming import AnswerStream
+from monkeylib.monkey import Monkey
+from monkeylib.raised_monkey import RaisedMonkey
+from monkeylib.serving.chat_requests import ChatRequest
+from monkeylib.serving.encodings import EncodedImages
+from monkeylib.serving.limits import Limits, RequestError
+from monkeylib.serving.worker import Worker
+
+
+class Engine:
+    """A model behind a queue.
+
+    Attributes:
+        monkey: the model.
+        name: of the model, as clients call it.
+        limits: of requests.
+        allow_address: whether images are fetched from http and https addresses.
+        worker: computes.
+    """
+
+    def __init__(self, monkey: Monkey, name: str, limits: Limits, allow_address: bool = False) -> None:
+        self.monkey, self.name, self.limits = monkey, name, limits
+        self.allow_address = allow_address
+        self.worker = Worker(limits)
+        monkey.model.eval()
+        self._encoded = EncodedImages(monkey, allow_address=allow_address)
+
+    def stream(self, request: ChatRequest) -> Iterator[str | Answer]:
+        """Yield the parts of an answer, and at last the answer itself; for `Worker.iterate`.
+
+        Raises:
+            RequestError: an image that cannot be read, or a conversation that the model does not take.
+        """
+        try:
+            stream = self._begin(request)
+        except ValueError as error:
+            raise RequestError(str(error), parameter="messages") from error
+
+        # Nobody may wait for the rest: generation then ends with the token at hand.
+        with stream:
+            yield from stream
+            yield stream.answer
+
+    def _begin(self, request: ChatRequest) -> AnswerStream:
+        """Open and encode the images of a request, and return the stream of its answer."""
+        prompt = request.prompt or self.monkey.default_prompt
+        images = request.images
+
+        # A raised model has the chat template of its base, which says where an image stands.
+        if not images or isinstance(self.monkey, RaisedMonkey):
+            messages = [self._open_images(message) for message in request.messages]
+            return self.monkey.stream_messages(
+                messages, prompt, request.max_new_tokens, request.grid, **request.options
+            )
+
+        session = self._encoded.session(images, self.monkey.limit_grid(request.grid))
+        return session.stream_messages(request.messages, prompt, request.max_new_tokens, **request.options)
+
+    def _open_images(self, message: Message) -> Message:
+        parts = tuple(
+            ImagePart(open_image(part.source, allow_address=self.allow_address))
+            if isinstance(part, ImagePart)
+            else part
+            for part in message.parts
+        )
+        return dataclasses.replace(message, parts=parts)

@@ -1,0 +1,58 @@
+"""What a model sees of an image, and drawings of it."""
+
+import numpy as np
+import pytest
+import torch
+
+from monkeylib import sizing
+from monkeylib.explore.drawing import draw_grid, draw_views, enlarge, grid_choices, overlay_attention
+from monkeylib.explore.tiles import tile_image, to_image
+from monkeylib.tiling import Grid
+
+
+def test_tiled_image(tiled_monkey, make_image):
+    tiled = tile_image(tiled_monkey, make_image(0, 120, 60))
+    assert (tiled.grid, tiled.size) == (Grid(2, 2), (120, 60))
+    assert tiled.tiles.shape == (4, 3, 16, 16) and tiled.joined.shape == (3, 32, 32)
+    assert tiled.visual_tokens == 5 * 4
+    assert tiled.flops == sizing.count_flops(tiled_monkey.model.config, Grid(2, 2))
+
+    rows = dict(tiled.rows())
+    assert (rows["views"], rows["visual tokens"]) == ("5", "20")
+    assert rows["stretched"] == "2.00 times along one side"
+
+
+def test_grids_without_lora_can_be_seen_too(tiled_monkey, image):
+    tiled = tile_image(tiled_monkey, image, "3x1")
+    assert len(tiled.tiles) == 3 and dict(tiled.rows())["grid"] == "3x1 tiles"
+    one_view = tile_image(tiled_monkey, image, (0, 0))
+    assert dict(one_view.rows())["grid"] == "one view" and one_view.joined is one_view.global_view
+    with pytest.raises(ValueError, match="ROWSxCOLUMNS"):
+        tile_image(tiled_monkey, image, "3")
+
+
+def test_drawn_grid_has_its_borders(tiled_monkey, image):
+    tiled = tile_image(tiled_monkey, image)
+    plain = np.asarray(enlarge(to_image(tiled.joined), 64)).astype(int)
+    changed = np.abs(np.asarray(draw_grid(tiled, 64)).astype(int) - plain).sum(-1) > 0
+    assert changed[31:33, 40:].all() and changed[40:, 31:33].all(), "between the tiles"
+    assert not changed[56:60, 52:60].any(), "not inside"
+
+    views = draw_views(tiled, 64)
+    assert views.height == 2 * 32 + 4 and views.width > 3 * 32
+
+
+def test_attention_is_bright_where_it_is(image):
+    attention = torch.zeros(4, 4)
+    attention[3, 0] = 1
+    overlay = np.asarray(overlay_attention(image, attention, side=80).convert("L")).astype(int)
+    grey = np.asarray(overlay_attention(image, attention * 0, side=80).convert("L")).astype(int)
+    assert (overlay[-10:, :10] - grey[-10:, :10]).mean() > 50
+    assert abs(overlay[:20, 60:] - grey[:20, 60:]).max() <= 1
+
+    half = overlay_attention(image, attention / 2, maximum=1.0, side=80)
+    assert np.asarray(half.convert("L"))[-10:, :10].mean() < overlay[-10:, :10].mean()
+
+
+def test_grid_choices():
+    assert grid_choices(3) == ["1x1", "1x2", "2x1", "1x3", "3x1"]

@@ -1,0 +1,77 @@
+"""Widgets whose values are set as a reader would set them, without a browser."""
+
+import pytest
+
+pytest.importorskip("ipywidgets", reason="`make test-browser` has it")
+
+
+def controls(widget, kind):
+    """Return the controls of a kind in a form, in their order."""
+    found = [widget] if type(widget).__name__ == kind else []
+    for child in getattr(widget, "children", ()):
+        found += controls(child, kind)
+    return found
+
+
+def test_every_explorer_is_a_live_form(explorers):
+    for name, explorer in explorers.items():
+        bundle = explorer._repr_mimebundle_()
+        assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= bundle.keys(), name
+
+
+def test_grid_moves(explorers):
+    explorer = explorers["tiles"]
+    (grid,) = controls(explorer.widget, "SelectionSlider")
+    image, views = controls(explorer.widget, "Image")
+    (facts,) = controls(explorer.widget, "HTML")
+    before = image.value, views.value
+
+    grid.value = "1x3"
+    assert explorer.grid == "1x3" and "1x3 tiles" in facts.value
+    assert image.value != before[0] and views.value != before[1]
+
+
+def test_question_is_answered_by_all(explorers):
+    explorer = explorers["answers"]
+    (question,) = controls(explorer.widget, "Text")
+    columns = controls(explorer.widget, "HTML")
+    assert len(columns) == len(explorer.answers) == 4
+
+    question.value = "<i>y</i>"
+    assert explorer.question == "<i>y</i>"
+    assert all(title in column.value for title, column in zip(explorer.answers, columns, strict=True))
+
+
+def test_attention_of_a_token(explorers):
+    explorer = explorers["attention"]
+    (token,) = controls(explorer.widget, "SelectionSlider")
+    (image,) = controls(explorer.widget, "Image")
+    before = image.value
+    token.value = 1
+    assert explorer.token == 1 and image.value != before
+
+    (question,) = controls(explorer.widget, "Text")
+    question.value = "and y?"
+    assert explorer.question == "and y?" and explorer.token is None and token.index == 0
+
+
+def test_thresholds_move(explorers):
+    explorer = explorers["captions"]
+    sliders = controls(explorer.widget, "FloatSlider")
+    image, caption = controls(explorer.widget, "HTML")
+    for slider in sliders:
+        slider.value = 1.0
+    assert explorer.thresholds == (1.0,) * 4 and not explorer.filtered().regions
+
+    (stage,) = controls(explorer.widget, "ToggleButtons")
+    stage.value = stage.options[0]
+    assert "a red image" in caption.value
+
+
+def test_errors_follow_one_another(explorers):
+    explorer = explorers["errors"]
+    (number,) = controls(explorer.widget, "IntSlider")
+    (facts,) = controls(explorer.widget, "HTML")
+    assert number.max == 2 and "fine-0" == explorer.answer.prediction.id
+    number.value = 2
+    assert explorer.answer.prediction.id == "fine-1" and "wrong" in facts.value

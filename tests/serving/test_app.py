@@ -1,0 +1,226 @@
+"""The server as clients have it: the package openai over HTTP, and requests of no client."""
+
+import asyncio
+import contextlib
+import json
+import urllib.error
+import urllib.request
+
+import openai
+import pytest
+
+from monkeylib.captions.composers.budget import Budget
+from monkeylib.captions.composers.chat_client import ChatClient, RetryPolicy
+from monkeylib.messages import ImagePart, Message
+from monkeylib.serving.limits import Limits
+from tests.support.serving import MODEL, data_url, image_part, serving, user
+
+
+def complete(client, messages, max_tokens=6, **options):
+    return client.chat.completions.create(
+        model=MODEL, messages=messages, max_completion_tokens=max_tokens, **options
+    )
+
+
+def test_answer_is_that_of_the_library(client, served_monkey, make_image):
+    image = make_image()
+    expected = served_monkey.answer(image, "What is it?", max_new_tokens=6)
+
+    completion = complete(client, [user(image, "What is it?")])
+    choice = completion.choices[0]
+    assert choice.message.content == expected.text and choice.finish_reason == "length"
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (
+        expected.prompt_tokens,
+        expected.tokens,
+    )
+    assert completion.model == MODEL and completion.id.startswith("chatcmpl-")
+
+
+def test_models_are_listed(client):
+    assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).owned_by == "monkeylib"
+    with pytest.raises(openai.NotFoundError, match="answers with 'a-monkey'"):
+        client.models.retrieve("gpt")
+
+
+def test_stream_brings_the_same_answer_in_parts(client, served_monkey, make_image):
+    messages = [user(make_image(), "Why?")]
+    expected = complete(client, messages, 20)
+    parts = served_monkey.stream(make_image(), "Why?", max_new_tokens=20)
+
+    chunks = list(complete(client, messages, 20, stream=True, stream_options={"include_usage": True}))
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(texts) == expected.choices[0].message.content
+    assert sum(map(bool, texts)) == sum(bool(part.strip()) for part in parts), "part by part"
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-2].choices[0].finish_reason == "length"
+    assert chunks[-1].usage == expected.usage
+
+
+def test_conversation_with_images_in_their_places(client, served_monkey, make_image):
+    first, second = make_image(1), make_image(2)
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        user("Is", first, "a cat?"),
+        {"role": "assistant", "content": "no"},
+        user("And", second, "?"),
+    ]
+    expected = served_monkey.answer_messages(
+        [
+            Message("system", ("Be brief.",)),
+            Message("user", ("Is", ImagePart(first), "a cat?")),
+            Message("assistant", ("no",)),
+            Message("user", ("And", ImagePart(second), "?")),
+        ],
+        max_new_tokens=6,
+    )
+    assert complete(client, messages).choices[0].message.content == expected.text
+
+
+def test_prompt_grid_and_samples_are_the_clients_choice(client, served_monkey, make_image):
+    image = make_image()
+    expected = served_monkey.answer(image, "", "caption", max_new_tokens=6)
+    completion = complete(client, [user(image, "")], extra_body={"prompt": "caption", "grid": "2x2"})
+    assert completion.choices[0].message.content == expected.text
+
+    expected = served_monkey.answer(
+        image, "x", max_new_tokens=6, do_sample=True, temperature=1.5, top_p=0.9, seed=3, stop_strings=["e"]
+    )
+    completion = complete(client, [user(image, "x")], temperature=1.5, top_p=0.9, seed=3, stop="e")
+    assert completion.choices[0].message.content == expected.text
+
+
+def test_question_without_an_image(client, served_monkey):
+    expected = served_monkey.answer_messages([Message("user", ("Why?",))], max_new_tokens=6)
+    completion = complete(client, [{"role": "user", "content": "Why?"}])
+    assert completion.choices[0].message.content == expected.text
+
+
+@pytest.mark.parametrize(
+    ("image", "sentence"),
+    [
+        ("/etc/passwd", "this server takes a data URL"),
+        ("file:///etc/passwd", "opens nothing else"),
+        ("http://127.0.0.1:1/a.png", "opens nothing else"),
+        ("data:image/png;base64,AAAA", "cannot be read as an image"),
+    ],
+)
+def test_no_path_and_no_address_is_opened(client, image, sentence):
+    with pytest.raises(openai.BadRequestError, match=sentence) as error:
+        complete(client, [{"role": "user", "content": [image_part(image), {"type": "text", "text": "x"}]}])
+    assert error.value.type == "invalid_request_error" and error.value.param == "messages"
+
+
+def test_image_part_of_other_forms_is_no_way_around(client):
+    part = {"type": "image", "image": "/etc/passwd"}
+    with pytest.raises(openai.BadRequestError, match="opens nothing else"):
+        complete(client, [{"role": "user", "content": [part, {"type": "text", "text": "x"}]}])
+
+
+def test_prompt_beyond_the_context_is_refused_and_the_server_goes_on(client, make_image):
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match="the model takes"):
+            complete(client, [user(make_image(), "x " * 40_000)], stream=stream)
+    assert complete(client, [user(make_image(), "x")], 1).choices
+
+
+def send(address, body, path="/v1/chat/completions", **headers):
+    """Send bytes, and return status and error of the answer."""
+    request = urllib.request.Request(
+        address + path,
+        body,
+        {"Content-Type": "application/json", **headers},
+        method="POST" if body else "GET",
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)["error"]["message"]
+
+
+def test_requests_of_no_client_are_refused_in_one_sentence(server):
+    address, _ = server
+    assert send(address, b"{")[0] == 400
+    assert send(address, b"[" * 100_000)[0] == 400
+    assert "is not JSON" in send(address, b"\xff")[1]
+    assert "expected a JSON object" in send(address, b"[]")[1]
+    assert send(address, b"", "/v1/completions")[0] == 404
+
+
+def test_pages_of_other_sites_reach_nothing(server):
+    address, _ = server
+    status, sentence = send(address, b"{}", **{"Content-Type": "text/plain"})
+    assert status == 415 and "expected application/json" in sentence
+    assert send(address, b"", "/v1/models", Host="evil.example:80")[0] == 403
+    assert send(address, b"", "/v1/models", Host="localhost")[0] == 200
+    assert send(address, b"", "/health") == (200, {"status": "ok"})
+
+
+def test_limits_and_key(served_monkey, make_image):
+    limits = Limits(max_bytes=20_000, max_images=1, max_new_tokens=4)
+    with serving(served_monkey, limits=limits, key="secret") as (address, _):
+        assert send(address, b"{}")[0] == 401
+        with openai.OpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
+            image = make_image(0, 20, 20)
+            assert complete(client, [user(image, "x")], None).usage.completion_tokens == 4
+            with pytest.raises(openai.BadRequestError, match="at most 1"):
+                complete(client, [user(image, image, "x")], None)
+            with pytest.raises(openai.BadRequestError, match="from 1 to 4"):
+                complete(client, [user(image, "x")], 5)
+            with pytest.raises(openai.APIStatusError, match="larger than the 20,000 bytes") as error:
+                complete(client, [user(image, "x" * 30_000)], None)
+            assert error.value.status_code == 413
+            assert len(data_url(image)) < 20_000
+
+
+def test_failure_of_the_server_names_nothing_of_it(server, make_image, monkeypatch, capsys):
+    address, engine = server
+    monkeypatch.setattr(engine.monkey, "limit_grid", lambda grid: open("/no/such/secret"))
+    body = {"model": MODEL, "messages": [user(make_image(), "x")]}
+    assert send(address, json.dumps(body).encode()) == (500, "the server failed at this request")
+    assert "a request failed: FileNotFoundError" in capsys.readouterr().err
+
+
+def test_stream_that_takes_too_long_ends_with_an_error(served_monkey, make_image, monkeypatch):
+    with serving(served_monkey) as (address, engine):
+        place = engine.worker.place
+        held = []
+
+        @contextlib.asynccontextmanager
+        async def watched_place():
+            async with place() as limit:
+                held.append((asyncio.get_running_loop(), limit))
+                yield limit
+
+        def stream(request):
+            yield "a"
+            loop, limit = held[0]
+            loop.call_soon_threadsafe(limit.reschedule, loop.time())
+            while True:
+                yield "a"
+
+        monkeypatch.setattr(engine.worker, "place", watched_place)
+        monkeypatch.setattr(engine, "stream", stream)
+        with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+            chunks = complete(client, [user(make_image(), "x")], stream=True)
+            with pytest.raises(openai.APIError, match="no complete answer within 120 s"):
+                list(chunks)
+
+
+def test_the_caption_pipelines_client_is_served(server, served_monkey, tmp_path, capsys):
+    address, _ = server
+    client = ChatClient(
+        f"{address}/v1",
+        "none",
+        cache=tmp_path,
+        budget=Budget(),
+        concurrency=1,
+        retry_policy=RetryPolicy(attempts=1),
+    )
+    client.check(MODEL)
+    assert capsys.readouterr().err == "", "the endpoint lists the model"
+
+    request = {"model": MODEL, "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 4}
+    text = client.send(request, 4, lambda response: response["choices"][0]["message"]["content"])
+    assert text == served_monkey.answer_messages([Message("user", ("Why?",))], max_new_tokens=4).text
