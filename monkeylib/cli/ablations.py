@@ -63,7 +63,7 @@ def ablations(
         if names:
             claims.write_claims(loaded)
 
-    rows = grid.beside_committed(loaded, cells)
+    rows = grid.beside_committed(loaded, grid.collect(loaded, cells), loaded.ablation.steps)
     if rows:
         print_table(rows, "After the last step, beside what is committed", Console())
     if outcome.failed:

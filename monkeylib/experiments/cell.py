@@ -5,6 +5,7 @@ cell ──▶ profile ──fine-tune──▶ scores at steps 0, 10, 30, ... �
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import time
@@ -31,6 +32,7 @@ from monkeylib.runs.manifest import code_version
 from monkeylib.tables import Row
 from monkeylib.training import finetune, memory
 from monkeylib.training.batches import synthetic_data
+from monkeylib.training.signals import StoppedAsPlanned
 
 RESULT = "result.json"
 
@@ -103,39 +105,14 @@ def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, 
         return result
 
     changed, ablation = cell.profile(profile), profile.ablation
-    final_questions = scoring.load_questions(changed, ablation.counts)
-    # In between, the first ones of them.
-    first_questions = {
-        split: final_questions[split][:count] for split, count in ablation.curve_counts.items()
-    }
-    questions: dict[int, scoring.Questions] = {step: first_questions for step in ablation.curve_steps}
-    questions |= {0: final_questions, ablation.steps: final_questions}
-
-    # No validation split: nothing is selected by its loss.
-    data = replace(synthetic_data(changed), validation=None)
-    scores_folder = folder / "scores" / fingerprint
     timer = _TrainingTime()
-    callbacks = [timer, ScoreAtSteps(questions, scores_folder, folder_of(profile) / "untrained")]
-
-    def train(fresh: bool) -> Path:
-        return finetune.run(
-            changed,
-            folder / "run",
-            progress,
-            data,
-            fresh=fresh,
-            if_changed="replace",
-            callbacks=callbacks,
-        )
-
-    checkpoint = train(fresh=False)
-    # A finished run whose scores are gone says nothing about its earlier steps.
-    if not all(step_file(scores_folder, step).exists() for step in questions):
-        checkpoint = train(fresh=True)
+    checkpoint = _train(profile, cell, progress, timer)
+    scores_folder = scores_folder_of(profile, cell)
 
     processor = build.build_processor(changed)
     model = trainable.build_trainable(changed, processor)
     if VARIANTS[cell.variant].permuted:
+        final_questions = scoring.load_questions(changed, ablation.counts)
         _score_permuted(changed, checkpoint, final_questions, scores_folder / scoring.PERMUTED)
 
     costs = {
@@ -152,11 +129,100 @@ def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, 
         "date": datetime.now(UTC).date().isoformat(),
         **code_version(),
         "costs": costs,
-        "rows": _summarise(scores_folder, sorted(questions)),
+        "rows": _summarise(scores_folder, scored_steps(profile)),
     }
     with resources.atomic_write(folder / RESULT) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
+
+
+def run_first_steps(profile: Profile, cell: Cell, until: int, progress: bool = False) -> list[Row]:
+    """Train a cell up to one of the steps at which it is scored, and return its scores so far.
+
+    The learning rate is that of the whole run, which `run_cell` can go on with.
+
+    Args:
+        profile: the profile.
+        cell: the cell.
+        until: a step of `scored_steps`, but for the last one.
+        progress: report steps, loss and time left.
+
+    Returns:
+        Rows as those of `run_cell`, up to that step.
+
+    Raises:
+        ValueError: the cell is not scored at that step.
+        signals.Interrupted: a signal has ended training before it.
+    """
+    steps = scored_steps(profile)
+    if until not in steps[:-1]:
+        raise ValueError(f"a cell of {profile.name} is scored at the steps {steps}: give one before the last")
+
+    # A second time only if scores of earlier steps are gone.
+    for fresh in (False, True):
+        if not has_first_steps(profile, cell, until):
+            with contextlib.suppress(StoppedAsPlanned):
+                _train(profile, cell, progress, stop_after=until, fresh=fresh)
+    return _summarise(scores_folder_of(profile, cell), [step for step in steps if step <= until])
+
+
+def has_first_steps(profile: Profile, cell: Cell, until: int) -> bool:
+    """Return whether a cell has scores of all steps at which it is scored, up to one of them."""
+    folder = scores_folder_of(profile, cell)
+    return all(step_file(folder, step).exists() for step in scored_steps(profile) if step <= until)
+
+
+def scored_steps(profile: Profile) -> list[int]:
+    """Return the steps after which a cell is scored: 0, those of its curve, and the last one."""
+    return sorted({0, *profile.ablation.curve_steps, profile.ablation.steps})
+
+
+def scores_folder_of(profile: Profile, cell: Cell) -> Path:
+    """Return the folder of a cell's scores by question."""
+    return folder_of(profile) / cell.name / "scores" / cell.fingerprint(profile)
+
+
+def _train(
+    profile: Profile,
+    cell: Cell,
+    progress: bool,
+    timer: _TrainingTime | None = None,
+    stop_after: int | None = None,
+    fresh: bool = False,
+) -> Path:
+    """Train a cell, with scores on the way, and return its checkpoint."""
+    changed, ablation = cell.profile(profile), profile.ablation
+    folder, scores_folder = folder_of(profile) / cell.name, scores_folder_of(profile, cell)
+
+    # All questions before training and after it; in between, the first ones of them.
+    all_questions = scoring.load_questions(changed, ablation.counts)
+    first_questions = {split: all_questions[split][:count] for split, count in ablation.curve_counts.items()}
+    questions: dict[int, scoring.Questions] = dict.fromkeys(scored_steps(profile), first_questions)
+    questions |= {0: all_questions, ablation.steps: all_questions}
+
+    # No validation split: nothing is selected by its loss.
+    data = replace(synthetic_data(changed), validation=None)
+    callbacks: list[L.Callback] = [ScoreAtSteps(questions, scores_folder, folder_of(profile) / "untrained")]
+    if timer is not None:
+        callbacks.insert(0, timer)
+
+    def train(fresh: bool) -> Path:
+        return finetune.run(
+            changed,
+            folder / "run",
+            progress,
+            data,
+            fresh=fresh,
+            if_changed="replace",
+            callbacks=callbacks,
+            stop_after=stop_after,
+        )
+
+    checkpoint = train(fresh)
+    # A finished run whose scores are gone says nothing about its earlier steps.
+    if not all(step_file(scores_folder, step).exists() for step in questions):
+        checkpoint = train(fresh=True)
+    return checkpoint
 
 
 class _TrainingTime(L.Callback):

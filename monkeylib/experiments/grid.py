@@ -24,7 +24,14 @@ import torch
 from monkeylib import resources, sizing, tables
 from monkeylib.errors import choose
 from monkeylib.experiments import scoring
-from monkeylib.experiments.cell import Cell, folder_of, read_result, run_cell
+from monkeylib.experiments.cell import (
+    Cell,
+    folder_of,
+    has_first_steps,
+    read_result,
+    run_cell,
+    run_first_steps,
+)
 from monkeylib.experiments.variants import VARIANTS
 from monkeylib.profiles import Profile, build
 from monkeylib.progress import Progress, say
@@ -32,9 +39,6 @@ from monkeylib.tables import Row
 from monkeylib.training import memory
 
 TABLE = "experiments"  # name of the table, and of the folder of the scores by question
-
-# What `make reproduce` trains anew, beside the committed table of all cells.
-REPRODUCED = (Cell("no_adapters", "ordinary", 0), Cell("per_tile", "ordinary", 0))
 
 # Assumption of `plan`: the share of a GPU's peak that training reaches, and that peak (H100, bf16, dense).
 _GPU_FLOPS = 0.4 * 989e12
@@ -98,6 +102,7 @@ def run_grid(
     workers: int | None = None,
     committed: bool = True,
     progress: bool = True,
+    until: int | None = None,
 ) -> GridRun:
     """Train and score cells, several side by side; those that are finished are skipped.
 
@@ -107,6 +112,7 @@ def run_grid(
         workers: cells that run at once: by default one for each GPU, or for each CPU core.
         committed: skip cells whose results are committed, too.
         progress: report finished cells and the time left.
+        until: train only up to this step, at which cells are scored; see `cell.run_first_steps`.
 
     Raises:
         signals.Interrupted: a signal has ended the run; running cells have saved their last step.
@@ -119,6 +125,7 @@ def run_grid(
         is_done = (
             done.get(cell) == fingerprint
             or read_result(folder_of(profile) / cell.name, fingerprint) is not None
+            or (until is not None and has_first_steps(profile, cell, until))
         )
         (outcome.skipped if is_done else pending).append(cell)
 
@@ -132,7 +139,7 @@ def run_grid(
         while waiting or processes.running:
             while waiting and slots:
                 slot = slots.pop(0)
-                processes.start(profile, waiting.pop(0), slot, gpu=slot % gpus if gpus else None)
+                processes.start(profile, waiting.pop(0), slot, slot % gpus if gpus else None, until)
 
             for cell, slot, code in processes.poll():
                 slots.append(slot)
@@ -164,7 +171,7 @@ class _Processes:
         for _, process in self.running.values():
             process.wait()
 
-    def start(self, profile: Profile, cell: Cell, slot: int, gpu: int | None) -> None:
+    def start(self, profile: Profile, cell: Cell, slot: int, gpu: int | None, until: int | None) -> None:
         """Start a cell's process, with a GPU or a thread of its own."""
         environment = dict(os.environ)
         if gpu is not None:
@@ -183,6 +190,8 @@ class _Processes:
 
         command = [sys.executable, "-m", "monkeylib.experiments.grid", str(settings)]
         command += [cell.variant, cell.rendering, str(cell.seed)]
+        if until is not None:
+            command += ["--until", str(until)]
         with log.open("wb") as file:
             # A session of its own: Ctrl-C reaches this process alone, which then asks the others.
             process = subprocess.Popen(
@@ -276,36 +285,50 @@ def _rows_of_result(result: Mapping[str, Any]) -> list[Row]:
     return [{**result["cell"], **row, **result["costs"], **origin} for row in result["rows"]]
 
 
-def beside_committed(profile: Profile, cells: Iterable[Cell]) -> list[Row]:
-    """Return a row for each score after the last step, with the committed ones of the same variant.
+def collect_first_steps(profile: Profile, cells: Iterable[Cell], until: int) -> list[Row]:
+    """Return the scores of cells that were trained up to a step, in rows as those of `collect`, without costs."""
+    rows: list[Row] = []
+    for cell in cells:
+        named = {"variant": cell.variant, "rendering": cell.rendering, "seed": cell.seed}
+        rows += [{**named, **row} for row in run_first_steps(profile, cell, until)]
+    return rows
 
-    Columns: the cell, split and metric, `value` of this machine's run; of the committed runs of all seeds the
-    `committed_mean`, their number and `committed_spread`, from the lowest to the highest.
+
+def beside_committed(profile: Profile, rows: Iterable[Row], step: int) -> list[Row]:
+    """Return scores after a step beside the committed ones of the same variants.
+
+    Args:
+        profile: the profile whose table is compared.
+        rows: scores of this machine, from `collect` or `collect_first_steps`.
+        step: the step.
+
+    Returns:
+        A row for each of these scores: the cell, split and metric, its `value`; of the committed runs of all
+        seeds the `committed_mean`, their number and `committed_spread`, from the lowest to the highest.
     """
     path = tables.table_path(TABLE, profile.name)
     committed = tables.read_table(TABLE, profile.name) if path.exists() else []
+    committed = [row for row in committed if row["step"] == step]
 
-    rows: list[Row] = []
-    for row in _final_rows(profile, collect(profile, cells)):
+    beside: list[Row] = []
+    for row in rows:
+        if row["step"] != step:
+            continue
         key = [row[column] for column in _SCORE_COLUMNS]
         values = [
             float(other["value"] or 0)
-            for other in _final_rows(profile, committed)
+            for other in committed
             if [other[column] for column in _SCORE_COLUMNS] == key
         ]
         line: Row = {column: row[column] for column in (*_SCORE_COLUMNS, "seed", "value")}
         line["committed_runs"] = len(values)
         line["committed_mean"] = round(sum(values) / len(values), 4) if values else None
         line["committed_spread"] = f"{min(values):.4f} to {max(values):.4f}" if values else None
-        rows.append(line)
-    return rows
+        beside.append(line)
+    return beside
 
 
 _SCORE_COLUMNS = ("variant", "rendering", "condition", "split", "metric")
-
-
-def _final_rows(profile: Profile, rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if row["step"] == profile.ablation.steps]
 
 
 def committed_fingerprints(profile: Profile) -> dict[Cell, str]:
@@ -412,13 +435,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("variant")
     parser.add_argument("rendering")
     parser.add_argument("seed", type=int)
+    parser.add_argument("--until", type=int, help="train only up to this step")
     options = parser.parse_args(arguments)
 
     torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
     cell = Cell(options.variant, options.rendering, options.seed)
     profile = Profile.model_validate_json(options.profile.read_bytes())
-    run_cell(profile, cell, progress=True)
-    say(f"{cell.name} is finished")
+    if options.until is None:
+        run_cell(profile, cell, progress=True)
+        say(f"{cell.name} is finished")
+    else:
+        run_first_steps(profile, cell, options.until, progress=True)
+        say(f"{cell.name} is trained up to step {options.until}")
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ def run(
     if_changed: Literal["refuse", "replace"] = "refuse",
     notes: Mapping[str, Any] | None = None,
     callbacks: Sequence[L.Callback] = (),
+    stop_after: int | None = None,
 ) -> Path:
     """Fine-tune as a profile says and return the folder of the trained checkpoint, `folder / "model"`.
 
@@ -141,6 +142,7 @@ def run(
             its place.
         notes: what `run.json` records beside the settings.
         callbacks: called after the run's own, such as `experiments.scoring.ScoreAtSteps`.
+        stop_after: a step before the last one after which the run is saved and ends, as at a signal.
 
     Raises:
         BadRecord: a record that can't be trained on, unless `data` skips such records.
@@ -151,6 +153,7 @@ def run(
         ValueError: a batch that cannot be divided over the devices, a step that does not fit into their
             memory, or training that ended before its last step.
         Interrupted: a signal has ended the run after a step that is saved.
+        StoppedAsPlanned: `stop_after` has.
     """
     trainee = trainee_of(profile)
     if data is None and not isinstance(profile, Profile):
@@ -176,7 +179,7 @@ def run(
     with run_folder:
         folder = run_folder.path
         output = folder / "model"
-        stop = StopOnSignal()
+        stop = StopOnSignal(stop_after)
         trainer = _trainer(profile, run_folder, progress, devices, stop, wandb, callbacks)
 
         # Other processes follow the first one, which alone has read the folder.

@@ -25,6 +25,10 @@ from monkeylib.training.checkpointing import save_checkpoint
 _SCONTROL_SECONDS = 60
 
 
+class StoppedAsPlanned(Interrupted):
+    """A run has come to the step after which it was to stop."""
+
+
 class StopOnSignal(L.Callback):
     """End a run at SIGINT, SIGTERM or SIGUSR1, after the running step, which is saved.
 
@@ -38,9 +42,13 @@ class StopOnSignal(L.Callback):
             trainer = L.Trainer(callbacks=[..., stop])
             trainer.fit(...)
             ...                          # save the trained model: there is no further step to stop after
+
+    Args:
+        stop_after: a step after which the run ends in the same way, without a signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
         self.number: int | None = None
         self._saved = self._requeues = False
         self._trainer: L.Trainer | None = None
@@ -97,8 +105,12 @@ class StopOnSignal(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after a complete step, if any process has got a signal."""
+        """Save after a complete step, if any process has got a signal or this is the step to stop after."""
         if (batch_idx + 1) % module.accumulation_steps:
+            return
+
+        if trainer.global_step == self.stop_after:
+            save_checkpoint(trainer)
             return
 
         # A scheduler may signal one process only; all of them have to save at the same step.
@@ -113,18 +125,23 @@ class StopOnSignal(L.Callback):
 
         Raises:
             Interrupted: the step before this one is saved.
+            StoppedAsPlanned: it is the one to stop after.
         """
-        if not self._saved:
+        # A run that resumes may have got there before.
+        is_far_enough = self.stop_after is not None and trainer.global_step >= self.stop_after
+        if not self._saved and not is_far_enough:
             return
 
-        error = Interrupted("", EXIT_SAVED)
+        kind, cause = Interrupted, "interrupted by a signal to another process"
+        if self.number is not None:
+            cause = f"interrupted by {signals.name(self.number)}"
+        elif is_far_enough:
+            kind, cause = StoppedAsPlanned, "stopped as planned"
+
+        error = kind("", EXIT_SAVED)
         if trainer.is_global_zero:
-            cause = signals.name(self.number) if self.number else "a signal to another process"
-            sentence = (
-                f"interrupted by {cause} after step {trainer.global_step}, which is saved: the same command "
-                "goes on from there"
-            )
-            error = Interrupted(sentence + (_requeue() if self._requeues else ""), EXIT_SAVED)
+            sentence = f"{cause} after step {trainer.global_step}, which is saved: the same command goes on from there"
+            error = kind(sentence + (_requeue() if self._requeues else ""), EXIT_SAVED)
 
         # SLURM ends all processes when the first one ends, and none may end before the job is requeued.
         trainer.strategy.barrier()

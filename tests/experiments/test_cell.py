@@ -108,3 +108,21 @@ def test_result_of_another_fingerprint_is_none(tmp_path):
     # A file that was cut off, as no kill of ours leaves it.
     (tmp_path / "result.json").write_text('{"fingerprint": "abc"')
     assert cells.read_result(tmp_path, "abc") is None
+
+
+def test_first_steps_end_before_the_last_one(profile, outputs):
+    with pytest.raises(ValueError, match=r"scored at the steps \[0, 1\]: give one before the last"):
+        cells.run_first_steps(profile, Cell("per_tile", "ordinary", 0), 1)
+
+
+def test_first_steps_whose_scores_are_gone_are_trained_anew(outputs):
+    profile = smallest_profile()
+    ablation = profile.ablation.model_copy(
+        update={"steps": 3, "curve_steps": [1, 2], "curve_counts": profile.ablation.counts}
+    )
+    profile, cell = profile.model_copy(update={"ablation": ablation}), Cell("no_adapters", "ordinary", 0)
+    rows = cells.run_first_steps(profile, cell, 2)
+
+    (cells.scores_folder_of(profile, cell) / "step-0001.npz").unlink()
+    assert cells.run_first_steps(profile, cell, 2) == rows
+    assert {row["step"] for row in rows} == {0, 1, 2}

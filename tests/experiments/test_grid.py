@@ -146,9 +146,29 @@ def test_plan_counts_runs_operations_and_memory():
 
 
 def test_scores_stand_beside_committed_ones(outputs):
-    assert {row["committed_runs"] for row in grid.beside_committed(SMOKE, PAIR[:1])} == {0}
+    trained, step = grid.collect(SMOKE, PAIR[:1]), SMOKE.ablation.steps
+    assert {row["committed_runs"] for row in grid.beside_committed(SMOKE, trained, step)} == {0}
 
     grid.publish(SMOKE)
-    rows = grid.beside_committed(SMOKE, PAIR[:1])
+    rows = grid.beside_committed(SMOKE, trained, step)
     assert {row["committed_runs"] for row in rows} == {1}
     assert all(abs(row["value"] - row["committed_mean"]) < 1e-3 for row in rows)
+
+
+def test_first_steps_are_those_of_the_whole_run(outputs):
+    """And the run goes on from there."""
+    cell, (first, *_) = Cell("per_tile", "ordinary", 2), SMOKE.ablation.curve_steps
+    outcome = grid.run_grid(SMOKE, [cell], committed=False, progress=False, until=first)
+    assert outcome.finished == [cell] and not grid.collect(SMOKE, [cell])
+    assert grid.run_grid(SMOKE, [cell], committed=False, progress=False, until=first).skipped == [cell]
+
+    rows = grid.collect_first_steps(SMOKE, [cell], first)
+    assert {row["step"] for row in rows} == {0, first} and {row["variant"] for row in rows} == {"per_tile"}
+
+    whole = {
+        (row["step"], row["condition"], row["split"], row["metric"]): row["value"]
+        for row in run_cell(SMOKE, cell)["rows"]
+    }
+    for row in rows:
+        assert whole[row["step"], row["condition"], row["split"], row["metric"]] == row["value"]
+    assert SMOKE.ablation.steps in {step for step, *_ in whole}
