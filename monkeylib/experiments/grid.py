@@ -286,12 +286,41 @@ def _rows_of_result(result: Mapping[str, Any]) -> list[Row]:
 
 
 def collect_first_steps(profile: Profile, cells: Iterable[Cell], until: int) -> list[Row]:
-    """Return the scores of cells that were trained up to a step, in rows as those of `collect`, without costs."""
+    """Return the scores of cells that were trained up to a step, as `collect` does but without costs."""
     rows: list[Row] = []
     for cell in cells:
         named = {"variant": cell.variant, "rendering": cell.rendering, "seed": cell.seed}
         rows += [{**named, **row} for row in run_first_steps(profile, cell, until)]
     return rows
+
+
+def train_here(profile: Profile, cells: Sequence[Cell], progress: bool = True) -> list[Row]:
+    """Train cells anew for a notebook, side by side, and return their scores.
+
+    Under the profile whose table is committed, the first steps are enough to compare curves with it: those
+    up to the last step of the curve within the first quarter of the training (30 of 120 for nano). Under
+    another profile, whose table is made on this machine, cells are trained to their end.
+
+    Args:
+        profile: the profile.
+        cells: cells of the grid; those that have been trained before are read from disk.
+        progress: report finished cells and the time left.
+
+    Raises:
+        RuntimeError: a cell failed.
+    """
+    early = [step for step in profile.ablation.curve_steps if 4 * step <= profile.ablation.steps]
+    has_table = (
+        profile.name == resources.COMMITTED_PROFILE and tables.table_path(TABLE, profile.name).exists()
+    )
+    until = max(early) if has_table and early else None
+
+    outcome = run_grid(profile, cells, committed=False, progress=progress, until=until)
+    if outcome.failed:
+        raise RuntimeError(f"cells of the grid failed: {outcome.failed}")
+    if until is None:
+        return collect(profile, cells)
+    return collect_first_steps(profile, cells, until)
 
 
 def beside_committed(profile: Profile, rows: Iterable[Row], step: int) -> list[Row]:

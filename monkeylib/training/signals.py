@@ -140,8 +140,8 @@ class StopOnSignal(L.Callback):
 
         error = kind("", EXIT_SAVED)
         if trainer.is_global_zero:
-            sentence = f"{cause} after step {trainer.global_step}, which is saved: the same command goes on from there"
-            error = kind(sentence + (_requeue() if self._requeues else ""), EXIT_SAVED)
+            saved = f"after step {trainer.global_step}, which is saved: the same command goes on from there"
+            error = kind(f"{cause} {saved}" + (_requeue() if self._requeues else ""), EXIT_SAVED)
 
         # SLURM ends all processes when the first one ends, and none may end before the job is requeued.
         trainer.strategy.barrier()

@@ -155,6 +155,33 @@ def test_scores_stand_beside_committed_ones(outputs):
     assert all(abs(row["value"] - row["committed_mean"]) < 1e-3 for row in rows)
 
 
+def test_a_notebook_trains_first_steps_where_a_table_is_committed(outputs, monkeypatch):
+    trained = []
+
+    def run_first_steps(profile, cell, until, progress=False):
+        trained.append((cell.name, until))
+        return [{"step": until}]
+
+    monkeypatch.setattr(grid, "run_first_steps", run_first_steps)
+    monkeypatch.setattr(grid, "run_grid", lambda *_, until, **__: grid.GridRun())
+
+    # No table of nano stands in this folder.
+    nano = profiles.load_profile("nano")
+    assert grid.train_here(nano, PAIR, progress=False) == [] and not trained
+
+    tables.write_table([{"variant": "one_view"}], grid.TABLE, "nano")
+    rows = grid.train_here(nano, PAIR, progress=False)
+    assert trained == [(cell.name, 30) for cell in PAIR]
+    assert [row["variant"] for row in rows] == [cell.variant for cell in PAIR]
+
+    # Whole cells under another profile, here from disk.
+    assert {row["step"] for row in grid.train_here(SMOKE, PAIR)} >= {SMOKE.ablation.steps}
+
+    monkeypatch.setattr(grid, "run_grid", lambda *_, **__: grid.GridRun(failed={PAIR[0]: "no space left"}))
+    with pytest.raises(RuntimeError, match="no space left"):
+        grid.train_here(SMOKE, PAIR)
+
+
 def test_first_steps_are_those_of_the_whole_run(outputs):
     """And the run goes on from there."""
     cell, (first, *_) = Cell("per_tile", "ordinary", 2), SMOKE.ablation.curve_steps
