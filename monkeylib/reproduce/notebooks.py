@@ -17,7 +17,8 @@ from monkeylib.images import open_image
 PARAMETERS = "parameters"
 CHECKED = "nbval-check-output"  # the cell states a result: tests run it and compare
 SKIPPED = "nbval-skip"  # the cell computes for long: `make reproduce` runs it, tests don't
-TAGS = {PARAMETERS, CHECKED, SKIPPED, "nbval-ignore-output", "nbval-raises-exception"}
+SOLUTION = "solution"  # the cell solves an exercise: it runs as all others, and its source is folded away
+TAGS = {PARAMETERS, CHECKED, SKIPPED, SOLUTION, "nbval-ignore-output", "nbval-raises-exception"}
 
 MAX_CELL_LINES = 25
 MAX_FUNCTION_LINES = 5
@@ -126,10 +127,13 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
 
 def _normalise_cell(cell: NotebookNode) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"tags": sorted(tags(cell))} if tags(cell) else {}
+    if SOLUTION in tags(cell):
+        metadata["jupyter"] = {"source_hidden": True}
     normalised = {
         "cell_type": cell.cell_type,
         "id": cell.id,
-        "metadata": {"tags": sorted(tags(cell))} if tags(cell) else {},
+        "metadata": metadata,
         "source": cell.source,
     }
 
