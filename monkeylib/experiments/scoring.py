@@ -132,14 +132,18 @@ class ScoreAtSteps(L.Callback):
         if not has_effect:
             weights = {name: weight for name, weight in weights.items() if "_lora." not in name}
 
-        # What else decides about the answers: the views, and the questions.
+        # What else decides about the answers: the views, how they become tokens, and the questions.
         images = monkey.processor.image_processor.to_dict()
+        config = monkey.model.config
+        parts = [sorted(part.to_dict().items()) for part in (config.vision_config, config.resampler_config)]
         ids = {
             split: [(example.id, example.question, example.answers) for example in examples]
             for split, examples in self.questions[0].items()
         }
         pixels = [np.asarray(examples[0].rendered_image).tobytes() for examples in self.questions[0].values()]
-        digest = weights_digest(weights, [repr(sorted(images.items())), repr(ids), repr(pixels)])[:16]
+        digest = weights_digest(
+            weights, [repr(sorted(images.items())), repr(parts), repr(ids), repr(pixels)]
+        )[:16]
 
         path = self.untrained / f"{digest}.npz"
         if not path.exists():

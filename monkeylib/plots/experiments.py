@@ -18,6 +18,8 @@ from monkeylib.tables import Row
 
 METRICS = {"log-likelihood": "log-likelihood, nats per character", "exact match": "exact match, %"}
 _GREY = COLOURS[-1]
+_SOLID = {"marker": "o", "markersize": 4}
+_DASHED = {"linestyle": "--", "marker": "o", "markersize": 9, "markerfacecolor": "none"}
 
 
 def draw_learning_curves(
@@ -32,7 +34,8 @@ def draw_learning_curves(
         rows: rows of the grid's table, of one rendering.
         names: the variants to draw, and what to call them; those without rows are left out.
         splits: the splits, one column of panels each.
-        beside: rows of the same variants that this machine has trained, for dashed lines.
+        beside: rows of the same variants that this machine has trained, for dashed lines with rings, which
+            are seen around the points of lines that they lie on.
 
     Raises:
         ValueError: none of the variants has rows.
@@ -56,7 +59,7 @@ def draw_learning_curves(
         for name in _in_order(frame, names)
     ]
     if beside:
-        handles.append(Line2D([], [], color=INK, linestyle="--", label="trained here"))
+        handles.append(Line2D([], [], color=INK, label="trained here", **_DASHED))
     fig.legend(handles=handles, loc="outside lower center", ncols=2)
     return fig
 
@@ -75,10 +78,8 @@ def _draw_curves(
             y="value",
             errorbar=("pi", 100),
             color=_colours(names)[variant],
-            linestyle="--" if dashed else "-",
-            marker="o",
-            markersize=4,
             ax=ax,
+            **(_DASHED | {"markeredgecolor": _colours(names)[variant]} if dashed else _SOLID),
         )
 
 

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -44,12 +45,53 @@ def show_image(ax: Axes, image: Image.Image | torch.Tensor, box: Box | None = No
     ax.set_axis_off()
 
     if box is not None:
-        x0, y0, x1, y1 = box
-        margin = _BOX_MARGIN * width
-        # The middle of the first pixel lies at 0, its edge at -0.5.
-        corner = (x0 - 0.5 - margin, y0 - 0.5 - margin)
-        size = (x1 - x0 + 2 * margin, y1 - y0 + 2 * margin)
-        ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=COLOURS[1], linewidth=1.5))
+        draw_box(ax, box, width)
+
+
+def draw_box(ax: Axes, box: Box, width: int) -> None:
+    """Draw a box around a part of an image.
+
+    Args:
+        ax: where the image is drawn.
+        box: in pixels of the image.
+        width: of the image in pixels.
+    """
+    x0, y0, x1, y1 = box
+    margin = _BOX_MARGIN * width
+    # The middle of the first pixel lies at 0, its edge at -0.5.
+    corner = (x0 - 0.5 - margin, y0 - 0.5 - margin)
+    size = (x1 - x0 + 2 * margin, y1 - y0 + 2 * margin)
+    ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=COLOURS[1], linewidth=1.5))
+
+
+def show_heat(ax: Axes, image: torch.Tensor, values: torch.Tensor, highest: float) -> AxesImage:
+    """Show values over a pale image, the more opaque the higher they are.
+
+    Args:
+        ax: where to draw.
+        image: pixels `[3, H, W]` from 0 to 1.
+        values: `[rows, cols]` over the image; those below 0 count as 0.
+        highest: end of the colour scale, the same for all panels that are to be compared.
+
+    Returns:
+        The drawn values, for a colour bar.
+    """
+    height, width = image.shape[-2:]
+    ax.imshow(image.mean(0).numpy(), cmap="gray", vmin=-1, vmax=1)
+
+    values = values.clamp(0, highest)
+    opacity = 0.25 + 0.6 * (values / highest).numpy()
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    drawn = ax.imshow(values.numpy(), cmap="magma", vmin=0, vmax=highest, alpha=opacity, extent=extent)
+    ax.set_axis_off()
+    return drawn
+
+
+def add_colour_bar(fig: Figure, drawn: AxesImage, axes: Sequence[Axes], label: str) -> None:
+    """Add the colour scale of panels that `show_heat` has drawn."""
+    bar = fig.colorbar(drawn, ax=axes, shrink=0.8, label=label)
+    # As on the images, low values are pale; the bar shows their colours as they are.
+    bar.solids.set_alpha(None)
 
 
 def wrap_lines(lines: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import torch
 from monkeylib import profiles
 from monkeylib.evaluation.likelihood import AnswerScores, score_answers
 from monkeylib.experiments import scoring
+from monkeylib.experiments.variants import variant_profile
 from monkeylib.model.tile_lora import tile_loras
 from monkeylib.monkey import Monkey
 from monkeylib.profiles import build, trainable
@@ -139,6 +140,26 @@ def test_models_that_differ_are_scored_each(part, module, profile, questions, tm
 
     scoring.ScoreAtSteps({0: questions}, tmp_path / "second", untrained).on_train_start(trainer, module)
     assert len(list(untrained.iterdir())) == 2
+
+
+def test_models_of_equal_weights_and_other_tokens_are_scored_each(module, profile, questions, tmp_path):
+    """As a variant whose visual tokens are averaged."""
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    untrained = tmp_path / "untrained"
+    scoring.ScoreAtSteps({0: questions}, tmp_path / "first", untrained).on_train_start(trainer, module)
+
+    pooled = variant_profile(profile, "pooled")
+    processor = build.build_processor(pooled)
+    model = build.build_model(pooled, processor)
+    model.load_state_dict(module.model.state_dict())
+    other = MonkeyTraining(model, processor, pooled, synthetic_data(pooled))
+    scoring.ScoreAtSteps({0: questions}, tmp_path / "second", untrained).on_train_start(trainer, other)
+
+    assert len(list(untrained.iterdir())) == 2
+    first, second = (
+        scoring.read_scores(scoring.step_file(tmp_path / name, 0)) for name in ("first", "second")
+    )
+    assert first["fine"].log_likelihood.tolist() != second["fine"].log_likelihood.tolist()
 
 
 def test_questions_are_described_by_image_kind_and_height(questions):
