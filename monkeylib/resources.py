@@ -53,6 +53,11 @@ def runs(profile: str) -> Path:
     return outputs() / "data" / "runs" / profile
 
 
+def grid_runs(profile: str) -> Path:
+    """Return the folder of the runs of a profile's grid of experiments."""
+    return runs(profile) / "grid"
+
+
 def results(profile: str) -> Path:
     """Return the folder of a profile's result tables (CSV)."""
     return outputs() / "data" / "results" / profile

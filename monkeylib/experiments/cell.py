@@ -77,7 +77,7 @@ class Cell:
 
 def folder_of(profile: Profile) -> Path:
     """Return the folder of the grid's runs."""
-    return resources.runs(profile.name) / "grid"
+    return resources.grid_runs(profile.name)
 
 
 def read_result(folder: Path, fingerprint: str) -> dict[str, Any] | None:

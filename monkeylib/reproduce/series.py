@@ -28,10 +28,7 @@ from monkeylib.reproduce import notebooks
 from monkeylib.reproduce.code_digests import code_digests
 from monkeylib.runs import RunFolder
 
-# Folder of the grid's cells among the runs of a profile (`experiments.cell.folder_of`).
-GRID = "grid"
-
-_BASE, _SAMPLES = "data/models/nano-base", "data/samples"
+_BASE, _MONKEY, _SAMPLES = "data/models/nano-base", "data/models/nano-monkey", "data/samples"
 # The published cells of the grid of experiments, and the baseline that stands beside them.
 _GRID = ("data/results/nano/experiments.csv", "data/results/nano/synthetic_answers.csv")
 _INTERRUPTED = "its last run was interrupted"
@@ -53,8 +50,8 @@ class Notebook:
 SERIES = (
     Notebook("00_setup_and_sizing"),
     Notebook("01_tiling", inputs=(_SAMPLES,)),
-    Notebook("02_lora_encoder", inputs=(_BASE,)),
-    Notebook("03_resampler", inputs=(_BASE, _SAMPLES)),
+    Notebook("02_lora_encoder", inputs=(_BASE, _MONKEY, *_GRID)),
+    Notebook("03_resampler", inputs=(_BASE, _SAMPLES, *_GRID)),
     Notebook(
         "04_multilevel_captions",
         # Experts are found by name, so no import statement leads to their modules.
@@ -62,7 +59,7 @@ SERIES = (
     ),
     Notebook("05_finetuning", inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures")),
     Notebook("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,)),
-    Notebook("07_ablations", inputs=(_BASE, *_GRID)),
+    Notebook("07_ablations", needs=("02_lora_encoder",), inputs=(_BASE, *_GRID)),
     Notebook("08_visualization", needs=("05_finetuning", "06_evaluation"), inputs=(_BASE, _SAMPLES)),
     Notebook("A1_official_weights", inputs=("tests/goldens", "tests/data", _SAMPLES)),
     Notebook("A4_your_model_more_pixels", inputs=(_BASE, "data/models/nano-llava")),
@@ -438,7 +435,7 @@ class NotebookRun:
         Cells of the grid of experiments are no notebook's: `monkeylib ablations` may write them meanwhile,
         for days, and each cell knows by itself whether it is up to date.
         """
-        grid = resources.runs(self.profile) / GRID
+        grid = resources.grid_runs(self.profile)
         folders = (
             resources.runs(self.profile),
             resources.results(self.profile),
