@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from monkeylib.boxes import Box, contains
+from monkeylib.boxes import Box
 from monkeylib.data import synthetic
 from monkeylib.data.synthetic.renderings import RENDERINGS
 from monkeylib.data.synthetic.transfer import make_transfer_sample
@@ -111,39 +111,52 @@ def group_by_outcome(
 
 
 def border_scores(examples: Sequence[QualitativeExample], grid: Grid) -> list[Row]:
-    """Compare answers that a border between tiles cuts with those that lie in one tile.
+    """Compare questions by how the borders between tiles cut the text that their answer needs.
 
     Args:
         examples: questions about the text of images, with the answers of models.
         grid: rows and columns of tiles.
 
     Returns:
-        A row for each model and `place` of the answer, "in one tile" or "cut by a border": `correct`, the
-        share of exact matches with its interval (`low`, `high`), and `n`. A place without questions is left
-        out.
+        A row for each model, `family` of images and `border`: "none", "between letters" (a vertical one) or
+        "through letters" (a horizontal one). `correct` is the share of exact matches with its interval
+        (`low`, `high`), `n` the number of questions and `characters` the mean length of their answers: longer
+        text is cut more often, and harder in any case. A group without questions is left out.
     """
+    groups: dict[tuple[str, str], list[QualitativeExample]] = {}
+    for example in examples:
+        key = (str(example.prediction.meta.get("family", "")), _border_of(example, grid))
+        groups.setdefault(key, []).append(example)
+
     rows: list[Row] = []
     for model in examples[0].answers:
-        for place, is_cut in (("in one tile", False), ("cut by a border", True)):
-            at_place = [example for example in examples if _is_cut(example, grid) == is_cut]
-            if not at_place:
-                continue
-
-            correct = [float(example.correct[model]) for example in at_place]
-            interval = mean_interval(correct, clusters=[example.prediction.image for example in at_place])
-            limits = {"correct": interval.value, "low": interval.low, "high": interval.high}
-            rows.append({"model": model, "place": place, **limits, "n": interval.n})
+        for (family, border), group in sorted(groups.items()):
+            correct = [float(example.correct[model]) for example in group]
+            interval = mean_interval(correct, clusters=[example.prediction.image for example in group])
+            lengths = [len(example.prediction.answers[0]) for example in group]
+            rows.append(
+                {
+                    "model": model,
+                    "family": family,
+                    "border": border,
+                    "correct": interval.value,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "n": interval.n,
+                    "characters": sum(lengths) / len(lengths),
+                }
+            )
     return rows
 
 
-def _is_cut(example: QualitativeExample, grid: Grid) -> bool:
-    """Return whether no tile holds the answer's box as a whole."""
-    width, height = example.image.size
-    tiles = [
-        (col * width / grid.cols, row * height / grid.rows)
-        + ((col + 1) * width / grid.cols, (row + 1) * height / grid.rows)
-        for row in range(grid.rows)
-        for col in range(grid.cols)
-    ]
+def _border_of(example: QualitativeExample, grid: Grid) -> str:
+    """Return how borders cut the answer's box, see `border_scores`."""
     assert example.answer_box is not None
-    return not any(contains(tile, example.answer_box) for tile in tiles)
+    width, height = example.image.size
+    x0, y0, x1, y1 = example.answer_box
+
+    if any(y0 < row * height / grid.rows < y1 for row in range(1, grid.rows)):
+        return "through letters"
+    if any(x0 < col * width / grid.cols < x1 for col in range(1, grid.cols)):
+        return "between letters"
+    return "none"

@@ -15,7 +15,7 @@ from monkeylib.tiling import join_tiles
 
 
 def draw_answer_attention(
-    maps: AnswerMaps, box: Box | None = None, most_tokens: int = 11, columns: int = 6
+    maps: AnswerMaps, box: Box | None = None, most_tokens: int = 11, columns: int = 4
 ) -> Figure:
     """Draw where each token of an answer looks, over tiles and global view together, on one scale.
 
@@ -35,7 +35,7 @@ def draw_answer_attention(
     highest = max(float(weights.max()) for weights in relative)
 
     rows = -(-(len(relative) + 1) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(1.6 * columns + 0.7, 1.85 * rows), squeeze=False)
+    fig, axes = plt.subplots(rows, columns, figsize=(2.3 * columns + 0.8, 2.55 * rows), squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
 

@@ -48,7 +48,7 @@ class Notebook:
 
 
 SERIES = (
-    Notebook("00_setup_and_sizing"),
+    Notebook("00_start_here", inputs=(_BASE, _MONKEY, _SAMPLES)),
     Notebook("01_tiling", inputs=(_SAMPLES,)),
     Notebook("02_lora_encoder", inputs=(_BASE, _MONKEY, *_GRID)),
     Notebook("03_resampler", inputs=(_BASE, _SAMPLES, *_GRID)),
@@ -62,6 +62,7 @@ SERIES = (
     Notebook("07_ablations", needs=("02_lora_encoder",), inputs=(_BASE, *_GRID)),
     Notebook("08_visualization", needs=("05_finetuning", "06_evaluation"), inputs=(_BASE, _SAMPLES)),
     Notebook("A1_official_weights", inputs=("tests/goldens", "tests/data", _SAMPLES)),
+    Notebook("A2_scaling_out"),
     Notebook("A4_your_model_more_pixels", inputs=(_BASE, "data/models/nano-llava")),
 )
 

@@ -61,20 +61,28 @@ def test_predictions_of_other_questions_raise(files, tmp_path):
         qualitative.read_examples({"first": files["first"], "fewer": fewer})
 
 
-def test_answers_that_a_border_cuts_are_compared_with_those_in_one_tile(files):
+def test_answers_are_compared_by_the_borders_that_cut_them(files):
     examples = qualitative.read_examples(files)
-    cut = [
-        replace(e, prediction=replace(e.prediction, meta={"answer_box": [90, 10, 120, 20]})) for e in examples
-    ]
 
-    # Images have 192 pixels; the box of all other answers lies in the first of 2 x 2 tiles.
-    rows = qualitative.border_scores([*examples[:12], *cut[12:]], Grid(2, 2))
-    assert [(row["model"], row["place"], row["n"], row["correct"]) for row in rows] == [
-        ("first", "in one tile", 12, 1),
-        ("first", "cut by a border", 8, 3 / 8),
-        ("second", "in one tile", 12, 5 / 12),
-        ("second", "cut by a border", 8, 0),
-    ]
+    def with_box(example, box, family):
+        meta = {"answer_box": box, "family": family}
+        return replace(example, prediction=replace(example.prediction, meta=meta))
 
-    # One column of two tiles: the border is the other one.
-    assert {row["place"] for row in qualitative.border_scores(cut, Grid(2, 1))} == {"in one tile"}
+    # Images have 192 pixels, and the borders of 2 x 2 tiles lie at 96.
+    cut = [with_box(example, [90, 10, 120, 20], "document") for example in examples[:12]]
+    through = [with_box(example, [90, 90, 120, 110], "document") for example in examples[12:16]]
+    whole = [with_box(example, [100, 96, 120, 120], "scene_text") for example in examples[16:]]
+
+    rows = qualitative.border_scores([*cut, *through, *whole], Grid(2, 2))
+    assert [(row["model"], row["family"], row["border"], row["n"], row["correct"]) for row in rows] == [
+        ("first", "document", "between letters", 12, 1),
+        ("first", "document", "through letters", 4, 3 / 4),
+        ("first", "scene_text", "none", 4, 0),
+        ("second", "document", "between letters", 12, 5 / 12),
+        ("second", "document", "through letters", 4, 0),
+        ("second", "scene_text", "none", 4, 0),
+    ]
+    assert rows[0]["characters"] == len(examples[0].prediction.answers[0])
+
+    # One column of two tiles has no vertical border.
+    assert {row["border"] for row in qualitative.border_scores(cut, Grid(2, 1))} == {"none"}
