@@ -15,7 +15,7 @@ LOCKENV := .lock-venv
 AUDITENV := .audit-venv
 HARNESSENV := .harness-venv
 BROWSERENV := .browser-venv
-LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,serve,demo,dev
+LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,serve,demo,explore,dev
 
 # A kernel of this environment wins over one that the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1

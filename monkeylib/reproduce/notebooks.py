@@ -25,6 +25,7 @@ MAX_FUNCTION_LINES = 5
 MAX_FILE_BYTES = 800_000
 _PNG_COLOUR_TYPE, _PALETTE = 25, b"\x03"  # place of the colour type in a PNG file, and one of its values
 MAX_PNG_CHARACTERS = 60_000  # in base 64
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 # Reading and writing
@@ -111,7 +112,8 @@ def _literal_assignment(statement: ast.stmt) -> tuple[str, object]:
 def normalise(notebook: NotebookNode) -> NotebookNode:
     """Return the committed form of an executed notebook, which another run changes as little as possible.
 
-    Outputs and execution counts stay. Timings, injected parameters, standard error and all other metadata go.
+    Outputs and execution counts stay. Timings, injected parameters, standard error, live widgets and all
+    other metadata go.
     """
     cells = [_normalise_cell(cell) for cell in notebook.cells if "injected-parameters" not in tags(cell)]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -140,9 +142,18 @@ def _normalise_cell(cell: NotebookNode) -> dict[str, Any]:
     if cell.cell_type == "code":
         outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         normalised["execution_count"] = cell.execution_count
-        normalised["outputs"] = [_compress_image(output) for output in outputs]
+        normalised["outputs"] = [_compress_image(_without_widget(output)) for output in outputs]
 
     return normalised
+
+
+def _without_widget(output: NotebookNode) -> NotebookNode:
+    """Return an output without the reference to a live widget, which ends with its kernel."""
+    if _WIDGET not in output.get("data", {}):
+        return output
+    static = nbformat.from_dict(output)
+    del static["data"][_WIDGET]
+    return static
 
 
 def _compress_image(output: NotebookNode) -> NotebookNode:
