@@ -48,6 +48,21 @@ def json_digest(value: Any) -> str:
     return text_digest(json.dumps(value, sort_keys=True, default=str))
 
 
+class RunningDigest:
+    """Digest of many JSON values in their order, none of which is held in memory."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, value: Any) -> None:
+        """Add the next value."""
+        self._hash.update(json.dumps(value, sort_keys=True, default=str).encode() + b"\n")
+
+    def digest(self) -> str:
+        """Return the digest of the values so far."""
+        return self._hash.hexdigest()
+
+
 def text_number(text: str, size: int) -> int:
     """Return a number of `size` bytes that is the same for a text on every machine, spread uniformly."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:size], "big")
@@ -56,6 +71,27 @@ def text_number(text: str, size: int) -> int:
 def short_digest(data: bytes, size: int) -> bytes:
     """Return a BLAKE2b digest of `size` bytes (up to 64), for tables of many keys."""
     return hashlib.blake2b(data, digest_size=size).digest()
+
+
+class DigestSet:
+    """Set of texts of which digests of 64 bits are held: a sorted array, eight bytes for each.
+
+    Args:
+        numbers: numbers of the texts, as `number` returns them.
+    """
+
+    def __init__(self, numbers: Iterable[int] | np.ndarray = ()) -> None:
+        self._numbers = np.unique(np.asarray(numbers, dtype=np.uint64))
+
+    @staticmethod
+    def number(text: str) -> int:
+        """Return the number that stands for a text."""
+        return int.from_bytes(short_digest(text.encode("utf-8", "backslashreplace"), 8), "big")
+
+    def __contains__(self, text: str) -> bool:
+        number = np.uint64(self.number(text))
+        row = int(np.searchsorted(self._numbers, number))
+        return row < len(self._numbers) and self._numbers[row] == number
 
 
 def image_digest(image: Image.Image) -> str:

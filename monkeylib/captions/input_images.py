@@ -1,17 +1,23 @@
-"""Images to caption: files, folders and images in memory, with their original captions."""
+"""Images to caption: files, folders, documents, tar files, tables and images in memory, with their captions.
 
-import csv
+`list_images` lists them as a stream, in constant memory: of a folder, the names that lie directly in it are
+held, no more.
+"""
+
 import json
 import os
-from collections import Counter, deque
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from monkeylib.digests import image_digest, image_file_digest
+from monkeylib.captions.image_containers import StoredImage, is_container, stored_images
+from monkeylib.captions.original_captions import OriginalCaptions
+from monkeylib.digests import DigestSet, image_digest, image_file_digest
 from monkeylib.images import (
     PDF_SUFFIX,
     SUFFIXES,
@@ -23,11 +29,13 @@ from monkeylib.images import (
     split_page,
 )
 
-_NAME_FIELDS = ("image", "name", "file", "file_name", "path")  # of a file of original captions
 # Of an image: a letter has about as many pixels, and experts see skis and cats in anything smaller.
 LEAST_SIDE = 8
 _PAGED_SUFFIXES = frozenset({PDF_SUFFIX, ".tif", ".tiff", ""})
 _NAMED_REASONS = 5  # why files are left out
+_LONGEST_CAPTION = 1 << 16  # bytes of a .txt file beside an image
+# Of captions, not of images.
+_LIST_SUFFIXES = (".tsv", ".csv", ".json", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -37,24 +45,26 @@ class InputImage:
     Bytes of a file name that are not UTF-8 are escaped in `name`, and so are lone surrogates in captions.
 
     Fields:
-        image: a file, or an image in memory.
+        image: a file, an image in a container, or an image in memory.
         name: name of the image in the records.
         original_caption: the caption that it came with, empty if none.
+        facts: JSON file beside the image in which a downloader states its address; None if there is none.
     """
 
-    image: Path | Image.Image
+    image: Path | StoredImage | Image.Image
     name: str
     original_caption: str = ""
+    facts: Path | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # Records are stored as UTF-8, which neither such bytes nor lone surrogates fit into.
-        for field in ("name", "original_caption"):
-            text = getattr(self, field).encode("utf-8", "backslashreplace").decode("utf-8")
-            object.__setattr__(self, field, text)
+        for attribute in ("name", "original_caption"):
+            text = getattr(self, attribute).encode("utf-8", "backslashreplace").decode("utf-8")
+            object.__setattr__(self, attribute, text)
 
     def absolute(self) -> "InputImage":
         """Return the same image with an absolute path, for processes that run in other folders."""
-        if isinstance(self.image, Image.Image):
+        if isinstance(self.image, Image.Image | StoredImage):
             return self
         return replace(self, image=Path(self.image).absolute())
 
@@ -70,17 +80,26 @@ class InputImage:
         Raises:
             ImageError: the file does not exist, is not a readable image, or has a side below `LEAST_SIDE`.
         """
+        content, place = self.image, str(self.image)
+        if isinstance(content, StoredImage):
+            content, place = content.content(), "the image "
         try:
-            pixels, notices = read_image(self.image)
+            pixels, notices = read_image(content)
         except ImageError as error:
-            raise type(error)(error.code, str(error).replace(str(self.image), self.name)) from error
+            raise type(error)(error.code, self._named(str(error), place)) from error
 
         if min(pixels.size) < LEAST_SIDE:
             size = f"{pixels.width} x {pixels.height}"
             raise ImageError(
                 "too-small", f"{self.name} has {size} pixels: to be described, a side needs {LEAST_SIDE}"
             )
-        return pixels, tuple(notice.replace(str(self.image), self.name) for notice in notices)
+        return pixels, tuple(self._named(notice, place) for notice in notices)
+
+    def _named(self, text: str, place: str) -> str:
+        """Return a message with the image's name for what the message calls it."""
+        if isinstance(self.image, StoredImage):
+            return f"{self.name} {text.removeprefix(place)}" if text.startswith(place) else text
+        return text.replace(place, self.name)
 
     def sha256(self) -> str:
         """Return the digest of the file's bytes, or of the size and pixels of an image in memory.
@@ -90,64 +109,125 @@ class InputImage:
         """
         if isinstance(self.image, Image.Image):
             return image_digest(open_image(self.image))
+        if isinstance(self.image, StoredImage):
+            return self.image.sha256()
         return image_file_digest(Path(self.image))
 
 
-@dataclass(frozen=True)
 class ImageListing:
-    """The images at some paths.
+    """The images at some paths, without doubles of a name. They are listed anew at each iteration.
 
-    Fields:
-        images: the images, without doubles of a name.
+    Args:
+        paths: files and folders.
+        captions: file of original captions, see `OriginalCaptions`. They take precedence over those that
+            lie beside the images.
+
+    Raises: as `list_images`.
+
+    Attributes:
+        paths: the files and folders.
         left_out: how many files in folders are no images, by reason: their ending, "hidden" and so on.
+        captioned: how many images have an original caption.
+        captions: the original captions of the file, None without one.
     """
 
-    images: list[InputImage]
-    left_out: Counter[str]
+    def __init__(self, paths: Iterable[Path | str], captions: Path | str | None = None) -> None:
+        self.paths = []
+        for path in map(Path, paths):
+            _check_path(path)
+            self.paths.append(path.absolute())
+        self.captions = None if captions is None else OriginalCaptions(Path(captions))
+
+        # Names that several images have: images of one path don't.
+        self._shared_names = DigestSet()
+        if len(self.paths) > 1:
+            self._shared_names = _shared_names(self._listed(Counter()))
+        if self.captions is not None:
+            self.captions.note_names(image.name for image in self._listed(Counter()))
+
+        self.left_out: Counter[str] = Counter()
+        self._count = self.captioned = 0
+        first = None
+        for image in self._captioned(self.left_out):
+            first = first or image
+            self._count += 1
+            self.captioned += bool(image.original_caption)
+
+        if first is None:
+            suffixes = " ".join(sorted([*SUFFIXES, PDF_SUFFIX]))
+            reasons = f"; {describe_left_out(self.left_out)}" if self.left_out else ""
+            raise ValueError(f"There is nothing to caption: found no images ({suffixes}){reasons}.")
+        if self.captions is not None and self.captions.count == self.captions.unmatched:
+            raise ValueError(
+                f"{captions} has no caption of these images: it names {self.captions.first_name()!r}, "
+                f"the first image is {first.name!r}."
+            )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[InputImage]:
+        return self._captioned(Counter())
+
+    def remarks(self) -> list[str]:
+        """Return what is to be told of the listing: what was left out, and what has no caption."""
+        remarks = []
+        if self.left_out:
+            remarks.append(describe_left_out(self.left_out))
+        if self.captioned:
+            text = f"original captions: {self.captioned} of {self._count} images have one"
+            if self.captions is not None and self.captions.unmatched:
+                text += f"; {self.captions.unmatched} of {self.captions.count} captions match no image"
+            if self.captions is not None and self.captions.not_fetched:
+                text += f"; {self.captions.not_fetched} images were not fetched"
+            remarks.append(text)
+        return remarks
+
+    def _captioned(self, left_out: Counter[str]) -> Iterator[InputImage]:
+        """Yield the images with their names and captions."""
+        for image in self._listed(left_out):
+            if self.captions is not None:
+                caption = self.captions.find(image.name, _address(image))
+                if caption is not None:
+                    image = replace(image, original_caption=caption)
+            # Names identify images in the records, so two images must not share one.
+            if len(self.paths) > 1 and image.name in self._shared_names:
+                image = replace(image, name=_full_path(image))
+            yield image
+
+    def _listed(self, left_out: Counter[str]) -> Iterator[InputImage]:
+        for path in self.paths:
+            yield from _images_at(path, left_out)
 
 
 def find_images(paths: Iterable[Path | str]) -> list[InputImage]:
     """Return the images at paths; see `list_images`."""
-    return list_images(paths).images
+    return [*iter(list_images(paths))]
 
 
-def list_images(paths: Iterable[Path | str]) -> ImageListing:
+def list_images(paths: Iterable[Path | str], captions: Path | str | None = None) -> ImageListing:
     """List the images at paths: files, and folders with all their subfolders, in alphabetical order.
 
     In a folder, images are known by their endings, and by their content where a file has none. Linked folders
     are followed, each folder once; what is hidden (`._a.png` of macOS, `.thumbnails`) is left out. Each page
-    of a PDF file, and of a TIFF file of several pages, is an image.
+    of a PDF file, and of a TIFF file of several pages, is an image, and so is each image of a tar file (of
+    WebDataset, or of a downloader), of a parquet or Arrow file, and of a saved dataset of Hugging Face.
 
     An image in a folder is named by its path within the folder, an image given as a file by its file name,
-    pages with their number: `scan.pdf#3`. Where two images would share a name, both are named by their full
-    paths.
+    pages with their number: `scan.pdf#3`, images of containers with their key or row: `00000/000000017`.
+    Where two images would share a name, both are named by their full paths.
+
+    Original captions are those of containers, and those of `.txt` files beside images.
+
+    Args:
+        paths: files and folders.
+        captions: file of original captions, see `OriginalCaptions`.
 
     Raises:
         FileNotFoundError: a path is no folder and does not have the name of an image.
-        ValueError: there are no images, or a path is a pipe or a device.
+        ValueError: there are no images, no captions of these images, or a path is a pipe or a device.
     """
-    images: list[InputImage] = []
-    left_out: Counter[str] = Counter()
-    for path in paths:
-        images.extend(_images_at(Path(path), left_out))
-
-    if not images:
-        suffixes = " ".join(sorted([*SUFFIXES, PDF_SUFFIX]))
-        reasons = f"; {describe_left_out(left_out)}" if left_out else ""
-        raise ValueError(f"There is nothing to caption: found no images ({suffixes}){reasons}.")
-
-    # Names identify images in the records, so two images must not share one.
-    paths_of_name: dict[str, set[Path]] = {}
-    for image in images:
-        paths_of_name.setdefault(image.name, set()).add(Path(image.image).absolute())
-
-    unique = []
-    for image in images:
-        if len(paths_of_name[image.name]) > 1:
-            image = replace(image, name=Path(image.image).as_posix())
-        unique.append(image)
-
-    return ImageListing(unique, left_out)
+    return ImageListing(paths, captions)
 
 
 def describe_left_out(left_out: Counter[str]) -> str:
@@ -160,20 +240,43 @@ def describe_left_out(left_out: Counter[str]) -> str:
     return f"left out: {count} {'file' if count == 1 else 'files'} ({', '.join(reasons)})"
 
 
-def _images_at(path: Path, left_out: Counter[str]) -> list[InputImage]:
-    if path.is_dir():
-        files = sorted(_image_files(path, left_out))
-        return [
-            InputImage(page, page.relative_to(path).as_posix()) for file in files for page in _pages(file)
-        ]
+def _check_path(path: Path) -> None:
+    """Check that a path may hold images.
 
+    Raises: as `list_images`.
+    """
     file, _ = split_page(path)
+    if path.is_dir() or is_container_file(path):
+        return
     if file.exists() and not file.is_file():
         raise ValueError(f"{path} is no regular file: expected an image or a folder of images")
+    if file.suffix.lower() in _LIST_SUFFIXES:
+        raise ValueError(
+            f"{path} is a list, not an image: name the folder of the images, and pass the list as --captions"
+        )
     # A file with an image's name that does not exist becomes a record with a failure.
     if not file.is_file() and not _has_image_suffix(file):
         raise FileNotFoundError(f"there is no folder and no image at {path}: check the path")
-    return [InputImage(page, page.name) for page in _pages(path)]
+
+
+def is_container_file(path: Path) -> bool:
+    """Return whether a file that exists holds many images."""
+    return path.is_file() and is_container(path)
+
+
+def _images_at(path: Path, left_out: Counter[str]) -> Iterator[InputImage]:
+    if path.is_dir() and not is_container(path):
+        yield from _images_in(path, left_out)
+    elif path.is_dir() or is_container_file(path):
+        yield from _images_of_container(path, path.stem if path.is_file() else path.name, left_out)
+    else:
+        for page in _pages(path):
+            yield InputImage(page, page.name)
+
+
+def _images_of_container(path: Path, name: str, left_out: Counter[str]) -> Iterator[InputImage]:
+    for image in stored_images(path, left_out):
+        yield InputImage(image, f"{name}/{image.name}", image.caption)
 
 
 def _pages(path: Path) -> list[Path]:
@@ -193,103 +296,139 @@ def _has_image_suffix(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES or path.suffix.lower() == PDF_SUFFIX
 
 
-def _image_files(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
-    """Yield the image files of a folder and its subfolders, and count what else is in there."""
-    # Links come last: a folder that is reached without one keeps its own path.
-    folders, links = deque([folder]), deque()
-    visited = set()
-
-    while folders or links:
-        current = folders.popleft() if folders else links.popleft()
-        real_path = os.path.realpath(current)
-        if real_path in visited:
-            continue
-        visited.add(real_path)
-
-        try:
-            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
-        except OSError:
-            left_out["folder that may not be opened"] += 1
+def _images_in(folder: Path, left_out: Counter[str]) -> Iterator[InputImage]:
+    """Yield the images of a folder and its subfolders, and count what else is in there."""
+    for file, caption, facts in _image_files(folder, os.path.realpath(folder), False, set(), left_out):
+        relative = file.relative_to(folder)
+        if is_container_file(file):
+            yield from _images_of_container(file, relative.with_suffix("").as_posix(), left_out)
             continue
 
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.name.startswith("."):
-                left_out["hidden"] += 1
-            elif entry.is_dir():
-                (links if entry.is_symlink() else folders).append(path)
-            elif not entry.is_file():
-                left_out["broken link" if entry.is_symlink() else "pipe or device"] += 1
-            elif _has_image_suffix(path) or (not path.suffix and is_image_file(path)):
-                yield path
-            else:
-                left_out[path.suffix.lower() or "without an ending"] += 1
+        text = "" if caption is None else _read_caption(caption)
+        for page in _pages(file):
+            yield InputImage(page, page.relative_to(folder).as_posix(), text, facts)
 
 
-def attach_captions(images: Sequence[InputImage], path: Path | str) -> list[InputImage]:
-    """Return the images with their original captions from a file.
+def _image_files(
+    folder: Path, root: str, is_linked: bool, visited: set[str], left_out: Counter[str]
+) -> Iterator[tuple[Path, Path | None, Path | None]]:
+    """Yield images and containers in alphabetical order, with the `.txt` and the `.json` beside an image.
 
-    The file is a JSON object of captions by name, or has rows (a JSON list, JSONL, CSV or TSV with a header)
-    with the caption under "caption" and the name under "image", "name", "file", "file_name" or "path". Names
-    are those of `find_images`; the bare file name is enough if only one image has it.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file holds something else, or no caption of these images.
+    Args:
+        folder: the folder.
+        root: real path of the folder that was named.
+        is_linked: whether the folder was reached by a link.
+        visited: real paths of folders outside of it that were reached by links.
+        left_out: counts what is no image.
     """
-    captions = _read_captions(Path(path))
-    file_names = [Path(image.name).name for image in images]
-    counts = Counter(file_names)
-
-    # The full name counts first; a bare file name only if it is unambiguous.
-    captioned = []
-    for image, file_name in zip(images, file_names, strict=True):
-        caption = captions.get(image.name)
-        if caption is None and counts[file_name] == 1:
-            caption = captions.get(file_name)
-        captioned.append(image if caption is None else replace(image, original_caption=caption.strip()))
-
-    if not any(image.original_caption for image in captioned):
-        raise ValueError(
-            f"{path} has no caption of these images: it names {next(iter(captions), 'nothing')!r}, "
-            f"the first image is {images[0].name!r}."
-        )
-
-    return captioned
-
-
-def _read_captions(path: Path) -> dict[str, str]:
-    """Return the captions of a file by image name."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no captions at {path}: check the path")
-
     try:
-        rows = _read_rows(path)
-        if isinstance(rows, dict):
-            return {str(name): str(caption) for name, caption in rows.items()}
+        names = _names_in(folder)
+    except OSError:
+        left_out["folder that may not be opened"] += 1
+        return
 
-        captions = {}
-        for row in rows:
-            # The first of the fields that the row has.
-            name = next(row[field] for field in _NAME_FIELDS if row.get(field))
-            captions[str(name)] = str(row["caption"] or "")
+    for entry in names:
+        name, _, kind = entry.partition("\0")
+        path = folder / name
+        if name.startswith("."):
+            left_out["hidden"] += 1
+        elif kind == "folder":
+            by_link = is_linked or path.is_symlink()
+            if _is_searched(path, root, by_link, visited):
+                yield from _image_files(path, root, by_link, visited, left_out)
+        elif kind != "file":
+            left_out[kind] += 1
+        elif _has_image_suffix(path) or (not path.suffix and is_image_file(path)):
+            beside = [_beside(path, suffix, names) for suffix in (".txt", ".json")]
+            yield path, *beside
+        elif is_container(path):
+            yield path, None, None
+        elif path.suffix not in (".txt", ".json") or not _is_beside_image(path, names):
+            left_out[path.suffix.lower() or "without an ending"] += 1
 
-        return captions
-    except (StopIteration, KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
-        raise ValueError(
-            f"{path} holds no captions: expected a JSON object of captions by name, or rows (JSON, JSONL, "
-            f"CSV, TSV) with the fields caption and one of {', '.join(_NAME_FIELDS)}."
-        ) from error
+
+def _names_in(folder: Path) -> list[str]:
+    """Return the sorted names in a folder, each with a null byte and its kind, in one text each."""
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                kind = "folder"
+            elif entry.is_file():
+                kind = "file"
+            else:
+                kind = "broken link" if entry.is_symlink() else "pipe or device"
+            names.append(f"{entry.name}\0{kind}")
+    names.sort()
+    return names
 
 
-def _read_rows(path: Path) -> Any:
-    """Return the content of a JSON file, or the rows of a JSONL, CSV or TSV file."""
-    suffix = path.suffix.lower()
+def _is_searched(folder: Path, root: str, is_linked: bool, visited: set[str]) -> bool:
+    """Return whether a folder is to be searched: not if it is, or was, in another place."""
+    if not is_linked:
+        return True
 
-    # Spreadsheets write a byte order mark, which utf-8-sig skips.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if suffix in (".csv", ".tsv"):
-            return list(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ","))
-        if suffix == ".jsonl":
-            return [json.loads(line) for line in file if line.strip()]
-        return json.load(file)
+    # What lies below the folder that was named is found there, unless it is hidden.
+    real_path = os.path.realpath(folder)
+    parts = Path(os.path.relpath(real_path, root)).parts
+    if not any(part.startswith(".") for part in parts):
+        return False
+    if real_path in visited:
+        return False
+    visited.add(real_path)
+    return True
+
+
+def _beside(path: Path, suffix: str, names: Sequence[str]) -> Path | None:
+    """Return the file of another ending beside an image, None if there is none."""
+    entry = f"{path.stem}{suffix}\0file"
+    row = bisect_left(names, entry)
+    return path.with_suffix(suffix) if row < len(names) and names[row] == entry else None
+
+
+def _is_beside_image(path: Path, names: Sequence[str]) -> bool:
+    """Return whether an image lies beside a file, with the same name but for its ending."""
+    start = f"{path.stem}."
+    for row in range(bisect_left(names, start), len(names)):
+        name, _, kind = names[row].partition("\0")
+        if not name.startswith(start):
+            return False
+        if kind == "file" and Path(name).stem == path.stem and _has_image_suffix(Path(name)):
+            return True
+    return False
+
+
+def _read_caption(path: Path) -> str:
+    """Return the caption in a text file; empty if it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_LONGEST_CAPTION).decode("utf-8-sig", errors="backslashreplace").strip()
+    except OSError:
+        return ""
+
+
+def _address(image: InputImage) -> str:
+    """Return the address at which an image was fetched, empty if it is unknown."""
+    if isinstance(image.image, StoredImage):
+        return image.image.address
+    if image.facts is None:
+        return ""
+    try:
+        address = json.loads(image.facts.read_bytes()).get("url")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return address if isinstance(address, str) else ""
+
+
+def _shared_names(images: Iterable[InputImage]) -> DigestSet:
+    """Return the names that images of different paths share; holds 16 bytes for each image."""
+    numbers = ((DigestSet.number(image.name), DigestSet.number(_full_path(image))) for image in images)
+    pairs = np.unique(np.fromiter(numbers, np.dtype(("u8", 2))), axis=0)
+    names, counts = np.unique(pairs[:, 0], return_counts=True)
+    return DigestSet(names[counts > 1])
+
+
+def _full_path(image: InputImage) -> str:
+    if isinstance(image.image, StoredImage):
+        return f"{image.image.container.as_posix()}/{image.image.name}"
+    return Path(image.image).as_posix()

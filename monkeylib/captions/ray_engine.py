@@ -2,20 +2,24 @@
 
 import math
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from monkeylib.captions.annotations import Record
 from monkeylib.captions.failures import StageFailed
-from monkeylib.captions.pipeline import ShardTask, finish_shard, load_shard, run_stage
-from monkeylib.captions.record_files import Shard
+from monkeylib.captions.pipeline import ShardTask, divide_shard, finish_records, load_images, run_stage
+from monkeylib.captions.record_files import Shard, commit_shard
 from monkeylib.captions.stages import Stage, StageStatistics
 from monkeylib.progress import ProgressCallback
 
 _CPU_FRACTIONS = 10_000  # Ray counts shares of a CPU in these
+_PART = 32  # images that go from stage to stage together
+_SHARDS = 64  # of one data set
 
 
 @dataclass(frozen=True)
@@ -42,24 +46,45 @@ class RayEngine:
 
     def run(
         self,
-        shards: Sequence[Shard],
+        shards: Iterable[Shard],
         stages: Sequence[Stage],
         folder: Path,
         progress: ProgressCallback | None,
-    ) -> Iterator[list[StageStatistics]]:
+    ) -> Iterator[Sequence[StageStatistics]]:
         """Commit each shard in `folder`, and yield its statistics."""
-        if not shards:
+        rest = iter(shards)
+        first = next(rest, None)
+        if first is None:
             return
 
         import ray
 
         if not ray.is_initialized():
             ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+
+        # Ray holds all rows of a data set, so those of some shards are one.
+        rest = chain([first], rest)
+        while shards_of_set := list(islice(rest, _SHARDS)):
+            yield from self._run_shards(shards_of_set, stages, folder, progress)
+
+    def _run_shards(
+        self,
+        shards: Sequence[Shard],
+        stages: Sequence[Stage],
+        folder: Path,
+        progress: ProgressCallback | None,
+    ) -> Iterator[Sequence[StageStatistics]]:
+        """Commit shards, each when the last of its images has been through all stages."""
+        import ray
+
         cluster = ray.cluster_resources()
         actors = self.plan(stages, cluster)
 
-        # One block per shard: an error then loses one shard only.
-        rows = [{"task": pickle.dumps(ShardTask(shard))} for shard in shards]
+        # One block per row: an error then loses the images of one row only.
+        tasks = [(shard, list(divide_shard(shard, _PART))) for shard in shards]
+        rows = []
+        for place, (_, parts) in enumerate(tasks):
+            rows += [{"task": pickle.dumps((place, number, part))} for number, part in enumerate(parts)]
         data = ray.data.from_items(rows, override_num_blocks=len(rows))
 
         options: dict[str, Any] = {
@@ -68,7 +93,7 @@ class RayEngine:
             "num_cpus": self.cpu_share(actors, cluster),
         }
 
-        # Load, one step per stage, commit. Shards stream through all steps at once.
+        # Load, one step per stage, finish. Images stream through all steps at once.
         data = data.map_batches(_load, **options)
         for stage, (count, gpus) in zip(stages, actors, strict=True):
             data = data.map_batches(
@@ -78,17 +103,25 @@ class RayEngine:
                 num_gpus=gpus or None,
                 **options,
             )
+        data = data.map_batches(_finisher(stages), **options)
 
-        data = data.map_batches(_finisher(stages, folder), **options)
-
-        # What comes back is small: the records have been written by the workers.
+        # Parts come back in any order; a shard is committed by this process when all of them are there.
+        finished: dict[int, dict[int, Any]] = {}
         for row in _rows(data):
-            image_count, statistics = pickle.loads(row["task"])
+            place, number, (records, statistics) = pickle.loads(row["task"])
             if progress:
                 for stage in statistics:
-                    progress(stage.stage, image_count - stage.computed, True)
+                    progress(stage.stage, len(records) - stage.computed, True)
                     progress(stage.stage, stage.computed, False)
-            yield statistics
+
+            shard, parts = tasks[place]
+            of_shard = finished.setdefault(place, {})
+            of_shard[number] = records, statistics
+            if len(of_shard) == len(parts):
+                in_order = [of_shard[number] for number in range(len(parts))]
+                commit_shard(folder, shard, chain.from_iterable(records for records, _ in in_order))
+                yield [item for _, statistics in in_order for item in statistics]
+                del finished[place]
 
     def plan(self, stages: Sequence[Stage], cluster: dict[str, float]) -> list[tuple[int, float]]:
         """Return the number of actors of each stage, and the share of a GPU of each actor.
@@ -169,11 +202,11 @@ def _require(resource: str, needed: float, available: float) -> None:
 
 
 def _process_count(actors: Sequence[tuple[int, float]]) -> int:
-    return sum(count for count, _ in actors) + 2  # loading and committing take a process each
+    return sum(count for count, _ in actors) + 2  # loading and finishing take a process each
 
 
 class StageActor:
-    """A stage as an actor of Ray Data, called with a pickled `ShardTask` per row."""
+    """A stage as an actor of Ray Data, called with a row for each pickled `ShardTask`."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -184,22 +217,23 @@ class StageActor:
 
 
 def _load(batch: dict[str, Any]) -> dict[str, Any]:
-    """Read the images of shards, the first step."""
-    return _map_tasks(lambda task: load_shard(task.shard), batch)
+    """Read the images of tasks, the first step."""
+    return _map_tasks(load_images, batch)
 
 
-def _finisher(stages: Sequence[Stage], folder: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return the last step, which commits a shard and passes on only its size and statistics."""
+def _finisher(stages: Sequence[Stage]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the last step, which passes on only the records and the statistics of a task."""
 
-    def finish(task: ShardTask) -> tuple[int, list[StageStatistics]]:
-        return len(task.samples), finish_shard(task, stages, folder)
+    def finish(task: ShardTask) -> tuple[list[Record], Sequence[StageStatistics]]:
+        return list(finish_records(task, stages)), task.statistics
 
     return lambda batch: _map_tasks(finish, batch)
 
 
 def _map_tasks(step: Callable[[ShardTask], Any], batch: dict[str, Any]) -> dict[str, Any]:
-    """Apply a step to the pickled tasks of a batch."""
+    """Apply a step to the pickled tasks of a batch, each with the numbers of its shard and of the part."""
     column = np.empty(len(batch["task"]), dtype=object)  # NumPy's own type of bytes drops zeros at the end
     for row, pickled in enumerate(batch["task"]):
-        column[row] = pickle.dumps(step(pickle.loads(bytes(pickled))))
+        place, number, task = pickle.loads(bytes(pickled))
+        column[row] = pickle.dumps((place, number, step(task)))
     return {"task": column}

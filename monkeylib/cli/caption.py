@@ -31,7 +31,11 @@ MatcherName = Annotated[
 ]
 ComposerName = Annotated[str, typer.Option(help="Writes the captions: rules, chat or smollm2.")]
 Captions = Annotated[
-    Path | None, typer.Option(help="File of original captions by image name: JSON, JSONL, CSV or TSV.")
+    Path | None,
+    typer.Option(
+        help="File of original captions by image name (JSON, JSONL, CSV, TSV, parquet), or CC3M's list. "
+        "Without it, those of .txt files beside the images."
+    ),
 ]
 Overlap = Annotated[
     Literal["correct", "released"],
@@ -90,7 +94,13 @@ ReportSize = Annotated[int, typer.Option(min=0, help="Images in report.html; 0 w
 
 
 def caption(
-    images: Annotated[list[Path], typer.Argument(help="Images, documents (PDF, TIFF), and folders of them.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Images, documents (PDF, TIFF), WebDataset's tar files, tables with images (parquet, saved "
+            "datasets), and folders of all of these."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Output folder, with the cached results of every model.")],
     experts: Experts = "cpu",
     matcher: MatcherName = "auto",
@@ -99,7 +109,7 @@ def caption(
     overlap: Overlap = "correct",
     smallest_segment: SmallestSegment = None,
     batch_size: BatchSize = 8,
-    shard_size: ShardSize = 1000,
+    shard_size: ShardSize = 4000,
     time_limit: TimeLimit = None,
     low_memory: LowMemory = False,
     engine: EngineName = "local",
@@ -122,17 +132,14 @@ def caption(
     from monkeylib.captions.experts import load_experts, load_matcher
     from monkeylib.captions.experts import smallest_segment as expert_limit
     from monkeylib.captions.filtering import Filter
-    from monkeylib.captions.input_images import attach_captions, describe_left_out, list_images
+    from monkeylib.captions.input_images import list_images
     from monkeylib.captions.pipeline import REPORT, Pipeline
 
     out = options.expand_home(out)
     images = [options.expand_home(path) for path in images]
-    listing = list_images(images)
-    inputs = listing.images
-    if listing.left_out:
-        print(describe_left_out(listing.left_out), file=sys.stderr)
-    if captions:
-        inputs = attach_captions(inputs, options.expand_home(captions))
+    inputs = list_images(images, options.expand_home(captions) if captions else None)
+    for remark in inputs.remarks():
+        print(remark, file=sys.stderr)
 
     # A single name may be a set, so only several names become a list.
     names = experts.split(",") if "," in experts else experts
@@ -241,11 +248,11 @@ def _print_captions(out: Path, summary: "Summary") -> None:
 
 def _failure_sentence(out: Path, summary: "Summary") -> str:
     """Return how many images failed, the first of them, and what to do."""
-    from monkeylib.captions.record_files import RECORDS, read_records
+    from monkeylib.captions.record_files import failed_records
 
     # What can still succeed is named first.
     failures = []
-    for record in read_records(out / RECORDS):
+    for record in failed_records(out):
         for failure in record.failures:
             if failure.is_retried or not summary.pending:
                 failures.append(f"{record.name}: {failure.error}")

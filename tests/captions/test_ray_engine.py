@@ -168,7 +168,7 @@ def _kill_a_worker(image_folder, out):
     """Kill one of Ray's workers of a stage, once the first results are cached."""
     import psutil
 
-    while not list(out.glob("annotations/*/*/*/*.json")):
+    while not any(path.stat().st_size for path in out.glob("annotations/*/*/*.results")):
         time.sleep(0.05)
     for process in psutil.Process().children(recursive=True):
         if "StageActor" in " ".join(process.cmdline()) or "MapWorker" in process.name():
