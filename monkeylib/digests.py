@@ -255,7 +255,7 @@ class FileDigests:
         """Store the new digests in the database."""
         import sqlite3
 
-        rows = [(str(path), *self._entries[path][0], self._entries[path][1]) for path in self._unsaved]
+        rows = [(_as_utf8(path), *self._entries[path][0], self._entries[path][1]) for path in self._unsaved]
         self._unsaved = set()
         if self.database is None or not rows:
             return
@@ -277,7 +277,8 @@ class FileDigests:
 
         if self.database is None or not self.database.exists():
             return
-        names = [str(path) for path in states]
+        paths = {_as_utf8(path): path for path in states}
+        names = list(paths)
 
         with contextlib.suppress(sqlite3.Error, OSError), self._connect() as connection:
             for start in range(0, len(names), _QUERY):
@@ -285,7 +286,7 @@ class FileDigests:
                 marks = ",".join("?" * len(part))
                 rows = connection.execute(f"SELECT * FROM file_digests WHERE path IN ({marks})", part)
                 for name, size, modified, changed, digest in rows:
-                    self._entries[Path(name)] = ((size, modified, changed), digest)
+                    self._entries[paths[name]] = ((size, modified, changed), digest)
 
     @contextlib.contextmanager
     def _connect(self) -> "Iterator[sqlite3.Connection]":
@@ -298,6 +299,11 @@ class FileDigests:
                 "(path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, digest TEXT)"
             )
             yield connection
+
+
+def _as_utf8(path: Path) -> str:
+    """Return a path as SQLite takes it: bytes of a name that are not UTF-8 are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 # Size in bytes, and the times of the last change of a file's content and of its entry, in nanoseconds.

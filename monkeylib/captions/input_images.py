@@ -246,7 +246,7 @@ def _check_path(path: Path) -> None:
     Raises: as `list_images`.
     """
     file, _ = split_page(path)
-    if path.is_dir() or is_container_file(path):
+    if path.is_dir() or _is_container_file(path):
         return
     if file.exists() and not file.is_file():
         raise ValueError(f"{path} is no regular file: expected an image or a folder of images")
@@ -259,15 +259,15 @@ def _check_path(path: Path) -> None:
         raise FileNotFoundError(f"there is no folder and no image at {path}: check the path")
 
 
-def is_container_file(path: Path) -> bool:
+def _is_container_file(path: Path) -> bool:
     """Return whether a file that exists holds many images."""
     return path.is_file() and is_container(path)
 
 
 def _images_at(path: Path, left_out: Counter[str]) -> Iterator[InputImage]:
     if path.is_dir() and not is_container(path):
-        yield from _images_in(path, left_out)
-    elif path.is_dir() or is_container_file(path):
+        yield from _images_in(str(path), "", False, _Search(os.path.realpath(path), left_out))
+    elif path.is_dir() or _is_container_file(path):
         yield from _images_of_container(path, path.stem if path.is_file() else path.name, left_out)
     else:
         for page in _pages(path):
@@ -293,115 +293,123 @@ def _pages(path: Path) -> list[Path]:
 
 
 def _has_image_suffix(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES or path.suffix.lower() == PDF_SUFFIX
+    return _is_image_suffix(path.suffix.lower())
 
 
-def _images_in(folder: Path, left_out: Counter[str]) -> Iterator[InputImage]:
-    """Yield the images of a folder and its subfolders, and count what else is in there."""
-    for file, caption, facts in _image_files(folder, os.path.realpath(folder), False, set(), left_out):
-        relative = file.relative_to(folder)
-        if is_container_file(file):
-            yield from _images_of_container(file, relative.with_suffix("").as_posix(), left_out)
-            continue
-
-        text = "" if caption is None else _read_caption(caption)
-        for page in _pages(file):
-            yield InputImage(page, page.relative_to(folder).as_posix(), text, facts)
+def _is_image_suffix(suffix: str) -> bool:
+    return suffix in SUFFIXES or suffix == PDF_SUFFIX
 
 
-def _image_files(
-    folder: Path, root: str, is_linked: bool, visited: set[str], left_out: Counter[str]
-) -> Iterator[tuple[Path, Path | None, Path | None]]:
-    """Yield images and containers in alphabetical order, with the `.txt` and the `.json` beside an image.
+@dataclass(frozen=True)
+class _Search:
+    """What is known while a folder is searched.
+
+    Fields:
+        root: real path of the folder that was named.
+        left_out: counts what is no image.
+        visited: real paths of folders outside of it that were reached by links.
+    """
+
+    root: str
+    left_out: Counter[str]
+    visited: set[str] = field(default_factory=set)
+
+    def includes(self, folder: str, is_linked: bool) -> bool:
+        """Return whether a folder is to be searched: not if it is, or was, in another place."""
+        if not is_linked:
+            return True
+
+        # What lies below the folder that was named is found there, unless it is hidden.
+        real_path = os.path.realpath(folder)
+        parts = Path(os.path.relpath(real_path, self.root)).parts
+        if real_path in self.visited or not any(part.startswith(".") for part in parts):
+            return False
+        self.visited.add(real_path)
+        return True
+
+
+def _images_in(folder: str, prefix: str, is_linked: bool, search: _Search) -> Iterator[InputImage]:
+    """Yield the images of a folder and its subfolders in alphabetical order, and count what else is there.
+
+    Paths are texts here: millions of them would take long to be parsed.
 
     Args:
         folder: the folder.
-        root: real path of the folder that was named.
-        is_linked: whether the folder was reached by a link.
-        visited: real paths of folders outside of it that were reached by links.
-        left_out: counts what is no image.
+        prefix: its path within the folder that was named, with a slash behind it.
+        is_linked: whether it was reached by a link.
+        search: where and what was found.
     """
     try:
-        names = _names_in(folder)
+        entries = _entries_of(folder)
     except OSError:
-        left_out["folder that may not be opened"] += 1
+        search.left_out["folder that may not be opened"] += 1
         return
 
-    for entry in names:
+    for entry in entries:
         name, _, kind = entry.partition("\0")
-        path = folder / name
+        path = f"{folder}/{name}"
+        stem, suffix = os.path.splitext(name)
+        suffix = suffix.lower()
+
         if name.startswith("."):
-            left_out["hidden"] += 1
+            search.left_out["hidden"] += 1
         elif kind == "folder":
-            by_link = is_linked or path.is_symlink()
-            if _is_searched(path, root, by_link, visited):
-                yield from _image_files(path, root, by_link, visited, left_out)
+            by_link = is_linked or os.path.islink(path)
+            if search.includes(path, by_link):
+                yield from _images_in(path, f"{prefix}{name}/", by_link, search)
         elif kind != "file":
-            left_out[kind] += 1
-        elif _has_image_suffix(path) or (not path.suffix and is_image_file(path)):
-            beside = [_beside(path, suffix, names) for suffix in (".txt", ".json")]
-            yield path, *beside
-        elif is_container(path):
-            yield path, None, None
-        elif path.suffix not in (".txt", ".json") or not _is_beside_image(path, names):
-            left_out[path.suffix.lower() or "without an ending"] += 1
+            search.left_out[kind] += 1
+        elif _is_image_suffix(suffix) or (not suffix and is_image_file(path)):
+            text = _read_caption(f"{folder}/{stem}.txt") if _contains(entries, f"{stem}.txt") else ""
+            facts = Path(folder, f"{stem}.json") if _contains(entries, f"{stem}.json") else None
+            for page in _pages(Path(path)) if suffix in _PAGED_SUFFIXES else [Path(path)]:
+                yield InputImage(page, f"{prefix}{page.name}", text, facts)
+        elif is_container(Path(path)):
+            yield from _images_of_container(Path(path), f"{prefix}{stem}", search.left_out)
+        elif suffix not in (".txt", ".json") or not _is_beside_image(stem, entries):
+            search.left_out[suffix or "without an ending"] += 1
 
 
-def _names_in(folder: Path) -> list[str]:
+def _entries_of(folder: str) -> list[str]:
     """Return the sorted names in a folder, each with a null byte and its kind, in one text each."""
-    names = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
+    entries = []
+    with os.scandir(folder) as found:
+        for entry in found:
             if entry.is_dir():
                 kind = "folder"
             elif entry.is_file():
                 kind = "file"
             else:
                 kind = "broken link" if entry.is_symlink() else "pipe or device"
-            names.append(f"{entry.name}\0{kind}")
-    names.sort()
-    return names
+            entries.append(f"{entry.name}\0{kind}")
+    entries.sort()
+    return entries
 
 
-def _is_searched(folder: Path, root: str, is_linked: bool, visited: set[str]) -> bool:
-    """Return whether a folder is to be searched: not if it is, or was, in another place."""
-    if not is_linked:
-        return True
-
-    # What lies below the folder that was named is found there, unless it is hidden.
-    real_path = os.path.realpath(folder)
-    parts = Path(os.path.relpath(real_path, root)).parts
-    if not any(part.startswith(".") for part in parts):
-        return False
-    if real_path in visited:
-        return False
-    visited.add(real_path)
-    return True
+def _contains(entries: Sequence[str], name: str) -> bool:
+    """Return whether a file is among the sorted entries of a folder."""
+    entry = f"{name}\0file"
+    row = bisect_left(entries, entry)
+    return row < len(entries) and entries[row] == entry
 
 
-def _beside(path: Path, suffix: str, names: Sequence[str]) -> Path | None:
-    """Return the file of another ending beside an image, None if there is none."""
-    entry = f"{path.stem}{suffix}\0file"
-    row = bisect_left(names, entry)
-    return path.with_suffix(suffix) if row < len(names) and names[row] == entry else None
-
-
-def _is_beside_image(path: Path, names: Sequence[str]) -> bool:
-    """Return whether an image lies beside a file, with the same name but for its ending."""
-    start = f"{path.stem}."
-    for row in range(bisect_left(names, start), len(names)):
-        name, _, kind = names[row].partition("\0")
+def _is_beside_image(stem: str, entries: Sequence[str]) -> bool:
+    """Return whether an image of this name, with any ending, is among the sorted entries of a folder."""
+    start = f"{stem}."
+    for row in range(bisect_left(entries, start), len(entries)):
+        name, _, kind = entries[row].partition("\0")
         if not name.startswith(start):
             return False
-        if kind == "file" and Path(name).stem == path.stem and _has_image_suffix(Path(name)):
+        image_stem, suffix = os.path.splitext(name)
+        if kind == "file" and image_stem == stem and _is_image_suffix(suffix.lower()):
             return True
     return False
 
 
-def _read_caption(path: Path) -> str:
+def _read_caption(path: str) -> str:
     """Return the caption in a text file; empty if it can't be read."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             return file.read(_LONGEST_CAPTION).decode("utf-8-sig", errors="backslashreplace").strip()
     except OSError:
         return ""

@@ -24,6 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -722,23 +723,28 @@ class LocalEngine:
 def _annotate_in_batches(
     task: ShardTask, stages: Sequence[Stage], progress: ProgressCallback | None
 ) -> ShardTask:
-    """Bring images through the stages that read them, a batch at a time."""
+    """Bring images through the stages that read them, batch by batch. The next one is decoded meanwhile."""
     size = max((stage.cached_model.batch_size for stage in stages), default=len(task.images))
     samples: list[PipelineSample] = []
     totals = {stage.name: StageStatistics(stage.name) for stage in stages}
 
-    for start in range(0, len(task.images), size):
-        # The images of a batch may have as many pixels together as a single one.
-        batch = load_samples(
-            task.images[start : start + size],
-            task.sha256[start : start + size],
-            largest_in_memory=MAX_PIXELS // size,
-        )
-        for stage in stages:
-            batch, statistics = stage(batch, progress)
-            totals[stage.name] += statistics
+    def load(start: int) -> list[PipelineSample]:
+        # The images of two batches may have as many pixels together as a single one.
+        part = slice(start, start + size)
+        return load_samples(task.images[part], task.sha256[part], largest_in_memory=MAX_PIXELS // (2 * size))
 
-        samples += [replace(sample, pixels=None) for sample in batch]
+    starts = range(0, len(task.images), size)
+    with ThreadPoolExecutor(1) as loader:
+        ahead = loader.submit(load, 0)
+        for next_start in (*starts[1:], None):
+            batch = ahead.result()
+            if next_start is not None:
+                ahead = loader.submit(load, next_start)
+
+            for stage in stages:
+                batch, statistics = stage(batch, progress)
+                totals[stage.name] += statistics
+            samples += [replace(sample, pixels=None) for sample in batch]
 
     return replace(task, samples=tuple(samples), statistics=tuple(totals.values()))
 

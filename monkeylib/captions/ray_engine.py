@@ -30,7 +30,7 @@ class RayEngine:
 
     Args:
         workers: number of actors of each pool, by stage name; `default_workers` for the others.
-        default_workers: number of actors of a pool that is not named.
+        default_workers: number of actors of a pool that is not named; by default as many as fill the cluster.
         cpus: CPUs of each actor; by default one, or the largest of 1/2, 1/3, ... for which all actors fit. A
             plan with actors that would wait forever is refused.
         gpus: share of a GPU of each actor, by stage name; by default the model's own `gpu_share` if the
@@ -39,7 +39,7 @@ class RayEngine:
     """
 
     workers: dict[str, int] | None = None
-    default_workers: int = 1
+    default_workers: int | None = None
     cpus: float | None = None
     gpus: dict[str, float] | None = None
     address: str | None = None
@@ -138,7 +138,7 @@ class RayEngine:
 
         # What the caller names takes precedence.
         shares |= self.gpus or {}
-        counts = {stage.name: self.default_workers for stage in stages}
+        counts = {stage.name: self.default_workers or 1 for stage in stages}
         counts |= self.workers or {}
 
         names = [stage.name for stage in stages]
@@ -146,6 +146,9 @@ class RayEngine:
             raise ValueError(f"There is no stage {min(unknown)!r}: the stages are {', '.join(names)}.")
 
         actors = [(self._actor_count(stage, counts), shares[stage.name]) for stage in stages]
+        if self.default_workers is None:
+            can_grow = [stage.name not in (self.workers or {}) and not stage.model.alone for stage in stages]
+            actors = self._fill(actors, can_grow, cluster)
 
         # Ray would wait forever for resources that the cluster lacks.
         _require("CPUs", self.cpu_share(actors, cluster) * _process_count(actors), cluster.get("CPU", 0))
@@ -161,6 +164,18 @@ class RayEngine:
             return self.cpus
         processes_per_cpu = max(1, math.ceil(_process_count(actors) / max(1.0, cluster.get("CPU", 0))))
         return math.floor(_CPU_FRACTIONS / processes_per_cpu) / _CPU_FRACTIONS
+
+    def _fill(
+        self, actors: list[tuple[int, float]], can_grow: Sequence[bool], cluster: dict[str, float]
+    ) -> list[tuple[int, float]]:
+        """Return more actors for the stages that can grow, the same number each, as long as they fit."""
+        while any(can_grow):
+            more = [(count + grows, share) for (count, share), grows in zip(actors, can_grow, strict=True)]
+            has_cpus = _process_count(more) * (self.cpus or 1) <= cluster.get("CPU", 0)
+            if not has_cpus or not _fit_gpus(more, int(cluster.get("GPU", 0))):
+                break
+            actors = more
+        return actors
 
     def _actor_count(self, stage: Stage, counts: dict[str, int]) -> int:
         # Several copies of a composer with a budget would each spend all of it.
@@ -191,6 +206,25 @@ def _rows(data: Any) -> Iterator[dict[str, Any]]:
         if cause is None:
             raise
         raise StageFailed(str(cause)) from None
+
+
+def _fit_gpus(actors: Sequence[tuple[int, float]], gpus: int) -> bool:
+    """Return whether the actors' shares fit: those of an actor below 1 lie on one GPU."""
+    free = [1.0] * gpus
+    for share in sorted((share for count, share in actors for _ in range(count) if share), reverse=True):
+        if share >= 1:
+            needed = math.ceil(share)
+            if free.count(1.0) < needed:
+                return False
+            for _ in range(needed):
+                free.remove(1.0)
+            continue
+
+        place = next((place for place, rest in enumerate(free) if rest >= share - 1e-9), None)
+        if place is None:
+            return False
+        free[place] -= share
+    return True
 
 
 def _require(resource: str, needed: float, available: float) -> None:

@@ -62,7 +62,12 @@ EngineName = Annotated[
     Literal["local", "ray"],
     typer.Option(help="Run in this process, or on a Ray cluster with a shared folder."),
 ]
-Workers = Annotated[str, typer.Option(help="Ray: processes per stage, such as 4, or 1,blip2=4,pp-ocr=8.")]
+Workers = Annotated[
+    str,
+    typer.Option(
+        help="Ray: processes per stage, such as 4, or 1,blip2=4; by default as many as fill the cluster."
+    ),
+]
 Gpus = Annotated[str, typer.Option(help="Ray: GPUs per process of a stage, such as blip2=0.5.")]
 Cpus = Annotated[
     float | None,
@@ -113,7 +118,7 @@ def caption(
     time_limit: TimeLimit = None,
     low_memory: LowMemory = False,
     engine: EngineName = "local",
-    workers: Workers = "1",
+    workers: Workers = "",
     gpus: Gpus = "",
     cpus: Cpus = None,
     address: Address = None,
@@ -192,14 +197,14 @@ def _ray_engine(workers: str, gpus: str, cpus: float | None, address: str | None
 
     # "1,blip2=4": the number without a name is for all other stages.
     counts = _parse_stages(workers, "--workers")
-    default_workers = int(counts.pop("", 1))
+    default_workers = counts.pop("", None)
     shares = _parse_stages(gpus, "--gpus")
     if "" in shares:
         raise ValueError("--gpus names a stage for each share, as in blip2=0.5,sam=0.5")
 
     return RayEngine(
         workers={stage: int(count) for stage, count in counts.items()},
-        default_workers=default_workers,
+        default_workers=None if default_workers is None else int(default_workers),
         cpus=cpus,
         gpus=shares,
         address=address,

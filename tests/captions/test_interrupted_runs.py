@@ -50,7 +50,7 @@ def run_and_kill(image_folder, out, events: int) -> None:
 
 def progress(out: Path) -> int:
     results = sum(path.read_bytes().count(b"\n") for path in out.glob("annotations/*/*/*.results"))
-    return results + len(list(out.glob("shards/*.parquet")))
+    return results + len(list(out.glob("shards/[0-9]*.parquet")))
 
 
 def test_run_that_is_killed_five_times_gives_the_same_records(image_folder, uninterrupted_run, tmp_path):
@@ -60,7 +60,7 @@ def test_run_that_is_killed_five_times_gives_the_same_records(image_folder, unin
     committed_counts = []
     for _ in range(5):
         run_and_kill(image_folder, tmp_path, rng.randint(1, 260))
-        committed_counts.append(len(list(tmp_path.glob("shards/*.parquet"))))
+        committed_counts.append(len(list(tmp_path.glob("shards/[0-9]*.parquet"))))
 
     assert committed_counts == sorted(committed_counts), "each run continues the one before"
     assert 0 < committed_counts[-1] < 13
@@ -99,7 +99,7 @@ def test_kills_at_any_moment_lose_double_and_tear_nothing(image_folder, tmp_path
         # Whatever bears its final name is whole, at any moment.
         if (out / "records.jsonl").exists():
             assert (out / "records.jsonl").read_bytes() == expected[0]
-        for shard in out.glob("shards/*.parquet"):
+        for shard in out.glob("shards/[0-9]*.parquet"):
             assert len(list(read_records(shard))) == 2
 
         kills += child.exitcode == -signal.SIGKILL
@@ -147,7 +147,7 @@ def test_damaged_shard_is_run_again(image_folder, uninterrupted_run, tmp_path):
     assert run_again().already == 0
 
     expected = outcome(tmp_path)
-    first, second, third, _ = sorted(tmp_path.glob("shards/*.parquet"))
+    first, second, third, _ = sorted(tmp_path.glob("shards/[0-9]*.parquet"))
     # A truncated shard, a missing one, and one with another byte; the fourth is intact.
     first.write_bytes(first.read_bytes()[:-20])
     second.unlink()
@@ -189,6 +189,7 @@ def test_paths_are_absolute_for_workers_in_other_folders(image_folder, tmp_path,
         def run(self, shards, stages, place, advance):
             (tmp_path / "elsewhere").mkdir()
             monkeypatch.chdir(tmp_path / "elsewhere")
+            shards = list(shards)
             paths.append([place, *(image.image for shard in shards for image in shard.images)])
             yield from super().run(shards, stages, place, advance)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -97,6 +98,24 @@ def test_every_image_gets_a_record_in_order(images, tmp_path):
     assert [item.expert for item in records[0].provenance[1:]] == ["filter", "rules"]
     assert list(read_records(tmp_path / "out" / "records.jsonl")) == records
     assert expert.batches == [2, 2, 1]
+
+
+def test_next_batch_is_decoded_while_a_model_runs(images, tmp_path, monkeypatch):
+    loaded = threading.Event()
+    load_samples = pipeline.load_samples
+
+    def load(batch, *arguments, **options):
+        if batch[0].name == "2.png":
+            loaded.set()
+        return load_samples(batch, *arguments, **options)
+
+    class Waiting(Colours):
+        def annotate(self, images):
+            assert loaded.wait(60), "the second batch is not decoded before the first one has ended"
+            return super().annotate(images)
+
+    monkeypatch.setattr(pipeline, "load_samples", load)
+    assert not any(record.failures for record in _run(images, Waiting(), tmp_path / "out"))
 
 
 def test_rerun_computes_only_what_is_missing(images, tmp_path):
@@ -349,7 +368,7 @@ def test_first_line_and_what_has_changed_are_said(images, tmp_path, capsys):
     out = tmp_path / "out"
     pipeline.caption_images(images[:4], [Colours()], out)
     assert capsys.readouterr().err.splitlines()[0] == (
-        f"caption on CPU: 4 images with colours, rules, in shards of 1000, into {out}"
+        f"caption on CPU: 4 images with colours, rules, in shards of 4000, into {out}"
     )
 
     pipeline.caption_images(images, [Colours()], out)
