@@ -9,7 +9,7 @@ import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
-from monkeylib.progress import say
+from monkeylib.progress import say, say_error
 
 if TYPE_CHECKING:
     from monkeylib.captions.pipeline import Engine, Summary
@@ -22,7 +22,12 @@ PENDING = 4  # the next run tries some images again
 _PRINTED_CAPTIONS = 20
 _PRINTED_FAILURES = 3
 
-Experts = Annotated[str, typer.Option(help="A set of experts (cpu, paper), or names separated by commas.")]
+Experts = Annotated[
+    str,
+    typer.Option(
+        help="A set of experts (cpu, paper), or names separated by commas: `monkeylib experts` lists them."
+    ),
+]
 MatcherName = Annotated[
     str,
     typer.Option(
@@ -144,7 +149,7 @@ def caption(
     images = [options.expand_home(path) for path in images]
     inputs = list_images(images, options.expand_home(captions) if captions else None)
     for remark in inputs.remarks():
-        print(remark, file=sys.stderr)
+        say(remark)
 
     # A single name may be a set, so only several names become a list.
     names = experts.split(",") if "," in experts else experts
@@ -182,7 +187,7 @@ def caption(
     if report:
         print(f"report: {resources.display_path(out / REPORT)}")
     if summary.failed:
-        say(_failure_sentence(out, summary))
+        say_error(_failure_sentence(out, summary))
         raise typer.Exit(PENDING if summary.pending else FAILED_IMAGES)
 
 

@@ -18,6 +18,7 @@ PARAMETERS = "parameters"
 CHECKED = "nbval-check-output"  # the cell states a result: tests run it and compare
 SKIPPED = "nbval-skip"  # the cell computes for long: `make reproduce` runs it, tests don't
 TAGS = {PARAMETERS, CHECKED, SKIPPED, "nbval-ignore-output", "nbval-raises-exception"}
+HEADER, BOOTSTRAP = "header", "bootstrap"  # ids of the cells that `headers` writes
 
 MAX_CELL_LINES = 25
 MAX_FUNCTION_LINES = 5
