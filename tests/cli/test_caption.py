@@ -138,7 +138,7 @@ def test_caption_says_what_it_leaves_out(call, folder, tmp_path):
     code, _, errors = call("caption", folder, "--out", tmp_path / "d", "--experts", "colour", "--report", 0)
 
     assert code == 0
-    assert errors == "left out: 3 files (1 .txt, 1 hidden, 1 without an ending)\n"
+    assert errors == "monkeylib: left out: 3 files (1 .txt, 1 hidden, 1 without an ending)\n"
 
 
 def test_caption_again_does_nothing(call, folder, tmp_path):
