@@ -48,6 +48,21 @@ def json_digest(value: Any) -> str:
     return text_digest(json.dumps(value, sort_keys=True, default=str))
 
 
+class RunningDigest:
+    """Digest of many JSON values in their order, none of which is held in memory."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, value: Any) -> None:
+        """Add the next value."""
+        self._hash.update(json.dumps(value, sort_keys=True, default=str).encode() + b"\n")
+
+    def digest(self) -> str:
+        """Return the digest of the values so far."""
+        return self._hash.hexdigest()
+
+
 def text_number(text: str, size: int) -> int:
     """Return a number of `size` bytes that is the same for a text on every machine, spread uniformly."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:size], "big")
@@ -56,6 +71,27 @@ def text_number(text: str, size: int) -> int:
 def short_digest(data: bytes, size: int) -> bytes:
     """Return a BLAKE2b digest of `size` bytes (up to 64), for tables of many keys."""
     return hashlib.blake2b(data, digest_size=size).digest()
+
+
+class DigestSet:
+    """Set of texts of which digests of 64 bits are held: a sorted array, eight bytes for each.
+
+    Args:
+        numbers: numbers of the texts, as `number` returns them.
+    """
+
+    def __init__(self, numbers: Iterable[int] | np.ndarray = ()) -> None:
+        self._numbers = np.unique(np.asarray(numbers, dtype=np.uint64))
+
+    @staticmethod
+    def number(text: str) -> int:
+        """Return the number that stands for a text."""
+        return int.from_bytes(short_digest(text.encode("utf-8", "backslashreplace"), 8), "big")
+
+    def __contains__(self, text: str) -> bool:
+        number = np.uint64(self.number(text))
+        row = int(np.searchsorted(self._numbers, number))
+        return row < len(self._numbers) and self._numbers[row] == number
 
 
 def image_digest(image: Image.Image) -> str:
@@ -219,7 +255,7 @@ class FileDigests:
         """Store the new digests in the database."""
         import sqlite3
 
-        rows = [(str(path), *self._entries[path][0], self._entries[path][1]) for path in self._unsaved]
+        rows = [(_as_utf8(path), *self._entries[path][0], self._entries[path][1]) for path in self._unsaved]
         self._unsaved = set()
         if self.database is None or not rows:
             return
@@ -241,7 +277,8 @@ class FileDigests:
 
         if self.database is None or not self.database.exists():
             return
-        names = [str(path) for path in states]
+        paths = {_as_utf8(path): path for path in states}
+        names = list(paths)
 
         with contextlib.suppress(sqlite3.Error, OSError), self._connect() as connection:
             for start in range(0, len(names), _QUERY):
@@ -249,7 +286,7 @@ class FileDigests:
                 marks = ",".join("?" * len(part))
                 rows = connection.execute(f"SELECT * FROM file_digests WHERE path IN ({marks})", part)
                 for name, size, modified, changed, digest in rows:
-                    self._entries[Path(name)] = ((size, modified, changed), digest)
+                    self._entries[paths[name]] = ((size, modified, changed), digest)
 
     @contextlib.contextmanager
     def _connect(self) -> "Iterator[sqlite3.Connection]":
@@ -262,6 +299,11 @@ class FileDigests:
                 "(path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, digest TEXT)"
             )
             yield connection
+
+
+def _as_utf8(path: Path) -> str:
+    """Return a path as SQLite takes it: bytes of a name that are not UTF-8 are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 # Size in bytes, and the times of the last change of a file's content and of its entry, in nanoseconds.

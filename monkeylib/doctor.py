@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Literal
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from monkeylib import assets, resources
 from monkeylib.errors import first_line
@@ -31,6 +32,9 @@ _PURPOSES = {
     "notebooks": "the series: make reproduce, make lab",
     "cluster": "descriptions on many machines: Ray",
 }
+
+# Where a package has another name than its module.
+_PACKAGES_OF_MODULES = {"skimage": "scikit-image"}
 
 
 @dataclass(frozen=True)
@@ -108,15 +112,38 @@ def _packages() -> Iterator[Diagnosis]:
     yield Diagnosis("packages", "monkeylib", "ok", f"{version} with {versions}")
 
     requirements = [Requirement(text) for text in metadata.requires("monkeylib") or ()]
-    yield _find_missing("core", "everything", _of_extra(requirements, ""), "pip install monkeylib")
+    yield _find_missing("core", "everything", _of_extra(requirements, ""), install_command())
     for extra, purpose in _PURPOSES.items():
-        remedy = f'pip install "monkeylib[{extra}]"'
-        yield _find_missing(extra, purpose, _of_extra(requirements, extra), remedy)
+        yield _find_missing(extra, purpose, _of_extra(requirements, extra), install_command(extra))
 
     bits = _installed("bitsandbytes")
     detail = "quantised language models: --bits 4 and 8"
     remedy = "" if bits else "pip install bitsandbytes, where there is a GPU"
     yield Diagnosis("packages", "bitsandbytes", "ok" if bits else "note", detail, remedy)
+
+
+def install_command(extra: str = "") -> str:
+    """Return the command that installs this version with an extra: again from PyPI, or from its checkout."""
+    suffix = f"[{extra}]" if extra else ""
+    if resources.is_installed():
+        return f'pip install "monkeylib{suffix}=={metadata.version("monkeylib")}"'
+    folder = resources.display_path(resources.REPOSITORY)
+    return f'pip install --editable "{folder}{suffix}"'
+
+
+def find_extra(module: str) -> str | None:
+    """Return the first extra, in a newcomer's order, that brings a module; None if no extra does.
+
+    Args:
+        module: name of a module that is missing, such as "lightning.pytorch".
+    """
+    top = module.split(".")[0]
+    package = canonicalize_name(_PACKAGES_OF_MODULES.get(top, top))
+    requirements = [Requirement(text) for text in metadata.requires("monkeylib") or ()]
+    for extra in _PURPOSES:
+        if package in {canonicalize_name(other.name) for other in _of_extra(requirements, extra)}:
+            return extra
+    return None
 
 
 def _installed(package: str) -> bool:
@@ -180,7 +207,7 @@ def _models() -> Iterator[Diagnosis]:
         if (folder / "model.safetensors").exists():
             yield Diagnosis("models", name, "ok", resources.display_path(folder))
         else:
-            remedy = "it is in the repository: clone it, or name a model with --model"
+            remedy = "clone or install monkeylib anew, or name a model with --model"
             yield Diagnosis("models", name, "missing", f"not at {resources.display_path(folder)}", remedy)
 
 
@@ -188,7 +215,7 @@ def _assets() -> Iterator[Diagnosis]:
     try:
         listed = assets.list_assets()
     except OSError as error:
-        yield Diagnosis("assets", "list", "missing", first_line(error), "it is in the repository: clone it")
+        yield Diagnosis("assets", "list", "missing", first_line(error), "clone or install monkeylib anew")
         return
 
     for asset in listed:

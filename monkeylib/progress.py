@@ -37,6 +37,9 @@ CountCallback = Callable[[int, bool], None]
 
 MAXIMUM_LINES = 100
 
+# -1: errors and results alone, without notes and progress; 1: details too. See `set_verbosity`.
+_verbosity = 0
+
 # Seconds between two lines in a log: these double from the first to the last.
 _FIRST_PAUSE, _LAST_PAUSE = 2.0, 60.0
 # Seconds between two updates of a bar.
@@ -116,7 +119,9 @@ class Progress:
     ) -> None:
         self.unit, self.clock = unit, clock
         self._tasks: dict[str, Task] = {}
-        self._display = _display(console or Console(stderr=True), clock) if enabled else _Nothing()
+        self._display: _Display = _Nothing()
+        if enabled and _verbosity >= 0:
+            self._display = _display(console or Console(stderr=True), clock)
 
     def __enter__(self) -> Self:
         self._display.start()
@@ -155,8 +160,26 @@ class Progress:
         self._tasks[name].values = values
 
 
+def set_verbosity(level: int) -> None:
+    """Set how much this process tells: -1 nothing but errors, 0 notes and progress, 1 details too."""
+    global _verbosity
+    _verbosity = level
+
+
 def say(sentence: str) -> None:
-    """Tell the user something in one line on standard error, at once: work may take days."""
+    """Note something for the user in one line on standard error, at once: work may take days."""
+    if _verbosity >= 0:
+        say_error(sentence)
+
+
+def say_detail(sentence: str) -> None:
+    """Note something that only those want to know who ask for details."""
+    if _verbosity > 0:
+        say_error(sentence)
+
+
+def say_error(sentence: str) -> None:
+    """Tell the user an error in one line on standard error, however quiet the process is."""
     print(f"monkeylib: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
 
 

@@ -1,8 +1,9 @@
 """Folders of the repository and of its outputs, and safe writing into them.
 
-Inputs (notebooks, shipped models, sample images) lie in the repository. Everything that a run writes lies
-under `outputs()`, which is the repository too unless the environment variable MONKEYLIB_OUTPUTS names another
-folder. Tests set it, so that they leave the checkout as it was.
+Inputs (notebooks, shipped models, sample images) lie in the repository; an installed package brings those
+that it needs, in the same layout (setup.py lists them). Everything that a run writes lies under `outputs()`:
+the folder that the environment variable MONKEYLIB_OUTPUTS names, or else the repository, or of an installed
+package the working folder. Tests set the variable, so that they leave the checkout as it was.
 """
 
 import contextlib
@@ -14,13 +15,31 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parent
+SHIPPED = _PACKAGE / "shipped"  # files of the repository inside an installed package
+# Without pyproject.toml beside it, the package lies among others in site-packages.
+REPOSITORY = _PACKAGE.parent if (_PACKAGE.parent / "pyproject.toml").is_file() else SHIPPED
 COMMITTED_PROFILE = "nano"  # the profile whose results and figures are part of the repository
+
+
+def is_installed() -> bool:
+    """Return whether this is an installed package, and no checkout of the repository."""
+    return REPOSITORY == SHIPPED
 
 
 def outputs() -> Path:
     """Return the folder under which runs, results and figures are written."""
-    return Path(os.environ.get("MONKEYLIB_OUTPUTS", REPOSITORY)).resolve()
+    default = Path.cwd() if is_installed() else REPOSITORY
+    return Path(os.environ.get("MONKEYLIB_OUTPUTS", default)).resolve()
+
+
+def published(path: Path) -> Path:
+    """Return a file of the outputs that is to be read; where it is missing, an installed package has its own
+    of the same name, with the results that were published."""
+    if path.exists() or not is_installed():
+        return path
+    committed = SHIPPED / path.relative_to(outputs())
+    return committed if committed.exists() else path
 
 
 def notebooks() -> Path:
@@ -31,6 +50,21 @@ def notebooks() -> Path:
 def models() -> Path:
     """Return the folder of the models that the repository ships, one folder each."""
     return REPOSITORY / "data" / "models"
+
+
+def shipped_models() -> list[Path]:
+    """Return the folders of the models that can be loaded as they are."""
+    return sorted(file.parent for file in models().glob("*/config.json"))
+
+
+def find_model(name: Path | str) -> Path:
+    """Return the folder of a shipped model that is named, such as "nano-monkey", and any other path as it is.
+
+    A folder of that path comes first.
+    """
+    path = Path(name)
+    is_shipped = path.name == str(path) and (models() / path / "config.json").is_file()
+    return models() / path if is_shipped and not path.exists() else path
 
 
 def samples() -> Path:

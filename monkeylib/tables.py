@@ -27,7 +27,11 @@ _FLOAT = re.compile(r"-?\d+\.\d+(e[+-]?\d+)?|-?\d+e[+-]?\d+")
 
 
 def table_path(name: str, profile: str) -> Path:
-    """Return the path of a result table."""
+    """Return the path of a result table that is to be read."""
+    return resources.published(_own_path(name, profile))
+
+
+def _own_path(name: str, profile: str) -> Path:
     return resources.results(profile) / f"{name}.csv"
 
 
@@ -43,7 +47,7 @@ def write_table(rows: Sequence[Row], name: str, profile: str) -> Path:
         raise ValueError(f"The table {name} of profile {profile} has no rows: nothing was written.")
 
     rounded = [{column: _to_csv(value) for column, value in row.items()} for row in rows]
-    return write_csv(rounded, table_path(name, profile))
+    return write_csv(rounded, _own_path(name, profile))
 
 
 def write_csv(rows: Sequence[Row], path: Path, columns: Sequence[str] | None = None) -> Path:

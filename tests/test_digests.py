@@ -1,6 +1,7 @@
 import hashlib
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -241,3 +242,37 @@ def test_interrupted_reading_stores_what_it_has_read(write, tmp_path, monkeypatc
 
     monkeypatch.setattr(digests, "file_digest", lambda path: pytest.fail(f"{path} was read again"))
     assert digests.FileDigests(tmp_path / "digests.sqlite").digest(paths[0]) == expected
+
+
+def test_file_whose_name_is_not_utf8_is_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "_SETTLED_NS", -(10**12))
+    file = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9.png")))
+    file.write_bytes(b"first")
+    database = tmp_path / "digests.sqlite"
+    expected = digests.bytes_digest(b"first")
+
+    known = []
+    for _ in range(2):
+        calls = []
+        found = digests.FileDigests(database).digests([file], lambda *call, calls=calls: calls.append(call))
+        assert found == {file: expected}
+        known.append((1, True) in calls)
+    assert known == [False, True]
+
+
+def test_set_of_digests_holds_its_texts():
+    numbers = map(digests.DigestSet.number, ["a", "b", "caf\udce9"])
+    texts = digests.DigestSet(list(numbers))
+    assert [text in texts for text in ("a", "b", "caf\udce9", "c", "")] == [True, True, True, False, False]
+    assert "a" not in digests.DigestSet()
+
+
+def test_running_digest_tells_values_and_their_order_apart():
+    def digest(*values):
+        running = digests.RunningDigest()
+        for value in values:
+            running.add(value)
+        return running.digest()
+
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert len({digest("ab", "c"), digest("a", "bc"), digest("c", "ab"), digest()}) == 4

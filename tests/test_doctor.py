@@ -1,5 +1,7 @@
 """What `monkeylib doctor` finds on a machine where something is missing."""
 
+from importlib import metadata
+
 import pytest
 from packaging.requirements import Requirement
 
@@ -30,7 +32,25 @@ def test_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
     monkeypatch.setattr(doctor, "_installed", lambda name: name != "peft" and installed(name))
     train = by_name(doctor.diagnose())["train"]
     assert train.status == "missing" and train.detail.endswith("without peft")
-    assert train.remedy == 'pip install "monkeylib[train]"'
+    assert train.remedy == f'pip install --editable "{resources.display_path(resources.REPOSITORY)}[train]"'
+
+    monkeypatch.setattr(resources, "REPOSITORY", resources.SHIPPED)
+    version = metadata.version("monkeylib")
+    assert doctor.install_command("train") == f'pip install "monkeylib[train]=={version}"'
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("lightning.pytorch", "train"),
+        ("skimage.data", "synthetic"),
+        ("IPython", "notebooks"),
+        ("openai", "chat"),
+        ("nobodys", None),
+    ],
+)
+def test_extra_that_brings_a_module(module, extra):
+    assert doctor.find_extra(module) == extra
 
 
 def test_package_of_another_version_is_missing():
@@ -63,12 +83,12 @@ def test_folder_that_may_not_be_written(monkeypatch):
     assert outputs.status == "missing" and "MONKEYLIB_OUTPUTS" in outputs.remedy
 
 
-def test_wheel_without_models_and_assets(monkeypatch, tmp_path):
+def test_package_without_models_and_assets(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "REPOSITORY", tmp_path)
     monkeypatch.setattr(assets, "MANIFEST", tmp_path / "data" / "assets.toml")
     detail = by_name(doctor.diagnose())
     assert detail["nano-monkey"].status == detail["list"].status == "missing"
-    assert "clone it" in detail["nano-monkey"].remedy
+    assert "clone or install monkeylib anew" in detail["nano-monkey"].remedy
 
 
 @pytest.mark.parametrize(("speed", "status"), [(0.02, "note"), (2.0, "ok")])

@@ -1,7 +1,8 @@
-"""pyproject.toml is the one list of dependencies: the lock, environment.yml and the imports agree with it."""
+"""pyproject.toml is the one list of dependencies: the lock, the imports and other ways to install agree."""
 
 import ast
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -136,17 +137,61 @@ def test_makefile_locks_the_same_extras():
     assert f"LOCKED_EXTRAS := {','.join(LOCKED_EXTRAS)}\n" in makefile
 
 
-def test_environment_yml_installs_all_extras():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    *conda, pip = environment["dependencies"]
-
-    assert conda == [f"python{PROJECT['requires-python']}", "pip"]
-    assert pip == {"pip": ["--editable .[all]"]}
-
+def test_everything_is_of_all_extras():
     (everything,) = [Requirement(line) for line in PROJECT["optional-dependencies"]["all"]]
 
     assert everything.name == "monkeylib"
     assert everything.extras == set(EXTRAS)
+
+
+# Other ways to install the lock
+
+
+def read_yaml(name):
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def stated_versions() -> list[str]:
+    """Return the versions of Python that the classifiers name."""
+    prefix = "Programming Language :: Python :: "
+    return [line.removeprefix(prefix) for line in PROJECT["classifiers"] if line.startswith(prefix)]
+
+
+def test_environment_yml_installs_the_lock():
+    *conda, pip = read_yaml("environment.yml")["dependencies"]
+
+    major, minor = stated_versions()[-1].split(".")
+    assert conda == [f"python{PROJECT['requires-python']},<{major}.{int(minor) + 1}", "pip"]
+    assert pip == {"pip": ["--requirement requirements.lock", "--editable ."]}
+
+
+def test_binder_installs_the_lock():
+    lines = (ROOT / "binder" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == ["-r ../requirements.lock", "-e ."]
+    version = (ROOT / "binder" / "runtime.txt").read_text(encoding="utf-8").strip()
+    assert version.removeprefix("python-") in stated_versions()
+
+
+def test_containers_install_as_on_a_desk():
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert (
+        "RUN make install" in dockerfile and f"FROM python:{stated_versions()[1]}-slim AS base" in dockerfile
+    )
+
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    assert container["postCreateCommand"] == "make install"
+    assert container["build"]["target"] == "base"
+
+    # What git ignores is large, and differs from one machine to the next.
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert {".venv", "data/runs", "data/cache", "data/results/smoke", "*.egg-info"} <= set(ignored)
+
+
+def test_workflow_runs_what_continuous_integration_runs():
+    (job,) = read_yaml(".github/workflows/tests.yml")["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert job["strategy"]["matrix"]["python"] == stated_versions()
+    assert stated_versions()[0] == PROJECT["requires-python"].removeprefix(">=")
 
 
 # The imports

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from transformers.utils import logging
 
+from monkeylib import progress
 from monkeylib.progress import MAXIMUM_LINES, Progress, format_seconds, hide_transformers_bars, say
 
 
@@ -154,3 +155,23 @@ def test_bars_of_transformers_are_for_a_terminal_alone(monkeypatch):
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
     with hide_transformers_bars():
         assert logging.is_progress_bar_enabled()
+
+
+def test_quiet_process_says_errors_alone(capsys):
+    try:
+        for level, expected in ((-1, ["error"]), (0, ["note", "error"]), (1, ["note", "detail", "error"])):
+            progress.set_verbosity(level)
+            console = Console(file=io.StringIO(), width=200)
+            clock = Clock()
+            with Progress("images", True, console, clock) as bars:
+                bars.add_task("sam", 1)
+                clock.seconds = 100
+                bars.advance("sam")
+            assert ("sam" in console.file.getvalue()) == (level >= 0)
+
+            say("note")
+            progress.say_detail("detail")
+            progress.say_error("error")
+            assert capsys.readouterr().err.split("\n")[:-1] == [f"monkeylib: {word}" for word in expected]
+    finally:
+        progress.set_verbosity(0)

@@ -103,3 +103,29 @@ def test_folder_in_use_is_not_removed(tmp_path):
             raise RuntimeError
         assert (first / "a").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_outputs_of_an_installed_package_lie_in_the_working_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "REPOSITORY", resources.SHIPPED)
+    monkeypatch.delenv("MONKEYLIB_OUTPUTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert resources.is_installed() and resources.runs("nano") == tmp_path / "data" / "runs" / "nano"
+
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "chosen"))
+    assert resources.outputs() == tmp_path / "chosen"
+
+
+def test_published_results_are_read_where_one_has_none_of_ones_own(monkeypatch, tmp_path):
+    shipped, own = tmp_path / "shipped", tmp_path / "work"
+    for folder in (shipped, own):
+        (folder / "data/results/nano").mkdir(parents=True)
+    (shipped / "data/results/nano/scores.csv").write_text("published")
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(own))
+    path = own / "data/results/nano/scores.csv"
+    assert resources.published(path) == path, "in a checkout the results are its own"
+
+    monkeypatch.setattr(resources, "SHIPPED", shipped)
+    monkeypatch.setattr(resources, "REPOSITORY", shipped)
+    assert resources.published(path).read_text() == "published"
+    path.write_text("own")
+    assert resources.published(path).read_text() == "own"

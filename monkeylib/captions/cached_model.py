@@ -2,7 +2,7 @@
 
 `CachedModel` runs a model on batches of inputs. Four things stand between the two:
 
-* `ResultCache` keeps every result on disk, so that a rerun computes only what is missing.
+* A `ResultStore` keeps every result on disk, so that a rerun computes only what is missing.
 * An input on which the model raises becomes a `Failure`, after its batch was run again one by one.
 * `CrashLedger` remembers the inputs of a process that was killed. The next run tries each of them alone, and
   quarantines an input that has crashed `MAXIMUM_CRASHES` processes.
@@ -19,19 +19,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
-from pydantic import TypeAdapter
-
-from monkeylib import resources, signals
+from monkeylib import signals
 from monkeylib.captions.annotations import Failure, Provenance
 from monkeylib.captions.failures import FailureKind, ModelError, StageFailed, failure_kind
 from monkeylib.captions.models import Model
+from monkeylib.captions.result_store import ResultStore
 from monkeylib.digests import json_digest
 from monkeylib.progress import CountCallback
 from monkeylib.redaction import redact
@@ -114,7 +112,7 @@ class CachedModel:
         self.batch_size = batch_size
         self.max_failures = max_failures
         self.name = name
-        self.cache = ResultCache(folder, result_type)
+        self.store = ResultStore(folder, result_type)
         self.ledger = CrashLedger(folder)
         self.computed = 0
         self.cached = 0
@@ -139,8 +137,8 @@ class CachedModel:
         """
         # Copies of an image have the same key, and are computed once.
         unique = {request.key: request for request in requests}
-        results = {key: self.cache.get(key) for key in unique}
-        missing = [request for key, request in unique.items() if results[key] is None]
+        results = self.store.get(unique)
+        missing = [request for key, request in unique.items() if key not in results]
 
         self.cached += len(unique) - len(missing)
         self._results += len(unique) - len(missing)
@@ -150,7 +148,7 @@ class CachedModel:
         # Each batch is cached before the next one runs, so a kill loses one batch at most.
         for new_results in self._compute(missing):
             results.update(new_results)
-            self.cache.put(
+            self.store.put(
                 {key: result for key, result in new_results.items() if not isinstance(result, Failure)}
             )
             if progress:
@@ -180,6 +178,10 @@ class CachedModel:
     def release(self) -> None:
         """Free the model; it is loaded again on demand."""
         self.model.release()
+
+    def close(self) -> None:
+        """Close the files of the results; they are opened again on demand."""
+        self.store.close()
 
     def _compute(self, requests: Sequence[InferenceRequest]) -> Iterator[dict[str, Any]]:
         """Yield the results of requests by key, a batch at a time."""
@@ -295,38 +297,6 @@ def result_folder(root: Path, provenance: Provenance) -> Path:
     """Return the folder of a model's results: `root`/name/version-settings."""
     name, version = (quote(part, safe=" +@=,") for part in (provenance.expert, provenance.version))
     return root / name / f"{version}-{json_digest([provenance.settings])[:8]}"
-
-
-@lru_cache
-def _type_adapter(result_type: Any) -> TypeAdapter:
-    return TypeAdapter(result_type)
-
-
-@dataclass(frozen=True)
-class ResultCache:
-    """The results of one model, a JSON file each, by keys that are SHA-256 digests."""
-
-    folder: Path
-    result_type: Any
-
-    def get(self, key: str) -> Any:
-        """Return a cached result, None if there is none or its file is damaged."""
-        try:
-            return _type_adapter(self.result_type).validate_json(self._path(key).read_bytes())
-        except (OSError, ValueError):
-            return None
-
-    def put(self, results: Mapping[str, Any]) -> None:
-        """Cache the results of a batch, in place of earlier ones."""
-        adapter = _type_adapter(self.result_type)
-        files = {self._path(key): adapter.dump_json(result) for key, result in results.items()}
-
-        for path, content in files.items():
-            with resources.atomic_write(path) as temporary:
-                temporary.write_bytes(content)
-
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.json"
 
 
 # --- crashes ----------------------------------------------------------------------------------------------

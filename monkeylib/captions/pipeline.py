@@ -3,12 +3,15 @@
 The output folder of a run holds
 
 * `records.jsonl`, a record for each image in order,
-* `shards/`, the same as parquet, listed with their checksums in `manifest.json`,
+* `shards/`, the same as parquet, each image once, listed with their checksums in `manifest.json`,
 * `annotations/`, the cached results of each model,
 * `summary.json`, statistics of the last run that had something to do,
 * `spending.json`, what a chat model with a budget cost in all runs,
 * `report.html`, the first images with their annotations, where it was asked for,
 * `run.json`, which lists all of these: the folder belongs to one run at a time (see `runs.RunFolder`).
+
+Images are listed, planned and run as a stream: memory doesn't grow with their number. They are listed more
+than once, and digests of files that have not changed are remembered (`digests.FileDigests`).
 
 A run goes on with the same settings and all of its images; more of them may come. Every result is cached, so
 a rerun computes only what is missing. An image that comes twice, or under another name, is processed once.
@@ -20,13 +23,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from monkeylib import resources, runs, signals
 from monkeylib.captions import filtering
@@ -34,7 +40,7 @@ from monkeylib.captions.annotations import SCHEMA_VERSION, Record
 from monkeylib.captions.cached_model import MAXIMUM_FAILURES
 from monkeylib.captions.composers import Composer
 from monkeylib.captions.composers.rules import RuleComposer
-from monkeylib.captions.input_images import InputImage
+from monkeylib.captions.input_images import ImageListing, InputImage
 from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher
 from monkeylib.captions.record_files import (
     OUTCOMES,
@@ -42,14 +48,17 @@ from monkeylib.captions.record_files import (
     SHARD_LIST,
     SHARD_SIZE,
     Shard,
+    ShardKey,
     commit_shard,
     committed_images,
     gather_shards,
     plan_shards,
+    read_damaged,
     read_entry,
     read_records,
     remove_other_shards,
 )
+from monkeylib.captions.result_store import INDEX, RESULTS
 from monkeylib.captions.stages import (
     ComposeStage,
     ExpertStage,
@@ -59,20 +68,22 @@ from monkeylib.captions.stages import (
     StageStatistics,
     load_samples,
 )
-from monkeylib.digests import json_digest
+from monkeylib.digests import DigestSet, RunningDigest
 from monkeylib.images import MAX_PIXELS
-from monkeylib.progress import Progress, ProgressCallback
+from monkeylib.progress import CountCallback, Progress, ProgressCallback
 from monkeylib.runs import RunDiffers, RunFolder
 
 __all__ = ["RECORDS", "InputImage", "Pipeline", "Summary", "caption_images"]
 
 ANNOTATIONS, SHARDS, SUMMARY, REPORT = "annotations", "shards", "summary.json", "report.html"
 SPENDING = "spending.json"
+_PART = 1000  # images whose records are held in memory
 _ESTIMATE_RECORDS = 1000  # records whose prompts an estimate takes as examples
 
-# Results of models and notes about crashes, see `cached_model`: NAME/VERSION-SETTINGS/DIGITS/DIGEST.json.
+# Results of models, see `result_store`, and notes about crashes, see `cached_model`.
 ANNOTATION_FILES = (
-    f"{ANNOTATIONS}/*/*/*/<hex>.json",
+    f"{ANNOTATIONS}/*/*/<hex>{RESULTS}",
+    f"{ANNOTATIONS}/*/*/<hex>{INDEX}",
     f"{ANNOTATIONS}/*/*/died/<hex>.<hex>",
     f"{ANNOTATIONS}/*/*/died/<hex>.batch",
 )
@@ -145,7 +156,7 @@ class Pipeline:
 
     def run(
         self,
-        images: Sequence[InputImage],
+        images: Sequence[InputImage] | ImageListing,
         out: Path | str,
         *,
         engine: "Engine | None" = None,
@@ -186,7 +197,8 @@ class Pipeline:
 
         # Workers may run in other folders.
         out = _absolute(out)
-        images = [image.absolute() for image in images]
+        if not isinstance(images, ImageListing):
+            images = [image.absolute() for image in images]
         stages = self.stages(out / ANNOTATIONS)
         if self.composer:
             self.composer.account = out / SPENDING
@@ -194,9 +206,8 @@ class Pipeline:
         engine = engine or LocalEngine()
         start = time.perf_counter()
         settings = _settings(stages, shard_size)
-        inputs = sorted({image.image.parent for image in images if isinstance(image.image, Path)})
-
         # Before the images are read, which may take long. A finished run needs no key, for example.
+        inputs = _input_paths(images)
         if self._open(out, settings, inputs, fresh, lock=False).state != "finished":
             _check_models(stages)
 
@@ -207,19 +218,19 @@ class Pipeline:
         ):
             bars.add_task("checksums", len(images))
             provenance = [item for stage in stages for item in stage.provenance]
-            shards = plan_shards(images, provenance, shard_size, partial(bars.advance, "checksums"))
-            settings["images"] = _describe_images(shards)
+            plan = Plan.make(images, provenance, shard_size, partial(bars.advance, "checksums"))
+            settings["images"] = {"count": len(images), "digest": plan.images_digest}
 
             with self._open(out, settings, inputs, fresh) as folder:
                 if "images.digest" in folder.changes:
-                    _require_earlier_images(folder, shards)
-                bars.print(_describe(images, stages, engine, shard_size, out))
+                    _require_earlier_images(folder, plan)
+                bars.print(_describe(len(images), stages, engine, shard_size, out))
                 for remark in folder.remarks:
                     bars.print(f"monkeylib: {resources.display_path(out)}: {remark}")
-                return self._run(folder, shards, stages, engine, retry_failed, report, bars, progress, start)
+                return self._run(folder, plan, stages, engine, retry_failed, report, bars, progress, start)
 
     def estimate(
-        self, images: Sequence[InputImage], out: Path | str, *, shard_size: int = SHARD_SIZE
+        self, images: Sequence[InputImage] | ImageListing, out: Path | str, *, shard_size: int = SHARD_SIZE
     ) -> list[str]:
         """Check a run as far as it can be without its images, and return what it will take, in sentences.
 
@@ -294,7 +305,7 @@ class Pipeline:
     def _run(
         self,
         folder: RunFolder,
-        shards: Sequence[Shard],
+        plan: "Plan",
         stages: Sequence[Stage],
         engine: "Engine",
         retry_failed: bool,
@@ -307,27 +318,33 @@ class Pipeline:
         out, shard_folder = folder.path, folder.path / SHARDS
 
         # Shards that an earlier run has committed are left alone; with `fresh`, they go.
-        missing = list(shards)
+        missing = list(plan.keys)
         if folder.state != "new":
-            missing = [shard for shard in shards if not _is_finished(shard_folder, shard, retry_failed)]
+            damaged = read_damaged(shard_folder, plan.keys, out)
+            missing = [
+                key
+                for key in plan.keys
+                if key.name in damaged or not _is_finished(shard_folder, key, retry_failed)
+            ]
         if missing and folder.state == "finished":
             _check_models(stages)
 
-        image_count = sum(len(shard.images) for shard in missing)
+        image_count = sum(key.count for key in missing)
         self._start(folder)
         for stage in stages:
             bars.add_task(stage.name, image_count)
 
         # Engines are generators: the shards run while their statistics are added up.
-        finished = engine.run(missing, stages, shard_folder, bars.advance if progress else None)
+        shards = plan.shards({key.name for key in missing}) if missing else iter(())
+        finished = engine.run(shards, stages, shard_folder, bars.advance if progress else None)
         statistics = _add_up(stages, finished)
 
-        manifest = gather_shards(shard_folder, shards, out)
-        remove_other_shards(shard_folder, shards)
+        manifest = gather_shards(shard_folder, plan.keys, out)
+        remove_other_shards(shard_folder, {key.name for key in plan.keys})
         summary = Summary(
             **{name: manifest[name] for name in OUTCOMES},
-            shards=len(shards),
-            already=len(shards) - len(missing),
+            shards=len(plan.keys),
+            already=len(plan.keys) - len(missing),
             seconds=time.perf_counter() - start,
             stages=statistics,
         )
@@ -338,8 +355,7 @@ class Pipeline:
                 temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
 
         if report and (missing or not (out / REPORT).exists()):
-            images = islice((image for shard in shards for image in shard.images), report)
-            _write_report(out, list(images), summary)
+            _write_report(out, list(islice(plan.images, report)), summary)
         if not summary.pending:
             folder.finish()
         return summary
@@ -351,10 +367,7 @@ class Pipeline:
         for name in (RECORDS, SHARD_LIST, SUMMARY, REPORT, SPENDING):
             folder.own(name)
         folder.own(f"{SHARDS}/*-<hex>.parquet")
-        folder.own(f"{SHARDS}/*-<hex>.json")
-        # Earlier versions did not list what lies in this folder: it is then left as it is.
-        if not (folder.path / ANNOTATIONS).exists():
-            folder.own_all(ANNOTATION_FILES)
+        folder.own_all(ANNOTATION_FILES)
 
     def stages(self, root: Path) -> list[Stage]:
         """Return the stages in order; results of models are cached under `root`."""
@@ -391,12 +404,13 @@ class Pipeline:
 
     @contextmanager
     def _releasing(self, stages: Sequence[Stage]) -> Iterator[None]:
-        """End the processes of models with a time limit when the block ends, whatever happens."""
+        """When the block ends, close the results and end the processes of models with a time limit."""
         try:
             yield
         finally:
-            if self.time_limit:
-                for stage in stages:
+            for stage in stages:
+                stage.cached_model.close()
+                if self.time_limit:
                     stage.release()
 
 
@@ -413,48 +427,113 @@ def _settings(stages: Sequence[Stage], shard_size: int) -> dict[str, Any]:
     return {"models": models, "schema_version": SCHEMA_VERSION, "shard_size": shard_size}
 
 
-def _describe_images(shards: Sequence[Shard]) -> dict[str, Any]:
-    """Return the number of the images, and a digest of their names, contents and original captions."""
-    images = list(_image_keys(shards))
-    return {"count": len(images), "digest": json_digest(images)}
+def _input_paths(images: Sequence[InputImage] | ImageListing) -> list[Path]:
+    """Return the files and folders that images come from."""
+    if isinstance(images, ImageListing):
+        return images.paths
+    return sorted({image.image.parent for image in images if isinstance(image.image, Path)})
 
 
-def _image_keys(shards: Sequence[Shard]) -> Iterator[tuple[str, str, str]]:
+@dataclass(frozen=True)
+class Plan:
+    """The shards of a run. Images that are listed, not held in memory, are listed again when they are run.
+
+    Fields:
+        images: the images.
+        keys: what the shards are known by.
+        images_digest: digest of the names, contents and original captions of the images.
+        plan: divides the images into shards.
+        held: the shards of images that are held in memory anyway; else None.
+    """
+
+    images: Sequence[InputImage] | ImageListing
+    keys: list[ShardKey]
+    images_digest: str
+    plan: partial[Iterator[Shard]]
+    held: list[Shard] | None = field(default=None, repr=False)
+
+    @classmethod
+    def make(
+        cls,
+        images: Sequence[InputImage] | ImageListing,
+        provenance: Sequence[Any],
+        shard_size: int,
+        progress: CountCallback,
+    ) -> "Plan":
+        """Plan the shards of images.
+
+        Raises:
+            ValueError: the size is below 1.
+        """
+        plan = partial(plan_shards, images, provenance, shard_size)
+        keys = []
+        digest = RunningDigest()
+        held = None if isinstance(images, ImageListing) else []
+        for shard in plan(progress):
+            keys.append(shard.key)
+            for image_key in _image_keys(shard):
+                digest.add(image_key)
+            if held is not None:
+                held.append(shard)
+        return cls(images, keys, digest.digest(), plan, held)
+
+    def shards(self, names: Collection[str] | None = None) -> Iterator[Shard]:
+        """Yield the shards, or those of some names.
+
+        Raises:
+            ValueError: the images have changed since the shards were planned.
+        """
+        keys = iter(self.keys)
+        for shard in self.plan() if self.held is None else self.held:
+            if shard.key != next(keys, None):
+                raise ValueError("images were changed while the run was planned: run the same command again")
+            if names is None or shard.key.name in names:
+                yield shard
+
+
+def _image_keys(shard: Shard) -> Iterator[tuple[str, str, str]]:
     """Yield name, SHA-256 and original caption of each image."""
-    for shard in shards:
-        for image, sha256 in zip(shard.images, shard.sha256, strict=True):
-            yield image.name, sha256, image.original_caption
+    for image, sha256 in zip(shard.images, shard.sha256, strict=True):
+        yield image.name, sha256, image.original_caption
 
 
-def _require_earlier_images(folder: RunFolder, shards: Sequence[Shard]) -> None:
-    """Check that all images that the folder has records of are among those of the shards.
+def _require_earlier_images(folder: RunFolder, plan: Plan) -> None:
+    """Check that all images that the folder has records of are among those of a plan.
 
-    An image that could not be read may have been replaced.
+    An image that could not be read may have been replaced. Of each image 16 bytes are held in memory.
 
     Raises:
         RunDiffers: one is missing, or has changed.
     """
-    images = set(_image_keys(shards))
-    names = {name for name, _, _ in images}
+    rows = (
+        (DigestSet.number(json.dumps(image_key)), DigestSet.number(image_key[0]))
+        for shard in plan.shards()
+        for image_key in _image_keys(shard)
+    )
+    # Of an image, and of its name alone.
+    numbers = np.fromiter(rows, np.dtype(("u8", 2)), sum(key.count for key in plan.keys))
+    images, names = DigestSet(numbers[:, 0]), DigestSet(numbers[:, 1])
 
-    lost = []
-    for name, sha256, caption in committed_images(folder.path / SHARDS):
+    lost, first = 0, ""
+    for image_key in committed_images(folder.path / SHARDS):
+        name, sha256, _ = image_key
         if name not in names:
-            lost.append(f"{name} is missing")
-        elif sha256 and (name, sha256, caption) not in images:
-            lost.append(f"{name} or its original caption has changed")
+            problem = f"{name} is missing"
+        elif sha256 and json.dumps(image_key) not in images:
+            problem = f"{name} or its original caption has changed"
+        else:
+            continue
+        lost, first = lost + 1, first or problem
 
     if lost:
         raise RunDiffers(
-            f"{resources.display_path(folder.path)} holds captions of {len(lost)} images that are not among "
-            f"these, such as the first: {lost[0]}. Images may be added to a run, but not taken away: replace "
+            f"{resources.display_path(folder.path)} holds captions of {lost} images that are not among "
+            f"these, such as the first: {first}. Images may be added to a run, but not taken away: replace "
             "it with --fresh, or name another folder"
         )
 
 
-def _describe(
-    images: Sequence[InputImage], stages: Sequence[Stage], engine: "Engine", shard_size: int, out: Path
-) -> str:
+def _describe(image_count: int, stages: Sequence[Stage], engine: "Engine", shard_size: int, out: Path) -> str:
     """Return a line about the device, the models, the images and the folder of a run."""
     device = "CPU"
     # Models that compute with torch have imported it by now.
@@ -466,7 +545,7 @@ def _describe(
 
     names = ", ".join(stage.name for stage in stages)
     return (
-        f"caption on {device}: {len(images)} images with {names}, in shards of {shard_size}, into "
+        f"caption on {device}: {image_count} images with {names}, in shards of {shard_size}, into "
         f"{resources.display_path(out)}"
     )
 
@@ -491,8 +570,8 @@ def _absolute(out: Path | str) -> Path:
     return Path(os.path.expanduser(out)).absolute()
 
 
-def _is_finished(folder: Path, shard: Shard, retry_failed: bool) -> bool:
-    entry = read_entry(folder, shard)
+def _is_finished(folder: Path, key: ShardKey, retry_failed: bool) -> bool:
+    entry = read_entry(folder, key)
     if entry is None or entry["pending"]:
         return False
     # A shard with failures is run again: what succeeded is cached.
@@ -530,22 +609,33 @@ def _add_up(
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard on its way through the stages.
+    """Images of a shard on their way through the stages.
 
     Fields:
-        shard: the shard.
-        samples: its images, with the results of the stages so far.
+        key: the shard.
+        images: some of its images, in order, or all.
+        sha256: their digests.
+        samples: the images with the results of the stages so far.
         statistics: statistics of the stages so far.
     """
 
-    shard: Shard
+    key: ShardKey
+    images: tuple[InputImage, ...]
+    sha256: tuple[str, ...]
     samples: tuple[PipelineSample, ...] = ()
     statistics: tuple[StageStatistics, ...] = ()
 
 
-def load_shard(shard: Shard) -> ShardTask:
-    """Read the sizes of a shard's images."""
-    return ShardTask(shard, tuple(load_samples(shard.images, shard.sha256)))
+def divide_shard(shard: Shard, size: int) -> Iterator[ShardTask]:
+    """Yield tasks of up to `size` images of a shard, in their order."""
+    for start in range(0, len(shard.images), size):
+        part = slice(start, start + size)
+        yield ShardTask(shard.key, shard.images[part], shard.sha256[part])
+
+
+def load_images(task: ShardTask) -> ShardTask:
+    """Read the sizes of a task's images."""
+    return replace(task, samples=tuple(load_samples(task.images, task.sha256)))
 
 
 def run_stage(stage: Stage, task: ShardTask, progress: ProgressCallback | None = None) -> ShardTask:
@@ -554,19 +644,14 @@ def run_stage(stage: Stage, task: ShardTask, progress: ProgressCallback | None =
     return replace(task, samples=tuple(samples), statistics=(*task.statistics, statistics))
 
 
-def finish_shard(task: ShardTask, stages: Sequence[Stage], folder: Path) -> list[StageStatistics]:
-    """Commit a shard that has been through all stages, and return the statistics of the stages."""
+def finish_records(task: ShardTask, stages: Sequence[Stage]) -> Iterator[Record]:
+    """Yield the records of a task that has been through all stages."""
     provenance = tuple(item for stage in stages for item in stage.provenance)
-
-    records = []
     for sample in task.samples:
         # An image that could not be read has no provenance: no model saw it.
         if sample.record.sha256:
             sample = sample.with_record(provenance=provenance)
-        records.append(sample.record)
-
-    commit_shard(folder, task.shard, records, task.statistics)
-    return list(task.statistics)
+        yield sample.record
 
 
 class Engine(Protocol):
@@ -574,11 +659,11 @@ class Engine(Protocol):
 
     def run(
         self,
-        shards: Sequence[Shard],
+        shards: Iterable[Shard],
         stages: Sequence[Stage],
         folder: Path,
         progress: ProgressCallback | None,
-    ) -> Iterator[list[StageStatistics]]:
+    ) -> Iterator[Sequence[StageStatistics]]:
         """Commit each shard in `folder`, and yield its statistics."""
 
 
@@ -587,7 +672,7 @@ class LocalEngine:
     """Runs in this process: shard by shard.
 
     A batch of images goes through all experts and the matcher before the next one, so that each image is
-    decoded once. Then the captions of the shard are composed.
+    decoded once. Then the captions of `_PART` images are composed, and their records written.
 
     Args:
         low_memory: bring the full shard through a stage before the next one, and free its model, so that
@@ -598,51 +683,70 @@ class LocalEngine:
 
     def run(
         self,
-        shards: Sequence[Shard],
+        shards: Iterable[Shard],
         stages: Sequence[Stage],
         folder: Path,
         progress: ProgressCallback | None,
-    ) -> Iterator[list[StageStatistics]]:
+    ) -> Iterator[Sequence[StageStatistics]]:
         """Commit each shard in `folder`, and yield its statistics."""
-        image_stages = [stage for stage in stages if stage.reads_images]
-        text_stages = [stage for stage in stages if not stage.reads_images]
-
         for shard in shards:
+            totals: dict[str, StageStatistics] = {}
+            commit_shard(folder, shard, self._records(shard, stages, totals, progress))
+            yield tuple(totals.values())
+
+    def _records(
+        self,
+        shard: Shard,
+        stages: Sequence[Stage],
+        totals: dict[str, StageStatistics],
+        progress: ProgressCallback | None,
+    ) -> Iterator[Record]:
+        """Yield the records of a shard, and add its statistics up in `totals`."""
+        for task in divide_shard(shard, len(shard.images) if self.low_memory else _PART):
             if self.low_memory:
-                task = load_shard(shard)
+                task = load_images(task)
                 for stage in stages:
                     task = run_stage(stage, task, progress)
                     stage.release()
             else:
-                task = _annotate_in_batches(shard, image_stages, progress)
-                for stage in text_stages:
-                    task = run_stage(stage, task, progress)
+                task = _annotate_in_batches(task, [stage for stage in stages if stage.reads_images], progress)
+                for stage in stages:
+                    if not stage.reads_images:
+                        task = run_stage(stage, task, progress)
 
-            yield finish_shard(task, stages, folder)
+            for statistics in task.statistics:
+                name = statistics.stage
+                totals[name] = totals.get(name, StageStatistics(name)) + statistics
+            yield from finish_records(task, stages)
 
 
 def _annotate_in_batches(
-    shard: Shard, stages: Sequence[Stage], progress: ProgressCallback | None
+    task: ShardTask, stages: Sequence[Stage], progress: ProgressCallback | None
 ) -> ShardTask:
-    """Bring a shard through the stages that read images, a batch at a time."""
-    size = max((stage.cached_model.batch_size for stage in stages), default=len(shard.images))
+    """Bring images through the stages that read them, batch by batch. The next one is decoded meanwhile."""
+    size = max((stage.cached_model.batch_size for stage in stages), default=len(task.images))
     samples: list[PipelineSample] = []
     totals = {stage.name: StageStatistics(stage.name) for stage in stages}
 
-    for start in range(0, len(shard.images), size):
-        # The images of a batch may have as many pixels together as a single one.
-        batch = load_samples(
-            shard.images[start : start + size],
-            shard.sha256[start : start + size],
-            largest_in_memory=MAX_PIXELS // size,
-        )
-        for stage in stages:
-            batch, statistics = stage(batch, progress)
-            totals[stage.name] += statistics
+    def load(start: int) -> list[PipelineSample]:
+        # The images of two batches may have as many pixels together as a single one.
+        part = slice(start, start + size)
+        return load_samples(task.images[part], task.sha256[part], largest_in_memory=MAX_PIXELS // (2 * size))
 
-        samples += [replace(sample, pixels=None) for sample in batch]
+    starts = range(0, len(task.images), size)
+    with ThreadPoolExecutor(1) as loader:
+        ahead = loader.submit(load, 0)
+        for next_start in (*starts[1:], None):
+            batch = ahead.result()
+            if next_start is not None:
+                ahead = loader.submit(load, next_start)
 
-    return ShardTask(shard, tuple(samples), tuple(totals.values()))
+            for stage in stages:
+                batch, statistics = stage(batch, progress)
+                totals[stage.name] += statistics
+            samples += [replace(sample, pixels=None) for sample in batch]
+
+    return replace(task, samples=tuple(samples), statistics=tuple(totals.values()))
 
 
 @dataclass(frozen=True)

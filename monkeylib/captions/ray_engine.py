@@ -2,20 +2,24 @@
 
 import math
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from monkeylib.captions.annotations import Record
 from monkeylib.captions.failures import StageFailed
-from monkeylib.captions.pipeline import ShardTask, finish_shard, load_shard, run_stage
-from monkeylib.captions.record_files import Shard
+from monkeylib.captions.pipeline import ShardTask, divide_shard, finish_records, load_images, run_stage
+from monkeylib.captions.record_files import Shard, commit_shard
 from monkeylib.captions.stages import Stage, StageStatistics
 from monkeylib.progress import ProgressCallback
 
 _CPU_FRACTIONS = 10_000  # Ray counts shares of a CPU in these
+_PART = 32  # images that go from stage to stage together
+_SHARDS = 64  # of one data set
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class RayEngine:
 
     Args:
         workers: number of actors of each pool, by stage name; `default_workers` for the others.
-        default_workers: number of actors of a pool that is not named.
+        default_workers: number of actors of a pool that is not named; by default as many as fill the cluster.
         cpus: CPUs of each actor; by default one, or the largest of 1/2, 1/3, ... for which all actors fit. A
             plan with actors that would wait forever is refused.
         gpus: share of a GPU of each actor, by stage name; by default the model's own `gpu_share` if the
@@ -35,31 +39,52 @@ class RayEngine:
     """
 
     workers: dict[str, int] | None = None
-    default_workers: int = 1
+    default_workers: int | None = None
     cpus: float | None = None
     gpus: dict[str, float] | None = None
     address: str | None = None
 
     def run(
         self,
-        shards: Sequence[Shard],
+        shards: Iterable[Shard],
         stages: Sequence[Stage],
         folder: Path,
         progress: ProgressCallback | None,
-    ) -> Iterator[list[StageStatistics]]:
+    ) -> Iterator[Sequence[StageStatistics]]:
         """Commit each shard in `folder`, and yield its statistics."""
-        if not shards:
+        rest = iter(shards)
+        first = next(rest, None)
+        if first is None:
             return
 
         import ray
 
         if not ray.is_initialized():
             ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+
+        # Ray holds all rows of a data set, so those of some shards are one.
+        rest = chain([first], rest)
+        while shards_of_set := list(islice(rest, _SHARDS)):
+            yield from self._run_shards(shards_of_set, stages, folder, progress)
+
+    def _run_shards(
+        self,
+        shards: Sequence[Shard],
+        stages: Sequence[Stage],
+        folder: Path,
+        progress: ProgressCallback | None,
+    ) -> Iterator[Sequence[StageStatistics]]:
+        """Commit shards, each when the last of its images has been through all stages."""
+        import ray
+
         cluster = ray.cluster_resources()
         actors = self.plan(stages, cluster)
 
-        # One block per shard: an error then loses one shard only.
-        rows = [{"task": pickle.dumps(ShardTask(shard))} for shard in shards]
+        # One block per row: an error then loses the images of one row only.
+        tasks = [(shard, list(divide_shard(shard, _PART))) for shard in shards]
+        rows = []
+        for place, (_, parts) in enumerate(tasks):
+            rows += [{"task": pickle.dumps((place, number, part))} for number, part in enumerate(parts)]
         data = ray.data.from_items(rows, override_num_blocks=len(rows))
 
         options: dict[str, Any] = {
@@ -68,7 +93,7 @@ class RayEngine:
             "num_cpus": self.cpu_share(actors, cluster),
         }
 
-        # Load, one step per stage, commit. Shards stream through all steps at once.
+        # Load, one step per stage, finish. Images stream through all steps at once.
         data = data.map_batches(_load, **options)
         for stage, (count, gpus) in zip(stages, actors, strict=True):
             data = data.map_batches(
@@ -78,17 +103,25 @@ class RayEngine:
                 num_gpus=gpus or None,
                 **options,
             )
+        data = data.map_batches(_finisher(stages), **options)
 
-        data = data.map_batches(_finisher(stages, folder), **options)
-
-        # What comes back is small: the records have been written by the workers.
+        # Parts come back in any order; a shard is committed by this process when all of them are there.
+        finished: dict[int, dict[int, Any]] = {}
         for row in _rows(data):
-            image_count, statistics = pickle.loads(row["task"])
+            place, number, (records, statistics) = pickle.loads(row["task"])
             if progress:
                 for stage in statistics:
-                    progress(stage.stage, image_count - stage.computed, True)
+                    progress(stage.stage, len(records) - stage.computed, True)
                     progress(stage.stage, stage.computed, False)
-            yield statistics
+
+            shard, parts = tasks[place]
+            of_shard = finished.setdefault(place, {})
+            of_shard[number] = records, statistics
+            if len(of_shard) == len(parts):
+                in_order = [of_shard[number] for number in range(len(parts))]
+                commit_shard(folder, shard, chain.from_iterable(records for records, _ in in_order))
+                yield [item for _, statistics in in_order for item in statistics]
+                del finished[place]
 
     def plan(self, stages: Sequence[Stage], cluster: dict[str, float]) -> list[tuple[int, float]]:
         """Return the number of actors of each stage, and the share of a GPU of each actor.
@@ -105,7 +138,7 @@ class RayEngine:
 
         # What the caller names takes precedence.
         shares |= self.gpus or {}
-        counts = {stage.name: self.default_workers for stage in stages}
+        counts = {stage.name: self.default_workers or 1 for stage in stages}
         counts |= self.workers or {}
 
         names = [stage.name for stage in stages]
@@ -113,6 +146,9 @@ class RayEngine:
             raise ValueError(f"There is no stage {min(unknown)!r}: the stages are {', '.join(names)}.")
 
         actors = [(self._actor_count(stage, counts), shares[stage.name]) for stage in stages]
+        if self.default_workers is None:
+            can_grow = [stage.name not in (self.workers or {}) and not stage.model.alone for stage in stages]
+            actors = self._fill(actors, can_grow, cluster)
 
         # Ray would wait forever for resources that the cluster lacks.
         _require("CPUs", self.cpu_share(actors, cluster) * _process_count(actors), cluster.get("CPU", 0))
@@ -128,6 +164,18 @@ class RayEngine:
             return self.cpus
         processes_per_cpu = max(1, math.ceil(_process_count(actors) / max(1.0, cluster.get("CPU", 0))))
         return math.floor(_CPU_FRACTIONS / processes_per_cpu) / _CPU_FRACTIONS
+
+    def _fill(
+        self, actors: list[tuple[int, float]], can_grow: Sequence[bool], cluster: dict[str, float]
+    ) -> list[tuple[int, float]]:
+        """Return more actors for the stages that can grow, the same number each, as long as they fit."""
+        while any(can_grow):
+            more = [(count + grows, share) for (count, share), grows in zip(actors, can_grow, strict=True)]
+            has_cpus = _process_count(more) * (self.cpus or 1) <= cluster.get("CPU", 0)
+            if not has_cpus or not _fit_gpus(more, int(cluster.get("GPU", 0))):
+                break
+            actors = more
+        return actors
 
     def _actor_count(self, stage: Stage, counts: dict[str, int]) -> int:
         # Several copies of a composer with a budget would each spend all of it.
@@ -160,6 +208,25 @@ def _rows(data: Any) -> Iterator[dict[str, Any]]:
         raise StageFailed(str(cause)) from None
 
 
+def _fit_gpus(actors: Sequence[tuple[int, float]], gpus: int) -> bool:
+    """Return whether the actors' shares fit: those of an actor below 1 lie on one GPU."""
+    free = [1.0] * gpus
+    for share in sorted((share for count, share in actors for _ in range(count) if share), reverse=True):
+        if share >= 1:
+            needed = math.ceil(share)
+            if free.count(1.0) < needed:
+                return False
+            for _ in range(needed):
+                free.remove(1.0)
+            continue
+
+        place = next((place for place, rest in enumerate(free) if rest >= share - 1e-9), None)
+        if place is None:
+            return False
+        free[place] -= share
+    return True
+
+
 def _require(resource: str, needed: float, available: float) -> None:
     if needed > available:
         raise ValueError(
@@ -169,11 +236,11 @@ def _require(resource: str, needed: float, available: float) -> None:
 
 
 def _process_count(actors: Sequence[tuple[int, float]]) -> int:
-    return sum(count for count, _ in actors) + 2  # loading and committing take a process each
+    return sum(count for count, _ in actors) + 2  # loading and finishing take a process each
 
 
 class StageActor:
-    """A stage as an actor of Ray Data, called with a pickled `ShardTask` per row."""
+    """A stage as an actor of Ray Data, called with a row for each pickled `ShardTask`."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -184,22 +251,23 @@ class StageActor:
 
 
 def _load(batch: dict[str, Any]) -> dict[str, Any]:
-    """Read the images of shards, the first step."""
-    return _map_tasks(lambda task: load_shard(task.shard), batch)
+    """Read the images of tasks, the first step."""
+    return _map_tasks(load_images, batch)
 
 
-def _finisher(stages: Sequence[Stage], folder: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return the last step, which commits a shard and passes on only its size and statistics."""
+def _finisher(stages: Sequence[Stage]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the last step, which passes on only the records and the statistics of a task."""
 
-    def finish(task: ShardTask) -> tuple[int, list[StageStatistics]]:
-        return len(task.samples), finish_shard(task, stages, folder)
+    def finish(task: ShardTask) -> tuple[list[Record], Sequence[StageStatistics]]:
+        return list(finish_records(task, stages)), task.statistics
 
     return lambda batch: _map_tasks(finish, batch)
 
 
 def _map_tasks(step: Callable[[ShardTask], Any], batch: dict[str, Any]) -> dict[str, Any]:
-    """Apply a step to the pickled tasks of a batch."""
+    """Apply a step to the pickled tasks of a batch, each with the numbers of its shard and of the part."""
     column = np.empty(len(batch["task"]), dtype=object)  # NumPy's own type of bytes drops zeros at the end
     for row, pickled in enumerate(batch["task"]):
-        column[row] = pickle.dumps(step(pickle.loads(bytes(pickled))))
+        place, number, task = pickle.loads(bytes(pickled))
+        column[row] = pickle.dumps((place, number, step(task)))
     return {"task": column}

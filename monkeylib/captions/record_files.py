@@ -4,18 +4,19 @@ JSONL holds a record per line, parquet one per row, and both hold the same. In p
 four numbers and corners lists of four lists of two. The settings of an expert are JSON, since each expert has
 others. `datasets` and pandas read these files as they are.
 
-A shard is the unit of work: its records appear all at once, with their checksum, or not at all. A committed
-shard is a parquet file and, written after it, its entry: a JSON file of the same name with the number of
-records and the SHA-256 of the parquet. The name holds the shard's index and a digest of its images and of the
-configuration, so a shard of other images or another configuration is another file. Committing twice gives
-the same bytes: it does not matter which process runs a shard, and how often.
+A shard is the unit of work: its records appear all at once, or not at all. It is one parquet file, whose own
+metadata hold the digest of the shard and the number of records of each outcome. The file's name holds the
+shard's index and the beginning of that digest, which is of its images and of the configuration, so a shard of
+other images or another configuration is another file. Committing twice gives the same bytes: it does not
+matter which process runs a shard, and how often.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +25,21 @@ from pydantic import ValidationError
 from monkeylib import resources
 from monkeylib.captions.annotations import SCHEMA_VERSION, Provenance, Record
 from monkeylib.captions.input_images import InputImage
-from monkeylib.captions.stages import StageStatistics
-from monkeylib.digests import file_digest, json_digest
+from monkeylib.digests import MISSING, FileDigests, json_digest
 from monkeylib.errors import first_problem
 from monkeylib.progress import CountCallback
 
 if TYPE_CHECKING:
     import pyarrow
 
-SHARD_SIZE = 1000  # images
+SHARD_SIZE = 4000  # images
 RECORDS = "records.jsonl"
 SHARD_LIST = "manifest.json"
 PARQUET = ".parquet"
 OUTCOMES = ("records", "described", "undescribed", "failed", "pending")
 
+_ROW_GROUP = 1000  # rows that are held in memory while a parquet file is written
+_METADATA = b"monkeylib.shard"  # key of what a shard's parquet file tells of it
 _SHARD_FILE = re.compile(r"(\d{6}-[0-9a-f]{16})\.(?:parquet|json)")
 
 
@@ -56,11 +58,7 @@ def write_records(records: Iterable[Record], path: Path | str, *, durable: bool 
     """
     path = Path(path)
     if path.suffix == PARQUET:
-        from pyarrow import parquet
-
-        table = _parquet_table(records)
-        with resources.atomic_write(path, durable=durable) as temporary:
-            parquet.write_table(table, temporary, compression="zstd")
+        _write_parquet(records, path, {}, durable)
     else:
         with resources.atomic_write(path, durable=durable) as temporary:
             with temporary.open("w", encoding="utf-8") as file:
@@ -160,6 +158,24 @@ def _parquet_table(records: Iterable[Record]) -> "pyarrow.Table":
     return pa.Table.from_pylist(rows, schema=_parquet_schema())
 
 
+def _write_parquet(
+    records: Iterable[Record], path: Path, metadata: Mapping[bytes, dict[str, Any]], durable: bool
+) -> None:
+    """Write a parquet file. The metadata are read when all records have been written."""
+    from pyarrow import parquet
+
+    rest = iter(records)
+    with (
+        resources.atomic_write(path, durable=durable) as temporary,
+        parquet.ParquetWriter(temporary, _parquet_schema(), compression="zstd") as writer,
+    ):
+        while group := list(islice(rest, _ROW_GROUP)):
+            writer.write_table(_parquet_table(group))
+        if metadata:
+            texts = {name: json.dumps(value) for name, value in metadata.items()}
+            writer.add_key_value_metadata(texts)
+
+
 def _read_parquet(path: Path) -> Iterator[Record]:
     import pyarrow as pa
     from pyarrow import parquet
@@ -181,40 +197,53 @@ def _read_parquet(path: Path) -> Iterator[Record]:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Images that are run and committed together.
+class ShardKey:
+    """What a shard is known by, without its images.
 
     Fields:
         index: position among the shards of a run.
         digest: digest of its images and of the configuration.
-        images: its images, in order.
-        sha256: digest of each image, empty where the file cannot be read.
+        count: number of its images.
     """
 
     index: int
     digest: str
-    images: tuple[InputImage, ...]
-    sha256: tuple[str, ...]
+    count: int
 
     @property
     def name(self) -> str:
-        """Name of the shard's files, without suffix. Names sort in the order of the images."""
+        """Name of the shard's file, without suffix. Names sort in the order of the images."""
         return f"{self.index:06d}-{self.digest[:16]}"
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Images that are committed together.
+
+    Fields:
+        key: what it is known by.
+        images: its images, in order.
+        sha256: digest of each image, empty where the file cannot be read.
+    """
+
+    key: ShardKey
+    images: tuple[InputImage, ...]
+    sha256: tuple[str, ...]
+
+
 def plan_shards(
-    images: Sequence[InputImage],
+    images: Iterable[InputImage],
     provenance: Sequence[Provenance],
     size: int = SHARD_SIZE,
     progress: CountCallback | None = None,
-) -> list[Shard]:
-    """Divide images into shards, in their order. Reads every file once for its checksum.
+) -> Iterator[Shard]:
+    """Divide images into shards, in their order, holding one at a time. Reads files once for their checksums.
 
     Args:
         images: the images.
         provenance: provenance of all stages.
         size: number of images of a shard.
-        progress: called after each shard with its number of images, and that their checksums are not cached.
+        progress: called with a number of images, and whether their checksums were known.
 
     Raises:
         ValueError: the size is below 1.
@@ -224,22 +253,35 @@ def plan_shards(
 
     # A change of any of these gives other shards.
     configuration = [SCHEMA_VERSION, *(item.model_dump(mode="json") for item in provenance)]
-    shards = []
-    with ThreadPoolExecutor(4) as threads:  # reading and hashing release the interpreter's lock
-        for start in range(0, len(images), size):
-            members = tuple(images[start : start + size])
-            checksums = tuple(threads.map(_checksum, members))
+    rest, index = iter(images), 0
 
-            content = [
-                (image.name, image.original_caption, checksum)
-                for image, checksum in zip(members, checksums, strict=True)
-            ]
-            digest = json_digest([configuration, content])
-            shards.append(Shard(len(shards), digest, members, checksums))
-            if progress:
-                progress(len(members), False)
+    while members := tuple(islice(rest, size)):
+        checksums = _checksums(members, progress)
+        content = [
+            (image.name, image.original_caption, checksum)
+            for image, checksum in zip(members, checksums, strict=True)
+        ]
+        key = ShardKey(index, json_digest([configuration, content]), len(members))
+        yield Shard(key, members, checksums)
+        index += 1
 
-    return shards
+
+def _checksums(images: Sequence[InputImage], progress: CountCallback | None) -> tuple[str, ...]:
+    """Return the digest of each image, empty for one that cannot be read."""
+    # Digests of files are remembered; only those of these images are held in memory.
+    files = [image.image for image in images if isinstance(image.image, Path)]
+    digests = FileDigests.in_cache().digests(files, progress)
+
+    checksums = []
+    for image in images:
+        if isinstance(image.image, Path):
+            digest = digests[image.image]
+            checksums.append("" if digest == MISSING else digest)
+        else:
+            checksums.append(_checksum(image))
+    if progress:
+        progress(len(images) - len(files), False)
+    return tuple(checksums)
 
 
 def _checksum(image: InputImage) -> str:
@@ -249,41 +291,37 @@ def _checksum(image: InputImage) -> str:
         return ""  # the failure is recorded when the image is opened
 
 
-def commit_shard(
-    folder: Path, shard: Shard, records: Sequence[Record], statistics: Sequence[StageStatistics]
-) -> None:
-    """Write a shard's records, and then the entry that commits them.
+def commit_shard(folder: Path, shard: Shard, records: Iterable[Record]) -> None:
+    """Write a shard's records as they come; they appear when all are there.
 
     Raises:
         ValueError: there is not one record for each image of the shard, in their order.
     """
-    names = [image.name for image in shard.images]
-    if [record.name for record in records] != names:
-        raise ValueError(f"shard {shard.name} has {len(records)} records for {len(names)} images")
-
-    file = _parquet(folder, shard)
-    entry = {
-        "file": file.name,
-        **count_outcomes(records),
-        "stages": [asdict(stage) for stage in statistics],
-    }
-
-    # The records first: an entry must never point at records that a crash could lose.
-    write_records(records, file, durable=True)
-    entry["sha256"] = file_digest(file)
-    with resources.atomic_write(file.with_suffix(".json"), durable=True) as temporary:
-        temporary.write_text(json.dumps(entry), encoding="utf-8")
+    entry: dict[str, Any] = {"digest": shard.key.digest}
+    checked = _count_records(_check_names(shard, records), entry)
+    _write_parquet(checked, _parquet(folder, shard.key), {_METADATA: entry}, durable=True)
 
 
-def count_outcomes(records: Iterable[Record]) -> dict[str, int]:
-    """Return how many records there are, and how many of each outcome.
+def _check_names(shard: Shard, records: Iterable[Record]) -> Iterator[Record]:
+    """Yield the records of a shard.
 
-    Returns:
-        `records` is the sum of `described` (every stage succeeded, and there is a caption), `undescribed`
-        (every stage succeeded, but there is nothing to say) and `failed` (a stage failed). `pending` of
-        the failed ones are tried again by the next run.
+    Raises:
+        ValueError: they are not those of its images, in their order.
     """
-    counts = dict.fromkeys(OUTCOMES, 0)
+    count = 0
+    for image, record in zip(shard.images, records, strict=False):
+        if record.name != image.name:
+            raise ValueError(f"shard {shard.key.name} has a record of {record.name} instead of {image.name}")
+        count += 1
+        yield record
+
+    if count != len(shard.images):
+        raise ValueError(f"shard {shard.key.name} has {count} records for {len(shard.images)} images")
+
+
+def _count_records(records: Iterable[Record], counts: dict[str, Any]) -> Iterator[Record]:
+    """Yield records, and add to `counts` how many there are of each outcome."""
+    counts |= dict.fromkeys(OUTCOMES, 0)
     for record in records:
         counts["records"] += 1
         if record.failures:
@@ -291,22 +329,53 @@ def count_outcomes(records: Iterable[Record]) -> dict[str, int]:
             counts["pending"] += any(failure.is_retried for failure in record.failures)
         else:
             counts["described" if record.detailed_caption else "undescribed"] += 1
+        yield record
 
-    return counts
 
+def read_entry(folder: Path, key: ShardKey) -> dict[str, int] | None:
+    """Return how many records of each outcome a committed shard has, None if it is missing or damaged.
 
-def read_entry(folder: Path, shard: Shard) -> dict[str, Any] | None:
-    """Return the entry of a committed shard, None if it or its records are missing or damaged."""
-    file = _parquet(folder, shard)
+    Returns:
+        `records` is the sum of `described` (every stage succeeded, and there is a caption), `undescribed`
+        (every stage succeeded, but there is nothing to say) and `failed` (a stage failed). `pending` of
+        the failed ones are tried again by the next run.
+    """
+    entry = _read_metadata(_parquet(folder, key))
     try:
-        entry = json.loads(file.with_suffix(".json").read_bytes())
-        # A parquet that was cut off or changed has another digest.
-        intact = entry["records"] == len(shard.images) and entry["sha256"] == file_digest(file)
-        intact = intact and all(name in entry for name in OUTCOMES)
-    except (OSError, ValueError, KeyError, TypeError):
+        is_whole = entry["digest"] == key.digest and entry["records"] == key.count
+        return {name: entry[name] for name in OUTCOMES} if is_whole else None
+    except KeyError:
         return None
 
-    return entry if intact else None
+
+def _read_metadata(file: Path) -> dict[str, Any]:
+    """Return what a shard's file tells of it; nothing if it is damaged, or no shard."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with suppress(pa.ArrowException, OSError, ValueError, KeyError):
+        # They stand at the end: a file that was cut off has none.
+        metadata = json.loads((parquet.read_metadata(file).metadata or {})[_METADATA])
+        return metadata if isinstance(metadata, dict) else {}
+    return {}
+
+
+def read_damaged(folder: Path, keys: Iterable[ShardKey], out: Path) -> set[str]:
+    """Return the names of committed shards whose files have changed since they were listed."""
+    try:
+        listed = json.loads((out / SHARD_LIST).read_bytes())["shards"]
+        digests = {entry["file"]: entry["sha256"] for entry in listed}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+    files = {key.name: _parquet(folder, key) for key in keys}
+    listed_files = {name: file for name, file in files.items() if _name_in(out, file) in digests}
+    present = FileDigests.in_cache().digests(list(listed_files.values()))
+    return {name for name, file in listed_files.items() if present[file] != digests[_name_in(out, file)]}
+
+
+def _name_in(out: Path, file: Path) -> str:
+    return file.relative_to(out).as_posix()
 
 
 def committed_images(folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -320,36 +389,37 @@ def committed_images(folder: Path) -> Iterator[tuple[str, str, str]]:
 
     columns = ["name", "sha256", "original_caption"]
     for file in sorted(folder.glob(f"*{PARQUET}")):
-        # Without its entry a shard is not committed.
-        if not _SHARD_FILE.fullmatch(file.name) or not file.with_suffix(".json").exists():
+        if not _SHARD_FILE.fullmatch(file.name) or not _read_metadata(file):
             continue
         try:
-            rows = parquet.read_table(file, columns=columns).to_pylist()
+            for batch in parquet.ParquetFile(file).iter_batches(_ROW_GROUP, columns=columns):
+                for row in batch.to_pylist():
+                    yield row["name"], row["sha256"] or "", row["original_caption"] or ""
         except (pa.ArrowException, OSError):
             continue
-        for row in rows:
-            yield row["name"], row["sha256"] or "", row["original_caption"] or ""
 
 
-def gather_shards(folder: Path, shards: Sequence[Shard], out: Path) -> dict[str, Any]:
+def gather_shards(folder: Path, keys: Sequence[ShardKey], out: Path) -> dict[str, Any]:
     """Join committed shards, in their order, to `out/records.jsonl`, and list them in `out/manifest.json`.
 
     Nothing is written if both files are there and list these shards.
 
     Returns:
-        The manifest: `schema_version`, the numbers of `count_outcomes`, the `bytes` of records.jsonl, and the
+        The manifest: `schema_version`, the numbers of `read_entry`, the `bytes` of records.jsonl, and the
         `shards`.
 
     Raises:
         ValueError: a shard is not committed.
     """
+    files = [_parquet(folder, key) for key in keys]
+    digests = FileDigests.in_cache().digests(files)
+
     listed = []
-    for shard in shards:
-        entry = read_entry(folder, shard)
+    for key, file in zip(keys, files, strict=True):
+        entry = read_entry(folder, key)
         if entry is None:
-            raise ValueError(f"shard {shard.name} in {folder} is incomplete: run the same call again")
-        file = f"{folder.relative_to(out).as_posix()}/{entry['file']}"
-        listed.append({"file": file, "sha256": entry["sha256"], **{name: entry[name] for name in OUTCOMES}})
+            raise ValueError(f"shard {key.name} in {folder} is incomplete: run the same call again")
+        listed.append({"file": _name_in(out, file), "sha256": digests[file], **entry})
 
     manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
     for name in OUTCOMES:
@@ -359,7 +429,7 @@ def gather_shards(folder: Path, shards: Sequence[Shard], out: Path) -> dict[str,
         return gathered
 
     # Records are streamed from shard to file, never all in memory.
-    records = write_records(_records(folder, shards), out / RECORDS, durable=True)
+    records = write_records(_records(files), out / RECORDS, durable=True)
     manifest |= {"bytes": records.stat().st_size, "shards": listed}
     with resources.atomic_write(out / SHARD_LIST, durable=True) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -379,22 +449,35 @@ def _read_gathered(
     return gathered if gathered == {**manifest, "bytes": size, "shards": listed} else None
 
 
-def remove_other_shards(folder: Path, shards: Sequence[Shard]) -> None:
+def failed_records(out: Path) -> Iterator[Record]:
+    """Yield the records with failures of a finished run; shards without any are not read."""
+    manifest = json.loads((out / SHARD_LIST).read_bytes())
+    for entry in manifest["shards"]:
+        if entry["failed"]:
+            yield from (record for record in read_records(out / entry["file"]) if record.failures)
+
+
+def remove_other_shards(folder: Path, names: Collection[str]) -> None:
     """Remove the shards of earlier runs, over other images or with other settings, from a folder of shards.
 
-    The folder then holds every image once. Only files with the name of a shard are removed.
+    The folder then holds every image once. Only files with the name of a shard are removed, and the entries
+    that earlier versions wrote beside them.
+
+    Args:
+        folder: the folder.
+        names: names of the shards that stay.
     """
-    names = {shard.name for shard in shards}
     for path in sorted(folder.iterdir()):
         match = _SHARD_FILE.fullmatch(path.name)
-        if match and match[1] not in names and path.is_file():
+        is_shard = match and match[1] in names and path.suffix == PARQUET
+        if match and not is_shard and path.is_file():
             path.unlink()
 
 
-def _records(folder: Path, shards: Sequence[Shard]) -> Iterator[Record]:
-    for shard in shards:
-        yield from read_records(_parquet(folder, shard))
+def _records(files: Iterable[Path]) -> Iterator[Record]:
+    for file in files:
+        yield from read_records(file)
 
 
-def _parquet(folder: Path, shard: Shard) -> Path:
-    return folder / f"{shard.name}.parquet"
+def _parquet(folder: Path, key: ShardKey) -> Path:
+    return folder / f"{key.name}{PARQUET}"

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
+from monkeylib import resources
 from monkeylib.errors import first_line
 
 _SECONDS = 5  # until the hub counts as out of reach
@@ -27,15 +28,16 @@ _FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken"
 def fetch_model(name: str | Path) -> Path:
     """Return the folder of a model, which may be named as on a hub: "owner/name".
 
-    A folder of that path comes first. A model of a hub is fetched into the client's cache, once.
+    A folder of that path comes first, then a model that is shipped. A model of a hub is fetched into the
+    client's cache, once.
 
     Args:
-        name: path of a folder, which need not be there, or name on a hub.
+        name: path of a folder, which need not be there, name of a shipped model, or name on a hub.
 
     Raises:
         FileNotFoundError: there is neither such a folder nor such a model.
     """
-    folder = Path(name)
+    folder = resources.find_model(name)
     if folder.exists() or not _NAME.fullmatch(str(name)):
         return folder
 

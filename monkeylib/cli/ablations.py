@@ -7,7 +7,7 @@ import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
-from monkeylib.progress import say
+from monkeylib.progress import say, say_error
 
 
 def ablations(
@@ -68,5 +68,5 @@ def ablations(
         print_table(rows, "After the last step, beside what is committed", Console())
     if outcome.failed:
         folder = resources.display_path(Path(grid.folder_of(loaded)))
-        say(f"{len(outcome.failed)} runs failed, see log.txt in their folders in {folder}")
+        say_error(f"{len(outcome.failed)} runs failed, see log.txt in their folders in {folder}")
         raise typer.Exit(1)

@@ -1,10 +1,23 @@
-"""`monkeylib answer`: one question about one image, or several."""
+"""`monkeylib answer`: questions about one image, or several."""
 
-from typing import Annotated
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from monkeylib.cli import options
+from monkeylib.progress import say_detail
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from monkeylib.model.generation import Answer
+    from monkeylib.monkey import Monkey
+    from monkeylib.processing import GridInput
 
 
 def answer(
@@ -14,11 +27,18 @@ def answer(
         list[str] | None,
         typer.Option("--image", help="Another image, which follows the first one. May be repeated."),
     ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file with a question each line, in place of QUESTION; - reads standard input. The "
+            "model is loaded once, and each answer is a line."
+        ),
+    ] = None,
     model: options.Checkpoint = None,
     prompt: Annotated[
         str,
         typer.Option(
-            help="Prompt template: vqa, caption, detailed_caption, ... Default: vqa; of a raised chat model, "
+            help="Prompt template (`monkeylib prompts` lists them). Default: vqa; of a raised chat model, "
             "the question as it is."
         ),
     ] = "",
@@ -32,10 +52,21 @@ def answer(
     ] = 1,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Print the answer while it is generated. Default: on a terminal.",
+            show_default=False,
+        ),
+    ] = None,
+    device: options.Device = "",
+    dtype: options.Dtype = None,
+    bits: options.Bits = None,
     json: options.Json = False,
     allow_address: options.AllowAddress = False,
 ) -> None:
-    """Answer a question about an image; - reads it from standard input."""
+    """Answer a question about an image, or many of a file; - reads the image from standard input."""
     # Imported here, so that `monkeylib --help` starts at once.
     from monkeylib.model.generation_options import check_options
     from monkeylib.prompts import build_prompt
@@ -51,19 +82,83 @@ def answer(
                 "0.7"
             )
         generation["num_return_sequences"] = samples
+    if stream and (json or samples > 1):
+        raise ValueError("--stream prints one answer as text: leave it out with --json and --samples")
+    if stream is None:
+        stream = sys.stdout.isatty() and not json and samples == 1
     check_options(max_new_tokens, generation)
-    build_prompt(prompt or "vqa", question)
-    tiles = options.read_grid(grid)
-    images = [options.open_source(source, allow_address) for source in [image, *(more_images or [])]]
 
-    monkey = options.load_checkpoint(model, tiles)
+    sources = [image, *(more_images or [])]
+    if questions is None:
+        build_prompt(prompt or "vqa", question)
+    else:
+        _check_questions(questions, question, prompt, sources)
+    tiles = options.read_grid(grid)
+    images = [options.open_source(source, allow_address) for source in sources]
+    asked = [question] if questions is None else options.read_questions(options.expand_home(questions))
+
+    monkey = options.load_checkpoint(model, tiles, device, dtype, bits)
     for opened in images:
         options.note_distortion(monkey, opened, tiles)
-    result = monkey.answer(images, question, prompt or None, max_new_tokens, tiles, **generation)
 
-    if json:
-        options.print_json(result.to_dict())
-    else:
-        for sample in result.samples or [result]:
-            print(sample.text)
-    options.report_cut(result.samples or [result], max_new_tokens)
+    settings = {"prompt": prompt or monkey.default_prompt, "max_new_tokens": max_new_tokens, **generation}
+    respond = _responder(monkey, images, tiles, is_one=questions is None)
+    for text in asked:
+        start = time.perf_counter()
+        if stream:
+            result = _stream(monkey, images, text, tiles, settings)
+        else:
+            result = respond(text, **settings)
+        say_detail(f"answered in {time.perf_counter() - start:.1f} s")
+
+        if json:
+            fields = {} if questions is None else {"question": text}
+            options.print_json(fields | result.to_dict())
+        elif not stream:
+            for sample in result.samples or [result]:
+                print(sample.text, flush=True)
+        options.report_cut(result.samples or [result], max_new_tokens)
+
+
+def _check_questions(questions: Path, question: str, prompt: str, sources: list[str]) -> None:
+    """Check that a file of questions agrees with the other arguments.
+
+    Raises:
+        ValueError: it does not.
+    """
+    from monkeylib.prompts import get_template
+
+    if question:
+        raise ValueError("QUESTION and --questions are both given: leave one of them out")
+    if not get_template(prompt or "vqa").takes_question:
+        raise ValueError(f"the prompt {prompt!r} takes no questions: leave out --questions")
+    if str(questions) == "-" and "-" in sources:
+        raise ValueError("the image and the questions cannot both come from standard input: name a file")
+
+
+def _responder(
+    monkey: "Monkey", images: "list[Image]", grid: "GridInput | None", *, is_one: bool
+) -> "Callable[..., Answer]":
+    """Return a function that answers a question about images; many questions share their encoding."""
+    from monkeylib.raised_monkey import RaisedMonkey
+
+    # Of a raised model, its base's chat template says where the images stand.
+    if is_one or isinstance(monkey, RaisedMonkey):
+        return partial(monkey.answer, images, grid=grid)
+    return monkey.session(images, grid).answer
+
+
+def _stream(
+    monkey: "Monkey",
+    images: "list[Image]",
+    question: str,
+    grid: "GridInput | None",
+    settings: dict[str, Any],
+) -> "Answer":
+    """Print an answer while it is generated, and return it."""
+    # Ctrl-C in the middle of an answer ends its thread, too.
+    with monkey.stream(images, question, grid=grid, **settings) as parts:
+        for part in parts:
+            print(part, end="", flush=True)
+    print(flush=True)
+    return parts.answer

@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from monkeylib import resources, signals
+from monkeylib import progress, signals
 from monkeylib.cli import (
     ablations,
     answer,
@@ -27,38 +27,76 @@ from monkeylib.cli import (
     demo,
     doctor,
     evaluate,
+    listings,
+    notebooks,
     reproduce,
     serve,
     train,
 )
+from monkeylib.cli.examples import epilog
+from monkeylib.cli.verbosity import with_verbosity
 from monkeylib.errors import is_out_of_memory
 from monkeylib.image_errors import ImageWarning
-from monkeylib.progress import say
+from monkeylib.progress import say, say_error
 from monkeylib.redaction import redact
+
+# In the order in which a newcomer meets them.
+ORDER = (
+    "demo answer chat serve caption train evaluate score convert data models profiles prompts experts assets "
+    "notebooks reproduce ablations doctor"
+).split()
+
+
+class _InOrder(TyperGroup):
+    """Lists the commands in a newcomer's order, and those that it does not name at the end."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
 
 app = typer.Typer(
     name="monkeylib",
+    cls=_InOrder,
     help="Monkey: a large multimodal model that reads images in tiles.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# In the order in which the help lists them.
 app.command()(demo.demo)
 app.command()(answer.answer)
 app.command()(chat.chat)
 app.command()(serve.serve)
+app.command()(caption.caption)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.score)
-app.command()(caption.caption)
 app.command()(convert.convert)
+app.add_typer(data.app, name="data")
+app.command()(listings.models)
+app.command()(listings.profiles)
+app.command()(listings.prompts)
+app.command()(listings.experts)
+app.add_typer(assets.app, name="assets")
+app.command()(notebooks.notebooks)
 app.command()(reproduce.reproduce)
 app.command()(ablations.ablations)
-app.add_typer(data.app, name="data")
-app.add_typer(assets.app, name="assets")
 app.command()(doctor.doctor)
+
+
+def _complete_commands(group: typer.Typer, prefix: str = "") -> None:
+    """Give each command of a group its examples and the options that all commands have."""
+    for info in group.registered_commands:
+        name = info.name or info.callback.__name__
+        info.epilog = epilog(f"{prefix}{name}")
+        info.callback = with_verbosity(info.callback)
+
+
+_complete_commands(app)
+_complete_commands(data.app, "data ")
+_complete_commands(assets.app, "assets ")
 
 
 def main() -> None:
@@ -66,13 +104,11 @@ def main() -> None:
     # Read here: errors are caught outside of the commands, to which typer hands the options.
     debug = "--debug" in sys.argv[1:2]
 
+    progress.set_verbosity(0)
+
     # Bars of transformers and of hubs fill a log; these libraries are imported later.
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-    # A wheel lies among other packages, where no run belongs.
-    if not _is_in_repository():
-        os.environ.setdefault("MONKEYLIB_OUTPUTS", str(Path.cwd()))
 
     try:
         with signals.end_at_once(), _warnings_of_images_as_sentences():
@@ -91,13 +127,8 @@ def main() -> None:
         is_expected = not isinstance(error, RuntimeError) or is_out_of_memory(error)
         if debug or not is_expected:
             raise
-        say(_sentence(error))
+        say_error(_sentence(error))
         raise SystemExit(2) from error
-
-
-def _is_in_repository() -> bool:
-    """Return whether the package lies in its repository, whose models and lists of files it needs."""
-    return resources.models().is_dir()
 
 
 @contextmanager
@@ -146,11 +177,12 @@ def _sentence(error: Exception) -> str:
             "smaller tiles), a smaller model, or a computer with more memory"
         )
     if isinstance(error, ModuleNotFoundError):
-        sentence += ": install monkeylib's optional dependencies with `pip install -e '.[all]'` in its folder"
-    # A file that a clone would have.
-    if isinstance(error, FileNotFoundError) and not _is_in_repository():
-        if str(resources.REPOSITORY) in sentence:
-            sentence += ": a wheel holds the code alone, so clone the repository and `pip install -e .` in it"
+        from monkeylib.doctor import find_extra, install_command
+
+        # Without a name it says itself what to install.
+        if error.name:
+            command = install_command(find_extra(error.name) or "all")
+            sentence += f": install it, and what else is needed for this, with `{command}`"
     return sentence
 
 

@@ -9,7 +9,7 @@ import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
-from monkeylib.progress import say
+from monkeylib.progress import say, say_error
 
 if TYPE_CHECKING:
     from monkeylib.captions.pipeline import Engine, Summary
@@ -22,7 +22,12 @@ PENDING = 4  # the next run tries some images again
 _PRINTED_CAPTIONS = 20
 _PRINTED_FAILURES = 3
 
-Experts = Annotated[str, typer.Option(help="A set of experts (cpu, paper), or names separated by commas.")]
+Experts = Annotated[
+    str,
+    typer.Option(
+        help="A set of experts (cpu, paper), or names separated by commas: `monkeylib experts` lists them."
+    ),
+]
 MatcherName = Annotated[
     str,
     typer.Option(
@@ -31,7 +36,11 @@ MatcherName = Annotated[
 ]
 ComposerName = Annotated[str, typer.Option(help="Writes the captions: rules, chat or smollm2.")]
 Captions = Annotated[
-    Path | None, typer.Option(help="File of original captions by image name: JSON, JSONL, CSV or TSV.")
+    Path | None,
+    typer.Option(
+        help="File of original captions by image name (JSON, JSONL, CSV, TSV, parquet), or CC3M's list. "
+        "Without it, those of .txt files beside the images."
+    ),
 ]
 Overlap = Annotated[
     Literal["correct", "released"],
@@ -58,7 +67,12 @@ EngineName = Annotated[
     Literal["local", "ray"],
     typer.Option(help="Run in this process, or on a Ray cluster with a shared folder."),
 ]
-Workers = Annotated[str, typer.Option(help="Ray: processes per stage, such as 4, or 1,blip2=4,pp-ocr=8.")]
+Workers = Annotated[
+    str,
+    typer.Option(
+        help="Ray: processes per stage, such as 4, or 1,blip2=4; by default as many as fill the cluster."
+    ),
+]
 Gpus = Annotated[str, typer.Option(help="Ray: GPUs per process of a stage, such as blip2=0.5.")]
 Cpus = Annotated[
     float | None,
@@ -90,7 +104,13 @@ ReportSize = Annotated[int, typer.Option(min=0, help="Images in report.html; 0 w
 
 
 def caption(
-    images: Annotated[list[Path], typer.Argument(help="Images, documents (PDF, TIFF), and folders of them.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Images, documents (PDF, TIFF), WebDataset's tar files, tables with images (parquet, saved "
+            "datasets), and folders of all of these."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Output folder, with the cached results of every model.")],
     experts: Experts = "cpu",
     matcher: MatcherName = "auto",
@@ -99,11 +119,11 @@ def caption(
     overlap: Overlap = "correct",
     smallest_segment: SmallestSegment = None,
     batch_size: BatchSize = 8,
-    shard_size: ShardSize = 1000,
+    shard_size: ShardSize = 4000,
     time_limit: TimeLimit = None,
     low_memory: LowMemory = False,
     engine: EngineName = "local",
-    workers: Workers = "1",
+    workers: Workers = "",
     gpus: Gpus = "",
     cpus: Cpus = None,
     address: Address = None,
@@ -122,17 +142,14 @@ def caption(
     from monkeylib.captions.experts import load_experts, load_matcher
     from monkeylib.captions.experts import smallest_segment as expert_limit
     from monkeylib.captions.filtering import Filter
-    from monkeylib.captions.input_images import attach_captions, describe_left_out, list_images
+    from monkeylib.captions.input_images import list_images
     from monkeylib.captions.pipeline import REPORT, Pipeline
 
     out = options.expand_home(out)
     images = [options.expand_home(path) for path in images]
-    listing = list_images(images)
-    inputs = listing.images
-    if listing.left_out:
-        print(describe_left_out(listing.left_out), file=sys.stderr)
-    if captions:
-        inputs = attach_captions(inputs, options.expand_home(captions))
+    inputs = list_images(images, options.expand_home(captions) if captions else None)
+    for remark in inputs.remarks():
+        say(remark)
 
     # A single name may be a set, so only several names become a list.
     names = experts.split(",") if "," in experts else experts
@@ -170,7 +187,7 @@ def caption(
     if report:
         print(f"report: {resources.display_path(out / REPORT)}")
     if summary.failed:
-        say(_failure_sentence(out, summary))
+        say_error(_failure_sentence(out, summary))
         raise typer.Exit(PENDING if summary.pending else FAILED_IMAGES)
 
 
@@ -185,14 +202,14 @@ def _ray_engine(workers: str, gpus: str, cpus: float | None, address: str | None
 
     # "1,blip2=4": the number without a name is for all other stages.
     counts = _parse_stages(workers, "--workers")
-    default_workers = int(counts.pop("", 1))
+    default_workers = counts.pop("", None)
     shares = _parse_stages(gpus, "--gpus")
     if "" in shares:
         raise ValueError("--gpus names a stage for each share, as in blip2=0.5,sam=0.5")
 
     return RayEngine(
         workers={stage: int(count) for stage, count in counts.items()},
-        default_workers=default_workers,
+        default_workers=None if default_workers is None else int(default_workers),
         cpus=cpus,
         gpus=shares,
         address=address,
@@ -241,11 +258,11 @@ def _print_captions(out: Path, summary: "Summary") -> None:
 
 def _failure_sentence(out: Path, summary: "Summary") -> str:
     """Return how many images failed, the first of them, and what to do."""
-    from monkeylib.captions.record_files import RECORDS, read_records
+    from monkeylib.captions.record_files import failed_records
 
     # What can still succeed is named first.
     failures = []
-    for record in read_records(out / RECORDS):
+    for record in failed_records(out):
         for failure in record.failures:
             if failure.is_retried or not summary.pending:
                 failures.append(f"{record.name}: {failure.error}")

@@ -1,8 +1,10 @@
-"""`monkeylib chat`: a conversation about one image."""
+"""`monkeylib chat`: a conversation about one image, or several."""
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from monkeylib.cli import options
 
@@ -17,26 +19,35 @@ if TYPE_CHECKING:
 
 def chat(
     image: options.ImageSource,
+    more_images: Annotated[
+        list[str] | None,
+        typer.Option("--image", help="Another image, which follows the first one. May be repeated."),
+    ] = None,
     model: options.Checkpoint = None,
     max_new_tokens: options.MaxNewTokens = 128,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
+    device: options.Device = "",
+    dtype: options.Dtype = None,
+    bits: options.Bits = None,
     json: options.Json = False,
     grid: options.GridOption = "",
     allow_address: options.AllowAddress = False,
 ) -> None:
-    """Chat about an image: one question per line, until an empty line or the end of the input."""
+    """Chat about an image, or several: one question per line, until an empty line or the end of the input."""
     from monkeylib.images import open_image
     from monkeylib.model.generation_options import check_options
 
     generation = options.sampling_options(temperature, seed)
     check_options(max_new_tokens, generation)
-    opened = open_image(image, allow_address=allow_address)
+    sources = [image, *(more_images or [])]
+    images = [open_image(source, allow_address=allow_address) for source in sources]
     tiles = options.read_grid(grid)
-    monkey = options.load_checkpoint(model, tiles)
-    options.note_distortion(monkey, opened, tiles)
+    monkey = options.load_checkpoint(model, tiles, device, dtype, bits)
+    for opened in images:
+        options.note_distortion(monkey, opened, tiles)
 
-    conversation = _conversation(monkey, opened, tiles)
+    conversation = _conversation(monkey, images, tiles)
     while question := _read_question():
         # Ctrl-C in the middle of an answer ends its thread, too.
         with conversation(question, max_new_tokens=max_new_tokens, **generation) as stream:
@@ -53,21 +64,21 @@ def chat(
 
 
 def _conversation(
-    monkey: "Monkey", image: "Image", grid: "GridInput | None"
+    monkey: "Monkey", images: "list[Image]", grid: "GridInput | None"
 ) -> "Callable[..., AnswerStream]":
-    """Return a function that streams the answer to the next question of a conversation about an image."""
+    """Return a function that streams the answer to the next question of a conversation about images."""
     from monkeylib.raised_monkey import RaisedMonkey
 
-    # Monkey encodes and reads the image once. A raised model has the chat template of its base, which says
-    # where the image stands, and reads everything for each question.
+    # Monkey encodes and reads the images once. A raised model has the chat template of its base, which says
+    # where the images stand, and reads everything for each question.
     if not isinstance(monkey, RaisedMonkey):
-        return monkey.session(image, grid).stream
+        return monkey.session(images, grid).stream
 
     history: list[tuple[str, Answer]] = []
 
     def stream(question: str, **settings: Any) -> "AnswerStream":
         return monkey.stream(
-            image,
+            images,
             question,
             history=history,
             grid=grid,

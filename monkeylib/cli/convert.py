@@ -41,7 +41,7 @@ def convert(
     from monkeylib.tiling import AutoGrid
     from monkeylib.training import export
 
-    source, target = hub.fetch_model(options.expand_home(source)), options.expand_home(target)
+    source, target = hub.fetch_model(options.find_model(source)), options.expand_home(target)
     if export.is_from_training(source):
         if grid:
             raise ValueError(

@@ -50,7 +50,7 @@ def demo(
 
     # An image is a third larger as a data URL, and may come more than once in a conversation.
     limits = Limits(max_bytes=3 * max_megabytes * 2**20, max_seconds=max_seconds, max_waiting=max_waiting)
-    folder = options.expand_home(model) if model else options.default_checkpoint()
+    folder = options.find_model(model) if model else options.default_checkpoint()
     monkey = options.load_checkpoint(folder)
     shown = app.Demo(monkey, options.model_name(folder), limits, _load_base(model, base, folder))
 

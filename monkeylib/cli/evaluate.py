@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 ModelOption = Annotated[
     str,
     typer.Option(
-        help="Checkpoint folder, or folder or name of any image-text model of transformers; by default the "
-        "trained nano model, else its base."
+        help="Checkpoint folder, name of a shipped model, or folder or name on a hub of any image-text model "
+        "of transformers; by default the trained nano model, else its base."
     ),
 ]
 BenchmarksOption = Annotated[
@@ -35,8 +35,8 @@ LimitOption = Annotated[
 PromptOption = Annotated[
     str,
     typer.Option(
-        help="Prompt in place of the benchmark's: documented, released, or the name of a prompt. Questions "
-        "of your own have vqa by default."
+        help="Prompt in place of the benchmark's: documented, released, or the name of a prompt (`monkeylib "
+        "prompts`). Questions of your own have vqa by default."
     ),
 ]
 DataOption = Annotated[
@@ -125,6 +125,9 @@ def evaluate(
     by: ByOption = "",
     metrics: MetricsOption = "",
     grid: options.GridOption = "",
+    device: options.Device = "",
+    dtype: options.Dtype = None,
+    bits: options.Bits = None,
 ) -> None:
     """Evaluate a model on benchmarks, or on questions of your own (--data FILE).
 
@@ -135,7 +138,7 @@ def evaluate(
 
     selected = _select_benchmarks(benchmarks, data, prompt, _metric_names(metrics))
 
-    path = str(options.expand_home(Path(model))) if model else str(options.default_checkpoint())
+    path = str(options.find_model(Path(model))) if model else str(options.default_checkpoint())
     folder = options.expand_home(out) if out else _default_folder(path)
 
     options.hide_loading_bars()
@@ -152,6 +155,9 @@ def evaluate(
             retry_failed=retry_failed,
             max_failed=max_failed,
             grid=grid,
+            device=device,
+            dtype=dtype,
+            bits=bits,
             by=by,
             skip_unusable=len(selected) > 1 and not benchmarks,
             gallery=gallery,

@@ -1,16 +1,18 @@
 """Options that several commands share, and the default checkpoint."""
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from monkeylib import resources
-from monkeylib.progress import say
+from monkeylib.progress import say, say_detail
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,13 +29,30 @@ Checkpoint = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="Folder, or name on a hub, of a Monkey or a raised model; with --grid also of a model of "
-        "transformers, which is raised. Default: the trained nano model, or else its base model.",
+        help="Folder, name of a shipped model (`monkeylib models`), or name on a hub, of a Monkey or a "
+        "raised model; with --grid also of a model of transformers, which is raised. Default: the trained "
+        "nano model, or else its base model.",
+    ),
+]
+Device = Annotated[
+    str, typer.Option(help="Where to run: cpu, cuda, cuda:1, mps. Default: a GPU if there is one.")
+]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option(help="Data type of the weights. Default: as saved, where that is quick."),
+]
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        metavar="4|8", help="Quantise the language model to 4 or 8 bits, with bitsandbytes on a GPU."
     ),
 ]
 Profile = Annotated[
     str,
-    typer.Option("--profile", help="Preset of all sizes: smoke, nano, small, paper-896, ... or a YAML file."),
+    typer.Option(
+        "--profile",
+        help="Preset of all sizes, such as nano (`monkeylib profiles` lists them), or a YAML file.",
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -87,10 +106,9 @@ def default_checkpoint() -> Path:
             return folder
 
     base = resources.models() / "nano-base"
-    print(
-        "monkeylib: no model has been trained yet (`make reproduce` trains one), "
-        f"so {resources.display_path(base)} answers.",
-        file=sys.stderr,
+    say(
+        "no model has been trained yet (`monkeylib reproduce` trains one), "
+        f"so {resources.display_path(base)} answers."
     )
     return base
 
@@ -113,15 +131,72 @@ def hide_loading_bars() -> None:
     logging.disable_progress_bar()
 
 
-def load_checkpoint(folder: Path | None, grid: "Grid | AutoGrid | None" = None) -> "Monkey":
+def find_model(name: Path) -> Path:
+    """Return the folder of a model that is named: by its path, or as one that is shipped; or its name on a
+    hub as it is."""
+    return resources.find_model(expand_home(name))
+
+
+def load_checkpoint(
+    folder: Path | None,
+    grid: "Grid | AutoGrid | None" = None,
+    device: str = "",
+    dtype: str | None = None,
+    bits: int | None = None,
+) -> "Monkey":
     """Load a checkpoint, the default one if none is named; with a grid also a model that is raised to it."""
     from monkeylib.inference import load_model
     from monkeylib.raising import loading
 
     hide_loading_bars()
-    path = expand_home(folder) if folder else default_checkpoint()
+    start = time.perf_counter()
+    path = find_model(folder) if folder else default_checkpoint()
     # Of all others, a grid is checked with the question.
-    return load_model(path, grid=grid if loading.may_be_raised(path) else None)
+    monkey = load_model(
+        path,
+        device=device or None,
+        dtype=dtype,
+        bits=bits,
+        grid=grid if loading.may_be_raised(path) else None,
+    )
+
+    parameters = sum(parameter.numel() for parameter in monkey.model.parameters())
+    say_detail(
+        f"loaded {resources.display_path(path) if path.exists() else path} in "
+        f"{time.perf_counter() - start:.1f} s: {parameters:,} parameters in "
+        f"{str(monkey.model.dtype).removeprefix('torch.')} on {monkey.model.device}"
+    )
+    return monkey
+
+
+def read_questions(source: Path) -> "Iterator[str]":
+    """Return the questions of a text file, or of standard input for `-`: one each line, as soon as it comes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: while it is read, it is no text in UTF-8, or has held no question.
+    """
+    if str(source) != "-" and not source.is_file():
+        raise FileNotFoundError(f"there is no file {source}: name a text file with a question each line")
+    return _read_lines(source)
+
+
+def _read_lines(source: Path) -> "Iterator[str]":
+    count = 0
+    name = "standard input" if str(source) == "-" else str(source)
+    with contextlib.ExitStack() as stack:
+        lines = sys.stdin
+        if str(source) != "-":
+            lines = stack.enter_context(source.open(encoding="utf-8-sig"))
+        try:
+            for line in lines:
+                if question := line.strip():
+                    count += 1
+                    yield question
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name} is no text in UTF-8: write a question each line") from error
+    if not count:
+        raise ValueError(f"{name} holds no question: write one each line")
 
 
 def load_profile(name: str, assignments: Sequence[str] | None) -> "profiles.Profile":
@@ -213,9 +288,8 @@ def note_distortion(monkey: "Monkey", image: "Image.Image", grid: "Grid | AutoGr
     advice = ""
     if selected.tiles and grid is None:
         advice = "; --grid auto chooses tiles by its shape"
-    print(
-        f"monkeylib: the image of {width}x{height} pixels is stretched over "
+    say(
+        f"the image of {width}x{height} pixels is stretched over "
         f"{f'{selected} tiles' if selected.tiles else 'one square view'} (rows x columns), "
-        f"{float(factor):.3g} times more along one side than along the other{advice}.",
-        file=sys.stderr,
+        f"{float(factor):.3g} times more along one side than along the other{advice}."
     )

@@ -7,7 +7,7 @@ import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
-from monkeylib.progress import say
+from monkeylib.progress import say_error
 
 
 def reproduce(
@@ -34,12 +34,14 @@ def reproduce(
         raise ValueError(
             f"The committed notebooks are those of profile {resources.COMMITTED_PROFILE} and seed 0."
         )
+    if update_notebooks and resources.is_installed():
+        raise ValueError("--update-notebooks is for a clone of the repository, which this is not")
 
     # Each line appears at once, also in a log file: a notebook may run for minutes.
     try:
         series.run_series(profile, seed, only=only, force=force, log=partial(print, flush=True))
     except series.NotebookFailed as error:
-        say(str(error))
+        say_error(str(error))
         raise typer.Exit(1) from error
 
     if update_notebooks:
@@ -49,11 +51,13 @@ def reproduce(
 
 def _update_committed_files() -> None:
     """Write the executed notebooks and the tables of the README and the data card into the repository."""
-    from monkeylib.reproduce import series
+    from monkeylib.reproduce import headers, series
     from monkeylib.reproduce.tables import update_page
 
     pages = [resources.REPOSITORY / "README.md", resources.REPOSITORY / "data" / "README.md"]
     paths = [*series.update_notebooks(), *pages]
+    headers.write_minutes()
+    headers.write_headers()
     for page in pages:
         update_page(page)
 

@@ -65,7 +65,7 @@ def serve(
         )
     limits = Limits(max_megabytes * 2**20, max_images, max_new_tokens, max_seconds, max_waiting)
     tiles = options.read_grid(grid)
-    folder = options.expand_home(model) if model else options.default_checkpoint()
+    folder = options.find_model(model) if model else options.default_checkpoint()
     monkey = options.load_checkpoint(folder, tiles)
     if tiles is not None:
         monkey = monkey.with_grid(tiles)

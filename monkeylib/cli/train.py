@@ -1,7 +1,6 @@
 """`monkeylib train`: fine-tune a base model into Monkey."""
 
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,6 +8,7 @@ import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
+from monkeylib.progress import say
 
 if TYPE_CHECKING:
     from monkeylib.data.mixture import Mixture
@@ -27,8 +27,8 @@ def train(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="Checkpoint of the base model, by default the profile's; or a model of transformers that is "
-            "raised, by its folder or its name on a hub."
+            help="Checkpoint of the base model, by default the profile's: a folder, a shipped model's name, "
+            "or a name on a hub; or a model of transformers that is raised."
         ),
     ] = None,
     grid: Annotated[
@@ -123,7 +123,7 @@ def train(
         mixture = mixtures.load_mixture(data)
         if rank_zero_only.rank == 0:
             for sentence in mixture.left_out():
-                print(sentence, file=sys.stderr)
+                say(sentence)
         num_records = None
         if epochs is not None:
             num_records = _num_records(epochs, mixture)
@@ -157,18 +157,20 @@ def _start(
         ValueError: options of a Monkey for a base of transformers, or the other way round.
     """
     from monkeylib import profiles
+    from monkeylib.checkpoints import hub
     from monkeylib.profiles.raised import RaisedProfile
     from monkeylib.raising import loading
     from monkeylib.tiling import parse_grid
 
-    path = None if base is None else options.expand_home(base)
+    path = None if base is None else options.find_model(base)
     if path is None or not (loading.is_raised(path) or loading.may_be_raised(path)):
         if grid:
             raise ValueError(
                 "--grid is of a model of transformers, which --base names: a Monkey's grid is said by its "
                 "profile, such as --set rows=2 --set cols=3"
             )
-        changes = {} if path is None else {"base_checkpoint": str(path.resolve())}
+        # A Monkey on a hub is fetched first, like any other base.
+        changes = {} if path is None else {"base_checkpoint": str(hub.fetch_model(path).resolve())}
         return profiles.load_profile(profile), changes
 
     if profile != resources.COMMITTED_PROFILE:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from monkeylib import resources
 from monkeylib.data.fingerprint import mixture_fingerprint
 from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.readers import DatasetRecords, open_dataset
@@ -178,7 +179,9 @@ def load_mixture(path_or_name: str | Path, images: Path | None = None) -> Mixtur
             "its datasets"
         )
 
-    return Mixture(path.stem, file, (path.parent / root).resolve())
+    # The library ships mixtures beside its code, and their images apart from it.
+    base = resources.REPOSITORY if path.parent == FOLDER else path.parent
+    return Mixture(path.stem, file, (base / root).resolve())
 
 
 def mixture_names() -> list[str]:

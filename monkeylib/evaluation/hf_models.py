@@ -29,7 +29,7 @@ from monkeylib.monkey import Monkey
 from monkeylib.profiles import trainable
 from monkeylib.prompts import CHAT_PROMPTS, PROMPTS, build_prompt
 from monkeylib.raising import loading
-from monkeylib.raising.bases import load_base_processor
+from monkeylib.raising.bases import load_base_processor, quantize_language_model
 from monkeylib.settings_files import read_json
 
 
@@ -104,7 +104,12 @@ class HFChatModel:
 
 
 def load_image_text_model(
-    name: str | Path, max_new_tokens: int = 64, device: str | None = None, grid: str = ""
+    name: str | Path,
+    max_new_tokens: int = 64,
+    device: str | None = None,
+    grid: str = "",
+    dtype: str | None = None,
+    bits: int | None = None,
 ) -> Monkey | HFChatModel:
     """Load a model for evaluation by its folder or its name on a hub.
 
@@ -114,22 +119,31 @@ def load_image_text_model(
         device: where to run; by default this process's own GPU if there is one.
         grid: another grid of tiles than a Monkey's own; a model of transformers is raised to it, with
             adapters that are not trained. Empty for none.
+        dtype: data type of the weights, such as "bfloat16"; as saved if not given.
+        bits: quantise the language model to 4 or 8 bits with bitsandbytes.
 
     Raises:
         FileNotFoundError: neither a folder with a model nor a name on the hub.
-        ValueError: not an image-text model, or one without a chat template.
+        ModuleNotFoundError: `bits` without bitsandbytes.
+        ValueError: not an image-text model, one without a chat template, or `bits` neither 4 nor 8.
     """
     require_model(name)
     device = device or distributed.local_device()
     if grid or is_monkey_checkpoint(name):
-        return inference.load_model(name, device, grid=grid or None)
+        return inference.load_model(name, device, dtype, bits=bits, grid=grid or None)
 
     hub.go_offline_if_unreachable(name)
     with explain_broken(name):
         # A Monkey on the hub, too, is asked in its own way.
-        if AutoConfig.from_pretrained(name).model_type == MonkeyConfig.model_type:
-            return inference.load_model(name, device)
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(device)
+        config = AutoConfig.from_pretrained(name)
+        if config.model_type == MonkeyConfig.model_type:
+            return inference.load_model(name, device, dtype, bits=bits)
+        options: dict[str, Any] = {"dtype": dtype or "auto"}
+        if bits is not None:
+            # Quantised weights are placed while they are read.
+            options |= {"device_map": device, "quantization_config": quantize_language_model(config, bits)}
+        model = AutoModelForImageTextToText.from_pretrained(name, **options)
+        model = model if bits is not None else model.to(device)
         processor = load_base_processor(name)
     return HFChatModel(model, processor, max_new_tokens)
 

@@ -65,6 +65,9 @@ class EvaluationJob:
         skip_unusable: leave out benchmarks whose files are incomplete, instead of raising an error.
         grid: another grid of tiles than the model's, such as "2x3" or "auto"; a model of transformers is
             raised to it.
+        device: where to run; by default this process's own GPU if there is one.
+        dtype: data type of the weights, such as "bfloat16"; as saved if None.
+        bits: quantise the language model to 4 or 8 bits.
         by: field of the questions that scores are grouped by; empty for none. Some must have it.
         gallery: wrong answers in the error gallery of each benchmark; 0 for no galleries.
         progress: show progress bars.
@@ -82,6 +85,9 @@ class EvaluationJob:
     max_failed: float = MAX_FAILED_SHARE
     skip_unusable: bool = False
     grid: str = ""
+    device: str = ""
+    dtype: str | None = None
+    bits: int | None = None
     by: str = ""
     gallery: int = 0
     progress: bool = False
@@ -126,7 +132,9 @@ def run_job(job: EvaluationJob) -> EvaluationResult | None:
     usable = [benchmark for benchmark in job.benchmarks if benchmark.name in names]
 
     with run if run is not None else contextlib.nullcontext():
-        model = hf_models.load_image_text_model(job.model, grid=job.grid)
+        model = hf_models.load_image_text_model(
+            job.model, device=job.device or None, grid=job.grid, dtype=job.dtype, bits=job.bits
+        )
         context.run_on_main(lambda: _start(run, job, model, context))
         context.run_on_main(lambda: _announce(job, usable, model, context))
         with signals.say_when_interrupted(signals.GOES_ON):
@@ -211,7 +219,9 @@ def _require_same_files(job: EvaluationJob) -> None:
 def _fingerprint(job: EvaluationJob) -> dict[str, Any]:
     """Return what all predictions of a folder have in common. Each prediction names the rest itself."""
     fields = {"model": {"weights": _model_digest(job.model)}, "prompt": job.prompt or "of each benchmark"}
-    return {**fields, "grid": job.grid} if job.grid else fields
+    # What is not given is as the model says.
+    given = {"grid": job.grid, "dtype": job.dtype, "bits": job.bits}
+    return {**fields, **{name: value for name, value in given.items() if value}}
 
 
 def _model_digest(name: str) -> str:

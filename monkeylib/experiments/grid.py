@@ -428,12 +428,12 @@ def _publish_questions(profile: Profile, cell: Cell) -> None:
 
 def read_questions(profile: Profile, cell: Cell) -> list[Row]:
     """Return the rows of the questions that a cell was asked, in the order of its scores."""
-    return tables.read_csv(questions_path(profile, cell))
+    return tables.read_csv(resources.published(questions_path(profile, cell)))
 
 
 def read_final_scores(profile: Profile, cell: Cell) -> dict[str, np.ndarray]:
     """Return a cell's committed scores by question, by the names that `scores_path` describes."""
-    with np.load(scores_path(profile, cell)) as arrays:
+    with np.load(resources.published(scores_path(profile, cell))) as arrays:
         return {name: arrays[name].astype(float) for name in arrays}
 
 

@@ -1,4 +1,5 @@
 """The notebook series.
 
-`series` runs it, `figures` ties each figure to its data, `tables` fills the tables of pages.
+`series` runs it, `headers` writes the top of every notebook, `figures` ties each figure to its data, `tables`
+fills the tables of pages.
 """

@@ -19,6 +19,7 @@ CHECKED = "nbval-check-output"  # the cell states a result: tests run it and com
 SKIPPED = "nbval-skip"  # the cell computes for long: `make reproduce` runs it, tests don't
 SOLUTION = "solution"  # the cell solves an exercise: it runs as all others, and its source is folded away
 TAGS = {PARAMETERS, CHECKED, SKIPPED, SOLUTION, "nbval-ignore-output", "nbval-raises-exception"}
+HEADER, BOOTSTRAP = "header", "bootstrap"  # ids of the cells that `headers` writes
 
 MAX_CELL_LINES = 25
 MAX_FUNCTION_LINES = 5

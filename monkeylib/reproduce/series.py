@@ -40,29 +40,43 @@ _RECORD_FIELDS = {"dependencies", "run", "ended", "outputs"}
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook of the series, the earlier ones whose results it reads, and the shipped files it reads."""
+    """A notebook of the series, the earlier ones whose results it reads, the shipped files it reads, and what
+    of the paper it is about."""
 
     name: str
     needs: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    paper: str = ""
 
 
 SERIES = (
-    Notebook("00_start_here", inputs=(_BASE, _MONKEY, _SAMPLES)),
-    Notebook("01_tiling", inputs=(_SAMPLES,)),
-    Notebook("02_lora_encoder", inputs=(_BASE, _MONKEY, *_GRID)),
-    Notebook("03_resampler", inputs=(_BASE, _SAMPLES, *_GRID)),
+    Notebook("00_start_here", inputs=(_BASE, _MONKEY, _SAMPLES), paper="section 3"),
+    Notebook("01_tiling", inputs=(_SAMPLES, _MONKEY), paper="section 3.1, input resolution"),
+    Notebook("02_lora_encoder", inputs=(_BASE, _MONKEY, *_GRID), paper="section 3.1, LoRA"),
+    Notebook("03_resampler", inputs=(_BASE, _SAMPLES, *_GRID), paper="section 3.1, resampler"),
     Notebook(
         "04_multilevel_captions",
         # Experts are found by name, so no import statement leads to their modules.
         inputs=(_SAMPLES, "data/assets.toml", "data/results/scenes", "monkeylib/captions/experts"),
+        paper="section 3.2, multi-level descriptions",
     ),
-    Notebook("05_finetuning", inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures")),
-    Notebook("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,)),
-    Notebook("07_ablations", needs=("02_lora_encoder",), inputs=(_BASE, *_GRID)),
-    Notebook("08_visualization", needs=("05_finetuning", "06_evaluation"), inputs=(_BASE, _SAMPLES)),
+    Notebook(
+        "05_finetuning",
+        inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures"),
+        paper="section 3.3, multi-task training",
+    ),
+    Notebook("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,), paper="section 4.2, results"),
+    Notebook(
+        "07_ablations", needs=("02_lora_encoder",), inputs=(_BASE, *_GRID), paper="section 4.3, ablations"
+    ),
+    Notebook(
+        "08_visualization",
+        needs=("05_finetuning", "06_evaluation"),
+        inputs=(_BASE, _SAMPLES),
+        paper="section 4.4, visualization",
+    ),
     Notebook("A1_official_weights", inputs=("tests/goldens", "tests/data", _SAMPLES)),
-    Notebook("A2_scaling_out"),
+    Notebook("A2_scaling_out", paper="section 4.1, implementation details"),
     Notebook("A4_your_model_more_pixels", inputs=(_BASE, "data/models/nano-llava")),
 )
 
@@ -252,7 +266,9 @@ class NotebookRun:
 
     def dependencies(self) -> dict[str, str]:
         """Return everything that the notebook's results depend on, each with its digest."""
-        cells = [cell.source for _, cell in notebooks.code_cells(self.document)]
+        # Without the cell that installs the library: it changes with the version alone.
+        code = notebooks.code_cells(self.document)
+        cells = [cell.source for _, cell in code if cell.id != notebooks.BOOTSTRAP]
         digests = {"its code": data_digest(cells), "its parameters": data_digest(self.parameters)}
 
         digests |= code_digests(notebooks.python(self.document))
@@ -320,7 +336,8 @@ class NotebookRun:
                 self.executed,
                 parameters=self.parameters,
                 kernel_name="python3",
-                cwd=resources.notebooks(),
+                # Where an installed package puts its outputs.
+                cwd=resources.outputs() if resources.is_installed() else resources.notebooks(),
                 progress_bar=progress_bar,
                 extra_arguments=["--log-level=ERROR"],  # without the warning that local traffic is plain text
             )

@@ -10,6 +10,7 @@ from PIL import Image
 from monkeylib.captions import input_images
 from monkeylib.captions.input_images import InputImage
 from monkeylib.images import ImageError
+from tests.support.image_containers import webdataset
 from tests.support.image_files import pdf
 
 
@@ -41,7 +42,7 @@ def test_files_that_are_no_images_are_counted_by_reason(folder):
     (folder / "broken.png").symlink_to(folder / "gone.png")
 
     listing = input_images.list_images([folder, folder / "a.png"])
-    assert len(listing.images) == 6
+    assert len(list(listing)) == 6
     assert listing.left_out == {
         ".txt": 2, "hidden": 2, "without an ending": 1, "pipe or device": 1, "broken link": 1
     }  # fmt: skip
@@ -66,9 +67,9 @@ def test_images_are_known_by_any_of_their_endings_and_by_content_without_one(tmp
 
     listing = input_images.list_images([tmp_path])
     names = ["a.JPE", "a.avif", "a.jfif", "a.jp2", "page#1", "photo"]
-    assert [image.name for image in listing.images] == names
+    assert [image.name for image in list(listing)] == names
     assert listing.left_out == {"without an ending": 1}
-    assert all(image.open().size in [(9, 9), (10, 10)] for image in listing.images)
+    assert all(image.open().size in [(9, 9), (10, 10)] for image in list(listing))
 
 
 def test_linked_folders_are_followed_once(tmp_path):
@@ -182,12 +183,15 @@ def test_original_captions_are_attached_by_name(folder, tmp_path, kind):
         file.write_text(json.dumps(CAPTIONS if kind == "object.json" else rows))
 
     # Two images are called a.png, so the bare name only stands for the one at the top.
-    captioned = input_images.attach_captions(input_images.find_images([folder]), file)
-    captions = {image.name: image.original_caption for image in captioned}
+    listing = input_images.list_images([folder], file)
+    captions = {image.name: image.original_caption for image in listing}
 
     assert captions == {
         "a.png": "first", "b.JPG": "second", "sub/a.png": "", "sub/c.webp": "by its file name", "x.y.jpeg": ""
     }  # fmt: skip
+    assert listing.remarks()[-1] == (
+        "original captions: 3 of 5 images have one; 1 of 4 captions match no image"
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,7 +199,7 @@ def test_original_captions_are_attached_by_name(folder, tmp_path, kind):
     [
         ("a.json", "[1, 2]", "a.json holds no captions: expected"),
         ("a.json", "{", "a.json holds no captions: expected"),
-        ("a.csv", "name;text\nx;y\n", "a.csv holds no captions: expected"),
+        ("a.csv", "name;words\nx;y\n", "a.csv holds no captions: expected"),
         ("a.jsonl", '{"caption": "no name"}', "a.jsonl holds no captions: expected"),
         ("a.json", '{"z.png": "x"}', "no caption of these images: it names 'z.png', the first"),
     ],
@@ -203,6 +207,75 @@ def test_original_captions_are_attached_by_name(folder, tmp_path, kind):
 def test_files_without_captions_raise(folder, tmp_path, name, text, complaint):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=complaint):
-        input_images.attach_captions(input_images.find_images([folder]), tmp_path / name)
+        input_images.list_images([folder], tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no captions at"):
-        input_images.attach_captions(input_images.find_images([folder]), tmp_path / "gone.json")
+        input_images.list_images([folder], tmp_path / "gone.json")
+
+
+def test_listing_is_counted_and_can_be_iterated_again(folder):
+    listing = input_images.list_images([folder])
+    assert len(listing) == 5 and listing.captioned == 0
+    assert [image.name for image in listing] == [image.name for image in listing]
+    assert listing.remarks() == ["left out: 1 file (1 .txt)"]
+
+    # Images that are added later are seen, and nothing of what was listed is held.
+    Image.new("RGB", (9, 9)).save(folder / "0.png")
+    assert next(iter(listing)).name == "0.png"
+
+
+def test_text_files_beside_images_are_their_captions(folder):
+    (folder / "a.txt").write_text(" a small image \n", encoding="utf-8")
+    (folder / "x.y.txt").write_bytes(b"\xef\xbb\xbfof two dots")
+    (folder / "sub" / "c.json").write_text('{"url": "https://example.org/c"}')
+
+    listing = input_images.list_images([folder])
+    captions = {image.name: image.original_caption for image in listing if image.original_caption}
+    assert captions == {"a.png": "a small image", "x.y.jpeg": "of two dots"}
+    # What belongs to an image is not left out.
+    assert listing.left_out == {".txt": 1} and listing.captioned == 2
+
+    # A file of captions takes precedence where it has one.
+    (folder / "captions.json").write_text('{"a.png": "from the file"}')
+    listing = input_images.list_images([folder], folder / "captions.json")
+    captions = {image.name: image.original_caption for image in listing if image.original_caption}
+    assert captions == {"a.png": "from the file", "x.y.jpeg": "of two dots"}
+
+
+def test_folder_that_is_only_linked_within_a_hidden_one_is_searched(tmp_path):
+    hidden = tmp_path / "images" / ".store" / "x"
+    hidden.mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(hidden / "a.png")
+    (tmp_path / "images" / "one").symlink_to(hidden)
+    (tmp_path / "images" / "two").symlink_to(hidden)
+    assert [image.name for image in input_images.find_images([tmp_path / "images"])] == ["one/a.png"]
+
+
+def test_list_of_captions_is_no_image(folder, tmp_path):
+    (tmp_path / "a.tsv").write_text("a caption\thttps://example.org/0.jpg\n")
+    with pytest.raises(ValueError, match="a.tsv is a list, not an image: name the folder.*--captions"):
+        input_images.list_images([tmp_path / "a.tsv"])
+
+
+def test_containers_in_a_folder_are_listed_with_its_images(folder):
+    webdataset(folder / "sub" / "b.tar", {"1": "one", "2": "two"})
+    images = input_images.find_images([folder])
+    assert [image.name for image in images] == [
+        "a.png", "b.JPG", "sub/a.png", "sub/b/1", "sub/b/2", "sub/c.webp", "x.y.jpeg"
+    ]  # fmt: skip
+    assert images[3].original_caption == "one" and images[3].open().size == (9, 9)
+
+    # Two containers of one name.
+    webdataset(folder / "b.tar", {"1": "another"})
+    images = input_images.find_images([folder / "b.tar", folder / "sub" / "b.tar"])
+    assert [image.name for image in images] == [
+        f"{folder}/b.tar/1", f"{folder}/sub/b.tar/1", "b/2"
+    ]  # fmt: skip
+
+
+def test_broken_image_in_a_container_is_named(tmp_path):
+    webdataset(tmp_path / "b.tar", {"1": "one", "2": "two"}, broken="2")
+    first, second = input_images.find_images([tmp_path / "b.tar"])
+    assert first.open().size == (9, 9)
+    with pytest.raises(ImageError, match="^b/2 .*"):
+        second.open()
+    assert second.sha256() != first.sha256()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -99,6 +100,24 @@ def test_every_image_gets_a_record_in_order(images, tmp_path):
     assert expert.batches == [2, 2, 1]
 
 
+def test_next_batch_is_decoded_while_a_model_runs(images, tmp_path, monkeypatch):
+    loaded = threading.Event()
+    load_samples = pipeline.load_samples
+
+    def load(batch, *arguments, **options):
+        if batch[0].name == "2.png":
+            loaded.set()
+        return load_samples(batch, *arguments, **options)
+
+    class Waiting(Colours):
+        def annotate(self, images):
+            assert loaded.wait(60), "the second batch is not decoded before the first one has ended"
+            return super().annotate(images)
+
+    monkeypatch.setattr(pipeline, "load_samples", load)
+    assert not any(record.failures for record in _run(images, Waiting(), tmp_path / "out"))
+
+
 def test_rerun_computes_only_what_is_missing(images, tmp_path):
     out = tmp_path / "out"
     first = _run(images[:3], Colours(), out)
@@ -129,11 +148,8 @@ def test_interrupted_run_loses_at_most_one_batch(images, tmp_path):
     assert records == _run(images, Colours(), tmp_path / "uninterrupted")
 
     # No temporary files remain.
-    leftovers = [
-        p.name for p in (out / "annotations").rglob("*") if p.is_file() and not p.name.endswith(".json")
-    ]
-
-    assert leftovers == []
+    files = [path for path in (out / "annotations").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".results", ".index"} and len(files) == 2 * 2
 
 
 def test_interruption_tells_that_complete_shards_are_kept(images, tmp_path, monkeypatch):
@@ -287,7 +303,7 @@ def test_shards_hold_each_image_once(images, tmp_path):
 
     _summary(images[:2], Colours(), out, shard_size=2, fresh=True)
     assert names() == ["0.png", "1.png"]
-    assert len(list((out / "shards").glob("*.json"))) == 1
+    assert len(list((out / "shards").iterdir())) == 2
     assert (out / "shards" / "notes.txt").read_text() == "mine"
 
 
@@ -345,14 +361,14 @@ def test_fresh_replaces_the_records_and_keeps_the_cache(images, tmp_path):
     assert [record.name for record in _run(images[3:], again, out, fresh=True)] == ["3.png", "4.png"]
     assert again.batches == [], "nothing is computed twice"
     assert (out / "notes.txt").read_text() == "mine"
-    assert "annotations/*/*/*/<hex>.json" in json.loads((out / "run.json").read_text())["files"]
+    assert "annotations/*/*/<hex>.results" in json.loads((out / "run.json").read_text())["files"]
 
 
 def test_first_line_and_what_has_changed_are_said(images, tmp_path, capsys):
     out = tmp_path / "out"
     pipeline.caption_images(images[:4], [Colours()], out)
     assert capsys.readouterr().err.splitlines()[0] == (
-        f"caption on CPU: 4 images with colours, rules, in shards of 1000, into {out}"
+        f"caption on CPU: 4 images with colours, rules, in shards of 4000, into {out}"
     )
 
     pipeline.caption_images(images, [Colours()], out)
@@ -414,13 +430,13 @@ def test_leftovers_of_a_killed_run_are_removed(images, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _run(images, Colours(stop_after=1), out)
 
-    (result, *_) = (out / "annotations").rglob("*.json")
+    (result, *_) = (out / "annotations").rglob("*.results")
     temporary = "0123456789ab"
     leftovers = [
         out / f".records.{temporary}.jsonl",
         out / f".manifest.{temporary}.json",
         out / "shards" / f".000000-0123456789abcdef.{temporary}.parquet",
-        result.with_name(f".{result.stem}.{temporary}.json"),
+        result.with_name(f".{result.stem}.{temporary}.index"),
     ]
     for path in leftovers:
         path.write_text("half")

@@ -47,6 +47,31 @@ def test_model_gets_its_share_of_a_gpu_where_there_are_gpus(tmp_path):
     assert engine.plan(stages, {"CPU": 4.0}) == [(3, 0.0), (1, 0.0)]
 
 
+class Sharing(Colours):
+    def __init__(self, name, share):
+        super().__init__()
+        self.name, self.gpu_share = name, share
+
+
+@pytest.mark.parametrize(
+    ("shares", "cluster", "counts"),
+    [
+        ((0.5, 0.25), {"CPU": 99.0, "GPU": 4.0}, [5, 5, 5]),
+        ((0.6,), {"CPU": 99.0, "GPU": 4.0}, [4, 4]),
+        ((2.0, 0.5), {"CPU": 99.0, "GPU": 5.0}, [2, 2, 2]),
+        ((0.5,), {"CPU": 8.0, "GPU": 32.0}, [3, 3]),
+        ((0.5,), {"CPU": 8.0}, [3, 3]),
+    ],
+)
+def test_actors_fill_the_cluster_by_default(tmp_path, shares, cluster, counts):
+    experts = [Sharing(f"expert {number}", share) for number, share in enumerate(shares)]
+    stages = pipeline.Pipeline(experts).stages(tmp_path)
+    assert [count for count, _ in RayEngine().plan(stages, cluster)] == counts
+    # What is named stays.
+    named = RayEngine(workers={"expert 0": 1}).plan(stages, cluster)
+    assert named[0][0] == 1 and named[-1][0] >= counts[-1]
+
+
 def planned_share(stages, cluster, **options):
     engine = RayEngine(**options)
     return engine.cpu_share(engine.plan(stages, cluster), cluster)
@@ -168,7 +193,7 @@ def _kill_a_worker(image_folder, out):
     """Kill one of Ray's workers of a stage, once the first results are cached."""
     import psutil
 
-    while not list(out.glob("annotations/*/*/*/*.json")):
+    while not any(path.stat().st_size for path in out.glob("annotations/*/*/*.results")):
         time.sleep(0.05)
     for process in psutil.Process().children(recursive=True):
         if "StageActor" in " ".join(process.cmdline()) or "MapWorker" in process.name():

@@ -32,6 +32,73 @@ def test_answer_prints_the_answer(call, checkpoint, image, monkey):
     assert code == 0 and output == f"{monkey.answer(image, prompt='caption', max_new_tokens=3)}\n"
 
 
+def test_questions_of_a_file_share_one_start(call, checkpoint, image, monkey, monkeypatch, tmp_path):
+    expected = [monkey.answer(image, question, max_new_tokens=3) for question in ("What?", "Why?")]
+    questions = tmp_path / "questions.txt"
+    questions.write_text("What?\n\n  Why?\n", encoding="utf-8")
+    asking = ("answer", image, "--model", checkpoint, "--max-new-tokens", 3)
+
+    code, output, _ = call(*asking, "--questions", questions)
+    assert (code, output) == (0, "".join(f"{answer}\n" for answer in expected))
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What?\nWhy?\n"))
+    code, output, _ = call(*asking, "--questions", "-", "--json")
+    rows = [json.loads(line) for line in output.splitlines()]
+    assert [(row["question"], row["text"]) for row in rows] == [
+        ("What?", expected[0].text),
+        ("Why?", expected[1].text),
+    ]
+
+    # Samples, and a raised model, are asked as single questions are.
+    code, output, _ = call(
+        *asking, "--questions", questions, "--samples", 2, "--temperature", 0.5, "--seed", 1
+    )
+    assert code == 0 and output.count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("What?", "--questions", "QUESTIONS"), "leave one of them out"),
+        (("--questions", "gone.txt"), "there is no file gone.txt"),
+        (("--questions", "QUESTIONS", "--prompt", "caption"), "takes no questions"),
+        (("--questions", "EMPTY"), "holds no question"),
+        (("--questions", "IMAGE"), "is no text in UTF-8"),
+        (("What?", "--stream", "--json"), "leave it out with --json"),
+        (("What?", "--device", "gpu7"), "gpu7"),
+        (("What?", "--bits", "3"), "4 or 8 bits, got 3"),
+    ],
+)
+def test_wrong_questions_and_devices_are_reported(call, checkpoint, image, tmp_path, arguments, sentence):
+    (tmp_path / "questions.txt").write_text("What?")
+    (tmp_path / "empty.txt").write_text("\n")
+    files = {
+        "QUESTIONS": tmp_path / "questions.txt",
+        "EMPTY": tmp_path / "empty.txt",
+        "IMAGE": image,
+    }
+    given = [files.get(argument, argument) for argument in arguments]
+    code, output, errors = call("answer", image, *given, "--model", checkpoint)
+    assert (code, output) == (2, "") and errors.count("\n") == 1 and sentence in errors
+
+
+def test_image_and_questions_from_standard_input_at_once(call, checkpoint):
+    code, _, errors = call("answer", "-", "--questions", "-", "--model", checkpoint)
+    assert code == 2 and "cannot both come from standard input" in errors
+
+
+def test_streamed_answer_is_the_same(call, checkpoint, image):
+    asking = ("answer", image, "What?", "--model", checkpoint, "--max-new-tokens", 3)
+    assert call(*asking, "--stream")[:2] == call(*asking, "--no-stream")[:2]
+
+
+def test_data_type_of_the_weights(call, checkpoint, image, monkey):
+    asking = ("answer", image, "What?", "--model", checkpoint, "--max-new-tokens", 1)
+    code, _, errors = call(*asking, "--dtype", "float16", "--device", "cpu", "-v")
+    assert code == 0 and "parameters in float16 on cpu" in errors
+    assert call(*asking, "--dtype", "float99")[0] == 2
+
+
 def test_answer_uses_the_trained_model_or_notes_that_the_base_answers(
     call, checkpoint, image, monkeypatch, tmp_path
 ):

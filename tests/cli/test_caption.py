@@ -138,7 +138,7 @@ def test_caption_says_what_it_leaves_out(call, folder, tmp_path):
     code, _, errors = call("caption", folder, "--out", tmp_path / "d", "--experts", "colour", "--report", 0)
 
     assert code == 0
-    assert errors == "left out: 3 files (1 .txt, 1 hidden, 1 without an ending)\n"
+    assert errors == "monkeylib: left out: 3 files (1 .txt, 1 hidden, 1 without an ending)\n"
 
 
 def test_caption_again_does_nothing(call, folder, tmp_path):
@@ -292,7 +292,7 @@ def test_caption_takes_folders_original_captions_and_writes_a_report(call, monke
     options = ["--out", tmp_path / "d", "--experts", "colour", "--captions", tmp_path / "c.json"]
     code, output, errors = call("caption", folder, *options, "--shard-size", 1, "--low-memory")
 
-    assert (code, errors) == (0, "")
+    assert (code, errors) == (0, "original captions: 1 of 2 images have one\n")
     assert output.startswith("a.png: An image of colour (1, 2, 5). Mine.\nmore/a.png: An image")
     assert output.endswith(f"report: {tmp_path / 'd' / 'report.html'}\n")
     assert len(list((tmp_path / "d").glob("shards/*.parquet"))) == 2

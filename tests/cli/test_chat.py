@@ -29,6 +29,16 @@ def test_json_holds_a_line_for_each_answer(call, checkpoint, image, monkey, monk
     assert second["prompt_tokens"] > first["prompt_tokens"]
 
 
+def test_several_images_stand_in_front_of_the_conversation(
+    call, checkpoint, image, make_image, monkey, monkeypatch, tmp_path
+):
+    second = tmp_path / "second.png"
+    make_image(1).save(second)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n"))
+    code, output, _ = call("chat", image, "--image", second, "--model", checkpoint, "--max-new-tokens", 3)
+    assert code == 0 and output.strip() == monkey.chat([image, second], "What?", max_new_tokens=3).text
+
+
 def test_conversation_beyond_the_context_is_reported(call, checkpoint, image, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"What?\n{'why? ' * 500}\nnever\n"))
     code, output, errors = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3)

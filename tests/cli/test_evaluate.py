@@ -45,6 +45,18 @@ def test_evaluate_writes_predictions_scores_and_galleries(call, evaluated, monke
     assert call(*call_of, "--out", folder)[0] == 0, "a second call asks nothing"
 
 
+def test_data_type_of_the_weights_belongs_to_the_run(call, evaluated):
+    folder, _, call_of = evaluated
+    half = (*call_of, "--out", folder, "--dtype", "float16", "--device", "cpu")
+    code, _, errors = call(*half)
+    assert code == 2 and "dtype" in errors
+
+    code, _, errors = call(*half, "--fresh")
+    assert code == 0, errors
+    run = json.loads((folder / "run.json").read_text())
+    assert run["fingerprint"]["dtype"] == "float16" and '"dtype": "float16"' in json.dumps(run["notes"])
+
+
 def test_folder_below_home_is_one_folder(call, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -2,13 +2,17 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import yaml
 from transformers import LlavaConfig
 
 from monkeylib import resources
+from monkeylib.checkpoints import hub
+from monkeylib.cli import train as train_command
 from monkeylib.cli.train import _num_records
+from monkeylib.raising import loading
 from tests.support import record_files as files
 
 
@@ -188,3 +192,14 @@ def test_options_of_a_raised_model_that_do_not_fit_are_one_sentence(
     places = {"BASE": llava, "DATA": write_mixture(tmp_path / "cats")}
     code, output, errors = call("train", *(places.get(argument, argument) for argument in arguments))
     assert (code, output) == (2, "") and sentence in errors and errors.count("\n") == 1
+
+
+def test_base_is_named_as_a_shipped_model_or_as_one_on_a_hub(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _, changes = train_command._start("smoke", Path("nano-base"), "", "")
+    assert changes == {"base_checkpoint": str(resources.models() / "nano-base")}
+
+    monkeypatch.setattr(loading, "may_be_raised", lambda name: False)
+    monkeypatch.setattr(hub, "fetch_model", lambda name: tmp_path / "cache" / name)
+    _, changes = train_command._start("smoke", Path("owner/monkey"), "", "")
+    assert changes == {"base_checkpoint": str(tmp_path / "cache" / "owner" / "monkey")}

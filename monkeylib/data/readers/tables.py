@@ -331,6 +331,24 @@ def is_saved_folder(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
+def has_images(file: Path) -> bool:
+    """Return whether a parquet or Arrow file has a column of encoded images; only its head is read."""
+    import pyarrow as pa
+
+    try:
+        if table_kind(file) == "parquet":
+            from pyarrow import parquet
+
+            schema = parquet.read_schema(file)
+        elif table_kind(file) == "Arrow":
+            schema, _ = _read_arrow(file)
+        else:
+            return False
+    except (pa.ArrowException, OSError):
+        return False
+    return any(_holds_images(field.type) for field in schema)
+
+
 def _map_arrow(file: Path) -> Iterator[pa.RecordBatch]:
     """Yield the batches of a file, mapped into memory.
 
