@@ -113,7 +113,7 @@ class Monkey:
 
         images = [_require_image(image) for image, _ in questions]
         texts = [question for _, question in questions]
-        prompt = prompt or self.default_prompt
+        prompt, end_ids = prompt or self.default_prompt, self.end_ids
         answers: dict[int, Answer] = {}
 
         # Questions about one image share it. Samples of a batch are drawn together.
@@ -134,7 +134,10 @@ class Monkey:
                 prompt,
                 grid,
             )
-            answers.update(zip(others, self.generate(inputs, max_new_tokens, **options), strict=True))
+            generated = generation.generate(
+                self.model, self.processor.tokenizer, inputs, max_new_tokens, end_ids=end_ids, **options
+            )
+            answers.update(zip(others, generated, strict=True))
         return [answers[number] for number in range(len(questions))]
 
     def chat(
