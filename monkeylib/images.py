@@ -39,6 +39,7 @@ from monkeylib.image_errors import (
     MissingImageError,
     truncated,
 )
+from monkeylib.jpeg_files import JpegFile, read_jpeg_file
 from monkeylib.redaction import redact
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "ImageError",
     "ImageInput",
     "ImageWarning",
+    "JpegFile",
     "MissingImageError",
     "encode_image",
     "is_address",
@@ -59,12 +61,14 @@ __all__ = [
     "is_pdf",
     "list_pages",
     "open_image",
+    "open_late",
     "read_image",
+    "read_pixels",
     "read_size",
     "split_page",
 ]
 
-ImageInput = Image.Image | np.ndarray | str | Path | bytes | BinaryIO
+ImageInput = Image.Image | JpegFile | np.ndarray | str | Path | bytes | BinaryIO
 # An image in RGB, and what is to be told of it.
 _Reading = tuple[Image.Image, tuple[str, ...]]
 
@@ -154,6 +158,8 @@ def read_image(image: ImageInput, *, allow_address: bool = False) -> tuple[Image
     if isinstance(image, np.ndarray) or hasattr(image, "is_floating_point"):
         return _from_array(image), ()
 
+    if isinstance(image, JpegFile):
+        return _from_bytes(image.content, image.name)
     if isinstance(image, bytes | bytearray | memoryview):
         return _from_bytes(bytes(image), "the image")
     if hasattr(image, "read"):
@@ -173,6 +179,49 @@ def read_image(image: ImageInput, *, allow_address: bool = False) -> tuple[Image
         f"there is no image in {type(image).__name__}: pass a path, bytes, a file object, a data: URI, a "
         "Pillow image, an array or a tensor",
     )
+
+
+def open_late(image: ImageInput) -> Image.Image | JpegFile:
+    """Open an image, and leave the pixels of a JPEG file to `read_pixels`, which knows how many are needed.
+
+    Raises:
+        ImageError, MissingImageError: as `open_image`, but for damage behind the header of a JPEG file.
+    """
+    content = None
+    name = "the image"
+    if isinstance(image, bytes):
+        content = image
+    elif isinstance(image, str | os.PathLike) and not is_data_uri(image) and not is_address(image):
+        path, page = split_page(os.fspath(image))
+        if page is None and path.is_file():
+            name = os.fspath(image)
+            with _open_file(path, name) as file:
+                content = file.read()
+
+    jpeg = None if content is None else read_jpeg_file(content, name, _identify)
+    if jpeg is None:
+        return open_image(image)
+    _check_size(jpeg.size, name)
+    return jpeg
+
+
+def read_pixels(image: Image.Image | JpegFile, enough: tuple[int, int] | None = None) -> np.ndarray:
+    """Return the pixels `[height, width, 3]` of an opened image as bytes, the caller's own.
+
+    Of a JPEG file, signs of damage that are no proof aren't looked for (`image_damage`).
+
+    Args:
+        image: as `open_late` or `open_image` returns it.
+        enough: width and height in pixels that suffice, see `JpegFile.decode`.
+
+    Raises:
+        ImageError: the file is damaged.
+    """
+    if not isinstance(image, JpegFile):
+        return np.array(image)
+
+    pixels = image.decode(enough)
+    return np.array(open_image(image)) if pixels is None else pixels
 
 
 def read_size(image: ImageInput) -> tuple[int, int]:

@@ -31,6 +31,9 @@ class Monkey:
     Fields:
         model, processor: of one checkpoint.
         grid: another grid of tiles than the processor's, see `with_grid`.
+
+    Raises:
+        ValueError: as `MonkeyImageProcessor.check_normalisation`.
     """
 
     model: MonkeyForConditionalGeneration
@@ -39,6 +42,10 @@ class Monkey:
 
     # Whether questions about one image share a session.
     has_sessions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        vision = self.model.config.vision_config
+        self.processor.image_processor.check_normalisation(vision.model_type)
 
     @property
     def default_prompt(self) -> str:
