@@ -31,6 +31,9 @@ class Monkey:
     Fields:
         model, processor: of one checkpoint.
         grid: another grid of tiles than the processor's, see `with_grid`.
+
+    Raises:
+        ValueError: as `MonkeyImageProcessor.check_normalisation`.
     """
 
     model: MonkeyForConditionalGeneration
@@ -39,6 +42,10 @@ class Monkey:
 
     # Whether questions about one image share a session.
     has_sessions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        vision = self.model.config.vision_config
+        self.processor.image_processor.check_normalisation(vision.model_type)
 
     @property
     def default_prompt(self) -> str:
@@ -113,7 +120,7 @@ class Monkey:
 
         images = [_require_image(image) for image, _ in questions]
         texts = [question for _, question in questions]
-        prompt = prompt or self.default_prompt
+        prompt, end_ids = prompt or self.default_prompt, self.end_ids
         answers: dict[int, Answer] = {}
 
         # Questions about one image share it. Samples of a batch are drawn together.
@@ -134,7 +141,10 @@ class Monkey:
                 prompt,
                 grid,
             )
-            answers.update(zip(others, self.generate(inputs, max_new_tokens, **options), strict=True))
+            generated = generation.generate(
+                self.model, self.processor.tokenizer, inputs, max_new_tokens, end_ids=end_ids, **options
+            )
+            answers.update(zip(others, generated, strict=True))
         return [answers[number] for number in range(len(questions))]
 
     def chat(

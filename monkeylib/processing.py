@@ -5,7 +5,7 @@ becomes a span of `<imgpad>` placeholders, one for each visual token (`prompts.P
 never sees a path, and `<img>` in a user's text stays text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from PIL import Image
@@ -15,20 +15,18 @@ from monkeylib.chat_processor import ChatProcessor, images_of
 from monkeylib.chat_template import ChatText
 from monkeylib.errors import choose, refuse_misspelled, shorten, unknown_name
 from monkeylib.image_processor import (
-    CLIP_MEAN,
-    CLIP_STD,
     IMAGE_ARGUMENTS,
     GridInput,
     MonkeyImageProcessor,
     TensorType,
     check_tensor_type,
     convert_tensors,
-    normalisation,
 )
-from monkeylib.images import ImageInput, open_image
+from monkeylib.images import ImageInput, JpegFile
 from monkeylib.messages import replace_images
 from monkeylib.model.config import MonkeyConfig
 from monkeylib.model.limits import check_size, check_sizes
+from monkeylib.model.normalisation import CLIP_MEAN, CLIP_STD, normalisation
 from monkeylib.prompts import IMAGE_TOKENS, PromptLayout
 from monkeylib.tiling import AutoGrid, Grid, as_grid
 
@@ -219,11 +217,11 @@ class MonkeyProcessor(ChatProcessor):
             )
 
         rows: list[list[int]] = []
-        opened_images: list[Image.Image] = []
+        opened_images: list[Image.Image | JpegFile] = []
         grids: list[Grid] = []
 
         for content, leading_images in _pair(text, images):
-            parts = _open_images(content, leading_images)
+            parts = _open_images(content, leading_images, self.image_processor.open)
             images_of_text = [part for part in parts if not isinstance(part, str)]
             grids_of_text = [self.image_processor.select_grid(image.size, grid) for image in images_of_text]
             opened_images += images_of_text
@@ -390,8 +388,15 @@ def _as_list(images: Any, name: str) -> list[ImageInput]:
     return list(images)
 
 
-def _open_images(content: Content, leading_images: list[ImageInput]) -> list[str | Image.Image]:
+def _open_images(
+    content: Content, leading_images: list[ImageInput], open: Callable[[ImageInput], Any]
+) -> list[str | Any]:
     """Return texts and opened images in their order.
+
+    Args:
+        content: as the caller gave it.
+        leading_images: the images before it.
+        open: opens an image.
 
     Raises:
         TypeError: the content is no text and no flat list of texts and images.
@@ -401,7 +406,7 @@ def _open_images(content: Content, leading_images: list[ImageInput]) -> list[str
 
     # The parts of a conversation are in its layout.
     if isinstance(content, ChatText):
-        return [open_image(image) for image in leading_images]
+        return [open(image) for image in leading_images]
 
     parts = [content] if isinstance(content, str) else content
     for part in parts:
@@ -411,8 +416,8 @@ def _open_images(content: Content, leading_images: list[ImageInput]) -> list[str
             )
 
     return [
-        *(open_image(image) for image in leading_images),
-        *(part if isinstance(part, str) else open_image(part) for part in parts),
+        *(open(image) for image in leading_images),
+        *(part if isinstance(part, str) else open(part) for part in parts),
     ]
 
 

@@ -273,14 +273,7 @@ def resize(
 
 def _resize_and_crop(image: Image.Image, width: int, height: int) -> Image.Image:
     """Resize so that the image just covers `width x height` pixels, and cut out the middle."""
-    image_width, image_height = image.size
-    is_too_high = image_width * height <= image_height * width
-    if is_too_high:
-        covering = (width, int(width * image_height / image_width))
-    else:
-        covering = (int(height * image_width / image_height), height)
-
-    # One side now fits exactly, the other is too long or fits too.
+    covering = covering_size(image.size, width, height)
     resized = image.resize(covering, Image.Resampling.BICUBIC)
 
     left = (covering[0] - width) // 2
@@ -288,11 +281,31 @@ def _resize_and_crop(image: Image.Image, width: int, height: int) -> Image.Image
     return resized.crop((left, top, left + width, top + height))
 
 
+def covering_size(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """Return the width and height at which an image of a size just covers `width x height` pixels.
+
+    One side fits exactly, the other is too long or fits too.
+    """
+    image_width, image_height = size
+    is_too_high = image_width * height <= image_height * width
+    if is_too_high:
+        return width, int(width * image_height / image_width)
+    return int(height * image_width / image_height), height
+
+
+def canvas_size(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """Return the smallest width and height that hold an image of a size and are as `width` to `height`."""
+    image_width, image_height = size
+    return (
+        max(image_width, round(image_height * width / height)),
+        max(image_height, round(image_width * height / width)),
+    )
+
+
 def _pad_to_aspect_ratio(image: Image.Image, width: int, height: int, colour: Sequence[float]) -> Image.Image:
     """Put the image in the middle of the smallest canvas whose sides are as `width` to `height`."""
     image_width, image_height = image.size
-    canvas_width = max(image_width, round(image_height * width / height))
-    canvas_height = max(image_height, round(image_width * height / width))
+    canvas_width, canvas_height = canvas_size(image.size, width, height)
 
     # Cut off, not rounded, as LLaVA-1.5 does.
     rgb = tuple(int(channel * 255) for channel in colour)

@@ -190,6 +190,14 @@ def test_checkpoint_takes_another_grid(monkey, tmp_path, make_image):
     assert wide.grid == Grid(1, 2)
 
 
+def test_images_are_prepared_in_bytes_where_that_is_asked_for(monkey, tmp_path, make_image):
+    monkey.save_pretrained(tmp_path)
+    in_bytes = monkeylib.load_model(tmp_path, device="cpu", exact=False)
+    assert in_bytes.processor.image_processor(make_image())["pixel_values"].dtype == torch.uint8
+    assert monkeylib.load_model(tmp_path, device="cpu").processor.image_processor.exact
+    assert in_bytes.answer(make_image(), "what?", max_new_tokens=2).text
+
+
 def test_base_is_raised_to_the_grid_that_is_named(tmp_path, make_image):
     llava_base = save_base(tmp_path / "llava")
     monkey = monkeylib.load_model(llava_base, device="cpu", grid="1x2")

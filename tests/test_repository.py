@@ -20,11 +20,11 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 # From the bottom up: a module imports only what stands before it.
 LAYERS = """
-    tiling boxes errors fields redaction english signals resources settings_files runs image_errors
-    image_damage image_addresses pdf_files images digests progress tables html_pages assets label_mask
-    prompts messages chat_template model image_processor chat_processor processing checkpoints sizing
-    profiles raising session monkey raised_monkey inference data training evaluation captions experiments
-    plots reproduce integrations serving explore demo doctor cli
+    tiling byte_views boxes errors fields redaction english signals resources settings_files runs
+    image_errors image_damage image_addresses pdf_files jpeg_files images digests progress tables html_pages
+    assets label_mask prompts messages chat_template model image_processor chat_processor processing
+    checkpoints sizing profiles raising session monkey raised_monkey inference data training evaluation
+    captions experiments plots reproduce integrations serving explore demo doctor cli
 """.split()
 
 

@@ -178,6 +178,8 @@ class ImageListing:
             text = f"original captions: {self.captioned} of {self._count} images have one"
             if self.captions is not None and self.captions.unmatched:
                 text += f"; {self.captions.unmatched} of {self.captions.count} captions match no image"
+            if self.captions is not None and self.captions.by_position:
+                text += "; names that are numbers were taken for lines of the list, counted from 0"
             if self.captions is not None and self.captions.not_fetched:
                 text += f"; {self.captions.not_fetched} images were not fetched"
             remarks.append(text)

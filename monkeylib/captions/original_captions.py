@@ -49,6 +49,7 @@ class OriginalCaptions:
     Attributes:
         count: rows with a caption.
         not_fetched: rows of images that a downloader did not get.
+        by_position: whether an image was found by its number.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,6 +58,7 @@ class OriginalCaptions:
 
         self.path = path
         self.count = self.not_fetched = 0
+        self.by_position = False
         self._has_positions = _is_list_of_addresses(path)
 
         # A database without a name lies in temporary files, which go with it.
@@ -117,6 +119,7 @@ class OriginalCaptions:
             row = self._database.execute(
                 "SELECT number, caption FROM captions WHERE number = ?", (int(stem),)
             ).fetchone()
+            self.by_position = self.by_position or row is not None
         if row is None:
             return None
         self._used[row[0]] = 1

@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeVar
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from monkeylib.images import ImageError, ImageInput, MissingImageError, open_image, read_size
 from monkeylib.messages import (
@@ -158,14 +156,17 @@ class Record:
             for number, image in enumerate(self.images, 1)
         ]
 
-    def open_images(self) -> list[Image.Image]:
+    def open_images(self, open: Callable[[ImageInput], Any] = open_image) -> list[Any]:
         """Return the images, decoded, in RGB.
+
+        Args:
+            open: opens an image in another way, such as `MonkeyImageProcessor.open`.
 
         Raises:
             BadRecord: a file is missing, not an image, truncated, or too large (`images.MAX_PIXELS`).
         """
         return [
-            _read(open_image, image, f"{self.location}, image {number}")
+            _read(open, image, f"{self.location}, image {number}")
             for number, image in enumerate(self.images, 1)
         ]
 

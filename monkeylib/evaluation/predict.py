@@ -11,10 +11,12 @@ same questions. It is settled: a later call repeats it only if the image has cha
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from monkeylib.evaluation.documents import answer_documents
 from monkeylib.evaluation.encoding_sharing import EncodingSharingRaised
 from monkeylib.evaluation.examples import (
     Example,
+    OpenedImages,
     Prediction,
     image_digests,
     make_batches,
@@ -310,12 +313,12 @@ def _answer_batches(
         if bars:
             bars.add_task(path.stem, total)
 
-        for batch in batches:
+        for batch, images in _open_ahead(batches, file_digests):
             # Too many even if all the others have an answer.
             if limit.is_exceeded(num_failed):
                 break
 
-            for prediction in _answer_batch(answer, batch, model_name, templates, digests, file_digests):
+            for prediction in _answer_batch(answer, batch, images, model_name, templates, digests):
                 # Answers that are on disk already were generated in the same batch, and are the same.
                 if prediction.id not in cached:
                     file.write(prediction.to_line())
@@ -328,17 +331,32 @@ def _answer_batches(
                 bars.advance(path.stem, len(batch))
 
 
+def _open_ahead(
+    batches: Sequence[Sequence[Example]], file_digests: FileDigests
+) -> Iterator[tuple[Sequence[Example], OpenedImages]]:
+    """Yield batches with their images, those of the next one being opened while one is answered."""
+    images = open_images(batches[0], file_digests)
+    with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
+        for batch, following in itertools.zip_longest(batches, batches[1:]):
+            ahead = None if following is None else pool.submit(open_images, following, file_digests)
+            yield batch, images
+            if ahead is not None:
+                images = ahead.result()
+
+
 def _answer_batch(
     answer: AnswerFunction,
     batch: Sequence[Example],
+    images: OpenedImages,
     model_name: str,
     templates: Mapping[str, str],
     digests: Mapping[str, str],
-    file_digests: FileDigests,
 ) -> list[Prediction]:
-    """Return the predictions for a batch; examples that can't be answered are failures."""
-    # Images are opened here, so that a broken one doesn't keep the others from an answer.
-    images = open_images(batch, file_digests)
+    """Return the predictions for a batch; examples that can't be answered are failures.
+
+    Args:
+        images: of the batch, opened before, so that a broken one doesn't keep the others from an answer.
+    """
     answers: dict[str, str | Answer] = {}
     errors = images.errors
 

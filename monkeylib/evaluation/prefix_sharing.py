@@ -191,6 +191,8 @@ def monkey_fingerprint(monkey: Monkey, max_new_tokens: int) -> str:
         settings.append(images.max_tiles)
     if images.tile_overlap:
         settings.append(f"overlap {images.tile_overlap}")
+    if not images.exact:
+        settings.append("bytes")
     # Averaging visual tokens shows in no weight.
     if monkey.model.config.resampler_config.pooling != 1:
         settings.append(f"pooling {monkey.model.config.resampler_config.pooling}")

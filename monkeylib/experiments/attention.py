@@ -81,6 +81,8 @@ def compute_attention_maps(monkey: Monkey, image: ImageInput) -> AttentionMaps:
 
 def denormalise(pixel_values: torch.Tensor, images: MonkeyImageProcessor) -> torch.Tensor:
     """Undo the processor's normalisation of views `[V, 3, side, side]`: values from 0 to 1."""
+    if not images.exact:
+        return pixel_values / 255
     mean = torch.tensor(images.image_mean)[:, None, None]
     std = torch.tensor(images.image_std)[:, None, None]
     return (pixel_values * std + mean).clamp(0, 1)

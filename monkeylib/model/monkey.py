@@ -185,14 +185,12 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         patch_size = self.config.vision_config.patch_size
         patch_grid = (height // patch_size, width // patch_size)
 
-        resample = partial(self.resampler, patch_grid=patch_grid)
-        if torch.is_grad_enabled():
-            # Autograd keeps the features of all views in any case.
-            features = self.vision(pixel_values, lora_index)  # [V, patches, width of the ViT]
-            tokens = resample(features)  # [V, queries, width of the language model]
-        else:
-            # Features are gone before the next chunk of views is encoded: a third of the memory.
-            tokens = self.vision(pixel_values, lora_index, reduce=partial(resample, shared={}))
+        # Chunk by chunk through ViT and resampler: without gradients, the features of one are gone before the
+        # next is encoded. What is computed again in the backward pass shares nothing with other chunks.
+        is_recomputed = self.training and self.resampler.gradient_checkpointing
+        resample = partial(self.resampler, patch_grid=patch_grid, shared=None if is_recomputed else {})
+
+        tokens = self.vision(pixel_values, lora_index, reduce=resample)  # [V, queries, width]
         return BaseModelOutputWithPooling(pooler_output=tokens) if return_dict else tokens
 
     def lora_index(self, grids: torch.Tensor) -> list[int]:

@@ -6,12 +6,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from monkeylib.model.config import MonkeyConfig, MonkeyResamplerConfig, check_pooling
 from monkeylib.model.vision import PositionEmbeddingCache, interpolate_position_embedding
 
 
-class Resampler(nn.Module):
+class Resampler(GradientCheckpointingLayer):
     """Cross-attention of learned queries over the patches of a view; all views share its weights.
 
     This is the "shared resampler" of paper section 3.1, Qwen-VL's position-aware adapter. With the patch
@@ -222,7 +223,7 @@ def sincos_position_embedding(width: int, rows: int, cols: int | None = None) ->
     return torch.cat([x, y], dim=1).float()
 
 
-class Projector(nn.Module):
+class Projector(GradientCheckpointingLayer):
     """LLaVA-1.5's projector in the resampler's place: two linear layers with an activation between them.
 
     Every patch becomes one visual token. Where the configuration's `pooling` says so, those of neighbouring

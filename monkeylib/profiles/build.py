@@ -168,6 +168,7 @@ def build_processor(profile: Profile, tokenizer: PreTrainedTokenizerBase | None 
         resize_mode=profile.resize_mode,
         max_tiles=profile.auto_tiles,
         tile_overlap=profile.tile_overlap,
+        exact=profile.exact,
     )
     return MonkeyProcessor(
         image_processor,

@@ -326,6 +326,8 @@ class Profile(ProfileSection):
         global_from: the global view comes from the "resized" image, without antialiasing, as in the released
             code, or from the "original" one as in the paper (`processing.MonkeyImageProcessor`).
         resize_mode: what becomes of an image's aspect ratio (`tiling.resize`); the released code ignores it.
+        exact: false prepares images in bytes, in about a third of the time: pixels differ a little from those
+            of the released code (`image_processor.MonkeyImageProcessor`).
         queries: the resampler's queries, each a visual token of a view. Another number than the base model's
             is interpolated from its queries (`Resampler.resize_queries`).
         pooling: average the tokens of `pooling x pooling` neighbouring queries (or patches) to one visual
@@ -356,6 +358,7 @@ class Profile(ProfileSection):
     views: Views
     global_from: GlobalFrom = "resized"
     resize_mode: ResizeMode = "stretch"
+    exact: bool = True
     queries: Annotated[int, Field(gt=0, le=limits.MAX_QUERIES)]
     pooling: Annotated[int, Field(gt=0, le=limits.MAX_QUERIES)] = 1
     fresh_queries: bool = False

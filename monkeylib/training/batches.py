@@ -29,6 +29,7 @@ from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.synthetic import Sample, label_levels, make_sample
 from monkeylib.data.synthetic.tasks import Turn, training_turns
+from monkeylib.images import ImageError
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import Profile
@@ -359,14 +360,22 @@ class ExampleEncoder:
         """
         if example.record is None or not example.record.images:
             return {}
-        images = example.record.open_images()
 
+        # The grids are those whose visual tokens were counted.
+        processor, grids = self.processor.image_processor, example.grids
+        if side is not None:
+            processor, grids = self._one_view(side), None
+
+        images = example.record.open_images(processor.open)
+        try:
+            return dict(processor(images, grids))
+        except ImageError as error:  # a JPEG file that is decoded here, and not before
+            raise BadRecord(f"{example.record.location}: {error}") from error
+
+    def _one_view(self, side: int) -> MonkeyImageProcessor:
+        """Return a processor that shows an image as one view of so many pixels."""
         processor = self.processor.image_processor
-        if side is None:
-            # Those whose visual tokens were counted.
-            return dict(processor(images, example.grids))
-
-        one_view = MonkeyImageProcessor(
+        return MonkeyImageProcessor(
             side,
             1,
             1,
@@ -374,8 +383,8 @@ class ExampleEncoder:
             processor.image_mean,
             processor.image_std,
             resize_mode=processor.resize_mode,
+            exact=processor.exact,
         )
-        return dict(one_view(images))
 
     def prompt(self, record: Record) -> dict[str, Tensor]:
         """Return the model's inputs of a record's first question.

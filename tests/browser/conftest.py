@@ -5,17 +5,15 @@ import shutil
 
 import pytest
 
-pytest.importorskip("playwright", reason="`make test-browser` has it")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="package")
 def browser():
-    from playwright.sync_api import sync_playwright
-
+    sync_api = pytest.importorskip("playwright.sync_api", reason="`make test-browser` has it")
     if CHROMIUM is None:
         pytest.skip("there is no Chromium: install one, or name it in CHROMIUM")
-    with sync_playwright() as playwright:
+    with sync_api.sync_playwright() as playwright:
         # Its sandbox takes rights that a container may not have; only our own page is opened.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser

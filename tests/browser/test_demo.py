@@ -17,7 +17,7 @@ from tests.support.serving import running
 
 
 @pytest.fixture(scope="module")
-def address():
+def address(browser):
     monkey = load_model(resources.models() / "nano-monkey")
     base = load_model(resources.models() / "nano-base")
     with running(lambda: build_app(Demo(monkey, "nano-monkey", Limits(), base))) as address:
@@ -57,9 +57,9 @@ def test_tiles_read_what_one_view_does_not(demo):
             strict=True,
         )
     )
-    assert answers["tiles, LoRA per tile"] == "1.75" and answers["base model, one view"] != "1.75"
+    assert answers["tiles, LoRA per tile"] == "1.75" and answers["base model"] != "1.75"
     assert demo.locator(".column.wrong").count() >= 1
-    assert demo.locator("#ground-truth").inner_text() == "It says: 1.75"
+    assert demo.locator("#ground-truth").inner_text() == "Right answer: 1.75"
     screenshot(demo, "answers")
 
 
@@ -68,9 +68,7 @@ def test_grid_moves(demo):
     before = demo.locator("#grid-image").get_attribute("src")
     demo.select_option("#grid", "3x3")
     demo.wait_for_function("before => document.getElementById('grid-image').src !== before", arg=before)
-    assert (
-        "9 tiles" in demo.locator("#facts").inner_text() or "3x3 tiles" in demo.locator("#facts").inner_text()
-    )
+    assert "3x3 tiles" in demo.locator("#facts").inner_text()
     assert "answers with its own" in demo.locator("#facts").inner_text()
 
 
@@ -78,14 +76,16 @@ def test_chat_goes_on_and_takes_images(demo):
     demo.get_by_role("tab", name="Chat").click()
     demo.fill("#utterance", "what shop is this?")
     demo.keyboard.press("Enter")
-    demo.wait_for_function("document.querySelectorAll('.turn.assistant')[0]?.innerText === 'sunrise 47'")
+    demo.wait_for_function(
+        "() => document.querySelectorAll('.turn.assistant')[0]?.innerText === 'sunrise 47'"
+    )
     idle(demo, "turns")
 
     demo.set_input_files("#more", resources.samples() / "sign.png")
     demo.wait_for_selector("#attached img")
     demo.fill("#utterance", "what is the total?")
     demo.keyboard.press("Enter")
-    demo.wait_for_function("document.querySelectorAll('.turn').length === 4")
+    demo.wait_for_function("() => document.querySelectorAll('.turn').length === 4")
     idle(demo, "turns")
     assert demo.locator(".turn.user img").count() == 2 and demo.locator("#attached img").count() == 0
     assert demo.locator(".turn.assistant").all_inner_texts()[1].strip(" …")
@@ -120,12 +120,14 @@ def test_captions_by_stages(demo):
 
     slider = demo.locator("#thresholds input[name=ocr]")
     slider.fill("1")
-    demo.wait_for_function("document.querySelector('#caption-rows').innerText.includes('lines of text\\t0')")
+    demo.wait_for_function(
+        "() => document.querySelector('#caption-rows').innerText.includes('lines of text\\t0')"
+    )
 
 
 def test_own_image_and_what_is_none(demo, tmp_path):
     demo.set_input_files("#file", resources.samples() / "coffee.jpg")
-    demo.wait_for_function("document.getElementById('facts').innerText.includes('600 x 400')")
+    demo.wait_for_function("() => document.getElementById('facts').innerText.includes('600 x 400')")
     assert demo.locator("#questions li").count() == 0
 
     (tmp_path / "text.png").write_text("no image")

@@ -32,7 +32,10 @@ def test_list_of_cc3m_is_matched_by_position(folder, tmp_path):
     listing = list_images([folder], file)
 
     assert captions_of(listing) == {"000000000.png": "a sign", "000000001.png": 'a "quoted" word'}
-    assert listing.remarks() == ["original captions: 2 of 2 images have one; 1 of 3 captions match no image"]
+    assert listing.remarks() == [
+        "original captions: 2 of 2 images have one; 1 of 3 captions match no image; names that are numbers "
+        "were taken for lines of the list, counted from 0"
+    ]
 
 
 def test_list_of_cc3m_is_matched_by_the_address_that_a_downloader_wrote(folder, tmp_path):

@@ -15,8 +15,12 @@ from monkeylib.captions.annotations import ExpertOutput, Provenance, Region
 from monkeylib.captions.composers import rules
 from monkeylib.captions.experts import Expert
 from monkeylib.captions.failures import StageFailed
+from monkeylib.captions.input_images import find_images, list_images
+from monkeylib.captions.pipeline import LocalEngine
 from monkeylib.captions.record_files import read_records
+from monkeylib.digests import bytes_digest
 from monkeylib.runs import RunDiffers
+from tests.support.image_containers import png, webdataset
 
 
 class Colours(Expert):
@@ -200,6 +204,54 @@ def test_expert_that_cannot_be_loaded_is_tried_once(images, tmp_path):
 
     # The next run may do without it.
     assert _summary(images, Colours(), tmp_path / "out", fresh=True).failed == 0
+
+
+def test_listed_images_are_run_as_those_in_memory(images, tmp_path):
+    folder = images[0].parent
+    for name, inputs in (("one", find_images([folder])), ("two", list_images([folder]))):
+        summary = pipeline.Pipeline([Colours()], batch_size=2).run(
+            inputs, tmp_path / name, shard_size=2, report=3, progress=False
+        )
+        assert (summary.described, summary.shards) == (5, 3)
+    one, two = ((tmp_path / name / "records.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+    # Some of the images are new: they alone are run.
+    Image.new("RGB", (20, 10), (9, 9, 99)).save(folder / "9.png")
+    expert = Colours()
+    run = pipeline.Pipeline([expert], batch_size=2)
+    assert run.run(list_images([folder]), tmp_path / "two", shard_size=2, progress=False).already == 2
+    assert expert.batches == [1]
+
+
+def test_images_of_a_container_are_run_once(tmp_path):
+    listing = list_images(
+        [webdataset(tmp_path / "0.tar", {"a": "one", "b": "two", "c": "three"}, broken="b")]
+    )
+    run = pipeline.Pipeline([Colours()], batch_size=2)
+    summary = run.run(listing, tmp_path / "out", shard_size=2, progress=False)
+    assert (summary.described, summary.failed, summary.pending) == (2, 1, 0)
+
+    records = list(read_records(tmp_path / "out" / "records.jsonl"))
+    assert [(record.name, record.original_caption) for record in records] == [
+        ("0/a", "one"), ("0/b", "two"), ("0/c", "three")
+    ]  # fmt: skip
+    assert records[1].failures[0].kind == "unsupported" and records[0].sha256 == bytes_digest(png(0))
+    assert run.run(listing, tmp_path / "out", shard_size=2, progress=False).already == 2
+
+
+def test_images_that_change_while_they_are_planned_end_the_run(images, tmp_path):
+    class Late(LocalEngine):
+        def run(self, *arguments):
+            Image.new("RGB", (20, 10)).save(images[0].parent / "0a.png")
+            yield from super().run(*arguments)
+
+    listing, run = list_images([images[0].parent]), pipeline.Pipeline([Colours()])
+    with pytest.raises(ValueError, match="images were changed while the run was planned: run the same"):
+        run.run(listing, tmp_path / "out", engine=Late(), shard_size=2, progress=False)
+    assert (
+        run.run(list_images([images[0].parent]), tmp_path / "out", shard_size=2, progress=False).records == 6
+    )
 
 
 # --- failures -----------------------------------------------------------------------------------------

@@ -292,7 +292,7 @@ def test_caption_takes_folders_original_captions_and_writes_a_report(call, monke
     options = ["--out", tmp_path / "d", "--experts", "colour", "--captions", tmp_path / "c.json"]
     code, output, errors = call("caption", folder, *options, "--shard-size", 1, "--low-memory")
 
-    assert (code, errors) == (0, "original captions: 1 of 2 images have one\n")
+    assert (code, errors) == (0, "monkeylib: original captions: 1 of 2 images have one\n")
     assert output.startswith("a.png: An image of colour (1, 2, 5). Mine.\nmore/a.png: An image")
     assert output.endswith(f"report: {tmp_path / 'd' / 'report.html'}\n")
     assert len(list((tmp_path / "d").glob("shards/*.parquet"))) == 2

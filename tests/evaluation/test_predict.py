@@ -2,6 +2,7 @@
 
 import multiprocessing
 import re
+import threading
 import time
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 
 from monkeylib import prompts
 from monkeylib.evaluation import examples as evaluation_examples
+from monkeylib.evaluation import predict as evaluation_predict
 from monkeylib.evaluation.examples import Example, read_complete_lines, read_predictions
 from monkeylib.evaluation.predict import TooManyFailures, predict
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
@@ -32,6 +34,29 @@ def test_predictions_hold_the_example_and_the_fingerprint_of_the_model(monkey, t
     assert row.answers == ["yes", "no"] and row.image == "image 1" and row.prompt == "vqa"
     assert row.meta == {"family": "general", "answer_box": [1.0, 2.0]}
     assert row.model == monkey_fingerprint(monkey, 3)
+
+
+def test_images_of_the_next_batch_are_opened_while_one_is_answered(tmp_path, monkeypatch):
+    opened = [threading.Event() for _ in range(3)]
+    count = iter(opened)
+    open_images = evaluation_predict.open_images
+
+    def watched_open(*arguments):
+        images = open_images(*arguments)
+        next(count).set()
+        return images
+
+    is_open = []
+
+    def answer(batch):
+        if len(is_open) < 2:
+            is_open.append(opened[len(is_open) + 1].wait(30))
+        return _echo(batch)
+
+    monkeypatch.setattr(evaluation_predict, "open_images", watched_open)
+    examples = noise_questions.make_examples(3, 1)
+    predict(answer, examples, tmp_path / "p.jsonl", batch_size=1, progress=False, name="echo")
+    assert is_open == [True, True]
 
 
 def test_interrupted_run_ends_with_the_same_file(monkey, tmp_path):

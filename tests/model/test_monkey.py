@@ -94,6 +94,28 @@ def test_features_of_a_chunk_of_views_are_gone_before_the_next_one(tiny, process
     assert torch.allclose(tokens, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_gradients_do_not_depend_on_chunks_of_views(
+    tiny, processor, make_image, monkeypatch, is_checkpointed
+):
+    inputs = processor(images=[make_image(seed) for seed in range(2)], text=["x"] * 2)
+    gradients = []
+    for chunk_bytes, checkpointed in ((2**30, False), (0, is_checkpointed)):
+        monkeypatch.setattr(vision, "CPU_CHUNK_BYTES", chunk_bytes)
+        model = tiny(lora_dropout=0.0).train()
+        model.freeze_for_finetuning()
+        if checkpointed:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+
+        model.get_image_features(inputs["pixel_values"], inputs["grids"]).square().sum().backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters()})
+
+    assert gradients[0]["resampler.query"].abs().max() > 0
+    for name, gradient in gradients[0].items():
+        if gradient is not None:
+            assert torch.allclose(gradients[1][name], gradient, rtol=1e-3, atol=1e-5), name
+
+
 @torch.no_grad()
 def test_image_decides_the_answer(tiny, processor, make_image):
     model = tiny()
