@@ -56,7 +56,7 @@ class ReportedScore(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    model: Literal["Monkey", "Qwen-VL"]
+    model: str
     value: float
     source: Literal["Table 2", "Table 3", "text", "chart", "derived"] = Field(alias="from")
 

@@ -3,7 +3,8 @@
 All are printed times 100, as in papers: shares, CIDEr-D and MME's sums of shares.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
@@ -21,7 +22,11 @@ from monkeylib.tables import Row, Value
 PAPER_TABLE = "benchmarks"
 
 
-def reported_scores(benchmark: Benchmark) -> dict[str, str]:
+# Monkey and the model that it is made from, whose scores stand beside ours in every table.
+COMPARED = ("Monkey", "Qwen-VL")
+
+
+def reported_scores(benchmark: Benchmark, models: Collection[str] = COMPARED) -> dict[str, str]:
     """Return the scores that the paper reports, by column, in points of the benchmark's `paper_metric`.
 
     This is the only place where scores that weren't measured here enter the tables. A score that doesn't come
@@ -29,10 +34,30 @@ def reported_scores(benchmark: Benchmark) -> dict[str, str]:
     """
     scores = {}
     for reported in benchmark.reported:
+        if reported.model not in models:
+            continue
         origin = "" if reported.source.startswith("Table") else f" ({reported.source})"
         scores[f"{reported.model} (paper)"] = f"{reported.value:.1f}{origin}"
 
     return scores
+
+
+def paper_models_table() -> list[Row]:
+    """Return a line for each of the paper's benchmarks, with the scores that it reports of all models.
+
+    Columns: `benchmark`, its title, and the models: those with fewer scores first, Qwen-VL and Monkey last.
+    """
+    reported = [
+        (benchmark.title, {score.model: score.value for score in benchmark.reported})
+        for name, benchmark in BENCHMARKS.items()
+        if benchmark.reported and not name.startswith("released-")
+    ]
+    counts = Counter(model for _, scores in reported for model in scores)
+    others = sorted(counts.keys() - set(COMPARED), key=lambda model: (counts[model], model))
+    models = [*others, *reversed(COMPARED)]
+    return [
+        {"benchmark": title, **{model: scores.get(model) for model in models}} for title, scores in reported
+    ]
 
 
 def summary_table(rows: Sequence[ScoreRow]) -> list[Row]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -38,6 +39,78 @@ def draw_models(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
 
     axes[0, 0].set_ylim(0, 100)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
+    return fig
+
+
+def draw_radar(rows: Sequence[Row], filled: Sequence[str], other: str = "other models") -> Figure:
+    """Draw scores of benchmarks on axes around a circle, each in percent of the best score on it.
+
+    Args:
+        rows: a row for each benchmark: its name as `benchmark`, and scores by the name of the model; None
+            where there is none.
+        filled: the models that are drawn as areas; the best of all others is a point.
+        other: what to call these.
+
+    Raises:
+        ValueError: there are fewer than three benchmarks on which all filled models have a score.
+    """
+    rows = [row for row in rows if all(row.get(model) is not None for model in filled)]
+    if len(rows) < 3:
+        raise ValueError(
+            f"a radar needs three benchmarks with scores of {', '.join(filled)}: got {len(rows)}"
+        )
+
+    angles = np.linspace(0, 2 * np.pi, len(rows), endpoint=False)
+    scores = [{name: float(value) for name, value in _scores_of(row).items()} for row in rows]
+    best = [max(values.values()) for values in scores]
+
+    fig, ax = plt.subplots(figsize=(6.4, 6), subplot_kw={"projection": "polar"})
+    for model, colour in zip(filled, COLOURS, strict=False):
+        shares = [100 * values[model] / top for values, top in zip(scores, best, strict=True)]
+        # Closed: the first point once more.
+        ax.plot([*angles, angles[0]], [*shares, shares[0]], color=colour, label=model)
+        ax.fill(angles, shares, color=colour, alpha=0.12)
+
+    points = []
+    for angle, values, top in zip(angles, scores, best, strict=True):
+        others = [value for model, value in values.items() if model not in filled]
+        if others:
+            points.append((angle, 100 * max(others) / top))
+    if points:
+        ax.plot(*zip(*points, strict=True), "o", color=COLOURS[-1], markersize=4, label=other)
+
+    ax.set(xticks=angles, xticklabels=[row["benchmark"] for row in rows], ylim=(0, 105), yticks=[25, 50, 75])
+    ax.set_yticklabels(["25 %", "50 %", "75 %"], color=COLOURS[-1])
+    ax.spines["polar"].set_visible(False)
+    fig.legend(loc="outside lower center", ncols=len(filled) + 1)
+    return fig
+
+
+def _scores_of(row: Row) -> dict[str, object]:
+    """Return the scores of a row, without the name of its benchmark."""
+    return {name: value for name, value in row.items() if name != "benchmark" and value is not None}
+
+
+def draw_paired_differences(rows: Sequence[Row], title: str) -> Figure:
+    """Draw paired differences as a forest plot: a point with its interval for each split.
+
+    Args:
+        rows: `split`, and `difference`, `low` and `high` as shares.
+        title: what minus what, for the axis.
+    """
+    fig, ax = plt.subplots(figsize=(7, 0.9 + 0.42 * len(rows)))
+    places = list(range(len(rows)))
+    columns = {name: [100 * float(row[name] or 0) for row in rows] for name in ("difference", "low", "high")}
+
+    ax.axvline(0, color=COLOURS[1], linewidth=1)
+    draw_intervals(ax, columns["difference"], places, columns["low"], columns["high"], horizontal=True)
+    ax.scatter(columns["difference"], places, color=COLOURS[0], zorder=3)
+    ax.set(
+        yticks=places,
+        yticklabels=[_title(str(row["split"])) for row in rows],
+        ylim=(len(rows) - 0.5, -0.5),
+        xlabel=title,
+    )
     return fig
 
 

@@ -138,3 +138,17 @@ def test_committed_table_is_computed_from_the_committed_scores():
     assert tables.read_table(score_tables.PAPER_TABLE, "nano") == score_tables.paper_table(
         tables.read_table("evaluation", "nano")
     )
+
+
+def test_table_of_the_papers_models_has_every_benchmark_and_ends_with_monkey():
+    rows = {row["benchmark"]: row for row in score_tables.paper_models_table()}
+    assert len(rows) == sum(
+        bool(benchmark.reported) and not name.startswith("released-")
+        for name, benchmark in BENCHMARKS.items()
+    )
+    assert rows["GQA"]["LLaVA-1.5"] == 62.0 and rows["GQA"]["Monkey"] == 60.7
+    assert rows["TextVQA"]["Flamingo-80B"] is None
+    assert list(rows["GQA"])[-2:] == ["Qwen-VL", "Monkey"]
+
+    # Beside our own scores only Monkey and its base stand.
+    assert set(score_tables.reported_scores(BENCHMARKS["gqa"])) == {"Monkey (paper)", "Qwen-VL (paper)"}

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.container import BarContainer
 
-from monkeylib.plots.scores import draw_models
+from monkeylib.plots.scores import draw_models, draw_paired_differences, draw_radar
 
 NAMES = {"base": "base at 96 px", "monkey": "Monkey at 192 px"}
 
@@ -54,3 +54,31 @@ def test_models_are_drawn_as_bars_and_each_metric_has_its_axes():
 def test_missing_score_raises():
     with pytest.raises(KeyError, match="nano-large"):
         draw_models(ROWS[:3], NAMES)
+
+
+def test_radar_is_in_percent_of_the_best_score_of_each_benchmark():
+    rows = [
+        {"benchmark": "A", "old": 40.0, "base": 30.0, "monkey": 50.0},
+        {"benchmark": "B", "old": None, "base": 20.0, "monkey": 10.0},
+        {"benchmark": "C", "old": 80.0, "base": 20.0, "monkey": 40.0},
+        {"benchmark": "D", "old": 80.0, "base": None, "monkey": 40.0},
+    ]
+    ax = draw_radar(rows, ["base", "monkey"], "another").axes[0]
+    base, monkey, others = ax.lines
+    assert base.get_ydata().tolist() == [60, 100, 25, 60] and base.get_label() == "base"
+    assert monkey.get_ydata().tolist() == [100, 50, 50, 100]
+    assert others.get_ydata().tolist() == [80, 100] and others.get_label() == "another"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["A", "B", "C"]
+
+    with pytest.raises(ValueError, match="three benchmarks with scores of base, monkey: got 2"):
+        draw_radar(rows[1:], ["base", "monkey"])
+
+
+def test_paired_differences_are_points_with_intervals():
+    rows = [
+        {"split": "nano-fine", "difference": 0.5, "low": 0.4, "high": 0.6},
+        {"split": "nano-large", "difference": -0.03, "low": -0.1, "high": 0.02},
+    ]
+    ax = draw_paired_differences(rows, "points").axes[0]
+    assert ax.collections[-1].get_offsets().tolist() == [[50, 0], [-3, 1]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["small text", "large text"]
