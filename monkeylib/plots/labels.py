@@ -88,17 +88,20 @@ def separate_labels(labels: Sequence[Text]) -> None:
 
     placed: list[Bbox] = []
     for label in labels:
-        box = label.get_window_extent().padded(padding)
+        box = label.get_window_extent()
         around = label.axes.get_window_extent()
 
         # Into the axes sideways, then to the nearest free height.
         sideways = max(around.x0 - box.x0, 0) or min(around.x1 - box.x1, 0)
         for step in sorted(range(-_MOST_STEPS, _MOST_STEPS + 1), key=abs):
-            moved = box.translated(sideways, step * box.height / 2)
+            up = step * box.height / 2
+            moved = box.translated(sideways, up)
             is_inside = around.y0 <= moved.y0 and moved.y1 <= around.y1
-            if is_inside and not any(_overlap(moved, other, 0) for other in placed):
-                placed.append(moved)
-                _move(label, moved.x0 - box.x0, moved.y0 - box.y0)
+            is_free = not any(_overlap(moved.padded(padding), other, 0) for other in placed)
+            # A label that has stood a little outside stays where it is.
+            if is_free and (is_inside or step == 0):
+                placed.append(moved.padded(padding))
+                _move(label, sideways, up)
                 break
         else:
             label.set_visible(False)
