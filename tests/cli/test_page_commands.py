@@ -4,6 +4,7 @@ The blocks of a page run one after the other in a folder of their own. It has th
 at their places, `shop`, two images with questions about them, and `photos`.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -102,6 +103,12 @@ def test_marked_commands_are_accepted_by_the_command_line(page):
             arguments = pages.monkeylib_arguments(words)
             if arguments is not None:
                 parse(arguments)
+
+
+def test_guide_to_the_command_line_lists_the_commands_in_their_order():
+    rows = re.findall(r"^\| `(\w+)` \|", pages.read("docs/command-line.md"), re.MULTILINE)
+    commands = typer.main.get_command(app.app).commands
+    assert rows == [name for name in app.ORDER if name in commands] and set(rows) == set(commands)
 
 
 def test_command_with_an_unknown_option_is_not_accepted():
