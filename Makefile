@@ -15,13 +15,15 @@ LOCKENV := .lock-venv
 AUDITENV := .audit-venv
 HARNESSENV := .harness-venv
 BROWSERENV := .browser-venv
+DOCSENV := .docs-venv
+SITE    := data/cache/site
 LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,serve,demo,explore,dev
 
 # A kernel of this environment wins over one that the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test test-notebooks test-harness test-browser torture lab nano-base nano-llava lint lock audit clean
+.PHONY: help install reproduce ablations test test-notebooks test-harness test-browser torture docs lab nano-base nano-llava lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +84,19 @@ $(BROWSERENV)/.installed: $(STAMP) requirements-browser.lock
 	@$(BROWSERENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-compile -r requirements-browser.lock
 	@touch $@
 
+# In an environment of its own, which needs neither the library's nor torch.
+docs: $(DOCSENV)/.installed ## make the site of guides, notebooks and reference, and follow its links (minutes)
+	$(DOCSENV)/bin/python docs/site/stage.py $(SITE)/source
+	NO_MKDOCS_2_WARNING=1 $(DOCSENV)/bin/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+	$(DOCSENV)/bin/python docs/site/check_links.py $(SITE)/html
+	@echo "Open $(SITE)/html/index.html"
+
+$(DOCSENV)/.installed: requirements-docs.lock
+	@rm -f $@
+	@test -x $(DOCSENV)/bin/python || $(PYTHON) -m venv $(DOCSENV)
+	@$(DOCSENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r requirements-docs.lock
+	@touch $@
+
 torture: $(STAMP) ## try broken inputs, full disks, signals and kills (20 minutes): KILLS=300, TORTURE_ARGS=--resume
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills $(KILLS) $(TORTURE_ARGS)
 
@@ -117,4 +132,4 @@ audit: $(STAMP) ## look for known vulnerabilities of the locked packages, and li
 	$(AUDITENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 clean: ## remove runs, caches and the environment (results and figures stay)
-	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) $(HARNESSENV) $(BROWSERENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) $(HARNESSENV) $(BROWSERENV) $(DOCSENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis

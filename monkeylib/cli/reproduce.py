@@ -18,7 +18,7 @@ def reproduce(
     update_notebooks: Annotated[
         bool,
         typer.Option(
-            "--update-notebooks", help="Then update the committed notebooks and the README's tables."
+            "--update-notebooks", help="Then update the committed notebooks and the results that pages state."
         ),
     ] = False,
 ) -> None:
@@ -50,11 +50,11 @@ def reproduce(
 
 
 def _update_committed_files() -> None:
-    """Write the executed notebooks and the tables of the README and the data card into the repository."""
+    """Write the executed notebooks and the results that pages state into the repository."""
     from monkeylib.reproduce import headers, series
-    from monkeylib.reproduce.tables import update_page
+    from monkeylib.reproduce.tables import PAGES, update_page
 
-    pages = [resources.REPOSITORY / "README.md", resources.REPOSITORY / "data" / "README.md"]
+    pages = [resources.REPOSITORY / page for page in PAGES]
     paths = [*series.update_notebooks(), *pages]
     headers.write_minutes()
     headers.write_headers()

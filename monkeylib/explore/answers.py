@@ -19,7 +19,7 @@ from monkeylib.monkey import Monkey
 from monkeylib.processing import GridInput
 from monkeylib.session import Session
 
-BASE = "base model, one view"
+BASE = "base model"
 _SESSIONS = 8  # that stay, each with its image's visual tokens, keys and values
 
 

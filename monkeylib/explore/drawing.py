@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 
-import matplotlib as mpl
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.colors import LinearSegmentedColormap
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from monkeylib.explore.tiles import TiledImage, to_image
 from monkeylib.plots.style import COLOURS
 from monkeylib.tiling import tile_boxes
 
+# Of attention, from none to most. On white, nothing changes; under red, black can still be read.
+COLOUR_MAP = LinearSegmentedColormap.from_list("attention", ("#ffffff", "#ffdca8", "#f58a2c", "#d7301f"))
 SIDE = 512  # pixels of the longer side of a drawn image
 _LINE = 2  # pixels
 _FONT = 16  # pixels
@@ -79,19 +81,17 @@ def overlay_attention(
         image: what is attended to.
         attention: `[rows, cols]` over it.
         maximum: the attention that has the brightest colour; its own largest value by default. Images that
-            are compared have one.
+            are compared have one. Colours follow the square root, so that small values show beside it.
         side: pixels of the longer side.
     """
     largest = float(attention.max()) if maximum is None else maximum
-    strength = (attention.float() / max(largest, 1e-12)).clamp(0, 1).numpy()
+    strength = (attention.float() / max(largest, 1e-12)).clamp(0, 1).sqrt().numpy()
 
-    grey = enlarge(image, side).convert("L").convert("RGB")
-    colours = (mpl.colormaps["magma"](strength)[..., :3] * 255).astype(np.uint8)
-    colours = Image.fromarray(colours).resize(grey.size, Image.Resampling.NEAREST)
-    # Where there is little attention, the image itself shows.
-    alpha = Image.fromarray((255 * (0.15 + 0.65 * strength)).astype(np.uint8))
-    alpha = alpha.resize(grey.size, Image.Resampling.BILINEAR)
-    return Image.composite(colours, grey, alpha)
+    # Colour is multiplied onto the pale image, so that what is attended to can be read.
+    grey = enlarge(image, side).convert("L").point(lambda value: 40 + value * 215 // 255)
+    colours = (COLOUR_MAP(strength)[..., :3] * 255).astype(np.uint8)
+    colours = Image.fromarray(colours).resize(grey.size, Image.Resampling.BILINEAR)
+    return ImageChops.multiply(grey.convert("RGB"), colours)
 
 
 def grid_choices(max_tiles: int) -> list[str]:

@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.text import Text
 from PIL import Image
 
 from monkeylib.boxes import Box, iou, released_iou
 from monkeylib.captions import filtering
 from monkeylib.captions.annotations import Record, Region, reading_order
+from monkeylib.plots.labels import separate_labels
 from monkeylib.plots.style import COLOURS, INK, draw_intervals
 from monkeylib.tables import Row
 
@@ -54,8 +56,9 @@ def draw_annotations(images: Sequence[Image.Image], records: Sequence[Record], c
     for ax in axes.flat:
         ax.set_axis_off()
 
+    labels = []
     for ax, image, record in zip(axes.flat, images, records, strict=False):
-        _draw_record(ax, image, record)
+        labels += _draw_record(ax, image, record)
 
     legend = {
         "region": Line2D([], [], color=REGION),
@@ -63,10 +66,14 @@ def draw_annotations(images: Sequence[Image.Image], records: Sequence[Record], c
         "dropped by the filter": Line2D([], [], color=DROPPED, ls="--"),
     }
     fig.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=3)
+
+    # Last, since labels are moved where the layout has put their images.
+    separate_labels(labels)
     return fig
 
 
-def _draw_record(ax: Axes, image: Image.Image, record: Record) -> None:
+def _draw_record(ax: Axes, image: Image.Image, record: Record) -> list[Text]:
+    """Draw an image with its annotations, and return the labels of its regions, the best first."""
     _show(ax, image)
     ax.set_title(record.name)
 
@@ -77,8 +84,8 @@ def _draw_record(ax: Axes, image: Image.Image, record: Record) -> None:
     for line in record.lines:
         ax.add_patch(Polygon(line.quad, fill=False, edgecolor=TEXT, linewidth=1.5))
 
-    _label_regions(ax, record.regions)
     _write_below(ax, [line.text for line in reading_order(record.lines)])
+    return _label_regions(ax, record.regions)
 
 
 def _show(ax: Axes, image: Image.Image) -> None:
@@ -96,11 +103,15 @@ def _draw_box(ax: Axes, box: Box, colour: str, linestyle: str = "-") -> None:
     ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **style))
 
 
-def _label_regions(ax: Axes, regions: Sequence[Region]) -> None:
+def _label_regions(ax: Axes, regions: Sequence[Region]) -> list[Text]:
     """Write each name once, below the best of its regions, with its score or the number of regions.
 
     Names of regions on the right half end where the region ends, those of regions at the bottom lie inside.
+
+    Returns:
+        The labels, that of the best region first.
     """
+    labels = []
     names = [region.text for region in regions]
     best = {region.text: region for region in reversed(regions)}  # regions come with the best first
     badge = {"facecolor": REGION, "edgecolor": "none", "pad": 1.5}
@@ -112,7 +123,7 @@ def _label_regions(ax: Axes, regions: Sequence[Region]) -> None:
 
         count = names.count(region.text)
         label = f"{region.text} {region.score:.2f}" if count == 1 else f"{count} x {region.text}"
-        ax.text(
+        text = ax.text(
             x1 if on_right_half else x0,
             y1,
             label,
@@ -122,6 +133,8 @@ def _label_regions(ax: Axes, regions: Sequence[Region]) -> None:
             va="bottom" if y1 > 0.9 * bottom else "top",
             bbox=badge,
         )
+        labels.append(text)
+    return labels[::-1]
 
 
 def _write_below(ax: Axes, texts: Sequence[str]) -> None:
@@ -204,6 +217,7 @@ def draw_segments(
         ax.set_axis_off()
 
     badge = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
+    labels = []
     for number, (image, segments) in enumerate(zip(images, regions, strict=True)):
         # Each row of images is followed by the row of their segments.
         row, column = 2 * (number // columns), number % columns
@@ -216,10 +230,13 @@ def draw_segments(
                 continue
             x0, y0, x1, y1 = segment.box
             label = f"{segment.text} {segment.score:.2f}"
-            segment_ax.text(
+            text = segment_ax.text(
                 (x0 + x1) / 2, (y0 + y1) / 2, label, fontsize=6, color=INK, ha="center", bbox=badge
             )
+            labels.append((segment.score, text))
 
+    # The surest segments are named first; what then has no room goes without a name.
+    separate_labels([text for _, text in sorted(labels, key=lambda label: -label[0])])
     return fig
 
 

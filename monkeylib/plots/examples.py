@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
+from monkeylib.boxes import Box
 from monkeylib.evaluation.error_gallery import ImageOf, WrongAnswer, describe_prediction
 from monkeylib.experiments.qualitative import QualitativeExample
 from monkeylib.plots.images import (
@@ -16,6 +18,8 @@ from monkeylib.plots.images import (
     wrap_lines,
     write_below,
 )
+from monkeylib.plots.style import COLOURS
+from monkeylib.tiling import Grid, tile_boxes
 
 _MARK = {True: "✓", False: "✗"}  # right, wrong
 _ANSWER_HEIGHT = 0.45  # inches below an image
@@ -70,4 +74,48 @@ def draw_resolutions(
             answer = f"{_MARK[example.correct[model]]} {example.answers[model]}"
             write_below(ax, wrap_lines((f"{names[model]}:", answer)))
 
+    return fig
+
+
+def draw_two_answers(
+    image: Image.Image, box: Box, question: str, answers: Mapping[str, tuple[Grid, str, bool]], tile_size: int
+) -> Figure:
+    """Draw an image as each of several models sees it, the tiles outlined, with its answer below.
+
+    Args:
+        image: the image.
+        box: around the answer, in pixels of the image.
+        question: what the models were asked.
+        answers: what to call each model -> its grid, its answer, and whether that is right.
+        tile_size: side of a tile in pixels.
+    """
+    # The title of a panel, and the answer below it, in inches.
+    texts = 1.1
+    fig, axes = plt.subplots(1, len(answers), figsize=(3.4 * len(answers), 3.4 + texts), squeeze=False)
+    fig.suptitle(f"\u201c{question}\u201d", fontsize=13)
+
+    for ax, (title, (grid, answer, is_right)) in zip(axes.flat, answers.items(), strict=True):
+        size = (grid.cols * tile_size, grid.rows * tile_size)
+        scale = size[0] / image.width
+        show_image(ax, image.resize(size, Image.Resampling.BICUBIC), tuple(edge * scale for edge in box))
+
+        if grid.tiles > 1:
+            for x0, y0, x1, y1 in tile_boxes(grid, tile_size):
+                ax.add_patch(
+                    Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=COLOURS[0])
+                )
+        ax.set_title(title)
+
+        colour = COLOURS[2] if is_right else COLOURS[3]
+        ax.text(
+            0.5,
+            -0.04,
+            f"{_MARK[is_right]} {answer}",
+            transform=ax.transAxes,
+            ha="center",
+            va="top",
+            fontsize=16,
+            color=colour,
+            parse_math=False,
+        )
     return fig

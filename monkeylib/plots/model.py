@@ -8,6 +8,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from monkeylib.experiments.attention import AttentionMaps
@@ -182,6 +183,9 @@ def draw_query_positions(similarity: torch.Tensor, centres: torch.Tensor, querie
 def draw_attention(maps: AttentionMaps, queries: Sequence[int]) -> Figure:
     """Draw the resampler's attention, all queries and single ones, over the tiles and the global view.
 
+    All panels share one scale: a patch's weight in multiples of that of even attention, where each patch of a
+    view has the same.
+
     Args:
         maps: attention over one image.
         queries: numbers of the single queries; the same query of every view is drawn.
@@ -189,30 +193,42 @@ def draw_attention(maps: AttentionMaps, queries: Sequence[int]) -> Figure:
     tiles = join_tiles(maps.views[: maps.grid.tiles], maps.grid)
     rows = {"tiles": (tiles, maps.over_tiles), "global view": (maps.views[-1], maps.over_global_view)}
     columns = 2 + len(queries)
-    fig, axes = plt.subplots(2, columns, figsize=(1.9 * columns, 4.2))
+    fig, axes = plt.subplots(2, columns, figsize=(1.9 * columns + 0.6, 4.2))
+
+    # Weights of a query sum to 1 over the patches of a view.
+    patches = maps.weights.shape[-1] * maps.weights.shape[-2]
+    selected = (None, *queries)
+    highest = max(
+        float(attention_of(query).max()) * patches for _, attention_of in rows.values() for query in selected
+    )
 
     for row, (name, (pixels, attention_of)) in zip(axes, rows.items(), strict=True):
         show_image(row[0], pixels)
         row[0].set_title(name)
 
-        for ax, query in zip(row[1:], (None, *queries), strict=True):
-            _overlay(ax, pixels, attention_of(query))
+        for ax, query in zip(row[1:], selected, strict=True):
+            drawn = _overlay(ax, pixels, attention_of(query) * patches, highest)
             ax.set_title("all queries" if query is None else f"query {query}")
+
+    bar = fig.colorbar(drawn, ax=axes, shrink=0.8, label="attention, times even attention")
+    # As on the images, what is little attended to is pale.
+    bar.solids.set_alpha(None)
 
     for ax in axes[0]:
         _draw_grid(ax, maps)
     return fig
 
 
-def _overlay(ax: Axes, pixels: torch.Tensor, attention: torch.Tensor) -> None:
-    """Draw attention `[rows, cols]` over a pale version of `[3, H, W]`, scaled to its largest value."""
+def _overlay(ax: Axes, pixels: torch.Tensor, attention: torch.Tensor, highest: float) -> AxesImage:
+    """Draw attention `[rows, cols]`, from 0 to `highest`, over a pale version of `[3, H, W]`."""
     height, width = pixels.shape[-2:]
     ax.imshow(pixels.mean(0).numpy(), cmap="gray", vmin=-1, vmax=1)
 
-    strength = (attention / attention.max()).numpy()
+    opacity = 0.25 + 0.6 * (attention / highest).numpy()
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    ax.imshow(strength, cmap="magma", alpha=0.25 + 0.6 * strength, extent=extent)
+    drawn = ax.imshow(attention.numpy(), cmap="magma", vmin=0, vmax=highest, alpha=opacity, extent=extent)
     ax.set_axis_off()
+    return drawn
 
 
 def _draw_grid(ax: Axes, maps: AttentionMaps) -> None:

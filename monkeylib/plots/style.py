@@ -10,7 +10,7 @@ INK, PALE = "#22303c", "#c9d1d9"
 COLOURS = ("#0b6e99", "#e07b39", "#5a9a4a", "#b0437b", "#7d6bb0", "#8a8f98")
 STYLE = {
     "figure.dpi": 110,
-    "savefig.dpi": 110,
+    "savefig.dpi": 200,
     "savefig.bbox": "tight",
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",

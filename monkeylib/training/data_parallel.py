@@ -1,7 +1,9 @@
 """How devices share a batch: each gets its micro-batches, the same ones however often a run is resumed.
 
-a batch of 8 on 2 devices, in micro-batches of 2:   device 0   [0 1] [4 5]
-                                                    device 1   [2 3] [6 7]
+A batch of 8 on 2 devices, in micro-batches of 2:
+
+    device 0   [0 1] [4 5]
+    device 1   [2 3] [6 7]
 """
 
 from __future__ import annotations

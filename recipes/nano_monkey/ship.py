@@ -128,7 +128,11 @@ def write_card(profile: Profile, folder: Path) -> Path:
 
     answers = tables.read_csv(folder / ANSWERS)
     shown = [
-        {**row, "right": "yes" if row["right"] else "no", "log_likelihood": f"{row['log_likelihood']:.2f}"}
+        {
+            **row,
+            "right": "yes" if row["right"] == "True" else "no",
+            "log_likelihood": f"{row['log_likelihood']:.2f}",
+        }
         for row in answers
     ]
     text = CARD.substitute(
@@ -142,7 +146,7 @@ def write_card(profile: Profile, folder: Path) -> Path:
         scores=markdown_table(scores),
         sets=markdown_table(sets),
         answers=markdown_table(shown),
-        right=sum(bool(row["right"]) for row in answers),
+        right=sum(row["right"] == "True" for row in answers),
         asked=len(answers),
     )
     card = folder / "README.md"

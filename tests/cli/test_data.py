@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 
 from monkeylib import resources
@@ -162,38 +161,3 @@ def test_sheet_and_out_begin_at_home(call, tmp_path, image, monkeypatch):
     assert (tmp_path / "sheet.png").is_file()
     assert call("data", "convert", "~/m.jsonl", "--out", "~/m.json")[0] == 0
     assert (tmp_path / "m.json").is_file()
-
-
-def test_five_commands_of_the_readme_lead_from_images_and_a_csv_to_adapters(call, tmp_path, monkeypatch):
-    readme = (resources.REPOSITORY / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## Training on your own data")[2]
-    commands = [shlex.split(line) for line in section.split("```")[1].splitlines()[1:]]
-    assert [command[0] for command in commands] == [".venv/bin/monkeylib"] * 5
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "shop").mkdir()
-    for name in ("sign.png", "receipt.png", "form.png"):
-        shutil.copy(resources.samples() / name, tmp_path / "shop" / name)
-    questions = ["sign.png,what does the white sign say?,please", "receipt.png,how much is the juice?,1.86"]
-    header = "image,question,answer"
-    (tmp_path / "shop" / "train.csv").write_text("\n".join([header, *questions]) + "\n")
-    (tmp_path / "shop" / "test.csv").write_text(f"{header}\nform.png,what is the name?,3\n")
-
-    outputs = []
-    for command in commands:
-        code, output, errors = call(*command[1:])
-        assert code == 0, (command, errors)
-        outputs.append(output)
-
-    assert "train: a table, questions and answers" in outputs[0]
-    assert "<receipt.png: 80 tokens> how much is the juice? answer: «1.86<|endoftext|>»" in outputs[0]
-    assert "shop.parquet: 2 records" in outputs[1]
-    assert (tmp_path / "shop-run" / "model" / "model.safetensors").is_file()
-
-    # One held-out question, scored by both metrics.
-    scores = (tmp_path / "shop-scores" / "scores.csv").read_text()
-    assert "anls" in scores and "exact_match" in scores
-    assert '"what is the name?"' in (tmp_path / "shop-scores" / "test.jsonl").read_text()
-
-    # An adapter for each tile.
-    assert len(list((tmp_path / "shop-adapters").glob("tile-*/adapter_model.safetensors"))) == 4

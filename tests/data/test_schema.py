@@ -1,4 +1,4 @@
-"""The data card shows every option of a mixture, in examples that parse."""
+"""The guide to your own data shows every option of a mixture, in examples that parse."""
 
 import re
 
@@ -7,11 +7,11 @@ import yaml
 from monkeylib import resources
 from monkeylib.data.schema import Columns, DatasetEntry, MixtureFile, Validation
 
-README = (resources.REPOSITORY / "data" / "README.md").read_text(encoding="utf-8")
-EXAMPLES = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
+GUIDE = (resources.REPOSITORY / "docs" / "own-data.md").read_text(encoding="utf-8")
+EXAMPLES = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]
 
 
-def test_examples_of_the_data_card_are_mixtures():
+def test_examples_of_the_guide_are_mixtures():
     short, complete = (MixtureFile.model_validate(example) for example in EXAMPLES)
     assert [entry.name for entry in short.sets] == ["invoices", "textvqa"]
     assert complete.sets[2].paths == ["pages-dev.json"]

@@ -7,6 +7,7 @@ from PIL import Image
 from monkeylib.captions.annotations import DroppedAnnotation, Mask, OcrLine, Record, Region
 from monkeylib.experiments.description_levels import FILTERS, LEVELS
 from monkeylib.plots import captions as plots
+from monkeylib.plots.labels import overlapping_labels
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +153,19 @@ def test_levels_have_a_panel_for_each_metric_and_a_line_for_each_filter():
 
     with pytest.raises(ValueError, match="no rows of 'charm'"):
         plots.draw_levels(rows, ["charm"])
+
+
+def test_labels_of_crowded_regions_and_segments_stand_apart():
+    crowd = tuple(
+        region(name, (300 + 4 * n, 200, 420, 300 + 3 * n), 0.9 - 0.1 * n)
+        for n, name in enumerate(("Egyptian cat", "lynx", "tabby cat", "motorcycle", "binder"))
+    )
+    fig = plots.draw_annotations([IMAGE], [record(regions=crowd)], columns=1)
+    assert overlapping_labels(fig) == []
+    assert {text.get_text()[:-5] for text in fig.axes[0].texts if text.get_text()} == {
+        part.text for part in crowd
+    }
+
+    fig = plots.draw_segments([IMAGE], [crowd * 3], columns=1)
+    assert overlapping_labels(fig) == []
+    assert fig.axes[1].texts[0].get_visible()

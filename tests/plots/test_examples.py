@@ -1,9 +1,11 @@
 import matplotlib.pyplot as plt
 import pytest
+from PIL import Image
 
 from monkeylib.evaluation.examples import Prediction
 from monkeylib.experiments.qualitative import QualitativeExample
-from monkeylib.plots.examples import draw_resolutions
+from monkeylib.plots.examples import draw_resolutions, draw_two_answers
+from monkeylib.tiling import Grid
 
 EXAMPLE = QualitativeExample(
     Prediction(
@@ -46,4 +48,18 @@ def test_answers_are_boxed_at_every_resolution():
     )
 
     assert texts(small) == "base at 96 px: ✗ rain fob" and texts(large) == "Monkey: ✓ rain feb"
+    plt.close(fig)
+
+
+def test_two_answers_stand_below_what_each_model_sees():
+    answers = {"base": (Grid(1, 1), "50.88", False), "Monkey": (Grid(2, 2), "49.35", True)}
+    fig = draw_two_answers(Image.new("RGB", (192, 192)), (10, 20, 30, 40), "what is the total?", answers, 96)
+    base, monkey = fig.axes
+
+    assert fig.get_suptitle() == "\u201cwhat is the total?\u201d"
+    assert base.images[0].get_array().shape == (96, 96, 3)
+    assert monkey.images[0].get_array().shape == (192, 192, 3)
+    assert texts(base) == "✗ 50.88" and texts(monkey) == "✓ 49.35"
+    # The box of the answer, and four tiles.
+    assert len(boxes(base)) == 1 and len(boxes(monkey)) == 5
     plt.close(fig)

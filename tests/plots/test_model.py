@@ -96,15 +96,27 @@ def test_attention_is_drawn_for_all_queries_and_for_single_ones():
     weights = torch.rand(5, 4, 2, 2)
     maps = AttentionMaps(torch.rand(5, 3, 8, 8), weights, Grid(2, 2))
     fig = draw_attention(maps, [1, 3])
-    axes = np.reshape(fig.axes, (2, 4))
+    axes = np.reshape(fig.axes[:8], (2, 4))
     titles = [ax.get_title() or ax.get_title(loc="left") for ax in axes[0]]
 
     assert titles == ["tiles", "all queries", "query 1", "query 3"]
     displayed = axes[0, 2].images[1].get_array()
 
-    assert np.allclose(displayed, maps.over_tiles(1) / maps.over_tiles(1).max())
+    assert np.allclose(displayed, maps.over_tiles(1) * 4)  # of a view of 2 x 2 patches
     assert axes[1, 3].images[1].get_array().shape == (2, 2) and axes[0, 0].images[0].get_array().shape == (
         16,
         16,
         3,
     )
+
+
+def test_attention_has_one_scale_with_a_colour_bar():
+    weights = torch.full((2, 4, 2, 2), 0.25)
+    weights[0, 1] = torch.tensor([[0.7, 0.1], [0.1, 0.1]])
+    fig = draw_attention(AttentionMaps(torch.rand(2, 3, 8, 8), weights, Grid(1, 1)), [1, 3])
+
+    overlays = [ax.images[1] for ax in fig.axes if len(ax.images) == 2]
+    assert len(overlays) == 6
+    for overlay in overlays:
+        assert overlay.get_clim() == (0, pytest.approx(2.8))
+    assert fig.axes[-1].get_ylabel() == "attention, times even attention"

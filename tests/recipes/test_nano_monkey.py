@@ -21,6 +21,12 @@ def test_card_follows_from_the_results(tmp_path):
     card = ship.write_card(profiles.load_profile("nano"), tmp_path)
     assert card.read_text() == (FOLDER / "README.md").read_text()
 
+    stated = tables.read_csv(FOLDER / ship.ANSWERS)
+    right = sum(str(row["answer"]) == str(row["truth"]) for row in stated)
+    assert f"of which {right} of {len(stated)} are answered rightly" in card.read_text() and right < len(
+        stated
+    )
+
 
 def test_answers_of_the_card_are_those_of_the_weights(monkey):
     stated = tables.read_csv(FOLDER / ship.ANSWERS)

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from monkeylib.reproduce import tables
@@ -38,3 +40,29 @@ def test_page_is_filled_from_the_result_tables(monkeypatch, tmp_path):
     tables.update_page(page)
 
     assert page.read_text() == "<!-- table:main -->\n| a |\n| ---: |\n| 1 |\n<!-- /table -->\n"
+
+
+SENTENCE = "It scores <!-- value:main score +.1f x100 model=a split=fine -->old<!-- /value --> points."
+
+
+def test_numbers_in_sentences_are_filled():
+    rows = [
+        {"model": "a", "split": split, "score": score} for split, score in (("fine", 0.125), ("large", 0.5))
+    ]
+    filled = tables.fill_values(SENTENCE, lambda name: rows)
+    assert filled == SENTENCE.replace("old", "+12.5")
+    assert tables.fill_values(filled, lambda name: rows) == filled
+    assert tables.fill_values("no number", lambda name: rows) == "no number"
+
+    for wrong in ("split=other", "model=a"):
+        page = re.sub(" model=.*? -->", f" {wrong} -->", SENTENCE)
+        with pytest.raises(ValueError, match="names one number of one row"):
+            tables.fill_values(page, lambda name: rows)
+    with pytest.raises(ValueError, match="column of numbers"):
+        tables.fill_values(SENTENCE.replace("score ", "split "), lambda name: rows)
+
+
+@pytest.mark.parametrize("page", ["<!-- value:main score -->1<!-- /value -->", "1<!-- /value -->"])
+def test_value_that_is_marked_wrongly_raises(page):
+    with pytest.raises(ValueError, match="A number is marked as"):
+        tables.fill_values(page, lambda name: [])

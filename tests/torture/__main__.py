@@ -28,7 +28,7 @@ from tests.torture.cases import Case, Result, run_cases
 
 TABLE = resources.results(resources.COMMITTED_PROFILE) / "torture.csv"
 OUTCOMES = resources.runs(resources.COMMITTED_PROFILE) / "torture"
-README = resources.REPOSITORY / "README.md"
+PAGE = resources.REPOSITORY / "docs" / "robustness.md"
 
 AREAS: dict[str, Callable[[argparse.Namespace], Iterator[Case]]] = {
     "images": lambda arguments: images.cases(),
@@ -128,8 +128,8 @@ def main() -> None:
 
     minutes = (time.monotonic() - start) / 60
     tables.print_table(rows, f"torture, {minutes:.0f} minutes", Console())
-    update_page(README)
-    print(f"wrote {resources.display_path(TABLE)} and its table in the README")
+    update_page(PAGE)
+    print(f"wrote {resources.display_path(TABLE)} and its table in {resources.display_path(PAGE)}")
     raise SystemExit(1 if failed else 0)
 
 

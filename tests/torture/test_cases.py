@@ -81,8 +81,8 @@ def _redirect(monkeypatch, tmp_path, cases):
     monkeypatch.setattr(torture, "AREAS", {"a": lambda arguments: cases})
     monkeypatch.setattr(torture, "TABLE", tmp_path / "torture.csv")
     monkeypatch.setattr(torture, "OUTCOMES", tmp_path / "outcomes")
-    monkeypatch.setattr(torture, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text("# monkeylib\n")
+    monkeypatch.setattr(torture, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text("# monkeylib\n")
 
 
 def _main(monkeypatch, *options):

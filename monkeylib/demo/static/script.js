@@ -173,7 +173,7 @@ function answer(event) {
 
 function mark(columns, truth) {
   at("ground-truth").hidden = !truth;
-  at("ground-truth").textContent = `It says: ${truth}`;
+  at("ground-truth").textContent = `Right answer: ${truth}`;
   if (!truth) return;
   for (const column of columns) {
     const isRight = column.querySelector("p").textContent.trim().toLowerCase() === truth.toLowerCase();

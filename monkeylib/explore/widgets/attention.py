@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
 from monkeylib.experiments.answer_attention import AnswerMaps, compute_answer_maps
-from monkeylib.explore.drawing import overlay_attention
+from monkeylib.explore.drawing import COLOUR_MAP, overlay_attention
 from monkeylib.explore.tiles import to_image
 from monkeylib.explore.variants import require_monkey
 from monkeylib.explore.widgets.base import Explorer, html_table, png_bytes
@@ -104,6 +105,6 @@ class AttentionExplorer(Explorer):
             ax.set_title("all tokens" if token is None else repr(self.maps.tokens[token]), parse_math=False)
             ax.set_axis_off()
 
-        scale = plt.cm.ScalarMappable(plt.Normalize(0, largest), "magma")
+        scale = plt.cm.ScalarMappable(PowerNorm(0.5, 0, largest), COLOUR_MAP)
         fig.colorbar(scale, ax=axes, label="attention of a patch")
         return fig

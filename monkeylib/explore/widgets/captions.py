@@ -79,8 +79,8 @@ class CaptionsExplorer(Explorer):
 
 
 def caption_rows(record: Record) -> list[tuple[str, str]]:
-    """Return what a record holds, as terms and texts."""
-    return [
+    """Return what a record holds, as terms and texts; what it does not hold is left out."""
+    rows = [
         ("captions", " | ".join(caption.text for caption in record.captions)),
         ("regions", str(len(record.regions))),
         ("lines of text", str(len(record.lines))),
@@ -88,3 +88,4 @@ def caption_rows(record: Record) -> list[tuple[str, str]]:
         ("failures", " | ".join(failure.message for failure in record.failures)),
         ("description", record.detailed_caption),
     ]
+    return [(term, text) for term, text in rows if text]

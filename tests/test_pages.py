@@ -1,0 +1,144 @@
+"""Pages of the repository: results, links, length, and code blocks that are run or marked."""
+
+import ast
+import re
+
+import pytest
+import yaml
+
+from monkeylib import resources
+from monkeylib.reproduce import series, tables
+from tests.support import pages
+
+README = pages.read("README.md")
+MAKEFILE = (resources.REPOSITORY / "Makefile").read_text(encoding="utf-8")
+MOST_WORDS = 1_000  # of the README's sentences, headings and own tables
+
+# Numbers in sentences that no result gives: what an interval means, versions, names.
+CONSTANTS = {"95 %", "3.11", "2.0", "2311.06607", "80 %"}
+
+each_guide = pytest.mark.parametrize("page", pages.GUIDES)
+
+
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_results_of_a_page_are_the_committed_ones(page):
+    text = pages.read(page)
+    assert "<!-- table:" in text
+    assert tables.render_page(text, resources.COMMITTED_PROFILE) == text, (
+        "run `monkeylib reproduce --update-notebooks`"
+    )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_numbers_in_sentences_come_from_results(page):
+    numbers = re.findall(r"\d+(?:\.\d+)+|\d+ ?%", pages.prose(pages.read(page)))
+    assert set(numbers) - CONSTANTS == set(), "mark it as <!-- value:TABLE COLUMN FORMAT -->"
+
+
+# Links
+
+
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_links_lead_to_files_and_headings(page):
+    broken = [sentence for target in pages.links(page) if (sentence := pages.broken_link(page, target))]
+    assert broken == []
+
+
+def test_link_to_a_missing_heading_is_found():
+    text = "# A title, twice!\n\n[a](#a-title-twice) ![b](docs/gone.png) [c](https://example.org)\n"
+    assert pages.links("README.md", text) == ["#a-title-twice", "docs/gone.png"]
+    assert pages.anchors(text) == {"a-title-twice"}
+    assert pages.broken_link("README.md", "docs/gone.png") == "README.md: there is no docs/gone.png"
+    assert "no heading #nowhere" in pages.broken_link("README.md", "docs/metrics.md#nowhere")
+    assert pages.broken_link("docs/metrics.md", "../README.md#results") == ""
+
+
+def test_every_guide_is_linked_from_the_readme_or_from_another_guide():
+    linked = {
+        (resources.REPOSITORY / page).parent.joinpath(target.partition("#")[0]).resolve()
+        for page in pages.PAGES
+        for target in pages.links(page)
+    }
+    guides = {(resources.REPOSITORY / page).resolve() for page in pages.GUIDES if page.startswith("docs/")}
+    assert guides - linked == set()
+
+
+def test_every_notebook_of_the_series_is_linked():
+    linked = set(pages.links("README.md"))
+    assert {f"notebooks/{notebook.name}.ipynb" for notebook in series.SERIES} <= linked
+
+
+# Length and order of the README
+
+
+def test_readme_is_short():
+    text = re.sub(r"<!-- table:.*?<!-- /table -->", "", README, flags=re.DOTALL)
+    text = re.sub(r"<!-- /?value[^>]*-->", "", text)
+    words = re.findall(r"[^\W_][\w'.-]*", re.sub(r"\]\([^)]*\)", "]", text))
+    assert len(words) <= MOST_WORDS
+
+
+def test_readme_shows_answers_before_it_explains():
+    first_image = README.index("![")
+    assert first_image < README.index("\n## ")
+    headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    assert headings[:3] == ["Three commands", "Results", "What the paper claims"]
+
+
+def test_per_tile_lora_is_one_link_away():
+    assert "monkeylib/model/tile_lora.py" in README.partition("\n## ")[0]
+
+
+# Code blocks; tests/cli/test_page_commands.py runs them
+
+
+@each_guide
+def test_commands_stand_in_fenced_blocks(page):
+    text = re.sub(r"^```.*?^```$", "", pages.read(page), flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"^    +(?:!?\S*monkeylib |make |\S*python |pip ).*$", text, re.MULTILINE) == []
+
+
+@each_guide
+def test_code_has_a_language_and_can_be_read(page):
+    for block in pages.blocks(page):
+        assert block.language in {"bash", "ipython", "python", "yaml", ""}, f"{page}, line {block.line}"
+        if block.language == "python":
+            ast.parse(block.text)
+        elif block.language == "yaml":
+            yaml.safe_load(block.text)
+        elif block.language == "":
+            assert not re.search(r"^\S*(monkeylib|make) ", block.text, re.MULTILINE), f"{page}, {block.line}"
+
+
+@each_guide
+def test_every_mark_belongs_to_a_block(page):
+    marks = re.findall(r"^<!-- not run: .+ -->$", pages.read(page), re.MULTILINE)
+    assert len(marks) == sum(bool(block.reason) for block in pages.blocks(page))
+
+
+@each_guide
+def test_targets_of_make_exist(page):
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    called = {
+        words[1]
+        for block in pages.blocks(page)
+        if block.language == "bash"
+        for words in block.commands
+        if words[0] == "make"
+    }
+    assert called <= targets
+
+
+def test_blocks_of_a_page():
+    shell = "<!-- not run: needs a GPU -->\n```bash\nA=1 b/monkeylib train \\\n  --x  # why\n```\n"
+    text = f"{shell}\n```python\n1\n```\n"
+    first, second = pages.blocks("page.md", text)
+    assert (first.reason, first.line, first.commands) == (
+        "needs a GPU",
+        3,
+        [["A=1", "b/monkeylib", "train", "--x"]],
+    )
+    assert (second.reason, second.language, second.text) == ("", "python", "1\n")
+    assert pages.monkeylib_arguments(first.commands[0]) == ["train", "--x"]
+    assert pages.monkeylib_arguments(["torchrun", "-m", "monkeylib.cli", "evaluate"]) == ["evaluate"]
+    assert pages.monkeylib_arguments(["lmms_eval", "--model", "monkeylib"]) is None
