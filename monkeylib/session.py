@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from monkeylib.images import ImageInput, open_image
+from monkeylib.images import ImageInput
 from monkeylib.messages import ImagePart, Message, lay_out, replace_images
 from monkeylib.model import MonkeyForConditionalGeneration, generation
 from monkeylib.model.generation import Answer
@@ -68,7 +68,7 @@ def encode_images(
     Raises:
         ValueError: an image that cannot be read, or a grid that the model has no LoRA for.
     """
-    opened = [open_image(image) for image in images]
+    opened = [processor.image_processor.open(image) for image in images]
     grids = [processor.image_processor.select_grid(image.size, grid) for image in opened]
     views = processor.image_processor(opened, grids).to(model.device)
     visual_tokens = model.get_image_features(views["pixel_values"], views["grids"])
