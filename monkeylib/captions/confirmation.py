@@ -14,6 +14,7 @@ from monkeylib import boxes
 from monkeylib.boxes import Box
 from monkeylib.captions import checks
 from monkeylib.captions.annotations import Record
+from monkeylib.captions.filtering import names_agree
 
 SAME_PLACE = 0.5  # share of the smaller box from which two regions may show the same
 
@@ -56,7 +57,8 @@ def count_confirmed(record: Record) -> Confirmation:
     """Count the statements of a record, and those that a second expert confirms.
 
     Each region, and each phrase of an expert's caption of the full image, is a statement. It is confirmed by
-    a statement with a content word in common, at the same place if both have one. That has to come from the
+    a statement with a content word in common, or with the end of one ("bus" and "minibus"), at the same place
+    if both have one. That has to come from the
     original caption, or from an expert without a model in common: two experts that use one tagger are one.
     Lines of text have a single reader, and don't count.
     """
@@ -70,7 +72,7 @@ def count_confirmed(record: Record) -> Confirmation:
 
 
 def _confirms(other: _Statement, statement: _Statement) -> bool:
-    if other.models & statement.models or not other.stems & statement.stems:
+    if other.models & statement.models or not names_agree(" ".join(other.stems), " ".join(statement.stems)):
         return False
     if other.box is None or statement.box is None:
         return True

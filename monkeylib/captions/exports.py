@@ -200,7 +200,8 @@ def _select(
         statistics.records += 1
         confirmation = count_confirmed(record)
         review = find_review(record, reviews)
-        if review is not None:
+        text = (review.caption if review else "") or record.detailed_caption
+        if review is not None and text.strip():
             reason = "rejected by a person" if review.verdict == "reject" else ""
         else:
             reason = selection.reason_left_out(record, confirmation)
@@ -210,7 +211,6 @@ def _select(
             statistics.left_out[reason] += 1
             continue
 
-        text = (review.caption if review else "") or record.detailed_caption
         statistics.exported += 1
         statistics.words += len(text.split())
         statistics.accepted += bool(review and review.verdict == "accept")

@@ -88,8 +88,10 @@ SCRIPT = r"""
 
     function decide(verdict) {
       const caption = text.value.trim();
-      // A text that was changed corrects, and one that was not is accepted.
-      if (verdict !== "reject") verdict = caption && caption !== generated ? "correct" : "accept";
+      // There is nothing to accept without a caption. A text that was changed corrects, and one that was not
+      // is accepted.
+      if (verdict !== "reject" && !caption) return;
+      if (verdict !== "reject") verdict = caption !== generated ? "correct" : "accept";
       const review = {name: article.dataset.name, sha256: article.dataset.sha256, verdict, generated};
       if (verdict === "correct") review.caption = caption;
       reviews[key(article)] = review;

@@ -165,7 +165,7 @@ def filter_settings(provenance: Mapping[str, Provenance]) -> list[tuple[str, Any
         if isinstance(value, dict):
             rows += [(f"{name}.{key}", item) for key, item in value.items()]
         else:
-            rows.append((name, value))
+            rows.append((name, ", ".join(value) if isinstance(value, list) else value))
     return rows
 
 

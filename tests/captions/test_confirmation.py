@@ -32,6 +32,7 @@ def test_second_expert_confirms_a_name_at_the_same_place():
     assert count(regions=(cat, same)) == Confirmation(2, 2)
     assert count(regions=(cat, elsewhere)) == Confirmation(2, 0)
     assert count(regions=(cat, region("a dog", cat.box, expert="other"))) == Confirmation(2, 0)
+    assert count("a picture of a tomcat", regions=(cat,)) == Confirmation(2, 2)
     # Two of one expert are no second opinion.
     assert count(regions=(cat, cat)) == Confirmation(2, 0)
     assert count() == Confirmation(0, 0) and count().share is None

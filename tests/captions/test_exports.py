@@ -113,6 +113,7 @@ def test_reviews_reject_correct_and_accept_the_caption_that_they_are_about(capti
         {"verdict": "reject", "name": "cat.png", "generated": "A cat."},
         {"verdict": "correct", "name": "cat.png", "generated": "A cat.", "caption": "A lion."},
         {"verdict": "accept", "name": "wrong.png", "generated": "A dog."},
+        {"verdict": "accept", "name": "silent.png", "generated": ""},
         # Written about an earlier caption.
         {"verdict": "reject", "name": "döner #2.png", "generated": "Another one."},
     ]

@@ -105,8 +105,8 @@ def test_tag_caption_uses_upstream_regions_and_returns_none_of_them(colours):
 
 
 def test_what_fills_the_image_has_the_surer_of_two_names(colours):
-    captioner = tagger.TagCaption(Upstream(), colours, minimum=0.9)
-    image = Image.new("RGB", (50, 50), (255, 0, 0))
+    captioner = tagger.TagCaption(Upstream(), colours, minimum=0.5)
+    image = Image.new("RGB", (50, 50), (160, 140, 140))  # a red fox with 0.67
 
     def caption(score):
         cat = region("cat", (0, 0, 50, 50), score=score)
