@@ -25,12 +25,15 @@ import yaml
 from monkeylib import resources
 from monkeylib.captions.annotations import Provenance, Record, Status
 from monkeylib.captions.confirmation import Confirmation, count_confirmed
+from monkeylib.captions.image_containers import StoredImage
 from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.reviews import Reviews, find_review
 from monkeylib.captions.totals import filter_settings
 from monkeylib.data import writers
 from monkeylib.data.records import Record as TrainingRecord
 from monkeylib.errors import choose
+from monkeylib.images import SUFFIXES
+from monkeylib.messages import ImageSource
 from monkeylib.prompts import get_template
 from monkeylib.runs import RunFolder
 
@@ -221,10 +224,18 @@ def _select(
         for item in record.provenance:
             statistics.provenance.setdefault(item.expert, item)
 
-        # An image without a file is opened when it is written.
-        source = image.image if isinstance(image.image, Path) else image.open
         turn = (get_template(_PROMPT).text, text)
-        yield TrainingRecord.from_turns(record.name, [source], [turn], "captions", f"record {record.name}")
+        yield TrainingRecord.from_turns(
+            record.name, [_source(image)], [turn], "captions", f"record {record.name}"
+        )
+
+
+def _source(image: InputImage) -> ImageSource:
+    """Return the file of an image; one without a file is read when it is written."""
+    if isinstance(image.image, Path):
+        return image.image
+    # What is encoded in a container stays as it is.
+    return image.image.content if isinstance(image.image, StoredImage) else image.open
 
 
 def _write_data(
@@ -235,8 +246,8 @@ def _write_data(
     is_sharded = "{" in name
     folder.own(name.replace("{:06d}", "*"))
     if not is_sharded:
-        # Images that have no file of their own become PNG files.
-        folder.own_all([f"{Path(name).stem}-images/*.png"])
+        # Images that have no file of their own.
+        folder.own_all([f"{Path(name).stem}-images/*{suffix}" for suffix in sorted(SUFFIXES)])
         writers.write_records(records, folder.path / name, format)
         return [name]
 

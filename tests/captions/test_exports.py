@@ -1,5 +1,6 @@
 """Captions as training data: what is selected, in every format, with a mixture and a data card."""
 
+import io
 import json
 
 import pytest
@@ -7,13 +8,14 @@ from PIL import Image
 
 from monkeylib.captions import exports
 from monkeylib.captions.annotations import CaptionCheck, Failure, Provenance
-from monkeylib.captions.input_images import InputImage
+from monkeylib.captions.input_images import InputImage, list_images
 from monkeylib.captions.reviews import Review, read_reviews
 from monkeylib.data.mixture import load_mixture
 from monkeylib.profiles import build, load_profile
 from monkeylib.prompts import SEPARATOR, build_prompt
 from monkeylib.training.batches import ExampleEncoder
 from tests.support.caption_records import record, region
+from tests.support.record_files import write_tar
 
 THRESHOLDS = Provenance(expert="filter", version="2", settings={"thresholds": {"region": 0.4, "ocr": 0.85}})
 MODEL = Provenance(expert="seer", version="7", licence="MIT | GPL")
@@ -196,3 +198,19 @@ def test_export_replaces_an_earlier_one_and_nothing_of_others(captioned, tmp_pat
         exports.export_captions(records, images, out, "csv")
     with pytest.raises(ValueError, match="stands where"):
         exports.export_captions(records[:2], images[1::-1], out, "llava")
+
+
+def test_images_of_a_tar_file_are_copied_as_they_are_encoded(tmp_path):
+    photograph = io.BytesIO()
+    Image.new("RGB", (30, 20), "teal").save(photograph, "JPEG")
+    write_tar(tmp_path / "shard.tar", [("0.jpg", photograph.getvalue())])
+    images = list_images([tmp_path / "shard.tar"])
+    records = [record(name=image.name, detailed_caption="A colour.") for image in images]
+
+    exports.export_captions(records, images, tmp_path / "out", "llava")
+    (row,) = json.loads((tmp_path / "out" / "captions.json").read_text())
+    assert row["image"].endswith(".jpg")
+    assert (tmp_path / "out" / row["image"]).read_bytes() == photograph.getvalue()
+    # They belong to the export, and go with it.
+    exports.export_captions(records, images, tmp_path / "out", "parquet")
+    assert not (tmp_path / "out" / row["image"]).exists()
