@@ -84,6 +84,7 @@ $(BROWSERENV)/.installed: $(STAMP) requirements-browser.lock
 	    $$($(BROWSERENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/library.pth
 	@$(BROWSERENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-compile -r requirements-browser.lock
 	@touch $@
+
 bench: $(STAMP) ## measure speed and memory against alternatives (20 minutes on 2 cores; QUICK=1: 3 minutes)
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 
