@@ -36,6 +36,11 @@ def read(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
+def read_paths() -> dict[str, Any] | None:
+    """Return the results of all paths: of the full run, else of the quick one."""
+    return read("paths.json") or read("paths-quick.json")
+
+
 def verdict(row: Mapping[str, Any]) -> str:
     """Return whether a row reaches its target, and by how much it misses."""
     if row.get("target") is None:
@@ -85,8 +90,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def machine_line(document: Mapping[str, Any]) -> str:
     """Return what the numbers depend on."""
     machine = document["machine"]
+    how = "Measured at the smaller sizes of `QUICK=1`" if document["quick"] else "Measured"
     return (
-        f"Measured on one thread of {machine['processor']} ({machine['cores']} cores, {machine['load']} "
+        f"{how} on one thread of {machine['processor']} ({machine['cores']} cores, {machine['load']} "
         f"programs that wanted one), torch {machine['torch']}.\n"
     )
 
@@ -97,8 +103,11 @@ def fill_page(page: str) -> str:
 
     def render(name: str) -> str:
         if name == "paths":
-            document = read("paths.json")
-            return nothing if document is None else f"{machine_line(document)}\n{table(document['rows'])}"
+            document = read_paths()
+            if document is None:
+                return nothing
+            figure = f"![Ratios of all paths with their targets]({FIGURE.name})"
+            return f"{machine_line(document)}\n{table(document['rows'])}\n{figure}\n"
         document = read(f"{name}.json")
         if document is None:
             return nothing
@@ -141,7 +150,7 @@ def write_page() -> Path:
     with resources.atomic_write(PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
-    document = read("paths.json")
+    document = read_paths()
     if document is not None:
         with resources.atomic_write(FIGURE) as temporary:
             draw(document["rows"], temporary)

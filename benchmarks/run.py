@@ -5,7 +5,7 @@
     python benchmarks/run.py --only visual_tokens loss
 
 It writes results/paths.json (with --quick results/paths-quick.json, with --only nothing), and fills the table
-and draws the figure of docs/performance.md from the former. How two ways are compared, and what the numbers
+and draws the figure of docs/performance.md. How two ways are compared, and what the numbers
 mean, is in `pairing.py`; the rows are in the modules that `MODULES` lists.
 """
 
@@ -48,22 +48,19 @@ def groups() -> dict[str, Measure]:
     }
 
 
-def measure_all(names: list[str], settings: Settings) -> list[Row]:
-    """Return the rows of groups, each measured in a process of its own; a failed one is a row, too."""
-    rows: list[Row] = []
-    available = groups()
-    for name in names:
-        start = time.perf_counter()
-        try:
-            measured = in_process(lambda name=name: available[name](settings))
-        except RuntimeError as error:
-            print(error, file=sys.stderr)
-            measured = [{"path": name, "failed": str(error).strip().splitlines()[-1]}]
-        for row in measured:
-            print(pages.sentence(row), flush=True)
-        rows += [{"group": name, **row} for row in measured]
-        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-    return rows
+def measure(name: str, settings: Settings) -> list[Row]:
+    """Return the rows of a group, measured in a process of its own; a failed one is a row, too."""
+    start = time.perf_counter()
+    try:
+        rows = in_process(lambda: groups()[name](settings))
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        rows = [{"path": name, "failed": str(error).strip().splitlines()[-1]}]
+
+    for row in rows:
+        print(pages.sentence(row), flush=True)
+    print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    return [{"group": name, **row} for row in rows]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,14 +77,17 @@ def main(arguments: list[str] | None = None) -> int:
 
     torch.set_num_threads(1)
     settings = Settings(options.rounds or (1 if options.quick else 3), options.quick)
-    rows = measure_all(options.only or names, settings)
+    target = FOLDER / "results" / ("paths-quick.json" if options.quick else "paths.json")
+    rows: list[Row] = []
+    for name in options.only or names:
+        rows += measure(name, settings)
+        # After each group, so that a run that is stopped leaves those that are finished.
+        if not options.only:
+            write_json(rows, target, settings)
 
     if not options.only:
-        target = FOLDER / "results" / ("paths-quick.json" if options.quick else "paths.json")
-        write_json(rows, target, settings)
         print(f"wrote {resources.display_path(target)}")
-        if not options.quick:
-            print(f"wrote {resources.display_path(pages.write_page())}")
+        print(f"wrote {resources.display_path(pages.write_page())}")
     return int(any("failed" in row for row in rows))
 
 
