@@ -134,9 +134,11 @@ def static_cache(settings: Settings) -> list[Row]:
 
 def plain_attention(settings: Settings) -> list[Row]:
     """Plain products in place of the fused attention in float32, and the fused attention in bfloat16."""
-    fused = F.scaled_dot_product_attention
 
-    def attend_plainly(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, _: bool) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
+
+    def attend_plainly(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, _: bool) -> torch.Tensor:
         return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(dim=-1) @ v
 
     rows = []

@@ -222,7 +222,7 @@ class VisionAttention(nn.Module):
         # The query, key and value of a head lie side by side. -> 3 x [views, heads, patches, head_dim]
         qkv = qkv.view(views, patches, self.heads, 3, width // self.heads)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)
-        context = attend(q, k, v)
+        context = attend(q, k, v, self.training)
         context = context.transpose(1, 2).reshape(views, patches, width)
 
         y = self.out(context)
@@ -231,20 +231,24 @@ class VisionAttention(nn.Module):
         return y
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, training: bool = False) -> torch.Tensor:
     """Return `softmax(q k^T / sqrt(head_dim)) v`, without a mask; the resampler uses it too.
 
-    It is torch's fused kernel, except for bfloat16 on a CPU that is faster by plain products
-    (`cpu.prefers_plain_attention`).
+    It is torch's fused kernel, except outside of training for bfloat16 on a CPU that is faster by plain
+    products (`cpu.prefers_plain_attention`).
 
     Args:
         q: `[V, heads, queries, head_dim]`.
         k, v: `[V, heads, patches, head_dim]`.
+        training: always take the fused kernel, whose backward pass needs less memory. Checkpointing runs a
+            part of training without gradients.
 
     Returns:
         `[V, heads, queries, head_dim]`.
     """
-    may_be_plain = q.device.type == "cpu" and q.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+    is_training = training or torch.is_grad_enabled()
+    is_on_cpu = q.device.type == "cpu" and not isinstance(q, FakeTensor)
+    may_be_plain = is_on_cpu and q.dtype == torch.bfloat16 and not is_training
     if not may_be_plain or not cpu.prefers_plain_attention():
         return F.scaled_dot_product_attention(q, k, v)
 
