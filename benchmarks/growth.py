@@ -192,13 +192,21 @@ def of_records(settings: Settings) -> list[Row]:
         folder = Path(parent)
         for count in counts:
             rows = (
-                json.dumps({"image": f"{number}.jpg", "question": "What?", "answer": str(number)})
+                {
+                    "id": str(number),
+                    "image": f"{number}.jpg",
+                    "conversations": [
+                        {"from": "human", "value": "<image>\nWhat?"},
+                        {"from": "gpt", "value": str(number)},
+                    ],
+                }
                 for number in range(count)
             )
-            (folder / f"{count}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+            lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+            (folder / f"{count}.jsonl").write_text(lines, encoding="utf-8")
             mixture = folder / f"{count}.yaml"
             mixture.write_text(
-                f"root: {folder}\nsets:\n- {{name: all, file: {count}.jsonl, images: .}}\n"
+                f"root: {folder}\nsets:\n- {{name: all, path: {count}.jsonl, images: .}}\n"
                 "validation: {share: 0.01}\n",
                 encoding="utf-8",
             )
