@@ -61,9 +61,10 @@ test-notebooks: $(STAMP) ## check the results that notebooks state, and run all 
 	$(PYTEST) --numprocesses 2 $(NOTEBOOK_TESTS)
 
 # In an environment of its own, over that of the library: what harnesses need is no dependency of it.
-test-harness: $(HARNESSENV)/.installed ## run lmms-eval, VLMEvalKit and the official scorers (CIDEr's needs Java)
+RAISING_TESTS := $(addprefix tests/raising/,test_bases.py test_collator.py test_families.py)
+test-harness: $(HARNESSENV)/.installed ## run lmms-eval, VLMEvalKit, official scorers (CIDEr's needs Java), TRL, bitsandbytes, timm
 	OMP_NUM_THREADS=1 $(HARNESSENV)/bin/python -m tests.support.torchvision_operators \
-	    pytest tests/integrations tests/evaluation/metrics/test_foreign_scorers.py
+	    pytest tests/integrations tests/evaluation/metrics/test_foreign_scorers.py $(RAISING_TESTS) tests/test_inference.py
 
 $(HARNESSENV)/.installed: $(STAMP) requirements-harness.lock
 	@rm -f $@
