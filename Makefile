@@ -5,6 +5,7 @@ SEED    ?= 0
 LAB_ARGS ?=
 KILLS   ?= 300
 ONLY    ?=
+QUICK   ?=
 TORTURE_ARGS ?=
 
 VENV    := .venv
@@ -23,7 +24,7 @@ LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,serve,d
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test test-notebooks test-harness test-browser torture docs lab nano-base nano-llava lint lock audit clean
+.PHONY: help install reproduce ablations test test-notebooks test-harness test-browser bench torture docs lab nano-base nano-llava lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,9 +61,10 @@ test-notebooks: $(STAMP) ## check the results that notebooks state, and run all 
 	$(PYTEST) --numprocesses 2 $(NOTEBOOK_TESTS)
 
 # In an environment of its own, over that of the library: what harnesses need is no dependency of it.
-test-harness: $(HARNESSENV)/.installed ## run lmms-eval, VLMEvalKit and the official scorers (CIDEr's needs Java)
+RAISING_TESTS := $(addprefix tests/raising/,test_bases.py test_collator.py test_families.py)
+test-harness: $(HARNESSENV)/.installed ## run lmms-eval, VLMEvalKit, official scorers (CIDEr's needs Java), TRL, bitsandbytes, timm
 	OMP_NUM_THREADS=1 $(HARNESSENV)/bin/python -m tests.support.torchvision_operators \
-	    pytest tests/integrations tests/evaluation/metrics/test_foreign_scorers.py
+	    pytest tests/integrations tests/evaluation/metrics/test_foreign_scorers.py $(RAISING_TESTS) tests/test_inference.py
 
 $(HARNESSENV)/.installed: $(STAMP) requirements-harness.lock
 	@rm -f $@
@@ -83,6 +85,9 @@ $(BROWSERENV)/.installed: $(STAMP) requirements-browser.lock
 	    $$($(BROWSERENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/library.pth
 	@$(BROWSERENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-compile -r requirements-browser.lock
 	@touch $@
+
+bench: $(STAMP) ## measure speed and memory against alternatives (20 minutes on 2 cores; QUICK=1: 3 minutes)
+	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 
 # In an environment of its own, which needs neither the library's nor torch.
 docs: $(DOCSENV)/.installed ## make the site of guides, notebooks and reference, and follow its links (minutes)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pairing import machine
 from PIL import Image
-from training_step import machine
 
 from monkeylib import resources, tables
 from monkeylib.captions.experts.grit.config import GritConfig

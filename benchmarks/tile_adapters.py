@@ -1,27 +1,21 @@
-"""Processor time of per-tile LoRA beside the linear layers of a vision tower of transformers.
+"""Per-tile LoRA beside the linear layers of a vision tower of transformers.
 
 * `base`: the tower alone;
 * `monkeylib`: raised by `raise_resolution`, each view with the adapter of its tile;
 * `peft`: the same adapters, loaded by peft, whose mixed batch gives each view an adapter by name.
 
 The tower has the shape of ViT-B/16 at 224 pixels, with two of its twelve layers, since the share of the
-adapters is the same in each; it reads the five views of one image. All run in turn in one process with one
-thread, after a round to warm up, and the last two must give the same logits.
-
-    python benchmarks/tile_adapters.py --rounds 5
+adapters is the same in each; it reads the five views of one image.
 """
 
-import argparse
 import copy
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from pairing import Pair, Row, Settings, close, compare_time
 from peft import PeftModel
-from training_step import machine
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -30,7 +24,6 @@ from transformers import (
     PreTrainedModel,
 )
 
-from monkeylib import tables
 from monkeylib.raising.adapters import layer_adapters
 from monkeylib.raising.files import write_raised
 from monkeylib.raising.grids import TileGrids
@@ -38,8 +31,6 @@ from monkeylib.raising.model import raise_model
 from monkeylib.raising.settings import RaisingSettings
 from monkeylib.raising.tower import tower_name, try_image
 
-FOLDER = Path(__file__).parent
-METHODS = ("base", "monkeylib", "peft")
 SIDE, PATCH, PLACE, VIEWS = 224, 16, 9, 5
 TOKENS = (SIDE // PATCH) ** 2
 
@@ -120,61 +111,19 @@ def build_methods(layers: int, rank: int) -> dict[str, Callable[[], torch.Tensor
     }
 
 
-@torch.no_grad()
-def compare(rank: int, rounds: int, layers: int = 2) -> dict[str, object]:
-    """Return one row of the table: medians, and what the adapters add to the base's time, in per cent.
+def tile_adapters(settings: Settings) -> list[Row]:
+    """Return the rows of per-tile LoRA beside a tower: against peft's mixed batch, and the tower alone."""
+    methods = build_methods(layers=2, rank=16)
+    encode = {name: torch.no_grad()(method) for name, method in methods.items()}
+    size = f"tower of ViT-B's width, 2 layers, {VIEWS} views, rank 16"
 
-    Raises:
-        ValueError: monkeylib and peft give different logits, or those of the base.
-    """
-    methods = build_methods(layers, rank)
-    seconds: dict[str, list[float]] = {method: [] for method in METHODS}
-
-    for number in range(rounds + 1):
-        logits = {}
-        # In turn within a round, so that all meet the same load on the machine.
-        for method in METHODS:
-            start = time.process_time()
-            logits[method] = methods[method]()
-            if number > 0:  # the first round warms up
-                seconds[method].append(time.process_time() - start)
-
-        if not torch.allclose(logits["monkeylib"], logits["peft"], atol=1e-5):
-            raise ValueError("monkeylib and peft give different logits, so that their times say nothing")
-        if torch.allclose(logits["monkeylib"], logits["base"], atol=1e-4):
-            raise ValueError("the adapters have no effect, so that their times say nothing")
-
-    medians = {method: statistics.median(values) for method, values in seconds.items()}
-
-    def added(method: str) -> float:
-        # Round by round, since the machine's load changes between rounds.
-        shares = [of / base - 1 for of, base in zip(seconds[method], seconds["base"], strict=True)]
-        return round(100 * statistics.median(shares), 1)
-
-    return {
-        "rank": rank,
-        "views": VIEWS,
-        "rounds": rounds,
-        **{f"seconds {method}": round(median, 3) for method, median in medians.items()},
-        "added percent monkeylib": added("monkeylib"),
-        "added percent peft": added("peft"),
-        **machine(),
-    }
+    mixed = Pair(encode["monkeylib"], encode["peft"], close(1e-4))
+    # What the adapters cost: here less than 1 times the tower alone is what there can be.
+    alone = Pair(encode["monkeylib"], encode["base"], lambda first, second: not close(1e-4)(first, second))
+    return [
+        compare_time("per-tile LoRA beside a tower", "peft's mixed batch", size, mixed, settings, 1.1),
+        compare_time("per-tile LoRA beside a tower", "the tower alone", size, alone, settings, None),
+    ]
 
 
-def main() -> None:
-    """Measure, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[16])
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-
-    torch.set_num_threads(1)
-    rows = [compare(rank, arguments.rounds) for rank in arguments.ranks]
-    tables.write_csv(rows, FOLDER / "results" / "tile_adapters.csv")
-    for row in rows:
-        print(row)
-
-
-if __name__ == "__main__":
-    main()
+ROWS = {"tile_adapters": tile_adapters}

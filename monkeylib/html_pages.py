@@ -51,6 +51,10 @@ _DOCUMENT = """\
 </head>
 <body>
 {{ fragment }}
+{% if script %}
+<script>
+{{ script }}</script>
+{% endif %}
 </body>
 </html>
 """
@@ -114,11 +118,13 @@ class Page:
         title: heading and title of the page, as plain text.
         body: HTML below the heading, from `render`.
         style: CSS rules of this kind of page, each below the class `monkey-page`.
+        script: JavaScript that adds to the complete document; a notebook shows the page without it.
     """
 
     title: str
     body: Markup
     style: str = ""
+    script: str = ""
 
     def __repr__(self) -> str:
         return f"Page({self.title!r})"
@@ -129,7 +135,8 @@ class Page:
 
     def html(self) -> str:
         """Return the page as a complete document."""
-        return render(_DOCUMENT, title=self.title, fragment=Markup(self._repr_html_()))
+        fragment, script = Markup(self._repr_html_()), Markup(self.script)
+        return render(_DOCUMENT, title=self.title, fragment=fragment, script=script)
 
     def write(self, path: Path | str) -> Path:
         """Write the document atomically; characters that UTF-8 can't encode become "?"."""

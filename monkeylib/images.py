@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from monkeylib import image_addresses, pdf_files
 from monkeylib.errors import beginning
@@ -475,7 +475,7 @@ def _from_file(file: BinaryIO, name: str, page: int | None) -> _Reading:
             pdf_files.check_page(page, len(frames), name)
             image.seek(frames[page - 1])
             notices = ()
-        rgb_image = _decode_jpeg(image, file, name) or _decode(image, name)
+        rgb_image = _decode(image, name)
 
     if image.format in ("JPEG", "MPO"):
         notices += _notices_of_damage(file, name)
@@ -610,29 +610,6 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise _too_large(name, f"far more than {MAX_PIXELS:,}") from error
     except _DECODING_ERRORS as error:
         raise truncated(name, error) from error
-
-
-def _decode_jpeg(image: Image.Image, file: BinaryIO, name: str) -> Image.Image | None:
-    """Decode a JPEG file in RGB without Pillow, which takes twice as long for the same pixels.
-
-    Returns:
-        None for other files, for those that have to be turned, and for what only Pillow can decode or judge.
-    """
-    is_plain = image.format in ("JPEG", "MPO") and image.mode == "RGB" and _upright(image) is image
-    if not is_plain or not features.check_feature("libjpeg_turbo"):
-        return None
-
-    _check_size(image.size, name)
-    position = file.tell()
-    file.seek(0)
-    pixels = JpegFile(file.read(), name, image.size).decode()
-    file.seek(position)
-    if pixels is None:
-        return None
-
-    rgb_image = Image.fromarray(pixels)
-    rgb_image.info = dict(image.info)
-    return rgb_image
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from monkeylib.images import ImageInput, open_image
+from monkeylib.images import ImageInput
 from monkeylib.messages import ImagePart, Message, lay_out, replace_images
 from monkeylib.model import MonkeyForConditionalGeneration, generation
+from monkeylib.model.cache import RoomyLayer, make_cache
 from monkeylib.model.generation import Answer
 from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import MonkeyProcessor
@@ -68,7 +69,7 @@ def encode_images(
     Raises:
         ValueError: an image that cannot be read, or a grid that the model has no LoRA for.
     """
-    opened = [open_image(image) for image in images]
+    opened = [processor.image_processor.open(image) for image in images]
     grids = [processor.image_processor.select_grid(image.size, grid) for image in opened]
     views = processor.image_processor(opened, grids).to(model.device)
     visual_tokens = model.get_image_features(views["pixel_values"], views["grids"])
@@ -130,7 +131,7 @@ class Session:
         if len(rows) < 2 or not all(self._may_continue(ids, max_new_tokens, options) for ids in rows):
             return [self._complete(ids, max_new_tokens, options) for ids in rows]
 
-        # The images once, for all questions: keys and values [1, heads, T, width], not copied yet.
+        # The images once, for all questions: keys and values [1, heads, T, width].
         cache = self._read_images()
         shared = [
             (layer.keys.expand(len(rows), -1, -1, -1), layer.values.expand(len(rows), -1, -1, -1))
@@ -148,7 +149,7 @@ class Session:
             "attention_mask": torch.cat([torch.ones_like(images_alone), padded["attention_mask"]], dim=1).to(
                 self.model.device
             ),
-            "past_key_values": DynamicCache(shared),
+            "past_key_values": make_cache(shared),
         }
         return self._generate(inputs, max_new_tokens, options)
 
@@ -237,7 +238,7 @@ class Session:
         They now belong to the caller: an error on the way must not leave them half changed here.
         """
         cache, self._cache = self._cache, None
-        if cache is None or any(type(layer) is not DynamicLayer for layer in cache.layers):
+        if cache is None or any(type(layer) is not RoomyLayer for layer in cache.layers):
             return None
 
         # At least the last token of a prompt is read again: the next one is predicted from it.
@@ -256,7 +257,7 @@ class Session:
         # One id more, which is not read: what is asked for is everything before a question.
         cache = self._continue([*self._prefix, -1])
         if cache is None:
-            cache = DynamicCache()
+            cache = make_cache()
             input_ids = torch.tensor([self._prefix], device=self.model.device)
             self.model(
                 input_ids,
@@ -278,7 +279,7 @@ class Session:
         cache = self._continue(ids)
         if cache is not None:
             return inputs | {"past_key_values": cache}
-        return inputs | {"past_key_values": DynamicCache(), "mm_encoder_outputs": self._images()}
+        return inputs | {"past_key_values": make_cache(), "mm_encoder_outputs": self._images()}
 
     def _remember(self, ids: Sequence[int], answer: Answer, inputs: Mapping[str, Any]) -> None:
         """Keep the keys and values of a prompt and its answer; those of the last token were never needed."""

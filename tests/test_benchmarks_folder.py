@@ -1,157 +1,232 @@
-"""Benchmarks: both methods do the same work, and their tables hold what was measured."""
+"""Benchmarks: both ways of each row do the same work, and the page holds what was measured."""
 
-import csv
 import dataclasses
-import importlib.util
-import sys
-from functools import partial
+import importlib
+import json
 
 import pytest
 import torch
 
 from monkeylib import profiles, resources
-from monkeylib.data.synthetic.tokenizer import build_tokenizer
-from monkeylib.model import MonkeyForConditionalGeneration
 from tests.support import grit_goldens
 
-FILE = resources.REPOSITORY / "benchmarks" / "training_step.py"
-spec = importlib.util.spec_from_file_location("training_step", FILE)
-benchmark = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(benchmark)
+FOLDER = resources.REPOSITORY / "benchmarks"
+TINY = {"width": 64, "layers": 1, "tile_size": 56, "queries": 4}
 
 
-def test_both_methods_have_the_same_loss_and_gradients():
+@pytest.fixture(autouse=True)
+def _benchmarks_are_importable(monkeypatch):
+    """They import each other as neighbours, as they do when one is run."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def load(name: str):
+    return importlib.import_module(name)
+
+
+def is_same(pair) -> bool:
+    return pair.same(pair.monkeylib(), pair.other())
+
+
+# Both ways of a row
+
+
+@pytest.mark.parametrize("options", [{}, {"images": 3}, {"views": 2}, {"dtype": torch.bfloat16}])
+def test_visual_tokens_are_those_of_the_released_way(options):
+    pair = load("visual").encode_pair(**TINY, **options)
+    assert is_same(pair) and pair.operations > 1e6 and pair.monkeylib().std() > 0.01
+
+
+def test_comparison_of_visual_tokens_meets_another_lora(monkeypatch):
+    """The check of equal results can fail."""
+    visual = load("visual")
+    encode = visual.encode_images
+    monkeypatch.setattr(
+        visual, "encode_images", lambda model, pixels, index: encode(model, pixels, index[::-1])
+    )
+    assert not is_same(visual.encode_pair(**TINY))
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_gradients_of_the_visual_path_are_those_of_the_released_way(checkpointed):
+    pair = load("visual").training_pair(checkpointed, **TINY)
+    assert is_same(pair) and pair.monkeylib().abs().max() > 0
+
+
+def test_loss_and_gradients_of_a_training_step_are_those_of_the_released_way(monkeypatch):
+    language = load("language")
+    monkeypatch.setattr(language, "PADDED_LENGTH", 400)
     config = profiles.build_config(profiles.load_profile("smoke"))
     config.lora_dropout = 0.0
-    torch.manual_seed(0)
-    model = MonkeyForConditionalGeneration(config).train()
-    model.freeze_for_finetuning()
-
-    losses, gradients = {}, {}
-    for method, length in (("monkeylib", None), ("released", 400)):
-        loss = benchmark.compute_loss(method, model, benchmark.make_batch(config, 3, length))
-        loss.backward()
-        losses[method] = loss.item()
-        gradients[method] = [weight.grad for weight in model.parameters() if weight.requires_grad]
-        model.zero_grad()
-
-    assert losses["monkeylib"] == pytest.approx(losses["released"], rel=1e-5)
-    assert max(gradient.abs().max() for gradient in gradients["monkeylib"]) > 1e-3
-    for gradient, released in zip(gradients["monkeylib"], gradients["released"], strict=True):
-        assert torch.allclose(gradient, released, rtol=1e-3, atol=1e-6)
+    pair = language.training_pair(config, rows=3)
+    assert is_same(pair) and min(pair.monkeylib()) >= 0 < pair.monkeylib()[0]
 
 
-def test_table_holds_ratios_within_rounds(tmp_path, monkeypatch, capsys):
-    """The other method runs first in every second round, since the machine may get slower or faster."""
-    runs = {"monkeylib": [1.0, 3.0, 2.0], "released": [4.0, 6.0, 8.0]}
-    order = []
-
-    class MeasuredProcess:
-        def __init__(self, command, **_):
-            method = command[command.index("--worker") + 1]
-            order.append(method)
-            peak = {"monkeylib": 300.0, "released": 700.0}[method]
-            self.stdout = f'{{"seconds": {runs[method].pop(0)}, "peak": {peak}, "loaded": 200.0}}\n'
-
-    (tmp_path / "README.md").write_text("<!-- table:training_step -->\n<!-- /table -->\n")
-    monkeypatch.setattr(benchmark.subprocess, "run", MeasuredProcess)
-    monkeypatch.setattr(benchmark, "FOLDER", tmp_path)
-    monkeypatch.setattr("sys.argv", ["training_step.py", "--sizes", "nano", "--rounds", "3"])
-    benchmark.main()
-
-    assert order == ["monkeylib", "released", "released", "monkeylib", "monkeylib", "released"]
-
-    (row,) = csv.DictReader((tmp_path / "results" / "training_step.csv").read_text().splitlines())
-
-    assert (row["seconds monkeylib"], row["seconds released"]) == ("2.0", "6.0")
-    assert (row["seconds ratio"], row["seconds spread"]) == ("4.0", "2.00–4.00")
-    assert (row["peak ratio"], row["step ratio"]) == ("2.33", "5.0")
-    assert row["processor"] and row["torch"] == torch.__version__ and float(row["load"]) >= 0
-    assert "seconds ratio: 4.000" in capsys.readouterr().out
-
-    page = (tmp_path / "README.md").read_text()
-
-    assert "| nano | 2 | 3 | 2.000 | 6.000 | 4.000 | 2.00–4.00 | 300.0 | 700.0 | 2.330 | 5.000 |" in page
+def test_loss_of_learned_tokens_is_that_of_all_logits():
+    assert is_same(load("language").loss_pair_builder(count=20, vocabulary=50, width=16)())
 
 
-def test_seconds_are_processor_time(monkeypatch):
-    """Time in which another program ran does not count."""
-    monkeypatch.setattr(
-        benchmark, "SIZES", {"nano": lambda: profiles.build_config(profiles.load_profile("smoke"))}
-    )
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: pytest.fail("wall-clock time was read"))
-    measured = benchmark.run_steps("monkeylib", "nano", 1, 2)
+def test_questions_together_are_answered_as_each_alone():
+    language = load("language")
+    monkey = language.build_monkey(quick=True, tile_size=28, queries=4)
+    pair = language.sharing_pair(monkey, count=3, max_new_tokens=4)
+    assert is_same(pair)
 
-    assert 0 < measured["seconds"] < 60 and measured["peak"] >= measured["loaded"] > 50
-
-
-def test_page_shows_the_committed_results():
-    page = (FILE.parent / "README.md").read_text(encoding="utf-8")
-    results = FILE.parent / "results" / "training_step.csv"
-    assert benchmark.fill_page(page, results) == page, "run benchmarks/training_step.py"
-    assert ("| nano |" in page) == results.is_file()
-
-
-def load_benchmark(name, monkeypatch):
-    monkeypatch.setitem(sys.modules, "training_step", benchmark)  # its neighbour, when it is run
-    spec = importlib.util.spec_from_file_location(name, FILE.with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture()
-def prefix_sharing(monkeypatch):
-    module = load_benchmark("prefix_sharing", monkeypatch)
-    smoke = partial(profiles.build_config, profiles.load_profile("smoke"), build_tokenizer())
-    monkeypatch.setattr(module, "SIZES", {"smoke": smoke})
-    return module
-
-
-def test_prefix_sharing_gives_the_answers_of_single_questions(prefix_sharing, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(prefix_sharing, "FOLDER", tmp_path)
-    options = {"--rounds": 2, "--tokens": 5, "--questions": 4, "--sizes": "smoke"}
-    words = [str(word) for option in options.items() for word in option]
-    monkeypatch.setattr("sys.argv", ["prefix_sharing.py", *words])
-    prefix_sharing.main()
-    (row,) = csv.DictReader((tmp_path / "results" / "prefix_sharing.csv").read_text().splitlines())
-
-    assert (row["questions"], row["rounds"], row["new tokens"]) == ("4", "2", "5")
-    assert float(row["lowest ratio"]) <= float(row["ratio"]) <= float(row["highest ratio"])
-    assert int(row["different answers"]) > 1, "a mix-up would show"
-    assert float(row["seconds alone"]) > 0 and row["torch"] == torch.__version__
-    assert "ratio: " in capsys.readouterr().out
-
-
-def test_benchmark_with_different_or_constant_answers_raises(prefix_sharing, monkeypatch):
-    monkeypatch.setattr(prefix_sharing, "answer", lambda way, *_: [way])
-    with pytest.raises(ValueError, match="aren't the same both ways"):
-        prefix_sharing.compare("smoke", 2, 1, 3)
-
-    monkeypatch.setattr(prefix_sharing, "answer", lambda *_: ["same", "same"])
     with pytest.raises(ValueError, match="a mix-up wouldn't show"):
-        prefix_sharing.compare("smoke", 2, 1, 3)
+        pair.same(["one", "one"], ["one", "one"])
+    assert not pair.same(["one", "other"], ["other", "one"])
 
 
 def test_adapters_beside_a_tower_give_what_peft_gives(monkeypatch):
-    tile_adapters = load_benchmark("tile_adapters", monkeypatch)
+    tile_adapters = load("tile_adapters")
     monkeypatch.setattr(tile_adapters, "SIDE", 32)
     monkeypatch.setattr(tile_adapters, "TOKENS", 4)
-    row = tile_adapters.compare(rank=4, rounds=1, layers=1)
-    assert all(row[f"seconds {method}"] > 0 for method in ("base", "monkeylib", "peft"))
-    assert {"added percent monkeylib", "added percent peft", "torch"} < row.keys()
+    methods = tile_adapters.build_methods(layers=1, rank=4)
+    with torch.no_grad():
+        logits = {name: method() for name, method in methods.items()}
+    assert torch.allclose(logits["monkeylib"], logits["peft"], atol=1e-4)
+    assert not torch.allclose(logits["monkeylib"], logits["base"], atol=1e-4)
 
 
-def test_page_on_grit_shows_the_committed_results(monkeypatch):
-    region_captions = load_benchmark("region_captions", monkeypatch)
+# How they are compared
+
+
+def pair_of(monkeylib, other):
+    return load("pairing").Pair(monkeylib, other, lambda first, second: first == second)
+
+
+def test_ratios_are_within_rounds_and_the_order_changes(monkeypatch):
+    """The other way runs first in every second round, since the machine may get slower or faster."""
+    pairing, order = load("pairing"), []
+    times = {"monkeylib": iter([1.0, 3.0, 2.0]), "other": iter([4.0, 6.0, 8.0])}
+    pair = pair_of(lambda: order.append("monkeylib"), lambda: order.append("other"))
+
+    def take(work):
+        work()
+        return next(times[order[-1]]), None
+
+    monkeypatch.setattr(pairing, "seconds_of", take)
+    row = pairing.compare_time("a path", "another way", "large", pair, pairing.Settings(rounds=3), target=4.5)
+
+    assert order[2:] == ["monkeylib", "other", "other", "monkeylib", "monkeylib", "other"]
+    assert (row["monkeylib"], row["other"]) == (2.0, 6.0)
+    assert (row["ratio"], row["lowest"], row["highest"], row["met"]) == (4.0, 2.0, 4.0, False)
+    assert load("pages").line(row)["verdict"] == "no: 11 % short"
+
+
+def test_ways_that_differ_are_not_compared():
+    pairing = load("pairing")
+    with pytest.raises(ValueError, match="both ways should give the same result"):
+        pairing.compare_time("a path", "another", "", pair_of(lambda: 1, lambda: 2), pairing.Settings(), None)
+
+
+def test_seconds_are_processor_time(monkeypatch):
+    """Time in which another program ran doesn't count."""
+    pairing = load("pairing")
+    monkeypatch.setattr(pairing.time, "perf_counter", lambda: pytest.fail("wall-clock time was read"))
+    monkeypatch.setattr(pairing.time, "process_time", iter([3.0, 5.0]).__next__)
+    assert pairing.seconds_of(lambda: "result") == (2.0, "result")
+
+
+def test_memory_is_the_peak_of_a_process_of_its_own():
+    pairing = load("pairing")
+    pair = pair_of(lambda: bytearray(20 << 20).find(b"x"), lambda: bytearray(80 << 20).find(b"x"))
+    row = pairing.compare_memory("a path", "another", "", lambda: pair, target=3)
+    assert 15 < row["monkeylib"] < 40 < 70 < row["other"] < 100 and row["met"] is (row["ratio"] >= 3)
+
+
+def test_failure_in_a_process_is_raised_with_its_traceback():
+    def fail() -> None:
+        raise ValueError("no such size")
+
+    with pytest.raises(RuntimeError, match="ValueError: no such size"):
+        load("pairing").in_process(fail)
+
+
+# The runner and the page
+
+
+def test_runner_writes_the_rows_of_all_groups_and_says_which_failed(monkeypatch, tmp_path, capsys):
+    run, pairing = load("run"), load("pairing")
+
+    def measured(settings):
+        assert settings == pairing.Settings(rounds=1, is_quick=True)
+        return [pairing.ratio_row("a path", "another", "large", "s", [1.0], [3.0], target=2)]
+
+    def failing(settings):
+        raise ValueError("both ways differ")
+
+    monkeypatch.setattr(run, "groups", lambda: {"measured": measured, "failing": failing})
+    monkeypatch.setattr(run, "FOLDER", tmp_path)
+    monkeypatch.setattr(run.pages, "write_page", lambda: tmp_path / "page.md")
+    assert run.main(["--quick"]) == 1
+
+    document = json.loads((tmp_path / "results" / "paths-quick.json").read_text(encoding="utf-8"))
+    good, failed = document["rows"]
+    assert (good["group"], good["ratio"], good["met"]) == ("measured", 3.0, True)
+    assert failed == {"group": "failing", "path": "failing", "failed": "ValueError: both ways differ"}
+    assert document["quick"] and document["machine"]["torch"] == torch.__version__
+    assert "ratio: 3.00×" in capsys.readouterr().out
+
+    assert run.main(["--quick", "--only", "measured"]) == 0
+    with pytest.raises(SystemExit, match="there is no group 'other'"):
+        run.main(["--only", "other"])
+
+
+def test_all_groups_are_found_and_are_documented():
+    names = set(load("run").groups())
+    assert {"visual_tokens", "visual_training", "shared_questions", "loss", "training_step"} <= names
+    assert {"tile_adapters", "peers", "start_up", "half_precision"} <= names
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for module in load("run").MODULES:
+        assert f"`{module}.py`" in page
+
+
+def test_page_shows_the_committed_results():
+    pages = load("pages")
+    page = pages.PAGE.read_text(encoding="utf-8")
+    assert pages.fill_page(page) == page, "run benchmarks/pages.py"
+    assert pages.FIGURE.is_file() == (pages.read_paths() is not None)
+
+
+def test_exponents_are_fitted_to_the_larger_sizes():
+    growth = load("growth")
+    measured = [(size, 5 + size**2) for size in (1, 2, 100, 200, 400, 800)]
+    assert growth.exponent(measured) == pytest.approx(2, abs=0.01)
+
+    row = growth.growth_row("pixels", "Mpx", "JPEG to views, 2x2", [(1.0, 2.0), (2.0, 4.0), (4.0, 8.0)])
+    assert row["exponent"] == 1.0
+    assert growth.extrapolate(row, 3.0) == pytest.approx(6, rel=0.05)
+    assert growth.extrapolate(row, 40.0) == pytest.approx(80, rel=0.01)
+    what = {line["what"]: line["value"] for line in growth.arithmetic([row])}
+    assert what["paper-896: visual tokens of an image"] == "1,280"
+    assert any("100 million" in text for text in what)
+
+
+def test_every_step_of_the_gpu_script_runs_at_a_tiny_size(tmp_path):
+    load("gpu").main(["--tiny", "--device", "cpu", "--out", str(tmp_path)])
+    rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text(encoding="utf-8").splitlines()]
+    measured = {(row["what"], row["way"]) for row in rows}
+
+    assert ("images encoded", "the released way") in measured
+    assert ("tokens after it", "transformers' InternVL") in measured
+    assert any(what.startswith("training step") for what, _ in measured)
+    assert all(row["value"] > 0 and row["device"] == "CPU" and row["tiny"] for row in rows)
+
+
+# GRIT
+
+
+def test_page_on_grit_shows_the_committed_results():
+    region_captions = load("region_captions")
     page = region_captions.PAGE.read_text(encoding="utf-8")
-    results = FILE.parent / "results" / "region_captions.csv"
+    results = FOLDER / "results" / "region_captions.csv"
     assert region_captions.fill_page(page, results) == page, "run benchmarks/region_captions.py"
     assert "| 800 | 1333 |" in page
 
 
-def test_region_captions_are_timed_and_their_memory_is_counted(monkeypatch):
-    region_captions = load_benchmark("region_captions", monkeypatch)
+def test_region_captions_are_timed_and_their_memory_is_counted():
+    region_captions = load("region_captions")
     row = region_captions.measure(dataclasses.replace(grit_goldens.CONFIG, short_side=64, long_side=96))
     assert row["seconds detection"] >= 0 and row["seconds captions"] >= 0
     assert row["peak MB"] >= row["loaded MB"] > 50 and (row["height"], row["width"]) == (64, 96)

@@ -3,7 +3,7 @@
 The prompt asks for fewer than six sentences, no coordinates and no single letters. Beyond that, a caption is
 *grounded* as far as its content words (or their stems) occur in the output of an expert or in the original
 caption. Grounding says that a word has a source, not that it is right; the captions of `RuleComposer` repeat
-the experts and are always 100 % grounded.
+the experts and are always 100 % grounded. How far experts agree is counted in `confirmation`.
 
 `check_caption` measures, for the record; `answers.rejections` decides whether a chat model's answer is kept.
 """
@@ -139,6 +139,11 @@ def _grounding(record: Record) -> tuple[int, list[str]]:
 def content_words(text: str) -> list[str]:
     """Return the words of a text that say something: not grammar, places or talk about images."""
     return [word for word in words_of(text) if word not in _EMPTY]
+
+
+def is_number(word: str) -> bool:
+    """Return whether a word is a number, in figures or from zero to ten in letters."""
+    return word in _NUMBERS or word[:1].isdigit()
 
 
 def source_stems(record: Record) -> set[str]:

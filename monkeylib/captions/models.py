@@ -72,7 +72,17 @@ class Model(ABC):
 
 
 class Expert(Model):
-    """A model that annotates full images: captions, regions, segments or lines of text."""
+    """A model that annotates full images: captions, regions, segments or lines of text.
+
+    Attributes:
+        score_threshold: score that its regions have to exceed where no matcher runs. Scores of two experts
+            are different quantities, and none is a matching score. None for the filter's own thresholds.
+        names_classes: whether it calls everything by a name of a fixed list, so that of two different names
+            of one place at most one is right.
+    """
+
+    score_threshold: float | None = None
+    names_classes: bool = False
 
     @abstractmethod
     def annotate(self, images: Sequence[Image.Image]) -> list[ExpertOutput]:
@@ -108,7 +118,13 @@ class DependentExpert(Expert):
 
 
 class RegionCaptioner(Model):
-    """A model that captions crops."""
+    """A model that captions crops.
+
+    Attributes:
+        names_classes: as of `Expert`.
+    """
+
+    names_classes: bool = False
 
     @abstractmethod
     def caption(self, crops: Sequence[Image.Image]) -> list[tuple[str, float]]:

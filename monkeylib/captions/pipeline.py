@@ -355,7 +355,7 @@ class Pipeline:
                 temporary.write_text(json.dumps(asdict(summary), indent=1) + "\n", encoding="utf-8")
 
         if report and (missing or not (out / REPORT).exists()):
-            _write_report(out, list(islice(plan.images, report)), summary)
+            _write_report(out, plan.images, report, summary)
         if not summary.pending:
             folder.finish()
         return summary
@@ -390,7 +390,8 @@ class Pipeline:
         stages: list[Stage] = [*expert_stages.values()]
         if self.matcher:
             stages.append(MatchStage(self.matcher, root, self.batch_size, self.time_limit, self.max_failures))
-        stages.append(ComposeStage(self.composer or RuleComposer(), self.filters, root, self.max_failures))
+        filters = self.filters.for_experts(self.experts)
+        stages.append(ComposeStage(self.composer or RuleComposer(), filters, root, self.max_failures))
         return stages
 
     def _add_expert(self, expert: Expert, root: Path, stages: dict[str, ExpertStage]) -> ExpertStage:
@@ -578,16 +579,19 @@ def _is_finished(folder: Path, key: ShardKey, retry_failed: bool) -> bool:
     return not (retry_failed and entry["failed"])
 
 
-def _write_report(out: Path, images: Sequence[InputImage], summary: "Summary") -> None:
-    """Write report.html about the first images."""
+def _write_report(out: Path, images: Iterable[InputImage], count: int, summary: "Summary") -> None:
+    """Write report.html about some images, failures first."""
     from monkeylib.captions.report import build_report
+    from monkeylib.captions.totals import select_for_report
 
     # Records come in the order of the images.
-    records = list(islice(read_records(out / RECORDS), len(images)))
+    totals, records, sources = select_for_report(read_records(out / RECORDS), images, count)
     notes = [summary.sentence()]
-    if summary.records > len(images):
-        notes.append(f"The page shows the first {len(images)} of them.")
-    build_report(records, images, notes=notes).write(out / REPORT)
+    if summary.records > len(records):
+        notes.append(f"The page shows {len(records)} of them, those with failures and problems first.")
+
+    facts = {"seconds": f"{summary.seconds:.0f}", "US$": f"{summary.cost:.2f}"}
+    build_report(records, sources, notes=notes, totals=totals, facts=facts).write(out / REPORT)
 
 
 def _add_up(

@@ -1,11 +1,15 @@
 """HTML report of captioned images: each with its annotations drawn on it, a table of them, and its caption.
 
+On top are the totals of the run; images with failures and problems come first. In a browser, the page is
+turned, filtered, ordered and searched, and captions are accepted, corrected or rejected: the reviews are
+saved as JSONL (`reviews`). Without scripts, as in a notebook, it shows all of its images.
+
 Annotations are drawn as SVG in the image's own coordinates. Lines and labels have the same size on the page
 whatever the image's is. Boxes lie on a white line, so that they are visible on any ground; masks have an
 outline, and masks that touch have different colours.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +20,10 @@ from monkeylib import boxes, html_pages
 from monkeylib.boxes import Box
 from monkeylib.captions import checks
 from monkeylib.captions.annotations import Mask, Record, Region, reading_order
+from monkeylib.captions.confirmation import count_confirmed
 from monkeylib.captions.input_images import InputImage
+from monkeylib.captions.report_script import SCRIPT
+from monkeylib.captions.totals import Totals, add_up, find_outcome
 
 LEVELS = {"region": "#0b6e99", "segment": "#3f7f33", "line": "#b0437b", "dropped": "#b85c1b"}
 WIDTH, HEIGHT = 420, 560  # pixels of the page that an image fills at most
@@ -24,6 +31,7 @@ WIDTH, HEIGHT = 420, 560  # pixels of the page that an image fills at most
 _STYLE = """\
 .monkey-page article { display: grid; grid-template-columns: minmax(240px, 420px) minmax(0, 1fr); }
 .monkey-page article { gap: 18px; border-top: 1px solid #c9d1d9; padding: 16px 0; }
+.monkey-page article[hidden], .monkey-page .controls[hidden] { display: none; }
 .monkey-page svg { width: 100%; height: auto; max-height: 560px; display: block; overflow: visible; }
 .monkey-page svg .label { font-weight: 600; pointer-events: none; }
 .monkey-page .caption { font-size: 16px; margin: 0 0 8px; }
@@ -31,28 +39,72 @@ _STYLE = """\
 .monkey-page tr.dropped td { color: #8a8f98; }
 .monkey-page tr.dropped td.text { text-decoration: line-through; }
 .monkey-page i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 4px; }
+.monkey-page .totals { display: grid; gap: 8px 28px; }
+.monkey-page .totals { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); }
+.monkey-page .totals table { height: fit-content; }
+.monkey-page .demonstration { background: #fff4d6; border-left: 4px solid #d9a400; padding: 8px 12px; }
+.monkey-page .controls { position: sticky; top: 0; background: #fff; padding: 8px 0; z-index: 1; }
+.monkey-page .controls > * { margin-right: 10px; }
+.monkey-page .outcome { font-weight: 400; font-size: 13px; color: #5d6873; margin-left: 8px; }
+.monkey-page .review textarea { width: 100%; box-sizing: border-box; font: inherit; }
+.monkey-page .review button.chosen { background: #0b6e99; color: #fff; }
 @media (max-width: 720px) { .monkey-page article { grid-template-columns: 1fr; } }
 """
 
 _PAGE = """\
+{% if demonstration %}
+<p class="demonstration"><strong>A demonstration.</strong> {{ demonstration }}</p>
+{% endif %}
+{% for note in notes %}
+<p class="note">{{ note }}</p>
+{% endfor %}
+<div class="totals">
+{% for title, rows in tables.items() if rows %}
+<table>
+<tr><th colspan="2">{{ title }}</th></tr>
+{% for name, value in rows %}
+<tr><td>{{ name }}</td><td class="number">{{ value }}</td></tr>
+{% endfor %}
+</table>
+{% endfor %}
+</div>
+<p class="controls" hidden>
+<label>show <select name="outcome">
+<option value="">all images</option>
+{% for outcome, count in outcomes.items() %}
+<option value="{{ outcome }}">{{ outcome }} ({{ count }})</option>
+{% endfor %}
+</select></label>
+<label>order <select name="order">
+<option value="rank">failures and problems first</option>
+<option value="confirmed">least confirmed first</option>
+<option value="number">as captioned</option>
+<option value="name">by name</option>
+</select></label>
+<input type="search" name="search" placeholder="name or words" aria-label="name or words">
+<button type="button" name="previous">‹</button><span class="place"></span>
+<button type="button" name="next">›</button>
+<a class="save" download="reviews.jsonl">save reviews</a>
+</p>
 <p class="note">
 {% for name, colour in levels.items() %}
 <span><i style="background:{{ colour }}"></i>{{ name }}</span>
 {% endfor %}
 </p>
-{% for note in notes %}
-<p class="note">{{ note }}</p>
-{% endfor %}
+<div class="articles">
 {% for article in articles %}
 {{ article }}
 {% endfor %}
+</div>
 """
 
 _ARTICLE = """\
-<article>
+<article data-name="{{ record.name }}" data-sha256="{{ record.sha256 }}"
+ data-caption="{{ record.detailed_caption }}" data-outcome="{{ outcome }}" data-rank="{{ rank }}"
+ data-number="{{ position }}" data-confirmed="{{ confirmed_share }}">
 <div>{{ image }}</div>
 <div>
-<h2>{{ record.name }}</h2>
+<h2>{{ record.name }}<span class="outcome">{{ outcome }}</span></h2>
 {% if not record.detailed_caption %}
 <p class="note">no description</p>
 {% else %}
@@ -62,7 +114,11 @@ _ARTICLE = """\
 {% endfor -%}
 </p>
 {% endif %}
-{% if record.detailed_caption and record.check %}
+{% if confirmation.statements %}
+<p class="note">a second expert confirms {{ confirmation.confirmed }} of {{ confirmation.statements }} \
+statement{{ "" if confirmation.statements == 1 else "s" }}</p>
+{% endif %}
+{% if record.detailed_caption and record.check and (record.check.grounding < 1 or record.check.problems) %}
 <p class="note">grounded {{ "{:.0%}".format(record.check.grounding) }},
 {{ record.check.sentences }} sentence{{ "" if record.check.sentences == 1 else "s" }}
 {% for problem in record.check.problems %}
@@ -132,6 +188,8 @@ def build_report(
     pixels: int = 480,
     title: str = "Annotations and captions",
     notes: Iterable[str] = (),
+    totals: Totals | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> html_pages.Page:
     """Return the report of some images, which a notebook shows and `write` stores.
 
@@ -141,6 +199,8 @@ def build_report(
         pixels: the longer side of an image on the page.
         title: title of the page.
         notes: sentences below the title.
+        totals: totals of all records, if the page shows only some of them.
+        facts: what else the totals begin with by its name, such as time and cost.
 
     Raises:
         ValueError: there is not one record for each image.
@@ -148,17 +208,38 @@ def build_report(
     if len(records) != len(sources):
         raise ValueError(f"a report needs a record for each image, got {len(records)} for {len(sources)}")
 
-    articles = [_article(record, source, pixels) for record, source in zip(records, sources, strict=True)]
-    body = html_pages.render(_PAGE, levels=LEVELS, notes=list(notes), articles=articles)
-    return html_pages.Page(title, body, _STYLE)
+    totals = totals or add_up(records)
+    articles = []
+    for position, (record, source) in enumerate(zip(records, sources, strict=True)):
+        outcome = find_outcome(record)
+        articles.append((outcome.rank, position, _article(record, source, pixels, position)))
+    # Failures first, and otherwise as captioned.
+    articles.sort(key=lambda article: article[:2])
+
+    body = html_pages.render(
+        _PAGE,
+        levels=LEVELS,
+        notes=list(notes),
+        demonstration=totals.demonstration(),
+        tables=totals.tables(facts or {}),
+        outcomes=totals.outcomes_in_order(),
+        articles=[article for _, _, article in articles],
+    )
+    return html_pages.Page(title, body, _STYLE, SCRIPT)
 
 
-def _article(record: Record, source: InputImage, pixels: int) -> Markup:
+def _article(record: Record, source: InputImage, pixels: int, position: int) -> Markup:
     """Render one image with its annotations beside its captions."""
     unsupported = record.check.unsupported if record.check else ()
+    outcome, confirmation = find_outcome(record), count_confirmed(record)
     return html_pages.render(
         _ARTICLE,
         record=record,
+        position=position,
+        outcome=outcome.text,
+        rank=outcome.rank,
+        confirmation=confirmation,
+        confirmed_share="" if confirmation.share is None else f"{confirmation.share:.4f}",
         image=_image_or_error(record, source, pixels),
         caption=checks.mark_words(record.detailed_caption, unsupported),
         legend=legend_items(record),
@@ -297,6 +378,9 @@ def _labels(items: Sequence[LegendItem], record: Record, unit: float) -> list[di
     corners = place_labels([item.box for item in items], sizes, (record.width, record.height))
     labels = []
     for index, item in enumerate(items):
+        # Where there is no room for it, the number stands in the table alone.
+        if corners[index] is None:
+            continue
         x, y = corners[index]
         labels.append(
             {
@@ -370,11 +454,11 @@ _SEARCH_STEP = 0.5  # of a label's size
 
 def place_labels(
     label_boxes: Sequence[Box], sizes: Sequence[tuple[float, float]], image_size: tuple[float, float]
-) -> list[tuple[float, float]]:
-    """Return the top left corners of labels, one for each box, inside an image.
+) -> list[tuple[float, float] | None]:
+    """Return the top left corners of labels, one for each box, inside an image, none on another.
 
     A label stands at a corner of its box if one is free (outside a box that it would hide), else at the
-    nearest free place; where there is none, it covers as little of other labels as it can.
+    nearest free place. Where there is none, there is no label: None.
 
     Args:
         label_boxes: the boxes that the labels belong to.
@@ -382,18 +466,21 @@ def place_labels(
         image_size: width and height of the image.
     """
     placed: list[Box] = []
+    corners: list[tuple[float, float] | None] = []
     for box, (width, height) in zip(label_boxes, sizes, strict=True):
-        x, y = _best_place(box, (width, height), image_size, placed)
-        placed.append((x, y, x + width, y + height))
+        corner = _free_place(box, (width, height), image_size, placed)
+        corners.append(corner)
+        if corner is not None:
+            x, y = corner
+            placed.append((x, y, x + width, y + height))
 
-    return [(x, y) for x, y, _, _ in placed]
+    return corners
 
 
-def _best_place(
+def _free_place(
     box: Box, size: tuple[float, float], image_size: tuple[float, float], placed: Sequence[Box]
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     width, height = size
-    covered_areas: dict[tuple[float, float], float] = {}
 
     # Corners first; places all over the image only if none of them is free.
     for candidates in (_corner_places(box, size), _all_places(box, size, image_size)):
@@ -403,11 +490,10 @@ def _best_place(
             y = min(max(0.0, y), max(0.0, image_size[1] - height))
 
             label = (x, y, x + width, y + height)
-            covered_areas[x, y] = sum(boxes.intersection_area(label, other) for other in placed)
-            if not covered_areas[x, y]:
+            if not any(boxes.intersection_area(label, other) for other in placed):
                 return x, y
 
-    return min(covered_areas, key=covered_areas.__getitem__)
+    return None
 
 
 def _corner_places(box: Box, size: tuple[float, float]) -> list[tuple[float, float]]:

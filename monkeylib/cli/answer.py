@@ -68,6 +68,7 @@ def answer(
 ) -> None:
     """Answer a question about an image, or many of a file; - reads the image from standard input."""
     # Imported here, so that `monkeylib --help` starts at once.
+    options.import_model_libraries()
     from monkeylib.model.generation_options import check_options
     from monkeylib.prompts import build_prompt
 

@@ -5,12 +5,15 @@ from typing import Annotated
 import typer
 
 from monkeylib import resources
+from monkeylib.cli import options
 
 app = typer.Typer(no_args_is_help=True, help="Download models and image sets that aren't in the repository.")
 
 
 @app.command("list")
-def list_assets() -> None:
+def list_assets(
+    json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each asset.")] = False,
+) -> None:
     """List the assets with their size, their licence with notes on it, and whether they are available."""
     from rich.console import Console
 
@@ -27,6 +30,11 @@ def list_assets() -> None:
                 "available": "no" if assets.locate(asset) is None else "yes",
             }
         )
+
+    if json:
+        for asset, row in zip(listed, rows, strict=True):
+            options.print_json({**row, "role": asset.role, "note": asset.note})
+        return
 
     tables.print_table(rows, "data/assets.toml", Console())
 

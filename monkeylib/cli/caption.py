@@ -3,7 +3,7 @@
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,9 @@ from monkeylib.cli import options
 from monkeylib.progress import say, say_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from monkeylib.captions.input_images import InputImage
     from monkeylib.captions.pipeline import Engine, Summary
 
 # Exit codes beside 0 (all images have been through all stages) and 2 (an error).
@@ -101,6 +104,33 @@ DryRun = Annotated[
     ),
 ]
 ReportSize = Annotated[int, typer.Option(min=0, help="Images in report.html; 0 writes no report.")]
+Export = Annotated[
+    Literal["llava", "messages", "webdataset", "parquet", "released"] | None,
+    typer.Option(help="Write the captions as training data too, into OUT/exports/FORMAT, with a data card."),
+]
+ExportStatus = Annotated[
+    Literal["ok", "partial"],
+    typer.Option(help="Captions to export: ok where every stage succeeded, partial also where one failed."),
+]
+ExportChecks = Annotated[
+    Literal["passed", "any"], typer.Option(help="Captions to export: those that passed their checks, or any.")
+]
+MinGrounding = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Export captions of which at least this share of words is grounded."),
+]
+MinConfirmed = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="Export captions whose experts' statements a second one confirms to this share."
+    ),
+]
+ReviewFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--reviews", help="Export captions as people accepted, corrected or rejected them in report.html."
+    ),
+]
 
 
 def caption(
@@ -130,6 +160,12 @@ def caption(
     retry_failed: RetryFailed = False,
     max_failures: MaxFailures = 20,
     report: ReportSize = 100,
+    export: Export = None,
+    export_status: ExportStatus = "ok",
+    export_checks: ExportChecks = "passed",
+    min_grounding: MinGrounding = 0.0,
+    min_confirmed: MinConfirmed = 0.0,
+    reviews: ReviewFile = None,
     fresh: Fresh = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -150,6 +186,15 @@ def caption(
     inputs = list_images(images, options.expand_home(captions) if captions else None)
     for remark in inputs.remarks():
         say(remark)
+
+    # What is exported is checked before the models run.
+    selection = {
+        "statuses": ("ok", "partial") if export_status == "partial" else ("ok",),
+        "with_problems": export_checks == "any",
+        "grounding": min_grounding,
+        "confirmed": min_confirmed,
+    }
+    export_reviews = _read_reviews(reviews, export)
 
     # A single name may be a set, so only several names become a list.
     names = experts.split(",") if "," in experts else experts
@@ -186,6 +231,8 @@ def caption(
     _print_captions(out, summary)
     if report:
         print(f"report: {resources.display_path(out / REPORT)}")
+    if export:
+        print(_export(out, inputs, export, selection, export_reviews))
     if summary.failed:
         say_error(_failure_sentence(out, summary))
         raise typer.Exit(PENDING if summary.pending else FAILED_IMAGES)
@@ -230,6 +277,40 @@ def _parse_stages(text: str, option: str) -> dict[str, float]:
             raise ValueError(f"{option} takes numbers, as in 1,blip2=4: got {part!r}") from error
 
     return numbers
+
+
+def _read_reviews(path: Path | None, export: str | None) -> Any:
+    """Return the reviews for an export.
+
+    Raises:
+        ValueError: there are reviews, but nothing is exported.
+    """
+    from monkeylib.captions.reviews import read_reviews
+
+    if path is None:
+        return {}
+    if not export:
+        raise ValueError("--reviews says what is exported: name a format with --export")
+    return read_reviews(options.expand_home(path))
+
+
+def _export(
+    out: Path, images: "Iterable[InputImage]", export: Any, selection: dict[str, Any], reviews: Any
+) -> str:
+    """Write the captions as training data, and return sentences about it."""
+    from monkeylib.captions import exports
+    from monkeylib.captions.record_files import RECORDS, read_records
+
+    folder = out / "exports" / export
+    statistics = exports.export_captions(
+        read_records(out / RECORDS), images, folder, export, exports.Selection(**selection), reviews=reviews
+    )
+    left_out = statistics.describe_left_out()
+    shown = resources.display_path(folder)
+    return (
+        f"export: {shown}: {statistics.exported} captions{f', left out: {left_out}' if left_out else ''}\n"
+        f"train on them: monkeylib train --data {shown}/{exports.MIXTURE}"
+    )
 
 
 def _print_captions(out: Path, summary: "Summary") -> None:

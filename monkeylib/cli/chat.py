@@ -35,6 +35,7 @@ def chat(
     allow_address: options.AllowAddress = False,
 ) -> None:
     """Chat about an image, or several: one question per line, until an empty line or the end of the input."""
+    options.import_model_libraries()
     from monkeylib.images import open_image
     from monkeylib.model.generation_options import check_options
 

@@ -1,12 +1,15 @@
 """`monkeylib convert`: checkpoints between monkeylib's, the released and peft's layout."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
+
+if TYPE_CHECKING:
+    from monkeylib.tiling import Grid
 
 
 def convert(
@@ -19,10 +22,10 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(help="New folder.")],
     to: Annotated[
-        Literal["monkeylib", "released", "peft"] | None,
+        Literal["monkeylib", "released", "peft", "onnx", "torch"] | None,
         typer.Option(
             help="Layout to write. Default: monkeylib from released or a training run, released from "
-            "monkeylib."
+            "monkeylib. onnx and torch: graphs of the visual encoder and of the complete model for one grid."
         ),
     ] = None,
     grid: Annotated[str, typer.Option(help="Tiles as ROWSxCOLUMNS. Default for Qwen-VL: 2x2.")] = "",
@@ -46,6 +49,10 @@ def convert(
         if grid:
             raise ValueError(
                 "--grid is for reading the released layout, not for a training run: leave it out"
+            )
+        if to in ("onnx", "torch"):
+            raise ValueError(
+                "graphs are made of a complete model: convert the training run first, without --to"
             )
         export.convert_training(source, target, to or "monkeylib", checkpoint)
         print(f"wrote {resources.display_path(target)}")
@@ -71,7 +78,9 @@ def convert(
     if to is None:
         to = "monkeylib" if is_released(source) else "released"
 
-    if to == "monkeylib":
+    if to in ("onnx", "torch"):
+        _export_graphs(source, target, to, tiles)
+    elif to == "monkeylib":
         conversion.convert_from_released(source, target, tiles, progress=True)
     elif grid:
         raise ValueError(f"--grid is for reading the released layout, not for writing {to}: leave it out")
@@ -81,3 +90,13 @@ def convert(
         conversion.export_lora(source, target)
 
     print(f"wrote {resources.display_path(target)}")
+
+
+def _export_graphs(source: Path, target: Path, to: Literal["onnx", "torch"], grid: "Grid | None") -> None:
+    """Write the graphs of a checkpoint for a grid, by default its own."""
+    from monkeylib.checkpoints.graphs import export_graphs
+    from monkeylib.inference import load_model
+
+    options.hide_loading_bars()
+    monkey = load_model(source, device="cpu", dtype="float32")
+    export_graphs(monkey.model, monkey.processor, target, to, grid)

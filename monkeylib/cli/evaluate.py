@@ -1,6 +1,8 @@
 """`monkeylib evaluate` and `monkeylib score`: predictions on benchmarks, and their scores."""
 
+import contextlib
 import dataclasses
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +14,10 @@ from monkeylib.cli import options
 from monkeylib.progress import say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from monkeylib.evaluation.benchmarks import Benchmark
+    from monkeylib.evaluation.results import ScoreRow
 
 ModelOption = Annotated[
     str,
@@ -101,6 +106,12 @@ BenchmarkOption = Annotated[
 TableOption = Annotated[
     Path | None, typer.Option("--out", help="CSV file for the scores of files. Folders have theirs inside.")
 ]
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print a line of JSON for each score, a share of 1 or less, in place of tables."
+    ),
+]
 MetricsOption = Annotated[
     str,
     typer.Option(
@@ -128,6 +139,7 @@ def evaluate(
     device: options.Device = "",
     dtype: options.Dtype = None,
     bits: options.Bits = None,
+    json: JsonOption = False,
 ) -> None:
     """Evaluate a model on benchmarks, or on questions of your own (--data FILE).
 
@@ -142,35 +154,36 @@ def evaluate(
     folder = options.expand_home(out) if out else _default_folder(path)
 
     options.hide_loading_bars()
-    result = job.run_job(
-        job.EvaluationJob(
-            model=path,
-            model_name=_model_name(path),
-            benchmarks=selected,
-            folder=folder,
-            prompt=prompt,
-            limit=limit,
-            batch_size=batch_size,
-            fresh=fresh,
-            retry_failed=retry_failed,
-            max_failed=max_failed,
-            grid=grid,
-            device=device,
-            dtype=dtype,
-            bits=bits,
-            by=by,
-            skip_unusable=len(selected) > 1 and not benchmarks,
-            gallery=gallery,
-            progress=True,
+    with _lines_of_json_alone(json):
+        result = job.run_job(
+            job.EvaluationJob(
+                model=path,
+                model_name=_model_name(path),
+                benchmarks=selected,
+                folder=folder,
+                prompt=prompt,
+                limit=limit,
+                batch_size=batch_size,
+                fresh=fresh,
+                retry_failed=retry_failed,
+                max_failed=max_failed,
+                grid=grid,
+                device=device,
+                dtype=dtype,
+                bits=bits,
+                by=by,
+                skip_unusable=len(selected) > 1 and not benchmarks,
+                gallery=gallery,
+                progress=True,
+            )
         )
-    )
 
     # Every process of torchrun comes here; one of them reports, also what was complete before an error.
     if result is None:
         return
     if result.ids and prediction_folders.has_scores(folder):
         # The run has recorded its metrics, also for files of earlier calls.
-        _report([folder], [], by=by, ids=result.ids)
+        _report([folder], [], by=by, ids=result.ids, json=json)
     if result.error is not None:
         raise result.error
 
@@ -183,6 +196,7 @@ def score(
     by: ByOption = "",
     benchmark: BenchmarkOption = "",
     out: TableOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Score predictions again, without a model. Two runs are also compared, by paired differences.
 
@@ -203,7 +217,7 @@ def score(
     if files:
         if gallery:
             raise ValueError("--gallery is for folders of `monkeylib evaluate`, not for files of predictions")
-        return _score_files(files, metric_names, benchmark, data, by, out and options.expand_home(out))
+        return _score_files(files, metric_names, benchmark, data, by, out and options.expand_home(out), json)
     if benchmark or out:
         raise ValueError(
             "--benchmark and --out are for files of predictions: a folder knows its benchmarks and has a "
@@ -211,15 +225,21 @@ def score(
         )
 
     if gallery:
-        for folder in unique:
-            _write_galleries(folder, data, gallery)
+        with _lines_of_json_alone(json):
+            for folder in unique:
+                _write_galleries(folder, data, gallery)
     for folder in unique:
         _write_submissions(folder)
 
     # Predictions for test servers alone have no scores here.
     scored = [path for path in unique if prediction_folders.has_scores(path, any_name=bool(metric_names))]
     if scored:
-        _report(scored, metric_names, by=by)
+        _report(scored, metric_names, by=by, json=json)
+
+
+def _lines_of_json_alone(json: bool) -> "contextlib.AbstractContextManager[object]":
+    """Return a block that leaves standard output to lines of JSON: other lines go to standard error."""
+    return contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext()
 
 
 def _write_galleries(folder: Path, data: Path | None, count: int) -> None:
@@ -258,6 +278,7 @@ def _score_files(
     data: Path | None,
     by: str,
     out: Path | None,
+    json: bool = False,
 ) -> None:
     """Score files of predictions, each as a model of its own, and print the scores.
 
@@ -268,6 +289,7 @@ def _score_files(
         data: folder of the downloads, or file of questions.
         by: field whose values divide the questions into groups; empty for none.
         out: CSV file for the scores.
+        json: print lines of JSON in place of tables.
     """
     from rich.console import Console
 
@@ -323,10 +345,8 @@ def _score_files(
 
     console = Console()
     title = ", ".join(map(resources.display_path, files))
-    tables.print_table(score_tables.summary_table(table), title, console)
-    for sentence in score_tables.answer_warnings(table):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    if len(runs) == 2:
+    _print_scores(table, title, console, json)
+    if len(runs) == 2 and not json:
         first, second = runs.values()
         if {row.id for row in first} == {row.id for row in second}:
             row = score_tables.difference_row(table[0].split, names[0], first, second)
@@ -334,7 +354,23 @@ def _score_files(
     if out is not None:
         prediction_folders.require_score_table(out)
         results.write_table(table, out, answer_counts=True)
-        print(f"scores: {resources.display_path(out)}")
+        if not json:
+            print(f"scores: {resources.display_path(out)}")
+
+
+def _print_scores(rows: "Sequence[ScoreRow]", title: str, console: "Console", json: bool) -> None:
+    """Print scores as a table with remarks, or each as a line of JSON."""
+    from monkeylib import tables
+    from monkeylib.evaluation import score_tables
+
+    if json:
+        for row in rows:
+            options.print_json(dataclasses.asdict(row))
+        return
+
+    tables.print_table(score_tables.summary_table(rows), title, console)
+    for sentence in score_tables.answer_warnings(rows):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def _metric_names(metrics: str) -> list[str]:
@@ -416,6 +452,7 @@ def _report(
     *,
     by: str = "",
     ids: Mapping[str, Collection[str]] | None = None,
+    json: bool = False,
 ) -> None:
     """Write scores.csv of each folder and print all scores; of two folders, also their paired differences.
 
@@ -424,6 +461,7 @@ def _report(
         metrics: metrics in place of the benchmarks'.
         by: field whose values divide the examples into groups; empty for none.
         ids: examples to be scored, by benchmark; by default all.
+        json: print lines of JSON in place of tables.
     """
     from rich.console import Console
 
@@ -440,11 +478,9 @@ def _report(
         rows += [dataclasses.replace(row, model=label) for row in scores]
 
     files = ", ".join(resources.display_path(folder / prediction_folders.SCORES_FILE) for folder in folders)
-    tables.print_table(score_tables.summary_table(rows), files, console)
-    for sentence in score_tables.answer_warnings(rows):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    _print_scores(rows, files, console, json)
 
-    if len(folders) == 2 and not metrics:
+    if len(folders) == 2 and not metrics and not json:
         first, second = labels
         tables.print_table(score_tables.paired_differences(*folders), f"{first} - {second}, paired", console)
 

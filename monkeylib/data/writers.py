@@ -2,6 +2,7 @@
 
 LLaVA's JSON and messages name their images relative to the folder of the file; images that have no file, such
 as those of a table, are written into a folder beside it. Shards and parquet hold the images themselves.
+Captions can also be written as the released caption pipeline does, which no file's ending stands for.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def write_records(
     Args:
         records: the records.
         out: the file.
-        format: a key of `FORMATS`; by default that of the file's ending.
+        format: a key of `FORMATS`, or `released`; by default that of the file's ending.
         advance: called after each record.
 
     Raises:
@@ -84,7 +85,7 @@ def write_records(
         BadRecord: a record, or an image that has to be copied, cannot be read.
         ValueError: no such format, or no record is left.
     """
-    write = _WRITERS[choose("format", format, FORMATS) if format else format_of(out)]
+    write = _WRITERS[choose("format", format, _WRITERS) if format else format_of(out)]
     resources.require_new(out)
     result = WriteResult()
 
@@ -228,6 +229,26 @@ def _llava_text(message: Message) -> str:
     return ("\n" if is_leading else "").join(parts)
 
 
+def _write_released(
+    records: Iterable[Record], temporary: Path, out: Path, result: WriteResult, stack: ExitStack
+) -> None:
+    """Write captions as the released pipeline does, and the file of each image, which it leaves out."""
+    names = _ImageNames(out, result, stack)
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write("[")
+        for record in records:
+            if len(record.images) != 1 or len(record.turns) != 1:
+                result.left_out["that are no captions of one image"] += 1
+                continue
+
+            row = {"img_id": record.id, "detailed_caption": record.turns[0][1]}
+            row["image"] = names.name(record.images[0], record)
+            file.write(",\n" if result.num_records else "")
+            file.write(json.dumps(row, ensure_ascii=False))
+            result.num_records += 1
+        file.write("]\n")
+
+
 def _write_messages(
     records: Iterable[Record], temporary: Path, out: Path, result: WriteResult, stack: ExitStack
 ) -> None:
@@ -346,4 +367,5 @@ _WRITERS = {
     "messages": _write_messages,
     "webdataset": _write_shard,
     "parquet": _write_parquet,
+    "released": _write_released,
 }

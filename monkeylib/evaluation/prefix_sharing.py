@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from monkeylib.digests import weights_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.images import ImageInput
+from monkeylib.model.cache import make_cache
 from monkeylib.model.generation import Answer, check_context, generate
 from monkeylib.monkey import Monkey
 from monkeylib.prompts import PROMPTS
@@ -157,7 +158,7 @@ class PrefixSharingMonkey:
             values = torch.cat([layer.values for layer in image_layers])
             layers.append((keys[image_of_row], values[image_of_row]))
 
-        return DynamicCache(layers)
+        return make_cache(layers)
 
     def _pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Return ids and attention mask `[B, T]`, padded on the left."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 _SIDE = 128  # of the matrices that are multiplied to compare: milliseconds even where it is slow
 _ROUNDS = 3
@@ -26,14 +28,33 @@ def relative_speed(dtype: torch.dtype) -> float:
 
 def _seconds(dtype: torch.dtype) -> float:
     matrix = torch.ones(_SIDE, _SIDE, dtype=dtype)
-    matrix @ matrix  # the first product prepares
+    return _fastest(lambda: matrix @ matrix)
+
+
+def _fastest(work: Callable[[], object]) -> float:
+    """Return the seconds that some work takes at best."""
+    work()  # the first time prepares
 
     fastest = float("inf")
     for _ in range(_ROUNDS):
         start = time.perf_counter()
-        matrix @ matrix
+        work()
         fastest = min(fastest, time.perf_counter() - start)
     return fastest
+
+
+@cache
+def prefers_plain_attention() -> bool:
+    """Return whether this CPU attends in bfloat16 faster by plain products than by torch's fused kernel.
+
+    The fused kernel multiplies bfloat16 no faster than float32. Where the CPU has instructions for bfloat16,
+    products are twice as fast, and so is attention by them. It is measured once in a process, on the patches
+    of a view.
+    """
+    # [1, heads, patches, head_dim]
+    views = torch.ones(1, 2, 1024, 64, dtype=torch.bfloat16)
+    products = _fastest(lambda: (views @ views.transpose(-1, -2)).softmax(dim=-1) @ views)
+    return products < _fastest(lambda: F.scaled_dot_product_attention(views, views, views))
 
 
 def choose_dtype(model: nn.Module) -> torch.dtype:

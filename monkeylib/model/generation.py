@@ -236,7 +236,7 @@ def _extend(
 
     with recorder.attached(model):
         output = model.generate(
-            **inputs,
+            **_with_cache(model, inputs, settings),
             **{**settings, "return_dict_in_generate": returns_steps},
             stopping_criteria=StoppingCriteriaList(criteria),
             streamer=streamer,
@@ -256,6 +256,16 @@ def _extend(
         scores=(output.scores or ()) if returns_steps else (),
         logits=(output.logits or ()) if returns_steps else (),
     )
+
+
+def _with_cache(model: Any, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the inputs with an empty cache of the model's own, where nothing else is requested."""
+    is_requested = "past_key_values" in inputs or any(
+        settings.get(name) is not None for name in ("cache_implementation", "past_key_values", "use_cache")
+    )
+    if is_requested or not hasattr(model, "make_cache"):
+        return inputs
+    return {**inputs, "past_key_values": model.make_cache()}
 
 
 def _search_beams(
@@ -371,14 +381,17 @@ class _StopStrings(StoppingCriteria):
         self.lengths: dict[int, int] = {}
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
+        # Without any, a GPU is not waited for.
+        if not self.stop_strings:
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
         has_ended = [False] * len(input_ids)
-        if self.stop_strings:
-            answers = input_ids[:, self.prompt_length :]
-            texts = self.tokenizer.batch_decode(answers[:, -self.window :].tolist())
-            for row, text in enumerate(texts):
-                has_ended[row] = cut_at_stop_string(text, self.stop_strings)[1]
-                if has_ended[row]:
-                    self.lengths.setdefault(row, answers.shape[1])
+        answers = input_ids[:, self.prompt_length :]
+        texts = self.tokenizer.batch_decode(answers[:, -self.window :].tolist())
+        for row, text in enumerate(texts):
+            has_ended[row] = cut_at_stop_string(text, self.stop_strings)[1]
+            if has_ended[row]:
+                self.lengths.setdefault(row, answers.shape[1])
 
         return torch.tensor(has_ended, device=input_ids.device)
 

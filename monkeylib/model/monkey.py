@@ -9,11 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils.generic import TransformersKwargs
 
 from monkeylib.errors import refuse_misspelled
 from monkeylib.label_mask import IGNORE_INDEX
+from monkeylib.model.cache import make_cache
 from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig, check_pooling
 from monkeylib.model.hf_vision import HFVisionBackbone
 from monkeylib.model.limits import MAX_TILES, check_grids, check_size
@@ -192,6 +194,16 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         tokens = self.vision(pixel_values, lora_index, reduce=resample)  # [V, queries, width]
         return BaseModelOutputWithPooling(pooler_output=tokens) if return_dict else tokens
+
+    def make_cache(self) -> DynamicCache:
+        """Return an empty cache for `generate`, with room for new tokens (`model.cache`).
+
+        A language model of which some layers attend to a window of tokens only gets transformers' own.
+        """
+        cache = DynamicCache(config=self.config.get_text_config(decoder=True))
+        if any(type(layer) is not DynamicLayer for layer in cache.layers):
+            return cache
+        return make_cache()
 
     def lora_index(self, grids: torch.Tensor) -> list[int]:
         """Return the LoRA of each view of a batch, `NO_LORA` for none; see `tile_lora.lora_index_of_image`.

@@ -80,24 +80,29 @@ class QwenModel(Qwen2Model):
 
         The keys in the cache were rotated with that `alpha`.
         """
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
         cached_tokens = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if position_ids is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+            position_ids = (positions + cached_tokens)[None]
 
-        # A short prompt has alpha 1. None leaves Qwen2 as it is.
-        if not self.config.dynamic_ntk or self.training:
-            alpha = None
-        elif cached_tokens:
-            alpha = getattr(past_key_values, "alpha", None)
-        else:
-            # A new prompt: its length is the last position plus 1, per row where rows are padded.
-            if position_ids is not None:
-                last_position = position_ids.amax(-1)
-            else:
-                tokens = input_ids if inputs_embeds is None else inputs_embeds
-                last_position = torch.tensor([tokens.shape[1] - 1])
-            alpha = ntk_alpha(last_position + 1, self.config.trained_length)
+        # Up to the trained length, None leaves Qwen2 as it is. Lengths are numbers, not tensors that a GPU
+        # would have to be waited for; padding counts, too, and changes nothing where it alone goes beyond.
+        alpha = log_n = None
+        is_long = cached_tokens + tokens.shape[1] > self.config.trained_length
+        if self.config.log_n and is_long and not self.training:
+            # Here, once for all layers.
+            log_n = log_n_factors(position_ids, self.config.trained_length)
 
-        # The rotary embedding is called deep inside, without a way to pass alpha down.
-        token = _ALPHA.set(alpha)
+        if self.config.dynamic_ntk and not self.training:
+            if cached_tokens:
+                alpha = getattr(past_key_values, "alpha", None)
+            elif is_long:
+                # A new prompt: its length is the last position plus 1, per row where rows are padded.
+                alpha = ntk_alpha(position_ids.amax(-1) + 1, self.config.trained_length)
+
+        # The rotary embedding and the attention are called deep inside, without a way to pass these down.
+        token = _EXTENSIONS.set((alpha, log_n))
         try:
             output = super().forward(
                 input_ids=input_ids,
@@ -108,15 +113,24 @@ class QwenModel(Qwen2Model):
                 **kwargs,
             )
         finally:
-            _ALPHA.reset(token)
+            _EXTENSIONS.reset(token)
 
         if output.past_key_values is not None:
             output.past_key_values.alpha = alpha
         return output
 
 
-# The `alpha` `[B]` of each row in the forward pass that is running; None stretches nothing.
-_ALPHA: ContextVar[torch.Tensor | None] = ContextVar("alpha", default=None)
+# Of the forward pass that is running: the `alpha` `[B]` of each row and the log-n factors `[B, 1, T, 1]`.
+# None stretches or scales nothing.
+_EXTENSIONS: ContextVar[tuple[torch.Tensor | None, torch.Tensor | None]] = ContextVar(
+    "extensions", default=(None, None)
+)
+
+
+def log_n_factors(position_ids: torch.Tensor, trained_length: int) -> torch.Tensor:
+    """Return the factors of the queries at positions `[B, T]`, as `[B, 1, T, 1]`."""
+    factor = (position_ids + 1).float().log() / math.log(trained_length)
+    return factor.clamp(min=1)[:, None, :, None]
 
 
 def ntk_alpha(length: torch.Tensor, trained_length: int) -> torch.Tensor:
@@ -135,8 +149,8 @@ class QwenRotaryEmbedding(qwen2.Qwen2RotaryEmbedding):
     @torch.no_grad()
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cosines and sines `[B, T, head_dim]` of the positions `[B, T]`."""
-        alpha = _ALPHA.get()
-        if alpha is None or bool((alpha == 1).all()):
+        alpha, _ = _EXTENSIONS.get()
+        if alpha is None:
             return super().forward(x, position_ids)
 
         head_dim = 2 * len(self.inv_freq)
@@ -170,9 +184,10 @@ class QwenAttention(qwen2.Qwen2Attention):
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
 
         query, key = qwen2.apply_rotary_pos_emb(query, key, *position_embeddings)
-        if self.config.log_n and not self.training:
+        _, log_n = _EXTENSIONS.get()
+        if log_n is not None:
             # Only the queries are scaled, so that the cache holds plain keys.
-            query = query * self._log_n(kwargs["position_ids"]).to(query.dtype)
+            query = query * log_n.to(query.dtype)
 
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
@@ -187,11 +202,6 @@ class QwenAttention(qwen2.Qwen2Attention):
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )
         return self.o_proj(context.reshape(*batch_and_length, -1)), weights
-
-    def _log_n(self, position_ids: torch.Tensor) -> torch.Tensor:
-        """Return the factors of the queries, `[B, T]` -> `[B, 1, T, 1]`."""
-        factor = (position_ids + 1).float().log() / math.log(self.config.trained_length)
-        return factor.clamp(min=1)[:, None, :, None]
 
 
 AutoConfig.register(QwenConfig.model_type, QwenConfig)

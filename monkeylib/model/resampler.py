@@ -9,7 +9,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from monkeylib.model.config import MonkeyConfig, MonkeyResamplerConfig, check_pooling
-from monkeylib.model.vision import PositionEmbeddingCache, interpolate_position_embedding
+from monkeylib.model.vision import PositionEmbeddingCache, attend, interpolate_position_embedding
 
 
 class Resampler(GradientCheckpointingLayer):
@@ -110,7 +110,7 @@ class Resampler(GradientCheckpointingLayer):
         v = self._split_heads(v)
 
         # [V, heads, queries, head_dim] -> [V, queries, width]
-        context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        context = attend(q, k, v, self.training).transpose(1, 2).flatten(2)
         tokens = self.proj(self.ln_post(self.out(context)))  # [V, queries, width]
         tokens = average_tokens(tokens, self.query_grid, self.pooling)
         if not return_attention:

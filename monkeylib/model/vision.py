@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from monkeylib.model import cpu
 from monkeylib.model.config import MonkeyConfig, mlp_width
 from monkeylib.model.normalisation import normalise_bytes
 from monkeylib.model.tile_lora import NO_LORA, TileLoRA, plan_chunks
@@ -221,13 +222,42 @@ class VisionAttention(nn.Module):
         # The query, key and value of a head lie side by side. -> 3 x [views, heads, patches, head_dim]
         qkv = qkv.view(views, patches, self.heads, 3, width // self.heads)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)
-        context = F.scaled_dot_product_attention(q, k, v)
+        context = attend(q, k, v, self.training)
         context = context.transpose(1, 2).reshape(views, patches, width)
 
         y = self.out(context)
         if lora_groups is not None and self.out_lora is not None:
             self.out_lora.add(y, context, lora_groups)
         return y
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, training: bool = False) -> torch.Tensor:
+    """Return `softmax(q k^T / sqrt(head_dim)) v`, without a mask; the resampler uses it too.
+
+    It is torch's fused kernel, except outside of training for bfloat16 on a CPU that is faster by plain
+    products (`cpu.prefers_plain_attention`).
+
+    Args:
+        q: `[V, heads, queries, head_dim]`.
+        k, v: `[V, heads, patches, head_dim]`.
+        training: always take the fused kernel, whose backward pass needs less memory. Checkpointing runs a
+            part of training without gradients.
+
+    Returns:
+        `[V, heads, queries, head_dim]`.
+    """
+    is_training = training or torch.is_grad_enabled()
+    is_on_cpu = q.device.type == "cpu" and not isinstance(q, FakeTensor)
+    may_be_plain = is_on_cpu and q.dtype == torch.bfloat16 and not is_training
+    if not may_be_plain or not cpu.prefers_plain_attention():
+        return F.scaled_dot_product_attention(q, k, v)
+
+    # View by view: the scores of one fit the cache, [heads, queries, patches].
+    views = []
+    for query, key, value in zip(q, k, v, strict=True):
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        views.append(scores.softmax(dim=-1) @ value)
+    return torch.stack(views)
 
 
 def _build_lora(config: MonkeyConfig, rank: int, d_out: int) -> TileLoRA | None:
@@ -253,7 +283,8 @@ class PositionEmbeddingCache(nn.Module):
         self, embedding: torch.Tensor, rows: int, cols: int, grid: tuple[int, int] | None = None
     ) -> torch.Tensor:
         """Resample `embedding` as `interpolate_position_embedding` does."""
-        if embedding.requires_grad and torch.is_grad_enabled():
+        # A graph that is exported or compiled computes it anew, as it knows no addresses.
+        if torch.compiler.is_compiling() or (embedding.requires_grad and torch.is_grad_enabled()):
             return interpolate_position_embedding(embedding, rows, cols, grid)
 
         # Fake tensors, with which memory is counted, have no address.

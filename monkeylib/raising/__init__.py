@@ -3,6 +3,7 @@ LoRA."""
 
 from monkeylib.raising.check import RaisingCheck, check_raising
 from monkeylib.raising.collator import ConversationCollator
+from monkeylib.raising.costs import RaisingCosts, raising_costs
 from monkeylib.raising.parts import set_trainable
 from monkeylib.raising.raised import Raised, load_raised, raise_resolution
 
@@ -10,8 +11,10 @@ __all__ = [
     "ConversationCollator",
     "Raised",
     "RaisingCheck",
+    "RaisingCosts",
     "check_raising",
     "load_raised",
     "raise_resolution",
+    "raising_costs",
     "set_trainable",
 ]

@@ -47,6 +47,7 @@ PROCESSORS = {
     "AyaVisionProcessor": _WITHOUT_PATCHES,
     "Cohere2VisionProcessor": _WITHOUT_PATCHES,
     "Ovis2Processor": _WITHOUT_PATCHES,
+    "PerceptionLMProcessor": ProcessorFamily(image_options={"vision_input_type": "vanilla"}),
     "Gemma3Processor": ProcessorFamily(image_options={"do_pan_and_scan": False}),
     "GotOcr2Processor": ProcessorFamily(image_options={"crop_to_patches": False}, nests_images=False),
     "PaliGemmaProcessor": ProcessorFamily(marks_answers=True),

@@ -54,8 +54,11 @@ def may_be_raised(name: str | Path) -> bool:
 
 def _is_image_text_type(model_type: Any) -> bool:
     """Tell whether transformers knows an image-text model of a type, which is not Monkey's."""
+    # Before the list is read: for that, transformers imports the configurations of all its models.
+    if model_type in (None, MonkeyConfig.model_type):
+        return False
     registered = {config.model_type for config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING}
-    return model_type in registered - {MonkeyConfig.model_type}
+    return model_type in registered
 
 
 def _type_on_hub(name: str | Path) -> str | None:

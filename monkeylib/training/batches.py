@@ -671,11 +671,11 @@ def build_dataloader(micro_batches: MicroBatches, keep_workers: bool = False, wo
     """Return a loader of whole micro-batches in order.
 
     Worker processes prepare them two buckets ahead. With no worker, or where the system cannot fork, the
-    training process prepares each when it is needed.
+    training process prepares each when it is needed. Where there is a GPU, they lie in memory that it reads.
     """
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"pin_memory": torch.cuda.is_available()}
     if workers and "fork" in multiprocessing.get_all_start_methods():
-        options = {
+        options |= {
             "num_workers": workers,
             "prefetch_factor": 2 * BATCHES_PER_BUCKET,
             "persistent_workers": keep_workers,

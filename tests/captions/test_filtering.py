@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from monkeylib import boxes
 from monkeylib.captions import experts, filtering
+from monkeylib.captions.annotations import Caption
 from tests.support.caption_records import boxes_within, line, record, region, regions
 
 
@@ -93,6 +94,73 @@ def test_thresholds_are_the_released_ones_and_must_be_exceeded():
         "d": "match 0.40 is not above 0.4",
         "f": "confidence 0.85 is not above 0.85",
     }
+
+
+class Detector(experts.Expert):
+    """Has scores of its own, and names of a list."""
+
+    name, version, licence = "detector", "1", "CC0-1.0"
+    score_threshold, names_classes = 0.75, True
+
+    def prepare(self):
+        """Nothing to load."""
+
+    def annotate(self, images):
+        raise NotImplementedError
+
+
+def test_threshold_belongs_to_the_kind_of_a_score():
+    filters = filtering.Filter().for_experts([Detector()])
+    weak, matched = (
+        region("a", score=0.7, expert="detector"),
+        region("b", score=0.7, expert="detector", match=0.5),
+    )
+    filtered = filters(record(regions=[weak, matched, region("c", (60, 60, 90, 90), score=0.7)]))
+
+    # The release's threshold is one of matching scores; it serves for scores of which nothing is known.
+    assert [item.text for item in filtered.regions] == ["b", "c"]
+    assert filtered.dropped[0].reason == "score 0.70 is not above 0.75"
+    settings = filters.provenance.settings
+    assert settings["scores"] == {"detector": 0.75} and settings["class_experts"] == ["detector"]
+    assert filtering.Filter().for_experts([]).provenance == filtering.Filter().provenance
+
+
+def test_a_place_has_one_name_of_a_list_the_surest():
+    bus, truck = (
+        region("bus", expert="detector"),
+        region("truck", (11, 10, 50, 60), score=0.8, expert="detector"),
+    )
+    elsewhere = region("truck", (60, 60, 90, 90), score=0.8, expert="detector")
+    phrases = [region("a man"), region("a blue shirt")]
+    filters = filtering.Filter().for_experts([Detector()])
+    filtered = filters(record(regions=[truck, bus, elsewhere, *phrases]))
+
+    # Phrases of one place may both be right.
+    assert filtered.regions == (bus, elsewhere, *phrases)
+    assert filtered.dropped[0].reason == "its place has a surer name: bus"
+
+
+def test_a_lion_is_not_also_a_cat():
+    tag = Caption(text="a picture of a lion", expert="detector", score=0.9)
+    filters = filtering.Filter().for_experts([Detector()])
+
+    def names(*captions, box=(0, 0, 95, 95), text="cat"):
+        full_record = record(captions=captions, regions=[region(text, box, expert="detector")])
+        return [item.text for item in filters(full_record).regions]
+
+    assert names(tag) == [] and names() == ["cat"]
+    assert names(tag, text="lion") == ["lion"] and names(tag, box=(0, 0, 30, 30)) == ["cat"]
+    # A caption without a tag only counts regions, and another's is free text.
+    assert names(tag.model_copy(update={"score": None})) == ["cat"]
+    assert names(tag.model_copy(update={"expert": "blip2"})) == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "agree"),
+    [("cat", "Egyptian cat", True), ("minibus", "bus", True), ("cat", "lion", False), ("ox", "fox", False)],
+)
+def test_names_agree_by_a_word_or_its_end(first, second, agree):
+    assert filtering.names_agree(first, second) == filtering.names_agree(second, first) == agree
 
 
 def test_released_iou_merges_two_people_side_by_side():

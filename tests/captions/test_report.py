@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from monkeylib.captions import report
+from monkeylib.captions import report, totals
 from monkeylib.captions.annotations import (
     Caption,
     CaptionCheck,
@@ -19,10 +19,12 @@ from monkeylib.captions.annotations import (
     Failure,
     Mask,
     OcrLine,
+    Provenance,
     Record,
     Region,
 )
 from monkeylib.captions.input_images import InputImage
+from tests.support.caption_records import record
 
 
 class Tags(HTMLParser):
@@ -36,7 +38,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag != "meta":
+        if tag not in ("meta", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -101,7 +103,7 @@ def test_page_shows_everything_and_escapes_texts(captioned_image):
         assert part in text
 
     # Names such as "<b>.png" and "a <cat>" are text, not tags.
-    assert not tags.all("b") and not tags.all("cat") and not tags.all("script")
+    assert not tags.all("b") and not tags.all("cat") and len(tags.all("script")) == 1
     assert len(tags.all("mark")) == 1
 
     (svg,) = tags.all("svg")
@@ -149,16 +151,17 @@ def test_labels_stay_inside_and_do_not_overlap_while_there_is_room(width, height
     label = (width / 12, height / 20)
     places = report.place_labels(boxes, [label] * len(boxes), size)
 
+    assert None not in places, "twelve labels have room"
     for number, (x, y) in enumerate(places):
         assert -1e-6 <= x <= width - label[0] + 1e-6 and -1e-6 <= y <= height - label[1] + 1e-6
         for other_x, other_y in places[:number]:
             apart = abs(x - other_x) >= label[0] - 1e-6 or abs(y - other_y) >= label[1] - 1e-6
-            assert apart, "twelve labels have room"
+            assert apart
 
 
-def test_labels_stay_inside_where_there_is_no_room():
+def test_labels_without_room_are_left_out_instead_of_covering_others():
     places = report.place_labels([(0, 0, 10, 10)] * 5, [(6, 6)] * 5, (10, 10))
-    assert len(places) == 5 and all(0 <= x <= 4 and 0 <= y <= 4 for x, y in places)
+    assert len(places) == 5 and places[0] is not None and places[1:] == [None] * 4
     assert report.place_labels([(0, 0, 3, 3)], [(6, 6)], (3, 3)) == [(0, 0)]
 
 
@@ -222,7 +225,71 @@ def test_page_is_one_file_and_displayed_by_notebooks(captioned_image, tmp_path):
     html = path.read_text(encoding="utf-8")
 
     assert html.startswith("<!doctype html>") and page._repr_html_() in html
-    assert "http" not in html.replace("http-equiv", "") and "<script" not in html
+    assert "http" not in html.replace("http-equiv", "")
+    # A notebook gets no script, and shows everything without one.
+    assert "<script" not in page._repr_html_() and "<article hidden" not in html
     record, source = captioned_image
     with pytest.raises(ValueError, match="a record for each image, got 1 for 2"):
         report.build_report([record], [source] * 2)
+
+
+def _outcome_records():
+    """Return a described image, one without a description, one that failed a check, and a broken one."""
+    described = {"detailed_caption": "A cat.", "check": CaptionCheck(grounding=1, sentences=1)}
+    problem = CaptionCheck(grounding=1, sentences=1, problems=("a draft was refused: markup",))
+    dropped = [
+        DroppedAnnotation(text="dog", box=(0, 0, 9, 9), expert="seer", reason=reason, value=0.1)
+        for reason in ("score 0.10 is not above 0.4", "score 0.30 is not above 0.4", "it covers 1% of it")
+    ]
+    models = [
+        Provenance(expert="yolox-nano", version="coco-416", licence="Apache-2.0"),
+        Provenance(expert="filter", version="2", settings={"thresholds": {"region": 0.4}}),
+    ]
+    return [
+        record(name="a.png", **described, dropped=dropped, provenance=models),
+        record(name="b.png"),
+        record(name="c.png", detailed_caption="A dog.", check=problem),
+        Record(name="d.png", failures=[Failure(stage="read", error="cut off", kind="truncated")]),
+    ]
+
+
+def test_totals_stand_on_top_and_failures_come_first():
+    records = _outcome_records()
+    images = [InputImage(Image.new("RGB", (100, 100)), item.name) for item in records]
+    html = report.build_report(records, images, facts={"seconds": 12, "US$": "0.50"}).html()
+
+    cells = dict(re.findall(r"<tr><td>(.*?)</td><td class=\"number\">(.*?)</td></tr>", html))
+    assert cells.items() >= {
+        "images": "4", "described": "1", "without a description": "1", "failed a check": "1", "failed": "1",
+        "refused by a model or its judge": "1", "seconds": "12", "US$": "0.50", "read: truncated": "1",
+        "seer: score not above its threshold": "2", "seer: too small a segment": "1",
+        "yolox-nano": "coco-416, Apache-2.0", "thresholds.region": "0.4",
+    }.items()  # fmt: skip
+    assert re.findall(r'<article data-name="(.*?)"', html) == ["d.png", "c.png", "b.png", "a.png"]
+    assert "A demonstration." in html and "yolox-nano are small models" in html
+    assert "A demonstration." not in report.build_report(records[1:], images[1:]).html()
+
+
+def test_report_of_few_holds_the_totals_of_all_and_the_failures():
+    records = _outcome_records()
+    images = (InputImage(Image.new("RGB", (9, 9)), item.name) for item in records)
+    counts, selected, sources = totals.select_for_report(iter(records), images, 2)
+
+    # The two that need attention, in the order of the run.
+    assert [item.name for item in selected] == [item.name for item in sources] == ["c.png", "d.png"]
+    assert counts.outcomes_in_order() == {
+        "failed": 1, "failed a check": 1, "without a description": 1, "described": 1
+    }  # fmt: skip
+
+
+def test_script_knows_every_control_and_attribute():
+    html = report.build_report(_outcome_records()[:1], [InputImage(Image.new("RGB", (9, 9)), "a.png")]).html()
+    page, _, script = html.partition("<script>")
+
+    names = set(re.findall(r'find\("(\w+)"\)', script))
+    assert names == set(re.findall(r'name="(\w+)"', page)) - {"viewport"}
+    attributes = set(re.findall(r"dataset\.(\w+)", script))
+    assert attributes <= set(re.findall(r"data-(\w+)=", page))
+    assert set(re.findall(r'<option value="(\w+)">(?:failures|least|as|by)', page)) == set(
+        re.findall(r"^    (\w+): \(a, b\)", script, re.MULTILINE)
+    )

@@ -108,6 +108,27 @@ def test_installed_command_starts_without_heavy_libraries():
     assert "torch" not in process.stderr
 
 
+def test_answer_starts_without_what_it_does_not_need():
+    """The process of an answer: most of its time goes into imports."""
+    unneeded = [
+        "lightning", "pandas", "matplotlib", "seaborn", "sklearn", "peft", "onnxruntime", "datasets",
+        "monkeylib.training", "monkeylib.evaluation", "monkeylib.captions", "monkeylib.experiments",
+        "transformers.models.clip.configuration_clip", "transformers.models.bert.configuration_bert",
+    ]  # fmt: skip
+    program = (
+        "import gc, sys\n"
+        "from monkeylib.cli import app\n"
+        "sys.argv = ['monkeylib', 'answer', 'data/samples/sign.png', 'What?', '--max-new-tokens', '1']\n"
+        "app.app(standalone_mode=False)\n"
+        "is_quick = gc.isenabled() and gc.get_freeze_count() > 0\n"
+        f"print([name for name in {unneeded} if name in sys.modules], is_quick)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=resources.REPOSITORY, capture_output=True, text=True
+    )
+    assert process.stdout.splitlines()[-1:] == ["[] True"], process.stderr
+
+
 @pytest.mark.parametrize("target", ["full", "closed"])
 def test_output_that_cannot_be_written_is_no_traceback(target):
     if target == "full":

@@ -10,6 +10,7 @@ from monkeylib.captions import experts, registry
 from monkeylib.captions.annotations import Caption, ExpertOutput
 from monkeylib.captions.composers import chat
 from monkeylib.cli import caption
+from monkeylib.data.mixture import load_mixture
 from tests.support import chat_server
 
 
@@ -297,3 +298,25 @@ def test_caption_takes_folders_original_captions_and_writes_a_report(call, monke
     assert output.endswith(f"report: {tmp_path / 'd' / 'report.html'}\n")
     assert len(list((tmp_path / "d").glob("shards/*.parquet"))) == 2
     assert call("caption", folder, *options, "--report", 0)[1].count("report") == 0
+
+
+def test_folder_becomes_a_training_set_with_one_option(call, folder, tmp_path):
+    arguments = ("caption", folder, "--out", tmp_path / "d", "--experts", "silent", "--report", 0)
+    # Its captions have colours like coordinates, which fail a check.
+    arguments = (*arguments, "--export-checks", "any")
+    code, output, errors = call(*arguments, "--export", "messages")
+
+    assert code == 0, errors
+    assert "2 captions, left out: 1 without a caption" in output
+    mixture = tmp_path / "d" / "exports" / "messages" / "mixture.yaml"
+    assert f"monkeylib train --data {mixture}" in output.replace("~", str(tmp_path))
+    assert len(load_mixture(str(mixture))) == 2
+
+    # Another format of what is there already; nobody confirms what one expert says.
+    assert call(*arguments, "--export", "webdataset")[0] == 0
+    code, _, errors = call(*arguments, "--export", "llava", "--min-confirmed", 0.5)
+    assert code == 2 and "2 with less than 50% of the statements confirmed" in errors
+
+    (tmp_path / "reviews.jsonl").write_text("")
+    code, _, errors = call(*arguments, "--reviews", tmp_path / "reviews.jsonl")
+    assert code == 2 and "name a format with --export" in errors

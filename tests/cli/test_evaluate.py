@@ -45,6 +45,18 @@ def test_evaluate_writes_predictions_scores_and_galleries(call, evaluated, monke
     assert call(*call_of, "--out", folder)[0] == 0, "a second call asks nothing"
 
 
+def test_scores_as_lines_of_json(call, evaluated):
+    folder, _, call_of = evaluated
+    code, output, _ = call(*call_of, "--out", folder, "--json")
+    rows = [json.loads(line) for line in output.splitlines()]
+    assert code == 0 and {row["split"] for row in rows} == {"nano-general", "nano-fine"}
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 and row["n"] == 3 for row in rows)
+
+    assert call("score", folder, "--json")[:2] == (0, output)
+    code, output, _ = call("score", folder / "nano-fine.jsonl", "--json")
+    assert code == 0 and json.loads(output.splitlines()[0])["n"] == 3
+
+
 def test_data_type_of_the_weights_belongs_to_the_run(call, evaluated):
     folder, _, call_of = evaluated
     half = (*call_of, "--out", folder, "--dtype", "float16", "--device", "cpu")
@@ -132,6 +144,12 @@ def test_options_reach_the_job(call, monkeypatch, tmp_path):
         "--fresh",
         "--grid",
         "auto:4",
+        "--device",
+        "cuda:1",
+        "--dtype",
+        "bfloat16",
+        "--bits",
+        4,
     )
     names = "nano-fine, nano-large,nano-fine"
     assert (
@@ -145,6 +163,8 @@ def test_options_reach_the_job(call, monkeypatch, tmp_path):
     assert (first.limit, first.batch_size, first.gallery, first.max_failed) == (7, 3, 0, 0.25)
     assert first.retry_failed and first.fresh and not first.skip_unusable
     assert (first.grid, default.grid) == ("auto:4", "")
+    assert (first.device, first.dtype, first.bits) == ("cuda:1", "bfloat16", 4)
+    assert (default.device, default.dtype, default.bits) == ("", None, None)
 
     # Without names, all that can be used are.
     assert len(default.benchmarks) == 4 and default.skip_unusable and default.limit is None

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from monkeylib.model import QwenConfig, qwen
+from monkeylib.model.cache import make_cache
 from monkeylib.model.qwen import QwenForCausalLM, ntk_alpha
 
 SIZES = {
@@ -164,6 +165,34 @@ def test_short_row_beside_a_long_one_answers_as_alone(model):
         assert torch.equal(
             row[40:], model.generate(alone, max_new_tokens=5, do_sample=False)[0, alone.shape[1] :]
         )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [8, 40])
+def test_no_number_is_waited_for_while_tokens_are_decoded(length):
+    """On the meta device, as on a GPU, there is no number to read: whoever wants one, gets an error."""
+    with torch.device("meta"):
+        on_meta = QwenForCausalLM(QwenConfig(**SIZES, trained_length=16)).eval()
+        prompt, token = torch.zeros(1, length, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long)
+
+    cache = make_cache()
+    on_meta(prompt, past_key_values=cache, use_cache=True)
+    for _ in range(2):
+        logits = on_meta(token, past_key_values=cache, use_cache=True).logits
+    assert logits.shape == (1, 1, 40) and cache.get_seq_length() == length + 2
+    with pytest.raises(RuntimeError, match="meta"):
+        bool((logits > 0).any())
+
+
+@torch.no_grad()
+def test_log_n_is_computed_once_for_all_layers_and_for_long_prompts_alone(model, monkeypatch):
+    calls = []
+    factors = qwen.log_n_factors
+    monkeypatch.setattr(qwen, "log_n_factors", lambda *given: calls.append(given) or factors(*given))
+    model(ids(16))
+    assert not calls
+    model(ids(17))
+    assert len(calls) == 1
 
 
 def test_model_survives_saving(model, tmp_path):

@@ -128,6 +128,40 @@ def test_language_model_assists(model, inputs):
     assert generate(model, inputs, assistant_model=assistant) == generate(model, inputs)
 
 
+def test_generation_goes_on_from_earlier_keys_and_values(model, inputs):
+    beginning = model.generate(**inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
+    ids = model.generate(
+        input_ids=beginning.sequences,
+        attention_mask=torch.ones_like(beginning.sequences),
+        past_key_values=beginning.past_key_values,
+        max_new_tokens=NEW_TOKENS - 3,
+        do_sample=False,
+    )
+    assert ids[:, inputs["input_ids"].shape[1] :].tolist() == generate(model, inputs)
+
+
+def test_generation_returns_what_each_step_has_computed(model, inputs):
+    model.set_attn_implementation("eager")
+    names = ("scores", "logits", "attentions", "hidden_states")
+    outputs = model.generate(
+        **inputs,
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        return_dict_in_generate=True,
+        **{f"output_{name}": True for name in names},
+    )
+    assert all(len(outputs[name]) == NEW_TOKENS for name in names)
+
+    # The first step reads the prompt, each other one a token.
+    tokens = inputs["input_ids"].shape[1]
+    assert [states[-1].shape[1] for states in outputs.hidden_states] == [tokens, *[1] * (NEW_TOKENS - 1)]
+    assert [weights[-1].shape[-1] for weights in outputs.attentions] == list(
+        range(tokens, tokens + NEW_TOKENS)
+    )
+    chosen = torch.stack(outputs.logits, dim=1).argmax(dim=-1)
+    assert torch.equal(chosen, outputs.sequences[:, tokens:])
+
+
 def test_padded_batch_is_each_prompt_alone(monkey, model, make_image):
     questions = ("Why?", "Is it so, and if not, why not?")
     together = prepare(monkey, make_image, *questions)

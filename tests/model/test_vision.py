@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from monkeylib.model import cpu
 from monkeylib.model import vision as vision_module
 from monkeylib.model.tile_lora import NO_LORA
-from monkeylib.model.vision import PositionEmbeddingCache, interpolate_position_embedding
+from monkeylib.model.vision import PositionEmbeddingCache, attend, interpolate_position_embedding
 from tests.support.checkpointing import compare_checkpointed
 
 LORA_INDEX = [2, NO_LORA, 0, 3, 1, 0, NO_LORA, 2]
@@ -102,3 +103,32 @@ def test_resampled_position_embedding_is_cached_until_it_changes():
     resampled.sum().backward()
 
     assert embedding.grad.sum() == pytest.approx(36 * 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_attention_in_bfloat16_is_that_of_the_fused_kernel(monkeypatch, is_plain):
+    calls = []
+    monkeypatch.setattr(cpu, "prefers_plain_attention", lambda: calls.append(is_plain) or is_plain)
+    # Query, key and value [V, heads, tokens, head_dim] as they come out of a joint projection.
+    qkv = torch.randn(3, 20, 2, 3, 8, generator=torch.Generator().manual_seed(0)).permute(3, 0, 2, 1, 4)
+    expected = F.scaled_dot_product_attention(*qkv)
+    assert expected.abs().max() > 0.5
+
+    q, k, v = qkv.bfloat16()
+    with torch.no_grad():
+        assert torch.allclose(attend(q, k, v).float(), expected, atol=2e-2)
+        # Fewer queries than patches, as in the resampler.
+        assert torch.allclose(attend(q[:, :, :5], k, v).float(), expected[:, :, :5], atol=2e-2)
+        assert len(calls) == 2
+
+        # In training, also where checkpointing runs without gradients, it is the fused kernel.
+        attend(q, k, v, training=True)
+    attend(q, k, v)
+    assert torch.equal(attend(*qkv), expected) and len(calls) == 2
+
+
+def test_attention_is_measured_once():
+    cpu.prefers_plain_attention.cache_clear()
+    assert cpu.prefers_plain_attention() in (True, False)
+    assert cpu.prefers_plain_attention() is cpu.prefers_plain_attention()
+    assert cpu.prefers_plain_attention.cache_info().misses == 1

@@ -3,12 +3,14 @@ from importlib.util import find_spec
 import pytest
 from transformers import LlamaConfig, Qwen2VLConfig
 
+from monkeylib.raising import raise_resolution, set_trainable
 from monkeylib.raising.bases import (
     load_base,
     load_base_processor,
     modules_beside_language_model,
     quantize_language_model,
 )
+from tests.raising.conftest import noise_image
 from tests.support.raised_models import CHAT_TEMPLATE, save_base
 
 
@@ -58,3 +60,31 @@ def test_quantising_needs_bitsandbytes(folder):
     if find_spec("bitsandbytes") is None:
         with pytest.raises(ModuleNotFoundError, match="needs the package bitsandbytes"):
             load_base(folder, bits=4)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is optional")
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_base_is_raised_and_trained(bits, folder):
+    base = load_base(folder, bits, device_map={"": "cpu"})
+    raised = raise_resolution(base, load_base_processor(folder), rank=2)
+    set_trainable(raised.model)
+
+    quantised = {
+        name
+        for name, module in raised.model.named_modules()
+        if type(module).__module__.startswith("bitsandbytes")
+    }
+    assert quantised and all(name.startswith("model.language_model.layers.") for name in quantised)
+
+    inputs = raised.processor(images=noise_image(), text="<image>ab", return_tensors="pt")
+    inputs = inputs.to(raised.model.device, raised.model.dtype)
+    raised.model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    for name, parameter in raised.model.named_parameters():
+        # At the start, factor B is 0, so that A gets no gradient but zeros.
+        learns = name.endswith("lora_B") or "multi_modal_projector" in name
+        if learns:
+            assert parameter.grad.abs().max() > 0, name
+        assert "language_model" not in name or parameter.grad is None
+
+    answer = raised.model.generate(**inputs, max_new_tokens=2, do_sample=False, min_new_tokens=2)
+    assert answer.shape[1] == inputs["input_ids"].shape[1] + 2

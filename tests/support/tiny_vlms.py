@@ -5,6 +5,7 @@ Texts are read by characters. All weights are drawn wide, so that everything has
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -565,6 +566,58 @@ def florence2() -> tuple:
     return tf.Florence2ForConditionalGeneration(config), processor, ""
 
 
+def fast_vlm() -> tuple:
+    """FastVLM, whose tower of convolutions has attention in its last stages alone."""
+    tokenizer = words("<image>")
+    config = tf.FastVlmConfig(
+        vision_config=tf.TimmWrapperConfig(
+            architecture="fastvit_mci3",
+            do_pooling=True,
+            global_pool="avg",
+            hidden_size=128,
+            model_args={"inference_mode": True, "layers": (1, 1, 1, 1, 1), "embed_dims": (8, 8, 16, 32, 64)},
+        ),
+        text_config=text_config(tf.Qwen2Config, tokenizer),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=4,
+    )
+    # Its processor is LLaVA's; the stages divide each side by 64.
+    processor = tf.LlavaProcessor(
+        clip_images(128), tokenizer, patch_size=64, vision_feature_select_strategy="full"
+    )
+    return tf.FastVlmForConditionalGeneration(config), processor
+
+
+def perception_lm() -> tuple:
+    """PerceptionLM."""
+    from transformers.models.perception_lm.processing_perception_lm import PerceptionLMProcessor
+
+    tokenizer = words(image_token="<image>", video_token="<video>")
+    vision = {
+        "embed_dim": 32,
+        "num_heads": 2,
+        "depth": 2,
+        "img_size": (28, 28),
+        "ref_feat_shape": (2, 2),
+        "global_pool": "",
+        "use_post_transformer_norm": False,
+        "init_values": 0.1,
+    }
+    config = tf.PerceptionLMConfig(
+        vision_config=tf.TimmWrapperConfig(
+            architecture="vit_pe_core_large_patch14_336", do_pooling=False, model_args=vision
+        ),
+        text_config=text_config(tf.LlamaConfig, tokenizer),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
+    )
+    images = tf.PerceptionLMImageProcessor(tile_size=28)
+    processor = without_videos(PerceptionLMProcessor)(
+        video_processor=None, image_processor=images, tokenizer=tokenizer, patch_size=14, pooling_ratio=1
+    )
+    return tf.PerceptionLMForConditionalGeneration(config), processor
+
+
 # Family -> builder of its model, processor and marker.
 FAMILIES: dict[str, Callable[[], tuple]] = {
     function.__name__: function
@@ -592,3 +645,9 @@ FAMILIES: dict[str, Callable[[], tuple]] = {
         florence2,
     )
 }
+
+# Families whose needs are among nobody's dependencies -> what must be installed for them.
+NEEDS = {"fast_vlm": ("timm", "torchvision"), "perception_lm": ("timm", "torchvision")}
+for function in (fast_vlm, perception_lm):
+    if all(find_spec(package) for package in NEEDS[function.__name__]):
+        FAMILIES[function.__name__] = function

@@ -1,5 +1,6 @@
 """Which examples each step, micro-batch and device gets."""
 
+import io
 import multiprocessing
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from monkeylib.data.synthetic import label_levels
 from monkeylib.data.synthetic.renderings import QUADRANTS, quadrant_transforms
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.messages import ImagePart, Message
+from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from monkeylib.profiles import build, load_profile
 from monkeylib.prompts import SEPARATOR, build_prompt
 from monkeylib.training.batches import (
@@ -212,6 +214,22 @@ def test_images_stand_at_their_places_among_the_tokens(processor, make_image):
     images = ExampleEncoder(processor, 10_000).encode_images(example)
     alone = [processor.image_processor(record.open_images()[number]) for number in range(3)]
     assert torch.equal(images["pixel_values"], torch.cat([views["pixel_values"] for views in alone]))
+
+
+def test_damaged_jpeg_that_is_decoded_late_is_a_bad_record(processor, make_image):
+    file = io.BytesIO()
+    make_image(0, 200, 200).save(file, "JPEG", quality=95)
+    content = file.getvalue()
+    images = MonkeyImageProcessor(processor.image_processor.tile_size, exact=False)
+    encoder = ExampleEncoder(MonkeyProcessor(images, processor.tokenizer, processor.queries), 10_000)
+
+    def encode(content):
+        record = Record.from_turns("a", (content,), [("what?", "this")], "data", "data, record 1")
+        return encoder.encode_images(encoder.encode(record))
+
+    assert encode(content)["pixel_values"].dtype == torch.uint8
+    with pytest.raises(BadRecord, match="data, record 1: "):
+        encode(content[: len(content) // 2])
 
 
 def test_turn_that_does_not_fit_is_left_out_with_its_image(processor, make_image):

@@ -32,6 +32,7 @@ class CaptionedSegments(DependentExpert):
         self.version = f"{upstream.version}+{captioner.version}"
         self.licence = " and ".join(dict.fromkeys([upstream.licence, captioner.licence]))
         self.gpu_share = captioner.gpu_share
+        self.names_classes = captioner.names_classes
 
     @property
     def settings(self) -> dict[str, Any]:

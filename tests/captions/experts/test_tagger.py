@@ -56,7 +56,7 @@ def test_crops_are_tagged_in_batches_and_unlikely_classes_give_no_tag(colours):
 
 def test_caption_joins_the_tag_and_counted_objects():
     size = (100, 100)
-    cats = [region("cat"), region("cat", (50.0, 50.0, 60.0, 60.0)), region("dog", score=0.3)]
+    cats = [region("cat"), region("cat", (50.0, 50.0, 60.0, 60.0))]
     # Fills most of the image, so the tag names it already.
     large_person = region("person", (0.0, 0.0, 90.0, 90.0))
 
@@ -66,7 +66,11 @@ def test_caption_joins_the_tag_and_counted_objects():
     )
     assert tagger.tag_caption("", [large_person, *cats], size) == "a picture of a person and two cats"
     assert tagger.tag_caption("espresso", [large_person], size) == "a picture of an espresso"
-    assert tagger.tag_caption("", [region("cat", score=0.4)], size) == ""
+    # One bus is not two of them.
+    assert (
+        tagger.tag_caption("minibus", [region("bus"), *cats], size) == "a picture of a minibus, with two cats"
+    )
+    assert tagger.tag_caption("", [], size) == ""
 
 
 class Upstream(Expert):
@@ -92,9 +96,23 @@ def test_tag_caption_uses_upstream_regions_and_returns_none_of_them(colours):
     assert captioner.settings["source"]["expert"] == "upstream"
     assert captioner.provenance != tagger.TagCaption(Upstream(), tagger.Tagger(0.5), minimum=0.9).provenance
 
-    # Neither a likely class nor an object.
-    (nothing,) = captioner.annotate_from(images[1:], [ExpertOutput()])
-    assert nothing.captions == ()
+    # Neither a likely class nor an object, whose score counts by the threshold of its expert.
+    weak = ExpertOutput(regions=(region("cat", score=0.5),))
+    assert captioner.annotate_from(images[1:], [weak])[0].captions != ()
+    captioner.upstream.score_threshold = 0.5
+    nothing, silent = captioner.annotate_from(images[1:] * 2, [ExpertOutput(), weak])
+    assert nothing.captions == silent.captions == ()
+
+
+def test_what_fills_the_image_has_the_surer_of_two_names(colours):
+    captioner = tagger.TagCaption(Upstream(), colours, minimum=0.5)
+    image = Image.new("RGB", (50, 50), (160, 140, 140))  # a red fox with 0.67
+
+    def caption(score):
+        cat = region("cat", (0, 0, 50, 50), score=score)
+        return captioner.annotate_from([image], [ExpertOutput(regions=(cat,))])[0].captions[0].text
+
+    assert caption(0.5) == "a picture of a red fox" and caption(1.0) == "a picture of a cat"
 
 
 def test_nouns_lists_and_sentences():

@@ -1,0 +1,297 @@
+"""Monkey at the paper's size on one GPU; see gpu.sh.
+
+Each row says what was measured, on which device, and beside what:
+
+* images encoded per second, in batches, beside the released way (one tile position after the other, with the
+  scores in memory);
+* the first token, and tokens per second after it, at batch 1, 8 and 32, beside transformers' InternVL of
+  equal shape;
+* a training step of adapters and resampler with checkpointing, its peak memory, and its share of the rate of
+  a large matrix product on this device;
+* the loss of the profile `small` while it trains for four minutes.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peers import body_of, build_internvl
+from released import encode_images
+from torch import nn
+
+from monkeylib import profiles, sizing
+from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.profiles.schema import TrainableComponents
+from monkeylib.training.memory import count_step, random_micro_batch
+
+Row = dict[str, Any]
+TINY_TEXT = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        device: where.
+        is_tiny: at a size that any CPU runs in seconds, to try every step.
+    """
+
+    device: torch.device
+    is_tiny: bool
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Prompts that are answered together."""
+        return (1, 2) if self.is_tiny else (1, 8, 32)
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that are generated for each prompt."""
+        return 3 if self.is_tiny else 64
+
+    @property
+    def profile(self) -> str:
+        """Profile whose sizes the model has."""
+        return "smoke" if self.is_tiny else "paper-896"
+
+
+def seconds_of(plan: Plan, work: Callable[[], object], rounds: int = 3) -> float:
+    """Return the least wall-clock seconds of some work, after a call to warm up."""
+
+    def wait() -> None:
+        if plan.device.type == "cuda":
+            torch.cuda.synchronize(plan.device)
+
+    work()
+    times = []
+    for _ in range(1 if plan.is_tiny else rounds):
+        wait()
+        start = time.perf_counter()
+        work()
+        wait()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@contextmanager
+def new_weights(plan: Plan) -> Iterator[None]:
+    """Build models on the device, in bfloat16, with random weights."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with plan.device:
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def build(plan: Plan) -> MonkeyForConditionalGeneration:
+    """Return the model with random weights."""
+    with new_weights(plan):
+        return MonkeyForConditionalGeneration(
+            profiles.build_config(profiles.load_profile(plan.profile))
+        ).eval()
+
+
+def gemm_rate(plan: Plan) -> float:
+    """Return the operations per second of a large product in bfloat16."""
+    side = 256 if plan.is_tiny else 8192
+    matrix = torch.ones(side, side, dtype=torch.bfloat16, device=plan.device)
+    return 2 * side**3 / seconds_of(plan, lambda: matrix @ matrix)
+
+
+def encoding(plan: Plan, model: MonkeyForConditionalGeneration) -> Iterator[Row]:
+    """Images per second, ours and the released way."""
+    config = model.config
+    views, side = sum(sizing.count_views(config)), config.tile_size
+    operations = sizing.count_flops(config)
+    per_image = sum(count for part, count in operations.items() if part != "language model")
+    rate = gemm_rate(plan)
+
+    lora_index = model.lora_index(torch.tensor([list(sizing.default_grid(config))]))
+    for images in plan.batches[:2]:
+        pixels = torch.randn(images * views, 3, side, side, device=plan.device, dtype=torch.bfloat16)
+        grids = torch.tensor([list(sizing.default_grid(config))] * images)
+        ways = {
+            "monkeylib": partial(model.get_image_features, pixels, grids),
+            "the released way": partial(encode_images, model, pixels, lora_index),
+        }
+        for way, encode in ways.items():
+            seconds = seconds_of(plan, torch.no_grad()(encode))
+            yield {
+                "what": "images encoded",
+                "way": way,
+                "batch": images,
+                "value": images / seconds,
+                "unit": "images/s",
+                "share of GEMM": images * per_image / seconds / rate,
+            }
+
+
+def generation(plan: Plan, model: nn.Module, way: str) -> Iterator[Row]:
+    """First token, and tokens per second after it, over prompts of visual tokens and 32 of text."""
+    text_config = model.config.get_text_config()
+    length = TINY_TEXT if plan.is_tiny else 1280 + 34
+    body, head = body_of(model), model.get_output_embeddings()
+
+    for batch in plan.batches:
+        embeds = torch.randn(batch, length, text_config.hidden_size, device=plan.device, dtype=torch.bfloat16)
+
+        def read(embeds: torch.Tensor = embeds) -> tuple[torch.Tensor, Any]:
+            cache = model.make_cache() if isinstance(model, MonkeyForConditionalGeneration) else None
+            output = body(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+            return head(output.last_hidden_state[:, -1:]).argmax(-1), output.past_key_values
+
+        def decode(token: torch.Tensor, cache: Any) -> None:
+            for _ in range(plan.new_tokens):
+                output = body(
+                    inputs_embeds=model.get_input_embeddings()(token), past_key_values=cache, use_cache=True
+                )
+                token = head(output.last_hidden_state).argmax(-1)
+            cache.crop(-plan.new_tokens)
+
+        with torch.no_grad():
+            first = seconds_of(plan, read)
+            token, cache = read()
+            later = seconds_of(plan, lambda token=token, cache=cache: decode(token, cache))
+        row = {"way": way, "batch": batch}
+        yield {"what": "first token", **row, "value": first, "unit": "s"}
+        yield {
+            "what": "tokens after it",
+            **row,
+            "value": batch * plan.new_tokens / later,
+            "unit": "tokens/s",
+        }
+
+
+def training(plan: Plan, model: MonkeyForConditionalGeneration) -> Iterator[Row]:
+    """A step of adapters and resampler with checkpointing, and its memory beside the planner's."""
+    config = model.config
+    model.train().freeze_for_finetuning(language_model="frozen")
+    model.gradient_checkpointing_enable()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+
+    visual_tokens = sizing.count_visual_tokens(config)
+    ids = [config.image_start_id, *[config.image_token_id] * visual_tokens, config.image_end_id]
+    input_ids = torch.tensor([[*ids, *[7] * 32]], device=plan.device)
+    labels = torch.full_like(input_ids, -100)
+    labels[:, -16:] = 7
+    views, side = sum(sizing.count_views(config)), config.tile_size
+    pixels = torch.randn(views, 3, side, side, device=plan.device, dtype=torch.bfloat16)
+    grids = torch.tensor([list(sizing.default_grid(config))])
+
+    def step() -> None:
+        model(input_ids=input_ids, pixel_values=pixels, grids=grids, labels=labels).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    if plan.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(plan.device)
+    seconds = seconds_of(plan, step)
+    peak = torch.cuda.max_memory_allocated(plan.device) if plan.device.type == "cuda" else None
+
+    operations = sizing.count_flops(config, text_tokens=32)
+    # Forward, recomputed, and backward to the activations: the weights beside the adapters are frozen.
+    total = 3 * sum(operations.values())
+    row = {"way": "monkeylib", "batch": 1}
+    yield {
+        "what": "training step, adapters and resampler, checkpointed",
+        **row,
+        "value": seconds,
+        "unit": "s",
+        "share of GEMM": total / seconds / gemm_rate(plan),
+    }
+    if peak is not None:
+        yield {"what": "peak memory of it", **row, "value": peak / 1e9, "unit": "GB"}
+    yield {"what": "what the planner counts", **row, "value": planned_bytes(plan) / 1e9, "unit": "GB"}
+    model.eval()
+
+
+def planned_bytes(plan: Plan) -> int:
+    """Return the peak of that step as the planner counts it, without running it."""
+    components = TrainableComponents(
+        vision={"train": "lora"}, resampler={"train": "full"}, language_model={"train": "frozen"}
+    )
+    profile = profiles.load_profile(plan.profile).with_training(
+        components=components, precision="bf16-true", checkpointing=True
+    )
+    return count_step(profile, [random_micro_batch(profile, text_tokens=32, num_labels=16)]).peak
+
+
+def curve(plan: Plan, seconds: int, out: Path) -> Iterator[Row]:
+    """The loss of the profile `small` while it trains for so many seconds."""
+    folder = out / "small"
+    command = [sys.executable, "-m", "monkeylib.cli", "train", "--profile", "small", "--out", str(folder)]
+    try:
+        process = subprocess.run(command, timeout=seconds, capture_output=True, text=True)
+        failure = None if process.returncode == 0 else process.stderr.strip().splitlines()[-1]
+    except subprocess.TimeoutExpired:
+        failure = None
+    if failure is not None:
+        yield {"what": "training of `small`", "way": "monkeylib", "failed": failure}
+        return
+
+    for path in sorted(folder.rglob("metrics.csv")):
+        with path.open(encoding="utf-8", newline="") as lines:
+            for line in csv.DictReader(lines):
+                yield {"what": "training of `small`", "way": "monkeylib", **line}
+
+
+def measure(plan: Plan, out: Path, curve_seconds: int) -> Iterator[Row]:
+    """Return all rows, one after the other."""
+    model = build(plan)
+    yield from encoding(plan, model)
+    yield from generation(plan, model, "monkeylib")
+
+    # A peer of the paper's size, or of that of the benchmark on CPUs.
+    with new_weights(plan):
+        peer = build_internvl(1 if plan.is_tiny else 32, is_large=not plan.is_tiny)
+    yield from generation(plan, peer, "transformers' InternVL")
+    del peer
+
+    yield from training(plan, model)
+    del model
+    if curve_seconds:
+        yield from curve(plan, curve_seconds, out)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and append each row to OUT/gpu.jsonl."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model, to try every step")
+    parser.add_argument(
+        "--curve-seconds", type=int, help="of training `small`; by default 240, with --tiny 0"
+    )
+    options = parser.parse_args(arguments)
+
+    plan = Plan(torch.device(options.device), options.tiny)
+    curve_seconds = options.curve_seconds
+    if curve_seconds is None:
+        curve_seconds = 0 if plan.is_tiny else 240
+    name = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    with (options.out / "gpu.jsonl").open("a", encoding="utf-8") as lines:
+        for row in measure(plan, options.out, curve_seconds):
+            row = {"device": name, "tiny": plan.is_tiny, "torch": torch.__version__, **row}
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

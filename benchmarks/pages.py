@@ -1,0 +1,161 @@
+"""The page docs/performance.md: its tables and figures from the committed results.
+
+python benchmarks/pages.py    # fills the page anew, without measuring
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monkeylib import resources
+from monkeylib.reproduce.tables import fill_blocks, markdown_table
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
+PAGE = FOLDER.parent / "docs" / "performance.md"
+FIGURE = FOLDER.parent / "docs" / "performance.png"
+
+COLUMNS = {
+    "path": "path",
+    "against": "against",
+    "size": "size",
+    "monkeylib": "monkeylib",
+    "other": "other",
+    "ratio": "ratio",
+    "spread": "lowest–highest",
+    "target": "target",
+    "verdict": "reached",
+    "share": "share of GEMM",
+}
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """Return a file of results; None where nothing was measured."""
+    path = RESULTS / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def read_paths() -> dict[str, Any] | None:
+    """Return the results of all paths: of the full run, else of the quick one."""
+    return read("paths.json") or read("paths-quick.json")
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """Return whether a row reaches its target, and by how much it misses."""
+    if row.get("target") is None:
+        return "–"
+    if row["met"]:
+        return "yes"
+
+    value = row.get("ratio", row["monkeylib"])
+    share = abs(value / row["target"] - 1)
+    return f"no: {100 * share:.0f} % {'over' if row.get('target is') == 'at most' else 'short'}"
+
+
+def line(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of a row."""
+    if "failed" in row:
+        return {"path": row["path"], "verdict": f"failed: {row['failed']}"}
+
+    unit = row["unit"]
+    sign = {"at most": "≤ ", "at least": "≥ "}.get(row.get("target is", ""), "≥ ")
+    times = "×" if "ratio" in row else f" {unit}"
+    spread = f"{row['lowest']:.3g}–{row['highest']:.3g}"
+    shares = [row.get(f"share of GEMM, {name}") for name in ("monkeylib", "other")]
+    return {
+        "path": row["path"],
+        "against": row["against"],
+        "size": row["size"],
+        "monkeylib": f"{row['monkeylib']:.3g} {unit}",
+        "other": f"{row['other']:.3g} {unit}" if "other" in row else "–",
+        "ratio": f"{row['ratio']:.2f}×" if "ratio" in row else "–",
+        "spread": spread,
+        "target": "–" if row.get("target") is None else f"{sign}{row['target']:.3g}{times}",
+        "verdict": verdict(row),
+        "share": "–" if shares[0] is None else f"{100 * shares[0]:.0f} % (other {100 * shares[1]:.0f} %)",
+    }
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """Return a row as a line of text."""
+    return ", ".join(f"{name}: {value}" for name, value in line(row).items())
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of all paths."""
+    return markdown_table([line(row) for row in rows], COLUMNS)
+
+
+def machine_line(document: Mapping[str, Any]) -> str:
+    """Return what the numbers depend on."""
+    machine = document["machine"]
+    how = "Measured at the smaller sizes of `QUICK=1`" if document["quick"] else "Measured"
+    return (
+        f"{how} on one thread of {machine['processor']} ({machine['cores']} cores, {machine['load']} "
+        f"programs that wanted one), torch {machine['torch']}.\n"
+    )
+
+
+def fill_page(page: str) -> str:
+    """Return the page with the tables of the results in their marked places."""
+    nothing = "Nothing has been measured yet.\n"
+
+    def render(name: str) -> str:
+        if name == "paths":
+            document = read_paths()
+            if document is None:
+                return nothing
+            figure = f"![Ratios of all paths with their targets]({FIGURE.name})"
+            return f"{machine_line(document)}\n{table(document['rows'])}\n{figure}\n"
+        document = read(f"{name}.json")
+        if document is None:
+            return nothing
+        text = machine_line(document) if "machine" in document else ""
+        return f"{text}\n{markdown_table(document['rows'])}" if text else markdown_table(document["rows"])
+
+    return fill_blocks(page, render)
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the ratio of each path with its spread and its target."""
+    from matplotlib import pyplot
+
+    from monkeylib.plots.style import use_style
+
+    compared = [row for row in rows if "ratio" in row][::-1]
+    use_style()
+    figure, axes = pyplot.subplots(figsize=(8, 0.32 * len(compared) + 1))
+    places = range(len(compared))
+    ratios = [row["ratio"] for row in compared]
+    spread = [
+        [row["ratio"] - row["lowest"] for row in compared],
+        [row["highest"] - row["ratio"] for row in compared],
+    ]
+    axes.errorbar(ratios, places, xerr=spread, fmt="o", label="measured, with the spread of the rounds")
+    targets = [(row["target"], place) for place, row in zip(places, compared, strict=True) if row["target"]]
+    axes.plot([target for target, _ in targets], [place for _, place in targets], "|", ms=12, label="target")
+    axes.axvline(1, linewidth=0.8, color="0.5")
+    axes.set_xscale("log")
+    axes.set_yticks(list(places), [f"{row['path']} ({row['unit']})" for row in compared])
+    axes.set_xlabel("the alternative's time or memory, divided by monkeylib's")
+    axes.legend(loc="lower right")
+    figure.savefig(path, format="png", dpi=90, bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def write_page() -> Path:
+    """Fill the page's tables and draw its figure from the results, and return its path."""
+    page = fill_page(PAGE.read_text(encoding="utf-8"))
+    with resources.atomic_write(PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+    document = read_paths()
+    if document is not None:
+        with resources.atomic_write(FIGURE) as temporary:
+            draw(document["rows"], temporary)
+    return PAGE
+
+
+if __name__ == "__main__":
+    print(f"wrote {resources.display_path(write_page())}")
