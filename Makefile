@@ -51,13 +51,13 @@ ablations: $(STAMP) ## run the grid of experiments, for hours; interrupt and go 
 
 # Three processes on two cores: much of the time, one of them waits for a process that it tests.
 TEST_PROCESSES ?= 3
-NOTEBOOK_TESTS := tests/test_smoke_series.py tests/test_stated_results.py
+NOTEBOOK_TESTS := tests/test_smoke_series.py tests/test_stated_results.py tests/cli/test_page_commands.py
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP) ## test everything but whole notebooks
 	$(PYTEST) --numprocesses $(TEST_PROCESSES) $(NOTEBOOK_TESTS:%=--ignore %)
 
-test-notebooks: $(STAMP) ## check the results that notebooks state, and run all on tiny models (5 minutes)
+test-notebooks: $(STAMP) ## check the results that notebooks state, run all on tiny models, and the code of guides (5 minutes)
 	$(PYTEST) --numprocesses 2 $(NOTEBOOK_TESTS)
 
 # In an environment of its own, over that of the library: what harnesses need is no dependency of it.

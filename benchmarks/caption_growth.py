@@ -1,10 +1,12 @@
 """Memory, files and restarts of the caption pipeline as the number of images grows.
 
-Small images, each with other pixels, go through two light experts and the rules. Measured are a run over all
-of them, and a second one that has nothing to do; each is a process of its own. The rows of larger sets are
-extrapolated: a straight line through the two largest that were measured.
+Small images, each with other pixels, go through two light experts and the rules. Measured are a run over
+all of them, and a second one that has nothing to do; each is a process of its own. Of larger sets, only the
+plan is measured: images are listed, their digests computed and, in the second process, remembered. Sets that
+are larger still are extrapolated: files, bytes and seconds by a straight line through the two largest runs,
+memory by what the plans of different sets differ in. Rows that were measured before stay.
 
-    nice -n 10 python benchmarks/caption_growth.py --images 1000,10000,100000
+    nice -n 10 python benchmarks/caption_growth.py --images 4000,10000,100000 --plans 10000,40000
 """
 
 import argparse
@@ -25,13 +27,15 @@ from monkeylib import resources, tables
 from monkeylib.captions.annotations import ExpertOutput, Region
 from monkeylib.captions.experts import Expert
 from monkeylib.captions.input_images import list_images
-from monkeylib.captions.pipeline import LocalEngine, Pipeline
+from monkeylib.captions.pipeline import LocalEngine, Pipeline, Plan
+from monkeylib.captions.record_files import SHARD_SIZE
 from monkeylib.reproduce.tables import fill_blocks, markdown_table
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "cluster" / "README.md"
 EXTRAPOLATED = (3_000_000, 100_000_000)
-FIT = ("peak MB", "restart peak MB", "files", "state MB", "CPU s", "restart CPU s", "restart s")
+FIT = ("files", "state MB", "CPU s", "restart CPU s")
+MEMORY_COLUMNS = ("peak MB", "restart peak MB")
 
 COLUMNS = {
     "kind": "numbers",
@@ -43,7 +47,6 @@ COLUMNS = {
     "state MB": "MB on the disk",
     "CPU s": "CPU s",
     "restart CPU s": "CPU s, restart",
-    "restart s": "s, restart",
     "restart peak MB": "peak MB, restart",
 }
 
@@ -124,9 +127,26 @@ def work(images: Path, out: Path) -> dict[str, float]:
     }
 
 
+def plan(images: Path) -> dict[str, float]:
+    """List images and plan their shards in this process, and return what it took."""
+    cpu_start = time.process_time()
+    listing = list_images([images])
+    made = Plan.make(listing, [], SHARD_SIZE, lambda count, cached: None)
+    return {
+        "images": sum(key.count for key in made.keys),
+        "peak MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
+        "CPU s": round(time.process_time() - cpu_start, 1),
+    }
+
+
 def run_worker(images: Path, out: Path) -> dict[str, float]:
     """Caption a folder in another process, and return what it took."""
     command = [sys.executable, __file__, "--worker", str(images), str(out)]
+    return run_command(command)
+
+
+def run_command(command: list[str]) -> dict[str, float]:
+    """Return what another process prints last, as JSON."""
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(output.splitlines()[-1])
 
@@ -157,13 +177,41 @@ def measure(count: int, folder: Path) -> dict[str, object]:
     }
 
 
+def measure_plan(count: int, folder: Path) -> dict[str, object]:
+    """Return the row of a plan of a number of images, which are one file under many names."""
+    make_images(folder / "one", 1)
+    (original,) = (folder / "one").rglob("*.png")
+    for number in range(count):
+        path = folder / "images" / f"{number // 1000:06d}" / f"{number:09d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(original, path)
+
+    time.sleep(3)  # digests of files that are new are not remembered
+    first, again = (run_command([sys.executable, __file__, "--plan", str(folder / "images")]) for _ in "12")
+    if first["images"] != count:
+        raise RuntimeError(f"expected a plan of {count} images, got {first}")
+    return {
+        "kind": "planned",
+        "images": count,
+        "peak MB": first["peak MB"],
+        "CPU s": first["CPU s"],
+        "restart CPU s": again["CPU s"],
+        "restart peak MB": again["peak MB"],
+        **machine(),
+    }
+
+
 def extrapolate(rows: list[dict[str, object]], count: int) -> dict[str, object]:
-    """Return the row of more images than were measured, by a line through the two largest sets."""
-    small, large = sorted(rows, key=lambda row: row["images"])[-2:]
+    """Return the row of more images than were measured."""
+    runs = [row for row in rows if row["kind"] == "measured"]
+    plans = [row for row in rows if row["kind"] == "planned"]
+
     row: dict[str, object] = {"kind": "extrapolated", "images": count}
-    for name in FIT:
-        slope = (large[name] - small[name]) / (large["images"] - small["images"])
-        row[name] = round(large[name] + max(slope, 0) * (count - large["images"]))
+    for columns, measured in ((FIT, runs), (MEMORY_COLUMNS, plans)):
+        small, large = measured[-2:]
+        for name in columns:
+            slope = (large[name] - small[name]) / (large["images"] - small["images"])
+            row[name] = round(runs[-1][name] + max(slope, 0) * (count - runs[-1]["images"]))
     return row
 
 
@@ -187,21 +235,32 @@ def fill_page(page: str, results: Path) -> str:
 def main() -> None:
     """Measure, extrapolate, and write results/caption_growth.csv and the table in cluster/README.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", default="1000,10000,100000", help="numbers of images")
+    parser.add_argument("--images", default="", help="numbers of images of runs")
+    parser.add_argument("--plans", default="", help="numbers of images of plans")
+    parser.add_argument("--plan", help=argparse.SUPPRESS)
     parser.add_argument("--worker", nargs=2, metavar=("IMAGES", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
 
+    if options.plan:
+        print(json.dumps(plan(Path(options.plan))))
+        return
     if options.worker:
         print(json.dumps(work(*map(Path, options.worker))))
         return
 
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for count in map(int, options.images.split(",")):
-            rows.append(measure(count, Path(folder) / str(count)))
-            print(", ".join(f"{name}: {value}" for name, value in rows[-1].items()), flush=True)
-
     target = FOLDER / "results" / "caption_growth.csv"
+    rows = (
+        [row for row in tables.read_csv(target) if row["kind"] != "extrapolated"] if target.exists() else []
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        work_list = [("measured", measure, options.images), ("planned", measure_plan, options.plans)]
+        for kind, measure_count, counts in work_list:
+            for count in map(int, filter(None, counts.split(","))):
+                rows = [row for row in rows if (row["kind"], row["images"]) != (kind, count)]
+                rows.append(measure_count(count, Path(folder) / f"{kind} {count}"))
+                print(", ".join(f"{name}: {value}" for name, value in rows[-1].items()), flush=True)
+
+    rows.sort(key=lambda row: (row["kind"], row["images"]))
     rows += [extrapolate(rows, count) for count in EXTRAPOLATED]
     tables.write_csv(rows, target)
     page = fill_page(PAGE.read_text(encoding="utf-8"), target)

@@ -191,7 +191,8 @@ def test_checkpoint_takes_another_grid(monkey, tmp_path, make_image):
 
 
 def test_images_are_prepared_in_bytes_where_that_is_asked_for(monkey, tmp_path, make_image):
-    monkey.save_pretrained(tmp_path)
+    monkey.model.save_pretrained(tmp_path)
+    monkey.processor.save_pretrained(tmp_path)
     in_bytes = monkeylib.load_model(tmp_path, device="cpu", exact=False)
     assert in_bytes.processor.image_processor(make_image())["pixel_values"].dtype == torch.uint8
     assert monkeylib.load_model(tmp_path, device="cpu").processor.image_processor.exact

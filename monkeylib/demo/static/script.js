@@ -22,7 +22,9 @@ function fillTable(table, rows) {
 }
 
 function fillSelect(select, options, chosen) {
-  select.replaceChildren(...options.map((option) => new Option(option, option, false, option === chosen)));
+  // A base model has no tiles.
+  const label = (option) => (option === "0x0" ? "one view" : option);
+  select.replaceChildren(...options.map((option) => new Option(label(option), option, false, option === chosen)));
 }
 
 function press(group, pressed) {
