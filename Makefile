@@ -18,7 +18,7 @@ HARNESSENV := .harness-venv
 BROWSERENV := .browser-venv
 DOCSENV := .docs-venv
 SITE    := data/cache/site
-LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,serve,demo,explore,dev
+LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,serve,demo,dev
 
 # A kernel of this environment wins over one that the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1

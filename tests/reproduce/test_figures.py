@@ -106,8 +106,8 @@ def test_figure_has_number_caption_and_digests(tmp_path):
     entry = figures.manifest("nano")["evaluation"]
 
     assert (entry["number"], entry["caption"], entry["alt"]) == (text.number, text.caption, text.alt)
-    assert text.number == "6.1"
-    assert text._repr_markdown_() == f"**Figure 6.1.** {text.caption}"
+    assert text.number == "6.2"
+    assert text._repr_markdown_() == f"**Figure 6.2.** {text.caption}"
 
     with open_image(tmp_path / "figures" / "evaluation.png") as image:
         assert entry["size"] == list(image.size)
