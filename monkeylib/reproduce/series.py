@@ -57,7 +57,13 @@ SERIES = (
     Notebook(
         "04_multilevel_captions",
         # Experts are found by name, so no import statement leads to their modules.
-        inputs=(_SAMPLES, "data/assets.toml", "data/results/scenes", "monkeylib/captions/experts"),
+        inputs=(
+            _SAMPLES,
+            "data/assets.toml",
+            "data/results/scenes",
+            "data/results/photographs",
+            "monkeylib/captions/experts",
+        ),
         paper="section 3.2, multi-level descriptions",
     ),
     Notebook(
