@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from monkeylib.evaluation import benchmarks
+from monkeylib.plots.labels import separate_labels
 from monkeylib.plots.style import COLOURS, INK, draw_intervals
 from monkeylib.tables import Row
 
@@ -183,16 +184,19 @@ def draw_costs(rows: Sequence[Row], names: Mapping[str, str], split: str = "fine
     fig, axes = plt.subplots(1, 2, figsize=size, sharey=True)
     costs = {"flops": (1e9, "GFLOPs per image"), "visual_tokens": (1, "visual tokens per image")}
     colours = sns.color_palette("husl", len(means))
+    labels = []
     for ax, (column, (unit, label)) in zip(axes, costs.items(), strict=True):
         for number, (variant, values) in enumerate(means.iterrows()):
             point = (values[column] / unit, values["value"])
             ax.plot(*point, "o", color=colours[number], label=f"{number + 1} {names[variant]}")
-            ax.annotate(str(number + 1), point, xytext=(4, 4), textcoords="offset points")
+            labels.append(ax.text(point[0], point[1] + 2, f"  {number + 1}", va="bottom"))
         ax.set(xlabel=label, xlim=(0, 1.1 * means[column].max() / unit))
         ax.set_title(_split_title(split))
     axes[0].set(ylabel=METRICS["exact match"], ylim=(0, 100))
 
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    # Variants that cost the same would have their numbers on top of each other.
+    separate_labels(labels)
     return fig
 
 
