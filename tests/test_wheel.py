@@ -18,6 +18,7 @@ from monkeylib import inference, resources, tables
 from monkeylib.cli import app
 from monkeylib.data.mixture import load_mixture
 from monkeylib.experiments import grid, parity
+from monkeylib.experiments.cell import Cell
 from monkeylib.profiles import build, load_profile
 
 def run(*arguments):
@@ -37,7 +38,7 @@ profile = load_profile("nano")
 assert build.base_folder(profile).is_dir()
 assert load_mixture("samples")[0].images
 assert tables.read_table("evaluation", "nano") and tables.table_path("evaluation", "nano").is_file()
-assert grid.read_final_scores(profile, grid.REPRODUCED[0])
+assert grid.read_final_scores(profile, Cell("per_tile", "ordinary", 0))
 assert parity.golden_images() and parity.golden_facts("train_step")
 tables.write_table([{"a": 1}], "mine", "nano")
 """

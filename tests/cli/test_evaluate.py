@@ -181,7 +181,7 @@ def test_error_of_a_job_follows_the_scores_of_what_is_complete(call, monkeypatch
     ids = {"nano-fine": ["fine-0-0"]}
     monkeypatch.setattr(job, "run_job", lambda _: job.EvaluationResult(ids, error))
     monkeypatch.setattr(prediction_folders, "has_scores", lambda folder: True)
-    monkeypatch.setattr("monkeylib.cli.evaluate._report", lambda *_, by, ids: print("reported", ids))
+    monkeypatch.setattr("monkeylib.cli.evaluate._report", lambda *_, by, ids, json: print("reported", ids))
     code, output, errors = call("evaluate", "--model", "some/model", "--out", tmp_path)
 
     assert (code, errors) == (2, "monkeylib: none of the 3 questions\n")

@@ -38,7 +38,7 @@ def test_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
     [
         ("profiles", profile_names(), "2x2"),
         ("prompts", list(PROMPTS), "Generate the detailed caption in English:"),
-        ("experts", registry.expert_names(), "composers: chat, "),
+        ("experts", registry.expert_names(), "composers: "),
     ],
 )
 def test_everything_with_a_name_is_listed(call, command, names, text):

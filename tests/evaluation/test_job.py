@@ -31,7 +31,7 @@ def loaded(monkey, monkeypatch):
     """Return the list of models that were loaded; loading takes no time."""
     models = []
 
-    def load(name, grid=""):
+    def load(name, grid="", **options):
         models.append(name)
         return monkey.with_grid(grid) if grid else monkey
 

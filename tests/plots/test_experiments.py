@@ -116,7 +116,7 @@ def test_costs_are_those_of_the_last_step():
 
     assert points == [(5, 62.5), (2, 12.5)]
     assert [line.get_xdata()[0] for line in tokens.lines] == [64, 64]
-    assert [text.get_text() for text in flops.texts] == ["1", "2"]
+    assert [text.get_text().strip() for text in flops.texts] == ["1", "2"]
 
 
 def test_lora_weights_are_annotated():

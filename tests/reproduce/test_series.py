@@ -223,7 +223,7 @@ def test_only_files_of_the_series_are_removed_before_a_notebook_runs_again(repos
 
 def test_cells_of_the_grid_stay_although_they_came_while_a_notebook_ran(repository):
     cell = folder_of(load_profile("nano")) / "shared-ordinary-0" / "result.json"
-    assert cell.is_relative_to(resources.runs("nano") / series.GRID)
+    assert cell.is_relative_to(resources.grid_runs("nano"))
 
     write = f"from pathlib import Path\nPath({str(cell.parent)!r}).mkdir(parents=True, exist_ok=True)\n"
     write += f"Path({str(cell)!r}).write_text('hours of work')\n{WRITE}"
