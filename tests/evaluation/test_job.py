@@ -249,7 +249,7 @@ def test_fresh_job_whose_model_cannot_be_loaded_removes_nothing(chartqa, monkeyp
     run_job(chartqa)
     before = contents(chartqa.folder)
 
-    def fail(name, grid=""):
+    def fail(name, grid="", **options):
         raise ValueError("damaged weights")
 
     monkeypatch.setattr(hf_models, "load_image_text_model", fail)
