@@ -239,6 +239,8 @@ def _cell_problems(cell: NotebookNode) -> Iterator[str]:
         yield f"{lines} lines, at most {MAX_CELL_LINES}: move code into the library"
     if any(output.output_type == "error" for output in cell.outputs):
         yield "holds an error"
+    if any("PosixPath(" in str(output.get("data", {}).get("text/plain", "")) for output in cell.outputs):
+        yield "shows a path of the machine that ran it: print `resources.display_path` of it"
 
     if cell_tags - TAGS:
         yield f"unknown tags {sorted(cell_tags - TAGS)}"

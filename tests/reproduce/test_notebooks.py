@@ -90,6 +90,10 @@ RULES = [
     ({"execution_count": None}, "execution counts are [1, None, 3], expected 1 to 3"),
     ({"execution_count": 7}, "execution counts are [1, 7, 3], expected 1 to 3"),
     ({"outputs": [new_output("error", ename="E", evalue="", traceback=[])]}, "holds an error"),
+    (
+        {"outputs": [new_output("display_data", {"text/plain": "PosixPath('/home/me/table.csv')"})]},
+        "shows a path of the machine",
+    ),
     ({"outputs": [new_output("stream", name="stderr", text="warning")]}, "not in committed form"),
     ({"metadata": {"papermill": {"duration": 1.0}}}, "not in committed form"),
     ({"metadata": {"tags": ["nbval-chek-output"]}}, "unknown tags ['nbval-chek-output']"),
