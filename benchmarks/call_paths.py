@@ -279,7 +279,7 @@ WAYS = {
     "training": Way(
         "mixture → one training step",
         train_on_mixture,
-        23,
+        22,
         35,
         start="LengthBuckets.__getitem__",
         end="Health.on_train_batch_end",
@@ -296,7 +296,7 @@ WAYS = {
     "captions": Way(
         "two images → caption records",
         caption_two_images,
-        15,
+        14,
         35,
         start="LocalEngine.run",
         end="gather_shards",
@@ -310,7 +310,7 @@ WAYS = {
         end="gather_shards",
     ),
     "prediction": Way("question → prediction", predict_question, 20, 14),
-    "answer": Way("image → answer", answer_question, 14, 1),
+    "answer": Way("image → answer", answer_question, 12, 1),
 }
 
 

@@ -31,6 +31,7 @@ from torch import nn
 
 from monkeylib import profiles, sizing
 from monkeylib.model import MonkeyForConditionalGeneration
+from monkeylib.model.generation import empty_cache
 from monkeylib.profiles.schema import TrainableComponents
 from monkeylib.training.memory import count_step, random_micro_batch
 
@@ -149,7 +150,7 @@ def generation(plan: Plan, model: nn.Module, way: str) -> Iterator[Row]:
         embeds = torch.randn(batch, length, text_config.hidden_size, device=plan.device, dtype=torch.bfloat16)
 
         def read(embeds: torch.Tensor = embeds) -> tuple[torch.Tensor, Any]:
-            cache = model.make_cache() if isinstance(model, MonkeyForConditionalGeneration) else None
+            cache = empty_cache(model) if isinstance(model, MonkeyForConditionalGeneration) else None
             output = body(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
             return head(output.last_hidden_state[:, -1:]).argmax(-1), output.past_key_values
 

@@ -31,6 +31,7 @@ from monkeylib import profiles, resources, sizing
 from monkeylib.data.mixture import load_mixture
 from monkeylib.image_processor import MonkeyImageProcessor
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.model.generation import empty_cache
 
 FOLDER = Path(__file__).parent
 Measured = list[tuple[float, float]]  # (size, seconds)
@@ -144,7 +145,7 @@ def of_length(settings: Settings) -> list[Row]:
 
     @torch.no_grad()
     def read(length: int) -> object:
-        cache = model.make_cache()
+        cache = empty_cache(model)
         model(torch.full((1, length), 7), past_key_values=cache, use_cache=True, logits_to_keep=1)
         return cache
 

@@ -13,6 +13,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Inter
 from visual import make_views
 
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.model.generation import empty_cache
 
 PLACE, VOCABULARY, VIEWS, QUERIES, TEXT = 3, 32_000, 5, 256, 26
 
@@ -88,7 +89,7 @@ def peers(settings: Settings) -> list[Row]:
                 min_new_tokens=new_tokens,
                 do_sample=False,
                 pad_token_id=0,
-                past_key_values=model.make_cache() if model is monkey else None,
+                past_key_values=empty_cache(model) if model is monkey else None,
                 **inputs,
             )
             return output.shape[1]
@@ -154,7 +155,7 @@ def decode(model: torch.nn.Module, ids: torch.Tensor, new_tokens: int = 32) -> C
 
     @torch.no_grad()
     def read() -> object:
-        cache = model.make_cache() if isinstance(model, MonkeyForConditionalGeneration) else None
+        cache = empty_cache(model) if isinstance(model, MonkeyForConditionalGeneration) else None
         return body(inputs_embeds=embeds, past_key_values=cache, use_cache=True).past_key_values
 
     cache = read()

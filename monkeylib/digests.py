@@ -168,8 +168,7 @@ class FileDigests:
     """Digests of the bytes of many files, remembered by path, size and times of change.
 
     A file is read again only when its size or one of its times (of its content, and of its entry in the file
-    system, which no program can set back) has changed. A page of a document (`scan.pdf#3`) has the digest of
-    the document and of its number.
+    system, which no program can set back) has changed.
 
     Args:
         database: SQLite file in which the next process finds them; by default they are in memory alone. If it
@@ -186,26 +185,6 @@ class FileDigests:
         """Return the digests that all commands share, in the cache."""
         return cls(resources.cache() / "digests.sqlite")
 
-    def digest(self, file: Path) -> str:
-        """Return the digest of a file's bytes; `save` stores it for the next process.
-
-        Raises:
-            OSError: the file does not exist, or cannot be read.
-        """
-        document, page = split_page(file)
-        path = Path(os.path.abspath(document))
-        state = _file_state(path)
-
-        if path not in self._entries:
-            self._load({path: state})
-        entry = self._entries.get(path)
-        if entry is not None and entry[0] == state:
-            return _with_page(entry[1], page)
-
-        digest = file_digest(path)
-        self._remember(path, state, digest)
-        return _with_page(digest, page)
-
     def digests(
         self, files: Sequence[Path], progress: Callable[[int, bool], None] | None = None
     ) -> dict[Path, str]:
@@ -217,8 +196,7 @@ class FileDigests:
             files: the files, which are read in threads.
             progress: called with a number of finished files and whether their digests were known.
         """
-        pages = {file: split_page(file) for file in files}
-        paths = {file: Path(os.path.abspath(document)) for file, (document, _) in pages.items()}
+        paths = {file: Path(os.path.abspath(file)) for file in files}
         unique = list(dict.fromkeys(paths.values()))
         digests = {}
 
@@ -245,11 +223,20 @@ class FileDigests:
             finally:
                 self.save()
 
-        digests_of_files = {}
-        for file, (_, page) in pages.items():
-            digest = digests.get(paths[file], MISSING)
-            digests_of_files[file] = digest if digest == MISSING else _with_page(digest, page)
-        return digests_of_files
+        return {file: digests.get(path, MISSING) for file, path in paths.items()}
+
+    def image_digests(
+        self, images: Sequence[Path], progress: Callable[[int, bool], None] | None = None
+    ) -> dict[Path, str]:
+        """Return the digests of images as `digests` does; a page (`scan.pdf#3`) has its number in its own."""
+        pages = {image: split_page(image) for image in images}
+        digests = self.digests([file for file, _ in pages.values()], progress)
+
+        digests_of_images = {}
+        for image, (file, page) in pages.items():
+            digest = digests[file]
+            digests_of_images[image] = digest if digest == MISSING else _with_page(digest, page)
+        return digests_of_images
 
     def save(self) -> None:
         """Store the new digests in the database."""

@@ -19,6 +19,7 @@ from monkeylib.messages import ImagePart, Message, Part, read_messages
 from monkeylib.model import MonkeyForConditionalGeneration, generation
 from monkeylib.model.generation import Answer
 from monkeylib.model.streaming import AnswerStream, stream
+from monkeylib.model.tile_lora import check_grid, limit_auto_grid
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
 from monkeylib.session import Session, encode_images
 from monkeylib.tiling import AutoGrid, Grid, as_grid
@@ -65,7 +66,7 @@ class Monkey:
         """
         limited = self.limit_grid(grid)
         if isinstance(limited, Grid):
-            self.model.config.check_grid(*limited)
+            check_grid(self.model.config, *limited)
         return replace(self, grid=limited)
 
     def answer(
@@ -306,7 +307,7 @@ class Monkey:
         if grid is None:
             return self.grid
         grid = as_grid(grid)
-        return self.model.config.limit_auto_grid(grid) if isinstance(grid, AutoGrid) else grid
+        return limit_auto_grid(self.model.config, grid) if isinstance(grid, AutoGrid) else grid
 
     def text_ids(self, text: str) -> list[int]:
         """Return the tokens of a text that continues a prompt."""

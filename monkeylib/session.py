@@ -24,8 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from monkeylib.images import ImageInput
 from monkeylib.messages import ImagePart, Message, lay_out, replace_images
 from monkeylib.model import MonkeyForConditionalGeneration, generation
-from monkeylib.model.cache import RoomyLayer, make_cache
-from monkeylib.model.generation import Answer
+from monkeylib.model.generation import Answer, RoomyLayer, make_cache
 from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.tiling import AutoGrid, Grid

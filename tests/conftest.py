@@ -1,5 +1,6 @@
 """Fixtures that many tests share: a tiny tokenizer, tiny models with their processor, and images."""
 
+import signal
 import string
 from collections.abc import Callable
 
@@ -41,6 +42,14 @@ LONGEST_FILES = (
     "test_families.py",
     "test_convert.py",
 )
+
+
+def pytest_configure() -> None:
+    """Let an interrupt reach the commands that tests start.
+
+    A shell starts what it runs in the background with interrupts ignored, and every child inherits that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

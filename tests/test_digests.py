@@ -158,7 +158,6 @@ def test_files_are_read_once(write, tmp_path, monkeypatch):
     assert remembered.digests(paths) == expected
     another_process = digests.FileDigests(remembered.database)
     assert another_process.digests(paths[5:7]) == {path: expected[path] for path in paths[5:7]}
-    assert digests.FileDigests(remembered.database).digest(paths[3]) == expected[paths[3]]
 
 
 def test_changed_files_are_read_again(write, tmp_path):
@@ -187,20 +186,6 @@ def test_file_that_has_just_been_written_is_not_remembered(tmp_path):
     assert remembered.digests([path]) == {path: digests.text_digest("new")}
 
 
-def test_single_file_is_read_once(write, tmp_path, monkeypatch):
-    path = write("a", "old")
-    remembered = digests.FileDigests(tmp_path / "digests.sqlite")
-    assert remembered.digest(path) == digests.text_digest("old")
-    assert digests.FileDigests().digest(path) == digests.text_digest("old")
-    remembered.save()
-    with pytest.raises(FileNotFoundError):
-        remembered.digest(tmp_path / "none")
-
-    monkeypatch.setattr(digests, "file_digest", lambda path: pytest.fail(f"{path} was read again"))
-    assert remembered.digest(path) == digests.text_digest("old")
-    assert digests.FileDigests(remembered.database).digest(path) == digests.text_digest("old")
-
-
 def test_missing_files_and_a_broken_database(write, tmp_path):
     path, missing = write("a", "old"), tmp_path / "none"
     expected = {path: digests.text_digest("old"), missing: digests.MISSING}
@@ -218,15 +203,15 @@ def test_pages_of_a_document_have_digests_of_their_own(tmp_path):
     pages = [tmp_path / "a.pdf#1", tmp_path / "a.pdf#2"]
     file_digests = digests.FileDigests()
 
-    each = [file_digests.digest(path) for path in (document, *pages)]
+    each = list(file_digests.image_digests([document, *pages]).values())
     assert len(set(each)) == 3
     assert each == [digests.image_file_digest(path) for path in (document, *pages)]
-    assert each == list(digests.FileDigests().digests([document, *pages]).values())
+    assert each[0] == digests.file_digest(document)
 
     document.write_bytes(b"%PDF-1.7")
-    assert digests.FileDigests().digest(pages[0]) != each[1]
+    assert file_digests.image_digests(pages[:1])[pages[0]] != each[1]
     gone = tmp_path / "gone.pdf#1"
-    assert digests.FileDigests().digests([gone]) == {gone: digests.MISSING}
+    assert file_digests.image_digests([gone]) == {gone: digests.MISSING}
 
 
 def test_interrupted_reading_stores_what_it_has_read(write, tmp_path, monkeypatch):
@@ -241,7 +226,7 @@ def test_interrupted_reading_stores_what_it_has_read(write, tmp_path, monkeypatc
         digests.FileDigests(tmp_path / "digests.sqlite").digests(paths, interrupt)
 
     monkeypatch.setattr(digests, "file_digest", lambda path: pytest.fail(f"{path} was read again"))
-    assert digests.FileDigests(tmp_path / "digests.sqlite").digest(paths[0]) == expected
+    assert digests.FileDigests(tmp_path / "digests.sqlite").digests(paths[:1]) == {paths[0]: expected}
 
 
 def test_file_whose_name_is_not_utf8_is_remembered(tmp_path, monkeypatch):

@@ -23,5 +23,5 @@ def committed_results(tmp_path_factory):
 
 @pytest.mark.parametrize("path", COMMITTED, ids=TITLES)
 def test_stated_results_hold(path, committed_results):
-    run = run_nbval(path, committed_results)
+    run = run_nbval([path], committed_results)
     assert run.returncode == 0, run.stdout[-5000:]

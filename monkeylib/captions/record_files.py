@@ -270,7 +270,7 @@ def _checksums(images: Sequence[InputImage], progress: CountCallback | None) -> 
     """Return the digest of each image, empty for one that cannot be read."""
     # Digests of files are remembered; only those of these images are held in memory.
     files = [image.image for image in images if isinstance(image.image, Path)]
-    digests = FileDigests.in_cache().digests(files, progress)
+    digests = FileDigests.in_cache().image_digests(files, progress)
 
     checksums = []
     for image in images:

@@ -121,7 +121,7 @@ def _read_digests(paths: Sequence[Path]) -> Mapping[Path, str]:
             if total >= _MANY_FILES and not sys.stderr.isatty():
                 print(f"reading {total:,} files to know the data again", file=sys.stderr, flush=True)
 
-        return FileDigests.in_cache().digests(paths, count)
+        return FileDigests.in_cache().image_digests(paths, count)
 
 
 def _concatenated(parts: Iterable[Sequence[Path]]) -> list[Path]:

@@ -192,7 +192,7 @@ def open_images(examples: Sequence[Example], file_digests: FileDigests) -> Opene
 
     # Before the images are opened: if a file is replaced in between, the next run sees another digest.
     files = _image_files(by_key)
-    digests = file_digests.digests([file for group in files.values() for file in group])
+    digests = file_digests.image_digests([file for group in files.values() for file in group])
 
     opened_images: dict[str, ImageInput] = {}
     errors_of_images: dict[str, str] = {}
@@ -254,7 +254,7 @@ def image_digests(
 
     with Progress("images", enabled=progress) as bars:
         bars.add_task("checksums", len(paths) + len(by_key.keys() - files.keys()))
-        digests_of_files = file_digests.digests(paths, partial(bars.advance, "checksums"))
+        digests_of_files = file_digests.image_digests(paths, partial(bars.advance, "checksums"))
 
         rendered = {}
         for key in by_key.keys() - files.keys():

@@ -16,8 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from monkeylib.digests import weights_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.images import ImageInput
-from monkeylib.model.cache import make_cache
-from monkeylib.model.generation import Answer, check_context, generate
+from monkeylib.model.generation import Answer, check_context, generate, make_cache
 from monkeylib.monkey import Monkey
 from monkeylib.prompts import PROMPTS
 

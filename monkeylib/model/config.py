@@ -8,7 +8,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from monkeylib.errors import choose, refuse_misspelled, shorten
 from monkeylib.model.limits import LARGEST, check_grids, check_size, check_sizes
-from monkeylib.tiling import AutoGrid, Grid, grid_positions
+from monkeylib.tiling import grid_positions
 
 LoRAMode = Literal["per_tile", "shared", "none", "full"]
 LoRAInput = Literal["residual", "normed"]
@@ -330,90 +330,6 @@ class MonkeyConfig(PreTrainedConfig):
             return []
         rows, cols = self.grids[0]
         return [(row, col) for row in range(rows) for col in range(cols)]
-
-    def lora_of_tiles(self, rows: int, cols: int) -> list[int]:
-        """Return the per-tile LoRA that each tile of a grid meets, row by row.
-
-        In a grid of `grids` tile i meets LoRA i. In another one, a tile meets the LoRA of its position.
-
-        Raises:
-            ValueError: there is no LoRA for some of its tiles.
-        """
-        self.check_grid(rows, cols)
-        if [rows, cols] in self.grids:
-            return list(range(rows * cols))
-
-        number_at = {position: number for number, position in enumerate(self.lora_positions)}
-        return [number_at[row, col] for row in range(rows) for col in range(cols)]
-
-    def check_grid(self, rows: int, cols: int) -> None:
-        """Check that the model takes images of a grid; without per-tile LoRA it takes tiles of any.
-
-        Raises:
-            ValueError: it has seen no tiles in training, or has no LoRA for some tiles of this grid.
-        """
-        tiles = rows * cols
-        if not tiles or [rows, cols] in self.grids:
-            return
-
-        if not self.grids and self.max_tiles is None:
-            raise ValueError(
-                f"this checkpoint was made for one global view per image, got an image of {rows}x{cols} "
-                f"tiles: leave the grid out, or train it with tiles (in Python, model.use_grid({rows}, "
-                f"{cols}) adds this grid)"
-            )
-        if self.lora_mode != "per_tile":
-            return
-
-        if self.max_tiles is not None:
-            if tiles > self.max_tiles:
-                raise ValueError(
-                    f"this checkpoint was made for grids of up to {self.max_tiles} tiles, got an image of "
-                    f"{rows}x{cols} tiles: choose a smaller grid"
-                )
-        elif (rows - 1, cols - 1) not in self.lora_positions:
-            first = Grid(*self.grids[0])
-            accepted = ", ".join(f"{rows}x{cols}" for rows, cols in self.grids)
-            raise ValueError(
-                f"this checkpoint was made for the grid {accepted} (rows x columns), got an image of "
-                f"{rows}x{cols} tiles: choose a grid that it was made for, one inside {first}, or auto, "
-                "which chooses one of these by the image's shape; or train with `--set grid=auto` for grids "
-                f"of any shape (in Python, model.use_grid({rows}, {cols}) adds this one)"
-            )
-
-    def limit_auto_grid(self, grid: AutoGrid) -> AutoGrid:
-        """Return an automatic grid limited to the grids that the model takes.
-
-        Without a number of tiles it has at most as many as the model was trained with.
-
-        Raises:
-            ValueError: the model takes no tiles, or has no LoRA for so many.
-        """
-        if not self.grids and self.max_tiles is None:
-            raise ValueError(
-                "this checkpoint was made for one global view per image and takes no tiles: leave the grid "
-                "out, or train it with tiles"
-            )
-
-        first = None if self.max_tiles is not None else Grid(*self.grids[0])
-        trained = self.max_tiles if first is None else first.tiles
-        if grid.max_tiles is None:
-            grid = AutoGrid(trained, grid.within)
-        if self.lora_mode != "per_tile":
-            return grid
-
-        if grid.max_tiles > trained:
-            trained_with = f"grids of up to {trained} tiles" if first is None else f"the grid {first}"
-            raise ValueError(
-                f"this checkpoint has LoRA for the tiles of {trained_with}, not for {grid.max_tiles} tiles: "
-                f"choose auto or auto:{trained}, or train with `--set grid=auto --set "
-                f"max_tiles={grid.max_tiles}`"
-            )
-
-        if first is not None:
-            within = grid.within or first
-            grid = AutoGrid(grid.max_tiles, Grid(min(first.rows, within.rows), min(first.cols, within.cols)))
-        return grid
 
 
 def mlp_width(vision: PreTrainedConfig) -> int:

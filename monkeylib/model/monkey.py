@@ -9,18 +9,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils.generic import TransformersKwargs
 
 from monkeylib.errors import refuse_misspelled
 from monkeylib.label_mask import IGNORE_INDEX
-from monkeylib.model.cache import make_cache
 from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig, check_pooling
 from monkeylib.model.hf_vision import HFVisionBackbone
 from monkeylib.model.limits import MAX_TILES, check_grids, check_size
 from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
-from monkeylib.model.tile_lora import TileLoRA, lora_index_of_image, tile_loras
+from monkeylib.model.tile_lora import TileLoRA, check_grid, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
 from monkeylib.progress import hide_transformers_bars
 
@@ -195,16 +193,6 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         tokens = self.vision(pixel_values, lora_index, reduce=resample)  # [V, queries, width]
         return BaseModelOutputWithPooling(pooler_output=tokens) if return_dict else tokens
 
-    def make_cache(self) -> DynamicCache:
-        """Return an empty cache for `generate`, with room for new tokens (`model.cache`).
-
-        A language model of which some layers attend to a window of tokens only gets transformers' own.
-        """
-        cache = DynamicCache(config=self.config.get_text_config(decoder=True))
-        if any(type(layer) is not DynamicLayer for layer in cache.layers):
-            return cache
-        return make_cache()
-
     def lora_index(self, grids: torch.Tensor) -> list[int]:
         """Return the LoRA of each view of a batch, `NO_LORA` for none; see `tile_lora.lora_index_of_image`.
 
@@ -312,7 +300,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if [rows, cols] in self.config.grids:
             return
         if self.config.max_tiles is not None:
-            self.config.check_grid(rows, cols)
+            check_grid(self.config, rows, cols)
             return
 
         count_before = self.config.tile_lora_count

@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from monkeylib.model.config import MonkeyConfig
+from monkeylib.tiling import AutoGrid, Grid
 
 # The index of a view that goes through the ViT alone. It sorts before every LoRA.
 NO_LORA = -1
@@ -38,7 +39,7 @@ def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]
 
     Args:
         config: its `lora_mode` decides. "per_tile" gives tile `i` LoRA `i`, or the LoRA of its position
-            (`MonkeyConfig.lora_of_tiles`), "shared" gives every tile LoRA 0, and "none" and "full" have no
+            (`lora_of_tiles`), "shared" gives every tile LoRA 0, and "none" and "full" have no
             LoRA. The global view meets one only where `lora_on_global_view` says so.
         rows, cols: the image's grid; 0 and 0 for an image of one global view.
 
@@ -51,11 +52,11 @@ def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]
     >>> lora_index_of_image(MonkeyConfig(max_tiles=4), 2, 1)  # the LoRAs of the positions (0, 0) and (1, 0)
     [0, 4, -1]
     """
-    config.check_grid(rows, cols)
+    check_grid(config, rows, cols)
     tiles = rows * cols
 
     if config.lora_mode == "per_tile":
-        index = config.lora_of_tiles(rows, cols)
+        index = lora_of_tiles(config, rows, cols)
     elif config.lora_mode == "shared":
         index = [0] * tiles
     else:
@@ -67,11 +68,98 @@ def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]
     return index
 
 
+def lora_of_tiles(config: MonkeyConfig, rows: int, cols: int) -> list[int]:
+    """Return the per-tile LoRA that each tile of a grid meets, row by row.
+
+    In a grid of `grids` tile i meets LoRA i. In another one, a tile meets the LoRA of its position.
+
+    Raises:
+        ValueError: there is no LoRA for some of its tiles.
+    """
+    check_grid(config, rows, cols)
+    if [rows, cols] in config.grids:
+        return list(range(rows * cols))
+
+    number_at = {position: number for number, position in enumerate(config.lora_positions)}
+    return [number_at[row, col] for row in range(rows) for col in range(cols)]
+
+
 def _lora_of_global_view(config: MonkeyConfig) -> int:
     """Return the LoRA of the global view: the last one, LoRA 0 in the mode "shared", or `NO_LORA`."""
     if not config.lora_on_global_view or not config.lora_count:
         return NO_LORA
     return config.lora_count - 1
+
+
+def check_grid(config: MonkeyConfig, rows: int, cols: int) -> None:
+    """Check that the model takes images of a grid; without per-tile LoRA it takes tiles of any.
+
+    Raises:
+        ValueError: it has seen no tiles in training, or has no LoRA for some tiles of this grid.
+    """
+    tiles = rows * cols
+    if not tiles or [rows, cols] in config.grids:
+        return
+
+    if not config.grids and config.max_tiles is None:
+        raise ValueError(
+            f"this checkpoint was made for one global view per image, got an image of {rows}x{cols} "
+            f"tiles: leave the grid out, or train it with tiles (in Python, model.use_grid({rows}, "
+            f"{cols}) adds this grid)"
+        )
+    if config.lora_mode != "per_tile":
+        return
+
+    if config.max_tiles is not None:
+        if tiles > config.max_tiles:
+            raise ValueError(
+                f"this checkpoint was made for grids of up to {config.max_tiles} tiles, got an image of "
+                f"{rows}x{cols} tiles: choose a smaller grid"
+            )
+    elif (rows - 1, cols - 1) not in config.lora_positions:
+        first = Grid(*config.grids[0])
+        accepted = ", ".join(f"{rows}x{cols}" for rows, cols in config.grids)
+        raise ValueError(
+            f"this checkpoint was made for the grid {accepted} (rows x columns), got an image of "
+            f"{rows}x{cols} tiles: choose a grid that it was made for, one inside {first}, or auto, "
+            "which chooses one of these by the image's shape; or train with `--set grid=auto` for grids "
+            f"of any shape (in Python, model.use_grid({rows}, {cols}) adds this one)"
+        )
+
+
+def limit_auto_grid(config: MonkeyConfig, grid: AutoGrid) -> AutoGrid:
+    """Return an automatic grid limited to the grids that the model takes.
+
+    Without a number of tiles it has at most as many as the model was trained with.
+
+    Raises:
+        ValueError: the model takes no tiles, or has no LoRA for so many.
+    """
+    if not config.grids and config.max_tiles is None:
+        raise ValueError(
+            "this checkpoint was made for one global view per image and takes no tiles: leave the grid "
+            "out, or train it with tiles"
+        )
+
+    first = None if config.max_tiles is not None else Grid(*config.grids[0])
+    trained = config.max_tiles if first is None else first.tiles
+    if grid.max_tiles is None:
+        grid = AutoGrid(trained, grid.within)
+    if config.lora_mode != "per_tile":
+        return grid
+
+    if grid.max_tiles > trained:
+        trained_with = f"grids of up to {trained} tiles" if first is None else f"the grid {first}"
+        raise ValueError(
+            f"this checkpoint has LoRA for the tiles of {trained_with}, not for {grid.max_tiles} tiles: "
+            f"choose auto or auto:{trained}, or train with `--set grid=auto --set "
+            f"max_tiles={grid.max_tiles}`"
+        )
+
+    if first is not None:
+        within = grid.within or first
+        grid = AutoGrid(grid.max_tiles, Grid(min(first.rows, within.rows), min(first.cols, within.cols)))
+    return grid
 
 
 class Chunk(NamedTuple):

@@ -1,6 +1,6 @@
 """Grids of a raised model: which grid an image gets, and the number of each of its tiles.
 
-Tile numbers are what adapters are found by. They follow `MonkeyConfig.lora_of_tiles`: in a grid that was
+Tile numbers are what adapters are found by. They follow `lora_of_tiles`: in a grid that was
 named when the model was raised, tile i is number i; in a smaller one, a tile has the number of its position.
 """
 

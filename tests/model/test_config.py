@@ -1,87 +1,8 @@
-"""Which grids a model takes, and which LoRA a tile of them meets."""
+"""Configurations that no model can have."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from monkeylib.model import MonkeyConfig, MonkeyResamplerConfig, MonkeyVisionConfig
-from monkeylib.tiling import AutoGrid, Grid
-
-
-@pytest.mark.parametrize(
-    "grid, loras",
-    [((2, 3), [0, 1, 2, 3, 4, 5]), ((1, 1), [0]), ((1, 2), [0, 1]), ((2, 1), [0, 3]), ((2, 2), [0, 1, 3, 4])],
-)
-def test_tiles_of_a_grid_inside_the_trained_one_meet_the_lora_of_their_position(grid, loras):
-    assert MonkeyConfig(grids=[[2, 3]]).lora_of_tiles(*grid) == loras
-
-
-@pytest.mark.parametrize(
-    "grid, loras",
-    [((1, 4), [0, 1, 2, 3]), ((2, 2), [0, 1, 4, 5]), ((4, 1), [0, 4, 6, 7]), ((3, 1), [0, 4, 6])],
-)
-def test_tiles_of_automatic_grids_meet_the_lora_of_their_position(grid, loras):
-    config = MonkeyConfig(max_tiles=4)
-    assert config.lora_count == 8
-    assert config.lora_of_tiles(*grid) == loras
-
-
-@given(max_tiles=st.integers(1, 12), rows=st.integers(1, 12), cols=st.integers(1, 12))
-def test_each_lora_of_automatic_grids_has_one_position(max_tiles, rows, cols):
-    config = MonkeyConfig(max_tiles=max_tiles)
-    if rows * cols > max_tiles:
-        with pytest.raises(
-            ValueError, match=f"grids of up to {max_tiles} tiles, got an image of {rows}x{cols}"
-        ):
-            config.lora_of_tiles(rows, cols)
-        return
-
-    positions = [config.lora_positions[number] for number in config.lora_of_tiles(rows, cols)]
-    assert positions == [(row, col) for row in range(rows) for col in range(cols)]
-
-
-def test_an_added_grid_numbers_its_tiles_row_by_row():
-    config = MonkeyConfig(grids=[[2, 2], [3, 1]])
-    assert config.lora_of_tiles(3, 1) == [0, 1, 2]
-    assert config.lora_of_tiles(2, 1) == [0, 2]
-
-
-@pytest.mark.parametrize("grid", [(3, 1), (1, 3), (6, 1)])
-def test_grid_beyond_the_trained_one_raises(grid):
-    with pytest.raises(ValueError, match="made for the grid 2x2 .* one inside 2x2, or auto.*--set grid=auto"):
-        MonkeyConfig(grids=[[2, 2]]).check_grid(*grid)
-
-
-@pytest.mark.parametrize("mode", ["shared", "none", "full"])
-def test_any_grid_is_taken_where_no_lora_belongs_to_a_position(mode):
-    for config in (MonkeyConfig(grids=[[2, 2]], lora_mode=mode), MonkeyConfig(max_tiles=4, lora_mode=mode)):
-        config.check_grid(7, 3)
-        assert config.limit_auto_grid(AutoGrid(9)) == AutoGrid(9)
-        assert config.limit_auto_grid(AutoGrid()) == AutoGrid(4)
-
-
-def test_model_of_one_view_takes_no_tiles():
-    config = MonkeyConfig(lora_mode="none", views="global")
-    config.check_grid(0, 0)
-    with pytest.raises(
-        ValueError, match="one global view per image, got an image of 2x2 tiles: leave the grid"
-    ):
-        config.check_grid(2, 2)
-    with pytest.raises(ValueError, match="takes no tiles"):
-        config.limit_auto_grid(AutoGrid(4))
-
-
-def test_automatic_grids_of_a_fixed_checkpoint_lie_inside_its_grid():
-    config = MonkeyConfig(grids=[[2, 3]])
-    assert config.limit_auto_grid(AutoGrid()) == AutoGrid(6, within=Grid(2, 3))
-    assert config.limit_auto_grid(AutoGrid(2)) == AutoGrid(2, within=Grid(2, 3))
-    assert config.limit_auto_grid(AutoGrid(4, Grid(1, 9))) == AutoGrid(4, within=Grid(1, 3))
-
-
-@pytest.mark.parametrize("config", [MonkeyConfig(grids=[[2, 3]]), MonkeyConfig(max_tiles=6)])
-def test_automatic_grids_of_more_tiles_than_lora_raise(config):
-    with pytest.raises(ValueError, match="choose auto or auto:6, or train with .*--set max_tiles=7"):
-        config.limit_auto_grid(AutoGrid(7))
 
 
 @pytest.mark.parametrize("max_tiles", [0, -1, 2.5, True, "4", 10**6])

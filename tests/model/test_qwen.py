@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from monkeylib.model import QwenConfig, qwen
-from monkeylib.model.cache import make_cache
+from monkeylib.model.generation import make_cache
 from monkeylib.model.qwen import QwenForCausalLM, ntk_alpha
 
 SIZES = {

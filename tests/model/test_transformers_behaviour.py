@@ -173,7 +173,7 @@ def test_padded_batch_is_each_prompt_alone(monkey, model, make_image):
         alone = monkey.processor.apply_chat_template(conversation, tokenize=True, return_dict=True)
         assert generate(model, alone)[0] == answers[row]
         tokens = alone["input_ids"].shape[1]
-        assert torch.allclose(model(**alone).logits[0], logits[row, -tokens:], atol=1e-5)
+        assert torch.allclose(model(**alone).logits[0], logits[row, -tokens:], atol=1e-4)
 
 
 def test_checkpointed_gradients_are_equal(model, inputs):

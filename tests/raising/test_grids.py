@@ -1,6 +1,7 @@
 import pytest
 
 from monkeylib.model import MonkeyConfig
+from monkeylib.model.tile_lora import lora_of_tiles
 from monkeylib.raising.grids import TileGrids
 from monkeylib.tiling import AutoGrid, Grid
 
@@ -23,10 +24,10 @@ def test_named_grids_number_their_own_tiles_and_others_by_position():
 @pytest.mark.parametrize(("rows", "cols"), [(2, 2), (1, 2), (2, 1), (1, 1)])
 def test_tile_numbers_are_those_of_our_own_model(rows, cols):
     config = MonkeyConfig(grids=[[2, 2]])
-    assert TileGrids.of((2, 2)).tile_numbers(Grid(rows, cols)) == config.lora_of_tiles(rows, cols)
+    assert TileGrids.of((2, 2)).tile_numbers(Grid(rows, cols)) == lora_of_tiles(config, rows, cols)
 
     config = MonkeyConfig(max_tiles=4)
-    assert TileGrids.of("auto:4").tile_numbers(Grid(rows, cols)) == config.lora_of_tiles(rows, cols)
+    assert TileGrids.of("auto:4").tile_numbers(Grid(rows, cols)) == lora_of_tiles(config, rows, cols)
     assert TileGrids.of("auto:4").tiles == config.lora_count
 
 

@@ -36,13 +36,13 @@ def write_notebook(
     return path
 
 
-def run_nbval(path, outputs):
-    """Run a notebook's cells and compare the stated results; files are written to `outputs`."""
+def run_nbval(paths, outputs):
+    """Run the cells of notebooks and compare the stated results; files are written to `outputs`."""
     sanitize = resources.notebooks() / "sanitize.cfg"
     command = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", sanitize]
 
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *command, path],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *command, *paths],
         env={**os.environ, "MONKEYLIB_OUTPUTS": str(outputs)},
         capture_output=True,
         text=True,
