@@ -251,6 +251,7 @@ def clone(tmp_path):
     python.write_text(
         "#!/bin/sh\n"
         'echo "$*" >> calls\n'
+        '[ -z "$PYTHONDONTWRITEBYTECODE" ] || echo "compiles anew" >> calls\n'
         '[ "$1" = -c ] && exec python3 "$@"\n'
         '[ "$2" = venv ] && mkdir -p "$3/bin" && cp python "$3/bin/python"\n'
         '[ -e no-network ] && [ "$2" = pip ] && exit 1\n'
@@ -280,6 +281,14 @@ def test_make_installs_once(clone):
     run, calls = clone("install")
 
     assert run.returncode == 0 and calls == "", "a second call installs nothing"
+
+
+def test_modules_are_compiled_once_also_where_python_is_told_to_write_none(clone, monkeypatch):
+    """Or each start compiles all of PyTorch again, for seconds."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    _, calls = clone("install")
+    assert "-m compileall" in calls
+    assert "compiles anew" not in calls + clone("test")[1]
 
 
 def test_interrupted_installation_is_resumed(clone):
