@@ -17,7 +17,6 @@ AUDITENV := .audit-venv
 HARNESSENV := .harness-venv
 BROWSERENV := .browser-venv
 DOCSENV := .docs-venv
-COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/tests/'
 SITE    := data/cache/site
 LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,serve,demo,dev
 
@@ -33,8 +32,9 @@ help: ## list the targets
 
 install: $(STAMP) ## create .venv and install the locked dependencies and monkeylib (once)
 
-# The stamp is written last, so that an interrupted installation is resumed. Modules are compiled here, on all
-# cores: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each start would compile PyTorch anew.
+# The stamp is written last, so that an interrupted installation is resumed. The last step has Python compile
+# what most commands import: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each of them would
+# compile PyTorch anew. Compiling everything takes as long as the rest of the installation.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("monkeylib needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.12" % v[:2])'
 	@rm -f $@
@@ -42,7 +42,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet --no-compile -r requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
-	@$(COMPILE) $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') monkeylib
+	@$(BIN)/python -c 'import monkeylib.monkey, monkeylib.training.finetune'
 	@touch $@
 
 reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=0
