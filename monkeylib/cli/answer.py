@@ -63,6 +63,7 @@ def answer(
     device: options.Device = "",
     dtype: options.Dtype = None,
     bits: options.Bits = None,
+    exact: options.Exact = None,
     json: options.Json = False,
     allow_address: options.AllowAddress = False,
 ) -> None:
@@ -98,7 +99,7 @@ def answer(
     images = [options.open_source(source, allow_address) for source in sources]
     asked = [question] if questions is None else options.read_questions(options.expand_home(questions))
 
-    monkey = options.load_checkpoint(model, tiles, device, dtype, bits)
+    monkey = options.load_checkpoint(model, tiles, device, dtype, bits, exact)
     for opened in images:
         options.note_distortion(monkey, opened, tiles)
 

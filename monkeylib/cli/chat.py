@@ -30,6 +30,7 @@ def chat(
     device: options.Device = "",
     dtype: options.Dtype = None,
     bits: options.Bits = None,
+    exact: options.Exact = None,
     json: options.Json = False,
     grid: options.GridOption = "",
     allow_address: options.AllowAddress = False,
@@ -44,7 +45,7 @@ def chat(
     sources = [image, *(more_images or [])]
     images = [open_image(source, allow_address=allow_address) for source in sources]
     tiles = options.read_grid(grid)
-    monkey = options.load_checkpoint(model, tiles, device, dtype, bits)
+    monkey = options.load_checkpoint(model, tiles, device, dtype, bits, exact)
     for opened in images:
         options.note_distortion(monkey, opened, tiles)
 

@@ -1,17 +1,15 @@
 """`monkeylib demo`: a page in the browser."""
 
 import webbrowser
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
 from monkeylib.progress import say
-
-if TYPE_CHECKING:
-    from monkeylib.monkey import Monkey
 
 
 def demo(
@@ -20,6 +18,10 @@ def demo(
         Path | None,
         typer.Option(help="A base model that answers beside it. Default: nano-base beside the nano model."),
     ] = None,
+    device: options.Device = "",
+    dtype: options.Dtype = None,
+    bits: options.Bits = None,
+    exact: options.Exact = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at. Others than this machine's are seen by others.")
     ] = ("127.0.0.1"),
@@ -51,8 +53,10 @@ def demo(
     # An image is a third larger as a data URL, and may come more than once in a conversation.
     limits = Limits(max_bytes=3 * max_megabytes * 2**20, max_seconds=max_seconds, max_waiting=max_waiting)
     folder = options.find_model(model) if model else options.default_checkpoint()
-    monkey = options.load_checkpoint(folder)
-    shown = app.Demo(monkey, options.model_name(folder), limits, _load_base(model, base, folder))
+    load = partial(options.load_checkpoint, device=device, dtype=dtype, bits=bits, exact=exact)
+    base_folder = _find_base(model, base, folder)
+    shown_base = None if base_folder is None else load(base_folder)
+    shown = app.Demo(load(folder), options.model_name(folder), limits, shown_base)
 
     is_local = http.is_loopback(host)
     if not is_local:
@@ -66,11 +70,9 @@ def demo(
     http.run(app.build_app(shown, is_local), host, port, start)
 
 
-def _load_base(model: Path | None, base: Path | None, folder: Path) -> "Monkey | None":
-    """Return the base model that answers beside the model; by default that of the nano model."""
+def _find_base(model: Path | None, base: Path | None, folder: Path) -> Path | None:
+    """Return the folder of the base model that answers beside the model; by default nano's."""
     if base is not None:
-        return options.load_checkpoint(base)
+        return base
     shipped = resources.models() / "nano-base"
-    if model is not None or folder == shipped or not shipped.is_dir():
-        return None
-    return options.load_checkpoint(shipped)
+    return shipped if model is None and folder != shipped and shipped.is_dir() else None

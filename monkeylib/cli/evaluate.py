@@ -139,6 +139,7 @@ def evaluate(
     device: options.Device = "",
     dtype: options.Dtype = None,
     bits: options.Bits = None,
+    exact: options.Exact = None,
     json: JsonOption = False,
 ) -> None:
     """Evaluate a model on benchmarks, or on questions of your own (--data FILE).
@@ -171,6 +172,7 @@ def evaluate(
                 device=device,
                 dtype=dtype,
                 bits=bits,
+                exact=exact,
                 by=by,
                 skip_unusable=len(selected) > 1 and not benchmarks,
                 gallery=gallery,

@@ -16,6 +16,10 @@ def serve(
     name: Annotated[
         str, typer.Option(help="Name of the model for clients. Default: that of its folder.")
     ] = "",
+    device: options.Device = "",
+    dtype: options.Dtype = None,
+    bits: options.Bits = None,
+    exact: options.Exact = None,
     host: Annotated[
         str, typer.Option(help=f"Address to listen at. Others than this machine's need a key in {_KEY}.")
     ] = "127.0.0.1",
@@ -66,7 +70,7 @@ def serve(
     limits = Limits(max_megabytes * 2**20, max_images, max_new_tokens, max_seconds, max_waiting)
     tiles = options.read_grid(grid)
     folder = options.find_model(model) if model else options.default_checkpoint()
-    monkey = options.load_checkpoint(folder, tiles)
+    monkey = options.load_checkpoint(folder, tiles, device, dtype, bits, exact)
     if tiles is not None:
         monkey = monkey.with_grid(tiles)
 

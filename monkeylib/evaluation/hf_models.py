@@ -110,6 +110,7 @@ def load_image_text_model(
     grid: str = "",
     dtype: str | None = None,
     bits: int | None = None,
+    exact: bool | None = None,
 ) -> Monkey | HFChatModel:
     """Load a model for evaluation by its folder or its name on a hub.
 
@@ -121,23 +122,29 @@ def load_image_text_model(
             adapters that are not trained. Empty for none.
         dtype: data type of the weights, such as "bfloat16"; as saved if not given.
         bits: quantise the language model to 4 or 8 bits with bitsandbytes.
+        exact: prepare a Monkey's images as the released code does, or in bytes; as saved if not given.
 
     Raises:
         FileNotFoundError: neither a folder with a model nor a name on the hub.
         ModuleNotFoundError: `bits` without bitsandbytes.
-        ValueError: not an image-text model, one without a chat template, or `bits` neither 4 nor 8.
+        ValueError: not an image-text model, one without a chat template, `bits` neither 4 nor 8, or
+            `exact` for a model of transformers.
     """
     require_model(name)
     device = device or distributed.local_device()
     if grid or is_monkey_checkpoint(name):
-        return inference.load_model(name, device, dtype, bits=bits, grid=grid or None)
+        return inference.load_model(name, device, dtype, bits=bits, grid=grid or None, exact=exact)
 
     hub.go_offline_if_unreachable(name)
     with explain_broken(name):
         # A Monkey on the hub, too, is asked in its own way.
         config = AutoConfig.from_pretrained(name)
         if config.model_type == MonkeyConfig.model_type:
-            return inference.load_model(name, device, dtype, bits=bits)
+            return inference.load_model(name, device, dtype, bits=bits, exact=exact)
+        if exact is not None:
+            raise ValueError(
+                f"{name} is a {config.model_type}, whose own processor prepares its images: leave exact out"
+            )
         options: dict[str, Any] = {"dtype": dtype or "auto"}
         if bits is not None:
             # Quantised weights are placed while they are read.

@@ -68,6 +68,7 @@ class EvaluationJob:
         device: where to run; by default this process's own GPU if there is one.
         dtype: data type of the weights, such as "bfloat16"; as saved if None.
         bits: quantise the language model to 4 or 8 bits.
+        exact: prepare images as the released code does, or in bytes; as saved if None.
         by: field of the questions that scores are grouped by; empty for none. Some must have it.
         gallery: wrong answers in the error gallery of each benchmark; 0 for no galleries.
         progress: show progress bars.
@@ -88,6 +89,7 @@ class EvaluationJob:
     device: str = ""
     dtype: str | None = None
     bits: int | None = None
+    exact: bool | None = None
     by: str = ""
     gallery: int = 0
     progress: bool = False
@@ -133,7 +135,12 @@ def run_job(job: EvaluationJob) -> EvaluationResult | None:
 
     with run if run is not None else contextlib.nullcontext():
         model = hf_models.load_image_text_model(
-            job.model, device=job.device or None, grid=job.grid, dtype=job.dtype, bits=job.bits
+            job.model,
+            device=job.device or None,
+            grid=job.grid,
+            dtype=job.dtype,
+            bits=job.bits,
+            exact=job.exact,
         )
         context.run_on_main(lambda: _start(run, job, model, context))
         context.run_on_main(lambda: _announce(job, usable, model, context))
@@ -220,8 +227,8 @@ def _fingerprint(job: EvaluationJob) -> dict[str, Any]:
     """Return what all predictions of a folder have in common. Each prediction names the rest itself."""
     fields = {"model": {"weights": _model_digest(job.model)}, "prompt": job.prompt or "of each benchmark"}
     # What is not given is as the model says.
-    given = {"grid": job.grid, "dtype": job.dtype, "bits": job.bits}
-    return {**fields, **{name: value for name, value in given.items() if value}}
+    given = {"grid": job.grid or None, "dtype": job.dtype, "bits": job.bits, "exact": job.exact}
+    return {**fields, **{name: value for name, value in given.items() if value is not None}}
 
 
 def _model_digest(name: str) -> str:

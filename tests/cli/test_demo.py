@@ -2,7 +2,11 @@
 
 import webbrowser
 
+import torch
+
+from monkeylib import resources
 from monkeylib.cli import demo, options
+from monkeylib.demo import app
 from monkeylib.serving import http
 
 
@@ -23,9 +27,19 @@ def test_opens_the_page_and_says_where(call, checkpoint, monkeypatch):
     assert "everybody who reaches 0.0.0.0" in errors and len(opened) == 1
 
 
-def test_the_base_of_the_nano_model_answers_beside_it(checkpoint, monkeypatch):
-    monkeypatch.setattr(options, "load_checkpoint", lambda folder: folder.name)
+def test_the_base_of_the_nano_model_answers_beside_it(checkpoint):
     shipped = options.default_checkpoint()
-    assert demo._load_base(None, None, shipped) == "nano-base"
-    assert demo._load_base(checkpoint, None, checkpoint) is None
-    assert demo._load_base(checkpoint, checkpoint, checkpoint) == "nano-base"
+    assert demo._find_base(None, None, shipped) == resources.models() / "nano-base"
+    assert demo._find_base(checkpoint, None, checkpoint) is None
+    assert demo._find_base(checkpoint, checkpoint, checkpoint) == checkpoint
+
+
+def test_both_models_run_where_and_how_is_said(call, checkpoint, monkeypatch):
+    shown = []
+    monkeypatch.setattr(http, "run", lambda *arguments: None)
+    monkeypatch.setattr(app, "build_app", lambda page, is_local: shown.append(page))
+    options_given = ("--device", "cpu", "--dtype", "bfloat16", "--no-exact", "--no-browser")
+    assert call("demo", "--model", checkpoint, "--base", checkpoint, *options_given)[0] == 0
+
+    for monkey in (shown[0].monkey, shown[0].side_by_side.base):
+        assert monkey.model.dtype == torch.bfloat16 and not monkey.processor.image_processor.exact

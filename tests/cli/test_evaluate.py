@@ -150,6 +150,7 @@ def test_options_reach_the_job(call, monkeypatch, tmp_path):
         "bfloat16",
         "--bits",
         4,
+        "--no-exact",
     )
     names = "nano-fine, nano-large,nano-fine"
     assert (
@@ -163,8 +164,8 @@ def test_options_reach_the_job(call, monkeypatch, tmp_path):
     assert (first.limit, first.batch_size, first.gallery, first.max_failed) == (7, 3, 0, 0.25)
     assert first.retry_failed and first.fresh and not first.skip_unusable
     assert (first.grid, default.grid) == ("auto:4", "")
-    assert (first.device, first.dtype, first.bits) == ("cuda:1", "bfloat16", 4)
-    assert (default.device, default.dtype, default.bits) == ("", None, None)
+    assert (first.device, first.dtype, first.bits, first.exact) == ("cuda:1", "bfloat16", 4, False)
+    assert (default.device, default.dtype, default.bits, default.exact) == ("", None, None, None)
 
     # Without names, all that can be used are.
     assert len(default.benchmarks) == 4 and default.skip_unusable and default.limit is None
