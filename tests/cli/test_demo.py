@@ -41,5 +41,7 @@ def test_both_models_run_where_and_how_is_said(call, checkpoint, monkeypatch):
     options_given = ("--device", "cpu", "--dtype", "bfloat16", "--no-exact", "--no-browser")
     assert call("demo", "--model", checkpoint, "--base", checkpoint, *options_given)[0] == 0
 
-    for monkey in (shown[0].monkey, shown[0].side_by_side.base):
+    models = [monkey for monkey, _ in shown[0].side_by_side.models.values()]
+    assert len(models) > 1
+    for monkey in models:
         assert monkey.model.dtype == torch.bfloat16 and not monkey.processor.image_processor.exact
